@@ -1,0 +1,78 @@
+"""The words of differential privacy that every stage shares: unit, relation, budget, spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from meninx.core import check
+
+
+class PrivacyUnit(StrEnum):
+    """What one record of the guarantee is: all data of a patient, or one case."""
+
+    PATIENT = "patient"
+    CASE = "case"
+
+
+class NeighboringRelation(StrEnum):
+    """How two neighboring datasets differ."""
+
+    ADD_OR_REMOVE_ONE = "add-or-remove-one"
+    REPLACE_ONE = "replace-one"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyBudget:
+    """The most that may be spent.
+
+    Attributes:
+        epsilon: upper bound of the privacy loss, > 0.
+        delta: probability mass outside the bound, in (0, 1); should be well below 1 / patients.
+        unit: what is protected.
+    """
+
+    epsilon: float
+    delta: float
+    unit: PrivacyUnit = PrivacyUnit.PATIENT
+
+    def __post_init__(self) -> None:
+        check.positive(epsilon=self.epsilon)
+        check.open_unit(delta=self.delta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacySpent:
+    """What was spent, with all that is needed to read the number.
+
+    Attributes:
+        epsilon: spent epsilon at ``delta`` (``inf`` without noise).
+        delta: the delta it is stated at.
+        unit: what is protected.
+        relation: neighboring relation of the statement.
+        noise_multiplier: noise standard deviation over ``max_grad_norm``.
+        max_grad_norm: clipping threshold, the L2 sensitivity of one unit.
+        sample_rate: probability that a unit takes part in a step.
+        steps: optimiser steps accounted so far.
+        sampler: name of the sampler, e.g. ``"poisson"``.
+        accountant: name of the accountant, e.g. ``"pld"``.
+    """
+
+    epsilon: float
+    delta: float
+    unit: PrivacyUnit
+    relation: NeighboringRelation
+    noise_multiplier: float
+    max_grad_norm: float
+    sample_rate: float
+    steps: int
+    sampler: str = "poisson"
+    accountant: str = "pld"
+
+    def summary(self) -> str:
+        """Return the guarantee as one sentence for people."""
+        return (
+            f"epsilon = {self.epsilon:.3g} at delta = {self.delta:.1g} per {self.unit} ({self.relation}), "
+            f"{self.steps} steps, sample rate {self.sample_rate:.4g}, noise multiplier {self.noise_multiplier:.4g}, "
+            f"max grad norm {self.max_grad_norm:g}, {self.sampler} sampling, {self.accountant} accountant"
+        )

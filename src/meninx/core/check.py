@@ -1,0 +1,53 @@
+"""Range checks whose messages have the house form; used by every frozen config."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+
+from meninx.core.errors import ConfigError, expected
+
+
+def positive(**values: float | None) -> None:
+    """Raise ConfigError unless every value given is finite and > 0; None passes."""
+    for name, value in values.items():
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ConfigError(expected(f"{name} > 0", got=value, where=name))
+
+
+def non_negative(**values: float | None) -> None:
+    """Raise ConfigError unless every value given is finite and >= 0; None passes."""
+    for name, value in values.items():
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise ConfigError(expected(f"{name} >= 0", got=value, where=name))
+
+
+def probability(**values: float | None) -> None:
+    """Raise ConfigError unless every value given lies in [0, 1]; None passes."""
+    for name, value in values.items():
+        if value is not None and not 0 <= value <= 1:
+            raise ConfigError(expected(f"0 <= {name} <= 1", got=value, where=name))
+
+
+def open_unit(**values: float | None) -> None:
+    """Raise ConfigError unless every value given lies strictly inside (0, 1); None passes."""
+    for name, value in values.items():
+        if value is not None and not 0 < value < 1:
+            raise ConfigError(expected(f"0 < {name} < 1", got=value, where=name))
+
+
+def one_of(choices: Iterable[str], **values: str | None) -> None:
+    """Raise ConfigError unless every value given is one of ``choices``; suggests the nearest."""
+    known = sorted(choices)
+    for name, value in values.items():
+        if value is not None and value not in known:
+            raise ConfigError(
+                expected(f"{name} to be one of {', '.join(known)}", got=repr(value), where=name, fix=did_you_mean(value, known))
+            )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``did you mean 'x'?`` for the nearest known name, or an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,90 @@
+"""Every error that meninx raises on purpose, and the exit code of each.
+
+The tree::
+
+    MeninxError                 1   a bug; nothing below fits
+    ├── UsageError              2   the command line or a recipe cannot mean anything
+    │   └── ConfigError         2   a setting is out of range; names file and key
+    ├── DataError               3   input unreadable, missing, or inconsistent
+    │   ├── LayoutError         3   a dataset folder or table has another shape than published
+    │   └── StorageError        3   the disk is full, read-only or refuses the write
+    ├── PrivacyRefusal          4   a privacy guard says no (no key, BatchNorm under DP, budget spent)
+    │   └── ResidualIdentifier  4   an original identifier was found in an output
+    ├── AuditFailure            5   an audit threshold was crossed
+    ├── RunLocked               3   another process holds the run folder
+    └── Interrupted           130   stopped by the user; state is saved and can be resumed
+
+Messages have one form: *expected what, got what, where, do what*. They never contain a patient's
+value: an attribute keyword and a row number or a keyed digest stand in for it.
+"""
+
+from __future__ import annotations
+
+
+class MeninxError(Exception):
+    """The root of the tree; carries the process exit code."""
+
+    exit_code: int = 1
+
+
+class UsageError(MeninxError):
+    """The command or recipe cannot be carried out as written."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting has a value out of its range, or an unknown name."""
+
+
+class DataError(MeninxError):
+    """Input is missing, unreadable or inconsistent with itself."""
+
+    exit_code = 3
+
+
+class LayoutError(DataError):
+    """A dataset folder or table does not have the published layout."""
+
+
+class StorageError(DataError):
+    """The disk refused a write; whatever was complete is still there."""
+
+
+class PrivacyRefusal(MeninxError):
+    """Going on would break a promise to patients, so the program stops."""
+
+    exit_code = 4
+
+
+class ResidualIdentifier(PrivacyRefusal):
+    """An output still holds one of its own original identifiers."""
+
+
+class AuditFailure(MeninxError):
+    """A measured risk exceeds the threshold that the user set."""
+
+    exit_code = 5
+
+
+class RunLocked(DataError):
+    """Another process is writing to this run folder."""
+
+
+class Interrupted(MeninxError):
+    """The user stopped the program; state is saved."""
+
+    exit_code = 130
+
+
+def expected(what: str, *, got: object, where: str, fix: str = "") -> str:
+    """Return a message of the house form: expected what, got what, where, do what.
+
+    Args:
+        what: the rule, in words, e.g. ``"0 < delta < 1"``.
+        got: what was found; never a patient's value.
+        where: file, key, row or argument name.
+        fix: what to do about it; left out when empty.
+    """
+    message = f"expected {what}, got {got} ({where})"
+    return f"{message}; {fix}" if fix else message

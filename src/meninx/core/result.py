@@ -1,0 +1,49 @@
+"""What every stage returns: a small frozen object that can say itself in words, JSON and HTML."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The root of all stage results; holds counts and paths, never images or patients' values.
+
+    Attributes:
+        out: the folder or file that was written.
+    """
+
+    out: Path
+
+    def summary(self) -> str:
+        """Return the result in a few lines for people."""
+        return "\n".join(f"{name}: {value}" for name, value in self.to_table().items())
+
+    def to_table(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
+
+    def to_json(self) -> str:
+        """Return the fields as one JSON object."""
+        return json.dumps(self.to_table(), indent=2, sort_keys=True)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.summary())}</pre>"
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, (Path, Enum)):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

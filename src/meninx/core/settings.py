@@ -1,0 +1,123 @@
+"""Frozen config dataclasses to and from TOML; recipes by name; unknown keys get a suggestion."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from enum import Enum
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+
+from meninx.core import check
+from meninx.core.errors import ConfigError, expected
+
+ConfigT = TypeVar("ConfigT")
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Return the names of the packaged recipes, sorted."""
+    folder = resources.files("meninx.recipes")
+    return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")))
+
+
+def read_recipe(name: str) -> tuple[dict[str, Any], str]:
+    """Return a recipe's table and its readable source, from a packaged name or a path to a TOML file.
+
+    Raises:
+        ConfigError: no such recipe, or the file is not TOML.
+    """
+    if name in recipe_names():
+        text, source = (resources.files("meninx.recipes") / f"{name}.toml").read_text(encoding="utf-8"), f"recipe {name}.toml"
+    elif Path(name).is_file():
+        text, source = Path(name).read_text(encoding="utf-8"), Path(name).name
+    else:
+        fix = check.did_you_mean(name, recipe_names()) or "`meninx recipes` lists them"
+        raise ConfigError(expected("a recipe name or a TOML file", got=repr(name), where="--recipe", fix=fix))
+    try:
+        return tomllib.loads(text), source
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(expected("valid TOML", got=str(error), where=source)) from error
+
+
+def build(kind: type[ConfigT], table: Mapping[str, Any], where: str) -> ConfigT:
+    """Return ``kind(**table)`` with nested dataclasses, enums, tuples and paths built from plain values.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one), or a value that ``kind`` refuses;
+            both name ``where`` and the key.
+    """
+    hints = typing.get_type_hints(kind)
+    known = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            fix = check.did_you_mean(key, known) or f"known keys: {', '.join(known)}"
+            raise ConfigError(expected("a known key", got=repr(key), where=where, fix=fix))
+        values[key] = _convert(hints[key], value, f"{where}, {key}")
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{error} [{where}]") from error
+    except TypeError as error:
+        raise ConfigError(expected(f"the fields of {kind.__name__}", got=error, where=where)) from error
+
+
+def from_recipe(kind: type[ConfigT], name: str, **overrides: Any) -> ConfigT:
+    """Return the config of a recipe with some fields replaced (nested ones by dotted name, ``_`` for the dot not needed)."""
+    table, source = read_recipe(name)
+    return build(kind, {**table, **overrides}, source)
+
+
+def to_table(config: Any) -> dict[str, Any]:
+    """Return a config as plain TOML values; None is left out, so that defaults stay defaults."""
+    table: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = _plain(getattr(config, item.name))
+        if value is not None:
+            table[item.name] = value
+    return table
+
+
+def to_toml(config: Any) -> str:
+    """Return a config as TOML that :func:`build` reads back to an equal config."""
+    return tomli_w.dumps(to_table(config))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_table(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    options = [item for item in typing.get_args(hint) if item is not type(None)]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return None if value is None else _convert(options[0], value, where) if len(options) == 1 else value
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return build(hint, value, where)  # type: ignore[arg-type]
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        check.one_of([str(item.value) for item in hint], **{where: str(value)})
+        return hint(value)
+    if hint is Path:
+        return Path(value)
+    if hint is float and isinstance(value, int):
+        return float(value)
+    if typing.get_origin(hint) is tuple:
+        return tuple(_convert(options[0], item, where) for item in value) if options else tuple(value)
+    if isinstance(hint, type) and hint in (int, float, str, bool) and not isinstance(value, hint):
+        raise ConfigError(expected(f"a value of type {hint.__name__}", got=repr(value), where=where))
+    return value

@@ -1,0 +1,51 @@
+"""An image is an array, an affine and a header; nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Image:
+    """Voxels with their place in the world.
+
+    Attributes:
+        array: channel-first, shape (channels, rows, columns) in 2-D and (channels, x, y, z) in 3-D, where
+            the spatial axes of a volume follow the columns of ``affine``.
+        affine: 4x4, maps voxel indices to millimetres in RAS+ (x to the Right, y Anterior, z Superior);
+            identity when unknown. Of a 2-D image only the spacing on the diagonal means anything.
+        header: JSON-able facts about the image (``modality``, ``view``, ...); never a patient's identity.
+    """
+
+    array: npt.NDArray[Any]
+    affine: npt.NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
+    header: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.array.ndim not in (3, 4):
+            raise ValueError(f"expected a channel-first array of 3 or 4 axes, got {self.array.ndim}")
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 or 3."""
+        return self.array.ndim - 1
+
+    @property
+    def channels(self) -> int:
+        """Number of channels, the first axis."""
+        return int(self.array.shape[0])
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Spatial shape."""
+        return tuple(int(n) for n in self.array.shape[1:])
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Distance between voxel centres along each spatial axis, from the affine."""
+        return tuple(float(np.linalg.norm(self.affine[:3, axis])) for axis in range(self.spatial_dims))

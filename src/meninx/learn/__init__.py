@@ -1,0 +1,1 @@
+"""One training loop for models, shadow models, clients and adversaries."""

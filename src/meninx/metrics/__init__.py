@@ -1,0 +1,1 @@
+"""What a model is worth, with intervals over patients; numpy only."""

@@ -1,0 +1,1 @@
+"""From cleaned images to one dataset: labels, export, splits by patient, sites."""

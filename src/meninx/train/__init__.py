@@ -1,0 +1,1 @@
+"""The training stage: recipes, evaluation, sweeps, export."""
