@@ -1,0 +1,60 @@
+# One interpreter, one environment. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TORCH_INDEX ?=
+PIP_EXTRA := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),)
+OUT ?= demo-out
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: help setup demo test test-slow lint types contracts docs docs-check bench clean constraints
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (once; some minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet $(PIP_EXTRA) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(READY) ## Make the virtual environment in .venv
+
+demo: $(READY) ## Run the whole way on a synthetic cohort and print the report's path (OUT=folder)
+	@$(BIN)/meninx demo $(OUT) --overwrite
+
+test: lint types contracts docs-check ## Lint, types, import contracts, docs and tests, with one summary
+	@$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: $(READY) ## The tests that take minutes
+	@$(BIN)/pytest -m slow
+
+lint: $(READY) ## Style, spelling and size limits
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/codespell src tests docs tools benchmarks *.md
+	@$(BIN)/python tools/check_sizes.py
+
+types: $(READY) ## Strict type check
+	@$(BIN)/mypy --no-error-summary
+
+contracts: $(READY) ## The layers and the imports they allow
+	@$(BIN)/lint-imports --no-cache > .contracts.log 2>&1 || { cat .contracts.log; rm -f .contracts.log; exit 1; }
+	@rm -f .contracts.log
+
+docs: $(READY) ## Write the reference pages from the program
+	@$(BIN)/python tools/build_docs.py
+
+docs-check: $(READY) ## Fail when a reference page is not what the program says
+	@$(BIN)/python tools/build_docs.py --check
+
+bench: $(READY) ## The benchmarks behind docs/benchmarks.md
+	@$(BIN)/python benchmarks/bench_bootstrap.py
+
+constraints: $(READY) ## Write constraints.txt from the environment
+	@$(BIN)/python tools/write_constraints.py
+
+clean: ## Remove the environment, caches and the demo's output
+	@rm -rf $(VENV) demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

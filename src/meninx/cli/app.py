@@ -1,0 +1,91 @@
+"""The program: verbs, recipes, and one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from importlib import metadata
+
+from cyclopts import App, CycloptsError
+from cyclopts.config import Dict
+
+from meninx.core import settings
+from meninx.core.errors import Interrupted, MeninxError
+
+VERBS = {
+    "deid": "De-identify a DICOM archive with a site's own key.",
+    "prepare": "Make one dataset of cleaned images: labels, splits by patient, sites.",
+    "train": "Train a model, with or without differential privacy, into a run folder.",
+    "evaluate": "Measure a run on the test split, with intervals over patients.",
+    "sweep": "Train over several epsilons and seeds; table and figure of utility against epsilon.",
+    "report": "Write one HTML page about de-identification, data and runs.",
+    "demo": "Go the whole way on a synthetic cohort.",
+    "recipes": "List, show or copy the packaged recipes.",
+    "doctor": "Say what is installed and what this machine can do.",
+    "dicom": "Small steps on cleaned DICOM: labels into tags, images out and in, class folders.",
+}
+HELP = "Medical images from the archive to a privately trained model, and in numbers what was protected."
+EPILOGUE = "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy guard, 5 audit threshold, 130 interrupted."
+
+
+def build_app() -> App:
+    """Return the command line with every verb registered but none imported."""
+    app = App(name="meninx", help=HELP, help_epilogue=EPILOGUE, version=metadata.version("meninx"), help_format="plaintext")
+    for name, help_text in VERBS.items():
+        app.command(f"meninx.cli.{name}:{name}", name=name, help=help_text)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with the code of ``meninx.core.errors``."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Return the exit code of one command; messages go to stderr."""
+    try:
+        app = build_app()
+        recipe = _value_of("--recipe", arguments)
+        if recipe is not None:
+            table, source = settings.read_recipe(recipe)
+            app.config = (Dict(table, use_commands_as_keys=False, source=source),)
+        app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
+    except CycloptsError:
+        return 2
+    except MeninxError as error:
+        print(f"meninx: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("meninx: interrupted; run again with --resume where the stage offers it", file=sys.stderr)
+        return Interrupted.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # the one place where bugs end; the message may hold a patient's value, so only its kind is shown
+        return _report_bug(error, verbose="--verbose" in arguments or "-v" in arguments)
+    return 0
+
+
+def _value_of(flag: str, arguments: list[str]) -> str | None:
+    for position, word in enumerate(arguments):
+        if word == flag and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _report_bug(error: Exception, *, verbose: bool) -> int:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    handle, path = tempfile.mkstemp(prefix="meninx-bug-", suffix=".txt")  # mode 0600: it may hold patients' values
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        traceback.print_exception(error, file=stream)
+    if verbose:
+        traceback.print_exception(error)
+    where = f"{os.path.basename(frame.filename)}:{frame.lineno}"  # noqa: PTH119 (a frame's file name is a string)
+    note = f"the traceback is in {path} (it may hold identifiers)"
+    print(f"meninx: a bug: {type(error).__name__} at {where}; {note}", file=sys.stderr)
+    return MeninxError.exit_code

@@ -1,0 +1,43 @@
+"""``meninx recipes``: list, show and copy the packaged recipes."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from meninx.core import files, settings
+from meninx.core.errors import UsageError, expected
+
+
+def recipes(name: str | None = None, /, *, copy: Path | None = None) -> None:
+    """List the packaged recipes, show one, or copy one to a file to change it.
+
+    Examples:
+        meninx recipes
+
+        meninx recipes cxr-dp
+
+        meninx recipes cxr-dp --copy my-recipe.toml
+
+    Args:
+        name: Recipe to show; all are listed without it.
+        copy: File to write the recipe to; must not exist.
+    """
+    if name is None:
+        for known in settings.recipe_names():
+            print(f"{known:22} {_first_comment(known)}")
+        return
+    settings.read_recipe(name)
+    text = (resources.files("meninx.recipes") / f"{name}.toml").read_text(encoding="utf-8")
+    if copy is None:
+        print(text, end="")
+    elif copy.exists():
+        raise UsageError(expected("a new file", got="an existing one", where=str(copy), fix="choose another name"))
+    else:
+        files.write_text(copy, text)
+        print(copy)
+
+
+def _first_comment(name: str) -> str:
+    text = (resources.files("meninx.recipes") / f"{name}.toml").read_text(encoding="utf-8")
+    return text.splitlines()[0].removeprefix("#").strip()

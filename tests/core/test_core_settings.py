@@ -1,0 +1,57 @@
+"""Recipes: read, changed, written back, and never silently misspelt."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from meninx.core import check, settings
+from meninx.core.budget import PrivacyUnit
+from meninx.core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    epsilon: float | None = None
+    unit: PrivacyUnit = PrivacyUnit.PATIENT
+
+    def __post_init__(self):
+        check.positive(epsilon=self.epsilon)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    epochs: int = 3
+    lr: float = 0.1
+    names: tuple[str, ...] = ()
+    table: Path | None = None
+    privacy: Inner | None = None
+    inner: Inner = field(default_factory=Inner)
+
+
+def test_a_config_is_its_own_recipe():
+    config = Outer(epochs=7, names=("a", "b"), table=Path("x.csv"), privacy=Inner(epsilon=8.0, unit=PrivacyUnit.CASE))
+    import tomllib
+
+    assert settings.build(Outer, tomllib.loads(settings.to_toml(config)), "config.toml") == config
+
+
+def test_a_misspelt_key_names_file_and_key_and_suggests():
+    with pytest.raises(ConfigError, match=r"'epoch'.*mine\.toml.*did you mean 'epochs'"):
+        settings.build(Outer, {"epoch": 3}, "mine.toml")
+    with pytest.raises(ConfigError, match=r"'epsilom'.*mine\.toml, privacy.*'epsilon'"):
+        settings.build(Outer, {"privacy": {"epsilom": 3}}, "mine.toml")
+
+
+@pytest.mark.parametrize(("table", "message"), [
+    ({"epochs": "three"}, "type int"), ({"privacy": {"epsilon": -1}}, "epsilon > 0"),
+    ({"privacy": {"unit": "image"}}, "case, patient"),
+])  # fmt: skip
+def test_a_value_out_of_range_names_the_file(table, message):
+    with pytest.raises(ConfigError, match=message):
+        settings.build(Outer, table, "mine.toml")
+
+
+def test_an_unknown_recipe_is_refused():
+    with pytest.raises(ConfigError, match="recipe name"):
+        settings.read_recipe("no-such-recipe-at-all")
