@@ -9,9 +9,10 @@ import traceback
 from collections.abc import Sequence
 from importlib import metadata
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 
+from meninx.cli.examples import epilogue
 from meninx.core import settings
 from meninx.core.errors import Interrupted, MeninxError
 
@@ -33,9 +34,11 @@ EPILOGUE = "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy
 
 def build_app() -> App:
     """Return the command line with every verb registered but none imported."""
-    app = App(name="meninx", help=HELP, help_epilogue=EPILOGUE, version=metadata.version("meninx"), help_format="plaintext")
+    several = Parameter(consume_multiple=True, negative_iterable=())
+    version = metadata.version("meninx")
+    app = App("meninx", HELP, help_epilogue=EPILOGUE, version=version, help_format="plaintext", default_parameter=several)
     for name, help_text in VERBS.items():
-        app.command(f"meninx.cli.{name}:{name}", name=name, help=help_text)
+        app.command(f"meninx.cli.{name}:{name}", name=name, help=help_text, help_epilogue=epilogue(name))
     return app
 
 

@@ -20,11 +20,6 @@ OPTIONAL = {
 def doctor(*, json: bool = False) -> None:
     """Print versions, codecs, extras and the telemetry state.
 
-    Examples:
-        meninx doctor
-
-        meninx doctor --json
-
     Args:
         json: Print one JSON object.
     """

@@ -12,13 +12,6 @@ from meninx.core.errors import UsageError, expected
 def recipes(name: str | None = None, /, *, copy: Path | None = None) -> None:
     """List the packaged recipes, show one, or copy one to a file to change it.
 
-    Examples:
-        meninx recipes
-
-        meninx recipes cxr-dp
-
-        meninx recipes cxr-dp --copy my-recipe.toml
-
     Args:
         name: Recipe to show; all are listed without it.
         copy: File to write the recipe to; must not exist.

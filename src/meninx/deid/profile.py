@@ -1,50 +1,277 @@
-"""The compiled confidentiality profile: which action each attribute gets (interface first; tables being filled)."""
+"""The compiled confidentiality profile: which action each attribute gets under the chosen options.
+
+References:
+    DICOM PS3.15, edition 2025b, Annex E: Table E.1-1 (``tables/profile.csv``) and Table E.3.10-1 (``tables/safe_private.csv``).
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
 
+from pydicom.datadict import dictionary_keyword, dictionary_VR, keyword_dict
+
+from meninx.core.check import did_you_mean
+from meninx.core.errors import ConfigError, expected
+from meninx.deid.iod import TABLES, attribute_type, read_table, resolve
 from meninx.deid.options import Option, check
 
 
 class Action(StrEnum):
-    """What is done to one attribute: D dummy, Z empty (or dummy), X remove, K keep (sequences: recurse), C clean, U new UID."""
+    """What is done to one attribute, in the letters of DICOM PS3.15 Table E.1-1a.
+
+    On a sequence, K, C, U and D all mean: keep the items and give every attribute inside its own action.
+    """
 
     D = "D"
+    """Replace with a dummy value that is valid for the VR and not empty."""
     Z = "Z"
+    """Replace with an empty value (or a dummy value)."""
     X = "X"
+    """Remove."""
     K = "K"
+    """Keep."""
     C = "C"
+    """Clean: shift a date or time, reduce a text to safe words, blank graphics."""
     U = "U"
+    """Replace every UID that is not registered in DICOM PS3.6 consistently."""
+
+
+class Row(NamedTuple):
+    """One row of Table E.1-1."""
+
+    keyword: str
+    vr: str
+    basic: str
+    cells: dict[Option, str]
+
+
+NUMBERS = frozenset(["US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "DS", "IS", "AT", "OW", "OF", "OD", "OL", "OV"])
+DATES = frozenset({"DA", "DT", "TM"})
+CURVES = 0x50000000
+OVERLAY_DATA = 0x60003000
+ALLOWING = {"descriptor": Option.CLEAN_DESCRIPTORS, "structured": Option.CLEAN_STRUCTURED_CONTENT}
+
+
+@lru_cache(maxsize=1)
+def rows() -> dict[int, Row]:
+    """Return Table E.1-1 by tag; masks stand under their lowest group, private attributes under none."""
+    return {
+        int(row["tag"].replace("x", "0"), 16): Row(
+            row["keyword"], row["vr"], row["basic"], {item: row[item.column] for item in Option if row[item.column]}
+        )
+        for row in read_table("profile.csv")
+        if row["tag"] != "ggggeeee"
+    }
+
+
+@lru_cache(maxsize=1)
+def allowed_text() -> dict[int, str]:
+    """Return tag -> kind (technical, descriptor, structured) of unlisted text and byte attributes that need not go."""
+    return {keyword_dict[row["keyword"]]: row["kind"] for row in read_table("allowed_text.csv")}
+
+
+@lru_cache(maxsize=1)
+def safe_private() -> frozenset[tuple[int, int, str]]:
+    """Return (group, element within the block, creator) of Table E.3.10-1."""
+    return frozenset(
+        (int(row["group"], 16), int(row["element"], 16), row["creator"].strip()) for row in read_table("safe_private.csv")
+    )
+
+
+def canonical(tag: int) -> int:
+    """Return the tag under which a repeating group (50xx, 60xx) is listed; other tags unchanged."""
+    group = tag >> 16
+    if 0x5000 <= group <= 0x50FF:
+        return CURVES
+    return 0x60000000 | tag & 0xFFFF if 0x6000 <= group <= 0x60FF else int(tag)
+
+
+@lru_cache(maxsize=16384)
+def dictionary_vrs(tag: int) -> frozenset[str]:
+    """Return the VRs that the dictionary or the table gives an attribute; empty for an unknown one."""
+    try:
+        return frozenset(dictionary_VR(tag).split(" or "))
+    except KeyError:
+        row = rows().get(canonical(tag))
+        return frozenset(row.vr.split(" or ")) if row and row.vr else frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """One profile: options and overrides turned into an action for every attribute."""
+    """Options and overrides, compiled into an action for every attribute that can occur.
 
-    options: frozenset[Option]
+    Guarantee: an attribute gets K, C or U only if an override, the table, an option's column or ``tables/allowed_text.csv``
+    says so, or if it is known to the DICOM dictionary, stands in an even group, and its VR (the one in the file and the one
+    in the dictionary) is a number, a code (CS), a UID, a sequence, or a date that an option keeps. Text, bytes, unknown and
+    private attributes are removed otherwise. The caller walks every sequence, judges UIDs by value (registered ones stay),
+    and rebuilds the file meta information.
+
+    Attributes:
+        options: the options of Annex E in force besides the Basic Profile.
+        overrides: (tag, action) pairs that come before everything else; masks under their lowest group.
+    """
+
+    options: frozenset[Option] = frozenset()
     overrides: tuple[tuple[int, Action], ...] = ()
+    _overridden: dict[int, Action] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _known: dict[tuple[int, str, str, bool], Action] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse options that exclude each other.
+
+        Raises:
+            ConfigError: full and modified dates together.
+        """
+        check(self.options)
+        self._overridden.update(self.overrides)
 
     @classmethod
-    def compile(cls, options: frozenset[Option], overrides: Mapping[str, Action] = {}) -> Profile:  # noqa: B006
-        """Return the profile for these options and overrides (keyword or tag -> action)."""
-        check(options)
-        return cls(options=options)
+    def compile(cls, options: frozenset[Option], overrides: Mapping[str, Action | str] | None = None) -> Profile:
+        """Return the profile for these options and overrides.
+
+        Args:
+            options: see :mod:`meninx.deid.options`.
+            overrides: keyword (``StudyDescription``) or tag (``0008,1030``, ``(0008,1030)``, ``00081030``) -> action letter.
+
+        Raises:
+            ConfigError: options exclude each other, or an override names no attribute or no action that fits it.
+        """
+        pairs = {_tag_named(name): (name, action) for name, action in (overrides or {}).items()}
+        checked = tuple((tag, _action_named(tag, *pair)) for tag, pair in sorted(pairs.items()))
+        return cls(options=frozenset(options), overrides=checked)
 
     def action(self, tag: int, vr: str, *, sop_class_uid: str, top_level: bool = True) -> Action:
-        """Return the action for one attribute (``tag`` may be a pydicom BaseTag, which is an int)."""
-        return Action.X
+        """Return the action for one attribute.
+
+        Private attributes get X; :meth:`keep_private` alone may keep one.
+
+        Args:
+            tag: the tag; pydicom's ``BaseTag`` is an int.
+            vr: the VR in the file; ``UN`` counts as the VR of the dictionary.
+            sop_class_uid: SOP Class UID of the instance, which decides conditional actions; may be empty.
+            top_level: whether the attribute stands in the data set itself rather than in a sequence item.
+        """
+        key = (tag, vr, sop_class_uid, top_level)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._decide(int(tag), vr, sop_class_uid, top_level)
+        return found
 
     def keep_private(self, group: int, element_offset: int, creator: str) -> bool:
-        """Return whether a private element (block-relative offset 00..FF) may be kept."""
-        return False
+        """Return whether a private element may stay: its option is on and Table E.3.10-1 lists it.
+
+        A kept UID is still to be replaced and a kept sequence still to be walked.
+
+        Args:
+            group: the odd group number.
+            element_offset: the element number; only its low byte, the place within the block, counts.
+            creator: the private creator of the block in the same data set; blanks around it do not count.
+        """
+        if Option.RETAIN_SAFE_PRIVATE not in self.options:
+            return False
+        return (group, element_offset & 0xFF, creator.strip()) in safe_private()
 
     def describe(self, sop_class_uid: str = "") -> list[tuple[str, Action]]:
-        """Return (keyword, action) for every attribute that the profile names."""
-        return []
+        """Return (keyword, action) of every attribute that the table, the allow list or an override names.
+
+        Args:
+            sop_class_uid: the instance's class; empty shows what an unknown class gets.
+        """
+        named = {**{tag: row.vr for tag, row in rows().items()}, **dict.fromkeys([*allowed_text(), *self._overridden], "UN")}
+        listing = [(_keyword(tag), self.action(tag, vr.split(" ")[0], sop_class_uid=sop_class_uid)) for tag, vr in named.items()]
+        private = Action.C if Option.RETAIN_SAFE_PRIVATE in self.options else Action.X
+        return sorted([*listing, ("PrivateAttributes", private)])
 
     def fingerprint(self) -> str:
-        """Return a hash of tables, options and overrides."""
-        return ""
+        """Return a SHA-256 over tables, options and overrides; equal prints mean equal actions."""
+        told = [*sorted(self.options), *(f"{tag:08x}={action}" for tag, action in self.overrides), _tables_digest()]
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+    def _decide(self, tag: int, vr: str, sop_class_uid: str, top_level: bool) -> Action:
+        if tag >> 16 & 1 or not tag & 0xFFFF:
+            return Action.X
+        name = canonical(tag)
+        if name in self._overridden:
+            return self._overridden[name]
+        kind = attribute_type(name, sop_class_uid, top_level=top_level)
+        row = rows().get(name)
+        return self._listed(row, vr, kind) if row else self._unlisted(tag, vr, kind)
+
+    def _listed(self, row: Row, vr: str, kind: str) -> Action:
+        """Return the action of a row: cleaning before keeping before the basic action."""
+        chosen = {row.cells.get(option, "") for option in self.options}
+        if "C" in chosen:
+            return Action.C
+        if "K" in chosen:
+            return Action.K
+        is_sequence = "SQ" in (vr, row.vr)
+        return Action(row.basic if row.basic == "X" and is_sequence else resolve(row.basic, kind))
+
+    def _unlisted(self, tag: int, vr: str, kind: str) -> Action:
+        """Return the default action: numbers, codes and sequences stay, dates and UIDs as their options say, the rest goes."""
+        vrs = dictionary_vrs(tag)
+        if not vrs or not tag >> 16 or (tag >> 24 == OVERLAY_DATA >> 24 and self._overlays_go()):
+            return Action.X
+        if vr != "UN":
+            vrs |= {vr}
+        gone = Action(resolve("X/Z/D", kind))
+        if vrs <= NUMBERS | {"CS"} or vrs == {"SQ"}:
+            return Action.K
+        if vrs <= DATES:
+            return self._dated() or gone
+        if vrs == {"UI"}:
+            return Action.K if Option.RETAIN_UIDS in self.options else Action.U
+        return self._worded(allowed_text().get(tag, "")) or gone
+
+    def _overlays_go(self) -> bool:
+        return self.action(OVERLAY_DATA, "OW", sop_class_uid="") == Action.X
+
+    def _dated(self) -> Action | None:
+        if Option.RETAIN_FULL_DATES in self.options:
+            return Action.K
+        return Action.C if Option.RETAIN_MODIFIED_DATES in self.options else None
+
+    def _worded(self, kind: str) -> Action | None:
+        if kind == "technical":
+            return Action.K
+        return Action.C if ALLOWING.get(kind) in self.options else None
+
+
+@lru_cache(maxsize=1)
+def _tables_digest() -> str:
+    """Return one hash of all tables."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(TABLES.glob("*.csv")))).hexdigest()
+
+
+def _keyword(tag: int) -> str:
+    row = rows().get(tag)
+    return row.keyword if row else dictionary_keyword(tag)
+
+
+def _tag_named(name: str) -> int:
+    """Return the tag of a keyword or a written tag, masks canonical."""
+    own = {row.keyword: tag for tag, row in rows().items()}
+    written = re.fullmatch(r"\(?([0-9a-f]{4}),? ?([0-9a-f]{4})\)?", name.strip(), re.IGNORECASE)
+    if written:
+        tag = canonical(int(written[1] + written[2], 16))
+        if (not tag >> 16 & 1 and tag & 0xFFFF and dictionary_vrs(tag)) or tag == CURVES:
+            return tag
+    elif name in own or name in keyword_dict:
+        return own.get(name) or keyword_dict[name]
+    fix = did_you_mean(name, [*own, *keyword_dict]) or "private attributes are governed by retain-safe-private alone"
+    raise ConfigError(expected("a DICOM keyword or an even-group tag", got=repr(name), where="overrides", fix=fix))
+
+
+def _action_named(tag: int, name: str, letter: str) -> Action:
+    """Return the action of an override, checked against the attribute."""
+    if letter not in list(Action):
+        raise ConfigError(expected("one of D, Z, X, K, C, U", got=repr(letter), where=f"overrides.{name}"))
+    if letter == Action.U and not dictionary_vrs(tag) & {"UI", "SQ"}:
+        raise ConfigError(expected("U on a UID or a sequence only", got="another VR", where=f"overrides.{name}"))
+    return Action(letter)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from meninx.core import check
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, expected
+from meninx.core.manifest import SPLITS
 from meninx.learn.config import LearnConfig
 
 
@@ -49,15 +51,61 @@ class TrainConfig(LearnConfig):
         name: Name of the run folder; the recipe's name by default.
         privacy: Differential privacy of the run; none when absent.
         export: What to put into release/: bundle (MONAI bundle with the state dict), onnx (the network as ONNX, too).
-        pretrained_source: Where the pretrained weights come from, in words, for the model card.
     """
 
     name: str = "run"
     privacy: PrivacyConfig | None = None
     export: tuple[str, ...] = ("bundle",)
-    pretrained_source: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for item in self.export:
             check.one_of(("bundle", "onnx"), export=item)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """How a run is measured.
+
+    Attributes:
+        split: Split to measure on.
+        threshold: How thresholds are fitted on the validation split: youden, or sensitivity>=0.9 and the like.
+        draws: Resamples of patients for the intervals.
+        baseline: Another run on the same data; differences to it are measured on the same resamples.
+        predictions: What to keep in private/predictions: csv, nifti (label maps), dicom-seg (needs the dataset's DICOM source).
+        seed: Seed of the resamples.
+        device: auto, cpu, cuda.
+    """
+
+    split: str = "test"
+    threshold: str = "youden"
+    draws: int = 1000
+    baseline: Path | None = None
+    predictions: tuple[str, ...] = ("csv",)
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check.one_of(SPLITS, split=self.split)
+        check.positive(draws=self.draws)
+        for item in self.predictions:
+            check.one_of(("csv", "nifti", "dicom-seg"), predictions=item)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """The grid of a sweep.
+
+    Attributes:
+        epsilons: Epsilons to train at; the non-private run is added unless --no-non-private.
+        seeds: Seeds; each gives one run per epsilon.
+        non_private: Also train without privacy, same network, splits and protocol.
+    """
+
+    epsilons: tuple[float, ...] = (1.0, 3.0, 8.0)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    non_private: bool = True
+
+    def __post_init__(self) -> None:
+        for item in self.epsilons:
+            check.positive(epsilons=item)

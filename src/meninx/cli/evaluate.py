@@ -1,0 +1,30 @@
+"""``meninx evaluate``: what a run is worth on data it has not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from meninx.cli.console import Output
+from meninx.train.config import EvaluateConfig
+
+
+def evaluate(
+    run: Path,
+    /,
+    *,
+    config: Annotated[EvaluateConfig, Parameter(name="*")] = EvaluateConfig(),  # noqa: B008 (frozen)
+    data: Path | None = None,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Measure a run on the test split, with intervals over patients; thresholds come from the validation split.
+
+    Args:
+        run: Run folder.
+        data: Prepared dataset, when not the one the run was trained on.
+    """
+    from meninx.train import evaluate as stage
+
+    output.show(stage.run(config, run, data, progress=output.progress()))

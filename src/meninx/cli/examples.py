@@ -1,0 +1,32 @@
+"""Examples shown at the end of every help; the test suite runs each of them on generated data."""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "deid": (
+        "meninx deid archive/ clean/ --key site.key --new-key --site north",
+        "meninx deid archive/ clean/ --key site.key --site north --dry-run",
+        "meninx deid archive/ clean/ --key site.key --site north --profile basic --option retain-full-dates",
+    ),
+    "prepare": (
+        "meninx prepare clean/ data/ --reader dicom --labels effusion nodule --table labels.csv",
+        "meninx prepare images/ data/ --reader folder --size 64 64",
+        "meninx prepare images/ data/ --reader folder --dry-run",
+    ),
+    "train": (
+        "meninx train data/ --recipe tiny",
+        "meninx train data/ --recipe tiny --privacy.epsilon 8 --privacy.delta 1e-3",
+        "meninx train data/ --recipe tiny --dry-run",
+    ),
+    "evaluate": ("meninx evaluate runs/latest", "meninx evaluate runs/latest --baseline runs/first"),
+    "sweep": ("meninx sweep data/ --recipe tiny --epsilons 3 8 --seeds 0 1",),
+    "report": ("meninx report clean/ data/ runs/latest --out report.html",),
+    "demo": ("meninx demo demo-out/", "meninx demo demo-out/ --dry-run"),
+    "recipes": ("meninx recipes", "meninx recipes cxr-dp", "meninx recipes cxr-dp --copy mine.toml"),
+    "doctor": ("meninx doctor", "meninx doctor --json"),
+}
+
+
+def epilogue(verb: str) -> str:
+    """Return the text that ends the help of ``verb``."""
+    return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in EXAMPLES.get(verb, ()))

@@ -1,0 +1,32 @@
+"""``meninx prepare``: one dataset of cleaned images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from meninx.cli.console import Output
+from meninx.prepare.config import PrepareConfig
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    /,
+    *,
+    config: Annotated[PrepareConfig, Parameter(name="*")] = PrepareConfig(),  # noqa: B008 (frozen)
+    recipe: str | None = None,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Make one dataset of cleaned images: labels, splits by patient, sites.
+
+    Args:
+        source: Folder in the layout that --reader names.
+        out: New dataset folder.
+        recipe: TOML file with these settings; flags win over it.
+    """
+    from meninx.prepare import stage
+
+    output.show(stage.run(config, source, out, progress=output.progress()))

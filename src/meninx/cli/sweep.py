@@ -1,0 +1,33 @@
+"""``meninx sweep``: utility against epsilon, several seeds, one table and one figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from meninx.cli.console import Output
+from meninx.train.config import SweepConfig, TrainConfig
+
+
+def sweep(
+    data: Path,
+    /,
+    *,
+    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008 (frozen)
+    grid: Annotated[SweepConfig, Parameter(name="*")] = SweepConfig(),  # noqa: B008 (frozen)
+    out: Path = Path("runs/sweep"),
+    recipe: str | None = None,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Train over several epsilons and seeds; write a table and a figure of utility against epsilon.
+
+    Args:
+        data: Prepared dataset folder.
+        out: Folder of the sweep; finished runs in it are not trained again.
+        recipe: Packaged recipe or TOML file; flags win over it.
+    """
+    from meninx.train import sweep as stage
+
+    output.show(stage.run(config, grid, data, out, progress=output.progress(), recipe=recipe))

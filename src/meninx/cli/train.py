@@ -1,0 +1,37 @@
+"""``meninx train``: one run, private or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from meninx.cli.console import Output
+from meninx.train.config import TrainConfig
+
+
+def train(
+    data: Path,
+    /,
+    *,
+    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008 (frozen)
+    out: Path = Path("runs"),
+    recipe: str | None = None,
+    resume: Path | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Train a model on a prepared dataset, with or without differential privacy, into a new run folder.
+
+    Args:
+        data: Prepared dataset folder.
+        out: Folder of runs; the run gets a folder of its own in it.
+        recipe: Packaged recipe or TOML file; flags win over it.
+        resume: Run folder to continue; its own config is used.
+        dry_run: Print the plan (cases, parameters, noise, epsilon) and write nothing.
+    """
+    from meninx.train import stage
+
+    result = stage.run(config, data, out, progress=output.progress(), resume=resume, dry_run=dry_run, recipe=recipe)
+    output.show(result)

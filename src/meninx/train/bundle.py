@@ -1,0 +1,97 @@
+"""A MONAI bundle of the trained network: configs, weights, documentation, in the layout of MONAI's bundle specification."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from meninx.core import files
+from meninx.core.manifest import DatasetInfo, Task
+from meninx.train.onnx_export import export_onnx
+
+LICENSE = (
+    "The weights were trained on the data named in docs/README.md. Whoever controls that data decides under which terms\n"
+    "the weights may be used; meninx, the program that made them, is under the Apache License 2.0.\n"
+)
+SCHEMA_VERSION = "0.1.0"
+
+
+def write_bundle(
+    folder: Path,
+    model: nn.Module,
+    info: DatasetInfo,
+    *,
+    network: dict[str, Any],
+    size: tuple[int, ...],
+    card: str,
+    onnx: bool = False,
+) -> None:
+    """Write the bundle.
+
+    Args:
+        folder: the bundle's folder, usually ``release/bundle``.
+        model: the network whose weights are released (averaged weights where an average was kept).
+        info: the dataset's labels, channels and intensity.
+        network: arguments of ``meninx.models.registry.build`` that make the same network again.
+        size: spatial size of an input.
+        card: Markdown for ``docs/README.md``.
+        onnx: also write ``models/model.onnx``.
+    """
+    models = folder / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    with files.atomic(models / "model.pt") as stream:
+        torch.save(weights, stream)
+    if onnx:
+        example = torch.zeros(1, info.channels, *size, device=next(model.parameters()).device)
+        export_onnx(model, example, models / "model.onnx")
+    files.write_text(folder / "LICENSE", LICENSE)
+    files.write_text(folder / "docs" / "README.md", card)
+    files.write_json(folder / "configs" / "metadata.json", _metadata(info, size))
+    files.write_json(folder / "configs" / "inference.json", _inference(network))
+
+
+def _metadata(info: DatasetInfo, size: tuple[int, ...]) -> dict[str, Any]:
+    low, high = ((value - info.intensity.shift) / info.intensity.scale for value in info.intensity.window)
+    segmentation = info.task is Task.SEGMENTATION
+    names = ("background", *info.labels) if segmentation else info.labels
+    image = {
+        "type": "image", "format": "magnitude", "modality": "n/a", "num_channels": info.channels, "spatial_shape": list(size),
+        "dtype": "float32", "value_range": [low, high], "is_patch_data": segmentation, "channel_def": {"0": "image"},
+    }  # fmt: skip
+    prediction = {
+        "type": "image" if segmentation else "probabilities", "format": "segmentation" if segmentation else "classes",
+        "num_channels": len(names), "spatial_shape": list(size) if segmentation else [len(names)], "dtype": "float32",
+        "value_range": [], "is_patch_data": segmentation, "channel_def": {str(index): name for index, name in enumerate(names)},
+    }  # fmt: skip
+    return {
+        "version": SCHEMA_VERSION,
+        "changelog": {SCHEMA_VERSION: "as trained"},
+        "monai_version": metadata.version("monai"),
+        "pytorch_version": metadata.version("torch").partition("+")[0],
+        "numpy_version": metadata.version("numpy"),
+        "required_packages_version": {"meninx": metadata.version("meninx")},
+        "name": info.name,
+        "task": str(info.task),
+        "description": f"{info.task} on {info.name}, trained by meninx",
+        "authors": "the data controller",
+        "copyright": "see LICENSE",
+        "intended_use": "research; not a medical device",
+        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": prediction}},
+        "intensity": {"window": list(info.intensity.window), "shift": info.intensity.shift, "scale": info.intensity.scale},
+    }
+
+
+def _inference(network: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "imports": ["$import torch", "$from pathlib import Path"],
+        "bundle_root": ".",
+        "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
+        "network_def": {"_target_": "meninx.models.registry.build", **network},
+        "weights": "$torch.load(Path(@bundle_root) / 'models' / 'model.pt', map_location=@device, weights_only=True)",
+        "network": "$(@network_def.load_state_dict(@weights), @network_def.eval().to(@device))[1]",
+    }

@@ -1,0 +1,134 @@
+"""Write the reference pages from the program, or with ``--check`` fail when a page says something else."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from meninx.cli.app import VERBS, build_app
+from meninx.cli.examples import EXAMPLES
+from meninx.core import errors, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT / "docs" / "reference"
+NOTE = "<!-- written by `make docs` from the program; edit the program -->\n\n"
+CONFIGS = {
+    "deid": "meninx.deid.config:DeidConfig",
+    "prepare": "meninx.prepare.config:PrepareConfig",
+    "train": "meninx.train.config:TrainConfig",
+    "train, privacy": "meninx.train.config:PrivacyConfig",
+    "report": "meninx.report.config:ReportConfig",
+}
+
+
+def main() -> int:
+    """Return 0 when all pages are (now) what the program says."""
+    pages = {
+        "commands.md": commands(),
+        "settings.md": config_page(),
+        "deid-actions.md": deid_actions(),
+        "recipes.md": recipes(),
+        "errors.md": error_page(),
+    }
+    if "--check" in sys.argv:
+        stale = [name for name, text in pages.items() if not _same(REFERENCE / name, text)]
+        if stale:
+            print(f"stale reference pages: {', '.join(stale)}; run `make docs`")
+        return 1 if stale else 0
+    REFERENCE.mkdir(parents=True, exist_ok=True)
+    for name, text in pages.items():
+        (REFERENCE / name).write_text(text, encoding="utf-8")
+    return 0
+
+
+def commands() -> str:
+    """Return the page of verbs: what each does and its examples; flags are on the page of settings."""
+    lines = [f"{NOTE}# Commands\n", f"{build_app().help_epilogue}\n"]
+    for verb, text in VERBS.items():
+        lines.append(f"## `meninx {verb}`\n\n{text}\n")
+        function = getattr(importlib.import_module(f"meninx.cli.{verb}"), verb)
+        if inspect.isfunction(function):
+            lines.append(_described(inspect.getdoc(function) or ""))
+        if verb in EXAMPLES:
+            lines.append("```\n" + "\n".join(EXAMPLES[verb]) + "\n```\n")
+    return "\n".join(lines)
+
+
+def config_page() -> str:
+    """Return the page of settings: every field of every stage's config with its default and meaning."""
+    rule = "A setting `a_b` is the flag `--a-b` and the recipe key `a_b`. Precedence: defaults, recipe, flags.\n"
+    lines = [f"{NOTE}# Settings\n", rule]
+    for title, target in CONFIGS.items():
+        module, name = target.split(":")
+        kind = getattr(importlib.import_module(module), name)
+        meanings = _attributes(kind)
+        lines += [f"## {title}\n", "| setting | default | meaning |", "|---|---|---|"]
+        for item in dataclasses.fields(kind):
+            lines.append(f"| `{item.name}` | {_default(item)} | {meanings.get(item.name, '').replace('|', chr(92) + '|')} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def deid_actions() -> str:
+    """Return the page of de-identification actions, profile by profile."""
+    from meninx.deid.options import PRESETS, Option
+    from meninx.deid.profile import Profile
+
+    rule = "Actions: D dummy, Z empty, X remove, K keep, C clean, U new UID (PS3.15 Table E.1-1).\n"
+    lines = [f"{NOTE}# De-identification actions\n", rule]
+    lines += ["| option | code | meaning |", "|---|---|---|"]
+    lines += [f"| `{option}` | {option.code.value} | {option.code.meaning} |" for option in Option]
+    tables = {name: dict(Profile.compile(options).describe()) for name, options in PRESETS.items()}
+    lines += ["", "| attribute | " + " | ".join(tables) + " |", "|---|" + "---|" * len(tables)]
+    for keyword in next(iter(tables.values())):
+        lines.append(f"| {keyword} | " + " | ".join(str(table.get(keyword, "")) for table in tables.values()) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def recipes() -> str:
+    """Return the page of packaged recipes."""
+    folder = ROOT / "src" / "meninx" / "recipes"
+    texts = {name: (folder / f"{name}.toml").read_text(encoding="utf-8").rstrip() for name in settings.recipe_names()}
+    return "\n".join([f"{NOTE}# Recipes\n", *(f"## {name}\n\n```toml\n{text}\n```\n" for name, text in texts.items())])
+
+
+def error_page() -> str:
+    """Return the page of errors and exit codes."""
+    return f"{NOTE}# Errors and exit codes\n\n```\n{inspect.getdoc(errors)}\n```\n"
+
+
+def _attributes(kind: type[Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        text = inspect.getdoc(base) or ""
+        block = text.partition("Attributes:")[2]
+        for match in re.finditer(r"^    (\w+): (.*(?:\n {8,}.*)*)", block, flags=re.MULTILINE):
+            found[match.group(1)] = re.sub(r"\s+", " ", match.group(2)).strip()
+    return found
+
+
+def _default(item: dataclasses.Field[Any]) -> str:
+    if item.default is not dataclasses.MISSING:
+        return f"`{item.default!s}`" if item.default != "" else "empty"
+    return "empty" if item.default_factory is not dataclasses.MISSING else "required"
+
+
+def _described(text: str) -> str:
+    head, _, arguments = text.partition("Args:")
+    body = head.partition("\n")[2].strip()
+    named = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", arguments, flags=re.MULTILINE)
+    listed = [f"- `{name}`: {re.sub(chr(10) + ' +', ' ', rest)}" for name, rest in named]
+    return "\n".join([*([body, ""] if body else []), *listed]) + "\n"
+
+
+def _same(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
