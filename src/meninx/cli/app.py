@@ -44,6 +44,7 @@ def build_app() -> App:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code of ``meninx.core.errors``."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # other programs share a hospital's machine; spinning threads starve them
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 

@@ -67,7 +67,9 @@ class Bar:
     def advance(self, count: int = 1, **fields: float | str) -> None:
         """Move the bar."""
         if self._task is not None:
-            self._progress.update(self._task, advance=count, **({"shown": _shown(fields)} if fields else {}))
+            self._progress.advance(self._task, count)
+            if fields:
+                self._progress.update(self._task, shown=_shown(fields))
 
     def finish(self) -> None:
         """Leave the finished bar on the screen."""

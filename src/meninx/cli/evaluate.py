@@ -25,6 +25,6 @@ def evaluate(
         run: Run folder.
         data: Prepared dataset, when not the one the run was trained on.
     """
-    from meninx.train import evaluate as stage
+    from meninx.train import evaluate as measure
 
-    output.show(stage.run(config, run, data, progress=output.progress()))
+    output.show(measure.run(config, run, data, progress=output.progress()))

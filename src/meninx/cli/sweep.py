@@ -28,6 +28,6 @@ def sweep(
         out: Folder of the sweep; finished runs in it are not trained again.
         recipe: Packaged recipe or TOML file; flags win over it.
     """
-    from meninx.train import sweep as stage
+    from meninx.train.sweep import run
 
-    output.show(stage.run(config, grid, data, out, progress=output.progress(), recipe=recipe))
+    output.show(run(config, grid, data, out, progress=output.progress(), recipe=recipe))

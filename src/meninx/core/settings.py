@@ -68,10 +68,13 @@ def build(kind: type[ConfigT], table: Mapping[str, Any], where: str) -> ConfigT:
         raise ConfigError(expected(f"the fields of {kind.__name__}", got=error, where=where)) from error
 
 
-def from_recipe(kind: type[ConfigT], name: str, **overrides: Any) -> ConfigT:
-    """Return the config of a recipe with some fields replaced (nested ones by dotted name, ``_`` for the dot not needed)."""
-    table, source = read_recipe(name)
-    return build(kind, {**table, **overrides}, source)
+def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``table`` with ``changes`` on top; a mapping in both is merged in turn."""
+    result = dict(table)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
 
 
 def to_table(config: Any) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """What a training run is told: everything that learning needs, the privacy to keep, what to export."""
 
-from __future__ import annotations
+# No postponed annotations here: the command line reads these types of subclasses defined in other modules.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from meninx.core import check
 from meninx.core.budget import PrivacyUnit
@@ -23,7 +24,7 @@ class PrivacyConfig:
         unit: What is protected: all cases of a patient together, or each case.
         max_grad_norm: Clipping threshold: the most that one unit may move the gradient sum (L2 norm).
         clipping: flat scales a gradient down to max_grad_norm only when it is longer; auto-s normalises every gradient.
-        units_declared: Number of units to account with when the true number is not public; must not exceed it.
+        units_declared: Number of units as publicly declared; the true number, which then counts as public, by default.
     """
 
     epsilon: float | None = None
@@ -31,7 +32,7 @@ class PrivacyConfig:
     delta: float = 1e-5
     unit: PrivacyUnit = PrivacyUnit.PATIENT
     max_grad_norm: float = 1.0
-    clipping: str = "flat"
+    clipping: Literal["flat", "auto-s"] = "flat"
     units_declared: int | None = None
 
     def __post_init__(self) -> None:

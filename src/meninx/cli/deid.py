@@ -1,0 +1,36 @@
+"""``meninx deid``: a hospital's archive in, clean DICOM out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from meninx.cli.console import Output
+from meninx.deid.config import DeidConfig
+
+
+def deid(
+    source: Path,
+    out: Path,
+    /,
+    *,
+    config: Annotated[DeidConfig, Parameter(name="*")] = DeidConfig(),  # noqa: B008 (frozen)
+    new_key: Annotated[bool, Parameter(negative="")] = False,
+    recipe: str | None = None,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """De-identify a DICOM archive with a site's own key. Pixels are not looked at in this version.
+
+    Args:
+        source: Folder of DICOM files, searched in depth; no file name extension is needed.
+        out: New folder for the clean files; never inside the source.
+        new_key: Make the key file first; an existing file is never replaced.
+        recipe: TOML file with these settings; flags win over it.
+    """
+    from meninx.deid import keys, stage
+
+    if new_key and config.key is not None and not config.dry_run:
+        keys.make_key(config.key)
+    output.show(stage.run(config, source, out, progress=output.progress()))

@@ -1,0 +1,30 @@
+"""``meninx report``: one page that an officer can sign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from meninx.cli.console import Output
+from meninx.report.config import ReportConfig
+
+
+def report(
+    *sources: Path,
+    config: Annotated[ReportConfig, Parameter(name="*")] = ReportConfig(),  # noqa: B008 (frozen)
+    out: Path = Path("report.html"),
+    recipe: str | None = None,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Write one HTML page about de-identification, data and runs. It loads nothing from anywhere.
+
+    Args:
+        sources: Folders that deid, prepare and train wrote, or folders of them.
+        out: HTML file to write.
+        recipe: TOML file with these settings; flags win over it.
+    """
+    from meninx.report import stage
+
+    output.show(stage.run(config, sources, out, progress=output.progress()))

@@ -1,0 +1,106 @@
+"""The demo as data: each step once, as the command a user types and as the same settings for the API."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from meninx.demo.config import DemoConfig
+
+DELTA = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One step.
+
+    Attributes:
+        name: unique name of the step.
+        verb: the verb of the command line.
+        paths: positional arguments.
+        settings: settings; nested ones by a mapping.
+        recipe: recipe name, or empty.
+        out: value of ``--out``, or None.
+        flags: further words of the command line that the API says otherwise.
+    """
+
+    name: str
+    verb: str
+    paths: tuple[Path, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str = ""
+    out: Path | None = None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def line(self) -> str:
+        """The command as a user types it."""
+        words = ["meninx", self.verb, *map(str, self.paths)]
+        words += ["--recipe", self.recipe] if self.recipe else []
+        words += ["--out", str(self.out)] if self.out else []
+        return shlex.join([*words, *self.flags, *_flags(self.settings)])
+
+
+def commands(config: DemoConfig, out: Path, hospitals: Sequence[str]) -> tuple[Command, ...]:
+    """Return the steps after the cohort is there, in order."""
+    clean, data, runs = out / "clean", out / "data", out / "runs"
+    return (
+        *(_deid(out, hospital) for hospital in hospitals),
+        _prepare(out, config),
+        _train(data, runs, config, private=False),
+        _train(data, runs, config, private=True),
+        Command(name="evaluate", verb="evaluate", paths=(runs / "non-private" / "latest",)),
+        Command(
+            name="evaluate-private", verb="evaluate", paths=(runs / "private" / "latest",),
+            settings={"baseline": runs / "non-private" / "latest"},
+        ),
+        Command(
+            name="report", verb="report", out=out / "report.html", settings={"title": "meninx demo: a synthetic cohort"},
+            paths=(clean, data, runs / "non-private" / "latest", runs / "private" / "latest"),
+        ),
+    )  # fmt: skip
+
+
+def _deid(out: Path, hospital: str) -> Command:
+    return Command(
+        name=f"deid-{hospital}", verb="deid", paths=(out / "hospitals" / hospital / "archive", out / "clean" / hospital),
+        settings={"key": out / "keys" / f"{hospital}.key", "site": hospital}, flags=("--new-key",),
+    )  # fmt: skip
+
+
+def _prepare(out: Path, config: DemoConfig) -> Command:
+    return Command(
+        name="prepare", verb="prepare", paths=(out / "clean", out / "data"),
+        settings={
+            "reader": "dicom", "name": "demo", "table": "../../hospitals/{site}/labels.csv",  # as seen from each site's folder
+            "crosswalks": ("private/crosswalk_uids.csv",), "modalities": ("DX",), "size": (config.size, config.size),
+            "label_columns": ("effusion", "pneumothorax", "nodule"), "synthetic": True,
+        },
+    )  # fmt: skip
+
+
+def _train(data: Path, runs: Path, config: DemoConfig, *, private: bool) -> Command:
+    settings: dict[str, Any] = {"seed": config.seed, "deterministic": True}
+    if private:
+        settings["privacy"] = {"epsilon": config.epsilon, "delta": DELTA}
+    kind = "private" if private else "non-private"
+    recipe = "demo-dp" if private else "demo"
+    return Command(name=f"train-{kind}", verb="train", paths=(data,), recipe=recipe, out=runs / kind, settings=settings)
+
+
+def _flags(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    words: list[str] = []
+    for key, value in settings.items():
+        name = f"{prefix}{key.replace('_', '-')}"
+        if isinstance(value, Mapping):
+            words += _flags(value, f"{name}.")
+        elif isinstance(value, bool):
+            words += [f"--{name}"] if value else [f"--no-{name}"]
+        elif isinstance(value, tuple):
+            words += [f"--{name}", *map(str, value)]
+        else:
+            words += [f"--{name}", str(value)]
+    return words

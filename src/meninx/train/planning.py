@@ -1,0 +1,47 @@
+"""From a training config and a dataset to the privacy plan of the run."""
+
+from __future__ import annotations
+
+from meninx.core.budget import PrivacyUnit
+from meninx.core.errors import DataError, expected
+from meninx.core.manifest import Manifest
+from meninx.privacy.calibration import calibrate
+from meninx.privacy.plan import Plan
+from meninx.train.config import TrainConfig
+
+
+def units_in(data: Manifest, unit: PrivacyUnit) -> int:
+    """Return the number of privacy units of the training split."""
+    training = data.split("train")
+    return len(training.patients) if unit is PrivacyUnit.PATIENT else len(training)
+
+
+def make_plan(config: TrainConfig, data: Manifest) -> Plan | None:
+    """Return the calibrated plan of a private run, or None for a run without privacy.
+
+    The batch size of the config is the expected number of units a step and the public denominator. The number of units
+    is the declared one, or the true one, which then counts as public.
+
+    Raises:
+        DataError: the training split is empty.
+        PrivacyRefusal: the budget cannot be kept with this batch size and these steps.
+    """
+    wanted = config.privacy
+    if wanted is None:
+        return None
+    present = units_in(data, wanted.unit)
+    if not present:
+        raise DataError(expected("at least one training case", got="none", where="split 'train'"))
+    return calibrate(
+        n_units=wanted.units_declared or present,
+        expected_batch_size=config.batch_size,
+        delta=wanted.delta,
+        epsilon=wanted.epsilon,
+        noise_multiplier=wanted.noise_multiplier,
+        steps=config.steps or None,
+        epochs=None if config.steps else config.epochs,
+        unit=wanted.unit,
+        max_grad_norm=wanted.max_grad_norm,
+        clipping=wanted.clipping,
+        views=config.views,
+    )

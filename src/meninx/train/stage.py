@@ -1,0 +1,170 @@
+"""The training stage: a prepared dataset in, a run folder with a released model out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from meninx.core import files, settings
+from meninx.core import run as runs
+from meninx.core.errors import ConfigError, expected
+from meninx.core.manifest import Manifest
+from meninx.core.progress import SILENT, Progress
+from meninx.core.result import Result
+from meninx.core.run import Run
+from meninx.learn import loop
+from meninx.learn.predict import load_model
+from meninx.learn.result import FitResult
+from meninx.learn.task import objective
+from meninx.models import registry
+from meninx.privacy.plan import Plan
+from meninx.train import bundle
+from meninx.train.config import TrainConfig
+from meninx.train.planning import make_plan
+
+DATA_NAME = "data.json"
+NO_PRIVACY = "none: trained without differential privacy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult(Result):
+    """What a training run came to.
+
+    Attributes:
+        model: name of the network.
+        parameters: number of its parameters.
+        train_cases: cases of the training split.
+        train_patients: patients of the training split.
+        steps: optimiser steps done (planned, of a dry run).
+        validation: name and value of the validation metric at the end; private, never released.
+        privacy: the guarantee as a sentence.
+        dry_run: nothing was written.
+    """
+
+    model: str
+    parameters: int
+    train_cases: int
+    train_patients: int
+    steps: int
+    validation: str = ""
+    privacy: str = NO_PRIVACY
+    dry_run: bool = False
+
+
+def run(
+    config: TrainConfig,
+    source: Path,
+    out: Path,
+    *,
+    progress: Progress = SILENT,
+    resume: Path | None = None,
+    dry_run: bool = False,
+    recipe: str | None = None,
+) -> TrainResult:
+    """Train one model and put it into ``release/`` of a run folder.
+
+    Args:
+        config: the settings; replaced by those of the run when resuming.
+        source: prepared dataset.
+        out: folder of runs.
+        progress: shows steps, loss and epsilon.
+        resume: a run folder to go on with, or None for a new one.
+        dry_run: calibrate and count, write nothing.
+        recipe: name of the recipe, used to name the run.
+
+    Raises:
+        ConfigError, DataError, PrivacyRefusal, RunLocked, Interrupted: see ``meninx.learn.loop.fit``.
+    """
+    data = Manifest.read(source)
+    if resume is not None:
+        return _train(_stored_config(runs.open_run(resume)), data, runs.open_run(resume), progress, resumed=True)
+    if recipe and config.name == TrainConfig.name:
+        config = replace(config, name=Path(recipe).stem)
+    if dry_run:
+        return _preview(config, data, out)
+    make_plan(config, data)  # refuses before a folder is made
+    name = f"{config.name}_s{config.seed}"
+    folder = runs.create(out, name, config_toml=settings.to_toml(config), deterministic=config.deterministic)
+    files.write_json(folder.private / DATA_NAME, {"dataset": str(source.resolve())}, mode=0o600)
+    return _train(config, data, folder, progress, resumed=False)
+
+
+def dataset_of(run: Run) -> Path:
+    """Return the dataset folder that a run was trained on.
+
+    Raises:
+        ConfigError: the run does not say.
+    """
+    table = run.read_json(f"private/{DATA_NAME}")
+    if table is None:
+        fix = "give the dataset folder with --data"
+        raise ConfigError(expected("a run that knows its dataset", got=f"no private/{DATA_NAME}", where=run.name, fix=fix))
+    return Path(table["dataset"])
+
+
+def _stored_config(run: Run) -> TrainConfig:
+    import tomllib
+
+    return settings.build(TrainConfig, tomllib.loads(run.config_path.read_text(encoding="utf-8")), "config.toml")
+
+
+def _train(config: TrainConfig, data: Manifest, run: Run, progress: Progress, *, resumed: bool) -> TrainResult:
+    plan = make_plan(config, data)
+    with run.lock():
+        fitted = loop.fit(config, data, run, plan=plan, progress=progress, resume=resumed)
+        network = _release(config, data, run, fitted)
+    return _result(config, data, run.root, network, fitted, plan)
+
+
+def _release(config: TrainConfig, data: Manifest, run: Run, fitted: FitResult) -> int:
+    """Write the bundle and return the number of parameters."""
+    model, learned, info = load_model(run)
+    size = learned.patch_size or learned.image_size or info.size
+    arguments: dict[str, Any] = {
+        "name": learned.model,
+        "spatial_dims": info.spatial_dims,
+        "in_channels": info.channels,
+        "out_channels": objective(info, learned).out_channels,
+        **learned.model_options,
+    }
+    card = _short_card(data, run, fitted)
+    onnx = "onnx" in config.export
+    if "bundle" in config.export or onnx:
+        bundle.write_bundle(run.release / "bundle", model, info, network=arguments, size=tuple(size), card=card, onnx=onnx)
+    return sum(value.numel() for value in model.parameters())
+
+
+def _short_card(data: Manifest, run: Run, fitted: FitResult) -> str:
+    info, privacy = data.info, run.read_json("privacy.json") or {}
+    return (
+        f"# {info.name}: {info.task}\n\nLabels: {', '.join(info.labels)}.\n\n"
+        f"Trained by meninx for {fitted.steps} steps.\n\nPrivacy: {privacy.get('sentence', 'not stated')}.\n\n"
+        "`meninx report --card` writes the full model card. Research only; not a medical device.\n"
+    )
+
+
+def _result(config: TrainConfig, data: Manifest, out: Path, parameters: int, fitted: FitResult, plan: Plan | None) -> TrainResult:
+    training = data.split("train")
+    metric = f"{fitted.metric_name} {fitted.metric:.4f}" if fitted.metric_name else ""
+    privacy = plan.spent(fitted.steps).summary() if plan else NO_PRIVACY
+    return TrainResult(
+        out=out, model=config.model, parameters=parameters, train_cases=len(training), train_patients=len(training.patients),
+        steps=fitted.steps, validation=metric, privacy=privacy,
+    )  # fmt: skip
+
+
+def _preview(config: TrainConfig, data: Manifest, out: Path) -> TrainResult:
+    """Return what a run would be: plan, counts and parameters."""
+    training, plan = data.split("train"), make_plan(config, data)
+    network = registry.build(
+        config.model, spatial_dims=data.info.spatial_dims, in_channels=data.info.channels,
+        out_channels=objective(data.info, config).out_channels, **config.model_options,
+    )  # fmt: skip
+    per_epoch = max(1, -(-len(training) // config.batch_size))
+    privacy = plan.spent().summary() if plan else NO_PRIVACY
+    return TrainResult(
+        out=out, model=config.model, parameters=sum(value.numel() for value in network.parameters()), dry_run=True,
+        train_cases=len(training), train_patients=len(training.patients),
+        steps=plan.steps if plan else config.steps or config.epochs * per_epoch, privacy=privacy,
+    )  # fmt: skip

@@ -1,0 +1,162 @@
+"""Utility against epsilon: the same network, splits and protocol at several epsilons and seeds, and without privacy."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meninx.core import files
+from meninx.core import run as runs
+from meninx.core.errors import ConfigError, expected
+from meninx.core.progress import SILENT, Progress
+from meninx.core.result import Result
+from meninx.metrics.evaluation import Evaluation
+from meninx.train import evaluate, stage
+from meninx.train.config import EvaluateConfig, PrivacyConfig, SweepConfig, TrainConfig
+from meninx.train.sweep_figure import draw
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One epsilon of a sweep, over its seeds.
+
+    Attributes:
+        epsilon: the target; infinity without privacy.
+        metric: name of the headline metric.
+        mean: mean over seeds of the test metric.
+        deviation: standard deviation over seeds; NaN of a single seed.
+        low: mean over seeds of the lower ends of the patient-bootstrap intervals.
+        high: mean over seeds of the upper ends.
+        seeds: number of seeds.
+        cases: cases measured.
+    """
+
+    epsilon: float
+    metric: str
+    mean: float
+    deviation: float
+    low: float
+    high: float
+    seeds: int
+    cases: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult(Result):
+    """A finished sweep: ``sweep.csv``, ``sweep.json``, ``sweep.svg`` and ``sweep.png`` lie in ``out``.
+
+    Attributes:
+        rows: one a epsilon, the run without privacy last.
+        runs: number of runs behind them.
+    """
+
+    rows: tuple[Row, ...]
+    runs: int
+
+    def summary(self) -> str:
+        """Return the table as text."""
+        head = f"{'epsilon':>10}  {self.rows[0].metric:>8}  interval          sd over seeds  seeds"
+        lines = [
+            f"{_name(row.epsilon):>10}  {row.mean:8.3f}  [{row.low:.3f}, {row.high:.3f}]  "
+            f"{_or_dash(row.deviation):>13}  {row.seeds:5d}"
+            for row in self.rows
+        ]
+        return "\n".join([head, *lines, f"n = {self.rows[0].cases} test cases; figure and table in {self.out}"])
+
+
+def run(
+    config: TrainConfig, grid: SweepConfig, source: Path, out: Path, *, progress: Progress = SILENT, recipe: str | None = None
+) -> SweepResult:
+    """Train and evaluate every cell of the grid that is not there yet, then write table and figure.
+
+    Args:
+        config: what all runs share; its ``privacy`` gives delta, unit and clipping, its ``seed`` is replaced.
+        grid: epsilons and seeds.
+        source: prepared dataset.
+        out: folder of the sweep.
+        progress: shows the runs.
+        recipe: name of the recipe, for the run folders.
+
+    Raises:
+        ConfigError: there is nothing to train, or no delta for the private runs.
+    """
+    if not grid.seeds or not (grid.epsilons or grid.non_private):
+        raise ConfigError(expected("at least one seed and one epsilon", got="none", where="sweep"))
+    cells: dict[float, list[Any]] = {}
+    for epsilon, seed in _cells(grid):
+        cell = out / "cells" / f"epsilon-{_name(epsilon)}_seed-{seed}"
+        progress.note(f"sweep: epsilon {_name(epsilon)}, seed {seed}")
+        cells.setdefault(epsilon, []).append(_cell(_configured(config, epsilon, seed), source, cell, progress, recipe))
+    rows = tuple(_row(epsilon, tables) for epsilon, tables in cells.items())
+    _write(out, rows)
+    return SweepResult(out=out, rows=rows, runs=sum(len(tables) for tables in cells.values()))
+
+
+def _cells(grid: SweepConfig) -> Iterator[tuple[float, int]]:
+    for epsilon in (*sorted(grid.epsilons), *((math.inf,) if grid.non_private else ())):
+        for seed in grid.seeds:
+            yield epsilon, seed
+
+
+def _configured(config: TrainConfig, epsilon: float, seed: int) -> TrainConfig:
+    if math.isinf(epsilon):
+        return replace(config, seed=seed, privacy=None, export=())
+    terms = config.privacy or PrivacyConfig(epsilon=epsilon)
+    return replace(config, seed=seed, privacy=replace(terms, epsilon=epsilon, noise_multiplier=None), export=())
+
+
+def _cell(config: TrainConfig, source: Path, cell: Path, progress: Progress, recipe: str | None) -> Any:
+    """Return the headline estimate of one run, training it first unless it is done."""
+    done = cell / "latest" / "release" / "evaluation.json"
+    if not done.is_file():
+        unfinished = cell / "latest" if (cell / "latest" / "private").is_dir() else None
+        trained = stage.run(config, source, cell, progress=progress, resume=unfinished, recipe=recipe)
+        evaluate.run(EvaluateConfig(predictions=()), trained.out, source, progress=progress)
+    table = runs.open_run(cell / "latest").read_json("release/evaluation.json")
+    return Evaluation.from_table(table).headline
+
+
+def _row(epsilon: float, tables: Sequence[Any]) -> Row:
+    values = np.array([table.value for table in tables])
+    return Row(
+        epsilon=epsilon,
+        metric=tables[0].name,
+        mean=float(values.mean()),
+        deviation=float(values.std(ddof=1)) if len(values) > 1 else math.nan,
+        low=float(np.mean([table.low for table in tables])),
+        high=float(np.mean([table.high for table in tables])),
+        seeds=len(values),
+        cases=tables[0].n,
+    )
+
+
+def _write(out: Path, rows: Sequence[Row]) -> None:
+    names = list(Row.__dataclass_fields__)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([getattr(row, name) for name in names] for row in rows)
+    files.write_text(out / "sweep.csv", buffer.getvalue())
+    plain = [{name: _finite(getattr(row, name)) for name in names} for row in rows]
+    files.write_json(out / "sweep.json", {"rows": plain})
+    draw(rows, out / "sweep.svg")
+    draw(rows, out / "sweep.png")
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _name(epsilon: float) -> str:
+    return "none" if math.isinf(epsilon) else f"{epsilon:g}"
+
+
+def _or_dash(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"

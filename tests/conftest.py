@@ -1,0 +1,27 @@
+"""Fixtures that several rooms share: one small synthetic cohort, made once a session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from meninx.imaging.phantom import AnswerKey, PhantomConfig, write_archives
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Three hospitals' archives below ``root``, what was asked for, and the answer key; tests must not write into ``root``."""
+
+    root: Path
+    config: PhantomConfig
+    key: AnswerKey
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """18 invented patients at three hospitals, 64 x 64 radiographs, three small CT series, everything planted."""
+    root = tmp_path_factory.mktemp("cohort") / "archives"
+    config = PhantomConfig(patients=18, size=64, ct_patients=3, ct_size=(24, 20, 8))
+    return Cohort(root, config, write_archives(config, root))
