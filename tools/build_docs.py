@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from meninx.cli import dicom as dicom_steps
 from meninx.cli.app import VERBS, build_app
+from meninx.cli.dicom import HELP as DICOM_HELP
 from meninx.cli.examples import EXAMPLES
 from meninx.core import errors, settings
 
@@ -54,9 +56,16 @@ def commands() -> str:
         function = getattr(importlib.import_module(f"meninx.cli.{verb}"), verb)
         if inspect.isfunction(function):
             lines.append(_described(inspect.getdoc(function) or ""))
-        if verb in EXAMPLES:
-            lines.append("```\n" + "\n".join(EXAMPLES[verb]) + "\n```\n")
+        lines.append(_examples(verb))
+    lines.append(f"## `meninx dicom`\n\n{DICOM_HELP}\n")
+    for step in ("label", "export", "restore", "folders", "table"):
+        text = inspect.getdoc(getattr(dicom_steps, step)) or ""
+        lines += [f"### `meninx dicom {step}`\n\n{text.partition(chr(10))[0]}\n", _described(text), _examples(f"dicom {step}")]
     return "\n".join(lines)
+
+
+def _examples(verb: str) -> str:
+    return "```\n" + "\n".join(EXAMPLES[verb]) + "\n```\n"
 
 
 def config_page() -> str:

@@ -12,6 +12,7 @@ from importlib import metadata
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 
+from meninx.cli.dicom import dicom
 from meninx.cli.examples import epilogue
 from meninx.core import settings
 from meninx.core.errors import Interrupted, MeninxError
@@ -26,19 +27,19 @@ VERBS = {
     "demo": "Go the whole way on a synthetic cohort.",
     "recipes": "List, show or copy the packaged recipes.",
     "doctor": "Say what is installed and what this machine can do.",
-    "dicom": "Small steps on cleaned DICOM: labels into tags, images out and in, class folders.",
 }
 HELP = "Medical images from the archive to a privately trained model, and in numbers what was protected."
 EPILOGUE = "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy guard, 5 audit threshold, 130 interrupted."
 
 
 def build_app() -> App:
-    """Return the command line with every verb registered but none imported."""
+    """Return the command line; verbs are imported when they are called, the light `dicom` group at once."""
     several = Parameter(consume_multiple=True, negative_iterable=())
     version = metadata.version("meninx")
     app = App("meninx", HELP, help_epilogue=EPILOGUE, version=version, help_format="plaintext", default_parameter=several)
     for name, help_text in VERBS.items():
         app.command(f"meninx.cli.{name}:{name}", name=name, help=help_text, help_epilogue=epilogue(name))
+    app.command(dicom)
     return app
 
 

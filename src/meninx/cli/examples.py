@@ -6,10 +6,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "deid": (
         "meninx deid archive/ clean/ --key site.key --new-key --site north",
         "meninx deid archive/ clean/ --key site.key --site north --dry-run",
-        "meninx deid archive/ clean/ --key site.key --site north --profile basic --option retain-full-dates",
+        "meninx deid archive/ clean/ --key site.key --site north --profile basic --options retain-full-dates",
     ),
     "prepare": (
-        "meninx prepare clean/ data/ --reader dicom --labels effusion nodule --table labels.csv",
+        "meninx prepare clean/ data/ --reader dicom --table ../labels.csv --crosswalks private/crosswalk_uids.csv",
         "meninx prepare images/ data/ --reader folder --size 64 64",
         "meninx prepare images/ data/ --reader folder --dry-run",
     ),
@@ -24,6 +24,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "demo": ("meninx demo demo-out/", "meninx demo demo-out/ --dry-run"),
     "recipes": ("meninx recipes", "meninx recipes cxr-dp", "meninx recipes cxr-dp --copy mine.toml"),
     "doctor": ("meninx doctor", "meninx doctor --json"),
+    "dicom": ("meninx dicom export clean/ images/", "meninx dicom restore images/ back/"),
+    "dicom label": ("meninx dicom label clean/ labelled/ --tag ClinicalTrialTimePointID --from-folder -1",),
+    "dicom export": ("meninx dicom export clean/ images/ --intensity display --bits 8",),
+    "dicom restore": ("meninx dicom restore images/ back/",),
+    "dicom folders": ("meninx dicom folders clean/ classes/ --from-tag PatientSex",),
+    "dicom table": ("meninx dicom table classes/ classes.csv",),
 }
 
 

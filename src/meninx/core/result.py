@@ -22,8 +22,14 @@ class Result:
     out: Path
 
     def summary(self) -> str:
-        """Return the result in a few lines for people."""
-        return "\n".join(f"{name}: {value}" for name, value in self.to_table().items())
+        """Return the result in a few lines for people; what is empty or off is left out."""
+        lines: list[str] = []
+        for name, value in self.to_table().items():
+            if isinstance(value, dict):
+                lines += [f"{_words(name)}:", *(f"  {key:<22} {item}" for key, item in value.items())] if value else []
+            elif value not in ("", None, False, []):
+                lines.append(f"{_words(name)}: {value}")
+        return "\n".join(lines)
 
     def to_table(self) -> dict[str, Any]:
         """Return the fields as plain values."""
@@ -35,6 +41,10 @@ class Result:
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.summary())}</pre>"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _plain(value: Any) -> Any:

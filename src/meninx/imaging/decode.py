@@ -1,0 +1,201 @@
+"""DICOM files opened and their pixels decoded, with errors that say what is missing and never what is inside."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy.typing as npt
+import pydicom
+from pydicom import config as pydicom_config
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from meninx.core.errors import DataError, expected
+
+_MAGIC_AT = 128
+_UNDEFINED = 0xFFFFFFFF
+_TAG_AND_LENGTH = 8
+_FIRST_GROUP = b"\x08\x00"  # first bytes of a data set without preamble
+_PLUGIN = {
+    "1.2.840.10008.1.2.4.50": "pylibjpeg-libjpeg",
+    "1.2.840.10008.1.2.4.51": "pylibjpeg-libjpeg",
+    "1.2.840.10008.1.2.4.57": "pylibjpeg-libjpeg",
+    "1.2.840.10008.1.2.4.70": "pylibjpeg-libjpeg",
+    "1.2.840.10008.1.2.4.80": "pyjpegls",
+    "1.2.840.10008.1.2.4.81": "pyjpegls",
+    "1.2.840.10008.1.2.4.90": "pylibjpeg-openjpeg",
+    "1.2.840.10008.1.2.4.91": "pylibjpeg-openjpeg",
+    "1.2.840.10008.1.2.4.201": "pylibjpeg-openjpeg",
+    "1.2.840.10008.1.2.4.202": "pylibjpeg-openjpeg",
+    "1.2.840.10008.1.2.4.203": "pylibjpeg-openjpeg",
+}
+
+
+_LOGGERS = tuple(
+    logging.getLogger(name)
+    for name in ("pydicom", "pydicom.pixels.decoders.base", "pydicom.pixels.utils", "openjpeg.utils", "pylibjpeg.utils")
+)
+
+
+class _Quiet:
+    """How many blocks want silence; the first one silences, the last one ends it, whatever thread they run in."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.depth = 0
+        self.end = ExitStack()
+
+    def enter(self) -> None:
+        with self.lock:
+            self.depth += 1
+            if self.depth == 1:
+                self.end.enter_context(warnings.catch_warnings())
+                self.end.enter_context(pydicom_config.disable_value_validation())
+                warnings.simplefilter("ignore")
+                for logger in _LOGGERS:
+                    self.end.callback(setattr, logger, "disabled", logger.disabled)
+                    logger.disabled = True
+
+    def leave(self) -> None:
+        with self.lock:
+            self.depth -= 1
+            if self.depth == 0:
+                self.end.close()
+
+
+_QUIET = _Quiet()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence pydicom's warnings and value checks inside the block: their texts quote patients' values."""
+    _QUIET.enter()
+    try:
+        yield
+    finally:
+        _QUIET.leave()
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Be :func:`quiet`, and turn what a malformed header makes pydicom and numpy raise into a DataError.
+
+    Raises:
+        DataError: an attribute has a value of another form than it must have.
+    """
+    try:
+        with quiet():
+            yield
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError) as error:
+        got = f"one that contradicts itself ({type(error).__name__})"
+        raise DataError(expected("a DICOM header of the standard's form", got=got, where="DICOM file")) from None
+
+
+def is_dicom(path: Path) -> bool:
+    """Return whether a file starts like DICOM: ``DICM`` behind a preamble, or a group 0008 element at once."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_MAGIC_AT + 4)
+    except OSError:
+        return False
+    return head[_MAGIC_AT:] == b"DICM" or (head[:2] == _FIRST_GROUP and len(head) > 8)
+
+
+def find_files(folder: Path) -> list[Path]:
+    """Return all regular files below a folder, sorted by relative path; links to folders are not followed.
+
+    Raises:
+        DataError: no such folder.
+    """
+    if not folder.is_dir():
+        raise DataError(expected("a folder", got="none", where="source", fix="check the path"))
+    return sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.relative_to(folder).as_posix())
+
+
+def open_dataset(path: Path, *, pixels: bool = True, keywords: tuple[str, ...] | None = None) -> Dataset:
+    """Return the data set of a DICOM file, with or without preamble and file meta.
+
+    Args:
+        path: the file.
+        pixels: False stops before the pixels.
+        keywords: read only these attributes; None reads all.
+
+    Raises:
+        DataError: no such file, not DICOM, or (when all is read) cut short.
+    """
+    tags: list[Any] | None = None if keywords is None else list(keywords)
+    if not path.is_file() or not is_dicom(path):
+        got = "something else" if path.exists() else "no such file"
+        raise DataError(expected("a DICOM file", got=got, where="DICOM file"))
+    try:
+        with quiet():
+            dataset = pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=tags, force=True)
+            _complete_meta(dataset)
+            if pixels and keywords is None and _is_cut(dataset, path.stat().st_size):
+                raise EOFError
+    except Exception as error:
+        raise DataError(expected("a DICOM file", got=f"damage ({type(error).__name__})", where="DICOM file")) from None
+    return dataset
+
+
+def pixels_of(dataset: Dataset) -> npt.NDArray[Any]:
+    """Return the decoded pixels: (rows, columns), (frames, rows, columns) or the same with a last axis of RGB.
+
+    Compressed pixels are decompressed, YBR becomes RGB, and bits beyond ``BitsStored`` are cleared.
+
+    Raises:
+        DataError: there are no pixels, or they cannot be decoded; names transfer syntax and plug-in.
+    """
+    if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise DataError(expected("pixels", got="an object without PixelData", where="DICOM file"))
+    syntax = UID(dataset.file_meta.get("TransferSyntaxUID", ""))
+    try:
+        with quiet():
+            pixels = pixel_array(dataset)
+            return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    except Exception as error:
+        raise _undecodable(syntax, error) from None
+
+
+def _undecodable(syntax: UID, error: Exception) -> DataError:
+    name = f"{syntax.name} ({syntax})" if syntax.is_transfer_syntax else "an unknown transfer syntax"
+    plugin = _PLUGIN.get(syntax, "")
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        got, fix = name, "convert it to Explicit VR Little Endian first"
+    else:
+        got = f"{name} that failed to decode ({type(error).__name__})" if available else f"{name} without a decoder"
+        fix = f"install {plugin}" if plugin and not available else f"decoder: {plugin}; the file may be damaged" if plugin else ""
+        fix = fix or "the file may be damaged"
+    return DataError(expected("pixels in a transfer syntax that can be decoded", got=got, where="TransferSyntaxUID", fix=fix))
+
+
+def _is_cut(dataset: Dataset, size: int) -> bool:
+    """Return whether the last element is not whole, or half of another follows, which pydicom passes over in silence."""
+    if dataset.file_meta.TransferSyntaxUID.is_deflated:
+        return False
+    last: Any = dataset.get_item(max(dataset.keys())) if len(dataset) else None
+    if last is None:
+        return True
+    if not isinstance(last, RawDataElement) or last.length == _UNDEFINED:
+        return False
+    return not 0 <= size - (last.value_tell + last.length) < _TAG_AND_LENGTH
+
+
+def _complete_meta(dataset: Dataset) -> None:
+    """Give a data set without file meta the transfer syntax it was read with."""
+    if not hasattr(dataset, "file_meta"):
+        dataset.file_meta = FileMetaDataset()
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit = bool(dataset.original_encoding[0])
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian

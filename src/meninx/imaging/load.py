@@ -1,0 +1,51 @@
+"""Any image file to an :class:`Image` and back, by its suffix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meninx.core.errors import DataError, expected
+from meninx.imaging import decode, dicom, nifti, png
+from meninx.imaging.image import Image
+
+PICTURES = (".png", ".jpg", ".jpeg")
+VOLUMES = (".nii", ".nii.gz")
+WRITABLE = (".png", *VOLUMES)
+
+
+def suffix(path: Path) -> str:
+    """Return the lower-case suffix, ``.nii.gz`` whole; empty when there is none."""
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+def load(path: Path) -> Image:
+    """Return the image in a PNG, JPEG, NIfTI or DICOM file (DICOM also without or with a foreign suffix).
+
+    Raises:
+        DataError: no such file, an unknown format, or an image that cannot be read exactly.
+    """
+    kind = suffix(path)
+    if kind in PICTURES:
+        return png.read(path)
+    if kind in VOLUMES:
+        return nifti.read(path)
+    if path.is_file() and (kind in (".dcm", "") or decode.is_dicom(path)):
+        return dicom.read_instance(path)
+    got = "a folder" if path.is_dir() else (kind or "no suffix") if path.exists() else "no such file"
+    known = ", ".join((*PICTURES, *VOLUMES, ".dcm"))
+    fix = "read a series with dicom.read_series" if path.is_dir() else ""
+    raise DataError(expected(f"an image file ({known}, or DICOM without a suffix)", got=got, where="path", fix=fix))
+
+
+def save(path: Path, image: Image) -> None:
+    """Write an image as ``.png`` (2-D) or ``.nii``/``.nii.gz``, atomically.
+
+    Raises:
+        DataError: another suffix, or pixels that the format cannot keep exactly.
+        StorageError: the disk refused.
+    """
+    kind = suffix(path)
+    if kind not in WRITABLE:
+        raise DataError(expected(f"one of {', '.join(WRITABLE)}", got=kind or "no suffix", where=path.name))
+    (png if kind == ".png" else nifti).write(path, image)

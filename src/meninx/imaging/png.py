@@ -1,0 +1,90 @@
+"""PNG files in and out (JPEG in only): 8 and 16 bit grey, 8 bit RGB; pixels and nothing else."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Pillow
+from PIL import ImageFile
+
+from meninx.core import files
+from meninx.core.errors import DataError, expected
+from meninx.imaging.image import Image
+
+_DEPTH_BYTE = 24  # position of the bit depth in a PNG file, behind signature, chunk length, name, width and height
+_GREY = {"1": "L", "L": "L", "LA": "L", "I;16": "I;16", "I;16B": "I;16", "I": "I;16"}
+_COLOUR = {"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"}
+
+
+def read(path: Path) -> Image:
+    """Return the pixels of a PNG or JPEG file, channel-first, uint8 or (16 bit grey) uint16.
+
+    Palettes become RGB. The affine is the identity: these formats know no millimetres.
+
+    Raises:
+        DataError: no such file, not an image, see-through pixels, or 16 bit colour (which would lose its low bits).
+    """
+    try:
+        content = path.read_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            picture = Pillow.open(io.BytesIO(content), formats=("PNG", "JPEG"))
+            picture.load()
+    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+        got = "no such file" if isinstance(error, FileNotFoundError) else "something else"
+        raise DataError(expected("a PNG or JPEG file", got=got, where=path.name)) from error
+    if picture.format == "PNG" and content[_DEPTH_BYTE] == 16 and picture.mode in _COLOUR | {"LA"}:
+        fix = "store it as 8 bit colour or 16 bit grey"
+        raise DataError(expected("8 bits a colour channel", got="16 bits", where=path.name, fix=fix))
+    return Image(_channel_first(picture, path.name))
+
+
+def write(path: Path, image: Image) -> None:
+    """Write a 2-D image as PNG: uint8 (grey or RGB) or uint16 (grey), without any text chunk or time.
+
+    Raises:
+        DataError: the image is a volume, or its data type or channels cannot be kept exactly.
+        StorageError: the disk refused.
+    """
+    files.write_bytes(path, encode(image, path.name))
+
+
+def encode(image: Image, where: str = "image") -> bytes:
+    """Return the PNG bytes of a 2-D image; the same image gives the same bytes.
+
+    Raises:
+        DataError: as :func:`write`.
+    """
+    array = image.array
+    if image.spatial_dims != 2:
+        raise DataError(expected("a 2-D image", got="a volume", where=where, fix="write volumes as .nii.gz"))
+    if array.dtype not in (np.uint8, np.uint16):
+        fix = "convert the values, or write .nii.gz"
+        raise DataError(expected("uint8 or uint16 pixels", got=str(array.dtype), where=where, fix=fix))
+    if image.channels not in (1, 3) or (image.channels == 3 and array.dtype != np.uint8):
+        got = f"{image.channels} channels of {array.dtype}"
+        raise DataError(expected("1 channel, or 3 channels of uint8", got=got, where=where))
+    pixels = array[0] if image.channels == 1 else np.moveaxis(array, 0, -1)
+    stream = io.BytesIO()
+    Pillow.fromarray(np.ascontiguousarray(pixels.astype(array.dtype.newbyteorder("="), copy=False))).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _channel_first(picture: ImageFile.ImageFile, where: str) -> npt.NDArray[Any]:
+    mode = picture.mode
+    if mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
+        alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+        if alpha.min() < 255:
+            raise DataError(expected("opaque pixels", got="see-through ones", where=where, fix="flatten the image first"))
+    if mode in _GREY:
+        depth = np.uint16 if _GREY[mode] == "I;16" else np.uint8
+        grey = picture if depth is np.uint16 else picture.convert("L")
+        return np.asarray(grey).astype(depth)[None]
+    if mode in _COLOUR:
+        return np.ascontiguousarray(np.moveaxis(np.asarray(picture.convert("RGB")), -1, 0))
+    raise DataError(expected("grey or RGB pixels", got=f"mode {mode}", where=where))

@@ -1,0 +1,188 @@
+"""Label maps as DICOM segmentations that point to the images they were drawn on, and back.
+
+The one file that knows highdicom, which is imported only when a segmentation is written.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+
+from meninx.core import files
+from meninx.core.errors import DataError, UsageError, expected
+from meninx.imaging import decode, dicom
+from meninx.imaging.image import Image
+from meninx.imaging.uids import new_uid
+
+MAKER = "meninx"
+_TISSUE = ("85756007", "SCT", "Tissue")
+_DEFAULTS = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber",
+             "StudyID", "ReferringPhysicianName")  # fmt: skip
+
+
+def write_seg(
+    label_map: Image | npt.NDArray[Any],
+    source_paths: Sequence[Path],
+    labels: Sequence[str],
+    out: Path,
+    *,
+    uid: Callable[[str], str] = new_uid,
+    overwrite: bool = False,
+) -> None:
+    """Write a label map as a binary DICOM SEG that refers to its source instances.
+
+    Args:
+        label_map: whole numbers 0 (background), 1, ..., len(labels): (1, rows, columns) or (rows, columns) on one source
+            image; (1, columns, rows, slices) or (columns, rows, slices) on a series, as :func:`dicom.read_series` gives
+            it. The affine of an Image must be that of the series.
+        source_paths: the DICOM files the map was drawn on, in any order.
+        labels: names of the values 1, 2, ...
+        out: the file to write.
+        uid: gives each new UID from a name (``"series"``, ``"instance"``, ``"frame of reference"``); random by default.
+        overwrite: True replaces an existing file.
+
+    Raises:
+        UsageError: highdicom is not installed, or ``out`` exists.
+        DataError: shape, values or affine do not fit the sources.
+        StorageError: the disk refused.
+    """
+    if out.exists() and not overwrite:
+        raise UsageError(
+            expected("a file that does not exist yet", got="an existing one", where=out.name, fix="set overwrite=True")
+        )
+    sources, frames = _matched(label_map, source_paths)
+    if frames.min(initial=0) < 0 or frames.max(initial=0) > len(labels):
+        got = "a value outside"
+        raise DataError(
+            expected(f"values 0 to {len(labels)}, one a label", got=got, where="label map", fix="give every label a name")
+        )
+    with decode.quiet():
+        try:
+            dataset = _segmentation(sources, frames.astype(np.uint8 if len(labels) < 256 else np.uint16), labels, uid)
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            got = f"others ({type(error).__name__})"
+            fix = "a cross-section needs its position, and every source its UIDs"
+            what = "sources that a segmentation can refer to"
+            raise DataError(expected(what, got=got, where="source_paths", fix=fix)) from None
+        stream = io.BytesIO()
+        dataset.save_as(stream, enforce_file_format=True)
+    files.write_bytes(out, stream.getvalue())
+
+
+def read_seg(path: Path, source_paths: Sequence[Path]) -> Image:
+    """Return the label map of a binary DICOM SEG on the grid of its source instances.
+
+    Shape (1, rows, columns) for one source image, else (1, columns, rows, slices) with the affine of the series. Where
+    segments overlap, the higher number wins.
+
+    Raises:
+        DataError: not a binary segmentation, or it refers to none of the sources.
+    """
+    with decode.guarded():
+        return _read(decode.open_dataset(path), source_paths)
+
+
+def _read(dataset: Dataset, source_paths: Sequence[Path]) -> Image:
+    if str(dataset.get("SegmentationType", "")) != "BINARY":
+        raise DataError(expected("a binary segmentation", got="another object", where="SegmentationType"))
+    sources, affine = _in_order(source_paths)
+    place = {str(source.SOPInstanceUID): index for index, source in enumerate(sources)}
+    grid = np.zeros((len(sources), int(sources[0].Rows), int(sources[0].Columns)), np.uint16)
+    pixels = decode.pixels_of(dataset)
+    pixels = pixels if pixels.ndim == 3 else pixels[None]
+    for position, frame in enumerate(pixels):
+        index = place.get(_referred(dicom.functional_group(dataset, position, "DerivationImageSequence")))
+        segment = dicom.functional_group(dataset, position, "SegmentIdentificationSequence")
+        if index is None or segment is None or frame.shape != grid.shape[1:]:
+            got = "one that refers to another image"
+            raise DataError(expected("frames on the given source images", got=got, where="SourceImageSequence"))
+        number = int(segment.ReferencedSegmentNumber)
+        grid[index][frame > 0] = np.maximum(grid[index][frame > 0], number)
+    grid = grid.astype(np.uint8) if grid.max(initial=0) < 256 else grid
+    header = {"labels": [str(item.SegmentLabel) for item in dataset.SegmentSequence]}
+    if len(sources) == 1:
+        return Image(grid, affine, header)
+    return Image(np.ascontiguousarray(grid.transpose(2, 1, 0)[None]), affine, header)
+
+
+def _matched(label_map: Image | npt.NDArray[Any], paths: Sequence[Path]) -> tuple[list[Dataset], npt.NDArray[Any]]:
+    """Return the sources in the order of the map's slices, and the map as (slices, rows, columns)."""
+    array = label_map.array if isinstance(label_map, Image) else label_map
+    sources, affine = _in_order(paths)
+    if array.dtype.kind not in "iub":
+        raise DataError(expected("whole numbers", got=str(array.dtype), where="label map"))
+    volume = len(sources) > 1
+    array = array[0] if array.ndim == (4 if volume or array.ndim == 4 else 3) and array.shape[0] == 1 else array
+    frames = array.transpose(2, 1, 0) if array.ndim == 3 else array[None]
+    wanted = (len(sources), int(sources[0].Rows), int(sources[0].Columns))
+    if frames.shape != wanted:
+        got = " x ".join(str(n) for n in frames.shape)
+        raise DataError(expected(f"{' x '.join(str(n) for n in wanted)} (slices, rows, columns)", got=got, where="label map"))
+    if volume and isinstance(label_map, Image) and not np.allclose(label_map.affine, affine, atol=1e-2):
+        fix = "resample the label map to the series"
+        raise DataError(expected("the affine of the series", got="another", where="label map", fix=fix))
+    return sources, frames
+
+
+def _in_order(paths: Sequence[Path]) -> tuple[list[Dataset], npt.NDArray[np.float64]]:
+    if not paths:
+        raise DataError(expected("at least one source image", got="none", where="source_paths"))
+    headers = [decode.open_dataset(path, pixels=False) for path in paths]
+    if len(headers) == 1:
+        rows, columns = dicom.pixel_spacing(headers[0])
+        return headers, np.diag([rows, columns, 1.0, 1.0])
+    with decode.guarded():
+        order, affine = dicom.order_slices(headers)
+    return [headers[index] for index in order], affine
+
+
+def _segmentation(sources: list[Dataset], frames: npt.NDArray[Any], labels: Sequence[str], uid: Callable[[str], str]) -> Dataset:
+    try:
+        import highdicom
+        from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+    except ImportError as error:
+        raise UsageError(expected("highdicom", got="not installed", where="seg", fix="pip install 'meninx[export]'")) from error
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name=MAKER, version="1", family=highdicom.sr.CodedConcept("123110", "DCM", "Artificial Intelligence")
+    )
+    tissue = highdicom.sr.CodedConcept(*_TISSUE)
+    descriptions = [
+        SegmentDescription(number, name[:64], tissue, tissue, SegmentAlgorithmTypeValues.AUTOMATIC, algorithm)
+        for number, name in enumerate(labels, start=1)
+    ]
+    if dicom.has_place(sources[0]) and not sources[0].get("FrameOfReferenceUID"):
+        frame_of_reference = uid("frame of reference")
+        for source in sources:
+            source.FrameOfReferenceUID = frame_of_reference
+    for source in sources:
+        for keyword in _DEFAULTS:
+            if keyword not in source:
+                setattr(source, keyword, "")
+    segmentation: Dataset = Segmentation(
+        source_images=sources,
+        pixel_array=frames,
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=descriptions,
+        series_instance_uid=uid("series"),
+        series_number=int(sources[0].get("SeriesNumber") or 0) + 1000,
+        sop_instance_uid=uid("instance"),
+        instance_number=1,
+        manufacturer=MAKER,
+        manufacturer_model_name=MAKER,
+        software_versions="1",
+        device_serial_number="0",
+        omit_empty_frames=bool(frames.any()),
+    )
+    return segmentation
+
+
+def _referred(derivation: Dataset | None) -> str:
+    """Return the SOPInstanceUID of the first source image of a frame; empty when it names none."""
+    sources = (derivation.get("SourceImageSequence") if derivation is not None else None) or []
+    return str(sources[0].get("ReferencedSOPInstanceUID", "")) if sources else ""
