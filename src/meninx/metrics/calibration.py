@@ -1,0 +1,126 @@
+"""Whether a probability of 0.7 is right seven times in ten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from meninx.metrics.classification import brier, checked
+
+Array = npt.NDArray[np.float64]
+BINS = 15
+LEAST_IN_BIN = 10
+_EDGE = 1e-7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Calibration of one label; NaN where it cannot be told.
+
+    Attributes:
+        label: the label.
+        n: cases with known truth.
+        ece: expected calibration error over equal-mass bins.
+        ece_null: the same error that perfect probabilities would show by chance at this size.
+        intercept: intercept of the logistic recalibration with slope 1 (0 is ideal; > 0: risks are underestimated).
+        slope: slope of the logistic recalibration (1 is ideal; < 1: too extreme).
+        brier: mean squared error of the probabilities.
+        predicted: mean probability of each bin.
+        observed: share of positives of each bin.
+    """
+
+    label: str
+    n: int
+    ece: float
+    ece_null: float
+    intercept: float
+    slope: float
+    brier: float
+    predicted: tuple[float, ...] = ()
+    observed: tuple[float, ...] = ()
+
+
+def calibration(truth: npt.ArrayLike, probabilities: npt.ArrayLike, label: str, rng: np.random.Generator) -> Calibration:
+    """Return the calibration of one label.
+
+    Args:
+        truth: shape (cases,), 1, 0 or NaN.
+        probabilities: shape (cases,), in [0, 1].
+        label: its name.
+        rng: draws the outcomes for the null.
+    """
+    truth_, probabilities_ = checked(truth, probabilities)
+    known = ~np.isnan(truth_)
+    y, p = truth_[known], probabilities_[known]
+    predicted, observed, mass = equal_mass_bins(y, p)
+    intercept, slope = recalibration(y, p)
+    null = float(np.mean([ece(rng.random(p.size) < p, p) for _ in range(100)])) if p.size else float("nan")
+    return Calibration(
+        label=label,
+        n=int(y.size),
+        ece=float(np.abs(predicted - observed) @ mass) if y.size else float("nan"),
+        ece_null=null,
+        intercept=intercept,
+        slope=slope,
+        brier=brier(y, p),
+        predicted=tuple(predicted.tolist()),
+        observed=tuple(observed.tolist()),
+    )
+
+
+def ece(truth: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = BINS) -> float:
+    """Return the expected calibration error over equal-mass bins: mean |mean probability - share of positives|."""
+    y, p = np.asarray(truth, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
+    if not y.size:
+        return float("nan")
+    predicted, observed, mass = equal_mass_bins(y, p, bins)
+    return float(np.abs(predicted - observed) @ mass)
+
+
+def equal_mass_bins(truth: Array, probabilities: Array, bins: int = BINS) -> tuple[Array, Array, Array]:
+    """Return mean probability, share of positives and share of cases of each bin, shapes (bins,).
+
+    The bins hold equally many cases, and at least ten each: a small table gets fewer bins.
+    """
+    if not truth.size:
+        return np.zeros(0), np.zeros(0), np.zeros(0)
+    order = np.argsort(probabilities, kind="stable")
+    parts = np.array_split(order, max(1, min(bins, truth.size // LEAST_IN_BIN)))
+    means = [(probabilities[part].mean(), truth[part].mean(), part.size / truth.size) for part in parts]
+    predicted, observed, mass = np.array(means).T
+    return predicted, observed, mass
+
+
+def recalibration(truth: Array, probabilities: Array, iterations: int = 100) -> tuple[float, float]:
+    """Return (intercept at slope 1, slope) of the logistic regression of truth on logit(probability).
+
+    NaN for both when only one class is there, and for the slope when it does not converge (classes separated).
+
+    References:
+        D. R. Cox, Biometrika 45 (1958) 562-565; Van Calster et al., BMC Medicine 17 (2019) 230.
+    """
+    if not truth.size or truth.min() == truth.max():
+        return float("nan"), float("nan")
+    p = np.clip(probabilities, _EDGE, 1 - _EDGE)
+    logit = np.log(p / (1 - p))
+    intercept = _newton(np.ones((truth.size, 1)), logit, truth, iterations)
+    both = _newton(np.column_stack((np.ones(truth.size), logit)), np.zeros(truth.size), truth, iterations)
+    return float(intercept[0]), float(both[1])
+
+
+def _newton(design: Array, offset: Array, truth: Array, iterations: int) -> Array:
+    """Return the maximum-likelihood coefficients of a logistic model, NaN when Newton's steps do not settle."""
+    beta = np.zeros(design.shape[1])
+    for _ in range(iterations):
+        mean = 1 / (1 + np.exp(-np.clip(design @ beta + offset, -40, 40)))
+        weight = mean * (1 - mean)
+        hessian = design.T @ (design * weight[:, None])
+        if not np.isfinite(hessian).all() or np.linalg.cond(hessian) > 1e12:
+            break
+        step = np.linalg.solve(hessian, design.T @ (truth - mean))
+        beta = beta + np.clip(step, -5, 5)
+        if np.abs(step).max() < 1e-10:
+            return np.asarray(beta)
+    return np.full(design.shape[1], np.nan)

@@ -1,0 +1,165 @@
+"""What an evaluation says, as frozen values and as JSON: aggregates only, never a value of one case."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from meninx.core.errors import LayoutError, expected
+from meninx.metrics.calibration import Calibration
+from meninx.metrics.thresholds import Threshold
+
+Built = TypeVar("Built")
+VERSION = 1
+ROC_GRID = tuple(number / 100 for number in range(101))
+"""The false positive rates at which a ROC curve is stored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """One number with its interval and what it rests on.
+
+    Attributes:
+        name: the metric, e.g. ``auroc``.
+        value: the value on the data; NaN when undefined or withheld.
+        low: lower end of the 95 % interval; NaN when it cannot be told.
+        high: upper end of the 95 % interval.
+        n: cases it rests on.
+        patients: patients of those.
+        label: the label, empty for all labels together.
+        note: a word for people, e.g. ``insufficient``.
+        attribute: the attribute that divides the cases, empty for all cases.
+        group: the group of that attribute.
+        positives: positive cases among the ``n``; None where it has no meaning or is too small to tell.
+        p_holm: p-value of "no gap", adjusted for the whole table; NaN when not a test.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    n: int
+    patients: int
+    label: str = ""
+    note: str = ""
+    attribute: str = ""
+    group: str = ""
+    positives: int | None = None
+    p_holm: float = math.nan
+
+    def to_table(self) -> dict[str, Any]:
+        """Return the fields as JSON values; NaN is null."""
+        return dict(_table(self))
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> Estimate:
+        """Return the estimate of a table that :meth:`to_table` made; unknown keys are refused."""
+        return _build(cls, table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a model is worth on one split.
+
+    The JSON of :meth:`to_table` has the same keys as the attributes, plus ``version`` (1) and ``roc_grid``. An estimate is an
+    object with the keys of :class:`Estimate`. NaN is null.
+
+    Guarantee: no number is a single case's. Curves and calibration need at least ten positives and ten negatives, groups need
+    them too, and a group of fewer than ten cases is not named.
+
+    Attributes:
+        task: ``multiclass``, ``multilabel`` or ``segmentation``.
+        split: the split that was evaluated.
+        labels: label names in output order.
+        n_cases: cases of the split.
+        n_patients: patients of the split.
+        draws: resamples behind the intervals.
+        seed: public seed of the resamples.
+        metrics: estimates over all cases, for each label and (label empty) for all labels together.
+        groups: the same within groups of an attribute.
+        gaps: signed differences, group minus rest, with p-values adjusted within the table.
+        thresholds: the frozen decision thresholds.
+        confusion: matrices, row = true, column = called; the key is empty for classes, else a label ([[tn, fp], [fn, tp]]).
+        calibration: calibration of each label.
+        roc: true positive rate of each label at the false positive rates of ``roc_grid``.
+        empty_masks: segmentation: cases of each label where truth and prediction are both empty.
+        notes: conventions in words.
+    """
+
+    task: str
+    split: str
+    labels: tuple[str, ...]
+    n_cases: int
+    n_patients: int
+    draws: int
+    seed: int
+    metrics: tuple[Estimate, ...]
+    groups: tuple[Estimate, ...] = ()
+    gaps: tuple[Estimate, ...] = ()
+    thresholds: tuple[Threshold, ...] = ()
+    confusion: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    calibration: tuple[Calibration, ...] = ()
+    roc: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    empty_masks: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def headline(self) -> Estimate:
+        """The one number to quote: mean AUROC (or Dice) over labels, or that of the only label."""
+        name = "dice" if self.task == "segmentation" else "auroc"
+        found = [item for item in self.metrics if item.name == name]
+        return next((item for item in found if not item.label), found[0])
+
+    def find(self, name: str, label: str = "", attribute: str = "", group: str = "") -> Estimate | None:
+        """Return an estimate of ``metrics`` or ``groups`` by name, or None."""
+        key = (name, label, attribute, group)
+        every = (*self.metrics, *self.groups)
+        return next((item for item in every if (item.name, item.label, item.attribute, item.group) == key), None)
+
+    def to_table(self) -> dict[str, Any]:
+        """Return the evaluation as JSON values; NaN is null."""
+        return {"version": VERSION, "roc_grid": list(ROC_GRID), **_table(self)}
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], where: str = "evaluation.json") -> Evaluation:
+        """Return the evaluation of a table that :meth:`to_table` made.
+
+        Raises:
+            LayoutError: another version, a missing or an unknown key; names ``where``.
+        """
+        if table.get("version") != VERSION:
+            raise LayoutError(expected(f"an evaluation of version {VERSION}", got=table.get("version"), where=where))
+        values = {key: value for key, value in table.items() if key not in ("version", "roc_grid")}
+        try:
+            for key, kind in (("metrics", Estimate), ("groups", Estimate), ("gaps", Estimate)):
+                values[key] = tuple(kind.from_table(item) for item in values[key])
+            values["thresholds"] = tuple(Threshold(**item) for item in values["thresholds"])
+            values["calibration"] = tuple(_build(Calibration, item) for item in values["calibration"])
+            values["confusion"] = {key: tuple(tuple(row) for row in rows) for key, rows in values["confusion"].items()}
+            values["roc"] = {key: tuple(curve) for key, curve in values["roc"].items()}
+            values["labels"], values["notes"] = tuple(values["labels"]), tuple(values["notes"])
+            return cls(**values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise LayoutError(expected("the keys of an evaluation", got=error, where=where)) from error
+
+
+def _table(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _table(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _table(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_table(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _build(kind: type[Built], table: Mapping[str, Any]) -> Built:
+    """Return ``kind(**table)`` with null as NaN in number fields and lists as tuples."""
+    numbers = {name for name, hint in kind.__annotations__.items() if hint == "float"}
+    values = {key: math.nan if value is None and key in numbers else value for key, value in table.items()}
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

@@ -1,0 +1,93 @@
+"""Decision thresholds: fitted on the validation split, then frozen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from meninx.core.errors import ConfigError, expected
+from meninx.metrics.classification import checked
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """One label's decision rule: a case is called positive when its score is at least ``value``.
+
+    Attributes:
+        label: the label it decides.
+        value: the score from which a case is called positive.
+        rule: how it was chosen: ``youden``, ``sensitivity>=0.9`` or ``fixed``.
+        n: validation cases it was fitted on; 0 when fixed beforehand.
+        split: the split it was fitted on; empty when fixed beforehand.
+    """
+
+    label: str
+    value: float
+    rule: str
+    n: int = 0
+    split: str = ""
+
+
+def fit(
+    truth: npt.ArrayLike, scores: npt.ArrayLike, labels: Sequence[str], *, rule: str = "youden", split: str = "valid"
+) -> tuple[Threshold, ...]:
+    """Return one frozen threshold a label, from the scores of the validation split and nothing else.
+
+    A label with only one class in the validation split gets the fixed threshold 0.5, and says so in its rule.
+
+    Args:
+        truth: shape (cases, labels), 1, 0 or NaN.
+        scores: shape (cases, labels).
+        labels: names of the columns.
+        rule: ``"youden"`` (largest sensitivity + specificity) or ``"sensitivity>=X"`` (the highest threshold with at
+            least that sensitivity, X in (0, 1]).
+        split: name of the split, kept for the report.
+
+    Raises:
+        ConfigError: the rule is unknown.
+        DataError: shapes differ or a score is not finite.
+    """
+    least = _least_sensitivity(rule)
+    truth_, scores_ = checked(truth, scores)
+    fitted = []
+    for column, label in enumerate(labels):
+        known = ~np.isnan(truth_[:, column])
+        value = _fit_one(truth_[known, column], scores_[known, column], least)
+        number = int(known.sum())
+        fitted.append(
+            fixed((label,))[0] if value is None else Threshold(label=label, value=value, rule=rule, n=number, split=split)
+        )
+    return tuple(fitted)
+
+
+def fixed(labels: Sequence[str], value: float = 0.5) -> tuple[Threshold, ...]:
+    """Return the same threshold for every label, chosen without looking at data."""
+    return tuple(Threshold(label=label, value=value, rule="fixed") for label in labels)
+
+
+def _least_sensitivity(rule: str) -> float | None:
+    if rule == "youden":
+        return None
+    match = re.fullmatch(r"sensitivity>=(0?\.\d+|1(?:\.0+)?)", rule.replace(" ", ""))
+    if match is None or float(match.group(1)) == 0:
+        raise ConfigError(expected("youden or sensitivity>=X with 0 < X <= 1", got=repr(rule), where="threshold rule"))
+    return float(match.group(1))
+
+
+def _fit_one(truth: Array, scores: Array, least: float | None) -> float | None:
+    positives = truth == 1
+    if positives.all() or not positives.any():
+        return None
+    levels = np.unique(scores)
+    high, low = np.sort(scores[positives]), np.sort(scores[~positives])
+    sensitivity = 1 - np.searchsorted(high, levels, side="left") / high.size
+    specificity = np.searchsorted(low, levels, side="left") / low.size
+    best = int(np.argmax(sensitivity + specificity) if least is None else np.flatnonzero(sensitivity >= least)[-1])
+    # Half way to the next lower score: the rule does not hang on one case's exact score.
+    return float(levels[0] if best == 0 else (levels[best] + levels[best - 1]) / 2)

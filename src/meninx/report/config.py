@@ -1,0 +1,54 @@
+"""What a report is told: its title, the limits of its verdicts, and what the model card needs from a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meninx.core import check
+from meninx.core.errors import ConfigError, expected
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """One report page.
+
+    Attributes:
+        title: Heading of the page.
+        epsilon_amber: Largest epsilon whose card is green.
+        epsilon_red: Largest epsilon whose card is amber; above it the card is red.
+        attack_amber: Largest bound on TPR at 1 % FPR (membership) whose card is green.
+        attack_red: Largest such bound whose card is amber.
+        gap_limit: Largest gap of a group (AUROC or Dice) that counts as none.
+        utility_floor: What the headline metric must exceed with its whole interval.
+        training_curves: Show training curves; under DP they are outside the guarantee, and the page says so.
+        card: Also write MODEL_CARD.md into the release folder of every run.
+        license: Licence of the model, for the card (an SPDX identifier in lower case, or other).
+        authors: Who answers for the model card; needed for it.
+        contact: How to reach them; needed for the card.
+        intended_use: What the model is meant for, one sentence, for the card.
+        date: Date printed on the page, e.g. 2026-11-20; today by default.
+        overwrite: Replace files that exist.
+    """
+
+    title: str = "Privacy and utility report"
+    epsilon_amber: float = 1.0
+    epsilon_red: float = 10.0
+    attack_amber: float = 0.1
+    attack_red: float = 0.5
+    gap_limit: float = 0.05
+    utility_floor: float = 0.5
+    training_curves: bool = True
+    card: bool = False
+    license: str = "other"
+    authors: str = ""
+    contact: str = ""
+    intended_use: str = "Research on privately trained models. Not a medical device; not for clinical decisions."
+    date: str = ""
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check.positive(epsilon_amber=self.epsilon_amber, epsilon_red=self.epsilon_red, gap_limit=self.gap_limit)
+        check.probability(attack_amber=self.attack_amber, attack_red=self.attack_red, utility_floor=self.utility_floor)
+        for low, high in (("epsilon_amber", "epsilon_red"), ("attack_amber", "attack_red")):
+            if getattr(self, low) > getattr(self, high):
+                raise ConfigError(expected(f"{low} <= {high}", got=getattr(self, low), where=low))

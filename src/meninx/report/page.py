@@ -1,0 +1,52 @@
+"""The page: sections in the order a reader needs, drawn by one template into one file."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from meninx.report import sections_data, sections_end, sections_model
+from meninx.report.context import Context
+from meninx.report.verdict import verdicts
+
+SIGNS = {"green": "✓", "amber": "!", "red": "✗", "grey": "?"}
+
+
+def render(context: Context) -> str:
+    """Return the report as one self-contained HTML page: no script, no address outside itself."""
+    reproduction, configs = sections_end.reproduction(context)
+    sections = (
+        sections_data.done(context),
+        sections_data.deid(context),
+        sections_model.utility(context),
+        sections_model.privacy(context),
+        sections_model.fairness(context),
+        sections_end.limits(context),
+        reproduction,
+    )
+    return (
+        environment(escape=True)
+        .get_template("report.html.j2")
+        .render(
+            title=context.config.title,
+            date=context.date,
+            version=_version(context),
+            banner=context.not_for_release,
+            verdicts=verdicts(context),
+            signs=SIGNS,
+            sections=sections,
+            configs=configs,
+            headline=context.headline,
+        )
+    )
+
+
+def environment(*, escape: bool) -> Environment:
+    """Return the template engine; a name that is not given is an error, never an empty string."""
+    return Environment(
+        loader=PackageLoader("meninx.report"), autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def _version(context: Context) -> str:
+    found = (str((run.environment.get("packages") or {}).get("meninx", "")) for run in context.runs)
+    return next((version for version in found if version), "version not recorded")

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from meninx.core.errors import ConfigError, DataError, LayoutError
+from meninx.metrics.comparison import verdict
+from meninx.metrics.disparity import worst_group
+from meninx.metrics.evaluation import Evaluation, compare, evaluate_classification
+from meninx.metrics.groups import age_bin_names, grouping, strata
+from meninx.metrics.thresholds import fit, fixed
+
+LABELS = ("a", "b", "c")
+
+
+def cohort(n=500, seed=0):
+    rng = np.random.default_rng(seed)
+    patient = np.sort(rng.integers(0, n // 2, n))
+    truth = (rng.random((n, 3)) < [0.4, 0.3, 0.02]).astype(float)
+    truth[:, 2] = np.arange(n) % (n // 8) == 0  # eight or nine positives
+    truth[:, :2][rng.random((n, 2)) < 0.05] = np.nan
+    scores = 1 / (1 + np.exp(-(1.5 * np.nan_to_num(truth) - 1 + rng.normal(size=(n, 3)))))
+    sex, age = rng.choice(["F", "M"], n), rng.integers(20, 95, n)
+    attributes = {"sex": [str(sex[p]) for p in patient], "age": [str(age[p]) for p in patient]}
+    return truth, scores, patient, attributes
+
+
+def evaluated(**changes):
+    truth, scores, patient, attributes = cohort()
+    settings = {"task": "multilabel", "seed": 0, "draws": 200, **changes}
+    return evaluate_classification(truth, scores, patient, LABELS, attributes, fit(truth, scores, LABELS), **settings)
+
+
+def test_overall_metrics_hold_value_interval_n_and_patients():
+    truth, scores, _, _ = cohort()
+    found = evaluated()
+    known = ~np.isnan(truth[:, 0])
+    area = found.find("auroc", "a")
+    assert area.value == pytest.approx(roc_auc_score(truth[known, 0], scores[known, 0]), abs=1e-12)
+    assert (area.n, area.positives) == (known.sum(), int((truth[:, 0] == 1).sum()))
+    for item in found.metrics:
+        assert item.low <= item.value <= item.high, item
+        assert item.n >= item.patients > 0
+    assert found.headline.note == "mean over labels"
+    assert found.metrics[0].name == "auroc"
+
+
+def test_json_round_trip_is_exact_and_free_of_nan():
+    found = evaluated()
+    text = json.dumps(found.to_table(), allow_nan=False)
+    assert Evaluation.from_table(json.loads(text)).to_table() == found.to_table()
+    assert json.dumps(evaluated().to_table()) == text
+
+
+def test_no_single_case_leaves_in_the_table():
+    _, scores, _, _ = cohort()
+    text = json.dumps(evaluated().to_table())
+    assert not [value for value in scores.ravel() if repr(float(value)) in text]
+
+
+@pytest.mark.parametrize("change", [{"version": 2}, {"extra": 1}, {"metrics": None}])
+def test_a_strange_table_is_refused(change):
+    with pytest.raises(LayoutError, match=r"evaluation\.json"):
+        Evaluation.from_table({**evaluated(draws=5).to_table(), **change})
+
+
+def test_small_cells_get_no_number():
+    found = evaluated()
+    assert not [item for item in found.groups if item.label == "c" and item.value == item.value]
+    assert {item.note for item in found.gaps if item.label == "c"} == {"insufficient"}
+    assert {item.positives for item in (*found.gaps, *found.groups) if item.label == "c"} == {None}
+    assert "c" not in found.roc
+    assert found.find("auroc", "c").note.startswith("fewer than 10")
+
+
+def test_gaps_are_group_minus_rest_for_every_definition():
+    truth, scores, _, attributes = cohort()
+    found = evaluated()
+    calls = scores >= [t.value for t in found.thresholds]
+    female = np.array(attributes["sex"]) == "F"
+    by_hand = {
+        "tpr_gap": lambda rows: calls[rows & (truth[:, 0] == 1), 0].mean(),
+        "fpr_gap": lambda rows: calls[rows & (truth[:, 0] == 0), 0].mean(),
+        "spd": lambda rows: calls[rows & ~np.isnan(truth[:, 0]), 0].mean(),
+        "acc_gap": lambda rows: (calls[:, 0] == truth[:, 0])[rows & ~np.isnan(truth[:, 0])].mean(),
+        "auroc_gap": lambda rows: roc_auc_score(truth[rows & (truth[:, 0] >= 0), 0], scores[rows & (truth[:, 0] >= 0), 0]),
+    }
+    rows = {item.name: item for item in found.gaps if (item.label, item.attribute) == ("a", "sex")}
+    assert set(rows) == set(by_hand)
+    for name, metric in by_hand.items():
+        assert rows[name].value == pytest.approx(metric(female) - metric(~female), abs=1e-12), name
+        assert rows[name].group == "F"
+        assert 0 <= rows[name].p_holm <= 1
+
+
+def test_a_planted_gap_is_found_and_none_is_not():
+    truth, scores, patient, attributes = cohort(n=1500)
+    rng = np.random.default_rng(5)
+    male = np.array(attributes["sex"]) == "M"
+    scores[male] = rng.random((male.sum(), 3))
+    found = evaluate_classification(
+        truth, scores, patient, LABELS, {"sex": attributes["sex"]}, task="multilabel", seed=0, draws=300
+    )
+    gap = next(item for item in found.gaps if item.label == "a")
+    assert gap.low > 0.05
+    assert gap.p_holm < 1e-6
+    assert worst_group(found.groups, label="a").group == "M"
+
+
+def test_two_classes_are_one_question():
+    truth, scores, patient, attributes = cohort()
+    yes = np.nan_to_num(truth[:, 0])
+    pair, score = np.column_stack((1 - yes, yes)), np.column_stack((1 - scores[:, 0], scores[:, 0]))
+    thresholds = fit(pair, score, ("healthy", "ill"))
+    found = evaluate_classification(
+        pair, score, patient, ("healthy", "ill"), attributes, thresholds, task="multiclass", seed=0, draws=50
+    )
+    assert {item.label for item in found.metrics} == {"ill"}
+    matrix = np.array(found.confusion[""])
+    assert matrix.sum() == len(yes)
+    assert found.find("sensitivity", "ill").value == pytest.approx(matrix[1, 1] / matrix[1].sum())
+    assert [item.label for item in found.thresholds] == ["ill"]
+
+
+def test_several_classes_are_decided_by_the_highest_score():
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 3, 200)
+    scores = rng.dirichlet(np.ones(3), 200)
+    found = evaluate_classification(np.eye(3)[true], scores, np.arange(200), LABELS, {}, task="multiclass", seed=0, draws=50)
+    assert found.find("accuracy").value == pytest.approx((scores.argmax(axis=1) == true).mean())
+    assert np.trace(found.confusion[""]) == (scores.argmax(axis=1) == true).sum()
+
+
+def test_labels_without_thresholds_get_only_what_needs_none():
+    truth, scores, patient, attributes = cohort()
+    found = evaluate_classification(truth, scores, patient, LABELS, attributes, task="multilabel", seed=0, draws=20)
+    assert {item.name for item in found.metrics} == {"auroc", "average_precision", "brier"}
+    assert found.confusion == {}
+    with pytest.raises(DataError, match="none for 'c'"):
+        evaluate_classification(truth, scores, patient, LABELS, {}, fixed("ab"), task="multilabel", seed=0)
+
+
+def test_bad_input_is_refused():
+    truth, scores, patient, _ = cohort()
+    with pytest.raises(ConfigError, match="multilabel"):
+        evaluate_classification(truth, scores, patient, LABELS, {}, task="regression", seed=0)
+    with pytest.raises(DataError, match="one patient a case"):
+        evaluate_classification(truth, scores, patient[1:], LABELS, {}, task="multilabel", seed=0)
+    with pytest.raises(DataError, match="at least one case"):
+        evaluate_classification(truth[:0], scores[:0], patient[:0], LABELS, {}, task="multilabel", seed=0)
+
+
+def test_equal_models_differ_by_exactly_nothing():
+    truth, scores, patient, attributes = cohort()
+    rows = compare(scores, scores, truth, patient, LABELS, attributes, task="multilabel", seed=0, draws=50)
+    known = [item for item in rows if item.note != "insufficient"]
+    assert known
+    assert all(item.value == item.low == item.high == 0 for item in known)
+    assert {item.note for item in known} == {"within the margin"}
+
+
+def test_paired_interval_is_narrower_than_either_and_judged():
+    truth, scores, patient, attributes = cohort()
+    noisy = np.clip(scores + 0.1 * np.random.default_rng(1).normal(size=scores.shape), 0, 1)
+    rows = compare(noisy, scores, truth, patient, LABELS, attributes, task="multilabel", seed=0, draws=200)
+    first = next(item for item in rows if item.label == "a" and not item.attribute)
+    alone = evaluated().find("auroc", "a")
+    assert first.note == "worse"
+    assert first.high - first.low < 0.8 * (alone.high - alone.low)
+    assert {item.name for item in rows} == {"auroc_difference", "auroc_gap_difference"}
+    groups = {(item.attribute, item.group) for item in rows if item.name == "auroc_difference" and item.attribute}
+    assert {("sex", "F"), ("sex", "M")} <= groups
+
+
+def test_verdicts_of_intervals():
+    assert verdict(math.nan, 0.1, 0.02) == "not decided"
+    assert verdict(0.05, 0.1, 0.02) == "better"
+
+
+def test_ages_fall_into_bins_and_rare_values_into_other():
+    ages = grouping("age", ["0", "29", "30", "60", "79", "80", "101", "", "034Y"])
+    assert ages.names == age_bin_names()
+    assert ages.index.tolist() == [0, 0, 1, 2, 3, 4, 4, -1, -1]
+    named = grouping("scanner", ["x"] * 12 + ["MUSTERMANN"] + [""])
+    assert named.names == ("x", "other")
+    assert named.index[-2:].tolist() == [1, -1]
+
+
+def test_tiny_strata_are_joined():
+    sexes = grouping("sex", ["F"] * 20 + ["M"] * 12)
+    ages = grouping("age", ["50"] * 18 + ["85", "85"] + ["50"] * 12)
+    found = strata([ages, sexes], np.arange(32))
+    assert sorted(np.bincount(found + 1)[np.bincount(found + 1) > 0].tolist()) == [2, 12, 18]

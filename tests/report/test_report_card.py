@@ -1,0 +1,82 @@
+"""The model card: complete, or an error that names what is missing."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+from report_samples import PLANTED, write_dataset, write_run
+
+from meninx.core.errors import DataError
+from meninx.report import stage
+from meninx.report.config import ReportConfig
+
+CONFIG = ReportConfig(card=True, authors="The data team", contact="team@hospital.example", date="2026-11-20")
+HEADINGS = [
+    "Model Details",
+    "Uses",
+    "Bias, Risks, and Limitations",
+    "How to Get Started with the Model",
+    "Training Details",
+    "Evaluation",
+    "Environmental Impact",
+    "Technical Specifications",
+    "Model Card Authors",
+    "Model Card Contact",
+]
+
+
+@pytest.fixture
+def sources(tmp_path):
+    return [write_dataset(tmp_path / "dataset"), write_run(tmp_path / "run", private=True)]
+
+
+def test_card_has_front_matter_and_the_known_order(tmp_path, sources):
+    [path] = stage.run(CONFIG, sources, tmp_path / "r.html").cards
+    text = path.read_text()
+    assert path == tmp_path / "run" / "release" / "MODEL_CARD.md"
+    _, front, body = text.split("---\n", 2)
+    assert 'license: "other"' in front
+    assert "- differential-privacy" in front
+    assert [line[3:] for line in body.splitlines() if line.startswith("## ")] == HEADINGS
+    for empty in ("None", "nan", "More Information Needed", "{{", PLANTED, "/home/"):
+        assert empty not in text, empty
+    assert "epsilon = 7.98" in text
+    assert "| train | 72 | 36 |" in text
+    assert "[0." in text
+
+
+def test_a_run_without_privacy_says_so(tmp_path):
+    sources = [write_dataset(tmp_path / "dataset"), write_run(tmp_path / "run", private=False)]
+    text = stage.run(CONFIG, sources, tmp_path / "r.html").cards[0].read_text()
+    assert "WITHOUT differential privacy" in text
+    assert "- not-private" in text
+
+
+def test_a_stamped_run_is_not_for_release(tmp_path):
+    sources = [write_dataset(tmp_path / "dataset"), write_run(tmp_path / "run", private=True, deterministic=True)]
+    assert "NOT FOR RELEASE" in stage.run(CONFIG, sources, tmp_path / "r.html").cards[0].read_text()
+
+
+@pytest.mark.parametrize("name", ["authors", "contact", "license", "intended_use"])
+def test_a_field_that_nobody_gave_is_an_error(tmp_path, sources, name):
+    table = {"authors": "a", "contact": "c", "card": True, name: ""}
+    with pytest.raises(DataError, match=f"model card's {name.replace('_', ' ')}"):
+        stage.run(ReportConfig(**table), sources, tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+@pytest.mark.parametrize(("gone", "said"), [("release/evaluation.json", "evaluation"), ("environment.json", "package versions")])
+def test_a_missing_summary_is_an_error(tmp_path, sources, gone, said):
+    (tmp_path / "run" / gone).unlink()
+    with pytest.raises(DataError, match=said):
+        stage.run(CONFIG, sources, tmp_path / "r.html")
+
+
+def test_a_missing_dataset_is_an_error(tmp_path, sources):
+    with pytest.raises(DataError, match="dataset"):
+        stage.run(CONFIG, sources[1:], tmp_path / "r.html")
+
+
+def test_config_of_the_sample_is_toml(sources):
+    assert tomllib.loads((sources[1] / "config.toml").read_text())["model"] == "resnet9"
