@@ -1,0 +1,189 @@
+"""What may be wrong with the data, and what happens then.
+
+============================== ==========================================================
+missing or unreadable file     the case is left out, counted, listed with its row
+NaN or infinite pixels         the same
+one value in the whole image   the same
+another image of the dataset   same patient: the copy is left out and counted; two patients: stop
+mask of another shape          stop
+mask value without a name      stop
+label that never occurs        told in the summary
+============================== ==========================================================
+
+With ``strict`` everything in the table stops the work.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meninx.core.errors import DataError, expected
+from meninx.core.manifest import SPLITS, Case, Task
+
+MISSING, UNREADABLE = "missing file", "unreadable image"
+MISSING_MASK, UNREADABLE_MASK = "missing mask file", "unreadable mask"
+NOT_FINITE, CONSTANT, DUPLICATE = "NaN or infinite pixels", "one value in the whole image", "duplicate image"
+NO_MASK, OTHER_AXES, OTHER_CHANNELS = "no mask", "other number of axes", "other number of channels"
+ROWS_LISTED = 20
+
+
+class Unusable(Exception):  # never leaves the room: it becomes a counted reason
+    """A case that cannot be used, with the reason."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass
+class Findings:
+    """Counts and places of everything found wrong; places are table rows, never values.
+
+    Attributes:
+        strict: whether the first finding stops the work.
+        places: reason for leaving something out, to the places where it was met.
+        notes: other things worth knowing, to their places; never stop the work.
+    """
+
+    strict: bool = False
+    places: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, reason: str, where: str, detail: str = "") -> None:
+        """Count one finding.
+
+        Raises:
+            DataError: ``strict`` is set.
+        """
+        self.places[reason].append(where)
+        if self.strict:
+            got = f"{reason}: {detail}" if detail else reason
+            raise DataError(expected("usable data", got=got, where=where, fix="mend it, or run without strict to leave it out"))
+
+    def counts(self) -> dict[str, int]:
+        """Return reason to count, sorted."""
+        return {reason: len(places) for reason, places in sorted(self.places.items())}
+
+    def to_table(self) -> dict[str, Any]:
+        """Return counts and the first places of each reason and note."""
+        return {
+            reason: {"count": len(places), "rows": sorted(places)[:ROWS_LISTED]}
+            for reason, places in sorted([*self.places.items(), *self.notes.items()])
+        }
+
+
+def check_pixels(array: npt.NDArray[Any]) -> None:
+    """Raise Unusable when an image holds NaN or infinity, or nothing but one value."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise Unusable(NOT_FINITE)
+    if array.size == 0 or array.min() == array.max():
+        raise Unusable(CONSTANT)
+
+
+def check_shape(mask: Sequence[int], image: Sequence[int], where: str) -> None:
+    """Raise DataError when a mask has another spatial shape than its image."""
+    if tuple(mask) != tuple(image):
+        sizes = f"{'x'.join(map(str, mask))} for {'x'.join(map(str, image))}"
+        raise DataError(expected("a mask of the image's shape", got=sizes, where=where, fix="check which mask belongs to it"))
+
+
+def label_map(values: npt.NDArray[Any], labels: Sequence[str], where: str) -> npt.NDArray[np.uint8]:
+    """Return a mask as whole numbers 0 to the number of labels, same shape.
+
+    With one label, a grey mask up to 255 is cut at half: 128 and more is the label.
+
+    Raises:
+        DataError: a value has no name, or is no whole number.
+    """
+    found = values if values.dtype.kind in "iub" else np.round(values)
+    if not np.isfinite(found).all() or (found != values).any():
+        raise DataError(expected("whole label values", got="fractions", where=where, fix="give the label map, not probabilities"))
+    top, low = int(found.max(initial=0)), int(found.min(initial=0))
+    if len(labels) == 1 and 128 <= top <= 255 and low >= 0:
+        return (found >= 128).astype(np.uint8)
+    if low < 0 or top > len(labels):
+        got = f"values from {low} to {top}"
+        fix = f"mask_labels names 1 to {len(labels)}"
+        raise DataError(expected(f"mask values 0 to {len(labels)}", got=got, where=where, fix=fix))
+    return found.astype(np.uint8)
+
+
+def without_duplicates(
+    content: Mapping[str, str], patient: Mapping[str, str], where: Mapping[str, str], findings: Findings, *, drop: bool
+) -> set[str]:
+    """Return the cases to keep: of equal images of one patient the first by pseudonym.
+
+    Args:
+        content: case to the digest of its pixels.
+        patient: case to its patient.
+        where: case to its place.
+        findings: told of every copy left out.
+        drop: leave out every copy of an image that two patients have, in place of stopping.
+
+    Raises:
+        DataError: two patients have the same image; names both rows.
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    for case in sorted(content):
+        groups[content[case]].append(case)
+    kept: set[str] = set()
+    for cases in groups.values():
+        people = {patient[case] for case in cases}
+        if len(people) > 1 and not drop:
+            other = next(case for case in cases if patient[case] != patient[cases[0]])
+            got = f"one image for two patients: {where[cases[0]]} and {where[other]}"
+            fix = "correct the table, or set duplicates to drop"
+            raise DataError(expected("each image of one patient", got=got, where="images", fix=fix))
+        kept.update(cases[:1] if len(people) == 1 else [])
+        for case in cases[1 if len(people) == 1 else 0 :]:
+            findings.add(DUPLICATE if len(people) == 1 else "image of two patients", where[case])
+    return kept
+
+
+def refuse_nothing(cases: Sequence[object], findings: Findings) -> None:
+    """Raise DataError when no case is left; names the reasons."""
+    if not cases:
+        got = ", ".join(f"{reason}: {count}" for reason, count in findings.counts().items()) or "none"
+        raise DataError(expected("at least one usable case", got=got, where="source", fix="check the source and the settings"))
+
+
+def check_classes(cases: Iterable[Case], present: Mapping[str, Sequence[str]], labels: Sequence[str], findings: Findings) -> None:
+    """Tell of labels that never occur, in the dataset or in a split, and of empty splits.
+
+    Args:
+        cases: the cases.
+        present: case to the labels that occur in it.
+        labels: all labels.
+        findings: told of every finding.
+    """
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    sizes: Counter[str] = Counter()
+    for case in cases:
+        counts[case.split].update(present[case.case_id])
+        sizes[case.split] += 1
+    for split in SPLITS:
+        if not sizes[split]:
+            findings.notes["empty split"].append(split)
+    for label in labels:
+        bare = [split for split in SPLITS if sizes[split] and not counts[split][label]]
+        if len(bare) == sum(sizes[split] > 0 for split in SPLITS):
+            findings.notes["label that never occurs"].append(f"label {label!r}")
+        else:
+            findings.notes["label that never occurs in a split"] += [f"label {label!r}, split {split}" for split in bare]
+    if findings.strict and findings.notes["label that never occurs"]:
+        where = ", ".join(findings.notes["label that never occurs"])
+        raise DataError(expected("every label in some case", got="none", where=where, fix="leave the label out of label_columns"))
+    findings.notes = {reason: places for reason, places in findings.notes.items() if places}
+
+
+def present_labels(case: Case, voxels: Sequence[int], labels: Sequence[str], task: Task) -> tuple[str, ...]:
+    """Return the labels that occur in a case: those that are 1, or those with voxels in its mask."""
+    if task is Task.SEGMENTATION:
+        return tuple(name for name, count in zip(labels, voxels, strict=True) if count)
+    return tuple(name for name in labels if case.labels.get(name) == 1)

@@ -1,0 +1,210 @@
+"""From source folders to one list of cases: several sources are several sites; identifiers become pseudonyms."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from meninx.core.errors import ConfigError, DataError, LayoutError, expected
+from meninx.core.manifest import Task
+from meninx.prepare.checks import Findings
+from meninx.prepare.config import PrepareConfig
+from meninx.prepare.found import Found, Reading
+from meninx.prepare.readers import READERS
+from meninx.prepare.readers.dicom import SUMMARY
+from meninx.prepare.readers.values import FIXED
+from meninx.prepare.split import number_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A case with its pseudonyms.
+
+    The pseudonyms of sources that `meninx deid` did not write are hashes of dataset name and identifier: they keep
+    identifiers out of sight but protect nobody, since whoever knows an identifier can compute them.
+    """
+
+    case_id: str
+    patient_id: str
+    study: str
+    found: Found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """All cases of all sources, sorted by pseudonym, and what they mean."""
+
+    entries: tuple[Entry, ...]
+    labels: tuple[str, ...]
+    task: Task
+    attributes: tuple[str, ...]
+    patients_known: bool
+    spatial_dims: int
+
+
+def gather(config: PrepareConfig, source: Path | Sequence[Path], findings: Findings) -> Gathered:
+    """Return the cases of one or several source folders.
+
+    Args:
+        config: reader and its settings.
+        source: a folder, or several, each a site named after its folder; for reader dicom also a folder of outputs of
+            `meninx deid`, each a site.
+        findings: told of every row that is no case.
+
+    Raises:
+        LayoutError: a source has another layout; names file, column and row.
+        DataError: no case is left, or two sources do not fit together.
+    """
+    places = _places(config, source)
+    readings = []
+    for site, root in places.items():
+        reading = READERS[config.reader](root, config, site)
+        for reason, where in reading.skipped:
+            findings.add(reason, f"{site}: {where}" if site else where)
+        readings.append(_of_site(reading, site, several=len(places) > 1))
+    first = _joined(readings, config)
+    entries = tuple(sorted((_entry(found, config.name) for found in first.cases), key=lambda entry: entry.case_id))
+    _refuse_twice(entries)
+    if not entries:
+        raise DataError(expected("at least one case", got="none", where=config.reader, fix="check the source and the settings"))
+    _refuse_names(first.labels, first.attributes, first.task)
+    if first.task is Task.MULTICLASS:
+        _refuse_unclear(first.cases)
+    dims = config.spatial_dims or first.spatial_dims
+    return Gathered(
+        entries=limited(entries, config.limit, config.seed), labels=first.labels, task=first.task, attributes=first.attributes,
+        patients_known=first.patients_known, spatial_dims=dims,
+    )  # fmt: skip
+
+
+def limited(entries: Sequence[Entry], limit: int, seed: int) -> tuple[Entry, ...]:
+    """Return at most ``limit`` cases (0 for all): whole patients, chosen by hash, at least one patient."""
+    if not limit or len(entries) <= limit:
+        return tuple(entries)
+    chosen: set[str] = set()
+    count = 0
+    sizes: dict[str, int] = {}
+    for entry in entries:
+        sizes[entry.patient_id] = sizes.get(entry.patient_id, 0) + 1
+    for patient in sorted(sizes, key=lambda name: (number_of(name, seed, "limit"), name)):
+        if chosen and count + sizes[patient] > limit:
+            break
+        chosen.add(patient)
+        count += sizes[patient]
+    return tuple(entry for entry in entries if entry.patient_id in chosen)
+
+
+def pseudonym(kind: str, name: str, identifier: str) -> str:
+    """Return ``kind`` and 16 hexadecimal digits that depend on the dataset's name and the identifier.
+
+    >>> pseudonym("p", "demo", "A1") == pseudonym("p", "demo", "A1") != pseudonym("p", "other", "A1")
+    True
+    """
+    return kind + hashlib.sha256(f"{kind}\0{name}\0{identifier}".encode()).hexdigest()[:16]
+
+
+def _entry(found: Found, name: str) -> Entry:
+    return Entry(
+        case_id=pseudonym("c", name, found.key),
+        patient_id=found.patient if found.pseudonymous else pseudonym("p", name, found.patient),
+        study=pseudonym("s", name, found.study) if found.study else "",
+        found=found,
+    )
+
+
+def _places(config: PrepareConfig, source: Path | Sequence[Path]) -> dict[str, Path]:
+    """Return site name to source folder; one source has the name that its de-identification gave it, or none."""
+    roots = [source] if isinstance(source, Path) else list(source)
+    for root in roots:
+        if not root.exists():
+            raise DataError(expected("a source folder", got="no such folder", where=root.name, fix="check the path"))
+    if config.reader == "dicom" and len(roots) == 1 and not (roots[0] / SUMMARY).is_file():
+        below = [path for path in sorted(roots[0].iterdir()) if (path / SUMMARY).is_file()] if roots[0].is_dir() else []
+        roots = below or roots
+        if below and (len(below) > 1 or isinstance(source, Path)):
+            return {path.name: path for path in below}
+    if len(roots) == 1:
+        return {_own_site(roots[0]): roots[0]}
+    for names in ([root.name for root in roots], [root.parent.name for root in roots]):
+        if len(set(names)) == len(roots):
+            return dict(zip(names, roots, strict=True))
+    raise ConfigError(
+        expected("source folders of different names", got="equal names", where="source", fix="rename one: it is a site")
+    )
+
+
+def _own_site(root: Path) -> str:
+    try:
+        table: Any = json.loads((root / SUMMARY).read_text(encoding="utf-8"))
+        return str(table.get("site") or "")
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _of_site(reading: Reading, site: str, *, several: bool) -> Reading:
+    """Return the cases with their site; identifiers of different sites never meet, unless they are keyed pseudonyms."""
+
+    def named(text: str) -> str:
+        return f"{site}/{text}" if several and text else text
+
+    cases = tuple(
+        replace(
+            found,
+            site=found.site or site,
+            key=named(found.key),
+            study=named(found.study),
+            patient=found.patient if found.pseudonymous else named(found.patient),
+            where=f"{site}: {found.where}" if site else found.where,
+        )
+        for found in reading.cases
+    )
+    return replace(reading, cases=cases)
+
+
+def _joined(readings: Sequence[Reading], config: PrepareConfig) -> Reading:
+    first = readings[0]
+    for other in readings[1:]:
+        if first.task is not Task.MULTICLASS and other.labels != first.labels:
+            raise LayoutError(
+                expected("the same labels at every site", got="different ones", where="source", fix="give label_columns")
+            )
+    classes = config.classes or tuple(sorted({label for reading in readings for label in reading.labels}))
+    attributes = tuple(dict.fromkeys(name for reading in readings for name in reading.attributes))
+    return replace(
+        first,
+        cases=tuple(found for reading in readings for found in reading.cases),
+        labels=first.labels if len(readings) == 1 or first.task is not Task.MULTICLASS else classes,
+        attributes=attributes,
+        patients_known=all(reading.patients_known for reading in readings),
+    )
+
+
+def _refuse_names(labels: Sequence[str], attributes: Sequence[str], task: Task) -> None:
+    names = [*(labels if task is not Task.SEGMENTATION else ()), *attributes]
+    for name in names:
+        if name in FIXED or names.count(name) > 1:
+            fix = "rename the column, or leave it out"
+            raise ConfigError(
+                expected("labels and attributes of different names", got=repr(name), where="manifest columns", fix=fix)
+            )
+
+
+def _refuse_unclear(cases: Sequence[Found]) -> None:
+    for found in cases:
+        ones = sum(value == 1 for value in found.labels.values())
+        if ones != 1:
+            raise LayoutError(expected("exactly one class a case", got=ones, where=found.where, fix="use task multilabel"))
+
+
+def _refuse_twice(entries: Sequence[Entry]) -> None:
+    seen: Mapping[str, Entry] = {entry.case_id: entry for entry in entries}
+    if len(seen) == len(entries):
+        return
+    for entry in entries:
+        if seen[entry.case_id] is not entry:
+            got = f"it again: {entry.found.where} and {seen[entry.case_id].found.where}"
+            raise LayoutError(expected("each image once", got=got, where="source", fix="remove one of the rows"))

@@ -1,0 +1,75 @@
+"""ChestX-ray14 of the NIH Clinical Center: 14 findings, patients, sex, age, published split.
+
+Layout: ``Data_Entry_2017.csv`` (or ``Data_Entry_2017_v2020.csv``), ``images_001/images/*.png`` ... or ``images/*.png``,
+and for the published split ``train_val_list.txt`` and ``test_list.txt`` (one file name a line).
+
+References:
+    Wang et al., ChestX-ray8, CVPR 2017.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meninx.core.errors import LayoutError, expected
+from meninx.core.manifest import Task
+from meninx.prepare.config import PrepareConfig
+from meninx.prepare.found import FileSource, Found, Reading
+from meninx.prepare.readers import values
+from meninx.prepare.readers.rows import relative
+from meninx.prepare.readers.table import Row, first_of, index_files, read_table, resolve
+
+FINDINGS = (
+    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax", "Consolidation",
+    "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
+)  # fmt: skip
+NAMES, FOUND, PATIENT, AGE, SEX, VIEW = (
+    "Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position",
+)  # fmt: skip
+
+
+def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
+    """Return the cases of ChestX-ray14.
+
+    Raises:
+        LayoutError: a column is missing or a finding is unknown; names file, column and row.
+    """
+    tables = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
+    path = resolve(config.table, root, site) if config.table else first_of(root, tables)
+    table = read_table(path, (NAMES, FOUND, PATIENT, AGE, SEX)).having(config.require)
+    labels = values.chosen(config.label_columns, FINDINGS, path.name)
+    names = (*values.columns_of(table, config, sex_column=SEX, age_column=AGE), *(("view",) if VIEW in table.columns else ()))
+    places, splits, codes = index_files(root, (".png",)), _splits(root), values.sex_codes(config)
+    cases = []
+    for row in table:
+        name = row.need(NAMES)
+        attributes = values.attributes(row, names, codes, sex_column=SEX, age_column=AGE)
+        image = places.get(name, root / "images" / name)
+        cases.append(
+            Found(
+                key=relative(image, root),
+                patient=row.need(PATIENT),
+                image=FileSource(image),
+                where=row.where,
+                labels=_labels(row, labels),
+                attributes={**attributes, **({"view": row.get(VIEW)} if "view" in names else {})},
+                split=splits.get(name, ""),
+            )
+        )
+    return Reading(cases=tuple(cases), labels=labels, task=Task.MULTILABEL, attributes=names)
+
+
+def _labels(row: Row, wanted: tuple[str, ...]) -> dict[str, float | None]:
+    present = {name.strip() for name in row.need(FOUND).split("|")} - {"No Finding"}
+    if present - set(FINDINGS):
+        where = f"{row.where}, column {FOUND!r}"
+        raise LayoutError(expected("published findings joined by |", got="another finding", where=where))
+    return {name: float(name in present) for name in wanted}
+
+
+def _splits(root: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, split in (("train_val_list.txt", "train"), ("test_list.txt", "test")):
+        if (root / name).is_file():
+            found.update(dict.fromkeys((root / name).read_text(encoding="utf-8").split(), split))
+    return found

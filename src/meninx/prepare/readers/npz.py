@@ -1,0 +1,174 @@
+"""Arrays in one ``.npz`` file: MedMNIST's six arrays, or plain ``images`` with ``labels`` and further arrays.
+
+Layout: ``train_images``, ``train_labels``, ``val_images``, ``val_labels``, ``test_images``, ``test_labels`` (published split), or
+``images`` (N, rows, columns[, 3]) with 0/1 arrays named by ``label_columns``, or one class array (``class_column``, default
+``labels``); ``patient_column`` names an array of patients. A last axis of 3 is colour; (N, x, y, z) with z other than 3 is a
+volume. Without an array of patients each image counts as its own.
+
+References:
+    Yang et al., MedMNIST v2, Scientific Data 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meninx.core.errors import ConfigError, LayoutError, expected
+from meninx.core.manifest import Task
+from meninx.prepare.config import PrepareConfig
+from meninx.prepare.found import ArraySource, Found, Reading
+from meninx.prepare.readers import values
+from meninx.prepare.readers.arrays import read_arrays
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+PARTS = (("train_", "train"), ("val_", "valid"), ("test_", "test"))
+
+
+def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
+    """Return one case an image of an ``.npz`` file (``root`` itself, ``table`` below it, or the only one there).
+
+    Raises:
+        LayoutError: an array is missing or has another length; names file and array.
+    """
+    path = _file(root, config)
+    arrays = read_arrays(path)
+    parts = [(prefix, split) for prefix, split in PARTS if f"{prefix}images" in arrays] or [("", "")]
+    cases: list[Found] = []
+    skipped: list[tuple[str, str]] = []
+    labels, columns = _columns(arrays, parts, config, path.name)
+    for prefix, split in parts:
+        images = _images(arrays, prefix, path.name)
+        people = _optional(arrays, f"{prefix}{config.patient_column}", len(images), path.name)
+        cells = {name: _optional(arrays, f"{prefix}{name}", len(images), path.name) for name in _extra(arrays, prefix, config)}
+        for index in range(len(images)):
+            where = f"{path.name}, array '{prefix}images', item {index}"
+            found = columns(prefix, index)
+            if not found:
+                skipped.append(("no class that was asked for", where))
+                continue
+            key = f"{prefix}{index}"
+            cases.append(
+                Found(
+                    key=key,
+                    patient=str(people[index]) if people is not None else key,
+                    image=ArraySource(_channel_first(images[index])),
+                    where=where,
+                    labels=found,
+                    attributes={name: _text(name, array, index) for name, array in cells.items()},
+                    split=split,
+                )
+            )
+    first = cases[0].image.load().spatial_dims if cases else 2
+    return Reading(
+        cases=tuple(cases), labels=labels, task=_task(config, arrays, parts), attributes=_extra(arrays, parts[0][0], config),
+        skipped=tuple(skipped), patients_known=f"{parts[0][0]}{config.patient_column}" in arrays, spatial_dims=first,
+    )  # fmt: skip
+
+
+class _Labels:
+    """The labels of one image, from label arrays, a class array, or MedMNIST's label matrix."""
+
+    def __init__(self, arrays: Arrays, names: tuple[str, ...], config: PrepareConfig) -> None:
+        self._arrays, self._names, self._config = arrays, names, config
+
+    def __call__(self, prefix: str, index: int) -> dict[str, float | None]:
+        """Return the labels; empty when the class was not asked for."""
+        if self._config.label_columns and not _matrix(self._arrays, prefix):
+            return {name: _binary(self._arrays[f"{prefix}{name}"][index], f"array {prefix}{name!r}") for name in self._names}
+        row = np.atleast_1d(self._arrays[f"{prefix}{self._config.class_column or 'labels'}"][index])
+        if len(row) > 1:
+            published = [f"label_{number}" for number in range(len(row))]
+            cells = dict(zip(published, row, strict=True))
+            return {name: _binary(cells[name], f"array '{prefix}labels'") for name in self._names}
+        return values.of_class(str(row[0]), self._config)
+
+
+def _columns(arrays: Arrays, parts: list[tuple[str, str]], config: PrepareConfig, where: str) -> tuple[tuple[str, ...], _Labels]:
+    first = parts[0][0]
+    matrix = _matrix(arrays, first)
+    if matrix:
+        names = values.chosen(config.label_columns, [f"label_{number}" for number in range(matrix)], where)
+    elif config.label_columns:
+        names = config.label_columns
+        for name in (f"{prefix}{name}" for prefix, _ in parts for name in names):
+            _need(arrays, name, where)
+    else:
+        name = config.class_column or "labels"
+        seen = [np.atleast_1d(item)[0] for prefix, _ in parts for item in _need(arrays, f"{prefix}{name}", where)]
+        names = values.class_names(config, [str(item) for item in sorted(set(seen))], where)
+        names = names if config.classes or config.positive else tuple(str(item) for item in sorted(set(seen)))
+    return names, _Labels(arrays, names, config)
+
+
+def _task(config: PrepareConfig, arrays: Arrays, parts: list[tuple[str, str]]) -> Task:
+    task = values.task_of(config, one_class=not config.label_columns and not _matrix(arrays, parts[0][0]))
+    if task is Task.SEGMENTATION:
+        raise ConfigError(expected("a classification task", got="segmentation", where="task, reader npz"))
+    return task
+
+
+def _matrix(arrays: Arrays, prefix: str) -> int:
+    labels = arrays.get(f"{prefix}labels")
+    return int(labels.shape[1]) if labels is not None and labels.ndim == 2 and labels.shape[1] > 1 else 0
+
+
+def _file(root: Path, config: PrepareConfig) -> Path:
+    if root.is_file():
+        return root
+    found = [root / config.table] if config.table else sorted(root.glob("*.npz"))
+    if len(found) != 1 or not found[0].is_file():
+        raise LayoutError(expected("one .npz file", got=len(found), where=f"folder {root.name}", fix="name it in table"))
+    return found[0]
+
+
+def _images(arrays: Arrays, prefix: str, where: str) -> npt.NDArray[Any]:
+    images = _need(arrays, f"{prefix}images", where)
+    if images.ndim not in (3, 4, 5):
+        raise LayoutError(expected("images of 3 to 5 axes", got=images.ndim, where=f"{where}, array '{prefix}images'"))
+    for name in ("labels",):
+        _optional(arrays, f"{prefix}{name}", len(images), where)
+    return images
+
+
+def _need(arrays: Arrays, name: str, where: str) -> npt.NDArray[Any]:
+    if name not in arrays:
+        fix = f"its arrays are {', '.join(sorted(arrays))}"
+        raise LayoutError(expected(f"an array {name!r}", got="none", where=where, fix=fix))
+    return arrays[name]
+
+
+def _optional(arrays: Arrays, name: str, length: int, where: str) -> npt.NDArray[Any] | None:
+    array = arrays.get(name)
+    if array is not None and len(array) != length:
+        raise LayoutError(expected(f"{length} items", got=len(array), where=f"{where}, array {name!r}"))
+    return array
+
+
+def _extra(arrays: Arrays, prefix: str, config: PrepareConfig) -> tuple[str, ...]:
+    for name in config.attribute_columns:
+        _need(arrays, f"{prefix}{name}", "attribute_columns")
+    known = [name for name in (config.sex_column, config.age_column) if f"{prefix}{name}" in arrays]
+    return (*known, *(name for name in config.attribute_columns if name not in known))
+
+
+def _text(name: str, array: npt.NDArray[Any] | None, index: int) -> str:
+    value = "" if array is None else str(np.atleast_1d(array[index])[0])
+    return values.sex(value, {}) if name == "sex" else values.age(value) if name == "age" else value
+
+
+def _binary(value: Any, where: str) -> float | None:
+    number = float(np.atleast_1d(value)[0])
+    if np.isnan(number):
+        return None
+    if number not in (0, 1):
+        raise LayoutError(expected("0, 1 or NaN", got="another value", where=where))
+    return number
+
+
+def _channel_first(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.moveaxis(image, -1, 0) if image.ndim > 2 and image.shape[-1] == 3 else image[None]

@@ -1,0 +1,90 @@
+"""SIIM-ACR pneumothorax: DICOM files named by their UID and a table of run-length masks.
+
+Layout: ``<SOPInstanceUID>.dcm`` anywhere below the source and ``train-rle.csv`` with ImageId and EncodedPixels (a blank in
+front of the name, a missing header and a byte-order mark are all met in the wild). ``-1`` means no pneumothorax; several
+rows of one image are merged. Runs are relative and column-major. ``task="multilabel"`` gives the label pneumothorax in
+place of masks.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+from meninx.core.errors import DataError, LayoutError, expected
+from meninx.core.manifest import Task
+from meninx.imaging import decode
+from meninx.prepare.config import AUTO, PrepareConfig
+from meninx.prepare.found import FileSource, Found, Reading, RunsSource
+from meninx.prepare.readers import values
+from meninx.prepare.readers.rows import relative
+from meninx.prepare.readers.table import Row, Table, first_of, index_files, read_table, resolve
+
+COLUMNS = ("ImageId", "EncodedPixels")
+TABLES = ("train-rle.csv", "train-rle-sample.csv", "stage_2_train.csv")
+_HEADER = ("PatientID", "PatientSex", "PatientAge", "ViewPosition", "StudyInstanceUID", "Rows", "Columns")
+
+
+def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
+    """Return one case an image that the table names.
+
+    Raises:
+        LayoutError: the table is missing or a row has no runs; names file, column and row.
+    """
+    table = _table(resolve(config.table, root, site) if config.table else first_of(root, TABLES))
+    runs: dict[str, list[Row]] = defaultdict(list)
+    for row in table.having(config.require):
+        runs[row.need("ImageId")].append(row)
+    places = index_files(root, (".dcm",))
+    task = Task.SEGMENTATION if config.task == AUTO else Task(config.task)
+    cases, skipped = [], []
+    for name, rows in runs.items():
+        path = places.get(name)
+        header = _header(path) if path else None
+        if path is None or header is None:
+            skipped.append(("missing file" if path is None else "unreadable image", rows[0].where))
+            continue
+        cases.append(_case(root, path, header, rows, task))
+    labels = ("pneumothorax",)
+    return Reading(
+        cases=tuple(cases), labels=labels, task=task, attributes=("sex", "age", "view"), skipped=tuple(skipped), spatial_dims=2
+    )
+
+
+def _case(root: Path, path: Path, header: dict[str, str], rows: list[Row], task: Task) -> Found:
+    texts = tuple(text for row in rows if (text := row.need("EncodedPixels")) != "-1")
+    key = relative(path, root)
+    shape = (int(header["Rows"]), int(header["Columns"]))
+    return Found(
+        key=key,
+        patient=header["PatientID"] or key,
+        study=header["StudyInstanceUID"],
+        image=FileSource(path),
+        where=rows[0].where,
+        mask=RunsSource(texts, shape, rows[0].where) if task is Task.SEGMENTATION else None,
+        labels={} if task is Task.SEGMENTATION else {"pneumothorax": float(bool(texts))},
+        attributes={
+            "sex": values.sex(header["PatientSex"], {}),
+            "age": values.age(header["PatientAge"]),
+            "view": header["ViewPosition"],
+        },
+    )
+
+
+def _table(path: Path) -> Table:
+    table = read_table(path)
+    if set(COLUMNS) <= set(table.columns):
+        return table
+    if len(table.columns) == 2:
+        return read_table(path, header=COLUMNS)
+    raise LayoutError(expected("columns ImageId and EncodedPixels", got=len(table.columns), where=f"{path.name}, row 1"))
+
+
+def _header(path: Path) -> dict[str, str] | None:
+    try:
+        header = decode.open_dataset(path, pixels=False, keywords=_HEADER)
+        with decode.quiet():
+            found = {name: str(header.get(name) or "") for name in _HEADER}
+    except DataError:
+        return None
+    return found if found["Rows"].isdigit() and found["Columns"].isdigit() else None

@@ -1,0 +1,162 @@
+"""Tables of any published layout, read strictly: an error names the file, the column and the row."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from meninx.core import check
+from meninx.core.errors import ConfigError, LayoutError, expected
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: its cells by column, and its place for messages."""
+
+    cells: dict[str, str]
+    table: str
+    number: int
+
+    @property
+    def where(self) -> str:
+        """The row's place, e.g. ``labels.csv, row 7`` (the header is row 1)."""
+        return f"{self.table}, row {self.number}"
+
+    def get(self, column: str) -> str:
+        """Return the cell, stripped; empty when the column is not there."""
+        return self.cells.get(column, "").strip()
+
+    def need(self, column: str) -> str:
+        """Return the cell, stripped.
+
+        Raises:
+            LayoutError: it is empty.
+        """
+        value = self.get(column)
+        if not value:
+            raise LayoutError(expected("a value", got="an empty cell", where=f"{self.where}, column {column!r}"))
+        return value
+
+    def has(self, column: str) -> bool:
+        """Return whether the table has the column."""
+        return column in self.cells
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV table in memory."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def needs(self, columns: Iterable[str]) -> Table:
+        """Return the table itself.
+
+        Raises:
+            LayoutError: a column is missing; names the nearest one.
+        """
+        for column in columns:
+            if column not in self.columns:
+                fix = check.did_you_mean(column, self.columns) or f"its columns are {', '.join(self.columns)}"
+                raise LayoutError(expected(f"a column {column!r}", got="none", where=f"{self.name}, row 1", fix=fix))
+        return self
+
+    def having(self, require: Iterable[str]) -> Table:
+        """Return the rows that meet every ``column=value`` or ``column=one|other`` of ``require``."""
+        rows = self.rows
+        for rule in require:
+            column, _, values = rule.partition("=")
+            self.needs([column])
+            rows = tuple(row for row in rows if row.get(column) in values.split("|"))
+        if self.rows and not rows:
+            raise ConfigError(
+                expected("a row that meets every rule of require", got="none", where=self.name, fix="check require")
+            )
+        return Table(self.name, self.columns, rows)
+
+
+def read_table(path: Path, needed: Iterable[str] = (), *, header: Iterable[str] | None = None) -> Table:
+    """Return a CSV table (UTF-8, byte-order mark and ``.gz`` welcome).
+
+    Args:
+        path: the file.
+        needed: columns that must be there.
+        header: column names of a table without a header row.
+
+    Raises:
+        LayoutError: no such file, not text, a missing column, a row with too many or too few cells.
+    """
+    lines = list(csv.reader(io.StringIO(_text(path), newline="")))
+    if header is None and not lines:
+        raise LayoutError(expected("a header row", got="an empty file", where=path.name))
+    names = tuple(header) if header is not None else tuple(name.strip() for name in lines.pop(0))
+    first = 1 if header is not None else 2
+    rows = tuple(_row(cells, names, path.name, number) for number, cells in enumerate(lines, start=first) if any(cells))
+    return Table(path.name, tuple(name for name in names if name), rows).needs(needed)
+
+
+def resolve(text: str, root: Path, site: str = "") -> Path:
+    """Return a path of the config with ``{source}`` and ``{site}`` filled in; relative ones start at ``root``."""
+    return root / text.replace("{source}", str(root)).replace("{site}", site)
+
+
+def first_of(root: Path, names: Iterable[str]) -> Path:
+    """Return the first of several published names that exists below ``root``.
+
+    Raises:
+        LayoutError: none does.
+    """
+    choices = tuple(names)
+    for name in choices:
+        if (root / name).is_file():
+            return root / name
+    raise LayoutError(expected(f"a file {' or '.join(choices)}", got="none", where=f"folder {root.name}", fix="give table"))
+
+
+def index_files(root: Path, suffixes: Iterable[str]) -> dict[str, Path]:
+    """Return every file below ``root`` with one of the suffixes, by name and by name without suffix."""
+    ends = tuple(suffixes)
+    found: dict[str, Path] = {}
+    for path in sorted(root.rglob("*")):
+        name = path.name
+        if name.lower().endswith(ends) and not name.startswith(".") and path.is_file():
+            found.setdefault(name, path)
+            found.setdefault(stem(name), path)
+    return found
+
+
+def stem(name: str) -> str:
+    """Return a file name without its image suffix; ``.nii.gz`` is one suffix.
+
+    >>> stem("case_1.nii.gz"), stem("view.1.png")
+    ('case_1', 'view.1')
+    """
+    return name[:-7] if name.lower().endswith(".nii.gz") else name.rpartition(".")[0] or name
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise LayoutError(expected(f"a table {path.name}", got="no such file", where=f"folder {path.parent.name}"))
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise LayoutError(expected("a UTF-8 table", got=type(error).__name__, where=path.name)) from error
+
+
+def _row(cells: list[str], names: tuple[str, ...], table: str, number: int) -> Row:
+    named = sum(1 for name in names if name)
+    if len(cells) < named or any(cell.strip() for cell in cells[len(names) :]):
+        raise LayoutError(expected(f"{named} cells", got=len(cells), where=f"{table}, row {number}"))
+    return Row({name: cell for name, cell in zip(names, cells, strict=False) if name}, table, number)

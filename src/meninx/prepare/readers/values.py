@@ -1,0 +1,145 @@
+"""What the cells of published tables mean: labels, sex, age, classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from meninx.core import check
+from meninx.core.errors import ConfigError, LayoutError, expected
+from meninx.core.manifest import Task
+from meninx.prepare.config import AUTO, PrepareConfig
+from meninx.prepare.readers.table import Row, Table
+
+MALE_FEMALE = {"f": "F", "female": "F", "w": "F", "woman": "F", "m": "M", "male": "M", "man": "M"}
+_WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+_POLICY = {"unknown": None, "zero": 0.0, "one": 1.0}
+_AGE = re.compile(r"(\d{1,3})(?:\.\d*)?([YMWD])?")
+_PER_YEAR = {"Y": 1, "M": 12, "W": 52, "D": 365}
+OLDEST = 120
+FIXED = ("case_id", "patient_id", "study", "site", "split", "image", "mask")
+"""Columns that every manifest has; no label or attribute may be named so."""
+
+
+def label(row: Row, column: str, config: PrepareConfig, *, blank: str = "unknown") -> float | None:
+    """Return a label cell as 0, 1 or None (unknown) by the config's policies.
+
+    Args:
+        row: the row.
+        column: the label's column.
+        config: gives ``uncertain``, ``blank`` and ``positive_from``.
+        blank: what ``blank="auto"`` means in this layout.
+
+    Raises:
+        LayoutError: the cell is neither 0, 1, -1, a yes or no, a grade where grades are expected, nor empty.
+    """
+    text = row.get(column).lower()
+    if text in ("", "nan", "none"):
+        return _POLICY[blank if config.blank == AUTO else config.blank]
+    try:
+        value = _WORDS[text] if text in _WORDS else float(text)
+    except ValueError:
+        value = float("nan")
+    if value == -1:
+        return _POLICY[config.uncertain]
+    if config.positive_from is not None and value >= 0:
+        return float(value >= config.positive_from)
+    if value not in (0, 1):
+        where = f"{row.where}, column {column!r}"
+        raise LayoutError(expected("0, 1, -1 (uncertain) or nothing", got="another value", where=where))
+    return value
+
+
+def sex(text: str, codes: dict[str, str]) -> str:
+    """Return ``F``, ``M`` or an empty string.
+
+    >>> sex("female", {}), sex("2", {"2": "F"}), sex("?", {})
+    ('F', 'F', '')
+    """
+    word = text.strip().lower()
+    return codes.get(word, MALE_FEMALE.get(word, ""))
+
+
+def age(text: str) -> str:
+    """Return whole years as text, empty when unknown or beyond 120.
+
+    >>> age("057Y"), age("58.0"), age("018M"), age("411"), age("")
+    ('57', '58', '1', '', '')
+    """
+    match = _AGE.fullmatch(text.strip().upper())
+    if match is None:
+        return ""
+    years = int(match[1]) // _PER_YEAR[match[2] or "Y"]
+    return str(years) if years <= OLDEST else ""
+
+
+def sex_codes(config: PrepareConfig, published: dict[str, str] | None = None) -> dict[str, str]:
+    """Return the codes of a layout together with those of the config."""
+    given = dict(item.lower().split("=", 1) for item in config.sex_codes)
+    return {**(published or {}), **{code: value.upper() for code, value in given.items()}}
+
+
+def chosen(columns: tuple[str, ...], published: Iterable[str], where: str) -> tuple[str, ...]:
+    """Return the labels asked for, all published ones when none are.
+
+    Raises:
+        ConfigError: one is not published.
+    """
+    known = tuple(published)
+    for name in columns:
+        if name not in known:
+            fix = check.did_you_mean(name, known) or f"known: {', '.join(known)}"
+            raise ConfigError(expected("a published label", got=repr(name), where=f"label_columns, {where}", fix=fix))
+    return columns or known
+
+
+def task_of(config: PrepareConfig, *, one_class: bool = False) -> Task:
+    """Return the task: the one configured, or what the columns and masks given imply."""
+    if config.task != AUTO:
+        return Task(config.task)
+    if config.mask_column or config.mask_folder or config.mask_labels:
+        return Task.SEGMENTATION
+    if (one_class or config.class_column) and not config.positive:
+        return Task.MULTICLASS
+    return Task.MULTILABEL
+
+
+def of_class(text: str, config: PrepareConfig) -> dict[str, float | None]:
+    """Return the labels of one class: yes or no when classes are merged, else that class alone; empty when not asked for."""
+    if not text or (config.classes and text not in config.classes):
+        return {}
+    return {config.positive_name: float(text in config.positive)} if config.positive else {text: 1.0}
+
+
+def class_names(config: PrepareConfig, seen: Iterable[str], where: str) -> tuple[str, ...]:
+    """Return the label names that classes give, in output order.
+
+    Raises:
+        ConfigError: a class named in ``classes`` or ``positive`` never occurs.
+    """
+    found = sorted({name for name in seen if name})
+    for field, names in (("positive", config.positive), ("classes", config.classes)):
+        for name in names:
+            if name not in found and (field == "positive" or not config.positive):
+                fix = check.did_you_mean(name, found) or f"classes found: {', '.join(found)}"
+                raise ConfigError(expected(f"{field} to name classes that occur", got=repr(name), where=where, fix=fix))
+    return (config.positive_name,) if config.positive else config.classes or tuple(found)
+
+
+def columns_of(table: Table, config: PrepareConfig, *, sex_column: str, age_column: str) -> tuple[str, ...]:
+    """Return the attribute names that a table offers: sex, age, and the further columns of the config."""
+    table.needs(config.attribute_columns)
+    known = [name for name, column in (("sex", sex_column), ("age", age_column)) if column in table.columns]
+    return (*known, *(name for name in _further(config, table) if name not in known))
+
+
+def attributes(row: Row, names: Iterable[str], codes: dict[str, str], *, sex_column: str, age_column: str) -> dict[str, str]:
+    """Return the attributes of a row as text; sex is F, M or empty, age whole years."""
+    special = {"sex": lambda: sex(row.get(sex_column), codes), "age": lambda: age(row.get(age_column))}
+    return {name: special[name]() if name in special else row.get(name) for name in names}
+
+
+def _further(config: PrepareConfig, table: Table) -> tuple[str, ...]:
+    extra = config.site_column
+    wanted = extra in table.columns and extra not in (*config.attribute_columns, *FIXED)
+    return (*config.attribute_columns, *([extra] if wanted else []))

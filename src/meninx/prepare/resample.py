@@ -1,0 +1,125 @@
+"""Images to another size: Pillow for pictures, separable interpolation in numpy for volumes; label maps by nearest neighbour.
+
+Volumes are first turned to the closest RAS+ axes, so that a spacing or size means the same axis in every case. No
+anti-aliasing is done on volumes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Pillow
+
+from meninx.imaging.image import Image
+
+Array = npt.NDArray[Any]
+
+
+def picture(array: Array, size: Sequence[int], *, aspect: str = "stretch", labels: bool = False) -> Array:
+    """Return a 2-D image at ``size`` (rows, columns), shape (channels, rows, columns), same type.
+
+    Args:
+        array: shape (channels, rows, columns); uint8 stays uint8, all else is interpolated as float32.
+        size: output rows and columns.
+        aspect: ``stretch`` fills the size; ``pad`` keeps proportions and fills with 0 around the centre.
+        labels: nearest neighbour in place of area (when shrinking) or bilinear interpolation.
+    """
+    rows, columns = array.shape[1:]
+    inner = _fit((rows, columns), size) if aspect == "pad" else (int(size[0]), int(size[1]))
+    if inner == (rows, columns):
+        resized = array
+    else:
+        shrinks = inner[0] <= rows and inner[1] <= columns
+        how = Pillow.Resampling.NEAREST if labels else Pillow.Resampling.BOX if shrinks else Pillow.Resampling.BILINEAR
+        resized = np.stack([_plane(plane, inner, how) for plane in array])
+    if inner == tuple(size):
+        return resized
+    canvas = np.zeros((array.shape[0], *size), dtype=resized.dtype)
+    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    canvas[:, top : top + inner[0], left : left + inner[1]] = resized
+    return canvas
+
+
+def canonical(image: Image) -> Image:
+    """Return a volume with its axes permuted and flipped to the closest RAS+ order; voxels keep their places in millimetres."""
+    turns = nib.orientations.io_orientation(image.affine)
+    if np.array_equal(turns, [[0, 1], [1, 1], [2, 1]]):
+        return image
+    channels = [nib.orientations.apply_orientation(channel, turns) for channel in image.array]
+    affine = image.affine @ nib.orientations.inv_ornt_aff(turns, image.size)
+    return Image(np.ascontiguousarray(np.stack(channels)), affine, image.header)
+
+
+def volume(image: Image, *, spacing_mm: Sequence[float] = (), size: Sequence[int] = (), labels: bool = False) -> Image:
+    """Return a volume at a spacing, at a size, or at a spacing and cropped or padded about its centre to a size.
+
+    Args:
+        image: a 3-D image.
+        spacing_mm: three numbers; empty keeps the spacing.
+        size: three numbers; empty keeps what the spacing gives.
+        labels: nearest neighbour in place of linear interpolation; the type is kept.
+
+    Returns:
+        float32 voxels (labels: the input's type) whose affine says exactly where they lie; the centre stays in place.
+    """
+    old = np.array(image.size, dtype=float)
+    if spacing_mm:
+        step = np.array(spacing_mm, dtype=float) / np.array(image.spacing_mm)
+        new = np.maximum(1, np.round(old / step)).astype(int)
+    elif size:
+        new = np.array(size, dtype=int)
+        step = old / new
+    else:
+        return image
+    first = (old - 1) / 2 - step * (new - 1) / 2
+    array = image.array if labels else image.array.astype(np.float32)
+    for axis in range(3):
+        array = _along(array, axis + 1, first[axis] + step[axis] * np.arange(new[axis]), labels=labels)
+    move = np.eye(4)
+    move[:3, :3] = np.diag(step)
+    move[:3, 3] = first
+    out = Image(array, image.affine @ move, image.header)
+    return _crop_or_pad(out, size) if spacing_mm and size else out
+
+
+def _plane(plane: Array, size: tuple[int, int], how: Pillow.Resampling) -> Array:
+    source = plane if plane.dtype == np.uint8 else plane.astype(np.float32)
+    return np.asarray(Pillow.fromarray(np.ascontiguousarray(source)).resize((size[1], size[0]), how))
+
+
+def _fit(old: tuple[int, int], size: Sequence[int]) -> tuple[int, int]:
+    scale = min(size[0] / old[0], size[1] / old[1])
+    return max(1, min(size[0], round(old[0] * scale))), max(1, min(size[1], round(old[1] * scale)))
+
+
+def _along(array: Array, axis: int, places: npt.NDArray[np.float64], *, labels: bool) -> Array:
+    last = array.shape[axis] - 1
+    places = np.clip(places, 0, last)
+    if labels:
+        return np.take(array, np.floor(places + 0.5).astype(int).clip(0, last), axis=axis)
+    low = np.floor(places).astype(int)
+    high = np.minimum(low + 1, last)
+    shape = [1] * array.ndim
+    shape[axis] = -1
+    weight = (places - low).astype(np.float32).reshape(shape)
+    return np.asarray(np.take(array, low, axis=axis) * (1 - weight) + np.take(array, high, axis=axis) * weight)
+
+
+def _crop_or_pad(image: Image, size: Sequence[int]) -> Image:
+    array, move = image.array, np.eye(4)
+    for axis, wanted in enumerate(size):
+        have = array.shape[axis + 1]
+        start = (have - wanted) // 2
+        index = np.arange(start, start + wanted)
+        outside = (index < 0) | (index >= have)
+        array = np.take(array, index.clip(0, have - 1), axis=axis + 1)
+        if outside.any():
+            array = np.moveaxis(array, axis + 1, 0).copy()
+            array[outside] = image.array.min()
+            array = np.moveaxis(array, 0, axis + 1)
+        move[axis, 3] = start
+    return Image(np.ascontiguousarray(array), image.affine @ move, image.header)

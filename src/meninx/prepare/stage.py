@@ -1,0 +1,155 @@
+"""`meninx prepare`: a published layout or de-identified DICOM in, a dataset folder out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from meninx.core import progress as bars
+from meninx.core.manifest import Case, Manifest, Task
+from meninx.core.result import Result
+from meninx.prepare import assign, checks, outputs
+from meninx.prepare.build import Job, Record
+from meninx.prepare.config import PrepareConfig
+from meninx.prepare.gather import Entry, Gathered, gather
+from meninx.prepare.plan import Plan
+from meninx.prepare.work import do_all
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareResult(Result):
+    """What was prepared; counts only.
+
+    Attributes:
+        cases: number of cases.
+        patients: number of patients.
+        splits: cases of each split.
+        sites: cases of each site.
+        labels: cases in which each label is 1, or whose mask holds it; empty for masks in a dry run.
+        skipped: reason to number of rows or files left out, and of other things worth knowing.
+        reused: cases whose files were up to date already.
+        dry_run: nothing was written.
+    """
+
+    cases: int
+    patients: int
+    splits: dict[str, int] = field(default_factory=dict)
+    sites: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    reused: int = 0
+    dry_run: bool = False
+
+
+def run(
+    config: PrepareConfig, source: Path | Sequence[Path], out: Path, *, progress: bars.Progress = bars.SILENT
+) -> PrepareResult:
+    """Prepare a dataset and return its counts.
+
+    Writes ``images/``, ``masks/``, ``manifest.csv``, ``dataset.toml`` and ``prepare.json`` (counts and digests, no
+    identifier), and below ``private/`` (mode 0700) the journal and ``cases.csv`` with the source's own identifiers.
+    A killed run goes on with ``resume``; images whose source and settings are unchanged are left as they are.
+
+    Args:
+        config: what to do.
+        source: a folder, or several, each of which becomes a site.
+        out: the dataset folder; must be new or empty unless ``resume`` or ``overwrite``.
+        progress: told of every case.
+
+    Raises:
+        LayoutError: the source has another layout; names file, column and row.
+        DataError: no usable case, one image of two patients, a mask of another shape, or anything found when ``strict``.
+        PrivacyRefusal: DICOM files that are not marked as de-identified.
+        UsageError: ``out`` holds something already.
+        RunLocked: another process writes to ``out``.
+        Interrupted: stopped by the user; go on with ``resume``.
+    """
+    findings = checks.Findings(strict=config.strict)
+    gathered = gather(config, source, findings)
+    plan = Plan.of(config, gathered.spatial_dims, gathered.labels if gathered.task is Task.SEGMENTATION else ())
+    if config.dry_run:
+        return _dry(config, gathered, plan, out, findings)
+    folder = outputs.Folder(out, config)
+    with folder.claimed():
+        jobs = folder.jobs(gathered.entries, plan)
+        records, reused = do_all(jobs, folder, findings, config.workers, progress)
+        entries = _usable(gathered, records, findings, config)
+        manifest = _manifest(config, gathered, plan, entries, records, out)
+        _tell_classes(manifest, records, findings)
+        folder.finish(manifest, entries, records, gathered, findings)
+    return _result(manifest, records, findings, reused)
+
+
+def _dry(config: PrepareConfig, gathered: Gathered, plan: Plan, out: Path, findings: checks.Findings) -> PrepareResult:
+    entries = []
+    for entry in gathered.entries:
+        reason = Job(case_id=entry.case_id, found=entry.found, plan=plan, settings="", out=out).missing()
+        if reason:
+            findings.add(reason, entry.found.where)
+        else:
+            entries.append(entry)
+    checks.refuse_nothing(entries, findings)
+    manifest = _manifest(config, gathered, plan, entries, {}, out)
+    return _result(manifest, {}, findings, 0, dry=True)
+
+
+def _usable(gathered: Gathered, records: dict[str, Record], findings: checks.Findings, config: PrepareConfig) -> list[Entry]:
+    entries = [entry for entry in gathered.entries if entry.case_id in records]
+    kept = checks.without_duplicates(
+        {entry.case_id: records[entry.case_id].content for entry in entries},
+        {entry.case_id: entry.patient_id for entry in entries},
+        {entry.case_id: entry.found.where for entry in entries},
+        findings,
+        drop=config.duplicates == "drop",
+    )
+    usable = [entry for entry in entries if entry.case_id in kept]
+    checks.refuse_nothing(usable, findings)
+    return usable
+
+
+def _manifest(
+    config: PrepareConfig, gathered: Gathered, plan: Plan, entries: Sequence[Entry], records: dict[str, Record], out: Path
+) -> Manifest:
+    splits = assign.splits_of(entries, config, gathered.task)
+    sites = assign.sites_of(entries, config, gathered.task)
+    cases = tuple(_case(entry, gathered, plan, splits[entry.patient_id], sites[entry.patient_id]) for entry in entries)
+    return Manifest(out, outputs.info_of(config, gathered, plan, cases, records), cases)
+
+
+def _case(entry: Entry, gathered: Gathered, plan: Plan, split: str, site: str) -> Case:
+    found = entry.found
+    blank = 0.0 if gathered.task is Task.MULTICLASS else None
+    labels = {} if gathered.task is Task.SEGMENTATION else {name: found.labels.get(name, blank) for name in gathered.labels}
+    return Case(
+        case_id=entry.case_id,
+        patient_id=entry.patient_id,
+        image=plan.image_name(entry.case_id),
+        study=entry.study,
+        site=site,
+        split=split,
+        mask=plan.mask_name(entry.case_id),
+        labels=labels,
+        attributes={name: found.attributes.get(name, "") for name in gathered.attributes},
+    )
+
+
+def _tell_classes(manifest: Manifest, records: dict[str, Record], findings: checks.Findings) -> None:
+    checks.check_classes(manifest.cases, outputs.present(manifest, records), manifest.info.labels, findings)
+
+
+def _result(
+    manifest: Manifest, records: dict[str, Record], findings: checks.Findings, reused: int, *, dry: bool = False
+) -> PrepareResult:
+    counts = outputs.counts_of(manifest, records)
+    return PrepareResult(
+        out=manifest.root,
+        cases=len(manifest),
+        patients=len(manifest.patients),
+        splits=counts["splits"],
+        sites=counts["sites"],
+        labels=counts["labels"],
+        skipped=findings.counts(),
+        reused=reused,
+        dry_run=dry,
+    )

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+import pytest
+
+from meninx.core import settings
+from meninx.core.errors import ConfigError
+from meninx.prepare.config import PIXEL_FIELDS, WORK_FIELDS, PrepareConfig
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"reader": "dicoms"},
+        {"task": "regression"},
+        {"bits": 12},
+        {"bits": 16, "color": "rgb"},
+        {"size": (0,)},
+        {"spacing_mm": (1.0, -1.0, 1.0)},
+        {"window": (200.0, -150.0)},
+        {"intensity": "window"},
+        {"fractions": (0.5, 0.5)},
+        {"fractions": (0.9, 0.2, -0.1)},
+        {"site_mode": "iid"},
+        {"site_mode": "column"},
+        {"sites": ("a", "a"), "site_mode": "iid"},
+        {"sites": ("a", "b"), "site_mode": "iid", "site_fractions": (0.5, 0.6)},
+        {"require": ("view",)},
+        {"resume": True, "overwrite": True},
+        {"split": "published", "split_from": "older"},
+        {"limit": -1},
+    ],
+)
+def test_values_out_of_range_are_refused(values):
+    with pytest.raises(ConfigError):
+        PrepareConfig(**values)
+
+
+def test_every_field_is_flat_and_has_help():
+    help_text = PrepareConfig.__doc__
+    for item in dataclasses.fields(PrepareConfig):
+        assert f"        {item.name}: " in help_text, item.name
+        hint = typing.get_type_hints(PrepareConfig)[item.name]
+        inner = [part for part in typing.get_args(hint) if part not in (type(None), Ellipsis)] or [hint]
+        assert set(inner) <= {int, float, str, bool}, item.name
+
+
+def test_named_groups_of_fields_exist():
+    names = {item.name for item in dataclasses.fields(PrepareConfig)}
+    assert set(PIXEL_FIELDS) <= names
+    assert set(WORK_FIELDS) <= names
+
+
+def test_a_config_survives_a_recipe():
+    config = PrepareConfig(reader="csv", size=(64,), window=(-150.0, 200.0), require=("a=b",), positive_from=3.0)
+    assert settings.build(PrepareConfig, settings.to_table(config), "recipe") == config

@@ -1,0 +1,126 @@
+"""Stories of use: from cleaned archives or a public set to a dataset that others can train on."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from meninx.core.errors import PrivacyRefusal
+from meninx.core.manifest import Manifest, Task
+from meninx.deid.config import DeidConfig
+from meninx.deid.stage import run as deidentify
+from meninx.imaging import load
+from meninx.prepare.config import PrepareConfig
+from meninx.prepare.stage import run
+
+FINDINGS = ("effusion", "pneumothorax", "nodule")
+
+
+@pytest.fixture(scope="module")
+def clean(cohort, tmp_path_factory) -> Path:
+    """The cohort's three archives, each de-identified with its own key."""
+    root = tmp_path_factory.mktemp("clean")
+    for hospital in cohort.config.hospitals:
+        key = root / f"{hospital}.key"
+        key.write_bytes(os.urandom(32))
+        key.chmod(0o600)
+        deidentify(DeidConfig(key=key, site=hospital, workers=1), cohort.root / hospital / "archive", root / "out" / hospital)
+    return root / "out"
+
+
+def test_a_data_engineer_prepares_three_cleaned_archives_with_the_hospitals_own_label_tables(cohort, clean, tmp_path):
+    config = PrepareConfig(
+        name="cohort",
+        table=f"{cohort.root}/{{site}}/labels.csv",
+        crosswalks=("{source}/private/crosswalk_uids.csv", "{source}/private/crosswalk_patients.csv"),
+        label_columns=FINDINGS,
+        size=(32,),
+        split="exact",
+    )
+    result = run(config, clean, tmp_path / "data")
+    data = Manifest.read(tmp_path / "data")
+    assert set(result.sites) == set(cohort.config.hospitals)
+    assert set(result.splits) == {"train", "valid", "test"}
+    assert data.info.size == (32, 32)
+    assert set(data.attribute("sex")) == {"F", "M"}
+    assert not (np.isnan(data.targets()).any())
+    identifiers = {
+        row[name] for h in cohort.config.hospitals for row in _rows(cohort.root / h / "labels.csv") for name in list(row)[:3]
+    }
+    shared = "".join((data.root / name).read_text() for name in ("manifest.csv", "dataset.toml", "prepare.json"))
+    assert not any(len(text) > 4 and text in shared for text in identifiers)
+
+
+def test_she_prepares_the_ct_series_of_the_same_archives_for_segmentation(cohort, clean, tmp_path):
+    config = PrepareConfig(
+        name="cohort",
+        table=f"{cohort.root}/{{site}}/labels.csv",
+        crosswalks=("{source}/private/crosswalk_uids.csv",),
+        mask_column="mask",
+        mask_labels=("organ", "lesion"),
+        spatial_dims=3,
+        spacing_mm=(4.0,),
+        window=(-150.0, 200.0),
+    )
+    result = run(config, clean, tmp_path / "data")
+    data = Manifest.read(tmp_path / "data")
+    assert (result.cases, data.info.task, data.info.spacing_mm) == (3, Task.SEGMENTATION, (4.0, 4.0, 4.0))
+    for case in data.cases:
+        image, mask = load.load(data.root / case.image), load.load(data.root / case.mask)
+        assert image.size == mask.size
+        organ = image.array[mask.array == 1].mean()
+        assert organ > image.array[mask.array == 0].mean()
+
+
+def test_a_colleague_who_forgets_to_de_identify_is_stopped(cohort, tmp_path):
+    config = PrepareConfig(name="cohort", table="labels.csv", label_columns=FINDINGS)
+    with pytest.raises(PrivacyRefusal, match="run `meninx deid` first"):
+        run(config, cohort.root / "north", tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_researcher_adds_next_years_patients_and_nobody_moves(tmp_path):
+    root = tmp_path / "in"
+    _public_set(root, patients=40)
+    config = PrepareConfig(reader="csv", name="study", label_columns=("ill",))
+    run(config, root, tmp_path / "first")
+    _public_set(root, patients=60)
+    run(config, root, tmp_path / "second")
+    first, second = (
+        {case.patient_id: case.split for case in Manifest.read(tmp_path / name).cases} for name in ("first", "second")
+    )
+    assert len(second) == 60
+    assert all(second[patient] == split for patient, split in first.items())
+
+
+def test_he_looks_before_he_writes_then_simulates_three_unequal_hospitals(tmp_path):
+    root = tmp_path / "in"
+    _public_set(root, patients=30)
+    config = {"reader": "csv", "name": "study", "label_columns": ("ill",), "split": "exact", "site_mode": "iid"}
+    federation = {"sites": ("a", "b", "c"), "site_fractions": (0.5, 0.33, 0.17)}
+    dry = run(PrepareConfig(**config, **federation, dry_run=True), root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    real = run(PrepareConfig(**config, **federation), root, tmp_path / "out")
+    assert dry.sites == real.sites == {"a": 30, "b": 20, "c": 10}
+
+
+def _public_set(root: Path, patients: int) -> None:
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    rows = ["file,patient_id,ill,sex,age"]
+    for patient in range(patients):
+        for number in range(2):
+            name = f"{patient}_{number}.png"
+            pixels = np.random.default_rng(patient * 2 + number).integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "images" / name)
+            rows.append(f"{name},PATIENT-{patient},{patient % 3 == 0:d},F,50")
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
