@@ -343,3 +343,12 @@ def test_files_that_are_not_dicom_are_told(tmp_path):
     (root / "images" / "stray.dcm").write_bytes(b"nothing of the kind")
     reading = read(root, reader="dicom", table="../north.csv")
     assert [reason for reason, _ in reading.skipped] == ["not DICOM"]
+
+
+def test_a_path_with_the_source_in_it_may_be_given_from_anywhere(tmp_path, monkeypatch):
+    from meninx.prepare.readers.table import resolve
+
+    monkeypatch.chdir(tmp_path)
+    site = Path("clean/north")
+    assert resolve("{source}/private/x.csv", site) == tmp_path / "clean/north/private/x.csv"
+    assert resolve("../{site}.csv", site, "north") == Path("clean/north/../north.csv")

@@ -77,7 +77,7 @@ def _prepare(out: Path, config: DemoConfig) -> Command:
         settings={
             "reader": "dicom", "name": "demo", "table": "../../hospitals/{site}/labels.csv",  # as seen from each site's folder
             "crosswalks": ("private/crosswalk_uids.csv",), "modalities": ("DX",), "size": (config.size, config.size),
-            "label_columns": ("effusion", "pneumothorax", "nodule"), "synthetic": True,
+            "label_columns": ("effusion", "pneumothorax", "nodule"), "split": "exact", "synthetic": True,
         },
     )  # fmt: skip
 

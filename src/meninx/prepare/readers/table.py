@@ -108,7 +108,7 @@ def read_table(path: Path, needed: Iterable[str] = (), *, header: Iterable[str] 
 
 def resolve(text: str, root: Path, site: str = "") -> Path:
     """Return a path of the config with ``{source}`` and ``{site}`` filled in; relative ones start at ``root``."""
-    return root / text.replace("{source}", str(root)).replace("{site}", site)
+    return root / text.replace("{source}", str(root.resolve())).replace("{site}", site)
 
 
 def first_of(root: Path, names: Iterable[str]) -> Path:

@@ -1,0 +1,255 @@
+"""What each action does to one value: keep, clean, dummy, by value representation. Sequences are the walker's."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+from meninx.deid import dates
+from meninx.deid.charsets import decode
+from meninx.deid.elements import Element, Encoding
+from meninx.deid.identifiers import Identifiers, is_class_uid, keyword_of
+from meninx.deid.iod import attribute_type
+from meninx.deid.options import Option
+from meninx.deid.profile import Action, Profile
+from meninx.deid.pseudonyms import Patient, is_registered
+from meninx.deid.resolver import Resolver
+from meninx.deid.text import REMOVED, TextContext, clean_text
+
+PATIENT_NAME, PATIENT_ID, ACCESSION, BIRTH_DATE, AGE = 0x00100010, 0x00100020, 0x00080050, 0x00100030, 0x00101010
+TIMEZONE = 0x00080201
+FREE_TEXT = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
+NAMES = frozenset({"PN", "UR", "AE"})
+STRINGS = FREE_TEXT | NAMES | {"AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"}
+NUMBERS = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
+SINGLE = frozenset({"LT", "ST", "UT", "UR"})
+_FORMS = {
+    "DS": re.compile(r" *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *"),
+    "IS": re.compile(r" *[+-]?\d{1,12} *"),
+    "UI": re.compile(r"\d+(\.\d+)*"),
+    "CS": re.compile(r"[A-Za-z0-9 _./+()-]{0,16}"),
+    "TIMEZONE": re.compile(r"[+-]\d{4}"),
+}
+_DUMMIES = {"AE": REMOVED, "AS": "000Y", "CS": REMOVED, "DA": "19000101", "DS": "0", "DT": "19000101000000", "IS": "0"} | {
+    "TM": "000000",
+    "UR": "removed:",
+}
+_SIZES = {"AT": 4, "FD": 8, "FL": 4, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8}
+# Defined terms that no patient's name makes suspicious: without them an image cannot be read.
+TERMS = frozenset(
+    {
+        *("ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "AXIAL", "LOCALIZER", "YES", "NO", "M", "F", "O", "HU", "OTHER", "RGB"),
+        *("MONOCHROME1", "MONOCHROME2", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR", "REMOVED"),
+    }
+)
+
+
+@dataclass
+class Context:
+    """Everything that is known while one file is walked, and what the walk learns.
+
+    Attributes:
+        profile: actions.
+        resolver: patients, UIDs and accession numbers of the site.
+        patient: who the file is about.
+        sop_class_uid: class of the instance.
+        encoding: of the data set.
+        found: identifiers of the original.
+        max_age: highest age that is told exactly, in years.
+        over_age: the patient is older than that, so the birth date goes whatever the profile says.
+        kept: identifiers that the output holds on purpose (kept, or made by a date shift).
+        counts: (keyword, action letter) -> number of elements.
+        uids: original -> new UID, changed ones only.
+        accessions: original -> new accession number.
+        non_ascii: a kept text needs UTF-8.
+    """
+
+    profile: Profile
+    resolver: Resolver
+    patient: Patient
+    sop_class_uid: str
+    encoding: Encoding
+    found: Identifiers
+    max_age: int = 89
+    over_age: bool = False
+    kept: Identifiers = field(default_factory=Identifiers)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    uids: dict[str, str] = field(default_factory=dict)
+    accessions: dict[str, str] = field(default_factory=dict)
+    non_ascii: bool = False
+
+    def count(self, tag: int, letter: str) -> None:
+        """Count one element."""
+        self.counts[keyword_for_count(tag), letter] += 1
+
+    def new_uid(self, original: str) -> str:
+        """Return the replacement of a UID and remember the pair."""
+        new = self.resolver.pseudonyms.uid(original)
+        if new != original.strip(" \0"):
+            self.uids[original.strip(" \0")] = new
+        return new
+
+
+def keyword_for_count(tag: int) -> str:
+    """Return the name under which an attribute is counted; private and unknown ones share one name each."""
+    return "PrivateElement" if tag >> 16 & 1 else keyword_of(tag) or "UnknownElement"
+
+
+def apply(
+    action: Action, element: Element, vr: str, encodings: tuple[str, ...], context: Context, *, top: bool
+) -> Element | None:
+    """Return what becomes of an element that is not a sequence, or None when it goes.
+
+    Args:
+        action: what the profile says.
+        element: the original.
+        vr: VR by which the value is understood.
+        encodings: character sets in force.
+        context: of the file; is told what was kept and made.
+        top: whether the element stands in the data set itself.
+    """
+    if action == Action.X:
+        return None
+    if vr not in STRINGS:
+        return _binary(action, element, vr, context)
+    text = decode(bytes(element.value), encodings).replace("\0", "")
+    if action in (Action.Z, Action.D, Action.U) and vr != "UI":
+        return _text_element(element.tag, vr, _replacement(action, element.tag, vr, text, context), context)
+    if vr == "UI":
+        return _text_element(element.tag, vr, _uids(action, element.tag, text, context), context)
+    new = _kept(element.tag, vr, text, context) if action == Action.K else _cleaned(element.tag, vr, text, context)
+    if new is None:
+        return None
+    if not new and text.strip() and _needs_value(element.tag, context, top):
+        new = _replacement(Action.D, element.tag, vr, text, context)
+    if new == text and text.isascii() and "\x1b" not in text:
+        return Element(element.tag, vr, bytes(element.value))
+    return _text_element(element.tag, vr, new, context)
+
+
+def _needs_value(tag: int, context: Context, top: bool) -> bool:
+    return attribute_type(tag, context.sop_class_uid, top_level=top) in ("1", "1C")
+
+
+def _text_element(tag: int, vr: str, text: str, context: Context) -> Element:
+    context.non_ascii |= not text.isascii()
+    value = text.encode("utf-8", "replace")
+    padding = (b"\0" if vr == "UI" else b" ") if len(value) % 2 else b""
+    return Element(tag, vr, value + padding)
+
+
+def _replacement(action: Action, tag: int, vr: str, text: str, context: Context) -> str:
+    """Return a pseudonym where the attribute identifies, else nothing (Z) or a valid dummy (D, U)."""
+    if tag in (PATIENT_ID, PATIENT_NAME):
+        return context.patient.pseudonym
+    if tag == ACCESSION:
+        return accession(text, context) or ("" if action == Action.Z else REMOVED)
+    if action == Action.Z:
+        return ""
+    keyword = keyword_of(tag)
+    if vr in FREE_TEXT and keyword.endswith(("ID", "Number", "Identifier", "IDs")) and text.strip():
+        return context.resolver.pseudonyms.identifier(keyword, text)
+    return _DUMMIES.get(vr, REMOVED)
+
+
+def accession(text: str, context: Context) -> str:
+    """Return the replacement of an accession number and remember the pair."""
+    new = context.resolver.accession(context.patient, text)
+    if new:
+        context.accessions[text.strip()] = new
+    return new
+
+
+def _uids(action: Action, tag: int, text: str, context: Context) -> str:
+    """Return UID values: registered ones and classes stay, the rest is mapped unless kept by option or override."""
+    values = [value.strip() for value in text.split("\\")]
+    if action == Action.Z:
+        return ""
+    if action == Action.K and (Option.RETAIN_UIDS in context.profile.options or tag in dict(context.profile.overrides)):
+        context.kept.uids |= set(values)
+        return "\\".join(value for value in values if _FORMS["UI"].fullmatch(value))
+    if is_class_uid(keyword_of(tag)):
+        return "\\".join(value for value in values if _FORMS["UI"].fullmatch(value))
+    return "\\".join(value if is_registered(value) else context.new_uid(value) for value in values)
+
+
+def _kept(tag: int, vr: str, text: str, context: Context) -> str | None:
+    """Return a value that may stay, less what of the patient's identifiers stands in it; None removes the element."""
+    values = [text] if vr in SINGLE else text.split("\\")
+    if vr in ("DA", "DT"):
+        return _dates(vr, values, 0, context) if not (tag == BIRTH_DATE and context.over_age) else ""
+    if vr == "TM":
+        return text if all(not value.strip() or dates.is_tm(value) for value in values) else ""
+    if vr == "AS":
+        return "\\".join(dates.capped_age(value, context.max_age) for value in values)
+    if vr in ("DS", "IS"):
+        fits = (not value.strip() or (_FORMS[vr].fullmatch(value) and not context.found.spelled_by(value)) for value in values)
+        return text if all(fits) else None
+    if vr == "CS":
+        return _codes(values, context)
+    return "\\".join(context.found.removed_from(value) for value in values) if context.found.found_in(text) else text
+
+
+def _codes(values: list[str], context: Context) -> str | None:
+    """Return coded values; one that is none, or that holds an identifier, is emptied."""
+
+    def fits(value: str) -> bool:
+        term = value.strip()
+        return term in TERMS or bool(_FORMS["CS"].fullmatch(value) and not context.found.found_in(value))
+
+    kept = [value if fits(value) else "" for value in values]
+    return "\\".join(kept) if any(value.strip() for value in kept) or not any(value.strip() for value in values) else None
+
+
+def _cleaned(tag: int, vr: str, text: str, context: Context) -> str | None:
+    """Return a value cleaned in the way of its VR; None removes the element."""
+    if vr in ("DA", "DT"):
+        if tag == BIRTH_DATE and context.over_age:
+            return ""
+        return _dates(vr, text.split("\\"), context.patient.shift_days, context)
+    if tag == TIMEZONE:
+        return text if _FORMS["TIMEZONE"].fullmatch(text.strip()) else ""
+    if vr in FREE_TEXT:
+        keyword = keyword_of(tag)
+        values = [text] if vr in SINGLE else text.split("\\")
+        clean = (clean_text(value, TextContext(keyword, vr)) for value in values)
+        return "\\".join(context.found.removed_from(value) for value in clean)
+    if vr in NAMES:
+        return ""
+    return _kept(tag, vr, text, context)
+
+
+def _dates(vr: str, values: list[str], days: int, context: Context) -> str:
+    move = dates.shift_da if vr == "DA" else dates.shift_dt
+    moved = [move(value, days) if value.strip() else "" for value in values]
+    for value in moved:
+        context.kept.add_day(value)
+    return "\\".join(moved)
+
+
+def _binary(action: Action, element: Element, vr: str, context: Context) -> Element | None:
+    """Return a numeric or opaque value: kept unless it spells an identifier, never cleaned in place."""
+    if action == Action.Z:
+        return Element(element.tag, vr)
+    if action in (Action.D, Action.U):
+        size = _SIZES.get(vr, 2)
+        return Element(element.tag, vr, bytes(max(size, len(element.value) // size * size if vr in NUMBERS else size)))
+    if action == Action.C and vr not in NUMBERS:
+        return None
+    value = bytes(element.value)
+    if vr not in NUMBERS and holds_identifier(value, context.found):
+        return None
+    return Element(element.tag, element.vr, value, undefined=element.undefined)
+
+
+def holds_identifier(value: bytes, found: Identifiers) -> bool:
+    """Return whether opaque bytes spell an identifier, as bytes or as the text they may be."""
+    pattern = found.byte_pattern
+    return bool(pattern and pattern.search(value)) or (is_texty(value) and found.found_in(value.decode("latin-1")))
+
+
+def is_texty(value: bytes) -> bool:
+    """Return whether bytes look like text: short, and nearly all printable."""
+    sample = value.rstrip(b"\0 ")[:4096]
+    return bool(sample) and sum(sign >= 32 or sign in (9, 10, 13) for sign in sample) > 0.9 * len(sample)

@@ -1,0 +1,100 @@
+"""What a person may choose about de-identification."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from meninx.core import check
+from meninx.core.errors import ConfigError, PrivacyRefusal, expected
+from meninx.deid import options as known
+from meninx.deid.options import Option
+from meninx.deid.profile import Action, Profile
+
+# Kept, these would contradict PatientIdentityRemoved = YES, which every output states.
+_IDENTITY = frozenset({0x00100010, 0x00100020, 0x00100030, 0x00101000, 0x00101001, 0x00101040, 0x00102154, 0x00101002})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeidConfig:
+    """Settings of the ``deid`` stage.
+
+    Attributes:
+        key: file with the site key, 32 bytes or more; nothing is done without it.
+        site: name of the hospital; part of a patient's identity and of the key derivation. Give each hospital its own.
+        profile: preset of options: ``research`` (dates shifted, descriptors and structured content cleaned, patient
+            characteristics and safe private elements kept) or ``basic`` (the Basic Profile alone).
+        options: options of the profile to add to the preset, e.g. ``retain-device``.
+        overrides: TOML file of ``Keyword = "action letter"`` lines that come before the profile.
+        lookup: CSV file with the hospital's own new patient IDs (and accession numbers).
+        missing_lookup: what to do with a patient whom the lookup file does not list: ``pseudonym`` or ``quarantine``.
+        lookup_out: write ``private/lookup.csv`` in the form that ``lookup`` reads.
+        rename: name output files after their new UIDs; otherwise keep the folders, each name replaced by a keyed one.
+        workers: processes; 0 chooses by the number of cores and files, 1 stays in this process.
+        max_age: highest age told exactly, in years; older patients become ``max_age + 1`` and lose the birth date.
+        dry_run: read and judge everything, write nothing.
+        resume: continue an interrupted run in the output folder.
+        overwrite: remove an earlier result in the output folder and begin anew.
+    """
+
+    key: Path | None = None
+    site: str = "site"
+    profile: str = "research"
+    options: tuple[Option, ...] = ()
+    overrides: Path | None = None
+    lookup: Path | None = None
+    missing_lookup: str = "pseudonym"
+    lookup_out: bool = False
+    rename: bool = True
+    workers: int = 0
+    max_age: int = 89
+    dry_run: bool = False
+    resume: bool = True
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check.one_of(known.PRESETS, profile=self.profile)
+        check.one_of(("pseudonym", "quarantine"), missing_lookup=self.missing_lookup)
+        check.non_negative(workers=self.workers)
+        if not self.site.strip():
+            raise ConfigError(expected("the name of the hospital", got="an empty one", where="site"))
+        if not 1 <= self.max_age <= 89:
+            raise ConfigError(expected("1 <= max_age <= 89", got=self.max_age, where="max_age"))
+        object.__setattr__(self, "options", tuple(sorted(known.parse(self.options))))
+        known.check(self.all_options)
+
+    @property
+    def all_options(self) -> frozenset[Option]:
+        """Options of the preset and the added ones; retain-full-dates takes the place of the preset's shifted dates."""
+        preset = known.preset(self.profile)
+        if Option.RETAIN_FULL_DATES in self.options and Option.RETAIN_MODIFIED_DATES not in self.options:
+            preset -= {Option.RETAIN_MODIFIED_DATES}
+        return preset | set(self.options)
+
+    def compiled(self) -> Profile:
+        """Return the profile with its overrides.
+
+        Raises:
+            ConfigError: the overrides cannot be read or name an unknown attribute or action.
+            PrivacyRefusal: an override would keep the patient's identity.
+        """
+        profile = Profile.compile(self.all_options, _read_overrides(self.overrides))
+        for tag, action in profile.overrides:
+            if tag in _IDENTITY and action == Action.K:
+                fix = "every output states that the identity was removed; choose another action"
+                raise PrivacyRefusal(expected("no K on the patient's identity", got=f"{tag:08X} = K", where="overrides", fix=fix))
+        return profile
+
+
+def _read_overrides(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(expected("a TOML file", got=type(error).__name__, where="overrides")) from error
+    wrong = [name for name, value in table.items() if not isinstance(value, str)]
+    if wrong:
+        raise ConfigError(expected('lines like PatientSex = "X"', got="another kind of value", where=f"overrides, {wrong[0]}"))
+    return table

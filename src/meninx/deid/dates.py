@@ -1,0 +1,116 @@
+"""Moving dates by whole days: times of day, time zones, intervals and the precision of partial dates stay."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import date, timedelta
+
+_DA = re.compile(r"(\d{4})[.:]?(\d{2})[.:]?(\d{2})")
+_ZONE = r"[+-](?:0\d|1[0-4])[0-5]\d"
+_CLOCK = r"(?:[01]\d|2[0-3])(?:[0-5]\d(?:(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?"
+_DT = re.compile(rf"(\d{{4}})(?:(\d{{2}})(?:(\d{{2}})({_CLOCK})?)?)?({_ZONE})?")
+_TM = re.compile(r"(?:[01]\d|2[0-3])(?::?[0-5]\d(?::?(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?")
+_AGE = re.compile(r"(\d{1,3})([DWMY]?)")
+_DAYS = {"D": 1.0, "W": 7.0, "M": 30.4375, "Y": 365.25}
+
+
+def shift_da(value: str, days: int) -> str:
+    """Return a DA value (or a range of two) moved by ``days``; an empty string when it is not a date.
+
+    The old form ``YYYY.MM.DD`` is understood and returned as ``YYYYMMDD``.
+    """
+    text = value.strip()
+    if text.count("-") == 1:
+        return _range([(text.partition("-")[0], text.partition("-")[2])], lambda side: shift_da(side, days))
+    moved = _moved(text, days)
+    return moved.strftime("%Y%m%d").rjust(8, "0") if moved else ""
+
+
+def shift_dt(value: str, days: int) -> str:
+    """Return a DT value (or a range of two) moved by ``days`` with its time, zone and precision; empty when it is none.
+
+    A partial date (``YYYY`` or ``YYYYMM``) is moved from the middle of its year or month and cut to the same precision.
+    """
+    text = value.strip()
+    found = _DT.fullmatch(text)
+    if not found:
+        cuts = [i for i, sign in enumerate(text) if sign == "-"]
+        return _range([(text[:i], text[i + 1 :]) for i in cuts], lambda side: shift_dt(side, days))
+    year, month, day, time, zone = found.groups(default="")
+    moved = _moved(year + (month or "07") + (day or ("15" if month else "01")), days)
+    if moved is None:
+        return ""
+    digits = moved.strftime("%Y%m%d").rjust(8, "0")
+    return digits[: 8 if day else 6 if month else 4] + time + zone
+
+
+def is_da(value: str) -> bool:
+    """Return whether ``value`` is one date (or a range of dates) that exists."""
+    return bool(shift_da(value, 0))
+
+
+def is_dt(value: str) -> bool:
+    """Return whether ``value`` is a DT value (or a range) that exists."""
+    return bool(shift_dt(value, 0))
+
+
+def is_tm(value: str) -> bool:
+    """Return whether ``value`` is a time of day, or a range of two."""
+    sides = value.strip().split("-")
+    return len(sides) <= 2 and any(sides) and all(not side or _TM.fullmatch(side) for side in sides)
+
+
+def parse(value: str) -> date | None:
+    """Return the calendar day at the start of a DA or DT value, or None."""
+    text = value.strip()
+    return _moved(text if _DA.fullmatch(text) else text[:8], 0)
+
+
+def age_between(birth: date, then: date) -> str:
+    """Return the age as an AS value (days below a month, months below two years, then years), empty when negative."""
+    if then < birth:
+        return ""
+    years = then.year - birth.year - ((then.month, then.day) < (birth.month, birth.day))
+    if years >= 2:
+        return f"{min(years, 999):03d}Y"
+    months = (then.year - birth.year) * 12 + then.month - birth.month - (then.day < birth.day)
+    return f"{months:03d}M" if months >= 1 else f"{(then - birth).days:03d}D"
+
+
+def years(age: str) -> float | None:
+    """Return an AS value in years, or None when it is not an age; a bare number, as some archives write it, is years."""
+    found = _AGE.fullmatch(age.strip())
+    return int(found[1]) * _DAYS[found[2] or "Y"] / _DAYS["Y"] if found else None
+
+
+def capped_age(age: str, max_age: int) -> str:
+    """Return an AS value with every age above ``max_age`` years replaced by ``max_age + 1`` years; empty when it is none."""
+    value = years(age)
+    if value is None:
+        return ""
+    if value >= max_age + 1:
+        return f"{max_age + 1:03d}Y"
+    text = age.strip()
+    return f"{int(text):03d}Y" if text.isdigit() else text.zfill(4)
+
+
+def _moved(text: str, days: int) -> date | None:
+    found = _DA.fullmatch(text)
+    if not found:
+        return None
+    try:
+        return date(int(found[1]), int(found[2]), int(found[3])) + timedelta(days=days)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _range(cuts: list[tuple[str, str]], moved: Callable[[str], str]) -> str:
+    """Return the first reading of a range, both sides moved (one may be open); empty when there is none."""
+    for low, high in cuts:
+        if low.count("-") > 1 or high.count("-") > 1:
+            continue
+        first, last = (moved(side) if side else "" for side in (low, high))
+        if (first or last) and bool(first) == bool(low) and bool(last) == bool(high):
+            return f"{first}-{last}"
+    return ""

@@ -1,0 +1,75 @@
+"""Finding the files below a source, in one order on every machine; links that leave the source are never followed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from meninx.core.errors import DataError, UsageError, expected
+
+
+@dataclass(frozen=True, order=True)
+class Found:
+    """One file.
+
+    Attributes:
+        path: relative to the source, with forward slashes.
+        refused: True for a link that leaves the source, and for what is no regular file.
+    """
+
+    path: str
+    refused: bool = False
+
+
+def files_below(source: Path) -> list[Found]:
+    """Return every file below ``source`` (or the one file it is), sorted by path.
+
+    Raises:
+        DataError: there is no such folder or file, or it cannot be listed.
+    """
+    if source.is_file():
+        return [Found(source.name)]
+    if not source.is_dir():
+        raise DataError(expected("a folder of DICOM files", got="nothing there", where="source"))
+    root = source.resolve()
+    found: list[Found] = []
+
+    def failed(error: OSError) -> None:
+        raise DataError(
+            expected("a readable folder", got=error.strerror or "an error", where="a folder of the source")
+        ) from error
+
+    for folder, folders, names in os.walk(root, onerror=failed, followlinks=False):
+        here = Path(folder)
+        links = [name for name in folders if (here / name).is_symlink() and _leaves(here / name, root)]
+        found += [Found((here / name).relative_to(root).as_posix(), refused=True) for name in links]
+        for name in names:
+            path = here / name
+            found.append(Found(path.relative_to(root).as_posix(), refused=_leaves(path, root) or not _is_file(path)))
+    return sorted(found)
+
+
+def check_output(source: Path, out: Path) -> None:
+    """Refuse an output folder that is the source, lies in it, or holds it.
+
+    Raises:
+        UsageError: with what to do.
+    """
+    inside, outside = source.resolve(), out.resolve()
+    inside = inside.parent if inside.is_file() else inside
+    if inside == outside or outside.is_relative_to(inside) or inside.is_relative_to(outside):
+        fix = "choose an output folder beside the source"
+        raise UsageError(expected("an output folder apart from the source", got="one within the other", where="out", fix=fix))
+
+
+def _leaves(path: Path, root: Path) -> bool:
+    return path.is_symlink() and not path.resolve().is_relative_to(root)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False

@@ -1,0 +1,264 @@
+"""DICOM data sets as plain trees: bytes in, elements out, and back; strict, so that nothing cut off passes.
+
+The engine works on these trees and not on a toolkit's objects: every byte of an output was put there by a rule, values
+that are kept keep their bytes, and one parser reads explicit, implicit and UN-encoded sequences alike.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from pydicom.datadict import dictionary_VR
+
+LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+SHORT = frozenset({"AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST"}) | {
+    "TM",
+    "UI",
+    "UL",
+    "US",
+}
+UNDEFINED = 0xFFFFFFFF
+ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+MAXIMUM_DEPTH = 64
+
+
+class Encoding(NamedTuple):
+    """How a data set is written: implicit or explicit VR, little or big endian."""
+
+    implicit: bool
+    little: bool
+
+
+class Malformed(Exception):
+    """The bytes are not a data set."""
+
+
+class Truncated(Malformed):
+    """The bytes end inside an element."""
+
+
+class _NoVR(Malformed):
+    """Two bytes stand where a VR should stand."""
+
+
+@dataclass(slots=True)
+class Element:
+    """One data element.
+
+    Attributes:
+        tag: group and element as one number.
+        vr: value representation; of an ambiguous or unknown one ``"UN"``.
+        value: encoded value (of encapsulated data all fragments with their item tags).
+        items: the items of a sequence, each a list of elements; None for anything else.
+        undefined: the value is a list of fragments and ends with a delimiter.
+    """
+
+    tag: int
+    vr: str
+    value: bytes | memoryview = b""
+    items: list[list[Element]] | None = None
+    undefined: bool = False
+
+
+@lru_cache(maxsize=16384)
+def standard_vr(tag: int) -> str:
+    """Return the VR that the standard gives a tag, ``"UN"`` for private and unknown tags; of an ambiguous one the first."""
+    if tag >> 16 & 1:
+        return "LO" if 0x10 <= tag & 0xFFFF <= 0xFF else "UN"
+    if tag & 0xFFFF == 0:
+        return "UL"
+    try:
+        return dictionary_VR(tag)
+    except KeyError:
+        return "UN"
+
+
+def parse(buffer: bytes | memoryview, encoding: Encoding) -> list[Element]:
+    """Return the elements of a whole data set.
+
+    Raises:
+        Truncated: the bytes end inside an element.
+        Malformed: they are no data set in this encoding, or nested deeper than 64 levels.
+    """
+    view = memoryview(buffer)
+    elements, _ = _Parser(view, encoding.little).dataset(0, len(view), encoding.implicit, depth=0, delimited=False)
+    return elements
+
+
+def parse_items(buffer: bytes | memoryview, little: bool) -> list[list[Element]] | None:
+    """Return the items of a UN-encoded sequence (implicit VR first, as the standard has it, then explicit), or None."""
+    view = memoryview(buffer)
+    for endian in (True, False) if not little else (True,):
+        if len(view) < 8 or struct.unpack_from("<HH" if endian else ">HH", view) != (0xFFFE, 0xE000):
+            continue
+        for implicit in (True, False):
+            try:
+                return _Parser(view, endian).items(0, len(view), implicit, depth=1, delimited=False)[0]
+            except Malformed:
+                continue
+    return None
+
+
+class _Parser:
+    """Reads one buffer in one byte order."""
+
+    def __init__(self, view: memoryview, little: bool) -> None:
+        self.view = view
+        sign = "<" if little else ">"
+        self.tag_and_length = struct.Struct(sign + "HHL")
+        self.length16 = struct.Struct(sign + "H")
+        self.length32 = struct.Struct(sign + "L")
+
+    def dataset(self, at: int, end: int, implicit: bool, *, depth: int, delimited: bool) -> tuple[list[Element], int]:
+        """Return the elements from ``at`` up to ``end`` (or the item's delimiter) and where they end."""
+        if depth > MAXIMUM_DEPTH:
+            raise Malformed("nested too deeply")
+        elements: list[Element] = []
+        while at < end:
+            if end - at < 8 or (depth == 0 and not any(self.view[at : at + 8])):
+                if any(self.view[at:end]):
+                    raise Truncated("trailing bytes")
+                return elements, end
+            tag, _ = self._tag(at)
+            if tag == ITEM_END and delimited:
+                return elements, at + 8
+            if tag >> 16 == 0xFFFE:
+                raise Malformed("a delimiter outside a sequence")
+            element, at = self._element(at, end, implicit, depth)
+            elements.append(element)
+        if delimited:
+            raise Truncated("no item delimiter")
+        return elements, at
+
+    def items(self, at: int, end: int, implicit: bool, *, depth: int, delimited: bool) -> tuple[list[list[Element]], int]:
+        """Return the items of a sequence and where it ends."""
+        items: list[list[Element]] = []
+        while at < end:
+            tag, length = self._tag(at, end)
+            at += 8
+            if tag == SEQUENCE_END and delimited:
+                return items, at
+            if tag != ITEM:
+                raise Malformed("no item where an item should be")
+            if length == UNDEFINED:
+                item, at = self.dataset(at, end, implicit, depth=depth, delimited=True)
+            else:
+                if at + length > end:
+                    raise Truncated("an item")
+                item, at = self.dataset(at, at + length, implicit, depth=depth, delimited=False)
+            items.append(item)
+        if delimited:
+            raise Truncated("no sequence delimiter")
+        return items, at
+
+    def _tag(self, at: int, end: int | None = None) -> tuple[int, int]:
+        if end is not None and end - at < 8:
+            raise Truncated("a tag")
+        group, element, length = self.tag_and_length.unpack_from(self.view, at)
+        return group << 16 | element, length
+
+    def _head(self, at: int, end: int, implicit: bool) -> tuple[int, str, int, int]:
+        """Return tag, VR, length and where the value starts."""
+        tag, length = self._tag(at)
+        if implicit:
+            return tag, standard_vr(tag), length, at + 8
+        vr = bytes(self.view[at + 4 : at + 6]).decode("latin-1")
+        if vr in SHORT:
+            return tag, vr, self.length16.unpack_from(self.view, at + 6)[0], at + 8
+        if vr not in LONG:
+            raise _NoVR("no VR")
+        if end - at < 12:
+            raise Truncated("a length")
+        return tag, vr, self.length32.unpack_from(self.view, at + 8)[0], at + 12
+
+    def _element(self, at: int, end: int, implicit: bool, depth: int) -> tuple[Element, int]:
+        tag, vr, length, at = self._head(at, end, implicit)
+        if length == UNDEFINED:
+            return self._undefined(tag, vr, at, end, implicit, depth)
+        if at + length > end:
+            raise Truncated("a value")
+        if vr == "SQ":
+            items, _ = self._nested(at, at + length, implicit, depth, delimited=False)
+            return Element(tag, "SQ", items=items), at + length
+        value = self.view[at : at + length]
+        return Element(tag, vr, value if tag in PIXEL_DATA else bytes(value)), at + length
+
+    def _undefined(self, tag: int, vr: str, at: int, end: int, implicit: bool, depth: int) -> tuple[Element, int]:
+        if tag in PIXEL_DATA or vr in ("OB", "OW"):
+            stop = self._fragments(at, end)
+            value = self.view[at : stop - 8]
+            return Element(tag, vr, value if tag in PIXEL_DATA else bytes(value), undefined=True), stop
+        if vr not in ("SQ", "UN"):
+            raise Malformed("undefined length of a plain value")
+        items, stop = self._nested(at, end, implicit or vr == "UN", depth, delimited=True)
+        return Element(tag, "SQ", items=items), stop
+
+    def _nested(self, at: int, end: int, implicit: bool, depth: int, *, delimited: bool) -> tuple[list[list[Element]], int]:
+        """Return the items of a sequence; some writers change between explicit and implicit VR inside one."""
+        try:
+            return self.items(at, end, implicit, depth=depth + 1, delimited=delimited)
+        except Malformed as error:
+            if depth > 4 or not (implicit or isinstance(error, _NoVR)):
+                raise
+            try:
+                return self.items(at, end, not implicit, depth=depth + 1, delimited=delimited)
+            except Malformed:
+                raise error from None
+
+    def _fragments(self, at: int, end: int) -> int:
+        """Return where a list of fragments, delimiter included, ends."""
+        while True:
+            tag, length = self._tag(at, end)
+            at += 8
+            if tag == SEQUENCE_END:
+                return at
+            if tag != ITEM or length == UNDEFINED:
+                raise Malformed("no fragment where a fragment should be")
+            at += length
+            if at > end:
+                raise Truncated("a fragment")
+
+
+def encode(elements: Iterable[Element], encoding: Encoding) -> bytes:
+    """Return the bytes of a data set: ascending tags, every length defined but that of fragments, values padded to even."""
+    chunks: list[bytes | memoryview] = []
+    _encode(elements, encoding, chunks)
+    return b"".join(chunks)
+
+
+def _encode(elements: Iterable[Element], encoding: Encoding, chunks: list[bytes | memoryview]) -> None:
+    sign = "<" if encoding.little else ">"
+    for element in sorted(elements, key=lambda item: item.tag):
+        value: bytes | memoryview = element.value if element.items is None else _encoded_items(element.items, encoding)
+        padding = b"" if len(value) % 2 == 0 else b" " if element.vr in _SPACE_PADDED else b"\0"
+        length = UNDEFINED if element.undefined else len(value) + len(padding)
+        tag = struct.pack(sign + "HH", element.tag >> 16, element.tag & 0xFFFF)
+        vr = element.vr if element.vr in SHORT | LONG else "UN"
+        if not encoding.implicit and vr in SHORT and length > 0xFFFF:
+            vr = "UN"
+        if encoding.implicit:
+            head = struct.pack(sign + "L", length)
+        elif vr in SHORT:
+            head = vr.encode() + struct.pack(sign + "H", length)
+        else:
+            head = vr.encode() + b"\0\0" + struct.pack(sign + "L", length)
+        chunks += (tag, head, value, padding)
+        if element.undefined:
+            chunks.append(struct.pack(sign + "HHL", 0xFFFE, 0xE0DD, 0))
+
+
+_SPACE_PADDED = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UR", "UT"})
+
+
+def _encoded_items(items: list[list[Element]], encoding: Encoding) -> bytes:
+    sign = "<" if encoding.little else ">"
+    chunks: list[bytes] = []
+    for item in items:
+        content = encode(item, encoding)
+        chunks += (struct.pack(sign + "HHL", 0xFFFE, 0xE000, len(content)), content)
+    return b"".join(chunks)

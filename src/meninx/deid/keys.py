@@ -1,0 +1,101 @@
+"""The site key: the one secret from which every pseudonym, UID and date shift is derived."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import unicodedata
+from pathlib import Path
+
+from meninx.core.errors import PrivacyRefusal, StorageError, expected
+
+MINIMUM_BYTES = 32
+_SALT = b"meninx de-identification, key derivation 1"
+
+
+def normal(text: str) -> str:
+    """Return ``text`` in the one form in which identities are compared: NFKC, stripped, casefolded; leading zeros stay."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).strip().casefold()).strip()
+
+
+class SiteKey:
+    """Subkeys for one site, derived as HKDF (RFC 5869) does with HMAC-SHA-256.
+
+    Guarantee: without the bytes of the key file no output can be computed from an original value, and no subkey
+    tells anything about another purpose or another site. Whoever holds the key can recompute every pseudonym from a
+    list of candidates, so the key must stay in the hospital.
+    """
+
+    def __init__(self, secret: bytes, site: str) -> None:
+        if len(secret) < MINIMUM_BYTES:
+            raise PrivacyRefusal(_too_short(len(secret), "the site key"))
+        self._root = hmac.digest(_SALT, secret, "sha256")
+        self.site = normal(site)
+
+    def derive(self, purpose: str) -> bytes:
+        """Return the 32-byte subkey of one purpose, e.g. ``"uid"``."""
+        return hmac.digest(self._root, framed("purpose", purpose, "site", self.site) + b"\x01", "sha256")
+
+    def fingerprint(self) -> str:
+        """Return 32 hexadecimal digits that tell two keys (or two sites) apart and nothing else."""
+        return self.derive("fingerprint").hex()[:32]
+
+
+def framed(*parts: str) -> bytes:
+    """Return the parts with their lengths, so that no two lists of parts give the same bytes."""
+    encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+
+
+def read_key(path: Path | None, site: str) -> SiteKey:
+    """Return the site key in a file; its bytes are used as they are.
+
+    Raises:
+        PrivacyRefusal: no file was named, it cannot be read, or it holds fewer than 32 bytes.
+    """
+    if path is None:
+        fix = "make one with `meninx.deid.keys.make_key` and pass it as key"
+        raise PrivacyRefusal(expected("a site key file", got="none", where="key", fix=fix))
+    try:
+        secret = path.read_bytes()
+    except OSError as error:
+        fix = "name the key file of this site; without it nothing can be de-identified"
+        raise PrivacyRefusal(expected("a readable key file", got=error.strerror or "an error", where="key", fix=fix)) from error
+    if len(secret) < MINIMUM_BYTES:
+        raise PrivacyRefusal(_too_short(len(secret), "key"))
+    return SiteKey(secret, site)
+
+
+def make_key(path: Path) -> Path:
+    """Write a new random key of 64 hexadecimal digits (256 bits) with mode 0600 and return its path.
+
+    Raises:
+        PrivacyRefusal: the file exists; a key is never overwritten, because nothing de-identified with it could be continued.
+        StorageError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        fix = "choose another name, or use the key that is there"
+        raise PrivacyRefusal(expected("a new file for the key", got="an existing one", where=path.name, fix=fix)) from error
+    except OSError as error:
+        raise StorageError(expected("a writable folder for the key", got=error.strerror, where=str(path.parent))) from error
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(secrets.token_hex(32).encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+    return path
+
+
+def plain_digest(content: bytes) -> str:
+    """Return the SHA-256 of ``content`` as hexadecimal digits; for the private room only, never for what is published."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _too_short(length: int, where: str) -> str:
+    return expected(
+        f"a key of at least {MINIMUM_BYTES} bytes", got=f"{length} bytes", where=where, fix="make one with make_key(path)"
+    )

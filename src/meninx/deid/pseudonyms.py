@@ -1,0 +1,109 @@
+"""Keyed replacements: UIDs, patients, accession numbers and other identifiers, and the days of a patient's date shift."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from dataclasses import dataclass
+
+from pydicom._uid_dict import UID_dictionary
+
+from meninx.deid.keys import SiteKey, framed, normal
+
+# No vowels and no Y: a pseudonym can hardly spell a name, so the self-check raises no false alarm over one.
+ALPHABET = "0123456789BCDFGHJKLMNPQRSTVWXZ"
+LENGTH = 15  # after the leading letter: 73 bits, 16 characters in all, the most that SH takes
+# Whole days only, so that times of day and uptake intervals stay; back only, so that no date lies in the future; at
+# least a year, so that no moved date of a record can be mistaken for a neighbouring original one; at most ten years,
+# so that devices and practice still fit the period.
+SHIFT_DAYS = (-3650, -365)
+_CODING_SYSTEM = re.compile(r"2\.16\.840\.1\.113883\.6\.\d{1,5}")
+_REGISTERED = re.compile(r"1\.2\.840\.10008(\.\d{1,5})*")
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What one patient becomes.
+
+    Attributes:
+        identity: issuer (or site) and normalised PatientID, framed; never leaves the private room.
+        pseudonym: the new PatientID.
+        shift_days: added to every date of this patient, one of ``SHIFT_DAYS[0] .. SHIFT_DAYS[1]``.
+    """
+
+    identity: bytes
+    pseudonym: str
+    shift_days: int
+
+
+class Pseudonyms:
+    """Maps original values of one site to replacements, without any state.
+
+    Guarantee: every map is HMAC-SHA-256 under its own subkey of the site key, so the same value becomes the same
+    replacement in every file, run and process, and without the key nobody can confirm a guess. Two identities share a
+    pseudonym with probability below ``n**2 / 2**74`` for ``n`` patients.
+    """
+
+    def __init__(self, key: SiteKey) -> None:
+        self.site = key.site
+        self._keys = {name: key.derive(name) for name in ("uid", "patient", "accession", "identifier", "dates", "audit", "path")}
+
+    def uid(self, original: str) -> str:
+        """Return a valid UID below 2.25 for an original one; registered UIDs of the standard stay."""
+        value = original.strip(" \0")
+        if not value or is_registered(value):
+            return value
+        number = bytearray(self._mac("uid", framed(value))[:16])
+        number[6] = number[6] & 0x0F | 0x40  # the bits that make the 128-bit number a UUID, as 2.25 wants it
+        number[8] = number[8] & 0x3F | 0x80
+        return f"2.25.{int.from_bytes(number, 'big')}"
+
+    def patient(self, patient_id: str, issuer: str = "", study_uid: str = "") -> Patient:
+        """Return the patient behind (issuer or site, normalised PatientID).
+
+        Without a PatientID each study becomes a patient of its own: two people are never merged by what is missing.
+        """
+        domain = normal(issuer) or self.site
+        name = normal(patient_id)
+        identity = framed("patient", domain, name) if name else framed("study", self.site, study_uid.strip(" \0"))
+        low, high = SHIFT_DAYS
+        draw = int.from_bytes(self._mac("dates", identity)[:16], "big")
+        return Patient(identity, "P" + self._token("patient", identity), low + draw % (high - low + 1))
+
+    def accession(self, patient: Patient, original: str) -> str:
+        """Return a replacement of at most 16 characters for one patient's accession number; empty stays empty."""
+        name = normal(original)
+        return "A" + self._token("accession", framed("accession", name) + patient.identity) if name else ""
+
+    def identifier(self, kind: str, original: str) -> str:
+        """Return a replacement of 16 characters for another identifier; ``kind`` separates attributes from each other."""
+        name = normal(original)
+        return "N" + self._token("identifier", framed(kind, name)) if name else ""
+
+    def digest(self, content: str | bytes) -> str:
+        """Return a keyed digest that may stand in the public audit log."""
+        return self._mac("audit", content if isinstance(content, bytes) else framed(content)).hex()[:32]
+
+    def path_part(self, path: str) -> str:
+        """Return a file name part that stands for an original path."""
+        return "F" + self._token("path", framed(path))
+
+    def _mac(self, purpose: str, content: bytes) -> bytes:
+        return hmac.digest(self._keys[purpose], content, "sha256")
+
+    def _token(self, purpose: str, content: bytes) -> str:
+        number = int.from_bytes(self._mac(purpose, content), "big")
+        signs = []
+        for _ in range(LENGTH):
+            number, sign = divmod(number, len(ALPHABET))
+            signs.append(ALPHABET[sign])
+        return "".join(signs)
+
+
+def is_registered(uid: str) -> bool:
+    """Return whether a UID names something of the standard (a SOP class, a transfer syntax, a well-known instance).
+
+    Everything of the registered form below 1.2.840.10008 counts; numbers of six and more digits never occur there, so
+    an instance UID made up below that root is not mistaken for one.
+    """
+    return uid in UID_dictionary or bool(_REGISTERED.fullmatch(uid)) or bool(_CODING_SYSTEM.fullmatch(uid))

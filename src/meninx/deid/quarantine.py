@@ -1,0 +1,34 @@
+"""Why a file is not passed on: one reason code a file."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The reason codes; ``deid.json`` counts them, ``private/quarantine.csv`` names the files."""
+
+    NOT_DICOM = "not-dicom"
+    ARCHIVE = "archive"
+    TRUNCATED = "truncated"
+    UNREADABLE = "unreadable"
+    DICOMDIR = "dicomdir"
+    UNSUPPORTED_SOP_CLASS = "unsupported-sop-class"
+    UNSUPPORTED_TRANSFER_SYNTAX = "unsupported-transfer-syntax"
+    ENCAPSULATED_DOCUMENT = "encapsulated-document"
+    VIDEO = "video"
+    MISSING_IDENTITY = "missing-identity"
+    NOT_IN_LOOKUP = "not-in-lookup"
+    RESIDUAL_IDENTIFIER = "residual-identifier"
+    PIXELS_CHANGED = "pixels-changed"
+    DUPLICATE_INSTANCE = "duplicate-instance"
+    SYMLINK_OUTSIDE = "symlink-outside"
+    PROCESSING_FAILED = "processing-failed"
+
+
+class Refused(Exception):
+    """One file cannot be de-identified; it is counted and never copied."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(str(reason))
+        self.reason = reason

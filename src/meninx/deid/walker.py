@@ -1,0 +1,189 @@
+"""The walk through a data set: every element of every depth is judged by the profile; what no rule keeps is not copied."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from pydicom.datadict import private_dictionary_VR
+
+from meninx.deid import actions, codes
+from meninx.deid.actions import Context
+from meninx.deid.charsets import CHARSET_TAG, encodings_of
+from meninx.deid.elements import PIXEL_DATA, Element, parse_items, standard_vr
+from meninx.deid.identifiers import keyword_of
+from meninx.deid.iod import attribute_type, read_table
+from meninx.deid.options import Option
+from meninx.deid.profile import Action
+
+MARKERS = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303})
+# Old values, signatures over them, encrypted copies, pictures of the image and drawings on it: no option keeps these.
+# The Clean Graphics Option would let drawings be cleaned instead; removing them is the stricter choice.
+ALWAYS_REMOVED = frozenset({0x04000561, 0x04000500, 0x04000550, 0xFFFAFFFA, 0x4FFE0001, 0x00880200, 0x00700001})
+
+
+def resolve_unknown(elements: list[Element], little: bool, depth: int = 0) -> list[Element]:
+    """Return the elements with every UN value that is a sequence turned into one, at every depth."""
+    for element in elements:
+        if element.items is None and element.vr == "UN" and element.tag not in PIXEL_DATA and depth < 32:
+            element.items = parse_items(element.value, little)
+            element.vr = "SQ" if element.items is not None else "UN"
+        for item in element.items or ():
+            resolve_unknown(item, little, depth + 1)
+    return elements
+
+
+def understood_vr(element: Element) -> str | None:
+    """Return the VR by which a public element is understood, or None when it is unknown or contradicts the dictionary.
+
+    A text where the standard has a number (or the other way round) is no value of that attribute and may hold anything.
+    """
+    standard = standard_vr(element.tag).split(" or ")[0]
+    if standard == "UN":
+        return None
+    if element.items is not None or standard == "SQ":
+        fits = standard == "SQ" and (element.items is not None or not element.value)
+        return "SQ" if fits else None
+    if element.vr == "UN":
+        return standard
+    own = element.vr.split(" or ")[0]
+    if (own in actions.STRINGS) != (standard in actions.STRINGS):
+        return None
+    return standard if standard in actions.STRINGS else own
+
+
+def clean(elements: list[Element], encodings: tuple[str, ...], context: Context, *, top: bool = True) -> list[Element]:
+    """Return the de-identified elements of a data set or an item.
+
+    Guarantee: an element of the result was kept, cleaned or made by an action of the profile (or is pixel data of the
+    data set itself); group lengths, padding, duplicates, unknown elements and private elements outside the safe list
+    are not in it, at any depth.
+
+    Args:
+        elements: the original ones; unknown values already resolved by :func:`resolve_unknown`.
+        encodings: character sets in force outside.
+        context: of the file.
+        top: whether this is the data set itself.
+    """
+    for element in elements:
+        if element.tag == CHARSET_TAG:
+            encodings = encodings_of(bytes(element.value))
+    creators = _creators(elements)
+    coded = {} if top else codes.clean_code(elements, encodings, context)
+    result: dict[int, Element] = {}
+    for element in elements:
+        tag = element.tag
+        if tag in result or _is_structure(tag):
+            continue
+        if tag >> 16 & 1:
+            new = _private(element, creators.get(tag >> 8), encodings, context)
+            if new is not None:
+                _add_creator(result, tag, creators[tag >> 8])
+        else:
+            new = coded.get(tag) if tag in coded else _public(element, encodings, context, top=top)
+            if tag in coded:
+                context.count(tag, "C")
+        if new is not None:
+            result[tag] = new
+    return list(result.values())
+
+
+def _is_structure(tag: int) -> bool:
+    """Return whether an element belongs to the encoding (or is written anew) rather than to the content."""
+    group, number = tag >> 16, tag & 0xFFFF
+    creator = bool(group & 1) and 0x10 <= number <= 0xFF
+    return not number or group < 8 or group >= 0xFFFC or tag == CHARSET_TAG or tag in MARKERS or creator
+
+
+def _public(element: Element, encodings: tuple[str, ...], context: Context, *, top: bool) -> Element | None:
+    tag = element.tag
+    if tag in PIXEL_DATA:
+        context.count(tag, "K" if top else "X")
+        return element if top else None
+    vr = understood_vr(element)
+    if vr is None or tag in ALWAYS_REMOVED or tag >> 24 in (0x50, 0x60):
+        context.count(tag, "X")
+        return None
+    given = vr if element.vr == "UN" else element.vr.split(" or ")[0]
+    action = context.profile.action(tag, given, sop_class_uid=context.sop_class_uid, top_level=top)
+    if vr == "SQ":
+        new = _sequence(action, element, encodings, context, top=top)
+    else:
+        new = actions.apply(action, element, vr, encodings, context, top=top)
+    context.count(tag, "X" if new is None else str(action))
+    return new
+
+
+def _sequence(action: Action, element: Element, encodings: tuple[str, ...], context: Context, *, top: bool) -> Element | None:
+    """Return a sequence with every item cleaned; one that lost all content stays only where the IOD wants it."""
+    if action == Action.X:
+        return None
+    if action == Action.Z or not element.items:
+        return Element(element.tag, "SQ", items=[])
+    items = [clean(item, encodings, context, top=False) for item in element.items]
+    if any(items):
+        return Element(element.tag, "SQ", items=items)
+    kind = attribute_type(element.tag, context.sop_class_uid, top_level=top)
+    if action == Action.D or kind in ("1", "1C"):
+        coded = keyword_of(element.tag).endswith("CodeSequence")
+        return Element(element.tag, "SQ", items=[codes.dummy_code() if coded else []])
+    return Element(element.tag, "SQ", items=[]) if kind in ("2", "2C") else None
+
+
+def _creators(elements: list[Element]) -> dict[int, bytes]:
+    """Return private block (group and high byte of the element) -> encoded name of its creator."""
+    return {
+        (e.tag >> 16 << 8) | e.tag & 0xFF: bytes(e.value)
+        for e in elements
+        if e.tag >> 16 & 1 and 0x10 <= e.tag & 0xFFFF <= 0xFF and e.items is None
+    }
+
+
+def _add_creator(result: dict[int, Element], tag: int, name: bytes) -> None:
+    place = tag & 0xFFFF0000 | tag >> 8 & 0xFF
+    result[place] = Element(place, "LO", name)
+
+
+@lru_cache(maxsize=1)
+def _safe_vrs() -> dict[tuple[int, int, str], str]:
+    rows = read_table("safe_private.csv")
+    return {(int(row["group"], 16), int(row["element"], 16), row["creator"].strip()): row["vr"].strip() for row in rows}
+
+
+def _private(element: Element, creator: bytes | None, encodings: tuple[str, ...], context: Context) -> Element | None:
+    """Return a private element on the safe list, cleaned by its VR as a public one would be; None removes it."""
+    tag = element.tag
+    name = creator.decode("latin-1").strip(" \0") if creator else ""
+    if not name or not context.profile.keep_private(tag >> 16, tag & 0xFF, name):
+        context.count(tag, "X")
+        return None
+    vr = element.vr if element.vr != "UN" else _private_vr(tag, name)
+    action = _private_action(vr, context)
+    if element.items is not None:
+        new = _sequence(action, element, encodings, context, top=False)
+    else:
+        new = actions.apply(action, element, vr, encodings, context, top=False)
+        if new is not None and element.vr == "UN":
+            new.vr = "UN"
+    context.count(tag, "X" if new is None else str(action))
+    return new
+
+
+def _private_vr(tag: int, creator: str) -> str:
+    listed = _safe_vrs().get((tag >> 16, tag & 0xFF, creator), "")
+    if listed:
+        return listed.split(" or ")[0]
+    try:
+        return private_dictionary_VR(tag, creator).split(" or ")[0]
+    except KeyError:
+        return "UN"
+
+
+def _private_action(vr: str, context: Context) -> Action:
+    options = context.profile.options
+    if vr in ("DA", "DT"):
+        if Option.RETAIN_FULL_DATES in options:
+            return Action.K
+        return Action.C if Option.RETAIN_MODIFIED_DATES in options else Action.X
+    if vr == "UI":
+        return Action.U
+    return Action.X if vr in actions.NAMES else Action.K

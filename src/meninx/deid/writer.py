@@ -1,0 +1,117 @@
+"""The bytes of a de-identified file: markers, file meta made anew, an empty preamble, pixel data untouched."""
+
+from __future__ import annotations
+
+import zlib
+from functools import lru_cache
+from importlib import metadata
+
+from meninx.deid.actions import AGE, BIRTH_DATE, Context
+from meninx.deid.charsets import CHARSET_TAG, UTF_8, is_valid
+from meninx.deid.dates import age_between, capped_age, parse, years
+from meninx.deid.elements import Element, Encoding, encode
+from meninx.deid.instance import DEFLATED, SOP_INSTANCE, Instance
+from meninx.deid.options import Option, method_codes
+from meninx.deid.profile import Action
+
+IMPLEMENTATION_UID = "2.25.193457043928650216484709873224171529361"
+IMPLEMENTATION_NAME = "MENINX_DEID_1"
+METHOD = "meninx, DICOM PS3.15 Annex E 2025b"
+_META = Encoding(implicit=False, little=True)
+_STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
+
+
+def finish(elements: list[Element], original: Instance, context: Context) -> list[Element]:
+    """Return the cleaned data set with its markers, its character set and, where it is retained, the patient's age."""
+    new = {element.tag: element for element in elements}
+    new.update({element.tag: element for element in _markers(context)})
+    charset = _charset(original, context)
+    if charset:
+        new[CHARSET_TAG] = Element(CHARSET_TAG, "CS", charset)
+    new.setdefault(0x00100010, _text(0x00100010, "PN", context.patient.pseudonym))
+    new.setdefault(0x00100020, _text(0x00100020, "LO", context.patient.pseudonym))
+    if AGE not in new or not bytes(new[AGE].value).strip():
+        age = capped_age(derived_age(original), context.max_age)
+        if age and _keeps_age(context):
+            new[AGE] = _text(AGE, "AS", age)
+            context.count(AGE, "C")
+    return list(new.values())
+
+
+def derived_age(original: Instance) -> str:
+    """Return the age at the first date of the study as an AS value, from the original dates; empty when unknown."""
+    birth = parse(original.text(BIRTH_DATE))
+    days = (parse(original.text(tag)) for tag in _STUDY_DATES)
+    then = next((day for day in days if day is not None), None)
+    return age_between(birth, then) if birth and then else ""
+
+
+def is_over_age(original: Instance, max_age: int) -> bool:
+    """Return whether the stated or the derived age lies above the highest one that may be told."""
+    ages = (years(original.text(AGE)), years(derived_age(original)))
+    return any(age is not None and age >= max_age + 1 for age in ages)
+
+
+def file_bytes(elements: list[Element], original: Instance) -> bytes:
+    """Return the whole file: zero preamble, file meta of our own, the data set in the original's transfer syntax."""
+    sop = {element.tag: bytes(element.value) for element in elements if element.tag in (0x00080016, SOP_INSTANCE)}
+    meta = [
+        Element(0x00020001, "OB", b"\0\1"),
+        Element(0x00020002, "UI", sop[0x00080016]),
+        Element(0x00020003, "UI", sop[SOP_INSTANCE]),
+        _text(0x00020010, "UI", original.transfer_syntax),
+        _text(0x00020012, "UI", IMPLEMENTATION_UID),
+        _text(0x00020013, "SH", IMPLEMENTATION_NAME),
+    ]
+    body = encode(meta, _META)
+    head = encode([Element(0x00020000, "UL", len(body).to_bytes(4, "little"))], _META)
+    content = encode(elements, original.encoding)
+    if original.transfer_syntax == DEFLATED:
+        stream = zlib.compressobj(wbits=-15)
+        content = stream.compress(content) + stream.flush()
+        content += b"\0" * (len(content) % 2)
+    return bytes(128) + b"DICM" + head + body + content
+
+
+def marker_texts(context: Context) -> list[bytes]:
+    """Return the words that every output holds by itself, longest first, so that no check mistakes them for a leak."""
+    words = [METHOD, IMPLEMENTATION_NAME, *(word for code in method_codes(context.profile.options) for word in code)]
+    return sorted((word.encode() for word in words), key=len, reverse=True)
+
+
+def _markers(context: Context) -> list[Element]:
+    options = context.profile.options
+    codes = [
+        [_text(0x00080100, "SH", code.value), _text(0x00080102, "SH", "DCM"), _text(0x00080104, "LO", code.meaning)]
+        for code in method_codes(options)
+    ]
+    full, modified = Option.RETAIN_FULL_DATES in options, Option.RETAIN_MODIFIED_DATES in options
+    return [
+        _text(0x00120062, "CS", "YES"),
+        _text(0x00120063, "LO", f"{METHOD}, version {_version()}"[:64]),
+        Element(0x00120064, "SQ", items=codes),
+        _text(0x00280303, "CS", "UNMODIFIED" if full else "MODIFIED" if modified else "REMOVED"),
+    ]
+
+
+@lru_cache(maxsize=1)
+def _version() -> str:
+    return metadata.version("meninx")
+
+
+def _charset(original: Instance, context: Context) -> bytes:
+    """Return the character set to declare: UTF-8 when a kept text needs it, else the original one when it is valid."""
+    if context.non_ascii:
+        return UTF_8
+    value = next((bytes(e.value) for e in original.elements if e.tag == CHARSET_TAG), b"")
+    return value if is_valid(value) else b""
+
+
+def _keeps_age(context: Context) -> bool:
+    action = context.profile.action(AGE, "AS", sop_class_uid=context.sop_class_uid)
+    return action in (Action.K, Action.C) and Option.RETAIN_PATIENT_CHARACTERISTICS in context.profile.options
+
+
+def _text(tag: int, vr: str, text: str) -> Element:
+    value = text.encode("ascii")
+    return Element(tag, vr, value + (b"\0" if vr == "UI" else b" ") * (len(value) % 2))
