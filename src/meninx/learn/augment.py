@@ -1,0 +1,145 @@
+"""Augmentation of one case at a time, image and label map together; every draw comes from a generator that is passed in.
+
+Axes: 2-D images are (channels, rows, columns), so left-right is the last axis; volumes are (channels, x, y, z) with
+x to the patient's right, so left-right is the first spatial axis and the image plane is (x, y).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from meninx.core.manifest import DatasetInfo, Task
+from meninx.learn.config import LearnConfig
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One case as the network sees it.
+
+    Attributes:
+        image: (channels, ...), float32, normalised.
+        target: (labels,) float32 with NaN for unknown, or a label map (...), int64.
+    """
+
+    image: Tensor
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class Augmenter:
+    """The augmentations of a config, knowing which labels a left-right flip exchanges.
+
+    Attributes:
+        names: augmentations to apply, in the order of this class and not of the tuple.
+        config: their strengths.
+        info: spatial dimensions, task, labels and laterality of the dataset.
+    """
+
+    names: frozenset[str]
+    config: LearnConfig
+    info: DatasetInfo
+
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        """Return an augmented copy; ``sample`` stays as it is.
+
+        The generator is asked for the same number of values whatever they turn out to be.
+        """
+        sample = self._flipped(sample, generator)
+        if self.names & {"rotate", "crop"}:
+            sample = self._warped(sample, generator)
+        if "shift" in self.names:
+            reach = int(self.config.shift_voxels)
+            moves = generator.integers(-reach, reach + 1, size=sample.image.ndim - 1)
+            sample = self._both(sample, lambda value, first: _shifted(value, moves, first))
+        if "intensity" in self.names:
+            strength = self.config.intensity_strength
+            gain, offset = generator.uniform(-strength, strength, size=2)
+            sample = Sample(sample.image * (1 + float(gain)) + float(offset), sample.target)
+        return sample
+
+    def _flipped(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        flat = self.info.spatial_dims == 2
+        axes = {"flip": -1, "vflip": -2} if flat else {"flip": -3, "vflip": -2, "zflip": -1}
+        for name, axis in axes.items():
+            if name not in self.names or generator.random() >= self.config.flip_probability:
+                continue
+            image = sample.image.flip(axis)
+            mapped = self.info.task is Task.SEGMENTATION
+            target = sample.target.flip(axis) if mapped else sample.target
+            sample = Sample(image, self._exchanged(target) if name == "flip" else target)
+        return sample
+
+    def _exchanged(self, target: Tensor) -> Tensor:
+        """Return the target with left and right labels swapped."""
+        position = {label: index for index, label in enumerate(self.info.labels)}
+        order = list(range(len(self.info.labels)))
+        for left, right in self.info.laterality:
+            order[position[left]], order[position[right]] = position[right], position[left]
+        if self.info.task is not Task.SEGMENTATION:
+            return target[..., order]
+        if not self.info.laterality:
+            return target
+        table = torch.arange(256)
+        table[1 : len(order) + 1] = torch.tensor(order) + 1
+        return table[target]
+
+    def _warped(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        degrees = self.config.rotate_degrees if "rotate" in self.names else 0.0
+        smallest = self.config.crop_scale if "crop" in self.names else 1.0
+        angle = math.radians(float(generator.uniform(-degrees, degrees)))
+        scale = float(generator.uniform(smallest, 1.0))
+        dims = sample.image.ndim - 1
+        middle = generator.uniform(-1.0, 1.0, size=dims) * (1 - scale)
+        grid = _grid(sample.image.shape[1:], angle, scale, middle)
+        image = _sampled(sample.image, grid, "bilinear")
+        if self.info.task is not Task.SEGMENTATION:
+            return Sample(image, sample.target)
+        return Sample(image, _sampled(sample.target[None].float(), grid, "nearest")[0].long())
+
+    def _both(self, sample: Sample, change: Callable[[Tensor, int], Tensor]) -> Sample:
+        image = change(sample.image, 1)
+        mapped = self.info.task is Task.SEGMENTATION
+        return Sample(image, change(sample.target, 0) if mapped else sample.target)
+
+
+def augmenter(config: LearnConfig, info: DatasetInfo) -> Augmenter:
+    """Return the augmentations that a config names, for a dataset."""
+    return Augmenter(frozenset(config.augment), config, info)
+
+
+def _shifted(value: Tensor, moves: npt.NDArray[np.int64], first: int) -> Tensor:
+    """Return ``value`` moved by whole voxels; the border value fills what comes in."""
+    for axis, move in enumerate(moves, start=first):
+        length = value.shape[axis]
+        source = (torch.arange(length) - int(move)).clamp(0, length - 1)
+        value = value.index_select(axis, source)
+    return value
+
+
+def _grid(size: Sequence[int], angle: float, scale: float, middle: npt.NDArray[np.float64]) -> Tensor:
+    """Return the sampling grid of a rotation in the image plane and a zoom; shape (1, *size, dims), torch's axis order."""
+    dims = len(size)
+    plane = (dims - 1, dims - 2) if dims == 2 else (0, 1)
+    pixels = np.array(size, dtype=np.float64)
+    turn = np.eye(dims)
+    first, second = plane
+    turn[first, first] = turn[second, second] = math.cos(angle)
+    turn[first, second], turn[second, first] = -math.sin(angle), math.sin(angle)
+    matrix = (turn * scale) * pixels[None, :] / pixels[:, None]  # rotate voxels, not the unit square
+    theta = np.zeros((dims, dims + 1))
+    theta[:, :dims] = matrix[::-1, ::-1]  # torch counts coordinates from the last axis
+    theta[:, dims] = middle[::-1]
+    shape = [1, 1, *size]
+    return functional.affine_grid(torch.tensor(theta[None], dtype=torch.float32), shape, align_corners=False)
+
+
+def _sampled(value: Tensor, grid: Tensor, mode: str) -> Tensor:
+    return functional.grid_sample(value[None], grid, mode=mode, padding_mode="border", align_corners=False)[0]

@@ -1,0 +1,34 @@
+"""The secrets of a private run: made once from the operating system's entropy, kept in private/keys, never exported."""
+
+from __future__ import annotations
+
+from meninx.core import files, randomness
+from meninx.core.errors import PrivacyRefusal, expected
+from meninx.core.run import Run
+
+KEY_BYTES = 32
+
+
+def secret_key(run: Run, purpose: str, *, resumed: bool, deterministic_seed: int | None = None) -> bytes:
+    """Return the run's key for one purpose, made on first use.
+
+    Args:
+        run: the run folder; the key lies in ``private/keys`` with mode 0600.
+        purpose: ``sampling`` or ``noise``.
+        resumed: the run was started before, so the key must be there.
+        deterministic_seed: None for real entropy; an integer only in a run stamped NOT FOR RELEASE.
+
+    Raises:
+        PrivacyRefusal: a resumed run has lost its key.
+    """
+    folder = run.private / "keys"
+    path = folder / f"{purpose}.key"
+    if path.is_file():
+        return path.read_bytes()
+    if resumed:
+        fix = "restore private/keys from a backup, or start a new run"
+        raise PrivacyRefusal(expected(f"the {purpose} key of the run", got="no file", where="private/keys", fix=fix))
+    key = randomness.private_bytes(KEY_BYTES, deterministic_seed=deterministic_seed, purpose=purpose)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.write_bytes(path, key, mode=0o600)
+    return key

@@ -1,0 +1,126 @@
+"""What a trained model says about cases: probabilities for classification, label maps for segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from meninx.core.errors import DataError, expected
+from meninx.core.manifest import Case, DatasetInfo, Manifest, Task
+from meninx.core.run import Run
+from meninx.learn import checkpoint, surroundings
+from meninx.learn.config import LearnConfig
+from meninx.learn.data import CaseStore, unpadded
+from meninx.learn.infer import outputs
+from meninx.learn.task import objective
+from meninx.models import registry
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Outputs of a classifier, one row a case, in the order of the manifest.
+
+    Attributes:
+        case_ids: the cases.
+        labels: names of the columns.
+        logits: (cases, labels) float32.
+        probabilities: (cases, labels) float32, softmax or sigmoid of the logits.
+    """
+
+    case_ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    logits: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32]
+
+
+def load_model(run: Run, *, weights: str = "auto") -> tuple[nn.Module, LearnConfig, DatasetInfo]:
+    """Return the trained model of a run in evaluation mode, on the CPU, with its settings and dataset information.
+
+    Averaged (EMA) weights are taken when the run kept them.
+
+    Args:
+        run: the run folder.
+        weights: ``last``, ``best``, or ``auto``: what the run's settings selected.
+
+    Raises:
+        DataError: no checkpoint, or a damaged one.
+    """
+    name = weights if weights != "auto" else _selected(run)
+    content = checkpoint.load(run, name)
+    config, info = checkpoint.config_of(content), checkpoint.info_of(content)
+    network = registry.build(
+        config.model,
+        spatial_dims=info.spatial_dims,
+        in_channels=info.channels,
+        out_channels=objective(info, config).out_channels,
+        **config.model_options,
+    )
+    network.load_state_dict(content["average"]["shadow"] if content["average"] else content["model"])
+    return network.eval(), config, info
+
+
+def predict(model: nn.Module, info: DatasetInfo, manifest: Manifest, config: LearnConfig) -> Predictions:
+    """Return logits and probabilities of every case of a classification dataset.
+
+    Args:
+        model: as :func:`load_model` gives it; moved to the config's device, left in evaluation mode.
+        info: what the model was trained for; the manifest must have the same channels and dimensions.
+        manifest: cases to predict; their labels are not looked at.
+        config: settings of the training.
+
+    Raises:
+        DataError: the images do not fit the model, or the task is segmentation.
+    """
+    if info.task is Task.SEGMENTATION:
+        raise DataError(expected("a classification task", got="segmentation", where="predict", fix="use predict_maps"))
+    store = CaseStore(_for_model(manifest, info), config)
+    goal = objective(info, config)
+    rows = [logits for _, logits in _outputs(model, store, config)]
+    logits = torch.stack(rows).float() if rows else torch.zeros(0, goal.out_channels)
+    identifiers = tuple(case.case_id for case in manifest.cases)
+    return Predictions(identifiers, info.labels, logits.numpy(), goal.probabilities(logits).numpy())
+
+
+def predict_maps(
+    model: nn.Module, info: DatasetInfo, manifest: Manifest, config: LearnConfig
+) -> Iterator[tuple[Case, npt.NDArray[Any]]]:
+    """Yield (case, label map) of every case of a segmentation dataset, one at a time.
+
+    Label maps are uint8 (uint16 beyond 255 labels) of the image's own spatial size; 0 is background. With ``patch_size``
+    a Gaussian-weighted window slides over the image.
+
+    Raises:
+        DataError: the images do not fit the model, or the task is classification.
+    """
+    if info.task is not Task.SEGMENTATION:
+        raise DataError(expected("a segmentation task", got=str(info.task), where="predict_maps", fix="use predict"))
+    store = CaseStore(_for_model(manifest, info), config)
+    goal = objective(info, config)
+    kind = np.uint8 if len(info.labels) < 256 else np.uint16
+    for index, logits in _outputs(model, store, config):
+        label_map = goal.label_map(logits[None])[0].numpy().astype(kind)
+        yield manifest.cases[index], unpadded(label_map, store.shape(index))
+
+
+def _outputs(model: nn.Module, store: CaseStore, config: LearnConfig) -> Iterator[tuple[int, Tensor]]:
+    device = surroundings.device(config.device)
+    return outputs(model.to(device), store, config, device)
+
+
+def _for_model(manifest: Manifest, info: DatasetInfo) -> Manifest:
+    """Return the manifest read as the model's training data was: its intensity and channels; refuse other dimensions."""
+    if manifest.info.spatial_dims != info.spatial_dims:
+        got = f"{manifest.info.spatial_dims}-D"
+        raise DataError(expected(f"{info.spatial_dims}-D images as in training", got=got, where="dataset.toml"))
+    return replace(manifest, info=info)
+
+
+def _selected(run: Run) -> str:
+    table = run.read_json("privacy.json") or {}
+    return "best" if table.get("weights") == "best" and checkpoint.path_of(run, "best").is_file() else "last"

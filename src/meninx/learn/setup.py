@@ -1,0 +1,180 @@
+"""Putting a run together from its config: data, model, objective, optimiser, draw and step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
+from meninx.core.manifest import DatasetInfo, Manifest, Task
+from meninx.core.run import Run
+from meninx.learn import freeze, optim, pretrained, surroundings
+from meninx.learn.augment import augmenter
+from meninx.learn.batches import Assembler
+from meninx.learn.config import LearnConfig
+from meninx.learn.data import CaseStore, split_store
+from meninx.learn.draw import Draw, public_draw
+from meninx.learn.ema import Average
+from meninx.learn.optim import Schedule
+from meninx.learn.private_step import private_parts
+from meninx.learn.steps import PlainStep, Step
+from meninx.learn.task import Objective, objective
+from meninx.learn.trainee import Trainee
+from meninx.models import registry
+from meninx.privacy.plan import Plan
+
+
+@dataclass
+class Training:
+    """All that a run needs; what changes is in ``trainee``.
+
+    Attributes:
+        config: the settings.
+        run: the run folder.
+        info: meaning of the data.
+        objective: loss and outputs.
+        device: where tensors live.
+        train: training cases.
+        valid: validation cases; may be empty.
+        draw: cases of a step.
+        step: what a step does.
+        total_steps: planned steps.
+        trainee: what training changes.
+        plan: the privacy plan, or None.
+        start: what pretrained weights gave, or None.
+        outside: what the guarantee does not cover, in words.
+    """
+
+    config: LearnConfig
+    run: Run
+    info: DatasetInfo
+    objective: Objective
+    device: torch.device
+    train: CaseStore
+    valid: CaseStore
+    draw: Draw
+    step: Step
+    total_steps: int
+    trainee: Trainee
+    plan: Plan | None
+    start: pretrained.Pretrained | None
+    outside: list[str] = field(default_factory=list)
+
+    @property
+    def fingerprint(self) -> str:
+        """Name of the privacy plan; empty without privacy."""
+        return self.plan.fingerprint() if self.plan else ""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return self.trainee.step // self.draw.steps_per_epoch
+
+    @property
+    def eval_every(self) -> int:
+        """Steps between evaluations."""
+        return self.config.eval_every or self.draw.steps_per_epoch
+
+    @property
+    def selects_best(self) -> bool:
+        """Whether the weights kept are those of the best evaluation."""
+        wanted = self.config.select == "best" or (self.config.select == "auto" and self.plan is None)
+        return wanted and len(self.valid) > 0
+
+
+def build(config: LearnConfig, data: Manifest, run: Run, device: torch.device, plan: Plan | None, *, resumed: bool) -> Training:
+    """Return a run ready for its first step.
+
+    Raises:
+        ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit together.
+    """
+    train, valid = split_store(data, "train", config), split_store(data, "valid", config)
+    if not len(train):
+        raise DataError(expected("cases in the training split", got="none", where="manifest.csv"))
+    if data.info.task is Task.SEGMENTATION and not any(case.mask for case in train.manifest.cases):
+        fix = "prepare the dataset with masks"
+        raise DataError(expected("training cases with masks", got="none", where="manifest.csv", fix=fix))
+    if not len(valid) and (config.early_stopping or config.schedule == "plateau"):
+        raise ConfigError(expected("validation cases for early stopping or plateau", got="none", where="manifest.csv"))
+    goal = objective(data.info, config, weights=_balance(config, train, plan))
+    network, start = model(config, data.info, goal)
+    network.to(device)
+    share = config.foreground if plan is None else 0.0
+    assembler = Assembler(train, augmenter(config, data.info), config.views, share, config.seed, device)
+    draw: Draw
+    step: Step
+    if plan is None:
+        draw, step = public_draw(config, len(train)), PlainStep(assembler, goal, config.physical_batch)
+    else:
+        draw, step = private_parts(config, run, plan, assembler, goal, resumed=resumed)
+    total = plan.steps if plan else config.steps or config.epochs * draw.steps_per_epoch
+    schedule = Schedule(config, total, draw.steps_per_epoch)
+    average = Average(network, config.ema) if config.ema else None
+    trainee = Trainee(network, optim.optimizer(config, network.parameters()), schedule, average)
+    training = Training(config, run, data.info, goal, device, train, valid, draw, step, total, trainee, plan, start)
+    training.outside.extend(_outside(training))
+    return training
+
+
+def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.Module, pretrained.Pretrained | None]:
+    """Return a fresh network for a dataset, its weights from the config's seed or the pretrained file."""
+    surroundings.seed_torch(config.seed, "init")
+    network = registry.build(
+        config.model,
+        spatial_dims=info.spatial_dims,
+        in_channels=info.channels,
+        out_channels=goal.out_channels,
+        **config.model_options,
+    )
+    if not config.pretrained:
+        return network, None
+    path = Path(config.pretrained)
+    start = pretrained.initialise(network, path, source=config.pretrained_source, keep_head=config.keep_head)
+    freeze.frozen_names(network, config, 0)
+    return network, start
+
+
+def _balance(config: LearnConfig, train: CaseStore, plan: Plan | None) -> tuple[float, ...]:
+    """Return class weights computed from the training labels, when asked for; never under privacy."""
+    if config.class_weights != "balanced":
+        return ()
+    if plan is not None:
+        fix = "give public numbers, e.g. class_weights = [1.0, 3.0], or none"
+        raise PrivacyRefusal(
+            expected("public class weights", got="balanced, computed from private labels", where="class_weights", fix=fix)
+        )
+    task = train.info.task
+    if task is Task.SEGMENTATION:
+        fix = "give numbers, background first"
+        raise ConfigError(expected("public class weights for segmentation", got="balanced", where="class_weights", fix=fix))
+    truth = train.targets.numpy()
+    known = np.isfinite(truth).sum(0)
+    positive = np.nansum(truth, 0)
+    if task is Task.MULTILABEL:
+        weights = (known - positive) / np.maximum(positive, 1)
+    else:
+        weights = len(train) / (len(train.info.labels) * np.maximum(positive, 1))
+    return tuple(float(value) for value in np.maximum(weights, 1e-3))
+
+
+def _outside(training: Training) -> list[str]:
+    """Return what of a private run the guarantee does not cover."""
+    config = training.config
+    found: list[str] = []
+    if training.plan is None:
+        return found
+    if training.info.intensity.source == "train":
+        found.append("intensity normalisation was computed from the training images")
+    if training.selects_best:
+        found.append(f"the weights were selected by {config.monitor} on private validation cases")
+    if config.early_stopping:
+        found.append("training may have stopped early because of private validation cases")
+    if config.schedule == "plateau":
+        found.append("the learning rate followed private validation cases")
+    if config.deterministic:
+        found.append("noise and sampling came from the seed (--deterministic): no privacy against anyone who knows it")
+    return found

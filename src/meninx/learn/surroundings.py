@@ -1,0 +1,95 @@
+"""What training needs of the process and puts back afterwards: device, threads, determinism, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+import torch
+
+from meninx.core import randomness
+from meninx.core.errors import ConfigError, expected
+from meninx.learn.config import LearnConfig
+
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+
+
+@dataclass
+class Stop:
+    """Whether somebody asked training to stop at the next step."""
+
+    asked: bool = False
+
+
+def device(name: str) -> torch.device:
+    """Return the device of a name; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: an unknown name, or a device that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        found = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(expected("auto, cpu, cuda, cuda:N or mps", got=repr(name), where="device")) from error
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (found.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(found.type, False):
+        raise ConfigError(expected("a device of this machine", got=repr(name), where="device", fix="use --device auto"))
+    return found
+
+
+@contextmanager
+def prepared(config: LearnConfig) -> Iterator[torch.device]:
+    """Set threads and determinism for a block, keep torch's global generators untouched, and give the device."""
+    with ExitStack() as stack:
+        if config.threads:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(config.threads)
+        if config.deterministic:
+            stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
+            stack.callback(_restore, os.environ.get(_CUBLAS))
+            os.environ.setdefault(_CUBLAS, ":4096:8")
+            torch.use_deterministic_algorithms(True)
+        stack.enter_context(torch.random.fork_rng())
+        yield device(config.device)
+
+
+def seed_torch(seed: int, *names: str | int) -> None:
+    """Seed torch's generators for one purpose (initialisation, or the dropout of one step)."""
+    torch.manual_seed(randomness.child_seed(seed, *names))
+
+
+@contextmanager
+def interrupts() -> Iterator[Stop]:
+    """Turn the first Ctrl-C or SIGTERM of a block into a wish to stop after the current step; the second one is real."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    with ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, number, signal.signal(number, ask))
+        yield stop
+
+
+def _restore(value: str | None) -> None:
+    if value is None:
+        os.environ.pop(_CUBLAS, None)
+    else:
+        os.environ[_CUBLAS] = value

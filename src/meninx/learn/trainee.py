@@ -1,0 +1,81 @@
+"""Everything that training changes, in one place, so that a checkpoint can hold all of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from meninx.learn.ema import Average
+from meninx.learn.optim import Schedule
+
+
+@dataclass
+class Best:
+    """The best evaluation so far.
+
+    Attributes:
+        value: monitored value, higher is better.
+        step: optimiser steps done then.
+        waited: evaluations since then.
+    """
+
+    value: float = -math.inf
+    step: int = 0
+    waited: int = 0
+
+    def observe(self, value: float, step: int) -> bool:
+        """Take one more evaluation in and return whether it is the best."""
+        if value > self.value:
+            self.value, self.step, self.waited = value, step, 0
+            return True
+        self.waited += 1
+        return False
+
+
+@dataclass
+class Trainee:
+    """A model on its way.
+
+    Attributes:
+        model: the network with its training weights.
+        optimizer: over all its parameters.
+        schedule: learning rates.
+        average: averaged evaluation weights, or None.
+        step: optimiser steps done.
+        best: best evaluation.
+        stopped: training ended early.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    average: Average | None
+    step: int = 0
+    best: Best = field(default_factory=Best)
+    stopped: bool = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all of it as tensors and plain numbers."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "step": self.step,
+            "best": {"value": self.best.value, "step": self.best.step, "waited": self.best.waited},
+            "stopped": self.stopped,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.average is not None and state["average"] is not None:
+            self.average.load_state_dict(state["average"])
+        self.step, self.stopped = int(state["step"]), bool(state["stopped"])
+        self.best = Best(**state["best"])

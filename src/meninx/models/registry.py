@@ -1,0 +1,136 @@
+"""Networks by name: the literal table of ours, and any network of MONAI as ``monai:<class>``.
+
+The table is plain Python on purpose: what can be built is what can be read here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from meninx.core import check
+from meninx.core.errors import ConfigError, expected
+from meninx.models.resnet import BasicBlock, Bottleneck, ResNet
+from meninx.models.unet import UNet
+from meninx.models.wideresnet import WideResNet
+
+Builder = Callable[..., nn.Module]
+
+MODELS: Mapping[str, Builder] = {
+    "resnet9": partial(ResNet, block=BasicBlock, layers=(1, 1, 1, 1)),
+    "resnet9-small": partial(ResNet, block=BasicBlock, layers=(1, 1, 1, 1), width=16, groups=8, scale_norm=True, small_stem=True),
+    "resnet18": partial(ResNet, block=BasicBlock, layers=(2, 2, 2, 2), activation="relu"),
+    "resnet34": partial(ResNet, block=BasicBlock, layers=(3, 4, 6, 3), activation="relu"),
+    "resnet50": partial(ResNet, block=Bottleneck, layers=(3, 4, 6, 3), activation="relu"),
+    "wrn-16-4": partial(WideResNet, depth=16, widen=4),
+    "wrn-40-4": partial(WideResNet, depth=40, widen=4),
+    "unet": UNet,
+    "unet-small": partial(UNet, base=8, depth=3),
+    "unet-plain": partial(UNet, base=64, depth=3, norm="none", activation="relu", upsampling="linear"),
+}
+SEGMENTERS = frozenset({"unet", "unet-small", "unet-plain"})
+MONAI_PREFIX = "monai:"
+_ALIASES = {
+    "in_channels": ("in_channels", "n_channels", "in_chns", "num_input_channels"),
+    "out_channels": ("out_channels", "num_classes", "n_classes", "out_chns"),
+    "spatial_dims": ("spatial_dims", "dimensions"),
+}
+
+
+def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
+    """Return a new network with random weights from torch's current generator.
+
+    Args:
+        name: a key of :data:`MODELS`, or ``monai:`` and a class of ``monai.networks.nets``.
+        spatial_dims: 2 or 3.
+        in_channels: image channels.
+        out_channels: outputs (classification) or output channels (segmentation).
+        **options: further keyword arguments of the network, e.g. ``width=32``, ``base=16``.
+
+    Raises:
+        ConfigError: no such network or option; suggests the nearest.
+    """
+    shape = {"spatial_dims": spatial_dims, "in_channels": in_channels, "out_channels": out_channels}
+    if name.startswith(MONAI_PREFIX):
+        return _build_monai(name.removeprefix(MONAI_PREFIX), shape, options)
+    if name not in MODELS:
+        fix = check.did_you_mean(name, MODELS) or f"known: {', '.join(MODELS)}, or monai:<class of monai.networks.nets>"
+        raise ConfigError(expected("a known model", got=repr(name), where="model", fix=fix))
+    builder = MODELS[name]
+    kind = builder.func if isinstance(builder, partial) else builder
+    _refuse_unknown(options, set(inspect.signature(kind).parameters) - {*shape, "block", "layers"}, name)
+    return _constructed(builder, {**shape, **options}, name)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of scalars in all parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def head_prefix(model: nn.Module) -> str:
+    """Return the prefix (with its dot) of the parameters of the last layer.
+
+    Our networks name it; of another network it is the module that owns the last parameter.
+    """
+    named = getattr(model, "head_name", None)
+    if isinstance(named, str):
+        return f"{named}."
+    names = [name for name, _ in model.named_parameters()]
+    if not names:
+        raise ConfigError(expected("a model with parameters", got="none", where="model"))
+    return names[-1].rpartition(".")[0] + "."
+
+
+def without_inplace(model: nn.Module) -> nn.Module:
+    """Return ``model`` with every ``inplace`` switch of its layers turned off (the results are the same)."""
+    for module in model.modules():
+        if getattr(module, "inplace", False) is True:
+            setattr(module, "inplace", False)  # noqa: B010 - modules declare tensors only
+    return model
+
+
+def _build_monai(name: str, shape: Mapping[str, int], options: Mapping[str, Any]) -> nn.Module:
+    from monai.networks import nets  # a heavy import that only these models need
+
+    classes = {key: value for key, value in vars(nets).items() if inspect.isclass(value) and issubclass(value, nn.Module)}
+    if name not in classes:
+        fix = check.did_you_mean(name, classes) or "see monai.networks.nets for the names"
+        raise ConfigError(expected("a network of monai.networks.nets", got=repr(name), where="model", fix=fix))
+    parameters = inspect.signature(classes[name]).parameters
+    _refuse_unknown(options, set(parameters), f"{MONAI_PREFIX}{name}")
+    arguments = dict(options)
+    for role, value in shape.items():
+        accepted = [alias for alias in _ALIASES[role] if alias in parameters]
+        if accepted:
+            arguments.setdefault(accepted[0], value)
+        elif role == "spatial_dims" and value == 2:
+            raise ConfigError(expected("a network for 2-D images", got=f"{name}, which has no spatial_dims", where="model"))
+    missing = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and key not in arguments
+    ]
+    if missing:
+        fix = f"set model_options.{missing[0]}"
+        raise ConfigError(expected(f"a value for {', '.join(missing)}", got="none", where=f"{MONAI_PREFIX}{name}", fix=fix))
+    return without_inplace(_constructed(classes[name], arguments, f"{MONAI_PREFIX}{name}"))
+
+
+def _refuse_unknown(options: Mapping[str, Any], known: set[str], where: str) -> None:
+    for key in options:
+        if key not in known:
+            fix = check.did_you_mean(key, known) or f"known: {', '.join(sorted(known))}"
+            raise ConfigError(expected("a known model option", got=repr(key), where=f"model_options of {where}", fix=fix))
+
+
+def _constructed(kind: Builder, arguments: Mapping[str, Any], where: str) -> nn.Module:
+    try:
+        return kind(**arguments)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ConfigError(expected("options the network accepts", got=error, where=where)) from error

@@ -1,0 +1,239 @@
+"""Planted faults: every check that guards the mechanism is shown to fail when the mechanism is broken."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from meninx.core.errors import PrivacyRefusal
+from meninx.privacy import keystream as streams
+from meninx.privacy import plan as plans
+from meninx.privacy.clipping import ClippedSum, engine
+from meninx.privacy.ledger import Ledger
+from meninx.privacy.noise import GaussianNoise
+from meninx.privacy.plan import Plan
+from meninx.privacy.sampling import PoissonSampler
+
+KEY = bytes(range(32))
+UNITS, BATCH, SIGMA, BOUND = 400, 40.0, 1.5, 0.2
+CE = nn.CrossEntropyLoss(reduction="none")
+
+
+def make(**changes):
+    given = {"n_units": UNITS, "expected_batch_size": BATCH, "steps": 50, "noise_multiplier": SIGMA}
+    return Plan.build(**(given | {"max_grad_norm": BOUND, "delta": 1e-5} | changes))
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 3))
+
+
+def data(units):
+    generator = torch.Generator().manual_seed(1)
+    return 3 * torch.randn(units, 6, generator=generator), torch.randint(0, 3, (units,), generator=generator)
+
+
+def gradients(plan, units, net):
+    inputs, targets = data(20)
+    keep = torch.as_tensor(units)
+    return plan.clipped_sum(net, CE, inputs[keep], targets[keep], unit_index=torch.arange(len(units)), n_units=len(units))
+
+
+# the checks
+
+
+def check_noise_is_as_accounted():
+    """A step without data is noise of standard deviation sigma * C / batch, the sigma that the event names."""
+    plan = make()
+    net = nn.Linear(700, 700)
+    released = plan.release(ClippedSum.empty(net, max_grad_norm=BOUND), plan.noise(KEY), 0)
+    sigma = plan.event(1).event.event.noise_multiplier
+    assert float(released["weight"].std()) == pytest.approx(sigma * BOUND / BATCH, rel=0.01)
+
+
+def check_noise_is_new_every_step():
+    noise = make().noise(KEY)
+    first, second = noise.sample(0, "a", (1000,)), noise.sample(1, "a", (1000,))
+    assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 0.15
+
+
+def check_a_neighbour_moves_the_sum_by_the_bound_at_most():
+    """Record-play: the same step with and without one unit; everything else, noise included, is the same."""
+    plan, net, noise = make(), model(), make().noise(KEY)
+    everyone = list(range(20))
+    for left_out in everyone:
+        remaining = [unit for unit in everyone if unit != left_out]
+        pair = [plan.release(gradients(plan, units, net), noise, 0) for units in (everyone, remaining)]
+        moved = math.sqrt(sum(float((pair[0][name] - pair[1][name]).double().square().sum()) for name in pair[0]))
+        assert moved * BATCH <= BOUND * (1 + 1e-4)
+
+
+def check_the_denominator_is_a_public_constant():
+    """The scale of the release is the same whatever the number of units that are there or were drawn."""
+    plan, net = make(), model()
+    empty = ClippedSum.empty(net, max_grad_norm=BOUND)
+    noise = plan.noise(KEY)
+    for units in (1, 5, 20):
+        total = gradients(plan, list(range(units)), net)
+        released = plan.release(total, noise, 0)
+        alone = plan.release(empty, noise, 0)
+        for name, value in total.gradients.items():
+            assert torch.allclose(released[name] - alone[name], value / BATCH, atol=1e-7)
+
+
+def check_sampling_is_poisson():
+    """Sizes spread as a binomial, and a unit's coin does not depend on who else is there."""
+    plan = make()
+    sizes = np.array([len(plan.sampler(KEY).draw(step)) for step in range(400)])
+    assert sizes.mean() == pytest.approx(BATCH, rel=0.03)
+    assert sizes.var() == pytest.approx(UNITS * 0.1 * 0.9, rel=0.35)
+    for step in range(30):
+        with_it, without = (plan.sampler(KEY, count).draw(step) for count in (UNITS, UNITS - 1))
+        assert np.array_equal(with_it[with_it < UNITS - 1], without)
+
+
+def check_other_samplers_are_refused():
+    for name in ("shuffle", "weighted"):
+        with pytest.raises(PrivacyRefusal):
+            make(sampling=name)
+
+
+def check_a_resumed_ledger_keeps_what_was_spent():
+    text, ledger, plan = "", Ledger(), make()
+    for step in range(5):
+        ledger, line = ledger.next(plan, step)
+        text += line
+    assert Ledger.parse(text).epsilon(plan.delta) == plan.epsilon(5)
+
+
+CHECKS = [value for name, value in list(globals().items()) if name.startswith("check_")]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_mechanism_passes(check):
+    check()
+
+
+# the faults
+
+
+def half_noise(monkeypatch):
+    honest = GaussianNoise.sample
+    monkeypatch.setattr(GaussianNoise, "sample", lambda self, *rest, **more: honest(self, *rest, **more) / 2)
+
+
+def no_noise(monkeypatch):
+    monkeypatch.setattr(GaussianNoise, "add", lambda self, values, step: dict(values))
+
+
+def doubled_noise(monkeypatch):
+    honest = GaussianNoise.add
+    monkeypatch.setattr(GaussianNoise, "add", lambda self, values, step: honest(self, honest(self, values, step), step + 10**6))
+
+
+def constant_noise(monkeypatch):
+    honest = GaussianNoise.sample
+    monkeypatch.setattr(GaussianNoise, "sample", lambda self, step, *rest, **more: honest(self, 0, *rest, **more))
+
+
+def skipped_clip(monkeypatch):
+    honest = engine._clip_into
+
+    def loose(total, values, members, clipping):
+        object.__setattr__(total, "sensitivity", 1e9)
+        honest(total, values, members, clipping)
+        object.__setattr__(total, "sensitivity", BOUND)
+
+    monkeypatch.setattr(engine, "_clip_into", loose)
+
+
+def per_layer_clip(monkeypatch):
+    """Each tensor clipped to C on its own: sensitivity C * sqrt(number of tensors)."""
+    honest = engine._clip_into
+
+    def split(total, values, members, clipping):
+        for name, value in values.items():
+            honest(total, {name: value}, members, clipping)
+
+    monkeypatch.setattr(engine, "_clip_into", split)
+
+
+def one_layer_unclipped(monkeypatch):
+    honest = engine._clip_into
+
+    def partial(total, values, members, clipping):
+        honest(total, {name: value for name, value in values.items() if name != "2.bias"}, members, clipping)
+        total.gradients["2.bias"] += values["2.bias"].sum(0)
+
+    monkeypatch.setattr(engine, "_clip_into", partial)
+
+
+def mean_over_the_batch(monkeypatch):
+    honest = Plan.release
+
+    def release(self, total, noise, step):
+        scale = self.expected_batch_size / max(1, total.units)
+        return {name: value * scale for name, value in honest(self, total, noise, step).items()}
+
+    monkeypatch.setattr(Plan, "release", release)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shuffled:
+    sample_rate: float
+    n_units: int
+    key: bytes
+
+    def draw(self, step):
+        size = round(self.sample_rate * self.n_units)
+        order = np.random.default_rng([step * size // self.n_units, 7]).permutation(self.n_units)
+        start = step * size % self.n_units
+        return np.sort(order[start : start + size])
+
+
+def shuffled_sampler(monkeypatch):
+    monkeypatch.setattr(plans, "PoissonSampler", Shuffled)
+
+
+def shuffle_accepted(monkeypatch):
+    monkeypatch.setattr(plans, "_refuse_other_sampling", lambda sampling: None)
+
+
+def rate_too_high(monkeypatch):
+    def drawn(self, step):
+        coins = np.frombuffer(streams.keystream(self.key, "poisson", step)(8 * self.n_units), dtype="<u8")
+        return np.flatnonzero(coins < np.uint64(int(1.2 * self.sample_rate * 2**64)))
+
+    monkeypatch.setattr(PoissonSampler, "draw", drawn)
+
+
+def ledger_reset_on_resume(monkeypatch):
+    monkeypatch.setattr(Ledger, "parse", classmethod(lambda cls, text, anchor=None: cls()))
+
+
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [
+        (half_noise, check_noise_is_as_accounted),
+        (no_noise, check_noise_is_as_accounted),
+        (doubled_noise, check_noise_is_as_accounted),
+        (constant_noise, check_noise_is_new_every_step),
+        (skipped_clip, check_a_neighbour_moves_the_sum_by_the_bound_at_most),
+        (per_layer_clip, check_a_neighbour_moves_the_sum_by_the_bound_at_most),
+        (one_layer_unclipped, check_a_neighbour_moves_the_sum_by_the_bound_at_most),
+        (mean_over_the_batch, check_the_denominator_is_a_public_constant),
+        (mean_over_the_batch, check_a_neighbour_moves_the_sum_by_the_bound_at_most),
+        (shuffled_sampler, check_sampling_is_poisson),
+        (rate_too_high, check_sampling_is_poisson),
+        (shuffle_accepted, check_other_samplers_are_refused),
+        (ledger_reset_on_resume, check_a_resumed_ledger_keeps_what_was_spent),
+    ],
+)
+def test_a_planted_fault_is_caught(monkeypatch, fault, check):
+    fault(monkeypatch)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        check()

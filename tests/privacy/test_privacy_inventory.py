@@ -1,0 +1,103 @@
+"""The inventory and the slices: what is refused, by name, and that no unit is cut in two."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from meninx.core.errors import PrivacyRefusal
+from meninx.privacy.clipping import clipped_gradient_sum, refuse_unsafe_modules, slice_units
+
+
+def named(module):
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(module))
+
+
+def frozen(module):
+    for value in module.parameters():
+        value.requires_grad_(False)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "remedy"),
+    [
+        (nn.BatchNorm2d(2), "GroupNorm"),
+        (frozen(nn.BatchNorm2d(2)), "GroupNorm"),
+        (nn.SyncBatchNorm(2), "GroupNorm"),
+        (nn.BatchNorm3d(2, track_running_stats=False).eval(), "GroupNorm"),
+        (nn.InstanceNorm2d(2, track_running_stats=True), "track_running_stats=False"),
+        (nn.LSTM(2, 2), "convolutions or attention"),
+        (nn.LazyLinear(3), "forward pass on generated data"),
+        (nn.DataParallel(nn.Linear(2, 2)), "model.module"),
+        (nn.utils.parametrizations.spectral_norm(nn.Linear(2, 2)), "spectral"),
+    ],
+)
+def test_unsafe_modules_are_refused_by_path(module, remedy):
+    with pytest.raises(PrivacyRefusal, match=rf"module 1\.0.*{remedy}"):
+        refuse_unsafe_modules(named(module))
+
+
+def test_safe_modules_pass():
+    for module in (nn.GroupNorm(1, 2), nn.InstanceNorm2d(2), nn.LayerNorm(3), nn.Dropout(), nn.BatchNorm2d(2).eval()):
+        refuse_unsafe_modules(named(module))
+
+
+def test_shared_parameters_are_refused():
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    second.weight = first.weight
+    with pytest.raises(PrivacyRefusal, match=r"shared with 0\.weight \(1\.weight\)"):
+        refuse_unsafe_modules(nn.Sequential(first, second))
+
+
+def test_one_module_under_two_names_is_not_shared():
+    layer, data = nn.Linear(3, 3), (torch.randn(4, 3), torch.tensor([0, 1, 2, 0]))
+    alias = nn.Sequential(layer, nn.Tanh(), layer)  # reused: its gradient is the sum over both uses
+    total = clipped_gradient_sum(
+        alias,
+        nn.CrossEntropyLoss(reduction="none"),
+        *data,
+        unit_index=torch.arange(4),
+        n_units=4,
+        max_grad_norm=1e9,
+    )
+    assert isinstance(layer.weight, nn.Parameter)  # still its own, still trainable
+    nn.CrossEntropyLoss(reduction="sum")(alias(data[0]), data[1]).backward()
+    assert total.gradients.keys() == {"0.weight", "0.bias"}
+    assert torch.allclose(total.gradients["0.weight"], layer.weight.grad, rtol=1e-5, atol=1e-6)
+
+
+class Counting(nn.Module):
+    """Keeps a statistic of its data: what no list of known modules can name."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, x):
+        self.seen += 1
+        return x
+
+
+def test_a_module_that_writes_to_its_buffer_is_found_in_the_act():
+    model = nn.Sequential(nn.Linear(3, 2), Counting())
+    with pytest.raises(PrivacyRefusal, match=r"1\.seen"):
+        clipped_gradient_sum(
+            model,
+            nn.CrossEntropyLoss(reduction="none"),
+            torch.randn(2, 3),
+            torch.tensor([0, 1]),
+            unit_index=torch.arange(2),
+            n_units=2,
+            max_grad_norm=1.0,
+        )
+    assert model[1].seen.item() == 0
+
+
+def test_slices_keep_units_whole():
+    units = np.array([3, 0, 3, 1, 0, 3, 2, 3])
+    parts = slice_units(units, 3)
+    assert [units[part].tolist() for part in parts] == [[0, 0, 1], [2], [3, 3, 3, 3]]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(8))
+    assert slice_units(np.empty(0, dtype=int), 3) == []
+    assert [len(part) for part in slice_units(np.arange(7), 3)] == [3, 3, 1]
