@@ -58,7 +58,6 @@ def write_labels(
     """Copy the DICOM files of a folder to the same relative paths in another, with a label in one attribute.
 
     The value representation comes from the DICOM dictionary. Run again, it skips what is there already.
-
     Guarantee: the source is only read; transfer syntax and pixel bytes of a copy are those of its source.
 
     Args:
@@ -80,9 +79,7 @@ def write_labels(
     keyword = _writable(tag)
     copies.refuse_inside(source, out)
     label_of = rules.labeller(rule)
-    counts: Counter[str] = Counter()
-    labels: Counter[str] = Counter()
-    failed: list[tuple[int, str]] = []
+    counts, labels, failed = Counter[str](), Counter[str](), list[tuple[int, str]]()
     paths = decode.find_files(source)
     with task(progress, "write labels", len(paths)), decode.quiet():
         for number, path in enumerate(paths, start=1):
