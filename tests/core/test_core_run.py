@@ -1,13 +1,14 @@
 """The run folder: two rooms, one process at a time, a name that says what it is."""
 
-import multiprocessing
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from meninx.core import run as runs
-from meninx.core.errors import RunLocked, UsageError
+from meninx.core.errors import UsageError
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -36,22 +37,25 @@ def test_a_folder_that_is_no_run_is_a_usage_error(tmp_path: Path):
         runs.open_run(tmp_path)
 
 
-def _try_to_lock(root: str, answer) -> None:
-    try:
-        with runs.Run(Path(root)).lock():
-            answer.put("locked")
-    except RunLocked as error:
-        answer.put(str(error))
+OTHER = """
+import sys
+from pathlib import Path
+from meninx.core.errors import RunLocked
+from meninx.core.run import Run
+try:
+    with Run(Path(sys.argv[1])).lock():
+        print("locked")
+except RunLocked as error:
+    print(error)
+"""
+
+
+def _in_another_process(root: Path) -> str:
+    return subprocess.run([sys.executable, "-c", OTHER, str(root)], capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(tmp_path: Path):
     run = runs.create(tmp_path, "a", config_toml="")
-    context = multiprocessing.get_context("spawn")
-    answer = context.SimpleQueue()
     with run.lock():
-        other = context.Process(target=_try_to_lock, args=(str(run.root), answer))
-        other.start()
-        other.join()
-        assert "another process" in answer.get()
-    _try_to_lock(str(run.root), answer)
-    assert answer.get() == "locked"
+        assert "another process" in _in_another_process(run.root)
+    assert _in_another_process(run.root) == "locked\n"

@@ -12,7 +12,12 @@ THREE = {"epsilon": 1.0, "steps": 3, "noise_multiplier": 1.0}
 
 @pytest.mark.parametrize(
     ("rate", "steps", "target", "noise"),
-    [(0.004, 50_000, 8.0, 0.8341), (0.02, 5_000, 8.0, 1.1049), (0.25, 1_000, 1.0, 30.46), (0.001, 20_000, 1.0, 0.8452)],
+    [
+        (0.004, 50_000, 8.0, 0.8341),
+        (0.02, 5_000, 8.0, 1.1049),
+        (0.25, 1_000, 1.0, 30.46),
+        pytest.param(0.001, 20_000, 1.0, 0.8452, marks=pytest.mark.slow),
+    ],
 )
 def test_noise_of_the_reference_settings(rate, steps, target, noise):
     found = solve_noise(sample_rate=rate, steps=steps, epsilon=target, delta=6e-6)

@@ -34,7 +34,6 @@ def calibrate(
     """Return the plan that spends ``epsilon``, or less by at most 0.01 * max(1, epsilon) / 8.
 
     Give exactly two of: ``epsilon``, ``noise_multiplier``, ``steps`` (or ``epochs``); the third is found.
-    With all but ``epsilon`` given there is nothing to find and the plan tells its epsilon.
 
     Args:
         n_units: number of privacy units as publicly declared; treated as public.
@@ -49,9 +48,7 @@ def calibrate(
         clipping: ``"flat"`` or ``"auto-s"``.
         views: augmented views a case.
 
-    Guarantee:
-        ``plan.epsilon() <= epsilon`` as computed by the accountant of record on its fine grid, never by the
-        quick bounds that the search starts from.
+    Guarantee: ``plan.epsilon() <= epsilon`` by the accountant of record, never by the quick bounds the search starts from.
 
     Raises:
         PrivacyRefusal: epsilon cannot be reached; the message says what would reach it.
@@ -60,10 +57,7 @@ def calibrate(
     check.positive(n_units=n_units, expected_batch_size=expected_batch_size, epochs=epochs, steps=steps)
     check.positive(epsilon=epsilon, noise_multiplier=noise_multiplier)
     check.open_unit(delta=delta)
-    if epochs is not None:
-        if steps is not None:
-            raise ConfigError(expected("steps or epochs", got="both", where="calibrate"))
-        steps = math.ceil(epochs * n_units / expected_batch_size)
+    steps = _steps(steps, epochs, n_units / expected_batch_size)
     if sum(value is not None for value in (epsilon, noise_multiplier, steps)) != 2:
         rule = "exactly two of epsilon, noise_multiplier and steps (or epochs)"
         raise ConfigError(expected(rule, got="another number of them", where="calibrate"))
@@ -83,6 +77,14 @@ def calibrate(
         clipping=clipping,
         views=views,
     )
+
+
+def _steps(steps: int | None, epochs: float | None, steps_an_epoch: float) -> int | None:
+    if epochs is None:
+        return steps
+    if steps is not None:
+        raise ConfigError(expected("steps or epochs", got="both", where="calibrate"))
+    return math.ceil(epochs * steps_an_epoch)
 
 
 def slack(epsilon: float) -> float:

@@ -43,14 +43,12 @@ def clipped_gradient_sum(
         per_sample_loss: (outputs, targets) of leading length B -> (B,) losses, each from its own row.
         inputs: (cases * views, C, ...), the views of a case next to each other.
         targets: (cases * views, ...), in the same order.
-        unit_index: (cases,) integers in [0, n_units): the unit of every case, as its position among the units
-            drawn for the step. All cases of a unit must be in this one call.
+        unit_index: (cases,) in [0, n_units): the unit of every case; all its cases must be in this one call.
         n_units: units drawn for the step, over all physical batches.
         max_grad_norm: clipping threshold C > 0.
         clipping: ``"flat"``: scale by min(1, C / norm); ``"auto-s"``: scale by C / (norm + 0.01).
         views: K >= 1.
-        chunk: most cases whose gradients are held at once (memory only; the result does not depend on it up
-            to rounding); None for 16.
+        chunk: most cases whose gradients are held at once; memory only; None for 16.
 
     Guarantee:
         With all cases of a unit in this call, adding or removing the unit changes the sum by at most
@@ -60,15 +58,13 @@ def clipped_gradient_sum(
         keep statistics of them are refused.
 
     Raises:
-        PrivacyRefusal: an unsafe module, or one that writes to its buffers.
-        DataError: lengths of inputs, targets and unit_index do not fit.
+        PrivacyRefusal, DataError: an unsafe module or one that writes to its buffers; lengths do not fit.
 
     References:
         Abadi et al. (2016), Deep Learning with Differential Privacy, Algorithm 1 ("clip gradient").
         Bu et al. (2023), Automatic Clipping: DP Deep Learning Made Easier and Stronger, equation 4.2 (AUTO-S).
     """
-    check.positive(max_grad_norm=max_grad_norm, views=views, chunk=chunk)
-    check.one_of(("flat", "auto-s"), clipping=clipping)
+    _check_settings(max_grad_norm, clipping, views, chunk)
     refuse_unsafe_modules(model)
     cases = _check_lengths(inputs, targets, unit_index, n_units, views)
     inputs = inputs.reshape(cases, views, *inputs.shape[1:])
@@ -79,12 +75,16 @@ def clipped_gradient_sum(
     for rows in slice_units(unit_index.detach().cpu().numpy(), most):
         members, local = torch.unique(unit_index[torch.from_numpy(rows).to(unit_index.device)], return_inverse=True)
         gradients: Gradients = {}
-        for start in range(0, len(rows), most):
-            piece = torch.from_numpy(rows[start : start + most]).to(inputs.device)
-            part = per_case(inputs[piece], targets[piece])
-            gradients = _add_by_unit(gradients, part, local[start : start + most].to(inputs.device), len(members))
+        for piece, owner in zip(torch.from_numpy(rows).split(most), local.to(inputs.device).split(most), strict=True):
+            part = per_case(inputs[piece.to(inputs.device)], targets[piece.to(inputs.device)])
+            gradients = _add_by_unit(gradients, part, owner, len(members))
         _clip_into(total, gradients, members.to(total.present.device), clipping)
     return total
+
+
+def _check_settings(max_grad_norm: float, clipping: str, views: int, chunk: int | None) -> None:
+    check.positive(max_grad_norm=max_grad_norm, views=views, chunk=chunk)
+    check.one_of(("flat", "auto-s"), clipping=clipping)
 
 
 def _check_lengths(inputs: Tensor, targets: Tensor, unit_index: Tensor, n_units: int, views: int) -> int:
