@@ -75,9 +75,9 @@ def clipped_gradient_sum(
     for rows in slice_units(unit_index.detach().cpu().numpy(), most):
         members, local = torch.unique(unit_index[torch.from_numpy(rows).to(unit_index.device)], return_inverse=True)
         gradients: Gradients = {}
-        for piece, owner in zip(torch.from_numpy(rows).split(most), local.to(inputs.device).split(most), strict=True):
+        for piece, owner in zip(torch.split(torch.from_numpy(rows), most), torch.split(local, most), strict=True):
             part = per_case(inputs[piece.to(inputs.device)], targets[piece.to(inputs.device)])
-            gradients = _add_by_unit(gradients, part, owner, len(members))
+            gradients = _add_by_unit(gradients, part, owner.to(inputs.device), len(members))
         _clip_into(total, gradients, members.to(total.present.device), clipping)
     return total
 
