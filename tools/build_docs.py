@@ -12,6 +12,7 @@ from typing import Any
 
 from meninx.cli import dicom as dicom_steps
 from meninx.cli.app import VERBS, build_app
+from meninx.cli.console import Output
 from meninx.cli.dicom import HELP as DICOM_HELP
 from meninx.cli.examples import EXAMPLES
 from meninx.core import errors, settings
@@ -24,38 +25,58 @@ CONFIGS = {
     "prepare": "meninx.prepare.config:PrepareConfig",
     "train": "meninx.train.config:TrainConfig",
     "train, privacy": "meninx.train.config:PrivacyConfig",
+    "evaluate": "meninx.train.config:EvaluateConfig",
+    "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
+    "demo": "meninx.demo.config:DemoConfig",
+}
+SETTINGS = {
+    **{verb: (verb,) for verb in ("deid", "prepare", "evaluate", "report", "demo")},
+    "train": ("train", "train-privacy"),
+    "sweep": ("sweep", "train", "train-privacy"),
 }
 
 
 def main() -> int:
     """Return 0 when all pages are (now) what the program says."""
-    pages = {
+    if "--check" in sys.argv:
+        old = stale()
+        if old:
+            print(f"stale reference pages: {', '.join(old)}; run `make docs`")
+        return 1 if old else 0
+    REFERENCE.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (REFERENCE / name).write_text(text, encoding="utf-8")
+    return 0
+
+
+def pages() -> dict[str, str]:
+    """Return file name -> text of every reference page."""
+    return {
         "commands.md": commands(),
         "settings.md": config_page(),
         "deid-actions.md": deid_actions(),
         "recipes.md": recipes(),
         "errors.md": error_page(),
     }
-    if "--check" in sys.argv:
-        stale = [name for name, text in pages.items() if not _same(REFERENCE / name, text)]
-        if stale:
-            print(f"stale reference pages: {', '.join(stale)}; run `make docs`")
-        return 1 if stale else 0
-    REFERENCE.mkdir(parents=True, exist_ok=True)
-    for name, text in pages.items():
-        (REFERENCE / name).write_text(text, encoding="utf-8")
-    return 0
+
+
+def stale() -> list[str]:
+    """Return the names of the pages that say something else than the program."""
+    return [name for name, text in pages().items() if not _same(REFERENCE / name, text)]
 
 
 def commands() -> str:
     """Return the page of verbs: what each does and its examples; flags are on the page of settings."""
-    lines = [f"{NOTE}# Commands\n", f"{build_app().help_epilogue}\n"]
+    shared = "\n".join(f"- `--{name}`: {meaning}" for name, meaning in _attributes(Output).items())
+    lines = [f"{NOTE}# Commands\n", f"{build_app().help_epilogue}\n", f"Flags of every verb that runs a stage:\n\n{shared}\n"]
     for verb, text in VERBS.items():
         lines.append(f"## `meninx {verb}`\n\n{text}\n")
         function = getattr(importlib.import_module(f"meninx.cli.{verb}"), verb)
         if inspect.isfunction(function):
             lines.append(_described(inspect.getdoc(function) or ""))
+        if verb in SETTINGS:
+            lines.append(f"Settings: {', '.join(f'[{name}](settings.md#{name})' for name in SETTINGS[verb])}.\n")
         lines.append(_examples(verb))
     lines.append(f"## `meninx dicom`\n\n{DICOM_HELP}\n")
     for step in ("label", "export", "restore", "folders", "table"):

@@ -78,3 +78,8 @@ def test_a_subclass_is_reduced_to_its_learning_part() -> None:
 def test_reading_the_settings_needs_no_torch() -> None:
     code = "import sys, meninx.learn.config; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_options_of_a_network_may_be_given_as_flags():
+    config = LearnConfig(model_options={"base": "16", "scale_norm": "true", "norm": "group"})
+    assert config.model_options == {"base": 16, "scale_norm": True, "norm": "group"}

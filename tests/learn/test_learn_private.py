@@ -276,8 +276,14 @@ def test_what_lies_outside_the_guarantee_is_named(dataset: Data, new_run: NewRun
     for word in ("intensity", "selected", "stopped early", "learning rate"):
         assert word in said
     assert result.weights == "best"
-    silent = loop.fit(replace(SMALL, deterministic=False), dataset(), new_run("silent"), plan=plan(steps=1))
-    assert silent.outside_guarantee == ()
+    silent = replace(SMALL, deterministic=False)
+    (only,) = loop.fit(silent, dataset(), new_run("silent"), plan=plan(steps=1)).outside_guarantee
+    assert "counts as public" in only
+    declared = loop.fit(silent, dataset(), new_run("declared"), plan=plan(n_units=40, steps=1))
+    assert declared.outside_guarantee == ()
+    nameless = dataset()
+    nameless = replace(nameless, info=replace(nameless.info, patients_known=False))
+    assert any("single image" in item for item in loop.fit(silent, nameless, new_run("nameless"), plan=plan()).outside_guarantee)
 
 
 def test_a_second_start_in_the_same_folder_is_refused(dataset: Data, new_run: NewRun) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -12,10 +13,12 @@ from importlib import metadata
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 
+from meninx.cli import slips
 from meninx.cli.dicom import dicom
+from meninx.cli.doctor import EXTRAS
 from meninx.cli.examples import epilogue
 from meninx.core import settings
-from meninx.core.errors import Interrupted, MeninxError
+from meninx.core.errors import ConfigError, Interrupted, MeninxError, StorageError, UsageError, expected
 
 VERBS = {
     "deid": "De-identify a DICOM archive with a site's own key.",
@@ -29,6 +32,7 @@ VERBS = {
     "doctor": "Say what is installed and what this machine can do.",
 }
 HELP = "Medical images from the archive to a privately trained model, and in numbers what was protected."
+REFUSED_BY_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
 EPILOGUE = "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy guard, 5 audit threshold, 130 interrupted."
 
 
@@ -36,7 +40,10 @@ def build_app() -> App:
     """Return the command line; verbs are imported when they are called, the light `dicom` group at once."""
     several = Parameter(consume_multiple=True, negative_iterable=())
     version = metadata.version("meninx")
-    app = App("meninx", HELP, help_epilogue=EPILOGUE, version=version, help_format="plaintext", default_parameter=several)
+    app = App(
+        "meninx", HELP, help_epilogue=EPILOGUE, version=version, help_format="plaintext", default_parameter=several,
+        suppress_keyboard_interrupt=False,
+    )  # fmt: skip
     for name, help_text in VERBS.items():
         app.command(f"meninx.cli.{name}:{name}", name=name, help=help_text, help_epilogue=epilogue(name))
     app.command(dicom)
@@ -51,27 +58,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Return the exit code of one command; messages go to stderr."""
+    source = ""
     try:
         app = build_app()
         recipe = _value_of("--recipe", arguments)
         if recipe is not None:
             table, source = settings.read_recipe(recipe)
             app.config = (Dict(table, use_commands_as_keys=False, source=source),)
-        app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
-    except CycloptsError:
-        return 2
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return _say(UsageError(slips.told(error)))
     except MeninxError as error:
-        print(f"meninx: {error}", file=sys.stderr)
-        return error.exit_code
+        return _say(error, source)
     except KeyboardInterrupt:
-        print("meninx: interrupted; run again with --resume where the stage offers it", file=sys.stderr)
-        return Interrupted.exit_code
+        return _say(Interrupted("interrupted; run again with --resume where the stage offers it"))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ModuleNotFoundError as error:
+        extra = next((name for name, modules in EXTRAS.items() if (error.name or "").partition(".")[0] in modules), None)
+        if extra is None:
+            return _report_bug(error, verbose="--verbose" in arguments or "-v" in arguments)
+        fix = f"pip install 'meninx[{extra}]'"
+        return _say(UsageError(expected(f"the packages of the extra {extra}", got=f"no {error.name}", where="verb", fix=fix)))
     except Exception as error:  # the one place where bugs end; the message may hold a patient's value, so only its kind is shown
+        if isinstance(error, OSError) and error.errno in REFUSED_BY_THE_SYSTEM:
+            return _say(StorageError(expected("the system to allow it", got=os.strerror(error.errno).lower(), where="files")))
         return _report_bug(error, verbose="--verbose" in arguments or "-v" in arguments)
     return 0
+
+
+def _say(error: MeninxError, source: str = "") -> int:
+    """Print an error, with the recipe that settings may have come from, and return its exit code."""
+    origin = f" [settings of {source} and the command line]" if source and isinstance(error, ConfigError) else ""
+    print(f"meninx: {error}{origin}", file=sys.stderr)
+    return error.exit_code
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:

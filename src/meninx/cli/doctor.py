@@ -9,8 +9,8 @@ from typing import Any
 
 from meninx.core import provenance
 
-OPTIONAL = {
-    "train": ("torch", "monai", "dp_accounting", "tensorboard"),
+EXTRAS = {
+    "train": ("torch", "monai", "dp_accounting", "scipy", "cryptography", "tensorboard"),
     "federated": ("flwr",),
     "ocr": ("rapidocr",),
     "export": ("onnx", "onnxscript", "highdicom"),
@@ -43,7 +43,7 @@ def examine() -> dict[str, Any]:
         "python": environment["python"],
         "cpus": environment["cpus"],
         "packages": environment["packages"],
-        "extras": {name: _state(modules) for name, modules in OPTIONAL.items()},
+        "extras": {name: _state(modules) for name, modules in EXTRAS.items()},
         "dicom codecs": _codecs(),
         "telemetry": {"Flower": _flower_telemetry(), "network use of meninx itself": "none"},
     }

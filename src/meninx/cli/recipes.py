@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from meninx.core import files, settings
+from meninx.core import check, files, settings
 from meninx.core.errors import UsageError, expected
 
 
@@ -20,7 +20,9 @@ def recipes(name: str | None = None, /, *, copy: Path | None = None) -> None:
         for known in settings.recipe_names():
             print(f"{known:22} {_first_comment(known)}")
         return
-    settings.read_recipe(name)
+    if name not in settings.recipe_names():
+        fix = check.did_you_mean(name, settings.recipe_names()) or "`meninx recipes` lists them"
+        raise UsageError(expected("the name of a packaged recipe", got=repr(name), where="meninx recipes", fix=fix))
     text = (resources.files("meninx.recipes") / f"{name}.toml").read_text(encoding="utf-8")
     if copy is None:
         print(text, end="")

@@ -26,6 +26,7 @@ from meninx.core.errors import DataError, LayoutError, expected
 MANIFEST_NAME = "manifest.csv"
 INFO_NAME = "dataset.toml"
 SPLITS = ("train", "valid", "test")
+FIRST_ROW = 2  # of a table whose first row is its header
 _FIXED = ("case_id", "patient_id", "study", "site", "split", "image", "mask")
 
 
@@ -75,6 +76,7 @@ class DatasetInfo:
         spacing_mm: voxel spacing all images share, or empty when unknown or different.
         intensity: normalisation and where it came from.
         laterality: pairs of labels that a left-right flip exchanges.
+        patients_known: False when the source names no patients, so that every image (or lesion) counts as one.
         synthetic: True when no patient stands behind the images.
     """
 
@@ -88,6 +90,7 @@ class DatasetInfo:
     spacing_mm: tuple[float, ...] = ()
     intensity: Intensity = field(default_factory=Intensity)
     laterality: tuple[tuple[str, str], ...] = ()
+    patients_known: bool = True
     synthetic: bool = False
 
     def to_toml(self) -> str:
@@ -200,7 +203,7 @@ class Manifest:
         writer.writerow(header)
         for case in self.cases:
             fixed = [getattr(case, name) for name in _FIXED]
-            labels = [] if self.info.task is Task.SEGMENTATION else [_text(case.labels.get(name)) for name in self.info.labels]
+            labels = [] if self.info.task is Task.SEGMENTATION else [_written(case.labels.get(name)) for name in self.info.labels]
             writer.writerow([*fixed, *labels, *(case.attributes.get(name, "") for name in self.info.attributes)])
         files.write_text(folder / INFO_NAME, self.info.to_toml())
         files.write_text(folder / MANIFEST_NAME, buffer.getvalue())
@@ -218,15 +221,14 @@ class Manifest:
             if not path.is_file():
                 fix = "make it with `meninx prepare`"
                 raise LayoutError(expected(f"a prepared dataset with {path.name}", got="no such file", where=str(root), fix=fix))
-        info = DatasetInfo.from_toml(info_path.read_text(encoding="utf-8"), str(info_path))
-        with table_path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            needed = [*_FIXED, *(() if info.task is Task.SEGMENTATION else info.labels), *info.attributes]
-            missing = [name for name in needed if name not in (reader.fieldnames or ())]
-            if missing:
-                raise LayoutError(expected(f"a column {missing[0]!r}", got="none", where=str(table_path)))
-            cases = tuple(_case(row, info, f"{table_path}, row {number}") for number, row in enumerate(reader, start=2))
-        return cls(root, info, cases)
+        info = DatasetInfo.from_toml(_text(info_path), str(info_path))
+        reader = csv.DictReader(io.StringIO(_text(table_path), newline=""))
+        needed = [*_FIXED, *(() if info.task is Task.SEGMENTATION else info.labels), *info.attributes]
+        missing = [name for name in needed if name not in (reader.fieldnames or ())]
+        if missing:
+            raise LayoutError(expected(f"a column {missing[0]!r}", got="none", where=f"{table_path}, row 1"))
+        rows = enumerate(reader, start=FIRST_ROW)
+        return cls(root, info, tuple(_case(row, info, f"{table_path}, row {number}") for number, row in rows))
 
 
 def resplit(manifest: Manifest, split_of: Mapping[str, str]) -> Manifest:
@@ -238,11 +240,20 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _text(value: float | None) -> str:
+def _written(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LayoutError(expected("a readable UTF-8 file", got=type(error).__name__, where=str(path))) from error
+
+
 def _case(row: Mapping[str, str], info: DatasetInfo, where: str) -> Case:
+    if None in row or None in row.values():
+        raise LayoutError(expected("one cell a column", got="more or fewer", where=where))
     labels: dict[str, float | None] = {}
     for name in () if info.task is Task.SEGMENTATION else info.labels:
         try:
@@ -250,28 +261,28 @@ def _case(row: Mapping[str, str], info: DatasetInfo, where: str) -> Case:
         except (TypeError, ValueError) as error:
             raise LayoutError(expected("a number or nothing", got="other text", where=f"{where}, column {name!r}")) from error
     if row["split"] not in SPLITS:
-        raise LayoutError(expected(f"one of {', '.join(SPLITS)}", got=repr(row["split"]), where=f"{where}, column 'split'"))
+        got = "another word" if row["split"] else "nothing"
+        raise LayoutError(expected(f"one of {', '.join(SPLITS)}", got=got, where=f"{where}, column 'split'"))
     fixed = {name: row[name] or "" for name in _FIXED}
     return Case(**fixed, labels=labels, attributes={name: row[name] or "" for name in info.attributes})
 
 
 def _refuse_duplicates(cases: Iterable[Case]) -> None:
     seen: dict[tuple[str, str], int] = {}
-    for number, case in enumerate(cases):
+    for number, case in enumerate(cases, start=FIRST_ROW):
         for key in (("case_id", case.case_id), ("image", case.image)):
             if key in seen:
-                got = f"the same value in cases {seen[key]} and {number}"
-                raise DataError(expected(f"each {key[0]} once", got=got, where="manifest", fix="remove the duplicate"))
+                got = f"the same value in rows {seen[key]} and {number}"
+                raise DataError(expected(f"each {key[0]} once", got=got, where=MANIFEST_NAME, fix="remove the duplicate"))
             seen[key] = number
 
 
 def _refuse_divided_patients(cases: Iterable[Case]) -> None:
     home: dict[str, tuple[str, str, int]] = {}
-    for number, case in enumerate(cases):
+    for number, case in enumerate(cases, start=FIRST_ROW):
         split, site, first = home.setdefault(case.patient_id, (case.split, case.site, number))
         for what, here, there in (("split", case.split, split), ("site", case.site, site)):
             if here != there:
-                got = f"one patient in {there!r} (case {first}) and {here!r} (case {number})"
-                raise DataError(
-                    expected(f"every patient in one {what}", got=got, where="manifest", fix=f"assign each patient to one {what}")
-                )
+                got = f"one patient in {there!r} (row {first}) and {here!r} (row {number})"
+                fix = f"assign each patient to one {what}"
+                raise DataError(expected(f"every patient in one {what}", got=got, where=MANIFEST_NAME, fix=fix))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import math
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -36,8 +37,8 @@ class Result:
         return {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
 
     def to_json(self) -> str:
-        """Return the fields as one JSON object."""
-        return json.dumps(self.to_table(), indent=2, sort_keys=True)
+        """Return the fields as one JSON object; what is not a finite number is null."""
+        return json.dumps(_finite(self.to_table()), indent=2, sort_keys=True, allow_nan=False)
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.summary())}</pre>"
@@ -45,6 +46,14 @@ class Result:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> Any:

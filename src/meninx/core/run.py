@@ -57,8 +57,11 @@ class Run:
 
     def log_metrics(self, **values: Any) -> None:
         """Append one line to the private training log."""
-        with self.metrics_path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(values) + "\n")
+        try:
+            with self.metrics_path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise files.storage_error(error, self.metrics_path) from error
 
     def write_json(self, name: str, content: Any) -> Path:
         """Write ``content`` to ``name`` below the run folder and return the path."""
@@ -117,14 +120,20 @@ def create(
         command: what the user typed.
         deterministic: stamps the run NOT FOR RELEASE.
         now: the time in the name; the present by default.
+
+    Raises:
+        StorageError: the disk refused.
     """
     stamp = (now or datetime.now(UTC)).strftime("%Y-%m-%d_%H%M%S")
     clean = re.sub(r"[^A-Za-z0-9_-]+", "-", name)
     root = _free(parent / f"{stamp}_{clean}")
     run = Run(root)
-    run.release.mkdir(parents=True)
-    run.private.mkdir(mode=0o700)
-    run.private.chmod(0o700)
+    try:
+        run.release.mkdir(parents=True)
+        run.private.mkdir(mode=0o700)
+        run.private.chmod(0o700)
+    except OSError as error:
+        raise files.storage_error(error, root) from error
     files.write_text(run.config_path, config_toml)
     run.write_json("environment.json", provenance.environment(command))
     if deterministic:

@@ -35,7 +35,7 @@ def read_recipe(name: str) -> tuple[dict[str, Any], str]:
     if name in recipe_names():
         text, source = (resources.files("meninx.recipes") / f"{name}.toml").read_text(encoding="utf-8"), f"recipe {name}.toml"
     elif Path(name).is_file():
-        text, source = Path(name).read_text(encoding="utf-8"), Path(name).name
+        text, source = _text(Path(name)), Path(name).name
     else:
         fix = check.did_you_mean(name, recipe_names()) or "`meninx recipes` lists them"
         raise ConfigError(expected("a recipe name or a TOML file", got=repr(name), where="--recipe", fix=fix))
@@ -43,6 +43,13 @@ def read_recipe(name: str) -> tuple[dict[str, Any], str]:
         return tomllib.loads(text), source
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(expected("valid TOML", got=str(error), where=source)) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(expected("a readable UTF-8 file", got=type(error).__name__, where=path.name)) from error
 
 
 def build(kind: type[ConfigT], table: Mapping[str, Any], where: str) -> ConfigT:

@@ -2,6 +2,7 @@
 
 # No postponed annotations here: the command line reads these types of subclasses defined in other modules.
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -23,7 +24,7 @@ class LearnConfig:
 
     Attributes:
         model: name of the network (`resnet9`, `unet`, `monai:SegResNet`, ...).
-        model_options: further arguments of the network, e.g. `{ base = 16 }`.
+        model_options: further arguments of the network: `{ base = 16 }` in a recipe, `--model-options.base 16` as a flag.
         image_size: spatial size to which smaller images are padded; empty when all images share one size.
         patch_size: spatial size of random training patches (segmentation); prediction then slides a window of it.
         foreground: share of training patches centred on a labelled voxel; patches are uniform under DP.
@@ -74,7 +75,7 @@ class LearnConfig:
     """
 
     model: str = "resnet9"
-    model_options: Mapping[str, Any] = field(default_factory=dict)
+    model_options: dict[str, Any] = field(default_factory=dict)
     image_size: tuple[int, ...] = ()
     patch_size: tuple[int, ...] = ()
     foreground: float = 0.5
@@ -126,6 +127,7 @@ class LearnConfig:
         for name in ("image_size", "patch_size", "milestones", "rates", "augment"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "class_weights", _weights(self.class_weights))
+        object.__setattr__(self, "model_options", {name: _option(value) for name, value in self.model_options.items()})
         self._check_numbers()
         check.one_of(OPTIMIZERS, optimizer=self.optimizer)
         check.one_of(SCHEDULES, schedule=self.schedule)
@@ -186,6 +188,16 @@ def from_toml_table(table: Mapping[str, Any], where: str) -> LearnConfig:
     """Return the config in a table; keys of other stages are left out."""
     known = {item.name for item in fields(LearnConfig)}
     return settings.build(LearnConfig, {key: value for key, value in table.items() if key in known}, where)
+
+
+def _option(value: Any) -> Any:
+    """Return an option of a network; one given as a flag arrives as text and is read like TOML's numbers and truth values."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
 
 
 def _weights(value: str | tuple[float, ...] | list[float]) -> str | tuple[float, ...]:

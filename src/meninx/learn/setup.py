@@ -17,7 +17,7 @@ from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore, split_store
-from meninx.learn.draw import Draw, public_draw
+from meninx.learn.draw import Draw, members, public_draw
 from meninx.learn.ema import Average
 from meninx.learn.optim import Schedule
 from meninx.learn.private_step import private_parts
@@ -167,6 +167,10 @@ def _outside(training: Training) -> list[str]:
     found: list[str] = []
     if training.plan is None:
         return found
+    if training.plan.n_units_declared == len(members(training.train.manifest, training.plan.unit)):
+        found.append(f"the number of training units ({training.plan.unit}s) counts as public: none was declared")
+    if not training.info.patients_known:
+        found.append("the source names no patients: what is called a patient is a single image or lesion")
     if training.info.intensity.source == "train":
         found.append("intensity normalisation was computed from the training images")
     if training.selects_best:

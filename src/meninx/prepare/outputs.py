@@ -174,6 +174,7 @@ def info_of(
         spacing_mm=tuple(next(iter(spacings))) if len(spacings) == 1 else (),
         intensity=intensity,
         laterality=tuple((left, right) for left, _, right in (pair.partition("=") for pair in config.laterality)),
+        patients_known=gathered.patients_known,
         synthetic=config.synthetic,
     )
 

@@ -41,8 +41,9 @@ class Context:
 
     @property
     def not_for_release(self) -> tuple[str, ...]:
-        """Names of the runs that are stamped NOT FOR RELEASE."""
-        return tuple(run.name for run in self.runs if run.not_for_release or bool((run.privacy or {}).get("deterministic")))
+        """Names of the private runs whose noise came from a seed."""
+        stamped = (run for run in self.runs if run.not_for_release or bool((run.privacy or {}).get("deterministic")))
+        return tuple(run.name for run in stamped if run.private)
 
 
 def gather(config: ReportConfig, paths: Sequence[Path]) -> Context:

@@ -196,7 +196,7 @@ def _assumptions(table: Mapping[str, Any], unit: str) -> list[str]:
     points = [
         f"Protected is the presence of one {unit} in the training data, against an attacker who sees the released model.",
         f"In every step each {unit} took part with the stated sample rate, independently: {table.get('sampler')} sampling.",
-        "The noise came from the operating system's entropy and was not kept.",
+        "The noise came from the operating system's entropy; its key stays in the private room and must not leave it.",
     ]
     if table.get("deterministic"):
         points[2] = "The noise came from a SEED: whoever knows it can subtract the noise. This run must not be released."

@@ -28,6 +28,7 @@ def write_bundle(
     network: dict[str, Any],
     size: tuple[int, ...],
     card: str,
+    patches: bool = False,
     onnx: bool = False,
 ) -> None:
     """Write the bundle.
@@ -38,6 +39,7 @@ def write_bundle(
         info: the dataset's labels, channels and intensity.
         network: arguments of ``meninx.models.registry.build`` that make the same network again.
         size: spatial size of an input.
+        patches: inputs are patches of larger images.
         card: Markdown for ``docs/README.md``.
         onnx: also write ``models/model.onnx``.
     """
@@ -51,22 +53,23 @@ def write_bundle(
         export_onnx(model, example, models / "model.onnx")
     files.write_text(folder / "LICENSE", LICENSE)
     files.write_text(folder / "docs" / "README.md", card)
-    files.write_json(folder / "configs" / "metadata.json", _metadata(info, size))
+    files.write_json(folder / "configs" / "metadata.json", _metadata(info, size, int(network["out_channels"]), patches))
     files.write_json(folder / "configs" / "inference.json", _inference(network))
 
 
-def _metadata(info: DatasetInfo, size: tuple[int, ...]) -> dict[str, Any]:
+def _metadata(info: DatasetInfo, size: tuple[int, ...], outputs: int, patches: bool) -> dict[str, Any]:
     low, high = ((value - info.intensity.shift) / info.intensity.scale for value in info.intensity.window)
     segmentation = info.task is Task.SEGMENTATION
-    names = ("background", *info.labels) if segmentation else info.labels
+    names = ("background", *info.labels) if outputs > len(info.labels) else info.labels
     image = {
         "type": "image", "format": "magnitude", "modality": "n/a", "num_channels": info.channels, "spatial_shape": list(size),
-        "dtype": "float32", "value_range": [low, high], "is_patch_data": segmentation, "channel_def": {"0": "image"},
+        "dtype": "float32", "value_range": [low, high], "is_patch_data": patches, "channel_def": _channels(info.channels),
     }  # fmt: skip
     prediction = {
-        "type": "image" if segmentation else "probabilities", "format": "segmentation" if segmentation else "classes",
-        "num_channels": len(names), "spatial_shape": list(size) if segmentation else [len(names)], "dtype": "float32",
-        "value_range": [], "is_patch_data": segmentation, "channel_def": {str(index): name for index, name in enumerate(names)},
+        "type": "image" if segmentation else "probabilities", "format": "labels" if segmentation else "classes",
+        "modality": "n/a", "num_channels": len(names), "spatial_shape": list(size) if segmentation else [len(names)],
+        "dtype": "float32",
+        "value_range": [], "is_patch_data": patches, "channel_def": {str(index): name for index, name in enumerate(names)},
     }  # fmt: skip
     return {
         "version": SCHEMA_VERSION,
@@ -84,6 +87,11 @@ def _metadata(info: DatasetInfo, size: tuple[int, ...]) -> dict[str, Any]:
         "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": prediction}},
         "intensity": {"window": list(info.intensity.window), "shift": info.intensity.shift, "scale": info.intensity.scale},
     }
+
+
+def _channels(count: int) -> dict[str, str]:
+    names = ("red", "green", "blue") if count == 3 else ("image",)
+    return {str(index): name for index, name in enumerate(names)}
 
 
 def _inference(network: dict[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,8 @@ class EvaluateConfig:
         threshold: How thresholds are fitted on the validation split: youden, or sensitivity>=0.9 and the like.
         draws: Resamples of patients for the intervals.
         baseline: Another run on the same data; differences to it are measured on the same resamples.
-        predictions: What to keep in private/predictions: csv, nifti (label maps), dicom-seg (needs the dataset's DICOM source).
+        predictions: What to keep in private/predictions: csv, nifti (label maps), dicom-seg (label maps; needs dicom).
+        dicom: Folder of the de-identified DICOM that the dataset was prepared from, for dicom-seg.
         seed: Seed of the resamples.
         device: auto, cpu, cuda.
     """
@@ -83,6 +84,7 @@ class EvaluateConfig:
     draws: int = 1000
     baseline: Path | None = None
     predictions: tuple[str, ...] = ("csv",)
+    dicom: Path | None = None
     seed: int = 0
     device: str = "auto"
 

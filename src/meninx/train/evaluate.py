@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.core import run as runs
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, UsageError, expected
 from meninx.core.manifest import Manifest, Task
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
@@ -20,9 +20,11 @@ from meninx.metrics import evaluation, segmentation, thresholds
 from meninx.metrics.evaluation import Estimate, Evaluation
 from meninx.train import predictions
 from meninx.train.config import EvaluateConfig
+from meninx.train.dicom_source import DicomSources
 from meninx.train.stage import dataset_of
 
 Array = npt.NDArray[np.float64]
+EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,9 @@ class EvaluateResult(Result):
 
 
 def run(config: EvaluateConfig, run_folder: Path, data: Path | None = None, *, progress: Progress = SILENT) -> EvaluateResult:
-    """Measure a run and write ``release/evaluation.json`` (and ``release/comparison.json`` with a baseline).
+    """Measure a run and write ``release/evaluation.json``, with a baseline also ``release/comparison.json``.
+
+    Another split than test goes to ``release/evaluation-<split>.json``, so that it never takes the test's place.
 
     Args:
         config: split, thresholds, resamples, baseline.
@@ -55,28 +59,38 @@ def run(config: EvaluateConfig, run_folder: Path, data: Path | None = None, *, p
 
     Raises:
         DataError: the split is empty, or the model does not fit the data.
+        UsageError: not a run folder, label maps wanted of a classifier, or DICOM segmentations without their source.
     """
     folder = runs.open_run(run_folder)
     dataset = Manifest.read(data or dataset_of(folder))
     chosen = dataset.split(config.split)
     if not len(chosen):
         raise DataError(expected("at least one case", got="none", where=f"split {config.split!r}"))
+    _refuse_maps_of_no_map(config, dataset)
     measured, truth = _outcome(config, folder, dataset, chosen, progress)
     found = _evaluation(config, dataset, chosen, measured, truth, _fitted(config, folder, dataset, measured))
-    folder.write_json("release/evaluation.json", found.to_table())
+    name = EVALUATION if config.split == "test" else f"evaluation-{config.split}.json"
+    folder.write_json(f"release/{name}", found.to_table())
     difference = ""
     if config.baseline is not None:
         other = runs.open_run(config.baseline)
-        outcome, _ = _outcome(config, other, dataset, chosen, progress)
+        outcome, _ = _outcome(replace(config, predictions=()), other, dataset, chosen, progress)  # its folder stays as it is
         rows = _differences(config, dataset, chosen, measured.scores, outcome.scores, truth)
         table = {"private": folder.name, "non_private": other.name, "differences": [row.to_table() for row in rows]}
         folder.write_json("release/comparison.json", table)
         difference = said(rows[0])
     first = [row for row in found.metrics if not row.label] or list(found.metrics)
     return EvaluateResult(
-        out=folder.release / "evaluation.json", split=config.split, cases=found.n_cases, patients=found.n_patients,
+        out=folder.release / name, split=config.split, cases=found.n_cases, patients=found.n_patients,
         headline={row.name: said(row) for row in first}, difference=difference,
     )  # fmt: skip
+
+
+def _refuse_maps_of_no_map(config: EvaluateConfig, dataset: Manifest) -> None:
+    maps = [name for name in config.predictions if name != "csv"]
+    if maps and dataset.info.task is not Task.SEGMENTATION:
+        got = f"{', '.join(maps)} for {dataset.info.task}"
+        raise UsageError(expected("predictions as csv", got=got, where="predictions", fix="only segmentation has label maps"))
 
 
 def said(row: Estimate) -> str:
@@ -96,13 +110,15 @@ def _outcome(
     config: EvaluateConfig, folder: Run, dataset: Manifest, chosen: Manifest, progress: Progress
 ) -> tuple[_Outcome, Array]:
     model, learned, info = load_model(folder)
+    learned = replace(learned, device=config.device)
+    sources = DicomSources.find(chosen, config.dicom) if "dicom-seg" in config.predictions else None
     with task(progress, f"predicting {config.split}", len(chosen)):
         if dataset.info.task is Task.SEGMENTATION:
             dice = []
             for case, label_map in predict_maps(model, info, chosen, learned):
                 truth_map = predictions.read_mask(chosen, case)
                 dice.append(segmentation.dice(label_map, truth_map, len(info.labels)))
-                predictions.keep_map(folder, chosen, case, label_map, config.predictions)
+                predictions.keep_map(folder, chosen, case, label_map, config.predictions, sources)
                 progress.advance()
             table = np.array(dice, dtype=np.float64)
             predictions.write_table(folder, config.split, chosen, table, info.labels, config.predictions)

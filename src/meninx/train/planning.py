@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meninx.core.budget import PrivacyUnit
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import ConfigError, DataError, expected
 from meninx.core.manifest import Manifest
 from meninx.privacy.calibration import calibrate
 from meninx.privacy.plan import Plan
@@ -24,6 +24,7 @@ def make_plan(config: TrainConfig, data: Manifest) -> Plan | None:
 
     Raises:
         DataError: the training split is empty.
+        ConfigError: the batch is larger than the training split.
         PrivacyRefusal: the budget cannot be kept with this batch size and these steps.
     """
     wanted = config.privacy
@@ -32,8 +33,13 @@ def make_plan(config: TrainConfig, data: Manifest) -> Plan | None:
     present = units_in(data, wanted.unit)
     if not present:
         raise DataError(expected("at least one training case", got="none", where="split 'train'"))
+    declared = wanted.units_declared or present
+    if config.batch_size > declared:
+        fix = f"give --batch-size {max(1, declared // 2)} or less; under privacy it counts {wanted.unit}s a step"
+        rule = f"batch_size <= {declared} {wanted.unit}s"
+        raise ConfigError(expected(rule, got=config.batch_size, where="batch_size", fix=fix))
     return calibrate(
-        n_units=wanted.units_declared or present,
+        n_units=declared,
         expected_batch_size=config.batch_size,
         delta=wanted.delta,
         epsilon=wanted.epsilon,

@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from meninx.core import files
-from meninx.core.errors import DataError, expected
 from meninx.core.manifest import Case, Manifest
 from meninx.core.run import Run
 from meninx.imaging import load, seg
 from meninx.imaging.image import Image
+from meninx.train.dicom_source import DicomSources
 
 FOLDER = "predictions"
 
@@ -43,31 +42,15 @@ def read_mask(manifest: Manifest, case: Case) -> npt.NDArray[Any]:
     return mask
 
 
-def keep_map(run: Run, manifest: Manifest, case: Case, label_map: npt.NDArray[Any], wanted: Collection[str]) -> None:
-    """Write the predicted label map of a case in the formats wanted."""
+def keep_map(
+    run: Run, manifest: Manifest, case: Case, label_map: npt.NDArray[Any], wanted: Collection[str], sources: DicomSources | None
+) -> None:
+    """Write the predicted label map of a case in the formats wanted; ``sources`` are needed for ``dicom-seg``."""
+    folder = run.private / FOLDER
+    affine = load.load(manifest.root / case.image).affine if {"nifti", "dicom-seg"} & set(wanted) else np.eye(4)
     if "nifti" in wanted:
-        image = load.load(manifest.root / case.image)
         suffix = ".nii.gz" if label_map.ndim == 3 else ".png"
-        path = run.private / FOLDER / f"{case.case_id}{suffix}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        load.save(path, Image(label_map[None], image.affine))
-    if "dicom-seg" in wanted:
-        sources = dicom_sources(manifest, case)
-        target = run.private / FOLDER / f"{case.case_id}.seg.dcm"
-        seg.write_seg(label_map, sources, manifest.info.labels, target, overwrite=True)
-
-
-def dicom_sources(manifest: Manifest, case: Case) -> list[Path]:
-    """Return the DICOM files that a case was made of, as ``prepare`` wrote them down in the dataset's private room.
-
-    Raises:
-        DataError: the dataset was not made of DICOM, or was moved without its private room.
-    """
-    table = manifest.root / "private" / "cases.csv"
-    if table.is_file():
-        with table.open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                if row.get("case_id") == case.case_id and row.get("dicom"):
-                    return [Path(item) for item in row["dicom"].split("|")]
-    fix = "prepare the dataset from DICOM and keep its private folder"
-    raise DataError(expected("a dataset that knows its DICOM source", got="none", where="private/cases.csv", fix=fix))
+        load.save(folder / f"{case.case_id}{suffix}", Image(label_map[None], affine))
+    if "dicom-seg" in wanted and sources is not None:
+        placed, paths = sources.placed(case, label_map, affine)
+        seg.write_seg(placed, paths, manifest.info.labels, folder / f"{case.case_id}.seg.dcm", overwrite=True)

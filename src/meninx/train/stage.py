@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from meninx.core import files, settings
+import torch
+from torch import nn
+
+from meninx.core import files, provenance, settings
 from meninx.core import run as runs
-from meninx.core.errors import ConfigError, expected
-from meninx.core.manifest import Manifest
+from meninx.core.errors import ConfigError, DataError, expected
+from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
@@ -18,6 +21,7 @@ from meninx.learn.predict import load_model
 from meninx.learn.result import FitResult
 from meninx.learn.task import objective
 from meninx.models import registry
+from meninx.privacy.clipping import refuse_unsafe_modules
 from meninx.privacy.plan import Plan
 from meninx.train import bundle
 from meninx.train.config import TrainConfig
@@ -78,16 +82,25 @@ def run(
     """
     data = Manifest.read(source)
     if resume is not None:
-        return _train(_stored_config(runs.open_run(resume)), data, runs.open_run(resume), progress, resumed=True)
-    if recipe and config.name == TrainConfig.name:
-        config = replace(config, name=Path(recipe).stem)
+        folder = runs.open_run(resume)
+        _refuse_other_data(folder, source)
+        config = stored_config(folder)
+        return _train(config, data, folder, make_plan(config, data), progress, resumed=True)
+    config = named(config, recipe)
+    plan = make_plan(config, data)
+    network = _network(config, data, plan)  # both refuse before a folder is made
     if dry_run:
-        return _preview(config, data, out)
-    make_plan(config, data)  # refuses before a folder is made
+        return _preview(config, data, out, network, plan)
     name = f"{config.name}_s{config.seed}"
     folder = runs.create(out, name, config_toml=settings.to_toml(config), deterministic=config.deterministic)
-    files.write_json(folder.private / DATA_NAME, {"dataset": str(source.resolve())}, mode=0o600)
-    return _train(config, data, folder, progress, resumed=False)
+    known = {"dataset": str(source.resolve()), "digest": _digest(source)}
+    files.write_json(folder.private / DATA_NAME, known, mode=0o600)
+    return _train(config, data, folder, plan, progress, resumed=False)
+
+
+def named(config: TrainConfig, recipe: str | None) -> TrainConfig:
+    """Return the config with the recipe's name, unless it has one of its own."""
+    return replace(config, name=Path(recipe).stem) if recipe and config.name == TrainConfig.name else config
 
 
 def dataset_of(run: Run) -> Path:
@@ -103,14 +116,41 @@ def dataset_of(run: Run) -> Path:
     return Path(table["dataset"])
 
 
-def _stored_config(run: Run) -> TrainConfig:
-    import tomllib
+def stored_config(run: Run) -> TrainConfig:
+    """Return the settings that a run was started with.
 
-    return settings.build(TrainConfig, tomllib.loads(run.config_path.read_text(encoding="utf-8")), "config.toml")
+    Raises:
+        ConfigError: its config.toml was changed into something else.
+    """
+    table, source = settings.read_recipe(str(run.config_path))
+    return settings.build(TrainConfig, table, source)
 
 
-def _train(config: TrainConfig, data: Manifest, run: Run, progress: Progress, *, resumed: bool) -> TrainResult:
-    plan = make_plan(config, data)
+def _digest(source: Path) -> str:
+    """Return one digest of what a dataset says of its cases."""
+    return provenance.data_digest([source / MANIFEST_NAME, source / INFO_NAME], source)
+
+
+def _refuse_other_data(run: Run, source: Path) -> None:
+    known = (run.read_json(f"private/{DATA_NAME}") or {}).get("digest")
+    if known not in (None, _digest(source)):
+        fix = "give the dataset the run was started with, or start a new run"
+        raise DataError(expected("the cases the run was started with", got="others", where=MANIFEST_NAME, fix=fix))
+
+
+def _network(config: TrainConfig, data: Manifest, plan: Plan | None) -> nn.Module:
+    """Return the network of a run with any weights; refuse one that cannot be built or trained with the plan."""
+    with torch.random.fork_rng():
+        network = registry.build(
+            config.model, spatial_dims=data.info.spatial_dims, in_channels=data.info.channels,
+            out_channels=objective(data.info, config).out_channels, **config.model_options,
+        )  # fmt: skip
+    if plan is not None:
+        refuse_unsafe_modules(network)
+    return network
+
+
+def _train(config: TrainConfig, data: Manifest, run: Run, plan: Plan | None, progress: Progress, *, resumed: bool) -> TrainResult:
     with run.lock():
         fitted = loop.fit(config, data, run, plan=plan, progress=progress, resume=resumed)
         network = _release(config, data, run, fitted)
@@ -131,7 +171,10 @@ def _release(config: TrainConfig, data: Manifest, run: Run, fitted: FitResult) -
     card = _short_card(data, run, fitted)
     onnx = "onnx" in config.export
     if "bundle" in config.export or onnx:
-        bundle.write_bundle(run.release / "bundle", model, info, network=arguments, size=tuple(size), card=card, onnx=onnx)
+        bundle.write_bundle(
+            run.release / "bundle", model, info, network=arguments, size=tuple(size), card=card,
+            patches=bool(learned.patch_size), onnx=onnx,
+        )  # fmt: skip
     return sum(value.numel() for value in model.parameters())
 
 
@@ -139,7 +182,7 @@ def _short_card(data: Manifest, run: Run, fitted: FitResult) -> str:
     info, privacy = data.info, run.read_json("privacy.json") or {}
     return (
         f"# {info.name}: {info.task}\n\nLabels: {', '.join(info.labels)}.\n\n"
-        f"Trained by meninx for {fitted.steps} steps.\n\nPrivacy: {privacy.get('sentence', 'not stated')}.\n\n"
+        f"Trained by meninx for {fitted.steps} steps.\n\nPrivacy: {privacy.get('sentence', 'not stated.')}\n\n"
         "`meninx report --card` writes the full model card. Research only; not a medical device.\n"
     )
 
@@ -154,13 +197,9 @@ def _result(config: TrainConfig, data: Manifest, out: Path, parameters: int, fit
     )  # fmt: skip
 
 
-def _preview(config: TrainConfig, data: Manifest, out: Path) -> TrainResult:
+def _preview(config: TrainConfig, data: Manifest, out: Path, network: nn.Module, plan: Plan | None) -> TrainResult:
     """Return what a run would be: plan, counts and parameters."""
-    training, plan = data.split("train"), make_plan(config, data)
-    network = registry.build(
-        config.model, spatial_dims=data.info.spatial_dims, in_channels=data.info.channels,
-        out_channels=objective(data.info, config).out_channels, **config.model_options,
-    )  # fmt: skip
+    training = data.split("train")
     per_epoch = max(1, -(-len(training) // config.batch_size))
     privacy = plan.spent().summary() if plan else NO_PRIVACY
     return TrainResult(

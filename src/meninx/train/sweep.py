@@ -14,7 +14,7 @@ import numpy as np
 
 from meninx.core import files
 from meninx.core import run as runs
-from meninx.core.errors import ConfigError, expected
+from meninx.core.errors import ConfigError, UsageError, expected
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.metrics.evaluation import Evaluation
@@ -85,40 +85,47 @@ def run(
         recipe: name of the recipe, for the run folders.
 
     Raises:
-        ConfigError: there is nothing to train, or no delta for the private runs.
+        ConfigError: there is nothing to train.
+        UsageError: ``out`` holds a sweep of other settings.
     """
     if not grid.seeds or not (grid.epsilons or grid.non_private):
         raise ConfigError(expected("at least one seed and one epsilon", got="none", where="sweep"))
+    config = stage.named(config, recipe)
     cells: dict[float, list[Any]] = {}
     for epsilon, seed in _cells(grid):
         cell = out / "cells" / f"epsilon-{_name(epsilon)}_seed-{seed}"
         progress.note(f"sweep: epsilon {_name(epsilon)}, seed {seed}")
-        cells.setdefault(epsilon, []).append(_cell(_configured(config, epsilon, seed), source, cell, progress, recipe))
+        cells.setdefault(epsilon, []).append(_cell(_configured(config, epsilon, seed), source, cell, progress))
     rows = tuple(_row(epsilon, tables) for epsilon, tables in cells.items())
     _write(out, rows)
     return SweepResult(out=out, rows=rows, runs=sum(len(tables) for tables in cells.values()))
 
 
 def _cells(grid: SweepConfig) -> Iterator[tuple[float, int]]:
-    for epsilon in (*sorted(grid.epsilons), *((math.inf,) if grid.non_private else ())):
-        for seed in grid.seeds:
+    for epsilon in (*sorted(set(grid.epsilons)), *((math.inf,) if grid.non_private else ())):
+        for seed in dict.fromkeys(grid.seeds):
             yield epsilon, seed
 
 
 def _configured(config: TrainConfig, epsilon: float, seed: int) -> TrainConfig:
+    """Return the config of a cell; all keep their weights by the same rule, so that privacy is the only difference."""
+    select = "last" if config.select == "auto" else config.select
+    shared = replace(config, seed=seed, select=select, privacy=None, export=())
     if math.isinf(epsilon):
-        return replace(config, seed=seed, privacy=None, export=())
+        return shared
     terms = config.privacy or PrivacyConfig(epsilon=epsilon)
-    return replace(config, seed=seed, privacy=replace(terms, epsilon=epsilon, noise_multiplier=None), export=())
+    return replace(shared, privacy=replace(terms, epsilon=epsilon, noise_multiplier=None))
 
 
-def _cell(config: TrainConfig, source: Path, cell: Path, progress: Progress, recipe: str | None) -> Any:
+def _cell(config: TrainConfig, source: Path, cell: Path, progress: Progress) -> Any:
     """Return the headline estimate of one run, training it first unless it is done."""
-    done = cell / "latest" / "release" / "evaluation.json"
-    if not done.is_file():
-        unfinished = cell / "latest" if (cell / "latest" / "private").is_dir() else None
-        trained = stage.run(config, source, cell, progress=progress, resume=unfinished, recipe=recipe)
-        evaluate.run(EvaluateConfig(predictions=()), trained.out, source, progress=progress)
+    begun = runs.open_run(cell / "latest") if (cell / "latest" / "private").is_dir() else None
+    if begun is not None and replace(stage.stored_config(begun), device=config.device, threads=config.threads) != config:
+        fix = "give another --out, or the settings of before"
+        raise UsageError(expected("a sweep of the same settings", got="another one", where=cell.name, fix=fix))
+    if begun is None or not (begun.release / "evaluation.json").is_file():
+        trained = stage.run(config, source, cell, progress=progress, resume=begun.root if begun else None)
+        evaluate.run(EvaluateConfig(predictions=(), device=config.device), trained.out, source, progress=progress)
     table = runs.open_run(cell / "latest").read_json("release/evaluation.json")
     return Evaluation.from_table(table).headline
 

@@ -1,0 +1,127 @@
+"""The DICOM files that a dataset's cases were made of, and predicted label maps on their grid."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meninx.core.errors import DataError, UsageError, expected
+from meninx.core.manifest import Case, Manifest
+from meninx.imaging import decode, dicom
+from meninx.imaging.image import Image
+
+Array = npt.NDArray[Any]
+CASES = "private/cases.csv"
+
+
+@dataclass(frozen=True)
+class DicomSources:
+    """Files by case.
+
+    Attributes:
+        paths: case to its instances: one in 2-D, a series in 3-D.
+        aspect: how images met the dataset's size in 2-D: ``stretch`` or ``pad``.
+    """
+
+    paths: Mapping[str, tuple[Path, ...]]
+    aspect: str = "stretch"
+
+    @classmethod
+    def find(cls, manifest: Manifest, folder: Path | None) -> DicomSources:
+        """Return the sources of a dataset, found below ``folder`` by the clean UIDs that ``prepare`` wrote down.
+
+        Raises:
+            UsageError: no folder was given.
+            DataError: the dataset has no ``private/cases.csv``, or the folder lacks the files of a case.
+        """
+        if folder is None:
+            fix = "give --dicom with the folder that the dataset was prepared from"
+            raise UsageError(expected("the DICOM source of the dataset", got="none", where="dicom", fix=fix))
+        identities, found = _identities(manifest), _files(folder, whole_series=manifest.info.spatial_dims == 3)
+        paths = {}
+        for case in manifest.cases:
+            if identities.get(case.case_id) not in found:
+                got, fix = "a case without them", "give the folder that the dataset was prepared from"
+                raise DataError(expected("the DICOM files of every case", got=got, where=CASES, fix=fix))
+            paths[case.case_id] = tuple(found[identities[case.case_id]].values())
+        return cls(paths, _aspect(manifest))
+
+    def placed(self, case: Case, label_map: Array, affine: npt.NDArray[np.float64]) -> tuple[Image, tuple[Path, ...]]:
+        """Return a label map on the grid of its source by nearest neighbour, and the files of the source.
+
+        Args:
+            case: whose map it is.
+            label_map: (rows, columns) or (x, y, z), whole numbers, on the grid of the dataset.
+            affine: of the dataset's image; means nothing in 2-D.
+        """
+        paths = self.paths[case.case_id]
+        headers = [decode.open_dataset(path, pixels=False) for path in paths]
+        rows, columns = int(headers[0].Rows), int(headers[0].Columns)
+        if label_map.ndim == 2:
+            return Image(_picture(label_map, (rows, columns), self.aspect)[None]), paths
+        with decode.guarded():
+            _, target = dicom.order_slices(headers)
+        return Image(_volume(label_map, affine, (columns, rows, len(headers)), target)[None], target), paths
+
+
+def _identities(manifest: Manifest) -> dict[str, str]:
+    """Return case to clean UID: of the instance in 2-D, of the series in 3-D."""
+    path = manifest.root / CASES
+    if not path.is_file():
+        fix = "prepare the dataset from DICOM and keep its private folder"
+        raise DataError(expected("a dataset that knows its DICOM source", got="no such file", where=CASES, fix=fix))
+    with path.open(newline="", encoding="utf-8") as stream:
+        return {row["case_id"]: row["key"].rpartition("/")[2] for row in csv.DictReader(stream)}
+
+
+def _files(folder: Path, *, whole_series: bool) -> dict[str, dict[str, Path]]:
+    """Return UID (of series or instance) to the instances with their files, each instance once."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in decode.find_files(folder):
+        with suppress(DataError):  # what is no whole DICOM file is no source either
+            header = decode.open_dataset(path, pixels=False, keywords=("SOPInstanceUID", "SeriesInstanceUID"))
+            instance = str(header.get("SOPInstanceUID", ""))
+            group = str(header.get("SeriesInstanceUID", "")) if whole_series else instance
+            found.setdefault(group, {}).setdefault(instance, path)
+    return found
+
+
+def _aspect(manifest: Manifest) -> str:
+    try:
+        table: Any = json.loads((manifest.root / "prepare.json").read_text(encoding="utf-8"))
+        return str(table["settings"]["aspect"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "stretch"
+
+
+def _picture(label_map: Array, size: tuple[int, int], aspect: str) -> Array:
+    """Return a 2-D map at the size of its source: the inverse of how ``prepare`` met the dataset's size."""
+    have = label_map.shape
+    scales = [here / there for here, there in zip(have, size, strict=True)]
+    scales = [min(scales)] * 2 if aspect == "pad" else scales
+    for axis, (wanted, scale) in enumerate(zip(size, scales, strict=True)):
+        inner = max(1, min(have[axis], round(wanted * scale)))
+        first = (have[axis] - inner) // 2
+        places = first + np.floor((np.arange(wanted) + 0.5) * inner / wanted).astype(int)
+        label_map = np.take(label_map, places, axis=axis)
+    return label_map
+
+
+def _volume(label_map: Array, affine: npt.NDArray[np.float64], size: Sequence[int], target: npt.NDArray[np.float64]) -> Array:
+    """Return a 3-D map on another grid; 0 where it does not reach."""
+    move = np.linalg.inv(affine) @ target
+    out = np.zeros(tuple(size), label_map.dtype)
+    x, y = np.arange(size[0])[:, None], np.arange(size[1])[None, :]
+    for z in range(size[2]):
+        places = [np.floor(row[0] * x + row[1] * y + row[2] * z + row[3] + 0.5).astype(int) for row in move[:3]]
+        inside = np.logical_and.reduce([(at >= 0) & (at < n) for at, n in zip(places, label_map.shape, strict=True)])
+        out[..., z][inside] = label_map[tuple(at[inside] for at in places)]
+    return out

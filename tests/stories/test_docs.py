@@ -1,0 +1,215 @@
+"""The documentation runs: every ``sh`` and ``python`` block of the README, the tutorial and the how-tos does what it says.
+
+Blocks run in order, in process, in a folder of their own. In ``sh`` blocks each line is a command of ``meninx``; a comment
+``# exits N`` states another exit code than 0. A block whose fence names a file (````` ```toml name.toml `````) writes it.
+``text`` and ``console`` blocks are output, or belong to another program, and are left alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from meninx.cli.app import VERBS, run
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *(ROOT / name for name in ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "THREAT_MODEL.md"))]
+PAGES += sorted(DOCS.rglob("*.md"))
+README_LINES = 150
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SYNONYMS = re.compile(
+    r"\b(?:de-?)?anonymi[sz]\w*|\bpseudonymi[sz]\w*|\bnoise scale|\bsampling rate|\bclip(?:ping)? norm\b"
+    r"|\bneighbouring (?:data|relation)",
+    re.IGNORECASE,
+)
+EXITS = re.compile(r"#\s*exits (\d+)\s*$")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, the file it stands for (or none), its text, and where it is."""
+
+    language: str
+    file: str
+    text: str
+    where: str
+
+    def play(self, folder: Path) -> None:
+        if self.file:
+            (folder / self.file).write_text(self.text, encoding="utf-8")
+        elif self.language == "sh":
+            for line in commands(self.text):
+                wanted = EXITS.search(line)
+                words = shlex.split(line, comments=True)
+                assert words[0] == "meninx", f"{self.where}: {line}"
+                assert run(words[1:]) == int(wanted[1] if wanted else 0), f"{self.where}: {line}"
+        elif self.language == "python":
+            exec(compile(self.text, self.where, "exec"), {"__name__": "docs"})
+
+
+def blocks(path: Path) -> list[Block]:
+    text = path.read_text(encoding="utf-8")
+    found = []
+    for match in FENCE.finditer(text):
+        language, _, file = match[1].partition(" ")
+        number = text.count("\n", 0, match.start()) + 1
+        found.append(Block(language, file, match[2], f"{path.relative_to(ROOT)}:{number}"))
+    return found
+
+
+def commands(text: str) -> Iterator[str]:
+    """Yield the command lines of a block, continued lines joined."""
+    for line in text.replace("\\\n", " ").splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield line.strip()
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that a reader of the tutorial ends with; the how-tos go on from there."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for block in blocks(DOCS / "tutorial.md"):
+            block.play(folder)
+    return folder
+
+
+@pytest.fixture
+def workshop(tutorial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "work"
+    shutil.copytree(tutorial, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_the_tutorial_runs_to_a_report(tutorial: Path) -> None:
+    page = (tutorial / "report.html").read_text(encoding="utf-8")
+    assert "Identifiers left?" in page
+    assert (tutorial / "runs" / "private" / "latest" / "release" / "bundle" / "models" / "model.pt").is_file()
+
+
+SLOW_PAGES = ("how-to/train.md",)
+RUNNING = [path.relative_to(DOCS).as_posix() for room in ("how-to", "explanation") for path in sorted((DOCS / room).glob("*.md"))]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW_PAGES else name for name in RUNNING])
+def test_a_page_runs(name: str, workshop: Path) -> None:
+    for block in blocks(DOCS / name):
+        block.play(workshop)
+
+
+def test_the_readme_runs(workshop: Path) -> None:
+    for block in blocks(ROOT / "README.md"):
+        block.play(workshop)
+    assert (workshop / "page.html").is_file()
+
+
+def test_the_readme_is_short_and_lists_the_verbs() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= README_LINES
+    assert re.findall(r"^\| `meninx (\w+)` \|", text, flags=re.MULTILINE) == [*VERBS, "dicom"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    targets = [target for target in LINK.findall(text) if not re.match(r"[a-z]+:", target)]
+    dead = [target for target in targets if not _leads(page, target)]
+    assert not dead
+
+
+def _leads(page: Path, target: str) -> bool:
+    name, _, anchor = target.partition("#")
+    path = page.parent / name if name else page
+    return path.exists() and (not anchor or anchor in _anchors(path))
+
+
+def _anchors(path: Path) -> set[str]:
+    heads = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def test_every_page_of_the_docs_is_linked_from_the_index() -> None:
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")} - {"index.md"}
+    assert pages <= set(LINK.findall(index))
+
+
+def test_the_reference_pages_are_what_the_program_says() -> None:
+    assert _tool("build_docs").stale() == []
+
+
+def test_every_test_that_the_acceptance_list_names_exists() -> None:
+    text = (DOCS / "acceptance.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"`((?:tests|tools|src|docs)/[^`\s:]+)(?:::\w+)?`", text))
+    assert names
+    assert [name for name in sorted(names) if not list(ROOT.glob(name))] == []
+
+
+def test_the_acceptance_list_names_real_test_functions() -> None:
+    text = (DOCS / "acceptance.md").read_text(encoding="utf-8")
+    for file, function in re.findall(r"`(tests/[^`\s:]+\.py)::(\w+)`", text):
+        assert f"def {function}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{function}"
+
+
+def test_the_picture_of_the_report_is_small() -> None:
+    pictures = list((DOCS / "img").glob("*.png"))
+    assert pictures
+    assert all(path.stat().st_size < 300_000 for path in pictures)
+
+
+def test_the_words_of_the_house_have_no_synonyms() -> None:
+    texts = [*PAGES, *(path for end in ("py", "j2", "toml") for path in (ROOT / "src").rglob(f"*.{end}"))]
+    found = {str(path.relative_to(ROOT)): SYNONYMS.findall(path.read_text(encoding="utf-8")) for path in texts}
+    assert {name: words for name, words in found.items() if words} == {}
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    imports = {_module(path): _imports(path) for path in (ROOT / "src" / "meninx").rglob("*.py")}
+    left = {name: names & set(imports) - {name} for name, names in imports.items()}
+    while free := {name for name, names in left.items() if not names}:
+        left = {name: names - free for name, names in left.items() if name not in free}
+    assert left == {}
+
+
+def _module(path: Path) -> str:
+    name = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def _imports(path: Path) -> set[str]:
+    """Return what a module imports while it is imported itself, by dotted name."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            names |= {item.name for item in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = {f"{node.module}.{item.name}" for item in node.names}
+            names |= inside if all(_is_module(name) for name in inside) else {node.module, *inside}
+    return names
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT / "src" / Path(*name.split("."))
+    return path.with_suffix(".py").is_file() or path.is_dir()
+
+
+def _tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
