@@ -68,6 +68,17 @@ def test_removal_leaves_no_trace_behind():
 
 def test_raw_bytes_are_searched_in_every_character_set():
     found = Identifiers(names={"山田"}, encodings={"iso2022_jp", "utf_8"})
-    assert found.byte_pattern is not None
     for coding in ("utf-8", "iso2022_jp"):
-        assert found.byte_pattern.search(b"xx" + "山田".encode(coding) + b"xx"), coding
+        assert found.found_in_bytes(b"xx" + "山田".encode(coding) + b"xx"), coding
+
+
+@pytest.mark.parametrize("uid", ["1.2.826.0.1.99.1", "1.2.826.0.X.99.1"])
+def test_a_uid_is_found_whole_and_never_as_a_part(uid):
+    found = Identifiers(uids={uid})
+    for text in (uid, f"see {uid}.", f"({uid})", f"{uid}/{uid}"):
+        assert found.found_in(text), text
+        assert found.found_in_bytes(text.encode()), text
+    assert found.removed_from(f"see {uid} now") == "see now"
+    for text in (f"{uid}1", f"{uid}.1", "1.2.826.0.1.99", ""):
+        assert not found.found_in(text), text
+    assert not Identifiers().found_in_bytes(uid.encode())

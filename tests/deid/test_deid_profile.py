@@ -208,8 +208,13 @@ def test_all_overlay_groups_follow_one_mask(group):
     assert at(BASIC, 0x3000, "OW") == at(BASIC, 0x4000, "LT") == at(BASIC, 0x0022, "LO") == at(BASIC, 0x1500, "LO") == "X"
     assert at(BASIC, 0x0010, "US") == "X", "rows without data would not be a conformant overlay"
     assert at(RESEARCH, 0x3000, "OW") == "C"
-    assert at(RESEARCH, 0x0010, "US") == "K"
-    assert at(RESEARCH, 0x1500, "LO") == "X"
+    assert at(RESEARCH, 0x0010, "US") == at(RESEARCH, 0x1500, "LO") == "X", "a cleaned overlay is a removed one"
+    kept = Profile.compile(preset("research"), {"60xx3000": "K"})
+    assert at(kept, 0x3000, "OW") == at(kept, 0x0010, "US") == "K"
+    assert at(kept, 0x1500, "LO") == "X"
+    assert [profile.drawings_go(group << 16 | 0x3000) for profile in (BASIC, RESEARCH, kept)] == [True, True, False]
+    assert kept.overrides_tag(group << 16 | 0x3000)
+    assert not kept.overrides_tag(group << 16 | 0x0010)
 
 
 @pytest.mark.parametrize("group", [0x5000, 0x5002, 0x501E, 0x50FE])

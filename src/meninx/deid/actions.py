@@ -12,7 +12,7 @@ from meninx.deid.elements import Element, Encoding
 from meninx.deid.identifiers import Identifiers, is_class_uid, keyword_of
 from meninx.deid.iod import attribute_type
 from meninx.deid.options import Option
-from meninx.deid.profile import Action, Profile
+from meninx.deid.profile import Action, Profile, canonical, rows
 from meninx.deid.pseudonyms import Patient, is_registered
 from meninx.deid.resolver import Resolver
 from meninx.deid.text import REMOVED, TextContext, clean_text
@@ -41,6 +41,9 @@ TERMS = frozenset(
     {
         *("ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "AXIAL", "LOCALIZER", "YES", "NO", "M", "F", "O", "HU", "OTHER", "RGB"),
         *("MONOCHROME1", "MONOCHROME2", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR", "REMOVED"),
+        *("CONTAINER", "TEXT", "NUM", "CODE", "PNAME", "DATE", "TIME", "DATETIME", "UIDREF", "COMPOSITE", "IMAGE", "WAVEFORM"),
+        *("SCOORD", "SCOORD3D", "TCOORD", "CONTAINS", "HAS PROPERTIES", "HAS CONCEPT MOD", "HAS OBS CONTEXT", "HAS ACQ CONTEXT"),
+        *("INFERRED FROM", "SELECTED FROM", "SEPARATE", "CONTINUOUS", "COMPLETE", "PARTIAL", "VERIFIED", "UNVERIFIED", "FINAL"),
     }
 )
 
@@ -113,23 +116,24 @@ def apply(
         return None
     if vr not in STRINGS:
         return _binary(action, element, vr, context)
-    text = decode(bytes(element.value), encodings).replace("\0", "")
+    original = bytes(element.value)
+    text = decode(original, encodings).replace("\0", "")
     if action in (Action.Z, Action.D, Action.U) and vr != "UI":
         return _text_element(element.tag, vr, _replacement(action, element.tag, vr, text, context), context)
     if vr == "UI":
         return _text_element(element.tag, vr, _uids(action, element.tag, text, context), context)
     new = _kept(element.tag, vr, text, context) if action == Action.K else _cleaned(element.tag, vr, text, context)
-    if new is None:
-        return None
     if not new and text.strip() and _needs_value(element.tag, context, top):
         new = _replacement(Action.D, element.tag, vr, text, context)
-    if new == text and text.isascii() and "\x1b" not in text:
-        return Element(element.tag, vr, bytes(element.value))
+    if new == text and original.isascii() and b"\x1b" not in original:
+        return Element(element.tag, vr, original)
     return _text_element(element.tag, vr, new, context)
 
 
 def _needs_value(tag: int, context: Context, top: bool) -> bool:
-    return attribute_type(tag, context.sop_class_uid, top_level=top) in ("1", "1C")
+    """Return whether an attribute must not be empty: by its type, or because the profile itself gives it a dummy."""
+    row = rows().get(canonical(tag))
+    return (row is not None and row.basic == "D") or attribute_type(tag, context.sop_class_uid, top_level=top) in ("1", "1C")
 
 
 def _text_element(tag: int, vr: str, text: str, context: Context) -> Element:
@@ -166,7 +170,7 @@ def _uids(action: Action, tag: int, text: str, context: Context) -> str:
     values = [value.strip() for value in text.split("\\")]
     if action == Action.Z:
         return ""
-    if action == Action.K and (Option.RETAIN_UIDS in context.profile.options or tag in dict(context.profile.overrides)):
+    if action == Action.K and (Option.RETAIN_UIDS in context.profile.options or context.profile.overrides_tag(tag)):
         context.kept.uids |= set(values)
         return "\\".join(value for value in values if _FORMS["UI"].fullmatch(value))
     if is_class_uid(keyword_of(tag)):
@@ -174,8 +178,8 @@ def _uids(action: Action, tag: int, text: str, context: Context) -> str:
     return "\\".join(value if is_registered(value) else context.new_uid(value) for value in values)
 
 
-def _kept(tag: int, vr: str, text: str, context: Context) -> str | None:
-    """Return a value that may stay, less what of the patient's identifiers stands in it; None removes the element."""
+def _kept(tag: int, vr: str, text: str, context: Context) -> str:
+    """Return a value that may stay, less what of the patient's identifiers stands in it; nothing when it is none of its VR."""
     values = [text] if vr in SINGLE else text.split("\\")
     if vr in ("DA", "DT"):
         return _dates(vr, values, 0, context) if not (tag == BIRTH_DATE and context.over_age) else ""
@@ -185,13 +189,13 @@ def _kept(tag: int, vr: str, text: str, context: Context) -> str | None:
         return "\\".join(dates.capped_age(value, context.max_age) for value in values)
     if vr in ("DS", "IS"):
         fits = (not value.strip() or (_FORMS[vr].fullmatch(value) and not context.found.spelled_by(value)) for value in values)
-        return text if all(fits) else None
+        return text if all(fits) else ""
     if vr == "CS":
         return _codes(values, context)
     return "\\".join(context.found.removed_from(value) for value in values) if context.found.found_in(text) else text
 
 
-def _codes(values: list[str], context: Context) -> str | None:
+def _codes(values: list[str], context: Context) -> str:
     """Return coded values; one that is none, or that holds an identifier, is emptied."""
 
     def fits(value: str) -> bool:
@@ -199,11 +203,11 @@ def _codes(values: list[str], context: Context) -> str | None:
         return term in TERMS or bool(_FORMS["CS"].fullmatch(value) and not context.found.found_in(value))
 
     kept = [value if fits(value) else "" for value in values]
-    return "\\".join(kept) if any(value.strip() for value in kept) or not any(value.strip() for value in values) else None
+    return "\\".join(kept) if any(value.strip() for value in kept) or not any(value.strip() for value in values) else ""
 
 
-def _cleaned(tag: int, vr: str, text: str, context: Context) -> str | None:
-    """Return a value cleaned in the way of its VR; None removes the element."""
+def _cleaned(tag: int, vr: str, text: str, context: Context) -> str:
+    """Return a value cleaned in the way of its VR; nothing when nothing may stay."""
     if vr in ("DA", "DT"):
         if tag == BIRTH_DATE and context.over_age:
             return ""
@@ -213,11 +217,17 @@ def _cleaned(tag: int, vr: str, text: str, context: Context) -> str | None:
     if vr in FREE_TEXT:
         keyword = keyword_of(tag)
         values = [text] if vr in SINGLE else text.split("\\")
-        clean = (clean_text(value, TextContext(keyword, vr)) for value in values)
-        return "\\".join(context.found.removed_from(value) for value in clean)
+        clean = (context.found.removed_from(clean_text(value, TextContext(keyword, vr))) for value in values)
+        return "\\".join(_fitted(value, vr) for value in clean)
     if vr in NAMES:
         return ""
     return _kept(tag, vr, text, context)
+
+
+def _fitted(text: str, vr: str) -> str:
+    """Return the words of a text that fit into its VR; what was too long before need not stay so."""
+    limit = {"LO": 64, "SH": 16}.get(vr, len(text))
+    return text if len(text) <= limit else text[: limit + 1].rpartition(" ")[0]
 
 
 def _dates(vr: str, values: list[str], days: int, context: Context) -> str:
@@ -245,8 +255,7 @@ def _binary(action: Action, element: Element, vr: str, context: Context) -> Elem
 
 def holds_identifier(value: bytes, found: Identifiers) -> bool:
     """Return whether opaque bytes spell an identifier, as bytes or as the text they may be."""
-    pattern = found.byte_pattern
-    return bool(pattern and pattern.search(value)) or (is_texty(value) and found.found_in(value.decode("latin-1")))
+    return found.found_in_bytes(value) or (is_texty(value) and found.found_in(value.decode("latin-1")))
 
 
 def is_texty(value: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import unicodedata
 import warnings
 from functools import lru_cache
 
@@ -33,15 +34,19 @@ def is_valid(value: bytes) -> bool:
 
 
 def decode(value: bytes, encodings: tuple[str, ...]) -> str:
-    """Return the text of a value; what cannot be decoded becomes a replacement character."""
+    """Return the text of a value; what cannot be decoded becomes a replacement character.
+
+    Signs that nobody sees (zero-width blanks, soft hyphens, marks of direction) are left out: they would hide a name.
+    """
     if value.isascii() and b"\x1b" not in value and encodings[0] not in ("shift_jis", "utf_16", "utf_32"):
         return value.decode("ascii")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return decode_bytes(value, encodings, _DELIMITERS)
+            text = decode_bytes(value, encodings, _DELIMITERS)
         except (LookupError, ValueError):
-            return value.decode("latin-1")
+            text = value.decode("latin-1")
+    return "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
 
 
 def encoded(text: str, encodings: tuple[str, ...]) -> set[bytes]:

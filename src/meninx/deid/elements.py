@@ -78,16 +78,21 @@ def standard_vr(tag: int) -> str:
         return "UN"
 
 
-def parse(buffer: bytes | memoryview, encoding: Encoding) -> list[Element]:
-    """Return the elements of a whole data set.
+def parse(buffer: bytes | memoryview, encoding: Encoding, *, until: int | None = None) -> list[Element]:
+    """Return the elements of a whole data set, or of its beginning.
+
+    Args:
+        buffer: the bytes.
+        encoding: how they are written.
+        until: the last tag wanted; nothing behind it is looked at.
 
     Raises:
         Truncated: the bytes end inside an element.
         Malformed: they are no data set in this encoding, or nested deeper than 64 levels.
     """
     view = memoryview(buffer)
-    elements, _ = _Parser(view, encoding.little).dataset(0, len(view), encoding.implicit, depth=0, delimited=False)
-    return elements
+    parser = _Parser(view, encoding.little, until)
+    return parser.dataset(0, len(view), encoding.implicit, depth=0, delimited=False)[0]
 
 
 def parse_items(buffer: bytes | memoryview, little: bool) -> list[list[Element]] | None:
@@ -107,8 +112,9 @@ def parse_items(buffer: bytes | memoryview, little: bool) -> list[list[Element]]
 class _Parser:
     """Reads one buffer in one byte order."""
 
-    def __init__(self, view: memoryview, little: bool) -> None:
+    def __init__(self, view: memoryview, little: bool, until: int | None = None) -> None:
         self.view = view
+        self.until = until
         sign = "<" if little else ">"
         self.tag_and_length = struct.Struct(sign + "HHL")
         self.length16 = struct.Struct(sign + "H")
@@ -125,6 +131,8 @@ class _Parser:
                     raise Truncated("trailing bytes")
                 return elements, end
             tag, _ = self._tag(at)
+            if depth == 0 and self.until is not None and tag > self.until:
+                return elements, at
             if tag == ITEM_END and delimited:
                 return elements, at + 8
             if tag >> 16 == 0xFFFE:

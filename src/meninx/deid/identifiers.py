@@ -25,9 +25,10 @@ from functools import cached_property, lru_cache
 from pydicom.datadict import keyword_for_tag
 
 from meninx.deid import dates
-from meninx.deid.charsets import CHARSET_TAG, decode, encoded, encodings_of
+from meninx.deid.charsets import CHARSET_TAG, decode, encodings_of
 from meninx.deid.elements import PIXEL_DATA, Element, standard_vr
 from meninx.deid.iod import read_table
+from meninx.deid.patterns import UID, UID_BYTES, raw_pattern, text_pattern
 from meninx.deid.pseudonyms import is_registered
 from meninx.deid.text import VOCABULARY
 
@@ -114,19 +115,38 @@ class Identifiers:
         )
 
     @cached_property
+    def _parts(self) -> tuple[frozenset[str], ...]:
+        odd = {uid for uid in self.uids if not UID.fullmatch(uid)}
+        return tuple(map(frozenset, (self.names, self.numbers, self.days, self.phrases, odd)))
+
+    @cached_property
     def _pattern(self) -> re.Pattern[str] | None:
-        choices = [*map(_name_pattern, self.names), *map(number_pattern, self.numbers)]
-        choices += [re.escape(phrase).replace(r"\ ", r"\s+") for phrase in self.phrases]
-        choices += [pattern for day in self.days for pattern in _day_patterns(day)]
-        choices += [rf"(?<![\d.]){re.escape(uid)}(?!\d|\.\d)" for uid in self.uids]
-        return re.compile("|".join(sorted(choices, key=lambda item: (-len(item), item)))) if choices else None
+        return text_pattern(*self._parts)
+
+    @cached_property
+    def _byte_pattern(self) -> re.Pattern[bytes] | None:
+        return raw_pattern(*self._parts, frozenset(self.encodings))
+
+    @cached_property
+    def _uid_bytes(self) -> frozenset[bytes]:
+        return frozenset(uid.encode() for uid in self.uids if uid.isascii())
 
     def found_in(self, text: str) -> bool:
         """Return whether any identifier occurs in ``text``, in any case, with or without accents."""
-        if self._pattern is None or not text:
+        if not text:
+            return False
+        if self.uids and any(uid in self.uids for uid in UID.findall(text)):
+            return True
+        if self._pattern is None:
             return False
         folded = text.casefold()
         return bool(self._pattern.search(folded) or (not folded.isascii() and self._pattern.search(_plain(folded))))
+
+    def found_in_bytes(self, content: bytes) -> bool:
+        """Return whether one of the longer identifiers occurs in raw bytes, in any character set of the file."""
+        if any(uid in self._uid_bytes for uid in UID_BYTES.findall(content)):
+            return True
+        return bool(self._byte_pattern and self._byte_pattern.search(content))
 
     def spelled_by(self, number: str) -> bool:
         """Return whether one DS or IS value is an identifier of six digits or more, or a day; shorter ones mean nothing."""
@@ -137,31 +157,14 @@ class Identifiers:
         """Return ``text`` without the words that hold an identifier."""
         if not self.found_in(text):
             return text
-        assert self._pattern is not None
         folded = text.casefold()
-        if len(folded) != len(text) or not folded.isascii():
-            words = [word for word in text.split() if not self.found_in(word)]
-            kept = " ".join(words)
+        if self._pattern is None or len(folded) != len(text) or not folded.isascii():
+            kept = " ".join(word for word in text.split() if not self.found_in(word))
             return "" if self.found_in(kept) else kept
         kept = " ".join(_cut(text, [match.span() for match in self._pattern.finditer(folded)]).split())
+        if self.found_in(kept):
+            kept = " ".join(word for word in kept.split() if not self.found_in(word))
         return "" if self.found_in(kept) else kept
-
-    @cached_property
-    def byte_pattern(self) -> re.Pattern[bytes] | None:
-        """The longer identifiers as a pattern over raw bytes, in every character set of the file."""
-        choices: set[bytes] = set()
-        encodings = tuple(sorted(self.encodings)) or ("iso8859",)
-        for name in self.names:
-            ways = {way for form in (name, name.upper(), name.capitalize()) for way in encoded(form, encodings)}
-            before, after = (rb"(?<![A-Za-z])", rb"(?![A-Za-z])") if name.isascii() else (b"", b"")
-            choices |= {before + re.escape(way) + after for way in ways if len(way) >= 5}
-        for phrase in self.phrases:
-            choices |= {re.escape(way) for way in encoded(phrase, encodings) if len(way) >= 6}
-        long = (number for number in self.numbers if len(number) >= 6 and number.isascii() and not _may_be_time(number))
-        choices |= {number_pattern(number).encode() for number in long}
-        choices |= {rb"(?<![\d.])" + re.escape(uid).encode() + rb"(?!\d|\.\d)" for uid in self.uids if uid.isascii()}
-        choices |= {rb"(?<!\d)" + day.encode() + rb"(?!\d)" for day in self.days}
-        return re.compile(b"|".join(sorted(choices)), re.IGNORECASE) if choices else None
 
 
 def collect(
@@ -242,30 +245,6 @@ def _is_name(letters: str) -> bool:
 def _plain(text: str) -> str:
     """Return ``text`` without accents."""
     return "".join(sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign)).casefold()
-
-
-def _name_pattern(name: str) -> str:
-    """Return a pattern: long names match inside words too, short ones only as a word."""
-    return re.escape(name) if len(name) >= 5 or not name.isascii() else rf"(?<![^\W\d_]){re.escape(name)}(?![^\W\d_])"
-
-
-def number_pattern(number: str) -> str:
-    """Return a pattern: digits match as a whole number only, short identifiers as a whole word only."""
-    before, after = r"(?<![0-9])(?<![0-9]\.)", r"(?![0-9])(?!\.[0-9])"
-    if len(number) < 6:
-        before, after = r"(?<![0-9a-z])(?<![0-9]\.)", r"(?![0-9a-z])(?!\.[0-9])"
-    return (before if number[0].isalnum() else "") + re.escape(number) + (after if number[-1].isalnum() else "")
-
-
-def _may_be_time(number: str) -> bool:
-    """Return whether six digits may as well be a time of day; raw bytes do not say which."""
-    return len(number) == 6 and dates.is_tm(number)
-
-
-def _day_patterns(day: str) -> list[str]:
-    year, month, date = day[:4], day[4:6], day[6:]
-    orders = [(year, month, date), (date, month, year), (month, date, year)]
-    return [rf"(?<!\d){a}[-./ ]?{b}[-./ ]?{c}(?!\d)" for a, b, c in orders]
 
 
 def _cut(text: str, spans: list[tuple[int, int]]) -> str:

@@ -89,6 +89,26 @@ def read(data: bytes) -> Instance:
     return instance
 
 
+def patient_id_and_issuer(head: bytes) -> tuple[str, str]:
+    """Return PatientID and IssuerOfPatientID from the first bytes of a file; empty where there is none.
+
+    Raises:
+        Refused: not DICOM.
+        Malformed: the bytes end before the patient.
+    """
+    start, syntax, _ = _meta(head)
+    content = head[start:]
+    if syntax == DEFLATED:
+        content = zlib.decompressobj(-15).decompress(content, len(head) * 4)
+    elements = parse(content, Encoding(implicit=syntax == IMPLICIT, little=syntax != BIG_ENDIAN), until=ISSUER)
+    instance = Instance(elements, Encoding(implicit=False, little=True), syntax, _encodings(elements))
+    return instance.text(PATIENT_ID), instance.text(ISSUER)
+
+
+def _encodings(elements: list[Element]) -> tuple[str, ...]:
+    return encodings_of(next((bytes(e.value) for e in elements if e.tag == CHARSET_TAG), b""))
+
+
 def _meta(data: bytes) -> tuple[int, str, str]:
     """Return where the data set starts, its transfer syntax and the media storage SOP class (empty without meta)."""
     if data[128:132] == b"DICM":
@@ -136,8 +156,7 @@ def _dataset(view: memoryview, syntax: str) -> Instance:
         raise Refused(Reason.UNSUPPORTED_TRANSFER_SYNTAX)
     encoding = Encoding(implicit=syntax == IMPLICIT, little=syntax != BIG_ENDIAN)
     elements = resolve_unknown(parse(_inflated(view) if syntax == DEFLATED else view, encoding), encoding.little)
-    charset = next((bytes(e.value) for e in elements if e.tag == CHARSET_TAG), b"")
-    return Instance(elements, encoding, syntax, encodings_of(charset))
+    return Instance(elements, encoding, syntax, _encodings(elements))
 
 
 def _inflated(view: memoryview) -> bytes:
@@ -172,7 +191,7 @@ def _check_identity(instance: Instance) -> None:
 
 
 def _check_length(instance: Instance) -> None:
-    """Refuse native pixel data that is shorter than rows, columns, frames and bits say."""
+    """Refuse native pixel data that is shorter than rows, columns, frames and bits say; cut off what stands behind the pixels."""
     for element in instance.pixels:
         if element.undefined or element.tag != 0x7FE00010:
             continue
@@ -181,8 +200,10 @@ def _check_length(instance: Instance) -> None:
         if not all(counts) or instance.text(0x00280004) == "YBR_FULL_422":
             continue
         bits = counts[0] * counts[1] * counts[2] * samples * (int(frames) if frames.isdigit() else 1)
-        if len(element.value) < bits // 8:
+        length = (bits + 7) // 8
+        if len(element.value) < length:
             raise Refused(Reason.TRUNCATED)
+        element.value = element.value[: length + length % 2]
 
 
 def _number(instance: Instance, tag: int) -> int:

@@ -30,6 +30,7 @@ class Entry:
         size: bytes of the output.
         output_digest: SHA-256 of the output.
         patient: original and new PatientID.
+        by_issuer: the PatientID named the patient only together with its issuer.
         study: new StudyInstanceUID.
         series: new SeriesInstanceUID.
         instance: new SOPInstanceUID.
@@ -49,6 +50,7 @@ class Entry:
     size: int = 0
     output_digest: str = ""
     patient: tuple[str, str] = ("", "")
+    by_issuer: bool = False
     study: str = ""
     series: str = ""
     instance: str = ""

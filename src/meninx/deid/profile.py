@@ -137,7 +137,8 @@ class Profile:
 
         Args:
             options: see :mod:`meninx.deid.options`.
-            overrides: keyword (``StudyDescription``) or tag (``0008,1030``, ``(0008,1030)``, ``00081030``) -> action letter.
+            overrides: keyword (``StudyDescription``) or tag (``0008,1030``, ``(0008,1030)``, ``00081030``, ``60xx3000``) ->
+                action letter.
 
         Raises:
             ConfigError: options exclude each other, or an override names no attribute or no action that fits it.
@@ -162,6 +163,18 @@ class Profile:
         if found is None:
             found = self._known[key] = self._decide(int(tag), vr, sop_class_uid, top_level)
         return found
+
+    def drawings_go(self, tag: int) -> bool:
+        """Return whether a curve (50xx) or overlay (60xx) group goes as a whole; only an override can keep one.
+
+        Geometry and labels without the bitmap are no overlay, and cleaning a bitmap means removing it.
+        """
+        bitmap = OVERLAY_DATA if tag >> 24 == OVERLAY_DATA >> 24 else CURVES
+        return self._overridden.get(bitmap) != Action.K
+
+    def overrides_tag(self, tag: int) -> bool:
+        """Return whether an override decides this attribute (repeating groups by their mask)."""
+        return canonical(tag) in self._overridden
 
     def keep_private(self, group: int, element_offset: int, creator: str) -> bool:
         """Return whether a private element may stay: its option is on and Table E.3.10-1 lists it.
@@ -216,7 +229,7 @@ class Profile:
     def _unlisted(self, tag: int, vr: str, kind: str) -> Action:
         """Return the default action: numbers, codes and sequences stay, dates and UIDs as their options say, the rest goes."""
         vrs = dictionary_vrs(tag)
-        if not vrs or not tag >> 16 or (tag >> 24 == OVERLAY_DATA >> 24 and self._overlays_go()):
+        if not vrs or not tag >> 16 or (tag >> 24 == OVERLAY_DATA >> 24 and self.drawings_go(tag)):
             return Action.X
         if vr != "UN":
             vrs |= {vr}
@@ -228,9 +241,6 @@ class Profile:
         if vrs == {"UI"}:
             return Action.K if Option.RETAIN_UIDS in self.options else Action.U
         return self._worded(allowed_text().get(tag, "")) or gone
-
-    def _overlays_go(self) -> bool:
-        return self.action(OVERLAY_DATA, "OW", sop_class_uid="") == Action.X
 
     def _dated(self) -> Action | None:
         if Option.RETAIN_FULL_DATES in self.options:
@@ -257,9 +267,9 @@ def _keyword(tag: int) -> str:
 def _tag_named(name: str) -> int:
     """Return the tag of a keyword or a written tag, masks canonical."""
     own = {row.keyword: tag for tag, row in rows().items()}
-    written = re.fullmatch(r"\(?([0-9a-f]{4}),? ?([0-9a-f]{4})\)?", name.strip(), re.IGNORECASE)
+    written = re.fullmatch(r"\(?([0-9a-f]{4}|[56]0xx),? ?([0-9a-f]{4})\)?", name.strip(), re.IGNORECASE)
     if written:
-        tag = canonical(int(written[1] + written[2], 16))
+        tag = canonical(int(written[1].lower().replace("xx", "00") + written[2], 16))
         if (not tag >> 16 & 1 and tag & 0xFFFF and dictionary_vrs(tag)) or tag == CURVES:
             return tag
     elif name in own or name in keyword_dict:

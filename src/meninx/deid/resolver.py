@@ -18,11 +18,17 @@ class Resolver:
         pseudonyms: the keyed maps.
         lookup: the hospital's own table, or None.
         strict: a patient that the table does not list is refused instead of getting a keyed pseudonym.
+        shared: normalised PatientIDs that mean several people, one for each issuer (:func:`meninx.deid.issuers.shared_ids`).
     """
 
     pseudonyms: Pseudonyms
     lookup: Lookup | None = None
     strict: bool = False
+    shared: frozenset[str] = frozenset()
+
+    def is_shared(self, patient_id: str) -> bool:
+        """Return whether the issuer is needed to know whom a PatientID means."""
+        return normal(patient_id) in self.shared
 
     def patient(self, patient_id: str, issuer: str = "", study_uid: str = "") -> Patient:
         """Return the patient behind an original PatientID.
@@ -30,7 +36,7 @@ class Resolver:
         Raises:
             Refused: the lookup table does not list the patient and the policy is to quarantine.
         """
-        patient = self.pseudonyms.patient(patient_id, issuer, study_uid)
+        patient = self.pseudonyms.patient(patient_id, issuer if self.is_shared(patient_id) else "", study_uid)
         if self.lookup is None:
             return patient
         new = self.lookup.patients.get(normal(patient_id))

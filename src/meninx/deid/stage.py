@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from meninx.core import files
@@ -17,6 +17,7 @@ from meninx.core.result import Result
 from meninx.deid import audit, lookup
 from meninx.deid.config import DeidConfig
 from meninx.deid.discover import Found, check_output, files_below
+from meninx.deid.issuers import shared_ids
 from meninx.deid.journal import WRITTEN, Entry, Journal, locked
 from meninx.deid.keys import read_key
 from meninx.deid.pool import Stop, interrupted, processed
@@ -103,6 +104,7 @@ def run(config: DeidConfig, source: Path, out: Path, *, progress: Progress = SIL
     check_output(source, out)
     engine, fingerprint = _engine(config, source, out)
     found = files_below(source)
+    engine = replace(engine, resolver=replace(engine.resolver, shared=shared_ids(engine.source, found)))
     if config.dry_run:
         with Stop() as stop:
             todo = [(item, None) for item in found]

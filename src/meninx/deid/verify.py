@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 import zlib
 from collections.abc import Iterator
 
@@ -17,8 +16,10 @@ from meninx.deid.elements import PIXEL_DATA, parse_items, standard_vr
 from meninx.deid.identifiers import strings
 from meninx.deid.instance import DEFLATED, Instance
 from meninx.deid.quarantine import Reason, Refused
+from meninx.deid.streams import hidden_text
 from meninx.deid.walker import MARKERS
 from meninx.deid.writer import marker_texts
+from meninx.imaging.decode import quiet
 
 # The walk keeps only well-formed values of these, and numbers that spell an identifier are found in the raw bytes.
 _CHECKED_BY_FORM = frozenset({"AS", "DS", "IS", "TM"})
@@ -29,7 +30,8 @@ def check(written: bytes, original: Instance, context: Context) -> None:
 
     Guarantee: no identifier collected by :func:`meninx.deid.identifiers.collect` from the original header (less those
     that the profile keeps on purpose and days that the date shift made) occurs in the file meta, in any decoded element
-    of any depth, or in the raw bytes outside pixel data. What is never found in the header (a name that occurs only in
+    of any depth, in the raw bytes outside pixel data, in comments of compressed pixel streams or at the ends of plain
+    pixels. What is never found in the header (a name that occurs only in
     the pixels, or only in a free text) is not searched; free text is reduced to a vocabulary for that reason.
 
     Args:
@@ -42,18 +44,17 @@ def check(written: bytes, original: Instance, context: Context) -> None:
     """
     searched = context.found.without(context.kept)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             dataset = pydicom.dcmread(io.BytesIO(written))
             _check_structure(written, dataset)
             if any(searched.found_in(text) for text in _texts(dataset)):
                 raise Refused(Reason.RESIDUAL_IDENTIFIER)
             if _pixels(dataset) != [bytes(element.value) for element in original.pixels]:
                 raise Refused(Reason.PIXELS_CHANGED)
-    except (InvalidDicomError, OSError, KeyError, ValueError, NotImplementedError, RecursionError) as error:
+    except (InvalidDicomError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise Refused(Reason.PROCESSING_FAILED) from error
-    pattern = searched.byte_pattern
-    if pattern is not None and pattern.search(_header_bytes(written, original, context)):
+    hidden = (text for element in original.pixels for text in hidden_text(element))
+    if any(map(searched.found_in_bytes, (_header_bytes(written, original, context), *hidden))):
         raise Refused(Reason.RESIDUAL_IDENTIFIER)
 
 

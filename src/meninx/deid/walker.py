@@ -100,7 +100,8 @@ def _public(element: Element, encodings: tuple[str, ...], context: Context, *, t
         context.count(tag, "K" if top else "X")
         return element if top else None
     vr = understood_vr(element)
-    if vr is None or tag in ALWAYS_REMOVED or tag >> 24 in (0x50, 0x60):
+    drawing = tag >> 24 in (0x50, 0x60) and context.profile.drawings_go(tag)
+    if vr is None or drawing or tag in ALWAYS_REMOVED:
         context.count(tag, "X")
         return None
     given = vr if element.vr == "UN" else element.vr.split(" or ")[0]

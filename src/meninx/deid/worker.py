@@ -19,6 +19,7 @@ from meninx.deid.keys import plain_digest
 from meninx.deid.profile import Action, Profile
 from meninx.deid.quarantine import Reason, Refused
 from meninx.deid.resolver import Resolver
+from meninx.imaging.decode import quiet
 
 _BURNED_MODALITIES = frozenset(["US", "XC", "ES", "OT", "SC", "OP", "OPT", "SM", "GM", "EC", "PX", "IO", "XA", "RF", "DOC", "DG"])
 _BURNED_CLASSES = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(7|6|3|77)(\.\d+)*")
@@ -75,10 +76,11 @@ def process(engine: Engine, found: Found, known: Entry | None) -> Entry:
     except OSError:
         return Entry(path=found.path, reason=Reason.UNREADABLE)
     digest = plain_digest(data)
-    if known is not None and known.digest == digest and _is_there(engine, known):
+    if known is not None and known.digest == digest and _is_valid(engine, known):
         return known
     try:
-        return _deidentified(engine, found.path, digest, data)
+        with quiet():  # pydicom's warnings and log lines quote values
+            return _deidentified(engine, found.path, digest, data)
     except Refused as refusal:
         return Entry(path=found.path, digest=digest, reason=str(refusal.reason))
     except MeninxError:
@@ -87,9 +89,12 @@ def process(engine: Engine, found: Found, known: Entry | None) -> Entry:
         return Entry(path=found.path, digest=digest, reason=Reason.PROCESSING_FAILED)
 
 
-def _is_there(engine: Engine, entry: Entry) -> bool:
+def _is_valid(engine: Engine, entry: Entry) -> bool:
+    """Return whether an earlier result still holds: the output is there, and the PatientID means whom it meant."""
     if entry.status != WRITTEN:
         return True
+    if entry.by_issuer != engine.resolver.is_shared(entry.patient[0]):
+        return False
     path = engine.out / entry.output
     return path.is_file() and path.stat().st_size == entry.size
 
@@ -153,6 +158,7 @@ def _entry(engine: Engine, path: str, digest: str, content: bytes, original: Ins
         size=len(content),
         output_digest=plain_digest(content),
         patient=(original.text(instance.PATIENT_ID), context.patient.pseudonym),
+        by_issuer=engine.resolver.is_shared(original.text(instance.PATIENT_ID)),
         study=study,
         series=series,
         instance=sop,

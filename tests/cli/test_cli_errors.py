@@ -1,0 +1,121 @@
+"""Where errors end: an exit code for each class, a message without a traceback, and never a patient's value."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from meninx.cli import doctor
+from meninx.core import errors
+
+NAME = "Quillfeather^Rosalind"
+CODES = {
+    "MeninxError": 1, "UsageError": 2, "ConfigError": 2, "DataError": 3, "LayoutError": 3, "StorageError": 3,
+    "PrivacyRefusal": 4, "ResidualIdentifier": 4, "AuditFailure": 5, "RunLocked": 3, "Interrupted": 130,
+}  # fmt: skip
+
+
+def _tree(kind: type[errors.MeninxError]) -> list[type[errors.MeninxError]]:
+    return [kind, *(item for child in kind.__subclasses__() for item in _tree(child))]
+
+
+def _raising(monkeypatch, error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(doctor, "examine", fail)
+
+
+def test_the_table_knows_every_class():
+    assert {kind.__name__ for kind in _tree(errors.MeninxError) if kind.__module__ == errors.__name__} == set(CODES)
+
+
+def test_the_drawing_of_the_tree_says_the_same():
+    drawn = dict(re.findall(r"(\w+) +(\d+)(?:  |$)", errors.__doc__ or "", flags=re.MULTILINE))
+    assert {name: int(code) for name, code in drawn.items()} == CODES
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_each_class_has_its_exit_code_and_no_traceback(invoke, monkeypatch, name):
+    message = errors.expected("a rule", got="something else", where="a place", fix="do this")
+    _raising(monkeypatch, getattr(errors, name)(message))
+    said = invoke("doctor")
+    assert said.code == CODES[name]
+    assert said.err == "meninx: expected a rule, got something else (a place); do this\n"
+    assert said.out == ""
+
+
+def test_ctrl_c_is_130(invoke, monkeypatch):
+    _raising(monkeypatch, KeyboardInterrupt())
+    said = invoke("doctor")
+    assert said.code == 130
+    assert "--resume" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_a_bug_tells_its_kind_and_place_and_hides_its_message(invoke, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    _raising(monkeypatch, ValueError(f"cannot parse {NAME}"))
+    said = invoke("doctor")
+    assert said.code == 1
+    assert re.match(r"meninx: a bug: ValueError at test_cli_errors\.py:\d+; the traceback is in ", said.err)
+    assert NAME not in said.out + said.err
+    assert "Traceback" not in said.err
+    (kept,) = tmp_path.iterdir()
+    assert str(kept) in said.err
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert NAME in kept.read_text()
+
+
+def test_verbose_shows_the_traceback_of_a_bug(invoke, monkeypatch, tmp_path):
+    from meninx.prepare import stage
+
+    def fail(*given: object, **named: object) -> None:
+        raise ValueError(NAME)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(stage, "run", fail)
+    assert NAME not in invoke("prepare", "a", "b").err
+    assert "Traceback" in invoke("prepare", "a", "b", "--verbose").err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_a_refusal_of_the_system_is_no_bug_and_hides_the_file_name(invoke, monkeypatch, number):
+    _raising(monkeypatch, OSError(number, "whatever", f"/archive/{NAME}.dcm"))
+    said = invoke("doctor")
+    assert said.code == 3
+    assert said.err.startswith("meninx: expected the system to allow it, got ")
+    assert NAME not in said.err
+
+
+def test_a_reader_that_went_away_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "meninx", "recipes"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_recipe_is_copied_and_an_existing_file_is_left_alone(invoke, tmp_path):
+    target = tmp_path / "mine.toml"
+    assert invoke("recipes", "tiny", "--copy", target).out == f"{target}\n"
+    target.write_text("mine")
+    said = invoke("recipes", "tiny", "--copy", target)
+    assert said.code == 2
+    assert target.read_text() == "mine"
+
+
+def test_a_file_is_no_packaged_recipe(invoke, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text("epochs = 1\n")
+    said = invoke("recipes", "mine.toml")
+    assert said.code == 2
+    assert "expected the name of a packaged recipe" in said.err

@@ -1,0 +1,124 @@
+"""Every help ends in examples and comes without the heavy libraries; a slip of the pen gets a suggestion."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from meninx.cli.app import VERBS
+from meninx.cli.dicom import dicom
+from meninx.cli.examples import EXAMPLES
+
+STEPS = tuple(name for name in dicom if not name.startswith("-"))
+HEAVY = ("torch", "monai", "flwr", "scipy", "sklearn", "matplotlib", "dp_accounting", "nibabel", "highdicom")
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict:
+    """Every help, from one fresh process, and which heavy modules it had loaded at the end."""
+    script = f"""
+        import contextlib, io, json, sys
+        from meninx.cli.app import run
+        helps = {{}}
+        for verb in {["", *EXAMPLES]!r}:
+            out, err = io.StringIO(), io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = run([*verb.split(), "--help"])
+            helps[verb] = [code, out.getvalue(), err.getvalue()]
+        heavy = [name for name in {HEAVY!r} if name in sys.modules]
+        print(json.dumps({{"helps": helps, "heavy": heavy}}))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_every_verb_and_step_has_examples():
+    assert set(EXAMPLES) == {*VERBS, "dicom", *(f"dicom {step}" for step in STEPS)}
+    assert all(line.startswith(f"meninx {verb}") for verb, lines in EXAMPLES.items() for line in lines)
+    assert len(STEPS) == 5
+
+
+@pytest.mark.parametrize("verb", EXAMPLES)
+def test_every_help_ends_in_its_examples(helps, verb):
+    code, out, err = helps["helps"][verb]
+    assert (code, err) == (0, "")
+    ending = " ".join(["Examples:", *EXAMPLES[verb]])
+    assert " ".join(out.split()).endswith(ending)
+
+
+def test_no_help_imports_a_heavy_library(helps):
+    assert helps["heavy"] == []
+
+
+def test_the_first_help_lists_the_verbs_and_the_exit_codes(helps):
+    code, out, _ = helps["helps"][""]
+    assert code == 0
+    assert all(f" {verb} " in out for verb in VERBS)
+    assert " ".join(out.split()).endswith("130 interrupted.")
+
+
+@pytest.mark.parametrize(
+    ("words", "suggestion"),
+    [
+        (["tran", "data"], 'Did you mean "train"?'),
+        (["repot", "clean"], 'Did you mean "report"?'),
+        (["dicom", "exprot", "a", "b"], 'Did you mean "export"?'),
+        (["train", "data", "--recipie", "tiny"], "Did you mean --recipe?"),
+        (["train", "data", "--privacy.epsilom", "8"], "Did you mean --privacy.epsilon?"),
+        (["deid", "a", "b", "--sight", "north"], "Did you mean --site?"),
+        (["deid", "a", "b", "--options", "retain-devise"], 'Did you mean "retain-device"?'),
+        (["train", "data", "--recipe", "tyni"], "did you mean 'tiny'?"),
+        (["recipes", "cxr-pd"], "did you mean 'cxr-dp'?"),
+        (["evaluate", "run", "--predictions", "csw"], "did you mean 'csv'?"),
+    ],
+)
+def test_a_slip_of_the_pen_gets_a_suggestion(invoke, words, suggestion):
+    said = invoke(*words)
+    assert (said.code, said.out) == (2, "")
+    assert suggestion in said.err
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("verb", "text", "key", "suggestion"),
+    [
+        ("train", "epoch = 3", "epoch", "epochs"),
+        ("train", "[privacy]\nepsilonn = 3.0", "privacy.epsilonn", "privacy.epsilon"),
+        ("sweep", "batchsize = 3", "batchsize", "batch_size"),
+        ("deid", 'profil = "basic"', "profil", "profile"),
+        ("prepare", 'reder = "folder"', "reder", "reader"),
+        ("report", 'titel = "mine"', "titel", "title"),
+    ],
+)
+def test_a_wrong_key_of_a_recipe_names_file_and_key(invoke, tmp_path, verb, text, key, suggestion):
+    (tmp_path / "mine.toml").write_text(text + "\n")
+    paths = {"deid": ["a", "b"], "prepare": ["a", "b"]}.get(verb, ["a"])
+    said = invoke(verb, *paths, "--recipe", tmp_path / "mine.toml")
+    assert (said.code, said.out) == (2, "")
+    assert said.err == f"meninx: expected a known key, got {key!r} (mine.toml); did you mean {suggestion!r}?\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('epochs = "three"', "[epochs] from mine.toml"),
+        ("epochs = -1", "expected epochs > 0, got -1 (epochs) [settings of mine.toml and the command line]"),
+        ("epochs =", "(mine.toml)"),
+    ],
+)
+def test_a_wrong_value_of_a_recipe_names_file_and_key(invoke, tmp_path, text, told):
+    (tmp_path / "mine.toml").write_text(text + "\n")
+    said = invoke("train", "data", "--recipe", tmp_path / "mine.toml")
+    assert said.code == 2
+    assert told in said.err
+
+
+def test_a_recipe_that_is_no_text_is_refused(invoke, tmp_path):
+    (tmp_path / "mine.toml").write_bytes(b"\xff\xfe\x00")
+    said = invoke("train", "data", "--recipe", tmp_path / "mine.toml")
+    assert said.code == 2
+    assert "expected a readable UTF-8 file, got UnicodeDecodeError (mine.toml)" in said.err

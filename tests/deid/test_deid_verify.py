@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import pytest
+from deid_samples import clean, image, images, save
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+
+from meninx.deid import instance, verify, walker, worker, writer
+from meninx.deid.config import DeidConfig
+from meninx.deid.keys import SiteKey
+from meninx.deid.pseudonyms import Pseudonyms
+from meninx.deid.quarantine import Reason, Refused
+from meninx.deid.resolver import Resolver
+
+
+def written(tmp_path: Path, ds, syntax: str = "1.2.840.10008.1.2.1"):
+    """Return the output of one data set and what the check needs besides."""
+    original = instance.read(save(ds, tmp_path / "a", syntax=syntax).read_bytes())
+    engine = worker.Engine(
+        source=tmp_path, out=tmp_path, profile=DeidConfig().compiled(),
+        resolver=Resolver(Pseudonyms(SiteKey(bytes(32), "north"))), rename=True, max_age=89, dry_run=True,
+    )  # fmt: skip
+    context = worker._context(engine, original)
+    elements = writer.finish(walker.clean(original.elements, original.encodings, context), original, context)
+    return writer.file_bytes(elements, original), original, context
+
+
+def refused(content: bytes, original, context) -> str:
+    try:
+        verify.check(content, original, context)
+    except Refused as refusal:
+        return str(refusal.reason)
+    return ""
+
+
+def test_a_clean_file_passes_and_a_touched_one_does_not(tmp_path):
+    content, original, context = written(tmp_path, image())
+    assert refused(content, original, context) == ""
+    assert refused(content.replace(b"ACME", b"ACM\xff"), original, context) == ""
+    pixels = content.rindex(bytes(original.pixels[0].value))
+    assert refused(content[:pixels] + b"\1" + content[pixels + 1 :], original, context) == Reason.PIXELS_CHANGED
+    assert refused(b"x" + content[1:], original, context) == Reason.PROCESSING_FAILED
+    assert refused(content[:200], original, context) == Reason.PROCESSING_FAILED
+    assert refused(b"", original, context) == Reason.PROCESSING_FAILED
+
+
+@pytest.mark.parametrize("leak", [b"Marigold", b"MARIGOLD", b"quillfeather", b"ACC-778812", b"20190314", b"Willowmere Infirmary"])
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99"])
+def test_an_identifier_in_raw_bytes_is_seen(tmp_path, leak, syntax):
+    ds = image(Manufacturer="A" * 40)
+    content, original, context = written(tmp_path, ds, syntax)
+    if syntax.endswith(".99"):
+        start = 144 + int.from_bytes(content[140:144], "little")
+        plain = zlib.decompressobj(-15).decompress(content[start:])
+        stream = zlib.compressobj(wbits=-15)
+        content = content[:start] + stream.compress(plain.replace(b"A" * 40, leak.ljust(40))) + stream.flush()
+    else:
+        content = content.replace(b"A" * 40, leak.ljust(40))
+    assert refused(content, original, context) == Reason.RESIDUAL_IDENTIFIER
+
+
+def segment(marker: int, text: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(text) + 2).to_bytes(2, "big") + text
+
+
+@pytest.mark.parametrize(
+    ("syntax", "frame"),
+    [
+        (JPEGBaseline8Bit, b"\xff\xd8" + segment(0xE0, b"JFIF\0") + segment(0xFE, b"\xff\xda Marigold ") + segment(0xDA, b"..")),
+        (JPEG2000Lossless, b"\xff\x4f" + segment(0x51, bytes(40)) + segment(0x64, b"\0\1for Quillfeather") + segment(0x90, b"")),
+    ],
+)
+def test_a_name_in_a_comment_of_a_compressed_stream_keeps_the_file_out(tmp_path, syntax, frame):
+    for number, content in enumerate((frame, frame.replace(b"Marigold", b"Lavender").replace(b"Quillfeather", b"Lavenderlike"))):
+        ds = image(PixelData=encapsulate([b"\xff\xd8\xff\xda", content]), NumberOfFrames="2")
+        ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+        assert refused(*written(tmp_path, ds, syntax)) == ("" if number else Reason.RESIDUAL_IDENTIFIER)
+
+
+def test_streams_that_are_none_are_passed_over(tmp_path):
+    for frame in (b"", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\0\0", bytes(10), b"\xff\x4f\xff\x51\xff\xff"):
+        ds = image(PixelData=encapsulate([frame or b"\0\0"]))
+        ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+        assert refused(*written(tmp_path, ds, RLELossless)) == ""
+
+
+def test_what_stands_behind_the_pixels_is_cut_off(tmp_path):
+    pixels = image().PixelData
+    save(image(1, PixelData=pixels + b"for Lavender only " * 4), tmp_path / "in" / "a")
+    assert clean(tmp_path).files_written == 1
+    content = images(tmp_path / "out")[0].read_bytes()
+    assert content.endswith(pixels)
+    assert b"Lavender" not in content
+
+
+def test_text_at_the_edge_of_the_pixels_keeps_the_file_out(tmp_path):
+    pixels = image().PixelData
+    for number, plain in enumerate((b"Marigold" + pixels[8:], pixels[:-12] + b"QUILLFEATHER")):
+        save(image(number, PixelData=plain), tmp_path / "in" / str(number))
+    assert clean(tmp_path).quarantined == {"residual-identifier": 2}

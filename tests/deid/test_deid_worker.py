@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from deid_samples import KEY, image, save
+
+from meninx.core.errors import StorageError
+from meninx.deid import walker, worker
+from meninx.deid.config import DeidConfig
+from meninx.deid.discover import Found
+from meninx.deid.instance import read
+from meninx.deid.journal import WRITTEN
+from meninx.deid.keys import SiteKey
+from meninx.deid.pseudonyms import Pseudonyms
+from meninx.deid.quarantine import Reason
+from meninx.deid.resolver import Resolver
+
+
+def engine(folder: Path, **changes) -> worker.Engine:
+    settings = {"rename": True, "max_age": 89, "dry_run": False, "resolver": Resolver(Pseudonyms(SiteKey(KEY, "north")))}
+    return worker.Engine(source=folder / "in", out=folder / "out", profile=DeidConfig().compiled(), **{**settings, **changes})
+
+
+def test_an_output_waits_in_the_private_room_until_it_is_published(tmp_path):
+    save(image(), tmp_path / "in" / "Marigold")
+    entry = worker.process(engine(tmp_path), Found("Marigold"), None)
+    assert entry.status == WRITTEN
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert files == [engine(tmp_path).staged("Marigold")]
+    assert "private" in files[0].parts
+    assert "Marigold" not in str(files[0])
+    assert files[0].stat().st_size == entry.size
+
+
+def test_what_is_unchanged_is_not_done_again(tmp_path, monkeypatch):
+    save(image(), tmp_path / "in" / "a")
+    known = worker.process(engine(tmp_path), Found("a"), None)
+    target = tmp_path / "out" / known.output
+    target.parent.mkdir(parents=True)
+    engine(tmp_path).staged("a").rename(target)
+    monkeypatch.setattr(worker, "_deidentified", None)
+    assert worker.process(engine(tmp_path), Found("a"), known) is known
+    monkeypatch.undo()
+    for change in ("other person", "output gone", "input changed"):
+        others = Resolver(
+            Pseudonyms(SiteKey(KEY, "north")), shared=frozenset({"0000123"}) if change == "other person" else frozenset()
+        )
+        if change == "output gone":
+            target.unlink()
+        if change == "input changed":
+            save(image(InstanceNumber="2"), tmp_path / "in" / "a")
+        assert worker.process(engine(tmp_path, resolver=others), Found("a"), known) is not known, change
+
+
+def test_whatever_goes_wrong_with_a_file_is_counted_and_nothing_is_left(tmp_path, monkeypatch):
+    save(image(), tmp_path / "in" / "a")
+
+    def broken(*given, **more):
+        raise RuntimeError("Marigold")
+
+    monkeypatch.setattr(walker, "clean", broken)
+    entry = worker.process(engine(tmp_path), Found("a"), None)
+    assert entry.reason == Reason.PROCESSING_FAILED
+    assert not (tmp_path / "out").exists()
+    assert worker.process(engine(tmp_path), Found("absent"), None).reason == Reason.UNREADABLE
+    assert worker.process(engine(tmp_path), Found("a", refused=True), None).reason == Reason.SYMLINK_OUTSIDE
+
+
+def test_a_full_disk_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    save(image(), tmp_path / "in" / "a")
+
+    def full(*given, **more):
+        raise StorageError("expected a writable folder, got no space left")
+
+    monkeypatch.setattr(worker.files, "write_bytes", full)
+    with pytest.raises(StorageError):
+        worker.process(engine(tmp_path), Found("a"), None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, False),
+        ({"BurnedInAnnotation": "YES"}, True),
+        ({"Modality": "US", "BurnedInAnnotation": "NO"}, True),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7", "Modality": "CT"}, True),
+        ({"ImageType": ["DERIVED", "SECONDARY"]}, True),
+        ({"ConversionType": "WSD"}, True),
+        ({"BurnedInAnnotation": "YES", "PixelData": None}, False),
+    ],
+)
+def test_images_that_may_show_text(tmp_path, changes, expected):
+    original = read(save(image(**changes), tmp_path / "a").read_bytes())
+    assert worker.may_be_burned_in(original) is expected

@@ -1,0 +1,145 @@
+"""Every example at the end of a help, as a user types it, on small generated input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from meninx import api
+from meninx.cli.app import run
+from meninx.cli.examples import EXAMPLES
+from meninx.core.manifest import Manifest
+from meninx.imaging.phantom import write_dataset
+
+HOSPITAL = "north"
+LINES = list(dict.fromkeys(line for lines in EXAMPLES.values() for line in lines))
+SLOW = ("meninx demo demo-out/",)
+# What must lie in the folder before an example can run; all else the example makes itself.
+NEEDS = {
+    "deid": ("archive",), "prepare": ("clean", "labels.csv", "images"), "train": ("data",), "evaluate": ("data", "runs"),
+    "sweep": ("data",), "report": ("clean", "data", "runs"), "dicom": ("clean",), "demo": (), "recipes": (), "doctor": (),
+    "dicom restore": ("images",), "dicom table": ("classes",),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shop(cohort, tmp_path_factory) -> Path:
+    """A folder with everything that examples start from: archive, clean DICOM, images, a dataset and two runs."""
+    root = tmp_path_factory.mktemp("shop")
+    source = cohort.root / HOSPITAL
+    shutil.copytree(source / "archive", root / "archive")
+    with (source / "labels.csv").open(newline="") as stream:
+        rows = [{name: cell for name, cell in row.items() if name != "mask"} for row in csv.DictReader(stream)]
+    with (root / "labels.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    api.new_key(root / "site.key")
+    api.deidentify(root / "archive", root / "clean", key=root / "site.key", site=HOSPITAL, workers=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A folder with ``data`` and ``runs``: 40 invented patients, a run called ``first`` and a later one."""
+    root = tmp_path_factory.mktemp("trained")
+    write_dataset(root / "data", patients=40, size=32)
+    first = api.train(root / "data", out=root / "runs", recipe="tiny", epochs=1)
+    (root / "runs" / "first").symlink_to(first.out.name)
+    api.train(root / "data", out=root / "runs", recipe="tiny", epochs=1, seed=1)
+    return root
+
+
+@pytest.fixture
+def ready(shop, trained, tmp_path, monkeypatch) -> Callable[[str], None]:
+    """A function that makes a fresh folder ready for one example and goes there."""
+
+    def prepare(line: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        verb = _verb(line)
+        for name in NEEDS[verb]:
+            _put(name, tmp_path, shop, trained, verb)
+        if "--key" in line and "--new-key" not in line:
+            shutil.copy(shop / "site.key", tmp_path)
+
+    return prepare
+
+
+def _verb(line: str) -> str:
+    words = line.split()[1:3]
+    return " ".join(words) if " ".join(words) in NEEDS else words[0]
+
+
+def _put(name: str, here: Path, shop: Path, trained: Path, verb: str) -> None:
+    if name in ("data", "runs"):
+        shutil.copytree(trained / name, here / name, symlinks=True)
+        for known in (here / name).glob("*/private/data.json"):
+            known.write_text(json.dumps({"dataset": str(here / "data")}))
+    elif name == "images" and verb == "prepare":
+        data = Manifest.read(trained / "data")
+        for case in data.cases:
+            folder = here / "images" / ("effusion" if case.labels["effusion"] else "clear")
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(data.root / case.image, folder)
+    elif name in ("images", "classes"):
+        steps = {"images": "meninx dicom export {} images", "classes": "meninx dicom folders {} classes --from-tag PatientSex"}
+        assert run(shlex.split(steps[name].format(shop / "clean"))[1:]) == 0
+    elif (shop / name).is_dir():
+        shutil.copytree(shop / name, here / name)
+    else:
+        shutil.copy(shop / name, here / name)
+
+
+def _files() -> set[str]:
+    return {path.as_posix() for path in Path().rglob("*")}
+
+
+def _done(line: str) -> int:
+    return run(shlex.split(line)[1:])
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line not in SLOW])
+def test_the_example_runs(ready, line, capsys):
+    ready(line)
+    before = _files()
+    assert _done(line) == 0, capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert shown.out.strip()
+    assert "Traceback" not in shown.err
+    new = _files() - before
+    looks_only = "--dry-run" in line or ("--copy" not in line and line.startswith(("meninx doctor", "meninx recipes")))
+    assert bool(new) is not looks_only
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", SLOW)
+def test_the_long_example_runs(ready, line, capsys):
+    ready(line)
+    assert _done(line) == 0, capsys.readouterr().err
+    report = Path(capsys.readouterr().out.strip())
+    assert report.is_file()
+    assert "<html" in report.read_text()
+
+
+def test_every_example_is_run_by_one_of_the_two():
+    assert set(SLOW) < set(LINES)
+    assert {_verb(line) for line in LINES} <= set(NEEDS)
+
+
+def test_the_first_examples_in_a_row_go_from_the_archive_to_a_report(ready, shop):
+    ready(EXAMPLES["deid"][0])
+    shutil.copy(shop / "labels.csv", "labels.csv")
+    assert _done(EXAMPLES["deid"][0]) == 0
+    assert Path("site.key").stat().st_mode & 0o777 == 0o600
+    assert _done(EXAMPLES["prepare"][0]) == 0
+    data = Manifest.read(Path("data"))
+    assert data.sites == (HOSPITAL,)
+    assert data.info.labels == ("effusion", "pneumothorax", "nodule")
+    assert _done("meninx report clean/ data/ --out report.html --quiet") == 0
+    assert Path("report.html").stat().st_size > 10_000

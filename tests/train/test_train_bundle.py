@@ -1,0 +1,132 @@
+"""The bundle: MONAI's parser makes the same network of it, its metadata are complete, and ONNX gives the same numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from meninx.core.manifest import DatasetInfo, Task
+from meninx.core.run import Run
+from meninx.learn.predict import load_model
+from meninx.models import registry
+from meninx.train import stage
+from meninx.train.bundle import write_bundle
+from meninx.train.config import TrainConfig
+
+# mandatory keys of MONAI's bundle specification, of the file and of each tensor
+MANDATORY = {
+    "version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version", "task", "description",
+    "authors", "copyright", "network_data_format",
+}  # fmt: skip
+TENSOR = {
+    "type", "format", "modality", "num_channels", "spatial_shape", "dtype", "value_range", "is_patch_data", "channel_def",
+}  # fmt: skip
+
+
+def parsed(bundle: Path) -> torch.nn.Module:
+    """Return the network as a program that knows MONAI alone would make it."""
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "inference.json"))
+    parser.read_meta(str(bundle / "configs" / "metadata.json"))
+    parser["bundle_root"] = str(bundle)
+    parser["device"] = "cpu"
+    return parser.get_parsed_content("network")
+
+
+def metadata(bundle: Path) -> dict:
+    return json.loads((bundle / "configs" / "metadata.json").read_text())
+
+
+def written(folder, *, name, size, task, labels, outputs, channels=1, onnx=True) -> torch.nn.Module:
+    torch.manual_seed(0)
+    network = {"name": name, "spatial_dims": len(size), "in_channels": channels, "out_channels": outputs}
+    model = registry.build(**network)
+    info = DatasetInfo(name="small", task=task, labels=labels, spatial_dims=len(size), channels=channels, size=size)
+    write_bundle(folder, model, info, network=network, size=size, card="# small\n", onnx=onnx)
+    return model.eval()
+
+
+def test_the_parser_gives_the_network_of_the_run(plain):
+    model, _, info = load_model(plain)
+    image = torch.randn(3, info.channels, *info.size)
+    with torch.no_grad():
+        assert torch.equal(parsed(plain.release / "bundle")(image), model(image))
+
+
+def test_the_metadata_have_the_keys_of_the_specification(plain, data):
+    table = metadata(plain.release / "bundle")
+    assert table.keys() >= MANDATORY
+    assert all(table[name] for name in MANDATORY)
+    image, pred = table["network_data_format"]["inputs"]["image"], table["network_data_format"]["outputs"]["pred"]
+    assert image.keys() == pred.keys() == TENSOR
+    assert (image["num_channels"], image["spatial_shape"], image["value_range"]) == (1, [32, 32], [-1.0, 1.0])
+    assert list(pred["channel_def"].values()) == list(data.info.labels)
+    assert table["intensity"] == {"window": [0.0, 255.0], "shift": 127.5, "scale": 127.5}
+
+
+def test_the_bundle_explains_itself(plain):
+    bundle = plain.release / "bundle"
+    assert "Privacy: Trained without differential privacy" in (bundle / "docs" / "README.md").read_text()
+    assert "data" in (bundle / "LICENSE").read_text()
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_onnx_gives_the_numbers_of_the_network(plain, batch):
+    model, _, info = load_model(plain)
+    image = torch.randn(batch, info.channels, *info.size)
+    session = onnxruntime.InferenceSession(str(plain.release / "bundle" / "models" / "model.onnx"))
+    (found,) = session.run(["pred"], {"image": image.numpy()})
+    with torch.no_grad():
+        assert np.abs(found - model(image).numpy()).max() <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("size", "labels", "outputs", "names"),
+    [
+        ((32, 32), ("pneumothorax",), 1, ["pneumothorax"]),
+        ((16, 16, 16), ("organ", "lesion"), 3, ["background", "organ", "lesion"]),
+    ],
+)
+def test_segmentation_networks_in_2d_and_3d(tmp_path, size, labels, outputs, names):
+    model = written(tmp_path, name="unet-small", size=size, task=Task.SEGMENTATION, labels=labels, outputs=outputs)
+    image = torch.randn(2, 1, *size)
+    with torch.no_grad():
+        expected = model(image)
+        assert torch.equal(parsed(tmp_path)(image), expected)
+    session = onnxruntime.InferenceSession(str(tmp_path / "models" / "model.onnx"))
+    (found,) = session.run(None, {"image": image.numpy()})
+    assert np.abs(found - expected.numpy()).max() <= 1e-4
+    pred = metadata(tmp_path)["network_data_format"]["outputs"]["pred"]
+    assert (pred["num_channels"], list(pred["channel_def"].values()), pred["format"]) == (outputs, names, "labels")
+    assert pred["spatial_shape"] == list(size)
+
+
+def test_a_network_of_monai_and_colour(tmp_path):
+    shape = {"size": (32, 32), "channels": 3, "outputs": 2}
+    model = written(tmp_path, name="monai:DenseNet121", task=Task.MULTICLASS, labels=("a", "b"), onnx=False, **shape)
+    image = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(parsed(tmp_path)(image), model(image))
+    assert list(metadata(tmp_path)["network_data_format"]["inputs"]["image"]["channel_def"].values()) == ["red", "green", "blue"]
+
+
+def test_a_bundle_of_patches_says_so(volumes, tmp_path):
+    config = TrainConfig(model="unet-small", steps=1, batch_size=1, patch_size=(16, 16, 8), eval_every=5)
+    run = Run(stage.run(config, volumes.root, tmp_path).out)
+    image = metadata(run.release / "bundle")["network_data_format"]["inputs"]["image"]
+    assert (image["spatial_shape"], image["is_patch_data"]) == ([16, 16, 8], True)
+
+
+def test_averaged_weights_are_the_ones_released(data, tmp_path):
+    config = TrainConfig(model="resnet9-small", steps=3, batch_size=6, ema=0.5, lr=1e-2, select="last")
+    run = Run(stage.run(config, data.root, tmp_path).out)
+    content = torch.load(run.private / "checkpoints" / "last.pt", weights_only=True)
+    released = torch.load(run.release / "bundle" / "models" / "model.pt", weights_only=True)
+    assert all(torch.equal(released[name], value) for name, value in content["average"]["shadow"].items())
+    assert not all(torch.equal(released[name], value) for name, value in content["model"].items())

@@ -1,0 +1,195 @@
+"""Evaluation: thresholds from validation, numbers from test, intervals over patients, predictions in the private room."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from meninx.core.errors import DataError, UsageError
+from meninx.core.manifest import Manifest
+from meninx.core.run import Run
+from meninx.imaging import load
+from meninx.learn.predict import load_model, predict
+from meninx.metrics import segmentation, thresholds
+from meninx.metrics.classification import auroc
+from meninx.metrics.evaluation import Evaluation
+from meninx.train import evaluate, stage
+from meninx.train.config import EvaluateConfig, TrainConfig
+
+QUICK = EvaluateConfig(draws=200)
+
+
+@pytest.fixture
+def copied(plain: Run, tmp_path: Path) -> Run:
+    """A copy of the run without privacy that a test may write into."""
+    shutil.copytree(plain.root, tmp_path / "run")
+    return Run(tmp_path / "run")
+
+
+def evaluation(run: Run) -> Evaluation:
+    return Evaluation.from_table(run.read_json("release/evaluation.json"))
+
+
+def probabilities(run: Run, cases: Manifest) -> np.ndarray:
+    model, config, info = load_model(run)
+    return predict(model, info, cases, config).probabilities.astype(np.float64)
+
+
+def test_the_numbers_are_those_of_the_test_split(copied, data):
+    result = evaluate.run(QUICK, copied.root)
+    test = data.split("test")
+    assert (result.split, result.cases, result.patients) == ("test", len(test), len(test.patients))
+    said = probabilities(copied, test)
+    for column, label in enumerate(data.info.labels):
+        found = evaluation(copied).find("auroc", label)
+        assert found is not None
+        assert found.value == pytest.approx(auroc(test.targets()[:, column], said[:, column]))
+        assert found.low <= found.value <= found.high or found.note
+        assert found.patients == len(test.patients)
+    assert f"n = {len(test)} of {len(test.patients)} patients" in result.headline["auroc"]
+    assert result.out == copied.release / "evaluation.json"
+
+
+def test_thresholds_come_from_the_validation_split_alone(copied, data):
+    evaluate.run(QUICK, copied.root)
+    valid = data.split("valid")
+    expected = thresholds.fit(valid.targets(), probabilities(copied, valid), data.info.labels)
+    found = evaluation(copied).thresholds
+    assert [item.value for item in found] == pytest.approx([item.value for item in expected])
+    assert {item.split for item in found if item.rule != "fixed"} == {"valid"}
+
+
+def test_other_labels_in_the_test_split_move_no_threshold(copied, data, tmp_path):
+    evaluate.run(QUICK, copied.root)
+    before = evaluation(copied)
+    flipped = tuple(
+        replace(case, labels={name: 1 - value for name, value in case.labels.items()}) if case.split == "test" else case
+        for case in data.cases
+    )
+    shutil.copytree(data.root, tmp_path / "data")
+    Manifest(tmp_path / "data", data.info, flipped).write()
+    evaluate.run(QUICK, copied.root, tmp_path / "data")
+    after = evaluation(copied)
+    assert after.thresholds == before.thresholds
+    assert after.headline.value == pytest.approx(1 - before.headline.value)
+
+
+def test_without_a_validation_split_there_is_no_threshold(copied, data, tmp_path):
+    shutil.copytree(data.root, tmp_path / "data")
+    Manifest(tmp_path / "data", data.info, data.split("test").cases).write()
+    result = evaluate.run(QUICK, copied.root, tmp_path / "data")
+    assert evaluation(copied).thresholds == ()
+    assert "auroc" in result.headline
+    assert "sensitivity" not in result.headline
+
+
+def test_a_wished_sensitivity_is_a_rule(copied):
+    evaluate.run(replace(QUICK, threshold="sensitivity>=0.9"), copied.root)
+    assert {item.rule for item in evaluation(copied).thresholds} <= {"sensitivity>=0.9", "fixed"}
+
+
+def test_the_table_of_predictions_stays_in_the_private_room(copied, data):
+    evaluate.run(QUICK, copied.root)
+    path = copied.private / "predictions" / "test.csv"
+    assert path.stat().st_mode & 0o777 == 0o600
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    test = data.split("test")
+    assert [row["case_id"] for row in rows] == [case.case_id for case in test.cases]
+    found = np.array([[float(row[label]) for label in data.info.labels] for row in rows])
+    assert np.abs(found - probabilities(copied, test)).max() < 1e-6
+    assert test.cases[0].case_id not in (copied.release / "evaluation.json").read_text()
+
+
+def test_no_predictions_are_kept_when_none_are_wanted(copied):
+    evaluate.run(replace(QUICK, predictions=()), copied.root)
+    assert not (copied.private / "predictions").exists()
+
+
+def test_a_baseline_gives_differences_and_is_left_alone(copied, private, data):
+    before = sorted(private.root.rglob("*"))
+    result = evaluate.run(replace(QUICK, baseline=private.root), copied.root)
+    table = json.loads((copied.release / "comparison.json").read_text())
+    assert (table["private"], table["non_private"]) == (copied.name, private.name)
+    first = table["differences"][0]
+    test = data.split("test")
+    expected = [
+        np.mean([auroc(truth, said) for truth, said in zip(test.targets().T, probabilities(run, test).T, strict=True)])
+        for run in (copied, private)
+    ]
+    assert first["name"] == "auroc_difference"
+    assert first["value"] == pytest.approx(expected[0] - expected[1])
+    assert result.difference.startswith(f"{first['value']:.3f} [")
+    assert sorted(private.root.rglob("*")) == before
+
+
+def test_a_run_does_not_differ_from_itself(copied, plain):
+    result = evaluate.run(replace(QUICK, baseline=plain.root), copied.root)
+    assert result.difference.startswith("0.000 [0.000, 0.000]")
+
+
+@pytest.mark.parametrize("wanted", ["nifti", "dicom-seg"])
+def test_a_classifier_has_no_label_maps(copied, wanted):
+    with pytest.raises(UsageError, match="only segmentation has label maps"):
+        evaluate.run(replace(QUICK, predictions=(wanted,)), copied.root)
+
+
+def test_an_empty_split_and_a_folder_that_is_no_run_are_refused(copied, data, tmp_path):
+    shutil.copytree(data.root, tmp_path / "data")
+    Manifest(tmp_path / "data", data.info, data.split("train").cases).write()
+    with pytest.raises(DataError, match="expected at least one case, got none"):
+        evaluate.run(QUICK, copied.root, tmp_path / "data")
+    with pytest.raises(UsageError, match="expected a run folder"):
+        evaluate.run(QUICK, data.root)
+
+
+def test_a_run_without_a_checkpoint_is_refused(copied):
+    shutil.rmtree(copied.private / "checkpoints")
+    with pytest.raises(DataError, match=r"expected a checkpoint"):
+        evaluate.run(QUICK, copied.root)
+
+
+def test_another_device_than_that_of_the_training_may_be_asked_for(copied):
+    with pytest.raises(UsageError, match="device"):
+        evaluate.run(replace(QUICK, device="abacus"), copied.root)
+
+
+def _segmented(data: Manifest, tmp_path: Path, **settings: object) -> Run:
+    config = TrainConfig(model="unet-small", batch_size=2, export=(), eval_every=100, **settings)
+    return Run(stage.run(config, data.root, tmp_path).out)
+
+
+def test_pictures_are_segmented(pictures, tmp_path):
+    run = _segmented(pictures, tmp_path, steps=2)
+    result = evaluate.run(replace(QUICK, predictions=("csv", "nifti")), run.root)
+    test = pictures.split("test")
+    maps = {case.case_id: load.load(run.private / "predictions" / f"{case.case_id}.png").array[0] for case in test.cases}
+    dice = [
+        segmentation.dice(maps[case.case_id], load.load(pictures.root / case.mask).array[0], len(pictures.info.labels))
+        for case in test.cases
+    ]
+    assert all(label_map.shape == (32, 32) and label_map.max() <= 1 for label_map in maps.values())
+    assert evaluation(run).headline.name == "dice"
+    assert evaluation(run).headline.value == pytest.approx(float(np.nanmean(dice)), nan_ok=True)
+    assert "dice" in result.headline
+    assert evaluation(run).thresholds == ()
+
+
+def test_volumes_are_segmented_by_a_sliding_window_in_their_own_place(volumes, tmp_path):
+    run = _segmented(volumes, tmp_path, steps=2, patch_size=(16, 16, 8))
+    result = evaluate.run(replace(QUICK, predictions=("csv", "nifti"), baseline=run.root), run.root)
+    case = volumes.split("test").cases[0]
+    found, image = load.load(run.private / "predictions" / f"{case.case_id}.nii.gz"), load.load(volumes.root / case.image)
+    assert found.size == image.size
+    assert np.allclose(found.affine, image.affine)
+    table = (run.private / "predictions" / "test.csv").read_text().splitlines()
+    assert table[0] == "case_id,patient_id,organ,lesion"
+    assert len(table) == 1 + len(volumes.split("test"))
+    assert {"dice", "iou"} <= set(result.headline)
+    assert result.difference.startswith("0.000 ")

@@ -1,0 +1,191 @@
+"""A run: two rooms, a release without anything private, and a config that repeats it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from meninx.core import settings
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, UsageError
+from meninx.core.manifest import Manifest
+from meninx.core.run import Run
+from meninx.imaging.phantom import write_dataset
+from meninx.train import stage
+from meninx.train.config import PrivacyConfig, TrainConfig
+
+SMALL = TrainConfig(model="resnet9-small", epochs=1, batch_size=6, lr=3e-3)
+DP = replace(SMALL, privacy=PrivacyConfig(noise_multiplier=1.0, delta=1e-3), attack_risk=False)
+
+
+def names(run: Run) -> set[str]:
+    return {path.relative_to(run.root).as_posix() for path in run.root.rglob("*") if path.is_file()}
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return torch.load(run.release / "bundle" / "models" / "model.pt", weights_only=True)
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+BUNDLE = {
+    "release/bundle/LICENSE",
+    "release/bundle/configs/inference.json",
+    "release/bundle/configs/metadata.json",
+    "release/bundle/docs/README.md",
+    "release/bundle/models/model.pt",
+}
+EVERY = BUNDLE | {
+    "NOT_FOR_RELEASE",
+    "config.toml",
+    "environment.json",
+    "privacy.json",
+    "private/checkpoints/last.pt",
+    "private/data.json",
+    "private/lock",
+    "private/metrics.jsonl",
+}
+
+
+def test_a_plain_run_has_these_files_and_no_others(plain):
+    assert names(plain) == EVERY | {"private/checkpoints/best.pt", "release/bundle/models/model.onnx"}
+    assert plain.name.endswith("_plain_s0")
+    assert (plain.root.parent / "latest").resolve() == plain.root.resolve()
+
+
+def test_a_private_run_has_its_keys_and_ledger_in_the_private_room(private):
+    assert names(private) == EVERY | {
+        "private/checkpoints/best.pt",
+        "private/keys/noise.key",
+        "private/keys/sampling.key",
+        "private/ledger.jsonl",
+    }
+    assert private.private.stat().st_mode & 0o777 == 0o700
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (private.private / "keys").iterdir())
+
+
+def test_nothing_outside_the_private_room_names_a_case_a_key_or_a_folder(private, data):
+    secrets = [key.read_bytes() for key in (private.private / "keys").iterdir()]
+    told = [word.encode() for case in data.cases for word in (case.case_id, case.image, case.study)]
+    told += [f"{patient}".encode() for patient in data.patients] + [str(data.root).encode()]
+    told += [form for secret in secrets for form in (secret, secret.hex().encode())]
+    open_files = [path for path in private.root.rglob("*") if path.is_file() and private.private not in path.parents]
+    assert len(open_files) == len(BUNDLE) + 4
+    for path in open_files:
+        content = path.read_bytes()
+        assert not [word for word in told if word in content], path.name
+
+
+def test_the_search_above_can_find_something(private, data):
+    assert str(data.root).encode() in (private.private / "data.json").read_bytes()
+
+
+def test_the_result_says_what_was_trained(data, tmp_path):
+    result = stage.run(DP, data.root, tmp_path)
+    training = data.split("train")
+    assert (result.train_cases, result.train_patients) == (len(training), len(training.patients))
+    assert result.parameters == sum(value.numel() for value in weights(Run(result.out)).values())
+    assert result.privacy.startswith("epsilon = ")
+    assert result.privacy in json.loads((result.out / "privacy.json").read_text())["sentence"]
+    assert f"steps: {result.steps}" in result.summary()
+
+
+def test_a_dry_run_promises_what_the_run_then_does(data, tmp_path):
+    dry = stage.run(DP, data.root, tmp_path / "runs", dry_run=True)
+    assert not (tmp_path / "runs").exists()
+    real = stage.run(DP, data.root, tmp_path / "runs")
+    assert (dry.parameters, dry.steps, dry.privacy, dry.train_cases) == (
+        real.parameters,
+        real.steps,
+        real.privacy,
+        real.train_cases,
+    )
+    assert (dry.dry_run, real.dry_run) == (True, False)
+
+
+def test_the_config_of_a_run_is_a_recipe_that_repeats_it(private, data, tmp_path):
+    table, source = settings.read_recipe(str(private.config_path))
+    config = settings.build(TrainConfig, table, source)
+    assert config == stage.stored_config(private)
+    again = Run(stage.run(config, data.root, tmp_path, recipe=str(private.config_path)).out)
+    assert again.name.endswith("_private_s0")
+    assert again.metrics_path.read_text() == private.metrics_path.read_text()
+    assert again.ledger_path.read_text() == private.ledger_path.read_text()
+    assert (again.root / "privacy.json").read_text() == (private.root / "privacy.json").read_text()
+    assert same(weights(again), weights(private))
+
+
+def test_without_deterministic_the_noise_is_new_and_no_seed_can_repeat_it(data, tmp_path):
+    one, other = (Run(stage.run(DP, data.root, tmp_path).out) for _ in range(2))
+    assert one.config_path.read_text() == other.config_path.read_text()
+    assert not same(weights(one), weights(other))
+    keys = [(run.private / "keys" / name).read_bytes() for run in (one, other) for name in ("noise.key", "sampling.key")]
+    assert len(set(keys)) == 4
+    assert not (one.root / "NOT_FOR_RELEASE").exists()
+
+
+def test_a_name_comes_from_the_recipe_unless_it_is_given(data, tmp_path):
+    tiny = replace(SMALL, steps=1)
+    assert stage.run(tiny, data.root, tmp_path, recipe="recipes/tiny.toml").out.name.endswith("_tiny_s0")
+    assert stage.run(replace(tiny, name="mine", seed=3), data.root, tmp_path, recipe="tiny").out.name.endswith("_mine_s3")
+
+
+def test_nothing_is_exported_when_nothing_is_asked_for(data, tmp_path):
+    result = stage.run(replace(SMALL, steps=1, export=()), data.root, tmp_path)
+    assert list((result.out / "release").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"model": "resnet99"}, ConfigError),
+        ({"model_options": {"wide": 8}}, ConfigError),
+        ({"loss": "dice"}, ConfigError),
+        ({"privacy": PrivacyConfig(epsilon=1e-7, delta=1e-5)}, PrivacyRefusal),
+        ({"privacy": PrivacyConfig(epsilon=8.0, delta=0.5)}, PrivacyRefusal),
+        ({"privacy": DP.privacy, "model": "monai:DenseNet121"}, PrivacyRefusal),
+        ({"privacy": DP.privacy, "batch_size": 1000}, ConfigError),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_run_that_cannot_be_is_refused_before_there_is_a_folder(data, tmp_path, changes, kind, dry_run):
+    with pytest.raises(kind, match="expected "):
+        stage.run(replace(SMALL, **changes), data.root, tmp_path / "runs", dry_run=dry_run)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_empty_training_split_is_refused(data, tmp_path):
+    shutil.copytree(data.root, tmp_path / "data")
+    Manifest(tmp_path / "data", data.info, data.split("test").cases).write()
+    for config in (SMALL, DP):
+        with pytest.raises(DataError, match="train"):
+            stage.run(config, tmp_path / "data", tmp_path / "runs")
+
+
+def test_a_run_goes_on_with_its_own_cases_only(data, tmp_path):
+    run = Run(stage.run(replace(SMALL, steps=1), data.root, tmp_path).out)
+    other = write_dataset(tmp_path / "other", patients=12, size=32, seed=1)
+    with pytest.raises(DataError, match="expected the cases the run was started with"):
+        stage.run(SMALL, other.root, tmp_path, resume=run.root)
+    moved = tmp_path / "moved"
+    shutil.copytree(data.root, moved)
+    assert stage.run(SMALL, moved, tmp_path, resume=run.root).steps == 1
+
+
+def test_a_run_whose_config_was_broken_is_refused(data, tmp_path):
+    run = Run(stage.run(replace(SMALL, steps=1), data.root, tmp_path).out)
+    run.config_path.write_text("epochs = ")
+    with pytest.raises(ConfigError, match=r"config\.toml"):
+        stage.run(SMALL, data.root, tmp_path, resume=run.root)
+
+
+def test_the_dataset_of_a_run_is_known(plain, data, tmp_path):
+    assert stage.dataset_of(plain) == data.root
+    with pytest.raises(UsageError, match="--data"):
+        stage.dataset_of(Run(Path(tmp_path)))

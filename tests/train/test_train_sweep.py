@@ -1,0 +1,114 @@
+"""A sweep: the same protocol at several epsilons, finished cells kept, one table and one figure."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import pytest
+
+from meninx.core.errors import ConfigError, UsageError
+from meninx.core.run import Run
+from meninx.train import evaluate, stage, sweep
+from meninx.train.config import EvaluateConfig, PrivacyConfig, SweepConfig, TrainConfig
+
+CONFIG = TrainConfig(
+    model="resnet9-small", epochs=1, batch_size=6, lr=3e-3, attack_risk=False, privacy=PrivacyConfig(epsilon=1.0, delta=1e-3)
+)
+GRID = SweepConfig(epsilons=(8.0, 3.0), seeds=(0,))
+CELLS = ("epsilon-3_seed-0", "epsilon-8_seed-0", "epsilon-none_seed-0")
+
+
+@pytest.fixture(scope="module")
+def swept(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("sweep") / "out"
+    return sweep.run(CONFIG, GRID, data.root, out)
+
+
+def cell(result: sweep.SweepResult, name: str) -> Run:
+    return Run((result.out / "cells" / name / "latest").resolve())
+
+
+def test_there_is_a_run_a_cell_and_a_row_an_epsilon(swept):
+    assert sorted(path.name for path in (swept.out / "cells").iterdir()) == list(CELLS)
+    assert [row.epsilon for row in swept.rows] == [3.0, 8.0, math.inf]
+    assert swept.runs == 3
+    spent = [cell(swept, name).read_json("privacy.json")["epsilon"] for name in CELLS]
+    assert spent[0] <= 3.0 < spent[1] <= 8.0
+    assert spent[2] is None
+
+
+def test_privacy_is_the_only_difference_between_the_cells(swept):
+    configs = [stage.stored_config(cell(swept, name)) for name in CELLS]
+    assert len({replace(config, privacy=None).select for config in configs}) == 1
+    assert configs[0] == replace(configs[2], privacy=replace(configs[1].privacy, epsilon=3.0))
+    assert [cell(swept, name).read_json("privacy.json")["weights"] for name in CELLS] == ["last"] * 3
+
+
+def test_the_numbers_are_those_of_the_evaluations(swept):
+    for row, name in zip(swept.rows, CELLS, strict=True):
+        (found,) = (
+            item for item in cell(swept, name).read_json("release/evaluation.json")["metrics"]
+            if (item["name"], item["label"]) == ("auroc", "")
+        )  # fmt: skip
+        assert (row.mean, row.low, row.high, row.cases) == (found["value"], found["low"], found["high"], found["n"])
+        assert row.seeds == 1
+        assert math.isnan(row.deviation)
+
+
+def test_table_and_figure_are_there(swept):
+    with (swept.out / "sweep.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epsilon"] for row in rows] == ["3.0", "8.0", "inf"]
+    table = json.loads((swept.out / "sweep.json").read_text())["rows"]
+    assert [row["epsilon"] for row in table] == [3.0, 8.0, None]
+    assert ElementTree.parse(swept.out / "sweep.svg").getroot().tag.endswith("svg")
+    assert (swept.out / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert "n = " in swept.summary()
+    assert [row["epsilon"] for row in json.loads(swept.to_json(), parse_constant=pytest.fail)["rows"]] == [3.0, 8.0, None]
+
+
+def test_finished_cells_are_not_trained_again_and_an_unfinished_one_is(swept, data, monkeypatch):
+    trained = []
+    real = stage.run
+
+    def counted(config, *given, **named):
+        trained.append(config.privacy.epsilon if config.privacy else None)
+        return real(config, *given, **named)
+
+    monkeypatch.setattr(sweep.stage, "run", counted)
+    again = sweep.run(CONFIG, GRID, data.root, swept.out)
+    assert trained == []
+    assert [row.mean for row in again.rows] == [row.mean for row in swept.rows]
+    unfinished = cell(swept, CELLS[1])
+    (unfinished.release / "evaluation.json").unlink()
+    again = sweep.run(CONFIG, GRID, data.root, swept.out)
+    assert trained == [8.0]
+    assert [row.mean for row in again.rows] == [row.mean for row in swept.rows]
+    assert cell(swept, CELLS[1]).root == unfinished.root
+
+
+def test_more_seeds_join_the_same_sweep(swept, data):
+    more = sweep.run(CONFIG, SweepConfig(epsilons=(), seeds=(0, 1, 1)), data.root, swept.out)
+    (row,) = more.rows
+    assert (row.seeds, more.runs) == (2, 2)
+    assert row.deviation >= 0
+    one = evaluate.run(EvaluateConfig(predictions=()), cell(swept, "epsilon-none_seed-1").root)
+    assert one.cases == row.cases
+
+
+def test_a_sweep_of_other_settings_is_not_mixed_in(swept, data):
+    before = (swept.out / "sweep.csv").read_text()
+    with pytest.raises(UsageError, match="expected a sweep of the same settings"):
+        sweep.run(replace(CONFIG, lr=1e-2), GRID, data.root, swept.out)
+    assert (swept.out / "sweep.csv").read_text() == before
+
+
+@pytest.mark.parametrize("grid", [SweepConfig(seeds=()), SweepConfig(epsilons=(), non_private=False)])
+def test_an_empty_grid_is_refused(data, tmp_path, grid):
+    with pytest.raises(ConfigError, match="at least one seed and one epsilon"):
+        sweep.run(CONFIG, grid, data.root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
