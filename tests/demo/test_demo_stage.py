@@ -66,4 +66,4 @@ def test_the_whole_demo_ends_with_a_report(tmp_path: Path, capsys: pytest.Captur
     assert report.is_file()
     text = report.read_text()
     assert "NOT FOR RELEASE" in text
-    assert "differen" in text
+    assert "difference" in text

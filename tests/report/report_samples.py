@@ -145,7 +145,7 @@ def write_comparison(folder: Path, private: str, other: str) -> Path:
     """Return a folder that holds the paired differences of two runs."""
     truth, first, second, patients, attributes = cohort()
     rows = compare(first, second, truth, patients, LABELS, attributes, task="multilabel", seed=0, draws=200)
-    table = {"private": private, "non_private": other, "differences": [row.to_table() for row in rows]}
+    table = {"run": private, "baseline": other, "differences": [row.to_table() for row in rows]}
     folder.mkdir(parents=True)
     (folder / "comparison.json").write_text(json.dumps(table, allow_nan=False))
     return folder

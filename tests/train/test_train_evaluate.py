@@ -116,7 +116,7 @@ def test_a_baseline_gives_differences_and_is_left_alone(copied, private, data):
     before = sorted(private.root.rglob("*"))
     result = evaluate.run(replace(QUICK, baseline=private.root), copied.root)
     table = json.loads((copied.release / "comparison.json").read_text())
-    assert (table["private"], table["non_private"]) == (copied.name, private.name)
+    assert (table["run"], table["baseline"]) == (copied.name, private.name)
     first = table["differences"][0]
     test = data.split("test")
     expected = [

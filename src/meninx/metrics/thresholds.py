@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,5 +90,6 @@ def _fit_one(truth: Array, scores: Array, least: float | None) -> float | None:
     sensitivity = 1 - np.searchsorted(high, levels, side="left") / high.size
     specificity = np.searchsorted(low, levels, side="left") / low.size
     best = int(np.argmax(sensitivity + specificity) if least is None else np.flatnonzero(sensitivity >= least)[-1])
-    # Half way to the next lower score: the rule does not hang on one case's exact score.
-    return float(levels[0] if best == 0 else (levels[best] + levels[best - 1]) / 2)
+    if best == 0:  # every case is called positive; the lowest score itself would be one case's value
+        return float(min(0.0, math.floor(levels[0])))
+    return float((levels[best] + levels[best - 1]) / 2)  # half way: the rule does not hang on one case's exact score

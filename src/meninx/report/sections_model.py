@@ -33,7 +33,8 @@ def utility(context: Context) -> Section:
     evaluated = [(run, run.evaluation) for run in context.runs if run.evaluation is not None]
     if not evaluated:
         return Section("utility", "Utility", ("No evaluation was given. Nothing is claimed here.",))
-    tables = [_comparison(item.private, item.non_private, item.differences) for item in context.comparisons]
+    kinds = {item.name: "private" if item.private else "not private" for item in context.runs}
+    tables = [_comparison(_kind(item.run, kinds), _kind(item.baseline, kinds), item.differences) for item in context.comparisons]
     for run, evaluation in evaluated:
         tables += _tables(run, evaluation)
     tables.sort(key=lambda item: len(item.columns) <= 4)  # small tables share a row of the page
@@ -49,11 +50,15 @@ def utility(context: Context) -> Section:
     )
 
 
-def _comparison(private: str, other: str, differences: Sequence[Estimate]) -> Table:
+def _kind(name: str, kinds: Mapping[str, str]) -> str:
+    return f"{name} ({kinds[name]})" if name in kinds else name
+
+
+def _comparison(run: str, baseline: str, differences: Sequence[Estimate]) -> Table:
     shown = [item for item in differences if not item.attribute]
     folded = [item for item in differences if item.attribute]
-    note = "Same cases and same resamples for both. Negative: the private model is behind."
-    return estimates(f"Private ({private}) minus non-private ({other})", shown, note, folded=folded)
+    note = "Same cases and same resamples for both. Negative: the first run is behind."
+    return estimates(f"{run} minus {baseline}", shown, note, folded=folded)
 
 
 def _tables(run: TrainedRun, evaluation: Evaluation) -> list[Table]:

@@ -51,16 +51,16 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paired differences of a private and a non-private run on the same cases.
+    """Paired differences of two runs on the same cases.
 
     Attributes:
-        private: name of the private run.
-        non_private: name of the other.
-        differences: private minus non-private.
+        run: name of the run that was measured.
+        baseline: name of the run it is compared with.
+        differences: run minus baseline.
     """
 
-    private: str
-    non_private: str
+    run: str
+    baseline: str
     differences: tuple[Estimate, ...]
 
 
@@ -214,6 +214,6 @@ def _thinned(points: Sequence[tuple[float, float]]) -> Curve:
 def _comparison(table: Any, name: str) -> Comparison:
     try:
         rows = tuple(Estimate.from_table(row) for row in table["differences"])
-        return Comparison(str(table["private"]), str(table["non_private"]), rows)
+        return Comparison(str(table["run"]), str(table["baseline"]), rows)
     except (KeyError, TypeError) as error:
-        raise DataError(expected("keys private, non_private and differences", got=f"no {error}", where=name)) from error
+        raise DataError(expected("keys run, baseline and differences", got=f"no {error}", where=name)) from error

@@ -15,7 +15,10 @@ from meninx.learn.config import LearnConfig
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyConfig:
-    """What differential privacy to train with. Give epsilon or noise_multiplier; steps and batch size come from the run.
+    """What differential privacy to train with.
+
+    Give epsilon (the noise is calibrated to the run's steps), or noise_multiplier (epsilon follows), or both: then the run
+    takes as many steps as the budget allows, whatever its epochs.
 
     Attributes:
         epsilon: Most that may be spent over the whole run; the noise is calibrated to it.
@@ -24,7 +27,7 @@ class PrivacyConfig:
         unit: What is protected: all cases of a patient together, or each case.
         max_grad_norm: Clipping threshold: the most that one unit may move the gradient sum (L2 norm).
         clipping: flat scales a gradient down to max_grad_norm only when it is longer; auto-s normalises every gradient.
-        units_declared: Number of units as publicly declared; the true number, which then counts as public, by default.
+        units_declared: Number of units as publicly declared, at least the true one; by default the true one, which then counts as public.
     """
 
     epsilon: float | None = None
@@ -39,9 +42,8 @@ class PrivacyConfig:
         check.positive(epsilon=self.epsilon, noise_multiplier=self.noise_multiplier, max_grad_norm=self.max_grad_norm)
         check.open_unit(delta=self.delta)
         check.one_of(("flat", "auto-s"), clipping=self.clipping)
-        if (self.epsilon is None) == (self.noise_multiplier is None):
-            got = "both" if self.epsilon is not None else "neither"
-            raise ConfigError(expected("one of epsilon and noise_multiplier", got=got, where="privacy"))
+        if self.epsilon is None and self.noise_multiplier is None:
+            raise ConfigError(expected("epsilon or noise_multiplier", got="neither", where="privacy"))
 
 
 @dataclass(frozen=True, kw_only=True)

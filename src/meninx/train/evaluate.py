@@ -76,7 +76,7 @@ def run(config: EvaluateConfig, run_folder: Path, data: Path | None = None, *, p
         other = runs.open_run(config.baseline)
         outcome, _ = _outcome(replace(config, predictions=()), other, dataset, chosen, progress)  # its folder stays as it is
         rows = _differences(config, dataset, chosen, measured.scores, outcome.scores, truth)
-        table = {"private": folder.name, "non_private": other.name, "differences": [row.to_table() for row in rows]}
+        table = {"run": folder.name, "baseline": other.name, "differences": [row.to_table() for row in rows]}
         folder.write_json("release/comparison.json", table)
         difference = said(rows[0])
     first = [row for row in found.metrics if not row.label] or list(found.metrics)
