@@ -27,7 +27,7 @@ class PrivacyConfig:
         unit: What is protected: all cases of a patient together, or each case.
         max_grad_norm: Clipping threshold: the most that one unit may move the gradient sum (L2 norm).
         clipping: flat scales a gradient down to max_grad_norm only when it is longer; auto-s normalises every gradient.
-        units_declared: Number of units as publicly declared, at least the true one; by default the true one, which then counts as public.
+        units_declared: Number of units as publicly declared, at least the true one; by default that one, which then is public.
     """
 
     epsilon: float | None = None
