@@ -6,10 +6,10 @@ import pytest
 from deid_samples import KEY, image, save
 
 from meninx.core.errors import StorageError
-from meninx.deid import walker, worker
+from meninx.deid import instance, walker, worker
 from meninx.deid.config import DeidConfig
 from meninx.deid.discover import Found
-from meninx.deid.instance import read
+from meninx.deid.instance import DEFLATED, read
 from meninx.deid.journal import WRITTEN
 from meninx.deid.keys import SiteKey
 from meninx.deid.pseudonyms import Pseudonyms
@@ -76,6 +76,30 @@ def test_a_full_disk_is_no_fault_of_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(worker.files, "write_bytes", full)
     with pytest.raises(StorageError):
         worker.process(engine(tmp_path), Found("a"), None)
+
+
+@pytest.mark.parametrize(("mebibytes", "reason"), [(24, ""), (40, Reason.INFLATES_TOO_FAR)])
+def test_a_file_that_inflates_out_of_proportion_is_kept_out(tmp_path, mebibytes, reason):
+    many = {"NumberOfFrames": str(mebibytes), "Rows": 1024, "Columns": 512, "PixelData": bytes(mebibytes << 20)}
+    path = save(image(**many), tmp_path / "in" / "a", syntax=DEFLATED)
+    assert path.stat().st_size < 100_000
+    assert worker.process(engine(tmp_path, dry_run=True), Found("a"), None).reason == reason
+
+
+def test_no_file_inflates_beyond_its_share(monkeypatch):
+    asked = []
+
+    class Stream:
+        eof = True
+
+        def decompress(self, view, most):
+            asked.append(most - 1)
+            return b""
+
+    monkeypatch.setattr(instance.zlib, "decompressobj", lambda bits: Stream())
+    for size in (1, 1 << 20, 1 << 23):
+        instance._inflated(memoryview(bytes(size)))
+    assert asked == [32 << 20, 100 << 20, 512 << 20]
 
 
 @pytest.mark.parametrize(

@@ -110,9 +110,18 @@ def test_monai_networks_with_other_argument_names_are_filled_too() -> None:
     assert made("monai:BasicUNet", features=(4, 4, 8, 8, 8, 4))(torch.randn(1, 1, 32, 32)).shape == (1, 2, 32, 32)
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_monai_networks_that_hand_their_arguments_on_are_filled_too(dims: int) -> None:
+    model = made("monai:SEResNet50", dims=dims, outputs=3, layers=(1, 1, 1, 1), dropout_dim=1)
+    assert model(torch.randn(2, 1, *(32, 32, 32)[:dims])).shape == (2, 3)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("monai:SEResNet50", {"layrs": (1, 1, 1, 1)}, "did you mean 'layers'"),
+        ("monai:SEResNet50", {"kwargs": 1}, "expected a known model option"),
+        ("monai:TorchVisionFCModel", {}, "expected a network for 2-D images, .* which has no spatial_dims"),
         ("resnet19", {}, "did you mean 'resnet"),
         ("nonsense", {}, "known: resnet9"),
         ("monai:SegResnet", {}, "did you mean 'SegResNet'"),

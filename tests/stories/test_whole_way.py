@@ -26,7 +26,7 @@ from meninx.imaging.phantom import AnswerKey, PhantomConfig, write_archives
 HOSPITALS = ("north", "south", "east")
 SIZES = {
     "train-non-private": ("--epochs", "1"),
-    "train-private": ("--steps", "3", "--batch-size", "12", "--physical-batch", "12"),
+    "train-private": ("--steps", "3", "--physical-batch", "12"),
 }
 IMAGES = re.compile(rb"data:[a-z/+]+;base64,([A-Za-z0-9+/=]+)")
 

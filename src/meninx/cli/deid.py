@@ -26,11 +26,16 @@ def deid(
     Args:
         source: Folder of DICOM files, searched in depth; no file name extension is needed.
         out: New folder for the clean files; never inside the source.
-        new_key: Make the key file first; an existing file is never replaced.
+        new_key: Make the key file first; an existing file is never replaced. A dry run makes none: it counts with a random key.
         recipe: TOML file with these settings; flags win over it.
     """
     from meninx.deid import keys, stage
 
-    if new_key and config.key is not None and not config.dry_run:
-        keys.make_key(config.key)
-    output.show(stage.run(config, source, out, progress=output.progress()))
+    throwaway = None
+    if new_key and config.key is not None:
+        stage.check_places(config, source, out)
+        if not config.dry_run:
+            keys.make_key(config.key)
+        elif not config.key.exists():
+            throwaway = keys.throwaway_key(config.site)
+    output.show(stage.run(config, source, out, progress=output.progress(), throwaway=throwaway))

@@ -14,6 +14,7 @@ from meninx.deid.config import DeidConfig
 from meninx.deid.journal import WRITTEN, Entry
 from meninx.deid.options import method_codes
 from meninx.deid.papers import write_changed, write_private_table
+from meninx.deid.profile import Profile
 from meninx.deid.pseudonyms import Pseudonyms
 
 
@@ -34,8 +35,8 @@ def reasons(entries: Iterable[Entry]) -> dict[str, int]:
     return dict(sorted(Counter(str(entry.reason) for entry in entries if entry.status != WRITTEN).items()))
 
 
-def summary(config: DeidConfig, entries: list[Entry]) -> dict[str, Any]:
-    """Return the content of ``deid.json``: counts, settings and codes."""
+def summary(config: DeidConfig, entries: list[Entry], profile: Profile) -> dict[str, Any]:
+    """Return the content of ``deid.json``: counts, settings and codes; ``profile`` is the one in force, overrides included."""
     written = [entry for entry in entries if entry.status == WRITTEN]
     quarantined = reasons(entries)
     return {
@@ -43,6 +44,9 @@ def summary(config: DeidConfig, entries: list[Entry]) -> dict[str, Any]:
         "profile": config.profile,
         "options": sorted(str(option) for option in config.all_options),
         "codes": [code.value for code in method_codes(config.all_options)],
+        "overrides": profile.describe_overrides(),
+        "max_age": config.max_age,
+        "missing_lookup": config.missing_lookup,
         "site": config.site,
         "files_read": len(entries),
         "files_written": len(written),
@@ -56,7 +60,7 @@ def summary(config: DeidConfig, entries: list[Entry]) -> dict[str, Any]:
     }
 
 
-def write(config: DeidConfig, out: Path, entries: list[Entry], pseudonyms: Pseudonyms) -> None:
+def write(config: DeidConfig, out: Path, entries: list[Entry], profile: Profile, pseudonyms: Pseudonyms) -> None:
     """Write the public and the private tables; a file whose content would not change is left alone.
 
     Raises:
@@ -64,7 +68,7 @@ def write(config: DeidConfig, out: Path, entries: list[Entry], pseudonyms: Pseud
     """
     written = [entry for entry in entries if entry.status == WRITTEN]
     private = out / "private"
-    told = json.dumps(summary(config, entries), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    told = json.dumps(summary(config, entries, profile), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     write_changed(out / "deid.json", told.encode())
     write_changed(out / "audit.jsonl", "".join(sorted(_audit_line(entry, pseudonyms) + "\n" for entry in entries)).encode())
     _crosswalk(private / "crosswalk_uids.csv", [pair for entry in written for pair in entry.uids.items()])

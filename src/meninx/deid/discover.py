@@ -29,10 +29,9 @@ def files_below(source: Path) -> list[Found]:
     Raises:
         DataError: there is no such folder or file, or it cannot be listed.
     """
+    check_source(source)
     if source.is_file():
         return [Found(source.name)]
-    if not source.is_dir():
-        raise DataError(expected("a folder of DICOM files", got="nothing there", where="source"))
     root = source.resolve()
     found: list[Found] = []
 
@@ -49,6 +48,16 @@ def files_below(source: Path) -> list[Found]:
             path = here / name
             found.append(Found(path.relative_to(root).as_posix(), refused=_leaves(path, root) or not _is_file(path)))
     return sorted(found)
+
+
+def check_source(source: Path) -> None:
+    """Refuse a source that is neither folder nor file.
+
+    Raises:
+        DataError: with what to do.
+    """
+    if not source.is_dir() and not source.is_file():
+        raise DataError(expected("a folder of DICOM files", got="nothing there", where="source", fix="check the path"))
 
 
 def check_output(source: Path, out: Path) -> None:

@@ -27,7 +27,7 @@ SOP_CLASS, SOP_INSTANCE, STUDY, SERIES, PATIENT_ID, ISSUER = (
     0x00100021,
 )
 _META = Encoding(implicit=False, little=True)
-_MOST_INFLATED = 1 << 31
+_MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = 100, 32 << 20, 512 << 20  # times the file's size; bytes; bytes
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ")
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _NO_PATIENT = ("Color Palette", "Hanging Protocol", "Template", "Protocol Approval", "Inventory", "Raw Data", "Audio", "Private")
@@ -160,11 +160,18 @@ def _dataset(view: memoryview, syntax: str) -> Instance:
 
 
 def _inflated(view: memoryview) -> bytes:
+    """Return the data set of a deflated file, 100 times its size and 512 MiB at most; 32 MiB are allowed to every file.
+
+    Blank images deflate well and small files do no harm; what grows beyond that would take a worker's memory.
+    """
+    most = min(max(_MOST_TIMES * len(view), _ALWAYS_INFLATED), _MOST_INFLATED)
     try:
         stream = zlib.decompressobj(-15)
-        content = stream.decompress(view, _MOST_INFLATED)
+        content = stream.decompress(view, most + 1)
     except zlib.error as error:
         raise Malformed("deflated bytes") from error
+    if len(content) > most:
+        raise Refused(Reason.INFLATES_TOO_FAR)
     if not stream.eof:
         raise Truncated("deflated bytes")
     return content

@@ -56,16 +56,21 @@ def read_key(path: Path | None, site: str) -> SiteKey:
         PrivacyRefusal: no file was named, it cannot be read, or it holds fewer than 32 bytes.
     """
     if path is None:
-        fix = "make one with `meninx.deid.keys.make_key` and pass it as key"
+        fix = "name the site's own with --key FILE; --key FILE --new-key makes it"
         raise PrivacyRefusal(expected("a site key file", got="none", where="key", fix=fix))
     try:
         secret = path.read_bytes()
     except OSError as error:
-        fix = "name the key file of this site; without it nothing can be de-identified"
+        fix = "name the key file of this site with --key FILE; --new-key makes it when there is none yet"
         raise PrivacyRefusal(expected("a readable key file", got=error.strerror or "an error", where="key", fix=fix)) from error
     if len(secret) < MINIMUM_BYTES:
         raise PrivacyRefusal(_too_short(len(secret), "key"))
     return SiteKey(secret, site)
+
+
+def throwaway_key(site: str) -> SiteKey:
+    """Return a random key that lies in memory only, for a dry run before the site has its key."""
+    return SiteKey(secrets.token_bytes(MINIMUM_BYTES), site)
 
 
 def make_key(path: Path) -> Path:
@@ -79,7 +84,7 @@ def make_key(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
-        fix = "choose another name, or use the key that is there"
+        fix = "leave out --new-key to use the key that is there, or name another file"
         raise PrivacyRefusal(expected("a new file for the key", got="an existing one", where=path.name, fix=fix)) from error
     except OSError as error:
         raise StorageError(expected("a writable folder for the key", got=error.strerror, where=str(path.parent))) from error
@@ -96,6 +101,5 @@ def plain_digest(content: bytes) -> str:
 
 
 def _too_short(length: int, where: str) -> str:
-    return expected(
-        f"a key of at least {MINIMUM_BYTES} bytes", got=f"{length} bytes", where=where, fix="make one with make_key(path)"
-    )
+    fix = "name another file with --key FILE; --key FILE --new-key makes a good one"
+    return expected(f"a key of at least {MINIMUM_BYTES} bytes", got=f"{length} bytes", where=where, fix=fix)

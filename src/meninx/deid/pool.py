@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.synchronize import Event
 from types import FrameType, TracebackType
 from typing import Any
 
-from meninx.core.errors import DataError, Interrupted, expected
+from meninx.core.errors import DataError, Interrupted, UsageError, expected
 from meninx.core.progress import Progress, task
 from meninx.deid.discover import Found
 from meninx.deid.journal import Entry
@@ -57,6 +58,7 @@ def processed(
     Raises:
         Interrupted: the user wanted to stop; what was in flight has been yielded before.
         DataError: a worker process died (out of memory, killed).
+        UsageError: the workers died while starting.
         StorageError: from a worker.
     """
     with task(progress, "de-identify", len(todo)):
@@ -74,7 +76,8 @@ def _inline(engine: Engine, todo: Sequence[tuple[Found, Entry | None]], stop: St
 
 def _pooled(engine: Engine, todo: Sequence[tuple[Found, Entry | None]], workers: int, stop: Stop) -> Iterator[Entry]:
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(engine,))
+    begun = context.Event()
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(engine, begun))
     window: deque[Future[Entry]] = deque()
     done = 0
     try:
@@ -94,17 +97,36 @@ def _pooled(engine: Engine, todo: Sequence[tuple[Found, Entry | None]], workers:
         if done < len(todo):
             raise interrupted()
     except BrokenProcessPool as error:
+        if not begun.is_set():
+            raise unguarded("worker processes that died while starting") from error
         fix = "run the same command again; it goes on where it stopped (fewer workers need less memory)"
         raise DataError(expected("worker processes that live", got="one that died", where="workers", fix=fix)) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(engine: Engine) -> None:
+def unguarded(got: str) -> UsageError:
+    """Return the error of a script that starts anew in every worker process, because nothing tells the two apart."""
+    what = 'a script that calls this below `if __name__ == "__main__":`'
+    return UsageError(expected(what, got=got, where="workers", fix="put the call below that line, or use workers=1"))
+
+
+def refuse_import_in_worker() -> None:
+    """Refuse to work while a worker process of somebody imports the main script, before it has become a worker.
+
+    Raises:
+        UsageError: the script calls this at its top level.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # set by multiprocessing until the import is over
+        raise unguarded("the call again in a worker process")
+
+
+def _begin(engine: Engine, begun: Event) -> None:
     """Prepare a worker process; Ctrl-C is the main process's to handle."""
     global _engine
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _engine = engine
+    begun.set()
 
 
 def _one(found: Found, known: Entry | None) -> Entry:

@@ -201,6 +201,10 @@ class Profile:
         private = Action.C if Option.RETAIN_SAFE_PRIVATE in self.options else Action.X
         return sorted([*listing, ("PrivateAttributes", private)])
 
+    def describe_overrides(self) -> list[str]:
+        """Return ``keyword=action letter`` of every override, sorted."""
+        return sorted(f"{_keyword(tag)}={action}" for tag, action in self.overrides)
+
     def fingerprint(self) -> str:
         """Return a SHA-256 over tables, options and overrides; equal prints mean equal actions."""
         told = [*sorted(self.options), *(f"{tag:08x}={action}" for tag, action in self.overrides), _tables_digest()]

@@ -11,6 +11,7 @@ class Reason(StrEnum):
     NOT_DICOM = "not-dicom"
     ARCHIVE = "archive"
     TRUNCATED = "truncated"
+    INFLATES_TOO_FAR = "inflates-too-far"
     UNREADABLE = "unreadable"
     DICOMDIR = "dicomdir"
     UNSUPPORTED_SOP_CLASS = "unsupported-sop-class"

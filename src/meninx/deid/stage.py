@@ -11,16 +11,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from meninx.core import files
-from meninx.core.errors import PrivacyRefusal, UsageError, expected
+from meninx.core.errors import PrivacyRefusal, expected
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
-from meninx.deid import audit, lookup
+from meninx.deid import audit, folder, lookup
 from meninx.deid.config import DeidConfig
-from meninx.deid.discover import Found, check_output, files_below
+from meninx.deid.discover import Found, check_output, check_source, files_below
 from meninx.deid.issuers import shared_ids
 from meninx.deid.journal import WRITTEN, Entry, Journal, locked
-from meninx.deid.keys import read_key
-from meninx.deid.pool import Stop, interrupted, processed
+from meninx.deid.keys import SiteKey, read_key
+from meninx.deid.pool import Stop, interrupted, processed, refuse_import_in_worker
+from meninx.deid.profile import Profile
 from meninx.deid.pseudonyms import Pseudonyms
 from meninx.deid.quarantine import Reason
 from meninx.deid.resolver import Resolver
@@ -77,7 +78,9 @@ class DeidResult(Result):
         return "\n".join(lines)
 
 
-def run(config: DeidConfig, source: Path, out: Path, *, progress: Progress = SILENT) -> DeidResult:
+def run(
+    config: DeidConfig, source: Path, out: Path, *, progress: Progress = SILENT, throwaway: SiteKey | None = None
+) -> DeidResult:
     """De-identify every DICOM file below ``source`` into ``out`` and return what was done.
 
     The output tree is a function of input, key and settings: the number of workers, the order of files and
@@ -92,28 +95,32 @@ def run(config: DeidConfig, source: Path, out: Path, *, progress: Progress = SIL
         source: folder (or one file).
         out: output folder, apart from the source; continued when it holds an interrupted run of the same settings.
         progress: shows how far the run is.
+        throwaway: key that a dry run takes in place of ``config.key``; other runs never use it.
 
     Raises:
         PrivacyRefusal: no usable key, or a setting that would keep the identity.
-        UsageError: the output folder lies in the source, holds something else, or another configuration's result.
+        UsageError: the output folder lies in the source, holds something else, or another configuration's result;
+            or a script calls this unguarded, so that every worker process would call it again.
         DataError: the source cannot be read, or a lookup table is wrong.
         StorageError: the disk refused a write; finished files stay.
         RunLocked: another process writes to ``out``.
         Interrupted: stopped by the user; the journal is saved.
     """
-    check_output(source, out)
-    engine, fingerprint = _engine(config, source, out)
+    refuse_import_in_worker()
+    check_places(config, source, out)
+    engine, fingerprint = _engine(config, source, out, throwaway)
     found = files_below(source)
     engine = replace(engine, resolver=replace(engine.resolver, shared=shared_ids(engine.source, found)))
     if config.dry_run:
         with Stop() as stop:
             todo = [(item, None) for item in found]
             entries = list(processed(engine, todo, _workers(config, len(found)), stop, progress))
-        return _result(config, out, _without_duplicates(entries), 0)
-    private = out / "private"
-    _make_private(private)
-    with locked(private / "lock"):
-        journal = _open_journal(config, out, fingerprint)
+        return _result(config, out, _without_duplicates(entries), 0, engine.profile)
+    journal = folder.journal_of(out, fingerprint)
+    folder.refuse_foreign(config, out, journal)
+    folder.make_private(out)
+    with locked(out / folder.PRIVATE / folder.LOCK):
+        folder.begin(config, out, journal)
         known = journal.read()
         journal.rewrite(known.values())
         _clear_staging(engine)
@@ -121,18 +128,32 @@ def run(config: DeidConfig, source: Path, out: Path, *, progress: Progress = SIL
         entries = [known[path] for path in sorted(known)]
         journal.rewrite(entries)
         _clear_staging(engine)
-        audit.write(config, out, entries, engine.resolver.pseudonyms)
-    result = _result(config, out, entries, resumed)
+        audit.write(config, out, entries, engine.profile, engine.resolver.pseudonyms)
+    result = _result(config, out, entries, resumed, engine.profile)
     if result.burned_in_unknown:
         progress.note(f"{result.burned_in_unknown} images may show text in their pixels; pixels were not checked")
     return result
 
 
-def _engine(config: DeidConfig, source: Path, out: Path) -> tuple[Engine, str]:
-    """Return what the workers need, and the fingerprint of everything that decides the output's bytes."""
-    key = read_key(config.key, config.site)
+def check_places(config: DeidConfig, source: Path, out: Path) -> None:
+    """Check that source, output folder and key lie where they may, before anything is made.
+
+    Raises:
+        DataError: there is no source.
+        UsageError: source and output folder lie one within the other, or the output folder holds something else.
+        PrivacyRefusal: the key lies in the output folder.
+    """
+    check_output(source, out)
+    check_source(source)
     if config.key is not None and config.key.resolve().is_relative_to(out.resolve()):
         raise PrivacyRefusal(expected("the key apart from what it protects", got="a key inside the output folder", where="key"))
+    if not config.dry_run:
+        folder.refuse_strange(out)
+
+
+def _engine(config: DeidConfig, source: Path, out: Path, throwaway: SiteKey | None) -> tuple[Engine, str]:
+    """Return what the workers need, and the fingerprint of everything that decides the output's bytes."""
+    key = throwaway if throwaway and config.dry_run else read_key(config.key, config.site)
     profile = config.compiled()
     table = lookup.read(config.lookup) if config.lookup else None
     engine = Engine(
@@ -152,43 +173,6 @@ def _engine(config: DeidConfig, source: Path, out: Path) -> tuple[Engine, str]:
 def _workers(config: DeidConfig, count: int) -> int:
     automatic = max(1, min(os.cpu_count() or 1, count // FILES_A_WORKER))
     return min(config.workers or automatic, max(count, 1))
-
-
-def _make_private(private: Path) -> None:
-    try:
-        private.mkdir(parents=True, exist_ok=True, mode=0o700)
-        private.chmod(0o700)
-    except OSError as error:
-        raise files.storage_error(error, private / "journal.jsonl") from error
-
-
-def _open_journal(config: DeidConfig, out: Path, fingerprint: str) -> Journal:
-    """Return the journal to go on with, after the checks that nothing of anybody else is touched."""
-    journal = Journal(out / "private" / "journal.jsonl", fingerprint)
-    there = journal.fingerprint_there()
-    if there is None:
-        strange = [item for item in out.iterdir() if item.name != "private"]
-        if strange:
-            fix = "choose a new or empty output folder"
-            raise UsageError(expected("an empty output folder", got=f"{len(strange)} other entries", where="out", fix=fix))
-    elif config.overwrite:
-        _remove_result(out)
-    elif there != fingerprint or not config.resume:
-        fix = "choose another output folder, or pass overwrite to remove the earlier result"
-        raise UsageError(expected("a result of the same key and settings", got="an earlier result", where="out", fix=fix))
-    if not journal.path.exists():
-        journal.rewrite([])
-    return journal
-
-
-def _remove_result(out: Path) -> None:
-    """Remove what an earlier run wrote, the journal last, so that a killed removal can be repeated."""
-    shutil.rmtree(out / "images", ignore_errors=True)
-    for name in ("deid.json", "audit.jsonl"):
-        (out / name).unlink(missing_ok=True)
-    for name in ("crosswalk_uids", "crosswalk_patients", "crosswalk_accessions", "quarantine", "lookup"):
-        (out / "private" / f"{name}.csv").unlink(missing_ok=True)
-    (out / "private" / "journal.jsonl").unlink(missing_ok=True)
 
 
 def _clear_staging(engine: Engine) -> None:
@@ -252,8 +236,8 @@ def _without_duplicates(entries: list[Entry]) -> list[Entry]:
     return result
 
 
-def _result(config: DeidConfig, out: Path, entries: list[Entry], resumed: int) -> DeidResult:
-    table = audit.summary(config, entries)
+def _result(config: DeidConfig, out: Path, entries: list[Entry], resumed: int, profile: Profile) -> DeidResult:
+    table = audit.summary(config, entries, profile)
     names = ("files_read", "quarantined", "patients", "studies", "series", "residual_findings", "burned_in_unknown", "actions")
     written = 0 if config.dry_run else table["files_written"]
     told = {name: table[name] for name in names}

@@ -146,8 +146,10 @@ class CaseStore:
     def _read(self, path: Path, index: int) -> npt.NDArray[Any]:
         try:
             array = load.load(path).array
-        except (DataError, OSError) as error:
-            raise DataError(expected("a readable image", got=str(error), where=self._where(index))) from error
+        except (DataError, OSError) as error:  # the reader's own words name the file
+            kind = type(error.__cause__ or error).__name__
+            got = f"an unreadable one ({kind})" if path.is_file() else "no such file"
+            raise DataError(expected("a readable image", got=got, where=self._where(index))) from None
         if array.ndim - 1 != self.info.spatial_dims:
             got = f"{array.ndim - 1} dimensions"
             raise DataError(expected(f"{self.info.spatial_dims}-D images", got=got, where=self._where(index)))

@@ -101,10 +101,11 @@ def _build_monai(name: str, shape: Mapping[str, int], options: Mapping[str, Any]
         fix = check.did_you_mean(name, classes) or "see monai.networks.nets for the names"
         raise ConfigError(expected("a network of monai.networks.nets", got=repr(name), where="model", fix=fix))
     parameters = inspect.signature(classes[name]).parameters
-    _refuse_unknown(options, set(parameters), f"{MONAI_PREFIX}{name}")
+    known = _known_parameters(classes[name])
+    _refuse_unknown(options, known, f"{MONAI_PREFIX}{name}")
     arguments = dict(options)
     for role, value in shape.items():
-        accepted = [alias for alias in _ALIASES[role] if alias in parameters]
+        accepted = [alias for alias in _ALIASES[role] if alias in known]
         if accepted:
             arguments.setdefault(accepted[0], value)
         elif role == "spatial_dims" and value == 2:
@@ -122,6 +123,19 @@ def _build_monai(name: str, shape: Mapping[str, int], options: Mapping[str, Any]
     return without_inplace(_constructed(classes[name], arguments, f"{MONAI_PREFIX}{name}"))
 
 
+def _known_parameters(kind: type[nn.Module]) -> set[str]:
+    """Return the names that a class takes, and behind its ``**kwargs`` those of the classes it extends."""
+    known: set[str] = set()
+    for owner in kind.__mro__[: kind.__mro__.index(nn.Module)]:
+        if "__init__" not in vars(owner):
+            continue
+        parameters = list(inspect.signature(vars(owner)["__init__"]).parameters.values())[1:]
+        known |= {item.name for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)}
+        if not any(item.kind is item.VAR_KEYWORD for item in parameters):
+            break
+    return known
+
+
 def _refuse_unknown(options: Mapping[str, Any], known: set[str], where: str) -> None:
     for key in options:
         if key not in known:
@@ -132,5 +146,5 @@ def _refuse_unknown(options: Mapping[str, Any], known: set[str], where: str) -> 
 def _constructed(kind: Builder, arguments: Mapping[str, Any], where: str) -> nn.Module:
     try:
         return kind(**arguments)
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except (TypeError, ValueError, NotImplementedError, ImportError) as error:
         raise ConfigError(expected("options the network accepts", got=error, where=where)) from error

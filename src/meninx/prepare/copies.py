@@ -7,15 +7,20 @@ import shutil
 from pathlib import Path
 
 from meninx.core import files
-from meninx.core.errors import UsageError, expected
+from meninx.core.errors import DataError, UsageError, expected
 
 WAYS = ("copy", "hardlink", "symlink")
 
 
 def refuse_inside(source: Path, out: Path) -> None:
-    """Raise UsageError when ``source`` is no folder, or ``out`` is ``source``, lies in it or holds it."""
+    """Refuse a source that is no folder, and an output that is the source, lies in it or holds it.
+
+    Raises:
+        DataError: ``source`` is no folder.
+        UsageError: one folder lies within the other.
+    """
     if not source.is_dir():
-        raise UsageError(expected("a source folder", got="none", where="source", fix="check the path"))
+        raise DataError(expected("a source folder", got="no such folder", where="source", fix="check the path"))
     one, other = source.resolve(), out.resolve()
     if one == other or one in other.parents or other in one.parents:
         fix = "choose an output folder beside the source"

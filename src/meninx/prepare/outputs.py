@@ -92,7 +92,7 @@ class Folder:
 
     def _refuse_foreign(self) -> None:
         config, where = self.config, self.out.name
-        if not self.out.exists() or not any(self.out.iterdir()):
+        if not self.out.exists() or self._is_blank():
             return
         ours = (self.private / "settings.json").is_file()
         if not ours:
@@ -100,11 +100,18 @@ class Folder:
                 expected("a new or empty output folder", got="other files", where=where, fix="choose another folder")
             )
         if not (config.resume or config.overwrite):
-            fix = "give resume to go on, or overwrite to replace it"
+            fix = "give --resume to go on, or --overwrite to replace it"
             raise UsageError(expected("a new or empty output folder", got="a dataset", where=where, fix=fix))
         if config.resume and self._settings_before() != self.settings:
-            fix = "use the same settings, or overwrite to replace the dataset"
+            fix = "use the same settings, or --overwrite to replace the dataset"
             raise UsageError(expected("the settings that the dataset was begun with", got="others", where=where, fix=fix))
+
+    def _is_blank(self) -> bool:
+        """Return whether nothing lies here but what claiming the folder leaves when it fails: ``private`` with an empty lock."""
+        if {path.name for path in self.out.iterdir()} - {self.private.name}:
+            return False
+        inside = list(self.private.iterdir()) if self.private.is_dir() else []
+        return all(path.name.startswith(".partial-") or (path.name == "lock" and not path.stat().st_size) for path in inside)
 
     def _settings_before(self) -> str:
         try:
