@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from meninx.core.errors import MeninxError
 from meninx.deid.config import DeidConfig
 from meninx.deid.stage import run
 from meninx.imaging.phantom import PhantomConfig, write_archives
@@ -92,4 +93,7 @@ def main(folders: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except MeninxError as error:
+        sys.exit(f"{error}\n{__doc__}")
