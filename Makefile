@@ -9,7 +9,7 @@ OUT ?= demo-out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help setup demo test test-slow lint types contracts docs docs-check bench clean constraints
+.PHONY: help setup demo test test-slow lint types contracts docs docs-check bench bench-dp clean constraints
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -26,7 +26,7 @@ demo: $(READY) ## Run the whole way on a synthetic cohort and print the report's
 	@$(BIN)/meninx demo $(OUT) --overwrite
 
 test: lint types contracts docs-check ## Lint, types, import contracts, docs and tests, with one summary
-	@$(BIN)/pytest -n 2 -m "not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 
 test-slow: $(READY) ## The tests that take minutes
 	@$(BIN)/pytest -m slow
@@ -52,6 +52,9 @@ docs-check: $(READY) ## Fail when a reference page is not what the program says
 
 bench: $(READY) ## The benchmarks behind docs/benchmarks.md
 	@$(BIN)/python benchmarks/bench_bootstrap.py
+
+bench-dp: $(READY) ## Time and memory of private training; writes its table into docs/benchmarks.md (12 min)
+	@$(BIN)/python benchmarks/bench_dp.py --memory --write docs/benchmarks.md
 
 constraints: $(READY) ## Write constraints.txt from the environment
 	@$(BIN)/python tools/write_constraints.py

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from meninx.imaging.phantom import AnswerKey, PhantomConfig, write_archives
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Measured kernel choices of the tests stay out of the user's cache folder; every test process has its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MENINX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @dataclass(frozen=True)

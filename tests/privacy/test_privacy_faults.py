@@ -11,7 +11,8 @@ from torch import nn
 from meninx.core.errors import PrivacyRefusal
 from meninx.privacy import keystream as streams
 from meninx.privacy import plan as plans
-from meninx.privacy.clipping import ClippedSum, engine
+from meninx.privacy.clipping import ClippedSum, clip, engine
+from meninx.privacy.clipping.tape import Tape
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.noise import GaussianNoise
 from meninx.privacy.plan import Plan
@@ -70,6 +71,43 @@ def check_a_neighbour_moves_the_sum_by_the_bound_at_most():
         pair = [plan.release(gradients(plan, units, net), noise, 0) for units in (everyone, remaining)]
         moved = math.sqrt(sum(float((pair[0][name] - pair[1][name]).double().square().sum()) for name in pair[0]))
         assert moved * BATCH <= BOUND * (1 + 1e-4)
+
+
+def check_a_patient_with_many_records_and_views_moves_the_sum_by_the_bound_at_most():
+    net, (inputs, targets) = model(), data(24)
+    for views in (1, 2):
+        plan, records = make(unit="patient", views=views), 24 // views
+        unit = torch.tensor([0] * (records - 2) + [1, 2])
+        total = plan.clipped_sum(net, CE, inputs, targets, unit_index=unit, n_units=records)
+        one, rest = slice(0, (records - 2) * views), slice((records - 2) * views, None)
+        without = plan.clipped_sum(net, CE, inputs[rest], targets[rest], unit_index=unit[-2:], n_units=records)
+        alone = plan.clipped_sum(net, CE, inputs[one], targets[one], unit_index=unit[:-2], n_units=records)
+        moved = sum(float((total.gradients[name] - without.gradients[name]).double().square().sum()) for name in total.gradients)
+        length = sum(float(value.double().square().sum()) for value in alone.gradients.values())
+        assert max(math.sqrt(moved), math.sqrt(length)) <= BOUND * (1 + 1e-4)
+
+
+def check_views_are_averaged_before_clipping():
+    plan, net, (inputs, targets) = make(views=4), model(), data(8)
+    total = plan.clipped_sum(net, CE, inputs, targets, unit_index=torch.arange(2), n_units=2)
+    means = [
+        torch.cat([v.flatten() for v in torch.autograd.grad(CE(net(inputs[r]), targets[r]).mean(), list(net.parameters()))])
+        for r in (slice(0, 4), slice(4, 8))
+    ]
+    expected = sum(value * min(1.0, BOUND / float(value.norm())) for value in means)
+    found = torch.cat([value.flatten() for value in total.gradients.values()])
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def check_a_unit_that_is_not_finite_contributes_nothing():
+    plan, net, (inputs, targets) = make(), model(), data(6)
+    broken = inputs.clone()
+    broken[2] = math.nan
+    found = plan.clipped_sum(net, CE, broken, targets, unit_index=torch.arange(6), n_units=6)
+    rest = torch.tensor([0, 1, 3, 4, 5])
+    expected = plan.clipped_sum(net, CE, inputs[rest], targets[rest], unit_index=rest, n_units=6)
+    for name, value in found.gradients.items():
+        assert torch.allclose(value, expected.gradients[name], atol=1e-6)
 
 
 def check_the_denominator_is_a_public_constant():
@@ -141,35 +179,84 @@ def constant_noise(monkeypatch):
 
 
 def skipped_clip(monkeypatch):
-    honest = engine._clip_into
+    honest = clip.factors
 
-    def loose(total, values, members, clipping):
-        object.__setattr__(total, "sensitivity", 1e9)
-        honest(total, values, members, clipping)
-        object.__setattr__(total, "sensitivity", BOUND)
+    def loose(squares, bound, clipping):
+        factor, keep = honest(squares, bound, clipping)
+        return torch.ones_like(factor), keep
 
-    monkeypatch.setattr(engine, "_clip_into", loose)
+    monkeypatch.setattr(clip, "factors", loose)
 
 
 def per_layer_clip(monkeypatch):
-    """Each tensor clipped to C on its own: sensitivity C * sqrt(number of tensors)."""
-    honest = engine._clip_into
-
-    def split(total, values, members, clipping):
-        for name, value in values.items():
-            honest(total, {name: value}, members, clipping)
-
-    monkeypatch.setattr(engine, "_clip_into", split)
+    """Each layer clipped to C on its own: sensitivity C * sqrt(number of layers)."""
+    honest = clip.factors
+    monkeypatch.setattr(clip, "groups", lambda parameters, clipping: {name: i for i, name in enumerate(parameters)})
+    monkeypatch.setattr(clip, "factors", lambda squares, bound, how: honest(squares, bound * squares.shape[1] ** 0.5, how))
 
 
 def one_layer_unclipped(monkeypatch):
-    honest = engine._clip_into
+    honest = Tape.total
 
-    def partial(total, values, members, clipping):
-        honest(total, {name: value for name, value in values.items() if name != "2.bias"}, members, clipping)
-        total.gradients["2.bias"] += values["2.bias"].sum(0)
+    def total(self, name, factor, keep):
+        return honest(self, name, torch.ones_like(factor) if name == "2.bias" else factor, keep)
 
-    monkeypatch.setattr(engine, "_clip_into", partial)
+    monkeypatch.setattr(Tape, "total", total)
+
+
+def one_layer_left_out_of_the_norm(monkeypatch):
+    honest = Tape._add
+    left_out = {"0.weight"}
+    monkeypatch.setattr(Tape, "_add", lambda self, name, *rest: None if name in left_out else honest(self, name, *rest))
+
+
+def records_clipped_one_by_one(monkeypatch):
+    """Each record of a patient clipped to C: the patient contributes as often as it has records."""
+    honest = engine.clipped_gradient_sum
+
+    def split(model, loss, inputs, targets, *, unit_index, n_units, **settings):
+        unit_index = torch.arange(len(unit_index))
+        return honest(model, loss, inputs, targets, unit_index=unit_index, n_units=len(unit_index), **settings)
+
+    monkeypatch.setattr(engine, "clipped_gradient_sum", split)
+
+
+def views_clipped_one_by_one(monkeypatch):
+    """Each view clipped to C, then added."""
+    honest = engine.clipped_gradient_sum
+
+    def split(model, loss, inputs, targets, *, unit_index, n_units, views=1, **settings):
+        unit_index = torch.arange(len(inputs))
+        return honest(model, loss, inputs, targets, unit_index=unit_index, n_units=len(unit_index), **settings)
+
+    monkeypatch.setattr(engine, "clipped_gradient_sum", split)
+
+
+def units_share_a_factor(monkeypatch):
+    """One factor for the batch: the mean is clipped, not its parts."""
+    honest = clip.factors
+
+    def shared(squares, bound, clipping):
+        factor, keep = honest(squares, bound, clipping)
+        return factor.mean(0, keepdim=True).expand_as(factor).clone(), keep
+
+    monkeypatch.setattr(clip, "factors", shared)
+
+
+def norms_of_neighbours(monkeypatch):
+    """Every unit is scaled by the norm of the next one."""
+    honest = clip.factors
+    monkeypatch.setattr(clip, "factors", lambda squares, bound, how: honest(squares.roll(1, 0), bound, how))
+
+
+def broken_units_kept(monkeypatch):
+    honest = clip.factors
+
+    def keeping(squares, bound, clipping):
+        factor, keep = honest(squares, bound, clipping)
+        return factor, torch.ones_like(keep)
+
+    monkeypatch.setattr(clip, "factors", keeping)
 
 
 def mean_over_the_batch(monkeypatch):
@@ -225,6 +312,13 @@ def ledger_reset_on_resume(monkeypatch):
         (skipped_clip, check_a_neighbour_moves_the_sum_by_the_bound_at_most),
         (per_layer_clip, check_a_neighbour_moves_the_sum_by_the_bound_at_most),
         (one_layer_unclipped, check_a_neighbour_moves_the_sum_by_the_bound_at_most),
+        (one_layer_left_out_of_the_norm, check_a_neighbour_moves_the_sum_by_the_bound_at_most),
+        (units_share_a_factor, check_a_neighbour_moves_the_sum_by_the_bound_at_most),
+        (norms_of_neighbours, check_a_neighbour_moves_the_sum_by_the_bound_at_most),
+        (records_clipped_one_by_one, check_a_patient_with_many_records_and_views_moves_the_sum_by_the_bound_at_most),
+        (views_clipped_one_by_one, check_a_patient_with_many_records_and_views_moves_the_sum_by_the_bound_at_most),
+        (views_clipped_one_by_one, check_views_are_averaged_before_clipping),
+        (broken_units_kept, check_a_unit_that_is_not_finite_contributes_nothing),
         (mean_over_the_batch, check_the_denominator_is_a_public_constant),
         (mean_over_the_batch, check_a_neighbour_moves_the_sum_by_the_bound_at_most),
         (shuffled_sampler, check_sampling_is_poisson),

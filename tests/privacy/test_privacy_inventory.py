@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from meninx.core.errors import PrivacyRefusal
-from meninx.privacy.clipping import clipped_gradient_sum, refuse_unsafe_modules, slice_units
+from meninx.privacy.clipping import clipped_gradient_sum, refuse_unsafe_modules, slice_units, trained_layers
 
 
 def named(module):
@@ -92,6 +92,70 @@ def test_a_module_that_writes_to_its_buffer_is_found_in_the_act():
             max_grad_norm=1.0,
         )
     assert model[1].seen.item() == 0
+
+
+class Branded(nn.Conv2d):
+    """A convolution that computes something else."""
+
+    def forward(self, input):
+        return super().forward(input) * 2
+
+
+class Shift(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x):
+        return x + self.shift.sum()
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Branded(2, 2, 3),
+        lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 3)),
+        lambda: nn.utils.weight_norm(nn.Conv2d(2, 2, 3)),
+        lambda: nn.MultiheadAttention(4, 2),
+        lambda: nn.LSTM(2, 2),
+        lambda: nn.Bilinear(2, 2, 2),
+        lambda: nn.EmbeddingBag(3, 2),
+        lambda: nn.Embedding(3, 2, max_norm=1.0),
+        lambda: nn.BatchNorm2d(2).eval(),
+        Shift,
+    ],
+)
+def test_layers_without_a_rule_are_refused_by_path_before_anything_runs(make):
+    model = named(make())
+    with pytest.raises(PrivacyRefusal, match=r"module 1\.0"):
+        trained_layers(model)
+    with pytest.raises(PrivacyRefusal, match=r"module 1\.0"):
+        clipped_gradient_sum(
+            model, None, torch.zeros(1, 1, 8, 8), torch.zeros(1), unit_index=torch.arange(1), n_units=1, max_grad_norm=1.0
+        )
+
+
+@pytest.mark.parametrize("make", [lambda: Branded(2, 2, 3), Shift, lambda: nn.BatchNorm2d(2).eval()])
+def test_a_frozen_layer_needs_no_rule(make):
+    model = named(frozen(make()))
+    assert [layer.path for layer in trained_layers(model)] == ["0"]
+
+
+def test_every_trained_parameter_is_owned_and_moves():
+    """None is frozen in silence: after one step all of them differ."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.PReLU(4), nn.ConvTranspose2d(4, 2, 2), nn.InstanceNorm2d(2, affine=True),
+        nn.Tanh(), nn.Flatten(), nn.Linear(50, 3), nn.LayerNorm(3),
+    )  # fmt: skip
+    owned = {name for layer in trained_layers(model) for name in layer.trained.values()}
+    assert owned == {name for name, _ in model.named_parameters()}
+    total = clipped_gradient_sum(
+        model, nn.CrossEntropyLoss(reduction="none"), torch.randn(4, 1, 6, 6), torch.tensor([0, 1, 2, 1]),
+        unit_index=torch.arange(4), n_units=4, max_grad_norm=1.0,
+    )  # fmt: skip
+    assert all(float(value.abs().max()) > 0 for value in total.gradients.values())
 
 
 def test_slices_keep_units_whole():

@@ -1,6 +1,8 @@
 """The plan: one object, no wrong mixture."""
 
 import dataclasses
+import hashlib
+import json
 import math
 
 import dp_accounting as dpa
@@ -102,3 +104,32 @@ def test_release_refuses_other_noise_and_other_clipping():
         made.release(ClippedSum.empty(model, max_grad_norm=0.6), made.noise(KEY), 0)
     with pytest.raises(PrivacyRefusal, match=r"take the noise from plan\.noise"):
         made.release(ClippedSum.empty(model, max_grad_norm=0.5), GaussianNoise(key=KEY, std=0.3), 0)
+
+
+def test_planner_and_precision_are_given_on_only_where_they_differ_from_the_defaults(monkeypatch):
+    from meninx.privacy.clipping import engine
+
+    seen = []
+    monkeypatch.setattr(engine, "clipped_gradient_sum", lambda *args, **options: seen.append(options))
+    given = {"unit_index": torch.arange(4), "n_units": 4}
+    made = plan(clipping="per-layer")
+    made.clipped_sum(None, None, None, None, **given)
+    made.clipped_sum(None, None, None, None, **given, precision="bf16", planner="planner")
+    assert "planner" not in seen[0]
+    assert "precision" not in seen[0]
+    assert (seen[1]["planner"], seen[1]["precision"]) == ("planner", "bf16")
+    assert (seen[0]["clipping"], seen[0]["max_grad_norm"]) == ("per-layer", 0.5)
+
+
+def test_plans_without_the_later_options_keep_the_fingerprint_of_the_first_format():
+    """Ledgers of before name it, and have to stay resumable."""
+    made = plan()
+    later = {"clip_quantile", "clip_rate", "count_noise_multiplier", "noise_bands", "steps"}
+    table = {item.name: getattr(made, item.name) for item in dataclasses.fields(made) if item.name not in later}
+    assert made.fingerprint() == hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def test_what_was_spent_names_everything_needed_to_read_it():
+    text = plan().spent().summary()
+    for part in ("epsilon", "1e-05", "patient", "add-or-remove-one", "50 steps", "0.02", "1.2", "0.5", "poisson", "pld"):
+        assert part in text

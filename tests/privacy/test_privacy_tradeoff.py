@@ -67,3 +67,22 @@ def test_the_ends_no_run_no_noise_certain_guess():
     assert 0 <= reconstruction_bound(phases(0.1, 1.0, 10), 0.0) < 1e-6
     with pytest.raises(ConfigError, match="prior"):
         reconstruction_bound([], math.nan)
+
+
+def test_many_gaussian_steps_are_one_with_less_noise():
+    risk = attack_risk(phases(1.0, 8.0, 64), prior=0.02)
+    for fpr, tpr in risk.tpr_at_fpr.items():
+        exact = norm.cdf(norm.ppf(fpr) + 1.0)
+        assert exact * (1 - 1e-6) <= tpr <= exact * 1.002
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.6])
+def test_one_sampled_step_has_the_curve_of_the_best_test_of_a_unit_that_is_there(rate):
+    """Mixture against noise: at few false positives the best test is a threshold on the released coordinate."""
+    noise = 0.7
+    risk = attack_risk(phases(rate, noise, 1), prior=0.02)
+    for fpr in (0.001, 0.01):
+        exact = rate * norm.cdf(norm.ppf(fpr) + 1 / noise) + (1 - rate) * fpr
+        assert exact * (1 - 1e-6) <= risk.tpr_at_fpr[fpr] <= exact * 1.002
+    best = rate * (2 * norm.cdf(0.5 / noise) - 1)
+    assert best * (1 - 1e-6) <= risk.advantage <= best * 1.002

@@ -14,11 +14,15 @@ from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
 from meninx.privacy.calibration import calibrate, slack
 from meninx.privacy.clipping import clipped_gradient_sum, slice_units
-from meninx.privacy.ledger import Ledger
+from meninx.privacy.cyclic import CyclicSampler
+from meninx.privacy.entry import LedgerEntry
+from meninx.privacy.ledger import Account, Ledger
 from meninx.privacy.plan import Plan
 from meninx.privacy.sampling import PoissonSampler
+from meninx.privacy.threshold import Threshold, count_short
 from meninx.privacy.tradeoff import attack_risk
 
+PLAN = Plan.build(n_units=500, expected_batch_size=25.0, steps=10**6, noise_multiplier=1.0, max_grad_norm=1.0, delta=1e-5)
 QUICK = settings(max_examples=25, deadline=None)
 FEW = settings(max_examples=5, deadline=None)
 keys = st.binary(min_size=32, max_size=32)
@@ -108,6 +112,51 @@ def test_calibration_meets_the_target_from_below(units, rate, steps, target):
     assert target - slack(target) <= plan.epsilon() <= target
 
 
+@QUICK
+@given(st.data(), st.floats(0.05, 20), st.floats(1.001, 50), scales, scales)
+def test_gradient_and_count_of_one_unit_stay_within_the_accounted_noise(data, z, factor, bound, norm):
+    """However long the unit is: clipped gradient and centred bit, each over its noise, have length 1 / z at most together."""
+    plan = Plan.build(
+        n_units=500,
+        expected_batch_size=25.0,
+        steps=9,
+        noise_multiplier=z,
+        max_grad_norm=bound,
+        delta=1e-5,
+        clipping="adaptive",
+        count_noise_multiplier=factor * z,
+    )
+    force = Threshold(value=bound * data.draw(scales))
+    model, inputs, targets = nn.Linear(2, 2), norm * torch.ones(1, 2), torch.ones(1, 2)
+    unit = torch.zeros(1, dtype=torch.long)
+    total = plan.clipped_sum(model, squared, inputs, targets, unit_index=unit, n_units=1, threshold=force)
+    gradient = length(total) / (plan.gradient_noise_multiplier * total.sensitivity)
+    count = count_short(total) / (0.5 * plan.count_noise_multiplier)
+    assert math.hypot(gradient, count) <= (1 + 1e-5) / z
+    following = force.next(data.draw(st.floats(-1e9, 1e9)), plan)
+    assert bound * 1e-6 <= following.value <= bound * 1e6
+
+
+@QUICK
+@given(keys, st.integers(2, 6), st.integers(0, 200), st.integers(0, 60))
+def test_a_unit_waits_for_its_turn(key, groups, units, step):
+    sampler = CyclicSampler(sample_rate=0.9 / groups, groups=groups, n_units=units, key=key)
+    drawn = [set(sampler.draw(step + lag).tolist()) for lag in range(groups)]
+    assert sum(map(len, drawn)) == len(set().union(*drawn))
+    assert set(sampler.draw(step + groups).tolist()) <= {unit for unit in range(units) if sampler.group[unit] == step % groups}
+
+
+@QUICK
+@given(st.integers(2, 7), st.lists(st.integers(0, 40), min_size=1, max_size=12, unique=True))
+def test_cyclic_accounts_count_the_busiest_group(bands, steps):
+    plan = replace(PLAN, noise_bands=bands)
+    account = None
+    for step in sorted(steps):
+        entry = LedgerEntry.of(plan, index=0, step=step, stream="keys", torn="", previous="")
+        account = (account or Account(first=entry)).add(step, 0)
+    assert account.phase().steps == max(sum(step % bands == rest for step in steps) for rest in range(bands))
+
+
 @FEW
 @given(st.floats(0.01, 0.3), st.floats(0.8, 5), st.integers(1, 500))
 def test_risk_is_bounded_by_epsilon_and_never_below_guessing(rate, noise, steps):
@@ -117,9 +166,6 @@ def test_risk_is_bounded_by_epsilon_and_never_below_guessing(rate, noise, steps)
     assert 0.01 <= risk.reconstruction * (1 + 1e-9) <= math.exp(epsilon) * 0.01 + 1e-6 + 1e-9
     assert 0 <= risk.advantage <= math.tanh(epsilon / 2) + 1e-6
     assert risk.tpr_at_fpr[0.01] <= min(1.0, 0.01 + risk.advantage + 1e-9)
-
-
-PLAN = Plan.build(n_units=500, expected_batch_size=25.0, steps=10**6, noise_multiplier=1.0, max_grad_norm=1.0, delta=1e-5)
 
 
 @QUICK

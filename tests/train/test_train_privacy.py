@@ -11,7 +11,7 @@ from meninx.train.config import PrivacyConfig, TrainConfig
 
 KEYS = {
     "private": bool, "epsilon": float, "delta": float, "unit": str, "relation": str, "noise_multiplier": float,
-    "max_grad_norm": float, "sample_rate": float, "steps": int, "sampler": str, "accountant": str,
+    "max_grad_norm": float, "sample_rate": float, "steps": int, "sampler": str, "accountant": str, "clipping": str,
     "expected_batch_size": (int, float), "planned_steps": int, "sentence": str, "risk": dict, "outside_guarantee": list,
     "curve": list, "deterministic": bool, "weights": str, "pretrained": type(None),
 }  # fmt: skip

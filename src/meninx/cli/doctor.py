@@ -17,12 +17,30 @@ EXTRAS = {
 }
 
 
-def doctor(*, json: bool = False) -> None:
-    """Print versions, codecs, extras and the telemetry state.
+def doctor(
+    *,
+    plan: bool = False,
+    model: str = "resnet9",
+    image_size: tuple[int, ...] = (64, 64),
+    channels: int = 1,
+    batch: int = 32,
+    views: int = 1,
+    json: bool = False,
+) -> None:
+    """Print versions, codecs, extras and the telemetry state; or how private training would run here.
 
     Args:
+        plan: Print instead which kernel the private-gradient engine takes for each layer of a network, and why.
+        model: Network of the plan.
+        image_size: Spatial size of the plan's images, 2 or 3 numbers.
+        channels: Image channels of the plan.
+        batch: Images in a physical batch of the plan.
+        views: Views of each image in the plan.
         json: Print one JSON object.
     """
+    if plan:
+        show_plan(model, image_size, channels, batch, views, json=json)
+        return
     facts = examine()
     if json:
         print(json_module.dumps(facts, indent=2, sort_keys=True))
@@ -34,6 +52,23 @@ def doctor(*, json: bool = False) -> None:
                 print(f"  {key:28} {item}")
         else:
             print(f"{name:30} {value}")
+
+
+def show_plan(model: str, image_size: tuple[int, ...], channels: int, batch: int, views: int, *, json: bool) -> None:
+    """Print the kernel of every layer, with milliseconds for a trial of each candidate."""
+    from meninx.learn.kernel_table import kernel_table
+
+    table = kernel_table(model, image_size=image_size, channels=channels, batch=batch, views=views)
+    if json:
+        rows = [{"layer": key, "kernel": item.kernel, "seconds": dict(item.seconds)} for key, item in table.choices.items()]
+        facts = {"layers": rows, "planning_seconds": table.planning_seconds, "pass_seconds": table.pass_seconds}
+        print(json_module.dumps(facts, indent=2))
+        return
+    print(f"{model}, {batch} images of {' x '.join(map(str, image_size))}: kernel for each kind of layer, CPU ms of a trial\n")
+    for key, item in table.choices.items():
+        tried = "  ".join(f"{name} {1e3 * value:.2f}" for name, value in sorted(item.seconds.items(), key=lambda pair: pair[1]))
+        print(f"{item.kernel:8} {key}\n{'':8} {tried or 'the only one'}")
+    print(f"\nfirst pass {table.planning_seconds:.2f} CPU s with planning, next {table.pass_seconds:.2f}; kept in {table.cache}")
 
 
 def examine() -> dict[str, Any]:

@@ -23,7 +23,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "report": ("meninx report clean/ data/ runs/latest --out report.html",),
     "demo": ("meninx demo demo-out/", "meninx demo demo-out/ --dry-run"),
     "recipes": ("meninx recipes", "meninx recipes cxr-dp", "meninx recipes cxr-dp --copy mine.toml"),
-    "doctor": ("meninx doctor", "meninx doctor --json"),
+    "doctor": (
+        "meninx doctor",
+        "meninx doctor --json",
+        "meninx doctor --plan --model resnet9-small --image-size 32 32 --batch 8",
+    ),
     "dicom": ("meninx dicom export clean/ images/", "meninx dicom restore images/ back/"),
     "dicom label": ("meninx dicom label clean/ labelled/ --tag ClinicalTrialTimePointID --from-folder -1",),
     "dicom export": ("meninx dicom export clean/ images/ --intensity display --bits 8",),

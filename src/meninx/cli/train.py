@@ -8,6 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from meninx.cli.console import Output
+from meninx.core.errors import Interrupted
+from meninx.core.progress import SILENT
 from meninx.train.config import TrainConfig
 
 
@@ -24,6 +26,8 @@ def train(
 ) -> None:
     """Train a model on a prepared dataset, with or without differential privacy, into a new run folder.
 
+    On several GPUs or machines: `torchrun --nproc-per-node 4 -m meninx train ...`; the run is the same.
+
     Args:
         data: Prepared dataset folder.
         out: Folder of runs; the run gets a folder of its own in it.
@@ -31,7 +35,16 @@ def train(
         resume: Run folder to continue; its own config is used.
         dry_run: Print the plan (cases, parameters, noise, epsilon) and write nothing.
     """
+    from meninx.learn import distributed
     from meninx.train import stage
 
-    result = stage.run(config, data, out, progress=output.progress(), resume=resume, dry_run=dry_run, recipe=recipe)
-    output.show(result)
+    speaks = distributed.is_main()
+    progress = output.progress() if speaks else SILENT
+    try:
+        result = stage.run(config, data, out, progress=progress, resume=resume, dry_run=dry_run, recipe=recipe)
+    except Interrupted as error:
+        if speaks:
+            raise
+        raise SystemExit(error.exit_code) from error  # process 0 says it, or the one that is gone did
+    if speaks:
+        output.show(result)

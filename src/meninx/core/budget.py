@@ -56,6 +56,7 @@ class PrivacySpent:
         steps: optimiser steps accounted so far.
         sampler: name of the sampler, e.g. ``"poisson"``.
         accountant: name of the accountant, e.g. ``"pld"``.
+        clipping: how gradients were scaled to ``max_grad_norm``; empty where it was not written down.
     """
 
     epsilon: float
@@ -68,11 +69,13 @@ class PrivacySpent:
     steps: int
     sampler: str = "poisson"
     accountant: str = "pld"
+    clipping: str = "flat"
 
     def summary(self) -> str:
         """Return the guarantee as one sentence for people."""
         return (
             f"epsilon = {self.epsilon:.3g} at delta = {self.delta:.1g} per {self.unit} ({self.relation}), "
             f"{self.steps} steps, sample rate {self.sample_rate:.4g}, noise multiplier {self.noise_multiplier:.4g}, "
-            f"max grad norm {self.max_grad_norm:g}, {self.sampler} sampling, {self.accountant} accountant"
+            f"max grad norm {self.max_grad_norm:g} ({self.clipping or 'unrecorded'} clipping), {self.sampler} sampling, "
+            f"{self.accountant} accountant"
         )

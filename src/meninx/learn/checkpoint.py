@@ -17,7 +17,7 @@ from meninx.core import files, settings
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
-from meninx.learn import ledger_file
+from meninx.learn import distributed, ledger_file
 from meninx.learn.config import LearnConfig, from_toml_table
 from meninx.learn.trainee import Trainee
 
@@ -71,18 +71,17 @@ def load(run: Run, name: str) -> dict[str, Any]:
     if not path.is_file():
         fix = "train first, or give another run folder"
         raise DataError(expected(f"a checkpoint {name}.pt", got="no such file", where=f"{run.name}/private", fix=fix))
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise DataError(expected("a whole checkpoint", got="a damaged file", where=f"{run.name}/{path.name}")) from error
-    if content.get("version") != VERSION:
-        raise DataError(expected(f"a checkpoint of version {VERSION}", got=content.get("version"), where=path.name))
-    return content
+    return _parsed(path.read_bytes(), f"{run.name}/{path.name}")
 
 
 def refuse_other_plan(run: Run, plan: str) -> None:
     """Raise PrivacyRefusal when the run was started under another privacy plan than ``plan``, its fingerprint, or none."""
-    if path_of(run, "last").is_file() and load(run, "last")["plan"] != plan:
+    if path_of(run, "last").is_file():
+        _refuse_plan(load(run, "last"), plan)
+
+
+def _refuse_plan(content: dict[str, Any], plan: str) -> None:
+    if content["plan"] != plan:
         fix = "resume with the run's config.toml, or start a new run"
         raise PrivacyRefusal(expected("the privacy plan the run was started with", got="another", where="resume", fix=fix))
 
@@ -101,15 +100,36 @@ def restore(run: Run, trainee: Trainee, *, config: LearnConfig, plan: str) -> No
         PrivacyRefusal: the run was started under another plan or none, or the checkpoint has seen steps that the
             ledger does not list, so that what was spent is unknown.
     """
-    if not path_of(run, "last").is_file():
+    whole = distributed.current().shared_bytes(lambda: _checked(run, plan))
+    if not whole:
         return
-    refuse_other_plan(run, plan)
-    content = load(run, "last")
+    content = _parsed(whole, run.name)
+    _refuse_other_settings(config_of(content), config)
+    trainee.load_state_dict(content)
+
+
+def _checked(run: Run, plan: str) -> bytes:
+    """Return the last checkpoint's bytes, none when there is none; refuse one of another plan or ahead of its ledger."""
+    path = path_of(run, "last")
+    if not path.is_file():
+        return b""
+    whole = path.read_bytes()
+    content = _parsed(whole, f"{run.name}/{path.name}")
+    _refuse_plan(content, plan)
     if plan:
         anchor = (int(content["anchor"][0]), str(content["anchor"][1]))
         ledger_file.read(run, anchor=anchor).verify(steps=int(content["step"]))
-    _refuse_other_settings(config_of(content), config)
-    trainee.load_state_dict(content)
+    return whole
+
+
+def _parsed(whole: bytes, where: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise DataError(expected("a whole checkpoint", got="a damaged file", where=where)) from error
+    if content.get("version") != VERSION:
+        raise DataError(expected(f"a checkpoint of version {VERSION}", got=content.get("version"), where=where))
+    return content
 
 
 def config_of(content: dict[str, Any]) -> LearnConfig:

@@ -16,6 +16,8 @@ LOSSES = ("auto", "ce", "bce", "focal", "dice", "dice+ce", "dice+bce")
 AUGMENTATIONS = ("flip", "vflip", "zflip", "shift", "rotate", "crop", "intensity")
 SELECTIONS = ("auto", "last", "best")
 SAMPLINGS = ("shuffle", "poisson")
+CORRECTIONS = ("auto", "on", "off")
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,12 @@ class LearnConfig:
         sampling: `shuffle` or `poisson` for training without DP; with DP always Poisson.
         optimizer: `sgd`, `momentum` (Nesterov), `adam`, `adamw` or `nadam`.
         lr: learning rate, > 0.
+        head_lr: learning rate of the last layer over that of the others, > 0.
+        bias_correction: take the variance of the privacy noise out of the second moment of adam, adamw and nadam, without
+            which they behave like SGD: `auto` (whenever the run is private), `on` (refused where there is nothing
+            to correct) or `off`.
+        bias_floor: the corrected second moment is at least so many times the variance that the noise leaves in the step's
+            numerator (for adam 0.053 of the noise's own), > 0; larger is more cautious.
         weight_decay: L2 penalty (decoupled for adamw), >= 0.
         momentum: of `momentum`, in [0, 1).
         schedule: learning rate over time: `constant`, `cosine`, `plateau`, `step` or `manual`.
@@ -62,11 +70,17 @@ class LearnConfig:
         pretrained: file with a state dict to start from; empty starts from random weights.
         pretrained_source: what the pretrained weights were trained on; recorded in privacy.json.
         keep_head: take the last layer of the pretrained weights over, too.
-        freeze: `none`, `features` (trains the head alone: a linear probe) or the prefix of the parameters to freeze.
+        freeze: `none`, `features` (trains the head alone: a linear probe), `bitfit` (trains biases, norm layers and the head) or
+            the prefix of the parameters to freeze.
         unfreeze_every: epochs after which one more frozen block, from the last to the first, is trained; 0 never.
+        lora_rank: rank of low-rank adapters beside the frozen linear and convolution layers, trained with the head (and, with
+            `freeze = "bitfit"`, biases and norm layers), merged before release; needs pretrained weights; 0 for none.
+        lora_alpha: the adapters' output counts lora_alpha / lora_rank, > 0.
         cases_per_patient: most cases of a patient used in one step when patients are the unit; 0 uses all.
         seed: drives initialisation, order and augmentation; never what protects privacy.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        precision: `fp32`, or `bf16` for products in bfloat16 (weights stay float32): faster where the hardware has it;
+            repeatable on the same machine only. Under DP the rounding is charged to max_grad_norm.
         deterministic: bit-for-bit repeatable, privacy noise included: stamps the run NOT FOR RELEASE.
         threads: torch threads; 0 keeps torch's choice.
         attack_risk: at the end of a private run also compute bounds on what any attack can gain; takes some seconds.
@@ -86,6 +100,9 @@ class LearnConfig:
     sampling: str = "shuffle"
     optimizer: str = "adam"
     lr: float = 1e-3
+    head_lr: float = 1.0
+    bias_correction: str = "auto"
+    bias_floor: float = 1.0
     weight_decay: float = 0.0
     momentum: float = 0.9
     schedule: str = "constant"
@@ -114,9 +131,12 @@ class LearnConfig:
     keep_head: bool = False
     freeze: str = "none"
     unfreeze_every: int = 0
+    lora_rank: int = 0
+    lora_alpha: float = 8.0
     cases_per_patient: int = 0
     seed: int = 0
     device: str = "auto"
+    precision: str = "fp32"
     deterministic: bool = False
     threads: int = 0
     attack_risk: bool = True
@@ -135,14 +155,19 @@ class LearnConfig:
         check.one_of(SELECTIONS, select=self.select)
         check.one_of(SAMPLINGS, sampling=self.sampling)
         check.one_of(("metric", "loss"), monitor=self.monitor)
+        check.one_of(CORRECTIONS, bias_correction=self.bias_correction)
+        check.one_of(PRECISIONS, precision=self.precision)
         for name in self.augment:
             check.one_of(AUGMENTATIONS, augment=name)
         self._check_schedule()
+        if self.lora_rank:
+            self._check_lora()
 
     def _check_numbers(self) -> None:
         check.positive(
-            batch_size=self.batch_size, physical_batch=self.physical_batch, lr=self.lr, views=self.views, epochs=self.epochs
-        )
+            batch_size=self.batch_size, physical_batch=self.physical_batch, lr=self.lr, views=self.views, epochs=self.epochs,
+            head_lr=self.head_lr, bias_floor=self.bias_floor, lora_alpha=self.lora_alpha,
+        )  # fmt: skip
         check.non_negative(
             steps=self.steps,
             weight_decay=self.weight_decay,
@@ -153,6 +178,7 @@ class LearnConfig:
             intensity_strength=self.intensity_strength,
             early_stopping=self.early_stopping,
             unfreeze_every=self.unfreeze_every,
+            lora_rank=self.lora_rank,
             cases_per_patient=self.cases_per_patient,
             threads=self.threads,
             eval_every=self.eval_every,
@@ -177,6 +203,16 @@ class LearnConfig:
         if self.schedule == "manual" and len(self.rates) != len(self.milestones) + 1:
             raise ConfigError(expected("one rate more than milestones", got=f"{len(self.rates)} rates", where="rates"))
         check.positive(**{f"rates[{index}]": value for index, value in enumerate(self.rates)})
+
+    def _check_lora(self) -> None:
+        if not self.pretrained:
+            fix = "give pretrained (a state dict of this network), or lora_rank = 0: frozen random weights learn little"
+            raise ConfigError(expected("pretrained weights to adapt", got="none", where="lora_rank", fix=fix))
+        if self.freeze not in ("none", "features", "bitfit") or self.unfreeze_every:
+            fix = "adapters freeze the layers they adapt; leave freeze at none, or bitfit to train biases and norms, too"
+            raise ConfigError(
+                expected("freeze none, features or bitfit, and no unfreeze_every", got="another", where="lora_rank", fix=fix)
+            )
 
 
 def learn_part(config: LearnConfig) -> LearnConfig:

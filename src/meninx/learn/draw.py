@@ -128,6 +128,22 @@ def public_draw(config: LearnConfig, cases: int) -> Draw:
     return PublicPoisson(cases, config.batch_size, config.seed)
 
 
+def share(groups: Groups, rank: int, size: int) -> tuple[int, Groups]:
+    """Return the position of the first group of one of ``size`` processes, and its groups.
+
+    The shares are runs of neighbours, whole units, disjoint and together everything; they are about equal in cases.
+    """
+    total = 2 * sum(len(group) for group in groups)
+    first, done, own = 0, 0, []
+    for group in groups:
+        owner = (2 * done + len(group)) * size // total  # whose part of all cases the middle of the group lies in
+        done += len(group)
+        first += owner < rank
+        if owner == rank:
+            own.append(group)
+    return first, tuple(own)
+
+
 def slices(groups: Sequence[tuple[int, ...]], most: int) -> Iterator[Groups]:
     """Yield the groups in order, cut into physical batches of at most ``most`` cases; a group is never divided."""
     batch: list[tuple[int, ...]] = []

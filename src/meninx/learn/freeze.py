@@ -1,13 +1,16 @@
-"""Which parameters are trained: all, the head alone, all but a prefix, or more and more of them."""
+"""Which parameters are trained: all, the head alone, biases and norms, adapters, all but a prefix, or more and more of them."""
 
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from meninx.core import check
 from meninx.core.errors import ConfigError, expected
 from meninx.learn.config import LearnConfig
-from meninx.models import registry
+from meninx.models import lora, registry
+
+_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, _NormBase)  # the last: batch and instance norm
 
 
 def blocks(model: nn.Module) -> list[str]:
@@ -37,6 +40,18 @@ def frozen_names(model: nn.Module, config: LearnConfig, epoch: int) -> frozenset
     return frozenset(frozen)
 
 
+def biases_and_norms(model: nn.Module) -> frozenset[str]:
+    """Return the names of all biases and of all parameters of norm layers.
+
+    References:
+        Ben Zaken, Goldberg, Ravfogel (2022), BitFit: Simple Parameter-efficient Fine-tuning.
+        Bu et al. (2024), Differentially Private Bias-Term Fine-tuning of Foundation Models.
+    """
+    norms = [f"{path}." for path, module in model.named_modules() if path and isinstance(module, _NORMS)]
+    names = [name for name, _ in model.named_parameters()]
+    return frozenset(name for name in names if name.endswith("bias") or name.startswith(tuple(norms)))
+
+
 def apply(model: nn.Module, frozen: frozenset[str]) -> None:
     """Put the model into training mode with the named parameters fixed.
 
@@ -54,14 +69,18 @@ def apply(model: nn.Module, frozen: frozenset[str]) -> None:
 
 
 def _asked(model: nn.Module, config: LearnConfig, names: list[str]) -> set[str]:
-    if config.freeze == "none":
+    adapters = lora.adapter_names(model)
+    if config.freeze == "none" and not adapters:
         return set()
-    if config.freeze == "features":
+    if adapters or config.freeze in ("features", "bitfit"):
         head = registry.head_prefix(model)
-        return {name for name in names if not name.startswith(head)}
+        trained = adapters | (biases_and_norms(model) if config.freeze == "bitfit" else set())
+        return {name for name in names if not name.startswith(head) and name not in trained}
     frozen = {name for name in names if name.startswith(config.freeze)}
     if not frozen:
         known = blocks(model)
         fix = check.did_you_mean(config.freeze, known) or f"blocks: {', '.join(known)}"
-        raise ConfigError(expected("none, features or a prefix of parameters", got=repr(config.freeze), where="freeze", fix=fix))
+        raise ConfigError(
+            expected("none, features, bitfit or a prefix of parameters", got=repr(config.freeze), where="freeze", fix=fix)
+        )
     return frozen

@@ -18,12 +18,15 @@ class Journal:
         run: the run folder.
         step: steps done so far; later lines (of a run that was killed) are dropped.
         tensorboard: also write events into ``private/tensorboard``.
+        active: write at all; off in all processes of a run but one.
     """
 
-    def __init__(self, run: Run, step: int, *, tensorboard: bool) -> None:
-        self.run = run
-        self._cut(step)
+    def __init__(self, run: Run, step: int, *, tensorboard: bool, active: bool = True) -> None:
+        self.run, self.active = run, active
         self._writer: Any = None
+        if not active:
+            return
+        self._cut(step)
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # only for those who ask: slow to import
 
@@ -39,6 +42,8 @@ class Journal:
 
     def write(self, kind: str, step: int, **values: float) -> None:
         """Append one line ``{"kind": kind, "step": step, ...}``; what is not a finite number becomes null."""
+        if not self.active:
+            return
         plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self.run.log_metrics(kind=kind, step=step, **plain)
         if self._writer is not None:

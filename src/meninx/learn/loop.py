@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 
 from torch import nn
 
-from meninx.core.budget import PrivacySpent
 from meninx.core.errors import Interrupted, UsageError, expected
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.run import Run
-from meninx.learn import checkpoint, freeze, record, setup, surroundings, validate
+from meninx.learn import checkpoint, distributed, freeze, record, setup, surroundings, validate
 from meninx.learn.config import LearnConfig, learn_part
 from meninx.learn.ema import averaged
 from meninx.learn.journal import Journal
@@ -34,7 +34,8 @@ def fit(
 ) -> FitResult:
     """Train a model on the training split of ``data`` and return what came out.
 
-    Writes into ``run``: ``private/checkpoints``, ``private/metrics.jsonl``, with a plan also ``private/keys`` and
+    Of several processes (``distributed.joined``) all call this alike and get the same result; process 0 alone touches ``run``.
+    Writes into it: ``private/checkpoints``, ``private/metrics.jsonl``, with a plan also ``private/keys`` and
     ``private/ledger.jsonl``, and ``privacy.json``. The caller holds ``run.lock()``.
 
     Args:
@@ -51,23 +52,22 @@ def fit(
 
     Raises:
         UsageError: the run was trained before and ``resume`` is not set.
-        Interrupted: the user stopped it; a checkpoint of the last whole step is there.
+        Interrupted: the user stopped it; a checkpoint of the last whole step is there. Or another process is gone.
         ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit, or training diverged.
     """
-    config = learn_part(config)
-    begun = checkpoint.path_of(run, "last").is_file() or run.ledger_path.is_file()
+    config, world = learn_part(config), distributed.current()
+    begun = world.shared(lambda: checkpoint.path_of(run, "last").is_file() or run.ledger_path.is_file())
     if begun and not resume:
         fix = "give --resume, or another --out"
         raise UsageError(expected("a fresh run folder", got="one that was trained before", where=run.name, fix=fix))
-    checkpoint.refuse_other_plan(run, plan.fingerprint() if plan else "")
+    world.shared(lambda: checkpoint.refuse_other_plan(run, plan.fingerprint() if plan else ""))
     with surroundings.prepared(config) as device, surroundings.interrupts() as stop:
         training = setup.build(config, data, run, device, plan, resumed=begun)
         checkpoint.restore(run, training.trainee, config=config, plan=training.fingerprint)
-        with Journal(run, training.trainee.step, tensorboard=config.tensorboard) as journal:
-            loop = _Loop(training, journal, progress)
+        with Journal(run, training.trainee.step, tensorboard=config.tensorboard, active=world.main) as journal:
+            loop = _Loop(training, journal, progress if world.main else SILENT)
             loop.run(stop)
-        spent = record.write(training, weights=_kept(training), final=True)
-        return loop.result(spent)
+        return loop.result(*world.shared(lambda: _recorded(training)))
 
 
 class _Loop:
@@ -75,6 +75,7 @@ class _Loop:
 
     def __init__(self, training: Training, journal: Journal, progress: Progress) -> None:
         self.training, self.journal, self.progress = training, journal, progress
+        self.world = distributed.current()
         self.score = Score(math.nan, math.nan, "")
         self.losses: list[float] = []
         self.train_loss = math.nan
@@ -88,22 +89,23 @@ class _Loop:
         with task(self.progress, f"training {training.config.model}", left):
             try:
                 while trainee.step < training.total_steps and not trainee.stopped:
-                    self._step()
+                    leave = self._step(stop)
                     if trainee.step % training.eval_every == 0 or trainee.step == training.total_steps:
                         self._evaluate()
-                    if stop.asked:
+                    if leave:
                         raise KeyboardInterrupt
             except KeyboardInterrupt as error:
                 self._interrupted(error)
         self._save("last")
 
-    def _step(self) -> None:
+    def _step(self, stop: surroundings.Stop) -> bool:
+        """Do one step and return whether to stop after it; several processes stop after the same one."""
         training, trainee, config = self.training, self.training.trainee, self.training.config
         self._freeze()
         rate = trainee.schedule.apply(trainee.optimizer, trainee.step)
-        surroundings.seed_torch(config.seed, "step", trainee.step)
+        surroundings.seed_torch(config.seed, "step", trainee.step, *([self.world.rank] if self.world.rank else []))
         self._whole = False
-        report = training.step(trainee, training.draw(trainee.step))
+        report = training.step(trainee, training.draw(trainee.step), leave=stop.asked)
         if trainee.average is not None:
             trainee.average.update(trainee.model)
         trainee.step += 1
@@ -114,12 +116,15 @@ class _Loop:
             self.losses.append(report.loss)
             shown["loss"] = report.loss
         self.progress.advance(1, **shown)
+        return report.leave if self.world.size > 1 else stop.asked
 
     def _freeze(self) -> None:
         """Fix what is frozen in this epoch and put the model into training mode."""
         model = self.training.trainee.model
         frozen = freeze.frozen_names(model, self.training.config, self.training.epoch)
         freeze.apply(model, frozen)
+        if frozen != self._frozen:
+            distributed.refuse_shared_statistics(model)
         if frozen != self._frozen and (frozen or self._frozen):
             self.progress.note(f"epoch {self.training.epoch}: {_frozen_text(model, frozen)}")
         self._frozen = frozen
@@ -129,8 +134,7 @@ class _Loop:
         self.train_loss = sum(self.losses) / len(self.losses) if self.losses else math.nan
         self.losses = []
         if len(training.valid):
-            with averaged(trainee.model, trainee.average):
-                self.score = validate.score(trainee.model, training.valid, training.objective, config, training.device)
+            self.score = Score(*self.world.shared(lambda: astuple(self._score())))
             named = {self.score.name: self.score.metric}
             self.journal.write("valid", trainee.step, loss=self.score.loss, **named)
             trainee.schedule.observe(self.score.loss)
@@ -138,9 +142,18 @@ class _Loop:
                 self._save("best")
             trainee.stopped = bool(config.early_stopping) and trainee.best.waited >= config.early_stopping
         self._save("last")
+        self.world.agree("weights", lambda: distributed.digest(trainee.model))
+
+    def _score(self) -> Score:
+        """Return the score of the weights to evaluate."""
+        training, trainee = self.training, self.training.trainee
+        with averaged(trainee.model, trainee.average):
+            return validate.score(trainee.model, training.valid, training.objective, training.config, training.device)
 
     def _save(self, name: str) -> None:
         training = self.training
+        if not self.world.main:
+            return
         checkpoint.save(
             training.run,
             name,
@@ -156,7 +169,8 @@ class _Loop:
         done = self.training.trainee.step
         if self._whole:
             self._save("last")
-        record.write(self.training, weights=_kept(self.training), final=False)
+        if self.world.main:
+            record.write(self.training, weights=_kept(self.training), final=False)
         kept = f"state saved after step {done}" if self._whole else "the last checkpoint stays"
         raise Interrupted(f"training stopped by the user; {kept}; go on with --resume ({self.training.run.name})") from error
 
@@ -166,10 +180,9 @@ class _Loop:
         stride = max(1, total // EPSILON_UPDATES)
         return self.training.step.epsilon(min(total, math.ceil(self.training.trainee.step / stride) * stride))
 
-    def result(self, spent: PrivacySpent | None) -> FitResult:
-        """Return the result of the run."""
+    def result(self, name: str, epsilon: float) -> FitResult:
+        """Return the result of the run, whose weights are in the checkpoint ``name``."""
         training, trainee = self.training, self.training.trainee
-        name = _kept(training)
         return FitResult(
             out=training.run.root,
             steps=trainee.step,
@@ -184,10 +197,17 @@ class _Loop:
             checkpoint=checkpoint.path_of(training.run, name),
             stopped_early=trainee.stopped,
             private=training.plan is not None,
-            epsilon=spent.epsilon if spent else math.inf,
+            epsilon=epsilon,
             delta=training.plan.delta if training.plan else 0.0,
             outside_guarantee=tuple(training.outside),
         )
+
+
+def _recorded(training: Training) -> tuple[str, float]:
+    """Write privacy.json and return the checkpoint kept and the epsilon spent."""
+    name = _kept(training)
+    spent = record.write(training, weights=name, final=True)
+    return name, spent.epsilon if spent else math.inf
 
 
 def _kept(training: Training) -> str:

@@ -5,25 +5,45 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from meninx.core import check
+from meninx.core.errors import ConfigError, expected
 from meninx.learn.config import OPTIMIZERS, LearnConfig
+from meninx.learn.private_adam import KINDS, PrivateAdam
+from meninx.models import registry
+from meninx.privacy.correlated import strategy
+from meninx.privacy.plan import Plan
 
 _PLATEAU_MARGIN = 1e-4
 
 
-def optimizer(config: LearnConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]  # or groups of them
+
+
+def optimizer(config: LearnConfig, parameters: Parameters, plan: Plan | None = None) -> torch.optim.Optimizer:
     """Return the optimiser of a config.
 
     Args:
-        config: ``optimizer``, ``lr``, ``weight_decay`` and ``momentum``.
-        parameters: all parameters, frozen ones too: those without a gradient are left alone.
+        config: ``optimizer``, ``lr``, ``weight_decay``, ``momentum``, ``bias_correction``.
+        parameters: all parameters, or groups of them, frozen ones too: those without a gradient are left alone.
+        plan: the plan of a private run; its noise is what the Adam family corrects for.
+
+    Raises:
+        ConfigError: the correction was asked for where there is nothing to correct.
     """
     check.one_of(OPTIMIZERS, optimizer=config.optimizer)
-    items, lr, decay = list(parameters), config.lr, config.weight_decay
+    items: Any = list(parameters)
+    lr, decay = config.lr, config.weight_decay
+    if _corrects(config, plan):
+        assert plan is not None  # refused otherwise
+        return PrivateAdam(
+            items, kind=config.optimizer, lr=lr, weight_decay=decay,
+            noise_variance=noise_variance(plan), floor_factor=config.bias_floor,
+        )  # fmt: skip
     match config.optimizer:
         case "sgd":
             return torch.optim.SGD(items, lr=lr, weight_decay=decay)
@@ -36,6 +56,49 @@ def optimizer(config: LearnConfig, parameters: Iterable[nn.Parameter]) -> torch.
             return torch.optim.AdamW(items, lr=lr, weight_decay=decay)
         case _:
             return torch.optim.NAdam(items, lr=lr, weight_decay=decay)
+
+
+def groups(config: LearnConfig, model: nn.Module) -> Parameters:
+    """Return the parameters of a model, the head's in a group with a learning rate of its own when it has one."""
+    if config.head_lr == 1:
+        return list(model.parameters())
+    prefix = registry.head_prefix(model)
+    named = list(model.named_parameters())
+    body = [value for name, value in named if not name.startswith(prefix)]
+    head = [value for name, value in named if name.startswith(prefix)]
+    return [{"params": body, "relative": 1.0}, {"params": head, "relative": config.head_lr}]
+
+
+def noise_variance(plan: Plan, threshold: float | None = None) -> float:
+    """Return the variance of the plan's noise on one coordinate of the released gradient, a public number.
+
+    Args:
+        plan: noise, threshold, denominator; of correlated noise the variance that it comes to after some steps.
+        threshold: clipping threshold in force; None for the plan's.
+    """
+    bound = plan.max_grad_norm if threshold is None else threshold
+    single = (plan.gradient_noise_multiplier * bound / plan.expected_batch_size) ** 2
+    return single * _correlated_variance(plan.noise_bands)
+
+
+def _correlated_variance(bands: int) -> float:
+    """Return the sum of the squared coefficients of the inverse of the strategy matrix; 1 for independent noise."""
+    scale, *weights = strategy(bands)
+    recent, total = [1 / scale], 1 / scale**2
+    for _ in range(20 * (bands - 1)):
+        recent = [-sum(w * value for w, value in zip(weights, recent, strict=False)) / scale, *recent[: bands - 2]]
+        total += recent[0] ** 2
+    return total
+
+
+def _corrects(config: LearnConfig, plan: Plan | None) -> bool:
+    """Return whether the optimiser takes the noise out of its second moment."""
+    able = plan is not None and config.optimizer in KINDS
+    if config.bias_correction == "on" and not able:
+        got = f"{config.optimizer}, {'private' if plan else 'without privacy'}"
+        fix = "leave bias_correction at auto"
+        raise ConfigError(expected(f"a private run with {', '.join(KINDS)}", got=got, where="bias_correction", fix=fix))
+    return able and config.bias_correction != "off"
 
 
 @dataclass
@@ -90,7 +153,7 @@ class Schedule:
         """Set the optimiser's rate for ``step`` and return it."""
         rate = self.rate(step)
         for group in target.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("relative", 1.0)
         return rate
 
     def state_dict(self) -> dict[str, float]:

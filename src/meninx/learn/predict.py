@@ -19,7 +19,7 @@ from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore, unpadded
 from meninx.learn.infer import outputs
 from meninx.learn.task import objective
-from meninx.models import registry
+from meninx.models import lora, registry
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Predictions:
 def load_model(run: Run, *, weights: str = "auto") -> tuple[nn.Module, LearnConfig, DatasetInfo]:
     """Return the trained model of a run in evaluation mode, on the CPU, with its settings and dataset information.
 
-    Averaged (EMA) weights are taken when the run kept them.
+    Averaged (EMA) weights are taken when the run kept them; low-rank adapters are merged into their layers.
 
     Args:
         run: the run folder.
@@ -61,8 +61,10 @@ def load_model(run: Run, *, weights: str = "auto") -> tuple[nn.Module, LearnConf
         out_channels=objective(info, config).out_channels,
         **config.model_options,
     )
+    if config.lora_rank:
+        lora.insert(network, rank=config.lora_rank, alpha=config.lora_alpha, keep=registry.head_prefix(network))
     network.load_state_dict(content["average"]["shadow"] if content["average"] else content["model"])
-    return network.eval(), config, info
+    return lora.merge(network).eval(), config, info
 
 
 def predict(model: nn.Module, info: DatasetInfo, manifest: Manifest, config: LearnConfig) -> Predictions:

@@ -69,6 +69,7 @@ def _promise(plan: Plan, spent: PrivacySpent) -> dict[str, Any]:
         "steps": spent.steps,
         "sampler": spent.sampler,
         "accountant": spent.accountant,
+        "clipping": spent.clipping,
         "expected_batch_size": plan.expected_batch_size,
         "planned_steps": plan.steps,
         "sentence": f"{spent.summary()}." if noisy else NOT_PRIVATE,

@@ -24,7 +24,8 @@ from meninx.learn.private_step import private_parts
 from meninx.learn.steps import PlainStep, Step
 from meninx.learn.task import Objective, objective
 from meninx.learn.trainee import Trainee
-from meninx.models import registry
+from meninx.models import lora, registry
+from meninx.privacy.clipping import prove
 from meninx.privacy.plan import Plan
 
 
@@ -108,20 +109,29 @@ def build(config: LearnConfig, data: Manifest, run: Run, device: torch.device, p
     draw: Draw
     step: Step
     if plan is None:
-        draw, step = public_draw(config, len(train)), PlainStep(assembler, goal, config.physical_batch)
+        draw = public_draw(config, len(train))
+        step = PlainStep(assembler, goal, config.physical_batch, precision=config.precision)
     else:
+        _prove(network, goal, assembler, min(2, len(train)))
         draw, step = private_parts(config, run, plan, assembler, goal, resumed=resumed)
     total = plan.steps if plan else config.steps or config.epochs * draw.steps_per_epoch
     schedule = Schedule(config, total, draw.steps_per_epoch)
     average = Average(network, config.ema) if config.ema else None
-    trainee = Trainee(network, optim.optimizer(config, network.parameters()), schedule, average)
+    trainee = Trainee(network, optim.optimizer(config, optim.groups(config, network), plan), schedule, average)
     training = Training(config, run, data.info, goal, device, train, valid, draw, step, total, trainee, plan, start)
     training.outside.extend(_outside(training))
     return training
 
 
+def _prove(network: nn.Module, goal: Objective, assembler: Assembler, cases: int) -> None:
+    """Refuse a network whose gradients of single images are not what the engine takes them for; the images are noise."""
+    batch = assembler(tuple((case,) for case in range(cases)), 0)
+    rows = slice(0, 2)
+    prove(network, goal.loss, torch.randn_like(batch.images[rows]), batch.targets[rows])
+
+
 def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.Module, pretrained.Pretrained | None]:
-    """Return a fresh network for a dataset, its weights from the config's seed or the pretrained file."""
+    """Return a fresh network for a dataset: weights from the config's seed or the pretrained file, adapters if asked for."""
     surroundings.seed_torch(config.seed, "init")
     network = registry.build(
         config.model,
@@ -134,6 +144,8 @@ def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.M
         return network, None
     path = Path(config.pretrained)
     start = pretrained.initialise(network, path, source=config.pretrained_source, keep_head=config.keep_head)
+    if config.lora_rank:
+        lora.insert(network, rank=config.lora_rank, alpha=config.lora_alpha, keep=registry.head_prefix(network))
     freeze.frozen_names(network, config, 0)
     return network, start
 

@@ -14,6 +14,7 @@ import torch
 
 from meninx.core import randomness
 from meninx.core.errors import ConfigError, expected
+from meninx.learn import distributed
 from meninx.learn.config import LearnConfig
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
@@ -60,8 +61,9 @@ def prepared(config: LearnConfig) -> Iterator[torch.device]:
             stack.callback(_restore, os.environ.get(_CUBLAS))
             os.environ.setdefault(_CUBLAS, ":4096:8")
             torch.use_deterministic_algorithms(True)
-        stack.enter_context(torch.random.fork_rng())
-        yield device(config.device)
+        found = device(distributed.own_device(config.device))
+        stack.enter_context(torch.random.fork_rng([found] if found.type == "cuda" else []))
+        yield found
 
 
 def seed_torch(seed: int, *names: str | int) -> None:

@@ -48,6 +48,7 @@ class Trainee:
         step: optimiser steps done.
         best: best evaluation.
         stopped: training ended early.
+        threshold: clipping threshold in force when it follows the gradients; 0 for the plan's first. As public as the weights.
     """
 
     model: nn.Module
@@ -57,6 +58,7 @@ class Trainee:
     step: int = 0
     best: Best = field(default_factory=Best)
     stopped: bool = False
+    threshold: float = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it as tensors and plain numbers."""
@@ -68,6 +70,7 @@ class Trainee:
             "step": self.step,
             "best": {"value": self.best.value, "step": self.best.step, "waited": self.best.waited},
             "stopped": self.stopped,
+            "threshold": self.threshold,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -79,3 +82,4 @@ class Trainee:
             self.average.load_state_dict(state["average"])
         self.step, self.stopped = int(state["step"]), bool(state["stopped"])
         self.best = Best(**state["best"])
+        self.threshold = float(state.get("threshold", 0.0))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 from meninx.core import check
-from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, PrivacyRefusal, expected
 from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
-from meninx.privacy.plan import Clipping, Plan
+from meninx.privacy.plan import Plan
 
 MAX_NOISE_MULTIPLIER = 1e4
 MAX_STEPS = 1_000_000
 _ROUNDS = 60
+_ROUGH = 1e-2  # a grid of the privacy loss that is good for a first look
+_FAR = math.log(16.0)
 
 
 def calibrate(
@@ -26,10 +29,9 @@ def calibrate(
     noise_multiplier: float | None = None,
     steps: int | None = None,
     epochs: float | None = None,
-    unit: PrivacyUnit = PrivacyUnit.PATIENT,
     max_grad_norm: float = 1.0,
-    clipping: Clipping = "flat",
-    views: int = 1,
+    noise_bands: int = 1,
+    **mechanism: Any,
 ) -> Plan:
     """Return the plan that spends ``epsilon``, or less by at most 0.01 * max(1, epsilon) / 8.
 
@@ -43,10 +45,9 @@ def calibrate(
         noise_multiplier: noise standard deviation over ``max_grad_norm``, > 0.
         steps: optimiser steps.
         epochs: expected passes over the units; steps = ceil(epochs * n_units / expected_batch_size).
-        unit: what is protected.
         max_grad_norm: clipping threshold.
-        clipping: ``"flat"`` or ``"auto-s"``.
-        views: augmented views a case.
+        noise_bands: 1 for independent noise; else its correlation over so many steps, with cyclic sampling.
+        **mechanism: any other field of :class:`~meninx.privacy.plan.Plan`: ``unit``, ``clipping``, ``views``
 
     Guarantee: ``plan.epsilon() <= epsilon`` by the accountant of record, never by the quick bounds the search starts from.
 
@@ -62,20 +63,21 @@ def calibrate(
         rule = "exactly two of epsilon, noise_multiplier and steps (or epochs)"
         raise ConfigError(expected(rule, got="another number of them", where="calibrate"))
     rate = min(1.0, expected_batch_size / n_units)  # a batch larger than the dataset is refused by the plan
+    check.positive(noise_bands=noise_bands)
+    rate = min(1.0, noise_bands * rate)  # as accounted, see Plan.phase; too many bands are refused by the plan, too
     if noise_multiplier is None and steps is not None and epsilon is not None:
-        noise_multiplier = solve_noise(sample_rate=rate, steps=steps, epsilon=epsilon, delta=delta)
+        noise_multiplier = solve_noise(sample_rate=rate, steps=-(-steps // noise_bands), epsilon=epsilon, delta=delta)
     elif steps is None and noise_multiplier is not None and epsilon is not None:
-        steps = solve_steps(sample_rate=rate, noise_multiplier=noise_multiplier, epsilon=epsilon, delta=delta)
+        steps = noise_bands * solve_steps(sample_rate=rate, noise_multiplier=noise_multiplier, epsilon=epsilon, delta=delta)
     return Plan.build(
         n_units=n_units,
         expected_batch_size=expected_batch_size,
-        unit=unit,
+        delta=delta,
         steps=steps,
         noise_multiplier=noise_multiplier,
         max_grad_norm=max_grad_norm,
-        delta=delta,
-        clipping=clipping,
-        views=views,
+        noise_bands=noise_bands,
+        **mechanism,
     )
 
 
@@ -95,105 +97,99 @@ def slack(epsilon: float) -> float:
 def solve_noise(*, sample_rate: float, steps: int, epsilon: float, delta: float) -> float:
     """Return a noise multiplier whose epsilon lies in [epsilon - slack, epsilon]: Rényi, then a coarse, then the fine grid."""
 
-    def phases(noise: float) -> tuple[Phase, ...]:
-        return (Phase(sample_rate=sample_rate, noise_multiplier=noise, steps=steps),)
+    def phase(noise: float) -> Phase:
+        return Phase(sample_rate=sample_rate, noise_multiplier=noise, steps=steps)
 
-    if accounting.epsilon(phases(MAX_NOISE_MULTIPLIER), delta).value > epsilon:
+    def cost(noise: float, grid: float) -> float:
+        return accounting.epsilon([phase(noise)], delta, grid=grid).value
+
+    if cost(MAX_NOISE_MULTIPLIER, accounting.FINE) > epsilon:
         _refuse_noise(sample_rate, steps, epsilon, delta)
     room = slack(epsilon)
     guess = max(0.3, sample_rate * math.sqrt(2 * steps * math.log(1 / delta)) / epsilon) if epsilon < 100 else epsilon**-0.5
 
-    def quick(noise: float) -> float:
-        return accounting.epsilon(phases(noise), delta, coarse=True).value
-
-    def fine(noise: float) -> float:
-        return accounting.epsilon(phases(noise), delta).value
-
-    guess = _descend(lambda noise: accounting.rdp_epsilon(phases(noise), delta), epsilon, 0.1 * epsilon, guess, 2.0)
-    guess = _descend(quick, epsilon, room / 2, guess, 1.1)
-    if epsilon - fine(guess) > room:  # the coarse grid is too loose here: aim above the target by what it adds
-        guess = _descend(quick, epsilon + quick(guess) - fine(guess), room / 2, guess, 1.01)
-    return _descend(fine, epsilon, room, guess, 1.01)
+    near, slope = search(lambda noise: accounting.rdp_epsilon([phase(noise)], delta), epsilon, 0.3 * epsilon, guess, -1.0)
+    for grid, window in ((_ROUGH, 0.05 * epsilon), (accounting.COARSE, room / 2), (accounting.FINE, room)):
+        near, slope = search(functools.partial(cost, grid=grid), epsilon, window, near, slope)
+    return near
 
 
 def solve_steps(*, sample_rate: float, noise_multiplier: float, epsilon: float, delta: float) -> int:
     """Return the steps that noise and epsilon allow: no more fit, or epsilon is within the slack of the target."""
 
-    def cost(steps: int, coarse: bool) -> float:
-        phase = Phase(sample_rate=sample_rate, noise_multiplier=noise_multiplier, steps=steps)
-        return accounting.epsilon([phase], delta, coarse=coarse).value
+    def cost(steps: float, grid: float) -> float:
+        phase = Phase(sample_rate=sample_rate, noise_multiplier=noise_multiplier, steps=int(steps))
+        return accounting.epsilon([phase], delta, grid=grid).value
 
-    if cost(1, True) > epsilon and cost(1, False) > epsilon:
+    if cost(1, accounting.COARSE) > epsilon and cost(1, accounting.FINE) > epsilon:
         enough = solve_noise(sample_rate=sample_rate, steps=1, epsilon=epsilon, delta=delta)
-        fix = f"one step alone costs {cost(1, False):.4g}; a noise_multiplier of {enough:.4g} allows one"
+        fix = f"one step alone costs {cost(1, accounting.FINE):.4g}; a noise_multiplier of {enough:.4g} allows one"
         raise PrivacyRefusal(expected("an epsilon that allows a step", got=epsilon, where="calibrate, epsilon", fix=fix))
-    fits, over = 1, 2
-    while cost(over, True) <= epsilon:
-        fits, over = over, 2 * over
-        if over > MAX_STEPS:
-            fix = "give steps and epsilon and let the noise be found"
-            raise ConfigError(expected(f"fewer than {MAX_STEPS} steps", got="more", where="calibrate", fix=fix))
-    fits, over = _bisect_steps(lambda steps: cost(steps, True), epsilon, fits, over)
-    return _finish_steps(lambda steps: cost(steps, False), epsilon, fits)
+    near, slope = min(MAX_STEPS, (epsilon * noise_multiplier / sample_rate) ** 2 / (2 * math.log(1 / delta))), 0.5
+    for grid, window in ((accounting.COARSE, slack(epsilon) / 2), (accounting.FINE, slack(epsilon))):
+        near, slope = search(functools.partial(cost, grid=grid), epsilon, window, near, slope, whole=True)
+    if near >= MAX_STEPS:
+        fix = "give steps and epsilon and let the noise be found"
+        raise ConfigError(expected(f"fewer than {MAX_STEPS} steps", got="more", where="calibrate", fix=fix))
+    return int(near)
 
 
-def _bisect_steps(cost: Callable[[int], float], target: float, fits: int, over: int) -> tuple[int, int]:
-    while over - fits > max(1, fits // 2000):
-        middle = (fits + over) // 2
-        fits, over = (middle, over) if cost(middle) <= target else (fits, middle)
-    return fits, over
+def search(
+    cost: Callable[[float], float], target: float, room: float, guess: float, slope: float, *, whole: bool = False
+) -> tuple[float, float]:
+    """Return x with target - room <= cost(x) <= target for a monotone cost, and d log cost / d log x there.
 
+    Secant steps in the logarithms, kept inside the bracket seen so far; few evaluations, for one may take half a second.
+    Where the cost jumps over the window, x is the last one on the safe side of the jump.
 
-def _finish_steps(cost: Callable[[int], float], target: float, fits: int) -> int:
-    """Return the largest count, or one within the slack; ``fits`` is known to fit on the looser coarse grid."""
-    spent = cost(fits)
-    stride = max(1, fits // 200)
-    while target - spent > slack(target):
-        more = cost(fits + stride)
-        if more <= target:
-            fits, spent = fits + stride, more
-        elif stride == 1:
-            break
-        else:
-            stride = max(1, stride // 4)
-    return fits
-
-
-def _descend(cost: Callable[[float], float], target: float, room: float, guess: float, factor: float) -> float:
-    """Return x with target - room <= cost(x) <= target for a decreasing cost; the nearest safe x if it jumps over that.
-
-    Widens a bracket around ``guess`` by growing powers of ``factor``, then closes it by interpolation
-    in the logarithms (regula falsi, halved when one end stays put).
+    Args:
+        cost: monotone in x > 0; may be 0 or ``inf`` far away.
+        target: most that x may cost.
+        room: how far below it the cost may lie.
+        guess: where to begin.
+        slope: first guess of d log cost / d log x; its sign says whether the cost rises or falls.
+        whole: x is a whole number from 1.
     """
-    first = cost(guess)
-    if target - room <= first <= target:
-        return guess
-    safe, unsafe = _bracket(cost, target, (guess, first), factor)
-    aim = target - room / 2
+    aim, x = target - room / 2, float(max(1, round(guess))) if whole else guess
+    safe = unsafe = last = None
     for turn in range(_ROUNDS):
-        if safe[1] >= target - room or safe[0] <= unsafe[0] * (1 + 1e-12):
-            break
-        share = 0.5
-        if turn % 3 < 2 and safe[1] > 0 and math.isfinite(unsafe[1]):
-            share = math.log(unsafe[1] / aim) / math.log(unsafe[1] / safe[1])
-        x = unsafe[0] * (safe[0] / unsafe[0]) ** min(0.99, max(0.01, share))
         value = cost(x)
-        safe, unsafe = ((x, value), unsafe) if value <= target else (safe, (x, value))
-    return safe[0]
+        if value <= target:
+            safe = x
+        else:
+            unsafe = x
+        if target - room <= value <= target:
+            break
+        if last is not None:
+            slope = _slope((x, value), last, slope)
+        last = (x, value)
+        if safe is None or unsafe is None:
+            x = _stride(x, value, aim, slope, whole=whole)
+            if x == last[0] and safe is not None:
+                break
+            continue
+        low, high = min(safe, unsafe), max(safe, unsafe)
+        if (high - low <= 1) if whole else high <= low * (1 + 1e-12):
+            break
+        step = _stride(x, value, aim, slope, whole=whole)
+        x = step if low < step < high and turn % 4 < 3 else math.sqrt(low * high)
+        x = min(high - 1, max(low + 1, round(x))) if whole else x
+    return (x if safe is None else safe), slope
 
 
-def _bracket(
-    cost: Callable[[float], float], target: float, start: tuple[float, float], factor: float
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return (x, cost) on the safe side of the target and on the other."""
-    (x, value), step = start, factor
-    up = value > target
-    while True:
-        following = x * step if up else x / step
-        other = cost(following)
-        if (other > target) != up:
-            return ((following, other), (x, value)) if up else ((x, value), (following, other))
-        x, value, step = following, other, min(step**2, 4.0)
+def _stride(x: float, value: float, aim: float, slope: float, *, whole: bool) -> float:
+    """Return where a power law through (x, value) meets the aim, at most a factor of 16 away."""
+    power = math.log(aim / value) / slope if 0 < value < math.inf else math.copysign(9.0, aim - value) / slope
+    step = x * math.exp(min(_FAR, max(-_FAR, power)))
+    return float(min(MAX_STEPS, max(1, round(step)))) if whole else step
+
+
+def _slope(here: tuple[float, float], last: tuple[float, float], slope: float) -> float:
+    """Return the slope in the logarithms between two points, or the one known before if that makes no sense."""
+    if here[0] == last[0] or not (0 < here[1] < math.inf and 0 < last[1] < math.inf):
+        return slope
+    found = math.log(here[1] / last[1]) / math.log(here[0] / last[0])
+    return found if found * slope > 0 else slope
 
 
 def _refuse_noise(sample_rate: float, steps: int, epsilon: float, delta: float) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+from meninx.privacy.accounting import Phase
 from meninx.privacy.plan import Plan
 
 GENESIS = "0" * 32
@@ -29,6 +30,9 @@ class LedgerEntry:
         step: optimiser step, from 0.
         stream: name of the secret keys (``keystream.stream_id``), or empty.
         torn: digest of the unfinished lines just before this one, or empty.
+        noise_bands: steps over which noise is correlated and sampling is cyclic; 1 for neither.
+        clipping: clipping function, or empty in ledgers of before it was written down; like ``noise_bands``
+            it may be missing in a line, as it is in those.
         previous: hash of the entry before; zeros for the first.
         hash: 32 hexadecimal digits of SHA-256 over all of the above as written.
     """
@@ -46,6 +50,8 @@ class LedgerEntry:
     torn: str
     previous: str
     hash: str
+    noise_bands: int = 1
+    clipping: str = ""
 
     @classmethod
     def of(cls, plan: Plan, *, index: int, step: int, stream: str, torn: str, previous: str) -> LedgerEntry:
@@ -64,6 +70,8 @@ class LedgerEntry:
             torn=torn,
             previous=previous,
             hash="",
+            noise_bands=plan.noise_bands,
+            clipping=plan.clipping,
         )
         return dataclasses.replace(draft, hash=digest(draft._body()))
 
@@ -97,9 +105,20 @@ class LedgerEntry:
             raise ValueError("the hash does not match the line")
         return entry
 
-    def mechanism(self) -> tuple[float, float, float, str, str, float]:
+    @property
+    def group(self) -> tuple[str, str]:
+        """Privacy unit and neighboring relation: what has to be the same wherever costs are added up."""
+        return self.unit, self.relation
+
+    def mechanism(self) -> tuple[float | str, ...]:
         """Return the fields that the fingerprint stands for."""
-        return (self.sample_rate, self.noise_multiplier, self.max_grad_norm, self.unit, self.relation, self.delta)
+        numbers = (self.sample_rate, self.noise_multiplier, self.max_grad_norm, self.delta, self.noise_bands)
+        return (*numbers, *self.group)
+
+    def phase(self, rounds: int) -> Phase:
+        """Return so many accounted rounds of the mechanism: steps, or ``noise_bands`` steps each."""
+        rate = min(1.0, self.noise_bands * self.sample_rate)
+        return Phase(sample_rate=rate, noise_multiplier=self.noise_multiplier, steps=rounds)
 
 
 def digest(text: str) -> str:

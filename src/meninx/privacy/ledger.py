@@ -10,7 +10,7 @@ from meninx.core.errors import DataError, PrivacyRefusal, expected
 from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
 from meninx.privacy.entry import GENESIS, LedgerEntry, digest
-from meninx.privacy.plan import Plan
+from meninx.privacy.plan import Plan, sampler_name
 
 Span = tuple[int, int]
 
@@ -31,11 +31,22 @@ class Account:
     entries: int = 0
     torn: int = 0
 
+    @property
+    def steps(self) -> int:
+        """Optimiser steps to account: distinct ones where keys are named, else every line."""
+        return (sum(stop - start for start, stop in self.spans) if self.first.stream else self.entries) + self.torn
+
     def phase(self) -> Phase:
-        """Return what has to be accounted: distinct steps where keys are named, else every line."""
-        steps = sum(stop - start for start, stop in self.spans) if self.first.stream else self.entries
-        q, noise = self.first.sample_rate, self.first.noise_multiplier
-        return Phase(sample_rate=q, noise_multiplier=noise, steps=steps + self.torn)
+        """Return what has to be accounted.
+
+        With correlated noise a unit takes part in every ``noise_bands``-th step at most, so the largest number of
+        steps of one remainder counts; without named keys groups may have changed between lines, and every line does.
+        """
+        bands = self.first.noise_bands
+        if bands == 1 or not self.first.stream:
+            return self.first.phase(self.steps)
+        rounds = max(sum(_congruent(span, rest, bands) for span in self.spans) for rest in range(bands))
+        return self.first.phase(rounds + self.torn)
 
     def add(self, step: int, torn: int) -> Account:
         """Return the account with one more line."""
@@ -130,11 +141,11 @@ class Ledger:
             raise PrivacyRefusal(expected("entries of this plan only", got="a foreign plan", where="Ledger", fix=fix))
 
     def phases(self) -> tuple[Phase, ...]:
-        """Return everything spent, as phases; an unfinished last line is a step of the last account."""
+        """Return everything spent, as phases; an unfinished last line is a step as dear as any account's could be."""
         phases = [account.phase() for account in self.accounts]
         if self.pending and phases:
-            worst = min(phases, key=lambda phase: (phase.noise_multiplier, -phase.sample_rate))
-            phases.append(replace(worst, steps=self.pending.count("\n") + 1))
+            rate, noise = max(phase.sample_rate for phase in phases), min(phase.noise_multiplier for phase in phases)
+            phases.append(Phase(sample_rate=rate, noise_multiplier=noise, steps=self.pending.count("\n") + 1))
         return accounting.merge(phases)
 
     def epsilon(self, delta: float) -> float:
@@ -154,9 +165,9 @@ class Ledger:
         """
         if not self.accounts:
             raise DataError(expected("a ledger with an entry", got="none", where="Ledger.spent"))
-        last = self.accounts[-1].first
+        first = [account.first for account in self.accounts]
+        last, phases = first[-1], self.phases()
         at = last.delta if delta is None else delta
-        phases = self.phases()
         cost = accounting.epsilon(phases, at)
         return PrivacySpent(
             epsilon=cost.value,
@@ -164,10 +175,12 @@ class Ledger:
             unit=PrivacyUnit(last.unit),
             relation=NeighboringRelation(last.relation),
             noise_multiplier=min(phase.noise_multiplier for phase in phases),
-            max_grad_norm=max(account.first.max_grad_norm for account in self.accounts),
-            sample_rate=max(phase.sample_rate for phase in phases),
-            steps=sum(phase.steps for phase in phases),
+            max_grad_norm=max(entry.max_grad_norm for entry in first),
+            sample_rate=max(entry.sample_rate for entry in first),
+            steps=sum(account.steps for account in self.accounts) + (self.pending.count("\n") + 1 if self.pending else 0),
+            sampler=" and ".join(dict.fromkeys(sampler_name(entry.noise_bands) for entry in first)),
             accountant=cost.accountant if len(phases) == 1 else f"{cost.accountant}, {len(phases)} phases",
+            clipping=" and ".join(dict.fromkeys(entry.clipping for entry in first if entry.clipping)),
         )
 
 
@@ -196,16 +209,22 @@ class _Book:
 
     def _problem(self, entry: LedgerEntry, pending: str) -> str:
         mechanism = entry.mechanism()
-        known = next(iter(self.mechanisms.values()), mechanism)
+        group = next((account.first.group for account in self.accounts.values()), entry.group)
         checks = (
             (entry.index == self.entries, f"entry {self.entries}"),
             (entry.previous == self.head, "the hash of the entry before"),
             (entry.torn == (digest(pending) if pending else ""), "the digest of the unfinished line before"),
             (0 <= entry.step <= self.next_step, f"a step from 0 to {self.next_step}"),
-            (known[3:5] == mechanism[3:5], f"privacy unit and relation {known[3]}, {known[4]} in all entries"),
+            (group == entry.group, f"privacy unit and relation {group[0]}, {group[1]} in all entries"),
+            (self._bands(entry) == entry.noise_bands, "one noise_bands under one set of keys"),
             (self.mechanisms.get(entry.plan, mechanism) == mechanism, "one mechanism for one plan fingerprint"),
         )
         return next((rule for holds, rule in checks if not holds), "")
+
+    def _bands(self, entry: LedgerEntry) -> int:
+        """Return the noise_bands that the entry's keys were used with: another number would use noise twice."""
+        used = (account.first for account in self.accounts.values() if entry.stream and account.first.stream == entry.stream)
+        return next((first.noise_bands for first in used), entry.noise_bands)
 
     def close(self) -> Ledger:
         """Return the ledger as a value again."""
@@ -234,6 +253,12 @@ def _read(lines: list[str], anchor: tuple[int, str] | None) -> Ledger:
         fix = "the ledger was shortened or replaced; restore it"
         raise PrivacyRefusal(expected("the entry that the checkpoint names", got="none", where="ledger", fix=fix))
     return replace(book.close(), pending="\n".join(fragments))
+
+
+def _congruent(span: Span, rest: int, modulus: int) -> int:
+    """Return how many numbers of [start, stop) leave ``rest`` when divided by ``modulus``."""
+    start, stop = span
+    return (stop - rest - 1) // modulus - (start - rest - 1) // modulus
 
 
 def _insert(spans: tuple[Span, ...], step: int) -> tuple[Span, ...]:

@@ -24,9 +24,9 @@ class GaussianNoise:
 
     Guarantee:
         With a secret, uniformly random key the values are computationally indistinguishable from
-        independent N(0, std**2), computed in float64 from two 53-bit uniforms a pair and then
-        rounded. The same (key, step, name, count) gives the same values, so a resumed run adds the
-        noise that the interrupted one would have added. The noise is a rounded continuous Gaussian:
+        independent N(0, std**2), made of two 53-bit uniforms a pair: radius in float64, angle and
+        result in float32. The same (key, step, name, count) gives the same values, so a resumed run adds
+        the noise that the interrupted one would have added. The noise is a rounded continuous Gaussian:
         the proof of the mechanism is over the reals, and attacks that read the lowest bits of single
         released floats are not covered.
 
@@ -56,7 +56,7 @@ class GaussianNoise:
     def add(self, gradients: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
         """Return new tensors ``gradient + noise`` for every name; the noise address is the name."""
         return {
-            name: gradient + self.sample(step, name, gradient.shape, device=gradient.device)
+            name: self.sample(step, name, gradient.shape, device=gradient.device).add_(gradient)
             for name, gradient in gradients.items()
         }
 
@@ -73,7 +73,7 @@ def _normals(read: Callable[[int], bytes], pairs: int, std: float) -> npt.NDArra
         radius *= -2.0
         np.sqrt(radius, out=radius)
         radius *= std
-        angle = torch.from_numpy(bits[:, 1] * _TURN)
-        np.multiply(radius, torch.cos(angle).numpy(), out=block[:, 0], casting="same_kind")
-        np.multiply(radius, torch.sin(angle).numpy(), out=block[:, 1], casting="same_kind")
+        angle = (bits[:, 1] * _TURN).astype(np.float32)  # as fine as the result
+        np.multiply(radius, np.cos(angle), out=block[:, 0], casting="same_kind")
+        np.multiply(radius, np.sin(angle), out=block[:, 1], casting="same_kind")
     return out.reshape(-1)

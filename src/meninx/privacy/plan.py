@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +15,10 @@ from meninx.core.budget import NeighboringRelation, PrivacySpent, PrivacyUnit
 from meninx.core.errors import ConfigError, PrivacyRefusal, expected
 from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
+from meninx.privacy.cyclic import CyclicSampler
+from meninx.privacy.rules import Clipping, check_plan
 from meninx.privacy.sampling import PoissonSampler
+from meninx.privacy.threshold import COUNT_ADDRESS, Threshold, count_short, gradient_noise, settle
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from meninx.privacy.clipping.result import ClippedSum, PerSampleLoss
     from meninx.privacy.noise import GaussianNoise
 
-Clipping = Literal["flat", "auto-s"]
 _WHY_POISSON = {
     "shuffle": "shuffled or fixed-size batches spend more than the Poisson epsilon says (up to several times)",
     "weighted": "weighted or balanced sampling gives some units a higher sample rate than the accounted one",
@@ -52,13 +53,21 @@ class Plan:
         sample_rate: probability q that a unit takes part in a step; equals expected_batch_size / n_units_declared.
         steps: optimiser steps planned, >= 1.
         noise_multiplier: noise standard deviation over ``max_grad_norm``, >= 0; 0 gives no privacy and epsilon ``inf``.
-        max_grad_norm: clipping threshold C, the L2 sensitivity of one unit, > 0.
+            It is what is accounted; with adaptive clipping the gradient's noise is ``gradient_noise_multiplier``.
+        max_grad_norm: clipping threshold C, the L2 sensitivity of one unit, > 0; with adaptive clipping that of the first step.
         delta: in (0, 1 / n_units_declared).
         expected_batch_size: mean number of units a step, the denominator of the released gradient.
         n_units_declared: number of units, as publicly declared.
         sampling: ``"poisson"``; anything else is refused.
-        clipping: ``"flat"``: scale by min(1, C / norm); ``"auto-s"``: scale by C / (norm + 0.01).
+        clipping: ``"flat"``: scale by min(1, C / norm); ``"auto-s"``: scale by C / (norm + 0.01); ``"per-layer"``: each of L
+            layers to C / sqrt(L); ``"adaptive"``: flat, at a threshold that follows a quantile of the norms.
         views: K augmented views of a case, averaged before clipping; they cost no privacy.
+        clip_quantile: adaptive: share of units that should be shorter than the threshold, in (0, 1); None for 0.5.
+        clip_rate: adaptive: how fast the threshold follows, > 0; None for 0.2.
+        count_noise_multiplier: adaptive: noise of the count over its sensitivity 1/2, > noise_multiplier; None for the larger of
+            expected_batch_size / 10 and 4 * noise_multiplier.
+        noise_bands: 1 for independent noise; more correlate the noise of so many steps in a row, and
+            units then take turns: sampling is cyclic, in as many groups.
 
     References:
         Abadi et al. (2016), Deep Learning with Differential Privacy, Algorithm 1.
@@ -78,34 +87,16 @@ class Plan:
     sampling: Literal["poisson"] = "poisson"
     clipping: Clipping = "flat"
     views: int = 1
+    clip_quantile: float | None = None
+    clip_rate: float | None = None
+    count_noise_multiplier: float | None = None
+    noise_bands: int = 1
 
     def __post_init__(self) -> None:
         _refuse_other_sampling(self.sampling)
-        if self.relation != NeighboringRelation.ADD_OR_REMOVE_ONE:
-            why = "replacing a unit doubles the sensitivity of a Poisson-sampled sum, which this accounting does not charge"
-            raise PrivacyRefusal(
-                expected(f"relation {NeighboringRelation.ADD_OR_REMOVE_ONE}", got=self.relation, where="Plan.relation", fix=why)
-            )
-        check.one_of(("flat", "auto-s"), clipping=self.clipping)
-        check.positive(
-            sample_rate=self.sample_rate,
-            steps=self.steps,
-            max_grad_norm=self.max_grad_norm,
-            expected_batch_size=self.expected_batch_size,
-            n_units_declared=self.n_units_declared,
-            views=self.views,
-        )
-        check.non_negative(noise_multiplier=self.noise_multiplier)
-        check.probability(sample_rate=self.sample_rate)
-        check.open_unit(delta=self.delta)
-        rate = self.expected_batch_size / self.n_units_declared
-        if not math.isclose(rate, self.sample_rate, rel_tol=1e-9):
-            rule = f"sample_rate = expected_batch_size / n_units_declared = {rate:.9g}"
-            raise ConfigError(expected(rule, got=self.sample_rate, where="Plan.sample_rate", fix="use Plan.build or calibrate"))
-        if self.delta * self.n_units_declared >= 1:
-            rule = f"delta < 1 / n_units_declared = {1 / self.n_units_declared:.3g}"
-            fix = "at such a delta publishing one unit whole would count as private"
-            raise PrivacyRefusal(expected(rule, got=self.delta, where="Plan.delta", fix=fix))
+        check_plan(self)
+        for name, value in settle(self).items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def build(cls, *, n_units: int, expected_batch_size: float, unit: PrivacyUnit = PrivacyUnit.PATIENT, **rest: Any) -> Plan:
@@ -119,9 +110,14 @@ class Plan:
     # what it costs
 
     def phase(self, steps: int | None = None) -> Phase:
-        """Return the first ``steps`` steps (None: all) as a phase to account."""
+        """Return the first ``steps`` steps (None: all) as a phase to account.
+
+        With ``noise_bands`` > 1 a round of so many steps counts once, at as many times the sample rate: see
+        :class:`~meninx.privacy.correlated.BandedNoise`.
+        """
         count = self.steps if steps is None else steps
-        return Phase(sample_rate=self.sample_rate, noise_multiplier=self.noise_multiplier, steps=count)
+        rate = min(1.0, self.noise_bands * self.sample_rate)
+        return Phase(sample_rate=rate, noise_multiplier=self.noise_multiplier, steps=-(-count // self.noise_bands))
 
     def event(self, steps: int | None = None) -> dpa.DpEvent:
         """Return the first ``steps`` steps (None: all) as a dp-accounting event."""
@@ -133,8 +129,7 @@ class Plan:
 
     def spent(self, steps: int | None = None) -> PrivacySpent:
         """Return what the first ``steps`` steps (None: all) spend, with all that is needed to read the number."""
-        phase = self.phase(steps)
-        cost = accounting.epsilon([phase], self.delta)
+        cost = accounting.epsilon([self.phase(steps)], self.delta)
         return PrivacySpent(
             epsilon=cost.value,
             delta=self.delta,
@@ -143,19 +138,31 @@ class Plan:
             noise_multiplier=self.noise_multiplier,
             max_grad_norm=self.max_grad_norm,
             sample_rate=self.sample_rate,
-            steps=phase.steps,
-            sampler=self.sampling,
+            steps=self.steps if steps is None else steps,
+            sampler=sampler_name(self.noise_bands),
             accountant=cost.accountant,
+            clipping=self.clipping,
         )
 
     def fingerprint(self) -> str:
-        """Return 32 hexadecimal digits that name the mechanism of one step: every field but the number of steps."""
+        """Return 32 hexadecimal digits that name the mechanism of one step: every field in use but the number of steps."""
         table = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "steps"}
+        unused = {"clip_quantile": None, "clip_rate": None, "count_noise_multiplier": None, "noise_bands": 1}
+        table = {name: value for name, value in table.items() if name not in unused or value != unused[name]}
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:32]
 
     # what is run
 
-    def sampler(self, key: bytes, n_units: int | None = None) -> PoissonSampler:
+    @property
+    def gradient_noise_multiplier(self) -> float:
+        """Noise of the gradient over the threshold in force; above ``noise_multiplier`` by what an adaptive count costs."""
+        return gradient_noise(self)
+
+    def threshold(self) -> Threshold:
+        """Return the threshold of the first step; every other follows by :meth:`next_threshold`."""
+        return Threshold(value=self.max_grad_norm)
+
+    def sampler(self, key: bytes, n_units: int | None = None) -> PoissonSampler | CyclicSampler:
         """Return the sampler of the run.
 
         Args:
@@ -163,13 +170,17 @@ class Plan:
             n_units: units really present; None for the declared number. The sample rate does not depend on it.
         """
         present = self.n_units_declared if n_units is None else n_units
+        if self.noise_bands > 1:
+            return CyclicSampler(sample_rate=self.sample_rate, groups=self.noise_bands, n_units=present, key=key)
         return PoissonSampler(sample_rate=self.sample_rate, n_units=present, key=key)
 
     def noise(self, key: bytes) -> GaussianNoise:
-        """Return the noise of the run: standard deviation noise_multiplier * max_grad_norm on the clipped sum."""
+        """Return the noise of the run: standard deviation gradient_noise_multiplier * max_grad_norm on the clipped sum."""
+        from meninx.privacy.correlated import BandedNoise
         from meninx.privacy.noise import GaussianNoise
 
-        return GaussianNoise(key=key, std=self.noise_multiplier * self.max_grad_norm)
+        std = self.gradient_noise_multiplier * self.max_grad_norm
+        return BandedNoise(key=key, std=std, bands=self.noise_bands) if self.noise_bands > 1 else GaussianNoise(key=key, std=std)
 
     def clipped_sum(
         self,
@@ -181,10 +192,24 @@ class Plan:
         unit_index: Tensor,
         n_units: int,
         chunk: int | None = None,
+        planner: object | None = None,
+        precision: str = "fp32",
+        threshold: Threshold | None = None,
     ) -> ClippedSum:
-        """Return the plan's clipped sum of a physical batch; see :func:`~meninx.privacy.clipping.engine.clipped_gradient_sum`."""
+        """Return the plan's clipped sum of a physical batch; see :func:`~meninx.privacy.clipping.engine.clipped_gradient_sum`.
+
+        ``threshold`` is the one in force; it must be given where the plan clips adaptively.
+        """
         from meninx.privacy.clipping.engine import clipped_gradient_sum
 
+        adaptive = self.clipping == "adaptive"
+        force = self.threshold() if threshold is None and not adaptive else threshold
+        if force is None or not (adaptive or force == self.threshold()):
+            rule = "the threshold in force with adaptive clipping, and max_grad_norm with any other"
+            fix = "begin with plan.threshold() and go on with plan.next_threshold(...)"
+            raise ConfigError(expected(rule, got=force and force.value, where="Plan.clipped_sum, threshold", fix=fix))
+        options: dict[str, Any] = {"planner": planner, "precision": precision}
+        defaults = {"planner": None, "precision": "fp32"}
         return clipped_gradient_sum(
             model,
             per_sample_loss,
@@ -192,14 +217,17 @@ class Plan:
             targets,
             unit_index=unit_index,
             n_units=n_units,
-            max_grad_norm=self.max_grad_norm,
-            clipping=self.clipping,
+            max_grad_norm=force.value,
+            clipping="flat" if adaptive else self.clipping,
             views=self.views,
             chunk=chunk,
+            **{name: value for name, value in options.items() if value != defaults[name]},
         )
 
     def release(self, total: ClippedSum, noise: GaussianNoise, step: int) -> dict[str, Tensor]:
         """Return the private gradient of step ``step``: (clipped sum + noise) / expected_batch_size.
+
+        With adaptive clipping the noise is scaled to the threshold in force, ``total.sensitivity``.
 
         Args:
             total: the sum over all units drawn for the step; over none of them for an empty draw.
@@ -207,15 +235,50 @@ class Plan:
             step: optimiser step, counted from 0; names the noise, so never use one twice for different data.
 
         Raises:
-            PrivacyRefusal: the sum is more sensitive, or the noise smaller, than was accounted.
+            PrivacyRefusal: the sum is more sensitive, or the noise smaller or of another kind, than was accounted.
         """
-        if total.sensitivity > self.max_grad_norm:
+        self._refuse_other_noise(noise)
+        if self.clipping == "adaptive":
+            noise = dataclasses.replace(noise, std=self.gradient_noise_multiplier * total.sensitivity)
+        elif total.sensitivity > self.max_grad_norm:
             rule = f"sensitivity <= max_grad_norm = {self.max_grad_norm}"
             raise PrivacyRefusal(expected(rule, got=total.sensitivity, where="Plan.release"))
-        if noise.std != self.noise_multiplier * self.max_grad_norm:
-            rule = f"noise of standard deviation {self.noise_multiplier * self.max_grad_norm}"
-            raise PrivacyRefusal(expected(rule, got=noise.std, where="Plan.release", fix="take the noise from plan.noise(key)"))
-        return {name: value / self.expected_batch_size for name, value in noise.add(total.gradients, step).items()}
+        return {name: value.div_(self.expected_batch_size) for name, value in noise.add(total.gradients, step).items()}
+
+    def noisy_count(self, total: ClippedSum, noise: GaussianNoise, step: int) -> float:
+        """Return the released count of an adaptive step: units within the threshold less half of all, plus its own noise.
+
+        Args:
+            total: the sum over all units drawn for the step, of all physical batches and ranks.
+            noise: ``self.noise(key)``; the count has an address of its own under the same key.
+            step: optimiser step.
+
+        Raises:
+            PrivacyRefusal: the plan does not clip adaptively, so no count is accounted; or the noise is another's.
+        """
+        if self.count_noise_multiplier is None:
+            raise PrivacyRefusal(expected("clipping 'adaptive'", got=repr(self.clipping), where="Plan.noisy_count"))
+        self._refuse_other_noise(noise)
+        own = dataclasses.replace(noise, std=0.5 * self.count_noise_multiplier)
+        return count_short(total) + float(own.sample(step, COUNT_ADDRESS, ()))
+
+    def next_threshold(self, force: Threshold, total: ClippedSum, noise: GaussianNoise, step: int) -> Threshold:
+        """Return the threshold of the step after ``step``; the same one where the plan does not clip adaptively."""
+        if self.clipping != "adaptive":
+            return force
+        return force.next(self.noisy_count(total, noise, step), self)
+
+    def _refuse_other_noise(self, noise: GaussianNoise) -> None:
+        std = self.gradient_noise_multiplier * self.max_grad_norm
+        if noise.std != std or getattr(noise, "bands", 1) != self.noise_bands:
+            rule = f"noise of standard deviation {std} in {self.noise_bands} bands"
+            got = f"{noise.std} in {getattr(noise, 'bands', 1)}"
+            raise PrivacyRefusal(expected(rule, got=got, where="Plan.release", fix="take the noise from plan.noise(key)"))
+
+
+def sampler_name(noise_bands: int) -> str:
+    """Return how a report names the sampling of a plan."""
+    return "poisson" if noise_bands == 1 else f"cyclic poisson in {noise_bands} groups"
 
 
 def _refuse_other_sampling(sampling: str) -> None:

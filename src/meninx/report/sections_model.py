@@ -20,6 +20,7 @@ _PLAN = (
     ("delta", "delta"),
     ("noise_multiplier", "noise_multiplier"),
     ("max_grad_norm", "max_grad_norm"),
+    ("clipping", "clipping"),
     ("sample_rate", "sample_rate"),
     ("expected batch size", "expected_batch_size"),
     ("steps", "steps"),

@@ -12,6 +12,8 @@ from meninx.core.errors import ConfigError, expected
 from meninx.core.manifest import SPLITS
 from meninx.learn.config import LearnConfig
 
+CLIPPINGS = ("flat", "auto-s", "per-layer", "adaptive")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyConfig:
@@ -26,7 +28,14 @@ class PrivacyConfig:
         delta: Probability outside the guarantee; keep it well below 1 / number of patients.
         unit: What is protected: all cases of a patient together, or each case.
         max_grad_norm: Clipping threshold: the most that one unit may move the gradient sum (L2 norm).
-        clipping: flat scales a gradient down to max_grad_norm only when it is longer; auto-s normalises every gradient.
+        clipping: flat scales a gradient down to max_grad_norm only when it is longer; auto-s normalises every gradient; per-layer
+            is flat for each layer with its share of max_grad_norm; adaptive is flat at a threshold that follows the gradients.
+        clip_quantile: Adaptive: share of units whose gradient should be shorter than the threshold, in (0, 1).
+        clip_rate: Adaptive: how fast the threshold follows, > 0.
+        count_noise_multiplier: Adaptive: noise of the count of short gradients, paid for by a little more noise on the
+            gradient; 0 chooses it.
+        noise_bands: Steps over which the noise is correlated, so that later steps take part of it back; units then take turns
+            (cyclic sampling). 1 is independent noise.
         units_declared: Number of units as publicly declared, at least the true one; by default that one, which then is public.
     """
 
@@ -35,13 +44,20 @@ class PrivacyConfig:
     delta: float = 1e-5
     unit: PrivacyUnit = PrivacyUnit.PATIENT
     max_grad_norm: float = 1.0
-    clipping: Literal["flat", "auto-s"] = "flat"
+    clipping: Literal["flat", "auto-s", "per-layer", "adaptive"] = "flat"
+    clip_quantile: float = 0.5
+    clip_rate: float = 0.2
+    count_noise_multiplier: float = 0.0
+    noise_bands: int = 1
     units_declared: int | None = None
 
     def __post_init__(self) -> None:
         check.positive(epsilon=self.epsilon, noise_multiplier=self.noise_multiplier, max_grad_norm=self.max_grad_norm)
         check.open_unit(delta=self.delta)
-        check.one_of(("flat", "auto-s"), clipping=self.clipping)
+        check.one_of(CLIPPINGS, clipping=self.clipping)
+        check.open_unit(clip_quantile=self.clip_quantile)
+        check.positive(clip_rate=self.clip_rate, noise_bands=self.noise_bands)
+        check.non_negative(count_noise_multiplier=self.count_noise_multiplier)
         if self.epsilon is None and self.noise_multiplier is None:
             raise ConfigError(expected("epsilon or noise_multiplier", got="neither", where="privacy"))
 

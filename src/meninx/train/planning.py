@@ -7,7 +7,7 @@ from meninx.core.errors import ConfigError, DataError, expected
 from meninx.core.manifest import Manifest
 from meninx.privacy.calibration import calibrate
 from meninx.privacy.plan import Plan
-from meninx.train.config import TrainConfig
+from meninx.train.config import PrivacyConfig, TrainConfig
 
 
 def units_in(data: Manifest, unit: PrivacyUnit) -> int:
@@ -51,4 +51,14 @@ def make_plan(config: TrainConfig, data: Manifest) -> Plan | None:
         max_grad_norm=wanted.max_grad_norm,
         clipping=wanted.clipping,
         views=config.views,
+        noise_bands=wanted.noise_bands,
+        **_adaptive(wanted),
     )
+
+
+def _adaptive(wanted: PrivacyConfig) -> dict[str, float]:
+    """Return what adaptive clipping alone takes; a count noise of 0 leaves the choice to the plan."""
+    if wanted.clipping != "adaptive":
+        return {}
+    count = {"count_noise_multiplier": wanted.count_noise_multiplier} if wanted.count_noise_multiplier else {}
+    return {"clip_quantile": wanted.clip_quantile, "clip_rate": wanted.clip_rate, **count}

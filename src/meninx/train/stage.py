@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
-from meninx.learn import loop
+from meninx.learn import distributed, loop
 from meninx.learn.predict import load_model
 from meninx.learn.result import FitResult
 from meninx.learn.task import objective
@@ -68,6 +69,9 @@ def run(
 ) -> TrainResult:
     """Train one model and put it into ``release/`` of a run folder.
 
+    Started by torchrun, the processes share the work of one run and all return its result; the folders need to be
+    visible to process 0 alone, the dataset to all.
+
     Args:
         config: the settings; replaced by those of the run when resuming.
         source: prepared dataset.
@@ -80,22 +84,21 @@ def run(
     Raises:
         ConfigError, DataError, PrivacyRefusal, RunLocked, Interrupted: see ``meninx.learn.loop.fit``.
     """
-    data = Manifest.read(source)
-    if resume is not None:
-        folder = runs.open_run(resume)
-        _refuse_other_data(folder, source)
-        config = stored_config(folder)
-        return _train(config, data, folder, make_plan(config, data), progress, resumed=True)
-    config = named(config, recipe)
-    plan = make_plan(config, data)
-    network = _network(config, data, plan)  # both refuse before a folder is made
-    if dry_run:
-        return _preview(config, data, out, network, plan)
-    name = f"{config.name}_s{config.seed}"
-    folder = runs.create(out, name, config_toml=settings.to_toml(config), deterministic=config.deterministic)
-    known = {"dataset": str(source.resolve()), "digest": _digest(source)}
-    files.write_json(folder.private / DATA_NAME, known, mode=0o600)
-    return _train(config, data, folder, plan, progress, resumed=False)
+    with distributed.joined() as world:
+        data = Manifest.read(source)
+        world.agree("dataset", lambda: _digest(source))
+        if resume is not None:
+            root, table = world.shared(lambda: _reopened(resume, source))
+            config = settings.build(TrainConfig, table, "config.toml")
+            return _train(config, data, Run(Path(root)), _agreed_plan(config, data), progress, resumed=True)
+        config = named(config, recipe)
+        world.agree("settings", lambda: settings.to_toml(config))
+        plan = _agreed_plan(config, data)
+        network = _network(config, data, plan)  # both refuse before a folder is made
+        if dry_run:
+            return _preview(config, data, out, network, plan)
+        folder = Run(Path(world.shared(lambda: _created(config, source, out))))
+        return _train(config, data, folder, plan, progress, resumed=False)
 
 
 def named(config: TrainConfig, recipe: str | None) -> TrainConfig:
@@ -126,6 +129,29 @@ def stored_config(run: Run) -> TrainConfig:
     return settings.build(TrainConfig, table, source)
 
 
+def _created(config: TrainConfig, source: Path, out: Path) -> str:
+    """Make the run folder and return its path."""
+    name = f"{config.name}_s{config.seed}"
+    folder = runs.create(out, name, config_toml=settings.to_toml(config), deterministic=config.deterministic)
+    known = {"dataset": str(source.resolve()), "digest": _digest(source)}
+    files.write_json(folder.private / DATA_NAME, known, mode=0o600)
+    return str(folder.root)
+
+
+def _reopened(path: Path, source: Path) -> tuple[str, dict[str, Any]]:
+    """Return the path of a run folder to go on with and its settings."""
+    folder = runs.open_run(path)
+    _refuse_other_data(folder, source)
+    return str(folder.root), settings.to_table(stored_config(folder))
+
+
+def _agreed_plan(config: TrainConfig, data: Manifest) -> Plan | None:
+    """Return the privacy plan, the same in all processes."""
+    plan = make_plan(config, data)
+    distributed.current().agree("privacy plan", lambda: plan.fingerprint() if plan else "none")
+    return plan
+
+
 def _digest(source: Path) -> str:
     """Return one digest of what a dataset says of its cases."""
     return provenance.data_digest([source / MANIFEST_NAME, source / INFO_NAME], source)
@@ -151,9 +177,10 @@ def _network(config: TrainConfig, data: Manifest, plan: Plan | None) -> nn.Modul
 
 
 def _train(config: TrainConfig, data: Manifest, run: Run, plan: Plan | None, progress: Progress, *, resumed: bool) -> TrainResult:
-    with run.lock():
+    world = distributed.current()
+    with run.lock() if world.main else nullcontext():
         fitted = loop.fit(config, data, run, plan=plan, progress=progress, resume=resumed)
-        network = _release(config, data, run, fitted)
+        network = world.shared(lambda: _release(config, data, run, fitted))
     return _result(config, data, run.root, network, fitted, plan)
 
 

@@ -1,23 +1,27 @@
-"""The clipped sum: per-unit gradients, each scaled to a bounded norm, added up."""
+"""The clipped sum, in one forward and one backward pass: per-unit gradients, each scaled to a bounded norm, added up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
 
 from meninx.core import check
 from meninx.core.errors import DataError, expected
-from meninx.privacy.clipping.inventory import refuse_moved_buffers, refuse_unsafe_modules
+from meninx.privacy.clipping import clip
+from meninx.privacy.clipping.functional import FunctionalCall
+from meninx.privacy.clipping.inventory import refuse_moved_buffers, trained_layers
+from meninx.privacy.clipping.layer import Layer, Pass, called
+from meninx.privacy.clipping.planner import Planner
 from meninx.privacy.clipping.result import ClippedSum, PerSampleLoss
+from meninx.privacy.clipping.rows import rows_of
+from meninx.privacy.clipping.rules import Forward, rule_of
 from meninx.privacy.clipping.slices import slice_units
+from meninx.privacy.clipping.tape import Tape, lengths
 
-Gradients = dict[str, Tensor]
-_CHUNK = 16
-_AUTO_S_GAMMA = 0.01
-_LEAST_FACTOR = 1e-30  # below, float32 would round the factor coarsely: the unit counts as not finite
+BF16_MARGIN = 1 + 2.0**-8  # how much longer than measured a gradient rounded to bfloat16 may be
 
 
 def clipped_gradient_sum(
@@ -32,6 +36,9 @@ def clipped_gradient_sum(
     clipping: str = "flat",
     views: int = 1,
     chunk: int | None = None,
+    planner: Planner | None = None,
+    precision: str = "fp32",
+    functional: Collection[str] = (),
 ) -> ClippedSum:
     """Return the sum over privacy units of their gradients, each scaled to a norm of at most ``max_grad_norm``.
 
@@ -46,104 +53,180 @@ def clipped_gradient_sum(
         unit_index: (cases,) in [0, n_units): the unit of every case; all its cases must be in this one call.
         n_units: units drawn for the step, over all physical batches.
         max_grad_norm: clipping threshold C > 0.
-        clipping: ``"flat"``: scale by min(1, C / norm); ``"auto-s"``: scale by C / (norm + 0.01).
+        clipping: ``"flat"``, ``"auto-s"`` or ``"per-layer"``: see :func:`~meninx.privacy.clipping.clip.factors`.
         views: K >= 1.
-        chunk: most cases whose gradients are held at once; memory only; None for 16.
+        chunk: most cases in one forward pass; memory only; None for all of them. The gradients of a unit with more are
+            added up over several passes before its one clipping.
+        planner: chooses kernels; None for the fixed rule.
+        precision: ``"fp32"``, or ``"bf16"`` for autocast; then clipping goes to C / (1 + 2**-8), so that C stays the bound.
+        functional: paths of modules without a rule to run row by row under torch.func.
 
     Guarantee:
         With all cases of a unit in this call, adding or removing the unit changes the sum by at most
-        ``max_grad_norm`` in L2 norm, whatever its data, up to float32 rounding of the sum; norms are reduced in
-        float64, and one unit's own contribution exceeds the bound by less than one part in 1e5. Cases never see
-        each other: the forward pass runs case by case under vmap, and modules known to couple them or to
-        keep statistics of them are refused.
+        ``max_grad_norm`` in L2 norm, whatever its data, up to float32 rounding of the sum; one unit's own
+        contribution exceeds the bound by less than one part in 1e4. That holds for models whose rows do not see each other;
+        layers known to mix them are refused here, and :func:`~meninx.privacy.clipping.proof.prove` tests the model itself.
 
     Raises:
-        PrivacyRefusal, DataError: an unsafe module or one that writes to its buffers; lengths do not fit.
+        PrivacyRefusal, DataError: an unsafe or unknown module, or one that writes to its buffers; lengths do not fit.
 
     References:
         Abadi et al. (2016), Deep Learning with Differential Privacy, Algorithm 1 ("clip gradient").
-        Bu et al. (2023), Automatic Clipping: DP Deep Learning Made Easier and Stronger, equation 4.2 (AUTO-S).
+        Bu et al. (2023), Differentially Private Optimization on Large Model at Small Cost (book-keeping: one backward pass).
     """
-    _check_settings(max_grad_norm, clipping, views, chunk)
-    refuse_unsafe_modules(model)
-    cases = _check_lengths(inputs, targets, unit_index, n_units, views)
-    inputs = inputs.reshape(cases, views, *inputs.shape[1:])
-    targets = targets.reshape(cases, views, *targets.shape[1:])
-    total = ClippedSum.empty(model, max_grad_norm=max_grad_norm, n_units=n_units)
-    per_case = _per_case_gradients(model, per_sample_loss)
-    most = chunk or _CHUNK
-    for rows in slice_units(unit_index.detach().cpu().numpy(), most):
-        members, local = torch.unique(unit_index[torch.from_numpy(rows).to(unit_index.device)], return_inverse=True)
-        gradients: Gradients = {}
-        for piece, owner in zip(torch.split(torch.from_numpy(rows), most), torch.split(local, most), strict=True):
-            part = per_case(inputs[piece.to(inputs.device)], targets[piece.to(inputs.device)])
-            gradients = _add_by_unit(gradients, part, owner.to(inputs.device), len(members))
-        _clip_into(total, gradients, members.to(total.present.device), clipping)
-    return total
-
-
-def _check_settings(max_grad_norm: float, clipping: str, views: int, chunk: int | None) -> None:
     check.positive(max_grad_norm=max_grad_norm, views=views, chunk=chunk)
-    check.one_of(("flat", "auto-s"), clipping=clipping)
+    check.one_of(clip.FUNCTIONS, clipping=clipping)
+    check.one_of(("fp32", "bf16"), precision=precision)
+    _check_lengths(inputs, targets, unit_index, n_units, views)
+    engine = _Engine(model, per_sample_loss, planner or Planner(), clipping, precision, trained_layers(model, functional))
+    total = ClippedSum.empty(model, max_grad_norm=max_grad_norm, n_units=n_units)
+    for picked in slice_units(unit_index.detach().cpu().numpy(), chunk) if chunk else ():
+        engine.add_slice(total, inputs, targets, unit_index, views, torch.from_numpy(picked), chunk or 1)
+    return total if chunk else engine.add(total, inputs, targets, unit_index, views)
 
 
-def _check_lengths(inputs: Tensor, targets: Tensor, unit_index: Tensor, n_units: int, views: int) -> int:
-    """Return the number of cases, or raise."""
+def row_gradients(
+    model: nn.Module, per_sample_loss: PerSampleLoss, inputs: Tensor, targets: Tensor, *, functional: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Return the gradient of every row, (rows, *parameter), as the engine makes it when it keeps all of them."""
+    layers = trained_layers(model, functional)
+    engine = _Engine(model, per_sample_loss, Planner(mode="store"), "flat", "fp32", layers)
+    with torch.no_grad():
+        return engine.kept(inputs, targets)
+
+
+def _check_lengths(inputs: Tensor, targets: Tensor, unit_index: Tensor, n_units: int, views: int) -> None:
+    """Raise DataError unless the lengths fit and the units are numbered."""
     cases = len(unit_index)
     if unit_index.dim() != 1 or len(inputs) != cases * views or len(targets) != cases * views:
         got = f"{len(inputs)} inputs, {len(targets)} targets, {cases} cases of {views} views"
         raise DataError(expected("inputs and targets of length cases * views", got=got, where="clipped_gradient_sum"))
     if unit_index.is_floating_point() or (cases and not bool(((unit_index >= 0) & (unit_index < n_units)).all())):
         raise DataError(expected("integers in [0, n_units)", got="others", where="clipped_gradient_sum, unit_index"))
-    return cases
 
 
-def _per_case_gradients(model: nn.Module, per_sample_loss: PerSampleLoss) -> Callable[[Tensor, Tensor], Gradients]:
-    """Return a function from (cases, views, ...) inputs and targets to gradients of shape (cases, *parameter)."""
-    weights = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
-    frozen = {name: value.detach() for name, value in model.named_parameters() if not value.requires_grad}
+class _Engine:
+    """One model's passes with fixed settings."""
 
-    def loss_of_case(trained: Gradients, fixed: Gradients, views: Tensor, targets: Tensor) -> Tensor:
-        # Untied: tying would swap a module registered under two names twice and put back the wrong tensor.
-        outputs = functional_call(model, {**trained, **fixed}, (views,), tie_weights=False)
-        return per_sample_loss(outputs, targets).mean()
+    def __init__(
+        self, model: nn.Module, loss: PerSampleLoss, planner: Planner, clipping: str, precision: str, layers: list[Layer]
+    ) -> None:
+        self.model, self.loss, self.planner, self.clipping, self.layers = model, loss, planner, clipping, layers
+        self.dtype = torch.bfloat16 if precision == "bf16" else None
+        owners = {name: layer.path for layer in layers for name in layer.trained.values()}
+        self.groups = clip.groups(owners, clipping)
 
-    gradient = vmap(grad(loss_of_case), in_dims=(None, None, 0, 0), randomness="different")
+    def add_slice(
+        self, total: ClippedSum, inputs: Tensor, targets: Tensor, unit_index: Tensor, views: int, cases: Tensor, chunk: int
+    ) -> None:
+        """Add the clipped gradients of whole units, given by their cases, to ``total`` in place."""
+        rows = (cases[:, None] * views + torch.arange(views)).flatten().to(inputs.device)
+        owner = unit_index[cases.to(unit_index.device)]
+        if len(cases) > chunk:
+            self.add_long(total, inputs[rows], targets[rows], int(owner[0]), views, chunk)
+        else:
+            self.add(total, inputs[rows], targets[rows], owner, views)
 
-    def run(inputs: Tensor, targets: Tensor) -> Gradients:
-        buffers = {name: value.detach().clone() for name, value in model.named_buffers()}
-        versions = {name: value._version for name, value in buffers.items()}
+    @torch.no_grad()
+    def add_long(self, total: ClippedSum, inputs: Tensor, targets: Tensor, unit: int, views: int, chunk: int) -> None:
+        """Add the clipped gradient of one unit with more cases than fit into a pass to ``total`` in place."""
+        whole: dict[str, Tensor] = {}
+        pieces = zip(torch.split(inputs, chunk * views), torch.split(targets, chunk * views), strict=True)
+        for xs, ys in pieces:
+            tape = Tape.blank(rows_of(torch.zeros(len(xs) // views, dtype=torch.int64), views), self.groups, inputs.device)
+            self._pass(tape, xs, ys, views)
+            tape.finish()
+            one, every = tape.squares.new_ones(tape.squares.shape), torch.ones(1, dtype=torch.bool, device=inputs.device)
+            for name in total.gradients:
+                part = tape.total(name, one, every)
+                if part is not None:
+                    whole[name] = whole[name] + part if name in whole else part
+            tape.clear()
+        squares = tape.squares.new_zeros(tape.squares.shape)
+        for name, value in whole.items():
+            squares[0, self.groups[name]] += lengths(value.reshape(1, -1))[0].square()
+        factor, keep = clip.factors(squares, self._bound(total), self.clipping)
+        total.unit_norms[unit], total.present[unit] = float(squares.sum().sqrt()), True
+        if bool(keep[0]):
+            for name, value in whole.items():
+                total.gradients[name] += value * factor[0, self.groups[name]].to(value.dtype)
+
+    @torch.no_grad()
+    def add(self, total: ClippedSum, inputs: Tensor, targets: Tensor, unit_index: Tensor, views: int) -> ClippedSum:
+        """Add the clipped gradients of a physical batch to ``total`` in place, and return it."""
+        rows = rows_of(unit_index, views)
+        tape = Tape.blank(rows, self.groups, inputs.device)
+        if rows.count:
+            self._pass(tape, rows.arranged(inputs), rows.arranged(targets), views)
+        squares = tape.finish()
+        factor, keep = clip.factors(squares, self._bound(total), self.clipping)
+        members = rows.members.to(total.present.device)
+        total.unit_norms[members] = squares.sum(1).sqrt()
+        total.present[members] = True
+        for name, gradient in total.gradients.items():
+            part = tape.total(name, factor, keep)
+            if part is not None:
+                gradient += part
+        tape.clear()
+        return total
+
+    def _bound(self, total: ClippedSum) -> float:
+        """Return what gradients are clipped to, so that ``total.sensitivity`` holds for what is added."""
+        return total.sensitivity / (BF16_MARGIN if self.dtype else 1.0)
+
+    def kept(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Return the gradients of all rows, each row a unit."""
+        rows = rows_of(torch.arange(len(inputs)), 1)
+        tape = Tape.blank(rows, self.groups, inputs.device)
+        self._pass(tape, inputs, targets, 1)
+        tape.finish()
+        return tape.each()
+
+    def _pass(self, tape: Tape, inputs: Tensor, targets: Tensor, views: int) -> None:
+        """Run the model forward and backward once; the tape holds what is left."""
+        slot = torch.zeros((), device=inputs.device, requires_grad=True)
+        run = Pass(tape, self.planner, self.dtype)
+        exact = (
+            torch.backends.cudnn.flags(allow_tf32=False) if inputs.is_cuda else nullcontext()
+        )  # the guard of ghost norms is float32's
+        with torch.enable_grad(), exact, self._stood_in(run, slot), _buffers_untouched(self.model):
+            with self._autocast(inputs.device.type):
+                losses = self.loss(self.model(inputs), targets)
+            torch.autograd.backward(losses.sum() / views, inputs=[slot])
+
+    def _autocast(self, device: str) -> AbstractContextManager[object]:
+        return torch.autocast(device, dtype=self.dtype) if self.dtype else nullcontext()
+
+    @contextmanager
+    def _stood_in(self, run: Pass, slot: Tensor) -> Iterator[None]:
+        """Let the trained layers compute through their rules for a while."""
         try:
-            gradients: Gradients = gradient(weights, {**frozen, **buffers}, inputs, targets)
+            for layer in self.layers:
+                layer.module.__dict__["forward"] = _stand_in(layer, run, slot)
+            yield
         finally:
-            refuse_moved_buffers(buffers, versions)
-        return {name: value.detach().to(torch.float32) for name, value in gradients.items()}
-
-    return run
+            for layer in self.layers:
+                layer.module.__dict__.pop("forward", None)
 
 
-def _add_by_unit(sums: Gradients, part: Gradients, unit: Tensor, units: int) -> Gradients:
-    """Return per-unit sums of shape (units, *parameter) with the case gradients of ``part`` added."""
-    if not sums and len(unit) == units:
-        order = torch.argsort(unit)  # one case a unit: only the order changes
-        return {name: value[order] for name, value in part.items()}
-    for name, value in part.items():
-        total = sums.get(name)
-        total = value.new_zeros((units, *value.shape[1:])) if total is None else total
-        sums[name] = total.index_add(0, unit, value)
-    return sums
+def _stand_in(layer: Layer, run: Pass, slot: Tensor) -> Forward:
+    if layer.functional:
+        return lambda input: called(FunctionalCall(layer, run), slot, input)
+    rule = rule_of(layer.module)
+    assert rule is not None  # the inventory refused it otherwise
+    return rule.bind(layer, run, slot)
 
 
-def _clip_into(total: ClippedSum, gradients: Gradients, members: Tensor, clipping: str) -> None:
-    """Add the clipped gradients of some units, of shape (units, *parameter), to ``total`` in place."""
-    norms = torch.stack([torch.linalg.vector_norm(value.flatten(1), dim=1, dtype=torch.float64) for value in gradients.values()])
-    norm = torch.linalg.vector_norm(norms, dim=0)
-    total.unit_norms[members] = norm
-    total.present[members] = True
-    bound = total.sensitivity
-    factor = bound / (norm + _AUTO_S_GAMMA) if clipping == "auto-s" else (bound / norm).clamp(max=1.0)
-    finite = torch.isfinite(norm)
-    factor = torch.where(finite & (factor > _LEAST_FACTOR), factor, 0.0).to(torch.float32)
-    for name, value in gradients.items():
-        rows = torch.where(finite[:, None], value.flatten(1), 0.0)  # a factor 0 alone would keep NaN
-        total.gradients[name] += (factor @ rows).reshape(total.gradients[name].shape)
+@contextmanager
+def _buffers_untouched(model: nn.Module) -> Iterator[None]:
+    """Refuse a forward pass that writes to a buffer, and undo it."""
+    buffers = dict(model.named_buffers())
+    kept = {name: value.detach().clone() for name, value in buffers.items()}
+    versions = {name: value._version for name, value in buffers.items()}
+    try:
+        yield
+    finally:
+        moved = [name for name, value in model.named_buffers() if value is not buffers[name] or value._version != versions[name]]
+        for name in moved:
+            buffers[name].copy_(kept[name])
+        refuse_moved_buffers(moved)

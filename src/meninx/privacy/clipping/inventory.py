@@ -1,21 +1,73 @@
-"""The inventory: modules under which a per-unit gradient would not be what it claims are refused by name."""
+"""The inventory: every trained parameter has a rule; modules under which a unit's gradient would be a lie are refused by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from meninx.core.errors import PrivacyRefusal, expected
+from meninx.core.errors import ConfigError, PrivacyRefusal, expected
+from meninx.privacy.clipping.layer import Layer
+from meninx.privacy.clipping.rules import known, rule_of
 
 _INSTEAD = "use torch.nn.GroupNorm"
 
 
+def trained_layers(model: nn.Module, functional: Collection[str] = ()) -> list[Layer]:
+    """Return every layer that owns trained parameters; together they own all of them.
+
+    Args:
+        model: its trained parameters are those with ``requires_grad``.
+        functional: paths of modules to run row by row under torch.func, whatever is in them.
+
+    Raises:
+        PrivacyRefusal: a module is unsafe, or of a type without a rule; the message names it and what to use.
+    """
+    refuse_unsafe_modules(model)
+    modules = dict(model.named_modules())
+    _refuse_unknown_paths(functional, modules)
+    names = {id(value): name for name, value in model.named_parameters() if value.requires_grad}
+    layers = []
+    for path, module in modules.items():
+        if path in functional:
+            inside = {own: names[id(value)] for own, value in module.named_parameters() if id(value) in names}
+            layers.append(Layer(path, module, inside, functional=True))
+        elif not any(path.startswith(f"{outer}.") or not outer for outer in functional):
+            own = {name: names[id(value)] for name, value in module.named_parameters(recurse=False) if id(value) in names}
+            _refuse_without_rule(path, module, own)
+            layers.append(Layer(path, module, own))
+    return [layer for layer in layers if layer.trained]
+
+
+def _refuse_unknown_paths(functional: Collection[str], modules: Mapping[str, nn.Module]) -> None:
+    for path in functional:
+        if path not in modules:
+            raise ConfigError(expected("the path of a module", got=repr(path), where="functional"))
+
+
+def _refuse_without_rule(path: str, module: nn.Module, own: Mapping[str, str]) -> None:
+    if not own:
+        return
+    rule, kind = rule_of(module), f"{type(module).__module__}.{type(module).__qualname__}"
+    where = f"module {path or '(root)'}"
+    if rule is None:
+        fix = f"use one of {known()}, freeze its parameters, or run it row by row (functional)"
+        raise PrivacyRefusal(expected("a layer of exactly known type", got=kind, where=where, fix=fix))
+    everything = {name for name, _ in module.named_parameters(recurse=False)}
+    if not everything <= rule.parameters:
+        fix = "remove the parametrisation or weight norm (fold it into the weight)"
+        got = f"{', '.join(sorted(everything - rule.parameters))} in a {type(module).__name__}"
+        raise PrivacyRefusal(expected(f"parameters {', '.join(sorted(rule.parameters))}", got=got, where=where, fix=fix))
+    why = rule.refused(module)
+    if why:
+        raise PrivacyRefusal(expected("settings under which rows stay apart", got=why, where=where))
+
+
 def refuse_unsafe_modules(model: nn.Module) -> None:
-    """Raise PrivacyRefusal, naming module and remedy, if ``model`` cannot be trained with per-unit clipping.
+    """Raise PrivacyRefusal, naming module and remedy, if a module couples patients or keeps statistics of them.
 
     Refused are: batch normalisation that uses batch statistics (in training mode, frozen or not, or without
     running statistics), since it mixes the units of a batch and keeps unprotected statistics of them;
@@ -26,7 +78,7 @@ def refuse_unsafe_modules(model: nn.Module) -> None:
 
     Guarantee:
         A model that passes has no known module that couples the cases of a batch or stores a statistic of
-        them. Modules of unknown type are run case by case (torch.func.vmap), which isolates the cases.
+        them. What the forward code between the modules does is checked by :func:`~meninx.privacy.clipping.proof.prove`.
     """
     for path, module in model.named_modules():
         reason = _unsafe(module)
@@ -70,14 +122,8 @@ def _spectral(module: nn.Module) -> bool:
     return type(module).__name__ == "_SpectralNorm" or any(type(hook).__name__ == "SpectralNorm" for hook in hooks)
 
 
-def refuse_moved_buffers(buffers: dict[str, Tensor], versions: dict[str, int]) -> None:
-    """Raise PrivacyRefusal naming every buffer that a forward pass wrote to.
-
-    Args:
-        buffers: name -> the copy that was given to the forward pass.
-        versions: name -> its version counter before.
-    """
-    moved = [name for name, value in buffers.items() if value._version != versions[name]]
+def refuse_moved_buffers(moved: Collection[str]) -> None:
+    """Raise PrivacyRefusal naming the buffers that a forward pass wrote to, if there are any."""
     if moved:
         fix = "such a buffer would carry data of patients outside the guarantee; make it constant or remove the module"
         raise PrivacyRefusal(

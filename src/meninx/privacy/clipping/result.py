@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from meninx.core import check
 from meninx.core.errors import PrivacyRefusal, expected
+from meninx.privacy.clipping.tape import wide
 
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets), both of leading length B -> B losses, each computed from its own row alone."""
@@ -24,8 +25,8 @@ class ClippedSum:
         ``sensitivity`` in L2 norm, up to float32 rounding.
 
     Attributes:
-        gradients: parameter name -> float32 tensor of the parameter's shape; trainable parameters only. A sum,
-            not a mean: the denominator is the plan's.
+        gradients: parameter name -> float32 tensor of the parameter's shape (float64 for float64 parameters); trainable
+            parameters only. A sum, not a mean: the denominator is the plan's.
         unit_norms: (n_units,) float64, gradient norm of every unit before clipping; 0 for units that are not
             in this part, non-finite for those that were dropped. Never release it.
         present: (n_units,) bool, the units that are in this part.
@@ -44,7 +45,7 @@ class ClippedSum:
         weights = {name: value for name, value in model.named_parameters() if value.requires_grad}
         device = next((value.device for value in weights.values()), torch.device("cpu"))
         return cls(
-            gradients={name: torch.zeros_like(value, dtype=torch.float32).detach() for name, value in weights.items()},
+            gradients={name: torch.zeros_like(value, dtype=wide(value)).detach() for name, value in weights.items()},
             unit_norms=torch.zeros(n_units, dtype=torch.float64, device=device),
             present=torch.zeros(n_units, dtype=torch.bool, device=device),
             sensitivity=max_grad_norm,

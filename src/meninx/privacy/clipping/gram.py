@@ -1,0 +1,181 @@
+"""Ghost norms: the norm of a gradient from products of positions, without the gradient.
+
+The gradient of a weight is a sum of outer products over positions t, so its squared norm is
+sum over t, t' of <dy_t, dy_t'> <x_t, x_t'>. For a convolution <x_t, x_t'> is over patches, and the
+matrix of patch products is a sum of shifted windows of one matrix of pixel products: nothing is unfolded.
+
+Where terms cancel, rounding could make a norm too small and with it a contribution too large. Such a squared norm
+is therefore raised by a bound on that error, :data:`GUARD` times the square of the sum of the terms' norms; a
+well-conditioned one, which rounding moves by less than :data:`SLACK`, stays as it is.
+
+References:
+    Goodfellow (2015), Efficient Per-Example Gradient Computations.
+    Rochette et al. (2019), Efficient Per-Example Gradient Computations in Convolutional Neural Networks.
+    Li et al. (2022), Large Language Models Can Be Strong Differentially Private Learners, section 4 (ghost clipping).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from meninx.privacy.clipping.geometry import Geometry
+from meninx.privacy.clipping.tape import full
+
+GUARD = 2.0**-20  # four times the worst error that records made to cancel could provoke
+SLACK = 1e-4  # of a squared norm
+FLOOR = 2.0**-110  # of the square of the sum of one side's norms: products too small for float32
+SLIP = 2.0**-9  # by how much of the sum of its terms' norms rounding factors to bfloat16 makes a gradient longer
+_BYTES = 1 << 28  # most memory for one matrix of products
+
+
+def of_products(left: Tensor, right: Tensor) -> Tensor:
+    """Return (units,) float64 squared norms of ``sum over t of outer(left_t, right_t)``.
+
+    Args:
+        left: (units, positions, m).
+        right: (units, positions, n).
+    """
+    if left.shape[1] == 1:
+        return _outer(left.flatten(1), right.flatten(1))
+    parts = [
+        _inner(_gram(a), _gram(b), left.dtype)
+        for a, b in zip(_pieces(left, left.shape[1]), _pieces(right, left.shape[1]), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def of_convolution(source: Tensor, places: Tensor, geometry: Geometry) -> Tensor:
+    """Return (units,) float64 squared norms of the gradients of a convolution's weight.
+
+    Args:
+        source: (units, rows, channels, spatial): what the filter slides over.
+        places: (units, rows, channels, spatial): one vector for each place of the filter.
+        geometry: of the convolution; a transposed one slides over its output.
+    """
+    source = geometry.padded(source, tuple(places.shape[3:]))
+    parts = [
+        _inner(_gram(_positions(y, geometry.groups)), _patches(x, tuple(y.shape[3:]), geometry), places.dtype)
+        for x, y in zip(_pieces(source, _extent(source)), _pieces(places, _extent(source)), strict=True)
+    ]
+    squares = torch.cat(parts)
+    return squares.reshape(-1, geometry.groups).sum(1)
+
+
+def _extent(source: Tensor) -> int:
+    return source.shape[1] * math.prod(source.shape[3:])
+
+
+def _pieces(value: Tensor, side: int) -> tuple[Tensor, ...]:
+    """Cut the units so that matrices of ``side`` squared stay small."""
+    return torch.split(value, max(1, _BYTES // (4 * side * side)))
+
+
+def _positions(value: Tensor, groups: int) -> Tensor:
+    """Return (units * groups, rows * positions, channels of a group) of (units, rows, channels, spatial)."""
+    units, rows, channels = value.shape[:3]
+    flat = value.reshape(units, rows, groups, channels // groups, -1)
+    return flat.permute(0, 2, 1, 4, 3).flatten(2, 3).flatten(0, 1)
+
+
+def _gram(value: Tensor) -> Tensor:
+    value = full(value)
+    return torch.bmm(value, value.transpose(1, 2))
+
+
+def _patches(source: Tensor, places: tuple[int, ...], geometry: Geometry) -> Tensor:
+    """Return (units * groups, p, p) products of patches, p = rows * places, from one matrix of products of pixels."""
+    rows, spatial = source.shape[1], tuple(source.shape[3:])
+    pixels = _gram(_positions(source, geometry.groups)).reshape(-1, rows, *spatial, rows, *spatial)
+    total: Tensor | None = None
+    for offset in geometry.offsets():
+        window = [slice(None), slice(None)]
+        window += [_window(*numbers) for numbers in zip(offset, places, geometry.stride, strict=True)]
+        shifted = pixels[(*window, *window[1:])]
+        total = shifted.clone() if total is None else total.add_(shifted)
+    assert total is not None
+    side = rows * math.prod(places)
+    return total.reshape(-1, side, side)
+
+
+def _window(offset: int, places: int, stride: int) -> slice:
+    return slice(offset, offset + (places - 1) * stride + 1, stride)
+
+
+def _outer(left: Tensor, right: Tensor) -> Tensor:
+    """Return the squared norms of single outer products; the tiny and the huge may meet, so in float64."""
+    return left.double().square().sum(1) * right.double().square().sum(1)
+
+
+def _inner(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the guarded sums of products of two stacks of matrices (units, p, p); ``dtype`` is that of the vectors."""
+    one, other = (side.diagonal(dim1=1, dim2=2).double().clamp(min=0).sqrt() for side in (left, right))
+    reach = (one * other).sum(1).square()
+    lost = FLOOR * (one.sum(1).square() + other.sum(1).square())
+    return raised((left * right).sum((1, 2), dtype=torch.float64), reach, dtype) + lost
+
+
+def raised(squares: Tensor, reach: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return squared norms that rounding cannot have made too small.
+
+    Args:
+        squares: as computed.
+        reach: the squares of the sums of the terms' norms.
+        dtype: of the vectors; the sum of gradients in bfloat16 is made of rounded terms, so it may be longer than measured.
+    """
+    squares = squares.clamp(min=0)
+    squares = squares + (GUARD * reach - SLACK * squares).clamp(min=0)
+    if dtype != torch.bfloat16:
+        return squares
+    norms = squares.sqrt()
+    return (norms + SLIP * (reach.sqrt() - norms).clamp(min=0)).square()
+
+
+def by_filter(source: Tensor, places: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+    """Return, for every unit and filter, squared norm and sum of the gradient, and the square of what rounding scales with.
+
+    Args:
+        source: (units, rows, channels, spatial), the convolution's input.
+        places: (units, rows, filters, spatial), the gradient of its output.
+        geometry: not transposed.
+
+    Returns:
+        Three (units, filters) float64 tensors; the first one is not :func:`raised`.
+    """
+    padded = geometry.padded(source, tuple(places.shape[3:]))
+    parts = [
+        _filters(x, y, geometry) for x, y in zip(_pieces(padded, _extent(padded)), _pieces(places, _extent(padded)), strict=True)
+    ]
+    length, total, reach = (torch.cat(values) for values in zip(*parts, strict=True))
+    return length, total, reach
+
+
+def _filters(source: Tensor, places: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+    units = source.shape[0]
+    patches = _patches(source, tuple(places.shape[3:]), geometry)  # units * groups, p, p
+    vectors = full(_positions(places, geometry.groups))  # units * groups, p, filters of a group
+    length = (torch.bmm(patches, vectors) * vectors).sum(1, dtype=torch.float64).clamp(min=0)
+    size = patches.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+    reach = (vectors.abs() * size[:, :, None]).sum(1, dtype=torch.float64).square()
+    total = (vectors.double() * _sums(source, tuple(places.shape[3:]), geometry)[:, :, None]).sum(1)
+    return (
+        length.reshape(units, -1),
+        total.reshape(units, -1),
+        reach.reshape(units, -1),
+    )
+
+
+def _sums(source: Tensor, places: tuple[int, ...], geometry: Geometry) -> Tensor:
+    """Return (units * groups, p) sums over each patch."""
+    pixels = (
+        source.double().reshape(*source.shape[:2], geometry.groups, -1, *source.shape[3:]).sum(3)
+    )  # units, rows, groups, spatial
+    total: Tensor | None = None
+    for offset in geometry.offsets():
+        window = [_window(*numbers) for numbers in zip(offset, places, geometry.stride, strict=True)]
+        shifted = pixels[(slice(None), slice(None), slice(None), *window)]
+        total = shifted.clone() if total is None else total.add_(shifted)
+    assert total is not None
+    return total.transpose(1, 2).flatten(2).flatten(0, 1)

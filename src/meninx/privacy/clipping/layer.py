@@ -1,0 +1,147 @@
+"""One trainable layer in one forward pass: an ordinary output, and a backward pass that leaves per-unit gradients on the tape."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from meninx.core.errors import PrivacyRefusal, expected
+from meninx.privacy.clipping.planner import Planner
+from meninx.privacy.clipping.rows import Bucket
+from meninx.privacy.clipping.tape import Tape, Weighted, full, wide
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module of exactly known type, and which of its parameters are trained.
+
+    Attributes:
+        path: its name in the model.
+        module: the module.
+        trained: own name -> full name of the parameters with ``requires_grad``.
+        functional: run row by row under torch.func, with all that is inside it.
+    """
+
+    path: str
+    module: nn.Module
+    trained: dict[str, str]
+    functional: bool = False
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What all layers share in one forward and backward pass.
+
+    Attributes:
+        tape: takes the gradients.
+        planner: chooses kernels.
+        dtype: type of products under autocast, or None.
+    """
+
+    tape: Tape
+    planner: Planner
+    dtype: torch.dtype | None
+
+
+class LayerCall(ABC):
+    """One call of one layer. Subclasses know how to run it and what its parameters' gradients are.
+
+    Guarantee: :meth:`backward` reads row ``i`` of the saved input and of the output's gradient for the gradient of
+    row ``i`` alone, and hands every trained parameter of the layer to the tape.
+    """
+
+    def __init__(self, layer: Layer, run: Pass) -> None:
+        self.layer, self.module, self.trained = layer, layer.module, layer.trained
+        self.tape, self.planner, self.dtype = run.tape, run.planner, run.dtype
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the layer's output and what the backward pass needs of this call."""
+
+    @abstractmethod
+    def backward(self, dy: Tensor, saved: tuple[Tensor, ...], needs_dx: bool) -> Tensor | None:
+        """Put the parameters' gradients on the tape and return the input's gradient when it is needed."""
+
+    def weight(self, name: str = "weight") -> Tensor:
+        """Return a parameter without its gradient, in the type of the products."""
+        value: Tensor = getattr(self.module, name).detach()
+        return value
+
+    def bias(self) -> Tensor | None:
+        """Return the bias, if there is one."""
+        value = getattr(self.module, "bias", None)
+        return None if value is None else value.detach()
+
+    def cast(self, value: Tensor) -> Tensor:
+        """Return a tensor in the type in which products are computed."""
+        return value if self.dtype is None or not value.is_floating_point() else value.to(self.dtype)
+
+    def buckets(self, length: int) -> list[Bucket]:
+        """Return the buckets of a tensor of leading length ``length``.
+
+        Raises:
+            PrivacyRefusal: the length is no multiple of the rows: the layer does not see the batch row by row.
+        """
+        rows = self.tape.rows
+        if not rows.count or length % rows.count:
+            fix = "run it through torch.func (functional=...) or keep the batch as leading dimension"
+            rule, got = "a leading dimension that is a multiple of the batch", f"another in {type(self.module).__name__}"
+            raise PrivacyRefusal(expected(rule, got=got, where=f"module {self.layer.path}", fix=fix))
+        return [bucket.times(length // rows.count) for bucket in rows.buckets]
+
+    def store(self, name: str, bucket: Bucket, gradients: Tensor) -> None:
+        """Hand gradients (units, *parameter) of the parameter with this own name to the tape."""
+        self.tape.store(self.trained[name], bucket, gradients, once=self.once)
+
+    def ghost(self, name: str, bucket: Bucket, squares: Tensor, weighted: Weighted) -> None:
+        """Hand squared norms (units,) of the gradients of a parameter to the tape, and how to sum the gradients."""
+        self.tape.ghost(self.trained[name], bucket, squares, weighted)
+
+    @property
+    def once(self) -> bool:
+        """Whether this is the layer's only call: else no norm may be taken before all calls are added."""
+        return self.tape.once(self.layer.path)
+
+    @property
+    def asks(self) -> bool:
+        """Whether the weight itself is trained."""
+        return "weight" in self.trained
+
+    def store_bias(self, dy: Tensor, buckets: list[Bucket], channel: int) -> None:
+        """Hand the gradients of a bias that was added along ``channel`` to the tape."""
+        if "bias" not in self.trained:
+            return
+        axes = [axis for axis in range(1, dy.dim()) if axis != channel]
+        rows = dy.sum(axes, dtype=wide(dy)) if axes else full(dy)
+        for bucket in buckets:
+            self.store("bias", bucket, bucket.summed(rows))
+
+
+class _Private(torch.autograd.Function):
+    """The layer as one node: no gradient of a weight is ever computed for the batch as a whole."""
+
+    @staticmethod
+    def forward(ctx: Any, slot: Tensor, x: Tensor, call: LayerCall) -> Tensor:
+        """Return the layer's output; ``slot`` only makes the node part of the graph."""
+        y, saved = call.forward(x)
+        ctx.save_for_backward(*saved)
+        ctx.call = call
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[None, Tensor | None, None]:
+        """Return the gradient of the input. The tape gets tensors without a history: with one it would hold its own graph."""
+        saved = tuple(value.detach() for value in ctx.saved_tensors)
+        call, ctx.call = ctx.call, None
+        return None, call.backward(dy.detach(), saved, ctx.needs_input_grad[1]), None
+
+
+def called(call: LayerCall, slot: Tensor, x: Tensor) -> Tensor:
+    """Return the output of a layer's call, recorded."""
+    call.tape.used(call.layer.path)
+    y: Tensor = _Private.apply(slot, x, call)  # type: ignore[no-untyped-call]
+    return y

@@ -1,0 +1,164 @@
+"""The planner: which kernel measures or keeps the gradients of a layer, by rule or by trying.
+
+What is tried are random numbers of the layer's shapes, never data, so a choice says nothing about anybody. All
+kernels give the same gradients up to rounding; a choice changes time and memory alone.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from meninx.core import check
+
+Mode = Literal["rule", "measure", "store", "ghost", "norm"]
+MODES = ("rule", "measure", "store", "ghost", "norm")
+_HOPELESS = 2.5  # times the best for one unit: not tried again
+_TRIAL_SECONDS = 2e-3  # a trial shorter than this is repeated, up to three times
+MOST_STORED = 1 << 30  # bytes of gradients kept for one layer; above, they are made, measured and dropped
+
+
+Trial = tuple[Callable[[], object], float]
+"""A run, and what its seconds count."""
+
+
+class Work(ABC):
+    """What there is to do for a layer's weight: its shapes, and the kernels that could do it."""
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """Everything that a measured choice depends on, but machine and library."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where it is done."""
+
+    @property
+    @abstractmethod
+    def numel(self) -> int:
+        """Length of one unit's gradient."""
+
+    @property
+    @abstractmethod
+    def rule(self) -> str:
+        """The choice without measuring."""
+
+    @property
+    @abstractmethod
+    def keepers(self) -> tuple[str, ...]:
+        """The kernels that keep gradients, the usual best first."""
+
+    @property
+    @abstractmethod
+    def ghostly(self) -> bool:
+        """Whether a ghost norm is worth trying."""
+
+    @abstractmethod
+    def trials(self, kernel: str, units: int) -> list[Trial]:
+        """Return runs of ``kernel`` for some units of random numbers, second phase included."""
+
+    @property
+    @abstractmethod
+    def few(self) -> int:
+        """Number of units to try with."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the planner chose for one layer's shapes.
+
+    Attributes:
+        kernel: the choice.
+        seconds: kernel tried -> CPU seconds for a few units (on a GPU: seconds); empty by rule.
+    """
+
+    kernel: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Planner:
+    """Chooses kernels and remembers its choices.
+
+    Attributes:
+        mode: ``"rule"``: by shapes, the same on every machine; ``"measure"``: try once for each shape; ``"store"``,
+            ``"ghost"``, ``"norm"``: that strategy wherever possible, for comparisons.
+        choices: key -> choice; may be given from an earlier run on the same machine.
+        seen: key -> choice, of the layers met since the planner was made.
+    """
+
+    mode: Mode = "rule"
+    choices: dict[str, Choice] = field(default_factory=dict)
+    seen: dict[str, Choice] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check.one_of(MODES, mode=self.mode)
+
+    def choose(self, work: Work, *, units: int, once: bool) -> str:
+        """Return the kernel for some units of a layer.
+
+        Args:
+            work: the layer's part.
+            units: how many units there are; decides whether their gradients can be kept.
+            once: whether the layer was called once in this pass; gradients of several calls are added, so kept.
+        """
+        kernel = self._chosen(work) if once else work.keepers[0]
+        too_large = kernel not in ("ghost", "norm") and 4 * units * work.numel > MOST_STORED
+        return "norm" if too_large and once else kernel
+
+    def _chosen(self, work: Work) -> str:
+        if self.mode == "store":
+            return work.keepers[0]
+        if self.mode in ("ghost", "norm"):
+            return self.mode
+        key = work.key
+        if key not in self.seen:
+            self.seen[key] = self._known(work, key)
+        return self.seen[key].kernel
+
+    def _known(self, work: Work, key: str) -> Choice:
+        if self.mode == "rule":
+            return Choice(work.rule)
+        known = self.choices.get(key)
+        if known is None or known.kernel not in (*work.keepers, "ghost"):
+            self.choices[key] = _tried(work)
+        return self.choices[key]
+
+
+def _tried(work: Work) -> Choice:
+    """Return the fastest kernel on a few units of random numbers."""
+    names = [*work.keepers, "ghost"] if work.ghostly else list(work.keepers)
+    if len(names) == 1:
+        return Choice(names[0])
+    first = {name: _seconds(work, name, 1) for name in names}
+    hopeful = [name for name in names if first[name] < _HOPELESS * min(first.values())]
+    seconds = {name: _seconds(work, name, work.few) for name in hopeful} if len(hopeful) > 1 else first
+    return Choice(min(seconds, key=lambda name: seconds[name]), seconds)
+
+
+def _seconds(work: Work, kernel: str, units: int) -> float:
+    """Return the seconds of a kernel: of the CPU, which other work on the machine changes least."""
+    clock = time.perf_counter if work.device.type == "cuda" else time.process_time
+    total = 0.0
+    for run, share in work.trials(kernel, units):
+        times: list[float] = []
+        while not times or (len(times) < 3 and sum(times) < _TRIAL_SECONDS):
+            _wait(work.device)
+            begun = clock()
+            run()
+            _wait(work.device)
+            times.append(clock() - begun)
+        total += share * min(times)
+    return total
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

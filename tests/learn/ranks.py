@@ -1,0 +1,356 @@
+"""Runs training in several processes and writes down what each of them saw: ``python ranks.py FOLDER``.
+
+Not a test itself: test processes may open no socket. Imports are paid for once; every world of processes is forked from here,
+meets in a file, and gets a minute. ``FOLDER/seen.json`` then holds, for each scene, what its processes returned.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from meninx.core import randomness
+from meninx.core import run as run_folder
+from meninx.core.budget import PrivacyUnit
+from meninx.core.manifest import Manifest
+from meninx.core.run import Run
+from meninx.imaging.phantom import write_dataset
+from meninx.learn import distributed, loop
+from meninx.learn.config import LearnConfig
+from meninx.learn.draw import Groups, PrivateDraw, share
+from meninx.learn.private_step import PrivateStep, private_parts
+from meninx.models import registry
+from meninx.privacy.clipping import ClippedSum
+from meninx.privacy.noise import GaussianNoise
+from meninx.privacy.plan import Plan
+
+LIMIT = 60.0
+SMALL = LearnConfig(
+    model="resnet9-small", physical_batch=3, lr=1e-2, optimizer="momentum", device="cpu", attack_risk=False, deterministic=True,
+    eval_every=2, batch_size=5,
+)  # fmt: skip
+FORCED: dict[int, slice] = {3: slice(0, 1), 4: slice(0, 0), 5: slice(0, 7)}  # one unit, nobody, uneven shares
+UNITS, RATE, DRAWS = 24, 0.4, 3000
+
+
+def plan(data: Manifest, **changes: Any) -> Plan:
+    patients = len(data.split("train").patients)
+    fields: dict[str, Any] = {"n_units": patients, "expected_batch_size": 5, "unit": PrivacyUnit.PATIENT, "steps": 6}
+    return Plan.build(**fields | {"noise_multiplier": 1.0, "max_grad_norm": 1.0, "delta": 1e-3} | changes)
+
+
+# starting processes
+
+
+def together(size: int, folder: Path, work: Callable[[], Any], *, timeout: float = LIMIT) -> list[Any]:
+    """Return what ``work`` gave in each of ``size`` processes, the name of its error, or the signal that ended it."""
+    folder.mkdir(parents=True)
+    children = [_child(rank, size, folder, work, timeout) for rank in range(size)]
+    end, status = time.monotonic() + LIMIT, dict.fromkeys(children, None)
+    while None in status.values() and time.monotonic() < end:
+        for child in [child for child in children if status[child] is None]:
+            done, code = os.waitpid(child, os.WNOHANG)
+            status[child] = code if done else None
+        time.sleep(0.01)
+    for child in [child for child in children if status[child] is None]:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return [_said(folder / f"{rank}.json", status[child]) for rank, child in enumerate(children)]
+
+
+def _child(rank: int, size: int, folder: Path, work: Callable[[], Any], timeout: float) -> int:
+    child = os.fork()
+    if child:
+        return child
+    faulthandler.dump_traceback_later(LIMIT - 5)  # says where it hangs
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+    try:
+        with distributed.joined(init=f"file://{folder}/store", timeout=timedelta(seconds=timeout)):
+            said: Any = {"gave": work()}
+    except BaseException as error:
+        said = {"error": type(error).__name__, "message": str(error)}
+    (folder / f"{rank}.json").write_text(json.dumps(said))
+    os._exit(0)
+
+
+def _said(path: Path, status: int | None) -> Any:
+    if path.is_file():
+        return json.loads(path.read_text())
+    return {"signal": os.WTERMSIG(status)} if status is not None else {"hangs": True}
+
+
+# what the processes do
+
+
+class Recorder:
+    """Keeps the clipped sums over all processes, what was released of them, and the weights after each step."""
+
+    def __init__(self) -> None:
+        self.sums: list[Tensor] = []
+        self.released: list[Tensor] = []
+        self.weights: list[str] = []
+        self.lines: list[int] = []
+        self.run: Run | None = None
+        release, assign = Plan.release, PrivateStep._assign
+
+        def released(own: Plan, total: ClippedSum, noise: GaussianNoise, step: int) -> dict[str, Tensor]:
+            path = self.run.ledger_path if self.run else Path()
+            self.lines.append(len(path.read_text().splitlines()) if path.is_file() else 0)
+            self.sums.append(flat(total.gradients))
+            gradients = release(own, total, noise, step)
+            self.released.append(flat(gradients) * own.expected_batch_size)
+            return gradients
+
+        def assigned(own: PrivateStep, model: torch.nn.Module, gradients: dict[str, Tensor]) -> None:
+            self.weights.append(distributed.digest(model))
+            assign(own, model, gradients)
+
+        Plan.release, PrivateStep._assign = released, assigned  # type: ignore[method-assign]
+
+
+def flat(tensors: dict[str, Tensor]) -> Tensor:
+    return torch.cat([tensors[name].reshape(-1) for name in sorted(tensors)])
+
+
+def force_draws() -> None:
+    """Make some steps draw one unit, nobody, or seven."""
+    draw = PrivateDraw.__call__
+
+    def drawn(own: PrivateDraw, step: int) -> Groups:
+        return own.members[FORCED[step]] if step in FORCED else draw(own, step)
+
+    PrivateDraw.__call__ = drawn  # type: ignore[method-assign]
+
+
+def private(data: Manifest, run: Run, **changes: Any) -> Callable[[], Any]:
+    """Return the work of a private run that leaves its sums beside the run folder."""
+
+    def work() -> Any:
+        force_draws()
+        seen = Recorder()
+        seen.run = run
+        result = loop.fit(replace(SMALL, **changes), data, run, plan=plan(data))
+        final = torch.load(result.checkpoint, weights_only=True)["model"]
+        kept = {"sums": seen.sums, "released": seen.released, "final": final}
+        if distributed.current().main:
+            torch.save(kept, run.root / "seen.pt")
+        return {"weights": seen.weights, "lines": seen.lines, "epsilon": result.epsilon, "steps": result.steps}
+
+    return work
+
+
+def double_noise() -> None:
+    """Plant: every process adds the noise to its own share before the sum, and nobody after it."""
+    pool = PrivateStep._pool
+
+    def noisy(own: PrivateStep, total: ClippedSum, step: int, groups: Groups, leave: bool) -> bool:
+        for name, value in own.noise.add(dict(total.gradients), step).items():
+            total.gradients[name].copy_(value)
+        return pool(own, total, step, groups, leave)
+
+    def silent(own: Plan, total: ClippedSum, noise: GaussianNoise, step: int) -> dict[str, Tensor]:
+        return {name: value / own.expected_batch_size for name, value in total.gradients.items()}
+
+    PrivateStep._pool, Plan.release = noisy, silent  # type: ignore[method-assign]
+
+
+def draw_per_process() -> None:
+    """Plant: every process draws from a dataset of its own with the user's seed, which is the same everywhere."""
+
+    def drawn(own: PrivateDraw, step: int) -> Groups:
+        world = distributed.current()
+        mine = own.members[world.rank :: world.size]
+        coins = randomness.child(own.seed, "sampling", step).random(len(mine))
+        return tuple(group for group, coin in zip(mine, coins, strict=True) if coin < own.sample_rate)
+
+    PrivateDraw.__call__ = drawn  # type: ignore[method-assign]
+
+
+def masks(data: Manifest, run: Run, *, planted: bool) -> Callable[[], list[list[int]]]:
+    """Return the work of drawing many steps: the units that this process takes in each."""
+
+    def work() -> list[list[int]]:
+        if planted:
+            draw_per_process()
+        units = replace(data, cases=data.cases[:UNITS])
+        terms = Plan.build(
+            n_units=UNITS, expected_batch_size=UNITS * RATE, unit=PrivacyUnit.CASE, steps=DRAWS, noise_multiplier=1.0,
+            max_grad_norm=1.0, delta=1e-3,
+        )  # fmt: skip
+        assembler: Any = SimpleNamespace(store=SimpleNamespace(manifest=units), device=torch.device("cpu"), views=1)
+        draw, _ = private_parts(replace(SMALL, deterministic=False), run, terms, assembler, None, resumed=False)  # type: ignore[arg-type]
+        world = distributed.current()
+        part = (lambda groups: groups) if planted else (lambda groups: share(groups, world.rank, world.size)[1])
+        return [[case for group in part(draw(step)) for case in group] for step in range(DRAWS)]
+
+    return work
+
+
+def opacus_masks() -> list[list[int]]:
+    """Return the same of Opacus' sampler, every process seeded with the user's seed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from opacus.utils.uniform_sampler import DistributedUniformWithReplacementSampler
+
+    torch.manual_seed(0)
+    sampler = DistributedUniformWithReplacementSampler(total_size=UNITS, sample_rate=RATE, steps=1)
+    return [next((batch.tolist() for batch in sampler), []) for _ in range(DRAWS)]
+
+
+def killed(data: Manifest, run: Run, step: int) -> Callable[[], Any]:
+    """Return work that kill -9 ends between the ledger line and the optimiser of a step."""
+
+    def work() -> Any:
+        force_draws()
+        assign = PrivateStep._assign
+
+        def assigned(own: PrivateStep, model: torch.nn.Module, gradients: dict[str, Tensor]) -> None:
+            steps.append(1)
+            if len(steps) > step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            assign(own, model, gradients)
+
+        steps: list[int] = []
+        PrivateStep._assign = assigned  # type: ignore[method-assign]
+        return loop.fit(SMALL, data, run, plan=plan(data)).steps
+
+    return work
+
+
+def resumed(data: Manifest, run: Run) -> Callable[[], Any]:
+    def work() -> Any:
+        force_draws()
+        result = loop.fit(SMALL, data, run, plan=plan(data), resume=True)
+        return {"epsilon": result.epsilon, "steps": result.steps}
+
+    return work
+
+
+def failing(data: Manifest, run: Run, *, rank: int, how: Callable[[], None]) -> Callable[[], Any]:
+    """Return work in which one process meets ``how`` while it clips its share of the second step."""
+
+    def work() -> Any:
+        clip = PrivateStep._clip
+
+        def clipped(own: PrivateStep, model: torch.nn.Module, step: int, *rest: Any) -> Any:
+            if step == 1 and own.world.rank == rank:
+                how()
+            return clip(own, model, step, *rest)
+
+        PrivateStep._clip = clipped  # type: ignore[method-assign]
+        return loop.fit(SMALL, data, run, plan=plan(data)).steps
+
+    return work
+
+
+def out_of_memory() -> None:
+    raise MemoryError
+
+
+def asked_to_stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def plain(data: Manifest, run: Run) -> Callable[[], Any]:
+    def work() -> Any:
+        config = replace(SMALL, optimizer="sgd", steps=8)
+        return loop.fit(config, data, run).train_loss
+
+    return work
+
+
+def adaptive(data: Manifest, run: Run) -> Callable[[], Any]:
+    """Return the work of a run whose threshold follows the norms of the units of all processes: the last threshold."""
+
+    def work() -> Any:
+        terms = plan(data, clipping="adaptive", clip_rate=1.0, count_noise_multiplier=5.0)
+        result = loop.fit(SMALL, data, run, plan=terms)
+        return float(torch.load(result.checkpoint, weights_only=True)["threshold"])
+
+    return work
+
+
+def batch_normed(data: Manifest, run: Run) -> Callable[[], Any]:
+    def work() -> Any:
+        registry.MODELS = {  # type: ignore[misc]
+            **registry.MODELS,
+            "normed": lambda **_: torch.nn.Sequential(torch.nn.Conv2d(1, 3, 32), torch.nn.BatchNorm2d(3), torch.nn.Flatten()),
+        }
+        return loop.fit(replace(SMALL, model="normed"), data, run).steps
+
+    return work
+
+
+def disagreeing() -> Any:
+    world = distributed.current()
+    world.agree("settings", lambda: f"lr = {world.rank}")
+    return world.shared(lambda: "further")
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)  # slow the first time: what it imports, the children need not
+    torch.use_deterministic_algorithms(False)
+    data = write_dataset(folder / "data", patients=18, size=32)
+    new = lambda name: run_folder.create(folder / "runs", name, config_toml="", deterministic=True)  # noqa: E731
+    seen: dict[str, Any] = {}
+
+    def scene(name: str, size: int, work: Callable[[], Any], **limits: float) -> None:
+        began = time.monotonic()
+        seen[name] = together(size, folder / "scenes" / name, work, **limits)
+        print(f"{name}: {time.monotonic() - began:.1f} s", file=sys.stderr)
+
+    importlib.import_module("torch.distributed.nn.functional")
+    names = "one two four double killed lost slow stop plain1 plain2 fit1 fit3 unequal"
+    runs = {name: new(name) for name in names.split()}
+    scene("one", 1, private(data, runs["one"]))
+    scene("two", 2, private(data, runs["two"]))
+    scene("four", 4, private(data, runs["four"], physical_batch=2))
+
+    def planted() -> Any:
+        double_noise()
+        return private(data, runs["double"])()
+
+    scene("double", 2, planted)
+    scene("masks", 2, masks(data, new("masks"), planted=False))
+    scene("equal masks", 2, masks(data, new("equal"), planted=True))
+    scene("opacus", 2, opacus_masks)
+
+    def unequal() -> Any:
+        draw_per_process()
+        return loop.fit(SMALL, data, runs["unequal"], plan=plan(data)).steps
+
+    scene("unequal draws", 2, unequal)
+    scene("killed", 2, killed(data, runs["killed"], 3))
+    scene("resumed", 3, resumed(data, runs["killed"]))
+    scene("error", 2, failing(data, runs["lost"], rank=1, how=out_of_memory))
+    scene("silence", 2, failing(data, runs["slow"], rank=1, how=lambda: time.sleep(3)), timeout=1.5)
+    scene("stop", 2, failing(data, runs["stop"], rank=1, how=asked_to_stop))
+    scene("begun", 2, lambda: loop.fit(SMALL, data, runs["one"], plan=plan(data)).steps)
+    scene("plain1", 1, plain(data, runs["plain1"]))
+    scene("plain2", 2, plain(data, runs["plain2"]))
+    scene("adaptive1", 1, adaptive(data, runs["fit1"]))
+    scene("adaptive3", 3, adaptive(data, runs["fit3"]))
+    scene("batch norm", 2, batch_normed(data, new("normed")))
+    scene("disagree", 2, disagreeing)
+    places = {name: str(run.root) for name, run in runs.items()}
+    (folder / "seen.json").write_text(json.dumps({"scenes": seen, "runs": places}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
