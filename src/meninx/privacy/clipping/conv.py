@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -64,8 +65,10 @@ class ConvCall(LayerCall):
 
     def choose(self, x: Tensor, dy: Tensor, weight: Tensor, bucket: Bucket) -> str:
         """Return the planner's kernel for some units."""
-        work = ConvWork(self, x, dy, weight, bucket.size)
-        return self.planner.choose(work, units=bucket.units, once=self.once)
+        kind = (type(self), x.dtype, x.is_contiguous(), x.device)
+        key = (*kind, self.geometry, x.shape[1:], dy.shape[1:], bucket.size)
+        work = partial(ConvWork, self, x, dy, weight, bucket.size)
+        return self.planner.choose(key, work, stored=bucket.units * weight.numel(), once=self.once)
 
     def _jointly(self, x: Tensor, dy: Tensor, weight: Tensor, buckets: list[Bucket]) -> Tensor:
         """Return the input's gradient, made unit by unit together with the weight's: best when units have many rows."""
@@ -83,7 +86,7 @@ class ConvCall(LayerCall):
         if kernel in ("ghost", "norm"):
             self._pass_over(kernel, bucket, weight, x[bucket.rows], dy[bucket.rows], None if y is None else y[bucket.rows])
             return
-        for part in bucket.cut(stored.MOST_UNITS.get(kernel)):
+        for part in bucket.cut(stored.together(kernel, weight.numel())):
             keep = stored.KERNELS[kernel]
             self.store("weight", part, self.pulled(keep(x[part.rows], dy[part.rows], weight, self.geometry, part.units)))
 
@@ -110,6 +113,6 @@ class ConvCall(LayerCall):
 
     def _made(self, bucket: Bucket, weight: Tensor, x: Tensor, dy: Tensor) -> Iterator[Tensor]:
         """Yield gradients (few units, numbers), a few units at a time."""
-        keep = stored.KERNELS[stored.possible(self.geometry, bucket.size)[0]]
+        keep = stored.KERNELS[stored.possible(self.geometry, bucket.size, x.shape[1])[0]]
         for a, b in zip(torch.split(x, _FEW * bucket.size), torch.split(dy, _FEW * bucket.size), strict=True):
             yield full(self.pulled(keep(a, b, weight, self.geometry, len(a) // bucket.size))).flatten(1)

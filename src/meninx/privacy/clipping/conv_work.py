@@ -15,6 +15,7 @@ from meninx.privacy.clipping.tape import full, lengths, scaled
 if TYPE_CHECKING:
     from meninx.privacy.clipping.conv import ConvCall
 
+_TRIAL_BYTES = 1 << 26
 _MANY = 16  # rows of a usual physical batch
 _MOST_POSITIONS = 1600  # of a matrix of products worth trying
 _HOPELESS = 6  # times the cost of keeping
@@ -43,14 +44,9 @@ class ConvWork(Work):
         return f"{kind} {shapes} {numbers} transposed={geometry.transposed} rows={self.size} {self.x.dtype} channels {layout}"
 
     @property
-    def numel(self) -> int:
-        """Length of one unit's gradient."""
-        return self.weight.numel()
-
-    @property
     def rule(self) -> str:
         """Ghost where positions are few and the filter is large."""
-        return "ghost" if self._ghost_cost() < _KEPT_COST * self.numel else self.keepers[0]
+        return "ghost" if self._ghost_cost() < _KEPT_COST * self.weight.numel() else self.keepers[0]
 
     def _ghost_cost(self) -> int:
         """Return the multiplications of a ghost norm, roughly."""
@@ -70,17 +66,19 @@ class ConvWork(Work):
     @property
     def keepers(self) -> tuple[str, ...]:
         """Every kernel that keeps gradients."""
-        return stored.possible(self.geometry, self.size)
+        return stored.possible(self.geometry, self.size, self.x.shape[1])
 
     @property
     def ghostly(self) -> bool:
         """Whether the matrices of products are small, and the rule does not find ghost norms hopeless."""
-        return max(self._positions()) <= _MOST_POSITIONS and self._ghost_cost() < _HOPELESS * _KEPT_COST * self.numel
+        return max(self._positions()) <= _MOST_POSITIONS and self._ghost_cost() < _HOPELESS * _KEPT_COST * self.weight.numel()
 
     @property
     def few(self) -> int:
         """Number of units to try with."""
-        return max(1, 4 // self.size)
+        most = stored.together("grouped", self.weight.numel()) or 1
+        room = _TRIAL_BYTES // (4 * self.size * (self.x[0].numel() + self.dy[0].numel()))
+        return max(1, min(16 // self.size, most, room))
 
     def trials(self, kernel: str, units: int) -> list[Trial]:
         """Return runs of one kernel on random numbers, with the second phase; input gradients where a kernel makes them, too."""

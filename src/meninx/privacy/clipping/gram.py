@@ -172,10 +172,7 @@ def _sums(source: Tensor, places: tuple[int, ...], geometry: Geometry) -> Tensor
     pixels = (
         source.double().reshape(*source.shape[:2], geometry.groups, -1, *source.shape[3:]).sum(3)
     )  # units, rows, groups, spatial
-    total: Tensor | None = None
-    for offset in geometry.offsets():
-        window = [_window(*numbers) for numbers in zip(offset, places, geometry.stride, strict=True)]
-        shifted = pixels[(slice(None), slice(None), slice(None), *window)]
-        total = shifted.clone() if total is None else total.add_(shifted)
-    assert total is not None
+    total = pixels.new_zeros((*pixels.shape[:3], *places))
+    for window in geometry.windows(pixels, places):
+        total += window
     return total.transpose(1, 2).flatten(2).flatten(0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -40,7 +41,9 @@ class LinearCall(LayerCall):
 
     def _measure(self, bucket: Bucket, x: Tensor, dy: Tensor) -> None:
         """Take (units, positions, features) of both sides."""
-        kernel = self.planner.choose(LinearWork(x, dy), units=bucket.units, once=self.once)
+        key = (type(self), x.dtype, x.device, x.shape[1:], dy.shape[1:])
+        many = bucket.units * x.shape[2] * dy.shape[2]
+        kernel = self.planner.choose(key, partial(LinearWork, x, dy), stored=many, once=self.once)
         if kernel == "store":
             self.store("weight", bucket, outer(x, dy))
             return
@@ -92,15 +95,10 @@ class LinearWork(Work):
         return self.x.device
 
     @property
-    def numel(self) -> int:
-        """Length of one unit's gradient."""
-        return self.x.shape[2] * self.dy.shape[2]
-
-    @property
     def rule(self) -> str:
         """Ghost where positions are few."""
         positions, features = self.x.shape[1], self.x.shape[2] + self.dy.shape[2]
-        return "ghost" if positions**2 * (features + 2) < _KEPT_COST * self.numel else "store"
+        return "ghost" if positions**2 * (features + 2) < _KEPT_COST * self.x.shape[2] * self.dy.shape[2] else "store"
 
     @property
     def keepers(self) -> tuple[str, ...]:

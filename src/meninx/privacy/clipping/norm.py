@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from meninx.privacy.clipping.layer import Layer, LayerCall, Pass
+from meninx.privacy.clipping.rows import Bucket
 from meninx.privacy.clipping.tape import full, wide
 
+_MANY_ROWS = 4  # of a unit, for the ordinary kernel to be fast on them
 _PIECE = 1 << 22  # bytes
 _forward = torch.ops.aten.native_group_norm
 _backward = torch.ops.aten.native_group_norm_backward
@@ -40,13 +42,31 @@ class GroupNormCall(LayerCall):
         """Return the input's gradient; put those of weight and bias on the tape."""
         x, mean, rstd = saved
         dy = dy.contiguous(memory_format=_last(x) or torch.contiguous_format)
+        buckets = self.buckets(x.shape[0])
+        if _last(x) and min(bucket.size for bucket in buckets) >= _MANY_ROWS:
+            return self._unit_by_unit(dy, x, mean, rstd, buckets)
         dx, scale, shift = (self._summed if _last(x) else self._merged)(dy, x, mean, rstd)
-        for bucket in self.buckets(x.shape[0]):
+        for bucket in buckets:
             if self.asks:
                 self.store("weight", bucket, bucket.summed(full(scale)))
             if "bias" in self.trained:
                 self.store("bias", bucket, bucket.summed(full(shift)))
         return dx if needs_dx else None
+
+    def _unit_by_unit(self, dy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, buckets: list[Bucket]) -> Tensor:
+        """Return dx; the ordinary pass adds up the rows it is given, so it is given those of a unit."""
+        dx, channels, places = torch.empty_like(x), x.shape[1], math.prod(x.shape[2:])
+        for bucket in buckets:
+            found = []
+            for unit in range(bucket.units):
+                rows = slice(bucket.first + unit * bucket.size, bucket.first + (unit + 1) * bucket.size)
+                one = (self.weight(), bucket.size, channels, places, self.groups, (True, True, True))
+                dx[rows], *affine = _backward(dy[rows], x[rows], mean[rows], rstd[rows], *one)
+                found.append(affine)
+            for name, values in zip(("weight", "bias"), zip(*found, strict=True), strict=True):
+                if name in self.trained:
+                    self.store(name, bucket, full(torch.stack(list(values))))
+        return dx
 
     def _merged(self, dy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return dx and the affine gradients (rows, channels), all rows seen as one."""

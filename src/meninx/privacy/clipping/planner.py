@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -39,11 +39,6 @@ class Work(ABC):
     @abstractmethod
     def device(self) -> torch.device:
         """Where it is done."""
-
-    @property
-    @abstractmethod
-    def numel(self) -> int:
-        """Length of one unit's gradient."""
 
     @property
     @abstractmethod
@@ -97,20 +92,26 @@ class Planner:
     mode: Mode = "rule"
     choices: dict[str, Choice] = field(default_factory=dict)
     seen: dict[str, Choice] = field(default_factory=dict)
+    _known: dict[Hashable, tuple[str, str]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         check.one_of(MODES, mode=self.mode)
 
-    def choose(self, work: Work, *, units: int, once: bool) -> str:
+    def choose(self, key: Hashable, make: Callable[[], Work], *, stored: int, once: bool) -> str:
         """Return the kernel for some units of a layer.
 
         Args:
-            work: the layer's part.
-            units: how many units there are; decides whether their gradients can be kept.
+            key: tells this work from other work in this process.
+            make: makes the work, when it was not seen before.
+            stored: numbers in all gradients together; decides whether they can be kept.
             once: whether the layer was called once in this pass; gradients of several calls are added, so kept.
         """
-        kernel = self._chosen(work) if once else work.keepers[0]
-        too_large = kernel not in ("ghost", "norm") and 4 * units * work.numel > MOST_STORED
+        if key not in self._known:
+            work = make()
+            self._known[key] = (self._chosen(work), work.keepers[0])
+        chosen, keeper = self._known[key]
+        kernel = chosen if once else keeper
+        too_large = kernel not in ("ghost", "norm") and 4 * stored > MOST_STORED
         return "norm" if too_large and once else kernel
 
     def _chosen(self, work: Work) -> str:
@@ -120,10 +121,10 @@ class Planner:
             return self.mode
         key = work.key
         if key not in self.seen:
-            self.seen[key] = self._known(work, key)
+            self.seen[key] = self._looked_up(work, key)
         return self.seen[key].kernel
 
-    def _known(self, work: Work, key: str) -> Choice:
+    def _looked_up(self, work: Work, key: str) -> Choice:
         if self.mode == "rule":
             return Choice(work.rule)
         known = self.choices.get(key)

@@ -17,7 +17,8 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Geometry, int], Tensor]
 """(x, dy, weight, geometry, units) -> (units, *weight); x and dy have leading length units * rows, unit by unit."""
 
 _MANY_ROWS = 4  # from here on a unit is a batch of its own that ordinary kernels are good at
-MOST_UNITS = {"grouped": 4}  # units that are convolved together: more of them only fill the caches
+_FEW_CHANNELS = 4  # so few that products for each tap beat a convolution
+_TOGETHER = 2_400_000  # numbers that a grouped convolution makes at once; of more it makes each at 2 to 4 times the cost
 
 
 def loop(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: int) -> Tensor:
@@ -37,6 +38,20 @@ def grouped(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: in
     return by_unit(gradient, units)
 
 
+def together(kernel: str, numel: int) -> int | None:
+    """Return how many units a kernel takes at once, for gradients of ``numel`` numbers; None for all."""
+    return max(1, min(32, _TOGETHER // numel)) if kernel == "grouped" else None
+
+
+def taps(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: int) -> Tensor:
+    """Batched matrix products, one for each tap, of the output's gradient and a shifted window; for a few input channels."""
+    places = tuple(dy.shape[2:])
+    padded = geometry.padded(x, places)
+    left = _vectors(dy, units).transpose(1, 2)
+    parts = [torch.bmm(left, _vectors(window, units)) for window in geometry.windows(padded, places)]
+    return torch.stack(parts, dim=3).reshape(units, *weight.shape)
+
+
 def product(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: int) -> Tensor:
     """Batched matrix products; for filters with a single tap only."""
     left, right = _vectors(dy, units), _vectors(x, units)
@@ -54,13 +69,15 @@ def _vectors(value: Tensor, units: int) -> Tensor:
     return by_unit(vectors, units).flatten(1, 2)
 
 
-KERNELS: dict[str, Kernel] = {"loop": loop, "grouped": grouped, "product": product}
+KERNELS: dict[str, Kernel] = {"loop": loop, "grouped": grouped, "product": product, "taps": taps}
 
 
-def possible(geometry: Geometry, size: int) -> tuple[str, ...]:
-    """Return the kernels that fit units of ``size`` rows, the usual best first."""
+def possible(geometry: Geometry, size: int, channels: int) -> tuple[str, ...]:
+    """Return the kernels that fit units of ``size`` rows and so many input channels, the usual best first."""
     if geometry.pointwise and not geometry.transposed:
         return ("product", "loop") if size == 1 else ("product", "loop", "joint")
-    if size == 1:
-        return ("grouped", "loop")
-    return ("loop", "joint", "grouped") if size >= _MANY_ROWS else ("grouped", "loop", "joint")
+    if size >= _MANY_ROWS:
+        return ("loop", "joint")
+    usual = ("grouped", "loop") if size == 1 else ("grouped", "loop", "joint")
+    few = channels <= _FEW_CHANNELS and geometry.groups == 1 and not geometry.transposed
+    return ("taps", *usual) if few else usual
