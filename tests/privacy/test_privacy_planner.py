@@ -32,7 +32,7 @@ def test_measured_choices_are_remembered_and_not_measured_again(oracle, monkeypa
     again = oracle.engine(net(), *data, planner=Planner(mode="measure", choices=planner.choices))
     assert torch.equal(oracle.flat(first), oracle.flat(again))
     kernels = {choice.kernel for choice in planner.choices.values()}
-    assert kernels <= {"loop", "grouped", "chunked", "product", "ghost", "store", "joint"}
+    assert kernels <= {"taps", "loop", "grouped", "product", "ghost", "store", "joint"}
 
 
 def test_what_is_tried_is_random_numbers_not_data(oracle):
@@ -43,14 +43,32 @@ def test_what_is_tried_is_random_numbers_not_data(oracle):
     assert len(planner.choices) == 3
 
 
-@pytest.mark.parametrize("kernel", ["loop", "grouped", "chunked", "ghost", "norm"])
+@pytest.mark.parametrize("kernel", ["taps", "loop", "grouped", "ghost"])
 def test_every_kernel_gives_the_same_sum(oracle, kernel):
     model, data = net(), oracle.data(6, 2, 6, 6)
     planner = Planner(mode="measure")
     expected = oracle.flat(oracle.engine(model, *data, bound=0.3, planner=planner))
     forced = {key: Choice(kernel) if key.startswith("ConvCall") else choice for key, choice in planner.choices.items()}
-    found = oracle.engine(model, *data, bound=0.3, planner=Planner(mode="measure", choices=forced))
+    told = Planner(mode="measure", choices=forced)
+    found = oracle.engine(model, *data, bound=0.3, planner=told)
+    assert {choice.kernel for key, choice in told.seen.items() if key.startswith("ConvCall")} == {kernel}
     assert oracle.distance(found, expected) <= 1e-5
+
+
+def test_a_remembered_kernel_that_does_not_exist_is_measured_anew(oracle):
+    planner, data = Planner(mode="measure"), oracle.data(6, 2, 6, 6)
+    oracle.engine(net(), *data, planner=planner)
+    stale = Planner(mode="measure", choices=dict.fromkeys(planner.choices, Choice("of another version")))
+    oracle.engine(net(), *data, planner=stale)
+    assert "of another version" not in {choice.kernel for choice in stale.choices.values()}
+
+
+def test_half_precision_is_measured_too(oracle):
+    planner, data = Planner(mode="measure"), oracle.data(6, 2, 6, 6)
+    measured = oracle.engine(net(), *data, bound=0.3, planner=planner, precision="bf16")
+    ruled = oracle.engine(net(), *data, bound=0.3, precision="bf16")
+    assert all("bfloat16" in key for key in planner.choices)
+    assert oracle.distance(measured, oracle.flat(ruled)) <= 2e-2
 
 
 def test_gradients_that_are_too_large_to_keep_are_measured_and_dropped(oracle, monkeypatch):

@@ -87,8 +87,8 @@ class ConvWork(Work):
         shared = geometry.input_gradient if "joint" in self.keepers else lambda *_: None
 
         def second(gradients: Tensor) -> object:
-            flat = call.pulled(gradients).flatten(1)
-            return lengths(flat), factor.to(flat.dtype) @ full(flat)
+            flat = full(call.pulled(gradients)).flatten(1)
+            return lengths(flat), factor.to(flat.dtype) @ flat
 
         def joint() -> object:
             pieces = zip(torch.split(dy, self.size), torch.split(x, self.size), strict=True)

@@ -124,7 +124,7 @@ class LinearWork(Work):
             return gram.of_products(dy, x), scaled(dy, factor).flatten(0, 1).transpose(0, 1) @ x.flatten(0, 1)
 
         def keep() -> object:
-            flat = outer(x, dy).flatten(1)
+            flat = full(outer(x, dy)).flatten(1)
             return lengths(flat), factor.to(flat.dtype) @ flat
 
         return [(ghost if kernel == "ghost" else keep, 1.0)]
