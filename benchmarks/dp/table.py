@@ -50,8 +50,8 @@ def render(rows: list[Row], *, load: tuple[float, float], minutes: float, device
     intro = (
         "A step is forward, backward, clip, noise and SGD with momentum. Time: " + clock + "; a ratio is the median over\n"
         "rounds against the non-private step of the same round [least, most], all variants in turn in one process.\n"
-        "The reference is non-private SGD of the same model and dtype, in whichever memory format is faster; private\n"
-        "variants run in whichever suits them.\n"
+        "Targets of time hold against non-private SGD of the same model, memory format and dtype; the next column and all other\n"
+        "ratios are against whichever format is faster for non-private SGD. Private variants run in the format that suits them.\n"
         "Memory is the growth of the resident set over the loaded model in steady steps, each variant in its own process.\n\n"
         f"{facts}; load average {load[0]:.1f} before, {load[1]:.1f} after; {minutes:.0f} minutes."
     )
@@ -63,7 +63,7 @@ def render(rows: list[Row], *, load: tuple[float, float], minutes: float, device
 
 def _main(rows: list[Row]) -> str:
     head = (
-        "case | non-private ms | ours | Opacus' best | ours faster than best | than hooks"
+        "case | non-private ms | ours, same format | ours, faster format | Opacus' best | ours faster than best | than hooks"
         " | memory ours / SGD | memory hooks / SGD | target time, memory | "
     )
     return _table(head, [_main_line(row) for row in rows])
@@ -77,6 +77,7 @@ def _main_line(row: Row) -> list[str]:
     return [
         row["title"],
         f"{row['reference_ms']:.0f} ({row['reference_format']})",
+        _same(row),
         _ratio(row, "ours"),
         f"{best} {_ratio(row, best)}" if best else "not offered",
         _times(up.get(best)),
@@ -86,6 +87,12 @@ def _main_line(row: Row) -> list[str]:
         ", ".join(limits) or "–",
         f"MISSED ({missed})" if missed else "met" if row["judged"] else "",
     ]
+
+
+def _same(row: Row) -> str:
+    """Return the ratio to non-private SGD of the format that ours ran in."""
+    found = row.get("same_format")
+    return f"{found['ratio']:.2f} [{found['least']:.2f}, {found['most']:.2f}] ({found['format']})" if found else "–"
 
 
 def _peers(rows: list[Row]) -> str:

@@ -62,10 +62,11 @@ class Timed:
     failures: dict[str, str]
     planning: dict[str, float]
 
-    def lane(self, variant: str, precision: str | None = None) -> Lane | None:
-        """Return the fastest lane of a variant in a precision (None: the case's), or None if it did not run."""
+    def lane(self, variant: str, precision: str | None = None, memory_format: str | None = None) -> Lane | None:
+        """Return the fastest lane of a variant in a precision (None: the case's) and format, or None if it did not run."""
         wanted = precision or self.case.precision
         found = [lane for lane in self.lanes if lane.variant == variant and lane.precision == wanted and lane.samples]
+        found = [lane for lane in found if memory_format in (None, lane.memory_format)]
         return min(found, key=Lane.median, default=None)
 
 

@@ -160,13 +160,13 @@ class _Engine:
             self._pass(tape, rows.arranged(inputs), rows.arranged(targets), views)
         squares = tape.finish()
         factor, keep = clip.factors(squares, self._bound(total), self.clipping)
-        members = rows.members.to(total.present.device)
+        members, first = rows.members.to(total.present.device), not bool(total.present.any())
         total.unit_norms[members] = squares.sum(1).sqrt()
         total.present[members] = True
         for name, gradient in total.gradients.items():
             part = tape.total(name, factor, keep)
             if part is not None:
-                gradient += part
+                total.gradients[name] = part if first else gradient.add_(part)
         tape.clear()
         return total
 

@@ -61,11 +61,18 @@ class ClippedSum:
             fix = "a unit clipped twice counts twice; cut batches with slice_units, which keeps units whole"
             raise PrivacyRefusal(expected("parts without a common unit", got="a unit in both", where="ClippedSum", fix=fix))
         return ClippedSum(
-            gradients={name: value + other.gradients[name] for name, value in self.gradients.items()},
+            gradients=self._added(other),
             unit_norms=self.unit_norms + other.unit_norms,
             present=self.present | other.present,
             sensitivity=self.sensitivity,
         )
+
+    def _added(self, other: ClippedSum) -> dict[str, Tensor]:
+        """Return the sums of both parts' gradients; of a part without any unit nothing is copied."""
+        for nobody, all_ in ((self, other), (other, self)):
+            if not bool(nobody.present.any()):
+                return dict(all_.gradients)
+        return {name: value + other.gradients[name] for name, value in self.gradients.items()}
 
     @property
     def units(self) -> int:
