@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from meninx.core.errors import PrivacyRefusal
-from meninx.privacy.clipping import trained_layers
+from meninx.privacy.clipping import prove, trained_layers
 
 
 class Gain(nn.Module):
@@ -92,9 +92,22 @@ def test_convolutional_networks_of_monai_pass_unchanged(oracle, name):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("name", "where"), [("vit", r"\(root\)"), ("swinunetr", r"swinViT\.layers1\.0\.blocks\.0\.attn")])
-def test_transformers_of_monai_are_refused_by_name_for_their_bare_parameters(monkeypatch, name, where):
-    from monai.networks.blocks import selfattention
-
-    monkeypatch.setattr(selfattention, "Rearrange", lambda *pattern, **sizes: nn.Identity())  # einops may be absent
+def test_transformers_of_monai_are_refused_by_name_for_their_bare_parameters(name, where):
     with pytest.raises(PrivacyRefusal, match=rf"\(module {where}\).*functional"):
         trained_layers(monai_net(name))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_attention_of_linear_layers_needs_no_rule_of_its_own_and_the_patches_run_row_by_row(oracle):
+    from monai.networks import nets
+
+    torch.manual_seed(0)
+    model = nets.ViT(1, (16, 16), (8, 8), hidden_size=12, mlp_dim=16, num_layers=2, num_heads=2, spatial_dims=2)
+
+    def loss(outputs, targets):
+        return outputs[0].flatten(1).sin().mean(1) * targets.flatten(1).sum(1)
+
+    inputs, targets = oracle.data(3, 1, 16, 16)
+    prove(model, loss, inputs, targets, functional=("patch_embedding",))
+    with pytest.raises(PrivacyRefusal, match=r"module patch_embedding"):
+        prove(model, loss, inputs, targets)
