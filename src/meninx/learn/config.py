@@ -83,6 +83,7 @@ class LearnConfig:
             repeatable on the same machine only. Under DP the rounding is charged to max_grad_norm.
         deterministic: bit-for-bit repeatable, privacy noise included: stamps the run NOT FOR RELEASE.
         threads: torch threads; 0 keeps torch's choice.
+        functional: modules (their paths) that have no rule for private gradients, to be run image by image; slow and exact.
         attack_risk: at the end of a private run also compute bounds on what any attack can gain; takes some seconds.
         tensorboard: write TensorBoard events into private/tensorboard.
         eval_every: steps between evaluations and checkpoints; 0 means once an epoch.
@@ -139,12 +140,13 @@ class LearnConfig:
     precision: str = "fp32"
     deterministic: bool = False
     threads: int = 0
+    functional: tuple[str, ...] = ()
     attack_risk: bool = True
     tensorboard: bool = False
     eval_every: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "patch_size", "milestones", "rates", "augment"):
+        for name in ("image_size", "patch_size", "milestones", "rates", "augment", "functional"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "class_weights", _weights(self.class_weights))
         object.__setattr__(self, "model_options", {name: _option(value) for name, value in self.model_options.items()})

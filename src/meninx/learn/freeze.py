@@ -52,6 +52,11 @@ def biases_and_norms(model: nn.Module) -> frozenset[str]:
     return frozenset(name for name in names if name.endswith("bias") or name.startswith(tuple(norms)))
 
 
+def never_trained(model: nn.Module, config: LearnConfig) -> frozenset[str]:
+    """Return the names of the parameters that no epoch trains; with gradual unfreezing every one is trained in the end."""
+    return frozenset() if config.unfreeze_every else frozen_names(model, config, 0)
+
+
 def apply(model: nn.Module, frozen: frozenset[str]) -> None:
     """Put the model into training mode with the named parameters fixed.
 

@@ -51,14 +51,16 @@ class PrivateStep:
         stream: name of the run's keys in the ledger.
         kernels: the planner and where it remembers.
         precision: ``"fp32"`` or ``"bf16"``.
+        functional: paths of modules to run image by image.
     """
 
     def __init__(
         self, plan: Plan, run: Run, assembler: Assembler, objective: Objective, physical: int, noise: GaussianNoise, stream: str,
-        *, kernels: KernelCache, precision: str = "fp32",
+        *, kernels: KernelCache, precision: str = "fp32", functional: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.plan, self.run, self.assembler, self.objective = plan, run, assembler, objective
         self.noise, self.stream, self.kernels, self.precision = noise, stream, kernels, precision
+        self.functional = functional
         self.cases = max(1, physical // assembler.views)  # at once
         self.world = current()
         self.ledger = ledger_file.read(run) if self.world.main else Ledger()
@@ -95,7 +97,7 @@ class PrivateStep:
             total = total + plan.clipped_sum(
                 model, self.objective.loss, batch.images, batch.targets,
                 unit_index=batch.unit, n_units=len(groups), chunk=self.cases,
-                planner=self.kernels.planner, precision=self.precision, threshold=force,
+                planner=self.kernels.planner, precision=self.precision, threshold=force, functional=self.functional,
             )  # fmt: skip
             looked = looked or batch
             first += len(part)
@@ -184,5 +186,6 @@ def private_parts(
     step = PrivateStep(
         plan, run, assembler, objective, config.physical_batch, plan.noise(noise), stream,
         kernels=kernels.opened(assembler.device, deterministic=config.deterministic), precision=config.precision,
+        functional=config.functional,
     )  # fmt: skip
     return draw, step

@@ -21,8 +21,11 @@ from meninx.privacy.sampling import PoissonSampler
 from meninx.privacy.threshold import COUNT_ADDRESS, Threshold, count_short, gradient_noise, settle
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from torch import Tensor, nn
 
+    from meninx.privacy.clipping.planner import Planner
     from meninx.privacy.clipping.result import ClippedSum, PerSampleLoss
     from meninx.privacy.noise import GaussianNoise
 
@@ -192,8 +195,9 @@ class Plan:
         unit_index: Tensor,
         n_units: int,
         chunk: int | None = None,
-        planner: object | None = None,
+        planner: Planner | None = None,
         precision: str = "fp32",
+        functional: Collection[str] = (),
         threshold: Threshold | None = None,
     ) -> ClippedSum:
         """Return the plan's clipped sum of a physical batch; see :func:`~meninx.privacy.clipping.engine.clipped_gradient_sum`.
@@ -208,8 +212,6 @@ class Plan:
             rule = "the threshold in force with adaptive clipping, and max_grad_norm with any other"
             fix = "begin with plan.threshold() and go on with plan.next_threshold(...)"
             raise ConfigError(expected(rule, got=force and force.value, where="Plan.clipped_sum, threshold", fix=fix))
-        options: dict[str, Any] = {"planner": planner, "precision": precision}
-        defaults = {"planner": None, "precision": "fp32"}
         return clipped_gradient_sum(
             model,
             per_sample_loss,
@@ -221,7 +223,9 @@ class Plan:
             clipping="flat" if adaptive else self.clipping,
             views=self.views,
             chunk=chunk,
-            **{name: value for name, value in options.items() if value != defaults[name]},
+            planner=planner,
+            precision=precision,
+            functional=functional,
         )
 
     def release(self, total: ClippedSum, noise: GaussianNoise, step: int) -> dict[str, Tensor]:

@@ -17,12 +17,12 @@ from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
-from meninx.learn import distributed, loop
+from meninx.learn import distributed, freeze, loop
 from meninx.learn.predict import load_model
 from meninx.learn.result import FitResult
 from meninx.learn.task import objective
 from meninx.models import registry
-from meninx.privacy.clipping import refuse_unsafe_modules
+from meninx.privacy.clipping import trained_layers
 from meninx.privacy.plan import Plan
 from meninx.train import bundle
 from meninx.train.config import TrainConfig
@@ -172,7 +172,8 @@ def _network(config: TrainConfig, data: Manifest, plan: Plan | None) -> nn.Modul
             out_channels=objective(data.info, config).out_channels, **config.model_options,
         )  # fmt: skip
     if plan is not None:
-        refuse_unsafe_modules(network)
+        freeze.apply(network, frozenset() if config.lora_rank else freeze.never_trained(network, config))
+        trained_layers(network, config.functional)
     return network
 
 
