@@ -106,7 +106,7 @@ def test_release_refuses_other_noise_and_other_clipping():
         made.release(ClippedSum.empty(model, max_grad_norm=0.5), GaussianNoise(key=KEY, std=0.3), 0)
 
 
-def test_planner_and_precision_are_given_on_only_where_they_differ_from_the_defaults(monkeypatch):
+def test_what_changes_no_guarantee_is_given_on_to_the_engine(monkeypatch):
     from meninx.privacy.clipping import engine
 
     seen = []
@@ -114,10 +114,9 @@ def test_planner_and_precision_are_given_on_only_where_they_differ_from_the_defa
     given = {"unit_index": torch.arange(4), "n_units": 4}
     made = plan(clipping="per-layer")
     made.clipped_sum(None, None, None, None, **given)
-    made.clipped_sum(None, None, None, None, **given, precision="bf16", planner="planner")
-    assert "planner" not in seen[0]
-    assert "precision" not in seen[0]
-    assert (seen[1]["planner"], seen[1]["precision"]) == ("planner", "bf16")
+    made.clipped_sum(None, None, None, None, **given, precision="bf16", planner="planner", functional=("stem",))
+    assert (seen[0]["planner"], seen[0]["precision"], seen[0]["functional"]) == (None, "fp32", ())
+    assert (seen[1]["planner"], seen[1]["precision"], seen[1]["functional"]) == ("planner", "bf16", ("stem",))
     assert (seen[0]["clipping"], seen[0]["max_grad_norm"]) == ("per-layer", 0.5)
 
 
