@@ -39,8 +39,9 @@ def test_unsafe_modules_are_refused_by_path(module, remedy):
 
 
 def test_safe_modules_pass():
-    for module in (nn.GroupNorm(1, 2), nn.InstanceNorm2d(2), nn.LayerNorm(3), nn.Dropout(), nn.BatchNorm2d(2).eval()):
-        refuse_unsafe_modules(named(module))
+    for module in (nn.GroupNorm(1, 2), nn.InstanceNorm2d(2), nn.LayerNorm(3), nn.Dropout(), frozen(nn.BatchNorm2d(2)).eval()):
+        owned = {name for layer in trained_layers(named(module)) for name in layer.trained.values()}
+        assert owned == {name for name, value in named(module).named_parameters() if value.requires_grad}
 
 
 def test_shared_parameters_are_refused():

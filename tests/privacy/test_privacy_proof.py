@@ -73,4 +73,6 @@ def test_a_loss_that_mixes_rows_is_refused():
 
 
 def test_a_model_with_dropout_passes():
-    prove(nn.Sequential(nn.Flatten(), nn.Linear(25, 4), nn.Dropout(0.5), nn.Linear(4, 2)).train(), honest, *data())
+    model = nn.Sequential(nn.Flatten(), nn.Linear(25, 4), nn.Dropout(0.5), nn.Linear(4, 2)).train()
+    prove(model, honest, *data())
+    assert model[2].training, "the copy alone runs without dropout"

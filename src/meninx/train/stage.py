@@ -17,11 +17,10 @@ from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
-from meninx.learn import distributed, freeze, loop
+from meninx.learn import distributed, freeze, loop, setup
 from meninx.learn.predict import load_model
 from meninx.learn.result import FitResult
 from meninx.learn.task import objective
-from meninx.models import registry
 from meninx.privacy.clipping import trained_layers
 from meninx.privacy.plan import Plan
 from meninx.train import bundle
@@ -165,14 +164,11 @@ def _refuse_other_data(run: Run, source: Path) -> None:
 
 
 def _network(config: TrainConfig, data: Manifest, plan: Plan | None) -> nn.Module:
-    """Return the network of a run with any weights; refuse one that cannot be built or trained with the plan."""
+    """Return the network that a run begins with; refuse one that cannot be built or trained with the plan."""
     with torch.random.fork_rng():
-        network = registry.build(
-            config.model, spatial_dims=data.info.spatial_dims, in_channels=data.info.channels,
-            out_channels=objective(data.info, config).out_channels, **config.model_options,
-        )  # fmt: skip
+        network, _ = setup.model(config, data.info, objective(data.info, config))
     if plan is not None:
-        freeze.apply(network, frozenset() if config.lora_rank else freeze.never_trained(network, config))
+        freeze.apply(network, freeze.never_trained(network, config))
         trained_layers(network, config.functional)
     return network
 

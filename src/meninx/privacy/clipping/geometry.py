@@ -78,12 +78,16 @@ class Geometry:
         for tap in itertools.product(*(range(size) for size in self.kernel)):
             yield tuple(index * step for index, step in zip(tap, self.dilation, strict=True))
 
-    def windows(self, padded: Tensor, places: tuple[int, ...]) -> Iterator[Tensor]:
-        """Yield what each tap sees of ``padded`` (..., spatial) at all places of the filter, (..., places)."""
+    def slices(self, places: tuple[int, ...]) -> Iterator[list[slice]]:
+        """Yield, for each tap, where in padded coordinates it looks at all places of the filter."""
         for offset in self.offsets():
             axes = zip(offset, places, self.stride, strict=True)
-            seen = [slice(start, start + (count - 1) * step + 1, step) for start, count, step in axes]
-            whole = [slice(None)] * (padded.dim() - len(places))
+            yield [slice(start, start + (count - 1) * step + 1, step) for start, count, step in axes]
+
+    def windows(self, padded: Tensor, places: tuple[int, ...]) -> Iterator[Tensor]:
+        """Yield what each tap sees of ``padded`` (..., spatial) at all places of the filter, (..., places)."""
+        whole = [slice(None)] * (padded.dim() - len(places))
+        for seen in self.slices(places):
             yield padded[(*whole, *seen)]
 
     def padded(self, source: Tensor, positions: tuple[int, ...]) -> Tensor:

@@ -89,19 +89,12 @@ def _patches(source: Tensor, places: tuple[int, ...], geometry: Geometry) -> Ten
     """Return (units * groups, p, p) products of patches, p = rows * places, from one matrix of products of pixels."""
     rows, spatial = source.shape[1], tuple(source.shape[3:])
     pixels = _gram(_positions(source, geometry.groups)).reshape(-1, rows, *spatial, rows, *spatial)
-    total: Tensor | None = None
-    for offset in geometry.offsets():
-        window = [slice(None), slice(None)]
-        window += [_window(*numbers) for numbers in zip(offset, places, geometry.stride, strict=True)]
-        shifted = pixels[(*window, *window[1:])]
-        total = shifted.clone() if total is None else total.add_(shifted)
-    assert total is not None
+    every = slice(None)
+    total = pixels.new_zeros((len(pixels), rows, *places, rows, *places))
+    for seen in geometry.slices(places):
+        total += pixels[(every, every, *seen, every, *seen)]
     side = rows * math.prod(places)
     return total.reshape(-1, side, side)
-
-
-def _window(offset: int, places: int, stride: int) -> slice:
-    return slice(offset, offset + (places - 1) * stride + 1, stride)
 
 
 def _outer(left: Tensor, right: Tensor) -> Tensor:

@@ -1,0 +1,81 @@
+"""A private run begins with a proof that the network gives every image a gradient of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from meninx.core.budget import PrivacyUnit
+from meninx.core.errors import PrivacyRefusal
+from meninx.core.manifest import Manifest
+from meninx.core.run import Run
+from meninx.learn import checkpoint, loop
+from meninx.learn.config import LearnConfig
+from meninx.models import registry
+from meninx.privacy.plan import Plan
+
+CONFIG = LearnConfig(model="odd", device="cpu", optimizer="sgd", lr=0.1, attack_risk=False, deterministic=True)
+PLAN = Plan.build(
+    n_units=8, expected_batch_size=4, unit=PrivacyUnit.CASE, steps=2, noise_multiplier=1.0, max_grad_norm=1.0, delta=1e-3
+)
+Data = Callable[..., Manifest]
+NewRun = Callable[..., Run]
+
+
+class Scale(nn.Module):
+    """A parameter of its own: no rule knows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class Odd(nn.Module):
+    """Pixels, pooled, and a linear head; ``mixes`` subtracts the mean image of the batch."""
+
+    head_name = "head"
+
+    def __init__(self, in_channels: int, out_channels: int, *, mixes: bool, **_: Any) -> None:
+        super().__init__()
+        self.mixes, self.scale, self.head = mixes, nn.Identity() if mixes else Scale(), nn.Linear(16 * in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x - x.mean(0, keepdim=True) if self.mixes else x
+        logits: Tensor = self.head(self.scale(nn.functional.adaptive_avg_pool2d(x, 4)).flatten(1))
+        return logits
+
+
+def named(monkeypatch: pytest.MonkeyPatch, mixes: bool) -> None:
+    def build(spatial_dims: int, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
+        return Odd(in_channels, out_channels, mixes=mixes)
+
+    monkeypatch.setattr(registry, "MODELS", {**registry.MODELS, "odd": build})
+
+
+def test_a_network_that_mixes_images_is_refused_before_the_first_step(
+    dataset: Data, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named(monkeypatch, mixes=True)
+    run = new_run()
+    with pytest.raises(PrivacyRefusal, match="the gradient that the row has alone"):
+        loop.fit(CONFIG, dataset(), run, plan=PLAN)
+    assert not run.ledger_path.exists()
+
+
+def test_a_module_without_a_rule_is_refused_by_name_and_trained_when_it_is_named(
+    dataset: Data, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named(monkeypatch, mixes=False)
+    cases = dataset()
+    with pytest.raises(PrivacyRefusal, match=r"module scale"):
+        loop.fit(CONFIG, cases, new_run("without"), plan=PLAN)
+    run = new_run()
+    loop.fit(LearnConfig(**{**vars(CONFIG), "functional": ("scale",)}), cases, run, plan=PLAN)
+    assert float(checkpoint.load(run, "last")["model"]["scale.scale"]) != 1.0
