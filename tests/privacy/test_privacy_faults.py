@@ -292,7 +292,7 @@ def shuffle_accepted(monkeypatch):
 
 def rate_too_high(monkeypatch):
     def drawn(self, step):
-        coins = np.frombuffer(streams.keystream(self.key, "poisson", step)(8 * self.n_units), dtype="<u8")
+        coins = np.frombuffer(streams.keystream(self.key, "poisson", step).read(8 * self.n_units), dtype="<u8")
         return np.flatnonzero(coins < np.uint64(int(1.2 * self.sample_rate * 2**64)))
 
     monkeypatch.setattr(PoissonSampler, "draw", drawn)

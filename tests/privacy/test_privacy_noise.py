@@ -6,6 +6,7 @@ import torch
 from scipy import stats
 
 from meninx.core.errors import ConfigError
+from meninx.privacy import noise as noises
 from meninx.privacy.noise import GaussianNoise
 
 KEY = bytes(range(32))
@@ -25,6 +26,16 @@ def test_the_distribution_is_normal_out_to_the_tails():
     for bound in (2.0, 3.0, 4.0):
         rate = 2 * stats.norm.sf(bound)
         assert abs((np.abs(values) > bound).sum() - MANY * rate) < 5 * np.sqrt(MANY * rate)
+
+
+@pytest.mark.parametrize(("word", "radius"), [(-(2**63), 8.57), (-(2**63) + 100, 8.57), (2**63 - 1, 0.0), (0, 1.177)])
+def test_the_extreme_words_of_the_stream_are_finite(word, radius):
+    class Stuck:
+        def read_over(self, zeros, out):
+            np.frombuffer(out, dtype=np.int64)[:] = word
+
+    pair = noises._normals(Stuck(), 1, 1.0)
+    assert np.hypot(*pair) == pytest.approx(radius, abs=0.01)
 
 
 def test_steps_parameters_keys_and_neighbours_are_uncorrelated():

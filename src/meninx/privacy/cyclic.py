@@ -57,7 +57,7 @@ class CyclicSampler:
     @functools.cached_property
     def group(self) -> npt.NDArray[np.int64]:
         """(n_units,) the group of every unit, in [0, groups). Secret."""
-        words = np.frombuffer(keystream(self.key, "groups", 0)(8 * self.n_units), dtype="<u8")
+        words = np.frombuffer(keystream(self.key, "groups", 0).read(8 * self.n_units), dtype="<u8")
         return (words % np.uint64(self.groups)).astype(np.int64)
 
     def draw(self, step: int) -> npt.NDArray[np.int64]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
@@ -21,13 +20,27 @@ def check_key(key: bytes) -> None:
         raise ConfigError(expected(f"a key of {KEY_BYTES} bytes", got=f"{len(key)} bytes", where="key", fix=fix))
 
 
-def keystream(key: bytes, purpose: str, step: int, name: str = "") -> Callable[[int], bytes]:
+class Keystream:
+    """A reader of the pseudorandom bytes at one address, from the first; every read goes on where the last one ended."""
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = Cipher(ChaCha20(key, bytes(16)), mode=None).encryptor()
+
+    def read(self, count: int) -> bytes:
+        """Return the next ``count`` bytes."""
+        return self._cipher.update(bytes(count))
+
+    def read_over(self, zeros: memoryview, out: memoryview) -> None:
+        """Write the next ``len(zeros)`` bytes into ``out``, as long: for many reads, which need no new memory."""
+        self._cipher.update_into(zeros, out)
+
+
+def keystream(key: bytes, purpose: str, step: int, name: str = "") -> Keystream:
     """Return a reader of the pseudorandom bytes at the address (purpose, step, name) under ``key``.
 
-    The reader gives the next ``count`` bytes at each call, from the first; a new reader starts again.
-    The address is turned into a key of its own by HMAC-SHA-256 (a pseudorandom function), which
-    then runs ChaCha20 from counter zero. So addresses never overlap, whatever is read, and
-    nothing has to be remembered between calls.
+    A new reader starts again. The address is turned into a key of its own by HMAC-SHA-256 (a pseudorandom function),
+    which then runs ChaCha20 from counter zero. So addresses never overlap, whatever is read, and nothing has to be
+    remembered between calls.
 
     Args:
         key: 32 secret bytes.
@@ -40,8 +53,7 @@ def keystream(key: bytes, purpose: str, step: int, name: str = "") -> Callable[[
         Krawczyk, Bellare, Canetti (1997), HMAC, RFC 2104.
     """
     address = f"meninx/{len(purpose)}:{purpose}/{step}/{name}".encode()
-    cipher = Cipher(ChaCha20(hmac.digest(key, address, hashlib.sha256), bytes(16)), mode=None).encryptor()
-    return lambda count: cipher.update(bytes(count))
+    return Keystream(hmac.digest(key, address, hashlib.sha256))
 
 
 def stream_id(*keys: bytes) -> str:

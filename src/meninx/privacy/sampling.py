@@ -60,5 +60,5 @@ class PoissonSampler:
         threshold = int(self.sample_rate * 2.0**64)  # exact: scaling a float by a power of two
         if threshold >= 2**64:
             return np.arange(self.n_units, dtype=np.int64)
-        coins = np.frombuffer(keystream(self.key, "poisson", step)(8 * self.n_units), dtype="<u8")
+        coins = np.frombuffer(keystream(self.key, "poisson", step).read(8 * self.n_units), dtype="<u8")
         return np.flatnonzero(coins < np.uint64(threshold)).astype(np.int64, copy=False)

@@ -67,7 +67,7 @@ class ConvCall(LayerCall):
         """Return the planner's kernel for some units."""
         kind = (type(self), x.dtype, x.is_contiguous(), x.device)
         key = (*kind, self.geometry, x.shape[1:], dy.shape[1:], bucket.size)
-        work = partial(ConvWork, self, x, dy, weight, bucket.size)
+        work = partial(ConvWork, self, x, dy, weight, bucket.size, bucket.units)
         return self.planner.choose(key, work, stored=bucket.units * weight.numel(), once=self.once)
 
     def _jointly(self, x: Tensor, dy: Tensor, weight: Tensor, buckets: list[Bucket]) -> Tensor:

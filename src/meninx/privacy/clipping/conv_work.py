@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 
 _TRIAL_BYTES = 1 << 26
 _MANY = 16  # rows of a usual physical batch
+_LEAST = 2  # units to try with, however few there are: kernels differ in what they do with several
 _MOST_POSITIONS = 1600  # of a matrix of products worth trying
 _HOPELESS = 6  # times the cost of keeping
 _KEPT_COST = 40  # cost of keeping one number of a gradient, in multiplications; measured on 3x3 filters
 
 
 class ConvWork(Work):
-    """The weight gradients of one convolution for units of ``size`` rows."""
+    """The weight gradients of one convolution for ``units`` units of ``size`` rows."""
 
-    def __init__(self, call: ConvCall, x: Tensor, dy: Tensor, weight: Tensor, size: int) -> None:
-        self.call, self.x, self.dy, self.weight, self.size = call, x, dy, weight, size
+    def __init__(self, call: ConvCall, x: Tensor, dy: Tensor, weight: Tensor, size: int, units: int) -> None:
+        self.call, self.x, self.dy, self.weight, self.size, self.units = call, x, dy, weight, size, units
         self.geometry = call.geometry
 
     @property
@@ -75,10 +76,10 @@ class ConvWork(Work):
 
     @property
     def few(self) -> int:
-        """Number of units to try with."""
+        """Number of units to try with: half of those there are, so that all trials together cost a few steps."""
         most = stored.together("grouped", self.weight.numel()) or 1
         room = _TRIAL_BYTES // (4 * self.size * (self.x[0].numel() + self.dy[0].numel()))
-        return max(1, min(16 // self.size, most, room))
+        return max(1, min(_MANY // self.size, most, room, max(_LEAST, self.units // 2)))
 
     def trials(self, kernel: str, units: int) -> list[Trial]:
         """Return runs of one kernel on random numbers, with the second phase; input gradients where a kernel makes them, too."""

@@ -19,6 +19,7 @@ from meninx.core import check
 Mode = Literal["rule", "measure", "store", "ghost", "norm"]
 MODES = ("rule", "measure", "store", "ghost", "norm")
 _HOPELESS = 2.5  # times the best for one unit: not tried again
+_AT_ONCE = 2  # so few units that trying one first would save nothing
 _TRIAL_SECONDS = 2e-3  # a trial shorter than this is repeated, up to three times
 MOST_STORED = 1 << 30  # bytes of gradients kept for one layer; above, they are made, measured and dropped
 
@@ -138,9 +139,13 @@ def _tried(work: Work) -> Choice:
     names = [*work.keepers, "ghost"] if work.ghostly else list(work.keepers)
     if len(names) == 1:
         return Choice(names[0])
-    first = {name: _seconds(work, name, 1) for name in names}
-    hopeful = [name for name in names if first[name] < _HOPELESS * min(first.values())]
-    seconds = {name: _seconds(work, name, work.few) for name in hopeful} if len(hopeful) > 1 else first
+    units = work.few
+    if units <= _AT_ONCE:
+        seconds = {name: _seconds(work, name, units) for name in names}
+    else:
+        first = {name: _seconds(work, name, 1) for name in names}
+        hopeful = [name for name in names if first[name] < _HOPELESS * min(first.values())]
+        seconds = {name: _seconds(work, name, units) for name in hopeful} if len(hopeful) > 1 else first
     return Choice(min(seconds, key=lambda name: seconds[name]), seconds)
 
 
