@@ -67,12 +67,12 @@ def _normals(stream: Keystream, pairs: int, std: float) -> npt.NDArray[np.float3
     out = np.empty((pairs, 2), dtype=np.float32)
     room = min(pairs, _BLOCK)
     words, radii = np.empty((room, 2), dtype="<i8"), np.empty(room)
-    lengths, angles, waves = (np.empty(room, dtype=np.float32) for _ in range(3))
+    scratch = np.empty((3, room), dtype=np.float32)
     zeros = memoryview(bytes(words.nbytes))
     for start in range(0, pairs, _BLOCK):
         block = out[start : start + _BLOCK]
-        here = slice(len(block))
-        bits, uniform, radius, angle, wave = (part[here] for part in (words, radii, lengths, angles, waves))
+        bits, uniform = words[: len(block)], radii[: len(block)]
+        radius, angle, wave = (part[: len(block)] for part in scratch)
         stream.read_over(zeros[: bits.nbytes], memoryview(bits).cast("B"))
         np.copyto(uniform, bits[:, 0])  # to 53 bits
         uniform *= 2.0**-64
