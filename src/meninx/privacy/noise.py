@@ -73,7 +73,7 @@ def _normals(stream: Keystream, pairs: int, std: float) -> npt.NDArray[np.float3
         block = out[start : start + _BLOCK]
         bits, uniform = words[: len(block)], radii[: len(block)]
         radius, angle, wave = (part[: len(block)] for part in scratch)
-        stream.read_over(zeros[: bits.nbytes], memoryview(bits).cast("B"))
+        stream.read_over(zeros[: bits.nbytes], bits.data.cast("B"))
         np.copyto(uniform, bits[:, 0])  # to 53 bits
         uniform *= 2.0**-64
         uniform += _ABOVE_ZERO
