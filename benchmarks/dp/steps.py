@@ -18,6 +18,7 @@ from torch.func import functional_call, grad, vmap
 from dp.setup import FORMATS, Setup
 from meninx.core.budget import PrivacyUnit
 from meninx.privacy import clipping
+from meninx.privacy.noise import GaussianNoise
 from meninx.privacy.plan import Plan
 
 Step = Callable[[], None]
@@ -70,6 +71,13 @@ def ours(setup: Setup, planner: object = None) -> Step:
         count += 1
 
     return step
+
+
+def noise_alone(setup: Setup) -> Step:
+    """Return the part of our step that draws the noise and adds it."""
+    noise = GaussianNoise(key=bytes(range(32)), std=NOISE_MULTIPLIER * MAX_GRAD_NORM)
+    zeros = {name: torch.zeros_like(value) for name, value in setup.model.named_parameters()}
+    return lambda: noise.add(zeros, 0) and None
 
 
 def _clipped_sum(plan: Plan, precision: str, planner: object) -> Callable[..., Any]:

@@ -34,6 +34,7 @@ def summary(timed: Timed, used: dict[str, dict[str, float]], *, fast_bf16: bool)
         "variants": {name: _against(lane, reference) for name in _names(timed) if (lane := timed.lane(name))},
         "fails": timed.failures,
         "planning_steps": timed.planning,
+        "noise_ratio": timed.noise / reference.median(),
         "memory_mib": used,
     }
     plain = timed.lane("sgd", "fp32")

@@ -52,6 +52,7 @@ def render(rows: list[Row], *, load: tuple[float, float], minutes: float, device
         "rounds against the non-private step of the same round [least, most], all variants in turn in one process.\n"
         "Targets of time hold against non-private SGD of the same model, memory format and dtype; the next column and all other\n"
         "ratios are against whichever format is faster for non-private SGD. Private variants run in the format that suits them.\n"
+        "Of it noise: drawing and adding the noise, as a share of the non-private step; it depends on the parameters alone.\n"
         "Memory is the growth of the resident set over the loaded model in steady steps, each variant in its own process.\n\n"
         f"{facts}; load average {load[0]:.1f} before, {load[1]:.1f} after; {minutes:.0f} minutes."
     )
@@ -63,8 +64,8 @@ def render(rows: list[Row], *, load: tuple[float, float], minutes: float, device
 
 def _main(rows: list[Row]) -> str:
     head = (
-        "case | non-private ms | ours, same format | ours, faster format | Opacus' best | ours faster than best | than hooks"
-        " | memory ours / SGD | memory hooks / SGD | target time, memory | "
+        "case | non-private ms | ours, same format | ours, faster format | of it noise | Opacus' best | ours faster than best"
+        " | than hooks | memory ours / SGD | memory hooks / SGD | target time, memory | "
     )
     return _table(head, [_main_line(row) for row in rows])
 
@@ -79,6 +80,7 @@ def _main_line(row: Row) -> list[str]:
         f"{row['reference_ms']:.0f} ({row['reference_format']})",
         _same(row),
         _ratio(row, "ours"),
+        _number(row["noise_ratio"]),
         f"{best} {_ratio(row, best)}" if best else "not offered",
         _times(up.get(best)),
         _times(up.get("hooks")),

@@ -18,7 +18,6 @@ from dp.setup import FORMATS, prepare
 Say = Callable[[str], None]
 _DROP = 1.25  # a peer this much slower than the fastest of its kind after two rounds is not run again
 _HOPELESS = 1.6  # the memory format does not make up for this
-_KEPT = frozenset({"ours", "hooks"})
 _LEAST_ROUNDS = 5
 
 
@@ -55,12 +54,14 @@ class Timed:
         lanes: the lanes that ran, in order.
         failures: variant -> class of the error that stopped it.
         planning: step times that the first step cost above a steady one: with a new planner, and with its plan known.
+        noise: seconds of drawing and adding our noise, which no step can do without.
     """
 
     case: Case
     lanes: list[Lane]
     failures: dict[str, str]
     planning: dict[str, float]
+    noise: float = 0.0
 
     def lane(self, variant: str, precision: str | None = None, memory_format: str | None = None) -> Lane | None:
         """Return the fastest lane of a variant in a precision (None: the case's) and format, or None if it did not run."""
@@ -87,7 +88,7 @@ def timed_step(step: steps.Step, device: str) -> Sample:
 
 
 def run_case(case: Case, *, rounds: int, seconds: float, device: str, say: Say) -> Timed:
-    """Return the times of all variants of a case.
+    """Return the times of all variants of a case; SGD and ours run in every memory format, a peer in its better one.
 
     Args:
         case: the case.
@@ -101,7 +102,8 @@ def run_case(case: Case, *, rounds: int, seconds: float, device: str, say: Say) 
         lanes += [_lane("sgd", memory_format, case, device, "fp32") for memory_format in FORMATS]
     failures: dict[str, str] = {}
     fastest = math.inf
-    for variant in ("ours", *case.modes, *(["torch.func"] if case.whole else [])):
+    lanes += _ours(case, device, failures)
+    for variant in (*case.modes, *(["torch.func"] if case.whole else [])):
         lane, seconds_a_step = _better_format(variant, case, device, failures, limit=_HOPELESS * fastest)
         fastest = min(fastest, seconds_a_step if variant in case.modes else math.inf)
         if lane is None:
@@ -111,6 +113,8 @@ def run_case(case: Case, *, rounds: int, seconds: float, device: str, say: Say) 
     result = Timed(case, lanes, failures, {})
     _run_rounds(result, rounds, seconds, device)
     _planning(result, device)
+    draw = steps.noise_alone(prepare(case, "contiguous", device))
+    result.noise = statistics.median(timed_step(draw, device).cpu for _ in range(_LEAST_ROUNDS))
     for lane in lanes:
         if lane.samples:
             of = f"{lane.variant} {lane.precision} {lane.memory_format}"
@@ -129,8 +133,17 @@ def _lane(
     return Lane(variant, memory_format, setup.precision, step, timed_step(step, device))
 
 
+def _ours(case: Case, device: str, failures: dict[str, str]) -> list[Lane]:
+    """Return our lanes in all memory formats; note a failure."""
+    try:
+        return [_lane("ours", memory_format, case, device) for memory_format in FORMATS]
+    except Exception as error:
+        failures["ours"] = type(error).__name__
+        return []
+
+
 def _better_format(variant: str, case: Case, device: str, failures: dict[str, str], limit: float) -> tuple[Lane | None, float]:
-    """Return a private variant's lane in the memory format that suits it better and its seconds; note a failure.
+    """Return a peer's lane in the memory format that suits it better and its seconds; note a failure.
 
     The second format is not tried for a peer that takes more than ``limit`` seconds in the first.
     """
@@ -147,7 +160,7 @@ def _better_format(variant: str, case: Case, device: str, failures: dict[str, st
         if seconds < least:
             best, least = lane, seconds
         _free(device)
-        if least > limit and variant not in _KEPT:
+        if least > limit and variant != "hooks":
             break
     if best is not None:
         failures.pop(variant, None)
@@ -174,7 +187,7 @@ def _without_the_slow(lanes: list[Lane]) -> list[Lane]:
     """Return the lanes still worth running: non-private, ours, hooks, and peers close to the fastest of them."""
     peers = [lane for lane in lanes if lane.variant not in ("sgd", "ours", "torch.func")]
     limit = _DROP * min((lane.median() for lane in peers), default=0.0)
-    return [lane for lane in lanes if lane.variant in (*_KEPT, "sgd") or lane.median() <= limit]
+    return [lane for lane in lanes if lane.variant in ("sgd", "ours", "hooks") or lane.median() <= limit]
 
 
 def _planning(result: Timed, device: str) -> None:

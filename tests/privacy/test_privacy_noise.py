@@ -34,7 +34,7 @@ def test_the_extreme_words_of_the_stream_are_finite(word, radius):
         def read_over(self, zeros, out):
             np.frombuffer(out, dtype=np.int64)[:] = word
 
-    pair = noises._normals(Stuck(), 1, 1.0)
+    pair = noises._normals(lambda start: Stuck(), 1, 1.0)
     assert np.hypot(*pair) == pytest.approx(radius, abs=0.01)
 
 
@@ -62,6 +62,20 @@ def test_the_same_address_gives_the_same_bits():
     assert first.dtype == torch.float32
     long, short = (GaussianNoise(key=KEY, std=2.0).sample(5, "a", (n,)) for n in (100_001, 31))
     assert torch.equal(long[:31], short)
+
+
+def test_the_number_of_threads_changes_nothing():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = GaussianNoise(key=KEY, std=2.0).sample(5, "a", (300_001,))
+        torch.set_num_threads(3)
+        assert torch.equal(GaussianNoise(key=KEY, std=2.0).sample(5, "a", (300_001,)), alone)
+    finally:
+        torch.set_num_threads(before)
+    halves = alone[:-1].reshape(2, -1)
+    assert abs(float(torch.corrcoef(halves)[0, 1])) < 4 / np.sqrt(150_000)  # threads share no part of the stream
+    assert GaussianNoise(key=KEY, std=2.0).sample(5, "none", (0, 4)).shape == (0, 4)
 
 
 def test_add_leaves_the_gradients_alone():

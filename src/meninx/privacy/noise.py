@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,8 @@ from torch import Tensor
 from meninx.core import check
 from meninx.privacy.keystream import Keystream, check_key, keystream
 
-_BLOCK = 1 << 13  # pairs worked on at once: fits the second-level cache
+_BLOCK = 1 << 14  # pairs worked on at once: fits the second-level cache
+_BLOCK_OF_MANY = 1 << 15  # of threads side by side, which wait for each other between two operations
 _TURN = np.float32(2.0 * math.pi * 2.0**-32)  # a signed word of 32 bits makes an angle from -pi to pi
 _ABOVE_ZERO = 0.5 + 2.0**-53  # takes a word of mean 0 and reach one half to (0, 1]: the logarithm is finite
 
@@ -51,7 +54,8 @@ class GaussianNoise:
     def sample(self, step: int, name: str, shape: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor:
         """Return the noise of one parameter at one step: float32, of ``shape``, on ``device``."""
         count = math.prod(shape)
-        values = _normals(keystream(self.key, "gaussian", step, name), (count + 1) // 2, self.std)
+        open_at = partial(keystream, self.key, "gaussian", step, name)
+        values = _normals(open_at, (count + 1) // 2, self.std)
         return torch.from_numpy(values[:count].reshape(tuple(shape))).to(device)
 
     def add(self, gradients: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
@@ -62,17 +66,37 @@ class GaussianNoise:
         }
 
 
-def _normals(stream: Keystream, pairs: int, std: float) -> npt.NDArray[np.float32]:
-    """Return ``pairs`` pairs of normals of standard deviation ``std``, each made of the next 16 bytes: radius, then angle."""
+def _normals(open_at: Callable[[int], Keystream], pairs: int, std: float) -> npt.NDArray[np.float32]:
+    """Return ``pairs`` pairs of normals of standard deviation ``std``, each made of its own 16 bytes of a stream.
+
+    They are made on as many threads as torch uses; what they are does not depend on how many.
+
+    Args:
+        open_at: returns the stream from a byte on.
+        pairs: how many.
+        std: of every value.
+    """
     out = np.empty((pairs, 2), dtype=np.float32)
-    room = min(pairs, _BLOCK)
-    words, radii = np.empty((room, 2), dtype="<i8"), np.empty(room)
-    scratch = np.empty((3, room), dtype=np.float32)
+    threads = min(torch.get_num_threads(), -(-pairs // _BLOCK_OF_MANY))
+    if threads <= 1:
+        _fill(open_at(0), out, std, _BLOCK)
+        return out.reshape(-1)
+    share = -(-pairs // threads)
+    with ThreadPoolExecutor(threads) as pool:
+        starts = range(0, pairs, share)
+        list(pool.map(lambda start: _fill(open_at(16 * start), out[start : start + share], std, _BLOCK_OF_MANY), starts))
+    return out.reshape(-1)
+
+
+def _fill(stream: Keystream, out: npt.NDArray[np.float32], std: float, block: int) -> None:
+    """Fill ``out`` (pairs, 2) with normals, each pair made of the next 16 bytes: radius, then angle; a block at a time."""
+    room = max(1, min(len(out), block))
+    words, radii, scratch = np.empty((room, 2), dtype="<i8"), np.empty(room), np.empty((3, room), dtype=np.float32)
     zeros = memoryview(bytes(words.nbytes))
-    for start in range(0, pairs, _BLOCK):
-        block = out[start : start + _BLOCK]
-        bits, uniform = words[: len(block)], radii[: len(block)]
-        radius, angle, wave = (part[: len(block)] for part in scratch)
+    for start in range(0, len(out), room):
+        here = out[start : start + room]
+        bits, uniform = words[: len(here)], radii[: len(here)]
+        radius, angle, wave = (part[: len(here)] for part in scratch)
         stream.read_over(zeros[: bits.nbytes], bits.data.cast("B"))
         np.copyto(uniform, bits[:, 0])  # to 53 bits
         uniform *= 2.0**-64
@@ -83,6 +107,5 @@ def _normals(stream: Keystream, pairs: int, std: float) -> npt.NDArray[np.float3
         np.sqrt(radius, out=radius)
         np.copyto(angle, bits.view("<i4")[:, 3], casting="same_kind")  # the upper half of the word, as fine as the result
         angle *= _TURN
-        np.multiply(radius, np.cos(angle, out=wave), out=block[:, 0])
-        np.multiply(radius, np.sin(angle, out=wave), out=block[:, 1])
-    return out.reshape(-1)
+        np.multiply(radius, np.cos(angle, out=wave), out=here[:, 0])
+        np.multiply(radius, np.sin(angle, out=wave), out=here[:, 1])
