@@ -6,10 +6,12 @@ READY := $(VENV)/.ready
 TORCH_INDEX ?=
 PIP_EXTRA := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),)
 OUT ?= demo-out
+DATA ?= data
+STUDY ?= utility-study
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help setup demo test test-slow lint types contracts docs docs-check bench bench-dp clean constraints
+.PHONY: help setup demo test test-slow lint types contracts docs docs-check bench bench-dp utility clean constraints
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -55,6 +57,10 @@ bench: $(READY) ## The benchmarks behind docs/benchmarks.md
 
 bench-dp: $(READY) ## Time and memory of private training; writes its table into docs/benchmarks.md (12 min)
 	@$(BIN)/python benchmarks/bench_dp.py --memory --write docs/benchmarks.md
+
+utility: $(READY) ## Utility against epsilon on real images (DATA=prepared datasets, STUDY=results; 1 h); table and figure
+	@$(BIN)/python benchmarks/utility.py --data $(DATA) --out $(STUDY)
+	@$(BIN)/python benchmarks/utility.py --out $(STUDY) --write docs/results.md --figure docs/img/utility.png
 
 constraints: $(READY) ## Write constraints.txt from the environment
 	@$(BIN)/python tools/write_constraints.py

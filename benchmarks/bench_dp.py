@@ -55,6 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     import torch
 
+    import pages
     from dp import memory, steps, table
     from dp.cases import cases_of
     from dp.summary import summary
@@ -94,7 +95,7 @@ def main() -> None:
             json.dumps({"machine": table.machine(args.device), "cases": rows}, indent=2) + "\n", encoding="utf-8"
         )
     if args.write:
-        table.put(args.write, text)
+        pages.put(args.write, "bench-dp", text)
         say(f"written to {args.write}")
 
 

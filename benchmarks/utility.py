@@ -3,7 +3,7 @@
 Run: ``python benchmarks/utility.py --data DIR --out DIR [--sets kermany64 ...] [--arms ...] [--epsilons ...] [--seeds N]``
 trains what is not in ``OUT/results.jsonl`` yet, one process and one thread a run. Of each dataset first all runs of meninx,
 then those of Opacus, which get as many CPU seconds as the longest of meninx on the same dataset. ``--pretrain`` makes the
-public weights alone (they are made anyway when missing), ``--table`` and ``--figure FILE`` show what is there.
+public weights alone (they are made anyway when missing); ``--table``, ``--write PAGE`` and ``--figure FILE`` show what is there.
 
 DIR holds the datasets as ``docs/results.md`` prepares them (``kermany64``, ``kermany224``, ``nih64``, ``pad128``, ``hippo``).
 """
@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side (default 2)")
     parser.add_argument("--pretrain", action="store_true", help="make the public weights and stop")
     parser.add_argument("--table", action="store_true", help="print the tables and stop")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables between the markers of a page and stop")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the figure and stop")
     parser.add_argument("--one", metavar="JSON", help=argparse.SUPPRESS)
     return parser
@@ -43,12 +44,15 @@ def main() -> None:
 
         jobs.one(json.loads(args.one), args.data, args.out)
         return
-    if args.table or args.figure:
+    if args.table or args.write or args.figure:
+        import pages
         from study import figure, table
 
         rows = table.read(args.out / "results.jsonl")
         if args.table:
             sys.stdout.write(table.text(rows))
+        if args.write:
+            pages.put(args.write, "utility", table.text(rows))
         if args.figure:
             figure.draw(rows, args.figure)
         return

@@ -10,7 +10,6 @@ import torch
 
 from dp.summary import MODES, Row, memory_ratio
 
-BEGIN, END = "<!-- bench-dp -->", "<!-- /bench-dp -->"
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
@@ -161,16 +160,3 @@ def in_words(row: Row) -> str:
     best = row["best_peer"]
     peer = f", Opacus' best {best} {_ratio(row, best)}, ours {_times(row['speed_up'].get(best))} faster" if best else ""
     return f"ours {_ratio(row, 'ours', count=True)}{peer}; " + (f"MISSED: {', '.join(missed)}" if missed else "all targets met")
-
-
-def put(page: Path, text: str) -> None:
-    """Replace what stands between the markers of a page, or add both markers and the text at its end."""
-    old = page.read_text(encoding="utf-8")
-    block = f"{BEGIN}\n{text}{END}"
-    if (BEGIN in old) != (END in old) or old.find(END) < old.find(BEGIN):
-        raise SystemExit(f"expected {BEGIN} before {END} in {page}")
-    if BEGIN in old:
-        new = old[: old.index(BEGIN)] + block + old[old.index(END) + len(END) :]
-    else:
-        new = f"{old.rstrip()}\n\n## Private training against ordinary training\n\n```console\nmake bench-dp\n```\n\n{block}\n"
-    page.write_text(new, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The figure of the study: utility against epsilon, one panel a dataset, with t-intervals over seeds."""
+"""The figure of the study: utility against epsilon, one panel a dataset, with every seed and t-intervals over them."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ def _panel(axes: Any, rows: Sequence[Row], study: Study) -> None:
         points = [(epsilon * shift, item) for epsilon, item in found if item]
         if points:
             means = [item.mean for _, item in points]
+            for x, item in points:
+                axes.plot([x] * len(item.values), item.values, ".", color=colour, alpha=0.45, markersize=6)
             axes.errorbar(
                 [x for x, _ in points],
                 means,

@@ -81,7 +81,7 @@ def present(rows: Sequence[Row]) -> list[Study]:
 
 def text(rows: Sequence[Row]) -> str:
     """Return all tables as Markdown."""
-    return "\n".join(["### Test metric", "", *_utility(rows), "", "### Every run", "", *_runs(rows), ""])
+    return "\n".join([*_utility(rows), "", "Every run:", "", *_runs(rows), ""])
 
 
 def _utility(rows: Sequence[Row]) -> list[str]:
