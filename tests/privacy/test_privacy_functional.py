@@ -54,6 +54,14 @@ def test_row_by_row_equals_the_rule(oracle):
     assert oracle.distance(everything, oracle.flat(by_rule)) <= 2e-6
 
 
+def test_a_module_that_draws_random_numbers_cannot_be_run_row_by_row(oracle):
+    model, (inputs, targets) = wrapped(nn.Sequential(nn.Conv2d(4, 3, 3), nn.Dropout(0.5))), oracle.data(5, 2, 7, 6)
+    model(inputs)
+    with pytest.raises(PrivacyRefusal, match=r"without random numbers.*module 2"):
+        oracle.engine(model, inputs, targets, bound=0.3, functional=("2",))
+    assert oracle.engine(model.eval(), inputs, targets, bound=0.3, functional=("2",)).gradients
+
+
 def monai_net(name):
     from monai.networks import nets
 

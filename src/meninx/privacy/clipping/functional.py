@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
+from meninx.core.errors import PrivacyRefusal, expected
 from meninx.privacy.clipping.layer import LayerCall
 from meninx.privacy.clipping.rows import by_unit
 from meninx.privacy.clipping.tape import full
@@ -23,10 +24,21 @@ class FunctionalCall(LayerCall):
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the module's output, computed row by row."""
+        """Return the module's output, computed row by row.
+
+        Raises:
+            PrivacyRefusal: the module draws random numbers, which the backward pass could not draw again.
+        """
         self.buckets(len(x))
-        with torch.no_grad():
-            y: Tensor = vmap(self._row, in_dims=(None, 0), randomness="error", chunk_size=_CHUNK)(self._weights(), x)
+        try:
+            with torch.no_grad():
+                y: Tensor = vmap(self._row, in_dims=(None, 0), randomness="error", chunk_size=_CHUNK)(self._weights(), x)
+        except RuntimeError as error:
+            if "random" not in str(error):
+                raise
+            rule, fix = "a module without random numbers", "set its dropout to 0, or take the layers inside that have rules"
+            got, where = "one that draws them", f"module {self.layer.path}"
+            raise PrivacyRefusal(expected(rule, got=got, where=where, fix=fix)) from error
         return y, (x,)
 
     def backward(self, dy: Tensor, saved: tuple[Tensor, ...], needs_dx: bool) -> Tensor | None:
