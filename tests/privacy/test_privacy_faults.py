@@ -165,12 +165,18 @@ def half_noise(monkeypatch):
 
 
 def no_noise(monkeypatch):
-    monkeypatch.setattr(GaussianNoise, "add", lambda self, values, step: dict(values))
+    monkeypatch.setattr(
+        GaussianNoise, "add", lambda self, values, step, divisor: {name: value / divisor for name, value in values.items()}
+    )
 
 
 def doubled_noise(monkeypatch):
     honest = GaussianNoise.add
-    monkeypatch.setattr(GaussianNoise, "add", lambda self, values, step: honest(self, honest(self, values, step), step + 10**6))
+
+    def twice(self, values, step, divisor):
+        return honest(self, honest(self, values, step), step + 10**6, divisor=divisor)
+
+    monkeypatch.setattr(GaussianNoise, "add", twice)
 
 
 def constant_noise(monkeypatch):

@@ -34,7 +34,7 @@ def test_the_extreme_words_of_the_stream_are_finite(word, radius):
         def read_over(self, zeros, out):
             np.frombuffer(out, dtype=np.int64)[:] = word
 
-    pair = noises._normals(lambda start: Stuck(), 1, 1.0)
+    pair = noises._normals(Stuck(), 1, 1.0)
     assert np.hypot(*pair) == pytest.approx(radius, abs=0.01)
 
 
@@ -64,20 +64,6 @@ def test_the_same_address_gives_the_same_bits():
     assert torch.equal(long[:31], short)
 
 
-def test_the_number_of_threads_changes_nothing():
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        alone = GaussianNoise(key=KEY, std=2.0).sample(5, "a", (300_001,))
-        torch.set_num_threads(3)
-        assert torch.equal(GaussianNoise(key=KEY, std=2.0).sample(5, "a", (300_001,)), alone)
-    finally:
-        torch.set_num_threads(before)
-    halves = alone[:-1].reshape(2, -1)
-    assert abs(float(torch.corrcoef(halves)[0, 1])) < 4 / np.sqrt(150_000)  # threads share no part of the stream
-    assert GaussianNoise(key=KEY, std=2.0).sample(5, "none", (0, 4)).shape == (0, 4)
-
-
 def test_add_leaves_the_gradients_alone():
     noise = GaussianNoise(key=KEY, std=1.0)
     gradients = {"a": torch.ones(4), "b": torch.zeros(2, 3), "scalar": torch.tensor(1.0)}
@@ -85,6 +71,11 @@ def test_add_leaves_the_gradients_alone():
     assert torch.equal(gradients["a"], torch.ones(4))
     assert torch.equal(noisy["a"], 1 + noise.sample(3, "a", (4,)))
     assert noisy["scalar"].shape == ()
+    halves = noise.add(gradients, 3, divisor=2.0)
+    assert torch.equal(halves["b"], noisy["b"] / 2)
+    other = {"a": torch.ones(4, dtype=torch.float64), "none": torch.zeros(0, 4), "b": torch.ones(2, 3, 4, 5).permute(0, 2, 3, 1)}
+    assert torch.equal(noise.add(other, 3)["a"], noisy["a"])
+    assert torch.equal(noise.add(other, 3)["b"], 1 + noise.sample(3, "b", (2, 4, 5, 3)))
 
 
 def test_no_noise_is_zero_and_a_bad_std_is_refused():

@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from meninx.core.errors import ConfigError, expected
 
 KEY_BYTES = 32
-_CIPHER_BLOCK = 64  # bytes that ChaCha20 makes for one value of its counter
 
 
 def check_key(key: bytes) -> None:
@@ -22,12 +21,10 @@ def check_key(key: bytes) -> None:
 
 
 class Keystream:
-    """A reader of the pseudorandom bytes at one address; every read goes on where the last one ended."""
+    """A reader of the pseudorandom bytes at one address, from the first; every read goes on where the last one ended."""
 
-    def __init__(self, key: bytes, start: int) -> None:
-        counter = (start // _CIPHER_BLOCK).to_bytes(4, "little")
-        self._cipher = Cipher(ChaCha20(key, counter + bytes(12)), mode=None).encryptor()
-        self.read(start % _CIPHER_BLOCK)
+    def __init__(self, key: bytes) -> None:
+        self._cipher = Cipher(ChaCha20(key, bytes(16)), mode=None).encryptor()
 
     def read(self, count: int) -> bytes:
         """Return the next ``count`` bytes."""
@@ -38,7 +35,7 @@ class Keystream:
         self._cipher.update_into(zeros, out)
 
 
-def keystream(key: bytes, purpose: str, step: int, name: str = "", start: int = 0) -> Keystream:
+def keystream(key: bytes, purpose: str, step: int, name: str = "") -> Keystream:
     """Return a reader of the pseudorandom bytes at the address (purpose, step, name) under ``key``.
 
     A new reader starts again. The address is turned into a key of its own by HMAC-SHA-256 (a pseudorandom function),
@@ -50,14 +47,13 @@ def keystream(key: bytes, purpose: str, step: int, name: str = "", start: int = 
         purpose: what the bytes are for, e.g. ``"poisson"``; separates the uses of one key.
         step: optimiser step, >= 0.
         name: a second index, e.g. a parameter's name.
-        start: byte at which the reader begins, below 2**38 (256 GiB, where the counter of ChaCha20 ends).
 
     References:
         Nir, Langley (2018), ChaCha20 and Poly1305 for IETF protocols, RFC 8439, section 2.4.
         Krawczyk, Bellare, Canetti (1997), HMAC, RFC 2104.
     """
     address = f"meninx/{len(purpose)}:{purpose}/{step}/{name}".encode()
-    return Keystream(hmac.digest(key, address, hashlib.sha256), start)
+    return Keystream(hmac.digest(key, address, hashlib.sha256))
 
 
 def stream_id(*keys: bytes) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +15,6 @@ from meninx.core import check
 from meninx.privacy.keystream import Keystream, check_key, keystream
 
 _BLOCK = 1 << 14  # pairs worked on at once: fits the second-level cache
-_BLOCK_OF_MANY = 1 << 15  # of threads side by side, which wait for each other between two operations
 _TURN = np.float32(2.0 * math.pi * 2.0**-32)  # a signed word of 32 bits makes an angle from -pi to pi
 _ABOVE_ZERO = 0.5 + 2.0**-53  # takes a word of mean 0 and reach one half to (0, 1]: the logarithm is finite
 
@@ -54,46 +51,34 @@ class GaussianNoise:
     def sample(self, step: int, name: str, shape: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor:
         """Return the noise of one parameter at one step: float32, of ``shape``, on ``device``."""
         count = math.prod(shape)
-        open_at = partial(keystream, self.key, "gaussian", step, name)
-        values = _normals(open_at, (count + 1) // 2, self.std)
+        values = _normals(keystream(self.key, "gaussian", step, name), (count + 1) // 2, self.std)
         return torch.from_numpy(values[:count].reshape(tuple(shape))).to(device)
 
-    def add(self, gradients: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
-        """Return new tensors ``gradient + noise`` for every name; the noise address is the name."""
-        return {
-            name: self.sample(step, name, gradient.shape, device=gradient.device).add_(gradient)
-            for name, gradient in gradients.items()
-        }
+    def add(self, gradients: Mapping[str, Tensor], step: int, *, divisor: float = 1.0) -> dict[str, Tensor]:
+        """Return new tensors ``(gradient + noise) / divisor`` for every name; the noise address is the name."""
+        return {name: _added(self.sample(step, name, value.shape), value, divisor) for name, value in gradients.items()}
 
 
-def _normals(open_at: Callable[[int], Keystream], pairs: int, std: float) -> npt.NDArray[np.float32]:
-    """Return ``pairs`` pairs of normals of standard deviation ``std``, each made of its own 16 bytes of a stream.
+def _added(noise: Tensor, gradient: Tensor, divisor: float) -> Tensor:
+    """Return ``(gradient + noise) / divisor``, in the memory of ``noise`` where both are the processor's."""
+    if gradient.device.type != "cpu":
+        return noise.to(gradient.device).add_(gradient).div_(divisor)
+    values = noise.numpy()  # by numpy: many small calls to torch would wake its threads each time
+    np.add(values, gradient.detach().numpy(), out=values, casting="same_kind")
+    np.divide(values, divisor, out=values, casting="same_kind")
+    return noise
 
-    They are made on as many threads as torch uses; what they are does not depend on how many.
 
-    Args:
-        open_at: returns the stream from a byte on.
-        pairs: how many.
-        std: of every value.
+def _normals(stream: Keystream, pairs: int, std: float) -> npt.NDArray[np.float32]:
+    """Return ``pairs`` pairs of normals of standard deviation ``std``, each made of the next 16 bytes: radius, then angle.
+
+    On one thread: beside the threads of torch, which wait for the next step without sleeping, more were slower.
     """
     out = np.empty((pairs, 2), dtype=np.float32)
-    threads = min(torch.get_num_threads(), -(-pairs // _BLOCK_OF_MANY))
-    if threads <= 1:
-        _fill(open_at(0), out, std, _BLOCK)
-        return out.reshape(-1)
-    share = -(-pairs // threads)
-    with ThreadPoolExecutor(threads) as pool:
-        starts = range(0, pairs, share)
-        list(pool.map(lambda start: _fill(open_at(16 * start), out[start : start + share], std, _BLOCK_OF_MANY), starts))
-    return out.reshape(-1)
-
-
-def _fill(stream: Keystream, out: npt.NDArray[np.float32], std: float, block: int) -> None:
-    """Fill ``out`` (pairs, 2) with normals, each pair made of the next 16 bytes: radius, then angle; a block at a time."""
-    room = max(1, min(len(out), block))
+    room = max(1, min(pairs, _BLOCK))
     words, radii, scratch = np.empty((room, 2), dtype="<i8"), np.empty(room), np.empty((3, room), dtype=np.float32)
     zeros = memoryview(bytes(words.nbytes))
-    for start in range(0, len(out), room):
+    for start in range(0, pairs, room):
         here = out[start : start + room]
         bits, uniform = words[: len(here)], radii[: len(here)]
         radius, angle, wave = (part[: len(here)] for part in scratch)
@@ -109,3 +94,4 @@ def _fill(stream: Keystream, out: npt.NDArray[np.float32], std: float, block: in
         angle *= _TURN
         np.multiply(radius, np.cos(angle, out=wave), out=here[:, 0])
         np.multiply(radius, np.sin(angle, out=wave), out=here[:, 1])
+    return out.reshape(-1)

@@ -247,7 +247,7 @@ class Plan:
         elif total.sensitivity > self.max_grad_norm:
             rule = f"sensitivity <= max_grad_norm = {self.max_grad_norm}"
             raise PrivacyRefusal(expected(rule, got=total.sensitivity, where="Plan.release"))
-        return {name: value.div_(self.expected_batch_size) for name, value in noise.add(total.gradients, step).items()}
+        return noise.add(total.gradients, step, divisor=self.expected_batch_size)
 
     def noisy_count(self, total: ClippedSum, noise: GaussianNoise, step: int) -> float:
         """Return the released count of an adaptive step: units within the threshold less half of all, plus its own noise.
