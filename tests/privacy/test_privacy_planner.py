@@ -43,6 +43,21 @@ def test_what_is_tried_is_random_numbers_not_data(oracle):
     assert len(planner.choices) == 3
 
 
+@pytest.mark.parametrize(("batch", "most"), [(1, 2), (4, 2), (12, 6), (64, 16)])
+def test_no_more_units_are_tried_than_half_the_batch(oracle, monkeypatch, batch, most):
+    tried, honest = [], planners._seconds
+
+    def noted(work, kernel, units):
+        tried.append(units)
+        return honest(work, kernel, units)
+
+    monkeypatch.setattr(planners, "_seconds", noted)
+    oracle.engine(
+        nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Tanh()), *oracle.data(batch, 2, 6, 6), planner=Planner(mode="measure")
+    )
+    assert max(tried) == most
+
+
 @pytest.mark.parametrize("kernel", ["taps", "loop", "grouped", "ghost"])
 def test_every_kernel_gives_the_same_sum(oracle, kernel):
     model, data = net(), oracle.data(6, 2, 6, 6)
