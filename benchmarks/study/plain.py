@@ -105,7 +105,9 @@ def _network(config: LearnConfig, data: Manifest, goal: Objective, seed: int, st
     return network.train()
 
 
-def _fit(network: nn.Module, people: Patients, goal: Objective, plain: Plain, *, noise: float, steps: int) -> tuple[Any, list[float]]:
+def _fit(
+    network: nn.Module, people: Patients, goal: Objective, plain: Plain, *, noise: float, steps: int
+) -> tuple[Any, list[float]]:
     """Return the network after some Poisson-sampled steps, and the CPU seconds of each step."""
     optimizer: Any = torch.optim.SGD(network.parameters(), lr=plain.lr, momentum=plain.momentum)
     loader: Any = DataLoader(people, batch_size=plain.batch)
