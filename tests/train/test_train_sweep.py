@@ -71,6 +71,25 @@ def test_table_and_figure_are_there(swept):
     assert [row["epsilon"] for row in json.loads(swept.to_json(), parse_constant=pytest.fail)["rows"]] == [3.0, 8.0, None]
 
 
+def test_the_private_runs_are_charged_together(swept):
+    single = [cell(swept, name).read_json("privacy.json")["epsilon"] for name in CELLS[:2]]
+    assert max(single) < swept.together.epsilon <= sum(single) + 0.01
+    assert (swept.together.steps, str(swept.together.unit)) == (sum(sizes(swept)), "patient")
+    assert f"together: epsilon = {swept.together.epsilon:.4g} at delta = 0.001 per patient" in swept.summary()
+    assert json.loads((swept.out / "sweep.json").read_text())["together"]["epsilon"] == swept.together.epsilon
+
+
+def sizes(swept):
+    return [cell(swept, name).read_json("privacy.json")["steps"] for name in CELLS[:2]]
+
+
+def test_a_sweep_that_protects_nobody_is_charged_nothing(data, tmp_path):
+    config = replace(CONFIG, deterministic=True)
+    found = sweep.run(config, SweepConfig(epsilons=(8.0,), seeds=(0,), non_private=False), data.root, tmp_path / "out")
+    assert found.together is None
+    assert "together" not in found.summary()
+
+
 def test_finished_cells_are_not_trained_again_and_an_unfinished_one_is(swept, data, monkeypatch):
     trained = []
     real = stage.run

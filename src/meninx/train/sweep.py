@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ import numpy as np
 
 from meninx.core import files
 from meninx.core import run as runs
+from meninx.core.budget import PrivacySpent
 from meninx.core.errors import ConfigError, UsageError, expected
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
+from meninx.learn import ledger_file
 from meninx.metrics.evaluation import Evaluation
+from meninx.privacy.composition import compose
 from meninx.train import evaluate, stage
 from meninx.train.config import EvaluateConfig, PrivacyConfig, SweepConfig, TrainConfig
 from meninx.train.sweep_figure import draw
@@ -55,10 +58,13 @@ class SweepResult(Result):
     Attributes:
         rows: one a epsilon, the run without privacy last.
         runs: number of runs behind them.
+        together: what all private runs in the folder spend together, those of earlier attempts included; None where there
+            is none, or where they are deterministic and protect nobody.
     """
 
     rows: tuple[Row, ...]
     runs: int
+    together: PrivacySpent | None
 
     def summary(self) -> str:
         """Return the table as text."""
@@ -68,7 +74,13 @@ class SweepResult(Result):
             f"{_or_dash(row.deviation):>13}  {row.seeds:5d}"
             for row in self.rows
         ]
-        return "\n".join([head, *lines, f"n = {self.rows[0].cases} test cases; figure and table in {self.out}"])
+        return "\n".join([head, *lines, *self._cost(), f"n = {self.rows[0].cases} test cases; figure and table in {self.out}"])
+
+    def _cost(self) -> list[str]:
+        if self.together is None:
+            return []
+        spent = f"epsilon = {self.together.epsilon:.4g} at delta = {self.together.delta:g} per {self.together.unit}"
+        return [f"all private runs together: {spent}; it counts when more than one, or the choice among them, is released"]
 
 
 def run(
@@ -97,8 +109,17 @@ def run(
         progress.note(f"sweep: epsilon {_name(epsilon)}, seed {seed}")
         cells.setdefault(epsilon, []).append(_cell(_configured(config, epsilon, seed), source, cell, progress))
     rows = tuple(_row(epsilon, tables) for epsilon, tables in cells.items())
-    _write(out, rows)
-    return SweepResult(out=out, rows=rows, runs=sum(len(tables) for tables in cells.values()))
+    together = None if config.deterministic else _together(out)
+    _write(out, rows, together)
+    return SweepResult(out=out, rows=rows, runs=sum(len(tables) for tables in cells.values()), together=together)
+
+
+def _together(out: Path) -> PrivacySpent | None:
+    """Return what all private runs in the cells spend together, at the delta of one."""
+    folders = [path for path in sorted((out / "cells").glob("*/*")) if (path / "private").is_dir() and not path.is_symlink()]
+    ledgers = [ledger for ledger in map(ledger_file.read, map(runs.open_run, folders)) if ledger.accounts or ledger.pending]
+    deltas = [ledger.accounts[-1].first.delta for ledger in ledgers if ledger.accounts]
+    return compose(ledgers, delta=max(deltas)) if deltas else None
 
 
 def _cells(grid: SweepConfig) -> Iterator[tuple[float, int]]:
@@ -144,7 +165,7 @@ def _row(epsilon: float, tables: Sequence[Any]) -> Row:
     )
 
 
-def _write(out: Path, rows: Sequence[Row]) -> None:
+def _write(out: Path, rows: Sequence[Row], together: PrivacySpent | None) -> None:
     names = list(Row.__dataclass_fields__)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -152,7 +173,8 @@ def _write(out: Path, rows: Sequence[Row]) -> None:
     writer.writerows([getattr(row, name) for name in names] for row in rows)
     files.write_text(out / "sweep.csv", buffer.getvalue())
     plain = [{name: _finite(getattr(row, name)) for name in names} for row in rows]
-    files.write_json(out / "sweep.json", {"rows": plain})
+    spent = None if together is None else {name: _finite(value) for name, value in asdict(together).items()}
+    files.write_json(out / "sweep.json", {"rows": plain, "together": spent})
     draw(rows, out / "sweep.svg")
     draw(rows, out / "sweep.png")
 
