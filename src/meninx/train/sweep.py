@@ -74,7 +74,7 @@ class SweepResult(Result):
             f"{_or_dash(row.deviation):>13}  {row.seeds:5d}"
             for row in self.rows
         ]
-        return "\n".join([head, *lines, *self._cost(), f"n = {self.rows[0].cases} test cases; figure and table in {self.out}"])
+        return "\n".join([head, *lines, f"n = {self.rows[0].cases} test cases; figure and table in {self.out}", *self._cost()])
 
     def _cost(self) -> list[str]:
         if self.together is None:
