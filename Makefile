@@ -55,7 +55,7 @@ docs-check: $(READY) ## Fail when a reference page is not what the program says
 bench: $(READY) ## The benchmarks behind docs/benchmarks.md
 	@$(BIN)/python benchmarks/bench_bootstrap.py
 
-bench-dp: $(READY) ## Time and memory of private training; writes its table into docs/benchmarks.md (12 min)
+bench-dp: $(READY) ## Time and memory of private training; writes its table into docs/benchmarks.md (15 min)
 	@$(BIN)/python benchmarks/bench_dp.py --memory --write docs/benchmarks.md
 
 utility: $(READY) ## Utility against epsilon on real images (DATA=prepared datasets, STUDY=results; 1 h); table and figure
