@@ -77,7 +77,11 @@ def noise_alone(setup: Setup) -> Step:
     """Return the part of our step that draws the noise and adds it."""
     noise = GaussianNoise(key=bytes(range(32)), std=NOISE_MULTIPLIER * MAX_GRAD_NORM)
     zeros = {name: torch.zeros_like(value) for name, value in setup.model.named_parameters()}
-    return lambda: noise.add(zeros, 0) and None
+
+    def step() -> None:
+        noise.add(zeros, 0)
+
+    return step
 
 
 def _clipped_sum(plan: Plan, precision: str, planner: object) -> Callable[..., Any]:

@@ -83,7 +83,7 @@ def run(
     rate = 1 / len(DataLoader(people, batch_size=plain.batch))
     times = _fit(_network(config, whole, goal, 0, start), people, goal, plain, noise=1.0, steps=_TRIAL_STEPS)[1]
     cost = sum(times[1:]) / (_TRIAL_STEPS - 1)  # the first one also compiles and allocates
-    steps = max(2, min(plain.max_steps, int((seconds - read) / cost)))
+    steps = max(2, int((seconds - read) / cost))
     noise = solve_noise(sample_rate=rate, steps=steps, epsilon=epsilon, delta=study.delta)
     torch.manual_seed(seed)
     begun = time.process_time()

@@ -25,7 +25,6 @@ class Plain:
         mode: grad-sample mode that was fastest for this network.
         physical: most patients in memory at once.
         max_grad_norm: clipping threshold, flat.
-        max_steps: no more steps than this, where more made it worse.
     """
 
     batch: int
@@ -34,7 +33,6 @@ class Plain:
     mode: str = "hooks"
     physical: int = 64
     max_grad_norm: float = 1.0
-    max_steps: int = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +40,15 @@ class Pretraining:
     """A public network that recipes start from.
 
     Attributes:
-        data: dataset folder below the data folder, or ``phantom`` for generated images.
+        data: dataset folder below the data folder.
         recipe: file in the recipes folder.
         said: what the weights were trained on, for the run's records.
-        start: pretraining to start from; empty for random weights.
         resize: rows and columns at which the features are standardised; 0 for those of the images.
     """
 
     data: str
     recipe: str
     said: str
-    start: str = ""
     resize: int = 0
 
 

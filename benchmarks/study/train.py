@@ -10,12 +10,9 @@ import torch
 
 from meninx import api
 from meninx.core.run import Run
-from meninx.imaging.phantom import write_dataset
 from meninx.learn.predict import load_model
 from study.sets import PRETRAINING, RECIPES, Study
 from study.standardise import standardise
-
-PHANTOM_PATIENTS = 800
 
 
 def settings(study: Study, weights: Path, seed: int, epsilon: float | None) -> dict[str, Any]:
@@ -29,7 +26,7 @@ def settings(study: Study, weights: Path, seed: int, epsilon: float | None) -> d
     return told
 
 
-def run(study: Study, data: Path, weights: Path, out: Path, seed: int, epsilon: float | None, **more: Any) -> dict[str, Any]:
+def run(study: Study, data: Path, weights: Path, out: Path, seed: int, epsilon: float | None) -> dict[str, Any]:
     """Train with the recipe of a study and return model, settings and CPU seconds.
 
     Args:
@@ -39,12 +36,11 @@ def run(study: Study, data: Path, weights: Path, out: Path, seed: int, epsilon: 
         out: folder of the runs.
         seed: of initialisation and augmentation; the noise comes from the operating system.
         epsilon: of a private run; None without privacy.
-        **more: settings that replace those of the recipe.
     """
     recipe = RECIPES / (f"{study.key}.toml" if epsilon is None else f"{study.key}-dp.toml")
     told = settings(study, weights, seed, epsilon)
     start = time.process_time()
-    result = api.train(data / study.data, out=out, recipe=str(recipe), **{**told, **more})
+    result = api.train(data / study.data, out=out, recipe=str(recipe), **told)
     seconds = time.process_time() - start
     model, config, info = load_model(Run(result.out))
     return {"model": model, "config": config, "info": info, "cpu": seconds, "steps": result.steps, "said": result.privacy}
@@ -56,23 +52,10 @@ def pretrain(key: str, data: Path, weights: Path) -> str:
     if target.is_file():
         return f"{key}: there"
     told: dict[str, Any] = {"seed": 0, "threads": 1}
-    if wanted.start:
-        pretrain(wanted.start, data, weights)
-        source = PRETRAINING[wanted.start].said
-        told |= {"pretrained": str(weights / f"{wanted.start}.pt"), "pretrained_source": source}
     start = time.process_time()
-    folder = _source(wanted.data, data, weights)
+    folder = data / wanted.data
     result = api.train(folder, out=weights / "runs" / key, recipe=str(RECIPES / wanted.recipe), **told)
     weights.mkdir(parents=True, exist_ok=True)
     model, *_ = load_model(Run(result.out))
     torch.save(standardise(model, folder, wanted.resize).state_dict(), target)
     return f"{key}: {result.validation}, {time.process_time() - start:.0f} CPU s"
-
-
-def _source(name: str, data: Path, weights: Path) -> Path:
-    if name != "phantom":
-        return data / name
-    folder = weights / "phantom64"
-    if not (folder / "manifest.csv").is_file():
-        write_dataset(folder, patients=PHANTOM_PATIENTS, size=64, seed=0)
-    return folder
