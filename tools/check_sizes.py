@@ -1,4 +1,4 @@
-"""Fail when a module or function outgrows the house limits; print the medians."""
+"""Fail when a module or function outgrows the limits that stop accidents; print the medians."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 import sys
 from pathlib import Path
 
-MODULE_LIMIT, MODULE_MEDIAN, FUNCTION_LIMIT, FUNCTION_MEDIAN = 300, 150, 60, 12
+MODULE_LIMIT, FUNCTION_LIMIT = 600, 80
 
 
 def function_lengths(tree: ast.Module) -> list[tuple[str, int, int]]:
@@ -34,8 +34,6 @@ def main() -> int:
             if length > FUNCTION_LIMIT:
                 offenders.append(f"{path.relative_to(root)}:{line}: {name} has {length} lines, limit {FUNCTION_LIMIT}")
     medians = (statistics.median(modules), statistics.median(functions))
-    if medians[0] > MODULE_MEDIAN or medians[1] > FUNCTION_MEDIAN:
-        offenders.append(f"medians {medians} above the limits {(MODULE_MEDIAN, FUNCTION_MEDIAN)}")
     print("\n".join(offenders) if offenders else f"{len(modules)} modules, medians: {medians[0]:.0f} and {medians[1]:.0f} lines")
     return 1 if offenders else 0
 
