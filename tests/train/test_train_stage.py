@@ -22,7 +22,6 @@ from meninx.train import stage
 from meninx.train.config import PrivacyConfig, TrainConfig
 
 
-
 class StopAfter(Silent):
     """Progress of a user who presses Ctrl-C after some steps."""
 

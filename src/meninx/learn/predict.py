@@ -142,8 +142,6 @@ def _for_model(manifest: Manifest, info: DatasetInfo) -> Manifest:
 def _selected(run: Run) -> str:
     """Return the checkpoint whose weights are the run's result; a run of an older version says so in privacy.json."""
     record = run.record
-    if record is not None:
-        name = record.selected
-    else:
-        name = str((run.read_json(artifacts.place(PrivacyRecord)) or {}).get("weights"))
+    older = {} if record is not None else run.read_json(artifacts.place(PrivacyRecord)) or {}
+    name = record.selected if record is not None else str(older.get("weights"))
     return "best" if name == "best" and checkpoint.path_of(run, "best").is_file() else "last"

@@ -31,9 +31,7 @@ def write(training: Training, *, final: bool) -> PrivacySpent | None:
     record = training.run.record
     origin = None
     if record is not None:
-        origin = Origin(
-            run=record.id, data=record.data, dataset=record.dataset, step=training.trainee.step, made=artifacts.now()
-        )
+        origin = Origin(run=record.id, data=record.data, dataset=record.dataset, step=training.trainee.step, made=artifacts.now())
     table = PrivacyRecord(
         private=training.plan is not None,
         sentence=NOT_PRIVATE,

@@ -138,11 +138,15 @@ def _refuse(node: Lineage, unit: str) -> None:
         why = "a run whose noise came from a seed" if node.private else "a run without privacy"
         fix = "start from weights of other patients, of public data or of a private run, or from random ones"
         raise PrivacyRefusal(
-            expected("starting weights that do not hold the same patients without protection", got=why, where="pretrained", fix=fix)
+            expected(
+                "starting weights that do not hold the same patients without protection", got=why, where="pretrained", fix=fix
+            )
         )
     if node.unit != unit:
         fix = "train with the same privacy unit, or start from other weights"
-        raise PrivacyRefusal(expected(f"starting weights protected per {unit}", got=f"per {node.unit}", where="pretrained", fix=fix))
+        raise PrivacyRefusal(
+            expected(f"starting weights protected per {unit}", got=f"per {node.unit}", where="pretrained", fix=fix)
+        )
 
 
 def _source(path: Path, sha256: str) -> tuple[Lineage, Run | None] | None:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from meninx.core import artifacts, files, integrity, names, plain
-from meninx.core.artifacts import Lineage, PrivacyRecord, RunState
+from meninx.core.artifacts import PrivacyRecord, RunState
 from meninx.core.errors import DataError, expected
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run

@@ -98,7 +98,8 @@ class TrainResult(Result):
     def _start_words(start: StartRecord) -> str:
         if start.origin != "run":
             return "of unknown origin: what it holds of the patients is not counted"
-        return f"from run {start.run[:8]}, {'trained on some of the same patients' if start.shared_patients else 'of other patients'}"
+        patients = "trained on some of the same patients" if start.shared_patients else "trained on other patients"
+        return f"from run {start.run[:8]}, {patients}"
 
 
 def run(
@@ -205,9 +206,7 @@ def _network(config: TrainConfig, data: Manifest, plan: Plan | None) -> nn.Modul
     return network
 
 
-def _preview(
-    config: TrainConfig, data: Manifest, out: Path, network: nn.Module, plan: Plan | None, start: Start
-) -> TrainResult:
+def _preview(config: TrainConfig, data: Manifest, out: Path, network: nn.Module, plan: Plan | None, start: Start) -> TrainResult:
     """Return what a run would be: plan, counts and parameters; refuse what the run itself would refuse before its first step."""
     with tempfile.TemporaryDirectory() as place, surroundings.prepared(config) as device:
         trial = runs.create(Path(place), "trial", config_toml="", deterministic=config.deterministic)
@@ -273,8 +272,9 @@ def _reopened(path: Path, source: Path) -> tuple[str, dict[str, Any], dict[str, 
     folder = runs.open_run(path)
     record_of = folder.record
     if record_of is None:
-        kind: type[Exception] = PrivacyRefusal if folder.ledger_path.is_file() else UsageError
-        why = "one of an earlier version, which did not keep what its guarantee needs" if kind is PrivacyRefusal else "an older one"
+        private = folder.ledger_path.is_file()
+        kind: type[Exception] = PrivacyRefusal if private else UsageError
+        why = f"one of an earlier version{', whose guarantee does not hold' if private else ''}"
         fix = "start a new run; this one can still be evaluated"
         raise kind(expected("a run of this version to resume", got=why, where=folder.name, fix=fix))
     known = artifacts.require(folder.root, DataRecord, fix="start a new run")
