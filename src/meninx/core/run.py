@@ -148,6 +148,16 @@ def create(
     stamp = (now or datetime.now(UTC)).strftime("%Y-%m-%d_%H%M%S")
     clean = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:80]
     run = Run(_made(parent / f"{stamp}_{clean}"))
+    try:
+        _fill(run, config_toml, command, private=private, deterministic=deterministic)
+    except BaseException:
+        shutil.rmtree(run.root, ignore_errors=True)
+        raise
+    return run
+
+
+def _fill(run: Run, config_toml: str, command: Iterable[str], *, private: bool, deterministic: bool) -> None:
+    """Write what a new run folder holds."""
     workspace.make_private(run.root)
     try:
         run.release.mkdir()
@@ -166,7 +176,6 @@ def create(
         made=artifacts.now(),
     )
     artifacts.write(run.root, record)
-    return run
 
 
 def open_run(path: Path) -> Run:

@@ -106,7 +106,7 @@ class _Loop:
         self.losses: list[float] = []
         self.train_loss = math.nan
         self._frozen: frozenset[str] | None = None
-        self._begun = training.trainee.step > 0
+        self._begun = False
         earlier = pretrained.ledgers(training.ancestry)
         self._before = joint_phases(earlier) if earlier else ()
         self._torn = _torn_lines(training) if self.world.main else 0
@@ -126,6 +126,9 @@ class _Loop:
                         raise KeyboardInterrupt
             except KeyboardInterrupt as error:
                 self._interrupted(error)
+            finally:
+                if training.run.ledger_path.is_file():
+                    self._begin()  # a step that was accounted was taken
         self._save("last")
 
     def _step(self, stop: surroundings.Stop) -> bool:
@@ -156,8 +159,8 @@ class _Loop:
         self._begun, run = True, self.training.run
         record_of = run.record
         if record_of is not None and record_of.state is RunState.STARTING:
-            run.update(state=RunState.TRAINING, planned_steps=self.training.total_steps)
             run.point_latest()
+            run.update(state=RunState.TRAINING, planned_steps=self.training.total_steps)
 
     def _freeze(self) -> None:
         """Fix what is frozen in this epoch and put the model into training mode."""

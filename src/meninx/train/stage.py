@@ -146,10 +146,10 @@ def run(
         if dry_run:
             return _preview(config, data, out, network, plan, start)
         config = effect.resolved(config, data, plan)
-        made = not out.exists()
-        folder = Run(Path(world.shared(lambda: _created(config, data, out, start))))
-        with _leaving_no_trace(folder, out if made else None):
-            return _train(config, data, folder, plan, progress, resumed=False)
+        with _leaving_no_trace(out):
+            folder = Run(Path(world.shared(lambda: _created(config, data, out, start))))
+            with _discarded_on_failure(folder):
+                return _train(config, data, folder, plan, progress, resumed=False)
 
 
 def named(config: TrainConfig, recipe: str | None) -> TrainConfig:
@@ -236,7 +236,7 @@ def _created(config: TrainConfig, data: Manifest, out: Path, start: Start) -> st
         private=config.privacy is not None,
         deterministic=config.deterministic,
     )
-    with _leaving_no_trace(folder, None):
+    with _discarded_on_failure(folder):
         known, key = identity.data_record(data.root), identity.identity_key(folder)
         members = identity.members_of(data)
         entry = folder.update(
@@ -251,16 +251,26 @@ def _created(config: TrainConfig, data: Manifest, out: Path, start: Start) -> st
 
 
 @contextmanager
-def _leaving_no_trace(folder: Run, parent: Path | None) -> Iterator[None]:
-    """Remove a run folder when its start fails before the first step, and ``parent`` when it is then empty."""
+def _leaving_no_trace(out: Path) -> Iterator[None]:
+    """Remove the folder of runs when a start fails, unless it was there before or holds something."""
+    made = not out.exists()
+    try:
+        yield
+    except BaseException:
+        if made and distributed.current().main:
+            with suppress(OSError):
+                out.rmdir()
+        raise
+
+
+@contextmanager
+def _discarded_on_failure(folder: Run) -> Iterator[None]:
+    """Remove a run folder when its start fails before the first step."""
     try:
         yield
     except BaseException:
         if distributed.current().main:
             folder.discard()
-            if parent is not None:
-                with suppress(OSError):
-                    parent.rmdir()
         raise
 
 
@@ -281,8 +291,9 @@ def _reopened(path: Path, source: Path) -> tuple[str, dict[str, Any], dict[str, 
     same = identity.same_data(known, source)
     table = settings.to_table(stored_config(folder))
     if record_of.state is RunState.RELEASED:
-        _refuse_changes(folder, same)
-        return str(folder.root), table, plain.to_plain(_closed(folder, Manifest.read(source)))
+        with folder.lock():
+            _refuse_changes(folder, same)
+            return str(folder.root), table, plain.to_plain(_closed(folder, Manifest.read(source)))
     if not same:
         fix = "give the dataset the run was started with, or start a new run"
         raise DataError(expected("the cases the run was started with", got="others", where=MANIFEST_NAME, fix=fix))
@@ -299,6 +310,12 @@ def _refuse_changes(folder: Run, same_data: bool) -> None:
         problem = "an edited config.toml"
     elif not all(checkpoint.path_of(folder, name).is_file() for name in {"last", known.selected}):
         problem = "no checkpoints"
+    elif known.private and not all((folder.private / "keys" / f"{name}.key").is_file() for name in ("noise", "sampling")):
+        problem = "no secret keys"
+    if known.private:
+        written = artifacts.require(folder.root, PrivacyRecord, fix="start a new run")
+        ledger = ledger_file.read(folder, anchor=written.ledger)
+        problem = problem or ("another ledger" if ledger.anchor != written.ledger or ledger.pending else "")
     if problem:
         kind = PrivacyRefusal if known.private else UsageError
         fix = "start a new run; --pretrained begins with the weights of this one"
