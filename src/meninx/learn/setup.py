@@ -25,7 +25,7 @@ from meninx.learn.steps import PlainStep, Step
 from meninx.learn.task import Objective, objective
 from meninx.learn.trainee import Trainee
 from meninx.models import lora, registry
-from meninx.privacy.clipping import prove
+from meninx.privacy.clipping import clipped_gradient_sum, prove
 from meninx.privacy.plan import Plan
 
 
@@ -128,7 +128,13 @@ def _prove(network: nn.Module, goal: Objective, assembler: Assembler, cases: int
     """Refuse a network whose gradients of single images are not what the engine takes them for; the images are noise."""
     batch = assembler(tuple((case,) for case in range(cases)), 0)
     rows = slice(0, 2)
-    prove(network, goal.loss, torch.randn_like(batch.images[rows]), batch.targets[rows], functional=functional)
+    images, targets = torch.randn_like(batch.images[rows]), batch.targets[rows]
+    units = torch.arange(len(images))
+    clipped_gradient_sum(  # in training mode, which the proof is not: refuses random numbers that are not keyed by row
+        network, goal.loss, images, targets, unit_index=units, n_units=len(images), max_grad_norm=1.0, functional=functional,
+        row_keys=batch.row_keys[rows],
+    )  # fmt: skip
+    prove(network, goal.loss, images, targets, functional=functional)
 
 
 def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.Module, pretrained.Pretrained | None]:
