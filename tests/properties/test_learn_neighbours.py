@@ -166,18 +166,16 @@ def without(data: Manifest, name: str, unit: PrivacyUnit = PrivacyUnit.PATIENT) 
     return data.select(lambda case: name != (case.patient_id if unit is PrivacyUnit.PATIENT else case.case_id))
 
 
-def worst(build: Callable[..., Training], config: LearnConfig, data: Manifest, ways: Any = WAYS, **changes: Any) -> float:
-    """Return the largest change of the sum over a few removed units, in units of C."""
+def worst(build: Callable[..., Training], config: LearnConfig, data: Manifest, **changes: Any) -> float:
+    """Return the largest change of the sum in units of C: the first, middle and last unit removed, each computed another way."""
     unit = changes.get("unit", PrivacyUnit.PATIENT)
     whole, found = build(config, data, **changes), []
-    assert whole.plan is not None
-    bound = whole.plan.max_grad_norm
-    before = [summed(whole, physical=physical, ranks=ranks) for physical, ranks in ways]
-    assert min(float(total.norm()) for total in before) > bound / 4  # somebody moves the sum
-    for gone in ends(data.patients if unit is PrivacyUnit.PATIENT else [case.case_id for case in data.cases]):
-        part = build(config, without(data, gone, unit), **changes)
-        for (physical, ranks), total in zip(ways, before, strict=True):
-            found.append(float((total - summed(part, physical=physical, ranks=ranks)).norm()) / bound)
+    names = data.patients if unit is PrivacyUnit.PATIENT else [case.case_id for case in data.cases]
+    for gone, (physical, ranks) in zip(ends(names), WAYS, strict=True):
+        before = summed(whole, physical=physical, ranks=ranks)
+        assert float(before.norm()) > BOUND / 4  # somebody moves the sum
+        after = summed(build(config, without(data, gone, unit), **changes), physical=physical, ranks=ranks)
+        found.append(float((before - after).norm()) / BOUND)
     return max(found)
 
 
@@ -242,7 +240,7 @@ def test_bfloat16_keeps_the_bound(name: str, pool: Pool, build: Callable[..., Tr
     assert worst(build, replace(config, precision="bf16"), data, **fields) <= ROUNDING
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_datasets_keep_the_bound(data: st.DataObject, pool: Pool, build: Callable[..., Training]) -> None:
     counts = data.draw(st.lists(st.integers(1, 3), min_size=2, max_size=5))
@@ -250,7 +248,8 @@ def test_random_datasets_keep_the_bound(data: st.DataObject, pool: Pool, build: 
     manifest = pool.dataset(people, order=data.draw(st.integers(0, 99)))
     config = replace(
         SMALL, augment=data.draw(st.sampled_from([(), ("shift",), ("flip", "intensity")])),
-        views=data.draw(st.sampled_from([1, 4])), cases_per_patient=data.draw(st.integers(0, 2)), seed=data.draw(st.integers(0, 9)),
+        views=data.draw(st.sampled_from([1, 4])),
+        cases_per_patient=data.draw(st.integers(0, 2)), seed=data.draw(st.integers(0, 9)),
     )  # fmt: skip
     gone = data.draw(st.sampled_from(manifest.patients))
     way = {"physical": data.draw(st.sampled_from([1, 3, 64])), "ranks": data.draw(st.integers(1, 3))}
