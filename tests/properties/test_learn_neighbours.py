@@ -327,3 +327,10 @@ def test_masks_from_the_public_seed_in_batch_order_break_the_bound(
         surroundings.seed_torch(config.seed, "step", 2)
         found.append(summed(training))
     assert float((found[0] - found[1]).norm()) > 1.5 * BOUND
+
+
+def test_a_sum_with_dropout_is_the_same_however_it_is_computed(pool: Pool, build: Callable[..., Training]) -> None:
+    config, data, fields = setting("dropout and views", pool)
+    whole = build(config, data, **fields)
+    sums = [summed(whole, physical=physical, ranks=ranks) for physical, ranks in WAYS]
+    assert max(float((other - sums[0]).norm()) for other in sums[1:]) <= 1e-4 * BOUND  # rounding
