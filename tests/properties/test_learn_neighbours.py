@@ -6,6 +6,7 @@ batches, shares of several processes, pooling. Only the release is replaced, by 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.stats import beta
 from torch import Tensor
 
 from meninx.core import randomness
@@ -37,7 +40,7 @@ from meninx.privacy.clipping import ClippedSum, engine
 from meninx.privacy.plan import Plan
 from meninx.train.config import TrainConfig
 
-POOL = 16  # images of each kind
+POOL = 40  # images of each kind
 SHAPES = {"2d": (12, 12), "3d": (8, 8, 8)}
 PRIVATE = tuple(name for name in toml.recipe_names() if "privacy" in toml.read_recipe(name)[0])
 SMALLER = {"resnet9": {"width": 4, "groups": 2}, "resnet9-small": {"width": 4, "groups": 2}}
@@ -154,7 +157,7 @@ def owners(seed: int, kind: str = "several") -> list[str]:
     generator, found = random.Random(seed), []
     for number in range(6):
         found += [f"p{number}/{'x' * (number % 2)}"] * (generator.randint(1, 4) if kind == "several" else 1)
-    return found[:POOL]
+    return found
 
 
 def ends(names: Sequence[str]) -> list[str]:
@@ -238,6 +241,20 @@ def test_every_setting_that_draws_random_numbers_keeps_the_bound(name: str, pool
 def test_bfloat16_keeps_the_bound(name: str, pool: Pool, build: Callable[..., Training]) -> None:
     config, data, fields = setting(name, pool)
     assert worst(build, replace(config, precision="bf16"), data, **fields) <= ROUNDING
+
+
+@pytest.mark.skip(reason="the engine adds the units of a physical batch in bfloat16: 1.13 C; enable it with float32 sums")
+def test_bfloat16_keeps_the_bound_in_a_large_physical_batch(tmp_path: Path, build: Callable[..., Training]) -> None:
+    units, generator = 256, np.random.default_rng(1)
+    base, data = generator.integers(100, 156, (1, 8, 8)), Pool(tmp_path).dataset([f"p{number}" for number in range(units)])
+    for case in data.cases:  # alike, so that the sum is long and its rounding is, too
+        load.save(tmp_path / case.image, Image((base + generator.integers(0, 3, base.shape)).astype(np.uint8)))
+    alike = tuple(replace(case, labels=data.cases[0].labels) for case in data.cases)
+    data = replace(data, cases=alike, info=replace(data.info, size=(8, 8)))
+    fields = {"n_units": units, "expected_batch_size": units}
+    pair = [build(replace(SMALL, precision="bf16"), each, **fields) for each in (data, without(data, "p0"))]
+    first, second = (summed(training, physical=units) for training in pair)
+    assert float((first - second).norm()) <= BOUND * ROUNDING
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -334,3 +351,60 @@ def test_a_sum_with_dropout_is_the_same_however_it_is_computed(pool: Pool, build
     whole = build(config, data, **fields)
     sums = [summed(whole, physical=physical, ranks=ranks) for physical, ranks in WAYS]
     assert max(float((other - sums[0]).norm()) for other in sums[1:]) <= 1e-4 * BOUND  # rounding
+
+
+# an attack on the released gradient
+
+DRAWS, NOISE, RATE = 10_000, 2.0, 0.5
+
+
+def proven(apart: npt.NDArray[np.float64], without: npt.NDArray[np.float64], delta: float) -> float:
+    """Return the epsilon that a threshold on a statistic proves, from its values with and without a patient.
+
+    The first half of the values chooses the threshold; the second proves, by two Clopper-Pearson limits of 99.5 %.
+    """
+    half = len(apart) // 2
+    places = np.quantile(without[:half], (0.5, 0.8, 0.9, 0.95, 0.98))
+    place = max(places, key=lambda place: _ratio(apart[:half], without[:half], place, delta))
+    return _ratio(apart[half:], without[half:], place, delta)
+
+
+def _ratio(apart: npt.NDArray[np.float64], without: npt.NDArray[np.float64], place: float, delta: float) -> float:
+    count, hits, alarms = len(apart), int((apart > place).sum()), int((without > place).sum())
+    low = beta.ppf(0.005, hits, count - hits + 1) if hits else 0.0
+    return math.log(max(low - delta, 1e-12) / beta.ppf(0.995, alarms + 1, count - alarms))
+
+
+def attacked(build: Callable[..., Training], data: Manifest) -> tuple[float, float]:
+    """Return the epsilon that an attack on one released gradient proves, and the one that is claimed.
+
+    The attacker knows all data and looks along the difference of the two sums. Given the step, each unit's clipped gradient is
+    fixed, so a release is a choice of some of them plus Gaussian noise.
+    """
+    given = {"expected_batch_size": RATE * 64, "noise_multiplier": NOISE}
+    pair = [build(replace(SMALL, cases_per_patient=1), each, **given) for each in (data, without(data, data.patients[0]))]
+    own, plan = [], pair[0].plan
+    for training in pair:
+        assert isinstance(training.draw, PrivateDraw)
+        groups = [training.draw._few(2, unit) for unit in range(len(training.draw.members))]
+        own.append(torch.stack([summed(training, groups=(group,)) for group in groups]).numpy())
+    towards = own[0].sum(0) - own[1].sum(0)
+    towards /= np.linalg.norm(towards)
+    generator = np.random.default_rng(0)
+    seen = []
+    for each in own:
+        chosen = generator.random((DRAWS, len(each))) < RATE
+        seen.append(chosen @ (each @ towards) + NOISE * BOUND * generator.standard_normal(DRAWS))
+    assert plan is not None
+    return proven(seen[0], seen[1], plan.delta), plan.epsilon(1)
+
+
+def test_an_attack_proves_no_more_than_is_claimed_and_did_with_keys_by_row(
+    pool: Pool, build: Callable[..., Training], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = pool.dataset([f"p{number // 2:02d}" for number in range(POOL)])
+    attack, claimed = attacked(build, data)
+    assert attack <= claimed
+    _by_row(monkeypatch, data)
+    planted, _ = attacked(build, data)
+    assert planted > 2 * claimed
