@@ -106,6 +106,28 @@ def test_random_numbers_that_are_not_an_images_own_are_refused_before_the_first_
     assert loop.fit(plain, dataset(), new_run("plain")).steps == 1  # without privacy it is nobody's concern
 
 
+class Turned(Odd):
+    """Shows its dropout layer the pixels along the first axis, where the images should be."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, mixes=True)
+        self.mixes, self.drop = False, nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.drop(x.transpose(0, 2)).transpose(0, 2))
+
+
+def test_a_dropout_layer_that_does_not_see_image_after_image_is_refused(
+    dataset: Data, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(spatial_dims: int, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
+        return Turned(in_channels, out_channels)
+
+    monkeypatch.setattr(registry, "MODELS", {**registry.MODELS, "odd": build})
+    with pytest.raises(PrivacyRefusal, match="dropout masks of each image's own"):
+        loop.fit(CONFIG, dataset(), new_run(), plan=PLAN)
+
+
 def test_dropout_trains_privately_and_moves_no_generator_of_torch(dataset: Data, new_run: NewRun) -> None:
     options = {"init_features": 4, "growth_rate": 4, "block_config": (1, 1), "norm": ("GROUP", {"num_groups": 2})}
     config = LearnConfig(**{**vars(CONFIG), "model": "monai:DenseNet", "model_options": {**options, "dropout_prob": 0.3}})

@@ -149,3 +149,13 @@ def test_a_planner_that_measures_is_not_taken_for_a_module_that_draws(oracle):
     assert any(choice.seconds for choice in planner.choices.values())
     assert torch.equal(state, torch.get_rng_state())
     assert oracle.distance(measured, oracle.flat(oracle.engine(model, inputs, targets, row_keys=KEYS))) < 1e-5
+
+
+def test_dropout_inside_a_module_that_runs_row_by_row_is_refused_with_keys_too(oracle):
+    inputs, targets = oracle.data(6, 2, 5, 5)
+    model = net(nn.Sequential(nn.Conv2d(4, 4, 1), nn.Dropout(0.5)))
+    with pytest.raises(PrivacyRefusal, match=r"without random numbers.*module 3"):
+        oracle.engine(model, inputs, targets, row_keys=KEYS, functional=("3",))
+    frozen = model[3].requires_grad_(False)
+    assert oracle.engine(model, inputs, targets, row_keys=KEYS, functional=("3",)).gradients
+    assert frozen.training

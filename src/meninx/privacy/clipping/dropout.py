@@ -23,7 +23,8 @@ from meninx.core.errors import PrivacyRefusal, expected
 _EACH = (nn.Dropout,)
 _CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 _SPAN = 1 << 32  # values of a 32-bit hash
-_ROUNDS = ((0x7FEB352D, 16, 15), (0x846CA68B, 16, 15))  # multipliers and shifts of the lowbias32 hash
+_ROUNDS = ((0x7FEB352D, 16), (0x846CA68B - _SPAN, 15))  # multipliers and shifts of the lowbias32 hash
+_LAST = 0x2C1B3C6D
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def keyed_dropout(model: nn.Module, row_keys: Tensor | None, *, leave: Collectio
         if row_keys is not None:
             keys, calls = row_keys.detach().cpu().numpy().astype(np.uint64), Counter[str]()
             for path, module in model.named_modules():
-                if _active(module) and not any(path == outer or path.startswith(f"{outer}.") or not outer for outer in leave):
+                if active(module) and not any(path == outer or path.startswith(f"{outer}.") or not outer for outer in leave):
                     module.__dict__["forward"] = _stand_in(path, module, keys, calls)
                     stood_in.append(module)
         yield
@@ -90,18 +91,20 @@ def mask(keys: npt.NDArray[np.uint64], name: str, shape: torch.Size, rate: float
         return torch.zeros(shape, dtype=torch.bool, device=device)
     own = np.uint64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
     words = torch.from_numpy(_mixed(_mixed(keys) ^ own).view(np.int32).reshape(-1, 2)).to(device)
-    numbers = torch.arange(shape.numel() // len(keys), dtype=torch.int32, device=device).repeat(len(keys), 1)
-    for column, (factor, first, second) in enumerate(_ROUNDS):  # 32-bit products wrap around
-        numbers ^= words[:, column : column + 1]
-        numbers ^= _shifted(numbers, first)
-        numbers *= factor - _SPAN if factor >= _SPAN // 2 else factor
-        numbers ^= _shifted(numbers, second)
-        numbers *= 0x2C1B3C6D
-        numbers ^= _shifted(numbers, first)
+    first, second = words[:, :1], words[:, 1:]
+    numbers = torch.arange(shape.numel() // len(keys), dtype=torch.int32, device=device) ^ first
+    for factor, shift in _ROUNDS:  # 32-bit products wrap around
+        numbers ^= _shifted(numbers, shift)
+        numbers *= factor
+    numbers ^= _shifted(numbers, 16)
+    numbers ^= second
+    numbers *= _LAST
+    numbers ^= _shifted(numbers, 16)
     return (numbers >= dropped - _SPAN // 2).view(shape)
 
 
-def _active(module: nn.Module) -> bool:
+def active(module: nn.Module) -> bool:
+    """Return whether a module is a dropout layer whose masks can be keyed, and drops something."""
     return type(module) in (*_EACH, *_CHANNELS) and module.training and float(getattr(module, "p", 0.0)) > 0
 
 
