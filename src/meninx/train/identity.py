@@ -74,21 +74,26 @@ def keyed_patient(key: bytes, patient: str) -> str:
 def members_of(data: Manifest) -> Members:
     """Return who takes part in training on a dataset."""
     training, validation = data.split("train"), data.split("valid")
-    digests, identifiers = integrity.read(data.root), _identifiers(data.root)
-    patients = (*training.patients, *validation.patients)
+    digests = integrity.read(data.root)
     return Members(
         train=training.patients,
         valid=validation.patients,
         patients_known=data.info.patients_known,
         images=images_of(digests, training, validation),
         train_images=images_of(digests, training),
-        identifiers=tuple(sorted({identifiers[patient] for patient in patients if patient in identifiers})),
+        identifiers=identifiers_of(training, validation),
     )
 
 
 def images_of(digests: Mapping[str, str], *parts: Manifest) -> tuple[str, ...]:
     """Return the SHA-256 of the images of some cases, sorted, as far as the dataset's list names them."""
     return tuple(sorted({digests[case.image] for part in parts for case in part.cases if case.image in digests}))
+
+
+def identifiers_of(*parts: Manifest) -> tuple[str, ...]:
+    """Return the SHA-256 of the identifiers that the patients of some cases have in the source, sorted; empty if unknown."""
+    known = _identifiers(parts[0].root)
+    return tuple(sorted({known[patient] for part in parts for patient in part.patients if patient in known}))
 
 
 def _identifiers(root: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from meninx.core.run import Run
 from meninx.train import identity
 
 EARLIER = "this run was made by an earlier version of meninx"
-NO_GUARANTEE = f"{EARLIER}: the epsilon that it states does not hold, see docs/reference/limits.md"
+NO_GUARANTEE = f"{EARLIER}: the epsilon that it states does not hold, see docs/sharp-edges.md"
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,7 @@ def _refuse_overlap(members: Members | None, dataset: Manifest, chosen: Manifest
     """Refuse measured patients that took part in training; return whether the comparison means something."""
     if members is None:
         return False
-    digests = integrity.read(dataset.root)
-    measured = identity.images_of(digests, chosen)
+    measured = identity.images_of(integrity.read(dataset.root), chosen)
     split = {case.split for case in chosen.cases}
     before = identity.overlap(chosen.patients, members.earlier, images=(measured, members.earlier_images))
     patients, images = (*members.train, *members.valid), members.images
@@ -139,13 +138,14 @@ def _refuse_overlap(members: Members | None, dataset: Manifest, chosen: Manifest
         chosen.patients,
         patients,
         images=(measured, images),
+        identifiers=(identity.identifiers_of(chosen), members.identifiers if external else ()),
         known=members.patients_known and dataset.info.patients_known,
     )
     for overlap, part in ((found, "training or validation of the run"), (before, "the training of its starting weights")):
         if overlap:
             fix = "measure on patients that took no part"
             raise DataError(expected(f"patients who took no part in {part}", got=overlap.words(), where="manifest.csv", fix=fix))
-    return bool(patients) and (found.compared or not external)
+    return bool(patients) and not found.doubtful and (found.compared or not external)
 
 
 def _as_it_was(known: DataRecord) -> Manifest | None:
