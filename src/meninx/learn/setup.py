@@ -113,7 +113,7 @@ def build(config: LearnConfig, data: Manifest, run: Run, device: torch.device, p
         step = PlainStep(assembler, goal, config.physical_batch, precision=config.precision)
     else:
         freeze.apply(network, freeze.never_trained(network, config))
-        _prove(network, goal, assembler, min(2, len(train)), config.functional)
+        _prove(network, goal, assembler, min(2, len(train)), config)
         draw, step = private_parts(config, run, plan, assembler, goal, resumed=resumed)
     total = plan.steps if plan else config.steps or config.epochs * draw.steps_per_epoch
     schedule = Schedule(config, total, draw.steps_per_epoch)
@@ -124,11 +124,12 @@ def build(config: LearnConfig, data: Manifest, run: Run, device: torch.device, p
     return training
 
 
-def _prove(network: nn.Module, goal: Objective, assembler: Assembler, cases: int, functional: tuple[str, ...]) -> None:
+def _prove(network: nn.Module, goal: Objective, assembler: Assembler, cases: int, config: LearnConfig) -> None:
     """Refuse a network whose gradients of single images are not what the engine takes them for; the images are noise."""
     batch = assembler(tuple((case,) for case in range(cases)), 0)
     rows = slice(0, 2)
-    prove(network, goal.loss, torch.randn_like(batch.images[rows]), batch.targets[rows], functional=functional)
+    images, targets = torch.randn_like(batch.images[rows]), batch.targets[rows]
+    prove(network, goal.loss, images, targets, functional=config.functional, physical=max(config.physical_batch, config.views))
 
 
 def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.Module, pretrained.Pretrained | None]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from meninx.core import check
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, PrivacyRefusal, expected
 from meninx.privacy.clipping import clip
 from meninx.privacy.clipping.functional import FunctionalCall
 from meninx.privacy.clipping.inventory import refuse_moved_buffers, trained_layers
@@ -194,6 +194,7 @@ class _Engine:
         with torch.enable_grad(), self._stood_in(run, slot), _buffers_untouched(self.model):
             with self._autocast(inputs.device.type):
                 losses = self.loss(self.model(inputs), targets)
+            _refuse_reached(self.model, losses)
             torch.autograd.backward(losses.sum() / views, inputs=[slot])
 
     def _autocast(self, device: str) -> AbstractContextManager[object]:
@@ -217,6 +218,26 @@ def _stand_in(layer: Layer, run: Pass, slot: Tensor) -> Forward:
     rule = rule_of(layer.module)
     assert rule is not None  # the inventory refused it otherwise
     return rule.bind(layer, run, slot)
+
+
+def _refuse_reached(model: nn.Module, losses: Tensor) -> None:
+    """Refuse a pass in which automatic differentiation reaches a trained weight: all go through rules, which hide them from it.
+
+    Raises:
+        PrivacyRefusal: names the weight that code used outside of its layer.
+    """
+    names = {id(value): name for name, value in model.named_parameters() if value.requires_grad}
+    seen, left = set(), [losses.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        left.extend(after for after, _ in node.next_functions)
+        name = names.get(id(getattr(node, "variable", None)))
+        if name is not None:
+            rule, fix = "a weight used by its own layer alone", "use it through its layer, or run the module row by row (functional)"
+            raise PrivacyRefusal(expected(rule, got="one used by other code as well", where=name, fix=fix))
 
 
 @contextmanager
