@@ -94,7 +94,7 @@ def by_length(net, x):
 
 
 def when_large(net, x):
-    return x + x.mean(0) if float(x.abs().max()) > 30 else x
+    return x + x.mean(0) if float(x.detach().abs().max()) > 30 else x
 
 
 class Gated(Net):
