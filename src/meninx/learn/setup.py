@@ -12,7 +12,7 @@ from torch import nn
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
 from meninx.core.manifest import DatasetInfo, Manifest, Task
 from meninx.core.run import Run
-from meninx.learn import freeze, optim, pretrained, surroundings
+from meninx.learn import freeze, ledger_file, optim, pretrained, surroundings
 from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler
 from meninx.learn.config import LearnConfig
@@ -87,8 +87,10 @@ class Training:
         return wanted and len(self.valid) > 0
 
 
-def build(config: LearnConfig, data: Manifest, run: Run, device: torch.device, plan: Plan | None, *, resumed: bool) -> Training:
-    """Return a run ready for its first step.
+def build(
+    config: LearnConfig, data: Manifest, run: Run, device: torch.device, plan: Plan | None, *, resumed: bool, data_digest: str = ""
+) -> Training:
+    """Return a run ready for its first step; ``data_digest`` names the dataset in the ledger of a private one.
 
     Raises:
         ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit together.
@@ -114,7 +116,10 @@ def build(config: LearnConfig, data: Manifest, run: Run, device: torch.device, p
     else:
         freeze.apply(network, freeze.never_trained(network, config))
         _prove(network, goal, assembler, min(2, len(train)), config)
-        draw, step = private_parts(config, run, plan, assembler, goal, resumed=resumed)
+        draw, step = private_parts(
+            config, run, plan, assembler, goal, resumed=resumed,
+            bind=lambda stream: ledger_file.binding_of(config, data, network, plan, stream=stream, data_digest=data_digest),
+        )  # fmt: skip
     total = plan.steps if plan else config.steps or config.epochs * draw.steps_per_epoch
     schedule = Schedule(config, total, draw.steps_per_epoch)
     average = Average(network, config.ema) if config.ema else None
