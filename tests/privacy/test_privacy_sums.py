@@ -1,4 +1,4 @@
-"""The sum over units: many units of one direction, one of them removed, in every kernel and layer; precision set by the caller."""
+"""The sum over units: many of one direction, one of them removed, in every kernel and layer; precision set by the caller."""
 
 import threading
 

@@ -20,9 +20,7 @@ FREE_TO_CHANGE = frozenset({"device", "threads", "tensorboard", "physical_batch"
 """Settings that may change when a run is resumed: they move rounding, length or looks, not what a step means."""
 
 
-def binding_of(
-    config: LearnConfig, data: Manifest, network: nn.Module, plan: Plan, *, stream: str, data_digest: str = ""
-) -> str:
+def binding_of(config: LearnConfig, data: Manifest, network: nn.Module, plan: Plan, *, stream: str, data_digest: str = "") -> str:
     """Return the digest of everything that determines the steps of a private run.
 
     Args:

@@ -191,7 +191,8 @@ def private_parts(
     stream = stream_id(sampling, noise)
     step = PrivateStep(
         plan, run, assembler, objective, config.physical_batch, plan.noise(noise), stream,
-        binding=bind(stream), kernels=kernels.opened(assembler.device, deterministic=config.deterministic), precision=config.precision,
+        binding=bind(stream),
+        kernels=kernels.opened(assembler.device, deterministic=config.deterministic), precision=config.precision,
         functional=config.functional,
     )  # fmt: skip
     return draw, step

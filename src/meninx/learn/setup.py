@@ -88,7 +88,14 @@ class Training:
 
 
 def build(
-    config: LearnConfig, data: Manifest, run: Run, device: torch.device, plan: Plan | None, *, resumed: bool, data_digest: str = ""
+    config: LearnConfig,
+    data: Manifest,
+    run: Run,
+    device: torch.device,
+    plan: Plan | None,
+    *,
+    resumed: bool,
+    data_digest: str = "",
 ) -> Training:
     """Return a run ready for its first step; ``data_digest`` names the dataset in the ledger of a private one.
 

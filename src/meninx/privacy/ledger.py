@@ -65,9 +65,9 @@ class Ledger:
         changes of plan. A line cut short by a crash counts as a spent step. A step begun again under the
         same keys, plan and binding counts once, because sampler and noise repeat it exactly (the abandoned attempt
         must not be released); without named keys every line counts. One set of keys has one binding: with other
-        settings or data the same noise would cover other gradients, and their difference would be free of noise. Editing, removing or reordering lines is
-        refused; removing the last lines shows against a checkpoint's anchor. The chain is not signed: who can
-        write the file *and* every anchor can forge both.
+        settings or data the same noise would cover other gradients, and their difference would be free of noise.
+        Editing, removing or reordering lines is refused; removing the last lines shows against a checkpoint's
+        anchor. The chain is not signed: who can write the file *and* every anchor can forge both.
 
     Attributes:
         accounts: one for every plan and set of keys, in order of first use.
@@ -125,9 +125,7 @@ class Ledger:
                 expected(f"step < plan.steps = {plan.steps}", got=step, where="Ledger.next", fix="plan more steps")
             )
         torn = digest(self.pending) if self.pending else ""
-        entry = LedgerEntry.of(
-            plan, index=self.entries, step=step, stream=stream, torn=torn, previous=self.head, binding=binding
-        )
+        entry = LedgerEntry.of(plan, index=self.entries, step=step, stream=stream, torn=torn, previous=self.head, binding=binding)
         book = _Book(self)
         book.enter(entry, self.pending, "Ledger.next")
         return book.close(), ("" if self.terminated else "\n") + entry.line() + "\n"

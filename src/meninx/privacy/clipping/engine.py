@@ -236,7 +236,10 @@ def _refuse_reached(model: nn.Module, losses: Tensor) -> None:
         left.extend(after for after, _ in node.next_functions)
         name = names.get(id(getattr(node, "variable", None)))
         if name is not None:
-            rule, fix = "a weight used by its own layer alone", "use it through its layer, or run the module row by row (functional)"
+            rule, fix = (
+                "a weight used by its own layer alone",
+                "use it through its layer, or run the module row by row (functional)",
+            )
             raise PrivacyRefusal(expected(rule, got="one used by other code as well", where=name, fix=fix))
 
 

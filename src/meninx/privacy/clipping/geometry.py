@@ -58,7 +58,7 @@ class Geometry:
         return self._native(dy, x, weight, groups or self.groups, (False, True, False))[1]
 
     def weighted_gradient(self, dy: Tensor, x: Tensor, weight: Tensor, factor: Tensor) -> Tensor:
-        """Return the sum over rows of the weight's gradients, each times its ``factor`` (rows,), in float32 whatever the rows are.
+        """Return the sum over rows of the weight's gradients, each times its ``factor`` (rows,): in float32 at least.
 
         A product in bfloat16 would round the sum of all units, and one unit more or less could move it by several bounds.
         """

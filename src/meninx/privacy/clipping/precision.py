@@ -11,7 +11,7 @@ import torch
 
 _lock = threading.Lock()
 _active = 0
-_undo: Callable[[], None] = lambda: None
+_undo: Callable[[], None] | None = None
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def pinned(device: str) -> Iterator[None]:
     finally:
         with _lock:
             _active -= 1
-            if not _active:
+            if not _active and _undo is not None:
                 _undo()
 
 
@@ -56,24 +56,18 @@ def _set_full() -> Callable[[], None]:
     an older one that disagrees with them: it is left alone where it cannot be read.
     """
     before = [(leaf, leaf.fp32_precision) for leaf in _leaves()]
-    products = convolutions = None
+    products, convolutions = "highest", False
     with suppress(RuntimeError):
         products = torch.get_float32_matmul_precision()
     with suppress(RuntimeError):
-        convolutions = torch.backends.cudnn.allow_tf32
-    if products not in (None, "highest"):
-        torch.set_float32_matmul_precision("highest")
-    if convolutions:
-        torch.backends.cudnn.allow_tf32 = False
-    for leaf in _leaves():
-        if leaf.fp32_precision not in ("ieee", "none"):
+        convolutions = bool(torch.backends.cudnn.allow_tf32)
+    _switch("highest" if products != "highest" else None, False if convolutions else None)
+    for leaf, value in before:
+        if value not in ("ieee", "none"):
             leaf.fp32_precision = "ieee"
 
     def undo() -> None:
-        if products not in (None, "highest"):
-            torch.set_float32_matmul_precision(products)
-        if convolutions:
-            torch.backends.cudnn.allow_tf32 = convolutions
+        _switch(products if products != "highest" else None, True if convolutions else None)
         for leaf, value in before:
             if leaf.fp32_precision != value:
                 leaf.fp32_precision = "none"  # inherits, as it may have done before
@@ -81,3 +75,11 @@ def _set_full() -> Callable[[], None]:
                 leaf.fp32_precision = value
 
     return undo
+
+
+def _switch(products: str | None, convolutions: bool | None) -> None:
+    """Set the older switches; None leaves one as it is."""
+    if products is not None:
+        torch.set_float32_matmul_precision(products)
+    if convolutions is not None:
+        torch.backends.cudnn.allow_tf32 = convolutions

@@ -96,7 +96,7 @@ def _move(model: nn.Module, generator: torch.Generator) -> None:
     """Move all weights about as far from where they are as a usual start is from zero."""
     for value in model.parameters():
         usual = 1 / math.sqrt(max(1, value[0].numel())) if value.dim() > 1 else 1.0
-        value += _AWAY * usual * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.device)
+        value.add_(torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.device), alpha=_AWAY * usual)
 
 
 @contextmanager
