@@ -141,7 +141,14 @@ def _prove(network: nn.Module, goal: Objective, assembler: Assembler, cases: int
     batch = assembler(tuple((case,) for case in range(cases)), 0)
     rows = slice(0, 2)
     images, targets = torch.randn_like(batch.images[rows]), batch.targets[rows]
-    prove(network, goal.loss, images, targets, functional=config.functional, physical=max(config.physical_batch, config.views))
+    prove(
+        network,
+        goal.loss,
+        images,
+        targets,
+        functional=config.functional,
+        physical=min(max(config.physical_batch, config.views), len(assembler.store) * config.views),
+    )
 
 
 def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.Module, pretrained.Pretrained | None]:

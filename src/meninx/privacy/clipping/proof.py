@@ -23,6 +23,7 @@ from meninx.privacy.clipping.result import PerSampleLoss
 _TOLERANCE = 1e-6
 _ROWS = 3  # whose gradients are compared: more than a pair
 _SEED = 20_261_127
+_MOST = 1 << 24  # numbers in all rows of the largest batch
 _AWAY = 0.5  # how far weights are moved, in units of a usual start
 _VALUES = ((1.0, 0.0), (1.0, 0.0), (100.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.01, -1.0), (1.0, 0.5))
 """(gain, offset) of the rows, over and over: as given, large, constant, zero, dark, shifted."""
@@ -50,7 +51,8 @@ def prove(
         inputs: (rows, C, ...), one row or more in the range of the real values; random numbers do.
         targets: (rows, ...).
         functional: as in :func:`~meninx.privacy.clipping.engine.clipped_gradient_sum`.
-        physical: most rows in one pass of the training, >= 1; one pass here has one row more.
+        physical: most rows in one pass of the training, >= 1; one pass here has one row more, fewer where rows are so
+            large that they would hold more than 2**24 numbers together.
 
     Guarantee: a model that passes did not mix these rows, drew no random numbers outside its dropout, used each trained
         weight in its layer alone, and its gradients were the exact ones, on these inputs and weights. Code that
@@ -65,7 +67,8 @@ def prove(
         if "drop" in type(module).__name__.lower():
             module.eval()
     generator = torch.Generator().manual_seed(_SEED)
-    xs, ys = _rows(inputs, targets, max(physical + 1, _ROWS + 1), generator)
+    most = max(_ROWS + 1, min(physical + 1, _MOST // max(1, inputs[0].numel())))
+    xs, ys = _rows(inputs, targets, most, generator)
     with _generators_kept(inputs.device):
         _refuse_random(model, xs[:1])
         for moved in (False, True):
