@@ -66,6 +66,7 @@ class Context:
         uids: original -> new UID, changed ones only.
         accessions: original -> new accession number.
         non_ascii: a kept text needs UTF-8.
+        review: why a person must look at the pixels; empty where nothing speaks for text in them.
     """
 
     profile: Profile
@@ -81,6 +82,7 @@ class Context:
     uids: dict[str, str] = field(default_factory=dict)
     accessions: dict[str, str] = field(default_factory=dict)
     non_ascii: bool = False
+    review: tuple[str, ...] = ()
 
     def count(self, tag: int, letter: str) -> None:
         """Count one element."""
@@ -188,7 +190,7 @@ def _kept(tag: int, vr: str, text: str, context: Context) -> str:
     if vr == "AS":
         return "\\".join(dates.capped_age(value, context.max_age) for value in values)
     if vr in ("DS", "IS"):
-        fits = (not value.strip() or (_FORMS[vr].fullmatch(value) and not context.found.spelled_by(value)) for value in values)
+        fits = (not value.strip() or (len(value) <= 64 and _FORMS[vr].fullmatch(value) and not context.found.spelled_by(value)) for value in values)
         return text if all(fits) else ""
     if vr == "CS":
         return _codes(values, context)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 from meninx.core import files
-from meninx.core.errors import UsageError, expected
+from meninx.core.errors import StorageError, UsageError, expected
 from meninx.deid.config import DeidConfig
 from meninx.deid.journal import Journal
 
 PRIVATE, IMAGES, JOURNAL, LOCK, STAGING = "private", "images", "journal.jsonl", "lock", "staging"
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 PAPERS = ("deid.json", "audit.jsonl")
 TABLES = tuple(f"{name}.csv" for name in ("crosswalk_uids", "crosswalk_patients", "crosswalk_accessions", "quarantine", "lookup"))
 
@@ -55,6 +57,44 @@ def refuse_foreign(config: DeidConfig, out: Path, journal: Journal) -> None:
     if there is not None and not (config.overwrite or goes_on):
         fix = "choose another output folder, or give --overwrite to remove the earlier result"
         raise UsageError(expected("a result of the same key and settings", got="an earlier result", where="out", fix=fix))
+
+
+def check_below(out: Path, relative: str) -> None:
+    """Refuse a path that does not lie below the images of an output folder, or that leads out of it by a link.
+
+    Args:
+        out: the output folder, resolved.
+        relative: path of an image below it.
+
+    Raises:
+        ValueError: the path has another form than this stage gives its images.
+        StorageError: a folder on the way is a link.
+    """
+    parts = relative.split("/")
+    if parts[0] != IMAGES or len(parts) < 2 or not all(map(_PART.fullmatch, parts)):
+        raise ValueError("no path of an image")
+    place = out
+    for part in parts[:-1]:
+        place = place / part
+        if place.is_symlink():
+            fix = "remove the link, or choose another output folder"
+            raise StorageError(expected("folders of this stage's own in the output folder", got="a link", where=IMAGES, fix=fix))
+
+
+def publish(out: Path, relative: str, staged: Path) -> None:
+    """Move a checked image from the staging folder to its place.
+
+    Raises:
+        ValueError: as :func:`check_below`.
+        StorageError: a link stands in the way, or the disk refused.
+    """
+    check_below(out, relative)
+    target = out / relative
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged.replace(target)
+    except OSError as error:
+        raise files.storage_error(error, target) from error
 
 
 def make_private(out: Path) -> None:

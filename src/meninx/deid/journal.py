@@ -40,6 +40,7 @@ class Entry:
         uids: original -> new UIDs.
         actions: keyword -> action letter -> elements.
         burned_in_unknown: text may be burned into the pixels; nobody looked.
+        review: why somebody must look, in fixed words.
     """
 
     path: str
@@ -60,6 +61,11 @@ class Entry:
     uids: Mapping[str, str] = field(default_factory=dict)
     actions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     burned_in_unknown: bool = False
+    review: tuple[str, ...] = ()
+
+    def told(self) -> tuple[str, ...]:
+        """Return what becomes public of this entry besides counts and digests: its path and its line of the audit log."""
+        return self.output.removeprefix("images/"), self.sop_class, self.transfer_syntax
 
     def to_line(self) -> str:
         """Return the entry as one line of JSON, the same bytes for the same entry."""
@@ -68,7 +74,7 @@ class Entry:
     @classmethod
     def from_table(cls, table: dict[str, Any]) -> Entry:
         """Return the entry of one line."""
-        return cls(**{**table, "patient": tuple(table["patient"])})
+        return cls(**{**table, "patient": tuple(table["patient"]), "review": tuple(table.get("review", ()))})
 
 
 class Journal:

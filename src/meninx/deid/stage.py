@@ -10,8 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from meninx.core import files
-from meninx.core.errors import PrivacyRefusal, expected
+from meninx.core.errors import PrivacyRefusal, StorageError, expected
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.deid import audit, folder, lookup
@@ -27,7 +26,7 @@ from meninx.deid.quarantine import Reason
 from meninx.deid.resolver import Resolver
 from meninx.deid.worker import Engine
 
-FORMAT = "1"  # raised when the same input would give other bytes
+FORMAT = "2"  # raised when the same input would give other bytes
 FILES_A_WORKER = 40  # below that a second process costs more than it saves
 
 
@@ -164,9 +163,10 @@ def _engine(config: DeidConfig, source: Path, out: Path, throwaway: SiteKey | No
         rename=config.rename,
         max_age=config.max_age,
         dry_run=config.dry_run,
+        burned_in=config.burned_in,
     )
     told = [FORMAT, profile.fingerprint(), key.fingerprint(), str(config.rename), str(config.max_age), config.missing_lookup]
-    told += [table.digest if table else "", config.profile, *config.options]
+    told += [table.digest if table else "", config.profile, config.burned_in, *config.options]
     return engine, hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
@@ -184,7 +184,7 @@ def _work(
 ) -> int:
     """Process and publish every file in the order of paths; return how many were finished before."""
     todo = [(item, known.get(item.path)) for item in found]
-    owners = {_owner_key(entry): entry.path for entry in known.values() if entry.status == WRITTEN}
+    owners = {_owner_key(entry): (entry.path, entry.output_digest) for entry in known.values() if entry.status == WRITTEN}
     resumed = 0
     workers = _workers(config, len(found))
     with journal.appending() as appender, Stop() as stop, closing(processed(engine, todo, workers, stop, progress)) as results:
@@ -200,29 +200,46 @@ def _work(
     return resumed
 
 
+Owners = dict[tuple[str, str], tuple[str, str]]
+
+
 def _owner_key(entry: Entry) -> tuple[str, str]:
     return entry.patient[1], entry.instance
 
 
-def _published(engine: Engine, entry: Entry, before: Entry | None, owners: dict[tuple[str, str], str]) -> Entry:
+def _published(engine: Engine, entry: Entry, before: Entry | None, owners: Owners) -> Entry:
     """Move one checked output to its place and return the entry to journal.
 
     The first path in sorting order owns an instance; a later file with the same one is kept out as its duplicate.
+
+    Raises:
+        StorageError: the disk refused; anything else that goes wrong is the file's own.
     """
     staged = engine.staged(entry.path)
-    if entry.status == WRITTEN and owners.setdefault(_owner_key(entry), entry.path) != entry.path:
+    try:
+        return _placed(engine, entry, before, owners)
+    except StorageError:
+        raise
+    except Exception:
         staged.unlink(missing_ok=True)
-        entry = Entry(path=entry.path, digest=entry.digest, reason=Reason.DUPLICATE_INSTANCE)
+        owners.pop(_owner_key(entry), None)
+        return Entry(path=entry.path, digest=entry.digest, reason=Reason.PROCESSING_FAILED)
+
+
+def _placed(engine: Engine, entry: Entry, before: Entry | None, owners: Owners) -> Entry:
+    staged = engine.staged(entry.path)
+    if entry.status == WRITTEN:
+        path, digest = owners.setdefault(_owner_key(entry), (entry.path, entry.output_digest))
+        if path != entry.path:
+            staged.unlink(missing_ok=True)
+            reason = Reason.DUPLICATE_IDENTICAL if digest == entry.output_digest else Reason.DUPLICATE_DIFFERENT
+            entry = Entry(path=entry.path, digest=entry.digest, reason=reason)
     if before is not None and before.status == WRITTEN and before.output != entry.output:
+        folder.check_below(engine.out, before.output)
         (engine.out / before.output).unlink(missing_ok=True)
         owners.pop(_owner_key(before), None)
     if entry.status == WRITTEN:
-        target = engine.out / entry.output
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staged.replace(target)
-        except OSError as error:
-            raise files.storage_error(error, target) from error
+        folder.publish(engine.out, entry.output, staged)
     return entry
 
 
@@ -232,7 +249,7 @@ def _without_duplicates(entries: list[Entry]) -> list[Entry]:
     for entry in entries:
         again = entry.status == WRITTEN and _owner_key(entry) in seen
         seen.add(_owner_key(entry))
-        result.append(Entry(path=entry.path, digest=entry.digest, reason=Reason.DUPLICATE_INSTANCE) if again else entry)
+        result.append(Entry(path=entry.path, digest=entry.digest, reason=Reason.DUPLICATE_DIFFERENT) if again else entry)
     return result
 
 
