@@ -17,6 +17,8 @@ def test_a_run_has_a_private_room_that_only_its_owner_enters(tmp_path: Path):
     run = runs.create(tmp_path, "cxr dp/s0", config_toml="epochs = 1\n", now=WHEN)
     assert run.name == "2026-01-02_030405_cxr-dp-s0"
     assert run.private.stat().st_mode & 0o777 == 0o700
+    assert not (tmp_path / "latest").exists()  # a start that fails must not move it
+    run.point_latest()
     assert (tmp_path / "latest").resolve() == run.root
     assert runs.open_run(tmp_path / "latest").root == run.root
     assert not (run.root / "NOT_FOR_RELEASE").exists()

@@ -45,6 +45,7 @@ EVERY = BUNDLE | {
     "NOT_FOR_RELEASE",
     "config.toml",
     "environment.json",
+    "run.json",
     "privacy.json",
     "private/checkpoints/last.pt",
     "private/data.json",
@@ -76,7 +77,7 @@ def test_nothing_outside_the_private_room_names_a_case_a_key_or_a_folder(private
     told += [f"{patient}".encode() for patient in data.patients] + [str(data.root).encode()]
     told += [form for secret in secrets for form in (secret, secret.hex().encode())]
     open_files = [path for path in private.root.rglob("*") if path.is_file() and private.private not in path.parents]
-    assert len(open_files) == len(BUNDLE) + 4
+    assert len(open_files) == len(BUNDLE) + 5
     for path in open_files:
         content = path.read_bytes()
         assert not [word for word in told if word in content], path.name

@@ -1,4 +1,9 @@
-"""Writing files so that a reader never sees half of one: temporary name, flush, atomic rename."""
+"""Reading and writing files: bounded reads, paths that stay where they belong, writes that are whole or absent.
+
+Every value that comes from a file is hostile. :func:`read_bytes` and :func:`read_text` look at the size before they
+read, :func:`below` turns a name from a file into a path only if it lands below its folder, and :func:`atomic` writes a
+temporary file, forces it to the disk and renames it, so that a reader never sees half a file.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,18 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
-from meninx.core.errors import StorageError, expected
+from meninx.core.errors import DataError, StorageError, expected
+
+PRIVATE_MODE = 0o600
+PUBLIC_MODE = 0o666  # the process's umask takes its bits away
+TEXT_LIMIT = 64 << 20  # bytes of a JSON, TOML or Markdown file that somebody may hand us
 
 
 @contextmanager
@@ -21,23 +31,24 @@ def atomic(path: Path, *, mode: int | None = None) -> Iterator[IO[bytes]]:
 
     Args:
         path: final name; its folder is created.
-        mode: permission bits of the file, e.g. ``0o600``; None keeps the default.
+        mode: permission bits of the file, e.g. ``0o600``; None for what the umask leaves of 0666.
 
     Raises:
         StorageError: the disk is full, read-only or the folder refuses the file.
     """
+    partial = path.with_name(f".partial-{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+        handle = os.open(
+            partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), PUBLIC_MODE if mode is None else mode
+        )
     except OSError as error:
         raise storage_error(error, path) from error
-    partial = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        partial.chmod(0o644 if mode is None else mode)
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -63,20 +74,84 @@ def write_json(path: Path, content: Any, *, mode: int | None = None) -> None:
     write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", mode=mode)
 
 
-def append_line(path: Path, line: str) -> None:
-    """Append one line and force it to the disk before returning (for ledgers and journals).
+def append_line(path: Path, line: str, *, mode: int = PUBLIC_MODE) -> None:
+    """Append one line and force it to the disk before returning.
+
+    Args:
+        path: the file; made when it is not there.
+        line: the text, with or without its newline.
+        mode: permission bits of a new file, less those of the umask.
 
     Raises:
         StorageError: the disk refused the write.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as stream:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), mode)
+        with os.fdopen(handle, "ab") as stream:
             stream.write(line.rstrip("\n").encode() + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
         raise storage_error(error, path) from error
+
+
+def read_bytes(path: Path, *, limit: int = TEXT_LIMIT) -> bytes:
+    """Return the content of a regular file, after looking at its size.
+
+    Args:
+        path: the file.
+        limit: most bytes that are read.
+
+    Raises:
+        DataError: there is no such file, it is a device or a pipe, it is larger than ``limit``, or it cannot be read.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(handle, "rb") as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError(expected("a regular file", got="a folder, device or pipe", where=path.name))
+            if status.st_size > limit:
+                raise DataError(expected(f"a file of at most {limit:,} bytes", got=f"{status.st_size:,}", where=path.name))
+            content = stream.read(limit + 1)
+    except OSError as error:
+        raise DataError(expected("a readable file", got=_reason(error), where=path.name)) from error
+    if len(content) > limit:  # it grew while it was read
+        raise DataError(expected(f"a file of at most {limit:,} bytes", got="more", where=path.name))
+    return content
+
+
+def read_text(path: Path, *, limit: int = TEXT_LIMIT) -> str:
+    """Return the text of a UTF-8 file; raises as :func:`read_bytes`, and DataError for foreign bytes."""
+    try:
+        return read_bytes(path, limit=limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(expected("UTF-8 text", got="foreign bytes", where=path.name)) from error
+
+
+def below(root: Path, name: str, *, where: str) -> Path:
+    """Return the path of ``name``, a relative POSIX path from a file, below ``root``.
+
+    Guarantee: the result lies below ``root``, symbolic links that exist included.
+
+    Args:
+        root: the folder that must not be left.
+        name: e.g. ``images/c001.png``.
+        where: file, row or key that holds the name, for the message.
+
+    Raises:
+        DataError: the name is empty, absolute, holds ``..``, a backslash, a drive or a control character, or leads out.
+    """
+    parts = PurePosixPath(name).parts
+    odd = any(ord(character) < 32 or ord(character) == 127 for character in name) or "\\" in name
+    absolute = name.startswith("/") or bool(PureWindowsPath(name).drive)
+    if not parts or odd or absolute or ".." in parts or len(name) > 4096:
+        raise DataError(expected("a relative path inside the folder", got="another path", where=where))
+    path = root.joinpath(*parts)
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(expected("a path inside the folder", got="a link that leads out of it", where=where))
+    return path
 
 
 def digest(path: Path) -> str:
@@ -87,8 +162,16 @@ def digest(path: Path) -> str:
 
 def storage_error(error: OSError, path: Path) -> StorageError:
     """Return the house form of an operating system's refusal to write."""
-    reason = {errno.ENOSPC: "no space left", errno.EROFS: "a read-only file system", errno.EACCES: "permission denied"}.get(
-        error.errno or 0, error.strerror or "a write error"
-    )
     fix = "free some space and run again with --resume" if error.errno == errno.ENOSPC else "choose another output folder"
-    return StorageError(expected("a writable folder", got=reason, where=str(path.parent), fix=fix))
+    return StorageError(expected("a writable folder", got=_reason(error, "a write error"), where=str(path.parent), fix=fix))
+
+
+def _reason(error: OSError, otherwise: str = "a read error") -> str:
+    known = {
+        errno.ENOSPC: "no space left",
+        errno.EROFS: "a read-only file system",
+        errno.EACCES: "permission denied",
+        errno.ENOENT: "no such file",
+        errno.EISDIR: "a folder",
+    }
+    return known.get(error.errno or 0, error.strerror or otherwise)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
-import math
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
+
+from meninx.core import plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +34,11 @@ class Result:
 
     def to_table(self) -> dict[str, Any]:
         """Return the fields as plain values."""
-        return {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
+        return {item.name: plain.to_plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
 
     def to_json(self) -> str:
         """Return the fields as one JSON object; what is not a finite number is null."""
-        return json.dumps(_finite(self.to_table()), indent=2, sort_keys=True, allow_nan=False)
+        return json.dumps(self.to_table(), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.summary())}</pre>"
@@ -46,23 +46,3 @@ class Result:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if isinstance(value, (Path, Enum)):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

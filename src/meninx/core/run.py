@@ -1,20 +1,23 @@
-"""The run folder: two rooms (``release/`` may leave the hospital, ``private/`` never), a lock, resume."""
+"""The run folder: two rooms (``release/`` may leave the hospital, ``private/`` never), an identity, a state, a lock."""
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import secrets
+import shutil
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from meninx.core import files, provenance
-from meninx.core.errors import DataError, RunLocked, UsageError, expected
+from meninx.core import artifacts, files, provenance, workspace
+from meninx.core.artifacts import RunRecord, RunState
+from meninx.core.errors import DataError, UsageError, expected
 
 NOT_FOR_RELEASE = "NOT FOR RELEASE: privacy noise of this run came from a seed (--deterministic)"
 
@@ -47,18 +50,39 @@ class Run:
 
     @property
     def ledger_path(self) -> Path:
-        """The privacy ledger, one JSON object a line; it lies beside the checkpoints."""
+        """The privacy ledger, one JSON object per line; it lies beside the checkpoints."""
         return self.private / "ledger.jsonl"
 
     @property
     def metrics_path(self) -> Path:
-        """Training curves and validation metrics, one JSON object a line."""
+        """Training curves and validation metrics, one JSON object per line."""
         return self.private / "metrics.jsonl"
+
+    @property
+    def record(self) -> RunRecord | None:
+        """Identity and state of the run; None for a run of an older version.
+
+        Raises:
+            DataError: run.json is damaged.
+        """
+        return artifacts.read(self.root, RunRecord)
+
+    def update(self, **changes: Any) -> RunRecord:
+        """Change fields of ``run.json`` and return the new record.
+
+        Raises:
+            DataError: the run is of an older version and has no record.
+        """
+        record = artifacts.require(self.root, RunRecord, fix="start a new run: this one was made by an older version")
+        changed = replace(record, **changes)
+        artifacts.write(self.root, changed)
+        return changed
 
     def log_metrics(self, **values: Any) -> None:
         """Append one line to the private training log."""
         try:
-            with self.metrics_path.open("a", encoding="utf-8") as stream:
+            handle = os.open(self.metrics_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, files.PRIVATE_MODE)
+            with os.fdopen(handle, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(values) + "\n")
         except OSError as error:
             raise files.storage_error(error, self.metrics_path) from error
@@ -79,27 +103,29 @@ class Run:
         if not path.is_file():
             return None
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise DataError(expected("valid JSON", got=str(error), where=str(path))) from error
+            return json.loads(files.read_text(path))
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise DataError(expected("valid JSON", got="something else", where=path.name)) from error
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run folder for this process.
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the run folder for this process; raises RunLocked when another process holds it."""
+        return workspace.locked(self.root)
 
-        Raises:
-            RunLocked: another process holds it. A killed process holds nothing: the lock is the kernel's.
-        """
-        path = self.private / "lock"
-        with path.open("a+") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                fix = "wait for it, or give another --out"
-                raise RunLocked(
-                    expected("one process a run folder", got="another process writing", where=self.name, fix=fix)
-                ) from error
-            yield
+    def discard(self) -> None:
+        """Remove the folder of a run that never began. A run that took a step is left as it is."""
+        record = self.record
+        if record is not None and record.state is RunState.STARTING and not self.ledger_path.exists():
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def point_latest(self) -> None:
+        """Let ``latest`` beside the folder name this run; where links cannot be made, nothing happens."""
+        temporary = self.root.parent / f".latest-{os.getpid()}"
+        try:
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(self.root.name)
+            temporary.replace(self.root.parent / "latest")
+        except OSError:  # Windows without the right to make links; a folder in the place of the link
+            temporary.unlink(missing_ok=True)
 
 
 def create(
@@ -108,16 +134,20 @@ def create(
     *,
     config_toml: str,
     command: Iterable[str] = (),
+    private: bool = False,
     deterministic: bool = False,
     now: datetime | None = None,
 ) -> Run:
-    """Make ``parent/<time>_<name>`` with its two rooms, config and environment, and point ``parent/latest`` to it.
+    """Make ``parent/<time>_<name>`` with its two rooms, config, environment and record.
+
+    ``latest`` is moved to it when training begins (:meth:`Run.point_latest`), so that a failed start leaves no trace.
 
     Args:
         parent: folder of runs.
         name: recipe and seed, e.g. ``"cxr-dp_s0"``; other characters than letters, digits, ``-`` and ``_`` become ``-``.
         config_toml: the resolved config.
         command: what the user typed.
+        private: trained with differential privacy.
         deterministic: stamps the run NOT FOR RELEASE.
         now: the time in the name; the present by default.
 
@@ -125,20 +155,26 @@ def create(
         StorageError: the disk refused.
     """
     stamp = (now or datetime.now(UTC)).strftime("%Y-%m-%d_%H%M%S")
-    clean = re.sub(r"[^A-Za-z0-9_-]+", "-", name)
-    root = _free(parent / f"{stamp}_{clean}")
-    run = Run(root)
+    clean = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:80]
+    run = Run(_made(parent / f"{stamp}_{clean}"))
+    workspace.make_private(run.root)
     try:
-        run.release.mkdir(parents=True)
-        run.private.mkdir(mode=0o700)
-        run.private.chmod(0o700)
+        run.release.mkdir()
     except OSError as error:
-        raise files.storage_error(error, root) from error
+        raise files.storage_error(error, run.root) from error
     files.write_text(run.config_path, config_toml)
     run.write_json("environment.json", provenance.environment(command))
     if deterministic:
-        files.write_text(root / "NOT_FOR_RELEASE", NOT_FOR_RELEASE + "\n")
-    _point_latest(parent, root)
+        files.write_text(run.root / "NOT_FOR_RELEASE", NOT_FOR_RELEASE + "\n")
+    record = RunRecord(
+        id=secrets.token_hex(16),
+        name=run.name,
+        private=private,
+        deterministic=deterministic,
+        config=hashlib.sha256(config_toml.encode()).hexdigest(),
+        made=artifacts.now(),
+    )
+    artifacts.write(run.root, record)
     return run
 
 
@@ -161,15 +197,14 @@ def open_run(path: Path) -> Run:
     return Run(root)
 
 
-def _free(root: Path) -> Path:
+def _made(root: Path) -> Path:
+    """Make a folder that was not there before and return it."""
     candidate, number = root, 2
-    while candidate.exists():
-        candidate, number = root.with_name(f"{root.name}-{number}"), number + 1
-    return candidate
-
-
-def _point_latest(parent: Path, root: Path) -> None:
-    temporary = parent / f".latest-{os.getpid()}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(root.name)
-    temporary.replace(parent / "latest")
+    while True:
+        try:
+            candidate.mkdir(parents=True)
+            return candidate
+        except FileExistsError:
+            candidate, number = root.with_name(f"{root.name}-{number}"), number + 1
+        except OSError as error:
+            raise files.storage_error(error, root) from error

@@ -134,6 +134,7 @@ def _created(config: TrainConfig, source: Path, out: Path) -> str:
     folder = runs.create(out, name, config_toml=settings.to_toml(config), deterministic=config.deterministic)
     known = {"dataset": str(source.resolve()), "digest": _digest(source)}
     files.write_json(folder.private / DATA_NAME, known, mode=0o600)
+    folder.point_latest()
     return str(folder.root)
 
 

@@ -1,0 +1,580 @@
+"""What one stage writes and another reads: one frozen type per file, one writer, one reader, one place.
+
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> _ = write(root, Members(train=("p1",), valid=(), patients_known=True))
+    >>> read(root, Members).train
+    ('p1',)
+    >>> read(root, PrivacyRecord) is None
+    True
+
+No other module spells these file names. Every number that reaches a page carries its :class:`Origin`: the run, the
+dataset, the weights, the step and the split that it was measured on. A reader compares origins and refuses what does not
+belong together.
+
+Digests of private data are keyed. A plain digest of a manifest in ``release/`` would tell whoever knows all patients but
+one whether that one took part; so records outside ``private/`` name a dataset by :func:`keyed` under a key of the run
+that stays in ``private/keys``. The plain digest stands in ``private/data.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from meninx.core import files, plain, provenance, workspace
+from meninx.core.errors import DataError, expected
+
+RecordT = TypeVar("RecordT")
+FORMAT = 2
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    STARTING = "starting"
+    """The folder exists; no step was taken. Such a folder is removed when the start fails."""
+    TRAINING = "training"
+    """Steps were taken; running now, interrupted or killed."""
+    RELEASED = "released"
+    """Finished: the release is complete and the run is closed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a number belongs to.
+
+    Attributes:
+        run: identity of the run, 32 hexadecimal digits made when the run is created; empty for a dataset's own numbers.
+        data: keyed digest of the dataset (see :func:`keyed`).
+        dataset: short name of the dataset.
+        weights: SHA-256 of the weights that were measured or released; empty before there are any.
+        step: optimiser step of those weights.
+        split: split that was measured; empty where none was.
+        made: time, ISO 8601 in UTC.
+        command: what the user typed, without folders.
+        versions: package -> version.
+    """
+
+    run: str
+    data: str
+    dataset: str = ""
+    weights: str = ""
+    step: int = 0
+    split: str = ""
+    made: str = ""
+    command: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def same_model(self, other: Origin) -> bool:
+        """Return whether both belong to the same weights of the same run."""
+        return (self.run, self.weights, self.step) == (other.run, other.weights, other.step) and bool(self.weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Identity and state of a run: ``run.json``.
+
+    Attributes:
+        id: identity of the run; a copy of the folder keeps it, so two copies are recognised.
+        name: name of the folder when it was made.
+        state: see :class:`RunState`.
+        private: trained with differential privacy.
+        deterministic: noise and sampling came from the seed: NOT FOR RELEASE.
+        config: SHA-256 of ``config.toml`` as it was when the run was created.
+        data: keyed digest of the dataset.
+        dataset: short name of the dataset.
+        patients_known: the source names its patients; otherwise every image counts as one.
+        step: optimiser steps done.
+        planned_steps: optimiser steps planned; 0 before the first step.
+        selected: checkpoint whose weights are released, ``last`` or ``best``.
+        weights: SHA-256 of the released weights; empty before the release.
+        release: SHA-256 of ``release/checksums.sha256``; empty before the release.
+        made: time of creation, ISO 8601 in UTC.
+        finished: time of the release.
+        version: format of the record.
+    """
+
+    id: str
+    name: str
+    state: RunState = RunState.STARTING
+    private: bool = False
+    deterministic: bool = False
+    config: str = ""
+    data: str = ""
+    dataset: str = ""
+    patients_known: bool = True
+    step: int = 0
+    planned_steps: int = 0
+    selected: str = "last"
+    weights: str = ""
+    release: str = ""
+    made: str = ""
+    finished: str = ""
+    version: int = FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecord:
+    """Which dataset a run was trained on: ``private/data.json``.
+
+    Attributes:
+        dataset: folder of the dataset.
+        digest: plain digest of its manifest, its meaning and, where it carries ``checksums.sha256``, its images.
+        images: whether ``digest`` covers the images.
+    """
+
+    dataset: str
+    digest: str
+    images: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Members:
+    """Who took part in training: ``private/members.json``. Never leaves the hospital.
+
+    Attributes:
+        train: pseudonyms of the training patients.
+        valid: pseudonyms of the validation patients.
+        patients_known: the source names its patients.
+        images: SHA-256 of the files of training and validation images, where the dataset carries digests.
+    """
+
+    train: tuple[str, ...]
+    valid: tuple[str, ...]
+    patients_known: bool
+    images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartRecord:
+    """What a network started from, as far as it is known.
+
+    Attributes:
+        file: name of the file, without folders; empty for random weights.
+        sha256: digest of the file.
+        source: what the weights were trained on, in the user's words; not verified.
+        loaded: tensors taken over.
+        fresh: tensors that kept their random start.
+        unused: tensors of the file that fit nowhere.
+        origin: ``random``; ``run``: a run of meninx whose patients were compared; ``unknown``: anything else.
+        run: identity of that run.
+        shared_patients: the run was trained on some of the same patients.
+        composed: its cost is part of the stated epsilon.
+    """
+
+    file: str = ""
+    sha256: str = ""
+    source: str = ""
+    loaded: int = 0
+    fresh: tuple[str, ...] = ()
+    unused: int = 0
+    origin: str = "random"
+    run: str = ""
+    shared_patients: bool = False
+    composed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineage:
+    """Where released weights come from: ``release/lineage.json``, beside the bundle and safe to pass on.
+
+    Attributes:
+        run: identity of the run.
+        private: trained with differential privacy.
+        unit: privacy unit.
+        key: name of the key behind ``data`` and ``patients`` (not the key).
+        data: keyed digest of the dataset.
+        patients: keyed digests of the training patients, filled up with random ones to the declared number, sorted.
+        ledger: lines of the privacy ledger, from which epsilon can be computed again.
+        delta: the delta that epsilon is stated at; 0 without privacy.
+        parents: lineages of the weights it started from.
+        unknown_start: it started from weights of unknown origin.
+        version: format of the record.
+    """
+
+    run: str
+    private: bool
+    unit: str = "patient"
+    key: str = ""
+    data: str = ""
+    patients: tuple[str, ...] = ()
+    ledger: tuple[str, ...] = ()
+    delta: float = 0.0
+    parents: tuple[Lineage, ...] = ()
+    unknown_start: bool = False
+    version: int = FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskRecord:
+    """Proven bounds on attacks, from the ledger.
+
+    Attributes:
+        advantage: largest membership advantage, in [0, 1].
+        tpr_at_fpr: false positive rate (as text) -> largest true positive rate.
+        prior: prior probability of the reconstruction bound.
+        reconstruction: largest probability of reconstruction.
+    """
+
+    advantage: float
+    tpr_at_fpr: dict[str, float]
+    prior: float
+    reconstruction: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyRecord:
+    """What a run promises, spent and leaves outside: ``privacy.json``. The ledger is the account; this repeats it.
+
+    Attributes:
+        private: trained with differential privacy.
+        epsilon: spent epsilon of all that the guarantee counts (own steps and a composed start); None without privacy
+            or without noise.
+        own_epsilon: that of the run's own steps alone.
+        delta: the delta of both; 0 without privacy.
+        unit: privacy unit.
+        relation: neighboring relation.
+        noise_multiplier: noise standard deviation over ``max_grad_norm``.
+        max_grad_norm: clipping threshold.
+        sample_rate: probability of a unit in a step.
+        steps: optimiser steps accounted.
+        planned_steps: optimiser steps planned.
+        sampler: e.g. ``poisson``.
+        accountant: e.g. ``pld``.
+        clipping: e.g. ``flat``.
+        expected_batch_size: of the plan; 0 without privacy.
+        declared_units: number of units that was declared; None when none was and the true number counts as public.
+        sentence: the guarantee in words.
+        curve: (step, upper bound on epsilon).
+        risk: bounds on attacks; None when not computed.
+        outside_guarantee: what the guarantee does not cover, in words.
+        start: what the network started from.
+        deterministic: noise came from the seed.
+        ledger: number of lines and head of the ledger that the numbers were read from.
+        origin: what the record belongs to; None in records of an older version.
+        version: format of the record.
+    """
+
+    private: bool
+    epsilon: float | None = None
+    own_epsilon: float | None = None
+    delta: float = 0.0
+    unit: str = ""
+    relation: str = ""
+    noise_multiplier: float = 0.0
+    max_grad_norm: float = 0.0
+    sample_rate: float = 0.0
+    steps: int = 0
+    planned_steps: int = 0
+    sampler: str = ""
+    accountant: str = ""
+    clipping: str = ""
+    expected_batch_size: float = 0.0
+    declared_units: int | None = None
+    sentence: str = ""
+    curve: tuple[tuple[int, float], ...] = ()
+    risk: RiskRecord | None = None
+    outside_guarantee: tuple[str, ...] = ()
+    start: StartRecord | None = None
+    deterministic: bool = False
+    ledger: tuple[int, str] = (0, "")
+    origin: Origin | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRecord:
+    """An evaluation of a run on one split: ``release/evaluation.json`` for the test split of its own dataset.
+
+    Attributes:
+        origin: run, weights, step, dataset and split; None in files of an older version.
+        evaluation: the table of ``metrics.tables.Evaluation``.
+        external: measured on another dataset than the run's own.
+        patients_compared: training patients and measured patients were compared and none is shared.
+        patients_known: the source of the measured dataset names its patients.
+        thresholds_from: split and dataset that the thresholds were fitted on, in words.
+        version: format of the record.
+    """
+
+    origin: Origin | None
+    evaluation: dict[str, Any]
+    external: bool = False
+    patients_compared: bool = False
+    patients_known: bool = True
+    thresholds_from: str = ""
+    version: int = FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRecord:
+    """Paired differences of two runs on the same cases: ``release/comparison.json`` for the test split.
+
+    Attributes:
+        origin: the run that was measured; None in files of an older version.
+        baseline: the run it is compared with.
+        run_name: name of the run's folder.
+        baseline_name: name of the baseline's folder.
+        differences: tables of ``metrics.tables.Estimate``, run minus baseline.
+        version: format of the record.
+    """
+
+    origin: Origin | None
+    baseline: Origin | None
+    run_name: str
+    baseline_name: str
+    differences: tuple[dict[str, Any], ...]
+    version: int = FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Departure:
+    """One setting by which de-identification does less than its profile.
+
+    Attributes:
+        kind: ``override``, ``option``, ``burned-in``, ``lookup``, ``age`` or the like.
+        name: attribute keyword or setting.
+        chosen: what was done, e.g. ``K`` or ``keep``.
+        usual: what the profile says.
+        files: files concerned; None when not counted.
+    """
+
+    kind: str
+    name: str
+    chosen: str
+    usual: str
+    files: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeidRecord:
+    """Summary of a de-identified archive: ``deid.json``. Counts and settings, no value of a patient.
+
+    Attributes:
+        profile: name of the profile.
+        options: PS3.15 options in force.
+        codes: code values of ``DeidentificationMethodCodeSequence``.
+        departures: settings by which less is done than the profile says.
+        overrides: attribute -> action, as the user gave them.
+        max_age: highest age told exactly.
+        missing_lookup: what happens to patients who are missing in a lookup table.
+        site: name of the site.
+        files_read: files found.
+        files_written: instances written.
+        quarantined: reason -> files.
+        patients: distinct patients written.
+        studies: distinct studies written.
+        series: distinct series written.
+        actions: keyword -> action letter -> elements.
+        residual_findings: files kept out because the self-check found an original identifier.
+        burned_in_unknown: images written that may show text in their pixels; nobody looked.
+        flagged: reason -> images among these.
+        checksums: SHA-256 of ``checksums.sha256``; empty in older archives.
+        version: version of meninx that wrote it.
+    """
+
+    profile: str
+    options: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    departures: tuple[Departure, ...] = ()
+    overrides: Any = None
+    max_age: int = 89
+    missing_lookup: str = ""
+    site: str = ""
+    files_read: int = 0
+    files_written: int = 0
+    quarantined: dict[str, int] = field(default_factory=dict)
+    patients: int = 0
+    studies: int = 0
+    series: int = 0
+    actions: dict[str, dict[str, int]] = field(default_factory=dict)
+    residual_findings: int = 0
+    burned_in_unknown: int = 0
+    flagged: dict[str, int] = field(default_factory=dict)
+    checksums: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareRecord:
+    """Summary of a prepared dataset: ``prepare.json``; written last, so it says that the dataset is whole.
+
+    Attributes:
+        name: short name of the dataset.
+        reader: layout that was read.
+        task: what is to be learnt.
+        settings: settings of the preparation without paths.
+        settings_digest: digest of the settings.
+        data_digest: digest of the source's images.
+        patients_known: the source names its patients.
+        cases: number of cases.
+        patients: number of patients.
+        splits: split -> cases.
+        split_patients: split -> patients.
+        sites: site -> cases.
+        labels: label -> cases.
+        attributes: attribute -> group -> cases.
+        skipped: reason -> rows or files left out.
+        checks: what was found on the way.
+        checksums: SHA-256 of ``checksums.sha256``; empty in older datasets.
+        version: format of the record.
+    """
+
+    name: str
+    reader: str
+    task: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    settings_digest: str = ""
+    data_digest: str = ""
+    patients_known: bool = True
+    cases: int = 0
+    patients: int = 0
+    splits: dict[str, int] = field(default_factory=dict)
+    split_patients: dict[str, int] = field(default_factory=dict)
+    sites: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    attributes: dict[str, dict[str, int]] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    checks: Any = None
+    checksums: str = ""
+    version: int = FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecord:
+    """Utility against epsilon: ``sweep.json``.
+
+    Attributes:
+        rows: one table per epsilon.
+        together: what all private runs spend together; None without any.
+        runs: identities of the runs behind the rows.
+        version: format of the record.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    together: dict[str, Any] | None
+    runs: tuple[str, ...] = ()
+    version: int = FORMAT
+
+
+_PLACES: Mapping[type, str] = {
+    RunRecord: "run.json",
+    PrivacyRecord: "privacy.json",
+    DataRecord: "private/data.json",
+    Members: "private/members.json",
+    Lineage: "release/lineage.json",
+    EvaluationRecord: "release/evaluation.json",
+    ComparisonRecord: "release/comparison.json",
+    DeidRecord: "deid.json",
+    PrepareRecord: "prepare.json",
+    SweepRecord: "sweep.json",
+}
+
+
+def place(kind: type, *, split: str = "test", dataset: str = "", private: bool = False) -> str:
+    """Return where a record lies below its folder, as a relative POSIX path.
+
+    Args:
+        kind: type of the record.
+        split: of an evaluation or comparison; only the test split has the plain name, so nothing takes its place.
+        dataset: short digest of another dataset than the run's own, for an external evaluation; empty for its own.
+        private: in the private room instead of ``release/``: exact numbers about training patients of a private run.
+    """
+    name = _PLACES[kind]
+    if kind in (EvaluationRecord, ComparisonRecord):
+        tail = "".join(
+            f"-{part}" for part in (f"external-{dataset}" if dataset else "", "" if split == "test" else split) if part
+        )
+        name = name.replace(".json", f"{tail}.json")
+        return name.replace("release/", "private/") if private else name
+    return name
+
+
+def write(root: Path, record: Any, *, split: str = "test", dataset: str = "", private: bool = False) -> Path:
+    """Write a record to its place below ``root`` and return the path; it is whole or absent.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    name = place(type(record), split=split, dataset=dataset, private=private)
+    path = root / name
+    secret = name.startswith("private/")
+    if secret:
+        workspace.make_private(root)
+    files.write_text(path, plain.to_json(record), mode=files.PRIVATE_MODE if secret else None)
+    return path
+
+
+def read(root: Path, kind: type[RecordT], *, split: str = "test", dataset: str = "", private: bool = False) -> RecordT | None:
+    """Return a record of the folder ``root``; None when there is none.
+
+    Raises:
+        DataError: the file is damaged, too large, or not of this type; names the file.
+    """
+    return read_file(root / place(kind, split=split, dataset=dataset, private=private), kind)
+
+
+def read_file(path: Path, kind: type[RecordT]) -> RecordT | None:
+    """Return the record in a file; None when there is no file; raises as :func:`read`."""
+    if not path.is_file():
+        return None
+    content = files.read_bytes(path)
+    where = f"{path.parent.name}/{path.name}"
+    if kind in (EvaluationRecord, ComparisonRecord):
+        table = plain.from_json(content, dict[str, Any], where=where)
+        return plain.from_plain(_of_an_older_version(table, kind), kind, where=where)
+    return plain.from_json(content, kind, where=where)
+
+
+def _of_an_older_version(table: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Return the table of this version's record for one that carries no origin."""
+    if "origin" in table:
+        return table
+    if kind is EvaluationRecord:
+        return {"origin": None, "evaluation": table, "version": 1}
+    names = {"run_name": table.get("run", ""), "baseline_name": table.get("baseline", "")}
+    return {"origin": None, "baseline": None, **names, "differences": table.get("differences", []), "version": 1}
+
+
+def keyed(key: bytes, *parts: str) -> str:
+    """Return a digest of text that only the holder of ``key`` can compute: 64 hexadecimal digits of HMAC-SHA-256.
+
+    Args:
+        key: 32 secret bytes.
+        parts: what is digested; ``("a", "b")`` and ``("ab",)`` give different digests.
+    """
+    message = b"".join(len(part.encode()).to_bytes(8, "big") + part.encode() for part in parts)
+    return hmac.new(key, message, hashlib.sha256).hexdigest()
+
+
+def key_name(key: bytes) -> str:
+    """Return the public name of a key, from which nobody can compute the key."""
+    return hashlib.sha256(b"meninx key name\0" + key).hexdigest()[:32]
+
+
+def now() -> str:
+    """Return the time as ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).replace(microsecond=0).isoformat()
+
+
+def versions() -> dict[str, str]:
+    """Return package -> version of what makes the numbers."""
+    return dict(provenance.environment()["packages"])
+
+
+def require(root: Path, kind: type[RecordT], *, fix: str) -> RecordT:
+    """Return a record that must be there.
+
+    Raises:
+        DataError: it is not, or it is damaged.
+    """
+    record = read(root, kind)
+    if record is None:
+        raise DataError(expected(f"a folder with {place(kind)}", got="none", where=root.name, fix=fix))
+    return record

@@ -1,0 +1,111 @@
+"""Digests of what a stage published: one ``checksums.sha256`` per folder, in the format of ``sha256sum``.
+
+``sha256sum -c checksums.sha256`` checks a folder without meninx; :func:`damage` does the same and also names files that
+are not in the list. The list's own digest (:func:`digest_of`) names the content of the whole folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from meninx.core import files
+from meninx.core.errors import DataError, expected
+from meninx.core.progress import SILENT, Progress, task
+
+CHECKSUMS = "checksums.sha256"
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_LIMIT = 1 << 30
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What differs between a folder and its list.
+
+    Attributes:
+        missing: listed files that are not there.
+        changed: listed files with other bytes.
+        unlisted: files that are there and not in the list.
+    """
+
+    missing: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.changed or self.unlisted)
+
+
+def write(root: Path, digests: Mapping[str, str]) -> str:
+    """Write ``root/checksums.sha256`` and return its own SHA-256.
+
+    Args:
+        root: the folder.
+        digests: relative POSIX path -> SHA-256 of the file.
+    """
+    text = "".join(f"{value}  {name}\n" for name, value in sorted(digests.items()))
+    files.write_text(root / CHECKSUMS, text)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def measured(root: Path, paths: Iterable[Path]) -> dict[str, str]:
+    """Return relative POSIX path -> SHA-256 of files below ``root``."""
+    return {path.relative_to(root).as_posix(): files.digest(path) for path in paths}
+
+
+def read(root: Path) -> dict[str, str]:
+    """Return the list of a folder; empty when it has none.
+
+    Raises:
+        DataError: a line is not ``<sha256>  <path below the folder>``.
+    """
+    path = root / CHECKSUMS
+    if not path.is_file():
+        return {}
+    digests: dict[str, str] = {}
+    for number, line in enumerate(files.read_text(path, limit=_LIMIT).splitlines(), start=1):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise DataError(expected("a line of sha256sum", got="other text", where=f"{CHECKSUMS}, line {number}"))
+        files.below(root, match[2], where=f"{CHECKSUMS}, line {number}")
+        digests[match[2]] = match[1]
+    return digests
+
+
+def digest_of(root: Path) -> str:
+    """Return the SHA-256 of a folder's list, which names the whole content; empty without a list."""
+    path = root / CHECKSUMS
+    return files.digest(path) if path.is_file() else ""
+
+
+def damage(root: Path, *, leave_out: Iterable[str] = (), progress: Progress = SILENT) -> Damage:
+    """Return what differs between a folder and its list.
+
+    Args:
+        root: the folder, with a list.
+        leave_out: top-level names that the list does not cover, e.g. ``private``.
+        progress: told of every file.
+    """
+    listed = read(root)
+    missing, changed = [], []
+    with task(progress, "checksums", len(listed)):
+        for name, value in listed.items():
+            path = root / name
+            if not path.is_file():
+                missing.append(name)
+            elif files.digest(path) != value:
+                changed.append(name)
+            progress.advance()
+    skipped = {CHECKSUMS, *leave_out}
+    unlisted = [name for name in _files_below(root, skipped) if name not in listed]
+    return Damage(tuple(missing), tuple(changed), tuple(sorted(unlisted)))
+
+
+def _files_below(root: Path, skipped: set[str]) -> Iterator[str]:
+    for path in root.rglob("*"):
+        name = path.relative_to(root).as_posix()
+        if name.split("/", 1)[0] not in skipped and (path.is_symlink() or path.is_file()):
+            yield name

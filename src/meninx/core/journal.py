@@ -1,0 +1,120 @@
+"""An append-only file of JSON lines that survives a kill: a torn last line is dropped, all before it is kept.
+
+    >>> import tempfile
+    >>> journal = Journal(Path(tempfile.mkdtemp()) / "journal.jsonl")
+    >>> with journal.appending() as lines:
+    ...     lines.add({"case": "c1"})
+    >>> [table["case"] for table in journal.tables()]
+    ['c1']
+
+The privacy ledger is not such a journal: there a torn line counts as a spent step (``privacy.ledger``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from meninx.core import files
+
+LINE_LIMIT = 16 << 20
+
+
+class Journal:
+    """JSON lines in one file, mode 0600 unless told otherwise.
+
+    Args:
+        path: the file; need not exist.
+        mode: permission bits of a new file.
+    """
+
+    def __init__(self, path: Path, *, mode: int = files.PRIVATE_MODE) -> None:
+        self.path, self.mode = path, mode
+
+    def tables(self) -> Iterator[dict[str, Any]]:
+        """Yield the whole lines in order, one at a time in memory; the first torn or damaged line ends the journal."""
+        for table, _ in self._lines():
+            yield table
+
+    @contextmanager
+    def appending(self, *, durable: bool = False) -> Iterator[Appender]:
+        """Open the journal for adding lines, after cutting a torn tail off.
+
+        Args:
+            durable: force every line to the disk before going on; otherwise to the operating system, which is enough
+                against a killed process but not against a power cut.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        self.cut()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), self.mode)
+            with os.fdopen(handle, "ab") as stream:
+                yield Appender(stream, self.path, durable)
+        except OSError as error:
+            raise files.storage_error(error, self.path) from error
+
+    def cut(self) -> None:
+        """Remove a torn tail."""
+        if not self.path.is_file():
+            return
+        whole = max((end for _, end in self._lines()), default=0)
+        if whole < self.path.stat().st_size:
+            try:
+                with self.path.open("r+b") as stream:
+                    stream.truncate(whole)
+            except OSError as error:
+                raise files.storage_error(error, self.path) from error
+
+    def rewrite(self, tables: Iterable[Mapping[str, Any]]) -> None:
+        """Replace all lines; the old ones stay until the new ones are complete."""
+        with files.atomic(self.path, mode=self.mode) as stream:
+            for table in tables:
+                stream.write(_line(table))
+
+    def _lines(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield each whole line and the position of its end."""
+        if not self.path.is_file():
+            return
+        end = 0
+        with self.path.open("rb") as stream:
+            while line := stream.readline(LINE_LIMIT):
+                try:
+                    table = json.loads(line) if line.endswith(b"\n") else None
+                except (ValueError, RecursionError):
+                    table = None
+                if not isinstance(table, dict):
+                    return
+                end += len(line)
+                yield table, end
+
+
+class Appender:
+    """Adds lines to an open journal."""
+
+    def __init__(self, stream: IO[bytes], path: Path, durable: bool) -> None:
+        self._stream, self._path, self._durable = stream, path, durable
+
+    def add(self, table: Mapping[str, Any]) -> None:
+        """Append one line and hand it to the operating system.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        try:
+            self._stream.write(_line(table))
+            self._stream.flush()
+            if self._durable:
+                os.fsync(self._stream.fileno())
+        except OSError as error:
+            raise files.storage_error(error, self._path) from error
+
+
+def _line(table: Mapping[str, Any]) -> bytes:
+    return json.dumps(table, sort_keys=True).encode() + b"\n"

@@ -1,0 +1,63 @@
+"""Names that come from files: labels, attributes, datasets, sites. Checked once, escaped wherever they are shown.
+
+A released bundle is opened by programs that interpret text: MONAI evaluates strings that begin with ``$`` and resolves
+those that begin with ``@`` or ``%``, spreadsheets run cells that begin with ``=``, terminals obey control characters.
+:func:`problem` says why a name is refused; :func:`check` refuses it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from meninx.core.errors import DataError, expected
+
+LONGEST = 255
+_LEADING = "$@%="
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~$])")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def problem(name: str) -> str:
+    """Return why a name cannot be used, in words that do not quote it; empty when it can."""
+    if not name or name != name.strip():
+        return "an empty one, or one with blanks at its ends"
+    if len(name) > LONGEST:
+        return f"one of more than {LONGEST} characters"
+    if name[0] in _LEADING:
+        return f"one that begins with one of {' '.join(_LEADING)}"
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in name):
+        return "one with a control or direction character"
+    return ""
+
+
+def check(names: Iterable[str], *, what: str, where: str) -> None:
+    """Raise DataError unless every name can be used; names ``what`` and its position, never the name itself.
+
+    Args:
+        names: the names, in the order of the file.
+        what: e.g. ``"label"``.
+        where: the file that holds them.
+    """
+    for number, name in enumerate(names, start=1):
+        found = problem(name)
+        if found:
+            fix = "rename it in the source table and prepare again"
+            raise DataError(expected(f"a plain name for {what} {number}", got=found, where=where, fix=fix))
+
+
+def markdown(text: str) -> str:
+    """Return text that Markdown shows as it is, on one line: no link, image, HTML, table cell or heading can begin in it."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def csv_cell(text: str) -> str:
+    """Return a cell that a spreadsheet shows as text: a leading ``=``, ``+``, ``-`` or ``@`` is quoted unless it is a number."""
+    if not text.startswith(_FORMULA):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text

@@ -1,0 +1,88 @@
+"""Typed values to JSON and back: one conversion for artefacts, results and configs.
+
+Dataclasses, enumerations, tuples, mappings and paths become plain values; a number that is not finite becomes null.
+Reading checks every type against the dataclass and names the field that is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from meninx.core.errors import DataError, expected
+
+ValueT = TypeVar("ValueT")
+
+
+def to_plain(value: Any) -> Any:
+    """Return a value as dictionaries, lists, strings, numbers, booleans and None."""
+    return _finite(msgspec.to_builtins(value, enc_hook=_encoded, str_keys=True))
+
+
+def to_json(value: Any) -> str:
+    """Return indented JSON with sorted keys, ending in a newline; what is not a finite number is null."""
+    text = msgspec.json.encode(_finite(to_plain(value)), order="sorted")
+    return msgspec.json.format(text, indent=2).decode() + "\n"
+
+
+def from_json(content: bytes | str, kind: type[ValueT], *, where: str) -> ValueT:
+    """Return ``kind`` from JSON.
+
+    Args:
+        content: the JSON.
+        kind: a dataclass, or a type built from plain ones.
+        where: name of the file, for the message.
+
+    Raises:
+        DataError: the content is not JSON, or a field is missing or has another type; names file and field.
+    """
+    try:
+        return msgspec.json.decode(content, type=kind, dec_hook=_decoded)
+    except msgspec.ValidationError as error:
+        raise DataError(expected("a file as this version writes it", got=_without_values(error), where=where)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(expected("valid JSON", got="something else", where=where)) from error
+
+
+def from_plain(value: Any, kind: type[ValueT], *, where: str) -> ValueT:
+    """Return ``kind`` from plain values; raises as :func:`from_json`."""
+    try:
+        return msgspec.convert(value, kind, dec_hook=_decoded)
+    except msgspec.ValidationError as error:
+        raise DataError(expected("a table as this version writes it", got=_without_values(error), where=where)) from error
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise NotImplementedError(f"no plain form of {type(value).__name__}")
+
+
+def _decoded(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(value)
+    raise NotImplementedError(f"no way to read {kind.__name__}")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _without_values(error: msgspec.ValidationError) -> str:
+    """Return the library's message; it names types and fields, but an invalid enumeration member is quoted: cut that."""
+    text = str(error)
+    return (
+        f"another value - at{text.rsplit(' - at', 1)[1]}" if text.startswith("Invalid enum value") and " - at" in text else text
+    )

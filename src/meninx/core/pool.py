@@ -1,0 +1,250 @@
+"""The process pool of all stages: results in order, a stop between items, and no silent death.
+
+    >>> with Stop() as stop:
+    ...     list(mapped(abs, [-1, 2, -3], workers=1, stop=stop))
+    [1, 2, 3]
+
+Several processes are started with ``spawn`` on every platform, so a stage behaves alike on Linux, macOS and Windows. A
+worker that dies (killed for memory, crashed in a codec) is noticed; the items it may have held are tried again one by
+one, each in a process of its own, and the one that kills its process is named. Workers leave the handling of signals to
+the main process and end when it ends, even by SIGKILL.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.synchronize import Event
+from types import FrameType, TracebackType
+from typing import Any, Generic, TypeVar
+
+from meninx.core.errors import DataError, Interrupted, UsageError, expected
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+AHEAD = 4  # items in flight per worker: enough to keep it busy, few enough to stop soon
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Stop:
+    """Turns the first SIGINT, SIGTERM or SIGHUP into a request that is heard between items; a second one interrupts at once.
+
+    Outside the main thread no signal is handled.
+
+    Attributes:
+        wanted: somebody asked to stop.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._heard) for number in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        if self.wanted:
+            raise KeyboardInterrupt
+        self.wanted = True
+
+
+def interrupted() -> Interrupted:
+    """Return the error of a stage that the user stopped."""
+    return Interrupted("stopped; every finished item is saved, run the same command again to go on")
+
+
+def mapped(
+    work: Callable[[ItemT], ResultT],
+    items: Iterable[ItemT],
+    *,
+    workers: int,
+    stop: Stop,
+    setup: Callable[..., None] | None = None,
+    setup_args: tuple[Any, ...] = (),
+    died: Callable[[ItemT], ResultT] | None = None,
+) -> Generator[ResultT, None, None]:
+    """Yield ``work(item)`` for every item, in the order of the items; items are taken as they are needed.
+
+    Args:
+        work: a function of a module (so that other processes find it).
+        items: the items.
+        workers: processes; 1 works in this one.
+        stop: asked between items; what is in flight is yielded before Interrupted is raised.
+        setup: called once in every process before its first item, e.g. to set what all items need.
+        setup_args: its arguments.
+        died: makes the result of an item that kills its worker; without it such an item stops the stage.
+
+    Raises:
+        Interrupted: somebody asked to stop.
+        DataError: an item kills its worker process and ``died`` is not given; says which item, by its number.
+        UsageError: the worker processes die while starting, because the calling script does not guard its main part.
+        Exception: whatever ``work`` raises.
+    """
+    if workers == 1:
+        yield from _inline(work, items, stop, setup, setup_args)
+        return
+    crew = _Crew(work, workers, setup, setup_args, died)
+    try:
+        for item in items:
+            if stop.wanted:
+                break
+            crew.submit(item)
+            if crew.full:
+                yield crew.next()
+        else:
+            while crew.window:
+                yield crew.next()
+            return
+        crew.cancel()
+        while crew.window and not crew.window[0].future.cancelled():
+            yield crew.next()
+        raise interrupted()
+    finally:
+        crew.close()
+
+
+def _inline(
+    work: Callable[[ItemT], ResultT],
+    items: Iterable[ItemT],
+    stop: Stop,
+    setup: Callable[..., None] | None,
+    arguments: tuple[Any, ...],
+) -> Iterator[ResultT]:
+    if setup is not None:
+        setup(*arguments)
+    for item in items:
+        if stop.wanted:
+            raise interrupted()
+        yield work(item)
+
+
+class _Task(Generic[ItemT, ResultT]):
+    """An item that was given away."""
+
+    def __init__(self, number: int, item: ItemT, future: Future[ResultT]) -> None:
+        self.number, self.item, self.future = number, item, future
+
+
+class _Crew(Generic[ItemT, ResultT]):
+    """Worker processes and what they hold; replaced as a whole when one of them dies."""
+
+    def __init__(
+        self,
+        work: Callable[[ItemT], ResultT],
+        workers: int,
+        setup: Callable[..., None] | None,
+        arguments: tuple[Any, ...],
+        died: Callable[[ItemT], ResultT] | None,
+    ) -> None:
+        self.work, self.workers, self.died = work, workers, died
+        self._setup, self._arguments = setup, arguments
+        self._context = multiprocessing.get_context("spawn")
+        self._begun = self._context.Event()
+        self._count = 0
+        self.window: deque[_Task[ItemT, ResultT]] = deque()
+        self._pool = self._opened(workers)
+
+    @property
+    def full(self) -> bool:
+        return len(self.window) >= self.workers * AHEAD
+
+    def submit(self, item: ItemT) -> None:
+        self._count += 1
+        try:
+            future = self._pool.submit(self.work, item)
+        except BrokenProcessPool:  # noticed on submission: the result of this item tells, like that of the others
+            future = Future()
+            future.set_exception(BrokenProcessPool("a worker died before this item was given away"))
+        self.window.append(_Task(self._count, item, future))
+
+    def next(self) -> ResultT:
+        """Return the result of the oldest item."""
+        task = self.window.popleft()
+        try:
+            return task.future.result()
+        except BrokenProcessPool as error:
+            if not self._begun.is_set():
+                raise unguarded("worker processes that died while starting") from error
+        result = self._alone(task)
+        self._renew()
+        return result
+
+    def _alone(self, task: _Task[ItemT, ResultT]) -> ResultT:
+        """Return the result of an item in a process of its own, after a worker died with it in flight."""
+        with self._opened(1) as single:
+            try:
+                return single.submit(self.work, task.item).result()
+            except BrokenProcessPool as error:
+                if self.died is not None:
+                    return self.died(task.item)
+                what = "worker processes that live"
+                got = f"one that died on item {task.number} (killed for memory, or a crash in a codec)"
+                fix = "give the machine more memory or take the item out; the same command goes on where it stopped"
+                raise DataError(expected(what, got=got, where="workers", fix=fix)) from error
+
+    def _renew(self) -> None:
+        """Start new workers and give them every item whose result was lost with the old ones."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool = self._opened(self.workers)
+        for task in self.window:
+            lost = task.future.cancelled() or isinstance(task.future.exception(), BrokenProcessPool)
+            if lost:
+                task.future = self._pool.submit(self.work, task.item)
+
+    def cancel(self) -> None:
+        """Take back what no worker has begun, from the end."""
+        for task in reversed(self.window):
+            task.future.cancel()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _opened(self, count: int) -> ProcessPoolExecutor:
+        arguments = (self._begun, self._setup, self._arguments)
+        return ProcessPoolExecutor(count, mp_context=self._context, initializer=_begin, initargs=arguments)
+
+
+def unguarded(got: str) -> UsageError:
+    """Return the error of a script that starts anew in every worker process, because nothing tells the two apart."""
+    what = 'a script that calls this below `if __name__ == "__main__":`'
+    return UsageError(expected(what, got=got, where="workers", fix="put the call below that line, or use workers=1"))
+
+
+def refuse_import_in_worker() -> None:
+    """Refuse to work while a worker process of somebody imports the main script, before it has become a worker.
+
+    Raises:
+        UsageError: the script calls this at its top level.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # set by multiprocessing until the import is over
+        raise unguarded("the call again in a worker process")
+
+
+def _begin(begun: Event, setup: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    """Prepare a worker process: signals are the main process's to handle, and the worker ends when that process ends."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if setup is not None:
+        setup(*arguments)
+    begun.set()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,329 @@
+"""Output folders: who may write to one, what is replaced and when, and what nobody else may read.
+
+A stage builds its result in ``private/staging`` and publishes it at the end, by renames that a later run completes if
+this one is killed between them. Until then an earlier result stays as it is.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp()) / "data"
+    >>> with claim(folder, stage="prepare", fingerprint="settings-1", sources=()) as space:
+    ...     files.write_text(space.staging / "manifest.csv", "case_id")
+    ...     space.publish(["manifest.csv"])
+    >>> (folder / "manifest.csv").read_text()
+    'case_id'
+
+On disk: ``private/`` (mode 0700) with ``workspace.json`` (stage, fingerprint, state), ``lock`` and, while a stage works,
+``staging/``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from meninx.core import files, plain
+from meninx.core.errors import DataError, RunLocked, UsageError, expected
+
+PRIVATE, LOCK, MARKER, STAGING, REPLACED = "private", "lock", "workspace.json", "staging", "replaced"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """State of an output folder: ``private/workspace.json``.
+
+    Attributes:
+        stage: the stage that the folder belongs to.
+        published: fingerprint of the complete result; empty when there is none.
+        building: fingerprint of what lies in staging; empty when nothing does.
+        publishing: top-level names that are being moved into place; empty between publications.
+        removing: top-level names that go with the earlier result.
+    """
+
+    stage: str
+    published: str = ""
+    building: str = ""
+    publishing: tuple[str, ...] = ()
+    removing: tuple[str, ...] = ()
+
+
+@dataclass
+class Workspace:
+    """An output folder that this process holds; made by :func:`claim`.
+
+    Attributes:
+        root: the folder.
+        earlier: fingerprint of the complete result that lies there; empty when there is none.
+        continued: staging holds what an interrupted run of the same fingerprint finished.
+    """
+
+    root: Path
+    marker: Marker
+    earlier: str
+    continued: bool
+
+    @property
+    def private(self) -> Path:
+        """What nobody but the owner may read; mode 0700."""
+        return self.root / PRIVATE
+
+    @property
+    def staging(self) -> Path:
+        """Where the new result is built; the same names as in the folder itself."""
+        return self.private / STAGING
+
+    def publish(self, names: Iterable[str], *, remove: Iterable[str] = ()) -> None:
+        """Move finished top-level files and folders from staging into place, and the earlier ones out.
+
+        A publication that is killed half-way is completed by the next :func:`claim`.
+
+        Args:
+            names: names below staging: constants of the stage, never a value of a file. One that does not exist is passed over;
+                the one that says that the result is complete comes last.
+            remove: names of an earlier result that have no successor.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        self.marker = replace(self.marker, publishing=tuple(names), removing=tuple(remove))
+        _write_marker(self.root, self.marker)
+        self.marker = _completed(self.root, self.marker)
+        self.earlier = self.marker.published
+
+
+@contextmanager
+def claim(
+    out: Path,
+    *,
+    stage: str,
+    fingerprint: str,
+    sources: Iterable[Path] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    ours: Callable[[Path], bool] | None = None,
+) -> Iterator[Workspace]:
+    """Hold an output folder for this process, after checking that it may be written to.
+
+    An unfinished result never blocks a command: the same fingerprint goes on with it, another one starts afresh.
+
+    Args:
+        out: the folder; made when it is not there.
+        stage: name of the stage.
+        fingerprint: digest of everything that decides the result (settings, keys, sources as far as they are settings).
+        sources: folders that are read; none may contain ``out`` or lie in it.
+        resume: going on with a complete result of the same fingerprint is wanted (to add what is new).
+        overwrite: replacing a complete result is wanted; it stays until :meth:`Workspace.publish`.
+        ours: says whether a folder without a marker was written by an older version of this stage.
+
+    Raises:
+        UsageError: the folder is a file, holds something else, another stage's or a complete result, or overlaps a source.
+        RunLocked: another process holds it. A killed process holds nothing.
+        StorageError: the disk refused.
+        DataError: the marker is damaged.
+    """
+    check(out, stage=stage, fingerprint=fingerprint, sources=sources, resume=resume, overwrite=overwrite, ours=ours)
+    made = not out.exists()
+    make_private(out)
+    with locked(out):
+        check(out, stage=stage, fingerprint=fingerprint, sources=sources, resume=resume, overwrite=overwrite, ours=ours)
+        marker = read_marker(out) or Marker(stage=stage, published="older" if ours and ours(out) else "")
+        if marker.publishing or marker.removing:
+            marker = _completed(out, marker)
+        continued = marker.building == fingerprint
+        if not continued:
+            _remove(out / PRIVATE / STAGING)
+        marker = replace(marker, building=fingerprint)
+        _write_marker(out, marker)
+        space = Workspace(out, marker, marker.published, continued)
+        try:
+            space.staging.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise files.storage_error(error, space.staging) from error
+        try:
+            yield space
+        except BaseException:
+            _forget(space, made)
+            raise
+
+
+def check(
+    out: Path,
+    *,
+    stage: str,
+    fingerprint: str,
+    sources: Iterable[Path] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    ours: Callable[[Path], bool] | None = None,
+) -> None:
+    """Raise what :func:`claim` would, making nothing: for dry runs and before anything slow."""
+    apart(out, sources)
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(expected("an output folder", got="a file", where="out", fix="choose another name"))
+    marker = read_marker(out)
+    if marker is None:
+        if _foreign(out) and not (ours and ours(out)):
+            fix = "choose a new or empty folder"
+            raise UsageError(expected("a new or empty output folder", got="other files", where=out.name, fix=fix))
+        marker = Marker(stage=stage, published="older" if ours and ours(out) else "")
+    if marker.stage != stage:
+        got = f"a folder that `{marker.stage}` wrote"
+        raise UsageError(expected("a new or empty output folder", got=got, where=out.name, fix="choose another folder"))
+    if marker.published and not (resume or overwrite):
+        fix = "give --resume to go on with it, or --overwrite to replace it when the new one is complete"
+        raise UsageError(expected("a new or empty output folder", got="a complete result", where=out.name, fix=fix))
+    if marker.published and not overwrite and fingerprint not in (marker.published, marker.building):
+        fix = "use the same settings, or --overwrite to replace the result"
+        raise UsageError(expected("the settings that the result was made with", got="others", where=out.name, fix=fix))
+
+
+def apart(out: Path, sources: Iterable[Path]) -> None:
+    """Raise UsageError when ``out`` lies in a source or a source lies in ``out``; links are followed."""
+    place = out.resolve()
+    for source in sources:
+        origin = source.resolve()
+        if place == origin or place.is_relative_to(origin) or origin.is_relative_to(place):
+            fix = "choose a folder beside the source"
+            raise UsageError(
+                expected("source and output folder apart from each other", got="one inside the other", where="out", fix=fix)
+            )
+
+
+def make_private(root: Path) -> None:
+    """Make ``root/private``, readable by the owner only.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    room = root / PRIVATE
+    try:
+        room.mkdir(parents=True, exist_ok=True, mode=0o700)
+        room.chmod(0o700)
+    except OSError as error:
+        raise files.storage_error(error, room) from error
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold ``root`` for this process through ``private/lock``.
+
+    Raises:
+        RunLocked: another process holds it. A killed process holds nothing: the lock is the operating system's.
+        StorageError: the disk refused.
+    """
+    lock = FileLock(root / PRIVATE / LOCK, mode=files.PRIVATE_MODE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        fix = "wait for it, or choose another output folder"
+        raise RunLocked(
+            expected("one process per output folder", got="another process writing", where=root.name, fix=fix)
+        ) from error
+    except OSError as error:
+        raise files.storage_error(error, root / PRIVATE / LOCK) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(root: Path) -> bool:
+    """Return whether a process holds ``root`` now; False where nothing was ever locked."""
+    if not (root / PRIVATE / LOCK).exists():
+        return False
+    try:
+        with locked(root):
+            return False
+    except RunLocked:
+        return True
+
+
+def read_marker(root: Path) -> Marker | None:
+    """Return the state of a folder; None when no stage of this version wrote it.
+
+    Raises:
+        DataError: the marker is damaged.
+    """
+    path = root / PRIVATE / MARKER
+    if not path.is_file():
+        return None
+    marker = plain.from_json(files.read_bytes(path), Marker, where=MARKER)
+    for name in (*marker.publishing, *marker.removing):
+        if name in ("", ".", "..", PRIVATE) or "/" in name or "\\" in name or "\0" in name:
+            raise DataError(expected("names of the stage's own files", got="another path", where=MARKER))
+    return marker
+
+
+def is_complete(root: Path) -> bool:
+    """Return whether a stage finished its result here and is not in the middle of replacing it."""
+    marker = read_marker(root)
+    return marker is not None and bool(marker.published) and not marker.publishing
+
+
+def _foreign(out: Path) -> bool:
+    """Return whether a folder without a marker holds anything but the empty private room that a killed claim leaves."""
+    entries = [item.name for item in out.iterdir()]
+    room = out / PRIVATE
+    inside = [item.name for item in room.iterdir()] if room.is_dir() else []
+    strange = [name for name in inside if name not in (LOCK, STAGING) and not name.startswith(".partial-")]
+    return bool([name for name in entries if name != PRIVATE] or strange)
+
+
+def _completed(root: Path, marker: Marker) -> Marker:
+    """Do what is left of a publication and return the marker of the complete result. Repeating it changes nothing."""
+    room = root / PRIVATE
+    try:
+        (room / REPLACED).mkdir(mode=0o700, exist_ok=True)
+        for name in marker.removing:
+            _move(root / name, room / REPLACED / name)
+        for name in marker.publishing:
+            if (room / STAGING / name).exists():
+                _move(root / name, room / REPLACED / name)
+                (room / STAGING / name).rename(root / name)
+        done = Marker(stage=marker.stage, published=marker.building)
+        _write_marker(root, done)
+        _remove(room / REPLACED)
+        _remove(room / STAGING)
+    except OSError as error:
+        raise files.storage_error(error, room) from error
+    return done
+
+
+def _move(path: Path, target: Path) -> None:
+    if not (path.exists() or path.is_symlink()):
+        return
+    _remove(target)
+    path.rename(target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _forget(space: Workspace, made: bool) -> None:
+    """After a failure remove what would only be in the way: an empty staging, and the folder when this claim made it."""
+    try:
+        empty = not any(space.staging.iterdir())
+    except OSError:
+        return
+    if not empty or space.marker.publishing:
+        return
+    _remove(space.staging)
+    if made and {item.name for item in space.root.iterdir()} == {PRIVATE}:
+        inside = {item.name for item in space.private.iterdir()}
+        if inside <= {LOCK, MARKER}:
+            shutil.rmtree(space.root, ignore_errors=True)  # Windows keeps the open lock; an empty private room is no harm
+            return
+    _write_marker(space.root, replace(space.marker, building=""))
+
+
+def _write_marker(root: Path, marker: Marker) -> None:
+    files.write_text(root / PRIVATE / MARKER, plain.to_json(marker), mode=files.PRIVATE_MODE)
