@@ -43,11 +43,12 @@ from deid_samples import (
 
 from meninx.core.errors import Interrupted, PrivacyRefusal, RunLocked, StorageError, UsageError
 from meninx.core.progress import Silent
+from meninx.core.workspace import locked
 from meninx.deid import actions, stage, worker
 from meninx.deid.config import DeidConfig
-from meninx.deid.journal import locked
 from meninx.deid.keys import make_key
 from meninx.deid.options import Option
+from meninx.deid.writer import NOT_REVIEWED
 from meninx.imaging.phantom import PhantomConfig, write_archives
 
 
@@ -208,12 +209,15 @@ def test_a_second_run_does_no_work(tmp_path, monkeypatch):
     (tmp_path / "in" / "notes.txt").write_text("no image")
     save(image(0), tmp_path / "in" / "zz_again")
     first = clean(tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    before = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*") if path.suffix in (".dcm", ".csv", ".html")
+    }
     monkeypatch.setattr(worker, "_deidentified", None)
     second = clean(tmp_path)
     assert second.files_resumed == 5
     assert replace(second, files_resumed=0) == first
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert len(before) >= 8
 
 
 def test_a_run_cut_anywhere_ends_in_the_same_tree(tmp_path):
@@ -223,21 +227,34 @@ def test_a_run_cut_anywhere_ends_in_the_same_tree(tmp_path):
     clean(tmp_path, out="whole")
     journal = (tmp_path / "whole" / "private" / "journal.jsonl").read_bytes()
     for cut in (0, 10, len(journal) // 3, len(journal) // 2, len(journal) - 5):
-        out = f"cut{cut}"
-        clean(tmp_path, out=out)
-        for name in ("deid.json", "audit.jsonl"):
-            (tmp_path / out / name).unlink()
-        (tmp_path / out / "private" / "journal.jsonl").write_bytes(journal[:cut])
-        staging = tmp_path / out / "private" / "staging"
+        out = tmp_path / f"cut{cut}"
+        clean(tmp_path, out=out.name)
+        staging = out / "private" / "staging"
         staging.mkdir()
-        (staging / "half.dcm").write_bytes(b"half")
-        if cut < journal.index(b"\n"):
-            with pytest.raises(UsageError):  # nothing says whose result this is
-                clean(tmp_path, out=out)
-            clean(tmp_path, out=out, overwrite=True)
-        else:
-            clean(tmp_path, out=out)
-        assert tree(tmp_path / out) == tree(tmp_path / "whole")
+        for name in ("images", "deid.json", "audit.jsonl", "checksums.sha256"):
+            (out / name).rename(staging / name)
+        marker = out / "private" / "workspace.json"
+        fingerprint = json.loads(marker.read_text())["published"]
+        marker.write_text(json.dumps({"stage": "deid", "building": fingerprint}))
+        (out / "private" / "journal.jsonl").unlink()
+        (staging / "journal.jsonl").write_bytes(journal[:cut])
+        (staging / "waiting").mkdir()
+        (staging / "waiting" / "half.dcm").write_bytes(b"half")
+        assert clean(tmp_path, out=out.name).files_resumed == journal[:cut].count(b"\n")
+        assert tree(out) == tree(tmp_path / "whole")
+
+
+def test_a_changed_output_of_the_same_size_is_made_again(tmp_path):
+    for number in range(3):
+        save(image(number), tmp_path / "in" / f"f{number}")
+    clean(tmp_path)
+    whole = tree(tmp_path / "out")
+    path = images(tmp_path / "out")[1]
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    assert clean(tmp_path).files_resumed == 2
+    assert tree(tmp_path / "out") == whole
 
 
 def test_kill_minus_nine_and_run_again(tmp_path):
@@ -517,7 +534,7 @@ def test_the_public_papers_hold_nothing_original_and_the_private_room_is_closed(
     save(image(), tmp_path / "in" / "Marigold.dcm")
     clean(tmp_path, lookup_out=True)
     out = tmp_path / "out"
-    assert sorted(p.name for p in out.iterdir()) == ["audit.jsonl", "deid.json", "images", "private"]
+    assert sorted(p.name for p in out.iterdir()) == ["audit.jsonl", "checksums.sha256", "deid.json", "images", "private"]
     assert (out / "private").stat().st_mode & 0o777 == 0o700
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in (out / "private").iterdir())
     with (out / "private" / "crosswalk_patients.csv").open(newline="") as stream:
@@ -533,9 +550,25 @@ def test_images_that_may_show_text_are_counted_and_named(tmp_path):
     save(image(1, Modality="US", SOPClassUID="1.2.840.10008.5.1.4.1.1.6.1", BurnedInAnnotation="NO"), tmp_path / "in" / "us")
     save(image(2, BurnedInAnnotation="YES"), tmp_path / "in" / "burned")
     save(image(3), tmp_path / "in" / "ct")
-    result = clean(tmp_path)
+    assert clean(tmp_path, out="strict").quarantined == {"burned-in-declared": 1}
+    result = clean(tmp_path, burned_in="keep")
     assert result.burned_in_unknown == 2
     assert "NOT checked: 2 images" in result.summary()
+    assert "review.html" in result.summary()
+    marks = {
+        str(ds.PatientIdentityRemoved) + str(ds.get("BurnedInAnnotation")): ds
+        for ds in map(pydicom.dcmread, images(tmp_path / "out"))
+    }
+    assert set(marks) == {"NONO", "NOYES", "YESNone"}
+    assert [
+        len(ds.DeidentificationMethod) == 2 and ds.DeidentificationMethod[1] == NOT_REVIEWED
+        for ds in (marks["NONO"], marks["NOYES"])
+    ]
+    rows = (tmp_path / "out" / "private" / "review.csv").read_text().splitlines()
+    assert len(rows) == 3
+    page = (tmp_path / "out" / "private" / "review.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "kind of device that writes text" in page
     assert sorted(str(pydicom.dcmread(p).get("BurnedInAnnotation")) for p in images(tmp_path / "out")) == ["NO", "None", "YES"]
 
 
@@ -554,7 +587,7 @@ def test_the_output_folder_is_guarded(tmp_path):
         clean(tmp_path, site="elsewhere")
     with pytest.raises(UsageError):
         clean(tmp_path, resume=False)
-    with locked(tmp_path / "out" / "private" / "lock"), pytest.raises(RunLocked):
+    with locked(tmp_path / "out"), pytest.raises(RunLocked):
         clean(tmp_path)
     with pytest.raises(PrivacyRefusal):
         clean(tmp_path, out="fresh", key=key_file(tmp_path / "fresh"))
@@ -565,19 +598,15 @@ def test_the_output_folder_is_guarded(tmp_path):
 def test_a_full_disk_is_told_and_finished_files_stay(tmp_path, monkeypatch):
     for number in range(3):
         save(image(number), tmp_path / "in" / f"f{number}")
-    real, calls = worker.files.write_bytes, []
+    real, calls = worker.files.atomic, []
 
-    def full(path, content, **given):
-        calls.append(path)
-        if len(calls) == 2:
+    def full(path, **given):
+        calls.append(path.suffix)
+        if calls.count(".dcm") == 2:
             raise StorageError("expected a writable folder, got no space left")
-        real(path, content, **given)
+        return real(path, **given)
 
-    monkeypatch.setattr(
-        worker.files,
-        "write_bytes",
-        lambda path, content, **g: full(path, content, **g) if path.suffix == ".dcm" else real(path, content, **g),
-    )
+    monkeypatch.setattr(worker.files, "atomic", full)
     with pytest.raises(StorageError):
         clean(tmp_path)
     monkeypatch.undo()

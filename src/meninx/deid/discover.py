@@ -7,11 +7,11 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from meninx.core.errors import DataError, UsageError, expected
+from meninx.core.errors import DataError, expected
 from meninx.deid.quarantine import Reason
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Found:
     """One file.
 
@@ -59,19 +59,6 @@ def check_source(source: Path) -> None:
     """
     if not source.is_dir() and not source.is_file():
         raise DataError(expected("a folder of DICOM files", got="nothing there", where="source", fix="check the path"))
-
-
-def check_output(source: Path, out: Path) -> None:
-    """Refuse an output folder that is the source, lies in it, or holds it.
-
-    Raises:
-        UsageError: with what to do.
-    """
-    inside, outside = source.resolve(), out.resolve()
-    inside = inside.parent if inside.is_file() else inside
-    if inside == outside or outside.is_relative_to(inside) or inside.is_relative_to(outside):
-        fix = "choose an output folder beside the source"
-        raise UsageError(expected("an output folder apart from the source", got="one within the other", where="out", fix=fix))
 
 
 def _leaves(path: Path, root: Path) -> bool:

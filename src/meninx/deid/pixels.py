@@ -107,8 +107,7 @@ def _tell_frames(elements: list[Element], frames: int) -> None:
 
 def _join(element: Element) -> None:
     """Turn native pixels that were written as fragments into one value."""
-    table, *fragments = _fragments(element) or [b""]
-    element.value, element.undefined = b"".join(fragments), False
+    element.value, element.undefined = b"".join(_fragments(element)[1:]), False
     if element.vr not in ("OB", "OW"):
         element.vr = "OW"
 
@@ -232,5 +231,3 @@ def _items(frames: list[bytes], *, table: bool) -> Iterator[bytes]:
         yield struct.pack("<HHL", ITEM >> 16, ITEM & 0xFFFF, len(content) + padding)
         yield content
         yield b"\0" * padding
-
-

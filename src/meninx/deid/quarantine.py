@@ -34,6 +34,7 @@ class Reason(StrEnum):
     BROKEN_LINK = "broken-link"
     NOT_A_FILE = "not-a-file"
     TOO_LARGE = "too-large"
+    WORKER_DIED = "worker-died"
     PROCESSING_FAILED = "processing-failed"
 
 

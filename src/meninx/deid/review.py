@@ -7,7 +7,8 @@ import re
 from meninx.deid import instance
 from meninx.deid.instance import Instance
 
-_MODALITIES = frozenset(["US", "XC", "ES", "OT", "SC", "OP", "OPT", "SM", "GM", "EC", "PX", "IO", "XA", "RF", "DOC", "DG", "SR", "HC"])
+DECLARED = "burned-in annotation declared"
+_MODALITIES = frozenset(["US", "XC", "ES", "OT", "SC", "OP", "OPT", "SM", "GM", "EC", "PX", "IO", "XA", "RF", "DOC", "DG", "HC"])
 _CLASSES = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(7|6|3|77)(\.\d+)*")
 _LOCALIZER = re.compile(r"localis|localiz|\bloc\b|scout|topo|surview|pilot|scanogram", re.IGNORECASE)
 _SCREEN = re.compile(r"screen|capture|snap ?shot|\bsave|\bpaste|print|photo|scan(ned)? doc", re.IGNORECASE)
@@ -23,10 +24,10 @@ def declares_burned_in(original: Instance) -> bool:
 
 
 def reasons(original: Instance) -> tuple[str, ...]:
-    """Return why text may stand in the pixels of an instance, in fixed words; empty when nothing speaks for it.
+    r"""Return why text may stand in the pixels of an instance, in fixed words; empty when nothing speaks for it.
 
     A device's own "NO" is not trusted for ultrasound, screen captures, photographs and documents. A reformatted slice
-    (``DERIVED\\SECONDARY`` with a position in the patient) is not counted as a secondary capture.
+    (``DERIVED\SECONDARY`` with a position in the patient) is not counted as a secondary capture.
     """
     if not original.pixels:
         return ()
@@ -36,7 +37,7 @@ def reasons(original: Instance) -> tuple[str, ...]:
     modality = original.text(_MODALITY).strip().upper()
     placed = any(element.tag in (_POSITION, _POSITIONS) for element in original.elements)
     checks = {
-        "burned-in annotation declared": declares_burned_in(original),
+        DECLARED: declares_burned_in(original),
         "kind of device that writes text": modality in _MODALITIES or not modality,
         "secondary capture or photograph": bool(_CLASSES.fullmatch(original.text(instance.SOP_CLASS)))
         or bool(original.text(_CONVERSION))

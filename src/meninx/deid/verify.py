@@ -89,7 +89,9 @@ def _header(written: Content, original: Instance, tail: int) -> bytes:
     if original.transfer_syntax == DEFLATED:
         start = _end_of_meta(written)
         written = bytes(written[:start]) + zlib.decompressobj(-15).decompress(written[start:])
-        written = written.replace(DEFLATED.encode() + b"\0" * (len(DEFLATED) % 2), EXPLICIT.encode().ljust(len(DEFLATED), b"\0"), 1)
+        written = written.replace(
+            DEFLATED.encode() + b"\0" * (len(DEFLATED) % 2), EXPLICIT.encode().ljust(len(DEFLATED), b"\0"), 1
+        )
     at = len(written) - tail
     if at < 132:
         raise ValueError("shorter than its pixels")
@@ -111,7 +113,8 @@ def _check_element(written: Content, at: int, element: Element, encoding: Encodi
     group, number = struct.unpack_from(sign + "HH", written, at)
     size = 8 if encoding.implicit else 12
     (length,) = struct.unpack_from(sign + "L", written, at + size - 4)
-    if group << 16 | number != element.tag or length != (UNDEFINED if element.undefined else len(element.value) + len(element.value) % 2):
+    wanted = UNDEFINED if element.undefined else len(element.value) + len(element.value) % 2
+    if (group << 16 | number, length) != (element.tag, wanted):
         raise Refused(Reason.PIXELS_CHANGED)
     return size
 

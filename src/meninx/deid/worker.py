@@ -26,6 +26,7 @@ from meninx.deid.quarantine import Reason, Refused
 from meninx.deid.resolver import Resolver
 from meninx.imaging.decode import quiet
 
+_MOST_UIDS = 50_000  # in one file: its line of the journal stays below the longest one that is read
 _NEW_UID = re.compile(r"2\.25\.[1-9]\d{0,38}")
 _KEPT_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -37,7 +38,7 @@ class Engine:
 
     Attributes:
         source: folder that holds the files.
-        out: output folder.
+        out: the private folder in which the result is built.
         profile: actions.
         resolver: pseudonyms of the site.
         rename: name outputs after their new UIDs.
@@ -56,13 +57,13 @@ class Engine:
     burned_in: str = "quarantine"
 
     @property
-    def staging(self) -> Path:
+    def waiting(self) -> Path:
         """Where a file waits between the self-check and its publication."""
-        return self.out / "private" / "staging"
+        return self.out / folder.WAITING
 
     def staged(self, path: str) -> Path:
         """Return the private place of one file's output before it is published."""
-        return self.staging / f"{plain_digest(path.encode('utf-8', 'surrogateescape'))[:32]}.dcm"
+        return self.waiting / f"{plain_digest(path.encode('utf-8', 'surrogateescape'))[:32]}.dcm"
 
 
 def process(engine: Engine, found: Found, known: Entry | None) -> Entry:
@@ -127,12 +128,15 @@ def _deidentified(engine: Engine, path: str, digest: str, data: bytes) -> Entry:
     context = _context(engine, original)
     elements = walker.clean(original.elements, original.encodings, context)
     elements = writer.finish(elements, original, context)
+    if len(context.uids) > _MOST_UIDS:
+        raise Refused(Reason.TOO_LARGE)
     entry = _entry(engine, path, digest, elements, original, context)
     verify.check_told(entry.told(), context)
     chunks = writer.file_chunks(elements, original)
     if engine.dry_run:
-        verify.check(b"".join(chunks), original, context)
-        return entry
+        content = b"".join(chunks)
+        verify.check(content, original, context)
+        return replace(entry, size=len(content), output_digest=plain_digest(content))
     size, output_digest = _write_and_check(engine.staged(path), chunks, original, context)
     return replace(entry, size=size, output_digest=output_digest)
 
@@ -179,9 +183,7 @@ def _write_and_check(path: Path, chunks: list[bytes | memoryview], original: Ins
     return size, digest.hexdigest()
 
 
-def _entry(
-    engine: Engine, path: str, digest: str, elements: list[Element], original: Instance, context: Context
-) -> Entry:
+def _entry(engine: Engine, path: str, digest: str, elements: list[Element], original: Instance, context: Context) -> Entry:
     actions: dict[str, dict[str, int]] = {}
     for (keyword, letter), count in sorted(context.counts.items()):
         actions.setdefault(keyword, {})[letter] = count

@@ -82,7 +82,12 @@ def _deflated(content: list[bytes | memoryview]) -> list[bytes | memoryview]:
 
 def marker_texts(context: Context) -> list[bytes]:
     """Return the words that every output holds by itself, longest first, so that no check mistakes them for a leak."""
-    words = [METHOD, NOT_REVIEWED, IMPLEMENTATION_NAME, *(word for code in method_codes(context.profile.options) for word in code)]
+    words = [
+        METHOD,
+        NOT_REVIEWED,
+        IMPLEMENTATION_NAME,
+        *(word for code in method_codes(context.profile.options) for word in code),
+    ]
     return sorted((word.encode() for word in words), key=len, reverse=True)
 
 
