@@ -34,7 +34,7 @@ def test_departures_from_the_profile_are_told_one_by_one(tmp_path):
     record = artifacts.read(tmp_path / "out", artifacts.DeidRecord)
     told = [(one.kind, one.name, one.chosen, one.usual, one.files) for one in record.departures]
     assert told == [
-        ("override", "OperatorsName", "K", "X", None),
+        ("override", "OperatorsName", "K", "Z", None),
         ("option", "retain-device", "on", "off", None),
         ("burned-in", "burned_in", "keep", "quarantine", 1),
         ("lookup", "missing_lookup", "pseudonym", "quarantine", None),

@@ -20,7 +20,11 @@ _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 def is_older(out: Path) -> bool:
     """Return whether a version of this stage without a marker wrote the folder."""
-    return (out / PRIVATE / JOURNAL).is_file() and {item.name for item in out.iterdir()} <= {PRIVATE, IMAGES, *PAPERS}
+    journal = out / PRIVATE / JOURNAL
+    if not journal.is_file() or not {item.name for item in out.iterdir()} <= {PRIVATE, IMAGES, *PAPERS}:
+        return False
+    with journal.open("rb") as stream:
+        return stream.readline(200).startswith(b'{"fingerprint": ')
 
 
 def take_back(space: Workspace) -> None:
