@@ -48,9 +48,11 @@ from meninx.deid import actions, stage, worker
 from meninx.deid.config import DeidConfig
 from meninx.deid.keys import make_key
 from meninx.deid.options import Option
-from meninx.deid.writer import NOT_REVIEWED
 from meninx.imaging.decode import quiet
 from meninx.imaging.phantom import PhantomConfig, write_archives
+from meninx.imaging.tags import NOT_REVIEWED
+from meninx.prepare.readers import dicom
+from meninx.prepare.survey import survey
 
 
 def test_an_archive_comes_out_without_its_patients(tmp_path):
@@ -631,6 +633,25 @@ def test_nothing_planted_in_a_hospitals_archive_survives(tmp_path):
     assert len(planted) > 100
     ways = {text.encode(coding, "ignore").lower() for text in planted for coding in ("utf-8", "latin-1")}
     assert not [way for way in ways if len(way) >= 3 and way in content]
+
+
+def test_images_that_nobody_looked_at_are_used_by_choice_only(tmp_path):
+    save(image(1, Modality="US"), tmp_path / "in" / "us")
+    save(image(2), tmp_path / "in" / "ct")
+    clean(tmp_path)
+    folder = tmp_path / "out" / "images"
+    entries, failed, _ = survey(folder)
+    assert (len(entries), len(failed)) == (1, 1)
+    assert "may show text" in failed[0][1]
+    entries, failed, _ = survey(folder, trusted=True)
+    assert (len(entries), failed) == (2, [])
+    headers, _ = dicom._headers(tmp_path / "out")
+    dicom._refuse_identified(headers, trusted=False)
+    kept, left = dicom._reviewed(headers)
+    assert [ds["Modality"] for ds in kept.values()] == ["CT"]
+    assert [why for why, _ in left] == ["pixels that nobody has reviewed"]
+    with pytest.raises(PrivacyRefusal, match=r"review\.html"):
+        dicom._reviewed({path: header for path, header in headers.items() if path not in kept})
 
 
 HOSTILE = [

@@ -140,11 +140,9 @@ def write(config: DeidConfig, space: Workspace, journal: Journal, profile: Profi
             if name != "lookup.csv" or config.lookup_out:
                 _write_table(space.private / name, columns, lines.of(name))
         write_lines(space.staging / "audit.jsonl", lines.of("audit"))
-        listed = {"audit.jsonl": files.digest(space.staging / "audit.jsonl")}
-        for line in lines.of("checksums"):
-            path, _, digest = line.decode().partition("\0")
-            listed[path] = digest
-        checksums = integrity.write(space.staging, listed)
+        lines.add("checksums", _checksum("audit.jsonl", files.digest(space.staging / "audit.jsonl")))
+        listed = (line.decode().split("\0") for line in lines.of("checksums"))
+        checksums = integrity.write_sorted(space.staging, ((path, digest) for path, digest in listed))
     summary = replace(record(config, tally, profile), checksums=checksums)
     write_lines(space.staging / "deid.json", [plain.to_json(summary).encode()])
     return summary
@@ -164,7 +162,7 @@ def _add(lines: SortedLines, entry: Entry, pseudonyms: Pseudonyms) -> None:
     if entry.status != WRITTEN:
         lines.add("quarantine.csv", csv_line((entry.path, str(entry.reason))))
         return
-    lines.add("checksums", f"{entry.output}\0{entry.output_digest}".encode())
+    lines.add("checksums", _checksum(entry.output, entry.output_digest))
     if entry.review:
         lines.add("review.csv", csv_line((entry.output, "; ".join(entry.review))))
     pairs = {
@@ -177,6 +175,10 @@ def _add(lines: SortedLines, entry: Entry, pseudonyms: Pseudonyms) -> None:
         for row in rows:
             if row[0]:
                 lines.add(name, csv_line(row))
+
+
+def _checksum(path: str, digest: str) -> bytes:
+    return f"{path}\0{digest}".encode()
 
 
 def _audit_line(entry: Entry, pseudonyms: Pseudonyms) -> str:

@@ -13,12 +13,11 @@ from meninx.deid.elements import Element, Encoding, encode, encode_chunks
 from meninx.deid.instance import DEFLATED, SOP_INSTANCE, Instance
 from meninx.deid.options import Option, method_codes
 from meninx.deid.profile import Action
+from meninx.imaging.tags import NOT_REVIEWED
 
 IMPLEMENTATION_UID = "2.25.193457043928650216484709873224171529361"
 IMPLEMENTATION_NAME = "MENINX_DEID_1"
 METHOD = "meninx, DICOM PS3.15 Annex E 2025b"
-NOT_REVIEWED = "pixels not reviewed"
-"""Second value of DeidentificationMethod where a person must look at the pixels; PatientIdentityRemoved is NO there."""
 LAST_TAG = 0x7FE00010  # nothing is written behind the pixels: only private elements, padding and signatures stand there
 _META = Encoding(implicit=False, little=True)
 _STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
