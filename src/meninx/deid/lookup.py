@@ -13,6 +13,7 @@ from meninx.core.errors import DataError, LayoutError, expected
 from meninx.deid.keys import normal
 
 COLUMNS = ("old_patient_id", "new_patient_id", "old_accession_number", "new_accession_number")
+_LARGEST = 256 << 20  # bytes of the table
 _LO = re.compile(r"[ -\[\]-~]{1,64}")
 _SH = re.compile(r"[ -\[\]-~]{1,16}")
 
@@ -41,9 +42,9 @@ def read(path: Path) -> Lookup:
             one; names the row, never the value.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LayoutError(expected("a readable UTF-8 CSV file", got=type(error).__name__, where="lookup")) from error
+        text = files.read_text(path, limit=_LARGEST)
+    except DataError as error:
+        raise LayoutError(expected("a readable UTF-8 CSV file", got="another file or none", where="lookup")) from error
     table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     patients: dict[str, str] = {}
     owners: dict[str, str] = {}
