@@ -37,6 +37,7 @@ def fit(
     plan: Plan | None = None,
     progress: Progress = SILENT,
     resume: bool = False,
+    data_digest: str = "",
     ancestry: Ancestry | None = None,
     declared_units: int | None = None,
 ) -> FitResult:
@@ -53,6 +54,7 @@ def fit(
         plan: with it every step is a step of that plan; without it nothing is private.
         progress: shows steps, loss and epsilon.
         resume: go on from the last checkpoint; the result is that of an uninterrupted run.
+        data_digest: of the dataset's files; bound to every line of a private run's ledger. Empty for one of the cases.
         ancestry: what is known of the training behind pretrained weights; nothing by default.
         declared_units: number of privacy units that the user declared; None when the true one counts as public.
 
@@ -72,7 +74,7 @@ def fit(
         raise UsageError(expected("a fresh run folder", got="one that was trained before", where=run.name, fix=fix))
     world.shared(lambda: checkpoint.refuse_other_plan(run, plan.fingerprint() if plan else ""))
     with surroundings.prepared(config) as device, surroundings.interrupts() as stop:
-        training = setup.build(config, data, run, device, plan, resumed=begun)
+        training = setup.build(config, data, run, device, plan, resumed=begun, data_digest=data_digest)
         _with_provenance(training, ancestry, declared_units)
         checkpoint.restore(run, training.trainee, config=config, plan=training.fingerprint)
         if training.trainee.step == 0:

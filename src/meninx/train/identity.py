@@ -9,12 +9,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from meninx.core import artifacts, files, integrity, provenance
+from meninx.core import artifacts, files, integrity, provenance, randomness
 from meninx.core.artifacts import DataRecord, Members, Origin
 from meninx.core.errors import DataError, UsageError, expected
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
@@ -40,8 +39,12 @@ def same_data(known: DataRecord, root: Path) -> bool:
     return provenance.data_digest([root / MANIFEST_NAME, root / INFO_NAME], root) == known.digest
 
 
-def identity_key(run: Run) -> bytes:
+def identity_key(run: Run, *, seed: int | None = None) -> bytes:
     """Return the key of the run's digests, made on first use; mode 0600.
+
+    Args:
+        run: the run folder.
+        seed: None for real entropy; an integer only in a run stamped NOT FOR RELEASE.
 
     Raises:
         DataError: the file is not a key.
@@ -49,7 +52,8 @@ def identity_key(run: Run) -> bytes:
     path = run.private / "keys" / KEY
     if not path.is_file():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.write_bytes(path, secrets.token_bytes(KEY_BYTES), mode=files.PRIVATE_MODE)
+        key = randomness.private_bytes(KEY_BYTES, deterministic_seed=seed, purpose="identity")
+        files.write_bytes(path, key, mode=files.PRIVATE_MODE)
     return read_key(path)
 
 

@@ -237,7 +237,10 @@ def _created(config: TrainConfig, data: Manifest, out: Path, start: Start) -> st
         deterministic=config.deterministic,
     )
     with _discarded_on_failure(folder):
-        known, key = identity.data_record(data.root), identity.identity_key(folder)
+        known, key = (
+            identity.data_record(data.root),
+            identity.identity_key(folder, seed=config.seed if config.deterministic else None),
+        )
         members = identity.members_of(data)
         entry = folder.update(
             data=identity.keyed_data(key, known.digest), dataset=data.info.name, patients_known=data.info.patients_known
@@ -346,9 +349,12 @@ def _train(config: TrainConfig, data: Manifest, run: Run, plan: Plan | None, pro
     declared = config.privacy.units_declared if config.privacy else None
     with run.lock() if world.main else nullcontext():
         ancestry = _ancestry(config, run) if world.main else None
+        keyed = world.shared(lambda: artifacts.require(run.root, RunRecord, fix="start a new run").data)
         fitted = loop.fit(
-            config, data, run, plan=plan, progress=progress, resume=resumed, ancestry=ancestry, declared_units=declared
-        )
+            config, data, run, plan=plan, progress=progress, resume=resumed,
+            data_digest=keyed,  # not the plain one: the ledger is released with the lineage
+            ancestry=ancestry, declared_units=declared,
+        )  # fmt: skip
         parameters = world.shared(lambda: release.publish(config, run))
     return _result(config, data, run.root, parameters, fitted)
 
