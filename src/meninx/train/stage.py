@@ -237,10 +237,8 @@ def _created(config: TrainConfig, data: Manifest, out: Path, start: Start) -> st
         deterministic=config.deterministic,
     )
     with _discarded_on_failure(folder):
-        known, key = (
-            identity.data_record(data.root),
-            identity.identity_key(folder, seed=config.seed if config.deterministic else None),
-        )
+        known = identity.data_record(data.root)
+        key = identity.identity_key(folder, seed=config.seed if config.deterministic else None)
         members = identity.members_of(data)
         entry = folder.update(
             data=identity.keyed_data(key, known.digest), dataset=data.info.name, patients_known=data.info.patients_known
@@ -290,8 +288,8 @@ def _reopened(path: Path, source: Path) -> tuple[str, dict[str, Any], dict[str, 
         why = f"one of an earlier version{', whose guarantee does not hold' if private else ''}"
         fix = "start a new run; this one can still be evaluated"
         raise kind(expected("a run of this version to resume", got=why, where=folder.name, fix=fix))
-    known = artifacts.require(folder.root, DataRecord, fix="start a new run")
-    same = identity.same_data(known, source)
+    known = artifacts.read(folder.root, DataRecord)
+    same = known is not None and identity.same_data(known, source)
     table = settings.to_table(stored_config(folder))
     if record_of.state is RunState.RELEASED:
         with folder.lock():
