@@ -83,6 +83,11 @@ def weights_digest(model: nn.Module) -> str:
     return total.hexdigest()
 
 
+def released_step(run: Run) -> int:
+    """Return the optimiser step of the weights that are the run's result: an earlier one than its last for ``best``."""
+    return int(checkpoint.load(run, _selected(run))["step"])
+
+
 def predict(model: nn.Module, info: DatasetInfo, manifest: Manifest, config: LearnConfig) -> Predictions:
     """Return logits and probabilities of every case of a classification dataset.
 

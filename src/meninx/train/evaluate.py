@@ -20,7 +20,7 @@ from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
-from meninx.learn.predict import load_model, predict, predict_maps, weights_digest
+from meninx.learn.predict import load_model, predict, predict_maps, released_step, weights_digest
 from meninx.metrics import evaluation, segmentation, thresholds
 from meninx.metrics.evaluation import Estimate, Evaluation
 from meninx.train import effect, identity, predictions, release, testdata
@@ -150,7 +150,7 @@ class _Measurement:
         testdata.refuse_trained_on(other, self.chosen, self.dataset)
         nothing = self.dataset.select(lambda case: False)
         outcome, _ = _outcome(self.config, model, self.chosen, nothing, self.progress, None)
-        self.baseline = identity.origin(other, weights=model.weights, split=self.config.split)
+        self.baseline = identity.origin(other, weights=model.weights, step=model.step, split=self.config.split)
         self.baseline_name = other.name
         return _differences(self.config, self.dataset, self.chosen, measured.scores, outcome.scores, truth)
 
@@ -158,6 +158,7 @@ class _Measurement:
         return identity.origin(
             self.folder,
             weights=self.model.weights,
+            step=self.model.step,
             split=self.config.split,
             data=self.standing.data,
             dataset=self.dataset.info.name,
@@ -218,6 +219,7 @@ class _Model:
     learned: LearnConfig
     info: DatasetInfo
     weights: str
+    step: int
 
     @classmethod
     def of(cls, folder: Run) -> _Model:
@@ -225,7 +227,7 @@ class _Model:
         network, learned, info = load_model(folder)
         weights = weights_digest(network)
         testdata.check_weights(folder, weights)
-        return cls(network, learned, info, weights)
+        return cls(network, learned, info, weights, released_step(folder))
 
 
 @dataclass(frozen=True)

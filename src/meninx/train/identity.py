@@ -184,12 +184,13 @@ def dataset_of(run: Run) -> Path:
     return Path(known.dataset)
 
 
-def origin(run: Run, *, weights: str = "", split: str = "", data: str | None = None, dataset: str | None = None) -> Origin:
+def origin(run: Run, *, weights: str, step: int, split: str = "", data: str | None = None, dataset: str | None = None) -> Origin:
     """Return what a number of a run belongs to.
 
     Args:
         run: the run; one of an older version has no identity.
         weights: digest of the weights.
+        step: optimiser step of the weights.
         split: split that was measured.
         data: keyed digest of the measured dataset; the run's own by default.
         dataset: its short name; the run's own by default.
@@ -200,7 +201,7 @@ def origin(run: Run, *, weights: str = "", split: str = "", data: str | None = N
         data=data if data is not None else record.data if record else "",
         dataset=dataset if dataset is not None else record.dataset if record else "",
         weights=weights,
-        step=record.step if record else 0,
+        step=step,
         split=split,
         made=artifacts.now(),
         command=tuple(made_by["command"]),

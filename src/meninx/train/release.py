@@ -17,7 +17,7 @@ from meninx.core.errors import DataError, expected
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
-from meninx.learn.predict import load_model, weights_digest
+from meninx.learn.predict import load_model, released_step, weights_digest
 from meninx.learn.task import objective
 from meninx.train import bundle, identity, lineage
 from meninx.train.config import TrainConfig
@@ -50,7 +50,7 @@ def publish(config: TrainConfig, run: Run) -> int:
     integrity.write(staging, integrity.measured(staging, _files(staging)))
     _move(run, staging)
     record = artifacts.require(run.root, PrivacyRecord, fix="resume the run")
-    artifacts.write(run.root, replace(record, origin=identity.origin(run, weights=weights)))
+    artifacts.write(run.root, replace(record, origin=identity.origin(run, weights=weights, step=released_step(run))))
     run.update(
         state=RunState.RELEASED,
         weights=weights,
