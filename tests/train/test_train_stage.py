@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from meninx.core import artifacts, settings
+from meninx.core import artifacts, integrity, settings
 from meninx.core import run as runs
 from meninx.core.artifacts import DataRecord, PrivacyRecord, RunRecord, RunState
 from meninx.core.errors import ConfigError, DataError, Interrupted, PrivacyRefusal, UsageError
@@ -18,8 +18,9 @@ from meninx.core.manifest import Manifest
 from meninx.core.progress import Silent
 from meninx.core.run import Run
 from meninx.imaging.phantom import write_dataset
-from meninx.train import stage
-from meninx.train.config import PrivacyConfig, TrainConfig
+from meninx.learn.predict import load_model, weights_digest
+from meninx.train import evaluate, stage
+from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
 
 
 class StopAfter(Silent):
@@ -249,3 +250,48 @@ def test_the_dataset_of_a_run_is_known(plain, data, tmp_path):
     assert stage.dataset_of(plain) == data.root
     with pytest.raises(UsageError, match="--data"):
         stage.dataset_of(Run(Path(tmp_path)))
+
+
+def test_a_run_killed_while_it_is_released_is_not_released_and_ends_the_same(data, tmp_path, monkeypatch):
+    config = replace(SMALL, steps=2, name="cut")
+    real = artifacts.write
+
+    def killed(root, entry, **place):
+        if isinstance(entry, RunRecord) and entry.state is RunState.RELEASED:
+            raise KeyboardInterrupt
+        return real(root, entry, **place)
+
+    monkeypatch.setattr(artifacts, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(config, data.root, tmp_path)
+    monkeypatch.undo()
+    run = runs.open_run(tmp_path / "latest")
+    assert artifacts.read(run.root, RunRecord).state is RunState.TRAINING
+    with pytest.raises(UsageError, match="expected a finished run"):
+        evaluate.run(EvaluateConfig(draws=100), run.root)
+    before = weights(run)
+    stage.run(config, data.root, tmp_path, resume=run.root)
+    assert artifacts.read(run.root, RunRecord).state is RunState.RELEASED
+    assert same(weights(run), before)
+    assert not integrity.damage(run.release)
+    assert {path.name for path in run.private.iterdir()} == {
+        "checkpoints", "data.json", "keys", "lineage.json", "lock", "members.json", "metrics.jsonl"
+    }  # fmt: skip
+
+
+def test_the_digest_of_weights_names_their_values_and_not_their_file(plain):
+    model, _, _ = load_model(plain)
+    digest = artifacts.read(plain.root, RunRecord).weights
+    assert weights_digest(model) == digest
+    next(model.parameters()).data.view(-1)[0] += 1e-6
+    assert weights_digest(model) != digest
+
+
+def test_the_card_of_a_bundle_escapes_the_names(data, tmp_path):
+    info = replace(data.info, name="a*b_[c](http://x)")
+    root = tmp_path / "data"
+    shutil.copytree(data.root, root)
+    replace(Manifest.read(root), info=info).write()
+    run = Run(stage.run(replace(SMALL, steps=1), root, tmp_path / "runs").out)
+    card = (run.release / "bundle" / "docs" / "README.md").read_text()
+    assert card.startswith(r"# a\*b\_\[c\]\(http://x\): multilabel")
