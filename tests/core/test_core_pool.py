@@ -48,7 +48,9 @@ def test_setup_happens_once_in_every_process_and_its_error_is_its_own():
     with Stop() as stop:
         found = list(mapped(pool_jobs.recall, range(9), workers=2, stop=stop, setup=pool_jobs.remember, setup_args=("x",)))
         assert found == [f"{number}x" for number in range(9)]
-        broken = mapped(pool_jobs.square, range(3), workers=2, stop=stop, setup=pool_jobs.broken_setup, setup_args=("key is bad",))
+        broken = mapped(
+            pool_jobs.square, range(3), workers=2, stop=stop, setup=pool_jobs.broken_setup, setup_args=("key is bad",)
+        )
         with pytest.raises(DataError, match="key is bad"):
             list(broken)
 
@@ -81,23 +83,26 @@ def test_an_idle_worker_that_is_killed_does_not_hang_the_others():
         ended.set()
 
 
+def _stopped_at_the_first(items: int, workers: int, found: list[int]) -> None:
+    with Stop() as stop:
+        for result in mapped(pool_jobs.slow, range(items), workers=workers, stop=stop):
+            found.append(result)
+            stop.wanted = True
+
+
 def test_a_stop_yields_what_is_in_flight():
     for workers in (1, 2):
-        found = []
-        with Stop() as stop, pytest.raises(Interrupted):
-            for result in mapped(pool_jobs.slow, range(1000), workers=workers, stop=stop):
-                found.append(result)
-                stop.wanted = True
+        found: list[int] = []
+        with pytest.raises(Interrupted):
+            _stopped_at_the_first(1000, workers, found)
         assert found == list(range(len(found)))
         assert len(found) <= 2 * AHEAD
 
 
 def test_a_stop_is_heard_after_the_last_item_was_given_away():
-    found = []
-    with Stop() as stop, pytest.raises(Interrupted):
-        for result in mapped(pool_jobs.slow, range(8), workers=2, stop=stop):
-            found.append(result)
-            stop.wanted = True
+    found: list[int] = []
+    with pytest.raises(Interrupted):
+        _stopped_at_the_first(8, 2, found)
     assert 1 <= len(found) < 8
 
 
@@ -121,11 +126,10 @@ def test_the_main_process_does_not_grow_with_the_number_of_items():
 
 def _script(tmp_path: Path, body: str) -> subprocess.Popen[str]:
     path = tmp_path / "script.py"
-    path.write_text("import pool_jobs, os, sys\nfrom meninx.core.pool import Stop, mapped, refuse_import_in_worker\n" + textwrap.dedent(body))
+    path.write_text("import pool_jobs, os, sys\nfrom meninx.core.pool import Stop, mapped\n" + textwrap.dedent(body))
     search = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.Popen(
-        [sys.executable, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": search}
-    )
+    pipe, variables = subprocess.PIPE, {**os.environ, "PYTHONPATH": search}
+    return subprocess.Popen([sys.executable, str(path)], stdout=pipe, stderr=pipe, text=True, env=variables)
 
 
 LOOP = """

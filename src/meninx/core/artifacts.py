@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from meninx.core.errors import DataError, expected
 
 RecordT = TypeVar("RecordT")
 FORMAT = 2
+_PART = re.compile(r"[A-Za-z0-9_-]{0,64}")
 
 
 class RunState(StrEnum):
@@ -485,7 +487,12 @@ def place(kind: type, *, split: str = "test", dataset: str = "", private: bool =
         split: of an evaluation or comparison; only the test split has the plain name, so nothing takes its place.
         dataset: short digest of another dataset than the run's own, for an external evaluation; empty for its own.
         private: in the private room instead of ``release/``: exact numbers about training patients of a private run.
+
+    Raises:
+        DataError: split or dataset hold anything but letters, digits, dashes and underscores.
     """
+    if not all(_PART.fullmatch(part) for part in (split, dataset)):
+        raise DataError(expected("letters, digits and dashes", got="another word", where="name of a split or dataset"))
     name = _PLACES[kind]
     if kind in (EvaluationRecord, ComparisonRecord):
         tail = "".join(
@@ -522,14 +529,24 @@ def read(root: Path, kind: type[RecordT], *, split: str = "test", dataset: str =
 
 def read_file(path: Path, kind: type[RecordT]) -> RecordT | None:
     """Return the record in a file; None when there is no file; raises as :func:`read`."""
-    if not path.is_file():
-        return None
-    content = files.read_bytes(path)
     where = f"{path.parent.name}/{path.name}"
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise DataError(expected("a readable file", got="none that may be read", where=where)) from error
+    content = files.read_bytes(path)
     if kind in (EvaluationRecord, ComparisonRecord):
         table = plain.from_json(content, dict[str, Any], where=where)
-        return plain.from_plain(_of_an_older_version(table, kind), kind, where=where)
-    return plain.from_json(content, kind, where=where)
+        record = plain.from_plain(_of_an_older_version(table, kind), kind, where=where)
+    else:
+        record = plain.from_json(content, kind, where=where)
+    version = getattr(record, "version", None)
+    if isinstance(version, int) and version > FORMAT:
+        fix = "read it with the version of meninx that wrote it, or a newer one"
+        raise DataError(expected(f"a record of format {FORMAT} or older", got=version, where=where, fix=fix))
+    return record
 
 
 def _of_an_older_version(table: dict[str, Any], kind: type) -> dict[str, Any]:
@@ -565,7 +582,7 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """Return package -> version of what makes the numbers."""
-    return dict(provenance.environment()["packages"])
+    return provenance.packages()
 
 
 def require(root: Path, kind: type[RecordT], *, fix: str) -> RecordT:

@@ -15,8 +15,8 @@ from meninx.core.errors import DataError, expected
 
 LONGEST = 255
 _LEADING = "$@%="
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~$])")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&@]|(?<=\d)[.)](?= |$)|:(?=//)|(?<=www)\.|^[-=])", re.IGNORECASE)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the wide forms begin formulae in some languages
 
 
 def problem(name: str) -> str:
@@ -48,12 +48,12 @@ def check(names: Iterable[str], *, what: str, where: str) -> None:
 
 
 def markdown(text: str) -> str:
-    """Return text that Markdown shows as it is, on one line: no link, image, HTML, table cell or heading can begin in it."""
+    """Return text that Markdown shows as it is, on one line: no link, image, HTML, table cell, list or heading begins in it."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def csv_cell(text: str) -> str:
-    """Return a cell that a spreadsheet shows as text: a leading ``=``, ``+``, ``-`` or ``@`` is quoted unless it is a number."""
+    """Return a cell that a spreadsheet shows as text: what begins a formula is quoted unless it is a number."""
     if not text.startswith(_FORMULA):
         return text
     try:
