@@ -50,8 +50,8 @@ def write(root: Path, digests: Mapping[str, str]) -> str:
         DataError: a name could not be read back, e.g. one with a line feed.
         StorageError: the disk refused.
     """
-    for name in digests:
-        files.relative(name, where=CHECKSUMS)
+    if any(files.relative(name, where=CHECKSUMS).as_posix() != name for name in digests):
+        raise DataError(expected("relative POSIX paths without detours", got="others", where=CHECKSUMS))
     text = "".join(f"{value}  {name}\n" for name, value in sorted(digests.items()))
     files.write_text(root / CHECKSUMS, text)
     return hashlib.sha256(text.encode()).hexdigest()

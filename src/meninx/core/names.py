@@ -15,6 +15,7 @@ from meninx.core.errors import DataError, expected
 
 LONGEST = 255
 _LEADING = "$@%="
+_HIDDEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&@]|(?<=\d)[.)](?= |$)|:(?=//)|(?<=www)\.|^[-=])", re.IGNORECASE)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the wide forms begin formulae in some languages
 
@@ -27,8 +28,8 @@ def problem(name: str) -> str:
         return f"one of more than {LONGEST} characters"
     if name[0] in _LEADING:
         return f"one that begins with one of {' '.join(_LEADING)}"
-    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in name):
-        return "one with a control or direction character"
+    if any(unicodedata.category(character) in _HIDDEN for character in name):
+        return "one with a control, direction or unassigned character"
     return ""
 
 
