@@ -30,7 +30,8 @@ def made(out: Path, fingerprint: str, text: str, **options: bool) -> None:
         files.write_text(space.staging / "images" / "one.txt", text)
         files.write_text(space.staging / "table.csv", text)
         files.write_text(space.staging / "done.json", text)
-        space.publish(["images", "table.csv", "done.json"], remove=["gone.txt", "table.csv"])
+        files.write_text(space.staging / "private" / "log.csv", text)
+        space.publish(["images", "table.csv", "done.json"], remove=["gone.txt", "table.csv"], secret=["log.csv"])
 
 
 def failed(out: Path, fingerprint: str, **options: bool) -> None:
@@ -237,7 +238,8 @@ def test_a_kill_at_any_step_loses_no_result_and_the_next_command_mends_it(tmp_pa
         killed = _killed_at(step, monkeypatch, lambda out=out: made(out, "b", "new", overwrite=True))  # type: ignore[misc]
         made(out, "b", "new", overwrite=True)
         assert content(out) == whole("new"), step
-        assert sorted(item.name for item in (out / "private").iterdir()) == ["lock", "workspace.json"], step
+        assert sorted(item.name for item in (out / "private").iterdir()) == ["lock", "log.csv", "workspace.json"], step
+        assert (out / "private" / "log.csv").read_text() == "new", step
         if not killed:
             assert step > 20
             return
@@ -296,6 +298,7 @@ def test_one_process_at_a_time_and_a_killed_one_holds_nothing(tmp_path: Path):
         '{"stage": "prepare", "removing": ["/etc"]}',
         '{"stage": "prepare", "removing": ["private"]}',
         '{"stage": "prepare", "removing": ["a/b"]}',
+        '{"stage": "prepare", "secret": ["workspace.json"]}',
         '{"stage": "prepare", "removing": ["."]}',
         '{"stage": "prepare", "removing": ["a\\u0000b"]}',
         '{"stage": "\\u001b[2Jx"}',

@@ -31,8 +31,9 @@ from filelock import FileLock, Timeout
 from meninx.core import files, plain
 from meninx.core.errors import DataError, RunLocked, StorageError, UsageError, expected
 
-_STAGE = re.compile(r"[a-z][a-z-]{0,39}")
 PRIVATE, LOCK, MARKER, STAGING, REPLACED = "private", "lock", "workspace.json", "staging", "replaced"
+_OWN = (PRIVATE, LOCK, MARKER, STAGING, REPLACED)
+_STAGE = re.compile(r"[a-z][a-z-]{0,39}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class Marker:
         building: fingerprint of what lies in staging; empty when nothing does.
         publishing: top-level names that are being moved into place; empty between publications.
         removing: top-level names that go with the earlier result.
+        secret: names of files that are being moved into the private room.
     """
 
     stage: str
@@ -52,6 +54,12 @@ class Marker:
     building: str = ""
     publishing: tuple[str, ...] = ()
     removing: tuple[str, ...] = ()
+    secret: tuple[str, ...] = ()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a publication began and did not end."""
+        return bool(self.publishing or self.removing or self.secret)
 
 
 @dataclass
@@ -79,7 +87,7 @@ class Workspace:
         """Where the new result is built; the same names as in the folder itself."""
         return self.private / STAGING
 
-    def publish(self, names: Iterable[str], *, remove: Iterable[str] = ()) -> None:
+    def publish(self, names: Iterable[str], *, remove: Iterable[str] = (), secret: Iterable[str] = ()) -> None:
         """Move finished top-level files and folders from staging into place, and the earlier ones out.
 
         A publication that is killed half-way is completed by the next :func:`claim`.
@@ -88,14 +96,16 @@ class Workspace:
             names: names below staging: constants of the stage, never a value of a file. One that does not exist is passed over;
                 the one that says that the result is complete comes last.
             remove: names of an earlier result that have no successor.
+            secret: names of files below ``staging/private`` that go to the private room, before the others.
 
         Raises:
             StorageError: the disk refused.
         """
         coming = tuple(names)
         going = tuple(name for name in remove if name not in coming)  # a repeated publication would remove the new one
-        _check_names(coming + going)
-        self.marker = replace(self.marker, publishing=coming, removing=going)
+        hidden = tuple(secret)
+        _check_names(coming + going + hidden)
+        self.marker = replace(self.marker, publishing=coming, removing=going, secret=hidden)
         _write_marker(self.root, self.marker)
         self.marker = _completed(self.root, self.marker)
         self.earlier = self.marker.published
@@ -163,11 +173,11 @@ def claim(
 def _mended(out: Path, stage: str) -> bool:
     """Complete a publication that was killed half-way, before anything else; return whether there was one."""
     marker = read_marker(out)
-    if marker is None or marker.stage != stage or not (marker.publishing or marker.removing):
+    if marker is None or marker.stage != stage or not marker.unfinished:
         return False
     with locked(out):
         marker = read_marker(out)
-        if marker is not None and (marker.publishing or marker.removing):
+        if marker is not None and marker.unfinished:
             _completed(out, marker)
     return True
 
@@ -326,7 +336,7 @@ def read_marker(root: Path) -> Marker | None:
     if not path.is_file():
         return None
     marker = plain.from_json(files.read_bytes(path), Marker, where=MARKER)
-    _check_names((*marker.publishing, *marker.removing))
+    _check_names((*marker.publishing, *marker.removing, *marker.secret))
     if not _STAGE.fullmatch(marker.stage):
         raise DataError(expected("name of a stage", got="other text", where=MARKER))
     return marker
@@ -336,14 +346,14 @@ def _check_names(names: Iterable[str]) -> None:
     """Raise DataError unless every name is a file or folder of the stage's own, at the top of its folder."""
     for name in names:
         path = files.relative(name, where=MARKER)
-        if len(path.parts) != 1 or name != path.name or name.casefold() == PRIVATE:
+        if len(path.parts) != 1 or name != path.name or name.casefold() in _OWN:
             raise DataError(expected("names of the stage's own files", got="another path", where=MARKER))
 
 
 def is_complete(root: Path) -> bool:
     """Return whether a stage finished its result here and is not in the middle of replacing it."""
     marker = read_marker(root)
-    return marker is not None and bool(marker.published) and not marker.publishing and not marker.removing
+    return marker is not None and bool(marker.published) and not marker.unfinished
 
 
 def _foreign(out: Path) -> bool:
@@ -360,6 +370,9 @@ def _completed(root: Path, marker: Marker) -> Marker:
     room = root / PRIVATE
     try:
         (room / REPLACED).mkdir(mode=0o700, exist_ok=True)
+        for name in marker.secret:
+            if (room / STAGING / PRIVATE / name).is_file():
+                (room / STAGING / PRIVATE / name).replace(room / name)
         for name in marker.removing:
             _move(root / name, room / REPLACED / name)
         for name in marker.publishing:
@@ -393,7 +406,7 @@ def _remove(path: Path) -> None:
 def _forget(space: Workspace) -> None:
     """After a failure remove what would only be in the way: an empty staging."""
     with contextlib.suppress(OSError, StorageError):  # the failure itself is what the user hears of
-        if not any(space.staging.iterdir()) and not space.marker.publishing:
+        if not any(space.staging.iterdir()) and not space.marker.unfinished:
             _remove(space.staging)
             _write_marker(space.root, replace(space.marker, building=""))
 
