@@ -70,9 +70,19 @@ def test_no_file_is_none_and_anything_else_that_is_no_record_is_an_error(tmp_pat
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\xff\xfe\x00", b"null", b"[]", b'{"private": "yes"}', b'{"private": true, "epsilon": [8]}', b'{"private": true, "steps": "60"}', b"[" * 10**6,
-     b'{"private": true, "curve": [[1, 2, 3]]}', b'{"private": true, "epsilon": NaN}'],
-)  # fmt: skip
+    [
+        b"",
+        b"\xff\xfe\x00",
+        b"null",
+        b"[]",
+        b'{"private": "yes"}',
+        b'{"private": true, "epsilon": [8]}',
+        b'{"private": true, "steps": "60"}',
+        b"[" * 10**6,
+        b'{"private": true, "curve": [[1, 2, 3]]}',
+        b'{"private": true, "epsilon": NaN}',
+    ],
+)
 def test_foreign_content_names_the_file(tmp_path: Path, content: bytes):
     (tmp_path / "privacy.json").write_bytes(content)
     with pytest.raises(DataError, match=r"privacy\.json") as caught:
@@ -94,12 +104,28 @@ def test_a_record_of_a_newer_version_is_not_half_understood(tmp_path: Path):
 
 
 LEGACY_PRIVACY = {
-    "private": True, "epsilon": None, "delta": 1e-5, "unit": "patient", "relation": "add-or-remove-one", "noise_multiplier": 0.0, "max_grad_norm": 1.0,
-    "sample_rate": 0.1, "steps": 60, "sampler": "poisson", "accountant": "none", "clipping": "flat", "expected_batch_size": 8.0, "planned_steps": 60,
-    "sentence": "x", "curve": [[30, 4.5], [60, 8]], "weights": "last, ema", "outside_guarantee": ["labels"], "deterministic": False,
+    "private": True,
+    "epsilon": None,
+    "delta": 1e-5,
+    "unit": "patient",
+    "relation": "add-or-remove-one",
+    "noise_multiplier": 0.0,
+    "max_grad_norm": 1.0,
+    "sample_rate": 0.1,
+    "steps": 60,
+    "sampler": "poisson",
+    "accountant": "none",
+    "clipping": "flat",
+    "expected_batch_size": 8.0,
+    "planned_steps": 60,
+    "sentence": "x",
+    "curve": [[30, 4.5], [60, 8]],
+    "weights": "last, ema",
+    "outside_guarantee": ["labels"],
+    "deterministic": False,
     "risk": {"advantage": 0.1, "tpr_at_fpr": {"0.01": 0.05}, "prior": 0.01, "reconstruction": 0.2},
     "pretrained": {"file": "a.pt", "sha256": "0", "source": "ImageNet", "loaded": 3, "fresh": [], "unused": 0},
-}  # fmt: skip
+}
 
 
 def test_privacy_of_an_older_version_is_read(tmp_path: Path):

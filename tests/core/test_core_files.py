@@ -122,9 +122,29 @@ def test_foreign_bytes_are_named_and_not_shown(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "/", "/etc/passwd", "//host/share", "a/../../b", "..\\b", "C:x", "a/C:x", "c:\\x", "a\0", "a\nb", "\x7f", "\ud800", "x" * 5000, "out/x",
-     "out", "round/x", "self"],
-)  # fmt: skip
+    [
+        "",
+        ".",
+        "..",
+        "/",
+        "/etc/passwd",
+        "//host/share",
+        "a/../../b",
+        "..\\b",
+        "C:x",
+        "a/C:x",
+        "c:\\x",
+        "a\0",
+        "a\nb",
+        "\x7f",
+        "\ud800",
+        "x" * 5000,
+        "out/x",
+        "out",
+        "round/x",
+        "self",
+    ],
+)
 def test_names_that_lead_out_are_refused(tmp_path: Path, name: str):
     root = tmp_path / "root"
     root.mkdir()

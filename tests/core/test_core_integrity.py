@@ -63,7 +63,7 @@ def test_a_hostile_list_is_refused_with_its_line(folder: Path, name: str):
 @pytest.mark.parametrize("text", ["hello\n", "0" * 64 + " a.png\n", "Z" * 64 + "  a.png\n", f"{'0' * 64}  a\n" * 2])
 def test_a_damaged_list_is_refused(folder: Path, text: str):
     (folder / integrity.CHECKSUMS).write_text(text)
-    with pytest.raises(DataError, match="line [12]"):
+    with pytest.raises(DataError, match=r"line [12]"):
         integrity.read(folder)
 
 

@@ -8,9 +8,24 @@ from meninx.core.errors import DataError
 
 @pytest.mark.parametrize(
     "name",
-    ["", " a", "a ", "$__import__('os').system('x')", "@network", "%file", "=1+1", "a\x1b[2J", "a\nb", "a\0", "a\u202eb", "a\u200b", "a\u2028b", "\ud800",
-     "x" * 256],
-)  # fmt: skip
+    [
+        "",
+        " a",
+        "a ",
+        "$__import__('os').system('x')",
+        "@network",
+        "%file",
+        "=1+1",
+        "a\x1b[2J",
+        "a\nb",
+        "a\0",
+        "a\u202eb",
+        "a\u200b",
+        "a\u2028b",
+        "\ud800",
+        "x" * 256,
+    ],
+)
 def test_a_name_that_does_something_is_refused_and_not_quoted(name: str):
     with pytest.raises(DataError, match=r"label 2, got .* \(table\.csv\)") as caught:
         names.check(["fine", name], what="label", where="table.csv")

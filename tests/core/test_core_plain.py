@@ -112,9 +112,19 @@ def test_a_wrong_type_names_the_field_and_no_value(table: object, field: str):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\xff\xfe", b"{", b"NaN", b'{"number": NaN}', b'{"number": 1e999}', b"[" * 200_000, b'{"number": ' + b"9" * 5000 + b"}", b'"\\ud800"',
-     '{"number": 1, "table": {"Meier": "x"}}'.encode("utf-16")],
-)  # fmt: skip
+    [
+        b"",
+        b"\xff\xfe",
+        b"{",
+        b"NaN",
+        b'{"number": NaN}',
+        b'{"number": 1e999}',
+        b"[" * 200_000,
+        b'{"number": ' + b"9" * 5000 + b"}",
+        b'"\\ud800"',
+        '{"number": 1, "table": {"Meier": "x"}}'.encode("utf-16"),
+    ],
+)
 def test_foreign_content_is_a_data_error_that_names_the_file(content: bytes):
     for kind in (Outer, dict[str, object]):
         with pytest.raises(DataError, match=r"f\.json"):
