@@ -67,8 +67,8 @@ class Evaluation:
     The JSON of :meth:`to_table` has the same keys as the attributes, plus ``version`` (1) and ``roc_grid``. An estimate is an
     object with the keys of :class:`Estimate`. NaN is null.
 
-    Guarantee: no number is a single case's. Curves and calibration need at least ten positives and ten negatives, groups need
-    them too, and a group of fewer than ten cases is not named.
+    Guarantee: no number is a single case's. Curves, calibration, confusion and groups need at least ten patients with a
+    positive case and ten with a negative one, and a group of fewer than ten patients is not named.
 
     Attributes:
         task: ``multiclass``, ``multilabel`` or ``segmentation``.
