@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -50,6 +51,7 @@ def test_everything_that_stages_hold_becomes_plain():
         Colour.RED: "enum key",
         "inner": Inner(place=Path("x")),
         "set": {"one"},
+        "view": MappingProxyType({"a": math.inf}),
         "none": None,
     }
     assert plain.to_plain(value) == {
@@ -62,6 +64,7 @@ def test_everything_that_stages_hold_becomes_plain():
         "red": "enum key",
         "inner": {"place": "x", "colour": "red"},
         "set": ["one"],
+        "view": {"a": None},
         "none": None,
     }
     assert json.loads(plain.to_json(value)) == plain.to_plain(value)

@@ -7,6 +7,7 @@ Reading checks every type against the dataclass and names the field that is wron
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,6 +62,8 @@ def from_plain(value: Any, kind: type[ValueT], *, where: str) -> ValueT:
 def _encoded(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
