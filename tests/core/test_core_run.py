@@ -144,9 +144,10 @@ WITHOUT_FCNTL = """
 import importlib, pkgutil, sys
 import filelock  # the one library that may use it
 sys.modules["fcntl"] = None
-import meninx.core
-for item in pkgutil.iter_modules(meninx.core.__path__, "meninx.core."):
-    importlib.import_module(item.name)
+for name in sys.argv[2:]:
+    package = importlib.import_module(name)
+    for item in pkgutil.iter_modules(package.__path__, f"{name}."):
+        importlib.import_module(item.name)
 from pathlib import Path
 from meninx.core import workspace
 with workspace.claim(Path(sys.argv[1]) / "out", stage="x", fingerprint="a"):
@@ -154,5 +155,6 @@ with workspace.claim(Path(sys.argv[1]) / "out", stage="x", fingerprint="a"):
 """
 
 
-def test_core_needs_no_fcntl(tmp_path: Path):
-    subprocess.run([sys.executable, "-c", WITHOUT_FCNTL, str(tmp_path)], timeout=60, check=True)
+def test_locks_need_no_fcntl_of_our_own(tmp_path: Path):
+    packages = ("meninx.core", "meninx.prepare", "meninx.verify")
+    subprocess.run([sys.executable, "-c", WITHOUT_FCNTL, str(tmp_path), *packages], timeout=60, check=True)

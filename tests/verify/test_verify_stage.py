@@ -191,13 +191,20 @@ def test_a_dataset_that_is_not_finished_or_older(tmp_path: Path):
     marker = workspace.read_marker(root)
     assert marker is not None
     workspace._write_marker(root, replace(marker, publishing=("images",)))
-    assert any("not finished" in line for line in failed(root))
+    assert failed(root) == ["not ok        completion (the stage has not finished; run the same command again)"]
     shutil.rmtree(root / "private")
     (root / "prepare.json").unlink()
     (root / integrity.CHECKSUMS).unlink()
     found = stage.run(root)
     assert found.ok
     assert "no digests: an older version" in found.summary()
+
+
+def test_a_claimed_folder_without_a_result_is_said_to_be_unfinished(tmp_path: Path):
+    with pytest.raises(RuntimeError):
+        samples.half_done(tmp_path / "data")
+    assert stage.run(tmp_path).kinds == ("clean archive",)
+    assert failed(tmp_path) == ["not ok        data: completion (the stage has not finished; run the same command again)"]
 
 
 def test_a_table_that_was_edited_with_its_digests_does_not_fit_the_summary(tmp_path: Path):

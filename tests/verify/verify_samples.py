@@ -119,6 +119,13 @@ def an_archive(root: Path) -> Path:
     return root
 
 
+def half_done(root: Path) -> None:
+    """Fail in the middle of de-identification."""
+    with workspace.claim(root, stage="deid", fingerprint="a") as space:
+        files.write_text(space.staging / "half", "x")
+        raise RuntimeError
+
+
 def a_sweep(root: Path) -> list[Run]:
     """Return the runs of a sweep of two cells."""
     found = [a_run(root / "cells" / epsilon / "0", stream=epsilon) for epsilon in ("1", "8")]

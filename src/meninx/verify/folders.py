@@ -64,15 +64,15 @@ def digests(book: Book, root: Path, recorded: str, *, leave_out: tuple[str, ...]
         book.judge("digest of checksums.sha256", [] if recorded == integrity.digest_of(root) else ["the list was changed later"])
 
 
-def completion(book: Book, root: Path) -> None:
-    """Check that a stage finished its result."""
+def completion(book: Book, root: Path) -> bool:
+    """Check that a stage finished its result; return False where it is known that it did not."""
     marker = workspace.read_marker(root)
     if marker is None:
         book.impossible("completion", "an older version wrote this folder, or its private room is not here")
-        return
+        return True
     wrong = [] if workspace.is_complete(root) else ["the stage has not finished; run the same command again"]
     remark = "a new result is being built" if marker.building else ""
-    book.judge("completion", wrong, remark=remark)
+    return book.judge("completion", wrong, remark=remark)
 
 
 def modes(book: Book, root: Path) -> None:
@@ -96,8 +96,9 @@ def modes(book: Book, root: Path) -> None:
 
 def dataset(book: Book, root: Path, progress: Progress) -> None:
     """Check a prepared dataset."""
+    if not completion(book, root):
+        return
     record = artifacts.read(root, PrepareRecord)
-    completion(book, root)
     if record is None:
         book.impossible("summary prepare.json", "none here")
     digests(book, root, record.checksums if record else "", leave_out=(workspace.PRIVATE, *_OWN_PAPERS), progress=progress)
@@ -111,8 +112,9 @@ def dataset(book: Book, root: Path, progress: Progress) -> None:
 
 def archive(book: Book, root: Path, progress: Progress) -> None:
     """Check a de-identified archive."""
+    if not completion(book, root):
+        return
     record = artifacts.read(root, DeidRecord)
-    completion(book, root)
     if record is None:
         book.impossible("summary deid.json", "none here")
     digests(book, root, record.checksums if record else "", leave_out=(workspace.PRIVATE, *_OWN_PAPERS), progress=progress)

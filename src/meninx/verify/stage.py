@@ -83,7 +83,7 @@ def run(folder: Path, *, progress: Progress = SILENT) -> VerifyResult:
     """
     root = folder.resolve()
     if not root.is_dir():
-        raise UsageError(expected("a folder", got="none", where=folder.name))
+        raise UsageError(expected("a folder", got="none", where=root.name))
     checks, kinds = list[Check](), list[str]()
     for place, kind in folders.found(root):
         book = Book("" if place == root else place.relative_to(root).as_posix())
@@ -92,7 +92,7 @@ def run(folder: Path, *, progress: Progress = SILENT) -> VerifyResult:
         kinds.append(kind)
     if not kinds:
         fix = "give a run, dataset, clean archive, release or sweep, or a folder of them"
-        raise UsageError(expected("a folder that meninx wrote", got="none", where=folder.name, fix=fix))
+        raise UsageError(expected("a folder that meninx wrote", got="none", where=root.name, fix=fix))
     return VerifyResult(out=root, kinds=tuple(kinds), checks=tuple(checks))
 
 
