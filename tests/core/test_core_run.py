@@ -156,5 +156,5 @@ with workspace.claim(Path(sys.argv[1]) / "out", stage="x", fingerprint="a"):
 
 
 def test_locks_need_no_fcntl_of_our_own(tmp_path: Path):
-    packages = ("meninx.core", "meninx.prepare", "meninx.verify")
+    packages = ("meninx.core", "meninx.deid", "meninx.prepare", "meninx.verify")
     subprocess.run([sys.executable, "-c", WITHOUT_FCNTL, str(tmp_path), *packages], timeout=60, check=True)
