@@ -360,9 +360,13 @@ def _foreign(out: Path) -> bool:
     """Return whether a folder without a marker holds anything but the empty private room that a killed claim leaves."""
     entries = [item.name for item in out.iterdir()]
     room = out / PRIVATE
-    inside = [item.name for item in room.iterdir()] if room.is_dir() else []
-    strange = [name for name in inside if name != LOCK and not name.startswith(files.PARTIAL)]
+    inside = list(room.iterdir()) if room.is_dir() else []
+    strange = [item for item in inside if item.name != LOCK and not item.name.startswith(files.PARTIAL) and not _empty(item)]
     return bool([name for name in entries if name != PRIVATE] or strange)
+
+
+def _empty(staging: Path) -> bool:
+    return staging.name == STAGING and staging.is_dir() and not any(staging.iterdir())
 
 
 def _completed(root: Path, marker: Marker) -> Marker:
