@@ -95,7 +95,7 @@ class Run:
             return None
         try:
             return json.loads(files.read_text(path))
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(expected("valid JSON", got="something else", where=path.name)) from error
 
     def lock(self) -> AbstractContextManager[None]:
@@ -149,15 +149,15 @@ def create(
     clean = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:80]
     run = Run(_made(parent / f"{stamp}_{clean}"))
     try:
-        _fill(run, config_toml, command, private=private, deterministic=deterministic)
+        _furnish(run, config_toml, command, private, deterministic)
     except BaseException:
         shutil.rmtree(run.root, ignore_errors=True)
         raise
     return run
 
 
-def _fill(run: Run, config_toml: str, command: Iterable[str], *, private: bool, deterministic: bool) -> None:
-    """Write what a new run folder holds."""
+def _furnish(run: Run, config_toml: str, command: Iterable[str], private: bool, deterministic: bool) -> None:
+    """Put into a new run folder what every run has; the record comes last."""
     workspace.make_private(run.root)
     try:
         run.release.mkdir()
