@@ -471,3 +471,15 @@ def test_a_finished_run_is_closed_and_whole(private):
     assert record.release == integrity.digest_of(private.release)
     assert not integrity.damage(private.release)
     assert math.isclose(written(private).epsilon, ledger_file.read(private).epsilon(TERMS.delta))
+
+
+def test_a_lineage_that_was_edited_on_its_way_is_not_believed(plain, data, tmp_path):
+    house = tmp_path / "runs"
+    shutil.copytree(plain.root, house / plain.name)
+    partner = tmp_path / "partner" / "release"
+    shutil.copytree(plain.release, partner)
+    lineage = artifacts.read(plain.root, Lineage)
+    artifacts.write(partner.parent, replace(lineage, patients=(), data="", private=True))
+    integrity.write(partner, integrity.measured(partner, [partner / "lineage.json", partner.parent / WEIGHTS]))
+    with pytest.raises(PrivacyRefusal, match="same patients without protection"):
+        stage.run(replace(PRIVATE, pretrained=str(partner.parent / WEIGHTS)), data.root, house, dry_run=True)

@@ -15,6 +15,7 @@ from meninx.core import run as runs
 from meninx.core.artifacts import DataRecord, PrivacyRecord, RunRecord, RunState
 from meninx.core.errors import ConfigError, DataError, Interrupted, PrivacyRefusal, UsageError
 from meninx.core.manifest import Manifest
+from meninx.core.names import markdown
 from meninx.core.progress import Silent
 from meninx.core.run import Run
 from meninx.imaging.phantom import write_dataset
@@ -294,4 +295,5 @@ def test_the_card_of_a_bundle_escapes_the_names(data, tmp_path):
     replace(Manifest.read(root), info=info).write()
     run = Run(stage.run(replace(SMALL, steps=1), root, tmp_path / "runs").out)
     card = (run.release / "bundle" / "docs" / "README.md").read_text()
-    assert card.startswith(r"# a\*b\_\[c\]\(http://x\): multilabel")
+    assert card.startswith(f"# {markdown(info.name)}: multilabel")
+    assert "](" not in card.splitlines()[0]

@@ -101,14 +101,16 @@ def trace(path: Path, members: Members, data: DataRecord, *, unit: str, folders:
         raise DataError(expected("a file of pretrained weights", got="no such file", where=str(path)))
     path = path.resolve()
     sha256 = files.digest(path)
-    found = _source(path, sha256)
+    house = _house(folders)
+    found = _source(path, sha256, house)
     if found is None:
         return Start(Ancestry(sha256=sha256))
     lineage, run = found
-    keys = _keys((*folders, *(folder for folder in ((run.root.parent, run.root.parent.parent) if run else ()))))
+    keys = {name: key for name, (key, _) in (_house((run.root.parent, run.root.parent.parent)) | house).items()}
     ledgers, shared, unknown, caveats = [], False, False, []
+    known = artifacts.read(run.root, Members)
     for node in _with_ancestors(lineage):
-        theirs = artifacts.read(run.root, Members) if run is not None and node is lineage else None
+        theirs = known if node is lineage else None
         same = _shares(node, theirs, members, data, keys)
         unknown |= same is None or node.unknown_start
         shared |= bool(same)
@@ -117,7 +119,6 @@ def trace(path: Path, members: Members, data: DataRecord, *, unit: str, folders:
             ledgers.append(node.ledger)
         if unit and theirs is not None and node.private and set(theirs.valid) & set(members.train):
             caveats.append(VALIDATED)
-    theirs = artifacts.read(run.root, Members) if run is not None else None
     ancestry = Ancestry(
         sha256=sha256,
         origin="unknown" if unknown else "run",
@@ -126,10 +127,10 @@ def trace(path: Path, members: Members, data: DataRecord, *, unit: str, folders:
         ledgers=tuple(ledgers),
         caveats=tuple(caveats),
     )
-    if theirs is None:
+    if known is None:
         return Start(ancestry, (lineage,))
-    patients = sorted({*theirs.train, *theirs.valid, *theirs.earlier})
-    return Start(ancestry, (lineage,), tuple(patients), tuple(sorted({*theirs.images, *theirs.earlier_images})))
+    patients = sorted({*known.train, *known.valid, *known.earlier})
+    return Start(ancestry, (lineage,), tuple(patients), tuple(sorted({*known.images, *known.earlier_images})))
 
 
 def _refuse(node: Lineage, unit: str) -> None:
@@ -149,8 +150,11 @@ def _refuse(node: Lineage, unit: str) -> None:
         )
 
 
-def _source(path: Path, sha256: str) -> tuple[Lineage, Run | None] | None:
-    """Return the lineage of the run that a file of weights belongs to, and its folder where it is there."""
+def _source(path: Path, sha256: str, house: dict[str, tuple[bytes, Run]]) -> tuple[Lineage, Run] | None:
+    """Return the lineage of the run that a file of weights belongs to, and its folder; None when it is not known here.
+
+    A release that was passed on says by its key which run it is of; what it says beyond that is not believed.
+    """
     for folder in list(path.parents)[:NEAREST]:
         if (folder / artifacts.place(RunRecord)).is_file() and (folder / "private").is_dir():
             run = Run(folder)
@@ -158,11 +162,12 @@ def _source(path: Path, sha256: str) -> tuple[Lineage, Run | None] | None:
             return (lineage, run) if lineage is not None and _belongs(path, sha256, run) else None
     for folder in list(path.parents)[:NEAREST]:
         if (folder / LINEAGE).is_file():
-            lineage = artifacts.read_file(folder / LINEAGE, Lineage)
-            listed = integrity.read(folder)
-            whole = lineage is not None and listed.get(LINEAGE) == files.digest(folder / LINEAGE)
-            same = listed.get(path.relative_to(folder).as_posix()) == sha256
-            return (lineage, None) if lineage is not None and whole and same else None
+            claimed = artifacts.read_file(folder / LINEAGE, Lineage)
+            if claimed is None or claimed.key not in house:
+                return None
+            _, run = house[claimed.key]
+            lineage = of_run(run)
+            return (lineage, run) if lineage is not None and sha256 in _listed(run).values() else None
     return None
 
 
@@ -170,11 +175,15 @@ def _belongs(path: Path, sha256: str, run: Run) -> bool:
     """Return whether a file below a run folder is a checkpoint of the run or part of its complete release."""
     if path.is_relative_to(run.private):
         return path in (checkpoint.path_of(run, "last"), checkpoint.path_of(run, "best"))
+    return path.is_relative_to(run.release) and _listed(run).get(path.relative_to(run.release).as_posix()) == sha256
+
+
+def _listed(run: Run) -> dict[str, str]:
+    """Return the digests of the complete release of a run; empty when it is not complete or its list was changed."""
     record = run.record
-    if record is None or record.state is not RunState.RELEASED or not path.is_relative_to(run.release):
-        return False
-    listed = integrity.read(run.release)
-    return record.release == integrity.digest_of(run.release) and listed.get(path.relative_to(run.release).as_posix()) == sha256
+    if record is None or record.state is not RunState.RELEASED or record.release != integrity.digest_of(run.release):
+        return {}
+    return integrity.read(run.release)
 
 
 def _with_ancestors(lineage: Lineage) -> Iterator[Lineage]:
@@ -206,12 +215,12 @@ def _shares(node: Lineage, theirs: Members | None, ours: Members, data: DataReco
     return True if same else False if known else None
 
 
-def _keys(folders: tuple[Path, ...]) -> dict[str, bytes]:
-    """Return name -> identity key of the runs in some folders, and in the cells of sweeps in them."""
-    keys: dict[str, bytes] = {}
+def _house(folders: tuple[Path, ...]) -> dict[str, tuple[bytes, Run]]:
+    """Return name of the identity key -> key and run, of the runs in some folders and in the cells of sweeps in them."""
+    found: dict[str, tuple[bytes, Run]] = {}
     for folder in dict.fromkeys(folders):
         for pattern in (f"*/private/keys/{identity.KEY}", f"cells/*/*/private/keys/{identity.KEY}"):
             for path in sorted(folder.glob(pattern)) if folder.is_dir() else ():
                 key = identity.read_key(path)
-                keys[artifacts.key_name(key)] = key
-    return keys
+                found[artifacts.key_name(key)] = (key, Run(path.resolve().parents[2]))
+    return found
