@@ -180,13 +180,17 @@ def _checked(config: TrainConfig, data: Manifest, out: Path) -> tuple[Plan | Non
     effect.refuse_idle(config, data)
     plan = _agreed_plan(config, data)
     effect.refuse_long_warmup(config, effect.total_steps(config, data, plan))
-    start = Start()
-    if config.pretrained and distributed.current().main:
-        unit = str(config.privacy.unit) if config.privacy else ""
-        known = identity.data_record(data.root)
-        path = Path(config.pretrained)
-        start = lineage.trace(path, identity.members_of(data), known, unit=unit, folders=(out,))
-    return plan, start
+    found: list[Start] = []
+    if config.pretrained:  # process 0 alone sees the folders; its refusal stops the others
+        distributed.current().shared(lambda: found.append(_traced(config, data, out)))
+    return plan, found[0] if found else Start()
+
+
+def _traced(config: TrainConfig, data: Manifest, out: Path) -> Start:
+    """Return what is known of the starting weights."""
+    unit = str(config.privacy.unit) if config.privacy else ""
+    members, known = identity.members_of(data), identity.data_record(data.root)
+    return lineage.trace(Path(config.pretrained), members, known, unit=unit, folders=(out,))
 
 
 def _agreed_plan(config: TrainConfig, data: Manifest) -> Plan | None:
