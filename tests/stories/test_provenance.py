@@ -439,6 +439,10 @@ def test_a_classifier_is_refused_for_a_segmentation(tmp_path):
     for dry_run in (True, False):
         with pytest.raises(ConfigError, match="a network for segmentation"):
             stage.run(PLAIN, pictures.root, tmp_path / "runs", dry_run=dry_run)
+        config = replace(PLAIN, model="unet-small", model_options={}, patch_size=(8, 8, 8))
+        with pytest.raises(DataError, match="3 spatial axes as in patch_size"):
+            stage.run(config, pictures.root, tmp_path / "runs", dry_run=dry_run)
+    assert not (tmp_path / "runs").exists()
 
 
 # what the page prints
