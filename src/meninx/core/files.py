@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -23,6 +24,10 @@ from meninx.core.errors import DataError, StorageError, expected
 PRIVATE_MODE = 0o600
 PUBLIC_MODE = 0o666  # the process's umask takes its bits away
 TEXT_LIMIT = 64 << 20  # bytes of a JSON, TOML or Markdown file that somebody may hand us
+TABLE_LIMIT = 512 << 20  # bytes of a CSV table, unpacked
+IMAGE_LIMIT = 4 << 30  # bytes of one image or array, as stored and as decoded
+_PLAIN_PATH = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_LONGEST_PATH = 4096
 
 
 @contextmanager
@@ -143,15 +148,27 @@ def below(root: Path, name: str, *, where: str) -> Path:
     Raises:
         DataError: the name is empty, absolute, holds ``..``, a backslash, a drive or a control character, or leads out.
     """
-    parts = PurePosixPath(name).parts
-    odd = any(ord(character) < 32 or ord(character) == 127 for character in name) or "\\" in name
-    absolute = name.startswith("/") or bool(PureWindowsPath(name).drive)
-    if not parts or odd or absolute or ".." in parts or len(name) > 4096:
+    if not is_inside(name):
         raise DataError(expected("a relative path inside the folder", got="another path", where=where))
-    path = root.joinpath(*parts)
+    path = root.joinpath(*PurePosixPath(name).parts)
     if not path.resolve().is_relative_to(root.resolve()):
         raise DataError(expected("a path inside the folder", got="a link that leads out of it", where=where))
     return path
+
+
+def is_inside(name: str) -> bool:
+    """Return whether a name from a file is a relative POSIX path that leaves its folder by no word of its own.
+
+    Links on the disk are not looked at; :func:`below` does.
+    """
+    if len(name) > _LONGEST_PATH:
+        return False
+    if _PLAIN_PATH.fullmatch(name):  # nearly every path of a dataset, at a tenth of the cost
+        return True
+    parts = PurePosixPath(name).parts
+    odd = any(ord(character) < 32 or ord(character) == 127 for character in name) or "\\" in name
+    absolute = name.startswith("/") or bool(PureWindowsPath(name).drive)
+    return bool(parts) and not (odd or absolute or ".." in parts)
 
 
 def digest(path: Path) -> str:
