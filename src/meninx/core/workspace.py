@@ -41,6 +41,7 @@ class Marker:
         building: fingerprint of what lies in staging; empty when nothing does.
         publishing: top-level names that are being moved into place; empty between publications.
         removing: top-level names that go with the earlier result.
+        secret: names of files that are being moved into the private room.
     """
 
     stage: str
@@ -48,6 +49,7 @@ class Marker:
     building: str = ""
     publishing: tuple[str, ...] = ()
     removing: tuple[str, ...] = ()
+    secret: tuple[str, ...] = ()
 
 
 @dataclass
@@ -75,7 +77,7 @@ class Workspace:
         """Where the new result is built; the same names as in the folder itself."""
         return self.private / STAGING
 
-    def publish(self, names: Iterable[str], *, remove: Iterable[str] = ()) -> None:
+    def publish(self, names: Iterable[str], *, remove: Iterable[str] = (), secret: Iterable[str] = ()) -> None:
         """Move finished top-level files and folders from staging into place, and the earlier ones out.
 
         A publication that is killed half-way is completed by the next :func:`claim`.
@@ -84,11 +86,12 @@ class Workspace:
             names: names below staging: constants of the stage, never a value of a file. One that does not exist is passed over;
                 the one that says that the result is complete comes last.
             remove: names of an earlier result that have no successor.
+            secret: names of files below ``staging/private`` that go to the private room, before the others.
 
         Raises:
             StorageError: the disk refused.
         """
-        self.marker = replace(self.marker, publishing=tuple(names), removing=tuple(remove))
+        self.marker = replace(self.marker, publishing=tuple(names), removing=tuple(remove), secret=tuple(secret))
         _write_marker(self.root, self.marker)
         self.marker = _completed(self.root, self.marker)
         self.earlier = self.marker.published
@@ -253,8 +256,8 @@ def read_marker(root: Path) -> Marker | None:
     if not path.is_file():
         return None
     marker = plain.from_json(files.read_bytes(path), Marker, where=MARKER)
-    for name in (*marker.publishing, *marker.removing):
-        if name in ("", ".", "..", PRIVATE) or "/" in name or "\\" in name or "\0" in name:
+    for name in (*marker.publishing, *marker.removing, *marker.secret):
+        if name in ("", ".", "..", PRIVATE, LOCK, MARKER, STAGING, REPLACED) or "/" in name or "\\" in name or "\0" in name:
             raise DataError(expected("names of the stage's own files", got="another path", where=MARKER))
     return marker
 
@@ -279,6 +282,9 @@ def _completed(root: Path, marker: Marker) -> Marker:
     room = root / PRIVATE
     try:
         (room / REPLACED).mkdir(mode=0o700, exist_ok=True)
+        for name in marker.secret:
+            if (room / STAGING / PRIVATE / name).is_file():
+                (room / STAGING / PRIVATE / name).replace(room / name)
         for name in marker.removing:
             _move(root / name, room / REPLACED / name)
         for name in marker.publishing:

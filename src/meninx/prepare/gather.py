@@ -16,6 +16,7 @@ from meninx.prepare.config import PrepareConfig
 from meninx.prepare.found import Found, Reading
 from meninx.prepare.readers import READERS
 from meninx.prepare.readers.dicom import SUMMARY
+from meninx.prepare.readers.table import resolve
 from meninx.prepare.readers.values import FIXED
 from meninx.prepare.split import number_of
 
@@ -79,6 +80,18 @@ def gather(config: PrepareConfig, source: Path | Sequence[Path], findings: Findi
         entries=limited(entries, config.limit, config.seed), labels=first.labels, task=first.task, attributes=first.attributes,
         patients_known=first.patients_known, spatial_dims=dims,
     )  # fmt: skip
+
+
+def sources_of(config: PrepareConfig, source: Path | Sequence[Path]) -> tuple[Path, ...]:
+    """Return the folders whose images are read: the sources, and folders of images and masks that lie elsewhere.
+
+    Raises:
+        DataError: no such source.
+    """
+    roots = [source] if isinstance(source, Path) else list(source)
+    elsewhere = [name for name in (config.image_folder, config.mask_folder) if name and config.reader in ("csv", "pairs")]
+    places = _places(config, source)
+    return (*roots, *(resolve(name, root, site) for site, root in places.items() for name in elsewhere))
 
 
 def limited(entries: Sequence[Entry], limit: int, seed: int) -> tuple[Entry, ...]:
