@@ -109,7 +109,9 @@ def test_a_hostile_identifier_is_refused_with_its_row(tmp_path: Path, name: str,
     assert len(name) < 4 or name not in str(caught.value)
 
 
-@pytest.mark.parametrize("path", ["../x.png", "/etc/passwd", "images\\..\\x.png", "C:/x.png", "images/../../x", "a\nb", "x" * 5000])
+@pytest.mark.parametrize(
+    "path", ["../x.png", "/etc/passwd", "images\\..\\x.png", "C:/x.png", "images/../../x", "a\nb", "x" * 5000]
+)
 @pytest.mark.parametrize("column", ["image", "mask"])
 def test_a_path_that_leaves_the_dataset_is_refused_with_its_row(tmp_path: Path, path: str, column: str):
     Manifest(tmp_path, INFO, (case(0, "a", mask="masks/c0.png"),)).write()
@@ -160,7 +162,9 @@ def test_a_dataset_toml_of_wrong_types_is_refused_with_its_name(tmp_path: Path, 
         Manifest.read(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b'"' + b"x" * 200_000 + b'"\n', b"case_id\n\x00\n", b"case_id,case_id\n", b""])
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00", b'"' + b"x" * 200_000 + b'"\n', b"case_id\n\x00\n", b"case_id,case_id\n", b""]
+)
 def test_a_table_of_foreign_content_is_refused(tmp_path: Path, content: bytes):
     Manifest(tmp_path, INFO, (case(0, "a"),)).write()
     (tmp_path / "manifest.csv").write_bytes(content)

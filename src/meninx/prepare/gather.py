@@ -11,6 +11,7 @@ from typing import Any
 
 from meninx.core.errors import ConfigError, DataError, LayoutError, expected
 from meninx.core.manifest import Task
+from meninx.prepare import effects
 from meninx.prepare.checks import Findings
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.found import Found, Reading
@@ -76,6 +77,7 @@ def gather(config: PrepareConfig, source: Path | Sequence[Path], findings: Findi
     if first.task is Task.MULTICLASS:
         _refuse_unclear(first.cases)
     dims = config.spatial_dims or first.spatial_dims
+    effects.refuse_after(config, task=first.task, spatial_dims=dims, labels=first.labels)
     return Gathered(
         entries=limited(entries, config.limit, config.seed), labels=first.labels, task=first.task, attributes=first.attributes,
         patients_known=first.patients_known, spatial_dims=dims,

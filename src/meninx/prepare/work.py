@@ -39,9 +39,7 @@ def do_all(
     count = min(workers or os.cpu_count() or 1, max(1, len(jobs) // JOBS_PER_WORKER))
     try:
         with bars.task(progress, "prepare images", len(jobs)), folder.journal.appending() as lines, pool.Stop() as stop:
-            results = pool.mapped(
-                run_job, jobs, workers=count, stop=stop, setup=begin, setup_args=(shared,), died=_refuse_deadly
-            )
+            results = pool.mapped(run_job, jobs, workers=count, stop=stop, setup=begin, setup_args=(shared,), died=_refuse_deadly)
             with closing(results):
                 for job, done in zip(jobs, results, strict=False):
                     if isinstance(done, Unusable):
