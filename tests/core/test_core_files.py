@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,13 @@ def test_private_bytes_come_from_the_system_unless_the_run_is_deterministic():
 def test_named_children_of_a_seed_do_not_move_each_other():
     assert randomness.child(0, "split").random() == randomness.child(0, "split").random()
     assert randomness.child(0, "split").random() != randomness.child(0, "augment").random()
+
+
+def test_reading_a_small_file_takes_no_more_memory_than_it_needs(tmp_path):
+    (tmp_path / "small").write_bytes(b"x" * 100)
+    tracemalloc.start()
+    try:
+        assert files.read_bytes(tmp_path / "small", limit=4 << 30) == b"x" * 100
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

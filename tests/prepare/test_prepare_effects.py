@@ -30,7 +30,8 @@ SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "spacing_mm": ((1.0,), {}), "window": ((0.0, 9.0), {}), "bits": (16, {}), "color": ("rgb", {}), "intensity": ("image", {}),
     "split": ("exact", {}), "fractions": ((0.5, 0.2, 0.3), {}), "split_from": ("x", {}),
     "sites": (("a", "b"), {"site_mode": "iid"}), "site_mode": ("iid", {"sites": ("a", "b")}),
-    "site_fractions": ((0.4, 0.6), SKEW), "site_alpha": (0.5, SKEW), "seed": (1, {}), "limit": (1, {}), "duplicates": ("drop", {}),
+    "site_fractions": ((0.4, 0.6), SKEW), "site_alpha": (0.5, SKEW),
+    "seed": (1, {}), "limit": (1, {}), "duplicates": ("drop", {}),
     "dry_run": (True, {}), "overwrite": (True, {}), "resume": (True, {}), "strict": (True, {}), "workers": (2, {}),
     "task": ("segmentation", {}), "name": ("x", {}),
 }  # fmt: skip

@@ -28,6 +28,7 @@ TABLE_LIMIT = 512 << 20  # bytes of a CSV table, unpacked
 IMAGE_LIMIT = 4 << 30  # bytes of one image or array, as stored and as decoded
 _PLAIN_PATH = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _LONGEST_PATH = 4096
+_CHUNK = 1 << 20
 
 
 @contextmanager
@@ -119,10 +120,12 @@ def read_bytes(path: Path, *, limit: int = TEXT_LIMIT) -> bytes:
                 raise DataError(expected("a regular file", got="a folder, device or pipe", where=path.name))
             if status.st_size > limit:
                 raise DataError(expected(f"a file of at most {limit:,} bytes", got=f"{status.st_size:,}", where=path.name))
-            content = stream.read(limit + 1)
+            content = stream.read(status.st_size + 1)  # a larger number would be allocated at once
+            while status.st_size < len(content) <= limit and (more := stream.read(_CHUNK)):  # it grows while it is read
+                content += more
     except OSError as error:
         raise DataError(expected("a readable file", got=_reason(error), where=path.name)) from error
-    if len(content) > limit:  # it grew while it was read
+    if len(content) > limit:
         raise DataError(expected(f"a file of at most {limit:,} bytes", got="more", where=path.name))
     return content
 

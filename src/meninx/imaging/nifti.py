@@ -7,7 +7,6 @@ file is unpacked no further than that.
 from __future__ import annotations
 
 import gzip
-import io
 import math
 from pathlib import Path
 from typing import Any

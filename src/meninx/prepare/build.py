@@ -131,7 +131,7 @@ def _prepare(job: Job) -> Done:
     checks.check_pixels(image.array)
     content = array_digest(image.array)
     mask = _mask(found, image, plan) if plan.labels else None
-    written = write_ready(image, plan)
+    written = _ready(image, plan)
     image_path = _shared.out / plan.image_name(job.case_id)
     load.save(image_path, written)
     voxels: tuple[int, ...] = ()
@@ -148,6 +148,13 @@ def _prepare(job: Job) -> Done:
         squares=float((values**2).sum()), count=values.size, voxels=voxels, image=files.digest(image_path), mask=mask_digest,
     )  # fmt: skip
     return Done(record)
+
+
+def _ready(image: Image, plan: Plan) -> Image:
+    try:
+        return write_ready(image, plan)
+    except (DataError, ArithmeticError, ValueError, MemoryError) as error:
+        raise checks.Unusable(checks.UNFIT, type(error).__name__) from error
 
 
 def _digest(found: Found, plan: Plan) -> str:

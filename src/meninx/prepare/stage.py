@@ -24,7 +24,8 @@ class PrepareResult(Result):
 
     Attributes:
         cases: number of cases.
-        patients: number of patients.
+        patients: number of patients; where the source names none, each image (or lesion) counts as one.
+        patients_known: the source names its patients.
         splits: cases of each split.
         sites: cases of each site.
         labels: cases in which each label is 1, or whose mask holds it; empty for masks in a dry run.
@@ -35,12 +36,20 @@ class PrepareResult(Result):
 
     cases: int
     patients: int
+    patients_known: bool = True
     splits: dict[str, int] = field(default_factory=dict)
     sites: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     reused: int = 0
     dry_run: bool = False
+
+    def summary(self) -> str:
+        """Return the result in a few lines; no number of patients where the source names none."""
+        lines = super().summary().splitlines()
+        told = f"patients: {self.patients}" if self.patients_known else "patients: not named by the source; images count"
+        others = (line for line in lines if not line.startswith("patients known:"))
+        return "\n".join(told if line.startswith("patients:") else line for line in others)
 
 
 def run(
@@ -73,6 +82,7 @@ def run(
     findings = checks.Findings(strict=config.strict)
     gathered = gather(config, source, findings)
     plan = Plan.of(config, gathered.spatial_dims, gathered.labels if gathered.task is Task.SEGMENTATION else ())
+    _manifest(config, gathered, plan, gathered.entries, {}, out)  # what the tables contradict is said before images are read
     if config.dry_run:
         return _dry(config, gathered, plan, out, findings)
     with outputs.claimed(out, config, sources) as folder:
@@ -106,6 +116,7 @@ def _usable(gathered: Gathered, records: dict[str, Record], findings: checks.Fin
         {entry.case_id: entry.found.where for entry in entries},
         findings,
         drop=config.duplicates == "drop",
+        patients_known=gathered.patients_known,
     )
     usable = [entry for entry in entries if entry.case_id in kept]
     checks.refuse_nothing(usable, findings)
@@ -150,6 +161,7 @@ def _result(
         out=manifest.root,
         cases=len(manifest),
         patients=len(manifest.patients),
+        patients_known=manifest.info.patients_known,
         splits=counts["splits"],
         sites=counts["sites"],
         labels=counts["labels"],

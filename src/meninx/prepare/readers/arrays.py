@@ -74,6 +74,8 @@ def _array(stream: IO[bytes], size: int, where: str, name: str) -> npt.NDArray[A
     if any(n < 0 for n in shape) or (items > _MOST_TEXTS if kind.hasobject else items * kind.itemsize > size):
         raise LayoutError(expected("as many values as the header says", got="fewer", where=f"{where}, array {name!r}"))
     if not kind.hasobject:
+        if not items * kind.itemsize:
+            return np.zeros(shape, kind)
         content = stream.read(items * kind.itemsize)
         found = np.frombuffer(content, dtype=kind, count=items)
         return found.reshape(shape, order="F" if fortran else "C")
