@@ -245,3 +245,13 @@ def test_a_dataset_in_the_middle_of_its_publication_is_not_read(tmp_path: Path):
     files.write_text(tmp_path / "private" / "workspace.json", plain.to_json(marker))
     with pytest.raises(LayoutError, match="being replaced"):
         Manifest.read(tmp_path)
+
+
+def test_a_colleague_who_may_not_enter_the_private_room_reads_the_dataset(tmp_path: Path, monkeypatch):
+    whole(tmp_path)
+
+    def refused(root: Path) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(workspace, "read_marker", refused)
+    assert len(Manifest.read(tmp_path)) == 2

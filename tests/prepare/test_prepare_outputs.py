@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -166,7 +167,7 @@ source, root, told = Path(sys.argv[1]), Path(sys.argv[2]), []
 config = PrepareConfig(reader="csv", name="toy", label_columns=("effusion", "nodule"))
 stage.run(config, source, root / "old")
 changed = replace(config, size=(8,), overwrite=True)
-for count in range(int(sys.argv[3])):
+for count in range(0, int(sys.argv[3]), 2):
     out = root / str(count)
     shutil.copytree(root / "old", out)
     child = os.fork()
@@ -193,12 +194,31 @@ print(json.dumps(told))
 def test_a_kill_at_any_moment_leaves_the_old_dataset_or_the_new_one(tmp_path):
     """Every rename is a moment: the old one is whole until publication, which the next run completes."""
     make.make_csv(tmp_path / "in", patients=1)
-    words = [sys.executable, "-c", KILLED, str(tmp_path / "in"), str(tmp_path / "work"), "24"]
+    words = [sys.executable, "-c", KILLED, str(tmp_path / "in"), str(tmp_path / "work"), "28"]
     told = json.loads(subprocess.run(words, capture_output=True, check=True, text=True).stdout)
     assert {after for _, _, after in told} == {8}
     killed = [during for code, during, _ in told if code]
     assert {12, "refused", 8} >= set(killed) >= {12, "refused"}
     assert any(not code for code, _, _ in told)  # the last moments lie behind the end
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no umask")
+@pytest.mark.parametrize("mask", [0o077, 0o022, 0o000])
+def test_files_obey_the_umask_and_private_ones_are_nobody_elses(tmp_path, mask):
+    root = make.make_csv(tmp_path / "in", patients=1)
+    before = os.umask(mask)
+    try:
+        run(CSV, root, tmp_path / "out")
+    finally:
+        os.umask(before)
+    room = tmp_path / "out" / "private"
+    modes = {path: path.stat().st_mode & 0o777 for path in (tmp_path / "out").rglob("*")}
+    assert modes.pop(room) == 0o700
+    for path, mode in modes.items():
+        if path.is_relative_to(room):
+            assert mode == 0o600, path
+        else:
+            assert mode == (0o777 if path.is_dir() else 0o666) & ~mask, path
 
 
 def test_the_marker_names_only_files_of_the_stage(tmp_path):

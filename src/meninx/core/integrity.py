@@ -70,7 +70,8 @@ def read(root: Path) -> dict[str, str]:
         match = _LINE.fullmatch(line)
         if match is None:
             raise DataError(expected("a line of sha256sum", got="other text", where=f"{CHECKSUMS}, line {number}"))
-        files.below(root, match[2], where=f"{CHECKSUMS}, line {number}")
+        if not files.is_inside(match[2]):
+            raise DataError(expected("a path inside the folder", got="another", where=f"{CHECKSUMS}, line {number}"))
         digests[match[2]] = match[1]
     return digests
 
@@ -93,7 +94,7 @@ def damage(root: Path, *, leave_out: Iterable[str] = (), progress: Progress = SI
     missing, changed = [], []
     with task(progress, "checksums", len(listed)):
         for name, value in listed.items():
-            path = root / name
+            path = files.below(root, name, where=CHECKSUMS)
             if not path.is_file():
                 missing.append(name)
             elif files.digest(path) != value:

@@ -17,7 +17,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -281,16 +281,15 @@ class Manifest:
         Raises:
             DataError: as :meth:`check_file`, or the file is larger than ``files.IMAGE_LIMIT``.
         """
-        place = self._place(name)
-        path = files.below(self.root, name, where=place)
         try:
-            content = files.read_bytes(path, limit=files.IMAGE_LIMIT)
+            content = files.read_bytes(files.below(self.root, name, where=MANIFEST_NAME), limit=files.IMAGE_LIMIT)
         except DataError as error:
-            raise DataError(expected("a readable file", got="none, or one that is too large", where=place)) from error
+            got = "none, or one that is too large"
+            raise DataError(expected("a readable file", got=got, where=self._place(name))) from error
         if self.checksums and hashlib.sha256(content).hexdigest() != self.checksums.get(name):
             got = "other bytes" if name in self.checksums else f"one that is not in {integrity.CHECKSUMS}"
             fix = "prepare the dataset again"
-            raise DataError(expected("the file that was prepared", got=got, where=place, fix=fix))
+            raise DataError(expected("the file that was prepared", got=got, where=self._place(name), fix=fix))
         return content
 
     def image_digests(self) -> dict[str, str]:
@@ -345,8 +344,7 @@ class Manifest:
             if not path.is_file():
                 fix = "make it with `meninx prepare`"
                 raise LayoutError(expected(f"a prepared dataset with {path.name}", got="no such file", where=str(root), fix=fix))
-        marker = workspace.read_marker(root)
-        if marker is not None and (marker.publishing or marker.removing):
+        if _is_being_replaced(root):
             fix = "run `meninx prepare` again: it completes what was stopped"
             raise LayoutError(expected("a whole dataset", got="one that is being replaced", where=root.name, fix=fix))
         info = DatasetInfo.from_toml(_text(info_path, files.TEXT_LIMIT), str(info_path))
@@ -379,9 +377,13 @@ def dataset_digest(root: Path) -> DataDigest:
     return DataDigest(total.hexdigest(), listed)
 
 
-def resplit(manifest: Manifest, split_of: Mapping[str, str]) -> Manifest:
-    """Return the manifest with each patient moved to ``split_of[patient_id]``."""
-    return replace(manifest, cases=tuple(replace(case, split=split_of[case.patient_id]) for case in manifest.cases))
+def _is_being_replaced(root: Path) -> bool:
+    """Return whether a publication was stopped half-way; False for whoever may not look into the private room."""
+    try:
+        marker = workspace.read_marker(root)
+    except OSError:
+        return False
+    return marker is not None and bool(marker.publishing or marker.removing)
 
 
 def _number(value: float | None) -> float:

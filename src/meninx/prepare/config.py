@@ -1,4 +1,4 @@
-"""What `meninx prepare` may be told: one flat frozen dataclass, checked when it is made."""
+"""Settings of `meninx prepare`: one flat frozen dataclass, checked when it is made."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ class PrepareConfig:
         limit: at most this many cases, whole patients; 0 for all.
         duplicates: the same image of two patients: refuse (stop), or drop (leave out every copy).
         dry_run: read tables and headers, count, write nothing.
-        overwrite: replace the dataset in the output folder.
-        resume: go on with an interrupted output folder.
+        overwrite: replace the dataset in the output folder, once the new one is complete.
+        resume: bring the dataset in the output folder up to date, with the same settings; finished images are taken over.
         strict: stop at the first case that cannot be used, instead of counting it.
         workers: processes that prepare images; 0 for one a core.
     """
