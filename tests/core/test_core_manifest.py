@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
-from meninx.core import files, integrity, plain, workspace
+from meninx.core import files, integrity, names, plain, workspace
 from meninx.core.errors import DataError, LayoutError
 from meninx.core.manifest import Case, DatasetInfo, Intensity, Manifest, Task, dataset_digest
 
@@ -110,7 +112,7 @@ def test_a_hostile_identifier_is_refused_with_its_row(tmp_path: Path, name: str,
 
 
 @pytest.mark.parametrize(
-    "path", ["../x.png", "/etc/passwd", "images\\..\\x.png", "C:/x.png", "images/../../x", "a\nb", "x" * 5000]
+    "path", ["../x.png", "/etc/passwd", "images\\..\\x.png", "C:/x.png", "images/../../x", "a\nb", "\x7f", "x" * 5000]
 )
 @pytest.mark.parametrize("column", ["image", "mask"])
 def test_a_path_that_leaves_the_dataset_is_refused_with_its_row(tmp_path: Path, path: str, column: str):
@@ -255,3 +257,26 @@ def test_a_colleague_who_may_not_enter_the_private_room_reads_the_dataset(tmp_pa
 
     monkeypatch.setattr(workspace, "read_marker", refused)
     assert len(Manifest.read(tmp_path)) == 2
+
+
+texts = st.text(st.characters(exclude_categories=()), max_size=20)  # halves of surrogate pairs, too
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(patient="p", site="", study="", note="", image="\ud800.png", label="a")
+@given(patient=texts, site=texts, study=texts, note=texts, image=texts, label=texts)
+def test_what_can_be_made_survives_the_disk_and_nothing_else_raises(tmp_path, patient, site, study, note, image, label):
+    """Any text: refused as DataError, or written and read back the same; a formula is quoted once."""
+    try:
+        info = DatasetInfo(name="x", task=Task.MULTILABEL, labels=(label,), attributes=("note",))
+        made = Case(
+            case_id="c1", patient_id=patient, site=site, study=study, image=image, labels={label: 1.0}, attributes={"note": note}
+        )
+    except DataError:
+        return
+    Manifest(tmp_path, info, (made,)).write()
+    again = Manifest.read(tmp_path)
+    assert again.info == info
+    assert again.cases == (replace(made, attributes={"note": names.csv_cell(note)}),)
+    again.write()
+    assert Manifest.read(tmp_path) == again

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -283,3 +285,20 @@ def test_image_names_that_no_disk_knows_are_missing_files(tmp_path):
     table = root / "labels.csv"
     table.write_text(table.read_text().replace("p0_0.png", "x" * 5000).replace("p0_1.png", "a\x00.png"))
     assert run(CSV, root, tmp_path / "out").skipped == {"missing file": 2}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+def test_file_names_that_are_no_text_are_spelled_out(tmp_path):
+    root = make.make_folder(tmp_path / "in")
+    odd = os.fsencode(root / "cat") + b"/\xff.png"
+    Path(os.fsdecode(odd)).write_bytes((root / "cat" / "0.png").read_bytes() + b"\0")
+    broken = os.fsencode(root / "dog") + b"/\xfe"
+    Path(os.fsdecode(broken)).mkdir()
+    (Path(os.fsdecode(broken)) / "x.png").write_bytes(b"no picture")
+    (root / "cat" / "0.png").unlink()
+    result = run(PrepareConfig(reader="folder", name="toy"), root, tmp_path / "out")
+    assert (result.cases, result.skipped) == (9, {"unreadable image": 1})
+    assert "\\udcff.png" in (tmp_path / "out" / "private" / "cases.csv").read_text()
+    Path(os.fsdecode(os.fsencode(root) + b"/\xffclass")).mkdir()
+    with pytest.raises(DataError, match="plain name for label"):
+        run(PrepareConfig(reader="folder", name="toy"), root, tmp_path / "out2")

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import stat
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -169,7 +170,7 @@ def is_inside(name: str) -> bool:
     if _PLAIN_PATH.fullmatch(name):  # nearly every path of a dataset, at a tenth of the cost
         return True
     parts = PurePosixPath(name).parts
-    odd = any(ord(character) < 32 or ord(character) == 127 for character in name) or "\\" in name
+    odd = "\\" in name or any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
     absolute = name.startswith("/") or bool(PureWindowsPath(name).drive)
     return bool(parts) and not (odd or absolute or ".." in parts)
 

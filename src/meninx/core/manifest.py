@@ -386,6 +386,11 @@ def _is_being_replaced(root: Path) -> bool:
     return marker is not None and bool(marker.publishing or marker.removing)
 
 
+def is_odd_text(text: str) -> bool:
+    """Return whether no attribute can be this: too long, with a NUL, or no Unicode text."""
+    return len(text) > LONGEST_TEXT or "\0" in text or names.encodable(text) != text
+
+
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
@@ -449,7 +454,7 @@ def _refuse_odd(fixed: Mapping[str, str], attributes: Mapping[str, str], where: 
             what = "a relative path inside the dataset folder"
             raise DataError(expected(what, got="another path", where=f"{where}, column {column!r}"))
     for name, text in attributes.items():
-        if len(text) > LONGEST_TEXT or "\0" in text:
+        if is_odd_text(text):
             what = f"a text of at most {LONGEST_TEXT} characters"
             raise DataError(expected(what, got="another", where=f"{where}, column {name!r}"))
 

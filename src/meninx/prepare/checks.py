@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from meninx.core import names
 from meninx.core.errors import DataError, expected
 from meninx.core.manifest import SPLITS, Case, Task
 
@@ -62,6 +63,7 @@ class Findings:
         Raises:
             DataError: ``strict`` is set.
         """
+        where = names.encodable(where)
         self.places[reason].append(where)
         if self.strict:
             got = f"{reason}: {detail}" if detail else reason

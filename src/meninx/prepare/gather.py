@@ -11,7 +11,7 @@ from typing import Any
 
 from meninx.core import files, names
 from meninx.core.errors import ConfigError, DataError, LayoutError, expected
-from meninx.core.manifest import LONGEST_TEXT, Task
+from meninx.core.manifest import LONGEST_TEXT, Task, is_odd_text
 from meninx.prepare import effects
 from meninx.prepare.checks import Findings
 from meninx.prepare.config import PrepareConfig
@@ -120,7 +120,7 @@ def pseudonym(kind: str, name: str, identifier: str) -> str:
     >>> pseudonym("p", "demo", "A1") == pseudonym("p", "demo", "A1") != pseudonym("p", "other", "A1")
     True
     """
-    return kind + hashlib.sha256(f"{kind}\0{name}\0{identifier}".encode()).hexdigest()[:16]
+    return kind + hashlib.sha256(f"{kind}\0{name}\0{identifier}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _read(root: Path, config: PrepareConfig, site: str) -> Reading:
@@ -217,7 +217,7 @@ def _refuse_names(reading: Reading) -> None:
     names.check(reading.attributes, what="attribute", where=where)
     names.check(sorted({found.site for found in reading.cases} - {""}), what="site", where=where)
     for found in reading.cases:
-        if any(len(text) > LONGEST_TEXT or "\0" in text for text in found.attributes.values()):
+        if any(map(is_odd_text, found.attributes.values())):
             raise LayoutError(expected(f"attributes of at most {LONGEST_TEXT} characters", got="another", where=found.where))
     columns = [*(reading.labels if reading.task is not Task.SEGMENTATION else ()), *reading.attributes]
     for name in columns:

@@ -264,7 +264,8 @@ def _identifiers(entries: Sequence[Entry]) -> str:
     writer.writerow(("case_id", "patient_id", "key", "patient", "where"))
     for entry in entries:
         texts = (entry.found.key, entry.found.patient, entry.found.where)
-        writer.writerow((entry.case_id, entry.patient_id, *map(names.csv_cell, texts)))
+        cells = (names.csv_cell(names.encodable(text)) for text in texts)
+        writer.writerow((entry.case_id, entry.patient_id, *cells))
     return buffer.getvalue()
 
 
