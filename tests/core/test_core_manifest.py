@@ -111,6 +111,12 @@ def test_a_hostile_identifier_is_refused_with_its_row(tmp_path: Path, name: str,
     assert len(name) < 4 or name not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", ".hidden", "c:", "x" * 129, "a|b", ""])
+def test_a_case_id_that_cannot_name_a_file_is_refused(name: str):
+    with pytest.raises(DataError, match="may name a file"):
+        replace(case(0, "a"), case_id=name)
+
+
 @pytest.mark.parametrize(
     "path", ["../x.png", "/etc/passwd", "images\\..\\x.png", "C:/x.png", "images/../../x", "a\nb", "\x7f", "x" * 5000]
 )

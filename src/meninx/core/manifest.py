@@ -37,7 +37,7 @@ LONGEST_TEXT = 4096  # characters of an attribute
 _FIXED = ("case_id", "patient_id", "study", "site", "split", "image", "mask")
 _LARGEST_AXIS = 1 << 20
 _MOST_CHANNELS = 64
-_CASE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_CASE_ID = re.compile(r'[^./\\:*?"<>|][^/\\:*?"<>|]{0,127}')  # may name a file on every platform
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,255}")  # passes names.problem, at a tenth of the cost
 
 
@@ -160,7 +160,7 @@ class Case:
 
     ``image`` and ``mask`` are POSIX paths relative to the dataset folder; ``mask`` may be empty.
     ``labels`` maps a label name to 0.0, 1.0 or None (unknown); ``attributes`` maps a name to text, empty when unknown.
-    Later stages name files after ``case_id``: it holds at most 128 letters, digits, ``.``, ``_`` and ``-``.
+    Later stages name files after ``case_id``: it has at most 128 characters and none that a file name may not have.
 
     Raises:
         DataError: an identifier or name cannot be used, or a path would leave the dataset folder.
@@ -440,9 +440,9 @@ def _case(cells: list[str], header: list[str], info: DatasetInfo, where: str) ->
 def _refuse_odd(fixed: Mapping[str, str], attributes: Mapping[str, str], where: str) -> None:
     """Raise DataError for an identifier, name, path or text that cannot be used; names the column, never the value."""
     if not _CASE_ID.fullmatch(fixed["case_id"]):
-        what = "a case_id of at most 128 letters, digits, '.', '_' and '-'"
+        what = 'a case_id that may name a file: 1 to 128 characters, no leading dot, none of / \\ : * ? " < > |'
         raise DataError(expected(what, got="another", where=f"{where}, column 'case_id'"))
-    for column in ("patient_id", "study", "site"):
+    for column in ("case_id", "patient_id", "study", "site"):
         text = fixed[column]
         if _PLAIN.fullmatch(text) or not (text or column == "patient_id"):
             continue
