@@ -242,7 +242,7 @@ def test_a_dataset_digest_names_table_meaning_and_images(tmp_path: Path):
             stream.write(b"\n")
         seen.add(dataset_digest(tmp_path).digest)
     assert len(seen) == 4
-    with pytest.raises(DataError, match="manifest.csv"):
+    with pytest.raises(DataError, match=r"manifest\.csv"):
         dataset_digest(tmp_path / "none")
 
 

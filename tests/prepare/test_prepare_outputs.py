@@ -232,6 +232,6 @@ def test_the_marker_names_only_files_of_the_stage(tmp_path):
     for name in ("../x", "lock", "a/b", ".."):
         table = json.loads(marker.read_text())
         marker.write_text(json.dumps({**table, "secret": [name]}))
-        with pytest.raises(DataError, match="workspace.json"):
+        with pytest.raises(DataError, match=r"workspace\.json"):
             workspace.read_marker(tmp_path / "out")
         marker.write_text(json.dumps(table))
