@@ -393,7 +393,7 @@ def test_a_private_run_that_lost_its_key_or_whose_ledger_was_changed_does_not_go
     refused(4, "expected ", *again)
     ledger.write_text(whole)
     (folder / "private" / "keys" / "noise.key").unlink()
-    refused(4, "expected the noise key of the run, got no file", *again)
+    refused(4, "got no secret keys", *again)
 
 
 # prepare
@@ -548,12 +548,12 @@ def test_a_full_disk_stops_a_private_run_which_then_goes_on_as_if_nothing_had_be
     assert invoke("train", data.root, "--out", tmp_path / "whole", *words).code == 0
     whole = Run((tmp_path / "whole" / "latest").resolve())
     if not (tmp_path / "runs" / "latest").exists():
-        assert count == 0
+        assert not (tmp_path / "runs").exists()  # no step was taken, so the start left no trace
         return
     broken = Run((tmp_path / "runs" / "latest").resolve())
     assert invoke("train", data.root, "--resume", broken.root, "--quiet").code == 0
     assert same_weights(broken, whole)
-    assert broken.read_json("privacy.json") == whole.read_json("privacy.json")
+    assert privacy_of(broken) == privacy_of(whole)
 
 
 @pytest.mark.parametrize(
@@ -594,7 +594,7 @@ def test_a_second_process_on_the_same_folder_is_refused_and_disturbs_nothing(ref
     folder = (tmp_path / "runs" / "latest").resolve()
     held(folder / "private" / "lock")
     before = snapshot(folder)
-    refused(3, "expected one process a run folder, got another process writing", "train", data.root, "--resume", folder)
+    refused(3, "expected one process per output folder, got another process writing", "train", data.root, "--resume", folder)
     assert snapshot(folder) == before
     root = table_of(tmp_path / "in")
     assert invoke("prepare", root, tmp_path / "prepared", *CSV).code == 0
@@ -611,6 +611,11 @@ def started(script: str, *words: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
+
+
+def privacy_of(run: Run) -> dict[str, object]:
+    """Return privacy.json without what differs between two equal runs: identity, time, lines for steps that were begun twice."""
+    return {**run.read_json("privacy.json"), "origin": None, "ledger": None}
 
 
 def same_weights(one: Run, other: Run) -> bool:
@@ -662,7 +667,7 @@ def test_a_run_killed_in_the_middle_of_a_step_spends_no_more_and_ends_the_same(i
     assert invoke("train", data.root, "--resume", broken.root, "--quiet").code == 0
     assert invoke("train", data.root, "--out", tmp_path / "whole", *words).code == 0
     whole = Run((tmp_path / "whole" / "latest").resolve())
-    assert broken.read_json("privacy.json") == whole.read_json("privacy.json")
+    assert privacy_of(broken) == privacy_of(whole)
     assert broken.read_json("privacy.json")["steps"] == 8
     assert same_weights(broken, whole)
     assert broken.metrics_path.read_text() == whole.metrics_path.read_text()
@@ -675,5 +680,4 @@ def test_a_finished_run_is_not_trained_on_by_resume(invoke, dataset, tmp_path):
     before = snapshot(folder)
     said = invoke("train", data.root, "--resume", folder, "--quiet", "--json")
     assert (said.code, json.loads(said.out)["steps"]) == (0, 2)
-    after = snapshot(folder)
-    assert {name for name in before if before[name] != after[name]} <= {"private/checkpoints/last.pt"}
+    assert snapshot(folder) == before

@@ -80,7 +80,7 @@ def _put(name: str, here: Path, shop: Path, trained: Path, verb: str) -> None:
     if name in ("data", "runs"):
         shutil.copytree(trained / name, here / name, symlinks=True)
         for known in (here / name).glob("*/private/data.json"):
-            known.write_text(json.dumps({"dataset": str(here / "data")}))
+            known.write_text(json.dumps(json.loads(known.read_text()) | {"dataset": str(here / "data")}))
     elif name == "images" and verb == "prepare":
         data = Manifest.read(trained / "data")
         for case in data.cases:
