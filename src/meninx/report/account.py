@@ -6,6 +6,7 @@ ledger's lines, whose hashes are chained, and the record is only compared with t
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from meninx.core.budget import PrivacySpent
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, UsageError, expected
 
 if TYPE_CHECKING:
+    from meninx.privacy.accounting import Phase
     from meninx.privacy.ledger import Ledger
 
 _CLOSE = 1e-3  # share by which two versions of the accountant may differ
@@ -119,15 +121,21 @@ def together(texts: Sequence[str], delta: float) -> tuple[PrivacySpent, Bounds |
         UsageError: the libraries of ``[train]`` are not installed.
     """
     with _Libraries():
-        from meninx.privacy import tradeoff
         from meninx.privacy.composition import joint_phases
 
         ledgers = [_parsed(text, "ledger") for text in texts if text.strip()]
         spent = composed(ledgers, delta)
         if not math.isfinite(spent.epsilon):
             return spent, None
-        risk = tradeoff.attack_risk(joint_phases(ledgers), prior=0.5)
-        return spent, Bounds(advantage=risk.advantage, tpr_at_fpr=dict(risk.tpr_at_fpr))
+        return spent, _bounds(joint_phases(ledgers))
+
+
+@functools.lru_cache(maxsize=64)
+def _bounds(phases: tuple[Phase, ...]) -> Bounds:
+    from meninx.privacy import tradeoff
+
+    risk = tradeoff.attack_risk(phases, prior=0.5)  # the prior bounds reconstruction, which the page does not state
+    return Bounds(advantage=risk.advantage, tpr_at_fpr=dict(risk.tpr_at_fpr))
 
 
 def composed(ledgers: Sequence[Ledger], delta: float) -> PrivacySpent:

@@ -114,9 +114,11 @@ def _cost(context: Context, joint: Joint, question: str, limit: str) -> Verdict:
     if len(open_runs) == len(joint.runs):
         caps.append(Cap(colour=GREY, word="not finished", reason=""))
     cap = _worst(caps)
-    if cap is not None and _WORSE.index(cap.colour) >= max(1, _WORSE.index(colour)):
+    if cap is not None and (colour == GREEN or _WORSE.index(cap.colour) >= max(2, _WORSE.index(colour))):
         colour, word = cap.colour, cap.word
-    elif open_runs:
+    elif cap is not None:
+        detail += f"; {cap.word}"
+    if open_runs and len(open_runs) < len(joint.runs):
         detail += f"; {_runs(open_runs)} not finished, counted so far"
     return Verdict(question, colour, word, value, detail, limit, "privacy")
 
