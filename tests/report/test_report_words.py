@@ -54,7 +54,7 @@ def test_training_log_is_thinned_and_a_broken_last_line_is_left_out(tmp_path):
     log.parent.mkdir()
     lines = [f'{{"kind": "train", "step": {step}, "loss": 1.0, "ok": true, "bad key!": 1}}' for step in range(1000)]
     log.write_text("\n".join([*lines, "[1]", '{"step": 1001, "lo']))
-    found = curves.read(log)
+    found = curves.read(log).curves
     assert set(found) == {"train loss"}
     assert len(found["train loss"]) == 200
 

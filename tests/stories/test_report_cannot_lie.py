@@ -207,6 +207,9 @@ class TestEditedAndMixed:
             ({"release": "f" * 64}, "release"),
             ({"state": "sold"}, "run.json"),
             ({"step": "sixty"}, "run.json"),
+            ({"step": 4}, "privacy.json"),
+            ({"release": "", "weights": ""}, "privacy.json"),
+            ({"release": ""}, "run.json"),
         ],
         ids=str,
     )
@@ -248,7 +251,7 @@ class TestEditedAndMixed:
         with pytest.raises(DataError, match=r"lineage\.json"):
             reported(tmp_path, run)
         ledger.write_text("".join(lines).replace('"noise_multiplier":1.0', '"noise_multiplier":9.0'))
-        with pytest.raises(MeninxError, match="ledger|lineage"):
+        with pytest.raises(MeninxError, match=r"ledger|lineage"):
             reported(tmp_path, run)
 
     def test_without_the_private_room_epsilon_comes_from_the_lineage(self, tmp_path):
@@ -479,6 +482,11 @@ class TestUtility:
         assert "diverged: the training loss rose" in text
         assert "Training diverged" in result.cards[0].read_text()
 
+    def test_a_loss_that_is_no_number_any_more_is_divergence(self, tmp_path):
+        run = write_run(tmp_path / "run", private=True)
+        write_log(run, [{"kind": "train", "step": step, "loss": None if step > 40 else 0.6} for step in range(1, 61)])
+        assert reported(tmp_path, run)[0].verdicts[USEFUL] == "red: diverged"
+
     def test_few_points_are_points(self, tmp_path):
         run = write_run(tmp_path / "run", private=True)
         write_log(run, [{"kind": "train", "step": step, "loss": 0.6 - step / 1000} for step in (20, 40, 60)])
@@ -680,7 +688,8 @@ class TestWriting:
     def test_a_report_loads_no_model_library(self, tmp_path):
         run = write_run(tmp_path / "run", private=True)
         code = (
-            "import sys; from pathlib import Path; from meninx.report import stage; from meninx.report.config import ReportConfig;"
+            "import sys; from pathlib import Path; from meninx.report import stage;"
+            "from meninx.report.config import ReportConfig;"
             f"stage.run(ReportConfig(), [Path({str(run)!r})], Path({str(tmp_path / 'x.html')!r}));"
             "assert not {'torch', 'monai'} & set(sys.modules)"
         )

@@ -129,7 +129,7 @@ def _measured(context: Context, run: TrainedRun, measured: Measured) -> dict[str
         "metrics": sorted({item.name for item in evaluation.metrics}),
         "headline": _row(evaluation.headline),
         "utility": {"colour": colour, "word": word, "reason": reason, "rule": verdict.utility_rule(context)},
-        "diverged": curves.divergence(run.curves),
+        "diverged": curves.divergence(run.log),
     }
 
 

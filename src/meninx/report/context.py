@@ -164,6 +164,8 @@ def _missing_of(run: TrainedRun) -> list[str]:
         said.append(f"Run {run.name} has no evaluation of its released weights on its own test split: its {what}.")
     elif not run.evidence.test.unseen:
         said.append(f"Whether training of run {run.name} saw any of the measured cases was not compared, or could not be.")
+    if not run.log.curves:
+        said.append(f"Run {run.name} has no training log: whether training diverged is not known.")
     if run.environment is None:
         said.append(f"Run {run.name} has no environment record: versions and command are not known.")
     if run.private and run.members is None:

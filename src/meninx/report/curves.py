@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from meninx.core import files
@@ -19,15 +20,30 @@ _RISE = 1.1  # a loss that ends this many times above its start has diverged; le
 _EXTREME = 0.001
 _ECE = 0.15
 _LIMIT = 1 << 30
+_LOST_FOR = 3  # one value may be missing: nobody took part in that step
 
 
-def read(path: Path) -> dict[str, Curve]:
-    """Return the numeric curves of a training log over its steps, averaged to at most 200 points each; text is dropped.
+@dataclass(frozen=True)
+class Log:
+    """A training log.
+
+    Attributes:
+        curves: name -> points over the steps, averaged to at most 200 each; text is dropped.
+        lost: losses that were no number any more at the end.
+    """
+
+    curves: Mapping[str, Curve]
+    lost: tuple[str, ...] = ()
+
+
+def read(path: Path) -> Log:
+    """Return the training log of a run; without one, a log of nothing.
 
     Raises:
         DataError: the log holds foreign bytes or is too large; names the file.
     """
     found: dict[str, list[tuple[float, float]]] = {}
+    gone: dict[str, int] = {}  # how many values in a row, up to now, were none
     for line in files.read_text(path, limit=_LIMIT).splitlines() if path.is_file() else ():
         try:
             row = json.loads(line)
@@ -41,16 +57,19 @@ def read(path: Path) -> dict[str, Curve]:
         if not _finite(step):
             continue
         for key, value in row.items():
+            if key == "loss":
+                gone[prefix + key] = gone.get(prefix + key, 0) + 1 if value is None else 0
             if key not in ("step", "epoch") and _NAME.fullmatch(key) and _finite(value):
                 found.setdefault(prefix + key, []).append((float(str(step)), float(value)))
-    return {name: _thinned(points) for name, points in found.items() if len(points) > 1}
+    lost = tuple(name for name, count in gone.items() if count >= _LOST_FOR)
+    return Log({name: _thinned(points) for name, points in found.items() if len(points) > 1}, lost)
 
 
-def divergence(curves: Mapping[str, Curve]) -> tuple[str, ...]:
+def divergence(log: Log) -> tuple[str, ...]:
     """Return sentences about losses that ended above where they began; empty when none did or none is known."""
-    said = []
+    said = [f"the {name} was no number any more at the end" for name in log.lost]
     for name, what in ((TRAIN, "training loss"), (VALID, "validation loss")):
-        points = curves.get(name, ())
+        points = log.curves.get(name, ())
         if len(points) < 2:
             continue
         size = max(1, len(points) // 10)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from meninx.core.artifacts import DeidRecord, Departure
 
+_OLDEST = 89  # years that the profile lets stand exactly
 _KEEPING = ("k", "keep", "kept", "retain", "false", "pass")
 
 
@@ -20,6 +21,8 @@ def said_of(record: DeidRecord) -> tuple[Departure, ...]:
     ]
     if record.overrides and not isinstance(record.overrides, Mapping) and not record.departures:
         named.append(Departure(kind="override", name="overrides", chosen="of unknown form", usual="none"))
+    if record.max_age > _OLDEST and not any(item.name == "max_age" for item in record.departures):
+        named.append(Departure(kind="age", name="max_age", chosen=str(record.max_age), usual=str(_OLDEST)))
     return (*record.departures, *named)
 
 

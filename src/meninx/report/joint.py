@@ -28,11 +28,13 @@ class Cap:
         colour: the best colour left: amber, grey or red.
         word: in a word, for the card.
         reason: in a sentence, for the section.
+        attacks: bounds on attacks fail for the same reason.
     """
 
     colour: str
     word: str
     reason: str
+    attacks: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,12 +173,12 @@ def _caps(runs: Sequence[TrainedRun], spent: PrivacySpent | None, units: int | N
         reason = (
             f"Nobody can tell how many {unit}s were trained on, so whether delta {spent.delta:g} is small enough is not known."
         )
-        caps.append(Cap(colour="amber", word="delta not judged", reason=reason))
+        caps.append(Cap(colour="amber", word="delta not judged", reason=reason, attacks=False))
     elif spent.delta > 1 / (10 * units):
         reason = (
             f"Delta {spent.delta:g} is above 1 / (10 × {units:,} {unit}s): the exception that delta allows is not rare enough."
         )
-        caps.append(Cap(colour="amber", word="delta too large", reason=reason))
+        caps.append(Cap(colour="amber", word="delta too large", reason=reason, attacks=False))
     return caps
 
 

@@ -66,7 +66,7 @@ def _measured_on(run: TrainedRun, measured: Measured) -> str:
 
 def _doubts(run: TrainedRun) -> list[str]:
     """Return what a reader must know before believing a run's numbers."""
-    said = [f"Run {run.name} diverged: {sentence}." for sentence in curves.divergence(run.curves)]
+    said = [f"Run {run.name} diverged: {sentence}." for sentence in curves.divergence(run.log)]
     if run.evidence.test is not None:
         evaluation = run.evidence.test.evaluation
         said += [f"Run {run.name}: {sentence}." for sentence in curves.oddities(evaluation)]
@@ -186,7 +186,7 @@ def _training(runs: Sequence[TrainedRun]) -> list[Picture]:
     """Return the loss curves; a few points are drawn as points, and their number is said."""
     pictures = []
     for number, run in enumerate(runs):
-        losses = {name: points for name, points in run.curves.items() if name.split(" ", 1)[-1] == "loss"}
+        losses = {name: points for name, points in run.log.curves.items() if name.split(" ", 1)[-1] == "loss"}
         if not losses:
             continue
         sizes = ", ".join(f"{name}: {len(points)} points" for name, points in losses.items())
@@ -211,7 +211,7 @@ def privacy(context: Context) -> Section:
                 points.append(f"Run {run.name} is private and has not recorded a step yet.")
                 continue
             lead.append(_guarantee(run))
-            tables.append(_plan(run))
+            tables.append(_plan(run, hidden=context.counts_hidden))
             curve = [(float(x), float(y)) for x, y in run.account.curve]
             if len(curve) > 1 and not run.void:
                 name = f"spent{number}x{place}"
@@ -266,8 +266,8 @@ def _guarantee(run: TrainedRun) -> str:
     )
 
 
-def _plan(run: TrainedRun) -> Table:
-    """Return the plan of a run as its ledger tells it."""
+def _plan(run: TrainedRun, *, hidden: bool) -> Table:
+    """Return the plan of a run as its ledger tells it; where another run declared a number, the true one is not shown."""
     spent = run.account.own if run.account is not None else None
     if spent is None or run.account is None or run.account.spent is None:
         return facts(f"Plan of run {run.name}", ())
@@ -287,7 +287,7 @@ def _plan(run: TrainedRun) -> Table:
     ]
     if run.declared is not None:
         rows.append((f"{run.unit}s, as declared", run.declared))
-    if run.units is not None:
+    if run.units is not None and (run.declared is not None or not hidden):
         rows.append(("expected batch size", spent.sample_rate * run.units))
     return facts(f"Plan of run {run.name}", rows)
 

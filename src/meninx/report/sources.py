@@ -29,7 +29,7 @@ from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest
 from meninx.core.run import Run
 from meninx.report import account, curves, evidence
 from meninx.report.account import Account
-from meninx.report.curves import Curve
+from meninx.report.curves import Log
 from meninx.report.evidence import Evidence
 
 _DEPTH, _SWEEP_DEPTH = 2, 3
@@ -97,7 +97,7 @@ class TrainedRun:
         data: digest of the dataset; None when not known.
         lineage: where the weights come from; None when not known.
         evidence: what was measured.
-        curves: averaged training curves.
+        log: averaged training curves.
         digests: relative path -> SHA-256.
     """
 
@@ -115,7 +115,7 @@ class TrainedRun:
     data: DataRecord | None
     lineage: Lineage | None
     evidence: Evidence
-    curves: Mapping[str, Curve]
+    log: Log
     digests: Mapping[str, str]
 
     @property
@@ -165,10 +165,11 @@ class TrainedRun:
         """The declared number of units, else the true one; None when it cannot be known."""
         if self.declared is not None:
             return self.declared
-        if self.members is None or not self.members.train:
+        spent = self.account.own if self.account is not None else None
+        if spent is None or str(spent.unit) != "patient":
             return None
-        by_patient = self.unit in ("patient", "image") and not (self.unit == "image" and self.patients_known)
-        return len(self.members.train) if by_patient else None
+        members = len(self.members.train) if self.members is not None else 0
+        return max(members, len(self.lineage.patients) if self.lineage is not None else 0) or None
 
     @property
     def kind(self) -> str:
@@ -341,7 +342,7 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
         data=artifacts.read(root, DataRecord),
         lineage=lineage,
         evidence=evidence.read(root, record, name, closed=private),
-        curves=curves.read(run.metrics_path),
+        log=curves.read(run.metrics_path),
         digests=_digests(root),
     )
     if spent is not None and trained.finished:
@@ -391,18 +392,21 @@ def _refuse_strangers(
         origin = privacy.origin
         if origin is not None and record.state is RunState.RELEASED:
             same = origin.run == record.id and origin.weights in ("", record.weights) and origin.data in ("", record.data)
-            stated.append((artifacts.place(PrivacyRecord), not same))
+            stated.append((artifacts.place(PrivacyRecord), not (same and origin.step in (0, record.step))))
     if lineage is not None:
         stated.append((artifacts.place(Lineage), (lineage.run, lineage.private) != (record.id, record.private)))
     wrong = next((file for file, bad in stated if bad and not older), "")
     if wrong:
         fix = "restore the folder as the run wrote it"
         raise DataError(expected("records of one run", got="some that contradict each other", where=f"{name}/{wrong}", fix=fix))
-    if record.state is RunState.RELEASED and record.release:
+    if record.state is RunState.RELEASED and not older:
         _refuse_changed_release(run, record, name)
 
 
 def _refuse_changed_release(run: Run, record: RunRecord, name: str) -> None:
+    if not record.weights or not record.release:
+        where = f"{name}/{artifacts.place(RunRecord)}"
+        raise DataError(expected("the digests of what a finished run released", got="none", where=where))
     damage = integrity.damage(run.release)
     changed = integrity.digest_of(run.release) != record.release
     if changed or damage.missing or damage.changed:

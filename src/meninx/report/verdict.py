@@ -60,7 +60,9 @@ def _identifiers(context: Context) -> Verdict:
     if found:
         return Verdict(question, RED, "identifiers found", value, pixels, limit, "deid")
     if kept:
-        return Verdict(question, RED, "identifiers kept", value, f"kept on purpose: {_few(kept)}; {pixels}", limit, "deid")
+        return Verdict(
+            question, RED, "identifiers kept", f"{len(kept):,} kept", f"kept on purpose: {_few(kept)}; {pixels}", limit, "deid"
+        )
     if less:
         detail = f"{less:,} departure{'s' if less > 1 else ''} from the profile; {pixels}"
         return Verdict(question, AMBER, "less than the profile", value, detail, limit, "deid")
@@ -149,7 +151,7 @@ def _attack(context: Context) -> Verdict:
 
 def _risk(context: Context, joint: Joint, question: str, limit: str) -> Verdict:
     who = _runs(joint.runs)
-    cap = _worst(joint.caps)
+    cap = _worst([item for item in joint.caps if item.attacks])
     if cap is not None and cap.colour in (RED, GREY):
         return Verdict(question, cap.colour, cap.word, words.DASH, f"{who}: no bound holds", limit, "privacy")
     if joint.bounds is None:
@@ -224,7 +226,7 @@ def utility(context: Context, run: TrainedRun) -> tuple[str, str, str]:
     measured = run.evidence.test
     if measured is None:
         return GREY, "not known", "no evaluation"
-    diverged = curves.divergence(run.curves)
+    diverged = curves.divergence(run.log)
     if diverged:
         return RED, "diverged", "; ".join(diverged)
     evaluation, floor = measured.evaluation, context.config.utility_floor
