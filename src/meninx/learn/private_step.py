@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -15,7 +16,7 @@ from meninx.learn import kernels, ledger_file, optim
 from meninx.learn.batches import Assembler, Batch
 from meninx.learn.config import LearnConfig
 from meninx.learn.distributed import current
-from meninx.learn.draw import Groups, PrivateDraw, members, share, slices
+from meninx.learn.draw import Groups, PrivateDraw, members, names, share, slices
 from meninx.learn.kernels import KernelCache
 from meninx.learn.keys import secret_key
 from meninx.learn.private_adam import PrivateAdam
@@ -24,6 +25,7 @@ from meninx.learn.task import Objective
 from meninx.learn.trainee import Trainee
 from meninx.privacy import accounting
 from meninx.privacy.clipping import ClippedSum
+from meninx.privacy.clipping.dropout import keyed_dropout
 from meninx.privacy.keystream import stream_id
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.noise import GaussianNoise
@@ -49,6 +51,7 @@ class PrivateStep:
         physical: most images in memory at once.
         noise: of the plan, with the run's key.
         stream: name of the run's keys in the ledger.
+        binding: digest of what determines a step under these keys.
         kernels: the planner and where it remembers.
         precision: ``"fp32"`` or ``"bf16"``.
         functional: paths of modules to run image by image.
@@ -56,15 +59,17 @@ class PrivateStep:
 
     def __init__(
         self, plan: Plan, run: Run, assembler: Assembler, objective: Objective, physical: int, noise: GaussianNoise, stream: str,
-        *, kernels: KernelCache, precision: str = "fp32", functional: tuple[str, ...] = (),
+        *, binding: str, kernels: KernelCache, precision: str = "fp32", functional: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.plan, self.run, self.assembler, self.objective = plan, run, assembler, objective
         self.noise, self.stream, self.kernels, self.precision = noise, stream, kernels, precision
+        self.binding = binding
         self.functional = functional
         self.cases = max(1, physical // assembler.views)  # at once
         self.world = current()
         self.ledger = ledger_file.read(run) if self.world.main else Ledger()
         self.ledger.verify(plan=plan)
+        self.ledger.refuse_other_binding(stream, binding)
 
     @property
     def anchor(self) -> tuple[int, str]:
@@ -98,6 +103,7 @@ class PrivateStep:
                 model, self.objective.loss, batch.images, batch.targets,
                 unit_index=batch.unit, n_units=len(groups), chunk=self.cases,
                 planner=self.kernels.planner, precision=self.precision, threshold=force, functional=self.functional,
+                row_keys=batch.row_keys,
             )  # fmt: skip
             looked = looked or batch
             first += len(part)
@@ -128,7 +134,7 @@ class PrivateStep:
         """Write the step into the ledger, on the disk, before anything of it is used."""
         if not self.world.main:
             return
-        self.ledger = ledger_file.enter(self.run, self.ledger, self.plan, step, stream=self.stream)
+        self.ledger = ledger_file.enter(self.run, self.ledger, self.plan, step, stream=self.stream, binding=self.binding)
 
     def _assign(self, model: nn.Module, gradients: dict[str, Tensor]) -> None:
         """Give every trained parameter its released gradient, and the others none."""
@@ -140,7 +146,8 @@ class PrivateStep:
         """Return the loss of one physical batch after the step, now and then, for the private log alone."""
         if batch is None or step % LOSS_EVERY:
             return math.nan
-        return float(self.objective.loss(model(batch.images), batch.targets).mean())
+        with keyed_dropout(model, batch.row_keys):
+            return float(self.objective.loss(model(batch.images), batch.targets).mean())
 
 
 def private_parts(
@@ -151,6 +158,7 @@ def private_parts(
     objective: Objective,
     *,
     resumed: bool,
+    bind: Callable[[str], str],
 ) -> tuple[PrivateDraw, PrivateStep]:
     """Return the draw and the step of a private run, with the run's secret keys, which all processes are told.
 
@@ -161,6 +169,7 @@ def private_parts(
         assembler: makes tensors of cases.
         objective: the loss.
         resumed: the run was started before.
+        bind: from the name of the run's keys to the binding of its ledger lines (:func:`.ledger_file.binding_of`).
 
     Raises:
         ConfigError: config and plan disagree on the views.
@@ -181,10 +190,14 @@ def private_parts(
         world.shared_bytes(partial(secret_key, run, name, resumed=resumed, deterministic_seed=seed))
         for name in ("sampling", "noise")
     )
-    draw = PrivateDraw(plan.sampler(sampling, len(units)), units, plan.sample_rate, config.cases_per_patient, config.seed)
+    draw = PrivateDraw(
+        plan.sampler(sampling, len(units)), units, names(assembler.store.manifest, plan.unit), plan.sample_rate,
+        config.cases_per_patient, config.seed,
+    )  # fmt: skip
     stream = stream_id(sampling, noise)
     step = PrivateStep(
         plan, run, assembler, objective, config.physical_batch, plan.noise(noise), stream,
+        binding=bind(stream),
         kernels=kernels.opened(assembler.device, deterministic=config.deterministic), precision=config.precision,
         functional=config.functional,
     )  # fmt: skip

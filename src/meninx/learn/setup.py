@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
 from meninx.core.manifest import DatasetInfo, Manifest, Task
 from meninx.core.run import Run
-from meninx.learn import freeze, optim, pretrained, surroundings
+from meninx.learn import freeze, ledger_file, optim, pretrained, surroundings
 from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler
 from meninx.learn.config import LearnConfig
@@ -25,8 +25,10 @@ from meninx.learn.steps import PlainStep, Step
 from meninx.learn.task import Objective, objective
 from meninx.learn.trainee import Trainee
 from meninx.models import lora, registry
-from meninx.privacy.clipping import prove
+from meninx.privacy.clipping import clipped_gradient_sum, dropout, prove
 from meninx.privacy.plan import Plan
+
+_ROUNDING = 1e-3  # of float32 gradients in batches of other sizes; a mask of another image changes them wholly
 
 
 @dataclass
@@ -87,8 +89,17 @@ class Training:
         return wanted and len(self.valid) > 0
 
 
-def build(config: LearnConfig, data: Manifest, run: Run, device: torch.device, plan: Plan | None, *, resumed: bool) -> Training:
-    """Return a run ready for its first step.
+def build(
+    config: LearnConfig,
+    data: Manifest,
+    run: Run,
+    device: torch.device,
+    plan: Plan | None,
+    *,
+    resumed: bool,
+    data_digest: str = "",
+) -> Training:
+    """Return a run ready for its first step; ``data_digest`` names the dataset in the ledger of a private one.
 
     Raises:
         ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit together.
@@ -113,8 +124,11 @@ def build(config: LearnConfig, data: Manifest, run: Run, device: torch.device, p
         step = PlainStep(assembler, goal, config.physical_batch, precision=config.precision)
     else:
         freeze.apply(network, freeze.never_trained(network, config))
-        _prove(network, goal, assembler, min(2, len(train)), config.functional)
-        draw, step = private_parts(config, run, plan, assembler, goal, resumed=resumed)
+        _prove(network, goal, assembler, min(2, len(train)), config)
+        draw, step = private_parts(
+            config, run, plan, assembler, goal, resumed=resumed,
+            bind=lambda stream: ledger_file.binding_of(config, data, network, plan, stream=stream, data_digest=data_digest),
+        )  # fmt: skip
     total = plan.steps if plan else config.steps or config.epochs * draw.steps_per_epoch
     schedule = Schedule(config, total, draw.steps_per_epoch)
     average = Average(network, config.ema) if config.ema else None
@@ -124,11 +138,29 @@ def build(config: LearnConfig, data: Manifest, run: Run, device: torch.device, p
     return training
 
 
-def _prove(network: nn.Module, goal: Objective, assembler: Assembler, cases: int, functional: tuple[str, ...]) -> None:
+def _prove(network: nn.Module, goal: Objective, assembler: Assembler, cases: int, config: LearnConfig) -> None:
     """Refuse a network whose gradients of single images are not what the engine takes them for; the images are noise."""
     batch = assembler(tuple((case,) for case in range(cases)), 0)
-    rows = slice(0, 2)
-    prove(network, goal.loss, torch.randn_like(batch.images[rows]), batch.targets[rows], functional=functional)
+    images, targets, keys = torch.randn_like(batch.images[:2]), batch.targets[:2], batch.row_keys[:2]
+
+    def summed(rows: slice) -> Tensor:
+        """Return the sum of some images' gradients in training mode, in which the proof does not run a network."""
+        units = torch.arange(len(keys[rows]))
+        total = clipped_gradient_sum(
+            network, goal.loss, images[rows], targets[rows], unit_index=units, n_units=len(units), max_grad_norm=1e9,
+            functional=config.functional, row_keys=keys[rows],
+        )  # fmt: skip
+        return torch.cat([value.flatten() for value in total.gradients.values()])
+
+    whole = summed(slice(None))
+    most = min(max(config.physical_batch, config.views), len(assembler.store) * config.views)
+    prove(network, goal.loss, images, targets, functional=config.functional, physical=most)
+    if any(dropout.active(module) for module in network.modules()):
+        alone = [summed(slice(row, row + 1)) for row in range(len(images))]
+        if not float((whole - sum(alone)).norm()) <= _ROUNDING * sum(float(part.norm()) for part in alone):
+            fix = "keep the images of a batch along the first axis of what a dropout layer sees, or set its rate to 0"
+            got = "another that depends on the other images"
+            raise PrivacyRefusal(expected("dropout masks of each image's own", got=got, where="dropout layers", fix=fix))
 
 
 def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.Module, pretrained.Pretrained | None]:
