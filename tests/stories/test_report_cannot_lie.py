@@ -543,6 +543,13 @@ class TestNumbersOfPeople:
             assert not re.search(r"\b(36|72|120|60 patients|60 \|)\b", re.sub(r"[0-9a-f]{32,}", "", shown)), shown
         assert "50 patients" not in text.replace("declared: 50", "")
 
+    def test_a_run_that_tells_the_number_another_one_hides_is_named(self, tmp_path):
+        hides = write_run(tmp_path / "hides", private=True, declared=50)
+        tells = write_run(tmp_path / "tells", private=True)
+        _, text = reported(tmp_path, hides, tells)
+        assert "not by run tells, whose sample rate tells the true one" in text
+        assert "expected batch size 3.6" not in text
+
     def test_without_names_nothing_is_said_per_patient(self, tmp_path):
         dataset = write_dataset(tmp_path / "data", patients_known=False)
         run = write_run(tmp_path / "run", private=True, patients_known=False, dataset=dataset, compared=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from meninx.report import evidence, joint, sources
+from meninx.report import evidence, joint, sources, words
 from meninx.report.config import ReportConfig
 from meninx.report.evidence import Compared
 from meninx.report.joint import Joint
@@ -151,6 +151,10 @@ def _missing(context: Context) -> list[str]:
         said += _missing_of(run)
     if any(run.private for run in context.runs) and any(not run.private for run in context.runs) and not context.comparisons:
         said.append("Private and non-private runs were given without a paired comparison: their difference has no interval.")
+    told = [run.name for run in (*context.runs, *context.unfinished) if run.private and run.declared is None]
+    if context.counts_hidden and told:
+        tells = "tell" if len(told) > 1 else "tells"
+        said.append(f"A number was declared, but not by run {words.joined(told)}, whose sample rate {tells} the true one.")
     if context.joints:
         said.append(f"Private runs on the same {context.people} that were not given here are not counted in any epsilon above.")
     said.append("No attack was carried out on the model: bounds above are proven from the ledger, not measured.")

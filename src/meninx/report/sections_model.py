@@ -40,7 +40,8 @@ def utility(context: Context) -> Section:
     tables.sort(key=lambda item: len(item.columns) <= 4)  # small tables share a row of the page
     pictures = [*_rocs(tested), *_calibrated(tested)]
     if context.config.training_curves:
-        pictures += _training(context.runs)
+        drawn = [run for run in context.runs if run.private or not context.counts_hidden]  # steps of an epoch tell how many
+        pictures += _training(drawn)
     notes = dict.fromkeys(_note(note, item) for _, item in (*tested, *others, *external) for note in item.evaluation.notes)
     lead = tuple(dict.fromkeys(_measured_on(run, item) for run, item in (*tested, *others, *external)))
     return Section(

@@ -417,7 +417,7 @@ def _refuse_changed_release(run: Run, record: RunRecord, name: str) -> None:
 
 
 def _digests(root: Path) -> dict[str, str]:
-    names = [root / artifacts.place(kind) for kind in (RunRecord, PrivacyRecord, Lineage, EvaluationRecord)]
+    names = [root / artifacts.place(kind) for kind in (PrivacyRecord, Lineage, EvaluationRecord)]
     release = root / "release"
     models = [path for path in sorted(release.rglob("*")) if path.suffix in (".pt", ".onnx")] if release.is_dir() else []
     every = [Run(root).config_path, *names, *models]
