@@ -299,6 +299,7 @@ class TestStates:
         killed = write_run(tmp_path / "killed", private=True, state=RunState.TRAINING, steps=46, noise=0.45)
         result, text = reported(tmp_path, killed, done)
         assert "are judged of run done" in text
+        assert "Recipe of run killed" not in text
         assert result.verdicts[PRIVACY].startswith("red")
         assert "Runs done and killed count together" in text
 
@@ -373,6 +374,8 @@ class TestEvaluations:
         assert "was measured on other weights (step 4 of 60): not shown" in text
         assert "AUROC" not in text
         assert result.verdicts[USEFUL].startswith("grey")
+        write_evaluation(run, record_of(run), private=True, weights="a" * 64)
+        assert "was measured on other weights (step 60 of 60): not shown" in reported(tmp_path, run)[1]
 
     def test_an_evaluation_of_another_run_or_an_older_version_is_not_shown(self, tmp_path):
         run, other = (write_run(tmp_path / name, private=True) for name in ("run", "other"))
@@ -644,6 +647,7 @@ class TestHostileFiles:
         text = (run / place(EvaluationRecord)).read_text()
         for old, new in zip(LABELS, labels, strict=True):
             text = text.replace(f'"{old}"', json.dumps(new))
+        text = text.replace('"sex"', json.dumps("_$\\frac{$"))
         (run / place(EvaluationRecord)).write_text(text)
         edit(run / place(PrivacyRecord), outside_guarantee=[HOSTILE])
         edit(run / "environment.json", command=["meninx", HOSTILE], packages={"meninx": HOSTILE}, python=HOSTILE)
