@@ -159,6 +159,12 @@ def test_page_is_the_same_twice(tmp_path):
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
+def test_the_summary_is_text_without_lists(whole):
+    said = whole[0].summary().splitlines()
+    assert "Privacy of training?  amber: moderate" in said
+    assert not any("[" in line or "'" in line for line in said)
+
+
 def test_a_stamped_run_gets_the_banner_and_a_red_card(tmp_path):
     run = write_run(tmp_path / "run", private=True, deterministic=True)
     result = stage.run(CONFIG, [run], tmp_path / "r.html")

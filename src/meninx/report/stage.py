@@ -33,6 +33,15 @@ class ReportResult(Result):
     missing: tuple[str, ...]
     cards: tuple[Path, ...] = ()
 
+    def summary(self) -> str:
+        """Return the verdicts, what was written and what the page does not know, one a line."""
+        width = max(map(len, self.verdicts), default=0)
+        lines = [f"out: {self.out}", *(f"{question:<{width}}  {said}" for question, said in self.verdicts.items())]
+        lines += [f"card: {path}" for path in self.cards]
+        return "\n".join(
+            [*lines, *(["not known or not shown:"] if self.missing else []), *(f"  {item}" for item in self.missing)]
+        )
+
 
 def run(config: ReportConfig, sources: Sequence[Path], out: Path, *, progress: Progress = SILENT) -> ReportResult:
     """Write the report of ``sources`` to ``out``. Nothing is written before all of it is rendered.
