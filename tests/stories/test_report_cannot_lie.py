@@ -125,12 +125,13 @@ class TestJointCost:
         sweep = tmp_path / "sweep"
         runs = [
             write_run(sweep / "cells" / f"epsilon-{n}_seed-0" / f"2026_{n}", private=n != 0, noise=1.0 + n, evaluated=n == 1)
-            for n in range(3)
+            for n in range(6)
         ]
         ids = tuple(record_of(run).id for run in runs)
         artifacts.write(sweep, SweepRecord(rows=(), together=None, runs=ids))
         _, text = reported(tmp_path, sweep)
-        assert "Runs 2026_1 and 2026_2 count together" in text
+        assert "Runs 2026_1, 2026_2, 2026_3, 2026_4 and 2026_5 count together" in text
+        assert "Figures show 4 of 6 runs" in text
         shutil.rmtree(runs[2])
         with pytest.raises(DataError, match=r"all runs that the sweep names, got 1 missing .*sweep\.json"):
             reported(tmp_path, sweep)

@@ -16,6 +16,7 @@ from meninx.report.sources import TrainedRun
 from meninx.report.verdict import at_chance, by_label
 
 _LABELS_DRAWN = 4
+_RUNS_DRAWN = 4
 _FEW_POINTS = 8
 _GROUP_COLUMNS = ("auroc", "dice", "sensitivity", "specificity", "selection_rate", "accuracy")
 Evaluated = tuple[TrainedRun, Measured]
@@ -38,15 +39,28 @@ def utility(context: Context) -> Section:
     for run, measured in (*others, *external):
         tables += _tables(run, measured)[:1]
     tables.sort(key=lambda item: len(item.columns) <= 4)  # small tables share a row of the page
-    pictures = [*_rocs(tested), *_calibrated(tested)]
+    shown = _drawn(context)
+    drawn_of = [(run, item) for run, item in tested if run in shown]
+    pictures = [*_rocs(drawn_of), *_calibrated(drawn_of)]
     if context.config.training_curves:
-        drawn = [run for run in context.runs if run.private or not context.counts_hidden]  # steps of an epoch tell how many
+        drawn = [run for run in shown if run.private or not context.counts_hidden]  # steps of an epoch tell how many
         pictures += _training(drawn)
     notes = dict.fromkeys(_note(note, item) for _, item in (*tested, *others, *external) for note in item.evaluation.notes)
     lead = tuple(dict.fromkeys(_measured_on(run, item) for run, item in (*tested, *others, *external)))
+    if len(shown) < len(context.runs):
+        lead = (*lead, f"Figures show {len(shown)} of {len(context.runs)} runs: {words.joined([run.name for run in shown])}.")
     return Section(
         "utility", "Utility", lead, tuple(pictures), tuple(tables), (*points, *_refused(context), *(f"{note}." for note in notes))
     )
+
+
+def _drawn(context: Context) -> list[TrainedRun]:
+    """Return the runs whose figures are drawn: the headline, the runs that it is compared with, then others, at most four."""
+    first = [context.headline] if context.headline is not None else []
+    compared = [item.baseline for item in context.comparisons if item.run in first and item.baseline is not None]
+    ranked = [*first, *compared, *context.runs]
+    chosen = [run for place, run in enumerate(ranked) if run.finished and run not in ranked[:place]][:_RUNS_DRAWN]
+    return [run for run in context.runs if run in chosen]
 
 
 def _measured_on(run: TrainedRun, measured: Measured) -> str:
@@ -214,7 +228,7 @@ def privacy(context: Context) -> Section:
             lead.append(_guarantee(run))
             tables.append(_plan(run, hidden=context.counts_hidden))
             curve = [(float(x), float(y)) for x, y in run.account.curve]
-            if len(curve) > 1 and not run.void:
+            if len(curve) > 1 and not run.void and (run in _drawn(context) or not run.finished):
                 name = f"spent{number}x{place}"
                 svg = figures.spent(curve, name=name, delta=run.account.own.delta, unit=run.unit)
                 pictures.append(Picture(svg, f"Epsilon over the steps of run {run.name}: upper bounds from its ledger."))
