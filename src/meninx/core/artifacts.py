@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,9 +31,13 @@ from typing import Any, TypeVar
 
 from meninx.core import files, plain, provenance, workspace
 from meninx.core.errors import DataError, expected
+from meninx.core.summaries import FORMAT as FORMAT
+from meninx.core.summaries import DeidRecord as DeidRecord
+from meninx.core.summaries import Departure as Departure
+from meninx.core.summaries import PrepareRecord as PrepareRecord
 
 RecordT = TypeVar("RecordT")
-FORMAT = 2
+_PART = re.compile(r"[A-Za-z0-9_-]{0,64}")
 
 
 class RunState(StrEnum):
@@ -144,12 +149,21 @@ class Members:
         valid: pseudonyms of the validation patients.
         patients_known: the source names its patients.
         images: SHA-256 of the files of training and validation images, where the dataset carries digests.
+        train_images: those of the training images alone.
+        identifiers: SHA-256 of the identifiers that training and validation patients have in the source, where the
+            dataset keeps them; they compare datasets that were prepared under other names.
+        earlier: pseudonyms of the patients behind the starting weights, as far as they are known.
+        earlier_images: digests of their images.
     """
 
     train: tuple[str, ...]
     valid: tuple[str, ...]
     patients_known: bool
     images: tuple[str, ...] = ()
+    train_images: tuple[str, ...] = ()
+    identifiers: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
+    earlier_images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +196,32 @@ class StartRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ancestry:
+    """What is known of the training behind starting weights: ``private/start.json``, fixed when the run is created.
+
+    Attributes:
+        sha256: digest of the file of weights.
+        origin: ``run``: a run of meninx whose patients were compared with those of this run; ``unknown``: anything else.
+        run: identity of that run.
+        shared_patients: it was trained on some of the same patients.
+        ledgers: privacy ledgers, split at their newlines, of the private runs behind the weights that share patients with
+            this one; their cost is part of this run's.
+        caveats: what the guarantee does not cover because of the start, in words.
+    """
+
+    sha256: str = ""
+    origin: str = "unknown"
+    run: str = ""
+    shared_patients: bool = False
+    ledgers: tuple[tuple[str, ...], ...] = ()
+    caveats: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lineage:
     """Where released weights come from: ``release/lineage.json``, beside the bundle and safe to pass on.
+
+    The same without a ledger lies in ``private/lineage.json`` from the start of the run.
 
     Attributes:
         run: identity of the run.
@@ -191,8 +229,11 @@ class Lineage:
         unit: privacy unit.
         key: name of the key behind ``data`` and ``patients`` (not the key).
         data: keyed digest of the dataset.
-        patients: keyed digests of the training patients, filled up with random ones to the declared number, sorted.
-        ledger: lines of the privacy ledger, from which epsilon can be computed again.
+        patients: keyed digests of the training patients (without privacy of the validation patients, too), filled up with
+            random ones to the declared number, sorted.
+        patients_known: the source names its patients, so that ``patients`` can be compared.
+        deterministic: noise came from the seed, so that it protects nobody.
+        ledger: the privacy ledger, split at its newlines, from which epsilon can be computed again.
         delta: the delta that epsilon is stated at; 0 without privacy.
         parents: lineages of the weights it started from.
         unknown_start: it started from weights of unknown origin.
@@ -205,6 +246,8 @@ class Lineage:
     key: str = ""
     data: str = ""
     patients: tuple[str, ...] = ()
+    patients_known: bool = True
+    deterministic: bool = False
     ledger: tuple[str, ...] = ()
     delta: float = 0.0
     parents: tuple[Lineage, ...] = ()
@@ -334,119 +377,6 @@ class ComparisonRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Departure:
-    """One setting by which de-identification does less than its profile.
-
-    Attributes:
-        kind: ``override``, ``option``, ``burned-in``, ``lookup``, ``age`` or the like.
-        name: attribute keyword or setting.
-        chosen: what was done, e.g. ``K`` or ``keep``.
-        usual: what the profile says.
-        files: files concerned; None when not counted.
-    """
-
-    kind: str
-    name: str
-    chosen: str
-    usual: str
-    files: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeidRecord:
-    """Summary of a de-identified archive: ``deid.json``. Counts and settings, no value of a patient.
-
-    Attributes:
-        profile: name of the profile.
-        options: PS3.15 options in force.
-        codes: code values of ``DeidentificationMethodCodeSequence``.
-        departures: settings by which less is done than the profile says.
-        overrides: attribute -> action, as the user gave them.
-        max_age: highest age told exactly.
-        missing_lookup: what happens to patients who are missing in a lookup table.
-        site: name of the site.
-        files_read: files found.
-        files_written: instances written.
-        quarantined: reason -> files.
-        patients: distinct patients written.
-        studies: distinct studies written.
-        series: distinct series written.
-        actions: keyword -> action letter -> elements.
-        residual_findings: files kept out because the self-check found an original identifier.
-        burned_in_unknown: images written that may show text in their pixels; nobody looked.
-        flagged: reason -> images among these.
-        checksums: SHA-256 of ``checksums.sha256``; empty in older archives.
-        version: version of meninx that wrote it.
-    """
-
-    profile: str
-    options: tuple[str, ...] = ()
-    codes: tuple[str, ...] = ()
-    departures: tuple[Departure, ...] = ()
-    overrides: Any = None
-    max_age: int = 89
-    missing_lookup: str = ""
-    site: str = ""
-    files_read: int = 0
-    files_written: int = 0
-    quarantined: dict[str, int] = field(default_factory=dict)
-    patients: int = 0
-    studies: int = 0
-    series: int = 0
-    actions: dict[str, dict[str, int]] = field(default_factory=dict)
-    residual_findings: int = 0
-    burned_in_unknown: int = 0
-    flagged: dict[str, int] = field(default_factory=dict)
-    checksums: str = ""
-    version: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareRecord:
-    """Summary of a prepared dataset: ``prepare.json``; written last, so it says that the dataset is whole.
-
-    Attributes:
-        name: short name of the dataset.
-        reader: layout that was read.
-        task: what is to be learnt.
-        settings: settings of the preparation without paths.
-        settings_digest: digest of the settings.
-        data_digest: digest of the source's images.
-        patients_known: the source names its patients.
-        cases: number of cases.
-        patients: number of patients.
-        splits: split -> cases.
-        split_patients: split -> patients.
-        sites: site -> cases.
-        labels: label -> cases.
-        attributes: attribute -> group -> cases.
-        skipped: reason -> rows or files left out.
-        checks: what was found on the way.
-        checksums: SHA-256 of ``checksums.sha256``; empty in older datasets.
-        version: format of the record.
-    """
-
-    name: str
-    reader: str
-    task: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    settings_digest: str = ""
-    data_digest: str = ""
-    patients_known: bool = True
-    cases: int = 0
-    patients: int = 0
-    splits: dict[str, int] = field(default_factory=dict)
-    split_patients: dict[str, int] = field(default_factory=dict)
-    sites: dict[str, int] = field(default_factory=dict)
-    labels: dict[str, int] = field(default_factory=dict)
-    attributes: dict[str, dict[str, int]] = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=dict)
-    checks: Any = None
-    checksums: str = ""
-    version: int = FORMAT
-
-
-@dataclass(frozen=True, kw_only=True)
 class SweepRecord:
     """Utility against epsilon: ``sweep.json``.
 
@@ -468,6 +398,7 @@ _PLACES: Mapping[type, str] = {
     PrivacyRecord: "privacy.json",
     DataRecord: "private/data.json",
     Members: "private/members.json",
+    Ancestry: "private/start.json",
     Lineage: "release/lineage.json",
     EvaluationRecord: "release/evaluation.json",
     ComparisonRecord: "release/comparison.json",
@@ -484,16 +415,21 @@ def place(kind: type, *, split: str = "test", dataset: str = "", private: bool =
         kind: type of the record.
         split: of an evaluation or comparison; only the test split has the plain name, so nothing takes its place.
         dataset: short digest of another dataset than the run's own, for an external evaluation; empty for its own.
-        private: in the private room instead of ``release/``: exact numbers about training patients of a private run.
+        private: in the private room instead of ``release/``: exact numbers about training patients of a private run, and
+            the lineage of a run that is not finished.
+
+    Raises:
+        DataError: split or dataset hold anything but letters, digits, dashes and underscores.
     """
+    if not all(_PART.fullmatch(part) for part in (split, dataset)):
+        raise DataError(expected("letters, digits and dashes", got="another word", where="name of a split or dataset"))
     name = _PLACES[kind]
     if kind in (EvaluationRecord, ComparisonRecord):
         tail = "".join(
             f"-{part}" for part in (f"external-{dataset}" if dataset else "", "" if split == "test" else split) if part
         )
         name = name.replace(".json", f"{tail}.json")
-        return name.replace("release/", "private/") if private else name
-    return name
+    return name.replace("release/", "private/") if private else name
 
 
 def write(root: Path, record: Any, *, split: str = "test", dataset: str = "", private: bool = False) -> Path:
@@ -522,14 +458,24 @@ def read(root: Path, kind: type[RecordT], *, split: str = "test", dataset: str =
 
 def read_file(path: Path, kind: type[RecordT]) -> RecordT | None:
     """Return the record in a file; None when there is no file; raises as :func:`read`."""
-    if not path.is_file():
-        return None
-    content = files.read_bytes(path)
     where = f"{path.parent.name}/{path.name}"
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise DataError(expected("a readable file", got="none that may be read", where=where)) from error
+    content = files.read_bytes(path)
     if kind in (EvaluationRecord, ComparisonRecord):
         table = plain.from_json(content, dict[str, Any], where=where)
-        return plain.from_plain(_of_an_older_version(table, kind), kind, where=where)
-    return plain.from_json(content, kind, where=where)
+        record = plain.from_plain(_of_an_older_version(table, kind), kind, where=where)
+    else:
+        record = plain.from_json(content, kind, where=where)
+    version = getattr(record, "version", None)
+    if isinstance(version, int) and version > FORMAT:
+        fix = "read it with the version of meninx that wrote it, or a newer one"
+        raise DataError(expected(f"a record of format {FORMAT} or older", got=version, where=where, fix=fix))
+    return record
 
 
 def _of_an_older_version(table: dict[str, Any], kind: type) -> dict[str, Any]:
@@ -565,7 +511,7 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """Return package -> version of what makes the numbers."""
-    return dict(provenance.environment()["packages"])
+    return provenance.packages()
 
 
 def require(root: Path, kind: type[RecordT], *, fix: str) -> RecordT:
