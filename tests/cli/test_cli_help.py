@@ -105,7 +105,7 @@ def test_a_wrong_key_of_a_recipe_names_file_and_key(invoke, tmp_path, verb, text
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('epochs = "three"', "[epochs] from mine.toml"),
+        ('epochs = "three"', "expected a value of type int, got 'three' (mine.toml, epochs)\n"),
         ("epochs = -1", "expected epochs > 0, got -1 (epochs) [settings of mine.toml and the command line]"),
         ("epochs =", "(mine.toml)"),
     ],

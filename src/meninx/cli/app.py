@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Dict
 
 from meninx.cli import slips
 from meninx.cli.dicom import dicom
 from meninx.cli.doctor import EXTRAS
 from meninx.cli.examples import epilogue
+from meninx.cli.typed import TypedRecipe
 from meninx.core import settings
 from meninx.core.errors import ConfigError, Interrupted, MeninxError, StorageError, UsageError, expected
 
@@ -50,6 +50,18 @@ def build_app() -> App:
     return app
 
 
+def app_for(arguments: list[str]) -> tuple[App, str]:
+    """Return the command line with the values of the recipe that ``arguments`` name, and the recipe's readable source.
+
+    Raises:
+        ConfigError: no such recipe, or it is not TOML.
+    """
+    app, recipe = build_app(), _value_of("--recipe", arguments)
+    table, source = settings.read_recipe(recipe) if recipe is not None else ({}, "")
+    app.config = (TypedRecipe(table, source or "the command line"),)
+    return app, source
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code of ``meninx.core.errors``."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # other programs share a hospital's machine; spinning threads starve them
@@ -60,11 +72,7 @@ def run(arguments: list[str]) -> int:
     """Return the exit code of one command; messages go to stderr."""
     source = ""
     try:
-        app = build_app()
-        recipe = _value_of("--recipe", arguments)
-        if recipe is not None:
-            table, source = settings.read_recipe(recipe)
-            app.config = (Dict(table, use_commands_as_keys=False, source=source),)
+        app, source = app_for(arguments)
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         return _say(UsageError(slips.told(error)))
@@ -90,7 +98,8 @@ def run(arguments: list[str]) -> int:
 
 def _say(error: MeninxError, source: str = "") -> int:
     """Print an error, with the recipe that settings may have come from, and return its exit code."""
-    origin = f" [settings of {source} and the command line]" if source and isinstance(error, ConfigError) else ""
+    unnamed = source and isinstance(error, ConfigError) and source not in str(error)
+    origin = f" [settings of {source} and the command line]" if unnamed else ""
     print(f"meninx: {error}{origin}", file=sys.stderr)
     return error.exit_code
 

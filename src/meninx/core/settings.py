@@ -66,7 +66,7 @@ def build(kind: type[ConfigT], table: Mapping[str, Any], where: str) -> ConfigT:
         if key not in known:
             fix = check.did_you_mean(key, known) or f"known keys: {', '.join(known)}"
             raise ConfigError(expected("a known key", got=repr(key), where=where, fix=fix))
-        values[key] = _convert(hints[key], value, f"{where}, {key}")
+        values[key] = convert(hints[key], value, f"{where}, {key}")
     try:
         return kind(**values)
     except ConfigError as error:
@@ -113,21 +113,35 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def convert(hint: Any, value: Any, where: str) -> Any:
+    """Return a plain value as the type that a setting declares; a whole number may stand for any number, nothing else does.
+
+    Args:
+        hint: the declared type.
+        value: the value as TOML or Python gave it.
+        where: file and key, for the message.
+
+    Raises:
+        ConfigError: the value has another type, or is no member of an enumeration.
+    """
     options = [item for item in typing.get_args(hint) if item is not type(None)]
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return None if value is None else _convert(options[0], value, where) if len(options) == 1 else value
+        return None if value is None else convert(options[0], value, where) if len(options) == 1 else value
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return build(hint, value, where)  # type: ignore[arg-type]
     if isinstance(hint, type) and issubclass(hint, Enum):
         check.one_of([str(item.value) for item in hint], **{where: str(value)})
         return hint(value)
-    if hint is Path:
+    if hint is Path and isinstance(value, (str, Path)):
         return Path(value)
+    if hint in (int, float) and isinstance(value, bool):
+        raise ConfigError(expected(f"a value of type {hint.__name__}", got="true or false", where=where))
     if hint is float and isinstance(value, int):
         return float(value)
     if typing.get_origin(hint) is tuple:
-        return tuple(_convert(options[0], item, where) for item in value) if options else tuple(value)
-    if isinstance(hint, type) and hint in (int, float, str, bool) and not isinstance(value, hint):
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(expected("a list", got=repr(value), where=where, fix="write it in brackets, also with one entry"))
+        return tuple(convert(options[0], item, where) for item in value) if options else tuple(value)
+    if isinstance(hint, type) and hint in (int, float, str, bool, Path) and not isinstance(value, hint):
         raise ConfigError(expected(f"a value of type {hint.__name__}", got=repr(value), where=where))
     return value
