@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from meninx.cli import console
+from meninx.cli import console, doctor
 from meninx.cli.console import Bar, Output, PlainLines
 from meninx.core import files
 from meninx.core.progress import Silent
@@ -74,12 +75,28 @@ def test_an_error_with_json_leaves_stdout_empty(invoke, tmp_path):
     assert said.err.startswith("meninx: expected ")
 
 
-def test_doctor_reports_versions_codecs_and_telemetry(invoke):
+def test_doctor_reports_versions_codecs_and_extras(invoke):
     table = json.loads(invoke("doctor", "--json").out)
     assert set(table["dicom codecs"].values()) == {"yes"}
-    assert table["telemetry"]["network use of meninx itself"] == "none"
-    assert table["telemetry"]["Flower"] == "off"
     assert table["packages"]["meninx"]
+    known = metadata.metadata("meninx").get_all("Provides-Extra")
+    assert set(table["extras"]) <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("installed", "variable", "told"),
+    [
+        (False, None, "Flower is not installed"), (True, None, "on in this shell"), (True, "1", "on in this shell"),
+        (True, "0", "off in this shell"),
+    ],
+)  # fmt: skip
+def test_doctor_says_of_telemetry_what_is_true(monkeypatch, installed, variable, told):
+    """Flower takes an unset variable for on."""
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.delenv("FLWR_TELEMETRY_ENABLED", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", variable)
+    assert doctor.examine()["network"]["Flower's telemetry"].startswith(told)
 
 
 def test_recipes_are_listed_and_shown(invoke):

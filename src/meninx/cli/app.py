@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
+from types import FrameType
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -33,7 +35,7 @@ VERBS = {
 }
 HELP = "Medical images from the archive to a privately trained model, and in numbers what was protected."
 REFUSED_BY_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
-EPILOGUE = "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy guard, 5 audit threshold, 130 interrupted."
+EPILOGUE = "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy guard, 130 interrupted."
 
 
 def build_app() -> App:
@@ -65,6 +67,9 @@ def app_for(arguments: list[str]) -> tuple[App, str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code of ``meninx.core.errors``."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # other programs share a hospital's machine; spinning threads starve them
+    for number in (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP; that stays so
+            signal.signal(number, _interrupt)
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -74,6 +79,8 @@ def run(arguments: list[str]) -> int:
     try:
         app, source = app_for(arguments)
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, so that a reader that went away is noticed before the interpreter ends
     except CycloptsError as error:
         return _say(UsageError(slips.told(error)))
     except MeninxError as error:
@@ -81,7 +88,7 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _say(Interrupted("interrupted; run again with --resume where the stage offers it"))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the result was complete; nobody reads it
         return 0
     except ModuleNotFoundError as error:
         extra = next((name for name, modules in EXTRAS.items() if (error.name or "").partition(".")[0] in modules), None)
@@ -94,6 +101,11 @@ def run(arguments: list[str]) -> int:
             return _say(StorageError(expected("the system to allow it", got=os.strerror(error.errno).lower(), where="files")))
         return _report_bug(error, verbose="--verbose" in arguments or "-v" in arguments)
     return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Stop as Ctrl-C does: a stage that saves between items does so, any other ends at once with exit code 130."""
+    raise KeyboardInterrupt
 
 
 def _say(error: MeninxError, source: str = "") -> int:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.core.errors import Interrupted
 from meninx.core.progress import SILENT
@@ -35,6 +36,8 @@ def train(
         resume: Run folder to continue; its own config is used.
         dry_run: Print the plan (cases, parameters, noise, epsilon) and write nothing.
     """
+    early.dataset(data)
+    early.runs(resume)
     from meninx.learn import distributed
     from meninx.train import stage
 
