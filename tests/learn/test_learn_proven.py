@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import PrivacyRefusal
 from meninx.core.manifest import Manifest
+from meninx.core.progress import Silent
 from meninx.core.run import Run
 from meninx.learn import checkpoint, loop
 from meninx.learn.config import LearnConfig
@@ -79,3 +80,66 @@ def test_a_module_without_a_rule_is_refused_by_name_and_trained_when_it_is_named
     run = new_run()
     loop.fit(LearnConfig(**{**vars(CONFIG), "functional": ("scale",)}), cases, run, plan=PLAN)
     assert float(checkpoint.load(run, "last")["model"]["scale.scale"]) != 1.0
+
+
+class Noisy(Odd):
+    """Drops pixels in the order of the batch, by a function that no list of modules shows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(nn.functional.dropout(x, 0.5, training=self.training))
+
+
+def test_random_numbers_that_are_not_an_images_own_are_refused_before_the_first_step(
+    dataset: Data, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(spatial_dims: int, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
+        noisy = Noisy(in_channels, out_channels, mixes=False)
+        noisy.scale = nn.Identity()
+        return noisy
+
+    monkeypatch.setattr(registry, "MODELS", {**registry.MODELS, "odd": build})
+    run = new_run()
+    with pytest.raises(PrivacyRefusal, match=r"no random numbers.*\(root\)"):
+        loop.fit(CONFIG, dataset(), run, plan=PLAN)
+    assert not run.ledger_path.exists()
+    plain = LearnConfig(**{**vars(CONFIG), "epochs": 1})
+    assert loop.fit(plain, dataset(), new_run("plain")).steps == 1  # without privacy it is nobody's concern
+
+
+class Turned(Odd):
+    """Shows its dropout layer the pixels along the first axis, where the images should be."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, mixes=True)
+        self.mixes, self.drop = False, nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.drop(x.transpose(0, 2)).transpose(0, 2))
+
+
+def test_a_dropout_layer_that_does_not_see_image_after_image_is_refused(
+    dataset: Data, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(spatial_dims: int, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
+        return Turned(in_channels, out_channels)
+
+    monkeypatch.setattr(registry, "MODELS", {**registry.MODELS, "odd": build})
+    with pytest.raises(PrivacyRefusal, match="dropout masks of each image's own"):
+        loop.fit(CONFIG, dataset(), new_run(), plan=PLAN)
+
+
+def test_dropout_trains_privately_and_moves_no_generator_of_torch(dataset: Data, new_run: NewRun) -> None:
+    options = {"init_features": 4, "growth_rate": 4, "block_config": (1, 1), "norm": ("GROUP", {"num_groups": 2})}
+    config = LearnConfig(**{**vars(CONFIG), "model": "monai:DenseNet", "model_options": {**options, "dropout_prob": 0.3}})
+    data, seen = dataset(), []
+
+    class Listen(Silent):
+        def advance(self, count: int = 1, **fields: float | str) -> None:
+            seen.append(torch.get_rng_state())
+
+    runs = [new_run(name) for name in ("one", "two")]
+    for run in runs:
+        loop.fit(config, data, run, plan=PLAN, progress=Listen())
+    assert all(torch.equal(state, seen[0]) for state in seen)
+    one, two = (checkpoint.load(run, "last")["model"] for run in runs)
+    assert all(torch.equal(one[name], two[name]) for name in one)

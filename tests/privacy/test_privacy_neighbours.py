@@ -48,7 +48,8 @@ def summed(oracle, model, inputs, targets, units, mode):
     """Return the sum, the trace and the state of the generator afterwards."""
     torch.manual_seed(7)
     with Recorder() as recorder:
-        total = oracle.engine(model, inputs, targets, units, bound=BOUND, mode=mode)
+        keys = torch.arange(len(inputs))
+        total = oracle.engine(model, inputs, targets, units, bound=BOUND, mode=mode, row_keys=keys)
     return oracle.flat(total).double(), recorder.names, torch.get_rng_state()
 
 

@@ -84,7 +84,7 @@ def test_the_private_draw_is_the_samplers_and_chooses_within_a_patient_by_seed_a
 ) -> None:
     members = tuple(tuple(range(unit * 3, unit * 3 + 3)) for unit in range(10))
     sampler = PoissonSampler(sample_rate=0.4, n_units=10, key=key)
-    draw = PrivateDraw(sampler, members, 0.4, most, seed)
+    draw = PrivateDraw(sampler, members, tuple(f"p{unit}" for unit in range(10)), 0.4, most, seed)
     drawn = draw(step)
     assert drawn == draw(step)
     units = sampler.draw(step)

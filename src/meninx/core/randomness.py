@@ -8,14 +8,21 @@ only ``deterministic`` runs, stamped NOT FOR RELEASE, may derive them from the s
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 
 import numpy as np
 
 
 def child_seed(seed: int, *names: str | int) -> int:
-    """Return a 63-bit seed that depends on ``seed`` and the path of names, and on nothing else."""
-    text = "/".join([str(seed), *(str(name) for name in names)])
+    """Return a 63-bit seed that depends on ``seed`` and the path of names, and on nothing else.
+
+    Two paths never share a seed, whatever the names contain, so a name may come from a file: a path without a slash in
+    any name is joined by slashes, and any other is written as JSON, which begins with a bracket. A number and its text are
+    the same name.
+    """
+    path = [str(seed), *(str(name) for name in names)]
+    text = json.dumps(path) if any("/" in name for name in path) else "/".join(path)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

@@ -1,4 +1,8 @@
-"""Drawn cases as tensors: every case as K views side by side, augmented by seed, step, view and case."""
+"""Drawn cases as tensors: every case as K views side by side, each with random streams of its own.
+
+A stream is named by seed, step, patient, case and view. It depends neither on the row of the case in the dataset nor on
+the other cases: one patient less in the dataset, and every other patient still contributes the same.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +26,14 @@ class Batch:
         targets: (cases * views, ...).
         unit: (cases,) int64: position of each case's group among all groups of the step.
         views: copies of each case.
+        row_keys: (cases * views,) int64 on the CPU: key of each row for random numbers inside the network.
     """
 
     images: Tensor
     targets: Tensor
     unit: Tensor
     views: int
+    row_keys: Tensor
 
 
 @dataclass(frozen=True)
@@ -53,17 +59,23 @@ class Assembler:
     def __call__(self, groups: Groups, step: int, *, first: int = 0) -> Batch:
         """Return the cases of ``groups`` as one batch; the same arguments give the same tensors.
 
+        Guarantee: the rows of a case depend on seed, step, the case's own ids and its own data, and on no other case.
+
         Args:
             groups: cases of each unit.
             step: optimiser step.
             first: position of the first of these groups among all groups of the step.
         """
-        samples = []
+        samples, keys = [], []
         for group in groups:
             for case in group:
+                row = self.store.manifest.cases[case]
                 for view in range(self.views):
-                    generator = randomness.child(self.seed, "augment", step, case, view)
+                    name = (step, row.patient_id, row.case_id, view)
+                    generator = randomness.child(self.seed, "augment", *name)
+                    keys.append(randomness.child_seed(self.seed, "dropout", *name))
                     samples.append(self.augmenter(self.store.patch(case, generator, foreground=self.foreground), generator))
         batch = stacked(samples)
         unit = torch.tensor([position for position, group in enumerate(groups, first) for _ in group], dtype=torch.int64)
-        return Batch(batch.image.to(self.device), batch.target.to(self.device), unit.to(self.device), self.views)
+        row_keys = torch.tensor(keys, dtype=torch.int64)
+        return Batch(batch.image.to(self.device), batch.target.to(self.device), unit.to(self.device), self.views, row_keys)

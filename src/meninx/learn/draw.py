@@ -81,15 +81,17 @@ class PrivateDraw:
 
     Attributes:
         sampler: draws unit indices.
-        members: cases of each unit.
+        members: cases of each unit, in the order of their names.
+        names: name of each unit.
         sample_rate: probability of each unit; an epoch is ``ceil(1 / sample_rate)`` steps, a public number.
-        most: most cases of a unit in one step; 0 for all. Chosen by the seed from the unit's own cases,
-            so the choice depends on no other unit.
+        most: most cases of a unit in one step; 0 for all. Chosen by seed, step and the unit's name from the unit's
+            own cases, so the choice depends on no other unit.
         seed: of that choice.
     """
 
     sampler: UnitSampler
     members: Groups
+    names: tuple[str, ...]
     sample_rate: float
     most: int
     seed: int
@@ -107,18 +109,24 @@ class PrivateDraw:
         cases = self.members[unit]
         if not self.most or len(cases) <= self.most:
             return cases
-        order = randomness.child(self.seed, "cases", step, cases[0]).permutation(len(cases))[: self.most]
+        order = randomness.child(self.seed, "cases", step, self.names[unit]).permutation(len(cases))[: self.most]
         return tuple(cases[int(position)] for position in sorted(order))
 
 
 def members(manifest: Manifest, unit: PrivacyUnit) -> Groups:
-    """Return the cases of each privacy unit: one case a unit, or all cases of a patient."""
+    """Return the cases of each privacy unit: one case a unit, or all cases of a patient, in the order of their case_ids."""
     if unit is PrivacyUnit.CASE:
         return tuple((case,) for case in range(len(manifest)))
     groups: list[list[int]] = [[] for _ in manifest.patients]
-    for case, patient in enumerate(manifest.patient_index()):
-        groups[int(patient)].append(case)
+    index = manifest.patient_index()
+    for case in sorted(range(len(manifest)), key=lambda case: manifest.cases[case].case_id):
+        groups[int(index[case])].append(case)
     return tuple(tuple(group) for group in groups)
+
+
+def names(manifest: Manifest, unit: PrivacyUnit) -> tuple[str, ...]:
+    """Return the name of each privacy unit, in the order of :func:`members`: its case_id or its patient_id."""
+    return tuple(case.case_id for case in manifest.cases) if unit is PrivacyUnit.CASE else manifest.patients
 
 
 def public_draw(config: LearnConfig, cases: int) -> Draw:

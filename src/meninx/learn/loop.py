@@ -103,7 +103,8 @@ class _Loop:
         training, trainee, config = self.training, self.training.trainee, self.training.config
         self._freeze()
         rate = trainee.schedule.apply(trainee.optimizer, trainee.step)
-        surroundings.seed_torch(config.seed, "step", trainee.step, *([self.world.rank] if self.world.rank else []))
+        if training.plan is None:
+            surroundings.seed_torch(config.seed, "step", trainee.step, *([self.world.rank] if self.world.rank else []))
         self._whole = False
         report = training.step(trainee, training.draw(trainee.step), leave=stop.asked)
         if trainee.average is not None:

@@ -15,7 +15,7 @@ from meninx.learn import kernels, ledger_file, optim
 from meninx.learn.batches import Assembler, Batch
 from meninx.learn.config import LearnConfig
 from meninx.learn.distributed import current
-from meninx.learn.draw import Groups, PrivateDraw, members, share, slices
+from meninx.learn.draw import Groups, PrivateDraw, members, names, share, slices
 from meninx.learn.kernels import KernelCache
 from meninx.learn.keys import secret_key
 from meninx.learn.private_adam import PrivateAdam
@@ -24,6 +24,7 @@ from meninx.learn.task import Objective
 from meninx.learn.trainee import Trainee
 from meninx.privacy import accounting
 from meninx.privacy.clipping import ClippedSum
+from meninx.privacy.clipping.dropout import keyed_dropout
 from meninx.privacy.keystream import stream_id
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.noise import GaussianNoise
@@ -98,6 +99,7 @@ class PrivateStep:
                 model, self.objective.loss, batch.images, batch.targets,
                 unit_index=batch.unit, n_units=len(groups), chunk=self.cases,
                 planner=self.kernels.planner, precision=self.precision, threshold=force, functional=self.functional,
+                row_keys=batch.row_keys,
             )  # fmt: skip
             looked = looked or batch
             first += len(part)
@@ -140,7 +142,8 @@ class PrivateStep:
         """Return the loss of one physical batch after the step, now and then, for the private log alone."""
         if batch is None or step % LOSS_EVERY:
             return math.nan
-        return float(self.objective.loss(model(batch.images), batch.targets).mean())
+        with keyed_dropout(model, batch.row_keys):
+            return float(self.objective.loss(model(batch.images), batch.targets).mean())
 
 
 def private_parts(
@@ -181,7 +184,10 @@ def private_parts(
         world.shared_bytes(partial(secret_key, run, name, resumed=resumed, deterministic_seed=seed))
         for name in ("sampling", "noise")
     )
-    draw = PrivateDraw(plan.sampler(sampling, len(units)), units, plan.sample_rate, config.cases_per_patient, config.seed)
+    draw = PrivateDraw(
+        plan.sampler(sampling, len(units)), units, names(assembler.store.manifest, plan.unit), plan.sample_rate,
+        config.cases_per_patient, config.seed,
+    )  # fmt: skip
     stream = stream_id(sampling, noise)
     step = PrivateStep(
         plan, run, assembler, objective, config.physical_batch, plan.noise(noise), stream,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
 from meninx.core.manifest import DatasetInfo, Manifest, Task
@@ -25,8 +25,10 @@ from meninx.learn.steps import PlainStep, Step
 from meninx.learn.task import Objective, objective
 from meninx.learn.trainee import Trainee
 from meninx.models import lora, registry
-from meninx.privacy.clipping import prove
+from meninx.privacy.clipping import clipped_gradient_sum, dropout, prove
 from meninx.privacy.plan import Plan
+
+_ROUNDING = 1e-3  # of float32 gradients in batches of other sizes; a mask of another image changes them wholly
 
 
 @dataclass
@@ -127,8 +129,25 @@ def build(config: LearnConfig, data: Manifest, run: Run, device: torch.device, p
 def _prove(network: nn.Module, goal: Objective, assembler: Assembler, cases: int, functional: tuple[str, ...]) -> None:
     """Refuse a network whose gradients of single images are not what the engine takes them for; the images are noise."""
     batch = assembler(tuple((case,) for case in range(cases)), 0)
-    rows = slice(0, 2)
-    prove(network, goal.loss, torch.randn_like(batch.images[rows]), batch.targets[rows], functional=functional)
+    images, targets, keys = torch.randn_like(batch.images[:2]), batch.targets[:2], batch.row_keys[:2]
+
+    def summed(rows: slice) -> Tensor:
+        """Return the sum of some images' gradients in training mode, in which the proof does not run a network."""
+        units = torch.arange(len(keys[rows]))
+        total = clipped_gradient_sum(
+            network, goal.loss, images[rows], targets[rows], unit_index=units, n_units=len(units), max_grad_norm=1e9,
+            functional=functional, row_keys=keys[rows],
+        )  # fmt: skip
+        return torch.cat([value.flatten() for value in total.gradients.values()])
+
+    whole = summed(slice(None))
+    prove(network, goal.loss, images, targets, functional=functional)
+    if any(dropout.active(module) for module in network.modules()):
+        alone = [summed(slice(row, row + 1)) for row in range(len(images))]
+        if not float((whole - sum(alone)).norm()) <= _ROUNDING * sum(float(part.norm()) for part in alone):
+            fix = "keep the images of a batch along the first axis of what a dropout layer sees, or set its rate to 0"
+            got = "another that depends on the other images"
+            raise PrivacyRefusal(expected("dropout masks of each image's own", got=got, where="dropout layers", fix=fix))
 
 
 def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.Module, pretrained.Pretrained | None]:

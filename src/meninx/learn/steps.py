@@ -15,6 +15,7 @@ from meninx.learn.distributed import World, current
 from meninx.learn.draw import Groups, share, slices
 from meninx.learn.task import Objective
 from meninx.learn.trainee import Trainee
+from meninx.privacy.clipping.dropout import keyed_dropout
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class PlainStep:
         _, own = share(groups, self.world.rank, self.world.size)
         for part in slices(own, max(1, self.physical // views)):
             batch = self.assembler(part, trainee.step)
-            with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            mixed = torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+            with mixed, keyed_dropout(trainee.model, batch.row_keys):
                 outputs = trainee.model(batch.images)
             losses = self.objective.loss(outputs.float(), batch.targets)
             loss = losses.sum() / (cases * views)

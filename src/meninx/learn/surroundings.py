@@ -67,7 +67,7 @@ def prepared(config: LearnConfig) -> Iterator[torch.device]:
 
 
 def seed_torch(seed: int, *names: str | int) -> None:
-    """Seed torch's generators for one purpose (initialisation, or the dropout of one step)."""
+    """Seed torch's generators for one purpose: initialisation, or one step without privacy. A private step uses none of them."""
     torch.manual_seed(randomness.child_seed(seed, *names))
 
 

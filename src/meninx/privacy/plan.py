@@ -199,6 +199,7 @@ class Plan:
         precision: str = "fp32",
         functional: Collection[str] = (),
         threshold: Threshold | None = None,
+        row_keys: Tensor | None = None,
     ) -> ClippedSum:
         """Return the plan's clipped sum of a physical batch; see :func:`~meninx.privacy.clipping.engine.clipped_gradient_sum`.
 
@@ -226,6 +227,7 @@ class Plan:
             planner=planner,
             precision=precision,
             functional=functional,
+            row_keys=row_keys,
         )
 
     def release(self, total: ClippedSum, noise: GaussianNoise, step: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from meninx.core import check
 from meninx.core.errors import DataError, expected
 from meninx.privacy.clipping import clip
+from meninx.privacy.clipping.dropout import keyed_dropout, no_other_randomness
 from meninx.privacy.clipping.functional import FunctionalCall
 from meninx.privacy.clipping.inventory import refuse_moved_buffers, trained_layers
 from meninx.privacy.clipping.layer import Layer, Pass, called
@@ -39,6 +40,7 @@ def clipped_gradient_sum(
     planner: Planner | None = None,
     precision: str = "fp32",
     functional: Collection[str] = (),
+    row_keys: Tensor | None = None,
 ) -> ClippedSum:
     """Return the sum over privacy units of their gradients, each scaled to a norm of at most ``max_grad_norm``.
 
@@ -60,6 +62,7 @@ def clipped_gradient_sum(
         planner: chooses kernels; None for the fixed rule.
         precision: ``"fp32"``, or ``"bf16"`` for autocast; then clipping goes to C / (1 + 2**-8), so that C stays the bound.
         functional: paths of modules without a rule to run row by row under torch.func.
+        row_keys: (cases * views,) int64, from which dropout layers draw the masks of each row; needed with active dropout.
 
     Guarantee:
         With all cases of a unit in this call, adding or removing the unit changes the sum by at most
@@ -68,7 +71,8 @@ def clipped_gradient_sum(
         layers known to mix them are refused here, and :func:`~meninx.privacy.clipping.proof.prove` tests the model itself.
 
     Raises:
-        PrivacyRefusal, DataError: an unsafe or unknown module, or one that writes to its buffers; lengths do not fit.
+        PrivacyRefusal, DataError: an unsafe or unknown module, one that writes to its buffers or draws random numbers for the
+            batch as a whole; lengths do not fit.
 
     References:
         Abadi et al. (2016), Deep Learning with Differential Privacy, Algorithm 1 ("clip gradient").
@@ -78,11 +82,13 @@ def clipped_gradient_sum(
     check.one_of(clip.FUNCTIONS, clipping=clipping)
     check.one_of(("fp32", "bf16"), precision=precision)
     _check_lengths(inputs, targets, unit_index, n_units, views)
+    if row_keys is not None and len(row_keys) != len(inputs):
+        raise DataError(expected(f"{len(inputs)} row_keys", got=len(row_keys), where="clipped_gradient_sum"))
     engine = _Engine(model, per_sample_loss, planner or Planner(), clipping, precision, trained_layers(model, functional))
     total = ClippedSum.empty(model, max_grad_norm=max_grad_norm, n_units=n_units)
     for picked in slice_units(unit_index.detach().cpu().numpy(), chunk) if chunk else ():
-        engine.add_slice(total, inputs, targets, unit_index, views, torch.from_numpy(picked), chunk or 1)
-    return total if chunk else engine.add(total, inputs, targets, unit_index, views)
+        engine.add_slice(total, inputs, targets, unit_index, views, torch.from_numpy(picked), chunk or 1, row_keys)
+    return total if chunk else engine.add(total, inputs, targets, unit_index, views, row_keys)
 
 
 def row_gradients(
@@ -117,24 +123,37 @@ class _Engine:
         self.groups = clip.groups(owners, clipping)
 
     def add_slice(
-        self, total: ClippedSum, inputs: Tensor, targets: Tensor, unit_index: Tensor, views: int, cases: Tensor, chunk: int
-    ) -> None:
+        self, total: ClippedSum, inputs: Tensor, targets: Tensor, unit_index: Tensor, views: int, cases: Tensor, chunk: int,
+        row_keys: Tensor | None = None,
+    ) -> None:  # fmt: skip
         """Add the clipped gradients of whole units, given by their cases, to ``total`` in place."""
         rows = (cases[:, None] * views + torch.arange(views)).flatten().to(inputs.device)
         owner = unit_index[cases.to(unit_index.device)]
+        keys = None if row_keys is None else row_keys[rows.to(row_keys.device)]
         if len(cases) > chunk:
-            self.add_long(total, inputs[rows], targets[rows], int(owner[0]), views, chunk)
+            self.add_long(total, inputs[rows], targets[rows], int(owner[0]), views, chunk, keys)
         else:
-            self.add(total, inputs[rows], targets[rows], owner, views)
+            self.add(total, inputs[rows], targets[rows], owner, views, keys)
 
     @torch.no_grad()
-    def add_long(self, total: ClippedSum, inputs: Tensor, targets: Tensor, unit: int, views: int, chunk: int) -> None:
+    def add_long(
+        self,
+        total: ClippedSum,
+        inputs: Tensor,
+        targets: Tensor,
+        unit: int,
+        views: int,
+        chunk: int,
+        row_keys: Tensor | None = None,
+    ) -> None:
         """Add the clipped gradient of one unit with more cases than fit into a pass to ``total`` in place."""
         whole: dict[str, Tensor] = {}
-        pieces = zip(torch.split(inputs, chunk * views), torch.split(targets, chunk * views), strict=True)
-        for xs, ys in pieces:
+        most = chunk * views
+        keys = [None] * -(-len(inputs) // most) if row_keys is None else torch.split(row_keys, most)
+        pieces = zip(torch.split(inputs, most), torch.split(targets, most), keys, strict=True)
+        for xs, ys, own in pieces:
             tape = Tape.blank(rows_of(torch.zeros(len(xs) // views, dtype=torch.int64), views), self.groups, inputs.device)
-            self._pass(tape, xs, ys, views)
+            self._pass(tape, xs, ys, views, own)
             tape.finish()
             one, every = tape.squares.new_ones(tape.squares.shape), torch.ones(1, dtype=torch.bool, device=inputs.device)
             for name in total.gradients:
@@ -152,12 +171,15 @@ class _Engine:
                 total.gradients[name] += value * factor[0, self.groups[name]].to(value.dtype)
 
     @torch.no_grad()
-    def add(self, total: ClippedSum, inputs: Tensor, targets: Tensor, unit_index: Tensor, views: int) -> ClippedSum:
+    def add(
+        self, total: ClippedSum, inputs: Tensor, targets: Tensor, unit_index: Tensor, views: int, row_keys: Tensor | None = None
+    ) -> ClippedSum:
         """Add the clipped gradients of a physical batch to ``total`` in place, and return it."""
         rows = rows_of(unit_index, views)
         tape = Tape.blank(rows, self.groups, inputs.device)
         if rows.count:
-            self._pass(tape, rows.arranged(inputs), rows.arranged(targets), views)
+            keys = None if row_keys is None else rows.arranged(row_keys)
+            self._pass(tape, rows.arranged(inputs), rows.arranged(targets), views, keys)
         squares = tape.finish()
         factor, keep = clip.factors(squares, self._bound(total), self.clipping)
         members, first = rows.members.to(total.present.device), not bool(total.present.any())
@@ -182,14 +204,16 @@ class _Engine:
         tape.finish()
         return tape.each()
 
-    def _pass(self, tape: Tape, inputs: Tensor, targets: Tensor, views: int) -> None:
+    def _pass(self, tape: Tape, inputs: Tensor, targets: Tensor, views: int, row_keys: Tensor | None = None) -> None:
         """Run the model forward and backward once; the tape holds what is left."""
         slot = torch.zeros((), device=inputs.device, requires_grad=True)
         run = Pass(tape, self.planner, self.dtype)
         exact = (
             torch.backends.cudnn.flags(allow_tf32=False) if inputs.is_cuda else nullcontext()
         )  # the guard of ghost norms is float32's
-        with torch.enable_grad(), exact, self._stood_in(run, slot), _buffers_untouched(self.model):
+        inside = [layer.path for layer in self.layers if layer.functional]
+        masks, guard = keyed_dropout(self.model, row_keys, leave=inside), no_other_randomness(self.model, inputs)
+        with torch.enable_grad(), exact, self._stood_in(run, slot), masks, _buffers_untouched(self.model), guard:
             with self._autocast(inputs.device.type):
                 losses = self.loss(self.model(inputs), targets)
             torch.autograd.backward(losses.sum() / views, inputs=[slot])
