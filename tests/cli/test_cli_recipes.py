@@ -15,6 +15,7 @@ from meninx.cli.app import app_for
 from meninx.cli.typed import value_of
 from meninx.core import settings
 from meninx.core.errors import ConfigError
+from meninx.imaging.phantom import write_dataset
 from meninx.models import registry
 from meninx.train.config import TrainConfig
 
@@ -86,6 +87,14 @@ def test_flags_win_over_the_recipe_option_by_option(tmp_path):
     config = on_the_command_line(f"train data --recipe {recipe} --model-options.base 8 --epochs 4")
     assert config.model_options == {"base": 8, "act": "16", "kernels": [1, 2]}
     assert config.epochs == 4
+
+
+def test_the_budget_has_short_flags(invoke, tmp_path):
+    write_dataset(tmp_path / "data", patients=12, size=16)
+    for words in (["--epsilon", "3", "--delta", "1e-3"], ["--epsilon=3", "--delta=1e-3"]):
+        said = invoke("train", tmp_path / "data", "--recipe", "tiny", "--batch-size", "4", "--dry-run", *words)
+        assert said.code == 0, said.err
+        assert "epsilon = 3 at delta = 0.001" in said.out
 
 
 def test_text_that_says_false_is_refused_and_never_true():

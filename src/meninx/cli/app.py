@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -29,11 +30,11 @@ VERBS = {
     "evaluate": "Measure a run on the test split, with intervals over patients.",
     "sweep": "Train over several epsilons and seeds; table and figure of utility against epsilon.",
     "report": "Write one HTML page about de-identification, data and runs.",
-    "demo": "Go the whole way on a synthetic cohort.",
+    "demo": "Run the full pipeline on invented patients.",
     "recipes": "List, show or copy the packaged recipes.",
     "doctor": "Say what is installed and what this machine can do.",
 }
-HELP = "Medical images from the archive to a privately trained model, and in numbers what was protected."
+HELP = "Turn a hospital's image archive into a privately trained model, and report in numbers what was protected."
 REFUSED_BY_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
 EPILOGUE = "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy guard, 130 interrupted."
 
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Return the exit code of one command; messages go to stderr."""
-    source = ""
+    source, arguments = "", _expanded(arguments)
     try:
         app, source = app_for(arguments)
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
@@ -114,6 +115,13 @@ def _say(error: MeninxError, source: str = "") -> int:
     origin = f" [settings of {source} and the command line]" if unnamed else ""
     print(f"meninx: {error}{origin}", file=sys.stderr)
     return error.exit_code
+
+
+def _expanded(arguments: list[str]) -> list[str]:
+    """Return the arguments of `train` with the short forms of the two flags of a privacy budget written out."""
+    if arguments[:1] != ["train"]:
+        return arguments
+    return [re.sub(r"^--(epsilon|delta)(?==|$)", r"--privacy.\1", word) for word in arguments]
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:

@@ -27,6 +27,8 @@ def train(
 ) -> None:
     """Train a model on a prepared dataset, with or without differential privacy, into a new run folder.
 
+    `--epsilon` and `--delta` are short for `--privacy.epsilon` and `--privacy.delta`.
+
     On several GPUs or machines: `torchrun --nproc-per-node 4 -m meninx train ...`; the run is the same.
 
     Args:
