@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 import tomli_w
 
-from meninx.core import check
+from meninx.core import check, files
 from meninx.core.errors import ConfigError, expected
 
 ConfigT = TypeVar("ConfigT")
+LIMIT = 1 << 20  # bytes of a recipe
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -31,11 +32,12 @@ def read_recipe(name: str) -> tuple[dict[str, Any], str]:
 
     Raises:
         ConfigError: no such recipe, or the file is not TOML.
+        DataError: the file is not UTF-8 text, or too large to be a recipe.
     """
     if name in recipe_names():
         text, source = (resources.files("meninx.recipes") / f"{name}.toml").read_text(encoding="utf-8"), f"recipe {name}.toml"
     elif Path(name).is_file():
-        text, source = _text(Path(name)), Path(name).name
+        text, source = files.read_text(Path(name), limit=LIMIT), Path(name).name
     else:
         fix = check.did_you_mean(name, recipe_names()) or "`meninx recipes` lists them"
         raise ConfigError(expected("a recipe name or a TOML file", got=repr(name), where="--recipe", fix=fix))
@@ -43,13 +45,8 @@ def read_recipe(name: str) -> tuple[dict[str, Any], str]:
         return tomllib.loads(text), source
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(expected("valid TOML", got=str(error), where=source)) from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(expected("a readable UTF-8 file", got=type(error).__name__, where=path.name)) from error
+    except RecursionError as error:
+        raise ConfigError(expected("valid TOML", got="brackets in brackets without end", where=source)) from error
 
 
 def build(kind: type[ConfigT], table: Mapping[str, Any], where: str) -> ConfigT:
