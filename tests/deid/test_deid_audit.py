@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 
-from deid_samples import clean, image, save
+from deid_samples import clean, image, images, save
+
+from meninx.core import artifacts, integrity
 
 
 def test_the_summary_says_which_rules_were_in_force(tmp_path):
@@ -15,3 +17,39 @@ def test_the_summary_says_which_rules_were_in_force(tmp_path):
     table = json.loads((tmp_path / "out" / "deid.json").read_text())
     assert table["overrides"] == ["OverlayData=K", "SeriesDescription=Z", "StudyDescription=X"]
     assert (table["max_age"], table["missing_lookup"]) == (80, "quarantine")
+
+
+def test_departures_from_the_profile_are_told_one_by_one(tmp_path):
+    save(image(1), tmp_path / "in" / "a")
+    save(image(2, BurnedInAnnotation="YES"), tmp_path / "in" / "b")
+    (tmp_path / "rules.toml").write_text('OperatorsName = "K"\n')
+    (tmp_path / "lookup.csv").write_text("old_patient_id,new_patient_id\n9,X1\n")
+    clean(
+        tmp_path,
+        overrides=tmp_path / "rules.toml",
+        lookup=tmp_path / "lookup.csv",
+        burned_in="keep",
+        options=("retain-device",),
+    )
+    record = artifacts.read(tmp_path / "out", artifacts.DeidRecord)
+    told = [(one.kind, one.name, one.chosen, one.usual, one.files) for one in record.departures]
+    assert told == [
+        ("override", "OperatorsName", "K", "Z", None),
+        ("option", "retain-device", "on", "off", None),
+        ("burned-in", "burned_in", "keep", "quarantine", 1),
+        ("lookup", "missing_lookup", "pseudonym", "quarantine", None),
+    ]
+    assert record.flagged == {"burned-in annotation declared": 1}
+
+
+def test_the_archive_carries_checksums_that_sha256sum_reads(tmp_path):
+    save(image(1), tmp_path / "in" / "a")
+    clean(tmp_path)
+    out = tmp_path / "out"
+    record = artifacts.read(out, artifacts.DeidRecord)
+    assert record.checksums == integrity.digest_of(out)
+    assert record.departures == ()
+    assert not integrity.damage(out, leave_out=("private", "deid.json"))
+    written = images(out)[0]
+    written.write_bytes(written.read_bytes()[:-1] + b"\x07")
+    assert integrity.damage(out, leave_out=("private", "deid.json")).changed == (str(written.relative_to(out)),)

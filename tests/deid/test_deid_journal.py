@@ -1,42 +1,39 @@
 from __future__ import annotations
 
-import pytest
-
-from meninx.core.errors import RunLocked
-from meninx.deid.journal import WRITTEN, Entry, Journal, locked
+from meninx.deid.journal import WRITTEN, Entry, Journal
 
 
-def entry(path: str) -> Entry:
-    return Entry(path=path, status=WRITTEN, patient=("Ö 1", "P1"), uids={"1.2": "2.25.3"}, actions={"PatientID": {"Z": 1}})
+def entry(path: str, digest: str = "") -> Entry:
+    mapped = {"uids": {"1.2": "2.25.3"}, "actions": {"PatientID": {"Z": 1}}, "review": ("localizer",)}
+    return Entry(path=path, digest=digest, status=WRITTEN, patient=("Ö 1", "P1"), **mapped)
 
 
-def test_what_is_added_is_read_and_rewritten_in_order(tmp_path):
-    journal = Journal(tmp_path / "journal.jsonl", "print")
-    assert journal.fingerprint_there() is None
-    journal.rewrite([])
-    with journal.appending() as appender:
-        for path in ("b", "a\udc80", "c"):
-            appender.add(entry(path))
-    assert journal.fingerprint_there() == "print"
-    assert journal.read() == {path: entry(path) for path in ("b", "a\udc80", "c")}
-    journal.rewrite(journal.read().values())
-    assert list(journal.read()) == ["a\udc80", "b", "c"]
-    assert journal.path.stat().st_mode & 0o777 == 0o600
+def add(journal: Journal, *entries: Entry) -> None:
+    with journal.adding() as adder:
+        for one in entries:
+            adder.add(one)
+
+
+def test_what_is_added_is_read_and_a_later_run_has_the_last_word(tmp_path):
+    journal = Journal(tmp_path)
+    assert list(journal.entries()) == []
+    add(journal, entry("a\udc80"), entry("c"))
+    journal.settle()
+    add(journal, entry("a"), entry("c", "new"), entry("d"))
+    wanted = [entry("a"), entry("a\udc80"), entry("c", "new"), entry("d")]
+    assert list(journal.entries()) == wanted
+    journal.settle()
+    journal.settle()
+    assert list(journal.entries()) == wanted
+    assert list(journal.known_of(["a", "b", "d", "e"])) == [entry("a"), None, entry("d"), None]
+    assert journal.known.path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_journal_cut_at_any_byte_is_read_up_to_the_cut(tmp_path):
-    journal = Journal(tmp_path / "journal.jsonl", "print")
-    journal.rewrite([entry("a"), entry("b")])
-    whole = journal.path.read_bytes()
+    journal = Journal(tmp_path)
+    add(journal, entry("a"), entry("b"))
+    whole = journal.new.path.read_bytes()
     ends = [at + 1 for at, byte in enumerate(whole) if byte == ord("\n")]
-    for cut in range(len(whole) + 1):
-        journal.path.write_bytes(whole[:cut])
-        assert len(journal.read()) == max(0, sum(end <= cut for end in ends) - 1)
-        assert journal.fingerprint_there() == ("print" if cut >= ends[0] else "")
-
-
-def test_two_processes_do_not_share_a_folder(tmp_path):
-    with locked(tmp_path / "lock"), pytest.raises(RunLocked), locked(tmp_path / "lock"):
-        pass
-    with locked(tmp_path / "lock"):
-        assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
+    for cut in range(0, len(whole) + 1, 7):
+        journal.new.path.write_bytes(whole[:cut])
+        assert len(list(journal.entries())) == sum(end <= cut for end in ends)

@@ -4,6 +4,7 @@ import pytest
 
 from meninx.core.errors import DataError, LayoutError
 from meninx.deid import lookup
+from meninx.deid.papers import csv_line
 
 HEAD = "old_patient_id,new_patient_id,old_accession_number,new_accession_number\n"
 
@@ -41,7 +42,8 @@ def test_a_table_without_its_columns_is_refused(tmp_path):
 
 def test_what_is_written_is_read(tmp_path):
     path = tmp_path / "t.csv"
-    lookup.write(path, [("A,1", "X1", "9,9", "N1"), ('B"2', "X2", "", "")])
+    rows = [lookup.COLUMNS, ("A,1", "X1", "9,9", "N1"), ('B"2', "X2", "", "")]
+    path.write_bytes(b"".join(map(csv_line, rows)))
     table = lookup.read(path)
     assert table.patients == {"a,1": "X1", 'b"2': "X2"}
     assert table.accessions == {("X1", "9,9"): "N1"}

@@ -6,7 +6,7 @@ import pytest
 from deid_samples import KEY, image, save
 
 from meninx.core.errors import StorageError
-from meninx.deid import instance, walker, worker
+from meninx.deid import instance, review, walker, worker
 from meninx.deid.config import DeidConfig
 from meninx.deid.discover import Found
 from meninx.deid.instance import DEFLATED, read
@@ -28,7 +28,7 @@ def test_an_output_waits_in_the_private_room_until_it_is_published(tmp_path):
     assert entry.status == WRITTEN
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert files == [engine(tmp_path).staged("Marigold")]
-    assert "private" in files[0].parts
+    assert "images" not in files[0].parts
     assert "Marigold" not in str(files[0])
     assert files[0].stat().st_size == entry.size
 
@@ -64,7 +64,7 @@ def test_whatever_goes_wrong_with_a_file_is_counted_and_nothing_is_left(tmp_path
     assert entry.reason == Reason.PROCESSING_FAILED
     assert not (tmp_path / "out").exists()
     assert worker.process(engine(tmp_path), Found("absent"), None).reason == Reason.UNREADABLE
-    assert worker.process(engine(tmp_path), Found("a", refused=True), None).reason == Reason.SYMLINK_OUTSIDE
+    assert worker.process(engine(tmp_path), Found("a", refused=Reason.SYMLINK_OUTSIDE), None).reason == Reason.SYMLINK_OUTSIDE
 
 
 def test_a_full_disk_is_no_fault_of_the_file(tmp_path, monkeypatch):
@@ -73,7 +73,7 @@ def test_a_full_disk_is_no_fault_of_the_file(tmp_path, monkeypatch):
     def full(*given, **more):
         raise StorageError("expected a writable folder, got no space left")
 
-    monkeypatch.setattr(worker.files, "write_bytes", full)
+    monkeypatch.setattr(worker.files, "atomic", full)
     with pytest.raises(StorageError):
         worker.process(engine(tmp_path), Found("a"), None)
 
@@ -109,11 +109,19 @@ def test_no_file_inflates_beyond_its_share(monkeypatch):
         ({"BurnedInAnnotation": "YES"}, True),
         ({"Modality": "US", "BurnedInAnnotation": "NO"}, True),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7", "Modality": "CT"}, True),
-        ({"ImageType": ["DERIVED", "SECONDARY"]}, True),
+        ({"ImageType": ["DERIVED", "SECONDARY"]}, False),  # a reformatted slice
+        ({"ImageType": ["DERIVED", "SECONDARY"], "ImagePositionPatient": None}, True),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, True),
+        ({"ImageType": ["DERIVED", "PRIMARY", "SCREEN SAVE"]}, True),
+        ({"SeriesDescription": "3-plane_loc"}, True),
+        ({"SeriesDescription": "Scout 5.0"}, True),
+        ({"SeriesDescription": "Dose Report"}, True),
+        ({"SeriesDescription": "t1_location_free block"}, False),
+        ({"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, False),
         ({"ConversionType": "WSD"}, True),
         ({"BurnedInAnnotation": "YES", "PixelData": None}, False),
     ],
 )
 def test_images_that_may_show_text(tmp_path, changes, expected):
     original = read(save(image(**changes), tmp_path / "a").read_bytes())
-    assert worker.may_be_burned_in(original) is expected
+    assert bool(review.reasons(original)) is expected

@@ -193,7 +193,7 @@ def masks(data: Manifest, run: Run, *, planted: bool) -> Callable[[], list[list[
             max_grad_norm=1.0, delta=1e-3,
         )  # fmt: skip
         assembler: Any = SimpleNamespace(store=SimpleNamespace(manifest=units), device=torch.device("cpu"), views=1)
-        draw, _ = private_parts(replace(SMALL, deterministic=False), run, terms, assembler, None, resumed=False)  # type: ignore[arg-type]
+        draw, _ = private_parts(replace(SMALL, deterministic=False), run, terms, assembler, None, resumed=False, bind=str)  # type: ignore[arg-type]
         world = distributed.current()
         part = (lambda groups: groups) if planted else (lambda groups: share(groups, world.rank, world.size)[1])
         return [[case for group in part(draw(step)) for case in group] for step in range(DRAWS)]

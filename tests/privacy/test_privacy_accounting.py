@@ -104,3 +104,9 @@ def test_bad_values_are_refused():
             Phase(**({"sample_rate": 0.1, "noise_multiplier": 1.0, "steps": 1} | bad))
     with pytest.raises(ConfigError, match="delta"):
         epsilon([], 0.0)
+
+
+def test_green_needs_a_delta_of_a_tenth_over_the_units():
+    assert accounting.largest_delta(16) == 1 / 160 < 0.06
+    with pytest.raises(ConfigError):
+        accounting.largest_delta(0)

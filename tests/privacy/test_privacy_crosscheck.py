@@ -58,6 +58,27 @@ def test_epsilon_is_that_of_the_library_never_lower(rate, noise, steps):
     assert theirs <= ours(rate, noise, steps) <= 1.002 * theirs
 
 
+DELTAS = [10.0**-power for power in (3, 5, 7, 9, 10, 11, 12, 13, 14)]
+SMALL = [(0.25, 3.2, 300), (0.001, 1.0, 1_000), pytest.param(0.05, 1.0, 100, marks=pytest.mark.slow)]
+FULL = [(4.0, 1), (4.0, 20), (30.0, 1_000)]
+
+
+@pytest.mark.parametrize(("rate", "noise", "steps"), [*SMALL, *((1.0, *full) for full in FULL)])
+def test_at_small_deltas_too_epsilon_is_never_lower_than_the_librarys(rate, noise, steps):
+    accountant = pld.PLDAccountant(dpa.NeighboringRelation.ADD_OR_REMOVE_ONE, 1e-4)
+    accountant.compose(dpa.SelfComposedDpEvent(dpa.PoissonSampledDpEvent(rate, dpa.GaussianDpEvent(noise)), steps))
+    found = [ours(rate, noise, steps, delta) for delta in DELTAS]
+    assert found == sorted(found)
+    assert all(accountant.get_epsilon(delta) <= value for delta, value in zip(DELTAS, found, strict=True))
+
+
+@pytest.mark.parametrize(("noise", "steps"), FULL)
+def test_at_any_delta_epsilon_of_full_batches_is_close_above_the_exact_one(noise, steps):
+    for delta in [*DELTAS, 1e-16, 1e-20, 1e-30]:
+        exact = dpa.get_epsilon_gaussian(noise / steps**0.5, delta)
+        assert exact <= ours(1.0, noise, steps, delta) <= (1.001 if delta >= 1e-10 else 1.05) * exact
+
+
 @functools.cache
 def prv_bounds(rate, noise, steps):
     """Return lower bound and upper bound of an independent accountant, its own errors included."""

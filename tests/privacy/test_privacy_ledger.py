@@ -8,6 +8,7 @@ import pytest
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import DataError, PrivacyRefusal
 from meninx.privacy import accounting
+from meninx.privacy.entry import digest
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.plan import Plan
 
@@ -163,3 +164,53 @@ def test_the_ledger_holds_no_secret_and_many_steps_are_one_phase():
     ledger = Ledger.parse(text)
     assert ledger.accounts[0].spans == ((0, 100),)
     assert len(text.splitlines()) == 100
+
+
+# what a step is bound to
+
+
+def bound(steps, *, text="", stream="keys", binding="aa", plan=PLAN):
+    ledger = Ledger.parse(text)
+    for step in steps:
+        ledger, line = ledger.next(plan, step, stream=stream, binding=binding)
+        text += line
+    assert Ledger.parse(text) == ledger
+    return text
+
+
+def test_a_step_may_be_replayed_when_everything_that_determines_it_is_the_same():
+    text = bound(range(5, 20), text=bound(range(12)))
+    assert Ledger.parse(text).phases() == (phase(20),)
+
+
+@pytest.mark.parametrize("start", [0, 7, 12])
+def test_the_same_keys_for_something_else_are_refused(start):
+    ledger = Ledger.parse(bound(range(12)))
+    with pytest.raises(PrivacyRefusal, match="start a new run"):
+        ledger.next(PLAN, start, stream="keys", binding="bb")
+    with pytest.raises(PrivacyRefusal, match="start a new run"):
+        ledger.next(SECOND, start, stream="keys", binding="bb")
+    longer, _ = ledger.next(PLAN, 0, stream="other keys", binding="bb")
+    assert longer.phases() == (phase(13),)
+
+
+def test_a_ledger_without_bindings_is_read_and_not_gone_on_with():
+    text = run(range(12)).replace(',"binding":""', "")
+    old = []
+    for line in text.splitlines():  # as an earlier version wrote and sealed them
+        body = line[: line.rindex(',"hash":"')]
+        if old:
+            body = body.replace(body.split('"previous":"')[1][:32], old[-1][-34:-2])
+        old.append(f'{body},"hash":"{digest(body)}"}}')
+    ledger = Ledger.parse("\n".join(old) + "\n")
+    assert ledger.epsilon(DELTA) == PLAN.epsilon(12)
+    with pytest.raises(PrivacyRefusal, match="cannot be resumed"):
+        ledger.next(PLAN, 12, stream="keys", binding="aa")
+    with pytest.raises(PrivacyRefusal, match="cannot be resumed"):
+        ledger.refuse_other_binding("keys", "aa")
+
+
+def test_a_line_with_another_binding_makes_a_ledger_that_is_refused():
+    text, other = bound(range(3)), bound(range(4), binding="bb")
+    with pytest.raises(PrivacyRefusal):
+        Ledger.parse(text + other.splitlines(keepends=True)[3])

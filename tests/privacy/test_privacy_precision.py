@@ -6,7 +6,6 @@ from torch import nn
 
 from meninx.models.blocks import StandardizedConv2d
 from meninx.privacy.clipping import clip
-from meninx.privacy.clipping import engine as engines
 from meninx.privacy.clipping.tape import lengths
 
 SCALES = [10.0**power for power in range(-6, 7)]
@@ -77,13 +76,6 @@ def test_a_thousand_units_never_contribute_more_than_the_bound(oracle, precision
             inputs, targets = oracle.data(20, 3, 8, 8, seed=100 + number)
             for mode in ("store", "ghost"):
                 assert realised(oracle, model, inputs * scale, targets, mode=mode, precision=precision, bound=0.01) <= most
-
-
-def test_without_the_margin_bfloat16_is_over_the_bound(oracle, monkeypatch):
-    monkeypatch.setattr(engines, "BF16_MARGIN", 1.0)
-    torch.manual_seed(0)
-    model, (inputs, targets) = nn.Linear(6, 5), oracle.data(100, 6)
-    assert realised(oracle, model, inputs, targets, mode="ghost", precision="bf16", bound=1e-3) > 1 + 1e-4
 
 
 def test_a_large_number_does_not_hide_millions_of_small_ones():

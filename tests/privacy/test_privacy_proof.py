@@ -76,3 +76,105 @@ def test_a_model_with_dropout_passes():
     model = nn.Sequential(nn.Flatten(), nn.Linear(25, 4), nn.Dropout(0.5), nn.Linear(4, 2)).train()
     prove(model, honest, *data())
     assert model[2].training, "the copy alone runs without dropout"
+
+
+# what two rows at the start do not show
+
+
+def crowded(net, x):
+    return x - 0.1 * x.mean(0) if len(x) > 2 else x
+
+
+def more_than_thirty(net, x):
+    return x - 0.1 * x.mean(0) if len(x) > 32 else x
+
+
+def by_length(net, x):
+    return x * (1 + 0.01 * (len(x) > 2))
+
+
+def when_large(net, x):
+    return x + x.mean(0) if float(x.detach().abs().max()) > 30 else x
+
+
+class Gated(Net):
+    """A mixture behind two convolutions that start at zero: neither value nor gradient shows it."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.Tanh(), nn.Conv2d(3, 3, 1, bias=False))
+        for value in self.gate.parameters():
+            nn.init.zeros_(value)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.head((x + self.gate(x).mean(0)).mean((2, 3)))
+
+
+def test_a_gate_that_opens_later_is_refused():
+    with pytest.raises(PrivacyRefusal, match="alone"):
+        prove(Gated(), honest, *data())
+
+
+@pytest.mark.parametrize("spoilt", [crowded, more_than_thirty, by_length])
+def test_rows_that_see_each_other_only_in_a_crowd_are_refused(spoilt):
+    with pytest.raises(PrivacyRefusal, match="alone"):
+        prove(Net(spoilt), honest, *(item[:2] for item in data()))
+
+
+class Bright(Net):
+    """Nothing happens on images of noise."""
+
+    def forward(self, x):
+        return self.head(when_large(self, self.conv(x)).mean((2, 3)))
+
+
+def test_rows_that_see_each_other_only_on_large_values_are_refused():
+    with pytest.raises(PrivacyRefusal, match="alone"):
+        prove(Bright(), honest, *(item[:2] for item in data()))
+
+
+def test_the_first_module_that_mixes_is_named():
+    with pytest.raises(PrivacyRefusal, match="module head, or the code before it"):
+        prove(Net(more_than_thirty), honest, *data())
+
+
+class Drawing(Net):
+    def forward(self, x):
+        return super().forward(self.noisy(x))
+
+
+class Noisy(nn.Module):
+    def forward(self, x):
+        return x + 0.1 * torch.randn_like(x)
+
+
+def test_a_module_that_draws_random_numbers_is_refused_by_name():
+    net = Drawing()
+    net.noisy = Noisy()
+    with pytest.raises(PrivacyRefusal, match=r"module noisy \(Noisy\)"):
+        prove(net, honest, *data())
+
+
+def test_nothing_is_changed_neither_weights_nor_generators():
+    model, (inputs, targets) = Net(), data()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state, images = torch.get_rng_state(), inputs.clone()
+    prove(model, honest, inputs, targets)
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(inputs, images)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(value.grad is None for value in model.parameters())
+
+
+def test_a_single_row_and_whole_numbers_are_enough():
+    prove(Net(), honest, *(item[:1] for item in data()))
+    words = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2))
+    prove(words, honest, torch.randint(0, 9, (2, 3)), torch.randn(2, 2))
+
+
+def test_the_sum_refuses_a_weight_used_outside_its_layer_without_a_proof(oracle):
+    """It used to leave that part of the gradient out."""
+    inputs, targets = data()
+    with pytest.raises(PrivacyRefusal, match=r"used by its own layer alone.*conv\.weight"):
+        oracle.engine(Net(borrowed), inputs, targets, loss=honest)

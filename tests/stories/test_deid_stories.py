@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,10 +19,9 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
-from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless
+from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deid"))
 from deid_samples import (
@@ -41,14 +41,18 @@ from deid_samples import (
     tree,
 )
 
-from meninx.core.errors import Interrupted, PrivacyRefusal, RunLocked, StorageError, UsageError
+from meninx.core.errors import DataError, Interrupted, PrivacyRefusal, RunLocked, StorageError, UsageError
 from meninx.core.progress import Silent
+from meninx.core.workspace import locked
 from meninx.deid import actions, stage, worker
 from meninx.deid.config import DeidConfig
-from meninx.deid.journal import locked
 from meninx.deid.keys import make_key
 from meninx.deid.options import Option
+from meninx.imaging.decode import quiet
 from meninx.imaging.phantom import PhantomConfig, write_archives
+from meninx.imaging.tags import NOT_REVIEWED
+from meninx.prepare.readers import dicom
+from meninx.prepare.survey import survey
 
 
 def test_an_archive_comes_out_without_its_patients(tmp_path):
@@ -208,12 +212,15 @@ def test_a_second_run_does_no_work(tmp_path, monkeypatch):
     (tmp_path / "in" / "notes.txt").write_text("no image")
     save(image(0), tmp_path / "in" / "zz_again")
     first = clean(tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    before = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*") if path.suffix in (".dcm", ".csv", ".html")
+    }
     monkeypatch.setattr(worker, "_deidentified", None)
     second = clean(tmp_path)
     assert second.files_resumed == 5
     assert replace(second, files_resumed=0) == first
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert len(before) >= 8
 
 
 def test_a_run_cut_anywhere_ends_in_the_same_tree(tmp_path):
@@ -223,21 +230,34 @@ def test_a_run_cut_anywhere_ends_in_the_same_tree(tmp_path):
     clean(tmp_path, out="whole")
     journal = (tmp_path / "whole" / "private" / "journal.jsonl").read_bytes()
     for cut in (0, 10, len(journal) // 3, len(journal) // 2, len(journal) - 5):
-        out = f"cut{cut}"
-        clean(tmp_path, out=out)
-        for name in ("deid.json", "audit.jsonl"):
-            (tmp_path / out / name).unlink()
-        (tmp_path / out / "private" / "journal.jsonl").write_bytes(journal[:cut])
-        staging = tmp_path / out / "private" / "staging"
+        out = tmp_path / f"cut{cut}"
+        clean(tmp_path, out=out.name)
+        staging = out / "private" / "staging"
         staging.mkdir()
-        (staging / "half.dcm").write_bytes(b"half")
-        if cut < journal.index(b"\n"):
-            with pytest.raises(UsageError):  # nothing says whose result this is
-                clean(tmp_path, out=out)
-            clean(tmp_path, out=out, overwrite=True)
-        else:
-            clean(tmp_path, out=out)
-        assert tree(tmp_path / out) == tree(tmp_path / "whole")
+        for name in ("images", "deid.json", "audit.jsonl", "checksums.sha256"):
+            (out / name).rename(staging / name)
+        marker = out / "private" / "workspace.json"
+        fingerprint = json.loads(marker.read_text())["published"]
+        marker.write_text(json.dumps({"stage": "deid", "building": fingerprint}))
+        (out / "private" / "journal.jsonl").unlink()
+        (staging / "journal.jsonl").write_bytes(journal[:cut])
+        (staging / "waiting").mkdir()
+        (staging / "waiting" / "half.dcm").write_bytes(b"half")
+        assert clean(tmp_path, out=out.name).files_resumed == journal[:cut].count(b"\n")
+        assert tree(out) == tree(tmp_path / "whole")
+
+
+def test_a_changed_output_of_the_same_size_is_made_again(tmp_path):
+    for number in range(3):
+        save(image(number), tmp_path / "in" / f"f{number}")
+    clean(tmp_path)
+    whole = tree(tmp_path / "out")
+    path = images(tmp_path / "out")[1]
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    assert clean(tmp_path).files_resumed == 2
+    assert tree(tmp_path / "out") == whole
 
 
 def test_kill_minus_nine_and_run_again(tmp_path):
@@ -345,7 +365,7 @@ def test_the_self_check_sees_every_kind_of_identifier(tmp_path, monkeypatch, pla
         tag = actions.PATIENT_ID if place == "PatientID" else actions.ACCESSION
         real = actions._replacement
         monkeypatch.setattr(actions, "_replacement", lambda a, t, vr, text, c: text if t == tag else real(a, t, vr, text, c))
-    assert clean(tmp_path).quarantined == {"residual-identifier": 1}
+    assert clean(tmp_path).quarantined == {"invalid-uid" if place == "uids" else "residual-identifier": 1}
 
 
 def test_a_dry_run_tells_and_writes_nothing(tmp_path):
@@ -406,7 +426,7 @@ def test_what_cannot_be_cleaned_is_named_and_never_copied(tmp_path):
     assert told == {
         **{"report.pdf": "not-dicom", "empty": "not-dicom", "old.zip": "archive", "cut": "truncated", "cut_header": "truncated"},
         **{"pdf": "encapsulated-document", "unknown_class": "unsupported-sop-class", "video": "video", "DICOMDIR": "dicomdir"},
-        **{"no_study": "missing-identity", "same_instance": "duplicate-instance", "link": "symlink-outside"},
+        **{"no_study": "missing-identity", "same_instance": "duplicate-different", "link": "symlink-outside"},
         **{"linked_folder": "symlink-outside", "strange_syntax": "unsupported-transfer-syntax"},
     }
     assert not leaks(tmp_path / "out", ("Marigold", "same_instance", "report.pdf", "cut_header"))
@@ -423,15 +443,6 @@ def test_every_uncompressed_syntax_is_kept(tmp_path, syntax):
     assert new.PixelData == ds.PixelData
     assert np.array_equal(new.pixel_array.ravel(), np.arange(64))
     assert not leaks(tmp_path / "out")
-
-
-def test_compressed_pixels_are_carried_byte_by_byte(tmp_path):
-    ds = image(PixelData=encapsulate([b"\xff\x4f\xff\x51" + bytes(range(100)), b"\xff\x4f" + bytes(50)]))
-    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
-    ds.NumberOfFrames = "2"
-    new = one(tmp_path, ds, syntax=JPEG2000Lossless)
-    assert new.PixelData == ds.PixelData
-    assert new.file_meta.TransferSyntaxUID == JPEG2000Lossless
 
 
 def test_a_file_without_preamble_and_meta_is_read(tmp_path):
@@ -517,7 +528,7 @@ def test_the_public_papers_hold_nothing_original_and_the_private_room_is_closed(
     save(image(), tmp_path / "in" / "Marigold.dcm")
     clean(tmp_path, lookup_out=True)
     out = tmp_path / "out"
-    assert sorted(p.name for p in out.iterdir()) == ["audit.jsonl", "deid.json", "images", "private"]
+    assert sorted(p.name for p in out.iterdir()) == ["audit.jsonl", "checksums.sha256", "deid.json", "images", "private"]
     assert (out / "private").stat().st_mode & 0o777 == 0o700
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in (out / "private").iterdir())
     with (out / "private" / "crosswalk_patients.csv").open(newline="") as stream:
@@ -533,9 +544,25 @@ def test_images_that_may_show_text_are_counted_and_named(tmp_path):
     save(image(1, Modality="US", SOPClassUID="1.2.840.10008.5.1.4.1.1.6.1", BurnedInAnnotation="NO"), tmp_path / "in" / "us")
     save(image(2, BurnedInAnnotation="YES"), tmp_path / "in" / "burned")
     save(image(3), tmp_path / "in" / "ct")
-    result = clean(tmp_path)
+    assert clean(tmp_path, out="strict").quarantined == {"burned-in-declared": 1}
+    result = clean(tmp_path, burned_in="keep")
     assert result.burned_in_unknown == 2
     assert "NOT checked: 2 images" in result.summary()
+    assert "review.html" in result.summary()
+    marks = {
+        str(ds.PatientIdentityRemoved) + str(ds.get("BurnedInAnnotation")): ds
+        for ds in map(pydicom.dcmread, images(tmp_path / "out"))
+    }
+    assert set(marks) == {"NONO", "NOYES", "YESNone"}
+    assert [
+        len(ds.DeidentificationMethod) == 2 and ds.DeidentificationMethod[1] == NOT_REVIEWED
+        for ds in (marks["NONO"], marks["NOYES"])
+    ]
+    rows = (tmp_path / "out" / "private" / "review.csv").read_text().splitlines()
+    assert len(rows) == 3
+    page = (tmp_path / "out" / "private" / "review.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "kind of device that writes text" in page
     assert sorted(str(pydicom.dcmread(p).get("BurnedInAnnotation")) for p in images(tmp_path / "out")) == ["NO", "None", "YES"]
 
 
@@ -554,7 +581,7 @@ def test_the_output_folder_is_guarded(tmp_path):
         clean(tmp_path, site="elsewhere")
     with pytest.raises(UsageError):
         clean(tmp_path, resume=False)
-    with locked(tmp_path / "out" / "private" / "lock"), pytest.raises(RunLocked):
+    with locked(tmp_path / "out"), pytest.raises(RunLocked):
         clean(tmp_path)
     with pytest.raises(PrivacyRefusal):
         clean(tmp_path, out="fresh", key=key_file(tmp_path / "fresh"))
@@ -565,19 +592,15 @@ def test_the_output_folder_is_guarded(tmp_path):
 def test_a_full_disk_is_told_and_finished_files_stay(tmp_path, monkeypatch):
     for number in range(3):
         save(image(number), tmp_path / "in" / f"f{number}")
-    real, calls = worker.files.write_bytes, []
+    real, calls = worker.files.atomic, []
 
-    def full(path, content, **given):
-        calls.append(path)
-        if len(calls) == 2:
+    def full(path, **given):
+        calls.append(path.suffix)
+        if calls.count(".dcm") == 2:
             raise StorageError("expected a writable folder, got no space left")
-        real(path, content, **given)
+        return real(path, **given)
 
-    monkeypatch.setattr(
-        worker.files,
-        "write_bytes",
-        lambda path, content, **g: full(path, content, **g) if path.suffix == ".dcm" else real(path, content, **g),
-    )
+    monkeypatch.setattr(worker.files, "atomic", full)
     with pytest.raises(StorageError):
         clean(tmp_path)
     monkeypatch.undo()
@@ -598,7 +621,7 @@ def test_nothing_planted_in_a_hospitals_archive_survives(tmp_path):
     )
     result = clean(tmp_path, source="phantom/north/archive")
     assert result.residual_findings == 0
-    kept_out = {"dicomdir", "duplicate-instance", "encapsulated-document", "not-dicom", "truncated"}
+    kept_out = {"dicomdir", "duplicate-identical", "encapsulated-document", "not-dicom", "truncated", "burned-in-declared"}
     assert set(result.quarantined) <= kept_out
     content = b""
     for path in [*images(tmp_path / "out"), tmp_path / "out" / "audit.jsonl", tmp_path / "out" / "deid.json"]:
@@ -612,14 +635,134 @@ def test_nothing_planted_in_a_hospitals_archive_survives(tmp_path):
     assert not [way for way in ways if len(way) >= 3 and way in content]
 
 
+def test_images_that_nobody_looked_at_are_used_by_choice_only(tmp_path):
+    save(image(1, Modality="US"), tmp_path / "in" / "us")
+    save(image(2), tmp_path / "in" / "ct")
+    clean(tmp_path)
+    folder = tmp_path / "out" / "images"
+    entries, failed, _ = survey(folder)
+    assert (len(entries), len(failed)) == (1, 1)
+    assert "may show text" in failed[0][1]
+    entries, failed, _ = survey(folder, trusted=True)
+    assert (len(entries), failed) == (2, [])
+    headers, _ = dicom._headers(tmp_path / "out")
+    dicom._refuse_identified(headers, trusted=False)
+    kept, left = dicom._reviewed(headers)
+    assert [ds["Modality"] for ds in kept.values()] == ["CT"]
+    assert [why for why, _ in left] == ["pixels that nobody has reviewed"]
+    with pytest.raises(PrivacyRefusal, match=r"review\.html"):
+        dicom._reviewed({path: header for path, header in headers.items() if path not in kept})
+
+
+HOSTILE = [
+    "../../../escaped_dir\t",
+    f"{ROOT}.5512347.19570314\t",
+    f"{ROOT}.7\n",
+    f"{ROOT}.7\0.8",
+    "\u202e1.2.3",
+    "1." * 5000 + "1",
+    ".",
+    "/etc/x",
+]
+
+
+@pytest.mark.parametrize("rename", [True, False])
+@pytest.mark.parametrize("uid", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+def test_no_uid_leads_out_of_the_output_or_into_its_names(tmp_path, keyword, uid, rename):
+    source = tmp_path / "deep" / "er" / "in"
+    ds = image()
+    value = uid.encode("utf-8")
+    ds._dict[Tag(keyword)] = RawDataElement(Tag(keyword), "UI", len(value), value, 0, False, True)
+    with quiet():
+        save(image(2), source / "good")
+        bare = pydicom.filewriter.DicomBytesIO()
+        bare.is_little_endian, bare.is_implicit_VR = True, False
+        pydicom.filewriter.write_dataset(bare, ds)
+    (source / "bad").write_bytes(bare.getvalue())
+    before = {path for path in tmp_path.rglob("*") if "in" in path.parts}
+    result = stage.run(
+        DeidConfig(key=key_file(tmp_path), site="north", workers=1, rename=rename), source, tmp_path / "deep" / "er" / "out"
+    )
+    assert result.files_read == 2
+    assert result.files_written + sum(result.quarantined.values()) == 2
+    assert result.files_written >= 1
+    out = tmp_path / "deep" / "er" / "out"
+    strange = {p for p in tmp_path.rglob("*") if p.is_file() and not p.is_relative_to(out)} - before - {tmp_path / "site.key"}
+    assert not strange
+    written = sorted(path.relative_to(out) for path in images(out))
+    assert all(
+        re.fullmatch(r"(P\w{15}/2\.25\.\d+/2\.25\.\d+/2\.25\.\d+|F\w{15})\.dcm", str(p.relative_to("images"))) for p in written
+    )
+    public = (out / "audit.jsonl").read_text() + (out / "deid.json").read_text() + " ".join(map(str, written))
+    assert not [part for part in ("19570314", "5512347", "escaped", ROOT) if part in public]
+
+
+@pytest.mark.parametrize("new", ["../../x", "..", "a/b", "CON/..", "x\\y"])
+def test_a_lookup_table_cannot_lead_out_of_the_output(tmp_path, new):
+    save(image(), tmp_path / "in" / "a")
+    (tmp_path / "lookup.csv").write_text(f"old_patient_id,new_patient_id\n{PATIENT_ID},{new}\n")
+    try:
+        clean(tmp_path, lookup=tmp_path / "lookup.csv")
+    except DataError:
+        return
+    (path,) = images(tmp_path / "out")
+    assert re.fullmatch(r"F\w{15}", path.relative_to(tmp_path / "out" / "images").parts[0])
+
+
+def test_a_link_planted_in_the_output_is_not_followed(tmp_path):
+    for number in range(2):
+        save(image(number), tmp_path / "in" / f"f{number}")
+    clean(tmp_path)
+    (patient,) = (tmp_path / "out" / "images").iterdir()
+    patient.rename(tmp_path / "elsewhere")
+    patient.symlink_to(tmp_path / "elsewhere")
+    save(image(7), tmp_path / "in" / "f7")
+    before = sorted((tmp_path / "elsewhere").rglob("*"))
+    with pytest.raises(StorageError, match="link"):
+        clean(tmp_path)
+    assert sorted((tmp_path / "elsewhere").rglob("*")) == before
+
+
+def test_whatever_goes_wrong_while_publishing_is_the_files_own(tmp_path, monkeypatch):
+    for number in range(3):
+        save(image(number), tmp_path / "in" / f"f{number}")
+    real, calls = stage.folder.publish, []
+
+    def broken(out, relative, waiting):
+        calls.append(relative)
+        if len(calls) == 2:
+            raise ValueError("embedded null byte")
+        real(out, relative, waiting)
+
+    monkeypatch.setattr(stage.folder, "publish", broken)
+    result = clean(tmp_path)
+    assert (result.files_written, result.quarantined) == (2, {"processing-failed": 1})
+
+
+def test_files_obey_the_umask_and_private_ones_are_the_owners(tmp_path):
+    save(image(1, Modality="US"), tmp_path / "in" / "a")
+    for mask, public in ((0o077, 0o600), (0o002, 0o664)):
+        before = os.umask(mask)
+        try:
+            clean(tmp_path, out=f"out{mask}", lookup_out=True)
+        finally:
+            os.umask(before)
+        for path in (tmp_path / f"out{mask}").rglob("*"):
+            if path.is_file():
+                assert path.stat().st_mode & 0o777 == (0o600 if "private" in path.parts else public), path
+
+
 @pytest.mark.realdata
 def test_the_real_images(tmp_path):
     source = Path(__file__).resolve().parents[3] / "shared" / "data" / "dicom"
     if not source.is_dir():
         pytest.skip("no real images beside the checkout")
     result = stage.run(DeidConfig(key=key_file(tmp_path), site="north", workers=1), source, tmp_path / "out")
-    assert result.files_read == result.files_written == 142
-    assert not result.quarantined
+    assert result.files_read == 142
+    assert result.quarantined == {"burned-in-declared": 1}
+    assert result.burned_in_unknown == 13  # ultrasound declares it; photographs, secondary captures, the localizer
+    assert result.flagged["localizer"] == 1
     assert not leaks(tmp_path / "out", ("Dumbledore", "PGBM-003", "KILLEEN", "PATIENTFIVE", "CLEVELAND", "STANFORD", "104111149"))
     for new in images(tmp_path / "out")[::7]:
         assert UID(new.stem).is_valid

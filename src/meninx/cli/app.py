@@ -30,6 +30,7 @@ VERBS = {
     "evaluate": "Measure a run on the test split, with intervals over patients.",
     "sweep": "Train over several epsilons and seeds; table and figure of utility against epsilon.",
     "report": "Write one HTML page about de-identification, data and runs.",
+    "verify": "Check that a folder is whole and that its epsilon follows from its ledger.",
     "demo": "Run the full pipeline on invented patients.",
     "recipes": "List, show or copy the packaged recipes.",
     "doctor": "Say what is installed and what this machine can do.",

@@ -46,9 +46,21 @@ def write(root: Path, digests: Mapping[str, str]) -> str:
         root: the folder.
         digests: relative POSIX path -> SHA-256 of the file.
     """
-    text = "".join(f"{value}  {name}\n" for name, value in sorted(digests.items()))
-    files.write_text(root / CHECKSUMS, text)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return write_sorted(root, sorted(digests.items()))
+
+
+def write_sorted(root: Path, digests: Iterable[tuple[str, str]]) -> str:
+    """Write ``root/checksums.sha256`` from (relative POSIX path, SHA-256) in ascending order, one line in memory at a time.
+
+    Returns the SHA-256 of the list.
+    """
+    own = hashlib.sha256()
+    with files.atomic(root / CHECKSUMS) as stream:
+        for name, value in digests:
+            line = f"{value}  {name}\n".encode()
+            own.update(line)
+            stream.write(line)
+    return own.hexdigest()
 
 
 def measured(root: Path, paths: Iterable[Path]) -> dict[str, str]:

@@ -66,6 +66,7 @@ class Context:
         uids: original -> new UID, changed ones only.
         accessions: original -> new accession number.
         non_ascii: a kept text needs UTF-8.
+        review: why a person must look at the pixels; empty where nothing speaks for text in them.
     """
 
     profile: Profile
@@ -81,6 +82,7 @@ class Context:
     uids: dict[str, str] = field(default_factory=dict)
     accessions: dict[str, str] = field(default_factory=dict)
     non_ascii: bool = False
+    review: tuple[str, ...] = ()
 
     def count(self, tag: int, letter: str) -> None:
         """Count one element."""
@@ -188,11 +190,15 @@ def _kept(tag: int, vr: str, text: str, context: Context) -> str:
     if vr == "AS":
         return "\\".join(dates.capped_age(value, context.max_age) for value in values)
     if vr in ("DS", "IS"):
-        fits = (not value.strip() or (_FORMS[vr].fullmatch(value) and not context.found.spelled_by(value)) for value in values)
+        fits = (_is_number(value, vr) and not context.found.spelled_by(value) for value in values if value.strip())
         return text if all(fits) else ""
     if vr == "CS":
         return _codes(values, context)
     return "\\".join(context.found.removed_from(value) for value in values) if context.found.found_in(text) else text
+
+
+def _is_number(value: str, vr: str) -> bool:
+    return len(value) <= 64 and bool(_FORMS[vr].fullmatch(value))  # a pattern over a longer value takes quadratic time
 
 
 def _codes(values: list[str], context: Context) -> str:

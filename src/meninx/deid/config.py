@@ -33,6 +33,8 @@ class DeidConfig:
         rename: name output files after their new UIDs; otherwise keep the folders, each name replaced by a keyed one.
         workers: processes; 0 chooses by the number of cores and files, 1 stays in this process.
         max_age: highest age told exactly, in years; older patients become ``max_age + 1`` and lose the birth date.
+        burned_in: what to do with a file that declares burned-in annotation (BurnedInAnnotation YES): ``quarantine``, or
+            ``keep``, which writes it and reports a departure from the profile.
         dry_run: read and judge everything, write nothing.
         resume: continue an interrupted run in the output folder.
         overwrite: remove an earlier result in the output folder and begin anew.
@@ -49,6 +51,7 @@ class DeidConfig:
     rename: bool = True
     workers: int = 0
     max_age: int = 89
+    burned_in: str = "quarantine"
     dry_run: bool = False
     resume: bool = True
     overwrite: bool = False
@@ -56,6 +59,7 @@ class DeidConfig:
     def __post_init__(self) -> None:
         check.one_of(known.PRESETS, profile=self.profile)
         check.one_of(("pseudonym", "quarantine"), missing_lookup=self.missing_lookup)
+        check.one_of(("quarantine", "keep"), burned_in=self.burned_in)
         check.non_negative(workers=self.workers)
         if not self.site.strip():
             raise ConfigError(expected("the name of the hospital", got="an empty one", where="site"))

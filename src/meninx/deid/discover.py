@@ -7,20 +7,21 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from meninx.core.errors import DataError, UsageError, expected
+from meninx.core.errors import DataError, expected
+from meninx.deid.quarantine import Reason
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Found:
     """One file.
 
     Attributes:
         path: relative to the source, with forward slashes.
-        refused: True for a link that leaves the source, and for what is no regular file.
+        refused: reason code of what is never opened (a link that leaves the source or leads nowhere, no regular file), or empty.
     """
 
     path: str
-    refused: bool = False
+    refused: str = ""
 
 
 def files_below(source: Path) -> list[Found]:
@@ -43,10 +44,10 @@ def files_below(source: Path) -> list[Found]:
     for folder, folders, names in os.walk(root, onerror=failed, followlinks=False):
         here = Path(folder)
         links = [name for name in folders if (here / name).is_symlink() and _leaves(here / name, root)]
-        found += [Found((here / name).relative_to(root).as_posix(), refused=True) for name in links]
+        found += [Found((here / name).relative_to(root).as_posix(), refused=Reason.SYMLINK_OUTSIDE) for name in links]
         for name in names:
             path = here / name
-            found.append(Found(path.relative_to(root).as_posix(), refused=_leaves(path, root) or not _is_file(path)))
+            found.append(Found(path.relative_to(root).as_posix(), refused=_refused(path, root)))
     return sorted(found)
 
 
@@ -60,25 +61,18 @@ def check_source(source: Path) -> None:
         raise DataError(expected("a folder of DICOM files", got="nothing there", where="source", fix="check the path"))
 
 
-def check_output(source: Path, out: Path) -> None:
-    """Refuse an output folder that is the source, lies in it, or holds it.
-
-    Raises:
-        UsageError: with what to do.
-    """
-    inside, outside = source.resolve(), out.resolve()
-    inside = inside.parent if inside.is_file() else inside
-    if inside == outside or outside.is_relative_to(inside) or inside.is_relative_to(outside):
-        fix = "choose an output folder beside the source"
-        raise UsageError(expected("an output folder apart from the source", got="one within the other", where="out", fix=fix))
-
-
 def _leaves(path: Path, root: Path) -> bool:
-    return path.is_symlink() and not path.resolve().is_relative_to(root)
-
-
-def _is_file(path: Path) -> bool:
     try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
+        return path.is_symlink() and not path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a link that leads to itself
         return False
+
+
+def _refused(path: Path, root: Path) -> str:
+    """Return the reason why a directory entry is never opened, empty for a file."""
+    if _leaves(path, root):
+        return Reason.SYMLINK_OUTSIDE
+    try:
+        return "" if stat.S_ISREG(path.stat().st_mode) else Reason.NOT_A_FILE
+    except OSError:  # also a link that leads to itself
+        return Reason.BROKEN_LINK if path.is_symlink() else Reason.UNREADABLE

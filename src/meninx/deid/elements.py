@@ -25,6 +25,7 @@ UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 MAXIMUM_DEPTH = 64
+MOST_ELEMENTS = 2_000_000  # of a data set at all depths: some 300 MB in memory
 
 
 class Encoding(NamedTuple):
@@ -42,7 +43,11 @@ class Truncated(Malformed):
     """The bytes end inside an element."""
 
 
-class _NoVR(Malformed):
+class TooManyElements(Malformed):
+    """More elements than :data:`MOST_ELEMENTS`; reading on would take a worker's memory."""
+
+
+class NoVR(Malformed):
     """Two bytes stand where a VR should stand."""
 
 
@@ -95,6 +100,18 @@ def parse(buffer: bytes | memoryview, encoding: Encoding, *, until: int | None =
     return parser.dataset(0, len(view), encoding.implicit, depth=0, delimited=False)[0]
 
 
+def with_plain_vrs(elements: list[Element]) -> list[Element]:
+    """Return elements read as implicit VR with one VR each, so that they can be written as explicit VR; every depth."""
+    numbers = "SS" if any(e.tag == 0x00280103 and bytes(e.value[:1]) == b"\1" for e in elements) else "US"
+    for element in elements:
+        for item in element.items or ():
+            with_plain_vrs(item)
+        if " or " in element.vr:
+            words = element.vr.split(" or ")
+            element.vr = "OB" if element.undefined else "OW" if "OW" in words else numbers
+    return elements
+
+
 def parse_items(buffer: bytes | memoryview, little: bool) -> list[list[Element]] | None:
     """Return the items of a UN-encoded sequence (implicit VR first, as the standard has it, then explicit), or None."""
     view = memoryview(buffer)
@@ -115,6 +132,7 @@ class _Parser:
     def __init__(self, view: memoryview, little: bool, until: int | None = None) -> None:
         self.view = view
         self.until = until
+        self.left = MOST_ELEMENTS
         sign = "<" if little else ">"
         self.tag_and_length = struct.Struct(sign + "HHL")
         self.length16 = struct.Struct(sign + "H")
@@ -136,12 +154,26 @@ class _Parser:
             if tag == ITEM_END and delimited:
                 return elements, at + 8
             if tag >> 16 == 0xFFFE:
-                raise Malformed("a delimiter outside a sequence")
+                if depth:
+                    raise Malformed("a delimiter outside a sequence")
+                at = self._stray(at, end, implicit)
+                continue
             element, at = self._element(at, end, implicit, depth)
             elements.append(element)
         if delimited:
             raise Truncated("no item delimiter")
         return elements, at
+
+    def _stray(self, at: int, end: int, implicit: bool) -> int:
+        """Return where an item or a delimiter outside any sequence ends; what is in it belongs to nothing and is not read."""
+        tag, length = self._tag(at)
+        if tag == ITEM and length == UNDEFINED:
+            return self.dataset(at + 8, end, implicit, depth=1, delimited=True)[1]
+        if tag in (ITEM_END, SEQUENCE_END) and length:
+            raise Malformed("a delimiter with a value")
+        if tag not in (ITEM, ITEM_END, SEQUENCE_END) or at + 8 + length > end:
+            raise Malformed("no item where an item should be")
+        return at + 8 + length
 
     def items(self, at: int, end: int, implicit: bool, *, depth: int, delimited: bool) -> tuple[list[list[Element]], int]:
         """Return the items of a sequence and where it ends."""
@@ -179,12 +211,15 @@ class _Parser:
         if vr in SHORT:
             return tag, vr, self.length16.unpack_from(self.view, at + 6)[0], at + 8
         if vr not in LONG:
-            raise _NoVR("no VR")
+            raise NoVR("no VR")
         if end - at < 12:
             raise Truncated("a length")
         return tag, vr, self.length32.unpack_from(self.view, at + 8)[0], at + 12
 
     def _element(self, at: int, end: int, implicit: bool, depth: int) -> tuple[Element, int]:
+        self.left -= 1
+        if self.left < 0:
+            raise TooManyElements("too many elements")
         tag, vr, length, at = self._head(at, end, implicit)
         if length == UNDEFINED:
             return self._undefined(tag, vr, at, end, implicit, depth)
@@ -210,8 +245,10 @@ class _Parser:
         """Return the items of a sequence; some writers change between explicit and implicit VR inside one."""
         try:
             return self.items(at, end, implicit, depth=depth + 1, delimited=delimited)
+        except TooManyElements:
+            raise
         except Malformed as error:
-            if depth > 4 or not (implicit or isinstance(error, _NoVR)):
+            if depth > 4 or not (implicit or isinstance(error, NoVR)):
                 raise
             try:
                 return self.items(at, end, not implicit, depth=depth + 1, delimited=delimited)
@@ -234,9 +271,14 @@ class _Parser:
 
 def encode(elements: Iterable[Element], encoding: Encoding) -> bytes:
     """Return the bytes of a data set: ascending tags, every length defined but that of fragments, values padded to even."""
+    return b"".join(encode_chunks(elements, encoding))
+
+
+def encode_chunks(elements: Iterable[Element], encoding: Encoding) -> list[bytes | memoryview]:
+    """Return what :func:`encode` returns in pieces, so that large values are not copied."""
     chunks: list[bytes | memoryview] = []
     _encode(elements, encoding, chunks)
-    return b"".join(chunks)
+    return chunks
 
 
 def _encode(elements: Iterable[Element], encoding: Encoding, chunks: list[bytes | memoryview]) -> None:

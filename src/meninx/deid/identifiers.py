@@ -28,7 +28,7 @@ from meninx.deid import dates
 from meninx.deid.charsets import CHARSET_TAG, decode, encodings_of
 from meninx.deid.elements import PIXEL_DATA, Element, standard_vr
 from meninx.deid.iod import read_table
-from meninx.deid.patterns import UID, UID_BYTES, raw_pattern, text_pattern
+from meninx.deid.patterns import UID, RawSearch, raw_search, text_pattern
 from meninx.deid.pseudonyms import is_registered
 from meninx.deid.text import VOCABULARY
 
@@ -37,7 +37,7 @@ CLASS_UIDS = frozenset({"TransferSyntaxUID", "ContextUID", "MappingResourceUID",
 PLACEHOLDERS: frozenset[str] = frozenset(row["word"] for row in read_table("common_words.csv"))
 _LETTERS = re.compile(r"[^\W\d_]+")
 _PARTS = re.compile(r"[\^=\s,;.\-_/()\\\"']+")
-_EMAIL = re.compile(rb"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
+_EMAIL = re.compile(rb"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 
 
 def is_class_uid(keyword: str) -> bool:
@@ -124,8 +124,8 @@ class Identifiers:
         return text_pattern(*self._parts)
 
     @cached_property
-    def _byte_pattern(self) -> re.Pattern[bytes] | None:
-        return raw_pattern(*self._parts, frozenset(self.encodings))
+    def _raw(self) -> RawSearch:
+        return raw_search(*self._parts, frozenset(self.encodings))
 
     @cached_property
     def _uid_bytes(self) -> frozenset[bytes]:
@@ -142,11 +142,9 @@ class Identifiers:
         folded = text.casefold()
         return bool(self._pattern.search(folded) or (not folded.isascii() and self._pattern.search(_plain(folded))))
 
-    def found_in_bytes(self, content: bytes) -> bool:
+    def found_in_bytes(self, content: bytes | memoryview) -> bool:
         """Return whether one of the longer identifiers occurs in raw bytes, in any character set of the file."""
-        if any(uid in self._uid_bytes for uid in UID_BYTES.findall(content)):
-            return True
-        return bool(self._byte_pattern and self._byte_pattern.search(content))
+        return self._raw.found_in(content, self._uid_bytes)
 
     def spelled_by(self, number: str) -> bool:
         """Return whether one DS or IS value is an identifier of six digits or more, or a day; shorter ones mean nothing."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from pydicom._uid_dict import UID_dictionary
 
+from meninx.deid import pixels
 from meninx.deid.charsets import CHARSET_TAG, decode, encodings_of
-from meninx.deid.elements import PIXEL_DATA, Element, Encoding, Malformed, Truncated, parse
+from meninx.deid.elements import PIXEL_DATA, Element, Encoding, Malformed, NoVR, TooManyElements, Truncated, parse, with_plain_vrs
 from meninx.deid.quarantine import Reason, Refused
 from meninx.deid.walker import resolve_unknown
 
@@ -28,6 +29,7 @@ SOP_CLASS, SOP_INSTANCE, STUDY, SERIES, PATIENT_ID, ISSUER = (
 )
 _META = Encoding(implicit=False, little=True)
 _MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = 100, 32 << 20, 512 << 20  # times the file's size; bytes; bytes
+MOST_BYTES, MOST_HEADER = 2 << 30, 256 << 20  # of a file that is read at all; of all its elements but the pixels
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ")
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _NO_PATIENT = ("Color Palette", "Hanging Protocol", "Template", "Protocol Approval", "Inventory", "Raw Data", "Audio", "Private")
@@ -81,11 +83,15 @@ def read(data: bytes) -> Instance:
         instance = _dataset(memoryview(data)[start:], syntax)
     except Truncated as error:
         raise Refused(Reason.TRUNCATED) from error
+    except TooManyElements as error:
+        raise Refused(Reason.TOO_LARGE) from error
     except Malformed as error:
         raise Refused(Reason.UNREADABLE) from error
-    _check_class(instance)
+    _check_class(instance, marked=_is_marked(data))
     _check_identity(instance)
-    _check_length(instance)
+    if len(data) - sum(len(element.value) for element in instance.pixels) > MOST_HEADER:
+        raise Refused(Reason.TOO_LARGE)
+    pixels.rebuild(instance.elements, instance.transfer_syntax, little=instance.encoding.little)
     return instance
 
 
@@ -117,6 +123,8 @@ def _meta(data: bytes) -> tuple[int, str, str]:
         start = 4
     elif data[:2] in (b"\x02\0", b"\x08\0") and data[2:4] != b"":
         start = 0
+    elif data[:2] == b"\0\x08" and data[4:6].isalpha() and data[4:6].isupper():
+        return 0, BIG_ENDIAN, ""
     else:
         raise Refused(Reason.NOT_DICOM)
     end = _end_of_meta(data, start)
@@ -155,7 +163,12 @@ def _dataset(view: memoryview, syntax: str) -> Instance:
     if kind != "Transfer Syntax" or any(word in name for word in ("JPIP", "XML", "RFC", "Papyrus", "Fragmentable Encapsulated")):
         raise Refused(Reason.UNSUPPORTED_TRANSFER_SYNTAX)
     encoding = Encoding(implicit=syntax == IMPLICIT, little=syntax != BIG_ENDIAN)
-    elements = resolve_unknown(parse(_inflated(view) if syntax == DEFLATED else view, encoding), encoding.little)
+    content = _inflated(view) if syntax == DEFLATED else view
+    try:
+        elements = parse(content, encoding)
+    except NoVR:  # implicit VR under an explicit syntax, as some writers of compressed files leave it
+        elements = with_plain_vrs(parse(content, encoding._replace(implicit=True)))
+    elements = resolve_unknown(elements, encoding.little)
     return Instance(elements, encoding, syntax, _encodings(elements))
 
 
@@ -177,10 +190,16 @@ def _inflated(view: memoryview) -> bytes:
     return content
 
 
-def _check_class(instance: Instance) -> None:
+def _is_marked(data: bytes) -> bool:
+    """Return whether a file says by itself that it is DICOM."""
+    return data[128:132] == b"DICM" or data[:4] == b"DICM"
+
+
+def _check_class(instance: Instance, *, marked: bool) -> None:
     sop_class = instance.text(SOP_CLASS)
     if not sop_class:
-        raise Refused(Reason.MISSING_IDENTITY if instance.text(SOP_INSTANCE) else Reason.NOT_DICOM)
+        dicom = marked or any(instance.text(tag) for tag in (SOP_INSTANCE, STUDY, SERIES))
+        raise Refused(Reason.MISSING_IDENTITY if dicom else Reason.NOT_DICOM)
     if sop_class == _DICOMDIR:
         raise Refused(Reason.DICOMDIR)
     name, kind = UID_dictionary.get(sop_class, ("", ""))[:2]
@@ -195,24 +214,3 @@ def _check_class(instance: Instance) -> None:
 def _check_identity(instance: Instance) -> None:
     if not all(instance.text(tag) for tag in (SOP_INSTANCE, STUDY, SERIES)):
         raise Refused(Reason.MISSING_IDENTITY)
-
-
-def _check_length(instance: Instance) -> None:
-    """Refuse native pixel data that is shorter than rows, columns, frames and bits say; cut off what stands behind the pixels."""
-    for element in instance.pixels:
-        if element.undefined or element.tag != 0x7FE00010:
-            continue
-        counts = [_number(instance, tag) for tag in (0x00280010, 0x00280011, 0x00280100)]
-        frames, samples = instance.text(0x00280008), _number(instance, 0x00280002) or 1
-        if not all(counts) or instance.text(0x00280004) == "YBR_FULL_422":
-            continue
-        bits = counts[0] * counts[1] * counts[2] * samples * (int(frames) if frames.isdigit() else 1)
-        length = (bits + 7) // 8
-        if len(element.value) < length:
-            raise Refused(Reason.TRUNCATED)
-        element.value = element.value[: length + length % 2]
-
-
-def _number(instance: Instance, tag: int) -> int:
-    value = next((bytes(e.value) for e in instance.elements if e.tag == tag and e.items is None), b"")
-    return int.from_bytes(value[:2], "little" if instance.encoding.little else "big")

@@ -11,7 +11,7 @@ from meninx.deid.instance import patient_id_and_issuer
 from meninx.deid.keys import normal
 from meninx.imaging.decode import quiet
 
-HEAD = 1 << 14  # bytes; nearly every header has the patient in them
+HEAD, LONGEST = 1 << 14, 16 << 20  # bytes; nearly every header has the patient in the first; no longer one is read
 
 
 def shared_ids(source: Path, found: Iterable[Found]) -> frozenset[str]:
@@ -43,6 +43,6 @@ def _looked_up(path: Path) -> tuple[str, str]:
             try:
                 return patient_id_and_issuer(head)
             except Malformed:
-                return patient_id_and_issuer(head + stream.read()) if len(head) == HEAD else ("", "")
+                return patient_id_and_issuer(head + stream.read(LONGEST)) if len(head) == HEAD else ("", "")
     except Exception:  # whatever a broken file provokes: the worker judges it
         return "", ""

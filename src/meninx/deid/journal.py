@@ -1,20 +1,23 @@
-"""The private journal: one line a finished file, so that a killed run goes on where it stopped and a second run does nothing."""
+"""The private journal: one entry per finished file, so that a killed run goes on where it stopped and a second run does nothing.
+
+Two sorted files: ``known.jsonl`` holds what earlier runs finished, ``journal.jsonl`` what this run adds, in the same order of
+paths. Both are read as streams, so memory does not grow with the number of files.
+"""
 
 from __future__ import annotations
 
-import fcntl
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from meninx.core import files
-from meninx.core.errors import RunLocked, expected
-from meninx.deid.papers import PRIVATE_MODE, write_changed
+from meninx.core import journal as core
+from meninx.deid.papers import write_lines
 
 WRITTEN, QUARANTINED = "written", "quarantined"
+KNOWN, JOURNAL = "known.jsonl", "journal.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,7 @@ class Entry:
         uids: original -> new UIDs.
         actions: keyword -> action letter -> elements.
         burned_in_unknown: text may be burned into the pixels; nobody looked.
+        review: why somebody must look, in fixed words.
     """
 
     path: str
@@ -60,91 +64,81 @@ class Entry:
     uids: Mapping[str, str] = field(default_factory=dict)
     actions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     burned_in_unknown: bool = False
+    review: tuple[str, ...] = ()
 
-    def to_line(self) -> str:
-        """Return the entry as one line of JSON, the same bytes for the same entry."""
-        return json.dumps(vars(self), sort_keys=True)
+    def told(self) -> tuple[str, ...]:
+        """Return what becomes public of this entry besides counts and digests: its path and its line of the audit log."""
+        return self.output.removeprefix("images/"), self.sop_class, self.transfer_syntax
 
     @classmethod
-    def from_table(cls, table: dict[str, Any]) -> Entry:
+    def from_table(cls, table: Mapping[str, Any]) -> Entry:
         """Return the entry of one line."""
-        return cls(**{**table, "patient": tuple(table["patient"])})
+        return cls(**{**table, "patient": tuple(table["patient"]), "review": tuple(table["review"])})
 
 
 class Journal:
-    """The journal of one output folder."""
+    """The entries in one folder, in the order of paths."""
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
-        self.path = path
-        self.fingerprint = fingerprint
+    def __init__(self, folder: Path) -> None:
+        self.known = core.Journal(folder / KNOWN)
+        self.new = core.Journal(folder / JOURNAL)
 
-    def fingerprint_there(self) -> str | None:
-        """Return the fingerprint of the run that wrote the journal, None when there is none, empty when it is unreadable."""
-        if not self.path.is_file():
-            return None
-        first = next(self._tables(), {})
-        return str(first.get("fingerprint", ""))
+    def entries(self) -> Iterator[Entry]:
+        """Yield the entries one by one; what a later run said of a path takes the place of what an earlier one said."""
+        return map(Entry.from_table, _merged(self.known.tables(), self.new.tables()))
 
-    def read(self) -> dict[str, Entry]:
-        """Return the entries by path; a line that was cut off, and all after it, counts as not written."""
-        tables = self._tables()
-        next(tables, None)
-        return {table["path"]: Entry.from_table(table) for table in tables}
+    def settle(self) -> None:
+        """Add what the last run said to what is known; repeated after a kill it changes nothing."""
+        if next(self.new.tables(), None) is not None:
+            self.known.rewrite(_merged(self.known.tables(), self.new.tables()))
+        self.new.path.unlink(missing_ok=True)
 
-    def rewrite(self, entries: Iterable[Entry]) -> None:
-        """Write the journal anew, complete and in the order of paths."""
-        lines = [json.dumps({"fingerprint": self.fingerprint}), *(e.to_line() for e in sorted(entries, key=lambda e: e.path))]
-        write_changed(self.path, ("\n".join(lines) + "\n").encode(), mode=PRIVATE_MODE)
+    def keep(self, folder: Path) -> None:
+        """Write what is known to ``journal.jsonl`` of another folder, unless it is there already."""
+        with ExitStack() as stack:
+            lines = stack.enter_context(self.known.path.open("rb")) if self.known.path.is_file() else ()
+            write_lines(folder / JOURNAL, lines, mode=files.PRIVATE_MODE)
+
+    def known_of(self, paths: Iterable[str]) -> Iterator[Entry | None]:
+        """Yield the known entry of each path, or None.
+
+        Args:
+            paths: sorted.
+        """
+        tables = self.known.tables()
+        table = next(tables, None)
+        for path in paths:
+            while table is not None and table["path"] < path:
+                table = next(tables, None)
+            yield Entry.from_table(table) if table is not None and table["path"] == path else None
 
     @contextmanager
-    def appending(self) -> Iterator[_Appender]:
-        """Open the journal for adding entries."""
-        try:
-            with self.path.open("ab") as stream:
-                yield _Appender(stream, self.path)
-        except OSError as error:
-            raise files.storage_error(error, self.path) from error
-
-    def _tables(self) -> Iterator[dict[str, Any]]:
-        with self.path.open("rb") as stream:
-            for line in stream:
-                try:
-                    table = json.loads(line) if line.endswith(b"\n") else None
-                except ValueError:
-                    table = None
-                if not isinstance(table, dict):
-                    return
-                yield table
+    def adding(self) -> Iterator[Adder]:
+        """Open the journal for adding entries in the order of paths."""
+        with self.new.appending() as lines:
+            yield Adder(lines)
 
 
-class _Appender:
-    """Adds lines; each is handed to the operating system before the next file, so a killed process loses none."""
+class Adder:
+    """Adds entries; each is handed to the operating system before the next file, so a killed process loses none."""
 
-    def __init__(self, stream: Any, path: Path) -> None:
-        self.stream = stream
-        self.path = path
+    def __init__(self, lines: core.Appender) -> None:
+        self.lines = lines
 
     def add(self, entry: Entry) -> None:
         """Append one entry."""
-        try:
-            self.stream.write(entry.to_line().encode() + b"\n")
-            self.stream.flush()
-        except OSError as error:
-            raise files.storage_error(error, self.path) from error
+        self.lines.add(vars(entry))
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an output folder for this process.
-
-    Raises:
-        RunLocked: another process writes to it. A killed process holds nothing.
-    """
-    with path.open("a+") as stream:
-        path.chmod(0o600)
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            fix = "wait for it, or choose another output folder"
-            raise RunLocked(expected("one process an output folder", got="another one writing", where="out", fix=fix)) from error
-        yield
+def _merged(known: Iterator[dict[str, Any]], new: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    old = next(known, None)
+    for table in new:
+        while old is not None and old["path"] < table["path"]:
+            yield old
+            old = next(known, None)
+        if old is not None and old["path"] == table["path"]:
+            old = next(known, None)
+        yield table
+    while old is not None:
+        yield old
+        old = next(known, None)

@@ -9,9 +9,10 @@ import secrets
 import unicodedata
 from pathlib import Path
 
-from meninx.core.errors import PrivacyRefusal, StorageError, expected
+from meninx.core import files
+from meninx.core.errors import DataError, PrivacyRefusal, StorageError, expected
 
-MINIMUM_BYTES = 32
+MINIMUM_BYTES, MAXIMUM_BYTES = 32, 1 << 20
 _SALT = b"meninx de-identification, key derivation 1"
 
 
@@ -59,10 +60,11 @@ def read_key(path: Path | None, site: str) -> SiteKey:
         fix = "name the site's own with --key FILE; --key FILE --new-key makes it"
         raise PrivacyRefusal(expected("a site key file", got="none", where="key", fix=fix))
     try:
-        secret = path.read_bytes()
-    except OSError as error:
+        secret = files.read_bytes(path, limit=MAXIMUM_BYTES)
+    except DataError as error:
         fix = "name the key file of this site with --key FILE; --new-key makes it when there is none yet"
-        raise PrivacyRefusal(expected("a readable key file", got=error.strerror or "an error", where="key", fix=fix)) from error
+        what, got = f"a readable key file of at most {MAXIMUM_BYTES:,} bytes", "none" if not path.exists() else "another one"
+        raise PrivacyRefusal(expected(what, got=got, where="key", fix=fix)) from error
     if len(secret) < MINIMUM_BYTES:
         raise PrivacyRefusal(_too_short(len(secret), "key"))
     return SiteKey(secret, site)

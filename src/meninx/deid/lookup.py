@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from meninx.core import files
 from meninx.core.errors import DataError, LayoutError, expected
 from meninx.deid.keys import normal
-from meninx.deid.papers import write_private_table
 
 COLUMNS = ("old_patient_id", "new_patient_id", "old_accession_number", "new_accession_number")
+_LARGEST = 256 << 20  # bytes of the table
 _LO = re.compile(r"[ -\[\]-~]{1,64}")
 _SH = re.compile(r"[ -\[\]-~]{1,16}")
 
@@ -43,9 +42,9 @@ def read(path: Path) -> Lookup:
             one; names the row, never the value.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LayoutError(expected("a readable UTF-8 CSV file", got=type(error).__name__, where="lookup")) from error
+        text = files.read_text(path, limit=_LARGEST)
+    except DataError as error:
+        raise LayoutError(expected("a readable UTF-8 CSV file", got="another file or none", where="lookup")) from error
     table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     patients: dict[str, str] = {}
     owners: dict[str, str] = {}
@@ -59,11 +58,6 @@ def read(path: Path) -> Lookup:
     except csv.Error as error:
         raise LayoutError(expected("a CSV file", got=str(error), where=path.name)) from error
     return Lookup(patients, accessions, files.digest(path))
-
-
-def write(path: Path, rows: Iterable[tuple[str, str, str, str]]) -> None:
-    """Write a lookup table that :func:`read` understands; every value is quoted, the file has mode 0600."""
-    write_private_table(path, COLUMNS, rows)
 
 
 def _add(

@@ -18,6 +18,7 @@ from pydicom.datadict import dictionary_keyword, dictionary_VR, keyword_dict
 
 from meninx.core.check import did_you_mean
 from meninx.core.errors import ConfigError, expected
+from meninx.deid.elements import standard_vr
 from meninx.deid.iod import TABLES, attribute_type, read_table, resolve
 from meninx.deid.options import Option, check
 
@@ -204,6 +205,11 @@ class Profile:
     def describe_overrides(self) -> list[str]:
         """Return ``keyword=action letter`` of every override, sorted."""
         return sorted(f"{_keyword(tag)}={action}" for tag, action in self.overrides)
+
+    def override_table(self) -> list[tuple[int, str, str, Action]]:
+        """Return (tag, keyword, VR, action) of every override, sorted by keyword."""
+        found = [(tag, _keyword(tag), standard_vr(tag).split(" or ")[0], action) for tag, action in self.overrides]
+        return sorted(found, key=lambda row: row[1])
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over tables, options and overrides; equal prints mean equal actions."""

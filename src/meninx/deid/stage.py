@@ -5,30 +5,32 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from meninx.core import files
-from meninx.core.errors import PrivacyRefusal, expected
-from meninx.core.progress import SILENT, Progress
+from meninx.core import workspace
+from meninx.core.artifacts import DeidRecord
+from meninx.core.errors import PrivacyRefusal, StorageError, expected
+from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
+from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
-from meninx.deid import audit, folder, lookup
+from meninx.deid import audit, contact, folder, lookup
 from meninx.deid.config import DeidConfig
-from meninx.deid.discover import Found, check_output, check_source, files_below
+from meninx.deid.discover import Found, check_source, files_below
 from meninx.deid.issuers import shared_ids
-from meninx.deid.journal import WRITTEN, Entry, Journal, locked
+from meninx.deid.journal import WRITTEN, Entry, Journal
 from meninx.deid.keys import SiteKey, read_key
-from meninx.deid.pool import Stop, interrupted, processed, refuse_import_in_worker
-from meninx.deid.profile import Profile
 from meninx.deid.pseudonyms import Pseudonyms
 from meninx.deid.quarantine import Reason
 from meninx.deid.resolver import Resolver
-from meninx.deid.worker import Engine
+from meninx.deid.worker import Engine, process
 
-FORMAT = "1"  # raised when the same input would give other bytes
+STAGE = "deid"
+FORMAT = "2"  # raised when the same input would give other bytes
 FILES_A_WORKER = 40  # below that a second process costs more than it saves
+Pair = tuple[Found, Entry | None]  # a file and what an earlier run said of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,7 @@ class DeidResult(Result):
         series: distinct series written.
         residual_findings: files in which the self-check found an original identifier; none of them was published.
         burned_in_unknown: images that may show text in their pixels; pixels are NOT checked by this version.
+        flagged: reason -> images among these.
         actions: keyword -> action letter -> elements.
         files_resumed: files that an earlier run had finished.
         dry_run: nothing was written.
@@ -58,6 +61,7 @@ class DeidResult(Result):
     residual_findings: int
     burned_in_unknown: int
     actions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    flagged: Mapping[str, int] = field(default_factory=dict)
     files_resumed: int = 0
     dry_run: bool = False
 
@@ -75,6 +79,7 @@ class DeidResult(Result):
             lines.append(
                 f"NOT checked: {self.burned_in_unknown} images may show text in their pixels (ultrasound, captures, ...)"
             )
+            lines += [] if self.dry_run else [f"look at them before anything leaves: {self.out / 'private' / contact.SHEET}"]
         return "\n".join(lines)
 
 
@@ -109,27 +114,29 @@ def run(
     refuse_import_in_worker()
     check_places(config, source, out)
     engine, fingerprint = _engine(config, source, out, throwaway)
+    _check_claim(config, source, out, fingerprint)
     found = files_below(source)
     engine = replace(engine, resolver=replace(engine.resolver, shared=shared_ids(engine.source, found)))
     if config.dry_run:
-        with Stop() as stop:
-            todo = [(item, None) for item in found]
-            entries = list(processed(engine, todo, _workers(config, len(found)), stop, progress))
-        return _result(config, out, _without_duplicates(entries), 0, engine.profile)
-    journal = folder.journal_of(out, fingerprint)
-    folder.refuse_foreign(config, out, journal)
-    folder.make_private(out)
-    with locked(out / folder.PRIVATE / folder.LOCK):
-        folder.begin(config, out, journal)
-        known = journal.read()
-        journal.rewrite(known.values())
-        _clear_staging(engine)
-        resumed = _work(engine, config, found, known, journal, progress)
-        entries = [known[path] for path in sorted(known)]
-        journal.rewrite(entries)
-        _clear_staging(engine)
-        audit.write(config, out, entries, engine.profile, engine.resolver.pseudonyms)
-    result = _result(config, out, entries, resumed, engine.profile)
+        return _dry_run(engine, config, out, found, progress)
+    claimed = workspace.claim(
+        out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
+        overwrite=config.overwrite, ours=folder.is_older,
+    )  # fmt: skip
+    with claimed as space:
+        if space.earlier == fingerprint and not config.overwrite:
+            folder.take_back(space)
+        journal = Journal(space.staging)
+        journal.settle()
+        _clear_waiting(engine)
+        resumed = _work(engine, config, found, journal, progress)
+        journal.settle()
+        _clear_waiting(engine)
+        record = audit.write(config, space, journal, engine.profile, engine.resolver.pseudonyms)
+        contact.write(space, progress)
+        journal.keep(space.private)
+        space.publish((folder.IMAGES, *folder.PAPERS))
+    result = _result(config, out, record, resumed)
     if result.burned_in_unknown:
         progress.note(f"{result.burned_in_unknown} images may show text in their pixels; pixels were not checked")
     return result
@@ -143,12 +150,24 @@ def check_places(config: DeidConfig, source: Path, out: Path) -> None:
         UsageError: source and output folder lie one within the other, or the output folder holds something else.
         PrivacyRefusal: the key lies in the output folder.
     """
-    check_output(source, out)
+    workspace.apart(out, _sources(source))
     check_source(source)
     if config.key is not None and config.key.resolve().is_relative_to(out.resolve()):
         raise PrivacyRefusal(expected("the key apart from what it protects", got="a key inside the output folder", where="key"))
+    _check_claim(replace(config, overwrite=True), source, out, "")
+
+
+def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) -> None:
+    """Refuse an output folder that :func:`meninx.core.workspace.claim` would refuse; a dry run writes nothing to it."""
     if not config.dry_run:
-        folder.refuse_strange(out)
+        workspace.check(
+            out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
+            overwrite=config.overwrite, ours=folder.is_older,
+        )  # fmt: skip
+
+
+def _sources(source: Path) -> tuple[Path]:
+    return (source.parent if source.is_file() else source,)
 
 
 def _engine(config: DeidConfig, source: Path, out: Path, throwaway: SiteKey | None) -> tuple[Engine, str]:
@@ -158,15 +177,16 @@ def _engine(config: DeidConfig, source: Path, out: Path, throwaway: SiteKey | No
     table = lookup.read(config.lookup) if config.lookup else None
     engine = Engine(
         source=source.resolve().parent if source.is_file() else source.resolve(),
-        out=out.resolve(),
+        out=out.resolve() / workspace.PRIVATE / workspace.STAGING,
         profile=profile,
         resolver=Resolver(Pseudonyms(key), table, strict=config.missing_lookup == "quarantine"),
         rename=config.rename,
         max_age=config.max_age,
         dry_run=config.dry_run,
+        burned_in=config.burned_in,
     )
     told = [FORMAT, profile.fingerprint(), key.fingerprint(), str(config.rename), str(config.max_age), config.missing_lookup]
-    told += [table.digest if table else "", config.profile, *config.options]
+    told += [table.digest if table else "", config.profile, config.burned_in, *config.options]
     return engine, hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
@@ -175,70 +195,145 @@ def _workers(config: DeidConfig, count: int) -> int:
     return min(config.workers or automatic, max(count, 1))
 
 
-def _clear_staging(engine: Engine) -> None:
-    shutil.rmtree(engine.staging, ignore_errors=True)
+def _clear_waiting(engine: Engine) -> None:
+    shutil.rmtree(engine.waiting, ignore_errors=True)
 
 
-def _work(
-    engine: Engine, config: DeidConfig, found: list[Found], known: dict[str, Entry], journal: Journal, progress: Progress
-) -> int:
+def _dry_run(engine: Engine, config: DeidConfig, out: Path, found: list[Found], progress: Progress) -> DeidResult:
+    tally, owners = audit.Tally(), Owners()
+    pairs = ((item, None) for item in found)
+    with Stop() as stop, closing(_processed(engine, pairs, config, len(found), stop, progress)) as results:
+        for entry in results:
+            tally.add(owners.judged(entry[0]))
+    return _result(config, out, audit.record(config, tally, engine.profile), 0)
+
+
+def _processed(
+    engine: Engine, pairs: Iterable[Pair], config: DeidConfig, count: int, stop: Stop, progress: Progress
+) -> Generator[tuple[Entry, bool], None, None]:
+    """Yield what became of each file, in order, and whether an earlier run had finished it."""
+    with task(progress, "de-identify", count):
+        workers = _workers(config, count)
+        for result in mapped(_one, pairs, workers=workers, stop=stop, setup=_begin, setup_args=(engine,), died=_died):
+            yield result
+            progress.advance()
+
+
+_engine_here: Engine | None = None
+
+
+def _begin(engine: Engine) -> None:
+    """Tell a process what all files need."""
+    global _engine_here
+    _engine_here = engine
+
+
+def _one(pair: Pair) -> tuple[Entry, bool]:
+    """Return what becomes of one file, and whether an earlier run had finished it."""
+    assert _engine_here is not None
+    entry = process(_engine_here, *pair)
+    return entry, entry is pair[1]
+
+
+def _died(pair: Pair) -> tuple[Entry, bool]:
+    """Return the entry of a file that kills its worker process, alone in it as well: it is kept out."""
+    return Entry(path=pair[0].path, reason=Reason.WORKER_DIED), False
+
+
+def _work(engine: Engine, config: DeidConfig, found: list[Found], journal: Journal, progress: Progress) -> int:
     """Process and publish every file in the order of paths; return how many were finished before."""
-    todo = [(item, known.get(item.path)) for item in found]
-    owners = {_owner_key(entry): entry.path for entry in known.values() if entry.status == WRITTEN}
+    owners = Owners()
+    for entry in journal.entries():
+        owners.add(entry)
+    pairs = zip(found, journal.known_of(item.path for item in found), strict=True)
+    before = journal.known_of(item.path for item in found)
     resumed = 0
-    workers = _workers(config, len(found))
-    with journal.appending() as appender, Stop() as stop, closing(processed(engine, todo, workers, stop, progress)) as results:
+    with (
+        journal.adding() as adder,
+        Stop() as stop,
+        closing(_processed(engine, pairs, config, len(found), stop, progress)) as results,
+    ):
         try:
-            for entry in results:
-                if entry == known.get(entry.path) and not engine.staged(entry.path).exists():
+            for (entry, same), known in zip(results, before, strict=False):
+                if same:
                     resumed += 1
-                    continue
-                known[entry.path] = _published(engine, entry, known.get(entry.path), owners)
-                appender.add(known[entry.path])
+                else:
+                    adder.add(_published(engine, entry, known, owners))
         except KeyboardInterrupt:
             raise interrupted() from None
     return resumed
 
 
-def _owner_key(entry: Entry) -> tuple[str, str]:
-    return entry.patient[1], entry.instance
+class Owners:
+    """Who owns each instance: the first file, in the order of paths, that has it. Some 200 bytes per instance."""
+
+    def __init__(self) -> None:
+        self._owners: dict[bytes, bytes] = {}
+
+    def add(self, entry: Entry) -> bytes:
+        """Return the owner of an entry's instance, which the entry becomes when there is none."""
+        return (
+            self._owners.setdefault(_short(entry.patient[1], entry.instance), _owner(entry)) if entry.status == WRITTEN else b""
+        )
+
+    def judged(self, entry: Entry) -> Entry:
+        """Return the entry, or that of a duplicate that is kept out; says whether the two clean files are the same."""
+        if entry.status != WRITTEN:
+            return entry
+        owner, own = self.add(entry), _owner(entry)
+        if owner[:16] == own[:16]:
+            return entry
+        reason = Reason.DUPLICATE_IDENTICAL if owner[16:] == own[16:] else Reason.DUPLICATE_DIFFERENT
+        return Entry(path=entry.path, digest=entry.digest, reason=reason)
+
+    def release(self, entry: Entry) -> None:
+        """Forget that an entry owns its instance."""
+        key = _short(entry.patient[1], entry.instance)
+        if self._owners.get(key, b"")[:16] == _owner(entry)[:16]:
+            del self._owners[key]
 
 
-def _published(engine: Engine, entry: Entry, before: Entry | None, owners: dict[tuple[str, str], str]) -> Entry:
+def _owner(entry: Entry) -> bytes:
+    return _short(entry.path) + bytes.fromhex(entry.output_digest)[:16]
+
+
+def _short(*parts: str) -> bytes:
+    return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _published(engine: Engine, entry: Entry, before: Entry | None, owners: Owners) -> Entry:
     """Move one checked output to its place and return the entry to journal.
 
     The first path in sorting order owns an instance; a later file with the same one is kept out as its duplicate.
+
+    Raises:
+        StorageError: the disk refused; anything else that goes wrong is the file's own.
     """
-    staged = engine.staged(entry.path)
-    if entry.status == WRITTEN and owners.setdefault(_owner_key(entry), entry.path) != entry.path:
-        staged.unlink(missing_ok=True)
-        entry = Entry(path=entry.path, digest=entry.digest, reason=Reason.DUPLICATE_INSTANCE)
-    if before is not None and before.status == WRITTEN and before.output != entry.output:
+    try:
+        return _placed(engine, entry, before, owners)
+    except StorageError:
+        raise
+    except Exception:
+        engine.staged(entry.path).unlink(missing_ok=True)
+        owners.release(entry)
+        return Entry(path=entry.path, digest=entry.digest, reason=Reason.PROCESSING_FAILED)
+
+
+def _placed(engine: Engine, entry: Entry, before: Entry | None, owners: Owners) -> Entry:
+    judged = owners.judged(entry)
+    if judged is not entry:
+        engine.staged(entry.path).unlink(missing_ok=True)
+    if before is not None and before.status == WRITTEN and before.output != judged.output:
+        folder.check_below(engine.out, before.output)
         (engine.out / before.output).unlink(missing_ok=True)
-        owners.pop(_owner_key(before), None)
-    if entry.status == WRITTEN:
-        target = engine.out / entry.output
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staged.replace(target)
-        except OSError as error:
-            raise files.storage_error(error, target) from error
-    return entry
+        owners.release(before)
+    if judged.status == WRITTEN:
+        folder.publish(engine.out, judged.output, engine.staged(entry.path))
+    return judged
 
 
-def _without_duplicates(entries: list[Entry]) -> list[Entry]:
-    seen: set[tuple[str, str]] = set()
-    result = []
-    for entry in entries:
-        again = entry.status == WRITTEN and _owner_key(entry) in seen
-        seen.add(_owner_key(entry))
-        result.append(Entry(path=entry.path, digest=entry.digest, reason=Reason.DUPLICATE_INSTANCE) if again else entry)
-    return result
-
-
-def _result(config: DeidConfig, out: Path, entries: list[Entry], resumed: int, profile: Profile) -> DeidResult:
-    table = audit.summary(config, entries, profile)
-    names = ("files_read", "quarantined", "patients", "studies", "series", "residual_findings", "burned_in_unknown", "actions")
-    written = 0 if config.dry_run else table["files_written"]
-    told = {name: table[name] for name in names}
+def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> DeidResult:
+    names = ("files_read", "quarantined", "patients", "studies", "series", "residual_findings", "burned_in_unknown")
+    told = {name: getattr(record, name) for name in (*names, "actions", "flagged")}
+    written = 0 if config.dry_run else record.files_written
     return DeidResult(out=out, files_written=written, files_resumed=resumed, dry_run=config.dry_run, **told)

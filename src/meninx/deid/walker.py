@@ -13,12 +13,15 @@ from meninx.deid.elements import PIXEL_DATA, Element, parse_items, standard_vr
 from meninx.deid.identifiers import keyword_of
 from meninx.deid.iod import attribute_type, read_table
 from meninx.deid.options import Option
+from meninx.deid.pixels import EXTENDED_OFFSETS
 from meninx.deid.profile import Action
 
 MARKERS = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303})
 # Old values, signatures over them, encrypted copies, pictures of the image and drawings on it: no option keeps these.
 # The Clean Graphics Option would let drawings be cleaned instead; removing them is the stricter choice.
 ALWAYS_REMOVED = frozenset({0x04000561, 0x04000500, 0x04000550, 0xFFFAFFFA, 0x4FFE0001, 0x00880200, 0x00700001})
+# Offsets into frames that are rebuilt: the basic offset table is written anew instead.
+ALWAYS_REMOVED |= EXTENDED_OFFSETS
 
 
 def resolve_unknown(elements: list[Element], little: bool, depth: int = 0) -> list[Element]:

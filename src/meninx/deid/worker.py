@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import mmap
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meninx.core import files
-from meninx.core.errors import MeninxError
-from meninx.deid import instance, verify, walker, writer
+from meninx.core.errors import StorageError
+from meninx.deid import folder, instance, review, verify, walker, writer
 from meninx.deid.actions import ACCESSION, Context
 from meninx.deid.discover import Found
+from meninx.deid.elements import Element
 from meninx.deid.identifiers import collect
 from meninx.deid.instance import Instance
 from meninx.deid.journal import WRITTEN, Entry
 from meninx.deid.keys import plain_digest
+from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile
 from meninx.deid.quarantine import Reason, Refused
 from meninx.deid.resolver import Resolver
 from meninx.imaging.decode import quiet
 
-_BURNED_MODALITIES = frozenset(["US", "XC", "ES", "OT", "SC", "OP", "OPT", "SM", "GM", "EC", "PX", "IO", "XA", "RF", "DOC", "DG"])
-_BURNED_CLASSES = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(7|6|3|77)(\.\d+)*")
+_MOST_UIDS = 50_000  # in one file: its line of the journal stays below the longest one that is read
+_NEW_UID = re.compile(r"2\.25\.[1-9]\d{0,38}")
+_KEPT_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -32,11 +38,12 @@ class Engine:
 
     Attributes:
         source: folder that holds the files.
-        out: output folder.
+        out: the private folder in which the result is built.
         profile: actions.
         resolver: pseudonyms of the site.
         rename: name outputs after their new UIDs.
         max_age: highest age told exactly.
+        burned_in: ``quarantine`` keeps files out that declare burned-in annotation, ``keep`` writes them.
         dry_run: write nothing.
     """
 
@@ -47,19 +54,22 @@ class Engine:
     rename: bool
     max_age: int
     dry_run: bool
+    burned_in: str = "quarantine"
 
     @property
-    def staging(self) -> Path:
+    def waiting(self) -> Path:
         """Where a file waits between the self-check and its publication."""
-        return self.out / "private" / "staging"
+        return self.out / folder.WAITING
 
     def staged(self, path: str) -> Path:
         """Return the private place of one file's output before it is published."""
-        return self.staging / f"{plain_digest(path.encode('utf-8', 'surrogateescape'))[:32]}.dcm"
+        return self.waiting / f"{plain_digest(path.encode('utf-8', 'surrogateescape'))[:32]}.dcm"
 
 
 def process(engine: Engine, found: Found, known: Entry | None) -> Entry:
     """Return what becomes of one file; the output, if any, lies checked in the staging folder.
+
+    Guarantee: whatever a file holds ends in an entry; only a disk that refuses the output raises.
 
     Args:
         engine: settings and maps.
@@ -70,46 +80,65 @@ def process(engine: Engine, found: Found, known: Entry | None) -> Entry:
         StorageError: the output cannot be written.
     """
     if found.refused:
-        return Entry(path=found.path, reason=Reason.SYMLINK_OUTSIDE)
+        return Entry(path=found.path, reason=found.refused)
+    digest = ""
     try:
-        data = (engine.source / found.path).read_bytes()
-    except OSError:
-        return Entry(path=found.path, reason=Reason.UNREADABLE)
-    digest = plain_digest(data)
-    if known is not None and known.digest == digest and _is_valid(engine, known):
-        return known
-    try:
+        data = _read(engine.source / found.path)
+        digest = plain_digest(data)
+        if known is not None and known.digest == digest and _is_valid(engine, known):
+            return known
         with quiet():  # pydicom's warnings and log lines quote values
             return _deidentified(engine, found.path, digest, data)
     except Refused as refusal:
         return Entry(path=found.path, digest=digest, reason=str(refusal.reason))
-    except MeninxError:
+    except StorageError:
         raise
+    except MemoryError:
+        return Entry(path=found.path, digest=digest, reason=Reason.TOO_LARGE)
     except Exception:  # whatever a broken file provokes: it is counted, named in the private list and never copied
         return Entry(path=found.path, digest=digest, reason=Reason.PROCESSING_FAILED)
 
 
+def _read(path: Path) -> bytes:
+    """Return the bytes of a file of at most :data:`meninx.deid.instance.MOST_BYTES`."""
+    try:
+        with path.open("rb") as stream:
+            if os.fstat(stream.fileno()).st_size > instance.MOST_BYTES:
+                raise Refused(Reason.TOO_LARGE)
+            return stream.read(instance.MOST_BYTES)
+    except OSError:
+        raise Refused(Reason.UNREADABLE) from None
+
+
 def _is_valid(engine: Engine, entry: Entry) -> bool:
-    """Return whether an earlier result still holds: the output is there, and the PatientID means whom it meant."""
+    """Return whether an earlier result still holds: the output is there unchanged, and the PatientID means whom it meant."""
     if entry.status != WRITTEN:
         return True
     if entry.by_issuer != engine.resolver.is_shared(entry.patient[0]):
         return False
     path = engine.out / entry.output
-    return path.is_file() and path.stat().st_size == entry.size
+    folder.check_below(engine.out, entry.output)
+    return path.is_file() and path.stat().st_size == entry.size and files.digest(path) == entry.output_digest
 
 
 def _deidentified(engine: Engine, path: str, digest: str, data: bytes) -> Entry:
     original = instance.read(data)
+    if engine.burned_in == "quarantine" and review.declares_burned_in(original):
+        raise Refused(Reason.BURNED_IN_DECLARED)
     context = _context(engine, original)
     elements = walker.clean(original.elements, original.encodings, context)
     elements = writer.finish(elements, original, context)
-    content = writer.file_bytes(elements, original)
+    if len(context.uids) > _MOST_UIDS:
+        raise Refused(Reason.TOO_LARGE)
+    entry = _entry(engine, path, digest, elements, original, context)
+    verify.check_told(entry.told(), context)
+    chunks = writer.file_chunks(elements, original)
     if engine.dry_run:
+        content = b"".join(chunks)
         verify.check(content, original, context)
-    else:
-        _write_and_check(engine.staged(path), content, original, context)
-    return _entry(engine, path, digest, content, original, context)
+        return replace(entry, size=len(content), output_digest=plain_digest(content))
+    size, output_digest = _write_and_check(engine.staged(path), chunks, original, context)
+    return replace(entry, size=size, output_digest=output_digest)
 
 
 def _context(engine: Engine, original: Instance) -> Context:
@@ -130,33 +159,43 @@ def _context(engine: Engine, original: Instance) -> Context:
         kept=kept,
         max_age=engine.max_age,
         over_age=writer.is_over_age(original, engine.max_age),
+        review=review.reasons(original),
     )
 
 
-def _write_and_check(path: Path, content: bytes, original: Instance, context: Context) -> None:
-    """Write to the staging folder, read back from the disk, check; a file that fails is gone before this returns."""
-    files.write_bytes(path, content)
+def _write_and_check(path: Path, chunks: list[bytes | memoryview], original: Instance, context: Context) -> tuple[int, str]:
+    """Write to the staging folder, read back from the disk, check; return size and digest.
+
+    A file that fails is gone before this raises.
+    """
+    size, digest = 0, hashlib.sha256()
+    with files.atomic(path) as stream:
+        for chunk in chunks:
+            stream.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
     try:
-        verify.check(path.read_bytes(), original, context)
+        with path.open("rb") as written, mmap.mmap(written.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            verify.check(content, original, context)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+    return size, digest.hexdigest()
 
 
-def _entry(engine: Engine, path: str, digest: str, content: bytes, original: Instance, context: Context) -> Entry:
+def _entry(engine: Engine, path: str, digest: str, elements: list[Element], original: Instance, context: Context) -> Entry:
     actions: dict[str, dict[str, int]] = {}
     for (keyword, letter), count in sorted(context.counts.items()):
         actions.setdefault(keyword, {})[letter] = count
+    values = {element.tag: bytes(element.value) for element in elements if element.items is None}
     study, series, sop = (
-        _new_uid(context, original.text(tag)) for tag in (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
+        _written_uid(engine, tag, values.get(tag, b"")) for tag in (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
     )
     return Entry(
         path=path,
         digest=digest,
         status=WRITTEN,
         output=_output(engine, path, context.patient.pseudonym, study, series, sop),
-        size=len(content),
-        output_digest=plain_digest(content),
         patient=(original.text(instance.PATIENT_ID), context.patient.pseudonym),
         by_issuer=engine.resolver.is_shared(original.text(instance.PATIENT_ID)),
         study=study,
@@ -167,12 +206,22 @@ def _entry(engine: Engine, path: str, digest: str, content: bytes, original: Ins
         accessions=dict(sorted(_accessions(original, context).items())),
         uids=dict(sorted(context.uids.items())),
         actions=actions,
-        burned_in_unknown=may_be_burned_in(original),
+        burned_in_unknown=bool(context.review),
+        review=context.review,
     )
 
 
-def _new_uid(context: Context, original: str) -> str:
-    return context.uids.get(original, original)
+def _written_uid(engine: Engine, tag: int, value: bytes) -> str:
+    """Return a UID of the cleaned data set in the form in which it may become a path, a line of the audit log or a table row.
+
+    Raises:
+        Refused: ``invalid-uid``; the original value never takes its place.
+    """
+    uid = value.decode("latin-1").removesuffix("\0")
+    kept = Option.RETAIN_UIDS in engine.profile.options or engine.profile.overrides_tag(tag)
+    if not (_NEW_UID.fullmatch(uid) or (kept and len(uid) <= 64 and _KEPT_UID.fullmatch(uid))):
+        raise Refused(Reason.INVALID_UID)
+    return uid
 
 
 def _accessions(original: Instance, context: Context) -> Mapping[str, str]:
@@ -183,26 +232,7 @@ def _accessions(original: Instance, context: Context) -> Mapping[str, str]:
 def _output(engine: Engine, path: str, patient: str, study: str, series: str, sop: str) -> str:
     pseudonyms = engine.resolver.pseudonyms
     if engine.rename:
-        folder = patient if _SAFE_NAME.fullmatch(patient) else pseudonyms.path_part(patient)
-        return f"images/{folder}/{study}/{series}/{sop}.dcm"
+        person = patient if _SAFE_NAME.fullmatch(patient) else pseudonyms.path_part(patient)
+        return f"images/{person}/{study}/{series}/{sop}.dcm"
     parts = path.split("/")
     return "images/" + "/".join(pseudonyms.path_part("/".join(parts[: i + 1])) for i in range(len(parts))) + ".dcm"
-
-
-def may_be_burned_in(original: Instance) -> bool:
-    """Return whether text is likely to stand in the pixels: the file says so, or its kind of image often has it.
-
-    A device's own "NO" is not trusted for ultrasound, screen captures, photographs and documents.
-    """
-    if not original.pixels:
-        return False
-    burned = original.text(0x00280301) == "YES"
-    kind = original.text(0x00080060) in _BURNED_MODALITIES or bool(_BURNED_CLASSES.fullmatch(original.text(instance.SOP_CLASS)))
-    secondary = "SECONDARY" in original.whole_text(0x00080008) or bool(original.text(0x00080064))
-    return burned or kind or secondary or _has_overlay_in_pixels(original)
-
-
-def _has_overlay_in_pixels(original: Instance) -> bool:
-    """Return whether an overlay lies in the unused high bits of the pixel data, which are carried as they are."""
-    bits = (e for e in original.elements if e.tag >> 24 == 0x60 and e.tag & 0xFFFF == 0x0102)
-    return any(any(bytes(element.value)) for element in bits)

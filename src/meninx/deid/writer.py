@@ -9,14 +9,16 @@ from importlib import metadata
 from meninx.deid.actions import AGE, BIRTH_DATE, Context
 from meninx.deid.charsets import CHARSET_TAG, UTF_8, is_valid
 from meninx.deid.dates import age_between, capped_age, parse, years
-from meninx.deid.elements import Element, Encoding, encode
+from meninx.deid.elements import Element, Encoding, encode, encode_chunks
 from meninx.deid.instance import DEFLATED, SOP_INSTANCE, Instance
 from meninx.deid.options import Option, method_codes
 from meninx.deid.profile import Action
+from meninx.imaging.tags import NOT_REVIEWED
 
 IMPLEMENTATION_UID = "2.25.193457043928650216484709873224171529361"
 IMPLEMENTATION_NAME = "MENINX_DEID_1"
 METHOD = "meninx, DICOM PS3.15 Annex E 2025b"
+LAST_TAG = 0x7FE00010  # nothing is written behind the pixels: only private elements, padding and signatures stand there
 _META = Encoding(implicit=False, little=True)
 _STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
 
@@ -35,7 +37,7 @@ def finish(elements: list[Element], original: Instance, context: Context) -> lis
         if age and _keeps_age(context):
             new[AGE] = _text(AGE, "AS", age)
             context.count(AGE, "C")
-    return list(new.values())
+    return [element for element in new.values() if element.tag <= LAST_TAG]
 
 
 def derived_age(original: Instance) -> str:
@@ -52,8 +54,8 @@ def is_over_age(original: Instance, max_age: int) -> bool:
     return any(age is not None and age >= max_age + 1 for age in ages)
 
 
-def file_bytes(elements: list[Element], original: Instance) -> bytes:
-    """Return the whole file: zero preamble, file meta of our own, the data set in the original's transfer syntax."""
+def file_chunks(elements: list[Element], original: Instance) -> list[bytes | memoryview]:
+    """Return the whole file in pieces: zero preamble, file meta of our own, the data set in the original's transfer syntax."""
     sop = {element.tag: bytes(element.value) for element in elements if element.tag in (0x00080016, SOP_INSTANCE)}
     meta = [
         Element(0x00020001, "OB", b"\0\1"),
@@ -65,17 +67,26 @@ def file_bytes(elements: list[Element], original: Instance) -> bytes:
     ]
     body = encode(meta, _META)
     head = encode([Element(0x00020000, "UL", len(body).to_bytes(4, "little"))], _META)
-    content = encode(elements, original.encoding)
+    content = encode_chunks(elements, original.encoding)
     if original.transfer_syntax == DEFLATED:
-        stream = zlib.compressobj(wbits=-15)
-        content = stream.compress(content) + stream.flush()
-        content += b"\0" * (len(content) % 2)
-    return bytes(128) + b"DICM" + head + body + content
+        content = _deflated(content)
+    return [bytes(128) + b"DICM" + head + body, *content]
+
+
+def _deflated(content: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    stream = zlib.compressobj(wbits=-15)
+    pieces: list[bytes | memoryview] = [*map(stream.compress, content), stream.flush()]
+    return [*pieces, b"\0" * (sum(map(len, pieces)) % 2)]
 
 
 def marker_texts(context: Context) -> list[bytes]:
     """Return the words that every output holds by itself, longest first, so that no check mistakes them for a leak."""
-    words = [METHOD, IMPLEMENTATION_NAME, *(word for code in method_codes(context.profile.options) for word in code)]
+    words = [
+        METHOD,
+        NOT_REVIEWED,
+        IMPLEMENTATION_NAME,
+        *(word for code in method_codes(context.profile.options) for word in code),
+    ]
     return sorted((word.encode() for word in words), key=len, reverse=True)
 
 
@@ -85,10 +96,11 @@ def _markers(context: Context) -> list[Element]:
         [_text(0x00080100, "SH", code.value), _text(0x00080102, "SH", "DCM"), _text(0x00080104, "LO", code.meaning)]
         for code in method_codes(options)
     ]
+    method = f"{METHOD}, version {_version()}"[:64]
     full, modified = Option.RETAIN_FULL_DATES in options, Option.RETAIN_MODIFIED_DATES in options
     return [
-        _text(0x00120062, "CS", "YES"),
-        _text(0x00120063, "LO", f"{METHOD}, version {_version()}"[:64]),
+        _text(0x00120062, "CS", "NO" if context.review else "YES"),
+        _text(0x00120063, "LO", "\\".join([method, NOT_REVIEWED] if context.review else [method])),
         Element(0x00120064, "SQ", items=codes),
         _text(0x00280303, "CS", "UNMODIFIED" if full else "MODIFIED" if modified else "REMOVED"),
     ]

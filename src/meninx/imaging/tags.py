@@ -20,6 +20,11 @@ _INTEGERS = {"US": "<H", "SS": "<h", "UL": "<L", "SL": "<l", "UV": "<Q", "SV": "
 _REALS = {"FL": "<f", "FD": "<d"}
 _TEXTS = {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
 _ONE_VALUE = {"LT", "ST", "UT", "UR"}
+NOT_REVIEWED = "pixels not reviewed"
+"""Second value of DeidentificationMethod where `meninx deid` cleaned the header and somebody must look at the pixels.
+
+PatientIdentityRemoved is NO in such a file; prepare leaves it out unless it is told to trust it.
+"""
 _ANY_SCRIPT = {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from meninx.core import files, randomness
 from meninx.core.errors import PrivacyRefusal, expected
 from meninx.core.run import Run
@@ -19,16 +21,25 @@ def secret_key(run: Run, purpose: str, *, resumed: bool, deterministic_seed: int
         deterministic_seed: None for real entropy; an integer only in a run stamped NOT FOR RELEASE.
 
     Raises:
-        PrivacyRefusal: a resumed run has lost its key.
+        PrivacyRefusal: a resumed run has lost its key, or the key was changed.
     """
     folder = run.private / "keys"
     path = folder / f"{purpose}.key"
     if path.is_file():
-        return path.read_bytes()
+        return _read(path, purpose)
     if resumed:
         fix = "restore private/keys from a backup, or start a new run"
         raise PrivacyRefusal(expected(f"the {purpose} key of the run", got="no file", where="private/keys", fix=fix))
     key = randomness.private_bytes(KEY_BYTES, deterministic_seed=deterministic_seed, purpose=purpose)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     files.write_bytes(path, key, mode=0o600)
+    return key
+
+
+def _read(path: Path, purpose: str) -> bytes:
+    with path.open("rb") as stream:
+        key = stream.read(KEY_BYTES + 1)
+    if len(key) != KEY_BYTES:
+        fix = "restore private/keys from a backup, or start a new run"
+        raise PrivacyRefusal(expected(f"a {purpose} key of {KEY_BYTES} bytes", got="another", where="private/keys", fix=fix))
     return key

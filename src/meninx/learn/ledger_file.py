@@ -1,11 +1,53 @@
-"""The privacy ledger on disk: read whole and verified, extended one durable line at a time."""
+"""The privacy ledger on disk: read whole and verified, extended one durable line at a time, bound to what determines a step."""
 
 from __future__ import annotations
 
-from meninx.core import files
+import hashlib
+import json
+import os
+
+from torch import nn
+
+from meninx.core import files, settings
+from meninx.core.manifest import Manifest
 from meninx.core.run import Run
+from meninx.learn import distributed
+from meninx.learn.config import LearnConfig
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.plan import Plan
+
+FREE_TO_CHANGE = frozenset({"device", "threads", "tensorboard", "physical_batch", "epochs", "steps", "eval_every", "attack_risk"})
+"""Settings that may change when a run is resumed: they move rounding, length or looks, not what a step means."""
+
+
+def binding_of(config: LearnConfig, data: Manifest, network: nn.Module, plan: Plan, *, stream: str, data_digest: str = "") -> str:
+    """Return the digest of everything that determines the steps of a private run.
+
+    Args:
+        config: the settings; :data:`FREE_TO_CHANGE` are left out, unless the learning rate follows them.
+        data: all cases of the dataset.
+        network: with the weights that the run begins with.
+        plan: the privacy plan.
+        stream: name of the run's secret keys.
+        data_digest: of the dataset as its folder states it; empty for one of the cases alone, without images.
+
+    Guarantee: two runs of one set of keys have one binding only if they draw, clip and step alike, up to rounding: device,
+        threads and the size of a physical batch are not in it.
+    """
+    table = {name: value for name, value in settings.to_table(config).items() if name not in FREE_TO_CHANGE}
+    if config.schedule == "cosine":
+        table["planned steps"] = plan.steps
+    if config.schedule == "plateau":
+        table["eval_every"] = config.eval_every
+    parts = {
+        "settings": table,
+        "data": data_digest or hashlib.sha256(repr((data.info.to_toml(), data.cases)).encode()).hexdigest(),
+        "weights": distributed.digest(network),
+        "trained": [name for name, value in network.named_parameters() if value.requires_grad],
+        "plan": plan.fingerprint(),
+        "keys": stream,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def read(run: Run, *, anchor: tuple[int, str] | None = None) -> Ledger:
@@ -23,8 +65,21 @@ def read(run: Run, *, anchor: tuple[int, str] | None = None) -> Ledger:
     return Ledger.parse(text, anchor=anchor)
 
 
-def enter(run: Run, ledger: Ledger, plan: Plan, step: int, *, stream: str) -> Ledger:
-    """Write the next line to the disk, wait until it is there, and return the ledger that holds it."""
-    longer, line = ledger.next(plan, step, stream=stream)
-    files.append_line(run.ledger_path, line)
+def enter(run: Run, ledger: Ledger, plan: Plan, step: int, *, stream: str, binding: str) -> Ledger:
+    """Write the next line to the disk, wait until it is there, and return the ledger that holds it.
+
+    The file is made for the owner alone, mode 0600.
+
+    Raises:
+        PrivacyRefusal: see :meth:`meninx.privacy.ledger.Ledger.next`.
+        StorageError: the disk refused the line.
+    """
+    longer, line = ledger.next(plan, step, stream=stream, binding=binding)
+    path = run.ledger_path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+    except OSError as error:
+        raise files.storage_error(error, path) from error
+    files.append_line(path, line)
     return longer

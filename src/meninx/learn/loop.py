@@ -31,6 +31,7 @@ def fit(
     plan: Plan | None = None,
     progress: Progress = SILENT,
     resume: bool = False,
+    data_digest: str = "",
 ) -> FitResult:
     """Train a model on the training split of ``data`` and return what came out.
 
@@ -45,6 +46,7 @@ def fit(
         plan: with it every step is a step of that plan; without it nothing is private.
         progress: shows steps, loss and epsilon.
         resume: go on from the last checkpoint; the result is that of an uninterrupted run.
+        data_digest: of the dataset's files; bound to every line of a private run's ledger. Empty for one of the cases.
 
     Guarantee: with a plan, every step uses exactly the units that ``plan.sampler`` draws, releases only
         ``plan.release`` of their clipped sum, and is in the ledger before the optimiser sees it. What else
@@ -62,7 +64,7 @@ def fit(
         raise UsageError(expected("a fresh run folder", got="one that was trained before", where=run.name, fix=fix))
     world.shared(lambda: checkpoint.refuse_other_plan(run, plan.fingerprint() if plan else ""))
     with surroundings.prepared(config) as device, surroundings.interrupts() as stop:
-        training = setup.build(config, data, run, device, plan, resumed=begun)
+        training = setup.build(config, data, run, device, plan, resumed=begun, data_digest=data_digest)
         checkpoint.restore(run, training.trainee, config=config, plan=training.fingerprint)
         with Journal(run, training.trainee.step, tensorboard=config.tensorboard, active=world.main) as journal:
             loop = _Loop(training, journal, progress if world.main else SILENT)

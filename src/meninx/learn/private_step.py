@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -50,6 +51,7 @@ class PrivateStep:
         physical: most images in memory at once.
         noise: of the plan, with the run's key.
         stream: name of the run's keys in the ledger.
+        binding: digest of what determines a step under these keys.
         kernels: the planner and where it remembers.
         precision: ``"fp32"`` or ``"bf16"``.
         functional: paths of modules to run image by image.
@@ -57,15 +59,17 @@ class PrivateStep:
 
     def __init__(
         self, plan: Plan, run: Run, assembler: Assembler, objective: Objective, physical: int, noise: GaussianNoise, stream: str,
-        *, kernels: KernelCache, precision: str = "fp32", functional: tuple[str, ...] = (),
+        *, binding: str, kernels: KernelCache, precision: str = "fp32", functional: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.plan, self.run, self.assembler, self.objective = plan, run, assembler, objective
         self.noise, self.stream, self.kernels, self.precision = noise, stream, kernels, precision
+        self.binding = binding
         self.functional = functional
         self.cases = max(1, physical // assembler.views)  # at once
         self.world = current()
         self.ledger = ledger_file.read(run) if self.world.main else Ledger()
         self.ledger.verify(plan=plan)
+        self.ledger.refuse_other_binding(stream, binding)
 
     @property
     def anchor(self) -> tuple[int, str]:
@@ -130,7 +134,7 @@ class PrivateStep:
         """Write the step into the ledger, on the disk, before anything of it is used."""
         if not self.world.main:
             return
-        self.ledger = ledger_file.enter(self.run, self.ledger, self.plan, step, stream=self.stream)
+        self.ledger = ledger_file.enter(self.run, self.ledger, self.plan, step, stream=self.stream, binding=self.binding)
 
     def _assign(self, model: nn.Module, gradients: dict[str, Tensor]) -> None:
         """Give every trained parameter its released gradient, and the others none."""
@@ -154,6 +158,7 @@ def private_parts(
     objective: Objective,
     *,
     resumed: bool,
+    bind: Callable[[str], str],
 ) -> tuple[PrivateDraw, PrivateStep]:
     """Return the draw and the step of a private run, with the run's secret keys, which all processes are told.
 
@@ -164,6 +169,7 @@ def private_parts(
         assembler: makes tensors of cases.
         objective: the loss.
         resumed: the run was started before.
+        bind: from the name of the run's keys to the binding of its ledger lines (:func:`.ledger_file.binding_of`).
 
     Raises:
         ConfigError: config and plan disagree on the views.
@@ -191,6 +197,7 @@ def private_parts(
     stream = stream_id(sampling, noise)
     step = PrivateStep(
         plan, run, assembler, objective, config.physical_batch, plan.noise(noise), stream,
+        binding=bind(stream),
         kernels=kernels.opened(assembler.device, deterministic=config.deterministic), precision=config.precision,
         functional=config.functional,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
 from meninx.core.manifest import DatasetInfo, Manifest, Task
 from meninx.core.run import Run
-from meninx.learn import freeze, optim, pretrained, surroundings
+from meninx.learn import freeze, ledger_file, optim, pretrained, surroundings
 from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler
 from meninx.learn.config import LearnConfig
@@ -89,8 +89,17 @@ class Training:
         return wanted and len(self.valid) > 0
 
 
-def build(config: LearnConfig, data: Manifest, run: Run, device: torch.device, plan: Plan | None, *, resumed: bool) -> Training:
-    """Return a run ready for its first step.
+def build(
+    config: LearnConfig,
+    data: Manifest,
+    run: Run,
+    device: torch.device,
+    plan: Plan | None,
+    *,
+    resumed: bool,
+    data_digest: str = "",
+) -> Training:
+    """Return a run ready for its first step; ``data_digest`` names the dataset in the ledger of a private one.
 
     Raises:
         ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit together.
@@ -115,8 +124,11 @@ def build(config: LearnConfig, data: Manifest, run: Run, device: torch.device, p
         step = PlainStep(assembler, goal, config.physical_batch, precision=config.precision)
     else:
         freeze.apply(network, freeze.never_trained(network, config))
-        _prove(network, goal, assembler, min(2, len(train)), config.functional)
-        draw, step = private_parts(config, run, plan, assembler, goal, resumed=resumed)
+        _prove(network, goal, assembler, min(2, len(train)), config)
+        draw, step = private_parts(
+            config, run, plan, assembler, goal, resumed=resumed,
+            bind=lambda stream: ledger_file.binding_of(config, data, network, plan, stream=stream, data_digest=data_digest),
+        )  # fmt: skip
     total = plan.steps if plan else config.steps or config.epochs * draw.steps_per_epoch
     schedule = Schedule(config, total, draw.steps_per_epoch)
     average = Average(network, config.ema) if config.ema else None
@@ -126,7 +138,7 @@ def build(config: LearnConfig, data: Manifest, run: Run, device: torch.device, p
     return training
 
 
-def _prove(network: nn.Module, goal: Objective, assembler: Assembler, cases: int, functional: tuple[str, ...]) -> None:
+def _prove(network: nn.Module, goal: Objective, assembler: Assembler, cases: int, config: LearnConfig) -> None:
     """Refuse a network whose gradients of single images are not what the engine takes them for; the images are noise."""
     batch = assembler(tuple((case,) for case in range(cases)), 0)
     images, targets, keys = torch.randn_like(batch.images[:2]), batch.targets[:2], batch.row_keys[:2]
@@ -136,12 +148,13 @@ def _prove(network: nn.Module, goal: Objective, assembler: Assembler, cases: int
         units = torch.arange(len(keys[rows]))
         total = clipped_gradient_sum(
             network, goal.loss, images[rows], targets[rows], unit_index=units, n_units=len(units), max_grad_norm=1e9,
-            functional=functional, row_keys=keys[rows],
+            functional=config.functional, row_keys=keys[rows],
         )  # fmt: skip
         return torch.cat([value.flatten() for value in total.gradients.values()])
 
     whole = summed(slice(None))
-    prove(network, goal.loss, images, targets, functional=functional)
+    most = min(max(config.physical_batch, config.views), len(assembler.store) * config.views)
+    prove(network, goal.loss, images, targets, functional=config.functional, physical=most)
     if any(dropout.active(module) for module in network.modules()):
         alone = [summed(slice(row, row + 1)) for row in range(len(images))]
         if not float((whole - sum(alone)).norm()) <= _ROUNDING * sum(float(part.norm()) for part in alone):

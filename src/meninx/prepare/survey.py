@@ -9,11 +9,11 @@ from typing import Any
 
 from meninx.core.errors import DataError, PrivacyRefusal, expected
 from meninx.core.progress import SILENT, Progress, task
-from meninx.imaging import decode, dicom, encapsulate
+from meninx.imaging import decode, dicom, encapsulate, tags
 
 _SURVEYED = (
-    "PatientIdentityRemoved", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID",
-    "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient",
+    "PatientIdentityRemoved", "DeidentificationMethod", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID",
+    "SOPClassUID", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient",
 )  # fmt: skip
 
 
@@ -50,10 +50,16 @@ def survey(source: Path, *, trusted: bool = False, progress: Progress = SILENT) 
                 continue
             try:
                 header = decode.open_dataset(path, pixels=False, keywords=_SURVEYED)
-                entries.append(_entry(number, path, header))
+                entry = _entry(number, path, header)
             except DataError as error:
                 failed.append((number, str(error)))
                 continue
+            if not trusted and tags.NOT_REVIEWED in str(header.get("DeidentificationMethod") or ""):
+                fix = "look at private/review.html of the clean archive, then set trusted"
+                what, where = "an image whose pixels need no look", "PatientIdentityRemoved"
+                failed.append((number, expected(what, got="one that may show text", where=where, fix=fix)))
+                continue
+            entries.append(entry)
             if str(header.get("PatientIdentityRemoved") or "").strip().upper() != "YES":
                 unmarked.append(number)
     if unmarked and not trusted:

@@ -28,6 +28,8 @@ _GRIDS = ((1e3, 1e-3), (5e4, 1e-2))  # up to this epsilon: this grid of the priv
 FINE = 1e-4
 COARSE = 1e-3
 _ROUNDING = 5e-6  # share by which rounding in the transforms may move an epsilon; added on top
+_LOST = 2.0**-52  # what rounding in the transforms may take from a delta for every step, four times the most seen; given back
+_LEAST_DELTA = 1e-10  # below it rounding is no longer small beside delta, and the Rényi bound, which has none, may be closer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,9 @@ def epsilon(phases: Iterable[Phase], delta: float, *, coarse: bool = False, grid
 
     Args:
         phases: what was run, in any order; no phase or no steps cost nothing.
-        delta: in (0, 1).
+        delta: in (0, 1). From 1e-10 on the result is the exact value but for 1 % (mostly 0.01 %), and never lower than that of
+            dp-accounting. Below, rounding in the transforms is as large as delta, in dp-accounting's result, too: what it can
+            take is granted, and the smaller of two upper bounds is returned, up to some per cent above the exact value.
         coarse: a grid of the privacy loss of at least 1e-3, ten times quicker and mostly up to 1 % looser, for searching.
         grid: the finest grid to use; None for that of ``coarse``.
 
@@ -110,12 +114,20 @@ def _epsilon(phases: tuple[Phase, ...], delta: float, finest: float) -> Epsilon:
     rough = rdp_epsilon(phases, delta)
     few = sum(phase.steps for phase in phases) <= 100  # discretisation errors add up over steps
     grid = _grid(rough, fine_up_to=4.0 if few else 20.0)
+    lost = _lost(phases)
     if grid is None:
         bounds = {"rdp": rough, "participation": participation_epsilon(phases, delta)}
         name = min(bounds, key=lambda key: bounds[key])
         return Epsilon(value=bounds[name], accountant=name)
-    found = float(_pld(phases, max(grid, finest)).get_epsilon_for_delta(delta))
+    found = float(_pld(phases, max(grid, finest)).get_epsilon_for_delta(delta - lost)) if delta > lost else math.inf
+    if delta < _LEAST_DELTA and rough < found:
+        return Epsilon(value=rough, accountant="rdp")
     return Epsilon(value=found * (1 + _ROUNDING), accountant="pld")
+
+
+def _lost(phases: Sequence[Phase]) -> float:
+    """Return how much of a delta rounding in the transforms may have taken away: it grows with the steps."""
+    return _LOST * (64 + sum(phase.steps for phase in phases))
 
 
 def _grid(rough: float, *, fine_up_to: float) -> float | None:
@@ -145,8 +157,21 @@ def delta_curve(phases: Iterable[Phase], *, interval: float = FINE) -> Callable[
     grid = None if any(phase.noise_multiplier == 0 for phase in merged) else _grid(rdp_epsilon(merged, 1e-6), fine_up_to=60.0)
     if grid is None:
         return lambda _: 1.0
-    losses = _pld(merged, interval if grid <= FINE else grid)
-    return lambda value: min(1.0, max(0.0, float(losses.get_delta_for_epsilon(value))))
+    losses, lost = _pld(merged, interval if grid <= FINE else grid), _lost(merged)
+    return lambda value: min(1.0, max(0.0, float(losses.get_delta_for_epsilon(value))) + lost)
+
+
+def largest_delta(n_units: int) -> float:
+    """Return the largest delta at which a run on ``n_units`` privacy units may be called well protected: 1 / (10 n_units).
+
+    Releasing every unit whole with probability delta is (0, delta)-private. At 1 / n_units somebody's data would be expected to
+    leak, which a plan refuses; ten times less keeps the chance that anybody's does below 10 %.
+
+    Args:
+        n_units: number of privacy units as publicly declared, >= 1.
+    """
+    check.positive(n_units=n_units)
+    return 1 / (10 * n_units)
 
 
 def rdp_epsilon(phases: Sequence[Phase], delta: float) -> float:

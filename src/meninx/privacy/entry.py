@@ -33,6 +33,7 @@ class LedgerEntry:
         noise_bands: steps over which noise is correlated and sampling is cyclic; 1 for neither.
         clipping: clipping function, or empty in ledgers of before it was written down; like ``noise_bands``
             it may be missing in a line, as it is in those.
+        binding: digest of everything else that determines the step, or empty; may be missing, too.
         previous: hash of the entry before; zeros for the first.
         hash: 32 hexadecimal digits of SHA-256 over all of the above as written.
     """
@@ -52,9 +53,10 @@ class LedgerEntry:
     hash: str
     noise_bands: int = 1
     clipping: str = ""
+    binding: str = ""
 
     @classmethod
-    def of(cls, plan: Plan, *, index: int, step: int, stream: str, torn: str, previous: str) -> LedgerEntry:
+    def of(cls, plan: Plan, *, index: int, step: int, stream: str, torn: str, previous: str, binding: str = "") -> LedgerEntry:
         """Return the sealed entry of one step of ``plan``."""
         draft = cls(
             index=index,
@@ -72,6 +74,7 @@ class LedgerEntry:
             hash="",
             noise_bands=plan.noise_bands,
             clipping=plan.clipping,
+            binding=binding,
         )
         return dataclasses.replace(draft, hash=digest(draft._body()))
 

@@ -63,10 +63,11 @@ class Ledger:
     Guarantee:
         ``epsilon(delta)`` bounds what all steps ever begun spend together, over resumes and
         changes of plan. A line cut short by a crash counts as a spent step. A step begun again under the
-        same keys and plan counts once, because sampler and noise repeat it exactly (the abandoned attempt
-        must not be released); without named keys every line counts. Editing, removing or reordering lines is
-        refused; removing the last lines shows against a checkpoint's anchor. The chain is not signed: who can
-        write the file *and* every anchor can forge both.
+        same keys, plan and binding counts once, because sampler and noise repeat it exactly (the abandoned attempt
+        must not be released); without named keys every line counts. One set of keys has one binding: with other
+        settings or data the same noise would cover other gradients, and their difference would be free of noise.
+        Editing, removing or reordering lines is refused; removing the last lines shows against a checkpoint's
+        anchor. The chain is not signed: who can write the file *and* every anchor can forge both.
 
     Attributes:
         accounts: one for every plan and set of keys, in order of first use.
@@ -105,23 +106,26 @@ class Ledger:
         ledger = _read(lines[:-1] if terminated else lines, anchor)
         return replace(ledger, terminated=terminated)
 
-    def next(self, plan: Plan, step: int, *, stream: str = "") -> tuple[Ledger, str]:
+    def next(self, plan: Plan, step: int, *, stream: str = "", binding: str = "") -> tuple[Ledger, str]:
         """Return the ledger with one more step, and the text to append to the file first.
 
         Args:
             plan: the plan that the step belongs to; a changed plan opens a new account.
             step: optimiser step, at most :attr:`next_step` (a resumed run may go back).
             stream: ``keystream.stream_id(...)`` of the sampling and noise keys; empty counts every line.
+            binding: digest of everything else that determines the steps under these keys: settings, data, initial weights. A
+                step may be replayed only when everything that determines it is the same.
 
         Raises:
-            PrivacyRefusal: the step is ahead of the ledger or beyond the plan, or unit or relation change.
+            PrivacyRefusal: the step is ahead of the ledger or beyond the plan; unit, relation or binding change.
         """
+        self.refuse_other_binding(stream, binding)
         if step >= plan.steps:
             raise PrivacyRefusal(
                 expected(f"step < plan.steps = {plan.steps}", got=step, where="Ledger.next", fix="plan more steps")
             )
         torn = digest(self.pending) if self.pending else ""
-        entry = LedgerEntry.of(plan, index=self.entries, step=step, stream=stream, torn=torn, previous=self.head)
+        entry = LedgerEntry.of(plan, index=self.entries, step=step, stream=stream, torn=torn, previous=self.head, binding=binding)
         book = _Book(self)
         book.enter(entry, self.pending, "Ledger.next")
         return book.close(), ("" if self.terminated else "\n") + entry.line() + "\n"
@@ -139,6 +143,25 @@ class Ledger:
         if plan is not None and any(account.first.plan != plan.fingerprint() for account in self.accounts):
             fix = "resume with the plan that was begun, or start a new phase on purpose"
             raise PrivacyRefusal(expected("entries of this plan only", got="a foreign plan", where="Ledger", fix=fix))
+
+    def refuse_other_binding(self, stream: str, binding: str) -> None:
+        """Raise PrivacyRefusal if the keys named ``stream`` were used with other settings, data or initial weights.
+
+        Args:
+            stream: name of the secret keys; without one no two lines share noise that could be told apart.
+            binding: digest of what determines a step under them.
+        """
+        used = next((item.first.binding for item in self.accounts if stream and item.first.stream == stream), binding)
+        if used == binding:
+            return
+        if not used:
+            got = "a ledger of an earlier version, which does not say"
+            fix = "start a new run: this one cannot be resumed, and its stated epsilon may not hold (docs: differential privacy)"
+        else:
+            got = "others"
+            fix = "the same noise would be added to other gradients; go on with what the run was begun with, or start a new run"
+        rule = "the settings, data and initial weights that these keys were used with"
+        raise PrivacyRefusal(expected(rule, got=got, where="ledger", fix=fix))
 
     def phases(self) -> tuple[Phase, ...]:
         """Return everything spent, as phases; an unfinished last line is a step as dear as any account's could be."""
@@ -216,15 +239,16 @@ class _Book:
             (entry.torn == (digest(pending) if pending else ""), "the digest of the unfinished line before"),
             (0 <= entry.step <= self.next_step, f"a step from 0 to {self.next_step}"),
             (group == entry.group, f"privacy unit and relation {group[0]}, {group[1]} in all entries"),
-            (self._bands(entry) == entry.noise_bands, "one noise_bands under one set of keys"),
+            (self._used(entry).noise_bands == entry.noise_bands, "one noise_bands under one set of keys"),
+            (self._used(entry).binding == entry.binding, "one binding under one set of keys"),
             (self.mechanisms.get(entry.plan, mechanism) == mechanism, "one mechanism for one plan fingerprint"),
         )
         return next((rule for holds, rule in checks if not holds), "")
 
-    def _bands(self, entry: LedgerEntry) -> int:
-        """Return the noise_bands that the entry's keys were used with: another number would use noise twice."""
+    def _used(self, entry: LedgerEntry) -> LedgerEntry:
+        """Return the first entry of the keys: with another noise_bands or binding they would give the same noise twice."""
         used = (account.first for account in self.accounts.values() if entry.stream and account.first.stream == entry.stream)
-        return next((first.noise_bands for first in used), entry.noise_bands)
+        return next(used, entry)
 
     def close(self) -> Ledger:
         """Return the ledger as a value again."""

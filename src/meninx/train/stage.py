@@ -177,7 +177,8 @@ def _network(config: TrainConfig, data: Manifest, plan: Plan | None) -> nn.Modul
 def _train(config: TrainConfig, data: Manifest, run: Run, plan: Plan | None, progress: Progress, *, resumed: bool) -> TrainResult:
     world = distributed.current()
     with run.lock() if world.main else nullcontext():
-        fitted = loop.fit(config, data, run, plan=plan, progress=progress, resume=resumed)
+        digest = _digest(data.root)
+        fitted = loop.fit(config, data, run, plan=plan, progress=progress, resume=resumed, data_digest=digest)
         network = world.shared(lambda: _release(config, data, run, fitted))
     return _result(config, data, run.root, network, fitted, plan)
 

@@ -5,7 +5,8 @@ every instance is a case, in 3-D every series. Labels come from ``table`` (class
 image by the most specific identifier that they fill in: SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, AccessionNumber,
 PatientID. A table with original identifiers is translated by ``crosswalks`` (columns id_old, id_new).
 
-Guarantee: a file that does not say PatientIdentityRemoved YES stops the work with PrivacyRefusal, unless ``trusted``.
+Guarantee: a file that does not say PatientIdentityRemoved YES stops the work with PrivacyRefusal, unless ``trusted``; one that
+`meninx deid` marked because text may stand in its pixels is left out, unless ``trusted``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from meninx.core.errors import DataError, PrivacyRefusal, expected
-from meninx.imaging import decode
+from meninx.imaging import decode, tags
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.found import FileSource, Found, Reading, SeriesSource, Source
 from meninx.prepare.readers import values
@@ -24,7 +25,7 @@ from meninx.prepare.readers.rows import relative
 Header = dict[str, str]
 KEYWORDS = (
     "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID", "PatientSex", "PatientAge",
-    "Modality", "ViewPosition", "Rows", "PatientIdentityRemoved",
+    "Modality", "ViewPosition", "Rows", "PatientIdentityRemoved", "DeidentificationMethod",
 )  # fmt: skip
 VOLUME_MODALITIES = ("CT", "MR", "PT", "NM")
 SUMMARY = "deid.json"
@@ -42,12 +43,15 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
     """
     headers, skipped = _headers(root)
     _refuse_identified(headers, trusted=config.trusted)
+    if not config.trusted:
+        headers, flagged = _reviewed(headers)
+        skipped += flagged
     skipped += [("object without pixels", "DICOM source")] * sum(not header["Rows"] for header in headers.values())
     wanted = {path: header for path, header in headers.items() if header["Rows"] and _wanted(header, config)}
     table = LabelTable.read(root, config, site)
     dims = config.spatial_dims or 2
     units = _series(wanted) if dims == 3 else [((path,), header) for path, header in wanted.items()]
-    pseudonymous = not config.trusted or all(header["PatientIdentityRemoved"] == "YES" for header in headers.values())
+    pseudonymous = not config.trusted or all(map(_is_clean, headers.values()))
     cases: list[Found] = []
     for number, (paths, header) in enumerate(units, start=1):
         labelled = table.find(header, whole_series=dims == 3)
@@ -120,7 +124,7 @@ def _once(headers: dict[Path, Header]) -> tuple[dict[Path, Header], list[tuple[s
 
 
 def _refuse_identified(headers: dict[Path, Header], *, trusted: bool) -> None:
-    open_files = sum(header["PatientIdentityRemoved"] != "YES" for header in headers.values())
+    open_files = sum(not _is_clean(header) for header in headers.values())
     if open_files and not trusted:
         raise PrivacyRefusal(
             expected(
@@ -130,6 +134,30 @@ def _refuse_identified(headers: dict[Path, Header], *, trusted: bool) -> None:
                 fix="run `meninx deid` first, or give trusted for images that hold no identity",
             )
         )
+
+
+def _is_clean(header: Header) -> bool:
+    """Return whether `meninx deid` or another program cleaned the header; the pixels are another matter."""
+    return header["PatientIdentityRemoved"] == "YES" or tags.NOT_REVIEWED in header["DeidentificationMethod"]
+
+
+def _reviewed(headers: dict[Path, Header]) -> tuple[dict[Path, Header], list[tuple[str, str]]]:
+    """Return the files whose pixels need no look, and the others as left out.
+
+    Raises:
+        PrivacyRefusal: there is no other file.
+    """
+    kept = {path: header for path, header in headers.items() if header["PatientIdentityRemoved"] == "YES"}
+    if headers and not kept:
+        fix = "look at private/review.html of the clean archive, then give trusted"
+        got = f"{len(headers)} files whose pixels may show text"
+        raise PrivacyRefusal(expected("images whose pixels need no look", got=got, where="DICOM source", fix=fix))
+    left = [
+        ("pixels that nobody has reviewed", f"image {number} of {len(headers)}")
+        for number, path in enumerate(headers, start=1)
+        if path not in kept
+    ]
+    return kept, left
 
 
 def _wanted(header: Header, config: PrepareConfig) -> bool:

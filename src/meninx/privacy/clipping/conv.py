@@ -13,7 +13,7 @@ from meninx.privacy.clipping.conv_work import ConvWork
 from meninx.privacy.clipping.geometry import Geometry
 from meninx.privacy.clipping.layer import Layer, LayerCall, Pass
 from meninx.privacy.clipping.rows import Bucket, by_unit
-from meninx.privacy.clipping.tape import blanked, full, lengths, scaled
+from meninx.privacy.clipping.tape import blanked, full, lengths
 
 _FEW = 4  # units whose gradients are made together when they are not kept
 
@@ -106,8 +106,7 @@ class ConvCall(LayerCall):
                     .sum(0)
                     .reshape(weight.shape)
                 )
-            whole = self.geometry.weight_gradient(scaled(blanked(dy, blank), factor), blanked(x, blank), weight)
-            return self.pulled(full(whole)[None])[0]
+            return self.pulled(self.geometry.weighted_gradient(blanked(dy, blank), blanked(x, blank), weight, factor)[None])[0]
 
         self.ghost("weight", bucket, squares, weighted)
 

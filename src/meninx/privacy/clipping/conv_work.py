@@ -10,7 +10,7 @@ from torch import Tensor
 
 from meninx.privacy.clipping import stored
 from meninx.privacy.clipping.planner import Trial, Work
-from meninx.privacy.clipping.tape import full, lengths, scaled
+from meninx.privacy.clipping.tape import full, lengths
 
 if TYPE_CHECKING:
     from meninx.privacy.clipping.conv import ConvCall
@@ -111,7 +111,7 @@ class ConvWork(Work):
         y = geometry.run(x, weight, None) if call.keeps_output else None
         return [
             (lambda: call.squares(x, dy, y, units), 1.0),
-            (lambda: geometry.weight_gradient(scaled(dys, dys.new_ones(len(dys))), xs, weight), 1 / many),
+            (lambda: geometry.weighted_gradient(dys, xs, weight, torch.rand(len(dys), device=self.device)), 1 / many),
         ]
 
     def _random(self, like: Tensor, units: int) -> Tensor:

@@ -150,7 +150,7 @@ def _state(device: torch.device) -> Tensor:
     return torch.cat(states)
 
 
-@torch.no_grad()
+@torch.enable_grad()
 def _drawing(model: nn.Module, inputs: Tensor) -> str:
     """Return the path of the innermost module that draws from torch's generator in a forward pass; empty for the model itself."""
     found: list[str] = []

@@ -9,20 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from meninx.core import check
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, PrivacyRefusal, expected
 from meninx.privacy.clipping import clip
 from meninx.privacy.clipping.dropout import keyed_dropout, no_other_randomness
 from meninx.privacy.clipping.functional import FunctionalCall
 from meninx.privacy.clipping.inventory import refuse_moved_buffers, trained_layers
 from meninx.privacy.clipping.layer import Layer, Pass, called
 from meninx.privacy.clipping.planner import Planner
+from meninx.privacy.clipping.precision import pinned
 from meninx.privacy.clipping.result import ClippedSum, PerSampleLoss
 from meninx.privacy.clipping.rows import rows_of
 from meninx.privacy.clipping.rules import Forward, rule_of
 from meninx.privacy.clipping.slices import slice_units
 from meninx.privacy.clipping.tape import Tape, lengths
 
-BF16_MARGIN = 1 + 2.0**-8  # how much longer than measured a gradient rounded to bfloat16 may be
+BF16_MARGIN = 1 + 2.0**-8  # a gradient made of numbers in bfloat16 may round otherwise in a batch of another shape
 
 
 def clipped_gradient_sum(
@@ -66,9 +67,12 @@ def clipped_gradient_sum(
 
     Guarantee:
         With all cases of a unit in this call, adding or removing the unit changes the sum by at most
-        ``max_grad_norm`` in L2 norm, whatever its data, up to float32 rounding of the sum; one unit's own
-        contribution exceeds the bound by less than one part in 1e4. That holds for models whose rows do not see each other;
-        layers known to mix them are refused here, and :func:`~meninx.privacy.clipping.proof.prove` tests the model itself.
+        ``max_grad_norm`` in L2 norm, whatever its data, up to float32 rounding of the sum (2**-24 of the bound for each unit
+        in it); one unit's own contribution exceeds the bound by less than one part in 1e4. Sums over units are made in
+        float32, also with bfloat16, and in full precision whatever the caller allows (:mod:`.precision`). That holds for models
+        whose rows do not see each other and whose weights are used by their own layers alone. Call
+        :func:`~meninx.privacy.clipping.proof.prove` on a model first: layers known to mix rows are refused here,
+        and so is a trained weight that automatic differentiation reaches past its layer; other code is not looked at.
 
     Raises:
         PrivacyRefusal, DataError: an unsafe or unknown module, one that writes to its buffers or draws random numbers for the
@@ -86,9 +90,10 @@ def clipped_gradient_sum(
         raise DataError(expected(f"{len(inputs)} row_keys", got=len(row_keys), where="clipped_gradient_sum"))
     engine = _Engine(model, per_sample_loss, planner or Planner(), clipping, precision, trained_layers(model, functional))
     total = ClippedSum.empty(model, max_grad_norm=max_grad_norm, n_units=n_units)
-    for picked in slice_units(unit_index.detach().cpu().numpy(), chunk) if chunk else ():
-        engine.add_slice(total, inputs, targets, unit_index, views, torch.from_numpy(picked), chunk or 1, row_keys)
-    return total if chunk else engine.add(total, inputs, targets, unit_index, views, row_keys)
+    with pinned(inputs.device.type):
+        for picked in slice_units(unit_index.detach().cpu().numpy(), chunk) if chunk else ():
+            engine.add_slice(total, inputs, targets, unit_index, views, torch.from_numpy(picked), chunk or 1, row_keys)
+        return total if chunk else engine.add(total, inputs, targets, unit_index, views, row_keys)
 
 
 def row_gradients(
@@ -97,7 +102,7 @@ def row_gradients(
     """Return the gradient of every row, (rows, *parameter), as the engine makes it when it keeps all of them."""
     layers = trained_layers(model, functional)
     engine = _Engine(model, per_sample_loss, Planner(mode="store"), "flat", "fp32", layers)
-    with torch.no_grad():
+    with torch.no_grad(), pinned(inputs.device.type):
         return engine.kept(inputs, targets)
 
 
@@ -208,14 +213,12 @@ class _Engine:
         """Run the model forward and backward once; the tape holds what is left."""
         slot = torch.zeros((), device=inputs.device, requires_grad=True)
         run = Pass(tape, self.planner, self.dtype)
-        exact = (
-            torch.backends.cudnn.flags(allow_tf32=False) if inputs.is_cuda else nullcontext()
-        )  # the guard of ghost norms is float32's
         inside = [layer.path for layer in self.layers if layer.functional]
         masks, guard = keyed_dropout(self.model, row_keys, leave=inside), no_other_randomness(self.model, inputs)
-        with torch.enable_grad(), exact, self._stood_in(run, slot), masks, _buffers_untouched(self.model), guard:
+        with torch.enable_grad(), self._stood_in(run, slot), masks, _buffers_untouched(self.model), guard:
             with self._autocast(inputs.device.type):
                 losses = self.loss(self.model(inputs), targets)
+            _refuse_reached(self.model, losses)
             torch.autograd.backward(losses.sum() / views, inputs=[slot])
 
     def _autocast(self, device: str) -> AbstractContextManager[object]:
@@ -239,6 +242,29 @@ def _stand_in(layer: Layer, run: Pass, slot: Tensor) -> Forward:
     rule = rule_of(layer.module)
     assert rule is not None  # the inventory refused it otherwise
     return rule.bind(layer, run, slot)
+
+
+def _refuse_reached(model: nn.Module, losses: Tensor) -> None:
+    """Refuse a pass in which automatic differentiation reaches a trained weight: all go through rules, which hide them from it.
+
+    Raises:
+        PrivacyRefusal: names the weight that code used outside of its layer.
+    """
+    names = {id(value): name for name, value in model.named_parameters() if value.requires_grad}
+    seen, left = set(), [losses.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        left.extend(after for after, _ in node.next_functions)
+        name = names.get(id(getattr(node, "variable", None)))
+        if name is not None:
+            rule, fix = (
+                "a weight used by its own layer alone",
+                "use it through its layer, or run the module row by row (functional)",
+            )
+            raise PrivacyRefusal(expected(rule, got="one used by other code as well", where=name, fix=fix))
 
 
 @contextmanager

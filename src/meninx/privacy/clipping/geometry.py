@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from meninx.privacy.clipping.tape import full, scaled
+
 _backward = torch.ops.aten.convolution_backward
 
 
@@ -54,6 +56,13 @@ class Geometry:
     def weight_gradient(self, dy: Tensor, x: Tensor, weight: Tensor, *, groups: int | None = None) -> Tensor:
         """Return the gradient of a weight of the shape of ``weight``, summed over the rows; its values are not read."""
         return self._native(dy, x, weight, groups or self.groups, (False, True, False))[1]
+
+    def weighted_gradient(self, dy: Tensor, x: Tensor, weight: Tensor, factor: Tensor) -> Tensor:
+        """Return the sum over rows of the weight's gradients, each times its ``factor`` (rows,): in float32 at least.
+
+        A product in bfloat16 would round the sum of all units, and one unit more or less could move it by several bounds.
+        """
+        return self.weight_gradient(scaled(full(dy), factor), full(x), full(weight))
 
     def both_gradients(self, dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients of input and weight from one call."""

@@ -56,8 +56,8 @@ class LinearCall(LayerCall):
                 return torch.stack([each.to(part.dtype) @ part for each, part in parts]).sum(0).reshape(dy.shape[2], -1)
             rows = len(factor)
             left = blanked(x.reshape(rows, -1, x.shape[2]), blank)
-            right = scaled(blanked(dy.reshape(rows, -1, dy.shape[2]), blank), factor)
-            return right.flatten(0, 1).transpose(0, 1) @ left.flatten(0, 1)
+            right = blanked(dy.reshape(rows, -1, dy.shape[2]), blank)
+            return summed(left, right, factor)
 
         self.ghost("weight", bucket, squares, weighted)
 
@@ -70,6 +70,11 @@ def vectors(value: Tensor, bucket: Bucket) -> Tensor:
 def outer(x: Tensor, dy: Tensor) -> Tensor:
     """Return the gradients (units, out, in)."""
     return torch.bmm(dy.transpose(1, 2), x)
+
+
+def summed(x: Tensor, dy: Tensor, factor: Tensor) -> Tensor:
+    """Return the float32 sum (out, in) of the gradients of rows (rows, positions, features), each times its factor."""
+    return scaled(full(dy), factor).flatten(0, 1).transpose(0, 1) @ full(x).flatten(0, 1)
 
 
 def made(x: Tensor, dy: Tensor) -> Iterator[Tensor]:
@@ -121,7 +126,7 @@ class LinearWork(Work):
         factor = torch.rand(units, device=x.device)
 
         def ghost() -> object:
-            return gram.of_products(dy, x), scaled(dy, factor).flatten(0, 1).transpose(0, 1) @ x.flatten(0, 1)
+            return gram.of_products(dy, x), summed(x, dy, factor)
 
         def keep() -> object:
             flat = full(outer(x, dy)).flatten(1)

@@ -68,10 +68,7 @@ class ClippedSum:
         )
 
     def _added(self, other: ClippedSum) -> dict[str, Tensor]:
-        """Return the sums of both parts' gradients; of a part without any unit nothing is copied."""
-        for nobody, all_ in ((self, other), (other, self)):
-            if not bool(nobody.present.any()):
-                return dict(all_.gradients)
+        """Return the sums of both parts' gradients. A part that names no unit may still hold gradients: another rank's, say."""
         return {name: value + other.gradients[name] for name, value in self.gradients.items()}
 
     @property

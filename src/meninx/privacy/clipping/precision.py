@@ -1,0 +1,85 @@
+"""Full float32 precision inside a pass, whatever the program around it allows for its own products."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+
+_lock = threading.Lock()
+_active = 0
+_undo: Callable[[], None] | None = None
+
+
+@contextmanager
+def pinned(device: str) -> Iterator[None]:
+    """Compute float32 products of cuBLAS, cuDNN and oneDNN in float32, and leave an autocast around the call.
+
+    Norms are measured and gradients summed by separate products. With TF32 or bfloat16 inside of them a gradient is longer
+    than measured, and the sum of many is rounded coarsely: both raise the sensitivity.
+
+    The settings are the process's own, not the thread's: what the caller had is put back, also after an error, when the last
+    of several passes at a time has ended. Another thread must not change them during a pass.
+
+    Args:
+        device: type of the device, ``"cpu"`` or ``"cuda"``, ...
+    """
+    global _active, _undo
+    with _lock:
+        if not _active:
+            _undo = _set_full()
+        _active += 1
+    try:
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        with _lock:
+            _active -= 1
+            if not _active and _undo is not None:
+                _undo()
+
+
+def _leaves() -> tuple[Any, ...]:
+    """Return the backends' operations that have a precision of their own."""
+    backends: Any = torch.backends
+    cudnn, onednn = backends.cudnn, backends.mkldnn
+    return (backends.cuda.matmul, cudnn.conv, cudnn.rnn, onednn.matmul, onednn.conv, onednn.rnn)
+
+
+def _set_full() -> Callable[[], None]:
+    """Set full precision everywhere and return what undoes it.
+
+    torch has older switches for all matrix products and for cuDNN beside those of each operation, and it refuses to read
+    an older one that disagrees with them: it is left alone where it cannot be read.
+    """
+    before = [(leaf, leaf.fp32_precision) for leaf in _leaves()]
+    products, convolutions = "highest", False
+    with suppress(RuntimeError):
+        products = torch.get_float32_matmul_precision()
+    with suppress(RuntimeError):
+        convolutions = bool(torch.backends.cudnn.allow_tf32)
+    _switch("highest" if products != "highest" else None, False if convolutions else None)
+    for leaf, value in before:
+        if value not in ("ieee", "none"):
+            leaf.fp32_precision = "ieee"
+
+    def undo() -> None:
+        _switch(products if products != "highest" else None, True if convolutions else None)
+        for leaf, value in before:
+            if leaf.fp32_precision != value:
+                leaf.fp32_precision = "none"  # inherits, as it may have done before
+            if leaf.fp32_precision != value:
+                leaf.fp32_precision = value
+
+    return undo
+
+
+def _switch(products: str | None, convolutions: bool | None) -> None:
+    """Set the older switches; None leaves one as it is."""
+    if products is not None:
+        torch.set_float32_matmul_precision(products)
+    if convolutions is not None:
+        torch.backends.cudnn.allow_tf32 = convolutions
