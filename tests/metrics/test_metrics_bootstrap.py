@@ -9,7 +9,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from meninx.metrics.bootstrap import Areas, Draws, holm, interval, p_value, resampled_auroc, resampled_sums
 from meninx.metrics.cells import Cell, measure
 from meninx.metrics.counts import METRICS
-from meninx.metrics.delong import delong
 from meninx.metrics.ranking import Ranking
 
 
@@ -84,16 +83,6 @@ def test_more_cells_than_a_chunk_keep_their_order():
     found = measure(cells, Draws(patient, 3, 0))
     assert [item.values["auroc"] for item in found[:3]] == [item.values["auroc"] for item in found[63:66]]
     assert (found[0].samples["auroc"] == found[69].samples["auroc"]).all()
-
-
-def test_bootstrap_and_delong_agree_for_singletons():
-    rng = np.random.default_rng(0)
-    truth = (rng.random((800, 4)) < [0.1, 0.2, 0.3, 0.5]).astype(float)
-    scores = truth + rng.normal(size=truth.shape)
-    spread = resampled_auroc(truth, scores, Draws(np.arange(800), 600, 0)).std(axis=0)
-    for label in range(4):
-        ratio = math.sqrt(delong(truth[:, label], scores[:, label]).covariance[0, 0]) / spread[label]
-        assert 0.85 <= ratio <= 1.15
 
 
 def test_interval_is_withheld_when_draws_are_undefined():

@@ -10,7 +10,6 @@ from sklearn import metrics as oracle
 from meninx.core.errors import ConfigError, DataError
 from meninx.metrics import classification as ours
 from meninx.metrics.calibration import calibration, ece, equal_mass_bins, recalibration
-from meninx.metrics.delong import delong
 from meninx.metrics.thresholds import Threshold, fit, fixed
 
 
@@ -64,17 +63,15 @@ def test_undefined_rates_are_nan_not_zero():
 def test_unknown_labels_are_left_out_label_by_label():
     truth = np.array([[1, 0], [0, math.nan], [1, 1], [0, 0]])
     scores = np.array([[0.9, 0.2], [0.1, 9.0], [0.8, 0.7], [0.3, 0.9]])
-    per = ours.per_label(ours.auroc, truth, scores)
-    assert per.tolist() == [1.0, 0.5]
-    assert ours.macro(ours.auroc, truth, scores) == 0.75
+    assert [ours.auroc(truth[:, label], scores[:, label]) for label in range(2)] == [1.0, 0.5]
 
 
-def test_macro_of_classes_equals_scikit_learn():
+def test_mean_over_classes_equals_scikit_learn():
     rng = np.random.default_rng(1)
     truth = rng.integers(0, 4, 300)
     scores = rng.dirichlet(np.ones(4), 300)
     theirs = oracle.roc_auc_score(truth, scores, multi_class="ovr")
-    assert ours.macro(ours.auroc, np.eye(4)[truth], scores) == pytest.approx(theirs, abs=1e-12)
+    assert np.mean([ours.auroc(truth == label, scores[:, label]) for label in range(4)]) == pytest.approx(theirs, abs=1e-12)
     called = scores.argmax(axis=1)
     assert ours.confusion(truth, called, 4).tolist() == oracle.confusion_matrix(truth, called).tolist()
 
@@ -112,8 +109,10 @@ def test_sensitivity_rule_is_kept_and_tight(least):
     assert ours.rate("sensitivity", truth, scores >= higher) < least
 
 
-def test_a_label_without_both_classes_gets_a_fixed_threshold_that_says_so():
-    assert fit([[1.0], [1.0]], [[0.2], [0.3]], ["x"]) == (Threshold(label="x", value=0.5, rule="fixed"),) == fixed(["x"])
+def test_a_label_without_both_classes_gets_no_threshold():
+    assert fit([[1.0, 0.0], [1.0, 1.0]], [[0.2, 0.3], [0.3, 0.4]], ["x", "y"])[0].label == "y"
+    assert fit([[1.0], [1.0]], [[0.2], [0.3]], ["x"]) == ()
+    assert fixed(["x"]) == (Threshold(label="x", value=0.5, rule="fixed"),)
 
 
 @pytest.mark.parametrize("rule", ["best", "sensitivity>=0", "sensitivity>=2"])
@@ -149,33 +148,3 @@ def test_small_tables_get_fewer_bins_and_separated_classes_no_slope():
         warnings.simplefilter("error")
         assert math.isnan(recalibration(truth, p)[1])
     assert math.isnan(ece([], []))
-
-
-def test_delong_matches_a_published_calculation_by_hand():
-    truth, scores = np.array([1, 1, 1, 0, 0, 0.0]), np.array([0.9, 0.8, 0.4, 0.5, 0.3, 0.1])
-    high = np.array([1, 1, 2 / 3])
-    low = np.array([2 / 3, 1, 1])
-    expected = high.var(ddof=1) / 3 + low.var(ddof=1) / 3
-    found = delong(truth, scores)
-    assert found.areas[0] == pytest.approx(8 / 9)
-    assert found.covariance[0, 0] == pytest.approx(expected)
-
-
-def test_delong_with_clusters_is_wider_and_pairs_are_narrower():
-    rng = np.random.default_rng(0)
-    patient = np.repeat(np.arange(80), 4)
-    truth = np.repeat((rng.random(80) < 0.5).astype(float), 4)
-    first = truth + np.repeat(rng.normal(size=80), 4) + 0.2 * rng.normal(size=320)
-    single, clustered = delong(truth, first), delong(truth, first, patient)
-    assert clustered.covariance[0, 0] > 2 * single.covariance[0, 0]
-    both = delong(truth, np.array([first, first + 0.1 * rng.normal(size=320)]), patient)
-    _, error, p = both.difference()
-    assert error < 0.5 * math.sqrt(both.covariance[0, 0])
-    assert 0 <= p <= 1
-    low, high = both.interval()
-    assert low < both.areas[0] < high
-
-
-def test_delong_needs_both_classes():
-    with pytest.raises(DataError, match="one class"):
-        delong([1, 1], [0.1, 0.2])

@@ -8,8 +8,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from meninx.core.errors import ConfigError, DataError, LayoutError
+from meninx.metrics.calibration import equal_mass_bins
 from meninx.metrics.comparison import verdict
-from meninx.metrics.disparity import worst_group
 from meninx.metrics.evaluation import Evaluation, compare, evaluate_classification
 from meninx.metrics.groups import age_bin_names, grouping, strata
 from meninx.metrics.thresholds import fit, fixed
@@ -108,7 +108,8 @@ def test_a_planted_gap_is_found_and_none_is_not():
     gap = next(item for item in found.gaps if item.label == "a")
     assert gap.low > 0.05
     assert gap.p_holm < 1e-6
-    assert worst_group(found.groups, label="a").group == "M"
+    areas = {item.group: item.value for item in found.groups if (item.name, item.label) == ("auroc", "a")}
+    assert areas["M"] < areas["F"]
 
 
 def test_two_classes_are_one_question():
@@ -140,8 +141,11 @@ def test_labels_without_thresholds_get_only_what_needs_none():
     found = evaluate_classification(truth, scores, patient, LABELS, attributes, task="multilabel", seed=0, draws=20)
     assert {item.name for item in found.metrics} == {"auroc", "average_precision", "brier"}
     assert found.confusion == {}
-    with pytest.raises(DataError, match="none for 'c'"):
-        evaluate_classification(truth, scores, patient, LABELS, {}, fixed("ab"), task="multilabel", seed=0)
+    found = evaluate_classification(truth, scores, patient, LABELS, {}, fixed("ab"), task="multilabel", seed=0, draws=20)
+    assert found.find("sensitivity", "a") is not None
+    assert found.find("sensitivity", "c") is None
+    assert found.find("sensitivity").value == pytest.approx(np.mean([found.find("sensitivity", name).value for name in "ab"]))
+    assert set(found.confusion) == {"a", "b"}
 
 
 def test_bad_input_is_refused():
@@ -188,6 +192,72 @@ def test_ages_fall_into_bins_and_rare_values_into_other():
     named = grouping("scanner", ["x"] * 12 + ["MUSTERMANN"] + [""])
     assert named.names == ("x", "other")
     assert named.index[-2:].tolist() == [1, -1]
+
+
+def test_a_label_that_validation_knows_one_class_of_has_no_threshold_and_no_gap():
+    truth, scores, patient, attributes = cohort()
+    validation = truth.copy()
+    validation[:, 1] = 0
+    thresholds = fit(validation, scores, LABELS)
+    assert [item.label for item in thresholds] == ["a", "c"]
+    found = evaluate_classification(truth, scores, patient, LABELS, attributes, thresholds, task="multilabel", seed=0, draws=20)
+    assert {item.name for item in found.gaps if item.label == "b"} == {"auroc_gap"}
+    assert {item.name for item in found.metrics if item.label == "b"} == {"auroc", "average_precision", "brier"}
+
+
+def few_patients_many_images(patients=9, images=30):
+    """Return a group of age 80 and more, of few patients with many images each, half of them positive, beside 200 others."""
+    old = np.repeat(np.arange(patients), images)
+    patient = np.concatenate((old, np.arange(patients, patients + 200)))
+    truth = (np.arange(patient.size) % 2).astype(float)[:, None]
+    truth[: old.size, 0] = old % 2
+    scores = np.clip(0.5 + 0.2 * (truth - 0.5) + np.random.default_rng(0).normal(0, 0.2, truth.shape), 0, 1)
+    ages = ["85"] * old.size + ["50"] * 200
+    return truth, scores, patient, ages
+
+
+def test_cells_count_patients_and_not_their_images():
+    """Nine patients of whom four are positive were "sufficient" with 270 images."""
+    truth, scores, patient, ages = few_patients_many_images()
+    found = evaluate_classification(
+        truth, scores, patient, ("x",), {"age": ages}, fixed(("x",)), task="multilabel", seed=0, draws=50
+    )
+    rows = [item for item in (*found.groups, *found.gaps) if item.group == "[80,+)"]
+    assert rows
+    assert {item.note for item in rows} == {"insufficient"}
+    assert all(math.isnan(item.value) for item in rows)
+    singles = evaluate_classification(
+        truth, scores, np.arange(patient.size), ("x",), {"age": ages}, fixed(("x",)), task="multilabel", seed=0, draws=50
+    )
+    assert all(item.note == "" for item in singles.groups)  # where the source names no patients, an image counts as one
+
+
+def test_curves_calibration_and_confusion_need_ten_patients_of_both_kinds():
+    truth, scores, patient, _ = few_patients_many_images()
+    rows = patient < 9
+    found = evaluate_classification(
+        truth[rows], scores[rows], patient[rows], ("x",), {}, fixed(("x",)), task="multilabel", seed=0, draws=50
+    )
+    assert (found.roc, found.calibration, found.confusion) == ({}, (), {})
+    assert found.find("auroc", "x").note == "fewer than 10 positive or negative patients"
+    whole = evaluate_classification(truth, scores, patient, ("x",), {}, fixed(("x",)), task="multilabel", seed=0, draws=50)
+    assert (set(whole.roc), len(whole.calibration), set(whole.confusion)) == ({"x"}, 1, {"x"})
+
+
+def test_rare_values_are_those_of_few_patients():
+    values = ["x"] * 30 + ["y"] * 12 + ["z"]
+    patient = np.array([*range(30), *[30] * 12, 31])
+    assert grouping("scanner", values).names == ("x", "y", "other")
+    assert grouping("scanner", values, patient).names == ("x", "other")
+
+
+def test_bins_of_the_calibration_curve_hold_ten_patients():
+    patient = np.repeat(np.arange(25), 40)
+    p = (patient + 0.5) / 25  # each patient's images lie together
+    parts = equal_mass_bins((patient % 2).astype(float), p, patient_index=patient)
+    assert len(parts[0]) == 2
+    assert parts[2].sum() == pytest.approx(1)
+    assert len(equal_mass_bins((patient % 2).astype(float), p)[0]) == 15
 
 
 def test_tiny_strata_are_joined():

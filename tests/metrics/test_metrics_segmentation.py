@@ -7,14 +7,14 @@ import pytest
 
 from meninx.core.errors import DataError
 from meninx.metrics.evaluation import Evaluation, compare_segmentation, evaluate_segmentation
-from meninx.metrics.segmentation import dice, iou
+from meninx.metrics.segmentation import dice, iou_of_dice
 
 
 def test_dice_and_iou_by_hand():
     truth = np.array([[0, 1, 1], [2, 2, 0]])
     called = np.array([[0, 1, 0], [2, 2, 2]])
     assert dice(called, truth, 2) == pytest.approx([2 / 3, 4 / 5])
-    assert iou(called, truth, 2) == pytest.approx([1 / 2, 2 / 3])
+    assert iou_of_dice(dice(called, truth, 2)) == pytest.approx([1 / 2, 2 / 3])
 
 
 def test_empty_masks_one_is_zero_both_is_left_out():
@@ -81,3 +81,13 @@ def test_paired_difference_of_a_shifted_model_is_sharp():
 def test_no_cases_is_refused():
     with pytest.raises(DataError, match="at least one case"):
         evaluate_segmentation(np.zeros((0, 1)), [], ["organ"], {}, seed=0)
+
+
+def test_groups_of_few_patients_are_insufficient_however_many_cases_they_have():
+    table, _, _ = evaluated()
+    patients = np.concatenate((np.arange(9).repeat(4), np.arange(9, 33)))
+    sexes = {"sex": ["F"] * 36 + ["M"] * 24}
+    found = evaluate_segmentation(table, patients, ["organ", "lesion"], sexes, seed=0, draws=50)
+    assert {item.group for item in found.groups} == {"other", "M"}  # nine patients are no group of their own
+    few = next(item for item in found.groups if item.group == "other")
+    assert (few.patients, few.n, few.note) == (9, 36, "insufficient")

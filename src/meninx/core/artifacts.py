@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from meninx.core.errors import DataError, expected
 
 RecordT = TypeVar("RecordT")
 FORMAT = 2
+_PART = re.compile(r"[A-Za-z0-9_-]{0,64}")
 
 
 class RunState(StrEnum):
@@ -144,12 +146,21 @@ class Members:
         valid: pseudonyms of the validation patients.
         patients_known: the source names its patients.
         images: SHA-256 of the files of training and validation images, where the dataset carries digests.
+        train_images: those of the training images alone.
+        identifiers: SHA-256 of the identifiers that training and validation patients have in the source, where the
+            dataset keeps them; they compare datasets that were prepared under other names.
+        earlier: pseudonyms of the patients behind the starting weights, as far as they are known.
+        earlier_images: digests of their images.
     """
 
     train: tuple[str, ...]
     valid: tuple[str, ...]
     patients_known: bool
     images: tuple[str, ...] = ()
+    train_images: tuple[str, ...] = ()
+    identifiers: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
+    earlier_images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +193,32 @@ class StartRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ancestry:
+    """What is known of the training behind starting weights: ``private/start.json``, fixed when the run is created.
+
+    Attributes:
+        sha256: digest of the file of weights.
+        origin: ``run``: a run of meninx whose patients were compared with those of this run; ``unknown``: anything else.
+        run: identity of that run.
+        shared_patients: it was trained on some of the same patients.
+        ledgers: privacy ledgers, split at their newlines, of the private runs behind the weights that share patients with
+            this one; their cost is part of this run's.
+        caveats: what the guarantee does not cover because of the start, in words.
+    """
+
+    sha256: str = ""
+    origin: str = "unknown"
+    run: str = ""
+    shared_patients: bool = False
+    ledgers: tuple[tuple[str, ...], ...] = ()
+    caveats: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lineage:
     """Where released weights come from: ``release/lineage.json``, beside the bundle and safe to pass on.
+
+    The same without a ledger lies in ``private/lineage.json`` from the start of the run.
 
     Attributes:
         run: identity of the run.
@@ -191,8 +226,11 @@ class Lineage:
         unit: privacy unit.
         key: name of the key behind ``data`` and ``patients`` (not the key).
         data: keyed digest of the dataset.
-        patients: keyed digests of the training patients, filled up with random ones to the declared number, sorted.
-        ledger: lines of the privacy ledger, from which epsilon can be computed again.
+        patients: keyed digests of the training patients (without privacy of the validation patients, too), filled up with
+            random ones to the declared number, sorted.
+        patients_known: the source names its patients, so that ``patients`` can be compared.
+        deterministic: noise came from the seed, so that it protects nobody.
+        ledger: the privacy ledger, split at its newlines, from which epsilon can be computed again.
         delta: the delta that epsilon is stated at; 0 without privacy.
         parents: lineages of the weights it started from.
         unknown_start: it started from weights of unknown origin.
@@ -205,6 +243,8 @@ class Lineage:
     key: str = ""
     data: str = ""
     patients: tuple[str, ...] = ()
+    patients_known: bool = True
+    deterministic: bool = False
     ledger: tuple[str, ...] = ()
     delta: float = 0.0
     parents: tuple[Lineage, ...] = ()
@@ -468,6 +508,7 @@ _PLACES: Mapping[type, str] = {
     PrivacyRecord: "privacy.json",
     DataRecord: "private/data.json",
     Members: "private/members.json",
+    Ancestry: "private/start.json",
     Lineage: "release/lineage.json",
     EvaluationRecord: "release/evaluation.json",
     ComparisonRecord: "release/comparison.json",
@@ -484,16 +525,21 @@ def place(kind: type, *, split: str = "test", dataset: str = "", private: bool =
         kind: type of the record.
         split: of an evaluation or comparison; only the test split has the plain name, so nothing takes its place.
         dataset: short digest of another dataset than the run's own, for an external evaluation; empty for its own.
-        private: in the private room instead of ``release/``: exact numbers about training patients of a private run.
+        private: in the private room instead of ``release/``: exact numbers about training patients of a private run, and
+            the lineage of a run that is not finished.
+
+    Raises:
+        DataError: split or dataset hold anything but letters, digits, dashes and underscores.
     """
+    if not all(_PART.fullmatch(part) for part in (split, dataset)):
+        raise DataError(expected("letters, digits and dashes", got="another word", where="name of a split or dataset"))
     name = _PLACES[kind]
     if kind in (EvaluationRecord, ComparisonRecord):
         tail = "".join(
             f"-{part}" for part in (f"external-{dataset}" if dataset else "", "" if split == "test" else split) if part
         )
         name = name.replace(".json", f"{tail}.json")
-        return name.replace("release/", "private/") if private else name
-    return name
+    return name.replace("release/", "private/") if private else name
 
 
 def write(root: Path, record: Any, *, split: str = "test", dataset: str = "", private: bool = False) -> Path:
@@ -522,14 +568,24 @@ def read(root: Path, kind: type[RecordT], *, split: str = "test", dataset: str =
 
 def read_file(path: Path, kind: type[RecordT]) -> RecordT | None:
     """Return the record in a file; None when there is no file; raises as :func:`read`."""
-    if not path.is_file():
-        return None
-    content = files.read_bytes(path)
     where = f"{path.parent.name}/{path.name}"
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise DataError(expected("a readable file", got="none that may be read", where=where)) from error
+    content = files.read_bytes(path)
     if kind in (EvaluationRecord, ComparisonRecord):
         table = plain.from_json(content, dict[str, Any], where=where)
-        return plain.from_plain(_of_an_older_version(table, kind), kind, where=where)
-    return plain.from_json(content, kind, where=where)
+        record = plain.from_plain(_of_an_older_version(table, kind), kind, where=where)
+    else:
+        record = plain.from_json(content, kind, where=where)
+    version = getattr(record, "version", None)
+    if isinstance(version, int) and version > FORMAT:
+        fix = "read it with the version of meninx that wrote it, or a newer one"
+        raise DataError(expected(f"a record of format {FORMAT} or older", got=version, where=where, fix=fix))
+    return record
 
 
 def _of_an_older_version(table: dict[str, Any], kind: type) -> dict[str, Any]:
@@ -565,7 +621,7 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """Return package -> version of what makes the numbers."""
-    return dict(provenance.environment()["packages"])
+    return provenance.packages()
 
 
 def require(root: Path, kind: type[RecordT], *, fix: str) -> RecordT:

@@ -27,7 +27,7 @@ class Damage:
 
     Attributes:
         missing: listed files that are not there.
-        changed: listed files with other bytes.
+        changed: listed files with other bytes, or behind a link that leads out of the folder.
         unlisted: files that are there and not in the list.
     """
 
@@ -45,6 +45,10 @@ def write(root: Path, digests: Mapping[str, str]) -> str:
     Args:
         root: the folder.
         digests: relative POSIX path -> SHA-256 of the file.
+
+    Raises:
+        DataError: a name could not be read back, e.g. one with a line feed.
+        StorageError: the disk refused.
     """
     return write_sorted(root, sorted(digests.items()))
 
@@ -52,11 +56,13 @@ def write(root: Path, digests: Mapping[str, str]) -> str:
 def write_sorted(root: Path, digests: Iterable[tuple[str, str]]) -> str:
     """Write ``root/checksums.sha256`` from (relative POSIX path, SHA-256) in ascending order, one line in memory at a time.
 
-    Returns the SHA-256 of the list.
+    Returns the SHA-256 of the list; raises as :func:`write`.
     """
     own = hashlib.sha256()
     with files.atomic(root / CHECKSUMS) as stream:
         for name, value in digests:
+            if files.relative(name, where=CHECKSUMS).as_posix() != name:
+                raise DataError(expected("relative POSIX paths without detours", got="others", where=CHECKSUMS))
             line = f"{value}  {name}\n".encode()
             own.update(line)
             stream.write(line)
@@ -78,12 +84,16 @@ def read(root: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     digests: dict[str, str] = {}
-    for number, line in enumerate(files.read_text(path, limit=_LIMIT).splitlines(), start=1):
+    for number, line in enumerate(files.read_text(path, limit=_LIMIT).split("\n"), start=1):
+        if not line:
+            continue
         match = _LINE.fullmatch(line)
         if match is None:
             raise DataError(expected("a line of sha256sum", got="other text", where=f"{CHECKSUMS}, line {number}"))
-        files.below(root, match[2], where=f"{CHECKSUMS}, line {number}")
-        digests[match[2]] = match[1]
+        name = files.relative(match[2], where=f"{CHECKSUMS}, line {number}").as_posix()
+        if name in digests:
+            raise DataError(expected("each file once", got="one twice", where=f"{CHECKSUMS}, line {number}"))
+        digests[name] = match[1]
     return digests
 
 
@@ -108,7 +118,7 @@ def damage(root: Path, *, leave_out: Iterable[str] = (), progress: Progress = SI
             path = root / name
             if not path.is_file():
                 missing.append(name)
-            elif files.digest(path) != value:
+            elif not _inside(root, name) or files.digest(path) != value:
                 changed.append(name)
             progress.advance()
     skipped = {CHECKSUMS, *leave_out}
@@ -116,8 +126,17 @@ def damage(root: Path, *, leave_out: Iterable[str] = (), progress: Progress = SI
     return Damage(tuple(missing), tuple(changed), tuple(sorted(unlisted)))
 
 
+def _inside(root: Path, name: str) -> bool:
+    """Return whether a listed file lies in the folder, and not behind a link that leads out of it."""
+    try:
+        files.below(root, name, where=CHECKSUMS)
+    except DataError:
+        return False
+    return True
+
+
 def _files_below(root: Path, skipped: set[str]) -> Iterator[str]:
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
-        if name.split("/", 1)[0] not in skipped and (path.is_symlink() or path.is_file()):
+        if name.split("/", 1)[0] not in skipped and (path.is_symlink() or not path.is_dir()):
             yield name

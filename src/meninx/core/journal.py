@@ -12,6 +12,8 @@ The privacy ledger is not such a journal: there a torn line counts as a spent st
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from meninx.core import files
+from meninx.core.errors import DataError, expected
 
 LINE_LIMIT = 16 << 20
 
@@ -36,7 +39,11 @@ class Journal:
         self.path, self.mode = path, mode
 
     def tables(self) -> Iterator[dict[str, Any]]:
-        """Yield the whole lines in order, one at a time in memory; the first torn or damaged line ends the journal."""
+        """Yield the whole lines in order, one at a time in memory; a torn tail is left out.
+
+        Raises:
+            DataError: whole lines follow a damaged one, or the file cannot be read.
+        """
         for table, _ in self._lines():
             yield table
 
@@ -55,13 +62,18 @@ class Journal:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), self.mode)
-            with os.fdopen(handle, "ab") as stream:
-                yield Appender(stream, self.path, durable)
         except OSError as error:
             raise files.storage_error(error, self.path) from error
+        with os.fdopen(handle, "ab", buffering=0) as stream:  # every line is one call of the operating system
+            yield Appender(stream, self.path, durable)
 
     def cut(self) -> None:
-        """Remove a torn tail."""
+        """Remove a torn tail.
+
+        Raises:
+            DataError: whole lines follow a damaged one: that is no torn tail, and nothing is removed.
+            StorageError: the disk refused.
+        """
         if not self.path.is_file():
             return
         whole = max((end for _, end in self._lines()), default=0)
@@ -82,17 +94,24 @@ class Journal:
         """Yield each whole line and the position of its end."""
         if not self.path.is_file():
             return
-        end = 0
-        with self.path.open("rb") as stream:
-            while line := stream.readline(LINE_LIMIT):
-                try:
-                    table = json.loads(line) if line.endswith(b"\n") else None
-                except (ValueError, RecursionError):
-                    table = None
-                if not isinstance(table, dict):
+        end, damaged = 0, False
+        with files.regular(self.path) as stream:
+            for number in itertools.count(1):
+                line = stream.readline(LINE_LIMIT)
+                if not line:
                     return
-                end += len(line)
-                yield table, end
+                table = _table(line)
+                if table is None:
+                    damaged = True
+                elif damaged:
+                    fix = "restore it, or take it away to begin again"
+                    got = "a damaged line before whole ones"
+                    raise DataError(
+                        expected("a journal as it was written", got=got, where=f"{self.path.name}, line {number}", fix=fix)
+                    )
+                else:
+                    end += len(line)
+                    yield table, end
 
 
 class Appender:
@@ -107,14 +126,30 @@ class Appender:
         Raises:
             StorageError: the disk refused.
         """
+        line = _line(table)
+        before = os.fstat(self._stream.fileno()).st_size
         try:
-            self._stream.write(_line(table))
-            self._stream.flush()
+            while line:
+                line = line[self._stream.write(line) :]
             if self._durable:
                 os.fsync(self._stream.fileno())
         except OSError as error:
+            with contextlib.suppress(OSError):  # a full disk takes part of a line; what comes later must not follow it
+                os.ftruncate(self._stream.fileno(), before)
             raise files.storage_error(error, self._path) from error
 
 
 def _line(table: Mapping[str, Any]) -> bytes:
-    return json.dumps(table, sort_keys=True).encode() + b"\n"
+    line = json.dumps(table, sort_keys=True).encode() + b"\n"
+    if len(line) > LINE_LIMIT:
+        raise DataError(expected(f"a line of at most {LINE_LIMIT:,} bytes", got=f"{len(line):,}", where="journal"))
+    return line
+
+
+def _table(line: bytes) -> dict[str, Any] | None:
+    """Return what a whole line says; None for a torn or damaged one."""
+    try:
+        table = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    return table if isinstance(table, dict) else None

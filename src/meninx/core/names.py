@@ -15,8 +15,9 @@ from meninx.core.errors import DataError, expected
 
 LONGEST = 255
 _LEADING = "$@%="
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~$])")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_HIDDEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&@]|(?<=\d)[.)](?= |$)|:(?=//)|(?<=www)\.|^[-=])", re.IGNORECASE)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the wide forms begin formulae in some languages
 
 
 def problem(name: str) -> str:
@@ -27,8 +28,8 @@ def problem(name: str) -> str:
         return f"one of more than {LONGEST} characters"
     if name[0] in _LEADING:
         return f"one that begins with one of {' '.join(_LEADING)}"
-    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in name):
-        return "one with a control or direction character"
+    if any(unicodedata.category(character) in _HIDDEN for character in name):
+        return "one with a control, direction or unassigned character"
     return ""
 
 
@@ -48,12 +49,12 @@ def check(names: Iterable[str], *, what: str, where: str) -> None:
 
 
 def markdown(text: str) -> str:
-    """Return text that Markdown shows as it is, on one line: no link, image, HTML, table cell or heading can begin in it."""
+    """Return text that Markdown shows as it is, on one line: no link, image, HTML, table cell, list or heading begins in it."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def csv_cell(text: str) -> str:
-    """Return a cell that a spreadsheet shows as text: a leading ``=``, ``+``, ``-`` or ``@`` is quoted unless it is a number."""
+    """Return a cell that a spreadsheet shows as text: what begins a formula is quoted unless it is a number."""
     if not text.startswith(_FORMULA):
         return text
     try:

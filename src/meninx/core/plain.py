@@ -7,6 +7,7 @@ Reading checks every type against the dataclass and names the field that is wron
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,7 +45,7 @@ def from_json(content: bytes | str, kind: type[ValueT], *, where: str) -> ValueT
         return msgspec.json.decode(content, type=kind, dec_hook=_decoded)
     except msgspec.ValidationError as error:
         raise DataError(expected("a file as this version writes it", got=_without_values(error), where=where)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise DataError(expected("valid JSON", got="something else", where=where)) from error
 
 
@@ -54,11 +55,15 @@ def from_plain(value: Any, kind: type[ValueT], *, where: str) -> ValueT:
         return msgspec.convert(value, kind, dec_hook=_decoded)
     except msgspec.ValidationError as error:
         raise DataError(expected("a table as this version writes it", got=_without_values(error), where=where)) from error
+    except RecursionError as error:
+        raise DataError(expected("a table as this version writes it", got="one too deep", where=where)) from error
 
 
 def _encoded(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
@@ -82,7 +87,8 @@ def _finite(value: Any) -> Any:
 
 def _without_values(error: msgspec.ValidationError) -> str:
     """Return the library's message; it names types and fields, but an invalid enumeration member is quoted: cut that."""
-    text = str(error)
-    return (
-        f"another value - at{text.rsplit(' - at', 1)[1]}" if text.startswith("Invalid enum value") and " - at" in text else text
-    )
+    text, _, place = str(error).rpartition(" - at")
+    if not place or not text:
+        text, place = str(error), ""
+    words = "another value" if text.startswith("Invalid enum value") else text
+    return f"{words} - at{place}" if place else words

@@ -5,9 +5,9 @@
     [1, 2, 3]
 
 Several processes are started with ``spawn`` on every platform, so a stage behaves alike on Linux, macOS and Windows. A
-worker that dies (killed for memory, crashed in a codec) is noticed; the items it may have held are tried again one by
-one, each in a process of its own, and the one that kills its process is named. Workers leave the handling of signals to
-the main process and end when it ends, even by SIGKILL.
+worker that dies (killed for memory, crashed in a codec) is noticed; the items it may have held are tried again one at a
+time, apart from the others, and the one that kills its process is named. Workers leave the handling of signals to the
+main process and end when it ends, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.synchronize import Event
 from types import FrameType, TracebackType
 from typing import Any, Generic, TypeVar
@@ -96,6 +97,7 @@ def mapped(
     if workers == 1:
         yield from _inline(work, items, stop, setup, setup_args)
         return
+    refuse_import_in_worker()
     crew = _Crew(work, workers, setup, setup_args, died)
     try:
         for item in items:
@@ -105,9 +107,10 @@ def mapped(
             if crew.full:
                 yield crew.next()
         else:
-            while crew.window:
+            while crew.window and not stop.wanted:
                 yield crew.next()
-            return
+            if not crew.window:
+                return
         crew.cancel()
         while crew.window and not crew.window[0].future.cancelled():
             yield crew.next()
@@ -132,10 +135,10 @@ def _inline(
 
 
 class _Task(Generic[ItemT, ResultT]):
-    """An item that was given away."""
+    """An item that was given away; ``suspect`` when a worker died that may have held it."""
 
     def __init__(self, number: int, item: ItemT, future: Future[ResultT]) -> None:
-        self.number, self.item, self.future = number, item, future
+        self.number, self.item, self.future, self.suspect = number, item, future, False
 
 
 class _Crew(Generic[ItemT, ResultT]):
@@ -149,13 +152,14 @@ class _Crew(Generic[ItemT, ResultT]):
         arguments: tuple[Any, ...],
         died: Callable[[ItemT], ResultT] | None,
     ) -> None:
-        self.work, self.workers, self.died = work, workers, died
-        self._setup, self._arguments = setup, arguments
-        self._context = multiprocessing.get_context("spawn")
+        self.workers, self.died = workers, died
+        self._work, self._setup, self._arguments = work, setup, arguments
+        self._context = _Context()
         self._begun = self._context.Event()
         self._count = 0
         self.window: deque[_Task[ItemT, ResultT]] = deque()
         self._pool = self._opened(workers)
+        self._apart: ProcessPoolExecutor | None = None
 
     @property
     def full(self) -> bool:
@@ -164,7 +168,7 @@ class _Crew(Generic[ItemT, ResultT]):
     def submit(self, item: ItemT) -> None:
         self._count += 1
         try:
-            future = self._pool.submit(self.work, item)
+            future = self._pool.submit(_done, self._work, item)
         except BrokenProcessPool:  # noticed on submission: the result of this item tells, like that of the others
             future = Future()
             future.set_exception(BrokenProcessPool("a worker died before this item was given away"))
@@ -172,37 +176,52 @@ class _Crew(Generic[ItemT, ResultT]):
 
     def next(self) -> ResultT:
         """Return the result of the oldest item."""
-        task = self.window.popleft()
-        try:
-            return task.future.result()
-        except BrokenProcessPool as error:
-            if not self._begun.is_set():
-                raise unguarded("worker processes that died while starting") from error
-        result = self._alone(task)
-        self._renew()
-        return result
+        task = self.window[0]
+        if not task.suspect:
+            try:
+                result = task.future.result()
+            except BrokenProcessPool as error:
+                if not self._begun.is_set():
+                    raise unguarded("worker processes that died while starting") from error
+                self._renew()
+            except BaseException:
+                self.window.popleft()
+                raise
+            else:
+                self.window.popleft()
+                return result
+        self.window.popleft()
+        return self._alone(task)
 
     def _alone(self, task: _Task[ItemT, ResultT]) -> ResultT:
-        """Return the result of an item in a process of its own, after a worker died with it in flight."""
-        with self._opened(1) as single:
-            try:
-                return single.submit(self.work, task.item).result()
-            except BrokenProcessPool as error:
-                if self.died is not None:
-                    return self.died(task.item)
-                what = "worker processes that live"
-                got = f"one that died on item {task.number} (killed for memory, or a crash in a codec)"
-                fix = "give the machine more memory or take the item out; the same command goes on where it stopped"
-                raise DataError(expected(what, got=got, where="workers", fix=fix)) from error
+        """Return the result of an item that is the only one of its process, after a worker died that may have held it."""
+        if self._apart is None:
+            self._apart = self._opened(1)
+        try:
+            return self._apart.submit(_done, self._work, task.item).result()
+        except BrokenProcessPool as error:
+            self._apart.shutdown(wait=True)
+            self._apart = None
+            if self.died is not None:
+                return self.died(task.item)
+            what = "worker processes that live"
+            got = f"one that died on item {task.number} (killed for memory, or a crash in a codec)"
+            fix = "give the machine more memory or take the item out; the same command goes on where it stopped"
+            raise DataError(expected(what, got=got, where="workers", fix=fix)) from error
 
     def _renew(self) -> None:
-        """Start new workers and give them every item whose result was lost with the old ones."""
+        """Start new workers. Of the lost items the oldest may have killed one: they go apart; the others are given out again.
+
+        Workers take items in order, and an executor hands out one more than it has workers. So what a dead worker held is
+        among the first ``workers + 1`` lost items.
+        """
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._pool = self._opened(self.workers)
-        for task in self.window:
-            lost = task.future.cancelled() or isinstance(task.future.exception(), BrokenProcessPool)
-            if lost:
-                task.future = self._pool.submit(self.work, task.item)
+        lost = [task for task in self.window if _lost(task.future)]
+        for place, task in enumerate(lost):
+            task.suspect = place <= self.workers
+            if not task.suspect:
+                task.future = self._pool.submit(_done, self._work, task.item)
 
     def cancel(self) -> None:
         """Take back what no worker has begun, from the end."""
@@ -211,10 +230,42 @@ class _Crew(Generic[ItemT, ResultT]):
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._apart is not None:
+            self._apart.shutdown(wait=True)
 
     def _opened(self, count: int) -> ProcessPoolExecutor:
         arguments = (self._begun, self._setup, self._arguments)
         return ProcessPoolExecutor(count, mp_context=self._context, initializer=_begin, initargs=arguments)
+
+
+def _lost(future: Future[Any]) -> bool:
+    """Return whether the result of an item went with its workers."""
+    return future.cancelled() or (future.done() and isinstance(future.exception(), BrokenProcessPool))
+
+
+class _Process(SpawnProcess):
+    """A worker that is really ended when the others of a broken crew are: it ignores SIGTERM, and may hold a queue's lock."""
+
+    def terminate(self) -> None:
+        self.kill()
+
+
+class _Context(SpawnContext):
+    """Starts :class:`_Process`."""
+
+    Process = _Process
+
+
+_waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []  # in a worker process: what to set up before its first item
+
+
+def _done(work: Callable[[ItemT], ResultT], item: ItemT) -> ResultT:
+    """Return the result of an item; what the process has to set up comes first, so that an error there is the item's."""
+    if _waiting:
+        setup, arguments = _waiting[0]
+        setup(*arguments)
+        _waiting.clear()
+    return work(item)
 
 
 def unguarded(got: str) -> UsageError:
@@ -239,7 +290,7 @@ def _begin(begun: Event, setup: Callable[..., None] | None, arguments: tuple[Any
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if setup is not None:
-        setup(*arguments)
+        _waiting.append((setup, arguments))
     begun.set()
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from meninx.core import files
@@ -24,10 +24,15 @@ def environment(command: Iterable[str] = ()) -> dict[str, Any]:
         "system": platform.system(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": packages(),
         "source": _source_revision(),
         "command": [_without_folders(word) for word in command] or [_without_folders(word) for word in sys.argv],
     }
+
+
+def packages() -> dict[str, str]:
+    """Return package -> version of the installed ones among :data:`PACKAGES`."""
+    return {name: version for name in PACKAGES if (version := _version(name))}
 
 
 def data_digest(paths: Iterable[Path], root: Path) -> str:
@@ -46,11 +51,17 @@ def _version(package: str) -> str | None:
 
 
 def _without_folders(word: str) -> str:
-    return Path(word).name if word.startswith(("/", "~")) else word
+    """Return a word of a command with every path cut down to its last name, that after ``--option=`` included."""
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    if "/" in value or "\\" in value:
+        value = PureWindowsPath(value).name or "."
+    return f"{option}{equals}{value}"
 
 
 def _source_revision() -> str | None:
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[3]
+    if not (here / "pyproject.toml").is_file() or not (here / ".git").exists():
+        return None  # installed: a repository around it is somebody else's
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):

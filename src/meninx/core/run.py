@@ -104,7 +104,7 @@ class Run:
             return None
         try:
             return json.loads(files.read_text(path))
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(expected("valid JSON", got="something else", where=path.name)) from error
 
     def lock(self) -> AbstractContextManager[None]:
@@ -157,6 +157,16 @@ def create(
     stamp = (now or datetime.now(UTC)).strftime("%Y-%m-%d_%H%M%S")
     clean = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:80]
     run = Run(_made(parent / f"{stamp}_{clean}"))
+    try:
+        _furnish(run, config_toml, command, private, deterministic)
+    except BaseException:
+        shutil.rmtree(run.root, ignore_errors=True)
+        raise
+    return run
+
+
+def _furnish(run: Run, config_toml: str, command: Iterable[str], private: bool, deterministic: bool) -> None:
+    """Put into a new run folder what every run has; the record comes last."""
     workspace.make_private(run.root)
     try:
         run.release.mkdir()
@@ -175,7 +185,6 @@ def create(
         made=artifacts.now(),
     )
     artifacts.write(run.root, record)
-    return run
 
 
 def open_run(path: Path) -> Run:

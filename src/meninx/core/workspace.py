@@ -17,6 +17,9 @@ On disk: ``private/`` (mode 0700) with ``workspace.json`` (stage, fingerprint, s
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,9 +29,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from meninx.core import files, plain
-from meninx.core.errors import DataError, RunLocked, UsageError, expected
+from meninx.core.errors import DataError, RunLocked, StorageError, UsageError, expected
 
 PRIVATE, LOCK, MARKER, STAGING, REPLACED = "private", "lock", "workspace.json", "staging", "replaced"
+_OWN = (PRIVATE, LOCK, MARKER, STAGING, REPLACED)
+_STAGE = re.compile(r"[a-z][a-z-]{0,39}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,7 @@ class Marker:
         building: fingerprint of what lies in staging; empty when nothing does.
         publishing: top-level names that are being moved into place; empty between publications.
         removing: top-level names that go with the earlier result.
+        secret: names of files that are being moved into the private room.
     """
 
     stage: str
@@ -48,6 +54,12 @@ class Marker:
     building: str = ""
     publishing: tuple[str, ...] = ()
     removing: tuple[str, ...] = ()
+    secret: tuple[str, ...] = ()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a publication began and did not end."""
+        return bool(self.publishing or self.removing or self.secret)
 
 
 @dataclass
@@ -75,7 +87,7 @@ class Workspace:
         """Where the new result is built; the same names as in the folder itself."""
         return self.private / STAGING
 
-    def publish(self, names: Iterable[str], *, remove: Iterable[str] = ()) -> None:
+    def publish(self, names: Iterable[str], *, remove: Iterable[str] = (), secret: Iterable[str] = ()) -> None:
         """Move finished top-level files and folders from staging into place, and the earlier ones out.
 
         A publication that is killed half-way is completed by the next :func:`claim`.
@@ -84,11 +96,16 @@ class Workspace:
             names: names below staging: constants of the stage, never a value of a file. One that does not exist is passed over;
                 the one that says that the result is complete comes last.
             remove: names of an earlier result that have no successor.
+            secret: names of files below ``staging/private`` that go to the private room, before the others.
 
         Raises:
             StorageError: the disk refused.
         """
-        self.marker = replace(self.marker, publishing=tuple(names), removing=tuple(remove))
+        coming = tuple(names)
+        going = tuple(name for name in remove if name not in coming)  # a repeated publication would remove the new one
+        hidden = tuple(secret)
+        _check_names(coming + going + hidden)
+        self.marker = replace(self.marker, publishing=coming, removing=going, secret=hidden)
         _write_marker(self.root, self.marker)
         self.marker = _completed(self.root, self.marker)
         self.earlier = self.marker.published
@@ -124,29 +141,73 @@ def claim(
         StorageError: the disk refused.
         DataError: the marker is damaged.
     """
+    sources = tuple(sources)
+    apart(out, sources)
+    resume = _mended(out, stage) or resume
     check(out, stage=stage, fingerprint=fingerprint, sources=sources, resume=resume, overwrite=overwrite, ours=ours)
-    made = not out.exists()
-    make_private(out)
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        make_private(out)
+        with locked(out):
+            try:
+                check(out, stage=stage, fingerprint=fingerprint, sources=sources, resume=resume, overwrite=overwrite, ours=ours)
+                marker = read_marker(out) or Marker(stage=stage, published="older" if ours and ours(out) else "")
+                space = _begun(out, marker, fingerprint)
+                try:
+                    yield space
+                except BaseException:
+                    _forget(space)
+                    raise
+            except BaseException:
+                if new and not _holds_work(out):
+                    shutil.rmtree(out / PRIVATE, ignore_errors=True)
+                raise
+    except BaseException:
+        with contextlib.suppress(OSError):  # only empty folders go: one that another process claimed meanwhile is not
+            for folder in (out / PRIVATE, *new) if new else ():
+                if folder.exists():
+                    folder.rmdir()
+        raise
+
+
+def _mended(out: Path, stage: str) -> bool:
+    """Complete a publication that was killed half-way, before anything else; return whether there was one."""
+    marker = read_marker(out)
+    if marker is None or marker.stage != stage or not marker.unfinished:
+        return False
     with locked(out):
-        check(out, stage=stage, fingerprint=fingerprint, sources=sources, resume=resume, overwrite=overwrite, ours=ours)
-        marker = read_marker(out) or Marker(stage=stage, published="older" if ours and ours(out) else "")
-        if marker.publishing or marker.removing:
-            marker = _completed(out, marker)
-        continued = marker.building == fingerprint
+        marker = read_marker(out)
+        if marker is not None and marker.unfinished:
+            _completed(out, marker)
+    return True
+
+
+def _holds_work(out: Path) -> bool:
+    """Return whether a folder holds anything beyond what :func:`claim` itself puts there."""
+    try:
+        entries = {item.name for item in out.iterdir()}
+        inside = {item.name for item in (out / PRIVATE).iterdir()} if PRIVATE in entries else set()
+    except OSError:
+        return True
+    return not (entries <= {PRIVATE} and inside <= {LOCK, MARKER})
+
+
+def _begun(out: Path, marker: Marker, fingerprint: str) -> Workspace:
+    """Write down what is being built and return the workspace, with what an interrupted run of the same fingerprint left."""
+    continued = marker.building == fingerprint and (out / PRIVATE / STAGING).is_dir()
+    try:
         if not continued:
             _remove(out / PRIVATE / STAGING)
+        _remove(out / PRIVATE / REPLACED)  # of a publication that was killed after its end
+        partial = f"{files.PARTIAL}*"  # what a killed process was writing
+        for path in [*(out / PRIVATE).glob(partial), *(out / PRIVATE / STAGING).rglob(partial)]:
+            _remove(path)
         marker = replace(marker, building=fingerprint)
         _write_marker(out, marker)
-        space = Workspace(out, marker, marker.published, continued)
-        try:
-            space.staging.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise files.storage_error(error, space.staging) from error
-        try:
-            yield space
-        except BaseException:
-            _forget(space, made)
-            raise
+        (out / PRIVATE / STAGING).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise files.storage_error(error, out / PRIVATE) from error
+    return Workspace(out, marker, marker.published, continued)
 
 
 def check(
@@ -184,14 +245,34 @@ def check(
 
 def apart(out: Path, sources: Iterable[Path]) -> None:
     """Raise UsageError when ``out`` lies in a source or a source lies in ``out``; links are followed."""
-    place = out.resolve()
+    place = _resolved(out)
     for source in sources:
-        origin = source.resolve()
-        if place == origin or place.is_relative_to(origin) or origin.is_relative_to(place):
+        origin = _resolved(source)
+        if _within(place, origin) or _within(origin, place):
             fix = "choose a folder beside the source"
             raise UsageError(
                 expected("source and output folder apart from each other", got="one inside the other", where="out", fix=fix)
             )
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(expected("a folder", got="a path that cannot be followed", where=path.name)) from error
+
+
+def _within(inner: Path, outer: Path) -> bool:
+    """Return whether a resolved path is another or lies in it, also where two spellings name one folder."""
+    if inner.is_relative_to(outer):
+        return True
+    with contextlib.suppress(OSError):
+        mine = outer.stat()
+        for folder in (inner, *inner.parents):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(folder.stat(), mine):
+                    return True
+    return False
 
 
 def make_private(root: Path) -> None:
@@ -233,14 +314,16 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def is_locked(root: Path) -> bool:
-    """Return whether a process holds ``root`` now; False where nothing was ever locked."""
-    if not (root / PRIVATE / LOCK).exists():
-        return False
+    """Return whether a process holds ``root`` now; False where nothing was ever locked, or where this process may not look."""
     try:
+        if not (root / PRIVATE / LOCK).exists():
+            return False
         with locked(root):
             return False
     except RunLocked:
         return True
+    except (StorageError, OSError):  # a folder on a medium that can only be read
+        return False
 
 
 def read_marker(root: Path) -> Marker | None:
@@ -253,16 +336,24 @@ def read_marker(root: Path) -> Marker | None:
     if not path.is_file():
         return None
     marker = plain.from_json(files.read_bytes(path), Marker, where=MARKER)
-    for name in (*marker.publishing, *marker.removing):
-        if name in ("", ".", "..", PRIVATE) or "/" in name or "\\" in name or "\0" in name:
-            raise DataError(expected("names of the stage's own files", got="another path", where=MARKER))
+    _check_names((*marker.publishing, *marker.removing, *marker.secret))
+    if not _STAGE.fullmatch(marker.stage):
+        raise DataError(expected("name of a stage", got="other text", where=MARKER))
     return marker
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Raise DataError unless every name is a file or folder of the stage's own, at the top of its folder."""
+    for name in names:
+        path = files.relative(name, where=MARKER)
+        if len(path.parts) != 1 or name != path.name or name.casefold() in _OWN:
+            raise DataError(expected("names of the stage's own files", got="another path", where=MARKER))
 
 
 def is_complete(root: Path) -> bool:
     """Return whether a stage finished its result here and is not in the middle of replacing it."""
     marker = read_marker(root)
-    return marker is not None and bool(marker.published) and not marker.publishing
+    return marker is not None and bool(marker.published) and not marker.unfinished
 
 
 def _foreign(out: Path) -> bool:
@@ -270,7 +361,7 @@ def _foreign(out: Path) -> bool:
     entries = [item.name for item in out.iterdir()]
     room = out / PRIVATE
     inside = [item.name for item in room.iterdir()] if room.is_dir() else []
-    strange = [name for name in inside if name not in (LOCK, STAGING) and not name.startswith(".partial-")]
+    strange = [name for name in inside if name != LOCK and not name.startswith(files.PARTIAL)]
     return bool([name for name in entries if name != PRIVATE] or strange)
 
 
@@ -279,18 +370,22 @@ def _completed(root: Path, marker: Marker) -> Marker:
     room = root / PRIVATE
     try:
         (room / REPLACED).mkdir(mode=0o700, exist_ok=True)
+        for name in marker.secret:
+            if (room / STAGING / PRIVATE / name).is_file():
+                (room / STAGING / PRIVATE / name).replace(room / name)
         for name in marker.removing:
             _move(root / name, room / REPLACED / name)
         for name in marker.publishing:
             if (room / STAGING / name).exists():
                 _move(root / name, room / REPLACED / name)
                 (room / STAGING / name).rename(root / name)
-        done = Marker(stage=marker.stage, published=marker.building)
-        _write_marker(root, done)
-        _remove(room / REPLACED)
-        _remove(room / STAGING)
     except OSError as error:
         raise files.storage_error(error, room) from error
+    done = Marker(stage=marker.stage, published=marker.building or marker.published)
+    _write_marker(root, done)
+    with contextlib.suppress(OSError):  # the result is complete; what cannot be removed now goes with the next claim
+        _remove(room / REPLACED)
+        _remove(room / STAGING)
     return done
 
 
@@ -308,21 +403,12 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _forget(space: Workspace, made: bool) -> None:
-    """After a failure remove what would only be in the way: an empty staging, and the folder when this claim made it."""
-    try:
-        empty = not any(space.staging.iterdir())
-    except OSError:
-        return
-    if not empty or space.marker.publishing:
-        return
-    _remove(space.staging)
-    if made and {item.name for item in space.root.iterdir()} == {PRIVATE}:
-        inside = {item.name for item in space.private.iterdir()}
-        if inside <= {LOCK, MARKER}:
-            shutil.rmtree(space.root, ignore_errors=True)  # Windows keeps the open lock; an empty private room is no harm
-            return
-    _write_marker(space.root, replace(space.marker, building=""))
+def _forget(space: Workspace) -> None:
+    """After a failure remove what would only be in the way: an empty staging."""
+    with contextlib.suppress(OSError, StorageError):  # the failure itself is what the user hears of
+        if not any(space.staging.iterdir()) and not space.marker.unfinished:
+            _remove(space.staging)
+            _write_marker(space.root, replace(space.marker, building=""))
 
 
 def _write_marker(root: Path, marker: Marker) -> None:

@@ -42,7 +42,13 @@ class Calibration:
     observed: tuple[float, ...] = ()
 
 
-def calibration(truth: npt.ArrayLike, probabilities: npt.ArrayLike, label: str, rng: np.random.Generator) -> Calibration:
+def calibration(
+    truth: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    label: str,
+    rng: np.random.Generator,
+    patient_index: npt.NDArray[np.int64] | None = None,
+) -> Calibration:
     """Return the calibration of one label.
 
     Args:
@@ -50,13 +56,15 @@ def calibration(truth: npt.ArrayLike, probabilities: npt.ArrayLike, label: str, 
         probabilities: shape (cases,), in [0, 1].
         label: its name.
         rng: draws the outcomes for the null.
+        patient_index: the patient of each case, shape (cases,); None: every case is a patient.
     """
     truth_, probabilities_ = checked(truth, probabilities)
     known = ~np.isnan(truth_)
     y, p = truth_[known], probabilities_[known]
-    predicted, observed, mass = equal_mass_bins(y, p)
+    patient = None if patient_index is None else patient_index[known]
+    predicted, observed, mass = equal_mass_bins(y, p, patient_index=patient)
     intercept, slope = recalibration(y, p)
-    null = float(np.mean([ece(rng.random(p.size) < p, p) for _ in range(100)])) if p.size else float("nan")
+    null = float(np.mean([ece(rng.random(p.size) < p, p, patient_index=patient) for _ in range(100)])) if p.size else float("nan")
     return Calibration(
         label=label,
         n=int(y.size),
@@ -70,27 +78,51 @@ def calibration(truth: npt.ArrayLike, probabilities: npt.ArrayLike, label: str, 
     )
 
 
-def ece(truth: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = BINS) -> float:
+def ece(
+    truth: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    bins: int = BINS,
+    patient_index: npt.NDArray[np.int64] | None = None,
+) -> float:
     """Return the expected calibration error over equal-mass bins: mean |mean probability - share of positives|."""
     y, p = np.asarray(truth, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
     if not y.size:
         return float("nan")
-    predicted, observed, mass = equal_mass_bins(y, p, bins)
+    predicted, observed, mass = equal_mass_bins(y, p, bins, patient_index)
     return float(np.abs(predicted - observed) @ mass)
 
 
-def equal_mass_bins(truth: Array, probabilities: Array, bins: int = BINS) -> tuple[Array, Array, Array]:
+def equal_mass_bins(
+    truth: Array, probabilities: Array, bins: int = BINS, patient_index: npt.NDArray[np.int64] | None = None
+) -> tuple[Array, Array, Array]:
     """Return mean probability, share of positives and share of cases of each bin, shapes (bins,).
 
-    The bins hold equally many cases, and at least ten each: a small table gets fewer bins.
+    The bins hold equally many cases, and at least ten each: a small table gets fewer bins. A bin of fewer than ten patients
+    is joined to the next.
     """
     if not truth.size:
         return np.zeros(0), np.zeros(0), np.zeros(0)
     order = np.argsort(probabilities, kind="stable")
     parts = np.array_split(order, max(1, min(bins, truth.size // LEAST_IN_BIN)))
+    if patient_index is not None:
+        parts = _joined(parts, patient_index)
     means = [(probabilities[part].mean(), truth[part].mean(), part.size / truth.size) for part in parts]
     predicted, observed, mass = np.array(means).T
     return predicted, observed, mass
+
+
+def _joined(parts: list[npt.NDArray[np.intp]], patient_index: npt.NDArray[np.int64]) -> list[npt.NDArray[np.intp]]:
+    """Return neighbouring parts joined until each holds ten patients, as far as there are so many."""
+    joined: list[npt.NDArray[np.intp]] = []
+    open_part: npt.NDArray[np.intp] = np.zeros(0, dtype=np.intp)
+    for part in parts:
+        open_part = np.concatenate((open_part, part))
+        if np.unique(patient_index[open_part]).size >= LEAST_IN_BIN:
+            joined.append(open_part)
+            open_part = open_part[:0]
+    if open_part.size:
+        joined[-1:] = [np.concatenate((*joined[-1:], open_part))]
+    return joined
 
 
 def recalibration(truth: Array, probabilities: Array, iterations: int = 100) -> tuple[float, float]:

@@ -10,9 +10,11 @@ import numpy.typing as npt
 
 from meninx.metrics.bootstrap import Areas, Draws, sum_by_patient
 from meninx.metrics.counts import METRICS, Counts, ratio
+from meninx.metrics.groups import patients_of
 from meninx.metrics.ranking import Ranking
 
 Array = npt.NDArray[np.float64]
+Calls = Array | None
 CURVES = ("auroc", "average_precision")
 _COLUMNS = 6
 _CHUNK = 64
@@ -45,6 +47,7 @@ class Measured:
         n: cases with known truth.
         patients: patients of those.
         positives: positive cases among them.
+        smaller: patients with a positive case or patients with a negative one, whichever are fewer.
     """
 
     values: dict[str, float]
@@ -52,6 +55,19 @@ class Measured:
     n: int
     patients: int
     positives: int
+    smaller: int
+
+
+def decisions(calls: Calls, label: int) -> npt.NDArray[np.bool_] | None:
+    """Return the decisions on one label, shape (cases,); None for a label that nothing decides.
+
+    Args:
+        calls: shape (cases, labels), 1, 0, or NaN in the column of a label without threshold; None without any.
+        label: column.
+    """
+    if calls is None or np.isnan(calls[:, label]).any():
+        return None
+    return np.asarray(calls[:, label] == 1)
 
 
 def measure(cells: Sequence[Cell], draws: Draws) -> list[Measured]:
@@ -115,4 +131,5 @@ def _measured(cell: Cell, table: dict[str, Array], draws: Draws) -> Measured:
         n=int(known.sum()),
         patients=int(np.unique(draws.patient_index[known]).size),
         positives=int((cell.truth == 1).sum()),
+        smaller=min(patients_of(cell.truth, draws.patient_index)),
     )

@@ -78,17 +78,6 @@ def confusion(truth: npt.ArrayLike, calls: npt.ArrayLike, classes: int) -> npt.N
     return np.bincount(true * classes + called, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
 
 
-def per_label(metric: Metric, truth: npt.ArrayLike, scores: npt.ArrayLike) -> Array:
-    """Return ``metric`` of each column, shape (labels,): one against the rest for classes, each label for itself otherwise."""
-    truth_, scores_ = np.asarray(truth, dtype=np.float64), np.asarray(scores, dtype=np.float64)
-    return np.array([metric(truth_[:, label], scores_[:, label]) for label in range(truth_.shape[1])])
-
-
-def macro(metric: Metric, truth: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Return the plain mean of ``metric`` over the labels for which it is defined; NaN when it is for none."""
-    return float(mean_defined(per_label(metric, truth, scores)))
-
-
 def mean_defined(values: npt.ArrayLike) -> Array:
     """Return the mean over the last axis of the values that are not NaN; NaN where all are."""
     array = np.asarray(values, dtype=np.float64)

@@ -60,7 +60,7 @@ def compare(
     for values in (a_scores, b_scores):
         scores = np.asarray(values, dtype=np.float64)
         cells += problem.cells(scores, None)
-        bare = group_cells(problem.truth, scores, None, problem.focus, labels, problem.groupings)
+        bare = group_cells(problem.truth, scores, None, problem.focus, labels, problem.groupings, problem.draws.patient_index)
         cells += [item.cell for item in bare]
     measured = measure(cells, problem.draws)
     half = len(measured) // 2
@@ -88,7 +88,7 @@ def verdict(low: float, high: float, margin: float) -> str:
 def _difference(one: Measured, other: Measured) -> Measured:
     values = {name: one.values[name] - other.values[name] for name in one.values}
     samples = {name: one.samples[name] - other.samples[name] for name in one.samples}
-    return Measured(values, samples, one.n, one.patients, one.positives)
+    return Measured(values, samples, one.n, one.patients, one.positives, one.smaller)
 
 
 def _judged(item: Estimate, margin: float) -> Estimate:

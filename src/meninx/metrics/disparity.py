@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.metrics.bootstrap import holm, interval, p_value
-from meninx.metrics.cells import Cell, Measured
+from meninx.metrics.cells import Calls, Cell, Measured, decisions
 from meninx.metrics.classification import mean_defined
 from meninx.metrics.groups import GAPS, INSUFFICIENT, Grouping, sufficient
 from meninx.metrics.tables import Estimate
 
 Array = npt.NDArray[np.float64]
-Calls = npt.NDArray[np.bool_] | None
 GROUP_METRICS = ("auroc", "sensitivity", "specificity", "false_positive_rate", "selection_rate", "accuracy")
 
 
@@ -29,7 +28,7 @@ class GroupCell:
         group: the group's name.
         label: the label's name.
         rest: True when the cell holds the other groups' cases.
-        enough: whether it has the least number of positives and negatives.
+        enough: whether it has the least number of positive and of negative patients.
         cell: the two-class question.
         measured: what it measures; None before measuring.
     """
@@ -49,7 +48,13 @@ class GroupCell:
 
 
 def group_cells(
-    truth: Array, scores: Array, calls: Calls, focus: Sequence[int], labels: Sequence[str], groupings: Sequence[Grouping]
+    truth: Array,
+    scores: Array,
+    calls: Calls,
+    focus: Sequence[int],
+    labels: Sequence[str],
+    groupings: Sequence[Grouping],
+    patient_index: npt.NDArray[np.int64],
 ) -> list[GroupCell]:
     """Return two cells for each label and group of each attribute: the group, and the rest.
 
@@ -62,9 +67,8 @@ def group_cells(
             for label in focus:
                 for rest, rows in ((False, item.rows(group)), (True, item.rest(group))):
                     inside = np.where(rows, truth[:, label], np.nan)
-                    enough = sufficient(inside)
-                    column = None if calls is None else calls[:, label]
-                    cell = Cell(inside, scores[:, label], column, GROUP_METRICS if enough else ())
+                    enough = sufficient(inside, patient_index)
+                    cell = Cell(inside, scores[:, label], decisions(calls, label), GROUP_METRICS if enough else ())
                     found.append(GroupCell(item.attribute, item.names[group], labels[label], rest, enough, cell))
     return found
 
@@ -88,12 +92,6 @@ def group_tables(cells: Sequence[GroupCell]) -> tuple[tuple[Estimate, ...], tupl
                 gaps += _gap_rows(inside, outside)
     adjusted = holm([p for _, p in gaps])
     return tuple(groups), tuple(dataclasses.replace(gap, p_holm=p) for (gap, _), p in zip(gaps, adjusted, strict=True))
-
-
-def worst_group(groups: Sequence[Estimate], name: str = "auroc", label: str = "") -> Estimate | None:
-    """Return the estimate of the group with the lowest value of a metric, or None when no group has one."""
-    known = [item for item in groups if item.name == name and item.label == label and not np.isnan(item.value)]
-    return min(known, key=lambda item: item.value) if known else None
 
 
 def _group_rows(inside: Sequence[GroupCell]) -> Iterator[Estimate]:

@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from meninx.core.randomness import child
 from meninx.metrics.calibration import Calibration, calibration
-from meninx.metrics.cells import Cell, measure
+from meninx.metrics.cells import Calls, Cell, decisions, measure
 from meninx.metrics.classification import confusion
 from meninx.metrics.comparison import compare
 from meninx.metrics.disparity import GroupCell, group_cells, group_tables
 from meninx.metrics.groups import MIN_CELL, sufficient
 from meninx.metrics.overlap import compare_segmentation, evaluate_segmentation
-from meninx.metrics.problem import Calls, Problem, estimate, estimates
+from meninx.metrics.problem import Problem, estimate, estimates
 from meninx.metrics.ranking import Ranking
 from meninx.metrics.tables import ROC_GRID, Estimate, Evaluation
 from meninx.metrics.thresholds import Threshold
@@ -64,7 +64,7 @@ def evaluate_classification(
     calls = problem.calls(scores_, thresholds)
     cells = [*problem.cells(scores_, calls), *_right_or_wrong(problem, calls)]
     width = len(problem.focus)
-    bare = group_cells(problem.truth, scores_, calls, problem.focus, labels, problem.groupings)
+    bare = group_cells(problem.truth, scores_, calls, problem.focus, labels, problem.groupings, problem.draws.patient_index)
     measured = measure([*cells, *(item.cell for item in bare)], problem.draws)
     groups, gaps = group_tables([GroupCell.of(item, found) for item, found in zip(bare, measured[len(cells) :], strict=True)])
     return Evaluation(
@@ -98,13 +98,16 @@ def _right_or_wrong(problem: Problem, calls: Calls) -> Iterator[Cell]:
 def _confusion(problem: Problem, calls: Calls) -> dict[str, Matrix]:
     if calls is None:
         return {}
-    truth = problem.truth
+    truth, patient = problem.truth, problem.draws.patient_index
     if problem.task == "multiclass":
+        if not all(sufficient(truth[:, column], patient) for column in range(len(problem.labels))):
+            return {}
         return {"": _rows(confusion(truth.argmax(axis=1), calls.argmax(axis=1), len(problem.labels)))}
     known = ~np.isnan(truth)
     return {
         label: _rows(confusion(truth[known[:, column], column], calls[known[:, column], column], 2))
         for column, label in enumerate(problem.labels)
+        if decisions(calls, column) is not None and sufficient(truth[:, column], patient)
     }
 
 
@@ -115,15 +118,15 @@ def _rows(matrix: npt.NDArray[np.int64]) -> Matrix:
 def _calibrations(problem: Problem, scores: Array, seed: int) -> Iterator[Calibration]:
     for label, name in zip(problem.focus, problem.names, strict=True):
         truth, column = problem.truth[:, label], scores[:, label]
-        if sufficient(truth) and bool(((column >= 0) & (column <= 1)).all()):
-            yield calibration(truth, column, name, child(seed, "calibration", name))
+        if sufficient(truth, problem.draws.patient_index) and bool(((column >= 0) & (column <= 1)).all()):
+            yield calibration(truth, column, name, child(seed, "calibration", name), problem.draws.patient_index)
 
 
 def _roc(problem: Problem, scores: Array) -> dict[str, tuple[float, ...]]:
     return {
         name: tuple(Ranking.of(problem.truth[:, label], scores[:, label]).curve(ROC_GRID).tolist())
         for label, name in zip(problem.focus, problem.names, strict=True)
-        if sufficient(problem.truth[:, label])
+        if sufficient(problem.truth[:, label], problem.draws.patient_index)
     }
 
 
@@ -136,5 +139,5 @@ def _notes(problem: Problem) -> tuple[str, ...]:
         f"95 % percentile intervals from {problem.draws.count} resamples of patients, strata of sex and age bin kept whole",
         rule,
         "a gap is the group's value minus that of all other cases together; p-values are adjusted by Holm's method",
-        f"groups with fewer than {MIN_CELL} positives or {MIN_CELL} negatives are insufficient and get no number",
+        f"groups with fewer than {MIN_CELL} positive or {MIN_CELL} negative patients are insufficient and get no number",
     )

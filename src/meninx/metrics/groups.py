@@ -14,7 +14,7 @@ AGE_EDGES = (0, 30, 60, 70, 80)
 """Lower ends of the age bins in years: [0, 30), [30, 60), [60, 70), [70, 80), [80, +)."""
 
 MIN_CELL = 10
-"""A cell with fewer positives or fewer negatives than this gets no number."""
+"""A cell with fewer patients who have a positive case, or a negative one, than this gets no number."""
 
 INSUFFICIENT = "insufficient"
 OTHER = "other"
@@ -59,20 +59,25 @@ class Grouping:
         return np.asarray((self.index >= 0) & (self.index != group))
 
 
-def grouping(attribute: str, values: Sequence[str]) -> Grouping:
+def grouping(attribute: str, values: Sequence[str], patient_index: npt.NDArray[np.int64] | None = None) -> Grouping:
     """Return the groups of one attribute.
 
     ``age`` becomes the bins of :data:`AGE_EDGES`. Any other attribute has one group a value, and values of fewer than
-    :data:`MIN_CELL` cases are gathered as ``other``, so that a rare value is never printed.
+    :data:`MIN_CELL` patients are gathered as ``other``, so that a rare value is never printed.
 
     Args:
         attribute: its name.
         values: its text for each case, empty when unknown.
+        patient_index: the patient of each case, shape (cases,); None: every case is a patient.
     """
     if attribute == "age":
         return _age(values)
-    known, number = np.unique([value for value in values if value], return_counts=True)
-    names = [str(value) for value, count in zip(known, number, strict=True) if count >= MIN_CELL]
+    patient = range(len(values)) if patient_index is None else patient_index.tolist()
+    members: dict[str, set[int]] = {}
+    for value, person in zip(values, patient, strict=True):
+        if value:
+            members.setdefault(value, set()).add(person)
+    names = sorted(value for value, people in members.items() if len(people) >= MIN_CELL)
     position = {name: index for index, name in enumerate(names)}
     index = np.array([position.get(value, len(names)) if value else -1 for value in values], dtype=np.int64)
     return Grouping(attribute, (*names, OTHER) if (index == len(names)).any() else tuple(names), index)
@@ -100,10 +105,22 @@ def strata(groupings: Sequence[Grouping], patient_index: npt.NDArray[np.int64]) 
     return code
 
 
-def sufficient(truth: npt.ArrayLike) -> bool:
-    """Tell whether a cell (cases,), NaN left out, has the least number of positives and of negatives."""
+def sufficient(truth: npt.ArrayLike, patient_index: npt.NDArray[np.int64]) -> bool:
+    """Tell whether a cell has the least number of patients with a positive case and of patients with a negative one.
+
+    Ten images of one patient are one patient: what they show is that patient's.
+
+    Args:
+        truth: shape (cases,), 1, 0, or NaN (left out).
+        patient_index: the patient of each case, shape (cases,); every case its own where the source names no patients.
+    """
+    return min(patients_of(truth, patient_index)) >= MIN_CELL
+
+
+def patients_of(truth: npt.ArrayLike, patient_index: npt.NDArray[np.int64]) -> tuple[int, int]:
+    """Return how many patients have a positive case, and how many a negative one; arguments as in :func:`sufficient`."""
     values = np.asarray(truth)
-    return int((values == 1).sum()) >= MIN_CELL and int((values == 0).sum()) >= MIN_CELL
+    return int(np.unique(patient_index[values == 1]).size), int(np.unique(patient_index[values == 0]).size)
 
 
 def _age(values: Sequence[str]) -> Grouping:

@@ -48,7 +48,7 @@ def evaluate_segmentation(
         DataError: shapes differ or there is no case.
     """
     table, patient = checked_table(per_case_dice, patient_index, labels, where="per_case_dice")
-    groupings = [grouping(name, values) for name, values in sorted(attributes.items())]
+    groupings = [grouping(name, values, patient) for name, values in sorted(attributes.items())]
     resamples = Draws(patient, draws, seed, strata(groupings, patient))
     everyone = np.ones(len(table), dtype=bool)
     metrics = [*_rows("dice", table, labels, everyone, resamples), *_rows("iou", iou_of_dice(table), labels, everyone, resamples)]
@@ -72,7 +72,7 @@ def evaluate_segmentation(
             f"95 % percentile intervals from {draws} resamples of patients, strata of sex and age bin kept whole",
             EMPTY_MASKS,
             "a gap is the group's mean Dice minus that of all other cases together; p-values are adjusted by Holm's method",
-            f"groups with fewer than {MIN_CELL} cases are insufficient and get no number",
+            f"groups with fewer than {MIN_CELL} patients are insufficient and get no number",
         ),
     )
 
@@ -93,7 +93,7 @@ def compare_segmentation(
     """
     first, patient = checked_table(a_dice, patient_index, labels, where="a_dice")
     second, _ = checked_table(b_dice, patient_index, labels, where="b_dice")
-    groupings = [grouping(name, values) for name, values in sorted(attributes.items())]
+    groupings = [grouping(name, values, patient) for name, values in sorted(attributes.items())]
     resamples = Draws(patient, draws, seed, strata(groupings, patient))
     rows = _rows("dice_difference", first - second, labels, np.ones(len(first), dtype=bool), resamples)
     groups, _ = _group_tables(first - second, groupings, resamples)
@@ -156,11 +156,11 @@ def _group_tables(table: Array, groupings: Sequence[Grouping], draws: Draws) -> 
 
 
 def _group(table: Array, item: Grouping, group: int, rows: Rows, draws: Draws) -> tuple[Estimate, Array]:
-    """Return a group's mean Dice over labels with its draws; no number for fewer than ten cases."""
+    """Return a group's mean Dice over labels with its draws; no number for fewer than ten patients."""
     known: Rows = np.asarray((~np.isnan(table) & rows[:, None]).any(axis=1))
     values, samples = _means(table, rows, draws)
     value, drawn = float(mean_defined(values)), mean_defined(samples)
-    if known.sum() < MIN_CELL:
+    if np.unique(draws.patient_index[known]).size < MIN_CELL:
         value, drawn = float("nan"), np.full(draws.count, np.nan)
     note = INSUFFICIENT if np.isnan(value) else ""
     found = _one("dice", value, drawn, known, draws, note=note)

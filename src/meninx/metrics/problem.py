@@ -11,14 +11,13 @@ import numpy.typing as npt
 from meninx.core import check
 from meninx.core.errors import DataError, expected
 from meninx.metrics.bootstrap import Draws, interval
-from meninx.metrics.cells import Cell, Measured
+from meninx.metrics.cells import Calls, Cell, Measured, decisions
 from meninx.metrics.classification import checked, mean_defined
 from meninx.metrics.groups import MIN_CELL, Grouping, grouping, strata
 from meninx.metrics.tables import Estimate
 from meninx.metrics.thresholds import Threshold
 
 Array = npt.NDArray[np.float64]
-Calls = npt.NDArray[np.bool_] | None
 _CURVES = ("auroc", "average_precision", "brier")
 _RATES = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "f1", "mcc")
 
@@ -61,7 +60,7 @@ class Problem:
         """
         check.one_of(("multiclass", "multilabel"), task=task)
         table, patient = checked_table(truth, patient_index, labels, where="truth")
-        groupings = tuple(grouping(name, values) for name, values in sorted(attributes.items()))
+        groupings = tuple(grouping(name, values, patient) for name, values in sorted(attributes.items()))
         return cls(table, tuple(labels), task, groupings, Draws(patient, draws, seed, strata(groupings, patient)))
 
     @property
@@ -75,28 +74,21 @@ class Problem:
         return [self.labels[label] for label in self.focus]
 
     def calls(self, scores: Array, thresholds: Sequence[Threshold]) -> Calls:
-        """Return the decisions, shape (cases, labels), or None for labels without thresholds.
-
-        Raises:
-            DataError: some labels have a threshold and others have none.
-        """
+        """Return the decisions, shape (cases, labels): 1, 0, or NaN for a label without threshold; None when none has one."""
         value = {item.label: item.value for item in thresholds}
         if self.task == "multiclass":
             if len(self.labels) == 2 and self.labels[1] in value:
                 second = scores[:, 1] >= value[self.labels[1]]
-                return np.column_stack((~second, second))
-            return np.asarray(np.arange(len(self.labels)) == scores.argmax(axis=1)[:, None])
-        missing = [label for label in self.labels if label not in value]
-        if value and missing:
-            raise DataError(expected("one threshold a label", got=f"none for {missing[0]!r}", where="thresholds"))
-        return np.asarray(scores >= np.array([value[label] for label in self.labels])) if value else None
+                return np.column_stack((~second, second)).astype(np.float64)
+            return np.asarray(np.arange(len(self.labels)) == scores.argmax(axis=1)[:, None], dtype=np.float64)
+        limits = np.array([value.get(label, np.nan) for label in self.labels])
+        return np.where(np.isnan(limits), np.nan, scores >= limits) if value else None
 
     def cells(self, scores: Array, calls: Calls) -> list[Cell]:
         """Return one cell for each label of :attr:`focus`, over all cases."""
         checked(self.truth, scores)
         return [
-            Cell(self.truth[:, label], scores[:, label], None if calls is None else calls[:, label], (*_CURVES, *_RATES))
-            for label in self.focus
+            Cell(self.truth[:, label], scores[:, label], decisions(calls, label), (*_CURVES, *_RATES)) for label in self.focus
         ]
 
 
@@ -124,9 +116,11 @@ def estimates(names: Sequence[str], measured: Sequence[Measured], extra: Sequenc
         return tuple(rows)
     means = []
     n, patients = max(item.n for item in measured), max(item.patients for item in measured)
-    for metric in (name for name in measured[0].values if name != "accuracy"):
-        value = float(mean_defined([item.values[metric] for item in measured]))
-        low, high = interval(mean_defined(np.array([item.samples[metric] for item in measured]).T))
+    metrics = dict.fromkeys(name for item in measured for name in item.values if name != "accuracy")
+    for metric in metrics:
+        having = [item for item in measured if metric in item.values]
+        value = float(mean_defined([item.values[metric] for item in having]))
+        low, high = interval(mean_defined(np.array([item.samples[metric] for item in having]).T))
         means.append(Estimate(name=metric, value=value, low=low, high=high, n=n, patients=patients, note="mean over labels"))
     return (*means, *extra, *rows)
 
@@ -134,7 +128,7 @@ def estimates(names: Sequence[str], measured: Sequence[Measured], extra: Sequenc
 def estimate(metric: str, label: str, item: Measured) -> Estimate:
     """Return one metric of one measured cell; a small one is noted."""
     low, high = interval(item.samples[metric])
-    few = bool(label) and min(item.positives, item.n - item.positives) < MIN_CELL
+    few = bool(label) and item.smaller < MIN_CELL
     return Estimate(
         name=metric,
         value=item.values[metric],
@@ -144,5 +138,5 @@ def estimate(metric: str, label: str, item: Measured) -> Estimate:
         patients=item.patients,
         label=label,
         positives=item.positives if label else None,
-        note=f"fewer than {MIN_CELL} positives or negatives" if few else "",
+        note=f"fewer than {MIN_CELL} positive or negative patients" if few else "",
     )

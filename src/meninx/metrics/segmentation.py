@@ -41,11 +41,6 @@ def dice(prediction: npt.ArrayLike, truth: npt.ArrayLike, labels: int) -> Array:
     return values
 
 
-def iou(prediction: npt.ArrayLike, truth: npt.ArrayLike, labels: int) -> Array:
-    """Return intersection over union of each label of one case, shape (labels,); empty masks as in :func:`dice`."""
-    return iou_of_dice(dice(prediction, truth, labels))
-
-
 def iou_of_dice(values: npt.ArrayLike) -> Array:
     """Return intersection over union from the Dice coefficient of the same masks: D / (2 - D)."""
     array = np.asarray(values, dtype=np.float64)

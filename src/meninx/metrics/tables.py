@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from meninx.core import plain
 from meninx.core.errors import LayoutError, expected
 from meninx.metrics.calibration import Calibration
 from meninx.metrics.thresholds import Threshold
@@ -52,7 +52,7 @@ class Estimate:
 
     def to_table(self) -> dict[str, Any]:
         """Return the fields as JSON values; NaN is null."""
-        return dict(_table(self))
+        return dict(plain.to_plain(self))
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> Estimate:
@@ -67,8 +67,8 @@ class Evaluation:
     The JSON of :meth:`to_table` has the same keys as the attributes, plus ``version`` (1) and ``roc_grid``. An estimate is an
     object with the keys of :class:`Estimate`. NaN is null.
 
-    Guarantee: no number is a single case's. Curves and calibration need at least ten positives and ten negatives, groups need
-    them too, and a group of fewer than ten cases is not named.
+    Guarantee: no number is a single case's. Curves, calibration, confusion and groups need at least ten patients with a
+    positive case and ten with a negative one, and a group of fewer than ten patients is not named.
 
     Attributes:
         task: ``multiclass``, ``multilabel`` or ``segmentation``.
@@ -121,7 +121,7 @@ class Evaluation:
 
     def to_table(self) -> dict[str, Any]:
         """Return the evaluation as JSON values; NaN is null."""
-        return {"version": VERSION, "roc_grid": list(ROC_GRID), **_table(self)}
+        return {"version": VERSION, "roc_grid": list(ROC_GRID), **plain.to_plain(self)}
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], where: str = "evaluation.json") -> Evaluation:
@@ -144,18 +144,6 @@ class Evaluation:
             return cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
             raise LayoutError(expected("the keys of an evaluation", got=error, where=where)) from error
-
-
-def _table(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _table(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _table(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_table(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _build(kind: type[Built], table: Mapping[str, Any]) -> Built:

@@ -38,9 +38,9 @@ class Threshold:
 def fit(
     truth: npt.ArrayLike, scores: npt.ArrayLike, labels: Sequence[str], *, rule: str = "youden", split: str = "valid"
 ) -> tuple[Threshold, ...]:
-    """Return one frozen threshold a label, from the scores of the validation split and nothing else.
+    """Return one frozen threshold for each label with both classes, from the scores of the validation split and nothing else.
 
-    A label with only one class in the validation split gets the fixed threshold 0.5, and says so in its rule.
+    A label with only one class in the validation split has no threshold: nothing decides it, and it gets no rates.
 
     Args:
         truth: shape (cases, labels), 1, 0 or NaN.
@@ -61,9 +61,8 @@ def fit(
         known = ~np.isnan(truth_[:, column])
         value = _fit_one(truth_[known, column], scores_[known, column], least)
         number = int(known.sum())
-        fitted.append(
-            fixed((label,))[0] if value is None else Threshold(label=label, value=value, rule=rule, n=number, split=split)
-        )
+        if value is not None:
+            fitted.append(Threshold(label=label, value=value, rule=rule, n=number, split=split))
     return tuple(fitted)
 
 

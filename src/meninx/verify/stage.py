@@ -1,0 +1,120 @@
+"""``meninx verify``: is a folder as meninx wrote it, and does what it says follow from what it holds?
+
+It sees damage, mixed-up parts and edited numbers. It does not see forgery: nothing is signed, so who can write a folder
+and its digests can change both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from meninx.core import artifacts
+from meninx.core.artifacts import RunRecord, SweepRecord
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected
+from meninx.core.progress import SILENT, Progress
+from meninx.core.result import Result
+from meninx.verify import folders
+from meninx.verify import run as runs
+from meninx.verify.check import Book, Check, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyResult(Result):
+    """What was checked and what came of it.
+
+    Attributes:
+        kinds: what was found: ``run``, ``dataset``, ``clean archive``, ``release``, ``sweep``.
+        checks: one line each.
+    """
+
+    kinds: tuple[str, ...]
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check failed; what cannot be checked does not count."""
+        return not any(check.state is State.NOT_OK for check in self.checks)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when all is well, 4 when a promise to patients does not hold, 3 for other damage."""
+        failed = [check for check in self.checks if check.state is State.NOT_OK]
+        return 0 if not failed else 4 if any(check.privacy for check in failed) else 3
+
+    def summary(self) -> str:
+        """Return one line for every check and one for all."""
+        count = sum(check.state is State.NOT_OK for check in self.checks)
+        last = "all checks passed" if not count else f"{count} of {len(self.checks)} checks failed"
+        open_ones = sum(check.state is State.NOT_POSSIBLE for check in self.checks)
+        more = f"; {open_ones} could not be made" if open_ones else ""
+        return "\n".join([*(check.line() for check in self.checks), f"{last}{more}"])
+
+    def to_table(self) -> dict[str, Any]:
+        """Return the fields as plain values, with the verdict."""
+        return {**super().to_table(), "ok": self.ok, "exit_code": self.exit_code}
+
+    def raise_if_failed(self) -> None:
+        """Raise the error of a failed verification.
+
+        Raises:
+            PrivacyRefusal: a promise to patients does not hold.
+            DataError: other damage.
+        """
+        if self.ok:
+            return
+        count = sum(check.state is State.NOT_OK for check in self.checks)
+        fix = "the lines above say what; restore it, or make it again"
+        message = expected("a folder as meninx wrote it", got=f"{count} failed checks", where=self.out.name, fix=fix)
+        raise PrivacyRefusal(message) if self.exit_code == PrivacyRefusal.exit_code else DataError(message)
+
+
+def run(folder: Path, *, progress: Progress = SILENT) -> VerifyResult:
+    """Check every folder of meninx in a place; nothing is written.
+
+    Args:
+        folder: a run, dataset, clean archive, release, bundle or sweep, or a folder of such.
+        progress: told of every file whose digest is computed.
+
+    Raises:
+        UsageError: there is no such folder, or nothing of meninx in it.
+    """
+    root = folder.resolve()
+    if not root.is_dir():
+        raise UsageError(expected("a folder", got="none", where=folder.name))
+    checks, kinds = list[Check](), list[str]()
+    for place, kind in folders.found(root):
+        book = Book("" if place == root else place.relative_to(root).as_posix())
+        book.guard(kind, partial(_check, book, place, kind, progress))
+        checks += book.checks
+        kinds.append(kind)
+    if not kinds:
+        fix = "give a run, dataset, clean archive, release or sweep, or a folder of them"
+        raise UsageError(expected("a folder that meninx wrote", got="none", where=folder.name, fix=fix))
+    return VerifyResult(out=root, kinds=tuple(kinds), checks=tuple(checks))
+
+
+def _check(book: Book, place: Path, kind: str, progress: Progress) -> None:
+    if kind == folders.RUN:
+        runs.check(book, place, progress)
+    elif kind == folders.SWEEP:
+        _sweep(book, place)
+    elif kind == folders.DATASET:
+        folders.dataset(book, place, progress)
+    elif kind == folders.ARCHIVE:
+        folders.archive(book, place, progress)
+    else:
+        folders.release(book, place, progress)
+
+
+def _sweep(book: Book, place: Path) -> None:
+    """Check that the runs behind the rows of a sweep are the ones that lie in it."""
+    record = artifacts.require(place, SweepRecord, fix="run the sweep again")
+    there = [artifacts.read(folder, RunRecord) for folder, kind in folders.found(place) if kind == folders.RUN]
+    missing = set(record.runs) - {item.id for item in there if item is not None}
+    if record.runs:
+        book.judge("runs of the sweep", [f"{len(missing)} of {len(record.runs)} runs are not here"] if missing else [])
+    else:
+        book.impossible("runs of the sweep", "an older version wrote it")

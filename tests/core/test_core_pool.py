@@ -1,0 +1,188 @@
+"""The process pool: results in order, a stop between items, no silent death, no orphans."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import tracemalloc
+from pathlib import Path
+
+import pool_jobs
+import pytest
+
+from meninx.core.errors import DataError, Interrupted
+from meninx.core.pool import AHEAD, Stop, mapped
+
+HERE = Path(__file__).parent
+
+
+def test_results_come_in_order_and_items_are_taken_as_they_are_needed():
+    taken: list[int] = []
+
+    def items():
+        for number in range(40):
+            taken.append(number)
+            yield number
+
+    with Stop() as stop:
+        results = mapped(pool_jobs.square, items(), workers=2, stop=stop)
+        assert next(results) == 0
+        assert len(taken) == 2 * AHEAD
+        assert list(results) == [number**2 for number in range(1, 40)]
+
+
+def test_an_error_of_an_item_is_raised_at_its_place():
+    for workers in (1, 2):
+        with Stop() as stop:
+            results = mapped(pool_jobs.fail_on_three, range(6), workers=workers, stop=stop)
+            assert [next(results) for _ in range(3)] == [0, 1, 2]
+            with pytest.raises(ValueError, match="item three"):
+                next(results)
+
+
+def test_setup_happens_once_in_every_process_and_its_error_is_its_own():
+    with Stop() as stop:
+        found = list(mapped(pool_jobs.recall, range(9), workers=2, stop=stop, setup=pool_jobs.remember, setup_args=("x",)))
+        assert found == [f"{number}x" for number in range(9)]
+        broken = mapped(
+            pool_jobs.square, range(3), workers=2, stop=stop, setup=pool_jobs.broken_setup, setup_args=("key is bad",)
+        )
+        with pytest.raises(DataError, match="key is bad"):
+            list(broken)
+
+
+def test_a_dead_worker_is_named_by_the_number_of_its_item():
+    with Stop() as stop, pytest.raises(DataError, match="item 4 "):
+        list(mapped(pool_jobs.die_on_three, range(8), workers=2, stop=stop))
+
+
+def test_items_that_kill_their_worker_get_a_result_and_the_others_go_on():
+    with Stop() as stop:
+        found = list(mapped(pool_jobs.die_on_odd, range(6), workers=2, stop=stop, died=pool_jobs.minus))
+    assert found == [0, -1, 2, -3, 4, -5]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_an_idle_worker_that_is_killed_does_not_hang_the_others():
+    """An idle worker waits with the lock of the queue in its hands; killed there, it leaves the lock taken for good."""
+    with Stop() as stop:
+        results = mapped(time.sleep, [0] * 12 + [1.0], workers=3, stop=stop)
+        next(results)
+        time.sleep(0.7)
+        for worker in multiprocessing.active_children():
+            if "pipe" in Path(f"/proc/{worker.pid}/wchan").read_text() if Path("/proc").is_dir() else True:
+                os.kill(worker.pid, signal.SIGKILL)
+                break
+        ended = threading.Event()
+        threading.Thread(target=lambda: ended.wait(20) or os.kill(os.getpid(), signal.SIGABRT), daemon=True).start()
+        assert len(list(results)) == 12
+        ended.set()
+
+
+def _stopped_at_the_first(items: int, workers: int, found: list[int]) -> None:
+    with Stop() as stop:
+        for result in mapped(pool_jobs.slow, range(items), workers=workers, stop=stop):
+            found.append(result)
+            stop.wanted = True
+
+
+def test_a_stop_yields_what_is_in_flight():
+    for workers in (1, 2):
+        found: list[int] = []
+        with pytest.raises(Interrupted):
+            _stopped_at_the_first(1000, workers, found)
+        assert found == list(range(len(found)))
+        assert len(found) <= 2 * AHEAD
+
+
+def test_a_stop_is_heard_after_the_last_item_was_given_away():
+    found: list[int] = []
+    with pytest.raises(Interrupted):
+        _stopped_at_the_first(8, 2, found)
+    assert 1 <= len(found) < 8
+
+
+def test_the_main_process_does_not_grow_with_the_number_of_items():
+    with Stop() as stop:
+        results = mapped(pool_jobs.square, range(3000), workers=2, stop=stop)
+        for _ in range(500):
+            next(results)
+        tracemalloc.start()
+        try:
+            for _ in range(200):
+                next(results)
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(2000):
+                next(results)
+            assert tracemalloc.get_traced_memory()[0] - before < 100_000
+        finally:
+            tracemalloc.stop()
+            results.close()
+
+
+def _script(tmp_path: Path, body: str) -> subprocess.Popen[str]:
+    path = tmp_path / "script.py"
+    path.write_text("import pool_jobs, os, sys\nfrom meninx.core.pool import Stop, mapped\n" + textwrap.dedent(body))
+    search = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    pipe, variables = subprocess.PIPE, {**os.environ, "PYTHONPATH": search}
+    return subprocess.Popen([sys.executable, str(path)], stdout=pipe, stderr=pipe, text=True, env=variables)
+
+
+LOOP = """
+    from meninx.core.errors import Interrupted
+    if __name__ == "__main__":
+        try:
+            with Stop() as stop:
+                for pid in mapped(pool_jobs.process, range(10000), workers=2, stop=stop):
+                    print(pid, flush=True)
+        except Interrupted:
+            print("stopped", flush=True)
+            sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_to_the_main_process_stops_cleanly(tmp_path: Path, name: str):
+    if not hasattr(signal, name):
+        pytest.skip("no such signal here")
+    main = _script(tmp_path, LOOP)
+    workers = {int(main.stdout.readline()) for _ in range(6)}
+    main.send_signal(getattr(signal, name))
+    out, _ = main.communicate(timeout=20)
+    assert main.returncode == 130
+    assert out.splitlines()[-1] == "stopped"
+    assert not [pid for pid in workers if _alive(pid)]
+
+
+def test_workers_end_when_the_main_process_is_killed(tmp_path: Path):
+    main = _script(tmp_path, LOOP)
+    workers = {int(main.stdout.readline()) for _ in range(6)}
+    main.kill()
+    main.communicate(timeout=10)  # whoever reads stdout is not left blocked either
+    until = time.monotonic() + 5
+    while any(map(_alive, workers)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not [pid for pid in workers if _alive(pid)]
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path: Path):
+    main = _script(tmp_path, "with Stop() as stop:\n    list(mapped(pool_jobs.square, range(3), workers=2, stop=stop))\n")
+    _, errors = main.communicate(timeout=30)
+    assert main.returncode == 1
+    assert errors.rstrip().splitlines()[-1].startswith("meninx.core.errors.UsageError")
+    assert "__main__" in errors.rstrip().splitlines()[-1]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return not Path("/proc").is_dir()

@@ -1,0 +1,256 @@
+"""`verify`: a folder as it was written passes; every single change to it is named."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import verify_samples as samples
+
+from meninx.core import artifacts, files, integrity, workspace
+from meninx.core.artifacts import Ancestry, EvaluationRecord, Lineage, PrivacyRecord, RunState
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError
+from meninx.core.run import Run
+from meninx.verify import stage
+from meninx.verify.check import State
+
+
+def failed(folder: Path) -> list[str]:
+    """Return the lines that are not ok."""
+    return [check.line() for check in stage.run(folder).checks if check.state is State.NOT_OK]
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_run_as_it_was_written_passes(tmp_path: Path, private: bool):
+    run = samples.a_run(tmp_path, private=private)
+    found = stage.run(run.root)
+    assert failed(run.root) == []
+    assert (found.ok, found.exit_code, found.kinds) == (True, 0, ("run",))
+    found.raise_if_failed()
+    assert found.summary().endswith("all checks passed")
+    assert {check.state for check in found.checks} == {State.OK}
+    assert ("privacy ledger" in found.summary()) is private
+    assert json.loads(found.to_json())["ok"] is True
+
+
+def _edited(run: Run, **changes: object) -> None:
+    artifacts.write(run.root, replace(artifacts.require(run.root, PrivacyRecord, fix=""), **changes))  # type: ignore[arg-type]
+
+
+def _line_changed(run: Run) -> None:
+    text = run.ledger_path.read_text()
+    run.ledger_path.write_text(text.replace('"step":1', '"step":2', 1))
+
+
+def _last_line_gone(run: Run) -> None:
+    lines = run.ledger_path.read_text().splitlines(keepends=True)
+    run.ledger_path.write_text("".join(lines[:-1]))
+
+
+def _other_lineage(run: Run, **changes: object) -> None:
+    artifacts.write(run.root, replace(artifacts.require(run.root, Lineage, fix=""), **changes))  # type: ignore[arg-type]
+    samples.listed_again(run)
+
+
+def _stale_evaluation(run: Run) -> None:
+    record = artifacts.require(run.root, EvaluationRecord, fix="")
+    assert record.origin is not None
+    artifacts.write(run.root, replace(record, origin=replace(record.origin, step=1, weights="e" * 64)))
+    samples.listed_again(run)
+
+
+PRIVACY_CHANGES: dict[str, tuple[Callable[[Run], object], str, int]] = {
+    "epsilon": (lambda run: _edited(run, epsilon=0.5), "epsilon 0.5, by the ledger", 4),
+    "a little": (
+        lambda run: _edited(run, epsilon=float(artifacts.require(run.root, PrivacyRecord, fix="").epsilon or 0) * 0.999999),
+        "epsilon",
+        4,
+    ),
+    "own epsilon": (lambda run: _edited(run, own_epsilon=0.1), "own steps", 4),
+    "steps": (lambda run: _edited(run, steps=1), "steps 1, by the ledger 3", 4),
+    "delta": (lambda run: _edited(run, delta=0.1), "delta 0.1", 4),
+    "unit": (lambda run: _edited(run, unit="case"), "unit case, by the ledger patient", 4),
+    "noise": (lambda run: _edited(run, noise_multiplier=9.0), "noise multiplier 9.0", 4),
+    "not private": (lambda run: _edited(run, private=False), "disagree on whether the run is private", 4),
+    "no record": (lambda run: (run.root / "privacy.json").unlink(), "privacy.json (missing)", 4),
+    "no ledger": (lambda run: run.ledger_path.unlink(), "privacy ledger (missing)", 4),
+    "ledger edited": (_line_changed, "a changed one", 4),
+    "ledger cut": (_last_line_gone, "another ledger", 4),
+    "lineage of another ledger": (lambda run: _other_lineage(run, ledger=()), "its ledger is not the run's", 4),
+    "lineage without privacy": (lambda run: _other_lineage(run, private=False), "disagrees with run.json", 3),
+    "open room": (lambda run: run.private.chmod(0o755), "others may enter private/", 4),
+    "open file": (lambda run: run.ledger_path.chmod(0o644), "others may read 1 files", 4),
+    "settings": (lambda run: run.config_path.write_text("epochs = 2\n"), "config.toml (changed", 3),
+    "weights": (
+        lambda run: (run.release / "bundle/models/model.pt").write_text("weightS"),
+        "1 file changed: bundle/models/model.pt",
+        3,
+    ),
+    "weights gone": (lambda run: (run.release / "bundle/models/model.pt").unlink(), "1 file missing", 3),
+    "a file more": (lambda run: (run.release / "notes.txt").write_text("x"), "not in the list: notes.txt", 3),
+    "list gone": (lambda run: (run.release / integrity.CHECKSUMS).unlink(), "checksums.sha256 is missing", 3),
+    "stale evaluation": (
+        _stale_evaluation,
+        "release/evaluation.json (stale: of other weights than the released ones, step 1 of 3",
+        3,
+    ),
+    "unfinished": (lambda run: run.update(state=RunState.TRAINING), "the run is not finished: training, step 3", 3),
+    "foreign bytes": (lambda run: (run.root / "privacy.json").write_bytes(b"\xff\xfe"), "privacy.json", 3),
+    "run.json torn": (lambda run: (run.root / "run.json").write_text("{"), "run.json", 3),
+}
+
+
+@pytest.mark.parametrize("name", PRIVACY_CHANGES)
+def test_every_single_change_to_a_run_is_named(tmp_path: Path, name: str):
+    change, words, code = PRIVACY_CHANGES[name]
+    run = samples.a_run(tmp_path)
+    change(run)
+    found = stage.run(run.root)
+    assert any(words in line for line in failed(run.root)), found.summary()
+    assert found.exit_code == code
+    with pytest.raises(PrivacyRefusal if code == 4 else DataError, match="failed checks"):
+        found.raise_if_failed()
+
+
+def test_a_list_that_was_made_to_fit_shows_against_the_record(tmp_path: Path):
+    run = samples.a_run(tmp_path)
+    before = run.record
+    (run.release / "bundle/models/model.pt").write_text("other")
+    samples.listed_again(run)
+    assert before is not None
+    artifacts.write(run.root, replace(before))
+    assert failed(run.root) == ["not ok        digest of checksums.sha256 (the list was changed later)"]
+
+
+def test_the_evaluation_of_another_run_is_named(tmp_path: Path):
+    one, other = samples.a_run(tmp_path, "a"), samples.a_run(tmp_path, "b", stream="t")
+    shutil.copy(other.release / "evaluation.json", one.release / "evaluation.json")
+    samples.listed_again(one)
+    assert failed(one.root) == ["not ok        release/evaluation.json (of another run)"]
+
+
+def test_epsilon_includes_a_composed_start(tmp_path: Path):
+    from meninx.privacy.composition import compose
+    from meninx.privacy.ledger import Ledger
+
+    run = samples.a_run(tmp_path)
+    earlier = samples.ledger_lines("other")
+    artifacts.write(run.root, Ancestry(origin="run", ledgers=(tuple(earlier.split("\n")),)))
+    assert any("epsilon" in line for line in failed(run.root))
+    said = artifacts.require(run.root, PrivacyRecord, fix="")
+    both = compose([Ledger.parse(run.ledger_path.read_text()), Ledger.parse(earlier)], delta=said.delta)
+    _edited(run, epsilon=both.epsilon)
+    assert failed(run.root) == []
+
+
+def test_a_run_of_an_older_version_says_what_cannot_be_checked(tmp_path: Path):
+    run = samples.a_run(tmp_path)
+    for name in ("run.json", "release/lineage.json", "release/checksums.sha256"):
+        (run.root / name).unlink()
+    table = json.loads((run.root / "privacy.json").read_text())
+    for name in ("origin", "ledger", "own_epsilon", "version"):
+        del table[name]
+    (run.root / "privacy.json").write_text(json.dumps({**table, "weights": "last", "pretrained": None}))
+    (run.release / "evaluation.json").write_text('{"version": 1}')
+    found = stage.run(run.root)
+    assert found.ok, found.summary()
+    assert sum(check.state is State.NOT_POSSIBLE for check in found.checks) == 4
+    assert "older version" in found.summary()
+    (run.root / "privacy.json").write_text(json.dumps({**table, "epsilon": 0.5}))
+    assert stage.run(run.root).exit_code == 4
+
+
+@pytest.mark.parametrize("make", [samples.a_dataset, samples.an_archive])
+def test_datasets_and_archives(tmp_path: Path, make: Callable[[Path], Path]):
+    root = make(tmp_path / "data")
+    assert failed(root) == []
+    image = next(path for path in (root / "images").rglob("*") if path.is_file())
+    text = image.read_text()
+    image.write_text(text.swapcase())
+    assert any("1 file changed" in line for line in failed(root))
+    image.unlink()
+    assert any("1 file missing" in line for line in failed(root))
+    image.write_text(text)
+    (root / "images" / "Meier\x1b[2J.png").write_text("x")
+    lines = failed(root)
+    assert any("not in the list" in line for line in lines)
+    assert "\x1b" not in "".join(lines)
+    (root / "images" / "Meier\x1b[2J.png").unlink()
+    files.write_text(root / integrity.CHECKSUMS, "")
+    assert any("the list was changed" in line for line in failed(root))
+    (root / integrity.CHECKSUMS).unlink()
+    assert any("is missing" in line for line in failed(root))
+
+
+def test_a_dataset_that_is_not_finished_or_older(tmp_path: Path):
+    root = samples.a_dataset(tmp_path / "data")
+    marker = workspace.read_marker(root)
+    assert marker is not None
+    workspace._write_marker(root, replace(marker, publishing=("images",)))
+    assert any("not finished" in line for line in failed(root))
+    shutil.rmtree(root / "private")
+    (root / "prepare.json").unlink()
+    (root / integrity.CHECKSUMS).unlink()
+    found = stage.run(root)
+    assert found.ok
+    assert "no digests: an older version" in found.summary()
+
+
+def test_a_table_that_was_edited_with_its_digests_does_not_fit_the_summary(tmp_path: Path):
+    root = samples.a_dataset(tmp_path / "data")
+    table = root / "manifest.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    assert any("other numbers of cases" in line for line in failed(root))
+
+
+def test_releases_sweeps_and_folders_of_them(tmp_path: Path):
+    runs = samples.a_sweep(tmp_path / "all" / "sweep")
+    samples.a_dataset(tmp_path / "all" / "data")
+    (tmp_path / "all" / "latest").symlink_to("data")
+    found = stage.run(tmp_path / "all")
+    assert found.kinds == ("dataset", "sweep", "run", "run")
+    assert found.ok, found.summary()
+    shutil.copytree(runs[0].release, tmp_path / "given")
+    assert stage.run(tmp_path / "given").kinds == ("release",)
+    assert stage.run(tmp_path / "given" / "bundle").ok is True
+    (tmp_path / "given/bundle/models/model.pt").write_text("other")
+    assert failed(tmp_path / "given")
+    shutil.rmtree(runs[0].root)
+    assert any("1 of 2 runs are not here" in line for line in failed(tmp_path / "all"))
+
+
+def test_what_is_none_of_meninx_is_a_usage_error(tmp_path: Path):
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(UsageError):
+            stage.run(folder)
+
+
+def test_a_hostile_list_reads_nothing_outside(tmp_path: Path):
+    root = samples.a_dataset(tmp_path / "data")
+    (root / integrity.CHECKSUMS).write_text(f"{'0' * 64}  ../../etc/passwd\n")
+    assert any("line 1" in line for line in failed(root))
+
+
+def test_verify_reads_only(tmp_path: Path):
+    run = samples.a_run(tmp_path)
+
+    def state() -> list[tuple[str, int, int]]:
+        return sorted((str(path), path.stat().st_mtime_ns, path.stat().st_mode) for path in run.root.rglob("*"))
+
+    before = state()
+    stage.run(run.root)
+    assert state() == before
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_no_accountant_is_loaded_where_nothing_is_private_and_torch_never(tmp_path: Path, private: bool):
+    run = samples.a_run(tmp_path, private=private)
+    code = (
+        "import sys; from pathlib import Path; from meninx.verify import stage; assert stage.run(Path(sys.argv[1])).ok;"
+        f"assert not {{{'' if private else repr('dp_accounting') + ','} 'torch'}} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(run.root)], check=True, timeout=60)
