@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from meninx import api
 from meninx.cli import console, doctor
 from meninx.cli.console import Bar, Output, PlainLines
-from meninx.core import files
+from meninx.core import errors, files
 from meninx.core.progress import Silent
 from meninx.deid.keys import make_key
 from meninx.imaging.phantom import write_dataset
@@ -186,3 +187,19 @@ def test_plain_lines_come_every_tenth(capsys):
         lines.advance()
     lines.finish()
     assert len(capsys.readouterr().err.splitlines()) == 10
+
+
+def test_verify_shows_every_check_and_ends_with_the_code_of_what_it_found(invoke, pictures, tmp_path):
+    assert invoke("prepare", pictures, tmp_path / "data", "--reader", "folder", "--quiet").code == 0
+    before = snapshot(tmp_path / "data")
+    said = invoke("verify", tmp_path / "data", "--quiet")
+    assert said.code == 0, said.err
+    assert snapshot(tmp_path / "data") == before
+    (tmp_path / "data" / "manifest.csv").write_text("nothing\n")
+    said = invoke("verify", tmp_path / "data", "--json")
+    table = json.loads(said.out)
+    assert (said.code, table["exit_code"], table["ok"]) == (3, 3, False)
+    assert said.err.splitlines()[-1].startswith("meninx: expected a folder as meninx wrote it, got ")
+    with pytest.raises(errors.UsageError, match="a folder that meninx wrote"):
+        api.verify(pictures)
+    assert not api.verify(tmp_path / "data").ok
