@@ -594,7 +594,7 @@ def test_a_second_process_on_the_same_folder_is_refused_and_disturbs_nothing(ref
     folder = (tmp_path / "runs" / "latest").resolve()
     held(folder / "private" / "lock")
     before = snapshot(folder)
-    refused(3, "expected one process a run folder, got another process writing", "train", data.root, "--resume", folder)
+    refused(3, "expected one process per output folder, got another process writing", "train", data.root, "--resume", folder)
     assert snapshot(folder) == before
     root = table_of(tmp_path / "in")
     assert invoke("prepare", root, tmp_path / "prepared", *CSV).code == 0

@@ -11,7 +11,7 @@ def verify(folder: Path, /, *, output: Output = Output()) -> None:  # noqa: B008
     """Check that a folder is as meninx wrote it: digests, records that belong together, epsilon computed again from the ledger.
 
     Nothing is written. It sees damage, mixed-up parts and edited numbers, but no forgery: nothing is signed.
-    Exit code 0: no check failed (those that cannot be made are named). 3: damaged or incomplete. 4: a promise to patients is broken.
+    Exit code 0: no check failed (impossible ones are named). 3: damaged or incomplete. 4: a promise to patients is broken.
 
     Args:
         folder: A run, dataset, clean archive, release or sweep, or a folder of them.
