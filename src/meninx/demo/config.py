@@ -22,7 +22,7 @@ class DemoConfig:
         dry_run: Print the commands and write nothing.
     """
 
-    patients: int = 1200
+    patients: int = 900
     size: int = 32
     seed: int = 0
     epsilon: float = 8.0

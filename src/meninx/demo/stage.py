@@ -24,6 +24,9 @@ REPORT = "report.html"
 SMALLEST_RADIOGRAPH = 64  # rows and columns; smaller ones could hold no legible burned-in text
 
 
+PREVALENCE, CONTRAST = 0.4, 1.8  # findings that some hundreds of patients are enough to learn under epsilon 8
+
+
 @dataclass(frozen=True, kw_only=True)
 class DemoResult(Result):
     """What the demo made; ``out`` is the report.
@@ -65,7 +68,9 @@ def _run(config: DemoConfig, out: Path, steps: Iterable[Command], progress: Prog
     where = out / "hospitals"
     progress.note(f"{config.patients} invented patients in {len(HOSPITALS)} hospitals -> {where}")
     size = max(SMALLEST_RADIOGRAPH, config.size)
-    cohort = PhantomConfig(patients=config.patients, hospitals=HOSPITALS, size=size, seed=config.seed)
+    cohort = PhantomConfig(
+        patients=config.patients, hospitals=HOSPITALS, size=size, seed=config.seed, prevalence=PREVALENCE, contrast=CONTRAST
+    )
     write_archives(cohort, where, progress=progress)
     results: dict[str, str] = {}
     for step in steps:
