@@ -2,43 +2,66 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import tomli_w
 
-from meninx.core.manifest import Case, DatasetInfo, Manifest, Task
-from meninx.metrics.evaluation import compare, evaluate_classification
+from meninx.core import artifacts, files, integrity, provenance, workspace
+from meninx.core.artifacts import (
+    ComparisonRecord,
+    DataRecord,
+    DeidRecord,
+    EvaluationRecord,
+    Lineage,
+    Members,
+    Origin,
+    PrivacyRecord,
+    RunRecord,
+    RunState,
+    StartRecord,
+)
+from meninx.core.budget import NeighboringRelation, PrivacyUnit
+from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Case, DatasetInfo, Manifest, Task
+from meninx.metrics.evaluation import Evaluation, compare, evaluate_classification
 from meninx.metrics.thresholds import fit
+from meninx.privacy.ledger import Ledger
+from meninx.privacy.plan import Plan
 
 PLANTED = "MUSTERMANN^ERIKA"
 LABELS = ("effusion", "pneumothorax", "nodule")
+PATIENTS = tuple(f"patient-{PLANTED}-{number}" for number in range(36))
+STEPS, RATE, DELTA = 60, 0.1, 1e-4
 
 
-def write_deid(folder: Path, site: str, *, residual: int = 0) -> Path:
+def write_deid(folder: Path, site: str, **fields: object) -> Path:
     """Return a de-identified archive's folder."""
     keywords = ("PatientName", "PatientID", "StudyDate", "SOPInstanceUID", "StudyDescription", "DeviceSerialNumber")
     actions = {word: {action: 40 + index} for index, (word, action) in enumerate(zip(keywords, "ZZXUCX", strict=True))}
     actions |= {f"Attribute{index}": {"X": index, "K": 1} for index in range(1, 30)}
-    table = {
-        "version": "0.1.0",
-        "profile": "basic",
-        "options": ["retain-modified-dates", "clean-descriptors"],
-        "codes": ["113100"],
-        "site": site,
-        "files_read": 96,
-        "files_written": 92,
-        "quarantined": {"unreadable": 3, "not-dicom": 1},
-        "patients": 20,
-        "studies": 25,
-        "series": 30,
-        "actions": actions,
-        "residual_findings": residual,
-        "burned_in_unknown": 12,
-    }
-    (folder / "private").mkdir(parents=True)
-    (folder / "deid.json").write_text(json.dumps(table))
+    record = DeidRecord(
+        profile="basic",
+        options=("retain-modified-dates", "clean-descriptors"),
+        codes=("113100",),
+        site=site,
+        files_read=96,
+        files_written=92,
+        quarantined={"unreadable": 3, "not-dicom": 1},
+        patients=20,
+        studies=25,
+        series=30,
+        actions=actions,
+        burned_in_unknown=12,
+        flagged={"secondary capture": 12},
+        version="0.1.0",
+    )
+    workspace.make_private(folder)
+    artifacts.write(folder, replace(record, **fields))
     (folder / "audit.jsonl").write_text(json.dumps({"file": PLANTED}) + "\n")
     (folder / "private" / "crosswalk_patients.csv").write_text(f"id_old,id_new\n{PLANTED},p1\n")
     return folder
@@ -56,11 +79,17 @@ def cohort(cases: int = 400, seed: int = 0):
     return truth, squash(logit + 0.9 * rng.normal(size=truth.shape)), squash(logit), patients, attributes
 
 
-def write_dataset(folder: Path) -> Path:
-    """Return a prepared dataset's folder."""
+def write_dataset(folder: Path, *, labels: Sequence[str] = LABELS, patients_known: bool = True, name: str = "cohort") -> Path:
+    """Return a prepared dataset's folder: 72 training cases of 36 patients, 24 and 24 others."""
     rng = np.random.default_rng(1)
     info = DatasetInfo(
-        name="cohort", task=Task.MULTILABEL, labels=LABELS, attributes=("sex", "age"), size=(128, 128), synthetic=True
+        name=name,
+        task=Task.MULTILABEL,
+        labels=tuple(labels),
+        attributes=("sex", "age"),
+        size=(128, 128),
+        synthetic=True,
+        patients_known=patients_known,
     )
     cases = [
         Case(
@@ -69,7 +98,7 @@ def write_dataset(folder: Path) -> Path:
             image=f"images/{number}.png",
             site=("north", "south", "east")[number // 2 % 3],
             split=("train", "train", "train", "valid", "test")[number // 2 % 5],
-            labels={name: float(rng.random() < 0.3) for name in LABELS},
+            labels={label: float(rng.random() < 0.3) for label in labels},
             attributes={"sex": "F", "age": "60"},
         )
         for number in range(120)
@@ -79,25 +108,146 @@ def write_dataset(folder: Path) -> Path:
 
 
 @cache
-def evaluation_text(private: bool) -> str:
-    """Return the content of evaluation.json."""
+def evaluation(*, private: bool, split: str = "test") -> Evaluation:
+    """Return what a model is worth on the made-up split."""
     truth, first, second, patients, attributes = cohort()
     scores = first if private else second
     thresholds = fit(truth[:200], scores[:200], LABELS)
-    evaluation = evaluate_classification(
-        truth, scores, patients, LABELS, attributes, thresholds, task="multilabel", seed=0, draws=200
+    return evaluate_classification(
+        truth, scores, patients, LABELS, attributes, thresholds, task="multilabel", seed=0, draws=200, split=split
     )
-    return json.dumps(evaluation.to_table(), allow_nan=False)
 
 
-def write_run(folder: Path, *, private: bool, deterministic: bool = False, epsilon: float = 7.98) -> Path:
-    """Return a run folder."""
-    (folder / "release").mkdir(parents=True)
-    (folder / "private").mkdir()
-    (folder / "release" / "evaluation.json").write_text(evaluation_text(private))
-    text = 'model = "resnet9"\nloss = "bce"\noptimizer = "nadam"\nlr = 0.0005\nbatch_size = 64\nepochs = 12\nseed = 0\n'
-    text += 'pretrained = "/home/erika/weights.pt"\n' + ("[privacy]\nepsilon = 8.0\ndelta = 0.0001\n" if private else "")
-    (folder / "config.toml").write_text(text)
+@cache
+def ledger_text(run: str, *, noise: float = 1.0, steps: int = STEPS, delta: float = DELTA, unit: str = "patient") -> str:
+    """Return the ledger of a run whose keys are its own."""
+    plan = Plan(
+        unit=PrivacyUnit(unit),
+        relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
+        sample_rate=RATE,
+        steps=max(steps, STEPS),
+        noise_multiplier=noise,
+        max_grad_norm=1.5,
+        delta=delta,
+        expected_batch_size=3.6,
+        n_units_declared=36,
+    )
+    ledger, text = Ledger(), ""
+    for step in range(steps):
+        ledger, line = ledger.next(plan, step, stream=hashlib.sha256(run.encode()).hexdigest()[:32])
+        text += line
+    return text
+
+
+def write_run(
+    folder: Path,
+    *,
+    private: bool,
+    noise: float = 1.0,
+    steps: int = STEPS,
+    delta: float = DELTA,
+    unit: str = "patient",
+    state: RunState = RunState.RELEASED,
+    deterministic: bool = False,
+    declared: int | None = None,
+    members: Sequence[str] | None = PATIENTS,
+    patients_known: bool = True,
+    dataset: Path | None = None,
+    start: StartRecord | None = None,
+    parents: tuple[Lineage, ...] = (),
+    unknown_start: bool = False,
+    settings: dict[str, object] | None = None,
+    evaluated: bool = True,
+    compared: bool = True,
+    older: bool = False,
+) -> Path:
+    """Return a run folder.
+
+    Args:
+        folder: where; its name is the run's.
+        private: trained with differential privacy.
+        noise: noise multiplier.
+        steps: steps taken.
+        delta: of the plan.
+        unit: privacy unit.
+        state: where the run stands.
+        deterministic: noise from the seed.
+        declared: declared number of units.
+        members: training patients; None when the list is not there.
+        patients_known: the source names its patients.
+        dataset: prepared dataset that it was trained on.
+        start: what it started from.
+        parents: lineages of the starting weights.
+        unknown_start: the starting weights are of unknown origin.
+        settings: further settings of the config.
+        evaluated: with an evaluation of the test split.
+        compared: patients were compared for it.
+        older: made by a version without ``run.json``.
+    """
+    workspace.make_private(folder)
+    (folder / "release").mkdir()
+    identity = hashlib.sha256(str(folder).encode()).hexdigest()[:32]
+    config: dict[str, object] = {"model": "resnet9", "loss": "bce", "optimizer": "nadam", "lr": 5e-4, "batch_size": 64}
+    config |= {"epochs": 12, "steps": 0, "seed": 0, "sampling": "shuffle", "deterministic": deterministic}
+    table: dict[str, object] = {"epsilon": 8.0, "delta": delta, "unit": unit}
+    table |= {} if declared is None else {"units_declared": declared}
+    config |= {"privacy": table} if private else {}
+    (folder / "config.toml").write_text(tomli_w.dumps({**config, **(settings or {})}))
+    record = RunRecord(
+        id=identity,
+        name=folder.name,
+        state=state,
+        private=private,
+        deterministic=deterministic,
+        config=files.digest(folder / "config.toml"),
+        data=hashlib.sha256(f"data of {identity}".encode()).hexdigest(),
+        dataset="cohort",
+        patients_known=patients_known,
+        step=steps,
+        planned_steps=STEPS,
+        weights=hashlib.sha256(f"weights of {identity}".encode()).hexdigest() if state is RunState.RELEASED else "",
+        made="2026-11-20T10:00:00+00:00",
+        finished="2026-11-20T11:00:00+00:00" if state is RunState.RELEASED else "",
+    )
+    _write_private_room(folder, identity, members, dataset, patients_known=patients_known)
+    text = ledger_text(identity, noise=noise, steps=steps, delta=delta, unit=unit) if private else ""
+    if private:
+        (folder / "private" / "ledger.jsonl").write_text(text)
+    if state is RunState.RELEASED:
+        lineage = Lineage(
+            run=identity,
+            private=private,
+            unit=unit,
+            ledger=tuple(text.split("\n")) if private else (),
+            delta=delta if private else 0.0,
+            parents=parents,
+            unknown_start=unknown_start,
+        )
+        artifacts.write(folder, lineage)
+        artifacts.write(folder, privacy_record(text, record, parents, start, declared))
+        if evaluated:
+            write_evaluation(folder, record, private=private, patients_known=patients_known, compared=compared)
+        listed = integrity.measured(folder / "release", [folder / artifacts.place(Lineage)])
+        record = replace(record, release=integrity.write(folder / "release", listed))
+    if deterministic:
+        (folder / "NOT_FOR_RELEASE").write_text("NOT FOR RELEASE\n")
+    if older:
+        for name in (artifacts.place(Lineage), artifacts.place(Members), artifacts.place(DataRecord)):
+            (folder / name).unlink(missing_ok=True)
+        (folder / "release" / integrity.CHECKSUMS).unlink(missing_ok=True)
+    else:
+        artifacts.write(folder, record)
+    return folder
+
+
+def _write_private_room(
+    folder: Path, identity: str, members: Sequence[str] | None, dataset: Path | None, *, patients_known: bool
+) -> None:
+    if members is not None:
+        artifacts.write(folder, Members(train=tuple(members), valid=(), patients_known=patients_known))
+    if dataset is not None:
+        digest = provenance.data_digest([dataset / MANIFEST_NAME, dataset / INFO_NAME], dataset)
+        artifacts.write(folder, DataRecord(dataset="/home/erika/data", digest=digest))
     environment = {
         "python": "3.11.9",
         "system": "Linux",
@@ -105,58 +255,112 @@ def write_run(folder: Path, *, private: bool, deterministic: bool = False, epsil
         "cpus": 2,
         "packages": {"meninx": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6"},
         "source": "0123456789abcdef0123456789abcdef01234567",
-        "command": ["meninx", "train", "dataset", "--recipe", "cxr-dp"],
-        "data_digest": "ab" * 32,
+        "command": ["meninx", "train", "dataset", "--recipe", "cxr-dp", "--pretrained=/home/erika/weights.pt"],
     }
     (folder / "environment.json").write_text(json.dumps(environment))
-    (folder / "privacy.json").write_text(json.dumps(privacy_table(epsilon, deterministic) if private else None))
     log = [{"kind": "train", "step": s, "loss": 0.7 * 0.99**s + 0.1, "note": PLANTED} for s in range(1, 301)]
     log += [{"kind": "valid", "step": s, "loss": 0.72 * 0.992**s + 0.12, f"loss_{PLANTED}": 1.0} for s in range(25, 301, 25)]
-    (folder / "private" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
-    (folder / "private" / "predictions.csv").write_text(f"case_id,score\n{PLANTED},0.5\n")
-    if deterministic:
-        (folder / "NOT_FOR_RELEASE").write_text("NOT FOR RELEASE\n")
-    return folder
+    write_log(folder, log)
+    (folder / "private" / "predictions.csv").write_text(f"case_id,score\n{PLANTED},0.5\n{identity},0.1\n")
 
 
-def privacy_table(epsilon: float, deterministic: bool) -> dict:
-    """Return the content of privacy.json."""
-    return {
-        "epsilon": epsilon,
-        "delta": 1e-4,
-        "unit": "patient",
-        "relation": "add-or-remove-one",
-        "noise_multiplier": 0.91,
-        "max_grad_norm": 1.5,
-        "sample_rate": 0.053,
-        "steps": 300,
-        "sampler": "poisson",
-        "accountant": "pld",
-        "expected_batch_size": 64.0,
-        "sentence": f"epsilon = {epsilon} at delta = 1e-4 per patient (add-or-remove-one), 300 steps.",
-        "risk": {"advantage": 0.61, "tpr_at_fpr": {"0.001": 0.062, "0.01": 0.213}},
-        "outside_guarantee": ["the choice of the learning rate", "thresholds fitted on the validation split"],
-        "curve": [[step, epsilon * (step / 300) ** 0.5] for step in range(0, 301, 10)],
-        "deterministic": deterministic,
-    }
+def write_log(folder: Path, rows: Sequence[dict[str, object]]) -> None:
+    """Replace the training log of a run."""
+    (folder / "private" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def write_comparison(folder: Path, private: str, other: str) -> Path:
-    """Return a folder that holds the paired differences of two runs."""
+def privacy_record(
+    text: str, run: RunRecord, parents: Sequence[Lineage], start: StartRecord | None, declared: int | None
+) -> PrivacyRecord:
+    """Return the privacy record of a run, as its ledger says."""
+    origin = Origin(run=run.id, data=run.data, dataset=run.dataset, weights=run.weights, step=run.step)
+    common = {"start": start or StartRecord(), "origin": origin, "version": artifacts.FORMAT}
+    if not run.private:
+        return PrivacyRecord(private=False, **common)
+    from meninx.privacy.composition import compose
+
+    ledger = Ledger.parse(text)
+    own = ledger.spent()
+    earlier = [Ledger.parse("\n".join(item.ledger)) for item in parents] if start is not None and start.composed else []
+    spent = compose([ledger, *earlier], delta=own.delta)
+    return PrivacyRecord(
+        private=True,
+        epsilon=spent.epsilon,
+        own_epsilon=own.epsilon,
+        delta=own.delta,
+        unit=str(own.unit),
+        relation=str(own.relation),
+        noise_multiplier=own.noise_multiplier,
+        max_grad_norm=own.max_grad_norm,
+        sample_rate=own.sample_rate,
+        steps=own.steps,
+        planned_steps=run.planned_steps,
+        sampler=own.sampler,
+        accountant=own.accountant,
+        clipping=own.clipping,
+        expected_batch_size=3.6,
+        declared_units=declared,
+        sentence="A sentence that the page does not take from the record.",
+        outside_guarantee=("the choice of the learning rate", "thresholds fitted on the validation split"),
+        deterministic=run.deterministic,
+        ledger=ledger.anchor,
+        **common,
+    )
+
+
+def write_evaluation(
+    folder: Path,
+    run: RunRecord,
+    *,
+    private: bool,
+    split: str = "test",
+    external: str = "",
+    patients_known: bool = True,
+    compared: bool = True,
+    **origin: object,
+) -> Path:
+    """Write an evaluation of a run and return its path; ``origin`` replaces fields of its origin."""
+    belongs = Origin(
+        run=run.id, data=external or run.data, dataset=external or "cohort", weights=run.weights, step=run.step, split=split
+    )
+    record = EvaluationRecord(
+        origin=replace(belongs, **origin),
+        evaluation=evaluation(private=private, split=split).to_table(),
+        external=bool(external),
+        patients_compared=compared,
+        patients_known=patients_known,
+        thresholds_from="the validation split of cohort",
+    )
+    return artifacts.write(folder, record, split=split, dataset=external)
+
+
+def write_comparison(folder: Path, baseline: Path, *, split: str = "test", **origin: object) -> Path:
+    """Write the paired differences of a run to a baseline, and return their path."""
     truth, first, second, patients, attributes = cohort()
     rows = compare(first, second, truth, patients, LABELS, attributes, task="multilabel", seed=0, draws=200)
-    table = {"run": private, "baseline": other, "differences": [row.to_table() for row in rows]}
-    folder.mkdir(parents=True)
-    (folder / "comparison.json").write_text(json.dumps(table, allow_nan=False))
-    return folder
+    runs = [artifacts.require(root, RunRecord, fix="") for root in (folder, baseline)]
+    ours, theirs = (
+        Origin(run=run.id, data=run.data, dataset="cohort", weights=run.weights, step=run.step, split=split) for run in runs
+    )
+    record = ComparisonRecord(
+        origin=replace(ours, **origin),
+        baseline=theirs,
+        run_name=folder.name,
+        baseline_name=baseline.name,
+        differences=tuple(row.to_table() for row in rows),
+    )
+    return artifacts.write(folder, record, split=split)
+
+
+def edit(path: Path, **fields: object) -> None:
+    """Change fields of a JSON file, as somebody with an editor would."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 def write_all(root: Path, **private_run: object) -> list[Path]:
     """Return the folders of a whole project below ``root``."""
-    return [
-        *(write_deid(root / f"deid-{site}", site) for site in ("north", "south", "east")),
-        write_dataset(root / "dataset"),
-        write_run(root / "runs" / "cxr-dp_s0", private=True, **private_run),
-        write_run(root / "runs" / "cxr_s0", private=False),
-        write_comparison(root / "comparison", "cxr-dp_s0", "cxr_s0"),
-    ]
+    dataset = write_dataset(root / "dataset")
+    private = write_run(root / "runs" / "cxr-dp_s0", private=True, dataset=dataset, **private_run)
+    plain = write_run(root / "runs" / "cxr_s0", private=False, dataset=dataset)
+    write_comparison(private, plain)
+    return [*(write_deid(root / f"deid-{site}", site) for site in ("north", "south", "east")), dataset, private, plain]

@@ -7,7 +7,8 @@ import tomllib
 import pytest
 from report_samples import PLANTED, write_dataset, write_run
 
-from meninx.core.errors import DataError
+from meninx.core.artifacts import EvaluationRecord, RunState, place
+from meninx.core.errors import ConfigError, DataError
 from meninx.report import stage
 from meninx.report.config import ReportConfig
 
@@ -28,7 +29,8 @@ HEADINGS = [
 
 @pytest.fixture
 def sources(tmp_path):
-    return [write_dataset(tmp_path / "dataset"), write_run(tmp_path / "run", private=True)]
+    dataset = write_dataset(tmp_path / "dataset")
+    return [dataset, write_run(tmp_path / "run", private=True, dataset=dataset)]
 
 
 def test_card_has_front_matter_and_the_known_order(tmp_path, sources):
@@ -41,36 +43,47 @@ def test_card_has_front_matter_and_the_known_order(tmp_path, sources):
     assert [line[3:] for line in body.splitlines() if line.startswith("## ")] == HEADINGS
     for empty in ("None", "nan", "More Information Needed", "{{", PLANTED, "/home/"):
         assert empty not in text, empty
-    assert "epsilon = 7.98" in text
+    assert "epsilon = 4.64" in text
     assert "| train | 72 | 36 |" in text
     assert "[0." in text
 
 
 def test_a_run_without_privacy_says_so(tmp_path):
-    sources = [write_dataset(tmp_path / "dataset"), write_run(tmp_path / "run", private=False)]
+    dataset = write_dataset(tmp_path / "dataset")
+    sources = [dataset, write_run(tmp_path / "run", private=False, dataset=dataset)]
     text = stage.run(CONFIG, sources, tmp_path / "r.html").cards[0].read_text()
     assert "WITHOUT differential privacy" in text
     assert "- not-private" in text
 
 
 def test_a_stamped_run_is_not_for_release(tmp_path):
-    sources = [write_dataset(tmp_path / "dataset"), write_run(tmp_path / "run", private=True, deterministic=True)]
+    dataset = write_dataset(tmp_path / "dataset")
+    sources = [dataset, write_run(tmp_path / "run", private=True, deterministic=True, dataset=dataset)]
     assert "NOT FOR RELEASE" in stage.run(CONFIG, sources, tmp_path / "r.html").cards[0].read_text()
 
 
-@pytest.mark.parametrize("name", ["authors", "contact", "license", "intended_use"])
-def test_a_field_that_nobody_gave_is_an_error(tmp_path, sources, name):
-    table = {"authors": "a", "contact": "c", "card": True, name: ""}
-    with pytest.raises(DataError, match=f"model card's {name.replace('_', ' ')}"):
-        stage.run(ReportConfig(**table), sources, tmp_path / "r.html")
+def test_everything_that_a_person_must_say_is_asked_for_at_once(tmp_path, sources):
+    with pytest.raises(ConfigError, match=r"authors, contact, .*--authors --contact"):
+        stage.run(ReportConfig(card=True), [tmp_path / "never looked at"], tmp_path / "r.html")
+    with pytest.raises(ConfigError, match="intended use"):
+        stage.run(ReportConfig(card=True, authors="a", contact="c", intended_use=" "), sources, tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
 
 
-@pytest.mark.parametrize(("gone", "said"), [("release/evaluation.json", "evaluation"), ("environment.json", "package versions")])
-def test_a_missing_summary_is_an_error(tmp_path, sources, gone, said):
+@pytest.mark.parametrize(("gone", "said"), [(place(EvaluationRecord), "evaluation"), ("environment.json", "package versions")])
+def test_a_missing_summary_is_an_error_and_nothing_is_written(tmp_path, sources, gone, said):
     (tmp_path / "run" / gone).unlink()
     with pytest.raises(DataError, match=said):
         stage.run(CONFIG, sources, tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+    assert not (tmp_path / "run" / "release" / "MODEL_CARD.md").exists()
+
+
+def test_an_unfinished_run_gets_no_card(tmp_path, sources):
+    write_run(tmp_path / "killed", private=True, state=RunState.TRAINING, steps=46)
+    with pytest.raises(DataError, match="finished run"):
+        stage.run(CONFIG, [*sources, tmp_path / "killed"], tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
 
 
 def test_a_missing_dataset_is_an_error(tmp_path, sources):

@@ -519,6 +519,56 @@ def test_a_damaged_checkpoint_or_summary_is_said_so(refused, invoke, dataset, tm
     assert not (tmp_path / "report.html").exists()
 
 
+# artefacts with foreign bytes
+
+
+FOREIGN = b"\xff\xfe\x80\x00" * 8
+SPOILT = {
+    "no text": FOREIGN,
+    "a list": b"[1, 2, 3]\n",
+    "text": b"no JSON and no TOML\n",
+    "deep": b"[" * 100_000,
+}
+
+
+@pytest.fixture(scope="module")
+def finished(cases, tmp_path_factory) -> Path:
+    """A private run with its evaluation, beside a copy of its dataset; a test takes a copy of the folder."""
+    root = tmp_path_factory.mktemp("finished")
+    shutil.copytree(cases["findings"].root, root / "data")
+    assert run(["train", str(root / "data"), "--out", str(root / "runs"), *PRIVATE, "--steps", "2"]) == 0
+    return (root / "runs" / "latest").resolve()
+
+
+@pytest.fixture
+def spoilable(finished, tmp_path) -> Path:
+    """A copy of the finished run whose dataset lies beside it."""
+    shutil.copytree(finished, tmp_path / finished.name)
+    return tmp_path / finished.name
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "content"),
+    [
+        *(("evaluate", "private/data.json", content) for content in ("no text", "text", "deep")),
+        *(("resume", "private/data.json", content) for content in ("no text", "text", "deep")),
+        ("resume", "config.toml", "no text"),
+        ("report", "config.toml", "text"),
+        ("report", "privacy.json", "text"),
+    ],
+)
+def test_foreign_bytes_in_an_artefact_are_exit_3_with_the_name_of_the_file(
+    refused, finished, spoilable, tmp_path, verb, name, content
+):
+    (spoilable / name).write_bytes(SPOILT[content])
+    words = {
+        "evaluate": ("evaluate", spoilable, "--draws", "20", "--quiet"),
+        "report": ("report", spoilable, "--out", tmp_path / "page.html", "--quiet"),
+        "resume": ("train", finished.parents[1] / "data", "--resume", spoilable, "--quiet"),
+    }[verb]
+    refused(3, Path(name).name, *words)
+
+
 # the disk, other processes, signals
 
 

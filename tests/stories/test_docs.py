@@ -96,7 +96,7 @@ def workshop(tutorial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_tutorial_runs_to_a_report(tutorial: Path) -> None:
     page = (tutorial / "report.html").read_text(encoding="utf-8")
-    assert "Identifiers left?" in page
+    assert "Identifiers removed?" in page
     assert (tutorial / "runs" / "private" / "latest" / "release" / "bundle" / "models" / "model.pt").is_file()
 
 

@@ -21,7 +21,7 @@ def report(
     """Write one HTML page about de-identification, data and runs. It loads nothing from anywhere.
 
     Args:
-        sources: Folders that deid, prepare and train wrote, or folders of them.
+        sources: Folders that deid, prepare, train and sweep wrote, or folders of them.
         out: HTML file to write.
         recipe: TOML file with these settings; flags win over it.
     """

@@ -84,24 +84,25 @@ def facts(caption: str, pairs: Iterable[tuple[str, object]], note: str = "") -> 
     return Table(caption, ("what", "value"), rows, note=note)
 
 
-def estimates(caption: str, items: Sequence[Estimate], note: str = "", *, folded: Sequence[Estimate] = ()) -> Table:
-    """Return a table with one estimate a row: value, interval, cases, positives, patients, remark."""
-    columns = ("metric", "of", "value", "95 % interval", "n cases", "patients", "remark")
-    return Table(caption, columns, _rows(items), estimates=True, more=_rows(folded), note=note)
+def estimates(
+    caption: str, items: Sequence[Estimate], note: str = "", *, folded: Sequence[Estimate] = (), patients: bool = True
+) -> Table:
+    """Return a table with one estimate a row: value, interval, cases, positives, patients where they are known, remark."""
+    columns = ("metric", "of", "value", "95 % interval", "n cases", *(("patients",) if patients else ()), "remark")
+    rows, more = (tuple(_row(item, patients) for item in part) for part in (items, folded))
+    return Table(caption, columns, rows, estimates=True, more=more, note=note)
 
 
-def _rows(items: Sequence[Estimate]) -> tuple[tuple[Cell, ...], ...]:
-    return tuple(
-        (
-            Cell(words.metric(item.name), head=True),
-            Cell(of_what(item)),
-            Cell(words.value(item), number=True),
-            Cell(words.interval(item), number=True),
-            Cell(f"{item.n:,}", sub="" if item.positives is None else f"{item.positives:,} positive", number=True),
-            Cell(f"{item.patients:,}", number=True),
-            Cell(_remark(item)),
-        )
-        for item in items
+def _row(item: Estimate, patients: bool) -> tuple[Cell, ...]:
+    people = (Cell(f"{item.patients:,}", number=True),) if patients else ()
+    return (
+        Cell(words.metric(item.name), head=True),
+        Cell(of_what(item)),
+        Cell(words.value(item), number=True),
+        Cell(words.interval(item), number=True),
+        Cell(f"{item.n:,}", sub="" if item.positives is None else f"{item.positives:,} positive", number=True),
+        *people,
+        Cell(_remark(item)),
     )
 
 

@@ -19,7 +19,9 @@ class ReportConfig:
         attack_amber: Largest bound on TPR at 1 % FPR (membership) whose card is green.
         attack_red: Largest such bound whose card is amber.
         gap_limit: Largest gap of a group (AUROC or Dice) that counts as none.
-        utility_floor: What the headline metric must exceed with its whole interval.
+        utility_floor: What the metric of every label must exceed with its whole interval; without it utility is judged against
+            a run without privacy that was measured on the same cases, and not at all where there is none.
+        utility_loss: Largest loss against that run that counts as none.
         training_curves: Show training curves; under DP they are outside the guarantee, and the page says so.
         card: Also write MODEL_CARD.md into the release folder of every run.
         license: Licence of the model, for the card (an SPDX identifier in lower case, or other).
@@ -36,7 +38,8 @@ class ReportConfig:
     attack_amber: float = 0.1
     attack_red: float = 0.5
     gap_limit: float = 0.05
-    utility_floor: float = 0.5
+    utility_floor: float | None = None
+    utility_loss: float = 0.05
     training_curves: bool = True
     card: bool = False
     license: str = "other"
@@ -47,7 +50,12 @@ class ReportConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        check.positive(epsilon_amber=self.epsilon_amber, epsilon_red=self.epsilon_red, gap_limit=self.gap_limit)
+        check.positive(
+            epsilon_amber=self.epsilon_amber,
+            epsilon_red=self.epsilon_red,
+            gap_limit=self.gap_limit,
+            utility_loss=self.utility_loss,
+        )
         check.probability(attack_amber=self.attack_amber, attack_red=self.attack_red, utility_floor=self.utility_floor)
         for low, high in (("epsilon_amber", "epsilon_red"), ("attack_amber", "attack_red")):
             if getattr(self, low) > getattr(self, high):

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from meninx.report import sources
+from meninx.report import evidence, joint, sources, words
 from meninx.report.config import ReportConfig
-from meninx.report.sources import Comparison, Dataset, Deid, TrainedRun
+from meninx.report.evidence import Compared
+from meninx.report.joint import Joint
+from meninx.report.sources import Dataset, Deid, TrainedRun
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison, with the runs that it is about as far as they were given.
+
+    Attributes:
+        run: the run that was measured.
+        baseline: the run it is compared with; None when that run was not given.
+        compared: the numbers.
+    """
+
+    run: TrainedRun
+    baseline: TrainedRun | None
+    compared: Compared
 
 
 @dataclass(frozen=True)
@@ -21,9 +38,11 @@ class Context:
         date: date on the page.
         deid: de-identified archives.
         datasets: prepared datasets.
-        runs: runs, private ones first.
-        comparisons: paired differences.
-        missing: sentences about what was not given.
+        runs: finished runs, private ones first, then by time.
+        unfinished: runs that took steps and were not finished.
+        joints: private runs by shared patients with their joint cost, the dearest first.
+        comparisons: paired differences that belong to the runs given.
+        missing: sentences about what was not given or is not shown.
     """
 
     config: ReportConfig
@@ -31,62 +50,130 @@ class Context:
     deid: tuple[Deid, ...]
     datasets: tuple[Dataset, ...]
     runs: tuple[TrainedRun, ...]
-    comparisons: tuple[Comparison, ...]
-    missing: tuple[str, ...]
+    unfinished: tuple[TrainedRun, ...]
+    joints: tuple[Joint, ...]
+    comparisons: tuple[Comparison, ...] = field(default=())
+    missing: tuple[str, ...] = field(default=())
 
     @property
     def headline(self) -> TrainedRun | None:
-        """The run that the verdict is about: the first private one, else the first."""
-        return self.runs[0] if self.runs else None
+        """The run that utility and fairness are judged of: the latest private one, else the latest."""
+        private = [run for run in self.runs if run.private] or list(self.runs)
+        return max(private, key=lambda run: (run.record.finished, *joint.order(run)), default=None)
 
     @property
     def not_for_release(self) -> tuple[str, ...]:
         """Names of the private runs whose noise came from a seed."""
-        stamped = (run for run in self.runs if run.not_for_release or bool((run.privacy or {}).get("deterministic")))
-        return tuple(run.name for run in stamped if run.private)
+        return tuple(run.name for run in (*self.runs, *self.unfinished) if run.void)
+
+    @property
+    def counts_hidden(self) -> bool:
+        """Whether a run declared its number of units, so that no count may tell the true one, nor a total less a part."""
+        return any(run.private and run.declared is not None for run in (*self.runs, *self.unfinished))
+
+    @property
+    def patients_known(self) -> bool:
+        """Whether all sources name their patients; otherwise the page speaks of images."""
+        runs = all(run.patients_known for run in (*self.runs, *self.unfinished))
+        return runs and all(dataset.info.patients_known for dataset in self.datasets)
+
+    @property
+    def people(self) -> str:
+        """``patients``, or ``images`` where no patients are known."""
+        return "patients" if self.patients_known else "images"
+
+    def own_dataset(self, run: TrainedRun) -> Dataset | None:
+        """Return the dataset that a run was trained on, by digest; None when it was not given or cannot be told."""
+        known = run.data
+        if known is None or not known.digest:
+            return None
+        which = 0 if known.images else 1
+        return next((item for item in self.datasets if item.digests[which] == known.digest), None)
+
+    def runs_of(self, dataset: Dataset) -> tuple[TrainedRun, ...]:
+        """Return the runs that were trained on a dataset."""
+        return tuple(run for run in (*self.runs, *self.unfinished) if self.own_dataset(run) is dataset)
 
 
 def gather(config: ReportConfig, paths: Sequence[Path]) -> Context:
     """Return the context of the folders given.
 
     Raises:
-        UsageError: a folder holds nothing that a stage wrote.
-        DataError: a summary cannot be read.
+        UsageError: a folder holds nothing that a stage wrote, or a run is given twice in two copies.
+        DataError: a record is damaged or contradicts another.
+        PrivacyRefusal: a privacy record says something else than its ledger.
     """
     found = sources.read(paths)
-    deid = tuple(item for item in found if isinstance(item, Deid))
-    datasets = tuple(item for item in found if isinstance(item, Dataset))
-    runs = sorted((item for item in found if isinstance(item, TrainedRun)), key=lambda run: not run.private)
-    comparisons = tuple(item for item in found if isinstance(item, Comparison))
-    return Context(
+    every = sorted((item for item in found if isinstance(item, TrainedRun)), key=joint.order)
+    runs = sorted((run for run in every if run.finished), key=lambda run: not run.private)
+    comparisons, refused = _comparisons(runs, every)
+    context = Context(
         config=config,
         date=config.date or datetime.now(UTC).date().isoformat(),
-        deid=deid,
-        datasets=datasets,
+        deid=tuple(sorted((item for item in found if isinstance(item, Deid)), key=lambda item: item.name)),
+        datasets=tuple(sorted((item for item in found if isinstance(item, Dataset)), key=lambda item: (item.name, item.digests))),
         runs=tuple(runs),
-        comparisons=comparisons,
-        missing=tuple(_missing(deid, datasets, tuple(runs), comparisons)),
+        unfinished=tuple(run for run in every if not run.finished),
+        joints=joint.groups(every),
+        comparisons=tuple(comparisons),
     )
+    return Context(**{**vars(context), "missing": tuple(dict.fromkeys([*refused, *_missing(context)]))})
 
 
-def _missing(
-    deid: Sequence[Deid], datasets: Sequence[Dataset], runs: Sequence[TrainedRun], comparisons: Sequence[Comparison]
-) -> list[str]:
-    said = []
-    if not deid:
-        said.append("No de-identification summary was given: this page cannot say whether identifiers were left.")
-    if not datasets:
-        said.append("No prepared dataset was given: counts of cases and patients by split are not shown.")
-    if not runs:
-        said.append("No run was given: nothing is known of a model.")
+def _comparisons(runs: Sequence[TrainedRun], every: Sequence[TrainedRun]) -> tuple[list[Comparison], list[str]]:
+    """Return the comparisons whose baseline is still what it was, and sentences about the others."""
+    known = {run.record.id: run for run in every if run.record.id}
+    found, refused = [], []
     for run in runs:
-        if run.evaluation is None:
-            said.append(f"Run {run.name} has no evaluation: its utility and its group metrics are not known.")
-        if not run.environment:
-            said.append(f"Run {run.name} has no environment record: versions and command are not known.")
-        if run.private and not (run.privacy or {}).get("risk"):
-            said.append(f"Run {run.name} has no attack bounds beside its epsilon.")
-    if any(run.private for run in runs) and any(not run.private for run in runs) and not comparisons:
+        for compared in run.evidence.comparisons:
+            other = known.get(compared.baseline.run)
+            problem = evidence.mismatch(compared.baseline, other.record) if other is not None else ""
+            if problem:
+                refused.append(f"The comparison of run {run.name} is not shown: the baseline {problem}.")
+            else:
+                found.append(Comparison(run, other, compared))
+    return found, refused
+
+
+def _missing(context: Context) -> list[str]:
+    said = []
+    if not context.deid:
+        said.append("No de-identification summary was given: this page cannot say whether identifiers were left.")
+    if not context.datasets:
+        said.append(f"No prepared dataset was given: counts of cases and {context.people} by split are not shown.")
+    if not (context.runs or context.unfinished):
+        said.append("No run was given: nothing is known of a model.")
+    said += [
+        f"Run {run.name} is not finished ({run.record.step:,} steps recorded): no model of it is reported."
+        for run in context.unfinished
+    ]
+    for run in context.runs:
+        said += _missing_of(run)
+    if any(run.private for run in context.runs) and any(not run.private for run in context.runs) and not context.comparisons:
         said.append("Private and non-private runs were given without a paired comparison: their difference has no interval.")
-    said.append("No attack was carried out on the model: bounds below are proven from the plan, not measured.")
+    told = [run.name for run in (*context.runs, *context.unfinished) if run.private and run.declared is None]
+    if context.counts_hidden and told:
+        tells = "tell" if len(told) > 1 else "tells"
+        said.append(f"A number was declared, but not by run {words.joined(told)}, whose sample rate {tells} the true one.")
+    if context.joints:
+        said.append(f"Private runs on the same {context.people} that were not given here are not counted in any epsilon above.")
+    said.append("No attack was carried out on the model: bounds above are proven from the ledger, not measured.")
+    return said
+
+
+def _missing_of(run: TrainedRun) -> list[str]:
+    said = list(run.evidence.refused)
+    if run.evidence.test is None:
+        what = "utility and its group metrics are not known"
+        said.append(f"Run {run.name} has no evaluation of its released weights on its own test split: its {what}.")
+    elif not run.evidence.test.unseen:
+        said.append(f"Whether training of run {run.name} saw any of the measured cases was not compared, or could not be.")
+    if not run.log.curves:
+        said.append(f"Run {run.name} has no training log: whether training diverged is not known.")
+    if run.environment is None:
+        said.append(f"Run {run.name} has no environment record: versions and command are not known.")
+    if run.private and run.members is None:
+        said.append(f"Run {run.name} has no list of its members: it is taken to share them with every other run.")
+    if run.older:
+        said.append(f"Run {run.name} was made by an earlier version of meninx; its records cannot be checked against each other.")
     return said

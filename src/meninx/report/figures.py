@@ -6,6 +6,7 @@ import html
 import io
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ _COLOURS = ("#2f7fd6", "#d9822b", "#3a9d6e", "#a05fc4", "#c94f4f", "#7d8794")
 _DASHES = ("-", "--", "-.", ":")
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar in a label's name is a dollar
     "svg.hashsalt": "meninx",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -38,6 +40,7 @@ _STYLE: dict[Any, Any] = {
     "axes.facecolor": "none",
 }
 Points = Sequence[tuple[float, float]]
+_LONGEST = 60
 
 
 def roc(label: str, curves: Mapping[str, Sequence[float]], aurocs: Mapping[str, Estimate], name: str) -> str:
@@ -53,7 +56,7 @@ def roc(label: str, curves: Mapping[str, Sequence[float]], aurocs: Mapping[str, 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=_INK, alpha=0.35, linewidth=0.8)
         for number, (run, curve) in enumerate(curves.items()):
-            axes.plot(ROC_GRID, curve, label=_said(run, aurocs.get(run)), linewidth=1.8, **_look(number))
+            axes.plot(ROC_GRID, curve, label=_plain(_said(run, aurocs.get(run))), linewidth=1.8, **_look(number))
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="false positive rate", ylabel="true positive rate")
         axes.legend(loc="lower right", fontsize=8.5)
 
@@ -61,12 +64,24 @@ def roc(label: str, curves: Mapping[str, Sequence[float]], aurocs: Mapping[str, 
     return _svg(draw, name, f"ROC curve of {label}. {said}.", size=(4.2, 3.6))
 
 
-def lines(curves: Mapping[str, Points], *, name: str, alt: str, across: str, up: str) -> str:
-    """Return curves over one axis, each with its own colour and dash."""
+def lines(curves: Mapping[str, Points], *, name: str, alt: str, across: str, up: str, markers_below: int = 0) -> str:
+    """Return curves over one axis, each with its own colour and dash.
+
+    Args:
+        curves: name -> points.
+        name: id prefix, unique on the page.
+        alt: the picture in words.
+        across: label of the horizontal axis.
+        up: label of the vertical axis.
+        markers_below: a curve of fewer points is drawn as points, because lines between them would say too much.
+    """
 
     def draw(axes: Axes) -> None:
         for number, (label, points) in enumerate(curves.items()):
-            axes.plot([x for x, _ in points], [y for _, y in points], label=label, linewidth=1.8, **_look(number))
+            look: dict[str, Any] = {**_look(number), "linewidth": 1.8}
+            if len(points) < markers_below:
+                look |= {"linestyle": "none", "marker": "os^D"[number % 4], "markersize": 5}
+            axes.plot([x for x, _ in points], [y for _, y in points], label=_plain(label), **look)
         axes.set(xlabel=across, ylabel=up)
         axes.margins(x=0.02)
         if len(curves) > 1:
@@ -102,7 +117,9 @@ def forest(gaps: Sequence[Estimate], *, name: str, limit: float, what: str) -> s
         for row, item in enumerate(known):
             axes.plot([item.low, item.high], [row, row], color=_COLOURS[0], linewidth=1.8)
             axes.plot([item.value], [row], "o", color=_COLOURS[0], markersize=5)
-        axes.set_yticks(range(len(known)), [f"{item.attribute} {item.group}\nn = {item.n:,}" for item in known], fontsize=8.5)
+        axes.set_yticks(
+            range(len(known)), [f"{_plain(f'{item.attribute} {item.group}')}\nn = {item.n:,}" for item in known], fontsize=8.5
+        )
         axes.set_ylim(len(known) - 0.5, -0.5)
         axes.set_xlabel(f"{what}, group minus rest (band: ±{limit:g})")
 
@@ -117,7 +134,7 @@ def reliability(curves: Mapping[str, Points], *, name: str, label: str) -> str:
         axes.plot([0, 1], [0, 1], color=_INK, alpha=0.35, linewidth=0.8)
         for number, (run, points) in enumerate(curves.items()):
             look = {**_look(number), "marker": "os^D"[number % 4]}
-            axes.plot([x for x, _ in points], [y for _, y in points], label=run, markersize=3.5, linewidth=1.4, **look)
+            axes.plot([x for x, _ in points], [y for _, y in points], label=_plain(run), markersize=3.5, linewidth=1.4, **look)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="mean probability of the bin", ylabel="share of positives")
         axes.legend(loc="upper left", fontsize=8.5)
 
@@ -130,12 +147,20 @@ def _look(number: int) -> dict[str, Any]:
     return {"color": _COLOURS[number % len(_COLOURS)], "linestyle": _DASHES[number % len(_DASHES)]}
 
 
+def _plain(text: str) -> str:
+    """Return a name as a legend shows it: printable, short, and not hidden as names with a leading underscore are."""
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    shown = shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
+    return f" {shown}" if shown.startswith("_") else shown
+
+
 def _said(run: str, area: Estimate | None) -> str:
     return run if area is None else f"{run}: {words.value(area)} {words.interval(area)}"
 
 
 def _svg(draw: Any, name: str, alt: str, size: tuple[float, float]) -> str:
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # text stays text: the reader's font draws it
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure.add_subplot())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from meninx.core import artifacts
 from meninx.report import sections_data, sections_end, sections_model
 from meninx.report.context import Context
 from meninx.report.verdict import verdicts
@@ -24,12 +25,12 @@ def render(context: Context) -> str:
         reproduction,
     )
     return (
-        environment(escape=True)
+        environment()
         .get_template("report.html.j2")
         .render(
             title=context.config.title,
             date=context.date,
-            version=_version(context),
+            version=artifacts.versions().get("meninx", ""),
             banner=context.not_for_release,
             verdicts=verdicts(context),
             signs=SIGNS,
@@ -40,13 +41,8 @@ def render(context: Context) -> str:
     )
 
 
-def environment(*, escape: bool) -> Environment:
-    """Return the template engine; a name that is not given is an error, never an empty string."""
+def environment() -> Environment:
+    """Return the template engine: every value is escaped; a name that is not given is an error, never an empty string."""
     return Environment(
-        loader=PackageLoader("meninx.report"), autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("meninx.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-
-
-def _version(context: Context) -> str:
-    found = (str((run.environment.get("packages") or {}).get("meninx", "")) for run in context.runs)
-    return next((version for version in found if version), "version not recorded")

@@ -1,10 +1,8 @@
-"""What lies in the folders a report is made of: summaries in JSON, TOML and CSV, never an image or a model."""
+"""What lies in the folders a report is made of: records of the stages, never an image or a model."""
 
 from __future__ import annotations
 
-import json
-import math
-import re
+import hashlib
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,14 +10,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from meninx.core import files
+from meninx.core import artifacts, files, integrity, plain, provenance, workspace
+from meninx.core.artifacts import (
+    DataRecord,
+    DeidRecord,
+    EvaluationRecord,
+    Lineage,
+    Members,
+    PrepareRecord,
+    PrivacyRecord,
+    RunRecord,
+    RunState,
+    StartRecord,
+    SweepRecord,
+)
 from meninx.core.errors import DataError, UsageError, expected
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest
-from meninx.metrics.tables import Estimate, Evaluation
+from meninx.core.run import Run
+from meninx.report import account, curves, evidence
+from meninx.report.account import Account
+from meninx.report.curves import Log
+from meninx.report.evidence import Evidence
 
-Curve = tuple[tuple[float, float], ...]
-_POINTS = 200
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_@.-]{0,30}")
+_DEPTH, _SWEEP_DEPTH = 2, 3
 
 
 @dataclass(frozen=True)
@@ -27,7 +40,7 @@ class Deid:
     """One de-identified archive: the content of its ``deid.json``."""
 
     name: str
-    table: Mapping[str, Any]
+    record: DeidRecord
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,8 @@ class Dataset:
         counts: split -> (cases, patients); empty without a manifest.
         sites: site -> (cases, patients).
         positives: label -> (positive cases, known cases).
+        digests: name its content, with its images where it lists them, and its tables alone; compared with that of a run's
+            own dataset, never shown.
     """
 
     name: str
@@ -47,112 +62,242 @@ class Dataset:
     counts: Mapping[str, tuple[int, int]]
     sites: Mapping[str, tuple[int, int]]
     positives: Mapping[str, tuple[int, int]]
+    digests: tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Paired differences of two runs on the same cases.
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Versions and machine of a run, as ``core.provenance`` records them."""
+
+    python: str = ""
+    system: str = ""
+    machine: str = ""
+    cpus: int | None = None
+    packages: dict[str, str] = field(default_factory=dict)
+    source: str | None = None
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """One run folder, checked against itself.
 
     Attributes:
-        run: name of the run that was measured.
-        baseline: name of the run it is compared with.
-        differences: run minus baseline.
+        name: folder name.
+        root: the folder.
+        record: identity and state; one without identity for a run of an older version.
+        older: made by a version without ``run.json``.
+        private: trained with differential privacy.
+        void: its noise came from a seed.
+        config: the resolved config.
+        environment: versions and machine; None when not recorded.
+        privacy: what ``privacy.json`` says; only words are taken from it, numbers come from ``account``.
+        account: what the ledger says; None without privacy.
+        members: who took part; None when not known.
+        data: digest of the dataset; None when not known.
+        lineage: where the weights come from; None when not known.
+        evidence: what was measured.
+        log: averaged training curves.
+        digests: relative path -> SHA-256.
     """
-
-    run: str
-    baseline: str
-    differences: tuple[Estimate, ...]
-
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """One run folder, without its private room except for the averaged training curves."""
 
     name: str
     root: Path
+    record: RunRecord
+    older: bool
+    private: bool
+    void: bool
     config: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    privacy: Mapping[str, Any] | None
-    evaluation: Evaluation | None
-    not_for_release: bool
+    environment: Environment | None
+    privacy: PrivacyRecord | None
+    account: Account | None
+    members: Members | None
+    data: DataRecord | None
+    lineage: Lineage | None
+    evidence: Evidence
+    log: Log
     digests: Mapping[str, str]
-    curves: Mapping[str, Curve] = field(default_factory=dict)
 
     @property
-    def private(self) -> bool:
-        """Whether the run was trained with differential privacy."""
-        return bool(self.privacy) and self.privacy is not None and self.privacy.get("epsilon") is not None
+    def finished(self) -> bool:
+        """Whether the run is closed and its model released."""
+        return self.record.state is RunState.RELEASED
+
+    @property
+    def key(self) -> str:
+        """A text that tells the run apart from others."""
+        return self.record.id or str(self.root)
+
+    @property
+    def start(self) -> StartRecord | None:
+        """What the network started from, as its privacy record says."""
+        return self.privacy.start if self.privacy is not None else None
+
+    @property
+    def unknown_start(self) -> bool:
+        """Whether it started, itself or through earlier runs, from weights whose training nobody can name."""
+        known = self.start is not None and self.start.origin in ("random", "run")
+        given = bool(self.config.get("pretrained")) and (self.start is None or self.start.origin == "random")
+        earlier = [self.lineage, *account.ancestors(self.lineage)] if self.lineage is not None else []
+        return given or (self.start is not None and not known) or any(item.unknown_start for item in earlier if item)
+
+    @property
+    def patients_known(self) -> bool:
+        """Whether the source names its patients; otherwise every image counts as one."""
+        return self.record.patients_known and (self.members is None or self.members.patients_known)
+
+    @property
+    def unit(self) -> str:
+        """What the guarantee protects, in a word for people."""
+        spent = self.account.own if self.account is not None else None
+        word = str(spent.unit) if spent is not None else "patient"
+        return "image" if word == "patient" and not self.patients_known else word
+
+    @property
+    def declared(self) -> int | None:
+        """The number of units that was declared; None when the true number counts as public."""
+        table = self.config.get("privacy")
+        value = table.get("units_declared") if isinstance(table, dict) else None
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    @property
+    def units(self) -> int | None:
+        """The declared number of units, else the true one; None when it cannot be known."""
+        if self.declared is not None:
+            return self.declared
+        spent = self.account.own if self.account is not None else None
+        if spent is None or str(spent.unit) != "patient":
+            return None
+        members = len(self.members.train) if self.members is not None else 0
+        return max(members, len(self.lineage.patients) if self.lineage is not None else 0) or None
+
+    @property
+    def kind(self) -> str:
+        """``private`` or ``not private``."""
+        return "private" if self.private else "not private"
 
 
-Source = Deid | Dataset | TrainedRun | Comparison
+Source = Deid | Dataset | TrainedRun
 
 
 def read(paths: Sequence[Path]) -> list[Source]:
-    """Return what the folders hold, in the order given; a folder of such folders is looked through, two levels deep.
+    """Return what the folders hold; a folder of such folders is looked through, two levels deep, a sweep wholly.
+
+    Runs that never took a step are passed over. A folder that is given twice counts once.
 
     Raises:
-        UsageError: a path is not there, or holds nothing that a stage wrote.
-        DataError: a summary is not valid JSON or TOML; names the file.
+        UsageError: a path is not there, holds nothing that a stage wrote, or two folders are copies of one run.
+        DataError: a record is damaged or contradicts another; names the file.
+        PrivacyRefusal: a privacy record says something else than its ledger.
     """
-    found: list[Source] = []
+    found: dict[Path, list[Source]] = {}
     for path in paths:
-        here = list(_read_tree(path, depth=2))
+        here = dict(_read_tree(path.resolve(), depth=_DEPTH))
         if not here:
-            what = "a folder that deid, prepare or train wrote (deid.json, dataset.toml, or config.toml with private/)"
-            raise UsageError(expected(what, got="none" if path.exists() else "no such folder", where=str(path)))
-        found += here
-    return found
+            what = "a folder that deid, prepare, train or sweep wrote, with a run that has taken a step"
+            raise UsageError(expected(what, got="none" if path.exists() else "no such folder", where=printable(path.name)))
+        found |= here
+    flat = [item for items in found.values() for item in items]
+    _refuse_copies([item for item in flat if isinstance(item, TrainedRun)])
+    return flat
 
 
-def read_json(path: Path) -> Any:
-    """Return the JSON in a file, or None when there is no file.
-
-    Raises:
-        DataError: the file is not JSON.
-    """
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(expected("valid JSON", got="something else", where=path.name, fix="write it again")) from error
+def printable(name: str) -> str:
+    """Return a file name as text that can be written and shown: foreign bytes and control characters replaced."""
+    text = name.encode("utf-8", "replace").decode()
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def _read_tree(path: Path, depth: int) -> Iterator[Source]:
-    here = list(_read_one(path))
-    yield from here
-    if here or not depth or not path.is_dir():
+def _read_tree(path: Path, depth: int) -> Iterator[tuple[Path, list[Source]]]:
+    if not path.is_dir():
         return
-    for child in sorted(path.iterdir()):
-        if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
+    sweep = artifacts.read(path, SweepRecord)
+    here = list(_read_one(path))
+    if here:
+        yield path, here
+        return
+    below = list(_below(path, _SWEEP_DEPTH if sweep is not None else depth))
+    if sweep is not None:
+        _refuse_part_of_a_sweep(path, sweep, [item for _, items in below for item in items])
+    yield from below
+
+
+def _below(path: Path, depth: int) -> Iterator[tuple[Path, list[Source]]]:
+    for child in sorted(path.iterdir()) if depth else ():
+        if child.is_dir() and not child.is_symlink() and not child.name.startswith(".") and child.name != workspace.PRIVATE:
             yield from _read_tree(child, depth - 1)
 
 
+def _refuse_part_of_a_sweep(path: Path, sweep: SweepRecord, found: Sequence[Source]) -> None:
+    there = {item.record.id for item in found if isinstance(item, TrainedRun)}
+    missing = len(set(sweep.runs) - there)
+    if missing:
+        fix = "put the runs back: their cost counts, whether or not they are released"
+        where = f"{printable(path.name)}/{artifacts.place(SweepRecord)}"
+        raise DataError(expected("all runs that the sweep names", got=f"{missing:,} missing", where=where, fix=fix))
+
+
+def _refuse_copies(runs: Sequence[TrainedRun]) -> None:
+    for number, run in enumerate(runs):
+        for other in runs[:number]:
+            if run.record.id and run.record.id == other.record.id:
+                got = f"two copies of one run, {other.name} and {run.name}"
+                raise UsageError(expected("every run once", got=got, where="sources", fix="leave one of them out"))
+
+
 def _read_one(path: Path) -> Iterator[Source]:
-    if (path / "deid.json").is_file():
-        yield Deid(path.name, read_json(path / "deid.json"))
+    deid = artifacts.read(path, DeidRecord)
+    marker = workspace.read_marker(path)
+    if marker is not None and marker.publishing:
+        fix = "run the stage again with the same settings; it completes what was begun"
+        raise DataError(expected("a complete result", got="one in the middle of being replaced", where=path.name, fix=fix))
+    if deid is not None:
+        _refuse_other_list(path, deid.checksums, DeidRecord)
+        yield Deid(printable(path.name), deid)
     if (path / INFO_NAME).is_file():
         yield _dataset(path)
-    if (path / "config.toml").is_file() and (path / "private").is_dir():
-        yield _run(path.resolve())
-    for name in ("comparison.json", "release/comparison.json"):
-        table = read_json(path / name)
-        if table is not None:
-            yield _comparison(table, name)
+    record = artifacts.read(path, RunRecord)
+    run = Run(path)
+    if record is not None or (run.config_path.is_file() and run.private.is_dir()):
+        trained = _run(run, record)
+        if trained is not None:
+            yield trained
+
+
+def _refuse_other_list(root: Path, stated: str, kind: type) -> None:
+    """Refuse a summary that names another list of files than the one beside it: it was copied or the files were replaced."""
+    if stated and integrity.digest_of(root) != stated:
+        fix = "restore the folder, or make it again; `meninx verify` says what was changed"
+        where = f"{printable(root.name)}/{artifacts.place(kind)}"
+        raise DataError(expected(f"the {integrity.CHECKSUMS} that it names", got="another or none", where=where, fix=fix))
 
 
 def _dataset(path: Path) -> Dataset:
-    if not (path / MANIFEST_NAME).is_file():
-        info = DatasetInfo.from_toml((path / INFO_NAME).read_text(encoding="utf-8"), INFO_NAME)
-        return Dataset(path.name, info, {}, {}, {})
-    manifest = Manifest.read(path)
-    targets = manifest.targets()
+    prepared = artifacts.read(path, PrepareRecord)
+    if prepared is not None:
+        _refuse_other_list(path, prepared.checksums, PrepareRecord)
+    name = printable(path.name)
+    try:
+        if not (path / MANIFEST_NAME).is_file():
+            info = DatasetInfo.from_toml(files.read_text(path / INFO_NAME), INFO_NAME)
+            return Dataset(name, info, {}, {}, {}, ("", ""))
+        manifest = Manifest.read(path)
+        targets = manifest.targets()
+    except (OverflowError, RecursionError, ValueError, AttributeError) as error:
+        raise DataError(expected("a dataset as `meninx prepare` writes it", got="other values", where=INFO_NAME)) from error
     positives = {
         label: (int((targets[:, column] == 1).sum()), int((targets[:, column] >= 0).sum()))
         for column, label in enumerate(manifest.info.labels)
         if manifest.info.task != "segmentation"
     }
-    return Dataset(path.name, manifest.info, _tally(manifest, "split"), _tally(manifest, "site"), positives)
+    return Dataset(name, manifest.info, _tally(manifest, "split"), _tally(manifest, "site"), positives, _digests_of_data(path))
+
+
+def _digests_of_data(root: Path) -> tuple[str, str]:
+    """Return the digests of a dataset: of its table, its meaning and, through its list, its images; and without these."""
+    tables = [root / MANIFEST_NAME, root / INFO_NAME]
+    listed = [path for path in (root / integrity.CHECKSUMS,) if path.is_file()]
+    return provenance.data_digest([*tables, *listed], root), provenance.data_digest(tables, root)
 
 
 def _tally(manifest: Manifest, column: str) -> dict[str, tuple[int, int]]:
@@ -163,57 +308,117 @@ def _tally(manifest: Manifest, column: str) -> dict[str, tuple[int, int]]:
     return {name: (cases[name], patients[name]) for name in order if name}
 
 
-def _run(root: Path) -> TrainedRun:
-    table = read_json(root / "release" / "evaluation.json")
-    privacy = read_json(root / "privacy.json")
-    digested = [root / name for name in ("config.toml", "privacy.json", "release/evaluation.json")]
-    digested += [path for path in sorted((root / "release").rglob("*")) if path.suffix in (".pt", ".onnx")]
-    try:
-        config = tomllib.loads((root / "config.toml").read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(expected("valid TOML", got="something else", where="config.toml")) from error
-    return TrainedRun(
-        name=root.name,
+def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
+    """Return a run that has taken a step; None for one that has not."""
+    root, name = run.root, printable(run.name)
+    config = _config(run, record)
+    privacy = artifacts.read(root, PrivacyRecord)
+    lineage = artifacts.read(root, Lineage)
+    older = record is None
+    private = record.private if record is not None else _was_private(run, config, privacy)
+    if record is None:
+        done = privacy is not None and (not private or privacy.steps >= max(1, privacy.planned_steps))
+        record = RunRecord(id="", name=name, private=private, state=RunState.RELEASED if done else RunState.TRAINING)
+    if record.state is RunState.STARTING:
+        if not run.ledger_path.is_file():
+            return None
+        record = artifacts.RunRecord(**{**_fields(record), "state": RunState.TRAINING})
+    _refuse_strangers(run, record, config, privacy, lineage, older=older)
+    start = privacy.start if privacy is not None else None
+    spent = account.of_run(root, run.ledger_path, record.id or str(root), lineage, start) if private else None
+    void = record.deterministic or bool(privacy and privacy.deterministic) or (root / "NOT_FOR_RELEASE").exists()
+    trained = TrainedRun(
+        name=name,
         root=root,
+        record=record,
+        older=older,
+        private=private,
+        void=private and (void or config.get("deterministic") is True),
         config=config,
-        environment=read_json(root / "environment.json") or {},
-        privacy=privacy or None,
-        evaluation=None if table is None else Evaluation.from_table(table),
-        not_for_release=(root / "NOT_FOR_RELEASE").exists(),
-        digests={path.relative_to(root).as_posix(): files.digest(path) for path in digested if path.is_file()},
-        curves=_curves(root / "private" / "metrics.jsonl"),
+        environment=_environment(root),
+        privacy=privacy,
+        account=spent,
+        members=artifacts.read(root, Members),
+        data=artifacts.read(root, DataRecord),
+        lineage=lineage,
+        evidence=evidence.read(root, record, name, closed=private),
+        log=curves.read(run.metrics_path),
+        digests=_digests(root),
     )
+    if spent is not None and trained.finished:
+        where = f"{name}/{artifacts.place(PrivacyRecord)}"
+        if privacy is None:
+            raise DataError(expected("the privacy record of a finished private run", got="none", where=where))
+        account.compare(spent, privacy, trained.declared, where)
+    return trained
 
 
-def _curves(path: Path) -> dict[str, Curve]:
-    """Return the numeric curves of a training log over its steps, averaged to at most 200 points each; text is dropped."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the half-written last line of a killed run
-        if not isinstance(row, dict):
-            continue
-        step = row.get("step", row.get("epoch"))
-        kind = row.get("kind", "")
-        prefix = f"{kind} " if isinstance(kind, str) and kind in ("train", "valid", "test") else ""
-        for key, value in row.items():
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if number and key not in ("step", "epoch") and _NAME.fullmatch(key) and isinstance(step, (int, float)):
-                found.setdefault(prefix + key, []).append((float(step), float(value)))
-    return {name: _thinned(points) for name, points in found.items() if len(points) > 1}
+def _fields(record: RunRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
-def _thinned(points: Sequence[tuple[float, float]]) -> Curve:
-    size = math.ceil(len(points) / _POINTS)
-    parts = [points[start : start + size] for start in range(0, len(points), size)]
-    return tuple((sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts)
+def _was_private(run: Run, config: Mapping[str, Any], privacy: PrivacyRecord | None) -> bool:
+    """Return whether a run of an older version was private; any sign is enough."""
+    return bool(privacy and privacy.private) or run.ledger_path.is_file() or isinstance(config.get("privacy"), dict)
 
 
-def _comparison(table: Any, name: str) -> Comparison:
+def _config(run: Run, record: RunRecord | None) -> dict[str, Any]:
+    where = f"{printable(run.name)}/{run.config_path.name}"
+    content = files.read_bytes(run.config_path)
+    closed = record is not None and record.state is RunState.RELEASED
+    if record is not None and closed and record.config and hashlib.sha256(content).hexdigest() != record.config:
+        fix = "restore the file; a changed config belongs to another run"
+        raise DataError(expected("the config that the run was made with", got="another", where=where, fix=fix))
     try:
-        rows = tuple(Estimate.from_table(row) for row in table["differences"])
-        return Comparison(str(table["run"]), str(table["baseline"]), rows)
-    except (KeyError, TypeError) as error:
-        raise DataError(expected("keys run, baseline and differences", got=f"no {error}", where=name)) from error
+        return tomllib.loads(files.read_text(run.config_path))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise DataError(expected("valid TOML", got="something else", where=where)) from error
+
+
+def _environment(root: Path) -> Environment | None:
+    path = root / "environment.json"
+    return plain.from_json(files.read_bytes(path), Environment, where=f"{root.name}/{path.name}") if path.is_file() else None
+
+
+def _refuse_strangers(
+    run: Run, record: RunRecord, config: Mapping[str, Any], privacy: PrivacyRecord | None, lineage: Lineage | None, *, older: bool
+) -> None:
+    """Refuse a run folder whose records contradict each other: files of two runs were mixed, or one was edited."""
+    name = printable(run.name)
+    table = isinstance(config.get("privacy"), dict)
+    stated = [(artifacts.place(RunRecord), record.private != (table or run.ledger_path.is_file()))]
+    if privacy is not None:
+        stated.append((artifacts.place(PrivacyRecord), privacy.private != record.private))
+        origin = privacy.origin
+        if origin is not None and record.state is RunState.RELEASED:
+            same = origin.run == record.id and origin.weights in ("", record.weights) and origin.data in ("", record.data)
+            stated.append((artifacts.place(PrivacyRecord), not (same and origin.step in (0, record.step))))
+    if lineage is not None:
+        stated.append((artifacts.place(Lineage), (lineage.run, lineage.private) != (record.id, record.private)))
+    wrong = next((file for file, bad in stated if bad and not older), "")
+    if wrong:
+        fix = "restore the folder as the run wrote it"
+        raise DataError(expected("records of one run", got="some that contradict each other", where=f"{name}/{wrong}", fix=fix))
+    if record.state is RunState.RELEASED and not older:
+        _refuse_changed_release(run, record, name)
+
+
+def _refuse_changed_release(run: Run, record: RunRecord, name: str) -> None:
+    if not record.weights or not record.release:
+        where = f"{name}/{artifacts.place(RunRecord)}"
+        raise DataError(expected("the digests of what a finished run released", got="none", where=where))
+    damage = integrity.damage(run.release)
+    changed = integrity.digest_of(run.release) != record.release
+    if changed or damage.missing or damage.changed:
+        what = next(iter((*damage.changed, *damage.missing)), integrity.CHECKSUMS)
+        fix = "restore the release; `meninx verify` says what was changed"
+        where = f"{name}/{run.release.name}/{printable(what)}"
+        raise DataError(expected("the release as the run finished it", got="another file or none", where=where, fix=fix))
+
+
+def _digests(root: Path) -> dict[str, str]:
+    names = [root / artifacts.place(kind) for kind in (PrivacyRecord, Lineage, EvaluationRecord)]
+    release = root / "release"
+    models = [path for path in sorted(release.rglob("*")) if path.suffix in (".pt", ".onnx")] if release.is_dir() else []
+    every = [Run(root).config_path, *names, *models]
+    return {printable(path.relative_to(root).as_posix()): files.digest(path) for path in every if path.is_file()}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from meninx.core import files
-from meninx.core.errors import UsageError, expected
+from meninx.core.errors import ConfigError, UsageError, expected
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.report import card, page
@@ -32,36 +33,79 @@ class ReportResult(Result):
     missing: tuple[str, ...]
     cards: tuple[Path, ...] = ()
 
+    def summary(self) -> str:
+        """Return the verdicts, what was written and what the page does not know, one a line."""
+        width = max(map(len, self.verdicts), default=0)
+        lines = [f"out: {self.out}", *(f"{question:<{width}}  {said}" for question, said in self.verdicts.items())]
+        lines += [f"card: {path}" for path in self.cards]
+        return "\n".join(
+            [*lines, *(["not known or not shown:"] if self.missing else []), *(f"  {item}" for item in self.missing)]
+        )
+
 
 def run(config: ReportConfig, sources: Sequence[Path], out: Path, *, progress: Progress = SILENT) -> ReportResult:
-    """Write the report of ``sources`` to ``out``.
+    """Write the report of ``sources`` to ``out``. Nothing is written before all of it is rendered.
 
     Args:
         config: title, limits, and what the model card needs.
-        sources: output folders of deid, prepare and train, in any number and order, or folders of them.
+        sources: output folders of deid, prepare, train and sweep, in any number and order, or folders of them.
         out: HTML file to write; a folder gets ``report.html``.
         progress: shown to the user.
 
     Raises:
-        UsageError: a source holds nothing to report, or a file to write exists and ``overwrite`` is off.
-        DataError: a summary cannot be read, or the model card would have an empty field.
+        ConfigError: a model card is wanted and what a person has to say is not given; names all of it.
+        UsageError: a source holds nothing to report, is given twice, or a file to write exists and ``overwrite`` is off.
+        DataError: a record cannot be read or contradicts another, or a model card would have an empty field.
+        PrivacyRefusal: a privacy record says something else than its ledger.
     """
     page_path = out / "report.html" if out.is_dir() else out
+    _refuse_incomplete_card(config)
+    _refuse_existing([page_path], config)
     with task(progress, "report", 3):
         context = gather(config, sources)
         progress.advance()
-        written = {page_path: page.render(context)}
+        wanted = [*context.runs, *context.unfinished] if config.card else []
+        cards = {item.root / "release" / card.NAME: item for item in wanted}
+        _refuse_existing(cards, config)
+        written = {path: card.render(context, item) for path, item in cards.items()}
+        written[page_path] = page.render(context)
         progress.advance()
-        cards = {item.root / "release" / "MODEL_CARD.md": card.render(context, item) for item in context.runs if config.card}
-        written |= cards
-        for path in written:
-            if path.exists() and not config.overwrite:
-                raise UsageError(
-                    expected("a new file", got="one that exists", where=str(path), fix="give --overwrite or another name")
-                )
-        for path, text in written.items():
-            files.write_text(path, text)
+        _write(written)
         progress.advance()
     answers = {item.question: f"{item.colour}: {item.word}" for item in verdicts(context)}
     size = page_path.stat().st_size
     return ReportResult(out=page_path, size=size, verdicts=answers, missing=context.missing, cards=tuple(cards))
+
+
+def _refuse_incomplete_card(config: ReportConfig) -> None:
+    """Say at once everything that only a person can say, before anything slow."""
+    needed = {
+        "license": config.license,
+        "authors": config.authors,
+        "contact": config.contact,
+        "intended use": config.intended_use,
+    }
+    missing = [name for name, value in needed.items() if not value.strip()] if config.card else []
+    if missing:
+        flags = " ".join(f"--{name.replace(' ', '-')}" for name in missing)
+        raise ConfigError(
+            expected(
+                f"the model card's {', '.join(missing)}", got="nothing", where="card", fix=f"give {flags}, or leave --card out"
+            )
+        )
+
+
+def _refuse_existing(paths: Sequence[Path] | Mapping[Path, object], config: ReportConfig) -> None:
+    for path in paths:
+        if path.exists() and not config.overwrite:
+            raise UsageError(
+                expected("a new file", got="one that exists", where=str(path), fix="give --overwrite or another name")
+            )
+
+
+def _write(texts: Mapping[Path, str]) -> None:
+    """Write all files, or none: each takes its place only after all are on the disk."""
+    with ExitStack() as stack:
+        streams = [(stack.enter_context(files.atomic(path)), text) for path, text in texts.items()]
+        for stream, text in streams:
+            stream.write(text.encode())

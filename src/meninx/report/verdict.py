@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from meninx.metrics.tables import Estimate
-from meninx.report import words
-from meninx.report.context import Context
+from meninx.core.artifacts import DeidRecord
+from meninx.metrics.tables import Estimate, Evaluation
+from meninx.report import curves, words
+from meninx.report.context import Comparison, Context
+from meninx.report.departures import keeps, said_of
+from meninx.report.joint import Cap, Joint
+from meninx.report.sources import TrainedRun
 
 GREEN, AMBER, RED, GREY = "green", "amber", "red", "grey"
+_WORSE = (GREEN, AMBER, GREY, RED)
 
 
 @dataclass(frozen=True)
@@ -41,69 +47,135 @@ def verdicts(context: Context) -> tuple[Verdict, ...]:
 
 
 def _identifiers(context: Context) -> Verdict:
-    question, limit = "Identifiers left?", "green: 0 findings, pixels checked; amber: 0 findings in headers; red: any finding"
-    counts = [words.total(item.table.get("residual_findings")) for item in context.deid]
-    if not counts or None in counts:
+    question = "Identifiers removed?"
+    limit = "amber: nothing found in headers, profile kept, pixels not read; red: an identifier found or kept; never green"
+    records = [item.record for item in context.deid]
+    if not records:
         return Verdict(question, GREY, "not known", words.DASH, "no de-identification summary", limit, "deid")
-    found = sum(count or 0 for count in counts)
-    written = sum(words.total(item.table.get("files_written")) or 0 for item in context.deid)
-    detail = f"findings in the headers of {written:,} files of {len(counts)} archive{'s' if len(counts) > 1 else ''}"
+    found = sum(record.residual_findings for record in records)
+    value = f"{found:,} found"
+    kept = sorted({item.name for record in records for item in said_of(record) if keeps(item)})
+    less = sum(len(said_of(record)) for record in records)
+    pixels = _pixels(records)
     if found:
-        return Verdict(question, RED, "identifiers found", f"{found:,}", detail, limit, "deid")
-    if all(pixels_checked(item.table) for item in context.deid):
-        return Verdict(question, GREEN, "none found", "0", detail, limit, "deid")
-    return Verdict(question, AMBER, "pixels not checked", "0", detail, limit, "deid")
+        return Verdict(question, RED, "identifiers found", value, pixels, limit, "deid")
+    if kept:
+        return Verdict(
+            question, RED, "identifiers kept", f"{len(kept):,} kept", f"kept on purpose: {_few(kept)}; {pixels}", limit, "deid"
+        )
+    if less:
+        detail = f"{less:,} departure{'s' if less > 1 else ''} from the profile; {pixels}"
+        return Verdict(question, AMBER, "less than the profile", value, detail, limit, "deid")
+    return Verdict(question, AMBER, "pixels not checked", value, pixels, limit, "deid")
 
 
-def pixels_checked(table: object) -> bool:
-    """Tell whether a de-identification summary says that pixels were searched for burned-in text and none is unknown."""
-    return isinstance(table, dict) and table.get("pixels_checked") is True and not table.get("burned_in_unknown")
+def _pixels(records: Sequence[DeidRecord]) -> str:
+    flagged = sum(record.burned_in_unknown for record in records)
+    if not flagged:
+        return "headers were searched; nobody read the pixels"
+    return f"{flagged:,} image{'s' if flagged > 1 else ''} may show text that nobody has looked at"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _epsilon(context: Context) -> Verdict:
-    config, run = context.config, context.headline
-    limit = f"green: epsilon ≤ {config.epsilon_amber:g}; amber: ≤ {config.epsilon_red:g}; red: above or none"
+    config = context.config
+    limit = f"green: ε ≤ {config.epsilon_amber:g} and δ ≤ 1/(10 n); amber: ε ≤ {config.epsilon_red:g}; red: above or none"
     question = "Privacy of training?"
-    if run is None:
-        return Verdict(question, GREY, "not known", words.DASH, "no run was given", limit, "privacy")
-    if run.privacy is None or not run.private:
-        return Verdict(question, RED, "not private", "no epsilon", "trained without differential privacy", limit, "privacy")
-    epsilon = float(run.privacy["epsilon"])
-    detail = f"at delta {run.privacy.get('delta'):g}, per {run.privacy.get('unit')} ({run.privacy.get('relation')})"
-    value = f"ε = {words.number(epsilon)}"
-    if run.name in context.not_for_release:
-        return Verdict(question, RED, "void, noise from a seed", value, detail, limit, "privacy")
-    colour, word = _graded(epsilon, config.epsilon_amber, config.epsilon_red, ("strong", "moderate", "weak"))
+    if not context.joints:
+        return _not_private(context, question, limit)
+    cards = [_cost(context, item, question, limit) for item in context.joints]
+    return max(cards, key=lambda card: _WORSE.index(card.colour))  # of equals the first, which is the dearest
+
+
+def _not_private(context: Context, question: str, limit: str) -> Verdict:
+    if not context.runs:
+        detail = f"{_runs(context.unfinished)} not finished" if context.unfinished else "no run was given"
+        return Verdict(question, GREY, "not known", words.DASH, detail, limit, "privacy")
+    detail = f"{_runs(context.runs)}: trained without differential privacy"
+    return Verdict(question, RED, "not private", "no epsilon", detail, limit, "privacy")
+
+
+def _cost(context: Context, joint: Joint, question: str, limit: str) -> Verdict:
+    config, spent = context.config, joint.spent
+    share = "which may share" if joint.assumed else "which share"
+    who = _runs(joint.runs) + (f", {share} {context.people}, together" if len(joint.runs) > 1 else "")
+    if spent is None:
+        cap = _worst(joint.caps)
+        word = cap.word if cap is not None else "not finished"
+        return Verdict(question, cap.colour if cap else GREY, word, words.DASH, who, limit, "privacy")
+    value = "no bound" if math.isinf(joint.epsilon) else f"ε = {words.number(joint.epsilon)}"
+    detail = f"{who}: at delta {spent.delta:g}, per {joint.unit} ({spent.relation}){_beside(context)}"
+    colour, word = _graded(joint.epsilon, config.epsilon_amber, config.epsilon_red, ("strong", "moderate", "weak"))
+    if math.isinf(joint.epsilon):
+        word = "no bound"
+    open_runs = [run for run in joint.runs if not run.finished]
+    caps = [*joint.caps]
+    if len(open_runs) == len(joint.runs):
+        caps.append(Cap(colour=GREY, word="not finished", reason=""))
+    cap = _worst(caps)
+    if cap is not None and (colour == GREEN or _WORSE.index(cap.colour) >= max(2, _WORSE.index(colour))):
+        colour, word = cap.colour, cap.word
+    elif cap is not None:
+        detail += f"; {cap.word}"
+    if open_runs and len(open_runs) < len(joint.runs):
+        detail += f"; {_runs(open_runs)} not finished, counted so far"
     return Verdict(question, colour, word, value, detail, limit, "privacy")
 
 
+def _beside(context: Context) -> str:
+    """Return a remark about finished runs without privacy, which the verdict does not cover."""
+    names = [run for run in context.runs if not run.private]
+    return f"; not covered: {_runs(names)}, trained without privacy" if names else ""
+
+
+def _worst(caps: Sequence[Cap]) -> Cap | None:
+    return max((cap for cap in caps if cap.word), key=lambda cap: _WORSE.index(cap.colour), default=None)
+
+
+def _runs(runs: Sequence[TrainedRun]) -> str:
+    return f"run{'s' if len(runs) > 1 else ''} {_few([run.name for run in runs])}"
+
+
 def _attack(context: Context) -> Verdict:
-    config, run = context.config, context.headline
+    config = context.config
     limit = f"green: bound ≤ {config.attack_amber:g}; amber: ≤ {config.attack_red:g}; red: above"
     question = "Attack risk?"
-    bound = (((run.privacy or {}).get("risk") or {}).get("tpr_at_fpr") or {}).get("0.01") if run else None
-    if bound is None:
+    if not context.joints:
         return Verdict(question, GREY, "not known", words.DASH, "no proven bound, no measured attack", limit, "privacy")
-    if run is not None and run.name in context.not_for_release:
-        return Verdict(
-            question, RED, "void, noise from a seed", words.DASH, "the bound holds only for secret noise", limit, "privacy"
-        )
+    cards = [_risk(context, item, question, limit) for item in context.joints]
+    return max(cards, key=lambda card: _WORSE.index(card.colour))
+
+
+def _risk(context: Context, joint: Joint, question: str, limit: str) -> Verdict:
+    who = _runs(joint.runs)
+    cap = _worst([item for item in joint.caps if item.attacks])
+    if cap is not None and cap.colour in (RED, GREY):
+        return Verdict(question, cap.colour, cap.word, words.DASH, f"{who}: no bound holds", limit, "privacy")
+    if joint.bounds is None:
+        return Verdict(question, GREY, "not known", words.DASH, f"{who}: no proven bound, no measured attack", limit, "privacy")
+    bound = joint.bounds.tpr_at_fpr[0.01]
     colour, word = _graded(
-        float(bound), config.attack_amber, config.attack_red, ("bound is low", "bound is medium", "bound is high")
+        bound, context.config.attack_amber, context.config.attack_red, ("bound is low", "bound is medium", "bound is high")
     )
-    detail = "membership: TPR at 1 % FPR at most, proven; no attack was measured"
-    return Verdict(question, colour, word, f"≤ {words.number(float(bound))}", detail, limit, "privacy")
+    if cap is not None and colour == GREEN:
+        colour, word = AMBER, cap.word
+    detail = f"{who}: membership, TPR at 1 % FPR at most, proven; no attack was measured"
+    return Verdict(question, colour, word, f"≤ {words.number(bound)}", detail, limit, "privacy")
 
 
 def _gap(context: Context) -> Verdict:
     limit = context.config.gap_limit
     question, rule = "Fair to groups?", f"green: every interval within ±{limit:g}; red: one wholly outside; amber: between"
     run = context.headline
-    evaluation = run.evaluation if run else None
-    every = [item for item in evaluation.gaps if item.name in ("auroc_gap", "dice_gap")] if evaluation else []
-    known = [item for item in every if not (math.isnan(item.value) or math.isnan(item.low))]
-    if not known:
-        return Verdict(question, GREY, "not known", words.DASH, "no group is large enough", rule, "fairness")
+    measured = run.evidence.test if run else None
+    every = [item for item in measured.evaluation.gaps if item.name in ("auroc_gap", "dice_gap")] if measured else []
+    known = [item for item in every if not (math.isnan(item.value) or math.isnan(item.low) or math.isnan(item.high))]
+    if not known or run is None:
+        detail = "no group is large enough" if measured else "no evaluation"
+        return Verdict(question, GREY, "not known", words.DASH, detail, rule, "fairness")
     worst = max(known, key=lambda item: abs(item.value))
     outside = [item for item in known if item.low > limit or item.high < -limit]
     if outside:
@@ -113,7 +185,11 @@ def _gap(context: Context) -> Verdict:
         colour, word = GREEN, "no gap"
     else:
         colour, word = AMBER, "not decided"
-    return Verdict(question, colour, word, words.value(worst), _gap_detail(worst, len(every) - len(known)), rule, "fairness")
+    unknown = len(every) - len(known)
+    if unknown and colour == GREEN:
+        colour, word = AMBER, "some groups too small"
+    detail = f"run {run.name}: {_gap_detail(worst, unknown)}"
+    return Verdict(question, colour, word, words.value(worst), detail, rule, "fairness")
 
 
 def _gap_detail(worst: Estimate, unknown: int) -> str:
@@ -123,19 +199,91 @@ def _gap_detail(worst: Estimate, unknown: int) -> str:
 
 
 def _utility(context: Context) -> Verdict:
-    floor = context.config.utility_floor
-    question, limit = "Useful?", f"green: whole interval above {floor:g}; red: wholly below; amber: between"
-    run = context.headline
-    if run is None or run.evaluation is None:
-        return Verdict(question, GREY, "not known", words.DASH, "no evaluation", limit, "utility")
-    best = run.evaluation.headline
-    detail = f"{words.metric(best.name)} {words.interval(best)}, n = {best.n:,} cases of {best.patients:,} patients"
-    if math.isnan(best.low):
-        return Verdict(question, GREY, "not known", words.value(best), detail, limit, "utility")
-    colour, word = (
-        (GREEN, "above the floor") if best.low > floor else (RED, "below") if best.high < floor else (AMBER, "not decided")
-    )
+    question, run = "Useful?", context.headline
+    measured = run.evidence.test if run else None
+    limit = utility_rule(context)
+    if run is None or measured is None:
+        return Verdict(question, GREY, "not known", words.DASH, "no evaluation of the released weights", limit, "utility")
+    best = measured.evaluation.headline
+    colour, word, reason = utility(context, run)
+    detail = f"run {run.name}: {words.metric(best.name)} {words.interval(best)}, n = {best.n:,} cases; {reason}"
     return Verdict(question, colour, word, words.value(best), detail, limit, "utility")
+
+
+def utility_rule(context: Context) -> str:
+    """Return what utility is judged against."""
+    floor, loss = context.config.utility_floor, context.config.utility_loss
+    if floor is not None:
+        return f"green: every label's interval above {floor:g}; red: one wholly below; amber: between"
+    return f"against a run without privacy on the same cases; green: no label loses {loss:g}; no floor was set"
+
+
+def utility(context: Context, run: TrainedRun) -> tuple[str, str, str]:
+    """Return colour, word and reason of a run's utility, judged label by label.
+
+    Chance is no floor: without a floor of the user's and without a measured baseline the colour is grey.
+    """
+    measured = run.evidence.test
+    if measured is None:
+        return GREY, "not known", "no evaluation"
+    diverged = curves.divergence(run.log)
+    if diverged:
+        return RED, "diverged", "; ".join(diverged)
+    evaluation, floor = measured.evaluation, context.config.utility_floor
+    labels, chance = by_label(evaluation), at_chance(evaluation)
+    baseline = _baseline(context, run)
+    if floor is not None:
+        colour, word, reason = _against(labels, floor, f"the floor {floor:g}")
+    elif baseline is not None and baseline.baseline is not None:
+        rows = [item for item in baseline.compared.differences if not item.attribute and item.name in _DIFFERENCES]
+        rows = [item for item in rows if item.label] or rows
+        said = f"run {baseline.baseline.name} without privacy"
+        colour, word, reason = _against(rows, -context.config.utility_loss, said)
+    else:
+        colour, word, reason = GREY, "no floor set", "neither a floor nor a baseline: nothing to judge against"
+    odd = curves.oddities(evaluation)
+    if chance and colour in (GREEN, GREY):
+        colour, word = AMBER, "labels at chance"
+    if odd and colour == GREEN:
+        colour, word = AMBER, "signs of divergence"
+    said = f"cannot be told from chance: {_few(chance)}" if chance else ""
+    return colour, word, "; ".join(part for part in (reason, said, *odd) if part)
+
+
+_DIFFERENCES = ("auroc_difference", "dice_difference")
+
+
+def by_label(evaluation: Evaluation) -> list[Estimate]:
+    """Return the headline metric of every label, or of all together where no label has its own."""
+    name = "dice" if evaluation.task == "segmentation" else "auroc"
+    found = [item for item in evaluation.metrics if item.name == name and not item.attribute]
+    return [item for item in found if item.label] or found
+
+
+def at_chance(evaluation: Evaluation) -> list[str]:
+    """Return the labels whose AUROC interval reaches down to one half, or whose Dice may be zero."""
+    floor = 0.0 if evaluation.task == "segmentation" else 0.5
+    return [item.label or "all labels" for item in by_label(evaluation) if not item.low > floor]
+
+
+def _against(rows: Sequence[Estimate], floor: float, what: str) -> tuple[str, str, str]:
+    """Return colour, word and reason of rows that must all lie above a floor; the worst one is named."""
+    known = [item for item in rows if not (math.isnan(item.low) or math.isnan(item.high))]
+    if not known:
+        return GREY, "not known", f"against {what}: no label has an interval"
+    worst = min(known, key=lambda item: (item.low, item.value))
+    reason = f"against {what}: lowest {worst.label or 'of all labels'} {words.value(worst)} {words.interval(worst)}"
+    if any(item.high < floor for item in known):
+        return RED, "below", reason
+    if len(known) == len(rows) and all(item.low > floor for item in known):
+        return GREEN, "above", reason
+    return AMBER, "not decided", reason
+
+
+def _baseline(context: Context, run: TrainedRun) -> Comparison | None:
+    """Return the comparison of a run with one without privacy on its test split."""
+    found = [item for item in context.comparisons if item.run is run and item.compared.origin.split == "test"]
+    return next((item for item in found if item.baseline is not None and not item.baseline.private), None)
 
 
 def _graded(number: float, amber: float, red: float, said: tuple[str, str, str]) -> tuple[str, str]:

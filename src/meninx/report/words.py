@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meninx.metrics.tables import Estimate
@@ -128,4 +128,22 @@ def recognition_sentence(rate: float, bound: float, unit: str) -> str:
     return (
         f"An attacker who may wrongly accuse 1 of {wrong:,} {unit}s who were not in the training data recognises at most "
         f"{percent(bound)} of those who were; without the model it would be {percent(rate)}."
+    )
+
+
+def joined(names: Sequence[str]) -> str:
+    """Return names as ``a, b and c``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
+
+
+def meaning(epsilon: float, delta: float, unit: str) -> str:
+    """Return what an epsilon means, in one sentence for readers without statistics."""
+    if not math.isfinite(epsilon):
+        return f"No epsilon bounds what the model reveals about one {unit}."
+    factor = math.exp(min(epsilon, 700.0))
+    times = f"{factor:.3g} times" if factor < 1000 else f"{factor:,.0f} times" if factor < 1e6 else "more than a million times"
+    chance = f"1 in {round(1 / delta):,}" if 0 < delta < 0.5 else "a chance that is not small"
+    return (
+        f"Epsilon {number(epsilon)} means: whatever somebody concludes from the model, the data of one {unit} make that "
+        f"conclusion at most {times} as likely as it would have been without them, apart from a chance of {chance} (delta)."
     )

@@ -1,0 +1,100 @@
+"""Which runs share patients, and what they cost together: independent of the order in which they are given."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from report_samples import write_dataset, write_run
+
+from meninx.core.artifacts import DeidRecord, Departure
+from meninx.report import curves, departures, joint, sources, words
+
+
+def members(first: int, last: int) -> list[str]:
+    return [f"p{number}" for number in range(first, last)]
+
+
+@pytest.fixture
+def chain(tmp_path):
+    """Three runs of which the first shares patients with the second and the second with the third."""
+    groups = (members(0, 30), members(20, 50), members(40, 70))
+    for name, group in zip("abc", groups, strict=True):
+        write_run(tmp_path / name, private=True, members=group, evaluated=False)
+    return sources.read([tmp_path])
+
+
+def test_a_chain_of_shared_patients_is_one_group_in_every_order(chain):
+    found = {tuple((group.names, group.epsilon) for group in joint.groups(order)) for order in itertools.permutations(chain)}
+    [[(names, epsilon)]] = found
+    assert names == "a, b and c"
+    assert epsilon > max(run.account.spent.epsilon for run in chain)
+
+
+def test_without_the_link_there_are_two_groups(chain):
+    assert [group.names for group in joint.groups([chain[0], chain[2]])] == ["a", "c"]
+    assert joint.groups([]) == ()
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "link"),
+    [
+        ({"members": members(0, 9)}, {"members": members(8, 20)}, "yes"),
+        ({"members": members(0, 9)}, {"members": members(9, 20)}, "no"),
+        ({"members": None}, {"members": members(9, 20)}, "unknown"),
+        ({"members": []}, {"members": members(9, 20)}, "unknown"),
+        ({"members": members(0, 9), "patients_known": False}, {"members": members(9, 20)}, "unknown"),
+    ],
+)
+def test_sharing(tmp_path, left, right, link):
+    runs = [write_run(tmp_path / name, private=True, evaluated=False, **kind) for name, kind in (("l", left), ("r", right))]
+    assert joint.shared(*sources.read(runs)) == link
+
+
+def test_the_same_dataset_without_members_is_shared(tmp_path):
+    data = write_dataset(tmp_path / "data")
+    for name in "ab":
+        write_run(tmp_path / name, private=True, evaluated=False, members=None, dataset=data)
+    assert joint.shared(*sources.read([tmp_path / "a", tmp_path / "b"])) == "yes"
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"augment": [], "views": 1, "precision": "fp32", "cases_per_patient": 0, "patch_size": []}, ""),
+        ({"augment": ["flip"], "views": 2}, "augment, views"),
+        ({"model_options": {"dropout_prob": 0.3}, "precision": "bf16"}, "precision, dropout"),
+        ({"patch_size": [32, 32], "cases_per_patient": 1}, "patch_size, cases_per_patient"),
+    ],
+)
+def test_settings_under_which_an_earlier_epsilon_does_not_hold(config, found):
+    assert joint.affected(config) == found
+
+
+def test_epsilon_in_a_sentence():
+    assert "at most 2.72 times as likely" in words.meaning(1.0, 1e-5, "patient")
+    assert "1 in 100,000" in words.meaning(1.0, 1e-5, "patient")
+    assert "more than a million times" in words.meaning(40.0, 1e-5, "image")
+    assert "No epsilon bounds" in words.meaning(math.inf, 1e-5, "image")
+
+
+@pytest.mark.parametrize(
+    ("losses", "diverged"),
+    [([0.65, 0.9, 2.25], True), ([0.7, 0.5, 0.4], False), ([0.7, 0.72], False), ([0.7], False), ([0.0, 0.5], True)],
+)
+def test_divergence(losses, diverged):
+    log = curves.Log({curves.TRAIN: tuple((float(step), loss) for step, loss in enumerate(losses))})
+    assert bool(curves.divergence(log)) == diverged
+
+
+def test_departures_of_older_summaries():
+    assert departures.said_of(DeidRecord(profile="basic")) == ()
+    [kept] = departures.said_of(DeidRecord(profile="basic", overrides={"OperatorsName": "K"}))
+    assert departures.keeps(kept)
+    [strange] = departures.said_of(DeidRecord(profile="basic", overrides=["x"]))
+    assert strange.chosen == "of unknown form"
+    [age] = departures.said_of(DeidRecord(profile="basic", max_age=120))
+    assert (age.kind, age.chosen) == ("age", "120")
+    named = Departure(kind="override", name="OperatorsName", chosen="K", usual="X")
+    assert departures.said_of(DeidRecord(profile="basic", departures=(named,), overrides={"OperatorsName": "K"})) == (named,)
