@@ -286,3 +286,10 @@ def test_what_can_be_made_survives_the_disk_and_nothing_else_raises(tmp_path, pa
     assert again.cases == (replace(made, attributes={"note": names.csv_cell(note)}),)
     again.write()
     assert Manifest.read(tmp_path) == again
+
+
+def test_the_digest_is_the_one_that_runs_and_reports_compare(tmp_path: Path):
+    dataset(tmp_path)
+    listed = [tmp_path / name for name in ("manifest.csv", "dataset.toml")]
+    integrity.write(tmp_path, {})
+    assert dataset_digest(tmp_path).digest == data_digest([*listed, tmp_path / integrity.CHECKSUMS], tmp_path)

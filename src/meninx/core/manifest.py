@@ -368,10 +368,11 @@ def dataset_digest(root: Path) -> DataDigest:
         DataError: a file cannot be read.
     """
     listed = (root / integrity.CHECKSUMS).is_file()
-    total = hashlib.sha256()
-    for name in (MANIFEST_NAME, INFO_NAME, *((integrity.CHECKSUMS,) if listed else ())):
-        total.update(f"{name}\0{files.digest(root / name)}\n".encode())
-    return DataDigest(total.hexdigest(), listed)
+    digests = {
+        name: files.digest(root / name) for name in (MANIFEST_NAME, INFO_NAME, *((integrity.CHECKSUMS,) if listed else ()))
+    }
+    text = "".join(f"{name}\0{digest}\n" for name, digest in sorted(digests.items()))  # as provenance.data_digest
+    return DataDigest(hashlib.sha256(text.encode()).hexdigest(), listed)
 
 
 def _is_being_replaced(root: Path) -> bool:

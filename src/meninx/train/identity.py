@@ -9,14 +9,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from meninx.core import artifacts, files, integrity, provenance, randomness
+from meninx.core import artifacts, files, provenance, randomness
 from meninx.core.artifacts import DataRecord, Members, Origin
 from meninx.core.errors import DataError, UsageError, expected
-from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
+from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest, dataset_digest
 from meninx.core.run import Run
 
 KEY = "identity.key"
@@ -26,10 +26,8 @@ CASES = "private/cases.csv"
 
 def data_record(root: Path) -> DataRecord:
     """Return the digest of a dataset: manifest and meaning, and the images where the dataset carries their digests."""
-    images = (root / integrity.CHECKSUMS).is_file()
-    names = [MANIFEST_NAME, INFO_NAME, *([integrity.CHECKSUMS] if images else [])]
-    digest = provenance.data_digest([root / name for name in names], root)
-    return DataRecord(dataset=str(root.resolve()), digest=digest, images=images)
+    found = dataset_digest(root)
+    return DataRecord(dataset=str(root.resolve()), digest=found.digest, images=found.images)
 
 
 def same_data(known: DataRecord, root: Path) -> bool:
@@ -78,20 +76,23 @@ def keyed_patient(key: bytes, patient: str) -> str:
 def members_of(data: Manifest) -> Members:
     """Return who takes part in training on a dataset."""
     training, validation = data.split("train"), data.split("valid")
-    digests = integrity.read(data.root)
     return Members(
         train=training.patients,
         valid=validation.patients,
         patients_known=data.info.patients_known,
-        images=images_of(digests, training, validation),
-        train_images=images_of(digests, training),
+        images=images_of(training, validation),
+        train_images=images_of(training),
         identifiers=identifiers_of(training, validation),
     )
 
 
-def images_of(digests: Mapping[str, str], *parts: Manifest) -> tuple[str, ...]:
-    """Return the SHA-256 of the images of some cases, sorted, as far as the dataset's list names them."""
-    return tuple(sorted({digests[case.image] for part in parts for case in part.cases if case.image in digests}))
+def images_of(*parts: Manifest) -> tuple[str, ...]:
+    """Return the SHA-256 of the images of some cases, sorted; none of a dataset without checksums.
+
+    Raises:
+        DataError: the dataset's list of checksums lacks an image.
+    """
+    return tuple(sorted({digest for part in parts for digest in part.image_digests().values()}))
 
 
 def identifiers_of(*parts: Manifest) -> tuple[str, ...]:

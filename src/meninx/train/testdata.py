@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from meninx.core import artifacts, integrity
+from meninx.core import artifacts
 from meninx.core.artifacts import DataRecord, Members, RunRecord, RunState
 from meninx.core.errors import DataError, UsageError, expected
 from meninx.core.manifest import DatasetInfo, Manifest, Task
@@ -125,7 +125,7 @@ def _refuse_overlap(members: Members | None, dataset: Manifest, chosen: Manifest
     """Refuse measured patients that took part in training; return whether the comparison means something."""
     if members is None:
         return False
-    measured = identity.images_of(integrity.read(dataset.root), chosen)
+    measured = identity.images_of(chosen)
     split = {case.split for case in chosen.cases}
     before = identity.overlap(chosen.patients, members.earlier, images=(measured, members.earlier_images))
     patients, images = (*members.train, *members.valid), members.images
