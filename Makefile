@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY) ## Make the virtual environment in .venv
 
-demo: $(READY) ## Run the whole way on a synthetic cohort and print the report's path (OUT=folder)
+demo: $(READY) ## Run the full pipeline on invented patients and print the report's path (OUT=folder)
 	@$(BIN)/meninx demo $(OUT) --overwrite
 
 test: lint types contracts docs-check ## Lint, types, import contracts, docs and tests, with one summary

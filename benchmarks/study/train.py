@@ -43,7 +43,14 @@ def run(study: Study, data: Path, weights: Path, out: Path, seed: int, epsilon: 
     result = api.train(data / study.data, out=out, recipe=str(recipe), **told)
     seconds = time.process_time() - start
     model, config, info = load_model(Run(result.out))
-    return {"model": model, "config": config, "info": info, "cpu": seconds, "steps": result.steps, "said": result.privacy}
+    return {
+        "model": model,
+        "config": config,
+        "info": info,
+        "cpu": seconds,
+        "steps": result.steps,
+        "said": result.privacy.summary() if result.privacy else "no privacy",
+    }
 
 
 def pretrain(key: str, data: Path, weights: Path) -> str:

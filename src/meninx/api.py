@@ -1,8 +1,10 @@
-"""The verbs as functions; each takes folders and settings and returns a small result.
+"""The stages as functions; each takes folders and settings and returns a small result.
 
     >>> from meninx import api
     >>> api.deidentify.__name__, api.prepare.__name__, api.train.__name__, api.evaluate.__name__, api.report.__name__
     ('deidentify', 'prepare', 'train', 'evaluate', 'report')
+    >>> api.sweep.__name__, api.verify.__name__
+    ('sweep', 'verify')
 
 Settings are the fields of the stage's config (the page of settings in docs/reference lists them). Nothing heavy is
 imported before a function is called.
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from meninx.train.evaluate import EvaluateResult
     from meninx.train.stage import TrainResult
     from meninx.train.sweep import SweepResult
+    from meninx.verify.stage import VerifyResult
 
 StrPath = str | Path
 _HERE = "api"
@@ -102,6 +105,13 @@ def report(sources: Sequence[StrPath], out: StrPath, *, progress: Progress = SIL
 
     config = config_settings.build(ReportConfig, settings, _HERE)
     return run(config, [Path(item) for item in sources], Path(out), progress=progress)
+
+
+def verify(folder: StrPath, *, progress: Progress = SILENT) -> VerifyResult:
+    """Check that a folder is as meninx wrote it; a failed check is in the result (``ok``, ``exit_code``), not raised."""
+    from meninx.verify.stage import run
+
+    return run(Path(folder), progress=progress)
 
 
 def _train_config(recipe: str, settings: dict[str, Any]) -> Any:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import pytest
 
-from meninx.cli import doctor
+from meninx.cli import console, doctor
 from meninx.core import errors
 
 NAME = "Quillfeather^Rosalind"
 CODES = {
     "MeninxError": 1, "UsageError": 2, "ConfigError": 2, "DataError": 3, "LayoutError": 3, "StorageError": 3,
-    "PrivacyRefusal": 4, "ResidualIdentifier": 4, "AuditFailure": 5, "RunLocked": 3, "Interrupted": 130,
+    "PrivacyRefusal": 4, "RunLocked": 3, "Interrupted": 130,
 }  # fmt: skip
 
 
@@ -102,6 +104,77 @@ def test_a_reader_that_went_away_is_no_error():
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_reader_that_went_away_before_the_end_leaves_no_traceback():
+    """The result waits in a buffer until the interpreter ends: it is written out before, where it can be caught."""
+    command = [sys.executable, "-m", "meninx", "recipes", "tiny"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert (process.wait(timeout=60), process.stderr.read()) == (0, "")
+    process.stderr.close()
+
+
+def test_progress_that_nobody_reads_does_not_stop_the_work(monkeypatch):
+    class Gone:
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(console.sys, "stderr", Gone())
+    lines = console.PlainLines()
+    lines.start("reading", 2)
+    lines.advance(2)
+    lines.note("done")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_stops_any_verb_with_130(name):
+    script = """
+        import os, signal, sys
+        from meninx.cli import app, doctor
+        doctor.examine = lambda: os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        app.main(["doctor"])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "meninx: interrupted; run again with --resume where the stage offers it\n"
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored():
+    script = """
+        import os, signal
+        from meninx.cli import app, doctor
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        doctor.examine = lambda: os.kill(os.getpid(), signal.SIGHUP) or {"heard": "nothing"}
+        app.main(["doctor"])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["heard", "nothing"])
+
+
+def test_a_misspelt_folder_is_told_before_anything_slow_is_imported(tmp_path):
+    script = """
+        import sys
+        from meninx.cli.app import run
+        lines = ["train datta", "train datta --dry-run", "train datta --resume runs/latest", "sweep datta", "evaluate runs/latst",
+                 "evaluate runs/latst --data datta", "report nowhere", "prepare imagse out", "deid nowhere out --key k"]
+        codes = {line: run(line.split()) for line in lines}
+        print([codes, sorted({"torch", "monai"} & set(sys.modules))])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    codes, slow = ast.literal_eval(done.stdout)
+    assert set(codes.values()) <= {2, 3}
+    assert slow == []
+    assert len(done.stderr.splitlines()) == len(codes)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_recipe_is_copied_and_an_existing_file_is_left_alone(invoke, tmp_path):

@@ -105,7 +105,7 @@ def test_a_wrong_key_of_a_recipe_names_file_and_key(invoke, tmp_path, verb, text
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('epochs = "three"', "[epochs] from mine.toml"),
+        ('epochs = "three"', "expected a value of type int, got 'three' (mine.toml, epochs)\n"),
         ("epochs = -1", "expected epochs > 0, got -1 (epochs) [settings of mine.toml and the command line]"),
         ("epochs =", "(mine.toml)"),
     ],
@@ -117,8 +117,17 @@ def test_a_wrong_value_of_a_recipe_names_file_and_key(invoke, tmp_path, text, to
     assert told in said.err
 
 
-def test_a_recipe_that_is_no_text_is_refused(invoke, tmp_path):
-    (tmp_path / "mine.toml").write_bytes(b"\xff\xfe\x00")
+@pytest.mark.parametrize(
+    ("content", "code", "told"),
+    [
+        (b"\xff\xfe\x00", 3, "expected UTF-8 text, got foreign bytes (mine.toml)"),
+        (b"#" * (1 << 21), 3, "a file of at most 1,048,576 bytes"),
+        (b"x = " + b"[" * 100_000, 2, "expected valid TOML"),
+    ],
+    ids=["no text", "too large", "too deep"],
+)
+def test_a_file_that_is_no_recipe_is_refused(invoke, tmp_path, content, code, told):
+    (tmp_path / "mine.toml").write_bytes(content)
     said = invoke("train", "data", "--recipe", tmp_path / "mine.toml")
-    assert said.code == 2
-    assert "expected a readable UTF-8 file, got UnicodeDecodeError (mine.toml)" in said.err
+    assert said.code == code
+    assert told in said.err

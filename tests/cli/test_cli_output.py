@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from meninx.cli import console
+from meninx import api
+from meninx.cli import console, doctor
 from meninx.cli.console import Bar, Output, PlainLines
-from meninx.core import files
+from meninx.core import errors, files
 from meninx.core.progress import Silent
 from meninx.deid.keys import make_key
 from meninx.imaging.phantom import write_dataset
@@ -74,12 +76,28 @@ def test_an_error_with_json_leaves_stdout_empty(invoke, tmp_path):
     assert said.err.startswith("meninx: expected ")
 
 
-def test_doctor_reports_versions_codecs_and_telemetry(invoke):
+def test_doctor_reports_versions_codecs_and_extras(invoke):
     table = json.loads(invoke("doctor", "--json").out)
     assert set(table["dicom codecs"].values()) == {"yes"}
-    assert table["telemetry"]["network use of meninx itself"] == "none"
-    assert table["telemetry"]["Flower"] == "off"
     assert table["packages"]["meninx"]
+    known = metadata.metadata("meninx").get_all("Provides-Extra")
+    assert set(table["extras"]) <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("installed", "variable", "told"),
+    [
+        (False, None, "Flower is not installed"), (True, None, "on in this shell"), (True, "1", "on in this shell"),
+        (True, "0", "off in this shell"),
+    ],
+)  # fmt: skip
+def test_doctor_says_of_telemetry_what_is_true(monkeypatch, installed, variable, told):
+    """Flower takes an unset variable for on."""
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.delenv("FLWR_TELEMETRY_ENABLED", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", variable)
+    assert doctor.examine()["network"]["Flower's telemetry"].startswith(told)
 
 
 def test_recipes_are_listed_and_shown(invoke):
@@ -123,7 +141,8 @@ def test_a_dry_run_of_train_leaves_no_file_and_shows_the_plan(invoke, data, tmp_
     table = json.loads(said.out)
     assert table["parameters"] == 308115
     assert table["dry_run"] is True
-    assert ("epsilon = 8" in table["privacy"] and "noise multiplier" in table["privacy"]) == bool(privacy)
+    spent = table["privacy"] or {}
+    assert (7.9 < spent.get("epsilon", 0) <= 8 and spent.get("noise_multiplier", 0) > 0) == bool(privacy)
     assert (snapshot(data), list(tmp_path.iterdir())) == (before, [])
 
 
@@ -169,3 +188,19 @@ def test_plain_lines_come_every_tenth(capsys):
         lines.advance()
     lines.finish()
     assert len(capsys.readouterr().err.splitlines()) == 10
+
+
+def test_verify_shows_every_check_and_ends_with_the_code_of_what_it_found(invoke, pictures, tmp_path):
+    assert invoke("prepare", pictures, tmp_path / "data", "--reader", "folder", "--quiet").code == 0
+    before = snapshot(tmp_path / "data")
+    said = invoke("verify", tmp_path / "data", "--quiet")
+    assert said.code == 0, said.err
+    assert snapshot(tmp_path / "data") == before
+    (tmp_path / "data" / "manifest.csv").write_text("nothing\n")
+    said = invoke("verify", tmp_path / "data", "--json")
+    table = json.loads(said.out)
+    assert (said.code, table["exit_code"], table["ok"]) == (3, 3, False)
+    assert said.err.splitlines()[-1].startswith("meninx: expected a folder as meninx wrote it, got ")
+    with pytest.raises(errors.UsageError, match="a folder that meninx wrote"):
+        api.verify(pictures)
+    assert not api.verify(tmp_path / "data").ok

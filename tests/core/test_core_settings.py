@@ -45,7 +45,8 @@ def test_a_misspelt_key_names_file_and_key_and_suggests():
 
 @pytest.mark.parametrize(("table", "message"), [
     ({"epochs": "three"}, "type int"), ({"privacy": {"epsilon": -1}}, "epsilon > 0"),
-    ({"privacy": {"unit": "image"}}, "case, patient"),
+    ({"privacy": {"unit": "image"}}, "case, patient"), ({"epochs": True}, "type int"), ({"lr": False}, "type float"),
+    ({"names": "ab"}, "a list"), ({"names": 3}, "a list"), ({"table": 3}, "type Path"),
 ])  # fmt: skip
 def test_a_value_out_of_range_names_the_file(table, message):
     with pytest.raises(ConfigError, match=message):

@@ -1,15 +1,16 @@
 """The demo is what it prints: the same commands, the same settings, and it takes nobody else's folder."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from meninx.cli.app import build_app, run
 from meninx.core import settings
-from meninx.core.errors import UsageError
+from meninx.core.errors import DataError, UsageError
 from meninx.demo import stage
-from meninx.demo.commands import commands
+from meninx.demo.commands import commands, delta
 from meninx.demo.config import DemoConfig
 from meninx.train.config import TrainConfig
 
@@ -53,17 +54,80 @@ def test_a_folder_with_other_files_is_never_touched(tmp_path: Path):
     assert (tmp_path / "thesis.tex").read_text() == "mine"
 
 
+def finished(out: Path) -> Path:
+    """An earlier demo with its report."""
+    out.mkdir()
+    (out / stage.MARK).write_text("made by the demo")
+    (out / stage.REPORT).write_text("earlier")
+    return out
+
+
+def failing(*given: object, **named: object) -> None:
+    raise DataError("the disk is full")
+
+
 def test_an_earlier_demo_is_replaced_only_when_asked(tmp_path: Path):
-    (tmp_path / stage.MARK).write_text("made by the demo")
+    out = finished(tmp_path / "out")
     with pytest.raises(UsageError, match="--overwrite"):
-        stage.run(SMALL, tmp_path)
+        stage.run(SMALL, out)
+    assert (out / stage.REPORT).read_text() == "earlier"
+
+
+def test_an_earlier_demo_stays_until_the_new_one_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out = finished(tmp_path / "out")
+    monkeypatch.setattr(stage, "write_archives", failing)
+    with pytest.raises(DataError):
+        stage.run(replace(SMALL, overwrite=True), out)
+    assert (out / stage.REPORT).read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [out]
+    monkeypatch.setattr(stage, "_run", lambda config, where, *rest: (where / stage.REPORT).write_text("new") and {})
+    stage.run(replace(SMALL, overwrite=True), out)
+    assert (out / stage.REPORT).read_text() == "new"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_earlier_demo_comes_back_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    finished(tmp_path / ".out.earlier")
+    half = tmp_path / "out"
+    half.mkdir()
+    (half / stage.MARK).write_text("made by the demo")
+    with pytest.raises(UsageError, match="--overwrite"):
+        stage.run(SMALL, half)
+    assert (half / stage.REPORT).read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [half]
+
+
+def test_an_unfinished_demo_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stage, "write_archives", failing)
+    for _ in range(2):
+        with pytest.raises(DataError):
+            stage.run(SMALL, tmp_path / "out")
+
+
+def test_without_torch_the_demo_says_so_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stage.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"extra train"):
+        stage.run(SMALL, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_demo_takes_real_noise_unless_told_otherwise(tmp_path: Path):
+    for deterministic in (False, True):
+        lines = [step.line for step in commands(replace(SMALL, deterministic=deterministic), tmp_path, stage.HOSPITALS)]
+        assert sum("--deterministic" in line for line in lines) == (2 if deterministic else 0)
+
+
+@pytest.mark.parametrize(("patients", "expected"), [(60, 1e-3), (600, 1e-4), (1200, 1e-4), (100_000, 1e-6)])
+def test_delta_is_a_tenth_of_one_over_the_training_patients_or_less(patients, expected):
+    assert delta(patients) == pytest.approx(expected)
+    assert delta(patients) <= 1 / (10 * 0.7 * patients)
 
 
 @pytest.mark.slow
-def test_the_whole_demo_ends_with_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_small_demo_ends_with_a_report_of_a_run_that_may_be_released(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert run(["demo", str(tmp_path / "out"), "--patients", "60", "--quiet"]) == 0
     report = Path(capsys.readouterr().out.strip().splitlines()[-1])
     assert report.is_file()
     text = report.read_text()
-    assert "NOT FOR RELEASE" in text
+    assert "NOT FOR RELEASE" not in text
     assert "difference" in text

@@ -80,6 +80,8 @@ def test_reading_the_settings_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_options_of_a_network_may_be_given_as_flags():
-    config = LearnConfig(model_options={"base": "16", "scale_norm": "true", "norm": "group"})
-    assert config.model_options == {"base": 16, "scale_norm": True, "norm": "group"}
+def test_options_of_a_network_keep_their_types() -> None:
+    options = {"base": 16, "scale_norm": True, "norm": "group", "width": "16"}
+    assert LearnConfig(model_options=options).model_options == options
+    with pytest.raises(ConfigError, match="true or false, got text"):
+        LearnConfig(model_options={"scale_norm": "true"})

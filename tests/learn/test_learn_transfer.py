@@ -45,7 +45,7 @@ def test_what_fits_is_loaded_and_the_head_starts_anew(tmp_path: Path) -> None:
     assert torch.equal(target.state_dict()["head.weight"], head)
     assert told.fresh == ("head.weight", "head.bias")
     assert told.unused == 2
-    assert told.to_table()["source"] == "public radiographs"
+    assert told.source == "public radiographs"
 
 
 def test_the_head_is_kept_when_asked_and_of_the_same_shape(tmp_path: Path) -> None:
@@ -89,7 +89,8 @@ def test_frozen_parameters_and_buffers_really_stay(
     for name, value in model.state_dict().items():
         assert torch.equal(after[name], value) == name.startswith("down_"), name
     assert "frozen" in notes.lines[0]
-    assert run.read_json("privacy.json")["pretrained"]["source"] == "made up"
+    assert run.read_json("privacy.json")["start"]["source"] == "made up"
+    assert run.read_json("privacy.json")["start"]["origin"] == "unknown"
 
 
 def test_a_linear_probe_trains_the_head_alone() -> None:

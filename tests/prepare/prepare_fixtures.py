@@ -6,6 +6,9 @@ import csv
 import gzip
 import io
 import json
+import os
+import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +18,20 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from meninx.imaging import rle
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """An image whose decoder takes its process down."""
+
+    def load(self, display: int = 0) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def digest(self) -> str:
+        return "deadly"
+
+    def missing(self) -> bool:
+        return False
 
 
 def picture(seed: int, size: tuple[int, ...] = (12, 10)) -> np.ndarray:

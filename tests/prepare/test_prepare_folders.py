@@ -83,7 +83,7 @@ def test_names_of_folders_are_safe_and_their_own(tmp_path, source):
 
 def test_refusals(tmp_path, source):
     rule = FromPattern(pattern="(x)")
-    with pytest.raises(UsageError, match="apart from the source"):
+    with pytest.raises(UsageError, match="apart from each other"):
         class_folders(source, source / "out", rule)
     with pytest.raises(ConfigError, match="did you mean 'copy'"):
         class_folders(source, tmp_path / "out", rule, way="copi")

@@ -87,7 +87,7 @@ def test_other_files_at_the_output_stay_unless_asked(tmp_path, source):
 
 @pytest.mark.parametrize("where", ["source", "source/benign", "."])
 def test_never_in_place(tmp_path, source, where):
-    with pytest.raises(UsageError, match="apart from the source"):
+    with pytest.raises(UsageError, match="apart from each other"):
         write_labels(source, tmp_path / where, "ImageComments", FromFolder())
 
 

@@ -23,6 +23,7 @@ SLOW = ("meninx demo demo-out/",)
 # What must lie in the folder before an example can run; all else the example makes itself.
 NEEDS = {
     "deid": ("archive",), "prepare": ("clean", "labels.csv", "images"), "train": ("data",), "evaluate": ("data", "runs"),
+    "verify": ("data",),
     "sweep": ("data",), "report": ("clean", "data", "runs"), "dicom": ("clean",), "demo": (), "recipes": (), "doctor": (),
     "dicom restore": ("images",), "dicom table": ("classes",),
 }  # fmt: skip
@@ -80,7 +81,7 @@ def _put(name: str, here: Path, shop: Path, trained: Path, verb: str) -> None:
     if name in ("data", "runs"):
         shutil.copytree(trained / name, here / name, symlinks=True)
         for known in (here / name).glob("*/private/data.json"):
-            known.write_text(json.dumps({"dataset": str(here / "data")}))
+            known.write_text(json.dumps(json.loads(known.read_text()) | {"dataset": str(here / "data")}))
     elif name == "images" and verb == "prepare":
         data = Manifest.read(trained / "data")
         for case in data.cases:
@@ -113,7 +114,11 @@ def test_the_example_runs(ready, line, capsys):
     assert shown.out.strip()
     assert "Traceback" not in shown.err
     new = _files() - before
-    looks_only = "--dry-run" in line or ("--copy" not in line and line.startswith(("meninx doctor", "meninx recipes")))
+    looks_only = (
+        "--dry-run" in line
+        or line.startswith("meninx verify")
+        or ("--copy" not in line and line.startswith(("meninx doctor", "meninx recipes")))
+    )
     assert bool(new) is not looks_only
 
 

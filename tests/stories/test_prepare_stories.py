@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from meninx.core.errors import PrivacyRefusal
+from meninx.cli.app import run as command
+from meninx.core.errors import DataError, PrivacyRefusal
 from meninx.core.manifest import Manifest, Task
 from meninx.deid.config import DeidConfig
 from meninx.deid.stage import run as deidentify
@@ -107,6 +108,60 @@ def test_he_looks_before_he_writes_then_simulates_three_unequal_hospitals(tmp_pa
     assert not (tmp_path / "out").exists()
     real = run(PrepareConfig(**config, **federation), root, tmp_path / "out")
     assert dry.sites == real.sites == {"a": 30, "b": 20, "c": 10}
+
+
+def test_a_newcomer_who_writes_into_the_source_is_stopped_and_loses_nothing(tmp_path, capsys):
+    """The second run took its own images for a class, failed, and had by then deleted the manifest."""
+    for kind in ("ill", "well"):
+        (tmp_path / "src" / kind).mkdir(parents=True)
+        for number in range(4):
+            pixels = np.random.default_rng([number, len(kind)]).integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "src" / kind / f"{number}.png")
+    words = ["prepare", str(tmp_path / "src"), "--reader", "folder", "--quiet"]
+    assert command([*words[:2], str(tmp_path / "src" / "data"), *words[2:]]) == 2
+    assert not (tmp_path / "src" / "data").exists()
+    assert command([*words[:2], str(tmp_path / "data"), *words[2:]]) == 0
+    assert command([*words[:2], str(tmp_path / "data"), *words[2:], "--overwrite", "--classes", "ill", "absent"]) == 2
+    assert Manifest.read(tmp_path / "data").info.labels == ("ill", "well")
+    assert "apart from each other" in capsys.readouterr().err
+
+
+def test_after_a_mistake_the_corrected_command_just_works(tmp_path, capsys):
+    """What a failed run left behind refused the corrected one: other files, choose another folder."""
+    _public_set(tmp_path / "in", patients=6)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "in" / "images" / "0_0.png")
+    words = ["prepare", str(tmp_path / "in"), str(tmp_path / "data"), "--reader", "csv", "--label-columns", "ill", "--quiet"]
+    assert command([*words, "--strict"]) == 3
+    assert command([*words, "--patient-column", "patent_id"]) == 3
+    assert command(words) == 0
+    assert len(Manifest.read(tmp_path / "data")) == 11
+    assert "labels.csv, row 2" in capsys.readouterr().err
+
+
+def test_a_setting_that_would_do_nothing_is_said_before_anything_is_made(tmp_path, capsys):
+    """Another split was made in silence."""
+    _public_set(tmp_path / "in", patients=6)
+    words = ["prepare", str(tmp_path / "in"), str(tmp_path / "data"), "--reader", "csv", "--label-columns", "ill", "--quiet"]
+    assert command([*words, "--split-column", "sex"]) == 2
+    assert "give split published" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_partners_table_cannot_name_a_label_that_runs(tmp_path, capsys):
+    """MONAI runs a string that begins with a dollar sign when somebody reads the released bundle."""
+    _public_set(tmp_path / "in", patients=6)
+    table = tmp_path / "in" / "labels.csv"
+    table.write_text(table.read_text().replace("ill", "$__import__('os').system('x')"))
+    words = ["prepare", str(tmp_path / "in"), str(tmp_path / "data"), "--reader", "csv", "--quiet"]
+    assert command([*words, "--label-columns", "$__import__('os').system('x')"]) == 2
+    table.write_text(table.read_text().replace("$__import__('os').system('x')", "ill"))
+    assert command([*words, "--label-columns", "ill"]) == 0
+    for name in ("dataset.toml", "manifest.csv"):
+        path = tmp_path / "data" / name
+        path.write_text(path.read_text().replace("ill", "$x"))
+    with pytest.raises(DataError, match="begins with"):
+        Manifest.read(tmp_path / "data")
+    assert "system" not in capsys.readouterr().err
 
 
 def _public_set(root: Path, patients: int) -> None:

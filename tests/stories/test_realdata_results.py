@@ -180,4 +180,4 @@ def trained(recipe: str, root: Path, **changes: object) -> float:
     config = dataclasses.replace(settings.build(TrainConfig, table, source), threads=1, **changes)
     run = stage.run(config, root / "data", root / "runs").out
     measured = evaluate.run(EvaluateConfig(draws=100), run)
-    return float(next(iter(measured.headline.values())).split()[0])
+    return next(iter(measured.metrics.values())).value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from meninx.core.errors import DataError
 from meninx.core.manifest import DatasetInfo, Task
 from meninx.core.run import Run
 from meninx.learn.predict import load_model
@@ -130,3 +132,68 @@ def test_averaged_weights_are_the_ones_released(data, tmp_path):
     released = torch.load(run.release / "bundle" / "models" / "model.pt", weights_only=True)
     assert all(torch.equal(released[name], value) for name, value in content["average"]["shadow"].items())
     assert not all(torch.equal(released[name], value) for name, value in content["model"].items())
+
+
+# hostile names: MONAI runs text that begins with $, and resolves what begins with @ or %
+
+CODE = "$__import__('pathlib').Path({place!r}).touch()"
+NETWORK = {"name": "resnet9-small", "spatial_dims": 2, "in_channels": 1, "out_channels": 2, "width": 4}
+PLAIN = {"name": "small", "task": Task.MULTILABEL, "labels": ("a", "b"), "size": (32, 32)}
+
+
+def bundle_of(folder: Path, **changes: object) -> None:
+    """Write a bundle from a dataset's meaning that no reader has checked."""
+    info = object.__new__(DatasetInfo)
+    for item in dataclasses.fields(DatasetInfo):
+        default = item.default_factory() if callable(item.default_factory) else item.default
+        object.__setattr__(info, item.name, {**PLAIN, **changes}.get(item.name, default))
+    network = NETWORK | changes.get("network", {})
+    build = {name: value for name, value in NETWORK.items() if name != "nested"}
+    write_bundle(folder, registry.build(**build), info, network=network, size=(32, 32), card="# small\n")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": ("a", CODE)},
+        {"labels": ("@network", "b")},
+        {"labels": ("a", "%metadata.json::name")},
+        {"labels": ("a\nb", "b")},
+        {"name": CODE},
+        {"network": {"nested": CODE}},
+        {"network": {"nested": {"deep": ["fine", CODE]}}},
+        {"network": {"nested": {"_target_": "os.system", "command": "true"}}},
+        {"network": {CODE: 1}},
+    ],
+)
+def test_a_name_that_monai_would_run_is_refused_before_anything_is_written(tmp_path, changes):
+    planted = json.loads(json.dumps(changes).replace(json.dumps(CODE)[1:-1], CODE.format(place=str(tmp_path / "sprung"))))
+    with pytest.raises(DataError):
+        bundle_of(tmp_path / "bundle", **planted)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_the_parser_does_run_such_names(tmp_path):
+    """The danger is real: the same text in a bundle's metadata is run by MONAI's own reader."""
+    (tmp_path / "metadata.json").write_text(json.dumps({"channel_def": {"0": CODE.format(place=str(tmp_path / "sprung"))}}))
+    parser = ConfigParser()
+    parser.read_meta(str(tmp_path / "metadata.json"))
+    parser.get_parsed_content("_meta_")
+    assert (tmp_path / "sprung").exists()
+
+
+def test_a_bundle_with_odd_names_is_read_as_it_was_written(tmp_path):
+    labels = ("fluid [left] <b>", 'it\'s 50 % "odd" $5 @home')
+    bundle_of(tmp_path / "bundle", labels=labels, name="a*b_c")
+    parser = ConfigParser()
+    parser.read_config(str(tmp_path / "bundle" / "configs" / "inference.json"))
+    parser.read_meta(str(tmp_path / "bundle" / "configs" / "metadata.json"))
+    meta = parser.get_parsed_content("_meta_")
+    assert tuple(meta["network_data_format"]["outputs"]["pred"]["channel_def"].values()) == labels
+    assert meta == metadata(tmp_path / "bundle")
+
+
+def test_network_options_of_a_run_are_checked_before_it_starts(data, tmp_path):
+    config = TrainConfig(model="resnet9-small", model_options={"norm": "$1"}, steps=1)
+    with pytest.raises(DataError, match="begins with one of"):
+        stage.run(config, data.root, tmp_path / "runs", dry_run=True)

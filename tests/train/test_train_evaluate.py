@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from meninx.core import artifacts
+from meninx.core.artifacts import EvaluationRecord, RunRecord
 from meninx.core.errors import DataError, UsageError
 from meninx.core.manifest import Manifest
 from meninx.core.run import Run
@@ -33,7 +35,17 @@ def copied(plain: Run, tmp_path: Path) -> Run:
 
 
 def evaluation(run: Run) -> Evaluation:
-    return Evaluation.from_table(run.read_json("release/evaluation.json"))
+    record = artifacts.read(run.root, EvaluationRecord)
+    assert record is not None
+    return Evaluation.from_table(record.evaluation)
+
+
+def external(run: Run) -> Evaluation:
+    [path] = run.release.glob("evaluation-external-*.json")
+    record = artifacts.read_file(path, EvaluationRecord)
+    assert record is not None
+    assert record.external
+    return Evaluation.from_table(record.evaluation)
 
 
 def probabilities(run: Run, cases: Manifest) -> np.ndarray:
@@ -52,7 +64,8 @@ def test_the_numbers_are_those_of_the_test_split(copied, data):
         assert found.value == pytest.approx(auroc(test.targets()[:, column], said[:, column]))
         assert found.low <= found.value <= found.high or found.note
         assert found.patients == len(test.patients)
-    assert f"n = {len(test)} of {len(test.patients)} patients" in result.headline["auroc"]
+    assert f"n = {len(test)} of {len(test.patients)} patients" in result.summary()
+    assert result.metrics["auroc"].patients == len(test.patients)
     assert result.out == copied.release / "evaluation.json"
 
 
@@ -75,18 +88,21 @@ def test_other_labels_in_the_test_split_move_no_threshold(copied, data, tmp_path
     shutil.copytree(data.root, tmp_path / "data")
     Manifest(tmp_path / "data", data.info, flipped).write()
     evaluate.run(QUICK, copied.root, tmp_path / "data")
-    after = evaluation(copied)
+    assert evaluation(copied) == before
+    after = external(copied)
     assert after.thresholds == before.thresholds
     assert after.headline.value == pytest.approx(1 - before.headline.value)
 
 
-def test_without_a_validation_split_there_is_no_threshold(copied, data, tmp_path):
+def test_another_dataset_without_a_validation_split_takes_the_thresholds_of_the_training(copied, data, tmp_path):
     shutil.copytree(data.root, tmp_path / "data")
     Manifest(tmp_path / "data", data.info, data.split("test").cases).write()
     result = evaluate.run(QUICK, copied.root, tmp_path / "data")
-    assert evaluation(copied).thresholds == ()
-    assert "auroc" in result.headline
-    assert "sensitivity" not in result.headline
+    assert result.external
+    valid = data.split("valid")
+    wanted = thresholds.fit(valid.targets(), probabilities(copied, valid), data.info.labels)
+    assert [item.value for item in external(copied).thresholds] == pytest.approx([item.value for item in wanted])
+    assert "sensitivity" in {row.name for row in external(copied).metrics}
 
 
 def test_a_wished_sensitivity_is_a_rule(copied):
@@ -104,6 +120,7 @@ def test_the_table_of_predictions_stays_in_the_private_room(copied, data):
     assert [row["case_id"] for row in rows] == [case.case_id for case in test.cases]
     found = np.array([[float(row[label]) for label in data.info.labels] for row in rows])
     assert np.abs(found - probabilities(copied, test)).max() < 1e-6
+    assert not (copied.private / ".predictions").exists()
     assert test.cases[0].case_id not in (copied.release / "evaluation.json").read_text()
 
 
@@ -116,7 +133,8 @@ def test_a_baseline_gives_differences_and_is_left_alone(copied, private, data):
     before = sorted(private.root.rglob("*"))
     result = evaluate.run(replace(QUICK, baseline=private.root), copied.root)
     table = json.loads((copied.release / "comparison.json").read_text())
-    assert (table["run"], table["baseline"]) == (copied.name, private.name)
+    assert (table["run_name"], table["baseline_name"]) == (copied.name, private.name)
+    assert table["baseline"]["run"] == artifacts.read(private.root, RunRecord).id
     first = table["differences"][0]
     test = data.split("test")
     expected = [
@@ -125,13 +143,13 @@ def test_a_baseline_gives_differences_and_is_left_alone(copied, private, data):
     ]
     assert first["name"] == "auroc_difference"
     assert first["value"] == pytest.approx(expected[0] - expected[1])
-    assert result.difference.startswith(f"{first['value']:.3f} [")
+    assert result.difference.value == first["value"]
     assert sorted(private.root.rglob("*")) == before
 
 
 def test_a_run_does_not_differ_from_itself(copied, plain):
     result = evaluate.run(replace(QUICK, baseline=plain.root), copied.root)
-    assert result.difference.startswith("0.000 [0.000, 0.000]")
+    assert (result.difference.value, result.difference.low, result.difference.high) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("wanted", ["nifti", "dicom-seg"])
@@ -177,7 +195,7 @@ def test_pictures_are_segmented(pictures, tmp_path):
     assert all(label_map.shape == (32, 32) and label_map.max() <= 1 for label_map in maps.values())
     assert evaluation(run).headline.name == "dice"
     assert evaluation(run).headline.value == pytest.approx(float(np.nanmean(dice)), nan_ok=True)
-    assert "dice" in result.headline
+    assert "dice" in result.metrics
     assert evaluation(run).thresholds == ()
 
 
@@ -191,5 +209,5 @@ def test_volumes_are_segmented_by_a_sliding_window_in_their_own_place(volumes, t
     table = (run.private / "predictions" / "test.csv").read_text().splitlines()
     assert table[0] == "case_id,patient_id,organ,lesion"
     assert len(table) == 1 + len(volumes.split("test"))
-    assert {"dice", "iou"} <= set(result.headline)
-    assert result.difference.startswith("0.000 ")
+    assert {"dice", "iou"} <= set(result.metrics)
+    assert result.difference.value == 0.0

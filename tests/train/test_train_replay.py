@@ -6,6 +6,7 @@ import stat
 import pytest
 
 from meninx.core import files
+from meninx.core.artifacts import RunState
 from meninx.core.errors import ConfigError, PrivacyRefusal
 from meninx.core.run import Run
 from meninx.imaging.phantom import write_dataset
@@ -63,7 +64,7 @@ def test_other_data_under_the_same_keys_is_refused(finished, tmp_path):
 
 
 def test_with_its_checkpoint_an_edited_run_is_refused_as_ever(finished, data, tmp_path):
-    edited(finished, "epochs = 2", "epochs = 1")  # free to change: the plan follows, and the checkpoint is of more steps
+    edited(finished, "steps = 4", "steps = 2")  # free to change: the plan follows, and the checkpoint is of more steps
     edited(finished, "lr = 0.003", "lr = 0.006")
     with pytest.raises((ConfigError, PrivacyRefusal)):
         resumed(finished, data.root, tmp_path)
@@ -71,6 +72,7 @@ def test_with_its_checkpoint_an_edited_run_is_refused_as_ever(finished, data, tm
 
 def test_a_run_without_its_checkpoints_and_the_same_settings_is_repeated_and_spends_once(finished, data, tmp_path):
     before = finished.read_json("privacy.json")["epsilon"], released(finished)
+    finished.update(state=RunState.TRAINING)  # as if it had been killed before its release
     lines = len(finished.ledger_path.read_text().splitlines())
     shutil.rmtree(finished.private / "checkpoints")
     resumed(finished, data.root, tmp_path)

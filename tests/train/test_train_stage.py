@@ -10,13 +10,31 @@ from pathlib import Path
 import pytest
 import torch
 
-from meninx.core import settings
-from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, UsageError
+from meninx.core import artifacts, integrity, settings
+from meninx.core import run as runs
+from meninx.core.artifacts import DataRecord, PrivacyRecord, RunRecord, RunState
+from meninx.core.errors import ConfigError, DataError, Interrupted, PrivacyRefusal, UsageError
 from meninx.core.manifest import Manifest
+from meninx.core.names import markdown
+from meninx.core.progress import Silent
 from meninx.core.run import Run
 from meninx.imaging.phantom import write_dataset
-from meninx.train import stage
-from meninx.train.config import PrivacyConfig, TrainConfig
+from meninx.learn.predict import load_model, weights_digest
+from meninx.train import evaluate, stage
+from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
+
+
+class StopAfter(Silent):
+    """Progress of a user who presses Ctrl-C after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def advance(self, count: int = 1, **fields: float | str) -> None:
+        self.left -= count
+        if not self.left:
+            raise KeyboardInterrupt
+
 
 SMALL = TrainConfig(model="resnet9-small", epochs=1, batch_size=6, lr=3e-3)
 DP = replace(SMALL, privacy=PrivacyConfig(noise_multiplier=1.0, delta=1e-3), attack_risk=False)
@@ -40,6 +58,8 @@ BUNDLE = {
     "release/bundle/configs/metadata.json",
     "release/bundle/docs/README.md",
     "release/bundle/models/model.pt",
+    "release/checksums.sha256",
+    "release/lineage.json",
 }
 EVERY = BUNDLE | {
     "NOT_FOR_RELEASE",
@@ -49,7 +69,10 @@ EVERY = BUNDLE | {
     "privacy.json",
     "private/checkpoints/last.pt",
     "private/data.json",
+    "private/keys/identity.key",
+    "private/lineage.json",
     "private/lock",
+    "private/members.json",
     "private/metrics.jsonl",
 }
 
@@ -74,6 +97,7 @@ def test_a_private_run_has_its_keys_and_ledger_in_the_private_room(private):
 def test_nothing_outside_the_private_room_names_a_case_a_key_or_a_folder(private, data):
     secrets = [key.read_bytes() for key in (private.private / "keys").iterdir()]
     told = [word.encode() for case in data.cases for word in (case.case_id, case.image, case.study)]
+    told += [artifacts.read(private.root, DataRecord).digest.encode()]
     told += [f"{patient}".encode() for patient in data.patients] + [str(data.root).encode()]
     told += [form for secret in secrets for form in (secret, secret.hex().encode())]
     open_files = [path for path in private.root.rglob("*") if path.is_file() and private.private not in path.parents]
@@ -92,8 +116,8 @@ def test_the_result_says_what_was_trained(data, tmp_path):
     training = data.split("train")
     assert (result.train_cases, result.train_patients) == (len(training), len(training.patients))
     assert result.parameters == sum(value.numel() for value in weights(Run(result.out)).values())
-    assert result.privacy.startswith("epsilon = ")
-    assert result.privacy in json.loads((result.out / "privacy.json").read_text())["sentence"]
+    assert f"{result.privacy.summary()}." == json.loads((result.out / "privacy.json").read_text())["sentence"]
+    assert result.privacy.summary() in result.summary()
     assert f"steps: {result.steps}" in result.summary()
 
 
@@ -118,7 +142,8 @@ def test_the_config_of_a_run_is_a_recipe_that_repeats_it(private, data, tmp_path
     assert again.name.endswith("_private_s0")
     assert again.metrics_path.read_text() == private.metrics_path.read_text()
     assert again.ledger_path.read_text() == private.ledger_path.read_text()
-    assert (again.root / "privacy.json").read_text() == (private.root / "privacy.json").read_text()
+    one, other = (replace(artifacts.read(run.root, PrivacyRecord), origin=None) for run in (again, private))
+    assert one == other
     assert same(weights(again), weights(private))
 
 
@@ -139,7 +164,7 @@ def test_a_name_comes_from_the_recipe_unless_it_is_given(data, tmp_path):
 
 def test_nothing_is_exported_when_nothing_is_asked_for(data, tmp_path):
     result = stage.run(replace(SMALL, steps=1, export=()), data.root, tmp_path)
-    assert list((result.out / "release").iterdir()) == []
+    assert {path.name for path in (result.out / "release").iterdir()} == {"checksums.sha256", "lineage.json"}
 
 
 @pytest.mark.parametrize(
@@ -169,14 +194,50 @@ def test_an_empty_training_split_is_refused(data, tmp_path):
             stage.run(config, tmp_path / "data", tmp_path / "runs")
 
 
-def test_a_run_goes_on_with_its_own_cases_only(data, tmp_path):
+def test_a_finished_run_is_closed_and_says_so(data, tmp_path):
     run = Run(stage.run(replace(SMALL, steps=1), data.root, tmp_path).out)
+    before = {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
+    shutil.copytree(data.root, tmp_path / "moved")
+    again = stage.run(SMALL, tmp_path / "moved", tmp_path, resume=run.root)
+    assert (again.closed, again.steps, again.out) == (True, 1, run.root)
+    assert "finished before: nothing was changed" in again.summary()
+    assert {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_private_run_that_was_touched_is_refused(data, tmp_path):
+    run = Run(stage.run(replace(DP, steps=1, export=()), data.root, tmp_path).out)
+    other = write_dataset(tmp_path / "other", patients=12, size=32, seed=1)
+    with pytest.raises(PrivacyRefusal, match="got another dataset"):
+        stage.run(SMALL, other.root, tmp_path, resume=run.root)
+    text = run.config_path.read_text()
+    run.config_path.write_text(text.replace("lr = 0.003", "lr = 0.3"))
+    with pytest.raises(PrivacyRefusal, match="edited config"):
+        stage.run(SMALL, data.root, tmp_path, resume=run.root)
+    run.config_path.write_text(text)
+    weights_before = artifacts.read(run.root, RunRecord)
+    shutil.rmtree(run.private / "checkpoints")
+    with pytest.raises(PrivacyRefusal, match="no checkpoints"):
+        stage.run(SMALL, data.root, tmp_path, resume=run.root)
+    assert artifacts.read(run.root, RunRecord) == weights_before
+
+
+def test_a_finished_run_without_privacy_is_closed_too(data, tmp_path):
+    run = Run(stage.run(replace(SMALL, steps=1), data.root, tmp_path).out)
+    run.config_path.write_text(run.config_path.read_text().replace("steps = 1", "steps = 9"))
+    with pytest.raises(UsageError, match="--pretrained"):
+        stage.run(SMALL, data.root, tmp_path, resume=run.root)
+
+
+def test_an_interrupted_run_goes_on_with_its_own_cases_only(data, tmp_path):
+    with pytest.raises(Interrupted):
+        stage.run(replace(SMALL, steps=3), data.root, tmp_path, progress=StopAfter(1))
+    run = runs.open_run(tmp_path / "latest")
+    assert artifacts.read(run.root, RunRecord).state is RunState.TRAINING
     other = write_dataset(tmp_path / "other", patients=12, size=32, seed=1)
     with pytest.raises(DataError, match="expected the cases the run was started with"):
         stage.run(SMALL, other.root, tmp_path, resume=run.root)
-    moved = tmp_path / "moved"
-    shutil.copytree(data.root, moved)
-    assert stage.run(SMALL, moved, tmp_path, resume=run.root).steps == 1
+    assert stage.run(SMALL, data.root, tmp_path, resume=run.root).steps == 3
+    assert artifacts.read(run.root, RunRecord).state is RunState.RELEASED
 
 
 def test_a_run_whose_config_was_broken_is_refused(data, tmp_path):
@@ -190,3 +251,49 @@ def test_the_dataset_of_a_run_is_known(plain, data, tmp_path):
     assert stage.dataset_of(plain) == data.root
     with pytest.raises(UsageError, match="--data"):
         stage.dataset_of(Run(Path(tmp_path)))
+
+
+def test_a_run_killed_while_it_is_released_is_not_released_and_ends_the_same(data, tmp_path, monkeypatch):
+    config = replace(SMALL, steps=2, name="cut")
+    real = artifacts.write
+
+    def killed(root, entry, **place):
+        if isinstance(entry, RunRecord) and entry.state is RunState.RELEASED:
+            raise KeyboardInterrupt
+        return real(root, entry, **place)
+
+    monkeypatch.setattr(artifacts, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(config, data.root, tmp_path)
+    monkeypatch.undo()
+    run = runs.open_run(tmp_path / "latest")
+    assert artifacts.read(run.root, RunRecord).state is RunState.TRAINING
+    with pytest.raises(UsageError, match="expected a finished run"):
+        evaluate.run(EvaluateConfig(draws=100), run.root)
+    before = weights(run)
+    stage.run(config, data.root, tmp_path, resume=run.root)
+    assert artifacts.read(run.root, RunRecord).state is RunState.RELEASED
+    assert same(weights(run), before)
+    assert not integrity.damage(run.release)
+    assert {path.name for path in run.private.iterdir()} == {
+        "checkpoints", "data.json", "keys", "lineage.json", "lock", "members.json", "metrics.jsonl"
+    }  # fmt: skip
+
+
+def test_the_digest_of_weights_names_their_values_and_not_their_file(plain):
+    model, _, _ = load_model(plain)
+    digest = artifacts.read(plain.root, RunRecord).weights
+    assert weights_digest(model) == digest
+    next(model.parameters()).data.view(-1)[0] += 1e-6
+    assert weights_digest(model) != digest
+
+
+def test_the_card_of_a_bundle_escapes_the_names(data, tmp_path):
+    info = replace(data.info, name="a*b_[c](http://x)")
+    root = tmp_path / "data"
+    shutil.copytree(data.root, root)
+    replace(Manifest.read(root), info=info).write()
+    run = Run(stage.run(replace(SMALL, steps=1), root, tmp_path / "runs").out)
+    card = (run.release / "bundle" / "docs" / "README.md").read_text()
+    assert card.startswith(f"# {markdown(info.name)}: multilabel")
+    assert "](" not in card.splitlines()[0]

@@ -10,8 +10,11 @@ from dataclasses import replace
 
 import pytest
 
+from meninx.core import artifacts
+from meninx.core.artifacts import RunRecord, SweepRecord
 from meninx.core.errors import ConfigError, UsageError
 from meninx.core.run import Run
+from meninx.imaging.phantom import write_dataset
 from meninx.train import evaluate, stage, sweep
 from meninx.train.config import EvaluateConfig, PrivacyConfig, SweepConfig, TrainConfig
 
@@ -44,14 +47,15 @@ def test_there_is_a_run_a_cell_and_a_row_an_epsilon(swept):
 def test_privacy_is_the_only_difference_between_the_cells(swept):
     configs = [stage.stored_config(cell(swept, name)) for name in CELLS]
     assert len({replace(config, privacy=None).select for config in configs}) == 1
-    assert configs[0] == replace(configs[2], privacy=replace(configs[1].privacy, epsilon=3.0))
-    assert [cell(swept, name).read_json("privacy.json")["weights"] for name in CELLS] == ["last"] * 3
+    terms = replace(configs[1].privacy, epsilon=3.0)
+    assert configs[0] == replace(configs[2], sampling="poisson", steps=configs[0].steps, privacy=terms)
+    assert [artifacts.read(cell(swept, name).root, RunRecord).selected for name in CELLS] == ["last"] * 3
 
 
 def test_the_numbers_are_those_of_the_evaluations(swept):
     for row, name in zip(swept.rows, CELLS, strict=True):
         (found,) = (
-            item for item in cell(swept, name).read_json("release/evaluation.json")["metrics"]
+            item for item in cell(swept, name).read_json("release/evaluation.json")["evaluation"]["metrics"]
             if (item["name"], item["label"]) == ("auroc", "")
         )  # fmt: skip
         assert (row.mean, row.low, row.high, row.cases) == (found["value"], found["low"], found["high"], found["n"])
@@ -117,6 +121,20 @@ def test_more_seeds_join_the_same_sweep(swept, data):
     assert row.deviation >= 0
     one = evaluate.run(EvaluateConfig(predictions=()), cell(swept, "epsilon-none_seed-1").root)
     assert one.cases == row.cases
+
+
+def test_a_sweep_of_another_dataset_is_not_mixed_in(swept, tmp_path):
+    other = write_dataset(tmp_path / "other", patients=24, size=32, seed=1)
+    before = (swept.out / "sweep.csv").read_text()
+    with pytest.raises(UsageError, match="expected a sweep of the same dataset"):
+        sweep.run(CONFIG, GRID, other.root, swept.out)
+    assert (swept.out / "sweep.csv").read_text() == before
+
+
+def test_the_runs_behind_the_table_are_named(swept):
+    sweep.run(CONFIG, GRID, stage.dataset_of(cell(swept, CELLS[0])), swept.out)
+    record = artifacts.read(swept.out, SweepRecord)
+    assert set(record.runs) == {artifacts.read(cell(swept, name).root, RunRecord).id for name in CELLS}
 
 
 def test_a_sweep_of_other_settings_is_not_mixed_in(swept, data):

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
+from types import FrameType
 
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Dict
 
 from meninx.cli import slips
 from meninx.cli.dicom import dicom
 from meninx.cli.doctor import EXTRAS
 from meninx.cli.examples import epilogue
+from meninx.cli.typed import TypedRecipe
 from meninx.core import settings
 from meninx.core.errors import ConfigError, Interrupted, MeninxError, StorageError, UsageError, expected
 
@@ -27,13 +30,14 @@ VERBS = {
     "evaluate": "Measure a run on the test split, with intervals over patients.",
     "sweep": "Train over several epsilons and seeds; table and figure of utility against epsilon.",
     "report": "Write one HTML page about de-identification, data and runs.",
-    "demo": "Go the whole way on a synthetic cohort.",
+    "verify": "Check that a folder is whole and that its epsilon follows from its ledger.",
+    "demo": "Run the full pipeline on invented patients.",
     "recipes": "List, show or copy the packaged recipes.",
     "doctor": "Say what is installed and what this machine can do.",
 }
-HELP = "Medical images from the archive to a privately trained model, and in numbers what was protected."
+HELP = "Turn a hospital's image archive into a privately trained model, and report in numbers what was protected."
 REFUSED_BY_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
-EPILOGUE = "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy guard, 5 audit threshold, 130 interrupted."
+EPILOGUE = "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy guard, 130 interrupted."
 
 
 def build_app() -> App:
@@ -50,22 +54,35 @@ def build_app() -> App:
     return app
 
 
+def app_for(arguments: list[str]) -> tuple[App, str]:
+    """Return the command line with the values of the recipe that ``arguments`` name, and the recipe's readable source.
+
+    Raises:
+        ConfigError: no such recipe, or it is not TOML.
+    """
+    app, recipe = build_app(), _value_of("--recipe", arguments)
+    table, source = settings.read_recipe(recipe) if recipe is not None else ({}, "")
+    app.config = (TypedRecipe(table, source or "the command line"),)
+    return app, source
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code of ``meninx.core.errors``."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # other programs share a hospital's machine; spinning threads starve them
+    for number in (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP; that stays so
+            signal.signal(number, _interrupt)
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: list[str]) -> int:
     """Return the exit code of one command; messages go to stderr."""
-    source = ""
+    source, arguments = "", _expanded(arguments)
     try:
-        app = build_app()
-        recipe = _value_of("--recipe", arguments)
-        if recipe is not None:
-            table, source = settings.read_recipe(recipe)
-            app.config = (Dict(table, use_commands_as_keys=False, source=source),)
+        app, source = app_for(arguments)
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, so that a reader that went away is noticed before the interpreter ends
     except CycloptsError as error:
         return _say(UsageError(slips.told(error)))
     except MeninxError as error:
@@ -73,7 +90,7 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _say(Interrupted("interrupted; run again with --resume where the stage offers it"))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the result was complete; nobody reads it
         return 0
     except ModuleNotFoundError as error:
         extra = next((name for name, modules in EXTRAS.items() if (error.name or "").partition(".")[0] in modules), None)
@@ -88,11 +105,24 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Stop as Ctrl-C does: a stage that saves between items does so, any other ends at once with exit code 130."""
+    raise KeyboardInterrupt
+
+
 def _say(error: MeninxError, source: str = "") -> int:
     """Print an error, with the recipe that settings may have come from, and return its exit code."""
-    origin = f" [settings of {source} and the command line]" if source and isinstance(error, ConfigError) else ""
+    unnamed = source and isinstance(error, ConfigError) and source not in str(error)
+    origin = f" [settings of {source} and the command line]" if unnamed else ""
     print(f"meninx: {error}{origin}", file=sys.stderr)
     return error.exit_code
+
+
+def _expanded(arguments: list[str]) -> list[str]:
+    """Return the arguments of `train` with the short forms of the two flags of a privacy budget written out."""
+    if arguments[:1] != ["train"]:
+        return arguments
+    return [re.sub(r"^--(epsilon|delta)(?==|$)", r"--privacy.\1", word) for word in arguments]
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Bar:
             *clocks,
             TextColumn("{task.fields[shown]}"),
         )
-        self._progress = Progress(*columns, console=RichConsole(stderr=True))
+        self._progress = Progress(*columns, console=_Screen(stderr=True))
         self._task: TaskID | None = None
 
     def start(self, label: str, total: int | None) -> None:
@@ -79,6 +80,14 @@ class Bar:
     def note(self, message: str) -> None:
         """Print a line above the bar."""
         self._progress.console.print(message, highlight=False, markup=False)
+
+
+class _Screen(RichConsole):
+    """A terminal; when it is gone, the work goes on without it."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more."""
+        self.quiet = True
 
 
 class PlainLines:
@@ -104,8 +113,9 @@ class PlainLines:
         """Do nothing; the last tenth was printed."""
 
     def note(self, message: str) -> None:
-        """Print a line on stderr."""
-        print(message, file=sys.stderr, flush=True)
+        """Print a line on stderr; when nobody reads it any more, the work goes on."""
+        with contextlib.suppress(OSError):
+            print(message, file=sys.stderr, flush=True)
 
 
 def _shown(fields: dict[str, float | str]) -> str:

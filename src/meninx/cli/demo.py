@@ -1,4 +1,4 @@
-"""``meninx demo``: the whole way on a synthetic cohort."""
+"""``meninx demo``: the full pipeline on invented patients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def demo(
     config: Annotated[DemoConfig, Parameter(name="*")] = DemoConfig(),  # noqa: B008 (frozen)
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
-    """Go the whole way on a synthetic cohort: three hospitals, a dataset, two models, one report.
+    """Run the full pipeline on invented patients: three hospitals, a dataset, two models, one report.
 
     Args:
         out: New folder for everything.

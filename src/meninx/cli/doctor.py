@@ -1,4 +1,4 @@
-"""``meninx doctor``: what is installed, what can be decoded, and whether anything phones home."""
+"""``meninx doctor``: what is installed, what can be decoded, and what may use the network."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 from meninx.core import provenance
 
 EXTRAS = {
-    "train": ("torch", "monai", "dp_accounting", "scipy", "cryptography", "tensorboard"),
-    "federated": ("flwr",),
-    "ocr": ("rapidocr",),
+    "train": ("torch", "monai", "einops", "dp_accounting", "scipy", "cryptography", "tensorboard"),
     "export": ("onnx", "onnxscript", "highdicom"),
 }
 
@@ -27,7 +25,7 @@ def doctor(
     views: int = 1,
     json: bool = False,
 ) -> None:
-    """Print versions, codecs, extras and the telemetry state; or how private training would run here.
+    """Print versions, codecs, extras and what may use the network; or how private training would run here.
 
     Args:
         plan: Print instead which kernel the private-gradient engine takes for each layer of a network, and why.
@@ -80,7 +78,11 @@ def examine() -> dict[str, Any]:
         "packages": environment["packages"],
         "extras": {name: _state(modules) for name, modules in EXTRAS.items()},
         "dicom codecs": _codecs(),
-        "telemetry": {"Flower": _flower_telemetry(), "network use of meninx itself": "none"},
+        "network": {
+            "meninx": "opens no connection of its own",
+            "networks of MONAI": "may download weights where their options ask for it: set pretrained = false",
+            "Flower's telemetry": _flower_telemetry(),
+        },
     }
 
 
@@ -94,9 +96,13 @@ def _codecs() -> dict[str, str]:
     from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
     known = (RLELossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless)
-    return {uid.name.split(",")[0][:28]: "yes" if get_decoder(uid).is_available else "no" for uid in known}
+    return {uid.keyword: "yes" if get_decoder(uid).is_available else "no" for uid in known}
 
 
 def _flower_telemetry() -> str:
-    off = os.environ.get("FLWR_TELEMETRY_ENABLED", "0") == "0"
-    return "off" if off else "on in this shell; meninx turns it off before it imports flwr"
+    """Return the state of the telemetry of Flower, which is on unless the variable says 0; meninx does not import Flower."""
+    if importlib.util.find_spec("flwr") is None:
+        return "Flower is not installed"
+    if os.environ.get("FLWR_TELEMETRY_ENABLED", "1") == "0":
+        return "off in this shell (FLWR_TELEMETRY_ENABLED = 0)"
+    return "on in this shell; FLWR_TELEMETRY_ENABLED=0 turns it off (meninx does not use Flower)"

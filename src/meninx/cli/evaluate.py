@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.train.config import EvaluateConfig
 
@@ -25,6 +26,8 @@ def evaluate(
         run: Run folder.
         data: Prepared dataset, when not the one the run was trained on.
     """
+    early.runs(run, config.baseline)
+    early.dataset(data)
     from meninx.train import evaluate as measure
 
     output.show(measure.run(config, run, data, progress=output.progress()))

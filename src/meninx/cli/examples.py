@@ -21,6 +21,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "evaluate": ("meninx evaluate runs/latest", "meninx evaluate runs/latest --baseline runs/first"),
     "sweep": ("meninx sweep data/ --recipe tiny --epsilons 3 8 --seeds 0 1",),
     "report": ("meninx report clean/ data/ runs/latest --out report.html",),
+    "verify": ("meninx verify data/", "meninx verify data/ --json"),
     "demo": ("meninx demo demo-out/", "meninx demo demo-out/ --dry-run"),
     "recipes": ("meninx recipes", "meninx recipes cxr-dp", "meninx recipes cxr-dp --copy mine.toml"),
     "doctor": (

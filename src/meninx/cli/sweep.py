@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.train.config import SweepConfig, TrainConfig
 
@@ -28,6 +29,7 @@ def sweep(
         out: Folder of the sweep; finished runs in it are not trained again.
         recipe: Packaged recipe or TOML file; flags win over it.
     """
+    early.dataset(data)
     from meninx.train.sweep import run
 
     output.show(run(config, grid, data, out, progress=output.progress(), recipe=recipe))

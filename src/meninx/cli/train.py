@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.core.errors import Interrupted
 from meninx.core.progress import SILENT
@@ -26,6 +27,8 @@ def train(
 ) -> None:
     """Train a model on a prepared dataset, with or without differential privacy, into a new run folder.
 
+    `--epsilon` and `--delta` are short for `--privacy.epsilon` and `--privacy.delta`.
+
     On several GPUs or machines: `torchrun --nproc-per-node 4 -m meninx train ...`; the run is the same.
 
     Args:
@@ -35,6 +38,8 @@ def train(
         resume: Run folder to continue; its own config is used.
         dry_run: Print the plan (cases, parameters, noise, epsilon) and write nothing.
     """
+    early.dataset(data)
+    early.runs(resume)
     from meninx.learn import distributed
     from meninx.train import stage
 

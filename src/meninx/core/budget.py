@@ -1,11 +1,9 @@
-"""The words of differential privacy that every stage shares: unit, relation, budget, spent."""
+"""The words of differential privacy that every stage shares: unit, relation, spent."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-
-from meninx.core import check
 
 
 class PrivacyUnit(StrEnum):
@@ -20,25 +18,6 @@ class NeighboringRelation(StrEnum):
 
     ADD_OR_REMOVE_ONE = "add-or-remove-one"
     REPLACE_ONE = "replace-one"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrivacyBudget:
-    """The most that may be spent.
-
-    Attributes:
-        epsilon: upper bound of the privacy loss, > 0.
-        delta: probability mass outside the bound, in (0, 1); should be well below 1 / patients.
-        unit: what is protected.
-    """
-
-    epsilon: float
-    delta: float
-    unit: PrivacyUnit = PrivacyUnit.PATIENT
-
-    def __post_init__(self) -> None:
-        check.positive(epsilon=self.epsilon)
-        check.open_unit(delta=self.delta)
 
 
 @dataclass(frozen=True, kw_only=True)

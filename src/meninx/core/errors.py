@@ -2,17 +2,15 @@
 
 The tree::
 
-    MeninxError                 1   a bug; nothing below fits
-    ├── UsageError              2   the command line or a recipe cannot mean anything
-    │   └── ConfigError         2   a setting is out of range; names file and key
-    ├── DataError               3   input unreadable, missing, or inconsistent
-    │   ├── LayoutError         3   a dataset folder or table has another shape than published
-    │   └── StorageError        3   the disk is full, read-only or refuses the write
-    ├── PrivacyRefusal          4   a privacy guard says no (no key, BatchNorm under DP, budget spent)
-    │   └── ResidualIdentifier  4   an original identifier was found in an output
-    ├── AuditFailure            5   an audit threshold was crossed
-    ├── RunLocked               3   another process holds the run folder
-    └── Interrupted           130   stopped by the user; state is saved and can be resumed
+    MeninxError             1   a bug; nothing below fits
+    ├── UsageError          2   the command line or a recipe cannot mean anything
+    │   └── ConfigError     2   a setting is out of range; names file and key
+    ├── DataError           3   input unreadable, missing, or inconsistent
+    │   ├── LayoutError     3   a dataset folder or table has another shape than published
+    │   ├── RunLocked       3   another process holds the folder
+    │   └── StorageError    3   the disk is full, read-only or refuses the write
+    ├── PrivacyRefusal      4   a privacy guard says no (no key, BatchNorm under DP, budget spent)
+    └── Interrupted       130   stopped by the user or the system; what was finished is saved
 
 Messages have one form: *expected what, got what, where, do what*. They never contain a patient's
 value: an attribute keyword and a row number or a keyed digest stand in for it.
@@ -55,16 +53,6 @@ class PrivacyRefusal(MeninxError):
     """Going on would break a promise to patients, so the program stops."""
 
     exit_code = 4
-
-
-class ResidualIdentifier(PrivacyRefusal):
-    """An output still holds one of its own original identifiers."""
-
-
-class AuditFailure(MeninxError):
-    """A measured risk exceeds the threshold that the user set."""
-
-    exit_code = 5
 
 
 class RunLocked(DataError):

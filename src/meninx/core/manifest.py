@@ -1,33 +1,44 @@
 """The table a dataset is: one row a case, patients whole, plus what the columns mean.
 
 On disk a dataset is a folder with ``manifest.csv`` (one row a case), ``dataset.toml`` (task, label
-names, attributes, spacing, intensity) and the images and masks the rows point to.
+names, attributes, spacing, intensity), the images and masks the rows point to, and ``checksums.sha256``
+with the digest of all of these.
+
+Names and paths in a table are hostile until they are checked: a :class:`Case` or :class:`DatasetInfo` with a name that
+another program could run, or with a path that leaves the folder, cannot be made.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
+import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 import tomli_w
 
-from meninx.core import check, files
-from meninx.core.errors import DataError, LayoutError, expected
+from meninx.core import check, files, integrity, names, plain, workspace
+from meninx.core.errors import DataError, LayoutError, MeninxError, expected
 
 MANIFEST_NAME = "manifest.csv"
 INFO_NAME = "dataset.toml"
 SPLITS = ("train", "valid", "test")
 FIRST_ROW = 2  # of a table whose first row is its header
+LONGEST_TEXT = 4096  # characters of an attribute
 _FIXED = ("case_id", "patient_id", "study", "site", "split", "image", "mask")
+_LARGEST_AXIS = 1 << 20
+_MOST_CHANNELS = 64
+_CASE_ID = re.compile(r'[^./\\:*?"<>|][^/\\:*?"<>|]{0,127}')  # may name a file on every platform
+_PLAIN = re.compile(r"[A-Za-z0-9._-]{1,255}")  # passes names.problem, at a tenth of the cost
 
 
 class Task(StrEnum):
@@ -57,6 +68,8 @@ class Intensity:
 
     def __post_init__(self) -> None:
         check.positive(scale=self.scale)
+        if not all(map(math.isfinite, (*self.window, self.shift))) or self.window[0] > self.window[1]:
+            raise DataError(expected("a finite window and shift, lowest value first", got="others", where="intensity"))
         check.one_of(("format", "standard", "train"), source=self.source)
 
 
@@ -78,6 +91,11 @@ class DatasetInfo:
         laterality: pairs of labels that a left-right flip exchanges.
         patients_known: False when the source names no patients, so that every image (or lesion) counts as one.
         synthetic: True when no patient stands behind the images.
+        split_rule: how patients were assigned to splits. ``stable`` and ``published`` look at the patient alone; ``exact``
+            also looks at the labels of the others, so that removing one patient may move another; empty when unknown.
+
+    Raises:
+        DataError: a name cannot be used (see ``core.names``), or a number is out of range.
     """
 
     name: str
@@ -92,6 +110,25 @@ class DatasetInfo:
     laterality: tuple[tuple[str, str], ...] = ()
     patients_known: bool = True
     synthetic: bool = False
+    split_rule: str = ""
+
+    def __post_init__(self) -> None:
+        where = "dataset"
+        names.check([self.name], what="dataset", where=where)
+        names.check(self.labels, what="label", where=where)
+        names.check(self.attributes, what="attribute", where=where)
+        names.check([side for pair in self.laterality for side in pair], what="laterality", where=where)
+        columns = (*_FIXED, *self.attributes, *(() if self.task is Task.SEGMENTATION else self.labels))
+        if len(set(columns)) != len(columns):
+            raise DataError(expected("labels and attributes of different names", got="one twice", where=where))
+        if self.spatial_dims not in (2, 3) or not 1 <= self.channels <= _MOST_CHANNELS:
+            what = f"2 or 3 spatial axes and 1 to {_MOST_CHANNELS} channels"
+            raise DataError(expected(what, got=f"{self.spatial_dims} and {self.channels}", where=where))
+        if self.size and not (len(self.size) == self.spatial_dims and all(1 <= n <= _LARGEST_AXIS for n in self.size)):
+            raise DataError(expected(f"a size of 1 to {_LARGEST_AXIS} along each axis", got=self.size, where=where))
+        if self.spacing_mm and not all(math.isfinite(step) and step > 0 for step in self.spacing_mm):
+            raise DataError(expected("a spacing > 0 along each axis", got=self.spacing_mm, where=where))
+        check.one_of(("", "stable", "exact", "published"), split_rule=self.split_rule)
 
     def to_toml(self) -> str:
         """Return the content of ``dataset.toml``."""
@@ -103,19 +140,18 @@ class DatasetInfo:
     @classmethod
     def from_toml(cls, text: str, where: str) -> DatasetInfo:
         """Return the information in ``dataset.toml``; LayoutError names the file and key."""
+        what = "a dataset.toml as `meninx prepare` writes it"
         try:
-            table: dict[str, Any] = tomllib.loads(text)
-            table["task"] = Task(table["task"])
-            intensity = dict(table.get("intensity", {}))
-            if "window" in intensity:
-                intensity["window"] = tuple(intensity["window"])
-            table["intensity"] = Intensity(**intensity)
-            for name in ("labels", "attributes", "size", "spacing_mm"):
-                table[name] = tuple(table.get(name, ()))
-            table["laterality"] = tuple((left, right) for left, right in table.get("laterality", ()))
-            return cls(**table)
-        except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
-            raise LayoutError(expected("a dataset.toml as `meninx prepare` writes it", got=error, where=where)) from error
+            table = tomllib.loads(text)
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise LayoutError(expected(what, got=f"text that is no TOML ({error})", where=where)) from error
+        unknown = sorted(set(table) - {item.name for item in fields(cls)})
+        if unknown:
+            raise LayoutError(expected(what, got=f"{len(unknown)} unknown keys", where=where))
+        try:
+            return plain.from_plain(table, cls, where=where)
+        except MeninxError as error:
+            raise LayoutError(expected(what, got=f"another value: {error}", where=where)) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +160,10 @@ class Case:
 
     ``image`` and ``mask`` are POSIX paths relative to the dataset folder; ``mask`` may be empty.
     ``labels`` maps a label name to 0.0, 1.0 or None (unknown); ``attributes`` maps a name to text, empty when unknown.
+    Later stages name files after ``case_id``: it has at most 128 characters and none that a file name may not have.
+
+    Raises:
+        DataError: an identifier or name cannot be used, or a path would leave the dataset folder.
     """
 
     case_id: str
@@ -135,6 +175,22 @@ class Case:
     mask: str = ""
     labels: Mapping[str, float | None] = field(default_factory=dict)
     attributes: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _refuse_odd({name: getattr(self, name) for name in _FIXED}, self.attributes, "a case")
+
+
+@dataclass(frozen=True)
+class DataDigest:
+    """What names the content of a dataset folder.
+
+    Attributes:
+        digest: SHA-256 over ``manifest.csv``, ``dataset.toml`` and, where there is one, ``checksums.sha256``.
+        images: whether that covers the images: there is a list of checksums, and readers compare images with it.
+    """
+
+    digest: str
+    images: bool
 
 
 @dataclass(frozen=True)
@@ -158,7 +214,10 @@ class Manifest:
 
     def select(self, keep: Callable[[Case], bool]) -> Manifest:
         """Return the manifest of the cases for which ``keep`` is true, in the same order."""
-        return Manifest(self.root, self.info, tuple(case for case in self.cases if keep(case)))
+        part = Manifest(self.root, self.info, tuple(case for case in self.cases if keep(case)))
+        if "checksums" in self.__dict__:  # read once for all parts
+            part.__dict__["checksums"] = self.checksums
+        return part
 
     def split(self, name: str) -> Manifest:
         """Return the cases of one split: ``train``, ``valid`` or ``test``."""
@@ -192,8 +251,71 @@ class Manifest:
         """Return one attribute of every case as text, empty when unknown."""
         return tuple(case.attributes.get(name, "") for case in self.cases)
 
+    @cached_property
+    def checksums(self) -> Mapping[str, str]:
+        """Relative path -> SHA-256 of what ``prepare`` wrote, from ``checksums.sha256``; empty in older datasets.
+
+        Raises:
+            DataError: the list is damaged.
+        """
+        return integrity.read(self.root)
+
+    def check_file(self, name: str) -> None:
+        """Compare a file of the dataset with its digest; without a list of checksums nothing is compared.
+
+        Args:
+            name: relative path as in the manifest, e.g. ``images/c1.png``.
+
+        Raises:
+            DataError: the file is missing, is not the one that was prepared, or is not in the list.
+        """
+        if self.checksums:
+            self.verified_bytes(name)
+
+    def verified_bytes(self, name: str) -> bytes:
+        """Return the bytes of a file of the dataset after comparing them with their digest, where there is one.
+
+        Args:
+            name: relative path as in the manifest, e.g. ``images/c1.png``.
+
+        Raises:
+            DataError: as :meth:`check_file`, or the file is larger than ``files.IMAGE_LIMIT``.
+        """
+        try:
+            content = files.read_bytes(files.below(self.root, name, where=MANIFEST_NAME), limit=files.IMAGE_LIMIT)
+        except DataError as error:
+            got = "none, or one that is too large"
+            raise DataError(expected("a readable file", got=got, where=self._place(name))) from error
+        if self.checksums and hashlib.sha256(content).hexdigest() != self.checksums.get(name):
+            got = "other bytes" if name in self.checksums else f"one that is not in {integrity.CHECKSUMS}"
+            fix = "prepare the dataset again"
+            raise DataError(expected("the file that was prepared", got=got, where=self._place(name), fix=fix))
+        return content
+
+    def image_digests(self) -> dict[str, str]:
+        """Return case -> SHA-256 of its image file; empty for a dataset without checksums.
+
+        Raises:
+            DataError: an image is not in the list of checksums.
+        """
+        if not self.checksums:
+            return {}
+        found = {case.case_id: self.checksums.get(case.image, "") for case in self.cases}
+        missing = sum(not value for value in found.values())
+        if missing:
+            got, fix = f"{missing} without", "prepare the dataset again"
+            raise DataError(expected("a digest of every image", got=got, where=integrity.CHECKSUMS, fix=fix))
+        return found
+
+    def _place(self, name: str) -> str:
+        rows = enumerate(self.cases, start=FIRST_ROW)
+        return next((f"{MANIFEST_NAME}, row {row}" for row, case in rows if name in (case.image, case.mask)), self.root.name)
+
     def write(self, root: Path | None = None) -> None:
-        """Write ``manifest.csv`` and ``dataset.toml`` into ``root`` (default: the manifest's own)."""
+        """Write ``manifest.csv`` and ``dataset.toml`` into ``root`` (default: the manifest's own).
+
+        An attribute that a spreadsheet would run as a formula is quoted; numbers stay.
+        """
         folder = root or self.root
         header = [*_FIXED, *self.info.labels, *self.info.attributes]
         if self.info.task is Task.SEGMENTATION:
@@ -204,7 +326,8 @@ class Manifest:
         for case in self.cases:
             fixed = [getattr(case, name) for name in _FIXED]
             labels = [] if self.info.task is Task.SEGMENTATION else [_written(case.labels.get(name)) for name in self.info.labels]
-            writer.writerow([*fixed, *labels, *(case.attributes.get(name, "") for name in self.info.attributes)])
+            texts = [names.csv_cell(case.attributes.get(name, "")) for name in self.info.attributes]
+            writer.writerow([*fixed, *labels, *texts])
         files.write_text(folder / INFO_NAME, self.info.to_toml())
         files.write_text(folder / MANIFEST_NAME, buffer.getvalue())
 
@@ -213,7 +336,7 @@ class Manifest:
         """Return the dataset in a folder.
 
         Raises:
-            LayoutError: a file or column is missing, or a label is not a number; names file, column and row.
+            LayoutError: a file or column is missing, or a cell is not what it must be; names file, column and row.
             DataError: the cases break the guarantee above.
         """
         info_path, table_path = root / INFO_NAME, root / MANIFEST_NAME
@@ -221,19 +344,48 @@ class Manifest:
             if not path.is_file():
                 fix = "make it with `meninx prepare`"
                 raise LayoutError(expected(f"a prepared dataset with {path.name}", got="no such file", where=str(root), fix=fix))
-        info = DatasetInfo.from_toml(_text(info_path), str(info_path))
-        reader = csv.DictReader(io.StringIO(_text(table_path), newline=""))
+        if _is_being_replaced(root):
+            fix = "run `meninx prepare` again: it completes what was stopped"
+            raise LayoutError(expected("a whole dataset", got="one that is being replaced", where=root.name, fix=fix))
+        info = DatasetInfo.from_toml(_text(info_path, files.TEXT_LIMIT), str(info_path))
+        table = _rows(_text(table_path, files.TABLE_LIMIT), str(table_path))
+        header = next(table, [])
         needed = [*_FIXED, *(() if info.task is Task.SEGMENTATION else info.labels), *info.attributes]
-        missing = [name for name in needed if name not in (reader.fieldnames or ())]
-        if missing:
-            raise LayoutError(expected(f"a column {missing[0]!r}", got="none", where=f"{table_path}, row 1"))
-        rows = enumerate(reader, start=FIRST_ROW)
-        return cls(root, info, tuple(_case(row, info, f"{table_path}, row {number}") for number, row in rows))
+        for name in needed:
+            if header.count(name) != 1:
+                got = "two" if name in header else "none"
+                raise LayoutError(expected(f"a column {name!r}", got=got, where=f"{table_path}, row 1"))
+        rows = enumerate((cells for cells in table if cells), start=FIRST_ROW)
+        cases = tuple(_case(cells, header, info, f"{table_path}, row {number}") for number, cells in rows)
+        _refuse_links(root, cases, str(table_path))
+        return cls(root, info, cases)
 
 
-def resplit(manifest: Manifest, split_of: Mapping[str, str]) -> Manifest:
-    """Return the manifest with each patient moved to ``split_of[patient_id]``."""
-    return replace(manifest, cases=tuple(replace(case, split=split_of[case.patient_id]) for case in manifest.cases))
+def dataset_digest(root: Path) -> DataDigest:
+    """Return the digest of a dataset folder: of its table, its meaning and, where it carries checksums, its images.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    listed = (root / integrity.CHECKSUMS).is_file()
+    total = hashlib.sha256()
+    for name in (MANIFEST_NAME, INFO_NAME, *((integrity.CHECKSUMS,) if listed else ())):
+        total.update(f"{name}\0{files.digest(root / name)}\n".encode())
+    return DataDigest(total.hexdigest(), listed)
+
+
+def _is_being_replaced(root: Path) -> bool:
+    """Return whether a publication was stopped half-way; False for whoever may not look into the private room."""
+    try:
+        marker = workspace.read_marker(root)
+    except OSError:
+        return False
+    return marker is not None and bool(marker.publishing or marker.removing)
+
+
+def is_odd_text(text: str) -> bool:
+    """Return whether no attribute can be this: too long, with a NUL, or no Unicode text."""
+    return len(text) > LONGEST_TEXT or "\0" in text or names.encodable(text) != text
 
 
 def _number(value: float | None) -> float:
@@ -244,27 +396,75 @@ def _written(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, limit: int) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LayoutError(expected("a readable UTF-8 file", got=type(error).__name__, where=str(path))) from error
+        return files.read_bytes(path, limit=limit).decode("utf-8-sig")
+    except (DataError, UnicodeDecodeError) as error:
+        got = str(error) if isinstance(error, DataError) else type(error).__name__
+        raise LayoutError(expected("a readable UTF-8 file", got=got, where=str(path))) from error
 
 
-def _case(row: Mapping[str, str], info: DatasetInfo, where: str) -> Case:
-    if None in row or None in row.values():
+def _rows(text: str, where: str) -> Iterator[list[str]]:
+    """Yield the rows of a table; LayoutError for what csv cannot read, e.g. a cell of more than 128 kB."""
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise LayoutError(expected("a CSV table", got=str(error), where=f"{where}, line {reader.line_num}")) from error
+
+
+def _case(cells: list[str], header: list[str], info: DatasetInfo, where: str) -> Case:
+    if len(cells) != len(header):
         raise LayoutError(expected("one cell a column", got="more or fewer", where=where))
+    row = dict(zip(header, cells, strict=True))
     labels: dict[str, float | None] = {}
     for name in () if info.task is Task.SEGMENTATION else info.labels:
         try:
             labels[name] = float(row[name]) if row[name] != "" else None
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise LayoutError(expected("a number or nothing", got="other text", where=f"{where}, column {name!r}")) from error
+        if not 0 <= (labels[name] or 0) <= 1:
+            raise LayoutError(expected("a number from 0 to 1", got="another", where=f"{where}, column {name!r}"))
     if row["split"] not in SPLITS:
         got = "another word" if row["split"] else "nothing"
         raise LayoutError(expected(f"one of {', '.join(SPLITS)}", got=got, where=f"{where}, column 'split'"))
-    fixed = {name: row[name] or "" for name in _FIXED}
-    return Case(**fixed, labels=labels, attributes={name: row[name] or "" for name in info.attributes})
+    fixed = {name: row[name] for name in _FIXED}
+    attributes = {name: row[name] for name in info.attributes}
+    _refuse_odd(fixed, attributes, where)
+    return Case(**fixed, labels=labels, attributes=attributes)
+
+
+def _refuse_odd(fixed: Mapping[str, str], attributes: Mapping[str, str], where: str) -> None:
+    """Raise DataError for an identifier, name, path or text that cannot be used; names the column, never the value."""
+    if not _CASE_ID.fullmatch(fixed["case_id"]):
+        what = 'a case_id that may name a file: 1 to 128 characters, no leading dot, none of / \\ : * ? " < > |'
+        raise DataError(expected(what, got="another", where=f"{where}, column 'case_id'"))
+    for column in ("case_id", "patient_id", "study", "site"):
+        text = fixed[column]
+        if _PLAIN.fullmatch(text) or not (text or column == "patient_id"):
+            continue
+        found = names.problem(text)
+        if found:
+            raise DataError(expected(f"a plain {column}", got=found, where=f"{where}, column {column!r}"))
+    for column in ("image", "mask"):
+        if (fixed[column] or column == "image") and not files.is_inside(fixed[column]):
+            what = "a relative path inside the dataset folder"
+            raise DataError(expected(what, got="another path", where=f"{where}, column {column!r}"))
+    for name, text in attributes.items():
+        if is_odd_text(text):
+            what = f"a text of at most {LONGEST_TEXT} characters"
+            raise DataError(expected(what, got="another", where=f"{where}, column {name!r}"))
+
+
+def _refuse_links(root: Path, cases: Iterable[Case], where: str) -> None:
+    """Raise DataError for an image or mask that a link leads out of the dataset folder."""
+    folders: set[PurePosixPath] = set()
+    for number, case in enumerate(cases, start=FIRST_ROW):
+        for name in filter(None, (case.image, case.mask)):
+            folder = PurePosixPath(name).parent
+            if folder not in folders or (root / name).is_symlink():
+                files.below(root, name, where=f"{where}, row {number}")
+                folders.add(folder)
 
 
 def _refuse_duplicates(cases: Iterable[Case]) -> None:

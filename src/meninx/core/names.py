@@ -48,6 +48,11 @@ def check(names: Iterable[str], *, what: str, where: str) -> None:
             raise DataError(expected(f"a plain name for {what} {number}", got=found, where=where, fix=fix))
 
 
+def encodable(text: str) -> str:
+    """Return text that UTF-8 can hold: a byte of a file name that is no UTF-8 is spelled out, as a backslash and its code."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def markdown(text: str) -> str:
     """Return text that Markdown shows as it is, on one line: no link, image, HTML, table cell, list or heading begins in it."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))

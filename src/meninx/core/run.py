@@ -78,15 +78,6 @@ class Run:
         artifacts.write(self.root, changed)
         return changed
 
-    def log_metrics(self, **values: Any) -> None:
-        """Append one line to the private training log."""
-        try:
-            handle = os.open(self.metrics_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, files.PRIVATE_MODE)
-            with os.fdopen(handle, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(values) + "\n")
-        except OSError as error:
-            raise files.storage_error(error, self.metrics_path) from error
-
     def write_json(self, name: str, content: Any) -> Path:
         """Write ``content`` to ``name`` below the run folder and return the path."""
         path = self.root / name

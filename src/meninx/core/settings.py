@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 import tomli_w
 
-from meninx.core import check
+from meninx.core import check, files
 from meninx.core.errors import ConfigError, expected
 
 ConfigT = TypeVar("ConfigT")
+LIMIT = 1 << 20  # bytes of a recipe
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -31,11 +32,12 @@ def read_recipe(name: str) -> tuple[dict[str, Any], str]:
 
     Raises:
         ConfigError: no such recipe, or the file is not TOML.
+        DataError: the file is not UTF-8 text, or too large to be a recipe.
     """
     if name in recipe_names():
         text, source = (resources.files("meninx.recipes") / f"{name}.toml").read_text(encoding="utf-8"), f"recipe {name}.toml"
     elif Path(name).is_file():
-        text, source = _text(Path(name)), Path(name).name
+        text, source = files.read_text(Path(name), limit=LIMIT), Path(name).name
     else:
         fix = check.did_you_mean(name, recipe_names()) or "`meninx recipes` lists them"
         raise ConfigError(expected("a recipe name or a TOML file", got=repr(name), where="--recipe", fix=fix))
@@ -43,13 +45,8 @@ def read_recipe(name: str) -> tuple[dict[str, Any], str]:
         return tomllib.loads(text), source
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(expected("valid TOML", got=str(error), where=source)) from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(expected("a readable UTF-8 file", got=type(error).__name__, where=path.name)) from error
+    except RecursionError as error:
+        raise ConfigError(expected("valid TOML", got="brackets in brackets without end", where=source)) from error
 
 
 def build(kind: type[ConfigT], table: Mapping[str, Any], where: str) -> ConfigT:
@@ -66,7 +63,7 @@ def build(kind: type[ConfigT], table: Mapping[str, Any], where: str) -> ConfigT:
         if key not in known:
             fix = check.did_you_mean(key, known) or f"known keys: {', '.join(known)}"
             raise ConfigError(expected("a known key", got=repr(key), where=where, fix=fix))
-        values[key] = _convert(hints[key], value, f"{where}, {key}")
+        values[key] = convert(hints[key], value, f"{where}, {key}")
     try:
         return kind(**values)
     except ConfigError as error:
@@ -113,21 +110,35 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def convert(hint: Any, value: Any, where: str) -> Any:
+    """Return a plain value as the type that a setting declares; a whole number may stand for any number, nothing else does.
+
+    Args:
+        hint: the declared type.
+        value: the value as TOML or Python gave it.
+        where: file and key, for the message.
+
+    Raises:
+        ConfigError: the value has another type, or is no member of an enumeration.
+    """
     options = [item for item in typing.get_args(hint) if item is not type(None)]
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return None if value is None else _convert(options[0], value, where) if len(options) == 1 else value
+        return None if value is None else convert(options[0], value, where) if len(options) == 1 else value
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return build(hint, value, where)  # type: ignore[arg-type]
     if isinstance(hint, type) and issubclass(hint, Enum):
         check.one_of([str(item.value) for item in hint], **{where: str(value)})
         return hint(value)
-    if hint is Path:
+    if hint is Path and isinstance(value, (str, Path)):
         return Path(value)
+    if hint in (int, float) and isinstance(value, bool):
+        raise ConfigError(expected(f"a value of type {hint.__name__}", got="true or false", where=where))
     if hint is float and isinstance(value, int):
         return float(value)
     if typing.get_origin(hint) is tuple:
-        return tuple(_convert(options[0], item, where) for item in value) if options else tuple(value)
-    if isinstance(hint, type) and hint in (int, float, str, bool) and not isinstance(value, hint):
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(expected("a list", got=repr(value), where=where, fix="write it in brackets, also with one entry"))
+        return tuple(convert(options[0], item, where) for item in value) if options else tuple(value)
+    if isinstance(hint, type) and hint in (int, float, str, bool, Path) and not isinstance(value, hint):
         raise ConfigError(expected(f"a value of type {hint.__name__}", got=repr(value), where=where))
     return value

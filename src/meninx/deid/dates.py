@@ -45,16 +45,6 @@ def shift_dt(value: str, days: int) -> str:
     return digits[: 8 if day else 6 if month else 4] + time + zone
 
 
-def is_da(value: str) -> bool:
-    """Return whether ``value`` is one date (or a range of dates) that exists."""
-    return bool(shift_da(value, 0))
-
-
-def is_dt(value: str) -> bool:
-    """Return whether ``value`` is a DT value (or a range) that exists."""
-    return bool(shift_dt(value, 0))
-
-
 def is_tm(value: str) -> bool:
     """Return whether ``value`` is a time of day, or a range of two."""
     sides = value.strip().split("-")

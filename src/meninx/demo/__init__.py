@@ -1,1 +1,1 @@
-"""The whole way on a synthetic cohort, through the public API."""
+"""The full pipeline on a synthetic cohort, through the public API."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +11,8 @@ from typing import Any
 
 from meninx.demo.config import DemoConfig
 
-DELTA = 1e-3
-BATCH_SHARE = 0.55  # of all patients; with 70 % of them in training, most take part in a step
+TRAINING_SHARE = 0.7  # of the patients, by the default shares of `prepare`
+BATCH_SHARE = 0.6  # of the training patients: few steps in which most take part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +60,16 @@ def commands(config: DemoConfig, out: Path, hospitals: Sequence[str]) -> tuple[C
             settings={"baseline": runs / "non-private" / "latest"},
         ),
         Command(
-            name="report", verb="report", out=out / "report.html", settings={"title": "meninx demo: a synthetic cohort"},
+            name="report", verb="report", out=out / "report.html",
+            settings={"title": "meninx demo: invented patients of three hospitals"},
             paths=(clean, data, runs / "non-private" / "latest", runs / "private" / "latest"),
         ),
     )  # fmt: skip
+
+
+def delta(patients: int) -> float:
+    """Return the largest power of ten that is at most a tenth of 1 / training patients."""
+    return float(10.0 ** math.floor(-math.log10(10 * TRAINING_SHARE * patients)))
 
 
 def _deid(out: Path, hospital: str) -> Command:
@@ -84,10 +91,12 @@ def _prepare(out: Path, config: DemoConfig) -> Command:
 
 
 def _train(data: Path, runs: Path, config: DemoConfig, *, private: bool) -> Command:
-    settings: dict[str, Any] = {"seed": config.seed, "deterministic": True}
+    settings: dict[str, Any] = {"seed": config.seed}
+    if config.deterministic:
+        settings["deterministic"] = True
     if private:
-        settings["batch_size"] = max(1, round(BATCH_SHARE * config.patients))
-        settings["privacy"] = {"epsilon": config.epsilon, "delta": DELTA}
+        settings["batch_size"] = max(1, round(BATCH_SHARE * TRAINING_SHARE * config.patients))
+        settings["privacy"] = {"epsilon": config.epsilon, "delta": delta(config.patients)}
     kind = "private" if private else "non-private"
     recipe = "demo-dp" if private else "demo"
     return Command(name=f"train-{kind}", verb="train", paths=(data,), recipe=recipe, out=runs / kind, settings=settings)

@@ -1,13 +1,16 @@
-"""The whole way, once: three hospitals' archives, clean DICOM, one dataset, two models, one report."""
+"""The full pipeline, once: three hospitals' archives, clean DICOM, one dataset, two models, one report."""
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from meninx import api
+from meninx.core import files
 from meninx.core.errors import UsageError, expected
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
@@ -17,6 +20,11 @@ from meninx.imaging.phantom import PhantomConfig, write_archives
 
 HOSPITALS = ("north", "south", "east")
 MARK = ".meninx-demo"
+REPORT = "report.html"
+SMALLEST_RADIOGRAPH = 64  # rows and columns; smaller ones could hold no legible burned-in text
+
+
+PREVALENCE, CONTRAST = 0.4, 1.8  # findings that some hundreds of patients are enough to learn under epsilon 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,23 +50,34 @@ def run(config: DemoConfig, out: Path, *, progress: Progress = SILENT) -> DemoRe
     Everything after the synthetic cohort is the public API with the settings of the printed commands.
 
     Raises:
-        UsageError: ``out`` holds something and ``overwrite`` is off, or it is not a demo's folder.
+        UsageError: ``out`` holds a finished demo and ``overwrite`` is off, or other files; or torch is not installed.
     """
     steps = commands(config, out, HOSPITALS)
     lines = tuple(step.line for step in steps)
-    report = out / "report.html"
+    report = out / REPORT
     if config.dry_run:
         return DemoResult(out=report, commands=lines)
-    _claim(out, overwrite=config.overwrite)
-    progress.note(f"a synthetic cohort: {config.patients} invented patients in {len(HOSPITALS)} hospitals -> {out / 'hospitals'}")
-    cohort = PhantomConfig(patients=config.patients, hospitals=HOSPITALS, size=config.size, seed=config.seed)
-    write_archives(cohort, out / "hospitals", progress=progress)
+    _refuse_without_torch()
+    with _claimed(out.resolve(), overwrite=config.overwrite):
+        results = _run(config, out, steps, progress)
+    return DemoResult(out=report, commands=lines, results=results)
+
+
+def _run(config: DemoConfig, out: Path, steps: Iterable[Command], progress: Progress) -> dict[str, str]:
+    """Make the cohort, run every step and return what each said."""
+    where = out / "hospitals"
+    progress.note(f"{config.patients} invented patients in {len(HOSPITALS)} hospitals -> {where}")
+    size = max(SMALLEST_RADIOGRAPH, config.size)
+    cohort = PhantomConfig(
+        patients=config.patients, hospitals=HOSPITALS, size=size, seed=config.seed, prevalence=PREVALENCE, contrast=CONTRAST
+    )
+    write_archives(cohort, where, progress=progress)
     results: dict[str, str] = {}
     for step in steps:
         progress.note(f"\n$ {step.line}")
         results[step.name] = _verb(step)(step, progress)
         progress.note(results[step.name])
-    return DemoResult(out=report, commands=lines, results=results)
+    return results
 
 
 def _verb(step: Command) -> Callable[[Command, Progress], str]:
@@ -91,13 +110,50 @@ def _report(step: Command, progress: Progress) -> str:
     return api.report(step.paths, step.out, progress=progress, **step.settings).summary()
 
 
-def _claim(out: Path, *, overwrite: bool) -> None:
-    """Make the folder, or empty an earlier demo's; nothing else is ever removed."""
-    if out.exists() and any(out.iterdir()):
-        if not (out / MARK).is_file():
-            raise UsageError(expected("a new or empty folder", got="one with other files", where=str(out), fix="choose another"))
-        if not overwrite:
-            raise UsageError(expected("a new folder", got="an earlier demo", where=str(out), fix="give --overwrite"))
-        shutil.rmtree(out)
+def _refuse_without_torch() -> None:
+    """Refuse before anything slow when the packages of training are not installed."""
+    if importlib.util.find_spec("torch") is None:
+        fix = "pip install 'meninx[train]'"
+        raise UsageError(expected("the packages of the extra train", got="no torch", where="demo", fix=fix))
+
+
+@contextmanager
+def _claimed(out: Path, *, overwrite: bool) -> Iterator[None]:
+    """Hold a new folder for a demo; an earlier one is put aside, and back when the new one fails. Nothing else is removed."""
+    aside = out.with_name(f".{out.name}.earlier")
+    if (aside / MARK).is_file():  # the last run was killed before it could put the earlier demo back
+        _remove_demo(out)
+        aside.rename(out)
+    _refuse(out, overwrite=overwrite)
+    if _finished(out):
+        out.rename(aside)
+    _remove_demo(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / MARK).write_text("made by `meninx demo`; may be replaced by it\n", encoding="utf-8")
+    files.write_text(out / MARK, "made by `meninx demo`; may be replaced by it\n")
+    try:
+        yield
+    except BaseException:
+        if (aside / MARK).is_file():
+            _remove_demo(out)
+            aside.rename(out)
+        raise
+    _remove_demo(aside)
+
+
+def _refuse(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder with other files, and a finished demo that nobody asked to replace."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / MARK).is_file():
+        raise UsageError(expected("a new or empty folder", got="one with other files", where=str(out), fix="choose another"))
+    if _finished(out) and not overwrite:
+        raise UsageError(expected("a new folder", got="an earlier demo", where=str(out), fix="give --overwrite"))
+
+
+def _finished(out: Path) -> bool:
+    return (out / MARK).is_file() and (out / REPORT).is_file()
+
+
+def _remove_demo(out: Path) -> None:
+    if (out / MARK).is_file():
+        shutil.rmtree(out)

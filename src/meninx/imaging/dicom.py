@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from meninx.core import check
+from meninx.core import check, files
 from meninx.core.errors import DataError, expected
 from meninx.core.progress import SILENT, Progress, task
 from meninx.imaging import decode, geometry, lut
@@ -24,6 +25,7 @@ _SLICE = (
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "Rows",
     "Columns", "SamplesPerPixel", "FrameOfReferenceUID", "NumberOfFrames", "SOPClassUID",
 )  # fmt: skip
+_WIDEST = 4  # bytes of a decoded value
 _DIRECTORY = "1.2.840.10008.1.3.10"
 
 
@@ -46,13 +48,14 @@ def read_instance(path: Path, *, intensity: Intensity = "modality", bits: int = 
             whose positions make no volume. Never quotes a value or a file name.
     """
     _check(intensity, bits)
-    dataset = decode.open_dataset(path)
+    dataset = _whole(path)
     with decode.guarded():
         return image_of(dataset, intensity=intensity, bits=bits)
 
 
 def image_of(dataset: Dataset, *, intensity: Intensity = "modality", bits: int = 8) -> Image:
     """Return the image of an open data set; see :func:`read_instance`."""
+    _refuse_large([dataset])
     pixels = _pixels(dataset, intensity)
     array = pixels.shown(bits) if intensity == "display" else pixels.values
     header = {**facts_of(dataset), "intensity": intensity}
@@ -86,18 +89,37 @@ def read_series(paths: Sequence[Path], *, intensity: Intensity = "modality", bit
     with decode.guarded():
         if len(paths) == 1 and int(headers[0].get("NumberOfFrames") or 1) > 1:
             return read_instance(paths[0], intensity=intensity, bits=bits)
+        _refuse_large(headers)
         order, affine = order_slices(headers)
         slices: list[_Pixels] = []
         facts: dict[str, Any] = {}
         with task(progress, "read series", len(paths)):
             for index in order:
-                dataset = decode.open_dataset(paths[index])
+                dataset = _whole(paths[index])
                 facts = facts or facts_of(dataset)
                 slices.append(_pixels(dataset, intensity))
                 progress.advance()
         whole = _join(slices)
     array = whole.shown(bits) if intensity == "display" else whole.values
     return Image(np.ascontiguousarray(array.transpose(0, 3, 2, 1)), affine, {**facts, "intensity": intensity})
+
+
+def _whole(path: Path) -> Dataset:
+    """Return the data set of a file that may be read at once."""
+    if path.is_file() and path.stat().st_size > files.IMAGE_LIMIT:
+        raise DataError(expected(f"a DICOM file of at most {files.IMAGE_LIMIT:,} bytes", got="a larger one", where="DICOM file"))
+    return decode.open_dataset(path)
+
+
+def _refuse_large(headers: Sequence[Dataset]) -> None:
+    """Raise DataError when headers promise more pixels than may be decoded, at 4 bytes a value."""
+    promised = 0
+    for header in headers:
+        counts = [int(header.get(name) or 1) for name in ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel")]
+        promised += math.prod(counts) * _WIDEST
+    if promised > files.IMAGE_LIMIT:
+        got = f"{promised:,} promised by Rows, Columns and NumberOfFrames"
+        raise DataError(expected(f"an image of at most {files.IMAGE_LIMIT:,} bytes", got=got, where="DICOM file"))
 
 
 def find_series(folder: Path, *, progress: Progress = SILENT) -> dict[str, list[Path]]:

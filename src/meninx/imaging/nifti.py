@@ -1,8 +1,13 @@
-"""NIfTI files in and out: the affine is kept, label maps stay whole numbers, equal images give equal bytes."""
+"""NIfTI files in and out: the affine is kept, label maps stay whole numbers, equal images give equal bytes.
+
+What a header promises is compared with the file and with ``files.IMAGE_LIMIT`` before any voxel is read, and a compressed
+file is unpacked no further than that.
+"""
 
 from __future__ import annotations
 
 import gzip
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,9 @@ from meninx.imaging.image import Image
 
 _GZIP_LEVEL = 4  # level 9 takes four times as long for about 3 % less
 _SCANNER = 1  # NIfTI code of "scanner anatomical" coordinates
+_LONGEST_HEADER = 540  # bytes, of NIfTI-2
+_SCALED = 8  # bytes of a voxel that the header scales
+_FLATTEST = 1e-6  # volume of a voxel over that of a box with its edges
 
 
 def read(path: Path) -> Image:
@@ -25,12 +33,14 @@ def read(path: Path) -> Image:
     numbers stay whole unless the file asks for scaling; scaled and double values become float32.
 
     Raises:
-        DataError: no such file, not NIfTI, truncated, or another number of axes.
+        DataError: no such file, not NIfTI, truncated, larger than ``files.IMAGE_LIMIT``, or another number of axes.
     """
     try:
-        source = nib.load(path)
+        source = _opened(path)
         data = np.asanyarray(source.dataobj)
         affine = np.asarray(source.affine, dtype=np.float64)
+    except DataError:
+        raise
     except Exception as error:
         got = "no such file" if isinstance(error, FileNotFoundError) else f"something unreadable ({type(error).__name__})"
         raise DataError(expected("a NIfTI file", got=got, where=path.name)) from error
@@ -41,11 +51,63 @@ def read(path: Path) -> Image:
         data = data[:, :, :, 0]
     if data.ndim not in (2, 3, 4):
         raise DataError(expected("2, 3 or 4 axes", got=data.ndim, where=path.name))
+    if data.dtype.kind not in "iuf":
+        raise DataError(expected("whole or real numbers", got=str(data.dtype), where=path.name))
+    if not _has_place(affine):
+        raise DataError(expected("an affine that gives every voxel its place", got="another", where=path.name))
     data = data.astype(np.float32 if data.dtype.kind == "f" else data.dtype.newbyteorder("="), copy=False)
     if data.ndim == 2:
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         return Image(np.ascontiguousarray(data.T[None]), np.diag([spacing[1], spacing[0], 1.0, 1.0]))
     return Image(np.moveaxis(data, 3, 0) if data.ndim == 4 else data[None], affine)
+
+
+def _opened(path: Path) -> Any:
+    """Return nibabel's image of a file whose promises were checked."""
+    if not path.is_file():
+        raise FileNotFoundError
+    packed = path.name.lower().endswith(".gz")
+    with gzip.open(path) if packed else path.open("rb") as stream:
+        head = stream.read(_LONGEST_HEADER)
+        kind, promised = _promise(head, path.name)
+        if not packed:
+            if promised > path.stat().st_size:
+                raise DataError(expected(f"{promised:,} bytes of NIfTI", got="fewer", where=path.name))
+            return kind.from_filename(path)
+        content = head + stream.read(max(0, promised - len(head)))
+    if len(content) < promised:
+        raise DataError(expected(f"{promised:,} bytes of NIfTI", got=f"{len(content):,}", where=path.name))
+    return kind.from_bytes(content)
+
+
+def _promise(head: bytes, where: str) -> tuple[Any, int]:
+    """Return nibabel's class for a header and the bytes of the file that it promises.
+
+    Raises:
+        DataError: they are more than may be read, or the header contradicts itself.
+    """
+    kind = next((k for k in (nib.Nifti1Image, nib.Nifti2Image) if k.header_class.may_contain_header(head)), None)
+    if kind is None:
+        raise DataError(expected("a NIfTI header", got="something else", where=where))
+    header = kind.header_class(head[: kind.header_class.template_dtype.itemsize])
+    shape = [int(n) for n in header.get_data_shape()]
+    voxels, stored, start = math.prod(shape), header.get_data_dtype().itemsize, int(header.get_data_offset())
+    if not shape or min(shape) < 1 or start < 0 or not bytes(header["magic"]).startswith(b"n+"):
+        raise DataError(expected("a NIfTI header of one file with its voxels", got="another", where=where))
+    scaled = header.get_slope_inter() != (None, None) and header.get_slope_inter() != (1.0, 0.0)
+    size = voxels * (max(stored, _SCALED) if scaled else stored)
+    if start + size > files.IMAGE_LIMIT:
+        raise DataError(expected(f"an image of at most {files.IMAGE_LIMIT:,} bytes", got=f"{start + size:,}", where=where))
+    return kind, start + voxels * stored
+
+
+def _has_place(affine: npt.NDArray[np.float64]) -> bool:
+    """Return whether an affine is finite and can be inverted."""
+    axes = affine[:3, :3]
+    if not np.isfinite(affine).all():
+        return False
+    edges = np.linalg.norm(axes, axis=0)
+    return bool(edges.min() > 0 and abs(np.linalg.det(axes / edges)) > _FLATTEST)
 
 
 def write(path: Path, image: Image) -> None:

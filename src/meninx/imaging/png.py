@@ -17,6 +17,7 @@ from meninx.core.errors import DataError, expected
 from meninx.imaging.image import Image
 
 _DEPTH_BYTE = 24  # position of the bit depth in a PNG file, behind signature, chunk length, name, width and height
+_MOST_PIXELS = 178_956_970  # where Pillow refuses: 512 MiB of RGB
 _GREY = {"1": "L", "L": "L", "LA": "L", "I;16": "I;16", "I;16B": "I;16", "I": "I;16"}
 _COLOUR = {"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"}
 
@@ -27,16 +28,21 @@ def read(path: Path) -> Image:
     Palettes become RGB. The affine is the identity: these formats know no millimetres.
 
     Raises:
-        DataError: no such file, not an image, see-through pixels, or 16 bit colour (which would lose its low bits).
+        DataError: no such file, not an image, larger than ``files.IMAGE_LIMIT`` or 178 million pixels, see-through pixels,
+            or 16 bit colour (which would lose its low bits).
     """
+    if not path.is_file():
+        raise DataError(expected("a PNG or JPEG file", got="no such file", where=path.name))
+    content = files.read_bytes(path, limit=files.IMAGE_LIMIT)
     try:
-        content = path.read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             picture = Pillow.open(io.BytesIO(content), formats=("PNG", "JPEG"))
+            if picture.width * picture.height > _MOST_PIXELS:
+                raise Pillow.DecompressionBombError  # also where another program took Pillow's own limit away
             picture.load()
-    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
-        got = "no such file" if isinstance(error, FileNotFoundError) else "something else"
+    except Exception as error:  # a broken file makes the decoders raise anything
+        got = "one of too many pixels" if isinstance(error, Pillow.DecompressionBombError) else "something else"
         raise DataError(expected("a PNG or JPEG file", got=got, where=path.name)) from error
     if picture.format == "PNG" and content[_DEPTH_BYTE] == 16 and picture.mode in _COLOUR | {"LA"}:
         fix = "store it as 8 bit colour or 16 bit grey"

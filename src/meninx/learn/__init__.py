@@ -1,1 +1,1 @@
-"""One training loop for models, shadow models, clients and adversaries."""
+"""One training loop: networks with and without differential privacy, in one process or several."""

@@ -2,7 +2,6 @@
 
 # No postponed annotations here: the command line reads these types of subclasses defined in other modules.
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -149,7 +148,7 @@ class LearnConfig:
         for name in ("image_size", "patch_size", "milestones", "rates", "augment", "functional"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "class_weights", _weights(self.class_weights))
-        object.__setattr__(self, "model_options", {name: _option(value) for name, value in self.model_options.items()})
+        object.__setattr__(self, "model_options", {name: _option(name, value) for name, value in self.model_options.items()})
         self._check_numbers()
         check.one_of(OPTIMIZERS, optimizer=self.optimizer)
         check.one_of(SCHEDULES, schedule=self.schedule)
@@ -228,14 +227,12 @@ def from_toml_table(table: Mapping[str, Any], where: str) -> LearnConfig:
     return settings.build(LearnConfig, {key: value for key, value in table.items() if key in known}, where)
 
 
-def _option(value: Any) -> Any:
-    """Return an option of a network; one given as a flag arrives as text and is read like TOML's numbers and truth values."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
+def _option(name: str, value: Any) -> Any:
+    """Return an option of a network; text that says true or false would be true either way, so it is refused."""
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        fix = "write it without quotes; in config.toml of a run of an earlier version the text 'False' acted as true"
+        raise ConfigError(expected("true or false", got="text", where=f"model_options.{name}", fix=fix))
+    return value
 
 
 def _weights(value: str | tuple[float, ...] | list[float]) -> str | tuple[float, ...]:

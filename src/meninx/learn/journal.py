@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from meninx.core import files
+from meninx.core import journal
 from meninx.core.run import Run
 
 
@@ -24,9 +24,13 @@ class Journal:
     def __init__(self, run: Run, step: int, *, tensorboard: bool, active: bool = True) -> None:
         self.run, self.active = run, active
         self._writer: Any = None
+        self._open = ExitStack()
         if not active:
             return
-        self._cut(step)
+        lines = journal.Journal(run.metrics_path)
+        if lines.path.is_file():
+            lines.rewrite([table for table in lines.tables() if _step_of(table) <= step])
+        self._lines = self._open.enter_context(lines.appending())
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # only for those who ask: slow to import
 
@@ -37,6 +41,7 @@ class Journal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._open.close()  # without the error: one of training is not one of this file
         if self._writer is not None:
             self._writer.close()
 
@@ -45,21 +50,12 @@ class Journal:
         if not self.active:
             return
         plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self.run.log_metrics(kind=kind, step=step, **plain)
+        self._lines.add({"kind": kind, "step": step, **plain})
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(f"{kind}/{name}", value, step)
 
-    def _cut(self, step: int) -> None:
-        path = self.run.metrics_path
-        if not path.is_file():
-            return
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-        files.write_text(path, "".join(f"{line}\n" for line in lines), mode=0o600)
 
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line).get("step", 0))
-    except (json.JSONDecodeError, AttributeError, TypeError):
-        return math.inf  # the half-written last line of a killed run
+def _step_of(table: dict[str, Any]) -> float:
+    value = table.get("step", 0)
+    return float(value) if isinstance(value, (int, float)) else math.inf

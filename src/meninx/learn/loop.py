@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import astuple
+from dataclasses import asdict, astuple
+from typing import Any
 
 from torch import nn
 
+from meninx.core.artifacts import Ancestry, RunState
+from meninx.core.budget import NeighboringRelation, PrivacySpent, PrivacyUnit
 from meninx.core.errors import Interrupted, UsageError, expected
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.run import Run
-from meninx.learn import checkpoint, distributed, freeze, record, setup, surroundings, validate
+from meninx.learn import checkpoint, distributed, freeze, ledger_file, pretrained, record, setup, surroundings, validate
 from meninx.learn.config import LearnConfig, learn_part
+from meninx.learn.draw import members
 from meninx.learn.ema import averaged
 from meninx.learn.journal import Journal
 from meninx.learn.result import FitResult
 from meninx.learn.setup import Training
 from meninx.learn.validate import Score
+from meninx.privacy import accounting
+from meninx.privacy.composition import joint_phases
 from meninx.privacy.plan import Plan
 
 EPSILON_UPDATES = 20
@@ -32,6 +38,8 @@ def fit(
     progress: Progress = SILENT,
     resume: bool = False,
     data_digest: str = "",
+    ancestry: Ancestry | None = None,
+    declared_units: int | None = None,
 ) -> FitResult:
     """Train a model on the training split of ``data`` and return what came out.
 
@@ -47,6 +55,8 @@ def fit(
         progress: shows steps, loss and epsilon.
         resume: go on from the last checkpoint; the result is that of an uninterrupted run.
         data_digest: of the dataset's files; bound to every line of a private run's ledger. Empty for one of the cases.
+        ancestry: what is known of the training behind pretrained weights; nothing by default.
+        declared_units: number of privacy units that the user declared; None when the true one counts as public.
 
     Guarantee: with a plan, every step uses exactly the units that ``plan.sampler`` draws, releases only
         ``plan.release`` of their clipped sum, and is in the ledger before the optimiser sees it. What else
@@ -65,11 +75,27 @@ def fit(
     world.shared(lambda: checkpoint.refuse_other_plan(run, plan.fingerprint() if plan else ""))
     with surroundings.prepared(config) as device, surroundings.interrupts() as stop:
         training = setup.build(config, data, run, device, plan, resumed=begun, data_digest=data_digest)
+        _with_provenance(training, ancestry, declared_units)
         checkpoint.restore(run, training.trainee, config=config, plan=training.fingerprint)
+        if training.trainee.step == 0:
+            validate.probe(training.trainee.model, training.train, training.objective, device)
         with Journal(run, training.trainee.step, tensorboard=config.tensorboard, active=world.main) as journal:
             loop = _Loop(training, journal, progress if world.main else SILENT)
             loop.run(stop)
         return loop.result(*world.shared(lambda: _recorded(training)))
+
+
+def _with_provenance(training: Training, ancestry: Ancestry | None, declared_units: int | None) -> None:
+    """Add to a run what its caller knows of the starting weights and of the number of units."""
+    training.declared_units = declared_units
+    training.ancestry = ancestry or training.ancestry
+    plan = training.plan
+    if training.start is not None:
+        training.start = pretrained.known(training.start, training.ancestry)
+        unknown = [record.UNKNOWN_START] if training.ancestry.origin == "unknown" else []
+        training.outside[:0] = [*unknown, *training.ancestry.caveats] if plan else []
+    if plan and declared_units is None and plan.n_units_declared == len(members(training.train.manifest, plan.unit)):
+        training.outside[:0] = [f"the number of training units ({plan.unit}s) counts as public: none was declared"]
 
 
 class _Loop:
@@ -82,6 +108,10 @@ class _Loop:
         self.losses: list[float] = []
         self.train_loss = math.nan
         self._frozen: frozenset[str] | None = None
+        self._begun = False
+        earlier = pretrained.ledgers(training.ancestry)
+        self._before = joint_phases(earlier) if earlier else ()
+        self._torn = _torn_lines(training) if self.world.main else 0
         self._whole = True  # no step is under way
 
     def run(self, stop: surroundings.Stop) -> None:
@@ -98,6 +128,9 @@ class _Loop:
                         raise KeyboardInterrupt
             except KeyboardInterrupt as error:
                 self._interrupted(error)
+            finally:
+                if training.run.ledger_path.is_file():
+                    self._begin()  # a step that was accounted was taken
         self._save("last")
 
     def _step(self, stop: surroundings.Stop) -> bool:
@@ -113,6 +146,7 @@ class _Loop:
             trainee.average.update(trainee.model)
         trainee.step += 1
         self._whole = True
+        self._begin()
         shown = {} if training.plan is None else {"epsilon": self._epsilon_ahead()}
         self.journal.write("train", trainee.step, loss=report.loss, lr=rate, units=report.units, **shown)
         if math.isfinite(report.loss):
@@ -120,6 +154,16 @@ class _Loop:
             shown["loss"] = report.loss
         self.progress.advance(1, **shown)
         return report.leave if self.world.size > 1 else stop.asked
+
+    def _begin(self) -> None:
+        """After the first step say that the run is under way; a start that fails before leaves no trace."""
+        if self._begun or not self.world.main:
+            return
+        self._begun, run = True, self.training.run
+        record_of = run.record
+        if record_of is not None and record_of.state is RunState.STARTING:
+            run.point_latest()
+            run.update(state=RunState.TRAINING, planned_steps=self.training.total_steps)
 
     def _freeze(self) -> None:
         """Fix what is frozen in this epoch and put the model into training mode."""
@@ -172,18 +216,21 @@ class _Loop:
         done = self.training.trainee.step
         if self._whole:
             self._save("last")
+            self._begin()
         if self.world.main:
-            record.write(self.training, weights=_kept(self.training), final=False)
+            _written(self.training, final=False)
         kept = f"state saved after step {done}" if self._whole else "the last checkpoint stays"
         raise Interrupted(f"training stopped by the user; {kept}; go on with --resume ({self.training.run.name})") from error
 
     def _epsilon_ahead(self) -> float:
         """Return epsilon at the next of a few steps: never below what is spent, and cheap to show."""
-        total = self.training.total_steps
+        total, plan = self.training.total_steps, self.training.plan
+        assert plan is not None
         stride = max(1, total // EPSILON_UPDATES)
-        return self.training.step.epsilon(min(total, math.ceil(self.training.trainee.step / stride) * stride))
+        ahead = min(total, math.ceil(self.training.trainee.step / stride) * stride) + self._torn
+        return accounting.epsilon([plan.phase(ahead), *self._before], plan.delta, coarse=True).value
 
-    def result(self, name: str, epsilon: float) -> FitResult:
+    def result(self, name: str, spent: dict[str, Any] | None) -> FitResult:
         """Return the result of the run, whose weights are in the checkpoint ``name``."""
         training, trainee = self.training, self.training.trainee
         return FitResult(
@@ -200,17 +247,45 @@ class _Loop:
             checkpoint=checkpoint.path_of(training.run, name),
             stopped_early=trainee.stopped,
             private=training.plan is not None,
-            epsilon=epsilon,
-            delta=training.plan.delta if training.plan else 0.0,
+            privacy=_spent(spent["total"]) if spent else None,
+            own_epsilon=spent["own"] if spent else None,
+            start=training.start,
             outside_guarantee=tuple(training.outside),
         )
 
 
-def _recorded(training: Training) -> tuple[str, float]:
-    """Write privacy.json and return the checkpoint kept and the epsilon spent."""
-    name = _kept(training)
-    spent = record.write(training, weights=name, final=True)
-    return name, spent.epsilon if spent else math.inf
+def _recorded(training: Training) -> tuple[str, dict[str, Any] | None]:
+    """Write privacy.json and return the checkpoint kept and what was spent, in all and in own steps, as plain values."""
+    spent = _written(training, final=True)
+    if spent is None:
+        return _kept(training), None
+    own = spent.epsilon
+    if training.ancestry.ledgers:
+        own = ledger_file.read(training.run).epsilon(spent.delta)
+    return _kept(training), {"total": asdict(spent), "own": own}
+
+
+def _written(training: Training, *, final: bool) -> PrivacySpent | None:
+    """Write privacy.json and how far the run is, and return what was spent."""
+    spent = record.write(training, final=final)
+    if training.run.record is not None:
+        training.run.update(selected=_kept(training), step=training.trainee.step, planned_steps=training.total_steps)
+    return spent
+
+
+def _spent(table: dict[str, Any]) -> PrivacySpent:
+    """Return what was spent from plain values, in which it travels between processes."""
+    kinds = {"unit": PrivacyUnit(table["unit"]), "relation": NeighboringRelation(table["relation"])}
+    return PrivacySpent(**{**table, **kinds})
+
+
+def _torn_lines(training: Training) -> int:
+    """Return the unfinished lines of the ledger, each of which counts as a step."""
+    if training.plan is None:
+        return 0
+    ledger = ledger_file.read(training.run)
+    pending = ledger.pending.count("\n") + 1 if ledger.pending else 0
+    return pending + sum(account.torn for account in ledger.accounts)
 
 
 def _kept(training: Training) -> str:

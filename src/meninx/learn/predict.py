@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from meninx.core import artifacts
+from meninx.core.artifacts import PrivacyRecord
 from meninx.core.errors import DataError, expected
 from meninx.core.manifest import Case, DatasetInfo, Manifest, Task
 from meninx.core.run import Run
@@ -65,6 +68,24 @@ def load_model(run: Run, *, weights: str = "auto") -> tuple[nn.Module, LearnConf
         lora.insert(network, rank=config.lora_rank, alpha=config.lora_alpha, keep=registry.head_prefix(network))
     network.load_state_dict(content["average"]["shadow"] if content["average"] else content["model"])
     return lora.merge(network).eval(), config, info
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return the SHA-256 of a network's state: every tensor's name, type, shape and bytes, sorted by name.
+
+    Two files of the same weights have the same digest, whatever program wrote them.
+    """
+    total = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        plain = value.detach().cpu().contiguous()
+        total.update(f"{name}\0{plain.dtype}\0{tuple(plain.shape)}\0".encode())
+        total.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def released_step(run: Run) -> int:
+    """Return the optimiser step of the weights that are the run's result: an earlier one than its last for ``best``."""
+    return int(checkpoint.load(run, _selected(run))["step"])
 
 
 def predict(model: nn.Module, info: DatasetInfo, manifest: Manifest, config: LearnConfig) -> Predictions:
@@ -124,5 +145,8 @@ def _for_model(manifest: Manifest, info: DatasetInfo) -> Manifest:
 
 
 def _selected(run: Run) -> str:
-    table = run.read_json("privacy.json") or {}
-    return "best" if table.get("weights") == "best" and checkpoint.path_of(run, "best").is_file() else "last"
+    """Return the checkpoint whose weights are the run's result; a run of an older version says so in privacy.json."""
+    record = run.record
+    older = {} if record is not None else run.read_json(artifacts.place(PrivacyRecord)) or {}
+    name = record.selected if record is not None else str(older.get("weights"))
+    return "best" if name == "best" and checkpoint.path_of(run, "best").is_file() else "last"

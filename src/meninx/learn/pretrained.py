@@ -4,46 +4,42 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from meninx.core import files
+from meninx.core.artifacts import Ancestry, StartRecord
 from meninx.core.errors import DataError, expected
 from meninx.models import registry
+from meninx.privacy.ledger import Ledger
 
 _NESTS = ("state_dict", "model", "model_state_dict", "network_weights")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pretrained:
-    """What a network started from; goes into privacy.json, for public pretraining data is an assumption.
+def known(start: StartRecord, ancestry: Ancestry) -> StartRecord:
+    """Return what a network started from together with what is known of its training."""
+    return replace(
+        start,
+        origin=ancestry.origin,
+        run=ancestry.run,
+        shared_patients=ancestry.shared_patients,
+        composed=bool(ancestry.ledgers),
+    )
 
-    Attributes:
-        file: name of the file, without folders.
-        sha256: digest of the file.
-        source: what the weights were trained on, as the user stated it.
-        loaded: number of tensors taken over.
-        fresh: names of tensors that kept their random start.
-        unused: number of tensors of the file that fit nowhere.
+
+def ledgers(ancestry: Ancestry) -> tuple[Ledger, ...]:
+    """Return the ledgers whose cost is part of a run's.
+
+    Raises:
+        PrivacyRefusal: a line was changed.
     """
-
-    file: str
-    sha256: str
-    source: str
-    loaded: int
-    fresh: tuple[str, ...]
-    unused: int
-
-    def to_table(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return {**asdict(self), "fresh": list(self.fresh)}
+    return tuple(Ledger.parse("\n".join(lines)) for lines in ancestry.ledgers)
 
 
-def initialise(model: nn.Module, path: Path, *, source: str = "", keep_head: bool = False) -> Pretrained:
+def initialise(model: nn.Module, path: Path, *, source: str = "", keep_head: bool = False) -> StartRecord:
     """Load what fits of a state dict into ``model`` and return what was done.
 
     Args:
@@ -67,13 +63,14 @@ def initialise(model: nn.Module, path: Path, *, source: str = "", keep_head: boo
         fix = "check that the file was saved from the same architecture"
         raise DataError(expected("weights that fit the model", got="none by name and shape", where=path.name, fix=fix))
     model.load_state_dict({**own, **taken})
-    return Pretrained(
+    return StartRecord(
         file=path.name,
         sha256=files.digest(path),
         source=source,
         loaded=len(taken),
         fresh=tuple(name for name in own if name not in taken),
         unused=len(set(given) - set(taken)),
+        origin="unknown",
     )
 
 

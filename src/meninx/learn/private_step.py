@@ -32,7 +32,9 @@ from meninx.privacy.noise import GaussianNoise
 from meninx.privacy.plan import Plan
 from meninx.privacy.threshold import Threshold
 
-LOSS_EVERY = 10  # steps between looks at the training loss, which costs a forward pass of its own
+LOSS_POINTS = 30  # looks at the training loss, each of which costs a forward pass of its own
+_LOSS_SHARE = 0.03  # images looked at over images trained on; a training image costs at least three forward passes
+_LOSS_IMAGES = 8  # at least at a time: a mean over fewer says nothing
 
 
 class PrivateStep:
@@ -143,11 +145,14 @@ class PrivateStep:
 
     @torch.no_grad()
     def _look(self, model: nn.Module, batch: Batch | None, step: int) -> float:
-        """Return the loss of one physical batch after the step, now and then, for the private log alone."""
-        if batch is None or step % LOSS_EVERY:
+        """Return the loss of some drawn images after the step, about thirty times in a run, for the private log alone."""
+        steps = self.plan.steps
+        if batch is None or (step % -(-steps // LOSS_POINTS) and step != steps - 1):
             return math.nan
-        with keyed_dropout(model, batch.row_keys):
-            return float(self.objective.loss(model(batch.images), batch.targets).mean())
+        budget = _LOSS_SHARE * steps * self.plan.expected_batch_size * self.assembler.views / LOSS_POINTS
+        rows = slice(0, max(_LOSS_IMAGES, int(budget)))
+        with keyed_dropout(model, batch.row_keys[rows]):
+            return float(self.objective.loss(model(batch.images[rows]), batch.targets[rows]).mean())
 
 
 def private_parts(

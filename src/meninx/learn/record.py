@@ -1,89 +1,124 @@
-"""privacy.json: what a run promises, spent and leaves outside, in one flat table for the report and the model card."""
+"""privacy.json: what a run promises, spent and leaves outside. Every epsilon in it is read from the ledger."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
+from meninx.core import artifacts
+from meninx.core.artifacts import Origin, PrivacyRecord, RiskRecord, StartRecord
 from meninx.core.budget import PrivacySpent
-from meninx.learn import ledger_file
+from meninx.learn import ledger_file, pretrained
 from meninx.learn.setup import Training
 from meninx.privacy import accounting, tradeoff
-from meninx.privacy.plan import Plan
+from meninx.privacy.accounting import Phase
+from meninx.privacy.composition import compose, joint_phases
+from meninx.privacy.ledger import Ledger
 
 CURVE_POINTS = 20
 NOT_PRIVATE = "Trained without differential privacy: nothing is promised."
+UNKNOWN_START = "the training started from weights of unknown origin: what they hold of the patients is not covered"
 
 
-def write(training: Training, *, weights: str, final: bool) -> PrivacySpent | None:
+def write(training: Training, *, final: bool) -> PrivacySpent | None:
     """Write ``privacy.json`` and return what was spent, None without privacy or before the first step.
-
-    Keys: ``epsilon`` (null without privacy or without noise) and the other fields of PrivacySpent,
-    ``expected_batch_size``, ``planned_steps``, ``sentence``, ``curve`` of (step, upper bound of epsilon), ``risk``
-    when final and asked for, ``weights``, ``outside_guarantee``, ``pretrained``, ``deterministic``.
 
     Args:
         training: the run.
-        weights: checkpoint whose weights are the result, ``last`` or ``best``.
         final: the run is over, so bounds on attacks are worth their seconds.
     """
-    spent = _spent(training)
-    table: dict[str, Any] = {
-        "private": training.plan is not None,
-        "epsilon": None,
-        "sentence": NOT_PRIVATE,
-        "weights": weights,
-        "outside_guarantee": training.outside,
-        "pretrained": training.start.to_table() if training.start else None,
-        "deterministic": training.config.deterministic,
-    }
-    if training.plan is not None and spent is not None:
-        table |= _promise(training.plan, spent)
+    record = training.run.record
+    origin = None
+    if record is not None:
+        origin = Origin(run=record.id, data=record.data, dataset=record.dataset, step=training.trainee.step, made=artifacts.now())
+    table = PrivacyRecord(
+        private=training.plan is not None,
+        sentence=NOT_PRIVATE,
+        outside_guarantee=tuple(training.outside),
+        start=training.start or StartRecord(),
+        deterministic=training.config.deterministic,
+        origin=origin,
+        version=artifacts.FORMAT,
+    )
+    ledger = ledger_file.read(training.run) if training.plan is not None else Ledger()
+    spent = None
+    if training.plan is not None and ledger.accounts:
+        spent = total(ledger, pretrained.ledgers(training.ancestry), training.plan.delta)
+        table = _promise(table, training, ledger, spent)
         if final and training.config.attack_risk and math.isfinite(spent.epsilon):
-            table["risk"] = _risk(training.plan, training)
-    training.run.write_json("privacy.json", table)
+            table = replace(table, risk=_risk(training, ledger))
+    artifacts.write(training.run.root, table)
     return spent
 
 
-def _spent(training: Training) -> PrivacySpent | None:
-    """Return what the ledger says, not what the plan hoped."""
-    if training.plan is None:
-        return None
-    ledger = ledger_file.read(training.run)
-    return ledger.spent(training.plan.delta) if ledger.accounts else None
+def total(ledger: Ledger, earlier: Sequence[Ledger], delta: float) -> PrivacySpent:
+    """Return what a run spent, together with the private runs behind its starting weights that share patients with it.
+
+    The other fields are those of the run's own steps.
+
+    Raises:
+        PrivacyRefusal: the ledgers protect different units, or share their keys.
+    """
+    own = ledger.spent(delta)
+    if not earlier:
+        return own
+    joint = compose([ledger, *earlier], delta=delta)
+    return replace(own, epsilon=joint.epsilon, accountant=joint.accountant)
 
 
-def _promise(plan: Plan, spent: PrivacySpent) -> dict[str, Any]:
-    stride = max(1, -(-spent.steps // CURVE_POINTS))
-    points = [*range(stride, spent.steps, stride), spent.steps]
-    bounds = [accounting.epsilon([plan.phase(step)], plan.delta, coarse=True).value for step in points[:-1]]
+def _promise(table: PrivacyRecord, training: Training, ledger: Ledger, spent: PrivacySpent) -> PrivacyRecord:
+    plan = training.plan
+    assert plan is not None
+    own = ledger.spent(plan.delta)
     noisy = math.isfinite(spent.epsilon)
-    return {
-        "epsilon": spent.epsilon if noisy else None,
-        "delta": spent.delta,
-        "unit": str(spent.unit),
-        "relation": str(spent.relation),
-        "noise_multiplier": spent.noise_multiplier,
-        "max_grad_norm": spent.max_grad_norm,
-        "sample_rate": spent.sample_rate,
-        "steps": spent.steps,
-        "sampler": spent.sampler,
-        "accountant": spent.accountant,
-        "clipping": spent.clipping,
-        "expected_batch_size": plan.expected_batch_size,
-        "planned_steps": plan.steps,
-        "sentence": f"{spent.summary()}." if noisy else NOT_PRIVATE,
-        "curve": [[step, min(bound, spent.epsilon)] for step, bound in zip(points, [*bounds, spent.epsilon], strict=True)]
-        if noisy
-        else [],
-    }
+    at_start = f", the private training behind its starting weights included (own steps: {own.epsilon:.3g})"
+    composed = at_start if training.ancestry.ledgers else ""
+    return replace(
+        table,
+        epsilon=spent.epsilon if noisy else None,
+        own_epsilon=own.epsilon if math.isfinite(own.epsilon) else None,
+        delta=spent.delta,
+        unit=str(spent.unit),
+        relation=str(spent.relation),
+        noise_multiplier=spent.noise_multiplier,
+        max_grad_norm=spent.max_grad_norm,
+        sample_rate=spent.sample_rate,
+        steps=spent.steps,
+        planned_steps=plan.steps,
+        sampler=spent.sampler,
+        accountant=spent.accountant,
+        clipping=spent.clipping,
+        expected_batch_size=plan.expected_batch_size,
+        declared_units=training.declared_units,
+        sentence=f"{spent.summary()}{composed}." if noisy else NOT_PRIVATE,
+        curve=_curve(ledger, pretrained.ledgers(training.ancestry), spent) if noisy else (),
+        ledger=ledger.anchor,
+    )
 
 
-def _risk(plan: Plan, training: Training) -> dict[str, Any]:
-    bounds = tradeoff.attack_risk(ledger_file.read(training.run).phases(), prior=1 / plan.n_units_declared)
-    return {
-        "advantage": bounds.advantage,
-        "tpr_at_fpr": {f"{rate:g}": value for rate, value in bounds.tpr_at_fpr.items()},
-        "prior": bounds.prior,
-        "reconstruction": bounds.reconstruction,
-    }
+def _curve(ledger: Ledger, earlier: Sequence[Ledger], spent: PrivacySpent) -> tuple[tuple[int, float], ...]:
+    """Return (step, upper bound on epsilon) over the steps of the ledger; the last point is the exact one."""
+    stride = max(1, -(-spent.steps // CURVE_POINTS))
+    phases, before = ledger.phases(), joint_phases(earlier) if earlier else ()
+    points = []
+    for step in range(stride, spent.steps, stride):
+        bound = accounting.epsilon([*_share(phases, step / spent.steps), *before], spent.delta, coarse=True)
+        points.append((step, min(bound.value, spent.epsilon)))
+    return (*points, (spent.steps, spent.epsilon))
+
+
+def _share(phases: Sequence[Phase], share: float) -> list[Phase]:
+    return [replace(phase, steps=math.ceil(phase.steps * share - 1e-9)) for phase in phases]
+
+
+def _risk(training: Training, ledger: Ledger) -> RiskRecord:
+    assert training.plan is not None
+    phases = joint_phases([ledger, *pretrained.ledgers(training.ancestry)])
+    bounds = tradeoff.attack_risk(phases, prior=1 / training.plan.n_units_declared)
+    return RiskRecord(
+        advantage=bounds.advantage,
+        tpr_at_fpr={f"{rate:g}": value for rate, value in bounds.tpr_at_fpr.items()},
+        prior=bounds.prior,
+        reconstruction=bounds.reconstruction,
+    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from meninx.core.artifacts import StartRecord
+from meninx.core.budget import PrivacySpent
 from meninx.core.result import Result
 
 
@@ -25,8 +28,9 @@ class FitResult(Result):
         checkpoint: the file that holds them.
         stopped_early: ended by early stopping.
         private: trained with differential privacy.
-        epsilon: spent epsilon; infinity without privacy.
-        delta: at this delta; 0 without privacy.
+        privacy: what was spent, read from the ledger, private runs behind the starting weights included; None without privacy.
+        own_epsilon: epsilon of the run's own steps; None without privacy.
+        start: what the network started from; None for random weights.
         outside_guarantee: what the guarantee does not cover, in words.
     """
 
@@ -42,6 +46,17 @@ class FitResult(Result):
     checkpoint: Path
     stopped_early: bool
     private: bool
-    epsilon: float
-    delta: float
+    privacy: PrivacySpent | None
+    own_epsilon: float | None
+    start: StartRecord | None
     outside_guarantee: tuple[str, ...]
+
+    @property
+    def epsilon(self) -> float:
+        """Spent epsilon; infinity without privacy."""
+        return self.privacy.epsilon if self.privacy else math.inf
+
+    @property
+    def delta(self) -> float:
+        """The delta that epsilon is stated at; 0 without privacy."""
+        return self.privacy.delta if self.privacy else 0.0

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from meninx.core.artifacts import Ancestry, StartRecord
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
 from meninx.core.manifest import DatasetInfo, Manifest, Task
 from meninx.core.run import Run
@@ -17,7 +18,7 @@ from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore, split_store
-from meninx.learn.draw import Draw, members, public_draw
+from meninx.learn.draw import Draw, public_draw
 from meninx.learn.ema import Average
 from meninx.learn.optim import Schedule
 from meninx.learn.private_step import private_parts
@@ -50,6 +51,8 @@ class Training:
         plan: the privacy plan, or None.
         start: what pretrained weights gave, or None.
         outside: what the guarantee does not cover, in words.
+        ancestry: what is known of the training behind pretrained weights.
+        declared_units: number of privacy units that the user declared; None when the true one counts as public.
     """
 
     config: LearnConfig
@@ -64,8 +67,10 @@ class Training:
     total_steps: int
     trainee: Trainee
     plan: Plan | None
-    start: pretrained.Pretrained | None
+    start: StartRecord | None
     outside: list[str] = field(default_factory=list)
+    ancestry: Ancestry = field(default_factory=Ancestry)
+    declared_units: int | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -163,7 +168,7 @@ def _prove(network: nn.Module, goal: Objective, assembler: Assembler, cases: int
             raise PrivacyRefusal(expected("dropout masks of each image's own", got=got, where="dropout layers", fix=fix))
 
 
-def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.Module, pretrained.Pretrained | None]:
+def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.Module, StartRecord | None]:
     """Return a fresh network for a dataset: weights from the config's seed or the pretrained file, adapters if asked for."""
     surroundings.seed_torch(config.seed, "init")
     network = registry.build(
@@ -212,8 +217,6 @@ def _outside(training: Training) -> list[str]:
     found: list[str] = []
     if training.plan is None:
         return found
-    if training.plan.n_units_declared == len(members(training.train.manifest, training.plan.unit)):
-        found.append(f"the number of training units ({training.plan.unit}s) counts as public: none was declared")
     if not training.info.patients_known:
         found.append("the source names no patients: what is called a patient is a single image or lesion")
     if training.info.intensity.source == "train":

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from meninx.core.errors import ConfigError, expected
 from meninx.core.manifest import Task
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore
@@ -59,6 +60,32 @@ def score(model: nn.Module, store: CaseStore, objective: Objective, config: Lear
         classification.auroc(truth, called) for truth, called in zip(store.targets.numpy().T, np.stack(values).T, strict=True)
     ]
     return Score(loss, _mean_defined(np.array(areas)), "auroc")
+
+
+@torch.no_grad()
+def probe(model: nn.Module, store: CaseStore, objective: Objective, device: torch.device) -> None:
+    """Refuse a network that cannot be trained on the first training case; leaves model and generators as they were.
+
+    Raises:
+        ConfigError: the network does not take such images, or gives outputs of another shape than the task needs.
+        DataError: the case cannot be read.
+    """
+    sample = store.patch(0, np.random.default_rng(0), foreground=0.0)
+    training = model.training
+    model.eval()
+    try:
+        output = model(sample.image[None].to(device))
+    except (RuntimeError, ValueError, IndexError) as error:
+        got = f"{tuple(sample.image.shape)}"
+        fix = "give image_size, patch_size or another model"
+        raise ConfigError(expected("images that the network takes", got=got, where="model", fix=fix)) from error
+    finally:
+        model.train(training)
+    space = tuple(sample.target.shape) if objective.task is Task.SEGMENTATION else ()
+    if tuple(output.shape) != (1, objective.out_channels, *space):
+        got = f"outputs of shape {tuple(output.shape[1:])}"
+        fix = "use a segmentation network, e.g. unet" if space else "use a classification network, e.g. resnet9"
+        raise ConfigError(expected(f"a network for {objective.task}", got=got, where="model", fix=fix))
 
 
 def _mean_defined(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:

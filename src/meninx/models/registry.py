@@ -32,7 +32,6 @@ MODELS: Mapping[str, Builder] = {
     "unet-small": partial(UNet, base=8, depth=3),
     "unet-plain": partial(UNet, base=64, depth=3, norm="none", activation="relu", upsampling="linear"),
 }
-SEGMENTERS = frozenset({"unet", "unet-small", "unet-plain"})
 MONAI_PREFIX = "monai:"
 _ALIASES = {
     "in_channels": ("in_channels", "n_channels", "in_chns", "num_input_channels"),

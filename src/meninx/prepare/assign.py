@@ -14,6 +14,11 @@ from meninx.prepare.config import PrepareConfig
 from meninx.prepare.gather import Entry
 
 
+def rule_of(config: PrepareConfig) -> str:
+    """Return how patients are assigned to splits, as ``DatasetInfo.split_rule`` tells it."""
+    return "exact" if config.split_from and config.split == "stable" else config.split
+
+
 def splits_of(entries: Sequence[Entry], config: PrepareConfig, task: Task) -> dict[str, str]:
     """Return a split for each patient.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from meninx.core.errors import DataError, MeninxError
+from meninx.core import files
+from meninx.core.errors import DataError
 from meninx.imaging import load
 from meninx.imaging.image import Image
 from meninx.prepare import checks, resample
@@ -33,8 +32,8 @@ class Record:
         squares: sum of squares over all written values.
         count: number of written values.
         voxels: mask voxels of each label.
-        image_bytes: size of the image file.
-        mask_bytes: size of the mask file; 0 without one.
+        image: SHA-256 of the image file.
+        mask: SHA-256 of the mask file; empty without one.
     """
 
     case_id: str
@@ -47,38 +46,21 @@ class Record:
     squares: float
     count: int
     voxels: tuple[int, ...] = ()
-    image_bytes: int = 0
-    mask_bytes: int = 0
-
-    def to_line(self) -> str:
-        """Return the record as one line of JSON."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_line(cls, line: str) -> Record | None:
-        """Return the record of a line, None for a line cut short."""
-        try:
-            table = json.loads(line)
-            values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-            return cls(**values)
-        except (ValueError, TypeError, AttributeError):
-            return None
+    image: str
+    mask: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One case to prepare."""
+    """One case to prepare, with what the journal remembers of it."""
 
     case_id: str
     found: Found
-    plan: Plan
-    settings: str
-    out: Path
     before: Record | None = None
 
-    def missing(self) -> str:
+    def missing(self, plan: Plan) -> str:
         """Return why the case cannot be used for want of a file, empty when nothing is missing."""
-        found, plan = self.found, self.plan
+        found = self.found
         if plan.labels and found.mask is None and plan.mask_empty == "skip":
             return checks.NO_MASK
         if found.image.missing():
@@ -86,10 +68,44 @@ class Job:
         return checks.MISSING_MASK if plan.labels and found.mask is not None and found.mask.missing() else ""
 
 
-def run_job(job: Job) -> Record | checks.Unusable:
-    """Return the record of a case after writing its files, or why it cannot be used.
+@dataclass(frozen=True)
+class Done:
+    """A finished case; ``reused`` when its files were there already."""
 
-    A case whose source and settings are as in ``job.before``, and whose files are there, is left as it is.
+    record: Record
+    reused: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What all jobs have in common.
+
+    Attributes:
+        plan: how a case is prepared.
+        settings: digest of the plan.
+        out: folder that is being built.
+        earlier: dataset that lies there until the new one is whole; its unchanged images are taken over.
+    """
+
+    plan: Plan
+    settings: str
+    out: Path
+    earlier: Path
+
+
+_shared: Shared  # of this process; set by begin
+
+
+def begin(shared: Shared) -> None:
+    """Set what all jobs of this process share."""
+    global _shared
+    _shared = shared
+
+
+def run_job(job: Job) -> Done | checks.Unusable:
+    """Return what was done for a case, its files written, or why it cannot be used; :func:`begin` comes first.
+
+    A case whose source and settings are as in ``job.before`` is taken over when its files have the digests noted there.
 
     Raises:
         DataError: a mask of another shape than its image, or with values that have no name.
@@ -101,49 +117,88 @@ def run_job(job: Job) -> Record | checks.Unusable:
         return reason
 
 
-def _prepare(job: Job) -> Record:
-    found, plan = job.found, job.plan
-    reason = job.missing()
+def _prepare(job: Job) -> Done:
+    found, plan = job.found, _shared.plan
+    reason = job.missing(plan)
     if reason:
         raise checks.Unusable(reason)
-    source = found.image.digest() + (found.mask.digest() if plan.labels and found.mask else "")
-    if _unchanged(job, source):
-        assert job.before is not None
-        return job.before
+    source = _digest(found, plan)
+    if job.before is not None and _unchanged(job.before, source):
+        return Done(job.before, reused=True)
     image = _load(found.image, plan, checks.UNREADABLE)
     if image.spatial_dims != plan.spatial_dims:
         raise checks.Unusable(checks.OTHER_AXES)
     checks.check_pixels(image.array)
     content = array_digest(image.array)
     mask = _mask(found, image, plan) if plan.labels else None
-    written = write_ready(image, plan)
-    paths = job.out / plan.image_name(job.case_id), job.out / (plan.mask_name(job.case_id) or "none")
-    load.save(paths[0], written)
+    written = _ready(image, plan)
+    image_path = _shared.out / plan.image_name(job.case_id)
+    load.save(image_path, written)
     voxels: tuple[int, ...] = ()
+    mask_digest = ""
     if mask is not None:
-        load.save(paths[1], mask)
+        mask_path = _shared.out / plan.mask_name(job.case_id)
+        load.save(mask_path, mask)
+        mask_digest = files.digest(mask_path)
         voxels = tuple(int(n) for n in np.bincount(mask.array.ravel(), minlength=len(plan.labels) + 1)[1:])
     values = written.array.astype(np.float64)
-    return Record(
-        case_id=job.case_id, settings=job.settings, source=source, content=content, size=written.size,
+    record = Record(
+        case_id=job.case_id, settings=_shared.settings, source=source, content=content, size=written.size,
         spacing_mm=_spacing(image, written), total=float(values.sum()),
-        squares=float((values**2).sum()), count=values.size, voxels=voxels, image_bytes=paths[0].stat().st_size,
-        mask_bytes=paths[1].stat().st_size if mask is not None else 0,
+        squares=float((values**2).sum()), count=values.size, voxels=voxels, image=files.digest(image_path), mask=mask_digest,
     )  # fmt: skip
+    return Done(record)
 
 
-def _unchanged(job: Job, source: str) -> bool:
-    before = job.before
-    if before is None or (before.settings, before.source) != (job.settings, source):
+def _ready(image: Image, plan: Plan) -> Image:
+    try:
+        return write_ready(image, plan)
+    except (DataError, ArithmeticError, ValueError, MemoryError) as error:
+        raise checks.Unusable(checks.UNFIT, type(error).__name__) from error
+
+
+def _digest(found: Found, plan: Plan) -> str:
+    try:
+        return found.image.digest() + (found.mask.digest() if plan.labels and found.mask else "")
+    except OSError as error:
+        raise checks.Unusable(checks.UNREADABLE, type(error).__name__) from error
+
+
+def _unchanged(before: Record, source: str) -> bool:
+    """Return whether a case is finished already, after bringing its files into the folder that is being built."""
+    if (before.settings, before.source) != (_shared.settings, source):
         return False
-    files = [(job.plan.image_name(job.case_id), before.image_bytes), (job.plan.mask_name(job.case_id), before.mask_bytes)]
-    return all((job.out / name).is_file() and (job.out / name).stat().st_size == size for name, size in files if name)
+    plan = _shared.plan
+    files_of_case = [(plan.image_name(before.case_id), before.image), (plan.mask_name(before.case_id), before.mask)]
+    return all(_brought(name, digest) for name, digest in files_of_case if name)
+
+
+def _brought(name: str, digest: str) -> bool:
+    here, there = _shared.out / name, _shared.earlier / name
+    if _is_file_of(here, digest):
+        return True
+    if not _is_file_of(there, digest):
+        return False
+    try:
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.unlink(missing_ok=True)
+        here.hardlink_to(there)
+    except OSError:  # a file system without hard links
+        files.write_bytes(here, there.read_bytes())
+    return True
+
+
+def _is_file_of(path: Path, digest: str) -> bool:
+    try:
+        return path.is_file() and not path.is_symlink() and files.digest(path) == digest
+    except OSError:
+        return False
 
 
 def _load(source: Source, plan: Plan, reason: str) -> Image:
     try:
         return source.load(plan.bits if plan.scaling == "format" and reason == checks.UNREADABLE else 0)
-    except (OSError, ValueError, MeninxError, MemoryError) as error:
+    except Exception as error:  # a broken file makes a decoder raise anything
         raise checks.Unusable(reason, type(error).__name__) from error
 
 

@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from meninx.core import names
 from meninx.core.errors import DataError, expected
 from meninx.core.manifest import SPLITS, Case, Task
 
 MISSING, UNREADABLE = "missing file", "unreadable image"
 MISSING_MASK, UNREADABLE_MASK = "missing mask file", "unreadable mask"
 NOT_FINITE, CONSTANT, DUPLICATE = "NaN or infinite pixels", "one value in the whole image", "duplicate image"
+UNFIT = "values or size that cannot be converted"
 NO_MASK, OTHER_AXES, OTHER_CHANNELS = "no mask", "other number of axes", "other number of channels"
 ROWS_LISTED = 20
 
@@ -61,6 +63,7 @@ class Findings:
         Raises:
             DataError: ``strict`` is set.
         """
+        where = names.encodable(where)
         self.places[reason].append(where)
         if self.strict:
             got = f"{reason}: {detail}" if detail else reason
@@ -115,7 +118,13 @@ def label_map(values: npt.NDArray[Any], labels: Sequence[str], where: str) -> np
 
 
 def without_duplicates(
-    content: Mapping[str, str], patient: Mapping[str, str], where: Mapping[str, str], findings: Findings, *, drop: bool
+    content: Mapping[str, str],
+    patient: Mapping[str, str],
+    where: Mapping[str, str],
+    findings: Findings,
+    *,
+    drop: bool,
+    patients_known: bool = True,
 ) -> set[str]:
     """Return the cases to keep: of equal images of one patient the first by pseudonym.
 
@@ -125,9 +134,10 @@ def without_duplicates(
         where: case to its place.
         findings: told of every copy left out.
         drop: leave out every copy of an image that two patients have, in place of stopping.
+        patients_known: the source names its patients; otherwise nobody can say whose the copies are.
 
     Raises:
-        DataError: two patients have the same image; names both rows.
+        DataError: two patients have the same image, or two images are equal and nobody knows whose; names both rows.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for case in sorted(content):
@@ -137,12 +147,16 @@ def without_duplicates(
         people = {patient[case] for case in cases}
         if len(people) > 1 and not drop:
             other = next(case for case in cases if patient[case] != patient[cases[0]])
-            got = f"one image for two patients: {where[cases[0]]} and {where[other]}"
-            fix = "correct the table, or set duplicates to drop"
-            raise DataError(expected("each image of one patient", got=got, where="images", fix=fix))
+            what, got = ("each image of one patient", "one image for two patients")
+            if not patients_known:
+                what, got = "each image once", "it again"
+            fix = "correct the source, or set duplicates to drop"
+            places = f"{where[cases[0]]} and {where[other]}"
+            raise DataError(expected(what, got=f"{got}: {places}", where="images", fix=fix))
         kept.update(cases[:1] if len(people) == 1 else [])
         for case in cases[1 if len(people) == 1 else 0 :]:
-            findings.add(DUPLICATE if len(people) == 1 else "image of two patients", where[case])
+            of_one = len(people) == 1 or not patients_known
+            findings.add(DUPLICATE if of_one else "image of two patients", where[case])
     return kept
 
 

@@ -1,12 +1,13 @@
-"""What `meninx prepare` may be told: one flat frozen dataclass, checked when it is made."""
+"""Settings of `meninx prepare`: one flat frozen dataclass, checked when it is made."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meninx.core import check
+from meninx.core import check, names
 from meninx.core.errors import ConfigError, expected
 from meninx.core.manifest import Task
+from meninx.prepare import effects
 
 READER_NAMES = (
     "dicom", "folder", "pairs", "csv", "npz", "nih", "chexpert", "mimic", "siim", "ham10000", "radimagenet", "msd", "brset",
@@ -82,8 +83,8 @@ class PrepareConfig:
         limit: at most this many cases, whole patients; 0 for all.
         duplicates: the same image of two patients: refuse (stop), or drop (leave out every copy).
         dry_run: read tables and headers, count, write nothing.
-        overwrite: replace the dataset in the output folder.
-        resume: go on with an interrupted output folder.
+        overwrite: replace the dataset in the output folder, once the new one is complete.
+        resume: bring the dataset in the output folder up to date, with the same settings; finished images are taken over.
         strict: stop at the first case that cannot be used, instead of counting it.
         workers: processes that prepare images; 0 for one a core.
     """
@@ -155,6 +156,15 @@ class PrepareConfig:
                     raise ConfigError(expected(f"{name} as name=value", got=repr(item), where=name))
         if self.resume and self.overwrite:
             raise ConfigError(expected("resume or overwrite", got="both", where="resume", fix="choose one"))
+        self._check_names()
+        effects.refuse(self)
+
+    def _check_names(self) -> None:
+        written = (self.name, self.positive_name, *self.sites, *self.classes, *self.label_columns, *self.mask_labels)
+        for name in (*written, *self.attribute_columns):
+            found = names.problem(name)
+            if found:
+                raise ConfigError(expected("plain names of dataset, labels, attributes and sites", got=found, where="names"))
 
     def _check_words(self) -> None:
         check.one_of(READER_NAMES, reader=self.reader)

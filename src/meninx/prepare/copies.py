@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from meninx.core import files
+from meninx.core import files, workspace
 from meninx.core.errors import DataError, UsageError, expected
 
 WAYS = ("copy", "hardlink", "symlink")
@@ -21,10 +21,7 @@ def refuse_inside(source: Path, out: Path) -> None:
     """
     if not source.is_dir():
         raise DataError(expected("a source folder", got="no such folder", where="source", fix="check the path"))
-    one, other = source.resolve(), out.resolve()
-    if one == other or one in other.parents or other in one.parents:
-        fix = "choose an output folder beside the source"
-        raise UsageError(expected("an output folder apart from the source", got="one within the other", where="out", fix=fix))
+    workspace.apart(out, [source])
 
 
 def place_bytes(content: bytes, target: Path, where: str, *, overwrite: bool) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from meninx.core import check, files
+from meninx.core import check, files, names
 from meninx.core.errors import DataError, StorageError, UsageError, expected
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
@@ -105,7 +105,7 @@ def export_images(source: Path, out: Path, config: ExportConfig, *, progress: Pr
                 counts["instances"] += len(group)
                 one = group[0]
                 instance = one.instance if len(group) == 1 else ""
-                index.append((target, one.patient, one.study, one.series, instance, str(len(group))))
+                index.append((target, names.csv_cell(one.patient), one.study, one.series, instance, str(len(group))))
             progress.advance(len(group))
     result = ExportResult(out=out, passed_over=passed_over, failed=tuple(sorted(failed)), **counts)
     _write_index(out, index)

@@ -52,7 +52,7 @@ class FileSource:
 
     def missing(self) -> bool:
         """Return whether the file is not there."""
-        return not self.path.is_file()
+        return not _is_file(self.path)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class SeriesSource:
 
     def missing(self) -> bool:
         """Return whether a slice is not there."""
-        return not all(path.is_file() for path in self.paths)
+        return not all(map(_is_file, self.paths))
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,13 @@ class Reading:
     skipped: tuple[tuple[str, str], ...] = ()
     patients_known: bool = True
     spatial_dims: int = 2
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return False
 
 
 def array_digest(array: npt.NDArray[Any]) -> str:

@@ -9,13 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from meninx.core import files, names
 from meninx.core.errors import ConfigError, DataError, LayoutError, expected
-from meninx.core.manifest import Task
+from meninx.core.manifest import LONGEST_TEXT, Task, is_odd_text
+from meninx.prepare import effects
 from meninx.prepare.checks import Findings
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.found import Found, Reading
 from meninx.prepare.readers import READERS
 from meninx.prepare.readers.dicom import SUMMARY
+from meninx.prepare.readers.table import resolve
 from meninx.prepare.readers.values import FIXED
 from meninx.prepare.split import number_of
 
@@ -62,7 +65,7 @@ def gather(config: PrepareConfig, source: Path | Sequence[Path], findings: Findi
     places = _places(config, source)
     readings = []
     for site, root in places.items():
-        reading = READERS[config.reader](root, config, site)
+        reading = _read(root, config, site)
         for reason, where in reading.skipped:
             findings.add(reason, f"{site}: {where}" if site else where)
         readings.append(_of_site(reading, site, several=len(places) > 1))
@@ -71,14 +74,27 @@ def gather(config: PrepareConfig, source: Path | Sequence[Path], findings: Findi
     _refuse_twice(entries)
     if not entries:
         raise DataError(expected("at least one case", got="none", where=config.reader, fix="check the source and the settings"))
-    _refuse_names(first.labels, first.attributes, first.task)
+    _refuse_names(first)
     if first.task is Task.MULTICLASS:
         _refuse_unclear(first.cases)
     dims = config.spatial_dims or first.spatial_dims
+    effects.refuse_after(config, task=first.task, spatial_dims=dims, labels=first.labels)
     return Gathered(
         entries=limited(entries, config.limit, config.seed), labels=first.labels, task=first.task, attributes=first.attributes,
         patients_known=first.patients_known, spatial_dims=dims,
     )  # fmt: skip
+
+
+def sources_of(config: PrepareConfig, source: Path | Sequence[Path]) -> tuple[Path, ...]:
+    """Return the folders whose images are read: the sources, and folders of images and masks that lie elsewhere.
+
+    Raises:
+        DataError: no such source.
+    """
+    roots = [source] if isinstance(source, Path) else list(source)
+    elsewhere = [name for name in (config.image_folder, config.mask_folder) if name and config.reader in ("csv", "pairs")]
+    places = _places(config, source)
+    return (*roots, *(resolve(name, root, site) for site, root in places.items() for name in elsewhere))
 
 
 def limited(entries: Sequence[Entry], limit: int, seed: int) -> tuple[Entry, ...]:
@@ -104,13 +120,24 @@ def pseudonym(kind: str, name: str, identifier: str) -> str:
     >>> pseudonym("p", "demo", "A1") == pseudonym("p", "demo", "A1") != pseudonym("p", "other", "A1")
     True
     """
-    return kind + hashlib.sha256(f"{kind}\0{name}\0{identifier}".encode()).hexdigest()[:16]
+    return kind + hashlib.sha256(f"{kind}\0{name}\0{identifier}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _read(root: Path, config: PrepareConfig, site: str) -> Reading:
+    """Return what a reader finds; LayoutError for a source that makes it stumble."""
+    try:
+        return READERS[config.reader](root, config, site)
+    except (ValueError, TypeError, LookupError, ArithmeticError, OSError, RecursionError, MemoryError) as error:
+        got, fix = f"something else ({type(error).__name__})", "check that the source is not damaged"
+        raise LayoutError(expected(f"the layout of reader {config.reader}", got=got, where="source", fix=fix)) from error
 
 
 def _entry(found: Found, name: str) -> Entry:
+    """Return a case with pseudonyms that depend on nothing but its own identity in the source."""
+    keeps = found.pseudonymous and not names.problem(found.patient)
     return Entry(
         case_id=pseudonym("c", name, found.key),
-        patient_id=found.patient if found.pseudonymous else pseudonym("p", name, found.patient),
+        patient_id=found.patient if keeps else pseudonym("p", name, found.patient),
         study=pseudonym("s", name, found.study) if found.study else "",
         found=found,
     )
@@ -129,9 +156,9 @@ def _places(config: PrepareConfig, source: Path | Sequence[Path]) -> dict[str, P
             return {path.name: path for path in below}
     if len(roots) == 1:
         return {_own_site(roots[0]): roots[0]}
-    for names in ([root.name for root in roots], [root.parent.name for root in roots]):
-        if len(set(names)) == len(roots):
-            return dict(zip(names, roots, strict=True))
+    for sites in ([root.name for root in roots], [root.parent.name for root in roots]):
+        if len(set(sites)) == len(roots):
+            return dict(zip(sites, roots, strict=True))
     raise ConfigError(
         expected("source folders of different names", got="equal names", where="source", fix="rename one: it is a site")
     )
@@ -139,9 +166,9 @@ def _places(config: PrepareConfig, source: Path | Sequence[Path]) -> dict[str, P
 
 def _own_site(root: Path) -> str:
     try:
-        table: Any = json.loads((root / SUMMARY).read_text(encoding="utf-8"))
+        table: Any = json.loads(files.read_text(root / SUMMARY))
         return str(table.get("site") or "")
-    except (OSError, ValueError, AttributeError):
+    except (DataError, ValueError, AttributeError, RecursionError):
         return ""
 
 
@@ -183,10 +210,18 @@ def _joined(readings: Sequence[Reading], config: PrepareConfig) -> Reading:
     )
 
 
-def _refuse_names(labels: Sequence[str], attributes: Sequence[str], task: Task) -> None:
-    names = [*(labels if task is not Task.SEGMENTATION else ()), *attributes]
-    for name in names:
-        if name in FIXED or names.count(name) > 1:
+def _refuse_names(reading: Reading) -> None:
+    """Refuse names and texts that a dataset may not hold, before any image is read."""
+    where = "source"
+    names.check(reading.labels, what="label", where=where)
+    names.check(reading.attributes, what="attribute", where=where)
+    names.check(sorted({found.site for found in reading.cases} - {""}), what="site", where=where)
+    for found in reading.cases:
+        if any(map(is_odd_text, found.attributes.values())):
+            raise LayoutError(expected(f"attributes of at most {LONGEST_TEXT} characters", got="another", where=found.where))
+    columns = [*(reading.labels if reading.task is not Task.SEGMENTATION else ()), *reading.attributes]
+    for name in columns:
+        if name in FIXED or columns.count(name) > 1:
             fix = "rename the column, or leave it out"
             raise ConfigError(
                 expected("labels and attributes of different names", got=repr(name), where="manifest columns", fix=fix)

@@ -1,4 +1,4 @@
-"""The output folder: who may write to it, what is remembered between runs, and the files at the end."""
+"""The output folder: what is remembered between runs, what is taken over, and the files at the end."""
 
 from __future__ import annotations
 
@@ -7,68 +7,83 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from meninx.core import files, settings
-from meninx.core.errors import UsageError, expected
+from meninx.core import artifacts, files, integrity, names, plain, settings, workspace
+from meninx.core.artifacts import PrepareRecord
+from meninx.core.errors import DataError
+from meninx.core.journal import Journal
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Case, DatasetInfo, Intensity, Manifest, Task
-from meninx.core.run import Run
-from meninx.prepare import checks
-from meninx.prepare.build import Job, Record
+from meninx.prepare import assign, checks
+from meninx.prepare.build import Job, Record, Shared
 from meninx.prepare.config import PIXEL_FIELDS, WORK_FIELDS, PrepareConfig
 from meninx.prepare.gather import Entry, Gathered
 from meninx.prepare.plan import Plan
 
-SUMMARY = "prepare.json"
-VERSION = 1
+STAGE = "prepare"
 PATH_FIELDS = ("table", "crosswalks", "split_from", "image_folder", "mask_folder")
+JOURNAL, CASES, OLDER_SETTINGS = "journal.jsonl", "cases.csv", "settings.json"
+SUMMARY = artifacts.place(PrepareRecord)
+PUBLISHED = ("images", "masks", MANIFEST_NAME, INFO_NAME, integrity.CHECKSUMS, SUMMARY)
+"""What a dataset folder holds beside its private room; the last one says that the dataset is whole."""
+
+
+def check(out: Path, config: PrepareConfig, sources: Iterable[Path]) -> None:
+    """Raise what :func:`claimed` would, without making anything."""
+    if not _is_debris(out):
+        workspace.check(out, **_claim(config, sources))
+    workspace.apart(out, sources)
+
+
+@contextmanager
+def claimed(out: Path, config: PrepareConfig, sources: Iterable[Path]) -> Iterator[Folder]:
+    """Hold a dataset folder for this process; what lies there stays whole until :meth:`Folder.finish`.
+
+    Raises:
+        UsageError: it holds something, and neither ``resume`` nor ``overwrite`` is given, other settings made it, or it
+            lies in a source.
+        RunLocked: another process holds it.
+    """
+    workspace.apart(out, sources)
+    if _is_debris(out):
+        with workspace.locked(out):
+            (out / workspace.PRIVATE / OLDER_SETTINGS).unlink(missing_ok=True)
+    with workspace.claim(out, **_claim(config, sources)) as space:
+        yield Folder(space, config)
 
 
 class Folder:
-    """A dataset folder that is being written by this process."""
+    """A dataset folder that is being written by this process.
 
-    def __init__(self, out: Path, config: PrepareConfig) -> None:
-        self.out, self.config = out, config
-        self.private = out / "private"
-        self.settings = digest_of(config, leave_out=WORK_FIELDS)
+    Attributes:
+        journal: one line for each case that is finished.
+    """
 
-    @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Hold the folder for this process, after checking that it may be written to.
+    def __init__(self, space: workspace.Workspace, config: PrepareConfig) -> None:
+        self._space, self._config = space, config
+        self.staging = space.staging
+        self._room = space.staging / workspace.PRIVATE
+        self.journal = Journal(self._room / JOURNAL)
 
-        Raises:
-            UsageError: it holds something, and neither ``resume`` nor ``overwrite`` is given, or other settings made it.
-            RunLocked: another process holds it.
-        """
-        self._refuse_foreign()
-        try:
-            self.private.mkdir(parents=True, exist_ok=True)
-            self.private.chmod(0o700)
-        except OSError as error:
-            raise files.storage_error(error, self.private) from error
-        with Run(self.out).lock():
-            for name in (SUMMARY, MANIFEST_NAME, INFO_NAME):
-                (self.out / name).unlink(missing_ok=True)
-            files.write_json(self.private / "settings.json", {"settings": self.settings}, mode=0o600)
-            yield
+    def shared(self, plan: Plan) -> Shared:
+        """Return what all jobs have in common."""
+        digest = digest_of(self._config, only=PIXEL_FIELDS) + f"/{plan.spatial_dims}/{','.join(plan.labels)}"
+        return Shared(plan=plan, settings=digest, out=self.staging, earlier=self._space.root)
 
-    def jobs(self, entries: Sequence[Entry], plan: Plan) -> list[Job]:
-        """Return the work to do, each case with what the journal remembers of it."""
+    def jobs(self, entries: Sequence[Entry]) -> list[Job]:
+        """Return the work to do, each case with what the journals remember of it."""
         before = self._remembered()
-        digest = digest_of(self.config, only=PIXEL_FIELDS) + f"/{plan.spatial_dims}/{','.join(plan.labels)}"
-        return [
-            Job(case_id=e.case_id, found=e.found, plan=plan, settings=digest, out=self.out, before=before.get(e.case_id))
-            for e in entries
-        ]
+        return [Job(case_id=e.case_id, found=e.found, before=before.get(e.case_id)) for e in entries]
 
-    def journal(self, records: Sequence[Record]) -> None:
-        """Remember finished cases on the disk."""
-        if records:
-            files.append_line(self._journal, "\n".join(record.to_line() for record in records))
+    @staticmethod
+    def line(record: Record) -> dict[str, Any]:
+        """Return the line of the journal that remembers a case."""
+        table: dict[str, Any] = plain.to_plain(record)
+        return table
 
     def finish(
         self,
@@ -78,81 +93,90 @@ class Folder:
         gathered: Gathered,
         findings: checks.Findings,
     ) -> None:
-        """Write the tables; ``prepare.json`` comes last and says that the dataset is whole."""
-        self._remove_others({name for case in manifest.cases for name in (case.image, case.mask) if name})
-        kept = [records[case.case_id] for case in manifest.cases]
-        files.write_text(self._journal, "".join(record.to_line() + "\n" for record in kept), mode=0o600)
-        files.write_text(self.private / "cases.csv", _identifiers(entries), mode=0o600)
-        manifest.write()
-        files.write_json(self.out / SUMMARY, self._summary(manifest, records, gathered, findings))
-
-    @property
-    def _journal(self) -> Path:
-        return self.private / "journal.jsonl"
-
-    def _refuse_foreign(self) -> None:
-        config, where = self.config, self.out.name
-        if not self.out.exists() or self._is_blank():
-            return
-        ours = (self.private / "settings.json").is_file()
-        if not ours:
-            raise UsageError(
-                expected("a new or empty output folder", got="other files", where=where, fix="choose another folder")
-            )
-        if not (config.resume or config.overwrite):
-            fix = "give --resume to go on, or --overwrite to replace it"
-            raise UsageError(expected("a new or empty output folder", got="a dataset", where=where, fix=fix))
-        if config.resume and self._settings_before() != self.settings:
-            fix = "use the same settings, or --overwrite to replace the dataset"
-            raise UsageError(expected("the settings that the dataset was begun with", got="others", where=where, fix=fix))
-
-    def _is_blank(self) -> bool:
-        """Return whether nothing lies here but what claiming the folder leaves when it fails: ``private`` with an empty lock."""
-        if {path.name for path in self.out.iterdir()} - {self.private.name}:
-            return False
-        inside = list(self.private.iterdir()) if self.private.is_dir() else []
-        return all(path.name.startswith(".partial-") or (path.name == "lock" and not path.stat().st_size) for path in inside)
-
-    def _settings_before(self) -> str:
-        try:
-            return str(json.loads((self.private / "settings.json").read_text(encoding="utf-8")).get("settings"))
-        except (OSError, ValueError, AttributeError):
-            return ""
+        """Write the tables and put the new dataset in the place of the earlier one."""
+        kept = {case.case_id: records[case.case_id] for case in manifest.cases}
+        digests = {case.image: kept[case.case_id].image for case in manifest.cases}
+        digests |= {case.mask: kept[case.case_id].mask for case in manifest.cases if case.mask}
+        _remove_others(self.staging, set(digests))
+        self.journal.rewrite(self.line(record) for record in kept.values())
+        files.write_text(self._room / CASES, _identifiers(entries), mode=files.PRIVATE_MODE)
+        manifest.write(self.staging)
+        tables = integrity.measured(self.staging, [self.staging / MANIFEST_NAME, self.staging / INFO_NAME])
+        checksums = integrity.write(self.staging, {**digests, **tables})
+        artifacts.write(self.staging, self._summary(manifest, records, gathered, findings, checksums))
+        there = [name for name in PUBLISHED if (self.staging / name).exists()]
+        self._space.publish(there, remove=set(PUBLISHED) - set(there), secret=(JOURNAL, CASES))
+        with suppress(OSError):  # of a dataset that an older version made
+            (self._space.private / OLDER_SETTINGS).unlink(missing_ok=True)
 
     def _remembered(self) -> dict[str, Record]:
-        if not self._journal.is_file():
-            return {}
-        lines = self._journal.read_text(encoding="utf-8").splitlines()
-        return {record.case_id: record for line in lines if (record := Record.from_line(line))}
-
-    def _remove_others(self, wanted: set[str]) -> None:
-        """Remove images of ours that are no case (copies, cases of older settings, halves of killed runs)."""
-        for folder in ("images", "masks"):
-            for path in sorted((self.out / folder).glob("*")):
-                ours = path.name.startswith(("c", ".partial-"))
-                if ours and path.relative_to(self.out).as_posix() not in wanted:
-                    path.unlink()
+        """Return what is known of finished cases: of the dataset that lies there, and of a run that was stopped."""
+        found: dict[str, Record] = {}
+        for journal in (Journal(self._space.private / JOURNAL), self.journal):
+            for table in journal.tables():
+                with suppress(DataError):  # a line of an older version
+                    record = plain.from_plain(table, Record, where=JOURNAL)
+                    found[record.case_id] = record
+        return found
 
     def _summary(
-        self, manifest: Manifest, records: Mapping[str, Record], gathered: Gathered, findings: checks.Findings
-    ) -> dict[str, Any]:
-        config = self.config
+        self,
+        manifest: Manifest,
+        records: Mapping[str, Record],
+        gathered: Gathered,
+        findings: checks.Findings,
+        checksums: str,
+    ) -> PrepareRecord:
+        config = self._config
         told = {key: value for key, value in settings.to_table(config).items() if key not in (*WORK_FIELDS, *PATH_FIELDS)}
-        return {
-            "version": VERSION,
-            "name": config.name,
-            "reader": config.reader,
-            "task": str(gathered.task),
-            "settings": told,
-            "settings_digest": self.settings,
-            "data_digest": _content_digest(manifest, records),
-            "patients_known": gathered.patients_known,
-            "cases": len(manifest),
-            "patients": len(manifest.patients),
+        return PrepareRecord(
+            name=config.name,
+            reader=config.reader,
+            task=str(gathered.task),
+            settings=told,
+            settings_digest=digest_of(config, leave_out=WORK_FIELDS),
+            data_digest=_content_digest(manifest, records),
+            patients_known=gathered.patients_known,
+            cases=len(manifest),
+            patients=len(manifest.patients),
             **counts_of(manifest, records),
-            "skipped": findings.counts(),
-            "checks": findings.to_table(),
-        }
+            skipped=findings.counts(),
+            checks=findings.to_table(),
+            checksums=checksums,
+        )
+
+
+def _claim(config: PrepareConfig, sources: Iterable[Path]) -> dict[str, Any]:
+    return {
+        "stage": STAGE,
+        "fingerprint": digest_of(config, leave_out=WORK_FIELDS),
+        "sources": tuple(sources),
+        "resume": config.resume,
+        "overwrite": config.overwrite,
+        "ours": _is_older,
+    }
+
+
+def _is_older(out: Path) -> bool:
+    """Return whether a version without ``workspace.json`` wrote this dataset."""
+    return (out / workspace.PRIVATE / OLDER_SETTINGS).is_file()
+
+
+def _is_debris(out: Path) -> bool:
+    """Return whether nothing lies here but what an older version left when it failed before the first image."""
+    room = out / workspace.PRIVATE
+    if not _is_older(out) or (room / workspace.MARKER).exists() or {path.name for path in out.iterdir()} != {room.name}:
+        return False
+    known = (workspace.LOCK, OLDER_SETTINGS)
+    return all(path.name in known or path.name.startswith(".partial-") for path in room.iterdir())
+
+
+def _remove_others(staging: Path, wanted: set[str]) -> None:
+    """Remove images that are no case (copies, cases of an earlier listing, halves of killed runs)."""
+    for folder in ("images", "masks"):
+        for path in (staging / folder).glob("*"):
+            if path.relative_to(staging).as_posix() not in wanted:
+                path.unlink()
 
 
 def digest_of(config: PrepareConfig, *, only: Sequence[str] = (), leave_out: Sequence[str] = ()) -> str:
@@ -183,6 +207,7 @@ def info_of(
         laterality=tuple((left, right) for left, _, right in (pair.partition("=") for pair in config.laterality)),
         patients_known=gathered.patients_known,
         synthetic=config.synthetic,
+        split_rule=assign.rule_of(config),
     )
 
 
@@ -237,7 +262,10 @@ def _identifiers(entries: Sequence[Entry]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("case_id", "patient_id", "key", "patient", "where"))
-    writer.writerows((e.case_id, e.patient_id, e.found.key, e.found.patient, e.found.where) for e in entries)
+    for entry in entries:
+        texts = (entry.found.key, entry.found.patient, entry.found.where)
+        cells = (names.csv_cell(names.encodable(text)) for text in texts)
+        writer.writerow((entry.case_id, entry.patient_id, *cells))
     return buffer.getvalue()
 
 

@@ -14,9 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
+from meninx.core import files
+from meninx.core.errors import DataError, expected
 from meninx.imaging.image import Image
 
 Array = npt.NDArray[Any]
+_FLOAT = 4  # bytes of an interpolated voxel
+_LARGEST_AXIS = 1 << 40
 
 
 def picture(array: Array, size: Sequence[int], *, aspect: str = "stretch", labels: bool = False) -> Array:
@@ -63,18 +67,24 @@ def volume(image: Image, *, spacing_mm: Sequence[float] = (), size: Sequence[int
         size: three numbers; empty keeps what the spacing gives.
         labels: nearest neighbour in place of linear interpolation; the type is kept.
 
+    Raises:
+        DataError: the result would be larger than ``files.IMAGE_LIMIT``.
+
     Returns:
         float32 voxels (labels: the input's type) whose affine says exactly where they lie; the centre stays in place.
     """
     old = np.array(image.size, dtype=float)
     if spacing_mm:
         step = np.array(spacing_mm, dtype=float) / np.array(image.spacing_mm)
-        new = np.maximum(1, np.round(old / step)).astype(int)
+        new = np.clip(np.round(old / step), 1, _LARGEST_AXIS).astype(int)
     elif size:
         new = np.array(size, dtype=int)
         step = old / new
     else:
         return image
+    if image.channels * np.prod(np.maximum(old, new)) * _FLOAT > files.IMAGE_LIMIT:
+        fix = "give a larger spacing"
+        raise DataError(expected(f"a volume of at most {files.IMAGE_LIMIT:,} bytes", got="more", where="spacing_mm", fix=fix))
     first = (old - 1) / 2 - step * (new - 1) / 2
     array = image.array if labels else image.array.astype(np.float32)
     for axis in range(3):

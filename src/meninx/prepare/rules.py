@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pydicom.multival import MultiValue
 from meninx.core import check
 from meninx.core.errors import ConfigError, LayoutError, expected
 from meninx.imaging import tags
+from meninx.prepare.readers.table import read_table
 
 KEYS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "file")
 """What the rows of a table may be keyed by; ``file`` is the path relative to the source, with ``/``."""
@@ -120,24 +120,16 @@ def read_labels(rule: FromTable) -> dict[str, str]:
     Raises:
         LayoutError: as :func:`labeller`.
     """
-    if not rule.table.is_file():
-        raise LayoutError(expected("a label table", got="no such file", where=rule.table.name))
     labels: dict[str, str] = {}
     rows: dict[str, int] = {}
-    with rule.table.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        for column in (rule.key, rule.column):
-            if column not in (reader.fieldnames or ()):
-                near = check.did_you_mean(column, reader.fieldnames or ())
-                raise LayoutError(expected(f"a column {column!r}", got="none", where=rule.table.name, fix=near))
-        for number, row in enumerate(reader, start=2):
-            key, label = (row[rule.key] or "").strip(), (row[rule.column] or "").strip()
-            if not key or not label:
-                continue
-            if labels.setdefault(key, label) != label:
-                got = f"two, in rows {rows[key]} and {number}"
-                raise LayoutError(expected(f"one label a {rule.key}", got=got, where=rule.table.name, fix="keep one of them"))
-            rows.setdefault(key, number)
+    for row in read_table(rule.table, (rule.key, rule.column)):
+        key, label = row.get(rule.key), row.get(rule.column)
+        if not key or not label:
+            continue
+        if labels.setdefault(key, label) != label:
+            got = f"two, in rows {rows[key]} and {row.number}"
+            raise LayoutError(expected(f"one label a {rule.key}", got=got, where=rule.table.name, fix="keep one of them"))
+        rows.setdefault(key, row.number)
     return labels
 
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from meninx.core import pool
 from meninx.core import progress as bars
 from meninx.core.manifest import Case, Manifest, Task
 from meninx.core.result import Result
 from meninx.prepare import assign, checks, outputs
 from meninx.prepare.build import Job, Record
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.gather import Entry, Gathered, gather
+from meninx.prepare.gather import Entry, Gathered, gather, sources_of
 from meninx.prepare.plan import Plan
 from meninx.prepare.work import do_all
 
@@ -23,7 +24,8 @@ class PrepareResult(Result):
 
     Attributes:
         cases: number of cases.
-        patients: number of patients.
+        patients: number of patients; where the source names none, each image (or lesion) counts as one.
+        patients_known: the source names its patients.
         splits: cases of each split.
         sites: cases of each site.
         labels: cases in which each label is 1, or whose mask holds it; empty for masks in a dry run.
@@ -34,6 +36,7 @@ class PrepareResult(Result):
 
     cases: int
     patients: int
+    patients_known: bool = True
     splits: dict[str, int] = field(default_factory=dict)
     sites: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
@@ -41,15 +44,23 @@ class PrepareResult(Result):
     reused: int = 0
     dry_run: bool = False
 
+    def summary(self) -> str:
+        """Return the result in a few lines; no number of patients where the source names none."""
+        lines = super().summary().splitlines()
+        told = f"patients: {self.patients}" if self.patients_known else "patients: not named by the source; images count"
+        others = (line for line in lines if not line.startswith("patients known:"))
+        return "\n".join(told if line.startswith("patients:") else line for line in others)
+
 
 def run(
     config: PrepareConfig, source: Path | Sequence[Path], out: Path, *, progress: bars.Progress = bars.SILENT
 ) -> PrepareResult:
     """Prepare a dataset and return its counts.
 
-    Writes ``images/``, ``masks/``, ``manifest.csv``, ``dataset.toml`` and ``prepare.json`` (counts and digests, no
-    identifier), and below ``private/`` (mode 0700) the journal and ``cases.csv`` with the source's own identifiers.
-    A killed run goes on with ``resume``; images whose source and settings are unchanged are left as they are.
+    Writes ``images/``, ``masks/``, ``manifest.csv``, ``dataset.toml``, ``checksums.sha256`` and ``prepare.json`` (counts
+    and digests, no identifier), and below ``private/`` (mode 0700) the journal and ``cases.csv`` with the source's own
+    identifiers. A run that was stopped goes on when it is started again; images whose source and settings are unchanged
+    are taken over. Guarantee: an earlier dataset in ``out`` stays whole until the new one is complete.
 
     Args:
         config: what to do.
@@ -61,19 +72,22 @@ def run(
         LayoutError: the source has another layout; names file, column and row.
         DataError: no usable case, one image of two patients, a mask of another shape, or anything found when ``strict``.
         PrivacyRefusal: DICOM files that are not marked as de-identified.
-        UsageError: ``out`` holds something already.
+        UsageError: ``out`` holds something already, or lies in a source, or a source in it.
         RunLocked: another process writes to ``out``.
-        Interrupted: stopped by the user; go on with ``resume``.
+        Interrupted: stopped by the user; the same command goes on.
     """
+    pool.refuse_import_in_worker()
+    sources = sources_of(config, source)
+    outputs.check(out, config, sources)
     findings = checks.Findings(strict=config.strict)
     gathered = gather(config, source, findings)
     plan = Plan.of(config, gathered.spatial_dims, gathered.labels if gathered.task is Task.SEGMENTATION else ())
+    _manifest(config, gathered, plan, gathered.entries, {}, out)  # what the tables contradict is said before images are read
     if config.dry_run:
         return _dry(config, gathered, plan, out, findings)
-    folder = outputs.Folder(out, config)
-    with folder.claimed():
-        jobs = folder.jobs(gathered.entries, plan)
-        records, reused = do_all(jobs, folder, findings, config.workers, progress)
+    with outputs.claimed(out, config, sources) as folder:
+        jobs = folder.jobs(gathered.entries)
+        records, reused = do_all(jobs, folder.shared(plan), folder, findings, config.workers, progress)
         entries = _usable(gathered, records, findings, config)
         manifest = _manifest(config, gathered, plan, entries, records, out)
         _tell_classes(manifest, records, findings)
@@ -84,7 +98,7 @@ def run(
 def _dry(config: PrepareConfig, gathered: Gathered, plan: Plan, out: Path, findings: checks.Findings) -> PrepareResult:
     entries = []
     for entry in gathered.entries:
-        reason = Job(case_id=entry.case_id, found=entry.found, plan=plan, settings="", out=out).missing()
+        reason = Job(case_id=entry.case_id, found=entry.found).missing(plan)
         if reason:
             findings.add(reason, entry.found.where)
         else:
@@ -102,6 +116,7 @@ def _usable(gathered: Gathered, records: dict[str, Record], findings: checks.Fin
         {entry.case_id: entry.found.where for entry in entries},
         findings,
         drop=config.duplicates == "drop",
+        patients_known=gathered.patients_known,
     )
     usable = [entry for entry in entries if entry.case_id in kept]
     checks.refuse_nothing(usable, findings)
@@ -146,6 +161,7 @@ def _result(
         out=manifest.root,
         cases=len(manifest),
         patients=len(manifest.patients),
+        patients_known=manifest.info.patients_known,
         splits=counts["splits"],
         sites=counts["sites"],
         labels=counts["labels"],

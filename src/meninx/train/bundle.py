@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from meninx.core import files
+from meninx.core import files, names
+from meninx.core.errors import DataError, expected
 from meninx.core.manifest import DatasetInfo, Task
 from meninx.train.onnx_export import export_onnx
 
@@ -42,7 +44,13 @@ def write_bundle(
         patches: inputs are patches of larger images.
         card: Markdown for ``docs/README.md``.
         onnx: also write ``models/model.onnx``.
+
+    Raises:
+        DataError: a name or an option is one that MONAI would take for code or a reference.
     """
+    names.check([info.name], what="dataset", where="bundle")
+    names.check(info.labels, what="label", where="bundle")
+    check_options(network)
     models = folder / "models"
     models.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
@@ -57,19 +65,40 @@ def write_bundle(
     files.write_json(folder / "configs" / "inference.json", _inference(network))
 
 
+def check_options(options: Any, *, where: str = "model_options") -> None:
+    """Refuse options of a network that MONAI would run or resolve instead of handing them on, at any depth.
+
+    MONAI evaluates texts that begin with ``$``, resolves those that begin with ``@`` or ``%``, and makes objects of tables
+    with keys such as ``_target_``.
+
+    Raises:
+        DataError: an option is one of these; names its place.
+    """
+    if isinstance(options, Mapping):
+        for number, (key, value) in enumerate(options.items(), start=1):
+            if str(key).startswith("_") or names.problem(str(key)):
+                raise DataError(expected("a plain name of an option", got="another", where=f"{where}, key {number}"))
+            check_options(value, where=f"{where}, {key}")
+    elif isinstance(options, (list, tuple)):
+        for number, value in enumerate(options, start=1):
+            check_options(value, where=f"{where}, item {number}")
+    elif isinstance(options, str) and options and names.problem(options):
+        raise DataError(expected("a plain text", got=names.problem(options), where=where))
+
+
 def _metadata(info: DatasetInfo, size: tuple[int, ...], outputs: int, patches: bool) -> dict[str, Any]:
     low, high = ((value - info.intensity.shift) / info.intensity.scale for value in info.intensity.window)
     segmentation = info.task is Task.SEGMENTATION
-    names = ("background", *info.labels) if outputs > len(info.labels) else info.labels
+    classes = ("background", *info.labels) if outputs > len(info.labels) else info.labels
     image = {
         "type": "image", "format": "magnitude", "modality": "n/a", "num_channels": info.channels, "spatial_shape": list(size),
         "dtype": "float32", "value_range": [low, high], "is_patch_data": patches, "channel_def": _channels(info.channels),
     }  # fmt: skip
     prediction = {
         "type": "image" if segmentation else "probabilities", "format": "labels" if segmentation else "classes",
-        "modality": "n/a", "num_channels": len(names), "spatial_shape": list(size) if segmentation else [len(names)],
+        "modality": "n/a", "num_channels": len(classes), "spatial_shape": list(size) if segmentation else [len(classes)],
         "dtype": "float32",
-        "value_range": [], "is_patch_data": patches, "channel_def": {str(index): name for index, name in enumerate(names)},
+        "value_range": [], "is_patch_data": patches, "channel_def": {str(index): name for index, name in enumerate(classes)},
     }  # fmt: skip
     return {
         "version": SCHEMA_VERSION,
@@ -90,8 +119,8 @@ def _metadata(info: DatasetInfo, size: tuple[int, ...], outputs: int, patches: b
 
 
 def _channels(count: int) -> dict[str, str]:
-    names = ("red", "green", "blue") if count == 3 else ("image",)
-    return {str(index): name for index, name in enumerate(names)}
+    colours = ("red", "green", "blue") if count == 3 else ("image",)
+    return {str(index): name for index, name in enumerate(colours)}
 
 
 def _inference(network: dict[str, Any]) -> dict[str, Any]:

@@ -2,54 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
+from meninx.core import artifacts
 from meninx.core import run as runs
-from meninx.core.errors import DataError, UsageError, expected
-from meninx.core.manifest import Manifest, Task
+from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin
+from meninx.core.errors import DataError, expected
+from meninx.core.manifest import DatasetInfo, Manifest, Task
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.run import Run
-from meninx.learn.predict import load_model, predict, predict_maps
+from meninx.learn.config import LearnConfig
+from meninx.learn.predict import load_model, predict, predict_maps, released_step, weights_digest
 from meninx.metrics import evaluation, segmentation, thresholds
 from meninx.metrics.evaluation import Estimate, Evaluation
-from meninx.train import predictions
+from meninx.train import effect, identity, predictions, release, testdata
 from meninx.train.config import EvaluateConfig
-from meninx.train.dicom_source import DicomSources
-from meninx.train.stage import dataset_of
+from meninx.train.identity import dataset_of
 
 Array = npt.NDArray[np.float64]
-EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateResult(Result):
-    """The headline of an evaluation; the whole of it lies in ``release/evaluation.json``.
+    """The headline of an evaluation; the whole of it lies in ``out``.
 
     Attributes:
         split: the split measured.
         cases: its cases.
         patients: its patients.
-        headline: the first metrics with their intervals.
-        difference: the headline's difference to the baseline, when one was given.
+        metrics: the first metrics with their intervals, by name.
+        difference: the headline's difference to the baseline; None without one.
+        external: measured on another dataset than the run's own.
+        notes: what must be said of these numbers.
     """
 
     split: str
     cases: int
     patients: int
-    headline: dict[str, str] = field(default_factory=dict)
-    difference: str = ""
+    metrics: dict[str, Estimate] = field(default_factory=dict)
+    difference: Estimate | None = None
+    external: bool = False
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """Return the result in a few lines for people."""
+        where = f"{self.split} split{' of another dataset' if self.external else ''}"
+        lines = [f"out: {self.out}", f"{where}: {self.cases} cases of {self.patients} patients"]
+        lines += [f"  {name:<22} {said(row)}" for name, row in self.metrics.items()]
+        if self.difference is not None:
+            lines.append(f"{self.difference.name.replace('_', ' ')} to the baseline: {said(self.difference)}")
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
 def run(config: EvaluateConfig, run_folder: Path, data: Path | None = None, *, progress: Progress = SILENT) -> EvaluateResult:
-    """Measure a run and write ``release/evaluation.json``, with a baseline also ``release/comparison.json``.
+    """Measure a finished run and write its evaluation, with a baseline also the comparison.
 
-    Another split than test goes to ``release/evaluation-<split>.json``, so that it never takes the test's place.
+    ``release/evaluation.json`` is the test split of the run's own dataset alone; other splits and other datasets have names
+    of their own. Exact numbers about training patients of a private run go to ``private/``.
 
     Args:
         config: split, thresholds, resamples, baseline.
@@ -58,44 +75,159 @@ def run(config: EvaluateConfig, run_folder: Path, data: Path | None = None, *, p
         progress: shows the cases predicted.
 
     Raises:
-        DataError: the split is empty, or the model does not fit the data.
-        UsageError: not a run folder, label maps wanted of a classifier, or DICOM segmentations without their source.
+        DataError: the split is empty or has no truth, asks something else than the model learnt, or holds patients who took
+            part in training; or the weights are not the released ones.
+        UsageError: not a finished run, a setting without effect, or DICOM segmentations without their source.
+        RunLocked: the run is being trained or measured by another process.
     """
     folder = runs.open_run(run_folder)
-    dataset = Manifest.read(data or dataset_of(folder))
-    chosen = dataset.split(config.split)
-    if not len(chosen):
-        raise DataError(expected("at least one case", got="none", where=f"split {config.split!r}"))
-    _refuse_maps_of_no_map(config, dataset)
-    measured, truth = _outcome(config, folder, dataset, chosen, progress)
-    found = _evaluation(config, dataset, chosen, measured, truth, _fitted(config, folder, dataset, measured))
-    name = EVALUATION if config.split == "test" else f"evaluation-{config.split}.json"
-    folder.write_json(f"release/{name}", found.to_table())
-    difference = ""
-    if config.baseline is not None:
-        other = runs.open_run(config.baseline)
-        outcome, _ = _outcome(replace(config, predictions=()), other, dataset, chosen, progress)  # its folder stays as it is
-        rows = _differences(config, dataset, chosen, measured.scores, outcome.scores, truth)
-        table = {"run": folder.name, "baseline": other.name, "differences": [row.to_table() for row in rows]}
-        folder.write_json("release/comparison.json", table)
-        difference = said(rows[0])
-    first = [row for row in found.metrics if not row.label] or list(found.metrics)
-    return EvaluateResult(
-        out=folder.release / name, split=config.split, cases=found.n_cases, patients=found.n_patients,
-        headline={row.name: said(row) for row in first}, difference=difference,
-    )  # fmt: skip
+    with folder.lock():
+        notes = testdata.finished(folder)
+        dataset = Manifest.read(data or dataset_of(folder))
+        measurement = _Measurement(config, folder, dataset, given=data is not None, progress=progress)
+        return measurement.result(notes)
 
 
-def _refuse_maps_of_no_map(config: EvaluateConfig, dataset: Manifest) -> None:
-    maps = [name for name in config.predictions if name != "csv"]
-    if maps and dataset.info.task is not Task.SEGMENTATION:
-        got = f"{', '.join(maps)} for {dataset.info.task}"
-        raise UsageError(expected("predictions as csv", got=got, where="predictions", fix="only segmentation has label maps"))
+class _Measurement:
+    """One call of :func:`run`: all numbers are made before the first file is written."""
+
+    def __init__(self, config: EvaluateConfig, folder: Run, dataset: Manifest, *, given: bool, progress: Progress) -> None:
+        self.config, self.folder, self.dataset, self.progress = config, folder, dataset, progress
+        self.chosen = dataset.split(config.split)
+        if not len(self.chosen):
+            raise DataError(expected("at least one case", got="none", where=f"split {config.split!r}"))
+        self.model = _Model.of(folder)
+        testdata.check_meaning(self.model.info, dataset, self.chosen)
+        self.standing = testdata.standing(folder, dataset, self.chosen, given=given)
+        own = self.standing.own
+        self.valid = own.split("valid") if own is not None else dataset.select(lambda case: False)
+        effect.refuse_idle_evaluation(config, dataset.info, len(self.valid))
+        self.private = testdata.is_private(folder) and config.split == "train" and not self.standing.external
+        self.baseline, self.baseline_name = Origin(run="", data=""), ""
+
+    def result(self, notes: Sequence[str]) -> EvaluateResult:
+        """Measure, write, and return the headline."""
+        config, dataset = self.config, self.dataset
+        maps = predictions.Predictions(self.folder, self.chosen, config, self.standing.short)
+        measured, truth = _outcome(config, self.model, self.chosen, self.valid, self.progress, maps)
+        found = _evaluation(config, dataset, self.chosen, measured, truth, self._fitted(measured))
+        if not any(np.isfinite(row.value) for row in found.metrics):
+            raise DataError(expected("a metric that is a number", got="none", where=f"split {config.split!r}"))
+        rows = self._differences(measured, truth)
+        maps.publish(measured.scores, self.model.info.labels)
+        path = self._write(found, rows)
+        first = [row for row in found.metrics if not row.label] or list(found.metrics)
+        return EvaluateResult(
+            out=path, split=config.split, cases=found.n_cases, patients=found.n_patients,
+            metrics={row.name: row for row in first}, difference=rows[0] if rows else None, external=self.standing.external,
+            notes=(*notes, *self._notes()),
+        )  # fmt: skip
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self.private:
+            notes.append("exact numbers about training patients of a private run: they stay in private/")
+        if not self.standing.compared and self.config.split == "test":
+            notes.append("whether measured patients took part in training could not be compared")
+        if self.standing.own is None and self.dataset.info.task is not Task.SEGMENTATION:
+            notes.append("no thresholds: the validation split that they are fitted on is not there as it was")
+        return notes
+
+    def _fitted(self, measured: _Outcome) -> tuple[Any, ...]:
+        """Return thresholds fitted on the run's own validation split, and none when there is no such split."""
+        if measured.validation is None:
+            return ()
+        return thresholds.fit(self.valid.targets(), measured.validation, self.dataset.info.labels, rule=self.config.threshold)
+
+    def _differences(self, measured: _Outcome, truth: Array) -> list[Estimate]:
+        """Return the differences to the baseline; none without one."""
+        if self.config.baseline is None:
+            return []
+        other = runs.open_run(self.config.baseline)
+        testdata.finished(other)
+        model = _Model.of(other)
+        testdata.check_meaning(model.info, self.dataset, self.chosen)
+        testdata.refuse_trained_on(other, self.chosen, self.dataset)
+        nothing = self.dataset.select(lambda case: False)
+        outcome, _ = _outcome(self.config, model, self.chosen, nothing, self.progress, None)
+        self.baseline = identity.origin(other, weights=model.weights, step=model.step, split=self.config.split)
+        self.baseline_name = other.name
+        return _differences(self.config, self.dataset, self.chosen, measured.scores, outcome.scores, truth)
+
+    def _origin(self) -> Origin:
+        return identity.origin(
+            self.folder,
+            weights=self.model.weights,
+            step=self.model.step,
+            split=self.config.split,
+            data=self.standing.data,
+            dataset=self.dataset.info.name,
+        )
+
+    def _write(self, found: Evaluation, rows: Sequence[Estimate]) -> Path:
+        """Write the evaluation, then the comparison; remove a comparison that belongs to another model."""
+        place: dict[str, Any] = {"split": self.config.split, "dataset": self.standing.short, "private": self.private}
+        origin, known = self._origin(), self.dataset.info.patients_known
+        fitted = f"valid of {self.standing.own.info.name}" if self.standing.own is not None and found.thresholds else ""
+        path = artifacts.write(
+            self.folder.root,
+            EvaluationRecord(
+                origin=origin,
+                evaluation=found.to_table(),
+                external=self.standing.external,
+                patients_compared=self.standing.compared,
+                patients_known=known,
+                thresholds_from=fitted,
+            ),
+            **place,
+        )
+        compared = self.folder.root / artifacts.place(ComparisonRecord, **place)
+        added, removed = [path], []
+        if rows:
+            table = ComparisonRecord(
+                origin=origin,
+                baseline=self.baseline,
+                run_name=self.folder.name,
+                baseline_name=self.baseline_name,
+                differences=tuple(row.to_table() for row in rows),
+            )
+            added.append(artifacts.write(self.folder.root, table, **place))
+        elif compared.is_file() and not _still_holds(artifacts.read_file(compared, ComparisonRecord), origin):
+            compared.unlink()
+            removed.append(compared)
+        if not self.private:
+            release.enlist(self.folder, added=added, removed=removed)
+        return path
+
+
+def _still_holds(comparison: ComparisonRecord | None, origin: Origin) -> bool:
+    """Return whether a comparison was made with the weights and the dataset that were just measured."""
+    made = comparison.origin if comparison is not None else None
+    return made is not None and made.same_model(origin) and made.data == origin.data
 
 
 def said(row: Estimate) -> str:
     """Return an estimate as text: value, interval, cases and patients."""
     return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}], n = {row.n} of {row.patients} patients"
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A trained network and what it was trained for."""
+
+    network: nn.Module
+    learned: LearnConfig
+    info: DatasetInfo
+    weights: str
+    step: int
+
+    @classmethod
+    def of(cls, folder: Run) -> _Model:
+        """Return the released model of a run; refuse a checkpoint with other weights."""
+        network, learned, info = load_model(folder)
+        weights = weights_digest(network)
+        testdata.check_weights(folder, weights)
+        return cls(network, learned, info, weights, released_step(folder))
 
 
 @dataclass(frozen=True)
@@ -107,35 +239,28 @@ class _Outcome:
 
 
 def _outcome(
-    config: EvaluateConfig, folder: Run, dataset: Manifest, chosen: Manifest, progress: Progress
+    config: EvaluateConfig,
+    model: _Model,
+    chosen: Manifest,
+    valid: Manifest,
+    progress: Progress,
+    maps: predictions.Predictions | None,
 ) -> tuple[_Outcome, Array]:
-    model, learned, info = load_model(folder)
-    learned = replace(learned, device=config.device)
-    sources = DicomSources.find(chosen, config.dicom) if "dicom-seg" in config.predictions else None
+    learned = replace(model.learned, device=config.device)
     with task(progress, f"predicting {config.split}", len(chosen)):
-        if dataset.info.task is Task.SEGMENTATION:
+        if chosen.info.task is Task.SEGMENTATION:
             dice = []
-            for case, label_map in predict_maps(model, info, chosen, learned):
-                truth_map = predictions.read_mask(chosen, case)
-                dice.append(segmentation.dice(label_map, truth_map, len(info.labels)))
-                predictions.keep_map(folder, chosen, case, label_map, config.predictions, sources)
+            for case, label_map in predict_maps(model.network, model.info, chosen, learned):
+                dice.append(segmentation.dice(label_map, predictions.read_mask(chosen, case), len(model.info.labels)))
+                if maps is not None:
+                    maps.keep(case, label_map)
                 progress.advance()
-            table = np.array(dice, dtype=np.float64)
-            predictions.write_table(folder, config.split, chosen, table, info.labels, config.predictions)
-            return _Outcome(table), np.zeros((0, 0))
-        said_of = predict(model, info, chosen, learned).probabilities.astype(np.float64)
-        valid = dataset.split("valid")
-        on_valid = predict(model, info, valid, learned).probabilities.astype(np.float64) if len(valid) else None
-        predictions.write_table(folder, config.split, chosen, said_of, info.labels, config.predictions)
+            return _Outcome(np.array(dice, dtype=np.float64)), np.zeros((0, 0))
+        said_of = predict(model.network, model.info, chosen, learned).probabilities.astype(np.float64)
+        on_valid = None
+        if len(valid):
+            on_valid = predict(model.network, model.info, valid, learned).probabilities.astype(np.float64)
         return _Outcome(said_of, on_valid), chosen.targets().astype(np.float64)
-
-
-def _fitted(config: EvaluateConfig, folder: Run, dataset: Manifest, outcome: _Outcome) -> tuple[Any, ...]:
-    """Return thresholds fitted on the validation split, and none when there is no such split."""
-    if outcome.validation is None or dataset.info.task is Task.SEGMENTATION:
-        return ()
-    truth = dataset.split("valid").targets()
-    return thresholds.fit(truth, outcome.validation, dataset.info.labels, rule=config.threshold)
 
 
 def _evaluation(

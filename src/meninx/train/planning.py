@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meninx.core.budget import PrivacyUnit
-from meninx.core.errors import ConfigError, DataError, expected
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
 from meninx.core.manifest import Manifest
 from meninx.privacy.calibration import calibrate
 from meninx.privacy.plan import Plan
@@ -34,6 +34,10 @@ def make_plan(config: TrainConfig, data: Manifest) -> Plan | None:
     if not present:
         raise DataError(expected("at least one training case", got="none", where="split 'train'"))
     declared = wanted.units_declared or present
+    if present > declared:
+        fix = "declare the true number of units, or more"
+        got = f"{present} in the training split"
+        raise PrivacyRefusal(expected(f"at most {declared} {wanted.unit}s", got=got, where="privacy.units_declared", fix=fix))
     if config.batch_size > declared:
         fix = f"give --batch-size {max(1, declared // 2)} or less; under privacy it counts {wanted.unit}s a step"
         rule = f"batch_size <= {declared} {wanted.unit}s"

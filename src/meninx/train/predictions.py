@@ -4,34 +4,91 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Sequence
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from meninx.core import files
+from meninx.core import files, names
+from meninx.core.errors import DataError, expected
 from meninx.core.manifest import Case, Manifest
 from meninx.core.run import Run
 from meninx.imaging import load, seg
 from meninx.imaging.image import Image
+from meninx.train.config import EvaluateConfig
 from meninx.train.dicom_source import DicomSources
 
 FOLDER = "predictions"
+STAGING = ".predictions"
 
 
-def write_table(
-    run: Run, split: str, chosen: Manifest, values: npt.NDArray[np.float64], labels: Sequence[str], wanted: Collection[str]
-) -> None:
-    """Write one row a case: its probabilities, or its Dice coefficients (empty where truth and prediction are both empty)."""
-    if "csv" not in wanted:
-        return
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["case_id", "patient_id", *labels])
-    for case, row in zip(chosen.cases, values, strict=True):
-        writer.writerow([case.case_id, case.patient_id, *("" if np.isnan(value) else f"{value:.6f}" for value in row)])
-    files.write_text(run.private / FOLDER / f"{split}.csv", buffer.getvalue(), mode=0o600)
+class Predictions:
+    """Predictions of one evaluation; earlier ones stay until these are complete.
+
+    Args:
+        run: the run folder.
+        chosen: the measured cases.
+        config: what is wanted, and the DICOM source for ``dicom-seg``.
+        other: name of another dataset than the run's own, whose predictions have a folder of their own.
+
+    Raises:
+        UsageError, DataError: DICOM segmentations are wanted and their source does not fit.
+    """
+
+    def __init__(self, run: Run, chosen: Manifest, config: EvaluateConfig, other: str) -> None:
+        self.chosen, self.config = chosen, config
+        self.folder = run.private / FOLDER / (f"external-{other}" if other else "")
+        self.staging = run.private / STAGING
+        self.sources = DicomSources.find(chosen, config.dicom) if "dicom-seg" in config.predictions else None
+        shutil.rmtree(self.staging, ignore_errors=True)
+
+    def keep(self, case: Case, label_map: npt.NDArray[Any]) -> None:
+        """Write the predicted label map of a case in the formats wanted."""
+        wanted = set(self.config.predictions)
+        if not {"nifti", "dicom-seg"} & wanted:
+            return
+        affine = load.load(self.chosen.root / case.image).affine
+        if "nifti" in wanted:
+            suffix = ".nii.gz" if label_map.ndim == 3 else ".png"
+            load.save(self._path(f"{case.case_id}{suffix}"), Image(label_map[None], affine))
+        if self.sources is not None:
+            placed, paths = self.sources.placed(case, label_map, affine)
+            seg.write_seg(placed, paths, self.chosen.info.labels, self._path(f"{case.case_id}.seg.dcm"), overwrite=True)
+
+    def publish(self, values: npt.NDArray[np.float64], labels: Sequence[str]) -> None:
+        """Write one row per case, and move everything into its place.
+
+        Args:
+            values: probabilities of each case, or its Dice coefficients, NaN where truth and prediction are both empty.
+            labels: names of the columns.
+        """
+        if "csv" in self.config.predictions:
+            buffer = io.StringIO()
+            writer = csv.writer(buffer, lineterminator="\n")
+            writer.writerow(["case_id", "patient_id", *(names.csv_cell(label) for label in labels)])
+            for case, row in zip(self.chosen.cases, values, strict=True):
+                identifiers = (names.csv_cell(case.case_id), names.csv_cell(case.patient_id))
+                writer.writerow([*identifiers, *("" if np.isnan(value) else f"{value:.6f}" for value in row)])
+            files.write_text(self._path(f"{self.config.split}.csv"), buffer.getvalue(), mode=files.PRIVATE_MODE)
+        if not self.staging.is_dir():
+            return
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in sorted(self.staging.iterdir()):
+                path.replace(self.folder / path.name)
+            self.staging.rmdir()
+        except OSError as error:
+            raise files.storage_error(error, self.folder) from error
+
+    def _path(self, name: str) -> Path:
+        """Return where a file is built; a case cannot lead out of the folder."""
+        if "/" in name:
+            raise DataError(expected("a case_id that is a file name", got="a path", where="manifest.csv"))
+        self.staging.mkdir(mode=0o700, exist_ok=True)
+        return files.below(self.staging, name, where="manifest.csv, case_id")
 
 
 def read_mask(manifest: Manifest, case: Case) -> npt.NDArray[Any]:
@@ -40,17 +97,3 @@ def read_mask(manifest: Manifest, case: Case) -> npt.NDArray[Any]:
         return np.zeros(load.load(manifest.root / case.image).size, dtype=np.uint8)
     mask: npt.NDArray[Any] = load.load(manifest.root / case.mask).array[0]
     return mask
-
-
-def keep_map(
-    run: Run, manifest: Manifest, case: Case, label_map: npt.NDArray[Any], wanted: Collection[str], sources: DicomSources | None
-) -> None:
-    """Write the predicted label map of a case in the formats wanted; ``sources`` are needed for ``dicom-seg``."""
-    folder = run.private / FOLDER
-    affine = load.load(manifest.root / case.image).affine if {"nifti", "dicom-seg"} & set(wanted) else np.eye(4)
-    if "nifti" in wanted:
-        suffix = ".nii.gz" if label_map.ndim == 3 else ".png"
-        load.save(folder / f"{case.case_id}{suffix}", Image(label_map[None], affine))
-    if "dicom-seg" in wanted and sources is not None:
-        placed, paths = sources.placed(case, label_map, affine)
-        seg.write_seg(placed, paths, manifest.info.labels, folder / f"{case.case_id}.seg.dcm", overwrite=True)

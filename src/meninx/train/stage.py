@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,24 +13,30 @@ from typing import Any
 import torch
 from torch import nn
 
-from meninx.core import files, provenance, settings
+from meninx.core import artifacts, files, names, plain, settings
 from meninx.core import run as runs
-from meninx.core.errors import ConfigError, DataError, expected
-from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
+from meninx.core.artifacts import Ancestry, DataRecord, PrivacyRecord, RunRecord, RunState, StartRecord
+from meninx.core.budget import PrivacySpent
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected
+from meninx.core.manifest import MANIFEST_NAME, Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
-from meninx.learn import distributed, freeze, loop, setup
+from meninx.learn import checkpoint, distributed, freeze, ledger_file, loop, pretrained, record, setup, surroundings, validate
+from meninx.learn.config import learn_part
 from meninx.learn.predict import load_model
 from meninx.learn.result import FitResult
 from meninx.learn.task import objective
+from meninx.privacy import accounting
 from meninx.privacy.clipping import trained_layers
+from meninx.privacy.composition import joint_phases
 from meninx.privacy.plan import Plan
-from meninx.train import bundle
+from meninx.train import bundle, effect, identity, lineage, release
 from meninx.train.config import TrainConfig
+from meninx.train.identity import dataset_of as dataset_of  # the public name of the stage
+from meninx.train.lineage import Start
 from meninx.train.planning import make_plan
 
-DATA_NAME = "data.json"
 NO_PRIVACY = "none: trained without differential privacy"
 
 
@@ -41,9 +50,14 @@ class TrainResult(Result):
         train_cases: cases of the training split.
         train_patients: patients of the training split.
         steps: optimiser steps done (planned, of a dry run).
-        validation: name and value of the validation metric at the end; private, never released.
-        privacy: the guarantee as a sentence.
+        metric: name of the validation metric; empty without one.
+        validation: its value at the end; None without one. Private, never released.
+        privacy: what was spent, read from the ledger (planned, of a dry run); with starting weights of private runs on the
+            same patients, their cost included. None without privacy.
+        own_epsilon: epsilon of the run's own steps; None without privacy.
+        start: what the network started from.
         dry_run: nothing was written.
+        closed: the run was finished before, so nothing was changed.
     """
 
     model: str
@@ -51,9 +65,41 @@ class TrainResult(Result):
     train_cases: int
     train_patients: int
     steps: int
-    validation: str = ""
-    privacy: str = NO_PRIVACY
+    metric: str = ""
+    validation: float | None = None
+    privacy: PrivacySpent | None = None
+    own_epsilon: float | None = None
+    start: StartRecord | None = None
     dry_run: bool = False
+    closed: bool = False
+
+    def summary(self) -> str:
+        """Return the result in a few lines for people."""
+        lines = [
+            f"out: {self.out}",
+            f"model: {self.model}, {self.parameters} parameters",
+            f"training split: {self.train_cases} cases, {self.train_patients} patients",
+            f"steps: {self.steps}",
+            f"privacy: {self.privacy.summary() if self.privacy else NO_PRIVACY}",
+        ]
+        if self.metric and self.validation is not None:
+            lines.insert(4, f"validation: {self.metric} {self.validation:.4f}")
+        if self.start is not None and self.start.composed and self.own_epsilon is not None:
+            lines.append(f"of it own steps: epsilon = {self.own_epsilon:.3g}; the rest was spent on the starting weights")
+        if self.start is not None and self.start.file:
+            lines.append(f"start: {self.start.file}, {self._start_words(self.start)}")
+        if self.dry_run:
+            lines.append("dry run: nothing was written")
+        if self.closed:
+            lines.append("this run was finished before: nothing was changed")
+        return "\n".join(lines)
+
+    @staticmethod
+    def _start_words(start: StartRecord) -> str:
+        if start.origin != "run":
+            return "of unknown origin: what it holds of the patients is not counted"
+        patients = "trained on some of the same patients" if start.shared_patients else "trained on other patients"
+        return f"from run {start.run[:8]}, {patients}"
 
 
 def run(
@@ -69,7 +115,7 @@ def run(
     """Train one model and put it into ``release/`` of a run folder.
 
     Started by torchrun, the processes share the work of one run and all return its result; the folders need to be
-    visible to process 0 alone, the dataset to all.
+    visible to process 0 alone, the dataset to all. A finished run is closed: resuming it changes nothing.
 
     Args:
         config: the settings; replaced by those of the run when resuming.
@@ -77,45 +123,38 @@ def run(
         out: folder of runs.
         progress: shows steps, loss and epsilon.
         resume: a run folder to go on with, or None for a new one.
-        dry_run: calibrate and count, write nothing.
+        dry_run: check, calibrate and count, write nothing.
         recipe: name of the recipe, used to name the run.
 
     Raises:
+        UsageError, PrivacyRefusal: the run to resume is finished and something of it was changed, or an older version made it.
         ConfigError, DataError, PrivacyRefusal, RunLocked, Interrupted: see ``meninx.learn.loop.fit``.
     """
     with distributed.joined() as world:
         data = Manifest.read(source)
-        world.agree("dataset", lambda: _digest(source))
+        world.agree("dataset", lambda: identity.data_record(source).digest)
         if resume is not None:
-            root, table = world.shared(lambda: _reopened(resume, source))
+            root, table, closed = world.shared(lambda: _reopened(resume, source))
+            if closed:
+                return plain.from_plain(closed, TrainResult, where="the finished run")
             config = settings.build(TrainConfig, table, "config.toml")
             return _train(config, data, Run(Path(root)), _agreed_plan(config, data), progress, resumed=True)
         config = named(config, recipe)
         world.agree("settings", lambda: settings.to_toml(config))
-        plan = _agreed_plan(config, data)
-        network = _network(config, data, plan)  # both refuse before a folder is made
+        plan, start = _checked(config, data, out)
+        network = _network(config, data, plan)  # all of these refuse before a folder is made
         if dry_run:
-            return _preview(config, data, out, network, plan)
-        folder = Run(Path(world.shared(lambda: _created(config, source, out))))
-        return _train(config, data, folder, plan, progress, resumed=False)
+            return _preview(config, data, out, network, plan, start)
+        config = effect.resolved(config, data, plan)
+        with _leaving_no_trace(out):
+            folder = Run(Path(world.shared(lambda: _created(config, data, out, start))))
+            with _discarded_on_failure(folder):
+                return _train(config, data, folder, plan, progress, resumed=False)
 
 
 def named(config: TrainConfig, recipe: str | None) -> TrainConfig:
     """Return the config with the recipe's name, unless it has one of its own."""
     return replace(config, name=Path(recipe).stem) if recipe and config.name == TrainConfig.name else config
-
-
-def dataset_of(run: Run) -> Path:
-    """Return the dataset folder that a run was trained on.
-
-    Raises:
-        ConfigError: the run does not say.
-    """
-    table = run.read_json(f"private/{DATA_NAME}")
-    if table is None:
-        fix = "give the dataset folder with --data"
-        raise ConfigError(expected("a run that knows its dataset", got=f"no private/{DATA_NAME}", where=run.name, fix=fix))
-    return Path(table["dataset"])
 
 
 def stored_config(run: Run) -> TrainConfig:
@@ -128,21 +167,30 @@ def stored_config(run: Run) -> TrainConfig:
     return settings.build(TrainConfig, table, source)
 
 
-def _created(config: TrainConfig, source: Path, out: Path) -> str:
-    """Make the run folder and return its path."""
-    name = f"{config.name}_s{config.seed}"
-    folder = runs.create(out, name, config_toml=settings.to_toml(config), deterministic=config.deterministic)
-    known = {"dataset": str(source.resolve()), "digest": _digest(source)}
-    files.write_json(folder.private / DATA_NAME, known, mode=0o600)
-    folder.point_latest()
-    return str(folder.root)
+# before a run
 
 
-def _reopened(path: Path, source: Path) -> tuple[str, dict[str, Any]]:
-    """Return the path of a run folder to go on with and its settings."""
-    folder = runs.open_run(path)
-    _refuse_other_data(folder, source)
-    return str(folder.root), settings.to_table(stored_config(folder))
+def _checked(config: TrainConfig, data: Manifest, out: Path) -> tuple[Plan | None, Start]:
+    """Return the privacy plan and what is known of the starting weights; refuse whatever cannot become a run."""
+    names.check([data.info.name], what="dataset", where="dataset.toml")
+    names.check(data.info.labels, what="label", where="dataset.toml")
+    names.check(data.info.attributes, what="attribute", where="dataset.toml")
+    bundle.check_options(config.model_options)
+    surroundings.device(distributed.own_device(config.device))
+    effect.refuse_idle(config, data)
+    plan = _agreed_plan(config, data)
+    effect.refuse_long_warmup(config, effect.total_steps(config, data, plan))
+    found: list[Start] = []
+    if config.pretrained:  # process 0 alone sees the folders; its refusal stops the others
+        distributed.current().shared(lambda: found.append(_traced(config, data, out)))
+    return plan, found[0] if found else Start()
+
+
+def _traced(config: TrainConfig, data: Manifest, out: Path) -> Start:
+    """Return what is known of the starting weights."""
+    unit = str(config.privacy.unit) if config.privacy else ""
+    members, known = identity.members_of(data), identity.data_record(data.root)
+    return lineage.trace(Path(config.pretrained), members, known, unit=unit, folders=(out,))
 
 
 def _agreed_plan(config: TrainConfig, data: Manifest) -> Plan | None:
@@ -150,18 +198,6 @@ def _agreed_plan(config: TrainConfig, data: Manifest) -> Plan | None:
     plan = make_plan(config, data)
     distributed.current().agree("privacy plan", lambda: plan.fingerprint() if plan else "none")
     return plan
-
-
-def _digest(source: Path) -> str:
-    """Return one digest of what a dataset says of its cases."""
-    return provenance.data_digest([source / MANIFEST_NAME, source / INFO_NAME], source)
-
-
-def _refuse_other_data(run: Run, source: Path) -> None:
-    known = (run.read_json(f"private/{DATA_NAME}") or {}).get("digest")
-    if known not in (None, _digest(source)):
-        fix = "give the dataset the run was started with, or start a new run"
-        raise DataError(expected("the cases the run was started with", got="others", where=MANIFEST_NAME, fix=fix))
 
 
 def _network(config: TrainConfig, data: Manifest, plan: Plan | None) -> nn.Module:
@@ -174,62 +210,173 @@ def _network(config: TrainConfig, data: Manifest, plan: Plan | None) -> nn.Modul
     return network
 
 
-def _train(config: TrainConfig, data: Manifest, run: Run, plan: Plan | None, progress: Progress, *, resumed: bool) -> TrainResult:
-    world = distributed.current()
-    with run.lock() if world.main else nullcontext():
-        digest = _digest(data.root)
-        fitted = loop.fit(config, data, run, plan=plan, progress=progress, resume=resumed, data_digest=digest)
-        network = world.shared(lambda: _release(config, data, run, fitted))
-    return _result(config, data, run.root, network, fitted, plan)
-
-
-def _release(config: TrainConfig, data: Manifest, run: Run, fitted: FitResult) -> int:
-    """Write the bundle and return the number of parameters."""
-    model, learned, info = load_model(run)
-    size = learned.patch_size or learned.image_size or info.size
-    arguments: dict[str, Any] = {
-        "name": learned.model,
-        "spatial_dims": info.spatial_dims,
-        "in_channels": info.channels,
-        "out_channels": objective(info, learned).out_channels,
-        **learned.model_options,
-    }
-    card = _short_card(data, run, fitted)
-    onnx = "onnx" in config.export
-    if "bundle" in config.export or onnx:
-        bundle.write_bundle(
-            run.release / "bundle", model, info, network=arguments, size=tuple(size), card=card,
-            patches=bool(learned.patch_size), onnx=onnx,
-        )  # fmt: skip
-    return sum(value.numel() for value in model.parameters())
-
-
-def _short_card(data: Manifest, run: Run, fitted: FitResult) -> str:
-    info, privacy = data.info, run.read_json("privacy.json") or {}
-    return (
-        f"# {info.name}: {info.task}\n\nLabels: {', '.join(info.labels)}.\n\n"
-        f"Trained by meninx for {fitted.steps} steps.\n\nPrivacy: {privacy.get('sentence', 'not stated.')}\n\n"
-        "`meninx report --card` writes the full model card. Research only; not a medical device.\n"
-    )
-
-
-def _result(config: TrainConfig, data: Manifest, out: Path, parameters: int, fitted: FitResult, plan: Plan | None) -> TrainResult:
-    training = data.split("train")
-    metric = f"{fitted.metric_name} {fitted.metric:.4f}" if fitted.metric_name else ""
-    privacy = plan.spent(fitted.steps).summary() if plan else NO_PRIVACY
+def _preview(config: TrainConfig, data: Manifest, out: Path, network: nn.Module, plan: Plan | None, start: Start) -> TrainResult:
+    """Return what a run would be: plan, counts and parameters; refuse what the run itself would refuse before its first step."""
+    with tempfile.TemporaryDirectory() as place, surroundings.prepared(config) as device:
+        trial = runs.create(Path(place), "trial", config_toml="", deterministic=config.deterministic)
+        training = setup.build(learn_part(config), data, trial, device, plan, resumed=False)
+        validate.probe(training.trainee.model, training.train, training.objective, device)
+    split = data.split("train")
+    privacy = plan.spent() if plan else None
+    own = privacy.epsilon if privacy else None
+    earlier = pretrained.ledgers(start.ancestry) if start.ancestry else ()
+    if plan is not None and privacy is not None and earlier:
+        cost = accounting.epsilon([plan.phase(), *joint_phases(earlier)], plan.delta)
+        privacy = replace(privacy, epsilon=cost.value, accountant=cost.accountant)
+    begun = pretrained.known(training.start, start.ancestry) if training.start and start.ancestry else training.start
     return TrainResult(
-        out=out, model=config.model, parameters=parameters, train_cases=len(training), train_patients=len(training.patients),
-        steps=fitted.steps, validation=metric, privacy=privacy,
+        out=out, model=config.model, parameters=sum(value.numel() for value in network.parameters()), dry_run=True,
+        train_cases=len(split), train_patients=len(split.patients), steps=effect.total_steps(config, data, plan),
+        privacy=privacy, own_epsilon=own, start=begun,
     )  # fmt: skip
 
 
-def _preview(config: TrainConfig, data: Manifest, out: Path, network: nn.Module, plan: Plan | None) -> TrainResult:
-    """Return what a run would be: plan, counts and parameters."""
-    training = data.split("train")
-    per_epoch = max(1, -(-len(training) // config.batch_size))
-    privacy = plan.spent().summary() if plan else NO_PRIVACY
+def _created(config: TrainConfig, data: Manifest, out: Path, start: Start) -> str:
+    """Make the run folder with everything that says what it belongs to, and return its path."""
+    folder = runs.create(
+        out,
+        f"{config.name}_s{config.seed}",
+        config_toml=effect.to_toml(config),
+        private=config.privacy is not None,
+        deterministic=config.deterministic,
+    )
+    with _discarded_on_failure(folder):
+        known = identity.data_record(data.root)
+        key = identity.identity_key(folder, seed=config.seed if config.deterministic else None)
+        members = identity.members_of(data)
+        entry = folder.update(
+            data=identity.keyed_data(key, known.digest), dataset=data.info.name, patients_known=data.info.patients_known
+        )
+        artifacts.write(folder.root, known)
+        artifacts.write(folder.root, replace(members, earlier=start.patients, earlier_images=start.images))
+        artifacts.write(folder.root, lineage.draft(entry, key, members, config.privacy, start), private=True)
+        if start.ancestry is not None:
+            artifacts.write(folder.root, start.ancestry)
+    return str(folder.root)
+
+
+@contextmanager
+def _leaving_no_trace(out: Path) -> Iterator[None]:
+    """Remove the folder of runs when a start fails, unless it was there before or holds something."""
+    made = not out.exists()
+    try:
+        yield
+    except BaseException:
+        if made and distributed.current().main:
+            with suppress(OSError):
+                out.rmdir()
+        raise
+
+
+@contextmanager
+def _discarded_on_failure(folder: Run) -> Iterator[None]:
+    """Remove a run folder when its start fails before the first step."""
+    try:
+        yield
+    except BaseException:
+        if distributed.current().main:
+            folder.discard()
+        raise
+
+
+# going on with a run
+
+
+def _reopened(path: Path, source: Path) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
+    """Return the path of a run folder to go on with, its settings, and its result when it is finished."""
+    folder = runs.open_run(path)
+    record_of = folder.record
+    if record_of is None:
+        private = folder.ledger_path.is_file()
+        kind: type[Exception] = PrivacyRefusal if private else UsageError
+        why = f"one of an earlier version{', whose guarantee does not hold' if private else ''}"
+        fix = "start a new run; this one can still be evaluated"
+        raise kind(expected("a run of this version to resume", got=why, where=folder.name, fix=fix))
+    known = artifacts.read(folder.root, DataRecord)
+    same = known is not None and identity.same_data(known, source)
+    table = settings.to_table(stored_config(folder))
+    if record_of.state is RunState.RELEASED:
+        with folder.lock():
+            _refuse_changes(folder, same)
+            return str(folder.root), table, plain.to_plain(_closed(folder, Manifest.read(source)))
+    if not same:
+        fix = "give the dataset the run was started with, or start a new run"
+        raise DataError(expected("the cases the run was started with", got="others", where=MANIFEST_NAME, fix=fix))
+    return str(folder.root), table, None
+
+
+def _refuse_changes(folder: Run, same_data: bool) -> None:
+    """Refuse to go on with a finished run of which something was changed: the same noise must not meet other gradients."""
+    known = artifacts.require(folder.root, RunRecord, fix="start a new run")
+    problem = ""
+    if not same_data:
+        problem = "another dataset"
+    elif known.config != release.config_digest(folder):
+        problem = "an edited config.toml"
+    elif not all(checkpoint.path_of(folder, name).is_file() for name in {"last", known.selected}):
+        problem = "no checkpoints"
+    elif known.private and not all((folder.private / "keys" / f"{name}.key").is_file() for name in ("noise", "sampling")):
+        problem = "no secret keys"
+    if known.private:
+        written = artifacts.require(folder.root, PrivacyRecord, fix="start a new run")
+        ledger = ledger_file.read(folder, anchor=written.ledger)
+        problem = problem or ("another ledger" if ledger.anchor != written.ledger or ledger.pending else "")
+    if problem:
+        kind = PrivacyRefusal if known.private else UsageError
+        fix = "start a new run; --pretrained begins with the weights of this one"
+        raise kind(expected("the finished run as it was released", got=problem, where=folder.name, fix=fix))
+
+
+def _closed(folder: Run, data: Manifest) -> TrainResult:
+    """Return the result of a finished run, read from its folder."""
+    model, learned, _ = load_model(folder)
+    known, split = artifacts.require(folder.root, RunRecord, fix="start a new run"), data.split("train")
+    written = artifacts.require(folder.root, PrivacyRecord, fix="start a new run")
+    ledger = ledger_file.read(folder)
+    earlier = pretrained.ledgers(artifacts.read(folder.root, Ancestry) or Ancestry())
+    private = known.private and math.isfinite(ledger.epsilon(written.delta))
     return TrainResult(
-        out=out, model=config.model, parameters=sum(value.numel() for value in network.parameters()), dry_run=True,
-        train_cases=len(training), train_patients=len(training.patients),
-        steps=plan.steps if plan else config.steps or config.epochs * per_epoch, privacy=privacy,
+        out=folder.root, model=learned.model, parameters=sum(value.numel() for value in model.parameters()), closed=True,
+        train_cases=len(split), train_patients=len(split.patients), steps=known.step,
+        privacy=record.total(ledger, earlier, written.delta) if private else None,
+        own_epsilon=ledger.epsilon(written.delta) if private else None, start=written.start,
+    )  # fmt: skip
+
+
+# the run
+
+
+def _train(config: TrainConfig, data: Manifest, run: Run, plan: Plan | None, progress: Progress, *, resumed: bool) -> TrainResult:
+    world = distributed.current()
+    declared = config.privacy.units_declared if config.privacy else None
+    with run.lock() if world.main else nullcontext():
+        ancestry = _ancestry(config, run) if world.main else None
+        keyed = world.shared(lambda: artifacts.require(run.root, RunRecord, fix="start a new run").data)
+        fitted = loop.fit(
+            config, data, run, plan=plan, progress=progress, resume=resumed,
+            data_digest=keyed,  # not the plain one: the ledger is released with the lineage
+            ancestry=ancestry, declared_units=declared,
+        )  # fmt: skip
+        parameters = world.shared(lambda: release.publish(config, run))
+    return _result(config, data, run.root, parameters, fitted)
+
+
+def _ancestry(config: TrainConfig, run: Run) -> Ancestry | None:
+    """Return what the run knows of its starting weights; refuse a file that was exchanged since."""
+    known = artifacts.read(run.root, Ancestry)
+    if known is None or not config.pretrained:
+        return None
+    path = Path(config.pretrained)
+    if path.is_file() and files.digest(path) != known.sha256:
+        fix = "restore the file, or start a new run"
+        raise PrivacyRefusal(expected("the starting weights of before", got="another file", where="pretrained", fix=fix))
+    return known
+
+
+def _result(config: TrainConfig, data: Manifest, out: Path, parameters: int, fitted: FitResult) -> TrainResult:
+    training = data.split("train")
+    return TrainResult(
+        out=out, model=config.model, parameters=parameters, train_cases=len(training), train_patients=len(training.patients),
+        steps=fitted.steps, metric=fitted.metric_name, validation=fitted.metric if fitted.metric_name else None,
+        privacy=fitted.privacy, own_epsilon=fitted.own_epsilon, start=fitted.start,
     )  # fmt: skip

@@ -6,23 +6,26 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from meninx.core import files
+from meninx.core import artifacts, files, plain
 from meninx.core import run as runs
+from meninx.core.artifacts import DataRecord, EvaluationRecord, RunRecord, SweepRecord
 from meninx.core.budget import PrivacySpent
-from meninx.core.errors import ConfigError, UsageError, expected
+from meninx.core.errors import ConfigError, DataError, UsageError, expected
+from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
+from meninx.core.run import Run
 from meninx.learn import ledger_file
-from meninx.metrics.evaluation import Evaluation
+from meninx.metrics.evaluation import Estimate, Evaluation
 from meninx.privacy.composition import compose
-from meninx.train import evaluate, stage
+from meninx.train import effect, evaluate, identity, stage
 from meninx.train.config import EvaluateConfig, PrivacyConfig, SweepConfig, TrainConfig
+from meninx.train.planning import make_plan
 from meninx.train.sweep_figure import draw
 
 
@@ -98,19 +101,25 @@ def run(
 
     Raises:
         ConfigError: there is nothing to train.
-        UsageError: ``out`` holds a sweep of other settings.
+        UsageError: ``out`` holds a sweep of other settings or of another dataset, or runs of an older version.
     """
     if not grid.seeds or not (grid.epsilons or grid.non_private):
         raise ConfigError(expected("at least one seed and one epsilon", got="none", where="sweep"))
-    config = stage.named(config, recipe)
-    cells: dict[float, list[Any]] = {}
-    for epsilon, seed in _cells(grid):
-        cell = out / "cells" / f"epsilon-{_name(epsilon)}_seed-{seed}"
+    config, data = stage.named(config, recipe), Manifest.read(source)
+    effect.refuse_idle_sweep(config)
+    places = {(epsilon, seed): out / "cells" / f"epsilon-{_name(epsilon)}_seed-{seed}" for epsilon, seed in _cells(grid)}
+    for (epsilon, seed), cell in places.items():  # before any of them is trained
+        _refuse_other(_configured(config, epsilon, seed), data, cell)
+    cells: dict[float, list[Estimate]] = {}
+    identities = []
+    for (epsilon, seed), cell in places.items():
         progress.note(f"sweep: epsilon {_name(epsilon)}, seed {seed}")
-        cells.setdefault(epsilon, []).append(_cell(_configured(config, epsilon, seed), source, cell, progress))
+        trained = _trained(_configured(config, epsilon, seed), source, cell, progress)
+        cells.setdefault(epsilon, []).append(_headline(trained, cell))
+        identities.append(trained.id)
     rows = tuple(_row(epsilon, tables) for epsilon, tables in cells.items())
     together = None if config.deterministic else _together(out)
-    _write(out, rows, together)
+    _write(out, rows, together, identities)
     return SweepResult(out=out, rows=rows, runs=sum(len(tables) for tables in cells.values()), together=together)
 
 
@@ -131,27 +140,56 @@ def _cells(grid: SweepConfig) -> Iterator[tuple[float, int]]:
 def _configured(config: TrainConfig, epsilon: float, seed: int) -> TrainConfig:
     """Return the config of a cell; all keep their weights by the same rule, so that privacy is the only difference."""
     select = "last" if config.select == "auto" else config.select
-    shared = replace(config, seed=seed, select=select, privacy=None, export=())
+    shared = replace(config, seed=seed, select=select, export=())
     if math.isinf(epsilon):
-        return shared
+        return effect.without_privacy(shared)
     terms = config.privacy or PrivacyConfig(epsilon=epsilon)
     return replace(shared, privacy=replace(terms, epsilon=epsilon, noise_multiplier=None))
 
 
-def _cell(config: TrainConfig, source: Path, cell: Path, progress: Progress) -> Any:
-    """Return the headline estimate of one run, training it first unless it is done."""
-    begun = runs.open_run(cell / "latest") if (cell / "latest" / "private").is_dir() else None
-    if begun is not None and replace(stage.stored_config(begun), device=config.device, threads=config.threads) != config:
+def _begun(cell: Path) -> Run | None:
+    """Return the run of a cell, None when there is none; one that took no step counts as none."""
+    latest = cell / "latest"
+    return runs.open_run(latest) if (latest / "private").is_dir() else None
+
+
+def _refuse_other(config: TrainConfig, data: Manifest, cell: Path) -> None:
+    """Refuse a cell whose run has other settings or another dataset."""
+    begun = _begun(cell)
+    if begun is None:
+        return
+    known = artifacts.read(begun.root, DataRecord)
+    if begun.record is None or known is None:
+        raise UsageError(expected("runs of this version", got="an older one", where=cell.name, fix="give another --out"))
+    if not identity.same_data(known, data.root):
+        fix = "give another --out, or the dataset of before"
+        raise UsageError(expected("a sweep of the same dataset", got="another one", where=cell.name, fix=fix))
+    wanted = effect.resolved(config, data, make_plan(config, data))
+    if replace(stage.stored_config(begun), device=config.device, threads=config.threads) != wanted:
         fix = "give another --out, or the settings of before"
         raise UsageError(expected("a sweep of the same settings", got="another one", where=cell.name, fix=fix))
-    if begun is None or not (begun.release / "evaluation.json").is_file():
+
+
+def _trained(config: TrainConfig, source: Path, cell: Path, progress: Progress) -> RunRecord:
+    """Return the identity of a cell's run, trained and measured unless it is already."""
+    begun = _begun(cell)
+    if begun is None or artifacts.read(begun.root, EvaluationRecord) is None:
         trained = stage.run(config, source, cell, progress=progress, resume=begun.root if begun else None)
         evaluate.run(EvaluateConfig(predictions=(), device=config.device), trained.out, source, progress=progress)
-    table = runs.open_run(cell / "latest").read_json("release/evaluation.json")
-    return Evaluation.from_table(table).headline
+        begun = runs.open_run(trained.out)
+    return artifacts.require(begun.root, RunRecord, fix="give another --out")
 
 
-def _row(epsilon: float, tables: Sequence[Any]) -> Row:
+def _headline(trained: RunRecord, cell: Path) -> Estimate:
+    """Return the headline of a cell; refuse an evaluation of other weights."""
+    found = artifacts.require(cell / "latest", EvaluationRecord, fix="start the sweep again")
+    if found.origin is None or (found.origin.run, found.origin.weights) != (trained.id, trained.weights):
+        fix = "remove release/evaluation.json and start the sweep again"
+        raise DataError(expected("an evaluation of the run in the cell", got="another one", where=cell.name, fix=fix))
+    return Evaluation.from_table(found.evaluation).headline
+
+
+def _row(epsilon: float, tables: Sequence[Estimate]) -> Row:
     values = np.array([table.value for table in tables])
     return Row(
         epsilon=epsilon,
@@ -165,22 +203,17 @@ def _row(epsilon: float, tables: Sequence[Any]) -> Row:
     )
 
 
-def _write(out: Path, rows: Sequence[Row], together: PrivacySpent | None) -> None:
+def _write(out: Path, rows: Sequence[Row], together: PrivacySpent | None, identities: Sequence[str]) -> None:
     names = list(Row.__dataclass_fields__)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(names)
     writer.writerows([getattr(row, name) for name in names] for row in rows)
     files.write_text(out / "sweep.csv", buffer.getvalue())
-    plain = [{name: _finite(getattr(row, name)) for name in names} for row in rows]
-    spent = None if together is None else {name: _finite(value) for name, value in asdict(together).items()}
-    files.write_json(out / "sweep.json", {"rows": plain, "together": spent})
+    tables = tuple(plain.to_plain(row) for row in rows)
+    artifacts.write(out, SweepRecord(rows=tables, together=plain.to_plain(together), runs=tuple(identities)))
     draw(rows, out / "sweep.svg")
     draw(rows, out / "sweep.png")
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _name(epsilon: float) -> str:

@@ -87,7 +87,7 @@ class Shelf:
             where = visit(
                 member, config.seed, study_of(number), f"dx{number}", plain_id=not (member.number == PADDED and number == 0)
             )
-            drawn = arrays.render(member.subject, number, config.size, config.seed)
+            drawn = arrays.render(member.subject, number, config.size, config.seed, contrast=config.contrast)
             mask = f"masks/{_opaque(where.sop_uid)}.png"
             write_png(self.root / mask, drawn.mask)
             self.labels.append(

@@ -49,7 +49,9 @@ class Volumes(NamedTuple):
     spacing_mm: tuple[float, float, float]
 
 
-def render(one: Subject, number: int, size: int, seed: int, *, only: str | None = None) -> chest.Radiograph:
+def render(
+    one: Subject, number: int, size: int, seed: int, *, only: str | None = None, contrast: float = 1.0
+) -> chest.Radiograph:
     """Return image ``number`` of a patient; the same whatever else is drawn.
 
     Args:
@@ -58,10 +60,11 @@ def render(one: Subject, number: int, size: int, seed: int, *, only: str | None 
         size: rows and columns.
         seed: public seed of the cohort.
         only: draw no other finding than this one; None draws all that the patient has.
+        contrast: factor of the findings' attenuation; 1 is subtle.
     """
     body = anatomy.draw(seed, one.index, one.sex, one.age)
     present = {name: flag and only in (None, name) for name, flag in zip(FINDINGS, one.images[number], strict=True)}
-    return chest.radiograph(body, present, child(seed, "image", one.index, number), size)
+    return chest.radiograph(body, present, child(seed, "image", one.index, number), size, contrast=contrast)
 
 
 def radiographs(

@@ -78,7 +78,9 @@ class Pose:
         return ((turned + 1) * (size / 2) - 0.5).astype(np.float32)
 
 
-def radiograph(body: Anatomy, present: Mapping[str, bool], rng: np.random.Generator, size: int = 128) -> Radiograph:
+def radiograph(
+    body: Anatomy, present: Mapping[str, bool], rng: np.random.Generator, size: int = 128, *, contrast: float = 1.0
+) -> Radiograph:
     """Return one image of a patient, in a new pose, with the findings that are true in ``present``.
 
     Args:
@@ -86,13 +88,14 @@ def radiograph(body: Anatomy, present: Mapping[str, bool], rng: np.random.Genera
         present: finding name to whether it is to be drawn; names left out are absent.
         rng: drives pose, exposure, noise and the place and size of the findings.
         size: rows and columns, at least 16.
+        contrast: factor of the findings' attenuation; 1 is subtle.
     """
     pose = Pose.draw(rng)
     x, y = pose.grid(size)
     lungs = tuple(lung(body, pose, side, x, y) for side in (-1, 1))
     both = np.maximum(lungs[0].inside, lungs[1].inside)
     air = both * (1 - np.float32(0.8) * _heart(body, pose, x, y))
-    drawn = findings.draw(body, lungs, present, rng, y)
+    drawn = findings.draw(body, lungs, present, rng, y, contrast)
     tissue = _tissue(body, x, y, both) + _bones(body, x, y, both)
     vessels = _vessels(body, pose, size) * (1 - drawn.no_markings)
     tissue += air * (np.float32(0.16) * vessels - np.float32(0.36) + drawn.attenuation)

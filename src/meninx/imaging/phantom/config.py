@@ -19,6 +19,7 @@ class PhantomConfig:
         size: rows and columns of a radiograph, at least 64 (below, burned-in text would not be legible).
         attribute_correlation: -1 to 1; how much more often men have each finding than women, 0 for independent.
         prevalence: chance that a patient has each finding.
+        contrast: factor of the findings' attenuation, above 0; 1 is subtle.
         ct_patients: how many patients also have a CT series, spread over the hospitals in turn.
         ct_size: columns, rows and slices of a CT series.
         planted: plant identifiers in every place that a header has; False leaves the plain attributes of an identified file.
@@ -31,12 +32,14 @@ class PhantomConfig:
     size: int = 128
     attribute_correlation: float = 0.0
     prevalence: float = 0.3
+    contrast: float = 1.0
     ct_patients: int = 6
     ct_size: tuple[int, int, int] = (48, 48, 24)
     planted: bool = True
     burned_in_fraction: float = 0.1
 
     def __post_init__(self) -> None:
+        check.positive(contrast=self.contrast)
         check.probability(prevalence=self.prevalence, burned_in_fraction=self.burned_in_fraction)
         if not -1 <= self.attribute_correlation <= 1:
             raise ConfigError(

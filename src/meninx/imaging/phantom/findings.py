@@ -47,8 +47,19 @@ class Drawn:
     mask: Floats
 
 
-def draw(body: Anatomy, lungs: Sequence[Lung], present: Mapping[str, bool], rng: np.random.Generator, y: Floats) -> Drawn:
-    """Return the findings that are true in ``present``; sides, sizes and places are drawn anew from ``rng``."""
+def draw(
+    body: Anatomy, lungs: Sequence[Lung], present: Mapping[str, bool], rng: np.random.Generator, y: Floats, contrast: float = 1.0
+) -> Drawn:
+    """Return the findings that are true in ``present``; sides, sizes and places are drawn anew from ``rng``.
+
+    Args:
+        body: the patient's anatomy.
+        lungs: both lung fields.
+        present: finding name to whether it is drawn.
+        rng: drives sides, sizes and places.
+        y: anatomical y of every pixel.
+        contrast: factor of the findings' attenuation; 1 is subtle.
+    """
     shape = y.shape
     attenuation, markings, mask = (np.zeros(shape, np.float32) for _ in range(3))
     sides = rng.permutation(2)
@@ -63,7 +74,7 @@ def draw(body: Anatomy, lungs: Sequence[Lung], present: Mapping[str, bool], rng:
         markings = np.maximum(markings, fluid)
     if present.get("nodule"):
         attenuation += _nodule(body, lungs[int(rng.integers(2))], y, rng, float(sizes[2]))
-    return Drawn(attenuation, markings, mask)
+    return Drawn(np.float32(contrast) * attenuation, markings, mask)
 
 
 def outline(body: Anatomy, u: Floats, y: Floats, floor: Floats, dome: float, *, inward: float = 0.0, down: float = 0.0) -> Floats:

@@ -109,16 +109,16 @@ def _headers(root: Path) -> tuple[dict[Path, Header], list[tuple[str, str]]]:
 
 
 def _once(headers: dict[Path, Header]) -> tuple[dict[Path, Header], list[tuple[str, str]]]:
-    """Return one file an instance, and the copies: archives often hold an instance twice."""
+    """Return one file an instance, and the copies: archives often hold an instance of a patient twice."""
     kept: dict[Path, Header] = {}
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     copies: list[tuple[str, str]] = []
     for number, (path, header) in enumerate(headers.items(), start=1):
         uid = header["SOPInstanceUID"]
-        if uid and uid in seen:
+        if uid and (header["PatientID"], uid) in seen:
             copies.append(("instance that is there twice", f"image {number} of {len(headers)}"))
         else:
-            seen.add(uid)
+            seen.add((header["PatientID"], uid))
             kept[path] = header
     return kept, copies
 
@@ -168,9 +168,9 @@ def _wanted(header: Header, config: PrepareConfig) -> bool:
 
 
 def _series(headers: dict[Path, Header]) -> list[tuple[tuple[Path, ...], Header]]:
-    groups: dict[str, list[Path]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path, header in headers.items():
-        groups[header["SeriesInstanceUID"]].append(path)
+        groups[tuple(header[name] for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))].append(path)
     return [(tuple(sorted(paths)), headers[paths[0]]) for _, paths in sorted(groups.items())]
 
 

@@ -28,7 +28,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
         LayoutError: a column is missing or a cell is empty; names file, column and row.
     """
     if config.malignant:
-        config = replace(config, positive=MALIGNANT, positive_name="malignant")
+        config = replace(config, positive=MALIGNANT, positive_name="malignant", malignant=False)
     table = read_table(resolve(config.table or "HAM10000_metadata.csv", root, site), ("lesion_id", "image_id", "dx"))
     places = index_files(root, (".jpg", ".jpeg", ".png"))
     layout = Layout(

@@ -13,7 +13,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from meninx.core.errors import LayoutError, expected
+from meninx.core import files
+from meninx.core.errors import DataError, LayoutError, expected
 from meninx.core.manifest import Task
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.found import FileSource, Found, Reading
@@ -38,8 +39,10 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
         image = str(entry["image"]).removeprefix("./")
         mask = FileSource(root / str(entry["label"]))
         cases.append(Found(key=image, patient=image, image=FileSource(root / image), mask=mask, where=where))
+    tests = table.get("test", [])
     skipped = tuple(
-        ("test image without a label map", f"dataset.json, test entry {n + 1}") for n in range(len(table.get("test", [])))
+        ("test image without a label map", f"dataset.json, test entry {n + 1}")
+        for n in range(len(tests) if isinstance(tests, list) else 0)
     )
     return Reading(
         cases=tuple(cases), labels=labels, task=Task.SEGMENTATION, skipped=skipped, patients_known=False, spatial_dims=3
@@ -48,9 +51,10 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LayoutError(expected("a dataset.json", got=type(error).__name__, where=f"folder {path.parent.name}")) from error
+        table = json.loads(files.read_text(path))
+    except (DataError, ValueError, RecursionError) as error:
+        got = "none" if not path.is_file() else "something else"
+        raise LayoutError(expected("a dataset.json", got=got, where=f"folder {path.parent.name}")) from error
     if not isinstance(table, dict):
         raise LayoutError(expected("one JSON object", got="something else", where="dataset.json"))
     return table

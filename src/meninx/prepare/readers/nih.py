@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from meninx.core import files
 from meninx.core.errors import LayoutError, expected
 from meninx.core.manifest import Task
 from meninx.prepare.config import PrepareConfig
@@ -71,5 +72,5 @@ def _splits(root: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, split in (("train_val_list.txt", "train"), ("test_list.txt", "test")):
         if (root / name).is_file():
-            found.update(dict.fromkeys((root / name).read_text(encoding="utf-8").split(), split))
+            found.update(dict.fromkeys(files.read_text(root / name).split(), split))
     return found

@@ -3,7 +3,8 @@
 Layout: ``train_images``, ``train_labels``, ``val_images``, ``val_labels``, ``test_images``, ``test_labels`` (published split), or
 ``images`` (N, rows, columns[, 3]) with 0/1 arrays named by ``label_columns``, or one class array (``class_column``, default
 ``labels``); ``patient_column`` names an array of patients. A last axis of 3 is colour; (N, x, y, z) with z other than 3 is a
-volume. Without an array of patients each image counts as its own.
+volume. Without an array of patients each image counts as its own. An image is known by its pixels, not by its position in the
+array, so that removing one changes no other; equal images of one patient are counted.
 
 References:
     Yang et al., MedMNIST v2, Scientific Data 2023.
@@ -11,6 +12,7 @@ References:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
     cases: list[Found] = []
     skipped: list[tuple[str, str]] = []
     labels, columns = _columns(arrays, parts, config, path.name)
+    copies: Counter[str] = Counter()
     for prefix, split in parts:
         images = _images(arrays, prefix, path.name)
         people = _optional(arrays, f"{prefix}{config.patient_column}", len(images), path.name)
@@ -51,12 +54,16 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
             if not found:
                 skipped.append(("no class that was asked for", where))
                 continue
-            key = f"{prefix}{index}"
+            image = ArraySource(_channel_first(images[index]))
+            patient = str(people[index]) if people is not None else ""
+            key = f"{patient}/{image.digest()}" if patient else image.digest()
+            copies[key] += 1
+            key = f"{key}/{copies[key]}" if copies[key] > 1 else key
             cases.append(
                 Found(
                     key=key,
-                    patient=str(people[index]) if people is not None else key,
-                    image=ArraySource(_channel_first(images[index])),
+                    patient=patient or key,
+                    image=image,
                     where=where,
                     labels=found,
                     attributes={name: _text(name, array, index) for name, array in cells.items()},
@@ -130,6 +137,8 @@ def _images(arrays: Arrays, prefix: str, where: str) -> npt.NDArray[Any]:
     images = _need(arrays, f"{prefix}images", where)
     if images.ndim not in (3, 4, 5):
         raise LayoutError(expected("images of 3 to 5 axes", got=images.ndim, where=f"{where}, array '{prefix}images'"))
+    if images.dtype.kind not in "iufb":
+        raise LayoutError(expected("images of numbers", got=str(images.dtype), where=f"{where}, array '{prefix}images'"))
     for name in ("labels",):
         _optional(arrays, f"{prefix}{name}", len(images), where)
     return images

@@ -30,7 +30,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
         LayoutError: a column is missing or a cell is empty; names file, column and row.
     """
     if config.malignant:
-        config = replace(config, positive=MALIGNANT, positive_name="malignant")
+        config = replace(config, positive=MALIGNANT, positive_name="malignant", malignant=False)
     table = read_table(resolve(config.table or "metadata.csv", root, site), ("patient_id", "img_id", "diagnostic"))
     places = index_files(root, (".png", ".jpg", ".jpeg"))
     layout = Layout(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from meninx.core import check
+from meninx.core import check, files
 from meninx.core.errors import ConfigError, LayoutError, expected
 
 
@@ -95,9 +96,10 @@ def read_table(path: Path, needed: Iterable[str] = (), *, header: Iterable[str] 
         header: column names of a table without a header row.
 
     Raises:
-        LayoutError: no such file, not text, a missing column, a row with too many or too few cells.
+        LayoutError: no such file, not text, larger than ``files.TABLE_LIMIT``, a missing column, a cell of more than
+            128 kB, a row with too many or too few cells.
     """
-    lines = list(csv.reader(io.StringIO(_text(path), newline="")))
+    lines = _lines(path)
     if header is None and not lines:
         raise LayoutError(expected("a header row", got="an empty file", where=path.name))
     names = tuple(header) if header is not None else tuple(name.strip() for name in lines.pop(0))
@@ -145,13 +147,30 @@ def stem(name: str) -> str:
     return name[:-7] if name.lower().endswith(".nii.gz") else name.rpartition(".")[0] or name
 
 
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise LayoutError(expected(f"a table {path.name}", got="no such file", where=f"folder {path.parent.name}"))
+def _lines(path: Path) -> list[list[str]]:
+    reader = csv.reader(io.StringIO(_text(path), newline=""))
     try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        return list(reader)
+    except csv.Error as error:
+        raise LayoutError(expected("a CSV table", got=str(error), where=f"{path.name}, line {reader.line_num}")) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        is_file = path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        is_file = False
+    if not is_file:
+        raise LayoutError(expected(f"a table {path.name[:80]!r}", got="no such file", where=f"folder {path.parent.name[:80]}"))
+    try:
+        data = files.read_bytes(path, limit=files.TABLE_LIMIT)
+        if path.suffix == ".gz":
+            with gzip.open(io.BytesIO(data)) as stream:
+                data = stream.read(files.TABLE_LIMIT + 1)
+            if len(data) > files.TABLE_LIMIT:
+                raise LayoutError(expected(f"a table of at most {files.TABLE_LIMIT:,} bytes", got="more", where=path.name))
+        return data.decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise LayoutError(expected("a UTF-8 table", got=type(error).__name__, where=path.name)) from error
 
 

@@ -1,0 +1,179 @@
+"""Settings that do nothing where they are set are refused; what is left to the program is written down as it was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from typing import Any
+
+import tomli_w
+
+from meninx.core import settings
+from meninx.core.budget import PrivacyUnit
+from meninx.core.errors import ConfigError, UsageError, expected
+from meninx.core.manifest import DatasetInfo, Manifest, Task
+from meninx.learn.task import objective
+from meninx.privacy.plan import Plan
+from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
+
+_ADAPTIVE_MOMENTS = ("adam", "adamw", "nadam")
+Rule = tuple[str, bool, str]
+"""A setting, whether it does something here, and what it needs."""
+
+
+def refuse_idle(config: TrainConfig, data: Manifest) -> None:
+    """Raise ConfigError for the first setting that differs from its default and changes nothing in this run.
+
+    One exception: ``steps`` may stand beside ``epochs``, so that a flag can shorten a recipe; the written config has
+    the steps alone.
+    """
+    _refuse(config, _training_rules(config, data), "train")
+    if config.privacy is not None:
+        _refuse(config.privacy, _privacy_rules(config.privacy), "privacy")
+
+
+def refuse_long_warmup(config: TrainConfig, steps: int) -> None:
+    """Raise ConfigError when the learning rate would still be rising at the last of ``steps`` steps."""
+    if config.warmup and config.warmup >= steps:
+        raise ConfigError(expected(f"fewer warmup steps than the {steps} of the run", got=config.warmup, where="warmup"))
+
+
+def refuse_idle_evaluation(config: EvaluateConfig, info: DatasetInfo, validation: int) -> None:
+    """Raise UsageError for the first setting that changes nothing in an evaluation.
+
+    Args:
+        config: how a run is measured.
+        info: the dataset's task.
+        validation: validation cases that thresholds can be fitted on.
+    """
+    maps = [name for name in config.predictions if name != "csv"]
+    if maps and info.task is not Task.SEGMENTATION:
+        got = f"{', '.join(maps)} for {info.task}"
+        raise UsageError(expected("predictions as csv", got=got, where="predictions", fix="only segmentation has label maps"))
+    fitted = info.task is not Task.SEGMENTATION and validation > 0
+    rules = [
+        ("threshold", fitted, "a classification task and validation cases to fit thresholds on"),
+        ("dicom", "dicom-seg" in config.predictions, "predictions that contain dicom-seg"),
+    ]
+    _refuse(config, iter(rules), "evaluate")
+
+
+def refuse_idle_sweep(config: TrainConfig) -> None:
+    """Raise ConfigError for the first setting that a sweep would replace."""
+    if config.seed != TrainConfig.seed:
+        raise ConfigError(_nothing("seed", "a single run; a sweep takes --seeds", "sweep"))
+    if config.privacy is not None and config.privacy.noise_multiplier is not None:
+        raise ConfigError(_nothing("noise_multiplier", "a single run; a sweep calibrates the noise to each epsilon", "sweep"))
+
+
+def without_privacy(config: TrainConfig) -> TrainConfig:
+    """Return the same settings for a run without privacy: what only privacy gives a meaning goes back to its default."""
+    only = ("cases_per_patient", "bias_correction", "bias_floor", "functional")
+    defaults = {item.name: _default(item) for item in fields(TrainConfig) if item.name in only}
+    sampling = TrainConfig.sampling if config.privacy is not None else config.sampling
+    return replace(config, privacy=None, sampling=sampling, **defaults)
+
+
+def total_steps(config: TrainConfig, data: Manifest, plan: Plan | None) -> int:
+    """Return the optimiser steps of a run."""
+    if plan is not None:
+        return plan.steps
+    return config.steps or config.epochs * max(1, -(-len(data.split("train")) // config.batch_size))
+
+
+def resolved(config: TrainConfig, data: Manifest, plan: Plan | None) -> TrainConfig:
+    """Return the settings with what was left to the program: loss, sampling, weights to keep, number of steps.
+
+    The result is a recipe that gives the same run.
+    """
+    best = plan is None and len(data.split("valid")) > 0
+    chosen: dict[str, Any] = {
+        "loss": objective(data.info, config).loss_name,
+        "select": ("best" if best else "last") if config.select == "auto" else config.select,
+    }
+    if plan is not None:
+        chosen["sampling"] = "poisson"
+    if config.privacy is None or not _steps_follow(config.privacy):
+        chosen |= {"steps": total_steps(config, data, plan), "epochs": TrainConfig.epochs}
+    return replace(config, **chosen)
+
+
+def to_toml(config: TrainConfig) -> str:
+    """Return resolved settings as TOML, without the epochs where steps count."""
+    table = settings.to_table(config)
+    if config.steps or (config.privacy is not None and _steps_follow(config.privacy)):
+        del table["epochs"]
+    return tomli_w.dumps(table)
+
+
+def _training_rules(config: TrainConfig, data: Manifest) -> Iterator[Rule]:
+    private, segmentation = config.privacy is not None, data.info.task is Task.SEGMENTATION
+    loss = objective(data.info, config).loss_name
+    moments = config.optimizer in _ADAPTIVE_MOMENTS
+    best = config.select == "best" or (config.select == "auto" and not private)
+    counted = config.privacy is None or not _steps_follow(config.privacy)
+    per_patient = config.privacy is not None and config.privacy.unit is PrivacyUnit.PATIENT
+    yield "steps", counted, "a budget that leaves the steps open: epsilon and noise_multiplier together decide them"
+    yield "epochs", counted, "a budget that leaves the steps open: epsilon and noise_multiplier together decide them"
+    yield "sampling", not private or config.sampling == "poisson", "no privacy, under which sampling is always poisson"
+    yield "patch_size", segmentation, "a segmentation dataset"
+    yield "foreground", segmentation and bool(config.patch_size) and not private, "segmentation patches without privacy"
+    yield "momentum", config.optimizer == "momentum", "optimizer momentum"
+    yield "bias_correction", private and moments, f"privacy and one of {', '.join(_ADAPTIVE_MOMENTS)}"
+    yield "bias_floor", private and moments and config.bias_correction != "off", "a bias correction"
+    yield from _schedule_rules(config)
+    yield "focal_gamma", loss == "focal", "loss focal"
+    yield "label_smoothing", loss != "dice", "a loss with cross entropy"
+    yield from _augmentation_rules(config)
+    yield "monitor", best or bool(config.early_stopping), "early stopping, or weights selected by validation"
+    yield "select", config.select != "best" or len(data.split("valid")) > 0, "validation cases"
+    yield "pretrained_source", bool(config.pretrained), "pretrained weights"
+    yield "keep_head", bool(config.pretrained), "pretrained weights"
+    yield "unfreeze_every", config.freeze != "none", "something frozen"
+    yield "lora_alpha", config.lora_rank > 0, "lora_rank"
+    yield "cases_per_patient", per_patient, "privacy per patient"
+    yield "functional", private, "privacy"
+
+
+def _schedule_rules(config: TrainConfig) -> Iterator[Rule]:
+    name = config.schedule
+    yield "milestones", name in ("step", "manual"), "schedule step or manual"
+    yield "rates", name == "manual", "schedule manual"
+    yield "gamma", name in ("step", "plateau"), "schedule step or plateau"
+    yield "plateau_patience", name == "plateau", "schedule plateau"
+
+
+def _augmentation_rules(config: TrainConfig) -> Iterator[Rule]:
+    augment = set(config.augment)
+    yield "flip_probability", bool(augment & {"flip", "vflip", "zflip"}), "augment with a flip"
+    yield "shift_voxels", "shift" in augment, "augment with shift"
+    yield "rotate_degrees", "rotate" in augment, "augment with rotate"
+    yield "crop_scale", "crop" in augment, "augment with crop"
+    yield "intensity_strength", "intensity" in augment, "augment with intensity"
+    yield "views", bool(augment or config.patch_size), "augment or patch_size, without which all views are equal"
+
+
+def _privacy_rules(config: PrivacyConfig) -> Iterator[Rule]:
+    adaptive = config.clipping == "adaptive"
+    for name in ("clip_quantile", "clip_rate", "count_noise_multiplier"):
+        yield name, adaptive, "clipping adaptive"
+
+
+def _steps_follow(config: PrivacyConfig) -> bool:
+    """Return whether the budget decides the number of steps."""
+    return config.epsilon is not None and config.noise_multiplier is not None
+
+
+def _refuse(config: Any, rules: Iterator[Rule], where: str) -> None:
+    defaults = {item.name: _default(item) for item in fields(config)}
+    for name, useful, needs in rules:
+        if not useful and getattr(config, name) != defaults[name]:
+            raise ConfigError(_nothing(name, needs, where))
+
+
+def _nothing(name: str, needs: str, where: str) -> str:
+    return f"{name} has no effect here ({where}): it needs {needs}; leave it out"
+
+
+def _default(item: Any) -> Any:
+    return item.default_factory() if callable(item.default_factory) else item.default

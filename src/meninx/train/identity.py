@@ -1,0 +1,209 @@
+"""Which dataset and which people a run belongs to: digests, the run's own key for them, and comparisons.
+
+Outside ``private/`` datasets and patients appear only as digests under the identity key of a run, so that nobody who knows
+all patients but one can try out whether that one took part. The key stays in ``private/keys``.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from meninx.core import artifacts, files, integrity, provenance, randomness
+from meninx.core.artifacts import DataRecord, Members, Origin
+from meninx.core.errors import DataError, UsageError, expected
+from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
+from meninx.core.run import Run
+
+KEY = "identity.key"
+KEY_BYTES = 32
+CASES = "private/cases.csv"
+
+
+def data_record(root: Path) -> DataRecord:
+    """Return the digest of a dataset: manifest and meaning, and the images where the dataset carries their digests."""
+    images = (root / integrity.CHECKSUMS).is_file()
+    names = [MANIFEST_NAME, INFO_NAME, *([integrity.CHECKSUMS] if images else [])]
+    digest = provenance.data_digest([root / name for name in names], root)
+    return DataRecord(dataset=str(root.resolve()), digest=digest, images=images)
+
+
+def same_data(known: DataRecord, root: Path) -> bool:
+    """Return whether a folder holds the dataset of a record; one without image digests is compared by its tables."""
+    if known.images:
+        return data_record(root).digest == known.digest
+    return provenance.data_digest([root / MANIFEST_NAME, root / INFO_NAME], root) == known.digest
+
+
+def identity_key(run: Run, *, seed: int | None = None) -> bytes:
+    """Return the key of the run's digests, made on first use; mode 0600.
+
+    Args:
+        run: the run folder.
+        seed: None for real entropy; an integer only in a run stamped NOT FOR RELEASE.
+
+    Raises:
+        DataError: the file is not a key.
+    """
+    path = run.private / "keys" / KEY
+    if not path.is_file():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        key = randomness.private_bytes(KEY_BYTES, deterministic_seed=seed, purpose="identity")
+        files.write_bytes(path, key, mode=files.PRIVATE_MODE)
+    return read_key(path)
+
+
+def read_key(path: Path) -> bytes:
+    """Return the identity key in a file; raises as :func:`identity_key`."""
+    key = files.read_bytes(path, limit=KEY_BYTES + 1)
+    if len(key) != KEY_BYTES:
+        raise DataError(expected(f"a key of {KEY_BYTES} bytes", got=f"{len(key)}", where=path.name))
+    return key
+
+
+def keyed_data(key: bytes, digest: str) -> str:
+    """Return a dataset's digest as records outside ``private/`` name it."""
+    return artifacts.keyed(key, "data", digest)
+
+
+def keyed_patient(key: bytes, patient: str) -> str:
+    """Return a patient's digest as a lineage names it."""
+    return artifacts.keyed(key, "patient", patient)
+
+
+def members_of(data: Manifest) -> Members:
+    """Return who takes part in training on a dataset."""
+    training, validation = data.split("train"), data.split("valid")
+    digests = integrity.read(data.root)
+    return Members(
+        train=training.patients,
+        valid=validation.patients,
+        patients_known=data.info.patients_known,
+        images=images_of(digests, training, validation),
+        train_images=images_of(digests, training),
+        identifiers=identifiers_of(training, validation),
+    )
+
+
+def images_of(digests: Mapping[str, str], *parts: Manifest) -> tuple[str, ...]:
+    """Return the SHA-256 of the images of some cases, sorted, as far as the dataset's list names them."""
+    return tuple(sorted({digests[case.image] for part in parts for case in part.cases if case.image in digests}))
+
+
+def identifiers_of(*parts: Manifest) -> tuple[str, ...]:
+    """Return the SHA-256 of the identifiers that the patients of some cases have in the source, sorted; empty if unknown."""
+    known = _identifiers(parts[0].root)
+    return tuple(sorted({known[patient] for part in parts for patient in part.patients if patient in known}))
+
+
+def _identifiers(root: Path) -> dict[str, str]:
+    """Return pseudonym -> SHA-256 of the patient's identifier in the source; empty where the dataset does not keep them."""
+    path = root / CASES
+    if not path.is_file():
+        return {}
+    rows = csv.DictReader(io.StringIO(files.read_text(path, limit=1 << 30)))
+    if not {"patient_id", "patient"} <= set(rows.fieldnames or ()):
+        return {}
+    return {row["patient_id"]: hashlib.sha256(str(row["patient"]).encode()).hexdigest() for row in rows}
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What two groups of people have in common, as far as it can be told.
+
+    Attributes:
+        patients: pseudonyms in both.
+        images: image files in both.
+        compared: the comparison means something: both sides name patients, or both carry image digests.
+        doubtful: other pseudonyms, but identifiers of the source are equal: the same people under another dataset name, or a
+            coincidence of two hospitals.
+    """
+
+    patients: int
+    images: int
+    compared: bool
+    doubtful: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.patients or self.images)
+
+    def words(self) -> str:
+        """Return the counts in words."""
+        parts = [
+            f"{count} {name}{'' if count == 1 else 's'}"
+            for count, name in ((self.patients, "patient"), (self.images, "image"))
+            if count
+        ]
+        return " and ".join(parts) or "none"
+
+
+def overlap(
+    here: Iterable[str],
+    there: Iterable[str],
+    *,
+    images: tuple[Iterable[str], Iterable[str]] = ((), ()),
+    identifiers: tuple[Iterable[str], Iterable[str]] = ((), ()),
+    known: bool = True,
+) -> Overlap:
+    """Compare two groups of people.
+
+    Args:
+        here: pseudonyms of one.
+        there: pseudonyms of the other.
+        images: digests of the image files of both.
+        identifiers: digests of the source's identifiers of both.
+        known: both sources name their patients; otherwise equal pseudonyms mean nothing when the images differ.
+    """
+    own, other = set(images[0]), set(images[1])
+    patients = set(here) & set(there)
+    same = set(identifiers[0]) & set(identifiers[1])
+    return Overlap(
+        patients=len(patients),
+        images=len(own & other),
+        compared=known or bool(own and other),
+        doubtful=known and bool(same) and not patients,
+    )
+
+
+def dataset_of(run: Run) -> Path:
+    """Return the dataset folder that a run was trained on.
+
+    Raises:
+        UsageError: the run does not say.
+        DataError: ``private/data.json`` is damaged.
+    """
+    known = artifacts.read(run.root, DataRecord)
+    if known is None:
+        fix = "give the dataset folder with --data"
+        got = f"no {artifacts.place(DataRecord)}"
+        raise UsageError(expected("a run that knows its dataset", got=got, where=run.name, fix=fix))
+    return Path(known.dataset)
+
+
+def origin(run: Run, *, weights: str, step: int, split: str = "", data: str | None = None, dataset: str | None = None) -> Origin:
+    """Return what a number of a run belongs to.
+
+    Args:
+        run: the run; one of an older version has no identity.
+        weights: digest of the weights.
+        step: optimiser step of the weights.
+        split: split that was measured.
+        data: keyed digest of the measured dataset; the run's own by default.
+        dataset: its short name; the run's own by default.
+    """
+    record, made_by = run.record, provenance.environment()
+    return Origin(
+        run=record.id if record else "",
+        data=data if data is not None else record.data if record else "",
+        dataset=dataset if dataset is not None else record.dataset if record else "",
+        weights=weights,
+        step=step,
+        split=split,
+        made=artifacts.now(),
+        command=tuple(made_by["command"]),
+        versions=dict(made_by["packages"]),
+    )

@@ -1,0 +1,226 @@
+"""Where a run's weights come from: its own lineage, and what is known of the weights that it starts from.
+
+A start from a run of meninx is traced back: the patients behind the weights, and behind the weights that those started
+from, are compared with the patients of the new run. Weights of a run without privacy on the same patients cannot begin a
+private run; the cost of private runs on the same patients is added to its own. Whatever cannot be compared is of unknown
+origin and stands outside the guarantee.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from meninx.core import artifacts, files, integrity
+from meninx.core.artifacts import Ancestry, DataRecord, Lineage, Members, RunRecord, RunState
+from meninx.core.errors import DataError, PrivacyRefusal, expected
+from meninx.core.run import Run
+from meninx.learn import checkpoint
+from meninx.train import identity
+from meninx.train.config import PrivacyConfig
+
+LINEAGE = "lineage.json"
+NEAREST = 5  # folders above a file of weights that are looked at
+VALIDATED = "the starting weights come from a private run that used training patients of this run as validation patients"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a new run knows of its starting weights.
+
+    Attributes:
+        ancestry: goes into the run and its guarantee; None for random weights.
+        parents: lineages behind the weights.
+        patients: pseudonyms of the patients behind them, as far as they are known.
+        images: digests of the images of these patients.
+    """
+
+    ancestry: Ancestry | None = None
+    parents: tuple[Lineage, ...] = ()
+    patients: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+
+
+def draft(run: RunRecord, key: bytes, members: Members, privacy: PrivacyConfig | None, start: Start) -> Lineage:
+    """Return the lineage of a new run, without its ledger.
+
+    Args:
+        run: identity of the run.
+        key: identity key of the run.
+        members: who takes part.
+        privacy: with a declared number of units, random digests hide how many patients there really are.
+        start: what is known of its starting weights.
+    """
+    patients = members.train if privacy else (*members.train, *members.valid)
+    digests = {identity.keyed_patient(key, patient) for patient in patients}
+    declared = privacy.units_declared or 0 if privacy else 0
+    while len(digests) < declared:
+        digests.add(secrets.token_hex(32))
+    return Lineage(
+        run=run.id,
+        private=privacy is not None,
+        unit=str(privacy.unit) if privacy else "",
+        key=artifacts.key_name(key),
+        data=run.data,
+        patients=tuple(sorted(digests)),
+        patients_known=members.patients_known,
+        deterministic=run.deterministic,
+        delta=privacy.delta if privacy else 0.0,
+        parents=start.parents,
+        unknown_start=start.ancestry is not None and start.ancestry.origin == "unknown",
+    )
+
+
+def of_run(run: Run) -> Lineage | None:
+    """Return the lineage of a run with its ledger as it is now; None for a run of an older version."""
+    found = artifacts.read(run.root, Lineage, private=True)
+    if found is None:
+        return None
+    lines = files.read_text(run.ledger_path).split("\n") if run.ledger_path.is_file() else ()
+    return replace(found, ledger=tuple(lines))
+
+
+def trace(path: Path, members: Members, data: DataRecord, *, unit: str, folders: tuple[Path, ...]) -> Start:
+    """Return what is known of a file of weights.
+
+    Args:
+        path: the file.
+        members: who takes part in the new run.
+        data: its dataset.
+        unit: privacy unit of the new run; empty without privacy.
+        folders: folders of runs whose identity keys may be used to compare patients.
+
+    Raises:
+        DataError: there is no such file, or a record beside it is damaged.
+        PrivacyRefusal: the new run is private and the weights hold the same patients without privacy, or with another
+            privacy unit.
+    """
+    if not path.is_file():
+        raise DataError(expected("a file of pretrained weights", got="no such file", where=str(path)))
+    path = path.resolve()
+    sha256 = files.digest(path)
+    house = _house(folders)
+    found = _source(path, sha256, house)
+    if found is None:
+        return Start(Ancestry(sha256=sha256))
+    lineage, run = found
+    keys = {name: key for name, (key, _) in (_house((run.root.parent, run.root.parent.parent)) | house).items()}
+    ledgers, shared, unknown, caveats = [], False, False, []
+    known = artifacts.read(run.root, Members)
+    for node in _with_ancestors(lineage):
+        theirs = known if node is lineage else None
+        same = _shares(node, theirs, members, data, keys)
+        unknown |= same is None or node.unknown_start
+        shared |= bool(same)
+        if same and unit:
+            _refuse(node, unit)
+            ledgers.append(node.ledger)
+        if unit and theirs is not None and node.private and set(theirs.valid) & set(members.train):
+            caveats.append(VALIDATED)
+    ancestry = Ancestry(
+        sha256=sha256,
+        origin="unknown" if unknown else "run",
+        run=lineage.run,
+        shared_patients=shared,
+        ledgers=tuple(ledgers),
+        caveats=tuple(caveats),
+    )
+    if known is None:
+        return Start(ancestry, (lineage,))
+    patients = sorted({*known.train, *known.valid, *known.earlier})
+    return Start(ancestry, (lineage,), tuple(patients), tuple(sorted({*known.images, *known.earlier_images})))
+
+
+def _refuse(node: Lineage, unit: str) -> None:
+    """Refuse weights that hold patients of a new private run otherwise than its accountant can count."""
+    if not node.private or node.deterministic:
+        why = "a run whose noise came from a seed" if node.private else "a run without privacy"
+        fix = "start from weights of other patients, of public data or of a private run, or from random ones"
+        raise PrivacyRefusal(
+            expected(
+                "starting weights that do not hold the same patients without protection", got=why, where="pretrained", fix=fix
+            )
+        )
+    if node.unit != unit:
+        fix = "train with the same privacy unit, or start from other weights"
+        raise PrivacyRefusal(
+            expected(f"starting weights protected per {unit}", got=f"per {node.unit}", where="pretrained", fix=fix)
+        )
+
+
+def _source(path: Path, sha256: str, house: dict[str, tuple[bytes, Run]]) -> tuple[Lineage, Run] | None:
+    """Return the lineage of the run that a file of weights belongs to, and its folder; None when it is not known here.
+
+    A release that was passed on says by its key which run it is of; what it says beyond that is not believed.
+    """
+    for folder in list(path.parents)[:NEAREST]:
+        if (folder / artifacts.place(RunRecord)).is_file() and (folder / "private").is_dir():
+            run = Run(folder)
+            lineage = of_run(run)
+            return (lineage, run) if lineage is not None and _belongs(path, sha256, run) else None
+    for folder in list(path.parents)[:NEAREST]:
+        if (folder / LINEAGE).is_file():
+            claimed = artifacts.read_file(folder / LINEAGE, Lineage)
+            if claimed is None or claimed.key not in house:
+                return None
+            _, run = house[claimed.key]
+            lineage = of_run(run)
+            return (lineage, run) if lineage is not None and sha256 in _listed(run).values() else None
+    return None
+
+
+def _belongs(path: Path, sha256: str, run: Run) -> bool:
+    """Return whether a file below a run folder is a checkpoint of the run or part of its complete release."""
+    if path.is_relative_to(run.private):
+        return path in (checkpoint.path_of(run, "last"), checkpoint.path_of(run, "best"))
+    return path.is_relative_to(run.release) and _listed(run).get(path.relative_to(run.release).as_posix()) == sha256
+
+
+def _listed(run: Run) -> dict[str, str]:
+    """Return the digests of the complete release of a run; empty when it is not complete or its list was changed."""
+    record = run.record
+    if record is None or record.state is not RunState.RELEASED or record.release != integrity.digest_of(run.release):
+        return {}
+    return integrity.read(run.release)
+
+
+def _with_ancestors(lineage: Lineage) -> Iterator[Lineage]:
+    yield lineage
+    for parent in lineage.parents:
+        yield from _with_ancestors(parent)
+
+
+def _shares(node: Lineage, theirs: Members | None, ours: Members, data: DataRecord, keys: dict[str, bytes]) -> bool | None:
+    """Return whether a run was trained on training patients of the new run; None when that cannot be told."""
+    key = keys.get(node.key)
+    if key is not None and node.data == identity.keyed_data(key, data.digest):
+        return True
+    known = node.patients_known and ours.patients_known
+    if theirs is not None:
+        patients = theirs.train if node.private else (*theirs.train, *theirs.valid)
+        images = theirs.train_images if node.private else theirs.images
+        found = identity.overlap(
+            ours.train,
+            patients,
+            images=(ours.train_images, images),
+            identifiers=(ours.identifiers, theirs.identifiers),
+            known=known,
+        )
+        return True if found else None if found.doubtful or not found.compared else False
+    if key is None:
+        return None
+    same = bool({identity.keyed_patient(key, patient) for patient in ours.train} & set(node.patients))
+    return True if same else False if known else None
+
+
+def _house(folders: tuple[Path, ...]) -> dict[str, tuple[bytes, Run]]:
+    """Return name of the identity key -> key and run, of the runs in some folders and in the cells of sweeps in them."""
+    found: dict[str, tuple[bytes, Run]] = {}
+    for folder in dict.fromkeys(folders):
+        for pattern in (f"*/private/keys/{identity.KEY}", f"cells/*/*/private/keys/{identity.KEY}"):
+            for path in sorted(folder.glob(pattern)) if folder.is_dir() else ():
+                key = identity.read_key(path)
+                found[artifacts.key_name(key)] = (key, Run(path.resolve().parents[2]))
+    return found

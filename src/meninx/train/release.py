@@ -1,0 +1,132 @@
+"""The release of a finished run: built in ``private/staging``, published whole, closed by ``run.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from meninx.core import artifacts, files, integrity, names, plain
+from meninx.core.artifacts import PrivacyRecord, RunState
+from meninx.core.errors import DataError, expected
+from meninx.core.manifest import DatasetInfo
+from meninx.core.run import Run
+from meninx.learn.config import LearnConfig
+from meninx.learn.predict import load_model, released_step, weights_digest
+from meninx.learn.task import objective
+from meninx.train import bundle, identity, lineage
+from meninx.train.config import TrainConfig
+
+STAGING, REPLACED, BUNDLE = "staging", "replaced", "bundle"
+
+
+def publish(config: TrainConfig, run: Run) -> int:
+    """Build the release of a run that took its last step, close the run, and return the number of parameters.
+
+    Order: ``release/``, then ``privacy.json`` with the digest of the weights, then ``run.json``. A run killed in between is
+    not released; resuming it builds the release again.
+
+    Raises:
+        DataError: the run has no lineage, or a name in it cannot be released.
+        StorageError: the disk refused.
+    """
+    model, learned, info = load_model(run)
+    weights = weights_digest(model)
+    found = lineage.of_run(run)
+    if found is None:
+        raise DataError(expected("the lineage of the run", got="none", where=run.name, fix="start a new run"))
+    staging = run.private / STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(mode=0o700)
+    onnx = "onnx" in config.export
+    if "bundle" in config.export or onnx:
+        _write_bundle(staging / BUNDLE, run, model, learned, info, onnx=onnx)
+    files.write_text(staging / lineage.LINEAGE, plain.to_json(found))
+    integrity.write(staging, integrity.measured(staging, _files(staging)))
+    _move(run, staging)
+    record = artifacts.require(run.root, PrivacyRecord, fix="resume the run")
+    artifacts.write(run.root, replace(record, origin=identity.origin(run, weights=weights, step=released_step(run))))
+    run.update(
+        state=RunState.RELEASED,
+        weights=weights,
+        release=integrity.digest_of(run.release),
+        config=config_digest(run),
+        finished=artifacts.now(),
+    )
+    return sum(value.numel() for value in model.parameters())
+
+
+def config_digest(run: Run) -> str:
+    """Return the SHA-256 of ``config.toml`` as it is now."""
+    return hashlib.sha256(run.config_path.read_bytes()).hexdigest()
+
+
+def enlist(run: Run, *, added: Iterable[Path] = (), removed: Iterable[Path] = ()) -> None:
+    """Enter files of ``release/`` that were written after the release into its list of digests, and strike removed ones.
+
+    A run of an older version has no list and gets none.
+    """
+    if run.record is None or not (run.release / integrity.CHECKSUMS).is_file():
+        return
+    gone = {path.relative_to(run.release).as_posix() for path in removed}
+    digests = {name: value for name, value in integrity.read(run.release).items() if name not in gone}
+    run.update(release=integrity.write(run.release, digests | integrity.measured(run.release, added)))
+
+
+def _write_bundle(folder: Path, run: Run, model: nn.Module, learned: LearnConfig, info: DatasetInfo, *, onnx: bool) -> None:
+    arguments: dict[str, Any] = {
+        "name": learned.model,
+        "spatial_dims": info.spatial_dims,
+        "in_channels": info.channels,
+        "out_channels": objective(info, learned).out_channels,
+        **learned.model_options,
+    }
+    size = learned.patch_size or learned.image_size or info.size
+    bundle.write_bundle(
+        folder, model, info, network=arguments, size=tuple(size), card=_short_card(info, run),
+        patches=bool(learned.patch_size), onnx=onnx,
+    )  # fmt: skip
+
+
+def _short_card(info: DatasetInfo, run: Run) -> str:
+    privacy, record = artifacts.read(run.root, PrivacyRecord), run.record
+    labels = ", ".join(names.markdown(label) for label in info.labels)
+    return (
+        f"# {names.markdown(info.name)}: {info.task}\n\nLabels: {labels}.\n\n"
+        f"Trained by meninx for {record.step if record else 0} steps.\n\n"
+        f"Privacy: {privacy.sentence if privacy else 'not stated.'}\n\n"
+        "`meninx report --card` writes the full model card. Research only; not a medical device.\n"
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and path.name != integrity.CHECKSUMS]
+
+
+def _move(run: Run, staging: Path) -> None:
+    """Move what was staged into ``release/``; earlier files of the same names are kept until the new ones are there."""
+    replaced = run.private / REPLACED
+    try:
+        replaced.mkdir(mode=0o700, exist_ok=True)
+        for item in sorted(staging.iterdir(), key=lambda path: path.name == integrity.CHECKSUMS):
+            target = run.release / item.name
+            if target.exists():
+                _remove(replaced / item.name)
+                target.rename(replaced / item.name)
+            item.rename(target)
+        _remove(replaced)
+        staging.rmdir()
+    except OSError as error:
+        raise files.storage_error(error, run.release) from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

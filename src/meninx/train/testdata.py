@@ -1,0 +1,183 @@
+"""Whether a dataset may measure a run: it asks what the model learnt, and its patients took no part in training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from meninx.core import artifacts, integrity
+from meninx.core.artifacts import DataRecord, Members, RunRecord, RunState
+from meninx.core.errors import DataError, UsageError, expected
+from meninx.core.manifest import DatasetInfo, Manifest, Task
+from meninx.core.run import Run
+from meninx.train import identity
+
+EARLIER = "this run was made by an earlier version of meninx"
+NO_GUARANTEE = f"{EARLIER}: the epsilon that it states does not hold, see docs/sharp-edges.md"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a dataset stands to a run.
+
+    Attributes:
+        external: it is another dataset than the run's own.
+        compared: its measured patients were compared with those of training and validation, and none is shared.
+        data: keyed digest of the dataset.
+        own: the run's own dataset, when it is still as it was; thresholds are fitted on its validation split.
+    """
+
+    external: bool
+    compared: bool
+    data: str
+    own: Manifest | None
+
+    @property
+    def short(self) -> str:
+        """Name of another dataset in file names; empty for the run's own."""
+        return self.data[:8] if self.external else ""
+
+
+def finished(run: Run) -> list[str]:
+    """Return what must be said of a run that may be measured.
+
+    Raises:
+        UsageError: the run is not finished.
+    """
+    record = run.record
+    if record is None:
+        return [NO_GUARANTEE if run.ledger_path.is_file() else EARLIER]
+    if record.state is not RunState.RELEASED:
+        fix = f"finish it with `meninx train DATA --resume {run.name}`"
+        raise UsageError(expected("a finished run", got="one that is not", where=run.name, fix=fix))
+    return []
+
+
+def check_weights(run: Run, weights: str) -> None:
+    """Raise DataError when the checkpoint does not hold the weights that were released."""
+    record = run.record
+    if record is not None and record.weights != weights:
+        fix = "restore private/checkpoints, or train again"
+        raise DataError(expected("the released weights in the checkpoint", got="others", where=run.name, fix=fix))
+
+
+def check_meaning(learned: DatasetInfo, dataset: Manifest, chosen: Manifest) -> None:
+    """Raise DataError when a dataset asks something else than the model learnt, or has no truth to compare with.
+
+    Args:
+        learned: what the model was trained for.
+        dataset: the dataset.
+        chosen: its cases to measure.
+    """
+    here = dataset.info
+    fix = "give a dataset that was prepared like that of the training"
+    pairs = (
+        ("task", str(learned.task), str(here.task)),
+        ("dimensions", learned.spatial_dims, here.spatial_dims),
+        ("channels", learned.channels, here.channels),
+    )
+    for name, wanted, got in pairs:
+        if wanted != got:
+            raise DataError(expected(f"{name} {wanted} as in training", got=got, where="dataset.toml", fix=fix))
+    if learned.labels != here.labels:
+        got = "the same in another order" if set(learned.labels) == set(here.labels) else "others"
+        raise DataError(expected("the labels of the training, in its order", got=got, where="dataset.toml", fix=fix))
+    if here.task is Task.SEGMENTATION:
+        told = any(case.mask for case in chosen.cases)
+    else:
+        told = bool(np.isfinite(chosen.targets()).any())
+    if not told:
+        got = "none" if here.task is Task.SEGMENTATION else "only unknown ones"
+        what = "masks" if here.task is Task.SEGMENTATION else "labels"
+        raise DataError(expected(f"{what} in the measured split", got=got, where="manifest.csv"))
+
+
+def standing(run: Run, dataset: Manifest, chosen: Manifest, *, given: bool) -> Standing:
+    """Return how a dataset stands to a run.
+
+    Args:
+        run: a finished run.
+        dataset: the dataset.
+        chosen: its cases to measure.
+        given: the user named the dataset; otherwise it lies where the run's own was.
+
+    Raises:
+        DataError: measured patients or images took part in training or validation, or in that of the starting weights; or the
+            run's own dataset was replaced.
+    """
+    known = artifacts.read(run.root, DataRecord)
+    external = known is None or not identity.same_data(known, dataset.root)
+    members = artifacts.read(run.root, Members)
+    own = None if known is None else dataset if not external else _as_it_was(known)
+    if members is None and own is not None:
+        members = identity.members_of(own)
+    compared = _refuse_overlap(members, dataset, chosen, external=external)
+    if external and not given:
+        fix = "restore it, or name the folder with --data to measure the run on it as on another dataset"
+        raise DataError(expected("the dataset that the run was trained on", got="a changed one", where="manifest.csv", fix=fix))
+    data = _keyed(run, identity.data_record(dataset.root).digest) if external else _own_name(run, dataset)
+    return Standing(external=external, compared=compared, data=data, own=own)
+
+
+def _refuse_overlap(members: Members | None, dataset: Manifest, chosen: Manifest, *, external: bool) -> bool:
+    """Refuse measured patients that took part in training; return whether the comparison means something."""
+    if members is None:
+        return False
+    measured = identity.images_of(integrity.read(dataset.root), chosen)
+    split = {case.split for case in chosen.cases}
+    before = identity.overlap(chosen.patients, members.earlier, images=(measured, members.earlier_images))
+    patients, images = (*members.train, *members.valid), members.images
+    if not external and split & {"train", "valid"}:
+        patients, images = (), ()  # that training patients are measured is the user's wish
+        before = identity.overlap((), ())
+    elif not external:
+        images = ()  # one manifest, whose splits share no patient; equal files in them are a finding of `prepare`
+    found = identity.overlap(
+        chosen.patients,
+        patients,
+        images=(measured, images),
+        identifiers=(identity.identifiers_of(chosen), members.identifiers if external else ()),
+        known=members.patients_known and dataset.info.patients_known,
+    )
+    for overlap, part in ((found, "training or validation of the run"), (before, "the training of its starting weights")):
+        if overlap:
+            fix = "measure on patients that took no part"
+            raise DataError(expected(f"patients who took no part in {part}", got=overlap.words(), where="manifest.csv", fix=fix))
+    return bool(patients) and not found.doubtful and (found.compared or not external)
+
+
+def _as_it_was(known: DataRecord) -> Manifest | None:
+    """Return the run's own dataset when its folder still holds it."""
+    root = Path(known.dataset)
+    try:
+        return Manifest.read(root) if identity.same_data(known, root) else None
+    except (DataError, OSError):
+        return None
+
+
+def _own_name(run: Run, dataset: Manifest) -> str:
+    record = run.record
+    if record is not None:
+        return record.data
+    return _keyed(run, identity.data_record(dataset.root).digest)
+
+
+def _keyed(run: Run, digest: str) -> str:
+    return identity.keyed_data(identity.identity_key(run), digest)
+
+
+def refuse_trained_on(run: Run, chosen: Manifest, dataset: Manifest) -> None:
+    """Raise DataError when measured patients took part in the training of a run that is only compared with."""
+    members = artifacts.read(run.root, Members)
+    known = artifacts.read(run.root, DataRecord)
+    external = known is None or not identity.same_data(known, dataset.root)
+    if members is not None:
+        _refuse_overlap(members, dataset, chosen, external=external)
+
+
+def is_private(run: Run) -> bool:
+    """Return whether a run was trained with differential privacy."""
+    record: RunRecord | None = run.record
+    return record.private if record is not None else run.ledger_path.is_file()
