@@ -666,7 +666,7 @@ class TestHostileFiles:
 
     def test_names_from_files_are_text_on_page_and_card(self, tmp_path):
         labels = [f"{HOSTILE} {number}".replace("\n", " ") for number in range(3)]
-        dataset = write_dataset(tmp_path / "data", labels=labels, name=f"n\n---\nlicense: mit {HOSTILE}")
+        dataset = write_dataset(tmp_path / "data", labels=labels, name=f"n --- license: mit {HOSTILE}".replace("\n", " "))
         deid = write_deid(tmp_path / "d", HOSTILE, profile=HOSTILE, quarantined={HOSTILE: 1}, flagged={HOSTILE: 1})
         settings = {"model": HOSTILE, "note": HOSTILE}
         run = write_run(tmp_path / "_run |<b>`x", private=True, dataset=dataset, settings=settings)
@@ -683,8 +683,8 @@ class TestHostileFiles:
         assert "img" not in tags
         assert "b" not in tags
         card = path.read_text()
-        _, front, body = card.split("---\n", 2)
-        assert front.count("license:") - front.count("\\nlicense:") == 1
+        _, front, body = re.split(r"^---\n", card, maxsplit=2, flags=re.MULTILINE)
+        assert sum(line.startswith("license:") for line in front.splitlines()) == 1
         assert not re.search(r"(?<!\\)<img", body)
         assert not re.search(r"(?<!\\)\]\(http", body)
         assert "\n# no" not in body
