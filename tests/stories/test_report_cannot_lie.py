@@ -29,6 +29,7 @@ from report_samples import (
 
 from meninx.core import artifacts, integrity, plain
 from meninx.core.artifacts import (
+    Ancestry,
     ComparisonRecord,
     DeidRecord,
     Departure,
@@ -156,6 +157,30 @@ class TestJointCost:
         assert float(stated) > float(re.search(r"own steps alone (\d+\.?\d*)", alone).group(1))
         assert f"ε = {stated}" in alone
         assert f"Runs base and tuned count together, because they share patients: epsilon = {stated} " in both
+
+    def test_only_earlier_runs_on_the_same_patients_count_when_the_private_room_says_which(self, tmp_path):
+        lineages = [artifacts.require(write_run(tmp_path / name, private=True, noise=2.0), Lineage, fix="") for name in "ab"]
+        start = StartRecord(file="m.pt", origin="run", run=lineages[0].run, shared_patients=True, composed=True)
+        run = write_run(tmp_path / "tuned", private=True, noise=2.0, start=start, parents=tuple(lineages[:1]))
+        both = replace(artifacts.require(run, Lineage, fix=""), parents=tuple(lineages))
+        artifacts.write(run, both)
+        digest = integrity.write(run / "release", integrity.measured(run / "release", [run / place(Lineage)]))
+        artifacts.write(run, replace(record_of(run), release=digest))
+        loose = reported(tmp_path, run)[1]
+        artifacts.write(run, Ancestry(origin="run", run=lineages[0].run, ledgers=(lineages[0].ledger,)))
+        exact = reported(tmp_path, run)[1]
+        costs = [float(re.search(r"Run tuned: epsilon = (\d+\.?\d*)", text).group(1)) for text in (exact, loose)]
+        assert costs[0] < costs[1]
+        edit(run / place(PrivacyRecord), start=plain.to_plain(replace(start, composed=False)), epsilon=1.5)
+        with pytest.raises(PrivacyRefusal, match="epsilon that the ledger gives"):
+            reported(tmp_path, run)
+
+    def test_a_counted_start_whose_noise_came_from_a_seed_voids_the_run(self, tmp_path):
+        base = write_run(tmp_path / "base", private=True, noise=2.0)
+        parent = replace(artifacts.require(base, Lineage, fix=""), deterministic=True)
+        start = StartRecord(file="m.pt", origin="run", run=parent.run, shared_patients=True, composed=True)
+        run = write_run(tmp_path / "tuned", private=True, noise=2.0, start=start, parents=(parent,))
+        assert reported(tmp_path, run)[0].verdicts[PRIVACY] == "red: void, noise from a seed"
 
 
 class TestEditedAndMixed:
@@ -641,7 +666,7 @@ class TestHostileFiles:
 
     def test_names_from_files_are_text_on_page_and_card(self, tmp_path):
         labels = [f"{HOSTILE} {number}".replace("\n", " ") for number in range(3)]
-        dataset = write_dataset(tmp_path / "data", labels=labels, name=f"n\n---\nlicense: mit {HOSTILE}")
+        dataset = write_dataset(tmp_path / "data", labels=labels, name=f"n --- license: mit {HOSTILE}".replace("\n", " "))
         deid = write_deid(tmp_path / "d", HOSTILE, profile=HOSTILE, quarantined={HOSTILE: 1}, flagged={HOSTILE: 1})
         settings = {"model": HOSTILE, "note": HOSTILE}
         run = write_run(tmp_path / "_run |<b>`x", private=True, dataset=dataset, settings=settings)
@@ -658,8 +683,8 @@ class TestHostileFiles:
         assert "img" not in tags
         assert "b" not in tags
         card = path.read_text()
-        _, front, body = card.split("---\n", 2)
-        assert front.count("license:") - front.count("\\nlicense:") == 1
+        _, front, body = re.split(r"^---\n", card, maxsplit=2, flags=re.MULTILINE)
+        assert sum(line.startswith("license:") for line in front.splitlines()) == 1
         assert not re.search(r"(?<!\\)<img", body)
         assert not re.search(r"(?<!\\)\]\(http", body)
         assert "\n# no" not in body

@@ -7,6 +7,7 @@ ledger's lines, whose hashes are chained, and the record is only compared with t
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meninx.core import artifacts, files
-from meninx.core.artifacts import Lineage, PrivacyRecord, StartRecord
+from meninx.core.artifacts import Ancestry, Lineage, PrivacyRecord, StartRecord
 from meninx.core.budget import PrivacySpent
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, UsageError, expected
 
@@ -36,12 +37,14 @@ class Account:
     Attributes:
         texts: run identity -> text of its ledger: the run's own and those of the private runs that it started from and
             that its guarantee counts.
+        exact: which earlier runs count was read from the private room; otherwise all of them do.
         own: what the run's own steps spent; None before the first.
         spent: own steps and composed starts.
         curve: (step, upper bound on epsilon) of the run's own steps; empty where the ledger has several phases.
     """
 
     texts: Mapping[str, str]
+    exact: bool
     own: PrivacySpent | None
     spent: PrivacySpent | None
     curve: tuple[tuple[int, float], ...] = ()
@@ -60,7 +63,9 @@ class Bounds:
     tpr_at_fpr: Mapping[float, float]
 
 
-def of_run(root: Path, ledger_path: Path, key: str, lineage: Lineage | None, start: StartRecord | None) -> Account:
+def of_run(
+    root: Path, ledger_path: Path, key: str, lineage: Lineage | None, start: StartRecord | None, ancestry: Ancestry | None
+) -> Account:
     """Return the account of a private run, from ``private/ledger.jsonl`` or, without it, from its lineage.
 
     Args:
@@ -69,6 +74,7 @@ def of_run(root: Path, ledger_path: Path, key: str, lineage: Lineage | None, sta
         key: identity of the run, or another text that tells it apart.
         lineage: where its weights come from.
         start: what it started from, as its privacy record says.
+        ancestry: the earlier runs whose cost is part of this one's; None where the private room is not there.
 
     Raises:
         PrivacyRefusal: the ledger was changed.
@@ -85,7 +91,9 @@ def of_run(root: Path, ledger_path: Path, key: str, lineage: Lineage | None, sta
         ledger = _parsed(own_text, f"{root.name}: {ledger_path.name}")
         own = ledger.spent() if ledger.accounts else None
         texts = {key: own_text}
-        if start is not None and start.composed:
+        if ancestry is not None:
+            texts |= _counted(ancestry, lineage)
+        elif start is not None and start.composed:
             texts |= {item.run: _text_of(item, where) for item in ancestors(lineage) if item.private}
             if len(texts) == 1:
                 fix = "restore the release folder"
@@ -93,7 +101,7 @@ def of_run(root: Path, ledger_path: Path, key: str, lineage: Lineage | None, sta
         spent = own
         if own is not None and len(texts) > 1:
             spent = composed([_parsed(item, where) for item in texts.values()], own.delta)
-        return Account(texts=texts, own=own, spent=spent, curve=_curve(ledger))
+        return Account(texts=texts, exact=ancestry is not None, own=own, spent=spent, curve=_curve(ledger))
 
 
 def joint_texts(accounts: Iterable[Account]) -> list[str]:
@@ -201,7 +209,7 @@ def _possible(account: Account) -> Iterator[float]:
         return
     yield account.spent.epsilon
     own, *earlier = account.texts.values()
-    for size in range(1, len(earlier)) if len(earlier) <= _MOST_TRIED else ():
+    for size in range(1, len(earlier)) if len(earlier) <= _MOST_TRIED and not account.exact else ():
         for chosen in itertools.combinations(earlier, size):
             yield composed([_parsed(text, "ledger") for text in (own, *chosen)], account.own.delta).epsilon
 
@@ -220,6 +228,13 @@ def _parsed(text: str, where: str) -> Ledger:
     except (ConfigError, ValueError, TypeError, KeyError, OverflowError) as error:
         fix = "restore the ledger as it was written"
         raise PrivacyRefusal(expected("the lines of a ledger", got="others", where=where, fix=fix)) from error
+
+
+def _counted(ancestry: Ancestry, lineage: Lineage | None) -> dict[str, str]:
+    """Return run identity -> ledger of the earlier runs that count; one whose identity is not known goes by its digest."""
+    names = {"\n".join(item.ledger): item.run for item in ancestors(lineage)}
+    texts = ["\n".join(lines) for lines in ancestry.ledgers]
+    return {names.get(text, hashlib.sha256(text.encode()).hexdigest()): text for text in texts}
 
 
 def _text_of(lineage: Lineage, where: str) -> str:

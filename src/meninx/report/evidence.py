@@ -213,11 +213,15 @@ def _misplaced(path: Path, root: Path, kind: type, origin: Origin | None, *, ext
     if origin is None:
         return ""
     name = path.relative_to(root).as_posix()
+    try:
+        usual = artifacts.place(kind, split=origin.split, dataset="x" if external else "")
+    except DataError:
+        return "names a split that cannot be"
     if external:
-        head, tail = artifacts.place(kind, split=origin.split, dataset="\0").split("\0", 1)
-        good = name.startswith(head) and name.endswith(tail) and len(name) > len(head) + len(tail)
+        head, tail = usual.split("-x", 1)
+        good = name.startswith(f"{head}-") and name.endswith(tail) and len(name) > len(head) + len(tail) + 1
     else:
-        good = name == artifacts.place(kind, split=origin.split)
+        good = name == usual
     return "" if good else "stands under the name of another split"
 
 

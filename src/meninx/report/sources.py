@@ -12,6 +12,7 @@ from typing import Any
 
 from meninx.core import artifacts, files, integrity, plain, provenance, workspace
 from meninx.core.artifacts import (
+    Ancestry,
     DataRecord,
     DeidRecord,
     EvaluationRecord,
@@ -325,8 +326,14 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
         record = artifacts.RunRecord(**{**_fields(record), "state": RunState.TRAINING})
     _refuse_strangers(run, record, config, privacy, lineage, older=older)
     start = privacy.start if privacy is not None else None
-    spent = account.of_run(root, run.ledger_path, record.id or str(root), lineage, start) if private else None
-    void = record.deterministic or bool(privacy and privacy.deterministic) or (root / "NOT_FOR_RELEASE").exists()
+    ancestry = artifacts.read(root, Ancestry)
+    spent = account.of_run(root, run.ledger_path, record.id or str(root), lineage, start, ancestry) if private else None
+    void = (
+        record.deterministic
+        or _seeded(lineage, spent)
+        or bool(privacy and privacy.deterministic)
+        or (root / "NOT_FOR_RELEASE").exists()
+    )
     trained = TrainedRun(
         name=name,
         root=root,
@@ -351,6 +358,12 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
             raise DataError(expected("the privacy record of a finished private run", got="none", where=where))
         account.compare(spent, privacy, trained.declared, where)
     return trained
+
+
+def _seeded(lineage: Lineage | None, spent: Account | None) -> bool:
+    """Return whether the noise of the run, or of an earlier one whose cost it counts, came from a seed."""
+    counted = [item for item in account.ancestors(lineage) if spent is not None and item.run in spent.texts]
+    return any(item.deterministic for item in (*([lineage] if lineage is not None else []), *counted))
 
 
 def _fields(record: RunRecord) -> dict[str, Any]:
