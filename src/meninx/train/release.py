@@ -12,12 +12,12 @@ from typing import Any
 from torch import nn
 
 from meninx.core import artifacts, files, integrity, names, plain
-from meninx.core.artifacts import PrivacyRecord, RunState
+from meninx.core.artifacts import PrivacyRecord, RunRecord, RunState
 from meninx.core.errors import DataError, expected
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
-from meninx.learn.predict import load_model, released_step, weights_digest
+from meninx.learn.predict import load_model, weights_digest
 from meninx.learn.task import objective
 from meninx.train import bundle, identity, lineage
 from meninx.train.config import TrainConfig
@@ -50,7 +50,8 @@ def publish(config: TrainConfig, run: Run) -> int:
     integrity.write(staging, integrity.measured(staging, _files(staging)))
     _move(run, staging)
     record = artifacts.require(run.root, PrivacyRecord, fix="resume the run")
-    artifacts.write(run.root, replace(record, origin=identity.origin(run, weights=weights, step=released_step(run))))
+    done = artifacts.require(run.root, RunRecord, fix="start a new run").step  # epsilon is that of all steps, also after the best
+    artifacts.write(run.root, replace(record, origin=identity.origin(run, weights=weights, step=done)))
     run.update(
         state=RunState.RELEASED,
         weights=weights,
