@@ -94,7 +94,7 @@ def test_the_wrong_kind_of_prediction_is_refused(dataset: Data, new_run: NewRun)
     model, config, info = predict.load_model(run)
     with pytest.raises(DataError, match="segmentation"):
         next(predict.predict_maps(model, info, data, config))
-    flat = replace(data, info=replace(data.info, spatial_dims=3))
+    flat = replace(data, info=replace(data.info, spatial_dims=3, size=(16, 16, 16)))
     with pytest.raises(DataError, match="2-D images"):
         predict.predict(model, info, flat, config)
 

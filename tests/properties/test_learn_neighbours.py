@@ -65,7 +65,7 @@ class Pool:
         mapped, suffix = task is Task.SEGMENTATION, ".png" if kind == "2d" else ".nii.gz"
         cases = [
             Case(
-                case_id=f"c/{number}", patient_id=owner, image=f"{kind}/{number}{suffix}",
+                case_id=f"c-{number}", patient_id=owner, image=f"{kind}/{number}{suffix}",
                 mask=f"{kind}/mask{number}{suffix}" if mapped else "",
                 labels={} if mapped else {"dark": float(number % 2), "bright": float(1 - number % 2)},
             )

@@ -337,7 +337,15 @@ def test_deid_does_nothing_without_a_good_key(refused, cohort, tmp_path):
     archive, clean = cohort.root / "north" / "archive", tmp_path / "clean"
     refused(4, "expected a site key file, got none .*--key FILE --new-key", "deid", archive, clean)
     refused(4, "expected a site key file, got none .*--key FILE --new-key", "deid", archive, clean, "--new-key")
-    refused(4, "expected a readable key file, got .*--new-key", "deid", archive, clean, "--key", tmp_path / "none.key")
+    refused(
+        4,
+        "expected a readable key file of at most 1,048,576 bytes, got none .*--new-key",
+        "deid",
+        archive,
+        clean,
+        "--key",
+        tmp_path / "none.key",
+    )
     refused(4, "expected a readable key file", "deid", archive, clean, "--key", tmp_path / "none.key", "--dry-run")
     (tmp_path / "short.key").write_bytes(b"secret")
     refused(4, "expected a key of at least 32 bytes, got 6 bytes", "deid", archive, clean, "--key", tmp_path / "short.key")
@@ -353,7 +361,7 @@ def test_no_key_is_made_for_a_run_that_is_refused(refused, tmp_path):
         folder.mkdir()
         (folder / "thesis.txt").write_text("years of work")
     key = tmp_path / "site.key"
-    refused(2, "expected an empty output folder", "deid", source, mine, "--key", key, "--new-key")
+    refused(2, "expected a new or empty output folder", "deid", source, mine, "--key", key, "--new-key")
     refused(3, "expected a folder of DICOM files", "deid", tmp_path / "none", tmp_path / "out", "--key", key, "--new-key")
     refused(4, "apart from what it protects", "deid", source, tmp_path / "out", "--key", tmp_path / "out" / "k", "--new-key")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["in", "mine", "thesis.txt", "thesis.txt"]
@@ -373,7 +381,7 @@ def test_a_dry_run_before_there_is_a_key_counts_what_the_run_will_do(invoke, tmp
     counts = ("files_read", "patients", "studies", "series", "quarantined", "actions")
     assert {name: json.loads(dry.out)[name] for name in counts} == {name: json.loads(real.out)[name] for name in counts}
     said = invoke("deid", source, tmp_path / "out", "--key", tmp_path / "site.key", "--site", "other", "--quiet")
-    assert (said.code, "give --overwrite" in said.err) == (2, True)
+    assert (said.code, "--overwrite to replace" in said.err) == (2, True)
 
 
 def test_prepare_takes_no_patient_who_was_not_de_identified(refused, cohort, tmp_path):
@@ -513,7 +521,7 @@ def test_a_damaged_checkpoint_or_summary_is_said_so(refused, invoke, dataset, tm
     folder = (tmp_path / "runs" / "latest").resolve()
     for path in (folder / "private" / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:500])
-    refused(3, "expected a whole checkpoint, got a damaged file", "evaluate", folder)
+    refused(3, "expected a whole checkpoint, got a damaged or foreign file", "evaluate", folder)
     (folder / "privacy.json").write_text("{")
     refused(3, "JSON", "report", folder, "--out", tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()

@@ -161,6 +161,10 @@ def _segmentation(sources: list[Dataset], frames: npt.NDArray[Any], labels: Sequ
         for source in sources:
             source.FrameOfReferenceUID = frame_of_reference
     for source in sources:
+        source.decode()
+        source.SpecificCharacterSet = (
+            "ISO_IR 192"  # highdicom copies it and knows neither code extensions nor an empty first value
+        )
         for keyword in _DEFAULTS:
             if keyword not in source:
                 setattr(source, keyword, "")
