@@ -1,4 +1,4 @@
-"""What a slip of the pen is told: unknown flags, unknown keys of a recipe, values of another type."""
+"""Messages for misspelled flags and settings: unknown flags, unknown keys of a recipe, values of another type."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Types, run folder, provenance and errors that every room shares; standard library, numpy and tomli-w only."""
+"""Artefacts, output folders, pool, journal, names and errors that every stage shares; no torch, scipy or DICOM library."""

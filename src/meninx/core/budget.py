@@ -1,4 +1,4 @@
-"""The words of differential privacy that every stage shares: unit, relation, spent."""
+"""Privacy unit, neighboring relation and what was spent."""
 
 from __future__ import annotations
 

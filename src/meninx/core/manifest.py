@@ -1,4 +1,4 @@
-"""The table a dataset is: one row a case, patients whole, plus what the columns mean.
+"""The dataset table: one row per case, what its columns mean, its digests; a patient is never split.
 
 On disk a dataset is a folder with ``manifest.csv`` (one row a case), ``dataset.toml`` (task, label
 names, attributes, spacing, intensity), the images and masks the rows point to, and ``checksums.sha256``

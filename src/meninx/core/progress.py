@@ -1,4 +1,4 @@
-"""How a stage tells the outside how far it is, without knowing of any terminal."""
+"""Progress reporting, independent of the terminal."""
 
 from __future__ import annotations
 

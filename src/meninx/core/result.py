@@ -1,4 +1,4 @@
-"""What every stage returns: a small frozen object that can say itself in words, JSON and HTML."""
+"""Results of the stages: frozen values with text, JSON and HTML output."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class DeidRecord:
         codes: code values of ``DeidentificationMethodCodeSequence``.
         departures: settings by which less is done than the profile says.
         overrides: attribute -> action, as the user gave them.
-        max_age: highest age told exactly.
+        max_age: highest age that is written unchanged.
         missing_lookup: what happens to patients who are missing in a lookup table.
         site: name of the site.
         files_read: files found.
