@@ -100,6 +100,9 @@ class RunRecord:
         planned_steps: optimiser steps planned; 0 before the first step.
         selected: checkpoint whose weights are released, ``last`` or ``best``.
         weights: SHA-256 of the released weights; empty before the release.
+        released_step: optimiser step of the released weights, an earlier one than ``step`` for ``best``; 0 before the
+            release, and in a run of a version that did not record it.
+        privacy: SHA-256 of ``privacy.json`` as it was released; empty as above.
         release: SHA-256 of ``release/checksums.sha256``; empty before the release.
         made: time of creation, ISO 8601 in UTC.
         finished: time of the release.
@@ -119,6 +122,8 @@ class RunRecord:
     planned_steps: int = 0
     selected: str = "last"
     weights: str = ""
+    released_step: int = 0
+    privacy: str = ""
     release: str = ""
     made: str = ""
     finished: str = ""
@@ -393,6 +398,10 @@ class SweepRecord:
     version: int = FORMAT
 
 
+LEDGER_LIMIT = 1 << 30  # bytes of a ledger
+_LIMITS: Mapping[type, int] = {Lineage: 2 * LEDGER_LIMIT, Ancestry: 2 * LEDGER_LIMIT}
+"""A lineage and an ancestry hold whole ledgers, their quotation marks escaped."""
+
 _PLACES: Mapping[type, str] = {
     RunRecord: "run.json",
     PrivacyRecord: "privacy.json",
@@ -465,7 +474,7 @@ def read_file(path: Path, kind: type[RecordT]) -> RecordT | None:
         return None
     except OSError as error:
         raise DataError(expected("a readable file", got="none that may be read", where=where)) from error
-    content = files.read_bytes(path)
+    content = files.read_bytes(path, limit=_LIMITS.get(kind, files.TEXT_LIMIT))
     if kind in (EvaluationRecord, ComparisonRecord):
         table = plain.from_json(content, dict[str, Any], where=where)
         record = plain.from_plain(_of_an_older_version(table, kind), kind, where=where)

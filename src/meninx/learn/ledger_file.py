@@ -60,9 +60,7 @@ def read(run: Run, *, anchor: tuple[int, str] | None = None) -> Ledger:
     Raises:
         PrivacyRefusal: the file was changed, or ends before the anchor.
     """
-    path = run.ledger_path
-    text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.is_file() else ""
-    return Ledger.parse(text, anchor=anchor)
+    return Ledger.parse(run.ledger_text(), anchor=anchor)
 
 
 def enter(run: Run, ledger: Ledger, plan: Plan, step: int, *, stream: str, binding: str) -> Ledger:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from meninx.report import evidence, joint, sources, words
+from meninx.core import belonging
+from meninx.report import joint, sources, words
 from meninx.report.config import ReportConfig
 from meninx.report.evidence import Compared
 from meninx.report.joint import Joint
@@ -127,7 +128,7 @@ def _comparisons(runs: Sequence[TrainedRun], every: Sequence[TrainedRun]) -> tup
     for run in runs:
         for compared in run.evidence.comparisons:
             other = known.get(compared.baseline.run)
-            problem = evidence.mismatch(compared.baseline, other.record) if other is not None else ""
+            problem = belonging.mismatch(compared.baseline, other.record) if other is not None else ""
             if problem:
                 refused.append(f"The comparison of run {run.name} is not shown: the baseline {problem}.")
             else:

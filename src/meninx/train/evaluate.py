@@ -23,7 +23,7 @@ from meninx.learn.config import LearnConfig
 from meninx.learn.predict import load_model, predict, predict_maps, released_step, weights_digest
 from meninx.metrics import evaluation, segmentation, thresholds
 from meninx.metrics.evaluation import Estimate, Evaluation
-from meninx.train import effect, identity, predictions, release, testdata
+from meninx.train import effect, identity, predictions, testdata
 from meninx.train.config import EvaluateConfig
 from meninx.train.identity import dataset_of
 
@@ -196,7 +196,7 @@ class _Measurement:
             compared.unlink()
             removed.append(compared)
         if not self.private:
-            release.enlist(self.folder, added=added, removed=removed)
+            self.folder.enlist(added=added, removed=removed)
         return path
 
 
