@@ -81,11 +81,8 @@ def of_run(run: Run, key: str, lineage: Lineage | None, start: StartRecord | Non
         released = "\n".join(lineage.ledger) if lineage is not None else ""
         where = artifacts.place(Lineage)
         if text is not None and released and text.rstrip("\n") != released.rstrip("\n"):
-            raise DataError(
-                expected(
-                    "the lines of the run's own ledger", got="others", where=f"{run.name}/{where} and {run.ledger_path.name}"
-                )
-            )
+            both = f"{run.name}/{where} and {run.ledger_path.name}"
+            raise DataError(expected("the lines of the run's own ledger", got="others", where=both))
         own_text = text if text is not None else released
         ledger = _parsed(own_text, f"{run.name}: {run.ledger_path.name}")
         own = ledger.spent() if ledger.accounts else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from meninx.core import artifacts, belonging, files, integrity, plain, provenance, workspace
+from meninx.core import artifacts, belonging, files, integrity, plain, workspace
 from meninx.core.artifacts import (
     Ancestry,
     DataRecord,
@@ -25,7 +25,7 @@ from meninx.core.artifacts import (
     SweepRecord,
 )
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected
-from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest
+from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest, dataset_digest
 from meninx.core.run import Run
 from meninx.report import account, curves, evidence
 from meninx.report.account import Account
@@ -290,14 +290,8 @@ def _dataset(path: Path) -> Dataset:
         for column, label in enumerate(manifest.info.labels)
         if manifest.info.task != "segmentation"
     }
-    return Dataset(name, manifest.info, _tally(manifest, "split"), _tally(manifest, "site"), positives, _digests_of_data(path))
-
-
-def _digests_of_data(root: Path) -> tuple[str, str]:
-    """Return the digests of a dataset: of its table, its meaning and, through its list, its images; and without these."""
-    tables = [root / MANIFEST_NAME, root / INFO_NAME]
-    listed = [path for path in (root / integrity.CHECKSUMS,) if path.is_file()]
-    return provenance.data_digest([*tables, *listed], root), provenance.data_digest(tables, root)
+    digests = (dataset_digest(path).digest, dataset_digest(path, images=False).digest)
+    return Dataset(name, manifest.info, _tally(manifest, "split"), _tally(manifest, "site"), positives, digests)
 
 
 def _tally(manifest: Manifest, column: str) -> dict[str, tuple[int, int]]:
