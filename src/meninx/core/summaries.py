@@ -86,8 +86,6 @@ class PrepareRecord:
         reader: layout that was read.
         task: what is to be learnt.
         settings: settings of the preparation without paths.
-        settings_digest: digest of the settings.
-        data_digest: digest of the source's images.
         patients_known: the source names its patients.
         cases: number of cases.
         patients: number of patients.
@@ -106,8 +104,6 @@ class PrepareRecord:
     reader: str
     task: str
     settings: dict[str, Any] = field(default_factory=dict)
-    settings_digest: str = ""
-    data_digest: str = ""
     patients_known: bool = True
     cases: int = 0
     patients: int = 0

@@ -134,8 +134,6 @@ class Folder:
             reader=config.reader,
             task=str(gathered.task),
             settings=told,
-            settings_digest=digest_of(config, leave_out=WORK_FIELDS),
-            data_digest=_content_digest(manifest, records),
             patients_known=gathered.patients_known,
             cases=len(manifest),
             patients=len(manifest.patients),
@@ -267,8 +265,3 @@ def _identifiers(entries: Sequence[Entry]) -> str:
         cells = (names.csv_cell(names.encodable(text)) for text in texts)
         writer.writerow((entry.case_id, entry.patient_id, *cells))
     return buffer.getvalue()
-
-
-def _content_digest(manifest: Manifest, records: Mapping[str, Record]) -> str:
-    text = "".join(f"{case.case_id} {records[case.case_id].source} {records[case.case_id].settings}\n" for case in manifest.cases)
-    return hashlib.sha256(text.encode()).hexdigest()
