@@ -97,6 +97,7 @@ class PrepareRecord:
         skipped: reason -> rows or files left out.
         checks: what was found on the way.
         checksums: SHA-256 of ``checksums.sha256``; empty in older datasets.
+        archives: those of the clean archives that it was made from; empty for other sources and in older datasets.
         version: format of the record.
     """
 
@@ -115,4 +116,5 @@ class PrepareRecord:
     skipped: dict[str, int] = field(default_factory=dict)
     checks: Any = None
     checksums: str = ""
+    archives: tuple[str, ...] = ()
     version: int = FORMAT
