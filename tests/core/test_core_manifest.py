@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from meninx.core import files, integrity, names, plain, provenance, workspace
+from meninx.core import files, integrity, names, plain, workspace
 from meninx.core.errors import DataError, LayoutError
 from meninx.core.manifest import Case, DatasetInfo, Intensity, Manifest, Task, dataset_digest
 
@@ -288,7 +288,9 @@ def test_what_can_be_made_survives_the_disk_and_nothing_else_raises(tmp_path, pa
     assert Manifest.read(tmp_path) == again
 
 
-def test_the_digest_is_the_one_that_reports_compare(tmp_path: Path):
+def test_the_digest_without_images_is_that_of_a_dataset_without_a_list(tmp_path: Path):
     whole(tmp_path)
-    every = [tmp_path / name for name in ("manifest.csv", "dataset.toml", "checksums.sha256")]
-    assert dataset_digest(tmp_path).digest == provenance.data_digest(every, tmp_path)
+    both, tables = dataset_digest(tmp_path), dataset_digest(tmp_path, images=False)
+    assert (both.images, tables.images, both.digest == tables.digest) == (True, False, False)
+    (tmp_path / "checksums.sha256").unlink()
+    assert dataset_digest(tmp_path) == tables

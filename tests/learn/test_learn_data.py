@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from meninx.core import integrity
 from meninx.core.errors import DataError
 from meninx.core.manifest import Intensity, Manifest, Task
 from meninx.core.randomness import child
@@ -87,6 +88,19 @@ def test_a_missing_file_names_the_row(dataset: Data) -> None:
     (manifest.root / manifest.cases[0].image).unlink()
     with pytest.raises(DataError, match=r"manifest\.csv, row 2"):
         CaseStore(manifest, LearnConfig()).sample(0)
+
+
+def test_a_changed_image_is_refused_with_its_row_where_the_dataset_carries_digests(dataset: Data) -> None:
+    manifest = dataset()
+    root = manifest.root
+    integrity.write(root, integrity.measured(root, [root / case.image for case in manifest.cases]))
+    manifest = Manifest.read(root)
+    position = next(index for index, case in enumerate(manifest.cases) if case.split == "valid")
+    store = split_store(manifest, "valid", LearnConfig())
+    assert store.image(0).shape == (1, 16, 16)
+    overwrite(manifest, position, np.full((1, 16, 16), 7, np.uint8))
+    with pytest.raises(DataError, match=rf"expected the image that was prepared.*manifest\.csv, row {position + 2}"):
+        split_store(manifest, "valid", LearnConfig()).image(0)
 
 
 def test_a_case_without_a_mask_is_all_background(dataset: Data) -> None:

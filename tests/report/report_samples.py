@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 
-from meninx.core import artifacts, files, integrity, provenance, workspace
+from meninx.core import artifacts, files, integrity, workspace
 from meninx.core.artifacts import (
     ComparisonRecord,
     DataRecord,
@@ -27,7 +27,7 @@ from meninx.core.artifacts import (
     StartRecord,
 )
 from meninx.core.budget import NeighboringRelation, PrivacyUnit
-from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Case, DatasetInfo, Manifest, Task
+from meninx.core.manifest import Case, DatasetInfo, Manifest, Task, dataset_digest
 from meninx.metrics.evaluation import Evaluation, compare, evaluate_classification
 from meninx.metrics.thresholds import fit
 from meninx.privacy.ledger import Ledger
@@ -246,7 +246,7 @@ def _write_private_room(
     if members is not None:
         artifacts.write(folder, Members(train=tuple(members), valid=(), patients_known=patients_known))
     if dataset is not None:
-        digest = provenance.data_digest([dataset / MANIFEST_NAME, dataset / INFO_NAME], dataset)
+        digest = dataset_digest(dataset, images=False).digest
         artifacts.write(folder, DataRecord(dataset="/home/erika/data", digest=digest))
     environment = {
         "python": "3.11.9",
@@ -345,7 +345,6 @@ def write_comparison(folder: Path, baseline: Path, *, split: str = "test", **ori
     record = ComparisonRecord(
         origin=replace(ours, **origin),
         baseline=theirs,
-        run_name=folder.name,
         baseline_name=baseline.name,
         differences=tuple(row.to_table() for row in rows),
     )

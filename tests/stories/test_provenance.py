@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from meninx.core import artifacts, integrity
+from meninx.core import artifacts, files, integrity
 from meninx.core import run as runs
 from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Lineage, PrivacyRecord, RunRecord, RunState
 from meninx.core.errors import ConfigError, DataError, Interrupted, PrivacyRefusal, UsageError
@@ -20,9 +20,13 @@ from meninx.core.manifest import Manifest, Task
 from meninx.core.progress import Silent
 from meninx.core.run import Run
 from meninx.imaging.phantom import write_dataset
-from meninx.learn import ledger_file
+from meninx.learn import ledger_file, loop
+from meninx.report import stage as report
+from meninx.report.config import ReportConfig
 from meninx.train import evaluate, stage
 from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
+from meninx.verify import stage as verify
+from meninx.verify.check import State
 
 PLAIN = TrainConfig(model="resnet9-small", model_options={"width": 4}, steps=2, batch_size=6, device="cpu", attack_risk=False)
 TERMS = PrivacyConfig(epsilon=8.0, delta=1e-3)
@@ -209,7 +213,8 @@ def _renamed(case):
 # how many patients there are
 
 
-def test_with_a_declared_number_the_true_one_is_told_nowhere(data, tmp_path):
+def test_with_a_declared_number_the_true_one_is_told_nowhere(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["meninx"])  # the number of words of the command is a number, too
     present, declared = len(data.split("train").patients), 50
     config = replace(PRIVATE, privacy=replace(TERMS, units_declared=declared))
     run = Run(stage.run(config, data.root, tmp_path).out)
@@ -354,6 +359,78 @@ def test_a_run_is_measured_when_it_is_finished(data, tmp_path):
     assert artifacts.read(run.root, EvaluationRecord).origin.step == 3
 
 
+def test_a_run_whose_best_weights_came_before_its_last_step_is_reported_and_verified(data, tmp_path, monkeypatch):
+    scores = []
+
+    def worsening(*given, **named):
+        scores.append(replace(real(*given, **named), loss=float(len(scores) + 1), metric=1.0 / (len(scores) + 1)))
+        return scores[-1]
+
+    real = loop.validate.score
+    monkeypatch.setattr(loop.validate, "score", worsening)
+    config = replace(PLAIN, steps=0, epochs=3, eval_every=1, select="best")
+    run = Run(stage.run(config, data.root, tmp_path / "runs").out)
+    evaluate.run(QUICK, run.root)
+    known = artifacts.read(run.root, RunRecord)
+    measured = artifacts.read(run.root, EvaluationRecord).origin.step
+    assert len(scores) > 1
+    assert measured < known.step
+    assert known.released_step == measured
+    found = verify.run(run.root)
+    assert found.ok, found.summary()
+    result = report.run(ReportConfig(), [run.root], tmp_path / "page.html")
+    assert "AUROC" in result.out.read_text()
+    table = json.loads((run.release / "evaluation.json").read_text())
+    table["origin"]["step"] = known.step
+    (run.release / "evaluation.json").write_text(json.dumps(table))
+    run.enlist(added=[run.release / "evaluation.json"])
+    assert any("other weights" in line.line() for line in verify.run(run.root).checks if line.state is State.NOT_OK)
+    report.run(ReportConfig(overwrite=True), [run.root], tmp_path / "page.html")
+    assert "was measured on other weights" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("change", [{"outside_guarantee": []}, {"sentence": "epsilon = 0.1."}, {"start": None}], ids=str)
+def test_words_of_a_released_privacy_record_cannot_be_changed(copied, tmp_path, change):
+    assert verify.run(copied.root).ok
+    path = copied.root / artifacts.place(PrivacyRecord)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    found = verify.run(copied.root)
+    assert found.exit_code == 4
+    assert "changed since the run was released" in found.summary()
+    with pytest.raises(PrivacyRefusal, match=r"privacy\.json"):
+        report.run(ReportConfig(), [copied.root], tmp_path / "page.html")
+
+
+@pytest.mark.parametrize("field", ["declared_units", "clipping", "sampler"])
+def test_verify_and_report_compare_the_same_fields_with_the_ledger(copied, tmp_path, field):
+    path = copied.root / artifacts.place(PrivacyRecord)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: 7 if field == "declared_units" else "other"}))
+    copied.update(privacy=files.digest(path))
+    found = verify.run(copied.root)
+    assert found.exit_code == 4
+    assert field.replace("_", " ") in found.summary()
+    with pytest.raises(PrivacyRefusal, match=field):
+        report.run(ReportConfig(), [copied.root], tmp_path / "page.html")
+
+
+def test_a_model_card_belongs_to_the_release(copied, data, tmp_path):
+    evaluate.run(QUICK, copied.root)
+    config = ReportConfig(
+        card=True, license="other", authors="A", contact="a@example.org", intended_use="Research.", overwrite=True
+    )
+    card, page = copied.release / "MODEL_CARD.md", copied.release / "report.html"
+    for _ in range(2):
+        report.run(config, [copied.root, data.root], page)
+        found = verify.run(copied.root)
+        assert found.ok, found.summary()
+    for path in (card, page):
+        before = path.read_bytes()
+        path.write_bytes(before + b"epsilon = 0.1\n")
+        assert path.name in "".join(line.line() for line in verify.run(copied.root).checks if line.state is State.NOT_OK)
+        path.write_bytes(before)
+    assert verify.run(copied.root).ok
+
+
 # comparisons
 
 
@@ -402,7 +479,7 @@ def test_a_torn_line_counts_everywhere(data, tmp_path):
     assert f"epsilon = {spent.epsilon:.3g}" in result.summary()
     assert "7 steps" in result.summary()
     record = written(run)
-    assert (record.epsilon, record.steps, record.curve[-1]) == (spent.epsilon, 7, (7, spent.epsilon))
+    assert (record.epsilon, record.steps) == (spent.epsilon, 7)
     shown = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
     assert max(line.get("epsilon") or 0 for line in shown) >= spent.epsilon
 

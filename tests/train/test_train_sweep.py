@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import pytest
 
 from meninx.core import artifacts
 from meninx.core.artifacts import RunRecord, SweepRecord
-from meninx.core.errors import ConfigError, UsageError
+from meninx.core.errors import ConfigError, DataError, UsageError
 from meninx.core.run import Run
 from meninx.imaging.phantom import write_dataset
 from meninx.train import evaluate, stage, sweep
@@ -149,3 +150,14 @@ def test_an_empty_grid_is_refused(data, tmp_path, grid):
     with pytest.raises(ConfigError, match="at least one seed and one epsilon"):
         sweep.run(CONFIG, grid, data.root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("change", [{"split": "valid"}, {"data": "f" * 64}, {"step": 1}, {"run": "f" * 32}], ids=str)
+def test_an_evaluation_of_another_split_dataset_step_or_run_is_no_headline(swept, data, change, tmp_path):
+    out = tmp_path / "sweep"
+    shutil.copytree(swept.out, out, symlinks=True)
+    path = next((out / "cells" / CELLS[2]).glob("2*")) / "release" / "evaluation.json"
+    table = json.loads(path.read_text())
+    path.write_text(json.dumps(table | {"origin": table["origin"] | change}))
+    with pytest.raises(DataError, match="evaluation"):
+        sweep.run(CONFIG, GRID, data.root, out)

@@ -63,6 +63,13 @@ def _stale_evaluation(run: Run) -> None:
     samples.listed_again(run)
 
 
+def _renamed_evaluation(run: Run) -> None:
+    record = artifacts.require(run.root, EvaluationRecord, fix="")
+    assert record.origin is not None
+    artifacts.write(run.root, replace(record, origin=replace(record.origin, split="valid")))
+    samples.listed_again(run)
+
+
 PRIVACY_CHANGES: dict[str, tuple[Callable[[Run], object], str, int]] = {
     "epsilon": (lambda run: _edited(run, epsilon=0.5), "epsilon 0.5, by the ledger", 4),
     "a little": (
@@ -75,6 +82,11 @@ PRIVACY_CHANGES: dict[str, tuple[Callable[[Run], object], str, int]] = {
     "delta": (lambda run: _edited(run, delta=0.1), "delta 0.1", 4),
     "unit": (lambda run: _edited(run, unit="case"), "unit case, by the ledger patient", 4),
     "noise": (lambda run: _edited(run, noise_multiplier=9.0), "noise multiplier 9.0", 4),
+    "declared units": (lambda run: _edited(run, declared_units=9999), "declared units 9999, by config.toml none", 4),
+    "clipping": (lambda run: _edited(run, clipping="auto-s"), "clipping auto-s, by the ledger flat", 4),
+    "sampler": (lambda run: _edited(run, sampler="shuffle"), "sampler shuffle, by the ledger poisson", 4),
+    "words": (lambda run: _edited(run, outside_guarantee=()), "privacy.json belongs to the run (changed since", 4),
+    "evaluation of another split": (_renamed_evaluation, "stands under the name of another split", 3),
     "not private": (lambda run: _edited(run, private=False), "disagree on whether the run is private", 4),
     "no record": (lambda run: (run.root / "privacy.json").unlink(), "privacy.json (missing)", 4),
     "no ledger": (lambda run: run.ledger_path.unlink(), "privacy ledger (missing)", 4),
@@ -95,7 +107,7 @@ PRIVACY_CHANGES: dict[str, tuple[Callable[[Run], object], str, int]] = {
     "list gone": (lambda run: (run.release / integrity.CHECKSUMS).unlink(), "checksums.sha256 is missing", 3),
     "stale evaluation": (
         _stale_evaluation,
-        "release/evaluation.json (stale: of other weights than the released ones, step 1 of 3",
+        "release/evaluation.json (was measured on other weights (step 1 of 3))",
         3,
     ),
     "unfinished": (lambda run: run.update(state=RunState.TRAINING), "the run is not finished: training, step 3", 3),
@@ -130,7 +142,7 @@ def test_the_evaluation_of_another_run_is_named(tmp_path: Path):
     one, other = samples.a_run(tmp_path, "a"), samples.a_run(tmp_path, "b", stream="t")
     shutil.copy(other.release / "evaluation.json", one.release / "evaluation.json")
     samples.listed_again(one)
-    assert failed(one.root) == ["not ok        release/evaluation.json (of another run)"]
+    assert failed(one.root) == ["not ok        release/evaluation.json (was measured on another run)"]
 
 
 def test_epsilon_includes_a_composed_start(tmp_path: Path):
@@ -144,6 +156,7 @@ def test_epsilon_includes_a_composed_start(tmp_path: Path):
     said = artifacts.require(run.root, PrivacyRecord, fix="")
     both = compose([Ledger.parse(run.ledger_path.read_text()), Ledger.parse(earlier)], delta=said.delta)
     _edited(run, epsilon=both.epsilon)
+    run.update(privacy=samples.sha256(run.root / "privacy.json"))
     assert failed(run.root) == []
 
 

@@ -62,6 +62,7 @@ def a_run(parent: Path, name: str = "a", *, private: bool = True, stream: str = 
     artifacts.write(run.root, EvaluationRecord(origin=replace(origin, split="test"), evaluation={}))
     release = integrity.write(run.release, integrity.measured(run.release, [p for p in run.release.rglob("*") if p.is_file()]))
     run.update(state=RunState.RELEASED, data=DATA, weights=WEIGHTS, release=release, step=STEPS, planned_steps=STEPS)
+    run.update(released_step=STEPS, privacy=sha256(run.root / artifacts.place(PrivacyRecord)))
     return run
 
 
@@ -87,6 +88,9 @@ def _promise(text: str, origin: Origin) -> PrivacyRecord:
         max_grad_norm=spent.max_grad_norm,
         sample_rate=spent.sample_rate,
         steps=spent.steps,
+        sampler=spent.sampler,
+        clipping=spent.clipping,
+        outside_guarantee=("the choice of the learning rate",),
         ledger=ledger.anchor,
         origin=origin,
         version=2,

@@ -100,6 +100,9 @@ class RunRecord:
         planned_steps: optimiser steps planned; 0 before the first step.
         selected: checkpoint whose weights are released, ``last`` or ``best``.
         weights: SHA-256 of the released weights; empty before the release.
+        released_step: optimiser step of the released weights, an earlier one than ``step`` for ``best``; 0 before the
+            release, and in a run of a version that did not record it.
+        privacy: SHA-256 of ``privacy.json`` as it was released; empty as above.
         release: SHA-256 of ``release/checksums.sha256``; empty before the release.
         made: time of creation, ISO 8601 in UTC.
         finished: time of the release.
@@ -119,6 +122,8 @@ class RunRecord:
     planned_steps: int = 0
     selected: str = "last"
     weights: str = ""
+    released_step: int = 0
+    privacy: str = ""
     release: str = ""
     made: str = ""
     finished: str = ""
@@ -295,7 +300,6 @@ class PrivacyRecord:
         expected_batch_size: of the plan; 0 without privacy.
         declared_units: number of units that was declared; None when none was and the true number counts as public.
         sentence: the guarantee in words.
-        curve: (step, upper bound on epsilon).
         risk: bounds on attacks; None when not computed.
         outside_guarantee: what the guarantee does not cover, in words.
         start: what the network started from.
@@ -322,7 +326,6 @@ class PrivacyRecord:
     expected_batch_size: float = 0.0
     declared_units: int | None = None
     sentence: str = ""
-    curve: tuple[tuple[int, float], ...] = ()
     risk: RiskRecord | None = None
     outside_guarantee: tuple[str, ...] = ()
     start: StartRecord | None = None
@@ -362,7 +365,6 @@ class ComparisonRecord:
     Attributes:
         origin: the run that was measured; None in files of an older version.
         baseline: the run it is compared with.
-        run_name: name of the run's folder.
         baseline_name: name of the baseline's folder.
         differences: tables of ``metrics.tables.Estimate``, run minus baseline.
         version: format of the record.
@@ -370,7 +372,6 @@ class ComparisonRecord:
 
     origin: Origin | None
     baseline: Origin | None
-    run_name: str
     baseline_name: str
     differences: tuple[dict[str, Any], ...]
     version: int = FORMAT
@@ -392,6 +393,10 @@ class SweepRecord:
     runs: tuple[str, ...] = ()
     version: int = FORMAT
 
+
+LEDGER_LIMIT = 1 << 30  # bytes of a ledger
+_LIMITS: Mapping[type, int] = {Lineage: 2 * LEDGER_LIMIT, Ancestry: 2 * LEDGER_LIMIT}
+"""A lineage and an ancestry hold whole ledgers, their quotation marks escaped."""
 
 _PLACES: Mapping[type, str] = {
     RunRecord: "run.json",
@@ -465,7 +470,7 @@ def read_file(path: Path, kind: type[RecordT]) -> RecordT | None:
         return None
     except OSError as error:
         raise DataError(expected("a readable file", got="none that may be read", where=where)) from error
-    content = files.read_bytes(path)
+    content = files.read_bytes(path, limit=_LIMITS.get(kind, files.TEXT_LIMIT))
     if kind in (EvaluationRecord, ComparisonRecord):
         table = plain.from_json(content, dict[str, Any], where=where)
         record = plain.from_plain(_of_an_older_version(table, kind), kind, where=where)
@@ -484,8 +489,13 @@ def _of_an_older_version(table: dict[str, Any], kind: type) -> dict[str, Any]:
         return table
     if kind is EvaluationRecord:
         return {"origin": None, "evaluation": table, "version": 1}
-    names = {"run_name": table.get("run", ""), "baseline_name": table.get("baseline", "")}
-    return {"origin": None, "baseline": None, **names, "differences": table.get("differences", []), "version": 1}
+    return {
+        "origin": None,
+        "baseline": None,
+        "baseline_name": table.get("baseline", ""),
+        "differences": table.get("differences", []),
+        "version": 1,
+    }
 
 
 def keyed(key: bytes, *parts: str) -> str:

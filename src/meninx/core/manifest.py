@@ -361,17 +361,21 @@ class Manifest:
         return cls(root, info, cases)
 
 
-def dataset_digest(root: Path) -> DataDigest:
+def dataset_digest(root: Path, *, images: bool = True) -> DataDigest:
     """Return the digest of a dataset folder: of its table, its meaning and, where it carries checksums, its images.
+
+    Args:
+        root: the folder.
+        images: False for a digest of table and meaning alone, as datasets without checksums have it.
 
     Raises:
         DataError: a file cannot be read.
     """
-    listed = (root / integrity.CHECKSUMS).is_file()
+    listed = images and (root / integrity.CHECKSUMS).is_file()
     digests = {
         name: files.digest(root / name) for name in (MANIFEST_NAME, INFO_NAME, *((integrity.CHECKSUMS,) if listed else ()))
     }
-    text = "".join(f"{name}\0{digest}\n" for name, digest in sorted(digests.items()))  # as provenance.data_digest
+    text = "".join(f"{name}\0{digest}\n" for name, digest in sorted(digests.items()))
     return DataDigest(hashlib.sha256(text.encode()).hexdigest(), listed)
 
 

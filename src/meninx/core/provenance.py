@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import subprocess
@@ -11,8 +10,6 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path, PureWindowsPath
 from typing import Any
-
-from meninx.core import files
 
 PACKAGES = ("meninx", "torch", "monai", "dp-accounting", "numpy", "pydicom", "nibabel", "highdicom", "cyclopts")
 
@@ -33,14 +30,6 @@ def environment(command: Iterable[str] = ()) -> dict[str, Any]:
 def packages() -> dict[str, str]:
     """Return package -> version of the installed ones among :data:`PACKAGES`."""
     return {name: version for name in PACKAGES if (version := _version(name))}
-
-
-def data_digest(paths: Iterable[Path], root: Path) -> str:
-    """Return one SHA-256 over the relative names and contents of files, independent of listing order."""
-    total = hashlib.sha256()
-    for path in sorted(paths):
-        total.update(f"{path.relative_to(root).as_posix()}\0{files.digest(path)}\n".encode())
-    return total.hexdigest()
 
 
 def _version(package: str) -> str | None:

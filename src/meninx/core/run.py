@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from meninx.core import artifacts, files, provenance, workspace
+from meninx.core import artifacts, files, integrity, provenance, workspace
 from meninx.core.artifacts import RunRecord, RunState
 from meninx.core.errors import DataError, UsageError, expected
 
@@ -49,9 +49,28 @@ class Run:
         return self.root / "config.toml"
 
     @property
+    def config_digest(self) -> str:
+        """SHA-256 of ``config.toml`` as it is now.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return hashlib.sha256(files.read_bytes(self.config_path)).hexdigest()
+
+    @property
     def ledger_path(self) -> Path:
         """The privacy ledger, one JSON object per line; it lies beside the checkpoints."""
         return self.private / "ledger.jsonl"
+
+    def ledger_text(self) -> str:
+        """Return the privacy ledger as text; empty when there is none. Foreign bytes stay, so that its check refuses them.
+
+        Raises:
+            DataError: it cannot be read, or is larger than ``artifacts.LEDGER_LIMIT``.
+        """
+        if not self.ledger_path.is_file():
+            return ""
+        return files.read_bytes(self.ledger_path, limit=artifacts.LEDGER_LIMIT).decode("utf-8", "surrogateescape")
 
     @property
     def metrics_path(self) -> Path:
@@ -77,6 +96,17 @@ class Run:
         changed = replace(record, **changes)
         artifacts.write(self.root, changed)
         return changed
+
+    def enlist(self, *, added: Iterable[Path] = (), removed: Iterable[Path] = ()) -> None:
+        """Enter files of ``release/`` that were written after the release into its list of digests, and strike removed ones.
+
+        Does nothing in a run that is not finished, or of an older version. The caller holds :meth:`lock`.
+        """
+        if self.record is None or not (self.release / integrity.CHECKSUMS).is_file():
+            return
+        gone = {path.relative_to(self.release).as_posix() for path in removed}
+        digests = {name: value for name, value in integrity.read(self.release).items() if name not in gone}
+        self.update(release=integrity.write(self.release, digests | integrity.measured(self.release, added)))
 
     def write_json(self, name: str, content: Any) -> Path:
         """Write ``content`` to ``name`` below the run folder and return the path."""

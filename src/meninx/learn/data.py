@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -136,14 +135,16 @@ class CaseStore:
     def _array(self, index: int, kind: str) -> npt.NDArray[Any]:
         if (index, kind) in self._cache:
             return self._cache[index, kind]
-        name = getattr(self.manifest.cases[index], kind)
-        array = self._read(self.manifest.root / name, index)
+        array = self._read(getattr(self.manifest.cases[index], kind), index)
         if array.nbytes <= self._free:
             self._free -= array.nbytes
             self._cache[index, kind] = array
         return array
 
-    def _read(self, path: Path, index: int) -> npt.NDArray[Any]:
+    def _read(self, name: str, index: int) -> npt.NDArray[Any]:
+        path = self.manifest.root / name
+        if path.is_file():
+            self._refuse_changed(name, index)
         try:
             array = load.load(path).array
         except (DataError, OSError) as error:  # the reader's own words name the file
@@ -154,6 +155,14 @@ class CaseStore:
             got = f"{array.ndim - 1} dimensions"
             raise DataError(expected(f"{self.info.spatial_dims}-D images", got=got, where=self._where(index)))
         return array
+
+    def _refuse_changed(self, name: str, index: int) -> None:
+        """Refuse a file that is not the one that was prepared; nothing is compared in a dataset without digests."""
+        try:
+            self.manifest.check_file(name)
+        except DataError as error:
+            got, fix = "another file", "prepare the dataset again"
+            raise DataError(expected("the image that was prepared", got=got, where=self._where(index), fix=fix)) from error
 
     def _common_size(self, index: int, size: Sequence[int]) -> tuple[int, ...]:
         """Return the size every whole case has; refuse a case that differs."""

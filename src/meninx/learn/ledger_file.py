@@ -9,7 +9,7 @@ import os
 from torch import nn
 
 from meninx.core import files, settings
-from meninx.core.manifest import Manifest
+from meninx.core.manifest import Manifest, dataset_digest
 from meninx.core.run import Run
 from meninx.learn import distributed
 from meninx.learn.config import LearnConfig
@@ -25,11 +25,11 @@ def binding_of(config: LearnConfig, data: Manifest, network: nn.Module, plan: Pl
 
     Args:
         config: the settings; :data:`FREE_TO_CHANGE` are left out, unless the learning rate follows them.
-        data: all cases of the dataset.
+        data: the dataset.
         network: with the weights that the run begins with.
         plan: the privacy plan.
         stream: name of the run's secret keys.
-        data_digest: of the dataset as its folder states it; empty for one of the cases alone, without images.
+        data_digest: a keyed digest of the dataset; by default the plain one of its folder.
 
     Guarantee: two runs of one set of keys have one binding only if they draw, clip and step alike, up to rounding: device,
         threads and the size of a physical batch are not in it.
@@ -41,7 +41,7 @@ def binding_of(config: LearnConfig, data: Manifest, network: nn.Module, plan: Pl
         table["eval_every"] = config.eval_every
     parts = {
         "settings": table,
-        "data": data_digest or hashlib.sha256(repr((data.info.to_toml(), data.cases)).encode()).hexdigest(),
+        "data": data_digest or dataset_digest(data.root).digest,
         "weights": distributed.digest(network),
         "trained": [name for name, value in network.named_parameters() if value.requires_grad],
         "plan": plan.fingerprint(),
@@ -60,9 +60,7 @@ def read(run: Run, *, anchor: tuple[int, str] | None = None) -> Ledger:
     Raises:
         PrivacyRefusal: the file was changed, or ends before the anchor.
     """
-    path = run.ledger_path
-    text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.is_file() else ""
-    return Ledger.parse(text, anchor=anchor)
+    return Ledger.parse(run.ledger_text(), anchor=anchor)
 
 
 def enter(run: Run, ledger: Ledger, plan: Plan, step: int, *, stream: str, binding: str) -> Ledger:

@@ -54,7 +54,7 @@ def fit(
         plan: with it every step is a step of that plan; without it nothing is private.
         progress: shows steps, loss and epsilon.
         resume: go on from the last checkpoint; the result is that of an uninterrupted run.
-        data_digest: of the dataset's files; bound to every line of a private run's ledger. Empty for one of the cases.
+        data_digest: of the dataset's files; bound to every line of a private run's ledger. By default the plain one.
         ancestry: what is known of the training behind pretrained weights; nothing by default.
         declared_units: number of privacy units that the user declared; None when the true one counts as public.
 

@@ -12,22 +12,20 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meninx.core import artifacts, files
+from meninx.core import artifacts, belonging
 from meninx.core.artifacts import Ancestry, Lineage, PrivacyRecord, StartRecord
 from meninx.core.budget import PrivacySpent
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, UsageError, expected
+from meninx.core.run import Run
 
 if TYPE_CHECKING:
     from meninx.privacy.accounting import Phase
     from meninx.privacy.ledger import Ledger
 
-_CLOSE = 1e-3  # share by which two versions of the accountant may differ
 _CURVE_POINTS = 16
 _MOST_TRIED = 4  # earlier runs of which every choice is tried
-_LEDGER_LIMIT = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +61,11 @@ class Bounds:
     tpr_at_fpr: Mapping[float, float]
 
 
-def of_run(
-    root: Path, ledger_path: Path, key: str, lineage: Lineage | None, start: StartRecord | None, ancestry: Ancestry | None
-) -> Account:
+def of_run(run: Run, key: str, lineage: Lineage | None, start: StartRecord | None, ancestry: Ancestry | None) -> Account:
     """Return the account of a private run, from ``private/ledger.jsonl`` or, without it, from its lineage.
 
     Args:
-        root: the run folder.
-        ledger_path: its ledger.
+        run: the run folder.
         key: identity of the run, or another text that tells it apart.
         lineage: where its weights come from.
         start: what it started from, as its privacy record says.
@@ -82,13 +77,14 @@ def of_run(
         UsageError: the libraries of ``[train]`` are not installed.
     """
     with _Libraries():
-        text = files.read_text(ledger_path, limit=_LEDGER_LIMIT) if ledger_path.is_file() else None
+        text = run.ledger_text() if run.ledger_path.is_file() else None
         released = "\n".join(lineage.ledger) if lineage is not None else ""
         where = artifacts.place(Lineage)
         if text is not None and released and text.rstrip("\n") != released.rstrip("\n"):
-            raise DataError(expected("the lines of the run's own ledger", got="others", where=f"{root.name}/{where}"))
+            both = f"{run.name}/{where} and {run.ledger_path.name}"
+            raise DataError(expected("the lines of the run's own ledger", got="others", where=both))
         own_text = text if text is not None else released
-        ledger = _parsed(own_text, f"{root.name}: {ledger_path.name}")
+        ledger = _parsed(own_text, f"{run.name}: {run.ledger_path.name}")
         own = ledger.spent() if ledger.accounts else None
         texts = {key: own_text}
         if ancestry is not None:
@@ -138,6 +134,13 @@ def together(texts: Sequence[str], delta: float) -> tuple[PrivacySpent, Bounds |
         return spent, _bounds(joint_phases(ledgers))
 
 
+def largest_delta(units: int) -> float:
+    """Return the largest delta at which a run on ``units`` may be called well protected."""
+    from meninx.privacy import accounting
+
+    return accounting.largest_delta(units)
+
+
 @functools.lru_cache(maxsize=64)
 def _bounds(phases: tuple[Phase, ...]) -> Bounds:
     from meninx.privacy import tradeoff
@@ -180,24 +183,11 @@ def compare(account: Account, record: PrivacyRecord, declared: object, where: st
     own, spent = account.own, account.spent
     if own is None or spent is None:
         raise PrivacyRefusal(expected("a ledger with the steps of a finished run", got="none", where=where))
-    stated = math.inf if record.epsilon is None else record.epsilon
-    checks: list[tuple[str, bool]] = [("epsilon", any(_close(stated, value) for value in _possible(account)))]
-    if record.version >= artifacts.FORMAT and record.own_epsilon is not None:
-        checks.append(("own_epsilon", _close(record.own_epsilon, own.epsilon)))
-    for name in ("delta", "noise_multiplier", "max_grad_norm", "sample_rate", "steps"):
-        number = float(getattr(record, name))
-        checks.append((name, any(_close(number, float(getattr(item, name))) for item in (own, spent))))
-    for name in ("unit", "relation", "sampler", "clipping"):
-        value, known = str(getattr(record, name)), {str(getattr(own, name)), str(getattr(spent, name)), ""}
-        checks.append((name, value in known and (bool(value) or name in ("sampler", "clipping"))))
-    if record.ledger[0]:
-        checks.append(("ledger", record.ledger == _anchor(account)))
-    if isinstance(declared, int) or record.declared_units is not None:
-        checks.append(("declared_units", record.declared_units == declared or record.version < artifacts.FORMAT))
-    wrong = next((name for name, holds in checks if not holds), "")
-    if wrong:
+    anchor = _parsed(next(iter(account.texts.values())), "ledger").anchor
+    wrong = next(belonging.contradictions(record, own, totals=_possible(account), anchor=anchor, declared=declared), None)
+    if wrong is not None:
         fix = "restore the file as the run wrote it; `meninx verify` says what else was changed"
-        raise PrivacyRefusal(expected(f"the {wrong} that the ledger gives", got="another", where=where, fix=fix))
+        raise PrivacyRefusal(expected(f"the {wrong.field} that the ledger gives", got="another", where=where, fix=fix))
 
 
 def _possible(account: Account) -> Iterator[float]:
@@ -212,10 +202,6 @@ def _possible(account: Account) -> Iterator[float]:
     for size in range(1, len(earlier)) if len(earlier) <= _MOST_TRIED and not account.exact else ():
         for chosen in itertools.combinations(earlier, size):
             yield composed([_parsed(text, "ledger") for text in (own, *chosen)], account.own.delta).epsilon
-
-
-def _anchor(account: Account) -> tuple[int, str]:
-    return _parsed(next(iter(account.texts.values())), "ledger").anchor
 
 
 def _parsed(text: str, where: str) -> Ledger:
@@ -259,10 +245,6 @@ def _curve(ledger: Ledger) -> tuple[tuple[int, float], ...]:
         for step in range(stride, account.steps, stride)
     ]
     return (*bounds, (account.steps, final))
-
-
-def _close(left: float, right: float) -> bool:
-    return left == right or math.isclose(left, right, rel_tol=_CLOSE)
 
 
 class _Libraries:

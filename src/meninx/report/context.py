@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from meninx.report import evidence, joint, sources, words
+from meninx.core import belonging
+from meninx.report import joint, sources, words
 from meninx.report.config import ReportConfig
 from meninx.report.evidence import Compared
 from meninx.report.joint import Joint
@@ -127,7 +128,7 @@ def _comparisons(runs: Sequence[TrainedRun], every: Sequence[TrainedRun]) -> tup
     for run in runs:
         for compared in run.evidence.comparisons:
             other = known.get(compared.baseline.run)
-            problem = evidence.mismatch(compared.baseline, other.record) if other is not None else ""
+            problem = belonging.mismatch(compared.baseline, other.record) if other is not None else ""
             if problem:
                 refused.append(f"The comparison of run {run.name} is not shown: the baseline {problem}.")
             else:
@@ -141,6 +142,9 @@ def _missing(context: Context) -> list[str]:
         said.append("No de-identification summary was given: this page cannot say whether identifiers were left.")
     if not context.datasets:
         said.append(f"No prepared dataset was given: counts of cases and {context.people} by split are not shown.")
+    named = {digest for dataset in context.datasets for digest in dataset.archives}
+    strangers = [item.name for item in context.deid if context.datasets and item.record.checksums not in named]
+    said += [f"No dataset given here names the archive {name} as its source." for name in strangers]
     if not (context.runs or context.unfinished):
         said.append("No run was given: nothing is known of a model.")
     said += [

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from meninx.core import artifacts, plain
-from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin, RunRecord, RunState
+from meninx.core import artifacts, belonging, plain
+from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin, RunRecord
 from meninx.core.errors import DataError, expected
 from meninx.metrics.tables import ROC_GRID, Estimate, Evaluation
 
@@ -116,10 +116,10 @@ def _evaluations(root: Path, run: RunRecord, name: str, refused: list[str], *, c
         if record is None:
             continue
         origin = record.origin
-        problem = mismatch(origin, run) or _misplaced(path, root, EvaluationRecord, origin, external=record.external)
+        problem = belonging.measured(record, run, path.name)
         if origin is not None and not problem:
             evaluation = typed(record.evaluation, f"{root.name}/{path.name}")
-            problem = _unlike(record, origin, evaluation, run, closed=closed)
+            problem = _unlike(origin, evaluation, closed=closed)
             if not problem:
                 found.append(Measured(record=record, origin=origin, evaluation=evaluation))
         if problem:
@@ -127,12 +127,10 @@ def _evaluations(root: Path, run: RunRecord, name: str, refused: list[str], *, c
     return found
 
 
-def _unlike(record: EvaluationRecord, origin: Origin, evaluation: Evaluation, run: RunRecord, *, closed: bool) -> str:
+def _unlike(origin: Origin, evaluation: Evaluation, *, closed: bool) -> str:
     """Return why an evaluation of the released weights is not shown all the same; empty when it is."""
     if evaluation.split != origin.split:
         return "names two different splits"
-    if not record.external and origin.data != run.data:
-        return "was measured on another dataset"
     if closed and origin.split == "train":
         return "holds exact numbers about training cases of a private run"
     return ""
@@ -145,7 +143,7 @@ def _comparisons(root: Path, run: RunRecord, name: str, refused: list[str]) -> l
         if record is None:
             continue
         origin = record.origin
-        problem = mismatch(origin, run) or _misplaced(path, root, ComparisonRecord, origin, external=False)
+        problem = belonging.measured(record, run, path.name)
         if origin is not None and not problem:
             compared = _compared(record, origin, f"{root.name}/{path.name}")
             found += [compared] if compared is not None else []
@@ -153,22 +151,6 @@ def _comparisons(root: Path, run: RunRecord, name: str, refused: list[str]) -> l
         if problem:
             refused.append(f"The comparison in {path.name} of run {name} {problem}: not shown.")
     return found
-
-
-def mismatch(origin: Origin | None, run: RunRecord) -> str:
-    """Return why a measurement does not belong to a run's released weights, as the end of a sentence; empty when it does."""
-    if run.state is not RunState.RELEASED:
-        return "belongs to a run that is not finished"
-    if origin is None:
-        return "was written by an earlier version of meninx, which did not record the weights that it measured"
-    if origin.run != run.id or not run.id:
-        return "was measured on another run"
-    steps = f"step {origin.step:,} of {run.step:,}"
-    if origin.weights != run.weights or not run.weights:
-        return f"was measured on other weights ({steps})"
-    if origin.step != run.step and not (run.selected == "best" and origin.step < run.step):
-        return f"was measured on other weights ({steps})"
-    return ""
 
 
 def typed(table: Mapping[str, Any], where: str) -> Evaluation:
@@ -206,23 +188,6 @@ def _files(root: Path, kind: type) -> Iterator[Path]:
     folder = root / place.parent
     named = sorted(folder.glob(f"{place.stem}-*{place.suffix}")) if folder.is_dir() else []
     yield from (path for path in (root / place, *named[:_MOST]) if path.is_file())
-
-
-def _misplaced(path: Path, root: Path, kind: type, origin: Origin | None, *, external: bool) -> str:
-    """Return whether a file stands under the name of another split or dataset: it was renamed or copied."""
-    if origin is None:
-        return ""
-    name = path.relative_to(root).as_posix()
-    try:
-        usual = artifacts.place(kind, split=origin.split, dataset="x" if external else "")
-    except DataError:
-        return "names a split that cannot be"
-    if external:
-        head, tail = usual.split("-x", 1)
-        good = name.startswith(f"{head}-") and name.endswith(tail) and len(name) > len(head) + len(tail) + 1
-    else:
-        good = name == usual
-    return "" if good else "stands under the name of another split"
 
 
 def _compared(record: ComparisonRecord, origin: Origin, where: str) -> Compared | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from meninx.core import artifacts, files, integrity, plain, provenance, workspace
+from meninx.core import artifacts, belonging, files, integrity, plain, workspace
 from meninx.core.artifacts import (
     Ancestry,
     DataRecord,
@@ -25,8 +24,8 @@ from meninx.core.artifacts import (
     StartRecord,
     SweepRecord,
 )
-from meninx.core.errors import DataError, UsageError, expected
-from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected
+from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest, dataset_digest
 from meninx.core.run import Run
 from meninx.report import account, curves, evidence
 from meninx.report.account import Account
@@ -56,6 +55,7 @@ class Dataset:
         positives: label -> (positive cases, known cases).
         digests: name its content, with its images where it lists them, and its tables alone; compared with that of a run's
             own dataset, never shown.
+        archives: digests of the clean archives that it was made from, as far as it says so.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Dataset:
     sites: Mapping[str, tuple[int, int]]
     positives: Mapping[str, tuple[int, int]]
     digests: tuple[str, str]
+    archives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,14 +292,9 @@ def _dataset(path: Path) -> Dataset:
         for column, label in enumerate(manifest.info.labels)
         if manifest.info.task != "segmentation"
     }
-    return Dataset(name, manifest.info, _tally(manifest, "split"), _tally(manifest, "site"), positives, _digests_of_data(path))
-
-
-def _digests_of_data(root: Path) -> tuple[str, str]:
-    """Return the digests of a dataset: of its table, its meaning and, through its list, its images; and without these."""
-    tables = [root / MANIFEST_NAME, root / INFO_NAME]
-    listed = [path for path in (root / integrity.CHECKSUMS,) if path.is_file()]
-    return provenance.data_digest([*tables, *listed], root), provenance.data_digest(tables, root)
+    archives = prepared.archives if prepared is not None else ()
+    digests = (dataset_digest(path).digest, dataset_digest(path, images=False).digest)
+    return Dataset(name, manifest.info, _tally(manifest, "split"), _tally(manifest, "site"), positives, digests, archives)
 
 
 def _tally(manifest: Manifest, column: str) -> dict[str, tuple[int, int]]:
@@ -327,7 +323,7 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
     _refuse_strangers(run, record, config, privacy, lineage, older=older)
     start = privacy.start if privacy is not None else None
     ancestry = artifacts.read(root, Ancestry)
-    spent = account.of_run(root, run.ledger_path, record.id or str(root), lineage, start, ancestry) if private else None
+    spent = account.of_run(run, record.id or str(root), lineage, start, ancestry) if private else None
     void = (
         record.deterministic
         or _seeded(lineage, spent)
@@ -357,6 +353,10 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
         if privacy is None:
             raise DataError(expected("the privacy record of a finished private run", got="none", where=where))
         account.compare(spent, privacy, trained.declared, where)
+    if belonging.promise_changed(root, record):
+        kind = PrivacyRefusal if private else DataError
+        where, fix = f"{name}/{artifacts.place(PrivacyRecord)}", "restore the file as the run wrote it"
+        raise kind(expected("the file as it was when the run was released", got="another or none", where=where, fix=fix))
     return trained
 
 
@@ -377,9 +377,8 @@ def _was_private(run: Run, config: Mapping[str, Any], privacy: PrivacyRecord | N
 
 def _config(run: Run, record: RunRecord | None) -> dict[str, Any]:
     where = f"{printable(run.name)}/{run.config_path.name}"
-    content = files.read_bytes(run.config_path)
     closed = record is not None and record.state is RunState.RELEASED
-    if record is not None and closed and record.config and hashlib.sha256(content).hexdigest() != record.config:
+    if record is not None and closed and record.config and run.config_digest != record.config:
         fix = "restore the file; a changed config belongs to another run"
         raise DataError(expected("the config that the run was made with", got="another", where=where, fix=fix))
     try:
@@ -401,11 +400,7 @@ def _refuse_strangers(
     table = isinstance(config.get("privacy"), dict)
     stated = [(artifacts.place(RunRecord), record.private != (table or run.ledger_path.is_file()))]
     if privacy is not None:
-        stated.append((artifacts.place(PrivacyRecord), privacy.private != record.private))
-        origin = privacy.origin
-        if origin is not None and record.state is RunState.RELEASED:
-            same = origin.run == record.id and origin.weights in ("", record.weights) and origin.data in ("", record.data)
-            stated.append((artifacts.place(PrivacyRecord), not (same and origin.step in (0, record.step))))
+        stated.append((artifacts.place(PrivacyRecord), any(belonging.promise(privacy, record))))
     if lineage is not None:
         stated.append((artifacts.place(Lineage), (lineage.run, lineage.private) != (record.id, record.private)))
     wrong = next((file for file, bad in stated if bad and not older), "")

@@ -11,6 +11,7 @@ from meninx.core import files
 from meninx.core.errors import ConfigError, UsageError, expected
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
+from meninx.core.run import Run
 from meninx.report import card, page
 from meninx.report.config import ReportConfig
 from meninx.report.context import gather
@@ -56,6 +57,7 @@ def run(config: ReportConfig, sources: Sequence[Path], out: Path, *, progress: P
         ConfigError: a model card is wanted and what a person has to say is not given; names all of it.
         UsageError: a source holds nothing to report, is given twice, or a file to write exists and ``overwrite`` is off.
         DataError: a record cannot be read or contradicts another, or a model card would have an empty field.
+        RunLocked: the release of a run that is being trained or measured would be written to.
         PrivacyRefusal: a privacy record says something else than its ledger.
     """
     page_path = out / "report.html" if out.is_dir() else out
@@ -70,7 +72,7 @@ def run(config: ReportConfig, sources: Sequence[Path], out: Path, *, progress: P
         written = {path: card.render(context, item) for path, item in cards.items()}
         written[page_path] = page.render(context)
         progress.advance()
-        _write(written)
+        _publish(written, [Run(item.root) for item in (*context.runs, *context.unfinished)])
         progress.advance()
     answers = {item.question: f"{item.colour}: {item.word}" for item in verdicts(context)}
     size = page_path.stat().st_size
@@ -101,6 +103,19 @@ def _refuse_existing(paths: Sequence[Path] | Mapping[Path, object], config: Repo
             raise UsageError(
                 expected("a new file", got="one that exists", where=str(path), fix="give --overwrite or another name")
             )
+
+
+def _publish(texts: Mapping[Path, str], known: Sequence[Run]) -> None:
+    """Write all files; those in the release of a run are entered into its list of digests while its folder is held."""
+    added = {run: [path for path in texts if path.resolve().is_relative_to(run.release)] for run in known}
+    with ExitStack() as stack:
+        touched = [run for run, paths in added.items() if paths]
+        for run in touched:
+            if run.private.is_dir():
+                stack.enter_context(run.lock())
+        _write(texts)
+        for run in touched:
+            run.enlist(added=[path.resolve() for path in added[run]])
 
 
 def _write(texts: Mapping[Path, str]) -> None:

@@ -23,7 +23,7 @@ from meninx.learn.config import LearnConfig
 from meninx.learn.predict import load_model, predict, predict_maps, released_step, weights_digest
 from meninx.metrics import evaluation, segmentation, thresholds
 from meninx.metrics.evaluation import Estimate, Evaluation
-from meninx.train import effect, identity, predictions, release, testdata
+from meninx.train import effect, identity, predictions, testdata
 from meninx.train.config import EvaluateConfig
 from meninx.train.identity import dataset_of
 
@@ -187,7 +187,6 @@ class _Measurement:
             table = ComparisonRecord(
                 origin=origin,
                 baseline=self.baseline,
-                run_name=self.folder.name,
                 baseline_name=self.baseline_name,
                 differences=tuple(row.to_table() for row in rows),
             )
@@ -196,7 +195,7 @@ class _Measurement:
             compared.unlink()
             removed.append(compared)
         if not self.private:
-            release.enlist(self.folder, added=added, removed=removed)
+            self.folder.enlist(added=added, removed=removed)
         return path
 
 

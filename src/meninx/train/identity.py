@@ -16,7 +16,7 @@ from pathlib import Path
 from meninx.core import artifacts, files, provenance, randomness
 from meninx.core.artifacts import DataRecord, Members, Origin
 from meninx.core.errors import DataError, UsageError, expected
-from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest, dataset_digest
+from meninx.core.manifest import Manifest, dataset_digest
 from meninx.core.run import Run
 
 KEY = "identity.key"
@@ -32,9 +32,7 @@ def data_record(root: Path) -> DataRecord:
 
 def same_data(known: DataRecord, root: Path) -> bool:
     """Return whether a folder holds the dataset of a record; one without image digests is compared by its tables."""
-    if known.images:
-        return data_record(root).digest == known.digest
-    return provenance.data_digest([root / MANIFEST_NAME, root / INFO_NAME], root) == known.digest
+    return dataset_digest(root, images=known.images).digest == known.digest
 
 
 def identity_key(run: Run, *, seed: int | None = None) -> bytes:

@@ -78,8 +78,8 @@ def of_run(run: Run) -> Lineage | None:
     found = artifacts.read(run.root, Lineage, private=True)
     if found is None:
         return None
-    lines = files.read_text(run.ledger_path).split("\n") if run.ledger_path.is_file() else ()
-    return replace(found, ledger=tuple(lines))
+    text = run.ledger_text()
+    return replace(found, ledger=tuple(text.split("\n")) if text else ())
 
 
 def trace(path: Path, members: Members, data: DataRecord, *, unit: str, folders: tuple[Path, ...]) -> Start:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from meninx.core.errors import DataError, expected
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
-from meninx.learn.predict import load_model, weights_digest
+from meninx.learn.predict import load_model, released_step, weights_digest
 from meninx.learn.task import objective
 from meninx.train import bundle, identity, lineage
 from meninx.train.config import TrainConfig
@@ -51,32 +49,17 @@ def publish(config: TrainConfig, run: Run) -> int:
     _move(run, staging)
     record = artifacts.require(run.root, PrivacyRecord, fix="resume the run")
     done = artifacts.require(run.root, RunRecord, fix="start a new run").step  # epsilon is that of all steps, also after the best
-    artifacts.write(run.root, replace(record, origin=identity.origin(run, weights=weights, step=done)))
+    promised = artifacts.write(run.root, replace(record, origin=identity.origin(run, weights=weights, step=done)))
     run.update(
         state=RunState.RELEASED,
         weights=weights,
+        released_step=released_step(run),
+        privacy=files.digest(promised),
         release=integrity.digest_of(run.release),
-        config=config_digest(run),
+        config=run.config_digest,
         finished=artifacts.now(),
     )
     return sum(value.numel() for value in model.parameters())
-
-
-def config_digest(run: Run) -> str:
-    """Return the SHA-256 of ``config.toml`` as it is now."""
-    return hashlib.sha256(run.config_path.read_bytes()).hexdigest()
-
-
-def enlist(run: Run, *, added: Iterable[Path] = (), removed: Iterable[Path] = ()) -> None:
-    """Enter files of ``release/`` that were written after the release into its list of digests, and strike removed ones.
-
-    A run of an older version has no list and gets none.
-    """
-    if run.record is None or not (run.release / integrity.CHECKSUMS).is_file():
-        return
-    gone = {path.relative_to(run.release).as_posix() for path in removed}
-    digests = {name: value for name, value in integrity.read(run.release).items() if name not in gone}
-    run.update(release=integrity.write(run.release, digests | integrity.measured(run.release, added)))
 
 
 def _write_bundle(folder: Path, run: Run, model: nn.Module, learned: LearnConfig, info: DatasetInfo, *, onnx: bool) -> None:

@@ -311,7 +311,7 @@ def _refuse_changes(folder: Run, same_data: bool) -> None:
     problem = ""
     if not same_data:
         problem = "another dataset"
-    elif known.config != release.config_digest(folder):
+    elif known.config != folder.config_digest:
         problem = "an edited config.toml"
     elif not all(checkpoint.path_of(folder, name).is_file() for name in {"last", known.selected}):
         problem = "no checkpoints"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from meninx.core import artifacts, files, plain
+from meninx.core import artifacts, belonging, files, plain
 from meninx.core import run as runs
 from meninx.core.artifacts import DataRecord, EvaluationRecord, RunRecord, SweepRecord
 from meninx.core.budget import PrivacySpent
-from meninx.core.errors import ConfigError, DataError, UsageError, expected
+from meninx.core.errors import ConfigError, UsageError, expected
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
@@ -181,11 +181,9 @@ def _trained(config: TrainConfig, source: Path, cell: Path, progress: Progress) 
 
 
 def _headline(trained: RunRecord, cell: Path) -> Estimate:
-    """Return the headline of a cell; refuse an evaluation of other weights."""
-    found = artifacts.require(cell / "latest", EvaluationRecord, fix="start the sweep again")
-    if found.origin is None or (found.origin.run, found.origin.weights) != (trained.id, trained.weights):
-        fix = "remove release/evaluation.json and start the sweep again"
-        raise DataError(expected("an evaluation of the run in the cell", got="another one", where=cell.name, fix=fix))
+    """Return the headline of a cell; refuse what was not measured on its run's test split."""
+    fix = "remove release/evaluation.json and start the sweep again"
+    found = belonging.require(cell / "latest", trained, EvaluationRecord, fix=fix)
     return Evaluation.from_table(found.evaluation).headline
 
 

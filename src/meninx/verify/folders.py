@@ -16,7 +16,6 @@ from meninx.verify.check import Book, damaged, some
 RUN, DATASET, ARCHIVE, RELEASE, SWEEP = "run", "dataset", "clean archive", "release", "sweep"
 _DEPTH = 4  # a sweep keeps its runs in cells/<epsilon>/<seed>/<run>
 _OWN_PAPERS = ("deid.json", "prepare.json")  # they hold the digest of the list
-_REPORT = ("report.html", "MODEL_CARD.md")
 _TENSORBOARD = "events.out.tfevents"
 
 
@@ -124,12 +123,12 @@ def archive(book: Book, root: Path, progress: Progress) -> None:
 def release(book: Book, root: Path, progress: Progress) -> None:
     """Check a release, or a bundle of one, that lies apart from its run."""
     home = root if (root / integrity.CHECKSUMS).is_file() or not (root.parent / integrity.CHECKSUMS).is_file() else root.parent
-    digests(book, home, "", leave_out=_REPORT, progress=progress)
+    digests(book, home, "", progress=progress)
 
 
 def released_files(book: Book, root: Path, recorded: str, progress: Progress) -> None:
-    """Check the release of a run; what ``report`` adds later is not in the list."""
-    digests(book, root, recorded, leave_out=_REPORT, progress=progress)
+    """Check the release of a run, with what ``report`` and ``evaluate`` entered into its list."""
+    digests(book, root, recorded, progress=progress)
 
 
 def _regular(path: Path) -> bool:

@@ -1,0 +1,195 @@
+"""Whether the records of a run belong together: one rule for training, sweeps, reports and `verify`.
+
+Functions return what is wrong, as the end of a sentence or a list of them, so that a report can say why it leaves
+something out and `verify` can count it; :func:`require` raises.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from meninx.core import artifacts, files
+from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin, PrivacyRecord, RunRecord, RunState
+from meninx.core.budget import PrivacySpent
+from meninx.core.errors import DataError, expected
+
+TOLERANCE = 1e-7  # relative, between an epsilon that was written down and one that is computed again elsewhere
+MeasuredT = TypeVar("MeasuredT", EvaluationRecord, ComparisonRecord)
+_NUMBERS = ("steps", "delta", "noise_multiplier", "max_grad_norm", "sample_rate")
+_WORDS = ("unit", "relation", "sampler", "clipping")
+_NEWER_WORDS = ("sampler", "clipping")  # an earlier version did not record them
+_ODD = re.compile(r"[^A-Za-z0-9._+-]")
+
+
+def mismatch(origin: Origin | None, run: RunRecord) -> str:
+    """Return why a measurement does not belong to a run's released weights, as the end of a sentence; empty when it does.
+
+    With ``select = "best"`` the released weights are those of ``run.released_step``, which may come before the last step.
+    """
+    if run.state is not RunState.RELEASED:
+        return "belongs to a run that is not finished"
+    if origin is None:
+        return "was written by an earlier version of meninx, which did not record the weights that it measured"
+    if origin.run != run.id or not run.id:
+        return "was measured on another run"
+    released = run.released_step or run.step
+    unclear = not run.released_step and run.selected == "best" and origin.step < run.step
+    if origin.weights != run.weights or not run.weights or (origin.step != released and not unclear):
+        return f"was measured on other weights (step {origin.step:,} of {run.step:,})"
+    return ""
+
+
+def measured(record: EvaluationRecord | ComparisonRecord, run: RunRecord, name: str) -> str:
+    """Return why an evaluation or comparison does not belong to a run, as the end of a sentence; empty when it does.
+
+    Args:
+        record: the evaluation or comparison.
+        run: the run.
+        name: name of the file, without folders; it states split and dataset.
+    """
+    origin = record.origin
+    problem = mismatch(origin, run)
+    if problem or origin is None:
+        return problem
+    external = record.external if isinstance(record, EvaluationRecord) else "-external-" in name
+    if not external and origin.data != run.data:
+        return "was measured on another dataset"
+    return _misplaced(name, type(record), origin, external=external)
+
+
+def _misplaced(name: str, kind: type, origin: Origin, *, external: bool) -> str:
+    """Return whether a file stands under the name of another split or dataset: it was renamed or copied."""
+    try:
+        usual = Path(artifacts.place(kind, split=origin.split, dataset="x" if external else "")).name
+    except DataError:
+        return "names a split that cannot be"
+    if external:
+        head, tail = usual.split("-x", 1)
+        good = name.startswith(f"{head}-") and name.endswith(tail) and len(name) > len(head) + len(tail) + 1
+    else:
+        good = name == usual
+    return "" if good else "stands under the name of another split"
+
+
+def require(root: Path, run: RunRecord, kind: type[MeasuredT], *, split: str = "test", fix: str) -> MeasuredT:
+    """Return the evaluation or comparison of a run's released weights on one split of its own dataset.
+
+    Args:
+        root: the run folder.
+        run: its record.
+        kind: which of the two.
+        split: the split.
+        fix: what to do when there is none or another one.
+
+    Raises:
+        DataError: there is none, it is damaged, or it is of another run, dataset, split or other weights.
+    """
+    place = artifacts.place(kind, split=split)
+    where = f"{root.name}/{place}"
+    record = artifacts.read(root, kind, split=split)
+    if record is None:
+        raise DataError(expected("a measured run", got="none", where=where, fix=fix))
+    problem = measured(record, run, Path(place).name)
+    if not problem and isinstance(record, EvaluationRecord) and (record.external or record.evaluation.get("split") != split):
+        problem = "was measured on another dataset or split"
+    if problem:
+        raise DataError(expected("a measurement of the run in this folder", got=f"one that {problem}", where=where, fix=fix))
+    return record
+
+
+def promise(said: PrivacyRecord, run: RunRecord) -> Iterator[str]:
+    """Yield why a ``privacy.json`` does not belong to a run. Its step is the last one, also where ``best`` is released."""
+    if run.private != said.private:
+        yield "run.json and privacy.json disagree on whether the run is private"
+    if run.deterministic != said.deterministic:
+        yield "run.json and privacy.json disagree on where the noise came from"
+    origin = said.origin
+    released = run.state is RunState.RELEASED
+    if origin is not None and origin.run != run.id:
+        yield "of another run"
+    elif origin is not None and released:
+        if origin.weights not in ("", run.weights):
+            yield "of other weights than the released ones"
+        if origin.data not in ("", run.data):
+            yield "of another dataset than the run's own"
+        if origin.step not in (0, run.step):
+            yield f"of step {origin.step}, the run has {run.step}"
+
+
+def promise_changed(root: Path, run: RunRecord) -> bool:
+    """Return whether ``privacy.json`` in a run folder is not the file that ``run.json`` names, or is gone.
+
+    A run that is not finished names none, nor does one of a version that did not record it.
+    """
+    path = root / artifacts.place(PrivacyRecord)
+    return bool(run.privacy) and not (path.is_file() and files.digest(path) == run.privacy)
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A field of a record that says something else than the ledger.
+
+    Attributes:
+        field: its name.
+        words: what it says and what the ledger gives.
+    """
+
+    field: str
+    words: str
+
+
+def contradictions(
+    said: PrivacyRecord, own: PrivacySpent, *, totals: Iterable[float], anchor: tuple[int, str], declared: object
+) -> Iterator[Contradiction]:
+    """Yield every field of a ``privacy.json`` that says something else than the ledger.
+
+    Args:
+        said: the record of a private run.
+        own: what the run's own steps spent, by the ledger.
+        totals: values of epsilon that the run may state: own steps with those earlier runs that share its patients.
+        anchor: number of lines and head of the ledger.
+        declared: number of units that the run's config declares; None without one.
+    """
+    possible = tuple(totals)
+    if not any(same_epsilon(said.epsilon, value) for value in possible):
+        yield _unlike("epsilon", _shown(said.epsilon), _shown(possible[0] if possible else None))
+    current = said.version >= artifacts.FORMAT
+    if current and not same_epsilon(said.own_epsilon, own.epsilon):
+        yield _unlike("own_epsilon", _shown(said.own_epsilon), _shown(own.epsilon), what="epsilon of its own steps")
+    for name in (*_NUMBERS, *_WORDS):
+        stated, computed = _plain(getattr(said, name)), _plain(getattr(own, name))
+        unknown = name in _NEWER_WORDS and not current and not stated
+        if stated != computed and not unknown:
+            yield _unlike(name, _printable(stated), _printable(computed))
+    if said.ledger[0] and tuple(said.ledger) != anchor:
+        yield Contradiction("ledger", "it was written with another ledger")
+    if current and said.declared_units != declared:
+        yield _unlike("declared_units", _printable(said.declared_units), _printable(declared), by="config.toml")
+
+
+def same_epsilon(stated: float | None, computed: float) -> bool:
+    """Return whether two epsilons are one; None and infinity both stand for no noise."""
+    if stated is None or not math.isfinite(computed):
+        return stated is None and not math.isfinite(computed)
+    return math.isclose(stated, computed, rel_tol=TOLERANCE)
+
+
+def _unlike(field: str, stated: str, computed: str, *, what: str = "", by: str = "the ledger") -> Contradiction:
+    return Contradiction(field, f"{what or field.replace('_', ' ')} {stated}, by {by} {computed}")
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def _printable(value: object) -> str:
+    return "none" if value is None else _ODD.sub("?", str(value))[:40]
+
+
+def _shown(epsilon: float | None) -> str:
+    return "none" if epsilon is None or not math.isfinite(epsilon) else f"{epsilon:.6g}"
