@@ -383,7 +383,7 @@ class SweepRecord:
     Attributes:
         rows: one table per epsilon.
         together: what all private runs spend together; None without any.
-        runs: identities of the runs behind the rows.
+        runs: identities of the runs behind the rows, and of all other private runs in the cells: their cost counts.
         version: format of the record.
     """
 
