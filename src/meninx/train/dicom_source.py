@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from meninx.core import artifacts
+from meninx.core.artifacts import PrepareRecord
 from meninx.core.errors import DataError, UsageError, expected
 from meninx.core.manifest import Case, Manifest
 from meninx.imaging import decode, dicom
@@ -20,6 +21,7 @@ from meninx.imaging.image import Image
 
 Array = npt.NDArray[Any]
 CASES = "private/cases.csv"
+ASPECTS = ("stretch", "pad")
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,16 @@ def _files(folder: Path, *, whole_series: bool) -> dict[str, dict[str, Path]]:
 
 
 def _aspect(manifest: Manifest) -> str:
-    try:
-        table: Any = json.loads((manifest.root / "prepare.json").read_text(encoding="utf-8"))
-        return str(table["settings"]["aspect"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "stretch"
+    """Return how images met the dataset's size; ``stretch`` where no record of the preparation says so.
+
+    Raises:
+        DataError: the record is damaged or names another way.
+    """
+    record = artifacts.read(manifest.root, PrepareRecord)
+    aspect = record.settings.get("aspect", "stretch") if record is not None else "stretch"
+    if aspect not in ASPECTS:
+        raise DataError(expected(f"aspect {' or '.join(ASPECTS)}", got="another value", where=artifacts.place(PrepareRecord)))
+    return str(aspect)
 
 
 def _picture(label_map: Array, size: tuple[int, int], aspect: str) -> Array:
