@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 
 from meninx.core import files, plain, provenance, workspace
 from meninx.core.errors import DataError, expected
+from meninx.core.provenance import Environment as Environment
 from meninx.core.summaries import FORMAT as FORMAT
 from meninx.core.summaries import DeidRecord as DeidRecord
 from meninx.core.summaries import Departure as Departure
@@ -405,6 +406,7 @@ _PLACES: Mapping[type, str] = {
     DeidRecord: "deid.json",
     PrepareRecord: "prepare.json",
     SweepRecord: "sweep.json",
+    Environment: "environment.json",
 }
 
 

@@ -6,15 +6,16 @@ import hashlib
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meninx.core import artifacts, files, integrity, plain, provenance, workspace
+from meninx.core import artifacts, files, integrity, provenance, workspace
 from meninx.core.artifacts import (
     Ancestry,
     DataRecord,
     DeidRecord,
+    Environment,
     EvaluationRecord,
     Lineage,
     Members,
@@ -64,19 +65,6 @@ class Dataset:
     sites: Mapping[str, tuple[int, int]]
     positives: Mapping[str, tuple[int, int]]
     digests: tuple[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Environment:
-    """Versions and machine of a run, as ``core.provenance`` records them."""
-
-    python: str = ""
-    system: str = ""
-    machine: str = ""
-    cpus: int | None = None
-    packages: dict[str, str] = field(default_factory=dict)
-    source: str | None = None
-    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,7 +330,7 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
         private=private,
         void=private and (void or config.get("deterministic") is True),
         config=config,
-        environment=_environment(root),
+        environment=artifacts.read(root, Environment),
         privacy=privacy,
         account=spent,
         members=artifacts.read(root, Members),
@@ -386,11 +374,6 @@ def _config(run: Run, record: RunRecord | None) -> dict[str, Any]:
         return tomllib.loads(files.read_text(run.config_path))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise DataError(expected("valid TOML", got="something else", where=where)) from error
-
-
-def _environment(root: Path) -> Environment | None:
-    path = root / "environment.json"
-    return plain.from_json(files.read_bytes(path), Environment, where=f"{root.name}/{path.name}") if path.is_file() else None
 
 
 def _refuse_strangers(

@@ -15,12 +15,11 @@ import numpy.typing as npt
 from meninx.core import artifacts
 from meninx.core.artifacts import PrepareRecord
 from meninx.core.errors import DataError, UsageError, expected
-from meninx.core.manifest import Case, Manifest
+from meninx.core.manifest import SOURCES_NAME, Case, Manifest
 from meninx.imaging import decode, dicom
 from meninx.imaging.image import Image
 
 Array = npt.NDArray[Any]
-CASES = "private/cases.csv"
 ASPECTS = ("stretch", "pad")
 
 
@@ -52,7 +51,7 @@ class DicomSources:
         for case in manifest.cases:
             if identities.get(case.case_id) not in found:
                 got, fix = "a case without them", "give the folder that the dataset was prepared from"
-                raise DataError(expected("the DICOM files of every case", got=got, where=CASES, fix=fix))
+                raise DataError(expected("the DICOM files of every case", got=got, where=SOURCES_NAME, fix=fix))
             paths[case.case_id] = tuple(found[identities[case.case_id]].values())
         return cls(paths, _aspect(manifest))
 
@@ -76,10 +75,10 @@ class DicomSources:
 
 def _identities(manifest: Manifest) -> dict[str, str]:
     """Return case to clean UID: of the instance in 2-D, of the series in 3-D."""
-    path = manifest.root / CASES
+    path = manifest.root / SOURCES_NAME
     if not path.is_file():
         fix = "prepare the dataset from DICOM and keep its private folder"
-        raise DataError(expected("a dataset that knows its DICOM source", got="no such file", where=CASES, fix=fix))
+        raise DataError(expected("a dataset that knows its DICOM source", got="no such file", where=SOURCES_NAME, fix=fix))
     with path.open(newline="", encoding="utf-8") as stream:
         return {row["case_id"]: row["key"].rpartition("/")[2] for row in csv.DictReader(stream)}
 
