@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meninx.core import artifacts, files, integrity, provenance, workspace
+from meninx.core import artifacts, files, integrity, names, provenance, workspace
 from meninx.core.artifacts import (
     Ancestry,
     DataRecord,
@@ -194,7 +194,7 @@ def read(paths: Sequence[Path]) -> list[Source]:
 def printable(name: str) -> str:
     """Return a file name as text that can be written and shown: foreign bytes and control characters replaced."""
     text = name.encode("utf-8", "replace").decode()
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return names.printable(text)
 
 
 def _read_tree(path: Path, depth: int) -> Iterator[tuple[Path, list[Source]]]:

@@ -17,10 +17,10 @@ from meninx.core import artifacts, files, provenance, randomness
 from meninx.core.artifacts import DataRecord, Members, Origin
 from meninx.core.errors import DataError, UsageError, expected
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, SOURCES_NAME, Manifest, dataset_digest
+from meninx.core.randomness import KEY_BYTES
 from meninx.core.run import Run
 
 KEY = "identity.key"
-KEY_BYTES = 32
 
 
 def data_record(root: Path) -> DataRecord:
