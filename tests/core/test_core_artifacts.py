@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from meninx.core import artifacts
+from meninx.core import artifacts, provenance
+from meninx.core import run as runs
 from meninx.core.artifacts import (
     Ancestry,
     ComparisonRecord,
@@ -187,3 +188,12 @@ def test_the_same_model_means_weights_of_the_same_run_at_the_same_step():
     assert not ORIGIN.same_model(Origin(run="a" * 32, data="b" * 64, weights="c" * 64, step=4))
     nothing = Origin(run="a", data="b")
     assert not nothing.same_model(nothing)
+
+
+def test_the_environment_of_a_run_is_a_record(tmp_path: Path):
+    run = runs.create(tmp_path, "x", config_toml="", command=["meninx", "train", "/home/anna/data"])
+    found = artifacts.read(run.root, artifacts.Environment)
+    assert found == provenance.environment(["meninx", "train", "data"])
+    (run.root / "environment.json").write_text('{"packages": 3}')
+    with pytest.raises(DataError, match=r"environment\.json"):
+        artifacts.read(run.root, artifacts.Environment)

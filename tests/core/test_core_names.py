@@ -69,3 +69,9 @@ def test_a_formula_is_quoted_in_a_spreadsheet(text: str):
 @pytest.mark.parametrize("text", ["", "a", "-1.5", "+3", "1e-3", "a=b"])
 def test_numbers_and_text_stay(text: str):
     assert names.csv_cell(text) == text
+
+
+def test_text_that_is_shown_holds_no_control_or_direction_character():
+    text = "a\x1b[31m\u202eb\nc\udcff é"
+    assert names.printable(text) == "a?[31m?b?c? é"
+    assert names.printable(text, hidden=" ") == "a [31m b c  é"

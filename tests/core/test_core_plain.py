@@ -144,3 +144,10 @@ def test_deep_tables_are_a_data_error():
     finally:
         while deep:  # unmade from the outside: taking it apart in one go is deep, too
             deep = deep["a"]  # type: ignore[assignment]
+
+
+def test_a_kind_of_text_is_text():
+    class Name(str):
+        __slots__ = ()
+
+    assert plain.to_plain({"uid": Name("1.2.3")}) == {"uid": "1.2.3"}

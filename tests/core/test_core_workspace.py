@@ -315,3 +315,35 @@ def test_a_damaged_or_hostile_marker_is_an_error_and_touches_nothing(tmp_path: P
 def test_names_to_publish_are_the_stages_own(tmp_path: Path):
     with workspace.claim(tmp_path / "data", stage="prepare", fingerprint="a") as space, pytest.raises(DataError):
         space.publish(["../outside"])
+
+
+def test_an_output_lies_in_no_source_and_in_no_result_of_a_stage(tmp_path: Path):
+    made(tmp_path / "data", "a", "text")
+    for out in (tmp_path / "data" / "runs", tmp_path / "data" / "private" / "page.html", tmp_path / "data"):
+        with pytest.raises(UsageError, match="outside datasets and archives"):
+            workspace.outside(out)
+    (tmp_path / "images").mkdir()
+    with pytest.raises(UsageError, match="outside the source"):
+        workspace.outside(tmp_path / "images" / "runs", [tmp_path / "images"])
+    workspace.outside(tmp_path / "runs", [tmp_path / "data"])
+    workspace.outside(tmp_path, [tmp_path / "data"])  # the source may lie in the folder of outputs
+
+
+def stopped(out: Path, *, work: bool) -> None:
+    """Hold a folder, see that nobody else can, and fail with or without a result."""
+    with workspace.held(out):
+        with pytest.raises(RunLocked), workspace.held(out):
+            pass
+        if work:
+            (out / "work").mkdir()
+        raise InterruptedError
+
+
+def test_a_folder_that_is_held_goes_again_when_nothing_was_made(tmp_path: Path):
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(InterruptedError):
+        stopped(out, work=False)
+    assert not (tmp_path / "deep").exists()
+    with pytest.raises(InterruptedError):
+        stopped(out, work=True)
+    assert (out / "work").is_dir()

@@ -129,17 +129,24 @@ def test_dropout_is_the_same_after_resuming(dataset: Callable[..., Manifest], ne
     assert same(weights(straight), weights(broken))
 
 
-def test_ctrl_c_ends_after_the_step_and_leaves_the_handlers_as_they_were(
-    dataset: Callable[..., Manifest], new_run: Callable[..., Run]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_or_a_closed_terminal_ends_after_the_step_and_leaves_the_handlers_as_they_were(
+    dataset: Callable[..., Manifest], new_run: Callable[..., Run], number: signal.Signals
 ) -> None:
     class Press(Silent):
         def advance(self, count: int = 1, **fields: float | str) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
-    before, run = signal.getsignal(signal.SIGINT), new_run()
-    with pytest.raises(Interrupted, match=r"after step 1;.*--resume"):
-        loop.fit(LearnConfig(**TINY, steps=4), dataset(), run, progress=Press())
-    assert signal.getsignal(signal.SIGINT) is before
+    def unheard(*given: object) -> None:
+        raise AssertionError("the signal interrupts a step")
+
+    before, run = signal.signal(number, unheard), new_run()
+    try:
+        with pytest.raises(Interrupted, match=r"after step 1;.*--resume"):
+            loop.fit(LearnConfig(**TINY, steps=4), dataset(), run, progress=Press())
+        assert signal.getsignal(number) is unheard
+    finally:
+        signal.signal(number, before)
     assert checkpoint.load(run, "last")["step"] == 1
 
 

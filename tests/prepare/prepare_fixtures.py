@@ -288,7 +288,7 @@ def make_dicom(root: Path, patients: int = 4, site: str = "north", removed: str 
                 path, pixels, removed, SOPInstanceUID=uid, SeriesInstanceUID=series, PatientID=person, BitsStored=12, HighBit=11
             )
             rows.append([uid, series, person, patient % 2, int(patient == 0)])
-    (root / "deid.json").write_text(json.dumps({"version": 1, "site": site}))
+    (root / "deid.json").write_text(json.dumps({"profile": "basic", "site": site}))
     write_table(root.parent / f"{site}.csv", ["SOPInstanceUID", "SeriesInstanceUID", "PatientID", "effusion", "nodule"], rows)
     return root
 
@@ -307,6 +307,6 @@ def make_series(root: Path, patients: int = 2) -> Path:
         mask[2:4, 1:3, 1:4] = 1
         write_volume(root / "masks" / f"{patient}.nii.gz", mask, np.diag([-2.0, -1.0, 3.0, 1.0]))
         rows.append([f"2.25.8{patient}", f"masks/{patient}.nii.gz"])
-    (root / "deid.json").write_text("{}")
+    (root / "deid.json").write_text('{"profile": "basic"}')
     write_table(root / "labels.csv", ["SeriesInstanceUID", "mask"], rows)
     return root

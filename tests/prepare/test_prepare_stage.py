@@ -301,6 +301,13 @@ def test_dicom_radiographs_keep_their_pseudonyms(tmp_path):
     assert data.info.intensity.window == (0.0, 255.0)
 
 
+def test_an_archive_with_a_damaged_record_is_refused(tmp_path):
+    make.make_dicom(tmp_path / "north")
+    (tmp_path / "north" / "deid.json").write_text('{"site": "nor')
+    with pytest.raises(DataError, match=r"deid\.json"):
+        run(PrepareConfig(reader="dicom", name="toy", table="../north.csv"), tmp_path / "north", tmp_path / "out")
+
+
 def test_several_clean_folders_are_several_sites(tmp_path):
     for site in ("north", "south"):
         make.make_dicom(tmp_path / "clean" / site, site=site)

@@ -149,12 +149,16 @@ def test_single_images_are_found_by_their_instance(prepared, tmp_path):
         assert not placed.array[0, half:].any()
 
 
-def test_a_summary_that_cannot_be_read_means_stretched(prepared, tmp_path):
+def test_a_damaged_summary_is_an_error_and_an_absent_one_means_stretched(prepared, tmp_path):
     shutil.copytree(prepared.data.root, tmp_path / "data")
     moved = replace(prepared.data, root=tmp_path / "data")
     table = json.loads((moved.root / "prepare.json").read_text())
     table["settings"]["aspect"] = "pad"
     (moved.root / "prepare.json").write_text(json.dumps(table))
     assert DicomSources.find(moved, prepared.clean).aspect == "pad"
-    (moved.root / "prepare.json").write_text("{")
+    for torn in ("{", json.dumps(table | {"settings": []}), json.dumps(table | {"settings": {"aspect": "mirror"}})):
+        (moved.root / "prepare.json").write_text(torn)
+        with pytest.raises(DataError, match=r"prepare\.json"):
+            DicomSources.find(moved, prepared.clean)
+    (moved.root / "prepare.json").unlink()
     assert DicomSources.find(moved, prepared.clean).aspect == "stretch"

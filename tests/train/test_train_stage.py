@@ -297,3 +297,10 @@ def test_the_card_of_a_bundle_escapes_the_names(data, tmp_path):
     card = (run.release / "bundle" / "docs" / "README.md").read_text()
     assert card.startswith(f"# {markdown(info.name)}: multilabel")
     assert "](" not in card.splitlines()[0]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_run_does_not_lie_in_its_dataset(data, dry_run):
+    with pytest.raises(UsageError, match="outside the source"):
+        stage.run(SMALL, data.root, data.root / "runs", dry_run=dry_run)
+    assert not (data.root / "runs").exists()

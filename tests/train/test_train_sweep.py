@@ -13,7 +13,7 @@ import pytest
 
 from meninx.core import artifacts
 from meninx.core.artifacts import RunRecord, SweepRecord
-from meninx.core.errors import ConfigError, DataError, UsageError
+from meninx.core.errors import ConfigError, DataError, RunLocked, UsageError
 from meninx.core.run import Run
 from meninx.imaging.phantom import write_dataset
 from meninx.train import evaluate, stage, sweep
@@ -161,3 +161,32 @@ def test_an_evaluation_of_another_split_dataset_step_or_run_is_no_headline(swept
     path.write_text(json.dumps(table | {"origin": table["origin"] | change}))
     with pytest.raises(DataError, match="evaluation"):
         sweep.run(CONFIG, GRID, data.root, out)
+
+
+def test_two_sweeps_do_not_fill_one_folder_at_a_time(data, tmp_path, monkeypatch):
+    def other(*given, **named):
+        with pytest.raises(RunLocked):
+            sweep.run(CONFIG, GRID, data.root, tmp_path / "out")
+        raise InterruptedError
+
+    monkeypatch.setattr(sweep.stage, "run", other)
+    with pytest.raises(InterruptedError):
+        sweep.run(CONFIG, GRID, data.root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_does_not_lie_in_its_dataset(data):
+    with pytest.raises(UsageError, match="outside the source"):
+        sweep.run(CONFIG, GRID, data.root, data.root / "sweep")
+    assert not (data.root / "sweep").exists()
+
+
+def test_all_private_runs_of_the_folder_are_named(swept, data):
+    stage.run(sweep._configured(CONFIG, 8.0, 0), data.root, cell(swept, CELLS[1]).root.parent)  # a second run in one cell
+    assert len(artifacts.read(swept.out, SweepRecord).runs) == 3
+    evaluate.run(EvaluateConfig(predictions=()), cell(swept, CELLS[1]).root)
+    sweep.run(CONFIG, GRID, data.root, swept.out)
+    record = artifacts.read(swept.out, SweepRecord)
+    private = {Run(path).record.id for path in (swept.out / "cells").glob("*/2*") if Run(path).record.private}
+    assert private <= set(record.runs)
+    assert len(set(record.runs)) == len(record.runs) == 4

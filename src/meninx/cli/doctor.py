@@ -73,9 +73,9 @@ def examine() -> dict[str, Any]:
     """Return what the machine can do, as JSON-able values; imports nothing heavy."""
     environment = provenance.environment(["meninx", "doctor"])
     return {
-        "python": environment["python"],
-        "cpus": environment["cpus"],
-        "packages": environment["packages"],
+        "python": environment.python,
+        "cpus": environment.cpus,
+        "packages": environment.packages,
         "extras": {name: _state(modules) for name, modules in EXTRAS.items()},
         "dicom codecs": _codecs(),
         "network": {

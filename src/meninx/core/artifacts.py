@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 
 from meninx.core import files, plain, provenance, workspace
 from meninx.core.errors import DataError, expected
+from meninx.core.provenance import Environment as Environment
 from meninx.core.summaries import FORMAT as FORMAT
 from meninx.core.summaries import DeidRecord as DeidRecord
 from meninx.core.summaries import Departure as Departure
@@ -384,7 +385,7 @@ class SweepRecord:
     Attributes:
         rows: one table per epsilon.
         together: what all private runs spend together; None without any.
-        runs: identities of the runs behind the rows.
+        runs: identities of the runs behind the rows, and of all other private runs in the cells: their cost counts.
         version: format of the record.
     """
 
@@ -410,6 +411,7 @@ _PLACES: Mapping[type, str] = {
     DeidRecord: "deid.json",
     PrepareRecord: "prepare.json",
     SweepRecord: "sweep.json",
+    Environment: "environment.json",
 }
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal, get_args
+
+Clipping = Literal["flat", "auto-s", "per-layer", "adaptive"]
+CLIPPINGS: tuple[Clipping, ...] = get_args(Clipping)
 
 
 class PrivacyUnit(StrEnum):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -20,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any
+from typing import IO
 
 from meninx.core.errors import DataError, StorageError, expected
 
@@ -76,11 +75,6 @@ def write_bytes(path: Path, content: bytes, *, mode: int | None = None) -> None:
 def write_text(path: Path, content: str, *, mode: int | None = None) -> None:
     """Write UTF-8 text to ``path`` atomically."""
     write_bytes(path, content.encode(), mode=mode)
-
-
-def write_json(path: Path, content: Any, *, mode: int | None = None) -> None:
-    """Write indented JSON with sorted keys to ``path`` atomically."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", mode=mode)
 
 
 def append_line(path: Path, line: str, *, mode: int = PUBLIC_MODE) -> None:

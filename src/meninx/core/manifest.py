@@ -30,6 +30,7 @@ from meninx.core import check, files, integrity, names, plain, workspace
 from meninx.core.errors import DataError, LayoutError, MeninxError, expected
 
 MANIFEST_NAME = "manifest.csv"
+SOURCES_NAME = "private/cases.csv"  # identifiers of the source by case; written by prepare
 INFO_NAME = "dataset.toml"
 SPLITS = ("train", "valid", "test")
 FIRST_ROW = 2  # of a table whose first row is its header

@@ -53,6 +53,16 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def printable(text: str, *, hidden: str = "?") -> str:
+    """Return text on one line that a terminal or a page shows as it is.
+
+    Args:
+        text: any text, e.g. a file name with bytes that are no UTF-8.
+        hidden: takes the place of every control, direction, blank other than a space, and foreign character.
+    """
+    return "".join(character if character.isprintable() else hidden for character in text)
+
+
 def markdown(text: str) -> str:
     """Return text that Markdown shows as it is, on one line: no link, image, HTML, table cell, list or heading begins in it."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))

@@ -60,7 +60,7 @@ def from_plain(value: Any, kind: type[ValueT], *, where: str) -> ValueT:
 
 
 def _encoded(value: Any) -> Any:
-    if isinstance(value, Path):
+    if isinstance(value, (Path, str)):  # a kind of text with a name of its own, such as a UID of pydicom, is text
         return str(value)
     if isinstance(value, Mapping):
         return dict(value)

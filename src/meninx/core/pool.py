@@ -37,7 +37,8 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 class Stop:
     """Turns the first SIGINT, SIGTERM or SIGHUP into a request that is heard between items; a second one interrupts at once.
 
-    Outside the main thread no signal is handled.
+    Outside the main thread no signal is handled. A SIGHUP or SIGTERM that is ignored, as below ``nohup``,
+    stays ignored.
 
     Attributes:
         wanted: somebody asked to stop.
@@ -49,7 +50,8 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._heard) for number in SIGNALS}
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT]
+            self._before = {number: signal.signal(number, self._heard) for number in heard}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

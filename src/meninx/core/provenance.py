@@ -7,24 +7,47 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path, PureWindowsPath
-from typing import Any
 
 PACKAGES = ("meninx", "torch", "monai", "dp-accounting", "numpy", "pydicom", "nibabel", "highdicom", "cyclopts")
 
 
-def environment(command: Iterable[str] = ()) -> dict[str, Any]:
-    """Return versions, platform and command as JSON-able values; no host, user or path of a person."""
-    return {
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "packages": packages(),
-        "source": _source_revision(),
-        "command": [_without_folders(word) for word in command] or [_without_folders(word) for word in sys.argv],
-    }
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Versions, machine and command of a run: ``environment.json``; no host, user or path of a person.
+
+    Attributes:
+        python: version of Python.
+        system: operating system.
+        machine: kind of processor.
+        cpus: number of processors; None when not known.
+        packages: package -> version.
+        source: Git revision of a checkout; None for an installed package.
+        command: what the user typed, with paths cut down to their last names.
+    """
+
+    python: str = ""
+    system: str = ""
+    machine: str = ""
+    cpus: int | None = None
+    packages: dict[str, str] = field(default_factory=dict)
+    source: str | None = None
+    command: tuple[str, ...] = ()
+
+
+def environment(command: Iterable[str] = ()) -> Environment:
+    """Return the environment of this process; without ``command`` that of ``sys.argv``."""
+    return Environment(
+        python=platform.python_version(),
+        system=platform.system(),
+        machine=platform.machine(),
+        cpus=os.cpu_count(),
+        packages=packages(),
+        source=_source_revision(),
+        command=tuple(_without_folders(word) for word in (tuple(command) or sys.argv)),
+    )
 
 
 def packages() -> dict[str, str]:

@@ -13,6 +13,8 @@ import secrets
 
 import numpy as np
 
+KEY_BYTES = 32  # of every secret key
+
 
 def child_seed(seed: int, *names: str | int) -> int:
     """Return a 63-bit seed that depends on ``seed`` and the path of names, and on nothing else.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ class Result:
 
     def to_json(self) -> str:
         """Return the fields as one JSON object; what is not a finite number is null."""
-        return json.dumps(self.to_table(), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        return plain.to_json(self.to_table()).rstrip("\n")
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.summary())}</pre>"

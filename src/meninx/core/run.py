@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -15,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from meninx.core import artifacts, files, integrity, provenance, workspace
+from meninx.core import artifacts, files, integrity, plain, provenance, workspace
 from meninx.core.artifacts import RunRecord, RunState
-from meninx.core.errors import DataError, UsageError, expected
+from meninx.core.errors import UsageError, expected
 
 NOT_FOR_RELEASE = "NOT FOR RELEASE: privacy noise of this run came from a seed (--deterministic)"
 
@@ -108,12 +107,6 @@ class Run:
         digests = {name: value for name, value in integrity.read(self.release).items() if name not in gone}
         self.update(release=integrity.write(self.release, digests | integrity.measured(self.release, added)))
 
-    def write_json(self, name: str, content: Any) -> Path:
-        """Write ``content`` to ``name`` below the run folder and return the path."""
-        path = self.root / name
-        files.write_json(path, content)
-        return path
-
     def read_json(self, name: str) -> Any:
         """Return the JSON at ``name``, or None when there is none.
 
@@ -123,10 +116,7 @@ class Run:
         path = self.root / name
         if not path.is_file():
             return None
-        try:
-            return json.loads(files.read_text(path))
-        except (ValueError, RecursionError) as error:
-            raise DataError(expected("valid JSON", got="something else", where=path.name)) from error
+        return plain.from_json(files.read_bytes(path), Any, where=path.name)
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the run folder for this process; raises RunLocked when another process holds it."""
@@ -194,7 +184,7 @@ def _furnish(run: Run, config_toml: str, command: Iterable[str], private: bool, 
     except OSError as error:
         raise files.storage_error(error, run.root) from error
     files.write_text(run.config_path, config_toml)
-    run.write_json("environment.json", provenance.environment(command))
+    artifacts.write(run.root, provenance.environment(command))
     if deterministic:
         files.write_text(run.root / "NOT_FOR_RELEASE", NOT_FOR_RELEASE + "\n")
     record = RunRecord(

@@ -145,19 +145,34 @@ def claim(
     apart(out, sources)
     resume = _mended(out, stage) or resume
     check(out, stage=stage, fingerprint=fingerprint, sources=sources, resume=resume, overwrite=overwrite, ours=ours)
+    with held(out):
+        check(out, stage=stage, fingerprint=fingerprint, sources=sources, resume=resume, overwrite=overwrite, ours=ours)
+        marker = read_marker(out) or Marker(stage=stage, published="older" if ours and ours(out) else "")
+        space = _begun(out, marker, fingerprint)
+        try:
+            yield space
+        except BaseException:
+            _forget(space)
+            raise
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Hold an output folder for this process; a folder that was not there before goes again when the block fails without work.
+
+    Args:
+        out: the folder; made when it is not there.
+
+    Raises:
+        RunLocked: another process holds it. A killed process holds nothing.
+        StorageError: the disk refused.
+    """
     new = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         make_private(out)
         with locked(out):
             try:
-                check(out, stage=stage, fingerprint=fingerprint, sources=sources, resume=resume, overwrite=overwrite, ours=ours)
-                marker = read_marker(out) or Marker(stage=stage, published="older" if ours and ours(out) else "")
-                space = _begun(out, marker, fingerprint)
-                try:
-                    yield space
-                except BaseException:
-                    _forget(space)
-                    raise
+                yield
             except BaseException:
                 if new and not _holds_work(out):
                     shutil.rmtree(out / PRIVATE, ignore_errors=True)
@@ -253,6 +268,27 @@ def apart(out: Path, sources: Iterable[Path]) -> None:
             raise UsageError(
                 expected("source and output folder apart from each other", got="one inside the other", where="out", fix=fix)
             )
+
+
+def outside(out: Path, sources: Iterable[Path] = ()) -> None:
+    """Refuse an output that lies in a source, or in a dataset or archive of any stage; a source may lie beside or below it.
+
+    What lies in such a folder is in its list of digests; another file there makes `meninx verify` refuse it.
+
+    Args:
+        out: file or folder to write.
+        sources: folders that are read.
+
+    Raises:
+        UsageError: it lies in one of them.
+    """
+    place = _resolved(out)
+    fix = "choose a place beside it"
+    if any(_within(place, _resolved(source)) for source in sources):
+        raise UsageError(expected("an output outside the source", got="one inside it", where="out", fix=fix))
+    if any((folder / PRIVATE / MARKER).is_file() for folder in (place, *place.parents)):
+        got = "one inside the result of another stage"
+        raise UsageError(expected("an output outside datasets and archives", got=got, where="out", fix=fix))
 
 
 def _resolved(path: Path) -> Path:

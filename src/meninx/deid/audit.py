@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from meninx.core import files, integrity, plain
+from meninx.core import artifacts, files, integrity
 from meninx.core.artifacts import DeidRecord, Departure
 from meninx.core.workspace import Workspace
 from meninx.deid import lookup, options, quarantine, review
@@ -144,7 +144,7 @@ def write(config: DeidConfig, space: Workspace, journal: Journal, profile: Profi
         listed = (line.decode().split("\0") for line in lines.of("checksums"))
         checksums = integrity.write_sorted(space.staging, ((path, digest) for path, digest in listed))
     summary = replace(record(config, tally, profile), checksums=checksums)
-    write_lines(space.staging / "deid.json", [plain.to_json(summary).encode()])
+    artifacts.write(space.staging, summary)
     return summary
 
 

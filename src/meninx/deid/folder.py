@@ -6,14 +6,15 @@ import re
 import shutil
 from pathlib import Path
 
-from meninx.core import files
+from meninx.core import artifacts, files
+from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import StorageError, expected
 from meninx.core.integrity import CHECKSUMS
 from meninx.core.workspace import PRIVATE, Workspace
 from meninx.deid.journal import JOURNAL, KNOWN
 
 IMAGES, WAITING = "images", "waiting"
-PAPERS = ("audit.jsonl", CHECKSUMS, "deid.json")
+PAPERS = ("audit.jsonl", CHECKSUMS, artifacts.place(DeidRecord))
 """Public papers in the order in which they are published; the last one says that the result is complete."""
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

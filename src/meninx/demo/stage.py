@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meninx import api
-from meninx.core import files
+from meninx.core import files, workspace
 from meninx.core.errors import UsageError, expected
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
@@ -58,6 +58,7 @@ def run(config: DemoConfig, out: Path, *, progress: Progress = SILENT) -> DemoRe
     if config.dry_run:
         return DemoResult(out=report, commands=lines)
     _refuse_without_torch()
+    workspace.outside(out)
     with _claimed(out.resolve(), overwrite=config.overwrite):
         results = _run(config, out, steps, progress)
     return DemoResult(out=report, commands=lines, results=results)

@@ -12,13 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from meninx.core.errors import DataError, expected
-from meninx.core.manifest import Manifest, Task
+from meninx.core.manifest import FIRST_ROW, Manifest, Task
 from meninx.imaging import load
 from meninx.learn.augment import Sample
 from meninx.learn.config import LearnConfig
 
 CACHE_BYTES = 2 << 30
-FIRST_ROW = 2  # row 1 of manifest.csv is the header
 
 
 class CaseStore:

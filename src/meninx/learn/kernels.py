@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from meninx.core import files
+from meninx.core import files, plain
 from meninx.core.errors import MeninxError
 from meninx.privacy.clipping import Choice, Planner
 
@@ -40,7 +40,7 @@ class KernelCache:
         table = {key: {"kernel": item.kernel, "seconds": dict(item.seconds)} for key, item in self.planner.choices.items()}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_json(self.path, table)
+            files.write_text(self.path, plain.to_json(table))
         except (OSError, MeninxError):
             self.path = None
         self.saved = len(self.planner.choices)

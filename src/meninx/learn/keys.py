@@ -6,9 +6,8 @@ from pathlib import Path
 
 from meninx.core import files, randomness
 from meninx.core.errors import PrivacyRefusal, expected
+from meninx.core.randomness import KEY_BYTES
 from meninx.core.run import Run
-
-KEY_BYTES = 32
 
 
 def secret_key(run: Run, purpose: str, *, resumed: bool, deterministic_seed: int | None = None) -> bytes:

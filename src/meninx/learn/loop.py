@@ -12,6 +12,7 @@ from meninx.core.artifacts import Ancestry, RunState
 from meninx.core.budget import NeighboringRelation, PrivacySpent, PrivacyUnit
 from meninx.core.errors import Interrupted, UsageError, expected
 from meninx.core.manifest import Manifest
+from meninx.core.pool import Stop
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.run import Run
 from meninx.learn import checkpoint, distributed, freeze, ledger_file, pretrained, record, setup, surroundings, validate
@@ -73,7 +74,7 @@ def fit(
         fix = "give --resume, or another --out"
         raise UsageError(expected("a fresh run folder", got="one that was trained before", where=run.name, fix=fix))
     world.shared(lambda: checkpoint.refuse_other_plan(run, plan.fingerprint() if plan else ""))
-    with surroundings.prepared(config) as device, surroundings.interrupts() as stop:
+    with surroundings.prepared(config) as device, Stop() as stop:
         training = setup.build(config, data, run, device, plan, resumed=begun, data_digest=data_digest)
         _with_provenance(training, ancestry, declared_units)
         checkpoint.restore(run, training.trainee, config=config, plan=training.fingerprint)
@@ -114,7 +115,7 @@ class _Loop:
         self._torn = _torn_lines(training) if self.world.main else 0
         self._whole = True  # no step is under way
 
-    def run(self, stop: surroundings.Stop) -> None:
+    def run(self, stop: Stop) -> None:
         """Do the steps that are left."""
         training, trainee = self.training, self.training.trainee
         left = 0 if trainee.stopped else max(0, training.total_steps - trainee.step)
@@ -133,7 +134,7 @@ class _Loop:
                     self._begin()  # a step that was accounted was taken
         self._save("last")
 
-    def _step(self, stop: surroundings.Stop) -> bool:
+    def _step(self, stop: Stop) -> bool:
         """Do one step and return whether to stop after it; several processes stop after the same one."""
         training, trainee, config = self.training, self.training.trainee, self.training.config
         self._freeze()
@@ -141,7 +142,7 @@ class _Loop:
         if training.plan is None:
             surroundings.seed_torch(config.seed, "step", trainee.step, *([self.world.rank] if self.world.rank else []))
         self._whole = False
-        report = training.step(trainee, training.draw(trainee.step), leave=stop.asked)
+        report = training.step(trainee, training.draw(trainee.step), leave=stop.wanted)
         if trainee.average is not None:
             trainee.average.update(trainee.model)
         trainee.step += 1
@@ -153,7 +154,7 @@ class _Loop:
             self.losses.append(report.loss)
             shown["loss"] = report.loss
         self.progress.advance(1, **shown)
-        return report.leave if self.world.size > 1 else stop.asked
+        return report.leave if self.world.size > 1 else stop.wanted
 
     def _begin(self) -> None:
         """After the first step say that the run is under way; a start that fails before leaves no trace."""

@@ -1,14 +1,10 @@
-"""What training needs of the process and puts back afterwards: device, threads, determinism, Ctrl-C."""
+"""What training needs of the process and puts back afterwards: device, threads, determinism."""
 
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from types import FrameType
 
 import torch
 
@@ -18,13 +14,6 @@ from meninx.learn import distributed
 from meninx.learn.config import LearnConfig
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
-
-
-@dataclass
-class Stop:
-    """Whether somebody asked training to stop at the next step."""
-
-    asked: bool = False
 
 
 def device(name: str) -> torch.device:
@@ -69,25 +58,6 @@ def prepared(config: LearnConfig) -> Iterator[torch.device]:
 def seed_torch(seed: int, *names: str | int) -> None:
     """Seed torch's generators for one purpose: initialisation, or one step without privacy. A private step uses none of them."""
     torch.manual_seed(randomness.child_seed(seed, *names))
-
-
-@contextmanager
-def interrupts() -> Iterator[Stop]:
-    """Turn the first Ctrl-C or SIGTERM of a block into a wish to stop after the current step; the second one is real."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.asked:
-            raise KeyboardInterrupt
-        stop.asked = True
-
-    with ExitStack() as stack:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            stack.callback(signal.signal, number, signal.signal(number, ask))
-        yield stop
 
 
 def _restore(value: str | None) -> None:

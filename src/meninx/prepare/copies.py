@@ -63,7 +63,7 @@ def place_file(source: Path, target: Path, where: str, *, way: str, overwrite: b
         return True
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
+        partial = target.with_name(f"{files.PARTIAL}{os.getpid()}-{target.name}")
         partial.unlink(missing_ok=True)
         if way == "hardlink":
             partial.hardlink_to(source.resolve())

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from meninx.core import check, files, names
+from meninx.core import check, files, names, plain
 from meninx.core.errors import DataError, StorageError, UsageError, expected
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
@@ -111,7 +111,7 @@ def export_images(source: Path, out: Path, config: ExportConfig, *, progress: Pr
     _write_index(out, index)
     table = {key: value for key, value in result.to_table().items() if key not in ("out", "unchanged")}
     settings = {key: value for key, value in asdict(config).items() if key != "overwrite"}
-    files.write_json(out / SUMMARY_NAME, {"settings": settings, **table})
+    files.write_text(out / SUMMARY_NAME, plain.to_json({"settings": settings, **table}))
     return result
 
 
@@ -130,7 +130,7 @@ def _export_one(target: Path, group: list[Entry], config: ExportConfig) -> bool:
     image, table = _volume(group, config) if target.name.endswith(".nii.gz") else _picture(group[0], config)
     table["meninx"].update(settings)
     (nifti if target.name.endswith(".nii.gz") else png).write(target, image)
-    files.write_json(beside, table)
+    files.write_text(beside, plain.to_json(table))
     return True
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from meninx.core import files, names
+from meninx.core import artifacts, names
+from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import ConfigError, DataError, LayoutError, expected
 from meninx.core.manifest import LONGEST_TEXT, Task, is_odd_text
 from meninx.prepare import effects
@@ -165,11 +164,9 @@ def _places(config: PrepareConfig, source: Path | Sequence[Path]) -> dict[str, P
 
 
 def _own_site(root: Path) -> str:
-    try:
-        table: Any = json.loads(files.read_text(root / SUMMARY))
-        return str(table.get("site") or "")
-    except (DataError, ValueError, AttributeError, RecursionError):
-        return ""
+    """Return the site that an archive of `meninx deid` names; empty for another folder. Raises DataError for a damaged record."""
+    record = artifacts.read(root, DeidRecord)
+    return record.site if record is not None else ""
 
 
 def _of_site(reading: Reading, site: str, *, several: bool) -> Reading:

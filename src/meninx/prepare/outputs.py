@@ -17,7 +17,7 @@ from meninx.core import artifacts, files, integrity, names, plain, settings, wor
 from meninx.core.artifacts import DeidRecord, PrepareRecord
 from meninx.core.errors import DataError
 from meninx.core.journal import Journal
-from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Case, DatasetInfo, Intensity, Manifest, Task
+from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, SOURCES_NAME, Case, DatasetInfo, Intensity, Manifest, Task
 from meninx.prepare import assign, checks
 from meninx.prepare.build import Job, Record, Shared
 from meninx.prepare.config import PIXEL_FIELDS, WORK_FIELDS, PrepareConfig
@@ -26,7 +26,7 @@ from meninx.prepare.plan import Plan
 
 STAGE = "prepare"
 PATH_FIELDS = ("table", "crosswalks", "split_from", "image_folder", "mask_folder")
-JOURNAL, CASES, OLDER_SETTINGS = "journal.jsonl", "cases.csv", "settings.json"
+JOURNAL, CASES, OLDER_SETTINGS = "journal.jsonl", Path(SOURCES_NAME).name, "settings.json"
 SUMMARY = artifacts.place(PrepareRecord)
 PUBLISHED = ("images", "masks", MANIFEST_NAME, INFO_NAME, integrity.CHECKSUMS, SUMMARY)
 """What a dataset folder holds beside its private room; the last one says that the dataset is whole."""
@@ -173,7 +173,7 @@ def _is_debris(out: Path) -> bool:
     if not _is_older(out) or (room / workspace.MARKER).exists() or {path.name for path in out.iterdir()} != {room.name}:
         return False
     known = (workspace.LOCK, OLDER_SETTINGS)
-    return all(path.name in known or path.name.startswith(".partial-") for path in room.iterdir())
+    return all(path.name in known or path.name.startswith(files.PARTIAL) for path in room.iterdir())
 
 
 def _remove_others(staging: Path, wanted: set[str]) -> None:

@@ -9,8 +9,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 from meninx.core.errors import ConfigError, expected
-
-KEY_BYTES = 32
+from meninx.core.randomness import KEY_BYTES
 
 
 def check_key(key: bytes) -> None:

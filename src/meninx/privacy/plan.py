@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import dp_accounting as dpa
 
 from meninx.core import check
-from meninx.core.budget import NeighboringRelation, PrivacySpent, PrivacyUnit
+from meninx.core.budget import Clipping, NeighboringRelation, PrivacySpent, PrivacyUnit
 from meninx.core.errors import ConfigError, PrivacyRefusal, expected
 from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
 from meninx.privacy.cyclic import CyclicSampler
-from meninx.privacy.rules import Clipping, check_plan
+from meninx.privacy.rules import check_plan
 from meninx.privacy.sampling import PoissonSampler
 from meninx.privacy.threshold import COUNT_ADDRESS, Threshold, count_short, gradient_noise, settle
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from meninx.core import check
-from meninx.core.budget import NeighboringRelation
+from meninx.core.budget import CLIPPINGS, NeighboringRelation
 from meninx.core.errors import ConfigError, PrivacyRefusal, expected
 
 if TYPE_CHECKING:
     from meninx.privacy.plan import Plan
-
-Clipping = Literal["flat", "auto-s", "per-layer", "adaptive"]
-CLIPPINGS: tuple[Clipping, ...] = ("flat", "auto-s", "per-layer", "adaptive")
 
 
 def check_plan(plan: Plan) -> None:

@@ -73,7 +73,7 @@ def _engine() -> Environment:
 def _escaped(value: Any) -> Any:
     if isinstance(value, Safe) or not isinstance(value, str):
         return value
-    return names.markdown("".join(character if character.isprintable() else " " for character in value))
+    return names.markdown(names.printable(value, hidden=" "))
 
 
 def _described(context: Context, run: TrainedRun, dataset: Dataset) -> dict[str, Any]:

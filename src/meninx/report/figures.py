@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from meninx.core.names import printable
 from meninx.metrics.tables import ROC_GRID, Estimate
 from meninx.report import words
 
@@ -149,7 +150,7 @@ def _look(number: int) -> dict[str, Any]:
 
 def _plain(text: str) -> str:
     """Return a name as a legend shows it: printable, short, and not hidden as names with a leading underscore are."""
-    shown = "".join(character if character.isprintable() else " " for character in text)
+    shown = printable(text, hidden=" ")
     shown = shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
     return f" {shown}" if shown.startswith("_") else shown
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meninx.core import artifacts, belonging, files, integrity, plain, workspace
+from meninx.core import artifacts, belonging, files, integrity, names, workspace
 from meninx.core.artifacts import (
     Ancestry,
     DataRecord,
     DeidRecord,
+    Environment,
     EvaluationRecord,
     Lineage,
     Members,
@@ -65,19 +66,6 @@ class Dataset:
     positives: Mapping[str, tuple[int, int]]
     digests: tuple[str, str]
     archives: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Environment:
-    """Versions and machine of a run, as ``core.provenance`` records them."""
-
-    python: str = ""
-    system: str = ""
-    machine: str = ""
-    cpus: int | None = None
-    packages: dict[str, str] = field(default_factory=dict)
-    source: str | None = None
-    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +195,7 @@ def read(paths: Sequence[Path]) -> list[Source]:
 def printable(name: str) -> str:
     """Return a file name as text that can be written and shown: foreign bytes and control characters replaced."""
     text = name.encode("utf-8", "replace").decode()
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return names.printable(text)
 
 
 def _read_tree(path: Path, depth: int) -> Iterator[tuple[Path, list[Source]]]:
@@ -338,7 +326,7 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
         private=private,
         void=private and (void or config.get("deterministic") is True),
         config=config,
-        environment=_environment(root),
+        environment=artifacts.read(root, Environment),
         privacy=privacy,
         account=spent,
         members=artifacts.read(root, Members),
@@ -385,11 +373,6 @@ def _config(run: Run, record: RunRecord | None) -> dict[str, Any]:
         return tomllib.loads(files.read_text(run.config_path))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise DataError(expected("valid TOML", got="something else", where=where)) from error
-
-
-def _environment(root: Path) -> Environment | None:
-    path = root / "environment.json"
-    return plain.from_json(files.read_bytes(path), Environment, where=f"{root.name}/{path.name}") if path.is_file() else None
 
 
 def _refuse_strangers(

@@ -7,8 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from meninx.core import files
+from meninx.core import artifacts, files, workspace
+from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import ConfigError, UsageError, expected
+from meninx.core.manifest import INFO_NAME
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.run import Run
@@ -55,13 +57,17 @@ def run(config: ReportConfig, sources: Sequence[Path], out: Path, *, progress: P
 
     Raises:
         ConfigError: a model card is wanted and what a person has to say is not given; names all of it.
-        UsageError: a source holds nothing to report, is given twice, or a file to write exists and ``overwrite`` is off.
+        UsageError: a source holds nothing to report, is given twice, a file to write exists and ``overwrite`` is off, or
+            the page would lie in a dataset or an archive.
         DataError: a record cannot be read or contradicts another, or a model card would have an empty field.
         RunLocked: the release of a run that is being trained or measured would be written to.
         PrivacyRefusal: a privacy record says something else than its ledger.
     """
     page_path = out / "report.html" if out.is_dir() else out
     _refuse_incomplete_card(config)
+    folders = (page_path.absolute(), *page_path.absolute().parents)
+    marks = (INFO_NAME, artifacts.place(DeidRecord))  # of folders that older versions made, which have no marker
+    workspace.outside(page_path, [folder for folder in folders if any((folder / mark).is_file() for mark in marks)])
     _refuse_existing([page_path], config)
     with task(progress, "report", 3):
         context = gather(config, sources)

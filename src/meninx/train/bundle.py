@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from meninx.core import files, names
+from meninx.core import files, names, plain
 from meninx.core.errors import DataError, expected
 from meninx.core.manifest import DatasetInfo, Task
 from meninx.train.onnx_export import export_onnx
@@ -61,8 +61,9 @@ def write_bundle(
         export_onnx(model, example, models / "model.onnx")
     files.write_text(folder / "LICENSE", LICENSE)
     files.write_text(folder / "docs" / "README.md", card)
-    files.write_json(folder / "configs" / "metadata.json", _metadata(info, size, int(network["out_channels"]), patches))
-    files.write_json(folder / "configs" / "inference.json", _inference(network))
+    metadata = _metadata(info, size, int(network["out_channels"]), patches)
+    files.write_text(folder / "configs" / "metadata.json", plain.to_json(metadata))
+    files.write_text(folder / "configs" / "inference.json", plain.to_json(_inference(network)))
 
 
 def check_options(options: Any, *, where: str = "model_options") -> None:

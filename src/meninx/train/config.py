@@ -4,15 +4,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from meninx.core import check
-from meninx.core.budget import PrivacyUnit
+from meninx.core.budget import CLIPPINGS, Clipping, PrivacyUnit
 from meninx.core.errors import ConfigError, expected
 from meninx.core.manifest import SPLITS
 from meninx.learn.config import LearnConfig
-
-CLIPPINGS = ("flat", "auto-s", "per-layer", "adaptive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +41,7 @@ class PrivacyConfig:
     delta: float = 1e-5
     unit: PrivacyUnit = PrivacyUnit.PATIENT
     max_grad_norm: float = 1.0
-    clipping: Literal["flat", "auto-s", "per-layer", "adaptive"] = "flat"
+    clipping: Clipping = "flat"
     clip_quantile: float = 0.5
     clip_rate: float = 0.2
     count_noise_multiplier: float = 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,13 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from meninx.core import artifacts
+from meninx.core.artifacts import PrepareRecord
 from meninx.core.errors import DataError, UsageError, expected
-from meninx.core.manifest import Case, Manifest
+from meninx.core.manifest import SOURCES_NAME, Case, Manifest
 from meninx.imaging import decode, dicom
 from meninx.imaging.image import Image
 
 Array = npt.NDArray[Any]
-CASES = "private/cases.csv"
+ASPECTS = ("stretch", "pad")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class DicomSources:
         for case in manifest.cases:
             if identities.get(case.case_id) not in found:
                 got, fix = "a case without them", "give the folder that the dataset was prepared from"
-                raise DataError(expected("the DICOM files of every case", got=got, where=CASES, fix=fix))
+                raise DataError(expected("the DICOM files of every case", got=got, where=SOURCES_NAME, fix=fix))
             paths[case.case_id] = tuple(found[identities[case.case_id]].values())
         return cls(paths, _aspect(manifest))
 
@@ -74,10 +75,10 @@ class DicomSources:
 
 def _identities(manifest: Manifest) -> dict[str, str]:
     """Return case to clean UID: of the instance in 2-D, of the series in 3-D."""
-    path = manifest.root / CASES
+    path = manifest.root / SOURCES_NAME
     if not path.is_file():
         fix = "prepare the dataset from DICOM and keep its private folder"
-        raise DataError(expected("a dataset that knows its DICOM source", got="no such file", where=CASES, fix=fix))
+        raise DataError(expected("a dataset that knows its DICOM source", got="no such file", where=SOURCES_NAME, fix=fix))
     with path.open(newline="", encoding="utf-8") as stream:
         return {row["case_id"]: row["key"].rpartition("/")[2] for row in csv.DictReader(stream)}
 
@@ -95,11 +96,16 @@ def _files(folder: Path, *, whole_series: bool) -> dict[str, dict[str, Path]]:
 
 
 def _aspect(manifest: Manifest) -> str:
-    try:
-        table: Any = json.loads((manifest.root / "prepare.json").read_text(encoding="utf-8"))
-        return str(table["settings"]["aspect"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "stretch"
+    """Return how images met the dataset's size; ``stretch`` where no record of the preparation says so.
+
+    Raises:
+        DataError: the record is damaged or names another way.
+    """
+    record = artifacts.read(manifest.root, PrepareRecord)
+    aspect = record.settings.get("aspect", "stretch") if record is not None else "stretch"
+    if aspect not in ASPECTS:
+        raise DataError(expected(f"aspect {' or '.join(ASPECTS)}", got="another value", where=artifacts.place(PrepareRecord)))
+    return str(aspect)
 
 
 def _picture(label_map: Array, size: tuple[int, int], aspect: str) -> Array:

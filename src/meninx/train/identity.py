@@ -16,12 +16,11 @@ from pathlib import Path
 from meninx.core import artifacts, files, provenance, randomness
 from meninx.core.artifacts import DataRecord, Members, Origin
 from meninx.core.errors import DataError, UsageError, expected
-from meninx.core.manifest import Manifest, dataset_digest
+from meninx.core.manifest import SOURCES_NAME, Manifest, dataset_digest
+from meninx.core.randomness import KEY_BYTES
 from meninx.core.run import Run
 
 KEY = "identity.key"
-KEY_BYTES = 32
-CASES = "private/cases.csv"
 
 
 def data_record(root: Path) -> DataRecord:
@@ -101,7 +100,7 @@ def identifiers_of(*parts: Manifest) -> tuple[str, ...]:
 
 def _identifiers(root: Path) -> dict[str, str]:
     """Return pseudonym -> SHA-256 of the patient's identifier in the source; empty where the dataset does not keep them."""
-    path = root / CASES
+    path = root / SOURCES_NAME
     if not path.is_file():
         return {}
     rows = csv.DictReader(io.StringIO(files.read_text(path, limit=1 << 30)))
@@ -203,6 +202,6 @@ def origin(run: Run, *, weights: str, step: int, split: str = "", data: str | No
         step=step,
         split=split,
         made=artifacts.now(),
-        command=tuple(made_by["command"]),
-        versions=dict(made_by["packages"]),
+        command=made_by.command,
+        versions=made_by.packages,
     )

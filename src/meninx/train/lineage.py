@@ -21,7 +21,7 @@ from meninx.learn import checkpoint
 from meninx.train import identity
 from meninx.train.config import PrivacyConfig
 
-LINEAGE = "lineage.json"
+LINEAGE = Path(artifacts.place(Lineage)).name
 NEAREST = 5  # folders above a file of weights that are looked at
 VALIDATED = "the starting weights come from a private run that used training patients of this run as validation patients"
 

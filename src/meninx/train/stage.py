@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from meninx.core import artifacts, files, names, plain, settings
+from meninx.core import artifacts, files, names, plain, settings, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import Ancestry, DataRecord, PrivacyRecord, RunRecord, RunState, StartRecord
 from meninx.core.budget import PrivacySpent
@@ -172,6 +172,7 @@ def stored_config(run: Run) -> TrainConfig:
 
 def _checked(config: TrainConfig, data: Manifest, out: Path) -> tuple[Plan | None, Start]:
     """Return the privacy plan and what is known of the starting weights; refuse whatever cannot become a run."""
+    workspace.outside(out, [data.root])
     names.check([data.info.name], what="dataset", where="dataset.toml")
     names.check(data.info.labels, what="label", where="dataset.toml")
     names.check(data.info.attributes, what="attribute", where="dataset.toml")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from meninx.core import artifacts, belonging, files, plain
+from meninx.core import artifacts, belonging, files, plain, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import DataRecord, EvaluationRecord, RunRecord, SweepRecord
 from meninx.core.budget import PrivacySpent
@@ -23,6 +23,7 @@ from meninx.core.run import Run
 from meninx.learn import ledger_file
 from meninx.metrics.evaluation import Estimate, Evaluation
 from meninx.privacy.composition import compose
+from meninx.privacy.ledger import Ledger
 from meninx.train import effect, evaluate, identity, stage
 from meninx.train.config import EvaluateConfig, PrivacyConfig, SweepConfig, TrainConfig
 from meninx.train.planning import make_plan
@@ -101,12 +102,21 @@ def run(
 
     Raises:
         ConfigError: there is nothing to train.
-        UsageError: ``out`` holds a sweep of other settings or of another dataset, or runs of an older version.
+        UsageError: ``out`` lies in a dataset, or holds a sweep of other settings or of another dataset, or runs of an older
+            version.
+        RunLocked: another process fills this sweep.
     """
     if not grid.seeds or not (grid.epsilons or grid.non_private):
         raise ConfigError(expected("at least one seed and one epsilon", got="none", where="sweep"))
     config, data = stage.named(config, recipe), Manifest.read(source)
     effect.refuse_idle_sweep(config)
+    workspace.outside(out, [source])
+    with workspace.held(out):
+        return _filled(config, grid, data, out, progress)
+
+
+def _filled(config: TrainConfig, grid: SweepConfig, data: Manifest, out: Path, progress: Progress) -> SweepResult:
+    """Fill the cells of a sweep that this process holds."""
     places = {(epsilon, seed): out / "cells" / f"epsilon-{_name(epsilon)}_seed-{seed}" for epsilon, seed in _cells(grid)}
     for (epsilon, seed), cell in places.items():  # before any of them is trained
         _refuse_other(_configured(config, epsilon, seed), data, cell)
@@ -114,19 +124,25 @@ def run(
     identities = []
     for (epsilon, seed), cell in places.items():
         progress.note(f"sweep: epsilon {_name(epsilon)}, seed {seed}")
-        trained = _trained(_configured(config, epsilon, seed), source, cell, progress)
+        trained = _trained(_configured(config, epsilon, seed), data.root, cell, progress)
         cells.setdefault(epsilon, []).append(_headline(trained, cell))
         identities.append(trained.id)
     rows = tuple(_row(epsilon, tables) for epsilon, tables in cells.items())
-    together = None if config.deterministic else _together(out)
-    _write(out, rows, together, identities)
+    ledgers = _private_ledgers(out)
+    together = None if config.deterministic else _together(tuple(ledgers.values()))
+    _write(out, rows, together, tuple(dict.fromkeys([*identities, *ledgers])))
     return SweepResult(out=out, rows=rows, runs=sum(len(tables) for tables in cells.values()), together=together)
 
 
-def _together(out: Path) -> PrivacySpent | None:
-    """Return what all private runs in the cells spend together, at the delta of one."""
+def _private_ledgers(out: Path) -> dict[str, Ledger]:
+    """Return the ledgers of all private runs in the cells that took a step, those of earlier attempts included, by run."""
     folders = [path for path in sorted((out / "cells").glob("*/*")) if (path / "private").is_dir() and not path.is_symlink()]
-    ledgers = [ledger for ledger in map(ledger_file.read, map(runs.open_run, folders)) if ledger.accounts or ledger.pending]
+    found = {run.record.id: ledger_file.read(run) for run in map(runs.open_run, folders) if run.record is not None}
+    return {name: ledger for name, ledger in found.items() if ledger.accounts or ledger.pending}
+
+
+def _together(ledgers: Sequence[Ledger]) -> PrivacySpent | None:
+    """Return what private runs spend together, at the delta of one."""
     deltas = [ledger.accounts[-1].first.delta for ledger in ledgers if ledger.accounts]
     return compose(ledgers, delta=max(deltas)) if deltas else None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from meninx.core import names
 from meninx.core.errors import MeninxError, PrivacyRefusal
 
 SHOWN = 3  # names in one line; the others are counted
@@ -73,17 +74,17 @@ class Book:
 
 def plain(text: str) -> str:
     """Return text without control and direction characters, on one line."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return names.printable(text)
 
 
-def some(names: Iterable[str]) -> str:
+def some(every: Iterable[str]) -> str:
     """Return the first few names and the number of the others."""
-    every = sorted(names)
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    return ", ".join(plain(name) for name in every[:SHOWN]) + more
+    listed = sorted(every)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return ", ".join(plain(name) for name in listed[:SHOWN]) + more
 
 
-def damaged(kind: str, names: tuple[str, ...]) -> list[str]:
+def damaged(kind: str, every: tuple[str, ...]) -> list[str]:
     """Return ``3 files missing: a, b, c`` as a list of one, empty without a name."""
-    count = "1 file" if len(names) == 1 else f"{len(names)} files"
-    return [f"{count} {kind}: {some(names)}"] if names else []
+    count = "1 file" if len(every) == 1 else f"{len(every)} files"
+    return [f"{count} {kind}: {some(every)}"] if every else []

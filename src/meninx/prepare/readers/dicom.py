@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from meninx.core import artifacts
+from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import DataError, PrivacyRefusal, expected
 from meninx.imaging import decode, tags
 from meninx.prepare.config import PrepareConfig
@@ -28,7 +30,7 @@ KEYWORDS = (
     "Modality", "ViewPosition", "Rows", "PatientIdentityRemoved", "DeidentificationMethod",
 )  # fmt: skip
 VOLUME_MODALITIES = ("CT", "MR", "PT", "NM")
-SUMMARY = "deid.json"
+SUMMARY = artifacts.place(DeidRecord)
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", "")
 """Suffixes that promise DICOM: such a file that is none is told of; others are passed over."""
 
