@@ -125,7 +125,7 @@ class Run:
     def discard(self) -> None:
         """Remove the folder of a run that never began. A run that took a step is left as it is."""
         record = self.record
-        if record is not None and record.state is RunState.STARTING and not self.ledger_path.exists():
+        if record is not None and record.state is RunState.STARTING and not self.ledger_text():
             shutil.rmtree(self.root, ignore_errors=True)
 
     def point_latest(self) -> None:

@@ -11,19 +11,22 @@ from meninx.core.run import Run
 
 
 def secret_key(run: Run, purpose: str, *, resumed: bool, deterministic_seed: int | None = None) -> bytes:
-    """Return the run's key for one purpose, made on first use.
+    """Return the run's key for one purpose, made when the run begins.
 
     Args:
         run: the run folder; the key lies in ``private/keys`` with mode 0600.
         purpose: ``sampling`` or ``noise``.
-        resumed: the run was started before, so the key must be there.
+        resumed: the run was started before, so the key must be there; otherwise none may be there.
         deterministic_seed: None for real entropy; an integer only in a run stamped NOT FOR RELEASE.
 
     Raises:
-        PrivacyRefusal: a resumed run has lost its key, or the key was changed.
+        PrivacyRefusal: a resumed run has lost its key, the key was changed, or a run that begins has one already.
     """
     folder = run.private / "keys"
     path = folder / f"{purpose}.key"
+    if path.is_file() and not resumed:  # its noise was used, or may have been, in steps that no ledger lists
+        fix = "restore private/ledger.jsonl from a backup, or start a new run"
+        raise PrivacyRefusal(expected(f"no {purpose} key before the ledger begins", got="one", where="private/keys", fix=fix))
     if path.is_file():
         return _read(path, purpose)
     if resumed:

@@ -10,7 +10,7 @@ from torch import nn
 
 from meninx.core.artifacts import Ancestry, RunState
 from meninx.core.budget import NeighboringRelation, PrivacySpent, PrivacyUnit
-from meninx.core.errors import Interrupted, UsageError, expected
+from meninx.core.errors import Interrupted, PrivacyRefusal, UsageError, expected
 from meninx.core.manifest import Manifest
 from meninx.core.pool import Stop
 from meninx.core.progress import SILENT, Progress, task
@@ -74,6 +74,7 @@ def fit(
         fix = "give --resume, or another --out"
         raise UsageError(expected("a fresh run folder", got="one that was trained before", where=run.name, fix=fix))
     world.shared(lambda: checkpoint.refuse_other_plan(run, plan.fingerprint() if plan else ""))
+    world.shared(lambda: _refuse_lost_ledger(run) if plan else None)
     with surroundings.prepared(config) as device, Stop() as stop:
         training = setup.build(config, data, run, device, plan, resumed=begun, data_digest=data_digest)
         _with_provenance(training, ancestry, declared_units)
@@ -84,6 +85,17 @@ def fit(
             loop = _Loop(training, journal, progress if world.main else SILENT)
             loop.run(stop)
         return loop.result(*world.shared(lambda: _recorded(training)))
+
+
+def _refuse_lost_ledger(run: Run) -> None:
+    """Raise PrivacyRefusal when a private run began before and no ledger lists its steps."""
+    if run.ledger_text() and ledger_file.read(run).accounts:  # a torn line alone binds nothing
+        return
+    state = run.record.state if run.record is not None else RunState.STARTING
+    keys = any((run.private / "keys" / f"{name}.key").is_file() for name in ("sampling", "noise"))
+    if keys or state is not RunState.STARTING or checkpoint.path_of(run, "last").is_file() or run.ledger_path.is_file():
+        fix = "restore private/ledger.jsonl from a backup, or start a new run"
+        raise PrivacyRefusal(expected("the ledger of a run that began before", got="none", where=run.name, fix=fix))
 
 
 def _with_provenance(training: Training, ancestry: Ancestry | None, declared_units: int | None) -> None:
@@ -130,7 +142,7 @@ class _Loop:
             except KeyboardInterrupt as error:
                 self._interrupted(error)
             finally:
-                if training.run.ledger_path.is_file():
+                if training.plan is not None and training.run.ledger_text():
                     self._begin()  # a step that was accounted was taken
         self._save("last")
 
@@ -215,7 +227,7 @@ class _Loop:
     def _interrupted(self, error: KeyboardInterrupt) -> None:
         """Save what is whole and leave."""
         done = self.training.trainee.step
-        if self._whole:
+        if self._whole and (done or self.training.plan is None):  # a private run without a step begins anew, with new keys
             self._save("last")
             self._begin()
         if self.world.main:

@@ -1,0 +1,156 @@
+"""Somebody edits the folder of a run: the same noise never meets other gradients, and no page says what is not so."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from meninx.core import artifacts, files, integrity
+from meninx.core import run as runs
+from meninx.core.artifacts import DataRecord, RunState
+from meninx.core.errors import Interrupted, MeninxError, PrivacyRefusal
+from meninx.core.manifest import Manifest
+from meninx.core.progress import Silent
+from meninx.core.run import Run
+from meninx.imaging.phantom import write_dataset
+from meninx.train import identity, stage
+from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
+
+PLAIN = TrainConfig(model="resnet9-small", model_options={"width": 4}, steps=4, batch_size=6, device="cpu", attack_risk=False)
+PRIVATE = replace(PLAIN, privacy=PrivacyConfig(epsilon=8.0, delta=1e-3), eval_every=10)
+QUICK = EvaluateConfig(draws=100, predictions=())
+WEIGHTS = Path("release") / "bundle" / "models" / "model.pt"
+
+
+class StopAfter(Silent):
+    """Progress of a user who presses Ctrl-C after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def advance(self, count: int = 1, **fields: float | str) -> None:
+        self.left -= count
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def listed(root: Path) -> None:
+    """Give a dataset the list of digests that `prepare` writes."""
+    tables = [root / "manifest.csv", root / "dataset.toml"]
+    integrity.write(root, integrity.measured(root, [*tables, *(path for path in (root / "images").rglob("*") if path.is_file())]))
+
+
+def inverted(root: Path, cases: Manifest) -> None:
+    """Invert the images of some cases; every table and list stays."""
+    for case in cases.cases:
+        with Image.open(root / case.image) as image:
+            other = np.iinfo(np.asarray(image).dtype).max - np.asarray(image)
+        Image.fromarray(other).save(root / case.image)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Radiographs of 24 invented patients, with digests."""
+    found = write_dataset(tmp_path_factory.mktemp("attacks") / "data", patients=24, size=32)
+    listed(found.root)
+    return Manifest.read(found.root)
+
+
+@pytest.fixture(scope="module")
+def unlisted(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """The same without digests."""
+    return write_dataset(tmp_path_factory.mktemp("unlisted") / "data", patients=24, size=32)
+
+
+def interrupted_on(source: Manifest, out: Path) -> Run:
+    with pytest.raises(Interrupted):
+        stage.run(PRIVATE, source.root, out, progress=StopAfter(2))
+    return runs.open_run((out / "latest").resolve())
+
+
+@pytest.fixture(scope="module")
+def _stopped(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return interrupted_on(data, tmp_path_factory.mktemp("stopped"))
+
+
+@pytest.fixture(scope="module")
+def _finished(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(stage.run(PRIVATE, data.root, tmp_path_factory.mktemp("finished")).out)
+
+
+@pytest.fixture
+def stopped(_stopped: Run, tmp_path: Path) -> Run:
+    """A private run that was interrupted after 2 of 4 steps."""
+    return Run(shutil.copytree(_stopped.root, tmp_path / "stopped"))
+
+
+@pytest.fixture
+def finished(_finished: Run, tmp_path: Path) -> Run:
+    """A finished private run."""
+    return Run(shutil.copytree(_finished.root, tmp_path / "finished"))
+
+
+def refused(run: Run, source: Path, kind: type[MeninxError], match: str) -> None:
+    """Resume a run, expect the refusal, and no new line in its ledger and nothing new in its release."""
+
+    def state() -> tuple[str, dict[Path, str]]:
+        return run.ledger_text(), {path: files.digest(path) for path in run.release.rglob("*") if path.is_file()}
+
+    before = state()
+    with pytest.raises(kind, match=match):
+        stage.run(PRIVATE, source, run.root.parent, resume=run.root)
+    assert state() == before
+
+
+# a ledger that is gone
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+@pytest.mark.parametrize("state", ["training", "starting"])
+def test_a_private_run_without_its_ledger_does_not_begin_again(stopped, data, state, emptied):
+    shutil.rmtree(stopped.private / "checkpoints")
+    if emptied:
+        stopped.ledger_path.write_text("")
+    else:
+        stopped.ledger_path.unlink()
+    stopped.config_path.write_text(stopped.config_path.read_text().replace("lr = 0.", "lr = 0.1"))
+    stopped.update(state=RunState(state))
+    refused(stopped, data.root, PrivacyRefusal, "ledger")
+
+
+def test_new_keys_do_not_begin_a_run_again_either(stopped, data):
+    shutil.rmtree(stopped.private / "checkpoints")
+    stopped.ledger_path.unlink()
+    for name in ("noise", "sampling"):
+        (stopped.private / "keys" / f"{name}.key").unlink()
+    refused(stopped, data.root, PrivacyRefusal, "ledger")
+
+
+# another dataset
+
+
+def test_a_digest_written_into_data_json_does_not_make_another_dataset_the_runs_own(stopped, tmp_path):
+    other = write_dataset(tmp_path / "other", patients=24, size=32, seed=3)
+    listed(other.root)
+    shutil.rmtree(stopped.private / "checkpoints")
+    artifacts.write(stopped.root, identity.data_record(other.root))
+    refused(stopped, other.root, MeninxError, "started with")
+
+
+def test_nor_does_its_keyed_digest_in_run_json(stopped, tmp_path):
+    other = write_dataset(tmp_path / "other", patients=24, size=32, seed=3)
+    listed(other.root)
+    shutil.rmtree(stopped.private / "checkpoints")
+    record = identity.data_record(other.root)
+    artifacts.write(stopped.root, record)
+    key = identity.read_key(stopped.private / "keys" / identity.KEY)
+    changes = {"data": identity.keyed_data(key, record.digest)}
+    if stopped.record.secrets:
+        changes["secrets"] = {**stopped.record.secrets, "data.json": files.digest(stopped.root / artifacts.place(DataRecord))}
+    stopped.update(**changes)
+    refused(stopped, other.root, PrivacyRefusal, "ledger|started with")
