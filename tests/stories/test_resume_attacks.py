@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,17 @@ from PIL import Image
 
 from meninx.core import artifacts, files, integrity
 from meninx.core import run as runs
-from meninx.core.artifacts import DataRecord, RunState
-from meninx.core.errors import Interrupted, MeninxError, PrivacyRefusal
+from meninx.core.artifacts import Ancestry, DataRecord, Lineage, Members, RunState
+from meninx.core.errors import DataError, Interrupted, MeninxError, PrivacyRefusal
 from meninx.core.manifest import Manifest
 from meninx.core.progress import Silent
 from meninx.core.run import Run
 from meninx.imaging.phantom import write_dataset
-from meninx.train import identity, stage
+from meninx.report import stage as report
+from meninx.report.config import ReportConfig
+from meninx.train import evaluate, identity, stage
 from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
+from meninx.verify import stage as verify
 
 PLAIN = TrainConfig(model="resnet9-small", model_options={"width": 4}, steps=4, batch_size=6, device="cpu", attack_risk=False)
 PRIVATE = replace(PLAIN, privacy=PrivacyConfig(epsilon=8.0, delta=1e-3), eval_every=10)
@@ -154,3 +158,38 @@ def test_nor_does_its_keyed_digest_in_run_json(stopped, tmp_path):
         changes["secrets"] = {**stopped.record.secrets, "data.json": files.digest(stopped.root / artifacts.place(DataRecord))}
     stopped.update(**changes)
     refused(stopped, other.root, PrivacyRefusal, "ledger|started with")
+
+
+# the same noise over other gradients
+
+
+def test_images_changed_below_an_unchanged_list_are_refused(stopped, data, tmp_path):
+    root = shutil.copytree(data.root, tmp_path / "copy")
+    shutil.rmtree(stopped.private / "checkpoints")
+    inverted(root, data.split("train"))
+    refused(stopped, root, DataError, "image that was prepared")
+
+
+def test_images_of_a_dataset_without_a_list_are_bound_too(unlisted, tmp_path):
+    run = interrupted_on(unlisted, tmp_path / "runs")
+    root = shutil.copytree(unlisted.root, tmp_path / "copy")
+    shutil.rmtree(run.private / "checkpoints")
+    inverted(root, unlisted.split("train"))
+    refused(run, root, PrivacyRefusal, "ledger")
+
+
+@pytest.mark.parametrize("state", ["training", "starting"])
+@pytest.mark.parametrize("cleared", [False, True])
+def test_a_released_run_is_closed_whatever_run_json_says(finished, data, state, cleared):
+    finished.update(state=RunState(state))
+    shutil.rmtree(finished.private / "checkpoints")
+    if cleared:
+        shutil.rmtree(finished.release)
+        finished.release.mkdir()
+    refused(finished, data.root, PrivacyRefusal, "finished run")
+
+
+def test_an_earlier_checkpoint_does_not_open_a_released_run(finished, stopped, data):
+    finished.update(state=RunState.TRAINING)
+    shutil.copy(stopped.private / "checkpoints" / "last.pt", finished.private / "checkpoints" / "last.pt")
+    refused(finished, data.root, PrivacyRefusal, "checkpoint of an earlier step|ledger")

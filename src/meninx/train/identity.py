@@ -35,6 +35,32 @@ def same_data(known: DataRecord, root: Path) -> bool:
     return dataset_digest(root, images=known.images).digest == known.digest
 
 
+def own_data(run: Run, root: Path) -> str:
+    """Return the keyed digest of a dataset folder as ``run.json`` names it when it is the run's own; empty for another one.
+
+    The folder itself is digested: what ``private/data.json`` says of it is not believed.
+
+    Raises:
+        DataError: the run's identity key is gone, or a file of the dataset cannot be read.
+    """
+    record = run.record
+    if record is None:
+        return ""
+    key = read_key(run.private / "keys" / KEY)
+    digests = (dataset_digest(root, images=images).digest for images in (True, False))
+    return next((record.data for digest in digests if keyed_data(key, digest) == record.data), "")
+
+
+def contents(data: Manifest) -> str:
+    """Return the digest of the files that training reads, of a dataset without a list of digests; empty with a list."""
+    if data.checksums:
+        return ""  # the list is part of the dataset's digest, and every file is compared with it when it is read
+    names = sorted({name for case in data.split("train").cases for name in (case.image, case.mask) if name})
+    there = [name for name in names if (data.root / name).is_file()]  # who reads a missing one names its row
+    text = "".join(f"{name}\0{files.digest(data.root / name)}\n" for name in there)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def identity_key(run: Run, *, seed: int | None = None) -> bytes:
     """Return the key of the run's digests, made on first use; mode 0600.
 
