@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -193,3 +192,89 @@ def test_an_earlier_checkpoint_does_not_open_a_released_run(finished, stopped, d
     finished.update(state=RunState.TRAINING)
     shutil.copy(stopped.private / "checkpoints" / "last.pt", finished.private / "checkpoints" / "last.pt")
     refused(finished, data.root, PrivacyRefusal, "checkpoint of an earlier step|ledger")
+
+
+# starting weights that are forgotten
+
+
+@pytest.fixture
+def composed(finished, data, tmp_path):
+    """An interrupted private run that started from the weights of a private run on the same patients."""
+    config = replace(PRIVATE, pretrained=str(finished.root / WEIGHTS))
+    with pytest.raises(Interrupted):
+        stage.run(config, data.root, tmp_path, progress=StopAfter(2))
+    return runs.open_run((tmp_path / "latest").resolve())
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_run_whose_start_record_is_gone_is_not_resumed(composed, data, hidden):
+    (composed.root / artifacts.place(Ancestry)).unlink()
+    if hidden:
+        composed.update(secrets={name: value for name, value in composed.record.secrets.items() if name != "start.json"})
+    refused(composed, data.root, PrivacyRefusal, "starting weights|private records")
+
+
+def test_nor_with_another_start_record(composed, data):
+    known = artifacts.read(composed.root, Ancestry)
+    artifacts.write(composed.root, replace(known, ledgers=()))
+    composed.update(secrets=composed.record.secrets | {"start.json": files.digest(composed.root / artifacts.place(Ancestry))})
+    refused(composed, data.root, PrivacyRefusal, "ledger")
+
+
+def test_verify_compares_the_lineage_with_the_start_that_privacy_json_names(finished):
+    assert verify.run(finished.root).ok
+    path = finished.root / artifacts.place(Lineage)
+    lineage = artifacts.read(finished.root, Lineage)
+    artifacts.write(finished.root, replace(lineage, unknown_start=True))
+    finished.enlist(added=[path])
+    assert "starting weights" in verify.run(finished.root).summary()
+
+
+# who took part
+
+
+def strangers_in(run: Run) -> None:
+    """Exchange the patients in private/members.json for invented ones."""
+    known = artifacts.read(run.root, Members)
+    artifacts.write(run.root, replace(known, train=("X1",), valid=("X2",), images=(), train_images=(), identifiers=()))
+
+
+def test_other_patients_in_members_json_are_refused_everywhere(finished, data, tmp_path):
+    strangers_in(finished)
+    refused(finished, data.root, PrivacyRefusal, "private/")
+    with pytest.raises(PrivacyRefusal, match=r"members\.json"):
+        evaluate.run(QUICK, finished.root)
+    with pytest.raises(PrivacyRefusal, match=r"members\.json"):
+        report.run(ReportConfig(), [finished.root], tmp_path / "page.html")
+    found = verify.run(finished.root)
+    assert found.exit_code == 4
+    assert "members.json" in found.summary()
+
+
+def test_the_lineage_names_the_patients_too(finished):
+    strangers_in(finished)
+    path = finished.root / artifacts.place(Members)
+    finished.update(secrets=finished.record.secrets | {path.name: files.digest(path)})
+    with pytest.raises(PrivacyRefusal, match=r"members\.json"):
+        evaluate.run(QUICK, finished.root)
+
+
+# images that are measured
+
+
+def test_test_images_changed_below_an_unchanged_list_are_not_measured(finished, data, tmp_path):
+    root = shutil.copytree(data.root, tmp_path / "copy")
+    inverted(root, data.split("test"))
+    with pytest.raises(DataError, match="image that was prepared"):
+        evaluate.run(QUICK, finished.root, root)
+    assert not (finished.release / "evaluation.json").exists()
+
+
+def test_a_digest_in_data_json_does_not_make_another_dataset_the_measured_runs_own(finished, data, tmp_path):
+    root = shutil.copytree(data.root, tmp_path / "copy")
+    inverted(root, data.split("test"))
+    listed(root)
+    artifacts.write(finished.root, identity.data_record(root))
+    path = finished.root / artifacts.place(DataRecord)
+    finished.update(secrets=finished.record.secrets | {path.name: files.digest(path)})
+    assert evaluate.run(QUICK, finished.root, root).external

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from meninx.core import artifacts, files, integrity, names, plain, settings
+from meninx.core import artifacts, belonging, files, integrity, names, plain, settings
 from meninx.core import run as runs
 from meninx.core.artifacts import Ancestry, DataRecord, PrivacyRecord, RunRecord, RunState, StartRecord
 from meninx.core.budget import PrivacySpent
@@ -252,6 +252,7 @@ def _created(config: TrainConfig, data: Manifest, out: Path, start: Start) -> st
         artifacts.write(folder.root, lineage.draft(entry, key, members, config.privacy, start), private=True)
         if start.ancestry is not None:
             artifacts.write(folder.root, start.ancestry)
+        folder.update(secrets=belonging.secrets_of(folder.root))
     return str(folder.root)
 
 
@@ -312,6 +313,8 @@ def _refuse_changes(folder: Run, same_data: bool) -> None:
         problem = "another dataset"
     elif known.config != folder.config_digest:
         problem = "an edited config.toml"
+    elif any(belonging.secrets_changed(folder.root, known)):
+        problem = "a changed record in private/"
     elif not all(checkpoint.path_of(folder, name).is_file() for name in {"last", known.selected}):
         problem = "no checkpoints"
     elif known.private and not all((folder.private / "keys" / f"{name}.key").is_file() for name in ("noise", "sampling")):
@@ -380,6 +383,7 @@ def _train(config: TrainConfig, data: Manifest, run: Run, plan: Plan | None, pro
         ancestry = _ancestry(config, run) if world.main else None
         if resumed:
             world.shared(lambda: _refuse_reopening(run, plan))
+            world.shared(lambda: identity.refuse_changed_secrets(run))
         fitted = loop.fit(
             config, data, run, plan=plan, progress=progress, resume=resumed,
             data_digest=world.shared(lambda: _bound(data, run)), ancestry=ancestry, declared_units=declared,
@@ -413,8 +417,12 @@ def _other_cases() -> DataError:
 def _ancestry(config: TrainConfig, run: Run) -> Ancestry | None:
     """Return what the run knows of its starting weights; refuse a file that was exchanged since."""
     known = artifacts.read(run.root, Ancestry)
-    if known is None or not config.pretrained:
+    if not config.pretrained:
         return None
+    if known is None:  # the cost of the runs behind the weights would be forgotten
+        kind = PrivacyRefusal if config.privacy else DataError
+        fix = f"restore {artifacts.place(Ancestry)}, or start a new run"
+        raise kind(expected("what is known of the starting weights", got="no record", where=run.name, fix=fix))
     path = Path(config.pretrained)
     if path.is_file() and files.digest(path) != known.sha256:
         fix = "restore the file, or start a new run"
