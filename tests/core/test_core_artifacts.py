@@ -79,7 +79,7 @@ def test_no_file_is_none_and_anything_else_that_is_no_record_is_an_error(tmp_pat
         b'{"private": true, "epsilon": [8]}',
         b'{"private": true, "steps": "60"}',
         b"[" * 10**6,
-        b'{"private": true, "curve": [[1, 2, 3]]}',
+        b'{"private": true, "ledger": [1, 2, 3]}',
         b'{"private": true, "epsilon": NaN}',
     ],
 )
@@ -132,10 +132,9 @@ def test_privacy_of_an_older_version_is_read(tmp_path: Path):
     (tmp_path / "privacy.json").write_text(json.dumps(LEGACY_PRIVACY))
     found = artifacts.read(tmp_path, PrivacyRecord)
     assert found is not None
-    assert (found.private, found.epsilon, found.curve, found.origin, found.version) == (
+    assert (found.private, found.epsilon, found.origin, found.version) == (
         True,
         None,
-        ((30, 4.5), (60, 8.0)),
         None,
         1,
     )
@@ -155,7 +154,7 @@ def test_evaluation_and_comparison_of_an_older_version_are_read_without_an_origi
     (tmp_path / "release" / "comparison.json").write_text(json.dumps(comparison))
     found = artifacts.read(tmp_path, ComparisonRecord)
     assert found is not None
-    assert (found.origin, found.run_name, found.baseline_name, len(found.differences)) == (None, "a", "b", 1)
+    assert (found.origin, found.baseline_name, len(found.differences)) == (None, "b", 1)
 
 
 def test_lineages_hold_their_parents(tmp_path: Path):

@@ -86,8 +86,6 @@ def test_a_private_run_has_one_ledger_line_a_step_and_says_what_it_spent(dataset
     assert table["epsilon"] == pytest.approx(plan().epsilon(), rel=1e-6)
     assert table["epsilon"] == result.epsilon
     assert (table["unit"], table["steps"], table["sampler"]) == ("case", 6, "poisson")
-    assert [step for step, _ in table["curve"]] == [1, 2, 3, 4, 5, 6]
-    assert [bound for _, bound in table["curve"]] == sorted(bound for _, bound in table["curve"])
     assert "epsilon =" in table["sentence"]
     assert table["deterministic"]
     assert result.private

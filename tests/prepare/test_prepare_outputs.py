@@ -14,7 +14,7 @@ import prepare_fixtures as make
 import pytest
 
 from meninx.core import artifacts, files, integrity, workspace
-from meninx.core.artifacts import PrepareRecord
+from meninx.core.artifacts import DeidRecord, PrepareRecord
 from meninx.core.errors import DataError, UsageError
 from meninx.core.manifest import Manifest
 from meninx.prepare.config import PrepareConfig
@@ -235,3 +235,12 @@ def test_the_marker_names_only_files_of_the_stage(tmp_path):
         with pytest.raises(DataError, match=r"workspace\.json"):
             workspace.read_marker(tmp_path / "out")
         marker.write_text(json.dumps(table))
+
+
+def test_a_dataset_names_the_clean_archive_that_it_was_made_from(tmp_path):
+    root = make.make_csv(tmp_path / "in")
+    run(CSV, root, tmp_path / "plain")
+    assert artifacts.require(tmp_path / "plain", PrepareRecord, fix="").archives == ()
+    artifacts.write(root, DeidRecord(profile="basic", checksums=integrity.write(root, {})))
+    run(CSV, root, tmp_path / "out")
+    assert artifacts.require(tmp_path / "out", PrepareRecord, fix="").archives == (integrity.digest_of(root),)

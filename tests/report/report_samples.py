@@ -345,7 +345,6 @@ def write_comparison(folder: Path, baseline: Path, *, split: str = "test", **ori
     record = ComparisonRecord(
         origin=replace(ours, **origin),
         baseline=theirs,
-        run_name=folder.name,
         baseline_name=baseline.name,
         differences=tuple(row.to_table() for row in rows),
     )

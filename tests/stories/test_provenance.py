@@ -213,7 +213,8 @@ def _renamed(case):
 # how many patients there are
 
 
-def test_with_a_declared_number_the_true_one_is_told_nowhere(data, tmp_path):
+def test_with_a_declared_number_the_true_one_is_told_nowhere(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["meninx"])  # the number of words of the command is a number, too
     present, declared = len(data.split("train").patients), 50
     config = replace(PRIVATE, privacy=replace(TERMS, units_declared=declared))
     run = Run(stage.run(config, data.root, tmp_path).out)
@@ -478,7 +479,7 @@ def test_a_torn_line_counts_everywhere(data, tmp_path):
     assert f"epsilon = {spent.epsilon:.3g}" in result.summary()
     assert "7 steps" in result.summary()
     record = written(run)
-    assert (record.epsilon, record.steps, record.curve[-1]) == (spent.epsilon, 7, (7, spent.epsilon))
+    assert (record.epsilon, record.steps) == (spent.epsilon, 7)
     shown = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
     assert max(line.get("epsilon") or 0 for line in shown) >= spent.epsilon
 

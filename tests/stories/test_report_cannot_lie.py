@@ -36,6 +36,7 @@ from meninx.core.artifacts import (
     EvaluationRecord,
     Lineage,
     Members,
+    PrepareRecord,
     PrivacyRecord,
     RunRecord,
     RunState,
@@ -306,6 +307,16 @@ class TestEditedAndMixed:
         shutil.copy(folder / place(DeidRecord), other / place(DeidRecord))
         with pytest.raises(DataError, match=r"south/deid\.json"):
             reported(tmp_path, other)
+
+    def test_an_archive_that_is_no_source_of_a_dataset_given_here_is_named(self, tmp_path):
+        archive, dataset = write_deid(tmp_path / "north", "north"), write_dataset(tmp_path / "data")
+        digest = integrity.write(archive, {})
+        artifacts.write(archive, replace(artifacts.require(archive, DeidRecord, fix=""), checksums=digest))
+        said = "No dataset given here names the archive north as its source."
+        assert said in reported(tmp_path, archive, dataset)[1]
+        assert said not in reported(tmp_path, archive)[1]
+        artifacts.write(dataset, PrepareRecord(name="x", reader="dicom", task="multilabel", archives=(digest,)))
+        assert said not in reported(tmp_path, archive, dataset)[1]
 
 
 class TestStates:

@@ -303,7 +303,6 @@ class PrivacyRecord:
         expected_batch_size: of the plan; 0 without privacy.
         declared_units: number of units that was declared; None when none was and the true number counts as public.
         sentence: the guarantee in words.
-        curve: (step, upper bound on epsilon).
         risk: bounds on attacks; None when not computed.
         outside_guarantee: what the guarantee does not cover, in words.
         start: what the network started from.
@@ -330,7 +329,6 @@ class PrivacyRecord:
     expected_batch_size: float = 0.0
     declared_units: int | None = None
     sentence: str = ""
-    curve: tuple[tuple[int, float], ...] = ()
     risk: RiskRecord | None = None
     outside_guarantee: tuple[str, ...] = ()
     start: StartRecord | None = None
@@ -370,7 +368,6 @@ class ComparisonRecord:
     Attributes:
         origin: the run that was measured; None in files of an older version.
         baseline: the run it is compared with.
-        run_name: name of the run's folder.
         baseline_name: name of the baseline's folder.
         differences: tables of ``metrics.tables.Estimate``, run minus baseline.
         version: format of the record.
@@ -378,7 +375,6 @@ class ComparisonRecord:
 
     origin: Origin | None
     baseline: Origin | None
-    run_name: str
     baseline_name: str
     differences: tuple[dict[str, Any], ...]
     version: int = FORMAT
@@ -496,8 +492,13 @@ def _of_an_older_version(table: dict[str, Any], kind: type) -> dict[str, Any]:
         return table
     if kind is EvaluationRecord:
         return {"origin": None, "evaluation": table, "version": 1}
-    names = {"run_name": table.get("run", ""), "baseline_name": table.get("baseline", "")}
-    return {"origin": None, "baseline": None, **names, "differences": table.get("differences", []), "version": 1}
+    return {
+        "origin": None,
+        "baseline": None,
+        "baseline_name": table.get("baseline", ""),
+        "differences": table.get("differences", []),
+        "version": 1,
+    }
 
 
 def keyed(key: bytes, *parts: str) -> str:

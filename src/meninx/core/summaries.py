@@ -86,8 +86,6 @@ class PrepareRecord:
         reader: layout that was read.
         task: what is to be learnt.
         settings: settings of the preparation without paths.
-        settings_digest: digest of the settings.
-        data_digest: digest of the source's images.
         patients_known: the source names its patients.
         cases: number of cases.
         patients: number of patients.
@@ -99,6 +97,7 @@ class PrepareRecord:
         skipped: reason -> rows or files left out.
         checks: what was found on the way.
         checksums: SHA-256 of ``checksums.sha256``; empty in older datasets.
+        archives: those of the clean archives that it was made from; empty for other sources and in older datasets.
         version: format of the record.
     """
 
@@ -106,8 +105,6 @@ class PrepareRecord:
     reader: str
     task: str
     settings: dict[str, Any] = field(default_factory=dict)
-    settings_digest: str = ""
-    data_digest: str = ""
     patients_known: bool = True
     cases: int = 0
     patients: int = 0
@@ -119,4 +116,5 @@ class PrepareRecord:
     skipped: dict[str, int] = field(default_factory=dict)
     checks: Any = None
     checksums: str = ""
+    archives: tuple[str, ...] = ()
     version: int = FORMAT

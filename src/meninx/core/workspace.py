@@ -313,19 +313,6 @@ def locked(root: Path) -> Iterator[None]:
         lock.release()
 
 
-def is_locked(root: Path) -> bool:
-    """Return whether a process holds ``root`` now; False where nothing was ever locked, or where this process may not look."""
-    try:
-        if not (root / PRIVATE / LOCK).exists():
-            return False
-        with locked(root):
-            return False
-    except RunLocked:
-        return True
-    except (StorageError, OSError):  # a folder on a medium that can only be read
-        return False
-
-
 def read_marker(root: Path) -> Marker | None:
     """Return the state of a folder; None when no stage of this version wrote it.
 

@@ -43,7 +43,6 @@ class Option(StrEnum):
 
 
 BASIC_CODE = Code("113100", "Basic Application Confidentiality Profile")
-CLEAN_VISUAL_CODE = Code("113102", "Clean Recognizable Visual Features Option")
 
 CODES: dict[Option, Code] = {
     Option.CLEAN_GRAPHICS: Code("113103", "Clean Graphics Option"),

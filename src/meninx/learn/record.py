@@ -11,12 +11,10 @@ from meninx.core.artifacts import Origin, PrivacyRecord, RiskRecord, StartRecord
 from meninx.core.budget import PrivacySpent
 from meninx.learn import ledger_file, pretrained
 from meninx.learn.setup import Training
-from meninx.privacy import accounting, tradeoff
-from meninx.privacy.accounting import Phase
+from meninx.privacy import tradeoff
 from meninx.privacy.composition import compose, joint_phases
 from meninx.privacy.ledger import Ledger
 
-CURVE_POINTS = 20
 NOT_PRIVATE = "Trained without differential privacy: nothing is promised."
 UNKNOWN_START = "the training started from weights of unknown origin: what they hold of the patients is not covered"
 
@@ -92,24 +90,8 @@ def _promise(table: PrivacyRecord, training: Training, ledger: Ledger, spent: Pr
         expected_batch_size=plan.expected_batch_size,
         declared_units=training.declared_units,
         sentence=f"{spent.summary()}{composed}." if noisy else NOT_PRIVATE,
-        curve=_curve(ledger, pretrained.ledgers(training.ancestry), spent) if noisy else (),
         ledger=ledger.anchor,
     )
-
-
-def _curve(ledger: Ledger, earlier: Sequence[Ledger], spent: PrivacySpent) -> tuple[tuple[int, float], ...]:
-    """Return (step, upper bound on epsilon) over the steps of the ledger; the last point is the exact one."""
-    stride = max(1, -(-spent.steps // CURVE_POINTS))
-    phases, before = ledger.phases(), joint_phases(earlier) if earlier else ()
-    points = []
-    for step in range(stride, spent.steps, stride):
-        bound = accounting.epsilon([*_share(phases, step / spent.steps), *before], spent.delta, coarse=True)
-        points.append((step, min(bound.value, spent.epsilon)))
-    return (*points, (spent.steps, spent.epsilon))
-
-
-def _share(phases: Sequence[Phase], share: float) -> list[Phase]:
-    return [replace(phase, steps=math.ceil(phase.steps * share - 1e-9)) for phase in phases]
 
 
 def _risk(training: Training, ledger: Ledger) -> RiskRecord:

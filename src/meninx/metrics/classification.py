@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 
@@ -12,7 +10,6 @@ from meninx.metrics.counts import METRICS, Counts, ratio
 from meninx.metrics.ranking import Ranking
 
 Array = npt.NDArray[np.float64]
-Metric = Callable[[npt.ArrayLike, npt.ArrayLike], float]
 
 
 def auroc(truth: npt.ArrayLike, scores: npt.ArrayLike) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from meninx.core import artifacts, files, integrity, names, plain, settings, workspace
-from meninx.core.artifacts import PrepareRecord
+from meninx.core.artifacts import DeidRecord, PrepareRecord
 from meninx.core.errors import DataError
 from meninx.core.journal import Journal
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Case, DatasetInfo, Intensity, Manifest, Task
@@ -53,7 +53,7 @@ def claimed(out: Path, config: PrepareConfig, sources: Iterable[Path]) -> Iterat
         with workspace.locked(out):
             (out / workspace.PRIVATE / OLDER_SETTINGS).unlink(missing_ok=True)
     with workspace.claim(out, **_claim(config, sources)) as space:
-        yield Folder(space, config)
+        yield Folder(space, config, sources)
 
 
 class Folder:
@@ -63,8 +63,8 @@ class Folder:
         journal: one line for each case that is finished.
     """
 
-    def __init__(self, space: workspace.Workspace, config: PrepareConfig) -> None:
-        self._space, self._config = space, config
+    def __init__(self, space: workspace.Workspace, config: PrepareConfig, sources: Iterable[Path]) -> None:
+        self._space, self._config, self._sources = space, config, tuple(sources)
         self.staging = space.staging
         self._room = space.staging / workspace.PRIVATE
         self.journal = Journal(self._room / JOURNAL)
@@ -134,8 +134,6 @@ class Folder:
             reader=config.reader,
             task=str(gathered.task),
             settings=told,
-            settings_digest=digest_of(config, leave_out=WORK_FIELDS),
-            data_digest=_content_digest(manifest, records),
             patients_known=gathered.patients_known,
             cases=len(manifest),
             patients=len(manifest.patients),
@@ -143,7 +141,14 @@ class Folder:
             skipped=findings.counts(),
             checks=findings.to_table(),
             checksums=checksums,
+            archives=_archives(self._sources),
         )
+
+
+def _archives(sources: Iterable[Path]) -> tuple[str, ...]:
+    """Return the digests of the clean archives among the sources, sorted."""
+    clean = [root for root in sources if (root / artifacts.place(DeidRecord)).is_file()]
+    return tuple(sorted({digest for root in clean if (digest := integrity.digest_of(root))}))
 
 
 def _claim(config: PrepareConfig, sources: Iterable[Path]) -> dict[str, Any]:
@@ -267,8 +272,3 @@ def _identifiers(entries: Sequence[Entry]) -> str:
         cells = (names.csv_cell(names.encodable(text)) for text in texts)
         writer.writerow((entry.case_id, entry.patient_id, *cells))
     return buffer.getvalue()
-
-
-def _content_digest(manifest: Manifest, records: Mapping[str, Record]) -> str:
-    text = "".join(f"{case.case_id} {records[case.case_id].source} {records[case.case_id].settings}\n" for case in manifest.cases)
-    return hashlib.sha256(text.encode()).hexdigest()

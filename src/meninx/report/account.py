@@ -134,6 +134,13 @@ def together(texts: Sequence[str], delta: float) -> tuple[PrivacySpent, Bounds |
         return spent, _bounds(joint_phases(ledgers))
 
 
+def largest_delta(units: int) -> float:
+    """Return the largest delta at which a run on ``units`` may be called well protected."""
+    from meninx.privacy import accounting
+
+    return accounting.largest_delta(units)
+
+
 @functools.lru_cache(maxsize=64)
 def _bounds(phases: tuple[Phase, ...]) -> Bounds:
     from meninx.privacy import tradeoff

@@ -142,6 +142,9 @@ def _missing(context: Context) -> list[str]:
         said.append("No de-identification summary was given: this page cannot say whether identifiers were left.")
     if not context.datasets:
         said.append(f"No prepared dataset was given: counts of cases and {context.people} by split are not shown.")
+    named = {digest for dataset in context.datasets for digest in dataset.archives}
+    strangers = [item.name for item in context.deid if context.datasets and item.record.checksums not in named]
+    said += [f"No dataset given here names the archive {name} as its source." for name in strangers]
     if not (context.runs or context.unfinished):
         said.append("No run was given: nothing is known of a model.")
     said += [

@@ -174,7 +174,7 @@ def _caps(runs: Sequence[TrainedRun], spent: PrivacySpent | None, units: int | N
             f"Nobody can tell how many {unit}s were trained on, so whether delta {spent.delta:g} is small enough is not known."
         )
         caps.append(Cap(colour="amber", word="delta not judged", reason=reason, attacks=False))
-    elif spent.delta > 1 / (10 * units):
+    elif spent.delta > account.largest_delta(units):
         reason = (
             f"Delta {spent.delta:g} is above 1 / (10 × {units:,} {unit}s): the exception that delta allows is not rare enough."
         )

@@ -55,6 +55,7 @@ class Dataset:
         positives: label -> (positive cases, known cases).
         digests: name its content, with its images where it lists them, and its tables alone; compared with that of a run's
             own dataset, never shown.
+        archives: digests of the clean archives that it was made from, as far as it says so.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Dataset:
     sites: Mapping[str, tuple[int, int]]
     positives: Mapping[str, tuple[int, int]]
     digests: tuple[str, str]
+    archives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,8 +292,9 @@ def _dataset(path: Path) -> Dataset:
         for column, label in enumerate(manifest.info.labels)
         if manifest.info.task != "segmentation"
     }
+    archives = prepared.archives if prepared is not None else ()
     digests = (dataset_digest(path).digest, dataset_digest(path, images=False).digest)
-    return Dataset(name, manifest.info, _tally(manifest, "split"), _tally(manifest, "site"), positives, digests)
+    return Dataset(name, manifest.info, _tally(manifest, "split"), _tally(manifest, "site"), positives, digests, archives)
 
 
 def _tally(manifest: Manifest, column: str) -> dict[str, tuple[int, int]]:

@@ -187,7 +187,6 @@ class _Measurement:
             table = ComparisonRecord(
                 origin=origin,
                 baseline=self.baseline,
-                run_name=self.folder.name,
                 baseline_name=self.baseline_name,
                 differences=tuple(row.to_table() for row in rows),
             )
