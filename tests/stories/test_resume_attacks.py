@@ -12,14 +12,17 @@ from PIL import Image
 
 from meninx.core import artifacts, files, integrity
 from meninx.core import run as runs
-from meninx.core.artifacts import DataRecord, RunState
-from meninx.core.errors import Interrupted, MeninxError, PrivacyRefusal
+from meninx.core.artifacts import Ancestry, DataRecord, Lineage, Members, RunState
+from meninx.core.errors import DataError, Interrupted, MeninxError, PrivacyRefusal
 from meninx.core.manifest import Manifest
 from meninx.core.progress import Silent
 from meninx.core.run import Run
 from meninx.imaging.phantom import write_dataset
-from meninx.train import identity, stage
+from meninx.report import stage as report
+from meninx.report.config import ReportConfig
+from meninx.train import evaluate, identity, stage
 from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
+from meninx.verify import stage as verify
 
 PLAIN = TrainConfig(model="resnet9-small", model_options={"width": 4}, steps=4, batch_size=6, device="cpu", attack_risk=False)
 PRIVATE = replace(PLAIN, privacy=PrivacyConfig(epsilon=8.0, delta=1e-3), eval_every=10)
@@ -154,3 +157,124 @@ def test_nor_does_its_keyed_digest_in_run_json(stopped, tmp_path):
         changes["secrets"] = {**stopped.record.secrets, "data.json": files.digest(stopped.root / artifacts.place(DataRecord))}
     stopped.update(**changes)
     refused(stopped, other.root, PrivacyRefusal, "ledger|started with")
+
+
+# the same noise over other gradients
+
+
+def test_images_changed_below_an_unchanged_list_are_refused(stopped, data, tmp_path):
+    root = shutil.copytree(data.root, tmp_path / "copy")
+    shutil.rmtree(stopped.private / "checkpoints")
+    inverted(root, data.split("train"))
+    refused(stopped, root, DataError, "image that was prepared")
+
+
+def test_images_of_a_dataset_without_a_list_are_bound_too(unlisted, tmp_path):
+    run = interrupted_on(unlisted, tmp_path / "runs")
+    root = shutil.copytree(unlisted.root, tmp_path / "copy")
+    shutil.rmtree(run.private / "checkpoints")
+    inverted(root, unlisted.split("train"))
+    refused(run, root, PrivacyRefusal, "ledger")
+
+
+@pytest.mark.parametrize("state", ["training", "starting"])
+@pytest.mark.parametrize("cleared", [False, True])
+def test_a_released_run_is_closed_whatever_run_json_says(finished, data, state, cleared):
+    finished.update(state=RunState(state))
+    shutil.rmtree(finished.private / "checkpoints")
+    if cleared:
+        shutil.rmtree(finished.release)
+        finished.release.mkdir()
+    refused(finished, data.root, PrivacyRefusal, "finished run")
+
+
+def test_an_earlier_checkpoint_does_not_open_a_released_run(finished, stopped, data):
+    finished.update(state=RunState.TRAINING)
+    shutil.copy(stopped.private / "checkpoints" / "last.pt", finished.private / "checkpoints" / "last.pt")
+    refused(finished, data.root, PrivacyRefusal, "checkpoint of an earlier step|ledger")
+
+
+# starting weights that are forgotten
+
+
+@pytest.fixture
+def composed(finished, data, tmp_path):
+    """An interrupted private run that started from the weights of a private run on the same patients."""
+    config = replace(PRIVATE, pretrained=str(finished.root / WEIGHTS))
+    with pytest.raises(Interrupted):
+        stage.run(config, data.root, tmp_path, progress=StopAfter(2))
+    return runs.open_run((tmp_path / "latest").resolve())
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_run_whose_start_record_is_gone_is_not_resumed(composed, data, hidden):
+    (composed.root / artifacts.place(Ancestry)).unlink()
+    if hidden:
+        composed.update(secrets={name: value for name, value in composed.record.secrets.items() if name != "start.json"})
+    refused(composed, data.root, PrivacyRefusal, "starting weights|private records")
+
+
+def test_nor_with_another_start_record(composed, data):
+    known = artifacts.read(composed.root, Ancestry)
+    artifacts.write(composed.root, replace(known, ledgers=()))
+    composed.update(secrets=composed.record.secrets | {"start.json": files.digest(composed.root / artifacts.place(Ancestry))})
+    refused(composed, data.root, PrivacyRefusal, "ledger")
+
+
+def test_verify_compares_the_lineage_with_the_start_that_privacy_json_names(finished):
+    assert verify.run(finished.root).ok
+    path = finished.root / artifacts.place(Lineage)
+    lineage = artifacts.read(finished.root, Lineage)
+    artifacts.write(finished.root, replace(lineage, unknown_start=True))
+    finished.enlist(added=[path])
+    assert "starting weights" in verify.run(finished.root).summary()
+
+
+# who took part
+
+
+def strangers_in(run: Run) -> None:
+    """Exchange the patients in private/members.json for invented ones."""
+    known = artifacts.read(run.root, Members)
+    artifacts.write(run.root, replace(known, train=("X1",), valid=("X2",), images=(), train_images=(), identifiers=()))
+
+
+def test_other_patients_in_members_json_are_refused_everywhere(finished, data, tmp_path):
+    strangers_in(finished)
+    refused(finished, data.root, PrivacyRefusal, "private/")
+    with pytest.raises(PrivacyRefusal, match=r"members\.json"):
+        evaluate.run(QUICK, finished.root)
+    with pytest.raises(PrivacyRefusal, match=r"members\.json"):
+        report.run(ReportConfig(), [finished.root], tmp_path / "page.html")
+    found = verify.run(finished.root)
+    assert found.exit_code == 4
+    assert "members.json" in found.summary()
+
+
+def test_the_lineage_names_the_patients_too(finished):
+    strangers_in(finished)
+    path = finished.root / artifacts.place(Members)
+    finished.update(secrets=finished.record.secrets | {path.name: files.digest(path)})
+    with pytest.raises(PrivacyRefusal, match=r"members\.json"):
+        evaluate.run(QUICK, finished.root)
+
+
+# images that are measured
+
+
+def test_test_images_changed_below_an_unchanged_list_are_not_measured(finished, data, tmp_path):
+    root = shutil.copytree(data.root, tmp_path / "copy")
+    inverted(root, data.split("test"))
+    with pytest.raises(DataError, match="image that was prepared"):
+        evaluate.run(QUICK, finished.root, root)
+    assert not (finished.release / "evaluation.json").exists()
+
+
+def test_a_digest_in_data_json_does_not_make_another_dataset_the_measured_runs_own(finished, data, tmp_path):
+    root = shutil.copytree(data.root, tmp_path / "copy")
+    inverted(root, data.split("test"))
+    listed(root)
+    artifacts.write(finished.root, identity.data_record(root))
+    path = finished.root / artifacts.place(DataRecord)
+    finished.update(secrets=finished.record.secrets | {path.name: files.digest(path)})
+    assert evaluate.run(QUICK, finished.root, root).external

@@ -72,12 +72,15 @@ def test_with_its_checkpoint_an_edited_run_is_refused_as_ever(finished, data, tm
 
 def test_a_run_without_its_checkpoints_and_the_same_settings_is_repeated_and_spends_once(finished, data, tmp_path):
     before = finished.read_json("privacy.json")["epsilon"], released(finished)
-    finished.update(state=RunState.TRAINING)  # as if it had been killed before its release
-    lines = len(finished.ledger_path.read_text().splitlines())
+    whole = finished.ledger_path.read_text().splitlines(keepends=True)
+    finished.update(state=RunState.TRAINING)  # as if it had been killed before its last step
+    finished.ledger_path.write_text("".join(whole[:-1]))
     shutil.rmtree(finished.private / "checkpoints")
+    shutil.rmtree(finished.release)
+    finished.release.mkdir()
     resumed(finished, data.root, tmp_path)
     assert finished.read_json("privacy.json")["epsilon"] == before[0]
-    assert len(finished.ledger_path.read_text().splitlines()) == 2 * lines
+    assert len(finished.ledger_path.read_text().splitlines()) == 2 * len(whole) - 1
 
 
 def test_the_ledger_is_for_the_owner_alone(private):

@@ -105,6 +105,8 @@ class RunRecord:
             release, and in a run of a version that did not record it.
         privacy: SHA-256 of ``privacy.json`` as it was released; empty as above.
         release: SHA-256 of ``release/checksums.sha256``; empty before the release.
+        secrets: name of a record in ``private/`` (``members.json``, ``data.json``, ``start.json``) -> SHA-256 of the file as
+            it was when the run was created; empty in a run of a version that did not record it.
         made: time of creation, ISO 8601 in UTC.
         finished: time of the release.
         version: format of the record.
@@ -126,6 +128,7 @@ class RunRecord:
     released_step: int = 0
     privacy: str = ""
     release: str = ""
+    secrets: dict[str, str] = field(default_factory=dict)
     made: str = ""
     finished: str = ""
     version: int = FORMAT

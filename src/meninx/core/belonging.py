@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from meninx.core import artifacts, files
-from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin, PrivacyRecord, RunRecord, RunState
+from meninx.core.artifacts import (
+    Ancestry,
+    ComparisonRecord,
+    DataRecord,
+    EvaluationRecord,
+    Lineage,
+    Members,
+    Origin,
+    PrivacyRecord,
+    RunRecord,
+    RunState,
+)
 from meninx.core.budget import PrivacySpent
 from meninx.core.errors import DataError, expected
 
@@ -128,6 +139,34 @@ def promise_changed(root: Path, run: RunRecord) -> bool:
     """
     path = root / artifacts.place(PrivacyRecord)
     return bool(run.privacy) and not (path.is_file() and files.digest(path) == run.privacy)
+
+
+def start(said: PrivacyRecord, lineage: Lineage) -> Iterator[str]:
+    """Yield why what ``privacy.json`` says of the starting weights is not what the lineage says."""
+    origin = said.start.origin if said.start is not None else "random"
+    if lineage.unknown_start != (origin == "unknown"):
+        yield "it disagrees with privacy.json on whether the starting weights are of unknown origin"
+    if bool(lineage.parents) and origin == "random":
+        yield "it names the runs behind the starting weights, privacy.json names no start"
+    if not lineage.parents and origin == "run":
+        yield "privacy.json names a run behind the starting weights, it does not"
+    if said.start is not None and said.start.run and said.start.run not in {parent.run for parent in lineage.parents}:
+        yield "privacy.json names another run behind the starting weights"
+
+
+def secrets_changed(root: Path, run: RunRecord) -> Iterator[str]:
+    """Yield the names of the records in ``private/`` that are not the files that the run was created with, or are gone."""
+    for kind in (Members, DataRecord, Ancestry):
+        path = root / artifacts.place(kind)
+        known = run.secrets.get(path.name, "")
+        if run.secrets and known != (files.digest(path) if path.is_file() else ""):
+            yield f"private/{path.name}"
+
+
+def secrets_of(root: Path) -> dict[str, str]:
+    """Return the digests that :func:`secrets_changed` compares with, of a run that is being created."""
+    paths = (root / artifacts.place(kind) for kind in (Members, DataRecord, Ancestry))
+    return {path.name: files.digest(path) for path in paths if path.is_file()}
 
 
 @dataclass(frozen=True)

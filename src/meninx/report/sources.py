@@ -341,6 +341,11 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
         if privacy is None:
             raise DataError(expected("the privacy record of a finished private run", got="none", where=where))
         account.compare(spent, privacy, trained.declared, where)
+    for changed in belonging.secrets_changed(root, record):
+        kind, fix = PrivacyRefusal if private else DataError, "restore the file as the run wrote it"
+        raise kind(
+            expected("the file as it was when the run was made", got="another or none", where=f"{name}/{changed}", fix=fix)
+        )
     if belonging.promise_changed(root, record):
         kind = PrivacyRefusal if private else DataError
         where, fix = f"{name}/{artifacts.place(PrivacyRecord)}", "restore the file as the run wrote it"

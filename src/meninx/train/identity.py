@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from meninx.core import artifacts, files, provenance, randomness
-from meninx.core.artifacts import DataRecord, Members, Origin
-from meninx.core.errors import DataError, UsageError, expected
+from meninx.core import artifacts, belonging, files, provenance, randomness
+from meninx.core.artifacts import DataRecord, Lineage, Members, Origin, RunRecord
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected
 from meninx.core.manifest import SOURCES_NAME, Manifest, dataset_digest
 from meninx.core.randomness import KEY_BYTES
 from meninx.core.run import Run
@@ -32,6 +32,71 @@ def data_record(root: Path) -> DataRecord:
 def same_data(known: DataRecord, root: Path) -> bool:
     """Return whether a folder holds the dataset of a record; one without image digests is compared by its tables."""
     return dataset_digest(root, images=known.images).digest == known.digest
+
+
+def own_data(run: Run, root: Path) -> str:
+    """Return the keyed digest of a dataset folder as ``run.json`` names it when it is the run's own; empty for another one.
+
+    The folder itself is digested: what ``private/data.json`` says of it is not believed.
+
+    Raises:
+        DataError: the run's identity key is gone, or a file of the dataset cannot be read.
+    """
+    record = run.record
+    if record is None:
+        return ""
+    key = read_key(run.private / "keys" / KEY)
+    digests = (dataset_digest(root, images=images).digest for images in (True, False))
+    return next((record.data for digest in digests if keyed_data(key, digest) == record.data), "")
+
+
+def is_own(run: Run, root: Path) -> bool:
+    """Return whether a folder holds the dataset that a run was trained on; of an older version, by ``private/data.json``."""
+    if run.record is not None:
+        return bool(own_data(run, root))
+    known = artifacts.read(run.root, DataRecord)
+    return known is not None and same_data(known, root)
+
+
+def refuse_changed_secrets(run: Run) -> None:
+    """Refuse a run whose private records of its patients, dataset or start are not those that it was created with.
+
+    The patients are also compared with the keyed digests of the lineage, which is part of the release.
+
+    Raises:
+        PrivacyRefusal: of a private run.
+        DataError: of another one, or the run's identity key is gone.
+    """
+    record = run.record
+    if record is None:
+        return
+    changed = next(belonging.secrets_changed(run.root, record), "")
+    if not changed and not all(_names_members(run, record, private) for private in (True, False)):
+        changed = artifacts.place(Members)
+    if changed:
+        kind = PrivacyRefusal if record.private else DataError
+        what, fix = "the private records of the run as they were made", "restore the folder from a backup, or start a new run"
+        raise kind(expected(what, got=f"another {changed}, or none", where=run.name, fix=fix))
+
+
+def _names_members(run: Run, record: RunRecord, private: bool) -> bool:
+    """Return whether the lineage in ``private/`` or in the release, where there is one, names all patients of members.json."""
+    members, known = artifacts.read(run.root, Members), artifacts.read(run.root, Lineage, private=private)
+    if members is None or known is None:
+        return True
+    key = read_key(run.private / "keys" / KEY)
+    patients = members.train if record.private else (*members.train, *members.valid)
+    return {keyed_patient(key, patient) for patient in patients} <= set(known.patients)
+
+
+def contents(data: Manifest) -> str:
+    """Return the digest of the files that training reads, of a dataset without a list of digests; empty with a list."""
+    if data.checksums:
+        return ""  # the list is part of the dataset's digest, and every file is compared with it when it is read
+    names = sorted({name for case in data.split("train").cases for name in (case.image, case.mask) if name})
+    there = [name for name in names if (data.root / name).is_file()]  # who reads a missing one names its row
+    text = "".join(f"{name}\0{files.digest(data.root / name)}\n" for name in there)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def identity_key(run: Run, *, seed: int | None = None) -> bytes:

@@ -95,5 +95,6 @@ def read_mask(manifest: Manifest, case: Case) -> npt.NDArray[Any]:
     """Return the true label map of a case, shape (*spatial), zeros when it has none."""
     if not case.mask:
         return np.zeros(load.load(manifest.root / case.image).size, dtype=np.uint8)
+    manifest.check_file(case.mask)
     mask: npt.NDArray[Any] = load.load(manifest.root / case.mask).array[0]
     return mask

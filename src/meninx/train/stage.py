@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from meninx.core import artifacts, files, names, plain, settings, workspace
+from meninx.core import artifacts, belonging, files, integrity, names, plain, settings, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import Ancestry, DataRecord, PrivacyRecord, RunRecord, RunState, StartRecord
 from meninx.core.budget import PrivacySpent
@@ -253,6 +253,7 @@ def _created(config: TrainConfig, data: Manifest, out: Path, start: Start) -> st
         artifacts.write(folder.root, lineage.draft(entry, key, members, config.privacy, start), private=True)
         if start.ancestry is not None:
             artifacts.write(folder.root, start.ancestry)
+        folder.update(secrets=belonging.secrets_of(folder.root))
     return str(folder.root)
 
 
@@ -294,15 +295,14 @@ def _reopened(path: Path, source: Path) -> tuple[str, dict[str, Any], dict[str, 
         fix = "start a new run; this one can still be evaluated"
         raise kind(expected("a run of this version to resume", got=why, where=folder.name, fix=fix))
     known = artifacts.read(folder.root, DataRecord)
-    same = known is not None and identity.same_data(known, source)
+    same = known is not None and bool(identity.own_data(folder, source))
     table = settings.to_table(stored_config(folder))
     if record_of.state is RunState.RELEASED:
         with folder.lock():
             _refuse_changes(folder, same)
             return str(folder.root), table, plain.to_plain(_closed(folder, Manifest.read(source)))
     if not same:
-        fix = "give the dataset the run was started with, or start a new run"
-        raise DataError(expected("the cases the run was started with", got="others", where=MANIFEST_NAME, fix=fix))
+        raise _other_cases()
     return str(folder.root), table, None
 
 
@@ -314,6 +314,8 @@ def _refuse_changes(folder: Run, same_data: bool) -> None:
         problem = "another dataset"
     elif known.config != folder.config_digest:
         problem = "an edited config.toml"
+    elif any(belonging.secrets_changed(folder.root, known)):
+        problem = "a changed record in private/"
     elif not all(checkpoint.path_of(folder, name).is_file() for name in {"last", known.selected}):
         problem = "no checkpoints"
     elif known.private and not all((folder.private / "keys" / f"{name}.key").is_file() for name in ("noise", "sampling")):
@@ -326,6 +328,34 @@ def _refuse_changes(folder: Run, same_data: bool) -> None:
         kind = PrivacyRefusal if known.private else UsageError
         fix = "start a new run; --pretrained begins with the weights of this one"
         raise kind(expected("the finished run as it was released", got=problem, where=folder.name, fix=fix))
+
+
+def _refuse_reopening(folder: Run, plan: Plan | None) -> None:
+    """Refuse to train on with a run that ended, whatever ``run.json`` says of its state.
+
+    A release, or a ledger with all planned steps, is the end. What may be left is to write the release once more: a run that
+    was killed at that moment has its last checkpoint, and that has seen every line of the ledger.
+
+    Raises:
+        PrivacyRefusal: of a private run.
+        UsageError: of another one.
+    """
+    known = artifacts.require(folder.root, RunRecord, fix="start a new run")
+    published = any((folder.release / name).exists() for name in (lineage.LINEAGE, integrity.CHECKSUMS, "bundle"))
+    ledger = ledger_file.read(folder)
+    whole = plan is not None and sum(account.steps for account in ledger.accounts) >= plan.steps
+    last = checkpoint.path_of(folder, "last")
+    if not last.is_file() and (published or whole):
+        problem = "no checkpoints"
+    elif published and known.config != folder.config_digest:
+        problem = "an edited config.toml"
+    elif published and plan is not None and tuple(checkpoint.load(folder, "last")["anchor"]) != ledger.anchor:
+        problem = "a checkpoint of an earlier step"
+    else:
+        return
+    kind = PrivacyRefusal if plan is not None else UsageError
+    fix = "start a new run; --pretrained begins with the weights of this one"
+    raise kind(expected("the finished run as it was", got=problem, where=folder.name, fix=fix))
 
 
 def _closed(folder: Run, data: Manifest) -> TrainResult:
@@ -352,21 +382,48 @@ def _train(config: TrainConfig, data: Manifest, run: Run, plan: Plan | None, pro
     declared = config.privacy.units_declared if config.privacy else None
     with run.lock() if world.main else nullcontext():
         ancestry = _ancestry(config, run) if world.main else None
-        keyed = world.shared(lambda: artifacts.require(run.root, RunRecord, fix="start a new run").data)
+        if resumed:
+            world.shared(lambda: _refuse_reopening(run, plan))
+            world.shared(lambda: identity.refuse_changed_secrets(run))
         fitted = loop.fit(
             config, data, run, plan=plan, progress=progress, resume=resumed,
-            data_digest=keyed,  # not the plain one: the ledger is released with the lineage
-            ancestry=ancestry, declared_units=declared,
+            data_digest=world.shared(lambda: _bound(data, run)), ancestry=ancestry, declared_units=declared,
         )  # fmt: skip
         parameters = world.shared(lambda: release.publish(config, run))
     return _result(config, data, run.root, parameters, fitted)
 
 
+def _bound(data: Manifest, run: Run) -> str:
+    """Return the name of everything that a run was made with, beside its settings, computed from the files themselves.
+
+    It is keyed, because the ledger that is bound to it is released with the lineage.
+
+    Raises:
+        PrivacyRefusal, DataError: the dataset is not the one that the run was created with.
+    """
+    keyed = identity.own_data(run, data.root)
+    if not keyed:
+        raise _other_cases()
+    key = identity.read_key(run.private / "keys" / identity.KEY)
+    start = run.root / artifacts.place(Ancestry)
+    images = identity.contents(data) if artifacts.require(run.root, RunRecord, fix="start a new run").private else ""
+    return artifacts.keyed(key, "run", keyed, images, files.digest(start) if start.is_file() else "")
+
+
+def _other_cases() -> DataError:
+    fix = "give the dataset the run was started with, or start a new run"
+    return DataError(expected("the cases the run was started with", got="others", where=MANIFEST_NAME, fix=fix))
+
+
 def _ancestry(config: TrainConfig, run: Run) -> Ancestry | None:
     """Return what the run knows of its starting weights; refuse a file that was exchanged since."""
     known = artifacts.read(run.root, Ancestry)
-    if known is None or not config.pretrained:
+    if not config.pretrained:
         return None
+    if known is None:  # the cost of the runs behind the weights would be forgotten
+        kind = PrivacyRefusal if config.privacy else DataError
+        fix = f"restore {artifacts.place(Ancestry)}, or start a new run"
+        raise kind(expected("what is known of the starting weights", got="no record", where=run.name, fix=fix))
     path = Path(config.pretrained)
     if path.is_file() and files.digest(path) != known.sha256:
         fix = "restore the file, or start a new run"

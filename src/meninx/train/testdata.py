@@ -45,6 +45,7 @@ def finished(run: Run) -> list[str]:
 
     Raises:
         UsageError: the run is not finished.
+        PrivacyRefusal, DataError: its private records were changed.
     """
     record = run.record
     if record is None:
@@ -52,6 +53,7 @@ def finished(run: Run) -> list[str]:
     if record.state is not RunState.RELEASED:
         fix = f"finish it with `meninx train DATA --resume {run.name}`"
         raise UsageError(expected("a finished run", got="one that is not", where=run.name, fix=fix))
+    identity.refuse_changed_secrets(run)
     return []
 
 
@@ -108,9 +110,9 @@ def standing(run: Run, dataset: Manifest, chosen: Manifest, *, given: bool) -> S
             run's own dataset was replaced.
     """
     known = artifacts.read(run.root, DataRecord)
-    external = known is None or not identity.same_data(known, dataset.root)
+    external = not identity.is_own(run, dataset.root)
     members = artifacts.read(run.root, Members)
-    own = None if known is None else dataset if not external else _as_it_was(known)
+    own = dataset if not external else _as_it_was(run, known)
     if members is None and own is not None:
         members = identity.members_of(own)
     compared = _refuse_overlap(members, dataset, chosen, external=external)
@@ -148,11 +150,13 @@ def _refuse_overlap(members: Members | None, dataset: Manifest, chosen: Manifest
     return bool(patients) and not found.doubtful and (found.compared or not external)
 
 
-def _as_it_was(known: DataRecord) -> Manifest | None:
+def _as_it_was(run: Run, known: DataRecord | None) -> Manifest | None:
     """Return the run's own dataset when its folder still holds it."""
+    if known is None:
+        return None
     root = Path(known.dataset)
     try:
-        return Manifest.read(root) if identity.same_data(known, root) else None
+        return Manifest.read(root) if identity.is_own(run, root) else None
     except (DataError, OSError):
         return None
 
@@ -171,8 +175,7 @@ def _keyed(run: Run, digest: str) -> str:
 def refuse_trained_on(run: Run, chosen: Manifest, dataset: Manifest) -> None:
     """Raise DataError when measured patients took part in the training of a run that is only compared with."""
     members = artifacts.read(run.root, Members)
-    known = artifacts.read(run.root, DataRecord)
-    external = known is None or not identity.same_data(known, dataset.root)
+    external = not identity.is_own(run, dataset.root)
     if members is not None:
         _refuse_overlap(members, dataset, chosen, external=external)
 

@@ -45,6 +45,8 @@ def _state(book: Book, run: Run) -> None:
     finished = record.state is RunState.RELEASED
     book.judge("state", [] if finished else [f"the run is not finished: {record.state}, step {record.step}"])
     digest = run.config_digest
+    secret = [f"{name}: changed since the run was made, or gone" for name in belonging.secrets_changed(run.root, record)]
+    book.judge("private records", secret, privacy=record.private)
     book.judge("config.toml", [] if digest == record.config else ["changed since the run was made or released"])
 
 
@@ -160,4 +162,6 @@ def _lineage(book: Book, run: Run) -> None:
     said = artifacts.read(run.root, PrivacyRecord)
     if said is not None and found.private and found.delta != said.delta:
         wrong.append("its delta is not that of privacy.json")
+    if said is not None and said.version >= artifacts.FORMAT:
+        wrong += belonging.start(said, found)
     book.judge("release/lineage.json", wrong, privacy=found.private)
