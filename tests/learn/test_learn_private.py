@@ -267,13 +267,22 @@ def test_plan_and_config_must_agree(dataset: Data, new_run: NewRun) -> None:
         loop.fit(SMALL, dataset(), new_run("more"), plan=plan(n_units=6))
 
 
+def test_an_intensity_from_the_training_images_is_refused(dataset: Data, new_run: NewRun) -> None:
+    data = dataset()
+    data = replace(data, info=replace(data.info, intensity=Intensity(source="train")))
+    run = new_run()
+    with pytest.raises(PrivacyRefusal, match=r"intensity.*--intensity format"):
+        loop.fit(SMALL, data, run, plan=plan(steps=1))
+    assert not run.ledger_path.exists()
+    assert loop.fit(replace(SMALL, epochs=1), data, new_run("plain")).steps
+
+
 def test_what_lies_outside_the_guarantee_is_named(dataset: Data, new_run: NewRun) -> None:
     data, run = dataset(), new_run()
-    data = replace(data, info=replace(data.info, intensity=Intensity(source="train")))
     config = replace(SMALL, select="best", early_stopping=50, schedule="plateau", deterministic=False)
     result = loop.fit(config, data, run, plan=plan(steps=2))
     said = " ".join(run.read_json("privacy.json")["outside_guarantee"])
-    for word in ("intensity", "selected", "stopped early", "learning rate"):
+    for word in ("selected", "stopped early", "learning rate"):
         assert word in said
     assert result.weights == "best"
     silent = replace(SMALL, deterministic=False)
