@@ -162,12 +162,15 @@ def _prove(network: nn.Module, goal: Objective, assembler: Assembler, cases: int
     whole = summed(slice(None))
     most = min(max(config.physical_batch, config.views), len(assembler.store) * config.views)
     prove(network, goal.loss, images, targets, functional=config.functional, physical=most)
-    if any(dropout.active(module) for module in network.modules()):
-        alone = [summed(slice(row, row + 1)) for row in range(len(images))]
-        if not float((whole - sum(alone)).norm()) <= _ROUNDING * sum(float(part.norm()) for part in alone):
+    alone = [summed(slice(row, row + 1)) for row in range(len(images))]
+    if not float((whole - sum(alone)).norm()) <= _ROUNDING * sum(float(part.norm()) for part in alone):
+        if any(dropout.active(module) for module in network.modules()):
+            rule, where = "dropout masks of each image's own", "dropout layers"
             fix = "keep the images of a batch along the first axis of what a dropout layer sees, or set its rate to 0"
-            got = "another that depends on the other images"
-            raise PrivacyRefusal(expected("dropout masks of each image's own", got=got, where="dropout layers", fix=fix))
+        else:
+            rule, where = "gradients of each image's own in training mode", "the network"
+            fix = "draw random numbers in nn.Dropout layers alone"
+        raise PrivacyRefusal(expected(rule, got="others that depend on the other images", where=where, fix=fix))
 
 
 def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.Module, StartRecord | None]:

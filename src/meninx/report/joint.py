@@ -219,9 +219,8 @@ def _caps_outside(run: TrainedRun) -> list[Cap]:
     caps = []
     outside = run.privacy.outside_guarantee if run.privacy is not None else ()
     for said, word in _OUTSIDE.items():
-        for item in outside:
-            if said in item:
-                caps.append(Cap(colour="amber", word=word, reason=f"Not covered by the epsilon of run {run.name}: {item}."))
+        reasons = [f"Not covered by the epsilon of run {run.name}: {item}." for item in outside if said in item]
+        caps += [Cap(colour="amber", word=word, reason=reason) for reason in reasons]
     unprotected = any(not item.private or item.deterministic for item in account.ancestors(run.lineage))
     if unprotected and not any(UNPROTECTED_START in item for item in outside):
         reason = f"Run {run.name} started from weights {UNPROTECTED_START}: nothing is promised to them."
