@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import stat
@@ -18,7 +19,7 @@ from meninx.core.errors import ConfigError, Interrupted, PrivacyRefusal, UsageEr
 from meninx.core.manifest import Intensity, Manifest, Task
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.learn import checkpoint, loop, predict
+from meninx.learn import checkpoint, ledger_file, loop, predict
 from meninx.learn.config import LearnConfig
 from meninx.models import registry
 from meninx.privacy.plan import Plan
@@ -265,13 +266,22 @@ def test_plan_and_config_must_agree(dataset: Data, new_run: NewRun) -> None:
         loop.fit(SMALL, dataset(), new_run("more"), plan=plan(n_units=6))
 
 
+def test_an_intensity_from_the_training_images_is_refused(dataset: Data, new_run: NewRun) -> None:
+    data = dataset()
+    data = replace(data, info=replace(data.info, intensity=Intensity(source="train")))
+    run = new_run()
+    with pytest.raises(PrivacyRefusal, match=r"intensity.*--intensity format"):
+        loop.fit(SMALL, data, run, plan=plan(steps=1))
+    assert not run.ledger_path.exists()
+    assert loop.fit(replace(SMALL, epochs=1), data, new_run("plain")).steps
+
+
 def test_what_lies_outside_the_guarantee_is_named(dataset: Data, new_run: NewRun) -> None:
     data, run = dataset(), new_run()
-    data = replace(data, info=replace(data.info, intensity=Intensity(source="train")))
     config = replace(SMALL, select="best", early_stopping=50, schedule="plateau", deterministic=False)
     result = loop.fit(config, data, run, plan=plan(steps=2))
     said = " ".join(run.read_json("privacy.json")["outside_guarantee"])
-    for word in ("intensity", "selected", "stopped early", "learning rate"):
+    for word in ("selected", "stopped early", "learning rate"):
         assert word in said
     assert result.weights == "best"
     silent = replace(SMALL, deterministic=False)
@@ -307,3 +317,28 @@ def test_the_loss_of_a_private_run_stays_in_the_private_room(dataset: Data, new_
     loop.fit(SMALL, dataset(), run, plan=plan(steps=1))
     outside = [path for path in run.root.rglob("*") if path.is_file() and run.private not in path.parents]
     assert not any("loss" in path.read_text() for path in outside)
+
+
+def test_every_part_that_determines_a_step_is_in_its_binding(dataset: Data) -> None:
+    data, before = dataset(), nn.Linear(3, 2)
+    moved, frozen = copy.deepcopy(before), copy.deepcopy(before)
+    with torch.no_grad():
+        moved.weight[0, 0] += 1e-3
+    frozen.bias.requires_grad_(False)
+    terms: dict[str, Any] = {"config": SMALL, "data": data, "network": before, "plan": plan(), "stream": "keys"}
+    others: list[dict[str, Any]] = [
+        {"config": replace(SMALL, lr=SMALL.lr * 2)},
+        {"config": replace(SMALL, seed=SMALL.seed + 1)},
+        {"data": replace(data, cases=data.cases[1:])},
+        {"data": replace(data, info=replace(data.info, intensity=Intensity(shift=1.0)))},
+        {"data_digest": "d1"},
+        {"data_digest": "d2"},
+        {"network": moved},
+        {"network": frozen},
+        {"plan": plan(noise_multiplier=3.0)},
+        {"stream": "other keys"},
+    ]
+    found = [ledger_file.binding_of(**{**terms, **change}) for change in ({}, *others)]
+    assert len(set(found)) == len(found)
+    assert ledger_file.binding_of(**{**terms, "network": copy.deepcopy(before)}) == found[0]
+    assert ledger_file.binding_of(**{**terms, "config": replace(SMALL, physical_batch=3)}) == found[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from meninx.core.errors import PrivacyRefusal
 from meninx.core.manifest import Manifest
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.learn import checkpoint, loop
+from meninx.learn import checkpoint, loop, setup
 from meninx.learn.config import LearnConfig
 from meninx.models import registry
 from meninx.privacy.plan import Plan
@@ -104,6 +105,48 @@ def test_random_numbers_that_are_not_an_images_own_are_refused_before_the_first_
     assert not run.ledger_path.exists()
     plain = LearnConfig(**{**vars(CONFIG), "epochs": 1})
     assert loop.fit(plain, dataset(), new_run("plain")).steps == 1  # without privacy it is nobody's concern
+
+
+def by_numpy(rows: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).random(rows) < 0.5)
+
+
+def by_an_own_generator(rows: int) -> Tensor:
+    return torch.rand(rows, generator=torch.Generator().manual_seed(1)) < 0.5
+
+
+def by_a_forked_generator(rows: int) -> Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return torch.rand(rows) < 0.5
+
+
+class DropRows(nn.Module):
+    """Drops whole images of a batch in training; neither its name nor torch's generator gives it away."""
+
+    def __init__(self, draw: Callable[[int], Tensor]) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.draw(len(x)).view(-1, 1, 1, 1) if self.training else x
+
+
+@pytest.mark.parametrize("draw", [by_numpy, by_an_own_generator, by_a_forked_generator])
+@pytest.mark.parametrize("proof", [True, False])
+def test_masks_of_a_batch_are_refused_by_the_proof_and_by_the_sums(
+    dataset: Data, new_run: NewRun, monkeypatch: pytest.MonkeyPatch, draw: Callable[[int], Tensor], proof: bool
+) -> None:
+    def build(spatial_dims: int, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
+        odd = Odd(in_channels, out_channels, mixes=False)
+        odd.scale = DropRows(draw)
+        return odd
+
+    monkeypatch.setattr(registry, "MODELS", {**registry.MODELS, "odd": build})
+    if not proof:
+        monkeypatch.setattr(setup, "prove", lambda *_, **__: None)
+    with pytest.raises(PrivacyRefusal, match="alone" if proof else "each image's own in training mode"):
+        loop.fit(CONFIG, dataset(), new_run(), plan=PLAN)
 
 
 class Turned(Odd):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from meninx.core.errors import PrivacyRefusal
+from meninx.core.errors import ConfigError, PrivacyRefusal
 from meninx.privacy.clipping import clipped_gradient_sum, refuse_unsafe_modules, slice_units, trained_layers
 
 
@@ -166,3 +166,10 @@ def test_slices_keep_units_whole():
     assert sorted(np.concatenate(parts).tolist()) == list(range(8))
     assert slice_units(np.empty(0, dtype=int), 3) == []
     assert [len(part) for part in slice_units(np.arange(7), 3)] == [3, 3, 1]
+
+
+@pytest.mark.parametrize(("paths", "inner"), [(("0", "0.1"), "0.1"), (("", "0"), "0")])
+def test_a_functional_path_inside_another_is_refused(paths, inner):
+    model = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
+    with pytest.raises(ConfigError, match=f"'{inner}' inside"):
+        trained_layers(model, paths)

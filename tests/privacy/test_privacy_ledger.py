@@ -214,3 +214,16 @@ def test_a_line_with_another_binding_makes_a_ledger_that_is_refused():
     text, other = bound(range(3)), bound(range(4), binding="bb")
     with pytest.raises(PrivacyRefusal):
         Ledger.parse(text + other.splitlines(keepends=True)[3])
+
+
+def test_another_binding_under_the_same_keys_is_refused_in_a_ledger_that_is_sealed_well():
+    *lines, last = bound(range(4)).splitlines()
+    body = last[: last.rindex(',"hash":"')]
+    for binding, good in (("aa", True), ("bb", False)):
+        changed = body.replace('"binding":"aa"', f'"binding":"{binding}"')
+        text = "\n".join([*lines, f'{changed},"hash":"{digest(changed)}"}}']) + "\n"
+        if good:
+            assert Ledger.parse(text).entries == 4
+        else:
+            with pytest.raises(PrivacyRefusal, match="one binding under one set of keys"):
+                Ledger.parse(text)

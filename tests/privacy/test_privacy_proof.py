@@ -89,6 +89,15 @@ def more_than_thirty(net, x):
     return x - 0.1 * x.mean(0) if len(x) > 32 else x
 
 
+def in_the_middle_of_many(net, x):
+    row = len(x) // 2
+    return torch.cat([x[:row], x[row : row + 1] + 0.1 * x[:1], x[row + 1 :]]) if len(x) > 32 else x
+
+
+def in_the_middle_of_five(net, x):
+    return torch.cat([x[:2], x[2:3] + x[:1] - x[:1].detach(), x[3:]]) if len(x) == 5 else x
+
+
 def by_length(net, x):
     return x * (1 + 0.01 * (len(x) > 2))
 
@@ -116,7 +125,7 @@ def test_a_gate_that_opens_later_is_refused():
         prove(Gated(), honest, *data())
 
 
-@pytest.mark.parametrize("spoilt", [crowded, more_than_thirty, by_length])
+@pytest.mark.parametrize("spoilt", [crowded, more_than_thirty, in_the_middle_of_many, in_the_middle_of_five, by_length])
 def test_rows_that_see_each_other_only_in_a_crowd_are_refused(spoilt):
     with pytest.raises(PrivacyRefusal, match="alone"):
         prove(Net(spoilt), honest, *(item[:2] for item in data()))
@@ -147,6 +156,20 @@ class Drawing(Net):
 class Noisy(nn.Module):
     def forward(self, x):
         return x + 0.1 * torch.randn_like(x)
+
+
+class DropRows(nn.Module):
+    """A name like that of a dropout layer, and one mask of the whole batch."""
+
+    def forward(self, x):
+        return x * torch.arange(len(x)).view(-1, 1, 1, 1) if self.training else x
+
+
+def test_a_name_like_that_of_a_dropout_layer_exempts_nobody():
+    net = Drawing()
+    net.noisy = DropRows()
+    with pytest.raises(PrivacyRefusal, match="alone"):
+        prove(net, honest, *data())
 
 
 def test_a_module_that_draws_random_numbers_is_refused_by_name():

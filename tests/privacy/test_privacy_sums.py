@@ -8,7 +8,7 @@ from torch import nn
 
 from meninx.models.blocks import StandardizedConv2d
 from meninx.privacy.clipping import ClippedSum, geometry
-from meninx.privacy.clipping.tape import scaled
+from meninx.privacy.clipping.tape import Ghost, Tape, scaled
 
 BOUND = 0.05
 UNITS = (256, 1024)
@@ -62,6 +62,44 @@ def test_a_product_rounded_to_bfloat16_is_over_the_bound(oracle, monkeypatch):
     monkeypatch.setattr(geometry, "full", lambda value: value)
     monkeypatch.setattr(geometry, "scaled", lambda value, factor: scaled(value, factor).to(torch.bfloat16))
     assert moved(oracle, "conv", 1024, mode="ghost", precision="bf16") > 1.1
+
+
+GHOSTLY = ["conv", "pointwise", "transposed", "linear", "linear over positions", "embedding"]
+
+
+def ghost_sum(oracle, layer, units=256):
+    """Return the sum over the units of one record in bfloat16, where no unit's gradient is kept."""
+    torch.manual_seed(0)
+    shape, make = LAYERS[layer]
+    one = torch.randint(0, 9, (1, *shape)) if layer == "embedding" else torch.randn(1, *shape)
+    inputs, targets = one.expand(units, *shape).contiguous(), torch.ones(units, 1)
+    gradients = oracle.engine(make(), inputs, targets, bound=BOUND, mode="ghost", precision="bf16").gradients
+    return next(value for name, value in gradients.items() if name.endswith("weight"))
+
+
+def is_rounded(value):
+    return bool(torch.equal(value, value.to(torch.bfloat16).to(value.dtype)))
+
+
+@pytest.mark.parametrize("layer", GHOSTLY)
+def test_a_ghost_sum_keeps_the_digits_of_float32(oracle, layer):
+    found = ghost_sum(oracle, layer)
+    assert found.dtype == torch.float32
+    assert not is_rounded(found)
+
+
+@pytest.mark.parametrize("layer", GHOSTLY)
+def test_a_ghost_sum_rounded_to_bfloat16_is_seen(oracle, monkeypatch, layer):
+    """The planted fault, in the sum itself: both tests of it turn red."""
+    part = Tape._part
+
+    def rounded(self, piece, factor, keep):
+        found = part(self, piece, factor, keep)
+        return found.to(torch.bfloat16).to(found.dtype) if isinstance(piece, Ghost) else found
+
+    monkeypatch.setattr(Tape, "_part", rounded)
+    assert is_rounded(ghost_sum(oracle, layer))
+    assert max(moved(oracle, layer, units, mode="ghost", precision="bf16") for units in UNITS) > 1 + 1e-3
 
 
 # parts

@@ -160,6 +160,8 @@ def write_run(
     evaluated: bool = True,
     compared: bool = True,
     older: bool = False,
+    outside: tuple[str, ...] = (),
+    known: dict[str, tuple[str, ...]] | None = None,
 ) -> Path:
     """Return a run folder.
 
@@ -183,6 +185,8 @@ def write_run(
         evaluated: with an evaluation of the test split.
         compared: patients were compared for it.
         older: made by a version without ``run.json``.
+        outside: what else lies outside the guarantee.
+        known: further fields of the members.
     """
     workspace.make_private(folder)
     (folder / "release").mkdir()
@@ -210,6 +214,8 @@ def write_run(
         finished="2026-11-20T11:00:00+00:00" if state is RunState.RELEASED else "",
     )
     _write_private_room(folder, identity, members, dataset, patients_known=patients_known)
+    if known:
+        artifacts.write(folder, Members(train=tuple(members or ()), valid=(), patients_known=patients_known, **known))
     text = ledger_text(identity, noise=noise, steps=steps, delta=delta, unit=unit) if private else ""
     if private:
         (folder / "private" / "ledger.jsonl").write_text(text)
@@ -224,7 +230,8 @@ def write_run(
             unknown_start=unknown_start,
         )
         artifacts.write(folder, lineage)
-        artifacts.write(folder, privacy_record(text, record, parents, start, declared))
+        said = privacy_record(text, record, parents, start, declared)
+        artifacts.write(folder, replace(said, outside_guarantee=(*said.outside_guarantee, *outside)))
         if evaluated:
             write_evaluation(folder, record, private=private, patients_known=patients_known, compared=compared)
         listed = integrity.measured(folder / "release", [folder / artifacts.place(Lineage)])

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import math
 
 import pytest
 from report_samples import write_dataset, write_run
 
-from meninx.core.artifacts import DeidRecord, Departure
-from meninx.report import curves, departures, joint, sources, words
+from meninx.core.artifacts import DeidRecord, Departure, Lineage, StartRecord
+from meninx.core.budget import TRAINING_STATISTICS, UNPROTECTED_START, VALIDATION_CASES
+from meninx.report import curves, departures, joint, sources, stage, words
+from meninx.report.config import ReportConfig
 
 
 def members(first: int, last: int) -> list[str]:
     return [f"p{number}" for number in range(first, last)]
+
+
+def reported(run):
+    """Return the verdict on the privacy of a run, and the text of the page."""
+    result = stage.run(ReportConfig(date="2026-11-20"), [run], run.parent / "page.html")
+    return result.verdicts["Privacy of training?"], html.unescape((run.parent / "page.html").read_text())
 
 
 @pytest.fixture
@@ -45,6 +54,16 @@ def test_without_the_link_there_are_two_groups(chain):
         ({"members": None}, {"members": members(9, 20)}, "unknown"),
         ({"members": []}, {"members": members(9, 20)}, "unknown"),
         ({"members": members(0, 9), "patients_known": False}, {"members": members(9, 20)}, "unknown"),
+        (
+            {"members": members(0, 9), "known": {"identifiers": ("a", "b")}},
+            {"members": members(9, 20), "known": {"identifiers": ("b", "c")}},
+            "unknown",
+        ),
+        (
+            {"members": members(0, 9), "known": {"images": ("a", "b")}},
+            {"members": members(9, 20), "known": {"images": ("b", "c")}},
+            "yes",
+        ),
     ],
 )
 def test_sharing(tmp_path, left, right, link):
@@ -57,6 +76,37 @@ def test_the_same_dataset_without_members_is_shared(tmp_path):
     for name in "ab":
         write_run(tmp_path / name, private=True, evaluated=False, members=None, dataset=data)
     assert joint.shared(*sources.read([tmp_path / "a", tmp_path / "b"])) == "yes"
+
+
+def test_the_same_dataset_is_shared_whatever_the_members_say(tmp_path):
+    data = write_dataset(tmp_path / "data")
+    for name, group in (("a", members(0, 9)), ("b", members(9, 20))):
+        write_run(tmp_path / name, private=True, evaluated=False, members=group, dataset=data)
+    assert joint.shared(*sources.read([tmp_path / "a", tmp_path / "b"])) == "yes"
+
+
+@pytest.mark.parametrize(
+    ("outside", "word"),
+    [
+        (f"the weights were selected by auroc on {VALIDATION_CASES}", "selection on patients"),
+        (TRAINING_STATISTICS, "normalisation from patients"),
+        (f"the starting weights come from run 1, {UNPROTECTED_START}: nothing is promised to them", "start without privacy"),
+    ],
+)
+def test_what_a_run_says_of_itself_keeps_its_verdict_from_being_green(tmp_path, outside, word):
+    write_run(tmp_path / "run", private=True, noise=20.0, evaluated=False, outside=(outside,))
+    found, text = reported(tmp_path / "run")
+    assert found == f"amber: {word}"
+    assert outside in text
+
+
+def test_a_start_without_privacy_on_other_patients_is_seen_in_the_lineage(tmp_path):
+    parent = Lineage(run="1", private=False)
+    start = StartRecord(file="w.pt", origin="run", run="1")
+    write_run(tmp_path / "run", private=True, noise=20.0, evaluated=False, parents=(parent,), start=start)
+    found, text = reported(tmp_path / "run")
+    assert found == "amber: start without privacy"
+    assert UNPROTECTED_START in text
 
 
 @pytest.mark.parametrize(

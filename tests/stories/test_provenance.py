@@ -125,6 +125,17 @@ def test_nor_can_a_checkpoint(plain, data, tmp_path, name):
         stage.run(config, data.root, tmp_path / "runs")
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_an_intensity_from_the_training_images_cannot_be_in_a_private_run(data, tmp_path, dry_run):
+    def from_patients(found: Manifest) -> Manifest:
+        return replace(found, info=replace(found.info, intensity=replace(found.info.intensity, source="train")))
+
+    root = changed(data, tmp_path / "data", from_patients)
+    with pytest.raises(PrivacyRefusal, match="prepare the dataset with --intensity format"):
+        stage.run(PRIVATE, root, tmp_path / "runs", dry_run=dry_run)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_without_privacy_it_is_recorded(plain, data, tmp_path):
     run = Run(stage.run(replace(PLAIN, pretrained=str(plain.root / WEIGHTS)), data.root, tmp_path).out)
     start = written(run).start
@@ -139,6 +150,8 @@ def test_weights_of_other_patients_are_a_known_start(plain, strangers, tmp_path)
     assert (record.start.origin, record.start.shared_patients, record.start.composed) == ("run", False, False)
     assert record.epsilon == record.own_epsilon
     assert not [text for text in record.outside_guarantee if "unknown origin" in text]
+    said = f"the starting weights come from run {record.start.run[:8]}, trained without differential privacy on other patients"
+    assert f"{said}: nothing is promised to them" in record.outside_guarantee
     lineage = artifacts.read(run.root, Lineage)
     assert [parent.run for parent in lineage.parents] == [record.start.run]
 

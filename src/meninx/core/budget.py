@@ -9,6 +9,11 @@ from typing import Literal, get_args
 Clipping = Literal["flat", "auto-s", "per-layer", "adaptive"]
 CLIPPINGS: tuple[Clipping, ...] = get_args(Clipping)
 
+# Words of ``outside_guarantee`` by which the report recognises what weakens a verdict.
+VALIDATION_CASES = "private validation cases"
+TRAINING_STATISTICS = "intensity normalisation was computed from the training images"
+UNPROTECTED_START = "trained without differential privacy on other patients"
+
 
 class PrivacyUnit(StrEnum):
     """What one record of the guarantee is: all data of a patient, or one case."""

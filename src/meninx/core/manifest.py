@@ -59,7 +59,7 @@ class Intensity:
         shift: subtracted after clipping.
         scale: divided by after that, > 0.
         source: where the numbers came from: ``"format"`` (bit depth, public), ``"standard"`` (a published
-            window, public) or ``"train"`` (statistics of the private training split: outside a DP guarantee).
+            window, public) or ``"train"`` (statistics of the training split: refused by private training).
     """
 
     window: tuple[float, float] = (0.0, 255.0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from meninx.core.artifacts import Ancestry, StartRecord
+from meninx.core.budget import VALIDATION_CASES
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
 from meninx.core.manifest import DatasetInfo, Manifest, Task
 from meninx.core.run import Run
@@ -109,6 +110,7 @@ def build(
     Raises:
         ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit together.
     """
+    _refuse_private_intensity(data.info, plan)
     train, valid = split_store(data, "train", config), split_store(data, "valid", config)
     if not len(train):
         raise DataError(expected("cases in the training split", got="none", where="manifest.csv"))
@@ -160,12 +162,15 @@ def _prove(network: nn.Module, goal: Objective, assembler: Assembler, cases: int
     whole = summed(slice(None))
     most = min(max(config.physical_batch, config.views), len(assembler.store) * config.views)
     prove(network, goal.loss, images, targets, functional=config.functional, physical=most)
-    if any(dropout.active(module) for module in network.modules()):
-        alone = [summed(slice(row, row + 1)) for row in range(len(images))]
-        if not float((whole - sum(alone)).norm()) <= _ROUNDING * sum(float(part.norm()) for part in alone):
+    alone = [summed(slice(row, row + 1)) for row in range(len(images))]
+    if not float((whole - sum(alone)).norm()) <= _ROUNDING * sum(float(part.norm()) for part in alone):
+        if any(dropout.active(module) for module in network.modules()):
+            rule, where = "dropout masks of each image's own", "dropout layers"
             fix = "keep the images of a batch along the first axis of what a dropout layer sees, or set its rate to 0"
-            got = "another that depends on the other images"
-            raise PrivacyRefusal(expected("dropout masks of each image's own", got=got, where="dropout layers", fix=fix))
+        else:
+            rule, where = "gradients of each image's own in training mode", "the network"
+            fix = "draw random numbers in nn.Dropout layers alone"
+        raise PrivacyRefusal(expected(rule, got="others that depend on the other images", where=where, fix=fix))
 
 
 def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.Module, StartRecord | None]:
@@ -186,6 +191,14 @@ def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.M
         lora.insert(network, rank=config.lora_rank, alpha=config.lora_alpha, keep=registry.head_prefix(network))
     freeze.frozen_names(network, config, 0)
     return network, start
+
+
+def _refuse_private_intensity(info: DatasetInfo, plan: Plan | None) -> None:
+    """Refuse statistics of the training images under privacy: one patient changes what all the others' images look like."""
+    if plan is not None and info.intensity.source == "train":
+        fix = "prepare the dataset with --intensity format, window or image"
+        got = "one computed from the private training images"
+        raise PrivacyRefusal(expected("a public intensity normalisation", got=got, where="dataset.toml: intensity", fix=fix))
 
 
 def _balance(config: LearnConfig, train: CaseStore, plan: Plan | None) -> tuple[float, ...]:
@@ -219,14 +232,12 @@ def _outside(training: Training) -> list[str]:
         return found
     if not training.info.patients_known:
         found.append("the source names no patients: what is called a patient is a single image or lesion")
-    if training.info.intensity.source == "train":
-        found.append("intensity normalisation was computed from the training images")
     if training.selects_best:
-        found.append(f"the weights were selected by {config.monitor} on private validation cases")
+        found.append(f"the weights were selected by {config.monitor} on {VALIDATION_CASES}")
     if config.early_stopping:
-        found.append("training may have stopped early because of private validation cases")
+        found.append(f"training may have stopped early because of {VALIDATION_CASES}")
     if config.schedule == "plateau":
-        found.append("the learning rate followed private validation cases")
+        found.append(f"the learning rate followed {VALIDATION_CASES}")
     if config.deterministic:
         found.append("noise and sampling came from the seed (--deterministic): no privacy against anyone who knows it")
     return found

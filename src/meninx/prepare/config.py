@@ -71,7 +71,7 @@ class PrepareConfig:
         bits: bit depth of the written images: 8 or 16.
         color: grey or rgb.
         intensity: where normalisation comes from: auto, format (bit depth), window, image (0.5 and 99.5 percentile of
-            each image), or train (mean and deviation of the training split; outside a DP guarantee).
+            each image), or train (mean and deviation of the training split; refused by private training).
         split: stable (a patient's split never changes), exact (fractions within one patient), published.
         fractions: shares of train, valid and test.
         split_from: dataset folder whose patients keep their split there.

@@ -12,12 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from meninx.core.budget import PrivacySpent
+from meninx.core.budget import TRAINING_STATISTICS, UNPROTECTED_START, VALIDATION_CASES, PrivacySpent
 from meninx.report import account, words
 from meninx.report.account import Bounds
 from meninx.report.sources import TrainedRun
 
 _AFFECTED = ("augment", "patch_size", "views", "cases_per_patient", "precision", "dropout")
+_OUTSIDE = {  # what a run may say of itself in ``outside_guarantee`` -> in a word
+    TRAINING_STATISTICS: "normalisation from patients",
+    VALIDATION_CASES: "selection on patients",
+    UNPROTECTED_START: "start without privacy",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,17 +111,25 @@ def order(run: TrainedRun) -> tuple[str, str, str]:
 def shared(left: TrainedRun, right: TrainedRun) -> str:
     """Return ``yes``, ``no`` or ``unknown``: whether two runs were trained on a common patient.
 
-    Pseudonyms are compared. A person under two pseudonyms is not recognised; the page says so.
+    The same dataset, a common pseudonym or a common image is a common patient. Equal identifiers of the source under
+    other pseudonyms are the same people under another dataset name, or a coincidence of two hospitals: not known.
     """
-    digests = {run.data.digest if run.data is not None else "" for run in (left, right)}
+    if _same_data(left, right):
+        return "yes"
     one, two = left.members, right.members
-    if len(digests) == 1 and "" not in digests:
-        return "yes" if one is None or two is None or set(one.train) & set(two.train) or not (one.train and two.train) else "no"
-    if one is None or two is None or not one.train or not two.train:
+    if one is None or two is None:
         return "unknown"
     if set(one.train) & set(two.train) or set(one.images) & set(two.images):
         return "yes"
+    if not one.train or not two.train or set(one.identifiers) & set(two.identifiers):
+        return "unknown"
     return "no" if left.patients_known and right.patients_known else "unknown"
+
+
+def _same_data(left: TrainedRun, right: TrainedRun) -> bool:
+    """Return whether two runs name the same dataset, by its digest or by the digest under the same key."""
+    plain = [run.data.digest if run.data is not None else "" for run in (left, right)]
+    return any(one == two != "" for one, two in (plain, (left.record.data, right.record.data)))
 
 
 def affected(config: Mapping[str, Any]) -> str:
@@ -198,6 +211,20 @@ def _caps_of(run: TrainedRun) -> list[Cap]:
     if start is not None and start.shared_patients and not start.composed:
         reason = f"Run {run.name} started from a model of the same {run.unit}s whose cost is not counted."
         caps.append(Cap(colour="red", word="start not counted", reason=reason))
+    return caps + _caps_outside(run)
+
+
+def _caps_outside(run: TrainedRun) -> list[Cap]:
+    """Return the caps for what the run itself says lies outside its guarantee."""
+    caps = []
+    outside = run.privacy.outside_guarantee if run.privacy is not None else ()
+    for said, word in _OUTSIDE.items():
+        reasons = [f"Not covered by the epsilon of run {run.name}: {item}." for item in outside if said in item]
+        caps += [Cap(colour="amber", word=word, reason=reason) for reason in reasons]
+    unprotected = any(not item.private or item.deterministic for item in account.ancestors(run.lineage))
+    if unprotected and not any(UNPROTECTED_START in item for item in outside):
+        reason = f"Run {run.name} started from weights {UNPROTECTED_START}: nothing is promised to them."
+        caps.append(Cap(colour="amber", word=_OUTSIDE[UNPROTECTED_START], reason=reason))
     return caps
 
 

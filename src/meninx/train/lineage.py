@@ -15,6 +15,7 @@ from pathlib import Path
 
 from meninx.core import artifacts, files, integrity
 from meninx.core.artifacts import Ancestry, DataRecord, Lineage, Members, RunRecord, RunState
+from meninx.core.budget import UNPROTECTED_START
 from meninx.core.errors import DataError, PrivacyRefusal, expected
 from meninx.core.run import Run
 from meninx.learn import checkpoint
@@ -24,6 +25,8 @@ from meninx.train.config import PrivacyConfig
 LINEAGE = Path(artifacts.place(Lineage)).name
 NEAREST = 5  # folders above a file of weights that are looked at
 VALIDATED = "the starting weights come from a private run that used training patients of this run as validation patients"
+
+UNPROTECTED = f"the starting weights come from run {{run}}, {UNPROTECTED_START}: nothing is promised to them"
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ def trace(path: Path, members: Members, data: DataRecord, *, unit: str, folders:
         if same and unit:
             _refuse(node, unit)
             ledgers.append(node.ledger)
+        if unit and same is False and (not node.private or node.deterministic):
+            caveats.append(UNPROTECTED.format(run=node.run[:8]))
         if unit and theirs is not None and node.private and set(theirs.valid) & set(members.train):
             caveats.append(VALIDATED)
     ancestry = Ancestry(

@@ -25,10 +25,11 @@ def trained_layers(model: nn.Module, functional: Collection[str] = ()) -> list[L
 
     Raises:
         PrivacyRefusal: a module is unsafe, or of a type without a rule; the message names it and what to use.
+        ConfigError: ``functional`` names no module, or one inside another that it names.
     """
     refuse_unsafe_modules(model)
     modules = dict(model.named_modules())
-    _refuse_unknown_paths(functional, modules)
+    _refuse_wrong_paths(functional, modules)
     names = {id(value): name for name, value in model.named_parameters() if value.requires_grad}
     layers = []
     for path, module in modules.items():
@@ -42,10 +43,14 @@ def trained_layers(model: nn.Module, functional: Collection[str] = ()) -> list[L
     return [layer for layer in layers if layer.trained]
 
 
-def _refuse_unknown_paths(functional: Collection[str], modules: Mapping[str, nn.Module]) -> None:
+def _refuse_wrong_paths(functional: Collection[str], modules: Mapping[str, nn.Module]) -> None:
     for path in functional:
         if path not in modules:
             raise ConfigError(expected("the path of a module", got=repr(path), where="functional"))
+        outer = next((other for other in functional if other != path and (not other or path.startswith(f"{other}."))), None)
+        if outer is not None:
+            rule, got = "modules that are not inside one another", f"{path!r} inside {outer!r}"
+            raise ConfigError(expected(rule, got=got, where="functional", fix=f"leave out {path!r}"))
 
 
 def _refuse_without_rule(path: str, module: nn.Module, own: Mapping[str, str]) -> None:
