@@ -511,6 +511,21 @@ class TestUtility:
         assert "diverged: the training loss rose" in text
         assert "Training diverged" in result.cards[0].read_text()
 
+    def test_a_noisy_batch_at_the_end_is_no_divergence(self, tmp_path):
+        run = write_run(tmp_path / "run", private=True)
+        write_log(run, [{"kind": "train", "step": step, "loss": 1.3 if step == 9 else 0.6} for step in range(1, 10)])
+        result, text = reported(tmp_path, run, config=replace(CONFIG, utility_floor=0.5))
+        assert "diverged" not in result.verdicts[USEFUL]
+        assert "diverged:" not in text
+
+    def test_a_validation_loss_that_rises_with_auroc_is_amber(self, tmp_path):
+        run = write_run(tmp_path / "run", private=True)
+        rows = [{"kind": "valid", "step": 10 * k, "loss": 0.5 + k / 5, "auroc": 0.6 + k / 50} for k in range(1, 5)]
+        write_log(run, rows)
+        result, text = reported(tmp_path, run, config=replace(CONFIG, utility_floor=0.1))
+        assert result.verdicts[USEFUL] == "amber: mis-calibrated"
+        assert "while the validation AUROC rose" in text
+
     def test_a_loss_that_is_no_number_any_more_is_divergence(self, tmp_path):
         run = write_run(tmp_path / "run", private=True)
         write_log(run, [{"kind": "train", "step": step, "loss": None if step > 40 else 0.6} for step in range(1, 61)])

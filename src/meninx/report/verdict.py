@@ -244,10 +244,13 @@ def utility(context: Context, run: TrainedRun) -> tuple[str, str, str]:
     odd = curves.oddities(evaluation)
     if chance and colour in (GREEN, GREY):
         colour, word = AMBER, "labels at chance"
+    doubts = curves.doubts(run.log)
+    if doubts and colour in (GREEN, GREY):
+        colour, word = AMBER, doubts[0][0]
     if odd and colour == GREEN:
-        colour, word = AMBER, "signs of divergence"
+        colour, word = AMBER, "odd threshold or calibration"
     said = f"cannot be told from chance: {_few(chance)}" if chance else ""
-    return colour, word, "; ".join(part for part in (reason, said, *odd) if part)
+    return colour, word, "; ".join(part for part in (reason, said, *(text for _, text in doubts), *odd) if part)
 
 
 _DIFFERENCES = ("auroc_difference", "dice_difference")
