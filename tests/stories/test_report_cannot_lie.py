@@ -46,6 +46,8 @@ from meninx.core.artifacts import (
 from meninx.core.errors import DataError, MeninxError, PrivacyRefusal, UsageError
 from meninx.report import figures, stage
 from meninx.report.config import ReportConfig
+from meninx.report.context import gather
+from meninx.report.sections_data import done
 
 CONFIG = ReportConfig(date="2026-11-20")
 CARD = ReportConfig(date="2026-11-20", card=True, authors="The data team", contact="team@hospital.example")
@@ -65,6 +67,10 @@ def reported(tmp_path, *sources, config=CONFIG):
     result = stage.run(config, list(sources), out)
     text = re.sub(r"<style>.*?</style>", "", out.read_text(), flags=re.DOTALL)
     return result, " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
+
+
+def _flow(*sources):
+    return done(gather(CONFIG, sources)).pipeline
 
 
 def record_of(run):
@@ -478,7 +484,7 @@ class TestUtility:
         low = replace(CONFIG, utility_floor=0.7)
         high = replace(CONFIG, utility_floor=0.86)
         assert "lowest" in reported(tmp_path, run, config=low)[1]
-        assert reported(tmp_path, run, config=high)[0].verdicts[USEFUL] != "green: above"
+        assert reported(tmp_path, run, config=high)[0].verdicts[USEFUL] != "green: above the floor"
 
     def test_a_large_loss_against_the_baseline_is_red(self, tmp_path):
         run, other = write_run(tmp_path / "dp", private=True), write_run(tmp_path / "plain", private=False)
@@ -488,8 +494,15 @@ class TestUtility:
             row |= {"value": -0.287, "low": -0.31, "high": -0.26}
         edit(path, differences=rows)
         result, text = reported(tmp_path, run, other)
-        assert result.verdicts[USEFUL] == "red: below"
+        assert result.verdicts[USEFUL] == "red: loses more than 0.05"
         assert "against run plain without privacy" in text
+
+    def test_the_flow_does_not_join_a_stranger_dataset_to_a_run(self, tmp_path):
+        own, stranger = write_dataset(tmp_path / "own", name="own"), write_dataset(tmp_path / "other", name="stranger")
+        run = write_run(tmp_path / "run", private=True, dataset=own)
+        flow = [step for step in _flow(stranger, run) if step[0] == "prepared"]
+        assert flow == [("prepared", "not given", "the run's own dataset")]
+        assert [step[1] for step in _flow(own, stranger, run) if step[0] == "prepared"] == ["120 cases"]
 
     def test_labels_at_chance_are_said_and_never_green(self, tmp_path):
         run = write_run(tmp_path / "run", private=True)
