@@ -9,7 +9,9 @@ import pytest
 from report_samples import write_dataset, write_run
 
 from meninx.core.artifacts import DeidRecord, Departure
+from meninx.metrics.tables import Estimate
 from meninx.report import curves, departures, joint, sources, words
+from meninx.report.blocks import estimates
 
 
 def members(first: int, last: int) -> list[str]:
@@ -119,3 +121,9 @@ def test_departures_of_older_summaries():
     assert (age.kind, age.chosen) == ("age", "120")
     named = Departure(kind="override", name="OperatorsName", chosen="K", usual="X")
     assert departures.said_of(DeidRecord(profile="basic", departures=(named,), overrides={"OperatorsName": "K"})) == (named,)
+
+
+@pytest.mark.parametrize(("patients", "remark"), [(True, "fewer than 10 patients"), (False, "fewer than 10 images")])
+def test_a_remark_says_images_where_patients_are_not_known(patients, remark):
+    row = Estimate(name="auroc", value=0.5, low=0.4, high=0.6, n=5, patients=5, note="fewer than 10 patients")
+    assert estimates("", [row], patients=patients).rows[0][-1].text == remark

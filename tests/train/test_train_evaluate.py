@@ -65,7 +65,10 @@ def test_the_numbers_are_those_of_the_test_split(copied, data):
         assert found.value == pytest.approx(auroc(test.targets()[:, column], said[:, column]))
         assert found.low <= found.value <= found.high or found.note
         assert found.patients == len(test.patients)
-    assert f"n = {len(test)} of {len(test.patients)} patients" in result.summary()
+    assert f"], {len(test)} cases of {len(test.patients)} patients" in result.summary()
+    nameless = replace(result, patients_known=False).summary()
+    assert f"split: {len(test)} images" in nameless
+    assert "patients" not in nameless
     assert result.metrics["auroc"].patients == len(test.patients)
     assert result.out == copied.release / "evaluation.json"
 

@@ -149,10 +149,12 @@ def _refuse_other_types(options: Mapping[str, Any], kind: Callable[..., Any], wh
     """Refuse a value of another type than the network declares: text such as ``no`` would count as true."""
     parameters = inspect.signature(kind).parameters
     for key, value in options.items():
-        declared = parameters[key] if key in parameters else None
+        declared = parameters.get(key)
         if declared is None:
             continue
-        name = "bool" if isinstance(declared.default, bool) else getattr(declared.annotation, "__name__", str(declared.annotation))
+        name = (
+            "bool" if isinstance(declared.default, bool) else getattr(declared.annotation, "__name__", str(declared.annotation))
+        )
         if name in _TYPES and not _is_a(value, name):
             got = f"{value!r} ({type(value).__name__})"
             raise ConfigError(expected(_TYPES[name], got=got, where=f"model_options.{key} of {where}"))

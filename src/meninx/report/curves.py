@@ -90,7 +90,9 @@ def doubts(log: Log) -> tuple[tuple[str, str], ...]:
         return ()
     metric = next((name for name in _METRICS if _grew(log.curves.get(f"valid {name}", ()))), "")
     if valid and metric:
-        return (("mis-calibrated", f"{valid} while the validation {_METRICS[metric]} rose: it ranks better, but is mis-calibrated"),)
+        return (
+            ("mis-calibrated", f"{valid} while the validation {_METRICS[metric]} rose: it ranks better, but is mis-calibrated"),
+        )
     return (("divergence not told", f"{valid or train}, but whether training diverged cannot be told from this log"),)
 
 

@@ -38,7 +38,8 @@ class EvaluateResult(Result):
     Attributes:
         split: the split measured.
         cases: its cases.
-        patients: its patients.
+        patients: its patients; of images where the source names no patients.
+        patients_known: the dataset names its patients.
         metrics: the first metrics with their intervals, by name.
         difference: the headline's difference to the baseline; None without one.
         external: measured on another dataset than the run's own.
@@ -51,15 +52,18 @@ class EvaluateResult(Result):
     metrics: dict[str, Estimate] = field(default_factory=dict)
     difference: Estimate | None = None
     external: bool = False
+    patients_known: bool = True
     notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return the result in a few lines for people."""
         where = f"{self.split} split{' of another dataset' if self.external else ''}"
-        lines = [f"out: {self.out}", f"{where}: {self.cases} cases of {self.patients} patients"]
-        lines += [f"  {name:<22} {said(row)}" for name, row in self.metrics.items()]
+        lines = [f"out: {self.out}", f"{where}: {_counted(self.cases, self.patients, self.patients_known)}"]
+        lines += [f"  {name:<22} {said(row, known=self.patients_known)}" for name, row in self.metrics.items()]
         if self.difference is not None:
-            lines.append(f"{self.difference.name.replace('_', ' ')} to the baseline: {said(self.difference)}")
+            lines.append(
+                f"{self.difference.name.replace('_', ' ')} to the baseline: {said(self.difference, known=self.patients_known)}"
+            )
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
@@ -147,6 +151,7 @@ class _Measurement:
         return EvaluateResult(
             out=path, split=config.split, cases=found.n_cases, patients=found.n_patients,
             metrics={row.name: row for row in first}, difference=rows[0] if rows else None, external=self.standing.external,
+            patients_known=dataset.info.patients_known,
             notes=(*notes, *self._notes()),
         )  # fmt: skip
 
@@ -234,9 +239,13 @@ def _still_holds(comparison: ComparisonRecord | None, origin: Origin) -> bool:
     return made is not None and made.same_model(origin) and made.data == origin.data
 
 
-def said(row: Estimate) -> str:
-    """Return an estimate as text: value, interval, cases and patients."""
-    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}], n = {row.n} of {row.patients} patients"
+def said(row: Estimate, *, known: bool = True) -> str:
+    """Return an estimate as text: value, interval, cases and patients, or images where patients are not ``known``."""
+    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}], {_counted(row.n, row.patients, known)}"
+
+
+def _counted(cases: int, patients: int, known: bool) -> str:
+    return f"{cases} cases of {patients} patients" if known else f"{cases} images"
 
 
 @dataclass(frozen=True)
