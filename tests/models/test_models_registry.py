@@ -158,5 +158,7 @@ def test_only_two_and_three_dimensions_exist() -> None:
     ],
 )
 def test_an_option_of_another_type_is_refused(name: str, option: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=rf"expected (true or false|a whole number|text), got .*model_options\.{option} of {name}"):
+    with pytest.raises(
+        ConfigError, match=rf"expected (true or false|a whole number|text), got .*model_options\.{option} of {name}"
+    ):
         made(name, **{option: value})

@@ -62,7 +62,10 @@ def app_for(arguments: list[str]) -> tuple[App, str]:
     """
     app, recipe = build_app(), _value_of("--recipe", arguments)
     table, source = settings.read_recipe(recipe) if recipe is not None else ({}, "")
-    app.config = (resume_alone, TypedRecipe(table, source or "the command line"),)
+    app.config = (
+        resume_alone,
+        TypedRecipe(table, source or "the command line"),
+    )
     return app, source
 
 

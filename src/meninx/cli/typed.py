@@ -81,7 +81,11 @@ def resume_alone(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
     given = [argument for argument in arguments if argument.tokens]
     if commands[:1] != ("train",) or not any("--resume" in argument.names for argument in given):
         return
-    idle = [str(item.tokens[0].keyword or item.name) for item in given if not _BESIDE_RESUME & set(item.names) and item.tokens[0].keyword]
+    idle = [
+        str(item.tokens[0].keyword or item.name)
+        for item in given
+        if not _BESIDE_RESUME & set(item.names) and item.tokens[0].keyword
+    ]
     if idle:
         fix = "leave them out, or start a new run without --resume"
         raise UsageError(f"a resumed run keeps its own settings and would ignore {', '.join(idle)}; {fix}")
