@@ -163,7 +163,8 @@ def _refuse_other_types(options: Mapping[str, Any], kind: Callable[..., Any], wh
 def _is_a(value: object, name: str) -> bool:
     if name == "bool" or isinstance(value, bool):
         return name == "bool" and isinstance(value, bool)
-    return isinstance(value, {"int": int, "float": (int, float), "str": str}[name])
+    kinds: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+    return isinstance(value, kinds[name])
 
 
 def _constructed(kind: Builder, arguments: Mapping[str, Any], where: str) -> nn.Module:
