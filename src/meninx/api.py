@@ -66,12 +66,20 @@ def train(
         data: prepared dataset folder.
         out: folder of runs; ``runs`` by default.
         recipe: packaged recipe or TOML file.
-        resume: run folder to continue.
+        resume: run folder to continue with its own config; no other setting may stand beside it.
         progress: shows steps, loss and epsilon.
         **settings: fields of ``TrainConfig``; a nested mapping adds to the recipe's.
+
+    Raises:
+        UsageError: settings beside ``resume``, which the run would ignore; names them. See also ``meninx.train.stage.run``.
     """
+    from meninx.core.errors import UsageError
     from meninx.train.stage import run
 
+    idle = [*settings, *(["recipe"] if recipe else []), *(["out"] if out is not None else [])]
+    if resume is not None and idle:
+        fix = "leave them out, or start a new run without resume"
+        raise UsageError(f"a resumed run keeps its own settings and would ignore {', '.join(idle)}; {fix}")
     config = _train_config(recipe, settings)
     again = None if resume is None else Path(resume)
     return run(config, Path(data), Path(out or "runs"), progress=progress, resume=again, recipe=recipe or None)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from meninx import api
 from meninx.cli import console, doctor
 from meninx.core import errors
 
@@ -192,3 +193,31 @@ def test_a_file_is_no_packaged_recipe(invoke, tmp_path, monkeypatch):
     said = invoke("recipes", "mine.toml")
     assert said.code == 2
     assert "expected the name of a packaged recipe" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--lr", "0.1"), "--lr"),
+        (("--seed", "0"), "--seed"),
+        (("--recipe", "tiny"), "--recipe"),
+        (("--dry-run",), "--dry-run"),
+        (("--epsilon", "3"), "--privacy.epsilon"),
+        (("--model-options.width", "8", "--quiet"), "--model-options.width"),
+    ],
+)
+def test_settings_beside_resume_are_refused_by_name(invoke, tmp_path, words, named):
+    said = invoke("train", tmp_path, "--resume", tmp_path / "run", *words)
+    assert said.code == 2
+    assert f"would ignore {named}; leave them out" in said.err
+
+
+def test_resume_alone_is_taken(invoke, tmp_path):
+    said = invoke("train", tmp_path, "--resume", tmp_path / "run", "--quiet")
+    assert "would ignore" not in said.err
+
+
+@pytest.mark.parametrize("more", [{"lr": 0.1}, {"recipe": "tiny"}, {"out": "runs"}])
+def test_settings_beside_resume_are_refused_in_python(tmp_path, more):
+    with pytest.raises(errors.UsageError, match=f"would ignore {next(iter(more))}"):
+        api.train(tmp_path, resume=tmp_path, **more)

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from meninx.core.errors import ConfigError, DataError, LayoutError
 from meninx.metrics.calibration import equal_mass_bins
 from meninx.metrics.comparison import verdict
-from meninx.metrics.evaluation import Evaluation, compare, evaluate_classification
+from meninx.metrics.evaluation import Evaluation, compare, evaluate_classification, evaluate_segmentation
 from meninx.metrics.groups import age_bin_names, grouping, strata
 from meninx.metrics.thresholds import fit, fixed
 
@@ -265,3 +265,21 @@ def test_tiny_strata_are_joined():
     ages = grouping("age", ["50"] * 18 + ["85", "85"] + ["50"] * 12)
     found = strata([ages, sexes], np.arange(32))
     assert sorted(np.bincount(found + 1)[np.bincount(found + 1) > 0].tolist()) == [2, 12, 18]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ((), "of patients"),
+        (("site",), "of patients"),
+        (("sex",), "of patients, strata of sex kept whole"),
+        (("sex", "age"), "of patients, strata of sex and age bin kept whole"),
+    ],
+)
+def test_the_note_names_the_strata_that_there_are(names, said):
+    attributes = {name: ["60"] * 40 for name in names}
+    truth, patient = np.tile([[0.0], [1.0]], (20, 1)), np.arange(40)
+    found = evaluate_classification(truth, truth, patient, ["a"], attributes, task="multilabel", seed=0, draws=20)
+    assert found.notes[0].endswith(said)
+    found = evaluate_segmentation(truth, patient, ["a"], attributes, seed=0, draws=20)
+    assert found.notes[0].endswith(said)

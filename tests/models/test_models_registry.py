@@ -143,3 +143,22 @@ def test_a_wrong_name_or_option_gets_a_hint(name: str, options: dict[str, object
 def test_only_two_and_three_dimensions_exist() -> None:
     with pytest.raises(ConfigError, match="2 or 3"):
         made("resnet9", dims=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        *(("resnet9", "small_stem", text) for text in ("no", "off", "yes", "on", 0)),
+        ("resnet9", "width", "8"),
+        ("resnet9", "width", 8.0),
+        ("resnet9", "width", True),
+        ("wrn-16-4", "widen", "1"),
+        ("unet", "norm", 1),
+        ("monai:DenseNet121", "progress", "no"),
+    ],
+)
+def test_an_option_of_another_type_is_refused(name: str, option: str, value: object) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"expected (true or false|a whole number|text), got .*model_options\.{option} of {name}"
+    ):
+        made(name, **{option: value})

@@ -11,7 +11,9 @@ from report_samples import write_dataset, write_run
 
 from meninx.core.artifacts import DeidRecord, Departure, Lineage, StartRecord
 from meninx.core.budget import TRAINING_STATISTICS, UNPROTECTED_START, VALIDATION_CASES
+from meninx.metrics.tables import Estimate
 from meninx.report import curves, departures, joint, sources, stage, words
+from meninx.report.blocks import estimates
 from meninx.report.config import ReportConfig
 
 
@@ -129,13 +131,34 @@ def test_epsilon_in_a_sentence():
     assert "No epsilon bounds" in words.meaning(math.inf, 1e-5, "image")
 
 
+def log_of(train=(), valid=(), auroc=()):
+    named = {curves.TRAIN: train, curves.VALID: valid, "valid auroc": auroc}
+    return curves.Log({name: tuple(enumerate(values)) for name, values in named.items() if values})
+
+
+RISING, FALLING = [0.65 + step / 30 for step in range(30)], [0.9 - step / 100 for step in range(30)]
+NOISY = [0.7 + (0.4 if step % 3 else -0.4) * (step % 5) / 4 for step in range(29)] + [1.4]
+
+
 @pytest.mark.parametrize(
-    ("losses", "diverged"),
-    [([0.65, 0.9, 2.25], True), ([0.7, 0.5, 0.4], False), ([0.7, 0.72], False), ([0.7], False), ([0.0, 0.5], True)],
+    ("log", "diverged", "doubt"),
+    [
+        (log_of(RISING, [0.7, 0.9, 1.4]), True, ""),
+        (log_of(RISING), True, ""),
+        (log_of([0.0] * 10 + [0.5] * 20), True, ""),
+        (log_of([0.65, 0.9, 2.25]), False, ""),  # one noisy batch at each end
+        (log_of([0.4] * 5 + [1.1], [0.7, 0.6, 0.5]), False, ""),
+        (log_of(NOISY), False, ""),
+        (log_of(FALLING, [0.7, 0.6, 0.5]), False, ""),
+        (log_of(FALLING, [0.7, 0.6, 0.9]), False, ""),  # one point
+        (log_of(RISING, [0.7, 0.6, 0.5]), False, "divergence not told"),
+        (log_of([0.7, 0.5], [0.7, 0.9, 1.1]), False, "divergence not told"),
+        (log_of(FALLING, [0.7, 0.9, 1.1], [0.6, 0.7, 0.8]), False, "mis-calibrated"),
+    ],
 )
-def test_divergence(losses, diverged):
-    log = curves.Log({curves.TRAIN: tuple((float(step), loss) for step, loss in enumerate(losses))})
+def test_divergence_is_what_both_losses_say_over_enough_points(log, diverged, doubt):
     assert bool(curves.divergence(log)) == diverged
+    assert "".join(word for word, _ in curves.doubts(log)) == doubt
 
 
 def test_departures_of_older_summaries():
@@ -148,3 +171,9 @@ def test_departures_of_older_summaries():
     assert (age.kind, age.chosen) == ("age", "120")
     named = Departure(kind="override", name="OperatorsName", chosen="K", usual="X")
     assert departures.said_of(DeidRecord(profile="basic", departures=(named,), overrides={"OperatorsName": "K"})) == (named,)
+
+
+@pytest.mark.parametrize(("patients", "remark"), [(True, "fewer than 10 patients"), (False, "fewer than 10 images")])
+def test_a_remark_says_images_where_patients_are_not_known(patients, remark):
+    row = Estimate(name="auroc", value=0.5, low=0.4, high=0.6, n=5, patients=5, note="fewer than 10 patients")
+    assert estimates("", [row], patients=patients).rows[0][-1].text == remark

@@ -47,6 +47,8 @@ from meninx.core.artifacts import (
 from meninx.core.errors import DataError, MeninxError, PrivacyRefusal, UsageError
 from meninx.report import figures, stage
 from meninx.report.config import ReportConfig
+from meninx.report.context import gather
+from meninx.report.sections_data import done
 
 CONFIG = ReportConfig(date="2026-11-20")
 CARD = ReportConfig(date="2026-11-20", card=True, authors="The data team", contact="team@hospital.example")
@@ -66,6 +68,10 @@ def reported(tmp_path, *sources, config=CONFIG):
     result = stage.run(config, list(sources), out)
     text = re.sub(r"<style>.*?</style>", "", out.read_text(), flags=re.DOTALL)
     return result, " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
+
+
+def _flow(*sources):
+    return done(gather(CONFIG, sources)).pipeline
 
 
 def record_of(run):
@@ -489,7 +495,7 @@ class TestUtility:
         low = replace(CONFIG, utility_floor=0.7)
         high = replace(CONFIG, utility_floor=0.86)
         assert "lowest" in reported(tmp_path, run, config=low)[1]
-        assert reported(tmp_path, run, config=high)[0].verdicts[USEFUL] != "green: above"
+        assert reported(tmp_path, run, config=high)[0].verdicts[USEFUL] != "green: above the floor"
 
     def test_a_large_loss_against_the_baseline_is_red(self, tmp_path):
         run, other = write_run(tmp_path / "dp", private=True), write_run(tmp_path / "plain", private=False)
@@ -499,8 +505,15 @@ class TestUtility:
             row |= {"value": -0.287, "low": -0.31, "high": -0.26}
         edit(path, differences=rows)
         result, text = reported(tmp_path, run, other)
-        assert result.verdicts[USEFUL] == "red: below"
+        assert result.verdicts[USEFUL] == "red: loses more than 0.05"
         assert "against run plain without privacy" in text
+
+    def test_the_flow_does_not_join_a_stranger_dataset_to_a_run(self, tmp_path):
+        own, stranger = write_dataset(tmp_path / "own", name="own"), write_dataset(tmp_path / "other", name="stranger")
+        run = write_run(tmp_path / "run", private=True, dataset=own)
+        flow = [step for step in _flow(stranger, run) if step[0] == "prepared"]
+        assert flow == [("prepared", "not given", "the run's own dataset")]
+        assert [step[1] for step in _flow(own, stranger, run) if step[0] == "prepared"] == ["120 cases"]
 
     def test_labels_at_chance_are_said_and_never_green(self, tmp_path):
         run = write_run(tmp_path / "run", private=True)
@@ -521,6 +534,21 @@ class TestUtility:
         assert result.verdicts[USEFUL] == "red: diverged"
         assert "diverged: the training loss rose" in text
         assert "Training diverged" in result.cards[0].read_text()
+
+    def test_a_noisy_batch_at_the_end_is_no_divergence(self, tmp_path):
+        run = write_run(tmp_path / "run", private=True)
+        write_log(run, [{"kind": "train", "step": step, "loss": 1.3 if step == 9 else 0.6} for step in range(1, 10)])
+        result, text = reported(tmp_path, run, config=replace(CONFIG, utility_floor=0.5))
+        assert "diverged" not in result.verdicts[USEFUL]
+        assert "diverged:" not in text
+
+    def test_a_validation_loss_that_rises_with_auroc_is_amber(self, tmp_path):
+        run = write_run(tmp_path / "run", private=True)
+        rows = [{"kind": "valid", "step": 10 * k, "loss": 0.5 + k / 5, "auroc": 0.6 + k / 50} for k in range(1, 5)]
+        write_log(run, rows)
+        result, text = reported(tmp_path, run, config=replace(CONFIG, utility_floor=0.1))
+        assert result.verdicts[USEFUL] == "amber: mis-calibrated"
+        assert "while the validation AUROC rose" in text
 
     def test_a_loss_that_is_no_number_any_more_is_divergence(self, tmp_path):
         run = write_run(tmp_path / "run", private=True)

@@ -65,7 +65,10 @@ def test_the_numbers_are_those_of_the_test_split(copied, data):
         assert found.value == pytest.approx(auroc(test.targets()[:, column], said[:, column]))
         assert found.low <= found.value <= found.high or found.note
         assert found.patients == len(test.patients)
-    assert f"n = {len(test)} of {len(test.patients)} patients" in result.summary()
+    assert f"], {len(test)} cases of {len(test.patients)} patients" in result.summary()
+    nameless = replace(result, patients_known=False).summary()
+    assert f"split: {len(test)} images" in nameless
+    assert "patients" not in nameless
     assert result.metrics["auroc"].patients == len(test.patients)
     assert result.out == copied.release / "evaluation.json"
 
@@ -224,3 +227,32 @@ def test_hostile_identifiers_stay_text_and_lead_nowhere(copied, data):
     for name in ("../../release/x", "/tmp/x", "..", "a/b"):
         with pytest.raises(DataError):
             kept._path(f"{name}.png" if name != ".." else name)
+
+
+@pytest.mark.parametrize("content", ["epochs = 2\n", b"\xff\xfe"])
+def test_a_run_whose_config_was_changed_is_not_measured(copied, content):
+    copied.config_path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match="expected the config that the run was made with"):
+        evaluate.run(QUICK, copied.root)
+    assert not (copied.release / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize("name", ["bundle/models/model.pt", "model.onnx", "lineage.json", "checksums.sha256"])
+def test_a_run_whose_release_was_changed_is_not_measured(copied, name, gone):
+    [path] = copied.release.rglob(Path(name).name)
+    if gone:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(DataError, match="run") as caught:
+        evaluate.run(QUICK, copied.root)
+    assert "digests" in str(caught.value) or f"{path.name} {'missing' if gone else 'changed'}" in str(caught.value)
+    assert not (copied.release / "evaluation.json").exists()
+
+
+def test_a_killed_evaluation_is_made_again(copied):
+    evaluate.run(QUICK, copied.root)
+    (copied.release / "evaluation.json").write_text("{}")
+    evaluate.run(QUICK, copied.root)
+    assert evaluation(copied).split == "test"

@@ -243,6 +243,26 @@ def test_releases_sweeps_and_folders_of_them(tmp_path: Path):
     assert any("1 of 2 runs are not here" in line for line in failed(tmp_path / "all"))
 
 
+def test_a_whole_folder_among_several_is_one_line(tmp_path: Path):
+    good = samples.a_run(tmp_path, name="good")
+    bad = samples.a_run(tmp_path, name="bad")
+    (bad.release / "extra").write_text("x")
+    lines = stage.run(tmp_path).summary().splitlines()
+    assert [line for line in lines if good.name in line] == [
+        f"ok            {good.name}: {len(stage.run(good.root).checks)} checks passed"
+    ]
+    assert sum(f"{bad.name}: " in line for line in lines) == len(stage.run(bad.root).checks)
+    found = stage.run(tmp_path)
+    assert len(found.in_full().splitlines()) == len(found.checks) + 1
+
+
+def test_the_advice_for_an_interrupted_run_is_to_resume(tmp_path: Path):
+    run = samples.a_run(tmp_path, private=False)
+    run.update(state=RunState.TRAINING)
+    with pytest.raises(DataError, match=f"--resume {run.name}"):
+        stage.run(run.root).raise_if_failed()
+
+
 def test_what_is_none_of_meninx_is_a_usage_error(tmp_path: Path):
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(UsageError):

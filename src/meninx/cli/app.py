@@ -19,7 +19,7 @@ from meninx.cli import slips
 from meninx.cli.dicom import dicom
 from meninx.cli.doctor import EXTRAS
 from meninx.cli.examples import epilogue
-from meninx.cli.typed import TypedRecipe
+from meninx.cli.typed import TypedRecipe, resume_alone
 from meninx.core import settings
 from meninx.core.errors import ConfigError, Interrupted, MeninxError, StorageError, UsageError, expected
 
@@ -62,7 +62,10 @@ def app_for(arguments: list[str]) -> tuple[App, str]:
     """
     app, recipe = build_app(), _value_of("--recipe", arguments)
     table, source = settings.read_recipe(recipe) if recipe is not None else ({}, "")
-    app.config = (TypedRecipe(table, source or "the command line"),)
+    app.config = (
+        resume_alone,
+        TypedRecipe(table, source or "the command line"),
+    )
     return app, source
 
 

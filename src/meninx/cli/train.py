@@ -35,7 +35,7 @@ def train(
         data: Prepared dataset folder.
         out: Folder of runs; the run gets a folder of its own in it.
         recipe: Packaged recipe or TOML file; flags win over it.
-        resume: Run folder to continue; its own config is used.
+        resume: Run folder to continue with its own config; other settings beside it are refused.
         dry_run: Print the plan (cases, parameters, noise, epsilon) and write nothing.
     """
     early.dataset(data)

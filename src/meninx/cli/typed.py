@@ -16,9 +16,10 @@ from cyclopts.argument import Argument
 from cyclopts.config import Dict
 
 from meninx.core import settings
-from meninx.core.errors import ConfigError, expected
+from meninx.core.errors import ConfigError, UsageError, expected
 
 FREE = dict[str, Any]
+_BESIDE_RESUME = {"--resume", "--quiet", "--json", "--verbose"}
 WORDS = {"True": True, "False": False}
 
 
@@ -67,6 +68,27 @@ class TypedRecipe:
         if table or flags:
             values = settings.merged(table, flags)
             argument.tokens[:] = [Token(keyword=argument.name, source=self.source, implicit_value=values)]
+
+
+def resume_alone(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse flags beside ``train --resume``: the run goes on with its own settings and would ignore them.
+
+    It must see the arguments before a recipe adds to them.
+
+    Raises:
+        UsageError: there are such flags; names them.
+    """
+    given = [argument for argument in arguments if argument.tokens]
+    if commands[:1] != ("train",) or not any("--resume" in argument.names for argument in given):
+        return
+    idle = [
+        str(item.tokens[0].keyword or item.name)
+        for item in given
+        if not _BESIDE_RESUME & set(item.names) and item.tokens[0].keyword
+    ]
+    if idle:
+        fix = "leave them out, or start a new run without --resume"
+        raise UsageError(f"a resumed run keeps its own settings and would ignore {', '.join(idle)}; {fix}")
 
 
 def value_of(text: str) -> Any:

@@ -11,6 +11,7 @@ def verify(folder: Path, /, *, output: Output = Output()) -> None:  # noqa: B008
     """Check that a folder is as meninx wrote it: digests, records that belong together, epsilon computed again from the ledger.
 
     Nothing is written. It sees damage, mixed-up parts and edited numbers, but no forgery: nothing is signed.
+    Of several folders, one that is whole gets one line; `--verbose` and `--json` show every check.
     Exit code 0: no check failed (impossible ones are named). 3: damaged or incomplete. 4: a promise to patients is broken.
 
     Args:
@@ -19,5 +20,8 @@ def verify(folder: Path, /, *, output: Output = Output()) -> None:  # noqa: B008
     from meninx.verify import stage
 
     result = stage.run(folder, progress=output.progress())
-    output.show(result)
+    if output.verbose and not output.json:
+        print(result.in_full())
+    else:
+        output.show(result)
     result.raise_if_failed()

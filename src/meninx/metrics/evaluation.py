@@ -13,7 +13,7 @@ from meninx.metrics.cells import Calls, Cell, decisions, measure
 from meninx.metrics.classification import confusion
 from meninx.metrics.comparison import compare
 from meninx.metrics.disparity import GroupCell, group_cells, group_tables
-from meninx.metrics.groups import MIN_CELL, sufficient
+from meninx.metrics.groups import MIN_CELL, stratified, sufficient
 from meninx.metrics.overlap import compare_segmentation, evaluate_segmentation
 from meninx.metrics.problem import Problem, estimate, estimates
 from meninx.metrics.ranking import Ranking
@@ -136,7 +136,7 @@ def _notes(problem: Problem) -> tuple[str, ...]:
         two = "two classes are one question, the second is positive"
         rule = two if len(problem.labels) == 2 else "the class with the highest score is called"
     return (
-        f"95 % percentile intervals from {problem.draws.count} resamples of patients, strata of sex and age bin kept whole",
+        f"95 % percentile intervals from {problem.draws.count} resamples of patients{stratified(problem.groupings)}",
         rule,
         "a gap is the group's value minus that of all other cases together; p-values are adjusted by Holm's method",
         f"groups with fewer than {MIN_CELL} positive or {MIN_CELL} negative patients are insufficient and get no number",

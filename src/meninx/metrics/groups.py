@@ -105,6 +105,13 @@ def strata(groupings: Sequence[Grouping], patient_index: npt.NDArray[np.int64]) 
     return code
 
 
+def stratified(groupings: Sequence[Grouping]) -> str:
+    """Return what a sentence on the resamples ends with: the attributes whose strata are kept whole; empty without one."""
+    names = {"sex": "sex", "age": "age bin"}
+    there = [words for name, words in names.items() if any(item.attribute == name for item in groupings)]
+    return f", strata of {' and '.join(there)} kept whole" if there else ""
+
+
 def sufficient(truth: npt.ArrayLike, patient_index: npt.NDArray[np.int64]) -> bool:
     """Tell whether a cell has the least number of patients with a positive case and of patients with a negative one.
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from meninx.metrics.bootstrap import Draws, holm, interval, p_value, resampled_sums
 from meninx.metrics.classification import mean_defined
 from meninx.metrics.counts import ratio
-from meninx.metrics.groups import INSUFFICIENT, MIN_CELL, Grouping, grouping, strata
+from meninx.metrics.groups import INSUFFICIENT, MIN_CELL, Grouping, grouping, strata, stratified
 from meninx.metrics.problem import checked_table
 from meninx.metrics.segmentation import EMPTY_MASKS, iou_of_dice
 from meninx.metrics.tables import Estimate, Evaluation
@@ -69,7 +69,7 @@ def evaluate_segmentation(
         gaps=gaps,
         empty_masks={label: int(number) for label, number in zip(labels, empty, strict=True)},
         notes=(
-            f"95 % percentile intervals from {draws} resamples of patients, strata of sex and age bin kept whole",
+            f"95 % percentile intervals from {draws} resamples of patients{stratified(groupings)}",
             EMPTY_MASKS,
             "a gap is the group's mean Dice minus that of all other cases together; p-values are adjusted by Holm's method",
             f"groups with fewer than {MIN_CELL} patients are insufficient and get no number",

@@ -33,6 +33,7 @@ MODELS: Mapping[str, Builder] = {
     "unet-plain": partial(UNet, base=64, depth=3, norm="none", activation="relu", upsampling="linear"),
 }
 MONAI_PREFIX = "monai:"
+_TYPES = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
 _ALIASES = {
     "in_channels": ("in_channels", "n_channels", "in_chns", "num_input_channels"),
     "out_channels": ("out_channels", "num_classes", "n_classes", "out_chns"),
@@ -62,6 +63,7 @@ def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, 
     builder = MODELS[name]
     kind = builder.func if isinstance(builder, partial) else builder
     _refuse_unknown(options, set(inspect.signature(kind).parameters) - {*shape, "block", "layers"}, name)
+    _refuse_other_types(options, kind, name)
     return _constructed(builder, {**shape, **options}, name)
 
 
@@ -102,6 +104,7 @@ def _build_monai(name: str, shape: Mapping[str, int], options: Mapping[str, Any]
     parameters = inspect.signature(classes[name]).parameters
     known = _known_parameters(classes[name])
     _refuse_unknown(options, known, f"{MONAI_PREFIX}{name}")
+    _refuse_other_types(options, classes[name], f"{MONAI_PREFIX}{name}")
     arguments = dict(options)
     for role, value in shape.items():
         accepted = [alias for alias in _ALIASES[role] if alias in known]
@@ -140,6 +143,28 @@ def _refuse_unknown(options: Mapping[str, Any], known: set[str], where: str) -> 
         if key not in known:
             fix = check.did_you_mean(key, known) or f"known: {', '.join(sorted(known))}"
             raise ConfigError(expected("a known model option", got=repr(key), where=f"model_options of {where}", fix=fix))
+
+
+def _refuse_other_types(options: Mapping[str, Any], kind: Callable[..., Any], where: str) -> None:
+    """Refuse a value of another type than the network declares: text such as ``no`` would count as true."""
+    parameters = inspect.signature(kind).parameters
+    for key, value in options.items():
+        declared = parameters.get(key)
+        if declared is None:
+            continue
+        name = (
+            "bool" if isinstance(declared.default, bool) else getattr(declared.annotation, "__name__", str(declared.annotation))
+        )
+        if name in _TYPES and not _is_a(value, name):
+            got = f"{value!r} ({type(value).__name__})"
+            raise ConfigError(expected(_TYPES[name], got=got, where=f"model_options.{key} of {where}"))
+
+
+def _is_a(value: object, name: str) -> bool:
+    if name == "bool" or isinstance(value, bool):
+        return name == "bool" and isinstance(value, bool)
+    kinds: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+    return isinstance(value, kinds[name])
 
 
 def _constructed(kind: Builder, arguments: Mapping[str, Any], where: str) -> nn.Module:

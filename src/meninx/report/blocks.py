@@ -102,7 +102,7 @@ def _row(item: Estimate, patients: bool) -> tuple[Cell, ...]:
         Cell(words.interval(item), number=True),
         Cell(f"{item.n:,}", sub="" if item.positives is None else f"{item.positives:,} positive", number=True),
         *people,
-        Cell(_remark(item)),
+        Cell(_remark(item) if patients else _remark(item).replace("patients", "images")),
     )
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, variance
 
 from meninx.core import files
 from meninx.metrics.tables import Evaluation
@@ -16,7 +17,11 @@ Curve = tuple[tuple[float, float], ...]
 TRAIN, VALID = "train loss", "valid loss"
 _POINTS = 200
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_@.-]{0,30}")
-_RISE = 1.1  # a loss that ends this many times above its start has diverged; less is noise of the batches
+_RISE = 1.1  # a loss that ends this many times above its start has risen; less is noise of the batches
+_LEAST_TRAIN = 20  # points of the training loss; with fewer, an end is one noisy batch or two
+_LEAST_VALID = 3
+_ERRORS = 3.0  # standard errors by which the ends of the training loss must differ
+_METRICS = {"auroc": "AUROC", "dice": "Dice"}
 _EXTREME = 0.001
 _ECE = 0.15
 _LIMIT = 1 << 30
@@ -66,18 +71,59 @@ def read(path: Path) -> Log:
 
 
 def divergence(log: Log) -> tuple[str, ...]:
-    """Return sentences about losses that ended above where they began; empty when none did or none is known."""
+    """Return sentences about training that diverged; empty when it did not or when it cannot be told.
+
+    A loss that is no number any more is divergence. Otherwise the smoothed training loss must rise over enough points,
+    and with it the validation loss, where there is one.
+    """
     said = [f"the {name} was no number any more at the end" for name in log.lost]
-    for name, what in ((TRAIN, "training loss"), (VALID, "validation loss")):
-        points = log.curves.get(name, ())
-        if len(points) < 2:
-            continue
-        size = max(1, len(points) // 10)
-        first = sum(y for _, y in points[:size]) / size
-        last = sum(y for _, y in points[-size:]) / size
-        if last > first * _RISE if first > 0 else last > first + 0.1:
-            said.append(f"the {what} rose from {first:.3g} to {last:.3g}")
+    train, valid = _train_rise(log), _valid_rise(log)
+    if train and (valid or VALID not in log.curves):
+        said += [sentence for sentence in (train, valid) if sentence]
     return tuple(said)
+
+
+def doubts(log: Log) -> tuple[tuple[str, str], ...]:
+    """Return (word, sentence) of what a run that did not diverge shows: a word for its card, and why."""
+    valid, train = _valid_rise(log), _train_rise(log)
+    if divergence(log) or not (valid or train):
+        return ()
+    metric = next((name for name in _METRICS if _grew(log.curves.get(f"valid {name}", ()))), "")
+    if valid and metric:
+        return (
+            ("mis-calibrated", f"{valid} while the validation {_METRICS[metric]} rose: it ranks better, but is mis-calibrated"),
+        )
+    return (("divergence not told", f"{valid or train}, but whether training diverged cannot be told from this log"),)
+
+
+def _valid_rise(log: Log) -> str:
+    """Return a sentence when the validation loss ended above its first value, by a margin and at more than one point."""
+    points = [y for _, y in log.curves.get(VALID, ())]
+    if len(points) < _LEAST_VALID or not _above(min(points[-2:]), points[0]):
+        return ""
+    return f"the validation loss rose from {points[0]:.3g} to {points[-1]:.3g}"
+
+
+def _train_rise(log: Log) -> str:
+    """Return a sentence when the training loss rose by more than the noise of its batches, over enough points."""
+    points = [y for _, y in log.curves.get(TRAIN, ())]
+    if len(points) < _LEAST_TRAIN:
+        return ""
+    size = len(points) // 4
+    first, last = points[:size], points[-size:]
+    low, high = fmean(first), fmean(last)
+    error = math.sqrt((variance(first) + variance(last)) / size)
+    if not _above(high, low) or high - low <= _ERRORS * error:
+        return ""
+    return f"the training loss rose from {low:.3g} to {high:.3g}"
+
+
+def _above(last: float, first: float) -> bool:
+    return last > first * _RISE if first > 0 else last > first + 0.1
+
+
+def _grew(points: Curve) -> bool:
+    return len(points) > 1 and points[-1][1] > points[0][1]
 
 
 def oddities(evaluation: Evaluation) -> tuple[str, ...]:

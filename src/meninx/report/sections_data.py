@@ -115,7 +115,11 @@ def _pipeline(context: Context) -> tuple[tuple[str, str, str], ...]:
         else:
             steps.append(("archives", f"{read:,} files", sites))
             steps.append(("de-identified", f"{written:,} files", f"{quarantined:,} quarantined"))
-    for dataset in context.datasets:
+    known = [run for run in context.runs if run.data is not None and run.data.digest]
+    datasets = [item for item in context.datasets if len(known) < len(context.runs) or not known or context.runs_of(item)]
+    if context.datasets and not datasets:
+        steps.append(("prepared", "not given", "the run's own dataset" if len(known) == 1 else "the runs' own dataset"))
+    for dataset in datasets:
         cases, patients = (sum(pair[index] for pair in dataset.counts.values()) for index in (0, 1))
         if context.counts_hidden or not cases:
             steps.append(("prepared", "dataset", dataset.name))

@@ -82,6 +82,7 @@ def _measured_on(run: TrainedRun, measured: Measured) -> str:
 def _doubts(run: TrainedRun) -> list[str]:
     """Return what a reader must know before believing a run's numbers."""
     said = [f"Run {run.name} diverged: {sentence}." for sentence in curves.divergence(run.log)]
+    said += [f"Run {run.name}: {sentence}." for _, sentence in curves.doubts(run.log)]
     if run.evidence.test is not None:
         evaluation = run.evidence.test.evaluation
         said += [f"Run {run.name}: {sentence}." for sentence in curves.oddities(evaluation)]

@@ -215,7 +215,10 @@ def utility_rule(context: Context) -> str:
     floor, loss = context.config.utility_floor, context.config.utility_loss
     if floor is not None:
         return f"green: every label's interval above {floor:g}; red: one wholly below; amber: between"
-    return f"against a run without privacy on the same cases; green: no label loses {loss:g}; no floor was set"
+    return (
+        f"against a run without privacy on the same cases; green: every label loses less than {loss:g}; "
+        f"red: one loses more; amber: between; --utility-floor was not given"
+    )
 
 
 def utility(context: Context, run: TrainedRun) -> tuple[str, str, str]:
@@ -233,21 +236,25 @@ def utility(context: Context, run: TrainedRun) -> tuple[str, str, str]:
     labels, chance = by_label(evaluation), at_chance(evaluation)
     baseline = _baseline(context, run)
     if floor is not None:
-        colour, word, reason = _against(labels, floor, f"the floor {floor:g}")
+        colour, word, reason = _against(labels, floor, f"the floor {floor:g}", ("below the floor", "above the floor"))
     elif baseline is not None and baseline.baseline is not None:
         rows = [item for item in baseline.compared.differences if not item.attribute and item.name in _DIFFERENCES]
         rows = [item for item in rows if item.label] or rows
         said = f"run {baseline.baseline.name} without privacy"
-        colour, word, reason = _against(rows, -context.config.utility_loss, said)
+        loss = context.config.utility_loss
+        colour, word, reason = _against(rows, -loss, said, (f"loses more than {loss:g}", f"loses less than {loss:g}"))
     else:
         colour, word, reason = GREY, "no floor set", "neither a floor nor a baseline: nothing to judge against"
     odd = curves.oddities(evaluation)
     if chance and colour in (GREEN, GREY):
         colour, word = AMBER, "labels at chance"
+    doubts = curves.doubts(run.log)
+    if doubts and colour in (GREEN, GREY):
+        colour, word = AMBER, doubts[0][0]
     if odd and colour == GREEN:
-        colour, word = AMBER, "signs of divergence"
+        colour, word = AMBER, "odd threshold or calibration"
     said = f"cannot be told from chance: {_few(chance)}" if chance else ""
-    return colour, word, "; ".join(part for part in (reason, said, *odd) if part)
+    return colour, word, "; ".join(part for part in (reason, said, *(text for _, text in doubts), *odd) if part)
 
 
 _DIFFERENCES = ("auroc_difference", "dice_difference")
@@ -266,17 +273,17 @@ def at_chance(evaluation: Evaluation) -> list[str]:
     return [item.label or "all labels" for item in by_label(evaluation) if not item.low > floor]
 
 
-def _against(rows: Sequence[Estimate], floor: float, what: str) -> tuple[str, str, str]:
-    """Return colour, word and reason of rows that must all lie above a floor; the worst one is named."""
+def _against(rows: Sequence[Estimate], floor: float, what: str, said: tuple[str, str]) -> tuple[str, str, str]:
+    """Return colour, word (``said``: below, above) and reason of rows that must all lie above a floor; the worst is named."""
     known = [item for item in rows if not (math.isnan(item.low) or math.isnan(item.high))]
     if not known:
         return GREY, "not known", f"against {what}: no label has an interval"
     worst = min(known, key=lambda item: (item.low, item.value))
     reason = f"against {what}: lowest {worst.label or 'of all labels'} {words.value(worst)} {words.interval(worst)}"
     if any(item.high < floor for item in known):
-        return RED, "below", reason
+        return RED, said[0], reason
     if len(known) == len(rows) and all(item.low > floor for item in known):
-        return GREEN, "above", reason
+        return GREEN, said[1], reason
     return AMBER, "not decided", reason
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from meninx.core import artifacts
+from meninx.core import artifacts, integrity
 from meninx.core import run as runs
 from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin
 from meninx.core.errors import DataError, expected
@@ -28,6 +28,7 @@ from meninx.train.config import EvaluateConfig
 from meninx.train.identity import dataset_of
 
 Array = npt.NDArray[np.float64]
+_MEASUREMENTS = ("evaluation", "comparison")  # first words of the names of files that an evaluation writes itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,8 @@ class EvaluateResult(Result):
     Attributes:
         split: the split measured.
         cases: its cases.
-        patients: its patients.
+        patients: its patients; of images where the source names no patients.
+        patients_known: the dataset names its patients.
         metrics: the first metrics with their intervals, by name.
         difference: the headline's difference to the baseline; None without one.
         external: measured on another dataset than the run's own.
@@ -50,15 +52,18 @@ class EvaluateResult(Result):
     metrics: dict[str, Estimate] = field(default_factory=dict)
     difference: Estimate | None = None
     external: bool = False
+    patients_known: bool = True
     notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return the result in a few lines for people."""
         where = f"{self.split} split{' of another dataset' if self.external else ''}"
-        lines = [f"out: {self.out}", f"{where}: {self.cases} cases of {self.patients} patients"]
-        lines += [f"  {name:<22} {said(row)}" for name, row in self.metrics.items()]
+        lines = [f"out: {self.out}", f"{where}: {_counted(self.cases, self.patients, self.patients_known)}"]
+        lines += [f"  {name:<22} {said(row, known=self.patients_known)}" for name, row in self.metrics.items()]
         if self.difference is not None:
-            lines.append(f"{self.difference.name.replace('_', ' ')} to the baseline: {said(self.difference)}")
+            lines.append(
+                f"{self.difference.name.replace('_', ' ')} to the baseline: {said(self.difference, known=self.patients_known)}"
+            )
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
@@ -76,16 +81,42 @@ def run(config: EvaluateConfig, run_folder: Path, data: Path | None = None, *, p
 
     Raises:
         DataError: the split is empty or has no truth, asks something else than the model learnt, or holds patients who took
-            part in training; or the weights are not the released ones.
+            part in training; the weights are not the released ones; or config.toml or a file of release/ was changed.
         UsageError: not a finished run, a setting without effect, or DICOM segmentations without their source.
         RunLocked: the run is being trained or measured by another process.
     """
     folder = runs.open_run(run_folder)
     with folder.lock():
         notes = testdata.finished(folder)
+        _refuse_changed(folder)
         dataset = Manifest.read(data or dataset_of(folder))
         measurement = _Measurement(config, folder, dataset, given=data is not None, progress=progress)
         return measurement.result(notes)
+
+
+def _refuse_changed(folder: Run) -> None:
+    """Refuse a finished run whose settings or released files are not those that it was released with.
+
+    Evaluations and comparisons are not compared: they are written again, and a killed evaluation leaves one that is not listed.
+    """
+    record = folder.record
+    if record is None or not record.config:
+        return  # of an earlier version, which kept no digests
+    if folder.config_digest != record.config:
+        fix = "restore the file; a changed config belongs to another run"
+        where = f"{folder.name}/{folder.config_path.name}"
+        raise DataError(expected("the config that the run was made with", got="another", where=where, fix=fix))
+    if not record.release:
+        return
+    where, fix = f"{folder.name}/{folder.release.name}", "restore it, or train again; `meninx verify` names every change"
+    if integrity.digest_of(folder.release) != record.release:
+        raise DataError(expected("the list of digests that run.json names", got="another or none", where=where, fix=fix))
+    found = integrity.damage(folder.release)
+    for what, names in (("changed", found.changed), ("missing", found.missing)):
+        other = [name for name in names if not name.startswith(_MEASUREMENTS)]
+        if other:
+            more = f" and {len(other) - 1} more" if len(other) > 1 else ""
+            raise DataError(expected("the files as they were released", got=f"{other[0]}{more} {what}", where=where, fix=fix))
 
 
 class _Measurement:
@@ -120,6 +151,7 @@ class _Measurement:
         return EvaluateResult(
             out=path, split=config.split, cases=found.n_cases, patients=found.n_patients,
             metrics={row.name: row for row in first}, difference=rows[0] if rows else None, external=self.standing.external,
+            patients_known=dataset.info.patients_known,
             notes=(*notes, *self._notes()),
         )  # fmt: skip
 
@@ -145,6 +177,7 @@ class _Measurement:
             return []
         other = runs.open_run(self.config.baseline)
         testdata.finished(other)
+        _refuse_changed(other)
         model = _Model.of(other)
         testdata.check_meaning(model.info, self.dataset, self.chosen)
         testdata.refuse_trained_on(other, self.chosen, self.dataset)
@@ -205,9 +238,13 @@ def _still_holds(comparison: ComparisonRecord | None, origin: Origin) -> bool:
     return made is not None and made.same_model(origin) and made.data == origin.data
 
 
-def said(row: Estimate) -> str:
-    """Return an estimate as text: value, interval, cases and patients."""
-    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}], n = {row.n} of {row.patients} patients"
+def said(row: Estimate, *, known: bool = True) -> str:
+    """Return an estimate as text: value, interval, cases and patients, or images where patients are not ``known``."""
+    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}], {_counted(row.n, row.patients, known)}"
+
+
+def _counted(cases: int, patients: int, known: bool) -> str:
+    return f"{cases} cases of {patients} patients" if known else f"{cases} images"
 
 
 @dataclass(frozen=True)

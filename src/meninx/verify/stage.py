@@ -18,7 +18,7 @@ from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.verify import folders
 from meninx.verify import run as runs
-from meninx.verify.check import Book, Check, State
+from meninx.verify.check import Book, Check, State, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +45,29 @@ class VerifyResult(Result):
         return 0 if not failed else 4 if any(check.privacy for check in failed) else 3
 
     def summary(self) -> str:
-        """Return one line for every check and one for all."""
+        """Return one line for every check and one for all; of several folders, one line for each that is whole."""
+        return self._told(full=False)
+
+    def in_full(self) -> str:
+        """Return one line for every check of every folder, and one for all."""
+        return self._told(full=True)
+
+    def _told(self, *, full: bool) -> str:
+        folders = dict.fromkeys(check.folder for check in self.checks)
+        lines = []
+        for folder in folders:
+            checks = [check for check in self.checks if check.folder == folder]
+            if full or len(folders) == 1 or any(check.state is State.NOT_OK for check in checks):
+                lines += [check.line() for check in checks]
+                continue
+            made = sum(check.state is State.OK for check in checks)
+            left = f", {len(checks) - made} not possible (--verbose names them)" if made < len(checks) else ""
+            lines.append(f"{State.OK:<12}  {plain(folder) or self.out.name}: {made} checks passed{left}")
         count = sum(check.state is State.NOT_OK for check in self.checks)
         last = "all checks passed" if not count else f"{count} of {len(self.checks)} checks failed"
         open_ones = sum(check.state is State.NOT_POSSIBLE for check in self.checks)
         more = f"; {open_ones} could not be made" if open_ones else ""
-        return "\n".join([*(check.line() for check in self.checks), f"{last}{more}"])
+        return "\n".join([*lines, f"{last}{more}"])
 
     def to_table(self) -> dict[str, Any]:
         """Return the fields as plain values, with the verdict."""
@@ -67,6 +84,10 @@ class VerifyResult(Result):
             return
         count = sum(check.state is State.NOT_OK for check in self.checks)
         fix = "the lines above say what; restore it, or make it again"
+        failed = [check for check in self.checks if check.state is State.NOT_OK]
+        unfinished = {check.folder for check in failed if check.what == "state"}
+        if unfinished >= {check.folder for check in failed} and not any(check.privacy for check in failed):
+            fix = f"finish it with `meninx train DATA --resume {plain(failed[0].folder) or self.out.name}`"
         message = expected("a folder as meninx wrote it", got=f"{count} failed checks", where=self.out.name, fix=fix)
         raise PrivacyRefusal(message) if self.exit_code == PrivacyRefusal.exit_code else DataError(message)
 
