@@ -24,12 +24,19 @@ from meninx.core.errors import DataError
         "a\u2028b",
         "\ud800",
         "x" * 256,
+        "#h",
+        "a#b",
     ],
 )
 def test_a_name_that_does_something_is_refused_and_not_quoted(name: str):
     with pytest.raises(DataError, match=r"label 2, got .* \(table\.csv\)") as caught:
         names.check(["fine", name], what="label", where="table.csv")
     assert "__import__" not in str(caught.value)
+
+
+def test_an_identifier_that_reaches_no_bundle_may_hold_a_hash_sign():
+    assert names.problem("12#3", hash_sign=True) == ""
+    assert "#" in names.problem("12#3")
 
 
 def test_ordinary_names_pass():

@@ -347,3 +347,38 @@ def test_a_folder_that_is_held_goes_again_when_nothing_was_made(tmp_path: Path):
     with pytest.raises(InterruptedError):
         stopped(out, work=True)
     assert (out / "work").is_dir()
+
+
+@pytest.mark.parametrize("name", ["private", "private/staging", "private/lock", "private/workspace.json", "private/replaced"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_private_room_that_is_a_link_is_refused_and_what_it_leads_to_stays_as_it_was(tmp_path: Path, name: str, there: bool):
+    out, abroad = tmp_path / "data", tmp_path / "abroad"
+    link = out / name
+    link.parent.mkdir(parents=True)
+    if there:
+        abroad.mkdir(mode=0o755)
+        abroad.chmod(0o755)
+    link.symlink_to(abroad)
+    for command in (lambda: made(out, "a", "x"), lambda: made(out, "a", "x", overwrite=True, resume=True)):
+        with pytest.raises(UsageError, match="link"):
+            command()
+    with pytest.raises(UsageError, match="link"):
+        workspace.check(out, stage="prepare", fingerprint="a")
+    if name == "private":
+        with pytest.raises(UsageError, match="link"):
+            workspace.make_private(out)
+    assert link.is_symlink()
+    assert abroad.exists() is there
+    if there:
+        assert (abroad.stat().st_mode & 0o777, list(abroad.iterdir())) == (0o755, [])
+
+
+def test_a_link_that_is_put_into_a_complete_result_is_not_followed_either(tmp_path: Path):
+    out, abroad = tmp_path / "data", tmp_path / "abroad"
+    made(out, "a", "first")
+    abroad.mkdir()
+    (out / "private").rename(tmp_path / "moved")
+    (out / "private").symlink_to(tmp_path / "moved")
+    with pytest.raises(UsageError, match="link"):
+        made(out, "a", "second", overwrite=True)
+    assert content(out) == whole("first")

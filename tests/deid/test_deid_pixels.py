@@ -229,9 +229,9 @@ def test_the_last_run_of_an_rle_plane_does_not_reach_beyond_it():
     from meninx.deid.codestreams import rle
 
     header = struct.pack("<16L", 1, 64, *[0] * 14)
-    assert rle(header + b"\x03ABCDEFGH", 2)[64:] == b"\x01AB\0"
-    assert rle(header + b"\xf0A", 3)[64:] == b"\xfeA"
-    assert rle(header + b"\xf0A", 1)[64:] == b"\x00A"
+    assert rle(header + b"\x03ABCDEFGH", 2, 1)[64:] == b"\x01AB\0"
+    assert rle(header + b"\xf0A", 3, 1)[64:] == b"\xfeA"
+    assert rle(header + b"\xf0A", 1, 1)[64:] == b"\x00A"
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_the_own_name_in_the_middle_of_plain_pixels_keeps_the_file_out(tmp_path)
         (JPEGBaseline8Bit, b"\xff\xd8" + segment(0xDB, b"\0" + OTHER) + jpeg_frame()[2:], "pixels-unreadable"),
         (JPEG2000Lossless, b"\xff\x4f\xff\x51Rosalind", "truncated"),
         (RLELossless, bytes(64), "pixels-unreadable"),
-        (RLELossless, struct.pack("<16L", 2, 64, 66, *[0] * 13) + b"\xffA\xffA", "truncated"),
+        (RLELossless, struct.pack("<16L", 1, 64, *[0] * 14) + b"\xffA\xffA", "truncated"),
         (JPEGLosslessSV1, b"", "frames-disagree"),
         (JPEGLossless, b"\xff\xd8\xff\xd9", "pixels-unreadable"),
     ],
@@ -351,3 +351,123 @@ def test_native_pixels_in_fragments_are_written_as_one_value(tmp_path):
     new = pydicom.dcmread(images(tmp_path / "out")[0])
     assert new.PixelData == image().PixelData
     assert not new["PixelData"].is_undefined_length
+
+
+HIDDEN = OTHER.ljust(64, b" ")
+JFIF_END = 2 + 18  # start of image and the JFIF header that Pillow writes
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        segment(0xDB, b"\3" + HIDDEN),
+        segment(0xC4, b"\x13" + bytes([0] * 7 + [len(OTHER)] + [0] * 8) + OTHER),
+        segment(0xDB, b"\0" + HIDDEN),  # the table of the image follows and takes its place
+        segment(0xCC, OTHER),
+        segment(0xDD, b"Ro") + segment(0xDD, b"sa") + segment(0xDD, b"\0\0"),
+        segment(0xF8, b"\2\1\1" + OTHER),
+        segment(0xE0, b"JFIF\0Rosalind\0"),
+        segment(0xE0, b"JFIF\0\1\2\0Rosa\0\0") + segment(0xE0, b"JFIF\0\1\2\0lind\0\0"),
+    ],
+)
+def test_segments_that_no_scan_of_a_jpeg_uses_are_left_out(tmp_path, added):
+    frame = jpeg_frame()
+    before = pixel_array(save(grey8([frame]), tmp_path / "plain", syntax=JPEGBaseline8Bit))
+    new = written(tmp_path, grey8([frame[:JFIF_END] + added + frame[JFIF_END:]]), JPEGBaseline8Bit, before)
+    (kept,) = frames_of(new)
+    assert not [part for part in (b"Rosa", b"lind", b"Feather") if part in kept]
+    assert len(kept) <= len(frame) + 7  # a restart interval may come in
+
+
+def progressive_frame() -> bytes:
+    import io
+
+    from PIL import Image
+
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(1).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(stream, "JPEG", quality=90, progressive=True, subsampling=0)
+    return stream.getvalue()
+
+
+def test_a_progressive_jpeg_keeps_every_table_that_its_scans_use():
+    from meninx.deid import codestreams
+
+    frame = progressive_frame()
+    size = codestreams.Size(16, 16, 3)
+    kept = codestreams.jpeg(frame, size)
+    assert kept[kept.index(b"\xff\xdb") :] == frame[frame.index(b"\xff\xdb") :]
+    assert codestreams.jpeg(kept, size) == kept
+
+
+def test_a_scan_that_comes_twice_keeps_the_file_out(tmp_path):
+    frame = jpeg_frame()
+    scan = frame[frame.index(b"\xff\xda") : -2]
+    text = scan[:10] + OTHER
+    for number, again in enumerate((scan, text)):
+        ds = grey8([frame[:-2] + again + b"\xff\xd9"])
+        assert quarantined(tmp_path / str(number), ds, JPEGBaseline8Bit) == "pixels-unreadable"
+    from meninx.deid import codestreams
+
+    late = progressive_frame()
+    last = late[late.rindex(b"\xff\xda") : -2]
+    with pytest.raises(codestreams.Unparsable):
+        codestreams.jpeg(late[:-2] + last + b"\xff\xd9", codestreams.Size(16, 16, 3))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "options"), [(JPEGBaseline8Bit, {}), (JPEGLSLossless, {}), (JPEG2000Lossless, {}), (JPEG2000, {"j2k_cr": [2]})]
+)
+@pytest.mark.parametrize("changes", [{"Rows": 16, "Columns": 16}, {"Rows": 128}, {"Columns": 63}, {"SamplesPerPixel": 3}])
+def test_a_stream_of_another_size_than_its_header_keeps_the_file_out(tmp_path, syntax, options, changes):
+    if syntax == JPEGBaseline8Bit:
+        ds = grey8([jpeg_frame()])
+        changes = {key: 8 if value == 16 else value for key, value in changes.items()}
+    else:
+        ds = encoded(syntax, **options)
+    for keyword, value in changes.items():
+        setattr(ds, keyword, value)
+    assert quarantined(tmp_path, ds, syntax) == "size-disagrees"
+
+
+@pytest.mark.parametrize("marker", [0x63, 0x59, 0x58])
+def test_segments_that_a_jpeg2000_decoder_ignores_are_left_out(tmp_path, marker):
+    ds = encoded(JPEG2000Lossless)
+    before, (stream,) = ds.pixel_array, frames_of(ds)
+    tile = stream.index(b"\xff\x90")
+    added = segment(marker, b"\0" + OTHER)
+    if marker == 0x58:
+        length = int.from_bytes(stream[tile + 6 : tile + 10], "big") + len(added)
+        frame = stream[: tile + 6] + length.to_bytes(4, "big") + stream[tile + 10 : tile + 12] + added + stream[tile + 12 :]
+    else:
+        frame = stream[:tile] + added + stream[tile:]
+    ds.PixelData = encapsulate([frame])
+    ds["PixelData"].is_undefined_length = True
+    written(tmp_path, ds, JPEG2000Lossless, before)
+
+
+def test_a_jpeg2000_tile_or_header_that_a_decoder_ignores_keeps_the_file_out(tmp_path):
+    (stream,) = frames_of(encoded(JPEG2000Lossless))
+    tile, end = stream.index(b"\xff\x90"), stream.rindex(b"\xff\xd9")
+    qcd = stream.index(b"\xff\x5c")
+    another = b"\xff\x90\0\x0a\0\7" + (14 + len(OTHER)).to_bytes(4, "big") + b"\0\1\xff\x93" + OTHER
+    repeated = stream[tile:end]
+    for number, frame in enumerate(
+        (
+            stream[:end] + another + stream[end:],
+            stream[:end] + repeated + stream[end:],
+            stream[:qcd] + segment(0x5D, b"\5\0" + OTHER) + stream[qcd:],
+            stream[:qcd] + segment(0x5C, b"\0" + OTHER) + stream[qcd:],
+        )
+    ):
+        ds = encoded(JPEG2000Lossless)
+        ds.PixelData = encapsulate([frame])
+        ds["PixelData"].is_undefined_length = True
+        assert quarantined(tmp_path / str(number), ds, JPEG2000Lossless) == "pixels-unreadable"
+
+
+def test_an_rle_frame_with_a_segment_too_many_is_kept_out(tmp_path):
+    plane = b"\x81\x05\x81\x05"  # 256 pixels
+    text = b"\xe0A" * 8
+    segments = struct.pack("<16L", 2, 64, 64 + len(plane), *[0] * 13) + plane + text
+    assert quarantined(tmp_path, grey8([segments]), RLELossless) == "pixels-unreadable"

@@ -159,6 +159,9 @@ def bundle_of(folder: Path, **changes: object) -> None:
         {"labels": ("@network", "b")},
         {"labels": ("a", "%metadata.json::name")},
         {"labels": ("a\nb", "b")},
+        {"labels": ("#h", "a#b")},
+        {"name": "a#b"},
+        {"network": {"norm": "a#b"}},
         {"name": CODE},
         {"network": {"nested": CODE}},
         {"network": {"nested": {"deep": ["fine", CODE]}}},
@@ -180,6 +183,13 @@ def test_the_parser_does_run_such_names(tmp_path):
     parser.read_meta(str(tmp_path / "metadata.json"))
     parser.get_parsed_content("_meta_")
     assert (tmp_path / "sprung").exists()
+
+
+def test_the_parser_does_change_a_hash_sign(tmp_path):
+    (tmp_path / "metadata.json").write_text(json.dumps({"channel_def": {"0": "a#b"}}))
+    parser = ConfigParser()
+    parser.read_config(str(tmp_path / "metadata.json"))
+    assert parser.get_parsed_content("channel_def") == {"0": "a::b"}
 
 
 def test_a_bundle_with_odd_names_is_read_as_it_was_written(tmp_path):

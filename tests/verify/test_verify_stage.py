@@ -294,3 +294,13 @@ def test_no_accountant_is_loaded_where_nothing_is_private_and_torch_never(tmp_pa
         f"assert not {{{'' if private else repr('dp_accounting') + ','} 'torch'}} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(run.root)], check=True, timeout=60)
+
+
+def test_what_a_killed_stage_left_in_staging_is_no_open_private_file(tmp_path: Path):
+    root = samples.a_dataset(tmp_path / "data")
+    for name in ("staging/images/a.png", "replaced/images/a.png"):
+        files.write_text(root / "private" / name, "x")
+    assert failed(root) == []
+    secret = root / "private" / "staging" / "private" / "crosswalk.csv"
+    files.write_text(secret, "x", mode=0o644)
+    assert any("1 file" in line and "copied out" in line for line in failed(root))

@@ -449,7 +449,7 @@ def _refuse_odd(fixed: Mapping[str, str], attributes: Mapping[str, str], where: 
         text = fixed[column]
         if _PLAIN.fullmatch(text) or not (text or column == "patient_id"):
             continue
-        found = names.problem(text)
+        found = names.problem(text, hash_sign=True)
         if found:
             raise DataError(expected(f"a plain {column}", got=found, where=f"{where}, column {column!r}"))
     for column in ("image", "mask"):

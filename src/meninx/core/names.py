@@ -1,7 +1,8 @@
 """Names that come from files: labels, attributes, datasets, sites. Checked once, escaped wherever they are shown.
 
-A released bundle is opened by programs that interpret text: MONAI evaluates strings that begin with ``$`` and resolves
-those that begin with ``@`` or ``%``, spreadsheets run cells that begin with ``=``, terminals obey control characters.
+A released bundle is opened by programs that interpret text: MONAI evaluates strings that begin with ``$``, resolves those
+that begin with ``@`` or ``%`` and replaces every ``#`` by ``::``; spreadsheets run cells that begin with ``=``, terminals
+obey control characters.
 :func:`problem` says why a name is refused; :func:`check` refuses it.
 """
 
@@ -20,14 +21,21 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&@]|(?<=\d)[.)](?= |$)|:(?=//)|(
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the wide forms begin formulae in some languages
 
 
-def problem(name: str) -> str:
-    """Return why a name cannot be used, in words that do not quote it; empty when it can."""
+def problem(name: str, *, hash_sign: bool = False) -> str:
+    """Return why a name cannot be used, in words that do not quote it; empty when it can.
+
+    Args:
+        name: the name.
+        hash_sign: ``#`` is allowed: for identifiers, which reach no bundle.
+    """
     if not name or name != name.strip():
         return "an empty one, or one with blanks at its ends"
     if len(name) > LONGEST:
         return f"one of more than {LONGEST} characters"
     if name[0] in _LEADING:
         return f"one that begins with one of {' '.join(_LEADING)}"
+    if "#" in name and not hash_sign:
+        return "one with #"
     if any(unicodedata.category(character) in _HIDDEN for character in name):
         return "one with a control, direction or unassigned character"
     return ""

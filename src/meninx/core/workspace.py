@@ -136,13 +136,15 @@ def claim(
         ours: says whether a folder without a marker was written by an older version of this stage.
 
     Raises:
-        UsageError: the folder is a file, holds something else, another stage's or a complete result, or overlaps a source.
+        UsageError: the folder is a file, holds something else, another stage's or a complete result, or overlaps a source;
+            its private room is a link.
         RunLocked: another process holds it. A killed process holds nothing.
         StorageError: the disk refused.
         DataError: the marker is damaged.
     """
     sources = tuple(sources)
     apart(out, sources)
+    refuse_links(out)
     resume = _mended(out, stage) or resume
     check(out, stage=stage, fingerprint=fingerprint, sources=sources, resume=resume, overwrite=overwrite, ours=ours)
     with held(out):
@@ -237,6 +239,7 @@ def check(
 ) -> None:
     """Raise what :func:`claim` would, making nothing: for dry runs and before anything slow."""
     apart(out, sources)
+    refuse_links(out)
     if not out.exists():
         return
     if not out.is_dir():
@@ -315,14 +318,32 @@ def make_private(root: Path) -> None:
     """Make ``root/private``, readable by the owner only.
 
     Raises:
+        UsageError: it is a link.
         StorageError: the disk refused.
     """
+    refuse_links(root)
     room = root / PRIVATE
     try:
         room.mkdir(parents=True, exist_ok=True, mode=0o700)
         room.chmod(0o700)
     except OSError as error:
         raise files.storage_error(error, room) from error
+
+
+def refuse_links(root: Path) -> None:
+    """Refuse a private room that is a link, or whose lock, marker, staging or replaced result is one.
+
+    Guarantee: what a stage writes into ``private/`` lies in ``root``, and the mode of no folder outside it is changed.
+
+    Raises:
+        UsageError: one of them is a link; it may lead nowhere.
+    """
+    room = root / PRIVATE
+    for path in (room, *(room / name for name in (LOCK, MARKER, STAGING, REPLACED))):
+        if path.is_symlink():
+            fix = "remove the link, or choose another output folder"
+            where = path.relative_to(root).as_posix()
+            raise UsageError(expected("a private room inside the output folder", got="a link", where=where, fix=fix))
 
 
 @contextmanager

@@ -1,8 +1,12 @@
-"""Compressed frames taken apart and put together again, so that nothing but the image is left in them.
+"""Compressed frames taken apart and put together again, without the segments that a decoder ignores.
 
-A decoder ignores comments, application segments, bytes behind the end marker and bytes behind a run-length segment. Text in
-such a place leaves the hospital unseen. Each function here parses one frame completely and returns what a decoder needs, in
-the order in which it stood; the decoded pixels are the same.
+A decoder ignores comments, application segments, tables that no scan uses, bytes behind the end marker and bytes behind a
+run-length segment. Text in such a place leaves the hospital unseen. Each function here parses the segments of one frame and
+returns those that a decoder needs, in the order in which they stood; the decoded pixels are the same. A frame with a segment
+that a decoder may use or ignore is refused.
+
+Coded data is copied, not decoded. So these bytes stay although a decoder may ignore them: those behind the last coded block
+of a JPEG scan, those behind the last packet of a JPEG 2000 tile part, and the entries of a used table that no code refers to.
 
 References:
     ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS), T.800 annexes A and I (JPEG 2000, JP2), T.814 (HTJ2K);
@@ -11,9 +15,12 @@ References:
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 JPEG_START, JPEG2000_START = b"\xff\xd8\xff", b"\xff\x4f\xff\x51"
 _JP2_START = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
@@ -31,6 +38,23 @@ class AnotherFrame(Unparsable):
     """A second image stands behind the end of the first one."""
 
 
+class AnotherSize(Unparsable):
+    """Rows, columns or samples of the frame are not those of the header around it."""
+
+
+class Size(NamedTuple):
+    """What the header of the instance says of every frame.
+
+    Attributes:
+        rows, columns: pixels.
+        samples: values per pixel.
+    """
+
+    rows: int
+    columns: int
+    samples: int
+
+
 def holds_start(trailer: bytes) -> bool:
     """Return whether an image begins in these bytes."""
     return JPEG_START in trailer or JPEG2000_START in trailer
@@ -40,51 +64,52 @@ def holds_start(trailer: bytes) -> bool:
 
 _NEXT_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)  # 00 is a stuffed byte, D0 to D7 are restarts
 _NEXT_LS_MARKER = re.compile(rb"\xff+([\x80-\xcf\xd8-\xfe])", re.DOTALL)  # JPEG-LS stuffs a bit: FF 00 to FF 7F is data
-_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
+_LS = 0xF7
+_LOSSLESS, _PROGRESSIVE, _ARITHMETIC = frozenset({0xC3, 0xCB}), frozenset({0xC2, 0xCA}), frozenset({0xC9, 0xCA, 0xCB})
+_SOF = frozenset({0xC0, 0xC1, _LS}) | _LOSSLESS | _PROGRESSIVE | _ARITHMETIC  # the others belong to hierarchical images
 _DHT, _DAC, _SOI, _EOI, _SOS, _DQT, _DNL, _DRI, _LSE, _COM = 0xC4, 0xCC, 0xD8, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD, 0xF8, 0xFE
+_JFIF = b"JFIF\0\1\2\0\0\1\0\1\0\0"  # says that three samples are YCbCr; density and thumbnail say nothing of the samples
 _COLOUR_TRANSFORM = b"mrfx"  # of JPEG-LS in some encoders: one byte that a decoder needs
+_Key = tuple[int, int]  # marker and place of a table
 
 
-def jpeg(frame: bytes) -> bytes:
-    """Return a JPEG or JPEG-LS stream with its tables, frame headers and scans only, cut at its end of image.
+def jpeg(frame: bytes, size: Size) -> bytes:
+    """Return a JPEG or JPEG-LS stream with frame header, scans and the tables that these use, cut at its end of image.
 
-    Comments and application segments go, but for a JFIF header (without its thumbnail), Adobe's colour transform and the colour
-    transform of JPEG-LS, which say how the samples become colours.
+    Comments and application segments go, but for a JFIF header (without density and thumbnail), Adobe's colour transform and
+    the colour transform of JPEG-LS, which say how the samples become colours.
 
     Args:
         frame: the stream, padding and anything else behind it included.
+        size: what the header of the instance says.
 
     Raises:
         CutShort: no end of image.
         AnotherFrame: a second image stands behind the first.
-        Unparsable: something else than JPEG segments.
+        AnotherSize: the stream has other rows, columns or samples.
+        Unparsable: something else than JPEG segments, or a segment that only some decoders use.
     """
     if frame[:2] != b"\xff\xd8":
         raise Unparsable("no start of image")
-    parts, at, lossless_ls, scans = [b"\xff\xd8"], 2, False, 0
+    stream, at = _Jpeg(size), 2
     while True:
         marker, at = _marker(frame, at)
         if marker == _EOI:
             break
         end = at + _length(frame, at)
-        content = frame[at + 2 : end]
-        lossless_ls |= marker == 0xF7
-        kept = _jpeg_segment(marker, content)
-        if kept is not None:
-            parts += (bytes([0xFF, marker]), (len(kept) + 2).to_bytes(2, "big"), kept)
+        stream.take(marker, frame[at + 2 : end])
         at = end
         if marker == _SOS:
-            scans += 1
-            found = (_NEXT_LS_MARKER if lossless_ls else _NEXT_MARKER).search(frame, at)
+            found = (_NEXT_LS_MARKER if stream.kind == _LS else _NEXT_MARKER).search(frame, at)
             if found is None:
                 raise CutShort("no end of image")
-            parts.append(frame[at : found.start()])
+            stream.parts.append(frame[at : found.start()])
             at = found.start()
-    if not scans:
+    if not stream.scanned:
         raise Unparsable("no scan")
     if holds_start(frame[at:]):
         raise AnotherFrame("behind the end of image")
-    return b"".join(parts) + b"\xff\xd9"
+    return b"\xff\xd8" + b"".join(stream.kept()) + b"\xff\xd9"
 
 
 def _marker(frame: bytes, at: int) -> tuple[int, int]:
@@ -107,19 +132,164 @@ def _length(frame: bytes, at: int) -> int:
     return length
 
 
-def _jpeg_segment(marker: int, content: bytes) -> bytes | None:
-    """Return the content of a segment as it is kept, None when the segment goes."""
-    if marker == _COM or 0xE0 <= marker <= 0xEF:
-        return _application(marker, content)
-    check = _frame_header if marker in _SOF else _CHECKS.get(marker)
-    if check is None or not check(content):
-        raise Unparsable("a segment of another form")
-    return content
+def _segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+@dataclass
+class _Table:
+    """One table of a segment, or what is like one: the restart interval, the parameters of JPEG-LS."""
+
+    content: bytes
+    used: bool = False
+
+
+class _Jpeg:
+    """The segments of a stream as they come.
+
+    Attributes:
+        kind: the marker of the frame header; 0 before it.
+        scanned: numbers of the components that a scan held.
+        parts: what stays, in order: bytes, or the tables of one segment with its marker.
+    """
+
+    def __init__(self, size: Size) -> None:
+        self.kind = 0
+        self.scanned: set[int] = set()
+        self.parts: list[bytes | tuple[int, list[_Table]]] = []
+        self._size = size
+        self._lines_follow = False
+        self._components: dict[int, int] = {}  # number of the quantization table
+        self._tables: dict[_Key, _Table] = {}  # as they are defined now
+        self._quantized: dict[int, bytes] = {}  # what the first scan of a component found
+        self._precision: dict[tuple[int, int], int] = {}  # component and coefficient: the lowest bit that a scan held
+        self._notes: dict[int, bytes] = {}
+
+    def take(self, marker: int, content: bytes) -> None:
+        """Check one segment and keep what may be used of it."""
+        if marker == _COM or 0xE0 <= marker <= 0xEF:
+            self._note(marker, content)
+        elif marker in _SOF:
+            self._frame_header(marker, content)
+        elif marker == _SOS:
+            self._scan(content)
+        elif marker == _DNL:
+            self._number_of_lines(content)
+        elif marker in _TABLES:
+            found = list(_TABLES[marker](content))
+            for place, table in found:
+                self._tables[marker, place] = table
+            self.parts.append((marker, [table for _, table in found]))
+        else:
+            raise Unparsable("a segment of another form")
+
+    def kept(self) -> Iterator[bytes]:
+        """Yield the segments that stay."""
+        for part in self.parts:
+            if isinstance(part, bytes):
+                yield part
+                continue
+            used = b"".join(table.content for table in part[1] if table.used)
+            if used:
+                yield _segment(part[0], used)
+
+    def _note(self, marker: int, content: bytes) -> None:
+        kept = _application(marker, content)
+        if kept is None:
+            return
+        if marker not in self._notes:
+            self.parts.append(_segment(marker, kept))
+        if self._notes.setdefault(marker, kept) != kept:
+            raise Unparsable("two colour transforms")
+
+    def _frame_header(self, marker: int, content: bytes) -> None:
+        if self.kind or len(content) < 6 or len(content) != 6 + 3 * content[5]:
+            raise Unparsable("a frame header of another form")
+        rows, columns = struct.unpack_from(">HH", content, 1)
+        self._components = {content[at]: content[at + 2] for at in range(6, len(content), 3)}
+        self.kind, self._lines_follow = marker, rows == 0
+        if len(self._components) != content[5]:
+            raise Unparsable("two components of one name")
+        if (rows or self._size.rows, columns, content[5]) != self._size:
+            raise AnotherSize("frame header")
+        self.parts.append(_segment(marker, content))
+
+    def _number_of_lines(self, content: bytes) -> None:
+        """Keep the number of lines where the frame header leaves it open, and check it."""
+        if len(content) != 2 or not self.scanned:
+            raise Unparsable("a number of lines of another form")
+        if self._lines_follow:
+            if int.from_bytes(content, "big") != self._size.rows:
+                raise AnotherSize("number of lines")
+            self.parts.append(_segment(_DNL, content))
+            self._lines_follow = False
+
+    def _scan(self, content: bytes) -> None:
+        if not content or len(content) != 4 + 2 * content[0] or not content[0] or not self.kind:
+            raise Unparsable("a scan of another form")
+        pairs = [(content[at], content[at + 1]) for at in range(1, len(content) - 3, 2)]
+        numbers = {number for number, _ in pairs}
+        if len(numbers) != len(pairs) or not numbers <= set(self._components):
+            raise Unparsable("a scan of other components")
+        if self.kind in _PROGRESSIVE:
+            self._refine(numbers, content[-3], content[-2], content[-1])
+        elif numbers & self.scanned:
+            raise Unparsable("a second scan of one component")
+        for number, choice in pairs:
+            self._use(number, choice, dc=content[-3] == 0, first=content[-1] >> 4 == 0)
+        self._mark(_DRI, 0)
+        self.scanned |= numbers
+        self.parts.append(_segment(_SOS, content))
+
+    def _refine(self, numbers: set[int], first: int, last: int, bits: int) -> None:
+        """Refuse a progressive scan of coefficients or bits that an earlier scan held."""
+        before, now = bits >> 4, bits & 15
+        if not first <= last <= 63 or (before and before != now + 1):
+            raise Unparsable("a scan of other coefficients")
+        for coefficient in itertools.product(numbers, range(first, last + 1)):
+            if self._precision.get(coefficient) != (before or None):
+                raise Unparsable("a second scan of the same coefficients")
+            self._precision[coefficient] = now
+
+    def _use(self, number: int, choice: int, *, dc: bool, first: bool) -> None:
+        """Mark the tables that a scan of one component uses."""
+        if self.kind == _LS:
+            if choice:
+                raise Unparsable("a mapping table")  # a palette that the header knows nothing of
+            self._mark(_LSE, 1)
+            return
+        if self.kind not in _LOSSLESS:
+            self._quantize(number)
+        progressive, lossless = self.kind in _PROGRESSIVE, self.kind in _LOSSLESS
+        coder = _DAC if self.kind in _ARITHMETIC else _DHT
+        if dc and progressive and not first:
+            return  # a bit of each coefficient, without a table
+        if dc or lossless or not progressive:
+            self._mark(coder, choice >> 4)
+        if not lossless and not (dc and progressive):
+            self._mark(coder, 0x10 | choice & 15)
+
+    def _quantize(self, number: int) -> None:
+        """Mark the quantization table of a component; some decoders use the first definition and some the last one."""
+        place = self._components[number]
+        table = self._tables.get((_DQT, place))
+        if table is None:
+            raise Unparsable("no quantization table")
+        if number not in self._quantized:
+            table.used = True
+        if self._quantized.setdefault(number, table.content) != table.content:
+            raise Unparsable("a quantization table that changes")
+
+    def _mark(self, marker: int, place: int) -> None:
+        table = self._tables.get((marker, place))
+        if table is not None:
+            table.used = True
 
 
 def _application(marker: int, content: bytes) -> bytes | None:
+    """Return what stays of a comment or an application segment, None when it goes."""
     if marker == 0xE0 and content[:5] == b"JFIF\0" and len(content) >= 14:
-        return content[:12] + b"\0\0"  # no thumbnail
+        return _JFIF
     if marker == 0xEE and content[:5] == b"Adobe" and len(content) >= 12 and content[11] <= 2:
         return content[:5] + b"\0\x64" + bytes(4) + content[11:12]
     if marker == 0xE8 and content[:4] == _COLOUR_TRANSFORM and len(content) == 5:
@@ -127,63 +297,92 @@ def _application(marker: int, content: bytes) -> bytes | None:
     return None
 
 
-def _frame_header(content: bytes) -> bool:
-    return len(content) >= 6 and len(content) == 6 + 3 * content[5]
-
-
-def _quantization(content: bytes) -> bool:
+def _cut(content: bytes, length: Callable[[int], int]) -> Iterator[tuple[int, _Table]]:
+    """Yield place and content of each table of a segment; ``length`` says how long the one at an offset is."""
     at = 0
     while at < len(content):
-        at += 65 if content[at] >> 4 == 0 else 129
-    return at == len(content) > 0
+        end = at + length(at)
+        if end > len(content):
+            raise Unparsable("a table of another form")
+        yield content[at], _Table(content[at:end])
+        at = end
 
 
-def _huffman(content: bytes) -> bool:
-    at = 0
-    while at < len(content):
-        at += 17 + sum(content[at + 1 : at + 17])
-    return at == len(content) > 0
+def _quantization(content: bytes) -> Iterator[tuple[int, _Table]]:
+    for place, table in _cut(content, lambda at: 65 if content[at] >> 4 == 0 else 129):
+        yield place & 15, table
 
 
-_CHECKS: dict[int, Callable[[bytes], bool]] = {
+def _huffman(content: bytes) -> Iterator[tuple[int, _Table]]:
+    return _cut(content, lambda at: 17 + sum(content[at + 1 : at + 17]))
+
+
+def _conditioning(content: bytes) -> Iterator[tuple[int, _Table]]:
+    return _cut(content, lambda at: 2)
+
+
+def _restarts(content: bytes) -> Iterator[tuple[int, _Table]]:
+    if len(content) not in (2, 3, 4):
+        raise Unparsable("a restart interval of another form")
+    yield 0, _Table(content)
+
+
+def _parameters(content: bytes) -> Iterator[tuple[int, _Table]]:
+    """Yield the parameters of JPEG-LS; mapping tables go, a scan that uses one is refused."""
+    if not content or content[0] not in (1, 2, 3) or (content[0] == 1 and len(content) != 11):
+        raise Unparsable("parameters of another form")
+    if content[0] == 1:
+        yield 1, _Table(content)
+
+
+_TABLES: dict[int, Callable[[bytes], Iterator[tuple[int, _Table]]]] = {
     _DQT: _quantization,
     _DHT: _huffman,
-    _DAC: lambda content: len(content) % 2 == 0,
-    _DNL: lambda content: len(content) == 2,
-    _DRI: lambda content: len(content) in (2, 3, 4),
-    _LSE: lambda content: bool(content) and (len(content) == 11 if content[0] == 1 else 2 <= content[0] <= 4),
-    _SOS: lambda content: bool(content) and len(content) == 4 + 2 * content[0],
+    _DAC: _conditioning,
+    _DRI: _restarts,
+    _LSE: _parameters,
 }
 
 
 # --- JPEG 2000 --------------------------------------------------------------------------------------------------------
 
 _SOC, _SOT, _SOD, _EOC, _J2K_COM = 0x4F, 0x90, 0x93, 0xD9, 0x64
-_TILE_LENGTHS = frozenset({0x55, 0x57})  # TLM, PLM: indices over the stream that a rebuilt one no longer fits; optional
-_MAIN = frozenset({0x50, 0x51, 0x52, 0x53, 0x56, 0x59, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x63})
-_TILE = frozenset({0x52, 0x53, 0x58, 0x5C, 0x5D, 0x5E, 0x5F, 0x61})
+_SIZ, _COD, _COC, _QCD, _QCC, _RGN = 0x51, 0x52, 0x53, 0x5C, 0x5D, 0x5E
+# TLM, PLM, PLT: indices over the stream; CPF: what it was made from; CRG: where components lie to each other; COM.
+_IGNORED = frozenset({0x55, 0x57, 0x58, 0x59, 0x63, _J2K_COM})
+_MAIN = frozenset({0x50, _SIZ, _COD, _COC, _QCD, _QCC, _RGN, 0x5F, 0x60})
+_TILE = frozenset({_COD, _COC, _QCD, _QCC, _RGN, 0x5F, 0x61})
+_OF_COMPONENT = frozenset({_COC, _QCC, _RGN})
+_PACKED_HEADERS = frozenset({0x60, 0x61})  # may come in several segments
 _PALETTE = frozenset({b"pclr", b"cmap"})
 
 
-def jpeg2000(frame: bytes) -> bytes:
-    """Return a JPEG 2000 codestream without comments, cut at its end of codestream; a JP2 file is unwrapped.
+def jpeg2000(frame: bytes, size: Size) -> bytes:
+    """Return a JPEG 2000 codestream without comments and indices, cut at its end of codestream; a JP2 file is unwrapped.
 
     Args:
         frame: codestream or JP2 file, padding included.
+        size: what the header of the instance says.
 
     Raises:
         CutShort: a tile part ends early.
         AnotherFrame: a second image stands behind the first.
+        AnotherSize: the stream has other rows, columns or samples.
         Unparsable: something else, or a JP2 file whose palette would be lost.
     """
     if frame.startswith(_JP2_START):
         frame = _unwrapped(frame)
     if frame[:2] != b"\xff\x4f":
         raise Unparsable("no start of codestream")
-    header, at = _j2k_segments(frame, 2, _SOT, _MAIN)
-    parts = [b"\xff\x4f", *header]
+    header, at = _j2k_segments(frame, 2, _SOT, _MAIN, size.samples)
+    tiles = _tiles(header[0][4:] if header else b"", size)
+    parts, next_part = [b"\xff\x4f", *header], dict.fromkeys(range(tiles), 0)
     while frame[at : at + 2] == b"\xff\x90":
-        part, at = _tile_part(frame, at)
+        part, at = _tile_part(frame, at, size.samples)
+        tile, number, count = struct.unpack_from(">H4xBB", part[0], 4)
+        if next_part.get(tile) != number or 0 < count < number:  # some encoders count one too few, and decoders know that
+            raise Unparsable("a tile part that a decoder does not expect")
+        next_part[tile] += 1
         parts += part
     if len(parts) < 3 or (frame[at : at + 2] not in (b"\xff\xd9", b"", b"\0")):
         raise Unparsable("no tile part where one should be")
@@ -192,9 +391,23 @@ def jpeg2000(frame: bytes) -> bytes:
     return b"".join(parts) + b"\xff\xd9"
 
 
-def _j2k_segments(frame: bytes, at: int, last: int, known: frozenset[int]) -> tuple[list[bytes], int]:
+def _tiles(content: bytes, size: Size) -> int:
+    """Return the number of tiles that the first segment, SIZ, tells."""
+    if len(content) < 36 or len(content) != 36 + 3 * int.from_bytes(content[34:36], "big"):
+        raise Unparsable("a size segment of another form")
+    right, bottom, left, top, width, height, x, y, samples = struct.unpack_from(">8LH", content, 2)
+    if (bottom - top, right - left, samples) != size or content[37:39] != b"\1\1":
+        raise AnotherSize("size segment")
+    if not width or not height or x > left or y > top:
+        raise Unparsable("a size segment of another form")
+    across, down = -(-(right - x) // width), -(-(bottom - y) // height)
+    return min(int(across * down), 1 << 16)
+
+
+def _j2k_segments(frame: bytes, at: int, last: int, known: frozenset[int], samples: int) -> tuple[list[bytes], int]:
     """Return the segments of a header that stay and where the marker ``last`` stands."""
     kept: list[bytes] = []
+    seen: set[_Key] = set()
     while True:
         if at + 4 > len(frame) and frame[at : at + 2] != bytes([0xFF, last]):
             raise CutShort("a header")
@@ -205,18 +418,38 @@ def _j2k_segments(frame: bytes, at: int, last: int, known: frozenset[int]) -> tu
             return kept, at
         end = at + 2 + _length(frame, at + 2)
         if marker in known:
+            key = marker, _component(marker, frame[at + 4 : end], samples)
+            if key in seen and marker not in _PACKED_HEADERS:
+                raise Unparsable("a segment that comes twice")
+            seen.add(key)
             kept.append(frame[at:end])
-        elif marker != _J2K_COM and marker not in _TILE_LENGTHS:
+        elif marker not in _IGNORED:
             raise Unparsable("an unknown segment")
         at = end
 
 
-def _tile_part(frame: bytes, at: int) -> tuple[list[bytes], int]:
+def _component(marker: int, content: bytes, samples: int) -> int:
+    """Return the component that a segment is for, 0 for those of all components, after checking its length."""
+    wide = 1 if samples < 257 else 2
+    number = int.from_bytes(content[:wide], "big") if marker in _OF_COMPONENT else 0
+    if number >= samples:
+        raise Unparsable("a segment of no component")
+    if marker in (_COD, _COC):
+        styles = content[5:] if marker == _COD else content[wide + 1 :]
+        precincts = content[0 if marker == _COD else wide] & 1
+        if len(styles) != 5 + (styles[0] + 1 if precincts else 0):
+            raise Unparsable("a coding style of another form")
+    if marker == _RGN and len(content) != wide + 2:
+        raise Unparsable("a region of another form")
+    return number
+
+
+def _tile_part(frame: bytes, at: int, samples: int) -> tuple[list[bytes], int]:
     """Return a tile part, its length corrected for what went, and where the next marker stands."""
     if len(frame) < at + 12 or frame[at + 2 : at + 4] != b"\0\x0a":
         raise Unparsable("a tile part of another form")
     length = int.from_bytes(frame[at + 6 : at + 10], "big")
-    segments, data = _j2k_segments(frame, at + 12, _SOD, _TILE)
+    segments, data = _j2k_segments(frame, at + 12, _SOD, _TILE, samples)
     if length:
         end = at + length
     else:  # the last tile part runs up to the end of codestream; coded data never holds that marker
@@ -255,22 +488,23 @@ def _unwrapped(frame: bytes) -> bytes:
 # --- RLE --------------------------------------------------------------------------------------------------------------
 
 
-def rle(frame: bytes, plane: int) -> bytes:
+def rle(frame: bytes, plane: int, planes: int) -> bytes:
     """Return an RLE frame with each segment cut where its plane is complete, and a header that says so.
 
     Args:
         frame: header of 64 bytes and segments.
         plane: bytes that each segment decodes to, rows times columns.
+        planes: number of segments, samples times bytes of each.
 
     Raises:
         CutShort: a segment ends before the plane is complete.
-        Unparsable: a header of another form.
+        Unparsable: a header of another form, or another number of segments.
     """
     if len(frame) < 64:
         raise CutShort("the header")
     count, *offsets = struct.unpack_from("<16L", frame)
     starts = offsets[:count]
-    if not 1 <= count <= 15 or starts[0] != 64 or sorted(set(starts)) != starts or starts[-1] >= len(frame):
+    if not 1 <= count <= 15 or count != planes or starts[0] != 64 or sorted(set(starts)) != starts or starts[-1] >= len(frame):
         raise Unparsable("a header of another form")
     segments = [_rle_segment(frame, start, end, plane) for start, end in zip(starts, [*starts[1:], len(frame)], strict=True)]
     places, at = [], 64

@@ -67,9 +67,10 @@ def rebuild(elements: list[Element], syntax: str, *, little: bool) -> None:
     """Check the pixel data of a data set against its description, and rebuild compressed frames in place.
 
     Guarantee: afterwards native pixel data is as long as rows, columns, bits and frames say, and holds the bytes that were read;
-    encapsulated pixel data has one fragment a frame, each without a byte that its decoder ignores (:mod:`codestreams`), and an
-    offset table made anew. The decoded pixels are those that were read. Where the number of frames was empty or no number, the
-    one that the pixel data proves is written.
+    encapsulated pixel data has one fragment a frame, each of the size that the header says and without the segments that a
+    decoder ignores, and an offset table made anew. Coded data is copied as it is: :mod:`codestreams` says which bytes stay in
+    it that a decoder may ignore. The decoded pixels are those that were read. Where the number of frames was empty or no
+    number, the one that the pixel data proves is written.
 
     Args:
         elements: the data set; changed in place.
@@ -77,7 +78,8 @@ def rebuild(elements: list[Element], syntax: str, *, little: bool) -> None:
         little: byte order of the data set.
 
     Raises:
-        Refused: ``pixel-size-missing``, ``truncated``, ``pixel-data-too-long``, ``frames-disagree``, ``pixels-unreadable``.
+        Refused: ``pixel-size-missing``, ``truncated``, ``pixel-data-too-long``, ``frames-disagree``,
+            ``size-disagrees``, ``pixels-unreadable``.
     """
     found = [element for element in elements if element.tag in (PIXELS, FLOAT, DOUBLE)]
     if len(found) > 1:
@@ -159,6 +161,8 @@ def _encapsulated(element: Element, about: Description, syntax: str) -> int:
         frames = [_rebuilt(stream, about, syntax) for stream in streams]
     except codestreams.AnotherFrame as error:
         raise Refused(Reason.FRAMES_DISAGREE) from error
+    except codestreams.AnotherSize as error:
+        raise Refused(Reason.SIZE_DISAGREES) from error
     except codestreams.CutShort as error:
         raise Refused(Reason.TRUNCATED) from error
     except (codestreams.Unparsable, IndexError, struct.error) as error:
@@ -211,11 +215,13 @@ def _rebuilt(stream: bytes, about: Description, syntax: str) -> bytes:
     about.frame_bits(PIXELS)
     if syntax == _RLE:
         pixels = about.rows * about.columns
-        return codestreams.rle(stream, (pixels + 7) // 8 if about.allocated == 1 else pixels)
+        planes = about.samples * ((about.allocated + 7) // 8)
+        return codestreams.rle(stream, (pixels + 7) // 8 if about.allocated == 1 else pixels, planes)
+    size = codestreams.Size(about.rows, about.columns, about.samples)
     if "2000" in name:
-        return codestreams.jpeg2000(stream)
+        return codestreams.jpeg2000(stream, size)
     if "JPEG" in name and "XL" not in name:
-        return codestreams.jpeg(stream)
+        return codestreams.jpeg(stream, size)
     raise Refused(Reason.UNSUPPORTED_TRANSFER_SYNTAX)
 
 

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     INVALID_UID = "invalid-uid"
     PIXEL_SIZE_MISSING = "pixel-size-missing"
     PIXEL_DATA_TOO_LONG = "pixel-data-too-long"
+    SIZE_DISAGREES = "size-disagrees"
     FRAMES_DISAGREE = "frames-disagree"
     PIXELS_UNREADABLE = "pixels-unreadable"
     PIXELS_CHANGED = "pixels-changed"

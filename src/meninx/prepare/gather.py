@@ -133,7 +133,7 @@ def _read(root: Path, config: PrepareConfig, site: str) -> Reading:
 
 def _entry(found: Found, name: str) -> Entry:
     """Return a case with pseudonyms that depend on nothing but its own identity in the source."""
-    keeps = found.pseudonymous and not names.problem(found.patient)
+    keeps = found.pseudonymous and not names.problem(found.patient, hash_sign=True)
     return Entry(
         case_id=pseudonym("c", name, found.key),
         patient_id=found.patient if keeps else pseudonym("p", name, found.patient),

@@ -69,8 +69,8 @@ def write_bundle(
 def check_options(options: Any, *, where: str = "model_options") -> None:
     """Refuse options of a network that MONAI would run or resolve instead of handing them on, at any depth.
 
-    MONAI evaluates texts that begin with ``$``, resolves those that begin with ``@`` or ``%``, and makes objects of tables
-    with keys such as ``_target_``.
+    MONAI evaluates texts that begin with ``$``, resolves those that begin with ``@`` or ``%``, replaces every ``#`` by ``::``,
+    and makes objects of tables with keys such as ``_target_``.
 
     Raises:
         DataError: an option is one of these; names its place.

@@ -75,7 +75,11 @@ def completion(book: Book, root: Path) -> bool:
 
 
 def modes(book: Book, root: Path) -> None:
-    """Check that the private room is its owner's alone."""
+    """Check that the private room is its owner's alone.
+
+    What a killed stage left there to be published, or to be removed, is as readable as the result itself and counts only where
+    it is private in the result, too.
+    """
     room, what = root / workspace.PRIVATE, "file modes of private/"
     if os.name != "posix":
         book.impossible(what, "this system has no such modes")
@@ -86,11 +90,17 @@ def modes(book: Book, root: Path) -> None:
         wide = [
             path.relative_to(root).as_posix()
             for path in room.rglob("*")
-            if _regular(path) and path.lstat().st_mode & 0o077 and not path.name.startswith(_TENSORBOARD)
+            if _regular(path) and path.lstat().st_mode & 0o077 and _is_secret(path.relative_to(room))
         ]
         wrong = ["others may enter private/"] if open_room else []
         wrong += [f"others may read {len(wide)} files if they are copied out: {some(wide)}"] if wide else []
         book.judge(what, wrong, privacy=True)
+
+
+def _is_secret(path: Path) -> bool:
+    """Return whether a file of the private room stays there."""
+    passing = path.parts[0] in (workspace.STAGING, workspace.REPLACED) and workspace.PRIVATE not in path.parts[1:-1]
+    return not passing and not path.name.startswith(_TENSORBOARD)
 
 
 def dataset(book: Book, root: Path, progress: Progress) -> None:
