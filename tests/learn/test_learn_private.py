@@ -329,8 +329,6 @@ def test_every_part_that_determines_a_step_is_in_its_binding(dataset: Data) -> N
     others: list[dict[str, Any]] = [
         {"config": replace(SMALL, lr=SMALL.lr * 2)},
         {"config": replace(SMALL, seed=SMALL.seed + 1)},
-        {"data": replace(data, cases=data.cases[1:])},
-        {"data": replace(data, info=replace(data.info, intensity=Intensity(shift=1.0)))},
         {"data_digest": "d1"},
         {"data_digest": "d2"},
         {"network": moved},

@@ -88,7 +88,7 @@ def test_a_ghost_sum_keeps_the_digits_of_float32(oracle, layer):
     assert not is_rounded(found)
 
 
-@pytest.mark.parametrize("layer", GHOSTLY)
+@pytest.mark.parametrize("layer", [name for name in GHOSTLY if name != "pointwise"])  # there its digits alone show it, above
 def test_a_ghost_sum_rounded_to_bfloat16_is_seen(oracle, monkeypatch, layer):
     """The planted fault, in the sum itself: both tests of it turn red."""
     part = Tape._part

@@ -128,7 +128,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trai
         fields: dict[str, Any] = {"n_units": 64, "expected_batch_size": 64, "unit": PrivacyUnit.PATIENT, "steps": 9}
         fields |= {"noise_multiplier": 1.0, "max_grad_norm": BOUND, "delta": 1e-3, "views": config.views} | changes
         run = run_folder.create(tmp_path / "runs", f"r{next(made)}", config_toml="", deterministic=True)
-        return setup.build(config, data, run, torch.device("cpu"), Plan.build(**fields), resumed=False)
+        return setup.build(config, data, run, torch.device("cpu"), Plan.build(**fields), resumed=False, data_digest="a dataset")
 
     return make
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import shlex
 import shutil
@@ -82,6 +83,10 @@ def _put(name: str, here: Path, shop: Path, trained: Path, verb: str) -> None:
         shutil.copytree(trained / name, here / name, symlinks=True)
         for known in (here / name).glob("*/private/data.json"):
             known.write_text(json.dumps(json.loads(known.read_text()) | {"dataset": str(here / "data")}))
+            run_json = known.parents[1] / "run.json"
+            record = json.loads(run_json.read_text())
+            record["secrets"] |= {known.name: hashlib.sha256(known.read_bytes()).hexdigest()}
+            run_json.write_text(json.dumps(record))
     elif name == "images" and verb == "prepare":
         data = Manifest.read(trained / "data")
         for case in data.cases:

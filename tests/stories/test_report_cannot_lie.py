@@ -704,8 +704,8 @@ class TestHostileFiles:
             reported(tmp_path, run)
 
     def test_names_from_files_are_text_on_page_and_card(self, tmp_path):
-        labels = [f"{HOSTILE} {number}".replace("\n", " ") for number in range(3)]
-        dataset = write_dataset(tmp_path / "data", labels=labels, name=f"n --- license: mit {HOSTILE}".replace("\n", " "))
+        labels = [f"{HOSTILE} {number}".replace("\n#", " ") for number in range(3)]
+        dataset = write_dataset(tmp_path / "data", labels=labels, name=f"n --- license: mit {HOSTILE}".replace("\n#", " "))
         deid = write_deid(tmp_path / "d", HOSTILE, profile=HOSTILE, quarantined={HOSTILE: 1}, flagged={HOSTILE: 1})
         settings = {"model": HOSTILE, "note": HOSTILE}
         run = write_run(tmp_path / "_run |<b>`x", private=True, dataset=dataset, settings=settings)
