@@ -83,19 +83,6 @@ def test_an_idle_worker_that_is_killed_does_not_hang_the_others():
         ended.set()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_a_worker_that_is_killed_while_starting_is_not_taken_for_an_unguarded_script():
-    def items():
-        yield 0
-        for worker in multiprocessing.active_children():
-            os.kill(worker.pid, signal.SIGKILL)
-        yield 1
-
-    with Stop() as stop, pytest.raises(DataError, match="died while starting") as caught:
-        list(mapped(pool_jobs.square, items(), workers=2, stop=stop))
-    assert "__main__" not in str(caught.value)
-
-
 def _stopped_at_the_first(items: int, workers: int, found: list[int]) -> None:
     with Stop() as stop:
         for result in mapped(pool_jobs.slow, range(items), workers=workers, stop=stop):
