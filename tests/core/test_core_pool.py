@@ -83,8 +83,6 @@ def test_an_idle_worker_that_is_killed_does_not_hang_the_others():
         ended.set()
 
 
-
-
 def _stopped_at_the_first(items: int, workers: int, found: list[int]) -> None:
     with Stop() as stop:
         for result in mapped(pool_jobs.slow, range(items), workers=workers, stop=stop):
@@ -188,14 +186,3 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return not Path("/proc").is_dir()
-
-
-def test_a_hangup_that_nohup_ignores_stays_ignored():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with Stop() as stop:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop.wanted
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     MPEG2MPML,
+    DeflatedExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
@@ -352,3 +353,15 @@ def test_every_public_series_of_slices_makes_a_volume():
     series = dicom.find_series(SHARED / "brain_mr_fictional_phi")
     shapes = sorted(dicom.read_series(paths).size for paths in series.values())
     assert shapes == [(34, 50, 40), *[(280, 320, 22)] * 4]
+
+
+def test_a_deflated_file_that_grows_too_far_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
+    dataset = dicoms.image(GREY)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    path = dicoms.write(tmp_path / "a", dataset)
+    assert decode.open_dataset(path).Rows == 3
+    monkeypatch.setattr(decode, "_MOST_INFLATED", 100)
+    monkeypatch.setattr(decode.pydicom, "dcmread", None)
+    for pixels in (True, False):
+        with pytest.raises(DataError, match="inflate"):
+            decode.open_dataset(path, pixels=pixels)

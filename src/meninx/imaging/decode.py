@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import pydicom
 from pydicom import config as pydicom_config
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -24,6 +26,8 @@ from meninx.core.errors import DataError, expected
 _MAGIC_AT = 128
 _UNDEFINED = 0xFFFFFFFF
 _TAG_AND_LENGTH = 8
+_MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = 100, 32 << 20, 512 << 20  # times the file's size; bytes; bytes: those of deid
+_CHUNK = 1 << 20
 _FIRST_GROUP = b"\x08\x00"  # first bytes of a data set without preamble
 _PLUGIN = {
     "1.2.840.10008.1.2.4.50": "pylibjpeg-libjpeg",
@@ -130,7 +134,8 @@ def open_dataset(path: Path, *, pixels: bool = True, keywords: tuple[str, ...] |
         keywords: read only these attributes; None reads all.
 
     Raises:
-        DataError: no such file, not DICOM, or (when all is read) cut short.
+        DataError: no such file, not DICOM, deflated to less than a hundredth (32 MiB are always allowed, 512 MiB never), or (when
+            all is read) cut short.
     """
     tags: list[Any] | None = None if keywords is None else list(keywords)
     if not path.is_file() or not is_dicom(path):
@@ -138,13 +143,34 @@ def open_dataset(path: Path, *, pixels: bool = True, keywords: tuple[str, ...] |
         raise DataError(expected("a DICOM file", got=got, where="DICOM file"))
     try:
         with quiet():
+            if _inflates_too_far(path):
+                got, fix = "one that inflates too far", "take it out of the source"
+                raise DataError(expected("a DICOM file", got=got, where="DICOM file", fix=fix))
             dataset = pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=tags, force=True)
             _complete_meta(dataset)
             if pixels and keywords is None and _is_cut(dataset, path.stat().st_size):
                 raise EOFError
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(expected("a DICOM file", got=f"damage ({type(error).__name__})", where="DICOM file")) from None
     return dataset
+
+
+def _inflates_too_far(path: Path) -> bool:
+    """Return whether a deflated data set is larger than :func:`open_dataset` allows; at most a chunk of it is held."""
+    with path.open("rb") as stream:
+        read_preamble(stream, force=True)
+        meta = _read_file_meta_info(stream)
+        if not UID(meta.get("TransferSyntaxUID", "")).name.startswith("Deflated Explicit"):
+            return False
+        most = min(max(_MOST_TIMES * path.stat().st_size, _ALWAYS_INFLATED), _MOST_INFLATED)
+        inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        waiting = stream.read(_CHUNK)
+        while waiting and not inflater.eof and size <= most:
+            size += len(inflater.decompress(waiting, _CHUNK))
+            waiting = inflater.unconsumed_tail or stream.read(_CHUNK)
+    return size > most
 
 
 def pixels_of(dataset: Dataset) -> npt.NDArray[Any]:
