@@ -1,7 +1,8 @@
 """Calibrate noise by our accountant and by those of Opacus, and say what each noise truly costs and how long it took to find.
 
-Run: ``python benchmarks/bench_accounting.py [--delta 1e-6] [--quick]``. Prints a Markdown table; seconds are of the process, on
-one thread, caches emptied before each run. The true epsilon is that of ``meninx.privacy.accounting``.
+Run: ``python benchmarks/bench_accounting.py [--delta 1e-6] [--quick]``. Prints a Markdown table; seconds are
+of the process, on one thread, caches emptied before each run. The true epsilon is that of
+``meninx.privacy.accounting``.
 """
 
 from __future__ import annotations
@@ -69,13 +70,20 @@ def row(rate: float, steps: int, target: float, delta: float, others: tuple[str,
     noise, seconds = timed(lambda: solve_noise(sample_rate=rate, steps=steps, epsilon=target, delta=delta))
     assert noise is not None
     cells = [cell(noise, seconds, rate, steps, delta)]
-    _, again = timed(lambda: solve_steps(sample_rate=rate, noise_multiplier=noise, epsilon=target, delta=delta))
+    _, again = timed(
+        lambda: solve_steps(sample_rate=rate, noise_multiplier=noise, epsilon=target, delta=delta)
+    )
     cells.append(f"{again:.2f} s")
     for name in others:
 
         def find(name: str = name) -> float:
             found = get_noise_multiplier(
-                target_epsilon=target, target_delta=delta, sample_rate=rate, steps=steps, accountant=name, epsilon_tolerance=0.01
+                target_epsilon=target,
+                target_delta=delta,
+                sample_rate=rate,
+                steps=steps,
+                accountant=name,
+                epsilon_tolerance=0.01,
             )
             return float(found)
 
@@ -90,7 +98,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="ours only")
     args = parser.parse_args()
     others = () if args.quick else ("rdp", "prv")
-    heads = ["q", "T", "target ε", "ours: σ → true ε", "ours: steps from σ", *(f"Opacus {name}: σ → true ε" for name in others)]
+    heads = [
+        "q",
+        "T",
+        "target ε",
+        "ours: σ → true ε",
+        "ours: steps from σ",
+        *(f"Opacus {name}: σ → true ε" for name in others),
+    ]
     print(f"δ = {args.delta:g}\n\n| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for rate, steps, target in CASES:
         print(row(rate, steps, target, args.delta, others), flush=True)

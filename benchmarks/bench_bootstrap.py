@@ -42,7 +42,9 @@ def main() -> None:
 
     counts = np.concatenate(list(Draws(patient, args.oracle, seed=0).blocks()))
     start = time.process_time()
-    theirs = np.array([_scikit_learn(truth, scores, np.repeat(np.arange(args.cases), row[patient])) for row in counts])
+    theirs = np.array(
+        [_scikit_learn(truth, scores, np.repeat(np.arange(args.cases), row[patient])) for row in counts]
+    )
     oracle = (time.process_time() - start) * args.draws / args.oracle
     result = {
         "cases": args.cases,

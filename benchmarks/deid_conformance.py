@@ -2,8 +2,9 @@
 
     python benchmarks/deid_conformance.py [FOLDER ...]
 
-Without folders a small synthetic cohort is made; folders hold DICOM files (each counts as one site). Needs ``dciodvfy`` of
-dicom3tools (``apt-get install dicom3tools``); without it nothing is done. Messages are shown without any value.
+Without folders a small synthetic cohort is made; folders hold DICOM files (each counts as one site). Needs
+``dciodvfy`` of dicom3tools (``apt-get install dicom3tools``); without it nothing is done. Messages are shown
+without any value.
 """
 
 from __future__ import annotations

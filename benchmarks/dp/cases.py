@@ -15,7 +15,8 @@ class Target:
 
     Attributes:
         time: largest ratio to non-private SGD of the same dtype.
-        time_fp32: largest ratio of a bf16 case to non-private fp32, where the machine multiplies bf16 matrices fast.
+        time_fp32: largest ratio of a bf16 case to non-private fp32, where the machine multiplies bf16
+            matrices fast.
         best: least speed-up over the fastest Opacus mode of the run.
         hooks: least speed-up over Opacus' hooks.
         functorch: least speed-up over Opacus' functorch.
@@ -69,7 +70,13 @@ class Case:
     target: Target = field(default_factory=Target)
 
 
-_UNET2D: dict[str, Any] = {"network": "unet", "size": (128, 128), "channels": 1, "outputs": 2, "segment": True}
+_UNET2D: dict[str, Any] = {
+    "network": "unet",
+    "size": (128, 128),
+    "channels": 1,
+    "outputs": 2,
+    "segment": True,
+}
 _UNET3D: dict[str, Any] = {
     "network": "unet",
     "channels": 1,
@@ -84,7 +91,13 @@ _WRN: dict[str, Any] = {"network": "wrn-16-4", "size": (32, 32), "batch": 32}
 _NO_PEER: dict[str, Any] = {"modes": (), "whole": False}
 
 CASES: tuple[Case, ...] = (
-    Case(key="resnet9", title="ResNet-9, 64², B 32", memory=True, target=Target(time=1.15, best=1.8, memory=1.3), **_RESNET),
+    Case(
+        key="resnet9",
+        title="ResNet-9, 64², B 32",
+        memory=True,
+        target=Target(time=1.15, best=1.8, memory=1.3),
+        **_RESNET,
+    ),
     Case(
         key="resnet9-fine",
         title="ResNet-9 with 3x3 stem, 64², B 32",
@@ -94,12 +107,31 @@ CASES: tuple[Case, ...] = (
         target=Target(time=1.15, best=1.8),
         **_RESNET,
     ),
-    Case(key="wrn", title="WRN-16-4, 32², B 32", memory=True, target=Target(time=1.25, best=1.8, memory=1.7), **_WRN),
+    Case(
+        key="wrn",
+        title="WRN-16-4, 32², B 32",
+        memory=True,
+        target=Target(time=1.25, best=1.8, memory=1.7),
+        **_WRN,
+    ),
     Case(key="wrn-k4", title="WRN-16-4, 8 records x 4 views", views=4, **_WRN, **_NO_PEER),
-    Case(key="wrn-k16", title="WRN-16-4, 2 records x 16 views", views=16, target=Target(time=1.12), **_WRN, **_NO_PEER),
+    Case(
+        key="wrn-k16",
+        title="WRN-16-4, 2 records x 16 views",
+        views=16,
+        target=Target(time=1.12),
+        **_WRN,
+        **_NO_PEER,
+    ),
     Case(key="unet2d", title="2-D U-Net, 128², B 4", batch=4, memory=True, target=_FLAT, **_UNET2D),
     Case(
-        key="unet2d-s", title="2-D U-Net, base 16, 128², B 8", batch=8, options={"base": 16}, memory=True, target=_FLAT, **_UNET2D
+        key="unet2d-s",
+        title="2-D U-Net, base 16, 128², B 8",
+        batch=8,
+        options={"base": 16},
+        memory=True,
+        target=_FLAT,
+        **_UNET2D,
     ),
     Case(key="unet3d", title="3-D U-Net, 32³, B 8", size=(32,) * 3, batch=8, memory=True, **_UNET3D),
     Case(key="unet3d-b4", title="3-D U-Net, 32³, B 4", size=(32,) * 3, batch=4, **_UNET3D),
@@ -114,7 +146,12 @@ CASES: tuple[Case, ...] = (
         **_RESNET,
     ),
 )
-_ON_GPU: dict[str, Any] = {"batch": 64, "precision": "bf16", "whole": False, "target": Target(time=1.35, best=2.0)}
+_ON_GPU: dict[str, Any] = {
+    "batch": 64,
+    "precision": "bf16",
+    "whole": False,
+    "target": Target(time=1.35, best=2.0),
+}
 GPU_CASES: tuple[Case, ...] = (
     Case(key="resnet9", title="ResNet-9, 128², B 64, bf16", network="resnet9", size=(128, 128), **_ON_GPU),
     Case(

@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 MIB = 1 << 20
-_SCARCE = 4 << 30  # bytes; with less to spare the kernel takes pages back and the resident set says too little
+_SCARCE = (
+    4 << 30
+)  # bytes; with less to spare the kernel takes pages back and the resident set says too little
 _VARIANTS = ("sgd", "ours", "hooks")
 _STEADY_STEPS = 3
 _TIMEOUT = 180
@@ -28,20 +30,30 @@ def measure(script: Path, key: str, formats: dict[str, str]) -> dict[str, dict[s
     found = {}
     spare = _kilobytes("/proc/meminfo", "MemAvailable")
     if spare < _SCARCE:
-        print(f"  memory is not to be quoted: {spare >> 20} MiB free, wanted {_SCARCE >> 20}", file=sys.stderr)
+        print(
+            f"  memory is not to be quoted: {spare >> 20} MiB free, wanted {_SCARCE >> 20}", file=sys.stderr
+        )
     # Freed blocks go back at once, so that the resident set is what is in use and not what was in use once.
-    settings = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576", "MALLOC_ARENA_MAX": "1"}
+    settings = {
+        "MALLOC_MMAP_THRESHOLD_": "1048576",
+        "MALLOC_TRIM_THRESHOLD_": "1048576",
+        "MALLOC_ARENA_MAX": "1",
+    }
     for variant in _VARIANTS:
         if variant not in formats:
             continue
         command = [sys.executable, str(script), "--one-memory", key, variant, formats[variant]]
         environment = {**os.environ, **settings}
         try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=_TIMEOUT)
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=True, timeout=_TIMEOUT
+            )
         except subprocess.TimeoutExpired:
             print(f"  memory of {variant}: not measured, took more than {_TIMEOUT} s", file=sys.stderr)
         except subprocess.CalledProcessError as error:
-            print(f"  memory of {variant}: fails: {(error.stderr.splitlines() or ['?'])[-1]}", file=sys.stderr)
+            print(
+                f"  memory of {variant}: fails: {(error.stderr.splitlines() or ['?'])[-1]}", file=sys.stderr
+            )
         else:
             found[variant] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -55,7 +67,9 @@ def one(key: str, variant: str, memory_format: str) -> dict[str, float]:
 
     steps.quiet()
     case = cases_of("cpu")[key]
-    steps.sgd(prepare(case, memory_format))()  # code pages and kernels of the framework are not the step's memory
+    steps.sgd(
+        prepare(case, memory_format)
+    )()  # code pages and kernels of the framework are not the step's memory
     setup = prepare(case, memory_format)
     step = steps.STEPS[variant](setup, steps.new_planner() if variant == "ours" else None)
     _tidy()

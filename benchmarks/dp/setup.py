@@ -47,7 +47,11 @@ class Setup:
 
 def labels_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the multi-label binary cross-entropy of each sample."""
-    return functional.binary_cross_entropy_with_logits(outputs.float(), targets, reduction="none").flatten(1).mean(1)
+    return (
+        functional.binary_cross_entropy_with_logits(outputs.float(), targets, reduction="none")
+        .flatten(1)
+        .mean(1)
+    )
 
 
 def map_loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -69,7 +73,9 @@ def prepare(case: Case, memory_format: str, device: str = "cpu", precision: str 
     layout = torch.contiguous_format
     if memory_format == "channels_last":
         layout = torch.channels_last if dims == 2 else torch.channels_last_3d
-    model = build(case.network, spatial_dims=dims, in_channels=case.channels, out_channels=case.outputs, **case.options)
+    model = build(
+        case.network, spatial_dims=dims, in_channels=case.channels, out_channels=case.outputs, **case.options
+    )
     model = model.to(device=device, memory_format=layout).train()
     images = torch.randn(case.batch, case.channels, *case.size).to(device=device, memory_format=layout)
     shape = (case.batch, case.outputs, *case.size) if case.segment else (case.batch, case.outputs)

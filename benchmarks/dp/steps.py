@@ -1,4 +1,7 @@
-"""One training step of every engine: forward, backward, clip, noise, SGD with momentum; none does less than another."""
+"""One training step of every engine: forward, backward, clip, noise, SGD with momentum.
+
+None does less than another.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from opacus.grad_sample import GradSampleModule, GradSampleModuleExpandedWeights, GradSampleModuleFastGradientClipping
+from opacus.grad_sample import (
+    GradSampleModule,
+    GradSampleModuleExpandedWeights,
+    GradSampleModuleFastGradientClipping,
+)
 from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 from torch import Tensor
@@ -63,7 +70,9 @@ def ours(setup: Setup, planner: object = None) -> Step:
 
     def step() -> None:
         nonlocal count
-        total = clipped(setup.model, setup.loss, setup.images, setup.targets, unit_index=unit, n_units=records)
+        total = clipped(
+            setup.model, setup.loss, setup.images, setup.targets, unit_index=unit, n_units=records
+        )
         for name, value in plan.release(total, noise, count).items():
             named[name].grad = value
         setup.optimizer.step()
@@ -89,7 +98,12 @@ def _clipped_sum(plan: Plan, precision: str, planner: object) -> Callable[..., A
     wanted = {} if planner is None else {"planner": planner}
     if precision != "fp32":
         wanted["precision"] = precision
-    direct = partial(clipping.clipped_gradient_sum, max_grad_norm=plan.max_grad_norm, clipping=plan.clipping, views=plan.views)
+    direct = partial(
+        clipping.clipped_gradient_sum,
+        max_grad_norm=plan.max_grad_norm,
+        clipping=plan.clipping,
+        views=plan.views,
+    )
     for function in (plan.clipped_sum, direct):
         if wanted.keys() <= inspect.signature(function).parameters.keys():
             return partial(function, **wanted)
@@ -115,8 +129,12 @@ def opacus(setup: Setup, planner: object = None, *, mode: str) -> Step:
 
 def opacus_ghost(setup: Setup, planner: object = None) -> Step:
     """Return the step of Opacus' ghost clipping: two backward passes."""
-    model = GradSampleModuleFastGradientClipping(setup.model, max_grad_norm=MAX_GRAD_NORM, use_ghost_clipping=True)
-    optimizer = DPOptimizerFastGradientClipping(setup.optimizer, expected_batch_size=setup.case.batch, **_NOISE)
+    model = GradSampleModuleFastGradientClipping(
+        setup.model, max_grad_norm=MAX_GRAD_NORM, use_ghost_clipping=True
+    )
+    optimizer = DPOptimizerFastGradientClipping(
+        setup.optimizer, expected_batch_size=setup.case.batch, **_NOISE
+    )
 
     def step() -> None:
         DPTensorFastGradientClipping(model, optimizer, setup.losses(model), "mean").backward()
@@ -144,7 +162,9 @@ def whole_model(setup: Setup, planner: object = None) -> Step:
         factor = (MAX_GRAD_NORM / (norms + 1e-6)).clamp(max=1.0)
         for name, parameter in named.items():
             total = torch.einsum("i,i...->...", factor, gradients[name])
-            total = total + torch.normal(0.0, NOISE_MULTIPLIER * MAX_GRAD_NORM, total.shape, device=total.device)
+            total = total + torch.normal(
+                0.0, NOISE_MULTIPLIER * MAX_GRAD_NORM, total.shape, device=total.device
+            )
             parameter.grad = total / setup.case.batch
         setup.optimizer.step()
         setup.optimizer.zero_grad(set_to_none=True)
@@ -166,8 +186,8 @@ STEPS: dict[str, Callable[..., Step]] = {
 def formats(variant: str, dims: int) -> tuple[str, ...]:
     """Return the memory formats in which a variant's gradients are right.
 
-    Opacus 1.6 takes patches of a 2-D image by strides that hold for contiguous images only: with channels_last images its
-    hooks and ghost clipping return other gradients, without an error.
+    Opacus 1.6 takes patches of a 2-D image by strides that hold for contiguous images only: with
+    channels_last images its hooks and ghost clipping return other gradients, without an error.
     """
     return ("contiguous",) if dims == 2 and variant in ("hooks", "ghost") else FORMATS
 

@@ -47,7 +47,9 @@ def summary(timed: Timed, used: dict[str, dict[str, float]], *, fast_bf16: bool)
         row["reference_fp32_ms"] = 1e3 * plain.median()
     modes = [(row["variants"][mode]["ratio"], mode) for mode in MODES if mode in row["variants"]]
     row["best_peer"] = min(modes)[1] if modes else None
-    row["speed_up"] = {name: _speed_up(timed, name) for name in row["variants"] if name not in ("ours", "sgd")}
+    row["speed_up"] = {
+        name: _speed_up(timed, name) for name in row["variants"] if name not in ("ours", "sgd")
+    }
     row["judged"] = _judged(timed, row, fast_bf16=fast_bf16)
     return row
 
@@ -95,13 +97,29 @@ def _judged(timed: Timed, row: Row, *, fast_bf16: bool) -> list[Row]:
         ("times faster than Opacus' best", up.get(row["best_peer"]), target.best, False),
         ("times faster than Opacus hooks", up.get("hooks"), target.hooks, False),
         ("times faster than Opacus functorch", up.get("functorch"), target.functorch, False),
-        ("step memory / non-private", memory_ratio(row, "ours"), target.memory if row["memory_mib"] else None, True),
+        (
+            "step memory / non-private",
+            memory_ratio(row, "ours"),
+            target.memory if row["memory_mib"] else None,
+            True,
+        ),
         ("planning, steps", plan.get("new"), PLANNING_STEPS, True),
         ("planning with a known plan, steps", plan.get("cached"), _CACHED_STEPS, True),
-        ("planning peak / steady peak", first / steady if first and steady else None, PLANNING_PEAK if steady else None, True),
+        (
+            "planning peak / steady peak",
+            first / steady if first and steady else None,
+            PLANNING_PEAK if steady else None,
+            True,
+        ),
     ]
     return [
-        {"what": what, "value": value, "limit": limit, "at_most": at_most, "met": _met(value, limit, at_most=at_most)}
+        {
+            "what": what,
+            "value": value,
+            "limit": limit,
+            "at_most": at_most,
+            "met": _met(value, limit, at_most=at_most),
+        }
         for what, value, limit, at_most in tests
         if limit is not None and (value is not None or "planning" not in what)
     ]

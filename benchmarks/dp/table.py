@@ -44,26 +44,43 @@ def _pair(line: str) -> tuple[str, str]:
 
 def render(rows: list[Row], *, load: tuple[float, float], minutes: float, device: str) -> str:
     """Return the whole Markdown text."""
-    clock = "device milliseconds between CUDA events" if device == "cuda" else "CPU milliseconds of the process"
+    clock = (
+        "device milliseconds between CUDA events" if device == "cuda" else "CPU milliseconds of the process"
+    )
     facts = "; ".join(f"{name}: {value}" for name, value in machine(device).items())
     intro = (
-        "A step is forward, backward, clip, noise and SGD with momentum. Time: " + clock + "; a ratio is the median over\n"
-        "rounds against the non-private step of the same round [least, most], all variants in turn in one process.\n"
-        "Targets of time hold against non-private SGD of the same model, memory format and dtype; the next column and all other\n"
-        "ratios are against whichever format is faster for non-private SGD. Private variants run in the format that suits them.\n"
-        "Of it noise: drawing and adding the noise, as a share of the non-private step; it depends on the parameters alone.\n"
-        "Memory is the growth of the resident set over the loaded model in steady steps, each variant in its own process.\n\n"
+        "A step is forward, backward, clip, noise and SGD with momentum. Time: "
+        + clock
+        + "; a ratio is the median over\n"
+        "rounds against the non-private step of the same round [least, most], all variants in turn "
+        "in one process.\n"
+        "Targets of time hold against non-private SGD of the same model, memory format and dtype; "
+        "the next column and all other\n"
+        "ratios are against whichever format is faster for non-private SGD. Private variants run "
+        "in the format that suits them.\n"
+        "Of it noise: drawing and adding the noise, as a share of the non-private step; it depends "
+        "on the parameters alone.\n"
+        "Memory is the growth of the resident set over the loaded model in steady steps, each "
+        "variant in its own process.\n\n"
         f"{facts}; load average {load[0]:.1f} before, {load[1]:.1f} after; {minutes:.0f} minutes."
     )
     missed = [f"{row['title']}: {test['what']}" for row in rows for test in row["judged"] if not test["met"]]
     total = sum(len(row["judged"]) for row in rows)
-    verdict = f"{total - len(missed)} of {total} targets met." + (f" MISSED: {'; '.join(missed)}." if missed else "")
-    return "\n\n".join([intro, _main(rows), "Every engine, ratio to non-private:", _peers(rows), verdict, _targets(rows)]) + "\n"
+    verdict = f"{total - len(missed)} of {total} targets met." + (
+        f" MISSED: {'; '.join(missed)}." if missed else ""
+    )
+    return (
+        "\n\n".join(
+            [intro, _main(rows), "Every engine, ratio to non-private:", _peers(rows), verdict, _targets(rows)]
+        )
+        + "\n"
+    )
 
 
 def _main(rows: list[Row]) -> str:
     head = (
-        "case | non-private ms | ours, same format | ours, faster format | of it noise | Opacus' best | ours faster than best"
+        "case | non-private ms | ours, same format | ours, faster format | of it noise | Opacus' "
+        "best | ours faster than best"
         " | than hooks | memory ours / SGD | memory hooks / SGD | target time, memory | "
     )
     return _table(head, [_main_line(row) for row in rows])
@@ -93,12 +110,19 @@ def _main_line(row: Row) -> list[str]:
 def _same(row: Row) -> str:
     """Return the ratio to non-private SGD of the format that ours ran in."""
     found = row.get("same_format")
-    return f"{found['ratio']:.2f} [{found['least']:.2f}, {found['most']:.2f}] ({found['format']})" if found else "–"
+    return (
+        f"{found['ratio']:.2f} [{found['least']:.2f}, {found['most']:.2f}] ({found['format']})"
+        if found
+        else "–"
+    )
 
 
 def _peers(rows: list[Row]) -> str:
     names = ("ours", *MODES, "torch.func")
-    lines = [[row["title"], *(_ratio(row, name, count=True) for name in names), _wall(row), _planning(row)] for row in rows]
+    lines = [
+        [row["title"], *(_ratio(row, name, count=True) for name in names), _wall(row), _planning(row)]
+        for row in rows
+    ]
     return _table("case | " + " | ".join(names) + " | ours, wall time | planning, steps: new, known", lines)
 
 
@@ -115,7 +139,13 @@ def _targets(rows: list[Row]) -> str:
         for test in row["judged"]
     ]
     extra = [
-        [row["title"], "time / non-private fp32", "asked only with AMX or a GPU", _number(row["against_fp32"]["ratio"]), "–"]
+        [
+            row["title"],
+            "time / non-private fp32",
+            "asked only with AMX or a GPU",
+            _number(row["against_fp32"]["ratio"]),
+            "–",
+        ]
         for row in rows
         if "against_fp32" in row and not any(test["what"].endswith("fp32") for test in row["judged"])
     ]
@@ -135,7 +165,9 @@ def _ratio(row: Row, name: str, *, count: bool = False) -> str:
     if name not in row["variants"]:
         return "–"
     found = row["variants"][name]
-    return f"{found['ratio']:.2f} [{found['least']:.2f}, {found['most']:.2f}]" + (f" n {found['n']}" if count else "")
+    return f"{found['ratio']:.2f} [{found['least']:.2f}, {found['most']:.2f}]" + (
+        f" n {found['n']}" if count else ""
+    )
 
 
 def _wall(row: Row) -> str:
@@ -143,7 +175,14 @@ def _wall(row: Row) -> str:
 
 
 def _planning(row: Row) -> str:
-    return ", ".join(f"{row['planning_steps'][word]:.1f}" for word in ("new", "cached") if word in row["planning_steps"]) or "–"
+    return (
+        ", ".join(
+            f"{row['planning_steps'][word]:.1f}"
+            for word in ("new", "cached")
+            if word in row["planning_steps"]
+        )
+        or "–"
+    )
 
 
 def _times(value: float | None) -> str:
@@ -158,5 +197,11 @@ def in_words(row: Row) -> str:
     """Return a case in one line."""
     missed = [test["what"] for test in row["judged"] if not test["met"]]
     best = row["best_peer"]
-    peer = f", Opacus' best {best} {_ratio(row, best)}, ours {_times(row['speed_up'].get(best))} faster" if best else ""
-    return f"ours {_ratio(row, 'ours', count=True)}{peer}; " + (f"MISSED: {', '.join(missed)}" if missed else "all targets met")
+    peer = (
+        f", Opacus' best {best} {_ratio(row, best)}, ours {_times(row['speed_up'].get(best))} faster"
+        if best
+        else ""
+    )
+    return f"ours {_ratio(row, 'ours', count=True)}{peer}; " + (
+        f"MISSED: {', '.join(missed)}" if missed else "all targets met"
+    )

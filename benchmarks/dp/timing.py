@@ -1,4 +1,7 @@
-"""Rounds: every variant once a round, in turn, in one process; ratios are within a round, against its non-private step."""
+"""Rounds: every variant once a round, in turn, in one process.
+
+Ratios are within a round, against its non-private step.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,8 @@ class Timed:
         case: the case.
         lanes: the lanes that ran, in order.
         failures: variant -> class of the error that stopped it.
-        planning: step times that the first step cost above a steady one: with a new planner, and with its plan known.
+        planning: step times that the first step cost above a steady one: with a new planner, and with its
+            plan known.
         noise: seconds of drawing and adding our noise, which no step can do without.
     """
 
@@ -63,10 +67,16 @@ class Timed:
     planning: dict[str, float]
     noise: float = 0.0
 
-    def lane(self, variant: str, precision: str | None = None, memory_format: str | None = None) -> Lane | None:
+    def lane(
+        self, variant: str, precision: str | None = None, memory_format: str | None = None
+    ) -> Lane | None:
         """Return the fastest lane of a variant in a precision (None: the case's) and format, or None if it did not run."""
         wanted = precision or self.case.precision
-        found = [lane for lane in self.lanes if lane.variant == variant and lane.precision == wanted and lane.samples]
+        found = [
+            lane
+            for lane in self.lanes
+            if lane.variant == variant and lane.precision == wanted and lane.samples
+        ]
         found = [lane for lane in found if memory_format in (None, lane.memory_format)]
         return min(found, key=Lane.median, default=None)
 
@@ -88,7 +98,9 @@ def timed_step(step: steps.Step, device: str) -> Sample:
 
 
 def run_case(case: Case, *, rounds: int, seconds: float, device: str, say: Say) -> Timed:
-    """Return the times of all variants of a case; SGD and ours run in every memory format, a peer in its better one.
+    """Return the times of all variants of a case.
+
+    SGD and ours run in every memory format, a peer in its better one.
 
     Args:
         case: the case.
@@ -123,7 +135,12 @@ def run_case(case: Case, *, rounds: int, seconds: float, device: str, say: Say) 
 
 
 def _lane(
-    variant: str, memory_format: str, case: Case, device: str, precision: str | None = None, planner: object = None
+    variant: str,
+    memory_format: str,
+    case: Case,
+    device: str,
+    precision: str | None = None,
+    planner: object = None,
 ) -> Lane:
     """Return a lane that has done its first step."""
     setup = prepare(case, memory_format, device, precision)
@@ -142,7 +159,9 @@ def _ours(case: Case, device: str, failures: dict[str, str]) -> list[Lane]:
         return []
 
 
-def _better_format(variant: str, case: Case, device: str, failures: dict[str, str], limit: float) -> tuple[Lane | None, float]:
+def _better_format(
+    variant: str, case: Case, device: str, failures: dict[str, str], limit: float
+) -> tuple[Lane | None, float]:
     """Return a peer's lane in the memory format that suits it better and its seconds; note a failure.
 
     The second format is not tried for a peer that takes more than ``limit`` seconds in the first.

@@ -21,7 +21,9 @@ LEAST_SECONDS = 20.0  # Opacus gets these even where meninx needs fewer
 WARM_EPSILON = 8.0  # the one epsilon at which Opacus also starts from our weights
 
 
-def wanted(sets: Sequence[str] | None, arms: Sequence[str] | None, epsilons: Sequence[float] | None, seeds: int) -> list[Job]:
+def wanted(
+    sets: Sequence[str] | None, arms: Sequence[str] | None, epsilons: Sequence[float] | None, seeds: int
+) -> list[Job]:
     """Return the runs asked for: those of meninx first, for they say how long those of Opacus may take."""
     found: list[Job] = []
     for arm in ARMS:
@@ -35,7 +37,11 @@ def wanted(sets: Sequence[str] | None, arms: Sequence[str] | None, epsilons: Seq
                 levels = (None,)
             elif arm == WARM:
                 levels = (WARM_EPSILON,)
-            found += [{"set": key, "arm": arm, "epsilon": level, "seed": seed} for level in levels for seed in range(seeds)]
+            found += [
+                {"set": key, "arm": arm, "epsilon": level, "seed": seed}
+                for level in levels
+                for seed in range(seeds)
+            ]
     return found
 
 
@@ -67,7 +73,11 @@ def run(wanted: Sequence[Job], data: Path, out: Path, jobs: int) -> int:
         for arms in ((NON_PRIVATE, OURS), (PLAIN, WARM)):
             known = done(out)
             there = {identity(job) for job in known}
-            phase = [job for job in wanted if job["set"] == key and job["arm"] in arms and identity(job) not in there]
+            phase = [
+                job
+                for job in wanted
+                if job["set"] == key and job["arm"] in arms and identity(job) not in there
+            ]
             if phase and PLAIN in arms:
                 seconds = _seconds(known, key)
                 phase = [{**job, "seconds": seconds} for job in phase]
@@ -85,7 +95,10 @@ def _kept(line: Job, out: Path) -> bool:
     with (out / RESULTS).open("a") as file:
         file.write(json.dumps(line) + "\n")
     said = f"epsilon {line['epsilon']:g}" if line["epsilon"] else "no privacy"
-    _say(f"{line['set']} {line['arm']} {said} seed {line['seed']}: {line['test']['value']:.4f}, {line['cpu']:.0f} CPU s")
+    _say(
+        f"{line['set']} {line['arm']} {said} seed {line['seed']}: {line['test']['value']:.4f}, "
+        f"{line['cpu']:.0f} CPU s"
+    )
     return True
 
 
@@ -137,7 +150,11 @@ def _opacus(job: Job, data: Path, out: Path) -> dict[str, Any]:
 
     study = STUDIES[job["set"]]
     table, source = settings.read_recipe(str(RECIPES / f"{study.key}-dp.toml"))
-    shared = {name: table[name] for name in ("model", "model_options", "image_size", "patch_size", "loss") if name in table}
+    shared = {
+        name: table[name]
+        for name in ("model", "model_options", "image_size", "patch_size", "loss")
+        if name in table
+    }
     config = from_toml_table(shared, source)
     warm = job["arm"] == WARM
     start = out / WEIGHTS / f"{study.start}.pt" if warm else None
@@ -151,7 +168,11 @@ def _measured(found: dict[str, Any], job: Job, data: Path) -> dict[str, Any]:
 
     study = STUDIES[job["set"]]
     whole = Manifest.read(data / study.data)
-    line: dict[str, Any] = {name: found[name] for name in ("cpu", "steps", "noise", "q", "said") if name in found}
+    line: dict[str, Any] = {
+        name: found[name] for name in ("cpu", "steps", "noise", "q", "said") if name in found
+    }
     for split in ("valid", "test"):
-        line[split] = measured(found["model"], found["info"], found["config"], whole.split(split), study.labels)
+        line[split] = measured(
+            found["model"], found["info"], found["config"], whole.split(split), study.labels
+        )
     return line

@@ -17,7 +17,13 @@ from meninx.train.predictions import read_mask
 
 
 def measured(
-    model: nn.Module, info: DatasetInfo, config: LearnConfig, part: Manifest, labels: tuple[str, ...], *, draws: int = 500
+    model: nn.Module,
+    info: DatasetInfo,
+    config: LearnConfig,
+    part: Manifest,
+    labels: tuple[str, ...],
+    *,
+    draws: int = 500,
 ) -> dict[str, Any]:
     """Return value, patient-bootstrap interval and value of each label, on the cases of ``part``.
 
@@ -42,12 +48,23 @@ def measured(
     columns = [info.labels.index(name) for name in names]
     scores = predict(model, info, part, config).probabilities[:, columns].astype(np.float64)
     truth = part.targets()[:, columns].astype(np.float64)
-    found = evaluate_classification(truth, scores, part.patient_index(), names, {}, task="multilabel", seed=0, draws=draws)
+    found = evaluate_classification(
+        truth, scores, part.patient_index(), names, {}, task="multilabel", seed=0, draws=draws
+    )
     return _table(found.metrics, "auroc", names)
 
 
 def _table(rows: Any, metric: str, labels: tuple[str, ...]) -> dict[str, Any]:
     own = [row for row in rows if row.name == metric]
     whole = next((row for row in own if not row.label), own[0])
-    by_label = {row.label: round(float(row.value), 5) for row in own if row.label in labels and math.isfinite(row.value)}
-    return {"value": float(whole.value), "low": float(whole.low), "high": float(whole.high), "labels": by_label}
+    by_label = {
+        row.label: round(float(row.value), 5)
+        for row in own
+        if row.label in labels and math.isfinite(row.value)
+    }
+    return {
+        "value": float(whole.value),
+        "low": float(whole.low),
+        "high": float(whole.high),
+        "labels": by_label,
+    }

@@ -1,6 +1,7 @@
 """Plain DP-SGD with Opacus: flat clipping, one random case a patient, no views, no average, constant rate, random start.
 
-What it shares with meninx: the network, the images, the privacy unit, delta, epsilon, the noise multiplier's accountant
+What it shares with meninx: the network, the images, the privacy unit, delta, epsilon, the noise multiplier's
+    accountant
 (dp-accounting's PLD, tighter than the one Opacus takes by default) and the CPU seconds.
 """
 
@@ -81,7 +82,9 @@ def run(
         people[patient]
     read = time.process_time() - begun
     rate = 1 / len(DataLoader(people, batch_size=plain.batch))
-    times = _fit(_network(config, whole, goal, 0, start), people, goal, plain, noise=1.0, steps=_TRIAL_STEPS)[1]
+    times = _fit(_network(config, whole, goal, 0, start), people, goal, plain, noise=1.0, steps=_TRIAL_STEPS)[
+        1
+    ]
     cost = sum(times[1:]) / (_TRIAL_STEPS - 1)  # the first one also compiles and allocates
     steps = max(2, int((seconds - read) / cost))
     noise = solve_noise(sample_rate=rate, steps=steps, epsilon=epsilon, delta=study.delta)
@@ -95,10 +98,16 @@ def run(
     }  # fmt: skip
 
 
-def _network(config: LearnConfig, data: Manifest, goal: Objective, seed: int, start: Path | None) -> nn.Module:
+def _network(
+    config: LearnConfig, data: Manifest, goal: Objective, seed: int, start: Path | None
+) -> nn.Module:
     torch.manual_seed(seed)
     info = data.info
-    shape = {"spatial_dims": info.spatial_dims, "in_channels": info.channels, "out_channels": goal.out_channels}
+    shape = {
+        "spatial_dims": info.spatial_dims,
+        "in_channels": info.channels,
+        "out_channels": goal.out_channels,
+    }
     network = registry.build(config.model, **shape, **config.model_options)
     if start is not None:
         initialise(network, start)
@@ -116,7 +125,9 @@ def _fit(
         grad_sample_mode=plain.mode,
     )  # fmt: skip
     done, times, since = 0, list[float](), time.process_time()
-    with BatchMemoryManager(data_loader=loader, max_physical_batch_size=plain.physical, optimizer=optimizer) as parts:
+    with BatchMemoryManager(
+        data_loader=loader, max_physical_batch_size=plain.physical, optimizer=optimizer
+    ) as parts:
         while done < steps:
             for images, targets in parts:
                 optimizer.zero_grad()

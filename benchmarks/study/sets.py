@@ -63,7 +63,8 @@ class Study:
         metric: ``AUROC`` or ``Dice``.
         labels: labels whose mean is reported; empty for all.
         delta: of every private run.
-        start: key of :data:`PRETRAINING` that our recipe and the non-private network start from; empty for random weights.
+        start: key of :data:`PRETRAINING` that our recipe and the non-private network start from; empty for
+            random weights.
         plain: settings of the Opacus arm.
         warm: settings of Opacus when it starts from the same weights as we do; None leaves that row out.
     """
@@ -82,7 +83,9 @@ class Study:
 PRETRAINING = {
     "nih": Pretraining(data="nih64", recipe="pretrain.toml", said="nih_cxr_64 (public)"),
     "nih224": Pretraining(data="nih64", recipe="pretrain.toml", said="nih_cxr_64 (public)", resize=224),
-    "kermany": Pretraining(data="kermany64", recipe="pretrain.toml", said="kermany_cxr_224 at 64 px (public)"),
+    "kermany": Pretraining(
+        data="kermany64", recipe="pretrain.toml", said="kermany_cxr_224 at 64 px (public)"
+    ),
 }
 
 STUDIES = {
@@ -97,7 +100,8 @@ STUDIES = {
             key="kermany224", title="Pneumonia, 224 px", data="kermany224", delta=1e-4, start="nih224",
             plain=Plain(batch=128, lr=0.5, physical=16), warm=Plain(batch=128, lr=0.5, physical=16),
         ),
-        Study(key="pad128", title="Skin cancer, 128 px", data="pad128", delta=1e-3, plain=Plain(batch=128, lr=0.2, physical=32)),
+        Study(key="pad128", title="Skin cancer, 128 "
+                "px", data="pad128", delta=1e-3, plain=Plain(batch=128, lr=0.2, physical=32)),
         Study(
             key="kermany64", title="Pneumonia, 64 px", data="kermany64", delta=1e-4, start="nih",
             plain=Plain(batch=256, lr=0.5), warm=Plain(batch=256, lr=0.5),

@@ -1,7 +1,7 @@
 """Features of mean 0 and deviation 1 over public images, written into the last affine of a pretrained ResNet.
 
-A linear head on standardised features learns in a few private steps; the statistics are of public images, so they cost
-no budget, and the network stays one of the registry: only two vectors of the weights change.
+A linear head on standardised features learns in a few private steps; the statistics are of public images, so
+they cost no budget, and the network stays one of the registry: only two vectors of the weights change.
 """
 
 from __future__ import annotations

@@ -44,7 +44,11 @@ class Level:
 
     def said(self) -> str:
         """Return mean and interval as text."""
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]" if len(self.values) > 1 else f"{self.mean:.3f}"
+        return (
+            f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+            if len(self.values) > 1
+            else f"{self.mean:.3f}"
+        )
 
 
 def read(path: Path) -> list[Row]:
@@ -69,7 +73,9 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % t-interval of the mean, cut at 0 and 1; NaN of fewer than two values."""
     if len(values) < 2:
         return math.nan, math.nan
-    reach = float(stats.t.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    reach = (
+        float(stats.t.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    )
     return max(0.0, float(np.mean(values)) - reach), min(1.0, float(np.mean(values)) + reach)
 
 
@@ -92,7 +98,10 @@ def _utility(rows: Sequence[Row]) -> list[str]:
     for study in present(rows):
         clean = level(rows, study.key, NON_PRIVATE, None)
         if clean:
-            lines.append(f"| {study.title} ({study.metric}), delta {study.delta:g} | none | {clean.said()} (non-private) | | | |")
+            lines.append(
+                f"| {study.title} ({study.metric}), delta {study.delta:g} | none | {clean.said()} "
+                "(non-private) | | | |"
+            )
         for epsilon in EPSILONS:
             mine, theirs, warm = (level(rows, study.key, arm, epsilon) for arm in (OURS, PLAIN, WARM))
             if mine or theirs:
@@ -133,6 +142,7 @@ def _runs(rows: Sequence[Row]) -> list[str]:
                 said = "none" if epsilon is None else f"{epsilon:g}"
                 low, high = found.patients
                 lines.append(
-                    f"| {study.title} | {arm} | {said} | {each} | [{low:.3f}, {high:.3f}] | {found.steps:.0f} | {found.cpu:.0f} |"
+                    f"| {study.title} | {arm} | {said} | {each} | [{low:.3f}, {high:.3f}] | "
+                    f"{found.steps:.0f} | {found.cpu:.0f} |"
                 )
     return lines

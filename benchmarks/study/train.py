@@ -26,7 +26,9 @@ def settings(study: Study, weights: Path, seed: int, epsilon: float | None) -> d
     return told
 
 
-def run(study: Study, data: Path, weights: Path, out: Path, seed: int, epsilon: float | None) -> dict[str, Any]:
+def run(
+    study: Study, data: Path, weights: Path, out: Path, seed: int, epsilon: float | None
+) -> dict[str, Any]:
     """Train with the recipe of a study and return model, settings and CPU seconds.
 
     Args:

@@ -6,8 +6,8 @@
     >>> api.sweep.__name__, api.verify.__name__
     ('sweep', 'verify')
 
-Settings are the fields of the stage's config (the page of settings in docs/reference lists them). Nothing heavy is
-imported before a function is called.
+Settings are the fields of the stage's config (the page of settings in docs/reference lists them). Nothing
+heavy is imported before a function is called.
 """
 
 from __future__ import annotations
@@ -40,14 +40,19 @@ def new_key(path: StrPath) -> None:
 
 
 def deidentify(source: StrPath, out: StrPath, *, progress: Progress = SILENT, **settings: Any) -> DeidResult:
-    """De-identify the DICOM files below ``source`` into ``out``; ``settings`` are those of ``DeidConfig`` (``key`` is needed)."""
+    """De-identify the DICOM files below ``source`` into ``out``.
+
+    ``settings`` are those of ``DeidConfig`` (``key`` is needed).
+    """
     from meninx.deid.config import DeidConfig
     from meninx.deid.stage import run
 
     return run(config_settings.build(DeidConfig, settings, _HERE), Path(source), Path(out), progress=progress)
 
 
-def prepare(source: StrPath | Sequence[StrPath], out: StrPath, *, progress: Progress = SILENT, **settings: Any) -> PrepareResult:
+def prepare(
+    source: StrPath | Sequence[StrPath], out: StrPath, *, progress: Progress = SILENT, **settings: Any
+) -> PrepareResult:
     """Make a dataset of ``source`` in ``out``; ``settings`` are those of ``PrepareConfig``."""
     from meninx.prepare.config import PrepareConfig
     from meninx.prepare.stage import run
@@ -60,7 +65,9 @@ def train(
     data: StrPath, *, out: StrPath | None = None, recipe: str = "", resume: StrPath | None = None,
     progress: Progress = SILENT, **settings: Any,
 ) -> TrainResult:  # fmt: skip
-    """Train on a prepared dataset; ``recipe`` first, then ``settings`` of ``TrainConfig`` (``privacy`` is a mapping).
+    """Train on a prepared dataset.
+
+    ``recipe`` first, then ``settings`` of ``TrainConfig`` (``privacy`` is a mapping).
 
     Args:
         data: prepared dataset folder.
@@ -71,7 +78,8 @@ def train(
         **settings: fields of ``TrainConfig``; a nested mapping adds to the recipe's.
 
     Raises:
-        UsageError: settings beside ``resume``, which the run would ignore; names them. See also ``meninx.train.stage.run``.
+        UsageError: settings beside ``resume``, which the run would ignore; names them. See also
+            ``meninx.train.stage.run``.
     """
     from meninx.core.errors import UsageError
     from meninx.train.stage import run
@@ -82,10 +90,14 @@ def train(
         raise UsageError(f"a resumed run keeps its own settings and would ignore {', '.join(idle)}; {fix}")
     config = _train_config(recipe, settings)
     again = None if resume is None else Path(resume)
-    return run(config, Path(data), Path(out or "runs"), progress=progress, resume=again, recipe=recipe or None)
+    return run(
+        config, Path(data), Path(out or "runs"), progress=progress, resume=again, recipe=recipe or None
+    )
 
 
-def evaluate(run: StrPath, *, data: StrPath | None = None, progress: Progress = SILENT, **settings: Any) -> EvaluateResult:
+def evaluate(
+    run: StrPath, *, data: StrPath | None = None, progress: Progress = SILENT, **settings: Any
+) -> EvaluateResult:
     """Measure a run; ``settings`` are those of ``EvaluateConfig``."""
     from meninx.train.config import EvaluateConfig
     from meninx.train.evaluate import run as measure
@@ -103,10 +115,14 @@ def sweep(
     from meninx.train.sweep import run
 
     grid = SweepConfig(epsilons=tuple(epsilons), seeds=tuple(seeds), non_private=non_private)
-    return run(_train_config(recipe, settings), grid, Path(data), Path(out), progress=progress, recipe=recipe or None)
+    return run(
+        _train_config(recipe, settings), grid, Path(data), Path(out), progress=progress, recipe=recipe or None
+    )
 
 
-def report(sources: Sequence[StrPath], out: StrPath, *, progress: Progress = SILENT, **settings: Any) -> ReportResult:
+def report(
+    sources: Sequence[StrPath], out: StrPath, *, progress: Progress = SILENT, **settings: Any
+) -> ReportResult:
     """Write the report of some folders to one HTML file; ``settings`` are those of ``ReportConfig``."""
     from meninx.report.config import ReportConfig
     from meninx.report.stage import run
@@ -116,7 +132,10 @@ def report(sources: Sequence[StrPath], out: StrPath, *, progress: Progress = SIL
 
 
 def verify(folder: StrPath, *, progress: Progress = SILENT) -> VerifyResult:
-    """Check that a folder is as meninx wrote it; a failed check is in the result (``ok``, ``exit_code``), not raised."""
+    """Check that a folder is as meninx wrote it.
+
+    A failed check is in the result (``ok``, ``exit_code``), not raised.
+    """
     from meninx.verify.stage import run
 
     return run(Path(folder), progress=progress)

@@ -43,5 +43,7 @@ def pictures(tmp_path: Path) -> Path:
         folder = tmp_path / "images" / name
         folder.mkdir(parents=True)
         for number in range(6):
-            Image.fromarray(generator.integers(0, 256, (16, 16), dtype=np.uint8)).save(folder / f"{number}.png")
+            Image.fromarray(generator.integers(0, 256, (16, 16), dtype=np.uint8)).save(
+                folder / f"{number}.png"
+            )
     return tmp_path / "images"

@@ -37,7 +37,9 @@ def _raising(monkeypatch, error: BaseException) -> None:
 
 
 def test_the_table_knows_every_class():
-    assert {kind.__name__ for kind in _tree(errors.MeninxError) if kind.__module__ == errors.__name__} == set(CODES)
+    assert {kind.__name__ for kind in _tree(errors.MeninxError) if kind.__module__ == errors.__name__} == set(
+        CODES
+    )
 
 
 def test_the_drawing_of_the_tree_says_the_same():
@@ -155,7 +157,9 @@ def test_a_hangup_that_nohup_ignores_stays_ignored():
         doctor.examine = lambda: os.kill(os.getpid(), signal.SIGHUP) or {"heard": "nothing"}
         app.main(["doctor"])
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout.split()) == (0, ["heard", "nothing"])
 
 
@@ -169,7 +173,11 @@ def test_a_misspelt_folder_is_told_before_anything_slow_is_imported(tmp_path):
         print([codes, sorted({"torch", "monai"} & set(sys.modules))])
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True, cwd=tmp_path
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
     )
     codes, slow = ast.literal_eval(done.stdout)
     assert set(codes.values()) <= {2, 3}

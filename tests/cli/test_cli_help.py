@@ -32,7 +32,9 @@ def helps() -> dict:
         heavy = [name for name in {HEAVY!r} if name in sys.modules]
         print(json.dumps({{"helps": helps, "heavy": heavy}}))
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout)
 
 
@@ -99,7 +101,9 @@ def test_a_wrong_key_of_a_recipe_names_file_and_key(invoke, tmp_path, verb, text
     paths = {"deid": ["a", "b"], "prepare": ["a", "b"]}.get(verb, ["a"])
     said = invoke(verb, *paths, "--recipe", tmp_path / "mine.toml")
     assert (said.code, said.out) == (2, "")
-    assert said.err == f"meninx: expected a known key, got {key!r} (mine.toml); did you mean {suggestion!r}?\n"
+    assert (
+        said.err == f"meninx: expected a known key, got {key!r} (mine.toml); did you mean {suggestion!r}?\n"
+    )
 
 
 @pytest.mark.parametrize(

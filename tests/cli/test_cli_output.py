@@ -113,7 +113,9 @@ def test_a_dry_run_of_deid_leaves_no_file(invoke, cohort, tmp_path):
     make_key(tmp_path / "site.key")
     archive = cohort.root / "north"
     before = snapshot(tmp_path), snapshot(archive)
-    said = invoke("deid", archive / "archive", tmp_path / "clean", "--key", tmp_path / "site.key", "--dry-run")
+    said = invoke(
+        "deid", archive / "archive", tmp_path / "clean", "--key", tmp_path / "site.key", "--dry-run"
+    )
     assert said.code == 0
     assert "dry run" in said.out
     assert (snapshot(tmp_path), snapshot(archive)) == before
@@ -121,7 +123,9 @@ def test_a_dry_run_of_deid_leaves_no_file(invoke, cohort, tmp_path):
 
 def test_a_dry_run_makes_no_key_either(invoke, cohort, tmp_path):
     archive = cohort.root / "north" / "archive"
-    said = invoke("deid", archive, tmp_path / "clean", "--key", tmp_path / "site.key", "--new-key", "--dry-run")
+    said = invoke(
+        "deid", archive, tmp_path / "clean", "--key", tmp_path / "site.key", "--new-key", "--dry-run"
+    )
     assert said.code == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -149,7 +153,13 @@ def test_a_dry_run_of_train_leaves_no_file_and_shows_the_plan(invoke, data, tmp_
 def test_a_dry_run_of_the_demo_prints_its_commands_and_leaves_no_file(invoke, tmp_path):
     said = invoke("demo", tmp_path / "demo-out", "--dry-run")
     lines = said.out.splitlines()
-    assert [line.split()[1] for line in lines] == [*3 * ["deid"], "prepare", *2 * ["train"], *2 * ["evaluate"], "report"]
+    assert [line.split()[1] for line in lines] == [
+        *3 * ["deid"],
+        "prepare",
+        *2 * ["train"],
+        *2 * ["evaluate"],
+        "report",
+    ]
     assert list(tmp_path.iterdir()) == []
 
 

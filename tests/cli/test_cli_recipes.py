@@ -35,7 +35,9 @@ def shapes(config: TrainConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a network's tensors, without memory for them."""
     dims = len(config.patch_size) or 2
     with torch.device("meta"):
-        network = registry.build(config.model, spatial_dims=dims, in_channels=1, out_channels=1, **config.model_options)
+        network = registry.build(
+            config.model, spatial_dims=dims, in_channels=1, out_channels=1, **config.model_options
+        )
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
@@ -44,7 +46,9 @@ def test_there_are_recipes_of_both_kinds():
     assert any("[model_options]" in settings.to_toml(api._train_config(name, {})) for name in RECIPES)
 
 
-@pytest.mark.parametrize("name", RECIPES, ids=lambda name: Path(name).stem if "/" in name else f"packaged-{name}")
+@pytest.mark.parametrize(
+    "name", RECIPES, ids=lambda name: Path(name).stem if "/" in name else f"packaged-{name}"
+)
 def test_command_line_file_and_python_give_the_same_config_and_network(name):
     line = on_the_command_line(f"train data --recipe {shlex.quote(name)}")
     table, source = settings.read_recipe(name)
@@ -60,9 +64,13 @@ def test_command_line_file_and_python_give_the_same_config_and_network(name):
 def test_the_study_s_pneumonia_network_is_the_one_of_its_recipe():
     config = on_the_command_line(f"train data --recipe {STUDY / 'kermany64.toml'}")
     with torch.device("meta"):
-        network = registry.build(config.model, spatial_dims=2, in_channels=1, out_channels=1, **config.model_options)
+        network = registry.build(
+            config.model, spatial_dims=2, in_channels=1, out_channels=1, **config.model_options
+        )
     assert registry.parameter_count(network) == 308_497
-    stem = on_the_command_line(f"train data --recipe {STUDY / 'kermany64.toml'} --model-options.small-stem true")
+    stem = on_the_command_line(
+        f"train data --recipe {STUDY / 'kermany64.toml'} --model-options.small-stem true"
+    )
     assert stem.model_options == {"small_stem": True}
     assert shapes(stem) != shapes(config)
 
@@ -92,7 +100,9 @@ def test_flags_win_over_the_recipe_option_by_option(tmp_path):
 def test_the_budget_has_short_flags(invoke, tmp_path):
     write_dataset(tmp_path / "data", patients=12, size=16)
     for words in (["--epsilon", "3", "--delta", "1e-3"], ["--epsilon=3", "--delta=1e-3"]):
-        said = invoke("train", tmp_path / "data", "--recipe", "tiny", "--batch-size", "4", "--dry-run", *words)
+        said = invoke(
+            "train", tmp_path / "data", "--recipe", "tiny", "--batch-size", "4", "--dry-run", *words
+        )
         assert said.code == 0, said.err
         assert "epsilon = 3 at delta = 0.001" in said.out
 
@@ -107,12 +117,16 @@ def test_text_that_says_false_is_refused_and_never_true():
     [
         ('epochs = "3"', "type int"), ("epochs = true", "type int"), ("lr = false", "type float"), ('lr = "1e-3"', "type float"),
         ('deterministic = "false"', "type bool"), ("name = 5", "type str"), ('augment = "flip"', "a list"),
-        ("image_size = 64", "a list"), ("batch-size = 4", "'batch_size'"), ('[privacy]\nepsilon = "8"', "type float"),
+        ("image_size = 64", "a list"), ("batch-size = 4", "'batch_size'"), (('[privacy]\nepsilon = '
+                '"8"'), "type float"),
     ],
 )  # fmt: skip
 def test_a_value_of_another_type_is_refused_on_the_command_line_as_in_python(tmp_path, text, message):
     recipe = tmp_path / "mine.toml"
     recipe.write_text(text + "\n")
-    for way in (lambda: on_the_command_line(f"train data --recipe {recipe}"), lambda: api._train_config(str(recipe), {})):
+    for way in (
+        lambda: on_the_command_line(f"train data --recipe {recipe}"),
+        lambda: api._train_config(str(recipe), {}),
+    ):
         with pytest.raises(ConfigError, match=message):
             way()

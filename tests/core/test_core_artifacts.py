@@ -49,7 +49,9 @@ def test_only_the_test_split_of_the_runs_own_data_has_the_plain_name(tmp_path: P
     assert places[0] == "release/evaluation.json"
     for split, dataset in (("../x", ""), ("test", "a/b"), ("valid\n", "")):
         with pytest.raises(DataError):
-            artifacts.write(tmp_path, EvaluationRecord(origin=None, evaluation={}), split=split, dataset=dataset)
+            artifacts.write(
+                tmp_path, EvaluationRecord(origin=None, evaluation={}), split=split, dataset=dataset
+            )
 
 
 def test_no_file_is_none_and_anything_else_that_is_no_record_is_an_error(tmp_path: Path):
@@ -125,7 +127,14 @@ LEGACY_PRIVACY = {
     "outside_guarantee": ["labels"],
     "deterministic": False,
     "risk": {"advantage": 0.1, "tpr_at_fpr": {"0.01": 0.05}, "prior": 0.01, "reconstruction": 0.2},
-    "pretrained": {"file": "a.pt", "sha256": "0", "source": "ImageNet", "loaded": 3, "fresh": [], "unused": 0},
+    "pretrained": {
+        "file": "a.pt",
+        "sha256": "0",
+        "source": "ImageNet",
+        "loaded": 3,
+        "fresh": [],
+        "unused": 0,
+    },
 }
 
 
@@ -141,7 +150,9 @@ def test_privacy_of_an_older_version_is_read(tmp_path: Path):
     )
     assert found.risk is not None
     (tmp_path / "privacy.json").write_text(
-        json.dumps({"private": False, "epsilon": None, "sentence": "x", "weights": "best", "pretrained": None})
+        json.dumps(
+            {"private": False, "epsilon": None, "sentence": "x", "weights": "best", "pretrained": None}
+        )
     )
     assert artifacts.read(tmp_path, PrivacyRecord) == PrivacyRecord(private=False, sentence="x")
 
@@ -150,7 +161,9 @@ def test_evaluation_and_comparison_of_an_older_version_are_read_without_an_origi
     (tmp_path / "release").mkdir()
     table = {"version": 1, "task": "multilabel", "metrics": [{"name": "auroc"}]}
     (tmp_path / "release" / "evaluation.json").write_text(json.dumps(table))
-    assert artifacts.read(tmp_path, EvaluationRecord) == EvaluationRecord(origin=None, evaluation=table, version=1)
+    assert artifacts.read(tmp_path, EvaluationRecord) == EvaluationRecord(
+        origin=None, evaluation=table, version=1
+    )
     comparison = {"run": "a", "baseline": "b", "differences": [{"name": "auroc_difference"}]}
     (tmp_path / "release" / "comparison.json").write_text(json.dumps(comparison))
     found = artifacts.read(tmp_path, ComparisonRecord)

@@ -1,4 +1,7 @@
-"""What belongs to a run: measurements by run, weights, step, dataset and split; privacy.json by digest and ledger."""
+"""What belongs to a run: measurements by run, weights, step, dataset and split.
+
+Privacy.json by digest and ledger.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,29 @@ from pathlib import Path
 import pytest
 
 from meninx.core import artifacts, belonging, files
-from meninx.core.artifacts import Ancestry, EvaluationRecord, Lineage, Origin, PrivacyRecord, RunRecord, RunState
+from meninx.core.artifacts import (
+    Ancestry,
+    EvaluationRecord,
+    Lineage,
+    Origin,
+    PrivacyRecord,
+    RunRecord,
+    RunState,
+)
 from meninx.core.budget import NeighboringRelation, PrivacySpent, PrivacyUnit
 from meninx.core.errors import DataError
 from meninx.core.run import Run
 
-RUN = RunRecord(id="a" * 32, name="a", state=RunState.RELEASED, data="d", weights="w", step=9, released_step=4, selected="best")
+RUN = RunRecord(
+    id="a" * 32,
+    name="a",
+    state=RunState.RELEASED,
+    data="d",
+    weights="w",
+    step=9,
+    released_step=4,
+    selected="best",
+)
 ORIGIN = Origin(run=RUN.id, data="d", weights="w", step=4, split="test")
 SPENT = PrivacySpent(
     epsilon=2.0, delta=1e-3, unit=PrivacyUnit.PATIENT, relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
@@ -40,7 +60,9 @@ SAID = PrivacyRecord(
     ],
     ids=str,
 )
-def test_a_measurement_belongs_to_the_released_weights_of_its_run(tmp_path: Path, change: dict[str, object], words: str):
+def test_a_measurement_belongs_to_the_released_weights_of_its_run(
+    tmp_path: Path, change: dict[str, object], words: str
+):
     record = EvaluationRecord(origin=replace(ORIGIN, **change), evaluation={"split": "test"})
     found = belonging.measured(record, RUN, "evaluation.json")
     assert words in found
@@ -97,7 +119,9 @@ def test_every_field_that_contradicts_the_ledger_is_named(change: dict[str, obje
     assert item.words.isprintable()
 
 
-def test_one_limit_holds_for_a_ledger_and_for_the_records_that_carry_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_one_limit_holds_for_a_ledger_and_for_the_records_that_carry_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     run = Run(tmp_path)
     assert run.ledger_text() == ""
     files.write_text(run.ledger_path, "x\n")
@@ -107,7 +131,9 @@ def test_one_limit_holds_for_a_ledger_and_for_the_records_that_carry_one(tmp_pat
     with pytest.raises(DataError, match=r"ledger\.jsonl"):
         run.ledger_text()
     limits = []
-    monkeypatch.setattr(files, "read_bytes", lambda path, limit: limits.append(limit) or b'{"run": "a", "private": true}')
+    monkeypatch.setattr(
+        files, "read_bytes", lambda path, limit: limits.append(limit) or b'{"run": "a", "private": true}'
+    )
     for kind in (Lineage, Ancestry):
         (tmp_path / artifacts.place(kind)).parent.mkdir(exist_ok=True)
         (tmp_path / artifacts.place(kind)).touch()

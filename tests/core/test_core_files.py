@@ -48,7 +48,9 @@ def test_the_private_mode_is_kept(tmp_path: Path):
 
 def test_private_bytes_come_from_the_system_unless_the_run_is_deterministic():
     assert randomness.private_bytes(16) != randomness.private_bytes(16)
-    assert randomness.private_bytes(16, deterministic_seed=1) == randomness.private_bytes(16, deterministic_seed=1)
+    assert randomness.private_bytes(16, deterministic_seed=1) == randomness.private_bytes(
+        16, deterministic_seed=1
+    )
     assert randomness.private_bytes(16, deterministic_seed=1, purpose="a") != randomness.private_bytes(
         16, deterministic_seed=1, purpose="b"
     )
@@ -88,7 +90,14 @@ def test_no_partial_file_is_left_whatever_fails(tmp_path: Path, monkeypatch, cal
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
-    for path in (Path("/dev/zero"), tmp_path / "pipe", tmp_path, tmp_path / "none", tmp_path / "a\0b", tmp_path / "\ud800"):
+    for path in (
+        Path("/dev/zero"),
+        tmp_path / "pipe",
+        tmp_path,
+        tmp_path / "none",
+        tmp_path / "a\0b",
+        tmp_path / "\ud800",
+    ):
         for reader in (files.read_bytes, files.digest):
             with pytest.raises(DataError):
                 reader(path)

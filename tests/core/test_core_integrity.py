@@ -1,4 +1,7 @@
-"""Digests of a folder: what is missing, changed or not listed is named; a hostile list reads nothing outside."""
+"""Digests of a folder: what is missing, changed or not listed is named.
+
+A hostile list reads nothing outside.
+"""
 
 import os
 import shutil
@@ -24,7 +27,9 @@ def folder(tmp_path: Path) -> Path:
 def test_an_unchanged_folder_has_no_damage_and_sha256sum_agrees(folder: Path):
     assert not integrity.damage(folder)
     if shutil.which("sha256sum"):
-        subprocess.run(["sha256sum", "--check", "--quiet", "--strict", integrity.CHECKSUMS], cwd=folder, check=True)
+        subprocess.run(
+            ["sha256sum", "--check", "--quiet", "--strict", integrity.CHECKSUMS], cwd=folder, check=True
+        )
 
 
 def test_missing_changed_and_unlisted_files_are_named(folder: Path, tmp_path: Path):
@@ -37,7 +42,9 @@ def test_missing_changed_and_unlisted_files_are_named(folder: Path, tmp_path: Pa
     (folder / "link").symlink_to(tmp_path)
     os.mkfifo(folder / "pipe")
     found = integrity.damage(folder, leave_out=("private",))
-    assert found == integrity.Damage(missing=("a.png",), changed=("images/b.png",), unlisted=("link", "new", "pipe"))
+    assert found == integrity.Damage(
+        missing=("a.png",), changed=("images/b.png",), unlisted=("link", "new", "pipe")
+    )
     assert integrity.digest_of(folder) == own
 
 
@@ -60,7 +67,9 @@ def test_a_hostile_list_is_refused_with_its_line(folder: Path, name: str):
         integrity.damage(folder)
 
 
-@pytest.mark.parametrize("text", ["hello\n", "0" * 64 + " a.png\n", "Z" * 64 + "  a.png\n", f"{'0' * 64}  a\n" * 2])
+@pytest.mark.parametrize(
+    "text", ["hello\n", "0" * 64 + " a.png\n", "Z" * 64 + "  a.png\n", f"{'0' * 64}  a\n" * 2]
+)
 def test_a_damaged_list_is_refused(folder: Path, text: str):
     (folder / integrity.CHECKSUMS).write_text(text)
     with pytest.raises(DataError, match=r"line [12]"):

@@ -25,7 +25,9 @@ def test_a_tail_torn_at_any_byte_is_cut_and_the_next_line_follows_the_whole_ones
         assert [table["number"] for table in Journal(path).tables()] == [*range(kept), "after"]
 
 
-@pytest.mark.parametrize("tail", [b"\0\0\0\0", b"\0\n", b"[1]\n", b"{]\n\xff\xfe\n", b"[" * 100_000, b"9" * 5000 + b"\n"])
+@pytest.mark.parametrize(
+    "tail", [b"\0\0\0\0", b"\0\n", b"[1]\n", b"{]\n\xff\xfe\n", b"[" * 100_000, b"9" * 5000 + b"\n"]
+)
 def test_what_a_power_cut_leaves_at_the_end_is_a_torn_tail(tmp_path: Path, tail: bytes):
     path = tmp_path / "journal"
     path.write_bytes(b'{"a":1}\n' + tail)

@@ -13,7 +13,9 @@ from meninx.core import files, integrity, names, plain, workspace
 from meninx.core.errors import DataError, LayoutError
 from meninx.core.manifest import Case, DatasetInfo, Intensity, Manifest, Task, dataset_digest
 
-INFO = DatasetInfo(name="toy", task=Task.MULTILABEL, labels=("effusion", "nodule"), attributes=("sex",), size=(8, 8))
+INFO = DatasetInfo(
+    name="toy", task=Task.MULTILABEL, labels=("effusion", "nodule"), attributes=("sex",), size=(8, 8)
+)
 
 
 def case(number: int, patient: str, split: str = "train", site: str = "", **kwargs) -> Case:
@@ -30,7 +32,11 @@ def test_a_dataset_survives_the_disk(tmp_path: Path):
     )  # fmt: skip
     rows = (
         Case(
-            case_id="1", patient_id="p", image="images/1.png", labels={"a": 1.0, "b": None}, attributes={"sex": "F", "age": "70"}
+            case_id="1",
+            patient_id="p",
+            image="images/1.png",
+            labels={"a": 1.0, "b": None},
+            attributes={"sex": "F", "age": "70"},
         ),
     )
     Manifest(tmp_path, info, rows).write()
@@ -87,13 +93,29 @@ def spoil(root: Path, row: int, column: str, value: str) -> None:
         csv.writer(stream).writerows(rows)
 
 
-HOSTILE = ["$__import__('os').system('x')", "@target", "%command", "=1+1", "a\x00b", "a\nb", "\u202egnp", "x" * 256, " a", ""]
+HOSTILE = [
+    "$__import__('os').system('x')",
+    "@target",
+    "%command",
+    "=1+1",
+    "a\x00b",
+    "a\nb",
+    "\u202egnp",
+    "x" * 256,
+    " a",
+    "",
+]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("place", ["name", "labels", "attributes", "laterality"])
 def test_a_name_that_another_program_could_run_makes_no_dataset(name: str, place: str):
-    values = {"name": name, "labels": ("effusion", name), "attributes": ("sex", name), "laterality": (("effusion", name),)}
+    values = {
+        "name": name,
+        "labels": ("effusion", name),
+        "attributes": ("sex", name),
+        "laterality": (("effusion", name),),
+    }
     with pytest.raises(DataError) as caught:
         replace(INFO, **{place: values[place]})
     assert len(name) < 4 or name not in str(caught.value)
@@ -118,7 +140,17 @@ def test_a_case_id_that_cannot_name_a_file_is_refused(name: str):
 
 
 @pytest.mark.parametrize(
-    "path", ["../x.png", "/etc/passwd", "images\\..\\x.png", "C:/x.png", "images/../../x", "a\nb", "\x7f", "x" * 5000]
+    "path",
+    [
+        "../x.png",
+        "/etc/passwd",
+        "images\\..\\x.png",
+        "C:/x.png",
+        "images/../../x",
+        "a\nb",
+        "\x7f",
+        "x" * 5000,
+    ],
 )
 @pytest.mark.parametrize("column", ["image", "mask"])
 def test_a_path_that_leaves_the_dataset_is_refused_with_its_row(tmp_path: Path, path: str, column: str):
@@ -171,7 +203,8 @@ def test_a_dataset_toml_of_wrong_types_is_refused_with_its_name(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    "content", [b"\xff\xfe\x00", b'"' + b"x" * 200_000 + b'"\n', b"case_id\n\x00\n", b"case_id,case_id\n", b""]
+    "content",
+    [b"\xff\xfe\x00", b'"' + b"x" * 200_000 + b'"\n', b"case_id\n\x00\n", b"case_id,case_id\n", b""],
 )
 def test_a_table_of_foreign_content_is_refused(tmp_path: Path, content: bytes):
     Manifest(tmp_path, INFO, (case(0, "a"),)).write()
@@ -204,7 +237,12 @@ def whole(root: Path) -> Manifest:
     manifest.write()
     for number in range(2):
         files.write_bytes(root / f"images/c{number}.png", bytes([number]))
-    integrity.write(root, integrity.measured(root, [*(root / "images").iterdir(), root / "manifest.csv", root / "dataset.toml"]))
+    integrity.write(
+        root,
+        integrity.measured(
+            root, [*(root / "images").iterdir(), root / "manifest.csv", root / "dataset.toml"]
+        ),
+    )
     return Manifest.read(root)
 
 
@@ -271,12 +309,20 @@ texts = st.text(st.characters(exclude_categories=()), max_size=20)  # halves of 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(patient="p", site="", study="", note="", image="\ud800.png", label="a")
 @given(patient=texts, site=texts, study=texts, note=texts, image=texts, label=texts)
-def test_what_can_be_made_survives_the_disk_and_nothing_else_raises(tmp_path, patient, site, study, note, image, label):
+def test_what_can_be_made_survives_the_disk_and_nothing_else_raises(
+    tmp_path, patient, site, study, note, image, label
+):
     """Any text: refused as DataError, or written and read back the same; a formula is quoted once."""
     try:
         info = DatasetInfo(name="x", task=Task.MULTILABEL, labels=(label,), attributes=("note",))
         made = Case(
-            case_id="c1", patient_id=patient, site=site, study=study, image=image, labels={label: 1.0}, attributes={"note": note}
+            case_id="c1",
+            patient_id=patient,
+            site=site,
+            study=study,
+            image=image,
+            labels={label: 1.0},
+            attributes={"note": note},
         )
     except DataError:
         return

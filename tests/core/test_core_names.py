@@ -41,7 +41,16 @@ def test_an_identifier_that_reaches_no_bundle_may_hold_a_hash_sign():
 
 def test_ordinary_names_pass():
     names.check(
-        ["Pleural effusion", "T1-hyperintense", "Größe > 3 cm", "心肥大", "no_finding", "x" * 255, "5%", "a$b"],
+        [
+            "Pleural effusion",
+            "T1-hyperintense",
+            "Größe > 3 cm",
+            "心肥大",
+            "no_finding",
+            "x" * 255,
+            "5%",
+            "a$b",
+        ],
         what="label",
         where="x",
     )

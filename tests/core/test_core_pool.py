@@ -46,10 +46,19 @@ def test_an_error_of_an_item_is_raised_at_its_place():
 
 def test_setup_happens_once_in_every_process_and_its_error_is_its_own():
     with Stop() as stop:
-        found = list(mapped(pool_jobs.recall, range(9), workers=2, stop=stop, setup=pool_jobs.remember, setup_args=("x",)))
+        found = list(
+            mapped(
+                pool_jobs.recall, range(9), workers=2, stop=stop, setup=pool_jobs.remember, setup_args=("x",)
+            )
+        )
         assert found == [f"{number}x" for number in range(9)]
         broken = mapped(
-            pool_jobs.square, range(3), workers=2, stop=stop, setup=pool_jobs.broken_setup, setup_args=("key is bad",)
+            pool_jobs.square,
+            range(3),
+            workers=2,
+            stop=stop,
+            setup=pool_jobs.broken_setup,
+            setup_args=("key is bad",),
         )
         with pytest.raises(DataError, match="key is bad"):
             list(broken)
@@ -68,7 +77,10 @@ def test_items_that_kill_their_worker_get_a_result_and_the_others_go_on():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_an_idle_worker_that_is_killed_does_not_hang_the_others():
-    """An idle worker waits with the lock of the queue in its hands; killed there, it leaves the lock taken for good."""
+    """An idle worker waits with the lock of the queue in its hands.
+
+    Killed there, it leaves the lock taken for good.
+    """
     with Stop() as stop:
         results = mapped(time.sleep, [0] * 12 + [1.0], workers=3, stop=stop)
         next(results)
@@ -78,7 +90,9 @@ def test_an_idle_worker_that_is_killed_does_not_hang_the_others():
                 os.kill(worker.pid, signal.SIGKILL)
                 break
         ended = threading.Event()
-        threading.Thread(target=lambda: ended.wait(20) or os.kill(os.getpid(), signal.SIGABRT), daemon=True).start()
+        threading.Thread(
+            target=lambda: ended.wait(20) or os.kill(os.getpid(), signal.SIGABRT), daemon=True
+        ).start()
         assert len(list(results)) == 12
         ended.set()
 
@@ -126,7 +140,9 @@ def test_the_main_process_does_not_grow_with_the_number_of_items():
 
 def _script(tmp_path: Path, body: str) -> subprocess.Popen[str]:
     path = tmp_path / "script.py"
-    path.write_text("import pool_jobs, os, sys\nfrom meninx.core.pool import Stop, mapped\n" + textwrap.dedent(body))
+    path.write_text(
+        "import pool_jobs, os, sys\nfrom meninx.core.pool import Stop, mapped\n" + textwrap.dedent(body)
+    )
     search = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
     pipe, variables = subprocess.PIPE, {**os.environ, "PYTHONPATH": search}
     return subprocess.Popen([sys.executable, str(path)], stdout=pipe, stderr=pipe, text=True, env=variables)
@@ -170,7 +186,9 @@ def test_workers_end_when_the_main_process_is_killed(tmp_path: Path):
 
 
 def test_a_script_without_a_guard_is_told_so(tmp_path: Path):
-    main = _script(tmp_path, "with Stop() as stop:\n    list(mapped(pool_jobs.square, range(3), workers=2, stop=stop))\n")
+    main = _script(
+        tmp_path, "with Stop() as stop:\n    list(mapped(pool_jobs.square, range(3), workers=2, stop=stop))\n"
+    )
     _, errors = main.communicate(timeout=30)
     assert main.returncode == 1
     assert errors.rstrip().splitlines()[-1].startswith("meninx.core.errors.UsageError")

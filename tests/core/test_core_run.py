@@ -57,7 +57,9 @@ except RunLocked as error:
 
 
 def _in_another_process(root: Path) -> str:
-    return subprocess.run([sys.executable, "-c", OTHER, str(root)], capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", OTHER, str(root)], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
 
 
 def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(tmp_path: Path):

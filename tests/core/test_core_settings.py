@@ -30,7 +30,9 @@ class Outer:
 
 
 def test_a_config_is_its_own_recipe():
-    config = Outer(epochs=7, names=("a", "b"), table=Path("x.csv"), privacy=Inner(epsilon=8.0, unit=PrivacyUnit.CASE))
+    config = Outer(
+        epochs=7, names=("a", "b"), table=Path("x.csv"), privacy=Inner(epsilon=8.0, unit=PrivacyUnit.CASE)
+    )
     import tomllib
 
     assert settings.build(Outer, tomllib.loads(settings.to_toml(config)), "config.toml") == config

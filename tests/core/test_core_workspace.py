@@ -31,7 +31,9 @@ def made(out: Path, fingerprint: str, text: str, **options: bool) -> None:
         files.write_text(space.staging / "table.csv", text)
         files.write_text(space.staging / "done.json", text)
         files.write_text(space.staging / "private" / "log.csv", text)
-        space.publish(["images", "table.csv", "done.json"], remove=["gone.txt", "table.csv"], secret=["log.csv"])
+        space.publish(
+            ["images", "table.csv", "done.json"], remove=["gone.txt", "table.csv"], secret=["log.csv"]
+        )
 
 
 def failed(out: Path, fingerprint: str, **options: bool) -> None:
@@ -78,7 +80,10 @@ def test_a_refused_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         raise StorageError("full")
 
     monkeypatch.setattr(workspace, "_write_marker", refuse)
-    with pytest.raises(StorageError), workspace.claim(tmp_path / "deep" / "data", stage="prepare", fingerprint="a"):
+    with (
+        pytest.raises(StorageError),
+        workspace.claim(tmp_path / "deep" / "data", stage="prepare", fingerprint="a"),
+    ):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -115,7 +120,10 @@ def test_a_folder_of_an_older_version_is_replaced_only_when_asked(tmp_path: Path
     def ours(folder: Path) -> bool:
         return (folder / "table.csv").exists()
 
-    with pytest.raises(UsageError, match="complete result"), workspace.claim(out, stage="prepare", fingerprint="a", ours=ours):
+    with (
+        pytest.raises(UsageError, match="complete result"),
+        workspace.claim(out, stage="prepare", fingerprint="a", ours=ours),
+    ):
         pass
     with workspace.claim(out, stage="prepare", fingerprint="a", ours=ours, overwrite=True) as space:
         files.write_text(space.staging / "table.csv", "new")
@@ -131,9 +139,17 @@ def test_source_and_output_lie_apart(tmp_path: Path, linked: bool):
     link = tmp_path / "link"
     if linked:
         link.symlink_to(source)
-    for out, origin in ((source / "out", source), (source, source), (source, source / "sub"), (link / "out", source)):
+    for out, origin in (
+        (source / "out", source),
+        (source, source),
+        (source, source / "sub"),
+        (link / "out", source),
+    ):
         if linked or link not in out.parents:
-            with pytest.raises(UsageError, match="apart"), workspace.claim(out, stage="s", fingerprint="a", sources=[origin]):
+            with (
+                pytest.raises(UsageError, match="apart"),
+                workspace.claim(out, stage="s", fingerprint="a", sources=[origin]),
+            ):
                 pass
     assert [item.name for item in source.iterdir()] == ["sub"]
     with workspace.claim(tmp_path / "source2", stage="s", fingerprint="a", sources=[source]):
@@ -206,7 +222,10 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _killed_at(step: int, monkeypatch: pytest.MonkeyPatch, action: Callable[[], None]) -> bool:
-    """Do ``action`` with a kill before its ``step``-th change of the file system; return whether it was killed."""
+    """Do ``action`` with a kill before its ``step``-th change of the file system.
+
+    Return whether it was killed.
+    """
     left = step
 
     def counted(call: Callable[..., object]) -> Callable[..., object]:
@@ -230,7 +249,9 @@ def _killed_at(step: int, monkeypatch: pytest.MonkeyPatch, action: Callable[[], 
 
 
 @pytest.mark.usefixtures("fast")
-def test_a_kill_at_any_step_loses_no_result_and_the_next_command_mends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_kill_at_any_step_loses_no_result_and_the_next_command_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     for step in range(1000):
         out = tmp_path / f"data{step}"
         made(out, "a", "old")
@@ -238,7 +259,11 @@ def test_a_kill_at_any_step_loses_no_result_and_the_next_command_mends_it(tmp_pa
         killed = _killed_at(step, monkeypatch, lambda out=out: made(out, "b", "new", overwrite=True))  # type: ignore[misc]
         made(out, "b", "new", overwrite=True)
         assert content(out) == whole("new"), step
-        assert sorted(item.name for item in (out / "private").iterdir()) == ["lock", "log.csv", "workspace.json"], step
+        assert sorted(item.name for item in (out / "private").iterdir()) == [
+            "lock",
+            "log.csv",
+            "workspace.json",
+        ], step
         assert (out / "private" / "log.csv").read_text() == "new", step
         if not killed:
             assert step > 20
@@ -247,7 +272,9 @@ def test_a_kill_at_any_step_loses_no_result_and_the_next_command_mends_it(tmp_pa
 
 
 @pytest.mark.usefixtures("fast")
-def test_what_was_published_when_the_kill_came_is_there_after_any_next_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_was_published_when_the_kill_came_is_there_after_any_next_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """A publication, once begun, is completed before anything else, also by a command that is then refused."""
     for step in range(1000):
         out = tmp_path / f"data{step}"
@@ -256,7 +283,10 @@ def test_what_was_published_when_the_kill_came_is_there_after_any_next_claim(tmp
         marker = workspace.read_marker(out)
         assert marker is not None
         begun = bool(marker.publishing) or marker.published == "b"
-        with contextlib.suppress(MeninxError), workspace.claim(out, stage="prepare", fingerprint="c", resume=True):
+        with (
+            contextlib.suppress(MeninxError),
+            workspace.claim(out, stage="prepare", fingerprint="c", resume=True),
+        ):
             pass
         assert content(out) == whole("new" if begun else "old"), step
         if not killed:
@@ -313,7 +343,10 @@ def test_a_damaged_or_hostile_marker_is_an_error_and_touches_nothing(tmp_path: P
 
 
 def test_names_to_publish_are_the_stages_own(tmp_path: Path):
-    with workspace.claim(tmp_path / "data", stage="prepare", fingerprint="a") as space, pytest.raises(DataError):
+    with (
+        workspace.claim(tmp_path / "data", stage="prepare", fingerprint="a") as space,
+        pytest.raises(DataError),
+    ):
         space.publish(["../outside"])
 
 
@@ -349,9 +382,13 @@ def test_a_folder_that_is_held_goes_again_when_nothing_was_made(tmp_path: Path):
     assert (out / "work").is_dir()
 
 
-@pytest.mark.parametrize("name", ["private", "private/staging", "private/lock", "private/workspace.json", "private/replaced"])
+@pytest.mark.parametrize(
+    "name", ["private", "private/staging", "private/lock", "private/workspace.json", "private/replaced"]
+)
 @pytest.mark.parametrize("there", [True, False])
-def test_a_private_room_that_is_a_link_is_refused_and_what_it_leads_to_stays_as_it_was(tmp_path: Path, name: str, there: bool):
+def test_a_private_room_that_is_a_link_is_refused_and_what_it_leads_to_stays_as_it_was(
+    tmp_path: Path, name: str, there: bool
+):
     out, abroad = tmp_path / "data", tmp_path / "abroad"
     link = out / name
     link.parent.mkdir(parents=True)

@@ -15,13 +15,31 @@ from meninx.deid.config import DeidConfig
 from meninx.deid.stage import DeidResult, run
 
 ROOT = "1.2.826.0.1.3680043.10.999"
-NAME, PATIENT_ID, ACCESSION, DOCTOR = "Quillfeather^Marigold^Ann", "0000123", "ACC-778812", "Brambleton^Ichabod"
-PLANTED = ("Quillfeather", "Marigold", "0000123", "ACC-778812", "Brambleton", "Ichabod", "Willowmere", "20190314", "19610502")
+NAME, PATIENT_ID, ACCESSION, DOCTOR = (
+    "Quillfeather^Marigold^Ann",
+    "0000123",
+    "ACC-778812",
+    "Brambleton^Ichabod",
+)
+PLANTED = (
+    "Quillfeather",
+    "Marigold",
+    "0000123",
+    "ACC-778812",
+    "Brambleton",
+    "Ichabod",
+    "Willowmere",
+    "20190314",
+    "19610502",
+)
 KEY = bytes(range(7, 47))
 
 
 def image(number: int = 1, *, study: int = 1, series: int = 1, **changes: Any) -> Dataset:
-    """Return a CT slice of 8 x 8 pixels with a full header; keyword arguments change or (None) remove attributes."""
+    """Return a CT slice of 8 x 8 pixels with a full header.
+
+    Keyword arguments change or (None) remove attributes.
+    """
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 100"
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
@@ -61,7 +79,14 @@ def image(number: int = 1, *, study: int = 1, series: int = 1, **changes: Any) -
     return ds
 
 
-def save(ds: Dataset, path: Path, *, syntax: str = ExplicitVRLittleEndian, preamble: bytes = bytes(128), **meta: Any) -> Path:
+def save(
+    ds: Dataset,
+    path: Path,
+    *,
+    syntax: str = ExplicitVRLittleEndian,
+    preamble: bytes = bytes(128),
+    **meta: Any,
+) -> Path:
     """Write a data set as a DICOM file and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     ds.file_meta = FileMetaDataset()
@@ -106,7 +131,9 @@ def clean(tmp: Path, out: str = "out", source: str = "in", **config: Any) -> Dei
     return run(DeidConfig(**config), tmp / source, tmp / out)
 
 
-def one(tmp: Path, ds: Dataset, *, out: str = "out", syntax: str = ExplicitVRLittleEndian, **config: Any) -> pydicom.FileDataset:
+def one(
+    tmp: Path, ds: Dataset, *, out: str = "out", syntax: str = ExplicitVRLittleEndian, **config: Any
+) -> pydicom.FileDataset:
     """Return what becomes of one data set, read back."""
     save(ds, tmp / "in" / "a", syntax=syntax)
     result = clean(tmp, out, **config)
@@ -121,7 +148,9 @@ def images(out: Path) -> list[Path]:
 
 def tree(out: Path) -> dict[str, bytes]:
     """Return every file below ``out`` with its bytes."""
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()
+    }
 
 
 def leaks(out: Path, planted: tuple[str, ...] = PLANTED) -> list[str]:

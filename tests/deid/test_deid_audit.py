@@ -52,4 +52,6 @@ def test_the_archive_carries_checksums_that_sha256sum_reads(tmp_path):
     assert not integrity.damage(out, leave_out=("private", "deid.json"))
     written = images(out)[0]
     written.write_bytes(written.read_bytes()[:-1] + b"\x07")
-    assert integrity.damage(out, leave_out=("private", "deid.json")).changed == (str(written.relative_to(out)),)
+    assert integrity.damage(out, leave_out=("private", "deid.json")).changed == (
+        str(written.relative_to(out)),
+    )

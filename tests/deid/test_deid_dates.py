@@ -16,7 +16,10 @@ from meninx.deid import dates
         ("20190301-20190314", -1, "20190228-20190313"),
         ("20190301-", -1, "20190228-"),
         ("-20190301", -1, "-20190228"),
-        *[(bad, -1, "") for bad in ("20190230", "2019", "Marigold", "", "00000101", "2019031", "-", "20190301-Marigold")],
+        *[
+            (bad, -1, "")
+            for bad in ("20190230", "2019", "Marigold", "", "00000101", "2019031", "-", "20190301-Marigold")
+        ],
         ("00010101", -365, ""),
     ],
 )
@@ -35,7 +38,13 @@ def test_a_date_moves_and_what_is_none_goes(old, days, new):
         ("20190314101500-20190315101500", -1, "20190313101500-20190314101500"),
         *[
             (bad, -1, "")
-            for bad in ("20191314", "201903149900", "20190314Marigold", "2019031410 Marigold", "20190314101500.1234567")
+            for bad in (
+                "20191314",
+                "201903149900",
+                "20190314Marigold",
+                "2019031410 Marigold",
+                "20190314101500.1234567",
+            )
         ],
     ],
 )
@@ -45,7 +54,15 @@ def test_a_date_time_keeps_its_time_zone_and_precision(old, days, new):
 
 @pytest.mark.parametrize(
     ("value", "fits"),
-    [("101500.25", True), ("10", True), ("10:15:00", True), ("1000-1100", True), ("2515", False), ("Ann", False), ("", False)],
+    [
+        ("101500.25", True),
+        ("10", True),
+        ("10:15:00", True),
+        ("1000-1100", True),
+        ("2515", False),
+        ("Ann", False),
+        ("", False),
+    ],
 )
 def test_times_of_day(value, fits):
     assert dates.is_tm(value) is fits
@@ -53,7 +70,16 @@ def test_times_of_day(value, fits):
 
 @pytest.mark.parametrize(
     ("age", "new"),
-    [("089Y", "089Y"), ("090Y", "090Y"), ("099Y", "090Y"), ("81", "081Y"), ("1200", ""), ("999M", "999M"), ("old", ""), ("", "")],
+    [
+        ("089Y", "089Y"),
+        ("090Y", "090Y"),
+        ("099Y", "090Y"),
+        ("81", "081Y"),
+        ("1200", ""),
+        ("999M", "999M"),
+        ("old", ""),
+        ("", ""),
+    ],
 )
 def test_ages_are_capped(age, new):
     assert dates.capped_age(age, 89) == new

@@ -40,7 +40,10 @@ def test_what_is_written_is_read_back(encoding):
 
 
 def test_undefined_lengths_and_fragments_are_read():
-    item_head, item_end = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF), struct.pack("<HHL", 0xFFFE, 0xE00D, 0)
+    item_head, item_end = (
+        struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF),
+        struct.pack("<HHL", 0xFFFE, 0xE00D, 0),
+    )
     sequence_end = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
     inner = b"\x08\0\x55\x11UI\4\x001.25"
     sequence = b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff" + item_head + inner + item_end + sequence_end

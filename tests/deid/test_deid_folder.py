@@ -12,7 +12,11 @@ from meninx.core.errors import UsageError
     [
         {"private/thesis.txt": b"years of work"},
         {"private/lookup.csv": b"id_old,id_new\n"},
-        {"private/journal.jsonl": b'{"case_id": "c1"}\n', "private/settings.json": b"{}", "images/c1.png": b"png"},
+        {
+            "private/journal.jsonl": b'{"case_id": "c1"}\n',
+            "private/settings.json": b"{}",
+            "images/c1.png": b"png",
+        },
         {"private/journal.jsonl": b"", "manifest.csv": b"case_id\n", "images/c1.png": b"png"},
     ],
     ids=["a room called private", "tables without a journal", "an unfinished dataset", "a dataset"],

@@ -42,16 +42,17 @@ def test_an_identifier_is_found_in_any_dress(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["CT CHEST", "Joint", "9900123456", "0.1234", "12345", "1.2.826.0.1.99.11", "20190315", "Elm", "x1234y"]
+    "text",
+    ["CT CHEST", "Joint", "9900123456", "0.1234", "12345", "1.2.826.0.1.99.11", "20190315", "Elm", "x1234y"],
 )
 def test_other_texts_raise_no_alarm(text):
     assert not PERSON.found_in(text)
 
 
 def test_common_words_are_no_names():
-    assert not _of((0x00100010, "PN", b"Anonymous^Patient"), (0x00080080, "LO", b"Radiology Chest Hospital")).found_in(
-        "anonymous patient chest"
-    )
+    assert not _of(
+        (0x00100010, "PN", b"Anonymous^Patient"), (0x00080080, "LO", b"Radiology Chest Hospital")
+    ).found_in("anonymous patient chest")
 
 
 def test_numbers_that_spell_an_identifier():

@@ -62,7 +62,10 @@ def test_implicit_vr_under_an_explicit_syntax_is_read_and_written_as_it_should_b
 
 
 def test_dicom_without_a_class_is_not_called_something_else(tmp_path):
-    content = save(image(SOPClassUID=None, SOPInstanceUID=None, StudyInstanceUID=None, SeriesInstanceUID=None), tmp_path / "a")
+    content = save(
+        image(SOPClassUID=None, SOPInstanceUID=None, StudyInstanceUID=None, SeriesInstanceUID=None),
+        tmp_path / "a",
+    )
     assert reason(content.read_bytes()) == "missing-identity"
     assert reason(b"\x08\0\x05\0CS\x02\0ab") == "not-dicom"
     bare = save(image(PixelData=image().PixelData), tmp_path / "b", syntax=ExplicitVRBigEndian).read_bytes()

@@ -16,8 +16,18 @@ PATIENT_NAME = 0x00100010
 # Modules that edition 2024b renamed, per IOD, since the 2020 edition of our lists.
 RENAMED = {"multi-frame-functional-groups", "multi-resolution-navigation"}
 # RT Dose lost its structure set and display modules after 2020; ours only makes types stricter.
-WITHDRAWN = {"rt-dose": {"rt-dose-roi", "structure-set", "roi-contour", "multi-frame-overlay", "modality-lut", "overlay-plane"}}
-# Modules added after 2020; all their attributes that our tables cover are Type 3 or stand in a module of ours too.
+WITHDRAWN = {
+    "rt-dose": {
+        "rt-dose-roi",
+        "structure-set",
+        "roi-contour",
+        "multi-frame-overlay",
+        "modality-lut",
+        "overlay-plane",
+    }
+}
+# Modules added after 2020; all their attributes that our tables cover are Type 3 or stand in a module of ours
+# too.
 ADDED = {
     "general-acquisition", "synchronization", "overlay-plane", "multi-frame-overlay", "frame-of-reference", "image-plane",
     "specimen", "multi-resolution-pyramid", "microscope-slide-layer-tile-organization",

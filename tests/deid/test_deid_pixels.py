@@ -52,7 +52,15 @@ def jpeg_frame() -> bytes:
 
 
 def grey8(frames: list[bytes], **changes) -> pydicom.Dataset:
-    ds = image(Rows=16, Columns=16, BitsAllocated=8, BitsStored=8, HighBit=7, PixelData=encapsulate(frames), **changes)
+    ds = image(
+        Rows=16,
+        Columns=16,
+        BitsAllocated=8,
+        BitsStored=8,
+        HighBit=7,
+        PixelData=encapsulate(frames),
+        **changes,
+    )
     ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
     return ds
 
@@ -65,7 +73,9 @@ def segment(marker: int, text: bytes) -> bytes:
     return bytes([0xFF, marker]) + (len(text) + 2).to_bytes(2, "big") + text
 
 
-def written(tmp_path: Path, ds: pydicom.Dataset, syntax: str, before: np.ndarray | None = None) -> pydicom.Dataset:
+def written(
+    tmp_path: Path, ds: pydicom.Dataset, syntax: str, before: np.ndarray | None = None
+) -> pydicom.Dataset:
     """Return the output of one file that must be written, must hold neither text and must show the same image."""
     save(ds, tmp_path / "in" / "a", syntax=syntax)
     before = pixel_array(tmp_path / "in" / "a") if before is None else before
@@ -88,7 +98,9 @@ def quarantined(tmp_path: Path, ds: pydicom.Dataset, syntax: str = "1.2.840.1000
 def compressed_samples() -> list[Path]:
     """Return the compressed images among pydicom's installed test files, one of each kind of header."""
     found = {}
-    for path in sorted((Path(pydicom.data.__file__).parent / "test_files").rglob("*.dcm")):  # without its downloads
+    for path in sorted(
+        (Path(pydicom.data.__file__).parent / "test_files").rglob("*.dcm")
+    ):  # without its downloads
         if path.stat().st_size > 400_000:
             continue
         try:
@@ -117,7 +129,9 @@ def test_decoded_pixels_of_foreign_files_stay_what_they_were(tmp_path, path):
     assert bytes(again.pixels[0].value) == bytes(original.pixels[0].value)
 
 
-@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEGLSNearLossless, JPEG2000Lossless, JPEG2000])
+@pytest.mark.parametrize(
+    "syntax", [RLELossless, JPEGLSLossless, JPEGLSNearLossless, JPEG2000Lossless, JPEG2000]
+)
 @pytest.mark.parametrize("frames", [1, 3])
 def test_every_syntax_is_rebuilt_without_the_text_behind_its_frames(tmp_path, syntax, frames):
     options = {JPEGLSNearLossless: {"jls_error": 2}, JPEG2000: {"j2k_cr": [2]}}.get(syntax, {})
@@ -131,7 +145,9 @@ def test_every_syntax_is_rebuilt_without_the_text_behind_its_frames(tmp_path, sy
 
 
 @pytest.mark.parametrize("text", [OWN, OTHER])
-@pytest.mark.parametrize("place", ["behind", "second fragment", "behind the scan", "comment", "application", "offsets"])
+@pytest.mark.parametrize(
+    "place", ["behind", "second fragment", "behind the scan", "comment", "application", "offsets"]
+)
 def test_no_text_survives_in_a_jpeg(tmp_path, text, place):
     frame = jpeg_frame()
     end = frame.rindex(b"\xff\xd9")
@@ -140,7 +156,9 @@ def test_no_text_survives_in_a_jpeg(tmp_path, text, place):
         "second fragment": [frame, text + b"\0" * (len(text) % 2)],
         "behind the scan": [frame[:end] + segment(0xFE, text) + frame[end:]],
         "comment": [frame[:2] + segment(0xFE, text) + frame[2:]],
-        "application": [frame[:2] + segment(0xE1, b"Exif\0\0" + text) + segment(0xE0, b"JFXX\0" + text) + frame[2:]],
+        "application": [
+            frame[:2] + segment(0xE1, b"Exif\0\0" + text) + segment(0xE0, b"JFXX\0" + text) + frame[2:]
+        ],
         "offsets": [frame],
     }[place]
     if place == "second fragment":
@@ -189,7 +207,13 @@ def test_no_text_survives_in_a_jpeg2000_comment_or_a_jp2_box(tmp_path, text):
     tile = stream.index(b"\xff\x90")
     comment = segment(0x64, b"\0\1" + text)
     length = int.from_bytes(stream[tile + 6 : tile + 10], "big") + len(comment)
-    part = stream[tile : tile + 6] + length.to_bytes(4, "big") + stream[tile + 10 : tile + 12] + comment + stream[tile + 12 :]
+    part = (
+        stream[tile : tile + 6]
+        + length.to_bytes(4, "big")
+        + stream[tile + 10 : tile + 12]
+        + comment
+        + stream[tile + 12 :]
+    )
     for name, frame in {
         "main": stream[:after_size] + comment + stream[after_size:],
         "tile": stream[:tile] + part,
@@ -272,9 +296,14 @@ def test_no_frame_is_lost(tmp_path, number):
 def test_no_frame_of_a_compressed_file_is_lost(tmp_path):
     frame = jpeg_frame()
     three = [frame] * 3
-    assert len(frames_of(written(tmp_path / "three", grey8(three, NumberOfFrames="3"), JPEGBaseline8Bit))) == 3
+    assert (
+        len(frames_of(written(tmp_path / "three", grey8(three, NumberOfFrames="3"), JPEGBaseline8Bit))) == 3
+    )
     for number, wanted in enumerate(("2", "4")):
-        assert quarantined(tmp_path / str(number), grey8(three, NumberOfFrames=wanted), JPEGBaseline8Bit) == "frames-disagree"
+        assert (
+            quarantined(tmp_path / str(number), grey8(three, NumberOfFrames=wanted), JPEGBaseline8Bit)
+            == "frames-disagree"
+        )
     assert quarantined(tmp_path / "absent", grey8(three), JPEGBaseline8Bit) == "frames-disagree"
     assert quarantined(tmp_path / "inside", grey8([frame + frame]), JPEGBaseline8Bit) == "frames-disagree"
     save(grey8(three, NumberOfFrames=""), tmp_path / "empty" / "in" / "a", syntax=JPEGBaseline8Bit)
@@ -306,7 +335,9 @@ def test_float_pixels_are_as_long_as_the_image(tmp_path, text):
         ("FloatPixelData", plain[:-4], "truncated"),
     ):
         ds = image(PixelData=None)
-        ds.add_new(keyword, "OF" if keyword == "FloatPixelData" else "OD", content + b"\0" * (len(content) % 2))
+        ds.add_new(
+            keyword, "OF" if keyword == "FloatPixelData" else "OD", content + b"\0" * (len(content) % 2)
+        )
         assert quarantined(tmp_path / f"{keyword}{len(content)}", ds) == reason
     ds = image(PixelData=None)
     ds.add_new("FloatPixelData", "OF", plain)
@@ -328,7 +359,11 @@ def test_the_own_name_in_the_middle_of_plain_pixels_keeps_the_file_out(tmp_path)
         (JPEGBaseline8Bit, jpeg_frame()[:-2], "truncated"),
         (JPEGBaseline8Bit, jpeg_frame()[:40], "truncated"),
         (JPEGBaseline8Bit, b"\xff\xd8" + segment(0xF0, OTHER) + jpeg_frame()[2:], "pixels-unreadable"),
-        (JPEGBaseline8Bit, b"\xff\xd8" + segment(0xDB, b"\0" + OTHER) + jpeg_frame()[2:], "pixels-unreadable"),
+        (
+            JPEGBaseline8Bit,
+            b"\xff\xd8" + segment(0xDB, b"\0" + OTHER) + jpeg_frame()[2:],
+            "pixels-unreadable",
+        ),
         (JPEG2000Lossless, b"\xff\x4f\xff\x51Rosalind", "truncated"),
         (RLELossless, bytes(64), "pixels-unreadable"),
         (RLELossless, struct.pack("<16L", 1, 64, *[0] * 14) + b"\xffA\xffA", "truncated"),
@@ -416,9 +451,12 @@ def test_a_scan_that_comes_twice_keeps_the_file_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("syntax", "options"), [(JPEGBaseline8Bit, {}), (JPEGLSLossless, {}), (JPEG2000Lossless, {}), (JPEG2000, {"j2k_cr": [2]})]
+    ("syntax", "options"),
+    [(JPEGBaseline8Bit, {}), (JPEGLSLossless, {}), (JPEG2000Lossless, {}), (JPEG2000, {"j2k_cr": [2]})],
 )
-@pytest.mark.parametrize("changes", [{"Rows": 16, "Columns": 16}, {"Rows": 128}, {"Columns": 63}, {"SamplesPerPixel": 3}])
+@pytest.mark.parametrize(
+    "changes", [{"Rows": 16, "Columns": 16}, {"Rows": 128}, {"Columns": 63}, {"SamplesPerPixel": 3}]
+)
 def test_a_stream_of_another_size_than_its_header_keeps_the_file_out(tmp_path, syntax, options, changes):
     if syntax == JPEGBaseline8Bit:
         ds = grey8([jpeg_frame()])
@@ -438,7 +476,13 @@ def test_segments_that_a_jpeg2000_decoder_ignores_are_left_out(tmp_path, marker)
     added = segment(marker, b"\0" + OTHER)
     if marker == 0x58:
         length = int.from_bytes(stream[tile + 6 : tile + 10], "big") + len(added)
-        frame = stream[: tile + 6] + length.to_bytes(4, "big") + stream[tile + 10 : tile + 12] + added + stream[tile + 12 :]
+        frame = (
+            stream[: tile + 6]
+            + length.to_bytes(4, "big")
+            + stream[tile + 10 : tile + 12]
+            + added
+            + stream[tile + 12 :]
+        )
     else:
         frame = stream[:tile] + added + stream[tile:]
     ds.PixelData = encapsulate([frame])

@@ -37,7 +37,8 @@ REFERENCE_COLUMNS = {
     "cleanGraphOpt": "clean_graphics",
     "rtnSafePrivOpt": "retain_safe_private",
 }
-# Rows or cells where our table is right and the reference provably wrong: (tag, column) -> reason. There are none.
+# Rows or cells where our table is right and the reference provably wrong: (tag, column) -> reason. There are
+# none.
 EXCEPTIONS: dict[tuple[str, str], str] = {}
 
 
@@ -54,7 +55,19 @@ def test_the_table_is_complete_and_well_formed():
     assert len(table) >= 655
     assert len({row["tag"] for row in table}) == len(table)
     assert {"50xxxxxx", "60xx3000", "60xx4000", "ggggeeee"} <= {row["tag"] for row in table}
-    assert {row["basic"] for row in table} <= {"D", "Z", "X", "K", "C", "U", "X/Z", "X/D", "Z/D", "X/Z/D", "X/Z/U*"}
+    assert {row["basic"] for row in table} <= {
+        "D",
+        "Z",
+        "X",
+        "K",
+        "C",
+        "U",
+        "X/Z",
+        "X/D",
+        "Z/D",
+        "X/Z/D",
+        "X/Z/U*",
+    }
     assert {row[option.column] for row in table for option in Option} == {"", "K", "C"}
     assert all(re.fullmatch(r"[A-Z][A-Za-z0-9]+", row["keyword"]) for row in table)
     for option in Option:
@@ -81,7 +94,9 @@ def test_every_cell_equals_the_2024b_reference():
 def test_every_row_of_edition_2025b_is_covered():
     with (STANDARD / "profile_2025b.csv").open(newline="", encoding="utf-8") as stream:
         reference = {(row["Group"] + row["Element"]).lower(): row for row in csv.DictReader(stream)}
-    ours = {row["tag"].replace("ggggeeee", "ggggeeeewhereggggisodd"): row for row in read_table("profile.csv")}
+    ours = {
+        row["tag"].replace("ggggeeee", "ggggeeeewhereggggisodd"): row for row in read_table("profile.csv")
+    }
     assert set(reference) == set(ours)
     names = dict(zip(Option, list(next(iter(reference.values())))[6:15], strict=False))
     different = [
@@ -97,7 +112,9 @@ def test_every_row_of_edition_2025b_is_covered():
 @pytest.mark.skipif(not STANDARD.exists(), reason="the reference tables are not beside the checkout")
 def test_every_published_safe_private_element_is_listed():
     with (STANDARD / "safe_private.csv").open(newline="", encoding="utf-8") as stream:
-        published = [row for row in csv.DictReader(stream) if row["IsInDICOMRetainSafePrivateTags"].strip() == "True"]
+        published = [
+            row for row in csv.DictReader(stream) if row["IsInDICOMRetainSafePrivateTags"].strip() == "True"
+        ]
     profile = with_options(Option.RETAIN_SAFE_PRIVATE)
     assert len(published) == 87
     for row in published:
@@ -117,7 +134,9 @@ def test_presets_and_codes_are_the_published_ones():
 def test_code_meanings_agree_with_pydicom():
     from pydicom.sr.codedict import codes
 
-    published = {code.value: code.meaning for code in (getattr(codes.CID7050, name) for name in codes.CID7050.dir())}
+    published = {
+        code.value: code.meaning for code in (getattr(codes.CID7050, name) for name in codes.CID7050.dir())
+    }
     mine = dict(method_codes(frozenset(Option)))
     assert mine == {value: published[value] for value in mine}
 
@@ -205,14 +224,26 @@ def test_all_overlay_groups_follow_one_mask(group):
     def at(profile, element, vr):
         return profile.action(group << 16 | element, vr, sop_class_uid=CT)
 
-    assert at(BASIC, 0x3000, "OW") == at(BASIC, 0x4000, "LT") == at(BASIC, 0x0022, "LO") == at(BASIC, 0x1500, "LO") == "X"
+    assert (
+        at(BASIC, 0x3000, "OW")
+        == at(BASIC, 0x4000, "LT")
+        == at(BASIC, 0x0022, "LO")
+        == at(BASIC, 0x1500, "LO")
+        == "X"
+    )
     assert at(BASIC, 0x0010, "US") == "X", "rows without data would not be a conformant overlay"
     assert at(RESEARCH, 0x3000, "OW") == "C"
-    assert at(RESEARCH, 0x0010, "US") == at(RESEARCH, 0x1500, "LO") == "X", "a cleaned overlay is a removed one"
+    assert at(RESEARCH, 0x0010, "US") == at(RESEARCH, 0x1500, "LO") == "X", (
+        "a cleaned overlay is a removed one"
+    )
     kept = Profile.compile(preset("research"), {"60xx3000": "K"})
     assert at(kept, 0x3000, "OW") == at(kept, 0x0010, "US") == "K"
     assert at(kept, 0x1500, "LO") == "X"
-    assert [profile.drawings_go(group << 16 | 0x3000) for profile in (BASIC, RESEARCH, kept)] == [True, True, False]
+    assert [profile.drawings_go(group << 16 | 0x3000) for profile in (BASIC, RESEARCH, kept)] == [
+        True,
+        True,
+        False,
+    ]
     assert kept.overrides_tag(group << 16 | 0x3000)
     assert not kept.overrides_tag(group << 16 | 0x0010)
 
@@ -224,8 +255,20 @@ def test_curves_go_whole(group):
 
 
 def test_default_rule_for_unlisted_attributes():
-    kept = [("Rows", "US"), ("KVP", "DS"), ("PixelSpacing", "DS"), ("Modality", "CS"), ("PixelData", "OW"), ("PixelData", "OB")]
-    for keyword, vr in [*kept, ("SharedFunctionalGroupsSequence", "SQ"), ("ConvolutionKernel", "SH"), ("CodeMeaning", "LO")]:
+    kept = [
+        ("Rows", "US"),
+        ("KVP", "DS"),
+        ("PixelSpacing", "DS"),
+        ("Modality", "CS"),
+        ("PixelData", "OW"),
+        ("PixelData", "OB"),
+    ]
+    for keyword, vr in [
+        *kept,
+        ("SharedFunctionalGroupsSequence", "SQ"),
+        ("ConvolutionKernel", "SH"),
+        ("CodeMeaning", "LO"),
+    ]:
         assert act(BASIC, keyword, vr) == "K", keyword
     for keyword, vr in [
         ("RetrieveURL", "UR"),
@@ -247,7 +290,18 @@ def test_unlisted_text_that_the_iod_requires_becomes_a_dummy_or_empty():
 
 
 @pytest.mark.parametrize(
-    "tag", [0x00091001, 0x00090010, 0x00080000, 0x00100099, 0x7FE11010, 0x00000110, 0x4FFE0002, 0x60013000, 0x50010005]
+    "tag",
+    [
+        0x00091001,
+        0x00090010,
+        0x00080000,
+        0x00100099,
+        0x7FE11010,
+        0x00000110,
+        0x4FFE0002,
+        0x60013000,
+        0x50010005,
+    ],
 )
 @pytest.mark.parametrize("vr", ["UN", "LO", "US", "SQ", "CS", "DA", "UI"])
 def test_private_unknown_and_group_length_are_removed_whatever_their_vr(tag, vr):
@@ -255,14 +309,21 @@ def test_private_unknown_and_group_length_are_removed_whatever_their_vr(tag, vr)
 
 
 def test_a_vr_that_lies_does_not_smuggle_text_past_the_default_rule():
-    assert act(BASIC, "Rows", "LO") == act(BASIC, "Modality", "UT") == act(BASIC, "SharedFunctionalGroupsSequence", "OB") == "X"
+    assert (
+        act(BASIC, "Rows", "LO")
+        == act(BASIC, "Modality", "UT")
+        == act(BASIC, "SharedFunctionalGroupsSequence", "OB")
+        == "X"
+    )
     assert act(BASIC, "InventoryPurpose", "CS") == "X", "the dictionary says text"
     assert act(BASIC, "Rows", "UN") == "K", "UN counts as the VR of the dictionary"
     assert act(BASIC, "InventoryPurpose", "UN") == "X"
 
 
 def test_a_sequence_that_must_go_is_never_turned_into_a_dummy():
-    assert act(BASIC, "ModifiedAttributesSequence", "SQ", top=False) == "X", "Type 1 inside the original attributes"
+    assert act(BASIC, "ModifiedAttributesSequence", "SQ", top=False) == "X", (
+        "Type 1 inside the original attributes"
+    )
     assert act(BASIC, "NonconformingDataElementValue", "OB", top=False) == "D"
 
 
@@ -320,7 +381,12 @@ def test_describe_names_every_row_and_the_fingerprint_knows_every_difference():
     assert told["StudyDate"] == told["PrivateAttributes"] == "C"
     prints = {
         item.fingerprint()
-        for item in (BASIC, RESEARCH, Profile.compile(frozenset(), {"KVP": "X"}), with_options(Option.RETAIN_UIDS))
+        for item in (
+            BASIC,
+            RESEARCH,
+            Profile.compile(frozenset(), {"KVP": "X"}),
+            with_options(Option.RETAIN_UIDS),
+        )
     }
     assert len(prints) == 4
     assert RESEARCH.fingerprint() == Profile.compile(preset("research")).fingerprint()

@@ -29,7 +29,12 @@ def test_uids_are_valid_and_registered_ones_stay():
     assert new.startswith("2.25.")
     assert len(new) <= 64
     assert NORTH.uid("1.2.826.0.1.3680043.10.999.1 ") == new
-    for uid in ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.99.1.2", "2.16.840.1.113883.6.96"):
+    for uid in (
+        "1.2.840.10008.5.1.4.1.1.2",
+        "1.2.840.10008.1.2.1",
+        "1.2.840.10008.99.1.2",
+        "2.16.840.1.113883.6.96",
+    ):
         assert NORTH.uid(uid) == uid
     for uid in ("1.2.840.10008.5.1.4.1.1.2.20190314.101500", "1.2.840.113619.2.1", "1.2.840.100089.1"):
         assert not is_registered(uid)
@@ -40,7 +45,12 @@ def test_uids_are_valid_and_registered_ones_stay():
 def test_patients_are_issuer_and_normalised_number():
     same = {NORTH.patient(text).pseudonym for text in ("ab1", " AB1 ", "ａｂ１")}
     assert len(same) == 1
-    others = [NORTH.patient("ab1", "SOUTH"), NORTH.patient("0ab1"), NORTH.patient("", "", "1.2"), NORTH.patient("", "", "1.3")]
+    others = [
+        NORTH.patient("ab1", "SOUTH"),
+        NORTH.patient("0ab1"),
+        NORTH.patient("", "", "1.2"),
+        NORTH.patient("", "", "1.3"),
+    ]
     assert len(same | {item.pseudonym for item in others}) == 5
     assert all(SHIFT_DAYS[0] <= NORTH.patient(str(n)).shift_days <= SHIFT_DAYS[1] for n in range(300))
     assert len({NORTH.patient(str(n)).shift_days for n in range(300)}) > 200

@@ -37,7 +37,9 @@ def test_the_hospitals_own_table_comes_first():
     assert refusal.value.reason == Reason.NOT_IN_LOOKUP
 
 
-@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"])
+@pytest.mark.parametrize(
+    "syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"]
+)
 def test_ids_of_several_issuers_are_found_in_every_syntax(tmp_path, syntax):
     for number, (patient, issuer) in enumerate(
         [("A1", "X"), (" a1 ", "Y"), ("A1", None), ("B2", "X"), ("B2", None), ("C3", None)]
@@ -53,7 +55,10 @@ def test_ids_of_several_issuers_are_found_in_every_syntax(tmp_path, syntax):
 
 def test_a_long_header_before_the_patient_is_read_on(tmp_path):
     for number, issuer in enumerate("XY"):
-        save(image(number, IssuerOfPatientID=issuer, RetrieveURL="http://x/" + "x" * 60000), tmp_path / "in" / str(number))
+        save(
+            image(number, IssuerOfPatientID=issuer, RetrieveURL="http://x/" + "x" * 60000),
+            tmp_path / "in" / str(number),
+        )
     assert shared_ids(tmp_path / "in", files_below(tmp_path / "in")) == {"0000123"}
 
 

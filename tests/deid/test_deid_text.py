@@ -48,13 +48,23 @@ def test_structured_reports_keep_numbers_and_lose_people(tmp_path):
         item(
             ValueType="NUM",
             MeasuredValueSequence=Sequence(
-                [item(NumericValue="12.5", MeasurementUnitsCodeSequence=Sequence([_code("mm", "UCUM", "mm")]))]
+                [
+                    item(
+                        NumericValue="12.5",
+                        MeasurementUnitsCodeSequence=Sequence([_code("mm", "UCUM", "mm")]),
+                    )
+                ]
             ),
         ),
         item(ValueType="UIDREF", UID="1.2.826.0.1.3680043.10.999.3.1.1.1"),
         item(ValueType="DATE", Date="20190314"),
     ]
-    ds = image(SOPClassUID="1.2.840.10008.5.1.4.1.1.88.22", Modality="SR", PixelData=None, ContentSequence=Sequence(content))
+    ds = image(
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.88.22",
+        Modality="SR",
+        PixelData=None,
+        ContentSequence=Sequence(content),
+    )
     new = one(tmp_path, ds)
     person, text, gone, number, uid, day = new.ContentSequence
     assert str(person.PersonName) == "REMOVED"

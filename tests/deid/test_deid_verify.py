@@ -39,13 +39,17 @@ def test_a_clean_file_passes_and_a_touched_one_does_not(tmp_path):
     assert refused(content, original, context) == ""
     assert refused(content.replace(b"ACME", b"ACM\xff"), original, context) == ""
     pixels = content.rindex(bytes(original.pixels[0].value))
-    assert refused(content[:pixels] + b"\1" + content[pixels + 1 :], original, context) == Reason.PIXELS_CHANGED
+    assert (
+        refused(content[:pixels] + b"\1" + content[pixels + 1 :], original, context) == Reason.PIXELS_CHANGED
+    )
     assert refused(b"x" + content[1:], original, context) == Reason.PROCESSING_FAILED
     assert refused(content[:200], original, context) == Reason.PROCESSING_FAILED
     assert refused(b"", original, context) == Reason.PROCESSING_FAILED
 
 
-@pytest.mark.parametrize("leak", [b"Marigold", b"MARIGOLD", b"quillfeather", b"ACC-778812", b"20190314", b"Willowmere Infirmary"])
+@pytest.mark.parametrize(
+    "leak", [b"Marigold", b"MARIGOLD", b"quillfeather", b"ACC-778812", b"20190314", b"Willowmere Infirmary"]
+)
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99"])
 def test_an_identifier_in_raw_bytes_is_seen(tmp_path, leak, syntax):
     ds = image(Manufacturer="A" * 40)
@@ -67,7 +71,9 @@ def test_text_at_the_edge_of_the_pixels_keeps_the_file_out(tmp_path):
     assert clean(tmp_path).quarantined == {"residual-identifier": 2}
 
 
-@pytest.mark.parametrize("told", ["P1/2.25.1/QUILLFEATHER.dcm", "x/1.2.826.0.1.3680043.10.999.1.1/y", "0000123"])
+@pytest.mark.parametrize(
+    "told", ["P1/2.25.1/QUILLFEATHER.dcm", "x/1.2.826.0.1.3680043.10.999.1.1/y", "0000123"]
+)
 def test_a_path_or_an_audit_line_with_an_identifier_keeps_the_file_out(tmp_path, told):
     _, _, context = written(tmp_path, image())
     verify.check_told(("P1/2.25.1/2.25.2/2.25.3.dcm", "1.2.840.10008.1.2"), context)

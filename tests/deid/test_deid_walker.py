@@ -33,8 +33,20 @@ def test_an_attribute_is_understood_by_the_dictionary(tag, vr, understood):
     assert understood_vr(Element(tag, vr, b"" if understood == "SQ" else b"xx")) == understood
 
 
-OVERLAY = {0x0010: ("US", 8), 0x0011: ("US", 8), 0x0022: ("LO", "Marigold"), 0x0040: ("CS", "G"), 0x0050: ("SS", [1, 1])} | {
-    **{0x0100: ("US", 1), 0x0102: ("US", 0), 0x1500: ("LO", "Lavender"), 0x3000: ("OW", bytes(8)), 0x4000: ("LT", "Lavender")}
+OVERLAY = {
+    0x0010: ("US", 8),
+    0x0011: ("US", 8),
+    0x0022: ("LO", "Marigold"),
+    0x0040: ("CS", "G"),
+    0x0050: ("SS", [1, 1]),
+} | {
+    **{
+        0x0100: ("US", 1),
+        0x0102: ("US", 0),
+        0x1500: ("LO", "Lavender"),
+        0x3000: ("OW", bytes(8)),
+        0x4000: ("LT", "Lavender"),
+    }
 }
 
 
@@ -107,7 +119,12 @@ def test_no_warning_and_no_log_line_of_a_parser_gets_out(tmp_path, caplog, synta
 @pytest.mark.parametrize("sign", ["\u200b", "\u00ad", "\u2060", "\ufeff", "\u202e"])
 def test_signs_that_nobody_sees_hide_no_name(tmp_path, sign):
     new = one(
-        tmp_path, image(SpecificCharacterSet="ISO_IR 192", Manufacturer=f"ACME Mari{sign}gold", SoftwareVersions=f"1{sign}.2")
+        tmp_path,
+        image(
+            SpecificCharacterSet="ISO_IR 192",
+            Manufacturer=f"ACME Mari{sign}gold",
+            SoftwareVersions=f"1{sign}.2",
+        ),
     )
     assert new.Manufacturer == "ACME"
     assert new.SoftwareVersions == "1.2"

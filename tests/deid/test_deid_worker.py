@@ -18,8 +18,15 @@ from meninx.deid.resolver import Resolver
 
 
 def engine(folder: Path, **changes) -> worker.Engine:
-    settings = {"rename": True, "max_age": 89, "dry_run": False, "resolver": Resolver(Pseudonyms(SiteKey(KEY, "north")))}
-    return worker.Engine(source=folder / "in", out=folder / "out", profile=DeidConfig().compiled(), **{**settings, **changes})
+    settings = {
+        "rename": True,
+        "max_age": 89,
+        "dry_run": False,
+        "resolver": Resolver(Pseudonyms(SiteKey(KEY, "north"))),
+    }
+    return worker.Engine(
+        source=folder / "in", out=folder / "out", profile=DeidConfig().compiled(), **{**settings, **changes}
+    )
 
 
 def test_an_output_waits_in_the_private_room_until_it_is_published(tmp_path):
@@ -44,7 +51,8 @@ def test_what_is_unchanged_is_not_done_again(tmp_path, monkeypatch):
     monkeypatch.undo()
     for change in ("other person", "output gone", "input changed"):
         others = Resolver(
-            Pseudonyms(SiteKey(KEY, "north")), shared=frozenset({"0000123"}) if change == "other person" else frozenset()
+            Pseudonyms(SiteKey(KEY, "north")),
+            shared=frozenset({"0000123"}) if change == "other person" else frozenset(),
         )
         if change == "output gone":
             target.unlink()
@@ -64,7 +72,10 @@ def test_whatever_goes_wrong_with_a_file_is_counted_and_nothing_is_left(tmp_path
     assert entry.reason == Reason.PROCESSING_FAILED
     assert not (tmp_path / "out").exists()
     assert worker.process(engine(tmp_path), Found("absent"), None).reason == Reason.UNREADABLE
-    assert worker.process(engine(tmp_path), Found("a", refused=Reason.SYMLINK_OUTSIDE), None).reason == Reason.SYMLINK_OUTSIDE
+    assert (
+        worker.process(engine(tmp_path), Found("a", refused=Reason.SYMLINK_OUTSIDE), None).reason
+        == Reason.SYMLINK_OUTSIDE
+    )
 
 
 def test_a_full_disk_is_no_fault_of_the_file(tmp_path, monkeypatch):
@@ -80,7 +91,12 @@ def test_a_full_disk_is_no_fault_of_the_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("mebibytes", "reason"), [(24, ""), (40, Reason.INFLATES_TOO_FAR)])
 def test_a_file_that_inflates_out_of_proportion_is_kept_out(tmp_path, mebibytes, reason):
-    many = {"NumberOfFrames": str(mebibytes), "Rows": 1024, "Columns": 512, "PixelData": bytes(mebibytes << 20)}
+    many = {
+        "NumberOfFrames": str(mebibytes),
+        "Rows": 1024,
+        "Columns": 512,
+        "PixelData": bytes(mebibytes << 20),
+    }
     path = save(image(**many), tmp_path / "in" / "a", syntax=DEFLATED)
     assert path.stat().st_size < 100_000
     assert worker.process(engine(tmp_path, dry_run=True), Found("a"), None).reason == reason

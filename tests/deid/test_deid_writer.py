@@ -13,7 +13,9 @@ from meninx.deid.writer import METHOD, derived_age, is_over_age
 
 @pytest.mark.parametrize("profile", ["basic", "research"])
 def test_every_file_says_what_was_done(tmp_path, profile):
-    new = one(tmp_path, image(PatientIdentityRemoved="NO", DeidentificationMethod="by Marigold"), profile=profile)
+    new = one(
+        tmp_path, image(PatientIdentityRemoved="NO", DeidentificationMethod="by Marigold"), profile=profile
+    )
     assert new.PatientIdentityRemoved == "YES"
     assert new.DeidentificationMethod.startswith(METHOD)
     codes = [(item.CodeValue, item.CodeMeaning) for item in new.DeidentificationMethodCodeSequence]

@@ -32,7 +32,10 @@ def test_every_printed_command_is_one_that_the_command_line_understands(tmp_path
 
 def test_both_models_share_network_and_size_of_input(tmp_path: Path):
     plain, private = (step for step in commands(SMALL, tmp_path, stage.HOSPITALS) if step.verb == "train")
-    built = [settings.build(TrainConfig, settings.read_recipe(step.recipe)[0], "recipe") for step in (plain, private)]
+    built = [
+        settings.build(TrainConfig, settings.read_recipe(step.recipe)[0], "recipe")
+        for step in (plain, private)
+    ]
     assert built[0].model == built[1].model
     assert built[0].model_options == built[1].model_options
     assert built[0].privacy is None
@@ -80,7 +83,9 @@ def test_an_earlier_demo_stays_until_the_new_one_is_complete(tmp_path: Path, mon
         stage.run(replace(SMALL, overwrite=True), out)
     assert (out / stage.REPORT).read_text() == "earlier"
     assert list(tmp_path.iterdir()) == [out]
-    monkeypatch.setattr(stage, "_run", lambda config, where, *rest: (where / stage.REPORT).write_text("new") and {})
+    monkeypatch.setattr(
+        stage, "_run", lambda config, where, *rest: (where / stage.REPORT).write_text("new") and {}
+    )
     stage.run(replace(SMALL, overwrite=True), out)
     assert (out / stage.REPORT).read_text() == "new"
     assert list(tmp_path.iterdir()) == [out]
@@ -113,7 +118,10 @@ def test_without_torch_the_demo_says_so_before_it_begins(tmp_path: Path, monkeyp
 
 def test_the_demo_takes_real_noise_unless_told_otherwise(tmp_path: Path):
     for deterministic in (False, True):
-        lines = [step.line for step in commands(replace(SMALL, deterministic=deterministic), tmp_path, stage.HOSPITALS)]
+        lines = [
+            step.line
+            for step in commands(replace(SMALL, deterministic=deterministic), tmp_path, stage.HOSPITALS)
+        ]
         assert sum("--deterministic" in line for line in lines) == (2 if deterministic else 0)
 
 
@@ -124,7 +132,9 @@ def test_delta_is_a_tenth_of_one_over_the_training_patients_or_less(patients, ex
 
 
 @pytest.mark.slow
-def test_a_small_demo_ends_with_a_report_of_a_run_that_may_be_released(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_small_demo_ends_with_a_report_of_a_run_that_may_be_released(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     assert run(["demo", str(tmp_path / "out"), "--patients", "60", "--quiet"]) == 0
     report = Path(capsys.readouterr().out.strip().splitlines()[-1])
     assert report.is_file()

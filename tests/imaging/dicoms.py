@@ -12,7 +12,12 @@ STUDY, SERIES = generate_uid(entropy_srcs=["study"]), generate_uid(entropy_srcs=
 
 
 def image(
-    pixels: np.ndarray, photometric: str = "MONOCHROME2", *, bits: int | None = None, frames: bool = False, **more
+    pixels: np.ndarray,
+    photometric: str = "MONOCHROME2",
+    *,
+    bits: int | None = None,
+    frames: bool = False,
+    **more,
 ) -> Dataset:
     """A data set with these pixels: (rows, columns), (rows, columns, 3), or with a leading axis of frames."""
     colour = photometric.startswith(("RGB", "YBR"))
@@ -36,7 +41,9 @@ def image(
     dataset.HighBit = dataset.BitsStored - 1
     dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
     content = pixels.tobytes()
-    dataset.add_new("PixelData", "OB" if pixels.dtype.itemsize == 1 else "OW", content + b"\0" * (len(content) % 2))
+    dataset.add_new(
+        "PixelData", "OB" if pixels.dtype.itemsize == 1 else "OW", content + b"\0" * (len(content) % 2)
+    )
     for keyword, value in more.items():
         setattr(dataset, keyword, value)
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
@@ -70,7 +77,10 @@ def series(
     offsets: list[float] | None = None,
     **more,
 ) -> list[Path]:
-    """One file a slice of ``volume`` (slices, rows, columns), at ``origin + offset * normal``; names say nothing."""
+    """One file a slice of ``volume`` (slices, rows, columns), at ``origin + offset * normal``.
+
+    Names say nothing.
+    """
     across, down = directions or (np.array([1.0, 0, 0]), np.array([0, 1.0, 0]))
     normal = np.cross(across, down)
     places = offsets or [step * index for index in range(len(volume))]

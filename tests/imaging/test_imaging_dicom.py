@@ -84,7 +84,9 @@ def test_voi_lut_comes_before_the_window(tmp_path):
     table.add_new("LUTDescriptor", "US", [4, 10, 8])
     table.add_new("LUTData", "US", [255, 100, 50, 0])
     more = {"VOILUTSequence": Sequence([table]), "WindowCenter": 5, "WindowWidth": 2}
-    path = dicoms.write(tmp_path / "a", dicoms.image(np.array([[0, 10, 11, 12, 13, 99]], dtype=np.uint16), **more))
+    path = dicoms.write(
+        tmp_path / "a", dicoms.image(np.array([[0, 10, 11, 12, 13, 99]], dtype=np.uint16), **more)
+    )
     assert dicom.read_instance(path, intensity="display").array[0, 0].tolist() == [255, 255, 100, 50, 0, 0]
 
 
@@ -93,7 +95,8 @@ def test_modality_lut(tmp_path):
     table.add_new("LUTDescriptor", "US", [3, 1, 16])
     table.add_new("LUTData", "US", [7, 70, 700])
     path = dicoms.write(
-        tmp_path / "a", dicoms.image(np.array([[0, 1, 2, 3, 4]], np.uint8), ModalityLUTSequence=Sequence([table]))
+        tmp_path / "a",
+        dicoms.image(np.array([[0, 1, 2, 3, 4]], np.uint8), ModalityLUTSequence=Sequence([table])),
     )
     assert dicom.read_instance(path).array[0, 0].tolist() == [7, 7, 70, 700, 700]
 
@@ -107,7 +110,9 @@ def test_no_window_stretches_the_image_without_its_padding(tmp_path):
 
 
 def test_padding_stays_black_when_inverted(tmp_path):
-    path = dicoms.write(tmp_path / "a", dicoms.image(np.array([[0, 10, 20]], np.uint16), "MONOCHROME1", PixelPaddingValue=0))
+    path = dicoms.write(
+        tmp_path / "a", dicoms.image(np.array([[0, 10, 20]], np.uint16), "MONOCHROME1", PixelPaddingValue=0)
+    )
     assert dicom.read_instance(path, intensity="display").array[0, 0].tolist() == [0, 255, 0]
 
 
@@ -240,7 +245,9 @@ def test_a_header_that_contradicts_itself_is_a_data_error(tmp_path):
 
 
 def test_the_header_holds_facts_and_no_identity(tmp_path):
-    dataset = dicoms.image(GREY, ViewPosition="PA", BodyPartExamined="CHEST", PatientOrientation=["L", "F"], KVP=120)
+    dataset = dicoms.image(
+        GREY, ViewPosition="PA", BodyPartExamined="CHEST", PatientOrientation=["L", "F"], KVP=120
+    )
     with decode.quiet():
         dataset.ImageLaterality = "Planted Person"  # lower case: no code string
         path = dicoms.write(tmp_path / "a", dataset)
@@ -269,14 +276,20 @@ def _enhanced(frames, heights, slopes):
     shared, orientation, measures = Dataset(), Dataset(), Dataset()
     orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     measures.PixelSpacing, measures.SliceThickness = [0.5, 0.5], 1
-    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = Sequence([orientation]), Sequence([measures])
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = (
+        Sequence([orientation]),
+        Sequence([measures]),
+    )
     dataset.SharedFunctionalGroupsSequence = Sequence([shared])
     groups = []
     for height, slope in zip(heights, slopes, strict=True):
         group, position, values = Dataset(), Dataset(), Dataset()
         position.ImagePositionPatient = [1, 2, height]
         values.RescaleSlope, values.RescaleIntercept, values.RescaleType = slope, 0, "US"
-        group.PlanePositionSequence, group.PixelValueTransformationSequence = Sequence([position]), Sequence([values])
+        group.PlanePositionSequence, group.PixelValueTransformationSequence = (
+            Sequence([position]),
+            Sequence([values]),
+        )
         groups.append(group)
     dataset.PerFrameFunctionalGroupsSequence = Sequence(groups)
     return dataset
@@ -287,7 +300,9 @@ def test_enhanced_frames_are_sorted_placed_and_rescaled_each(tmp_path):
     path = dicoms.write(tmp_path / "a", _enhanced(frames, [4, 0, 2], [10, 1, 2]))
     for image in (dicom.read_instance(path), dicom.read_series([path])):
         assert image.array[0, 0, 0].tolist() == [2, 6, 10]
-        np.testing.assert_allclose(image.affine, [[-0.5, 0, 0, -1], [0, -0.5, 0, -2], [0, 0, 2, 0], [0, 0, 0, 1]])
+        np.testing.assert_allclose(
+            image.affine, [[-0.5, 0, 0, -1], [0, -0.5, 0, -2], [0, 0, 2, 0], [0, 0, 0, 1]]
+        )
     with pytest.raises(DataError, match="at the place of another"):
         dicom.read_instance(dicoms.write(tmp_path / "b", _enhanced(frames, [4, 0, 0], [1, 1, 1])))
 
@@ -308,7 +323,9 @@ def test_unknown_intensity_is_refused(tmp_path):
 
 def test_values_never_reach_the_log(tmp_path, caplog):
     with decode.quiet():
-        path = dicoms.write(tmp_path / "a", dicoms.image(GREY, PatientBirthDate="planted", StudyID="planted" * 9))
+        path = dicoms.write(
+            tmp_path / "a", dicoms.image(GREY, PatientBirthDate="planted", StudyID="planted" * 9)
+        )
     dicom.read_instance(path)
     dicom.find_series(tmp_path)
     with decode.quiet():

@@ -21,7 +21,9 @@ def make(tmp_path, array, table, **more):
     return pydicom.dcmread(tmp_path / "a.dcm")
 
 
-@pytest.mark.parametrize(("shape", "kind"), [((1, 5, 7), "uint8"), ((1, 5, 7), "uint16"), ((3, 5, 7), "uint8")])
+@pytest.mark.parametrize(
+    ("shape", "kind"), [((1, 5, 7), "uint8"), ((1, 5, 7), "uint16"), ((3, 5, 7), "uint8")]
+)
 def test_pixels_and_their_module(tmp_path, shape, kind):
     array = RNG.integers(0, np.iinfo(kind).max, shape, dtype=kind, endpoint=True)
     dataset = make(tmp_path, array, {"Modality": "DX"})
@@ -35,7 +37,15 @@ def test_pixels_and_their_module(tmp_path, shape, kind):
 def test_a_bare_side_car_gives_a_secondary_capture_with_what_every_image_must_have(tmp_path):
     dataset = make(tmp_path, np.zeros((1, 2, 2), np.uint8), {})
     assert dataset.SOPClassUID == pydicom.uid.SecondaryCaptureImageStorage
-    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "AccessionNumber", "StudyID"):
+    for keyword in (
+        "PatientName",
+        "PatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "StudyDate",
+        "AccessionNumber",
+        "StudyID",
+    ):
         assert keyword in dataset
     assert dataset.Modality == "OT"
     assert dataset.ConversionType
@@ -58,7 +68,11 @@ def test_attributes_by_keyword_and_by_tag_plain_and_in_the_json_model(tmp_path):
         "TransferSyntaxUID": "1.2",
     }
     dataset = make(tmp_path, np.zeros((1, 2, 2), np.uint8), {"attributes": table})
-    assert (dataset.ViewPosition, dataset.BodyPartExamined, dataset.PatientName) == ("PA", "CHEST", "Pseudonym")
+    assert (dataset.ViewPosition, dataset.BodyPartExamined, dataset.PatientName) == (
+        "PA",
+        "CHEST",
+        "Pseudonym",
+    )
     assert list(dataset.PixelSpacing) == [0.5, 0.25]
     assert dataset.WindowCenter == 40
     assert dataset.KVP is None
@@ -67,7 +81,12 @@ def test_attributes_by_keyword_and_by_tag_plain_and_in_the_json_model(tmp_path):
 
 
 def test_uids_come_from_the_given_function(tmp_path):
-    table = {"StudyInstanceUID": "1.2.1", "SeriesInstanceUID": "1.2.2", "SOPInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4"}
+    table = {
+        "StudyInstanceUID": "1.2.1",
+        "SeriesInstanceUID": "1.2.2",
+        "SOPInstanceUID": "1.2.3",
+        "FrameOfReferenceUID": "1.2.4",
+    }
     dataset = make(tmp_path, np.zeros((1, 2, 2), np.uint8), table, uid=lambda old: f"{old}.9")
     assert [dataset[name].value for name in table] == ["1.2.1.9", "1.2.2.9", "1.2.3.9", "1.2.4.9"]
     fresh = make(tmp_path, np.zeros((1, 2, 2), np.uint8), table, overwrite=True)
@@ -76,7 +95,10 @@ def test_uids_come_from_the_given_function(tmp_path):
 
 def test_signed_values_and_few_bits_come_back(tmp_path):
     stored = np.array([[-1024, 0], [5, 3071]])
-    table = {"meninx": {"offset": 32768}, "attributes": {"BitsStored": 12, "PhotometricInterpretation": "MONOCHROME1"}}
+    table = {
+        "meninx": {"offset": 32768},
+        "attributes": {"BitsStored": 12, "PhotometricInterpretation": "MONOCHROME1"},
+    }
     dataset = make(tmp_path, (stored + 32768).astype(np.uint16)[None], table)
     assert (dataset.PixelRepresentation, dataset.PhotometricInterpretation) == (1, "MONOCHROME1")
     np.testing.assert_array_equal(dicom.read_instance(tmp_path / "a.dcm").array[0], stored)

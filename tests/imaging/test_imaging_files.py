@@ -18,7 +18,9 @@ RNG = np.random.default_rng(0)
 AFFINE = np.array([[0.9, 0.1, 0, 5], [-0.1, 0.9, 0, 6], [0, 0, 2, 7], [0, 0, 0, 1.0]])
 
 
-@pytest.mark.parametrize(("shape", "kind"), [((1, 5, 7), np.uint8), ((1, 5, 7), np.uint16), ((3, 5, 7), np.uint8)])
+@pytest.mark.parametrize(
+    ("shape", "kind"), [((1, 5, 7), np.uint8), ((1, 5, 7), np.uint16), ((3, 5, 7), np.uint8)]
+)
 def test_png_keeps_every_pixel_and_nothing_else(tmp_path, shape, kind):
     array = RNG.integers(0, np.iinfo(kind).max, shape, dtype=kind, endpoint=True)
     path = tmp_path / "a.png"
@@ -54,13 +56,17 @@ def test_other_pictures_are_read_as_grey_or_rgb(tmp_path):
     np.testing.assert_array_equal(png.read(tmp_path / "opaque.png").array, expected)
     few = Pillow.fromarray(rgb // 128 * 255).convert("P", palette=Pillow.Palette.WEB)
     few.save(tmp_path / "palette.png")
-    np.testing.assert_array_equal(png.read(tmp_path / "palette.png").array, np.moveaxis(np.asarray(few.convert("RGB")), -1, 0))
+    np.testing.assert_array_equal(
+        png.read(tmp_path / "palette.png").array, np.moveaxis(np.asarray(few.convert("RGB")), -1, 0)
+    )
     Pillow.fromarray(rgb[..., 0] > 99).save(tmp_path / "one.png")
     np.testing.assert_array_equal(png.read(tmp_path / "one.png").array[0], (rgb[..., 0] > 99) * 255)
     picture.save(tmp_path / "photo.JPG", "JPEG")
     assert load.load(tmp_path / "photo.JPG").array.shape == (3, 4, 6)
     picture.convert("L").save(tmp_path / "grey.jpeg", quality=100)
-    np.testing.assert_allclose(load.load(tmp_path / "grey.jpeg").array[0].astype(int), np.asarray(picture.convert("L")), atol=3)
+    np.testing.assert_allclose(
+        load.load(tmp_path / "grey.jpeg").array[0].astype(int), np.asarray(picture.convert("L")), atol=3
+    )
 
 
 def test_pictures_that_would_lose_something_are_refused(tmp_path):
@@ -72,10 +78,17 @@ def test_pictures_that_would_lose_something_are_refused(tmp_path):
     import zlib
 
     def chunk(name, content):
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
 
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    deep = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 7)) + chunk(b"IEND", b"")
+    deep = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 7))
+        + chunk(b"IEND", b"")
+    )
     (tmp_path / "deep.png").write_bytes(deep)
     with pytest.raises(DataError, match="16 bits"):
         png.read(tmp_path / "deep.png")
@@ -117,7 +130,9 @@ def test_nifti_of_equal_images_is_equal_and_says_nothing(tmp_path):
     assert one[3] == 0  # no file name in the gzip header
     assert one[4:8] == b"\0\0\0\0"  # no time
     header = nib.load(tmp_path / "one.nii.gz").header
-    assert not any(header[name].item().strip(b"\0") for name in ("descrip", "aux_file", "intent_name", "db_name"))
+    assert not any(
+        header[name].item().strip(b"\0") for name in ("descrip", "aux_file", "intent_name", "db_name")
+    )
     assert b"planted" not in gzip.decompress(one)
 
 
@@ -145,7 +160,9 @@ def test_nifti_made_elsewhere(tmp_path):
     rgb["G"] = 7
     nib.save(nib.Nifti1Image(rgb, np.eye(4)), tmp_path / "rgb.nii")
     assert nifti.read(tmp_path / "rgb.nii").array[:, 0, 0, 0].tolist() == [0, 7, 0]
-    big = nib.Nifti1Image(np.arange(8, dtype=">i2").reshape(2, 2, 2), np.eye(4), nib.Nifti1Header(endianness=">"))
+    big = nib.Nifti1Image(
+        np.arange(8, dtype=">i2").reshape(2, 2, 2), np.eye(4), nib.Nifti1Header(endianness=">")
+    )
     nib.save(big, tmp_path / "big.nii")
     assert nifti.read(tmp_path / "big.nii").array.dtype.isnative
     nib.save(nib.Nifti1Image(np.zeros((2, 2, 2, 1, 3), np.uint8), np.eye(4)), tmp_path / "vector.nii")
@@ -179,4 +196,6 @@ def test_load_reads_dicom_under_any_name(tmp_path):
 
     pixels = np.arange(6, dtype=np.uint8).reshape(2, 3)
     for name in ("plain", "a.dcm", "b.IMA"):
-        np.testing.assert_array_equal(load.load(dicoms.write(tmp_path / name, dicoms.image(pixels))).array[0], pixels)
+        np.testing.assert_array_equal(
+            load.load(dicoms.write(tmp_path / name, dicoms.image(pixels))).array[0], pixels
+        )

@@ -17,12 +17,18 @@ def dicom_point(path, row, column):
     dataset = pydicom.dcmread(path)
     across, down = np.array(dataset.ImageOrientationPatient).reshape(2, 3).astype(float)
     between_rows, between_columns = (float(x) for x in dataset.PixelSpacing)
-    lps = np.array(dataset.ImagePositionPatient, dtype=float) + across * between_columns * column + down * between_rows * row
+    lps = (
+        np.array(dataset.ImagePositionPatient, dtype=float)
+        + across * between_columns * column
+        + down * between_rows * row
+    )
     return lps * [-1, -1, 1]
 
 
 @pytest.mark.parametrize("step", [2.5, -2.5, 0.31])
-@pytest.mark.parametrize("directions", [None, dicoms.oblique(), (np.array([0, 1.0, 0]), np.array([0, 0, -1.0]))])
+@pytest.mark.parametrize(
+    "directions", [None, dicoms.oblique(), (np.array([0, 1.0, 0]), np.array([0, 0, -1.0]))]
+)
 def test_every_voxel_lies_where_dicom_says(tmp_path, step, directions):
     paths = dicoms.series(tmp_path, VOLUME, step=step, directions=directions)
     image = dicom.read_series(list(reversed(paths)))
@@ -37,7 +43,9 @@ def test_every_voxel_lies_where_dicom_says(tmp_path, step, directions):
                 nib.affines.apply_affine(volume.affine, [x, y, z]), dicom_point(path, row, column), atol=1e-3
             )
             np.testing.assert_allclose(
-                nib.affines.apply_affine(volume.get_qform(), [x, y, z]), dicom_point(path, row, column), atol=1e-3
+                nib.affines.apply_affine(volume.get_qform(), [x, y, z]),
+                dicom_point(path, row, column),
+                atol=1e-3,
             )
     assert np.linalg.det(image.affine) > 0
     np.testing.assert_allclose(image.spacing_mm, (0.8, 0.7, abs(step)), atol=1e-6)
@@ -53,7 +61,11 @@ def test_each_slice_has_its_own_slope(tmp_path):
     paths = []
     for index, slope in enumerate((1, 2, 4)):
         paths += dicoms.series(
-            tmp_path / str(index), VOLUME[:1] + 1, origin=(0, 0, index), RescaleSlope=slope, RescaleIntercept=0
+            tmp_path / str(index),
+            VOLUME[:1] + 1,
+            origin=(0, 0, index),
+            RescaleSlope=slope,
+            RescaleIntercept=0,
         )
     assert dicom.read_series(paths).array[0, 0, 0].tolist() == [1, 2, 4]
 
@@ -72,7 +84,9 @@ def test_display_of_a_series_has_one_window(tmp_path):
 def test_a_tilted_gantry_gives_a_sheared_affine(tmp_path):
     paths = []
     for index in range(4):
-        paths += dicoms.series(tmp_path / str(index), VOLUME[:1] + 100 * index, origin=(0, 0.5 * index, 2.0 * index))
+        paths += dicoms.series(
+            tmp_path / str(index), VOLUME[:1] + 100 * index, origin=(0, 0.5 * index, 2.0 * index)
+        )
     image = dicom.read_series(paths)
     nifti.write(tmp_path / "v.nii", image)
     back = nifti.read(tmp_path / "v.nii")
@@ -109,7 +123,9 @@ def test_rounded_positions_are_even(tmp_path):
 
 def test_mixtures_are_refused_and_can_be_taken_apart(tmp_path):
     axial = dicoms.series(tmp_path / "a", VOLUME)
-    sagittal = dicoms.series(tmp_path / "b", VOLUME[:1], directions=(np.array([0, 1.0, 0]), np.array([0, 0, -1.0])))
+    sagittal = dicoms.series(
+        tmp_path / "b", VOLUME[:1], directions=(np.array([0, 1.0, 0]), np.array([0, 0, -1.0]))
+    )
     with pytest.raises(DataError, match="2 orientations"):
         dicom.read_series(axial + sagittal)
     assert dicom.split_orientations(axial + sagittal) == [axial, sagittal]
@@ -131,7 +147,12 @@ def test_mixtures_are_refused_and_can_be_taken_apart(tmp_path):
 
 @pytest.mark.parametrize(
     ("orientation", "spacing"),
-    [([1, 0, 0, 1, 0, 0], [1, 1]), ([2, 0, 0, 0, 1, 0], [1, 1]), ([1, 0, 0, 0, 1], [1, 1]), ([1, 0, 0, 0, 1, 0], [0, 1])],
+    [
+        ([1, 0, 0, 1, 0, 0], [1, 1]),
+        ([2, 0, 0, 0, 1, 0], [1, 1]),
+        ([1, 0, 0, 0, 1], [1, 1]),
+        ([1, 0, 0, 0, 1, 0], [0, 1]),
+    ],
 )
 def test_impossible_planes(orientation, spacing):
     with pytest.raises(DataError):

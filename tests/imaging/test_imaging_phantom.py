@@ -18,10 +18,18 @@ from meninx.core.errors import ConfigError, DataError, LayoutError, UsageError
 from meninx.core.manifest import Manifest, Task
 from meninx.core.randomness import child
 from meninx.imaging import phantom
-from meninx.imaging.phantom import FINDINGS, PhantomConfig, anatomy, chest, read_answer_key, text, write_archives
+from meninx.imaging.phantom import (
+    FINDINGS,
+    PhantomConfig,
+    anatomy,
+    chest,
+    read_answer_key,
+    text,
+    write_archives,
+)
 from meninx.imaging.phantom.key import NOT_BYTES, encodings
 
-# --- the radiographs -------------------------------------------------------------------------------------------------
+# --- the radiographs ----------------------------------------------------------------------------------------
 
 
 def body(index=0, sex="F", age=50):
@@ -83,7 +91,9 @@ def test_sex_and_age_shape_the_anatomy():
 
     assert mean(lambda one: one.width, "M", 50) > mean(lambda one: one.width, "F", 50)
     assert mean(lambda one: one.breast, "F", 50) > 0 == mean(lambda one: one.breast, "M", 50)
-    assert mean(lambda one: one.heart[2] / one.width, "F", 80) > mean(lambda one: one.heart[2] / one.width, "F", 30)
+    assert mean(lambda one: one.heart[2] / one.width, "F", 80) > mean(
+        lambda one: one.heart[2] / one.width, "F", 30
+    )
     assert mean(lambda one: one.rib_density, "F", 80) < mean(lambda one: one.rib_density, "F", 30)
 
 
@@ -115,7 +125,7 @@ def test_lesions_can_be_forced():
     assert not (phantom.volume(0, 1, lesion=False).labels == 2).any()
 
 
-# --- the prepared dataset --------------------------------------------------------------------------------------------
+# --- the prepared dataset -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", list(Task))
@@ -159,7 +169,7 @@ def test_a_dataset_that_does_not_exist_is_refused(tmp_path):
         phantom.write_dataset(tmp_path, task="multilable")
 
 
-# --- the archives ----------------------------------------------------------------------------------------------------
+# --- the archives -------------------------------------------------------------------------------------------
 
 
 def content(path):
@@ -248,7 +258,10 @@ def test_the_places_that_need_planting_are_planted(cohort):
     }  # fmt: skip
     assert wanted <= places
     for hospital in cohort.config.hospitals:
-        assert len({path for one in cohort.key.files if one.hospital == hospital for path, _, _ in one.plants}) > 80
+        assert (
+            len({path for one in cohort.key.files if one.hospital == hospital for path, _, _ in one.plants})
+            > 80
+        )
 
 
 def test_every_image_decodes_and_is_a_valid_instance(cohort):
@@ -281,13 +294,19 @@ def test_digital_x_rays_have_every_required_attribute(cohort):
         data = read(cohort, one)
         assert all(data[keyword].value not in (None, "") for keyword in filled)
         assert all(keyword in data for keyword in present)
-        assert data.PresentationLUTShape == ("INVERSE" if data.PhotometricInterpretation == "MONOCHROME1" else "IDENTITY")
+        assert data.PresentationLUTShape == (
+            "INVERSE" if data.PhotometricInterpretation == "MONOCHROME1" else "IDENTITY"
+        )
 
 
 def test_pixels_are_the_drawn_image_whatever_the_encoding(cohort):
     table = {row["SOPInstanceUID"]: row for row in labels(cohort, "north")}
     for one in images(cohort):
-        if one.hospital != "north" or one.boxes or any(path == "PixelData bit 15" for path, _, _ in one.plants):
+        if (
+            one.hospital != "north"
+            or one.boxes
+            or any(path == "PixelData bit 15" for path, _, _ in one.plants)
+        ):
             continue
         stored = read(cohort, one).pixel_array
         shown = 4095 - stored if read(cohort, one).PhotometricInterpretation == "MONOCHROME1" else stored
@@ -306,7 +325,9 @@ def test_label_tables_name_every_image_once_by_original_identifiers(cohort):
     for hospital in cohort.config.hospitals:
         rows = labels(cohort, hospital)
         here = [one for one in images(cohort) if one.hospital == hospital]
-        assert sorted(row["SOPInstanceUID"] for row in rows if row["SOPInstanceUID"]) == sorted(one.sop_uid for one in here)
+        assert sorted(row["SOPInstanceUID"] for row in rows if row["SOPInstanceUID"]) == sorted(
+            one.sop_uid for one in here
+        )
         series = {one.series_uid for one in images(cohort, "ct") if one.hospital == hospital}
         assert {row["SeriesInstanceUID"] for row in rows if not row["SOPInstanceUID"]} == series
         assert all((cohort.root / hospital / row["mask"]).is_file() for row in rows)
@@ -338,13 +359,19 @@ def test_awkward_patients_are_there(cohort):
     charsets = {str(read(cohort, one).get("SpecificCharacterSet", "")) for one in images(cohort)}
     assert len(charsets) >= 4
     padded = [one for one in images(cohort) if one.patient == "north/1"]
-    written = {content(cohort.root / one.hospital / one.file).count(b"  " + truths[3].patient_id.encode()) > 0 for one in padded}
+    written = {
+        content(cohort.root / one.hospital / one.file).count(b"  " + truths[3].patient_id.encode()) > 0
+        for one in padded
+    }
     assert written == {True, False}
     assert any("山寺野" in plant.value for plant in cohort.key.plants)
 
 
 def test_no_name_is_a_word_that_a_clean_file_may_hold(cohort):
-    clean = "CHEST PA ADULT ABDOMEN VENOUS DERIVED PRIMARY ORIGINAL AXIAL IDENTITY INVERSE Chest Finding archive images PHANTOM_1"
+    clean = (
+        "CHEST PA ADULT ABDOMEN VENOUS DERIVED PRIMARY ORIGINAL AXIAL IDENTITY INVERSE Chest Finding "
+        "archive images PHANTOM_1"
+    )
     assert not any(value in clean for value in cohort.key.strings())
     assert all(len(value) >= 2 for value in cohort.key.strings())
 
@@ -373,7 +400,10 @@ def test_safe_private_elements_are_there_and_listed(cohort):
         if any(kind == "safe_private" for _, kind, _ in one.safe):
             data = read(cohort, one)
             assert data.private_block(0x0019, "SIEMENS MR HEADER")[0x0C].value in (1000, b"1000")
-            assert str(data.private_block(0x2001, "Philips Imaging DD 001")[0x0B].value) in ("TRANSVERSAL", "b'TRANSVERSAL '")
+            assert str(data.private_block(0x2001, "Philips Imaging DD 001")[0x0B].value) in (
+                "TRANSVERSAL",
+                "b'TRANSVERSAL '",
+            )
 
 
 def test_ct_series_read_as_a_volume_on_which_the_mask_lies(cohort):
@@ -428,7 +458,9 @@ def test_a_folder_with_files_is_not_written_unless_asked(tmp_path):
 
 
 def test_without_planting_only_the_plain_attributes_identify(tmp_path):
-    config = PhantomConfig(patients=2, hospitals=("a",), size=64, ct_patients=0, planted=False, burned_in_fraction=0.0)
+    config = PhantomConfig(
+        patients=2, hospitals=("a",), size=64, ct_patients=0, planted=False, burned_in_fraction=0.0
+    )
     key = write_archives(config, tmp_path)
     assert not key.quarantine
     assert {one.form for one in key.files} == {"dx"}

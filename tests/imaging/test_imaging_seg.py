@@ -18,7 +18,9 @@ VOLUME = np.arange(5 * 4 * 3, dtype=np.int16).reshape(5, 4, 3)
 
 @pytest.fixture
 def series(tmp_path):
-    return dicoms.series(tmp_path / "series", VOLUME, directions=dicoms.oblique(), FrameOfReferenceUID="1.2.3")
+    return dicoms.series(
+        tmp_path / "series", VOLUME, directions=dicoms.oblique(), FrameOfReferenceUID="1.2.3"
+    )
 
 
 def test_a_volume_comes_back_voxel_by_voxel(tmp_path, series):
@@ -36,7 +38,10 @@ def test_a_volume_comes_back_voxel_by_voxel(tmp_path, series):
     assert dataset.PatientID == "P1"
     assert dataset.StudyInstanceUID == dicoms.STUDY
     assert dataset.SeriesInstanceUID != dicoms.SERIES
-    referred = {item.ReferencedSOPInstanceUID for item in dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    referred = {
+        item.ReferencedSOPInstanceUID
+        for item in dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    }
     assert referred == {pydicom.dcmread(path).SOPInstanceUID for path in series}
 
 
@@ -45,7 +50,13 @@ def test_a_radiograph(tmp_path, fill):
     path = dicoms.write(tmp_path / "one", dicoms.image(np.zeros((6, 7), np.uint8), **RADIOGRAPH))
     labels = np.zeros((1, 6, 7), np.uint8)
     labels[0, 1:3, 4] = fill
-    seg.write_seg(labels, [path], ["lung"], tmp_path / "seg.dcm", uid={"series": "2.25.1", "instance": "2.25.2"}.__getitem__)
+    seg.write_seg(
+        labels,
+        [path],
+        ["lung"],
+        tmp_path / "seg.dcm",
+        uid={"series": "2.25.1", "instance": "2.25.2"}.__getitem__,
+    )
     np.testing.assert_array_equal(seg.read_seg(tmp_path / "seg.dcm", [path]).array, labels)
     assert pydicom.dcmread(tmp_path / "seg.dcm").SOPInstanceUID == "2.25.2"
 

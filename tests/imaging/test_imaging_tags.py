@@ -19,7 +19,9 @@ def test_unknown_tags_get_a_suggestion():
             tags.keyword_of(name)
 
 
-@pytest.mark.parametrize("keyword", ["PixelData", "ReferencedStudySequence", "PixelSpacing", "SmallestImagePixelValue"])
+@pytest.mark.parametrize(
+    "keyword", ["PixelData", "ReferencedStudySequence", "PixelSpacing", "SmallestImagePixelValue"]
+)
 def test_tags_that_cannot_hold_one_text(keyword):
     with pytest.raises(ConfigError, match=keyword):
         tags.vr_of(keyword)

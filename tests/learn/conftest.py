@@ -17,7 +17,9 @@ from meninx.imaging.image import Image
 SIDE = 16
 
 
-def _picture(bright: bool, generator: np.random.Generator, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _picture(
+    bright: bool, generator: np.random.Generator, size: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return an image with a square that is bright or dark, and the square as label map."""
     mask = np.zeros(size, np.uint8)
     low = [int(generator.integers(2, length - 8)) for length in size]
@@ -60,10 +62,14 @@ def dataset(tmp_path: Path) -> Callable[..., Manifest]:
                     image=f"images/{name}",
                     mask=f"masks/{name}" if task is Task.SEGMENTATION else "",
                     split=split,
-                    labels={} if task is Task.SEGMENTATION else {"dark": float(not bright), "bright": float(bright)},
+                    labels={}
+                    if task is Task.SEGMENTATION
+                    else {"dark": float(not bright), "bright": float(bright)},
                 )
             )
-        info = DatasetInfo(name="tiny", task=task, labels=labels, spatial_dims=len(size), size=size, laterality=laterality)
+        info = DatasetInfo(
+            name="tiny", task=task, labels=labels, spatial_dims=len(size), size=size, laterality=laterality
+        )
         manifest = Manifest(root, info, tuple(rows))
         manifest.write()
         return manifest

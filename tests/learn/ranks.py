@@ -1,7 +1,9 @@
 """Runs training in several processes and writes down what each of them saw: ``python ranks.py FOLDER``.
 
-Not a test itself: test processes may open no socket. Imports are paid for once; every world of processes is forked from here,
-meets in a file, and gets a minute. ``FOLDER/seen.json`` then holds, for each scene, what its processes returned.
+Not a test itself: test processes may open no socket. Imports are paid for once; every world of processes is
+    forked from here,
+meets in a file, and gets a minute. ``FOLDER/seen.json`` then holds, for each scene, what its processes
+returned.
 """
 
 from __future__ import annotations
@@ -50,7 +52,12 @@ UNITS, RATE, DRAWS = 24, 0.4, 3000
 
 def plan(data: Manifest, **changes: Any) -> Plan:
     patients = len(data.split("train").patients)
-    fields: dict[str, Any] = {"n_units": patients, "expected_batch_size": 5, "unit": PrivacyUnit.PATIENT, "steps": 6}
+    fields: dict[str, Any] = {
+        "n_units": patients,
+        "expected_batch_size": 5,
+        "unit": PrivacyUnit.PATIENT,
+        "steps": 6,
+    }
     return Plan.build(**fields | {"noise_multiplier": 1.0, "max_grad_norm": 1.0, "delta": 1e-3} | changes)
 
 
@@ -149,7 +156,12 @@ def private(data: Manifest, run: Run, **changes: Any) -> Callable[[], Any]:
         kept = {"sums": seen.sums, "released": seen.released, "final": final}
         if distributed.current().main:
             torch.save(kept, run.root / "seen.pt")
-        return {"weights": seen.weights, "lines": seen.lines, "epsilon": result.epsilon, "steps": result.steps}
+        return {
+            "weights": seen.weights,
+            "lines": seen.lines,
+            "epsilon": result.epsilon,
+            "steps": result.steps,
+        }
 
     return work
 
@@ -192,10 +204,16 @@ def masks(data: Manifest, run: Run, *, planted: bool) -> Callable[[], list[list[
             n_units=UNITS, expected_batch_size=UNITS * RATE, unit=PrivacyUnit.CASE, steps=DRAWS, noise_multiplier=1.0,
             max_grad_norm=1.0, delta=1e-3,
         )  # fmt: skip
-        assembler: Any = SimpleNamespace(store=SimpleNamespace(manifest=units), device=torch.device("cpu"), views=1)
-        draw, _ = private_parts(replace(SMALL, deterministic=False), run, terms, assembler, None, resumed=False, bind=str)  # type: ignore[arg-type]
+        assembler: Any = SimpleNamespace(
+            store=SimpleNamespace(manifest=units), device=torch.device("cpu"), views=1
+        )
+        draw, _ = private_parts(
+            replace(SMALL, deterministic=False), run, terms, assembler, None, resumed=False, bind=str
+        )  # type: ignore[arg-type]
         world = distributed.current()
-        part = (lambda groups: groups) if planted else (lambda groups: share(groups, world.rank, world.size)[1])
+        part = (
+            (lambda groups: groups) if planted else (lambda groups: share(groups, world.rank, world.size)[1])
+        )
         return [[case for group in part(draw(step)) for case in group] for step in range(DRAWS)]
 
     return work
@@ -289,7 +307,9 @@ def batch_normed(data: Manifest, run: Run) -> Callable[[], Any]:
     def work() -> Any:
         registry.MODELS = {  # type: ignore[misc]
             **registry.MODELS,
-            "normed": lambda **_: torch.nn.Sequential(torch.nn.Conv2d(1, 3, 32), torch.nn.BatchNorm2d(3), torch.nn.Flatten()),
+            "normed": lambda **_: torch.nn.Sequential(
+                torch.nn.Conv2d(1, 3, 32), torch.nn.BatchNorm2d(3), torch.nn.Flatten()
+            ),
         }
         return loop.fit(replace(SMALL, model="normed"), data, run).steps
 

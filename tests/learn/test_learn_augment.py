@@ -17,7 +17,9 @@ CHEST = DatasetInfo(
     labels=("effusion_left", "nodule", "effusion_right"),
     laterality=(("effusion_left", "effusion_right"),),
 )
-KIDNEYS = DatasetInfo(name="x", task=Task.SEGMENTATION, labels=("left", "right", "liver"), laterality=(("left", "right"),))
+KIDNEYS = DatasetInfo(
+    name="x", task=Task.SEGMENTATION, labels=("left", "right", "liver"), laterality=(("left", "right"),)
+)
 
 
 def applied(info: DatasetInfo, sample: Sample, *names: str, **options: object) -> Sample:
@@ -50,7 +52,9 @@ def test_left_and_right_of_a_volume_is_the_first_axis() -> None:
     info = DatasetInfo(name="x", task=Task.SEGMENTATION, labels=("a",), spatial_dims=3)
     mask = torch.zeros(2, 3, 4, dtype=torch.int64)
     for name, axis in (("flip", 1), ("vflip", 2), ("zflip", 3)):
-        assert torch.equal(applied(info, Sample(volume, mask), name, flip_probability=1.0).image, volume.flip(axis))
+        assert torch.equal(
+            applied(info, Sample(volume, mask), name, flip_probability=1.0).image, volume.flip(axis)
+        )
 
 
 @pytest.mark.parametrize("dims", [2, 3])

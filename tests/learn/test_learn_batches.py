@@ -22,12 +22,16 @@ Data = Callable[..., Manifest]
 
 
 def assembler(data: Manifest, config: LearnConfig = CONFIG) -> Assembler:
-    return Assembler(CaseStore(data, config), augmenter(config, data.info), config.views, 0.5, 7, torch.device("cpu"))
+    return Assembler(
+        CaseStore(data, config), augmenter(config, data.info), config.views, 0.5, 7, torch.device("cpu")
+    )
 
 
 def draw(data: Manifest, most: int) -> PrivateDraw:
     units, called = members(data, PrivacyUnit.PATIENT), names(data, PrivacyUnit.PATIENT)
-    return PrivateDraw(PoissonSampler(sample_rate=1.0, n_units=len(units), key=bytes(32)), units, called, 1.0, most, 7)
+    return PrivateDraw(
+        PoissonSampler(sample_rate=1.0, n_units=len(units), key=bytes(32)), units, called, 1.0, most, 7
+    )
 
 
 def test_a_case_is_augmented_alike_wherever_it_stands_and_whoever_else_is_there(dataset: Data) -> None:

@@ -23,7 +23,12 @@ def trained(dataset, new_run):
 def test_forty_changed_bits_of_forty_are_refused(trained):
     path, generator = checkpoint.path_of(trained, "last"), random.Random(1)
     whole = path.read_bytes()
-    places = [generator.randrange(len(whole)) for _ in range(36)] + [len(whole) - 1, len(whole) - 70, len(whole) - 80, 0]
+    places = [generator.randrange(len(whole)) for _ in range(36)] + [
+        len(whole) - 1,
+        len(whole) - 70,
+        len(whole) - 80,
+        0,
+    ]
     for place in places:
         spoilt = bytearray(whole)
         spoilt[place] ^= 1 << generator.randrange(8)

@@ -30,7 +30,9 @@ def overwrite(manifest: Manifest, index: int, array: np.ndarray, kind: str = "im
 
 def test_values_are_clipped_shifted_and_scaled(dataset: Data) -> None:
     manifest = dataset()
-    manifest = replace(manifest, info=replace(manifest.info, intensity=Intensity(window=(50, 150), shift=100, scale=50)))
+    manifest = replace(
+        manifest, info=replace(manifest.info, intensity=Intensity(window=(50, 150), shift=100, scale=50))
+    )
     array = np.zeros((1, 16, 16), np.uint8)
     array[0, 0, :3] = 20, 100, 250
     overwrite(manifest, 0, array)
@@ -65,7 +67,8 @@ def test_image_size_pads_smaller_images_with_the_lowest_value_and_refuses_larger
     assert sample.target.shape == (20, 18)
     assert float(sample.image[0, 0, 0]) == -1.0
     assert np.array_equal(
-        unpadded(sample.target.numpy(), store.shape(0)), load.load(manifest.root / manifest.cases[0].mask).array[0]
+        unpadded(sample.target.numpy(), store.shape(0)),
+        load.load(manifest.root / manifest.cases[0].mask).array[0],
     )
     with pytest.raises(DataError, match="size"):
         CaseStore(manifest, LearnConfig(image_size=(8, 20))).sample(0)
@@ -99,7 +102,9 @@ def test_a_changed_image_is_refused_with_its_row_where_the_dataset_carries_diges
     store = split_store(manifest, "valid", LearnConfig())
     assert store.image(0).shape == (1, 16, 16)
     overwrite(manifest, position, np.full((1, 16, 16), 7, np.uint8))
-    with pytest.raises(DataError, match=rf"expected the image that was prepared.*manifest\.csv, row {position + 2}"):
+    with pytest.raises(
+        DataError, match=rf"expected the image that was prepared.*manifest\.csv, row {position + 2}"
+    ):
         split_store(manifest, "valid", LearnConfig()).image(0)
 
 

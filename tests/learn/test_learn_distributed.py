@@ -176,9 +176,20 @@ def test_kill_9_of_all_and_resuming_with_another_number_of_processes_spends_the_
     whole = seen.gave("one")[0]
     assert seen.gave("resumed") == [{"epsilon": whole["epsilon"], "steps": 6}] * 3
     lines = [json.loads(line)["step"] for line in seen.run("killed").ledger_path.read_text().splitlines()]
-    assert lines == [0, 1, 2, 3, 2, 3, 4, 5]  # the checkpoint was of two steps; the repeated ones are spent once
+    assert lines == [
+        0,
+        1,
+        2,
+        3,
+        2,
+        3,
+        4,
+        5,
+    ]  # the checkpoint was of two steps; the repeated ones are spent once
     resumed = checkpoint.load(seen.run("killed"), "last")["model"]
-    assert all(torch.allclose(value, resumed[key], atol=1e-5) for key, value in seen.kept("one")["final"].items())
+    assert all(
+        torch.allclose(value, resumed[key], atol=1e-5) for key, value in seen.kept("one")["final"].items()
+    )
 
 
 def test_an_error_or_silence_of_one_process_ends_the_others(seen: Seen) -> None:
@@ -218,9 +229,19 @@ def test_a_threshold_that_follows_the_norms_follows_those_of_all_processes(seen:
 
 
 def start(folder: Path, data: Path, processes: int) -> Path:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "meninx"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        "-m",
+        "meninx",
+    ]
     words = ["train", str(data), *WORDS, "--out", str(folder)]
-    done = subprocess.run([*command, *words], env=environment(), timeout=300, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, *words], env=environment(), timeout=300, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("privacy: epsilon") == 1  # one of them speaks
     return folder / "latest"
@@ -319,6 +340,8 @@ def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_only_training_runs_in_several_processes() -> None:
     several = environment() | {"WORLD_SIZE": "2", "RANK": "1"}
-    done = subprocess.run([sys.executable, "-m", "meninx", "prepare"], env=several, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "meninx", "prepare"], env=several, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert "expected the verb train" in done.stderr

@@ -24,14 +24,26 @@ from meninx.privacy.plan import Plan
 
 OPTIONS = {"width": 4}
 SMALL = LearnConfig(
-    model="resnet9-small", model_options=OPTIONS, physical_batch=8, device="cpu", lr=0.05, attack_risk=False, deterministic=True
+    model="resnet9-small",
+    model_options=OPTIONS,
+    physical_batch=8,
+    device="cpu",
+    lr=0.05,
+    attack_risk=False,
+    deterministic=True,
 )
 Data = Callable[..., Manifest]
 NewRun = Callable[..., Run]
 
 
 def plan(**changes: Any) -> Plan:
-    terms: dict[str, Any] = {"n_units": 8, "expected_batch_size": 4, "steps": 4, "noise_multiplier": 1.0, "delta": 1e-3}
+    terms: dict[str, Any] = {
+        "n_units": 8,
+        "expected_batch_size": 4,
+        "steps": 4,
+        "noise_multiplier": 1.0,
+        "delta": 1e-3,
+    }
     return Plan.build(**{**terms, "max_grad_norm": 1.0, **changes})
 
 
@@ -58,7 +70,10 @@ WAYS: dict[str, tuple[dict[str, Any], Callable[[str], bool]]] = {
     "head": ({"freeze": "features"}, lambda name: name.startswith("head.")),
     "bitfit": ({"freeze": "bitfit"}, norms_and_biases),
     "prefix": ({"freeze": "stages.0."}, lambda name: not name.startswith("stages.0.")),
-    "unfreezing": ({"freeze": "features", "unfreeze_every": 1}, lambda name: name.startswith(("head.", "stages.3."))),
+    "unfreezing": (
+        {"freeze": "features", "unfreeze_every": 1},
+        lambda name: name.startswith(("head.", "stages.3.")),
+    ),
     "lora": ({"lora_rank": 2}, lambda name: name.startswith("head.") or ".down." in name or ".up." in name),
     "lora and bitfit": (
         {"lora_rank": 2, "freeze": "bitfit"},
@@ -81,12 +96,16 @@ def test_a_private_step_changes_exactly_what_is_trained(
     def watched(*args: Any, **options: Any) -> setup.Training:
         training = build(*args, **options)
         built.append(training)
-        seen.append({name: value.detach().clone() for name, value in training.trainee.model.named_parameters()})
+        seen.append(
+            {name: value.detach().clone() for name, value in training.trainee.model.named_parameters()}
+        )
         return training
 
     class Watch(Silent):
         def advance(self, count: int = 1, **fields: float | str) -> None:
-            seen.append({name: value.detach().clone() for name, value in built[0].trainee.model.named_parameters()})
+            seen.append(
+                {name: value.detach().clone() for name, value in built[0].trainee.model.named_parameters()}
+            )
 
     monkeypatch.setattr(setup, "build", watched)
     loop.fit(config, dataset(), new_run(), plan=plan(), progress=Watch())
@@ -98,10 +117,14 @@ def test_a_private_step_changes_exactly_what_is_trained(
 
 
 def test_biases_and_norms_are_known_by_type_in_other_networks() -> None:
-    model = registry.build("monai:BasicUNet", spatial_dims=2, in_channels=1, out_channels=2, features=(4,) * 6)
+    model = registry.build(
+        "monai:BasicUNet", spatial_dims=2, in_channels=1, out_channels=2, features=(4,) * 6
+    )
     names = freeze.biases_and_norms(model)
     assert "conv_0.conv_0.conv.bias" in names
-    assert {f"{path}.weight" for path, module in model.named_modules() if isinstance(module, nn.InstanceNorm2d)} <= names
+    assert {
+        f"{path}.weight" for path, module in model.named_modules() if isinstance(module, nn.InstanceNorm2d)
+    } <= names
     assert not [name for name in names if name.endswith("weight") and ".N." not in name]
     layer = nn.TransformerEncoderLayer(4, 1)
     found = freeze.biases_and_norms(layer)
@@ -110,7 +133,9 @@ def test_biases_and_norms_are_known_by_type_in_other_networks() -> None:
 
 
 def tuned(weights: str, **changes: Any) -> LearnConfig:
-    return replace(SMALL, pretrained=weights, lora_rank=2, lora_alpha=4.0, ema=0.5, optimizer="adam", **changes)
+    return replace(
+        SMALL, pretrained=weights, lora_rank=2, lora_alpha=4.0, ema=0.5, optimizer="adam", **changes
+    )
 
 
 def test_a_private_run_with_adapters_can_be_resumed_and_releases_an_ordinary_network(
@@ -159,7 +184,9 @@ def test_the_pretrained_weights_are_under_the_adapters(dataset: Data, weights: s
     assert start is not None
     assert start.fresh == ()
     names = lora.adapter_names(model)
-    assert sum(value.numel() for name, value in model.named_parameters() if name in names) < registry.parameter_count(plain)
+    assert sum(
+        value.numel() for name, value in model.named_parameters() if name in names
+    ) < registry.parameter_count(plain)
 
 
 @pytest.mark.parametrize(
@@ -194,9 +221,14 @@ def test_bfloat16_runs_the_model_and_not_the_loss(dataset: Data, new_run: NewRun
 
 
 def test_the_inventory_follows_what_is_frozen() -> None:
-    """The gradients released are those of the trained parameters; a layer frozen whole costs nothing there."""
+    """The gradients released are those of the trained parameters.
+
+    A layer frozen whole costs nothing there.
+    """
     torch.manual_seed(0)
-    model: nn.Module = registry.build("resnet9-small", spatial_dims=2, in_channels=1, out_channels=2, **OPTIONS)
+    model: nn.Module = registry.build(
+        "resnet9-small", spatial_dims=2, in_channels=1, out_channels=2, **OPTIONS
+    )
     for way in ("features", "bitfit"):
         frozen = freeze.frozen_names(model, replace(SMALL, freeze=way), 0)
         freeze.apply(model, frozen)

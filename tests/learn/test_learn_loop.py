@@ -22,7 +22,13 @@ from meninx.learn import checkpoint, loop, predict
 from meninx.learn.config import LearnConfig
 from meninx.metrics import segmentation
 
-TINY = {"model": "resnet9-small", "model_options": {"width": 8}, "batch_size": 4, "physical_batch": 4, "device": "cpu"}
+TINY = {
+    "model": "resnet9-small",
+    "model_options": {"width": 8},
+    "batch_size": 4,
+    "physical_batch": 4,
+    "device": "cpu",
+}
 
 
 class StopAfter(Silent):
@@ -59,7 +65,9 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_eight_pictures_are_learnt_by_heart(dataset: Callable[..., Manifest], new_run: Callable[..., Run]) -> None:
+def test_eight_pictures_are_learnt_by_heart(
+    dataset: Callable[..., Manifest], new_run: Callable[..., Run]
+) -> None:
     data, run = dataset(), new_run()
     result = loop.fit(LearnConfig(**TINY, steps=40, lr=3e-3, ema=0.9), data, run)
     model, config, info = predict.load_model(run, weights="last")
@@ -73,7 +81,9 @@ def test_eight_pictures_are_learnt_by_heart(dataset: Callable[..., Manifest], ne
     assert run.read_json("privacy.json")["private"] is False
 
 
-def test_unet_reaches_dice_of_95_percent_on_four_pictures(dataset: Callable[..., Manifest], new_run: Callable[..., Run]) -> None:
+def test_unet_reaches_dice_of_95_percent_on_four_pictures(
+    dataset: Callable[..., Manifest], new_run: Callable[..., Run]
+) -> None:
     data, run = dataset(Task.SEGMENTATION, cases=4), new_run()
     config = LearnConfig(**TINY | {"model": "unet-small", "model_options": {"depth": 2}}, steps=60, lr=1e-2)
     loop.fit(config, data, run)
@@ -115,9 +125,14 @@ def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
     assert straight.metrics_path.read_text() == broken.metrics_path.read_text()
 
 
-def test_dropout_is_the_same_after_resuming(dataset: Callable[..., Manifest], new_run: Callable[..., Run]) -> None:
+def test_dropout_is_the_same_after_resuming(
+    dataset: Callable[..., Manifest], new_run: Callable[..., Run]
+) -> None:
     data = dataset(Task.SEGMENTATION)
-    network = {"model": "monai:SegResNet", "model_options": {"init_filters": 8, "dropout_prob": 0.3, "blocks_down": [1, 1]}}
+    network = {
+        "model": "monai:SegResNet",
+        "model_options": {"init_filters": 8, "dropout_prob": 0.3, "blocks_down": [1, 1]},
+    }
     network["model_options"]["blocks_up"] = [1]  # type: ignore[index]
     config = LearnConfig(**TINY | network, steps=4, deterministic=True)  # type: ignore[arg-type]
     straight, broken = new_run("straight"), new_run("broken")
@@ -150,7 +165,9 @@ def test_ctrl_c_or_a_closed_terminal_ends_after_the_step_and_leaves_the_handlers
     assert checkpoint.load(run, "last")["step"] == 1
 
 
-def test_early_stopping_ends_a_run_that_does_not_improve(dataset: Callable[..., Manifest], new_run: Callable[..., Run]) -> None:
+def test_early_stopping_ends_a_run_that_does_not_improve(
+    dataset: Callable[..., Manifest], new_run: Callable[..., Run]
+) -> None:
     run = new_run()
     config = LearnConfig(**TINY, steps=50, eval_every=1, lr=1e-12, optimizer="sgd", early_stopping=3)
     result = loop.fit(config, dataset(), run)
@@ -175,13 +192,17 @@ def test_a_second_start_is_refused_and_more_steps_are_welcome(
     assert same(weights(run), weights(straight))
 
 
-def test_divergence_is_said_with_advice(dataset: Callable[..., Manifest], new_run: Callable[..., Run]) -> None:
+def test_divergence_is_said_with_advice(
+    dataset: Callable[..., Manifest], new_run: Callable[..., Run]
+) -> None:
     config = LearnConfig(**TINY, steps=30, lr=1e30, optimizer="sgd")
     with pytest.raises(DataError, match=r"finite loss.*lower lr"):
         loop.fit(config, dataset(), new_run())
 
 
-def test_data_that_cannot_be_trained_on_is_refused(dataset: Callable[..., Manifest], new_run: Callable[..., Run]) -> None:
+def test_data_that_cannot_be_trained_on_is_refused(
+    dataset: Callable[..., Manifest], new_run: Callable[..., Run]
+) -> None:
     data = dataset()
     config = LearnConfig(**TINY, steps=1)
     with pytest.raises(DataError, match="training split"):
@@ -194,7 +215,9 @@ def test_data_that_cannot_be_trained_on_is_refused(dataset: Callable[..., Manife
         loop.fit(replace(config, model="unet-small", model_options={}), bare, new_run("c"))
 
 
-def test_the_physical_batch_changes_nothing_but_rounding(dataset: Callable[..., Manifest], new_run: Callable[..., Run]) -> None:
+def test_the_physical_batch_changes_nothing_but_rounding(
+    dataset: Callable[..., Manifest], new_run: Callable[..., Run]
+) -> None:
     data, large, small = dataset(), new_run("large"), new_run("small")
     config = LearnConfig(**TINY | {"batch_size": 8}, steps=3, optimizer="sgd", augment=("flip",), views=2)
     loop.fit(replace(config, physical_batch=16), data, large)
@@ -203,7 +226,9 @@ def test_the_physical_batch_changes_nothing_but_rounding(dataset: Callable[..., 
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
-def test_tensorboard_and_the_metrics_file_hold_the_curves(dataset: Callable[..., Manifest], new_run: Callable[..., Run]) -> None:
+def test_tensorboard_and_the_metrics_file_hold_the_curves(
+    dataset: Callable[..., Manifest], new_run: Callable[..., Run]
+) -> None:
     run, listener = new_run(), Listener()
     loop.fit(LearnConfig(**TINY, steps=3, tensorboard=True, eval_every=2), dataset(), run, progress=listener)
     lines = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
@@ -219,23 +244,32 @@ def test_tensorboard_and_the_metrics_file_hold_the_curves(dataset: Callable[...,
     assert all("loss" in fields and "epsilon" not in fields for fields in listener.fields)
 
 
-def test_balanced_weights_favour_the_rare_class(dataset: Callable[..., Manifest], new_run: Callable[..., Run]) -> None:
+def test_balanced_weights_favour_the_rare_class(
+    dataset: Callable[..., Manifest], new_run: Callable[..., Run]
+) -> None:
     data = dataset()
     rare = tuple(
-        replace(case, labels={"dark": float(number != 0), "bright": float(number == 0)}) for number, case in enumerate(data.cases)
+        replace(case, labels={"dark": float(number != 0), "bright": float(number == 0)})
+        for number, case in enumerate(data.cases)
     )
-    result = loop.fit(LearnConfig(**TINY, steps=1, class_weights="balanced"), replace(data, cases=rare), new_run())
+    result = loop.fit(
+        LearnConfig(**TINY, steps=1, class_weights="balanced"), replace(data, cases=rare), new_run()
+    )
     assert result.steps == 1
 
 
-def test_labels_that_are_partly_unknown_are_learnt_from(dataset: Callable[..., Manifest], new_run: Callable[..., Run]) -> None:
+def test_labels_that_are_partly_unknown_are_learnt_from(
+    dataset: Callable[..., Manifest], new_run: Callable[..., Run]
+) -> None:
     data = dataset(Task.MULTILABEL)
     cases = tuple(replace(case, labels={**case.labels, "dark": None}) for case in data.cases)
     result = loop.fit(LearnConfig(**TINY, steps=20, lr=3e-3), replace(data, cases=cases), new_run())
     assert result.train_loss < 0.5
 
 
-def test_training_leaves_the_global_generators_alone(dataset: Callable[..., Manifest], new_run: Callable[..., Run]) -> None:
+def test_training_leaves_the_global_generators_alone(
+    dataset: Callable[..., Manifest], new_run: Callable[..., Run]
+) -> None:
     before = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     loop.fit(LearnConfig(**TINY, steps=1, deterministic=True, threads=1), dataset(), new_run())
     assert torch.equal(before[0], torch.get_rng_state())
@@ -248,7 +282,9 @@ def test_an_unknown_device_is_refused(dataset: Callable[..., Manifest], new_run:
             loop.fit(LearnConfig(**TINY | {"device": name}, steps=1), dataset(), new_run(name))
 
 
-def test_gradual_unfreezing_frees_more_and_more(dataset: Callable[..., Manifest], new_run: Callable[..., Run]) -> None:
+def test_gradual_unfreezing_frees_more_and_more(
+    dataset: Callable[..., Manifest], new_run: Callable[..., Run]
+) -> None:
     listener = Listener()
     config = LearnConfig(**TINY, epochs=3, freeze="features", unfreeze_every=1)
     loop.fit(config, dataset(), new_run(), progress=listener)

@@ -43,9 +43,15 @@ def test_unknown_labels_neither_count_nor_divide() -> None:
 
 
 def test_binary_cross_entropy_is_torchs_with_positive_weights() -> None:
-    logits, target, weights = torch.randn(6, 3), torch.randint(0, 2, (6, 3)).float(), torch.tensor([1.0, 5.0, 0.2])
+    logits, target, weights = (
+        torch.randn(6, 3),
+        torch.randint(0, 2, (6, 3)).float(),
+        torch.tensor([1.0, 5.0, 0.2]),
+    )
     mine = losses.binary_cross_entropy(logits, target, weights=weights)
-    theirs = functional.binary_cross_entropy_with_logits(logits, target, pos_weight=weights, reduction="none").mean(1)
+    theirs = functional.binary_cross_entropy_with_logits(
+        logits, target, pos_weight=weights, reduction="none"
+    ).mean(1)
     torch.testing.assert_close(mine, theirs)
 
 
@@ -53,7 +59,8 @@ def test_focal_loss_is_cross_entropy_times_the_power_of_the_error() -> None:
     logits, index = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 0])
     plain = functional.cross_entropy(logits, index, reduction="none")
     torch.testing.assert_close(
-        losses.cross_entropy(logits, losses.one_hot(index, 3), gamma=2.0), (1 - torch.exp(-plain)) ** 2 * plain
+        losses.cross_entropy(logits, losses.one_hot(index, 3), gamma=2.0),
+        (1 - torch.exp(-plain)) ** 2 * plain,
     )
     target = torch.tensor([[1.0], [0.0]])
     value = losses.binary_cross_entropy(torch.zeros(2, 1), target, gamma=2.0)
@@ -66,7 +73,9 @@ def test_soft_dice_of_known_masks() -> None:
     torch.testing.assert_close(losses.soft_dice(truth, truth), torch.zeros(1))
     torch.testing.assert_close(losses.soft_dice(half, truth, smooth=0.0), torch.tensor([1 - 2 / 3]))
     empty = torch.zeros(1, 1, 4)
-    torch.testing.assert_close(losses.soft_dice(empty, empty), torch.zeros(1))  # nothing there, nothing said: right
+    torch.testing.assert_close(
+        losses.soft_dice(empty, empty), torch.zeros(1)
+    )  # nothing there, nothing said: right
     torch.testing.assert_close(losses.soft_dice(truth, empty), torch.tensor([1 - 1 / 3]))
 
 
@@ -111,7 +120,12 @@ def test_dice_never_counts_the_background() -> None:
 
 @pytest.mark.parametrize(
     ("task", "wrong"),
-    [(Task.MULTICLASS, "bce"), (Task.MULTILABEL, "ce"), (Task.MULTICLASS, "dice"), (Task.MULTILABEL, "dice+bce")],
+    [
+        (Task.MULTICLASS, "bce"),
+        (Task.MULTILABEL, "ce"),
+        (Task.MULTICLASS, "dice"),
+        (Task.MULTILABEL, "dice+bce"),
+    ],
 )
 def test_a_loss_of_another_task_is_refused(task: Task, wrong: str) -> None:
     with pytest.raises(ConfigError, match="loss"):

@@ -26,7 +26,18 @@ def test_constant_cosine_step_and_manual_rates() -> None:
     assert cosine[0] == 1.0
     assert cosine[5] == pytest.approx(0.5)
     assert cosine == sorted(cosine, reverse=True)
-    assert rates(schedule="step", milestones=(1, 3), gamma=0.5) == [1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25]
+    assert rates(schedule="step", milestones=(1, 3), gamma=0.5) == [
+        1,
+        1,
+        0.5,
+        0.5,
+        0.5,
+        0.5,
+        0.25,
+        0.25,
+        0.25,
+        0.25,
+    ]
     assert rates(schedule="manual", milestones=(2,), rates=(0.3, 0.1)) == [0.3] * 4 + [0.1] * 6
 
 

@@ -15,7 +15,9 @@ from meninx.core.run import Run
 from meninx.learn import checkpoint, loop, predict
 from meninx.learn.config import LearnConfig
 
-TINY = LearnConfig(model="resnet9-small", model_options={"width": 4}, batch_size=4, physical_batch=3, device="cpu", steps=3)
+TINY = LearnConfig(
+    model="resnet9-small", model_options={"width": 4}, batch_size=4, physical_batch=3, device="cpu", steps=3
+)
 Data = Callable[..., Manifest]
 NewRun = Callable[..., Run]
 
@@ -29,7 +31,9 @@ def test_probabilities_are_in_the_order_of_the_manifest(dataset: Data, new_run: 
     assert said.probabilities.shape == (12, 2)
     np.testing.assert_allclose(said.probabilities.sum(1), 1, rtol=1e-5)
     turned = replace(data, cases=data.cases[::-1])
-    np.testing.assert_allclose(predict.predict(model, info, turned, config).logits, said.logits[::-1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        predict.predict(model, info, turned, config).logits, said.logits[::-1], rtol=1e-4, atol=1e-5
+    )
     assert not model.training
 
 
@@ -70,13 +74,18 @@ def test_label_maps_have_the_size_of_their_image_with_a_sliding_window(
     size: tuple[int, ...], dataset: Data, new_run: NewRun
 ) -> None:
     data, run = dataset(Task.SEGMENTATION, size=size, cases=2, valid=1), new_run()
-    config = replace(TINY, model="unet-small", model_options={"base": 2, "depth": 2}, patch_size=(8,) * len(size), steps=2)
+    config = replace(
+        TINY, model="unet-small", model_options={"base": 2, "depth": 2}, patch_size=(8,) * len(size), steps=2
+    )
     result = loop.fit(config, data, run)
     assert result.metric_name == "dice"
     model, loaded, info = predict.load_model(run)
     maps = list(predict.predict_maps(model, info, data, loaded))
     assert [case.case_id for case, _ in maps] == [case.case_id for case in data.cases]
-    assert all(label_map.shape == size and label_map.dtype == np.uint8 and label_map.max() <= 1 for _, label_map in maps)
+    assert all(
+        label_map.shape == size and label_map.dtype == np.uint8 and label_map.max() <= 1
+        for _, label_map in maps
+    )
 
 
 def test_padded_images_get_maps_of_their_own_size_and_need_no_mask(dataset: Data, new_run: NewRun) -> None:
@@ -85,7 +94,9 @@ def test_padded_images_get_maps_of_their_own_size_and_need_no_mask(dataset: Data
     loop.fit(config, data, run)
     model, loaded, info = predict.load_model(run)
     bare = replace(data, cases=tuple(replace(case, mask="") for case in data.cases))
-    assert all(label_map.shape == (16, 16) for _, label_map in predict.predict_maps(model, info, bare, loaded))
+    assert all(
+        label_map.shape == (16, 16) for _, label_map in predict.predict_maps(model, info, bare, loaded)
+    )
 
 
 def test_the_wrong_kind_of_prediction_is_refused(dataset: Data, new_run: NewRun) -> None:

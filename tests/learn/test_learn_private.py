@@ -79,7 +79,9 @@ def lines(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.ledger_path.read_text().splitlines()]
 
 
-def test_a_private_run_has_one_ledger_line_a_step_and_says_what_it_spent(dataset: Data, new_run: NewRun) -> None:
+def test_a_private_run_has_one_ledger_line_a_step_and_says_what_it_spent(
+    dataset: Data, new_run: NewRun
+) -> None:
     run = new_run()
     result = loop.fit(SMALL, dataset(), run, plan=plan())
     assert [entry["step"] for entry in lines(run)] == list(range(6))
@@ -116,7 +118,9 @@ def test_resuming_a_private_run_gives_the_same_weights_and_the_same_epsilon(
     loop.fit(config, data, broken, plan=plan(), resume=True)
     assert same(last(straight)["model"], last(broken)["model"])
     assert straight.read_json("privacy.json")["epsilon"] == broken.read_json("privacy.json")["epsilon"]
-    assert len(lines(broken)) == (6 if error is KeyboardInterrupt else 7)  # a killed step is written twice, spent once
+    assert len(lines(broken)) == (
+        6 if error is KeyboardInterrupt else 7
+    )  # a killed step is written twice, spent once
     assert straight.metrics_path.read_text() == broken.metrics_path.read_text()
 
 
@@ -149,7 +153,11 @@ def test_a_run_cannot_change_between_private_and_plain(dataset: Data, new_run: N
     data, plain, private = dataset(), new_run("plain"), new_run("private")
     config = replace(SMALL, steps=6, batch_size=4)
     other = plan(max_grad_norm=2.0)
-    for run, first, second in ((plain, None, plan()), (private, plan(), None), (new_run("other"), plan(), other)):
+    for run, first, second in (
+        (plain, None, plan()),
+        (private, plan(), None),
+        (new_run("other"), plan(), other),
+    ):
         with pytest.raises(Interrupted):
             loop.fit(config, data, run, plan=first, progress=Crash(2))
         with pytest.raises(PrivacyRefusal, match="plan"):
@@ -189,7 +197,9 @@ def test_a_draw_of_nobody_is_a_noisy_step(dataset: Data, new_run: NewRun) -> Non
     assert not same(last(run)["model"], last(fresh)["model"])
 
 
-def test_all_cases_of_a_patient_are_clipped_once(dataset: Data, new_run: NewRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_cases_of_a_patient_are_clipped_once(
+    dataset: Data, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[int, int]] = []
     original = Plan.clipped_sum
 
@@ -219,8 +229,13 @@ def test_views_are_the_average_of_their_gradients(dataset: Data, new_run: NewRun
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)  # three equal views average to one
 
 
-def test_the_private_step_without_clipping_and_noise_is_the_plain_step(dataset: Data, new_run: NewRun) -> None:
-    data, config = dataset(), replace(SMALL, optimizer="sgd", batch_size=8, steps=1, augment=("flip", "shift"))
+def test_the_private_step_without_clipping_and_noise_is_the_plain_step(
+    dataset: Data, new_run: NewRun
+) -> None:
+    data, config = (
+        dataset(),
+        replace(SMALL, optimizer="sgd", batch_size=8, steps=1, augment=("flip", "shift")),
+    )
     plain, private = new_run("plain"), new_run("private")
     loop.fit(config, data, plain)
     everyone = plan(expected_batch_size=8, steps=1, max_grad_norm=1e6, noise_multiplier=1e-12)
@@ -249,9 +264,16 @@ def test_segmentation_trains_privately_too(dataset: Data, new_run: NewRun) -> No
 
 
 def test_batch_norm_is_refused(dataset: Data, new_run: NewRun) -> None:
-    config = replace(SMALL, model="monai:BasicUNet", model_options={"features": (4, 4, 4, 4, 4, 4), "norm": "batch"})
+    config = replace(
+        SMALL, model="monai:BasicUNet", model_options={"features": (4, 4, 4, 4, 4, 4), "norm": "batch"}
+    )
     with pytest.raises(PrivacyRefusal, match="GroupNorm"):
-        loop.fit(config, dataset(Task.SEGMENTATION, size=(32, 32)), new_run(), plan=plan(steps=1, expected_batch_size=8))
+        loop.fit(
+            config,
+            dataset(Task.SEGMENTATION, size=(32, 32)),
+            new_run(),
+            plan=plan(steps=1, expected_batch_size=8),
+        )
 
 
 def test_class_weights_from_private_labels_are_refused(dataset: Data, new_run: NewRun) -> None:
@@ -291,7 +313,10 @@ def test_what_lies_outside_the_guarantee_is_named(dataset: Data, new_run: NewRun
     assert declared.outside_guarantee == ()
     nameless = dataset()
     nameless = replace(nameless, info=replace(nameless.info, patients_known=False))
-    assert any("single image" in item for item in loop.fit(silent, nameless, new_run("nameless"), plan=plan()).outside_guarantee)
+    assert any(
+        "single image" in item
+        for item in loop.fit(silent, nameless, new_run("nameless"), plan=plan()).outside_guarantee
+    )
 
 
 def test_a_second_start_in_the_same_folder_is_refused(dataset: Data, new_run: NewRun) -> None:
@@ -325,7 +350,13 @@ def test_every_part_that_determines_a_step_is_in_its_binding(dataset: Data) -> N
     with torch.no_grad():
         moved.weight[0, 0] += 1e-3
     frozen.bias.requires_grad_(False)
-    terms: dict[str, Any] = {"config": SMALL, "data": data, "network": before, "plan": plan(), "stream": "keys"}
+    terms: dict[str, Any] = {
+        "config": SMALL,
+        "data": data,
+        "network": before,
+        "plan": plan(),
+        "stream": "keys",
+    }
     others: list[dict[str, Any]] = [
         {"config": replace(SMALL, lr=SMALL.lr * 2)},
         {"config": replace(SMALL, seed=SMALL.seed + 1)},

@@ -79,7 +79,9 @@ def moved(factor: float, signal: float, steps: int = 3000, kind: str = "adam") -
     generator, total = torch.Generator().manual_seed(1), 0.0
     for step in range(steps):
         before = item.detach().clone()
-        item.grad = signal * torch.sign(torch.randn(200, generator=generator)) + torch.randn(200, generator=generator)
+        item.grad = signal * torch.sign(torch.randn(200, generator=generator)) + torch.randn(
+            200, generator=generator
+        )
         method.step()
         if step >= steps // 2:
             total += float((item.detach() - before).square().mean())
@@ -119,7 +121,9 @@ def test_the_variance_is_that_of_the_plan() -> None:
     assert optim.noise_variance(plan()) == pytest.approx((2.0 * 0.5 / 10) ** 2)
     assert optim.noise_variance(plan(), threshold=1.0) == pytest.approx((2.0 * 1.0 / 10) ** 2)
     adaptive = plan(clipping="adaptive")
-    assert optim.noise_variance(adaptive) == pytest.approx((adaptive.gradient_noise_multiplier * 0.5 / 10) ** 2)
+    assert optim.noise_variance(adaptive) == pytest.approx(
+        (adaptive.gradient_noise_multiplier * 0.5 / 10) ** 2
+    )
     method = optim.optimizer(LearnConfig(optimizer="adamw"), parameters(), plan())
     assert isinstance(method, PrivateAdam)
     assert (method.kind, method.noise_variance) == ("adamw", optim.noise_variance(plan()))
@@ -143,7 +147,9 @@ def test_the_variance_of_correlated_noise_is_the_one_it_comes_to() -> None:
         ("momentum", "auto", True, False),
     ],
 )
-def test_private_runs_of_the_adam_family_are_corrected(optimizer: str, correction: str, private: bool, corrected: bool) -> None:
+def test_private_runs_of_the_adam_family_are_corrected(
+    optimizer: str, correction: str, private: bool, corrected: bool
+) -> None:
     config = LearnConfig(optimizer=optimizer, bias_correction=correction)
     method = optim.optimizer(config, parameters(), plan() if private else None)
     assert isinstance(method, PrivateAdam) == corrected
@@ -152,10 +158,14 @@ def test_private_runs_of_the_adam_family_are_corrected(optimizer: str, correctio
 @pytest.mark.parametrize(("optimizer", "private"), [("adam", False), ("sgd", True)])
 def test_a_correction_of_nothing_is_refused(optimizer: str, private: bool) -> None:
     with pytest.raises(ConfigError, match="bias_correction"):
-        optim.optimizer(LearnConfig(optimizer=optimizer, bias_correction="on"), parameters(), plan() if private else None)
+        optim.optimizer(
+            LearnConfig(optimizer=optimizer, bias_correction="on"), parameters(), plan() if private else None
+        )
 
 
-@pytest.mark.parametrize("changes", [{"kind": "sgd"}, {"lr": 0.0}, {"noise_variance": -1.0}, {"betas": (0.9, 1.0)}])
+@pytest.mark.parametrize(
+    "changes", [{"kind": "sgd"}, {"lr": 0.0}, {"noise_variance": -1.0}, {"betas": (0.9, 1.0)}]
+)
 def test_numbers_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         PrivateAdam(parameters(), **changes)

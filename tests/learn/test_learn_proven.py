@@ -20,9 +20,17 @@ from meninx.learn.config import LearnConfig
 from meninx.models import registry
 from meninx.privacy.plan import Plan
 
-CONFIG = LearnConfig(model="odd", device="cpu", optimizer="sgd", lr=0.1, attack_risk=False, deterministic=True)
+CONFIG = LearnConfig(
+    model="odd", device="cpu", optimizer="sgd", lr=0.1, attack_risk=False, deterministic=True
+)
 PLAN = Plan.build(
-    n_units=8, expected_batch_size=4, unit=PrivacyUnit.CASE, steps=2, noise_multiplier=1.0, max_grad_norm=1.0, delta=1e-3
+    n_units=8,
+    expected_batch_size=4,
+    unit=PrivacyUnit.CASE,
+    steps=2,
+    noise_multiplier=1.0,
+    max_grad_norm=1.0,
+    delta=1e-3,
 )
 Data = Callable[..., Manifest]
 NewRun = Callable[..., Run]
@@ -46,7 +54,11 @@ class Odd(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, mixes: bool, **_: Any) -> None:
         super().__init__()
-        self.mixes, self.scale, self.head = mixes, nn.Identity() if mixes else Scale(), nn.Linear(16 * in_channels, out_channels)
+        self.mixes, self.scale, self.head = (
+            mixes,
+            nn.Identity() if mixes else Scale(),
+            nn.Linear(16 * in_channels, out_channels),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x - x.mean(0, keepdim=True) if self.mixes else x
@@ -135,7 +147,11 @@ class DropRows(nn.Module):
 @pytest.mark.parametrize("draw", [by_numpy, by_an_own_generator, by_a_forked_generator])
 @pytest.mark.parametrize("proof", [True, False])
 def test_masks_of_a_batch_are_refused_by_the_proof_and_by_the_sums(
-    dataset: Data, new_run: NewRun, monkeypatch: pytest.MonkeyPatch, draw: Callable[[int], Tensor], proof: bool
+    dataset: Data,
+    new_run: NewRun,
+    monkeypatch: pytest.MonkeyPatch,
+    draw: Callable[[int], Tensor],
+    proof: bool,
 ) -> None:
     def build(spatial_dims: int, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
         odd = Odd(in_channels, out_channels, mixes=False)
@@ -172,8 +188,15 @@ def test_a_dropout_layer_that_does_not_see_image_after_image_is_refused(
 
 
 def test_dropout_trains_privately_and_moves_no_generator_of_torch(dataset: Data, new_run: NewRun) -> None:
-    options = {"init_features": 4, "growth_rate": 4, "block_config": (1, 1), "norm": ("GROUP", {"num_groups": 2})}
-    config = LearnConfig(**{**vars(CONFIG), "model": "monai:DenseNet", "model_options": {**options, "dropout_prob": 0.3}})
+    options = {
+        "init_features": 4,
+        "growth_rate": 4,
+        "block_config": (1, 1),
+        "norm": ("GROUP", {"num_groups": 2}),
+    }
+    config = LearnConfig(
+        **{**vars(CONFIG), "model": "monai:DenseNet", "model_options": {**options, "dropout_prob": 0.3}}
+    )
     data, seen = dataset(), []
 
     class Listen(Silent):

@@ -19,7 +19,13 @@ from meninx.learn.config import LearnConfig
 from meninx.models import registry
 
 TINY = LearnConfig(
-    model="resnet9-small", model_options={"width": 4}, batch_size=4, physical_batch=4, device="cpu", steps=4, attack_risk=False
+    model="resnet9-small",
+    model_options={"width": 4},
+    batch_size=4,
+    physical_batch=4,
+    device="cpu",
+    steps=4,
+    attack_risk=False,
 )
 
 
@@ -39,7 +45,10 @@ class Notes(Silent):
 def test_what_fits_is_loaded_and_the_head_starts_anew(tmp_path: Path) -> None:
     source, target = network(5, seed=1), network(2, seed=2)
     head = target.state_dict()["head.weight"].clone()
-    torch.save({"state_dict": {f"module.{name}": value for name, value in source.state_dict().items()}}, tmp_path / "w.pt")
+    torch.save(
+        {"state_dict": {f"module.{name}": value for name, value in source.state_dict().items()}},
+        tmp_path / "w.pt",
+    )
     told = pretrained.initialise(target, tmp_path / "w.pt", source="public radiographs")
     assert torch.equal(target.state_dict()["stem.0.weight"], source.state_dict()["stem.0.weight"])
     assert torch.equal(target.state_dict()["head.weight"], head)
@@ -59,7 +68,11 @@ def test_the_head_is_kept_when_asked_and_of_the_same_shape(tmp_path: Path) -> No
 def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     torch.save({"other": torch.zeros(3)}, tmp_path / "w.pt")
     (tmp_path / "broken.pt").write_bytes(b"not a file of torch")
-    for name, message in (("w.pt", "fit the model"), ("broken.pt", "state dict"), ("none.pt", "no such file")):
+    for name, message in (
+        ("w.pt", "fit the model"),
+        ("broken.pt", "state dict"),
+        ("none.pt", "no such file"),
+    ):
         with pytest.raises(DataError, match=message):
             pretrained.initialise(network(), tmp_path / name)
 
@@ -82,7 +95,9 @@ def test_frozen_parameters_and_buffers_really_stay(
     model = registry.build("monai:BasicUNet", spatial_dims=2, in_channels=1, out_channels=2, **options)
     torch.save(model.state_dict(), tmp_path / "w.pt")
     run, data, notes = new_run(), dataset(Task.SEGMENTATION, size=(32, 32)), Notes()
-    config = replace(TINY, model="monai:BasicUNet", model_options=options, freeze="down_", lr=0.1, optimizer="adam")
+    config = replace(
+        TINY, model="monai:BasicUNet", model_options=options, freeze="down_", lr=0.1, optimizer="adam"
+    )
     config = replace(config, pretrained=str(tmp_path / "w.pt"), pretrained_source="made up", weight_decay=0.1)
     loop.fit(config, data, run, progress=notes)
     after = checkpoint.load(run, "last")["model"]
@@ -104,7 +119,11 @@ def test_blocks_are_freed_from_the_last_to_the_first() -> None:
     config = replace(TINY, freeze="features", unfreeze_every=2)
     held = [
         sorted(
-            {name.split(".")[0] + name.split(".")[1] for name in freeze.frozen_names(model, config, epoch) if "stages" in name}
+            {
+                name.split(".")[0] + name.split(".")[1]
+                for name in freeze.frozen_names(model, config, epoch)
+                if "stages" in name
+            }
         )
         for epoch in range(0, 12, 2)
     ]

@@ -26,7 +26,10 @@ def test_every_draw_equals_scikit_learn(decimals):
     draws = Draws(patient, 20, seed=3)
     ours = resampled_auroc(truth, scores, draws)
     counts = np.concatenate(list(draws.blocks()))
-    theirs = [[roc_auc_score(truth[:, k], scores[:, k], sample_weight=row[patient]) for k in range(3)] for row in counts]
+    theirs = [
+        [roc_auc_score(truth[:, k], scores[:, k], sample_weight=row[patient]) for k in range(3)]
+        for row in counts
+    ]
     assert np.abs(ours - theirs).max() <= 1e-12
     areas = Areas([Ranking.of(truth[:, 0], scores[:, 0])], patient)
     ap = [average_precision_score(truth[:, 0], scores[:, 0], sample_weight=row[patient]) for row in counts]
@@ -74,7 +77,9 @@ def test_cells_in_one_pass_equal_each_metric_on_repeated_rows():
         assert found.samples["auroc"][number] == pytest.approx(direct.auroc(y, s), abs=1e-12)
         assert found.samples["brier"][number] == pytest.approx(direct.brier(y, s), abs=1e-12)
         for name in ("f1", "mcc", "specificity"):
-            assert found.samples[name][number] == pytest.approx(float(METRICS[name](direct.counts(y, s > 0.4))), abs=1e-12)
+            assert found.samples[name][number] == pytest.approx(
+                float(METRICS[name](direct.counts(y, s > 0.4))), abs=1e-12
+            )
 
 
 def test_more_cells_than_a_chunk_keep_their_order():
@@ -112,7 +117,10 @@ def test_cluster_interval_covers_and_row_interval_does_not():
         shared = np.repeat(rng.normal(size=(2, 60)), 5, axis=1)
         scores = (sick + shared + 0.5 * rng.normal(size=(2, 300))).T
         truth = np.column_stack((sick, sick))
-        for draws, counter in ((Draws(patient, 200, table), "cluster"), (Draws(np.arange(300), 200, table), "row")):
+        for draws, counter in (
+            (Draws(patient, 200, table), "cluster"),
+            (Draws(np.arange(300), 200, table), "row"),
+        ):
             drawn = resampled_auroc(truth, scores, draws)
             low, high = interval(drawn[:, 0] - drawn[:, 1])
             hits += counter == "cluster" and low <= 0 <= high

@@ -23,7 +23,9 @@ def sample(n=300, ties=2, seed=0):
 def test_areas_equal_scikit_learn_with_ties(ties):
     truth, scores = sample(ties=ties)
     assert ours.auroc(truth, scores) == pytest.approx(oracle.roc_auc_score(truth, scores), abs=1e-12)
-    assert ours.average_precision(truth, scores) == pytest.approx(oracle.average_precision_score(truth, scores), abs=1e-12)
+    assert ours.average_precision(truth, scores) == pytest.approx(
+        oracle.average_precision_score(truth, scores), abs=1e-12
+    )
     assert ours.brier(truth, scores) == pytest.approx(oracle.brier_score_loss(truth, scores), abs=1e-12)
 
 
@@ -71,7 +73,9 @@ def test_mean_over_classes_equals_scikit_learn():
     truth = rng.integers(0, 4, 300)
     scores = rng.dirichlet(np.ones(4), 300)
     theirs = oracle.roc_auc_score(truth, scores, multi_class="ovr")
-    assert np.mean([ours.auroc(truth == label, scores[:, label]) for label in range(4)]) == pytest.approx(theirs, abs=1e-12)
+    assert np.mean([ours.auroc(truth == label, scores[:, label]) for label in range(4)]) == pytest.approx(
+        theirs, abs=1e-12
+    )
     called = scores.argmax(axis=1)
     assert ours.confusion(truth, called, 4).tolist() == oracle.confusion_matrix(truth, called).tolist()
 

@@ -32,7 +32,9 @@ def cohort(n=500, seed=0):
 def evaluated(**changes):
     truth, scores, patient, attributes = cohort()
     settings = {"task": "multilabel", "seed": 0, "draws": 200, **changes}
-    return evaluate_classification(truth, scores, patient, LABELS, attributes, fit(truth, scores, LABELS), **settings)
+    return evaluate_classification(
+        truth, scores, patient, LABELS, attributes, fit(truth, scores, LABELS), **settings
+    )
 
 
 def test_overall_metrics_hold_value_interval_n_and_patients():
@@ -87,7 +89,9 @@ def test_gaps_are_group_minus_rest_for_every_definition():
         "fpr_gap": lambda rows: calls[rows & (truth[:, 0] == 0), 0].mean(),
         "spd": lambda rows: calls[rows & ~np.isnan(truth[:, 0]), 0].mean(),
         "acc_gap": lambda rows: (calls[:, 0] == truth[:, 0])[rows & ~np.isnan(truth[:, 0])].mean(),
-        "auroc_gap": lambda rows: roc_auc_score(truth[rows & (truth[:, 0] >= 0), 0], scores[rows & (truth[:, 0] >= 0), 0]),
+        "auroc_gap": lambda rows: roc_auc_score(
+            truth[rows & (truth[:, 0] >= 0), 0], scores[rows & (truth[:, 0] >= 0), 0]
+        ),
     }
     rows = {item.name: item for item in found.gaps if (item.label, item.attribute) == ("a", "sex")}
     assert set(rows) == set(by_hand)
@@ -131,20 +135,28 @@ def test_several_classes_are_decided_by_the_highest_score():
     rng = np.random.default_rng(0)
     true = rng.integers(0, 3, 200)
     scores = rng.dirichlet(np.ones(3), 200)
-    found = evaluate_classification(np.eye(3)[true], scores, np.arange(200), LABELS, {}, task="multiclass", seed=0, draws=50)
+    found = evaluate_classification(
+        np.eye(3)[true], scores, np.arange(200), LABELS, {}, task="multiclass", seed=0, draws=50
+    )
     assert found.find("accuracy").value == pytest.approx((scores.argmax(axis=1) == true).mean())
     assert np.trace(found.confusion[""]) == (scores.argmax(axis=1) == true).sum()
 
 
 def test_labels_without_thresholds_get_only_what_needs_none():
     truth, scores, patient, attributes = cohort()
-    found = evaluate_classification(truth, scores, patient, LABELS, attributes, task="multilabel", seed=0, draws=20)
+    found = evaluate_classification(
+        truth, scores, patient, LABELS, attributes, task="multilabel", seed=0, draws=20
+    )
     assert {item.name for item in found.metrics} == {"auroc", "average_precision", "brier"}
     assert found.confusion == {}
-    found = evaluate_classification(truth, scores, patient, LABELS, {}, fixed("ab"), task="multilabel", seed=0, draws=20)
+    found = evaluate_classification(
+        truth, scores, patient, LABELS, {}, fixed("ab"), task="multilabel", seed=0, draws=20
+    )
     assert found.find("sensitivity", "a") is not None
     assert found.find("sensitivity", "c") is None
-    assert found.find("sensitivity").value == pytest.approx(np.mean([found.find("sensitivity", name).value for name in "ab"]))
+    assert found.find("sensitivity").value == pytest.approx(
+        np.mean([found.find("sensitivity", name).value for name in "ab"])
+    )
     assert set(found.confusion) == {"a", "b"}
 
 
@@ -176,7 +188,9 @@ def test_paired_interval_is_narrower_than_either_and_judged():
     assert first.note == "worse"
     assert first.high - first.low < 0.8 * (alone.high - alone.low)
     assert {item.name for item in rows} == {"auroc_difference", "auroc_gap_difference"}
-    groups = {(item.attribute, item.group) for item in rows if item.name == "auroc_difference" and item.attribute}
+    groups = {
+        (item.attribute, item.group) for item in rows if item.name == "auroc_difference" and item.attribute
+    }
     assert {("sex", "F"), ("sex", "M")} <= groups
 
 
@@ -200,9 +214,15 @@ def test_a_label_that_validation_knows_one_class_of_has_no_threshold_and_no_gap(
     validation[:, 1] = 0
     thresholds = fit(validation, scores, LABELS)
     assert [item.label for item in thresholds] == ["a", "c"]
-    found = evaluate_classification(truth, scores, patient, LABELS, attributes, thresholds, task="multilabel", seed=0, draws=20)
+    found = evaluate_classification(
+        truth, scores, patient, LABELS, attributes, thresholds, task="multilabel", seed=0, draws=20
+    )
     assert {item.name for item in found.gaps if item.label == "b"} == {"auroc_gap"}
-    assert {item.name for item in found.metrics if item.label == "b"} == {"auroc", "average_precision", "brier"}
+    assert {item.name for item in found.metrics if item.label == "b"} == {
+        "auroc",
+        "average_precision",
+        "brier",
+    }
 
 
 def few_patients_many_images(patients=9, images=30):
@@ -227,20 +247,40 @@ def test_cells_count_patients_and_not_their_images():
     assert {item.note for item in rows} == {"insufficient"}
     assert all(math.isnan(item.value) for item in rows)
     singles = evaluate_classification(
-        truth, scores, np.arange(patient.size), ("x",), {"age": ages}, fixed(("x",)), task="multilabel", seed=0, draws=50
+        truth,
+        scores,
+        np.arange(patient.size),
+        ("x",),
+        {"age": ages},
+        fixed(("x",)),
+        task="multilabel",
+        seed=0,
+        draws=50,
     )
-    assert all(item.note == "" for item in singles.groups)  # where the source names no patients, an image counts as one
+    assert all(
+        item.note == "" for item in singles.groups
+    )  # where the source names no patients, an image counts as one
 
 
 def test_curves_calibration_and_confusion_need_ten_patients_of_both_kinds():
     truth, scores, patient, _ = few_patients_many_images()
     rows = patient < 9
     found = evaluate_classification(
-        truth[rows], scores[rows], patient[rows], ("x",), {}, fixed(("x",)), task="multilabel", seed=0, draws=50
+        truth[rows],
+        scores[rows],
+        patient[rows],
+        ("x",),
+        {},
+        fixed(("x",)),
+        task="multilabel",
+        seed=0,
+        draws=50,
     )
     assert (found.roc, found.calibration, found.confusion) == ({}, (), {})
     assert found.find("auroc", "x").note == "fewer than 10 positive or negative patients"
-    whole = evaluate_classification(truth, scores, patient, ("x",), {}, fixed(("x",)), task="multilabel", seed=0, draws=50)
+    whole = evaluate_classification(
+        truth, scores, patient, ("x",), {}, fixed(("x",)), task="multilabel", seed=0, draws=50
+    )
     assert (set(whole.roc), len(whole.calibration), set(whole.confusion)) == ({"x"}, 1, {"x"})
 
 
@@ -279,7 +319,9 @@ def test_tiny_strata_are_joined():
 def test_the_note_names_the_strata_that_there_are(names, said):
     attributes = {name: ["60"] * 40 for name in names}
     truth, patient = np.tile([[0.0], [1.0]], (20, 1)), np.arange(40)
-    found = evaluate_classification(truth, truth, patient, ["a"], attributes, task="multilabel", seed=0, draws=20)
+    found = evaluate_classification(
+        truth, truth, patient, ["a"], attributes, task="multilabel", seed=0, draws=20
+    )
     assert found.notes[0].endswith(said)
     found = evaluate_segmentation(truth, patient, ["a"], attributes, seed=0, draws=20)
     assert found.notes[0].endswith(said)

@@ -30,7 +30,9 @@ def test_background_does_not_count():
     assert dice(called, truth, 1).tolist() == [0.0]
 
 
-@pytest.mark.parametrize(("called", "said"), [(np.zeros((2, 3)), "shape"), (np.full((2, 2), 3), "labels 0 .. 1")])
+@pytest.mark.parametrize(
+    ("called", "said"), [(np.zeros((2, 3)), "shape"), (np.full((2, 2), 3), "labels 0 .. 1")]
+)
 def test_bad_label_maps_are_refused(called, said):
     with pytest.raises(DataError, match=said):
         dice(called, np.zeros((2, 2)), 1)
@@ -73,7 +75,9 @@ def test_small_groups_are_insufficient():
 
 def test_paired_difference_of_a_shifted_model_is_sharp():
     table, patients, attributes = evaluated()
-    rows = compare_segmentation(table - 0.05, table, patients, ["organ", "lesion"], attributes, seed=0, draws=100)
+    rows = compare_segmentation(
+        table - 0.05, table, patients, ["organ", "lesion"], attributes, seed=0, draws=100
+    )
     assert rows[0].value == pytest.approx(-0.05)
     assert rows[0].high - rows[0].low < 1e-9
 

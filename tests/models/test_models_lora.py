@@ -71,7 +71,9 @@ def test_an_adapter_changes_nothing_until_it_learns_and_merges_into_its_layer(ca
         ("wrn-16-4", {"widen": 1}),
     ],
 )
-def test_a_whole_network_keeps_its_outputs_and_gets_its_names_back(name: str, options: dict[str, Any]) -> None:
+def test_a_whole_network_keeps_its_outputs_and_gets_its_names_back(
+    name: str, options: dict[str, Any]
+) -> None:
     model, x = made(name, **options).double().eval(), torch.randn(2, 1, 16, 16, dtype=torch.float64)
     before, names = model(x), list(model.state_dict())
     head = registry.head_prefix(model)
@@ -88,7 +90,10 @@ def test_a_whole_network_keeps_its_outputs_and_gets_its_names_back(name: str, op
 
 
 def test_monai_networks_take_adapters() -> None:
-    model, x = made("monai:SegResNet", init_filters=4, norm=("group", {"num_groups": 2})).eval(), torch.randn(1, 1, 16, 16)
+    model, x = (
+        made("monai:SegResNet", init_filters=4, norm=("group", {"num_groups": 2})).eval(),
+        torch.randn(1, 1, 16, 16),
+    )
     before = model(x)
     assert lora.insert(model, rank=2, alpha=2.0)
     torch.testing.assert_close(model(x), before)
@@ -133,7 +138,9 @@ def test_private_gradients_reach_the_adapters_and_nothing_else() -> None:
     def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(outputs, targets, reduction="none")
 
-    total = clipped_gradient_sum(model, loss, images, labels, unit_index=torch.arange(4), n_units=4, max_grad_norm=1e6)
+    total = clipped_gradient_sum(
+        model, loss, images, labels, unit_index=torch.arange(4), n_units=4, max_grad_norm=1e6
+    )
     assert set(total.gradients) == names
     loss(model(images), labels).sum().backward()
     for name, value in model.named_parameters():

@@ -46,7 +46,9 @@ def test_parameter_counts_are_the_published_ones(name: str, channels: int, outpu
 
 
 def test_one_channel_saves_the_filters_of_the_other_two() -> None:
-    three, one = (registry.parameter_count(made("resnet9", channels=channels, outputs=8)) for channels in (3, 1))
+    three, one = (
+        registry.parameter_count(made("resnet9", channels=channels, outputs=8)) for channels in (3, 1)
+    )
     assert three - one == 2 * 64 * 7 * 7
 
 
@@ -107,7 +109,12 @@ def test_a_network_of_monai_is_found_by_name() -> None:
 
 
 def test_monai_networks_with_other_argument_names_are_filled_too() -> None:
-    assert made("monai:BasicUNet", features=(4, 4, 8, 8, 8, 4))(torch.randn(1, 1, 32, 32)).shape == (1, 2, 32, 32)
+    assert made("monai:BasicUNet", features=(4, 4, 8, 8, 8, 4))(torch.randn(1, 1, 32, 32)).shape == (
+        1,
+        2,
+        32,
+        32,
+    )
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -159,6 +166,7 @@ def test_only_two_and_three_dimensions_exist() -> None:
 )
 def test_an_option_of_another_type_is_refused(name: str, option: str, value: object) -> None:
     with pytest.raises(
-        ConfigError, match=rf"expected (true or false|a whole number|text), got .*model_options\.{option} of {name}"
+        ConfigError,
+        match=rf"expected (true or false|a whole number|text), got .*model_options\.{option} of {name}",
     ):
         made(name, **{option: value})

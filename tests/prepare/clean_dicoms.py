@@ -33,7 +33,9 @@ def image(pixels: np.ndarray, *, patient="P1", series="s1", number=1, clean=True
     dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.dtype.itemsize
     dataset.HighBit, dataset.PixelRepresentation = dataset.BitsStored - 1, int(pixels.dtype.kind == "i")
     content = pixels.tobytes()
-    dataset.add_new("PixelData", "OB" if pixels.dtype.itemsize == 1 else "OW", content + b"\0" * (len(content) % 2))
+    dataset.add_new(
+        "PixelData", "OB" if pixels.dtype.itemsize == 1 else "OW", content + b"\0" * (len(content) % 2)
+    )
     for keyword, value in more.items():
         setattr(dataset, keyword, value)
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
@@ -57,10 +59,21 @@ def series(folder: Path, volume: np.ndarray, *, patient="P1", name="ct", heights
             "PixelSpacing": [0.5, 0.75],
             "FrameOfReferenceUID": uid(patient, "frame"),
         }
-        dataset = image(plane, patient=patient, series=name, number=index, SOPClassUID=CT, **(place | {"Modality": "CT"} | more))
+        dataset = image(
+            plane,
+            patient=patient,
+            series=name,
+            number=index,
+            SOPClassUID=CT,
+            **(place | {"Modality": "CT"} | more),
+        )
         paths.append(write(folder / f"{name}-{len(volume) - index}.dcm", dataset))
     return paths
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

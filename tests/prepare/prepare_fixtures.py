@@ -92,10 +92,21 @@ def make_csv(root: Path, patients: int = 6, images: int = 2, masks: bool = False
             name = f"p{patient}_{number}.png"
             write_picture(root / "images" / name, picture(patient * 10 + number))
             if masks:
-                write_picture(root / "masks" / name, (picture(patient * 10 + number) > 127).astype(np.uint8) * 255)
+                write_picture(
+                    root / "masks" / name, (picture(patient * 10 + number) > 127).astype(np.uint8) * 255
+                )
             sex, kind = ("F", "M")[patient % 2], ("normal", "bacteria", "virus")[patient % 3]
             rows.append(
-                [name, f"P{patient}", patient % 2, "" if patient == 0 else 1, kind, sex, 40 + patient, f"site{patient % 2}"]
+                [
+                    name,
+                    f"P{patient}",
+                    patient % 2,
+                    "" if patient == 0 else 1,
+                    kind,
+                    sex,
+                    40 + patient,
+                    f"site{patient % 2}",
+                ]
             )
     header = ["file", "patient_id", "effusion", "nodule", "kind", "sex", "age", "hospital"]
     write_table(root / "labels.csv", header, rows)
@@ -133,7 +144,16 @@ def make_npz(root: Path) -> Path:
 
 
 def make_nih(root: Path) -> Path:
-    header = ["Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender", "View Position", ""]
+    header = [
+        "Image Index",
+        "Finding Labels",
+        "Follow-up #",
+        "Patient ID",
+        "Patient Age",
+        "Patient Gender",
+        "View Position",
+        "",
+    ]
     findings = ["No Finding", "Cardiomegaly|Effusion", "Hernia", "No Finding"]
     names = [f"0000000{index}_000.png" for index in range(4)]
     rows = [
@@ -166,7 +186,11 @@ def make_chexpert(root: Path) -> Path:
 def make_mimic(root: Path) -> Path:
     from meninx.prepare.readers.mimic import FINDINGS
 
-    people = ((10000032, 50414267, "a-1", "train"), (10000764, 57375967, "b-2", "validate"), (11000001, 50000001, "c-3", "test"))
+    people = (
+        (10000032, 50414267, "a-1", "train"),
+        (10000764, 57375967, "b-2", "validate"),
+        (11000001, 50000001, "c-3", "test"),
+    )
     labels = [[person, study, *(["1.0", "-1.0"] + [""] * 12)] for person, study, _, _ in people]
     write_table(root / "mimic-cxr-2.0.0-chexpert.csv.gz", ["subject_id", "study_id", *FINDINGS], labels)
     write_table(
@@ -174,11 +198,18 @@ def make_mimic(root: Path) -> Path:
         ["dicom_id", "study_id", "subject_id", "split"],
         [[i, s, p, t] for p, s, i, t in people],
     )
-    rows = [[image, person, study, "PA"] for person, study, image, _ in people] + [["d-4", 10000032, 99999999, "AP"]]
-    write_table(root / "mimic-cxr-2.0.0-metadata.csv", ["dicom_id", "subject_id", "study_id", "ViewPosition"], rows)
+    rows = [[image, person, study, "PA"] for person, study, image, _ in people] + [
+        ["d-4", 10000032, 99999999, "AP"]
+    ]
+    write_table(
+        root / "mimic-cxr-2.0.0-metadata.csv", ["dicom_id", "subject_id", "study_id", "ViewPosition"], rows
+    )
     write_table(root / "patients.csv.gz", ["subject_id", "gender", "anchor_age"], [[10000032, "F", 52]])
     for number, (person, study, image, _) in enumerate(people):
-        write_picture(root / "files" / f"p{str(person)[:2]}" / f"p{person}" / f"s{study}" / f"{image}.jpg", picture(number))
+        write_picture(
+            root / "files" / f"p{str(person)[:2]}" / f"p{person}" / f"s{study}" / f"{image}.jpg",
+            picture(number),
+        )
     return root
 
 
@@ -216,9 +247,16 @@ def make_ham(root: Path) -> Path:
     for index, kind in enumerate(kinds):
         for copy in range(2):
             name = f"ISIC_{index}{copy}"
-            write_picture(root / f"HAM10000_images_part_{copy + 1}" / f"{name}.jpg", picture(index * 2 + copy, (12, 10, 3)))
+            write_picture(
+                root / f"HAM10000_images_part_{copy + 1}" / f"{name}.jpg",
+                picture(index * 2 + copy, (12, 10, 3)),
+            )
             rows.append([f"HAM_{index}", name, kind, "histo", "45.0", "male", "back"])
-    write_table(root / "HAM10000_metadata.csv", ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"], rows)
+    write_table(
+        root / "HAM10000_metadata.csv",
+        ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"],
+        rows,
+    )
     return root
 
 
@@ -270,7 +308,9 @@ def make_pad(root: Path) -> Path:
         name = f"PAT_{n}_1.png"
         write_picture(root / f"imgs_part_{n % 3 + 1}" / name, picture(n, (12, 10, 3)))
         rows.append([f"PAT_{n}", n, 60 + n, "FEMALE" if kind in ("BCC", "MEL", "SCC") else "", kind, name])
-    write_table(root / "metadata.csv", ["patient_id", "lesion_id", "age", "gender", "diagnostic", "img_id"], rows)
+    write_table(
+        root / "metadata.csv", ["patient_id", "lesion_id", "age", "gender", "diagnostic", "img_id"], rows
+    )
     return root
 
 
@@ -285,11 +325,22 @@ def make_dicom(root: Path, patients: int = 4, site: str = "north", removed: str 
             path = root / "images" / person / "study" / series / f"{uid}.dcm"
             pixels = picture(seed + patient * 10 + number).astype(np.uint16) * 16
             write_dicom(
-                path, pixels, removed, SOPInstanceUID=uid, SeriesInstanceUID=series, PatientID=person, BitsStored=12, HighBit=11
+                path,
+                pixels,
+                removed,
+                SOPInstanceUID=uid,
+                SeriesInstanceUID=series,
+                PatientID=person,
+                BitsStored=12,
+                HighBit=11,
             )
             rows.append([uid, series, person, patient % 2, int(patient == 0)])
     (root / "deid.json").write_text(json.dumps({"profile": "basic", "site": site}))
-    write_table(root.parent / f"{site}.csv", ["SOPInstanceUID", "SeriesInstanceUID", "PatientID", "effusion", "nodule"], rows)
+    write_table(
+        root.parent / f"{site}.csv",
+        ["SOPInstanceUID", "SeriesInstanceUID", "PatientID", "effusion", "nodule"],
+        rows,
+    )
     return root
 
 

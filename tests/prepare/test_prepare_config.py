@@ -54,5 +54,7 @@ def test_named_groups_of_fields_exist():
 
 
 def test_a_config_survives_a_recipe():
-    config = PrepareConfig(reader="csv", size=(64,), window=(-150.0, 200.0), require=("a=b",), positive_from=3.0)
+    config = PrepareConfig(
+        reader="csv", size=(64,), window=(-150.0, 200.0), require=("a=b",), positive_from=3.0
+    )
     assert settings.build(PrepareConfig, settings.to_table(config), "recipe") == config

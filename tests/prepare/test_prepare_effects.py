@@ -63,7 +63,12 @@ def test_a_setting_is_taken_by_the_readers_that_use_it_and_refused_by_the_others
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, effect in EFFECTS.items() if effect.needs and SAMPLES[name][1] and name != "site_fractions"]
+    "name",
+    [
+        name
+        for name, effect in EFFECTS.items()
+        if effect.needs and SAMPLES[name][1] and name != "site_fractions"
+    ],
 )
 def test_a_setting_without_what_gives_it_effect_is_refused_with_what_would(name):
     reader = (EFFECTS[name].readers or READER_NAMES)[0]
@@ -121,7 +126,11 @@ def test_every_reader_that_is_named_for_a_setting_looks_at_it(tmp_path, reader):
 @pytest.mark.parametrize(
     ("reader", "settings", "told"),
     [
-        ("csv", {"label_columns": ("effusion",), "split_column": "split"}, "split_column.*give split published"),
+        (
+            "csv",
+            {"label_columns": ("effusion",), "split_column": "split"},
+            "split_column.*give split published",
+        ),
         ("mimic", {"class_column": "nonsense"}, "class_column.*reader mimic"),
         ("csv", {"label_columns": ("effusion",), "site_column": "hospital"}, "give site_mode column"),
         ("csv", {"label_columns": ("effusion",), "class_column": "kind"}, "label_columns"),
@@ -130,7 +139,11 @@ def test_every_reader_that_is_named_for_a_setting_looks_at_it(tmp_path, reader):
         ("pairs", {"size": (4,), "aspect": "pad"}, "aspect.*volumes"),
         ("msd", {"window": (0.0, 1.0), "bits": 16}, "bits.*keep its units"),
         ("csv", {"label_columns": ("effusion",), "laterality": ("effusion=left",)}, "laterality"),
-        ("csv", {"label_columns": ("effusion",), "window": (0.0, 9.0), "intensity": "image"}, "window.*give intensity window"),
+        (
+            "csv",
+            {"label_columns": ("effusion",), "window": (0.0, 9.0), "intensity": "image"},
+            "window.*give intensity window",
+        ),
     ],
 )
 def test_what_silently_did_nothing_is_refused(tmp_path, reader, settings, told):

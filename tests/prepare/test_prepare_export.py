@@ -27,7 +27,9 @@ RESCALE = {"RescaleSlope": 1, "RescaleIntercept": -24, "WindowCenter": 40, "Wind
 @pytest.fixture
 def source(tmp_path):
     folder = tmp_path / "source"
-    add = lambda name, pixels, **more: clean_dicoms.write(folder / name, clean_dicoms.image(pixels, series=name, **more))  # noqa: E731
+    add = lambda name, pixels, **more: clean_dicoms.write(  # noqa: E731
+        folder / name, clean_dicoms.image(pixels, series=name, **more)
+    )
     add("grey8", GREY8, patient="P1", ViewPosition="PA", ImageComments="effusion")
     add("grey12", GREY12, patient="P2", BitsStored=12, HighBit=11, PhotometricInterpretation="MONOCHROME1")
     add("signed", SIGNED, patient="P2", **RESCALE)
@@ -38,13 +40,21 @@ def source(tmp_path):
 
 
 def exported(out):
-    return {row["SeriesInstanceUID"]: row for row in csv.DictReader((out / "export.csv").read_text().splitlines())}
+    return {
+        row["SeriesInstanceUID"]: row for row in csv.DictReader((out / "export.csv").read_text().splitlines())
+    }
 
 
 def test_lossless_pictures_and_one_volume_a_series(tmp_path, source):
     out = tmp_path / "out"
     result = export_images(source, out, ExportConfig())
-    assert (result.pictures, result.volumes, result.instances, result.passed_over, result.failed) == (4, 1, 8, 1, ())
+    assert (result.pictures, result.volumes, result.instances, result.passed_over, result.failed) == (
+        4,
+        1,
+        8,
+        1,
+        (),
+    )
     for name, patient, pixels, offset in (
         ("grey8", "P1", GREY8, 0),
         ("grey12", "P2", GREY12, 0),
@@ -85,8 +95,20 @@ def test_export_and_back_gives_the_same_pixels_and_attributes(tmp_path, source):
     export_images(source, out, ExportConfig())
     result = restore_images(out, back, uid=lambda old: old)
     assert (result.pictures, result.failed) == (4, ())
-    originals = {pydicom.dcmread(path).SOPInstanceUID: path for path in decode.find_files(source) if decode.is_dicom(path)}
-    skipped = {"PatientName", "StudyDescription", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "PixelData"}
+    originals = {
+        pydicom.dcmread(path).SOPInstanceUID: path
+        for path in decode.find_files(source)
+        if decode.is_dicom(path)
+    }
+    skipped = {
+        "PatientName",
+        "StudyDescription",
+        "StudyDate",
+        "StudyTime",
+        "StudyID",
+        "AccessionNumber",
+        "PixelData",
+    }
     for path in decode.find_files(back):
         new = pydicom.dcmread(path)
         old = pydicom.dcmread(originals[new.SOPInstanceUID])
@@ -94,7 +116,9 @@ def test_export_and_back_gives_the_same_pixels_and_attributes(tmp_path, source):
         for element in old:
             if element.keyword not in {*skipped, "ImageComments"}:
                 same = new[element.keyword].value == element.value
-                assert same or (element.keyword == "BitsStored" and new.BitsStored >= old.BitsStored), element.keyword
+                assert same or (element.keyword == "BitsStored" and new.BitsStored >= old.BitsStored), (
+                    element.keyword
+                )
         for intensity in ("modality", "display"):
             one = dicom.read_instance(path, intensity=intensity).array.astype(int)
             other = dicom.read_instance(originals[new.SOPInstanceUID], intensity=intensity).array.astype(int)
@@ -124,7 +148,11 @@ def test_display_pictures_are_what_a_screen_shows(tmp_path, source, bits):
     back = tmp_path / "back"
     assert restore_images(out, back, uid=lambda old: old).failed == ()
     dataset = pydicom.dcmread((back / row["file"]).with_suffix(".dcm"))
-    assert (dataset.PhotometricInterpretation, dataset.BitsAllocated, dataset.ImageType[0]) == ("MONOCHROME2", bits, "DERIVED")
+    assert (dataset.PhotometricInterpretation, dataset.BitsAllocated, dataset.ImageType[0]) == (
+        "MONOCHROME2",
+        bits,
+        "DERIVED",
+    )
     row = exported(out)[clean_dicoms.uid("P2", "signed")]
     assert "RescaleIntercept" not in pydicom.dcmread((back / row["file"]).with_suffix(".dcm"))
     volume = nib.load(out / exported(out)[clean_dicoms.uid("P1", "ct")]["file"])
@@ -159,7 +187,9 @@ def test_failures_are_reported_and_stop_nothing(tmp_path, source):
     assert sum("JPEG 2000" in reason for reason in reasons) == 1
     assert sum("without PixelData" in reason for reason in reasons) == 1
     assert sum("second copy" in reason for reason in reasons) == 1
-    assert json.loads((tmp_path / "out" / "export.json").read_text())["failed"] == [list(item) for item in result.failed]
+    assert json.loads((tmp_path / "out" / "export.json").read_text())["failed"] == [
+        list(item) for item in result.failed
+    ]
 
 
 def test_planes_of_several_orientations_are_taken_apart(tmp_path):
@@ -167,7 +197,12 @@ def test_planes_of_several_orientations_are_taken_apart(tmp_path):
     clean_dicoms.series(folder, VOLUME, name="mixed")
     turned = {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1], "ImagePositionPatient": [0, 0, 0]}
     single = clean_dicoms.image(
-        SIGNED, series="mixed", number=99, PixelSpacing=[1, 1], FrameOfReferenceUID=clean_dicoms.uid("P1", "frame"), **turned
+        SIGNED,
+        series="mixed",
+        number=99,
+        PixelSpacing=[1, 1],
+        FrameOfReferenceUID=clean_dicoms.uid("P1", "frame"),
+        **turned,
     )
     clean_dicoms.write(folder / "scout", single)
     result = export_images(folder, tmp_path / "out", ExportConfig())
@@ -199,7 +234,9 @@ def test_multi_frame_objects_become_volumes(tmp_path):
     np.testing.assert_array_equal(data[..., 1].T, 255 - GREY8)
 
 
-@pytest.mark.parametrize("wrong", [{"intensity": "raw"}, {"bits": 12}, {"attributes": ("PixelData",)}, {"attributes": ("X",)}])
+@pytest.mark.parametrize(
+    "wrong", [{"intensity": "raw"}, {"bits": 12}, {"attributes": ("PixelData",)}, {"attributes": ("X",)}]
+)
 def test_settings_are_checked(wrong):
     with pytest.raises(ConfigError):
         ExportConfig(**wrong)

@@ -32,7 +32,12 @@ def test_by_an_attribute_and_back(tmp_path, source, way):
     before = clean_dicoms.tree(source)
     out = tmp_path / "out"
     result = class_folders(source, out, FromTag(tag="ImageComments"), way=way)
-    assert (result.classes, result.missing, result.placed, result.passed_over) == ({"benign": 2, "malignant": 1}, 1, 4, 1)
+    assert (result.classes, result.missing, result.placed, result.passed_over) == (
+        {"benign": 2, "malignant": 1},
+        1,
+        4,
+        1,
+    )
     assert clean_dicoms.tree(source) == before
     content = clean_dicoms.tree(out)
     assert content == {f"{label or 'missing'}/{name}": before[name] for name, label in LABELS.items()}
@@ -47,7 +52,9 @@ def test_by_an_attribute_and_back(tmp_path, source, way):
     rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     assert {row["original"]: row["label"] for row in rows} == LABELS
     rule = FromTable(table=tmp_path / "renamed.csv", column="label", key="file")
-    (tmp_path / "renamed.csv").write_text("file,label\n" + "".join(f"{row['original']},{row['label']}\n" for row in rows))
+    (tmp_path / "renamed.csv").write_text(
+        "file,label\n" + "".join(f"{row['original']},{row['label']}\n" for row in rows)
+    )
     back = class_folders(source, tmp_path / "back", rule)
     assert clean_dicoms.tree(tmp_path / "back") == content
     assert back.classes == result.classes
@@ -58,7 +65,10 @@ def test_pictures_are_sorted_by_their_side_cars_which_go_with_them(tmp_path):
     for name, sex in (("a", "F"), ("b", "M"), ("c", None)):
         png.write(folder / f"{name}.png", Image(PIXELS[None]))
         if sex:
-            model = {"00100040": {"vr": "CS", "Value": [sex]}, "00100020": {"vr": "LO", "Value": [name.upper()]}}
+            model = {
+                "00100040": {"vr": "CS", "Value": [sex]},
+                "00100020": {"vr": "LO", "Value": [name.upper()]},
+            }
             (folder / f"{name}.json").write_text(json.dumps({"attributes": model}))
     result = class_folders(folder, out, FromTag(tag="PatientSex"))
     assert (result.classes, result.missing, result.passed_over) == ({"F": 1, "M": 1}, 1, 0)

@@ -55,7 +55,9 @@ def test_a_small_file_that_promises_gigabytes_is_refused_by_its_header(tmp_path)
     path.write_bytes(gzip.compress(nifti_head((2000, 2000, 1000)) + bytes(1000)))
 
     def refused() -> None:
-        with pytest.raises(DataError, match=r"at most 4,294,967,296 bytes, got 8,000,000,352 \(bomb.nii.gz\)"):
+        with pytest.raises(
+            DataError, match=r"at most 4,294,967,296 bytes, got 8,000,000,352 \(bomb.nii.gz\)"
+        ):
             load.load(path)
 
     assert peak(refused) < 1 << 20
@@ -80,7 +82,10 @@ def png_head(width: int, height: int) -> bytes:
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     rows = zlib.compress(bytes(100))
     data = b"IDAT" + rows
-    parts = [struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in (body, data, b"IEND")]
+    parts = [
+        struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
+        for part in (body, data, b"IEND")
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
@@ -176,7 +181,10 @@ def samples(root: Path) -> dict[str, Callable[[Path], object]]:
     make.write_volume(root / "d.nii.gz", np.arange(60, dtype=np.float32).reshape(3, 4, 5))
     make.write_dicom(root / "e.dcm", make.picture(2), WindowCenter=100, WindowWidth=50, PixelSpacing=[1, 2])
     np.savez_compressed(
-        root / "f.npz", images=make.picture(3, (4, 5, 6)), labels=np.arange(4), names=np.array(["a", "b"], object)
+        root / "f.npz",
+        images=make.picture(3, (4, 5, 6)),
+        labels=np.arange(4),
+        names=np.array(["a", "b"], object),
     )
     make.write_table(root / "g.csv", ["a", "b"], [["1", "x,y"], ["2", 'say "z"']])
     make.write_table(root / "h.csv.gz", ["a", "b"], [["1", "x"], ["2", "y"]])
@@ -185,7 +193,9 @@ def samples(root: Path) -> dict[str, Callable[[Path], object]]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["a.png", "b.jpg", "c.nii", "d.nii.gz", "e.dcm", "f.npz", "g.csv", "h.csv.gz"])
+@pytest.mark.parametrize(
+    "name", ["a.png", "b.jpg", "c.nii", "d.nii.gz", "e.dcm", "f.npz", "g.csv", "h.csv.gz"]
+)
 def test_no_mutation_of_a_file_raises_anything_outside_the_tree(tmp_path, name):
     read = samples(tmp_path / "whole")[name]
     whole = (tmp_path / "whole" / name).read_bytes()
@@ -205,9 +215,22 @@ def test_no_mutation_of_a_file_raises_anything_outside_the_tree(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["manifest.csv", "dataset.toml", "checksums.sha256"])
 def test_no_mutation_of_a_dataset_raises_anything_outside_the_tree(tmp_path, name):
-    info = DatasetInfo(name="x", task=Task.MULTILABEL, labels=("a", "b"), attributes=("sex",), size=(8, 8), spacing_mm=(1.0, 2.0))
+    info = DatasetInfo(
+        name="x",
+        task=Task.MULTILABEL,
+        labels=("a", "b"),
+        attributes=("sex",),
+        size=(8, 8),
+        spacing_mm=(1.0, 2.0),
+    )
     cases = [
-        Case(case_id=f"c{n}", patient_id=f"p{n}", image=f"images/c{n}.png", labels={"a": 1.0, "b": None}, attributes={"sex": "F"})
+        Case(
+            case_id=f"c{n}",
+            patient_id=f"p{n}",
+            image=f"images/c{n}.png",
+            labels={"a": 1.0, "b": None},
+            attributes={"sex": "F"},
+        )
         for n in range(3)
     ]
     Manifest(tmp_path, info, tuple(cases)).write()
@@ -252,7 +275,9 @@ def test_mutated_volumes_are_counted_and_the_rest_becomes_a_dataset(tmp_path):
     assert result.cases + sum(result.skipped.values()) == 40
 
 
-@pytest.mark.parametrize("name", ["$__import__('os').system('x')", "=1+1", "@x", "%x", "\u202egnp", "x" * 300, "a\nb"])
+@pytest.mark.parametrize(
+    "name", ["$__import__('os').system('x')", "=1+1", "@x", "%x", "\u202egnp", "x" * 300, "a\nb"]
+)
 def test_a_hostile_column_class_or_site_stops_before_any_image_is_read(tmp_path, name):
     root = make.make_csv(tmp_path / "in")
     table = root / "labels.csv"
@@ -260,7 +285,11 @@ def test_a_hostile_column_class_or_site_stops_before_any_image_is_read(tmp_path,
     make.write_table(table, [name, "b"], [])
     header = table.read_text().split(",b")[0]
     table.write_text(whole.replace("effusion", header, 1))
-    for changes in ({"label_columns": (name,)}, {"attribute_columns": (name,), "label_columns": ("nodule",)}, {"name": name}):
+    for changes in (
+        {"label_columns": (name,)},
+        {"attribute_columns": (name,), "label_columns": ("nodule",)},
+        {"name": name},
+    ):
         with pytest.raises(ConfigError, match="plain names"):
             replace(CSV, **changes)
     table.write_text(whole.replace("virus", header).replace("site1", header))

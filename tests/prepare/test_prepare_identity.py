@@ -68,12 +68,20 @@ def msd_source(root: Path) -> tuple[Path, Callable[[], None], dict[str, object]]
     make.make_msd(root)
     table = json.loads((root / "dataset.json").read_text())
     table["training"].pop(0)
-    return root, lambda: files.write_text(root / "dataset.json", json.dumps(table)), {"mask_labels": ("liver", "cancer")}
+    return (
+        root,
+        lambda: files.write_text(root / "dataset.json", json.dumps(table)),
+        {"mask_labels": ("liver", "cancer")},
+    )
 
 
 def dicom_source(root: Path) -> tuple[Path, Callable[[], None], dict[str, object]]:
     make.make_dicom(root / "north")
-    return root / "north", lambda: shutil.rmtree(root / "north" / "images" / "NORTH-0"), {"table": "../north.csv"}
+    return (
+        root / "north",
+        lambda: shutil.rmtree(root / "north" / "images" / "NORTH-0"),
+        {"table": "../north.csv"},
+    )
 
 
 def series_source(root: Path) -> tuple[Path, Callable[[], None], dict[str, object]]:
@@ -108,9 +116,15 @@ def test_the_dataset_says_whether_a_split_depends_on_other_patients(tmp_path):
     root = make.make_csv(tmp_path / "in")
     rules = {}
     for split in ("stable", "exact"):
-        run(PrepareConfig(reader="csv", name="toy", label_columns=("effusion",), split=split), root, tmp_path / split)
+        run(
+            PrepareConfig(reader="csv", name="toy", label_columns=("effusion",), split=split),
+            root,
+            tmp_path / split,
+        )
         rules[split] = Manifest.read(tmp_path / split).info.split_rule
-    grown = PrepareConfig(reader="csv", name="toy", label_columns=("effusion",), split_from=str(tmp_path / "stable"))
+    grown = PrepareConfig(
+        reader="csv", name="toy", label_columns=("effusion",), split_from=str(tmp_path / "stable")
+    )
     run(grown, root, tmp_path / "grown")
     published = PrepareConfig(reader="npz", name="toy", split="published")
     run(published, make.make_npz(tmp_path / "npz"), tmp_path / "published")
@@ -122,7 +136,9 @@ def test_the_dataset_says_whether_a_split_depends_on_other_patients(tmp_path):
 def test_a_pseudonym_that_is_no_plain_name_is_replaced(tmp_path):
     rows = []
     for uid, person in enumerate(("=1+1", "$x", "NORTH-1", "NORTH-2"), start=1):
-        make.write_dicom(tmp_path / "in" / f"{uid}.dcm", make.picture(uid), SOPInstanceUID=f"2.25.{uid}", PatientID=person)
+        make.write_dicom(
+            tmp_path / "in" / f"{uid}.dcm", make.picture(uid), SOPInstanceUID=f"2.25.{uid}", PatientID=person
+        )
         rows.append([f"2.25.{uid}", uid % 2])
     make.write_table(tmp_path / "in" / "labels.csv", ["SOPInstanceUID", "ill"], rows)
     run(PrepareConfig(reader="dicom", name="toy", table="labels.csv"), tmp_path / "in", tmp_path / "out")
@@ -136,7 +152,12 @@ def test_a_pseudonym_that_is_no_plain_name_is_replaced(tmp_path):
 def test_one_instance_of_two_patients_stops_the_work(tmp_path):
     """Which of the two was kept depended on who else was there."""
     for person in ("A", "B"):
-        make.write_dicom(tmp_path / "in" / f"{person}.dcm", make.picture(ord(person)), SOPInstanceUID="2.25.7", PatientID=person)
+        make.write_dicom(
+            tmp_path / "in" / f"{person}.dcm",
+            make.picture(ord(person)),
+            SOPInstanceUID="2.25.7",
+            PatientID=person,
+        )
     make.write_table(tmp_path / "in" / "labels.csv", ["PatientID", "ill"], [["A", 0], ["B", 1]])
     with pytest.raises(DataError, match="each image once"):
         run(PrepareConfig(reader="dicom", name="toy", table="labels.csv"), tmp_path / "in", tmp_path / "out")
@@ -152,6 +173,10 @@ def test_no_sentence_speaks_of_patients_where_the_source_names_none(tmp_path):
     result = run(PrepareConfig(reader="folder", name="toy", duplicates="drop"), root, tmp_path / "out")
     assert result.skipped == {"duplicate image": 2}
     assert "patients: not named by the source; images count" in result.summary()
-    csv_result = run(PrepareConfig(reader="csv", label_columns=("effusion",)), make.make_csv(tmp_path / "b"), tmp_path / "out2")
+    csv_result = run(
+        PrepareConfig(reader="csv", label_columns=("effusion",)),
+        make.make_csv(tmp_path / "b"),
+        tmp_path / "out2",
+    )
     assert "patients: 6" in csv_result.summary().splitlines()
     assert "known" not in csv_result.summary()

@@ -16,7 +16,9 @@ PIXELS = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
 @pytest.fixture
 def source(tmp_path):
     folder = tmp_path / "source"
-    for number, (label, name) in enumerate([("benign", "a.dcm"), ("benign", "deep/b"), ("malignant", "c.dcm")]):
+    for number, (label, name) in enumerate(
+        [("benign", "a.dcm"), ("benign", "deep/b"), ("malignant", "c.dcm")]
+    ):
         dataset = clean_dicoms.image(PIXELS + number, patient=f"P{number}")
         if name == "c.dcm":
             dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
@@ -34,7 +36,12 @@ def test_from_the_folder_pixels_and_source_untouched(tmp_path, source):
     before = clean_dicoms.tree(source)
     result = write_labels(source, tmp_path / "out", "ImageComments", FromFolder(level=0))
     assert clean_dicoms.tree(source) == before
-    assert (result.labels, result.unlabelled, result.written, result.passed_over) == ({"benign": 2, "malignant": 1}, 0, 3, 1)
+    assert (result.labels, result.unlabelled, result.written, result.passed_over) == (
+        {"benign": 2, "malignant": 1},
+        0,
+        3,
+        1,
+    )
     assert values(tmp_path / "out", "ImageComments") == ["benign", "benign", "malignant"]
     for name in ("benign/a.dcm", "benign/deep/b", "malignant/c.dcm"):
         old, new = pydicom.dcmread(source / name), pydicom.dcmread(tmp_path / "out" / name)
@@ -51,8 +58,15 @@ def test_from_a_table(tmp_path, source, key):
     name = "benign/a.dcm" if key == "file" else first[key].value
     table = tmp_path / "labels.csv"
     table.write_text(f"\ufeff{key},grade\n{name},3\nother,4\nempty,\n", encoding="utf-8")
-    result = write_labels(source, tmp_path / "out", "(0062,000B)", FromTable(table=table, column="grade", key=key))
-    assert (result.tag, result.labels, result.unlabelled, result.written) == ("ReferencedSegmentNumber", {"3": 1}, 2, 3)
+    result = write_labels(
+        source, tmp_path / "out", "(0062,000B)", FromTable(table=table, column="grade", key=key)
+    )
+    assert (result.tag, result.labels, result.unlabelled, result.written) == (
+        "ReferencedSegmentNumber",
+        {"3": 1},
+        2,
+        3,
+    )
     assert values(tmp_path / "out", "ReferencedSegmentNumber") == [3, None, None]
 
 
@@ -104,7 +118,9 @@ def test_labels_that_do_not_fit_name_the_attribute_and_nothing_else(tmp_path, so
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("tag", ["PixelData", "Rows", "SOPInstanceUID", "PatientID", "MediaStorageSOPInstanceUID", "StudyUID"])
+@pytest.mark.parametrize(
+    "tag", ["PixelData", "Rows", "SOPInstanceUID", "PatientID", "MediaStorageSOPInstanceUID", "StudyUID"]
+)
 def test_attributes_that_carry_no_label(tmp_path, source, tag):
     with pytest.raises(ConfigError):
         write_labels(source, tmp_path / "out", tag, FromFolder())
@@ -114,12 +130,21 @@ def test_tables_that_contradict_themselves(tmp_path, source):
     table = tmp_path / "labels.csv"
     table.write_text("PatientID,label\nP0,a\nP1,b\nP0,b\n")
     with pytest.raises(LayoutError, match="rows 2 and 4") as caught:
-        write_labels(source, tmp_path / "out", "ImageComments", FromTable(table=table, column="label", key="PatientID"))
+        write_labels(
+            source, tmp_path / "out", "ImageComments", FromTable(table=table, column="label", key="PatientID")
+        )
     assert "P0" not in str(caught.value)
     with pytest.raises(LayoutError, match="did you mean 'label'"):
-        write_labels(source, tmp_path / "out", "ImageComments", FromTable(table=table, column="labels", key="PatientID"))
+        write_labels(
+            source,
+            tmp_path / "out",
+            "ImageComments",
+            FromTable(table=table, column="labels", key="PatientID"),
+        )
     with pytest.raises(LayoutError, match="no such file"):
-        write_labels(source, tmp_path / "out", "ImageComments", FromTable(table=tmp_path / "x.csv", column="label"))
+        write_labels(
+            source, tmp_path / "out", "ImageComments", FromTable(table=tmp_path / "x.csv", column="label")
+        )
 
 
 @pytest.mark.parametrize("pattern", ["(", "no group", "(a)(b)"])

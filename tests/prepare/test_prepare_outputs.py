@@ -24,7 +24,11 @@ CSV = PrepareConfig(reader="csv", name="toy", label_columns=("effusion", "nodule
 
 
 def content(root: Path) -> dict[str, str]:
-    return {path.relative_to(root).as_posix(): files.digest(path) for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(root).as_posix(): files.digest(path)
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 def public(root: Path) -> dict[str, str]:
@@ -58,7 +62,11 @@ def test_every_source_is_kept_apart_and_so_is_a_folder_of_images_elsewhere(tmp_p
 
 def test_a_dataset_carries_the_digests_of_all_its_files(tmp_path):
     out = tmp_path / "out"
-    run(replace(CSV, task="segmentation", label_columns=(), mask_folder="masks"), make.make_csv(tmp_path / "in", masks=True), out)
+    run(
+        replace(CSV, task="segmentation", label_columns=(), mask_folder="masks"),
+        make.make_csv(tmp_path / "in", masks=True),
+        out,
+    )
     listed = integrity.read(out)
     assert set(listed) == set(public(out)) - {"prepare.json", "checksums.sha256"}
     assert not integrity.damage(out, leave_out=("private", "prepare.json"))
@@ -72,7 +80,11 @@ def test_overwriting_with_masks_gone_leaves_none_behind(tmp_path):
     root = make.make_csv(tmp_path / "in", masks=True)
     run(replace(CSV, task="segmentation", label_columns=(), mask_folder="masks"), root, tmp_path / "out")
     run(replace(CSV, overwrite=True), root, tmp_path / "out")
-    assert public(tmp_path / "out").keys() == {*integrity.read(tmp_path / "out"), "prepare.json", "checksums.sha256"}
+    assert public(tmp_path / "out").keys() == {
+        *integrity.read(tmp_path / "out"),
+        "prepare.json",
+        "checksums.sha256",
+    }
     assert not (tmp_path / "out" / "masks").exists()
     assert not list((tmp_path / "out" / "private").glob("[sr]*"))  # neither staging nor replaced
 

@@ -40,7 +40,9 @@ def test_csv_class_column_gives_classes_or_one_merged_label(tmp_path):
     root = make.make_csv(tmp_path)
     several = read(root, reader="csv", class_column="kind")
     assert (several.task, several.labels) == (Task.MULTICLASS, ("bacteria", "normal", "virus"))
-    merged = read(root, reader="csv", class_column="kind", positive=("bacteria", "virus"), positive_name="pneumonia")
+    merged = read(
+        root, reader="csv", class_column="kind", positive=("bacteria", "virus"), positive_name="pneumonia"
+    )
     assert (merged.task, merged.labels) == (Task.MULTILABEL, ("pneumonia",))
     assert by_key(merged)["images/p0_0.png"].labels["pneumonia"] == 0
     two = read(root, reader="csv", class_column="kind", classes=("virus", "normal"))
@@ -51,7 +53,9 @@ def test_csv_class_column_gives_classes_or_one_merged_label(tmp_path):
 
 def test_csv_masks_by_folder_and_rows_by_rule(tmp_path):
     root = make.make_csv(tmp_path, masks=True)
-    reading = read(root, reader="csv", mask_folder="masks", mask_labels=("lung",), require=("kind=virus|normal", "sex=F"))
+    reading = read(
+        root, reader="csv", mask_folder="masks", mask_labels=("lung",), require=("kind=virus|normal", "sex=F")
+    )
     assert (reading.task, reading.labels, len(reading.cases)) == (Task.SEGMENTATION, ("lung",), 4)
     assert all(found.mask is not None for found in reading.cases)
     with pytest.raises(ConfigError, match="meets every rule"):
@@ -64,7 +68,9 @@ def test_csv_graded_labels_uncertain_and_blank(tmp_path):
     common = {"reader": "csv", "label_columns": ("congestion",), "positive_from": 3.0}
     graded = [found.labels["congestion"] for found in read(tmp_path, **common).cases]
     assert graded == [0, 0, 1, 1, None, None]
-    graded = [found.labels["congestion"] for found in read(tmp_path, **common, uncertain="one", blank="zero").cases]
+    graded = [
+        found.labels["congestion"] for found in read(tmp_path, **common, uncertain="one", blank="zero").cases
+    ]
     assert graded == [0, 0, 1, 1, 1, 0]
 
 
@@ -73,7 +79,10 @@ def test_csv_graded_labels_uncertain_and_blank(tmp_path):
     [
         ({"label_columns": ("efusion",)}, r"column 'efusion'.*labels.csv, row 1.*did you mean 'effusion'"),
         ({"label_columns": ("age",)}, r"0, 1, -1.*labels.csv, row 2, column 'age'"),
-        ({"label_columns": ("effusion",), "patient_column": "nodule"}, r"empty cell.*labels.csv, row 2, column 'nodule'"),
+        (
+            {"label_columns": ("effusion",), "patient_column": "nodule"},
+            r"empty cell.*labels.csv, row 2, column 'nodule'",
+        ),
         ({"label_columns": ("effusion",), "table": "other.csv"}, r"other.csv.*no such file"),
     ],
 )
@@ -115,7 +124,10 @@ def test_folder_classes_and_published_split(tmp_path):
 def test_pairs_report_cases_without_partner(tmp_path):
     reading = read(make.make_pairs(tmp_path), reader="pairs", mask_labels=("anterior", "posterior"))
     assert (len(reading.cases), reading.spatial_dims, reading.task) == (2, 3, Task.SEGMENTATION)
-    assert sorted(reason for reason, _ in reading.skipped) == ["image without a label map", "label map without an image"]
+    assert sorted(reason for reason, _ in reading.skipped) == [
+        "image without a label map",
+        "label map without an image",
+    ]
     with pytest.raises(LayoutError, match="a folder elsewhere"):
         read(tmp_path, reader="pairs", mask_folder="elsewhere")
 
@@ -159,7 +171,9 @@ class Harmful:
 
 
 def test_npz_never_runs_what_it_holds(tmp_path, capsys):
-    np.savez(tmp_path / "x.npz", images=make.picture(0, (1, 5, 5)), labels=np.array([Harmful()], dtype=object))
+    np.savez(
+        tmp_path / "x.npz", images=make.picture(0, (1, 5, 5)), labels=np.array([Harmful()], dtype=object)
+    )
     assert pickle.loads(pickle.dumps(Harmful())) is None  # the payload works when it is let
     assert "must not run" in capsys.readouterr().out
     with pytest.raises(LayoutError, match="numbers or text"):
@@ -201,7 +215,9 @@ def test_chexpert_policies(tmp_path):
     assert (found.labels["Edema"], found.labels["Pleural Other"]) == (0, None)
     assert reading.cases[-1].split == "valid"
     assert not found.image.missing()
-    ones = read(root, reader="chexpert", uncertain="one", blank="unknown", label_columns=("Edema", "Pleural Other"))
+    ones = read(
+        root, reader="chexpert", uncertain="one", blank="unknown", label_columns=("Edema", "Pleural Other")
+    )
     assert dict(ones.cases[0].labels) == {"Edema": None, "Pleural Other": 1}
 
 
@@ -229,7 +245,9 @@ def test_siim_masks_merge_rows_and_know_the_empty_one(tmp_path, header):
     assert reading.cases[0].mask.load().array[0, 2:5, 7].all()
     assert reading.skipped[0][0] == "missing file"
     assert dict(reading.cases[0].attributes) == {"sex": "F", "age": "57", "view": "PA"}
-    labels = [found.labels["pneumothorax"] for found in read(tmp_path, reader="siim", task="multilabel").cases]
+    labels = [
+        found.labels["pneumothorax"] for found in read(tmp_path, reader="siim", task="multilabel").cases
+    ]
     assert labels == [1, 0, 0]
 
 
@@ -289,7 +307,11 @@ def test_dicom_by_original_identifiers_and_crosswalk(tmp_path):
     make.write_table(tmp_path / "own.csv", ["PatientID", "effusion"], rows)
     with pytest.raises(DataError, match=r"0 of 4.*crosswalks"):
         read(root, reader="dicom", table="../own.csv")
-    make.write_table(root / "private" / "walk.csv", ["id_old", "id_new"], [[f"ORIGINAL-{n}", f"NORTH-{n}"] for n in range(4)])
+    make.write_table(
+        root / "private" / "walk.csv",
+        ["id_old", "id_new"],
+        [[f"ORIGINAL-{n}", f"NORTH-{n}"] for n in range(4)],
+    )
     reading = read(root, reader="dicom", table="../own.csv", crosswalks=("{source}/private/walk.csv",))
     assert [found.labels["effusion"] for found in reading.cases] == [0, 0, 1, 1, 0, 0, 1, 1]
 
@@ -324,7 +346,9 @@ def test_dicom_refuses_one_row_too_many(tmp_path):
 
 
 def test_dicom_series_are_cases_in_three_dimensions(tmp_path):
-    reading = read(make.make_series(tmp_path), reader="dicom", table="labels.csv", mask_column="mask", spatial_dims=3)
+    reading = read(
+        make.make_series(tmp_path), reader="dicom", table="labels.csv", mask_column="mask", spatial_dims=3
+    )
     assert (len(reading.cases), reading.task) == (2, Task.SEGMENTATION)
     assert reading.cases[0].image.load().array.shape == (1, 7, 6, 5)
     assert reading.cases[0].mask.load().array.shape == (1, 7, 6, 5)

@@ -29,7 +29,9 @@ SETS = {
     ),
     "nih64": (
         "nih_cxr_64",
-        PrepareConfig(reader="csv", name="nih", label_columns=FINDINGS, attribute_columns=("view",), split="exact"),
+        PrepareConfig(
+            reader="csv", name="nih", label_columns=FINDINGS, attribute_columns=("view",), split="exact"
+        ),
         (651, 184, {"Cardiomegaly": 61, "Effusion": 116, "Hernia": 9}),
     ),
     "pad128": (
@@ -75,7 +77,10 @@ SETS = {
     ),
 }
 
-pytestmark = [pytest.mark.realdata, pytest.mark.skipif(not DATA.is_dir(), reason="no real images beside the checkout")]
+pytestmark = [
+    pytest.mark.realdata,
+    pytest.mark.skipif(not DATA.is_dir(), reason="no real images beside the checkout"),
+]
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -19,7 +19,10 @@ def values_at_their_places(image: Image) -> np.ndarray:
     return ramp(image.affine, image.size).array
 
 
-AFFINES = [np.diag([1.0, 2.0, 4.0, 1.0]), np.array([[0, -2.0, 0, 10], [1.0, 0, 0, -5], [0, 0, 3.0, 1], [0, 0, 0, 1]])]
+AFFINES = [
+    np.diag([1.0, 2.0, 4.0, 1.0]),
+    np.array([[0, -2.0, 0, 10], [1.0, 0, 0, -5], [0, 0, 3.0, 1], [0, 0, 0, 1]]),
+]
 
 
 @pytest.mark.parametrize("affine", AFFINES)
@@ -31,7 +34,9 @@ def test_canonical_moves_axes_not_voxels(affine):
     assert sorted(turned.size) == sorted(image.size)
 
 
-@pytest.mark.parametrize(("spacing", "size"), [((2.0, 1.5, 2.0), ()), ((), (20, 5, 8)), ((2.0, 2.0, 2.0), (12, 4, 6))])
+@pytest.mark.parametrize(
+    ("spacing", "size"), [((2.0, 1.5, 2.0), ()), ((), (20, 5, 8)), ((2.0, 2.0, 2.0), (12, 4, 6))]
+)
 def test_resampled_voxels_lie_where_the_affine_says(spacing, size):
     image = ramp(AFFINES[0])
     out = resample.volume(image, spacing_mm=spacing, size=size)
@@ -41,7 +46,10 @@ def test_resampled_voxels_lie_where_the_affine_says(spacing, size):
         assert out.size == size
     expected = values_at_their_places(out)
     low, high = image.affine[:3, 3], (image.affine @ [*(n - 1 for n in image.size), 1])[:3]
-    grid = np.stack(np.meshgrid(*(np.arange(n) for n in out.size), indexing="ij"), -1) @ out.affine[:3, :3].T + out.affine[:3, 3]
+    grid = (
+        np.stack(np.meshgrid(*(np.arange(n) for n in out.size), indexing="ij"), -1) @ out.affine[:3, :3].T
+        + out.affine[:3, 3]
+    )
     inside = ((grid >= low) & (grid <= high)).all(-1)
     assert inside.sum() > 20
     assert np.allclose(out.array[0][inside], expected[0][inside], atol=1e-3)

@@ -66,7 +66,10 @@ def test_no_site_stays_empty():
 
 
 def test_by_column_takes_the_most_frequent_value():
-    assert sites.by_column({"p": Counter({"a": 1, "b": 2}), "q": Counter({"b": 1, "a": 1})}) == {"p": "b", "q": "a"}
+    assert sites.by_column({"p": Counter({"a": 1, "b": 2}), "q": Counter({"b": 1, "a": 1})}) == {
+        "p": "b",
+        "q": "a",
+    }
     with pytest.raises(DataError, match="1 without"):
         sites.by_column({"p": Counter({"a": 1}), "q": Counter()})
 
@@ -80,7 +83,8 @@ def test_findings_list_at_most_a_few_rows_but_count_all():
 
 
 @pytest.mark.parametrize(
-    ("text", "years"), [("057Y", "57"), ("57", "57"), ("57.0", "57"), ("011M", "0"), ("", ""), ("x", ""), ("300", "")]
+    ("text", "years"),
+    [("057Y", "57"), ("57", "57"), ("57.0", "57"), ("011M", "0"), ("", ""), ("x", ""), ("300", "")],
 )
 def test_ages_are_whole_years(text, years):
     assert values.age(text) == years

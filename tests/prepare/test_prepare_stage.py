@@ -28,7 +28,11 @@ def with_(config: PrepareConfig, **changes) -> PrepareConfig:
 
 
 def snapshot(out: Path) -> dict[str, bytes]:
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_a_table_becomes_a_dataset_folder(tmp_path):
@@ -54,8 +58,14 @@ def test_identifiers_stay_in_the_private_room(tmp_path):
     root = make.make_csv(tmp_path / "in")
     run(CSV, root, tmp_path / "out")
     assert (tmp_path / "out" / "private").stat().st_mode & 0o777 == 0o700
-    public = {name: content for name, content in snapshot(tmp_path / "out").items() if not name.startswith("private/")}
-    assert not any(b"p0_0" in content or b",P0," in content or "p0_0" in name for name, content in public.items())
+    public = {
+        name: content
+        for name, content in snapshot(tmp_path / "out").items()
+        if not name.startswith("private/")
+    }
+    assert not any(
+        b"p0_0" in content or b",P0," in content or "p0_0" in name for name, content in public.items()
+    )
     summary = json.loads(public["prepare.json"])
     assert summary["attributes"] == {"age": {"40-49": 12}, "sex": {"F": 6, "M": 6}}
     assert str(tmp_path) not in json.dumps(summary)
@@ -75,7 +85,11 @@ def test_sizes_bits_and_colours(tmp_path):
     run(with_(CSV, size=(8,), bits=16), root, tmp_path / "a")
     data = Manifest.read(tmp_path / "a")
     image = png.read(data.root / data.cases[0].image)
-    assert (image.array.shape, image.array.dtype, data.info.intensity.window) == ((1, 8, 8), np.uint16, (0.0, 65535.0))
+    assert (image.array.shape, image.array.dtype, data.info.intensity.window) == (
+        (1, 8, 8),
+        np.uint16,
+        (0.0, 65535.0),
+    )
     assert image.array.max() > 40000
     run(with_(CSV, size=(8, 6), color="rgb"), root, tmp_path / "b")
     data = Manifest.read(tmp_path / "b")
@@ -85,7 +99,9 @@ def test_sizes_bits_and_colours(tmp_path):
 
 def test_padding_keeps_proportions_of_image_and_mask(tmp_path):
     root = make.make_csv(tmp_path / "in", masks=True)
-    config = PrepareConfig(reader="csv", name="toy", mask_folder="masks", mask_labels=("lung",), size=(12,), aspect="pad")
+    config = PrepareConfig(
+        reader="csv", name="toy", mask_folder="masks", mask_labels=("lung",), size=(12,), aspect="pad"
+    )
     run(config, root, tmp_path / "out")
     data = Manifest.read(tmp_path / "out")
     for case in data.cases:
@@ -99,7 +115,9 @@ def test_training_statistics_are_those_of_the_training_split_and_say_so(tmp_path
     root = make.make_csv(tmp_path / "in", patients=10)
     run(with_(CSV, intensity="train"), root, tmp_path / "out")
     data = Manifest.read(tmp_path / "out")
-    values = np.stack([png.read(data.root / case.image).array for case in data.split("train").cases]).astype(float)
+    values = np.stack([png.read(data.root / case.image).array for case in data.split("train").cases]).astype(
+        float
+    )
     intensity = data.info.intensity
     assert intensity.source == "train"
     assert intensity.shift == pytest.approx(values.mean())
@@ -112,7 +130,12 @@ def test_dry_run_counts_and_writes_nothing(tmp_path):
     dry = run(with_(CSV, dry_run=True), root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     real = run(CSV, root, tmp_path / "out")
-    assert (dry.cases, dry.splits, dry.skipped, dry.labels) == (real.cases, real.splits, real.skipped, real.labels)
+    assert (dry.cases, dry.splits, dry.skipped, dry.labels) == (
+        real.cases,
+        real.splits,
+        real.skipped,
+        real.labels,
+    )
     assert dry.skipped == {"missing file": 1}
 
 
@@ -148,7 +171,9 @@ def test_resume_redoes_changed_sources_and_lost_files(tmp_path):
     fresh = run(CSV, root, tmp_path / "fresh")
     assert fresh.cases == 12
     ours, theirs = snapshot(tmp_path / "out"), snapshot(tmp_path / "fresh")
-    assert {k: v for k, v in ours.items() if "private" not in k} == {k: v for k, v in theirs.items() if "private" not in k}
+    assert {k: v for k, v in ours.items() if "private" not in k} == {
+        k: v for k, v in theirs.items() if "private" not in k
+    }
 
 
 class StopsAt(Silent):
@@ -287,14 +312,21 @@ def test_window_of_volumes_keeps_units_and_is_public(tmp_path):
     run(PrepareConfig(reader="msd", name="toy", window=(-150.0, 200.0)), root, tmp_path / "out")
     data = Manifest.read(tmp_path / "out")
     intensity = data.info.intensity
-    assert (intensity.window, intensity.shift, intensity.scale, intensity.source) == ((-150.0, 200.0), 25.0, 175.0, "standard")
+    assert (intensity.window, intensity.shift, intensity.scale, intensity.source) == (
+        (-150.0, 200.0),
+        25.0,
+        175.0,
+        "standard",
+    )
     values = np.asarray(nib.load(data.root / data.cases[0].image).dataobj)
     assert (values.dtype, values.min(), values.max()) == (np.int16, -150, 200)
 
 
 def test_dicom_radiographs_keep_their_pseudonyms(tmp_path):
     make.make_dicom(tmp_path / "north")
-    result = run(PrepareConfig(reader="dicom", name="toy", table="../north.csv"), tmp_path / "north", tmp_path / "out")
+    result = run(
+        PrepareConfig(reader="dicom", name="toy", table="../north.csv"), tmp_path / "north", tmp_path / "out"
+    )
     data = Manifest.read(tmp_path / "out")
     assert (result.cases, data.patients) == (8, tuple(f"NORTH-{n}" for n in range(4)))
     assert data.sites == ("north",)
@@ -305,7 +337,11 @@ def test_an_archive_with_a_damaged_record_is_refused(tmp_path):
     make.make_dicom(tmp_path / "north")
     (tmp_path / "north" / "deid.json").write_text('{"site": "nor')
     with pytest.raises(DataError, match=r"deid\.json"):
-        run(PrepareConfig(reader="dicom", name="toy", table="../north.csv"), tmp_path / "north", tmp_path / "out")
+        run(
+            PrepareConfig(reader="dicom", name="toy", table="../north.csv"),
+            tmp_path / "north",
+            tmp_path / "out",
+        )
 
 
 def test_several_clean_folders_are_several_sites(tmp_path):
@@ -321,7 +357,12 @@ def test_several_clean_folders_are_several_sites(tmp_path):
 def test_series_and_label_maps_lie_on_each_other(tmp_path):
     root = make.make_series(tmp_path / "in")
     config = PrepareConfig(
-        reader="dicom", name="toy", table="labels.csv", mask_column="mask", spatial_dims=3, window=(-1024.0, 976.0)
+        reader="dicom",
+        name="toy",
+        table="labels.csv",
+        mask_column="mask",
+        spatial_dims=3,
+        window=(-1024.0, 976.0),
     )
     run(config, root, tmp_path / "out")
     data = Manifest.read(tmp_path / "out")
@@ -374,7 +415,11 @@ def test_siim_masks_reach_the_folder(tmp_path):
 
 
 def test_published_splits_are_kept_and_valid_is_cut_from_train(tmp_path):
-    result = run(PrepareConfig(reader="npz", name="toy", split="published"), make.make_npz(tmp_path / "in"), tmp_path / "out")
+    result = run(
+        PrepareConfig(reader="npz", name="toy", split="published"),
+        make.make_npz(tmp_path / "in"),
+        tmp_path / "out",
+    )
     assert result.splits == {"test": 3, "train": 6, "valid": 3}
     make.make_nih(tmp_path / "nih")
     config = PrepareConfig(reader="nih", name="toy", split="published", label_columns=("Effusion",))
@@ -398,7 +443,10 @@ def test_a_grown_dataset_keeps_the_splits_of_the_older_one(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "sites"),
     [
-        ({"site_mode": "iid", "sites": ("a", "b", "c"), "site_fractions": (0.5, 0.25, 0.25)}, {"a": 12, "b": 6, "c": 6}),
+        (
+            {"site_mode": "iid", "sites": ("a", "b", "c"), "site_fractions": (0.5, 0.25, 0.25)},
+            {"a": 12, "b": 6, "c": 6},
+        ),
         ({"site_mode": "column", "site_column": "hospital"}, {"site0": 12, "site1": 12}),
     ],
 )
@@ -410,7 +458,13 @@ def test_sites(tmp_path, settings, sites):
 @pytest.mark.parametrize("mode", ["label-skew", "attribute-skew"])
 def test_skewed_sites_lose_nobody(tmp_path, mode):
     root = make.make_csv(tmp_path / "in", patients=12)
-    config = with_(CSV, site_mode=mode, sites=("a", "b"), site_alpha=0.1, site_column="sex" if mode == "attribute-skew" else "")
+    config = with_(
+        CSV,
+        site_mode=mode,
+        sites=("a", "b"),
+        site_alpha=0.1,
+        site_column="sex" if mode == "attribute-skew" else "",
+    )
     result = run(config, root, tmp_path / "out")
     assert sum(result.sites.values()) == 24
     assert set(result.sites) == {"a", "b"}
@@ -428,7 +482,10 @@ def test_names_that_a_manifest_needs_itself_are_refused(tmp_path):
     table.write_text(table.read_text().replace("hospital", "site"))
     with pytest.raises(ConfigError, match="'site'"):
         run(with_(CSV, attribute_columns=("site",)), root, tmp_path / "out")
-    assert run(with_(CSV, site_mode="column", site_column="site"), root, tmp_path / "out").sites == {"site0": 6, "site1": 6}
+    assert run(with_(CSV, site_mode="column", site_column="site"), root, tmp_path / "out").sites == {
+        "site0": 6,
+        "site1": 6,
+    }
 
 
 def test_an_image_twice_in_a_table_is_refused(tmp_path):

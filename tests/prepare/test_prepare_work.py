@@ -33,7 +33,10 @@ def test_an_image_that_kills_its_worker_is_named_and_the_rest_is_kept(tmp_path):
     sources = [ArraySource(make.picture(number)[None]) for number in range(34)]
     deadly = make.Deadly()
     jobs = [
-        Job(case_id=f"c{n}", found=Found(key=str(n), patient=str(n), image=source, where=f"labels.csv, row {n + 2}"))
+        Job(
+            case_id=f"c{n}",
+            found=Found(key=str(n), patient=str(n), image=source, where=f"labels.csv, row {n + 2}"),
+        )
         for n, source in enumerate([*sources[:20], deadly, *sources[20:]])
     ]
     with outputs.claimed(tmp_path / "out", config, []) as folder:

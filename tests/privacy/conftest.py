@@ -43,20 +43,29 @@ class Oracle:
         loss = loss or self.loss
         model = copy.deepcopy(model).double() if double else copy.deepcopy(model)
         if double:
-            inputs, targets = (item.double() if item.is_floating_point() else item for item in (inputs, targets))
+            inputs, targets = (
+                item.double() if item.is_floating_point() else item for item in (inputs, targets)
+            )
         named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
         units = list(range(len(inputs) // views)) if units is None else [int(unit) for unit in units]
-        total = torch.zeros(max(units, default=-1) + 1, sum(value.numel() for _, value in named), dtype=torch.float64)
+        total = torch.zeros(
+            max(units, default=-1) + 1, sum(value.numel() for _, value in named), dtype=torch.float64
+        )
         for row in range(len(inputs)):
             value = loss(model(inputs[row : row + 1]), targets[row : row + 1]).sum()
             found = torch.autograd.grad(value, [value for _, value in named], allow_unused=True)
-            flat = [torch.zeros_like(value) if part is None else part for part, (_, value) in zip(found, named, strict=True)]
+            flat = [
+                torch.zeros_like(value) if part is None else part
+                for part, (_, value) in zip(found, named, strict=True)
+            ]
             total[units[row // views]] += torch.cat([part.flatten() for part in flat]).double() / views
         return Truth(total, [name for name, _ in named])
 
     def engine(self, model, inputs, targets, units=None, views=1, loss=None, bound=1.0, mode=None, **changes):
         """Return the engine's sum."""
-        units = torch.arange(len(inputs) // views) if units is None else torch.as_tensor(units, dtype=torch.long)
+        units = (
+            torch.arange(len(inputs) // views) if units is None else torch.as_tensor(units, dtype=torch.long)
+        )
         given = {"unit_index": units, "n_units": int(units.max()) + 1 if len(units) else 0}
         given |= {"max_grad_norm": bound, "views": views, "planner": Planner(mode=mode) if mode else None}
         return clipped_gradient_sum(model, loss or self.loss, inputs, targets, **(given | changes))
@@ -73,7 +82,9 @@ class Oracle:
     def data(self, rows, *shape, seed=0):
         """Return inputs and per-row weights."""
         generator = torch.Generator().manual_seed(seed)
-        return torch.randn(rows, *shape, generator=generator), torch.rand(rows, 1, generator=generator) * 2 + 0.2
+        return torch.randn(rows, *shape, generator=generator), torch.rand(
+            rows, 1, generator=generator
+        ) * 2 + 0.2
 
 
 @pytest.fixture(scope="session")

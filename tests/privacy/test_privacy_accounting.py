@@ -18,7 +18,12 @@ def phase(rate, noise, steps):
 
 @pytest.mark.parametrize(
     ("rate", "noise", "steps", "value"),
-    [(0.004, 1.1, 50_000, 4.6240), (0.02, 1.0, 5_000, 9.6393), (0.25, 6.0, 1_000, 6.2851), (0.001, 0.7, 20_000, 1.7253)],
+    [
+        (0.004, 1.1, 50_000, 4.6240),
+        (0.02, 1.0, 5_000, 9.6393),
+        (0.25, 6.0, 1_000, 6.2851),
+        (0.001, 0.7, 20_000, 1.7253),
+    ],
 )
 def test_epsilon_of_the_reference_settings(rate, noise, steps, value):
     found = epsilon([phase(rate, noise, steps)], DELTA)
@@ -46,7 +51,9 @@ def test_published_noise_spends_no_more_than_was_stated(rate, noise, steps, stat
     """The noise of the published configurations was found by the Rényi bound, which is loose by 3 to 20 %."""
     exact = epsilon([phase(rate, noise, steps)], 8e-7).value
     assert 0.8 * stated < exact < stated
-    assert accounting.rdp_epsilon([phase(rate, noise, steps)], 8e-7) == pytest.approx(stated, rel=0.05)  # integer orders only
+    assert accounting.rdp_epsilon([phase(rate, noise, steps)], 8e-7) == pytest.approx(
+        stated, rel=0.05
+    )  # integer orders only
 
 
 def test_one_gaussian_step_costs_what_the_formula_says():
@@ -70,7 +77,9 @@ def test_phases_compose_like_one_run_and_mixtures_lie_between():
 def test_nothing_run_costs_nothing_and_no_noise_costs_everything():
     assert epsilon([], DELTA).value == 0
     assert epsilon([phase(0.1, 1.0, 0)], DELTA).value == 0
-    assert epsilon([phase(0.1, 1.0, 5), phase(0.1, 0.0, 1)], DELTA) == Epsilon(value=math.inf, accountant="none")
+    assert epsilon([phase(0.1, 1.0, 5), phase(0.1, 0.0, 1)], DELTA) == Epsilon(
+        value=math.inf, accountant="none"
+    )
     assert epsilon([phase(0.1, 0.0, 0)], DELTA).value == 0
 
 

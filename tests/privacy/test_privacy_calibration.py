@@ -35,13 +35,22 @@ def test_epsilon_is_met_from_below(target):
 
 def test_steps_from_noise_and_epsilon_are_the_most_that_fit():
     plan = calibrate(n_units=1000, expected_batch_size=200, noise_multiplier=2.0, epsilon=3.0, delta=1e-5)
-    more = calibrate(n_units=1000, expected_batch_size=200, noise_multiplier=2.0, steps=plan.steps + 1, delta=1e-5)
+    more = calibrate(
+        n_units=1000, expected_batch_size=200, noise_multiplier=2.0, steps=plan.steps + 1, delta=1e-5
+    )
     assert plan.epsilon() <= 3.0
     assert more.epsilon() > 3.0 or 3.0 - plan.epsilon() <= slack(3.0)
 
 
 def test_the_three_ways_agree():
-    given = {"n_units": 3000, "expected_batch_size": 150, "delta": 1e-5, "max_grad_norm": 0.7, "clipping": "auto-s", "views": 4}
+    given = {
+        "n_units": 3000,
+        "expected_batch_size": 150,
+        "delta": 1e-5,
+        "max_grad_norm": 0.7,
+        "clipping": "auto-s",
+        "views": 4,
+    }
     first = calibrate(**given, steps=400, noise_multiplier=1.3, unit=PrivacyUnit.CASE)
     second = calibrate(**given, steps=400, epsilon=first.epsilon(), unit=PrivacyUnit.CASE)
     third = calibrate(**given, noise_multiplier=1.3, epsilon=first.epsilon() + 1e-9, unit=PrivacyUnit.CASE)
@@ -51,7 +60,9 @@ def test_the_three_ways_agree():
 
 
 def test_what_cannot_be_reached_is_refused_with_advice():
-    with pytest.raises(PrivacyRefusal, match="fewer steps, a smaller expected_batch_size, or an epsilon of at least"):
+    with pytest.raises(
+        PrivacyRefusal, match="fewer steps, a smaller expected_batch_size, or an epsilon of at least"
+    ):
         calibrate(n_units=1000, expected_batch_size=500, steps=50_000, epsilon=1e-4, delta=1e-6)
     with pytest.raises(PrivacyRefusal, match=r"one step alone costs .* a noise_multiplier of .* allows one"):
         calibrate(n_units=1000, expected_batch_size=500, noise_multiplier=0.3, epsilon=1.0, delta=1e-6)
@@ -59,7 +70,9 @@ def test_what_cannot_be_reached_is_refused_with_advice():
         calibrate(n_units=10**6, expected_batch_size=1, noise_multiplier=50.0, epsilon=8.0, delta=1e-8)
 
 
-@pytest.mark.parametrize("given", [{}, {"epsilon": 1.0}, {"steps": 3}, THREE, {"steps": 3, "epochs": 1, "epsilon": 1.0}])
+@pytest.mark.parametrize(
+    "given", [{}, {"epsilon": 1.0}, {"steps": 3}, THREE, {"steps": 3, "epochs": 1, "epsilon": 1.0}]
+)
 def test_exactly_two_are_asked_for(given):
     with pytest.raises(ConfigError, match=r"exactly two|steps or epochs"):
         calibrate(n_units=100, expected_batch_size=10, delta=1e-5, **given)

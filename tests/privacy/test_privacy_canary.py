@@ -19,8 +19,17 @@ def direct(outputs, targets):
 
 
 def attacked(noise_multiplier, seed=0):
-    """Train with the real plan on a random half of the canaries, guess the half; return guesses made and right."""
-    given = {"n_units": CANARIES, "expected_batch_size": CANARIES / 2, "steps": STEPS, "max_grad_norm": BOUND, "delta": 1e-5}
+    """Train with the real plan on a random half of the canaries, guess the half.
+
+    Return guesses made and right.
+    """
+    given = {
+        "n_units": CANARIES,
+        "expected_batch_size": CANARIES / 2,
+        "steps": STEPS,
+        "max_grad_norm": BOUND,
+        "delta": 1e-5,
+    }
     plan, key = Plan.build(noise_multiplier=noise_multiplier, **given), bytes([seed + 1]) * 32
     inside = np.random.default_rng(seed).random(CANARIES) < 0.5
     canaries = 5 * torch.eye(CANARIES)  # orthogonal gradients, all longer than the bound
@@ -29,7 +38,12 @@ def attacked(noise_multiplier, seed=0):
     for step in range(STEPS):
         drawn = [unit for unit in sampler.draw(step) if inside[unit]]
         total = plan.clipped_sum(
-            model, direct, canaries[drawn], torch.zeros(len(drawn), 1), unit_index=torch.arange(len(drawn)), n_units=len(drawn)
+            model,
+            direct,
+            canaries[drawn],
+            torch.zeros(len(drawn), 1),
+            unit_index=torch.arange(len(drawn)),
+            n_units=len(drawn),
         )
         released += plan.release(total, noise, step)["weight"][0]
     order = np.argsort(released.numpy())

@@ -39,7 +39,11 @@ def batch(dims, cases, views=1, seed=0):
 
 
 def clipped(model, data, units, **changes):
-    given = {"unit_index": torch.as_tensor(units), "n_units": max(units, default=-1) + 1, "max_grad_norm": 0.3}
+    given = {
+        "unit_index": torch.as_tensor(units),
+        "n_units": max(units, default=-1) + 1,
+        "max_grad_norm": 0.3,
+    }
     return clipped_gradient_sum(model, CE, *data, **(given | changes))
 
 
@@ -53,7 +57,9 @@ def looped(model, data, units, bound, views=1, clipping="flat"):
         for case in (index for index, owner in enumerate(units) if owner == unit):
             for view in range(views):
                 row = slice(case * views + view, case * views + view + 1)
-                found = torch.autograd.grad(CE(model(inputs[row]), targets[row]).sum(), list(model.parameters()))
+                found = torch.autograd.grad(
+                    CE(model(inputs[row]), targets[row]).sum(), list(model.parameters())
+                )
                 total = [a + b / views for a, b in zip(total, found, strict=True)]
         norm = torch.cat([value.flatten() for value in total]).norm()
         factor = bound / (norm + 0.01) if clipping == "auto-s" else min(1.0, float(bound / norm))
@@ -137,7 +143,9 @@ def test_a_unit_that_is_not_finite_contributes_exactly_nothing():
 
     def total(data, weights):
         rows = torch.stack([targets.float(), weights], dim=1)
-        return clipped_gradient_sum(model, weighted, data, rows, unit_index=torch.tensor(units), n_units=5, max_grad_norm=0.3)
+        return clipped_gradient_sum(
+            model, weighted, data, rows, unit_index=torch.tensor(units), n_units=5, max_grad_norm=0.3
+        )
 
     without = total(inputs, torch.where(torch.tensor(units) == 1, 0.0, weight))
     for bad in (float("nan"), float("inf")):

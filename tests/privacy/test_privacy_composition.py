@@ -13,7 +13,9 @@ from meninx.privacy.ledger import Ledger
 from meninx.privacy.plan import Plan
 
 DELTA = 1e-5
-PLAN = Plan.build(n_units=1000, expected_batch_size=50.0, steps=100, noise_multiplier=1.5, max_grad_norm=1.0, delta=DELTA)
+PLAN = Plan.build(
+    n_units=1000, expected_batch_size=50.0, steps=100, noise_multiplier=1.5, max_grad_norm=1.0, delta=DELTA
+)
 
 
 def ran(steps, stream, plan=PLAN, ledger=None):
@@ -51,7 +53,10 @@ def test_two_phases_in_two_folders_cost_what_they_cost_in_one():
 def test_an_unfinished_line_counts_in_the_sum():
     one, other = ran(20, "a"), ran(20, "b")
     torn = replace(one, pending='{"index":20')
-    assert compose([torn, other], delta=DELTA).epsilon == accounting.epsilon([replace(PLAN.phase(), steps=41)], DELTA).value
+    assert (
+        compose([torn, other], delta=DELTA).epsilon
+        == accounting.epsilon([replace(PLAN.phase(), steps=41)], DELTA).value
+    )
     assert compose([torn, other], delta=DELTA).steps == 41
     assert compose([Ledger(pending='{"in'), other], delta=DELTA).epsilon == math.inf
 
@@ -105,7 +110,9 @@ def test_a_ledger_of_the_first_format_is_still_read_and_continued():
     """Lines without noise_bands and clipping, as the first release wrote them."""
     lines = (
         '{"index":0,"plan":"PLAN","sample_rate":0.05,"noise_multiplier":1.5,"max_grad_norm":1.0,"unit":"patient",'
-        '"relation":"add-or-remove-one","delta":1e-05,"step":0,"stream":"keys","torn":"","previous":"' + "0" * 32
+        '"relation":"add-or-remove-one","delta":1e-05,"step":0,"stream":"keys","torn":"","previous":"'
+        + "0"
+        * 32
     ).replace("PLAN", PLAN.fingerprint())
     from meninx.privacy.entry import digest
 

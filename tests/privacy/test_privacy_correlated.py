@@ -28,7 +28,13 @@ def matrix(bands, steps):
 
 
 def make(**changes):
-    given = {"n_units": 1000, "expected_batch_size": 20.0, "steps": 50, "noise_multiplier": 1.2, "max_grad_norm": 0.5}
+    given = {
+        "n_units": 1000,
+        "expected_batch_size": 20.0,
+        "steps": 50,
+        "noise_multiplier": 1.2,
+        "max_grad_norm": 0.5,
+    }
     return Plan.build(**(given | {"delta": 1e-5, "noise_bands": 4} | changes))
 
 
@@ -74,13 +80,18 @@ def test_the_noise_has_the_promised_covariance(bands):
     assert np.allclose(found, promised, atol=6 * 1.5**2 * (inverse**2).sum(1).max() / math.sqrt(many))
     white = matrix(bands, steps) @ rows  # turning back gives the independent noise, step by step
     base = GaussianNoise(key=KEY, std=1.5)
-    assert all(np.allclose(white[step], base.sample(step, "w", (many,)).numpy(), atol=1e-5) for step in range(steps))
+    assert all(
+        np.allclose(white[step], base.sample(step, "w", (many,)).numpy(), atol=1e-5) for step in range(steps)
+    )
 
 
 def test_less_noise_on_the_sum_of_many_steps():
     """What it is for: the errors of the weights, which add up the steps, are smaller at the same noise multiplier."""
     steps = 64
-    errors = [np.square(np.tril(np.ones((steps, steps))) @ np.linalg.inv(matrix(bands, steps))).sum() for bands in (1, 4, 16)]
+    errors = [
+        np.square(np.tril(np.ones((steps, steps))) @ np.linalg.inv(matrix(bands, steps))).sum()
+        for bands in (1, 4, 16)
+    ]
     assert errors[0] > 1.5 * errors[1] > 1.5 * errors[2]
 
 
@@ -134,13 +145,17 @@ def test_one_group_is_plain_poisson_and_too_many_are_refused():
 
 def test_the_plan_ties_noise_sampler_and_event_together():
     plan = make()
-    assert plan.event() == dpa.SelfComposedDpEvent(dpa.PoissonSampledDpEvent(0.08, dpa.GaussianDpEvent(1.2)), 13)
+    assert plan.event() == dpa.SelfComposedDpEvent(
+        dpa.PoissonSampledDpEvent(0.08, dpa.GaussianDpEvent(1.2)), 13
+    )
     assert [plan.phase(steps).steps for steps in (0, 1, 4, 5)] == [0, 1, 1, 2]
     sampler, noise = plan.sampler(KEY), plan.noise(KEY)
     assert (sampler.groups, sampler.sample_rate, noise.bands, noise.std) == (4, 0.02, 4, 0.6)
     spent = plan.spent(9)
     assert (spent.steps, spent.sample_rate, spent.sampler) == (9, 0.02, "cyclic poisson in 4 groups")
-    assert plan.fingerprint() != make(noise_bands=1).fingerprint() == make(noise_bands=1, steps=3).fingerprint()
+    assert (
+        plan.fingerprint() != make(noise_bands=1).fingerprint() == make(noise_bands=1, steps=3).fingerprint()
+    )
     empty = ClippedSum.empty(torch.nn.Linear(2, 2), max_grad_norm=0.5)
     for wrong in (
         GaussianNoise(key=KEY, std=0.6),
@@ -157,7 +172,10 @@ def test_the_plan_ties_noise_sampler_and_event_together():
 
 
 def check_a_cyclic_run_is_what_is_accounted():
-    """Everything that is drawn and added, against the one accounted event; what a mechanism of other parts would not pass."""
+    """Everything that is drawn and added, against the one accounted event.
+
+    What a mechanism of other parts would not pass.
+    """
     plan, bands, steps = make(), 4, 13
     event, rounds = plan.event(steps).event, plan.event(steps).count
     sampler = plan.sampler(KEY, 4000)
@@ -168,13 +186,16 @@ def check_a_cyclic_run_is_what_is_accounted():
     assert all((np.diff(steps_of) % bands == 0).all() for steps_of in own)
     assert max(map(len, own)) <= rounds
     chances = sum(
-        len(range(group, steps, bands)) for group in CyclicSampler(sample_rate=0.02, groups=bands, n_units=4000, key=KEY).group
+        len(range(group, steps, bands))
+        for group in CyclicSampler(sample_rate=0.02, groups=bands, n_units=4000, key=KEY).group
     )
     spread = math.sqrt(chances * event.sampling_probability)
     assert abs(taken.sum() - chances * event.sampling_probability) < 4 * spread
     noise, many = plan.noise(KEY), 100_000
     rows = np.stack([noise.sample(step, "w", (many,)).double().numpy() for step in range(steps)])
-    inner = plan.max_grad_norm**2 * np.linalg.inv(rows @ rows.T / many)  # of a unit's moves, in standard deviations
+    inner = plan.max_grad_norm**2 * np.linalg.inv(
+        rows @ rows.T / many
+    )  # of a unit's moves, in standard deviations
     assert np.sqrt(np.diag(inner)).max() <= 1.02 / event.event.noise_multiplier
     apart = np.abs(np.subtract.outer(range(steps), range(steps))) >= bands
     assert np.abs(inner[apart]).max() < 0.02
@@ -199,12 +220,16 @@ def rate_of_a_step_accounted(monkeypatch):
 
 def too_few_rounds(monkeypatch):
     honest = Plan.phase
-    monkeypatch.setattr(Plan, "phase", lambda self, steps=None: dataclasses.replace(honest(self, steps), steps=1))
+    monkeypatch.setattr(
+        Plan, "phase", lambda self, steps=None: dataclasses.replace(honest(self, steps), steps=1)
+    )
 
 
 def coefficients_not_rescaled(monkeypatch):
     honest = correlated.strategy
-    monkeypatch.setattr(correlated, "strategy", lambda bands: tuple(value / honest(bands)[0] for value in honest(bands)))
+    monkeypatch.setattr(
+        correlated, "strategy", lambda bands: tuple(value / honest(bands)[0] for value in honest(bands))
+    )
 
 
 def longer_columns(monkeypatch):

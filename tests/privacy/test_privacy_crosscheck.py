@@ -42,7 +42,13 @@ QUICK = [  # sample rate, noise multiplier, steps
     (1.0, 4.0, 20),
     (1.0, 30.0, 1_000),
 ]
-HARD = [(1e-6, 0.3, 50_000), (1e-4, 0.6, 50_000), (0.001, 0.7, 20_000), (0.004, 1.1, 50_000), (0.05, 0.9, 2_000)]
+HARD = [
+    (1e-6, 0.3, 50_000),
+    (1e-4, 0.6, 50_000),
+    (0.001, 0.7, 20_000),
+    (0.004, 1.1, 50_000),
+    (0.05, 0.9, 2_000),
+]
 POINTS = [*QUICK, *(pytest.param(*point, marks=pytest.mark.slow) for point in HARD)]
 
 
@@ -53,7 +59,9 @@ def ours(rate, noise, steps, delta=DELTA):
 @pytest.mark.parametrize(("rate", "noise", "steps"), POINTS)
 def test_epsilon_is_that_of_the_library_never_lower(rate, noise, steps):
     accountant = pld.PLDAccountant(dpa.NeighboringRelation.ADD_OR_REMOVE_ONE, 1e-4)
-    accountant.compose(dpa.SelfComposedDpEvent(dpa.PoissonSampledDpEvent(rate, dpa.GaussianDpEvent(noise)), steps))
+    accountant.compose(
+        dpa.SelfComposedDpEvent(dpa.PoissonSampledDpEvent(rate, dpa.GaussianDpEvent(noise)), steps)
+    )
     theirs = accountant.get_epsilon(DELTA)
     assert theirs <= ours(rate, noise, steps) <= 1.002 * theirs
 
@@ -66,7 +74,9 @@ FULL = [(4.0, 1), (4.0, 20), (30.0, 1_000)]
 @pytest.mark.parametrize(("rate", "noise", "steps"), [*SMALL, *((1.0, *full) for full in FULL)])
 def test_at_small_deltas_too_epsilon_is_never_lower_than_the_librarys(rate, noise, steps):
     accountant = pld.PLDAccountant(dpa.NeighboringRelation.ADD_OR_REMOVE_ONE, 1e-4)
-    accountant.compose(dpa.SelfComposedDpEvent(dpa.PoissonSampledDpEvent(rate, dpa.GaussianDpEvent(noise)), steps))
+    accountant.compose(
+        dpa.SelfComposedDpEvent(dpa.PoissonSampledDpEvent(rate, dpa.GaussianDpEvent(noise)), steps)
+    )
     found = [ours(rate, noise, steps, delta) for delta in DELTAS]
     assert found == sorted(found)
     assert all(accountant.get_epsilon(delta) <= value for delta, value in zip(DELTAS, found, strict=True))
@@ -108,17 +118,23 @@ def test_the_bounds_would_show_a_wrong_rate_or_noise():
 
 @pytest.mark.parametrize(("rate", "noise"), [(0.02, 1.0), (0.3, 3.0), (0.999, 2.0), (1e-5, 0.8), (1.0, 2.0)])
 def test_the_losses_of_a_step_are_those_of_the_library(rate, noise):
-    theirs = pld.privacy_loss_distribution.from_gaussian_mechanism(noise, value_discretization_interval=1e-3, sampling_prob=rate)
+    theirs = pld.privacy_loss_distribution.from_gaussian_mechanism(
+        noise, value_discretization_interval=1e-3, sampling_prob=rate
+    )
     ours_ = step_losses(rate, noise, 1e-3)
     at = np.array([0.0, 0.01, 0.1, 0.5, 1.0, 3.0])
-    assert np.allclose(ours_.get_delta_for_epsilon(at), theirs.get_delta_for_epsilon(at), rtol=1e-9, atol=1e-14)
+    assert np.allclose(
+        ours_.get_delta_for_epsilon(at), theirs.get_delta_for_epsilon(at), rtol=1e-9, atol=1e-14
+    )
 
 
 GRID = [(0.004, 8.0), (0.02, 1.0), (0.25, 8.0), (1.0, 3.0)]
 SLOW_GRID = [(q, e) for q in (1e-6, 1e-4, 0.001) for e in (0.5, 8.0)]
 
 
-@pytest.mark.parametrize(("rate", "target"), [*GRID, *(pytest.param(*p, marks=pytest.mark.slow) for p in SLOW_GRID)])
+@pytest.mark.parametrize(
+    ("rate", "target"), [*GRID, *(pytest.param(*p, marks=pytest.mark.slow) for p in SLOW_GRID)]
+)
 def test_calibrated_runs_of_50_000_steps_spend_the_target_and_no_more(rate, target):
     noise = solve_noise(sample_rate=rate, steps=50_000, epsilon=target, delta=1e-6)
     assert target - slack(target) <= ours(rate, noise, 50_000, 1e-6) <= target
@@ -128,8 +144,14 @@ def test_calibrated_runs_of_50_000_steps_spend_the_target_and_no_more(rate, targ
 
 
 def test_more_steps_or_a_higher_rate_need_more_noise():
-    by_steps = [solve_noise(sample_rate=0.02, steps=steps, epsilon=3.0, delta=1e-6) for steps in (50, 200, 1000, 5000, 50_000)]
-    by_rate = [solve_noise(sample_rate=rate, steps=500, epsilon=3.0, delta=1e-6) for rate in (0.005, 0.02, 0.1, 0.4, 1.0)]
+    by_steps = [
+        solve_noise(sample_rate=0.02, steps=steps, epsilon=3.0, delta=1e-6)
+        for steps in (50, 200, 1000, 5000, 50_000)
+    ]
+    by_rate = [
+        solve_noise(sample_rate=rate, steps=500, epsilon=3.0, delta=1e-6)
+        for rate in (0.005, 0.02, 0.1, 0.4, 1.0)
+    ]
     assert by_steps == sorted(by_steps)
     assert by_rate == sorted(by_rate)
 
@@ -139,7 +161,12 @@ def test_cyclic_runs_are_calibrated_as_they_are_accounted():
     assert 4.0 - slack(4.0) <= plan.epsilon() <= 4.0
     assert plan.epsilon() == ours(0.05, plan.noise_multiplier, 53, 1e-6)
     again = calibrate(
-        n_units=4000, expected_batch_size=50, noise_multiplier=plan.noise_multiplier, epsilon=4.0, delta=1e-6, noise_bands=4
+        n_units=4000,
+        expected_batch_size=50,
+        noise_multiplier=plan.noise_multiplier,
+        epsilon=4.0,
+        delta=1e-6,
+        noise_bands=4,
     )
     assert again.steps % 4 == 0
     assert again.epsilon() <= 4.0

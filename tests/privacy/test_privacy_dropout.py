@@ -1,4 +1,7 @@
-"""Dropout masks belong to the rows: whoever else is in the batch, a row keeps its mask. All else that is random is refused."""
+"""Dropout masks belong to the rows: whoever else is in the batch, a row keeps its mask.
+
+All else that is random is refused.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ def outputs(model, keys, inputs):
         return model(inputs)
 
 
-@pytest.mark.parametrize(("kind", "dims"), [(nn.Dropout, 3), (nn.Dropout1d, 1), (nn.Dropout2d, 2), (nn.Dropout3d, 3)])
+@pytest.mark.parametrize(
+    ("kind", "dims"), [(nn.Dropout, 3), (nn.Dropout1d, 1), (nn.Dropout2d, 2), (nn.Dropout3d, 3)]
+)
 def test_a_row_keeps_its_mask_whoever_else_is_in_the_batch(kind, dims):
     model, inputs = nn.Sequential(kind(0.5), kind(0.25)).train(), torch.rand(6, 8, *(3, 5, 2)[:dims]) + 1
     whole = outputs(model, KEYS, inputs)
@@ -54,7 +59,9 @@ def test_a_mask_is_a_fair_coin_of_its_own_for_every_row_layer_call_and_entry():
         assert abs(float(((streams[first] - 0.7) * (streams[second] - 0.7)).mean()) / 0.21) < 0.012
 
 
-@pytest.mark.parametrize(("rate", "kept"), [(0.0, 1.0), (1e-3, 0.999), (0.5, 0.5), (0.999, 0.001), (1.0, 0.0)])
+@pytest.mark.parametrize(
+    ("rate", "kept"), [(0.0, 1.0), (1e-3, 0.999), (0.5, 0.5), (0.999, 0.001), (1.0, 0.0)]
+)
 def test_the_rate_is_kept(rate, kept):
     found = mask(np.arange(50, dtype=np.uint64), "x", torch.Size([50, 4000]), rate, CPU)
     assert float(found.double().mean()) == pytest.approx(kept, abs=0.006)
@@ -98,11 +105,15 @@ def test_the_sum_is_the_same_however_the_batch_is_cut(oracle, chunk, views):
     units = torch.tensor([2, 0, 1, 0, 2, 2])
     inputs, targets = oracle.data(6 * views, 2, 5, 5)
     keys = torch.arange(6 * views) * 7919
-    alone = torch.zeros(oracle.flat(oracle.engine(net().eval(), inputs, targets, views=views)).shape, dtype=torch.float64)
+    alone = torch.zeros(
+        oracle.flat(oracle.engine(net().eval(), inputs, targets, views=views)).shape, dtype=torch.float64
+    )
     for unit in range(3):
         rows = (torch.nonzero(units == unit) * views + torch.arange(views)).flatten()
         owner = torch.zeros(len(rows) // views, dtype=torch.long)
-        found = oracle.engine(net(), inputs[rows], targets[rows], owner, views=views, bound=0.1, row_keys=keys[rows])
+        found = oracle.engine(
+            net(), inputs[rows], targets[rows], owner, views=views, bound=0.1, row_keys=keys[rows]
+        )
         alone += oracle.flat(found).double()
     whole = oracle.engine(net(), inputs, targets, units, views=views, bound=0.1, row_keys=keys, chunk=chunk)
     assert oracle.distance(whole, alone) < 1e-5
@@ -122,7 +133,9 @@ class DropPath(nn.Module):
         return x * (x.new_empty(len(x), 1, 1, 1).bernoulli_(0.5) if self.training else 1)
 
 
-@pytest.mark.parametrize("middle", [Functional(), DropPath(), nn.RReLU(), nn.AlphaDropout(0.5), nn.FeatureAlphaDropout(0.5)])
+@pytest.mark.parametrize(
+    "middle", [Functional(), DropPath(), nn.RReLU(), nn.AlphaDropout(0.5), nn.FeatureAlphaDropout(0.5)]
+)
 def test_other_random_numbers_are_refused_by_name_and_allowed_in_evaluation(oracle, middle):
     inputs, targets = oracle.data(6, 2, 5, 5)
     with pytest.raises(PrivacyRefusal, match=r"module 3"):

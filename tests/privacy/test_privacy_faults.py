@@ -41,7 +41,9 @@ def data(units):
 def gradients(plan, units, net):
     inputs, targets = data(20)
     keep = torch.as_tensor(units)
-    return plan.clipped_sum(net, CE, inputs[keep], targets[keep], unit_index=torch.arange(len(units)), n_units=len(units))
+    return plan.clipped_sum(
+        net, CE, inputs[keep], targets[keep], unit_index=torch.arange(len(units)), n_units=len(units)
+    )
 
 
 # the checks
@@ -69,7 +71,9 @@ def check_a_neighbour_moves_the_sum_by_the_bound_at_most():
     for left_out in everyone:
         remaining = [unit for unit in everyone if unit != left_out]
         pair = [plan.release(gradients(plan, units, net), noise, 0) for units in (everyone, remaining)]
-        moved = math.sqrt(sum(float((pair[0][name] - pair[1][name]).double().square().sum()) for name in pair[0]))
+        moved = math.sqrt(
+            sum(float((pair[0][name] - pair[1][name]).double().square().sum()) for name in pair[0])
+        )
         assert moved * BATCH <= BOUND * (1 + 1e-4)
 
 
@@ -80,9 +84,14 @@ def check_a_patient_with_many_records_and_views_moves_the_sum_by_the_bound_at_mo
         unit = torch.tensor([0] * (records - 2) + [1, 2])
         total = plan.clipped_sum(net, CE, inputs, targets, unit_index=unit, n_units=records)
         one, rest = slice(0, (records - 2) * views), slice((records - 2) * views, None)
-        without = plan.clipped_sum(net, CE, inputs[rest], targets[rest], unit_index=unit[-2:], n_units=records)
+        without = plan.clipped_sum(
+            net, CE, inputs[rest], targets[rest], unit_index=unit[-2:], n_units=records
+        )
         alone = plan.clipped_sum(net, CE, inputs[one], targets[one], unit_index=unit[:-2], n_units=records)
-        moved = sum(float((total.gradients[name] - without.gradients[name]).double().square().sum()) for name in total.gradients)
+        moved = sum(
+            float((total.gradients[name] - without.gradients[name]).double().square().sum())
+            for name in total.gradients
+        )
         length = sum(float(value.double().square().sum()) for value in alone.gradients.values())
         assert max(math.sqrt(moved), math.sqrt(length)) <= BOUND * (1 + 1e-4)
 
@@ -91,7 +100,12 @@ def check_views_are_averaged_before_clipping():
     plan, net, (inputs, targets) = make(views=4), model(), data(8)
     total = plan.clipped_sum(net, CE, inputs, targets, unit_index=torch.arange(2), n_units=2)
     means = [
-        torch.cat([v.flatten() for v in torch.autograd.grad(CE(net(inputs[r]), targets[r]).mean(), list(net.parameters()))])
+        torch.cat(
+            [
+                v.flatten()
+                for v in torch.autograd.grad(CE(net(inputs[r]), targets[r]).mean(), list(net.parameters()))
+            ]
+        )
         for r in (slice(0, 4), slice(4, 8))
     ]
     expected = sum(value * min(1.0, BOUND / float(value.norm())) for value in means)
@@ -166,7 +180,9 @@ def half_noise(monkeypatch):
 
 def no_noise(monkeypatch):
     monkeypatch.setattr(
-        GaussianNoise, "add", lambda self, values, step, divisor: {name: value / divisor for name, value in values.items()}
+        GaussianNoise,
+        "add",
+        lambda self, values, step, divisor: {name: value / divisor for name, value in values.items()},
     )
 
 
@@ -181,7 +197,9 @@ def doubled_noise(monkeypatch):
 
 def constant_noise(monkeypatch):
     honest = GaussianNoise.sample
-    monkeypatch.setattr(GaussianNoise, "sample", lambda self, step, *rest, **more: honest(self, 0, *rest, **more))
+    monkeypatch.setattr(
+        GaussianNoise, "sample", lambda self, step, *rest, **more: honest(self, 0, *rest, **more)
+    )
 
 
 def skipped_clip(monkeypatch):
@@ -197,8 +215,12 @@ def skipped_clip(monkeypatch):
 def per_layer_clip(monkeypatch):
     """Each layer clipped to C on its own: sensitivity C * sqrt(number of layers)."""
     honest = clip.factors
-    monkeypatch.setattr(clip, "groups", lambda parameters, clipping: {name: i for i, name in enumerate(parameters)})
-    monkeypatch.setattr(clip, "factors", lambda squares, bound, how: honest(squares, bound * squares.shape[1] ** 0.5, how))
+    monkeypatch.setattr(
+        clip, "groups", lambda parameters, clipping: {name: i for i, name in enumerate(parameters)}
+    )
+    monkeypatch.setattr(
+        clip, "factors", lambda squares, bound, how: honest(squares, bound * squares.shape[1] ** 0.5, how)
+    )
 
 
 def one_layer_unclipped(monkeypatch):
@@ -213,7 +235,9 @@ def one_layer_unclipped(monkeypatch):
 def one_layer_left_out_of_the_norm(monkeypatch):
     honest = Tape._add
     left_out = {"0.weight"}
-    monkeypatch.setattr(Tape, "_add", lambda self, name, *rest: None if name in left_out else honest(self, name, *rest))
+    monkeypatch.setattr(
+        Tape, "_add", lambda self, name, *rest: None if name in left_out else honest(self, name, *rest)
+    )
 
 
 def records_clipped_one_by_one(monkeypatch):
@@ -222,7 +246,9 @@ def records_clipped_one_by_one(monkeypatch):
 
     def split(model, loss, inputs, targets, *, unit_index, n_units, **settings):
         unit_index = torch.arange(len(unit_index))
-        return honest(model, loss, inputs, targets, unit_index=unit_index, n_units=len(unit_index), **settings)
+        return honest(
+            model, loss, inputs, targets, unit_index=unit_index, n_units=len(unit_index), **settings
+        )
 
     monkeypatch.setattr(engine, "clipped_gradient_sum", split)
 
@@ -233,7 +259,9 @@ def views_clipped_one_by_one(monkeypatch):
 
     def split(model, loss, inputs, targets, *, unit_index, n_units, views=1, **settings):
         unit_index = torch.arange(len(inputs))
-        return honest(model, loss, inputs, targets, unit_index=unit_index, n_units=len(unit_index), **settings)
+        return honest(
+            model, loss, inputs, targets, unit_index=unit_index, n_units=len(unit_index), **settings
+        )
 
     monkeypatch.setattr(engine, "clipped_gradient_sum", split)
 
@@ -298,7 +326,9 @@ def shuffle_accepted(monkeypatch):
 
 def rate_too_high(monkeypatch):
     def drawn(self, step):
-        coins = np.frombuffer(streams.keystream(self.key, "poisson", step).read(8 * self.n_units), dtype="<u8")
+        coins = np.frombuffer(
+            streams.keystream(self.key, "poisson", step).read(8 * self.n_units), dtype="<u8"
+        )
         return np.flatnonzero(coins < np.uint64(int(1.2 * self.sample_rate * 2**64)))
 
     monkeypatch.setattr(PoissonSampler, "draw", drawn)
@@ -321,8 +351,14 @@ def ledger_reset_on_resume(monkeypatch):
         (one_layer_left_out_of_the_norm, check_a_neighbour_moves_the_sum_by_the_bound_at_most),
         (units_share_a_factor, check_a_neighbour_moves_the_sum_by_the_bound_at_most),
         (norms_of_neighbours, check_a_neighbour_moves_the_sum_by_the_bound_at_most),
-        (records_clipped_one_by_one, check_a_patient_with_many_records_and_views_moves_the_sum_by_the_bound_at_most),
-        (views_clipped_one_by_one, check_a_patient_with_many_records_and_views_moves_the_sum_by_the_bound_at_most),
+        (
+            records_clipped_one_by_one,
+            check_a_patient_with_many_records_and_views_moves_the_sum_by_the_bound_at_most,
+        ),
+        (
+            views_clipped_one_by_one,
+            check_a_patient_with_many_records_and_views_moves_the_sum_by_the_bound_at_most,
+        ),
         (views_clipped_one_by_one, check_views_are_averaged_before_clipping),
         (broken_units_kept, check_a_unit_that_is_not_finite_contributes_nothing),
         (mean_over_the_batch, check_the_denominator_is_a_public_constant),

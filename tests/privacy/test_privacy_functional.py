@@ -1,4 +1,7 @@
-"""Modules without a rule, run row by row on request; networks of MONAI, which pass with right numbers or are refused by name."""
+"""Modules without a rule, run row by row on request.
+
+Networks of MONAI, which pass with right numbers or are refused by name.
+"""
 
 import pytest
 import torch
@@ -48,14 +51,19 @@ def test_a_module_run_row_by_row_gives_the_right_numbers(oracle, make, mode):
 def test_row_by_row_equals_the_rule(oracle):
     model, (inputs, targets) = wrapped(nn.Conv2d(4, 3, 3)), oracle.data(5, 2, 7, 6)
     model(inputs)
-    by_rule, by_row = (oracle.engine(model, inputs, targets, bound=0.3, functional=paths) for paths in ((), ("2", "5")))
+    by_rule, by_row = (
+        oracle.engine(model, inputs, targets, bound=0.3, functional=paths) for paths in ((), ("2", "5"))
+    )
     assert oracle.distance(by_row, oracle.flat(by_rule)) <= 2e-6
     everything = oracle.engine(nn.Sequential(model), inputs, targets, bound=0.3, functional=("0",))
     assert oracle.distance(everything, oracle.flat(by_rule)) <= 2e-6
 
 
 def test_a_module_that_draws_random_numbers_cannot_be_run_row_by_row(oracle):
-    model, (inputs, targets) = wrapped(nn.Sequential(nn.Conv2d(4, 3, 3), nn.Dropout(0.5))), oracle.data(5, 2, 7, 6)
+    model, (inputs, targets) = (
+        wrapped(nn.Sequential(nn.Conv2d(4, 3, 3), nn.Dropout(0.5))),
+        oracle.data(5, 2, 7, 6),
+    )
     model(inputs)
     with pytest.raises(PrivacyRefusal, match=r"without random numbers.*module 2"):
         oracle.engine(model, inputs, targets, bound=0.3, functional=("2",))
@@ -67,20 +75,37 @@ def monai_net(name):
 
     torch.manual_seed(0)
     if name == "unet":
-        return nets.UNet(2, 1, 2, channels=(4, 8), strides=(2,), num_res_units=1, norm="INSTANCE", dropout=0.0)
+        return nets.UNet(
+            2, 1, 2, channels=(4, 8), strides=(2,), num_res_units=1, norm="INSTANCE", dropout=0.0
+        )
     if name == "unet 3d":
         return nets.UNet(3, 1, 2, channels=(4, 8), strides=(2,), norm=("GROUP", {"num_groups": 2}))
     if name == "segresnet":
-        return nets.SegResNet(spatial_dims=2, init_filters=8, in_channels=1, out_channels=2, blocks_down=(1, 1), blocks_up=(1,))
+        return nets.SegResNet(
+            spatial_dims=2, init_filters=8, in_channels=1, out_channels=2, blocks_down=(1, 1), blocks_up=(1,)
+        )
     if name == "dynunet":
         kernels, strides = [[3, 3]] * 3, [[1, 1], [2, 2], [2, 2]]
         return nets.DynUNet(2, 1, 2, kernels, strides, strides[1:], filters=[4, 8, 8])
     if name == "vit":
         return nets.ViT(
-            1, (16, 16), (8, 8), hidden_size=12, mlp_dim=16, num_layers=1, num_heads=2, spatial_dims=2, classification=True
+            1,
+            (16, 16),
+            (8, 8),
+            hidden_size=12,
+            mlp_dim=16,
+            num_layers=1,
+            num_heads=2,
+            spatial_dims=2,
+            classification=True,
         )
     return nets.SwinUNETR(
-        in_channels=1, out_channels=2, feature_size=12, spatial_dims=2, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1)
+        in_channels=1,
+        out_channels=2,
+        feature_size=12,
+        spatial_dims=2,
+        depths=(1, 1, 1, 1),
+        num_heads=(1, 1, 1, 1),
     )
 
 
@@ -99,7 +124,9 @@ def test_convolutional_networks_of_monai_pass_unchanged(oracle, name):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("name", "where"), [("vit", r"\(root\)"), ("swinunetr", r"swinViT\.layers1\.0\.blocks\.0\.attn")])
+@pytest.mark.parametrize(
+    ("name", "where"), [("vit", r"\(root\)"), ("swinunetr", r"swinViT\.layers1\.0\.blocks\.0\.attn")]
+)
 def test_transformers_of_monai_are_refused_by_name_for_their_bare_parameters(name, where):
     with pytest.raises(PrivacyRefusal, match=rf"\(module {where}\).*functional"):
         trained_layers(monai_net(name))
@@ -110,7 +137,9 @@ def test_attention_of_linear_layers_needs_no_rule_of_its_own_and_the_patches_run
     from monai.networks import nets
 
     torch.manual_seed(0)
-    model = nets.ViT(1, (16, 16), (8, 8), hidden_size=12, mlp_dim=16, num_layers=2, num_heads=2, spatial_dims=2)
+    model = nets.ViT(
+        1, (16, 16), (8, 8), hidden_size=12, mlp_dim=16, num_layers=2, num_heads=2, spatial_dims=2
+    )
 
     def loss(outputs, targets):
         return outputs[0].flatten(1).sin().mean(1) * targets.flatten(1).sum(1)

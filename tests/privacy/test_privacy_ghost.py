@@ -18,7 +18,10 @@ LAYERS = [
     (lambda: StandardizedConv2d(4, 3, 3, padding=1, bias=True), (4, 5, 4)),
     (lambda: StandardizedConv2d(4, 6, 2, stride=2, groups=2, bias=False), (4, 5, 6)),
     (lambda: StandardizedConv3d(2, 3, 3, dilation=1, padding=1), (2, 3, 4, 3)),
-    (lambda: nn.Sequential(nn.Conv2d(4, 2, 3, padding=1, bias=False), nn.Conv2d(2, 5, 1, bias=False)), (4, 5, 5)),
+    (
+        lambda: nn.Sequential(nn.Conv2d(4, 2, 3, padding=1, bias=False), nn.Conv2d(2, 5, 1, bias=False)),
+        (4, 5, 5),
+    ),
     (lambda: nn.Sequential(nn.Linear(6, 2, bias=False), nn.Linear(2, 5, bias=False)), (7, 6)),
     (lambda: nn.Embedding(5, 3), ()),
 ]
@@ -26,13 +29,17 @@ LAYERS = [
 
 @pytest.mark.parametrize(("make", "shape"), LAYERS)
 @pytest.mark.parametrize("units", [[0, 1, 2, 3, 4, 5], [2, 0, 2, 1, 0, 2]])
-def test_standardised_and_low_rank_layers_without_a_guard_are_exact_in_float64(oracle, monkeypatch, make, shape, units):
+def test_standardised_and_low_rank_layers_without_a_guard_are_exact_in_float64(
+    oracle, monkeypatch, make, shape, units
+):
     torch.manual_seed(0)
     inputs, targets = oracle.data(6, *shape)
     if not shape:
         inputs = torch.randint(0, 5, (6, 8), generator=torch.Generator().manual_seed(1))
     model, inputs = make(), inputs
-    single = [oracle.engine(model, inputs, targets, units, bound=0.3, mode=mode) for mode in ("ghost", "store")]
+    single = [
+        oracle.engine(model, inputs, targets, units, bound=0.3, mode=mode) for mode in ("ghost", "store")
+    ]
     assert oracle.distance(single[0], oracle.flat(single[1])) <= 1e-5
     monkeypatch.setattr(gram, "GUARD", 0.0)
     monkeypatch.setattr(gram, "FLOOR", 0.0)
@@ -47,7 +54,9 @@ def test_standardised_and_low_rank_layers_without_a_guard_are_exact_in_float64(o
 def pairs(size, features, outputs, epsilon, generator, *, alike=False):
     """Return positions in pairs whose outer products cancel up to ``epsilon``."""
     x = torch.randn(1, size // 2, features, generator=generator).abs().repeat_interleave(2, 1)
-    half = torch.randn(1, 1 if alike else size // 2, outputs, generator=generator).expand(1, size // 2, outputs)
+    half = torch.randn(1, 1 if alike else size // 2, outputs, generator=generator).expand(
+        1, size // 2, outputs
+    )
     dy = torch.stack([half, -half], 2).flatten(1, 2)
     return x, dy + epsilon * torch.randn(dy.shape, generator=generator)
 
@@ -58,7 +67,9 @@ def image(channels, outputs, side, epsilon, generator):
     sign = torch.where(torch.arange((side - 2) ** 2) % 2 == 0, 1.0, -1.0).reshape(side - 2, side - 2)
     dy = (torch.rand(1, outputs, 1, 1, generator=generator) + 0.5) * sign
     dy = dy - dy.mean((2, 3), keepdim=True)
-    return x + epsilon * torch.randn(x.shape, generator=generator), dy + epsilon * torch.randn(dy.shape, generator=generator)
+    return x + epsilon * torch.randn(x.shape, generator=generator), dy + epsilon * torch.randn(
+        dy.shape, generator=generator
+    )
 
 
 def words(size, outputs, epsilon, generator):
@@ -120,7 +131,9 @@ def test_numbers_too_small_to_square_cannot_hide_a_gradient(oracle, monkeypatch)
     x, dy = torch.full((1, 64, 64), 2e-23), torch.full((1, 64, 64), 1e18)
 
     def length():
-        return float(oracle.flat(oracle.engine(model, x, dy, loss=product, bound=1e-4, mode="ghost")).double().norm())
+        return float(
+            oracle.flat(oracle.engine(model, x, dy, loss=product, bound=1e-4, mode="ghost")).double().norm()
+        )
 
     assert length() <= 1e-4 * (1 + 1e-4)
     monkeypatch.setattr(gram, "FLOOR", 0.0)
@@ -150,4 +163,6 @@ def test_the_guard_is_above_every_error_seen(features):
 
 
 def raw(dy, x):
-    return (torch.bmm(dy, dy.transpose(1, 2)) * torch.bmm(x, x.transpose(1, 2))).sum((1, 2), dtype=torch.float64)
+    return (torch.bmm(dy, dy.transpose(1, 2)) * torch.bmm(x, x.transpose(1, 2))).sum(
+        (1, 2), dtype=torch.float64
+    )

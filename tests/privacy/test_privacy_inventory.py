@@ -39,7 +39,13 @@ def test_unsafe_modules_are_refused_by_path(module, remedy):
 
 
 def test_safe_modules_pass():
-    for module in (nn.GroupNorm(1, 2), nn.InstanceNorm2d(2), nn.LayerNorm(3), nn.Dropout(), frozen(nn.BatchNorm2d(2)).eval()):
+    for module in (
+        nn.GroupNorm(1, 2),
+        nn.InstanceNorm2d(2),
+        nn.LayerNorm(3),
+        nn.Dropout(),
+        frozen(nn.BatchNorm2d(2)).eval(),
+    ):
         owned = {name for layer in trained_layers(named(module)) for name in layer.trained.values()}
         assert owned == {name for name, value in named(module).named_parameters() if value.requires_grad}
 
@@ -133,7 +139,13 @@ def test_layers_without_a_rule_are_refused_by_path_before_anything_runs(make):
         trained_layers(model)
     with pytest.raises(PrivacyRefusal, match=r"module 1\.0"):
         clipped_gradient_sum(
-            model, None, torch.zeros(1, 1, 8, 8), torch.zeros(1), unit_index=torch.arange(1), n_units=1, max_grad_norm=1.0
+            model,
+            None,
+            torch.zeros(1, 1, 8, 8),
+            torch.zeros(1),
+            unit_index=torch.arange(1),
+            n_units=1,
+            max_grad_norm=1.0,
         )
 
 

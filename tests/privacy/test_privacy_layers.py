@@ -9,7 +9,9 @@ from torch import nn
 from meninx.models.blocks import StandardizedConv2d, StandardizedConv3d
 
 ROWS = 5
-pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")  # torch, once
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Using padding='same' with even kernel lengths:UserWarning"
+)  # torch, once
 CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 INSTANCE = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
@@ -37,17 +39,31 @@ class Case:
     def data(self, oracle, rows=ROWS):
         if self.shape[0] == 0:
             _, targets = oracle.data(rows, 1)
-            return torch.randint(0, 7, (rows, *self.shape[1:]), generator=torch.Generator().manual_seed(2)), targets
+            return torch.randint(
+                0, 7, (rows, *self.shape[1:]), generator=torch.Generator().manual_seed(2)
+            ), targets
         return oracle.data(rows, *self.shape)
 
 
 def conv(dims, *numbers, channels=4, size=None, opacus=True, **settings):
-    return Case(lambda: CONVS[dims](*numbers, **settings), channels, *(size or SIZES[dims]), dims=dims, known_to_opacus=opacus)
+    return Case(
+        lambda: CONVS[dims](*numbers, **settings),
+        channels,
+        *(size or SIZES[dims]),
+        dims=dims,
+        known_to_opacus=opacus,
+    )
 
 
 def transposed(dims, *numbers, channels=4, **settings):
     sizes = {1: (5,), 2: (4, 3), 3: (3, 2, 3)}
-    return Case(lambda: TRANSPOSED[dims](*numbers, **settings), channels, *sizes[dims], dims=dims, known_to_opacus=False)
+    return Case(
+        lambda: TRANSPOSED[dims](*numbers, **settings),
+        channels,
+        *sizes[dims],
+        dims=dims,
+        known_to_opacus=False,
+    )
 
 
 CASES = {
@@ -96,21 +112,37 @@ for n in (1, 2, 3):
     }
 for n, kind in ((2, StandardizedConv2d), (3, StandardizedConv3d)):
     CASES |= {
-        f"standardized{n}d": Case(lambda kind=kind: kind(4, 3, 3, padding=1), 4, *SIZES[n], dims=n, known_to_opacus=False),
+        f"standardized{n}d": Case(
+            lambda kind=kind: kind(4, 3, 3, padding=1), 4, *SIZES[n], dims=n, known_to_opacus=False
+        ),
         f"standardized{n}d stride, groups": Case(
-            lambda kind=kind: kind(4, 6, 3, stride=2, groups=2, bias=False), 4, *SIZES[n], dims=n, known_to_opacus=False
+            lambda kind=kind: kind(4, 6, 3, stride=2, groups=2, bias=False),
+            4,
+            *SIZES[n],
+            dims=n,
+            known_to_opacus=False,
         ),
         f"standardized{n}d dilation, same": Case(
-            lambda kind=kind: kind(4, 3, 2, dilation=2, padding="same"), 4, *SIZES[n], dims=n, known_to_opacus=False
+            lambda kind=kind: kind(4, 3, 2, dilation=2, padding="same"),
+            4,
+            *SIZES[n],
+            dims=n,
+            known_to_opacus=False,
         ),
         f"standardized{n}d circular": Case(
-            lambda kind=kind: kind(4, 3, 3, padding=1, padding_mode="circular"), 4, *SIZES[n], dims=n, known_to_opacus=False
+            lambda kind=kind: kind(4, 3, 3, padding=1, padding_mode="circular"),
+            4,
+            *SIZES[n],
+            dims=n,
+            known_to_opacus=False,
         ),
     }
 CASES |= {
     "conv2d unequal numbers": conv(2, 4, 3, (3, 2), stride=(2, 1), padding=(0, 1), dilation=(1, 2)),
     "conv3d unequal numbers": conv(3, 4, 3, (1, 3, 2), stride=(1, 2, 1), padding=(0, 1, 2)),
-    "transposed2d unequal numbers": transposed(2, 4, 2, (3, 2), stride=(2, 3), padding=(1, 0), output_padding=(0, 1)),
+    "transposed2d unequal numbers": transposed(
+        2, 4, 2, (3, 2), stride=(2, 3), padding=(1, 0), output_padding=(0, 1)
+    ),
     "conv2d single place": conv(2, 4, 3, 4, size=(4, 4)),
     "conv2d many places": conv(2, 4, 2, 3, padding=1, size=(20, 20)),
 }
@@ -172,7 +204,10 @@ def test_a_layer_equals_opacus_hooks(oracle, name):
     for bound in BOUNDS:
         expected = (bound / samples.norm(dim=1)).clamp(max=1) @ samples
         for mode in ("store", "ghost"):
-            assert oracle.distance(oracle.engine(model, inputs, targets, bound=bound, mode=mode), expected) <= 2e-5
+            assert (
+                oracle.distance(oracle.engine(model, inputs, targets, bound=bound, mode=mode), expected)
+                <= 2e-5
+            )
 
 
 @pytest.mark.parametrize("name", CASES)

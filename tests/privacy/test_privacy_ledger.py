@@ -1,4 +1,7 @@
-"""The ledger: what was run is spent, over crashes, resumes and changes of plan; a changed ledger is refused."""
+"""The ledger: what was run is spent, over crashes, resumes and changes of plan.
+
+A changed ledger is refused.
+"""
 
 import math
 from dataclasses import replace
@@ -14,7 +17,13 @@ from meninx.privacy.plan import Plan
 
 DELTA = 1e-5
 PLAN = Plan.build(
-    n_units=1000, expected_batch_size=50.0, steps=100, noise_multiplier=1.1, max_grad_norm=1.0, delta=DELTA, unit=PrivacyUnit.CASE
+    n_units=1000,
+    expected_batch_size=50.0,
+    steps=100,
+    noise_multiplier=1.1,
+    max_grad_norm=1.0,
+    delta=DELTA,
+    unit=PrivacyUnit.CASE,
 )
 SECOND = replace(PLAN, noise_multiplier=0.9)
 
@@ -66,7 +75,12 @@ def test_phases_of_several_plans_compose():
     both = accounting.epsilon([phase(10), phase(10, SECOND)], DELTA).value
     assert ledger.epsilon(DELTA) == both > max(PLAN.epsilon(10), SECOND.epsilon(10))
     spent = ledger.spent()
-    assert (spent.epsilon, spent.steps, spent.noise_multiplier, spent.accountant) == (both, 20, 0.9, "pld, 2 phases")
+    assert (spent.epsilon, spent.steps, spent.noise_multiplier, spent.accountant) == (
+        both,
+        20,
+        0.9,
+        "pld, 2 phases",
+    )
 
 
 def test_a_line_cut_anywhere_never_lowers_epsilon_and_the_run_goes_on():
@@ -103,13 +117,19 @@ def edit(text, number, change):
 
 
 TAMPERED = {
-    "sigma edited": lambda text: edit(text, 4, lambda line: line.replace('"noise_multiplier":1.1', '"noise_multiplier":1.9')),
+    "sigma edited": lambda text: edit(
+        text, 4, lambda line: line.replace('"noise_multiplier":1.1', '"noise_multiplier":1.9')
+    ),
     "sigma of the last line edited": lambda text: edit(text, -1, lambda line: line.replace("1.1", "1.9")),
-    "rate edited": lambda text: edit(text, 0, lambda line: line.replace('"sample_rate":0.05', '"sample_rate":0.01')),
+    "rate edited": lambda text: edit(
+        text, 0, lambda line: line.replace('"sample_rate":0.05', '"sample_rate":0.01')
+    ),
     "step edited": lambda text: edit(text, 5, lambda line: line.replace('"step":5', '"step":4')),
     "line dropped": lambda text: "\n".join(text.splitlines()[:3] + text.splitlines()[4:]) + "\n",
     "first line dropped": lambda text: "\n".join(text.splitlines()[1:]) + "\n",
-    "lines swapped": lambda text: "\n".join([*text.splitlines()[:3], text.splitlines()[4], text.splitlines()[3]]) + "\n",
+    "lines swapped": lambda text: (
+        "\n".join([*text.splitlines()[:3], text.splitlines()[4], text.splitlines()[3]]) + "\n"
+    ),
     "line repeated": lambda text: text + text.splitlines()[-1] + "\n",
     "line cut in the middle": lambda text: edit(text, 4, lambda line: line[:40]),
     "line blanked": lambda text: edit(text, 4, lambda line: ""),

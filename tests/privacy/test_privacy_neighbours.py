@@ -41,7 +41,9 @@ def net():
 def records(oracle, seed, rows=8):
     """Return records whose scales differ a thousandfold."""
     inputs, targets = oracle.data(rows, 1, 6, 6, seed=seed)
-    return inputs * 10.0 ** torch.randint(-2, 3, (rows, 1, 1, 1), generator=torch.Generator().manual_seed(seed)), targets
+    return inputs * 10.0 ** torch.randint(
+        -2, 3, (rows, 1, 1, 1), generator=torch.Generator().manual_seed(seed)
+    ), targets
 
 
 def summed(oracle, model, inputs, targets, units, mode):
@@ -89,14 +91,24 @@ def test_another_record_changes_neither_trace_nor_randomness(oracle, mode, units
 def test_denominator_and_noise_are_the_same_with_one_unit_less(oracle):
     model, plan = (
         net().eval(),
-        Plan.build(n_units=400, expected_batch_size=40.0, steps=9, noise_multiplier=1.1, max_grad_norm=BOUND, delta=1e-5),
+        Plan.build(
+            n_units=400,
+            expected_batch_size=40.0,
+            steps=9,
+            noise_multiplier=1.1,
+            max_grad_norm=BOUND,
+            delta=1e-5,
+        ),
     )
     inputs, targets = records(oracle, 3)
     noise = plan.noise(bytes(32))
     totals = [
-        plan.clipped_sum(model, oracle.loss, inputs[:n], targets[:n], unit_index=torch.arange(n), n_units=n) for n in (8, 7)
+        plan.clipped_sum(model, oracle.loss, inputs[:n], targets[:n], unit_index=torch.arange(n), n_units=n)
+        for n in (8, 7)
     ]
-    released = [torch.cat([value.flatten() for value in plan.release(total, noise, 0).values()]) for total in totals]
+    released = [
+        torch.cat([value.flatten() for value in plan.release(total, noise, 0).values()]) for total in totals
+    ]
     moved = (oracle.flat(totals[0]) - oracle.flat(totals[1])).double() / 40
     assert float((released[0].double() - released[1].double() - moved).norm()) <= 1e-6
     assert float((released[0] - released[1]).norm()) <= BOUND / 40 * (1 + 1e-4)

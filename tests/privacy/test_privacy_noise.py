@@ -28,7 +28,9 @@ def test_the_distribution_is_normal_out_to_the_tails():
         assert abs((np.abs(values) > bound).sum() - MANY * rate) < 5 * np.sqrt(MANY * rate)
 
 
-@pytest.mark.parametrize(("word", "radius"), [(-(2**63), 8.57), (-(2**63) + 100, 8.57), (2**63 - 1, 0.0), (0, 1.177)])
+@pytest.mark.parametrize(
+    ("word", "radius"), [(-(2**63), 8.57), (-(2**63) + 100, 8.57), (2**63 - 1, 0.0), (0, 1.177)]
+)
 def test_the_extreme_words_of_the_stream_are_finite(word, radius):
     class Stuck:
         def read_over(self, zeros, out):
@@ -73,7 +75,11 @@ def test_add_leaves_the_gradients_alone():
     assert noisy["scalar"].shape == ()
     halves = noise.add(gradients, 3, divisor=2.0)
     assert torch.equal(halves["b"], noisy["b"] / 2)
-    other = {"a": torch.ones(4, dtype=torch.float64), "none": torch.zeros(0, 4), "b": torch.ones(2, 3, 4, 5).permute(0, 2, 3, 1)}
+    other = {
+        "a": torch.ones(4, dtype=torch.float64),
+        "none": torch.zeros(0, 4),
+        "b": torch.ones(2, 3, 4, 5).permute(0, 2, 3, 1),
+    }
     assert torch.equal(noise.add(other, 3)["a"], noisy["a"])
     assert torch.equal(noise.add(other, 3)["b"], 1 + noise.sample(3, "b", (2, 4, 5, 3)))
 

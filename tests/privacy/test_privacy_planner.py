@@ -11,7 +11,13 @@ from meninx.privacy.clipping import planner as planners
 
 def net():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 32, 3, stride=2), nn.Flatten(), nn.Linear(128, 3))
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1),
+        nn.Tanh(),
+        nn.Conv2d(4, 32, 3, stride=2),
+        nn.Flatten(),
+        nn.Linear(128, 3),
+    )
 
 
 def test_the_rule_is_the_same_whatever_the_data(oracle):
@@ -53,7 +59,9 @@ def test_no_more_units_are_tried_than_half_the_batch(oracle, monkeypatch, batch,
 
     monkeypatch.setattr(planners, "_seconds", noted)
     oracle.engine(
-        nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Tanh()), *oracle.data(batch, 2, 6, 6), planner=Planner(mode="measure")
+        nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Tanh()),
+        *oracle.data(batch, 2, 6, 6),
+        planner=Planner(mode="measure"),
     )
     assert max(tried) == most
 
@@ -63,7 +71,10 @@ def test_every_kernel_gives_the_same_sum(oracle, kernel):
     model, data = net(), oracle.data(6, 2, 6, 6)
     planner = Planner(mode="measure")
     expected = oracle.flat(oracle.engine(model, *data, bound=0.3, planner=planner))
-    forced = {key: Choice(kernel) if key.startswith("ConvCall") else choice for key, choice in planner.choices.items()}
+    forced = {
+        key: Choice(kernel) if key.startswith("ConvCall") else choice
+        for key, choice in planner.choices.items()
+    }
     told = Planner(mode="measure", choices=forced)
     found = oracle.engine(model, *data, bound=0.3, planner=told)
     assert {choice.kernel for key, choice in told.seen.items() if key.startswith("ConvCall")} == {kernel}

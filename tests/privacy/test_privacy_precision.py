@@ -1,4 +1,7 @@
-"""Norms and realised sensitivity in float32 and bfloat16, inputs scaled from 1e-6 to 1e6; units that are not finite."""
+"""Norms and realised sensitivity in float32 and bfloat16, inputs scaled from 1e-6 to 1e6.
+
+Units that are not finite.
+"""
 
 import pytest
 import torch
@@ -28,7 +31,10 @@ def net(standardize=False):
 
 
 def entropy(outputs, targets):
-    return nn.functional.cross_entropy(outputs.float(), targets.long()[:, 0] % 5, reduction="none") * targets[:, 0]
+    return (
+        nn.functional.cross_entropy(outputs.float(), targets.long()[:, 0] % 5, reduction="none")
+        * targets[:, 0]
+    )
 
 
 @pytest.mark.parametrize("standardize", [False, True])
@@ -61,7 +67,14 @@ def test_a_single_unit_never_contributes_more_than_the_bound(oracle, precision, 
         for mode in ("store", "ghost", "norm"):
             for clipping in ("flat", "auto-s", "per-layer"):
                 found = realised(
-                    oracle, model, inputs * scale, targets, mode=mode, precision=precision, bound=0.01, clipping=clipping
+                    oracle,
+                    model,
+                    inputs * scale,
+                    targets,
+                    mode=mode,
+                    precision=precision,
+                    bound=0.01,
+                    clipping=clipping,
                 )
                 assert found <= most, (scale, mode, clipping)
 
@@ -75,7 +88,12 @@ def test_a_thousand_units_never_contribute_more_than_the_bound(oracle, precision
         for number, scale in enumerate(SCALES):
             inputs, targets = oracle.data(20, 3, 8, 8, seed=100 + number)
             for mode in ("store", "ghost"):
-                assert realised(oracle, model, inputs * scale, targets, mode=mode, precision=precision, bound=0.01) <= most
+                assert (
+                    realised(
+                        oracle, model, inputs * scale, targets, mode=mode, precision=precision, bound=0.01
+                    )
+                    <= most
+                )
 
 
 def test_a_large_number_does_not_hide_millions_of_small_ones():
@@ -87,7 +105,9 @@ def test_a_large_number_does_not_hide_millions_of_small_ones():
 
 @pytest.mark.parametrize("clipping", ["flat", "auto-s", "per-layer"])
 def test_factors_bound_every_norm(clipping):
-    squares = 10.0 ** torch.arange(-300, 300, 7, dtype=torch.float64)[:, None].expand(-1, 1 if clipping != "per-layer" else 3)
+    squares = 10.0 ** torch.arange(-300, 300, 7, dtype=torch.float64)[:, None].expand(
+        -1, 1 if clipping != "per-layer" else 3
+    )
     factor, keep = clip.factors(squares, 0.5, clipping)
     assert bool(((squares.sqrt() * factor).square().sum(1).sqrt() <= 0.5 * (1 + 1e-12)).all())
     assert not bool(keep[-1])

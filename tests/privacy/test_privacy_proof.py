@@ -125,7 +125,9 @@ def test_a_gate_that_opens_later_is_refused():
         prove(Gated(), honest, *data())
 
 
-@pytest.mark.parametrize("spoilt", [crowded, more_than_thirty, in_the_middle_of_many, in_the_middle_of_five, by_length])
+@pytest.mark.parametrize(
+    "spoilt", [crowded, more_than_thirty, in_the_middle_of_many, in_the_middle_of_five, by_length]
+)
 def test_rows_that_see_each_other_only_in_a_crowd_are_refused(spoilt):
     with pytest.raises(PrivacyRefusal, match="alone"):
         prove(Net(spoilt), honest, *(item[:2] for item in data()))

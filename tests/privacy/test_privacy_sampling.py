@@ -91,7 +91,10 @@ def test_bad_arguments_are_refused_and_the_key_is_never_shown():
 
 
 def test_addresses_of_the_keystream_do_not_overlap():
-    read = [keystream(KEY, *address).read(64) for address in (("a", 1), ("a", 2), ("b", 1), ("a", 1, "w"), ("a", 1, "v"))]
+    read = [
+        keystream(KEY, *address).read(64)
+        for address in (("a", 1), ("a", 2), ("b", 1), ("a", 1, "w"), ("a", 1, "v"))
+    ]
     assert len(set(read)) == 5
     reader = keystream(KEY, "a", 1)
     rest = bytearray(54)

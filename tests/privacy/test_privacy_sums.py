@@ -1,4 +1,7 @@
-"""The sum over units: many of one direction, one of them removed, in every kernel and layer; precision set by the caller."""
+"""The sum over units: many of one direction, one of them removed, in every kernel and layer.
+
+Precision set by the caller.
+"""
 
 import threading
 
@@ -21,7 +24,10 @@ LAYERS = {
     "standardised": (IMAGE, lambda: StandardizedConv2d(3, 4, 3, padding=1)),
     "linear": (FLAT, lambda: nn.Linear(12, 5)),
     "linear over positions": (TOKENS, lambda: nn.Linear(7, 5)),
-    "group norm": (IMAGE, lambda: nn.Sequential(nn.Conv2d(3, 4, 1).requires_grad_(False), nn.GroupNorm(2, 4))),
+    "group norm": (
+        IMAGE,
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 1).requires_grad_(False), nn.GroupNorm(2, 4)),
+    ),
     "layer norm": (TOKENS, lambda: nn.LayerNorm(7)),
     "slopes": (IMAGE, lambda: nn.PReLU(3)),
     "embedding": ((6,), lambda: nn.Embedding(9, 5)),
@@ -36,7 +42,8 @@ def moved(oracle, layer, units, **settings):
     one = torch.randint(0, 9, (1, *shape)) if layer == "embedding" else torch.randn(1, *shape)
     inputs, targets = one.expand(units, *shape).contiguous(), torch.ones(units, 1)
     everyone, without = (
-        oracle.flat(oracle.engine(model, inputs[:n], targets[:n], bound=BOUND, **settings)).double() for n in (units, units - 1)
+        oracle.flat(oracle.engine(model, inputs[:n], targets[:n], bound=BOUND, **settings)).double()
+        for n in (units, units - 1)
     )
     assert float(everyone.norm()) > 0.9 * units * BOUND, "the records are clipped and point one way"
     return float((everyone - without).norm()) / BOUND
@@ -88,7 +95,9 @@ def test_a_ghost_sum_keeps_the_digits_of_float32(oracle, layer):
     assert not is_rounded(found)
 
 
-@pytest.mark.parametrize("layer", [name for name in GHOSTLY if name != "pointwise"])  # there its digits alone show it, above
+@pytest.mark.parametrize(
+    "layer", [name for name in GHOSTLY if name != "pointwise"]
+)  # there its digits alone show it, above
 def test_a_ghost_sum_rounded_to_bfloat16_is_seen(oracle, monkeypatch, layer):
     """The planted fault, in the sum itself: both tests of it turn red."""
     part = Tape._part
@@ -116,7 +125,11 @@ def part(model, present=(), value=1.0, units=4):
 def test_a_part_is_never_dropped_from_a_sum(oracle):
     """A canary, or another rank's share, has gradients and names no unit."""
     model = nn.Linear(2, 2)
-    whole, canary, nothing = part(model, [0]), part(model, value=2.0), ClippedSum.empty(model, max_grad_norm=1.0, n_units=4)
+    whole, canary, nothing = (
+        part(model, [0]),
+        part(model, value=2.0),
+        ClippedSum.empty(model, max_grad_norm=1.0, n_units=4),
+    )
     for total in (whole + canary, canary + whole, whole + canary + nothing, nothing + whole + canary):
         assert bool((oracle.flat(total) == 3.0).all())
     assert bool((oracle.flat(canary + canary) == 4.0).all())
@@ -155,7 +168,12 @@ def settings():
     yield torch.backends
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = True
-    for item in (torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn, torch.backends.mkldnn, torch.backends):
+    for item in (
+        torch.backends.mkldnn.conv,
+        torch.backends.mkldnn.rnn,
+        torch.backends.mkldnn,
+        torch.backends,
+    ):
         item.fp32_precision = "none"
 
 
@@ -177,7 +195,9 @@ def for_all(backends):
     backends.fp32_precision = "tf32"
 
 
-@pytest.mark.parametrize("choice", [by_name("medium"), by_name("high"), by_name("highest"), by_switch, by_backend])
+@pytest.mark.parametrize(
+    "choice", [by_name("medium"), by_name("high"), by_name("highest"), by_switch, by_backend]
+)
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_caller_cannot_lower_the_precision_of_a_pass(oracle, settings, choice, fails):
     choice(settings)
@@ -221,7 +241,9 @@ def test_an_autocast_around_the_call_is_switched_off(oracle):
 def test_passes_of_several_threads_restore_the_precision_once_all_are_done(oracle, settings):
     torch.set_float32_matmul_precision("medium")
     (inputs, targets), spies = oracle.data(4, 6), [Spy() for _ in range(4)]
-    models = [nn.Sequential(nn.Linear(6, 5), spy) for spy in spies]  # here: a pass refuses that torch's generator moves
+    models = [
+        nn.Sequential(nn.Linear(6, 5), spy) for spy in spies
+    ]  # here: a pass refuses that torch's generator moves
 
     def work(model):
         for _ in range(10):

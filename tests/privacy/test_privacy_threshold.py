@@ -20,7 +20,13 @@ Z, BATCH, BOUND = 1.2, 40.0, 0.5
 
 
 def make(**changes):
-    given = {"n_units": 1000, "expected_batch_size": BATCH, "steps": 50, "noise_multiplier": Z, "max_grad_norm": BOUND}
+    given = {
+        "n_units": 1000,
+        "expected_batch_size": BATCH,
+        "steps": 50,
+        "noise_multiplier": Z,
+        "max_grad_norm": BOUND,
+    }
     return Plan.build(**(given | {"delta": 1e-5, "clipping": "adaptive"} | changes))
 
 
@@ -37,7 +43,9 @@ def total_of(norms, threshold, *, size=4):
 def whitened_move(plan, with_it, without, noise_of):
     """Return by how many standard deviations a unit moves both releases of a step together."""
     gradient_std, count_std = noise_of(plan, with_it)
-    moved = sum(float((with_it.gradients[n] - without.gradients[n]).square().sum()) for n in with_it.gradients)
+    moved = sum(
+        float((with_it.gradients[n] - without.gradients[n]).square().sum()) for n in with_it.gradients
+    )
     bit = count_short(with_it) - count_short(without)
     return math.sqrt(moved / gradient_std**2 + bit**2 / count_std**2)
 
@@ -54,7 +62,9 @@ def measured_noise(plan, total):
 def check_both_releases_cost_what_is_accounted():
     """The longest unit, at any threshold in force, moves both releases by 1 / z of the accounted event, within sampling error."""
     plan = make(count_noise_multiplier=2.0)
-    assert plan.event(1) == dpa.SelfComposedDpEvent(dpa.PoissonSampledDpEvent(0.04, dpa.GaussianDpEvent(Z)), 1)
+    assert plan.event(1) == dpa.SelfComposedDpEvent(
+        dpa.PoissonSampledDpEvent(0.04, dpa.GaussianDpEvent(Z)), 1
+    )
     for value in (BOUND, 3.7):
         with_it, without = total_of([0.1, 9.0, 99.0], value), total_of([0.1, 9.0], value)
         assert whitened_move(plan, with_it, without, measured_noise) == pytest.approx(1 / Z, rel=0.03)
@@ -65,7 +75,9 @@ def test_both_releases_together_cost_what_is_accounted():
 
 
 def count_without_noise(monkeypatch):
-    monkeypatch.setattr(Plan, "noisy_count", lambda self, total, noise, step: count_short(total) + 1e-9 * step)
+    monkeypatch.setattr(
+        Plan, "noisy_count", lambda self, total, noise, step: count_short(total) + 1e-9 * step
+    )
 
 
 def gradient_noise_left_at_z(monkeypatch):
@@ -76,15 +88,21 @@ def noise_of_the_first_threshold(monkeypatch):
     """The noise does not follow the threshold in force."""
 
     def release(self, total, noise, step):
-        return {name: value / self.expected_batch_size for name, value in noise.add(total.gradients, step).items()}
+        return {
+            name: value / self.expected_batch_size for name, value in noise.add(total.gradients, step).items()
+        }
 
     monkeypatch.setattr(Plan, "release", release)
 
 
 def bits_not_centred(monkeypatch):
     module = globals()
-    monkeypatch.setitem(module, "count_short", lambda total: float((total.unit_norms > total.sensitivity).sum()))
-    monkeypatch.setattr(plans, "count_short", lambda total: float((total.unit_norms > total.sensitivity).sum()))
+    monkeypatch.setitem(
+        module, "count_short", lambda total: float((total.unit_norms > total.sensitivity).sum())
+    )
+    monkeypatch.setattr(
+        plans, "count_short", lambda total: float((total.unit_norms > total.sensitivity).sum())
+    )
 
 
 FAULTS = [count_without_noise, gradient_noise_left_at_z, noise_of_the_first_threshold, bits_not_centred]
@@ -121,7 +139,9 @@ def test_the_threshold_moves_to_the_quantile_of_the_norms():
         force = plan.next_threshold(force, total_of(norms, force.value), noise, step)
     assert force.value == pytest.approx(0.7 * 2.0, rel=0.1)
     for step in range(150, 400):
-        force = plan.next_threshold(force, total_of([0.01], force.value), noise, step)  # nearly empty draws: the count is noise
+        force = plan.next_threshold(
+            force, total_of([0.01], force.value), noise, step
+        )  # nearly empty draws: the count is noise
     assert force.value > 0
 
 
@@ -136,7 +156,11 @@ def test_a_unit_counts_half_whatever_it_is():
 def test_count_and_gradient_noise_are_apart_and_the_same_on_resume():
     plan, total = make(), total_of([0.1, 2.0], 0.8)
     noise = plan.noise(KEY)
-    assert plan.noisy_count(total, noise, 3) == plan.noisy_count(total, plan.noise(KEY), 3) != plan.noisy_count(total, noise, 4)
+    assert (
+        plan.noisy_count(total, noise, 3)
+        == plan.noisy_count(total, plan.noise(KEY), 3)
+        != plan.noisy_count(total, noise, 4)
+    )
     assert noise.sample(0, "clip-count", ()) != noise.sample(0, ".clip-count", ())
     with pytest.raises(KeyError):
         nn.Module().register_parameter(".clip-count", nn.Parameter(torch.zeros(1)))
@@ -155,7 +179,9 @@ def test_the_plan_clips_at_the_threshold_in_force():
     with pytest.raises(ConfigError, match="the threshold in force"):
         plan.clipped_sum(model, loss, inputs, targets, **given)
     with pytest.raises(ConfigError, match="max_grad_norm with any other"):
-        make(clipping="flat").clipped_sum(model, loss, inputs, targets, threshold=Threshold(value=9.0), **given)
+        make(clipping="flat").clipped_sum(
+            model, loss, inputs, targets, threshold=Threshold(value=9.0), **given
+        )
     make(clipping="flat").clipped_sum(model, loss, inputs, targets, threshold=Threshold(value=BOUND), **given)
 
 
@@ -191,6 +217,12 @@ def test_fields_that_make_no_sense_are_refused():
 
 
 def test_all_settings_are_in_the_fingerprint():
-    changes = [{}, {"clip_quantile": 0.6}, {"clip_rate": 0.3}, {"count_noise_multiplier": 9.0}, {"clipping": "flat"}]
+    changes = [
+        {},
+        {"clip_quantile": 0.6},
+        {"clip_rate": 0.3},
+        {"count_noise_multiplier": 9.0},
+        {"clipping": "flat"},
+    ]
     assert len({make(**change).fingerprint() for change in changes}) == 5
     assert make(count_noise_multiplier=4.8).fingerprint() == make().fingerprint()

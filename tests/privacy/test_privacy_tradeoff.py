@@ -50,7 +50,10 @@ def test_one_gaussian_step_has_the_gaussian_curve(noise):
 def test_bounds_rise_with_the_rate_and_fall_with_noise():
     risky, safe = (attack_risk(phases(0.05, noise, 200), prior=1e-3) for noise in (0.7, 2.0))
     assert list(risky.tpr_at_fpr) == [0.001, 0.01, 0.1]
-    for low, high in ((risky.tpr_at_fpr[0.001], risky.tpr_at_fpr[0.01]), (risky.tpr_at_fpr[0.01], risky.tpr_at_fpr[0.1])):
+    for low, high in (
+        (risky.tpr_at_fpr[0.001], risky.tpr_at_fpr[0.01]),
+        (risky.tpr_at_fpr[0.01], risky.tpr_at_fpr[0.1]),
+    ):
         assert low < high
     assert all(safe.tpr_at_fpr[fpr] < risky.tpr_at_fpr[fpr] for fpr in safe.tpr_at_fpr)
     assert safe.advantage < risky.advantage

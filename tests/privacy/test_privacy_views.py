@@ -35,13 +35,20 @@ def test_views_equal_the_averaged_gradient_in_float64(oracle, views, mode, units
 @pytest.mark.parametrize("mode", ["store", "ghost"])
 def test_one_view_is_no_views_bit_for_bit(oracle, mode):
     model, (inputs, targets) = net(), oracle.data(5, 2, 6, 5)
-    assert torch.equal(*(oracle.flat(oracle.engine(model, inputs, targets, mode=mode, **more)) for more in ({}, {"views": 1})))
+    assert torch.equal(
+        *(
+            oracle.flat(oracle.engine(model, inputs, targets, mode=mode, **more))
+            for more in ({}, {"views": 1})
+        )
+    )
 
 
 def test_equal_views_are_one_view(oracle):
     model, (inputs, targets) = net(), oracle.data(4, 2, 6, 5)
     once = oracle.engine(model, inputs, targets, bound=0.2)
-    four = oracle.engine(model, inputs.repeat_interleave(4, 0), targets.repeat_interleave(4, 0), views=4, bound=0.2)
+    four = oracle.engine(
+        model, inputs.repeat_interleave(4, 0), targets.repeat_interleave(4, 0), views=4, bound=0.2
+    )
     assert oracle.distance(four, oracle.flat(once)) <= 1e-5
 
 
@@ -56,7 +63,9 @@ def test_more_records_or_views_of_a_unit_do_not_lengthen_its_contribution(oracle
 @pytest.mark.parametrize("mode", ["rule", "store", "ghost", "norm", "measure"])
 def test_physical_batch_plan_and_memory_format_do_not_matter(oracle, mode):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.Tanh(), nn.Conv2d(4, 6, 3, stride=2), nn.Mish())
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.Tanh(), nn.Conv2d(4, 6, 3, stride=2), nn.Mish()
+    )
     (inputs, targets), units = oracle.data(16, 2, 6, 5), [0, 1, 2, 2, 2, 2, 3, 1]
     whole = oracle.flat(oracle.engine(model, inputs, targets, units, 2, bound=0.2, mode="store"))
     for chunk in (1, 3, 8, None):

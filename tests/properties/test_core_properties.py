@@ -19,7 +19,9 @@ from meninx.core.journal import Journal
 HOSTILE = st.one_of(
     st.text(max_size=40),
     st.text(alphabet="./\\:~ a\0\n\u2028\ud800C", max_size=20),
-    st.lists(st.sampled_from(["..", ".", "a", "out", "in", "", "~", "C:", "\\", "nul"]), max_size=6).map("/".join),
+    st.lists(st.sampled_from(["..", ".", "a", "out", "in", "", "~", "C:", "\\", "nul"]), max_size=6).map(
+        "/".join
+    ),
 )
 RECORDS = (
     artifacts.RunRecord,
@@ -211,6 +213,8 @@ def test_what_is_written_as_a_list_is_read_back(digests: dict[str, str]):
 @given(st.floats() | st.lists(st.floats(), max_size=3))
 def test_a_number_that_is_not_finite_is_null(value: float | list[float]):
     many = value if isinstance(value, list) else [value]
-    found = json.loads(plain.to_json({"x": value}), parse_constant=lambda _: pytest.fail("no JSON number"))["x"]
+    found = json.loads(plain.to_json({"x": value}), parse_constant=lambda _: pytest.fail("no JSON number"))[
+        "x"
+    ]
     for number, back in zip(many, found if isinstance(value, list) else [found], strict=True):
         assert back == number if math.isfinite(number) else back is None

@@ -68,7 +68,13 @@ def test_a_shift_keeps_every_interval_of_a_patient(first, second, patient):
     assert moved[0] - first == timedelta(days=days)
 
 
-@given(st.lists(st.from_regex(r"1\.2\.826\.[1-9][0-9]{0,8}(\.[1-9][0-9]{0,8}){1,4}", fullmatch=True), unique=True, max_size=8))
+@given(
+    st.lists(
+        st.from_regex(r"1\.2\.826\.[1-9][0-9]{0,8}(\.[1-9][0-9]{0,8}){1,4}", fullmatch=True),
+        unique=True,
+        max_size=8,
+    )
+)
 @WHOLE
 def test_uids_stay_valid_and_distinct(uids):
     new = [NAMES.uid(uid) for uid in uids]
@@ -95,7 +101,10 @@ def test_clean_text_holds_only_the_vocabulary(text):
 
 @given(
     st.lists(
-        st.sampled_from(["3", "12.05", "1961", "555", "mm", "77mm", "B30f", "3.0", "-", "/", ".", " ", "Ö", "CT"]), max_size=8
+        st.sampled_from(
+            ["3", "12.05", "1961", "555", "mm", "77mm", "B30f", "3.0", "-", "/", ".", " ", "Ö", "CT"]
+        ),
+        max_size=8,
     )
 )
 @WHOLE
@@ -135,7 +144,11 @@ def test_a_name_in_any_place_and_depth_never_survives(name, place, depth, kind):
     ds = image(SpecificCharacterSet="ISO_IR 192", PatientName=f"{name}^Ann")
     tag = pydicom.datadict.tag_for_keyword(place)
     value = f"x {name}".encode()
-    planted = Element(tag, kind, value) if kind != "SQ" else Element(tag, "SQ", items=[[Element(0x00104000, "LT", value)]])
+    planted = (
+        Element(tag, kind, value)
+        if kind != "SQ"
+        else Element(tag, "SQ", items=[[Element(0x00104000, "LT", value)]])
+    )
     for _ in range(depth):
         planted = Element(0x00089215, "SQ", items=[[planted]])
     with tempfile.TemporaryDirectory() as folder:

@@ -32,7 +32,15 @@ WORDS = [
     b"\xfe\xff\x0d\xe0",
     b"\xfe\xff\xdd\xe0",
 ]
-WORDS += [b"\\", b"\x1b$B", b"\xe0\x7f\x10\0", b"\x10\0\x10\0PN", b"ISO_IR 192", b"\x09\0\x10\0LO", b"\0\x60\0\x30OW"]
+WORDS += [
+    b"\\",
+    b"\x1b$B",
+    b"\xe0\x7f\x10\0",
+    b"\x10\0\x10\0PN",
+    b"ISO_IR 192",
+    b"\x09\0\x10\0LO",
+    b"\0\x60\0\x30OW",
+]
 NAMES = (b"Quillfeather", b"Marigold")
 
 
@@ -41,12 +49,18 @@ def originals(folder: Path) -> list[bytes]:
     made = []
     for syntax in SYNTAXES:
         ds = image(
-            DerivationImageSequence=Sequence([nested(3, item(PatientName="Quillfeather^Marigold", TextString="Marigold"))])
+            DerivationImageSequence=Sequence(
+                [nested(3, item(PatientName="Quillfeather^Marigold", TextString="Marigold"))]
+            )
         )
-        ds.AnatomicRegionSequence = Sequence([item(CodeValue="1", CodingSchemeDesignator="SCT", CodeMeaning="of Quillfeather")])
+        ds.AnatomicRegionSequence = Sequence(
+            [item(CodeValue="1", CodingSchemeDesignator="SCT", CodeMeaning="of Quillfeather")]
+        )
         block = ds.private_block(0x0019, "SIEMENS MR HEADER", create=True)
         block.add_new(0x0C, "IS", "1000")
-        ds.private_block(0x0029, "ACME", create=True).add_new(0x01, "SQ", Sequence([item(PatientName="Marigold")]))
+        ds.private_block(0x0029, "ACME", create=True).add_new(
+            0x01, "SQ", Sequence([item(PatientName="Marigold")])
+        )
         made.append(save(ds, folder / "original", syntax=syntax).read_bytes())
     return made
 

@@ -36,7 +36,9 @@ OTHER = {
 vrs = st.sampled_from(sorted(TEXT | OTHER | {"US", "UV"}))
 odd = st.integers(0, 0x7FFF).map(lambda number: 2 * number + 1)
 listed = st.sampled_from(list(rows())).map(lambda tag: tag if tag & 0xFFFF else tag | 5)
-tags = st.one_of(st.sampled_from(list(rows())), st.sampled_from(list(keyword_dict.values())), st.integers(0, 0xFFFFFFFF))
+tags = st.one_of(
+    st.sampled_from(list(rows())), st.sampled_from(list(keyword_dict.values())), st.integers(0, 0xFFFFFFFF)
+)
 few = settings(deadline=None, max_examples=150)
 
 
@@ -94,7 +96,9 @@ def test_an_override_wins_over_every_option(chosen, tag, letter, sop, top):
 )
 def test_private_elements_stay_only_when_published_and_asked_for(chosen, group, element, creator):
     listed = (group, element & 0xFF, creator.strip()) in safe_private()
-    assert Profile.compile(chosen).keep_private(group, element, creator) == (listed and Option.RETAIN_SAFE_PRIVATE in chosen)
+    assert Profile.compile(chosen).keep_private(group, element, creator) == (
+        listed and Option.RETAIN_SAFE_PRIVATE in chosen
+    )
 
 
 @few

@@ -26,7 +26,9 @@ def stacks(draw):
     step, spacing = draw(st.floats(0.3, 10)), (draw(spacings), draw(spacings))
     count = draw(st.integers(2, 8))
     order = draw(st.permutations(range(count)))
-    planes = [geometry.plane(list(origin + k * step * normal), [*across, *down], list(spacing)) for k in order]
+    planes = [
+        geometry.plane(list(origin + k * step * normal), [*across, *down], list(spacing)) for k in order
+    ]
     return planes, order
 
 
@@ -56,7 +58,13 @@ def test_a_missing_slice_never_passes(stack, data):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.floats(-2000, 3000), st.floats(2, 4000), st.sampled_from(lut.WINDOW_FUNCTIONS), st.sampled_from([8, 16]), st.booleans())
+@given(
+    st.floats(-2000, 3000),
+    st.floats(2, 4000),
+    st.sampled_from(lut.WINDOW_FUNCTIONS),
+    st.sampled_from([8, 16]),
+    st.booleans(),
+)
 def test_windows_keep_order_and_reach_black_and_white(center, width, function, bits, invert):
     values = np.sort(np.random.default_rng(0).integers(-5000, 8000, 200)).astype(np.int16)
     shown = lut.display(values, lut.Window(center, width, function), bits=bits, invert=invert).astype(int)
@@ -90,13 +98,20 @@ def test_nifti_gives_back_voxels_and_affine(kind, size, channels, stack, seed):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.sampled_from([("uint8", 1), ("uint16", 1), ("uint8", 3)]), st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32))
+@given(
+    st.sampled_from([("uint8", 1), ("uint16", 1), ("uint8", 3)]),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(0, 2**32),
+)
 def test_png_gives_back_pixels(kind, rows, columns, seed):
     import tempfile
     from pathlib import Path
 
     top = np.iinfo(kind[0]).max
-    array = np.random.default_rng(seed).integers(0, top, (kind[1], rows, columns), dtype=kind[0], endpoint=True)
+    array = np.random.default_rng(seed).integers(
+        0, top, (kind[1], rows, columns), dtype=kind[0], endpoint=True
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.png"
         png.write(path, Image(array))

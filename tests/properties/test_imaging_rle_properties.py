@@ -14,7 +14,9 @@ variants = st.sampled_from(["relative", "absolute"])
 @settings(max_examples=200, deadline=None)
 @given(masks, variants)
 def test_decoding_undoes_encoding(mask, variant):
-    np.testing.assert_array_equal(rle.decode(rle.encode(mask, variant=variant), mask.shape, variant=variant), mask)
+    np.testing.assert_array_equal(
+        rle.decode(rle.encode(mask, variant=variant), mask.shape, variant=variant), mask
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -31,7 +33,11 @@ def test_runs_are_maximal_and_count_the_pixels(mask, variant):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.tuples(st.integers(1, 6), st.integers(1, 6)).flatmap(lambda s: st.lists(arrays(np.bool_, s), min_size=1, max_size=4)))
+@given(
+    st.tuples(st.integers(1, 6), st.integers(1, 6)).flatmap(
+        lambda s: st.lists(arrays(np.bool_, s), min_size=1, max_size=4)
+    )
+)
 def test_the_union_of_rows_is_the_union_of_masks(parts):
     merged = rle.decode_rows([rle.encode(part) for part in parts], parts[0].shape)
     np.testing.assert_array_equal(merged, np.logical_or.reduce(parts))

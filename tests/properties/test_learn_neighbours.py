@@ -1,7 +1,8 @@
 """The guarantee of the program's own step: with one unit less in the dataset, the clipped sums of a step differ by C at most.
 
-Everything between the dataset and the noise is the program's: ``setup.build``, the draw, augmentation, patches, views, physical
-batches, shares of several processes, pooling. Only the release is replaced, by one that hands out the sum before the noise.
+Everything between the dataset and the noise is the program's: ``setup.build``, the draw, augmentation,
+patches, views, physical batches, shares of several processes, pooling. Only the release is replaced, by one
+that hands out the sum before the noise.
 """
 
 from __future__ import annotations
@@ -47,7 +48,12 @@ SMALLER = {"resnet9": {"width": 4, "groups": 2}, "resnet9-small": {"width": 4, "
 WAYS = ((1, 1), (3, 2), (64, 3))  # images in memory at once, processes
 BOUND = 0.05  # below the length of every gradient here, so that each unit could move the sum by all of it
 ROUNDING = 1 + 1e-5
-DROPOUT: dict[str, Any] = {"init_features": 4, "growth_rate": 4, "block_config": (1, 1), "norm": ("GROUP", {"num_groups": 2})}
+DROPOUT: dict[str, Any] = {
+    "init_features": 4,
+    "growth_rate": 4,
+    "block_config": (1, 1),
+    "norm": ("GROUP", {"num_groups": 2}),
+}
 SMALL = LearnConfig(
     model="resnet9-small", model_options=SMALLER["resnet9-small"], physical_batch=64, device="cpu", attack_risk=False,
     deterministic=True, seed=3,
@@ -60,7 +66,9 @@ class Pool:
 
     root: Path
 
-    def dataset(self, owners: Sequence[str], task: Task = Task.MULTICLASS, kind: str = "2d", order: int = 0) -> Manifest:
+    def dataset(
+        self, owners: Sequence[str], task: Task = Task.MULTICLASS, kind: str = "2d", order: int = 0
+    ) -> Manifest:
         """Return the dataset in which image ``i`` is a case of patient ``owners[i]``, its rows in a random order."""
         mapped, suffix = task is Task.SEGMENTATION, ".png" if kind == "2d" else ".nii.gz"
         cases = [
@@ -75,7 +83,9 @@ class Pool:
         labels = ("square",) if mapped else ("dark", "bright")
         size = SHAPES[kind]
         return Manifest(
-            self.root, DatasetInfo(name="d", task=task, labels=labels, spatial_dims=len(size), size=size), tuple(cases)
+            self.root,
+            DatasetInfo(name="d", task=task, labels=labels, spatial_dims=len(size), size=size),
+            tuple(cases),
         )
 
 
@@ -85,7 +95,10 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     for kind, size in SHAPES.items():
         suffix = ".png" if kind == "2d" else ".nii.gz"
         for number in range(POOL):
-            load.save(root / kind / f"{number}{suffix}", Image(generator.integers(0, 256, (1, *size)).astype(np.uint8)))
+            load.save(
+                root / kind / f"{number}{suffix}",
+                Image(generator.integers(0, 256, (1, *size)).astype(np.uint8)),
+            )
             mask = (generator.random((1, *size)) < 0.3).astype(np.uint8)
             load.save(root / kind / f"mask{number}{suffix}", Image(mask))
     return Pool(root)
@@ -106,7 +119,9 @@ class Together(World):
 
     sent: tuple[tuple[list[Tensor], float, Tensor], ...] = ()
 
-    def sum_(self, tensors: Sequence[Tensor], numbers: Sequence[float] = (), *, same: object = "") -> list[float]:
+    def sum_(
+        self, tensors: Sequence[Tensor], numbers: Sequence[float] = (), *, same: object = ""
+    ) -> list[float]:
         for gradients, _, norms in self.sent:
             for tensor, part in zip(tensors, gradients if numbers else [norms], strict=True):
                 tensor += part
@@ -125,16 +140,40 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trai
     made = iter(range(10**6))
 
     def make(config: LearnConfig, data: Manifest, **changes: Any) -> Training:
-        fields: dict[str, Any] = {"n_units": 64, "expected_batch_size": 64, "unit": PrivacyUnit.PATIENT, "steps": 9}
-        fields |= {"noise_multiplier": 1.0, "max_grad_norm": BOUND, "delta": 1e-3, "views": config.views} | changes
+        fields: dict[str, Any] = {
+            "n_units": 64,
+            "expected_batch_size": 64,
+            "unit": PrivacyUnit.PATIENT,
+            "steps": 9,
+        }
+        fields |= {
+            "noise_multiplier": 1.0,
+            "max_grad_norm": BOUND,
+            "delta": 1e-3,
+            "views": config.views,
+        } | changes
         run = run_folder.create(tmp_path / "runs", f"r{next(made)}", config_toml="", deterministic=True)
-        return setup.build(config, data, run, torch.device("cpu"), Plan.build(**fields), resumed=False, data_digest="a dataset")
+        return setup.build(
+            config,
+            data,
+            run,
+            torch.device("cpu"),
+            Plan.build(**fields),
+            resumed=False,
+            data_digest="a dataset",
+        )
 
     return make
 
 
 def summed(
-    training: Training, *, step: int = 2, physical: int = 64, ranks: int = 1, groups: Groups | None = None, force: float = 0.0
+    training: Training,
+    *,
+    step: int = 2,
+    physical: int = 64,
+    ranks: int = 1,
+    groups: Groups | None = None,
+    force: float = 0.0,
 ) -> Tensor:
     """Return the clipped sum of one step as the program computes it with so many processes."""
     own, trainee = training.step, training.trainee
@@ -145,7 +184,13 @@ def summed(
     for rank in range(1, ranks):
         own.world = World(rank=rank, size=ranks)
         total, _ = own._clip(trainee.model, step, drawn, replace(start, value=force) if force else start)
-        sent.append(([total.gradients[name] for name in sorted(total.gradients)], float(total.units), total.unit_norms))
+        sent.append(
+            (
+                [total.gradients[name] for name in sorted(total.gradients)],
+                float(total.units),
+                total.unit_norms,
+            )
+        )
     own.world = Together(rank=0, size=ranks, sent=tuple(sent))
     with pytest.raises(Seen) as found:
         own(trainee, drawn)
@@ -166,7 +211,9 @@ def ends(names: Sequence[str]) -> list[str]:
 
 
 def without(data: Manifest, name: str, unit: PrivacyUnit = PrivacyUnit.PATIENT) -> Manifest:
-    return data.select(lambda case: name != (case.patient_id if unit is PrivacyUnit.PATIENT else case.case_id))
+    return data.select(
+        lambda case: name != (case.patient_id if unit is PrivacyUnit.PATIENT else case.case_id)
+    )
 
 
 def worst(build: Callable[..., Training], config: LearnConfig, data: Manifest, **changes: Any) -> float:
@@ -232,7 +279,9 @@ def setting(name: str, pool: Pool) -> tuple[LearnConfig, Manifest, dict[str, Any
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_every_setting_that_draws_random_numbers_keeps_the_bound(name: str, pool: Pool, build: Callable[..., Training]) -> None:
+def test_every_setting_that_draws_random_numbers_keeps_the_bound(
+    name: str, pool: Pool, build: Callable[..., Training]
+) -> None:
     config, data, fields = setting(name, pool)
     assert worst(build, config, data, **fields) <= ROUNDING
 
@@ -243,11 +292,18 @@ def test_bfloat16_keeps_the_bound(name: str, pool: Pool, build: Callable[..., Tr
     assert worst(build, replace(config, precision="bf16"), data, **fields) <= ROUNDING
 
 
-def test_bfloat16_keeps_the_bound_in_a_large_physical_batch(tmp_path: Path, build: Callable[..., Training]) -> None:
+def test_bfloat16_keeps_the_bound_in_a_large_physical_batch(
+    tmp_path: Path, build: Callable[..., Training]
+) -> None:
     units, generator = 256, np.random.default_rng(1)
-    base, data = generator.integers(100, 156, (1, 8, 8)), Pool(tmp_path).dataset([f"p{number}" for number in range(units)])
+    base, data = (
+        generator.integers(100, 156, (1, 8, 8)),
+        Pool(tmp_path).dataset([f"p{number}" for number in range(units)]),
+    )
     for case in data.cases:  # alike, so that the sum is long and its rounding is, too
-        load.save(tmp_path / case.image, Image((base + generator.integers(0, 3, base.shape)).astype(np.uint8)))
+        load.save(
+            tmp_path / case.image, Image((base + generator.integers(0, 3, base.shape)).astype(np.uint8))
+        )
     alike = tuple(replace(case, labels=data.cases[0].labels) for case in data.cases)
     data = replace(data, cases=alike, info=replace(data.info, size=(8, 8)))
     fields = {"n_units": units, "expected_batch_size": units}
@@ -258,7 +314,9 @@ def test_bfloat16_keeps_the_bound_in_a_large_physical_batch(tmp_path: Path, buil
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_random_datasets_keep_the_bound(data: st.DataObject, pool: Pool, build: Callable[..., Training]) -> None:
+def test_random_datasets_keep_the_bound(
+    data: st.DataObject, pool: Pool, build: Callable[..., Training]
+) -> None:
     counts = data.draw(st.lists(st.integers(1, 3), min_size=2, max_size=5))
     people = [f"p{number}" for number, count in enumerate(counts) for _ in range(count)]
     manifest = pool.dataset(people, order=data.draw(st.integers(0, 99)))
@@ -274,7 +332,9 @@ def test_random_datasets_keep_the_bound(data: st.DataObject, pool: Pool, build: 
     assert float((pair[0] - pair[1]).norm()) <= BOUND * ROUNDING
 
 
-def test_adaptive_clipping_keeps_whatever_threshold_is_in_force(pool: Pool, build: Callable[..., Training]) -> None:
+def test_adaptive_clipping_keeps_whatever_threshold_is_in_force(
+    pool: Pool, build: Callable[..., Training]
+) -> None:
     config, data, fields = setting("adaptive", pool)
     pair = [build(config, each, **fields) for each in (data, without(data, data.patients[0]))]
     for force in (0.01, 0.2):
@@ -282,10 +342,14 @@ def test_adaptive_clipping_keeps_whatever_threshold_is_in_force(pool: Pool, buil
         assert float((first - second).norm()) <= force * ROUNDING
 
 
-def test_units_that_take_turns_under_correlated_noise_keep_the_bound(pool: Pool, build: Callable[..., Training]) -> None:
+def test_units_that_take_turns_under_correlated_noise_keep_the_bound(
+    pool: Pool, build: Callable[..., Training]
+) -> None:
     data = pool.dataset(owners(5), order=3)
     gone = data.patients[-1]  # the groups are coins in the order of the patients: those of the others stay
-    pair = [build(AUGMENTED, each, noise_bands=2, expected_batch_size=32) for each in (data, without(data, gone))]
+    pair = [
+        build(AUGMENTED, each, noise_bands=2, expected_batch_size=32) for each in (data, without(data, gone))
+    ]
     moved = [float((summed(pair[0], step=step) - summed(pair[1], step=step)).norm()) for step in (2, 3)]
     assert sum(value > BOUND / 2 for value in moved) == 1  # the patient takes part in one of the two
     assert max(moved) <= BOUND * ROUNDING
@@ -335,7 +399,9 @@ def test_masks_from_the_public_seed_in_batch_order_break_the_bound(
     pool: Pool, build: Callable[..., Training], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, data, fields = setting("dropout", pool)
-    pair = [build(replace(config, augment=()), each, **fields) for each in (data, without(data, data.patients[0]))]
+    pair = [
+        build(replace(config, augment=()), each, **fields) for each in (data, without(data, data.patients[0]))
+    ]
     monkeypatch.setattr(engine, "keyed_dropout", lambda *_, **more: nullcontext())
     monkeypatch.setattr(engine, "no_other_randomness", lambda *_: nullcontext())
     found = []
@@ -345,7 +411,9 @@ def test_masks_from_the_public_seed_in_batch_order_break_the_bound(
     assert float((found[0] - found[1]).norm()) > 1.5 * BOUND
 
 
-def test_a_sum_with_dropout_is_the_same_however_it_is_computed(pool: Pool, build: Callable[..., Training]) -> None:
+def test_a_sum_with_dropout_is_the_same_however_it_is_computed(
+    pool: Pool, build: Callable[..., Training]
+) -> None:
     config, data, fields = setting("dropout and views", pool)
     whole = build(config, data, **fields)
     sums = [summed(whole, physical=physical, ranks=ranks) for physical, ranks in WAYS]
@@ -360,7 +428,8 @@ DRAWS, NOISE, RATE = 10_000, 2.0, 0.5
 def proven(apart: npt.NDArray[np.float64], without: npt.NDArray[np.float64], delta: float) -> float:
     """Return the epsilon that a threshold on a statistic proves, from its values with and without a patient.
 
-    The first half of the values chooses the threshold; the second proves, by two Clopper-Pearson limits of 99.5 %.
+    The first half of the values chooses the threshold; the second proves, by two Clopper-Pearson limits of
+    99.5 %.
     """
     half = len(apart) // 2
     places = np.quantile(without[:half], (0.5, 0.8, 0.9, 0.95, 0.98))
@@ -368,7 +437,9 @@ def proven(apart: npt.NDArray[np.float64], without: npt.NDArray[np.float64], del
     return _ratio(apart[half:], without[half:], place, delta)
 
 
-def _ratio(apart: npt.NDArray[np.float64], without: npt.NDArray[np.float64], place: float, delta: float) -> float:
+def _ratio(
+    apart: npt.NDArray[np.float64], without: npt.NDArray[np.float64], place: float, delta: float
+) -> float:
     count, hits, alarms = len(apart), int((apart > place).sum()), int((without > place).sum())
     low = beta.ppf(0.005, hits, count - hits + 1) if hits else 0.0
     return math.log(max(low - delta, 1e-12) / beta.ppf(0.995, alarms + 1, count - alarms))
@@ -377,11 +448,14 @@ def _ratio(apart: npt.NDArray[np.float64], without: npt.NDArray[np.float64], pla
 def attacked(build: Callable[..., Training], data: Manifest) -> tuple[float, float]:
     """Return the epsilon that an attack on one released gradient proves, and the one that is claimed.
 
-    The attacker knows all data and looks along the difference of the two sums. Given the step, each unit's clipped gradient is
-    fixed, so a release is a choice of some of them plus Gaussian noise.
+    The attacker knows all data and looks along the difference of the two sums. Given the step, each unit's
+    clipped gradient is fixed, so a release is a choice of some of them plus Gaussian noise.
     """
     given = {"expected_batch_size": RATE * 64, "noise_multiplier": NOISE}
-    pair = [build(replace(SMALL, cases_per_patient=1), each, **given) for each in (data, without(data, data.patients[0]))]
+    pair = [
+        build(replace(SMALL, cases_per_patient=1), each, **given)
+        for each in (data, without(data, data.patients[0]))
+    ]
     own, plan = [], pair[0].plan
     for training in pair:
         assert isinstance(training.draw, PrivateDraw)

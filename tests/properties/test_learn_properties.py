@@ -39,7 +39,9 @@ SEEDS = st.integers(0, 2**32)
     seed=SEEDS,
     unknown=st.booleans(),
 )
-def test_the_loss_of_a_sample_does_not_depend_on_its_neighbours(task: Objective, seed: int, unknown: bool) -> None:
+def test_the_loss_of_a_sample_does_not_depend_on_its_neighbours(
+    task: Objective, seed: int, unknown: bool
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     shape = (4, task.out_channels, *((3, 5) if task.task is Task.SEGMENTATION else ()))
     output = torch.randn(shape, generator=generator) * 5
@@ -99,7 +101,11 @@ def test_the_private_draw_is_the_samplers_and_chooses_within_a_patient_by_seed_a
 def test_augmentation_keeps_shapes_labels_and_finiteness(names: list[str], seed: int, dims: int) -> None:
     size = (9, 7, 8)[:dims]
     info = DatasetInfo(
-        name="x", task=Task.SEGMENTATION, labels=("left", "right"), spatial_dims=dims, laterality=(("left", "right"),)
+        name="x",
+        task=Task.SEGMENTATION,
+        labels=("left", "right"),
+        spatial_dims=dims,
+        laterality=(("left", "right"),),
     )
     generator = np.random.default_rng(seed)
     mask = torch.from_numpy(generator.integers(0, 3, size))
@@ -123,11 +129,23 @@ def test_a_unit_moves_the_sum_by_at_most_the_threshold_whatever_its_views(
     inputs = torch.randn(3 * views, 1, 2, 3) * scale
     targets = losses.one_hot(torch.randint(0, 2, (3,)), 2).repeat_interleave(views, 0)
     unit = torch.tensor([0, 1, 1])
-    both = clipped_gradient_sum(model, goal.loss, inputs, targets, unit_index=unit, n_units=2, max_grad_norm=norm, views=views)
+    both = clipped_gradient_sum(
+        model, goal.loss, inputs, targets, unit_index=unit, n_units=2, max_grad_norm=norm, views=views
+    )
     alone = clipped_gradient_sum(
-        model, goal.loss, inputs[:views], targets[:views], unit_index=unit[:1], n_units=1, max_grad_norm=norm, views=views
+        model,
+        goal.loss,
+        inputs[:views],
+        targets[:views],
+        unit_index=unit[:1],
+        n_units=1,
+        max_grad_norm=norm,
+        views=views,
     )
     change = math.sqrt(
-        sum(float((both.gradients[name] - alone.gradients[name]).double().square().sum()) for name in both.gradients)
+        sum(
+            float((both.gradients[name] - alone.gradients[name]).double().square().sum())
+            for name in both.gradients
+        )
     )
     assert change <= norm * (1 + 1e-4) or change == pytest.approx(norm, rel=1e-3)

@@ -71,9 +71,14 @@ def test_thresholds_see_nothing_but_validation(problem, seed):
     fitted = fit(truth[:, None], scores[:, None], ["x"])
     other = np.random.default_rng(seed).permutation(truth)
     assert fit(np.column_stack((truth, other)), np.column_stack((scores, scores)), ["x", "y"])[0] == fitted[0]
-    youden = rate("sensitivity", truth, scores >= fitted[0].value) + rate("specificity", truth, scores >= fitted[0].value)
+    youden = rate("sensitivity", truth, scores >= fitted[0].value) + rate(
+        "specificity", truth, scores >= fitted[0].value
+    )
     for cut in (*scores, np.inf):
-        assert youden >= rate("sensitivity", truth, scores >= cut) + rate("specificity", truth, scores >= cut) - 1e-12
+        assert (
+            youden
+            >= rate("sensitivity", truth, scores >= cut) + rate("specificity", truth, scores >= cut) - 1e-12
+        )
 
 
 @few
@@ -105,7 +110,10 @@ def test_holm_never_lowers_and_keeps_order(values):
 
 
 @few
-@given(hnp.arrays(np.int8, (4, 5), elements=st.integers(0, 2)), hnp.arrays(np.int8, (4, 5), elements=st.integers(0, 2)))
+@given(
+    hnp.arrays(np.int8, (4, 5), elements=st.integers(0, 2)),
+    hnp.arrays(np.int8, (4, 5), elements=st.integers(0, 2)),
+)
 def test_overlap_is_symmetric_and_bounded(one, other):
     values, turned = dice(one, other, 2), dice(other, one, 2)
     assert np.array_equal(values, turned, equal_nan=True)

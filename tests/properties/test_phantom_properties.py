@@ -66,7 +66,11 @@ def test_slices_and_labels_share_one_geometry(seed, index, angles):
     assert np.allclose(last.position - first.position, normal * first.thickness * 9)
     for place, k in ((first, 0), (last, 9)):
         for row, column in ((0, 0), (15, 19), (4, 7)):
-            lps = place.position + place.across * column * place.spacing[1] + place.down * row * place.spacing[0]
+            lps = (
+                place.position
+                + place.across * column * place.spacing[1]
+                + place.down * row * place.spacing[0]
+            )
             ras = stack.affine @ [column, row, k, 1]
             assert np.allclose(ras[:3], lps * [-1, -1, 1])
     assert stack.slices.shape == (10, 16, 20)

@@ -42,7 +42,9 @@ def test_order_of_listing_changes_nothing(patients, parts, seed, kinds, random):
     assert split.stable(patients, shares, seed) == split.stable(shuffled, shares, seed)
     one, other = strata_of(patients, kinds), strata_of(shuffled, kinds)
     assert split.exact(one, shares, seed) == split.exact(other, shares, seed)
-    assert sites.iid(patients, ("a", "b"), (0.3, 0.7), seed) == sites.iid(shuffled, ("a", "b"), (0.3, 0.7), seed)
+    assert sites.iid(patients, ("a", "b"), (0.3, 0.7), seed) == sites.iid(
+        shuffled, ("a", "b"), (0.3, 0.7), seed
+    )
     if len(patients) >= 2:
         assert sites.skewed(one, ("a", "b"), (), 0.5, seed) == sites.skewed(other, ("a", "b"), (), 0.5, seed)
 
@@ -74,7 +76,9 @@ def test_iid_sites_have_their_shares_within_one_and_lose_nobody(patients, parts,
     found = sites.iid(patients, labels, shares, seed)
     assert set(found) == set(patients)
     counts = Counter(found.values())
-    assert all(abs(counts[label] - share * len(patients)) < 1 for label, share in zip(labels, shares, strict=True))
+    assert all(
+        abs(counts[label] - share * len(patients)) < 1 for label, share in zip(labels, shares, strict=True)
+    )
 
 
 @given(names, st.integers(2, 5), st.floats(0.01, 100), seeds, st.integers(1, 4))
@@ -96,7 +100,9 @@ def test_no_image_is_kept_twice_and_none_of_two_patients(pairs, shared):
     findings = checks.Findings()
     kept = checks.without_duplicates(content, patient, dict.fromkeys(content, "row"), findings, drop=True)
     assert len({content[case] for case in kept}) == len(kept)
-    owners = {image: {patient[case] for case in content if content[case] == image} for image in content.values()}
+    owners = {
+        image: {patient[case] for case in content if content[case] == image} for image in content.values()
+    }
     assert all(len(owners[content[case]]) == 1 for case in kept)
     assert len(kept) + sum(findings.counts().values()) == len(content)
 

@@ -29,7 +29,9 @@ def definition(model, inputs, targets, units, views):
     weights = list(model.parameters())
     sums = torch.zeros(max(units) + 1, sum(value.numel() for value in weights), dtype=torch.float64)
     for row in range(len(inputs)):
-        found = torch.autograd.grad(loss(model(inputs[row : row + 1].double()), targets[row : row + 1]).sum(), weights)
+        found = torch.autograd.grad(
+            loss(model(inputs[row : row + 1].double()), targets[row : row + 1]).sum(), weights
+        )
         sums[units[row // views]] += torch.cat([value.flatten() for value in found]) / views
     return sums
 
@@ -43,16 +45,32 @@ def convolutions(draw):
 
     groups = draw(st.sampled_from([1, 1, 2]))
     kernel, stride, dilation = axis(1, 3), axis(1, 2), axis(1, 2)
-    if kind == "standardized":  # a filter of two numbers is +-(1, -1) / sqrt(2) whatever they are: its gradient is rounding
+    if (
+        kind == "standardized"
+    ):  # a filter of two numbers is +-(1, -1) / sqrt(2) whatever they are: its gradient is rounding
         kernel = tuple(max(2, size) for size in kernel)
-    more = {"stride": stride, "dilation": dilation, "groups": groups, "bias": draw(st.booleans()), "padding": axis(0, 1)}
+    more = {
+        "stride": stride,
+        "dilation": dilation,
+        "groups": groups,
+        "bias": draw(st.booleans()),
+        "padding": axis(0, 1),
+    }
     if kind == "transposed":
-        more["output_padding"] = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
-        more["padding"] = tuple(min(p, (k - 1) * d // 2) for p, k, d in zip(more["padding"], kernel, dilation, strict=True))
-    size = tuple(draw(st.integers((k - 1) * d + 1, (k - 1) * d + 3)) for k, d in zip(kernel, dilation, strict=True))
+        more["output_padding"] = tuple(
+            draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True)
+        )
+        more["padding"] = tuple(
+            min(p, (k - 1) * d // 2) for p, k, d in zip(more["padding"], kernel, dilation, strict=True)
+        )
+    size = tuple(
+        draw(st.integers((k - 1) * d + 1, (k - 1) * d + 3)) for k, d in zip(kernel, dilation, strict=True)
+    )
     seed = draw(st.integers(0, 2**16))
     torch.manual_seed(seed)
-    model = nn.Sequential(KINDS[dims, kind](2 * groups, groups * draw(st.integers(1, 2)), kernel, **more), nn.Tanh())
+    model = nn.Sequential(
+        KINDS[dims, kind](2 * groups, groups * draw(st.integers(1, 2)), kernel, **more), nn.Tanh()
+    )
     return model, (2 * groups, *size), seed
 
 
@@ -76,7 +94,9 @@ def test_convolutions(layer, units, views, chunk, bound, mode):
         model, loss, inputs, targets, unit_index=torch.tensor(units), n_units=max(units) + 1, max_grad_norm=bound,
         views=views, chunk=chunk, planner=Planner(mode=mode),
     )  # fmt: skip
-    longer = 5e-5 if mode in ("store", "norm") else 1e-3  # a ghost norm is raised where its terms cancel, never lowered
+    longer = (
+        5e-5 if mode in ("store", "norm") else 1e-3
+    )  # a ghost norm is raised where its terms cancel, never lowered
     assert torch.all(found.unit_norms >= norms * (1 - 5e-5) - 1e-6)
     assert torch.all(found.unit_norms <= norms * (1 + longer) + 1e-6)
     used = found.unit_norms.clamp(min=1e-30)

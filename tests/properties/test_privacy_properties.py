@@ -22,7 +22,9 @@ from meninx.privacy.sampling import PoissonSampler
 from meninx.privacy.threshold import Threshold, count_short
 from meninx.privacy.tradeoff import attack_risk
 
-PLAN = Plan.build(n_units=500, expected_batch_size=25.0, steps=10**6, noise_multiplier=1.0, max_grad_norm=1.0, delta=1e-5)
+PLAN = Plan.build(
+    n_units=500, expected_batch_size=25.0, steps=10**6, noise_multiplier=1.0, max_grad_norm=1.0, delta=1e-5
+)
 QUICK = settings(max_examples=25, deadline=None)
 FEW = settings(max_examples=5, deadline=None)
 keys = st.binary(min_size=32, max_size=32)
@@ -43,13 +45,28 @@ def length(total):
 
 
 @QUICK
-@given(st.integers(0, 99), scales, scales, st.integers(1, 4), st.sampled_from(["flat", "auto-s"]), st.integers(1, 3))
+@given(
+    st.integers(0, 99),
+    scales,
+    scales,
+    st.integers(1, 4),
+    st.sampled_from(["flat", "auto-s"]),
+    st.integers(1, 3),
+)
 def test_one_unit_never_contributes_more_than_the_bound(seed, scale, bound, cases, clipping, views):
     model = net(seed)
     inputs, targets = scale * torch.randn(cases * views, 1, 6, 6), scale * torch.randn(cases * views, 2)
     unit = torch.zeros(cases, dtype=torch.long)
     total = clipped_gradient_sum(
-        model, squared, inputs, targets, unit_index=unit, n_units=1, max_grad_norm=bound, clipping=clipping, views=views
+        model,
+        squared,
+        inputs,
+        targets,
+        unit_index=unit,
+        n_units=1,
+        max_grad_norm=bound,
+        clipping=clipping,
+        views=views,
     )
     assert length(total) <= total.sensitivity * (1 + 1e-5)
     norm = float(total.unit_norms[0])
@@ -62,14 +79,21 @@ def test_one_unit_never_contributes_more_than_the_bound(seed, scale, bound, case
 def test_a_patient_more_or_less_moves_the_sum_by_the_bound_at_most(seed, units, leaving, scale):
     model, bound = net(seed), 0.1
     generator = torch.Generator().manual_seed(seed)
-    inputs, targets = (scale * torch.randn(len(units), *shape, generator=generator) for shape in ((1, 6, 6), (2,)))
+    inputs, targets = (
+        scale * torch.randn(len(units), *shape, generator=generator) for shape in ((1, 6, 6), (2,))
+    )
     unit = torch.tensor(units)
     stay = unit != leaving
     pair = [
-        clipped_gradient_sum(model, squared, inputs[rows], targets[rows], unit_index=unit[rows], n_units=4, max_grad_norm=bound)
+        clipped_gradient_sum(
+            model, squared, inputs[rows], targets[rows], unit_index=unit[rows], n_units=4, max_grad_norm=bound
+        )
         for rows in (torch.ones_like(stay), stay)
     ]
-    moved = sum(float((pair[0].gradients[name] - pair[1].gradients[name]).double().square().sum()) for name in pair[0].gradients)
+    moved = sum(
+        float((pair[0].gradients[name] - pair[1].gradients[name]).double().square().sum())
+        for name in pair[0].gradients
+    )
     assert math.sqrt(moved) <= bound * (1 + 1e-5)
 
 
@@ -87,7 +111,9 @@ def test_slices_hold_every_case_once_and_units_whole(units, most):
 @given(keys, st.floats(1e-6, 1), st.floats(1e-6, 1), st.integers(0, 300), st.integers(0, 10**6))
 def test_a_higher_rate_draws_the_same_units_and_more(key, first, second, units, step):
     low, high = sorted((first, second))
-    few, many = (set(PoissonSampler(sample_rate=q, n_units=units, key=key).draw(step).tolist()) for q in (low, high))
+    few, many = (
+        set(PoissonSampler(sample_rate=q, n_units=units, key=key).draw(step).tolist()) for q in (low, high)
+    )
     assert few <= many <= set(range(units))
 
 
@@ -102,7 +128,12 @@ def test_epsilon_is_monotone(rate, noise, steps, delta):
     assert cost(steps=2 * steps) >= base
     assert cost(sample_rate=min(1.0, 1.5 * rate)) >= base * (1 - 1e-6)
     assert cost(noise_multiplier=1.5 * noise) <= base
-    assert base <= accounting.rdp_epsilon([Phase(sample_rate=rate, noise_multiplier=noise, steps=steps)], delta) * 1.02 + 0.02
+    assert (
+        base
+        <= accounting.rdp_epsilon([Phase(sample_rate=rate, noise_multiplier=noise, steps=steps)], delta)
+        * 1.02
+        + 0.02
+    )
 
 
 @FEW
@@ -143,7 +174,9 @@ def test_a_unit_waits_for_its_turn(key, groups, units, step):
     sampler = CyclicSampler(sample_rate=0.9 / groups, groups=groups, n_units=units, key=key)
     drawn = [set(sampler.draw(step + lag).tolist()) for lag in range(groups)]
     assert sum(map(len, drawn)) == len(set().union(*drawn))
-    assert set(sampler.draw(step + groups).tolist()) <= {unit for unit in range(units) if sampler.group[unit] == step % groups}
+    assert set(sampler.draw(step + groups).tolist()) <= {
+        unit for unit in range(units) if sampler.group[unit] == step % groups
+    }
 
 
 @QUICK

@@ -41,8 +41,18 @@ STEPS, RATE, DELTA = 60, 0.1, 1e-4
 
 def write_deid(folder: Path, site: str, **fields: object) -> Path:
     """Return a de-identified archive's folder."""
-    keywords = ("PatientName", "PatientID", "StudyDate", "SOPInstanceUID", "StudyDescription", "DeviceSerialNumber")
-    actions = {word: {action: 40 + index} for index, (word, action) in enumerate(zip(keywords, "ZZXUCX", strict=True))}
+    keywords = (
+        "PatientName",
+        "PatientID",
+        "StudyDate",
+        "SOPInstanceUID",
+        "StudyDescription",
+        "DeviceSerialNumber",
+    )
+    actions = {
+        word: {action: 40 + index}
+        for index, (word, action) in enumerate(zip(keywords, "ZZXUCX", strict=True))
+    }
     actions |= {f"Attribute{index}": {"X": index, "K": 1} for index in range(1, 30)}
     record = DeidRecord(
         profile="basic",
@@ -79,7 +89,9 @@ def cohort(cases: int = 400, seed: int = 0):
     return truth, squash(logit + 0.9 * rng.normal(size=truth.shape)), squash(logit), patients, attributes
 
 
-def write_dataset(folder: Path, *, labels: Sequence[str] = LABELS, patients_known: bool = True, name: str = "cohort") -> Path:
+def write_dataset(
+    folder: Path, *, labels: Sequence[str] = LABELS, patients_known: bool = True, name: str = "cohort"
+) -> Path:
     """Return a prepared dataset's folder: 72 training cases of 36 patients, 24 and 24 others."""
     rng = np.random.default_rng(1)
     info = DatasetInfo(
@@ -114,12 +126,23 @@ def evaluation(*, private: bool, split: str = "test") -> Evaluation:
     scores = first if private else second
     thresholds = fit(truth[:200], scores[:200], LABELS)
     return evaluate_classification(
-        truth, scores, patients, LABELS, attributes, thresholds, task="multilabel", seed=0, draws=200, split=split
+        truth,
+        scores,
+        patients,
+        LABELS,
+        attributes,
+        thresholds,
+        task="multilabel",
+        seed=0,
+        draws=200,
+        split=split,
     )
 
 
 @cache
-def ledger_text(run: str, *, noise: float = 1.0, steps: int = STEPS, delta: float = DELTA, unit: str = "patient") -> str:
+def ledger_text(
+    run: str, *, noise: float = 1.0, steps: int = STEPS, delta: float = DELTA, unit: str = "patient"
+) -> str:
     """Return the ledger of a run whose keys are its own."""
     plan = Plan(
         unit=PrivacyUnit(unit),
@@ -191,7 +214,13 @@ def write_run(
     workspace.make_private(folder)
     (folder / "release").mkdir()
     identity = hashlib.sha256(str(folder).encode()).hexdigest()[:32]
-    config: dict[str, object] = {"model": "resnet9", "loss": "bce", "optimizer": "nadam", "lr": 5e-4, "batch_size": 64}
+    config: dict[str, object] = {
+        "model": "resnet9",
+        "loss": "bce",
+        "optimizer": "nadam",
+        "lr": 5e-4,
+        "batch_size": 64,
+    }
     config |= {"epochs": 12, "steps": 0, "seed": 0, "sampling": "shuffle", "deterministic": deterministic}
     table: dict[str, object] = {"epsilon": 8.0, "delta": delta, "unit": unit}
     table |= {} if declared is None else {"units_declared": declared}
@@ -209,13 +238,17 @@ def write_run(
         patients_known=patients_known,
         step=steps,
         planned_steps=STEPS,
-        weights=hashlib.sha256(f"weights of {identity}".encode()).hexdigest() if state is RunState.RELEASED else "",
+        weights=hashlib.sha256(f"weights of {identity}".encode()).hexdigest()
+        if state is RunState.RELEASED
+        else "",
         made="2026-11-20T10:00:00+00:00",
         finished="2026-11-20T11:00:00+00:00" if state is RunState.RELEASED else "",
     )
     _write_private_room(folder, identity, members, dataset, patients_known=patients_known)
     if known:
-        artifacts.write(folder, Members(train=tuple(members or ()), valid=(), patients_known=patients_known, **known))
+        artifacts.write(
+            folder, Members(train=tuple(members or ()), valid=(), patients_known=patients_known, **known)
+        )
     text = ledger_text(identity, noise=noise, steps=steps, delta=delta, unit=unit) if private else ""
     if private:
         (folder / "private" / "ledger.jsonl").write_text(text)
@@ -233,7 +266,9 @@ def write_run(
         said = privacy_record(text, record, parents, start, declared)
         artifacts.write(folder, replace(said, outside_guarantee=(*said.outside_guarantee, *outside)))
         if evaluated:
-            write_evaluation(folder, record, private=private, patients_known=patients_known, compared=compared)
+            write_evaluation(
+                folder, record, private=private, patients_known=patients_known, compared=compared
+            )
         listed = integrity.measured(folder / "release", [folder / artifacts.place(Lineage)])
         record = replace(record, release=integrity.write(folder / "release", listed))
     if deterministic:
@@ -262,11 +297,21 @@ def _write_private_room(
         "cpus": 2,
         "packages": {"meninx": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6"},
         "source": "0123456789abcdef0123456789abcdef01234567",
-        "command": ["meninx", "train", "dataset", "--recipe", "cxr-dp", "--pretrained=/home/erika/weights.pt"],
+        "command": [
+            "meninx",
+            "train",
+            "dataset",
+            "--recipe",
+            "cxr-dp",
+            "--pretrained=/home/erika/weights.pt",
+        ],
     }
     (folder / "environment.json").write_text(json.dumps(environment))
     log = [{"kind": "train", "step": s, "loss": 0.7 * 0.99**s + 0.1, "note": PLANTED} for s in range(1, 301)]
-    log += [{"kind": "valid", "step": s, "loss": 0.72 * 0.992**s + 0.12, f"loss_{PLANTED}": 1.0} for s in range(25, 301, 25)]
+    log += [
+        {"kind": "valid", "step": s, "loss": 0.72 * 0.992**s + 0.12, f"loss_{PLANTED}": 1.0}
+        for s in range(25, 301, 25)
+    ]
     write_log(folder, log)
     (folder / "private" / "predictions.csv").write_text(f"case_id,score\n{PLANTED},0.5\n{identity},0.1\n")
 
@@ -288,7 +333,11 @@ def privacy_record(
 
     ledger = Ledger.parse(text)
     own = ledger.spent()
-    earlier = [Ledger.parse("\n".join(item.ledger)) for item in parents] if start is not None and start.composed else []
+    earlier = (
+        [Ledger.parse("\n".join(item.ledger)) for item in parents]
+        if start is not None and start.composed
+        else []
+    )
     spent = compose([ledger, *earlier], delta=own.delta)
     return PrivacyRecord(
         private=True,
@@ -328,7 +377,12 @@ def write_evaluation(
 ) -> Path:
     """Write an evaluation of a run and return its path; ``origin`` replaces fields of its origin."""
     belongs = Origin(
-        run=run.id, data=external or run.data, dataset=external or "cohort", weights=run.weights, step=run.step, split=split
+        run=run.id,
+        data=external or run.data,
+        dataset=external or "cohort",
+        weights=run.weights,
+        step=run.step,
+        split=split,
     )
     record = EvaluationRecord(
         origin=replace(belongs, **origin),
@@ -347,7 +401,8 @@ def write_comparison(folder: Path, baseline: Path, *, split: str = "test", **ori
     rows = compare(first, second, truth, patients, LABELS, attributes, task="multilabel", seed=0, draws=200)
     runs = [artifacts.require(root, RunRecord, fix="") for root in (folder, baseline)]
     ours, theirs = (
-        Origin(run=run.id, data=run.data, dataset="cohort", weights=run.weights, step=run.step, split=split) for run in runs
+        Origin(run=run.id, data=run.data, dataset="cohort", weights=run.weights, step=run.step, split=split)
+        for run in runs
     )
     record = ComparisonRecord(
         origin=replace(ours, **origin),
@@ -369,4 +424,9 @@ def write_all(root: Path, **private_run: object) -> list[Path]:
     private = write_run(root / "runs" / "cxr-dp_s0", private=True, dataset=dataset, **private_run)
     plain = write_run(root / "runs" / "cxr_s0", private=False, dataset=dataset)
     write_comparison(private, plain)
-    return [*(write_deid(root / f"deid-{site}", site) for site in ("north", "south", "east")), dataset, private, plain]
+    return [
+        *(write_deid(root / f"deid-{site}", site) for site in ("north", "south", "east")),
+        dataset,
+        private,
+        plain,
+    ]

@@ -66,11 +66,15 @@ def test_everything_that_a_person_must_say_is_asked_for_at_once(tmp_path, source
     with pytest.raises(ConfigError, match=r"authors, contact, .*--authors --contact"):
         stage.run(ReportConfig(card=True), [tmp_path / "never looked at"], tmp_path / "r.html")
     with pytest.raises(ConfigError, match="intended use"):
-        stage.run(ReportConfig(card=True, authors="a", contact="c", intended_use=" "), sources, tmp_path / "r.html")
+        stage.run(
+            ReportConfig(card=True, authors="a", contact="c", intended_use=" "), sources, tmp_path / "r.html"
+        )
     assert not (tmp_path / "r.html").exists()
 
 
-@pytest.mark.parametrize(("gone", "said"), [(place(EvaluationRecord), "evaluation"), ("environment.json", "package versions")])
+@pytest.mark.parametrize(
+    ("gone", "said"), [(place(EvaluationRecord), "evaluation"), ("environment.json", "package versions")]
+)
 def test_a_missing_summary_is_an_error_and_nothing_is_written(tmp_path, sources, gone, said):
     (tmp_path / "run" / gone).unlink()
     with pytest.raises(DataError, match=said):

@@ -37,7 +37,10 @@ def chain(tmp_path):
 
 
 def test_a_chain_of_shared_patients_is_one_group_in_every_order(chain):
-    found = {tuple((group.names, group.epsilon) for group in joint.groups(order)) for order in itertools.permutations(chain)}
+    found = {
+        tuple((group.names, group.epsilon) for group in joint.groups(order))
+        for order in itertools.permutations(chain)
+    }
     [[(names, epsilon)]] = found
     assert names == "a, b and c"
     assert epsilon > max(run.account.spent.epsilon for run in chain)
@@ -69,7 +72,10 @@ def test_without_the_link_there_are_two_groups(chain):
     ],
 )
 def test_sharing(tmp_path, left, right, link):
-    runs = [write_run(tmp_path / name, private=True, evaluated=False, **kind) for name, kind in (("l", left), ("r", right))]
+    runs = [
+        write_run(tmp_path / name, private=True, evaluated=False, **kind)
+        for name, kind in (("l", left), ("r", right))
+    ]
     assert joint.shared(*sources.read(runs)) == link
 
 
@@ -92,7 +98,10 @@ def test_the_same_dataset_is_shared_whatever_the_members_say(tmp_path):
     [
         (f"the weights were selected by auroc on {VALIDATION_CASES}", "selection on patients"),
         (TRAINING_STATISTICS, "normalisation from patients"),
-        (f"the starting weights come from run 1, {UNPROTECTED_START}: nothing is promised to them", "start without privacy"),
+        (
+            f"the starting weights come from run 1, {UNPROTECTED_START}: nothing is promised to them",
+            "start without privacy",
+        ),
     ],
 )
 def test_what_a_run_says_of_itself_keeps_its_verdict_from_being_green(tmp_path, outside, word):
@@ -170,10 +179,14 @@ def test_departures_of_older_summaries():
     [age] = departures.said_of(DeidRecord(profile="basic", max_age=120))
     assert (age.kind, age.chosen) == ("age", "120")
     named = Departure(kind="override", name="OperatorsName", chosen="K", usual="X")
-    assert departures.said_of(DeidRecord(profile="basic", departures=(named,), overrides={"OperatorsName": "K"})) == (named,)
+    assert departures.said_of(
+        DeidRecord(profile="basic", departures=(named,), overrides={"OperatorsName": "K"})
+    ) == (named,)
 
 
-@pytest.mark.parametrize(("patients", "remark"), [(True, "fewer than 10 patients"), (False, "fewer than 10 images")])
+@pytest.mark.parametrize(
+    ("patients", "remark"), [(True, "fewer than 10 patients"), (False, "fewer than 10 images")]
+)
 def test_a_remark_says_images_where_patients_are_not_known(patients, remark):
     row = Estimate(name="auroc", value=0.5, low=0.4, high=0.6, n=5, patients=5, note="fewer than 10 patients")
     assert estimates("", [row], patients=patients).rows[0][-1].text == remark

@@ -100,7 +100,9 @@ def test_every_estimate_has_interval_n_and_patients(whole):
             assert bool(known) == bool(re.match(r" \[.*, .*\]", said["95 % interval"])), cells
         else:
             numbers = [text for name, text in cells if name not in ("group", "n cases", "patients")]
-            assert all(text in (" –", " insufficient") or re.search(r"\d \[", text) for text in numbers), cells
+            assert all(text in (" –", " insufficient") or re.search(r"\d \[", text) for text in numbers), (
+                cells
+            )
 
 
 def test_every_colour_is_a_word_beside_its_value_and_limit(whole):
@@ -146,7 +148,14 @@ def test_what_was_not_checked_is_said(whole):
 
 def test_counts_and_plan_are_on_the_page(whole):
     text = " ".join(" ".join(Page(whole[1]).text).split())
-    for words in ("288 files", "120 cases", "60 patients", "retain-modified-dates", "add-or-remove-one", "unreadable"):
+    for words in (
+        "288 files",
+        "120 cases",
+        "60 patients",
+        "retain-modified-dates",
+        "add-or-remove-one",
+        "unreadable",
+    ):
         assert words in text
     assert "AUROC difference" in text
     assert "NOT FOR RELEASE" not in text
@@ -183,7 +192,10 @@ def test_epsilon_is_held_against_the_limits(tmp_path, noise, colour):
 
 def test_findings_are_red_and_unread_pixels_are_never_green(tmp_path):
     leak = write_deid(tmp_path / "leak", "north", residual_findings=2)
-    assert stage.run(CONFIG, [leak], tmp_path / "1.html").verdicts["Identifiers removed?"] == "red: identifiers found"
+    assert (
+        stage.run(CONFIG, [leak], tmp_path / "1.html").verdicts["Identifiers removed?"]
+        == "red: identifiers found"
+    )
     clean = write_deid(tmp_path / "clean", "north", burned_in_unknown=0, flagged={})
     result = stage.run(CONFIG, [clean], tmp_path / "2.html")
     assert result.verdicts["Identifiers removed?"] == "amber: pixels not checked"

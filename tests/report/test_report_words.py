@@ -52,7 +52,9 @@ def test_risk_in_sentences():
 def test_training_log_is_thinned_and_a_broken_last_line_is_left_out(tmp_path):
     log = tmp_path / "private" / "metrics.jsonl"
     log.parent.mkdir()
-    lines = [f'{{"kind": "train", "step": {step}, "loss": 1.0, "ok": true, "bad key!": 1}}' for step in range(1000)]
+    lines = [
+        f'{{"kind": "train", "step": {step}, "loss": 1.0, "ok": true, "bad key!": 1}}' for step in range(1000)
+    ]
     log.write_text("\n".join([*lines, "[1]", '{"step": 1001, "lo']))
     found = curves.read(log).curves
     assert set(found) == {"train loss"}
@@ -60,7 +62,9 @@ def test_training_log_is_thinned_and_a_broken_last_line_is_left_out(tmp_path):
 
 
 def test_svg_loses_its_prologue_and_gets_own_ids():
-    text = figures.lines({"a": [(0, 1), (1, 2)], "b": [(0, 2), (1, 1)]}, name="x", alt='say "it" & <that>', across="s", up="l")
+    text = figures.lines(
+        {"a": [(0, 1), (1, 2)], "b": [(0, 2), (1, 1)]}, name="x", alt='say "it" & <that>', across="s", up="l"
+    )
     assert text.startswith('<svg role="img" aria-label="say &quot;it&quot; &amp; &lt;that&gt;"')
     for gone in ("xmlns", "http", "<?xml", "DOCTYPE", "metadata", "DejaVu"):
         assert gone not in text, gone

@@ -85,7 +85,9 @@ def named_after_patients(manifest: Manifest) -> Manifest:
             if name:
                 moved[kind] = f"{kind}s/{SECRET}-{number:03d}{load.suffix(Path(name))}"
                 (manifest.root / name).rename(manifest.root / moved[kind])
-        cases.append(replace(case, case_id=f"{SECRET}-{number:03d}", patient_id=f"{SECRET}-{case.patient_id}", **moved))
+        cases.append(
+            replace(case, case_id=f"{SECRET}-{number:03d}", patient_id=f"{SECRET}-{case.patient_id}", **moved)
+        )
     named = Manifest(manifest.root, manifest.info, tuple(cases))
     named.write()
     return named
@@ -97,7 +99,9 @@ def cases(tmp_path_factory) -> dict[str, Manifest]:
     root = tmp_path_factory.mktemp("cases")
     return {
         "findings": named_after_patients(write_dataset(root / "findings", patients=12, size=32)),
-        "masks": named_after_patients(write_dataset(root / "masks", task=Task.SEGMENTATION, patients=6, size=32, prevalence=0.9)),
+        "masks": named_after_patients(
+            write_dataset(root / "masks", task=Task.SEGMENTATION, patients=6, size=32, prevalence=0.9)
+        ),
         "volumes": named_after_patients(
             write_dataset(root / "volumes", task=Task.SEGMENTATION, patients=6, size=16, spatial_dims=3)
         ),
@@ -116,7 +120,11 @@ def dataset(cases, tmp_path) -> Callable[[str], Manifest]:
 
 
 def snapshot(root: Path) -> dict[str, str]:
-    return {path.relative_to(root).as_posix(): files.digest(path) for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(root).as_posix(): files.digest(path)
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 def edit(data: Manifest, change: Callable[[list[dict[str, str]]], None], name: str = "manifest.csv") -> None:
@@ -154,13 +162,17 @@ def without_column(data: Manifest) -> None:
 def in_two_splits(data: Manifest) -> None:
     """Move one of two images of a patient to another split."""
     number = next(
-        n for n, case in enumerate(data.cases) if n and data.cases[n - 1].patient_id == case.patient_id and case.split == "train"
+        n
+        for n, case in enumerate(data.cases)
+        if n and data.cases[n - 1].patient_id == case.patient_id and case.split == "train"
     )
     set_cell(number, "split", "test")(data)
 
 
 def at_two_sites(data: Manifest) -> None:
-    number = next(n for n, case in enumerate(data.cases) if n and data.cases[n - 1].patient_id == case.patient_id)
+    number = next(
+        n for n, case in enumerate(data.cases) if n and data.cases[n - 1].patient_id == case.patient_id
+    )
     set_cell(number, "site", "elsewhere")(data)
 
 
@@ -242,10 +254,19 @@ def nan_voxel(data: Manifest) -> None:
 TABLES = [
     (without_table, "expected a prepared dataset with manifest.csv, got no such file .*meninx prepare"),
     (without_column, r"expected a column 'effusion', got none \(.*manifest.csv, row 1\)"),
-    (set_cell(4, "nodule", SECRET), r"expected a number or nothing, got other text \(.*manifest.csv, row 6, column 'nodule'\)"),
-    (set_cell(4, "split", SECRET), r"expected one of train, valid, test, got another word \(.*row 6, column 'split'\)"),
+    (
+        set_cell(4, "nodule", SECRET),
+        r"expected a number or nothing, got other text \(.*manifest.csv, row 6, column 'nodule'\)",
+    ),
+    (
+        set_cell(4, "split", SECRET),
+        r"expected one of train, valid, test, got another word \(.*row 6, column 'split'\)",
+    ),
     (set_cell(4, "split", ""), r"got nothing \(.*row 6, column 'split'\)"),
-    (in_two_splits, r"expected every patient in one split, got one patient in 'train' \(row \d+\) and 'test' \(row \d+\)"),
+    (
+        in_two_splits,
+        r"expected every patient in one split, got one patient in 'train' \(row \d+\) and 'test' \(row \d+\)",
+    ),
     (at_two_sites, "expected every patient in one site"),
     (twice, r"expected each case_id once, got the same value in rows 2 and \d+ \(manifest.csv\)"),
     (one_image_twice, "expected each image once, got the same value in rows 2 and 3"),
@@ -258,13 +279,33 @@ TABLES = [
 ]
 PIXELS = [
     ("findings", without_image, r"expected a readable image, got no such file \(manifest.csv, row \d+\)"),
-    ("findings", cut_image, r"expected a readable image, got an unreadable one \(\w+\) \(manifest.csv, row \d+\)"),
-    ("findings", image_of_another_size, r"expected images of size \(32, 32\), got \(20, 30\) \(manifest.csv, row \d+\)"),
+    (
+        "findings",
+        cut_image,
+        r"expected a readable image, got an unreadable one \(\w+\) \(manifest.csv, row \d+\)",
+    ),
+    (
+        "findings",
+        image_of_another_size,
+        r"expected images of size \(32, 32\), got \(20, 30\) \(manifest.csv, row \d+\)",
+    ),
     ("findings", volume_for_picture, r"expected 2-D images, got 3 dimensions \(manifest.csv, row \d+\)"),
-    ("masks", mask_of_another_shape, r"expected a mask of the image's size \(32, 32\), got \(30, 32\) \(manifest.csv, row \d+\)"),
+    (
+        "masks",
+        mask_of_another_shape,
+        r"expected a mask of the image's size \(32, 32\), got \(30, 32\) \(manifest.csv, row \d+\)",
+    ),
     ("masks", without_mask, r"expected a readable image, got no such file \(manifest.csv, row \d+\)"),
-    ("volumes", mask_of_another_shape, r"expected a mask of the image's size .*, got \(16, 16, 7\) \(manifest.csv, row \d+\)"),
-    ("volumes", nan_voxel, r"expected finite voxel values, got NaN or infinity \(manifest.csv, row \d+\); repair"),
+    (
+        "volumes",
+        mask_of_another_shape,
+        r"expected a mask of the image's size .*, got \(16, 16, 7\) \(manifest.csv, row \d+\)",
+    ),
+    (
+        "volumes",
+        nan_voxel,
+        r"expected finite voxel values, got NaN or infinity \(manifest.csv, row \d+\); repair",
+    ),
 ]
 
 
@@ -283,7 +324,9 @@ def test_a_spoilt_table_is_refused_before_anything_is_written(refused, dataset, 
 
 
 @pytest.mark.parametrize(("name", "spoil", "told"), PIXELS, ids=_id)
-def test_a_spoilt_image_stops_training_at_its_row_and_the_dataset_stays(refused, dataset, tmp_path, name, spoil, told):
+def test_a_spoilt_image_stops_training_at_its_row_and_the_dataset_stays(
+    refused, dataset, tmp_path, name, spoil, told
+):
     data = dataset(name)
     spoil(data)
     before = snapshot(data.root)
@@ -295,7 +338,15 @@ def test_a_spoilt_image_stops_training_at_its_row_and_the_dataset_stays(refused,
 def test_a_folder_that_is_not_there(refused, invoke, tmp_path):
     missing = tmp_path / "none"
     refused(3, "no such file", "train", missing)
-    refused(3, "expected a source folder, got no such folder", "prepare", missing, tmp_path / "data", "--reader", "folder")
+    refused(
+        3,
+        "expected a source folder, got no such folder",
+        "prepare",
+        missing,
+        tmp_path / "data",
+        "--reader",
+        "folder",
+    )
     refused(2, "expected a run folder", "evaluate", missing)
     refused(2, "expected ", "report", missing, "--out", tmp_path / "report.html")
     for words in (
@@ -304,7 +355,15 @@ def test_a_folder_that_is_not_there(refused, invoke, tmp_path):
         ("label", "--tag", "BodyPartExamined", "--from-folder", "-1"),
         ("folders", "--from-folder", "-1"),
     ):
-        refused(3, "expected a source folder, got no such folder", "dicom", words[0], missing, tmp_path / "out", *words[1:])
+        refused(
+            3,
+            "expected a source folder, got no such folder",
+            "dicom",
+            words[0],
+            missing,
+            tmp_path / "out",
+            *words[1:],
+        )
     refused(3, "expected a folder, got none", "dicom", "table", missing, tmp_path / "table.csv")
     (tmp_path / "site.key").write_bytes(bytes(range(32)))
     refused(3, "folder", "deid", missing, tmp_path / "clean", "--key", tmp_path / "site.key")
@@ -317,7 +376,11 @@ def test_a_folder_that_is_not_there(refused, invoke, tmp_path):
 @pytest.mark.parametrize(
     ("code", "told", "words"),
     [
-        (4, r"expected an epsilon that .* reaches in 12 steps, got 1e-06", "--privacy.epsilon 1e-6 --privacy.delta 1e-6"),
+        (
+            4,
+            r"expected an epsilon that .* reaches in 12 steps, got 1e-06",
+            "--privacy.epsilon 1e-6 --privacy.delta 1e-6",
+        ),
         (4, "no batch statistics", f"{NOISE} --model monai:DenseNet121"),
         (4, "expected delta < 1 / n_units_declared", "--privacy.noise-multiplier 1 --privacy.delta 0.5"),
         (4, "expected public class weights", f"{NOISE} --class-weights balanced"),
@@ -327,7 +390,18 @@ def test_a_folder_that_is_not_there(refused, invoke, tmp_path):
 )
 def test_a_privacy_guard_says_no_and_what_would_do(refused, dataset, tmp_path, code, told, words):
     data, batch = dataset("findings"), () if "--batch-size" in words else ("--batch-size", "4")
-    train = ("train", data.root, "--out", tmp_path / "runs", "--recipe", "tiny", "--steps", "12", "--quiet", *batch)
+    train = (
+        "train",
+        data.root,
+        "--out",
+        tmp_path / "runs",
+        "--recipe",
+        "tiny",
+        "--steps",
+        "12",
+        "--quiet",
+        *batch,
+    )
     said = refused(code, told, *train, *words.split())
     assert said.err.count("\n") == 1
     assert not list((tmp_path / "runs").glob("*/release/*"))
@@ -336,7 +410,9 @@ def test_a_privacy_guard_says_no_and_what_would_do(refused, dataset, tmp_path, c
 def test_deid_does_nothing_without_a_good_key(refused, cohort, tmp_path):
     archive, clean = cohort.root / "north" / "archive", tmp_path / "clean"
     refused(4, "expected a site key file, got none .*--key FILE --new-key", "deid", archive, clean)
-    refused(4, "expected a site key file, got none .*--key FILE --new-key", "deid", archive, clean, "--new-key")
+    refused(
+        4, "expected a site key file, got none .*--key FILE --new-key", "deid", archive, clean, "--new-key"
+    )
     refused(
         4,
         "expected a readable key file of at most 1,048,576 bytes, got none .*--new-key",
@@ -346,9 +422,19 @@ def test_deid_does_nothing_without_a_good_key(refused, cohort, tmp_path):
         "--key",
         tmp_path / "none.key",
     )
-    refused(4, "expected a readable key file", "deid", archive, clean, "--key", tmp_path / "none.key", "--dry-run")
+    refused(
+        4, "expected a readable key file", "deid", archive, clean, "--key", tmp_path / "none.key", "--dry-run"
+    )
     (tmp_path / "short.key").write_bytes(b"secret")
-    refused(4, "expected a key of at least 32 bytes, got 6 bytes", "deid", archive, clean, "--key", tmp_path / "short.key")
+    refused(
+        4,
+        "expected a key of at least 32 bytes, got 6 bytes",
+        "deid",
+        archive,
+        clean,
+        "--key",
+        tmp_path / "short.key",
+    )
     told = "expected a new file for the key, .*leave out --new-key"
     refused(4, told, "deid", archive, clean, "--key", tmp_path / "short.key", "--new-key")
     assert (tmp_path / "short.key").read_bytes() == b"secret"
@@ -362,8 +448,26 @@ def test_no_key_is_made_for_a_run_that_is_refused(refused, tmp_path):
         (folder / "thesis.txt").write_text("years of work")
     key = tmp_path / "site.key"
     refused(2, "expected a new or empty output folder", "deid", source, mine, "--key", key, "--new-key")
-    refused(3, "expected a folder of DICOM files", "deid", tmp_path / "none", tmp_path / "out", "--key", key, "--new-key")
-    refused(4, "apart from what it protects", "deid", source, tmp_path / "out", "--key", tmp_path / "out" / "k", "--new-key")
+    refused(
+        3,
+        "expected a folder of DICOM files",
+        "deid",
+        tmp_path / "none",
+        tmp_path / "out",
+        "--key",
+        key,
+        "--new-key",
+    )
+    refused(
+        4,
+        "apart from what it protects",
+        "deid",
+        source,
+        tmp_path / "out",
+        "--key",
+        tmp_path / "out" / "k",
+        "--new-key",
+    )
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["in", "mine", "thesis.txt", "thesis.txt"]
 
 
@@ -373,14 +477,29 @@ def test_a_dry_run_before_there_is_a_key_counts_what_the_run_will_do(invoke, tmp
     for number, path in enumerate(sorted((cohort.root / "north" / "archive").rglob("*"))):
         if path.is_file() and number % 5 == 0:
             shutil.copy(path, source / f"{number}")
-    words = ("deid", source, tmp_path / "out", "--key", tmp_path / "site.key", "--new-key", "--workers", "1", "--quiet", "--json")
+    words = (
+        "deid",
+        source,
+        tmp_path / "out",
+        "--key",
+        tmp_path / "site.key",
+        "--new-key",
+        "--workers",
+        "1",
+        "--quiet",
+        "--json",
+    )
     dry = invoke(*words, "--dry-run")
     assert dry.code == 0, dry.err
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     real = invoke(*words)
     counts = ("files_read", "patients", "studies", "series", "quarantined", "actions")
-    assert {name: json.loads(dry.out)[name] for name in counts} == {name: json.loads(real.out)[name] for name in counts}
-    said = invoke("deid", source, tmp_path / "out", "--key", tmp_path / "site.key", "--site", "other", "--quiet")
+    assert {name: json.loads(dry.out)[name] for name in counts} == {
+        name: json.loads(real.out)[name] for name in counts
+    }
+    said = invoke(
+        "deid", source, tmp_path / "out", "--key", tmp_path / "site.key", "--site", "other", "--quiet"
+    )
     assert (said.code, "--overwrite to replace" in said.err) == (2, True)
 
 
@@ -390,7 +509,9 @@ def test_prepare_takes_no_patient_who_was_not_de_identified(refused, cohort, tmp
     assert not (tmp_path / "data").exists()
 
 
-def test_a_private_run_that_lost_its_key_or_whose_ledger_was_changed_does_not_go_on(refused, invoke, dataset, tmp_path):
+def test_a_private_run_that_lost_its_key_or_whose_ledger_was_changed_does_not_go_on(
+    refused, invoke, dataset, tmp_path
+):
     data = dataset("findings")
     assert invoke("train", data.root, "--out", tmp_path / "runs", *PRIVATE, "--steps", "2").code == 0
     folder = (tmp_path / "runs" / "latest").resolve()
@@ -410,7 +531,9 @@ def test_a_private_run_that_lost_its_key_or_whose_ledger_was_changed_does_not_go
 def table_of(root: Path, rows: int = 6, **columns: Callable[[int], str]) -> Path:
     """Write a folder with a label table and one picture a row, each of its own patient."""
     (root / "images").mkdir(parents=True)
-    lines = [{"file": f"{SECRET}-{n}.png", "patient_id": f"{SECRET}-{n}", "ill": str(n % 2)} for n in range(rows)]
+    lines = [
+        {"file": f"{SECRET}-{n}.png", "patient_id": f"{SECRET}-{n}", "ill": str(n % 2)} for n in range(rows)
+    ]
     for number, line in enumerate(lines):
         line |= {name: value(number) for name, value in columns.items()}
         pixels = np.random.default_rng(number).integers(0, 256, (12, 12), dtype=np.uint8)
@@ -431,11 +554,18 @@ CSV = ("--reader", "csv", "--label-columns", "ill", "--quiet")
         (r"expected a column 'file', got none \(labels.csv, row 1\)", (), {"rename": "file"}),
         (r"expected a column 'ill', got none \(labels.csv, row 1\)", (), {"rename": "ill"}),
         (r"\(labels.csv, row 3, column 'ill'\)", (), {"ill": lambda n: SECRET if n == 1 else "0"}),
-        (r"labels.csv, row 3, column 'patient_id'", (), {"patient_id": lambda n: "" if n == 1 else f"{SECRET}-{n}"}),
+        (
+            r"labels.csv, row 3, column 'patient_id'",
+            (),
+            {"patient_id": lambda n: "" if n == 1 else f"{SECRET}-{n}"},
+        ),
         (
             "expected every patient in one|expected each patient|one patient",
             ("--split", "published", "--split-column", "part"),
-            {"patient_id": lambda n: f"{SECRET}-{n // 2}", "part": lambda n: ("train", "valid", "test")[n % 3]},
+            {
+                "patient_id": lambda n: f"{SECRET}-{n // 2}",
+                "part": lambda n: ("train", "valid", "test")[n % 3],
+            },
         ),
     ],
 )
@@ -478,7 +608,15 @@ def test_unusable_images_are_counted_and_left_out_or_stop_a_strict_run(refused, 
     assert said.code == 0
     table = json.loads(said.out)
     assert (table["cases"], table["skipped"]) == (4, {"missing file": 1, "unreadable image": 1})
-    refused(3, r"expected usable data, got .* \(labels.csv, row \d\)", "prepare", root, tmp_path / "strict", *CSV, "--strict")
+    refused(
+        3,
+        r"expected usable data, got .* \(labels.csv, row \d\)",
+        "prepare",
+        root,
+        tmp_path / "strict",
+        *CSV,
+        "--strict",
+    )
     assert snapshot(root) == before
 
 
@@ -492,7 +630,16 @@ def test_nan_voxels_are_counted_and_left_out_or_stop_a_strict_run(refused, invok
     words = ("prepare", tmp_path / "in")
     said = invoke(*words, tmp_path / "data", "--reader", "pairs", "--json", "--quiet")
     assert (said.code, json.loads(said.out)["skipped"]) == (0, {"NaN or infinite pixels": 1})
-    refused(3, "got NaN or infinite pixels", *words, tmp_path / "strict", "--reader", "pairs", "--strict", "--quiet")
+    refused(
+        3,
+        "got NaN or infinite pixels",
+        *words,
+        tmp_path / "strict",
+        "--reader",
+        "pairs",
+        "--strict",
+        "--quiet",
+    )
 
 
 @pytest.mark.parametrize("more", [(), ("--overwrite",)])
@@ -574,7 +721,9 @@ def test_foreign_bytes_in_an_artefact_are_refused_with_the_name_of_the_file(
         "report": ("report", spoilable, "--out", tmp_path / "page.html", "--quiet"),
         "resume": ("train", finished.parents[1] / "data", "--resume", spoilable, "--quiet"),
     }[verb]
-    code = 4 if (verb, name) == ("evaluate", "private/data.json") else 3  # the record is not the one the run was made with
+    code = (
+        4 if (verb, name) == ("evaluate", "private/data.json") else 3
+    )  # the record is not the one the run was made with
     refused(code, Path(name).name, *words)
 
 
@@ -616,7 +765,8 @@ def test_a_full_disk_stops_a_private_run_which_then_goes_on_as_if_nothing_had_be
 
 
 @pytest.mark.parametrize(
-    ("count", "more"), [(0, ()), (0, ("--resume",)), (0, ("--overwrite",)), *((n, ("--resume",)) for n in (1, 2, 5))]
+    ("count", "more"),
+    [(0, ()), (0, ("--resume",)), (0, ("--overwrite",)), *((n, ("--resume",)) for n in (1, 2, 5))],
 )
 def test_a_full_disk_stops_prepare_which_then_goes_on(refused, invoke, tmp_path, monkeypatch, count, more):
     root = table_of(tmp_path / "in")
@@ -635,7 +785,10 @@ def held() -> Callable[[Path], object]:
     holders = []
 
     def hold(path: Path) -> None:
-        script = "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, 2); print('held', flush=True); input()"
+        script = (
+            "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, 2); print('held', "
+            "flush=True); input()"
+        )
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         holder = subprocess.Popen([sys.executable, "-c", script, str(path)], **pipes)
         assert holder.stdout is not None
@@ -647,13 +800,22 @@ def held() -> Callable[[Path], object]:
         holder.communicate("\n")
 
 
-def test_a_second_process_on_the_same_folder_is_refused_and_disturbs_nothing(refused, invoke, dataset, tmp_path, held):
+def test_a_second_process_on_the_same_folder_is_refused_and_disturbs_nothing(
+    refused, invoke, dataset, tmp_path, held
+):
     data = dataset("findings")
     assert invoke("train", data.root, "--out", tmp_path / "runs", *TRAIN, "--steps", "1").code == 0
     folder = (tmp_path / "runs" / "latest").resolve()
     held(folder / "private" / "lock")
     before = snapshot(folder)
-    refused(3, "expected one process per output folder, got another process writing", "train", data.root, "--resume", folder)
+    refused(
+        3,
+        "expected one process per output folder, got another process writing",
+        "train",
+        data.root,
+        "--resume",
+        folder,
+    )
     assert snapshot(folder) == before
     root = table_of(tmp_path / "in")
     assert invoke("prepare", root, tmp_path / "prepared", *CSV).code == 0
@@ -668,7 +830,11 @@ def started(script: str, *words: object) -> subprocess.Popen[str]:
     code = textwrap.dedent(script) + "\nimport sys\nfrom meninx.cli.app import main\nmain(sys.argv[1:])\n"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", code, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
 
 
@@ -678,13 +844,29 @@ def privacy_of(run: Run) -> dict[str, object]:
 
 
 def same_weights(one: Run, other: Run) -> bool:
-    models = [torch.load(run.release / "bundle" / "models" / "model.pt", weights_only=True) for run in (one, other)]
-    return models[0].keys() == models[1].keys() and all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+    models = [
+        torch.load(run.release / "bundle" / "models" / "model.pt", weights_only=True) for run in (one, other)
+    ]
+    return models[0].keys() == models[1].keys() and all(
+        torch.equal(models[0][name], models[1][name]) for name in models[0]
+    )
 
 
 def test_ctrl_c_saves_the_state_and_the_run_goes_on(invoke, dataset, tmp_path):
     data = dataset("findings")
-    words = ("--recipe", "tiny", "--batch-size", "4", "--steps", "60", "--eval-every", "20", "--deterministic", "--threads", "1")
+    words = (
+        "--recipe",
+        "tiny",
+        "--batch-size",
+        "4",
+        "--steps",
+        "60",
+        "--eval-every",
+        "20",
+        "--deterministic",
+        "--threads",
+        "1",
+    )
     process = started("", "train", data.root, "--out", tmp_path / "runs", *words)
     assert process.stderr is not None
     assert "training" in process.stderr.readline()
@@ -692,7 +874,9 @@ def test_ctrl_c_saves_the_state_and_the_run_goes_on(invoke, dataset, tmp_path):
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, "")
     last = err.splitlines()[-1]
-    assert re.match(r"meninx: training stopped by the user; state saved after step \d+; go on with --resume ", last)
+    assert re.match(
+        r"meninx: training stopped by the user; state saved after step \d+; go on with --resume ", last
+    )
     assert SECRET not in err
     stopped = Run((tmp_path / "runs" / "latest").resolve())
     assert 0 < len(stopped.metrics_path.read_text().splitlines()) < 60

@@ -37,7 +37,9 @@ def shop(cohort, tmp_path_factory) -> Path:
     source = cohort.root / HOSPITAL
     shutil.copytree(source / "archive", root / "archive")
     with (source / "labels.csv").open(newline="") as stream:
-        rows = [{name: cell for name, cell in row.items() if name != "mask"} for row in csv.DictReader(stream)]
+        rows = [
+            {name: cell for name, cell in row.items() if name != "mask"} for row in csv.DictReader(stream)
+        ]
     with (root / "labels.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
@@ -94,7 +96,10 @@ def _put(name: str, here: Path, shop: Path, trained: Path, verb: str) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(data.root / case.image, folder)
     elif name in ("images", "classes"):
-        steps = {"images": "meninx dicom export {} images", "classes": "meninx dicom folders {} classes --from-tag PatientSex"}
+        steps = {
+            "images": "meninx dicom export {} images",
+            "classes": "meninx dicom folders {} classes --from-tag PatientSex",
+        }
         assert run(shlex.split(steps[name].format(shop / "clean"))[1:]) == 0
     elif (shop / name).is_dir():
         shutil.copytree(shop / name, here / name)

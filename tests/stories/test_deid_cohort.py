@@ -55,9 +55,17 @@ def deidentify(cohort, hospital: str, folder: Path, *, flip: int = 0, workers: i
     source, out = cohort.root / hospital / "archive", folder / hospital
     result = run(DeidConfig(key=key, site=hospital, workers=workers, burned_in="keep"), source, out)
     lines = (out / "private" / "journal.jsonl").read_text().splitlines()
-    outputs = {f"archive/{e['path']}": out / e["output"] for e in map(json.loads, lines) if e["status"] == "written"}
+    outputs = {
+        f"archive/{e['path']}": out / e["output"] for e in map(json.loads, lines) if e["status"] == "written"
+    }
     refused = {f"archive/{row['path']}": row["reason"] for row in table(out, "quarantine.csv")}
-    return Cleaned(out, result, outputs, refused, {row["id_old"]: row["id_new"] for row in table(out, "crosswalk_uids.csv")})
+    return Cleaned(
+        out,
+        result,
+        outputs,
+        refused,
+        {row["id_old"]: row["id_new"] for row in table(out, "crosswalk_uids.csv")},
+    )
 
 
 def table(out: Path, name: str) -> list[dict[str, str]]:
@@ -86,7 +94,10 @@ def pairs(cohort, clean) -> list[tuple[PlantedFile, Dataset, Dataset]]:
 
 
 def elements(data: Dataset, path: str = "") -> Iterator[tuple[str, int, str, object]]:
-    """Yield (path, tag, VR, value) of every element of every depth; what no parser understands as its bytes."""
+    """Yield (path, tag, VR, value) of every element of every depth.
+
+    What no parser understands as its bytes.
+    """
     for tag in list(data.keys()):
         try:
             element = data[tag]
@@ -119,7 +130,11 @@ def public_bytes(out: Path) -> Iterator[tuple[str, bytes]]:
                 raw = path.read_bytes()
                 end = 144 + int.from_bytes(raw[140:144], "little")
                 yield f"{name}, inflated", zlib.decompressobj(-15).decompress(raw[end:])
-            texts = [str(value) for where, _, _, value in (*elements(data), *elements(data.file_meta)) if "7fe0" not in where]
+            texts = [
+                str(value)
+                for where, _, _, value in (*elements(data), *elements(data.file_meta))
+                if "7fe0" not in where
+            ]
             yield f"{name}, decoded", "\n".join(texts).encode()
 
 
@@ -156,7 +171,11 @@ def test_the_judge_finds_every_plant_in_the_originals(cohort):
         for path, kind, value in planted.plants:
             if kind in COMMON | NOT_BYTES:
                 continue
-            assert any(form in data for form in encodings(value) for data in content), (planted.file, path, kind)
+            assert any(form in data for form in encodings(value) for data in content), (
+                planted.file,
+                path,
+                kind,
+            )
 
 
 def test_a_leak_of_any_kind_is_seen(cohort, clean, tmp_path):
@@ -176,7 +195,10 @@ def test_a_leak_of_any_kind_is_seen(cohort, clean, tmp_path):
             data.Manufacturer = "Quellbrunn"
             data.save_as(path)
             break
-    assert {place.rpartition(", ")[2] for place, _ in leaked(public_bytes(copy), {b"Quellbrunn"})} == {"inflated", "decoded"}
+    assert {place.rpartition(", ")[2] for place, _ in leaked(public_bytes(copy), {b"Quellbrunn"})} == {
+        "inflated",
+        "decoded",
+    }
 
 
 def test_every_file_is_written_or_kept_out_for_the_right_reason(cohort, clean):
@@ -236,10 +258,14 @@ def test_safe_private_elements_and_numbers_of_reports_stay(pairs):
             assert value in (told if isinstance(told, list) else [told]), path
             kept += 1
         blocks = [tag for tag in list(new.keys()) if tag.is_private and not tag.is_private_creator]
-        assert len(blocks) == len({path for path, kind, _ in planted.safe if kind == "safe_private"}), planted.file
+        assert len(blocks) == len({path for path, kind, _ in planted.safe if kind == "safe_private"}), (
+            planted.file
+        )
     assert kept > 100
     reports = [new for planted, _, new in pairs if planted.form == "sr"]
-    assert [str(ds.ContentSequence[2].MeasuredValueSequence[0].NumericValue) for ds in reports] == ["0.48"] * 3
+    assert [str(ds.ContentSequence[2].MeasuredValueSequence[0].NumericValue) for ds in reports] == [
+        "0.48"
+    ] * 3
     assert all("no effusion" in ds.ContentSequence[1].TextValue for ds in reports)
 
 
@@ -310,7 +336,9 @@ def test_uids_are_valid_consistent_and_injective_and_references_hold(pairs, clea
         uids = clean[planted.hospital].uids
         before = {path: value for path, _, _, value in elements(original)}
         for path, _, vr, value in elements(new):
-            for old, one in zip(values(before.get(path)), values(value), strict=True) if vr == "UI" and value else ():
+            for old, one in (
+                zip(values(before.get(path)), values(value), strict=True) if vr == "UI" and value else ()
+            ):
                 assert UID(str(one)).is_valid
                 assert str(one) == (str(old) if str(old) in UID_dictionary else uids[str(old)]), path
         assert new.file_meta.MediaStorageSOPInstanceUID == new.SOPInstanceUID == uids[planted.sop_uid]
@@ -322,7 +350,9 @@ def test_uids_are_valid_consistent_and_injective_and_references_hold(pairs, clea
         if planted.form == "sr":
             assert new.ContentSequence[3].ReferencedSOPSequence[0].ReferencedSOPInstanceUID in written
         if planted.form == "gsps":
-            assert new.ReferencedSeriesSequence[0].ReferencedImageSequence[0].ReferencedSOPInstanceUID in written
+            assert (
+                new.ReferencedSeriesSequence[0].ReferencedImageSequence[0].ReferencedSOPInstanceUID in written
+            )
         if "ReferencedStudySequence" in new:
             assert new.ReferencedStudySequence[0].ReferencedSOPInstanceUID == new.StudyInstanceUID
 
@@ -336,7 +366,12 @@ def test_each_person_has_one_pseudonym_of_their_own(cohort, pairs):
     assert {truth.patient for truth in cohort.key.patients} == set(names)
     assert all(len(one) == 1 for one in names.values()), names
     assert len(set.union(*names.values())) == 18
-    padded = [one for one in cohort.key.files for path, _, value in one.plants if path == "PatientID" and " " in value]
+    padded = [
+        one
+        for one in cohort.key.files
+        for path, _, value in one.plants
+        if path == "PatientID" and " " in value
+    ]
     assert len(padded) > 3
     number = [truth for truth in cohort.key.patients if truth.patient_id == "0000123"]
     assert len(number) == 3
@@ -366,7 +401,10 @@ def test_another_key_changes_every_identifier(cohort, clean, tmp_path):
     assert not set(other.uids.values()) & set(first.uids.values())
     shifts = set()
     for file, path in first.outputs.items():
-        one, two = pydicom.dcmread(path, stop_before_pixels=True), pydicom.dcmread(other.outputs[file], stop_before_pixels=True)
+        one, two = (
+            pydicom.dcmread(path, stop_before_pixels=True),
+            pydicom.dcmread(other.outputs[file], stop_before_pixels=True),
+        )
         assert one.PatientID != two.PatientID
         shifts.add(day(one.StudyDate) == day(two.StudyDate))
         assert not one.AccessionNumber or one.AccessionNumber != two.AccessionNumber
@@ -375,7 +413,9 @@ def test_another_key_changes_every_identifier(cohort, clean, tmp_path):
 
 def test_no_public_attribute_is_left_that_the_table_removes(pairs):
     """The identifying attributes of the cohort are gone or empty, at any depth."""
-    gone = re.compile("Physician|Operator|Institution|Address|Telephone|Birth|Insurance|Station|Serial|Issuer|OtherPatient|URL")
+    gone = re.compile(
+        "Physician|Operator|Institution|Address|Telephone|Birth|Insurance|Station|Serial|Issuer|OtherPatient|URL"
+    )
     for planted, _, new in pairs:
         for path, tag, _, value in elements(new):
             keyword = pydicom.datadict.keyword_for_tag(tag) if not tag >> 16 & 1 else ""
@@ -389,6 +429,8 @@ def test_drawings_thumbnails_and_padding_are_gone(cohort, pairs):
     assert {"(6000,3000)", "(6002,3000)", "IconImageSequence[0]/PixelData"} <= set(planted)
     for one, _, new in pairs:
         tags = [tag for _, tag, _, _ in elements(new)]
-        assert not [tag for tag in tags if tag >> 24 in (0x50, 0x60) or tag >> 16 in (0x0088, 0xFFFC)], one.file
+        assert not [tag for tag in tags if tag >> 24 in (0x50, 0x60) or tag >> 16 in (0x0088, 0xFFFC)], (
+            one.file
+        )
         assert "IconImageSequence" not in new
         assert tags.count(0x7FE00010) <= 1

@@ -59,7 +59,13 @@ def test_an_archive_comes_out_without_its_patients(tmp_path):
     for number in (1, 2):
         save(image(number), tmp_path / "in" / "2019" / NAME / f"IM{number}")
     result = clean(tmp_path)
-    assert (result.files_read, result.files_written, result.patients, result.studies, result.series) == (2, 2, 1, 1, 1)
+    assert (result.files_read, result.files_written, result.patients, result.studies, result.series) == (
+        2,
+        2,
+        1,
+        1,
+        1,
+    )
     assert not leaks(tmp_path / "out")
     ds = pydicom.dcmread(images(tmp_path / "out")[0])
     assert ds.PatientIdentityRemoved == "YES"
@@ -78,8 +84,12 @@ def test_an_archive_comes_out_without_its_patients(tmp_path):
 
 def test_identifiers_planted_at_every_depth_and_in_every_kind_of_element_are_gone(tmp_path):
     ds = image()
-    ds.DerivationImageSequence = Sequence([nested(4, item(PatientName=NAME, ContentDate="20190314", TextString="Marigold"))])
-    ds.OriginalAttributesSequence = Sequence([item(ModifiedAttributesSequence=Sequence([item(PatientName=NAME)]))])
+    ds.DerivationImageSequence = Sequence(
+        [nested(4, item(PatientName=NAME, ContentDate="20190314", TextString="Marigold"))]
+    )
+    ds.OriginalAttributesSequence = Sequence(
+        [item(ModifiedAttributesSequence=Sequence([item(PatientName=NAME)]))]
+    )
     ds.RetrieveURL = f"http://willowmere.example/{PATIENT_ID}"
     ds.ImageComments = f"Seen with {NAME}"
     ds.add_new(0x00091001, "LO", "Quillfeather")  # private, without a creator
@@ -91,7 +101,12 @@ def test_identifiers_planted_at_every_depth_and_in_every_kind_of_element_are_gon
     ds.add_new(0x60003000, "OW", bytes(8))
     ds.add_new(0x60004000, "LT", "Marigold")
     ds.add_new(0xFFFCFFFC, "OB", b"Marigold")
-    save(ds, tmp_path / "in" / "a", preamble=b"Marigold".ljust(128, b"!"), SourceApplicationEntityTitle="WILLOWMERE")
+    save(
+        ds,
+        tmp_path / "in" / "a",
+        preamble=b"Marigold".ljust(128, b"!"),
+        SourceApplicationEntityTitle="WILLOWMERE",
+    )
     assert clean(tmp_path).files_written == 1
     out = images(tmp_path / "out")[0]
     assert not leaks(tmp_path / "out")
@@ -136,9 +151,14 @@ def test_safe_private_elements_stay_and_their_neighbours_go(tmp_path):
 
 def test_intervals_between_two_studies_and_times_of_day_stay(tmp_path):
     save(image(study=1), tmp_path / "in" / "a")
-    save(image(study=2, StudyDate="20190622", AcquisitionDateTime="20190622101500.5+0100"), tmp_path / "in" / "b")
+    save(
+        image(study=2, StudyDate="20190622", AcquisitionDateTime="20190622101500.5+0100"),
+        tmp_path / "in" / "b",
+    )
     clean(tmp_path)
-    first, second = sorted((pydicom.dcmread(path) for path in images(tmp_path / "out")), key=lambda ds: ds.StudyDate)
+    first, second = sorted(
+        (pydicom.dcmread(path) for path in images(tmp_path / "out")), key=lambda ds: ds.StudyDate
+    )
 
     def day(text):
         return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
@@ -156,7 +176,12 @@ def test_references_between_files_still_point_to_each_other(tmp_path):
         image(
             2,
             ReferencedImageSequence=Sequence(
-                [item(ReferencedSOPClassUID="1.2.840.10008.5.1.4.1.1.2", ReferencedSOPInstanceUID=f"{ROOT}.3.1.1.1")]
+                [
+                    item(
+                        ReferencedSOPClassUID="1.2.840.10008.5.1.4.1.1.2",
+                        ReferencedSOPInstanceUID=f"{ROOT}.3.1.1.1",
+                    )
+                ]
             ),
         ),
         tmp_path / "in" / "b",
@@ -175,7 +200,9 @@ def test_the_same_number_at_two_hospitals_is_two_patients_and_a_padded_one_is_th
     save(image(2, PatientID="  0000123 "), tmp_path / "in" / "b")
     save(image(3, PatientID="123"), tmp_path / "in" / "c")
     save(image(4, IssuerOfPatientID="SOUTH"), tmp_path / "in" / "d")
-    assert clean(tmp_path, out="before").patients == 2  # leading zeros tell people apart, blanks and one issuer do not
+    assert (
+        clean(tmp_path, out="before").patients == 2
+    )  # leading zeros tell people apart, blanks and one issuer do not
     save(image(5, IssuerOfPatientID="EAST"), tmp_path / "in" / "e")
     assert clean(tmp_path).patients == 4  # two issuers gave out the same number
     north = {pydicom.dcmread(path).PatientID for path in images(tmp_path / "out")}
@@ -187,7 +214,9 @@ def test_the_same_number_at_two_hospitals_is_two_patients_and_a_padded_one_is_th
 
 def test_empty_accession_numbers_merge_nobody(tmp_path):
     for number, patient in enumerate(("P1", "P2", "P2"), start=1):
-        save(image(number, study=number, PatientID=patient, AccessionNumber=""), tmp_path / "in" / str(number))
+        save(
+            image(number, study=number, PatientID=patient, AccessionNumber=""), tmp_path / "in" / str(number)
+        )
     assert clean(tmp_path).patients == 2
     assert all(pydicom.dcmread(path).AccessionNumber == "" for path in images(tmp_path / "out"))
 
@@ -213,7 +242,9 @@ def test_a_second_run_does_no_work(tmp_path, monkeypatch):
     save(image(0), tmp_path / "in" / "zz_again")
     first = clean(tmp_path)
     before = {
-        path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*") if path.suffix in (".dcm", ".csv", ".html")
+        path: path.stat().st_mtime_ns
+        for path in (tmp_path / "out").rglob("*.*")
+        if path.suffix in (".dcm", ".csv", ".html")
     }
     monkeypatch.setattr(worker, "_deidentified", None)
     second = clean(tmp_path)
@@ -302,7 +333,10 @@ def test_ctrl_c_saves_what_is_done(tmp_path):
 
     with pytest.raises(Interrupted):
         stage.run(
-            DeidConfig(key=key_file(tmp_path), site="north", workers=1), tmp_path / "in", tmp_path / "out", progress=Impatient()
+            DeidConfig(key=key_file(tmp_path), site="north", workers=1),
+            tmp_path / "in",
+            tmp_path / "out",
+            progress=Impatient(),
         )
     assert clean(tmp_path).files_resumed == 1
     clean(tmp_path, out="whole")
@@ -344,7 +378,9 @@ def test_the_self_check_keeps_a_leaking_file_out(tmp_path, monkeypatch):
     monkeypatch.setattr(
         actions,
         "_replacement",
-        lambda action, tag, vr, text, context: text if tag == actions.PATIENT_NAME else real(action, tag, vr, text, context),
+        lambda action, tag, vr, text, context: (
+            text if tag == actions.PATIENT_NAME else real(action, tag, vr, text, context)
+        ),
     )
     result = clean(tmp_path)
     assert result.files_written == 0
@@ -364,7 +400,9 @@ def test_the_self_check_sees_every_kind_of_identifier(tmp_path, monkeypatch, pla
     else:
         tag = actions.PATIENT_ID if place == "PatientID" else actions.ACCESSION
         real = actions._replacement
-        monkeypatch.setattr(actions, "_replacement", lambda a, t, vr, text, c: text if t == tag else real(a, t, vr, text, c))
+        monkeypatch.setattr(
+            actions, "_replacement", lambda a, t, vr, text, c: text if t == tag else real(a, t, vr, text, c)
+        )
     assert clean(tmp_path).quarantined == {"invalid-uid" if place == "uids" else "residual-identifier": 1}
 
 
@@ -382,7 +420,10 @@ def test_a_dry_run_tells_and_writes_nothing(tmp_path):
 
 def test_the_hospital_brings_its_own_pseudonyms_and_gets_them_back(tmp_path):
     for number, patient in enumerate(("A,1", "B 2", "C3"), start=1):
-        save(image(number, study=number, PatientID=patient, AccessionNumber=f"{number}00,77"), tmp_path / "in" / str(number))
+        save(
+            image(number, study=number, PatientID=patient, AccessionNumber=f"{number}00,77"),
+            tmp_path / "in" / str(number),
+        )
     table = tmp_path / "lookup.csv"
     columns = "old_patient_id,new_patient_id,old_accession_number,new_accession_number"
     table.write_text(f'{columns}\n"A,1",TRIAL-001,"100,77",ACC-1\n"b 2",TRIAL-002,,\n')
@@ -424,8 +465,19 @@ def test_what_cannot_be_cleaned_is_named_and_never_copied(tmp_path):
     with (tmp_path / "out" / "private" / "quarantine.csv").open(newline="") as stream:
         told = {row["path"]: row["reason"] for row in csv.DictReader(stream)}
     assert told == {
-        **{"report.pdf": "not-dicom", "empty": "not-dicom", "old.zip": "archive", "cut": "truncated", "cut_header": "truncated"},
-        **{"pdf": "encapsulated-document", "unknown_class": "unsupported-sop-class", "video": "video", "DICOMDIR": "dicomdir"},
+        **{
+            "report.pdf": "not-dicom",
+            "empty": "not-dicom",
+            "old.zip": "archive",
+            "cut": "truncated",
+            "cut_header": "truncated",
+        },
+        **{
+            "pdf": "encapsulated-document",
+            "unknown_class": "unsupported-sop-class",
+            "video": "video",
+            "DICOMDIR": "dicomdir",
+        },
         **{"no_study": "missing-identity", "same_instance": "duplicate-different", "link": "symlink-outside"},
         **{"linked_folder": "symlink-outside", "strange_syntax": "unsupported-transfer-syntax"},
     }
@@ -471,9 +523,16 @@ def test_the_oldest_patients_become_ninety(tmp_path):
 )
 def test_names_in_other_scripts_are_removed_everywhere(tmp_path, charset, name, parts):
     new = one(
-        tmp_path, image(SpecificCharacterSet=charset, PatientName=name, Manufacturer=f"ACME {name.split('^')[0].split('=')[-1]}")
+        tmp_path,
+        image(
+            SpecificCharacterSet=charset,
+            PatientName=name,
+            Manufacturer=f"ACME {name.split('^')[0].split('=')[-1]}",
+        ),
     )
-    content = b"".join(data for path, data in tree(tmp_path / "out").items() if not path.startswith("private/"))
+    content = b"".join(
+        data for path, data in tree(tmp_path / "out").items() if not path.startswith("private/")
+    )
     for part in parts:
         assert all(part.encode(coding) not in content for coding in ("utf-8", "gb18030"))
     assert str(new.PatientName).isascii()
@@ -494,7 +553,9 @@ def test_dates_may_be_kept_or_removed_instead(tmp_path):
 
 def test_what_an_option_keeps_is_no_leak(tmp_path):
     new = one(
-        tmp_path, image(StationName="CT-ROOM-77"), options=(Option.RETAIN_INSTITUTION, Option.RETAIN_DEVICE, Option.RETAIN_UIDS)
+        tmp_path,
+        image(StationName="CT-ROOM-77"),
+        options=(Option.RETAIN_INSTITUTION, Option.RETAIN_DEVICE, Option.RETAIN_UIDS),
     )
     assert new.InstitutionName == "Willowmere Infirmary"
     assert new.StationName == "CT-ROOM-77"
@@ -528,12 +589,20 @@ def test_the_public_papers_hold_nothing_original_and_the_private_room_is_closed(
     save(image(), tmp_path / "in" / "Marigold.dcm")
     clean(tmp_path, lookup_out=True)
     out = tmp_path / "out"
-    assert sorted(p.name for p in out.iterdir()) == ["audit.jsonl", "checksums.sha256", "deid.json", "images", "private"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "audit.jsonl",
+        "checksums.sha256",
+        "deid.json",
+        "images",
+        "private",
+    ]
     assert (out / "private").stat().st_mode & 0o777 == 0o700
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in (out / "private").iterdir())
     with (out / "private" / "crosswalk_patients.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert [(row["id_old"], row["id_new"]) for row in rows] == [(PATIENT_ID, pydicom.dcmread(images(out)[0]).PatientID)]
+    assert [(row["id_old"], row["id_new"]) for row in rows] == [
+        (PATIENT_ID, pydicom.dcmread(images(out)[0]).PatientID)
+    ]
     with (out / "private" / "crosswalk_uids.csv").open(newline="") as stream:
         uids = {row["id_old"]: row["id_new"] for row in csv.DictReader(stream)}
     assert uids[f"{ROOT}.3.1.1.1"] == images(out)[0].stem
@@ -541,7 +610,10 @@ def test_the_public_papers_hold_nothing_original_and_the_private_room_is_closed(
 
 
 def test_images_that_may_show_text_are_counted_and_named(tmp_path):
-    save(image(1, Modality="US", SOPClassUID="1.2.840.10008.5.1.4.1.1.6.1", BurnedInAnnotation="NO"), tmp_path / "in" / "us")
+    save(
+        image(1, Modality="US", SOPClassUID="1.2.840.10008.5.1.4.1.1.6.1", BurnedInAnnotation="NO"),
+        tmp_path / "in" / "us",
+    )
     save(image(2, BurnedInAnnotation="YES"), tmp_path / "in" / "burned")
     save(image(3), tmp_path / "in" / "ct")
     assert clean(tmp_path, out="strict").quarantined == {"burned-in-declared": 1}
@@ -563,7 +635,11 @@ def test_images_that_may_show_text_are_counted_and_named(tmp_path):
     page = (tmp_path / "out" / "private" / "review.html").read_text()
     assert page.count("data:image/png;base64,") == 2
     assert "kind of device that writes text" in page
-    assert sorted(str(pydicom.dcmread(p).get("BurnedInAnnotation")) for p in images(tmp_path / "out")) == ["NO", "None", "YES"]
+    assert sorted(str(pydicom.dcmread(p).get("BurnedInAnnotation")) for p in images(tmp_path / "out")) == [
+        "NO",
+        "None",
+        "YES",
+    ]
 
 
 def test_the_output_folder_is_guarded(tmp_path):
@@ -617,17 +693,27 @@ def test_raw_rubbish_in_numeric_text_is_not_kept(tmp_path):
 
 def test_nothing_planted_in_a_hospitals_archive_survives(tmp_path):
     key = write_archives(
-        PhantomConfig(patients=4, hospitals=("north",), seed=3, size=64, ct_patients=1, ct_size=(16, 16, 8)), tmp_path / "phantom"
+        PhantomConfig(patients=4, hospitals=("north",), seed=3, size=64, ct_patients=1, ct_size=(16, 16, 8)),
+        tmp_path / "phantom",
     )
     result = clean(tmp_path, source="phantom/north/archive")
     assert result.residual_findings == 0
-    kept_out = {"dicomdir", "duplicate-identical", "encapsulated-document", "not-dicom", "truncated", "burned-in-declared"}
+    kept_out = {
+        "dicomdir",
+        "duplicate-identical",
+        "encapsulated-document",
+        "not-dicom",
+        "truncated",
+        "burned-in-declared",
+    }
     assert set(result.quarantined) <= kept_out
     content = b""
     for path in [*images(tmp_path / "out"), tmp_path / "out" / "audit.jsonl", tmp_path / "out" / "deid.json"]:
         ds = pydicom.dcmread(path) if path.suffix == ".dcm" else None
         data = path.read_bytes()
-        content += (data.replace(bytes(ds.get("PixelData", b"")) or b"\0\0", b"") if ds else data) + path.name.encode()
+        content += (
+            data.replace(bytes(ds.get("PixelData", b"")) or b"\0\0", b"") if ds else data
+        ) + path.name.encode()
     content = content.lower()
     planted = {plant.value for plant in key.plants if plant.kind not in ("age", "burned_in", "bitmap")}
     assert len(planted) > 100
@@ -682,17 +768,24 @@ def test_no_uid_leads_out_of_the_output_or_into_its_names(tmp_path, keyword, uid
     (source / "bad").write_bytes(bare.getvalue())
     before = {path for path in tmp_path.rglob("*") if "in" in path.parts}
     result = stage.run(
-        DeidConfig(key=key_file(tmp_path), site="north", workers=1, rename=rename), source, tmp_path / "deep" / "er" / "out"
+        DeidConfig(key=key_file(tmp_path), site="north", workers=1, rename=rename),
+        source,
+        tmp_path / "deep" / "er" / "out",
     )
     assert result.files_read == 2
     assert result.files_written + sum(result.quarantined.values()) == 2
     assert result.files_written >= 1
     out = tmp_path / "deep" / "er" / "out"
-    strange = {p for p in tmp_path.rglob("*") if p.is_file() and not p.is_relative_to(out)} - before - {tmp_path / "site.key"}
+    strange = (
+        {p for p in tmp_path.rglob("*") if p.is_file() and not p.is_relative_to(out)}
+        - before
+        - {tmp_path / "site.key"}
+    )
     assert not strange
     written = sorted(path.relative_to(out) for path in images(out))
     assert all(
-        re.fullmatch(r"(P\w{15}/2\.25\.\d+/2\.25\.\d+/2\.25\.\d+|F\w{15})\.dcm", str(p.relative_to("images"))) for p in written
+        re.fullmatch(r"(P\w{15}/2\.25\.\d+/2\.25\.\d+/2\.25\.\d+|F\w{15})\.dcm", str(p.relative_to("images")))
+        for p in written
     )
     public = (out / "audit.jsonl").read_text() + (out / "deid.json").read_text() + " ".join(map(str, written))
     assert not [part for part in ("19570314", "5512347", "escaped", ROOT) if part in public]
@@ -761,9 +854,14 @@ def test_the_real_images(tmp_path):
     result = stage.run(DeidConfig(key=key_file(tmp_path), site="north", workers=1), source, tmp_path / "out")
     assert result.files_read == 142
     assert result.quarantined == {"burned-in-declared": 1}
-    assert result.burned_in_unknown == 12  # ultrasound declares it; photographs, secondary captures, the localizer
+    assert (
+        result.burned_in_unknown == 12
+    )  # ultrasound declares it; photographs, secondary captures, the localizer
     assert result.flagged["localizer"] == 1
-    assert not leaks(tmp_path / "out", ("Dumbledore", "PGBM-003", "KILLEEN", "PATIENTFIVE", "CLEVELAND", "STANFORD", "104111149"))
+    assert not leaks(
+        tmp_path / "out",
+        ("Dumbledore", "PGBM-003", "KILLEEN", "PATIENTFIVE", "CLEVELAND", "STANFORD", "104111149"),
+    )
     for new in images(tmp_path / "out")[::7]:
         assert UID(new.stem).is_valid
         assert pydicom.dcmread(new).SOPInstanceUID == new.stem

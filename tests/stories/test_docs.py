@@ -1,8 +1,9 @@
 """The documentation runs: every ``sh`` and ``python`` block of the README, the tutorial and the how-tos does what it says.
 
-Blocks run in order, in process, in a folder of their own. In ``sh`` blocks each line is a command of ``meninx``; a comment
-``# exits N`` states another exit code than 0. A block whose fence names a file (````` ```toml name.toml `````) writes it.
-``text`` and ``console`` blocks are output, or belong to another program, and are left alone.
+Blocks run in order, in process, in a folder of their own. In ``sh`` blocks each line is a command of
+``meninx``; a comment ``# exits N`` states another exit code than 0. A block whose fence names a file (`````
+```toml name.toml `````) writes it. ``text`` and ``console`` blocks are output, or belong to another program,
+and are left alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from meninx.cli.app import VERBS, run
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *(ROOT / name for name in ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "THREAT_MODEL.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / name for name in ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "THREAT_MODEL.md")),
+]
 PAGES += sorted(DOCS.rglob("*.md"))
 README_LINES = 150
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -101,10 +105,16 @@ def test_the_tutorial_runs_to_a_report(tutorial: Path) -> None:
 
 
 SLOW_PAGES = ("how-to/train.md",)
-RUNNING = [path.relative_to(DOCS).as_posix() for room in ("how-to", "explanation") for path in sorted((DOCS / room).glob("*.md"))]
+RUNNING = [
+    path.relative_to(DOCS).as_posix()
+    for room in ("how-to", "explanation")
+    for path in sorted((DOCS / room).glob("*.md"))
+]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW_PAGES else name for name in RUNNING])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW_PAGES else name for name in RUNNING]
+)
 def test_a_page_runs(name: str, workshop: Path) -> None:
     for block in blocks(DOCS / name):
         block.play(workshop)
@@ -172,7 +182,9 @@ def test_the_picture_of_the_report_is_small() -> None:
 
 def test_the_words_of_the_house_have_no_synonyms() -> None:
     texts = [*PAGES, *(path for end in ("py", "j2", "toml") for path in (ROOT / "src").rglob(f"*.{end}"))]
-    found = {str(path.relative_to(ROOT)): SYNONYMS.findall(path.read_text(encoding="utf-8")) for path in texts}
+    found = {
+        str(path.relative_to(ROOT)): SYNONYMS.findall(path.read_text(encoding="utf-8")) for path in texts
+    }
     assert {name: words for name, words in found.items() if words} == {}
 
 

@@ -30,11 +30,17 @@ def clean(cohort, tmp_path_factory) -> Path:
         key = root / f"{hospital}.key"
         key.write_bytes(os.urandom(32))
         key.chmod(0o600)
-        deidentify(DeidConfig(key=key, site=hospital, workers=1), cohort.root / hospital / "archive", root / "out" / hospital)
+        deidentify(
+            DeidConfig(key=key, site=hospital, workers=1),
+            cohort.root / hospital / "archive",
+            root / "out" / hospital,
+        )
     return root / "out"
 
 
-def test_a_data_engineer_prepares_three_cleaned_archives_with_the_hospitals_own_label_tables(cohort, clean, tmp_path):
+def test_a_data_engineer_prepares_three_cleaned_archives_with_the_hospitals_own_label_tables(
+    cohort, clean, tmp_path
+):
     config = PrepareConfig(
         name="cohort",
         table=f"{cohort.root}/{{site}}/labels.csv",
@@ -51,9 +57,14 @@ def test_a_data_engineer_prepares_three_cleaned_archives_with_the_hospitals_own_
     assert set(data.attribute("sex")) == {"F", "M"}
     assert not (np.isnan(data.targets()).any())
     identifiers = {
-        row[name] for h in cohort.config.hospitals for row in _rows(cohort.root / h / "labels.csv") for name in list(row)[:3]
+        row[name]
+        for h in cohort.config.hospitals
+        for row in _rows(cohort.root / h / "labels.csv")
+        for name in list(row)[:3]
     }
-    shared = "".join((data.root / name).read_text() for name in ("manifest.csv", "dataset.toml", "prepare.json"))
+    shared = "".join(
+        (data.root / name).read_text() for name in ("manifest.csv", "dataset.toml", "prepare.json")
+    )
     assert not any(len(text) > 4 and text in shared for text in identifiers)
 
 
@@ -93,7 +104,8 @@ def test_a_researcher_adds_next_years_patients_and_nobody_moves(tmp_path):
     _public_set(root, patients=60)
     run(config, root, tmp_path / "second")
     first, second = (
-        {case.patient_id: case.split for case in Manifest.read(tmp_path / name).cases} for name in ("first", "second")
+        {case.patient_id: case.split for case in Manifest.read(tmp_path / name).cases}
+        for name in ("first", "second")
     )
     assert len(second) == 60
     assert all(second[patient] == split for patient, split in first.items())
@@ -102,7 +114,13 @@ def test_a_researcher_adds_next_years_patients_and_nobody_moves(tmp_path):
 def test_he_looks_before_he_writes_then_simulates_three_unequal_hospitals(tmp_path):
     root = tmp_path / "in"
     _public_set(root, patients=30)
-    config = {"reader": "csv", "name": "study", "label_columns": ("ill",), "split": "exact", "site_mode": "iid"}
+    config = {
+        "reader": "csv",
+        "name": "study",
+        "label_columns": ("ill",),
+        "split": "exact",
+        "site_mode": "iid",
+    }
     federation = {"sites": ("a", "b", "c"), "site_fractions": (0.5, 0.33, 0.17)}
     dry = run(PrepareConfig(**config, **federation, dry_run=True), root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -121,7 +139,10 @@ def test_a_newcomer_who_writes_into_the_source_is_stopped_and_loses_nothing(tmp_
     assert command([*words[:2], str(tmp_path / "src" / "data"), *words[2:]]) == 2
     assert not (tmp_path / "src" / "data").exists()
     assert command([*words[:2], str(tmp_path / "data"), *words[2:]]) == 0
-    assert command([*words[:2], str(tmp_path / "data"), *words[2:], "--overwrite", "--classes", "ill", "absent"]) == 2
+    assert (
+        command([*words[:2], str(tmp_path / "data"), *words[2:], "--overwrite", "--classes", "ill", "absent"])
+        == 2
+    )
     assert Manifest.read(tmp_path / "data").info.labels == ("ill", "well")
     assert "apart from each other" in capsys.readouterr().err
 
@@ -130,7 +151,16 @@ def test_after_a_mistake_the_corrected_command_just_works(tmp_path, capsys):
     """What a failed run left behind refused the corrected one: other files, choose another folder."""
     _public_set(tmp_path / "in", patients=6)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "in" / "images" / "0_0.png")
-    words = ["prepare", str(tmp_path / "in"), str(tmp_path / "data"), "--reader", "csv", "--label-columns", "ill", "--quiet"]
+    words = [
+        "prepare",
+        str(tmp_path / "in"),
+        str(tmp_path / "data"),
+        "--reader",
+        "csv",
+        "--label-columns",
+        "ill",
+        "--quiet",
+    ]
     assert command([*words, "--strict"]) == 3
     assert command([*words, "--patient-column", "patent_id"]) == 3
     assert command(words) == 0
@@ -141,7 +171,16 @@ def test_after_a_mistake_the_corrected_command_just_works(tmp_path, capsys):
 def test_a_setting_that_would_do_nothing_is_said_before_anything_is_made(tmp_path, capsys):
     """Another split was made in silence."""
     _public_set(tmp_path / "in", patients=6)
-    words = ["prepare", str(tmp_path / "in"), str(tmp_path / "data"), "--reader", "csv", "--label-columns", "ill", "--quiet"]
+    words = [
+        "prepare",
+        str(tmp_path / "in"),
+        str(tmp_path / "data"),
+        "--reader",
+        "csv",
+        "--label-columns",
+        "ill",
+        "--quiet",
+    ]
     assert command([*words, "--split-column", "sex"]) == 2
     assert "give split published" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()

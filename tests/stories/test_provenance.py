@@ -14,7 +14,14 @@ import torch
 
 from meninx.core import artifacts, files, integrity
 from meninx.core import run as runs
-from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Lineage, PrivacyRecord, RunRecord, RunState
+from meninx.core.artifacts import (
+    ComparisonRecord,
+    EvaluationRecord,
+    Lineage,
+    PrivacyRecord,
+    RunRecord,
+    RunState,
+)
 from meninx.core.errors import ConfigError, DataError, Interrupted, PrivacyRefusal, UsageError
 from meninx.core.manifest import Manifest, Task
 from meninx.core.progress import Silent
@@ -28,7 +35,9 @@ from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
 from meninx.verify import stage as verify
 from meninx.verify.check import State
 
-PLAIN = TrainConfig(model="resnet9-small", model_options={"width": 4}, steps=2, batch_size=6, device="cpu", attack_risk=False)
+PLAIN = TrainConfig(
+    model="resnet9-small", model_options={"width": 4}, steps=2, batch_size=6, device="cpu", attack_risk=False
+)
 TERMS = PrivacyConfig(epsilon=8.0, delta=1e-3)
 PRIVATE = replace(PLAIN, privacy=TERMS)
 QUICK = EvaluateConfig(draws=100, predictions=())
@@ -58,7 +67,9 @@ def strangers(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Manif
     """Radiographs of 24 other patients."""
     root = tmp_path_factory.mktemp("strangers") / "data"
     found = write_dataset(root, patients=24, size=32, seed=7)
-    cases = tuple(replace(case, patient_id=f"Q{case.patient_id}", case_id=f"q{case.case_id}") for case in found.cases)
+    cases = tuple(
+        replace(case, patient_id=f"Q{case.patient_id}", case_id=f"q{case.case_id}") for case in found.cases
+    )
     changed = Manifest(root, found.info, cases)
     changed.write()
     return changed
@@ -104,14 +115,18 @@ def swapped_splits(data: Manifest) -> Manifest:
 
 def with_digests(root: Path) -> None:
     """Give a dataset the list of digests that `prepare` writes."""
-    integrity.write(root, integrity.measured(root, [path for path in (root / "images").rglob("*") if path.is_file()]))
+    integrity.write(
+        root, integrity.measured(root, [path for path in (root / "images").rglob("*") if path.is_file()])
+    )
 
 
 # where the weights came from
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_weights_of_the_same_patients_without_privacy_cannot_begin_a_private_run(plain, data, tmp_path, dry_run):
+def test_weights_of_the_same_patients_without_privacy_cannot_begin_a_private_run(
+    plain, data, tmp_path, dry_run
+):
     config = replace(PLAIN, pretrained=str(plain.root / WEIGHTS), privacy=replace(TERMS, epsilon=0.5))
     with pytest.raises(PrivacyRefusal, match="same patients without protection"):
         stage.run(config, data.root, tmp_path / "runs", dry_run=dry_run)
@@ -128,7 +143,9 @@ def test_nor_can_a_checkpoint(plain, data, tmp_path, name):
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_an_intensity_from_the_training_images_cannot_be_in_a_private_run(data, tmp_path, dry_run):
     def from_patients(found: Manifest) -> Manifest:
-        return replace(found, info=replace(found.info, intensity=replace(found.info.intensity, source="train")))
+        return replace(
+            found, info=replace(found.info, intensity=replace(found.info.intensity, source="train"))
+        )
 
     root = changed(data, tmp_path / "data", from_patients)
     with pytest.raises(PrivacyRefusal, match="prepare the dataset with --intensity format"):
@@ -150,7 +167,10 @@ def test_weights_of_other_patients_are_a_known_start(plain, strangers, tmp_path)
     assert (record.start.origin, record.start.shared_patients, record.start.composed) == ("run", False, False)
     assert record.epsilon == record.own_epsilon
     assert not [text for text in record.outside_guarantee if "unknown origin" in text]
-    said = f"the starting weights come from run {record.start.run[:8]}, trained without differential privacy on other patients"
+    said = (
+        f"the starting weights come from run {record.start.run[:8]}, trained without differential "
+        "privacy on other patients"
+    )
     assert f"{said}: nothing is promised to them" in record.outside_guarantee
     lineage = artifacts.read(run.root, Lineage)
     assert [parent.run for parent in lineage.parents] == [record.start.run]
@@ -183,7 +203,10 @@ def test_the_cost_of_a_private_start_on_the_same_patients_is_added(private, data
     assert record.start.composed
     assert record.own_epsilon <= 8.0 < record.epsilon < 16.0
     assert result.privacy.epsilon == record.epsilon
-    assert (dry.privacy.epsilon, dry.own_epsilon) == (pytest.approx(record.epsilon), pytest.approx(record.own_epsilon))
+    assert (dry.privacy.epsilon, dry.own_epsilon) == (
+        pytest.approx(record.epsilon),
+        pytest.approx(record.own_epsilon),
+    )
     assert "the private training behind its starting weights included" in record.sentence
 
 
@@ -260,7 +283,10 @@ def test_exact_numbers_about_training_patients_of_a_private_run_stay_private(cop
     assert result.out == copied.private / "evaluation-train.json"
     assert "they stay in private/" in result.summary()
     assert not (copied.release / "evaluation-train.json").exists()
-    assert evaluate.run(replace(QUICK, split="valid"), copied.root).out == copied.release / "evaluation-valid.json"
+    assert (
+        evaluate.run(replace(QUICK, split="valid"), copied.root).out
+        == copied.release / "evaluation-valid.json"
+    )
     shutil.copytree(plain.root, tmp_path / "plain")
     assert evaluate.run(replace(QUICK, split="train"), tmp_path / "plain").out.parent.name == "release"
 
@@ -292,7 +318,11 @@ def test_nor_when_the_folder_of_the_dataset_was_overwritten(data, tmp_path):
 def test_the_same_images_under_other_pseudonyms_cannot_be_measured(data, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     shutil.copytree(data.root, first)
-    changed(data, second, lambda found: swapped_splits(replace(found, cases=tuple(_renamed(case) for case in found.cases))))
+    changed(
+        data,
+        second,
+        lambda found: swapped_splits(replace(found, cases=tuple(_renamed(case) for case in found.cases))),
+    )
     for root in (first, second):
         with_digests(root)
     run = stage.run(PLAIN, first, tmp_path / "runs").out
@@ -320,12 +350,20 @@ def test_another_dataset_has_its_own_place_and_the_thresholds_of_the_run(copied,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda found: replace(found, info=replace(found.info, labels=found.info.labels[::-1])), "in another order"),
+        (
+            lambda found: replace(found, info=replace(found.info, labels=found.info.labels[::-1])),
+            "in another order",
+        ),
         (lambda found: _relabelled(found), "got others"),
-        (lambda found: replace(found, info=replace(found.info, channels=3)), "channels 1 as in training, got 3"),
+        (
+            lambda found: replace(found, info=replace(found.info, channels=3)),
+            "channels 1 as in training, got 3",
+        ),
         (lambda found: replace(found, info=replace(found.info, task=Task.MULTICLASS)), "task multilabel"),
         (
-            lambda found: replace(found, cases=tuple(replace(case, labels=dict.fromkeys(case.labels)) for case in found.cases)),
+            lambda found: replace(
+                found, cases=tuple(replace(case, labels=dict.fromkeys(case.labels)) for case in found.cases)
+            ),
             "only unknown ones",
         ),
     ],
@@ -340,7 +378,10 @@ def test_a_dataset_that_asks_something_else_replaces_nothing(copied, strangers, 
 
 def _relabelled(found: Manifest) -> Manifest:
     names = {name: f"other {name}" for name in found.info.labels}
-    cases = tuple(replace(case, labels={names[name]: value for name, value in case.labels.items()}) for case in found.cases)
+    cases = tuple(
+        replace(case, labels={names[name]: value for name, value in case.labels.items()})
+        for case in found.cases
+    )
     return replace(found, info=replace(found.info, labels=tuple(names.values()), laterality=()), cases=cases)
 
 
@@ -348,7 +389,13 @@ def test_an_evaluation_says_which_weights_data_and_split_it_belongs_to(copied, d
     evaluate.run(QUICK, copied.root)
     record, run = artifacts.read(copied.root, EvaluationRecord), artifacts.read(copied.root, RunRecord)
     origin = record.origin
-    assert (origin.run, origin.weights, origin.step, origin.data, origin.split) == (run.id, run.weights, 2, run.data, "test")
+    assert (origin.run, origin.weights, origin.step, origin.data, origin.split) == (
+        run.id,
+        run.weights,
+        2,
+        run.data,
+        "test",
+    )
     assert origin.weights == written(copied).origin.weights
     assert record.patients_compared
 
@@ -372,11 +419,15 @@ def test_a_run_is_measured_when_it_is_finished(data, tmp_path):
     assert artifacts.read(run.root, EvaluationRecord).origin.step == 3
 
 
-def test_a_run_whose_best_weights_came_before_its_last_step_is_reported_and_verified(data, tmp_path, monkeypatch):
+def test_a_run_whose_best_weights_came_before_its_last_step_is_reported_and_verified(
+    data, tmp_path, monkeypatch
+):
     scores = []
 
     def worsening(*given, **named):
-        scores.append(replace(real(*given, **named), loss=float(len(scores) + 1), metric=1.0 / (len(scores) + 1)))
+        scores.append(
+            replace(real(*given, **named), loss=float(len(scores) + 1), metric=1.0 / (len(scores) + 1))
+        )
         return scores[-1]
 
     real = loop.validate.score
@@ -397,12 +448,16 @@ def test_a_run_whose_best_weights_came_before_its_last_step_is_reported_and_veri
     table["origin"]["step"] = known.step
     (run.release / "evaluation.json").write_text(json.dumps(table))
     run.enlist(added=[run.release / "evaluation.json"])
-    assert any("other weights" in line.line() for line in verify.run(run.root).checks if line.state is State.NOT_OK)
+    assert any(
+        "other weights" in line.line() for line in verify.run(run.root).checks if line.state is State.NOT_OK
+    )
     report.run(ReportConfig(overwrite=True), [run.root], tmp_path / "page.html")
     assert "was measured on other weights" in (tmp_path / "page.html").read_text()
 
 
-@pytest.mark.parametrize("change", [{"outside_guarantee": []}, {"sentence": "epsilon = 0.1."}, {"start": None}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"outside_guarantee": []}, {"sentence": "epsilon = 0.1."}, {"start": None}], ids=str
+)
 def test_words_of_a_released_privacy_record_cannot_be_changed(copied, tmp_path, change):
     assert verify.run(copied.root).ok
     path = copied.root / artifacts.place(PrivacyRecord)
@@ -417,7 +472,9 @@ def test_words_of_a_released_privacy_record_cannot_be_changed(copied, tmp_path, 
 @pytest.mark.parametrize("field", ["declared_units", "clipping", "sampler"])
 def test_verify_and_report_compare_the_same_fields_with_the_ledger(copied, tmp_path, field):
     path = copied.root / artifacts.place(PrivacyRecord)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: 7 if field == "declared_units" else "other"}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {field: 7 if field == "declared_units" else "other"})
+    )
     copied.update(privacy=files.digest(path))
     found = verify.run(copied.root)
     assert found.exit_code == 4
@@ -429,7 +486,12 @@ def test_verify_and_report_compare_the_same_fields_with_the_ledger(copied, tmp_p
 def test_a_model_card_belongs_to_the_release(copied, data, tmp_path):
     evaluate.run(QUICK, copied.root)
     config = ReportConfig(
-        card=True, license="other", authors="A", contact="a@example.org", intended_use="Research.", overwrite=True
+        card=True,
+        license="other",
+        authors="A",
+        contact="a@example.org",
+        intended_use="Research.",
+        overwrite=True,
     )
     card, page = copied.release / "MODEL_CARD.md", copied.release / "report.html"
     for _ in range(2):
@@ -439,7 +501,9 @@ def test_a_model_card_belongs_to_the_release(copied, data, tmp_path):
     for path in (card, page):
         before = path.read_bytes()
         path.write_bytes(before + b"epsilon = 0.1\n")
-        assert path.name in "".join(line.line() for line in verify.run(copied.root).checks if line.state is State.NOT_OK)
+        assert path.name in "".join(
+            line.line() for line in verify.run(copied.root).checks if line.state is State.NOT_OK
+        )
         path.write_bytes(before)
     assert verify.run(copied.root).ok
 
@@ -452,7 +516,9 @@ def test_a_comparison_belongs_to_its_split(copied, plain):
     before = (copied.release / "comparison.json").read_bytes()
     evaluate.run(replace(QUICK, baseline=plain.root, split="valid"), copied.root)
     assert (copied.release / "comparison.json").read_bytes() == before
-    [test, valid] = [artifacts.read(copied.root, ComparisonRecord, split=split) for split in ("test", "valid")]
+    [test, valid] = [
+        artifacts.read(copied.root, ComparisonRecord, split=split) for split in ("test", "valid")
+    ]
     assert (test.origin.split, valid.origin.split) == ("test", "valid")
     assert test.baseline.run == artifacts.read(plain.root, RunRecord).id
 
@@ -550,7 +616,13 @@ def test_the_config_of_a_run_says_what_was_done(private, plain):
 
 
 def test_a_run_of_an_earlier_version_is_measured_with_a_word_and_never_resumed(copied, data):
-    for name in ("run.json", "private/members.json", "private/lineage.json", "release/lineage.json", "release/checksums.sha256"):
+    for name in (
+        "run.json",
+        "private/members.json",
+        "private/lineage.json",
+        "release/lineage.json",
+        "release/checksums.sha256",
+    ):
         (copied.root / name).unlink()
     result = evaluate.run(QUICK, copied.root)
     assert any("earlier version" in note and "does not hold" in note for note in result.notes)
@@ -574,6 +646,8 @@ def test_a_lineage_that_was_edited_on_its_way_is_not_believed(plain, data, tmp_p
     shutil.copytree(plain.release, partner)
     lineage = artifacts.read(plain.root, Lineage)
     artifacts.write(partner.parent, replace(lineage, patients=(), data="", private=True))
-    integrity.write(partner, integrity.measured(partner, [partner / "lineage.json", partner.parent / WEIGHTS]))
+    integrity.write(
+        partner, integrity.measured(partner, [partner / "lineage.json", partner.parent / WEIGHTS])
+    )
     with pytest.raises(PrivacyRefusal, match="same patients without protection"):
         stage.run(replace(PRIVATE, pretrained=str(partner.parent / WEIGHTS)), data.root, house, dry_run=True)

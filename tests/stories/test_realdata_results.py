@@ -30,7 +30,10 @@ IDENTIFIERS = {"PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID"}
 SHORTEST = 4  # shorter values ("1", "NEW") occur by chance in any file
 LONG = 8  # values that do not occur by chance among pixels
 
-pytestmark = [pytest.mark.realdata, pytest.mark.skipif(not DATA.is_dir(), reason="no real images beside the checkout")]
+pytestmark = [
+    pytest.mark.realdata,
+    pytest.mark.skipif(not DATA.is_dir(), reason="no real images beside the checkout"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,9 @@ def _values(items: Dataset) -> Iterator[str]:
                 yield from (text.replace("^", " ").split())
             elif element.VR in ("DA", "DT"):
                 yield text[:8]
-            elif (element.VR == "UI" and not text.startswith(STANDARD_UIDS)) or element.keyword in IDENTIFIERS:
+            elif (
+                element.VR == "UI" and not text.startswith(STANDARD_UIDS)
+            ) or element.keyword in IDENTIFIERS:
                 yield text
 
 

@@ -59,7 +59,9 @@ PRIVACY, ATTACK, USEFUL, REMOVED = "Privacy of training?", "Attack risk?", "Usef
 def quick(request, monkeypatch):
     """Leave figures out, which take most of the time, where a story is not about them."""
     if "points" not in request.node.name and "names_from_files" not in request.node.name:
-        monkeypatch.setattr(figures, "_svg", lambda draw, name, alt, size: f"<svg aria-label='{len(alt)}'></svg>")
+        monkeypatch.setattr(
+            figures, "_svg", lambda draw, name, alt, size: f"<svg aria-label='{len(alt)}'></svg>"
+        )
 
 
 def reported(tmp_path, *sources, config=CONFIG):
@@ -80,21 +82,31 @@ def record_of(run):
 
 class TestJointCost:
     def test_two_private_runs_on_the_same_patients_count_together_in_either_order(self, tmp_path):
-        runs = [write_run(tmp_path / name, private=True, noise=noise) for name, noise in (("a", 0.7), ("b", 0.75))]
+        runs = [
+            write_run(tmp_path / name, private=True, noise=noise) for name, noise in (("a", 0.7), ("b", 0.75))
+        ]
         pages = []
         for order in (runs, runs[::-1]):
             result, text = reported(tmp_path, *order)
             assert result.verdicts[PRIVACY] == "red: weak"
             pages.append(text)
         assert pages[0] == pages[1]
-        for words in ("Runs a and b count together", "Run a: epsilon = 9.72", "Run b: epsilon = 8.36", "not counted"):
+        for words in (
+            "Runs a and b count together",
+            "Run a: epsilon = 9.72",
+            "Run b: epsilon = 8.36",
+            "not counted",
+        ):
             assert words in pages[0]
         assert "which share patients, together: at delta 0.0001" in pages[0]
         assert reported(tmp_path, runs[0])[0].verdicts[PRIVACY] == "amber: moderate"
 
     @pytest.mark.parametrize("order", [1, -1])
     def test_a_cheap_run_does_not_hide_a_dear_one(self, tmp_path, order):
-        runs = [write_run(tmp_path / name, private=True, noise=noise) for name, noise in (("cheap", 8.0), ("dear", 0.45))]
+        runs = [
+            write_run(tmp_path / name, private=True, noise=noise)
+            for name, noise in (("cheap", 8.0), ("dear", 0.45))
+        ]
         result, _ = reported(tmp_path, *runs[::order])
         assert result.verdicts[PRIVACY] == "red: weak"
         assert result.verdicts[ATTACK].startswith("red")
@@ -132,7 +144,12 @@ class TestJointCost:
     def test_a_sweep_counts_with_all_its_cells(self, tmp_path):
         sweep = tmp_path / "sweep"
         runs = [
-            write_run(sweep / "cells" / f"epsilon-{n}_seed-0" / f"2026_{n}", private=n != 0, noise=1.0 + n, evaluated=n == 1)
+            write_run(
+                sweep / "cells" / f"epsilon-{n}_seed-0" / f"2026_{n}",
+                private=n != 0,
+                noise=1.0 + n,
+                evaluated=n == 1,
+            )
             for n in range(6)
         ]
         ids = tuple(record_of(run).id for run in runs)
@@ -166,8 +183,13 @@ class TestJointCost:
         assert f"Runs base and tuned count together, because they share patients: epsilon = {stated} " in both
 
     def test_only_earlier_runs_on_the_same_patients_count_when_the_private_room_says_which(self, tmp_path):
-        lineages = [artifacts.require(write_run(tmp_path / name, private=True, noise=2.0), Lineage, fix="") for name in "ab"]
-        start = StartRecord(file="m.pt", origin="run", run=lineages[0].run, shared_patients=True, composed=True)
+        lineages = [
+            artifacts.require(write_run(tmp_path / name, private=True, noise=2.0), Lineage, fix="")
+            for name in "ab"
+        ]
+        start = StartRecord(
+            file="m.pt", origin="run", run=lineages[0].run, shared_patients=True, composed=True
+        )
         run = write_run(tmp_path / "tuned", private=True, noise=2.0, start=start, parents=tuple(lineages[:1]))
         both = replace(artifacts.require(run, Lineage, fix=""), parents=tuple(lineages))
         artifacts.write(run, both)
@@ -176,7 +198,9 @@ class TestJointCost:
         loose = reported(tmp_path, run)[1]
         artifacts.write(run, Ancestry(origin="run", run=lineages[0].run, ledgers=(lineages[0].ledger,)))
         exact = reported(tmp_path, run)[1]
-        costs = [float(re.search(r"Run tuned: epsilon = (\d+\.?\d*)", text).group(1)) for text in (exact, loose)]
+        costs = [
+            float(re.search(r"Run tuned: epsilon = (\d+\.?\d*)", text).group(1)) for text in (exact, loose)
+        ]
         assert costs[0] < costs[1]
         edit(run / place(PrivacyRecord), start=plain.to_plain(replace(start, composed=False)), epsilon=1.5)
         with pytest.raises(PrivacyRefusal, match="epsilon that the ledger gives"):
@@ -214,12 +238,19 @@ class TestEditedAndMixed:
     def test_an_edited_privacy_record_is_refused_by_name(self, tmp_path, change):
         run = write_run(tmp_path / "run", private=True)
         edit(run / place(PrivacyRecord), **change)
-        with pytest.raises(PrivacyRefusal, match=rf"{next(iter(change))} that the ledger gives.*run/privacy\.json"):
+        with pytest.raises(
+            PrivacyRefusal, match=rf"{next(iter(change))} that the ledger gives.*run/privacy\.json"
+        ):
             reported(tmp_path, run)
 
     def test_words_and_curves_of_the_record_are_not_what_the_page_says(self, tmp_path):
         run = write_run(tmp_path / "run", private=True)
-        edit(run / place(PrivacyRecord), sentence="epsilon = 0.1", curve=[[1, 0.01], [60, 0.1]], expected_batch_size=1.0)
+        edit(
+            run / place(PrivacyRecord),
+            sentence="epsilon = 0.1",
+            curve=[[1, 0.01], [60, 0.1]],
+            expected_batch_size=1.0,
+        )
         risk = {"advantage": 0.01, "tpr_at_fpr": {"0.01": 0.01}, "prior": 0.1, "reconstruction": 0.1}
         edit(run / place(PrivacyRecord), risk=risk, accountant="conjecture", planned_steps=1)
         result, text = reported(tmp_path, run)
@@ -266,7 +297,10 @@ class TestEditedAndMixed:
             reported(tmp_path, run)
 
     def test_a_config_or_ledger_of_another_run_is_refused(self, tmp_path):
-        run, other = (write_run(tmp_path / name, private=True, settings={"seed": len(name)}) for name in ("run", "other"))
+        run, other = (
+            write_run(tmp_path / name, private=True, settings={"seed": len(name)})
+            for name in ("run", "other")
+        )
         kept = (run / "config.toml").read_bytes()
         shutil.copy(other / "config.toml", run / "config.toml")
         with pytest.raises(DataError, match=r"run/config\.toml"):
@@ -321,7 +355,9 @@ class TestEditedAndMixed:
         said = "No dataset given here names the archive north as its source."
         assert said in reported(tmp_path, archive, dataset)[1]
         assert said not in reported(tmp_path, archive)[1]
-        artifacts.write(dataset, PrepareRecord(name="x", reader="dicom", task="multilabel", archives=(digest,)))
+        artifacts.write(
+            dataset, PrepareRecord(name="x", reader="dicom", task="multilabel", archives=(digest,))
+        )
         assert said not in reported(tmp_path, archive, dataset)[1]
 
 
@@ -334,7 +370,10 @@ class TestStates:
         assert result.verdicts[USEFUL].startswith("grey")
         assert "without differential privacy" not in text
         assert "AUROC" not in text
-        for words in ("Run killed is not finished (46 steps recorded)", "belongs to a run that is not finished: not shown"):
+        for words in (
+            "Run killed is not finished (46 steps recorded)",
+            "belongs to a run that is not finished: not shown",
+        ):
             assert words in text
 
     def test_a_killed_run_is_never_the_headline_but_counts(self, tmp_path):
@@ -397,7 +436,9 @@ class TestVerdictOnPrivacy:
         assert result.verdicts[PRIVACY] == "amber: start of unknown origin"
         assert "started from weights of unknown origin" in text
         edit(started / place(PrivacyRecord), start=plain.to_plain(StartRecord()))
-        assert reported(tmp_path, started)[0].verdicts[PRIVACY] == "amber: start of unknown origin"  # the lineage says so
+        assert (
+            reported(tmp_path, started)[0].verdicts[PRIVACY] == "amber: start of unknown origin"
+        )  # the lineage says so
         green = write_run(tmp_path / "c", private=True, noise=20.0)
         assert reported(tmp_path, green)[0].verdicts[PRIVACY] == "green: strong"
 
@@ -509,7 +550,10 @@ class TestUtility:
         assert "against run plain without privacy" in text
 
     def test_the_flow_does_not_join_a_stranger_dataset_to_a_run(self, tmp_path):
-        own, stranger = write_dataset(tmp_path / "own", name="own"), write_dataset(tmp_path / "other", name="stranger")
+        own, stranger = (
+            write_dataset(tmp_path / "own", name="own"),
+            write_dataset(tmp_path / "other", name="stranger"),
+        )
         run = write_run(tmp_path / "run", private=True, dataset=own)
         flow = [step for step in _flow(stranger, run) if step[0] == "prepared"]
         assert flow == [("prepared", "not given", "the run's own dataset")]
@@ -537,14 +581,18 @@ class TestUtility:
 
     def test_a_noisy_batch_at_the_end_is_no_divergence(self, tmp_path):
         run = write_run(tmp_path / "run", private=True)
-        write_log(run, [{"kind": "train", "step": step, "loss": 1.3 if step == 9 else 0.6} for step in range(1, 10)])
+        write_log(
+            run, [{"kind": "train", "step": step, "loss": 1.3 if step == 9 else 0.6} for step in range(1, 10)]
+        )
         result, text = reported(tmp_path, run, config=replace(CONFIG, utility_floor=0.5))
         assert "diverged" not in result.verdicts[USEFUL]
         assert "diverged:" not in text
 
     def test_a_validation_loss_that_rises_with_auroc_is_amber(self, tmp_path):
         run = write_run(tmp_path / "run", private=True)
-        rows = [{"kind": "valid", "step": 10 * k, "loss": 0.5 + k / 5, "auroc": 0.6 + k / 50} for k in range(1, 5)]
+        rows = [
+            {"kind": "valid", "step": 10 * k, "loss": 0.5 + k / 5, "auroc": 0.6 + k / 50} for k in range(1, 5)
+        ]
         write_log(run, rows)
         result, text = reported(tmp_path, run, config=replace(CONFIG, utility_floor=0.1))
         assert result.verdicts[USEFUL] == "amber: mis-calibrated"
@@ -552,7 +600,10 @@ class TestUtility:
 
     def test_a_loss_that_is_no_number_any_more_is_divergence(self, tmp_path):
         run = write_run(tmp_path / "run", private=True)
-        write_log(run, [{"kind": "train", "step": step, "loss": None if step > 40 else 0.6} for step in range(1, 61)])
+        write_log(
+            run,
+            [{"kind": "train", "step": step, "loss": None if step > 40 else 0.6} for step in range(1, 61)],
+        )
         assert reported(tmp_path, run)[0].verdicts[USEFUL] == "red: diverged"
 
     def test_few_points_are_points(self, tmp_path):
@@ -608,7 +659,9 @@ class TestNumbersOfPeople:
         card = result.cards[0].read_text()
         for shown in (text, card):
             assert "declared: 50" in shown
-            assert not re.search(r"\b(36|72|120|60 patients|60 \|)\b", re.sub(r"[0-9a-f]{32,}", "", shown)), shown
+            assert not re.search(r"\b(36|72|120|60 patients|60 \|)\b", re.sub(r"[0-9a-f]{32,}", "", shown)), (
+                shown
+            )
         assert "50 patients" not in text.replace("declared: 50", "")
 
     def test_a_run_that_tells_the_number_another_one_hides_is_named(self, tmp_path):
@@ -660,7 +713,9 @@ class _Tags(HTMLParser):
 
 class TestHostileFiles:
     @pytest.mark.parametrize("content", [b"\xff\xfe{", b"[1]", b"[" * 100_000, b'{"version": []}', b"{}"])
-    @pytest.mark.parametrize("kind", [RunRecord, PrivacyRecord, EvaluationRecord, Lineage, Members, DeidRecord, SweepRecord])
+    @pytest.mark.parametrize(
+        "kind", [RunRecord, PrivacyRecord, EvaluationRecord, Lineage, Members, DeidRecord, SweepRecord]
+    )
     def test_a_damaged_record_is_an_error_with_its_name(self, tmp_path, kind, content):
         run = write_run(tmp_path / "run", private=True)
         (run / place(kind)).write_bytes(content)
@@ -672,7 +727,9 @@ class TestHostileFiles:
         assert caught.value.exit_code in (3, 4)
         assert place(kind).rsplit("/", 1)[-1] in str(caught.value) or "release/" in str(caught.value)
 
-    @pytest.mark.parametrize("name", ["config.toml", "environment.json", "private/metrics.jsonl", "private/ledger.jsonl"])
+    @pytest.mark.parametrize(
+        "name", ["config.toml", "environment.json", "private/metrics.jsonl", "private/ledger.jsonl"]
+    )
     def test_foreign_bytes_are_an_error_with_the_files_name(self, tmp_path, name):
         run = write_run(tmp_path / "run", private=True)
         record = record_of(run)
@@ -705,8 +762,12 @@ class TestHostileFiles:
 
     def test_names_from_files_are_text_on_page_and_card(self, tmp_path):
         labels = [f"{HOSTILE} {number}".replace("\n#", " ") for number in range(3)]
-        dataset = write_dataset(tmp_path / "data", labels=labels, name=f"n --- license: mit {HOSTILE}".replace("\n#", " "))
-        deid = write_deid(tmp_path / "d", HOSTILE, profile=HOSTILE, quarantined={HOSTILE: 1}, flagged={HOSTILE: 1})
+        dataset = write_dataset(
+            tmp_path / "data", labels=labels, name=f"n --- license: mit {HOSTILE}".replace("\n#", " ")
+        )
+        deid = write_deid(
+            tmp_path / "d", HOSTILE, profile=HOSTILE, quarantined={HOSTILE: 1}, flagged={HOSTILE: 1}
+        )
         settings = {"model": HOSTILE, "note": HOSTILE}
         run = write_run(tmp_path / "_run |<b>`x", private=True, dataset=dataset, settings=settings)
         text = (run / place(EvaluationRecord)).read_text()
@@ -715,7 +776,12 @@ class TestHostileFiles:
         text = text.replace('"sex"', json.dumps("_$\\frac{$"))
         (run / place(EvaluationRecord)).write_text(text)
         edit(run / place(PrivacyRecord), outside_guarantee=[HOSTILE])
-        edit(run / "environment.json", command=["meninx", HOSTILE], packages={"meninx": HOSTILE}, python=HOSTILE)
+        edit(
+            run / "environment.json",
+            command=["meninx", HOSTILE],
+            packages={"meninx": HOSTILE},
+            python=HOSTILE,
+        )
         out = tmp_path / "r.html"
         [path] = stage.run(CARD, [dataset, deid, run], out).cards
         tags = _Tags(out.read_text()).tags

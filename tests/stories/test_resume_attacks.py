@@ -24,7 +24,9 @@ from meninx.train import evaluate, identity, stage
 from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
 from meninx.verify import stage as verify
 
-PLAIN = TrainConfig(model="resnet9-small", model_options={"width": 4}, steps=4, batch_size=6, device="cpu", attack_risk=False)
+PLAIN = TrainConfig(
+    model="resnet9-small", model_options={"width": 4}, steps=4, batch_size=6, device="cpu", attack_risk=False
+)
 PRIVATE = replace(PLAIN, privacy=PrivacyConfig(epsilon=8.0, delta=1e-3), eval_every=10)
 QUICK = EvaluateConfig(draws=100, predictions=())
 WEIGHTS = Path("release") / "bundle" / "models" / "model.pt"
@@ -45,7 +47,12 @@ class StopAfter(Silent):
 def listed(root: Path) -> None:
     """Give a dataset the list of digests that `prepare` writes."""
     tables = [root / "manifest.csv", root / "dataset.toml"]
-    integrity.write(root, integrity.measured(root, [*tables, *(path for path in (root / "images").rglob("*") if path.is_file())]))
+    integrity.write(
+        root,
+        integrity.measured(
+            root, [*tables, *(path for path in (root / "images").rglob("*") if path.is_file())]
+        ),
+    )
 
 
 def inverted(root: Path, cases: Manifest) -> None:
@@ -102,7 +109,9 @@ def refused(run: Run, source: Path, kind: type[MeninxError], match: str) -> None
     """Resume a run, expect the refusal, and no new line in its ledger and nothing new in its release."""
 
     def state() -> tuple[str, dict[Path, str]]:
-        return run.ledger_text(), {path: files.digest(path) for path in run.release.rglob("*") if path.is_file()}
+        return run.ledger_text(), {
+            path: files.digest(path) for path in run.release.rglob("*") if path.is_file()
+        }
 
     before = state()
     with pytest.raises(kind, match=match):
@@ -154,7 +163,10 @@ def test_nor_does_its_keyed_digest_in_run_json(stopped, tmp_path):
     key = identity.read_key(stopped.private / "keys" / identity.KEY)
     changes = {"data": identity.keyed_data(key, record.digest)}
     if stopped.record.secrets:
-        changes["secrets"] = {**stopped.record.secrets, "data.json": files.digest(stopped.root / artifacts.place(DataRecord))}
+        changes["secrets"] = {
+            **stopped.record.secrets,
+            "data.json": files.digest(stopped.root / artifacts.place(DataRecord)),
+        }
     stopped.update(**changes)
     refused(stopped, other.root, PrivacyRefusal, "ledger|started with")
 
@@ -210,14 +222,19 @@ def composed(finished, data, tmp_path):
 def test_a_run_whose_start_record_is_gone_is_not_resumed(composed, data, hidden):
     (composed.root / artifacts.place(Ancestry)).unlink()
     if hidden:
-        composed.update(secrets={name: value for name, value in composed.record.secrets.items() if name != "start.json"})
+        composed.update(
+            secrets={name: value for name, value in composed.record.secrets.items() if name != "start.json"}
+        )
     refused(composed, data.root, PrivacyRefusal, "starting weights|private records")
 
 
 def test_nor_with_another_start_record(composed, data):
     known = artifacts.read(composed.root, Ancestry)
     artifacts.write(composed.root, replace(known, ledgers=()))
-    composed.update(secrets=composed.record.secrets | {"start.json": files.digest(composed.root / artifacts.place(Ancestry))})
+    composed.update(
+        secrets=composed.record.secrets
+        | {"start.json": files.digest(composed.root / artifacts.place(Ancestry))}
+    )
     refused(composed, data.root, PrivacyRefusal, "ledger")
 
 
@@ -236,7 +253,9 @@ def test_verify_compares_the_lineage_with_the_start_that_privacy_json_names(fini
 def strangers_in(run: Run) -> None:
     """Exchange the patients in private/members.json for invented ones."""
     known = artifacts.read(run.root, Members)
-    artifacts.write(run.root, replace(known, train=("X1",), valid=("X2",), images=(), train_images=(), identifiers=()))
+    artifacts.write(
+        run.root, replace(known, train=("X1",), valid=("X2",), images=(), train_images=(), identifiers=())
+    )
 
 
 def test_other_patients_in_members_json_are_refused_everywhere(finished, data, tmp_path):

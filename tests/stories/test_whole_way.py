@@ -43,7 +43,9 @@ class Way:
         """Yield (place, bytes) of all that is neither private, nor a key, nor an original."""
         for path in sorted(self.root.rglob("*")):
             name = path.relative_to(self.root)
-            inner = name.parts[2:] if name.parts[0] == "runs" else name.parts  # the demo calls one run "private"
+            inner = (
+                name.parts[2:] if name.parts[0] == "runs" else name.parts
+            )  # the demo calls one run "private"
             if name.parts[0] in ("hospitals", "keys") or "private" in inner:
                 continue
             yield f"name of {name}", str(name).encode()
@@ -54,7 +56,11 @@ class Way:
 
     def released(self) -> Iterator[tuple[str, bytes]]:
         """Yield what may leave the hospital with the model: all public places but the images and tables of cases."""
-        return ((place, data) for place, data in self.public() if not re.match(r"(name of )?(clean|data)\b", place))
+        return (
+            (place, data)
+            for place, data in self.public()
+            if not re.match(r"(name of )?(clean|data)\b", place)
+        )
 
     def rooms(self) -> list[Path]:
         """Return every private folder: of a stage or of a run."""
@@ -66,7 +72,10 @@ def unpacked(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
     """Yield the bytes of a file and of what is packed in it: archives, deflated data sets, pictures in a page."""
     yield name, data
     if data[128:132] == b"DICM" and b"1.2.840.10008.1.2.1.99" in data[:1024]:
-        yield f"{name}, inflated", zlib.decompressobj(-15).decompress(data[144 + int.from_bytes(data[140:144], "little") :])
+        yield (
+            f"{name}, inflated",
+            zlib.decompressobj(-15).decompress(data[144 + int.from_bytes(data[140:144], "little") :]),
+        )
     if data.startswith(b"PK"):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for member in archive.namelist():
@@ -77,7 +86,9 @@ def unpacked(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
 
 def found(places: Iterator[tuple[str, bytes]], needles: set[bytes]) -> set[str]:
     lower = {needle.lower() for needle in needles}
-    return {place for place, data in places for text in (data.lower(),) if any(needle in text for needle in lower)}
+    return {
+        place for place, data in places for text in (data.lower(),) if any(needle in text for needle in lower)
+    }
 
 
 def words(step: Command) -> list[str]:
@@ -104,9 +115,22 @@ def way(tmp_path_factory) -> Way:
 
 def test_nothing_planted_is_in_anything_that_is_not_private(way):
     places = {place for place, _ in way.public()}
-    for needed in ("report.html", "data/manifest.csv", "clean/north/deid.json", "clean/north/audit.jsonl", "said by report"):
+    for needed in (
+        "report.html",
+        "data/manifest.csv",
+        "clean/north/deid.json",
+        "clean/north/audit.jsonl",
+        "said by report",
+    ):
         assert needed in places
-    for needed in ("MODEL_CARD.md|README.md", "config.toml", "environment.json", "privacy.json", "evaluation.json", "model.onnx"):
+    for needed in (
+        "MODEL_CARD.md|README.md",
+        "config.toml",
+        "environment.json",
+        "privacy.json",
+        "evaluation.json",
+        "model.onnx",
+    ):
         assert len([place for place in places if re.search(rf"runs/.*({needed})$", place)]) >= 2, needed
     assert not found(way.public(), way.key.needles())
 
@@ -145,7 +169,13 @@ def test_no_key_and_no_seed_of_the_noise_is_public(way):
     for secret in secrets:
         assert len(secret) >= 16
         raw = bytes.fromhex(secret.decode()) if re.fullmatch(rb"[0-9a-f]+", secret) else secret
-        forms |= {secret, raw, raw.hex().encode(), base64.b64encode(raw)[:-3], str(int.from_bytes(raw, "big")).encode()}
+        forms |= {
+            secret,
+            raw,
+            raw.hex().encode(),
+            base64.b64encode(raw)[:-3],
+            str(int.from_bytes(raw, "big")).encode(),
+        }
     assert not found(way.public(), forms)
     for path in (way.root / "runs").rglob("privacy.json"):
         assert "seed" not in json.loads(path.read_text())
@@ -175,7 +205,9 @@ def test_a_leak_anywhere_is_seen(way):
     try:
         for path, content in zip(paths, before, strict=True):
             path.write_bytes(content + name.upper().encode())
-        assert found(way.public(), {name.encode()}) == {path.relative_to(way.root).as_posix() for path in paths}
+        assert found(way.public(), {name.encode()}) == {
+            path.relative_to(way.root).as_posix() for path in paths
+        }
     finally:
         for path, content in zip(paths, before, strict=True):
             path.write_bytes(content)

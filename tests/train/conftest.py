@@ -1,4 +1,7 @@
-"""Small prepared datasets and finished runs that the tests of the train room share; nobody writes into them."""
+"""Small prepared datasets and finished runs that the tests of the train room share.
+
+Nobody writes into them.
+"""
 
 from __future__ import annotations
 

@@ -49,7 +49,9 @@ def written(folder, *, name, size, task, labels, outputs, channels=1, onnx=True)
     torch.manual_seed(0)
     network = {"name": name, "spatial_dims": len(size), "in_channels": channels, "out_channels": outputs}
     model = registry.build(**network)
-    info = DatasetInfo(name="small", task=task, labels=labels, spatial_dims=len(size), channels=channels, size=size)
+    info = DatasetInfo(
+        name="small", task=task, labels=labels, spatial_dims=len(size), channels=channels, size=size
+    )
     write_bundle(folder, model, info, network=network, size=size, card="# small\n", onnx=onnx)
     return model.eval()
 
@@ -65,7 +67,10 @@ def test_the_metadata_have_the_keys_of_the_specification(plain, data):
     table = metadata(plain.release / "bundle")
     assert table.keys() >= MANDATORY
     assert all(table[name] for name in MANDATORY)
-    image, pred = table["network_data_format"]["inputs"]["image"], table["network_data_format"]["outputs"]["pred"]
+    image, pred = (
+        table["network_data_format"]["inputs"]["image"],
+        table["network_data_format"]["outputs"]["pred"],
+    )
     assert image.keys() == pred.keys() == TENSOR
     assert (image["num_channels"], image["spatial_shape"], image["value_range"]) == (1, [32, 32], [-1.0, 1.0])
     assert list(pred["channel_def"].values()) == list(data.info.labels)
@@ -96,7 +101,9 @@ def test_onnx_gives_the_numbers_of_the_network(plain, batch):
     ],
 )
 def test_segmentation_networks_in_2d_and_3d(tmp_path, size, labels, outputs, names):
-    model = written(tmp_path, name="unet-small", size=size, task=Task.SEGMENTATION, labels=labels, outputs=outputs)
+    model = written(
+        tmp_path, name="unet-small", size=size, task=Task.SEGMENTATION, labels=labels, outputs=outputs
+    )
     image = torch.randn(2, 1, *size)
     with torch.no_grad():
         expected = model(image)
@@ -105,17 +112,27 @@ def test_segmentation_networks_in_2d_and_3d(tmp_path, size, labels, outputs, nam
     (found,) = session.run(None, {"image": image.numpy()})
     assert np.abs(found - expected.numpy()).max() <= 1e-4
     pred = metadata(tmp_path)["network_data_format"]["outputs"]["pred"]
-    assert (pred["num_channels"], list(pred["channel_def"].values()), pred["format"]) == (outputs, names, "labels")
+    assert (pred["num_channels"], list(pred["channel_def"].values()), pred["format"]) == (
+        outputs,
+        names,
+        "labels",
+    )
     assert pred["spatial_shape"] == list(size)
 
 
 def test_a_network_of_monai_and_colour(tmp_path):
     shape = {"size": (32, 32), "channels": 3, "outputs": 2}
-    model = written(tmp_path, name="monai:DenseNet121", task=Task.MULTICLASS, labels=("a", "b"), onnx=False, **shape)
+    model = written(
+        tmp_path, name="monai:DenseNet121", task=Task.MULTICLASS, labels=("a", "b"), onnx=False, **shape
+    )
     image = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(parsed(tmp_path)(image), model(image))
-    assert list(metadata(tmp_path)["network_data_format"]["inputs"]["image"]["channel_def"].values()) == ["red", "green", "blue"]
+    assert list(metadata(tmp_path)["network_data_format"]["inputs"]["image"]["channel_def"].values()) == [
+        "red",
+        "green",
+        "blue",
+    ]
 
 
 def test_a_bundle_of_patches_says_so(volumes, tmp_path):
@@ -170,7 +187,9 @@ def bundle_of(folder: Path, **changes: object) -> None:
     ],
 )
 def test_a_name_that_monai_would_run_is_refused_before_anything_is_written(tmp_path, changes):
-    planted = json.loads(json.dumps(changes).replace(json.dumps(CODE)[1:-1], CODE.format(place=str(tmp_path / "sprung"))))
+    planted = json.loads(
+        json.dumps(changes).replace(json.dumps(CODE)[1:-1], CODE.format(place=str(tmp_path / "sprung")))
+    )
     with pytest.raises(DataError):
         bundle_of(tmp_path / "bundle", **planted)
     assert not (tmp_path / "bundle").exists()
@@ -178,7 +197,9 @@ def test_a_name_that_monai_would_run_is_refused_before_anything_is_written(tmp_p
 
 def test_the_parser_does_run_such_names(tmp_path):
     """The danger is real: the same text in a bundle's metadata is run by MONAI's own reader."""
-    (tmp_path / "metadata.json").write_text(json.dumps({"channel_def": {"0": CODE.format(place=str(tmp_path / "sprung"))}}))
+    (tmp_path / "metadata.json").write_text(
+        json.dumps({"channel_def": {"0": CODE.format(place=str(tmp_path / "sprung"))}})
+    )
     parser = ConfigParser()
     parser.read_meta(str(tmp_path / "metadata.json"))
     parser.get_parsed_content("_meta_")

@@ -40,7 +40,9 @@ def prepared(cohort, tmp_path_factory) -> Prepared:
     for hospital in cohort.config.hospitals:
         api.new_key(root / f"{hospital}.key")
         archive = cohort.root / hospital / "archive"
-        api.deidentify(archive, root / "clean" / hospital, key=root / f"{hospital}.key", site=hospital, workers=1)
+        api.deidentify(
+            archive, root / "clean" / hospital, key=root / f"{hospital}.key", site=hospital, workers=1
+        )
     settings = {
         "name": "ct", "table": f"{cohort.root}/{{site}}/labels.csv", "crosswalks": ("private/crosswalk_uids.csv",),
         "mask_column": "mask", "mask_labels": ("organ", "lesion"), "spatial_dims": 3, "window": (-150.0, 200.0), "split": "exact",
@@ -125,7 +127,9 @@ def test_single_images_are_found_by_their_instance(prepared, tmp_path):
     site = prepared.clean / "north"
     with (site / "private" / "crosswalk_uids.csv").open(newline="") as stream:
         clean = [row["id_new"] for row in csv.DictReader(stream)]
-    uids = {pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID: path for path in site.rglob("*.dcm")}
+    uids = {
+        pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID: path for path in site.rglob("*.dcm")
+    }
     chosen = [uid for uid in clean if uid in uids and pydicom.dcmread(uids[uid]).get("Modality") == "DX"][:4]
     masks = tmp_path / "masks"
     rows = ["SOPInstanceUID,mask"]
@@ -136,7 +140,13 @@ def test_single_images_are_found_by_their_instance(prepared, tmp_path):
         drawn[:, : rows_ // 2] = 1
         load.save(masks / f"{uid}.png", load.Image(drawn))
     (masks / "labels.csv").write_text("\n".join(rows) + "\n")
-    settings = {"name": "dx", "table": str(masks / "labels.csv"), "mask_column": "mask", "modalities": ("DX",), "size": (16, 16)}
+    settings = {
+        "name": "dx",
+        "table": str(masks / "labels.csv"),
+        "mask_column": "mask",
+        "modalities": ("DX",),
+        "size": (16, 16),
+    }
     api.prepare(site, tmp_path / "data", **settings, task="segmentation", mask_labels=("top",))
     data = Manifest.read(tmp_path / "data")
     sources = DicomSources.find(data, site)
@@ -156,7 +166,11 @@ def test_a_damaged_summary_is_an_error_and_an_absent_one_means_stretched(prepare
     table["settings"]["aspect"] = "pad"
     (moved.root / "prepare.json").write_text(json.dumps(table))
     assert DicomSources.find(moved, prepared.clean).aspect == "pad"
-    for torn in ("{", json.dumps(table | {"settings": []}), json.dumps(table | {"settings": {"aspect": "mirror"}})):
+    for torn in (
+        "{",
+        json.dumps(table | {"settings": []}),
+        json.dumps(table | {"settings": {"aspect": "mirror"}}),
+    ):
         (moved.root / "prepare.json").write_text(torn)
         with pytest.raises(DataError, match=r"prepare\.json"):
             DicomSources.find(moved, prepared.clean)

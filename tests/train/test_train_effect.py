@@ -1,4 +1,7 @@
-"""Settings without effect are refused by name; every recipe is free of them; the written config gives the same run."""
+"""Settings without effect are refused by name.
+
+Every recipe is free of them; the written config gives the same run.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,17 @@ def dataset(task: Task, patients: int = 40, valid: int = 4) -> Manifest:
     """Return a dataset without images, for what is decided before one is read."""
     labels = ("organ", "lesion") if task is Task.SEGMENTATION else ("well", "ill")
     cases = tuple(
-        Case(case_id=f"c{n}", patient_id=f"p{n}", image=f"images/{n}.png", split="valid" if n < valid else "train")
+        Case(
+            case_id=f"c{n}",
+            patient_id=f"p{n}",
+            image=f"images/{n}.png",
+            split="valid" if n < valid else "train",
+        )
         for n in range(patients)
     )
-    return Manifest(Path("nowhere"), DatasetInfo(name="small", task=task, labels=labels, size=(32, 32)), cases)
+    return Manifest(
+        Path("nowhere"), DatasetInfo(name="small", task=task, labels=labels, size=(32, 32)), cases
+    )
 
 
 CLASSES, MAPS = dataset(Task.MULTICLASS), dataset(Task.SEGMENTATION)
@@ -55,13 +65,20 @@ def test_a_setting_that_does_nothing_is_refused_by_name(name):
         (TrainConfig(loss="dice", label_smoothing=0.1), MAPS, "label_smoothing"),
         (TrainConfig(optimizer="sgd", bias_floor=2.0, privacy=TERMS), CLASSES, "bias_floor"),
         (TrainConfig(bias_correction="off", bias_floor=2.0, privacy=TERMS), CLASSES, "bias_floor"),
-        (TrainConfig(cases_per_patient=1, privacy=replace(TERMS, unit=PrivacyUnit.CASE)), CLASSES, "cases_per_patient"),
+        (
+            TrainConfig(cases_per_patient=1, privacy=replace(TERMS, unit=PrivacyUnit.CASE)),
+            CLASSES,
+            "cases_per_patient",
+        ),
         (TrainConfig(monitor="loss", privacy=TERMS), CLASSES, "monitor"),
         (TrainConfig(monitor="loss", select="last"), CLASSES, "monitor"),
         (TrainConfig(select="best"), dataset(Task.MULTICLASS, valid=0), "select"),
         (TrainConfig(steps=3, privacy=replace(TERMS, noise_multiplier=2.0)), CLASSES, "steps"),
         (TrainConfig(epochs=3, privacy=replace(TERMS, noise_multiplier=2.0)), CLASSES, "epochs"),
-        *((TrainConfig(privacy=replace(TERMS, **{name: value})), CLASSES, name) for name, value in ADAPTIVE.items()),
+        *(
+            (TrainConfig(privacy=replace(TERMS, **{name: value})), CLASSES, name)
+            for name, value in ADAPTIVE.items()
+        ),
     ],
 )
 def test_it_depends_on_the_rest_of_the_settings(config, data, name):
@@ -122,13 +139,19 @@ def test_the_written_config_is_a_recipe_of_the_same_run(config):
 
 
 def test_a_cell_of_a_sweep_without_privacy_keeps_nothing_of_it():
-    private = TrainConfig(cases_per_patient=1, bias_correction="off", functional=("head",), sampling="poisson", privacy=TERMS)
+    private = TrainConfig(
+        cases_per_patient=1, bias_correction="off", functional=("head",), sampling="poisson", privacy=TERMS
+    )
     effect.refuse_idle(effect.without_privacy(private), CLASSES)
     assert effect.without_privacy(private) == TrainConfig()
 
 
 @pytest.mark.parametrize(
-    "config", [TrainConfig(seed=3, privacy=TERMS), TrainConfig(privacy=PrivacyConfig(noise_multiplier=1.0, delta=1e-3))]
+    "config",
+    [
+        TrainConfig(seed=3, privacy=TERMS),
+        TrainConfig(privacy=PrivacyConfig(noise_multiplier=1.0, delta=1e-3)),
+    ],
 )
 def test_a_sweep_refuses_what_it_would_replace(config):
     with pytest.raises(ConfigError, match="has no effect here"):
@@ -163,7 +186,13 @@ def test_every_setting_is_in_a_rule_or_always_has_an_effect():
 
 def test_the_loss_of_a_private_run_is_logged_often_enough_for_a_curve(data, tmp_path):
     config = TrainConfig(
-        model="resnet9-small", model_options={"width": 4}, steps=8, batch_size=6, device="cpu", attack_risk=False, privacy=TERMS
+        model="resnet9-small",
+        model_options={"width": 4},
+        steps=8,
+        batch_size=6,
+        device="cpu",
+        attack_risk=False,
+        privacy=TERMS,
     )
     run = stage.run(replace(config, export=()), data.root, tmp_path).out
     lines = (run / "private" / "metrics.jsonl").read_text().splitlines()

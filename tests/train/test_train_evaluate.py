@@ -86,7 +86,9 @@ def test_other_labels_in_the_test_split_move_no_threshold(copied, data, tmp_path
     evaluate.run(QUICK, copied.root)
     before = evaluation(copied)
     flipped = tuple(
-        replace(case, labels={name: 1 - value for name, value in case.labels.items()}) if case.split == "test" else case
+        replace(case, labels={name: 1 - value for name, value in case.labels.items()})
+        if case.split == "test"
+        else case
         for case in data.cases
     )
     shutil.copytree(data.root, tmp_path / "data")
@@ -98,14 +100,18 @@ def test_other_labels_in_the_test_split_move_no_threshold(copied, data, tmp_path
     assert after.headline.value == pytest.approx(1 - before.headline.value)
 
 
-def test_another_dataset_without_a_validation_split_takes_the_thresholds_of_the_training(copied, data, tmp_path):
+def test_another_dataset_without_a_validation_split_takes_the_thresholds_of_the_training(
+    copied, data, tmp_path
+):
     shutil.copytree(data.root, tmp_path / "data")
     Manifest(tmp_path / "data", data.info, data.split("test").cases).write()
     result = evaluate.run(QUICK, copied.root, tmp_path / "data")
     assert result.external
     valid = data.split("valid")
     wanted = thresholds.fit(valid.targets(), probabilities(copied, valid), data.info.labels)
-    assert [item.value for item in external(copied).thresholds] == pytest.approx([item.value for item in wanted])
+    assert [item.value for item in external(copied).thresholds] == pytest.approx(
+        [item.value for item in wanted]
+    )
     assert "sensitivity" in {row.name for row in external(copied).metrics}
 
 
@@ -142,7 +148,12 @@ def test_a_baseline_gives_differences_and_is_left_alone(copied, private, data):
     first = table["differences"][0]
     test = data.split("test")
     expected = [
-        np.mean([auroc(truth, said) for truth, said in zip(test.targets().T, probabilities(run, test).T, strict=True)])
+        np.mean(
+            [
+                auroc(truth, said)
+                for truth, said in zip(test.targets().T, probabilities(run, test).T, strict=True)
+            ]
+        )
         for run in (copied, private)
     ]
     assert first["name"] == "auroc_difference"
@@ -191,9 +202,14 @@ def test_pictures_are_segmented(pictures, tmp_path):
     run = _segmented(pictures, tmp_path, steps=2)
     result = evaluate.run(replace(QUICK, predictions=("csv", "nifti")), run.root)
     test = pictures.split("test")
-    maps = {case.case_id: load.load(run.private / "predictions" / f"{case.case_id}.png").array[0] for case in test.cases}
+    maps = {
+        case.case_id: load.load(run.private / "predictions" / f"{case.case_id}.png").array[0]
+        for case in test.cases
+    }
     dice = [
-        segmentation.dice(maps[case.case_id], load.load(pictures.root / case.mask).array[0], len(pictures.info.labels))
+        segmentation.dice(
+            maps[case.case_id], load.load(pictures.root / case.mask).array[0], len(pictures.info.labels)
+        )
         for case in test.cases
     ]
     assert all(label_map.shape == (32, 32) and label_map.max() <= 1 for label_map in maps.values())
@@ -207,7 +223,10 @@ def test_volumes_are_segmented_by_a_sliding_window_in_their_own_place(volumes, t
     run = _segmented(volumes, tmp_path, steps=2, patch_size=(16, 16, 8))
     result = evaluate.run(replace(QUICK, predictions=("csv", "nifti"), baseline=run.root), run.root)
     case = volumes.split("test").cases[0]
-    found, image = load.load(run.private / "predictions" / f"{case.case_id}.nii.gz"), load.load(volumes.root / case.image)
+    found, image = (
+        load.load(run.private / "predictions" / f"{case.case_id}.nii.gz"),
+        load.load(volumes.root / case.image),
+    )
     assert found.size == image.size
     assert np.allclose(found.affine, image.affine)
     table = (run.private / "predictions" / "test.csv").read_text().splitlines()
@@ -247,7 +266,9 @@ def test_a_run_whose_release_was_changed_is_not_measured(copied, name, gone):
         path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(DataError, match="run") as caught:
         evaluate.run(QUICK, copied.root)
-    assert "digests" in str(caught.value) or f"{path.name} {'missing' if gone else 'changed'}" in str(caught.value)
+    assert "digests" in str(caught.value) or f"{path.name} {'missing' if gone else 'changed'}" in str(
+        caught.value
+    )
     assert not (copied.release / "evaluation.json").exists()
 
 

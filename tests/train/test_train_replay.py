@@ -26,7 +26,11 @@ def finished(private, tmp_path):
 
 
 def released(run):
-    return {path.relative_to(run.root): files.digest(path) for path in sorted(run.release.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(run.root): files.digest(path)
+        for path in sorted(run.release.rglob("*"))
+        if path.is_file()
+    }
 
 
 def edited(run, before, after):
@@ -41,16 +45,28 @@ def resumed(run, source, tmp_path):
 
 def untouched(run, source, tmp_path):
     """Return the refusal, after a look whether anything was changed."""
-    before = released(run), run.ledger_path.read_bytes(), run.metrics_path.read_bytes(), run.read_json("privacy.json")
+    before = (
+        released(run),
+        run.ledger_path.read_bytes(),
+        run.metrics_path.read_bytes(),
+        run.read_json("privacy.json"),
+    )
     assert before[0]
     with pytest.raises(PrivacyRefusal, match="start a new run") as refusal:
         resumed(run, source, tmp_path)
-    assert before == (released(run), run.ledger_path.read_bytes(), run.metrics_path.read_bytes(), run.read_json("privacy.json"))
+    assert before == (
+        released(run),
+        run.ledger_path.read_bytes(),
+        run.metrics_path.read_bytes(),
+        run.read_json("privacy.json"),
+    )
     assert refusal.value.exit_code == 4
 
 
 @pytest.mark.parametrize("changes", [("lr = 0.003", "lr = 0.006"), ("seed = 0", "seed = 1")])
-def test_a_finished_run_without_its_checkpoints_is_not_run_again_with_other_settings(finished, data, tmp_path, changes):
+def test_a_finished_run_without_its_checkpoints_is_not_run_again_with_other_settings(
+    finished, data, tmp_path, changes
+):
     shutil.rmtree(finished.private / "checkpoints")
     edited(finished, *changes)
     untouched(finished, data.root, tmp_path)
@@ -64,13 +80,17 @@ def test_other_data_under_the_same_keys_is_refused(finished, tmp_path):
 
 
 def test_with_its_checkpoint_an_edited_run_is_refused_as_ever(finished, data, tmp_path):
-    edited(finished, "steps = 4", "steps = 2")  # free to change: the plan follows, and the checkpoint is of more steps
+    edited(
+        finished, "steps = 4", "steps = 2"
+    )  # free to change: the plan follows, and the checkpoint is of more steps
     edited(finished, "lr = 0.003", "lr = 0.006")
     with pytest.raises((ConfigError, PrivacyRefusal)):
         resumed(finished, data.root, tmp_path)
 
 
-def test_a_run_without_its_checkpoints_and_the_same_settings_is_repeated_and_spends_once(finished, data, tmp_path):
+def test_a_run_without_its_checkpoints_and_the_same_settings_is_repeated_and_spends_once(
+    finished, data, tmp_path
+):
     before = finished.read_json("privacy.json")["epsilon"], released(finished)
     whole = finished.ledger_path.read_text().splitlines(keepends=True)
     finished.update(state=RunState.TRAINING)  # as if it had been killed before its last step

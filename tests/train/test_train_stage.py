@@ -100,7 +100,9 @@ def test_nothing_outside_the_private_room_names_a_case_a_key_or_a_folder(private
     told += [artifacts.read(private.root, DataRecord).digest.encode()]
     told += [f"{patient}".encode() for patient in data.patients] + [str(data.root).encode()]
     told += [form for secret in secrets for form in (secret, secret.hex().encode())]
-    open_files = [path for path in private.root.rglob("*") if path.is_file() and private.private not in path.parents]
+    open_files = [
+        path for path in private.root.rglob("*") if path.is_file() and private.private not in path.parents
+    ]
     assert len(open_files) == len(BUNDLE) + 5
     for path in open_files:
         content = path.read_bytes()
@@ -151,7 +153,11 @@ def test_without_deterministic_the_noise_is_new_and_no_seed_can_repeat_it(data, 
     one, other = (Run(stage.run(DP, data.root, tmp_path).out) for _ in range(2))
     assert one.config_path.read_text() == other.config_path.read_text()
     assert not same(weights(one), weights(other))
-    keys = [(run.private / "keys" / name).read_bytes() for run in (one, other) for name in ("noise.key", "sampling.key")]
+    keys = [
+        (run.private / "keys" / name).read_bytes()
+        for run in (one, other)
+        for name in ("noise.key", "sampling.key")
+    ]
     assert len(set(keys)) == 4
     assert not (one.root / "NOT_FOR_RELEASE").exists()
 
@@ -159,7 +165,9 @@ def test_without_deterministic_the_noise_is_new_and_no_seed_can_repeat_it(data, 
 def test_a_name_comes_from_the_recipe_unless_it_is_given(data, tmp_path):
     tiny = replace(SMALL, steps=1)
     assert stage.run(tiny, data.root, tmp_path, recipe="recipes/tiny.toml").out.name.endswith("_tiny_s0")
-    assert stage.run(replace(tiny, name="mine", seed=3), data.root, tmp_path, recipe="tiny").out.name.endswith("_mine_s3")
+    assert stage.run(
+        replace(tiny, name="mine", seed=3), data.root, tmp_path, recipe="tiny"
+    ).out.name.endswith("_mine_s3")
 
 
 def test_nothing_is_exported_when_nothing_is_asked_for(data, tmp_path):

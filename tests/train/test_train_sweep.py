@@ -20,7 +20,12 @@ from meninx.train import evaluate, stage, sweep
 from meninx.train.config import EvaluateConfig, PrivacyConfig, SweepConfig, TrainConfig
 
 CONFIG = TrainConfig(
-    model="resnet9-small", epochs=1, batch_size=6, lr=3e-3, attack_risk=False, privacy=PrivacyConfig(epsilon=1.0, delta=1e-3)
+    model="resnet9-small",
+    epochs=1,
+    batch_size=6,
+    lr=3e-3,
+    attack_risk=False,
+    privacy=PrivacyConfig(epsilon=1.0, delta=1e-3),
 )
 GRID = SweepConfig(epsilons=(8.0, 3.0), seeds=(0,))
 CELLS = ("epsilon-3_seed-0", "epsilon-8_seed-0", "epsilon-none_seed-0")
@@ -59,7 +64,12 @@ def test_the_numbers_are_those_of_the_evaluations(swept):
             item for item in cell(swept, name).read_json("release/evaluation.json")["evaluation"]["metrics"]
             if (item["name"], item["label"]) == ("auroc", "")
         )  # fmt: skip
-        assert (row.mean, row.low, row.high, row.cases) == (found["value"], found["low"], found["high"], found["n"])
+        assert (row.mean, row.low, row.high, row.cases) == (
+            found["value"],
+            found["low"],
+            found["high"],
+            found["n"],
+        )
         assert row.seeds == 1
         assert math.isnan(row.deviation)
 
@@ -73,7 +83,11 @@ def test_table_and_figure_are_there(swept):
     assert ElementTree.parse(swept.out / "sweep.svg").getroot().tag.endswith("svg")
     assert (swept.out / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert "n = " in swept.summary()
-    assert [row["epsilon"] for row in json.loads(swept.to_json(), parse_constant=pytest.fail)["rows"]] == [3.0, 8.0, None]
+    assert [row["epsilon"] for row in json.loads(swept.to_json(), parse_constant=pytest.fail)["rows"]] == [
+        3.0,
+        8.0,
+        None,
+    ]
 
 
 def test_the_private_runs_are_charged_together(swept):
@@ -90,7 +104,9 @@ def sizes(swept):
 
 def test_a_sweep_that_protects_nobody_is_charged_nothing(data, tmp_path):
     config = replace(CONFIG, deterministic=True)
-    found = sweep.run(config, SweepConfig(epsilons=(8.0,), seeds=(0,), non_private=False), data.root, tmp_path / "out")
+    found = sweep.run(
+        config, SweepConfig(epsilons=(8.0,), seeds=(0,), non_private=False), data.root, tmp_path / "out"
+    )
     assert found.together is None
     assert "together" not in found.summary()
 
@@ -152,7 +168,9 @@ def test_an_empty_grid_is_refused(data, tmp_path, grid):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("change", [{"split": "valid"}, {"data": "f" * 64}, {"step": 1}, {"run": "f" * 32}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"split": "valid"}, {"data": "f" * 64}, {"step": 1}, {"run": "f" * 32}], ids=str
+)
 def test_an_evaluation_of_another_split_dataset_step_or_run_is_no_headline(swept, data, change, tmp_path):
     out = tmp_path / "sweep"
     shutil.copytree(swept.out, out, symlinks=True)
@@ -182,7 +200,9 @@ def test_a_sweep_does_not_lie_in_its_dataset(data):
 
 
 def test_all_private_runs_of_the_folder_are_named(swept, data):
-    stage.run(sweep._configured(CONFIG, 8.0, 0), data.root, cell(swept, CELLS[1]).root.parent)  # a second run in one cell
+    stage.run(
+        sweep._configured(CONFIG, 8.0, 0), data.root, cell(swept, CELLS[1]).root.parent
+    )  # a second run in one cell
     assert len(artifacts.read(swept.out, SweepRecord).runs) == 3
     evaluate.run(EvaluateConfig(predictions=()), cell(swept, CELLS[1]).root)
     sweep.run(CONFIG, GRID, data.root, swept.out)

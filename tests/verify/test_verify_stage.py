@@ -73,7 +73,9 @@ def _renamed_evaluation(run: Run) -> None:
 PRIVACY_CHANGES: dict[str, tuple[Callable[[Run], object], str, int]] = {
     "epsilon": (lambda run: _edited(run, epsilon=0.5), "epsilon 0.5, by the ledger", 4),
     "a little": (
-        lambda run: _edited(run, epsilon=float(artifacts.require(run.root, PrivacyRecord, fix="").epsilon or 0) * 0.999999),
+        lambda run: _edited(
+            run, epsilon=float(artifacts.require(run.root, PrivacyRecord, fix="").epsilon or 0) * 0.999999
+        ),
         "epsilon",
         4,
     ),
@@ -82,17 +84,29 @@ PRIVACY_CHANGES: dict[str, tuple[Callable[[Run], object], str, int]] = {
     "delta": (lambda run: _edited(run, delta=0.1), "delta 0.1", 4),
     "unit": (lambda run: _edited(run, unit="case"), "unit case, by the ledger patient", 4),
     "noise": (lambda run: _edited(run, noise_multiplier=9.0), "noise multiplier 9.0", 4),
-    "declared units": (lambda run: _edited(run, declared_units=9999), "declared units 9999, by config.toml none", 4),
+    "declared units": (
+        lambda run: _edited(run, declared_units=9999),
+        "declared units 9999, by config.toml none",
+        4,
+    ),
     "clipping": (lambda run: _edited(run, clipping="auto-s"), "clipping auto-s, by the ledger flat", 4),
     "sampler": (lambda run: _edited(run, sampler="shuffle"), "sampler shuffle, by the ledger poisson", 4),
-    "words": (lambda run: _edited(run, outside_guarantee=()), "privacy.json belongs to the run (changed since", 4),
+    "words": (
+        lambda run: _edited(run, outside_guarantee=()),
+        "privacy.json belongs to the run (changed since",
+        4,
+    ),
     "evaluation of another split": (_renamed_evaluation, "stands under the name of another split", 3),
     "not private": (lambda run: _edited(run, private=False), "disagree on whether the run is private", 4),
     "no record": (lambda run: (run.root / "privacy.json").unlink(), "privacy.json (missing)", 4),
     "no ledger": (lambda run: run.ledger_path.unlink(), "privacy ledger (missing)", 4),
     "ledger edited": (_line_changed, "a changed one", 4),
     "ledger cut": (_last_line_gone, "another ledger", 4),
-    "lineage of another ledger": (lambda run: _other_lineage(run, ledger=()), "its ledger is not the run's", 4),
+    "lineage of another ledger": (
+        lambda run: _other_lineage(run, ledger=()),
+        "its ledger is not the run's",
+        4,
+    ),
     "lineage without privacy": (lambda run: _other_lineage(run, private=False), "disagrees with run.json", 3),
     "open room": (lambda run: run.private.chmod(0o755), "others may enter private/", 4),
     "open file": (lambda run: run.ledger_path.chmod(0o644), "others may read 1 files", 4),
@@ -110,7 +124,11 @@ PRIVACY_CHANGES: dict[str, tuple[Callable[[Run], object], str, int]] = {
         "release/evaluation.json (was measured on other weights (step 1 of 3))",
         3,
     ),
-    "unfinished": (lambda run: run.update(state=RunState.TRAINING), "the run is not finished: training, step 3", 3),
+    "unfinished": (
+        lambda run: run.update(state=RunState.TRAINING),
+        "the run is not finished: training, step 3",
+        3,
+    ),
     "foreign bytes": (lambda run: (run.root / "privacy.json").write_bytes(b"\xff\xfe"), "privacy.json", 3),
     "run.json torn": (lambda run: (run.root / "run.json").write_text("{"), "run.json", 3),
 }
@@ -204,7 +222,9 @@ def test_a_dataset_that_is_not_finished_or_older(tmp_path: Path):
     marker = workspace.read_marker(root)
     assert marker is not None
     workspace._write_marker(root, replace(marker, publishing=("images",)))
-    assert failed(root) == ["not ok        completion (the stage has not finished; run the same command again)"]
+    assert failed(root) == [
+        "not ok        completion (the stage has not finished; run the same command again)"
+    ]
     shutil.rmtree(root / "private")
     (root / "prepare.json").unlink()
     (root / integrity.CHECKSUMS).unlink()
@@ -217,7 +237,9 @@ def test_a_claimed_folder_without_a_result_is_said_to_be_unfinished(tmp_path: Pa
     with pytest.raises(RuntimeError):
         samples.half_done(tmp_path / "data")
     assert stage.run(tmp_path).kinds == ("clean archive",)
-    assert failed(tmp_path) == ["not ok        data: completion (the stage has not finished; run the same command again)"]
+    assert failed(tmp_path) == [
+        "not ok        data: completion (the stage has not finished; run the same command again)"
+    ]
 
 
 def test_a_table_that_was_edited_with_its_digests_does_not_fit_the_summary(tmp_path: Path):
@@ -279,7 +301,9 @@ def test_verify_reads_only(tmp_path: Path):
     run = samples.a_run(tmp_path)
 
     def state() -> list[tuple[str, int, int]]:
-        return sorted((str(path), path.stat().st_mtime_ns, path.stat().st_mode) for path in run.root.rglob("*"))
+        return sorted(
+            (str(path), path.stat().st_mtime_ns, path.stat().st_mode) for path in run.root.rglob("*")
+        )
 
     before = state()
     stage.run(run.root)
@@ -290,7 +314,8 @@ def test_verify_reads_only(tmp_path: Path):
 def test_no_accountant_is_loaded_where_nothing_is_private_and_torch_never(tmp_path: Path, private: bool):
     run = samples.a_run(tmp_path, private=private)
     code = (
-        "import sys; from pathlib import Path; from meninx.verify import stage; assert stage.run(Path(sys.argv[1])).ok;"
+        "import sys; from pathlib import Path; from meninx.verify import stage; assert "
+        "stage.run(Path(sys.argv[1])).ok;"
         f"assert not {{{'' if private else repr('dp_accounting') + ','} 'torch'}} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(run.root)], check=True, timeout=60)

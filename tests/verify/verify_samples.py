@@ -55,13 +55,22 @@ def a_run(parent: Path, name: str = "a", *, private: bool = True, stream: str = 
         files.write_text(run.ledger_path, text, mode=0o600)
     files.write_text(run.release / "bundle" / "models" / "model.pt", "weights")
     files.write_text(run.release / "bundle" / "configs" / "metadata.json", "{}")
-    artifacts.write(run.root, _promise(text, origin) if private else PrivacyRecord(private=False, origin=origin, version=2))
+    artifacts.write(
+        run.root,
+        _promise(text, origin) if private else PrivacyRecord(private=False, origin=origin, version=2),
+    )
     lines = tuple(text.split("\n")) if private else ()
     delta = PLAN["delta"] if private else 0.0
-    artifacts.write(run.root, Lineage(run=run.record.id, private=private, data=DATA, ledger=lines, delta=delta))
+    artifacts.write(
+        run.root, Lineage(run=run.record.id, private=private, data=DATA, ledger=lines, delta=delta)
+    )
     artifacts.write(run.root, EvaluationRecord(origin=replace(origin, split="test"), evaluation={}))
-    release = integrity.write(run.release, integrity.measured(run.release, [p for p in run.release.rglob("*") if p.is_file()]))
-    run.update(state=RunState.RELEASED, data=DATA, weights=WEIGHTS, release=release, step=STEPS, planned_steps=STEPS)
+    release = integrity.write(
+        run.release, integrity.measured(run.release, [p for p in run.release.rglob("*") if p.is_file()])
+    )
+    run.update(
+        state=RunState.RELEASED, data=DATA, weights=WEIGHTS, release=release, step=STEPS, planned_steps=STEPS
+    )
     run.update(released_step=STEPS, privacy=sha256(run.root / artifacts.place(PrivacyRecord)))
     return run
 
@@ -103,11 +112,14 @@ def a_dataset(root: Path) -> Path:
         for name in ("c1", "c2"):
             files.write_text(space.staging / "images" / f"{name}.png", name)
         rows = "".join(f"{name},p{name},,,train,images/{name}.png,,1\n" for name in ("c1", "c2"))
-        files.write_text(space.staging / "manifest.csv", f"case_id,patient_id,study,site,split,image,mask,a\n{rows}")
+        files.write_text(
+            space.staging / "manifest.csv", f"case_id,patient_id,study,site,split,image,mask,a\n{rows}"
+        )
         files.write_text(space.staging / "dataset.toml", 'name = "x"\ntask = "multilabel"\nlabels = ["a"]\n')
         own = integrity.write(space.staging, integrity.measured(space.staging, _files(space.staging)))
         artifacts.write(
-            space.staging, PrepareRecord(name="x", reader="table", task="multilabel", cases=2, patients=2, checksums=own)
+            space.staging,
+            PrepareRecord(name="x", reader="table", task="multilabel", cases=2, patients=2, checksums=own),
         )
         space.publish(["images", "manifest.csv", "dataset.toml", integrity.CHECKSUMS, "prepare.json"])
     return root

@@ -35,8 +35,19 @@ VERBS = {
     "recipes": "List, show or copy the packaged recipes.",
     "doctor": "Say what is installed and what this machine can do.",
 }
-HELP = "Turn a hospital's image archive into a privately trained model, and report in numbers what was protected."
-REFUSED_BY_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
+HELP = (
+    "Turn a hospital's image archive into a privately trained model, and report in numbers what was "
+    "protected."
+)
+REFUSED_BY_THE_SYSTEM = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EMFILE,
+)
 EPILOGUE = "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy guard, 130 interrupted."
 
 
@@ -71,7 +82,9 @@ def app_for(arguments: list[str]) -> tuple[App, str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code of ``meninx.core.errors``."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # other programs share a hospital's machine; spinning threads starve them
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # other programs share a hospital's machine; spinning threads starve them
     for number in (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP; that stays so
             signal.signal(number, _interrupt)
@@ -93,17 +106,30 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _say(Interrupted("interrupted; run again with --resume where the stage offers it"))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the result was complete; nobody reads it
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # the result was complete; nobody reads it
         return 0
     except ModuleNotFoundError as error:
-        extra = next((name for name, modules in EXTRAS.items() if (error.name or "").partition(".")[0] in modules), None)
+        extra = next(
+            (name for name, modules in EXTRAS.items() if (error.name or "").partition(".")[0] in modules),
+            None,
+        )
         if extra is None:
             return _report_bug(error, verbose="--verbose" in arguments or "-v" in arguments)
         fix = f"pip install 'meninx[{extra}]'"
-        return _say(UsageError(expected(f"the packages of the extra {extra}", got=f"no {error.name}", where="verb", fix=fix)))
+        return _say(
+            UsageError(
+                expected(f"the packages of the extra {extra}", got=f"no {error.name}", where="verb", fix=fix)
+            )
+        )
     except Exception as error:  # the one place where bugs end; the message may hold a patient's value, so only its kind is shown
         if isinstance(error, OSError) and error.errno in REFUSED_BY_THE_SYSTEM:
-            return _say(StorageError(expected("the system to allow it", got=os.strerror(error.errno).lower(), where="files")))
+            return _say(
+                StorageError(
+                    expected("the system to allow it", got=os.strerror(error.errno).lower(), where="files")
+                )
+            )
         return _report_bug(error, verbose="--verbose" in arguments or "-v" in arguments)
     return 0
 
@@ -139,7 +165,9 @@ def _value_of(flag: str, arguments: list[str]) -> str | None:
 
 def _report_bug(error: Exception, *, verbose: bool) -> int:
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    handle, path = tempfile.mkstemp(prefix="meninx-bug-", suffix=".txt")  # mode 0600: it may hold patients' values
+    handle, path = tempfile.mkstemp(
+        prefix="meninx-bug-", suffix=".txt"
+    )  # mode 0600: it may hold patients' values
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         traceback.print_exception(error, file=stream)
     if verbose:

@@ -10,7 +10,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from meninx.core.progress import Progress as ProgressProtocol
 from meninx.core.progress import Silent
@@ -98,7 +106,13 @@ class PlainLines:
 
     def start(self, label: str, total: int | None) -> None:
         """Remember the task."""
-        self._label, self._total, self._done, self._printed, self._began = label, total or 0, 0, 0, time.monotonic()
+        self._label, self._total, self._done, self._printed, self._began = (
+            label,
+            total or 0,
+            0,
+            0,
+            time.monotonic(),
+        )
 
     def advance(self, count: int = 1, **fields: float | str) -> None:
         """Print when another tenth is done."""
@@ -107,7 +121,9 @@ class PlainLines:
         if tenth > self._printed:
             self._printed = tenth
             seconds = time.monotonic() - self._began
-            self.note(f"{self._label}: {self._done}/{self._total}  {seconds:.0f} s  {_shown(fields)}".rstrip())
+            self.note(
+                f"{self._label}: {self._done}/{self._total}  {seconds:.0f} s  {_shown(fields)}".rstrip()
+            )
 
     def finish(self) -> None:
         """Do nothing; the last tenth was printed."""
@@ -119,4 +135,7 @@ class PlainLines:
 
 
 def _shown(fields: dict[str, float | str]) -> str:
-    return "  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in fields.items())
+    return "  ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in fields.items()
+    )

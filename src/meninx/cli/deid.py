@@ -26,7 +26,8 @@ def deid(
     Args:
         source: Folder of DICOM files, searched in depth; no file name extension is needed.
         out: New folder for the clean files; never inside the source.
-        new_key: Make the key file first; an existing file is never replaced. A dry run makes none: it counts with a random key.
+        new_key: Make the key file first; an existing file is never replaced. A dry run makes none: it counts
+            with a random key.
         recipe: TOML file with these settings; flags win over it.
     """
     from meninx.deid import keys, stage

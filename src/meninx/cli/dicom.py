@@ -28,7 +28,8 @@ class LabelFrom:
         from_folder: Level of the folder whose name is the label: -1 is the folder that holds the file.
         from_table: CSV table with the label in --column.
         column: Column of the label in the table.
-        key: Column of the table that names a file: SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, PatientID or file.
+        key: Column of the table that names a file: SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID,
+            PatientID or file.
         from_pattern: Regular expression searched in the relative path; its group is the label.
         from_tag: Attribute whose value is the label.
     """
@@ -109,7 +110,9 @@ def export(
     """
     from meninx.prepare.export import ExportConfig, export_images
 
-    config = ExportConfig(intensity=intensity, bits=bits, attributes=attributes, trusted=trusted, overwrite=overwrite)
+    config = ExportConfig(
+        intensity=intensity, bits=bits, attributes=attributes, trusted=trusted, overwrite=overwrite
+    )
     output.show(export_images(source, out, config, progress=output.progress()))
 
 
@@ -148,7 +151,9 @@ def folders(
     """
     from meninx.prepare.folders import class_folders
 
-    output.show(class_folders(source, out, rule.rule(), way=way, overwrite=overwrite, progress=output.progress()))
+    output.show(
+        class_folders(source, out, rule.rule(), way=way, overwrite=overwrite, progress=output.progress())
+    )
 
 
 @dicom.command(help_epilogue=epilogue("dicom table"))

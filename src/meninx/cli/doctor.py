@@ -28,7 +28,8 @@ def doctor(
     """Print versions, codecs, extras and what may use the network; or how private training would run here.
 
     Args:
-        plan: Print instead which kernel the private-gradient engine takes for each layer of a network, and why.
+        plan: Print instead which kernel the private-gradient engine takes for each layer of a network, and
+            why.
         model: Network of the plan.
         image_size: Spatial size of the plan's images, 2 or 3 numbers.
         channels: Image channels of the plan.
@@ -52,21 +53,39 @@ def doctor(
             print(f"{name:30} {value}")
 
 
-def show_plan(model: str, image_size: tuple[int, ...], channels: int, batch: int, views: int, *, json: bool) -> None:
+def show_plan(
+    model: str, image_size: tuple[int, ...], channels: int, batch: int, views: int, *, json: bool
+) -> None:
     """Print the kernel of every layer, with milliseconds for a trial of each candidate."""
     from meninx.learn.kernel_table import kernel_table
 
     table = kernel_table(model, image_size=image_size, channels=channels, batch=batch, views=views)
     if json:
-        rows = [{"layer": key, "kernel": item.kernel, "seconds": dict(item.seconds)} for key, item in table.choices.items()]
-        facts = {"layers": rows, "planning_seconds": table.planning_seconds, "pass_seconds": table.pass_seconds}
+        rows = [
+            {"layer": key, "kernel": item.kernel, "seconds": dict(item.seconds)}
+            for key, item in table.choices.items()
+        ]
+        facts = {
+            "layers": rows,
+            "planning_seconds": table.planning_seconds,
+            "pass_seconds": table.pass_seconds,
+        }
         print(json_module.dumps(facts, indent=2))
         return
-    print(f"{model}, {batch} images of {' x '.join(map(str, image_size))}: kernel for each kind of layer, CPU ms of a trial\n")
+    print(
+        f"{model}, {batch} images of {' x '.join(map(str, image_size))}: kernel for each kind of "
+        "layer, CPU ms of a trial\n"
+    )
     for key, item in table.choices.items():
-        tried = "  ".join(f"{name} {1e3 * value:.2f}" for name, value in sorted(item.seconds.items(), key=lambda pair: pair[1]))
+        tried = "  ".join(
+            f"{name} {1e3 * value:.2f}"
+            for name, value in sorted(item.seconds.items(), key=lambda pair: pair[1])
+        )
         print(f"{item.kernel:8} {key}\n{'':8} {tried or 'the only one'}")
-    print(f"\nfirst pass {table.planning_seconds:.2f} CPU s with planning, next {table.pass_seconds:.2f}; kept in {table.cache}")
+    print(
+        f"\nfirst pass {table.planning_seconds:.2f} CPU s with planning, next "
+        f"{table.pass_seconds:.2f}; kept in {table.cache}"
+    )
 
 
 def examine() -> dict[str, Any]:
@@ -80,7 +99,9 @@ def examine() -> dict[str, Any]:
         "dicom codecs": _codecs(),
         "network": {
             "meninx": "opens no connection of its own",
-            "networks of MONAI": "may download weights where their options ask for it: set pretrained = false",
+            "networks of MONAI": (
+                "may download weights where their options ask for it: set pretrained = false"
+            ),
             "Flower's telemetry": _flower_telemetry(),
         },
     }
@@ -100,7 +121,10 @@ def _codecs() -> dict[str, str]:
 
 
 def _flower_telemetry() -> str:
-    """Return the state of the telemetry of Flower, which is on unless the variable says 0; meninx does not import Flower."""
+    """Return the state of the telemetry of Flower, which is on unless the variable says 0.
+
+    Meninx does not import Flower.
+    """
     if importlib.util.find_spec("flwr") is None:
         return "Flower is not installed"
     if os.environ.get("FLWR_TELEMETRY_ENABLED", "1") == "0":

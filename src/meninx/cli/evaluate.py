@@ -20,7 +20,9 @@ def evaluate(
     data: Path | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
-    """Measure a run on the test split, with intervals over patients; thresholds come from the validation split.
+    """Measure a run on the test split, with intervals over patients.
+
+    Thresholds come from the validation split.
 
     Args:
         run: Run folder.

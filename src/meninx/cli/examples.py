@@ -6,10 +6,16 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "deid": (
         "meninx deid archive/ clean/ --key site.key --new-key --site north",
         "meninx deid archive/ clean/ --key site.key --site north --dry-run",
-        "meninx deid archive/ clean-basic/ --key site.key --site north --profile basic --options retain-full-dates",
+        (
+            "meninx deid archive/ clean-basic/ --key site.key --site north --profile basic --options "
+            "retain-full-dates"
+        ),
     ),
     "prepare": (
-        "meninx prepare clean/ data/ --reader dicom --table ../labels.csv --crosswalks private/crosswalk_uids.csv",
+        (
+            "meninx prepare clean/ data/ --reader dicom --table ../labels.csv --crosswalks "
+            "private/crosswalk_uids.csv"
+        ),
         "meninx prepare images/ data/ --reader folder --size 64 64",
         "meninx prepare images/ data/ --reader folder --dry-run",
     ),

@@ -22,12 +22,16 @@ def recipes(name: str | None = None, /, *, copy: Path | None = None) -> None:
         return
     if name not in settings.recipe_names():
         fix = check.did_you_mean(name, settings.recipe_names()) or "`meninx recipes` lists them"
-        raise UsageError(expected("the name of a packaged recipe", got=repr(name), where="meninx recipes", fix=fix))
+        raise UsageError(
+            expected("the name of a packaged recipe", got=repr(name), where="meninx recipes", fix=fix)
+        )
     text = (resources.files("meninx.recipes") / f"{name}.toml").read_text(encoding="utf-8")
     if copy is None:
         print(text, end="")
     elif copy.exists():
-        raise UsageError(expected("a new file", got="an existing one", where=str(copy), fix="choose another name"))
+        raise UsageError(
+            expected("a new file", got="an existing one", where=str(copy), fix="choose another name")
+        )
     else:
         files.write_text(copy, text)
         print(copy)

@@ -46,7 +46,9 @@ def train(
     speaks = distributed.is_main()
     progress = output.progress() if speaks else SILENT
     try:
-        result = stage.run(config, data, out, progress=progress, resume=resume, dry_run=dry_run, recipe=recipe)
+        result = stage.run(
+            config, data, out, progress=progress, resume=resume, dry_run=dry_run, recipe=recipe
+        )
     except Interrupted as error:
         if speaks:
             raise

@@ -1,7 +1,9 @@
 """Recipes on the command line: the same values as in Python, with the types of TOML.
 
-The parser of the command line carries a recipe's values as text and reads each by the type of its setting. Options of a
-network have no declared type: they pass by that way untouched. Given as flags they are read as TOML values, so
+The parser of the command line carries a recipe's values as text and reads each by the type of its setting.
+Options of a
+network have no declared type: they pass by that way untouched. Given as flags they are read as TOML values,
+    so
 ``--model-options.small-stem false`` is ``small_stem = false``.
 """
 
@@ -42,7 +44,11 @@ class TypedRecipe:
         """
         free = {argument.keys[-1]: argument for argument in arguments if argument.hint == FREE}
         _refuse_dashes({name: value for name, value in self.table.items() if name not in free}, self.source)
-        rest = {name: value for name, value in self.table.items() if name not in free or not isinstance(value, Mapping)}
+        rest = {
+            name: value
+            for name, value in self.table.items()
+            if name not in free or not isinstance(value, Mapping)
+        }
         for argument in arguments:
             self._check(argument)
         if rest:
@@ -51,7 +57,10 @@ class TypedRecipe:
             self._fill(argument, self.table.get(name, {}))
 
     def _check(self, argument: Argument) -> None:
-        """Refuse a value of another type; text that would read as the type is text all the same, as in Python."""
+        """Refuse a value of another type.
+
+        Text that would read as the type is text all the same, as in Python.
+        """
         value: Any = self.table
         for key in argument.keys:
             if not isinstance(value, Mapping) or key not in value:

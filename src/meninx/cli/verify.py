@@ -12,7 +12,8 @@ def verify(folder: Path, /, *, output: Output = Output()) -> None:  # noqa: B008
 
     Nothing is written. It sees damage, mixed-up parts and edited numbers, but no forgery: nothing is signed.
     Of several folders, one that is whole gets one line; `--verbose` and `--json` show every check.
-    Exit code 0: no check failed (impossible ones are named). 3: damaged or incomplete. 4: a promise to patients is broken.
+    Exit code 0: no check failed (impossible ones are named). 3: damaged or incomplete. 4: a promise to
+        patients is broken.
 
     Args:
         folder: A run, dataset, clean archive, release or sweep, or a folder of them.

@@ -1,1 +1,4 @@
-"""Artefacts, output folders, pool, journal, names and errors that every stage shares; no torch, scipy or DICOM library."""
+"""Artefacts, output folders, pool, journal, names and errors that every stage shares.
+
+No torch, scipy or DICOM library.
+"""

@@ -8,13 +8,13 @@
     >>> read(root, PrivacyRecord) is None
     True
 
-No other module spells these file names. Every number that reaches a page carries its :class:`Origin`: the run, the
-dataset, the weights, the step and the split that it was measured on. A reader compares origins and refuses what does not
-belong together.
+No other module spells these file names. Every number that reaches a page carries its :class:`Origin`: the
+run, the dataset, the weights, the step and the split that it was measured on. A reader compares origins and
+refuses what does not belong together.
 
-Digests of private data are keyed. A plain digest of a manifest in ``release/`` would tell whoever knows all patients but
-one whether that one took part; so records outside ``private/`` name a dataset by :func:`keyed` under a key of the run
-that stays in ``private/keys``. The plain digest stands in ``private/data.json``.
+Digests of private data are keyed. A plain digest of a manifest in ``release/`` would tell whoever knows all
+patients but one whether that one took part; so records outside ``private/`` name a dataset by :func:`keyed`
+under a key of the run that stays in ``private/keys``. The plain digest stands in ``private/data.json``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Origin:
     """What a number belongs to.
 
     Attributes:
-        run: identity of the run, 32 hexadecimal digits made when the run is created; empty for a dataset's own numbers.
+        run: identity of the run, 32 hexadecimal digits made when the run is created; empty for a dataset's
+            own numbers.
         data: keyed digest of the dataset (see :func:`keyed`).
         dataset: short name of the dataset.
         weights: SHA-256 of the weights that were measured or released; empty before there are any.
@@ -80,7 +81,9 @@ class Origin:
 
     def same_model(self, other: Origin) -> bool:
         """Return whether both belong to the same weights of the same run."""
-        return (self.run, self.weights, self.step) == (other.run, other.weights, other.step) and bool(self.weights)
+        return (self.run, self.weights, self.step) == (other.run, other.weights, other.step) and bool(
+            self.weights
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +104,13 @@ class RunRecord:
         planned_steps: optimiser steps planned; 0 before the first step.
         selected: checkpoint whose weights are released, ``last`` or ``best``.
         weights: SHA-256 of the released weights; empty before the release.
-        released_step: optimiser step of the released weights, an earlier one than ``step`` for ``best``; 0 before the
-            release, and in a run of a version that did not record it.
+        released_step: optimiser step of the released weights, an earlier one than ``step`` for ``best``; 0
+            before the release, and in a run of a version that did not record it.
         privacy: SHA-256 of ``privacy.json`` as it was released; empty as above.
         release: SHA-256 of ``release/checksums.sha256``; empty before the release.
-        secrets: name of a record in ``private/`` (``members.json``, ``data.json``, ``start.json``) -> SHA-256 of the file as
-            it was when the run was created; empty in a run of a version that did not record it.
+        secrets: name of a record in ``private/`` (``members.json``, ``data.json``, ``start.json``) -> SHA-256
+            of the file as it was when the run was created; empty in a run of a version that did not record
+            it.
         made: time of creation, ISO 8601 in UTC.
         finished: time of the release.
         version: format of the record.
@@ -140,7 +144,8 @@ class DataRecord:
 
     Attributes:
         dataset: folder of the dataset.
-        digest: plain digest of its manifest, its meaning and, where it carries ``checksums.sha256``, its images.
+        digest: plain digest of its manifest, its meaning and, where it carries ``checksums.sha256``, its
+            images.
         images: whether ``digest`` covers the images.
     """
 
@@ -159,8 +164,8 @@ class Members:
         patients_known: the source names its patients.
         images: SHA-256 of the files of training and validation images, where the dataset carries digests.
         train_images: those of the training images alone.
-        identifiers: SHA-256 of the identifiers that training and validation patients have in the source, where the
-            dataset keeps them; they compare datasets that were prepared under other names.
+        identifiers: SHA-256 of the identifiers that training and validation patients have in the source,
+            where the dataset keeps them; they compare datasets that were prepared under other names.
         earlier: pseudonyms of the patients behind the starting weights, as far as they are known.
         earlier_images: digests of their images.
     """
@@ -210,11 +215,12 @@ class Ancestry:
 
     Attributes:
         sha256: digest of the file of weights.
-        origin: ``run``: a run of meninx whose patients were compared with those of this run; ``unknown``: anything else.
+        origin: ``run``: a run of meninx whose patients were compared with those of this run; ``unknown``:
+            anything else.
         run: identity of that run.
         shared_patients: it was trained on some of the same patients.
-        ledgers: privacy ledgers, split at their newlines, of the private runs behind the weights that share patients with
-            this one; their cost is part of this run's.
+        ledgers: privacy ledgers, split at their newlines, of the private runs behind the weights that share
+            patients with this one; their cost is part of this run's.
         caveats: what the guarantee does not cover because of the start, in words.
     """
 
@@ -238,8 +244,8 @@ class Lineage:
         unit: privacy unit.
         key: name of the key behind ``data`` and ``patients`` (not the key).
         data: keyed digest of the dataset.
-        patients: keyed digests of the training patients (without privacy of the validation patients, too), filled up with
-            random ones to the declared number, sorted.
+        patients: keyed digests of the training patients (without privacy of the validation patients, too),
+            filled up with random ones to the declared number, sorted.
         patients_known: the source names its patients, so that ``patients`` can be compared.
         deterministic: noise came from the seed, so that it protects nobody.
         ledger: the privacy ledger, split at its newlines, from which epsilon can be computed again.
@@ -283,12 +289,14 @@ class RiskRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyRecord:
-    """What a run promises, spent and leaves outside: ``privacy.json``. The ledger is the account; this repeats it.
+    """What a run promises, spent and leaves outside: ``privacy.json``.
+
+    The ledger is the account; this repeats it.
 
     Attributes:
         private: trained with differential privacy.
-        epsilon: spent epsilon of all that the guarantee counts (own steps and a composed start); None without privacy
-            or without noise.
+        epsilon: spent epsilon of all that the guarantee counts (own steps and a composed start); None without
+            privacy or without noise.
         own_epsilon: that of the run's own steps alone.
         delta: the delta of both; 0 without privacy.
         unit: privacy unit.
@@ -302,7 +310,8 @@ class PrivacyRecord:
         accountant: e.g. ``pld``.
         clipping: e.g. ``flat``.
         expected_batch_size: of the plan; 0 without privacy.
-        declared_units: number of units that was declared; None when none was and the true number counts as public.
+        declared_units: number of units that was declared; None when none was and the true number counts as
+            public.
         sentence: the guarantee in words.
         risk: bounds on attacks; None when not computed.
         outside_guarantee: what the guarantee does not cover, in words.
@@ -388,7 +397,8 @@ class SweepRecord:
     Attributes:
         rows: one table per epsilon.
         together: what all private runs spend together; None without any.
-        runs: identities of the runs behind the rows, and of all other private runs in the cells: their cost counts.
+        runs: identities of the runs behind the rows, and of all other private runs in the cells: their cost
+            counts.
         version: format of the record.
     """
 
@@ -423,20 +433,26 @@ def place(kind: type, *, split: str = "test", dataset: str = "", private: bool =
 
     Args:
         kind: type of the record.
-        split: of an evaluation or comparison; only the test split has the plain name, so nothing takes its place.
-        dataset: short digest of another dataset than the run's own, for an external evaluation; empty for its own.
-        private: in the private room instead of ``release/``: exact numbers about training patients of a private run, and
-            the lineage of a run that is not finished.
+        split: of an evaluation or comparison; only the test split has the plain name, so nothing takes its
+            place.
+        dataset: short digest of another dataset than the run's own, for an external evaluation; empty for its
+            own.
+        private: in the private room instead of ``release/``: exact numbers about training patients of a
+            private run, and the lineage of a run that is not finished.
 
     Raises:
         DataError: split or dataset hold anything but letters, digits, dashes and underscores.
     """
     if not all(_PART.fullmatch(part) for part in (split, dataset)):
-        raise DataError(expected("letters, digits and dashes", got="another word", where="name of a split or dataset"))
+        raise DataError(
+            expected("letters, digits and dashes", got="another word", where="name of a split or dataset")
+        )
     name = _PLACES[kind]
     if kind in (EvaluationRecord, ComparisonRecord):
         tail = "".join(
-            f"-{part}" for part in (f"external-{dataset}" if dataset else "", "" if split == "test" else split) if part
+            f"-{part}"
+            for part in (f"external-{dataset}" if dataset else "", "" if split == "test" else split)
+            if part
         )
         name = name.replace(".json", f"{tail}.json")
     return name.replace("release/", "private/") if private else name
@@ -457,7 +473,9 @@ def write(root: Path, record: Any, *, split: str = "test", dataset: str = "", pr
     return path
 
 
-def read(root: Path, kind: type[RecordT], *, split: str = "test", dataset: str = "", private: bool = False) -> RecordT | None:
+def read(
+    root: Path, kind: type[RecordT], *, split: str = "test", dataset: str = "", private: bool = False
+) -> RecordT | None:
     """Return a record of the folder ``root``; None when there is none.
 
     Raises:

@@ -1,7 +1,7 @@
 """Whether the records of a run belong together: one rule for training, sweeps, reports and `verify`.
 
-Functions return what is wrong, as the end of a sentence or a list of them, so that a report can say why it leaves
-something out and `verify` can count it; :func:`require` raises.
+Functions return what is wrong, as the end of a sentence or a list of them, so that a report can say why it
+leaves something out and `verify` can count it; :func:`require` raises.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from meninx.core.artifacts import (
 from meninx.core.budget import PrivacySpent
 from meninx.core.errors import DataError, expected
 
-TOLERANCE = 1e-7  # relative, between an epsilon that was written down and one that is computed again elsewhere
+TOLERANCE = (
+    1e-7  # relative, between an epsilon that was written down and one that is computed again elsewhere
+)
 MeasuredT = TypeVar("MeasuredT", EvaluationRecord, ComparisonRecord)
 _NUMBERS = ("steps", "delta", "noise_multiplier", "max_grad_norm", "sample_rate")
 _WORDS = ("unit", "relation", "sampler", "clipping")
@@ -38,14 +40,19 @@ _ODD = re.compile(r"[^A-Za-z0-9._+-]")
 
 
 def mismatch(origin: Origin | None, run: RunRecord) -> str:
-    """Return why a measurement does not belong to a run's released weights, as the end of a sentence; empty when it does.
+    """Return why a measurement does not belong to a run's released weights, as the end of a sentence.
 
-    With ``select = "best"`` the released weights are those of ``run.released_step``, which may come before the last step.
+    Empty when it does.
+
+    With ``select = "best"`` the released weights are those of ``run.released_step``, which may come before
+    the last step.
     """
     if run.state is not RunState.RELEASED:
         return "belongs to a run that is not finished"
     if origin is None:
-        return "was written by an earlier version of meninx, which did not record the weights that it measured"
+        return (
+            "was written by an earlier version of meninx, which did not record the weights that it measured"
+        )
     if origin.run != run.id or not run.id:
         return "was measured on another run"
     released = run.released_step or run.step
@@ -56,7 +63,9 @@ def mismatch(origin: Origin | None, run: RunRecord) -> str:
 
 
 def measured(record: EvaluationRecord | ComparisonRecord, run: RunRecord, name: str) -> str:
-    """Return why an evaluation or comparison does not belong to a run, as the end of a sentence; empty when it does.
+    """Return why an evaluation or comparison does not belong to a run, as the end of a sentence.
+
+    Empty when it does.
 
     Args:
         record: the evaluation or comparison.
@@ -106,15 +115,26 @@ def require(root: Path, run: RunRecord, kind: type[MeasuredT], *, split: str = "
     if record is None:
         raise DataError(expected("a measured run", got="none", where=where, fix=fix))
     problem = measured(record, run, Path(place).name)
-    if not problem and isinstance(record, EvaluationRecord) and (record.external or record.evaluation.get("split") != split):
+    if (
+        not problem
+        and isinstance(record, EvaluationRecord)
+        and (record.external or record.evaluation.get("split") != split)
+    ):
         problem = "was measured on another dataset or split"
     if problem:
-        raise DataError(expected("a measurement of the run in this folder", got=f"one that {problem}", where=where, fix=fix))
+        raise DataError(
+            expected(
+                "a measurement of the run in this folder", got=f"one that {problem}", where=where, fix=fix
+            )
+        )
     return record
 
 
 def promise(said: PrivacyRecord, run: RunRecord) -> Iterator[str]:
-    """Yield why a ``privacy.json`` does not belong to a run. Its step is the last one, also where ``best`` is released."""
+    """Yield why a ``privacy.json`` does not belong to a run.
+
+    Its step is the last one, also where ``best`` is released.
+    """
     if run.private != said.private:
         yield "run.json and privacy.json disagree on whether the run is private"
     if run.deterministic != said.deterministic:
@@ -150,7 +170,11 @@ def start(said: PrivacyRecord, lineage: Lineage) -> Iterator[str]:
         yield "it names the runs behind the starting weights, privacy.json names no start"
     if not lineage.parents and origin == "run":
         yield "privacy.json names a run behind the starting weights, it does not"
-    if said.start is not None and said.start.run and said.start.run not in {parent.run for parent in lineage.parents}:
+    if (
+        said.start is not None
+        and said.start.run
+        and said.start.run not in {parent.run for parent in lineage.parents}
+    ):
         yield "privacy.json names another run behind the starting weights"
 
 
@@ -183,14 +207,20 @@ class Contradiction:
 
 
 def contradictions(
-    said: PrivacyRecord, own: PrivacySpent, *, totals: Iterable[float], anchor: tuple[int, str], declared: object
+    said: PrivacyRecord,
+    own: PrivacySpent,
+    *,
+    totals: Iterable[float],
+    anchor: tuple[int, str],
+    declared: object,
 ) -> Iterator[Contradiction]:
     """Yield every field of a ``privacy.json`` that says something else than the ledger.
 
     Args:
         said: the record of a private run.
         own: what the run's own steps spent, by the ledger.
-        totals: values of epsilon that the run may state: own steps with those earlier runs that share its patients.
+        totals: values of epsilon that the run may state: own steps with those earlier runs that share its
+            patients.
         anchor: number of lines and head of the ledger.
         declared: number of units that the run's config declares; None without one.
     """
@@ -199,7 +229,9 @@ def contradictions(
         yield _unlike("epsilon", _shown(said.epsilon), _shown(possible[0] if possible else None))
     current = said.version >= artifacts.FORMAT
     if current and not same_epsilon(said.own_epsilon, own.epsilon):
-        yield _unlike("own_epsilon", _shown(said.own_epsilon), _shown(own.epsilon), what="epsilon of its own steps")
+        yield _unlike(
+            "own_epsilon", _shown(said.own_epsilon), _shown(own.epsilon), what="epsilon of its own steps"
+        )
     for name in (*_NUMBERS, *_WORDS):
         stated, computed = _plain(getattr(said, name)), _plain(getattr(own, name))
         unknown = name in _NEWER_WORDS and not current and not stated
@@ -208,7 +240,9 @@ def contradictions(
     if said.ledger[0] and tuple(said.ledger) != anchor:
         yield Contradiction("ledger", "it was written with another ledger")
     if current and said.declared_units != declared:
-        yield _unlike("declared_units", _printable(said.declared_units), _printable(declared), by="config.toml")
+        yield _unlike(
+            "declared_units", _printable(said.declared_units), _printable(declared), by="config.toml"
+        )
 
 
 def same_epsilon(stated: float | None, computed: float) -> bool:
@@ -218,7 +252,9 @@ def same_epsilon(stated: float | None, computed: float) -> bool:
     return math.isclose(stated, computed, rel_tol=TOLERANCE)
 
 
-def _unlike(field: str, stated: str, computed: str, *, what: str = "", by: str = "the ledger") -> Contradiction:
+def _unlike(
+    field: str, stated: str, computed: str, *, what: str = "", by: str = "the ledger"
+) -> Contradiction:
     return Contradiction(field, f"{what or field.replace('_', ' ')} {stated}, by {by} {computed}")
 
 

@@ -63,7 +63,9 @@ class PrivacySpent:
         """Return the guarantee as one sentence for people."""
         return (
             f"epsilon = {self.epsilon:.3g} at delta = {self.delta:.1g} per {self.unit} ({self.relation}), "
-            f"{self.steps} steps, sample rate {self.sample_rate:.4g}, noise multiplier {self.noise_multiplier:.4g}, "
-            f"max grad norm {self.max_grad_norm:g} ({self.clipping or 'unrecorded'} clipping), {self.sampler} sampling, "
+            f"{self.steps} steps, sample rate {self.sample_rate:.4g}, noise multiplier "
+            f"{self.noise_multiplier:.4g}, "
+            f"max grad norm {self.max_grad_norm:g} ({self.clipping or 'unrecorded'} clipping), "
+            f"{self.sampler} sampling, "
             f"{self.accountant} accountant"
         )

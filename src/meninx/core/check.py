@@ -43,7 +43,12 @@ def one_of(choices: Iterable[str], **values: str | None) -> None:
     for name, value in values.items():
         if value is not None and value not in known:
             raise ConfigError(
-                expected(f"{name} to be one of {', '.join(known)}", got=repr(value), where=name, fix=did_you_mean(value, known))
+                expected(
+                    f"{name} to be one of {', '.join(known)}",
+                    got=repr(value),
+                    where=name,
+                    fix=did_you_mean(value, known),
+                )
             )
 
 

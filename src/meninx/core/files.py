@@ -1,8 +1,9 @@
 """Reading and writing files: bounded reads, paths that stay where they belong, writes that are whole or absent.
 
-Every value that comes from a file is hostile. :func:`read_bytes` and :func:`read_text` look at the size before they
-read, :func:`below` turns a name from a file into a path only if it lands below its folder, and :func:`atomic` writes a
-temporary file, forces it to the disk and renames it, so that a reader never sees half a file.
+Every value that comes from a file is hostile. :func:`read_bytes` and :func:`read_text` look at the size
+before they read, :func:`below` turns a name from a file into a path only if it lands below its folder, and
+:func:`atomic` writes a temporary file, forces it to the disk and renames it, so that a reader never sees half
+a file.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def atomic(path: Path, *, mode: int | None = None) -> Iterator[IO[bytes]]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(
-            partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), PUBLIC_MODE if mode is None else mode
+            partial,
+            os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0),
+            PUBLIC_MODE if mode is None else mode,
         )
     except OSError as error:
         raise storage_error(error, path) from error
@@ -107,7 +110,8 @@ def read_bytes(path: Path, *, limit: int = TEXT_LIMIT) -> bytes:
         limit: most bytes that are read.
 
     Raises:
-        DataError: there is no such file, it is a device or a pipe, it is larger than ``limit``, or it cannot be read.
+        DataError: there is no such file, it is a device or a pipe, it is larger than ``limit``, or it cannot
+            be read.
     """
     with regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -143,20 +147,25 @@ def below(root: Path, name: str, *, where: str) -> Path:
         where: file, row or key that holds the name, for the message.
 
     Raises:
-        DataError: the name is empty, absolute, holds ``..``, a backslash, a drive or a control character, or leads out.
+        DataError: the name is empty, absolute, holds ``..``, a backslash, a drive or a control character, or
+            leads out.
     """
     path = root.joinpath(*relative(name, where=where).parts)
     try:
         place, home = path.resolve(), root.resolve()
     except (OSError, RuntimeError) as error:  # links that lead round in a circle
-        raise DataError(expected("a path inside the folder", got="one that cannot be followed", where=where)) from error
+        raise DataError(
+            expected("a path inside the folder", got="one that cannot be followed", where=where)
+        ) from error
     if place == home or not place.is_relative_to(home):
         raise DataError(expected("a path inside the folder", got="a link that leads out of it", where=where))
     return path
 
 
 def relative(name: str, *, where: str) -> PurePosixPath:
-    """Return a name from a file as a relative path that cannot climb; links are not looked at (:func:`below` does).
+    """Return a name from a file as a relative path that cannot climb.
+
+    Links are not looked at (:func:`below` does).
 
     Args:
         name: e.g. ``images/c001.png``.
@@ -217,8 +226,14 @@ def regular(path: Path) -> BufferedReader:
 
 def storage_error(error: OSError, path: Path) -> StorageError:
     """Return the house form of an operating system's refusal to write."""
-    fix = "free some space and run again with --resume" if error.errno == errno.ENOSPC else "choose another output folder"
-    return StorageError(expected("a writable folder", got=_reason(error, "a write error"), where=str(path.parent), fix=fix))
+    fix = (
+        "free some space and run again with --resume"
+        if error.errno == errno.ENOSPC
+        else "choose another output folder"
+    )
+    return StorageError(
+        expected("a writable folder", got=_reason(error, "a write error"), where=str(path.parent), fix=fix)
+    )
 
 
 def _reason(error: OSError, otherwise: str = "a read error") -> str:

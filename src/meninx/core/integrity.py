@@ -1,7 +1,8 @@
 """Digests of what a stage published: one ``checksums.sha256`` per folder, in the format of ``sha256sum``.
 
-``sha256sum -c checksums.sha256`` checks a folder without meninx; :func:`damage` does the same and also names files that
-are not in the list. The list's own digest (:func:`digest_of`) names the content of the whole folder.
+``sha256sum -c checksums.sha256`` checks a folder without meninx; :func:`damage` does the same and also names
+files that are not in the list. The list's own digest (:func:`digest_of`) names the content of the whole
+folder.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def write_sorted(root: Path, digests: Iterable[tuple[str, str]]) -> str:
     with files.atomic(root / CHECKSUMS) as stream:
         for name, value in digests:
             if files.relative(name, where=CHECKSUMS).as_posix() != name:
-                raise DataError(expected("relative POSIX paths without detours", got="others", where=CHECKSUMS))
+                raise DataError(
+                    expected("relative POSIX paths without detours", got="others", where=CHECKSUMS)
+                )
             line = f"{value}  {name}\n".encode()
             own.update(line)
             stream.write(line)
@@ -89,7 +92,9 @@ def read(root: Path) -> dict[str, str]:
             continue
         match = _LINE.fullmatch(line)
         if match is None:
-            raise DataError(expected("a line of sha256sum", got="other text", where=f"{CHECKSUMS}, line {number}"))
+            raise DataError(
+                expected("a line of sha256sum", got="other text", where=f"{CHECKSUMS}, line {number}")
+            )
         name = files.relative(match[2], where=f"{CHECKSUMS}, line {number}").as_posix()
         if name in digests:
             raise DataError(expected("each file once", got="one twice", where=f"{CHECKSUMS}, line {number}"))

@@ -52,8 +52,8 @@ class Journal:
         """Open the journal for adding lines, after cutting a torn tail off.
 
         Args:
-            durable: force every line to the disk before going on; otherwise to the operating system, which is enough
-                against a killed process but not against a power cut.
+            durable: force every line to the disk before going on; otherwise to the operating system, which is
+                enough against a killed process but not against a power cut.
 
         Raises:
             StorageError: the disk refused.
@@ -61,7 +61,9 @@ class Journal:
         self.cut()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), self.mode)
+            handle = os.open(
+                self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), self.mode
+            )
         except OSError as error:
             raise files.storage_error(error, self.path) from error
         with os.fdopen(handle, "ab", buffering=0) as stream:  # every line is one call of the operating system
@@ -107,7 +109,12 @@ class Journal:
                     fix = "restore it, or take it away to begin again"
                     got = "a damaged line before whole ones"
                     raise DataError(
-                        expected("a journal as it was written", got=got, where=f"{self.path.name}, line {number}", fix=fix)
+                        expected(
+                            "a journal as it was written",
+                            got=got,
+                            where=f"{self.path.name}, line {number}",
+                            fix=fix,
+                        )
                     )
                 else:
                     end += len(line)
@@ -134,7 +141,9 @@ class Appender:
             if self._durable:
                 os.fsync(self._stream.fileno())
         except OSError as error:
-            with contextlib.suppress(OSError):  # a full disk takes part of a line; what comes later must not follow it
+            with contextlib.suppress(
+                OSError
+            ):  # a full disk takes part of a line; what comes later must not follow it
                 os.ftruncate(self._stream.fileno(), before)
             raise files.storage_error(error, self._path) from error
 
@@ -142,7 +151,9 @@ class Appender:
 def _line(table: Mapping[str, Any]) -> bytes:
     line = json.dumps(table, sort_keys=True).encode() + b"\n"
     if len(line) > LINE_LIMIT:
-        raise DataError(expected(f"a line of at most {LINE_LIMIT:,} bytes", got=f"{len(line):,}", where="journal"))
+        raise DataError(
+            expected(f"a line of at most {LINE_LIMIT:,} bytes", got=f"{len(line):,}", where="journal")
+        )
     return line
 
 

@@ -4,8 +4,8 @@ On disk a dataset is a folder with ``manifest.csv`` (one row a case), ``dataset.
 names, attributes, spacing, intensity), the images and masks the rows point to, and ``checksums.sha256``
 with the digest of all of these.
 
-Names and paths in a table are hostile until they are checked: a :class:`Case` or :class:`DatasetInfo` with a name that
-another program could run, or with a path that leaves the folder, cannot be made.
+Names and paths in a table are hostile until they are checked: a :class:`Case` or :class:`DatasetInfo` with a
+name that another program could run, or with a path that leaves the folder, cannot be made.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class Intensity:
     def __post_init__(self) -> None:
         check.positive(scale=self.scale)
         if not all(map(math.isfinite, (*self.window, self.shift))) or self.window[0] > self.window[1]:
-            raise DataError(expected("a finite window and shift, lowest value first", got="others", where="intensity"))
+            raise DataError(
+                expected("a finite window and shift, lowest value first", got="others", where="intensity")
+            )
         check.one_of(("format", "standard", "train"), source=self.source)
 
 
@@ -82,7 +84,8 @@ class DatasetInfo:
         name: short name of the dataset.
         task: what is to be learnt.
         labels: label columns, in output order. MULTICLASS: one column per class, exactly one is 1.
-            MULTILABEL: 0, 1 or empty (unknown). SEGMENTATION: names of the label values 1, 2, ... of the masks.
+            MULTILABEL: 0, 1 or empty (unknown). SEGMENTATION: names of the label values 1, 2, ... of the
+                masks.
         attributes: attribute columns (``sex``, ``age``, ...), never model input.
         spatial_dims: 2 or 3.
         channels: image channels, 1 or 3.
@@ -90,10 +93,12 @@ class DatasetInfo:
         spacing_mm: voxel spacing all images share, or empty when unknown or different.
         intensity: normalisation and where it came from.
         laterality: pairs of labels that a left-right flip exchanges.
-        patients_known: False when the source names no patients, so that every image (or lesion) counts as one.
+        patients_known: False when the source names no patients, so that every image (or lesion) counts as
+            one.
         synthetic: True when no patient stands behind the images.
-        split_rule: how patients were assigned to splits. ``stable`` and ``published`` look at the patient alone; ``exact``
-            also looks at the labels of the others, so that removing one patient may move another; empty when unknown.
+        split_rule: how patients were assigned to splits. ``stable`` and ``published`` look at the patient
+            alone; ``exact`` also looks at the labels of the others, so that removing one patient may move
+            another; empty when unknown.
 
     Raises:
         DataError: a name cannot be used (see ``core.names``), or a number is out of range.
@@ -121,12 +126,18 @@ class DatasetInfo:
         names.check([side for pair in self.laterality for side in pair], what="laterality", where=where)
         columns = (*_FIXED, *self.attributes, *(() if self.task is Task.SEGMENTATION else self.labels))
         if len(set(columns)) != len(columns):
-            raise DataError(expected("labels and attributes of different names", got="one twice", where=where))
+            raise DataError(
+                expected("labels and attributes of different names", got="one twice", where=where)
+            )
         if self.spatial_dims not in (2, 3) or not 1 <= self.channels <= _MOST_CHANNELS:
             what = f"2 or 3 spatial axes and 1 to {_MOST_CHANNELS} channels"
             raise DataError(expected(what, got=f"{self.spatial_dims} and {self.channels}", where=where))
-        if self.size and not (len(self.size) == self.spatial_dims and all(1 <= n <= _LARGEST_AXIS for n in self.size)):
-            raise DataError(expected(f"a size of 1 to {_LARGEST_AXIS} along each axis", got=self.size, where=where))
+        if self.size and not (
+            len(self.size) == self.spatial_dims and all(1 <= n <= _LARGEST_AXIS for n in self.size)
+        ):
+            raise DataError(
+                expected(f"a size of 1 to {_LARGEST_AXIS} along each axis", got=self.size, where=where)
+            )
         if self.spacing_mm and not all(math.isfinite(step) and step > 0 for step in self.spacing_mm):
             raise DataError(expected("a spacing > 0 along each axis", got=self.spacing_mm, where=where))
         check.one_of(("", "stable", "exact", "published"), split_rule=self.split_rule)
@@ -160,8 +171,10 @@ class Case:
     """One row: an image (with its mask) of one patient.
 
     ``image`` and ``mask`` are POSIX paths relative to the dataset folder; ``mask`` may be empty.
-    ``labels`` maps a label name to 0.0, 1.0 or None (unknown); ``attributes`` maps a name to text, empty when unknown.
-    Later stages name files after ``case_id``: it has at most 128 characters and none that a file name may not have.
+    ``labels`` maps a label name to 0.0, 1.0 or None (unknown); ``attributes`` maps a name to text, empty when
+    unknown.
+    Later stages name files after ``case_id``: it has at most 128 characters and none that a file name may not
+        have.
 
     Raises:
         DataError: an identifier or name cannot be used, or a path would leave the dataset folder.
@@ -187,7 +200,8 @@ class DataDigest:
 
     Attributes:
         digest: SHA-256 over ``manifest.csv``, ``dataset.toml`` and, where there is one, ``checksums.sha256``.
-        images: whether that covers the images: there is a list of checksums, and readers compare images with it.
+        images: whether that covers the images: there is a list of checksums, and readers compare images with
+            it.
     """
 
     digest: str
@@ -254,7 +268,9 @@ class Manifest:
 
     @cached_property
     def checksums(self) -> Mapping[str, str]:
-        """Relative path -> SHA-256 of what ``prepare`` wrote, from ``checksums.sha256``; empty in older datasets.
+        """Relative path -> SHA-256 of what ``prepare`` wrote, from ``checksums.sha256``.
+
+        Empty in older datasets.
 
         Raises:
             DataError: the list is damaged.
@@ -283,7 +299,9 @@ class Manifest:
             DataError: as :meth:`check_file`, or the file is larger than ``files.IMAGE_LIMIT``.
         """
         try:
-            content = files.read_bytes(files.below(self.root, name, where=MANIFEST_NAME), limit=files.IMAGE_LIMIT)
+            content = files.read_bytes(
+                files.below(self.root, name, where=MANIFEST_NAME), limit=files.IMAGE_LIMIT
+            )
         except DataError as error:
             got = "none, or one that is too large"
             raise DataError(expected("a readable file", got=got, where=self._place(name))) from error
@@ -310,7 +328,10 @@ class Manifest:
 
     def _place(self, name: str) -> str:
         rows = enumerate(self.cases, start=FIRST_ROW)
-        return next((f"{MANIFEST_NAME}, row {row}" for row, case in rows if name in (case.image, case.mask)), self.root.name)
+        return next(
+            (f"{MANIFEST_NAME}, row {row}" for row, case in rows if name in (case.image, case.mask)),
+            self.root.name,
+        )
 
     def write(self, root: Path | None = None) -> None:
         """Write ``manifest.csv`` and ``dataset.toml`` into ``root`` (default: the manifest's own).
@@ -326,7 +347,11 @@ class Manifest:
         writer.writerow(header)
         for case in self.cases:
             fixed = [getattr(case, name) for name in _FIXED]
-            labels = [] if self.info.task is Task.SEGMENTATION else [_written(case.labels.get(name)) for name in self.info.labels]
+            labels = (
+                []
+                if self.info.task is Task.SEGMENTATION
+                else [_written(case.labels.get(name)) for name in self.info.labels]
+            )
             texts = [names.csv_cell(case.attributes.get(name, "")) for name in self.info.attributes]
             writer.writerow([*fixed, *labels, *texts])
         files.write_text(folder / INFO_NAME, self.info.to_toml())
@@ -337,17 +362,24 @@ class Manifest:
         """Return the dataset in a folder.
 
         Raises:
-            LayoutError: a file or column is missing, or a cell is not what it must be; names file, column and row.
+            LayoutError: a file or column is missing, or a cell is not what it must be; names file, column and
+                row.
             DataError: the cases break the guarantee above.
         """
         info_path, table_path = root / INFO_NAME, root / MANIFEST_NAME
         for path in (info_path, table_path):
             if not path.is_file():
                 fix = "make it with `meninx prepare`"
-                raise LayoutError(expected(f"a prepared dataset with {path.name}", got="no such file", where=str(root), fix=fix))
+                raise LayoutError(
+                    expected(
+                        f"a prepared dataset with {path.name}", got="no such file", where=str(root), fix=fix
+                    )
+                )
         if _is_being_replaced(root):
             fix = "run `meninx prepare` again: it completes what was stopped"
-            raise LayoutError(expected("a whole dataset", got="one that is being replaced", where=root.name, fix=fix))
+            raise LayoutError(
+                expected("a whole dataset", got="one that is being replaced", where=root.name, fix=fix)
+            )
         info = DatasetInfo.from_toml(_text(info_path, files.TEXT_LIMIT), str(info_path))
         table = _rows(_text(table_path, files.TABLE_LIMIT), str(table_path))
         header = next(table, [])
@@ -374,14 +406,18 @@ def dataset_digest(root: Path, *, images: bool = True) -> DataDigest:
     """
     listed = images and (root / integrity.CHECKSUMS).is_file()
     digests = {
-        name: files.digest(root / name) for name in (MANIFEST_NAME, INFO_NAME, *((integrity.CHECKSUMS,) if listed else ()))
+        name: files.digest(root / name)
+        for name in (MANIFEST_NAME, INFO_NAME, *((integrity.CHECKSUMS,) if listed else ()))
     }
     text = "".join(f"{name}\0{digest}\n" for name, digest in sorted(digests.items()))
     return DataDigest(hashlib.sha256(text.encode()).hexdigest(), listed)
 
 
 def _is_being_replaced(root: Path) -> bool:
-    """Return whether a publication was stopped half-way; False for whoever may not look into the private room."""
+    """Return whether a publication was stopped half-way.
+
+    False for whoever may not look into the private room.
+    """
     try:
         marker = workspace.read_marker(root)
     except OSError:
@@ -416,7 +452,9 @@ def _rows(text: str, where: str) -> Iterator[list[str]]:
     try:
         yield from reader
     except csv.Error as error:
-        raise LayoutError(expected("a CSV table", got=str(error), where=f"{where}, line {reader.line_num}")) from error
+        raise LayoutError(
+            expected("a CSV table", got=str(error), where=f"{where}, line {reader.line_num}")
+        ) from error
 
 
 def _case(cells: list[str], header: list[str], info: DatasetInfo, where: str) -> Case:
@@ -428,9 +466,13 @@ def _case(cells: list[str], header: list[str], info: DatasetInfo, where: str) ->
         try:
             labels[name] = float(row[name]) if row[name] != "" else None
         except ValueError as error:
-            raise LayoutError(expected("a number or nothing", got="other text", where=f"{where}, column {name!r}")) from error
+            raise LayoutError(
+                expected("a number or nothing", got="other text", where=f"{where}, column {name!r}")
+            ) from error
         if not 0 <= (labels[name] or 0) <= 1:
-            raise LayoutError(expected("a number from 0 to 1", got="another", where=f"{where}, column {name!r}"))
+            raise LayoutError(
+                expected("a number from 0 to 1", got="another", where=f"{where}, column {name!r}")
+            )
     if row["split"] not in SPLITS:
         got = "another word" if row["split"] else "nothing"
         raise LayoutError(expected(f"one of {', '.join(SPLITS)}", got=got, where=f"{where}, column 'split'"))
@@ -441,9 +483,14 @@ def _case(cells: list[str], header: list[str], info: DatasetInfo, where: str) ->
 
 
 def _refuse_odd(fixed: Mapping[str, str], attributes: Mapping[str, str], where: str) -> None:
-    """Raise DataError for an identifier, name, path or text that cannot be used; names the column, never the value."""
+    """Raise DataError for an identifier, name, path or text that cannot be used.
+
+    Names the column, never the value.
+    """
     if not _CASE_ID.fullmatch(fixed["case_id"]):
-        what = 'a case_id that may name a file: 1 to 128 characters, no leading dot, none of / \\ : * ? " < > |'
+        what = (
+            'a case_id that may name a file: 1 to 128 characters, no leading dot, none of / \\ : * ? " < > |'
+        )
         raise DataError(expected(what, got="another", where=f"{where}, column 'case_id'"))
     for column in ("case_id", "patient_id", "study", "site"):
         text = fixed[column]
@@ -479,7 +526,9 @@ def _refuse_duplicates(cases: Iterable[Case]) -> None:
         for key in (("case_id", case.case_id), ("image", case.image)):
             if key in seen:
                 got = f"the same value in rows {seen[key]} and {number}"
-                raise DataError(expected(f"each {key[0]} once", got=got, where=MANIFEST_NAME, fix="remove the duplicate"))
+                raise DataError(
+                    expected(f"each {key[0]} once", got=got, where=MANIFEST_NAME, fix="remove the duplicate")
+                )
             seen[key] = number
 
 
@@ -491,4 +540,6 @@ def _refuse_divided_patients(cases: Iterable[Case]) -> None:
             if here != there:
                 got = f"one patient in {there!r} (row {first}) and {here!r} (row {number})"
                 fix = f"assign each patient to one {what}"
-                raise DataError(expected(f"every patient in one {what}", got=got, where=MANIFEST_NAME, fix=fix))
+                raise DataError(
+                    expected(f"every patient in one {what}", got=got, where=MANIFEST_NAME, fix=fix)
+                )

@@ -1,9 +1,11 @@
-"""Names that come from files: labels, attributes, datasets, sites. Checked once, escaped wherever they are shown.
+"""Names that come from files: labels, attributes, datasets, sites.
 
-A released bundle is opened by programs that interpret text: MONAI evaluates strings that begin with ``$``, resolves those
-that begin with ``@`` or ``%`` and replaces every ``#`` by ``::``; spreadsheets run cells that begin with ``=``, terminals
-obey control characters.
-:func:`problem` says why a name is refused; :func:`check` refuses it.
+Checked once, escaped wherever they are shown.
+
+A released bundle is opened by programs that interpret text: MONAI evaluates strings that begin with ``$``,
+resolves those that begin with ``@`` or ``%`` and replaces every ``#`` by ``::``; spreadsheets run cells that
+begin with ``=``, terminals obey control characters. :func:`problem` says why a name is refused; :func:`check`
+refuses it.
 """
 
 from __future__ import annotations
@@ -17,8 +19,22 @@ from meninx.core.errors import DataError, expected
 LONGEST = 255
 _LEADING = "$@%="
 _HIDDEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&@]|(?<=\d)[.)](?= |$)|:(?=//)|(?<=www)\.|^[-=])", re.IGNORECASE)
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the wide forms begin formulae in some languages
+_MARKDOWN = re.compile(
+    r"([\\`*_{}\[\]<>()#+!|~$&@]|(?<=\d)[.)](?= |$)|:(?=//)|(?<=www)\.|^[-=])", re.IGNORECASE
+)
+_FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+)  # the wide forms begin formulae in some languages
 
 
 def problem(name: str, *, hash_sign: bool = False) -> str:

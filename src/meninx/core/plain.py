@@ -1,7 +1,7 @@
 """Typed values to JSON and back: one conversion for artefacts, results and configs.
 
-Dataclasses, enumerations, tuples, mappings and paths become plain values; a number that is not finite becomes null.
-Reading checks every type against the dataclass and names the field that is wrong.
+Dataclasses, enumerations, tuples, mappings and paths become plain values; a number that is not finite becomes
+null. Reading checks every type against the dataclass and names the field that is wrong.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def from_json(content: bytes | str, kind: type[ValueT], *, where: str) -> ValueT
     try:
         return msgspec.json.decode(content, type=kind, dec_hook=_decoded)
     except msgspec.ValidationError as error:
-        raise DataError(expected("a file as this version writes it", got=_without_values(error), where=where)) from error
+        raise DataError(
+            expected("a file as this version writes it", got=_without_values(error), where=where)
+        ) from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise DataError(expected("valid JSON", got="something else", where=where)) from error
 
@@ -54,13 +56,19 @@ def from_plain(value: Any, kind: type[ValueT], *, where: str) -> ValueT:
     try:
         return msgspec.convert(value, kind, dec_hook=_decoded)
     except msgspec.ValidationError as error:
-        raise DataError(expected("a table as this version writes it", got=_without_values(error), where=where)) from error
+        raise DataError(
+            expected("a table as this version writes it", got=_without_values(error), where=where)
+        ) from error
     except RecursionError as error:
-        raise DataError(expected("a table as this version writes it", got="one too deep", where=where)) from error
+        raise DataError(
+            expected("a table as this version writes it", got="one too deep", where=where)
+        ) from error
 
 
 def _encoded(value: Any) -> Any:
-    if isinstance(value, (Path, str)):  # a kind of text with a name of its own, such as a UID of pydicom, is text
+    if isinstance(
+        value, (Path, str)
+    ):  # a kind of text with a name of its own, such as a UID of pydicom, is text
         return str(value)
     if isinstance(value, Mapping):
         return dict(value)
@@ -86,7 +94,10 @@ def _finite(value: Any) -> Any:
 
 
 def _without_values(error: msgspec.ValidationError) -> str:
-    """Return the library's message; it names types and fields, but an invalid enumeration member is quoted: cut that."""
+    """Return the library's message.
+
+    It names types and fields, but an invalid enumeration member is quoted: cut that.
+    """
     text, _, place = str(error).rpartition(" - at")
     if not place or not text:
         text, place = str(error), ""

@@ -4,10 +4,10 @@
     ...     list(mapped(abs, [-1, 2, -3], workers=1, stop=stop))
     [1, 2, 3]
 
-Several processes are started with ``spawn`` on every platform, so a stage behaves alike on Linux, macOS and Windows. A
-worker that dies (killed for memory, crashed in a codec) is noticed; the items it may have held are tried again one at a
-time, apart from the others, and the one that kills its process is named. Workers leave the handling of signals to the
-main process and end when it ends, even by SIGKILL.
+Several processes are started with ``spawn`` on every platform, so a stage behaves alike on Linux, macOS and
+Windows. A worker that dies (killed for memory, crashed in a codec) is noticed; the items it may have held are
+tried again one at a time, apart from the others, and the one that kills its process is named. Workers leave
+the handling of signals to the main process and end when it ends, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 class Stop:
-    """Turns the first SIGINT, SIGTERM or SIGHUP into a request that is heard between items; a second one interrupts at once.
+    """Turns the first SIGINT, SIGTERM or SIGHUP into a request that is heard between items.
+
+    A second one interrupts at once.
 
     Outside the main thread no signal is handled. A SIGHUP or SIGTERM that is ignored, as below ``nohup``,
     stays ignored.
@@ -50,11 +52,17 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT]
+            heard = [
+                number
+                for number in SIGNALS
+                if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT
+            ]
             self._before = {number: signal.signal(number, self._heard) for number in heard}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -93,7 +101,8 @@ def mapped(
     Raises:
         Interrupted: somebody asked to stop.
         DataError: an item kills its worker process and ``died`` is not given; says which item, by its number.
-        UsageError: the worker processes die while starting, because the calling script does not guard its main part.
+        UsageError: the worker processes die while starting, because the calling script does not guard its
+            main part.
         Exception: whatever ``work`` raises.
     """
     if workers == 1:
@@ -171,7 +180,9 @@ class _Crew(Generic[ItemT, ResultT]):
         self._count += 1
         try:
             future = self._pool.submit(_done, self._work, item)
-        except BrokenProcessPool:  # noticed on submission: the result of this item tells, like that of the others
+        except (
+            BrokenProcessPool
+        ):  # noticed on submission: the result of this item tells, like that of the others
             future = Future()
             future.set_exception(BrokenProcessPool("a worker died before this item was given away"))
         self.window.append(_Task(self._count, item, future))
@@ -208,14 +219,18 @@ class _Crew(Generic[ItemT, ResultT]):
                 return self.died(task.item)
             what = "worker processes that live"
             got = f"one that died on item {task.number} (killed for memory, or a crash in a codec)"
-            fix = "give the machine more memory or take the item out; the same command goes on where it stopped"
+            fix = (
+                "give the machine more memory or take the item out; the same command goes on where it stopped"
+            )
             raise DataError(expected(what, got=got, where="workers", fix=fix)) from error
 
     def _renew(self) -> None:
-        """Start new workers. Of the lost items the oldest may have killed one: they go apart; the others are given out again.
+        """Start new workers.
 
-        Workers take items in order, and an executor hands out one more than it has workers. So what a dead worker held is
-        among the first ``workers + 1`` lost items.
+        Of the lost items the oldest may have killed one: they go apart; the others are given out again.
+
+        Workers take items in order, and an executor hands out one more than it has workers. So what a dead
+        worker held is among the first ``workers + 1`` lost items.
         """
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._pool = self._opened(self.workers)
@@ -258,11 +273,16 @@ class _Context(SpawnContext):
     Process = _Process
 
 
-_waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []  # in a worker process: what to set up before its first item
+_waiting: list[
+    tuple[Callable[..., None], tuple[Any, ...]]
+] = []  # in a worker process: what to set up before its first item
 
 
 def _done(work: Callable[[ItemT], ResultT], item: ItemT) -> ResultT:
-    """Return the result of an item; what the process has to set up comes first, so that an error there is the item's."""
+    """Return the result of an item.
+
+    What the process has to set up comes first, so that an error there is the item's.
+    """
     if _waiting:
         setup, arguments = _waiting[0]
         setup(*arguments)
@@ -273,7 +293,9 @@ def _done(work: Callable[[ItemT], ResultT], item: ItemT) -> ResultT:
 def unguarded(got: str) -> UsageError:
     """Return the error of a script that starts anew in every worker process, because nothing tells the two apart."""
     what = 'a script that calls this below `if __name__ == "__main__":`'
-    return UsageError(expected(what, got=got, where="workers", fix="put the call below that line, or use workers=1"))
+    return UsageError(
+        expected(what, got=got, where="workers", fix="put the call below that line, or use workers=1")
+    )
 
 
 def refuse_import_in_worker() -> None:
@@ -282,7 +304,9 @@ def refuse_import_in_worker() -> None:
     Raises:
         UsageError: the script calls this at its top level.
     """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):  # set by multiprocessing until the import is over
+    if getattr(
+        multiprocessing.current_process(), "_inheriting", False
+    ):  # set by multiprocessing until the import is over
         raise unguarded("the call again in a worker process")
 
 

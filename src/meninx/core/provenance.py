@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path, PureWindowsPath
 
-PACKAGES = ("meninx", "torch", "monai", "dp-accounting", "numpy", "pydicom", "nibabel", "highdicom", "cyclopts")
+PACKAGES = (
+    "meninx",
+    "torch",
+    "monai",
+    "dp-accounting",
+    "numpy",
+    "pydicom",
+    "nibabel",
+    "highdicom",
+    "cyclopts",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +85,9 @@ def _source_revision() -> str | None:
     if not (here / "pyproject.toml").is_file() or not (here / ".git").exists():
         return None  # installed: a repository around it is somebody else's
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, check=False)
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None

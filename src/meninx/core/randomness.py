@@ -19,9 +19,9 @@ KEY_BYTES = 32  # of every secret key
 def child_seed(seed: int, *names: str | int) -> int:
     """Return a 63-bit seed that depends on ``seed`` and the path of names, and on nothing else.
 
-    Two paths never share a seed, whatever the names contain, so a name may come from a file: a path without a slash in
-    any name is joined by slashes, and any other is written as JSON, which begins with a bracket. A number and its text are
-    the same name.
+    Two paths never share a seed, whatever the names contain, so a name may come from a file: a path without a
+    slash in any name is joined by slashes, and any other is written as JSON, which begins with a bracket. A
+    number and its text are the same name.
     """
     path = [str(seed), *(str(name) for name in names)]
     text = json.dumps(path) if any("/" in name for name in path) else "/".join(path)

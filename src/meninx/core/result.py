@@ -26,7 +26,11 @@ class Result:
         lines: list[str] = []
         for name, value in self.to_table().items():
             if isinstance(value, dict):
-                lines += [f"{_words(name)}:", *(f"  {key:<22} {item}" for key, item in value.items())] if value else []
+                lines += (
+                    [f"{_words(name)}:", *(f"  {key:<22} {item}" for key, item in value.items())]
+                    if value
+                    else []
+                )
             elif value not in ("", None, False, []):
                 lines.append(f"{_words(name)}: {value}")
         return "\n".join(lines)

@@ -62,14 +62,18 @@ class Run:
         return self.private / "ledger.jsonl"
 
     def ledger_text(self) -> str:
-        """Return the privacy ledger as text; empty when there is none. Foreign bytes stay, so that its check refuses them.
+        """Return the privacy ledger as text; empty when there is none.
+
+        Foreign bytes stay, so that its check refuses them.
 
         Raises:
             DataError: it cannot be read, or is larger than ``artifacts.LEDGER_LIMIT``.
         """
         if not self.ledger_path.is_file():
             return ""
-        return files.read_bytes(self.ledger_path, limit=artifacts.LEDGER_LIMIT).decode("utf-8", "surrogateescape")
+        return files.read_bytes(self.ledger_path, limit=artifacts.LEDGER_LIMIT).decode(
+            "utf-8", "surrogateescape"
+        )
 
     @property
     def metrics_path(self) -> Path:
@@ -91,7 +95,9 @@ class Run:
         Raises:
             DataError: the run is of an older version and has no record.
         """
-        record = artifacts.require(self.root, RunRecord, fix="start a new run: this one was made by an older version")
+        record = artifacts.require(
+            self.root, RunRecord, fix="start a new run: this one was made by an older version"
+        )
         changed = replace(record, **changes)
         artifacts.write(self.root, changed)
         return changed
@@ -151,11 +157,13 @@ def create(
 ) -> Run:
     """Make ``parent/<time>_<name>`` with its two rooms, config, environment and record.
 
-    ``latest`` is moved to it when training begins (:meth:`Run.point_latest`), so that a failed start leaves no trace.
+    ``latest`` is moved to it when training begins (:meth:`Run.point_latest`), so that a failed start leaves
+    no trace.
 
     Args:
         parent: folder of runs.
-        name: recipe and seed, e.g. ``"cxr-dp_s0"``; other characters than letters, digits, ``-`` and ``_`` become ``-``.
+        name: recipe and seed, e.g. ``"cxr-dp_s0"``; other characters than letters, digits, ``-`` and ``_``
+            become ``-``.
         config_toml: the resolved config.
         command: what the user typed.
         private: trained with differential privacy.

@@ -24,7 +24,9 @@ LIMIT = 1 << 20  # bytes of a recipe
 def recipe_names() -> tuple[str, ...]:
     """Return the names of the packaged recipes, sorted."""
     folder = resources.files("meninx.recipes")
-    return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")))
+    return tuple(
+        sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+    )
 
 
 def read_recipe(name: str) -> tuple[dict[str, Any], str]:
@@ -35,7 +37,10 @@ def read_recipe(name: str) -> tuple[dict[str, Any], str]:
         DataError: the file is not UTF-8 text, or too large to be a recipe.
     """
     if name in recipe_names():
-        text, source = (resources.files("meninx.recipes") / f"{name}.toml").read_text(encoding="utf-8"), f"recipe {name}.toml"
+        text, source = (
+            (resources.files("meninx.recipes") / f"{name}.toml").read_text(encoding="utf-8"),
+            f"recipe {name}.toml",
+        )
     elif Path(name).is_file():
         text, source = files.read_text(Path(name), limit=LIMIT), Path(name).name
     else:
@@ -46,7 +51,9 @@ def read_recipe(name: str) -> tuple[dict[str, Any], str]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(expected("valid TOML", got=str(error), where=source)) from error
     except RecursionError as error:
-        raise ConfigError(expected("valid TOML", got="brackets in brackets without end", where=source)) from error
+        raise ConfigError(
+            expected("valid TOML", got="brackets in brackets without end", where=source)
+        ) from error
 
 
 def build(kind: type[ConfigT], table: Mapping[str, Any], where: str) -> ConfigT:
@@ -111,7 +118,9 @@ def _plain(value: Any) -> Any:
 
 
 def convert(hint: Any, value: Any, where: str) -> Any:
-    """Return a plain value as the type that a setting declares; a whole number may stand for any number, nothing else does.
+    """Return a plain value as the type that a setting declares.
+
+    A whole number may stand for any number, nothing else does.
 
     Args:
         hint: the declared type.
@@ -137,7 +146,11 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(expected("a list", got=repr(value), where=where, fix="write it in brackets, also with one entry"))
+            raise ConfigError(
+                expected(
+                    "a list", got=repr(value), where=where, fix="write it in brackets, also with one entry"
+                )
+            )
         return tuple(convert(options[0], item, where) for item in value) if options else tuple(value)
     if isinstance(hint, type) and hint in (int, float, str, bool, Path) and not isinstance(value, hint):
         raise ConfigError(expected(f"a value of type {hint.__name__}", got=repr(value), where=where))

@@ -1,4 +1,7 @@
-"""Summaries of the data stages: what ``deid.json`` and ``prepare.json`` say; written and read by :mod:`meninx.core.artifacts`."""
+"""Summaries of the data stages: what ``deid.json`` and ``prepare.json`` say.
+
+Written and read by :mod:`meninx.core.artifacts`.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +100,8 @@ class PrepareRecord:
         skipped: reason -> rows or files left out.
         checks: what was found on the way.
         checksums: SHA-256 of ``checksums.sha256``; empty in older datasets.
-        archives: those of the clean archives that it was made from; empty for other sources and in older datasets.
+        archives: those of the clean archives that it was made from; empty for other sources and in older
+            datasets.
         version: format of the record.
     """
 

@@ -1,7 +1,7 @@
 """Output folders: who may write to one, what is replaced and when, and what nobody else may read.
 
-A stage builds its result in ``private/staging`` and publishes it at the end, by renames that a later run completes if
-this one is killed between them. Until then an earlier result stays as it is.
+A stage builds its result in ``private/staging`` and publishes it at the end, by renames that a later run
+completes if this one is killed between them. Until then an earlier result stays as it is.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp()) / "data"
@@ -11,7 +11,8 @@ this one is killed between them. Until then an earlier result stays as it is.
     >>> (folder / "manifest.csv").read_text()
     'case_id'
 
-On disk: ``private/`` (mode 0700) with ``workspace.json`` (stage, fingerprint, state), ``lock`` and, while a stage works,
+On disk: ``private/`` (mode 0700) with ``workspace.json`` (stage, fingerprint, state), ``lock`` and, while a
+    stage works,
 ``staging/``.
 """
 
@@ -87,14 +88,16 @@ class Workspace:
         """Where the new result is built; the same names as in the folder itself."""
         return self.private / STAGING
 
-    def publish(self, names: Iterable[str], *, remove: Iterable[str] = (), secret: Iterable[str] = ()) -> None:
+    def publish(
+        self, names: Iterable[str], *, remove: Iterable[str] = (), secret: Iterable[str] = ()
+    ) -> None:
         """Move finished top-level files and folders from staging into place, and the earlier ones out.
 
         A publication that is killed half-way is completed by the next :func:`claim`.
 
         Args:
-            names: names below staging: constants of the stage, never a value of a file. One that does not exist is passed over;
-                the one that says that the result is complete comes last.
+            names: names below staging: constants of the stage, never a value of a file. One that does not
+                exist is passed over; the one that says that the result is complete comes last.
             remove: names of an earlier result that have no successor.
             secret: names of files below ``staging/private`` that go to the private room, before the others.
 
@@ -102,7 +105,9 @@ class Workspace:
             StorageError: the disk refused.
         """
         coming = tuple(names)
-        going = tuple(name for name in remove if name not in coming)  # a repeated publication would remove the new one
+        going = tuple(
+            name for name in remove if name not in coming
+        )  # a repeated publication would remove the new one
         hidden = tuple(secret)
         _check_names(coming + going + hidden)
         self.marker = replace(self.marker, publishing=coming, removing=going, secret=hidden)
@@ -124,20 +129,22 @@ def claim(
 ) -> Iterator[Workspace]:
     """Hold an output folder for this process, after checking that it may be written to.
 
-    An unfinished result never blocks a command: the same fingerprint goes on with it, another one starts afresh.
+    An unfinished result never blocks a command: the same fingerprint goes on with it, another one starts
+        afresh.
 
     Args:
         out: the folder; made when it is not there.
         stage: name of the stage.
-        fingerprint: digest of everything that decides the result (settings, keys, sources as far as they are settings).
+        fingerprint: digest of everything that decides the result (settings, keys, sources as far as they are
+            settings).
         sources: folders that are read; none may contain ``out`` or lie in it.
         resume: going on with a complete result of the same fingerprint is wanted (to add what is new).
         overwrite: replacing a complete result is wanted; it stays until :meth:`Workspace.publish`.
         ours: says whether a folder without a marker was written by an older version of this stage.
 
     Raises:
-        UsageError: the folder is a file, holds something else, another stage's or a complete result, or overlaps a source;
-            its private room is a link.
+        UsageError: the folder is a file, holds something else, another stage's or a complete result, or
+            overlaps a source; its private room is a link.
         RunLocked: another process holds it. A killed process holds nothing.
         StorageError: the disk refused.
         DataError: the marker is damaged.
@@ -146,9 +153,25 @@ def claim(
     apart(out, sources)
     refuse_links(out)
     resume = _mended(out, stage) or resume
-    check(out, stage=stage, fingerprint=fingerprint, sources=sources, resume=resume, overwrite=overwrite, ours=ours)
+    check(
+        out,
+        stage=stage,
+        fingerprint=fingerprint,
+        sources=sources,
+        resume=resume,
+        overwrite=overwrite,
+        ours=ours,
+    )
     with held(out):
-        check(out, stage=stage, fingerprint=fingerprint, sources=sources, resume=resume, overwrite=overwrite, ours=ours)
+        check(
+            out,
+            stage=stage,
+            fingerprint=fingerprint,
+            sources=sources,
+            resume=resume,
+            overwrite=overwrite,
+            ours=ours,
+        )
         marker = read_marker(out) or Marker(stage=stage, published="older" if ours and ours(out) else "")
         space = _begun(out, marker, fingerprint)
         try:
@@ -160,7 +183,9 @@ def claim(
 
 @contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Hold an output folder for this process; a folder that was not there before goes again when the block fails without work.
+    """Hold an output folder for this process.
+
+    A folder that was not there before goes again when the block fails without work.
 
     Args:
         out: the folder; made when it is not there.
@@ -180,7 +205,9 @@ def held(out: Path) -> Iterator[None]:
                     shutil.rmtree(out / PRIVATE, ignore_errors=True)
                 raise
     except BaseException:
-        with contextlib.suppress(OSError):  # only empty folders go: one that another process claimed meanwhile is not
+        with contextlib.suppress(
+            OSError
+        ):  # only empty folders go: one that another process claimed meanwhile is not
             for folder in (out / PRIVATE, *new) if new else ():
                 if folder.exists():
                     folder.rmdir()
@@ -248,17 +275,25 @@ def check(
     if marker is None:
         if _foreign(out) and not (ours and ours(out)):
             fix = "choose a new or empty folder"
-            raise UsageError(expected("a new or empty output folder", got="other files", where=out.name, fix=fix))
+            raise UsageError(
+                expected("a new or empty output folder", got="other files", where=out.name, fix=fix)
+            )
         marker = Marker(stage=stage, published="older" if ours and ours(out) else "")
     if marker.stage != stage:
         got = f"a folder that `{marker.stage}` wrote"
-        raise UsageError(expected("a new or empty output folder", got=got, where=out.name, fix="choose another folder"))
+        raise UsageError(
+            expected("a new or empty output folder", got=got, where=out.name, fix="choose another folder")
+        )
     if marker.published and not (resume or overwrite):
         fix = "give --resume to go on with it, or --overwrite to replace it when the new one is complete"
-        raise UsageError(expected("a new or empty output folder", got="a complete result", where=out.name, fix=fix))
+        raise UsageError(
+            expected("a new or empty output folder", got="a complete result", where=out.name, fix=fix)
+        )
     if marker.published and not overwrite and fingerprint not in (marker.published, marker.building):
         fix = "use the same settings, or --overwrite to replace the result"
-        raise UsageError(expected("the settings that the result was made with", got="others", where=out.name, fix=fix))
+        raise UsageError(
+            expected("the settings that the result was made with", got="others", where=out.name, fix=fix)
+        )
 
 
 def apart(out: Path, sources: Iterable[Path]) -> None:
@@ -269,12 +304,19 @@ def apart(out: Path, sources: Iterable[Path]) -> None:
         if _within(place, origin) or _within(origin, place):
             fix = "choose a folder beside the source"
             raise UsageError(
-                expected("source and output folder apart from each other", got="one inside the other", where="out", fix=fix)
+                expected(
+                    "source and output folder apart from each other",
+                    got="one inside the other",
+                    where="out",
+                    fix=fix,
+                )
             )
 
 
 def outside(out: Path, sources: Iterable[Path] = ()) -> None:
-    """Refuse an output that lies in a source, or in a dataset or archive of any stage; a source may lie beside or below it.
+    """Refuse an output that lies in a source, or in a dataset or archive of any stage.
+
+    A source may lie beside or below it.
 
     What lies in such a folder is in its list of digests; another file there makes `meninx verify` refuse it.
 
@@ -298,7 +340,9 @@ def _resolved(path: Path) -> Path:
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise UsageError(expected("a folder", got="a path that cannot be followed", where=path.name)) from error
+        raise UsageError(
+            expected("a folder", got="a path that cannot be followed", where=path.name)
+        ) from error
 
 
 def _within(inner: Path, outer: Path) -> bool:
@@ -333,7 +377,8 @@ def make_private(root: Path) -> None:
 def refuse_links(root: Path) -> None:
     """Refuse a private room that is a link, or whose lock, marker, staging or replaced result is one.
 
-    Guarantee: what a stage writes into ``private/`` lies in ``root``, and the mode of no folder outside it is changed.
+    Guarantee: what a stage writes into ``private/`` lies in ``root``, and the mode of no folder outside it is
+        changed.
 
     Raises:
         UsageError: one of them is a link; it may lead nowhere.
@@ -343,7 +388,9 @@ def refuse_links(root: Path) -> None:
         if path.is_symlink():
             fix = "remove the link, or choose another output folder"
             where = path.relative_to(root).as_posix()
-            raise UsageError(expected("a private room inside the output folder", got="a link", where=where, fix=fix))
+            raise UsageError(
+                expected("a private room inside the output folder", got="a link", where=where, fix=fix)
+            )
 
 
 @contextmanager
@@ -351,7 +398,8 @@ def locked(root: Path) -> Iterator[None]:
     """Hold ``root`` for this process through ``private/lock``.
 
     Raises:
-        RunLocked: another process holds it. A killed process holds nothing: the lock is the operating system's.
+        RunLocked: another process holds it. A killed process holds nothing: the lock is the operating
+        system's.
         StorageError: the disk refused.
     """
     lock = FileLock(root / PRIVATE / LOCK, mode=files.PRIVATE_MODE)
@@ -405,7 +453,11 @@ def _foreign(out: Path) -> bool:
     entries = [item.name for item in out.iterdir()]
     room = out / PRIVATE
     inside = list(room.iterdir()) if room.is_dir() else []
-    strange = [item for item in inside if item.name != LOCK and not item.name.startswith(files.PARTIAL) and not _empty(item)]
+    strange = [
+        item
+        for item in inside
+        if item.name != LOCK and not item.name.startswith(files.PARTIAL) and not _empty(item)
+    ]
     return bool([name for name in entries if name != PRIVATE] or strange)
 
 
@@ -414,7 +466,10 @@ def _empty(staging: Path) -> bool:
 
 
 def _completed(root: Path, marker: Marker) -> Marker:
-    """Do what is left of a publication and return the marker of the complete result. Repeating it changes nothing."""
+    """Do what is left of a publication and return the marker of the complete result.
+
+    Repeating it changes nothing.
+    """
     room = root / PRIVATE
     try:
         (room / REPLACED).mkdir(mode=0o700, exist_ok=True)
@@ -431,7 +486,9 @@ def _completed(root: Path, marker: Marker) -> Marker:
         raise files.storage_error(error, room) from error
     done = Marker(stage=marker.stage, published=marker.building or marker.published)
     _write_marker(root, done)
-    with contextlib.suppress(OSError):  # the result is complete; what cannot be removed now goes with the next claim
+    with contextlib.suppress(
+        OSError
+    ):  # the result is complete; what cannot be removed now goes with the next claim
         _remove(room / REPLACED)
         _remove(room / STAGING)
     return done

@@ -1,4 +1,7 @@
-"""What each action does to one value: keep, clean, dummy, by value representation. Sequences are the walker's."""
+"""What each action does to one value: keep, clean, dummy, by value representation.
+
+Sequences are the walker's.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,13 @@ from meninx.deid.pseudonyms import Patient, is_registered
 from meninx.deid.resolver import Resolver
 from meninx.deid.text import REMOVED, TextContext, clean_text
 
-PATIENT_NAME, PATIENT_ID, ACCESSION, BIRTH_DATE, AGE = 0x00100010, 0x00100020, 0x00080050, 0x00100030, 0x00101010
+PATIENT_NAME, PATIENT_ID, ACCESSION, BIRTH_DATE, AGE = (
+    0x00100010,
+    0x00100020,
+    0x00080050,
+    0x00100030,
+    0x00101010,
+)
 TIMEZONE = 0x00080201
 FREE_TEXT = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
 NAMES = frozenset({"PN", "UR", "AE"})
@@ -31,19 +40,97 @@ _FORMS = {
     "CS": re.compile(r"[A-Za-z0-9 _./+()-]{0,16}"),
     "TIMEZONE": re.compile(r"[+-]\d{4}"),
 }
-_DUMMIES = {"AE": REMOVED, "AS": "000Y", "CS": REMOVED, "DA": "19000101", "DS": "0", "DT": "19000101000000", "IS": "0"} | {
+_DUMMIES = {
+    "AE": REMOVED,
+    "AS": "000Y",
+    "CS": REMOVED,
+    "DA": "19000101",
+    "DS": "0",
+    "DT": "19000101000000",
+    "IS": "0",
+} | {
     "TM": "000000",
     "UR": "removed:",
 }
-_SIZES = {"AT": 4, "FD": 8, "FL": 4, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8}
+_SIZES = {
+    "AT": 4,
+    "FD": 8,
+    "FL": 4,
+    "OD": 8,
+    "OF": 4,
+    "OL": 4,
+    "OV": 8,
+    "SL": 4,
+    "SS": 2,
+    "SV": 8,
+    "UL": 4,
+    "US": 2,
+    "UV": 8,
+}
 # Defined terms that no patient's name makes suspicious: without them an image cannot be read.
 TERMS = frozenset(
     {
-        *("ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "AXIAL", "LOCALIZER", "YES", "NO", "M", "F", "O", "HU", "OTHER", "RGB"),
-        *("MONOCHROME1", "MONOCHROME2", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR", "REMOVED"),
-        *("CONTAINER", "TEXT", "NUM", "CODE", "PNAME", "DATE", "TIME", "DATETIME", "UIDREF", "COMPOSITE", "IMAGE", "WAVEFORM"),
-        *("SCOORD", "SCOORD3D", "TCOORD", "CONTAINS", "HAS PROPERTIES", "HAS CONCEPT MOD", "HAS OBS CONTEXT", "HAS ACQ CONTEXT"),
-        *("INFERRED FROM", "SELECTED FROM", "SEPARATE", "CONTINUOUS", "COMPLETE", "PARTIAL", "VERIFIED", "UNVERIFIED", "FINAL"),
+        *(
+            "ORIGINAL",
+            "DERIVED",
+            "PRIMARY",
+            "SECONDARY",
+            "AXIAL",
+            "LOCALIZER",
+            "YES",
+            "NO",
+            "M",
+            "F",
+            "O",
+            "HU",
+            "OTHER",
+            "RGB",
+        ),
+        *(
+            "MONOCHROME1",
+            "MONOCHROME2",
+            "YBR_FULL",
+            "YBR_FULL_422",
+            "YBR_ICT",
+            "YBR_RCT",
+            "PALETTE COLOR",
+            "REMOVED",
+        ),
+        *(
+            "CONTAINER",
+            "TEXT",
+            "NUM",
+            "CODE",
+            "PNAME",
+            "DATE",
+            "TIME",
+            "DATETIME",
+            "UIDREF",
+            "COMPOSITE",
+            "IMAGE",
+            "WAVEFORM",
+        ),
+        *(
+            "SCOORD",
+            "SCOORD3D",
+            "TCOORD",
+            "CONTAINS",
+            "HAS PROPERTIES",
+            "HAS CONCEPT MOD",
+            "HAS OBS CONTEXT",
+            "HAS ACQ CONTEXT",
+        ),
+        *(
+            "INFERRED FROM",
+            "SELECTED FROM",
+            "SEPARATE",
+            "CONTINUOUS",
+            "COMPLETE",
+            "PARTIAL",
+            "VERIFIED",
+            "UNVERIFIED",
+            "FINAL",
+        ),
     }
 )
 
@@ -124,7 +211,11 @@ def apply(
         return _text_element(element.tag, vr, _replacement(action, element.tag, vr, text, context), context)
     if vr == "UI":
         return _text_element(element.tag, vr, _uids(action, element.tag, text, context), context)
-    new = _kept(element.tag, vr, text, context) if action == Action.K else _cleaned(element.tag, vr, text, context)
+    new = (
+        _kept(element.tag, vr, text, context)
+        if action == Action.K
+        else _cleaned(element.tag, vr, text, context)
+    )
     if not new and text.strip() and _needs_value(element.tag, context, top):
         new = _replacement(Action.D, element.tag, vr, text, context)
     if new == text and original.isascii() and b"\x1b" not in original:
@@ -135,7 +226,9 @@ def apply(
 def _needs_value(tag: int, context: Context, top: bool) -> bool:
     """Return whether an attribute must not be empty: by its type, or because the profile itself gives it a dummy."""
     row = rows().get(canonical(tag))
-    return (row is not None and row.basic == "D") or attribute_type(tag, context.sop_class_uid, top_level=top) in ("1", "1C")
+    return (row is not None and row.basic == "D") or attribute_type(
+        tag, context.sop_class_uid, top_level=top
+    ) in ("1", "1C")
 
 
 def _text_element(tag: int, vr: str, text: str, context: Context) -> Element:
@@ -172,7 +265,9 @@ def _uids(action: Action, tag: int, text: str, context: Context) -> str:
     values = [value.strip() for value in text.split("\\")]
     if action == Action.Z:
         return ""
-    if action == Action.K and (Option.RETAIN_UIDS in context.profile.options or context.profile.overrides_tag(tag)):
+    if action == Action.K and (
+        Option.RETAIN_UIDS in context.profile.options or context.profile.overrides_tag(tag)
+    ):
         context.kept.uids |= set(values)
         return "\\".join(value for value in values if _FORMS["UI"].fullmatch(value))
     if is_class_uid(keyword_of(tag)):
@@ -181,7 +276,10 @@ def _uids(action: Action, tag: int, text: str, context: Context) -> str:
 
 
 def _kept(tag: int, vr: str, text: str, context: Context) -> str:
-    """Return a value that may stay, less what of the patient's identifiers stands in it; nothing when it is none of its VR."""
+    """Return a value that may stay, less what of the patient's identifiers stands in it.
+
+    Nothing when it is none of its VR.
+    """
     values = [text] if vr in SINGLE else text.split("\\")
     if vr in ("DA", "DT"):
         return _dates(vr, values, 0, context) if not (tag == BIRTH_DATE and context.over_age) else ""
@@ -190,15 +288,23 @@ def _kept(tag: int, vr: str, text: str, context: Context) -> str:
     if vr == "AS":
         return "\\".join(dates.capped_age(value, context.max_age) for value in values)
     if vr in ("DS", "IS"):
-        fits = (_is_number(value, vr) and not context.found.spelled_by(value) for value in values if value.strip())
+        fits = (
+            _is_number(value, vr) and not context.found.spelled_by(value) for value in values if value.strip()
+        )
         return text if all(fits) else ""
     if vr == "CS":
         return _codes(values, context)
-    return "\\".join(context.found.removed_from(value) for value in values) if context.found.found_in(text) else text
+    return (
+        "\\".join(context.found.removed_from(value) for value in values)
+        if context.found.found_in(text)
+        else text
+    )
 
 
 def _is_number(value: str, vr: str) -> bool:
-    return len(value) <= 64 and bool(_FORMS[vr].fullmatch(value))  # a pattern over a longer value takes quadratic time
+    return len(value) <= 64 and bool(
+        _FORMS[vr].fullmatch(value)
+    )  # a pattern over a longer value takes quadratic time
 
 
 def _codes(values: list[str], context: Context) -> str:
@@ -209,7 +315,11 @@ def _codes(values: list[str], context: Context) -> str:
         return term in TERMS or bool(_FORMS["CS"].fullmatch(value) and not context.found.found_in(value))
 
     kept = [value if fits(value) else "" for value in values]
-    return "\\".join(kept) if any(value.strip() for value in kept) or not any(value.strip() for value in values) else ""
+    return (
+        "\\".join(kept)
+        if any(value.strip() for value in kept) or not any(value.strip() for value in values)
+        else ""
+    )
 
 
 def _cleaned(tag: int, vr: str, text: str, context: Context) -> str:
@@ -250,7 +360,9 @@ def _binary(action: Action, element: Element, vr: str, context: Context) -> Elem
         return Element(element.tag, vr)
     if action in (Action.D, Action.U):
         size = _SIZES.get(vr, 2)
-        return Element(element.tag, vr, bytes(max(size, len(element.value) // size * size if vr in NUMBERS else size)))
+        return Element(
+            element.tag, vr, bytes(max(size, len(element.value) // size * size if vr in NUMBERS else size))
+        )
     if action == Action.C and vr not in NUMBERS:
         return None
     value = bytes(element.value)

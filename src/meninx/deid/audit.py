@@ -117,13 +117,19 @@ def departures(config: DeidConfig, tally: Tally, profile: Profile) -> tuple[Depa
         if option != Option.RETAIN_MODIFIED_DATES
     ]
     if config.burned_in == "keep":
-        found.append(Departure(kind="burned-in", name="burned_in", chosen="keep", usual="quarantine", files=tally.declared))
+        found.append(
+            Departure(
+                kind="burned-in", name="burned_in", chosen="keep", usual="quarantine", files=tally.declared
+            )
+        )
     if config.lookup is not None and config.missing_lookup == "pseudonym":
         found.append(Departure(kind="lookup", name="missing_lookup", chosen="pseudonym", usual="quarantine"))
     return tuple(found)
 
 
-def write(config: DeidConfig, space: Workspace, journal: Journal, profile: Profile, pseudonyms: Pseudonyms) -> DeidRecord:
+def write(
+    config: DeidConfig, space: Workspace, journal: Journal, profile: Profile, pseudonyms: Pseudonyms
+) -> DeidRecord:
     """Write the private tables to their places and the public papers to staging; return the summary.
 
     A file whose content would not change is left alone.

@@ -16,7 +16,10 @@ _DELIMITERS = {0x0A, 0x0C, 0x0D, 0x5C, 0x5E, 0x3D}
 
 @lru_cache(maxsize=256)
 def encodings_of(value: bytes) -> tuple[str, ...]:
-    """Return the Python encodings that a SpecificCharacterSet value stands for; Latin-1 for what is no character set."""
+    """Return the Python encodings that a SpecificCharacterSet value stands for.
+
+    Latin-1 for what is no character set.
+    """
     terms = [term.strip() for term in value.decode("latin-1").strip(" \0").split("\\")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -30,13 +33,16 @@ def encodings_of(value: bytes) -> tuple[str, ...]:
 def is_valid(value: bytes) -> bool:
     """Return whether every value of a SpecificCharacterSet is a defined term."""
     terms = [term.strip() for term in value.decode("latin-1").strip(" \0").split("\\")]
-    return all(term in python_encoding for term in terms) and (len(terms) == 1 or all("ISO 2022" in t or not t for t in terms))
+    return all(term in python_encoding for term in terms) and (
+        len(terms) == 1 or all("ISO 2022" in t or not t for t in terms)
+    )
 
 
 def decode(value: bytes, encodings: tuple[str, ...]) -> str:
     """Return the text of a value; what cannot be decoded becomes a replacement character.
 
-    Signs that nobody sees (zero-width blanks, soft hyphens, marks of direction) are left out: they would hide a name.
+    Signs that nobody sees (zero-width blanks, soft hyphens, marks of direction) are left out: they would hide
+    a name.
     """
     if value.isascii() and b"\x1b" not in value and encodings[0] not in ("shift_jis", "utf_16", "utf_32"):
         return value.decode("ascii")

@@ -13,7 +13,14 @@ from meninx.deid.iod import read_table
 from meninx.deid.options import Option
 from meninx.deid.text import REMOVED, TextContext, clean_text
 
-VALUE, SCHEME, VERSION, MEANING, LONG_VALUE, URN_VALUE = 0x00080100, 0x00080102, 0x00080103, 0x00080104, 0x00080119, 0x00080120
+VALUE, SCHEME, VERSION, MEANING, LONG_VALUE, URN_VALUE = (
+    0x00080100,
+    0x00080102,
+    0x00080103,
+    0x00080104,
+    0x00080119,
+    0x00080120,
+)
 TAGS = frozenset({VALUE, SCHEME, VERSION, MEANING, LONG_VALUE, URN_VALUE})
 LOCAL_SCHEME = "99MENINX"
 _DEFAULT_SHAPE = re.compile(r"[A-Z]{0,4}[-.]?[0-9][0-9A-F.-]{0,11}")
@@ -36,12 +43,18 @@ def clean_code(item: list[Element], encodings: tuple[str, ...], context: Context
         encodings: character sets in force.
         context: of the file.
     """
-    text = {e.tag: decode(bytes(e.value), encodings).strip(" \0") for e in item if e.tag in TAGS and e.items is None}
+    text = {
+        e.tag: decode(bytes(e.value), encodings).strip(" \0")
+        for e in item
+        if e.tag in TAGS and e.items is None
+    }
     if not text:
         return {}
     values = [tag for tag in (VALUE, LONG_VALUE, URN_VALUE) if text.get(tag)]
     scheme = text.get(SCHEME, "")
-    if all(_is_published(scheme, text[tag], context) for tag in values) and (scheme in PUBLISHED or not scheme):
+    if all(_is_published(scheme, text[tag], context) for tag in values) and (
+        scheme in PUBLISHED or not scheme
+    ):
         new = {tag: text[tag] for tag in (*values, SCHEME) if tag in text}
         if re.fullmatch(r"[0-9.vV_-]{1,16}", text.get(VERSION, "")):
             new[VERSION] = text[VERSION]
@@ -106,7 +119,9 @@ def _published() -> dict[tuple[str, str], tuple[str, ...]]:
         for codes in names.values():
             for value, entry in codes.items():
                 meanings.setdefault((scheme, value), set()).add(entry[0])
-    return {code: tuple(sorted(found, key=lambda text: (len(text), text))) for code, found in meanings.items()}
+    return {
+        code: tuple(sorted(found, key=lambda text: (len(text), text))) for code, found in meanings.items()
+    }
 
 
 @lru_cache(maxsize=1)

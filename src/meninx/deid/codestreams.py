@@ -1,12 +1,13 @@
 """Compressed frames taken apart and put together again, without the segments that a decoder ignores.
 
-A decoder ignores comments, application segments, tables that no scan uses, bytes behind the end marker and bytes behind a
-run-length segment. Text in such a place leaves the hospital unseen. Each function here parses the segments of one frame and
-returns those that a decoder needs, in the order in which they stood; the decoded pixels are the same. A frame with a segment
-that a decoder may use or ignore is refused.
+A decoder ignores comments, application segments, tables that no scan uses, bytes behind the end marker and
+bytes behind a run-length segment. Text in such a place leaves the hospital unseen. Each function here parses
+the segments of one frame and returns those that a decoder needs, in the order in which they stood; the
+decoded pixels are the same. A frame with a segment that a decoder may use or ignore is refused.
 
-Coded data is copied, not decoded. So these bytes stay although a decoder may ignore them: those behind the last coded block
-of a JPEG scan, those behind the last packet of a JPEG 2000 tile part, and the entries of a used table that no code refers to.
+Coded data is copied, not decoded. So these bytes stay although a decoder may ignore them: those behind the
+last coded block of a JPEG scan, those behind the last packet of a JPEG 2000 tile part, and the entries of a
+used table that no code refers to.
 
 References:
     ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS), T.800 annexes A and I (JPEG 2000, JP2), T.814 (HTJ2K);
@@ -60,14 +61,35 @@ def holds_start(trailer: bytes) -> bool:
     return JPEG_START in trailer or JPEG2000_START in trailer
 
 
-# --- JPEG, JPEG lossless, JPEG-LS -------------------------------------------------------------------------------------
+# --- JPEG, JPEG lossless, JPEG-LS ---------------------------------------------------------------------------
 
-_NEXT_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)  # 00 is a stuffed byte, D0 to D7 are restarts
-_NEXT_LS_MARKER = re.compile(rb"\xff+([\x80-\xcf\xd8-\xfe])", re.DOTALL)  # JPEG-LS stuffs a bit: FF 00 to FF 7F is data
+_NEXT_MARKER = re.compile(
+    rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL
+)  # 00 is a stuffed byte, D0 to D7 are restarts
+_NEXT_LS_MARKER = re.compile(
+    rb"\xff+([\x80-\xcf\xd8-\xfe])", re.DOTALL
+)  # JPEG-LS stuffs a bit: FF 00 to FF 7F is data
 _LS = 0xF7
-_LOSSLESS, _PROGRESSIVE, _ARITHMETIC = frozenset({0xC3, 0xCB}), frozenset({0xC2, 0xCA}), frozenset({0xC9, 0xCA, 0xCB})
-_SOF = frozenset({0xC0, 0xC1, _LS}) | _LOSSLESS | _PROGRESSIVE | _ARITHMETIC  # the others belong to hierarchical images
-_DHT, _DAC, _SOI, _EOI, _SOS, _DQT, _DNL, _DRI, _LSE, _COM = 0xC4, 0xCC, 0xD8, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD, 0xF8, 0xFE
+_LOSSLESS, _PROGRESSIVE, _ARITHMETIC = (
+    frozenset({0xC3, 0xCB}),
+    frozenset({0xC2, 0xCA}),
+    frozenset({0xC9, 0xCA, 0xCB}),
+)
+_SOF = (
+    frozenset({0xC0, 0xC1, _LS}) | _LOSSLESS | _PROGRESSIVE | _ARITHMETIC
+)  # the others belong to hierarchical images
+_DHT, _DAC, _SOI, _EOI, _SOS, _DQT, _DNL, _DRI, _LSE, _COM = (
+    0xC4,
+    0xCC,
+    0xD8,
+    0xD9,
+    0xDA,
+    0xDB,
+    0xDC,
+    0xDD,
+    0xF8,
+    0xFE,
+)
 _JFIF = b"JFIF\0\1\2\0\0\1\0\1\0\0"  # says that three samples are YCbCr; density and thumbnail say nothing of the samples
 _COLOUR_TRANSFORM = b"mrfx"  # of JPEG-LS in some encoders: one byte that a decoder needs
 _Key = tuple[int, int]  # marker and place of a table
@@ -76,8 +98,8 @@ _Key = tuple[int, int]  # marker and place of a table
 def jpeg(frame: bytes, size: Size) -> bytes:
     """Return a JPEG or JPEG-LS stream with frame header, scans and the tables that these use, cut at its end of image.
 
-    Comments and application segments go, but for a JFIF header (without density and thumbnail), Adobe's colour transform and
-    the colour transform of JPEG-LS, which say how the samples become colours.
+    Comments and application segments go, but for a JFIF header (without density and thumbnail), Adobe's
+    colour transform and the colour transform of JPEG-LS, which say how the samples become colours.
 
     Args:
         frame: the stream, padding and anything else behind it included.
@@ -162,7 +184,9 @@ class _Jpeg:
         self._components: dict[int, int] = {}  # number of the quantization table
         self._tables: dict[_Key, _Table] = {}  # as they are defined now
         self._quantized: dict[int, bytes] = {}  # what the first scan of a component found
-        self._precision: dict[tuple[int, int], int] = {}  # component and coefficient: the lowest bit that a scan held
+        self._precision: dict[
+            tuple[int, int], int
+        ] = {}  # component and coefficient: the lowest bit that a scan held
         self._notes: dict[int, bytes] = {}
 
     def take(self, marker: int, content: bytes) -> None:
@@ -270,7 +294,10 @@ class _Jpeg:
             self._mark(coder, 0x10 | choice & 15)
 
     def _quantize(self, number: int) -> None:
-        """Mark the quantization table of a component; some decoders use the first definition and some the last one."""
+        """Mark the quantization table of a component.
+
+        Some decoders use the first definition and some the last one.
+        """
         place = self._components[number]
         table = self._tables.get((_DQT, place))
         if table is None:
@@ -298,7 +325,10 @@ def _application(marker: int, content: bytes) -> bytes | None:
 
 
 def _cut(content: bytes, length: Callable[[int], int]) -> Iterator[tuple[int, _Table]]:
-    """Yield place and content of each table of a segment; ``length`` says how long the one at an offset is."""
+    """Yield place and content of each table of a segment.
+
+    ``length`` says how long the one at an offset is.
+    """
     at = 0
     while at < len(content):
         end = at + length(at)
@@ -344,11 +374,12 @@ _TABLES: dict[int, Callable[[bytes], Iterator[tuple[int, _Table]]]] = {
 }
 
 
-# --- JPEG 2000 --------------------------------------------------------------------------------------------------------
+# --- JPEG 2000 ----------------------------------------------------------------------------------------------
 
 _SOC, _SOT, _SOD, _EOC, _J2K_COM = 0x4F, 0x90, 0x93, 0xD9, 0x64
 _SIZ, _COD, _COC, _QCD, _QCC, _RGN = 0x51, 0x52, 0x53, 0x5C, 0x5D, 0x5E
-# TLM, PLM, PLT: indices over the stream; CPF: what it was made from; CRG: where components lie to each other; COM.
+# TLM, PLM, PLT: indices over the stream; CPF: what it was made from; CRG: where components lie to each other;
+# COM.
 _IGNORED = frozenset({0x55, 0x57, 0x58, 0x59, 0x63, _J2K_COM})
 _MAIN = frozenset({0x50, _SIZ, _COD, _COC, _QCD, _QCC, _RGN, 0x5F, 0x60})
 _TILE = frozenset({_COD, _COC, _QCD, _QCC, _RGN, 0x5F, 0x61})
@@ -358,7 +389,9 @@ _PALETTE = frozenset({b"pclr", b"cmap"})
 
 
 def jpeg2000(frame: bytes, size: Size) -> bytes:
-    """Return a JPEG 2000 codestream without comments and indices, cut at its end of codestream; a JP2 file is unwrapped.
+    """Return a JPEG 2000 codestream without comments and indices, cut at its end of codestream.
+
+    A JP2 file is unwrapped.
 
     Args:
         frame: codestream or JP2 file, padding included.
@@ -380,7 +413,9 @@ def jpeg2000(frame: bytes, size: Size) -> bytes:
     while frame[at : at + 2] == b"\xff\x90":
         part, at = _tile_part(frame, at, size.samples)
         tile, number, count = struct.unpack_from(">H4xBB", part[0], 4)
-        if next_part.get(tile) != number or 0 < count < number:  # some encoders count one too few, and decoders know that
+        if (
+            next_part.get(tile) != number or 0 < count < number
+        ):  # some encoders count one too few, and decoders know that
             raise Unparsable("a tile part that a decoder does not expect")
         next_part[tile] += 1
         parts += part
@@ -404,7 +439,9 @@ def _tiles(content: bytes, size: Size) -> int:
     return min(int(across * down), 1 << 16)
 
 
-def _j2k_segments(frame: bytes, at: int, last: int, known: frozenset[int], samples: int) -> tuple[list[bytes], int]:
+def _j2k_segments(
+    frame: bytes, at: int, last: int, known: frozenset[int], samples: int
+) -> tuple[list[bytes], int]:
     """Return the segments of a header that stay and where the marker ``last`` stands."""
     kept: list[bytes] = []
     seen: set[_Key] = set()
@@ -485,7 +522,7 @@ def _unwrapped(frame: bytes) -> bytes:
     return found
 
 
-# --- RLE --------------------------------------------------------------------------------------------------------------
+# --- RLE ----------------------------------------------------------------------------------------------------
 
 
 def rle(frame: bytes, plane: int, planes: int) -> bytes:
@@ -504,9 +541,18 @@ def rle(frame: bytes, plane: int, planes: int) -> bytes:
         raise CutShort("the header")
     count, *offsets = struct.unpack_from("<16L", frame)
     starts = offsets[:count]
-    if not 1 <= count <= 15 or count != planes or starts[0] != 64 or sorted(set(starts)) != starts or starts[-1] >= len(frame):
+    if (
+        not 1 <= count <= 15
+        or count != planes
+        or starts[0] != 64
+        or sorted(set(starts)) != starts
+        or starts[-1] >= len(frame)
+    ):
         raise Unparsable("a header of another form")
-    segments = [_rle_segment(frame, start, end, plane) for start, end in zip(starts, [*starts[1:], len(frame)], strict=True)]
+    segments = [
+        _rle_segment(frame, start, end, plane)
+        for start, end in zip(starts, [*starts[1:], len(frame)], strict=True)
+    ]
     places, at = [], 64
     for segment in segments:
         places.append(at)
@@ -533,6 +579,10 @@ def _rle_segment(frame: bytes, start: int, end: int, plane: int) -> bytes:
     segment = frame[start:at]
     if missing < 0:  # the last run goes beyond the plane: shorten it
         left = made + missing
-        last = bytes([left - 1]) + frame[before + 1 : before + 1 + left] if head < 128 else bytes([257 - left if left > 1 else 0])
+        last = (
+            bytes([left - 1]) + frame[before + 1 : before + 1 + left]
+            if head < 128
+            else bytes([257 - left if left > 1 else 0])
+        )
         segment = frame[start:before] + (last if head < 128 else last + frame[before + 1 : before + 2])
     return segment + b"\0" * (len(segment) % 2)

@@ -13,7 +13,9 @@ from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile
 
 # Kept, these would contradict PatientIdentityRemoved = YES, which every output states.
-_IDENTITY = frozenset({0x00100010, 0x00100020, 0x00100030, 0x00101000, 0x00101001, 0x00101040, 0x00102154, 0x00101002})
+_IDENTITY = frozenset(
+    {0x00100010, 0x00100020, 0x00100030, 0x00101000, 0x00101001, 0x00101040, 0x00102154, 0x00101002}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,19 +24,23 @@ class DeidConfig:
 
     Attributes:
         key: file with the site key, 32 bytes or more; nothing is done without it.
-        site: name of the hospital; part of a patient's identity and of the key derivation. Give each hospital its own.
-        profile: preset of options: ``research`` (dates shifted, descriptors and structured content cleaned, patient
-            characteristics and safe private elements kept) or ``basic`` (the Basic Profile alone).
+        site: name of the hospital; part of a patient's identity and of the key derivation. Give each hospital
+            its own.
+        profile: preset of options: ``research`` (dates shifted, descriptors and structured content cleaned,
+            patient characteristics and safe private elements kept) or ``basic`` (the Basic Profile alone).
         options: options of the profile to add to the preset, e.g. ``retain-device``.
         overrides: TOML file of ``Keyword = "action letter"`` lines that come before the profile.
         lookup: CSV file with the hospital's own new patient IDs (and accession numbers).
-        missing_lookup: what to do with a patient whom the lookup file does not list: ``pseudonym`` or ``quarantine``.
+        missing_lookup: what to do with a patient whom the lookup file does not list: ``pseudonym`` or
+            ``quarantine``.
         lookup_out: write ``private/lookup.csv`` in the form that ``lookup`` reads.
-        rename: name output files after their new UIDs; otherwise keep the folders, each name replaced by a keyed one.
+        rename: name output files after their new UIDs; otherwise keep the folders, each name replaced by a
+            keyed one.
         workers: processes; 0 chooses by the number of cores and files, 1 stays in this process.
-        max_age: highest age told exactly, in years; older patients become ``max_age + 1`` and lose the birth date.
-        burned_in: what to do with a file that declares burned-in annotation (BurnedInAnnotation YES): ``quarantine``, or
-            ``keep``, which writes it and reports a departure from the profile.
+        max_age: highest age told exactly, in years; older patients become ``max_age + 1`` and lose the birth
+            date.
+        burned_in: what to do with a file that declares burned-in annotation (BurnedInAnnotation YES):
+            ``quarantine``, or ``keep``, which writes it and reports a departure from the profile.
         dry_run: read and judge everything, write nothing.
         resume: continue an interrupted run in the output folder.
         overwrite: remove an earlier result in the output folder and begin anew.
@@ -70,7 +76,10 @@ class DeidConfig:
 
     @property
     def all_options(self) -> frozenset[Option]:
-        """Options of the preset and the added ones; retain-full-dates takes the place of the preset's shifted dates."""
+        """Options of the preset and the added ones.
+
+        Retain-full-dates takes the place of the preset's shifted dates.
+        """
         preset = known.preset(self.profile)
         if Option.RETAIN_FULL_DATES in self.options and Option.RETAIN_MODIFIED_DATES not in self.options:
             preset -= {Option.RETAIN_MODIFIED_DATES}
@@ -87,7 +96,11 @@ class DeidConfig:
         for tag, action in profile.overrides:
             if tag in _IDENTITY and action == Action.K:
                 fix = "every output states that the identity was removed; choose another action"
-                raise PrivacyRefusal(expected("no K on the patient's identity", got=f"{tag:08X} = K", where="overrides", fix=fix))
+                raise PrivacyRefusal(
+                    expected(
+                        "no K on the patient's identity", got=f"{tag:08X} = K", where="overrides", fix=fix
+                    )
+                )
         return profile
 
 
@@ -100,5 +113,9 @@ def _read_overrides(path: Path | None) -> dict[str, str]:
         raise ConfigError(expected("a TOML file", got=type(error).__name__, where="overrides")) from error
     wrong = [name for name, value in table.items() if not isinstance(value, str)]
     if wrong:
-        raise ConfigError(expected('lines like PatientSex = "X"', got="another kind of value", where=f"overrides, {wrong[0]}"))
+        raise ConfigError(
+            expected(
+                'lines like PatientSex = "X"', got="another kind of value", where=f"overrides, {wrong[0]}"
+            )
+        )
     return table

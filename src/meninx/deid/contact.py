@@ -24,7 +24,11 @@ from meninx.deid.papers import write_lines
 from meninx.imaging.decode import quiet
 
 SHEET, LIST = "review.html", "review.csv"
-MOST_THUMBNAILS, SIZE, MOST_PIXELS = 500, 160, 64 << 20  # thumbnails of a page; pixels of their longer side; pixels of a frame
+MOST_THUMBNAILS, SIZE, MOST_PIXELS = (
+    500,
+    160,
+    64 << 20,
+)  # thumbnails of a page; pixels of their longer side; pixels of a frame
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Images to look at</title><style>
 body { font-family: system-ui, sans-serif; margin: 2em; background: #fff; color: #222 }
@@ -58,7 +62,9 @@ class _Sheet:
 
 
 def write(space: Workspace, progress: Progress) -> None:
-    """Write ``private/review.html`` from ``private/review.csv`` and the clean files in staging; without flagged files neither.
+    """Write ``private/review.html`` from ``private/review.csv`` and the clean files in staging.
+
+    Without flagged files neither.
 
     A page that was made from the same list is left alone.
 

@@ -28,9 +28,12 @@ def shift_da(value: str, days: int) -> str:
 
 
 def shift_dt(value: str, days: int) -> str:
-    """Return a DT value (or a range of two) moved by ``days`` with its time, zone and precision; empty when it is none.
+    """Return a DT value (or a range of two) moved by ``days`` with its time, zone and precision.
 
-    A partial date (``YYYY`` or ``YYYYMM``) is moved from the middle of its year or month and cut to the same precision.
+    Empty when it is none.
+
+    A partial date (``YYYY`` or ``YYYYMM``) is moved from the middle of its year or month and cut to the same
+    precision.
     """
     text = value.strip()
     found = _DT.fullmatch(text)
@@ -69,13 +72,19 @@ def age_between(birth: date, then: date) -> str:
 
 
 def years(age: str) -> float | None:
-    """Return an AS value in years, or None when it is not an age; a bare number, as some archives write it, is years."""
+    """Return an AS value in years, or None when it is not an age.
+
+    A bare number, as some archives write it, is years.
+    """
     found = _AGE.fullmatch(age.strip())
     return int(found[1]) * _DAYS[found[2] or "Y"] / _DAYS["Y"] if found else None
 
 
 def capped_age(age: str, max_age: int) -> str:
-    """Return an AS value with every age above ``max_age`` years replaced by ``max_age + 1`` years; empty when it is none."""
+    """Return an AS value with every age above ``max_age`` years replaced by ``max_age + 1`` years.
+
+    Empty when it is none.
+    """
     value = years(age)
     if value is None:
         return ""

@@ -1,4 +1,7 @@
-"""Finding the files below a source, in one order on every machine; links that leave the source are never followed."""
+"""Finding the files below a source, in one order on every machine.
+
+Links that leave the source are never followed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ class Found:
 
     Attributes:
         path: relative to the source, with forward slashes.
-        refused: reason code of what is never opened (a link that leaves the source or leads nowhere, no regular file), or empty.
+        refused: reason code of what is never opened (a link that leaves the source or leads nowhere, no
+            regular file), or empty.
     """
 
     path: str
@@ -44,7 +48,10 @@ def files_below(source: Path) -> list[Found]:
     for folder, folders, names in os.walk(root, onerror=failed, followlinks=False):
         here = Path(folder)
         links = [name for name in folders if (here / name).is_symlink() and _leaves(here / name, root)]
-        found += [Found((here / name).relative_to(root).as_posix(), refused=Reason.SYMLINK_OUTSIDE) for name in links]
+        found += [
+            Found((here / name).relative_to(root).as_posix(), refused=Reason.SYMLINK_OUTSIDE)
+            for name in links
+        ]
         for name in names:
             path = here / name
             found.append(Found(path.relative_to(root).as_posix(), refused=_refused(path, root)))
@@ -58,7 +65,9 @@ def check_source(source: Path) -> None:
         DataError: with what to do.
     """
     if not source.is_dir() and not source.is_file():
-        raise DataError(expected("a folder of DICOM files", got="nothing there", where="source", fix="check the path"))
+        raise DataError(
+            expected("a folder of DICOM files", got="nothing there", where="source", fix="check the path")
+        )
 
 
 def _leaves(path: Path, root: Path) -> bool:

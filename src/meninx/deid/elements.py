@@ -1,7 +1,8 @@
 """DICOM data sets as plain trees: bytes in, elements out, and back; strict, so that nothing cut off passes.
 
-The engine works on these trees and not on a toolkit's objects: every byte of an output was put there by a rule, values
-that are kept keep their bytes, and one parser reads explicit, implicit and UN-encoded sequences alike.
+The engine works on these trees and not on a toolkit's objects: every byte of an output was put there by a
+rule, values that are kept keep their bytes, and one parser reads explicit, implicit and UN-encoded sequences
+alike.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import NamedTuple
 from pydicom.datadict import dictionary_VR
 
 LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
-SHORT = frozenset({"AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST"}) | {
+SHORT = frozenset(
+    {"AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST"}
+) | {
     "TM",
     "UI",
     "UL",
@@ -72,7 +75,10 @@ class Element:
 
 @lru_cache(maxsize=16384)
 def standard_vr(tag: int) -> str:
-    """Return the VR that the standard gives a tag, ``"UN"`` for private and unknown tags; of an ambiguous one the first."""
+    """Return the VR that the standard gives a tag, ``"UN"`` for private and unknown tags.
+
+    Of an ambiguous one the first.
+    """
     if tag >> 16 & 1:
         return "LO" if 0x10 <= tag & 0xFFFF <= 0xFF else "UN"
     if tag & 0xFFFF == 0:
@@ -101,7 +107,10 @@ def parse(buffer: bytes | memoryview, encoding: Encoding, *, until: int | None =
 
 
 def with_plain_vrs(elements: list[Element]) -> list[Element]:
-    """Return elements read as implicit VR with one VR each, so that they can be written as explicit VR; every depth."""
+    """Return elements read as implicit VR with one VR each, so that they can be written as explicit VR.
+
+    Every depth.
+    """
     numbers = "SS" if any(e.tag == 0x00280103 and bytes(e.value[:1]) == b"\1" for e in elements) else "US"
     for element in elements:
         for item in element.items or ():
@@ -138,7 +147,9 @@ class _Parser:
         self.length16 = struct.Struct(sign + "H")
         self.length32 = struct.Struct(sign + "L")
 
-    def dataset(self, at: int, end: int, implicit: bool, *, depth: int, delimited: bool) -> tuple[list[Element], int]:
+    def dataset(
+        self, at: int, end: int, implicit: bool, *, depth: int, delimited: bool
+    ) -> tuple[list[Element], int]:
         """Return the elements from ``at`` up to ``end`` (or the item's delimiter) and where they end."""
         if depth > MAXIMUM_DEPTH:
             raise Malformed("nested too deeply")
@@ -165,7 +176,10 @@ class _Parser:
         return elements, at
 
     def _stray(self, at: int, end: int, implicit: bool) -> int:
-        """Return where an item or a delimiter outside any sequence ends; what is in it belongs to nothing and is not read."""
+        """Return where an item or a delimiter outside any sequence ends.
+
+        What is in it belongs to nothing and is not read.
+        """
         tag, length = self._tag(at)
         if tag == ITEM and length == UNDEFINED:
             return self.dataset(at + 8, end, implicit, depth=1, delimited=True)[1]
@@ -175,7 +189,9 @@ class _Parser:
             raise Malformed("no item where an item should be")
         return at + 8 + length
 
-    def items(self, at: int, end: int, implicit: bool, *, depth: int, delimited: bool) -> tuple[list[list[Element]], int]:
+    def items(
+        self, at: int, end: int, implicit: bool, *, depth: int, delimited: bool
+    ) -> tuple[list[list[Element]], int]:
         """Return the items of a sequence and where it ends."""
         items: list[list[Element]] = []
         while at < end:
@@ -231,7 +247,9 @@ class _Parser:
         value = self.view[at : at + length]
         return Element(tag, vr, value if tag in PIXEL_DATA else bytes(value)), at + length
 
-    def _undefined(self, tag: int, vr: str, at: int, end: int, implicit: bool, depth: int) -> tuple[Element, int]:
+    def _undefined(
+        self, tag: int, vr: str, at: int, end: int, implicit: bool, depth: int
+    ) -> tuple[Element, int]:
         if tag in PIXEL_DATA or vr in ("OB", "OW"):
             stop = self._fragments(at, end)
             value = self.view[at : stop - 8]
@@ -241,7 +259,9 @@ class _Parser:
         items, stop = self._nested(at, end, implicit or vr == "UN", depth, delimited=True)
         return Element(tag, "SQ", items=items), stop
 
-    def _nested(self, at: int, end: int, implicit: bool, depth: int, *, delimited: bool) -> tuple[list[list[Element]], int]:
+    def _nested(
+        self, at: int, end: int, implicit: bool, depth: int, *, delimited: bool
+    ) -> tuple[list[list[Element]], int]:
         """Return the items of a sequence; some writers change between explicit and implicit VR inside one."""
         try:
             return self.items(at, end, implicit, depth=depth + 1, delimited=delimited)
@@ -284,7 +304,9 @@ def encode_chunks(elements: Iterable[Element], encoding: Encoding) -> list[bytes
 def _encode(elements: Iterable[Element], encoding: Encoding, chunks: list[bytes | memoryview]) -> None:
     sign = "<" if encoding.little else ">"
     for element in sorted(elements, key=lambda item: item.tag):
-        value: bytes | memoryview = element.value if element.items is None else _encoded_items(element.items, encoding)
+        value: bytes | memoryview = (
+            element.value if element.items is None else _encoded_items(element.items, encoding)
+        )
         padding = b"" if len(value) % 2 == 0 else b" " if element.vr in _SPACE_PADDED else b"\0"
         length = UNDEFINED if element.undefined else len(value) + len(padding)
         tag = struct.pack(sign + "HH", element.tag >> 16, element.tag & 0xFFFF)
@@ -302,7 +324,9 @@ def _encode(elements: Iterable[Element], encoding: Encoding, chunks: list[bytes 
             chunks.append(struct.pack(sign + "HHL", 0xFFFE, 0xE0DD, 0))
 
 
-_SPACE_PADDED = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UR", "UT"})
+_SPACE_PADDED = frozenset(
+    {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UR", "UT"}
+)
 
 
 def _encoded_items(items: list[list[Element]], encoding: Encoding) -> bytes:

@@ -29,7 +29,9 @@ def is_older(out: Path) -> bool:
 
 
 def take_back(space: Workspace) -> None:
-    """Move a complete result of the same settings back into staging, to go on with it; it is published again at the end.
+    """Move a complete result of the same settings back into staging, to go on with it.
+
+    It is published again at the end.
 
     Raises:
         StorageError: the disk refused.
@@ -65,7 +67,11 @@ def check_below(out: Path, relative: str) -> None:
         place = place / part
         if place.is_symlink():
             fix = "remove the link, or choose another output folder"
-            raise StorageError(expected("folders of this stage's own in the output folder", got="a link", where=IMAGES, fix=fix))
+            raise StorageError(
+                expected(
+                    "folders of this stage's own in the output folder", got="a link", where=IMAGES, fix=fix
+                )
+            )
 
 
 def publish(out: Path, relative: str, waiting: Path) -> None:

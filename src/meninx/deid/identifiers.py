@@ -2,16 +2,19 @@
 
 The rule of what is searched (short and common strings would raise false alarms):
 
-* names: every part of every person name with three letters or more (two, when they are not Latin), also without
-  accents, and whole names; placeholder words ("anonymous", "patient", ...) are left out;
-* identifiers (``number`` in ``tables/identifying.csv``: patient, accession, admission, order, serial numbers, ...): four
-  characters or more with a digit among them, or six letters; digits are matched as whole numbers, never inside longer
-  ones or decimals, and fewer than six never as a DS or IS value;
-* dates: every DA and DT value in the usual ways of writing a day, except days that the output legitimately holds;
+* names: every part of every person name with three letters or more (two, when they are not Latin), also
+  without accents, and whole names; placeholder words ("anonymous", "patient", ...) are left out;
+* identifiers (``number`` in ``tables/identifying.csv``: patient, accession, admission, order, serial numbers,
+  ...): four characters or more with a digit among them, or six letters; digits are matched as whole numbers,
+  never inside longer ones or decimals, and fewer than six never as a DS or IS value;
+* dates: every DA and DT value in the usual ways of writing a day, except days that the output legitimately
+    holds;
 * UIDs: every instance UID of ten characters or more, except kept ones;
-* addresses and institutions (``phrase`` there), e-mail addresses: whole values and their parts of six characters or more.
+* addresses and institutions (``phrase`` there), e-mail addresses: whole values and their parts of six
+    characters or more.
 
-Whatever the profile keeps on purpose (option or override) is not an identifier of the output and not searched.
+Whatever the profile keeps on purpose (option or override) is not an identifier of the output and not
+searched.
 """
 
 from __future__ import annotations
@@ -102,7 +105,11 @@ class Identifiers:
 
     def without(self, other: Identifiers) -> Identifiers:
         """Return these identifiers less those that the output holds legitimately."""
-        pairs = zip(vars(self).values(), (other.names, other.numbers, other.days, other.uids, other.phrases), strict=False)
+        pairs = zip(
+            vars(self).values(),
+            (other.names, other.numbers, other.days, other.uids, other.phrases),
+            strict=False,
+        )
         if not any(own & legitimate for own, legitimate in pairs):
             return self
         return Identifiers(
@@ -140,14 +147,19 @@ class Identifiers:
         if self._pattern is None:
             return False
         folded = text.casefold()
-        return bool(self._pattern.search(folded) or (not folded.isascii() and self._pattern.search(_plain(folded))))
+        return bool(
+            self._pattern.search(folded) or (not folded.isascii() and self._pattern.search(_plain(folded)))
+        )
 
     def found_in_bytes(self, content: bytes | memoryview) -> bool:
         """Return whether one of the longer identifiers occurs in raw bytes, in any character set of the file."""
         return self._raw.found_in(content, self._uid_bytes)
 
     def spelled_by(self, number: str) -> bool:
-        """Return whether one DS or IS value is an identifier of six digits or more, or a day; shorter ones mean nothing."""
+        """Return whether one DS or IS value is an identifier of six digits or more, or a day.
+
+        Shorter ones mean nothing.
+        """
         digits = number.strip(" \0+-")
         return (len(digits) >= 6 and digits in self.numbers) or digits in self.days
 
@@ -183,8 +195,13 @@ def collect(
     return found.without(kept), kept
 
 
-def strings(elements: list[Element], encodings: tuple[str, ...], seen: set[str]) -> Iterator[tuple[Element, str]]:
-    """Yield every element that is not a sequence with its decoded text, every depth; pixel data is left out."""
+def strings(
+    elements: list[Element], encodings: tuple[str, ...], seen: set[str]
+) -> Iterator[tuple[Element, str]]:
+    """Yield every element that is not a sequence with its decoded text, every depth.
+
+    Pixel data is left out.
+    """
     for element in elements:
         if element.tag == CHARSET_TAG:
             encodings = encodings_of(bytes(element.value))
@@ -205,13 +222,17 @@ def _collect(found: Identifiers, tag: int, vr: str, text: str) -> None:
     elif vrs & {"DA", "DT"}:
         _each(found.add_day, values)
     elif "UI" in vrs and not is_class_uid(keyword):
-        found.uids |= {uid.strip() for uid in values if len(uid.strip()) >= 10 and not is_registered(uid.strip())}
+        found.uids |= {
+            uid.strip() for uid in values if len(uid.strip()) >= 10 and not is_registered(uid.strip())
+        }
     elif _KINDS.get(keyword) == "number":
         _each(found.add_number, values)
     elif _KINDS.get(keyword) == "phrase":
         found.add_phrase(text.replace("\0", ""))
     elif vr not in _BULK:
-        found.phrases |= {mail.decode("ascii").casefold() for mail in _EMAIL.findall(text.encode("utf-8", "replace"))}
+        found.phrases |= {
+            mail.decode("ascii").casefold() for mail in _EMAIL.findall(text.encode("utf-8", "replace"))
+        }
 
 
 _BULK = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "US", "SS", "UL", "SL", "FL", "FD", "AT", "SV", "UV"})
@@ -242,7 +263,9 @@ def _is_name(letters: str) -> bool:
 
 def _plain(text: str) -> str:
     """Return ``text`` without accents."""
-    return "".join(sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign)).casefold()
+    return "".join(
+        sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign)
+    ).casefold()
 
 
 def _cut(text: str, spans: list[tuple[int, int]]) -> str:

@@ -9,7 +9,17 @@ from pydicom._uid_dict import UID_dictionary
 
 from meninx.deid import pixels
 from meninx.deid.charsets import CHARSET_TAG, decode, encodings_of
-from meninx.deid.elements import PIXEL_DATA, Element, Encoding, Malformed, NoVR, TooManyElements, Truncated, parse, with_plain_vrs
+from meninx.deid.elements import (
+    PIXEL_DATA,
+    Element,
+    Encoding,
+    Malformed,
+    NoVR,
+    TooManyElements,
+    Truncated,
+    parse,
+    with_plain_vrs,
+)
 from meninx.deid.quarantine import Reason, Refused
 from meninx.deid.walker import resolve_unknown
 
@@ -28,11 +38,27 @@ SOP_CLASS, SOP_INSTANCE, STUDY, SERIES, PATIENT_ID, ISSUER = (
     0x00100021,
 )
 _META = Encoding(implicit=False, little=True)
-_MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = 100, 32 << 20, 512 << 20  # times the file's size; bytes; bytes
-MOST_BYTES, MOST_HEADER = 2 << 30, 256 << 20  # of a file that is read at all; of all its elements but the pixels
+_MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = (
+    100,
+    32 << 20,
+    512 << 20,
+)  # times the file's size; bytes; bytes
+MOST_BYTES, MOST_HEADER = (
+    2 << 30,
+    256 << 20,
+)  # of a file that is read at all; of all its elements but the pixels
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ")
 _DICOMDIR = "1.2.840.10008.1.3.10"
-_NO_PATIENT = ("Color Palette", "Hanging Protocol", "Template", "Protocol Approval", "Inventory", "Raw Data", "Audio", "Private")
+_NO_PATIENT = (
+    "Color Palette",
+    "Hanging Protocol",
+    "Template",
+    "Protocol Approval",
+    "Inventory",
+    "Raw Data",
+    "Audio",
+    "Private",
+)
 
 
 @dataclass
@@ -52,7 +78,10 @@ class Instance:
     encodings: tuple[str, ...]
 
     def text(self, tag: int) -> str:
-        """Return the first value of a string attribute of the data set itself, stripped; empty when absent."""
+        """Return the first value of a string attribute of the data set itself, stripped.
+
+        Empty when absent.
+        """
         for element in self.elements:
             if element.tag == tag and element.items is None:
                 return decode(bytes(element.value), self.encodings).split("\\")[0].strip(" \0")
@@ -60,7 +89,14 @@ class Instance:
 
     def whole_text(self, tag: int) -> str:
         """Return all values of a string attribute, as they are written."""
-        return next((decode(bytes(e.value), self.encodings) for e in self.elements if e.tag == tag and e.items is None), "")
+        return next(
+            (
+                decode(bytes(e.value), self.encodings)
+                for e in self.elements
+                if e.tag == tag and e.items is None
+            ),
+            "",
+        )
 
     @property
     def pixels(self) -> list[Element]:
@@ -106,7 +142,9 @@ def patient_id_and_issuer(head: bytes) -> tuple[str, str]:
     content = head[start:]
     if syntax == DEFLATED:
         content = zlib.decompressobj(-15).decompress(content, len(head) * 4)
-    elements = parse(content, Encoding(implicit=syntax == IMPLICIT, little=syntax != BIG_ENDIAN), until=ISSUER)
+    elements = parse(
+        content, Encoding(implicit=syntax == IMPLICIT, little=syntax != BIG_ENDIAN), until=ISSUER
+    )
     instance = Instance(elements, Encoding(implicit=False, little=True), syntax, _encodings(elements))
     return instance.text(PATIENT_ID), instance.text(ISSUER)
 
@@ -160,7 +198,9 @@ def _dataset(view: memoryview, syntax: str) -> Instance:
     name, kind = UID_dictionary.get(syntax, ("", ""))[:2]
     if any(word in name for word in ("MPEG", "HEVC", "SMPTE", "H.264", "H.265")):
         raise Refused(Reason.VIDEO)
-    if kind != "Transfer Syntax" or any(word in name for word in ("JPIP", "XML", "RFC", "Papyrus", "Fragmentable Encapsulated")):
+    if kind != "Transfer Syntax" or any(
+        word in name for word in ("JPIP", "XML", "RFC", "Papyrus", "Fragmentable Encapsulated")
+    ):
         raise Refused(Reason.UNSUPPORTED_TRANSFER_SYNTAX)
     encoding = Encoding(implicit=syntax == IMPLICIT, little=syntax != BIG_ENDIAN)
     content = _inflated(view) if syntax == DEFLATED else view
@@ -173,7 +213,9 @@ def _dataset(view: memoryview, syntax: str) -> Instance:
 
 
 def _inflated(view: memoryview) -> bytes:
-    """Return the data set of a deflated file, 100 times its size and 512 MiB at most; 32 MiB are allowed to every file.
+    """Return the data set of a deflated file, 100 times its size and 512 MiB at most.
+
+    32 MiB are allowed to every file.
 
     Blank images deflate well and small files do no harm; what grows beyond that would take a worker's memory.
     """

@@ -1,10 +1,11 @@
 """Attribute types (1, 1C, 2, 2C, 3) by SOP class, and the resolution of conditional actions such as X/Z/D by them.
 
-The tables hold the module lists and attribute types of DICOM PS3.3, edition 2020. What they cannot say is decided towards
-conformance, never towards keeping a value:
+The tables hold the module lists and attribute types of DICOM PS3.3, edition 2020. What they cannot say is
+decided towards conformance, never towards keeping a value:
 
 * a SOP class that is not in ``sop_classes.csv``: the strictest type that the attribute has in any IOD;
-* an attribute inside a sequence item: the strictest type that it has inside any sequence of any module or macro;
+* an attribute inside a sequence item: the strictest type that it has inside any sequence of any module or
+    macro;
 * an attribute that no module of the IOD names (a Standard Extended SOP Class): Type 3.
 
 References:
@@ -52,7 +53,8 @@ def attribute_type(tag: int, sop_class_uid: str, *, top_level: bool = True) -> s
 
     Args:
         tag: the attribute.
-        sop_class_uid: SOP Class UID of the instance; an unknown one (or an empty string) gives the strictest type of all IODs.
+        sop_class_uid: SOP Class UID of the instance; an unknown one (or an empty string) gives the strictest
+            type of all IODs.
         top_level: whether the attribute stands in the data set itself rather than in a sequence item.
     """
     places = _types().get(tag)
@@ -64,10 +66,11 @@ def attribute_type(tag: int, sop_class_uid: str, *, top_level: bool = True) -> s
 def resolve(code: str, kind: str) -> str:
     """Return the one letter that an action code means for an attribute of this type.
 
-    A conditional code takes the mildest data loss that keeps the IOD conformant: Type 1 and 1C need a dummy value (D),
-    Type 2 and 2C may be empty (Z), Type 3 goes (X, or Z where the code has no X). An unconditional X or Z is hardened only
-    where the standard would otherwise contradict itself: on Type 1 (D), X on Type 2 (Z), Z on Type 1C (D). Every X/Z/U*
-    becomes U: the sequence stays and the UIDs in its items are replaced, so that references inside the study keep working.
+    A conditional code takes the mildest data loss that keeps the IOD conformant: Type 1 and 1C need a dummy
+    value (D), Type 2 and 2C may be empty (Z), Type 3 goes (X, or Z where the code has no X). An unconditional
+    X or Z is hardened only where the standard would otherwise contradict itself: on Type 1 (D), X on Type 2
+    (Z), Z on Type 1C (D). Every X/Z/U* becomes U: the sequence stays and the UIDs in its items are replaced,
+    so that references inside the study keep working.
 
     >>> [resolve("X/Z/D", kind) for kind in ("1", "1C", "2", "2C", "3")]
     ['D', 'D', 'Z', 'Z', 'X']

@@ -11,15 +11,18 @@ from meninx.deid.instance import patient_id_and_issuer
 from meninx.deid.keys import normal
 from meninx.imaging.decode import quiet
 
-HEAD, LONGEST = 1 << 14, 16 << 20  # bytes; nearly every header has the patient in the first; no longer one is read
+HEAD, LONGEST = (
+    1 << 14,
+    16 << 20,
+)  # bytes; nearly every header has the patient in the first; no longer one is read
 
 
 def shared_ids(source: Path, found: Iterable[Found]) -> frozenset[str]:
     """Return the normalised patient IDs that at least two different issuers gave out.
 
-    Such an ID names a patient only together with its issuer. Any other ID names one patient of the site, also in files that
-    leave the issuer out (reports and presentation states often do): were the issuer always part of the identity, one person
-    would become two, and would stand in two splits of a dataset.
+    Such an ID names a patient only together with its issuer. Any other ID names one patient of the site, also
+    in files that leave the issuer out (reports and presentation states often do): were the issuer always part
+    of the identity, one person would become two, and would stand in two splits of a dataset.
 
     Args:
         source: folder that holds the files.

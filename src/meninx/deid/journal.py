@@ -1,6 +1,7 @@
 """The private journal: one entry per finished file, so that a killed run goes on where it stopped and a second run does nothing.
 
-Two sorted files: ``known.jsonl`` holds what earlier runs finished, ``journal.jsonl`` what this run adds, in the same order of
+Two sorted files: ``known.jsonl`` holds what earlier runs finished, ``journal.jsonl`` what this run adds, in
+    the same order of
 paths. Both are read as streams, so memory does not grow with the number of files.
 """
 
@@ -84,7 +85,10 @@ class Journal:
         self.new = core.Journal(folder / JOURNAL)
 
     def entries(self) -> Iterator[Entry]:
-        """Yield the entries one by one; what a later run said of a path takes the place of what an earlier one said."""
+        """Yield the entries one by one.
+
+        What a later run said of a path takes the place of what an earlier one said.
+        """
         return map(Entry.from_table, _merged(self.known.tables(), self.new.tables()))
 
     def settle(self) -> None:

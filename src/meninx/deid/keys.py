@@ -17,16 +17,20 @@ _SALT = b"meninx de-identification, key derivation 1"
 
 
 def normal(text: str) -> str:
-    """Return ``text`` in the one form in which identities are compared: NFKC, stripped, casefolded; leading zeros stay."""
+    """Return ``text`` in the one form in which identities are compared: NFKC, stripped, casefolded.
+
+    Leading zeros stay.
+    """
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).strip().casefold()).strip()
 
 
 class SiteKey:
     """Subkeys for one site, derived as HKDF (RFC 5869) does with HMAC-SHA-256.
 
-    Guarantee: without the bytes of the key file no output can be computed from an original value, and no subkey
-    tells anything about another purpose or another site. Whoever holds the key can recompute every pseudonym from a
-    list of candidates, so the key must stay in the hospital.
+    Guarantee: without the bytes of the key file no output can be computed from an original value, and no
+        subkey
+    tells anything about another purpose or another site. Whoever holds the key can recompute every pseudonym
+    from a list of candidates, so the key must stay in the hospital.
     """
 
     def __init__(self, secret: bytes, site: str) -> None:
@@ -63,7 +67,10 @@ def read_key(path: Path | None, site: str) -> SiteKey:
         secret = files.read_bytes(path, limit=MAXIMUM_BYTES)
     except DataError as error:
         fix = "name the key file of this site with --key FILE; --new-key makes it when there is none yet"
-        what, got = f"a readable key file of at most {MAXIMUM_BYTES:,} bytes", "none" if not path.exists() else "another one"
+        what, got = (
+            f"a readable key file of at most {MAXIMUM_BYTES:,} bytes",
+            "none" if not path.exists() else "another one",
+        )
         raise PrivacyRefusal(expected(what, got=got, where="key", fix=fix)) from error
     if len(secret) < MINIMUM_BYTES:
         raise PrivacyRefusal(_too_short(len(secret), "key"))
@@ -79,7 +86,8 @@ def make_key(path: Path) -> Path:
     """Write a new random key of 64 hexadecimal digits (256 bits) with mode 0600 and return its path.
 
     Raises:
-        PrivacyRefusal: the file exists; a key is never overwritten, because nothing de-identified with it could be continued.
+        PrivacyRefusal: the file exists; a key is never overwritten, because nothing de-identified with it
+            could be continued.
         StorageError: the file cannot be written.
     """
     try:
@@ -87,9 +95,13 @@ def make_key(path: Path) -> Path:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
         fix = "leave out --new-key to use the key that is there, or name another file"
-        raise PrivacyRefusal(expected("a new file for the key", got="an existing one", where=path.name, fix=fix)) from error
+        raise PrivacyRefusal(
+            expected("a new file for the key", got="an existing one", where=path.name, fix=fix)
+        ) from error
     except OSError as error:
-        raise StorageError(expected("a writable folder for the key", got=error.strerror, where=str(path.parent))) from error
+        raise StorageError(
+            expected("a writable folder for the key", got=error.strerror, where=str(path.parent))
+        ) from error
     with os.fdopen(handle, "wb") as stream:
         stream.write(secrets.token_hex(32).encode())
         stream.flush()
@@ -98,7 +110,10 @@ def make_key(path: Path) -> Path:
 
 
 def plain_digest(content: bytes) -> str:
-    """Return the SHA-256 of ``content`` as hexadecimal digits; for the private room only, never for what is published."""
+    """Return the SHA-256 of ``content`` as hexadecimal digits.
+
+    For the private room only, never for what is published.
+    """
     return hashlib.sha256(content).hexdigest()
 
 

@@ -49,7 +49,9 @@ CODES: dict[Option, Code] = {
     Option.CLEAN_STRUCTURED_CONTENT: Code("113104", "Clean Structured Content Option"),
     Option.CLEAN_DESCRIPTORS: Code("113105", "Clean Descriptors Option"),
     Option.RETAIN_FULL_DATES: Code("113106", "Retain Longitudinal Temporal Information Full Dates Option"),
-    Option.RETAIN_MODIFIED_DATES: Code("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
+    Option.RETAIN_MODIFIED_DATES: Code(
+        "113107", "Retain Longitudinal Temporal Information Modified Dates Option"
+    ),
     Option.RETAIN_PATIENT_CHARACTERISTICS: Code("113108", "Retain Patient Characteristics Option"),
     Option.RETAIN_DEVICE: Code("113109", "Retain Device Identity Option"),
     Option.RETAIN_UIDS: Code("113110", "Retain UIDs Option"),
@@ -80,7 +82,9 @@ def preset(name: str) -> frozenset[Option]:
     """
     if name not in PRESETS:
         known = ", ".join(sorted(PRESETS))
-        raise ConfigError(expected(f"a preset ({known})", got=repr(name), where="preset", fix=did_you_mean(name, PRESETS)))
+        raise ConfigError(
+            expected(f"a preset ({known})", got=repr(name), where="preset", fix=did_you_mean(name, PRESETS))
+        )
     return PRESETS[name]
 
 

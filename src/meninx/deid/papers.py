@@ -20,7 +20,9 @@ class SortedLines:
         self.connection = connection
         connection.execute("PRAGMA journal_mode = OFF")
         connection.execute("PRAGMA synchronous = OFF")
-        connection.execute("CREATE TABLE lines (name TEXT, line BLOB, PRIMARY KEY (name, line)) WITHOUT ROWID")
+        connection.execute(
+            "CREATE TABLE lines (name TEXT, line BLOB, PRIMARY KEY (name, line)) WITHOUT ROWID"
+        )
 
     def add(self, name: str, line: bytes) -> None:
         """Add a line to one of the tables."""
@@ -28,7 +30,9 @@ class SortedLines:
 
     def of(self, name: str) -> Iterator[bytes]:
         """Yield the lines of one table."""
-        for (line,) in self.connection.execute("SELECT line FROM lines WHERE name = ? ORDER BY line", (name,)):
+        for (line,) in self.connection.execute(
+            "SELECT line FROM lines WHERE name = ? ORDER BY line", (name,)
+        ):
             yield line
 
 

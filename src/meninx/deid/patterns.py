@@ -1,6 +1,7 @@
 """Identifiers as patterns over text and over raw bytes.
 
-The files of a series share all but their UIDs, so patterns are compiled once for them and UIDs are looked up in a set.
+The files of a series share all but their UIDs, so patterns are compiled once for them and UIDs are looked up
+in a set.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ UID = re.compile(r"(?<![0-9.])[0-9]+(?:\.[0-9]+)+")
 
 @lru_cache(maxsize=128)
 def text_pattern(
-    names: frozenset[str], numbers: frozenset[str], days: frozenset[str], phrases: frozenset[str], uids: frozenset[str]
+    names: frozenset[str],
+    numbers: frozenset[str],
+    days: frozenset[str],
+    phrases: frozenset[str],
+    uids: frozenset[str],
 ) -> re.Pattern[str] | None:
     """Return the pattern of identifiers in casefolded text.
 
@@ -40,12 +45,13 @@ def text_pattern(
 class RawSearch:
     """Identifiers in raw bytes, fast enough for every byte of the pixels.
 
-    A regular expression over all identifiers takes some 300 ns a byte. Here a table says which bytes occur in an identifier at
-    all; only where four such bytes stand in a row is each identifier looked for as plain bytes, and only where one is found does
-    its pattern decide whether it stands alone.
+    A regular expression over all identifiers takes some 300 ns a byte. Here a table says which bytes occur in
+    an identifier at all; only where four such bytes stand in a row is each identifier looked for as plain
+    bytes, and only where one is found does its pattern decide whether it stands alone.
 
     Args:
-        patterns: identifier in lower case -> what must not stand around it; the pattern matches where the identifier begins.
+        patterns: identifier in lower case -> what must not stand around it; the pattern matches where the
+            identifier begins.
     """
 
     def __init__(self, patterns: Mapping[bytes, bytes]) -> None:
@@ -64,11 +70,15 @@ class RawSearch:
             if longest
         )
 
-    def _found_in_window(self, content: bytes | memoryview, start: int, window: bytes, uids: frozenset[bytes]) -> bool:
+    def _found_in_window(
+        self, content: bytes | memoryview, start: int, window: bytes, uids: frozenset[bytes]
+    ) -> bool:
         if len(window) > 64 and not self._may_hold(window):
             return False
         lower = window.lower()
-        return any(_stands(content, start, lower, needle, around) for needle, around in self.patterns.items()) or any(
+        return any(
+            _stands(content, start, lower, needle, around) for needle, around in self.patterns.items()
+        ) or any(
             _stands(content, start, lower, uid, _AROUND_UID + re.escape(uid) + _BEHIND_UID) for uid in uids
         )
 
@@ -114,7 +124,9 @@ def raw_search(
         ways = {way for form in (name, name.upper(), name.capitalize()) for way in encoded(form, encodings)}
         before, after = (rb"(?<![A-Za-z])", rb"(?![A-Za-z])") if name.isascii() else (b"", b"")
         patterns |= {way.lower(): before + re.escape(way) + after for way in ways if len(way) >= 5}
-    long = (number for number in numbers if len(number) >= 6 and number.isascii() and not _may_be_time(number))
+    long = (
+        number for number in numbers if len(number) >= 6 and number.isascii() and not _may_be_time(number)
+    )
     patterns |= {number.encode().lower(): number_pattern(number).encode() for number in long}
     patterns |= {day.encode(): rb"(?<!\d)" + day.encode() + rb"(?!\d)" for day in days}
     patterns |= {uid.encode().lower(): re.escape(uid.encode()) for uid in uids if uid.isascii()}
@@ -123,7 +135,11 @@ def raw_search(
 
 def _name_pattern(name: str) -> str:
     """Return a pattern: long names match inside words too, short ones only as a word."""
-    return re.escape(name) if len(name) >= 5 or not name.isascii() else rf"(?<![^\W\d_]){re.escape(name)}(?![^\W\d_])"
+    return (
+        re.escape(name)
+        if len(name) >= 5 or not name.isascii()
+        else rf"(?<![^\W\d_]){re.escape(name)}(?![^\W\d_])"
+    )
 
 
 def number_pattern(number: str) -> str:
@@ -131,7 +147,9 @@ def number_pattern(number: str) -> str:
     before, after = r"(?<![0-9])(?<![0-9]\.)", r"(?![0-9])(?!\.[0-9])"
     if len(number) < 6:
         before, after = r"(?<![0-9a-z])(?<![0-9]\.)", r"(?![0-9a-z])(?!\.[0-9])"
-    return (before if number[0].isalnum() else "") + re.escape(number) + (after if number[-1].isalnum() else "")
+    return (
+        (before if number[0].isalnum() else "") + re.escape(number) + (after if number[-1].isalnum() else "")
+    )
 
 
 def _may_be_time(number: str) -> bool:

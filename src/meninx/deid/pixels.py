@@ -14,7 +14,9 @@ from meninx.deid.quarantine import Reason, Refused
 
 PIXELS, FLOAT, DOUBLE = 0x7FE00010, 0x7FE00008, 0x7FE00009
 EXTENDED_OFFSETS = frozenset({0x7FE00001, 0x7FE00002})
-_NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"})
+_NATIVE = frozenset(
+    {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"}
+)
 _UNCOMPRESSED_FRAGMENTS, _RLE = "1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.5"
 _IS = re.compile(rb" *[+-]?\d{1,12} *\0?")
 _MOST_FRAMES = 1 << 24
@@ -30,7 +32,9 @@ class Description:
     """
 
     def __init__(self, elements: list[Element], *, little: bool) -> None:
-        plain = {e.tag: bytes(e.value) for e in reversed(elements) if e.tag >> 16 == 0x0028 and e.items is None}
+        plain = {
+            e.tag: bytes(e.value) for e in reversed(elements) if e.tag >> 16 == 0x0028 and e.items is None
+        }
 
         def number(tag: int) -> int:
             return int.from_bytes(plain.get(tag, b"")[:2], "little" if little else "big")
@@ -42,7 +46,9 @@ class Description:
         self.frames: int | None = 1 if text is None else _whole(text)
 
     def frame_bits(self, tag: int) -> set[int]:
-        """Return how many bits one native frame may take; 4:2:2 colour is often declared and not used, so it has two answers.
+        """Return how many bits one native frame may take.
+
+        4:2:2 colour is often declared and not used, so it has two answers.
 
         Raises:
             Refused: rows, columns or bits are missing.
@@ -52,7 +58,11 @@ class Description:
         if not pixels or not allocated:
             raise Refused(Reason.PIXEL_SIZE_MISSING)
         full = pixels * allocated * self.samples
-        return {full, pixels * allocated * 2} if self.photometric.endswith("_422") and self.samples == 3 else {full}
+        return (
+            {full, pixels * allocated * 2}
+            if self.photometric.endswith("_422") and self.samples == 3
+            else {full}
+        )
 
 
 def _whole(text: bytes) -> int | None:
@@ -66,11 +76,13 @@ def _whole(text: bytes) -> int | None:
 def rebuild(elements: list[Element], syntax: str, *, little: bool) -> None:
     """Check the pixel data of a data set against its description, and rebuild compressed frames in place.
 
-    Guarantee: afterwards native pixel data is as long as rows, columns, bits and frames say, and holds the bytes that were read;
-    encapsulated pixel data has one fragment a frame, each of the size that the header says and without the segments that a
-    decoder ignores, and an offset table made anew. Coded data is copied as it is: :mod:`codestreams` says which bytes stay in
-    it that a decoder may ignore. The decoded pixels are those that were read. Where the number of frames was empty or no
-    number, the one that the pixel data proves is written.
+    Guarantee: afterwards native pixel data is as long as rows, columns, bits and frames say, and holds the
+        bytes that were read;
+    encapsulated pixel data has one fragment a frame, each of the size that the header says and without the
+    segments that a decoder ignores, and an offset table made anew. Coded data is copied as it is:
+    :mod:`codestreams` says which bytes stay in it that a decoder may ignore. The decoded pixels are those
+    that were read. Where the number of frames was empty or no number, the one that the pixel data proves is
+    written.
 
     Args:
         elements: the data set; changed in place.
@@ -122,7 +134,12 @@ def _native(element: Element, about: Description) -> int:
     frame_bits = about.frame_bits(element.tag)
     if about.frames is None:
         counts = {8 * length // bits for bits in frame_bits if bits and 8 * length // bits}
-        fitting = [(bits, count) for bits in frame_bits for count in counts if _padding(length, bits * count) in (0, 1)]
+        fitting = [
+            (bits, count)
+            for bits in frame_bits
+            for count in counts
+            if _padding(length, bits * count) in (0, 1)
+        ]
         if not fitting:
             raise Refused(Reason.FRAMES_DISAGREE)
         needed, frames = fitting[0][0] * fitting[0][1], fitting[0][1]
@@ -190,11 +207,18 @@ def _frames(fragments: list[memoryview], offsets: list[int], wanted: int | None)
     begins = [number for number, (_, fragment) in enumerate(full) if _begins(fragment)]
     by_table = [number for number, (start, _) in enumerate(full) if start in set(offsets)]
     whole = list(range(len(full)))
-    for choice in ([0] if full and wanted == 1 else [], whole, by_table if len(by_table) == len(offsets) else [], begins):
+    for choice in (
+        [0] if full and wanted == 1 else [],
+        whole,
+        by_table if len(by_table) == len(offsets) else [],
+        begins,
+    ):
         fits = len(choice) == wanted or (wanted is None and choice and (choice == begins or not begins))
         if fits and choice[0] == 0 and not set(begins) - set(choice):
             ends = [*choice[1:], len(full)]
-            return [b"".join(fragment for _, fragment in full[a:b]) for a, b in zip(choice, ends, strict=True)]
+            return [
+                b"".join(fragment for _, fragment in full[a:b]) for a, b in zip(choice, ends, strict=True)
+            ]
     raise Refused(Reason.FRAMES_DISAGREE)
 
 

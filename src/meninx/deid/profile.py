@@ -1,7 +1,8 @@
 """The compiled confidentiality profile: which action each attribute gets under the chosen options.
 
 References:
-    DICOM PS3.15, edition 2025b, Annex E: Table E.1-1 (``tables/profile.csv``) and Table E.3.10-1 (``tables/safe_private.csv``).
+    DICOM PS3.15, edition 2025b, Annex E: Table E.1-1 (``tables/profile.csv``) and Table E.3.10-1
+        (``tables/safe_private.csv``).
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class Row(NamedTuple):
     cells: dict[Option, str]
 
 
-NUMBERS = frozenset(["US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "DS", "IS", "AT", "OW", "OF", "OD", "OL", "OV"])
+NUMBERS = frozenset(
+    ["US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "DS", "IS", "AT", "OW", "OF", "OD", "OL", "OV"]
+)
 DATES = frozenset({"DA", "DT", "TM"})
 CURVES = 0x50000000
 OVERLAY_DATA = 0x60003000
@@ -64,7 +67,10 @@ def rows() -> dict[int, Row]:
     """Return Table E.1-1 by tag; masks stand under their lowest group, private attributes under none."""
     return {
         int(row["tag"].replace("x", "0"), 16): Row(
-            row["keyword"], row["vr"], row["basic"], {item: row[item.column] for item in Option if row[item.column]}
+            row["keyword"],
+            row["vr"],
+            row["basic"],
+            {item: row[item.column] for item in Option if row[item.column]},
         )
         for row in read_table("profile.csv")
         if row["tag"] != "ggggeeee"
@@ -81,7 +87,8 @@ def allowed_text() -> dict[int, str]:
 def safe_private() -> frozenset[tuple[int, int, str]]:
     """Return (group, element within the block, creator) of Table E.3.10-1."""
     return frozenset(
-        (int(row["group"], 16), int(row["element"], 16), row["creator"].strip()) for row in read_table("safe_private.csv")
+        (int(row["group"], 16), int(row["element"], 16), row["creator"].strip())
+        for row in read_table("safe_private.csv")
     )
 
 
@@ -107,11 +114,12 @@ def dictionary_vrs(tag: int) -> frozenset[str]:
 class Profile:
     """Options and overrides, compiled into an action for every attribute that can occur.
 
-    Guarantee: an attribute gets K, C or U only if an override, the table, an option's column or ``tables/allowed_text.csv``
-    says so, or if it is known to the DICOM dictionary, stands in an even group, and its VR (the one in the file and the one
-    in the dictionary) is a number, a code (CS), a UID, a sequence, or a date that an option keeps. Text, bytes, unknown and
-    private attributes are removed otherwise. The caller walks every sequence, judges UIDs by value (registered ones stay),
-    and rebuilds the file meta information.
+    Guarantee: an attribute gets K, C or U only if an override, the table, an option's column or
+        ``tables/allowed_text.csv``
+    says so, or if it is known to the DICOM dictionary, stands in an even group, and its VR (the one in the
+    file and the one in the dictionary) is a number, a code (CS), a UID, a sequence, or a date that an option
+    keeps. Text, bytes, unknown and private attributes are removed otherwise. The caller walks every sequence,
+    judges UIDs by value (registered ones stay), and rebuilds the file meta information.
 
     Attributes:
         options: the options of Annex E in force besides the Basic Profile.
@@ -121,7 +129,9 @@ class Profile:
     options: frozenset[Option] = frozenset()
     overrides: tuple[tuple[int, Action], ...] = ()
     _overridden: dict[int, Action] = field(init=False, repr=False, compare=False, default_factory=dict)
-    _known: dict[tuple[int, str, str, bool], Action] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _known: dict[tuple[int, str, str, bool], Action] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         """Refuse options that exclude each other.
@@ -133,16 +143,19 @@ class Profile:
         self._overridden.update(self.overrides)
 
     @classmethod
-    def compile(cls, options: frozenset[Option], overrides: Mapping[str, Action | str] | None = None) -> Profile:
+    def compile(
+        cls, options: frozenset[Option], overrides: Mapping[str, Action | str] | None = None
+    ) -> Profile:
         """Return the profile for these options and overrides.
 
         Args:
             options: see :mod:`meninx.deid.options`.
-            overrides: keyword (``StudyDescription``) or tag (``0008,1030``, ``(0008,1030)``, ``00081030``, ``60xx3000``) ->
-                action letter.
+            overrides: keyword (``StudyDescription``) or tag (``0008,1030``, ``(0008,1030)``, ``00081030``,
+                ``60xx3000``) -> action letter.
 
         Raises:
-            ConfigError: options exclude each other, or an override names no attribute or no action that fits it.
+            ConfigError: options exclude each other, or an override names no attribute or no action that fits
+                it.
         """
         pairs = {_tag_named(name): (name, action) for name, action in (overrides or {}).items()}
         checked = tuple((tag, _action_named(tag, *pair)) for tag, pair in sorted(pairs.items()))
@@ -166,7 +179,9 @@ class Profile:
         return found
 
     def drawings_go(self, tag: int) -> bool:
-        """Return whether a curve (50xx) or overlay (60xx) group goes as a whole; only an override can keep one.
+        """Return whether a curve (50xx) or overlay (60xx) group goes as a whole.
+
+        Only an override can keep one.
 
         Geometry and labels without the bitmap are no overlay, and cleaning a bitmap means removing it.
         """
@@ -197,8 +212,14 @@ class Profile:
         Args:
             sop_class_uid: the instance's class; empty shows what an unknown class gets.
         """
-        named = {**{tag: row.vr for tag, row in rows().items()}, **dict.fromkeys([*allowed_text(), *self._overridden], "UN")}
-        listing = [(_keyword(tag), self.action(tag, vr.split(" ")[0], sop_class_uid=sop_class_uid)) for tag, vr in named.items()]
+        named = {
+            **{tag: row.vr for tag, row in rows().items()},
+            **dict.fromkeys([*allowed_text(), *self._overridden], "UN"),
+        }
+        listing = [
+            (_keyword(tag), self.action(tag, vr.split(" ")[0], sop_class_uid=sop_class_uid))
+            for tag, vr in named.items()
+        ]
         private = Action.C if Option.RETAIN_SAFE_PRIVATE in self.options else Action.X
         return sorted([*listing, ("PrivateAttributes", private)])
 
@@ -208,12 +229,18 @@ class Profile:
 
     def override_table(self) -> list[tuple[int, str, str, Action]]:
         """Return (tag, keyword, VR, action) of every override, sorted by keyword."""
-        found = [(tag, _keyword(tag), standard_vr(tag).split(" or ")[0], action) for tag, action in self.overrides]
+        found = [
+            (tag, _keyword(tag), standard_vr(tag).split(" or ")[0], action) for tag, action in self.overrides
+        ]
         return sorted(found, key=lambda row: row[1])
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over tables, options and overrides; equal prints mean equal actions."""
-        told = [*sorted(self.options), *(f"{tag:08x}={action}" for tag, action in self.overrides), _tables_digest()]
+        told = [
+            *sorted(self.options),
+            *(f"{tag:08x}={action}" for tag, action in self.overrides),
+            _tables_digest(),
+        ]
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
     def _decide(self, tag: int, vr: str, sop_class_uid: str, top_level: bool) -> Action:
@@ -284,8 +311,13 @@ def _tag_named(name: str) -> int:
             return tag
     elif name in own or name in keyword_dict:
         return own.get(name) or keyword_dict[name]
-    fix = did_you_mean(name, [*own, *keyword_dict]) or "private attributes are governed by retain-safe-private alone"
-    raise ConfigError(expected("a DICOM keyword or an even-group tag", got=repr(name), where="overrides", fix=fix))
+    fix = (
+        did_you_mean(name, [*own, *keyword_dict])
+        or "private attributes are governed by retain-safe-private alone"
+    )
+    raise ConfigError(
+        expected("a DICOM keyword or an even-group tag", got=repr(name), where="overrides", fix=fix)
+    )
 
 
 def _action_named(tag: int, name: str, letter: str) -> Action:
@@ -293,5 +325,7 @@ def _action_named(tag: int, name: str, letter: str) -> Action:
     if letter not in list(Action):
         raise ConfigError(expected("one of D, Z, X, K, C, U", got=repr(letter), where=f"overrides.{name}"))
     if letter == Action.U and not dictionary_vrs(tag) & {"UI", "SQ"}:
-        raise ConfigError(expected("U on a UID or a sequence only", got="another VR", where=f"overrides.{name}"))
+        raise ConfigError(
+            expected("U on a UID or a sequence only", got="another VR", where=f"overrides.{name}")
+        )
     return Action(letter)

@@ -13,8 +13,10 @@ from meninx.deid.keys import SiteKey, framed, normal
 # No vowels and no Y: a pseudonym can hardly spell a name, so the self-check raises no false alarm over one.
 ALPHABET = "0123456789BCDFGHJKLMNPQRSTVWXZ"
 LENGTH = 15  # after the leading letter: 73 bits, 16 characters in all, the most that SH takes
-# Whole days only, so that times of day and uptake intervals stay; back only, so that no date lies in the future; at
-# least a year, so that no moved date of a record can be mistaken for a neighbouring original one; at most ten years,
+# Whole days only, so that times of day and uptake intervals stay; back only, so that no date lies in the
+# future; at
+# least a year, so that no moved date of a record can be mistaken for a neighbouring original one; at most ten
+# years,
 # so that devices and practice still fit the period.
 SHIFT_DAYS = (-3650, -365)
 _CODING_SYSTEM = re.compile(r"2\.16\.840\.1\.113883\.6\.\d{1,5}")
@@ -39,14 +41,18 @@ class Patient:
 class Pseudonyms:
     """Maps original values of one site to replacements, without any state.
 
-    Guarantee: every map is HMAC-SHA-256 under its own subkey of the site key, so the same value becomes the same
-    replacement in every file, run and process, and without the key nobody can confirm a guess. Two identities share a
-    pseudonym with probability below ``n**2 / 2**74`` for ``n`` patients.
+    Guarantee: every map is HMAC-SHA-256 under its own subkey of the site key, so the same value becomes the
+        same
+    replacement in every file, run and process, and without the key nobody can confirm a guess. Two identities
+    share a pseudonym with probability below ``n**2 / 2**74`` for ``n`` patients.
     """
 
     def __init__(self, key: SiteKey) -> None:
         self.site = key.site
-        self._keys = {name: key.derive(name) for name in ("uid", "patient", "accession", "identifier", "dates", "audit", "path")}
+        self._keys = {
+            name: key.derive(name)
+            for name in ("uid", "patient", "accession", "identifier", "dates", "audit", "path")
+        }
 
     def uid(self, original: str) -> str:
         """Return a valid UID below 2.25 for an original one; registered UIDs of the standard stay."""
@@ -61,22 +67,31 @@ class Pseudonyms:
     def patient(self, patient_id: str, issuer: str = "", study_uid: str = "") -> Patient:
         """Return the patient behind (issuer or site, normalised PatientID).
 
-        Without a PatientID each study becomes a patient of its own: two people are never merged by what is missing.
+        Without a PatientID each study becomes a patient of its own: two people are never merged by what is
+        missing.
         """
         domain = normal(issuer) or self.site
         name = normal(patient_id)
-        identity = framed("patient", domain, name) if name else framed("study", self.site, study_uid.strip(" \0"))
+        identity = (
+            framed("patient", domain, name) if name else framed("study", self.site, study_uid.strip(" \0"))
+        )
         low, high = SHIFT_DAYS
         draw = int.from_bytes(self._mac("dates", identity)[:16], "big")
         return Patient(identity, "P" + self._token("patient", identity), low + draw % (high - low + 1))
 
     def accession(self, patient: Patient, original: str) -> str:
-        """Return a replacement of at most 16 characters for one patient's accession number; empty stays empty."""
+        """Return a replacement of at most 16 characters for one patient's accession number.
+
+        Empty stays empty.
+        """
         name = normal(original)
         return "A" + self._token("accession", framed("accession", name) + patient.identity) if name else ""
 
     def identifier(self, kind: str, original: str) -> str:
-        """Return a replacement of 16 characters for another identifier; ``kind`` separates attributes from each other."""
+        """Return a replacement of 16 characters for another identifier.
+
+        ``kind`` separates attributes from each other.
+        """
         name = normal(original)
         return "N" + self._token("identifier", framed(kind, name)) if name else ""
 
@@ -103,7 +118,7 @@ class Pseudonyms:
 def is_registered(uid: str) -> bool:
     """Return whether a UID names something of the standard (a SOP class, a transfer syntax, a well-known instance).
 
-    Everything of the registered form below 1.2.840.10008 counts; numbers of six and more digits never occur there, so
-    an instance UID made up below that root is not mistaken for one.
+    Everything of the registered form below 1.2.840.10008 counts; numbers of six and more digits never occur
+    there, so an instance UID made up below that root is not mistaken for one.
     """
     return uid in UID_dictionary or bool(_REGISTERED.fullmatch(uid)) or bool(_CODING_SYSTEM.fullmatch(uid))

@@ -18,7 +18,8 @@ class Resolver:
         pseudonyms: the keyed maps.
         lookup: the hospital's own table, or None.
         strict: a patient that the table does not list is refused instead of getting a keyed pseudonym.
-        shared: normalised PatientIDs that mean several people, one for each issuer (:func:`meninx.deid.issuers.shared_ids`).
+        shared: normalised PatientIDs that mean several people, one for each issuer
+            (:func:`meninx.deid.issuers.shared_ids`).
     """
 
     pseudonyms: Pseudonyms

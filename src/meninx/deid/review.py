@@ -1,4 +1,7 @@
-"""Which images a person must look at, because text may stand in their pixels; this version does not read pixels."""
+"""Which images a person must look at, because text may stand in their pixels.
+
+This version does not read pixels.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,23 @@ from meninx.deid import instance
 from meninx.deid.instance import Instance
 
 DECLARED = "burned-in annotation declared"
-_MODALITIES = frozenset(["US", "XC", "ES", "OT", "SC", "OP", "OPT", "SM", "GM", "EC", "PX", "IO", "XA", "RF", "DOC", "DG", "HC"])
+_MODALITIES = frozenset(
+    ["US", "XC", "ES", "OT", "SC", "OP", "OPT", "SM", "GM", "EC", "PX", "IO", "XA", "RF", "DOC", "DG", "HC"]
+)
 _CLASSES = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(7|6|3|77)(\.\d+)*")
 _LOCALIZER = re.compile(r"localis|localiz|\bloc\b|scout|topo|surview|pilot|scanogram", re.IGNORECASE)
-_SCREEN = re.compile(r"screen|capture|snap ?shot|\bsave|\bpaste|print|photo|scan doc|scanned doc", re.IGNORECASE)
+_SCREEN = re.compile(
+    r"screen|capture|snap ?shot|\bsave|\bpaste|print|photo|scan doc|scanned doc", re.IGNORECASE
+)
 _DOSE = re.compile(r"\bdose|dosis|protocol|report|summary|exam card|patient data", re.IGNORECASE)
 _COLOUR = frozenset({"CT", "MR", "PT", "NM", "CR", "DX", "MG"})
-_DESCRIPTION, _IMAGE_TYPE, _MODALITY, _BURNED, _CONVERSION = 0x0008103E, 0x00080008, 0x00080060, 0x00280301, 0x00080064
+_DESCRIPTION, _IMAGE_TYPE, _MODALITY, _BURNED, _CONVERSION = (
+    0x0008103E,
+    0x00080008,
+    0x00080060,
+    0x00280301,
+    0x00080064,
+)
 _POSITION, _POSITIONS, _SAMPLES = 0x00200032, 0x52009230, 0x00280002
 
 
@@ -24,10 +37,13 @@ def declares_burned_in(original: Instance) -> bool:
 
 
 def reasons(original: Instance) -> tuple[str, ...]:
-    r"""Return why text may stand in the pixels of an instance, in fixed words; empty when nothing speaks for it.
+    r"""Return why text may stand in the pixels of an instance, in fixed words.
 
-    A device's own "NO" is not trusted for ultrasound, screen captures, photographs and documents. A reformatted slice
-    (``DERIVED\SECONDARY`` with a position in the patient) is not counted as a secondary capture.
+    Empty when nothing speaks for it.
+
+    A device's own "NO" is not trusted for ultrasound, screen captures, photographs and documents. A
+    reformatted slice (``DERIVED\SECONDARY`` with a position in the patient) is not counted as a secondary
+    capture.
     """
     if not original.pixels:
         return ()

@@ -44,7 +44,8 @@ class DeidResult(Result):
         patients: distinct patients written.
         studies: distinct studies written.
         series: distinct series written.
-        residual_findings: files in which the self-check found an original identifier; none of them was published.
+        residual_findings: files in which the self-check found an original identifier; none of them was
+            published.
         burned_in_unknown: images that may show text in their pixels; pixels are NOT checked by this version.
         flagged: reason -> images among these.
         actions: keyword -> action letter -> elements.
@@ -77,35 +78,48 @@ class DeidResult(Result):
         ]
         if self.burned_in_unknown:
             lines.append(
-                f"NOT checked: {self.burned_in_unknown} images may show text in their pixels (ultrasound, captures, ...)"
+                f"NOT checked: {self.burned_in_unknown} images may show text in their pixels "
+                "(ultrasound, captures, ...)"
             )
-            lines += [] if self.dry_run else [f"look at them before anything leaves: {self.out / 'private' / contact.SHEET}"]
+            lines += (
+                []
+                if self.dry_run
+                else [f"look at them before anything leaves: {self.out / 'private' / contact.SHEET}"]
+            )
         return "\n".join(lines)
 
 
 def run(
-    config: DeidConfig, source: Path, out: Path, *, progress: Progress = SILENT, throwaway: SiteKey | None = None
+    config: DeidConfig,
+    source: Path,
+    out: Path,
+    *,
+    progress: Progress = SILENT,
+    throwaway: SiteKey | None = None,
 ) -> DeidResult:
     """De-identify every DICOM file below ``source`` into ``out`` and return what was done.
 
     The output tree is a function of input, key and settings: the number of workers, the order of files and
     interruptions leave no trace in it.
 
-    Guarantee: nothing below ``out/images`` was copied; every file there was built element by element under the profile
-    and passed the self-check of :mod:`meninx.deid.verify`. Originals' identifiers are written to ``out/private`` (mode
-    0700) only. Pixels are carried as they are: text burned into them is not removed by this version.
+    Guarantee: nothing below ``out/images`` was copied; every file there was built element by element under
+        the profile
+    and passed the self-check of :mod:`meninx.deid.verify`. Originals' identifiers are written to
+    ``out/private`` (mode 0700) only. Pixels are carried as they are: text burned into them is not removed by
+    this version.
 
     Args:
         config: settings.
         source: folder (or one file).
-        out: output folder, apart from the source; continued when it holds an interrupted run of the same settings.
+        out: output folder, apart from the source; continued when it holds an interrupted run of the same
+            settings.
         progress: shows how far the run is.
         throwaway: key that a dry run takes in place of ``config.key``; other runs never use it.
 
     Raises:
         PrivacyRefusal: no usable key, or a setting that would keep the identity.
-        UsageError: the output folder lies in the source, holds something else, or another configuration's result;
-            or a script calls this unguarded, so that every worker process would call it again.
+        UsageError: the output folder lies in the source, holds something else, or another configuration's
+            result; or a script calls this unguarded, so that every worker process would call it again.
         DataError: the source cannot be read, or a lookup table is wrong.
         StorageError: the disk refused a write; finished files stay.
         RunLocked: another process writes to ``out``.
@@ -138,7 +152,9 @@ def run(
         space.publish((folder.IMAGES, *folder.PAPERS))
     result = _result(config, out, record, resumed)
     if result.burned_in_unknown:
-        progress.note(f"{result.burned_in_unknown} images may show text in their pixels; pixels were not checked")
+        progress.note(
+            f"{result.burned_in_unknown} images may show text in their pixels; pixels were not checked"
+        )
     return result
 
 
@@ -147,18 +163,24 @@ def check_places(config: DeidConfig, source: Path, out: Path) -> None:
 
     Raises:
         DataError: there is no source.
-        UsageError: source and output folder lie one within the other, or the output folder holds something else.
+        UsageError: source and output folder lie one within the other, or the output folder holds something
+            else.
         PrivacyRefusal: the key lies in the output folder.
     """
     workspace.apart(out, _sources(source))
     check_source(source)
     if config.key is not None and config.key.resolve().is_relative_to(out.resolve()):
-        raise PrivacyRefusal(expected("the key apart from what it protects", got="a key inside the output folder", where="key"))
+        raise PrivacyRefusal(
+            expected("the key apart from what it protects", got="a key inside the output folder", where="key")
+        )
     _check_claim(replace(config, overwrite=True), source, out, "")
 
 
 def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) -> None:
-    """Refuse an output folder that :func:`meninx.core.workspace.claim` would refuse; a dry run writes nothing to it."""
+    """Refuse an output folder that :func:`meninx.core.workspace.claim` would refuse.
+
+    A dry run writes nothing to it.
+    """
     if not config.dry_run:
         workspace.check(
             out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
@@ -185,7 +207,14 @@ def _engine(config: DeidConfig, source: Path, out: Path, throwaway: SiteKey | No
         dry_run=config.dry_run,
         burned_in=config.burned_in,
     )
-    told = [FORMAT, profile.fingerprint(), key.fingerprint(), str(config.rename), str(config.max_age), config.missing_lookup]
+    told = [
+        FORMAT,
+        profile.fingerprint(),
+        key.fingerprint(),
+        str(config.rename),
+        str(config.max_age),
+        config.missing_lookup,
+    ]
     told += [table.digest if table else "", config.profile, config.burned_in, *config.options]
     return engine, hashlib.sha256("\n".join(told).encode()).hexdigest()
 
@@ -199,7 +228,9 @@ def _clear_waiting(engine: Engine) -> None:
     shutil.rmtree(engine.waiting, ignore_errors=True)
 
 
-def _dry_run(engine: Engine, config: DeidConfig, out: Path, found: list[Found], progress: Progress) -> DeidResult:
+def _dry_run(
+    engine: Engine, config: DeidConfig, out: Path, found: list[Found], progress: Progress
+) -> DeidResult:
     tally, owners = audit.Tally(), Owners()
     pairs = ((item, None) for item in found)
     with Stop() as stop, closing(_processed(engine, pairs, config, len(found), stop, progress)) as results:
@@ -214,7 +245,9 @@ def _processed(
     """Yield what became of each file, in order, and whether an earlier run had finished it."""
     with task(progress, "de-identify", count):
         workers = _workers(config, count)
-        for result in mapped(_one, pairs, workers=workers, stop=stop, setup=_begin, setup_args=(engine,), died=_died):
+        for result in mapped(
+            _one, pairs, workers=workers, stop=stop, setup=_begin, setup_args=(engine,), died=_died
+        ):
             yield result
             progress.advance()
 
@@ -240,7 +273,9 @@ def _died(pair: Pair) -> tuple[Entry, bool]:
     return Entry(path=pair[0].path, reason=Reason.WORKER_DIED), False
 
 
-def _work(engine: Engine, config: DeidConfig, found: list[Found], journal: Journal, progress: Progress) -> int:
+def _work(
+    engine: Engine, config: DeidConfig, found: list[Found], journal: Journal, progress: Progress
+) -> int:
     """Process and publish every file in the order of paths; return how many were finished before."""
     owners = Owners()
     for entry in journal.entries():
@@ -265,7 +300,10 @@ def _work(engine: Engine, config: DeidConfig, found: list[Found], journal: Journ
 
 
 class Owners:
-    """Who owns each instance: the first file, in the order of paths, that has it. Some 200 bytes per instance."""
+    """Who owns each instance: the first file, in the order of paths, that has it.
+
+    Some 200 bytes per instance.
+    """
 
     def __init__(self) -> None:
         self._owners: dict[bytes, bytes] = {}
@@ -273,11 +311,16 @@ class Owners:
     def add(self, entry: Entry) -> bytes:
         """Return the owner of an entry's instance, which the entry becomes when there is none."""
         return (
-            self._owners.setdefault(_short(entry.patient[1], entry.instance), _owner(entry)) if entry.status == WRITTEN else b""
+            self._owners.setdefault(_short(entry.patient[1], entry.instance), _owner(entry))
+            if entry.status == WRITTEN
+            else b""
         )
 
     def judged(self, entry: Entry) -> Entry:
-        """Return the entry, or that of a duplicate that is kept out; says whether the two clean files are the same."""
+        """Return the entry, or that of a duplicate that is kept out.
+
+        Says whether the two clean files are the same.
+        """
         if entry.status != WRITTEN:
             return entry
         owner, own = self.add(entry), _owner(entry)
@@ -304,7 +347,8 @@ def _short(*parts: str) -> bytes:
 def _published(engine: Engine, entry: Entry, before: Entry | None, owners: Owners) -> Entry:
     """Move one checked output to its place and return the entry to journal.
 
-    The first path in sorting order owns an instance; a later file with the same one is kept out as its duplicate.
+    The first path in sorting order owns an instance; a later file with the same one is kept out as its
+    duplicate.
 
     Raises:
         StorageError: the disk refused; anything else that goes wrong is the file's own.
@@ -333,7 +377,15 @@ def _placed(engine: Engine, entry: Entry, before: Entry | None, owners: Owners) 
 
 
 def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> DeidResult:
-    names = ("files_read", "quarantined", "patients", "studies", "series", "residual_findings", "burned_in_unknown")
+    names = (
+        "files_read",
+        "quarantined",
+        "patients",
+        "studies",
+        "series",
+        "residual_findings",
+        "burned_in_unknown",
+    )
     told = {name: getattr(record, name) for name in (*names, "actions", "flagged")}
     written = 0 if config.dry_run else record.files_written
     return DeidResult(out=out, files_written=written, files_resumed=resumed, dry_run=config.dry_run, **told)

@@ -1,7 +1,8 @@
 """What may stay of free text: words of a closed vocabulary (``tables/vocabulary.csv``), measures, kernels, and nothing else.
 
-A word that is not in the vocabulary may be a name. The vocabulary holds general words of radiology and none that is common as a
-person's name (no eponyms: a Dixon sequence loses its name); the patient's own names are cut out afterwards all the same.
+A word that is not in the vocabulary may be a name. The vocabulary holds general words of radiology and none
+that is common as a person's name (no eponyms: a Dixon sequence loses its name); the patient's own names are
+cut out afterwards all the same.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from meninx.deid.iod import read_table
 
 VOCABULARY: frozenset[str] = frozenset(row["word"] for row in read_table("vocabulary.csv"))
 REMOVED = "REMOVED"
-# Numbers of at most three digits and only with a unit: without one they may be a day, a room, or a piece of a phone number.
+# Numbers of at most three digits and only with a unit: without one they may be a day, a room, or a piece of a
+# phone number.
 _MEASURE = r"[0-9]{1,3}(?:\.[0-9]{1,3})? ?(?:mm|cm|ml|kvp?|mas|sec|min|mgy|gy|mbq|hz|mhz)|[1-9](?:\.[0-9])?t"
 _KERNEL = r"(?:[bhi][0-9]{2}[fshmv]?|(?:br|bl|bv|hr|hc|hv|hp|qr|ur)[0-9]{2}[a-z]?|f[cl][0-9]{2})"
 _THICKNESS = r"[0-9]\.[0-9]{1,2}"
 _TOKENS = re.compile(
-    rf"(?<![\w.,:/-])(?P<number>(?:{_MEASURE})(?!\w)|{_THICKNESS}(?=\s{_KERNEL}\b))|(?P<word>[^\W_]+(?:-[^\W_]+)*)", re.IGNORECASE
+    rf"(?<![\w.,:/-])(?P<number>(?:{_MEASURE})(?!\w)|{_THICKNESS}(?=\s{_KERNEL}\b))|(?P<word>[^\W_]+(?:-[^\W_]+)*)",
+    re.IGNORECASE,
 )
 _KERNELS = re.compile(_KERNEL, re.IGNORECASE)
 _NUMBERS = re.compile(rf"{_MEASURE}|{_THICKNESS}", re.IGNORECASE)
@@ -40,9 +43,11 @@ class TextContext:
 def clean_text(value: str, context: TextContext) -> str:
     """Return what is harmless of ``value`` in its order, joined by blanks; often an empty string.
 
-    Guarantee: every word of the result passes :func:`is_harmless`: a member of :data:`VOCABULARY` (any case), a number of at
-    most three digits with its unit (``2.5mm``), or a reconstruction kernel (``B30f``) with its slice thickness. Other numbers,
-    dates, punctuation and unknown words are gone. Nothing is promised about what the order of the remaining words tells.
+    Guarantee: every word of the result passes :func:`is_harmless`: a member of :data:`VOCABULARY` (any case),
+        a number of at
+    most three digits with its unit (``2.5mm``), or a reconstruction kernel (``B30f``) with its slice
+    thickness. Other numbers, dates, punctuation and unknown words are gone. Nothing is promised about what
+    the order of the remaining words tells.
 
     Args:
         value: one value, decoded.

@@ -14,7 +14,15 @@ from pydicom.errors import InvalidDicomError
 
 from meninx.deid.actions import NUMBERS, STRINGS, TERMS, Context, is_texty
 from meninx.deid.charsets import decode, encodings_of
-from meninx.deid.elements import PIXEL_DATA, UNDEFINED, Element, Encoding, encode_chunks, parse_items, standard_vr
+from meninx.deid.elements import (
+    PIXEL_DATA,
+    UNDEFINED,
+    Element,
+    Encoding,
+    encode_chunks,
+    parse_items,
+    standard_vr,
+)
 from meninx.deid.identifiers import strings
 from meninx.deid.instance import DEFLATED, EXPLICIT, Instance
 from meninx.deid.quarantine import Reason, Refused
@@ -22,7 +30,8 @@ from meninx.deid.walker import MARKERS
 from meninx.deid.writer import marker_texts
 from meninx.imaging.decode import quiet
 
-# The walk keeps only well-formed values of these, and numbers that spell an identifier are found in the raw bytes.
+# The walk keeps only well-formed values of these, and numbers that spell an identifier are found in the raw
+# bytes.
 _CHECKED_BY_FORM = frozenset({"AS", "DS", "IS", "TM"})
 _WINDOW = 1 << 20
 Content = bytes | mmap.mmap
@@ -31,11 +40,13 @@ Content = bytes | mmap.mmap
 def check(written: Content, original: Instance, context: Context) -> None:
     """Return when a written file holds none of its original identifiers, and the pixel data of the original.
 
-    Guarantee: no identifier collected by :func:`meninx.deid.identifiers.collect` from the original header (less those
-    that the profile keeps on purpose and days that the date shift made) occurs in the file meta, in any decoded element
-    of any depth, or anywhere in the raw bytes, every byte of plain pixels and of every compressed fragment included. What is
-    never found in the header (a name that occurs only in the pixels, or only in a free text) is not searched; free text is
-    reduced to a vocabulary for that reason, and bytes that no decoder needs are not in a rebuilt frame.
+    Guarantee: no identifier collected by :func:`meninx.deid.identifiers.collect` from the original header
+        (less those
+    that the profile keeps on purpose and days that the date shift made) occurs in the file meta, in any
+    decoded element of any depth, or anywhere in the raw bytes, every byte of plain pixels and of every
+    compressed fragment included. What is never found in the header (a name that occurs only in the pixels, or
+    only in a free text) is not searched; free text is reduced to a vocabulary for that reason, and bytes that
+    no decoder needs are not in a rebuilt frame.
 
     Args:
         written: all bytes of the file.
@@ -43,7 +54,8 @@ def check(written: Content, original: Instance, context: Context) -> None:
         context: of the file, after the walk.
 
     Raises:
-        Refused: ``residual-identifier``, ``pixels-changed``, or ``processing-failed`` when the file cannot be read back.
+        Refused: ``residual-identifier``, ``pixels-changed``, or ``processing-failed`` when the file cannot be
+            read back.
     """
     searched = context.found.without(context.kept)
     tail = encode_chunks(original.pixels, original.encoding)
@@ -56,7 +68,16 @@ def check(written: Content, original: Instance, context: Context) -> None:
                 raise Refused(Reason.RESIDUAL_IDENTIFIER)
             if any(tag in dataset for tag in PIXEL_DATA):
                 raise Refused(Reason.PIXELS_CHANGED)
-    except (InvalidDicomError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, zlib.error) as error:
+    except (
+        InvalidDicomError,
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        zlib.error,
+    ) as error:
         raise Refused(Reason.PROCESSING_FAILED) from error
     for word in marker_texts(context):
         header = header.replace(word, b"\n")
@@ -121,7 +142,10 @@ def _check_element(written: Content, at: int, element: Element, encoding: Encodi
 
 def _same(written: Content, at: int, value: bytes | memoryview) -> bool:
     places = range(0, len(value), _WINDOW)
-    return all(bytes(written[at + n : at + min(n + _WINDOW, len(value))]) == bytes(value[n : n + _WINDOW]) for n in places)
+    return all(
+        bytes(written[at + n : at + min(n + _WINDOW, len(value))]) == bytes(value[n : n + _WINDOW])
+        for n in places
+    )
 
 
 def _end_of_meta(written: Content) -> int:

@@ -1,4 +1,7 @@
-"""The walk through a data set: every element of every depth is judged by the profile; what no rule keeps is not copied."""
+"""The walk through a data set: every element of every depth is judged by the profile.
+
+What no rule keeps is not copied.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,12 @@ from meninx.deid.pixels import EXTENDED_OFFSETS
 from meninx.deid.profile import Action
 
 MARKERS = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303})
-# Old values, signatures over them, encrypted copies, pictures of the image and drawings on it: no option keeps these.
+# Old values, signatures over them, encrypted copies, pictures of the image and drawings on it: no option
+# keeps these.
 # The Clean Graphics Option would let drawings be cleaned instead; removing them is the stricter choice.
-ALWAYS_REMOVED = frozenset({0x04000561, 0x04000500, 0x04000550, 0xFFFAFFFA, 0x4FFE0001, 0x00880200, 0x00700001})
+ALWAYS_REMOVED = frozenset(
+    {0x04000561, 0x04000500, 0x04000550, 0xFFFAFFFA, 0x4FFE0001, 0x00880200, 0x00700001}
+)
 # Offsets into frames that are rebuilt: the basic offset table is written anew instead.
 ALWAYS_REMOVED |= EXTENDED_OFFSETS
 
@@ -38,7 +44,8 @@ def resolve_unknown(elements: list[Element], little: bool, depth: int = 0) -> li
 def understood_vr(element: Element) -> str | None:
     """Return the VR by which a public element is understood, or None when it is unknown or contradicts the dictionary.
 
-    A text where the standard has a number (or the other way round) is no value of that attribute and may hold anything.
+    A text where the standard has a number (or the other way round) is no value of that attribute and may hold
+    anything.
     """
     standard = standard_vr(element.tag).split(" or ")[0]
     if standard == "UN":
@@ -54,12 +61,15 @@ def understood_vr(element: Element) -> str | None:
     return standard if standard in actions.STRINGS else own
 
 
-def clean(elements: list[Element], encodings: tuple[str, ...], context: Context, *, top: bool = True) -> list[Element]:
+def clean(
+    elements: list[Element], encodings: tuple[str, ...], context: Context, *, top: bool = True
+) -> list[Element]:
     """Return the de-identified elements of a data set or an item.
 
-    Guarantee: an element of the result was kept, cleaned or made by an action of the profile (or is pixel data of the
-    data set itself); group lengths, padding, duplicates, unknown elements and private elements outside the safe list
-    are not in it, at any depth.
+    Guarantee: an element of the result was kept, cleaned or made by an action of the profile (or is pixel
+        data of the
+    data set itself); group lengths, padding, duplicates, unknown elements and private elements outside the
+    safe list are not in it, at any depth.
 
     Args:
         elements: the original ones; unknown values already resolved by :func:`resolve_unknown`.
@@ -117,8 +127,13 @@ def _public(element: Element, encodings: tuple[str, ...], context: Context, *, t
     return new
 
 
-def _sequence(action: Action, element: Element, encodings: tuple[str, ...], context: Context, *, top: bool) -> Element | None:
-    """Return a sequence with every item cleaned; one that lost all content stays only where the IOD wants it."""
+def _sequence(
+    action: Action, element: Element, encodings: tuple[str, ...], context: Context, *, top: bool
+) -> Element | None:
+    """Return a sequence with every item cleaned.
+
+    One that lost all content stays only where the IOD wants it.
+    """
     if action == Action.X:
         return None
     if action == Action.Z or not element.items:
@@ -150,11 +165,19 @@ def _add_creator(result: dict[int, Element], tag: int, name: bytes) -> None:
 @lru_cache(maxsize=1)
 def _safe_vrs() -> dict[tuple[int, int, str], str]:
     rows = read_table("safe_private.csv")
-    return {(int(row["group"], 16), int(row["element"], 16), row["creator"].strip()): row["vr"].strip() for row in rows}
+    return {
+        (int(row["group"], 16), int(row["element"], 16), row["creator"].strip()): row["vr"].strip()
+        for row in rows
+    }
 
 
-def _private(element: Element, creator: bytes | None, encodings: tuple[str, ...], context: Context) -> Element | None:
-    """Return a private element on the safe list, cleaned by its VR as a public one would be; None removes it."""
+def _private(
+    element: Element, creator: bytes | None, encodings: tuple[str, ...], context: Context
+) -> Element | None:
+    """Return a private element on the safe list, cleaned by its VR as a public one would be.
+
+    None removes it.
+    """
     tag = element.tag
     name = creator.decode("latin-1").strip(" \0") if creator else ""
     if not name or not context.profile.keep_private(tag >> 16, tag & 0xFF, name):

@@ -1,4 +1,7 @@
-"""One file from reading to the checked, not yet published output; runs in any process and keeps no state between files."""
+"""One file from reading to the checked, not yet published output.
+
+Runs in any process and keeps no state between files.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +98,9 @@ def process(engine: Engine, found: Found, known: Entry | None) -> Entry:
         raise
     except MemoryError:
         return Entry(path=found.path, digest=digest, reason=Reason.TOO_LARGE)
-    except Exception:  # whatever a broken file provokes: it is counted, named in the private list and never copied
+    except (
+        Exception
+    ):  # whatever a broken file provokes: it is counted, named in the private list and never copied
         return Entry(path=found.path, digest=digest, reason=Reason.PROCESSING_FAILED)
 
 
@@ -148,7 +153,9 @@ def _context(engine: Engine, original: Instance) -> Context:
         return engine.profile.action(tag, vr, sop_class_uid=sop_class) == Action.K
 
     found, kept = collect(original.elements, original.encodings, keeps)
-    patient = engine.resolver.patient(original.text(instance.PATIENT_ID), original.text(instance.ISSUER), study)
+    patient = engine.resolver.patient(
+        original.text(instance.PATIENT_ID), original.text(instance.ISSUER), study
+    )
     return Context(
         profile=engine.profile,
         resolver=engine.resolver,
@@ -163,7 +170,9 @@ def _context(engine: Engine, original: Instance) -> Context:
     )
 
 
-def _write_and_check(path: Path, chunks: list[bytes | memoryview], original: Instance, context: Context) -> tuple[int, str]:
+def _write_and_check(
+    path: Path, chunks: list[bytes | memoryview], original: Instance, context: Context
+) -> tuple[int, str]:
     """Write to the staging folder, read back from the disk, check; return size and digest.
 
     A file that fails is gone before this raises.
@@ -183,13 +192,16 @@ def _write_and_check(path: Path, chunks: list[bytes | memoryview], original: Ins
     return size, digest.hexdigest()
 
 
-def _entry(engine: Engine, path: str, digest: str, elements: list[Element], original: Instance, context: Context) -> Entry:
+def _entry(
+    engine: Engine, path: str, digest: str, elements: list[Element], original: Instance, context: Context
+) -> Entry:
     actions: dict[str, dict[str, int]] = {}
     for (keyword, letter), count in sorted(context.counts.items()):
         actions.setdefault(keyword, {})[letter] = count
     values = {element.tag: bytes(element.value) for element in elements if element.items is None}
     study, series, sop = (
-        _written_uid(engine, tag, values.get(tag, b"")) for tag in (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
+        _written_uid(engine, tag, values.get(tag, b""))
+        for tag in (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
     )
     return Entry(
         path=path,
@@ -235,4 +247,8 @@ def _output(engine: Engine, path: str, patient: str, study: str, series: str, so
         person = patient if _SAFE_NAME.fullmatch(patient) else pseudonyms.path_part(patient)
         return f"images/{person}/{study}/{series}/{sop}.dcm"
     parts = path.split("/")
-    return "images/" + "/".join(pseudonyms.path_part("/".join(parts[: i + 1])) for i in range(len(parts))) + ".dcm"
+    return (
+        "images/"
+        + "/".join(pseudonyms.path_part("/".join(parts[: i + 1])) for i in range(len(parts)))
+        + ".dcm"
+    )

@@ -41,7 +41,10 @@ def finish(elements: list[Element], original: Instance, context: Context) -> lis
 
 
 def derived_age(original: Instance) -> str:
-    """Return the age at the first date of the study as an AS value, from the original dates; empty when unknown."""
+    """Return the age at the first date of the study as an AS value, from the original dates.
+
+    Empty when unknown.
+    """
     birth = parse(original.text(BIRTH_DATE))
     days = (parse(original.text(tag)) for tag in _STUDY_DATES)
     then = next((day for day in days if day is not None), None)
@@ -56,7 +59,9 @@ def is_over_age(original: Instance, max_age: int) -> bool:
 
 def file_chunks(elements: list[Element], original: Instance) -> list[bytes | memoryview]:
     """Return the whole file in pieces: zero preamble, file meta of our own, the data set in the original's transfer syntax."""
-    sop = {element.tag: bytes(element.value) for element in elements if element.tag in (0x00080016, SOP_INSTANCE)}
+    sop = {
+        element.tag: bytes(element.value) for element in elements if element.tag in (0x00080016, SOP_INSTANCE)
+    }
     meta = [
         Element(0x00020001, "OB", b"\0\1"),
         Element(0x00020002, "UI", sop[0x00080016]),
@@ -93,7 +98,11 @@ def marker_texts(context: Context) -> list[bytes]:
 def _markers(context: Context) -> list[Element]:
     options = context.profile.options
     codes = [
-        [_text(0x00080100, "SH", code.value), _text(0x00080102, "SH", "DCM"), _text(0x00080104, "LO", code.meaning)]
+        [
+            _text(0x00080100, "SH", code.value),
+            _text(0x00080102, "SH", "DCM"),
+            _text(0x00080104, "LO", code.meaning),
+        ]
         for code in method_codes(options)
     ]
     method = f"{METHOD}, version {_version()}"[:64]

@@ -99,7 +99,9 @@ def _train(data: Path, runs: Path, config: DemoConfig, *, private: bool) -> Comm
         settings["privacy"] = {"epsilon": config.epsilon, "delta": delta(config.patients)}
     kind = "private" if private else "non-private"
     recipe = "demo-dp" if private else "demo"
-    return Command(name=f"train-{kind}", verb="train", paths=(data,), recipe=recipe, out=runs / kind, settings=settings)
+    return Command(
+        name=f"train-{kind}", verb="train", paths=(data,), recipe=recipe, out=runs / kind, settings=settings
+    )
 
 
 def _flags(settings: Mapping[str, Any], prefix: str = "") -> list[str]:

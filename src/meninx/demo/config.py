@@ -16,8 +16,8 @@ class DemoConfig:
         size: Rows and columns of a radiograph in the dataset.
         seed: Seed of the cohort and of training; never of the privacy noise.
         epsilon: Privacy budget of the private model.
-        deterministic: Take the privacy noise from the seed, too, to repeat the demo bit for bit; its report then calls the
-            private run void.
+        deterministic: Take the privacy noise from the seed, too, to repeat the demo bit for bit; its report
+            then calls the private run void.
         overwrite: Replace an earlier demo in the folder, once the new one is complete.
         dry_run: Print the commands and write nothing.
     """

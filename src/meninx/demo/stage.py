@@ -50,7 +50,8 @@ def run(config: DemoConfig, out: Path, *, progress: Progress = SILENT) -> DemoRe
     Everything after the synthetic cohort is the public API with the settings of the printed commands.
 
     Raises:
-        UsageError: ``out`` holds a finished demo and ``overwrite`` is off, or other files; or torch is not installed.
+        UsageError: ``out`` holds a finished demo and ``overwrite`` is off, or other files; or torch is not
+            installed.
     """
     steps = commands(config, out, HOSPITALS)
     lines = tuple(step.line for step in steps)
@@ -70,7 +71,12 @@ def _run(config: DemoConfig, out: Path, steps: Iterable[Command], progress: Prog
     progress.note(f"{config.patients} invented patients in {len(HOSPITALS)} hospitals -> {where}")
     size = max(SMALLEST_RADIOGRAPH, config.size)
     cohort = PhantomConfig(
-        patients=config.patients, hospitals=HOSPITALS, size=size, seed=config.seed, prevalence=PREVALENCE, contrast=CONTRAST
+        patients=config.patients,
+        hospitals=HOSPITALS,
+        size=size,
+        seed=config.seed,
+        prevalence=PREVALENCE,
+        contrast=CONTRAST,
     )
     write_archives(cohort, where, progress=progress)
     results: dict[str, str] = {}
@@ -82,7 +88,9 @@ def _run(config: DemoConfig, out: Path, steps: Iterable[Command], progress: Prog
 
 
 def _verb(step: Command) -> Callable[[Command, Progress], str]:
-    return {"deid": _deid, "prepare": _prepare, "train": _train, "evaluate": _evaluate, "report": _report}[step.verb]
+    return {"deid": _deid, "prepare": _prepare, "train": _train, "evaluate": _evaluate, "report": _report}[
+        step.verb
+    ]
 
 
 def _deid(step: Command, progress: Progress) -> str:
@@ -120,7 +128,10 @@ def _refuse_without_torch() -> None:
 
 @contextmanager
 def _claimed(out: Path, *, overwrite: bool) -> Iterator[None]:
-    """Hold a new folder for a demo; an earlier one is put aside, and back when the new one fails. Nothing else is removed."""
+    """Hold a new folder for a demo; an earlier one is put aside, and back when the new one fails.
+
+    Nothing else is removed.
+    """
     aside = out.with_name(f".{out.name}.earlier")
     if (aside / MARK).is_file():  # the last run was killed before it could put the earlier demo back
         _remove_demo(out)
@@ -146,9 +157,15 @@ def _refuse(out: Path, *, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MARK).is_file():
-        raise UsageError(expected("a new or empty folder", got="one with other files", where=str(out), fix="choose another"))
+        raise UsageError(
+            expected(
+                "a new or empty folder", got="one with other files", where=str(out), fix="choose another"
+            )
+        )
     if _finished(out) and not overwrite:
-        raise UsageError(expected("a new folder", got="an earlier demo", where=str(out), fix="give --overwrite"))
+        raise UsageError(
+            expected("a new folder", got="an earlier demo", where=str(out), fix="give --overwrite")
+        )
 
 
 def _finished(out: Path) -> bool:

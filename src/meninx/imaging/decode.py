@@ -26,7 +26,11 @@ from meninx.core.errors import DataError, expected
 _MAGIC_AT = 128
 _UNDEFINED = 0xFFFFFFFF
 _TAG_AND_LENGTH = 8
-_MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = 100, 32 << 20, 512 << 20  # times the file's size; bytes; bytes: those of deid
+_MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = (
+    100,
+    32 << 20,
+    512 << 20,
+)  # times the file's size; bytes; bytes: those of deid
 _CHUNK = 1 << 20
 _FIRST_GROUP = b"\x08\x00"  # first bytes of a data set without preamble
 _PLUGIN = {
@@ -46,12 +50,21 @@ _PLUGIN = {
 
 _LOGGERS = tuple(
     logging.getLogger(name)
-    for name in ("pydicom", "pydicom.pixels.decoders.base", "pydicom.pixels.utils", "openjpeg.utils", "pylibjpeg.utils")
+    for name in (
+        "pydicom",
+        "pydicom.pixels.decoders.base",
+        "pydicom.pixels.utils",
+        "openjpeg.utils",
+        "pylibjpeg.utils",
+    )
 )
 
 
 class _Quiet:
-    """How many blocks want silence; the first one silences, the last one ends it, whatever thread they run in."""
+    """How many blocks want silence.
+
+    The first one silences, the last one ends it, whatever thread they run in.
+    """
 
     def __init__(self) -> None:
         self.lock = Lock()
@@ -99,9 +112,18 @@ def guarded() -> Iterator[None]:
     try:
         with quiet():
             yield
-    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError) as error:
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        ArithmeticError,
+        NotImplementedError,
+    ) as error:
         got = f"one that contradicts itself ({type(error).__name__})"
-        raise DataError(expected("a DICOM header of the standard's form", got=got, where="DICOM file")) from None
+        raise DataError(
+            expected("a DICOM header of the standard's form", got=got, where="DICOM file")
+        ) from None
 
 
 def is_dicom(path: Path) -> bool:
@@ -122,7 +144,10 @@ def find_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(expected("a folder", got="none", where="source", fix="check the path"))
-    return sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.relative_to(folder).as_posix())
+    return sorted(
+        (path for path in folder.rglob("*") if path.is_file()),
+        key=lambda path: path.relative_to(folder).as_posix(),
+    )
 
 
 def open_dataset(path: Path, *, pixels: bool = True, keywords: tuple[str, ...] | None = None) -> Dataset:
@@ -134,8 +159,8 @@ def open_dataset(path: Path, *, pixels: bool = True, keywords: tuple[str, ...] |
         keywords: read only these attributes; None reads all.
 
     Raises:
-        DataError: no such file, not DICOM, deflated to less than a hundredth (32 MiB are always allowed, 512 MiB never), or (when
-            all is read) cut short.
+        DataError: no such file, not DICOM, deflated to less than a hundredth (32 MiB are always allowed, 512
+            MiB never), or (when all is read) cut short.
     """
     tags: list[Any] | None = None if keywords is None else list(keywords)
     if not path.is_file() or not is_dicom(path):
@@ -153,12 +178,17 @@ def open_dataset(path: Path, *, pixels: bool = True, keywords: tuple[str, ...] |
     except DataError:
         raise
     except Exception as error:
-        raise DataError(expected("a DICOM file", got=f"damage ({type(error).__name__})", where="DICOM file")) from None
+        raise DataError(
+            expected("a DICOM file", got=f"damage ({type(error).__name__})", where="DICOM file")
+        ) from None
     return dataset
 
 
 def _inflates_too_far(path: Path) -> bool:
-    """Return whether a deflated data set is larger than :func:`open_dataset` allows; at most a chunk of it is held."""
+    """Return whether a deflated data set is larger than :func:`open_dataset` allows.
+
+    At most a chunk of it is held.
+    """
     with path.open("rb") as stream:
         read_preamble(stream, force=True)
         meta = _read_file_meta_info(stream)
@@ -200,10 +230,24 @@ def _undecodable(syntax: UID, error: Exception) -> DataError:
     except NotImplementedError:
         got, fix = name, "convert it to Explicit VR Little Endian first"
     else:
-        got = f"{name} that failed to decode ({type(error).__name__})" if available else f"{name} without a decoder"
-        fix = f"install {plugin}" if plugin and not available else f"decoder: {plugin}; the file may be damaged" if plugin else ""
+        got = (
+            f"{name} that failed to decode ({type(error).__name__})"
+            if available
+            else f"{name} without a decoder"
+        )
+        fix = (
+            f"install {plugin}"
+            if plugin and not available
+            else f"decoder: {plugin}; the file may be damaged"
+            if plugin
+            else ""
+        )
         fix = fix or "the file may be damaged"
-    return DataError(expected("pixels in a transfer syntax that can be decoded", got=got, where="TransferSyntaxUID", fix=fix))
+    return DataError(
+        expected(
+            "pixels in a transfer syntax that can be decoded", got=got, where="TransferSyntaxUID", fix=fix
+        )
+    )
 
 
 def _is_cut(dataset: Dataset, size: int) -> bool:

@@ -32,20 +32,20 @@ _DIRECTORY = "1.2.840.10008.1.3.10"
 def read_instance(path: Path, *, intensity: Intensity = "modality", bits: int = 8) -> Image:
     """Return the image of one DICOM file.
 
-    Grey images have one channel; RGB, YBR and palette images three (RGB). A single frame is (channels, rows, columns).
-    Several frames are a volume (channels, columns, rows, frames): sorted and placed by their positions when the object
-    has them, else in stored order with the pixel spacing as affine.
+    Grey images have one channel; RGB, YBR and palette images three (RGB). A single frame is (channels, rows,
+    columns). Several frames are a volume (channels, columns, rows, frames): sorted and placed by their
+    positions when the object has them, else in stored order with the pixel spacing as affine.
 
     Args:
         path: the file; needs no suffix.
-        intensity: ``"stored"``: numbers as stored. ``"modality"``: after Modality LUT or rescale (Hounsfield units).
-            ``"display"``: after VOI LUT or window too, MONOCHROME1 inverted, stretched to ``bits``. Colours are
-            the same in all three, but have 8 bits in the last.
+        intensity: ``"stored"``: numbers as stored. ``"modality"``: after Modality LUT or rescale (Hounsfield
+            units). ``"display"``: after VOI LUT or window too, MONOCHROME1 inverted, stretched to ``bits``.
+            Colours are the same in all three, but have 8 bits in the last.
         bits: 8 or 16 of a grey display image.
 
     Raises:
-        DataError: not DICOM, no pixels, pixels that cannot be decoded (names transfer syntax and plug-in), or frames
-            whose positions make no volume. Never quotes a value or a file name.
+        DataError: not DICOM, no pixels, pixels that cannot be decoded (names transfer syntax and plug-in), or
+            frames whose positions make no volume. Never quotes a value or a file name.
     """
     _check(intensity, bits)
     dataset = _whole(path)
@@ -66,11 +66,13 @@ def image_of(dataset: Dataset, *, intensity: Intensity = "modality", bits: int =
     return Image(np.ascontiguousarray(array[:, order].transpose(0, 3, 2, 1)), affine, header)
 
 
-def read_series(paths: Sequence[Path], *, intensity: Intensity = "modality", bits: int = 8, progress: Progress = SILENT) -> Image:
+def read_series(
+    paths: Sequence[Path], *, intensity: Intensity = "modality", bits: int = 8, progress: Progress = SILENT
+) -> Image:
     """Return the volume of a series, shape (channels, columns, rows, slices), with its RAS+ affine.
 
-    Slices are sorted by where they lie, never by InstanceNumber or name. Each slice is rescaled by its own slope and
-    intercept; a display volume has the window of its middle slice throughout.
+    Slices are sorted by where they lie, never by InstanceNumber or name. Each slice is rescaled by its own
+    slope and intercept; a display volume has the window of its middle slice throughout.
 
     Args:
         paths: the files of one series and one orientation, in any order; or one multi-frame file.
@@ -79,8 +81,8 @@ def read_series(paths: Sequence[Path], *, intensity: Intensity = "modality", bit
         progress: told of every slice.
 
     Raises:
-        DataError: no files, several orientations, sizes or frames of reference, slices without a position, at one
-            position, missing or unevenly spaced; or any error of :func:`read_instance`.
+        DataError: no files, several orientations, sizes or frames of reference, slices without a position, at
+            one position, missing or unevenly spaced; or any error of :func:`read_instance`.
     """
     _check(intensity, bits)
     if not paths:
@@ -107,7 +109,11 @@ def read_series(paths: Sequence[Path], *, intensity: Intensity = "modality", bit
 def _whole(path: Path) -> Dataset:
     """Return the data set of a file that may be read at once."""
     if path.is_file() and path.stat().st_size > files.IMAGE_LIMIT:
-        raise DataError(expected(f"a DICOM file of at most {files.IMAGE_LIMIT:,} bytes", got="a larger one", where="DICOM file"))
+        raise DataError(
+            expected(
+                f"a DICOM file of at most {files.IMAGE_LIMIT:,} bytes", got="a larger one", where="DICOM file"
+            )
+        )
     return decode.open_dataset(path)
 
 
@@ -115,11 +121,15 @@ def _refuse_large(headers: Sequence[Dataset]) -> None:
     """Raise DataError when headers promise more pixels than may be decoded, at 4 bytes a value."""
     promised = 0
     for header in headers:
-        counts = [int(header.get(name) or 1) for name in ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel")]
+        counts = [
+            int(header.get(name) or 1) for name in ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel")
+        ]
         promised += math.prod(counts) * _WIDEST
     if promised > files.IMAGE_LIMIT:
         got = f"{promised:,} promised by Rows, Columns and NumberOfFrames"
-        raise DataError(expected(f"an image of at most {files.IMAGE_LIMIT:,} bytes", got=got, where="DICOM file"))
+        raise DataError(
+            expected(f"an image of at most {files.IMAGE_LIMIT:,} bytes", got=got, where="DICOM file")
+        )
 
 
 def find_series(folder: Path, *, progress: Progress = SILENT) -> dict[str, list[Path]]:
@@ -138,7 +148,9 @@ def find_series(folder: Path, *, progress: Progress = SILENT) -> dict[str, list[
             if not decode.is_dicom(path):
                 continue
             try:
-                header = decode.open_dataset(path, pixels=False, keywords=("SeriesInstanceUID", "SOPClassUID"))
+                header = decode.open_dataset(
+                    path, pixels=False, keywords=("SeriesInstanceUID", "SOPClassUID")
+                )
             except DataError:
                 continue
             if str(header.file_meta.get("MediaStorageSOPClassUID", "")) != _DIRECTORY:
@@ -147,25 +159,33 @@ def find_series(folder: Path, *, progress: Progress = SILENT) -> dict[str, list[
 
 
 def split_orientations(paths: Sequence[Path]) -> list[list[Path]]:
-    """Return the files of a series in groups of one slice orientation each, e.g. to take the localiser's planes apart.
+    """Return the files of a series in groups of one slice orientation each, e.g.
+
+    To take the localiser's planes apart.
 
     Raises:
         DataError: a file is not DICOM or has no position.
     """
     with decode.guarded():
         headers = [decode.open_dataset(path, pixels=False, keywords=_SLICE) for path in paths]
-        planes = [_plane(header, f"instance {number} of {len(paths)}") for number, header in enumerate(headers, 1)]
+        planes = [
+            _plane(header, f"instance {number} of {len(paths)}") for number, header in enumerate(headers, 1)
+        ]
     return [[paths[index] for index in group] for group in geometry.group_by_orientation(planes)]
 
 
 def order_slices(headers: Sequence[Dataset]) -> tuple[list[int], npt.NDArray[np.float64]]:
-    """Return the indices of the slices along their normal, and the RAS+ affine of the volume; no pixels needed.
+    """Return the indices of the slices along their normal, and the RAS+ affine of the volume.
+
+    No pixels needed.
 
     Raises:
         DataError: the slices make no volume; see :func:`read_series`.
     """
     _refuse_mixture(headers)
-    return geometry.stack([_plane(header, f"instance {n} of {len(headers)}") for n, header in enumerate(headers, 1)])
+    return geometry.stack(
+        [_plane(header, f"instance {n} of {len(headers)}") for n, header in enumerate(headers, 1)]
+    )
 
 
 def has_place(header: Dataset) -> bool:
@@ -187,7 +207,12 @@ class _Pixels:
     def shown(self, bits: int) -> npt.NDArray[Any]:
         if not self.colour:
             return lut.display(
-                self.values, self.voi, bits=bits, full_range=self.full_range, padding=self.padding, invert=self.invert
+                self.values,
+                self.voi,
+                bits=bits,
+                full_range=self.full_range,
+                padding=self.padding,
+                invert=self.invert,
             )
         return lut.display(self.values, None, bits=8, full_range=self.full_range)
 
@@ -196,7 +221,11 @@ def _pixels(dataset: Dataset, intensity: Intensity) -> _Pixels:
     stored = decode.pixels_of(dataset)
     kind = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
     palette = kind == "PALETTE COLOR"
-    frames = stored.reshape(-1, *stored.shape[-3:]) if int(dataset.get("SamplesPerPixel") or 1) > 1 else stored[..., None]
+    frames = (
+        stored.reshape(-1, *stored.shape[-3:])
+        if int(dataset.get("SamplesPerPixel") or 1) > 1
+        else stored[..., None]
+    )
     frames = frames if frames.ndim == 4 else frames[None]
     if palette:
         frames = lut.palette_to_rgb(frames[..., 0], dataset)
@@ -226,7 +255,9 @@ def _join(slices: list[_Pixels]) -> _Pixels:
     middle = slices[len(slices) // 2]
     padding = None
     if any(item.padding is not None for item in slices):
-        masks = [np.zeros(item.values.shape, np.bool_) if item.padding is None else item.padding for item in slices]
+        masks = [
+            np.zeros(item.values.shape, np.bool_) if item.padding is None else item.padding for item in slices
+        ]
         padding = np.concatenate(masks, axis=1)
     full = middle.full_range if all(item.full_range == middle.full_range for item in slices) else None
     values = np.concatenate([item.values for item in slices], axis=1)
@@ -250,7 +281,10 @@ def _functional(dataset: Dataset, frame: int) -> Dataset:
 
 def functional_group(dataset: Dataset, frame: int, name: str) -> Dataset | None:
     """Return the first item of a functional group of a frame: its own, or the one shared by all."""
-    own, shared = dataset.get("PerFrameFunctionalGroupsSequence"), dataset.get("SharedFunctionalGroupsSequence")
+    own, shared = (
+        dataset.get("PerFrameFunctionalGroupsSequence"),
+        dataset.get("SharedFunctionalGroupsSequence"),
+    )
     for holder in (own[frame] if own and frame < len(own) else None, shared[0] if shared else None):
         if holder is not None and holder.get(name):
             item: Dataset = holder[name].value[0]
@@ -267,15 +301,25 @@ def _place_frames(dataset: Dataset, frames: int) -> tuple[list[int], npt.NDArray
             parts.update(functional_group(dataset, frame, name) or Dataset())
         if not has_place(parts):
             rows, columns = pixel_spacing(dataset)
-            return list(range(frames)), np.diag([columns, rows, float(dataset.get("SliceThickness") or 1), 1.0])
+            return list(range(frames)), np.diag(
+                [columns, rows, float(dataset.get("SliceThickness") or 1), 1.0]
+            )
         planes.append(_plane(parts, f"frame {frame + 1} of {frames}"))
     return geometry.stack(planes)
 
 
 def _plane(header: Dataset, where: str) -> geometry.Plane:
     if not has_place(header) or not header.get("PixelSpacing"):
-        missing = next(n for n in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing") if not header.get(n))
-        raise DataError(expected(f"{missing} in every slice", got="none", where=where, fix="leave this image out of the volume"))
+        missing = next(
+            n
+            for n in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+            if not header.get(n)
+        )
+        raise DataError(
+            expected(
+                f"{missing} in every slice", got="none", where=where, fix="leave this image out of the volume"
+            )
+        )
     thickness = header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 0.0
     try:
         return geometry.plane(
@@ -285,7 +329,9 @@ def _plane(header: Dataset, where: str) -> geometry.Plane:
             abs(float(thickness)),
         )
     except (TypeError, ValueError):
-        raise DataError(expected("numbers", got="other text", where=f"ImagePositionPatient, {where}")) from None
+        raise DataError(
+            expected("numbers", got="other text", where=f"ImagePositionPatient, {where}")
+        ) from None
 
 
 def _refuse_mixture(headers: Sequence[Dataset]) -> None:
@@ -294,9 +340,13 @@ def _refuse_mixture(headers: Sequence[Dataset]) -> None:
         if len(found) > 1:
             where = ", ".join(keywords)
             fix = "read each part of the series alone"
-            raise DataError(expected("the same in every slice", got=f"{len(found)} different", where=where, fix=fix))
+            raise DataError(
+                expected("the same in every slice", got=f"{len(found)} different", where=where, fix=fix)
+            )
     if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
-        raise DataError(expected("single frames", got="a multi-frame object", where="NumberOfFrames", fix="read it alone"))
+        raise DataError(
+            expected("single frames", got="a multi-frame object", where="NumberOfFrames", fix="read it alone")
+        )
 
 
 def pixel_spacing(dataset: Dataset) -> tuple[float, float]:

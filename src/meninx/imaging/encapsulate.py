@@ -1,8 +1,9 @@
 """A picture and its JSON side-car back to DICOM: the inverse of the export to PNG.
 
-A side-car is one JSON object. Its ``attributes`` (or, in files made elsewhere, the whole object) hold DICOM attributes,
-keyed by keyword or by eight hexadecimal digits, each in the DICOM JSON model (``{"vr": "CS", "Value": ["DX"]}``) or as a
-plain value. Its ``meninx`` part says how stored values became pixels: ``offset`` was added to them.
+A side-car is one JSON object. Its ``attributes`` (or, in files made elsewhere, the whole object) hold DICOM
+attributes, keyed by keyword or by eight hexadecimal digits, each in the DICOM JSON model (``{"vr": "CS",
+"Value": ["DX"]}``) or as a plain value. Its ``meninx`` part says how stored values became pixels: ``offset``
+was added to them.
 
 References:
     DICOM PS3.18 annex F (the JSON model), PS3.3 C.7.6.3 (Image Pixel module), A.8.1 (Secondary Capture).
@@ -43,8 +44,9 @@ def dicom_from_png(
 ) -> None:
     """Write a DICOM file with the pixels of a PNG or JPEG file and the attributes of a side-car.
 
-    The class of the object is that of the side-car, else Secondary Capture; grey of 8 or 16 bit and RGB of 8 bit get the
-    pixel module that fits them; attributes every image must have are added, empty where that is allowed.
+    The class of the object is that of the side-car, else Secondary Capture; grey of 8 or 16 bit and RGB of 8
+    bit get the pixel module that fits them; attributes every image must have are added, empty where that is
+    allowed.
 
     Args:
         picture: the pixels.
@@ -60,7 +62,9 @@ def dicom_from_png(
     """
     if out.exists() and not overwrite:
         got = "an existing one"
-        raise UsageError(expected("a file that does not exist yet", got=got, where=out.name, fix="set overwrite=True"))
+        raise UsageError(
+            expected("a file that does not exist yet", got=got, where=out.name, fix="set overwrite=True")
+        )
     table = read_sidecar(sidecar)
     array = png.read(picture).array
     with decode.quiet():
@@ -73,7 +77,9 @@ def dicom_from_png(
             dataset.save_as(stream, enforce_file_format=True)
         except (ValueError, TypeError, AttributeError, OverflowError) as error:
             got = f"one that cannot be written ({type(error).__name__})"
-            raise DataError(expected("values that fit their attributes", got=got, where=sidecar.name)) from None
+            raise DataError(
+                expected("values that fit their attributes", got=got, where=sidecar.name)
+            ) from None
     files.write_bytes(out, stream.getvalue())
 
 
@@ -110,7 +116,9 @@ def parse_attributes(table: Mapping[str, Any]) -> Dataset:
         try:
             dataset.update(Dataset.from_json({f"{tag:08X}": model}))
         except Exception:
-            raise DataError(expected("a value in the DICOM JSON model", got="another", where=f"side-car, {key}")) from None
+            raise DataError(
+                expected("a value in the DICOM JSON model", got="another", where=f"side-car, {key}")
+            ) from None
     return dataset
 
 
@@ -143,7 +151,9 @@ def _set_identity(dataset: Dataset, uid: Callable[[str], str]) -> None:
     dataset.SpecificCharacterSet = "ISO_IR 192"
     for keyword in _MAY_BE_EMPTY:
         if keyword not in dataset:
-            setattr(dataset, keyword, None if keyword.endswith("Number") and keyword != "AccessionNumber" else "")
+            setattr(
+                dataset, keyword, None if keyword.endswith("Number") and keyword != "AccessionNumber" else ""
+            )
     if not dataset.get("Modality"):
         dataset.Modality = "OT"
     if not dataset.get("ImageType"):
@@ -160,7 +170,9 @@ def _set_pixels(dataset: Dataset, array: npt.NDArray[Any], offset: int) -> None:
     """Write the Image Pixel module for an array of shape (1 or 3, rows, columns)."""
     colour, allocated = array.shape[0] == 3, 8 * array.dtype.itemsize
     signed = offset != 0
-    stored = (array.astype(np.int32) - offset).astype(array.dtype.str.replace("u", "i") if signed else array.dtype)
+    stored = (array.astype(np.int32) - offset).astype(
+        array.dtype.str.replace("u", "i") if signed else array.dtype
+    )
     bits = int(dataset.get("BitsStored") or allocated)
     span = max(int(stored.max(initial=0)) + 1, -int(stored.min(initial=0))) * (2 if signed else 1)
     bits = bits if bits <= allocated and span <= 2**bits else allocated

@@ -28,7 +28,8 @@ _CODE = re.compile(r"[A-Z0-9 _.+-]{1,16}")
 def facts_of(dataset: Dataset) -> dict[str, Any]:
     """Return the facts of a data set as JSON values by keyword.
 
-    Guarantee: only attributes of the list :data:`FACTS`, only numbers and code strings of at most 16 capitals, digits,
+    Guarantee: only attributes of the list :data:`FACTS`, only numbers and code strings of at most 16
+        capitals, digits,
     blanks and ``_.+-``; other text in these attributes is left out.
     """
     facts: dict[str, Any] = {}

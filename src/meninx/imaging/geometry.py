@@ -44,22 +44,35 @@ class Plane:
         return np.cross(self.across, self.down)
 
 
-def plane(position: Sequence[float], orientation: Sequence[float], spacing: Sequence[float], thickness: float = 0.0) -> Plane:
+def plane(
+    position: Sequence[float], orientation: Sequence[float], spacing: Sequence[float], thickness: float = 0.0
+) -> Plane:
     """Return a checked :class:`Plane` from the numbers of ImagePositionPatient, ImageOrientationPatient, PixelSpacing.
 
     Raises:
-        DataError: a wrong count of numbers, directions that are not orthonormal, or a spacing that is not > 0.
+        DataError: a wrong count of numbers, directions that are not orthonormal, or a spacing that is not >
+            0.
     """
     numbers = np.array([*position, *orientation, *spacing], dtype=np.float64)
     if (len(position), len(orientation), len(spacing)) != (3, 6, 2) or not np.isfinite(numbers).all():
-        raise DataError(expected("3 + 6 + 2 finite numbers", got="others", where="position, orientation, PixelSpacing"))
+        raise DataError(
+            expected("3 + 6 + 2 finite numbers", got="others", where="position, orientation, PixelSpacing")
+        )
     across, down = numbers[3:6], numbers[6:9]
     lengths = float(np.linalg.norm(across)), float(np.linalg.norm(down))
     if max(abs(length - 1) for length in lengths) > 0.01 or abs(across @ down) > 0.01:
-        raise DataError(expected("orthogonal directions of length 1", got="others", where="ImageOrientationPatient"))
+        raise DataError(
+            expected("orthogonal directions of length 1", got="others", where="ImageOrientationPatient")
+        )
     if min(spacing) <= 0:
         raise DataError(expected("a spacing > 0", got="0 or less", where="PixelSpacing"))
-    return Plane(numbers[:3], across / lengths[0], down / lengths[1], (float(spacing[0]), float(spacing[1])), float(thickness))
+    return Plane(
+        numbers[:3],
+        across / lengths[0],
+        down / lengths[1],
+        (float(spacing[0]), float(spacing[1])),
+        float(thickness),
+    )
 
 
 def same_orientation(one: Plane, other: Plane) -> bool:
@@ -84,8 +97,8 @@ def group_by_orientation(planes: Sequence[Plane]) -> list[list[int]]:
 def stack(planes: Sequence[Plane]) -> tuple[list[int], npt.NDArray[np.float64]]:
     """Return the order of the slices along their normal, and the RAS+ affine of the volume.
 
-    The affine maps (column index, row index, slice index) to millimetres. The slice step is the mean vector between
-    neighbours, so that a tilted gantry gives a sheared affine instead of a wrong one.
+    The affine maps (column index, row index, slice index) to millimetres. The slice step is the mean vector
+    between neighbours, so that a tilted gantry gives a sheared affine instead of a wrong one.
 
     Args:
         planes: slices in any order.
@@ -94,21 +107,29 @@ def stack(planes: Sequence[Plane]) -> tuple[list[int], npt.NDArray[np.float64]]:
         Indices into ``planes`` in ascending position, and a 4x4 matrix.
 
     Raises:
-        DataError: several orientations or pixel spacings, two slices at one position, a missing slice, uneven steps.
+        DataError: several orientations or pixel spacings, two slices at one position, a missing slice, uneven
+            steps.
     """
     first = planes[0]
     groups = len(group_by_orientation(planes))
     if groups > 1:
         fix = "leave localisers out, or read each orientation alone"
         raise DataError(
-            expected("slices of one orientation", got=f"{groups} orientations", where="ImageOrientationPatient", fix=fix)
+            expected(
+                "slices of one orientation",
+                got=f"{groups} orientations",
+                where="ImageOrientationPatient",
+                fix=fix,
+            )
         )
     if any(not np.allclose(item.spacing, first.spacing, rtol=1e-3) for item in planes):
         raise DataError(expected("one pixel spacing in a series", got="several", where="PixelSpacing"))
     heights = np.array([item.position @ first.normal for item in planes])
     order = [int(index) for index in np.argsort(heights, kind="stable")]
     positions = np.stack([planes[index].position for index in order])
-    step = _even_step(positions, heights[order]) if len(planes) > 1 else first.normal * (first.thickness or 1.0)
+    step = (
+        _even_step(positions, heights[order]) if len(planes) > 1 else first.normal * (first.thickness or 1.0)
+    )
     affine = np.eye(4)
     affine[:3, 0] = first.across * first.spacing[1]
     affine[:3, 1] = first.down * first.spacing[0]
@@ -117,26 +138,41 @@ def stack(planes: Sequence[Plane]) -> tuple[list[int], npt.NDArray[np.float64]]:
     return order, LPS_TO_RAS @ affine
 
 
-def _even_step(positions: npt.NDArray[np.float64], heights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _even_step(
+    positions: npt.NDArray[np.float64], heights: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     """Return the mean step between sorted slice positions, shape (3,), after checking that all steps are equal."""
     gaps = np.diff(heights)
-    usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])  # of two middle gaps the smaller: the other may hold a missing slice
+    usual = float(
+        np.sort(gaps)[(len(gaps) - 1) // 2]
+    )  # of two middle gaps the smaller: the other may hold a missing slice
     where = "ImagePositionPatient"
     together = int((gaps < max(1e-3, 0.01 * usual)).sum())
     if together:
         fix = "split the series by time, echo or phase, or remove the copies"
-        raise DataError(expected("each position once", got=f"{together} slices at the place of another", where=where, fix=fix))
+        raise DataError(
+            expected(
+                "each position once", got=f"{together} slices at the place of another", where=where, fix=fix
+            )
+        )
     whole = np.round(gaps / usual)
     missing = np.flatnonzero((whole >= 2) & (np.abs(gaps / usual - whole) < 0.1))
     if missing.size:
         got = (
-            f"{int(whole[missing].sum() - missing.size)} missing, the first behind slice {int(missing[0]) + 1} of {len(heights)}"
+            f"{int(whole[missing].sum() - missing.size)} missing, the first behind slice "
+            f"{int(missing[0]) + 1} of {len(heights)}"
         )
-        raise DataError(expected("every slice of the series", got=got, where=where, fix="fetch the missing slices"))
+        raise DataError(
+            expected("every slice of the series", got=got, where=where, fix="fetch the missing slices")
+        )
     step: npt.NDArray[np.float64] = (positions[-1] - positions[0]) / (len(positions) - 1)
     even = positions[0] + np.arange(len(positions))[:, None] * step
     off = np.linalg.norm(positions - even, axis=1)
     if off.max() > max(0.01, STEP_TOLERANCE * usual):
         got = f"slice {int(off.argmax()) + 1} of {len(heights)} at {off.max():.2g} mm from its even place"
-        raise DataError(expected("evenly spaced slices", got=got, where=where, fix="resample the series, or leave slices out"))
+        raise DataError(
+            expected(
+                "evenly spaced slices", got=got, where=where, fix="resample the series, or leave slices out"
+            )
+        )
     return step

@@ -35,7 +35,9 @@ def load(path: Path) -> Image:
     got = "a folder" if path.is_dir() else (kind or "no suffix") if path.exists() else "no such file"
     known = ", ".join((*PICTURES, *VOLUMES, ".dcm"))
     fix = "read a series with dicom.read_series" if path.is_dir() else ""
-    raise DataError(expected(f"an image file ({known}, or DICOM without a suffix)", got=got, where="path", fix=fix))
+    raise DataError(
+        expected(f"an image file ({known}, or DICOM without a suffix)", got=got, where="path", fix=fix)
+    )
 
 
 def save(path: Path, image: Image) -> None:

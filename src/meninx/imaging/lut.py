@@ -23,7 +23,10 @@ WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 @dataclass(frozen=True)
 class Table:
-    """A look-up table: ``values[x - first]``, ends repeated; ``top`` is the largest value its bits can hold."""
+    """A look-up table: ``values[x - first]``, ends repeated.
+
+    ``top`` is the largest value its bits can hold.
+    """
 
     first: int
     values: Array
@@ -42,8 +45,16 @@ class Window:
         if self.function not in WINDOW_FUNCTIONS:
             known = ", ".join(WINDOW_FUNCTIONS)
             raise DataError(expected(f"one of {known}", got="another function", where="VOILUTFunction"))
-        if not (math.isfinite(self.center) and self.width >= (1 if self.function == "LINEAR" else 0) and self.width > 0):
-            raise DataError(expected("a finite centre and a width > 0 (>= 1 if LINEAR)", got="others", where="WindowWidth"))
+        if not (
+            math.isfinite(self.center)
+            and self.width >= (1 if self.function == "LINEAR" else 0)
+            and self.width > 0
+        ):
+            raise DataError(
+                expected(
+                    "a finite centre and a width > 0 (>= 1 if LINEAR)", got="others", where="WindowWidth"
+                )
+            )
 
 
 def table_of(sequence: Any) -> Table | None:
@@ -85,10 +96,12 @@ def modality(stored: Array, source: Dataset) -> Array:
 
     Args:
         stored: stored values, any shape.
-        source: the data set or functional group with ModalityLUTSequence, or RescaleSlope and RescaleIntercept.
+        source: the data set or functional group with ModalityLUTSequence, or RescaleSlope and
+            RescaleIntercept.
 
     Returns:
-        The input itself when nothing is to be done; int16 or int32 when slope and intercept are whole numbers; else float32.
+        The input itself when nothing is to be done; int16 or int32 when slope and intercept are whole
+        numbers; else float32.
     """
     table = table_of(source.get("ModalityLUTSequence"))
     if table is not None:
@@ -96,7 +109,12 @@ def modality(stored: Array, source: Dataset) -> Array:
     slope, intercept = _number(source, "RescaleSlope", 1.0), _number(source, "RescaleIntercept", 0.0)
     if slope == 1 and intercept == 0:
         return stored
-    if slope.is_integer() and intercept.is_integer() and stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2:
+    if (
+        slope.is_integer()
+        and intercept.is_integer()
+        and stored.dtype.kind in "iu"
+        and stored.dtype.itemsize <= 2
+    ):
         low, high = sorted((_least(stored) * slope + intercept, _most(stored) * slope + intercept))
         for kind in (np.int16, np.int32):
             if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
@@ -115,7 +133,9 @@ def voi_of(source: Dataset) -> Table | Window | None:
     center, width = _number(source, "WindowCenter", math.nan), _number(source, "WindowWidth", math.nan)
     function = str(source.get("VOILUTFunction") or "LINEAR").upper()
     function = function if function in WINDOW_FUNCTIONS else "LINEAR"
-    if not (math.isfinite(center) and width >= 1) and not (math.isfinite(center) and width > 0 and function != "LINEAR"):
+    if not (math.isfinite(center) and width >= 1) and not (
+        math.isfinite(center) and width > 0 and function != "LINEAR"
+    ):
         return None
     return Window(center, width, function)
 
@@ -147,10 +167,12 @@ def display(
 
     Args:
         values: modality values, any shape.
-        voi: look-up table or window; None stretches ``full_range``, or else the image's own minimum to maximum.
+        voi: look-up table or window; None stretches ``full_range``, or else the image's own minimum to
+            maximum.
         bits: 8 or 16 of the result.
         full_range: lowest and highest value that can occur, for images of few bits.
-        padding: True where a pixel holds no image; black whatever its value, and left out of minimum and maximum.
+        padding: True where a pixel holds no image; black whatever its value, and left out of minimum and
+            maximum.
         invert: True for MONOCHROME1.
 
     Returns:
@@ -165,11 +187,16 @@ def display(
     bright = 1 - bright if invert else bright
     if padding is not None:
         bright[padding] = 0
-    return np.asarray(np.round(np.clip(bright, 0, 1) * (2**bits - 1)), dtype=np.uint8 if bits == 8 else np.uint16)
+    return np.asarray(
+        np.round(np.clip(bright, 0, 1) * (2**bits - 1)), dtype=np.uint8 if bits == 8 else np.uint16
+    )
 
 
 def padding_of(stored: Array, source: Dataset) -> npt.NDArray[np.bool_] | None:
-    """Return where stored values lie between PixelPaddingValue and PixelPaddingRangeLimit; None without padding."""
+    """Return where stored values lie between PixelPaddingValue and PixelPaddingRangeLimit.
+
+    None without padding.
+    """
     value = source.get("PixelPaddingValue")
     if value is None or isinstance(value, bytes):
         return None
@@ -180,15 +207,22 @@ def padding_of(stored: Array, source: Dataset) -> npt.NDArray[np.bool_] | None:
 
 
 def palette_to_rgb(stored: Array, dataset: Dataset) -> npt.NDArray[np.uint8]:
-    """Return PALETTE COLOR indices as 8 bit RGB on a new last axis; of true 16 bit palettes the high byte is kept."""
+    """Return PALETTE COLOR indices as 8 bit RGB on a new last axis.
+
+    Of true 16 bit palettes the high byte is kept.
+    """
     try:
         if "RedPaletteColorLookupTableData" in dataset:
-            rgb = np.stack([look_up(stored, _palette(dataset, colour)) for colour in ("Red", "Green", "Blue")], axis=-1)
+            rgb = np.stack(
+                [look_up(stored, _palette(dataset, colour)) for colour in ("Red", "Green", "Blue")], axis=-1
+            )
         else:
             rgb = apply_color_lut(stored, dataset)[..., :3]
     except (ValueError, TypeError, AttributeError, KeyError, NotImplementedError) as error:
         got = f"none or a damaged one ({type(error).__name__})"
-        raise DataError(expected("a red, green and blue palette", got=got, where="RedPaletteColorLookupTableData")) from None
+        raise DataError(
+            expected("a red, green and blue palette", got=got, where="RedPaletteColorLookupTableData")
+        ) from None
     return (rgb >> 8 if rgb.max(initial=0) > 255 else rgb).astype(np.uint8)
 
 

@@ -1,7 +1,7 @@
 """NIfTI files in and out: the affine is kept, label maps stay whole numbers, equal images give equal bytes.
 
-What a header promises is compared with the file and with ``files.IMAGE_LIMIT`` before any voxel is read, and a compressed
-file is unpacked no further than that.
+What a header promises is compared with the file and with ``files.IMAGE_LIMIT`` before any voxel is read, and
+a compressed file is unpacked no further than that.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ _FLATTEST = 1e-6  # volume of a voxel over that of a box with its edges
 def read(path: Path) -> Image:
     """Return a ``.nii`` or ``.nii.gz`` file: (channels, x, y, z), or (1, rows, columns) when the file has two axes.
 
-    A fourth axis becomes channels, as in the Medical Segmentation Decathlon; RGB voxels become 3 channels. Whole
-    numbers stay whole unless the file asks for scaling; scaled and double values become float32.
+    A fourth axis becomes channels, as in the Medical Segmentation Decathlon; RGB voxels become 3 channels.
+    Whole numbers stay whole unless the file asks for scaling; scaled and double values become float32.
 
     Raises:
-        DataError: no such file, not NIfTI, truncated, larger than ``files.IMAGE_LIMIT``, or another number of axes.
+        DataError: no such file, not NIfTI, truncated, larger than ``files.IMAGE_LIMIT``, or another number of
+            axes.
     """
     try:
         source = _opened(path)
@@ -42,7 +43,11 @@ def read(path: Path) -> Image:
     except DataError:
         raise
     except Exception as error:
-        got = "no such file" if isinstance(error, FileNotFoundError) else f"something unreadable ({type(error).__name__})"
+        got = (
+            "no such file"
+            if isinstance(error, FileNotFoundError)
+            else f"something unreadable ({type(error).__name__})"
+        )
         raise DataError(expected("a NIfTI file", got=got, where=path.name)) from error
     if data.dtype.names:
         data = np.stack([data[name] for name in data.dtype.names], axis=-1)
@@ -54,7 +59,9 @@ def read(path: Path) -> Image:
     if data.dtype.kind not in "iuf":
         raise DataError(expected("whole or real numbers", got=str(data.dtype), where=path.name))
     if not _has_place(affine):
-        raise DataError(expected("an affine that gives every voxel its place", got="another", where=path.name))
+        raise DataError(
+            expected("an affine that gives every voxel its place", got="another", where=path.name)
+        )
     data = data.astype(np.float32 if data.dtype.kind == "f" else data.dtype.newbyteorder("="), copy=False)
     if data.ndim == 2:
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
@@ -86,7 +93,9 @@ def _promise(head: bytes, where: str) -> tuple[Any, int]:
     Raises:
         DataError: they are more than may be read, or the header contradicts itself.
     """
-    kind = next((k for k in (nib.Nifti1Image, nib.Nifti2Image) if k.header_class.may_contain_header(head)), None)
+    kind = next(
+        (k for k in (nib.Nifti1Image, nib.Nifti2Image) if k.header_class.may_contain_header(head)), None
+    )
     if kind is None:
         raise DataError(expected("a NIfTI header", got="something else", where=where))
     header = kind.header_class(head[: kind.header_class.template_dtype.itemsize])
@@ -97,7 +106,9 @@ def _promise(head: bytes, where: str) -> tuple[Any, int]:
     scaled = header.get_slope_inter() != (None, None) and header.get_slope_inter() != (1.0, 0.0)
     size = voxels * (max(stored, _SCALED) if scaled else stored)
     if start + size > files.IMAGE_LIMIT:
-        raise DataError(expected(f"an image of at most {files.IMAGE_LIMIT:,} bytes", got=f"{start + size:,}", where=where))
+        raise DataError(
+            expected(f"an image of at most {files.IMAGE_LIMIT:,} bytes", got=f"{start + size:,}", where=where)
+        )
     return kind, start + voxels * stored
 
 
@@ -113,15 +124,17 @@ def _has_place(affine: npt.NDArray[np.float64]) -> bool:
 def write(path: Path, image: Image) -> None:
     """Write an image as ``.nii`` or ``.nii.gz``; nothing but voxels, affine and units goes into the header.
 
-    A volume of several channels gets a fourth axis. Guarantee: reading it back gives the same voxels and affine, and
-    the file holds no name, description or time.
+    A volume of several channels gets a fourth axis. Guarantee: reading it back gives the same voxels and
+    affine, and the file holds no name, description or time.
 
     Raises:
         DataError: a 2-D image of several channels, or a data type that NIfTI does not know.
         StorageError: the disk refused.
     """
     content = encode(image, path.name)
-    files.write_bytes(path, gzip.compress(content, _GZIP_LEVEL, mtime=0) if path.name.lower().endswith(".gz") else content)
+    files.write_bytes(
+        path, gzip.compress(content, _GZIP_LEVEL, mtime=0) if path.name.lower().endswith(".gz") else content
+    )
 
 
 def encode(image: Image, where: str = "image") -> bytes:
@@ -134,7 +147,9 @@ def encode(image: Image, where: str = "image") -> bytes:
     if image.spatial_dims == 2:
         if image.channels != 1:
             got = f"{image.channels} channels"
-            raise DataError(expected("one channel in a 2-D NIfTI file", got=got, where=where, fix="write .png"))
+            raise DataError(
+                expected("one channel in a 2-D NIfTI file", got=got, where=where, fix="write .png")
+            )
         data = array[0].T
         affine = np.diag([affine[1, 1], affine[0, 0], 1.0, 1.0])
     else:

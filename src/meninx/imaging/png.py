@@ -16,7 +16,9 @@ from meninx.core import files
 from meninx.core.errors import DataError, expected
 from meninx.imaging.image import Image
 
-_DEPTH_BYTE = 24  # position of the bit depth in a PNG file, behind signature, chunk length, name, width and height
+_DEPTH_BYTE = (
+    24  # position of the bit depth in a PNG file, behind signature, chunk length, name, width and height
+)
 _MOST_PIXELS = 178_956_970  # where Pillow refuses: 512 MiB of RGB
 _GREY = {"1": "L", "L": "L", "LA": "L", "I;16": "I;16", "I;16B": "I;16", "I": "I;16"}
 _COLOUR = {"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"}
@@ -28,8 +30,8 @@ def read(path: Path) -> Image:
     Palettes become RGB. The affine is the identity: these formats know no millimetres.
 
     Raises:
-        DataError: no such file, not an image, larger than ``files.IMAGE_LIMIT`` or 178 million pixels, see-through pixels,
-            or 16 bit colour (which would lose its low bits).
+        DataError: no such file, not an image, larger than ``files.IMAGE_LIMIT`` or 178 million pixels,
+            see-through pixels, or 16 bit colour (which would lose its low bits).
     """
     if not path.is_file():
         raise DataError(expected("a PNG or JPEG file", got="no such file", where=path.name))
@@ -42,7 +44,9 @@ def read(path: Path) -> Image:
                 raise Pillow.DecompressionBombError  # also where another program took Pillow's own limit away
             picture.load()
     except Exception as error:  # a broken file makes the decoders raise anything
-        got = "one of too many pixels" if isinstance(error, Pillow.DecompressionBombError) else "something else"
+        got = (
+            "one of too many pixels" if isinstance(error, Pillow.DecompressionBombError) else "something else"
+        )
         raise DataError(expected("a PNG or JPEG file", got=got, where=path.name)) from error
     if picture.format == "PNG" and content[_DEPTH_BYTE] == 16 and picture.mode in _COLOUR | {"LA"}:
         fix = "store it as 8 bit colour or 16 bit grey"
@@ -77,7 +81,9 @@ def encode(image: Image, where: str = "image") -> bytes:
         raise DataError(expected("1 channel, or 3 channels of uint8", got=got, where=where))
     pixels = array[0] if image.channels == 1 else np.moveaxis(array, 0, -1)
     stream = io.BytesIO()
-    Pillow.fromarray(np.ascontiguousarray(pixels.astype(array.dtype.newbyteorder("="), copy=False))).save(stream, "PNG")
+    Pillow.fromarray(np.ascontiguousarray(pixels.astype(array.dtype.newbyteorder("="), copy=False))).save(
+        stream, "PNG"
+    )
     return stream.getvalue()
 
 
@@ -86,7 +92,9 @@ def _channel_first(picture: ImageFile.ImageFile, where: str) -> npt.NDArray[Any]
     if mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
         alpha = np.asarray(picture.convert("RGBA"))[..., 3]
         if alpha.min() < 255:
-            raise DataError(expected("opaque pixels", got="see-through ones", where=where, fix="flatten the image first"))
+            raise DataError(
+                expected("opaque pixels", got="see-through ones", where=where, fix="flatten the image first")
+            )
     if mode in _GREY:
         depth = np.uint16 if _GREY[mode] == "I;16" else np.uint8
         grey = picture if depth is np.uint16 else picture.convert("L")

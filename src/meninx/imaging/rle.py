@@ -1,8 +1,8 @@
 """Run-length masks as text, both directions: column by column, with relative gaps or absolute starts.
 
-``relative`` (SIIM-ACR): pairs ``gap length``, where the gap counts pixels since the end of the run before (since pixel 0
-for the first). ``absolute`` (Airbus and others): pairs ``start length``, where starts count from 1. Both run down the
-columns; ``-1`` or nothing is an empty mask.
+``relative`` (SIIM-ACR): pairs ``gap length``, where the gap counts pixels since the end of the run before
+(since pixel 0 for the first). ``absolute`` (Airbus and others): pairs ``start length``, where starts count
+from 1. Both run down the columns; ``-1`` or nothing is an empty mask.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def decode(text: str, shape: tuple[int, int], *, variant: Variant = "relative", 
         where: what an error calls the text, e.g. table and row.
 
     Raises:
-        DataError: not whole numbers, an odd count, a run without length, runs that overlap or leave the image.
+        DataError: not whole numbers, an odd count, a run without length, runs that overlap or leave the
+            image.
     """
     mask = np.zeros(shape[0] * shape[1], dtype=np.bool_)
     words = text.replace("\ufeff", "").split()
@@ -65,7 +66,9 @@ def encode(mask: npt.NDArray[Any], *, variant: Variant = "relative") -> str:
     return " ".join(str(number) for number in np.stack([positions, ends - starts], axis=1).ravel())
 
 
-def decode_rows(rows: Iterable[str], shape: tuple[int, int], *, variant: Variant = "relative", where: str = "mask") -> Mask:
+def decode_rows(
+    rows: Iterable[str], shape: tuple[int, int], *, variant: Variant = "relative", where: str = "mask"
+) -> Mask:
     """Return the union of several texts of one image: a table may give each finding its own row.
 
     Raises:
@@ -94,7 +97,9 @@ def read_table(path: Path) -> dict[str, tuple[str, ...]]:
                 continue
             if len(row) < 2:
                 got = f"{len(row)} column"
-                raise LayoutError(expected("two columns, image and runs", got=got, where=f"{path.name}, row {number}"))
+                raise LayoutError(
+                    expected("two columns, image and runs", got=got, where=f"{path.name}, row {number}")
+                )
             name, runs = row[0].strip(), row[1].strip()
             if number > 1 or _is_runs(runs):
                 table[name] = (*table.get(name, ()), runs)
@@ -127,6 +132,8 @@ def _runs(words: list[str], variant: Variant, size: int, where: str) -> list[tup
         end = start + length
         if end > size:
             fix = f"check the size of the image, or try the other variant than {variant!r}"
-            raise DataError(expected(f"runs within {size} pixels", got=f"a run up to pixel {end}", where=where, fix=fix))
+            raise DataError(
+                expected(f"runs within {size} pixels", got=f"a run up to pixel {end}", where=where, fix=fix)
+            )
         runs.append((start, end))
     return runs

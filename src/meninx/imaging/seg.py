@@ -38,13 +38,14 @@ def write_seg(
     """Write a label map as a binary DICOM SEG that refers to its source instances.
 
     Args:
-        label_map: whole numbers 0 (background), 1, ..., len(labels): (1, rows, columns) or (rows, columns) on one source
-            image; (1, columns, rows, slices) or (columns, rows, slices) on a series, as :func:`dicom.read_series` gives
-            it. The affine of an Image must be that of the series.
+        label_map: whole numbers 0 (background), 1, ..., len(labels): (1, rows, columns) or (rows, columns) on
+            one source image; (1, columns, rows, slices) or (columns, rows, slices) on a series, as
+            :func:`dicom.read_series` gives it. The affine of an Image must be that of the series.
         source_paths: the DICOM files the map was drawn on, in any order.
         labels: names of the values 1, 2, ...
         out: the file to write.
-        uid: gives each new UID from a name (``"series"``, ``"instance"``, ``"frame of reference"``); random by default.
+        uid: gives each new UID from a name (``"series"``, ``"instance"``, ``"frame of reference"``); random
+            by default.
         overwrite: True replaces an existing file.
 
     Raises:
@@ -54,17 +55,29 @@ def write_seg(
     """
     if out.exists() and not overwrite:
         raise UsageError(
-            expected("a file that does not exist yet", got="an existing one", where=out.name, fix="set overwrite=True")
+            expected(
+                "a file that does not exist yet",
+                got="an existing one",
+                where=out.name,
+                fix="set overwrite=True",
+            )
         )
     sources, frames = _matched(label_map, source_paths)
     if frames.min(initial=0) < 0 or frames.max(initial=0) > len(labels):
         got = "a value outside"
         raise DataError(
-            expected(f"values 0 to {len(labels)}, one a label", got=got, where="label map", fix="give every label a name")
+            expected(
+                f"values 0 to {len(labels)}, one a label",
+                got=got,
+                where="label map",
+                fix="give every label a name",
+            )
         )
     with decode.quiet():
         try:
-            dataset = _segmentation(sources, frames.astype(np.uint8 if len(labels) < 256 else np.uint16), labels, uid)
+            dataset = _segmentation(
+                sources, frames.astype(np.uint8 if len(labels) < 256 else np.uint16), labels, uid
+            )
         except (ValueError, TypeError, AttributeError, LookupError) as error:
             got = f"others ({type(error).__name__})"
             fix = "a cross-section needs its position, and every source its UIDs"
@@ -78,8 +91,8 @@ def write_seg(
 def read_seg(path: Path, source_paths: Sequence[Path]) -> Image:
     """Return the label map of a binary DICOM SEG on the grid of its source instances.
 
-    Shape (1, rows, columns) for one source image, else (1, columns, rows, slices) with the affine of the series. Where
-    segments overlap, the higher number wins.
+    Shape (1, rows, columns) for one source image, else (1, columns, rows, slices) with the affine of the
+    series. Where segments overlap, the higher number wins.
 
     Raises:
         DataError: not a binary segmentation, or it refers to none of the sources.
@@ -101,7 +114,9 @@ def _read(dataset: Dataset, source_paths: Sequence[Path]) -> Image:
         segment = dicom.functional_group(dataset, position, "SegmentIdentificationSequence")
         if index is None or segment is None or frame.shape != grid.shape[1:]:
             got = "one that refers to another image"
-            raise DataError(expected("frames on the given source images", got=got, where="SourceImageSequence"))
+            raise DataError(
+                expected("frames on the given source images", got=got, where="SourceImageSequence")
+            )
         number = int(segment.ReferencedSegmentNumber)
         grid[index][frame > 0] = np.maximum(grid[index][frame > 0], number)
     grid = grid.astype(np.uint8) if grid.max(initial=0) < 256 else grid
@@ -111,19 +126,27 @@ def _read(dataset: Dataset, source_paths: Sequence[Path]) -> Image:
     return Image(np.ascontiguousarray(grid.transpose(2, 1, 0)[None]), affine, header)
 
 
-def _matched(label_map: Image | npt.NDArray[Any], paths: Sequence[Path]) -> tuple[list[Dataset], npt.NDArray[Any]]:
+def _matched(
+    label_map: Image | npt.NDArray[Any], paths: Sequence[Path]
+) -> tuple[list[Dataset], npt.NDArray[Any]]:
     """Return the sources in the order of the map's slices, and the map as (slices, rows, columns)."""
     array = label_map.array if isinstance(label_map, Image) else label_map
     sources, affine = _in_order(paths)
     if array.dtype.kind not in "iub":
         raise DataError(expected("whole numbers", got=str(array.dtype), where="label map"))
     volume = len(sources) > 1
-    array = array[0] if array.ndim == (4 if volume or array.ndim == 4 else 3) and array.shape[0] == 1 else array
+    array = (
+        array[0] if array.ndim == (4 if volume or array.ndim == 4 else 3) and array.shape[0] == 1 else array
+    )
     frames = array.transpose(2, 1, 0) if array.ndim == 3 else array[None]
     wanted = (len(sources), int(sources[0].Rows), int(sources[0].Columns))
     if frames.shape != wanted:
         got = " x ".join(str(n) for n in frames.shape)
-        raise DataError(expected(f"{' x '.join(str(n) for n in wanted)} (slices, rows, columns)", got=got, where="label map"))
+        raise DataError(
+            expected(
+                f"{' x '.join(str(n) for n in wanted)} (slices, rows, columns)", got=got, where="label map"
+            )
+        )
     if volume and isinstance(label_map, Image) and not np.allclose(label_map.affine, affine, atol=1e-2):
         fix = "resample the label map to the series"
         raise DataError(expected("the affine of the series", got="another", where="label map", fix=fix))
@@ -142,12 +165,21 @@ def _in_order(paths: Sequence[Path]) -> tuple[list[Dataset], npt.NDArray[np.floa
     return [headers[index] for index in order], affine
 
 
-def _segmentation(sources: list[Dataset], frames: npt.NDArray[Any], labels: Sequence[str], uid: Callable[[str], str]) -> Dataset:
+def _segmentation(
+    sources: list[Dataset], frames: npt.NDArray[Any], labels: Sequence[str], uid: Callable[[str], str]
+) -> Dataset:
     try:
         import highdicom
-        from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+        from highdicom.seg import (
+            SegmentAlgorithmTypeValues,
+            Segmentation,
+            SegmentationTypeValues,
+            SegmentDescription,
+        )
     except ImportError as error:
-        raise UsageError(expected("highdicom", got="not installed", where="seg", fix="pip install 'meninx[export]'")) from error
+        raise UsageError(
+            expected("highdicom", got="not installed", where="seg", fix="pip install 'meninx[export]'")
+        ) from error
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=MAKER, version="1", family=highdicom.sr.CodedConcept("123110", "DCM", "Artificial Intelligence")
     )

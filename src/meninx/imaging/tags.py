@@ -18,7 +18,25 @@ from meninx.core.errors import ConfigError, DataError, expected
 _HEX = re.compile(r"\(?([0-9A-Fa-f]{4}),? ?([0-9A-Fa-f]{4})\)?")
 _INTEGERS = {"US": "<H", "SS": "<h", "UL": "<L", "SL": "<l", "UV": "<Q", "SV": "<q"}
 _REALS = {"FL": "<f", "FD": "<d"}
-_TEXTS = {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
+_TEXTS = {
+    "AE",
+    "AS",
+    "CS",
+    "DA",
+    "DS",
+    "DT",
+    "IS",
+    "LO",
+    "LT",
+    "PN",
+    "SH",
+    "ST",
+    "TM",
+    "UC",
+    "UI",
+    "UR",
+    "UT",
+}
 _ONE_VALUE = {"LT", "ST", "UT", "UR"}
 NOT_REVIEWED = "pixels not reviewed"
 """Second value of DeidentificationMethod where `meninx deid` cleaned the header and somebody must look at the pixels.
@@ -39,7 +57,10 @@ def keyword_of(name: str) -> str:
     match = _HEX.fullmatch(name.strip())
     keyword = keyword_for_tag(Tag(int(match[1] + match[2], 16))) if match else ""
     if not keyword:
-        fix = check.did_you_mean(name, (entry[4] for entry in DicomDictionary.values())) or "use a keyword such as ImageComments"
+        fix = (
+            check.did_you_mean(name, (entry[4] for entry in DicomDictionary.values()))
+            or "use a keyword such as ImageComments"
+        )
         raise ConfigError(expected("a standard DICOM attribute", got=repr(name), where="tag", fix=fix))
     return keyword
 
@@ -48,13 +69,22 @@ def vr_of(keyword: str) -> str:
     """Return the one value representation of an attribute that can hold a single text or number.
 
     Raises:
-        ConfigError: the attribute has several representations, holds bytes or items, or must have several values.
+        ConfigError: the attribute has several representations, holds bytes or items, or must have several
+            values.
     """
     vr, count = dictionary_VR(keyword), dictionary_VM(keyword)
     if vr not in _TEXTS and vr not in _INTEGERS and vr not in _REALS:
-        raise ConfigError(expected("an attribute of text or numbers", got=f"VR {vr}", where=keyword, fix="choose another tag"))
+        raise ConfigError(
+            expected(
+                "an attribute of text or numbers", got=f"VR {vr}", where=keyword, fix="choose another tag"
+            )
+        )
     if not count.startswith("1"):
-        raise ConfigError(expected("an attribute of one value", got=f"{count} values", where=keyword, fix="choose another tag"))
+        raise ConfigError(
+            expected(
+                "an attribute of one value", got=f"{count} values", where=keyword, fix="choose another tag"
+            )
+        )
     return vr
 
 
@@ -62,7 +92,8 @@ def typed(text: str, keyword: str) -> str | int | float:
     """Return a text as a value of an attribute.
 
     Raises:
-        DataError: the text is too long for the attribute or is not of its form; names the keyword, not the text.
+        DataError: the text is too long for the attribute or is not of its form; names the keyword, not the
+            text.
     """
     vr = vr_of(keyword)
     fix = "shorten or spell the value otherwise, or choose another tag"

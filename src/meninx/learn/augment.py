@@ -1,6 +1,9 @@
-"""Augmentation of one case at a time, image and label map together; every draw comes from a generator that is passed in.
+"""Augmentation of one case at a time, image and label map together.
 
-Axes: 2-D images are (channels, rows, columns), so left-right is the last axis; volumes are (channels, x, y, z) with
+Every draw comes from a generator that is passed in.
+
+Axes: 2-D images are (channels, rows, columns), so left-right is the last axis; volumes are (channels, x, y,
+    z) with
 x to the patient's right, so left-right is the first spatial axis and the image plane is (x, y).
 """
 
@@ -125,7 +128,10 @@ def _shifted(value: Tensor, moves: npt.NDArray[np.int64], first: int) -> Tensor:
 
 
 def _grid(size: Sequence[int], angle: float, scale: float, middle: npt.NDArray[np.float64]) -> Tensor:
-    """Return the sampling grid of a rotation in the image plane and a zoom; shape (1, *size, dims), torch's axis order."""
+    """Return the sampling grid of a rotation in the image plane and a zoom.
+
+    Shape (1, *size, dims), torch's axis order.
+    """
     dims = len(size)
     plane = (dims - 1, dims - 2) if dims == 2 else (0, 1)
     pixels = np.array(size, dtype=np.float64)

@@ -1,6 +1,7 @@
 """Drawn cases as tensors: every case as K views side by side, each with random streams of its own.
 
-A stream is named by seed, step, patient, case and view. It depends neither on the row of the case in the dataset nor on
+A stream is named by seed, step, patient, case and view. It depends neither on the row of the case in the
+dataset nor on
 the other cases: one patient less in the dataset, and every other patient still contributes the same.
 """
 
@@ -59,7 +60,8 @@ class Assembler:
     def __call__(self, groups: Groups, step: int, *, first: int = 0) -> Batch:
         """Return the cases of ``groups`` as one batch; the same arguments give the same tensors.
 
-        Guarantee: the rows of a case depend on seed, step, the case's own ids and its own data, and on no other case.
+        Guarantee: the rows of a case depend on seed, step, the case's own ids and its own data, and on no
+            other case.
 
         Args:
             groups: cases of each unit.
@@ -74,8 +76,20 @@ class Assembler:
                     name = (step, row.patient_id, row.case_id, view)
                     generator = randomness.child(self.seed, "augment", *name)
                     keys.append(randomness.child_seed(self.seed, "dropout", *name))
-                    samples.append(self.augmenter(self.store.patch(case, generator, foreground=self.foreground), generator))
+                    samples.append(
+                        self.augmenter(
+                            self.store.patch(case, generator, foreground=self.foreground), generator
+                        )
+                    )
         batch = stacked(samples)
-        unit = torch.tensor([position for position, group in enumerate(groups, first) for _ in group], dtype=torch.int64)
+        unit = torch.tensor(
+            [position for position, group in enumerate(groups, first) for _ in group], dtype=torch.int64
+        )
         row_keys = torch.tensor(keys, dtype=torch.int64)
-        return Batch(batch.image.to(self.device), batch.target.to(self.device), unit.to(self.device), self.views, row_keys)
+        return Batch(
+            batch.image.to(self.device),
+            batch.target.to(self.device),
+            unit.to(self.device),
+            self.views,
+            row_keys,
+        )

@@ -1,6 +1,7 @@
 """Checkpoints in private/checkpoints: written whole or not at all, sealed by a digest, read without running code.
 
-They are never ahead of the ledger. A changed bit is refused; checkpoints of earlier versions have no digest and are read.
+They are never ahead of the ledger. A changed bit is refused; checkpoints of earlier versions have no digest
+and are read.
 
 Random generators need no saving: every draw is a function of a seed or key and the step.
 """
@@ -28,7 +29,9 @@ _UNSEALED = 1  # version without a seal, of earlier programs
 _SEAL = b"\nmeninx-sha256:"
 _SEAL_BYTES = len(_SEAL) + 64 + 1
 _MOST_BYTES = 1 << 35
-_KEYS = frozenset({"model", "optimizer", "schedule", "average", "step", "best", "plan", "anchor", "config", "info"})
+_KEYS = frozenset(
+    {"model", "optimizer", "schedule", "average", "step", "best", "plan", "anchor", "config", "info"}
+)
 
 
 def path_of(run: Run, name: str) -> Path:
@@ -37,7 +40,14 @@ def path_of(run: Run, name: str) -> Path:
 
 
 def save(
-    run: Run, name: str, trainee: Trainee, *, config: LearnConfig, info: DatasetInfo, plan: str, anchor: tuple[int, str]
+    run: Run,
+    name: str,
+    trainee: Trainee,
+    *,
+    config: LearnConfig,
+    info: DatasetInfo,
+    plan: str,
+    anchor: tuple[int, str],
 ) -> Path:
     """Write a checkpoint atomically, mode 0600, and return its path.
 
@@ -70,7 +80,8 @@ def save(
 def load(run: Run, name: str) -> dict[str, Any]:
     """Return a checkpoint's content; only tensors and plain values are read (``weights_only``).
 
-    The content's ``sealed`` says whether the file carried a digest that was right; false for those of earlier versions.
+    The content's ``sealed`` says whether the file carried a digest that was right; false for those of earlier
+    versions.
 
     Raises:
         DataError: no such checkpoint, or it is damaged, changed or of another version.
@@ -78,7 +89,9 @@ def load(run: Run, name: str) -> dict[str, Any]:
     path = path_of(run, name)
     if not path.is_file():
         fix = "train first, or give another run folder"
-        raise DataError(expected(f"a checkpoint {name}.pt", got="no such file", where=f"{run.name}/private", fix=fix))
+        raise DataError(
+            expected(f"a checkpoint {name}.pt", got="no such file", where=f"{run.name}/private", fix=fix)
+        )
     return _parsed(_read(path), _where(path))
 
 
@@ -91,7 +104,9 @@ def refuse_other_plan(run: Run, plan: str) -> None:
 def _refuse_plan(content: dict[str, Any], plan: str) -> None:
     if content["plan"] != plan:
         fix = "resume with the run's config.toml, or start a new run"
-        raise PrivacyRefusal(expected("the privacy plan the run was started with", got="another", where="resume", fix=fix))
+        raise PrivacyRefusal(
+            expected("the privacy plan the run was started with", got="another", where="resume", fix=fix)
+        )
 
 
 def restore(run: Run, trainee: Trainee, *, config: LearnConfig, plan: str) -> None:
@@ -105,8 +120,8 @@ def restore(run: Run, trainee: Trainee, *, config: LearnConfig, plan: str) -> No
 
     Raises:
         ConfigError: the run was started with other settings; names them.
-        PrivacyRefusal: the run was started under another plan or none, or the checkpoint has seen steps that the
-            ledger does not list, so that what was spent is unknown.
+        PrivacyRefusal: the run was started under another plan or none, or the checkpoint has seen steps that
+            the ledger does not list, so that what was spent is unknown.
     """
     whole = distributed.current().shared_bytes(lambda: _checked(run, plan))
     if not whole:
@@ -117,7 +132,10 @@ def restore(run: Run, trainee: Trainee, *, config: LearnConfig, plan: str) -> No
 
 
 def _checked(run: Run, plan: str) -> bytes:
-    """Return the last checkpoint's bytes, none when there is none; refuse one of another plan or ahead of its ledger."""
+    """Return the last checkpoint's bytes, none when there is none.
+
+    Refuse one of another plan or ahead of its ledger.
+    """
     path = path_of(run, "last")
     if not path.is_file():
         return b""
@@ -138,7 +156,9 @@ def _where(path: Path) -> str:
 def _read(path: Path) -> bytes:
     """Return the bytes of a checkpoint of a size that can be one."""
     if path.stat().st_size > _MOST_BYTES:
-        raise DataError(expected("a checkpoint", got=f"more than {_MOST_BYTES >> 30} GiB", where=_where(path)))
+        raise DataError(
+            expected("a checkpoint", got=f"more than {_MOST_BYTES >> 30} GiB", where=_where(path))
+        )
     return path.read_bytes()
 
 
@@ -191,5 +211,10 @@ def _refuse_other_settings(before: LearnConfig, now: LearnConfig) -> None:
     if changed:
         fix = "resume with the run's config.toml, or start a new run"
         raise ConfigError(
-            expected("the settings the run was started with", got=f"another {', '.join(changed)}", where="resume", fix=fix)
+            expected(
+                "the settings the run was started with",
+                got=f"another {', '.join(changed)}",
+                where="resume",
+                fix=fix,
+            )
         )

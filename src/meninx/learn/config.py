@@ -25,9 +25,11 @@ class LearnConfig:
 
     Attributes:
         model: name of the network (`resnet9`, `unet`, `monai:SegResNet`, ...).
-        model_options: further arguments of the network: `{ base = 16 }` in a recipe, `--model-options.base 16` as a flag.
+        model_options: further arguments of the network: `{ base = 16 }` in a recipe, `--model-options.base
+            16` as a flag.
         image_size: spatial size to which smaller images are padded; empty when all images share one size.
-        patch_size: spatial size of random training patches (segmentation); prediction then slides a window of it.
+        patch_size: spatial size of random training patches (segmentation); prediction then slides a window of
+            it.
         foreground: share of training patches centred on a labelled voxel; patches are uniform under DP.
         epochs: passes over the training split; under DP the plan's steps count instead.
         steps: optimiser steps; 0 derives them from the epochs.
@@ -37,11 +39,11 @@ class LearnConfig:
         optimizer: `sgd`, `momentum` (Nesterov), `adam`, `adamw` or `nadam`.
         lr: learning rate, > 0.
         head_lr: learning rate of the last layer over that of the others, > 0.
-        bias_correction: take the variance of the privacy noise out of the second moment of adam, adamw and nadam, without
-            which they behave like SGD: `auto` (whenever the run is private), `on` (refused where there is nothing
-            to correct) or `off`.
-        bias_floor: the corrected second moment is at least so many times the variance that the noise leaves in the step's
-            numerator (for adam 0.053 of the noise's own), > 0; larger is more cautious.
+        bias_correction: take the variance of the privacy noise out of the second moment of adam, adamw and
+            nadam, without which they behave like SGD: `auto` (whenever the run is private), `on` (refused
+            where there is nothing to correct) or `off`.
+        bias_floor: the corrected second moment is at least so many times the variance that the noise leaves
+            in the step's numerator (for adam 0.053 of the noise's own), > 0; larger is more cautious.
         weight_decay: L2 penalty (decoupled for adamw), >= 0.
         momentum: of `momentum`, in [0, 1).
         schedule: learning rate over time: `constant`, `cosine`, `plateau`, `step` or `manual`.
@@ -52,10 +54,11 @@ class LearnConfig:
         warmup: steps over which the rate rises linearly from 0.
         loss: `auto` (ce, bce or dice+ce by task), `ce`, `bce`, `focal`, `dice`, `dice+ce` or `dice+bce`.
         focal_gamma: exponent of the focal loss, >= 0.
-        class_weights: `none`, public numbers (one a label; for softmax segmentation background first), or `balanced`
-            (computed from the training labels; refused under DP).
+        class_weights: `none`, public numbers (one a label; for softmax segmentation background first), or
+            `balanced` (computed from the training labels; refused under DP).
         label_smoothing: share of each target given to the other classes, in [0, 1).
-        augment: any of `flip` (left-right), `vflip`, `zflip` (3-D), `shift`, `rotate`, `crop` (zoom), `intensity`.
+        augment: any of `flip` (left-right), `vflip`, `zflip` (3-D), `shift`, `rotate`, `crop` (zoom),
+            `intensity`.
         flip_probability: probability of each flip.
         shift_voxels: largest translation along each axis.
         rotate_degrees: largest rotation in the image plane.
@@ -69,21 +72,26 @@ class LearnConfig:
         pretrained: file with a state dict to start from; empty starts from random weights.
         pretrained_source: what the pretrained weights were trained on; recorded in privacy.json.
         keep_head: take the last layer of the pretrained weights over, too.
-        freeze: `none`, `features` (trains the head alone: a linear probe), `bitfit` (trains biases, norm layers and the head) or
-            the prefix of the parameters to freeze.
-        unfreeze_every: epochs after which one more frozen block, from the last to the first, is trained; 0 never.
-        lora_rank: rank of low-rank adapters beside the frozen linear and convolution layers, trained with the head (and, with
-            `freeze = "bitfit"`, biases and norm layers), merged before release; needs pretrained weights; 0 for none.
+        freeze: `none`, `features` (trains the head alone: a linear probe), `bitfit` (trains biases, norm
+            layers and the head) or the prefix of the parameters to freeze.
+        unfreeze_every: epochs after which one more frozen block, from the last to the first, is trained; 0
+            never.
+        lora_rank: rank of low-rank adapters beside the frozen linear and convolution layers, trained with the
+            head (and, with `freeze = "bitfit"`, biases and norm layers), merged before release; needs
+            pretrained weights; 0 for none.
         lora_alpha: the adapters' output counts lora_alpha / lora_rank, > 0.
         cases_per_patient: most cases of a patient used in one step when patients are the unit; 0 uses all.
         seed: drives initialisation, order and augmentation; never what protects privacy.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-        precision: `fp32`, or `bf16` for products in bfloat16 (weights stay float32): faster where the hardware has it;
-            repeatable on the same machine only. Under DP the rounding is charged to max_grad_norm.
+        precision: `fp32`, or `bf16` for products in bfloat16 (weights stay float32): faster where the
+            hardware has it; repeatable on the same machine only. Under DP the rounding is charged to
+            max_grad_norm.
         deterministic: bit-for-bit repeatable, privacy noise included: stamps the run NOT FOR RELEASE.
         threads: torch threads; 0 keeps torch's choice.
-        functional: modules (their paths) that have no rule for private gradients, to be run image by image; slow and exact.
-        attack_risk: at the end of a private run also compute bounds on what any attack can gain; takes some seconds.
+        functional: modules (their paths) that have no rule for private gradients, to be run image by image;
+            slow and exact.
+        attack_risk: at the end of a private run also compute bounds on what any attack can gain; takes some
+            seconds.
         tensorboard: write TensorBoard events into private/tensorboard.
         eval_every: steps between evaluations and checkpoints; 0 means once an epoch.
     """
@@ -148,7 +156,9 @@ class LearnConfig:
         for name in ("image_size", "patch_size", "milestones", "rates", "augment", "functional"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "class_weights", _weights(self.class_weights))
-        object.__setattr__(self, "model_options", {name: _option(name, value) for name, value in self.model_options.items()})
+        object.__setattr__(
+            self, "model_options", {name: _option(name, value) for name, value in self.model_options.items()}
+        )
         self._check_numbers()
         check.one_of(OPTIMIZERS, optimizer=self.optimizer)
         check.one_of(SCHEDULES, schedule=self.schedule)
@@ -200,19 +210,34 @@ class LearnConfig:
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ConfigError(expected("rising epochs", got=self.milestones, where="milestones"))
         if self.schedule in ("step", "manual") and not self.milestones:
-            raise ConfigError(expected(f"milestones for the {self.schedule} schedule", got="none", where="milestones"))
+            raise ConfigError(
+                expected(f"milestones for the {self.schedule} schedule", got="none", where="milestones")
+            )
         if self.schedule == "manual" and len(self.rates) != len(self.milestones) + 1:
-            raise ConfigError(expected("one rate more than milestones", got=f"{len(self.rates)} rates", where="rates"))
+            raise ConfigError(
+                expected("one rate more than milestones", got=f"{len(self.rates)} rates", where="rates")
+            )
         check.positive(**{f"rates[{index}]": value for index, value in enumerate(self.rates)})
 
     def _check_lora(self) -> None:
         if not self.pretrained:
-            fix = "give pretrained (a state dict of this network), or lora_rank = 0: frozen random weights learn little"
+            fix = (
+                "give pretrained (a state dict of this network), or lora_rank = 0: frozen random "
+                "weights learn little"
+            )
             raise ConfigError(expected("pretrained weights to adapt", got="none", where="lora_rank", fix=fix))
         if self.freeze not in ("none", "features", "bitfit") or self.unfreeze_every:
-            fix = "adapters freeze the layers they adapt; leave freeze at none, or bitfit to train biases and norms, too"
+            fix = (
+                "adapters freeze the layers they adapt; leave freeze at none, or bitfit to train "
+                "biases and norms, too"
+            )
             raise ConfigError(
-                expected("freeze none, features or bitfit, and no unfreeze_every", got="another", where="lora_rank", fix=fix)
+                expected(
+                    "freeze none, features or bitfit, and no unfreeze_every",
+                    got="another",
+                    where="lora_rank",
+                    fix=fix,
+                )
             )
 
 
@@ -228,9 +253,15 @@ def from_toml_table(table: Mapping[str, Any], where: str) -> LearnConfig:
 
 
 def _option(name: str, value: Any) -> Any:
-    """Return an option of a network; text that says true or false would be true either way, so it is refused."""
+    """Return an option of a network.
+
+    Text that says true or false would be true either way, so it is refused.
+    """
     if isinstance(value, str) and value.lower() in ("true", "false"):
-        fix = "write it without quotes; in config.toml of a run of an earlier version the text 'False' acted as true"
+        fix = (
+            "write it without quotes; in config.toml of a run of an earlier version the text 'False' "
+            "acted as true"
+        )
         raise ConfigError(expected("true or false", got="text", where=f"model_options.{name}", fix=fix))
     return value
 
@@ -241,6 +272,8 @@ def _weights(value: str | tuple[float, ...] | list[float]) -> str | tuple[float,
     try:
         numbers = tuple(float(item) for item in (value.split(",") if isinstance(value, str) else value))
     except ValueError as error:
-        raise ConfigError(expected("none, balanced or numbers", got=repr(value), where="class_weights")) from error
+        raise ConfigError(
+            expected("none, balanced or numbers", got=repr(value), where="class_weights")
+        ) from error
     check.positive(**{f"class_weights[{index}]": number for index, number in enumerate(numbers)})
     return numbers

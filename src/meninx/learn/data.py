@@ -31,7 +31,12 @@ class CaseStore:
     """
 
     def __init__(
-        self, manifest: Manifest, config: LearnConfig, *, rows: Sequence[int] | None = None, cache_bytes: int = CACHE_BYTES
+        self,
+        manifest: Manifest,
+        config: LearnConfig,
+        *,
+        rows: Sequence[int] | None = None,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.manifest, self.config, self.info = manifest, config, manifest.info
         self.rows = tuple(rows if rows is not None else range(FIRST_ROW, FIRST_ROW + len(manifest)))
@@ -52,7 +57,10 @@ class CaseStore:
         return Sample(self.image(index), self.target(index))
 
     def image(self, index: int) -> Tensor:
-        """Return the whole image of a case, normalised and padded to ``image_size``; raises as :meth:`sample`."""
+        """Return the whole image of a case, normalised and padded to ``image_size``.
+
+        Raises as :meth:`sample`.
+        """
         shape = self.shape(index)
         return self._window(index, [0] * len(shape), self._common_size(index, shape))
 
@@ -66,7 +74,9 @@ class CaseStore:
         return tuple(int(length) for length in self._array(index, "image").shape[1:])
 
     def patch(self, index: int, generator: np.random.Generator, *, foreground: float) -> Sample:
-        """Return a random patch of ``patch_size``, padded where the case is smaller; the whole case without one.
+        """Return a random patch of ``patch_size``, padded where the case is smaller.
+
+        The whole case without one.
 
         Args:
             index: the case.
@@ -78,7 +88,11 @@ class CaseStore:
             return self.sample(index)
         shape = self.shape(index)
         if len(size) != len(shape):
-            raise DataError(expected(f"{len(size)} spatial axes as in patch_size", got=len(shape), where=self._where(index)))
+            raise DataError(
+                expected(
+                    f"{len(size)} spatial axes as in patch_size", got=len(shape), where=self._where(index)
+                )
+            )
         last = np.maximum(0, np.array(shape) - np.array(size))
         low = generator.integers(0, last + 1)
         wanted = generator.random() < foreground
@@ -98,7 +112,9 @@ class CaseStore:
         values = torch.from_numpy(self._image(index)[(slice(None), *box)].astype(np.float32))
         if not torch.isfinite(values).all():
             fix = "repair the image or take the case out of manifest.csv"
-            raise DataError(expected("finite voxel values", got="NaN or infinity", where=self._where(index), fix=fix))
+            raise DataError(
+                expected("finite voxel values", got="NaN or infinity", where=self._where(index), fix=fix)
+            )
         values = (values.clamp(*intensity.window) - intensity.shift) / intensity.scale
         return padded(values, size, (intensity.window[0] - intensity.shift) / intensity.scale)
 
@@ -128,7 +144,9 @@ class CaseStore:
             return np.zeros(shape, np.uint8)  # a case without a mask shows nothing to be found
         mask: npt.NDArray[Any] = self._array(index, "mask")[0]
         if mask.shape != shape:
-            raise DataError(expected(f"a mask of the image's size {shape}", got=mask.shape, where=self._where(index)))
+            raise DataError(
+                expected(f"a mask of the image's size {shape}", got=mask.shape, where=self._where(index))
+            )
         return mask
 
     def _array(self, index: int, kind: str) -> npt.NDArray[Any]:
@@ -156,12 +174,17 @@ class CaseStore:
         return array
 
     def _refuse_changed(self, name: str, index: int) -> None:
-        """Refuse a file that is not the one that was prepared; nothing is compared in a dataset without digests."""
+        """Refuse a file that is not the one that was prepared.
+
+        Nothing is compared in a dataset without digests.
+        """
         try:
             self.manifest.check_file(name)
         except DataError as error:
             got, fix = "another file", "prepare the dataset again"
-            raise DataError(expected("the image that was prepared", got=got, where=self._where(index), fix=fix)) from error
+            raise DataError(
+                expected("the image that was prepared", got=got, where=self._where(index), fix=fix)
+            ) from error
 
     def _common_size(self, index: int, size: Sequence[int]) -> tuple[int, ...]:
         """Return the size every whole case has; refuse a case that differs."""
@@ -186,7 +209,10 @@ def split_store(manifest: Manifest, split: str, config: LearnConfig) -> CaseStor
 
 
 def padded(value: Tensor, size: Sequence[int], fill: float) -> Tensor:
-    """Return ``value`` with ``fill`` added evenly around its last axes until they have ``size``; never cropped."""
+    """Return ``value`` with ``fill`` added evenly around its last axes until they have ``size``.
+
+    Never cropped.
+    """
     extra = [max(0, wanted - length) for wanted, length in zip(size, value.shape[-len(size) :], strict=True)]
     if not any(extra):
         return value
@@ -205,4 +231,6 @@ def unpadded(value: npt.NDArray[Any], size: Sequence[int]) -> npt.NDArray[Any]:
 
 def stacked(samples: Sequence[Sample]) -> Sample:
     """Return the samples as one batch: images (batch, channels, ...), targets (batch, ...)."""
-    return Sample(torch.stack([item.image for item in samples]), torch.stack([item.target for item in samples]))
+    return Sample(
+        torch.stack([item.image for item in samples]), torch.stack([item.target for item in samples])
+    )

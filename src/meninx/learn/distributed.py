@@ -1,9 +1,10 @@
 """Several processes that train one model: what one of them tells the others, and the one sum a step that they share.
 
 Every process computes the same draw and the same noise from the run's secret keys, so neither travels. A step
-cuts the drawn units into one share a process; each clips its own share in physical batches of its own, as many as
-it needs, or none; one sum over the processes then gives what a single process would have had. Nothing is padded:
-between two sums no process waits for another, so shares and batches may be of any size, and an empty share adds zeros.
+cuts the drawn units into one share a process; each clips its own share in physical batches of its own, as
+many as it needs, or none; one sum over the processes then gives what a single process would have had. Nothing
+is padded: between two sums no process waits for another, so shares and batches may be of any size, and an
+empty share adds zeros.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class World:
         """Whether this process writes files and shows progress."""
         return self.rank == 0
 
-    def sum_(self, tensors: Sequence[Tensor], numbers: Sequence[float] = (), *, same: object = "") -> list[float]:
+    def sum_(
+        self, tensors: Sequence[Tensor], numbers: Sequence[float] = (), *, same: object = ""
+    ) -> list[float]:
         """Replace float32 tensors by their sums over all processes, in one reduction, and return the summed numbers.
 
         Afterwards the tensors are equal in all processes, bit for bit.
@@ -122,7 +125,9 @@ class World:
         except RuntimeError as error:
             fix = "see the message of the one that failed, then go on with --resume"
             got = "one that is gone or silent"
-            raise Interrupted(expected(f"all {self.size} processes", got=got, where=f"process {self.rank}", fix=fix)) from error
+            raise Interrupted(
+                expected(f"all {self.size} processes", got=got, where=f"process {self.rank}", fix=fix)
+            ) from error
 
     def _disagree(self, what: str) -> DataError:
         fix = "start all processes with one command, on equal machines, data and versions"
@@ -150,13 +155,15 @@ def joined(*, init: str = "env://", timeout: timedelta = TIMEOUT) -> Iterator[Wo
         timeout: after which a silent process counts as gone.
 
     Raises:
-        UsageError: the environment names several processes but not all that is needed, or one of them did not come.
+        UsageError: the environment names several processes but not all that is needed, or one of them did not
+            come.
     """
     size = _number("WORLD_SIZE", 1)
     if size == 1 or _JOINED:
         yield current()
         return
-    # Imported later, by whoever needs it first, it would keep the group and its threads alive beyond the interpreter's end.
+    # Imported later, by whoever needs it first, it would keep the group and its threads alive beyond the
+    # interpreter's end.
     importlib.import_module("torch.distributed.nn.functional")
     world = World(rank=_number("RANK"), size=size, local=_number("LOCAL_RANK"))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
@@ -164,7 +171,9 @@ def joined(*, init: str = "env://", timeout: timedelta = TIMEOUT) -> Iterator[Wo
         dist.init_process_group(backend, init_method=init, rank=world.rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         fix = "start all processes with torchrun"
-        raise UsageError(expected(f"{size} processes that meet", got="fewer", where=f"process {world.rank}", fix=fix)) from error
+        raise UsageError(
+            expected(f"{size} processes that meet", got="fewer", where=f"process {world.rank}", fix=fix)
+        ) from error
     _JOINED.append(world)
     try:
         yield world
@@ -189,12 +198,16 @@ def own_device(name: str) -> str:
         return name
     if name not in ("auto", "cuda"):
         fix = "give --device auto, cuda or cpu"
-        raise ConfigError(expected("a device for each of several processes", got=repr(name), where="device", fix=fix))
+        raise ConfigError(
+            expected("a device for each of several processes", got=repr(name), where="device", fix=fix)
+        )
     if not torch.cuda.is_available():
         return "cpu" if name == "auto" else name
     if world.local >= torch.cuda.device_count():
         fix = "start as many processes as there are GPUs, or give --device cpu"
-        raise ConfigError(expected("a GPU for each process", got=torch.cuda.device_count(), where="device", fix=fix))
+        raise ConfigError(
+            expected("a GPU for each process", got=torch.cuda.device_count(), where="device", fix=fix)
+        )
     torch.cuda.set_device(world.local)
     return f"cuda:{world.local}"
 
@@ -205,7 +218,9 @@ def refuse_shared_statistics(model: nn.Module) -> None:
         if module.training and getattr(module, "running_mean", None) is not None:
             fix = "use group normalisation, freeze the layer, or train in one process"
             got = f"{type(module).__name__} that keeps statistics"
-            raise ConfigError(expected("layers without memory on several processes", got=got, where=name, fix=fix))
+            raise ConfigError(
+                expected("layers without memory on several processes", got=got, where=name, fix=fix)
+            )
 
 
 def digest(model: nn.Module) -> str:
@@ -222,4 +237,6 @@ def _number(name: str, default: int | None = None) -> int:
         return int(text)
     except (TypeError, ValueError) as error:
         fix = "start with torchrun, or unset WORLD_SIZE"
-        raise UsageError(expected("a number from torchrun", got="none", where=f"environment variable {name}", fix=fix)) from error
+        raise UsageError(
+            expected("a number from torchrun", got="none", where=f"environment variable {name}", fix=fix)
+        ) from error

@@ -38,7 +38,10 @@ class UnitSampler(Protocol):
 
 @dataclass(frozen=True)
 class Shuffled:
-    """Every case once an epoch, in an order that depends on seed and epoch; the last step of an epoch may be smaller."""
+    """Every case once an epoch, in an order that depends on seed and epoch.
+
+    The last step of an epoch may be smaller.
+    """
 
     cases: int
     batch: int
@@ -72,7 +75,9 @@ class PublicPoisson:
     def __call__(self, step: int) -> Groups:
         """Return the cases of a step, one a group."""
         coins = randomness.child(self.seed, "poisson", step).random(self.cases)
-        return tuple((int(case),) for case in np.flatnonzero(coins < min(1.0, self.batch / max(1, self.cases))))
+        return tuple(
+            (int(case),) for case in np.flatnonzero(coins < min(1.0, self.batch / max(1, self.cases)))
+        )
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,8 @@ class PrivateDraw:
         members: cases of each unit, in the order of their names.
         names: name of each unit.
         sample_rate: probability of each unit; an epoch is ``ceil(1 / sample_rate)`` steps, a public number.
-        most: most cases of a unit in one step; 0 for all. Chosen by seed, step and the unit's name from the unit's
-            own cases, so the choice depends on no other unit.
+        most: most cases of a unit in one step; 0 for all. Chosen by seed, step and the unit's name from the
+            unit's own cases, so the choice depends on no other unit.
         seed: of that choice.
     """
 
@@ -109,7 +114,9 @@ class PrivateDraw:
         cases = self.members[unit]
         if not self.most or len(cases) <= self.most:
             return cases
-        order = randomness.child(self.seed, "cases", step, self.names[unit]).permutation(len(cases))[: self.most]
+        order = randomness.child(self.seed, "cases", step, self.names[unit]).permutation(len(cases))[
+            : self.most
+        ]
         return tuple(cases[int(position)] for position in sorted(order))
 
 
@@ -139,12 +146,15 @@ def public_draw(config: LearnConfig, cases: int) -> Draw:
 def share(groups: Groups, rank: int, size: int) -> tuple[int, Groups]:
     """Return the position of the first group of one of ``size`` processes, and its groups.
 
-    The shares are runs of neighbours, whole units, disjoint and together everything; they are about equal in cases.
+    The shares are runs of neighbours, whole units, disjoint and together everything; they are about equal in
+    cases.
     """
     total = 2 * sum(len(group) for group in groups)
     first, done, own = 0, 0, []
     for group in groups:
-        owner = (2 * done + len(group)) * size // total  # whose part of all cases the middle of the group lies in
+        owner = (
+            (2 * done + len(group)) * size // total
+        )  # whose part of all cases the middle of the group lies in
         done += len(group)
         first += owner < rank
         if owner == rank:
@@ -153,7 +163,10 @@ def share(groups: Groups, rank: int, size: int) -> tuple[int, Groups]:
 
 
 def slices(groups: Sequence[tuple[int, ...]], most: int) -> Iterator[Groups]:
-    """Yield the groups in order, cut into physical batches of at most ``most`` cases; a group is never divided."""
+    """Yield the groups in order, cut into physical batches of at most ``most`` cases.
+
+    A group is never divided.
+    """
     batch: list[tuple[int, ...]] = []
     size = 0
     for group in groups:

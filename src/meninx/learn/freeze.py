@@ -19,7 +19,9 @@ def blocks(model: nn.Module) -> list[str]:
     for name, _ in model.named_parameters():
         first, *rest = name.split(".")
         container = isinstance(getattr(model, first), (nn.Sequential, nn.ModuleList, nn.ModuleDict))
-        found.setdefault(f"{first}.{rest[0]}." if container and len(rest) > 1 else name if not rest else f"{first}.")
+        found.setdefault(
+            f"{first}.{rest[0]}." if container and len(rest) > 1 else name if not rest else f"{first}."
+        )
     return list(found)
 
 
@@ -53,14 +55,18 @@ def biases_and_norms(model: nn.Module) -> frozenset[str]:
 
 
 def never_trained(model: nn.Module, config: LearnConfig) -> frozenset[str]:
-    """Return the names of the parameters that no epoch trains; with gradual unfreezing every one is trained in the end."""
+    """Return the names of the parameters that no epoch trains.
+
+    With gradual unfreezing every one is trained in the end.
+    """
     return frozenset() if config.unfreeze_every else frozen_names(model, config, 0)
 
 
 def apply(model: nn.Module, frozen: frozenset[str]) -> None:
     """Put the model into training mode with the named parameters fixed.
 
-    A layer all of whose own parameters are frozen runs in evaluation mode, so that its buffers stay as they are too.
+    A layer all of whose own parameters are frozen runs in evaluation mode, so that its buffers stay as they
+    are too.
     """
     model.train()
     for name, parameter in model.named_parameters():
@@ -86,6 +92,11 @@ def _asked(model: nn.Module, config: LearnConfig, names: list[str]) -> set[str]:
         known = blocks(model)
         fix = check.did_you_mean(config.freeze, known) or f"blocks: {', '.join(known)}"
         raise ConfigError(
-            expected("none, features, bitfit or a prefix of parameters", got=repr(config.freeze), where="freeze", fix=fix)
+            expected(
+                "none, features, bitfit or a prefix of parameters",
+                got=repr(config.freeze),
+                where="freeze",
+                fix=fix,
+            )
         )
     return frozen

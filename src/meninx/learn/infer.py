@@ -15,8 +15,12 @@ OVERLAP = 0.5
 
 
 @torch.no_grad()
-def outputs(model: nn.Module, store: CaseStore, config: LearnConfig, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    """Yield (case index, logits) of every case in order, on the CPU; logits are (out_channels,) or (out_channels, ...).
+def outputs(
+    model: nn.Module, store: CaseStore, config: LearnConfig, device: torch.device
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (case index, logits) of every case in order, on the CPU.
+
+    Logits are (out_channels,) or (out_channels, ...).
 
     The model is put into evaluation mode and stays there.
     """
@@ -35,6 +39,12 @@ def forward(model: nn.Module, images: Tensor, config: LearnConfig) -> Tensor:
     from monai.inferers import sliding_window_inference  # a heavy import that whole images do not need
 
     result = sliding_window_inference(
-        images, config.patch_size, config.physical_batch, model, overlap=OVERLAP, mode="gaussian", padding_mode="replicate"
+        images,
+        config.patch_size,
+        config.physical_batch,
+        model,
+        overlap=OVERLAP,
+        mode="gaussian",
+        padding_mode="replicate",
     )
     return cast("Tensor", result)

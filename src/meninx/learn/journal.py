@@ -1,4 +1,7 @@
-"""The private training log: metrics.jsonl, and TensorBoard events when asked; both cut back to the step a run resumes from."""
+"""The private training log: metrics.jsonl, and TensorBoard events when asked.
+
+Both cut back to the step a run resumes from.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,9 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._open.close()  # without the error: one of training is not one of this file
         if self._writer is not None:
             self._writer.close()

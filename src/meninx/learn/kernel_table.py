@@ -30,8 +30,12 @@ class KernelTable:
     cache: str
 
 
-def kernel_table(model: str, *, image_size: tuple[int, ...], channels: int = 1, batch: int = 32, views: int = 1) -> KernelTable:
-    """Return what the planner chooses for a network on generated images; measures what is not known of this machine yet.
+def kernel_table(
+    model: str, *, image_size: tuple[int, ...], channels: int = 1, batch: int = 32, views: int = 1
+) -> KernelTable:
+    """Return what the planner chooses for a network on generated images.
+
+    Measures what is not known of this machine yet.
 
     Args:
         model: name of a network.
@@ -43,9 +47,16 @@ def kernel_table(model: str, *, image_size: tuple[int, ...], channels: int = 1, 
     Raises:
         ConfigError, PrivacyRefusal: no such network, or one that cannot be trained privately.
     """
-    check.positive(channels=channels, batch=batch, views=views, **{f"image_size[{i}]": size for i, size in enumerate(image_size)})
+    check.positive(
+        channels=channels,
+        batch=batch,
+        views=views,
+        **{f"image_size[{i}]": size for i, size in enumerate(image_size)},
+    )
     device = torch.device("cpu")
-    network = registry.build(model, spatial_dims=len(image_size), in_channels=channels, out_channels=2).to(device)
+    network = registry.build(model, spatial_dims=len(image_size), in_channels=channels, out_channels=2).to(
+        device
+    )
     units = max(1, batch // views)
     images = torch.randn(units * views, channels, *image_size, device=device)
     cache = kernels.opened(device, deterministic=False)

@@ -34,10 +34,16 @@ class KernelCache:
     saved: int = field(default=0)
 
     def save(self) -> None:
-        """Write new choices, if there are any; a folder that cannot be written to is no reason to stop training."""
+        """Write new choices, if there are any.
+
+        A folder that cannot be written to is no reason to stop training.
+        """
         if self.path is None or len(self.planner.choices) == self.saved:
             return
-        table = {key: {"kernel": item.kernel, "seconds": dict(item.seconds)} for key, item in self.planner.choices.items()}
+        table = {
+            key: {"kernel": item.kernel, "seconds": dict(item.seconds)}
+            for key, item in self.planner.choices.items()
+        }
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             files.write_text(self.path, plain.to_json(table))
@@ -51,7 +57,8 @@ def opened(device: torch.device, *, deterministic: bool) -> KernelCache:
 
     Args:
         device: where the run computes.
-        deterministic: choose by rule instead of by measuring: the same kernels everywhere, nothing read or written.
+        deterministic: choose by rule instead of by measuring: the same kernels everywhere, nothing read or
+            written.
     """
     if deterministic:
         return KernelCache(Planner(mode="rule"), None)
@@ -68,8 +75,19 @@ def folder() -> Path:
 
 def machine(device: torch.device) -> str:
     """Return twelve digits that change with processor, threads, device and version of torch."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    facts = (torch.__version__, torch.get_num_threads(), platform.machine(), platform.processor(), device.type, name)
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else torch.backends.cpu.get_cpu_capability()
+    )
+    facts = (
+        torch.__version__,
+        torch.get_num_threads(),
+        platform.machine(),
+        platform.processor(),
+        device.type,
+        name,
+    )
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 

@@ -16,11 +16,15 @@ from meninx.learn.config import LearnConfig
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.plan import Plan
 
-FREE_TO_CHANGE = frozenset({"device", "threads", "tensorboard", "physical_batch", "epochs", "steps", "eval_every", "attack_risk"})
+FREE_TO_CHANGE = frozenset(
+    {"device", "threads", "tensorboard", "physical_batch", "epochs", "steps", "eval_every", "attack_risk"}
+)
 """Settings that may change when a run is resumed: they move rounding, length or looks, not what a step means."""
 
 
-def binding_of(config: LearnConfig, data: Manifest, network: nn.Module, plan: Plan, *, stream: str, data_digest: str = "") -> str:
+def binding_of(
+    config: LearnConfig, data: Manifest, network: nn.Module, plan: Plan, *, stream: str, data_digest: str = ""
+) -> str:
     """Return the digest of everything that determines the steps of a private run.
 
     Args:
@@ -31,8 +35,8 @@ def binding_of(config: LearnConfig, data: Manifest, network: nn.Module, plan: Pl
         stream: name of the run's secret keys.
         data_digest: a keyed digest of the dataset; by default the plain one of its folder.
 
-    Guarantee: two runs of one set of keys have one binding only if they draw, clip and step alike, up to rounding: device,
-        threads and the size of a physical batch are not in it.
+    Guarantee: two runs of one set of keys have one binding only if they draw, clip and step alike, up to
+        rounding: device, threads and the size of a physical batch are not in it.
     """
     table = {name: value for name, value in settings.to_table(config).items() if name not in FREE_TO_CHANGE}
     if config.schedule == "cosine":

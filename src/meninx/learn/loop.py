@@ -15,7 +15,17 @@ from meninx.core.manifest import Manifest
 from meninx.core.pool import Stop
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.run import Run
-from meninx.learn import checkpoint, distributed, freeze, ledger_file, pretrained, record, setup, surroundings, validate
+from meninx.learn import (
+    checkpoint,
+    distributed,
+    freeze,
+    ledger_file,
+    pretrained,
+    record,
+    setup,
+    surroundings,
+    validate,
+)
 from meninx.learn.config import LearnConfig, learn_part
 from meninx.learn.draw import members
 from meninx.learn.ema import averaged
@@ -44,7 +54,8 @@ def fit(
 ) -> FitResult:
     """Train a model on the training split of ``data`` and return what came out.
 
-    Of several processes (``distributed.joined``) all call this alike and get the same result; process 0 alone touches ``run``.
+    Of several processes (``distributed.joined``) all call this alike and get the same result; process 0 alone
+    touches ``run``.
     Writes into it: ``private/checkpoints``, ``private/metrics.jsonl``, with a plan also ``private/keys`` and
     ``private/ledger.jsonl``, and ``privacy.json``. The caller holds ``run.lock()``.
 
@@ -55,9 +66,11 @@ def fit(
         plan: with it every step is a step of that plan; without it nothing is private.
         progress: shows steps, loss and epsilon.
         resume: go on from the last checkpoint; the result is that of an uninterrupted run.
-        data_digest: of the dataset's files; bound to every line of a private run's ledger. By default the plain one.
+        data_digest: of the dataset's files; bound to every line of a private run's ledger. By default the
+            plain one.
         ancestry: what is known of the training behind pretrained weights; nothing by default.
-        declared_units: number of privacy units that the user declared; None when the true one counts as public.
+        declared_units: number of privacy units that the user declared; None when the true one counts as
+            public.
 
     Guarantee: with a plan, every step uses exactly the units that ``plan.sampler`` draws, releases only
         ``plan.release`` of their clipped sum, and is in the ledger before the optimiser sees it. What else
@@ -65,14 +78,17 @@ def fit(
 
     Raises:
         UsageError: the run was trained before and ``resume`` is not set.
-        Interrupted: the user stopped it; a checkpoint of the last whole step is there. Or another process is gone.
+        Interrupted: the user stopped it; a checkpoint of the last whole step is there. Or another process is
+            gone.
         ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit, or training diverged.
     """
     config, world = learn_part(config), distributed.current()
     begun = world.shared(lambda: checkpoint.path_of(run, "last").is_file() or run.ledger_path.is_file())
     if begun and not resume:
         fix = "give --resume, or another --out"
-        raise UsageError(expected("a fresh run folder", got="one that was trained before", where=run.name, fix=fix))
+        raise UsageError(
+            expected("a fresh run folder", got="one that was trained before", where=run.name, fix=fix)
+        )
     world.shared(lambda: checkpoint.refuse_other_plan(run, plan.fingerprint() if plan else ""))
     world.shared(lambda: _refuse_lost_ledger(run) if plan else None)
     with surroundings.prepared(config) as device, Stop() as stop:
@@ -81,7 +97,9 @@ def fit(
         checkpoint.restore(run, training.trainee, config=config, plan=training.fingerprint)
         if training.trainee.step == 0:
             validate.probe(training.trainee.model, training.train, training.objective, device)
-        with Journal(run, training.trainee.step, tensorboard=config.tensorboard, active=world.main) as journal:
+        with Journal(
+            run, training.trainee.step, tensorboard=config.tensorboard, active=world.main
+        ) as journal:
             loop = _Loop(training, journal, progress if world.main else SILENT)
             loop.run(stop)
         return loop.result(*world.shared(lambda: _recorded(training)))
@@ -93,9 +111,16 @@ def _refuse_lost_ledger(run: Run) -> None:
         return
     state = run.record.state if run.record is not None else RunState.STARTING
     keys = any((run.private / "keys" / f"{name}.key").is_file() for name in ("sampling", "noise"))
-    if keys or state is not RunState.STARTING or checkpoint.path_of(run, "last").is_file() or run.ledger_path.is_file():
+    if (
+        keys
+        or state is not RunState.STARTING
+        or checkpoint.path_of(run, "last").is_file()
+        or run.ledger_path.is_file()
+    ):
         fix = "restore private/ledger.jsonl from a backup, or start a new run"
-        raise PrivacyRefusal(expected("the ledger of a run that began before", got="none", where=run.name, fix=fix))
+        raise PrivacyRefusal(
+            expected("the ledger of a run that began before", got="none", where=run.name, fix=fix)
+        )
 
 
 def _with_provenance(training: Training, ancestry: Ancestry | None, declared_units: int | None) -> None:
@@ -107,8 +132,14 @@ def _with_provenance(training: Training, ancestry: Ancestry | None, declared_uni
         training.start = pretrained.known(training.start, training.ancestry)
         unknown = [record.UNKNOWN_START] if training.ancestry.origin == "unknown" else []
         training.outside[:0] = [*unknown, *training.ancestry.caveats] if plan else []
-    if plan and declared_units is None and plan.n_units_declared == len(members(training.train.manifest, plan.unit)):
-        training.outside[:0] = [f"the number of training units ({plan.unit}s) counts as public: none was declared"]
+    if (
+        plan
+        and declared_units is None
+        and plan.n_units_declared == len(members(training.train.manifest, plan.unit))
+    ):
+        training.outside[:0] = [
+            f"the number of training units ({plan.unit}s) counts as public: none was declared"
+        ]
 
 
 class _Loop:
@@ -152,7 +183,9 @@ class _Loop:
         self._freeze()
         rate = trainee.schedule.apply(trainee.optimizer, trainee.step)
         if training.plan is None:
-            surroundings.seed_torch(config.seed, "step", trainee.step, *([self.world.rank] if self.world.rank else []))
+            surroundings.seed_torch(
+                config.seed, "step", trainee.step, *([self.world.rank] if self.world.rank else [])
+            )
         self._whole = False
         report = training.step(trainee, training.draw(trainee.step), leave=stop.wanted)
         if trainee.average is not None:
@@ -208,7 +241,9 @@ class _Loop:
         """Return the score of the weights to evaluate."""
         training, trainee = self.training, self.training.trainee
         with averaged(trainee.model, trainee.average):
-            return validate.score(trainee.model, training.valid, training.objective, training.config, training.device)
+            return validate.score(
+                trainee.model, training.valid, training.objective, training.config, training.device
+            )
 
     def _save(self, name: str) -> None:
         training = self.training
@@ -227,13 +262,17 @@ class _Loop:
     def _interrupted(self, error: KeyboardInterrupt) -> None:
         """Save what is whole and leave."""
         done = self.training.trainee.step
-        if self._whole and (done or self.training.plan is None):  # a private run without a step begins anew, with new keys
+        if self._whole and (
+            done or self.training.plan is None
+        ):  # a private run without a step begins anew, with new keys
             self._save("last")
             self._begin()
         if self.world.main:
             _written(self.training, final=False)
         kept = f"state saved after step {done}" if self._whole else "the last checkpoint stays"
-        raise Interrupted(f"training stopped by the user; {kept}; go on with --resume ({self.training.run.name})") from error
+        raise Interrupted(
+            f"training stopped by the user; {kept}; go on with --resume ({self.training.run.name})"
+        ) from error
 
     def _epsilon_ahead(self) -> float:
         """Return epsilon at the next of a few steps: never below what is spent, and cheap to show."""
@@ -282,7 +321,9 @@ def _written(training: Training, *, final: bool) -> PrivacySpent | None:
     """Write privacy.json and how far the run is, and return what was spent."""
     spent = record.write(training, final=final)
     if training.run.record is not None:
-        training.run.update(selected=_kept(training), step=training.trainee.step, planned_steps=training.total_steps)
+        training.run.update(
+            selected=_kept(training), step=training.trainee.step, planned_steps=training.total_steps
+        )
     return spent
 
 
@@ -308,5 +349,7 @@ def _kept(training: Training) -> str:
 
 def _frozen_text(model: nn.Module, frozen: frozenset[str]) -> str:
     names = [name for name, _ in model.named_parameters()]
-    held = ", ".join(block.rstrip(".") for block in freeze.blocks(model) if any(name.startswith(block) for name in frozen))
+    held = ", ".join(
+        block.rstrip(".") for block in freeze.blocks(model) if any(name.startswith(block) for name in frozen)
+    )
     return f"{len(frozen)} of {len(names)} parameter tensors frozen ({held or 'none'})"

@@ -11,7 +11,12 @@ from torch.nn import functional
 
 
 def cross_entropy(
-    logits: Tensor, target: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0, gamma: float = 0.0
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weights: Tensor | None = None,
+    smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> Tensor:
     """Return the weighted (focal) cross-entropy of each sample, averaged over its voxels.
 
@@ -42,7 +47,12 @@ def cross_entropy(
 
 
 def binary_cross_entropy(
-    logits: Tensor, target: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0, gamma: float = 0.0
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weights: Tensor | None = None,
+    smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> Tensor:
     """Return the (focal) binary cross-entropy of each sample, averaged over its known labels and voxels.
 
@@ -64,10 +74,13 @@ def binary_cross_entropy(
     return _mean_over_known(truth * positive + (1 - truth) * negative, known.to(logits.dtype))
 
 
-def soft_dice(probability: Tensor, target: Tensor, *, smooth: float = 1.0, weights: Tensor | None = None) -> Tensor:
+def soft_dice(
+    probability: Tensor, target: Tensor, *, smooth: float = 1.0, weights: Tensor | None = None
+) -> Tensor:
     """Return 1 - soft Dice of each sample, averaged over the channels given.
 
-    A channel that is empty in truth and prediction scores 1 (loss 0). The background is excluded by not passing it.
+    A channel that is empty in truth and prediction scores 1 (loss 0). The background is excluded by not
+    passing it.
 
     Args:
         probability: (batch, channels, ...), in [0, 1].
@@ -76,7 +89,8 @@ def soft_dice(probability: Tensor, target: Tensor, *, smooth: float = 1.0, weigh
         weights: public channel weights, (channels,); the average is then weighted.
 
     References:
-        Milletari et al. 2016, "V-Net: fully convolutional neural networks for volumetric medical image segmentation".
+        Milletari et al. 2016, "V-Net: fully convolutional neural networks for volumetric medical image
+        segmentation".
     """
     axes = tuple(range(2, probability.ndim))
     overlap = (probability * target).sum(axes)
@@ -86,7 +100,10 @@ def soft_dice(probability: Tensor, target: Tensor, *, smooth: float = 1.0, weigh
 
 
 def one_hot(index: Tensor, classes: int) -> Tensor:
-    """Return (batch, classes, ...) of 0.0 and 1.0 from integers (batch, ...); values out of range give all zeros."""
+    """Return (batch, classes, ...) of 0.0 and 1.0 from integers (batch, ...).
+
+    Values out of range give all zeros.
+    """
     values = torch.arange(classes, device=index.device).reshape(1, classes, *[1] * (index.ndim - 1))
     return (index.unsqueeze(1) == values).to(torch.float32)
 

@@ -29,7 +29,8 @@ def optimizer(config: LearnConfig, parameters: Parameters, plan: Plan | None = N
 
     Args:
         config: ``optimizer``, ``lr``, ``weight_decay``, ``momentum``, ``bias_correction``.
-        parameters: all parameters, or groups of them, frozen ones too: those without a gradient are left alone.
+        parameters: all parameters, or groups of them, frozen ones too: those without a gradient are left
+            alone.
         plan: the plan of a private run; its noise is what the Adam family corrects for.
 
     Raises:
@@ -49,7 +50,9 @@ def optimizer(config: LearnConfig, parameters: Parameters, plan: Plan | None = N
             return torch.optim.SGD(items, lr=lr, weight_decay=decay)
         case "momentum":
             nesterov = config.momentum > 0
-            return torch.optim.SGD(items, lr=lr, weight_decay=decay, momentum=config.momentum, nesterov=nesterov)
+            return torch.optim.SGD(
+                items, lr=lr, weight_decay=decay, momentum=config.momentum, nesterov=nesterov
+            )
         case "adam":
             return torch.optim.Adam(items, lr=lr, weight_decay=decay)
         case "adamw":
@@ -73,7 +76,8 @@ def noise_variance(plan: Plan, threshold: float | None = None) -> float:
     """Return the variance of the plan's noise on one coordinate of the released gradient, a public number.
 
     Args:
-        plan: noise, threshold, denominator; of correlated noise the variance that it comes to after some steps.
+        plan: noise, threshold, denominator; of correlated noise the variance that it comes to after some
+            steps.
         threshold: clipping threshold in force; None for the plan's.
     """
     bound = plan.max_grad_norm if threshold is None else threshold
@@ -82,11 +86,17 @@ def noise_variance(plan: Plan, threshold: float | None = None) -> float:
 
 
 def _correlated_variance(bands: int) -> float:
-    """Return the sum of the squared coefficients of the inverse of the strategy matrix; 1 for independent noise."""
+    """Return the sum of the squared coefficients of the inverse of the strategy matrix.
+
+    1 for independent noise.
+    """
     scale, *weights = strategy(bands)
     recent, total = [1 / scale], 1 / scale**2
     for _ in range(20 * (bands - 1)):
-        recent = [-sum(w * value for w, value in zip(weights, recent, strict=False)) / scale, *recent[: bands - 2]]
+        recent = [
+            -sum(w * value for w, value in zip(weights, recent, strict=False)) / scale,
+            *recent[: bands - 2],
+        ]
         total += recent[0] ** 2
     return total
 
@@ -97,7 +107,9 @@ def _corrects(config: LearnConfig, plan: Plan | None) -> bool:
     if config.bias_correction == "on" and not able:
         got = f"{config.optimizer}, {'private' if plan else 'without privacy'}"
         fix = "leave bias_correction at auto"
-        raise ConfigError(expected(f"a private run with {', '.join(KINDS)}", got=got, where="bias_correction", fix=fix))
+        raise ConfigError(
+            expected(f"a private run with {', '.join(KINDS)}", got=got, where="bias_correction", fix=fix)
+        )
     return able and config.bias_correction != "off"
 
 
@@ -162,4 +174,8 @@ class Schedule:
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Restore what :meth:`state_dict` gave."""
-        self.factor, self.best, self.waited = float(state["factor"]), float(state["best"]), int(state["waited"])
+        self.factor, self.best, self.waited = (
+            float(state["factor"]),
+            float(state["best"]),
+            int(state["waited"]),
+        )

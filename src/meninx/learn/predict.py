@@ -65,7 +65,9 @@ def load_model(run: Run, *, weights: str = "auto") -> tuple[nn.Module, LearnConf
         **config.model_options,
     )
     if config.lora_rank:
-        lora.insert(network, rank=config.lora_rank, alpha=config.lora_alpha, keep=registry.head_prefix(network))
+        lora.insert(
+            network, rank=config.lora_rank, alpha=config.lora_alpha, keep=registry.head_prefix(network)
+        )
     network.load_state_dict(content["average"]["shadow"] if content["average"] else content["model"])
     return lora.merge(network).eval(), config, info
 
@@ -101,7 +103,9 @@ def predict(model: nn.Module, info: DatasetInfo, manifest: Manifest, config: Lea
         DataError: the images do not fit the model, or the task is segmentation.
     """
     if info.task is Task.SEGMENTATION:
-        raise DataError(expected("a classification task", got="segmentation", where="predict", fix="use predict_maps"))
+        raise DataError(
+            expected("a classification task", got="segmentation", where="predict", fix="use predict_maps")
+        )
     store = CaseStore(_for_model(manifest, info), config)
     goal = objective(info, config)
     rows = [logits for _, logits in _outputs(model, store, config)]
@@ -115,14 +119,16 @@ def predict_maps(
 ) -> Iterator[tuple[Case, npt.NDArray[Any]]]:
     """Yield (case, label map) of every case of a segmentation dataset, one at a time.
 
-    Label maps are uint8 (uint16 beyond 255 labels) of the image's own spatial size; 0 is background. With ``patch_size``
-    a Gaussian-weighted window slides over the image.
+    Label maps are uint8 (uint16 beyond 255 labels) of the image's own spatial size; 0 is background. With
+    ``patch_size`` a Gaussian-weighted window slides over the image.
 
     Raises:
         DataError: the images do not fit the model, or the task is classification.
     """
     if info.task is not Task.SEGMENTATION:
-        raise DataError(expected("a segmentation task", got=str(info.task), where="predict_maps", fix="use predict"))
+        raise DataError(
+            expected("a segmentation task", got=str(info.task), where="predict_maps", fix="use predict")
+        )
     store = CaseStore(_for_model(manifest, info), config)
     goal = objective(info, config)
     kind = np.uint8 if len(info.labels) < 256 else np.uint16
@@ -137,15 +143,23 @@ def _outputs(model: nn.Module, store: CaseStore, config: LearnConfig) -> Iterato
 
 
 def _for_model(manifest: Manifest, info: DatasetInfo) -> Manifest:
-    """Return the manifest read as the model's training data was: its intensity and channels; refuse other dimensions."""
+    """Return the manifest read as the model's training data was: its intensity and channels.
+
+    Refuse other dimensions.
+    """
     if manifest.info.spatial_dims != info.spatial_dims:
         got = f"{manifest.info.spatial_dims}-D"
-        raise DataError(expected(f"{info.spatial_dims}-D images as in training", got=got, where="dataset.toml"))
+        raise DataError(
+            expected(f"{info.spatial_dims}-D images as in training", got=got, where="dataset.toml")
+        )
     return replace(manifest, info=info)
 
 
 def _selected(run: Run) -> str:
-    """Return the checkpoint whose weights are the run's result; a run of an older version says so in privacy.json."""
+    """Return the checkpoint whose weights are the run's result.
+
+    A run of an older version says so in privacy.json.
+    """
     record = run.record
     older = {} if record is not None else run.read_json(artifacts.place(PrivacyRecord)) or {}
     name = record.selected if record is not None else str(older.get("weights"))

@@ -61,7 +61,9 @@ def initialise(model: nn.Module, path: Path, *, source: str = "", keep_head: boo
     }
     if not taken:
         fix = "check that the file was saved from the same architecture"
-        raise DataError(expected("weights that fit the model", got="none by name and shape", where=path.name, fix=fix))
+        raise DataError(
+            expected("weights that fit the model", got="none by name and shape", where=path.name, fix=fix)
+        )
     model.load_state_dict({**own, **taken})
     return StartRecord(
         file=path.name,
@@ -86,7 +88,9 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping):
             content = content[nest]
     tensors = (
-        {str(key): value for key, value in content.items() if isinstance(value, Tensor)} if isinstance(content, Mapping) else {}
+        {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+        if isinstance(content, Mapping)
+        else {}
     )
     if not tensors:
         raise DataError(expected("a state dict", got="no tensors", where=path.name))

@@ -18,16 +18,18 @@ _MOMENTUM_DECAY = 0.004  # of NAdam, as in torch
 class PrivateAdam(torch.optim.Optimizer):
     """The Adam family with ``m / sqrt(max(v - Phi, floor))`` instead of ``m / sqrt(v)``.
 
-    Noise of variance Phi on every coordinate of the gradient adds Phi to the second moment v. Where the noise is larger
-    than the signal, v is Phi almost everywhere, and Adam divides all coordinates by the same number: it is SGD.
-    Without Phi the second moment is again that of the gradient. ``v - Phi`` is itself noisy and may be negative, so it
-    is not let below ``floor_factor`` times the variance that the noise leaves in the numerator. With Adam that floor is
+    Noise of variance Phi on every coordinate of the gradient adds Phi to the second moment v. Where the noise
+    is larger than the signal, v is Phi almost everywhere, and Adam divides all coordinates by the same
+    number: it is SGD. Without Phi the second moment is again that of the gradient. ``v - Phi`` is itself
+    noisy and may be negative, so it is not let below ``floor_factor`` times the variance that the noise
+    leaves in the numerator. With Adam that floor is
 
         floor_factor * Phi * (1 - b1) (1 + b1**t) / ((1 + b1) (1 - b1**t)),
 
     Phi at the first step and 0.053 Phi later (b1 = 0.9): a coordinate without signal moves by about one
-    learning rate a step, as in Adam without noise. Phi, and so the floor, is public: it follows from the noise multiplier,
-    the clipping threshold and the expected batch size. The result is post-processing of the released gradients.
+    learning rate a step, as in Adam without noise. Phi, and so the floor, is public: it follows from the
+    noise multiplier, the clipping threshold and the expected batch size. The result is post-processing of the
+    released gradients.
 
     With ``noise_variance=0`` the three are torch's Adam, AdamW and NAdam.
 
@@ -45,9 +47,9 @@ class PrivateAdam(torch.optim.Optimizer):
         ConfigError: another kind, or a number out of range.
 
     References:
-        Tang, Shpilevskiy, Lécuyer (2024), DP-AdamBC: Your DP-Adam Is Actually DP-SGD (Unless You Apply Bias Correction), AAAI,
-        Algorithm 1; the floor there is a constant to tune, here it follows from Phi.
-        Dozat (2016), Incorporating Nesterov Momentum into Adam.
+        Tang, Shpilevskiy, Lécuyer (2024), DP-AdamBC: Your DP-Adam Is Actually DP-SGD (Unless You Apply Bias
+        Correction), AAAI, Algorithm 1; the floor there is a constant to tune, here it follows from Phi. Dozat
+        (2016), Incorporating Nesterov Momentum into Adam.
     """
 
     def __init__(
@@ -63,10 +65,18 @@ class PrivateAdam(torch.optim.Optimizer):
         floor_factor: float = 1.0,
     ) -> None:
         check.one_of(KINDS, kind=kind)
-        check.positive(lr=lr, floor_factor=floor_factor, **{f"1 - betas[{n}]": 1 - beta for n, beta in enumerate(betas)})
+        check.positive(
+            lr=lr, floor_factor=floor_factor, **{f"1 - betas[{n}]": 1 - beta for n, beta in enumerate(betas)}
+        )
         check.non_negative(noise_variance=noise_variance, eps=eps, weight_decay=weight_decay)
         self.kind, self.floor_factor = kind, floor_factor
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "noise_variance": noise_variance}
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "noise_variance": noise_variance,
+        }
         super().__init__(params, defaults)
 
     @property
@@ -92,13 +102,18 @@ class PrivateAdam(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     state = self._advance(parameter, group)
-                    alike[(parameter.device, state["step"], state["noise"], state["momentum"])].append(parameter)
+                    alike[(parameter.device, state["step"], state["noise"], state["momentum"])].append(
+                        parameter
+                    )
             for parameters in alike.values():
                 self._update(parameters, group)
         return loss
 
     def _advance(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        """Count the step of one parameter and return its state; everything that is one number is kept here."""
+        """Count the step of one parameter and return its state.
+
+        Everything that is one number is kept here.
+        """
         state: dict[str, Any] = self.state[parameter]
         if not state:
             state.update(step=0, noise=0.0, momentum=1.0)
@@ -106,7 +121,9 @@ class PrivateAdam(torch.optim.Optimizer):
             state["second"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         beta1, beta2 = group["betas"]
         state["step"] += 1
-        state["noise"] = beta2 * state["noise"] + (1 - beta2) * group["noise_variance"]  # averaged as the squares are
+        state["noise"] = (
+            beta2 * state["noise"] + (1 - beta2) * group["noise_variance"]
+        )  # averaged as the squares are
         if self.kind == "nadam":
             state["momentum"] *= _momentum(beta1, state["step"])
         return state
@@ -134,7 +151,11 @@ class PrivateAdam(torch.optim.Optimizer):
         """Return the weights of the gradient and of its running average in the numerator."""
         if self.kind != "nadam":
             return 0.0, 1 / (1 - beta1 ** state["step"])
-        now, after, product = _momentum(beta1, state["step"]), _momentum(beta1, state["step"] + 1), state["momentum"]
+        now, after, product = (
+            _momentum(beta1, state["step"]),
+            _momentum(beta1, state["step"] + 1),
+            state["momentum"],
+        )
         return (1 - now) / (1 - product), after / (1 - product * after)
 
     def _roots(self, second: list[Tensor], state: dict[str, Any], group: dict[str, Any]) -> list[Tensor]:
@@ -145,7 +166,9 @@ class PrivateAdam(torch.optim.Optimizer):
         noise = state["noise"] / whole
         if noise > 0:
             direct, averaged = self._weights(beta1, state)
-            spread = (1 - beta1) * (1 - beta1 ** (2 * state["step"])) / (1 + beta1)  # of the average, for noise of variance 1
+            spread = (
+                (1 - beta1) * (1 - beta1 ** (2 * state["step"])) / (1 + beta1)
+            )  # of the average, for noise of variance 1
             share = direct**2 + 2 * direct * averaged * (1 - beta1) + averaged**2 * spread
             torch._foreach_sub_(roots, noise)
             torch._foreach_clamp_min_(roots, self.floor_factor * noise * share)

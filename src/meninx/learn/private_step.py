@@ -33,17 +33,20 @@ from meninx.privacy.plan import Plan
 from meninx.privacy.threshold import Threshold
 
 LOSS_POINTS = 30  # looks at the training loss, each of which costs a forward pass of its own
-_LOSS_SHARE = 0.03  # images looked at over images trained on; a training image costs at least three forward passes
+_LOSS_SHARE = (
+    0.03  # images looked at over images trained on; a training image costs at least three forward passes
+)
 _LOSS_IMAGES = 8  # at least at a time: a mean over fewer says nothing
 
 
 class PrivateStep:
     """The noisy clipped sum of a plan, one ledger line and one optimiser step.
 
-    Guarantee: the optimiser sees nothing of the drawn cases but ``plan.release`` of their clipped sum, with the noise
-        of this step, and only after the step is in the ledger on disk. An empty draw is such a step, too. Of several
-        processes each clips its share of the drawn units, process 0 writes the line before it gives its share away,
-        and the noise, which all compute alike, is added once, to the sum over all.
+    Guarantee: the optimiser sees nothing of the drawn cases but ``plan.release`` of their clipped sum, with
+        the noise of this step, and only after the step is in the ledger on disk. An empty draw is such a
+        step, too. Of several processes each clips its share of the drawn units, process 0 writes the line
+        before it gives its share away, and the noise, which all compute alike, is added once, to the sum over
+        all.
 
     Args:
         plan: the plan.
@@ -79,7 +82,10 @@ class PrivateStep:
         return self.ledger.anchor
 
     def __call__(self, trainee: Trainee, groups: Groups, *, leave: bool = False) -> StepReport:
-        """Do step ``trainee.step`` with the drawn groups of cases; ``leave`` says that this process was asked to stop."""
+        """Do step ``trainee.step`` with the drawn groups of cases.
+
+        ``leave`` says that this process was asked to stop.
+        """
         model, step = trainee.model, trainee.step
         force = Threshold(value=trainee.threshold) if trainee.threshold else self.plan.threshold()
         total, looked = self._clip(model, step, groups, force)
@@ -93,7 +99,9 @@ class PrivateStep:
         self.kernels.save()
         return StepReport(self._look(model, looked, step), len(groups), leave)
 
-    def _clip(self, model: nn.Module, step: int, groups: Groups, force: Threshold) -> tuple[ClippedSum, Batch | None]:
+    def _clip(
+        self, model: nn.Module, step: int, groups: Groups, force: Threshold
+    ) -> tuple[ClippedSum, Batch | None]:
         """Return the clipped sum of this process's share of the drawn groups, and its first physical batch."""
         plan = self.plan
         total = ClippedSum.empty(model, max_grad_norm=force.value, n_units=len(groups))
@@ -114,7 +122,8 @@ class PrivateStep:
     def _pool(self, total: ClippedSum, step: int, groups: Groups, leave: bool) -> bool:
         """Make the gradients of ``total`` those of all processes, and return whether one of them was asked to stop.
 
-        Nobody has the sum before process 0, which wrote the ledger, has added its own share: the sum is the barrier.
+        Nobody has the sum before process 0, which wrote the ledger, has added its own share: the sum is the
+        barrier.
 
         Raises:
             PrivacyRefusal: a drawn unit was left out or taken twice.
@@ -122,21 +131,30 @@ class PrivateStep:
         gradients = [total.gradients[name] for name in sorted(total.gradients)]
         units, asked = self.world.sum_(gradients, [total.units, leave], same=(step, groups))
         if units != len(groups):
-            raise PrivacyRefusal(expected(f"each of {len(groups)} drawn units once", got=int(units), where=f"step {step}"))
-        if self.plan.clipping == "adaptive":  # whose count asks for the norms of all; as many in every process, as just checked
+            raise PrivacyRefusal(
+                expected(f"each of {len(groups)} drawn units once", got=int(units), where=f"step {step}")
+            )
+        if (
+            self.plan.clipping == "adaptive"
+        ):  # whose count asks for the norms of all; as many in every process, as just checked
             self.world.sum_([total.unit_norms])
             total.present.fill_(True)
         return asked > 0
 
     def epsilon(self, steps: int) -> float:
-        """Return a quick upper bound on epsilon of the first ``steps`` steps; the exact one is the ledger's."""
+        """Return a quick upper bound on epsilon of the first ``steps`` steps.
+
+        The exact one is the ledger's.
+        """
         return accounting.epsilon([self.plan.phase(steps)], self.plan.delta, coarse=True).value
 
     def _enter(self, step: int) -> None:
         """Write the step into the ledger, on the disk, before anything of it is used."""
         if not self.world.main:
             return
-        self.ledger = ledger_file.enter(self.run, self.ledger, self.plan, step, stream=self.stream, binding=self.binding)
+        self.ledger = ledger_file.enter(
+            self.run, self.ledger, self.plan, step, stream=self.stream, binding=self.binding
+        )
 
     def _assign(self, model: nn.Module, gradients: dict[str, Tensor]) -> None:
         """Give every trained parameter its released gradient, and the others none."""
@@ -174,7 +192,8 @@ def private_parts(
         assembler: makes tensors of cases.
         objective: the loss.
         resumed: the run was started before.
-        bind: from the name of the run's keys to the binding of its ledger lines (:func:`.ledger_file.binding_of`).
+        bind: from the name of the run's keys to the binding of its ledger lines
+            (:func:`.ledger_file.binding_of`).
 
     Raises:
         ConfigError: config and plan disagree on the views.
@@ -186,7 +205,9 @@ def private_parts(
     if len(units) > plan.n_units_declared:
         fix = "declare the true number of units, or more"
         got = f"{len(units)} in the training split"
-        raise PrivacyRefusal(expected(f"at most {plan.n_units_declared} units", got=got, where="plan", fix=fix))
+        raise PrivacyRefusal(
+            expected(f"at most {plan.n_units_declared} units", got=got, where="plan", fix=fix)
+        )
     seed = config.seed if config.deterministic else None
     world = current()
     if world.main and config.deterministic and not (run.root / "NOT_FOR_RELEASE").exists():

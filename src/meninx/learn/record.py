@@ -1,4 +1,7 @@
-"""privacy.json: what a run promises, spent and leaves outside. Every epsilon in it is read from the ledger."""
+"""privacy.json: what a run promises, spent and leaves outside.
+
+Every epsilon in it is read from the ledger.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from meninx.privacy.composition import compose, joint_phases
 from meninx.privacy.ledger import Ledger
 
 NOT_PRIVATE = "Trained without differential privacy: nothing is promised."
-UNKNOWN_START = "the training started from weights of unknown origin: what they hold of the patients is not covered"
+UNKNOWN_START = (
+    "the training started from weights of unknown origin: what they hold of the patients is not covered"
+)
 
 
 def write(training: Training, *, final: bool) -> PrivacySpent | None:
@@ -29,7 +34,13 @@ def write(training: Training, *, final: bool) -> PrivacySpent | None:
     record = training.run.record
     origin = None
     if record is not None:
-        origin = Origin(run=record.id, data=record.data, dataset=record.dataset, step=training.trainee.step, made=artifacts.now())
+        origin = Origin(
+            run=record.id,
+            data=record.data,
+            dataset=record.dataset,
+            step=training.trainee.step,
+            made=artifacts.now(),
+        )
     table = PrivacyRecord(
         private=training.plan is not None,
         sentence=NOT_PRIVATE,

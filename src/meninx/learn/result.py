@@ -28,7 +28,8 @@ class FitResult(Result):
         checkpoint: the file that holds them.
         stopped_early: ended by early stopping.
         private: trained with differential privacy.
-        privacy: what was spent, read from the ledger, private runs behind the starting weights included; None without privacy.
+        privacy: what was spent, read from the ledger, private runs behind the starting weights included; None
+            without privacy.
         own_epsilon: epsilon of the run's own steps; None without privacy.
         start: what the network started from; None for random weights.
         outside_guarantee: what the guarantee does not cover, in words.

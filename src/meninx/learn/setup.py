@@ -30,7 +30,9 @@ from meninx.models import lora, registry
 from meninx.privacy.clipping import clipped_gradient_sum, dropout, prove
 from meninx.privacy.plan import Plan
 
-_ROUNDING = 1e-3  # of float32 gradients in batches of other sizes; a mask of another image changes them wholly
+_ROUNDING = (
+    1e-3  # of float32 gradients in batches of other sizes; a mask of another image changes them wholly
+)
 
 
 @dataclass
@@ -53,7 +55,8 @@ class Training:
         start: what pretrained weights gave, or None.
         outside: what the guarantee does not cover, in words.
         ancestry: what is known of the training behind pretrained weights.
-        declared_units: number of privacy units that the user declared; None when the true one counts as public.
+        declared_units: number of privacy units that the user declared; None when the true one counts as
+            public.
     """
 
     config: LearnConfig
@@ -105,7 +108,9 @@ def build(
     resumed: bool,
     data_digest: str = "",
 ) -> Training:
-    """Return a run ready for its first step; ``data_digest`` names the dataset in the ledger of a private one.
+    """Return a run ready for its first step.
+
+    ``data_digest`` names the dataset in the ledger of a private one.
 
     Raises:
         ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit together.
@@ -118,7 +123,9 @@ def build(
         fix = "prepare the dataset with masks"
         raise DataError(expected("training cases with masks", got="none", where="manifest.csv", fix=fix))
     if not len(valid) and (config.early_stopping or config.schedule == "plateau"):
-        raise ConfigError(expected("validation cases for early stopping or plateau", got="none", where="manifest.csv"))
+        raise ConfigError(
+            expected("validation cases for early stopping or plateau", got="none", where="manifest.csv")
+        )
     goal = objective(data.info, config, weights=_balance(config, train, plan))
     network, start = model(config, data.info, goal)
     network.to(device)
@@ -139,14 +146,23 @@ def build(
     total = plan.steps if plan else config.steps or config.epochs * draw.steps_per_epoch
     schedule = Schedule(config, total, draw.steps_per_epoch)
     average = Average(network, config.ema) if config.ema else None
-    trainee = Trainee(network, optim.optimizer(config, optim.groups(config, network), plan), schedule, average)
-    training = Training(config, run, data.info, goal, device, train, valid, draw, step, total, trainee, plan, start)
+    trainee = Trainee(
+        network, optim.optimizer(config, optim.groups(config, network), plan), schedule, average
+    )
+    training = Training(
+        config, run, data.info, goal, device, train, valid, draw, step, total, trainee, plan, start
+    )
     training.outside.extend(_outside(training))
     return training
 
 
-def _prove(network: nn.Module, goal: Objective, assembler: Assembler, cases: int, config: LearnConfig) -> None:
-    """Refuse a network whose gradients of single images are not what the engine takes them for; the images are noise."""
+def _prove(
+    network: nn.Module, goal: Objective, assembler: Assembler, cases: int, config: LearnConfig
+) -> None:
+    """Refuse a network whose gradients of single images are not what the engine takes them for.
+
+    The images are noise.
+    """
     batch = assembler(tuple((case,) for case in range(cases)), 0)
     images, targets, keys = torch.randn_like(batch.images[:2]), batch.targets[:2], batch.row_keys[:2]
 
@@ -166,11 +182,16 @@ def _prove(network: nn.Module, goal: Objective, assembler: Assembler, cases: int
     if not float((whole - sum(alone)).norm()) <= _ROUNDING * sum(float(part.norm()) for part in alone):
         if any(dropout.active(module) for module in network.modules()):
             rule, where = "dropout masks of each image's own", "dropout layers"
-            fix = "keep the images of a batch along the first axis of what a dropout layer sees, or set its rate to 0"
+            fix = (
+                "keep the images of a batch along the first axis of what a dropout layer sees, or set "
+                "its rate to 0"
+            )
         else:
             rule, where = "gradients of each image's own in training mode", "the network"
             fix = "draw random numbers in nn.Dropout layers alone"
-        raise PrivacyRefusal(expected(rule, got="others that depend on the other images", where=where, fix=fix))
+        raise PrivacyRefusal(
+            expected(rule, got="others that depend on the other images", where=where, fix=fix)
+        )
 
 
 def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.Module, StartRecord | None]:
@@ -188,7 +209,9 @@ def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.M
     path = Path(config.pretrained)
     start = pretrained.initialise(network, path, source=config.pretrained_source, keep_head=config.keep_head)
     if config.lora_rank:
-        lora.insert(network, rank=config.lora_rank, alpha=config.lora_alpha, keep=registry.head_prefix(network))
+        lora.insert(
+            network, rank=config.lora_rank, alpha=config.lora_alpha, keep=registry.head_prefix(network)
+        )
     freeze.frozen_names(network, config, 0)
     return network, start
 
@@ -198,7 +221,9 @@ def _refuse_private_intensity(info: DatasetInfo, plan: Plan | None) -> None:
     if plan is not None and info.intensity.source == "train":
         fix = "prepare the dataset with --intensity format, window or image"
         got = "one computed from the private training images"
-        raise PrivacyRefusal(expected("a public intensity normalisation", got=got, where="dataset.toml: intensity", fix=fix))
+        raise PrivacyRefusal(
+            expected("a public intensity normalisation", got=got, where="dataset.toml: intensity", fix=fix)
+        )
 
 
 def _balance(config: LearnConfig, train: CaseStore, plan: Plan | None) -> tuple[float, ...]:
@@ -208,12 +233,19 @@ def _balance(config: LearnConfig, train: CaseStore, plan: Plan | None) -> tuple[
     if plan is not None:
         fix = "give public numbers, e.g. class_weights = [1.0, 3.0], or none"
         raise PrivacyRefusal(
-            expected("public class weights", got="balanced, computed from private labels", where="class_weights", fix=fix)
+            expected(
+                "public class weights",
+                got="balanced, computed from private labels",
+                where="class_weights",
+                fix=fix,
+            )
         )
     task = train.info.task
     if task is Task.SEGMENTATION:
         fix = "give numbers, background first"
-        raise ConfigError(expected("public class weights for segmentation", got="balanced", where="class_weights", fix=fix))
+        raise ConfigError(
+            expected("public class weights for segmentation", got="balanced", where="class_weights", fix=fix)
+        )
     truth = train.targets.numpy()
     known = np.isfinite(truth).sum(0)
     positive = np.nansum(truth, 0)
@@ -239,5 +271,7 @@ def _outside(training: Training) -> list[str]:
     if config.schedule == "plateau":
         found.append(f"the learning rate followed {VALIDATION_CASES}")
     if config.deterministic:
-        found.append("noise and sampling came from the seed (--deterministic): no privacy against anyone who knows it")
+        found.append(
+            "noise and sampling came from the seed (--deterministic): no privacy against anyone who knows it"
+        )
     return found

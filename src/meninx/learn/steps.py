@@ -41,7 +41,10 @@ class Step(Protocol):
         """Number of lines in the privacy ledger and hash of the last; (0, "") without privacy."""
 
     def __call__(self, trainee: Trainee, groups: Groups, *, leave: bool = False) -> StepReport:
-        """Do step ``trainee.step`` with the drawn groups of cases; ``leave`` says that this process was asked to stop."""
+        """Do step ``trainee.step`` with the drawn groups of cases.
+
+        ``leave`` says that this process was asked to stop.
+        """
 
     def epsilon(self, steps: int) -> float:
         """Return the epsilon spent after ``steps`` steps; infinity without privacy."""
@@ -91,7 +94,9 @@ class PlainStep:
         norms = [item.grad.norm() for item in trainee.model.parameters() if item.grad is not None]
         if not math.isfinite(total) or not bool(torch.isfinite(torch.stack(norms)).all()):
             fix = "lower lr, add warmup, or check the intensity in dataset.toml"
-            raise DataError(expected("a finite loss", got="NaN or infinity", where=f"step {trainee.step}", fix=fix))
+            raise DataError(
+                expected("a finite loss", got="NaN or infinity", where=f"step {trainee.step}", fix=fix)
+            )
         trainee.optimizer.step()
         return StepReport(total, len(groups), leave)
 

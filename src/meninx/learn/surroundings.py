@@ -27,14 +27,18 @@ def device(name: str) -> torch.device:
     try:
         found = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(expected("auto, cpu, cuda, cuda:N or mps", got=repr(name), where="device")) from error
+        raise ConfigError(
+            expected("auto, cpu, cuda, cuda:N or mps", got=repr(name), where="device")
+        ) from error
     there = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (found.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
     if not there.get(found.type, False):
-        raise ConfigError(expected("a device of this machine", got=repr(name), where="device", fix="use --device auto"))
+        raise ConfigError(
+            expected("a device of this machine", got=repr(name), where="device", fix="use --device auto")
+        )
     return found
 
 
@@ -56,7 +60,10 @@ def prepared(config: LearnConfig) -> Iterator[torch.device]:
 
 
 def seed_torch(seed: int, *names: str | int) -> None:
-    """Seed torch's generators for one purpose: initialisation, or one step without privacy. A private step uses none of them."""
+    """Seed torch's generators for one purpose: initialisation, or one step without privacy.
+
+    A private step uses none of them.
+    """
     torch.manual_seed(randomness.child_seed(seed, *names))
 
 

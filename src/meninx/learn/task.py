@@ -58,14 +58,17 @@ class Objective:
 
         Args:
             output: logits, (batch, out_channels, ...).
-            target: classification: (batch, labels) with NaN for unknown; segmentation: label map (batch, ...).
+            target: classification: (batch, labels) with NaN for unknown; segmentation: label map (batch,
+                ...).
         """
         if self.task is Task.SEGMENTATION:
             return self._segmentation_loss(output, target)
         weights = self._weights(output)
         gamma = self.focal_gamma if self.loss_name == "focal" else 0.0
         if self.task is Task.MULTILABEL:
-            return losses.binary_cross_entropy(output, target, weights=weights, smoothing=self.smoothing, gamma=gamma)
+            return losses.binary_cross_entropy(
+                output, target, weights=weights, smoothing=self.smoothing, gamma=gamma
+            )
         truth = torch.nan_to_num(target)
         return losses.cross_entropy(output, truth, weights=weights, smoothing=self.smoothing, gamma=gamma)
 
@@ -93,9 +96,13 @@ class Objective:
             inner = weights if weights is None or self.sigmoid else weights[1:]
             total = total + losses.soft_dice(kept, every[:, 1:], weights=inner)
         if "ce" in names or "focal" in names:
-            total = total + losses.cross_entropy(output, truth, weights=weights, smoothing=self.smoothing, gamma=gamma)
+            total = total + losses.cross_entropy(
+                output, truth, weights=weights, smoothing=self.smoothing, gamma=gamma
+            )
         if "bce" in names:
-            total = total + losses.binary_cross_entropy(output, truth, weights=weights, smoothing=self.smoothing)
+            total = total + losses.binary_cross_entropy(
+                output, truth, weights=weights, smoothing=self.smoothing
+            )
         return total / len(names)
 
     def _weights(self, like: Tensor) -> Tensor | None:
@@ -116,9 +123,18 @@ def objective(info: DatasetInfo, config: LearnConfig, *, weights: tuple[float, .
     allowed = _LOSSES_OF[info.task]
     name = allowed[0] if config.loss == "auto" else config.loss
     if name not in allowed:
-        raise ConfigError(expected(f"a loss for {info.task}: {', '.join(allowed)}", got=repr(name), where="loss"))
+        raise ConfigError(
+            expected(f"a loss for {info.task}: {', '.join(allowed)}", got=repr(name), where="loss")
+        )
     public = config.class_weights if isinstance(config.class_weights, tuple) else ()
-    result = Objective(info.task, info.labels, name, weights or public, config.label_smoothing, focal_gamma=config.focal_gamma)
+    result = Objective(
+        info.task,
+        info.labels,
+        name,
+        weights or public,
+        config.label_smoothing,
+        focal_gamma=config.focal_gamma,
+    )
     if result.weights and len(result.weights) != result.out_channels:
         got = f"{len(result.weights)} numbers"
         raise ConfigError(expected(f"{result.out_channels} class weights", got=got, where="class_weights"))

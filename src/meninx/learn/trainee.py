@@ -48,7 +48,8 @@ class Trainee:
         step: optimiser steps done.
         best: best evaluation.
         stopped: training ended early.
-        threshold: clipping threshold in force when it follows the gradients; 0 for the plan's first. As public as the weights.
+        threshold: clipping threshold in force when it follows the gradients; 0 for the plan's first. As
+            public as the weights.
     """
 
     model: nn.Module

@@ -24,8 +24,8 @@ class Score:
 
     Attributes:
         loss: mean over cases of the training loss.
-        metric: macro AUROC over the labels, or mean hard Dice over cases and labels without background, where a
-            label missing in truth and prediction is left out; NaN when undefined.
+        metric: macro AUROC over the labels, or mean hard Dice over cases and labels without background, where
+            a label missing in truth and prediction is left out; NaN when undefined.
         name: ``auroc`` or ``dice``.
     """
 
@@ -38,7 +38,9 @@ class Score:
         return -self.loss if monitor == "loss" or math.isnan(self.metric) else self.metric
 
 
-def score(model: nn.Module, store: CaseStore, objective: Objective, config: LearnConfig, device: torch.device) -> Score:
+def score(
+    model: nn.Module, store: CaseStore, objective: Objective, config: LearnConfig, device: torch.device
+) -> Score:
     """Return the score of ``model`` on all cases of ``store``; leaves the model in evaluation mode."""
     losses: list[float] = []
     values: list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]] = []
@@ -57,17 +59,21 @@ def score(model: nn.Module, store: CaseStore, objective: Objective, config: Lear
     if mapped:
         return Score(loss, _mean_defined(np.stack(values)), "dice")
     areas = [
-        classification.auroc(truth, called) for truth, called in zip(store.targets.numpy().T, np.stack(values).T, strict=True)
+        classification.auroc(truth, called)
+        for truth, called in zip(store.targets.numpy().T, np.stack(values).T, strict=True)
     ]
     return Score(loss, _mean_defined(np.array(areas)), "auroc")
 
 
 @torch.no_grad()
 def probe(model: nn.Module, store: CaseStore, objective: Objective, device: torch.device) -> None:
-    """Refuse a network that cannot be trained on the first training case; leaves model and generators as they were.
+    """Refuse a network that cannot be trained on the first training case.
+
+    Leaves model and generators as they were.
 
     Raises:
-        ConfigError: the network does not take such images, or gives outputs of another shape than the task needs.
+        ConfigError: the network does not take such images, or gives outputs of another shape than the task
+            needs.
         DataError: the case cannot be read.
     """
     sample = store.patch(0, np.random.default_rng(0), foreground=0.0)
@@ -78,13 +84,17 @@ def probe(model: nn.Module, store: CaseStore, objective: Objective, device: torc
     except (RuntimeError, ValueError, IndexError) as error:
         got = f"{tuple(sample.image.shape)}"
         fix = "give image_size, patch_size or another model"
-        raise ConfigError(expected("images that the network takes", got=got, where="model", fix=fix)) from error
+        raise ConfigError(
+            expected("images that the network takes", got=got, where="model", fix=fix)
+        ) from error
     finally:
         model.train(training)
     space = tuple(sample.target.shape) if objective.task is Task.SEGMENTATION else ()
     if tuple(output.shape) != (1, objective.out_channels, *space):
         got = f"outputs of shape {tuple(output.shape[1:])}"
-        fix = "use a segmentation network, e.g. unet" if space else "use a classification network, e.g. resnet9"
+        fix = (
+            "use a segmentation network, e.g. unet" if space else "use a classification network, e.g. resnet9"
+        )
         raise ConfigError(expected(f"a network for {objective.task}", got=got, where="model", fix=fix))
 
 

@@ -1,6 +1,7 @@
 """Patient-cluster bootstrap: patients are drawn with replacement, all their cases come along.
 
-One :class:`Draws` serves every metric, label, group and model, so that their differences are paired draw by draw.
+One :class:`Draws` serves every metric, label, group and model, so that their differences are paired draw by
+draw.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Draws:
         patient_index: shape (cases,), the patient of each case, numbered from 0.
         count: how many resamples.
         seed: public seed; the draws depend on it, on the number of patients and on the strata alone.
-        strata: shape (patients,), stratum of each patient; each stratum keeps its size in every draw. None: one stratum.
+        strata: shape (patients,), stratum of each patient; each stratum keeps its size in every draw. None:
+            one stratum.
     """
 
     patient_index: npt.NDArray[np.int64]
@@ -60,11 +62,15 @@ class Draws:
 class Areas:
     """The curve metrics of several rankings of the same cases, for any draws of patients.
 
-    Sorting and looking up happen once, here; a draw costs one cumulative sum over the negatives of each ranking.
+    Sorting and looking up happen once, here; a draw costs one cumulative sum over the negatives of each
+    ranking.
     """
 
     def __init__(self, rankings: Sequence[Ranking], patient_index: npt.NDArray[np.int64]) -> None:
-        self._rankings = [(item, patient_index.take(item.positives), patient_index.take(item.negatives)) for item in rankings]
+        self._rankings = [
+            (item, patient_index.take(item.positives), patient_index.take(item.negatives))
+            for item in rankings
+        ]
 
     def auroc(self, drawn: npt.NDArray[np.int64]) -> Array:
         """Return the area of each ranking for patient counts ``drawn`` (draws, patients), shape (draws, rankings)."""
@@ -74,18 +80,24 @@ class Areas:
         """Return the average precision of each ranking for ``drawn`` (draws, patients), shape (draws, rankings)."""
         return self._each(Ranking.average_precision, drawn)
 
-    def _each(self, metric: Callable[[Ranking, Weights, Weights], Array], drawn: npt.NDArray[np.int64]) -> Array:
+    def _each(
+        self, metric: Callable[[Ranking, Weights, Weights], Array], drawn: npt.NDArray[np.int64]
+    ) -> Array:
         values = np.empty((len(drawn), len(self._rankings)))
         for column, (item, high, low) in enumerate(self._rankings):
             rows = max(1, _CACHED // max(1, high.size + low.size))
             for start in range(0, len(drawn), rows):
                 part = drawn[start : start + rows]
-                values[start : start + rows, column] = metric(item, part.take(high, axis=1), part.take(low, axis=1))
+                values[start : start + rows, column] = metric(
+                    item, part.take(high, axis=1), part.take(low, axis=1)
+                )
         return values
 
 
 def resampled_auroc(truth: npt.ArrayLike, scores: npt.ArrayLike, draws: Draws) -> Array:
-    """Return the area under the ROC curve of every label in every draw, shape (draws, labels); NaN where undefined.
+    """Return the area under the ROC curve of every label in every draw, shape (draws, labels).
+
+    NaN where undefined.
 
     Args:
         truth: shape (cases, labels), 1, 0 or NaN.

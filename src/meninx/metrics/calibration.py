@@ -24,7 +24,8 @@ class Calibration:
         n: cases with known truth.
         ece: expected calibration error over equal-mass bins.
         ece_null: the same error that perfect probabilities would show by chance at this size.
-        intercept: intercept of the logistic recalibration with slope 1 (0 is ideal; > 0: risks are underestimated).
+        intercept: intercept of the logistic recalibration with slope 1 (0 is ideal; > 0: risks are
+            underestimated).
         slope: slope of the logistic recalibration (1 is ideal; < 1: too extreme).
         brier: mean squared error of the probabilities.
         predicted: mean probability of each bin.
@@ -64,7 +65,11 @@ def calibration(
     patient = None if patient_index is None else patient_index[known]
     predicted, observed, mass = equal_mass_bins(y, p, patient_index=patient)
     intercept, slope = recalibration(y, p)
-    null = float(np.mean([ece(rng.random(p.size) < p, p, patient_index=patient) for _ in range(100)])) if p.size else float("nan")
+    null = (
+        float(np.mean([ece(rng.random(p.size) < p, p, patient_index=patient) for _ in range(100)]))
+        if p.size
+        else float("nan")
+    )
     return Calibration(
         label=label,
         n=int(y.size),
@@ -97,8 +102,8 @@ def equal_mass_bins(
 ) -> tuple[Array, Array, Array]:
     """Return mean probability, share of positives and share of cases of each bin, shapes (bins,).
 
-    The bins hold equally many cases, and at least ten each: a small table gets fewer bins. A bin of fewer than ten patients
-    is joined to the next.
+    The bins hold equally many cases, and at least ten each: a small table gets fewer bins. A bin of fewer
+    than ten patients is joined to the next.
     """
     if not truth.size:
         return np.zeros(0), np.zeros(0), np.zeros(0)
@@ -111,7 +116,9 @@ def equal_mass_bins(
     return predicted, observed, mass
 
 
-def _joined(parts: list[npt.NDArray[np.intp]], patient_index: npt.NDArray[np.int64]) -> list[npt.NDArray[np.intp]]:
+def _joined(
+    parts: list[npt.NDArray[np.intp]], patient_index: npt.NDArray[np.int64]
+) -> list[npt.NDArray[np.intp]]:
     """Return neighbouring parts joined until each holds ten patients, as far as there are so many."""
     joined: list[npt.NDArray[np.intp]] = []
     open_part: npt.NDArray[np.intp] = np.zeros(0, dtype=np.intp)
@@ -128,7 +135,8 @@ def _joined(parts: list[npt.NDArray[np.intp]], patient_index: npt.NDArray[np.int
 def recalibration(truth: Array, probabilities: Array, iterations: int = 100) -> tuple[float, float]:
     """Return (intercept at slope 1, slope) of the logistic regression of truth on logit(probability).
 
-    NaN for both when only one class is there, and for the slope when it does not converge (classes separated).
+    NaN for both when only one class is there, and for the slope when it does not converge (classes
+    separated).
 
     References:
         D. R. Cox, Biometrika 45 (1958) 562-565; Van Calster et al., BMC Medicine 17 (2019) 230.

@@ -28,7 +28,8 @@ class Cell:
         truth: shape (cases,), 1, 0, or NaN for a case that is unknown or outside the cell.
         scores: shape (cases,).
         calls: shape (cases,), the decisions; None when there is no threshold.
-        metrics: names to compute: :data:`CURVES`, ``brier``, and those of :data:`meninx.metrics.counts.METRICS`.
+        metrics: names to compute: :data:`CURVES`, ``brier``, and those of
+            :data:`meninx.metrics.counts.METRICS`.
     """
 
     truth: Array
@@ -62,7 +63,8 @@ def decisions(calls: Calls, label: int) -> npt.NDArray[np.bool_] | None:
     """Return the decisions on one label, shape (cases,); None for a label that nothing decides.
 
     Args:
-        calls: shape (cases, labels), 1, 0, or NaN in the column of a label without threshold; None without any.
+        calls: shape (cases, labels), 1, 0, or NaN in the column of a label without threshold; None without
+            any.
         label: column.
     """
     if calls is None or np.isnan(calls[:, label]).any():
@@ -111,12 +113,16 @@ def _columns(cell: Cell) -> Array:
     known, yes, no = ~np.isnan(cell.truth), cell.truth == 1, cell.truth == 0
     calls = np.zeros(cell.truth.size, dtype=bool) if cell.calls is None else cell.calls
     error = np.where(known, (cell.scores - np.where(known, cell.truth, 0)) ** 2, 0.0)
-    return np.column_stack((yes & calls, no & calls, yes & ~calls, no & ~calls, error, known)).astype(np.float64)
+    return np.column_stack((yes & calls, no & calls, yes & ~calls, no & ~calls, error, known)).astype(
+        np.float64
+    )
 
 
 def _rates(cell: Cell, sums: Array) -> dict[str, Array]:
     counts = Counts(sums[:, 0], sums[:, 1], sums[:, 2], sums[:, 3])
-    table = {name: METRICS[name](counts) for name in cell.metrics if name in METRICS and cell.calls is not None}
+    table = {
+        name: METRICS[name](counts) for name in cell.metrics if name in METRICS and cell.calls is not None
+    }
     if "brier" in cell.metrics:
         table["brier"] = ratio(sums[:, 4], sums[:, 5])
     return table

@@ -31,7 +31,10 @@ def auroc(truth: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 
 
 def average_precision(truth: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Return the mean over positives of the precision at their score (no interpolation); NaN without a positive."""
+    """Return the mean over positives of the precision at their score (no interpolation).
+
+    NaN without a positive.
+    """
     ranking = _ranking(truth, scores)
     return float(ranking.average_precision(_ones(ranking.positives), _ones(ranking.negatives)))
 
@@ -47,7 +50,9 @@ def counts(truth: npt.ArrayLike, calls: npt.ArrayLike) -> Counts:
     """Return the four confusion counts of ``calls`` (cases,), true or false; unknown truth left out."""
     truth_, called = np.asarray(truth, dtype=np.float64), np.asarray(calls, dtype=bool)
     if truth_.shape != called.shape:
-        raise DataError(expected(f"one call a case, shape {truth_.shape}", got=f"shape {called.shape}", where="calls"))
+        raise DataError(
+            expected(f"one call a case, shape {truth_.shape}", got=f"shape {called.shape}", where="calls")
+        )
     yes, no = truth_ == 1, truth_ == 0
     pairs = ((yes & called), (no & called), (yes & ~called), (no & ~called))
     return Counts(*(np.asarray(np.count_nonzero(pair), dtype=np.float64) for pair in pairs))
@@ -72,7 +77,11 @@ def confusion(truth: npt.ArrayLike, calls: npt.ArrayLike, classes: int) -> npt.N
         classes: how many classes there are.
     """
     true, called = np.asarray(truth, dtype=np.int64), np.asarray(calls, dtype=np.int64)
-    return np.bincount(true * classes + called, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+    return (
+        np.bincount(true * classes + called, minlength=classes * classes)
+        .reshape(classes, classes)
+        .astype(np.int64)
+    )
 
 
 def mean_defined(values: npt.ArrayLike) -> Array:
@@ -91,13 +100,17 @@ def checked(truth: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Array, Array]:
     """
     truth_, scores_ = np.asarray(truth, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     if truth_.shape != scores_.shape:
-        raise DataError(expected(f"scores of shape {truth_.shape}", got=f"shape {scores_.shape}", where="scores"))
+        raise DataError(
+            expected(f"scores of shape {truth_.shape}", got=f"shape {scores_.shape}", where="scores")
+        )
     if not np.isin(truth_[~np.isnan(truth_)], (0.0, 1.0)).all():
         raise DataError(expected("truth of 0, 1 or NaN", got="another number", where="truth"))
     bad = np.argwhere(~np.isfinite(scores_) & ~np.isnan(truth_))
     if bad.size:
         fix = "the model gave NaN or infinity: look at its training"
-        raise DataError(expected("finite scores", got="NaN or infinity", where=f"row {int(bad[0][0])}", fix=fix))
+        raise DataError(
+            expected("finite scores", got="NaN or infinity", where=f"row {int(bad[0][0])}", fix=fix)
+        )
     return truth_, scores_
 
 

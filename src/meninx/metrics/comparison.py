@@ -37,7 +37,8 @@ def compare(
     """Return AUROC differences of two models on the same cases, a minus b (private minus non-private).
 
     ``auroc_difference`` over all cases and within each group (what privacy costs that group), and
-    ``auroc_gap_difference``: how much larger the signed gap of a group is with a than with b. Each note is the
+    ``auroc_gap_difference``: how much larger the signed gap of a group is with a than with b. Each note is
+        the
     :func:`verdict` of its interval.
 
     Args:
@@ -60,14 +61,20 @@ def compare(
     for values in (a_scores, b_scores):
         scores = np.asarray(values, dtype=np.float64)
         cells += problem.cells(scores, None)
-        bare = group_cells(problem.truth, scores, None, problem.focus, labels, problem.groupings, problem.draws.patient_index)
+        bare = group_cells(
+            problem.truth, scores, None, problem.focus, labels, problem.groupings, problem.draws.patient_index
+        )
         cells += [item.cell for item in bare]
     measured = measure(cells, problem.draws)
     half = len(measured) // 2
-    differences = [_difference(one, other) for one, other in zip(measured[:half], measured[half:], strict=True)]
+    differences = [
+        _difference(one, other) for one, other in zip(measured[:half], measured[half:], strict=True)
+    ]
     width = len(problem.focus)
     rows = estimates(problem.names, differences[:width])
-    groups, gaps = group_tables([GroupCell.of(item, found) for item, found in zip(bare, differences[width:], strict=True)])
+    groups, gaps = group_tables(
+        [GroupCell.of(item, found) for item, found in zip(bare, differences[width:], strict=True)]
+    )
     return [_judged(item, margin) for item in (*rows, *groups, *gaps) if item.name in _NAMES]
 
 
@@ -94,7 +101,8 @@ def _difference(one: Measured, other: Measured) -> Measured:
 def _judged(item: Estimate, margin: float) -> Estimate:
     note = item.note
     if note != INSUFFICIENT:
-        # The sign of a gap says who is behind, not whether that is worse; only differences of areas are judged so.
+        # The sign of a gap says who is behind, not whether that is worse; only differences of areas are
+        # judged so.
         found = verdict(item.low, item.high, margin)
         changed = {"worse": "lower", "better": "higher"} if item.name == "auroc_gap" else {}
         note = changed.get(found, found)

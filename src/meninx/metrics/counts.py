@@ -24,7 +24,9 @@ class Counts:
 
 def ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Array:
     """Return ``above / below``, NaN where ``below`` is 0 (the rate is undefined, not zero)."""
-    top, bottom = np.broadcast_arrays(np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64))
+    top, bottom = np.broadcast_arrays(
+        np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
+    )
     values = np.full(top.shape, np.nan)
     np.divide(top, bottom, out=values, where=bottom != 0)
     return values
@@ -61,7 +63,10 @@ def balanced_accuracy(counts: Counts) -> Array:
 
 
 def f1(counts: Counts) -> Array:
-    """Return the harmonic mean of precision and sensitivity; undefined when nothing is or is called positive."""
+    """Return the harmonic mean of precision and sensitivity.
+
+    Undefined when nothing is or is called positive.
+    """
     return ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
 
 

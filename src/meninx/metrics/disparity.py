@@ -68,17 +68,21 @@ def group_cells(
                 for rest, rows in ((False, item.rows(group)), (True, item.rest(group))):
                     inside = np.where(rows, truth[:, label], np.nan)
                     enough = sufficient(inside, patient_index)
-                    cell = Cell(inside, scores[:, label], decisions(calls, label), GROUP_METRICS if enough else ())
-                    found.append(GroupCell(item.attribute, item.names[group], labels[label], rest, enough, cell))
+                    cell = Cell(
+                        inside, scores[:, label], decisions(calls, label), GROUP_METRICS if enough else ()
+                    )
+                    found.append(
+                        GroupCell(item.attribute, item.names[group], labels[label], rest, enough, cell)
+                    )
     return found
 
 
 def group_tables(cells: Sequence[GroupCell]) -> tuple[tuple[Estimate, ...], tuple[Estimate, ...]]:
     """Return (metrics within groups, signed gaps of each group to the rest) of measured cells.
 
-    With several labels, the mean AUROC over the labels that are large enough comes first, noted with their number. Of an
-    attribute with two groups only the first group's gap is given: the other's is the same with the other sign. Holm's
-    adjustment runs over all gaps of the table.
+    With several labels, the mean AUROC over the labels that are large enough comes first, noted with their
+    number. Of an attribute with two groups only the first group's gap is given: the other's is the same with
+    the other sign. Holm's adjustment runs over all gaps of the table.
     """
     groups: list[Estimate] = []
     gaps: list[tuple[Estimate, float]] = []
@@ -91,17 +95,23 @@ def group_tables(cells: Sequence[GroupCell]) -> tuple[tuple[Estimate, ...], tupl
             if len(members) > 2 or group == members[0]:
                 gaps += _gap_rows(inside, outside)
     adjusted = holm([p for _, p in gaps])
-    return tuple(groups), tuple(dataclasses.replace(gap, p_holm=p) for (gap, _), p in zip(gaps, adjusted, strict=True))
+    return tuple(groups), tuple(
+        dataclasses.replace(gap, p_holm=p) for (gap, _), p in zip(gaps, adjusted, strict=True)
+    )
 
 
 def _group_rows(inside: Sequence[GroupCell]) -> Iterator[Estimate]:
     enough = [cell for cell in inside if cell.enough]
     if len(inside) > 1:
-        yield _row("auroc", "", inside[0], _mean(enough, "auroc"), _sizes(enough or inside), _over(enough, inside))
+        yield _row(
+            "auroc", "", inside[0], _mean(enough, "auroc"), _sizes(enough or inside), _over(enough, inside)
+        )
     for cell in inside:
         for metric in GROUP_METRICS if cell.enough else ("auroc",):
             if not cell.enough or (cell.measured is not None and metric in cell.measured.values):
-                yield _row(metric, cell.label, cell, _mean([cell] if cell.enough else [], metric), _sizes([cell]))
+                yield _row(
+                    metric, cell.label, cell, _mean([cell] if cell.enough else [], metric), _sizes([cell])
+                )
 
 
 def _gap_rows(inside: Sequence[GroupCell], outside: Sequence[GroupCell]) -> Iterator[tuple[Estimate, float]]:
@@ -119,7 +129,10 @@ def _gap_rows(inside: Sequence[GroupCell], outside: Sequence[GroupCell]) -> Iter
 
 
 def _gap(
-    name: str, label: str, pairs: Sequence[tuple[GroupCell, GroupCell]], enough: Sequence[tuple[GroupCell, GroupCell]]
+    name: str,
+    label: str,
+    pairs: Sequence[tuple[GroupCell, GroupCell]],
+    enough: Sequence[tuple[GroupCell, GroupCell]],
 ) -> tuple[Estimate, float]:
     value, samples = _mean([mine for mine, _ in enough], GAPS[name])
     other, rest = _mean([rest for _, rest in enough], GAPS[name])
@@ -152,7 +165,12 @@ def _over(enough: Sequence[object], every: Sequence[object]) -> str:
 
 
 def _row(
-    name: str, label: str, cell: GroupCell, drawn: tuple[float, Array], sizes: tuple[int, int, int], note: str = ""
+    name: str,
+    label: str,
+    cell: GroupCell,
+    drawn: tuple[float, Array],
+    sizes: tuple[int, int, int],
+    note: str = "",
 ) -> Estimate:
     value, samples = drawn
     low, high = interval(samples)

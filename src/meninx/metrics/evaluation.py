@@ -20,7 +20,14 @@ from meninx.metrics.ranking import Ranking
 from meninx.metrics.tables import ROC_GRID, Estimate, Evaluation
 from meninx.metrics.thresholds import Threshold
 
-__all__ = ["Estimate", "Evaluation", "compare", "compare_segmentation", "evaluate_classification", "evaluate_segmentation"]
+__all__ = [
+    "Estimate",
+    "Evaluation",
+    "compare",
+    "compare_segmentation",
+    "evaluate_classification",
+    "evaluate_segmentation",
+]
 
 Array = npt.NDArray[np.float64]
 Matrix = tuple[tuple[int, ...], ...]
@@ -41,8 +48,10 @@ def evaluate_classification(
 ) -> Evaluation:
     """Return the evaluation of a classifier.
 
-    Two classes are one question: only the second, the positive one, is reported. More classes are each one against the
-    rest, decided by the highest score. Labels are decided by thresholds; without, what needs none is reported.
+    Two classes are one question: only the second, the positive one, is reported. More classes are each one
+        against the
+    rest, decided by the highest score. Labels are decided by thresholds; without, what needs none is
+    reported.
 
     Args:
         y_true: shape (cases, labels): one 1 in a row for classes; 1, 0 or NaN (unknown) for labels.
@@ -64,9 +73,13 @@ def evaluate_classification(
     calls = problem.calls(scores_, thresholds)
     cells = [*problem.cells(scores_, calls), *_right_or_wrong(problem, calls)]
     width = len(problem.focus)
-    bare = group_cells(problem.truth, scores_, calls, problem.focus, labels, problem.groupings, problem.draws.patient_index)
+    bare = group_cells(
+        problem.truth, scores_, calls, problem.focus, labels, problem.groupings, problem.draws.patient_index
+    )
     measured = measure([*cells, *(item.cell for item in bare)], problem.draws)
-    groups, gaps = group_tables([GroupCell.of(item, found) for item, found in zip(bare, measured[len(cells) :], strict=True)])
+    groups, gaps = group_tables(
+        [GroupCell.of(item, found) for item, found in zip(bare, measured[len(cells) :], strict=True)]
+    )
     return Evaluation(
         task=task,
         split=split,
@@ -76,7 +89,9 @@ def evaluate_classification(
         draws=draws,
         seed=seed,
         metrics=estimates(
-            problem.names, measured[:width], [estimate("accuracy", "", item) for item in measured[width : len(cells)]]
+            problem.names,
+            measured[:width],
+            [estimate("accuracy", "", item) for item in measured[width : len(cells)]],
         ),
         groups=groups,
         gaps=gaps,
@@ -119,7 +134,9 @@ def _calibrations(problem: Problem, scores: Array, seed: int) -> Iterator[Calibr
     for label, name in zip(problem.focus, problem.names, strict=True):
         truth, column = problem.truth[:, label], scores[:, label]
         if sufficient(truth, problem.draws.patient_index) and bool(((column >= 0) & (column <= 1)).all()):
-            yield calibration(truth, column, name, child(seed, "calibration", name), problem.draws.patient_index)
+            yield calibration(
+                truth, column, name, child(seed, "calibration", name), problem.draws.patient_index
+            )
 
 
 def _roc(problem: Problem, scores: Array) -> dict[str, tuple[float, ...]]:
@@ -136,8 +153,17 @@ def _notes(problem: Problem) -> tuple[str, ...]:
         two = "two classes are one question, the second is positive"
         rule = two if len(problem.labels) == 2 else "the class with the highest score is called"
     return (
-        f"95 % percentile intervals from {problem.draws.count} resamples of patients{stratified(problem.groupings)}",
+        (
+            f"95 % percentile intervals from {problem.draws.count} resamples of "
+            f"patients{stratified(problem.groupings)}"
+        ),
         rule,
-        "a gap is the group's value minus that of all other cases together; p-values are adjusted by Holm's method",
-        f"groups with fewer than {MIN_CELL} positive or {MIN_CELL} negative patients are insufficient and get no number",
+        (
+            "a gap is the group's value minus that of all other cases together; p-values are adjusted "
+            "by Holm's method"
+        ),
+        (
+            f"groups with fewer than {MIN_CELL} positive or {MIN_CELL} negative patients are "
+            "insufficient and get no number"
+        ),
     )

@@ -59,11 +59,13 @@ class Grouping:
         return np.asarray((self.index >= 0) & (self.index != group))
 
 
-def grouping(attribute: str, values: Sequence[str], patient_index: npt.NDArray[np.int64] | None = None) -> Grouping:
+def grouping(
+    attribute: str, values: Sequence[str], patient_index: npt.NDArray[np.int64] | None = None
+) -> Grouping:
     """Return the groups of one attribute.
 
-    ``age`` becomes the bins of :data:`AGE_EDGES`. Any other attribute has one group a value, and values of fewer than
-    :data:`MIN_CELL` patients are gathered as ``other``, so that a rare value is never printed.
+    ``age`` becomes the bins of :data:`AGE_EDGES`. Any other attribute has one group a value, and values of
+    fewer than :data:`MIN_CELL` patients are gathered as ``other``, so that a rare value is never printed.
 
     Args:
         attribute: its name.
@@ -106,7 +108,10 @@ def strata(groupings: Sequence[Grouping], patient_index: npt.NDArray[np.int64]) 
 
 
 def stratified(groupings: Sequence[Grouping]) -> str:
-    """Return what a sentence on the resamples ends with: the attributes whose strata are kept whole; empty without one."""
+    """Return what a sentence on the resamples ends with: the attributes whose strata are kept whole.
+
+    Empty without one.
+    """
     names = {"sex": "sex", "age": "age bin"}
     there = [words for name, words in names.items() if any(item.attribute == name for item in groupings)]
     return f", strata of {' and '.join(there)} kept whole" if there else ""
@@ -119,13 +124,17 @@ def sufficient(truth: npt.ArrayLike, patient_index: npt.NDArray[np.int64]) -> bo
 
     Args:
         truth: shape (cases,), 1, 0, or NaN (left out).
-        patient_index: the patient of each case, shape (cases,); every case its own where the source names no patients.
+        patient_index: the patient of each case, shape (cases,); every case its own where the source names no
+            patients.
     """
     return min(patients_of(truth, patient_index)) >= MIN_CELL
 
 
 def patients_of(truth: npt.ArrayLike, patient_index: npt.NDArray[np.int64]) -> tuple[int, int]:
-    """Return how many patients have a positive case, and how many a negative one; arguments as in :func:`sufficient`."""
+    """Return how many patients have a positive case, and how many a negative one.
+
+    Arguments as in :func:`sufficient`.
+    """
     values = np.asarray(truth)
     return int(np.unique(patient_index[values == 1]).size), int(np.unique(patient_index[values == 0]).size)
 

@@ -32,11 +32,13 @@ def evaluate_segmentation(
 ) -> Evaluation:
     """Return the evaluation of a segmentation.
 
-    The mean Dice of a label is over cases; that of the model is the mean over labels. Where both masks are empty the
-    case is left out and counted; ``dice_empty_as_one`` is the mean that counts it as 1, given when there is such a case.
+    The mean Dice of a label is over cases; that of the model is the mean over labels. Where both masks are
+    empty the case is left out and counted; ``dice_empty_as_one`` is the mean that counts it as 1, given when
+    there is such a case.
 
     Args:
-        per_case_dice: shape (cases, labels), from :func:`meninx.metrics.segmentation.dice`, NaN where both are empty.
+        per_case_dice: shape (cases, labels), from :func:`meninx.metrics.segmentation.dice`, NaN where both
+            are empty.
         patient_index: shape (cases,), numbered from 0.
         labels: names of the label values 1, 2, ...
         attributes: text of each case for each attribute.
@@ -51,10 +53,15 @@ def evaluate_segmentation(
     groupings = [grouping(name, values, patient) for name, values in sorted(attributes.items())]
     resamples = Draws(patient, draws, seed, strata(groupings, patient))
     everyone = np.ones(len(table), dtype=bool)
-    metrics = [*_rows("dice", table, labels, everyone, resamples), *_rows("iou", iou_of_dice(table), labels, everyone, resamples)]
+    metrics = [
+        *_rows("dice", table, labels, everyone, resamples),
+        *_rows("iou", iou_of_dice(table), labels, everyone, resamples),
+    ]
     empty = np.isnan(table).sum(axis=0)
     if empty.any():
-        metrics += _rows("dice_empty_as_one", np.where(np.isnan(table), 1.0, table), labels, everyone, resamples)
+        metrics += _rows(
+            "dice_empty_as_one", np.where(np.isnan(table), 1.0, table), labels, everyone, resamples
+        )
     groups, gaps = _group_tables(table, groupings, resamples)
     return Evaluation(
         task="segmentation",
@@ -71,7 +78,10 @@ def evaluate_segmentation(
         notes=(
             f"95 % percentile intervals from {draws} resamples of patients{stratified(groupings)}",
             EMPTY_MASKS,
-            "a gap is the group's mean Dice minus that of all other cases together; p-values are adjusted by Holm's method",
+            (
+                "a gap is the group's mean Dice minus that of all other cases together; p-values are "
+                "adjusted by Holm's method"
+            ),
             f"groups with fewer than {MIN_CELL} patients are insufficient and get no number",
         ),
     )
@@ -89,7 +99,8 @@ def compare_segmentation(
 ) -> list[Estimate]:
     """Return mean Dice differences of two models on the same cases, a minus b, over all cases and within each group.
 
-    Only cases and labels for which both models have a Dice coefficient count. Arguments as in :func:`evaluate_segmentation`.
+    Only cases and labels for which both models have a Dice coefficient count. Arguments as in
+    :func:`evaluate_segmentation`.
     """
     first, patient = checked_table(a_dice, patient_index, labels, where="a_dice")
     second, _ = checked_table(b_dice, patient_index, labels, where="b_dice")
@@ -128,15 +139,26 @@ def _rows(name: str, table: Array, labels: Sequence[str], rows: Rows, draws: Dra
     return estimates
 
 
-def _one(name: str, value: float, samples: Array, known: Rows, draws: Draws, label: str = "", note: str = "") -> Estimate:
+def _one(
+    name: str, value: float, samples: Array, known: Rows, draws: Draws, label: str = "", note: str = ""
+) -> Estimate:
     low, high = interval(samples)
     patients = int(np.unique(draws.patient_index[known]).size)
     return Estimate(
-        name=name, value=float(value), low=low, high=high, n=int(known.sum()), patients=patients, label=label, note=note
+        name=name,
+        value=float(value),
+        low=low,
+        high=high,
+        n=int(known.sum()),
+        patients=patients,
+        label=label,
+        note=note,
     )
 
 
-def _group_tables(table: Array, groupings: Sequence[Grouping], draws: Draws) -> tuple[tuple[Estimate, ...], tuple[Estimate, ...]]:
+def _group_tables(
+    table: Array, groupings: Sequence[Grouping], draws: Draws
+) -> tuple[tuple[Estimate, ...], tuple[Estimate, ...]]:
     groups: list[Estimate] = []
     gaps: list[tuple[Estimate, float]] = []
     for item in groupings:
@@ -149,10 +171,14 @@ def _group_tables(table: Array, groupings: Sequence[Grouping], draws: Draws) -> 
                 value, samples = mine[0].value - rest[0].value, mine[1] - rest[1]
                 low, high = interval(samples)
                 note = INSUFFICIENT if np.isnan(value) else ""
-                gap = dataclasses.replace(mine[0], name="dice_gap", value=value, low=low, high=high, note=note)
+                gap = dataclasses.replace(
+                    mine[0], name="dice_gap", value=value, low=low, high=high, note=note
+                )
                 gaps.append((gap, p_value(value, samples)))
     adjusted = holm([p for _, p in gaps])
-    return tuple(groups), tuple(dataclasses.replace(gap, p_holm=p) for (gap, _), p in zip(gaps, adjusted, strict=True))
+    return tuple(groups), tuple(
+        dataclasses.replace(gap, p_holm=p) for (gap, _), p in zip(gaps, adjusted, strict=True)
+    )
 
 
 def _group(table: Array, item: Grouping, group: int, rows: Rows, draws: Draws) -> tuple[Estimate, Array]:

@@ -61,7 +61,9 @@ class Problem:
         check.one_of(("multiclass", "multilabel"), task=task)
         table, patient = checked_table(truth, patient_index, labels, where="truth")
         groupings = tuple(grouping(name, values, patient) for name, values in sorted(attributes.items()))
-        return cls(table, tuple(labels), task, groupings, Draws(patient, draws, seed, strata(groupings, patient)))
+        return cls(
+            table, tuple(labels), task, groupings, Draws(patient, draws, seed, strata(groupings, patient))
+        )
 
     @property
     def focus(self) -> list[int]:
@@ -74,7 +76,10 @@ class Problem:
         return [self.labels[label] for label in self.focus]
 
     def calls(self, scores: Array, thresholds: Sequence[Threshold]) -> Calls:
-        """Return the decisions, shape (cases, labels): 1, 0, or NaN for a label without threshold; None when none has one."""
+        """Return the decisions, shape (cases, labels): 1, 0, or NaN for a label without threshold.
+
+        None when none has one.
+        """
         value = {item.label: item.value for item in thresholds}
         if self.task == "multiclass":
             if len(self.labels) == 2 and self.labels[1] in value:
@@ -88,7 +93,8 @@ class Problem:
         """Return one cell for each label of :attr:`focus`, over all cases."""
         checked(self.truth, scores)
         return [
-            Cell(self.truth[:, label], scores[:, label], decisions(calls, label), (*_CURVES, *_RATES)) for label in self.focus
+            Cell(self.truth[:, label], scores[:, label], decisions(calls, label), (*_CURVES, *_RATES))
+            for label in self.focus
         ]
 
 
@@ -102,16 +108,24 @@ def checked_table(
     """
     table, patient = np.asarray(values, dtype=np.float64), np.asarray(patient_index, dtype=np.int64)
     if table.ndim != 2 or table.shape[1] != len(labels) or not len(table):
-        raise DataError(expected(f"at least one case and {len(labels)} labels", got=f"shape {table.shape}", where=where))
+        raise DataError(
+            expected(f"at least one case and {len(labels)} labels", got=f"shape {table.shape}", where=where)
+        )
     if patient.shape != (len(table),):
         what = f"one patient a case, shape ({len(table)},)"
         raise DataError(expected(what, got=f"shape {patient.shape}", where="patient_index"))
     return table, np.unique(patient, return_inverse=True)[1].astype(np.int64)
 
 
-def estimates(names: Sequence[str], measured: Sequence[Measured], extra: Sequence[Estimate] = ()) -> tuple[Estimate, ...]:
+def estimates(
+    names: Sequence[str], measured: Sequence[Measured], extra: Sequence[Estimate] = ()
+) -> tuple[Estimate, ...]:
     """Return every metric of every label; of several labels their mean and ``extra`` come first."""
-    rows = [estimate(metric, label, item) for label, item in zip(names, measured, strict=True) for metric in item.values]
+    rows = [
+        estimate(metric, label, item)
+        for label, item in zip(names, measured, strict=True)
+        for metric in item.values
+    ]
     if len(names) == 1:
         return tuple(rows)
     means = []
@@ -121,7 +135,11 @@ def estimates(names: Sequence[str], measured: Sequence[Measured], extra: Sequenc
         having = [item for item in measured if metric in item.values]
         value = float(mean_defined([item.values[metric] for item in having]))
         low, high = interval(mean_defined(np.array([item.samples[metric] for item in having]).T))
-        means.append(Estimate(name=metric, value=value, low=low, high=high, n=n, patients=patients, note="mean over labels"))
+        means.append(
+            Estimate(
+                name=metric, value=value, low=low, high=high, n=n, patients=patients, note="mean over labels"
+            )
+        )
     return (*means, *extra, *rows)
 
 

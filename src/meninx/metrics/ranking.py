@@ -73,7 +73,10 @@ class Ranking:
         return ratio(won, 2.0 * total[..., -1] * of_positives.sum(axis=-1))
 
     def average_precision(self, of_positives: Weights, of_negatives: Weights) -> Array:
-        """Return the mean precision over the positives (no interpolation), shape (...); NaN without a positive."""
+        """Return the mean precision over the positives (no interpolation), shape (...).
+
+        NaN without a positive.
+        """
         own, total = _running(of_positives), _running(of_negatives)
         true = own[..., -1:] - own.take(self.own, axis=-1)
         called = true + total[..., -1:] - total.take(self.below, axis=-1)

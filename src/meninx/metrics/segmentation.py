@@ -10,7 +10,8 @@ from meninx.core.errors import DataError, expected
 Array = npt.NDArray[np.float64]
 
 EMPTY_MASKS = (
-    "hard Dice of each case and label, background left out; a case where neither truth nor prediction holds the label "
+    "hard Dice of each case and label, background left out; a case where neither truth nor "
+    "prediction holds the label "
     "has no Dice and is left out of the mean and counted; a case where only one of them holds it counts 0"
 )
 """The convention of :func:`dice`, in words for a report."""
@@ -19,7 +20,8 @@ EMPTY_MASKS = (
 def dice(prediction: npt.ArrayLike, truth: npt.ArrayLike, labels: int) -> Array:
     """Return the hard Dice coefficient of each label 1 .. ``labels`` of one case, shape (labels,).
 
-    Both masks empty: NaN (nothing to overlap; the caller leaves it out or sets it to 1, and says which). One empty: 0.
+    Both masks empty: NaN (nothing to overlap; the caller leaves it out or sets it to 1, and says which). One
+        empty: 0.
 
     Args:
         prediction: whole-number label map of any shape; 0 is background.
@@ -51,7 +53,9 @@ def iou_of_dice(values: npt.ArrayLike) -> Array:
 def _overlap(prediction: npt.ArrayLike, truth: npt.ArrayLike, labels: int) -> npt.NDArray[np.int64]:
     called, true = np.asarray(prediction), np.asarray(truth)
     if called.shape != true.shape:
-        raise DataError(expected(f"a prediction of shape {true.shape}", got=f"shape {called.shape}", where="label map"))
+        raise DataError(
+            expected(f"a prediction of shape {true.shape}", got=f"shape {called.shape}", where="label map")
+        )
     for name, values in (("prediction", called), ("truth", true)):
         if values.size and (values.min() < 0 or values.max() > labels):
             got = f"{values.min()} .. {values.max()}"

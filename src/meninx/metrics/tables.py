@@ -64,10 +64,11 @@ class Estimate:
 class Evaluation:
     """What a model is worth on one split.
 
-    The JSON of :meth:`to_table` has the same keys as the attributes, plus ``version`` (1) and ``roc_grid``. An estimate is an
-    object with the keys of :class:`Estimate`. NaN is null.
+    The JSON of :meth:`to_table` has the same keys as the attributes, plus ``version`` (1) and ``roc_grid``.
+    An estimate is an object with the keys of :class:`Estimate`. NaN is null.
 
-    Guarantee: no number is a single case's. Curves, calibration, confusion and groups need at least ten patients with a
+    Guarantee: no number is a single case's. Curves, calibration, confusion and groups need at least ten
+        patients with a
     positive case and ten with a negative one, and a group of fewer than ten patients is not named.
 
     Attributes:
@@ -82,7 +83,8 @@ class Evaluation:
         groups: the same within groups of an attribute.
         gaps: signed differences, group minus rest, with p-values adjusted within the table.
         thresholds: the frozen decision thresholds.
-        confusion: matrices, row = true, column = called; the key is empty for classes, else a label ([[tn, fp], [fn, tp]]).
+        confusion: matrices, row = true, column = called; the key is empty for classes, else a label ([[tn,
+            fp], [fn, tp]]).
         calibration: calibration of each label.
         roc: true positive rate of each label at the false positive rates of ``roc_grid``.
         empty_masks: segmentation: cases of each label where truth and prediction are both empty.
@@ -117,7 +119,9 @@ class Evaluation:
         """Return an estimate of ``metrics`` or ``groups`` by name, or None."""
         key = (name, label, attribute, group)
         every = (*self.metrics, *self.groups)
-        return next((item for item in every if (item.name, item.label, item.attribute, item.group) == key), None)
+        return next(
+            (item for item in every if (item.name, item.label, item.attribute, item.group) == key), None
+        )
 
     def to_table(self) -> dict[str, Any]:
         """Return the evaluation as JSON values; NaN is null."""
@@ -131,14 +135,18 @@ class Evaluation:
             LayoutError: another version, a missing or an unknown key; names ``where``.
         """
         if table.get("version") != VERSION:
-            raise LayoutError(expected(f"an evaluation of version {VERSION}", got=table.get("version"), where=where))
+            raise LayoutError(
+                expected(f"an evaluation of version {VERSION}", got=table.get("version"), where=where)
+            )
         values = {key: value for key, value in table.items() if key not in ("version", "roc_grid")}
         try:
             for key, kind in (("metrics", Estimate), ("groups", Estimate), ("gaps", Estimate)):
                 values[key] = tuple(kind.from_table(item) for item in values[key])
             values["thresholds"] = tuple(Threshold(**item) for item in values["thresholds"])
             values["calibration"] = tuple(_build(Calibration, item) for item in values["calibration"])
-            values["confusion"] = {key: tuple(tuple(row) for row in rows) for key, rows in values["confusion"].items()}
+            values["confusion"] = {
+                key: tuple(tuple(row) for row in rows) for key, rows in values["confusion"].items()
+            }
             values["roc"] = {key: tuple(curve) for key, curve in values["roc"].items()}
             values["labels"], values["notes"] = tuple(values["labels"]), tuple(values["notes"])
             return cls(**values)

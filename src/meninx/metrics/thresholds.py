@@ -36,18 +36,24 @@ class Threshold:
 
 
 def fit(
-    truth: npt.ArrayLike, scores: npt.ArrayLike, labels: Sequence[str], *, rule: str = "youden", split: str = "valid"
+    truth: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    labels: Sequence[str],
+    *,
+    rule: str = "youden",
+    split: str = "valid",
 ) -> tuple[Threshold, ...]:
     """Return one frozen threshold for each label with both classes, from the scores of the validation split and nothing else.
 
-    A label with only one class in the validation split has no threshold: nothing decides it, and it gets no rates.
+    A label with only one class in the validation split has no threshold: nothing decides it, and it gets no
+    rates.
 
     Args:
         truth: shape (cases, labels), 1, 0 or NaN.
         scores: shape (cases, labels).
         labels: names of the columns.
-        rule: ``"youden"`` (largest sensitivity + specificity) or ``"sensitivity>=X"`` (the highest threshold with at
-            least that sensitivity, X in (0, 1]).
+        rule: ``"youden"`` (largest sensitivity + specificity) or ``"sensitivity>=X"`` (the highest threshold
+            with at least that sensitivity, X in (0, 1]).
         split: name of the split, kept for the report.
 
     Raises:
@@ -76,7 +82,9 @@ def _least_sensitivity(rule: str) -> float | None:
         return None
     match = re.fullmatch(r"sensitivity>=(0?\.\d+|1(?:\.0+)?)", rule.replace(" ", ""))
     if match is None or float(match.group(1)) == 0:
-        raise ConfigError(expected("youden or sensitivity>=X with 0 < X <= 1", got=repr(rule), where="threshold rule"))
+        raise ConfigError(
+            expected("youden or sensitivity>=X with 0 < X <= 1", got=repr(rule), where="threshold rule")
+        )
     return float(match.group(1))
 
 
@@ -88,7 +96,11 @@ def _fit_one(truth: Array, scores: Array, least: float | None) -> float | None:
     high, low = np.sort(scores[positives]), np.sort(scores[~positives])
     sensitivity = 1 - np.searchsorted(high, levels, side="left") / high.size
     specificity = np.searchsorted(low, levels, side="left") / low.size
-    best = int(np.argmax(sensitivity + specificity) if least is None else np.flatnonzero(sensitivity >= least)[-1])
+    best = int(
+        np.argmax(sensitivity + specificity) if least is None else np.flatnonzero(sensitivity >= least)[-1]
+    )
     if best == 0:  # every case is called positive; the lowest score itself would be one case's value
         return float(min(0.0, math.floor(levels[0])))
-    return float((levels[best] + levels[best - 1]) / 2)  # half way: the rule does not hang on one case's exact score
+    return float(
+        (levels[best] + levels[best - 1]) / 2
+    )  # half way: the rule does not hang on one case's exact score

@@ -20,9 +20,10 @@ ADAPTED: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVOLUTIONS, *_TRANSPOSED)
 class LoRA(nn.Module):
     """``base(x) + scale * up(down(x))``, where ``base`` is frozen, ``down`` has few outputs and ``up`` starts at 0.
 
-    All three are plain layers, so that the clipping engine needs no rule for the pair. ``down`` reads what ``base`` reads
-    (same kernel, stride, padding, dilation and groups) into ``rank`` channels a group; ``up`` is a linear layer or
-    a 1x1 convolution. The rank is cut where the base's filters have fewer inputs or outputs than that.
+    All three are plain layers, so that the clipping engine needs no rule for the pair. ``down`` reads what
+    ``base`` reads (same kernel, stride, padding, dilation and groups) into ``rank`` channels a group; ``up``
+    is a linear layer or a 1x1 convolution. The rank is cut where the base's filters have fewer inputs or
+    outputs than that.
 
     Args:
         base: a layer whose exact type is in :data:`ADAPTED`; its parameters are frozen here.
@@ -31,7 +32,8 @@ class LoRA(nn.Module):
 
     References:
         Hu et al. (2022), LoRA: Low-Rank Adaptation of Large Language Models, section 4.1.
-        Yu et al. (2022), Differentially Private Fine-tuning of Language Models (LoRA under differential privacy).
+        Yu et al. (2022), Differentially Private Fine-tuning of Language Models (LoRA under differential
+        privacy).
     """
 
     def __init__(self, base: nn.Module, rank: int, alpha: float) -> None:
@@ -66,9 +68,11 @@ class LoRA(nn.Module):
 def insert(model: nn.Module, *, rank: int, alpha: float, keep: str = "") -> tuple[str, ...]:
     """Put adapters around the linear and convolution layers of ``model`` and return the paths of these layers.
 
-    Layers are taken by exact type: subclasses (weight-standardised convolutions, parametrised layers) stay as they are, and
-    so do layers without parameters of their own and attention's fused projections. A layer that is registered twice gets one
-    adapter. The outputs of the model do not change. ``down`` draws its weights from torch's current generator.
+    Layers are taken by exact type: subclasses (weight-standardised convolutions, parametrised layers) stay as
+        they are, and
+    so do layers without parameters of their own and attention's fused projections. A layer that is registered
+    twice gets one adapter. The outputs of the model do not change. ``down`` draws its weights from torch's
+    current generator.
 
     Args:
         model: changed in place.
@@ -86,7 +90,9 @@ def insert(model: nn.Module, *, rank: int, alpha: float, keep: str = "") -> tupl
     ]
     if not chosen:
         fix = "train it whole (lora_rank = 0) or another part of it (freeze)"
-        raise ConfigError(expected("linear or convolution layers to adapt", got="none", where="lora_rank", fix=fix))
+        raise ConfigError(
+            expected("linear or convolution layers to adapt", got="none", where="lora_rank", fix=fix)
+        )
     adapters = {id(module): LoRA(module, rank, alpha).to(next(module.parameters())) for _, module in chosen}
     _replace(model, lambda module: adapters.get(id(module)))
     return tuple(path for path, _ in chosen)
@@ -120,12 +126,20 @@ def _pair(base: nn.Module, rank: int) -> tuple[Any, Any]:
     """Return the two narrow layers for a base layer."""
     if isinstance(base, nn.Linear):
         narrow = min(rank, base.in_features, base.out_features)
-        return nn.Linear(base.in_features, narrow, bias=False), nn.Linear(narrow, base.out_features, bias=False)
+        return nn.Linear(base.in_features, narrow, bias=False), nn.Linear(
+            narrow, base.out_features, bias=False
+        )
     wide: Any = base
     groups = wide.groups
     fan_in = wide.in_channels // groups * math.prod(wide.kernel_size)
     between = groups * min(rank, fan_in, wide.out_channels // groups)
-    options = {"stride": wide.stride, "padding": wide.padding, "dilation": wide.dilation, "groups": groups, "bias": False}
+    options = {
+        "stride": wide.stride,
+        "padding": wide.padding,
+        "dilation": wide.dilation,
+        "groups": groups,
+        "bias": False,
+    }
     if isinstance(base, _TRANSPOSED):
         options["output_padding"] = wide.output_padding
     down = type(wide)(wide.in_channels, between, wide.kernel_size, padding_mode=wide.padding_mode, **options)

@@ -22,7 +22,9 @@ Builder = Callable[..., nn.Module]
 
 MODELS: Mapping[str, Builder] = {
     "resnet9": partial(ResNet, block=BasicBlock, layers=(1, 1, 1, 1)),
-    "resnet9-small": partial(ResNet, block=BasicBlock, layers=(1, 1, 1, 1), width=16, groups=8, scale_norm=True, small_stem=True),
+    "resnet9-small": partial(
+        ResNet, block=BasicBlock, layers=(1, 1, 1, 1), width=16, groups=8, scale_norm=True, small_stem=True
+    ),
     "resnet18": partial(ResNet, block=BasicBlock, layers=(2, 2, 2, 2), activation="relu"),
     "resnet34": partial(ResNet, block=BasicBlock, layers=(3, 4, 6, 3), activation="relu"),
     "resnet50": partial(ResNet, block=Bottleneck, layers=(3, 4, 6, 3), activation="relu"),
@@ -58,7 +60,10 @@ def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, 
     if name.startswith(MONAI_PREFIX):
         return _build_monai(name.removeprefix(MONAI_PREFIX), shape, options)
     if name not in MODELS:
-        fix = check.did_you_mean(name, MODELS) or f"known: {', '.join(MODELS)}, or monai:<class of monai.networks.nets>"
+        fix = (
+            check.did_you_mean(name, MODELS)
+            or f"known: {', '.join(MODELS)}, or monai:<class of monai.networks.nets>"
+        )
         raise ConfigError(expected("a known model", got=repr(name), where="model", fix=fix))
     builder = MODELS[name]
     kind = builder.func if isinstance(builder, partial) else builder
@@ -97,10 +102,16 @@ def without_inplace(model: nn.Module) -> nn.Module:
 def _build_monai(name: str, shape: Mapping[str, int], options: Mapping[str, Any]) -> nn.Module:
     from monai.networks import nets  # a heavy import that only these models need
 
-    classes = {key: value for key, value in vars(nets).items() if inspect.isclass(value) and issubclass(value, nn.Module)}
+    classes = {
+        key: value
+        for key, value in vars(nets).items()
+        if inspect.isclass(value) and issubclass(value, nn.Module)
+    }
     if name not in classes:
         fix = check.did_you_mean(name, classes) or "see monai.networks.nets for the names"
-        raise ConfigError(expected("a network of monai.networks.nets", got=repr(name), where="model", fix=fix))
+        raise ConfigError(
+            expected("a network of monai.networks.nets", got=repr(name), where="model", fix=fix)
+        )
     parameters = inspect.signature(classes[name]).parameters
     known = _known_parameters(classes[name])
     _refuse_unknown(options, known, f"{MONAI_PREFIX}{name}")
@@ -111,7 +122,9 @@ def _build_monai(name: str, shape: Mapping[str, int], options: Mapping[str, Any]
         if accepted:
             arguments.setdefault(accepted[0], value)
         elif role == "spatial_dims" and value == 2:
-            raise ConfigError(expected("a network for 2-D images", got=f"{name}, which has no spatial_dims", where="model"))
+            raise ConfigError(
+                expected("a network for 2-D images", got=f"{name}, which has no spatial_dims", where="model")
+            )
     missing = [
         key
         for key, parameter in parameters.items()
@@ -121,7 +134,9 @@ def _build_monai(name: str, shape: Mapping[str, int], options: Mapping[str, Any]
     ]
     if missing:
         fix = f"set model_options.{missing[0]}"
-        raise ConfigError(expected(f"a value for {', '.join(missing)}", got="none", where=f"{MONAI_PREFIX}{name}", fix=fix))
+        raise ConfigError(
+            expected(f"a value for {', '.join(missing)}", got="none", where=f"{MONAI_PREFIX}{name}", fix=fix)
+        )
     return without_inplace(_constructed(classes[name], arguments, f"{MONAI_PREFIX}{name}"))
 
 
@@ -132,7 +147,9 @@ def _known_parameters(kind: type[nn.Module]) -> set[str]:
         if "__init__" not in vars(owner):
             continue
         parameters = list(inspect.signature(vars(owner)["__init__"]).parameters.values())[1:]
-        known |= {item.name for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)}
+        known |= {
+            item.name for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)
+        }
         if not any(item.kind is item.VAR_KEYWORD for item in parameters):
             break
     return known
@@ -142,7 +159,9 @@ def _refuse_unknown(options: Mapping[str, Any], known: set[str], where: str) -> 
     for key in options:
         if key not in known:
             fix = check.did_you_mean(key, known) or f"known: {', '.join(sorted(known))}"
-            raise ConfigError(expected("a known model option", got=repr(key), where=f"model_options of {where}", fix=fix))
+            raise ConfigError(
+                expected("a known model option", got=repr(key), where=f"model_options of {where}", fix=fix)
+            )
 
 
 def _refuse_other_types(options: Mapping[str, Any], kind: Callable[..., Any], where: str) -> None:
@@ -153,7 +172,9 @@ def _refuse_other_types(options: Mapping[str, Any], kind: Callable[..., Any], wh
         if declared is None:
             continue
         name = (
-            "bool" if isinstance(declared.default, bool) else getattr(declared.annotation, "__name__", str(declared.annotation))
+            "bool"
+            if isinstance(declared.default, bool)
+            else getattr(declared.annotation, "__name__", str(declared.annotation))
         )
         if name in _TYPES and not _is_a(value, name):
             got = f"{value!r} ({type(value).__name__})"

@@ -2,7 +2,8 @@
 
 References:
     He et al. 2016, "Deep residual learning for image recognition".
-    Klause, Ziller et al. 2022, "Differentially private training of residual networks with scale normalisation".
+    Klause, Ziller et al. 2022, "Differentially private training of residual networks with scale
+    normalisation".
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ class Shortcut(nn.Sequential):
     """The 1x1 convolution and norm that give the residual path another width or size."""
 
     def __init__(self, spatial_dims: int, inputs: int, outputs: int, stride: int, groups: int) -> None:
-        super().__init__(blocks.conv(spatial_dims, inputs, outputs, 1, stride=stride), blocks.norm(outputs, groups=groups))
+        super().__init__(
+            blocks.conv(spatial_dims, inputs, outputs, 1, stride=stride), blocks.norm(outputs, groups=groups)
+        )
 
 
 class BasicBlock(nn.Module):
@@ -28,7 +31,15 @@ class BasicBlock(nn.Module):
     expansion = 1
 
     def __init__(
-        self, spatial_dims: int, inputs: int, width: int, stride: int, *, activation: str, groups: int, scale_norm: bool
+        self,
+        spatial_dims: int,
+        inputs: int,
+        width: int,
+        stride: int,
+        *,
+        activation: str,
+        groups: int,
+        scale_norm: bool,
     ) -> None:
         super().__init__()
         self.conv1 = blocks.conv(spatial_dims, inputs, width, stride=stride)
@@ -54,7 +65,15 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     def __init__(
-        self, spatial_dims: int, inputs: int, width: int, stride: int, *, activation: str, groups: int, scale_norm: bool
+        self,
+        spatial_dims: int,
+        inputs: int,
+        width: int,
+        stride: int,
+        *,
+        activation: str,
+        groups: int,
+        scale_norm: bool,
     ) -> None:
         super().__init__()
         outputs = width * self.expansion
@@ -126,7 +145,15 @@ class ResNet(nn.Module):
                 wide = width * 2**stage
                 step = 2 if stage and not position else 1
                 self.stages.append(
-                    block(spatial_dims, channels, wide, step, activation=activation, groups=groups, scale_norm=scale_norm)
+                    block(
+                        spatial_dims,
+                        channels,
+                        wide,
+                        step,
+                        activation=activation,
+                        groups=groups,
+                        scale_norm=scale_norm,
+                    )
                 )
                 channels = wide * block.expansion
         self.head = nn.Linear(channels, out_channels)

@@ -18,7 +18,9 @@ from meninx.models import blocks
 class DoubleConv(nn.Sequential):
     """Convolution, norm, activation, twice."""
 
-    def __init__(self, spatial_dims: int, inputs: int, outputs: int, *, norm: str, groups: int, activation: str) -> None:
+    def __init__(
+        self, spatial_dims: int, inputs: int, outputs: int, *, norm: str, groups: int, activation: str
+    ) -> None:
         super().__init__(
             blocks.conv(spatial_dims, inputs, outputs, bias=norm == "none"),
             blocks.norm(outputs, groups=groups, kind=norm),
@@ -87,7 +89,9 @@ class UNet(nn.Module):
         self.bottom = double(widths[depth - 1], widths[depth])
         levels = range(depth - 1, -1, -1)
         self.raising = nn.ModuleList(
-            blocks.transposed_conv(spatial_dims, widths[level + 1], widths[level]) if learnt else Upsample(spatial_dims)
+            blocks.transposed_conv(spatial_dims, widths[level + 1], widths[level])
+            if learnt
+            else Upsample(spatial_dims)
             for level in levels
         )
         self.decoder = nn.ModuleList(

@@ -15,7 +15,10 @@ from meninx.models import blocks
 
 
 class WideBlock(nn.Module):
-    """Norm, activation, convolution, twice, and the residual; the first activation is shared when the width changes."""
+    """Norm, activation, convolution, twice, and the residual.
+
+    The first activation is shared when the width changes.
+    """
 
     def __init__(
         self,
@@ -38,7 +41,9 @@ class WideBlock(nn.Module):
         self.same = stride == 1 and inputs == outputs
         self.shortcut: nn.Module = nn.Identity()
         if not self.same:
-            self.shortcut = blocks.conv(spatial_dims, inputs, outputs, 1, stride=stride, standardize=standardize)
+            self.shortcut = blocks.conv(
+                spatial_dims, inputs, outputs, 1, stride=stride, standardize=standardize
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output, (batch, outputs, ...)."""

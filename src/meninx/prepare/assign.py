@@ -50,7 +50,11 @@ def sites_of(entries: Sequence[Entry], config: PrepareConfig, task: Task) -> dic
     if mode == "iid":
         return site_rules.iid(patients, config.sites, config.site_fractions, config.seed)
     if mode in ("label-skew", "attribute-skew"):
-        strata = label_strata(entries, task) if mode == "label-skew" else _attribute_strata(entries, config.site_column)
+        strata = (
+            label_strata(entries, task)
+            if mode == "label-skew"
+            else _attribute_strata(entries, config.site_column)
+        )
         return site_rules.skewed(strata, config.sites, config.site_fractions, config.site_alpha, config.seed)
     if mode == "column":
         return site_rules.by_column(_column(entries, config.site_column))
@@ -69,14 +73,24 @@ def label_strata(entries: Sequence[Entry], task: Task) -> dict[str, str]:
 
 
 def _attribute_strata(entries: Sequence[Entry], name: str) -> dict[str, str]:
-    values = site_rules.by_column({p: counts or Counter({"": 1}) for p, counts in _column(entries, name, blank=True).items()})
-    return {patient: f"{int(value) // 10}0s" if name == "age" and value.isdigit() else value for patient, value in values.items()}
+    values = site_rules.by_column(
+        {p: counts or Counter({"": 1}) for p, counts in _column(entries, name, blank=True).items()}
+    )
+    return {
+        patient: f"{int(value) // 10}0s" if name == "age" and value.isdigit() else value
+        for patient, value in values.items()
+    }
 
 
 def _column(entries: Sequence[Entry], name: str, *, blank: bool = False) -> dict[str, Counter[str]]:
     if not any(name in entry.found.attributes or entry.found.site for entry in entries):
         raise LayoutError(
-            expected(f"a column or attribute {name!r}", got="none", where="site_column", fix="add it to attribute_columns")
+            expected(
+                f"a column or attribute {name!r}",
+                got="none",
+                where="site_column",
+                fix="add it to attribute_columns",
+            )
         )
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for entry in entries:
@@ -103,5 +117,7 @@ def _kept(folder: str, patients: Sequence[str]) -> dict[str, str]:
     kept = {patient: known[patient] for patient in patients if patient in known}
     if not kept:
         fix = "pseudonyms depend on the name: give both datasets the same"
-        raise DataError(expected("patients of the older dataset", got="none of them", where="split_from", fix=fix))
+        raise DataError(
+            expected("patients of the older dataset", got="none of them", where="split_from", fix=fix)
+        )
     return kept

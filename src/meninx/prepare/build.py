@@ -1,4 +1,7 @@
-"""One case from its source to its files: read, check, normalise, resize, write; and what is remembered of it."""
+"""One case from its source to its files: read, check, normalise, resize, write.
+
+And what is remembered of it.
+"""
 
 from __future__ import annotations
 
@@ -103,9 +106,12 @@ def begin(shared: Shared) -> None:
 
 
 def run_job(job: Job) -> Done | checks.Unusable:
-    """Return what was done for a case, its files written, or why it cannot be used; :func:`begin` comes first.
+    """Return what was done for a case, its files written, or why it cannot be used.
 
-    A case whose source and settings are as in ``job.before`` is taken over when its files have the digests noted there.
+    :func:`begin` comes first.
+
+    A case whose source and settings are as in ``job.before`` is taken over when its files have the digests
+    noted there.
 
     Raises:
         DataError: a mask of another shape than its image, or with values that have no name.
@@ -169,7 +175,10 @@ def _unchanged(before: Record, source: str) -> bool:
     if (before.settings, before.source) != (_shared.settings, source):
         return False
     plan = _shared.plan
-    files_of_case = [(plan.image_name(before.case_id), before.image), (plan.mask_name(before.case_id), before.mask)]
+    files_of_case = [
+        (plan.image_name(before.case_id), before.image),
+        (plan.mask_name(before.case_id), before.mask),
+    ]
     return all(_brought(name, digest) for name, digest in files_of_case if name)
 
 
@@ -216,7 +225,8 @@ def _mask(found: Found, image: Image, plan: Plan) -> Image:
     checks.check_shape(placed.size, target.size, found.where)
     if not np.allclose(placed.affine, target.affine, atol=0.05, rtol=0.01):
         raise DataError(
-            f"expected a mask at the image's place, got another affine ({found.where}); check which mask belongs to it"
+            f"expected a mask at the image's place, got another affine ({found.where}); check which "
+            "mask belongs to it"
         )
     return mask_ready(Image(values, mask.affine), plan)
 

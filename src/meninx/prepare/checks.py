@@ -67,7 +67,11 @@ class Findings:
         self.places[reason].append(where)
         if self.strict:
             got = f"{reason}: {detail}" if detail else reason
-            raise DataError(expected("usable data", got=got, where=where, fix="mend it, or run without strict to leave it out"))
+            raise DataError(
+                expected(
+                    "usable data", got=got, where=where, fix="mend it, or run without strict to leave it out"
+                )
+            )
 
     def counts(self) -> dict[str, int]:
         """Return reason to count, sorted."""
@@ -93,7 +97,11 @@ def check_shape(mask: Sequence[int], image: Sequence[int], where: str) -> None:
     """Raise DataError when a mask has another spatial shape than its image."""
     if tuple(mask) != tuple(image):
         sizes = f"{'x'.join(map(str, mask))} for {'x'.join(map(str, image))}"
-        raise DataError(expected("a mask of the image's shape", got=sizes, where=where, fix="check which mask belongs to it"))
+        raise DataError(
+            expected(
+                "a mask of the image's shape", got=sizes, where=where, fix="check which mask belongs to it"
+            )
+        )
 
 
 def label_map(values: npt.NDArray[Any], labels: Sequence[str], where: str) -> npt.NDArray[np.uint8]:
@@ -106,7 +114,14 @@ def label_map(values: npt.NDArray[Any], labels: Sequence[str], where: str) -> np
     """
     found = values if values.dtype.kind in "iub" else np.round(values)
     if not np.isfinite(found).all() or (found != values).any():
-        raise DataError(expected("whole label values", got="fractions", where=where, fix="give the label map, not probabilities"))
+        raise DataError(
+            expected(
+                "whole label values",
+                got="fractions",
+                where=where,
+                fix="give the label map, not probabilities",
+            )
+        )
     top, low = int(found.max(initial=0)), int(found.min(initial=0))
     if len(labels) == 1 and 128 <= top <= 255 and low >= 0:
         return (found >= 128).astype(np.uint8)
@@ -137,7 +152,8 @@ def without_duplicates(
         patients_known: the source names its patients; otherwise nobody can say whose the copies are.
 
     Raises:
-        DataError: two patients have the same image, or two images are equal and nobody knows whose; names both rows.
+        DataError: two patients have the same image, or two images are equal and nobody knows whose; names
+            both rows.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for case in sorted(content):
@@ -164,10 +180,16 @@ def refuse_nothing(cases: Sequence[object], findings: Findings) -> None:
     """Raise DataError when no case is left; names the reasons."""
     if not cases:
         got = ", ".join(f"{reason}: {count}" for reason, count in findings.counts().items()) or "none"
-        raise DataError(expected("at least one usable case", got=got, where="source", fix="check the source and the settings"))
+        raise DataError(
+            expected(
+                "at least one usable case", got=got, where="source", fix="check the source and the settings"
+            )
+        )
 
 
-def check_classes(cases: Iterable[Case], present: Mapping[str, Sequence[str]], labels: Sequence[str], findings: Findings) -> None:
+def check_classes(
+    cases: Iterable[Case], present: Mapping[str, Sequence[str]], labels: Sequence[str], findings: Findings
+) -> None:
     """Tell of labels that never occur, in the dataset or in a split, and of empty splits.
 
     Args:
@@ -189,10 +211,19 @@ def check_classes(cases: Iterable[Case], present: Mapping[str, Sequence[str]], l
         if len(bare) == sum(sizes[split] > 0 for split in SPLITS):
             findings.notes["label that never occurs"].append(f"label {label!r}")
         else:
-            findings.notes["label that never occurs in a split"] += [f"label {label!r}, split {split}" for split in bare]
+            findings.notes["label that never occurs in a split"] += [
+                f"label {label!r}, split {split}" for split in bare
+            ]
     if findings.strict and findings.notes["label that never occurs"]:
         where = ", ".join(findings.notes["label that never occurs"])
-        raise DataError(expected("every label in some case", got="none", where=where, fix="leave the label out of label_columns"))
+        raise DataError(
+            expected(
+                "every label in some case",
+                got="none",
+                where=where,
+                fix="leave the label out of label_columns",
+            )
+        )
     findings.notes = {reason: places for reason, places in findings.notes.items() if places}
 
 

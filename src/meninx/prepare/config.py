@@ -14,7 +14,8 @@ READER_NAMES = (
     "pad-ufes",
 )  # fmt: skip
 AUTO = "auto"
-# Fields that change what is written for one case; a change of any other field leaves finished images as they are.
+# Fields that change what is written for one case; a change of any other field leaves finished images as they
+# are.
 PIXEL_FIELDS = (
     "task", "spatial_dims", "size", "aspect", "spacing_mm", "window", "bits", "color", "intensity", "mask_labels", "mask_empty",
 )  # fmt: skip
@@ -26,30 +27,35 @@ WORK_FIELDS = ("dry_run", "overwrite", "resume", "strict", "workers")
 class PrepareConfig:
     """Settings of `meninx prepare`: from a published layout or de-identified DICOM to a dataset folder.
 
-    Paths may hold ``{source}`` (the source folder) and ``{site}`` (its site name); relative ones start at the source.
+    Paths may hold ``{source}`` (the source folder) and ``{site}`` (its site name); relative ones start at the
+    source.
 
     Attributes:
-        reader: layout of the source: dicom, folder, pairs, csv, npz, nih, chexpert, mimic, siim, ham10000, radimagenet, msd,
-            brset or pad-ufes.
+        reader: layout of the source: dicom, folder, pairs, csv, npz, nih, chexpert, mimic, siim, ham10000,
+            radimagenet, msd, brset or pad-ufes.
         name: short name of the dataset; pseudonyms of cases depend on it.
         task: auto, multiclass, multilabel or segmentation; auto follows from the columns and masks given.
         table: label table (CSV); empty for the name that the layout publishes.
-        crosswalks: CSV files with columns id_old,id_new that turn the table's original identifiers into clean ones (dicom).
+        crosswalks: CSV files with columns id_old,id_new that turn the table's original identifiers into clean
+            ones (dicom).
         require: rows to keep, each ``column=value`` or ``column=one|other``; all must hold.
         image_column: column of the image's path or array name (csv).
         image_folder: folder of the images below the source (csv, pairs).
         patient_column: column of the patient's identifier (csv) or name of its array (npz).
         study_column: column of the study (csv).
-        site_column: column or attribute with the site (site_mode column), or that skews the sites (attribute-skew).
+        site_column: column or attribute with the site (site_mode column), or that skews the sites
+            (attribute-skew).
         split_column: column with the published split (csv).
         label_columns: label columns to take, in output order; empty for all that the layout publishes.
         class_column: column with one class a row, in place of label columns (csv, npz, dicom, brset).
         classes: the classes and their order; empty for all that occur, sorted.
         positive: classes that together make one yes-or-no label.
         positive_name: name of that label.
-        positive_from: smallest grade that counts as positive, for graded labels (3 where 1-2 are negative and 3-4 positive).
+        positive_from: smallest grade that counts as positive, for graded labels (3 where 1-2 are negative and
+            3-4 positive).
         uncertain: what a label of -1 becomes: unknown, zero or one.
-        blank: what an empty label becomes: unknown, zero, or auto (zero for chexpert and mimic, else unknown).
+        blank: what an empty label becomes: unknown, zero, or auto (zero for chexpert and mimic, else
+            unknown).
         sex_column: column of the patient's sex; F, M, female, male are understood.
         age_column: column of the age in years; 57, 57.0 and 057Y are understood.
         sex_codes: further codes of sex, each ``code=F`` or ``code=M``.
@@ -58,20 +64,25 @@ class PrepareConfig:
         mask_folder: folder with masks named like the images (csv), or of the label maps (pairs).
         mask_labels: names of the mask values 1, 2, ...; a mask of 0 and 255 counts as one label.
         mask_empty: what a case without a mask becomes in segmentation: skip, or zero (nothing to see).
-        malignant: merge the diagnoses into one label malignant (ham10000: akiec, bcc, mel; pad-ufes: BCC, MEL, SCC).
+        malignant: merge the diagnoses into one label malignant (ham10000: akiec, bcc, mel; pad-ufes: BCC,
+            MEL, SCC).
         laterality: pairs of labels that a left-right flip exchanges, each ``left=right``.
         modalities: DICOM modalities to take; empty for all single images in 2-D, and CT, MR, PT in 3-D.
         trusted: take DICOM files that do not say PatientIdentityRemoved YES.
         synthetic: says that no patient stands behind the images.
         spatial_dims: 2, 3, or 0 to follow the source.
-        size: output size along each spatial axis (rows, columns or x, y, z); one number for all; empty keeps the size.
-        aspect: how an image meets the size: stretch, or pad (keeps proportions, fills with the lowest value; 2-D).
-        spacing_mm: voxel spacing to resample volumes to; with size, the result is then cropped or padded about its centre.
+        size: output size along each spatial axis (rows, columns or x, y, z); one number for all; empty keeps
+            the size.
+        aspect: how an image meets the size: stretch, or pad (keeps proportions, fills with the lowest value;
+            2-D).
+        spacing_mm: voxel spacing to resample volumes to; with size, the result is then cropped or padded
+            about its centre.
         window: lowest and highest value kept, e.g. -150 and 200 Hounsfield units; empty for none.
         bits: bit depth of the written images: 8 or 16.
         color: grey or rgb.
-        intensity: where normalisation comes from: auto, format (bit depth), window, image (0.5 and 99.5 percentile of
-            each image), or train (mean and deviation of the training split; refused by private training).
+        intensity: where normalisation comes from: auto, format (bit depth), window, image (0.5 and 99.5
+            percentile of each image), or train (mean and deviation of the training split; refused by private
+            training).
         split: stable (a patient's split never changes), exact (fractions within one patient), published.
         fractions: shares of train, valid and test.
         split_from: dataset folder whose patients keep their split there.
@@ -84,7 +95,8 @@ class PrepareConfig:
         duplicates: the same image of two patients: refuse (stop), or drop (leave out every copy).
         dry_run: read tables and headers, count, write nothing.
         overwrite: replace the dataset in the output folder, once the new one is complete.
-        resume: bring the dataset in the output folder up to date, with the same settings; finished images are taken over.
+        resume: bring the dataset in the output folder up to date, with the same settings; finished images are
+            taken over.
         strict: stop at the first case that cannot be used, instead of counting it.
         workers: processes that prepare images; 0 for one a core.
     """
@@ -160,11 +172,20 @@ class PrepareConfig:
         effects.refuse(self)
 
     def _check_names(self) -> None:
-        written = (self.name, self.positive_name, *self.sites, *self.classes, *self.label_columns, *self.mask_labels)
+        written = (
+            self.name,
+            self.positive_name,
+            *self.sites,
+            *self.classes,
+            *self.label_columns,
+            *self.mask_labels,
+        )
         for name in (*written, *self.attribute_columns):
             found = names.problem(name)
             if found:
-                raise ConfigError(expected("plain names of dataset, labels, attributes and sites", got=found, where="names"))
+                raise ConfigError(
+                    expected("plain names of dataset, labels, attributes and sites", got=found, where="names")
+                )
 
     def _check_words(self) -> None:
         check.one_of(READER_NAMES, reader=self.reader)
@@ -183,30 +204,44 @@ class PrepareConfig:
         if self.bits not in (8, 16):
             raise ConfigError(expected("bits of 8 or 16", got=self.bits, where="bits"))
         if self.bits == 16 and self.color == "rgb":
-            raise ConfigError(expected("8 bits a colour", got="16", where="bits", fix="give color grey, or bits 8"))
+            raise ConfigError(
+                expected("8 bits a colour", got="16", where="bits", fix="give color grey, or bits 8")
+            )
         if self.spatial_dims not in (0, 2, 3):
-            raise ConfigError(expected("spatial_dims of 0, 2 or 3", got=self.spatial_dims, where="spatial_dims"))
+            raise ConfigError(
+                expected("spatial_dims of 0, 2 or 3", got=self.spatial_dims, where="spatial_dims")
+            )
         for name, values in (("size", self.size), ("spacing_mm", self.spacing_mm)):
             if len(values) not in (0, 1, 2, 3) or any(value <= 0 for value in values):
                 raise ConfigError(expected(f"{name} of one to three numbers > 0", got=values, where=name))
         if self.window and not (len(self.window) == 2 and self.window[0] < self.window[1]):
             raise ConfigError(expected("window as lowest and highest value", got=self.window, where="window"))
         if self.intensity == "window" and not self.window:
-            raise ConfigError(expected("a window", got="none", where="intensity", fix="give window, or intensity auto"))
+            raise ConfigError(
+                expected("a window", got="none", where="intensity", fix="give window, or intensity auto")
+            )
 
     def _check_shares(self) -> None:
         check.non_negative(limit=self.limit, workers=self.workers)
         check.positive(site_alpha=self.site_alpha)
         if len(self.fractions) != 3 or min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
-            raise ConfigError(expected("three shares >= 0 that sum to 1", got=self.fractions, where="fractions"))
+            raise ConfigError(
+                expected("three shares >= 0 that sum to 1", got=self.fractions, where="fractions")
+            )
         if self.site_mode in ("iid", "label-skew", "attribute-skew") and len(self.sites) < 2:
-            raise ConfigError(expected("two or more sites", got=self.sites, where="sites", fix="name the sites to make"))
+            raise ConfigError(
+                expected("two or more sites", got=self.sites, where="sites", fix="name the sites to make")
+            )
         if self.site_mode in ("attribute-skew", "column") and not self.site_column:
-            raise ConfigError(expected("a site_column", got="none", where="site_column", fix="name the column or attribute"))
+            raise ConfigError(
+                expected("a site_column", got="none", where="site_column", fix="name the column or attribute")
+            )
         shares = self.site_fractions
         if shares and (len(shares) != len(self.sites) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6):
             raise ConfigError(expected("a share > 0 a site, sum 1", got=shares, where="site_fractions"))
         if self.split_from and self.split == "published":
-            raise ConfigError(expected("split_from or published splits", got="both", where="split_from", fix="choose one"))
+            raise ConfigError(
+                expected("split_from or published splits", got="both", where="split_from", fix="choose one")
+            )
         if len(set(self.sites)) != len(self.sites):
             raise ConfigError(expected("each site once", got=self.sites, where="sites"))

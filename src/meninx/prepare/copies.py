@@ -20,7 +20,9 @@ def refuse_inside(source: Path, out: Path) -> None:
         UsageError: one folder lies within the other.
     """
     if not source.is_dir():
-        raise DataError(expected("a source folder", got="no such folder", where="source", fix="check the path"))
+        raise DataError(
+            expected("a source folder", got="no such folder", where="source", fix="check the path")
+        )
     workspace.apart(out, [source])
 
 
@@ -83,10 +85,16 @@ def _is_placed(source: Path, target: Path, way: str) -> bool:
     if way == "hardlink":
         return target.samefile(source)
     one, other = source.stat(), target.stat()
-    return not target.samefile(source) and one.st_size == other.st_size and files.digest(source) == files.digest(target)
+    return (
+        not target.samefile(source)
+        and one.st_size == other.st_size
+        and files.digest(source) == files.digest(target)
+    )
 
 
 def _refuse_replacing(where: str, *, overwrite: bool) -> None:
     if not overwrite:
         fix = "choose another output folder, or allow overwriting"
-        raise UsageError(expected("nothing, or the same, at the output", got="another file", where=where, fix=fix))
+        raise UsageError(
+            expected("nothing, or the same, at the output", got="another file", where=where, fix=fix)
+        )

@@ -1,7 +1,7 @@
 """Which settings have an effect where: what is set without one is refused, because the user meant something by it.
 
-Every field of ``PrepareConfig`` stands in :data:`EFFECTS`. A field that is named there with readers has an effect with
-these alone; one with a condition has an effect only where it holds.
+Every field of ``PrepareConfig`` stands in :data:`EFFECTS`. A field that is named there with readers has an
+effect with these alone; one with a condition has an effect only where it holds.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def _has_labels(config: PrepareConfig) -> bool:
 _ANY = Effect()
 _OF_CLASSES = Effect((*CLASS_COLUMN, *ONLY_CLASSES), _has_classes, "give class_column, and no masks")
 _OF_LABELS = Effect(GRADED, _has_labels, "give label_columns in place of class_column and masks")
-_OF_SITES = Effect((), lambda c: c.site_mode in ("iid", *SKEWED), "give site_mode iid, label-skew or attribute-skew")
+_OF_SITES = Effect(
+    (), lambda c: c.site_mode in ("iid", *SKEWED), "give site_mode iid, label-skew or attribute-skew"
+)
 _OF_SEX = ("csv", "chexpert", "ham10000", "brset", "pad-ufes", "nih", "dicom")
 
 EFFECTS: dict[str, Effect] = {
@@ -76,13 +78,19 @@ EFFECTS: dict[str, Effect] = {
     "image_folder": Effect(("csv", "pairs")),
     "patient_column": Effect(("csv", "npz")),
     "study_column": Effect(("csv",)),
-    "site_column": Effect((), lambda c: c.site_mode in ("column", "attribute-skew"), "give site_mode column or attribute-skew"),
+    "site_column": Effect(
+        (), lambda c: c.site_mode in ("column", "attribute-skew"), "give site_mode column or attribute-skew"
+    ),
     "split_column": Effect(("csv",), lambda c: c.split == "published", "give split published"),
     "label_columns": Effect(LABEL_COLUMNS, _has_labels, "leave class_column and masks out"),
     "class_column": Effect(CLASS_COLUMN, lambda c: not _masks_wanted(c), "leave the masks out"),
     "classes": _OF_CLASSES,
-    "positive": Effect(_OF_CLASSES.readers, lambda c: _has_classes(c) and not c.malignant, "give class_column, and no masks"),
-    "positive_name": Effect(_OF_CLASSES.readers, lambda c: bool(c.positive), "give positive: the classes to merge"),
+    "positive": Effect(
+        _OF_CLASSES.readers, lambda c: _has_classes(c) and not c.malignant, "give class_column, and no masks"
+    ),
+    "positive_name": Effect(
+        _OF_CLASSES.readers, lambda c: bool(c.positive), "give positive: the classes to merge"
+    ),
     "positive_from": _OF_LABELS,
     "uncertain": _OF_LABELS,
     "blank": _OF_LABELS,
@@ -92,7 +100,9 @@ EFFECTS: dict[str, Effect] = {
     "attribute_columns": Effect((*ROWS, "nih", "mimic", "npz", "dicom")),
     "mask_column": Effect(("csv", "dicom"), _masks_wanted, "give task segmentation"),
     "mask_folder": Effect(
-        ("csv", "pairs"), lambda c: _masks_wanted(c) and not c.mask_column, "give task segmentation, and no mask_column"
+        ("csv", "pairs"),
+        lambda c: _masks_wanted(c) and not c.mask_column,
+        "give task segmentation, and no mask_column",
     ),
     "mask_labels": Effect(MASKED, _masks_wanted, "give task segmentation"),
     "mask_empty": Effect(("csv", "dicom"), _masks_wanted, "give task segmentation and masks"),
@@ -138,7 +148,9 @@ def refuse(config: PrepareConfig) -> None:
         if getattr(config, item.name) == item.default:
             continue
         if effect.readers and config.reader not in effect.readers:
-            raise _without_effect(item.name, f"reader {config.reader}", f"readers that use it: {', '.join(effect.readers)}")
+            raise _without_effect(
+                item.name, f"reader {config.reader}", f"readers that use it: {', '.join(effect.readers)}"
+            )
         if effect.needs is not None and not effect.needs(config):
             raise _without_effect(item.name, "these settings", effect.fix)
 
@@ -154,13 +166,21 @@ def refuse_after(config: PrepareConfig, *, task: Task, spatial_dims: int, labels
     if config.spacing_mm and spatial_dims == 2:
         raise _without_effect("spacing_mm", "pictures", "give size, or spatial_dims 3 for volumes")
     if config.aspect != "stretch" and spatial_dims == 3:
-        raise _without_effect("aspect", "volumes", "give spacing_mm with size: the result is then cropped or padded")
+        raise _without_effect(
+            "aspect", "volumes", "give spacing_mm with size: the result is then cropped or padded"
+        )
     if config.bits != 8 and spatial_dims == 3 and config.window:
-        raise _without_effect("bits", "volumes with a window, which keep its units", "leave it out, or give intensity image")
+        raise _without_effect(
+            "bits", "volumes with a window, which keep its units", "leave it out, or give intensity image"
+        )
     for side in (side for pair in config.laterality for side in pair.split("=", 1)):
         if side not in labels:
             raise _without_effect("laterality", "this source", "name pairs of its labels, each left=right")
 
 
 def _without_effect(name: str, where: str, fix: str) -> ConfigError:
-    return ConfigError(expected("settings that have an effect", got=f"{name}, which has none with {where}", where=name, fix=fix))
+    return ConfigError(
+        expected(
+            "settings that have an effect", got=f"{name}, which has none with {where}", where=name, fix=fix
+        )
+    )

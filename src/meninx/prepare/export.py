@@ -30,7 +30,8 @@ class ExportConfig:
     """Settings of the export.
 
     Attributes:
-        intensity: stored (lossless: pictures keep stored values, volumes modality values) or display (windowed, 8 or 16 bit).
+        intensity: stored (lossless: pictures keep stored values, volumes modality values) or display
+            (windowed, 8 or 16 bit).
         bits: bit depth of display images: 8 or 16.
         attributes: keywords of further attributes for the side-cars, e.g. the one that carries a label.
         trusted: take files that do not say PatientIdentityRemoved YES, identifiers and all.
@@ -59,7 +60,8 @@ class ExportResult(Result):
         unchanged: how many of these were there from an earlier run.
         instances: DICOM files that these show.
         passed_over: files that are not DICOM (on the way back: no pictures with a side-car).
-        failed: position in the sorted listing of the source, and reason, of every file that could not be exported.
+        failed: position in the sorted listing of the source, and reason, of every file that could not be
+            exported.
     """
 
     pictures: int = 0
@@ -70,15 +72,19 @@ class ExportResult(Result):
     failed: tuple[tuple[int, str], ...] = ()
 
 
-def export_images(source: Path, out: Path, config: ExportConfig, *, progress: Progress = SILENT) -> ExportResult:
+def export_images(
+    source: Path, out: Path, config: ExportConfig, *, progress: Progress = SILENT
+) -> ExportResult:
     """Write every image below a folder of de-identified DICOM as PNG or NIfTI with a JSON side-car.
 
-    A series of slices that have a position becomes one volume, ``<PatientID>/<SeriesInstanceUID>.nii.gz`` (``_2``, ``_3``
-    for further orientations), as does a multi-frame object; any other image ``<PatientID>/<series>/<instance>.png``. An
-    index ``export.csv`` and a summary ``export.json`` lie beside them. What cannot be exported is reported and does not
-    stop the rest; run again, the export skips what is there.
+    A series of slices that have a position becomes one volume, ``<PatientID>/<SeriesInstanceUID>.nii.gz``
+    (``_2``, ``_3`` for further orientations), as does a multi-frame object; any other image
+    ``<PatientID>/<series>/<instance>.png``. An index ``export.csv`` and a summary ``export.json`` lie beside
+    them. What cannot be exported is reported and does not stop the rest; run again, the export skips what is
+    there.
 
-    Guarantee: names and side-cars hold only attributes of the list :data:`sidecar.EXPORTED`, as the clean files have
+    Guarantee: names and side-cars hold only attributes of the list :data:`sidecar.EXPORTED`, as the clean
+        files have
     them, and those that ``config.attributes`` names; no text is written into the images.
 
     Raises:
@@ -105,7 +111,9 @@ def export_images(source: Path, out: Path, config: ExportConfig, *, progress: Pr
                 counts["instances"] += len(group)
                 one = group[0]
                 instance = one.instance if len(group) == 1 else ""
-                index.append((target, names.csv_cell(one.patient), one.study, one.series, instance, str(len(group))))
+                index.append(
+                    (target, names.csv_cell(one.patient), one.study, one.series, instance, str(len(group)))
+                )
             progress.advance(len(group))
     result = ExportResult(out=out, passed_over=passed_over, failed=tuple(sorted(failed)), **counts)
     _write_index(out, index)
@@ -125,7 +133,9 @@ def _export_one(target: Path, group: list[Entry], config: ExportConfig) -> bool:
         found = encapsulate.read_sidecar(beside).get("meninx", {})
         if any(str(found.get(key)) != value for key, value in settings.items()):
             fix = "choose another output folder, or allow overwriting"
-            raise UsageError(expected("an export with the same settings", got="another", where="out", fix=fix))
+            raise UsageError(
+                expected("an export with the same settings", got="another", where="out", fix=fix)
+            )
         return False
     image, table = _volume(group, config) if target.name.endswith(".nii.gz") else _picture(group[0], config)
     table["meninx"].update(settings)
@@ -170,7 +180,9 @@ def _unsigned(image: Image) -> tuple[Image, int]:
         return image, 0
     if kind.kind == "i" and kind.itemsize <= 2:
         offset = 2 ** (8 * kind.itemsize - 1)
-        return Image((image.array.astype(np.int32) + offset).astype(f"u{kind.itemsize}"), image.affine, image.header), offset
+        return Image(
+            (image.array.astype(np.int32) + offset).astype(f"u{kind.itemsize}"), image.affine, image.header
+        ), offset
     fix = "use intensity display"
     raise DataError(expected("stored values of 8 or 16 bits", got=str(kind), where="BitsAllocated", fix=fix))
 

@@ -49,10 +49,12 @@ def class_folders(
     overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> FoldersResult:
-    """Sort the images below a folder into ``out/<label>/<relative path>``; those without a label into ``out/missing/``.
+    """Sort the images below a folder into ``out/<label>/<relative path>``.
 
-    DICOM files, PNG, JPEG and NIfTI files count as images; a JSON side-car goes where its image goes. Characters of a
-    label that a folder's name should not have become ``_``.
+    Those without a label into ``out/missing/``.
+
+    DICOM files, PNG, JPEG and NIfTI files count as images; a JSON side-car goes where its image goes.
+    Characters of a label that a folder's name should not have become ``_``.
 
     Args:
         source: folder of images, searched to the bottom.
@@ -89,16 +91,20 @@ def class_folders(
             counts["placed" if is_new else "unchanged"] += 1
             beside = sidecar.path_of(path)
             if beside.is_file():
-                copies.place_file(beside, sidecar.path_of(out / name / relative), where, way=way, overwrite=overwrite)
+                copies.place_file(
+                    beside, sidecar.path_of(out / name / relative), where, way=way, overwrite=overwrite
+                )
     missing = classes.pop(MISSING, 0)
     return FoldersResult(out=out, classes=dict(sorted(classes.items())), missing=missing, **counts)
 
 
-def class_table(source: Path, out: Path, *, overwrite: bool = False, progress: Progress = SILENT) -> FoldersResult:
+def class_table(
+    source: Path, out: Path, *, overwrite: bool = False, progress: Progress = SILENT
+) -> FoldersResult:
     """Write the table of a folder of class folders: columns ``file`` (below ``source``), ``label``, ``original``.
 
-    ``original`` is the path below the class folder, the relative path that :func:`class_folders` was given. Files in the
-    folder ``missing`` get an empty label; files outside any class folder are passed over.
+    ``original`` is the path below the class folder, the relative path that :func:`class_folders` was given.
+    Files in the folder ``missing`` get an empty label; files outside any class folder are passed over.
 
     Raises:
         UsageError: another table lies at ``out``.
@@ -123,7 +129,9 @@ def class_table(source: Path, out: Path, *, overwrite: bool = False, progress: P
             writer.writerow([relative, "" if name == MISSING else name, PurePosixPath(*relative.parts[1:])])
     copies.place_bytes(buffer.getvalue().encode(), out, out.name, overwrite=overwrite)
     missing = classes.pop(MISSING, 0)
-    return FoldersResult(out=out, classes=dict(sorted(classes.items())), missing=missing, passed_over=passed_over)
+    return FoldersResult(
+        out=out, classes=dict(sorted(classes.items())), missing=missing, passed_over=passed_over
+    )
 
 
 def is_image(path: Path) -> bool:
@@ -145,6 +153,11 @@ def _folder_name(label: str, spelled: dict[str, str]) -> str:
     if name == MISSING or spelled.setdefault(name.casefold(), label) != label:
         got = "one that is reserved for files without a label" if name == MISSING else "two labels with one"
         raise DataError(
-            expected("a folder name of its own for each label", got=got, where="label", fix="spell the labels otherwise")
+            expected(
+                "a folder name of its own for each label",
+                got=got,
+                where="label",
+                fix="spell the labels otherwise",
+            )
         )
     return name

@@ -44,7 +44,11 @@ class FileSource:
         """Return the image in the file."""
         if load.suffix(self.path) in (*load.PICTURES, *load.VOLUMES):
             return load.load(self.path)
-        return dicom.read_instance(self.path, intensity="display", bits=display) if display else dicom.read_instance(self.path)
+        return (
+            dicom.read_instance(self.path, intensity="display", bits=display)
+            if display
+            else dicom.read_instance(self.path)
+        )
 
     def digest(self) -> str:
         """Return the digest of the file."""
@@ -63,7 +67,11 @@ class SeriesSource:
 
     def load(self, display: int = 0) -> Image:
         """Return the volume."""
-        return dicom.read_series(self.paths, intensity="display", bits=display) if display else dicom.read_series(self.paths)
+        return (
+            dicom.read_series(self.paths, intensity="display", bits=display)
+            if display
+            else dicom.read_series(self.paths)
+        )
 
     def digest(self) -> str:
         """Return one digest over the slices, independent of their order."""
@@ -119,7 +127,8 @@ class Found:
     """One case as a reader found it, with the source's own identifiers.
 
     Attributes:
-        key: identity of the case in the source, stable between listings (relative path, UID); becomes a pseudonym.
+        key: identity of the case in the source, stable between listings (relative path, UID); becomes a
+            pseudonym.
         patient: identity of the patient in the source; the unit that never crosses splits and sites.
         image: where the pixels are.
         where: place for messages, e.g. ``labels.csv, row 7``; never a patient's value.

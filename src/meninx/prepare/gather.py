@@ -1,4 +1,7 @@
-"""From source folders to one list of cases: several sources are several sites; identifiers become pseudonyms."""
+"""From source folders to one list of cases: several sources are several sites.
+
+Identifiers become pseudonyms.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,8 @@ from meninx.prepare.split import number_of
 class Entry:
     """A case with its pseudonyms.
 
-    The pseudonyms of sources that `meninx deid` did not write are hashes of dataset name and identifier: they keep
-    identifiers out of sight but protect nobody, since whoever knows an identifier can compute them.
+    The pseudonyms of sources that `meninx deid` did not write are hashes of dataset name and identifier: they
+    keep identifiers out of sight but protect nobody, since whoever knows an identifier can compute them.
     """
 
     case_id: str
@@ -53,8 +56,8 @@ def gather(config: PrepareConfig, source: Path | Sequence[Path], findings: Findi
 
     Args:
         config: reader and its settings.
-        source: a folder, or several, each a site named after its folder; for reader dicom also a folder of outputs of
-            `meninx deid`, each a site.
+        source: a folder, or several, each a site named after its folder; for reader dicom also a folder of
+            outputs of `meninx deid`, each a site.
         findings: told of every row that is no case.
 
     Raises:
@@ -69,10 +72,16 @@ def gather(config: PrepareConfig, source: Path | Sequence[Path], findings: Findi
             findings.add(reason, f"{site}: {where}" if site else where)
         readings.append(_of_site(reading, site, several=len(places) > 1))
     first = _joined(readings, config)
-    entries = tuple(sorted((_entry(found, config.name) for found in first.cases), key=lambda entry: entry.case_id))
+    entries = tuple(
+        sorted((_entry(found, config.name) for found in first.cases), key=lambda entry: entry.case_id)
+    )
     _refuse_twice(entries)
     if not entries:
-        raise DataError(expected("at least one case", got="none", where=config.reader, fix="check the source and the settings"))
+        raise DataError(
+            expected(
+                "at least one case", got="none", where=config.reader, fix="check the source and the settings"
+            )
+        )
     _refuse_names(first)
     if first.task is Task.MULTICLASS:
         _refuse_unclear(first.cases)
@@ -91,7 +100,11 @@ def sources_of(config: PrepareConfig, source: Path | Sequence[Path]) -> tuple[Pa
         DataError: no such source.
     """
     roots = [source] if isinstance(source, Path) else list(source)
-    elsewhere = [name for name in (config.image_folder, config.mask_folder) if name and config.reader in ("csv", "pairs")]
+    elsewhere = [
+        name
+        for name in (config.image_folder, config.mask_folder)
+        if name and config.reader in ("csv", "pairs")
+    ]
     places = _places(config, source)
     return (*roots, *(resolve(name, root, site) for site, root in places.items() for name in elsewhere))
 
@@ -119,16 +132,29 @@ def pseudonym(kind: str, name: str, identifier: str) -> str:
     >>> pseudonym("p", "demo", "A1") == pseudonym("p", "demo", "A1") != pseudonym("p", "other", "A1")
     True
     """
-    return kind + hashlib.sha256(f"{kind}\0{name}\0{identifier}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return (
+        kind
+        + hashlib.sha256(f"{kind}\0{name}\0{identifier}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    )
 
 
 def _read(root: Path, config: PrepareConfig, site: str) -> Reading:
     """Return what a reader finds; LayoutError for a source that makes it stumble."""
     try:
         return READERS[config.reader](root, config, site)
-    except (ValueError, TypeError, LookupError, ArithmeticError, OSError, RecursionError, MemoryError) as error:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        OSError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         got, fix = f"something else ({type(error).__name__})", "check that the source is not damaged"
-        raise LayoutError(expected(f"the layout of reader {config.reader}", got=got, where="source", fix=fix)) from error
+        raise LayoutError(
+            expected(f"the layout of reader {config.reader}", got=got, where="source", fix=fix)
+        ) from error
 
 
 def _entry(found: Found, name: str) -> Entry:
@@ -143,13 +169,22 @@ def _entry(found: Found, name: str) -> Entry:
 
 
 def _places(config: PrepareConfig, source: Path | Sequence[Path]) -> dict[str, Path]:
-    """Return site name to source folder; one source has the name that its de-identification gave it, or none."""
+    """Return site name to source folder.
+
+    One source has the name that its de-identification gave it, or none.
+    """
     roots = [source] if isinstance(source, Path) else list(source)
     for root in roots:
         if not root.exists():
-            raise DataError(expected("a source folder", got="no such folder", where=root.name, fix="check the path"))
+            raise DataError(
+                expected("a source folder", got="no such folder", where=root.name, fix="check the path")
+            )
     if config.reader == "dicom" and len(roots) == 1 and not (roots[0] / SUMMARY).is_file():
-        below = [path for path in sorted(roots[0].iterdir()) if (path / SUMMARY).is_file()] if roots[0].is_dir() else []
+        below = (
+            [path for path in sorted(roots[0].iterdir()) if (path / SUMMARY).is_file()]
+            if roots[0].is_dir()
+            else []
+        )
         roots = below or roots
         if below and (len(below) > 1 or isinstance(source, Path)):
             return {path.name: path for path in below}
@@ -159,18 +194,29 @@ def _places(config: PrepareConfig, source: Path | Sequence[Path]) -> dict[str, P
         if len(set(sites)) == len(roots):
             return dict(zip(sites, roots, strict=True))
     raise ConfigError(
-        expected("source folders of different names", got="equal names", where="source", fix="rename one: it is a site")
+        expected(
+            "source folders of different names",
+            got="equal names",
+            where="source",
+            fix="rename one: it is a site",
+        )
     )
 
 
 def _own_site(root: Path) -> str:
-    """Return the site that an archive of `meninx deid` names; empty for another folder. Raises DataError for a damaged record."""
+    """Return the site that an archive of `meninx deid` names; empty for another folder.
+
+    Raises DataError for a damaged record.
+    """
     record = artifacts.read(root, DeidRecord)
     return record.site if record is not None else ""
 
 
 def _of_site(reading: Reading, site: str, *, several: bool) -> Reading:
-    """Return the cases with their site; identifiers of different sites never meet, unless they are keyed pseudonyms."""
+    """Return the cases with their site.
+
+    Identifiers of different sites never meet, unless they are keyed pseudonyms.
+    """
 
     def named(text: str) -> str:
         return f"{site}/{text}" if several and text else text
@@ -194,7 +240,12 @@ def _joined(readings: Sequence[Reading], config: PrepareConfig) -> Reading:
     for other in readings[1:]:
         if first.task is not Task.MULTICLASS and other.labels != first.labels:
             raise LayoutError(
-                expected("the same labels at every site", got="different ones", where="source", fix="give label_columns")
+                expected(
+                    "the same labels at every site",
+                    got="different ones",
+                    where="source",
+                    fix="give label_columns",
+                )
             )
     classes = config.classes or tuple(sorted({label for reading in readings for label in reading.labels}))
     attributes = tuple(dict.fromkeys(name for reading in readings for name in reading.attributes))
@@ -215,13 +266,20 @@ def _refuse_names(reading: Reading) -> None:
     names.check(sorted({found.site for found in reading.cases} - {""}), what="site", where=where)
     for found in reading.cases:
         if any(map(is_odd_text, found.attributes.values())):
-            raise LayoutError(expected(f"attributes of at most {LONGEST_TEXT} characters", got="another", where=found.where))
+            raise LayoutError(
+                expected(f"attributes of at most {LONGEST_TEXT} characters", got="another", where=found.where)
+            )
     columns = [*(reading.labels if reading.task is not Task.SEGMENTATION else ()), *reading.attributes]
     for name in columns:
         if name in FIXED or columns.count(name) > 1:
             fix = "rename the column, or leave it out"
             raise ConfigError(
-                expected("labels and attributes of different names", got=repr(name), where="manifest columns", fix=fix)
+                expected(
+                    "labels and attributes of different names",
+                    got=repr(name),
+                    where="manifest columns",
+                    fix=fix,
+                )
             )
 
 
@@ -229,7 +287,9 @@ def _refuse_unclear(cases: Sequence[Found]) -> None:
     for found in cases:
         ones = sum(value == 1 for value in found.labels.values())
         if ones != 1:
-            raise LayoutError(expected("exactly one class a case", got=ones, where=found.where, fix="use task multilabel"))
+            raise LayoutError(
+                expected("exactly one class a case", got=ones, where=found.where, fix="use task multilabel")
+            )
 
 
 def _refuse_twice(entries: Sequence[Entry]) -> None:
@@ -239,4 +299,6 @@ def _refuse_twice(entries: Sequence[Entry]) -> None:
     for entry in entries:
         if seen[entry.case_id] is not entry:
             got = f"it again: {entry.found.where} and {seen[entry.case_id].found.where}"
-            raise LayoutError(expected("each image once", got=got, where="source", fix="remove one of the rows"))
+            raise LayoutError(
+                expected("each image once", got=got, where="source", fix="remove one of the rows")
+            )

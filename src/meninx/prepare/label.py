@@ -33,7 +33,8 @@ class LabelResult(Result):
         written: files written in this run.
         unchanged: files that lay in the output already, byte for byte.
         passed_over: files that are not DICOM.
-        failed: position in the sorted listing of the source, and reason, of every file that could not be read.
+        failed: position in the sorted listing of the source, and reason, of every file that could not be
+            read.
     """
 
     tag: str
@@ -103,7 +104,12 @@ def write_labels(
             counts["written" if is_new else "unchanged"] += 1
     unlabelled = labels.pop("", 0)
     return LabelResult(
-        out=out, tag=keyword, labels=dict(sorted(labels.items())), unlabelled=unlabelled, failed=tuple(failed), **counts
+        out=out,
+        tag=keyword,
+        labels=dict(sorted(labels.items())),
+        unlabelled=unlabelled,
+        failed=tuple(failed),
+        **counts,
     )
 
 
@@ -113,7 +119,12 @@ def _writable(tag: str) -> str:
     if keyword in _STRUCTURE or group in (_META, _IMAGE) or group >= 0x6000:
         fix = "choose a descriptive one, e.g. ImageComments or ClinicalTrialTimePointID"
         raise ConfigError(
-            expected("an attribute that may carry a label", got="one of the file's structure", where=keyword, fix=fix)
+            expected(
+                "an attribute that may carry a label",
+                got="one of the file's structure",
+                where=keyword,
+                fix=fix,
+            )
         )
     tags.vr_of(keyword)
     return keyword
@@ -126,7 +137,9 @@ def _labelled(dataset: Dataset, keyword: str, label: str, where: str) -> bytes:
         if not tags.can_spell(label, dataset.get("SpecificCharacterSet")):
             fix = "spell the label in ASCII"
             got = "letters that SpecificCharacterSet lacks"
-            raise DataError(expected("a label in the file's characters", got=got, where=f"{keyword}, {where}", fix=fix))
+            raise DataError(
+                expected("a label in the file's characters", got=got, where=f"{keyword}, {where}", fix=fix)
+            )
         dataset[keyword] = DataElement(Tag(keyword), tags.vr_of(keyword), value)
     stream = io.BytesIO()
     try:

@@ -17,7 +17,16 @@ from meninx.core import artifacts, files, integrity, names, plain, settings, wor
 from meninx.core.artifacts import DeidRecord, PrepareRecord
 from meninx.core.errors import DataError
 from meninx.core.journal import Journal
-from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, SOURCES_NAME, Case, DatasetInfo, Intensity, Manifest, Task
+from meninx.core.manifest import (
+    INFO_NAME,
+    MANIFEST_NAME,
+    SOURCES_NAME,
+    Case,
+    DatasetInfo,
+    Intensity,
+    Manifest,
+    Task,
+)
 from meninx.prepare import assign, checks
 from meninx.prepare.build import Job, Record, Shared
 from meninx.prepare.config import PIXEL_FIELDS, WORK_FIELDS, PrepareConfig
@@ -44,8 +53,8 @@ def claimed(out: Path, config: PrepareConfig, sources: Iterable[Path]) -> Iterat
     """Hold a dataset folder for this process; what lies there stays whole until :meth:`Folder.finish`.
 
     Raises:
-        UsageError: it holds something, and neither ``resume`` nor ``overwrite`` is given, other settings made it, or it
-            lies in a source.
+        UsageError: it holds something, and neither ``resume`` nor ``overwrite`` is given, other settings made
+            it, or it lies in a source.
         RunLocked: another process holds it.
     """
     workspace.apart(out, sources)
@@ -128,7 +137,11 @@ class Folder:
         checksums: str,
     ) -> PrepareRecord:
         config = self._config
-        told = {key: value for key, value in settings.to_table(config).items() if key not in (*WORK_FIELDS, *PATH_FIELDS)}
+        told = {
+            key: value
+            for key, value in settings.to_table(config).items()
+            if key not in (*WORK_FIELDS, *PATH_FIELDS)
+        }
         return PrepareRecord(
             name=config.name,
             reader=config.reader,
@@ -170,7 +183,11 @@ def _is_older(out: Path) -> bool:
 def _is_debris(out: Path) -> bool:
     """Return whether nothing lies here but what an older version left when it failed before the first image."""
     room = out / workspace.PRIVATE
-    if not _is_older(out) or (room / workspace.MARKER).exists() or {path.name for path in out.iterdir()} != {room.name}:
+    if (
+        not _is_older(out)
+        or (room / workspace.MARKER).exists()
+        or {path.name for path in out.iterdir()} != {room.name}
+    ):
         return False
     known = (workspace.LOCK, OLDER_SETTINGS)
     return all(path.name in known or path.name.startswith(files.PARTIAL) for path in room.iterdir())
@@ -186,19 +203,30 @@ def _remove_others(staging: Path, wanted: set[str]) -> None:
 
 def digest_of(config: PrepareConfig, *, only: Sequence[str] = (), leave_out: Sequence[str] = ()) -> str:
     """Return a digest of some fields of a config."""
-    table = {k: v for k, v in settings.to_table(config).items() if (not only or k in only) and k not in leave_out}
+    table = {
+        k: v for k, v in settings.to_table(config).items() if (not only or k in only) and k not in leave_out
+    }
     return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
 def info_of(
-    config: PrepareConfig, gathered: Gathered, plan: Plan, cases: Sequence[Case], records: Mapping[str, Record]
+    config: PrepareConfig,
+    gathered: Gathered,
+    plan: Plan,
+    cases: Sequence[Case],
+    records: Mapping[str, Record],
 ) -> DatasetInfo:
-    """Return what ``dataset.toml`` says; statistics of the training split only when the config asks for them."""
+    """Return what ``dataset.toml`` says.
+
+    Statistics of the training split only when the config asks for them.
+    """
     known = [records[case.case_id] for case in cases if case.case_id in records]
     sizes, spacings = {record.size for record in known}, {record.spacing_mm for record in known}
     intensity = plan.intensity
     if config.intensity == "train" and known:
-        intensity = _training_statistics(intensity, [records[case.case_id] for case in cases if case.split == "train"])
+        intensity = _training_statistics(
+            intensity, [records[case.case_id] for case in cases if case.split == "train"]
+        )
     return DatasetInfo(
         name=config.name,
         task=gathered.task,
@@ -209,7 +237,9 @@ def info_of(
         size=tuple(next(iter(sizes))) if len(sizes) == 1 else (),
         spacing_mm=tuple(next(iter(spacings))) if len(spacings) == 1 else (),
         intensity=intensity,
-        laterality=tuple((left, right) for left, _, right in (pair.partition("=") for pair in config.laterality)),
+        laterality=tuple(
+            (left, right) for left, _, right in (pair.partition("=") for pair in config.laterality)
+        ),
         patients_known=gathered.patients_known,
         synthetic=config.synthetic,
         split_rule=assign.rule_of(config),
@@ -239,9 +269,13 @@ def counts_of(manifest: Manifest, records: Mapping[str, Record]) -> dict[str, An
     }
     return {
         "splits": dict(sorted(Counter(case.split for case in manifest.cases).items())),
-        "split_patients": dict(sorted(Counter({case.patient_id: case.split for case in manifest.cases}.values()).items())),
+        "split_patients": dict(
+            sorted(Counter({case.patient_id: case.split for case in manifest.cases}.values()).items())
+        ),
         "sites": dict(sorted(Counter(case.site for case in manifest.cases if case.site).items())),
-        "labels": {name: sum(name in labels for labels in occur.values()) for name in manifest.info.labels} if known else {},
+        "labels": {name: sum(name in labels for labels in occur.values()) for name in manifest.info.labels}
+        if known
+        else {},
         "attributes": attributes,
     }
 

@@ -42,8 +42,12 @@ def write_ready(image: Image, plan: Plan) -> Image:
 def mask_ready(mask: Image, plan: Plan) -> Image:
     """Return a label map at the size and spacing of the plan, by nearest neighbour."""
     if plan.spatial_dims == 3:
-        return resample.volume(resample.canonical(mask), spacing_mm=plan.spacing_mm, size=plan.size, labels=True)
-    return Image(resample.picture(mask.array, plan.size, aspect=plan.aspect, labels=True) if plan.size else mask.array)
+        return resample.volume(
+            resample.canonical(mask), spacing_mm=plan.spacing_mm, size=plan.size, labels=True
+        )
+    return Image(
+        resample.picture(mask.array, plan.size, aspect=plan.aspect, labels=True) if plan.size else mask.array
+    )
 
 
 def _channels(array: Array, wanted: int) -> Array:
@@ -72,7 +76,11 @@ def _limits(array: Array, plan: Plan) -> tuple[float, float]:
 def _stored(array: Array, low: float, high: float, plan: Plan) -> Array:
     if not plan.keeps_units:
         return _whole((array.astype(np.float32) - low) * ((2**plan.bits - 1) / (high - low)), plan.bits)
-    return np.round(array).astype(np.int16) if max(-low, high) <= INT16 and high - low >= 100 else array.astype(np.float32)
+    return (
+        np.round(array).astype(np.int16)
+        if max(-low, high) <= INT16 and high - low >= 100
+        else array.astype(np.float32)
+    )
 
 
 def _whole(array: Array, bits: int) -> Array:

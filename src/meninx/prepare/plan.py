@@ -39,7 +39,10 @@ class Plan:
 
     @classmethod
     def of(cls, config: PrepareConfig, spatial_dims: int, labels: tuple[str, ...]) -> Plan:
-        """Return the plan of a config for a source of 2 or 3 dimensions; ``labels`` empty when no masks are wanted."""
+        """Return the plan of a config for a source of 2 or 3 dimensions.
+
+        ``labels`` empty when no masks are wanted.
+        """
         scaling = config.intensity if config.intensity in ("format", "window", "image") else AUTO
         if scaling == AUTO:
             scaling = "window" if config.window else "image" if spatial_dims == 3 else "format"
@@ -77,7 +80,11 @@ class Plan:
     @property
     def intensity(self) -> Intensity:
         """How the written values become network input, from public facts alone."""
-        low, high = (float(self.window[0]), float(self.window[1])) if self.keeps_units else (0.0, float(2**self.bits - 1))
+        low, high = (
+            (float(self.window[0]), float(self.window[1]))
+            if self.keeps_units
+            else (0.0, float(2**self.bits - 1))
+        )
         half = (high - low) / 2
         source = "standard" if self.scaling == "window" else "format"
         return Intensity(window=(low, high), shift=low + half, scale=half, source=source)

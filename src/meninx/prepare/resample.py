@@ -1,7 +1,9 @@
-"""Images to another size: Pillow for pictures, separable interpolation in numpy for volumes; label maps by nearest neighbour.
+"""Images to another size: Pillow for pictures, separable interpolation in numpy for volumes.
 
-Volumes are first turned to the closest RAS+ axes, so that a spacing or size means the same axis in every case. No
-anti-aliasing is done on volumes.
+Label maps by nearest neighbour.
+
+Volumes are first turned to the closest RAS+ axes, so that a spacing or size means the same axis in every
+case. No anti-aliasing is done on volumes.
 """
 
 from __future__ import annotations
@@ -38,7 +40,13 @@ def picture(array: Array, size: Sequence[int], *, aspect: str = "stretch", label
         resized = array
     else:
         shrinks = inner[0] <= rows and inner[1] <= columns
-        how = Pillow.Resampling.NEAREST if labels else Pillow.Resampling.BOX if shrinks else Pillow.Resampling.BILINEAR
+        how = (
+            Pillow.Resampling.NEAREST
+            if labels
+            else Pillow.Resampling.BOX
+            if shrinks
+            else Pillow.Resampling.BILINEAR
+        )
         resized = np.stack([_plane(plane, inner, how) for plane in array])
     if inner == tuple(size):
         return resized
@@ -49,7 +57,10 @@ def picture(array: Array, size: Sequence[int], *, aspect: str = "stretch", label
 
 
 def canonical(image: Image) -> Image:
-    """Return a volume with its axes permuted and flipped to the closest RAS+ order; voxels keep their places in millimetres."""
+    """Return a volume with its axes permuted and flipped to the closest RAS+ order.
+
+    Voxels keep their places in millimetres.
+    """
     turns = nib.orientations.io_orientation(image.affine)
     if np.array_equal(turns, [[0, 1], [1, 1], [2, 1]]):
         return image
@@ -58,7 +69,9 @@ def canonical(image: Image) -> Image:
     return Image(np.ascontiguousarray(np.stack(channels)), affine, image.header)
 
 
-def volume(image: Image, *, spacing_mm: Sequence[float] = (), size: Sequence[int] = (), labels: bool = False) -> Image:
+def volume(
+    image: Image, *, spacing_mm: Sequence[float] = (), size: Sequence[int] = (), labels: bool = False
+) -> Image:
     """Return a volume at a spacing, at a size, or at a spacing and cropped or padded about its centre to a size.
 
     Args:
@@ -71,7 +84,8 @@ def volume(image: Image, *, spacing_mm: Sequence[float] = (), size: Sequence[int
         DataError: the result would be larger than ``files.IMAGE_LIMIT``.
 
     Returns:
-        float32 voxels (labels: the input's type) whose affine says exactly where they lie; the centre stays in place.
+        float32 voxels (labels: the input's type) whose affine says exactly where they lie; the centre stays
+        in place.
     """
     old = np.array(image.size, dtype=float)
     if spacing_mm:
@@ -84,7 +98,11 @@ def volume(image: Image, *, spacing_mm: Sequence[float] = (), size: Sequence[int
         return image
     if image.channels * np.prod(np.maximum(old, new)) * _FLOAT > files.IMAGE_LIMIT:
         fix = "give a larger spacing"
-        raise DataError(expected(f"a volume of at most {files.IMAGE_LIMIT:,} bytes", got="more", where="spacing_mm", fix=fix))
+        raise DataError(
+            expected(
+                f"a volume of at most {files.IMAGE_LIMIT:,} bytes", got="more", where="spacing_mm", fix=fix
+            )
+        )
     first = (old - 1) / 2 - step * (new - 1) / 2
     array = image.array if labels else image.array.astype(np.float32)
     for axis in range(3):
@@ -116,7 +134,9 @@ def _along(array: Array, axis: int, places: npt.NDArray[np.float64], *, labels: 
     shape = [1] * array.ndim
     shape[axis] = -1
     weight = (places - low).astype(np.float32).reshape(shape)
-    return np.asarray(np.take(array, low, axis=axis) * (1 - weight) + np.take(array, high, axis=axis) * weight)
+    return np.asarray(
+        np.take(array, low, axis=axis) * (1 - weight) + np.take(array, high, axis=axis) * weight
+    )
 
 
 def _crop_or_pad(image: Image, size: Sequence[int]) -> Image:

@@ -27,7 +27,8 @@ def restore_images(
     Args:
         source: folder of PNG or JPEG files with JSON side-cars.
         out: folder of the DICOM files, apart from the source.
-        uid: gives the new UID of an old one and is asked once for each, so that studies and series stay together.
+        uid: gives the new UID of an old one and is asked once for each, so that studies and series stay
+            together.
         overwrite: replace existing files; without it, existing ones are left as they are.
         progress: told of every file.
 
@@ -52,7 +53,9 @@ def restore_images(
                 counts["unchanged"] += 1
             else:
                 try:
-                    encapsulate.dicom_from_png(path, beside, target, uid=_remembered(uid, known), overwrite=overwrite)
+                    encapsulate.dicom_from_png(
+                        path, beside, target, uid=_remembered(uid, known), overwrite=overwrite
+                    )
                 except StorageError:
                     raise
                 except DataError as error:

@@ -40,7 +40,8 @@ class FromTable:
     Attributes:
         table: the CSV file, with a header row.
         column: the column of the label; empty cells are no label.
-        key: the column that names the file: SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, PatientID or file.
+        key: the column that names the file: SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, PatientID or
+            file.
     """
 
     table: Path
@@ -65,7 +66,9 @@ class FromPattern:
         try:
             compiled = re.compile(self.pattern)
         except re.error as error:
-            raise ConfigError(expected("a regular expression", got=f"one with an error ({error})", where="pattern")) from error
+            raise ConfigError(
+                expected("a regular expression", got=f"one with an error ({error})", where="pattern")
+            ) from error
         if "label" not in compiled.groupindex and compiled.groups != 1:
             got = f"{compiled.groups} groups"
             raise ConfigError(expected("a group (?P<label>...), or one group", got=got, where="pattern"))
@@ -99,10 +102,13 @@ def labeller(rule: Rule) -> Labeller:
     """Return the function that gives labels by a rule; a table is read once, here.
 
     Raises:
-        LayoutError: the table or one of its columns is missing, or it gives one key two labels; names file and rows.
+        LayoutError: the table or one of its columns is missing, or it gives one key two labels; names file
+            and rows.
     """
     if isinstance(rule, FromFolder):
-        return lambda path, _: path.parts[:-1][rule.level] if -len(path.parts) < rule.level < len(path.parts) - 1 else ""
+        return lambda path, _: (
+            path.parts[:-1][rule.level] if -len(path.parts) < rule.level < len(path.parts) - 1 else ""
+        )
     if isinstance(rule, FromPattern):
         return lambda path, _: _found(re.search(rule.pattern, path.as_posix()))
     if isinstance(rule, FromTag):
@@ -128,7 +134,9 @@ def read_labels(rule: FromTable) -> dict[str, str]:
             continue
         if labels.setdefault(key, label) != label:
             got = f"two, in rows {rows[key]} and {row.number}"
-            raise LayoutError(expected(f"one label a {rule.key}", got=got, where=rule.table.name, fix="keep one of them"))
+            raise LayoutError(
+                expected(f"one label a {rule.key}", got=got, where=rule.table.name, fix="keep one of them")
+            )
         rows.setdefault(key, row.number)
     return labels
 

@@ -33,7 +33,9 @@ def check_attributes(keywords: tuple[str, ...]) -> None:
     """Raise ConfigError unless every keyword is a standard attribute of text or numbers."""
     for name in keywords:
         if tags.keyword_of(name) != name or dictionary_VR(name) in _BYTES:
-            raise ConfigError(expected("keywords of text or number attributes", got=repr(name), where="attributes"))
+            raise ConfigError(
+                expected("keywords of text or number attributes", got=repr(name), where="attributes")
+            )
 
 
 def attributes_of(dataset: Dataset, more: tuple[str, ...] = ()) -> Dataset:
@@ -108,5 +110,10 @@ def facts(path: Path, keywords: tuple[str, ...]) -> Dataset:
 
 
 def _describe_depth(chosen: Dataset, bits: int) -> Dataset:
-    chosen.BitsAllocated, chosen.BitsStored, chosen.HighBit, chosen.PixelRepresentation = bits, bits, bits - 1, 0
+    chosen.BitsAllocated, chosen.BitsStored, chosen.HighBit, chosen.PixelRepresentation = (
+        bits,
+        bits,
+        bits - 1,
+        0,
+    )
     return chosen

@@ -1,6 +1,7 @@
 """Patients to K sites for federated work: at random, skewed by label or attribute, or by a column.
 
-Every patient goes to exactly one site, and the result depends on seed, names and shares, not on the order of listing.
+Every patient goes to exactly one site, and the result depends on seed, names and shares, not on the order of
+listing.
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ def iid(patients: Sequence[str], sites: Sequence[str], shares: Sequence[float], 
     return found
 
 
-def skewed(strata: Mapping[str, str], sites: Sequence[str], shares: Sequence[float], alpha: float, seed: int) -> dict[str, str]:
+def skewed(
+    strata: Mapping[str, str], sites: Sequence[str], shares: Sequence[float], alpha: float, seed: int
+) -> dict[str, str]:
     """Return a site for each patient such that sites differ in labels or in an attribute.
 
-    The patients of each stratum are spread over the sites by one Dirichlet draw of concentration ``alpha * K * shares``:
-    a large alpha approaches the shares, a small one sends most of a stratum to one site.
+    The patients of each stratum are spread over the sites by one Dirichlet draw of concentration ``alpha * K
+    * shares``: a large alpha approaches the shares, a small one sends most of a stratum to one site.
 
     Args:
         strata: patient to its label combination or attribute.
@@ -56,7 +59,9 @@ def skewed(strata: Mapping[str, str], sites: Sequence[str], shares: Sequence[flo
         Hsu, Qi, Brown, Measuring the Effects of Non-Identical Data Distribution, 2019, arXiv:1909.06335.
     """
     if len(strata) < len(sites):
-        raise DataError(expected(f"{len(sites)} patients or more", got=len(strata), where="sites", fix="make fewer sites"))
+        raise DataError(
+            expected(f"{len(sites)} patients or more", got=len(strata), where="sites", fix="make fewer sites")
+        )
     groups: dict[str, list[str]] = defaultdict(list)
     for patient, stratum in strata.items():
         groups[stratum].append(patient)
@@ -80,9 +85,17 @@ def by_column(values: Mapping[str, Counter[str]]) -> dict[str, str]:
     missing = sum(not any(counts) for counts in values.values())
     if missing:
         raise DataError(
-            expected("a site for every patient", got=f"{missing} without", where="site_column", fix="fill in the column")
+            expected(
+                "a site for every patient",
+                got=f"{missing} without",
+                where="site_column",
+                fix="fill in the column",
+            )
         )
-    return {patient: min(counts, key=lambda name: (not name, -counts[name], name)) for patient, counts in values.items()}
+    return {
+        patient: min(counts, key=lambda name: (not name, -counts[name], name))
+        for patient, counts in values.items()
+    }
 
 
 def _shares(sites: Sequence[str], shares: Sequence[float]) -> list[float]:

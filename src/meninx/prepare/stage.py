@@ -47,7 +47,11 @@ class PrepareResult(Result):
     def summary(self) -> str:
         """Return the result in a few lines; no number of patients where the source names none."""
         lines = super().summary().splitlines()
-        told = f"patients: {self.patients}" if self.patients_known else "patients: not named by the source; images count"
+        told = (
+            f"patients: {self.patients}"
+            if self.patients_known
+            else "patients: not named by the source; images count"
+        )
         others = (line for line in lines if not line.startswith("patients known:"))
         return "\n".join(told if line.startswith("patients:") else line for line in others)
 
@@ -57,10 +61,11 @@ def run(
 ) -> PrepareResult:
     """Prepare a dataset and return its counts.
 
-    Writes ``images/``, ``masks/``, ``manifest.csv``, ``dataset.toml``, ``checksums.sha256`` and ``prepare.json`` (counts
-    and digests, no identifier), and below ``private/`` (mode 0700) the journal and ``cases.csv`` with the source's own
-    identifiers. A run that was stopped goes on when it is started again; images whose source and settings are unchanged
-    are taken over. Guarantee: an earlier dataset in ``out`` stays whole until the new one is complete.
+    Writes ``images/``, ``masks/``, ``manifest.csv``, ``dataset.toml``, ``checksums.sha256`` and
+    ``prepare.json`` (counts and digests, no identifier), and below ``private/`` (mode 0700) the journal and
+    ``cases.csv`` with the source's own identifiers. A run that was stopped goes on when it is started again;
+    images whose source and settings are unchanged are taken over. Guarantee: an earlier dataset in ``out``
+    stays whole until the new one is complete.
 
     Args:
         config: what to do.
@@ -70,7 +75,8 @@ def run(
 
     Raises:
         LayoutError: the source has another layout; names file, column and row.
-        DataError: no usable case, one image of two patients, a mask of another shape, or anything found when ``strict``.
+        DataError: no usable case, one image of two patients, a mask of another shape, or anything found when
+            ``strict``.
         PrivacyRefusal: DICOM files that are not marked as de-identified.
         UsageError: ``out`` holds something already, or lies in a source, or a source in it.
         RunLocked: another process writes to ``out``.
@@ -81,8 +87,12 @@ def run(
     outputs.check(out, config, sources)
     findings = checks.Findings(strict=config.strict)
     gathered = gather(config, source, findings)
-    plan = Plan.of(config, gathered.spatial_dims, gathered.labels if gathered.task is Task.SEGMENTATION else ())
-    _manifest(config, gathered, plan, gathered.entries, {}, out)  # what the tables contradict is said before images are read
+    plan = Plan.of(
+        config, gathered.spatial_dims, gathered.labels if gathered.task is Task.SEGMENTATION else ()
+    )
+    _manifest(
+        config, gathered, plan, gathered.entries, {}, out
+    )  # what the tables contradict is said before images are read
     if config.dry_run:
         return _dry(config, gathered, plan, out, findings)
     with outputs.claimed(out, config, sources) as folder:
@@ -95,7 +105,9 @@ def run(
     return _result(manifest, records, findings, reused)
 
 
-def _dry(config: PrepareConfig, gathered: Gathered, plan: Plan, out: Path, findings: checks.Findings) -> PrepareResult:
+def _dry(
+    config: PrepareConfig, gathered: Gathered, plan: Plan, out: Path, findings: checks.Findings
+) -> PrepareResult:
     entries = []
     for entry in gathered.entries:
         reason = Job(case_id=entry.case_id, found=entry.found).missing(plan)
@@ -108,7 +120,9 @@ def _dry(config: PrepareConfig, gathered: Gathered, plan: Plan, out: Path, findi
     return _result(manifest, {}, findings, 0, dry=True)
 
 
-def _usable(gathered: Gathered, records: dict[str, Record], findings: checks.Findings, config: PrepareConfig) -> list[Entry]:
+def _usable(
+    gathered: Gathered, records: dict[str, Record], findings: checks.Findings, config: PrepareConfig
+) -> list[Entry]:
     entries = [entry for entry in gathered.entries if entry.case_id in records]
     kept = checks.without_duplicates(
         {entry.case_id: records[entry.case_id].content for entry in entries},
@@ -124,18 +138,29 @@ def _usable(gathered: Gathered, records: dict[str, Record], findings: checks.Fin
 
 
 def _manifest(
-    config: PrepareConfig, gathered: Gathered, plan: Plan, entries: Sequence[Entry], records: dict[str, Record], out: Path
+    config: PrepareConfig,
+    gathered: Gathered,
+    plan: Plan,
+    entries: Sequence[Entry],
+    records: dict[str, Record],
+    out: Path,
 ) -> Manifest:
     splits = assign.splits_of(entries, config, gathered.task)
     sites = assign.sites_of(entries, config, gathered.task)
-    cases = tuple(_case(entry, gathered, plan, splits[entry.patient_id], sites[entry.patient_id]) for entry in entries)
+    cases = tuple(
+        _case(entry, gathered, plan, splits[entry.patient_id], sites[entry.patient_id]) for entry in entries
+    )
     return Manifest(out, outputs.info_of(config, gathered, plan, cases, records), cases)
 
 
 def _case(entry: Entry, gathered: Gathered, plan: Plan, split: str, site: str) -> Case:
     found = entry.found
     blank = 0.0 if gathered.task is Task.MULTICLASS else None
-    labels = {} if gathered.task is Task.SEGMENTATION else {name: found.labels.get(name, blank) for name in gathered.labels}
+    labels = (
+        {}
+        if gathered.task is Task.SEGMENTATION
+        else {name: found.labels.get(name, blank) for name in gathered.labels}
+    )
     return Case(
         case_id=entry.case_id,
         patient_id=entry.patient_id,
@@ -154,7 +179,12 @@ def _tell_classes(manifest: Manifest, records: dict[str, Record], findings: chec
 
 
 def _result(
-    manifest: Manifest, records: dict[str, Record], findings: checks.Findings, reused: int, *, dry: bool = False
+    manifest: Manifest,
+    records: dict[str, Record],
+    findings: checks.Findings,
+    reused: int,
+    *,
+    dry: bool = False,
 ) -> PrepareResult:
     counts = outputs.counts_of(manifest, records)
     return PrepareResult(

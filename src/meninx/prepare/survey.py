@@ -31,7 +31,9 @@ class Entry:
     placed: bool
 
 
-def survey(source: Path, *, trusted: bool = False, progress: Progress = SILENT) -> tuple[list[Entry], list[tuple[int, str]], int]:
+def survey(
+    source: Path, *, trusted: bool = False, progress: Progress = SILENT
+) -> tuple[list[Entry], list[tuple[int, str]], int]:
     """Return the DICOM files below a folder, position and reason of unreadable ones, and the count of other files.
 
     Raises:
@@ -65,7 +67,9 @@ def survey(source: Path, *, trusted: bool = False, progress: Progress = SILENT) 
     if unmarked and not trusted:
         got = f"{len(unmarked)} files without it, the first at position {unmarked[0]} of the sorted source"
         fix = "run `meninx deid` first, or set trusted for data that holds no identity"
-        raise PrivacyRefusal(expected("PatientIdentityRemoved YES in every file", got=got, where="source", fix=fix))
+        raise PrivacyRefusal(
+            expected("PatientIdentityRemoved YES in every file", got=got, where="source", fix=fix)
+        )
     return entries, failed, passed_over
 
 
@@ -74,19 +78,26 @@ def _entry(number: int, path: Path, header: Any) -> Entry:
         frames = int(header.get("NumberOfFrames") or 1)
         names = [str(header.get(name) or "") for name in ("PatientID", *encapsulate.UIDS[:3])]
     except (TypeError, ValueError):
-        raise DataError(expected("a readable header", got="values of another form", where="NumberOfFrames, UIDs")) from None
+        raise DataError(
+            expected("a readable header", got="values of another form", where="NumberOfFrames, UIDs")
+        ) from None
     if not names[3]:
         raise DataError(expected("an instance with its own UID", got="none", where="SOPInstanceUID"))
     return Entry(number, path, names[0], names[1], names[2], names[3], frames, dicom.has_place(header))
 
 
 def jobs(entries: list[Entry], failed: list[tuple[int, str]]) -> list[tuple[str, list[Entry]]]:
-    """Return relative target and files of every image to write; doubled instances go to the list ``failed``."""
+    """Return relative target and files of every image to write.
+
+    Doubled instances go to the list ``failed``.
+    """
     series: dict[tuple[str, str, str], list[Entry]] = {}
     seen: set[tuple[str, str]] = set()
     for entry in entries:
         if (entry.patient, entry.instance) in seen:
-            failed.append((entry.number, expected("each instance once", got="a second copy", where="SOPInstanceUID")))
+            failed.append(
+                (entry.number, expected("each instance once", got="a second copy", where="SOPInstanceUID"))
+            )
             continue
         seen.add((entry.patient, entry.instance))
         series.setdefault((entry.patient, entry.study, entry.series), []).append(entry)
@@ -94,8 +105,12 @@ def jobs(entries: list[Entry], failed: list[tuple[int, str]]) -> list[tuple[str,
     for (patient, _, uid), group in series.items():
         base = f"{_name(patient)}/{_name(uid)}"
         volumes, rest = _volumes(group)
-        found += [(f"{base}{f'_{n}' if n > 1 else ''}.nii.gz", volume) for n, volume in enumerate(volumes, start=1)]
-        found += [(f"{base}/{_name(one.instance)}{'.nii.gz' if one.frames > 1 else '.png'}", [one]) for one in rest]
+        found += [
+            (f"{base}{f'_{n}' if n > 1 else ''}.nii.gz", volume) for n, volume in enumerate(volumes, start=1)
+        ]
+        found += [
+            (f"{base}/{_name(one.instance)}{'.nii.gz' if one.frames > 1 else '.png'}", [one]) for one in rest
+        ]
     return found
 
 

@@ -18,7 +18,12 @@ JOBS_PER_WORKER = 16  # fewer are done sooner than a process starts
 
 
 def do_all(
-    jobs: Sequence[Job], shared: Shared, folder: Folder, findings: Findings, workers: int, progress: bars.Progress
+    jobs: Sequence[Job],
+    shared: Shared,
+    folder: Folder,
+    findings: Findings,
+    workers: int,
+    progress: bars.Progress,
 ) -> tuple[dict[str, Record], int]:
     """Return the record of every usable case and how many were up to date already.
 
@@ -38,8 +43,20 @@ def do_all(
     reused = 0
     count = min(workers or os.cpu_count() or 1, max(1, len(jobs) // JOBS_PER_WORKER))
     try:
-        with bars.task(progress, "prepare images", len(jobs)), folder.journal.appending() as lines, pool.Stop() as stop:
-            results = pool.mapped(run_job, jobs, workers=count, stop=stop, setup=begin, setup_args=(shared,), died=_refuse_deadly)
+        with (
+            bars.task(progress, "prepare images", len(jobs)),
+            folder.journal.appending() as lines,
+            pool.Stop() as stop,
+        ):
+            results = pool.mapped(
+                run_job,
+                jobs,
+                workers=count,
+                stop=stop,
+                setup=begin,
+                setup_args=(shared,),
+                died=_refuse_deadly,
+            )
             with closing(results):
                 for job, done in zip(jobs, results, strict=False):
                     if isinstance(done, Unusable):
@@ -57,4 +74,6 @@ def do_all(
 def _refuse_deadly(job: Job) -> NoReturn:
     got = "one that kills it (out of memory, or a crash in a decoder)"
     fix = "take the image out, or give the machine more memory; the same command goes on where it stopped"
-    raise DataError(expected("an image that a worker process can prepare", got=got, where=job.found.where, fix=fix))
+    raise DataError(
+        expected("an image that a worker process can prepare", got=got, where=job.found.where, fix=fix)
+    )

@@ -22,13 +22,24 @@ from scipy import stats
 from meninx.core import check
 from meninx.privacy.losses import step_losses
 
-_ORDERS = (*range(2, 64), 80, 96, 128, 192, 256, 512, 1024)  # integer orders: closed sums that always converge
+_ORDERS = (
+    *range(2, 64),
+    80,
+    96,
+    128,
+    192,
+    256,
+    512,
+    1024,
+)  # integer orders: closed sums that always converge
 _LOW_ORDERS = (1.02, 1.05, 1.1, 1.2, 1.4, 1.7)  # their series converges, quietly, only for little noise
 _GRIDS = ((1e3, 1e-3), (5e4, 1e-2))  # up to this epsilon: this grid of the privacy loss; small ones take FINE
 FINE = 1e-4
 COARSE = 1e-3
 _ROUNDING = 5e-6  # share by which rounding in the transforms may move an epsilon; added on top
-_LOST = 2.0**-52  # what rounding in the transforms may take from a delta for every step, four times the most seen; given back
+_LOST = (
+    2.0**-52
+)  # what rounding in the transforms may take from a delta for every step, four times the most seen; given back
 _LEAST_DELTA = 1e-10  # below it rounding is no longer small beside delta, and the Rényi bound, which has none, may be closer
 
 
@@ -76,18 +87,24 @@ def merge(phases: Iterable[Phase]) -> tuple[Phase, ...]:
     for phase in phases:
         key = (phase.sample_rate, phase.noise_multiplier)
         totals[key] = totals.get(key, 0) + phase.steps
-    return tuple(Phase(sample_rate=q, noise_multiplier=s, steps=n) for (q, s), n in sorted(totals.items()) if n)
+    return tuple(
+        Phase(sample_rate=q, noise_multiplier=s, steps=n) for (q, s), n in sorted(totals.items()) if n
+    )
 
 
-def epsilon(phases: Iterable[Phase], delta: float, *, coarse: bool = False, grid: float | None = None) -> Epsilon:
+def epsilon(
+    phases: Iterable[Phase], delta: float, *, coarse: bool = False, grid: float | None = None
+) -> Epsilon:
     """Return an upper bound on epsilon of all phases composed, at ``delta``.
 
     Args:
         phases: what was run, in any order; no phase or no steps cost nothing.
-        delta: in (0, 1). From 1e-10 on the result is the exact value but for 1 % (mostly 0.01 %), and never lower than that of
-            dp-accounting. Below, rounding in the transforms is as large as delta, in dp-accounting's result, too: what it can
-            take is granted, and the smaller of two upper bounds is returned, up to some per cent above the exact value.
-        coarse: a grid of the privacy loss of at least 1e-3, ten times quicker and mostly up to 1 % looser, for searching.
+        delta: in (0, 1). From 1e-10 on the result is the exact value but for 1 % (mostly 0.01 %), and never
+            lower than that of dp-accounting. Below, rounding in the transforms is as large as delta, in
+            dp-accounting's result, too: what it can take is granted, and the smaller of two upper bounds is
+            returned, up to some per cent above the exact value.
+        coarse: a grid of the privacy loss of at least 1e-3, ten times quicker and mostly up to 1 % looser,
+            for searching.
         grid: the finest grid to use; None for that of ``coarse``.
 
     Guarantee:
@@ -119,7 +136,11 @@ def _epsilon(phases: tuple[Phase, ...], delta: float, finest: float) -> Epsilon:
         bounds = {"rdp": rough, "participation": participation_epsilon(phases, delta)}
         name = min(bounds, key=lambda key: bounds[key])
         return Epsilon(value=bounds[name], accountant=name)
-    found = float(_pld(phases, max(grid, finest)).get_epsilon_for_delta(delta - lost)) if delta > lost else math.inf
+    found = (
+        float(_pld(phases, max(grid, finest)).get_epsilon_for_delta(delta - lost))
+        if delta > lost
+        else math.inf
+    )
     if delta < _LEAST_DELTA and rough < found:
         return Epsilon(value=rough, accountant="rdp")
     return Epsilon(value=found * (1 + _ROUNDING), accountant="pld")
@@ -140,7 +161,10 @@ def _grid(rough: float, *, fine_up_to: float) -> float | None:
 @functools.lru_cache(maxsize=8)
 def _pld(phases: tuple[Phase, ...], interval: float) -> PrivacyLossDistribution:
     """Return the privacy loss distribution of all phases composed, as the library's accountant builds it from their events."""
-    parts = [step_losses(phase.sample_rate, phase.noise_multiplier, interval).self_compose(phase.steps) for phase in phases]
+    parts = [
+        step_losses(phase.sample_rate, phase.noise_multiplier, interval).self_compose(phase.steps)
+        for phase in phases
+    ]
     return functools.reduce(lambda left, right: left.compose(right), parts)
 
 
@@ -149,12 +173,17 @@ def delta_curve(phases: Iterable[Phase], *, interval: float = FINE) -> Callable[
 
     Args:
         phases: what was run, in any order.
-        interval: the finest grid of the privacy loss to use; without noise, or where no grid fits, delta is 1.
+        interval: the finest grid of the privacy loss to use; without noise, or where no grid fits, delta is
+            1.
     """
     merged = merge(phases)
     if not merged:
         return lambda _: 0.0
-    grid = None if any(phase.noise_multiplier == 0 for phase in merged) else _grid(rdp_epsilon(merged, 1e-6), fine_up_to=60.0)
+    grid = (
+        None
+        if any(phase.noise_multiplier == 0 for phase in merged)
+        else _grid(rdp_epsilon(merged, 1e-6), fine_up_to=60.0)
+    )
     if grid is None:
         return lambda _: 1.0
     losses, lost = _pld(merged, interval if grid <= FINE else grid), _lost(merged)
@@ -164,8 +193,9 @@ def delta_curve(phases: Iterable[Phase], *, interval: float = FINE) -> Callable[
 def largest_delta(n_units: int) -> float:
     """Return the largest delta at which a run on ``n_units`` privacy units may be called well protected: 1 / (10 n_units).
 
-    Releasing every unit whole with probability delta is (0, delta)-private. At 1 / n_units somebody's data would be expected to
-    leak, which a plan refuses; ten times less keeps the chance that anybody's does below 10 %.
+    Releasing every unit whole with probability delta is (0, delta)-private. At 1 / n_units somebody's data
+    would be expected to leak, which a plan refuses; ten times less keeps the chance that anybody's does below
+    10 %.
 
     Args:
         n_units: number of privacy units as publicly declared, >= 1.
@@ -178,11 +208,13 @@ def rdp_epsilon(phases: Sequence[Phase], delta: float) -> float:
     """Return the Rényi bound on epsilon: quick, 3 to 20 % above the exact value, more for little noise.
 
     References:
-        Mironov, Talwar, Zhang (2019), Rényi Differential Privacy of the Sampled Gaussian Mechanism, section 3.3.
-        Canonne, Kamath, Steinke (2020), The Discrete Gaussian for Differential Privacy, Proposition 12.
+        Mironov, Talwar, Zhang (2019), Rényi Differential Privacy of the Sampled Gaussian Mechanism, section
+        3.3. Canonne, Kamath, Steinke (2020), The Discrete Gaussian for Differential Privacy, Proposition 12.
     """
     quiet = all(phase.noise_multiplier < 0.15 for phase in phases)
-    accountant = rdp.RdpAccountant(_LOW_ORDERS + _ORDERS if quiet else _ORDERS, dpa.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    accountant = rdp.RdpAccountant(
+        _LOW_ORDERS + _ORDERS if quiet else _ORDERS, dpa.NeighboringRelation.ADD_OR_REMOVE_ONE
+    )
     for phase in phases:
         accountant.compose(phase.event())
     return float(accountant.get_epsilon(delta))
@@ -192,8 +224,8 @@ def participation_epsilon(phases: Sequence[Phase], delta: float) -> float:
     """Return a bound on epsilon that grants the adversary to know in which steps a unit took part.
 
     With probability at least 1 - delta / 2 a unit takes part in at most k steps (a binomial quantile);
-    k Gaussian steps of noise s cost exactly what one step of noise s / sqrt(k) costs, here at delta / 2. Tight
-    where noise is so small that participation shows anyway, which is where it is used.
+    k Gaussian steps of noise s cost exactly what one step of noise s / sqrt(k) costs, here at delta / 2.
+    Tight where noise is so small that participation shows anyway, which is where it is used.
 
     References:
         Balle, Wang (2018), Improving the Gaussian Mechanism for Differential Privacy, Theorem 8.

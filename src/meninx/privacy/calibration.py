@@ -49,7 +49,8 @@ def calibrate(
         noise_bands: 1 for independent noise; else its correlation over so many steps, with cyclic sampling.
         **mechanism: any other field of :class:`~meninx.privacy.plan.Plan`: ``unit``, ``clipping``, ``views``
 
-    Guarantee: ``plan.epsilon() <= epsilon`` by the accountant of record, never by the quick bounds the search starts from.
+    Guarantee: ``plan.epsilon() <= epsilon`` by the accountant of record, never by the quick bounds the search
+        starts from.
 
     Raises:
         PrivacyRefusal: epsilon cannot be reached; the message says what would reach it.
@@ -64,11 +65,17 @@ def calibrate(
         raise ConfigError(expected(rule, got="another number of them", where="calibrate"))
     rate = min(1.0, expected_batch_size / n_units)  # a batch larger than the dataset is refused by the plan
     check.positive(noise_bands=noise_bands)
-    rate = min(1.0, noise_bands * rate)  # as accounted, see Plan.phase; too many bands are refused by the plan, too
+    rate = min(
+        1.0, noise_bands * rate
+    )  # as accounted, see Plan.phase; too many bands are refused by the plan, too
     if noise_multiplier is None and steps is not None and epsilon is not None:
-        noise_multiplier = solve_noise(sample_rate=rate, steps=-(-steps // noise_bands), epsilon=epsilon, delta=delta)
+        noise_multiplier = solve_noise(
+            sample_rate=rate, steps=-(-steps // noise_bands), epsilon=epsilon, delta=delta
+        )
     elif steps is None and noise_multiplier is not None and epsilon is not None:
-        steps = noise_bands * solve_steps(sample_rate=rate, noise_multiplier=noise_multiplier, epsilon=epsilon, delta=delta)
+        steps = noise_bands * solve_steps(
+            sample_rate=rate, noise_multiplier=noise_multiplier, epsilon=epsilon, delta=delta
+        )
     return Plan.build(
         n_units=n_units,
         expected_batch_size=expected_batch_size,
@@ -106,9 +113,15 @@ def solve_noise(*, sample_rate: float, steps: int, epsilon: float, delta: float)
     if cost(MAX_NOISE_MULTIPLIER, accounting.FINE) > epsilon:
         _refuse_noise(sample_rate, steps, epsilon, delta)
     room = slack(epsilon)
-    guess = max(0.3, sample_rate * math.sqrt(2 * steps * math.log(1 / delta)) / epsilon) if epsilon < 100 else epsilon**-0.5
+    guess = (
+        max(0.3, sample_rate * math.sqrt(2 * steps * math.log(1 / delta)) / epsilon)
+        if epsilon < 100
+        else epsilon**-0.5
+    )
 
-    near, slope = search(lambda noise: accounting.rdp_epsilon([phase(noise)], delta), epsilon, 0.3 * epsilon, guess, -1.0)
+    near, slope = search(
+        lambda noise: accounting.rdp_epsilon([phase(noise)], delta), epsilon, 0.3 * epsilon, guess, -1.0
+    )
     for grid, window in ((_ROUGH, 0.05 * epsilon), (accounting.COARSE, room / 2), (accounting.FINE, room)):
         near, slope = search(functools.partial(cost, grid=grid), epsilon, window, near, slope)
     return near
@@ -123,9 +136,17 @@ def solve_steps(*, sample_rate: float, noise_multiplier: float, epsilon: float, 
 
     if cost(1, accounting.COARSE) > epsilon and cost(1, accounting.FINE) > epsilon:
         enough = solve_noise(sample_rate=sample_rate, steps=1, epsilon=epsilon, delta=delta)
-        fix = f"one step alone costs {cost(1, accounting.FINE):.4g}; a noise_multiplier of {enough:.4g} allows one"
-        raise PrivacyRefusal(expected("an epsilon that allows a step", got=epsilon, where="calibrate, epsilon", fix=fix))
-    near, slope = min(MAX_STEPS, (epsilon * noise_multiplier / sample_rate) ** 2 / (2 * math.log(1 / delta))), 0.5
+        fix = (
+            f"one step alone costs {cost(1, accounting.FINE):.4g}; a noise_multiplier of {enough:.4g} "
+            "allows one"
+        )
+        raise PrivacyRefusal(
+            expected("an epsilon that allows a step", got=epsilon, where="calibrate, epsilon", fix=fix)
+        )
+    near, slope = (
+        min(MAX_STEPS, (epsilon * noise_multiplier / sample_rate) ** 2 / (2 * math.log(1 / delta))),
+        0.5,
+    )
     for grid, window in ((accounting.COARSE, slack(epsilon) / 2), (accounting.FINE, slack(epsilon))):
         near, slope = search(functools.partial(cost, grid=grid), epsilon, window, near, slope, whole=True)
     if near >= MAX_STEPS:
@@ -135,12 +156,18 @@ def solve_steps(*, sample_rate: float, noise_multiplier: float, epsilon: float, 
 
 
 def search(
-    cost: Callable[[float], float], target: float, room: float, guess: float, slope: float, *, whole: bool = False
+    cost: Callable[[float], float],
+    target: float,
+    room: float,
+    guess: float,
+    slope: float,
+    *,
+    whole: bool = False,
 ) -> tuple[float, float]:
     """Return x with target - room <= cost(x) <= target for a monotone cost, and d log cost / d log x there.
 
-    Secant steps in the logarithms, kept inside the bracket seen so far; few evaluations, for one may take half a second.
-    Where the cost jumps over the window, x is the last one on the safe side of the jump.
+    Secant steps in the logarithms, kept inside the bracket seen so far; few evaluations, for one may take
+    half a second. Where the cost jumps over the window, x is the last one on the safe side of the jump.
 
     Args:
         cost: monotone in x > 0; may be 0 or ``inf`` far away.

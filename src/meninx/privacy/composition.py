@@ -15,8 +15,8 @@ from meninx.privacy.ledger import Ledger
 def compose(ledgers: Sequence[Ledger], *, delta: float) -> PrivacySpent:
     """Return what all runs spend together on the people whom they share, at ``delta``.
 
-    Every trained model counts, also those of a sweep that were thrown away: the choice among them looked at them. Stated
-    rates are the worst ones, steps are summed.
+    Every trained model counts, also those of a sweep that were thrown away: the choice among them looked at
+    them. Stated rates are the worst ones, steps are summed.
 
     Args:
         ledgers: one for every run on the dataset, in any order.
@@ -24,22 +24,28 @@ def compose(ledgers: Sequence[Ledger], *, delta: float) -> PrivacySpent:
 
     Guarantee:
         All models of all runs together are (epsilon, delta)-differentially private, each run's plan and data
-        pipeline being free to depend on the models before. A run on other people only would not have to be counted; here
-        it is.
+        pipeline being free to depend on the models before. A run on other people only would not have to be
+        counted; here it is.
 
     Raises:
         DataError: no run has taken a step.
-        PrivacyRefusal: units or relations differ; or two ledgers name the same secret keys, so that one run is given
-            twice, or was copied and continued in two ways, which adds the same noise to different gradients.
+        PrivacyRefusal: units or relations differ; or two ledgers name the same secret keys, so that one run
+            is given twice, or was copied and continued in two ways, which adds the same noise to different
+            gradients.
     """
     joint = _joined(ledgers)
     spent = joint.spent(delta)
-    unknown = any(ledger.pending and not ledger.accounts for ledger in ledgers)  # a step of which nothing is known
+    unknown = any(
+        ledger.pending and not ledger.accounts for ledger in ledgers
+    )  # a step of which nothing is known
     return replace(spent, epsilon=math.inf) if unknown else spent
 
 
 def joint_phases(ledgers: Sequence[Ledger]) -> tuple[Phase, ...]:
-    """Return what all runs spent, as phases, e.g. for :func:`~meninx.privacy.tradeoff.attack_risk`; raises as :func:`compose`."""
+    """Return what all runs spent, as phases, e.g.
+
+    For :func:`~meninx.privacy.tradeoff.attack_risk`; raises as :func:`compose`.
+    """
     return _joined(ledgers).phases()
 
 
@@ -51,9 +57,20 @@ def _joined(ledgers: Sequence[Ledger]) -> Ledger:
     if len({account.first.group for account in accounts}) > 1:
         got = "; ".join(sorted({", ".join(account.first.group) for account in accounts}))
         fix = "state a run on patients and one on cases apart"
-        raise PrivacyRefusal(expected("one privacy unit and relation in all runs", got=got, where="compose", fix=fix))
-    streams = [stream for ledger in ledgers for stream in {account.first.stream for account in ledger.accounts} if stream]
+        raise PrivacyRefusal(
+            expected("one privacy unit and relation in all runs", got=got, where="compose", fix=fix)
+        )
+    streams = [
+        stream
+        for ledger in ledgers
+        for stream in {account.first.stream for account in ledger.accounts}
+        if stream
+    ]
     if len(streams) > len(set(streams)):
         fix = "give every run once; of copies of one run that went on in two ways, release neither"
-        raise PrivacyRefusal(expected("secret keys of its own for every run", got="the same twice", where="compose", fix=fix))
-    return Ledger(accounts=accounts, pending="\n".join(ledger.pending for ledger in ledgers if ledger.pending))
+        raise PrivacyRefusal(
+            expected("secret keys of its own for every run", got="the same twice", where="compose", fix=fix)
+        )
+    return Ledger(
+        accounts=accounts, pending="\n".join(ledger.pending for ledger in ledgers if ledger.pending)
+    )

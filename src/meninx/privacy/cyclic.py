@@ -19,12 +19,13 @@ class CyclicSampler:
     """Draws step ``t`` from group ``t mod groups`` alone, each of its units with probability ``groups * sample_rate``.
 
     Guarantee:
-        Two steps of one unit are a multiple of ``groups`` apart. Every unit's group is drawn by its own secret coin, for
-        good, and its coin of a step is that of :class:`~meninx.privacy.sampling.PoissonSampler`. So given all groups a
-        unit takes part in every ``groups``-th step with probability ``groups * sample_rate``, independently. Adding or
-        removing a unit moves no other unit's group: another unit added at the end leaves all of them as they are,
-        and one taken out of the middle leaves their joint distribution as it is. (Groups by position, ``i mod groups``,
-        would not do: there one unit less regroups all behind it.)
+        Two steps of one unit are a multiple of ``groups`` apart. Every unit's group is drawn by its own
+        secret coin, for good, and its coin of a step is that of
+        :class:`~meninx.privacy.sampling.PoissonSampler`. So given all groups a unit takes part in every
+        ``groups``-th step with probability ``groups * sample_rate``, independently. Adding or removing a unit
+        moves no other unit's group: another unit added at the end leaves all of them as they are, and one
+        taken out of the middle leaves their joint distribution as it is. (Groups by position, ``i mod
+        groups``, would not do: there one unit less regroups all behind it.)
 
     Attributes:
         sample_rate: probability that a unit takes part in a step, over groups and coins, in (0, 1 / groups].
@@ -33,7 +34,8 @@ class CyclicSampler:
         key: 32 secret bytes.
 
     References:
-        Choquette-Choo et al. (2023), (Amplified) Banded Matrix Factorization, Algorithm 2 (cyclic Poisson sampling).
+        Choquette-Choo et al. (2023), (Amplified) Banded Matrix Factorization, Algorithm 2 (cyclic Poisson
+        sampling).
     """
 
     sample_rate: float
@@ -52,7 +54,9 @@ class CyclicSampler:
     @functools.cached_property
     def coins(self) -> PoissonSampler:
         """The coins within a group."""
-        return PoissonSampler(sample_rate=min(1.0, self.groups * self.sample_rate), n_units=self.n_units, key=self.key)
+        return PoissonSampler(
+            sample_rate=min(1.0, self.groups * self.sample_rate), n_units=self.n_units, key=self.key
+        )
 
     @functools.cached_property
     def group(self) -> npt.NDArray[np.int64]:

@@ -56,7 +56,9 @@ class LedgerEntry:
     binding: str = ""
 
     @classmethod
-    def of(cls, plan: Plan, *, index: int, step: int, stream: str, torn: str, previous: str, binding: str = "") -> LedgerEntry:
+    def of(
+        cls, plan: Plan, *, index: int, step: int, stream: str, torn: str, previous: str, binding: str = ""
+    ) -> LedgerEntry:
         """Return the sealed entry of one step of ``plan``."""
         draft = cls(
             index=index,
@@ -83,7 +85,9 @@ class LedgerEntry:
         return f'{self._body()}{_SEAL}{self.hash}"}}'
 
     def _body(self) -> str:
-        table = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "hash"}
+        table = {
+            item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "hash"
+        }
         return json.dumps(table, separators=(",", ":"))[:-1]
 
     @classmethod

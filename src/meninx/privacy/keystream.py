@@ -16,11 +16,16 @@ def check_key(key: bytes) -> None:
     """Raise ConfigError unless ``key`` has 32 bytes; the message never shows them."""
     if len(key) != KEY_BYTES:
         fix = "draw it with core.randomness.private_bytes(32)"
-        raise ConfigError(expected(f"a key of {KEY_BYTES} bytes", got=f"{len(key)} bytes", where="key", fix=fix))
+        raise ConfigError(
+            expected(f"a key of {KEY_BYTES} bytes", got=f"{len(key)} bytes", where="key", fix=fix)
+        )
 
 
 class Keystream:
-    """A reader of the pseudorandom bytes at one address, from the first; every read goes on where the last one ended."""
+    """A reader of the pseudorandom bytes at one address, from the first.
+
+    Every read goes on where the last one ended.
+    """
 
     def __init__(self, key: bytes) -> None:
         self._cipher = Cipher(ChaCha20(key, bytes(16)), mode=None).encryptor()
@@ -37,9 +42,9 @@ class Keystream:
 def keystream(key: bytes, purpose: str, step: int, name: str = "") -> Keystream:
     """Return a reader of the pseudorandom bytes at the address (purpose, step, name) under ``key``.
 
-    A new reader starts again. The address is turned into a key of its own by HMAC-SHA-256 (a pseudorandom function),
-    which then runs ChaCha20 from counter zero. So addresses never overlap, whatever is read, and nothing has to be
-    remembered between calls.
+    A new reader starts again. The address is turned into a key of its own by HMAC-SHA-256 (a pseudorandom
+    function), which then runs ChaCha20 from counter zero. So addresses never overlap, whatever is read, and
+    nothing has to be remembered between calls.
 
     Args:
         key: 32 secret bytes.
@@ -56,7 +61,10 @@ def keystream(key: bytes, purpose: str, step: int, name: str = "") -> Keystream:
 
 
 def stream_id(*keys: bytes) -> str:
-    """Return 16 hexadecimal digits that name a set of keys without giving them away; equal keys, equal name."""
+    """Return 16 hexadecimal digits that name a set of keys without giving them away.
+
+    Equal keys, equal name.
+    """
     digest = hashlib.sha256(b"meninx/stream")
     for key in keys:
         check_key(key)

@@ -1,4 +1,7 @@
-"""The ledger: what was really run, step by step, hash-chained; epsilon may only be read off here once training has begun."""
+"""The ledger: what was really run, step by step, hash-chained.
+
+Epsilon may only be read off here once training has begun.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +37,16 @@ class Account:
     @property
     def steps(self) -> int:
         """Optimiser steps to account: distinct ones where keys are named, else every line."""
-        return (sum(stop - start for start, stop in self.spans) if self.first.stream else self.entries) + self.torn
+        return (
+            sum(stop - start for start, stop in self.spans) if self.first.stream else self.entries
+        ) + self.torn
 
     def phase(self) -> Phase:
         """Return what has to be accounted.
 
-        With correlated noise a unit takes part in every ``noise_bands``-th step at most, so the largest number of
-        steps of one remainder counts; without named keys groups may have changed between lines, and every line does.
+        With correlated noise a unit takes part in every ``noise_bands``-th step at most, so the largest
+        number of steps of one remainder counts; without named keys groups may have changed between lines, and
+        every line does.
         """
         bands = self.first.noise_bands
         if bands == 1 or not self.first.stream:
@@ -63,11 +69,12 @@ class Ledger:
     Guarantee:
         ``epsilon(delta)`` bounds what all steps ever begun spend together, over resumes and
         changes of plan. A line cut short by a crash counts as a spent step. A step begun again under the
-        same keys, plan and binding counts once, because sampler and noise repeat it exactly (the abandoned attempt
-        must not be released); without named keys every line counts. One set of keys has one binding: with other
-        settings or data the same noise would cover other gradients, and their difference would be free of noise.
-        Editing, removing or reordering lines is refused; removing the last lines shows against a checkpoint's
-        anchor. The chain is not signed: who can write the file *and* every anchor can forge both.
+        same keys, plan and binding counts once, because sampler and noise repeat it exactly (the abandoned
+        attempt must not be released); without named keys every line counts. One set of keys has one binding:
+        with other settings or data the same noise would cover other gradients, and their difference would be
+        free of noise. Editing, removing or reordering lines is refused; removing the last lines shows against
+        a checkpoint's anchor. The chain is not signed: who can write the file *and* every anchor can forge
+        both.
 
     Attributes:
         accounts: one for every plan and set of keys, in order of first use.
@@ -113,19 +120,24 @@ class Ledger:
             plan: the plan that the step belongs to; a changed plan opens a new account.
             step: optimiser step, at most :attr:`next_step` (a resumed run may go back).
             stream: ``keystream.stream_id(...)`` of the sampling and noise keys; empty counts every line.
-            binding: digest of everything else that determines the steps under these keys: settings, data, initial weights. A
-                step may be replayed only when everything that determines it is the same.
+            binding: digest of everything else that determines the steps under these keys: settings, data,
+                initial weights. A step may be replayed only when everything that determines it is the same.
 
         Raises:
-            PrivacyRefusal: the step is ahead of the ledger or beyond the plan; unit, relation or binding change.
+            PrivacyRefusal: the step is ahead of the ledger or beyond the plan; unit, relation or binding
+                change.
         """
         self.refuse_other_binding(stream, binding)
         if step >= plan.steps:
             raise PrivacyRefusal(
-                expected(f"step < plan.steps = {plan.steps}", got=step, where="Ledger.next", fix="plan more steps")
+                expected(
+                    f"step < plan.steps = {plan.steps}", got=step, where="Ledger.next", fix="plan more steps"
+                )
             )
         torn = digest(self.pending) if self.pending else ""
-        entry = LedgerEntry.of(plan, index=self.entries, step=step, stream=stream, torn=torn, previous=self.head, binding=binding)
+        entry = LedgerEntry.of(
+            plan, index=self.entries, step=step, stream=stream, torn=torn, previous=self.head, binding=binding
+        )
         book = _Book(self)
         book.enter(entry, self.pending, "Ledger.next")
         return book.close(), ("" if self.terminated else "\n") + entry.line() + "\n"
@@ -139,10 +151,14 @@ class Ledger:
         """
         if steps > self.next_step:
             fix = "the ledger was shortened or replaced; restore it"
-            raise PrivacyRefusal(expected(f"a ledger of {steps} steps or more", got=self.next_step, where="Ledger", fix=fix))
+            raise PrivacyRefusal(
+                expected(f"a ledger of {steps} steps or more", got=self.next_step, where="Ledger", fix=fix)
+            )
         if plan is not None and any(account.first.plan != plan.fingerprint() for account in self.accounts):
             fix = "resume with the plan that was begun, or start a new phase on purpose"
-            raise PrivacyRefusal(expected("entries of this plan only", got="a foreign plan", where="Ledger", fix=fix))
+            raise PrivacyRefusal(
+                expected("entries of this plan only", got="a foreign plan", where="Ledger", fix=fix)
+            )
 
     def refuse_other_binding(self, stream: str, binding: str) -> None:
         """Raise PrivacyRefusal if the keys named ``stream`` were used with other settings, data or initial weights.
@@ -151,28 +167,45 @@ class Ledger:
             stream: name of the secret keys; without one no two lines share noise that could be told apart.
             binding: digest of what determines a step under them.
         """
-        used = next((item.first.binding for item in self.accounts if stream and item.first.stream == stream), binding)
+        used = next(
+            (item.first.binding for item in self.accounts if stream and item.first.stream == stream), binding
+        )
         if used == binding:
             return
         if not used:
             got = "a ledger of an earlier version, which does not say"
-            fix = "start a new run: this one cannot be resumed, and its stated epsilon may not hold (docs: differential privacy)"
+            fix = (
+                "start a new run: this one cannot be resumed, and its stated epsilon may not hold "
+                "(docs: differential privacy)"
+            )
         else:
             got = "others"
-            fix = "the same noise would be added to other gradients; go on with what the run was begun with, or start a new run"
+            fix = (
+                "the same noise would be added to other gradients; go on with what the run was begun "
+                "with, or start a new run"
+            )
         rule = "the settings, data and initial weights that these keys were used with"
         raise PrivacyRefusal(expected(rule, got=got, where="ledger", fix=fix))
 
     def phases(self) -> tuple[Phase, ...]:
-        """Return everything spent, as phases; an unfinished last line is a step as dear as any account's could be."""
+        """Return everything spent, as phases.
+
+        An unfinished last line is a step as dear as any account's could be.
+        """
         phases = [account.phase() for account in self.accounts]
         if self.pending and phases:
-            rate, noise = max(phase.sample_rate for phase in phases), min(phase.noise_multiplier for phase in phases)
+            rate, noise = (
+                max(phase.sample_rate for phase in phases),
+                min(phase.noise_multiplier for phase in phases),
+            )
             phases.append(Phase(sample_rate=rate, noise_multiplier=noise, steps=self.pending.count("\n") + 1))
         return accounting.merge(phases)
 
     def epsilon(self, delta: float) -> float:
-        """Return epsilon of everything spent at ``delta``; ``inf`` if all that exists is an unfinished line."""
+        """Return epsilon of everything spent at ``delta``.
+
+        ``inf`` if all that exists is an unfinished line.
+        """
         if self.pending and not self.accounts:
             return math.inf
         return accounting.epsilon(self.phases(), delta).value
@@ -200,7 +233,8 @@ class Ledger:
             noise_multiplier=min(phase.noise_multiplier for phase in phases),
             max_grad_norm=max(entry.max_grad_norm for entry in first),
             sample_rate=max(entry.sample_rate for entry in first),
-            steps=sum(account.steps for account in self.accounts) + (self.pending.count("\n") + 1 if self.pending else 0),
+            steps=sum(account.steps for account in self.accounts)
+            + (self.pending.count("\n") + 1 if self.pending else 0),
             sampler=" and ".join(dict.fromkeys(sampler_name(entry.noise_bands) for entry in first)),
             accountant=cost.accountant if len(phases) == 1 else f"{cost.accountant}, {len(phases)} phases",
             clipping=" and ".join(dict.fromkeys(entry.clipping for entry in first if entry.clipping)),
@@ -219,7 +253,9 @@ class _Book:
         """Append one entry, or raise PrivacyRefusal."""
         problem = self._problem(entry, pending)
         if problem:
-            raise PrivacyRefusal(expected(problem, got="another", where=where, fix="restore the ledger as it was written"))
+            raise PrivacyRefusal(
+                expected(problem, got="another", where=where, fix="restore the ledger as it was written")
+            )
         key = (entry.plan, entry.stream)
         account = self.accounts.get(key)
         if account is None:
@@ -241,13 +277,20 @@ class _Book:
             (group == entry.group, f"privacy unit and relation {group[0]}, {group[1]} in all entries"),
             (self._used(entry).noise_bands == entry.noise_bands, "one noise_bands under one set of keys"),
             (self._used(entry).binding == entry.binding, "one binding under one set of keys"),
-            (self.mechanisms.get(entry.plan, mechanism) == mechanism, "one mechanism for one plan fingerprint"),
+            (
+                self.mechanisms.get(entry.plan, mechanism) == mechanism,
+                "one mechanism for one plan fingerprint",
+            ),
         )
         return next((rule for holds, rule in checks if not holds), "")
 
     def _used(self, entry: LedgerEntry) -> LedgerEntry:
         """Return the first entry of the keys: with another noise_bands or binding they would give the same noise twice."""
-        used = (account.first for account in self.accounts.values() if entry.stream and account.first.stream == entry.stream)
+        used = (
+            account.first
+            for account in self.accounts.values()
+            if entry.stream and account.first.stream == entry.stream
+        )
         return next(used, entry)
 
     def close(self) -> Ledger:
@@ -266,7 +309,9 @@ def _read(lines: list[str], anchor: tuple[int, str] | None) -> Ledger:
             entry = LedgerEntry.parse(line)
         except ValueError:
             fix = "restore the ledger as it was written"
-            raise PrivacyRefusal(expected("a line as it was written", got="a changed one", where=where, fix=fix)) from None
+            raise PrivacyRefusal(
+                expected("a line as it was written", got="a changed one", where=where, fix=fix)
+            ) from None
         if entry is None:
             fragments.append(line)
             continue
@@ -275,7 +320,9 @@ def _read(lines: list[str], anchor: tuple[int, str] | None) -> Ledger:
         anchored = anchored or anchor == (book.entries, book.head)
     if not anchored:
         fix = "the ledger was shortened or replaced; restore it"
-        raise PrivacyRefusal(expected("the entry that the checkpoint names", got="none", where="ledger", fix=fix))
+        raise PrivacyRefusal(
+            expected("the entry that the checkpoint names", got="none", where="ledger", fix=fix)
+        )
     return replace(book.close(), pending="\n".join(fragments))
 
 

@@ -18,9 +18,9 @@ Array = npt.NDArray[np.float64]
 def step_losses(sample_rate: float, noise_multiplier: float, interval: float) -> PrivacyLossDistribution:
     """Return the privacy loss distribution of one step, for adding and for removing a unit.
 
-    The dearest part of an epsilon, and the same for any number of steps, so the last few are kept. Same grid, same
-    bounds and same pessimistic discretisation as ``from_gaussian_mechanism``, which inverts the privacy loss
-    point by point; here that is one expression on an array, five times quicker over all.
+    The dearest part of an epsilon, and the same for any number of steps, so the last few are kept. Same grid,
+    same bounds and same pessimistic discretisation as ``from_gaussian_mechanism``, which inverts the privacy
+    loss point by point; here that is one expression on an array, five times quicker over all.
 
     Args:
         sample_rate: q in (0, 1].
@@ -33,7 +33,10 @@ def step_losses(sample_rate: float, noise_multiplier: float, interval: float) ->
     """
     if sample_rate == 1.0:
         return from_gaussian_mechanism(noise_multiplier, value_discretization_interval=interval)
-    remove, add = (_pmf(sample_rate, noise_multiplier, interval, kind) for kind in (AdjacencyType.REMOVE, AdjacencyType.ADD))
+    remove, add = (
+        _pmf(sample_rate, noise_multiplier, interval, kind)
+        for kind in (AdjacencyType.REMOVE, AdjacencyType.ADD)
+    )
     return PrivacyLossDistribution(remove, add)
 
 
@@ -46,15 +49,20 @@ def _pmf(sample_rate: float, noise_multiplier: float, interval: float, kind: Adj
     return create_pmf_pessimistic_connect_dots_fixed_gap(interval, low, high, deltas)
 
 
-def _deltas(mechanism: GaussianPrivacyLoss, noise_multiplier: float, losses: Array, *, removed: bool) -> Array:
+def _deltas(
+    mechanism: GaussianPrivacyLoss, noise_multiplier: float, losses: Array, *, removed: bool
+) -> Array:
     """Return delta(e) of the mechanism at every e of ``losses``: its hockey-stick divergence."""
     q = mechanism.sampling_prob
-    edge = math.log1p(-q)  # the privacy loss never falls below it when a unit is removed, nor rises above -edge when one is added
+    edge = math.log1p(
+        -q
+    )  # the privacy loss never falls below it when a unit is removed, nor rises above -edge when one is added
     inside = losses > edge if removed else losses < -edge
     deltas = -np.expm1(losses) if removed else np.zeros_like(losses)
     at = losses[inside]
     unsampled = _unsampled(at, q) if removed else -_unsampled(-at, q)
-    # Without sampling the loss at x is linear in x; the sampled loss falls with x, so {loss >= e} is {x <= cut}.
+    # Without sampling the loss at x is linear in x; the sampled loss falls with x, so {loss >= e} is {x <=
+    # cut}.
     cut = (-0.5 if removed else 0.5) - unsampled * noise_multiplier**2
     deltas[inside] = mechanism.mu_upper_cdf(cut) - np.exp(at + mechanism.mu_lower_log_cdf(cut))
     return np.clip(deltas, 0.0, 1.0)

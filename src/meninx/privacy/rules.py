@@ -21,9 +21,17 @@ def check_plan(plan: Plan) -> None:
         PrivacyRefusal: a relation or a delta that would make the statement worthless.
     """
     if plan.relation != NeighboringRelation.ADD_OR_REMOVE_ONE:
-        why = "replacing a unit doubles the sensitivity of a Poisson-sampled sum, which this accounting does not charge"
+        why = (
+            "replacing a unit doubles the sensitivity of a Poisson-sampled sum, which this accounting "
+            "does not charge"
+        )
         raise PrivacyRefusal(
-            expected(f"relation {NeighboringRelation.ADD_OR_REMOVE_ONE}", got=plan.relation, where="Plan.relation", fix=why)
+            expected(
+                f"relation {NeighboringRelation.ADD_OR_REMOVE_ONE}",
+                got=plan.relation,
+                where="Plan.relation",
+                fix=why,
+            )
         )
     check.one_of(CLIPPINGS, clipping=plan.clipping)
     check.positive(
@@ -49,7 +57,12 @@ def _check_rate(plan: Plan) -> None:
     rate = plan.expected_batch_size / plan.n_units_declared
     if not math.isclose(rate, plan.sample_rate, rel_tol=1e-9):
         rule = f"sample_rate = expected_batch_size / n_units_declared = {rate:.9g}"
-        raise ConfigError(expected(rule, got=plan.sample_rate, where="Plan.sample_rate", fix="use Plan.build or calibrate"))
+        raise ConfigError(
+            expected(rule, got=plan.sample_rate, where="Plan.sample_rate", fix="use Plan.build or calibrate")
+        )
     if plan.noise_bands * plan.sample_rate > 1 + 1e-9:
-        rule, fix = f"noise_bands <= 1 / sample_rate = {1 / plan.sample_rate:.6g}", "a group must hold an expected batch"
+        rule, fix = (
+            f"noise_bands <= 1 / sample_rate = {1 / plan.sample_rate:.6g}",
+            "a group must hold an expected batch",
+        )
         raise ConfigError(expected(rule, got=plan.noise_bands, where="Plan.noise_bands", fix=fix))

@@ -22,8 +22,8 @@ _FAR = 1e6  # the threshold stays within this factor of the first one
 class Threshold:
     """The threshold in force at a step: clip to it, then replace it by :meth:`next` of the released count.
 
-    Guarantee: the value follows from the plan and the noisy counts of the steps before, which the accounted noise covers.
-        It may be stored, logged and released.
+    Guarantee: the value follows from the plan and the noisy counts of the steps before, which the accounted
+        noise covers. It may be stored, logged and released.
 
     Attributes:
         value: L2 norm to clip to, > 0.
@@ -65,7 +65,9 @@ def settle(plan: Plan) -> dict[str, float | None]:
             if value is not None:
                 fix = "leave it out, or choose clipping 'adaptive'"
                 raise ConfigError(
-                    expected(f"no {name} with clipping {plan.clipping!r}", got=value, where=f"Plan.{name}", fix=fix)
+                    expected(
+                        f"no {name} with clipping {plan.clipping!r}", got=value, where=f"Plan.{name}", fix=fix
+                    )
                 )
         return given
     quantile = _QUANTILE if plan.clip_quantile is None else plan.clip_quantile
@@ -76,12 +78,20 @@ def settle(plan: Plan) -> dict[str, float | None]:
     check.positive(clip_rate=rate, count_noise_multiplier=count)
     if count <= plan.noise_multiplier:
         rule = f"count_noise_multiplier > noise_multiplier = {plan.noise_multiplier:g}"
-        fix = "at or below it the count alone spends the whole budget; four times it costs 3 % more noise on the gradient"
+        fix = (
+            "at or below it the count alone spends the whole budget; four times it costs 3 % more "
+            "noise on the gradient"
+        )
         raise PrivacyRefusal(expected(rule, got=count, where="Plan.count_noise_multiplier", fix=fix))
     if plan.noise_bands > 1:
         fix = "noise cannot be carried over to a step with another threshold; choose one of the two"
         raise PrivacyRefusal(
-            expected("noise_bands = 1 with clipping 'adaptive'", got=plan.noise_bands, where="Plan.noise_bands", fix=fix)
+            expected(
+                "noise_bands = 1 with clipping 'adaptive'",
+                got=plan.noise_bands,
+                where="Plan.noise_bands",
+                fix=fix,
+            )
         )
     return {"clip_quantile": quantile, "clip_rate": rate, "count_noise_multiplier": count}
 
@@ -90,11 +100,12 @@ def gradient_noise(plan: Plan) -> float:
     """Return the noise multiplier of the gradient: that of the plan, raised by what the count spends.
 
     Guarantee:
-        Let z be the plan's ``noise_multiplier`` and c its ``count_noise_multiplier``. A unit's contribution to a step is the
-        pair (clipped gradient, bit): norms at most C and 1/2, whatever the unit. Divided by their noise, C * g and c / 2
-        with 1 / g**2 = 1 / z**2 - 1 / c**2, both together are one vector in standard normal noise that a unit moves by at most
-        sqrt(1 / g**2 + 1 / c**2) = 1 / z. So a step is one Gaussian mechanism of noise multiplier z on the same Poisson
-        sample, which is the accounted event; C is fixed by earlier releases, which adaptive composition allows.
+        Let z be the plan's ``noise_multiplier`` and c its ``count_noise_multiplier``. A unit's contribution
+        to a step is the pair (clipped gradient, bit): norms at most C and 1/2, whatever the unit. Divided by
+        their noise, C * g and c / 2 with 1 / g**2 = 1 / z**2 - 1 / c**2, both together are one vector in
+        standard normal noise that a unit moves by at most sqrt(1 / g**2 + 1 / c**2) = 1 / z. So a step is one
+        Gaussian mechanism of noise multiplier z on the same Poisson sample, which is the accounted event; C
+        is fixed by earlier releases, which adaptive composition allows.
 
     References:
         Andrew et al. (2021), Differentially Private Learning with Adaptive Clipping, Theorem 1.
@@ -107,7 +118,8 @@ def gradient_noise(plan: Plan) -> float:
 def count_short(total: ClippedSum) -> float:
     """Return the number of units no longer than the threshold minus half of all units present. Private.
 
-    Every unit counts +1/2 or -1/2 (also one that was dropped as not finite), an absent one 0: the sensitivity is 1/2.
+    Every unit counts +1/2 or -1/2 (also one that was dropped as not finite), an absent one 0: the sensitivity
+    is 1/2.
     """
     short = (total.unit_norms[total.present] <= total.sensitivity).sum()
     return float(short) - 0.5 * float(total.present.sum())

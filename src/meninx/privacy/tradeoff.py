@@ -40,21 +40,24 @@ def attack_risk(phases: Iterable[Phase], *, prior: float, fprs: Sequence[float] 
 
     Guarantee:
         Every membership test between two datasets that differ by adding or removing one unit has
-        TPR <= exp(e) FPR + delta(e) for every e; the bounds are the least of these over e, with delta(e) from the
-        pessimistic privacy loss distribution. An adversary whose guess of a unit's data succeeds with
-        probability ``prior`` a priori succeeds with probability at most ``reconstruction`` given all
-        models of the run and all other units.
+        TPR <= exp(e) FPR + delta(e) for every e; the bounds are the least of these over e, with delta(e) from
+        the pessimistic privacy loss distribution. An adversary whose guess of a unit's data succeeds with
+        probability ``prior`` a priori succeeds with probability at most ``reconstruction`` given all models
+        of the run and all other units.
 
     References:
-        Dong, Roth, Su (2022), Gaussian Differential Privacy, Proposition 2.12 (trade-off function and delta(e)).
-        Balle, Cherubin, Hayes (2022), Reconstructing Training Data with Informed Adversaries, Theorem 4.
-        Hayes, Mahloujifar, Balle (2023), Bounding Training Data Reconstruction in DP-SGD, Theorem 2.
-        Kaissis et al. (2023), Bounding Data Reconstruction Attacks with the Hypothesis Testing Interpretation.
+        Dong, Roth, Su (2022), Gaussian Differential Privacy, Proposition 2.12 (trade-off function and
+        delta(e)). Balle, Cherubin, Hayes (2022), Reconstructing Training Data with Informed Adversaries,
+        Theorem 4. Hayes, Mahloujifar, Balle (2023), Bounding Training Data Reconstruction in DP-SGD, Theorem
+        2. Kaissis et al. (2023), Bounding Data Reconstruction Attacks with the Hypothesis Testing
+        Interpretation.
     """
     curve = _Curve(accounting.merge(phases))
     check.probability(prior=prior)
     rates = {float(fpr): curve.most(fpr) for fpr in fprs}
-    return AttackRisk(advantage=curve.delta(0.0), tpr_at_fpr=rates, prior=prior, reconstruction=curve.most(prior))
+    return AttackRisk(
+        advantage=curve.delta(0.0), tpr_at_fpr=rates, prior=prior, reconstruction=curve.most(prior)
+    )
 
 
 def reconstruction_bound(phases: Iterable[Phase], prior: float) -> float:
@@ -71,7 +74,9 @@ class _Curve:
         self.delta = accounting.delta_curve(phases, interval=_FINEST if many else accounting.FINE)
 
     def most(self, rate: float) -> float:
-        """Return the least upper bound found on the TPR at the false positive rate ``rate``; any e gives a valid one.
+        """Return the least upper bound found on the TPR at the false positive rate ``rate``.
+
+        Any e gives a valid one.
 
         Both branches of the trade-off function have one minimum, for delta is convex in exp(e).
         """
@@ -85,5 +90,8 @@ class _Curve:
             return 1 - math.exp(-e) * (1 - rate - self.delta(e))
 
         top = _FAR if rate == 0 else max(_FAR, math.log(1 / rate))
-        found = [minimize_scalar(f, bounds=(0.0, top), method="bounded", options={"xatol": 1e-4}).fun for f in (rising, falling)]
+        found = [
+            minimize_scalar(f, bounds=(0.0, top), method="bounded", options={"xatol": 1e-4}).fun
+            for f in (rising, falling)
+        ]
         return float(min(1.0, rising(0.0), *found))

@@ -1,7 +1,7 @@
 """What private runs cost, computed again from their ledgers; a record that says something else is refused.
 
-``privacy.json`` repeats the ledger for people. The page never prints it: every epsilon, delta and bound comes from the
-ledger's lines, whose hashes are chained, and the record is only compared with them.
+``privacy.json`` repeats the ledger for people. The page never prints it: every epsilon, delta and bound comes
+from the ledger's lines, whose hashes are chained, and the record is only compared with them.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ class Account:
     """What one private run has spent.
 
     Attributes:
-        texts: run identity -> text of its ledger: the run's own and those of the private runs that it started from and
-            that its guarantee counts.
+        texts: run identity -> text of its ledger: the run's own and those of the private runs that it started
+            from and that its guarantee counts.
         exact: which earlier runs count was read from the private room; otherwise all of them do.
         own: what the run's own steps spent; None before the first.
         spent: own steps and composed starts.
-        curve: (step, upper bound on epsilon) of the run's own steps; empty where the ledger has several phases.
+        curve: (step, upper bound on epsilon) of the run's own steps; empty where the ledger has several
+            phases.
     """
 
     texts: Mapping[str, str]
@@ -61,7 +62,9 @@ class Bounds:
     tpr_at_fpr: Mapping[float, float]
 
 
-def of_run(run: Run, key: str, lineage: Lineage | None, start: StartRecord | None, ancestry: Ancestry | None) -> Account:
+def of_run(
+    run: Run, key: str, lineage: Lineage | None, start: StartRecord | None, ancestry: Ancestry | None
+) -> Account:
     """Return the account of a private run, from ``private/ledger.jsonl`` or, without it, from its lineage.
 
     Args:
@@ -93,7 +96,11 @@ def of_run(run: Run, key: str, lineage: Lineage | None, start: StartRecord | Non
             texts |= {item.run: _text_of(item, where) for item in ancestors(lineage) if item.private}
             if len(texts) == 1:
                 fix = "restore the release folder"
-                raise DataError(expected("the ledger of the run that this one started from", got="none", where=where, fix=fix))
+                raise DataError(
+                    expected(
+                        "the ledger of the run that this one started from", got="none", where=where, fix=fix
+                    )
+                )
         spent = own
         if own is not None and len(texts) > 1:
             spent = composed([_parsed(item, where) for item in texts.values()], own.delta)
@@ -112,13 +119,17 @@ def joint_texts(accounts: Iterable[Account]) -> list[str]:
             short, long = sorted((found.get(key, ""), text), key=len)
             if not long.startswith(short.rstrip("\n")):
                 fix = "give the runs as they were made; of copies that went on in two ways, release neither"
-                raise PrivacyRefusal(expected("one ledger for one run", got="two that differ", where="ledger", fix=fix))
+                raise PrivacyRefusal(
+                    expected("one ledger for one run", got="two that differ", where="ledger", fix=fix)
+                )
             found[key] = long
     return list(found.values())
 
 
 def together(texts: Sequence[str], delta: float) -> tuple[PrivacySpent, Bounds | None]:
-    """Return what ledgers spend together at ``delta``, and the bounds on attacks; None where there is no noise.
+    """Return what ledgers spend together at ``delta``, and the bounds on attacks.
+
+    None where there is no noise.
 
     Raises:
         PrivacyRefusal: units or relations differ, or two ledgers used the same secret keys.
@@ -145,7 +156,9 @@ def largest_delta(units: int) -> float:
 def _bounds(phases: tuple[Phase, ...]) -> Bounds:
     from meninx.privacy import tradeoff
 
-    risk = tradeoff.attack_risk(phases, prior=0.5)  # the prior bounds reconstruction, which the page does not state
+    risk = tradeoff.attack_risk(
+        phases, prior=0.5
+    )  # the prior bounds reconstruction, which the page does not state
     return Bounds(advantage=risk.advantage, tpr_at_fpr=dict(risk.tpr_at_fpr))
 
 
@@ -184,16 +197,22 @@ def compare(account: Account, record: PrivacyRecord, declared: object, where: st
     if own is None or spent is None:
         raise PrivacyRefusal(expected("a ledger with the steps of a finished run", got="none", where=where))
     anchor = _parsed(next(iter(account.texts.values())), "ledger").anchor
-    wrong = next(belonging.contradictions(record, own, totals=_possible(account), anchor=anchor, declared=declared), None)
+    wrong = next(
+        belonging.contradictions(record, own, totals=_possible(account), anchor=anchor, declared=declared),
+        None,
+    )
     if wrong is not None:
         fix = "restore the file as the run wrote it; `meninx verify` says what else was changed"
-        raise PrivacyRefusal(expected(f"the {wrong.field} that the ledger gives", got="another", where=where, fix=fix))
+        raise PrivacyRefusal(
+            expected(f"the {wrong.field} that the ledger gives", got="another", where=where, fix=fix)
+        )
 
 
 def _possible(account: Account) -> Iterator[float]:
     """Yield what a record may state: the run's own cost with that of those earlier runs that share its patients.
 
-    Which ones do cannot be told from a lineage, whose digests are keyed; the page prints the cost with all of them.
+    Which ones do cannot be told from a lineage, whose digests are keyed; the page prints the cost with all of
+    them.
     """
     if account.own is None or account.spent is None:
         return
@@ -217,7 +236,10 @@ def _parsed(text: str, where: str) -> Ledger:
 
 
 def _counted(ancestry: Ancestry, lineage: Lineage | None) -> dict[str, str]:
-    """Return run identity -> ledger of the earlier runs that count; one whose identity is not known goes by its digest."""
+    """Return run identity -> ledger of the earlier runs that count.
+
+    One whose identity is not known goes by its digest.
+    """
     names = {"\n".join(item.ledger): item.run for item in ancestors(lineage)}
     texts = ["\n".join(lines) for lines in ancestry.ledgers]
     return {names.get(text, hashlib.sha256(text.encode()).hexdigest()): text for text in texts}
@@ -225,12 +247,17 @@ def _counted(ancestry: Ancestry, lineage: Lineage | None) -> dict[str, str]:
 
 def _text_of(lineage: Lineage, where: str) -> str:
     if not lineage.ledger:
-        raise DataError(expected("the ledger of every private run that the weights come from", got="none", where=where))
+        raise DataError(
+            expected("the ledger of every private run that the weights come from", got="none", where=where)
+        )
     return "\n".join(lineage.ledger)
 
 
 def _curve(ledger: Ledger) -> tuple[tuple[int, float], ...]:
-    """Return upper bounds on epsilon along the steps; only where the ledger is one phase of independent steps."""
+    """Return upper bounds on epsilon along the steps.
+
+    Only where the ledger is one phase of independent steps.
+    """
     from meninx.privacy import accounting
 
     if len(ledger.accounts) != 1 or ledger.pending or ledger.accounts[0].first.noise_bands != 1:
@@ -241,7 +268,12 @@ def _curve(ledger: Ledger) -> tuple[tuple[int, float], ...]:
     if not math.isfinite(final):
         return ()
     bounds = [
-        (step, min(final, accounting.epsilon([account.first.phase(step)], account.first.delta, coarse=True).value))
+        (
+            step,
+            min(
+                final, accounting.epsilon([account.first.phase(step)], account.first.delta, coarse=True).value
+            ),
+        )
         for step in range(stride, account.steps, stride)
     ]
     return (*bounds, (account.steps, final))
@@ -257,5 +289,7 @@ class _Libraries:
         if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("meninx"):
             fix = "pip install 'meninx[train]'"
             got = f"no {error.name}"
-            what = "the accounting libraries, because epsilon of a private run is computed again from its ledger"
+            what = (
+                "the accounting libraries, because epsilon of a private run is computed again from its ledger"
+            )
             raise UsageError(expected(what, got=got, where="report", fix=fix)) from error

@@ -85,10 +85,23 @@ def facts(caption: str, pairs: Iterable[tuple[str, object]], note: str = "") -> 
 
 
 def estimates(
-    caption: str, items: Sequence[Estimate], note: str = "", *, folded: Sequence[Estimate] = (), patients: bool = True
+    caption: str,
+    items: Sequence[Estimate],
+    note: str = "",
+    *,
+    folded: Sequence[Estimate] = (),
+    patients: bool = True,
 ) -> Table:
     """Return a table with one estimate a row: value, interval, cases, positives, patients where they are known, remark."""
-    columns = ("metric", "of", "value", "95 % interval", "n cases", *(("patients",) if patients else ()), "remark")
+    columns = (
+        "metric",
+        "of",
+        "value",
+        "95 % interval",
+        "n cases",
+        *(("patients",) if patients else ()),
+        "remark",
+    )
     rows, more = (tuple(_row(item, patients) for item in part) for part in (items, folded))
     return Table(caption, columns, rows, estimates=True, more=more, note=note)
 
@@ -100,7 +113,9 @@ def _row(item: Estimate, patients: bool) -> tuple[Cell, ...]:
         Cell(of_what(item)),
         Cell(words.value(item), number=True),
         Cell(words.interval(item), number=True),
-        Cell(f"{item.n:,}", sub="" if item.positives is None else f"{item.positives:,} positive", number=True),
+        Cell(
+            f"{item.n:,}", sub="" if item.positives is None else f"{item.positives:,} positive", number=True
+        ),
         *people,
         Cell(_remark(item) if patients else _remark(item).replace("patients", "images")),
     )

@@ -1,7 +1,7 @@
 """The model card: the section order of Hugging Face's template, every field from the run, an unknown field is an error.
 
-Every value is escaped for Markdown where the template prints it (``finalize``); values of the front matter are JSON,
-which YAML reads as it is. Only numbers that this package formats are printed as they are.
+Every value is escaped for Markdown where the template prints it (``finalize``); values of the front matter
+are JSON, which YAML reads as it is. Only numbers that this package formats are printed as they are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ from meninx.report.sections_end import resolved
 from meninx.report.sources import Dataset, TrainedRun
 
 NAME = "MODEL_CARD.md"
-_TASKS = {"multiclass": "image-classification", "multilabel": "image-classification", "segmentation": "image-segmentation"}
+_TASKS = {
+    "multiclass": "image-classification",
+    "multilabel": "image-classification",
+    "segmentation": "image-segmentation",
+}
 _HIDDEN = "not shown"
 
 
@@ -35,15 +39,22 @@ def render(context: Context, run: TrainedRun) -> str:
     """Return the model card of one run as Markdown with YAML front matter.
 
     Raises:
-        DataError: the run is not finished, or a field of the card is not known; names the field and where to give it.
+        DataError: the run is not finished, or a field of the card is not known; names the field and where to
+            give it.
     """
     if not run.finished:
         fix = "finish it with `meninx train --resume`, or report without --card"
-        raise DataError(expected("a finished run for a model card", got="one that is not", where=f"run {run.name}", fix=fix))
+        raise DataError(
+            expected(
+                "a finished run for a model card", got="one that is not", where=f"run {run.name}", fix=fix
+            )
+        )
     measured = run.evidence.test
     if measured is None:
         what = "the model card's evaluation of the released weights on the test split"
-        raise DataError(expected(what, got="none", where=f"run {run.name}", fix="run `meninx evaluate` first"))
+        raise DataError(
+            expected(what, got="none", where=f"run {run.name}", fix="run `meninx evaluate` first")
+        )
     dataset = _dataset(context, run)
     recorded = _needed(run.environment, "package versions", f"the environment of run {run.name}")
     fields = _described(context, run, dataset) | _measured(context, run, measured) | _promised(context, run)
@@ -83,7 +94,9 @@ def _described(context: Context, run: TrainedRun, dataset: Dataset) -> dict[str,
     return {
         "run": run.name,
         "model": _needed(run.config.get("model"), "model", f"the config of run {run.name}"),
-        "config": [(key, words.listed(value)) for key, value in _flat(resolved(run, hidden=context.counts_hidden))],
+        "config": [
+            (key, words.listed(value)) for key, value in _flat(resolved(run, hidden=context.counts_hidden))
+        ],
         "license": config.license,
         "authors": config.authors,
         "contact": config.contact,
@@ -143,7 +156,8 @@ def _promised(context: Context, run: TrainedRun) -> dict[str, Any]:
         "sound": spent is not None and not run.void,
         "guarantee": ""
         if spent is None or run.void
-        else f"epsilon = {words.number(spent.epsilon)} at delta = {spent.delta:g} per {run.unit} ({spent.relation}), "
+        else f"epsilon = {words.number(spent.epsilon)} at delta = {spent.delta:g} per {run.unit} "
+        f"({spent.relation}), "
         f"{spent.steps:,} steps of {spent.sampler} sampling.",
         "meaning": "" if spent is None or run.void else words.meaning(spent.epsilon, spent.delta, run.unit),
         "caps": [cap.reason for cap in joint.caps if cap.reason] if joint is not None else [],
@@ -159,9 +173,14 @@ def _together(context: Context, joint: Joint | None) -> str:
     if joint is None or joint.spent is None or len(joint.runs) < 2:
         return ""
     share = "may share" if joint.assumed else "share"
-    cost = "no bound" if joint.void else f"epsilon = {words.number(joint.epsilon)} at delta = {joint.spent.delta:g}"
+    cost = (
+        "no bound"
+        if joint.void
+        else f"epsilon = {words.number(joint.epsilon)} at delta = {joint.spent.delta:g}"
+    )
     return (
-        f"Runs {joint.names} {share} training {context.people}: together they cost {cost}. Whoever gets more than one of these "
+        f"Runs {joint.names} {share} training {context.people}: together they cost {cost}. Whoever "
+        "gets more than one of these "
         "models, or knows that they were chosen among, must count that."
     )
 
@@ -174,7 +193,11 @@ def _dataset(context: Context, run: TrainedRun) -> Dataset:
             got = "a run that does not say which one that was"
         fix = "add the prepared dataset's folder to the sources, as it was when the run was trained"
         where = f"sources of run {run.name}"
-        raise DataError(expected("the dataset that the run was trained on, for its model card", got=got, where=where, fix=fix))
+        raise DataError(
+            expected(
+                "the dataset that the run was trained on, for its model card", got=got, where=where, fix=fix
+            )
+        )
     return found
 
 

@@ -19,8 +19,9 @@ class ReportConfig:
         attack_amber: Largest bound on TPR at 1 % FPR (membership) whose card is green.
         attack_red: Largest such bound whose card is amber.
         gap_limit: Largest gap of a group (AUROC or Dice) that counts as none.
-        utility_floor: What the metric of every label must exceed with its whole interval; without it utility is judged against
-            a run without privacy that was measured on the same cases, and not at all where there is none.
+        utility_floor: What the metric of every label must exceed with its whole interval; without it utility
+            is judged against a run without privacy that was measured on the same cases, and not at all where
+            there is none.
         utility_loss: Largest loss against that run that counts as none.
         training_curves: Show training curves; under DP they are outside the guarantee, and the page says so.
         card: Also write MODEL_CARD.md into the release folder of every run.
@@ -45,7 +46,9 @@ class ReportConfig:
     license: str = "other"
     authors: str = ""
     contact: str = ""
-    intended_use: str = "Research on privately trained models. Not a medical device; not for clinical decisions."
+    intended_use: str = (
+        "Research on privately trained models. Not a medical device; not for clinical decisions."
+    )
     date: str = ""
     overwrite: bool = False
 
@@ -56,7 +59,9 @@ class ReportConfig:
             gap_limit=self.gap_limit,
             utility_loss=self.utility_loss,
         )
-        check.probability(attack_amber=self.attack_amber, attack_red=self.attack_red, utility_floor=self.utility_floor)
+        check.probability(
+            attack_amber=self.attack_amber, attack_red=self.attack_red, utility_floor=self.utility_floor
+        )
         for low, high in (("epsilon_amber", "epsilon_red"), ("attack_amber", "attack_red")):
             if getattr(self, low) > getattr(self, high):
                 raise ConfigError(expected(f"{low} <= {high}", got=getattr(self, low), where=low))

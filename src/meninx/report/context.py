@@ -1,4 +1,7 @@
-"""Everything that the page and the card are made of, gathered once; what is missing is said, never invented."""
+"""Everything that the page and the card are made of, gathered once.
+
+What is missing is said, never invented.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,10 @@ class Context:
         return "patients" if self.patients_known else "images"
 
     def own_dataset(self, run: TrainedRun) -> Dataset | None:
-        """Return the dataset that a run was trained on, by digest; None when it was not given or cannot be told."""
+        """Return the dataset that a run was trained on, by digest.
+
+        None when it was not given or cannot be told.
+        """
         known = run.data
         if known is None or not known.digest:
             return None
@@ -112,7 +118,12 @@ def gather(config: ReportConfig, paths: Sequence[Path]) -> Context:
         config=config,
         date=config.date or datetime.now(UTC).date().isoformat(),
         deid=tuple(sorted((item for item in found if isinstance(item, Deid)), key=lambda item: item.name)),
-        datasets=tuple(sorted((item for item in found if isinstance(item, Dataset)), key=lambda item: (item.name, item.digests))),
+        datasets=tuple(
+            sorted(
+                (item for item in found if isinstance(item, Dataset)),
+                key=lambda item: (item.name, item.digests),
+            )
+        ),
         runs=tuple(runs),
         unfinished=tuple(run for run in every if not run.finished),
         joints=joint.groups(every),
@@ -121,7 +132,9 @@ def gather(config: ReportConfig, paths: Sequence[Path]) -> Context:
     return Context(**{**vars(context), "missing": tuple(dict.fromkeys([*refused, *_missing(context)]))})
 
 
-def _comparisons(runs: Sequence[TrainedRun], every: Sequence[TrainedRun]) -> tuple[list[Comparison], list[str]]:
+def _comparisons(
+    runs: Sequence[TrainedRun], every: Sequence[TrainedRun]
+) -> tuple[list[Comparison], list[str]]:
     """Return the comparisons whose baseline is still what it was, and sentences about the others."""
     known = {run.record.id: run for run in every if run.record.id}
     found, refused = [], []
@@ -139,11 +152,17 @@ def _comparisons(runs: Sequence[TrainedRun], every: Sequence[TrainedRun]) -> tup
 def _missing(context: Context) -> list[str]:
     said = []
     if not context.deid:
-        said.append("No de-identification summary was given: this page cannot say whether identifiers were left.")
+        said.append(
+            "No de-identification summary was given: this page cannot say whether identifiers were left."
+        )
     if not context.datasets:
-        said.append(f"No prepared dataset was given: counts of cases and {context.people} by split are not shown.")
+        said.append(
+            f"No prepared dataset was given: counts of cases and {context.people} by split are not shown."
+        )
     named = {digest for dataset in context.datasets for digest in dataset.archives}
-    strangers = [item.name for item in context.deid if context.datasets and item.record.checksums not in named]
+    strangers = [
+        item.name for item in context.deid if context.datasets and item.record.checksums not in named
+    ]
     said += [f"No dataset given here names the archive {name} as its source." for name in strangers]
     if not (context.runs or context.unfinished):
         said.append("No run was given: nothing is known of a model.")
@@ -153,15 +172,30 @@ def _missing(context: Context) -> list[str]:
     ]
     for run in context.runs:
         said += _missing_of(run)
-    if any(run.private for run in context.runs) and any(not run.private for run in context.runs) and not context.comparisons:
-        said.append("Private and non-private runs were given without a paired comparison: their difference has no interval.")
+    if (
+        any(run.private for run in context.runs)
+        and any(not run.private for run in context.runs)
+        and not context.comparisons
+    ):
+        said.append(
+            "Private and non-private runs were given without a paired comparison: their difference "
+            "has no interval."
+        )
     told = [run.name for run in (*context.runs, *context.unfinished) if run.private and run.declared is None]
     if context.counts_hidden and told:
         tells = "tell" if len(told) > 1 else "tells"
-        said.append(f"A number was declared, but not by run {words.joined(told)}, whose sample rate {tells} the true one.")
+        said.append(
+            f"A number was declared, but not by run {words.joined(told)}, whose sample rate {tells} "
+            "the true one."
+        )
     if context.joints:
-        said.append(f"Private runs on the same {context.people} that were not given here are not counted in any epsilon above.")
-    said.append("No attack was carried out on the model: bounds above are proven from the ledger, not measured.")
+        said.append(
+            f"Private runs on the same {context.people} that were not given here are not counted in "
+            "any epsilon above."
+        )
+    said.append(
+        "No attack was carried out on the model: bounds above are proven from the ledger, not measured."
+    )
     return said
 
 
@@ -169,15 +203,25 @@ def _missing_of(run: TrainedRun) -> list[str]:
     said = list(run.evidence.refused)
     if run.evidence.test is None:
         what = "utility and its group metrics are not known"
-        said.append(f"Run {run.name} has no evaluation of its released weights on its own test split: its {what}.")
+        said.append(
+            f"Run {run.name} has no evaluation of its released weights on its own test split: its {what}."
+        )
     elif not run.evidence.test.unseen:
-        said.append(f"Whether training of run {run.name} saw any of the measured cases was not compared, or could not be.")
+        said.append(
+            f"Whether training of run {run.name} saw any of the measured cases was not compared, or "
+            "could not be."
+        )
     if not run.log.curves:
         said.append(f"Run {run.name} has no training log: whether training diverged is not known.")
     if run.environment is None:
         said.append(f"Run {run.name} has no environment record: versions and command are not known.")
     if run.private and run.members is None:
-        said.append(f"Run {run.name} has no list of its members: it is taken to share them with every other run.")
+        said.append(
+            f"Run {run.name} has no list of its members: it is taken to share them with every other run."
+        )
     if run.older:
-        said.append(f"Run {run.name} was made by an earlier version of meninx; its records cannot be checked against each other.")
+        said.append(
+            f"Run {run.name} was made by an earlier version of meninx; its records cannot be "
+            "checked against each other."
+        )
     return said

@@ -73,8 +73,8 @@ def read(path: Path) -> Log:
 def divergence(log: Log) -> tuple[str, ...]:
     """Return sentences about training that diverged; empty when it did not or when it cannot be told.
 
-    A loss that is no number any more is divergence. Otherwise the smoothed training loss must rise over enough points,
-    and with it the validation loss, where there is one.
+    A loss that is no number any more is divergence. Otherwise the smoothed training loss must rise over
+    enough points, and with it the validation loss, where there is one.
     """
     said = [f"the {name} was no number any more at the end" for name in log.lost]
     train, valid = _train_rise(log), _valid_rise(log)
@@ -91,9 +91,20 @@ def doubts(log: Log) -> tuple[tuple[str, str], ...]:
     metric = next((name for name in _METRICS if _grew(log.curves.get(f"valid {name}", ()))), "")
     if valid and metric:
         return (
-            ("mis-calibrated", f"{valid} while the validation {_METRICS[metric]} rose: it ranks better, but is mis-calibrated"),
+            (
+                "mis-calibrated",
+                (
+                    f"{valid} while the validation {_METRICS[metric]} rose: it ranks better, but is "
+                    "mis-calibrated"
+                ),
+            ),
         )
-    return (("divergence not told", f"{valid or train}, but whether training diverged cannot be told from this log"),)
+    return (
+        (
+            "divergence not told",
+            f"{valid or train}, but whether training diverged cannot be told from this log",
+        ),
+    )
 
 
 def _valid_rise(log: Log) -> str:
@@ -129,7 +140,9 @@ def _grew(points: Curve) -> bool:
 def oddities(evaluation: Evaluation) -> tuple[str, ...]:
     """Return sentences about thresholds at the edge and probabilities far from what was observed."""
     said = []
-    edge = [item.label for item in evaluation.thresholds if not _EXTREME < item.value < 1 - _EXTREME and item.n]
+    edge = [
+        item.label for item in evaluation.thresholds if not _EXTREME < item.value < 1 - _EXTREME and item.n
+    ]
     if edge:
         said.append(f"the decision threshold of {', '.join(edge)} lies at the edge of its range")
     off = [item for item in evaluation.calibration if item.ece > _ECE and item.ece > 2 * item.ece_null]

@@ -17,7 +17,8 @@ def said_of(record: DeidRecord) -> tuple[Departure, ...]:
     named = [
         Departure(kind="override", name=str(name), chosen=str(action), usual="the profile's action")
         for name, action in sorted(older.items(), key=str)
-        if (str(name), str(action)) not in known and str(name) not in {item.name for item in record.departures}
+        if (str(name), str(action)) not in known
+        and str(name) not in {item.name for item in record.departures}
     ]
     if record.overrides and not isinstance(record.overrides, Mapping) and not record.departures:
         named.append(Departure(kind="override", name="overrides", chosen="of unknown form", usual="none"))

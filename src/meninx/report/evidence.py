@@ -43,7 +43,9 @@ class Measured:
     def where(self) -> str:
         """The split and dataset in words."""
         name = self.origin.dataset or "unnamed dataset"
-        return f"{self.origin.split} split of {name}" + (" (another dataset than the run's own)" if self.record.external else "")
+        return f"{self.origin.split} split of {name}" + (
+            " (another dataset than the run's own)" if self.record.external else ""
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,9 @@ def read(root: Path, run: RunRecord, name: str, *, closed: bool) -> Evidence:
     )
 
 
-def _evaluations(root: Path, run: RunRecord, name: str, refused: list[str], *, closed: bool) -> list[Measured]:
+def _evaluations(
+    root: Path, run: RunRecord, name: str, refused: list[str], *, closed: bool
+) -> list[Measured]:
     found = []
     for path in _files(root, EvaluationRecord):
         record = artifacts.read_file(path, EvaluationRecord)
@@ -163,14 +167,22 @@ def typed(table: Mapping[str, Any], where: str) -> Evaluation:
         read_as = Evaluation.from_table(table, where)
         found = plain.from_plain(msgspec.to_builtins(read_as), Evaluation, where=where)
     except (ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
-        raise DataError(expected("the numbers of an evaluation", got="something else", where=where)) from error
+        raise DataError(
+            expected("the numbers of an evaluation", got="something else", where=where)
+        ) from error
     name = "dice" if found.task == "segmentation" else "auroc"
     shape = {len(curve) for curve in found.roc.values()} <= {len(ROC_GRID)}
     square = all(len(row) in (2, len(found.labels)) for rows in found.confusion.values() for row in rows)
     square = square and len(found.confusion.get("", found.labels)) == len(found.labels)
     paired = all(len(item.predicted) == len(item.observed) for item in found.calibration)
     known = found.task in _TASKS and any(item.name == name and not item.attribute for item in found.metrics)
-    if not (shape and square and paired and known and all(map(_possible, (*found.metrics, *found.groups, *found.gaps)))):
+    if not (
+        shape
+        and square
+        and paired
+        and known
+        and all(map(_possible, (*found.metrics, *found.groups, *found.gaps)))
+    ):
         raise DataError(expected("the numbers of an evaluation", got="ones that cannot be", where=where))
     return found
 

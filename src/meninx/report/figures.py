@@ -57,15 +57,21 @@ def roc(label: str, curves: Mapping[str, Sequence[float]], aurocs: Mapping[str, 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=_INK, alpha=0.35, linewidth=0.8)
         for number, (run, curve) in enumerate(curves.items()):
-            axes.plot(ROC_GRID, curve, label=_plain(_said(run, aurocs.get(run))), linewidth=1.8, **_look(number))
-        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="false positive rate", ylabel="true positive rate")
+            axes.plot(
+                ROC_GRID, curve, label=_plain(_said(run, aurocs.get(run))), linewidth=1.8, **_look(number)
+            )
+        axes.set(
+            xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="false positive rate", ylabel="true positive rate"
+        )
         axes.legend(loc="lower right", fontsize=8.5)
 
     said = "; ".join(_said(run, aurocs.get(run)) for run in curves)
     return _svg(draw, name, f"ROC curve of {label}. {said}.", size=(4.2, 3.6))
 
 
-def lines(curves: Mapping[str, Points], *, name: str, alt: str, across: str, up: str, markers_below: int = 0) -> str:
+def lines(
+    curves: Mapping[str, Points], *, name: str, alt: str, across: str, up: str, markers_below: int = 0
+) -> str:
     """Return curves over one axis, each with its own colour and dash.
 
     Args:
@@ -74,7 +80,8 @@ def lines(curves: Mapping[str, Points], *, name: str, alt: str, across: str, up:
         alt: the picture in words.
         across: label of the horizontal axis.
         up: label of the vertical axis.
-        markers_below: a curve of fewer points is drawn as points, because lines between them would say too much.
+        markers_below: a curve of fewer points is drawn as points, because lines between them would say too
+            much.
     """
 
     def draw(axes: Axes) -> None:
@@ -97,17 +104,25 @@ def spent(points: Points, *, name: str, delta: float, unit: str) -> str:
     def draw(axes: Axes) -> None:
         axes.plot([x for x, _ in points], [y for _, y in points], color=_COLOURS[0], linewidth=1.8)
         axes.plot(*points[-1], "o", color=_COLOURS[0], markersize=4)
-        axes.text(0.97, 0.07, f"ε = {words.number(float(points[-1][1]))}", transform=axes.transAxes, ha="right")
+        axes.text(
+            0.97, 0.07, f"ε = {words.number(float(points[-1][1]))}", transform=axes.transAxes, ha="right"
+        )
         axes.set(xlabel="optimiser steps", ylabel="epsilon spent", ylim=(0, None))
         axes.margins(x=0.03)
 
     step, epsilon = points[-1]
-    alt = f"Epsilon spent over the steps at delta {delta:g} per {unit}: {words.number(float(epsilon))} after {step:,.0f} steps."
+    alt = (
+        f"Epsilon spent over the steps at delta {delta:g} per {unit}: {words.number(float(epsilon))} "
+        f"after {step:,.0f} steps."
+    )
     return _svg(draw, name, alt, size=(4.2, 3.0))
 
 
 def forest(gaps: Sequence[Estimate], *, name: str, limit: float, what: str) -> str:
-    """Return each gap as a point with its interval, against zero and the limit; insufficient cells are left out."""
+    """Return each gap as a point with its interval, against zero and the limit.
+
+    Insufficient cells are left out.
+    """
     known = [item for item in gaps if not (math.isnan(item.value) or math.isnan(item.low))]
     if not known:
         return ""
@@ -119,13 +134,22 @@ def forest(gaps: Sequence[Estimate], *, name: str, limit: float, what: str) -> s
             axes.plot([item.low, item.high], [row, row], color=_COLOURS[0], linewidth=1.8)
             axes.plot([item.value], [row], "o", color=_COLOURS[0], markersize=5)
         axes.set_yticks(
-            range(len(known)), [f"{_plain(f'{item.attribute} {item.group}')}\nn = {item.n:,}" for item in known], fontsize=8.5
+            range(len(known)),
+            [f"{_plain(f'{item.attribute} {item.group}')}\nn = {item.n:,}" for item in known],
+            fontsize=8.5,
         )
         axes.set_ylim(len(known) - 0.5, -0.5)
         axes.set_xlabel(f"{what}, group minus rest (band: ±{limit:g})")
 
-    said = "; ".join(f"{item.attribute} {item.group} {words.value(item)} {words.interval(item)}" for item in known)
-    return _svg(draw, name, f"{what} of each group to the rest with 95 % intervals: {said}.", size=(4.6, 0.9 + 0.42 * len(known)))
+    said = "; ".join(
+        f"{item.attribute} {item.group} {words.value(item)} {words.interval(item)}" for item in known
+    )
+    return _svg(
+        draw,
+        name,
+        f"{what} of each group to the rest with 95 % intervals: {said}.",
+        size=(4.6, 0.9 + 0.42 * len(known)),
+    )
 
 
 def reliability(curves: Mapping[str, Points], *, name: str, label: str) -> str:
@@ -135,12 +159,27 @@ def reliability(curves: Mapping[str, Points], *, name: str, label: str) -> str:
         axes.plot([0, 1], [0, 1], color=_INK, alpha=0.35, linewidth=0.8)
         for number, (run, points) in enumerate(curves.items()):
             look = {**_look(number), "marker": "os^D"[number % 4]}
-            axes.plot([x for x, _ in points], [y for _, y in points], label=_plain(run), markersize=3.5, linewidth=1.4, **look)
-        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="mean probability of the bin", ylabel="share of positives")
+            axes.plot(
+                [x for x, _ in points],
+                [y for _, y in points],
+                label=_plain(run),
+                markersize=3.5,
+                linewidth=1.4,
+                **look,
+            )
+        axes.set(
+            xlim=(-0.01, 1.01),
+            ylim=(-0.01, 1.01),
+            xlabel="mean probability of the bin",
+            ylabel="share of positives",
+        )
         axes.legend(loc="upper left", fontsize=8.5)
 
     return _svg(
-        draw, name, f"Calibration of {label}: share of positives against mean probability in equal-mass bins.", size=(4.2, 3.6)
+        draw,
+        name,
+        f"Calibration of {label}: share of positives against mean probability in equal-mass bins.",
+        size=(4.2, 3.6),
     )
 
 
@@ -167,7 +206,10 @@ def _svg(draw: Any, name: str, alt: str, size: tuple[float, float]) -> str:
         draw(figure.add_subplot())
         stream = io.StringIO()
         figure.savefig(
-            stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+            stream,
+            format="svg",
+            transparent=True,
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
     return inline(stream.getvalue(), name, alt)
 
@@ -175,13 +217,16 @@ def _svg(draw: Any, name: str, alt: str, size: tuple[float, float]) -> str:
 def inline(text: str, name: str, alt: str) -> str:
     """Return a stand-alone SVG as one that can sit in a page.
 
-    Prologue, metadata and namespaces go (the page needs none), ids get the prefix ``name``, the ink becomes the page's
-    text colour, and the picture gets ``alt`` as its label.
+    Prologue, metadata and namespaces go (the page needs none), ids get the prefix ``name``, the ink becomes
+    the page's text colour, and the picture gets ``alt`` as its label.
     """
     body = text[text.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
-    body = re.sub(r'\s(?:xmlns(?::\w+)?|version|width|height)="[^"]*"', "", body[: body.index(">")]) + body[body.index(">") :]
+    body = (
+        re.sub(r'\s(?:xmlns(?::\w+)?|version|width|height)="[^"]*"', "", body[: body.index(">")])
+        + body[body.index(">") :]
+    )
     body = body.replace("xlink:href", "href").replace(_INK, "currentColor")
     body = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', body)
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", body)
@@ -189,4 +234,6 @@ def inline(text: str, name: str, alt: str) -> str:
     body = re.sub(r'font-family: [^;"]*;? ?', "", body)  # the page's own font
     label = html.escape(alt, quote=True)
     body = re.sub(r'<style type="text/css">.*?</style>', "", body, flags=re.DOTALL)
-    return re.sub(r"\n\s*", "\n", body.replace("<svg", f'<svg role="img" aria-label="{label}" class="plot"', 1)).strip()
+    return re.sub(
+        r"\n\s*", "\n", body.replace("<svg", f'<svg role="img" aria-label="{label}" class="plot"', 1)
+    ).strip()

@@ -1,8 +1,8 @@
 """The joint cost of private runs that share patients, and what keeps a verdict on it from being better.
 
-Two runs on the same patients spend more than either; and who publishes the better of two has used both. So runs that
-share a patient, or may, are composed, and the page's verdict is that of the worst such group. The result does not depend
-on the order in which folders are given.
+Two runs on the same patients spend more than either; and who publishes the better of two has used both. So
+runs that share a patient, or may, are composed, and the page's verdict is that of the worst such group. The
+result does not depend on the order in which folders are given.
 """
 
 from __future__ import annotations
@@ -104,15 +104,19 @@ def groups(runs: Sequence[TrainedRun]) -> tuple[Joint, ...]:
 
 
 def order(run: TrainedRun) -> tuple[str, str, str]:
-    """Return the key by which runs are listed: time, name, identity; never the order in which they were given."""
+    """Return the key by which runs are listed: time, name, identity.
+
+    Never the order in which they were given.
+    """
     return (run.record.made, run.name, run.key)
 
 
 def shared(left: TrainedRun, right: TrainedRun) -> str:
     """Return ``yes``, ``no`` or ``unknown``: whether two runs were trained on a common patient.
 
-    The same dataset, a common pseudonym or a common image is a common patient. Equal identifiers of the source under
-    other pseudonyms are the same people under another dataset name, or a coincidence of two hospitals: not known.
+    The same dataset, a common pseudonym or a common image is a common patient. Equal identifiers of the
+    source under other pseudonyms are the same people under another dataset name, or a coincidence of two
+    hospitals: not known.
     """
     if _same_data(left, right):
         return "yes"
@@ -161,7 +165,10 @@ def _joint(runs: Sequence[TrainedRun], assumed: bool) -> Joint:
         spent, bounds = account.together(account.joint_texts(begun), delta)
         other = {item.own.delta for item in begun if item.own is not None} - {delta}
         if other:
-            reason = f"The runs state their epsilon at different deltas; the joint one is stated at the largest, {delta:g}."
+            reason = (
+                "The runs state their epsilon at different deltas; the joint one is stated at the "
+                f"largest, {delta:g}."
+            )
             caps.append(Cap(colour="green", word="", reason=reason))
     numbers = [run.units for run in runs]
     units = None if None in numbers else max(number for number in numbers if number is not None)
@@ -184,12 +191,14 @@ def _caps(runs: Sequence[TrainedRun], spent: PrivacySpent | None, units: int | N
     unit = runs[-1].unit
     if units is None:
         reason = (
-            f"Nobody can tell how many {unit}s were trained on, so whether delta {spent.delta:g} is small enough is not known."
+            f"Nobody can tell how many {unit}s were trained on, so whether delta {spent.delta:g} is "
+            "small enough is not known."
         )
         caps.append(Cap(colour="amber", word="delta not judged", reason=reason, attacks=False))
     elif spent.delta > account.largest_delta(units):
         reason = (
-            f"Delta {spent.delta:g} is above 1 / (10 × {units:,} {unit}s): the exception that delta allows is not rare enough."
+            f"Delta {spent.delta:g} is above 1 / (10 × {units:,} {unit}s): the exception that delta "
+            "allows is not rare enough."
         )
         caps.append(Cap(colour="amber", word="delta too large", reason=reason, attacks=False))
     return caps
@@ -198,13 +207,17 @@ def _caps(runs: Sequence[TrainedRun], spent: PrivacySpent | None, units: int | N
 def _caps_of(run: TrainedRun) -> list[Cap]:
     caps = []
     if run.void:
-        reason = f"The noise of run {run.name} came from a seed: whoever knows it can subtract the noise. No bound holds."
+        reason = (
+            f"The noise of run {run.name} came from a seed: whoever knows it can subtract the noise. No "
+            "bound holds."
+        )
         caps.append(Cap(colour="red", word="void, noise from a seed", reason=reason))
     if run.older:
         caps.append(_cap_of_an_older_run(run))
     if run.unknown_start:
         reason = (
-            f"Run {run.name} started from weights of unknown origin: if they saw the same {run.unit}s, epsilon does not hold."
+            f"Run {run.name} started from weights of unknown origin: if they saw the same {run.unit}s, "
+            "epsilon does not hold."
         )
         caps.append(Cap(colour="amber", word="start of unknown origin", reason=reason))
     start = run.start
@@ -219,7 +232,9 @@ def _caps_outside(run: TrainedRun) -> list[Cap]:
     caps = []
     outside = run.privacy.outside_guarantee if run.privacy is not None else ()
     for said, word in _OUTSIDE.items():
-        reasons = [f"Not covered by the epsilon of run {run.name}: {item}." for item in outside if said in item]
+        reasons = [
+            f"Not covered by the epsilon of run {run.name}: {item}." for item in outside if said in item
+        ]
         caps += [Cap(colour="amber", word=word, reason=reason) for reason in reasons]
     unprotected = any(not item.private or item.deterministic for item in account.ancestors(run.lineage))
     if unprotected and not any(UNPROTECTED_START in item for item in outside):
@@ -230,11 +245,18 @@ def _caps_outside(run: TrainedRun) -> list[Cap]:
 
 def _cap_of_an_older_run(run: TrainedRun) -> Cap:
     found = affected(run.config)
-    said = f"Run {run.name} was made by an earlier version of meninx; its stated epsilon does not hold where it used " + (
+    said = (
+        f"Run {run.name} was made by an earlier version of meninx; its stated epsilon does not hold "
+        "where it used "
+    ) + (
         "augmentation, patches, several views, a limited number of cases per patient, dropout or bfloat16"
         if run.patients_known
         else "augmentation, patches, several views, dropout or bfloat16"
     )
     if found:
         return Cap(colour="red", word="void, earlier version", reason=f"{said}. It used: {found}.")
-    return Cap(colour="grey", word="not confirmed, earlier version", reason=f"{said}. Its config names none of these.")
+    return Cap(
+        colour="grey",
+        word="not confirmed, earlier version",
+        reason=f"{said}. Its config names none of these.",
+    )

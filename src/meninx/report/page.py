@@ -42,7 +42,14 @@ def render(context: Context) -> str:
 
 
 def environment() -> Environment:
-    """Return the template engine: every value is escaped; a name that is not given is an error, never an empty string."""
+    """Return the template engine: every value is escaped.
+
+    A name that is not given is an error, never an empty string.
+    """
     return Environment(
-        loader=PackageLoader("meninx.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("meninx.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )

@@ -15,7 +15,8 @@ _FIRST = 15
 _CONFIG = ("model", "loss", "optimizer", "lr", "batch_size", "epochs", "steps", "sampling", "seed")
 _HIDDEN = "not shown"
 _WHY_HIDDEN = (
-    "A run declared its number of units, so that nobody learns the true one: counts that hold training cases, and totals "
+    "A run declared its number of units, so that nobody learns the true one: counts that hold "
+    "training cases, and totals "
     "from which they could be computed, are not shown."
 )
 
@@ -28,18 +29,31 @@ def done(context: Context) -> Section:
     for run in context.runs:
         chosen = _resolved(run, hidden=context.counts_hidden)
         if chosen:
-            tables.append(facts(f"Recipe of run {run.name} ({run.kind})", chosen, "The whole config is in the last section."))
+            tables.append(
+                facts(
+                    f"Recipe of run {run.name} ({run.kind})",
+                    chosen,
+                    "The whole config is in the last section.",
+                )
+            )
     if context.unfinished:
         rows = tuple(
-            (Cell(run.name, head=True), Cell(run.kind), Cell(f"{run.record.step:,}", number=True)) for run in context.unfinished
+            (Cell(run.name, head=True), Cell(run.kind), Cell(f"{run.record.step:,}", number=True))
+            for run in context.unfinished
         )
-        note = "Interrupted, killed or still running: nothing else on this page is about them, but what they spent counts."
+        note = (
+            "Interrupted, killed or still running: nothing else on this page is about them, but what "
+            "they spent counts."
+        )
         tables.append(Table("Runs that are not finished", ("run", "kind", "steps recorded"), rows, note=note))
     return Section("done", "What was done", tables=tuple(tables), pipeline=_pipeline(context))
 
 
 def _resolved(run: TrainedRun, *, hidden: bool) -> list[tuple[str, object]]:
-    """Return the settings of a recipe as they were in the end; one that only says "decide later" is left out."""
+    """Return the settings of a recipe as they were in the end.
+
+    One that only says "decide later" is left out.
+    """
     chosen: dict[str, object] = {key: run.config[key] for key in _CONFIG if key in run.config}
     if run.record.planned_steps:
         chosen["steps"] = run.record.planned_steps
@@ -53,7 +67,10 @@ def _resolved(run: TrainedRun, *, hidden: bool) -> list[tuple[str, object]]:
 
 
 def _dataset(context: Context, dataset: Dataset) -> list[Table]:
-    """Return the tables of one dataset; with a declared number nothing that tells how many cases training has."""
+    """Return the tables of one dataset.
+
+    With a declared number nothing that tells how many cases training has.
+    """
     runs = context.runs_of(dataset)
     known = all(run.data is not None and run.data.digest for run in (*context.runs, *context.unfinished))
     strange = (context.runs or context.unfinished) and not runs
@@ -87,7 +104,8 @@ def _counts(caption: str, what: str, dataset: Dataset, declared: str | None) -> 
         caption: of the table.
         what: ``split`` or ``site``.
         dataset: the counts.
-        declared: what stands for the training split where a number was declared; None where counts may be shown.
+        declared: what stands for the training split where a number was declared; None where counts may be
+            shown.
     """
     counts = dataset.counts if what == "split" else dataset.sites
     named = dataset.info.patients_known
@@ -96,12 +114,25 @@ def _counts(caption: str, what: str, dataset: Dataset, declared: str | None) -> 
         shown = (f"{cases:,}", f"{patients:,}")
         if declared is not None and name == "train":
             shown = (_HIDDEN, declared) if named else (declared, "")
-        rows.append((Cell(name, head=True), *(Cell(text, number=True) for text in shown[: 2 if named else 1])))
+        rows.append(
+            (Cell(name, head=True), *(Cell(text, number=True) for text in shown[: 2 if named else 1]))
+        )
     if declared is None:
         total = tuple(sum(pair[index] for pair in counts.values()) for index in (0, 1))
-        rows.append((Cell("all", head=True), *(Cell(f"{number:,}", number=True) for number in total[: 2 if named else 1])))
+        rows.append(
+            (
+                Cell("all", head=True),
+                *(Cell(f"{number:,}", number=True) for number in total[: 2 if named else 1]),
+            )
+        )
     columns = (what, "cases", "patients") if named else (what, "images")
-    note = _WHY_HIDDEN if declared is not None else "" if named else "The source names no patients: every image counts as one."
+    note = (
+        _WHY_HIDDEN
+        if declared is not None
+        else ""
+        if named
+        else "The source names no patients: every image counts as one."
+    )
     return Table(caption, columns, tuple(rows), note=note)
 
 
@@ -109,16 +140,27 @@ def _pipeline(context: Context) -> tuple[tuple[str, str, str], ...]:
     steps = []
     if context.deid:
         sites = f"of {len(context.deid)} site{'s' if len(context.deid) > 1 else ''}"
-        read, written, quarantined = (_sum(context, key) for key in ("files_read", "files_written", "quarantined"))
+        read, written, quarantined = (
+            _sum(context, key) for key in ("files_read", "files_written", "quarantined")
+        )
         if context.counts_hidden:
-            steps += [("archives", "DICOM files", sites), ("de-identified", "DICOM files", f"{quarantined:,} quarantined")]
+            steps += [
+                ("archives", "DICOM files", sites),
+                ("de-identified", "DICOM files", f"{quarantined:,} quarantined"),
+            ]
         else:
             steps.append(("archives", f"{read:,} files", sites))
             steps.append(("de-identified", f"{written:,} files", f"{quarantined:,} quarantined"))
     known = [run for run in context.runs if run.data is not None and run.data.digest]
-    datasets = [item for item in context.datasets if len(known) < len(context.runs) or not known or context.runs_of(item)]
+    datasets = [
+        item
+        for item in context.datasets
+        if len(known) < len(context.runs) or not known or context.runs_of(item)
+    ]
     if context.datasets and not datasets:
-        steps.append(("prepared", "not given", "the run's own dataset" if len(known) == 1 else "the runs' own dataset"))
+        steps.append(
+            ("prepared", "not given", "the run's own dataset" if len(known) == 1 else "the runs' own dataset")
+        )
     for dataset in datasets:
         cases, patients = (sum(pair[index] for pair in dataset.counts.values()) for index in (0, 1))
         if context.counts_hidden or not cases:
@@ -128,7 +170,9 @@ def _pipeline(context: Context) -> tuple[tuple[str, str, str], ...]:
             steps.append(("prepared", f"{cases:,} cases", people))
     if context.runs:
         models = dict.fromkeys(str(run.config.get("model", "model")) for run in context.runs)
-        steps.append(("trained", ", ".join(models), "; ".join(dict.fromkeys(_cost(run) for run in context.runs))))
+        steps.append(
+            ("trained", ", ".join(models), "; ".join(dict.fromkeys(_cost(run) for run in context.runs)))
+        )
     run = context.headline
     if run is not None and run.evidence.test is not None:
         best = run.evidence.test.evaluation.headline
@@ -151,21 +195,29 @@ def _sum(context: Context, key: str) -> int:
 def deid(context: Context) -> Section:
     """Return the section on de-identification: departures first."""
     if not context.deid:
-        return Section("deid", "De-identification", ("No de-identification summary was given. Nothing is claimed here.",))
+        return Section(
+            "deid", "De-identification", ("No de-identification summary was given. Nothing is claimed here.",)
+        )
     lead = [
-        "Headers were de-identified attribute by attribute after DICOM PS3.15 Annex E. Every written file was searched for its "
+        "Headers were de-identified attribute by attribute after DICOM PS3.15 Annex E. Every "
+        "written file was searched for its "
         "own original identifiers; the findings are counted below."
     ]
     unknown = _sum(context, "burned_in_unknown")
     said = f" {unknown:,} images may show text; nobody looked." if unknown else ""
-    lead.append(f"Pixels were NOT checked for burned-in text.{said} Look at the images before they leave the hospital.")
+    lead.append(
+        f"Pixels were NOT checked for burned-in text.{said} Look at the images before they leave "
+        "the hospital."
+    )
     tables = [_departures(context), _flagged(context), _archives(context), _by_action(context)]
     reasons: Counter[str] = Counter()
     for item in context.deid:
         reasons.update(item.record.quarantined)
     tables.append(_counted("Quarantined files (never copied)", "files", reasons))
     tables.append(_by_keyword(context))
-    return Section("deid", "De-identification", tuple(lead), tables=tuple(table for table in tables if table is not None))
+    return Section(
+        "deid", "De-identification", tuple(lead), tables=tuple(table for table in tables if table is not None)
+    )
 
 
 def _departures(context: Context) -> Table | None:
@@ -182,7 +234,9 @@ def _departures(context: Context) -> Table | None:
                     Cell(departure.kind),
                     Cell(f"{departure.chosen} ({chosen})" if chosen else departure.chosen),
                     Cell(departure.usual),
-                    Cell(words.number(departure.files) if not context.counts_hidden else _HIDDEN, number=True),
+                    Cell(
+                        words.number(departure.files) if not context.counts_hidden else _HIDDEN, number=True
+                    ),
                 )
             )
     columns = ("setting", "site", "kind", "what was done", "what the profile says", "files")
@@ -197,12 +251,22 @@ def _flagged(context: Context) -> Table | None:
 
 
 def _counted(caption: str, what: str, reasons: Mapping[str, int]) -> Table | None:
-    rows = tuple((Cell(code, head=True), Cell(f"{count:,}", number=True)) for code, count in sorted(reasons.items()))
+    rows = tuple(
+        (Cell(code, head=True), Cell(f"{count:,}", number=True)) for code, count in sorted(reasons.items())
+    )
     return Table(caption, ("reason", what), rows) if rows else None
 
 
 def _archives(context: Context) -> Table:
-    exact = ("files_read", "files_written", "quarantined", "patients", "studies", "series", "residual_findings")
+    exact = (
+        "files_read",
+        "files_written",
+        "quarantined",
+        "patients",
+        "studies",
+        "series",
+        "residual_findings",
+    )
     keys = ("quarantined", "residual_findings") if context.counts_hidden else exact
     columns = ("site", "profile and options", *(key.replace("_", " ") for key in keys))
     rows = []
@@ -211,7 +275,9 @@ def _archives(context: Context) -> Table:
         chosen = words.listed([record.profile or "none", *record.options])
         counts = (Cell(words.number(words.total(getattr(record, key))), number=True) for key in keys)
         rows.append((Cell(record.site or item.name, head=True), Cell(chosen), *counts))
-    return Table("Archives", columns, tuple(rows), note=_WHY_HIDDEN if context.counts_hidden else "Counts are exact.")
+    return Table(
+        "Archives", columns, tuple(rows), note=_WHY_HIDDEN if context.counts_hidden else "Counts are exact."
+    )
 
 
 def _actions(context: Context) -> dict[str, Counter[str]]:
@@ -243,13 +309,16 @@ def _by_action(context: Context) -> Table:
 
 def _by_keyword(context: Context) -> Table:
     """Return the actions of every attribute: those that stay first, for they are what a reader has to judge."""
-    ranked = sorted(_actions(context).items(), key=lambda pair: (*(letter not in pair[1] for letter in "KC"), pair[0]))
+    ranked = sorted(
+        _actions(context).items(), key=lambda pair: (*(letter not in pair[1] for letter in "KC"), pair[0])
+    )
     rows = tuple(
         (
             Cell(keyword, head=True),
             Cell(
                 ", ".join(
-                    action if context.counts_hidden else f"{action} × {count:,}" for action, count in sorted(counts.items())
+                    action if context.counts_hidden else f"{action} × {count:,}"
+                    for action, count in sorted(counts.items())
                 )
             ),
         )
@@ -257,5 +326,8 @@ def _by_keyword(context: Context) -> Table:
     )
     caption = "Actions by attribute: kept (K) and cleaned (C) ones first"
     return Table(
-        caption, ("attribute", "actions" if context.counts_hidden else "actions × values"), rows[:_FIRST], more=rows[_FIRST:]
+        caption,
+        ("attribute", "actions" if context.counts_hidden else "actions × values"),
+        rows[:_FIRST],
+        more=rows[_FIRST:],
     )

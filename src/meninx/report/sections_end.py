@@ -15,24 +15,40 @@ from meninx.report.sources import TrainedRun
 def limits(context: Context) -> Section:
     """Return the section on limits: what this page does not show, then what it never shows."""
     return Section(
-        "limits", "Limits and out of scope", ("What was not given or not done:",), points=(*context.missing, *_always(context))
+        "limits",
+        "Limits and out of scope",
+        ("What was not given or not done:",),
+        points=(*context.missing, *_always(context)),
     )
 
 
 def _always(context: Context) -> tuple[str, ...]:
     people = context.people
     return (
-        "Differential privacy covers the released model. Everything in the private room of a run (checkpoints, logs, "
+        "Differential privacy covers the released model. Everything in the private room of a run "
+        "(checkpoints, logs, "
         "predictions, keys) is outside it and must stay in the hospital.",
-        f"Numbers measured on test {people} (metrics, intervals, group tables, curves) are aggregates without noise: they are "
+        f"Numbers measured on test {people} (metrics, intervals, group tables, curves) are "
+        "aggregates without noise: they are "
         f"outside the guarantee of those {people}.",
-        "An epsilon bounds what a model reveals about one privacy unit. It does not hide facts that hold for many of them.",
-        f"Runs share {people} when their lists of members do; somebody under two pseudonyms is not recognised.",
-        "De-identified is not anonymous: images can be recognised by their content, and rare findings by those who know them.",
-        f"Intervals show the chance of drawing these {people}. They do not show what another hospital, scanner or population "
+        (
+            "An epsilon bounds what a model reveals about one privacy unit. It does not hide facts "
+            "that hold for many of them."
+        ),
+        (
+            f"Runs share {people} when their lists of members do; somebody under two pseudonyms is not "
+            "recognised."
+        ),
+        (
+            "De-identified is not anonymous: images can be recognised by their content, and rare "
+            "findings by those who know them."
+        ),
+        f"Intervals show the chance of drawing these {people}. They do not show what another "
+        "hospital, scanner or population "
         "would give.",
         "Groups that are too small say nothing either way. No gap found is not proof that there is none.",
-        "The records are checked against each other and against the ledger. They are not signed: who can write all files of a "
+        "The records are checked against each other and against the ledger. They are not signed: "
+        "who can write all files of a "
         "run can forge them all.",
         "This page states measurements. It is no legal opinion and no clearance of a medical device.",
     )
@@ -47,15 +63,25 @@ def reproduction(context: Context) -> tuple[Section, tuple[tuple[str, str], ...]
             tables.append(_environment(run))
         digests = tuple((Cell(name, head=True), Cell(value)) for name, value in run.digests.items())
         tables.append(Table(f"Run {run.name}: SHA-256 of its files", ("file", "digest"), digests))
-    lead: tuple[str, ...] = ("The config of a run is itself a recipe: train with it, on the same data, to repeat the run.",)
+    lead: tuple[str, ...] = (
+        "The config of a run is itself a recipe: train with it, on the same data, to repeat the run.",
+    )
     if any(run.private and not run.void for run in context.runs):
         lead = (
             *lead,
-            "The noise of a private run is drawn anew each time: a repetition gives the same privacy, not the same weights.",
+            (
+                "The noise of a private run is drawn anew each time: a repetition gives the same "
+                "privacy, not the same weights."
+            ),
         )
-    configs = tuple((run.name, tomli_w.dumps(resolved(run, hidden=context.counts_hidden))) for run in context.runs)
+    configs = tuple(
+        (run.name, tomli_w.dumps(resolved(run, hidden=context.counts_hidden))) for run in context.runs
+    )
     return Section(
-        "reproduction", "Reproduction", lead if context.runs else ("No finished run was given.",), tables=tuple(tables)
+        "reproduction",
+        "Reproduction",
+        lead if context.runs else ("No finished run was given.",),
+        tables=tuple(tables),
     ), configs
 
 
@@ -71,7 +97,10 @@ def _belongs(run: TrainedRun) -> Table:
         ("made", record.made or "not recorded"),
         ("finished", record.finished or "not recorded"),
     ]
-    note = "The digest of the dataset is keyed: only the holder of the run's private room can compare it with a dataset."
+    note = (
+        "The digest of the dataset is keyed: only the holder of the run's private room can compare it "
+        "with a dataset."
+    )
     return facts(f"Run {run.name}: what its numbers belong to", rows, note)
 
 
@@ -94,7 +123,8 @@ def resolved(run: TrainedRun, *, hidden: bool) -> dict[str, Any]:
 
     Args:
         run: the run.
-        hidden: a number was declared, so that the steps of a run without privacy, from which the true one follows, go, too.
+        hidden: a number was declared, so that the steps of a run without privacy, from which the true one
+            follows, go, too.
     """
     config = dict(run.config)
     vague = {"steps": 0, "loss": "auto"}

@@ -25,7 +25,9 @@ Evaluated = tuple[TrainedRun, Measured]
 def utility(context: Context) -> Section:
     """Return the section on what the models are worth: the test split, other splits and other datasets each apart."""
     tested = [(run, run.evidence.test) for run in context.runs if run.evidence.test is not None]
-    others = [(run, item) for run in context.runs for item in run.evidence.own if item is not run.evidence.test]
+    others = [
+        (run, item) for run in context.runs for item in run.evidence.own if item is not run.evidence.test
+    ]
     external = [(run, item) for run in context.runs for item in run.evidence.external]
     if context.counts_hidden:
         others = [(run, item) for run, item in others if item.origin.split != "train"]
@@ -43,23 +45,42 @@ def utility(context: Context) -> Section:
     drawn_of = [(run, item) for run, item in tested if run in shown]
     pictures = [*_rocs(drawn_of), *_calibrated(drawn_of)]
     if context.config.training_curves:
-        drawn = [run for run in shown if run.private or not context.counts_hidden]  # steps of an epoch tell how many
+        drawn = [
+            run for run in shown if run.private or not context.counts_hidden
+        ]  # steps of an epoch tell how many
         pictures += _training(drawn)
-    notes = dict.fromkeys(_note(note, item) for _, item in (*tested, *others, *external) for note in item.evaluation.notes)
+    notes = dict.fromkeys(
+        _note(note, item) for _, item in (*tested, *others, *external) for note in item.evaluation.notes
+    )
     lead = tuple(dict.fromkeys(_measured_on(run, item) for run, item in (*tested, *others, *external)))
     if len(shown) < len(context.runs):
-        lead = (*lead, f"Figures show {len(shown)} of {len(context.runs)} runs: {words.joined([run.name for run in shown])}.")
+        lead = (
+            *lead,
+            (
+                f"Figures show {len(shown)} of {len(context.runs)} runs: "
+                f"{words.joined([run.name for run in shown])}."
+            ),
+        )
     return Section(
-        "utility", "Utility", lead, tuple(pictures), tuple(tables), (*points, *_refused(context), *(f"{note}." for note in notes))
+        "utility",
+        "Utility",
+        lead,
+        tuple(pictures),
+        tuple(tables),
+        (*points, *_refused(context), *(f"{note}." for note in notes)),
     )
 
 
 def _drawn(context: Context) -> list[TrainedRun]:
     """Return the runs whose figures are drawn: the headline, the runs that it is compared with, then others, at most four."""
     first = [context.headline] if context.headline is not None else []
-    compared = [item.baseline for item in context.comparisons if item.run in first and item.baseline is not None]
+    compared = [
+        item.baseline for item in context.comparisons if item.run in first and item.baseline is not None
+    ]
     ranked = [*first, *compared, *context.runs]
-    chosen = [run for place, run in enumerate(ranked) if run.finished and run not in ranked[:place]][:_RUNS_DRAWN]
+    chosen = [run for place, run in enumerate(ranked) if run.finished and run not in ranked[:place]][
+        :_RUNS_DRAWN
+    ]
     return [run for run in context.runs if run in chosen]
 
 
@@ -68,7 +89,10 @@ def _measured_on(run: TrainedRun, measured: Measured) -> str:
     evaluation = measured.evaluation
     known = measured.record.patients_known and run.patients_known
     people = f" of {evaluation.n_patients:,} patients" if known else ""
-    said = f"Run {run.name} was measured on the {measured.where}: {evaluation.n_cases:,} {'cases' if known else 'images'}{people}"
+    said = (
+        f"Run {run.name} was measured on the {measured.where}: {evaluation.n_cases:,} "
+        f"{'cases' if known else 'images'}{people}"
+    )
     if measured.unseen and run.patients_known:
         said += ", patients that training never saw"
     elif known:
@@ -93,11 +117,17 @@ def _doubts(run: TrainedRun) -> list[str]:
 
 
 def _refused(context: Context) -> tuple[str, ...]:
-    return tuple(sentence for run in (*context.runs, *context.unfinished) for sentence in run.evidence.refused)
+    return tuple(
+        sentence for run in (*context.runs, *context.unfinished) for sentence in run.evidence.refused
+    )
 
 
 def _note(note: str, measured: Measured) -> str:
-    text = note if measured.record.patients_known else note.replace("patients", "images").replace("patient", "image")
+    text = (
+        note
+        if measured.record.patients_known
+        else note.replace("patients", "images").replace("patient", "image")
+    )
     return text[:1].upper() + text[1:]
 
 
@@ -107,7 +137,11 @@ def _comparison(item: Comparison) -> Table:
     shown = [row for row in rows if not row.attribute]
     folded = [row for row in rows if row.attribute]
     other = item.baseline
-    named = f"{other.name} ({other.kind})" if other is not None else f"{item.compared.record.baseline_name} (not given here)"
+    named = (
+        f"{other.name} ({other.kind})"
+        if other is not None
+        else f"{item.compared.record.baseline_name} (not given here)"
+    )
     note = "Same cases and same resamples for both. Negative: the first run is behind."
     caption = f"{item.run.name} ({item.run.kind}) minus {named}, {item.compared.origin.split} split"
     if item.compared.origin.dataset:
@@ -127,21 +161,32 @@ def _tables(run: TrainedRun, measured: Measured) -> list[Table]:
     if "" in evaluation.confusion:
         tables.append(_confusion(run, evaluation))
     if any(evaluation.empty_masks.values()):
-        rows = tuple((Cell(label, head=True), Cell(f"{count:,}", number=True)) for label, count in evaluation.empty_masks.items())
+        rows = tuple(
+            (Cell(label, head=True), Cell(f"{count:,}", number=True))
+            for label, count in evaluation.empty_masks.items()
+        )
         tables.append(Table(f"Run {run.name}: cases where both masks are empty", ("label", "cases"), rows))
     return tables
 
 
 def by_label_first(evaluation: Evaluation) -> list[Estimate]:
     """Return the rows of single labels, the worst label's headline metric first."""
-    judged = sorted((item for item in by_label(evaluation) if item.label), key=lambda item: (math.isnan(item.value), item.value))
+    judged = sorted(
+        (item for item in by_label(evaluation) if item.label),
+        key=lambda item: (math.isnan(item.value), item.value),
+    )
     rest = [item for item in evaluation.metrics if item.label and item not in judged]
     return [*judged, *rest]
 
 
 def _thresholds(run: TrainedRun, evaluation: Evaluation) -> Table:
     rows = tuple(
-        (Cell(t.label, head=True), Cell(f"{t.value:.4f}", number=True), Cell(f"{t.n:,}", number=True), Cell(t.rule))
+        (
+            Cell(t.label, head=True),
+            Cell(f"{t.value:.4f}", number=True),
+            Cell(f"{t.n:,}", number=True),
+            Cell(t.rule),
+        )
         for t in evaluation.thresholds
     )
     columns = ("label", "threshold", "n validation cases", "rule")
@@ -162,8 +207,16 @@ def _rocs(evaluated: Sequence[Evaluated]) -> list[Picture]:
     runs = [run for run, _ in evaluated]
     pictures = []
     for number, label in enumerate(labels[:_LABELS_DRAWN]):
-        drawn = {_short(run, runs): item.evaluation.roc[label] for run, item in evaluated if label in item.evaluation.roc}
-        areas = {_short(run, runs): area for run, item in evaluated if (area := item.evaluation.find("auroc", label)) is not None}
+        drawn = {
+            _short(run, runs): item.evaluation.roc[label]
+            for run, item in evaluated
+            if label in item.evaluation.roc
+        }
+        areas = {
+            _short(run, runs): area
+            for run, item in evaluated
+            if (area := item.evaluation.find("auroc", label)) is not None
+        }
         n = max((area.n for area in areas.values()), default=0)
         svg = figures.roc(label, drawn, areas, f"roc{number}")
         pictures.append(Picture(svg, f"ROC of {label}, test split, n = {n:,} cases."))
@@ -178,7 +231,12 @@ def _short(run: TrainedRun, runs: Sequence[TrainedRun]) -> str:
 
 def _calibrated(evaluated: Sequence[Evaluated]) -> list[Picture]:
     """Return the calibration of the worst calibrated label, with a sentence about how many others there are."""
-    every = [item for _, measured in evaluated for item in measured.evaluation.calibration if not math.isnan(item.ece)]
+    every = [
+        item
+        for _, measured in evaluated
+        for item in measured.evaluation.calibration
+        if not math.isnan(item.ece)
+    ]
     if not every:
         return []
     chosen = max(every, key=lambda item: item.ece).label
@@ -191,11 +249,14 @@ def _calibrated(evaluated: Sequence[Evaluated]) -> list[Picture]:
                 drawn[short] = tuple(zip(item.predicted, item.observed, strict=True))
                 said.append(
                     f"{short}: ECE {words.number(item.ece)} (by chance alone {words.number(item.ece_null)}), "
-                    f"slope {words.number(item.slope)}, intercept {words.number(item.intercept)}, n = {item.n:,}"
+                    f"slope {words.number(item.slope)}, intercept {words.number(item.intercept)}, n "
+                    f"= {item.n:,}"
                 )
     labels = len({item.label for item in every})
     which = f"Calibration of {chosen}" + (f", the worst of {labels} labels" if labels > 1 else "")
-    return [Picture(figures.reliability(drawn, name="calibration", label=chosen), f"{which}. {'; '.join(said)}.")]
+    return [
+        Picture(figures.reliability(drawn, name="calibration", label=chosen), f"{which}. {'; '.join(said)}.")
+    ]
 
 
 def _training(runs: Sequence[TrainedRun]) -> list[Picture]:
@@ -208,7 +269,12 @@ def _training(runs: Sequence[TrainedRun]) -> list[Picture]:
         sizes = ", ".join(f"{name}: {len(points)} points" for name, points in losses.items())
         alt = f"Loss of run {run.name} over its optimiser steps; {sizes}."
         svg = figures.lines(
-            losses, name=f"training{number}", alt=alt, across="optimiser steps", up="loss", markers_below=_FEW_POINTS
+            losses,
+            name=f"training{number}",
+            alt=alt,
+            across="optimiser steps",
+            up="loss",
+            markers_below=_FEW_POINTS,
         )
         outside = " Computed from private data without noise: outside the guarantee." if run.private else ""
         pictures.append(Picture(svg, f"Training of run {run.name} ({run.kind}); {sizes}.{outside}"))
@@ -232,7 +298,9 @@ def privacy(context: Context) -> Section:
             if len(curve) > 1 and not run.void and (run in _drawn(context) or not run.finished):
                 name = f"spent{number}x{place}"
                 svg = figures.spent(curve, name=name, delta=run.account.own.delta, unit=run.unit)
-                pictures.append(Picture(svg, f"Epsilon over the steps of run {run.name}: upper bounds from its ledger."))
+                pictures.append(
+                    Picture(svg, f"Epsilon over the steps of run {run.name}: upper bounds from its ledger.")
+                )
             points += _assumptions(run)
     for run in (*context.runs, *context.unfinished):
         if not run.private:
@@ -240,7 +308,9 @@ def privacy(context: Context) -> Section:
             points.append(f"Run {run.name} was trained without differential privacy: {stays}.")
     if not (context.runs or context.unfinished):
         lead.append("No run was given. Nothing is claimed here.")
-    return Section("privacy", "Privacy", tuple(lead), tuple(pictures), tuple(tables), tuple(dict.fromkeys(points)))
+    return Section(
+        "privacy", "Privacy", tuple(lead), tuple(pictures), tuple(tables), tuple(dict.fromkeys(points))
+    )
 
 
 def _joint_sentences(context: Context, joint: Joint) -> list[str]:
@@ -255,8 +325,10 @@ def _joint_sentences(context: Context, joint: Joint) -> list[str]:
         why = "no record says that they do not share" if joint.assumed else "they share"
         said.insert(
             0,
-            f"Runs {joint.names} count together, because {why} {context.people}: epsilon = {words.number(joint.epsilon)} at "
-            f"delta = {spent.delta:g} per {joint.unit} ({spent.relation}) for all their models, and for the choice among them. "
+            f"Runs {joint.names} count together, because {why} {context.people}: epsilon = "
+            f"{words.number(joint.epsilon)} at "
+            f"delta = {spent.delta:g} per {joint.unit} ({spent.relation}) for all their models, and "
+            "for the choice among them. "
             "Runs on the same data that were not given here are not counted.",
         )
     return said
@@ -273,21 +345,35 @@ def _guarantee(run: TrainedRun) -> str:
         return f"Run {run.name}: no step recorded."
     own = run.account.own
     if run.void:
-        return f"Run {run.name}: {own.steps:,} steps, void; no epsilon holds, because its noise came from a seed."
+        return (
+            f"Run {run.name}: {own.steps:,} steps, void; no epsilon holds, because its noise came from "
+            "a seed."
+        )
     state = "" if run.finished else ", not finished"
-    earlier = f"; with the runs that it started from, its own steps alone {words.number(own.epsilon)}" if spent is not own else ""
+    earlier = (
+        f"; with the runs that it started from, its own steps alone {words.number(own.epsilon)}"
+        if spent is not own
+        else ""
+    )
     return (
-        f"Run {run.name}{state}: epsilon = {words.number(spent.epsilon)} at delta = {spent.delta:g} per {run.unit} "
+        f"Run {run.name}{state}: epsilon = {words.number(spent.epsilon)} at delta = {spent.delta:g} "
+        f"per {run.unit} "
         f"({spent.relation}), {own.steps:,} steps of {own.sampler} sampling{earlier}."
     )
 
 
 def _plan(run: TrainedRun, *, hidden: bool) -> Table:
-    """Return the plan of a run as its ledger tells it; where another run declared a number, the true one is not shown."""
+    """Return the plan of a run as its ledger tells it.
+
+    Where another run declared a number, the true one is not shown.
+    """
     spent = run.account.own if run.account is not None else None
     if spent is None or run.account is None or run.account.spent is None:
         return facts(f"Plan of run {run.name}", ())
-    rows: list[tuple[str, object]] = [("privacy unit", run.unit), ("neighboring relation", str(spent.relation))]
+    rows: list[tuple[str, object]] = [
+        ("privacy unit", run.unit),
+        ("neighboring relation", str(spent.relation)),
+    ]
     if run.void:
         rows.append(("epsilon", "void: noise from a seed"))
     else:
@@ -319,15 +405,26 @@ def _risk(joint: Joint) -> list[Table]:
         return [Table(caption, ("bound", "value", "in words"), rows)]
     if joint.bounds is None:
         return []
-    return [Table(caption, ("bound", "value", "in words"), _bound_rows(joint.bounds, joint.unit), note=_PROVEN)]
+    return [
+        Table(caption, ("bound", "value", "in words"), _bound_rows(joint.bounds, joint.unit), note=_PROVEN)
+    ]
 
 
-_PROVEN = "Bounds proven from the ledger for any attacker; they are not measurements and so have no interval and no n."
+_PROVEN = (
+    "Bounds proven from the ledger for any attacker; they are not measurements and so have no interval "
+    "and no n."
+)
 
 
 def _bound_rows(bounds: Bounds, unit: str) -> tuple[tuple[Cell, ...], ...]:
     said = words.advantage_sentence(bounds.advantage, unit)
-    rows = [(Cell("attack advantage", head=True), Cell(f"≤ {words.number(bounds.advantage)}", number=True), Cell(said))]
+    rows = [
+        (
+            Cell("attack advantage", head=True),
+            Cell(f"≤ {words.number(bounds.advantage)}", number=True),
+            Cell(said),
+        )
+    ]
     for rate, bound in sorted(bounds.tpr_at_fpr.items(), reverse=True):
         value = Cell(f"≤ {words.number(bound)}", number=True)
         said = words.recognition_sentence(rate, bound, unit)
@@ -339,14 +436,29 @@ def _assumptions(run: TrainedRun) -> list[str]:
     spent = run.account.own if run.account is not None else None
     sampler = spent.sampler if spent is not None else "unknown"
     points = [
-        f"Protected is the presence of one {run.unit} in the training data, against an attacker who sees the released model.",
-        f"In every step each {run.unit} took part with the stated sample rate, independently: {sampler} sampling.",
-        "The noise came from the operating system's entropy; its key stays in the private room and must not leave it.",
+        (
+            f"Protected is the presence of one {run.unit} in the training data, against an attacker who "
+            "sees the released model."
+        ),
+        (
+            f"In every step each {run.unit} took part with the stated sample rate, independently: "
+            f"{sampler} sampling."
+        ),
+        (
+            "The noise came from the operating system's entropy; its key stays in the private room and "
+            "must not leave it."
+        ),
     ]
     if run.void:
-        points[2] = f"The noise of run {run.name} came from a SEED: whoever knows it can subtract it. It must not be released."
+        points[2] = (
+            f"The noise of run {run.name} came from a SEED: whoever knows it can subtract it. It "
+            "must not be released."
+        )
     if run.start is not None and run.start.origin == "run" and not run.start.composed:
-        points.append(f"Outside the guarantee of run {run.name}: the earlier run that it started from, which used other data.")
+        points.append(
+            f"Outside the guarantee of run {run.name}: the earlier run that it started from, which "
+            "used other data."
+        )
     outside = run.privacy.outside_guarantee if run.privacy is not None else ()
     return points + [f"Outside the guarantee: {item}" for item in outside]
 
@@ -363,26 +475,40 @@ def fairness(context: Context) -> Section:
         label = _focus(evaluation)
         caption = f"Run {run.name} ({run.kind}): {label or 'mean over labels'} by group"
         tables.append(_groups(caption, evaluation.groups, [label], patients=known))
-        others = [name for name in evaluation.labels if name != label and any(item.label == name for item in evaluation.groups)]
+        others = [
+            name
+            for name in evaluation.labels
+            if name != label and any(item.label == name for item in evaluation.groups)
+        ]
         if others:
             caption = f"Run {run.name} ({run.kind}): each label by group"
             tables.append(_groups(caption, evaluation.groups, others, patients=known, folded=True))
         name = "dice_gap" if evaluation.task == "segmentation" else "auroc_gap"
         drawn = [item for item in evaluation.gaps if item.name == name and item.label == label]
-        svg = figures.forest(drawn, name=f"gaps{number}", limit=context.config.gap_limit, what=words.metric(name))
+        svg = figures.forest(
+            drawn, name=f"gaps{number}", limit=context.config.gap_limit, what=words.metric(name)
+        )
         if svg:
-            caption = f"{words.metric(name)}, group minus rest, with 95 % intervals: run {run.name} ({run.kind})."
+            caption = (
+                f"{words.metric(name)}, group minus rest, with 95 % intervals: run {run.name} ({run.kind})."
+            )
             pictures.append(Picture(svg, caption))
         shown = [item for item in evaluation.gaps if item.label == label]
         folded = [item for item in evaluation.gaps if item.label != label]
         caption = f"Run {run.name} ({run.kind}): gaps, group minus rest"
         tables.append(estimates(caption, shown, folded=folded, patients=known))
     if not tables:
-        return Section("fairness", "Fairness by group", ("No group metrics were given. Nothing is claimed here.",))
+        return Section(
+            "fairness", "Fairness by group", ("No group metrics were given. Nothing is claimed here.",)
+        )
     tables.sort(key=lambda item: len(item.columns) > 4)
-    least = f"Cells with too few {context.people} with and without the finding are insufficient and get no number."
+    least = (
+        f"Cells with too few {context.people} with and without the finding are insufficient and get no "
+        "number."
+    )
     lead = (
-        "A gap is the value of a group minus that of all other cases together; 0 is ideal, the sign tells who is behind. "
+        "A gap is the value of a group minus that of all other cases together; 0 is ideal, the "
+        "sign tells who is behind. "
         f"{least}",
     )
     return Section("fairness", "Fairness by group", lead, tuple(pictures), tuple(tables))
@@ -393,7 +519,9 @@ def _focus(evaluation: Evaluation) -> str:
     return "" if any(not item.label for item in evaluation.groups) else evaluation.groups[0].label
 
 
-def _groups(caption: str, groups: Sequence[Estimate], labels: Sequence[str], *, patients: bool, folded: bool = False) -> Table:
+def _groups(
+    caption: str, groups: Sequence[Estimate], labels: Sequence[str], *, patients: bool, folded: bool = False
+) -> Table:
     """Return a table with one group of one label a row and its metrics side by side, each above its interval."""
     mine = [item for item in groups if item.label in labels and item.name in _GROUP_COLUMNS]
     names = [name for name in _GROUP_COLUMNS if any(item.name == name for item in mine)]
@@ -403,12 +531,23 @@ def _groups(caption: str, groups: Sequence[Estimate], labels: Sequence[str], *, 
     body = []
     for (label, attribute, group), found in rows.items():
         first = next(iter(found.values()))
-        sizes = Cell(f"{first.n:,}", sub="" if first.positives is None else f"{first.positives:,} positive", number=True)
+        sizes = Cell(
+            f"{first.n:,}",
+            sub="" if first.positives is None else f"{first.positives:,} positive",
+            number=True,
+        )
         head = Cell(f"{attribute} {group}", sub=label if len(labels) > 1 else "", head=True)
         people = (Cell(f"{first.patients:,}", number=True),) if patients else ()
         body.append((head, *(_pair(found.get(name)) for name in names), sizes, *people))
-    columns = ("group", *(words.metric(name) for name in names), "n cases", *(("patients",) if patients else ()))
-    return Table(caption, columns, () if folded else tuple(body), estimates=True, more=tuple(body) if folded else ())
+    columns = (
+        "group",
+        *(words.metric(name) for name in names),
+        "n cases",
+        *(("patients",) if patients else ()),
+    )
+    return Table(
+        caption, columns, () if folded else tuple(body), estimates=True, more=tuple(body) if folded else ()
+    )
 
 
 def _pair(item: Estimate | None) -> Cell:

@@ -54,8 +54,8 @@ class Dataset:
         counts: split -> (cases, patients); empty without a manifest.
         sites: site -> (cases, patients).
         positives: label -> (positive cases, known cases).
-        digests: name its content, with its images where it lists them, and its tables alone; compared with that of a run's
-            own dataset, never shown.
+        digests: name its content, with its images where it lists them, and its tables alone; compared with
+            that of a run's own dataset, never shown.
         archives: digests of the clean archives that it was made from, as far as it says so.
     """
 
@@ -129,7 +129,11 @@ class TrainedRun:
         known = self.start is not None and self.start.origin in ("random", "run")
         given = bool(self.config.get("pretrained")) and (self.start is None or self.start.origin == "random")
         earlier = [self.lineage, *account.ancestors(self.lineage)] if self.lineage is not None else []
-        return given or (self.start is not None and not known) or any(item.unknown_start for item in earlier if item)
+        return (
+            given
+            or (self.start is not None and not known)
+            or any(item.unknown_start for item in earlier if item)
+        )
 
     @property
     def patients_known(self) -> bool:
@@ -171,12 +175,15 @@ Source = Deid | Dataset | TrainedRun
 
 
 def read(paths: Sequence[Path]) -> list[Source]:
-    """Return what the folders hold; a folder of such folders is looked through, two levels deep, a sweep wholly.
+    """Return what the folders hold.
+
+    A folder of such folders is looked through, two levels deep, a sweep wholly.
 
     Runs that never took a step are passed over. A folder that is given twice counts once.
 
     Raises:
-        UsageError: a path is not there, holds nothing that a stage wrote, or two folders are copies of one run.
+        UsageError: a path is not there, holds nothing that a stage wrote, or two folders are copies of one
+            run.
         DataError: a record is damaged or contradicts another; names the file.
         PrivacyRefusal: a privacy record says something else than its ledger.
     """
@@ -185,7 +192,9 @@ def read(paths: Sequence[Path]) -> list[Source]:
         here = dict(_read_tree(path.resolve(), depth=_DEPTH))
         if not here:
             what = "a folder that deid, prepare, train or sweep wrote, with a run that has taken a step"
-            raise UsageError(expected(what, got="none" if path.exists() else "no such folder", where=printable(path.name)))
+            raise UsageError(
+                expected(what, got="none" if path.exists() else "no such folder", where=printable(path.name))
+            )
         found |= here
     flat = [item for items in found.values() for item in items]
     _refuse_copies([item for item in flat if isinstance(item, TrainedRun)])
@@ -214,7 +223,12 @@ def _read_tree(path: Path, depth: int) -> Iterator[tuple[Path, list[Source]]]:
 
 def _below(path: Path, depth: int) -> Iterator[tuple[Path, list[Source]]]:
     for child in sorted(path.iterdir()) if depth else ():
-        if child.is_dir() and not child.is_symlink() and not child.name.startswith(".") and child.name != workspace.PRIVATE:
+        if (
+            child.is_dir()
+            and not child.is_symlink()
+            and not child.name.startswith(".")
+            and child.name != workspace.PRIVATE
+        ):
             yield from _read_tree(child, depth - 1)
 
 
@@ -224,7 +238,9 @@ def _refuse_part_of_a_sweep(path: Path, sweep: SweepRecord, found: Sequence[Sour
     if missing:
         fix = "put the runs back: their cost counts, whether or not they are released"
         where = f"{printable(path.name)}/{artifacts.place(SweepRecord)}"
-        raise DataError(expected("all runs that the sweep names", got=f"{missing:,} missing", where=where, fix=fix))
+        raise DataError(
+            expected("all runs that the sweep names", got=f"{missing:,} missing", where=where, fix=fix)
+        )
 
 
 def _refuse_copies(runs: Sequence[TrainedRun]) -> None:
@@ -232,7 +248,9 @@ def _refuse_copies(runs: Sequence[TrainedRun]) -> None:
         for other in runs[:number]:
             if run.record.id and run.record.id == other.record.id:
                 got = f"two copies of one run, {other.name} and {run.name}"
-                raise UsageError(expected("every run once", got=got, where="sources", fix="leave one of them out"))
+                raise UsageError(
+                    expected("every run once", got=got, where="sources", fix="leave one of them out")
+                )
 
 
 def _read_one(path: Path) -> Iterator[Source]:
@@ -240,7 +258,9 @@ def _read_one(path: Path) -> Iterator[Source]:
     marker = workspace.read_marker(path)
     if marker is not None and marker.publishing:
         fix = "run the stage again with the same settings; it completes what was begun"
-        raise DataError(expected("a complete result", got="one in the middle of being replaced", where=path.name, fix=fix))
+        raise DataError(
+            expected("a complete result", got="one in the middle of being replaced", where=path.name, fix=fix)
+        )
     if deid is not None:
         _refuse_other_list(path, deid.checksums, DeidRecord)
         yield Deid(printable(path.name), deid)
@@ -259,7 +279,9 @@ def _refuse_other_list(root: Path, stated: str, kind: type) -> None:
     if stated and integrity.digest_of(root) != stated:
         fix = "restore the folder, or make it again; `meninx verify` says what was changed"
         where = f"{printable(root.name)}/{artifacts.place(kind)}"
-        raise DataError(expected(f"the {integrity.CHECKSUMS} that it names", got="another or none", where=where, fix=fix))
+        raise DataError(
+            expected(f"the {integrity.CHECKSUMS} that it names", got="another or none", where=where, fix=fix)
+        )
 
 
 def _dataset(path: Path) -> Dataset:
@@ -274,7 +296,9 @@ def _dataset(path: Path) -> Dataset:
         manifest = Manifest.read(path)
         targets = manifest.targets()
     except (OverflowError, RecursionError, ValueError, AttributeError) as error:
-        raise DataError(expected("a dataset as `meninx prepare` writes it", got="other values", where=INFO_NAME)) from error
+        raise DataError(
+            expected("a dataset as `meninx prepare` writes it", got="other values", where=INFO_NAME)
+        ) from error
     positives = {
         label: (int((targets[:, column] == 1).sum()), int((targets[:, column] >= 0).sum()))
         for column, label in enumerate(manifest.info.labels)
@@ -282,13 +306,17 @@ def _dataset(path: Path) -> Dataset:
     }
     archives = prepared.archives if prepared is not None else ()
     digests = (dataset_digest(path).digest, dataset_digest(path, images=False).digest)
-    return Dataset(name, manifest.info, _tally(manifest, "split"), _tally(manifest, "site"), positives, digests, archives)
+    return Dataset(
+        name, manifest.info, _tally(manifest, "split"), _tally(manifest, "site"), positives, digests, archives
+    )
 
 
 def _tally(manifest: Manifest, column: str) -> dict[str, tuple[int, int]]:
     """Return for each value of a column its cases and patients."""
     cases = Counter(str(getattr(case, column)) for case in manifest.cases)
-    patients = Counter(value for value, _ in {(str(getattr(case, column)), case.patient_id) for case in manifest.cases})
+    patients = Counter(
+        value for value, _ in {(str(getattr(case, column)), case.patient_id) for case in manifest.cases}
+    )
     order = sorted(cases, key=lambda name: ({"train": 0, "valid": 1, "test": 2}.get(name, 3), name))
     return {name: (cases[name], patients[name]) for name in order if name}
 
@@ -303,7 +331,9 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
     private = record.private if record is not None else _was_private(run, config, privacy)
     if record is None:
         done = privacy is not None and (not private or privacy.steps >= max(1, privacy.planned_steps))
-        record = RunRecord(id="", name=name, private=private, state=RunState.RELEASED if done else RunState.TRAINING)
+        record = RunRecord(
+            id="", name=name, private=private, state=RunState.RELEASED if done else RunState.TRAINING
+        )
     if record.state is RunState.STARTING:
         if not run.ledger_path.is_file():
             return None
@@ -344,12 +374,21 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
     for changed in belonging.secrets_changed(root, record):
         kind, fix = PrivacyRefusal if private else DataError, "restore the file as the run wrote it"
         raise kind(
-            expected("the file as it was when the run was made", got="another or none", where=f"{name}/{changed}", fix=fix)
+            expected(
+                "the file as it was when the run was made",
+                got="another or none",
+                where=f"{name}/{changed}",
+                fix=fix,
+            )
         )
     if belonging.promise_changed(root, record):
         kind = PrivacyRefusal if private else DataError
         where, fix = f"{name}/{artifacts.place(PrivacyRecord)}", "restore the file as the run wrote it"
-        raise kind(expected("the file as it was when the run was released", got="another or none", where=where, fix=fix))
+        raise kind(
+            expected(
+                "the file as it was when the run was released", got="another or none", where=where, fix=fix
+            )
+        )
     return trained
 
 
@@ -365,7 +404,11 @@ def _fields(record: RunRecord) -> dict[str, Any]:
 
 def _was_private(run: Run, config: Mapping[str, Any], privacy: PrivacyRecord | None) -> bool:
     """Return whether a run of an older version was private; any sign is enough."""
-    return bool(privacy and privacy.private) or run.ledger_path.is_file() or isinstance(config.get("privacy"), dict)
+    return (
+        bool(privacy and privacy.private)
+        or run.ledger_path.is_file()
+        or isinstance(config.get("privacy"), dict)
+    )
 
 
 def _config(run: Run, record: RunRecord | None) -> dict[str, Any]:
@@ -373,7 +416,9 @@ def _config(run: Run, record: RunRecord | None) -> dict[str, Any]:
     closed = record is not None and record.state is RunState.RELEASED
     if record is not None and closed and record.config and run.config_digest != record.config:
         fix = "restore the file; a changed config belongs to another run"
-        raise DataError(expected("the config that the run was made with", got="another", where=where, fix=fix))
+        raise DataError(
+            expected("the config that the run was made with", got="another", where=where, fix=fix)
+        )
     try:
         return tomllib.loads(files.read_text(run.config_path))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -381,7 +426,13 @@ def _config(run: Run, record: RunRecord | None) -> dict[str, Any]:
 
 
 def _refuse_strangers(
-    run: Run, record: RunRecord, config: Mapping[str, Any], privacy: PrivacyRecord | None, lineage: Lineage | None, *, older: bool
+    run: Run,
+    record: RunRecord,
+    config: Mapping[str, Any],
+    privacy: PrivacyRecord | None,
+    lineage: Lineage | None,
+    *,
+    older: bool,
 ) -> None:
     """Refuse a run folder whose records contradict each other: files of two runs were mixed, or one was edited."""
     name = printable(run.name)
@@ -390,11 +441,17 @@ def _refuse_strangers(
     if privacy is not None:
         stated.append((artifacts.place(PrivacyRecord), any(belonging.promise(privacy, record))))
     if lineage is not None:
-        stated.append((artifacts.place(Lineage), (lineage.run, lineage.private) != (record.id, record.private)))
+        stated.append(
+            (artifacts.place(Lineage), (lineage.run, lineage.private) != (record.id, record.private))
+        )
     wrong = next((file for file, bad in stated if bad and not older), "")
     if wrong:
         fix = "restore the folder as the run wrote it"
-        raise DataError(expected("records of one run", got="some that contradict each other", where=f"{name}/{wrong}", fix=fix))
+        raise DataError(
+            expected(
+                "records of one run", got="some that contradict each other", where=f"{name}/{wrong}", fix=fix
+            )
+        )
     if record.state is RunState.RELEASED and not older:
         _refuse_changed_release(run, record, name)
 
@@ -409,12 +466,20 @@ def _refuse_changed_release(run: Run, record: RunRecord, name: str) -> None:
         what = next(iter((*damage.changed, *damage.missing)), integrity.CHECKSUMS)
         fix = "restore the release; `meninx verify` says what was changed"
         where = f"{name}/{run.release.name}/{printable(what)}"
-        raise DataError(expected("the release as the run finished it", got="another file or none", where=where, fix=fix))
+        raise DataError(
+            expected("the release as the run finished it", got="another file or none", where=where, fix=fix)
+        )
 
 
 def _digests(root: Path) -> dict[str, str]:
     names = [root / artifacts.place(kind) for kind in (PrivacyRecord, Lineage, EvaluationRecord)]
     release = root / "release"
-    models = [path for path in sorted(release.rglob("*")) if path.suffix in (".pt", ".onnx")] if release.is_dir() else []
+    models = (
+        [path for path in sorted(release.rglob("*")) if path.suffix in (".pt", ".onnx")]
+        if release.is_dir()
+        else []
+    )
     every = [Run(root).config_path, *names, *models]
-    return {printable(path.relative_to(root).as_posix()): files.digest(path) for path in every if path.is_file()}
+    return {
+        printable(path.relative_to(root).as_posix()): files.digest(path) for path in every if path.is_file()
+    }

@@ -39,26 +39,36 @@ class ReportResult(Result):
     def summary(self) -> str:
         """Return the verdicts, what was written and what the page does not know, one a line."""
         width = max(map(len, self.verdicts), default=0)
-        lines = [f"out: {self.out}", *(f"{question:<{width}}  {said}" for question, said in self.verdicts.items())]
+        lines = [
+            f"out: {self.out}",
+            *(f"{question:<{width}}  {said}" for question, said in self.verdicts.items()),
+        ]
         lines += [f"card: {path}" for path in self.cards]
         return "\n".join(
-            [*lines, *(["not known or not shown:"] if self.missing else []), *(f"  {item}" for item in self.missing)]
+            [
+                *lines,
+                *(["not known or not shown:"] if self.missing else []),
+                *(f"  {item}" for item in self.missing),
+            ]
         )
 
 
-def run(config: ReportConfig, sources: Sequence[Path], out: Path, *, progress: Progress = SILENT) -> ReportResult:
+def run(
+    config: ReportConfig, sources: Sequence[Path], out: Path, *, progress: Progress = SILENT
+) -> ReportResult:
     """Write the report of ``sources`` to ``out``. Nothing is written before all of it is rendered.
 
     Args:
         config: title, limits, and what the model card needs.
-        sources: output folders of deid, prepare, train and sweep, in any number and order, or folders of them.
+        sources: output folders of deid, prepare, train and sweep, in any number and order, or folders of
+            them.
         out: HTML file to write; a folder gets ``report.html``.
         progress: shown to the user.
 
     Raises:
         ConfigError: a model card is wanted and what a person has to say is not given; names all of it.
-        UsageError: a source holds nothing to report, is given twice, a file to write exists and ``overwrite`` is off, or
-            the page would lie in a dataset or an archive.
+        UsageError: a source holds nothing to report, is given twice, a file to write exists and ``overwrite``
+            is off, or the page would lie in a dataset or an archive.
         DataError: a record cannot be read or contradicts another, or a model card would have an empty field.
         RunLocked: the release of a run that is being trained or measured would be written to.
         PrivacyRefusal: a privacy record says something else than its ledger.
@@ -66,8 +76,13 @@ def run(config: ReportConfig, sources: Sequence[Path], out: Path, *, progress: P
     page_path = out / "report.html" if out.is_dir() else out
     _refuse_incomplete_card(config)
     folders = (page_path.absolute(), *page_path.absolute().parents)
-    marks = (INFO_NAME, artifacts.place(DeidRecord))  # of folders that older versions made, which have no marker
-    workspace.outside(page_path, [folder for folder in folders if any((folder / mark).is_file() for mark in marks)])
+    marks = (
+        INFO_NAME,
+        artifacts.place(DeidRecord),
+    )  # of folders that older versions made, which have no marker
+    workspace.outside(
+        page_path, [folder for folder in folders if any((folder / mark).is_file() for mark in marks)]
+    )
     _refuse_existing([page_path], config)
     with task(progress, "report", 3):
         context = gather(config, sources)
@@ -82,7 +97,9 @@ def run(config: ReportConfig, sources: Sequence[Path], out: Path, *, progress: P
         progress.advance()
     answers = {item.question: f"{item.colour}: {item.word}" for item in verdicts(context)}
     size = page_path.stat().st_size
-    return ReportResult(out=page_path, size=size, verdicts=answers, missing=context.missing, cards=tuple(cards))
+    return ReportResult(
+        out=page_path, size=size, verdicts=answers, missing=context.missing, cards=tuple(cards)
+    )
 
 
 def _refuse_incomplete_card(config: ReportConfig) -> None:
@@ -98,7 +115,10 @@ def _refuse_incomplete_card(config: ReportConfig) -> None:
         flags = " ".join(f"--{name.replace(' ', '-')}" for name in missing)
         raise ConfigError(
             expected(
-                f"the model card's {', '.join(missing)}", got="nothing", where="card", fix=f"give {flags}, or leave --card out"
+                f"the model card's {', '.join(missing)}",
+                got="nothing",
+                where="card",
+                fix=f"give {flags}, or leave --card out",
             )
         )
 
@@ -107,7 +127,12 @@ def _refuse_existing(paths: Sequence[Path] | Mapping[Path, object], config: Repo
     for path in paths:
         if path.exists() and not config.overwrite:
             raise UsageError(
-                expected("a new file", got="one that exists", where=str(path), fix="give --overwrite or another name")
+                expected(
+                    "a new file",
+                    got="one that exists",
+                    where=str(path),
+                    fix="give --overwrite or another name",
+                )
             )
 
 

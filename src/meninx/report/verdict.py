@@ -48,7 +48,10 @@ def verdicts(context: Context) -> tuple[Verdict, ...]:
 
 def _identifiers(context: Context) -> Verdict:
     question = "Identifiers removed?"
-    limit = "amber: nothing found in headers, profile kept, pixels not read; red: an identifier found or kept; never green"
+    limit = (
+        "amber: nothing found in headers, profile kept, pixels not read; red: an identifier found or "
+        "kept; never green"
+    )
     records = [item.record for item in context.deid]
     if not records:
         return Verdict(question, GREY, "not known", words.DASH, "no de-identification summary", limit, "deid")
@@ -61,7 +64,13 @@ def _identifiers(context: Context) -> Verdict:
         return Verdict(question, RED, "identifiers found", value, pixels, limit, "deid")
     if kept:
         return Verdict(
-            question, RED, "identifiers kept", f"{len(kept):,} kept", f"kept on purpose: {_few(kept)}; {pixels}", limit, "deid"
+            question,
+            RED,
+            "identifiers kept",
+            f"{len(kept):,} kept",
+            f"kept on purpose: {_few(kept)}; {pixels}",
+            limit,
+            "deid",
         )
     if less:
         detail = f"{less:,} departure{'s' if less > 1 else ''} from the profile; {pixels}"
@@ -82,7 +91,10 @@ def _few(names: Sequence[str]) -> str:
 
 def _epsilon(context: Context) -> Verdict:
     config = context.config
-    limit = f"green: ε ≤ {config.epsilon_amber:g} and δ ≤ 1/(10 n); amber: ε ≤ {config.epsilon_red:g}; red: above or none"
+    limit = (
+        f"green: ε ≤ {config.epsilon_amber:g} and δ ≤ 1/(10 n); amber: ε ≤ {config.epsilon_red:g}; red: "
+        "above or none"
+    )
     question = "Privacy of training?"
     if not context.joints:
         return _not_private(context, question, limit)
@@ -108,7 +120,9 @@ def _cost(context: Context, joint: Joint, question: str, limit: str) -> Verdict:
         return Verdict(question, cap.colour if cap else GREY, word, words.DASH, who, limit, "privacy")
     value = "no bound" if math.isinf(joint.epsilon) else f"ε = {words.number(joint.epsilon)}"
     detail = f"{who}: at delta {spent.delta:g}, per {joint.unit} ({spent.relation}){_beside(context)}"
-    colour, word = _graded(joint.epsilon, config.epsilon_amber, config.epsilon_red, ("strong", "moderate", "weak"))
+    colour, word = _graded(
+        joint.epsilon, config.epsilon_amber, config.epsilon_red, ("strong", "moderate", "weak")
+    )
     if math.isinf(joint.epsilon):
         word = "no bound"
     open_runs = [run for run in joint.runs if not run.finished]
@@ -144,7 +158,9 @@ def _attack(context: Context) -> Verdict:
     limit = f"green: bound ≤ {config.attack_amber:g}; amber: ≤ {config.attack_red:g}; red: above"
     question = "Attack risk?"
     if not context.joints:
-        return Verdict(question, GREY, "not known", words.DASH, "no proven bound, no measured attack", limit, "privacy")
+        return Verdict(
+            question, GREY, "not known", words.DASH, "no proven bound, no measured attack", limit, "privacy"
+        )
     cards = [_risk(context, item, question, limit) for item in context.joints]
     return max(cards, key=lambda card: _WORSE.index(card.colour))
 
@@ -155,10 +171,21 @@ def _risk(context: Context, joint: Joint, question: str, limit: str) -> Verdict:
     if cap is not None and cap.colour in (RED, GREY):
         return Verdict(question, cap.colour, cap.word, words.DASH, f"{who}: no bound holds", limit, "privacy")
     if joint.bounds is None:
-        return Verdict(question, GREY, "not known", words.DASH, f"{who}: no proven bound, no measured attack", limit, "privacy")
+        return Verdict(
+            question,
+            GREY,
+            "not known",
+            words.DASH,
+            f"{who}: no proven bound, no measured attack",
+            limit,
+            "privacy",
+        )
     bound = joint.bounds.tpr_at_fpr[0.01]
     colour, word = _graded(
-        bound, context.config.attack_amber, context.config.attack_red, ("bound is low", "bound is medium", "bound is high")
+        bound,
+        context.config.attack_amber,
+        context.config.attack_red,
+        ("bound is low", "bound is medium", "bound is high"),
     )
     if cap is not None and colour == GREEN:
         colour, word = AMBER, cap.word
@@ -168,11 +195,22 @@ def _risk(context: Context, joint: Joint, question: str, limit: str) -> Verdict:
 
 def _gap(context: Context) -> Verdict:
     limit = context.config.gap_limit
-    question, rule = "Fair to groups?", f"green: every interval within ±{limit:g}; red: one wholly outside; amber: between"
+    question, rule = (
+        "Fair to groups?",
+        f"green: every interval within ±{limit:g}; red: one wholly outside; amber: between",
+    )
     run = context.headline
     measured = run.evidence.test if run else None
-    every = [item for item in measured.evaluation.gaps if item.name in ("auroc_gap", "dice_gap")] if measured else []
-    known = [item for item in every if not (math.isnan(item.value) or math.isnan(item.low) or math.isnan(item.high))]
+    every = (
+        [item for item in measured.evaluation.gaps if item.name in ("auroc_gap", "dice_gap")]
+        if measured
+        else []
+    )
+    known = [
+        item
+        for item in every
+        if not (math.isnan(item.value) or math.isnan(item.low) or math.isnan(item.high))
+    ]
     if not known or run is None:
         detail = "no group is large enough" if measured else "no evaluation"
         return Verdict(question, GREY, "not known", words.DASH, detail, rule, "fairness")
@@ -203,10 +241,14 @@ def _utility(context: Context) -> Verdict:
     measured = run.evidence.test if run else None
     limit = utility_rule(context)
     if run is None or measured is None:
-        return Verdict(question, GREY, "not known", words.DASH, "no evaluation of the released weights", limit, "utility")
+        return Verdict(
+            question, GREY, "not known", words.DASH, "no evaluation of the released weights", limit, "utility"
+        )
     best = measured.evaluation.headline
     colour, word, reason = utility(context, run)
-    detail = f"run {run.name}: {words.metric(best.name)} {words.interval(best)}, n = {best.n:,} cases; {reason}"
+    detail = (
+        f"run {run.name}: {words.metric(best.name)} {words.interval(best)}, n = {best.n:,} cases; {reason}"
+    )
     return Verdict(question, colour, word, words.value(best), detail, limit, "utility")
 
 
@@ -236,15 +278,25 @@ def utility(context: Context, run: TrainedRun) -> tuple[str, str, str]:
     labels, chance = by_label(evaluation), at_chance(evaluation)
     baseline = _baseline(context, run)
     if floor is not None:
-        colour, word, reason = _against(labels, floor, f"the floor {floor:g}", ("below the floor", "above the floor"))
+        colour, word, reason = _against(
+            labels, floor, f"the floor {floor:g}", ("below the floor", "above the floor")
+        )
     elif baseline is not None and baseline.baseline is not None:
-        rows = [item for item in baseline.compared.differences if not item.attribute and item.name in _DIFFERENCES]
+        rows = [
+            item for item in baseline.compared.differences if not item.attribute and item.name in _DIFFERENCES
+        ]
         rows = [item for item in rows if item.label] or rows
         said = f"run {baseline.baseline.name} without privacy"
         loss = context.config.utility_loss
-        colour, word, reason = _against(rows, -loss, said, (f"loses more than {loss:g}", f"loses less than {loss:g}"))
+        colour, word, reason = _against(
+            rows, -loss, said, (f"loses more than {loss:g}", f"loses less than {loss:g}")
+        )
     else:
-        colour, word, reason = GREY, "no floor set", "neither a floor nor a baseline: nothing to judge against"
+        colour, word, reason = (
+            GREY,
+            "no floor set",
+            "neither a floor nor a baseline: nothing to judge against",
+        )
     odd = curves.oddities(evaluation)
     if chance and colour in (GREEN, GREY):
         colour, word = AMBER, "labels at chance"
@@ -254,7 +306,11 @@ def utility(context: Context, run: TrainedRun) -> tuple[str, str, str]:
     if odd and colour == GREEN:
         colour, word = AMBER, "odd threshold or calibration"
     said = f"cannot be told from chance: {_few(chance)}" if chance else ""
-    return colour, word, "; ".join(part for part in (reason, said, *(text for _, text in doubts), *odd) if part)
+    return (
+        colour,
+        word,
+        "; ".join(part for part in (reason, said, *(text for _, text in doubts), *odd) if part),
+    )
 
 
 _DIFFERENCES = ("auroc_difference", "dice_difference")
@@ -273,13 +329,21 @@ def at_chance(evaluation: Evaluation) -> list[str]:
     return [item.label or "all labels" for item in by_label(evaluation) if not item.low > floor]
 
 
-def _against(rows: Sequence[Estimate], floor: float, what: str, said: tuple[str, str]) -> tuple[str, str, str]:
-    """Return colour, word (``said``: below, above) and reason of rows that must all lie above a floor; the worst is named."""
+def _against(
+    rows: Sequence[Estimate], floor: float, what: str, said: tuple[str, str]
+) -> tuple[str, str, str]:
+    """Return colour, word (``said``: below, above) and reason of rows that must all lie above a floor.
+
+    The worst is named.
+    """
     known = [item for item in rows if not (math.isnan(item.low) or math.isnan(item.high))]
     if not known:
         return GREY, "not known", f"against {what}: no label has an interval"
     worst = min(known, key=lambda item: (item.low, item.value))
-    reason = f"against {what}: lowest {worst.label or 'of all labels'} {words.value(worst)} {words.interval(worst)}"
+    reason = (
+        f"against {what}: lowest {worst.label or 'of all labels'} {words.value(worst)} "
+        f"{words.interval(worst)}"
+    )
     if any(item.high < floor for item in known):
         return RED, said[0], reason
     if len(known) == len(rows) and all(item.low > floor for item in known):

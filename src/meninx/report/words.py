@@ -46,7 +46,10 @@ DASH = "–"
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Return a number for people: thousands separated, three significant digits for fractions; a dash for nothing."""
+    """Return a number for people: thousands separated, three significant digits for fractions.
+
+    A dash for nothing.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return DASH
     if isinstance(value, bool):
@@ -104,7 +107,10 @@ def listed(value: Any) -> str:
 
 
 def total(value: Any) -> int | None:
-    """Return how many things a JSON value counts: a number, the length of a list, the sum of a table; None when unknown."""
+    """Return how many things a JSON value counts: a number, the length of a list, the sum of a table.
+
+    None when unknown.
+    """
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return None
     if isinstance(value, (int, float)):
@@ -117,7 +123,8 @@ def total(value: Any) -> int | None:
 def advantage_sentence(advantage: float, unit: str) -> str:
     """Return what a membership attacker can gain at most, for readers without statistics."""
     return (
-        f"Shown one {unit} who was in the training data with probability one half, an attacker who knows everything else "
+        f"Shown one {unit} who was in the training data with probability one half, an attacker who "
+        "knows everything else "
         f"guesses right at most {percent((1 + advantage) / 2)} of the time; a coin is right 50 % of the time."
     )
 
@@ -126,7 +133,8 @@ def recognition_sentence(rate: float, bound: float, unit: str) -> str:
     """Return a bound on the true positive rate at a false positive rate, in words."""
     wrong = round(1 / rate)
     return (
-        f"An attacker who may wrongly accuse 1 of {wrong:,} {unit}s who were not in the training data recognises at most "
+        f"An attacker who may wrongly accuse 1 of {wrong:,} {unit}s who were not in the training "
+        "data recognises at most "
         f"{percent(bound)} of those who were; without the model it would be {percent(rate)}."
     )
 
@@ -141,9 +149,17 @@ def meaning(epsilon: float, delta: float, unit: str) -> str:
     if not math.isfinite(epsilon):
         return f"No epsilon bounds what the model reveals about one {unit}."
     factor = math.exp(min(epsilon, 700.0))
-    times = f"{factor:.3g} times" if factor < 1000 else f"{factor:,.0f} times" if factor < 1e6 else "more than a million times"
+    times = (
+        f"{factor:.3g} times"
+        if factor < 1000
+        else f"{factor:,.0f} times"
+        if factor < 1e6
+        else "more than a million times"
+    )
     chance = f"1 in {round(1 / delta):,}" if 0 < delta < 0.5 else "a chance that is not small"
     return (
-        f"Epsilon {number(epsilon)} means: whatever somebody concludes from the model, the data of one {unit} make that "
-        f"conclusion at most {times} as likely as it would have been without them, apart from a chance of {chance} (delta)."
+        f"Epsilon {number(epsilon)} means: whatever somebody concludes from the model, the data of "
+        f"one {unit} make that "
+        f"conclusion at most {times} as likely as it would have been without them, apart from a "
+        f"chance of {chance} (delta)."
     )

@@ -16,7 +16,8 @@ from meninx.core.manifest import DatasetInfo, Task
 from meninx.train.onnx_export import export_onnx
 
 LICENSE = (
-    "The weights were trained on the data named in docs/README.md. Whoever controls that data decides under which terms\n"
+    "The weights were trained on the data named in docs/README.md. Whoever controls that data "
+    "decides under which terms\n"
     "the weights may be used; meninx, the program that made them, is under the Apache License 2.0.\n"
 )
 SCHEMA_VERSION = "0.1.0"
@@ -69,8 +70,8 @@ def write_bundle(
 def check_options(options: Any, *, where: str = "model_options") -> None:
     """Refuse options of a network that MONAI would run or resolve instead of handing them on, at any depth.
 
-    MONAI evaluates texts that begin with ``$``, resolves those that begin with ``@`` or ``%``, replaces every ``#`` by ``::``,
-    and makes objects of tables with keys such as ``_target_``.
+    MONAI evaluates texts that begin with ``$``, resolves those that begin with ``@`` or ``%``, replaces every
+    ``#`` by ``::``, and makes objects of tables with keys such as ``_target_``.
 
     Raises:
         DataError: an option is one of these; names its place.
@@ -78,7 +79,9 @@ def check_options(options: Any, *, where: str = "model_options") -> None:
     if isinstance(options, Mapping):
         for number, (key, value) in enumerate(options.items(), start=1):
             if str(key).startswith("_") or names.problem(str(key)):
-                raise DataError(expected("a plain name of an option", got="another", where=f"{where}, key {number}"))
+                raise DataError(
+                    expected("a plain name of an option", got="another", where=f"{where}, key {number}")
+                )
             check_options(value, where=f"{where}, {key}")
     elif isinstance(options, (list, tuple)):
         for number, value in enumerate(options, start=1):
@@ -115,7 +118,11 @@ def _metadata(info: DatasetInfo, size: tuple[int, ...], outputs: int, patches: b
         "copyright": "see LICENSE",
         "intended_use": "research; not a medical device",
         "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": prediction}},
-        "intensity": {"window": list(info.intensity.window), "shift": info.intensity.shift, "scale": info.intensity.scale},
+        "intensity": {
+            "window": list(info.intensity.window),
+            "shift": info.intensity.shift,
+            "scale": info.intensity.scale,
+        },
     }
 
 
@@ -130,6 +137,8 @@ def _inference(network: dict[str, Any]) -> dict[str, Any]:
         "bundle_root": ".",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "network_def": {"_target_": "meninx.models.registry.build", **network},
-        "weights": "$torch.load(Path(@bundle_root) / 'models' / 'model.pt', map_location=@device, weights_only=True)",
+        "weights": (
+            "$torch.load(Path(@bundle_root) / 'models' / 'model.pt', map_location=@device, weights_only=True)"
+        ),
         "network": "$(@network_def.load_state_dict(@weights), @network_def.eval().to(@device))[1]",
     }

@@ -16,8 +16,8 @@ from meninx.learn.config import LearnConfig
 class PrivacyConfig:
     """What differential privacy to train with.
 
-    Give epsilon (the noise is calibrated to the run's steps), or noise_multiplier (epsilon follows), or both: then the run
-    takes as many steps as the budget allows, whatever its epochs.
+    Give epsilon (the noise is calibrated to the run's steps), or noise_multiplier (epsilon follows), or both:
+    then the run takes as many steps as the budget allows, whatever its epochs.
 
     Attributes:
         epsilon: Most that may be spent over the whole run; the noise is calibrated to it.
@@ -25,15 +25,18 @@ class PrivacyConfig:
         delta: Probability outside the guarantee; keep it well below 1 / number of patients.
         unit: What is protected: all cases of a patient together, or each case.
         max_grad_norm: Clipping threshold: the most that one unit may move the gradient sum (L2 norm).
-        clipping: flat scales a gradient down to max_grad_norm only when it is longer; auto-s normalises every gradient; per-layer
-            is flat for each layer with its share of max_grad_norm; adaptive is flat at a threshold that follows the gradients.
-        clip_quantile: Adaptive: share of units whose gradient should be shorter than the threshold, in (0, 1).
+        clipping: flat scales a gradient down to max_grad_norm only when it is longer; auto-s normalises every
+            gradient; per-layer is flat for each layer with its share of max_grad_norm; adaptive is flat at a
+            threshold that follows the gradients.
+        clip_quantile: Adaptive: share of units whose gradient should be shorter than the threshold, in (0,
+            1).
         clip_rate: Adaptive: how fast the threshold follows, > 0.
-        count_noise_multiplier: Adaptive: noise of the count of short gradients, paid for by a little more noise on the
-            gradient; 0 chooses it.
-        noise_bands: Steps over which the noise is correlated, so that later steps take part of it back; units then take turns
-            (cyclic sampling). 1 is independent noise.
-        units_declared: Number of units as publicly declared, at least the true one; by default that one, which then is public.
+        count_noise_multiplier: Adaptive: noise of the count of short gradients, paid for by a little more
+            noise on the gradient; 0 chooses it.
+        noise_bands: Steps over which the noise is correlated, so that later steps take part of it back; units
+            then take turns (cyclic sampling). 1 is independent noise.
+        units_declared: Number of units as publicly declared, at least the true one; by default that one,
+            which then is public.
     """
 
     epsilon: float | None = None
@@ -49,7 +52,9 @@ class PrivacyConfig:
     units_declared: int | None = None
 
     def __post_init__(self) -> None:
-        check.positive(epsilon=self.epsilon, noise_multiplier=self.noise_multiplier, max_grad_norm=self.max_grad_norm)
+        check.positive(
+            epsilon=self.epsilon, noise_multiplier=self.noise_multiplier, max_grad_norm=self.max_grad_norm
+        )
         check.open_unit(delta=self.delta)
         check.one_of(CLIPPINGS, clipping=self.clipping)
         check.open_unit(clip_quantile=self.clip_quantile)
@@ -66,7 +71,8 @@ class TrainConfig(LearnConfig):
     Attributes:
         name: Name of the run folder; the recipe's name by default.
         privacy: Differential privacy of the run; none when absent.
-        export: What to put into release/: bundle (MONAI bundle with the state dict), onnx (the network as ONNX, too).
+        export: What to put into release/: bundle (MONAI bundle with the state dict), onnx (the network as
+            ONNX, too).
     """
 
     name: str = "run"
@@ -85,10 +91,12 @@ class EvaluateConfig:
 
     Attributes:
         split: Split to measure on.
-        threshold: How thresholds are fitted on the validation split: youden, or sensitivity>=0.9 and the like.
+        threshold: How thresholds are fitted on the validation split: youden, or sensitivity>=0.9 and the
+            like.
         draws: Resamples of patients for the intervals.
         baseline: Another run on the same data; differences to it are measured on the same resamples.
-        predictions: What to keep in private/predictions: csv, nifti (label maps), dicom-seg (label maps; needs dicom).
+        predictions: What to keep in private/predictions: csv, nifti (label maps), dicom-seg (label maps;
+            needs dicom).
         dicom: Folder of the de-identified DICOM that the dataset was prepared from, for dicom-seg.
         seed: Seed of the resamples.
         device: auto, cpu, cuda.

@@ -46,16 +46,23 @@ class DicomSources:
         if folder is None:
             fix = "give --dicom with the folder that the dataset was prepared from"
             raise UsageError(expected("the DICOM source of the dataset", got="none", where="dicom", fix=fix))
-        identities, found = _identities(manifest), _files(folder, whole_series=manifest.info.spatial_dims == 3)
+        identities, found = (
+            _identities(manifest),
+            _files(folder, whole_series=manifest.info.spatial_dims == 3),
+        )
         paths = {}
         for case in manifest.cases:
             if identities.get(case.case_id) not in found:
                 got, fix = "a case without them", "give the folder that the dataset was prepared from"
-                raise DataError(expected("the DICOM files of every case", got=got, where=SOURCES_NAME, fix=fix))
+                raise DataError(
+                    expected("the DICOM files of every case", got=got, where=SOURCES_NAME, fix=fix)
+                )
             paths[case.case_id] = tuple(found[identities[case.case_id]].values())
         return cls(paths, _aspect(manifest))
 
-    def placed(self, case: Case, label_map: Array, affine: npt.NDArray[np.float64]) -> tuple[Image, tuple[Path, ...]]:
+    def placed(
+        self, case: Case, label_map: Array, affine: npt.NDArray[np.float64]
+    ) -> tuple[Image, tuple[Path, ...]]:
         """Return a label map on the grid of its source by nearest neighbour, and the files of the source.
 
         Args:
@@ -78,7 +85,9 @@ def _identities(manifest: Manifest) -> dict[str, str]:
     path = manifest.root / SOURCES_NAME
     if not path.is_file():
         fix = "prepare the dataset from DICOM and keep its private folder"
-        raise DataError(expected("a dataset that knows its DICOM source", got="no such file", where=SOURCES_NAME, fix=fix))
+        raise DataError(
+            expected("a dataset that knows its DICOM source", got="no such file", where=SOURCES_NAME, fix=fix)
+        )
     with path.open(newline="", encoding="utf-8") as stream:
         return {row["case_id"]: row["key"].rpartition("/")[2] for row in csv.DictReader(stream)}
 
@@ -104,7 +113,11 @@ def _aspect(manifest: Manifest) -> str:
     record = artifacts.read(manifest.root, PrepareRecord)
     aspect = record.settings.get("aspect", "stretch") if record is not None else "stretch"
     if aspect not in ASPECTS:
-        raise DataError(expected(f"aspect {' or '.join(ASPECTS)}", got="another value", where=artifacts.place(PrepareRecord)))
+        raise DataError(
+            expected(
+                f"aspect {' or '.join(ASPECTS)}", got="another value", where=artifacts.place(PrepareRecord)
+            )
+        )
     return str(aspect)
 
 
@@ -121,13 +134,19 @@ def _picture(label_map: Array, size: tuple[int, int], aspect: str) -> Array:
     return label_map
 
 
-def _volume(label_map: Array, affine: npt.NDArray[np.float64], size: Sequence[int], target: npt.NDArray[np.float64]) -> Array:
+def _volume(
+    label_map: Array, affine: npt.NDArray[np.float64], size: Sequence[int], target: npt.NDArray[np.float64]
+) -> Array:
     """Return a 3-D map on another grid; 0 where it does not reach."""
     move = np.linalg.inv(affine) @ target
     out = np.zeros(tuple(size), label_map.dtype)
     x, y = np.arange(size[0])[:, None], np.arange(size[1])[None, :]
     for z in range(size[2]):
-        places = [np.floor(row[0] * x + row[1] * y + row[2] * z + row[3] + 0.5).astype(int) for row in move[:3]]
-        inside = np.logical_and.reduce([(at >= 0) & (at < n) for at, n in zip(places, label_map.shape, strict=True)])
+        places = [
+            np.floor(row[0] * x + row[1] * y + row[2] * z + row[3] + 0.5).astype(int) for row in move[:3]
+        ]
+        inside = np.logical_and.reduce(
+            [(at >= 0) & (at < n) for at, n in zip(places, label_map.shape, strict=True)]
+        )
         out[..., z][inside] = label_map[tuple(at[inside] for at in places)]
     return out

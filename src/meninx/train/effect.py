@@ -1,4 +1,7 @@
-"""Settings that do nothing where they are set are refused; what is left to the program is written down as it was chosen."""
+"""Settings that do nothing where they are set are refused.
+
+What is left to the program is written down as it was chosen.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ Rule = tuple[str, bool, str]
 def refuse_idle(config: TrainConfig, data: Manifest) -> None:
     """Raise ConfigError for the first setting that differs from its default and changes nothing in this run.
 
-    One exception: ``steps`` may stand beside ``epochs``, so that a flag can shorten a recipe; the written config has
+    One exception: ``steps`` may stand beside ``epochs``, so that a flag can shorten a recipe; the written
+        config has
     the steps alone.
     """
     _refuse(config, _training_rules(config, data), "train")
@@ -35,7 +39,9 @@ def refuse_idle(config: TrainConfig, data: Manifest) -> None:
 def refuse_long_warmup(config: TrainConfig, steps: int) -> None:
     """Raise ConfigError when the learning rate would still be rising at the last of ``steps`` steps."""
     if config.warmup and config.warmup >= steps:
-        raise ConfigError(expected(f"fewer warmup steps than the {steps} of the run", got=config.warmup, where="warmup"))
+        raise ConfigError(
+            expected(f"fewer warmup steps than the {steps} of the run", got=config.warmup, where="warmup")
+        )
 
 
 def refuse_idle_evaluation(config: EvaluateConfig, info: DatasetInfo, validation: int) -> None:
@@ -49,7 +55,11 @@ def refuse_idle_evaluation(config: EvaluateConfig, info: DatasetInfo, validation
     maps = [name for name in config.predictions if name != "csv"]
     if maps and info.task is not Task.SEGMENTATION:
         got = f"{', '.join(maps)} for {info.task}"
-        raise UsageError(expected("predictions as csv", got=got, where="predictions", fix="only segmentation has label maps"))
+        raise UsageError(
+            expected(
+                "predictions as csv", got=got, where="predictions", fix="only segmentation has label maps"
+            )
+        )
     fitted = info.task is not Task.SEGMENTATION and validation > 0
     rules = [
         ("threshold", fitted, "a classification task and validation cases to fit thresholds on"),
@@ -63,7 +73,11 @@ def refuse_idle_sweep(config: TrainConfig) -> None:
     if config.seed != TrainConfig.seed:
         raise ConfigError(_nothing("seed", "a single run; a sweep takes --seeds", "sweep"))
     if config.privacy is not None and config.privacy.noise_multiplier is not None:
-        raise ConfigError(_nothing("noise_multiplier", "a single run; a sweep calibrates the noise to each epsilon", "sweep"))
+        raise ConfigError(
+            _nothing(
+                "noise_multiplier", "a single run; a sweep calibrates the noise to each epsilon", "sweep"
+            )
+        )
 
 
 def without_privacy(config: TrainConfig) -> TrainConfig:
@@ -113,11 +127,27 @@ def _training_rules(config: TrainConfig, data: Manifest) -> Iterator[Rule]:
     best = config.select == "best" or (config.select == "auto" and not private)
     counted = config.privacy is None or not _steps_follow(config.privacy)
     per_patient = config.privacy is not None and config.privacy.unit is PrivacyUnit.PATIENT
-    yield "steps", counted, "a budget that leaves the steps open: epsilon and noise_multiplier together decide them"
-    yield "epochs", counted, "a budget that leaves the steps open: epsilon and noise_multiplier together decide them"
-    yield "sampling", not private or config.sampling == "poisson", "no privacy, under which sampling is always poisson"
+    yield (
+        "steps",
+        counted,
+        "a budget that leaves the steps open: epsilon and noise_multiplier together decide them",
+    )
+    yield (
+        "epochs",
+        counted,
+        "a budget that leaves the steps open: epsilon and noise_multiplier together decide them",
+    )
+    yield (
+        "sampling",
+        not private or config.sampling == "poisson",
+        "no privacy, under which sampling is always poisson",
+    )
     yield "patch_size", segmentation, "a segmentation dataset"
-    yield "foreground", segmentation and bool(config.patch_size) and not private, "segmentation patches without privacy"
+    yield (
+        "foreground",
+        segmentation and bool(config.patch_size) and not private,
+        "segmentation patches without privacy",
+    )
     yield "momentum", config.optimizer == "momentum", "optimizer momentum"
     yield "bias_correction", private and moments, f"privacy and one of {', '.join(_ADAPTIVE_MOMENTS)}"
     yield "bias_floor", private and moments and config.bias_correction != "off", "a bias correction"
@@ -150,7 +180,11 @@ def _augmentation_rules(config: TrainConfig) -> Iterator[Rule]:
     yield "rotate_degrees", "rotate" in augment, "augment with rotate"
     yield "crop_scale", "crop" in augment, "augment with crop"
     yield "intensity_strength", "intensity" in augment, "augment with intensity"
-    yield "views", bool(augment or config.patch_size), "augment or patch_size, without which all views are equal"
+    yield (
+        "views",
+        bool(augment or config.patch_size),
+        "augment or patch_size, without which all views are equal",
+    )
 
 
 def _privacy_rules(config: PrivacyConfig) -> Iterator[Rule]:

@@ -28,7 +28,10 @@ from meninx.train.config import EvaluateConfig
 from meninx.train.identity import dataset_of
 
 Array = npt.NDArray[np.float64]
-_MEASUREMENTS = ("evaluation", "comparison")  # first words of the names of files that an evaluation writes itself
+_MEASUREMENTS = (
+    "evaluation",
+    "comparison",
+)  # first words of the names of files that an evaluation writes itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,19 +62,25 @@ class EvaluateResult(Result):
         """Return the result in a few lines for people."""
         where = f"{self.split} split{' of another dataset' if self.external else ''}"
         lines = [f"out: {self.out}", f"{where}: {_counted(self.cases, self.patients, self.patients_known)}"]
-        lines += [f"  {name:<22} {said(row, known=self.patients_known)}" for name, row in self.metrics.items()]
+        lines += [
+            f"  {name:<22} {said(row, known=self.patients_known)}" for name, row in self.metrics.items()
+        ]
         if self.difference is not None:
             lines.append(
-                f"{self.difference.name.replace('_', ' ')} to the baseline: {said(self.difference, known=self.patients_known)}"
+                f"{self.difference.name.replace('_', ' ')} to the baseline: "
+                f"{said(self.difference, known=self.patients_known)}"
             )
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
-def run(config: EvaluateConfig, run_folder: Path, data: Path | None = None, *, progress: Progress = SILENT) -> EvaluateResult:
+def run(
+    config: EvaluateConfig, run_folder: Path, data: Path | None = None, *, progress: Progress = SILENT
+) -> EvaluateResult:
     """Measure a finished run and write its evaluation, with a baseline also the comparison.
 
-    ``release/evaluation.json`` is the test split of the run's own dataset alone; other splits and other datasets have names
-    of their own. Exact numbers about training patients of a private run go to ``private/``.
+    ``release/evaluation.json`` is the test split of the run's own dataset alone; other splits and other
+    datasets have names of their own. Exact numbers about training patients of a private run go to
+    ``private/``.
 
     Args:
         config: split, thresholds, resamples, baseline.
@@ -80,8 +89,9 @@ def run(config: EvaluateConfig, run_folder: Path, data: Path | None = None, *, p
         progress: shows the cases predicted.
 
     Raises:
-        DataError: the split is empty or has no truth, asks something else than the model learnt, or holds patients who took
-            part in training; the weights are not the released ones; or config.toml or a file of release/ was changed.
+        DataError: the split is empty or has no truth, asks something else than the model learnt, or holds
+            patients who took part in training; the weights are not the released ones; or config.toml or a
+            file of release/ was changed.
         UsageError: not a finished run, a setting without effect, or DICOM segmentations without their source.
         RunLocked: the run is being trained or measured by another process.
     """
@@ -97,7 +107,8 @@ def run(config: EvaluateConfig, run_folder: Path, data: Path | None = None, *, p
 def _refuse_changed(folder: Run) -> None:
     """Refuse a finished run whose settings or released files are not those that it was released with.
 
-    Evaluations and comparisons are not compared: they are written again, and a killed evaluation leaves one that is not listed.
+    Evaluations and comparisons are not compared: they are written again, and a killed evaluation leaves one
+        that is not listed.
     """
     record = folder.record
     if record is None or not record.config:
@@ -105,24 +116,37 @@ def _refuse_changed(folder: Run) -> None:
     if folder.config_digest != record.config:
         fix = "restore the file; a changed config belongs to another run"
         where = f"{folder.name}/{folder.config_path.name}"
-        raise DataError(expected("the config that the run was made with", got="another", where=where, fix=fix))
+        raise DataError(
+            expected("the config that the run was made with", got="another", where=where, fix=fix)
+        )
     if not record.release:
         return
-    where, fix = f"{folder.name}/{folder.release.name}", "restore it, or train again; `meninx verify` names every change"
+    where, fix = (
+        f"{folder.name}/{folder.release.name}",
+        "restore it, or train again; `meninx verify` names every change",
+    )
     if integrity.digest_of(folder.release) != record.release:
-        raise DataError(expected("the list of digests that run.json names", got="another or none", where=where, fix=fix))
+        raise DataError(
+            expected("the list of digests that run.json names", got="another or none", where=where, fix=fix)
+        )
     found = integrity.damage(folder.release)
     for what, names in (("changed", found.changed), ("missing", found.missing)):
         other = [name for name in names if not name.startswith(_MEASUREMENTS)]
         if other:
             more = f" and {len(other) - 1} more" if len(other) > 1 else ""
-            raise DataError(expected("the files as they were released", got=f"{other[0]}{more} {what}", where=where, fix=fix))
+            raise DataError(
+                expected(
+                    "the files as they were released", got=f"{other[0]}{more} {what}", where=where, fix=fix
+                )
+            )
 
 
 class _Measurement:
     """One call of :func:`run`: all numbers are made before the first file is written."""
 
-    def __init__(self, config: EvaluateConfig, folder: Run, dataset: Manifest, *, given: bool, progress: Progress) -> None:
+    def __init__(
+        self, config: EvaluateConfig, folder: Run, dataset: Manifest, *, given: bool, progress: Progress
+    ) -> None:
         self.config, self.folder, self.dataset, self.progress = config, folder, dataset, progress
         self.chosen = dataset.split(config.split)
         if not len(self.chosen):
@@ -143,7 +167,9 @@ class _Measurement:
         measured, truth = _outcome(config, self.model, self.chosen, self.valid, self.progress, maps)
         found = _evaluation(config, dataset, self.chosen, measured, truth, self._fitted(measured))
         if not any(np.isfinite(row.value) for row in found.metrics):
-            raise DataError(expected("a metric that is a number", got="none", where=f"split {config.split!r}"))
+            raise DataError(
+                expected("a metric that is a number", got="none", where=f"split {config.split!r}")
+            )
         rows = self._differences(measured, truth)
         maps.publish(measured.scores, self.model.info.labels)
         path = self._write(found, rows)
@@ -169,7 +195,9 @@ class _Measurement:
         """Return thresholds fitted on the run's own validation split, and none when there is no such split."""
         if measured.validation is None:
             return ()
-        return thresholds.fit(self.valid.targets(), measured.validation, self.dataset.info.labels, rule=self.config.threshold)
+        return thresholds.fit(
+            self.valid.targets(), measured.validation, self.dataset.info.labels, rule=self.config.threshold
+        )
 
     def _differences(self, measured: _Outcome, truth: Array) -> list[Estimate]:
         """Return the differences to the baseline; none without one."""
@@ -183,7 +211,9 @@ class _Measurement:
         testdata.refuse_trained_on(other, self.chosen, self.dataset)
         nothing = self.dataset.select(lambda case: False)
         outcome, _ = _outcome(self.config, model, self.chosen, nothing, self.progress, None)
-        self.baseline = identity.origin(other, weights=model.weights, step=model.step, split=self.config.split)
+        self.baseline = identity.origin(
+            other, weights=model.weights, step=model.step, split=self.config.split
+        )
         self.baseline_name = other.name
         return _differences(self.config, self.dataset, self.chosen, measured.scores, outcome.scores, truth)
 
@@ -199,9 +229,17 @@ class _Measurement:
 
     def _write(self, found: Evaluation, rows: Sequence[Estimate]) -> Path:
         """Write the evaluation, then the comparison; remove a comparison that belongs to another model."""
-        place: dict[str, Any] = {"split": self.config.split, "dataset": self.standing.short, "private": self.private}
+        place: dict[str, Any] = {
+            "split": self.config.split,
+            "dataset": self.standing.short,
+            "private": self.private,
+        }
         origin, known = self._origin(), self.dataset.info.patients_known
-        fitted = f"valid of {self.standing.own.info.name}" if self.standing.own is not None and found.thresholds else ""
+        fitted = (
+            f"valid of {self.standing.own.info.name}"
+            if self.standing.own is not None and found.thresholds
+            else ""
+        )
         path = artifacts.write(
             self.folder.root,
             EvaluationRecord(
@@ -287,7 +325,9 @@ def _outcome(
         if chosen.info.task is Task.SEGMENTATION:
             dice = []
             for case, label_map in predict_maps(model.network, model.info, chosen, learned):
-                dice.append(segmentation.dice(label_map, predictions.read_mask(chosen, case), len(model.info.labels)))
+                dice.append(
+                    segmentation.dice(label_map, predictions.read_mask(chosen, case), len(model.info.labels))
+                )
                 if maps is not None:
                     maps.keep(case, label_map)
                 progress.advance()
@@ -300,15 +340,29 @@ def _outcome(
 
 
 def _evaluation(
-    config: EvaluateConfig, dataset: Manifest, chosen: Manifest, outcome: _Outcome, truth: Array, fitted: tuple[Any, ...]
+    config: EvaluateConfig,
+    dataset: Manifest,
+    chosen: Manifest,
+    outcome: _Outcome,
+    truth: Array,
+    fitted: tuple[Any, ...],
 ) -> Evaluation:
     attributes = {name: chosen.attribute(name) for name in dataset.info.attributes}
     common: dict[str, Any] = {"seed": config.seed, "draws": config.draws, "split": config.split}
     labels = dataset.info.labels
     if dataset.info.task is Task.SEGMENTATION:
-        return evaluation.evaluate_segmentation(outcome.scores, chosen.patient_index(), labels, attributes, **common)
+        return evaluation.evaluate_segmentation(
+            outcome.scores, chosen.patient_index(), labels, attributes, **common
+        )
     return evaluation.evaluate_classification(
-        truth, outcome.scores, chosen.patient_index(), labels, attributes, fitted, task=str(dataset.info.task), **common
+        truth,
+        outcome.scores,
+        chosen.patient_index(),
+        labels,
+        attributes,
+        fitted,
+        task=str(dataset.info.task),
+        **common,
     )
 
 
@@ -320,4 +374,6 @@ def _differences(
     labels, patients = dataset.info.labels, chosen.patient_index()
     if dataset.info.task is Task.SEGMENTATION:
         return evaluation.compare_segmentation(mine, theirs, patients, labels, attributes, **common)
-    return evaluation.compare(mine, theirs, truth, patients, labels, attributes, task=str(dataset.info.task), **common)
+    return evaluation.compare(
+        mine, theirs, truth, patients, labels, attributes, task=str(dataset.info.task), **common
+    )

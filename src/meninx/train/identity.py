@@ -1,7 +1,8 @@
 """Which dataset and which people a run belongs to: digests, the run's own key for them, and comparisons.
 
-Outside ``private/`` datasets and patients appear only as digests under the identity key of a run, so that nobody who knows
-all patients but one can try out whether that one took part. The key stays in ``private/keys``.
+Outside ``private/`` datasets and patients appear only as digests under the identity key of a run, so that
+nobody who knows all patients but one can try out whether that one took part. The key stays in
+``private/keys``.
 """
 
 from __future__ import annotations
@@ -30,12 +31,17 @@ def data_record(root: Path) -> DataRecord:
 
 
 def same_data(known: DataRecord, root: Path) -> bool:
-    """Return whether a folder holds the dataset of a record; one without image digests is compared by its tables."""
+    """Return whether a folder holds the dataset of a record.
+
+    One without image digests is compared by its tables.
+    """
     return dataset_digest(root, images=known.images).digest == known.digest
 
 
 def own_data(run: Run, root: Path) -> str:
-    """Return the keyed digest of a dataset folder as ``run.json`` names it when it is the run's own; empty for another one.
+    """Return the keyed digest of a dataset folder as ``run.json`` names it when it is the run's own.
+
+    Empty for another one.
 
     The folder itself is digested: what ``private/data.json`` says of it is not believed.
 
@@ -51,7 +57,10 @@ def own_data(run: Run, root: Path) -> str:
 
 
 def is_own(run: Run, root: Path) -> bool:
-    """Return whether a folder holds the dataset that a run was trained on; of an older version, by ``private/data.json``."""
+    """Return whether a folder holds the dataset that a run was trained on.
+
+    Of an older version, by ``private/data.json``.
+    """
     if run.record is not None:
         return bool(own_data(run, root))
     known = artifacts.read(run.root, DataRecord)
@@ -75,7 +84,10 @@ def refuse_changed_secrets(run: Run) -> None:
         changed = artifacts.place(Members)
     if changed:
         kind = PrivacyRefusal if record.private else DataError
-        what, fix = "the private records of the run as they were made", "restore the folder from a backup, or start a new run"
+        what, fix = (
+            "the private records of the run as they were made",
+            "restore the folder from a backup, or start a new run",
+        )
         raise kind(expected(what, got=f"another {changed}, or none", where=run.name, fix=fix))
 
 
@@ -90,9 +102,14 @@ def _names_members(run: Run, record: RunRecord, private: bool) -> bool:
 
 
 def contents(data: Manifest) -> str:
-    """Return the digest of the files that training reads, of a dataset without a list of digests; empty with a list."""
+    """Return the digest of the files that training reads, of a dataset without a list of digests.
+
+    Empty with a list.
+    """
     if data.checksums:
-        return ""  # the list is part of the dataset's digest, and every file is compared with it when it is read
+        return (
+            ""  # the list is part of the dataset's digest, and every file is compared with it when it is read
+        )
     names = sorted({name for case in data.split("train").cases for name in (case.image, case.mask) if name})
     there = [name for name in names if (data.root / name).is_file()]  # who reads a missing one names its row
     text = "".join(f"{name}\0{files.digest(data.root / name)}\n" for name in there)
@@ -158,13 +175,19 @@ def images_of(*parts: Manifest) -> tuple[str, ...]:
 
 
 def identifiers_of(*parts: Manifest) -> tuple[str, ...]:
-    """Return the SHA-256 of the identifiers that the patients of some cases have in the source, sorted; empty if unknown."""
+    """Return the SHA-256 of the identifiers that the patients of some cases have in the source, sorted.
+
+    Empty if unknown.
+    """
     known = _identifiers(parts[0].root)
     return tuple(sorted({known[patient] for part in parts for patient in part.patients if patient in known}))
 
 
 def _identifiers(root: Path) -> dict[str, str]:
-    """Return pseudonym -> SHA-256 of the patient's identifier in the source; empty where the dataset does not keep them."""
+    """Return pseudonym -> SHA-256 of the patient's identifier in the source.
+
+    Empty where the dataset does not keep them.
+    """
     path = root / SOURCES_NAME
     if not path.is_file():
         return {}
@@ -182,8 +205,8 @@ class Overlap:
         patients: pseudonyms in both.
         images: image files in both.
         compared: the comparison means something: both sides name patients, or both carry image digests.
-        doubtful: other pseudonyms, but identifiers of the source are equal: the same people under another dataset name, or a
-            coincidence of two hospitals.
+        doubtful: other pseudonyms, but identifiers of the source are equal: the same people under another
+            dataset name, or a coincidence of two hospitals.
     """
 
     patients: int
@@ -219,7 +242,8 @@ def overlap(
         there: pseudonyms of the other.
         images: digests of the image files of both.
         identifiers: digests of the source's identifiers of both.
-        known: both sources name their patients; otherwise equal pseudonyms mean nothing when the images differ.
+        known: both sources name their patients; otherwise equal pseudonyms mean nothing when the images
+            differ.
     """
     own, other = set(images[0]), set(images[1])
     patients = set(here) & set(there)
@@ -247,7 +271,9 @@ def dataset_of(run: Run) -> Path:
     return Path(known.dataset)
 
 
-def origin(run: Run, *, weights: str, step: int, split: str = "", data: str | None = None, dataset: str | None = None) -> Origin:
+def origin(
+    run: Run, *, weights: str, step: int, split: str = "", data: str | None = None, dataset: str | None = None
+) -> Origin:
     """Return what a number of a run belongs to.
 
     Args:

@@ -1,9 +1,10 @@
 """Where a run's weights come from: its own lineage, and what is known of the weights that it starts from.
 
-A start from a run of meninx is traced back: the patients behind the weights, and behind the weights that those started
-from, are compared with the patients of the new run. Weights of a run without privacy on the same patients cannot begin a
-private run; the cost of private runs on the same patients is added to its own. Whatever cannot be compared is of unknown
-origin and stands outside the guarantee.
+A start from a run of meninx is traced back: the patients behind the weights, and behind the weights that
+    those started
+from, are compared with the patients of the new run. Weights of a run without privacy on the same patients
+cannot begin a private run; the cost of private runs on the same patients is added to its own. Whatever cannot
+be compared is of unknown origin and stands outside the guarantee.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from meninx.train.config import PrivacyConfig
 
 LINEAGE = Path(artifacts.place(Lineage)).name
 NEAREST = 5  # folders above a file of weights that are looked at
-VALIDATED = "the starting weights come from a private run that used training patients of this run as validation patients"
+VALIDATED = (
+    "the starting weights come from a private run that used training patients of this run as "
+    "validation patients"
+)
 
 UNPROTECTED = f"the starting weights come from run {{run}}, {UNPROTECTED_START}: nothing is promised to them"
 
@@ -46,7 +50,9 @@ class Start:
     images: tuple[str, ...] = ()
 
 
-def draft(run: RunRecord, key: bytes, members: Members, privacy: PrivacyConfig | None, start: Start) -> Lineage:
+def draft(
+    run: RunRecord, key: bytes, members: Members, privacy: PrivacyConfig | None, start: Start
+) -> Lineage:
     """Return the lineage of a new run, without its ledger.
 
     Args:
@@ -97,8 +103,8 @@ def trace(path: Path, members: Members, data: DataRecord, *, unit: str, folders:
 
     Raises:
         DataError: there is no such file, or a record beside it is damaged.
-        PrivacyRefusal: the new run is private and the weights hold the same patients without privacy, or with another
-            privacy unit.
+        PrivacyRefusal: the new run is private and the weights hold the same patients without privacy, or with
+            another privacy unit.
     """
     if not path.is_file():
         raise DataError(expected("a file of pretrained weights", got="no such file", where=str(path)))
@@ -109,7 +115,9 @@ def trace(path: Path, members: Members, data: DataRecord, *, unit: str, folders:
     if found is None:
         return Start(Ancestry(sha256=sha256))
     lineage, run = found
-    keys = {name: key for name, (key, _) in (_house((run.root.parent, run.root.parent.parent)) | house).items()}
+    keys = {
+        name: key for name, (key, _) in (_house((run.root.parent, run.root.parent.parent)) | house).items()
+    }
     ledgers, shared, unknown, caveats = [], False, False, []
     known = artifacts.read(run.root, Members)
     for node in _with_ancestors(lineage):
@@ -145,18 +153,25 @@ def _refuse(node: Lineage, unit: str) -> None:
         fix = "start from weights of other patients, of public data or of a private run, or from random ones"
         raise PrivacyRefusal(
             expected(
-                "starting weights that do not hold the same patients without protection", got=why, where="pretrained", fix=fix
+                "starting weights that do not hold the same patients without protection",
+                got=why,
+                where="pretrained",
+                fix=fix,
             )
         )
     if node.unit != unit:
         fix = "train with the same privacy unit, or start from other weights"
         raise PrivacyRefusal(
-            expected(f"starting weights protected per {unit}", got=f"per {node.unit}", where="pretrained", fix=fix)
+            expected(
+                f"starting weights protected per {unit}", got=f"per {node.unit}", where="pretrained", fix=fix
+            )
         )
 
 
 def _source(path: Path, sha256: str, house: dict[str, tuple[bytes, Run]]) -> tuple[Lineage, Run] | None:
-    """Return the lineage of the run that a file of weights belongs to, and its folder; None when it is not known here.
+    """Return the lineage of the run that a file of weights belongs to, and its folder.
+
+    None when it is not known here.
 
     A release that was passed on says by its key which run it is of; what it says beyond that is not believed.
     """
@@ -180,13 +195,23 @@ def _belongs(path: Path, sha256: str, run: Run) -> bool:
     """Return whether a file below a run folder is a checkpoint of the run or part of its complete release."""
     if path.is_relative_to(run.private):
         return path in (checkpoint.path_of(run, "last"), checkpoint.path_of(run, "best"))
-    return path.is_relative_to(run.release) and _listed(run).get(path.relative_to(run.release).as_posix()) == sha256
+    return (
+        path.is_relative_to(run.release)
+        and _listed(run).get(path.relative_to(run.release).as_posix()) == sha256
+    )
 
 
 def _listed(run: Run) -> dict[str, str]:
-    """Return the digests of the complete release of a run; empty when it is not complete or its list was changed."""
+    """Return the digests of the complete release of a run.
+
+    Empty when it is not complete or its list was changed.
+    """
     record = run.record
-    if record is None or record.state is not RunState.RELEASED or record.release != integrity.digest_of(run.release):
+    if (
+        record is None
+        or record.state is not RunState.RELEASED
+        or record.release != integrity.digest_of(run.release)
+    ):
         return {}
     return integrity.read(run.release)
 
@@ -197,7 +222,9 @@ def _with_ancestors(lineage: Lineage) -> Iterator[Lineage]:
         yield from _with_ancestors(parent)
 
 
-def _shares(node: Lineage, theirs: Members | None, ours: Members, data: DataRecord, keys: dict[str, bytes]) -> bool | None:
+def _shares(
+    node: Lineage, theirs: Members | None, ours: Members, data: DataRecord, keys: dict[str, bytes]
+) -> bool | None:
     """Return whether a run was trained on training patients of the new run; None when that cannot be told."""
     key = keys.get(node.key)
     if key is not None and node.data == identity.keyed_data(key, data.digest):

@@ -19,7 +19,8 @@ def export_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> None:
 
     Args:
         model: the network; it is exported in evaluation mode and left in the mode it was.
-        example: normalised input, shape (1, channels, *spatial); its spatial size is the size the file accepts.
+        example: normalised input, shape (1, channels, *spatial); its spatial size is the size the file
+            accepts.
         path: file to write.
 
     Raises:
@@ -29,10 +30,14 @@ def export_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> None:
         import onnxscript  # noqa: F401 (torch.onnx needs it and says so late)
     except ImportError as error:
         fix = "pip install 'meninx[export]'"
-        raise UsageError(expected("onnx and onnxscript to be installed", got="neither", where="export", fix=fix)) from error
+        raise UsageError(
+            expected("onnx and onnxscript to be installed", got="neither", where="export", fix=fix)
+        ) from error
     training = model.training
     model.eval()
-    batch = example.expand(2, *example.shape[1:]).contiguous()  # a batch of one would be baked in as a constant
+    batch = example.expand(
+        2, *example.shape[1:]
+    ).contiguous()  # a batch of one would be baked in as a constant
     try:
         with _quiet():
             program = torch.onnx.export(

@@ -19,8 +19,8 @@ def units_in(data: Manifest, unit: PrivacyUnit) -> int:
 def make_plan(config: TrainConfig, data: Manifest) -> Plan | None:
     """Return the calibrated plan of a private run, or None for a run without privacy.
 
-    The batch size of the config is the expected number of units a step and the public denominator. The number of units
-    is the declared one, or the true one, which then counts as public.
+    The batch size of the config is the expected number of units a step and the public denominator. The number
+    of units is the declared one, or the true one, which then counts as public.
 
     Raises:
         DataError: the training split is empty.
@@ -37,9 +37,14 @@ def make_plan(config: TrainConfig, data: Manifest) -> Plan | None:
     if present > declared:
         fix = "declare the true number of units, or more"
         got = f"{present} in the training split"
-        raise PrivacyRefusal(expected(f"at most {declared} {wanted.unit}s", got=got, where="privacy.units_declared", fix=fix))
+        raise PrivacyRefusal(
+            expected(f"at most {declared} {wanted.unit}s", got=got, where="privacy.units_declared", fix=fix)
+        )
     if config.batch_size > declared:
-        fix = f"give --batch-size {max(1, declared // 2)} or less; under privacy it counts {wanted.unit}s a step"
+        fix = (
+            f"give --batch-size {max(1, declared // 2)} or less; under privacy it counts {wanted.unit}s "
+            "a step"
+        )
         rule = f"batch_size <= {declared} {wanted.unit}s"
         raise ConfigError(expected(rule, got=config.batch_size, where="batch_size", fix=fix))
     solve_steps = wanted.epsilon is not None and wanted.noise_multiplier is not None

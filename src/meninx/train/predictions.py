@@ -56,13 +56,16 @@ class Predictions:
             load.save(self._path(f"{case.case_id}{suffix}"), Image(label_map[None], affine))
         if self.sources is not None:
             placed, paths = self.sources.placed(case, label_map, affine)
-            seg.write_seg(placed, paths, self.chosen.info.labels, self._path(f"{case.case_id}.seg.dcm"), overwrite=True)
+            seg.write_seg(
+                placed, paths, self.chosen.info.labels, self._path(f"{case.case_id}.seg.dcm"), overwrite=True
+            )
 
     def publish(self, values: npt.NDArray[np.float64], labels: Sequence[str]) -> None:
         """Write one row per case, and move everything into its place.
 
         Args:
-            values: probabilities of each case, or its Dice coefficients, NaN where truth and prediction are both empty.
+            values: probabilities of each case, or its Dice coefficients, NaN where truth and prediction are
+                both empty.
             labels: names of the columns.
         """
         if "csv" in self.config.predictions:
@@ -72,7 +75,9 @@ class Predictions:
             for case, row in zip(self.chosen.cases, values, strict=True):
                 identifiers = (names.csv_cell(case.case_id), names.csv_cell(case.patient_id))
                 writer.writerow([*identifiers, *("" if np.isnan(value) else f"{value:.6f}" for value in row)])
-            files.write_text(self._path(f"{self.config.split}.csv"), buffer.getvalue(), mode=files.PRIVATE_MODE)
+            files.write_text(
+                self._path(f"{self.config.split}.csv"), buffer.getvalue(), mode=files.PRIVATE_MODE
+            )
         if not self.staging.is_dir():
             return
         try:

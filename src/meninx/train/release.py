@@ -26,7 +26,8 @@ STAGING, REPLACED, BUNDLE = "staging", "replaced", "bundle"
 def publish(config: TrainConfig, run: Run) -> int:
     """Build the release of a run that took its last step, close the run, and return the number of parameters.
 
-    Order: ``release/``, then ``privacy.json`` with the digest of the weights, then ``run.json``. A run killed in between is
+    Order: ``release/``, then ``privacy.json`` with the digest of the weights, then ``run.json``. A run killed
+        in between is
     not released; resuming it builds the release again.
 
     Raises:
@@ -48,8 +49,12 @@ def publish(config: TrainConfig, run: Run) -> int:
     integrity.write(staging, integrity.measured(staging, _files(staging)))
     _move(run, staging)
     record = artifacts.require(run.root, PrivacyRecord, fix="resume the run")
-    done = artifacts.require(run.root, RunRecord, fix="start a new run").step  # epsilon is that of all steps, also after the best
-    promised = artifacts.write(run.root, replace(record, origin=identity.origin(run, weights=weights, step=done)))
+    done = artifacts.require(
+        run.root, RunRecord, fix="start a new run"
+    ).step  # epsilon is that of all steps, also after the best
+    promised = artifacts.write(
+        run.root, replace(record, origin=identity.origin(run, weights=weights, step=done))
+    )
     run.update(
         state=RunState.RELEASED,
         weights=weights,
@@ -62,7 +67,9 @@ def publish(config: TrainConfig, run: Run) -> int:
     return sum(value.numel() for value in model.parameters())
 
 
-def _write_bundle(folder: Path, run: Run, model: nn.Module, learned: LearnConfig, info: DatasetInfo, *, onnx: bool) -> None:
+def _write_bundle(
+    folder: Path, run: Run, model: nn.Module, learned: LearnConfig, info: DatasetInfo, *, onnx: bool
+) -> None:
     arguments: dict[str, Any] = {
         "name": learned.model,
         "spatial_dims": info.spatial_dims,
@@ -93,7 +100,10 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _move(run: Run, staging: Path) -> None:
-    """Move what was staged into ``release/``; earlier files of the same names are kept until the new ones are there."""
+    """Move what was staged into ``release/``.
+
+    Earlier files of the same names are kept until the new ones are there.
+    """
     replaced = run.private / REPLACED
     try:
         replaced.mkdir(mode=0o700, exist_ok=True)

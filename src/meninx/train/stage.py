@@ -22,7 +22,18 @@ from meninx.core.manifest import MANIFEST_NAME, Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
-from meninx.learn import checkpoint, distributed, freeze, ledger_file, loop, pretrained, record, setup, surroundings, validate
+from meninx.learn import (
+    checkpoint,
+    distributed,
+    freeze,
+    ledger_file,
+    loop,
+    pretrained,
+    record,
+    setup,
+    surroundings,
+    validate,
+)
 from meninx.learn.config import learn_part
 from meninx.learn.predict import load_model
 from meninx.learn.result import FitResult
@@ -52,8 +63,8 @@ class TrainResult(Result):
         steps: optimiser steps done (planned, of a dry run).
         metric: name of the validation metric; empty without one.
         validation: its value at the end; None without one. Private, never released.
-        privacy: what was spent, read from the ledger (planned, of a dry run); with starting weights of private runs on the
-            same patients, their cost included. None without privacy.
+        privacy: what was spent, read from the ledger (planned, of a dry run); with starting weights of
+            private runs on the same patients, their cost included. None without privacy.
         own_epsilon: epsilon of the run's own steps; None without privacy.
         start: what the network started from.
         dry_run: nothing was written.
@@ -85,7 +96,10 @@ class TrainResult(Result):
         if self.metric and self.validation is not None:
             lines.insert(4, f"validation: {self.metric} {self.validation:.4f}")
         if self.start is not None and self.start.composed and self.own_epsilon is not None:
-            lines.append(f"of it own steps: epsilon = {self.own_epsilon:.3g}; the rest was spent on the starting weights")
+            lines.append(
+                f"of it own steps: epsilon = {self.own_epsilon:.3g}; the rest was spent on the "
+                "starting weights"
+            )
         if self.start is not None and self.start.file:
             lines.append(f"start: {self.start.file}, {self._start_words(self.start)}")
         if self.dry_run:
@@ -98,7 +112,9 @@ class TrainResult(Result):
     def _start_words(start: StartRecord) -> str:
         if start.origin != "run":
             return "of unknown origin: what it holds of the patients is not counted"
-        patients = "trained on some of the same patients" if start.shared_patients else "trained on other patients"
+        patients = (
+            "trained on some of the same patients" if start.shared_patients else "trained on other patients"
+        )
         return f"from run {start.run[:8]}, {patients}"
 
 
@@ -114,8 +130,9 @@ def run(
 ) -> TrainResult:
     """Train one model and put it into ``release/`` of a run folder.
 
-    Started by torchrun, the processes share the work of one run and all return its result; the folders need to be
-    visible to process 0 alone, the dataset to all. A finished run is closed: resuming it changes nothing.
+    Started by torchrun, the processes share the work of one run and all return its result; the folders need
+    to be visible to process 0 alone, the dataset to all. A finished run is closed: resuming it changes
+    nothing.
 
     Args:
         config: the settings; replaced by those of the run when resuming.
@@ -127,7 +144,8 @@ def run(
         recipe: name of the recipe, used to name the run.
 
     Raises:
-        UsageError, PrivacyRefusal: the run to resume is finished and something of it was changed, or an older version made it.
+        UsageError, PrivacyRefusal: the run to resume is finished and something of it was changed, or an older
+            version made it.
         ConfigError, DataError, PrivacyRefusal, RunLocked, Interrupted: see ``meninx.learn.loop.fit``.
     """
     with distributed.joined() as world:
@@ -171,7 +189,10 @@ def stored_config(run: Run) -> TrainConfig:
 
 
 def _checked(config: TrainConfig, data: Manifest, out: Path) -> tuple[Plan | None, Start]:
-    """Return the privacy plan and what is known of the starting weights; refuse whatever cannot become a run."""
+    """Return the privacy plan and what is known of the starting weights.
+
+    Refuse whatever cannot become a run.
+    """
     workspace.outside(out, [data.root])
     names.check([data.info.name], what="dataset", where="dataset.toml")
     names.check(data.info.labels, what="label", where="dataset.toml")
@@ -211,8 +232,13 @@ def _network(config: TrainConfig, data: Manifest, plan: Plan | None) -> nn.Modul
     return network
 
 
-def _preview(config: TrainConfig, data: Manifest, out: Path, network: nn.Module, plan: Plan | None, start: Start) -> TrainResult:
-    """Return what a run would be: plan, counts and parameters; refuse what the run itself would refuse before its first step."""
+def _preview(
+    config: TrainConfig, data: Manifest, out: Path, network: nn.Module, plan: Plan | None, start: Start
+) -> TrainResult:
+    """Return what a run would be: plan, counts and parameters.
+
+    Refuse what the run itself would refuse before its first step.
+    """
     with tempfile.TemporaryDirectory() as place, surroundings.prepared(config) as device:
         trial = runs.create(Path(place), "trial", config_toml="", deterministic=config.deterministic)
         training = setup.build(learn_part(config), data, trial, device, plan, resumed=False)
@@ -224,7 +250,11 @@ def _preview(config: TrainConfig, data: Manifest, out: Path, network: nn.Module,
     if plan is not None and privacy is not None and earlier:
         cost = accounting.epsilon([plan.phase(), *joint_phases(earlier)], plan.delta)
         privacy = replace(privacy, epsilon=cost.value, accountant=cost.accountant)
-    begun = pretrained.known(training.start, start.ancestry) if training.start and start.ancestry else training.start
+    begun = (
+        pretrained.known(training.start, start.ancestry)
+        if training.start and start.ancestry
+        else training.start
+    )
     return TrainResult(
         out=out, model=config.model, parameters=sum(value.numel() for value in network.parameters()), dry_run=True,
         train_cases=len(split), train_patients=len(split.patients), steps=effect.total_steps(config, data, plan),
@@ -246,7 +276,9 @@ def _created(config: TrainConfig, data: Manifest, out: Path, start: Start) -> st
         key = identity.identity_key(folder, seed=config.seed if config.deterministic else None)
         members = identity.members_of(data)
         entry = folder.update(
-            data=identity.keyed_data(key, known.digest), dataset=data.info.name, patients_known=data.info.patients_known
+            data=identity.keyed_data(key, known.digest),
+            dataset=data.info.name,
+            patients_known=data.info.patients_known,
         )
         artifacts.write(folder.root, known)
         artifacts.write(folder.root, replace(members, earlier=start.patients, earlier_images=start.images))
@@ -318,7 +350,9 @@ def _refuse_changes(folder: Run, same_data: bool) -> None:
         problem = "a changed record in private/"
     elif not all(checkpoint.path_of(folder, name).is_file() for name in {"last", known.selected}):
         problem = "no checkpoints"
-    elif known.private and not all((folder.private / "keys" / f"{name}.key").is_file() for name in ("noise", "sampling")):
+    elif known.private and not all(
+        (folder.private / "keys" / f"{name}.key").is_file() for name in ("noise", "sampling")
+    ):
         problem = "no secret keys"
     if known.private:
         written = artifacts.require(folder.root, PrivacyRecord, fix="start a new run")
@@ -333,15 +367,18 @@ def _refuse_changes(folder: Run, same_data: bool) -> None:
 def _refuse_reopening(folder: Run, plan: Plan | None) -> None:
     """Refuse to train on with a run that ended, whatever ``run.json`` says of its state.
 
-    A release, or a ledger with all planned steps, is the end. What may be left is to write the release once more: a run that
-    was killed at that moment has its last checkpoint, and that has seen every line of the ledger.
+    A release, or a ledger with all planned steps, is the end. What may be left is to write the release once
+    more: a run that was killed at that moment has its last checkpoint, and that has seen every line of the
+    ledger.
 
     Raises:
         PrivacyRefusal: of a private run.
         UsageError: of another one.
     """
     known = artifacts.require(folder.root, RunRecord, fix="start a new run")
-    published = any((folder.release / name).exists() for name in (lineage.LINEAGE, integrity.CHECKSUMS, "bundle"))
+    published = any(
+        (folder.release / name).exists() for name in (lineage.LINEAGE, integrity.CHECKSUMS, "bundle")
+    )
     ledger = ledger_file.read(folder)
     whole = plan is not None and sum(account.steps for account in ledger.accounts) >= plan.steps
     last = checkpoint.path_of(folder, "last")
@@ -377,7 +414,9 @@ def _closed(folder: Run, data: Manifest) -> TrainResult:
 # the run
 
 
-def _train(config: TrainConfig, data: Manifest, run: Run, plan: Plan | None, progress: Progress, *, resumed: bool) -> TrainResult:
+def _train(
+    config: TrainConfig, data: Manifest, run: Run, plan: Plan | None, progress: Progress, *, resumed: bool
+) -> TrainResult:
     world = distributed.current()
     declared = config.privacy.units_declared if config.privacy else None
     with run.lock() if world.main else nullcontext():
@@ -406,13 +445,19 @@ def _bound(data: Manifest, run: Run) -> str:
         raise _other_cases()
     key = identity.read_key(run.private / "keys" / identity.KEY)
     start = run.root / artifacts.place(Ancestry)
-    images = identity.contents(data) if artifacts.require(run.root, RunRecord, fix="start a new run").private else ""
+    images = (
+        identity.contents(data)
+        if artifacts.require(run.root, RunRecord, fix="start a new run").private
+        else ""
+    )
     return artifacts.keyed(key, "run", keyed, images, files.digest(start) if start.is_file() else "")
 
 
 def _other_cases() -> DataError:
     fix = "give the dataset the run was started with, or start a new run"
-    return DataError(expected("the cases the run was started with", got="others", where=MANIFEST_NAME, fix=fix))
+    return DataError(
+        expected("the cases the run was started with", got="others", where=MANIFEST_NAME, fix=fix)
+    )
 
 
 def _ancestry(config: TrainConfig, run: Run) -> Ancestry | None:
@@ -423,15 +468,21 @@ def _ancestry(config: TrainConfig, run: Run) -> Ancestry | None:
     if known is None:  # the cost of the runs behind the weights would be forgotten
         kind = PrivacyRefusal if config.privacy else DataError
         fix = f"restore {artifacts.place(Ancestry)}, or start a new run"
-        raise kind(expected("what is known of the starting weights", got="no record", where=run.name, fix=fix))
+        raise kind(
+            expected("what is known of the starting weights", got="no record", where=run.name, fix=fix)
+        )
     path = Path(config.pretrained)
     if path.is_file() and files.digest(path) != known.sha256:
         fix = "restore the file, or start a new run"
-        raise PrivacyRefusal(expected("the starting weights of before", got="another file", where="pretrained", fix=fix))
+        raise PrivacyRefusal(
+            expected("the starting weights of before", got="another file", where="pretrained", fix=fix)
+        )
     return known
 
 
-def _result(config: TrainConfig, data: Manifest, out: Path, parameters: int, fitted: FitResult) -> TrainResult:
+def _result(
+    config: TrainConfig, data: Manifest, out: Path, parameters: int, fitted: FitResult
+) -> TrainResult:
     training = data.split("train")
     return TrainResult(
         out=out, model=config.model, parameters=parameters, train_cases=len(training), train_patients=len(training.patients),

@@ -62,8 +62,8 @@ class SweepResult(Result):
     Attributes:
         rows: one a epsilon, the run without privacy last.
         runs: number of runs behind them.
-        together: what all private runs in the folder spend together, those of earlier attempts included; None where there
-            is none, or where they are deterministic and protect nobody.
+        together: what all private runs in the folder spend together, those of earlier attempts included; None
+            where there is none, or where they are deterministic and protect nobody.
     """
 
     rows: tuple[Row, ...]
@@ -78,17 +78,38 @@ class SweepResult(Result):
             f"{_or_dash(row.deviation):>13}  {row.seeds:5d}"
             for row in self.rows
         ]
-        return "\n".join([head, *lines, f"n = {self.rows[0].cases} test cases; figure and table in {self.out}", *self._cost()])
+        return "\n".join(
+            [
+                head,
+                *lines,
+                f"n = {self.rows[0].cases} test cases; figure and table in {self.out}",
+                *self._cost(),
+            ]
+        )
 
     def _cost(self) -> list[str]:
         if self.together is None:
             return []
-        spent = f"epsilon = {self.together.epsilon:.4g} at delta = {self.together.delta:g} per {self.together.unit}"
-        return [f"all private runs together: {spent}; it counts when more than one, or the choice among them, is released"]
+        spent = (
+            f"epsilon = {self.together.epsilon:.4g} at delta = {self.together.delta:g} per "
+            f"{self.together.unit}"
+        )
+        return [
+            (
+                f"all private runs together: {spent}; it counts when more than one, or the choice among "
+                "them, is released"
+            )
+        ]
 
 
 def run(
-    config: TrainConfig, grid: SweepConfig, source: Path, out: Path, *, progress: Progress = SILENT, recipe: str | None = None
+    config: TrainConfig,
+    grid: SweepConfig,
+    source: Path,
+    out: Path,
+    *,
+    progress: Progress = SILENT,
+    recipe: str | None = None,
 ) -> SweepResult:
     """Train and evaluate every cell of the grid that is not there yet, then write table and figure.
 
@@ -102,8 +123,8 @@ def run(
 
     Raises:
         ConfigError: there is nothing to train.
-        UsageError: ``out`` lies in a dataset, or holds a sweep of other settings or of another dataset, or runs of an older
-            version.
+        UsageError: ``out`` lies in a dataset, or holds a sweep of other settings or of another dataset, or
+            runs of an older version.
         RunLocked: another process fills this sweep.
     """
     if not grid.seeds or not (grid.epsilons or grid.non_private):
@@ -115,9 +136,14 @@ def run(
         return _filled(config, grid, data, out, progress)
 
 
-def _filled(config: TrainConfig, grid: SweepConfig, data: Manifest, out: Path, progress: Progress) -> SweepResult:
+def _filled(
+    config: TrainConfig, grid: SweepConfig, data: Manifest, out: Path, progress: Progress
+) -> SweepResult:
     """Fill the cells of a sweep that this process holds."""
-    places = {(epsilon, seed): out / "cells" / f"epsilon-{_name(epsilon)}_seed-{seed}" for epsilon, seed in _cells(grid)}
+    places = {
+        (epsilon, seed): out / "cells" / f"epsilon-{_name(epsilon)}_seed-{seed}"
+        for epsilon, seed in _cells(grid)
+    }
     for (epsilon, seed), cell in places.items():  # before any of them is trained
         _refuse_other(_configured(config, epsilon, seed), data, cell)
     cells: dict[float, list[Estimate]] = {}
@@ -131,13 +157,21 @@ def _filled(config: TrainConfig, grid: SweepConfig, data: Manifest, out: Path, p
     ledgers = _private_ledgers(out)
     together = None if config.deterministic else _together(tuple(ledgers.values()))
     _write(out, rows, together, tuple(dict.fromkeys([*identities, *ledgers])))
-    return SweepResult(out=out, rows=rows, runs=sum(len(tables) for tables in cells.values()), together=together)
+    return SweepResult(
+        out=out, rows=rows, runs=sum(len(tables) for tables in cells.values()), together=together
+    )
 
 
 def _private_ledgers(out: Path) -> dict[str, Ledger]:
     """Return the ledgers of all private runs in the cells that took a step, those of earlier attempts included, by run."""
-    folders = [path for path in sorted((out / "cells").glob("*/*")) if (path / "private").is_dir() and not path.is_symlink()]
-    found = {run.record.id: ledger_file.read(run) for run in map(runs.open_run, folders) if run.record is not None}
+    folders = [
+        path
+        for path in sorted((out / "cells").glob("*/*"))
+        if (path / "private").is_dir() and not path.is_symlink()
+    ]
+    found = {
+        run.record.id: ledger_file.read(run) for run in map(runs.open_run, folders) if run.record is not None
+    }
     return {name: ledger for name, ledger in found.items() if ledger.accounts or ledger.pending}
 
 
@@ -154,7 +188,10 @@ def _cells(grid: SweepConfig) -> Iterator[tuple[float, int]]:
 
 
 def _configured(config: TrainConfig, epsilon: float, seed: int) -> TrainConfig:
-    """Return the config of a cell; all keep their weights by the same rule, so that privacy is the only difference."""
+    """Return the config of a cell.
+
+    All keep their weights by the same rule, so that privacy is the only difference.
+    """
     select = "last" if config.select == "auto" else config.select
     shared = replace(config, seed=seed, select=select, export=())
     if math.isinf(epsilon):
@@ -176,14 +213,18 @@ def _refuse_other(config: TrainConfig, data: Manifest, cell: Path) -> None:
         return
     known = artifacts.read(begun.root, DataRecord)
     if begun.record is None or known is None:
-        raise UsageError(expected("runs of this version", got="an older one", where=cell.name, fix="give another --out"))
+        raise UsageError(
+            expected("runs of this version", got="an older one", where=cell.name, fix="give another --out")
+        )
     if not identity.same_data(known, data.root):
         fix = "give another --out, or the dataset of before"
         raise UsageError(expected("a sweep of the same dataset", got="another one", where=cell.name, fix=fix))
     wanted = effect.resolved(config, data, make_plan(config, data))
     if replace(stage.stored_config(begun), device=config.device, threads=config.threads) != wanted:
         fix = "give another --out, or the settings of before"
-        raise UsageError(expected("a sweep of the same settings", got="another one", where=cell.name, fix=fix))
+        raise UsageError(
+            expected("a sweep of the same settings", got="another one", where=cell.name, fix=fix)
+        )
 
 
 def _trained(config: TrainConfig, source: Path, cell: Path, progress: Progress) -> RunRecord:
@@ -191,7 +232,9 @@ def _trained(config: TrainConfig, source: Path, cell: Path, progress: Progress) 
     begun = _begun(cell)
     if begun is None or artifacts.read(begun.root, EvaluationRecord) is None:
         trained = stage.run(config, source, cell, progress=progress, resume=begun.root if begun else None)
-        evaluate.run(EvaluateConfig(predictions=(), device=config.device), trained.out, source, progress=progress)
+        evaluate.run(
+            EvaluateConfig(predictions=(), device=config.device), trained.out, source, progress=progress
+        )
         begun = runs.open_run(trained.out)
     return artifacts.require(begun.root, RunRecord, fix="give another --out")
 

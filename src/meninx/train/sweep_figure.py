@@ -37,7 +37,15 @@ def draw(rows: Sequence[Point], path: Path) -> None:
     if private:
         epsilons, means = [row.epsilon for row in private], [row.mean for row in private]
         bars = [[row.mean - row.low for row in private], [row.high - row.mean for row in private]]
-        axes.errorbar(epsilons, means, yerr=bars, fmt="o-", color="#1f5a92", capsize=4, label="with differential privacy")
+        axes.errorbar(
+            epsilons,
+            means,
+            yerr=bars,
+            fmt="o-",
+            color="#1f5a92",
+            capsize=4,
+            label="with differential privacy",
+        )
         axes.set_xscale("log")
         axes.set_xticks(epsilons, [f"{value:g}" for value in epsilons])
         axes.minorticks_off()
@@ -47,7 +55,9 @@ def draw(rows: Sequence[Point], path: Path) -> None:
             axes.axhspan(row.low, row.high, color="#8a5a00", alpha=0.12, linewidth=0)
     axes.set_xlabel("epsilon (smaller protects more)")
     axes.set_ylabel(f"test {rows[0].metric}")
-    axes.set_title(f"{rows[0].cases} test cases, {rows[0].seeds} seed(s), 95 % patient-bootstrap intervals", fontsize=9)
+    axes.set_title(
+        f"{rows[0].cases} test cases, {rows[0].seeds} seed(s), 95 % patient-bootstrap intervals", fontsize=9
+    )
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=150)

@@ -24,7 +24,8 @@ class Standing:
 
     Attributes:
         external: it is another dataset than the run's own.
-        compared: its measured patients were compared with those of training and validation, and none is shared.
+        compared: its measured patients were compared with those of training and validation, and none is
+            shared.
         data: keyed digest of the dataset.
         own: the run's own dataset, when it is still as it was; thresholds are fitted on its validation split.
     """
@@ -62,7 +63,9 @@ def check_weights(run: Run, weights: str) -> None:
     record = run.record
     if record is not None and record.weights != weights:
         fix = "restore private/checkpoints, or train again"
-        raise DataError(expected("the released weights in the checkpoint", got="others", where=run.name, fix=fix))
+        raise DataError(
+            expected("the released weights in the checkpoint", got="others", where=run.name, fix=fix)
+        )
 
 
 def check_meaning(learned: DatasetInfo, dataset: Manifest, chosen: Manifest) -> None:
@@ -82,10 +85,14 @@ def check_meaning(learned: DatasetInfo, dataset: Manifest, chosen: Manifest) -> 
     )
     for name, wanted, got in pairs:
         if wanted != got:
-            raise DataError(expected(f"{name} {wanted} as in training", got=got, where="dataset.toml", fix=fix))
+            raise DataError(
+                expected(f"{name} {wanted} as in training", got=got, where="dataset.toml", fix=fix)
+            )
     if learned.labels != here.labels:
         got = "the same in another order" if set(learned.labels) == set(here.labels) else "others"
-        raise DataError(expected("the labels of the training, in its order", got=got, where="dataset.toml", fix=fix))
+        raise DataError(
+            expected("the labels of the training, in its order", got=got, where="dataset.toml", fix=fix)
+        )
     if here.task is Task.SEGMENTATION:
         told = any(case.mask for case in chosen.cases)
     else:
@@ -106,8 +113,8 @@ def standing(run: Run, dataset: Manifest, chosen: Manifest, *, given: bool) -> S
         given: the user named the dataset; otherwise it lies where the run's own was.
 
     Raises:
-        DataError: measured patients or images took part in training or validation, or in that of the starting weights; or the
-            run's own dataset was replaced.
+        DataError: measured patients or images took part in training or validation, or in that of the starting
+            weights; or the run's own dataset was replaced.
     """
     known = artifacts.read(run.root, DataRecord)
     external = not identity.is_own(run, dataset.root)
@@ -118,7 +125,11 @@ def standing(run: Run, dataset: Manifest, chosen: Manifest, *, given: bool) -> S
     compared = _refuse_overlap(members, dataset, chosen, external=external)
     if external and not given:
         fix = "restore it, or name the folder with --data to measure the run on it as on another dataset"
-        raise DataError(expected("the dataset that the run was trained on", got="a changed one", where="manifest.csv", fix=fix))
+        raise DataError(
+            expected(
+                "the dataset that the run was trained on", got="a changed one", where="manifest.csv", fix=fix
+            )
+        )
     data = _keyed(run, identity.data_record(dataset.root).digest) if external else _own_name(run, dataset)
     return Standing(external=external, compared=compared, data=data, own=own)
 
@@ -143,10 +154,17 @@ def _refuse_overlap(members: Members | None, dataset: Manifest, chosen: Manifest
         identifiers=(identity.identifiers_of(chosen), members.identifiers if external else ()),
         known=members.patients_known and dataset.info.patients_known,
     )
-    for overlap, part in ((found, "training or validation of the run"), (before, "the training of its starting weights")):
+    for overlap, part in (
+        (found, "training or validation of the run"),
+        (before, "the training of its starting weights"),
+    ):
         if overlap:
             fix = "measure on patients that took no part"
-            raise DataError(expected(f"patients who took no part in {part}", got=overlap.words(), where="manifest.csv", fix=fix))
+            raise DataError(
+                expected(
+                    f"patients who took no part in {part}", got=overlap.words(), where="manifest.csv", fix=fix
+                )
+            )
     return bool(patients) and not found.doubtful and (found.compared or not external)
 
 

@@ -28,7 +28,8 @@ class Check:
         folder: name of the folder, relative to the one that was given; empty for that one itself.
         what: what was looked at.
         state: what came of it.
-        why: the reason when it is not ok or not possible, or a remark; no name in it can do anything to a terminal.
+        why: the reason when it is not ok or not possible, or a remark; no name in it can do anything to a
+            terminal.
         privacy: a promise to patients depends on it.
     """
 
@@ -57,7 +58,9 @@ class Book:
     def judge(self, what: str, wrong: Iterable[str], *, privacy: bool = False, remark: str = "") -> bool:
         """Add a line that is ok when nothing is wrong; return whether it is."""
         found = list(wrong)
-        self.add(what, State.NOT_OK if found else State.OK, "; ".join(found) if found else remark, privacy=privacy)
+        self.add(
+            what, State.NOT_OK if found else State.OK, "; ".join(found) if found else remark, privacy=privacy
+        )
         return not found
 
     def impossible(self, what: str, why: str) -> None:

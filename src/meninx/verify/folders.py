@@ -21,7 +21,9 @@ _TENSORBOARD = "events.out.tfevents"
 
 def kind_of(folder: Path) -> str:
     """Return what a folder is; empty for none of meninx's."""
-    if (folder / artifacts.place(RunRecord)).is_file() or ((folder / "config.toml").is_file() and (folder / "private").is_dir()):
+    if (folder / artifacts.place(RunRecord)).is_file() or (
+        (folder / "config.toml").is_file() and (folder / "private").is_dir()
+    ):
         return RUN
     if (folder / artifacts.place(SweepRecord)).is_file():
         return SWEEP
@@ -46,7 +48,9 @@ def found(folder: Path, depth: int = _DEPTH) -> Iterator[tuple[Path, str]]:
                 yield from found(entry, _DEPTH if kind else depth - 1)
 
 
-def digests(book: Book, root: Path, recorded: str, *, leave_out: tuple[str, ...] = (), progress: Progress) -> None:
+def digests(
+    book: Book, root: Path, recorded: str, *, leave_out: tuple[str, ...] = (), progress: Progress
+) -> None:
     """Check a folder against its list of digests, and the list against the digest that a record holds of it."""
     what = "files against checksums.sha256"
     if not (root / integrity.CHECKSUMS).is_file():
@@ -57,10 +61,17 @@ def digests(book: Book, root: Path, recorded: str, *, leave_out: tuple[str, ...]
         return
     listed = integrity.read(root)
     damage = integrity.damage(root, leave_out=leave_out, progress=progress)
-    wrong = damaged("missing", damage.missing) + damaged("changed", damage.changed) + damaged("not in the list", damage.unlisted)
+    wrong = (
+        damaged("missing", damage.missing)
+        + damaged("changed", damage.changed)
+        + damaged("not in the list", damage.unlisted)
+    )
     book.judge(what, wrong, remark=f"{len(listed)} files")
     if recorded:
-        book.judge("digest of checksums.sha256", [] if recorded == integrity.digest_of(root) else ["the list was changed later"])
+        book.judge(
+            "digest of checksums.sha256",
+            [] if recorded == integrity.digest_of(root) else ["the list was changed later"],
+        )
 
 
 def completion(book: Book, root: Path) -> bool:
@@ -77,8 +88,8 @@ def completion(book: Book, root: Path) -> bool:
 def modes(book: Book, root: Path) -> None:
     """Check that the private room is its owner's alone.
 
-    What a killed stage left there to be published, or to be removed, is as readable as the result itself and counts only where
-    it is private in the result, too.
+    What a killed stage left there to be published, or to be removed, is as readable as the result itself and
+    counts only where it is private in the result, too.
     """
     room, what = root / workspace.PRIVATE, "file modes of private/"
     if os.name != "posix":
@@ -99,7 +110,9 @@ def modes(book: Book, root: Path) -> None:
 
 def _is_secret(path: Path) -> bool:
     """Return whether a file of the private room stays there."""
-    passing = path.parts[0] in (workspace.STAGING, workspace.REPLACED) and workspace.PRIVATE not in path.parts[1:-1]
+    passing = (
+        path.parts[0] in (workspace.STAGING, workspace.REPLACED) and workspace.PRIVATE not in path.parts[1:-1]
+    )
     return not passing and not path.name.startswith(_TENSORBOARD)
 
 
@@ -110,7 +123,13 @@ def dataset(book: Book, root: Path, progress: Progress) -> None:
     record = artifacts.read(root, PrepareRecord)
     if record is None:
         book.impossible("summary prepare.json", "none here")
-    digests(book, root, record.checksums if record else "", leave_out=(workspace.PRIVATE, *_OWN_PAPERS), progress=progress)
+    digests(
+        book,
+        root,
+        record.checksums if record else "",
+        leave_out=(workspace.PRIVATE, *_OWN_PAPERS),
+        progress=progress,
+    )
     table = Manifest.read(root)
     wrong = []
     if record is not None and (record.cases, record.patients) != (len(table), len(table.patients)):
@@ -126,13 +145,23 @@ def archive(book: Book, root: Path, progress: Progress) -> None:
     record = artifacts.read(root, DeidRecord)
     if record is None:
         book.impossible("summary deid.json", "none here")
-    digests(book, root, record.checksums if record else "", leave_out=(workspace.PRIVATE, *_OWN_PAPERS), progress=progress)
+    digests(
+        book,
+        root,
+        record.checksums if record else "",
+        leave_out=(workspace.PRIVATE, *_OWN_PAPERS),
+        progress=progress,
+    )
     modes(book, root)
 
 
 def release(book: Book, root: Path, progress: Progress) -> None:
     """Check a release, or a bundle of one, that lies apart from its run."""
-    home = root if (root / integrity.CHECKSUMS).is_file() or not (root.parent / integrity.CHECKSUMS).is_file() else root.parent
+    home = (
+        root
+        if (root / integrity.CHECKSUMS).is_file() or not (root.parent / integrity.CHECKSUMS).is_file()
+        else root.parent
+    )
     digests(book, home, "", progress=progress)
 
 

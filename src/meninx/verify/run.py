@@ -45,9 +45,14 @@ def _state(book: Book, run: Run) -> None:
     finished = record.state is RunState.RELEASED
     book.judge("state", [] if finished else [f"the run is not finished: {record.state}, step {record.step}"])
     digest = run.config_digest
-    secret = [f"{name}: changed since the run was made, or gone" for name in belonging.secrets_changed(run.root, record)]
+    secret = [
+        f"{name}: changed since the run was made, or gone"
+        for name in belonging.secrets_changed(run.root, record)
+    ]
     book.judge("private records", secret, privacy=record.private)
-    book.judge("config.toml", [] if digest == record.config else ["changed since the run was made or released"])
+    book.judge(
+        "config.toml", [] if digest == record.config else ["changed since the run was made or released"]
+    )
 
 
 def _release(book: Book, run: Run, progress: Progress) -> None:
@@ -133,7 +138,9 @@ def _contradictions(run: Run, said: PrivacyRecord, ledger: Ledger) -> Iterator[s
     behind = artifacts.read(run.root, Ancestry)
     earlier = [Read.parse("\n".join(lines)) for lines in behind.ledgers] if behind is not None else []
     total = compose([ledger, *earlier], delta=delta).epsilon if earlier else own.epsilon
-    found = belonging.contradictions(said, own, totals=(total,), anchor=ledger.anchor, declared=_declared(run))
+    found = belonging.contradictions(
+        said, own, totals=(total,), anchor=ledger.anchor, declared=_declared(run)
+    )
     yield from (item.words for item in found)
 
 
@@ -155,7 +162,11 @@ def _lineage(book: Book, run: Run) -> None:
     wrong = []
     if record is not None:
         wrong += ["of another run"] if found.run != record.id else []
-        wrong += ["it disagrees with run.json on whether the run is private"] if found.private != record.private else []
+        wrong += (
+            ["it disagrees with run.json on whether the run is private"]
+            if found.private != record.private
+            else []
+        )
         wrong += ["of another dataset"] if found.data != record.data else []
     if "\n".join(found.ledger).rstrip("\n") != run.ledger_text().rstrip("\n"):
         wrong.append("its ledger is not the run's")

@@ -1,7 +1,7 @@
 """``meninx verify``: is a folder as meninx wrote it, and does what it says follow from what it holds?
 
-It sees damage, mixed-up parts and edited numbers. It does not see forgery: nothing is signed, so who can write a folder
-and its digests can change both.
+It sees damage, mixed-up parts and edited numbers. It does not see forgery: nothing is signed, so who can
+write a folder and its digests can change both.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ class VerifyResult(Result):
         return 0 if not failed else 4 if any(check.privacy for check in failed) else 3
 
     def summary(self) -> str:
-        """Return one line for every check and one for all; of several folders, one line for each that is whole."""
+        """Return one line for every check and one for all.
+
+        Of several folders, one line for each that is whole.
+        """
         return self._told(full=False)
 
     def in_full(self) -> str:
@@ -88,7 +91,9 @@ class VerifyResult(Result):
         unfinished = {check.folder for check in failed if check.what == "state"}
         if unfinished >= {check.folder for check in failed} and not any(check.privacy for check in failed):
             fix = f"finish it with `meninx train DATA --resume {plain(failed[0].folder) or self.out.name}`"
-        message = expected("a folder as meninx wrote it", got=f"{count} failed checks", where=self.out.name, fix=fix)
+        message = expected(
+            "a folder as meninx wrote it", got=f"{count} failed checks", where=self.out.name, fix=fix
+        )
         raise PrivacyRefusal(message) if self.exit_code == PrivacyRefusal.exit_code else DataError(message)
 
 
@@ -133,9 +138,14 @@ def _check(book: Book, place: Path, kind: str, progress: Progress) -> None:
 def _sweep(book: Book, place: Path) -> None:
     """Check that the runs behind the rows of a sweep are the ones that lie in it."""
     record = artifacts.require(place, SweepRecord, fix="run the sweep again")
-    there = [artifacts.read(folder, RunRecord) for folder, kind in folders.found(place) if kind == folders.RUN]
+    there = [
+        artifacts.read(folder, RunRecord) for folder, kind in folders.found(place) if kind == folders.RUN
+    ]
     missing = set(record.runs) - {item.id for item in there if item is not None}
     if record.runs:
-        book.judge("runs of the sweep", [f"{len(missing)} of {len(record.runs)} runs are not here"] if missing else [])
+        book.judge(
+            "runs of the sweep",
+            [f"{len(missing)} of {len(record.runs)} runs are not here"] if missing else [],
+        )
     else:
         book.impossible("runs of the sweep", "an older version wrote it")

@@ -1,6 +1,7 @@
 """The synthetic cohort: invented patients with images, findings, masks and everything a header can betray.
 
-Three ways in: arrays (:func:`radiographs`, :func:`volumes`), a prepared dataset folder (:func:`write_dataset`) and
+Three ways in: arrays (:func:`radiographs`, :func:`volumes`), a prepared dataset folder
+    (:func:`write_dataset`) and
 hospitals' DICOM archives with an answer key of everything planted in them (:func:`write_archives`).
 All of it is deterministic by seed, and no patient stands behind any of it.
 """

@@ -20,7 +20,8 @@ class Volume:
     """One CT-like volume and its truth.
 
     Attributes:
-        array: int16 Hounsfield-like values, shape (x, y, z): x to the patient's Right, y to Anterior, z to Superior.
+        array: int16 Hounsfield-like values, shape (x, y, z): x to the patient's Right, y to Anterior, z to
+            Superior.
         labels: uint8 label map of the same shape: 0 background, 1 organ, 2 lesion.
         spacing_mm: distance of voxel centres along x, y, z.
     """
@@ -33,17 +34,22 @@ class Volume:
     def affine(self) -> npt.NDArray[np.float64]:
         """4x4 RAS+ affine with the world's origin in the middle of the volume."""
         affine = np.diag([*self.spacing_mm, 1.0])
-        affine[:3, 3] = [-(n - 1) / 2 * step for n, step in zip(self.array.shape, self.spacing_mm, strict=True)]
+        affine[:3, 3] = [
+            -(n - 1) / 2 * step for n, step in zip(self.array.shape, self.spacing_mm, strict=True)
+        ]
         return affine
 
 
-def volume(seed: int, index: int, size: tuple[int, int, int] = (48, 48, 24), *, lesion: bool | None = None) -> Volume:
+def volume(
+    seed: int, index: int, size: tuple[int, int, int] = (48, 48, 24), *, lesion: bool | None = None
+) -> Volume:
     """Return the volume of patient ``index``.
 
     Args:
         seed: public seed of the cohort.
         index: which patient.
-        size: voxels along x, y, z, each at least 8; the field of view is 360 x 300 x 160 mm whatever the size.
+        size: voxels along x, y, z, each at least 8; the field of view is 360 x 300 x 160 mm whatever the
+            size.
         lesion: True or False to force lesions or none; None draws them in 70 of 100 patients.
     """
     rng = child(seed, "abdomen", index)
@@ -70,17 +76,33 @@ def _body(rng: np.random.Generator, x: Floats, y: Floats, z: Floats) -> tuple[Fl
     skin = _ellipsoid(x, y, z, (0, 0, 0), (wide, deep, 9))
     muscle = _ellipsoid(x, y, z, (0, 0, 0), (wide - fat, deep - fat, 9))
     cavity = _ellipsoid(x, y, z, (0, 0.06, 0), (wide - fat - 0.09, deep - fat - 0.12, 9))
-    values: Floats = np.float32(AIR) + skin * np.float32(-100 - AIR) + muscle * np.float32(155) - cavity * np.float32(110)
+    values: Floats = (
+        np.float32(AIR) + skin * np.float32(-100 - AIR) + muscle * np.float32(155) - cavity * np.float32(110)
+    )
     arch = np.float32(0.16) * np.cos(z * np.float32(2.2))
-    organ = _ellipsoid(x + arch - np.float32(0.12), y, z, (0.36 + jitter[0, 0], 0.12 + jitter[0, 1], 0.12), (0.36, 0.42, 0.72))
+    organ = _ellipsoid(
+        x + arch - np.float32(0.12),
+        y,
+        z,
+        (0.36 + jitter[0, 0], 0.12 + jitter[0, 1], 0.12),
+        (0.36, 0.42, 0.72),
+    )
     lobe = _ellipsoid(x, y, z, (0.02 + jitter[1, 0], 0.32, 0.18), (0.36, 0.18, 0.42))
     organ = np.maximum(organ, lobe) * cavity
     values = _put(values, organ, rng.normal(108, 9))
-    values = _put(values, _ellipsoid(x, y, z, (-0.48 + jitter[2, 0], -0.14, 0.25), (0.15, 0.2, 0.34)) * cavity, 122)
-    values = _put(values, _ellipsoid(x, y, z, (-0.30 + jitter[3, 0], 0.26, 0.15), (0.2, 0.2, 0.3)) * cavity, 35)
-    values = _put(values, _ellipsoid(x, y, z, (-0.32 + jitter[3, 0], 0.36, 0.15), (0.1, 0.07, 0.2)) * cavity, -880)
+    values = _put(
+        values, _ellipsoid(x, y, z, (-0.48 + jitter[2, 0], -0.14, 0.25), (0.15, 0.2, 0.34)) * cavity, 122
+    )
+    values = _put(
+        values, _ellipsoid(x, y, z, (-0.30 + jitter[3, 0], 0.26, 0.15), (0.2, 0.2, 0.3)) * cavity, 35
+    )
+    values = _put(
+        values, _ellipsoid(x, y, z, (-0.32 + jitter[3, 0], 0.36, 0.15), (0.1, 0.07, 0.2)) * cavity, -880
+    )
     for side in (-1, 1):
-        kidney = _ellipsoid(x, y, z, (side * 0.31 + jitter[4, 0], -0.30 + jitter[4, 1], -0.38), (0.115, 0.13, 0.36))
+        kidney = _ellipsoid(
+            x, y, z, (side * 0.31 + jitter[4, 0], -0.30 + jitter[4, 1], -0.38), (0.115, 0.13, 0.36)
+        )
         values = _put(values, kidney * cavity, 165)
     values = _put(values, _ellipsoid(x, y, z, (-0.06, -0.24, 0), (0.055, 0.066, 9)), 190)
     body = _ellipsoid(x, y, z, (0, -0.45, 0), (0.135, 0.15, 9))
@@ -100,8 +122,13 @@ def _lesion(rng: np.random.Generator, organ: Floats, grid: tuple[Floats, Floats,
 
 def _ellipsoid(x: Floats, y: Floats, z: Floats, centre: tuple[float, ...], half: tuple[float, ...]) -> Floats:
     """Return a soft ellipsoid, 1 inside, 0 outside; a half axis of 9 is a cylinder."""
-    far = sum(((axis - np.float32(c)) / np.float32(h)) ** 2 for axis, c, h in zip((x, y, z), centre, half, strict=True))
-    soft: Floats = np.clip((1 - np.sqrt(far)) * np.float32(min(half) * 16) + np.float32(0.5), 0, 1).astype(np.float32)
+    far = sum(
+        ((axis - np.float32(c)) / np.float32(h)) ** 2
+        for axis, c, h in zip((x, y, z), centre, half, strict=True)
+    )
+    soft: Floats = np.clip((1 - np.sqrt(far)) * np.float32(min(half) * 16) + np.float32(0.5), 0, 1).astype(
+        np.float32
+    )
     return soft
 
 

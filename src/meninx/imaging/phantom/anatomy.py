@@ -78,7 +78,13 @@ def draw(seed: int, index: int, sex: str, age: int) -> Anatomy:
         apex=-0.74 + rng.normal(0, 0.03),
         domes=(dome, dome + 0.05 + rng.normal(0, 0.015)),
         mediastinum=0.118 + 0.013 * years + rng.normal(0, 0.008),
-        heart=(0.33 * half + rng.normal(0, 0.01), heart_y, half, half * (0.74 + rng.normal(0, 0.03)), 0.55 + rng.normal(0, 0.08)),
+        heart=(
+            0.33 * half + rng.normal(0, 0.01),
+            heart_y,
+            half,
+            half * (0.74 + rng.normal(0, 0.03)),
+            0.55 + rng.normal(0, 0.08),
+        ),
         knob=float(np.clip(0.08 + 0.03 * years + rng.normal(0, 0.008), 0.03, 0.17)),
         rib_spacing=0.148 + 0.01 * man + rng.normal(0, 0.006),
         rib_slope=0.34 + rng.normal(0, 0.05),
@@ -102,7 +108,12 @@ def _waves(rng: np.random.Generator, count: int = 8) -> Floats:
     """Return random plane waves, shape (count, 4); slower waves are stronger."""
     speed = rng.uniform(2.0, 11.0, count)
     angle = rng.uniform(0, np.pi, count)
-    columns = (speed * np.cos(angle), speed * np.sin(angle), rng.uniform(0, 2 * np.pi, count), 0.03 / np.sqrt(speed))
+    columns = (
+        speed * np.cos(angle),
+        speed * np.sin(angle),
+        rng.uniform(0, 2 * np.pi, count),
+        0.03 / np.sqrt(speed),
+    )
     return np.stack(columns, axis=1).astype(np.float32)
 
 
@@ -132,4 +143,6 @@ def _branch(
     if depth > 0:
         for fork in (-1, 1):
             turn = angle + fork * rng.uniform(0.15, 0.5)
-            _branch(rng, rows, end, side, float(turn), length * rng.uniform(0.6, 0.85), width * 0.68, depth - 1)
+            _branch(
+                rng, rows, end, side, float(turn), length * rng.uniform(0.6, 0.85), width * 0.68, depth - 1
+            )

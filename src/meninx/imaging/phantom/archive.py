@@ -33,7 +33,9 @@ TILTS = ((0.0, 0.0), (12.0, -7.0), (0.0, 0.0))
 CT_SYNTAXES = (TURNS[0], TURNS[1], TURNS[5])
 
 
-def write_archives(config: PhantomConfig, out: Path, *, overwrite: bool = False, progress: Progress = SILENT) -> AnswerKey:
+def write_archives(
+    config: PhantomConfig, out: Path, *, overwrite: bool = False, progress: Progress = SILENT
+) -> AnswerKey:
     """Write the hospitals' archives and return the answer key.
 
     Writes ``out/<hospital>/archive/**`` (DICOM and what else lies around), ``out/<hospital>/labels.csv`` and
@@ -49,7 +51,11 @@ def write_archives(config: PhantomConfig, out: Path, *, overwrite: bool = False,
         UsageError: the folder is not empty and ``overwrite`` is False.
     """
     if not overwrite and out.is_dir() and any(out.iterdir()):
-        raise UsageError(expected("an empty folder", got="one with files", where=str(out), fix="choose another or overwrite"))
+        raise UsageError(
+            expected(
+                "an empty folder", got="one with files", where=str(out), fix="choose another or overwrite"
+            )
+        )
     everyone = members(config)
     shelves = {key: Shelf(config, out, key) for key in config.hospitals}
     with task(progress, "phantom", len(everyone)):
@@ -85,13 +91,23 @@ class Shelf:
         config = self.config
         for number, flags in enumerate(member.subject.images):
             where = visit(
-                member, config.seed, study_of(number), f"dx{number}", plain_id=not (member.number == PADDED and number == 0)
+                member,
+                config.seed,
+                study_of(number),
+                f"dx{number}",
+                plain_id=not (member.number == PADDED and number == 0),
             )
             drawn = arrays.render(member.subject, number, config.size, config.seed, contrast=config.contrast)
             mask = f"masks/{_opaque(where.sop_uid)}.png"
             write_png(self.root / mask, drawn.mask)
             self.labels.append(
-                (where.sop_uid, where.series_uid, member.who.patient_id, *(str(int(flag)) for flag in flags), mask)
+                (
+                    where.sop_uid,
+                    where.series_uid,
+                    member.who.patient_id,
+                    *(str(int(flag)) for flag in flags),
+                    mask,
+                )
             )
             self._radiograph(member, where, drawn.array)
             self.images += 1
@@ -114,7 +130,15 @@ class Shelf:
                 private.spare_bits(data, where, record)
         container = self.config.planted and n % 4 < 2
         content = encode(data, syntax, visit=where if container else None, record=record)
-        self._store(content, where, record, "dx", syntax=syntax, boxes=boxes, telling=self.config.planted and n % 6 == 2)
+        self._store(
+            content,
+            where,
+            record,
+            "dx",
+            syntax=syntax,
+            boxes=boxes,
+            telling=self.config.planted and n % 6 == 2,
+        )
         if self.config.planted and n == 3:
             self._store(content, where, record, "dx", syntax=syntax, boxes=boxes, quarantine="duplicate")
 
@@ -134,7 +158,9 @@ class Shelf:
         count = len(stack.places)
         for k, place in enumerate(stack.places):
             number = count - k if position % 3 == 2 else k + 1
-            where = replace(visit(member, self.config.seed, study, "ct", instance=k + 1), instance_number=number)
+            where = replace(
+                visit(member, self.config.seed, study, "ct", instance=k + 1), instance_number=number
+            )
             record = Record()
             data = instances.ct(where, record, stack.slices[k], place)
             if self.config.planted:
@@ -160,15 +186,26 @@ class Shelf:
             self._store(encode(build(where, record), visit=None), where, record, form, quarantine=reason)
         record = Record()
         where = visit(member, seed, 0, "dicomdir")
-        self._store(encode(decoys.directory(where, record)), where, record, "dicomdir", quarantine="dicomdir", name="DICOMDIR")
+        self._store(
+            encode(decoys.directory(where, record)),
+            where,
+            record,
+            "dicomdir",
+            quarantine="dicomdir",
+            name="DICOMDIR",
+        )
         record = Record()
-        self._store(decoys.worklist(where, record), where, record, "text", quarantine="not_dicom", name="worklist.csv")
+        self._store(
+            decoys.worklist(where, record), where, record, "text", quarantine="not_dicom", name="worklist.csv"
+        )
         array = arrays.render(member.subject, 0, self.config.size, seed).array
         for reason in ("truncated", "no_preamble"):
             where, record = visit(member, seed, 0, reason), Record()
             data = instances.dx(where, record, array)
             plants.demographics(data, where, record)
-            content = decoys.bare(data) if reason == "no_preamble" else encode(data)[: -data.Rows * data.Columns]
+            content = (
+                decoys.bare(data) if reason == "no_preamble" else encode(data)[: -data.Rows * data.Columns]
+            )
             self._store(content, where, record, "dx", quarantine=reason)
 
     def _store(
@@ -191,7 +228,10 @@ class Shelf:
         file = f"archive/{opaque[:2]}/{opaque[2:]}{ending}"
         if telling:
             file = f"archive/{where.who.family}, {where.who.given}/{where.who.other_id}_{where.day}{ending}"
-            planted += [("file name", "file_name", part) for part in (where.who.family, where.who.given, where.who.other_id)]
+            planted += [
+                ("file name", "file_name", part)
+                for part in (where.who.family, where.who.given, where.who.other_id)
+            ]
         if name:
             file = f"archive/{name}"
         files.write_bytes(self.root / file, content)

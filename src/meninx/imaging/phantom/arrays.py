@@ -63,7 +63,9 @@ def render(
         contrast: factor of the findings' attenuation; 1 is subtle.
     """
     body = anatomy.draw(seed, one.index, one.sex, one.age)
-    present = {name: flag and only in (None, name) for name, flag in zip(FINDINGS, one.images[number], strict=True)}
+    present = {
+        name: flag and only in (None, name) for name, flag in zip(FINDINGS, one.images[number], strict=True)
+    }
     return chest.radiograph(body, present, child(seed, "image", one.index, number), size, contrast=contrast)
 
 

@@ -79,7 +79,12 @@ class Pose:
 
 
 def radiograph(
-    body: Anatomy, present: Mapping[str, bool], rng: np.random.Generator, size: int = 128, *, contrast: float = 1.0
+    body: Anatomy,
+    present: Mapping[str, bool],
+    rng: np.random.Generator,
+    size: int = 128,
+    *,
+    contrast: float = 1.0,
 ) -> Radiograph:
     """Return one image of a patient, in a new pose, with the findings that are true in ``present``.
 
@@ -111,7 +116,9 @@ def lung(body: Anatomy, pose: Pose, side: int, x: Floats, y: Floats) -> findings
     u = x * np.float32(side)
     dome = body.domes[0 if side < 0 else 1] + pose.breath
     floor = dome + np.float32(1.5) * (u - np.float32(0.40)) ** 2
-    return findings.Lung(side=side, u=u, inside=findings.outline(body, u, y, floor, dome), floor=floor, dome=dome)
+    return findings.Lung(
+        side=side, u=u, inside=findings.outline(body, u, y, floor, dome), floor=floor, dome=dome
+    )
 
 
 def _heart(body: Anatomy, pose: Pose, x: Floats, y: Floats) -> Floats:
@@ -123,7 +130,9 @@ def _heart(body: Anatomy, pose: Pose, x: Floats, y: Floats) -> Floats:
     heart = edge(1 - np.sqrt(along**2 + across**2), 0.10)
     trunk = edge(body.mediastinum - np.abs(x - np.float32(0.03)), 0.05) * edge(y + np.float32(0.75), 0.2)
     knob = edge(body.knob - np.hypot(x - np.float32(body.mediastinum + 0.02), y + np.float32(0.30)), 0.03)
-    hila = np.exp(-(((np.abs(x) - np.float32(0.17)) / 0.07) ** 2) - ((y + np.float32(0.05)) / 0.13) ** 2) * np.float32(0.45)
+    hila = np.exp(
+        -(((np.abs(x) - np.float32(0.17)) / 0.07) ** 2) - ((y + np.float32(0.05)) / 0.13) ** 2
+    ) * np.float32(0.45)
     parts: Floats = np.maximum(np.maximum(heart, trunk), np.maximum(knob, hila))
     return parts
 
@@ -139,14 +148,21 @@ def _tissue(body: Anatomy, x: Floats, y: Floats, both: Floats) -> Floats:
     total: Floats = inside * (np.float32(0.46) + np.float32(0.17) * bow)
     total += np.float32(0.10) * inside * np.exp(-((x / np.float32(0.2)) ** 2))
     belly = edge(y - np.float32(body.domes[0] + 0.05), 0.25) * (1 - both)
-    gas = edge(body.bubble[2] - np.hypot(x - np.float32(body.bubble[0]), (y - np.float32(body.bubble[1])) * 1.3), 0.05)
+    gas = edge(
+        body.bubble[2] - np.hypot(x - np.float32(body.bubble[0]), (y - np.float32(body.bubble[1])) * 1.3),
+        0.05,
+    )
     total += inside * (np.float32(0.10) * belly - np.float32(0.20) * gas)
     total -= np.float32(0.10) * np.exp(-((x / np.float32(0.05)) ** 2)) * edge(-np.float32(0.22) - y, 0.1)
     if body.breast > 0:
         cu, cy, radius = body.breast_shape
         far = np.hypot(u - np.float32(cu), (y - np.float32(cy)) * np.float32(1.05))
         lower = np.clip((y - np.float32(cy - radius)) / np.float32(2 * radius), 0, 1) ** 1.5
-        total += np.float32(body.breast) * edge(np.float32(radius) - far, 0.05) * (np.float32(0.15) + np.float32(1.1) * lower)
+        total += (
+            np.float32(body.breast)
+            * edge(np.float32(radius) - far, 0.05)
+            * (np.float32(0.15) + np.float32(1.1) * lower)
+        )
     for kx, ky, phase, amplitude in body.waves:
         total += inside * amplitude * np.sin(kx * x + ky * y + phase)
     return total
@@ -158,18 +174,29 @@ def _bones(body: Anatomy, x: Floats, y: Floats, both: Floats) -> Floats:
     q = u / np.float32(body.width)
     cage = edge(np.float32(body.width + 0.05) - u, 0.04) * edge(y - np.float32(body.apex - 0.02), 0.06)
     cage = cage * (np.float32(0.35) + np.float32(0.65) * both) * edge(np.float32(0.72) - y, 0.3)
-    behind = (y - np.float32(body.rib_slope) * q**2.4 + np.float32(0.10) * np.sin(np.float32(3.0) * q)) / np.float32(
-        body.rib_spacing
-    )
+    behind = (
+        y - np.float32(body.rib_slope) * q**2.4 + np.float32(0.10) * np.sin(np.float32(3.0) * q)
+    ) / np.float32(body.rib_spacing)
     before = (y + np.float32(0.46) * q - np.float32(0.12) * q**2) / np.float32(body.rib_spacing * 1.06)
     bones = _bands(behind + np.float32(body.rib_phase)) * cage
-    bones += np.float32(0.55) * _bands(before + np.float32(body.rib_phase + 0.4)) * cage * edge(u - np.float32(0.26), 0.12)
+    bones += (
+        np.float32(0.55)
+        * _bands(before + np.float32(body.rib_phase + 0.4))
+        * cage
+        * edge(u - np.float32(0.26), 0.12)
+    )
     bones *= np.float32(body.rib_density)
     level, rise, half = body.clavicle
-    centre = np.float32(level) - np.float32(rise) * (q - np.float32(0.1)) + np.float32(0.03) * np.sin(np.float32(7) * q)
+    centre = (
+        np.float32(level)
+        - np.float32(rise) * (q - np.float32(0.1))
+        + np.float32(0.03) * np.sin(np.float32(7) * q)
+    )
     reach = edge(u - np.float32(0.06), 0.04) * edge(np.float32(0.78) - u, 0.06)
     bones += np.float32(0.10) * edge(half - np.abs(y - centre), 0.02) * reach
-    vertebrae = np.float32(0.75) + np.float32(0.25) * np.cos(y * np.float32(2 * np.pi / 0.16) + np.float32(body.rib_phase * 6))
+    vertebrae = np.float32(0.75) + np.float32(0.25) * np.cos(
+        y * np.float32(2 * np.pi / 0.16) + np.float32(body.rib_phase * 6)
+    )
     bones += np.float32(0.09) * edge(np.float32(0.085) - u, 0.03) * vertebrae
     return bones
 
@@ -178,7 +205,9 @@ def _bands(phase: Floats) -> Floats:
     """Return stripes of period 1, about 0.4 wide, with a brighter rim: a rib seen through."""
     across = np.abs(phase - np.floor(phase) - np.float32(0.5))
     solid = edge(np.float32(0.22) - across, 0.06)
-    stripes: Floats = solid * (np.float32(0.7) + np.float32(0.6) * np.clip(across / np.float32(0.22), 0, 1) ** 3)
+    stripes: Floats = solid * (
+        np.float32(0.7) + np.float32(0.6) * np.clip(across / np.float32(0.22), 0, 1) ** 3
+    )
     return stripes
 
 
@@ -186,8 +215,12 @@ def _vessels(body: Anatomy, pose: Pose, size: int) -> Floats:
     """Return the vessel tree as drawn in this pose, 0 to 1."""
     canvas = Pillow.new("L", (size, size))
     pen = ImageDraw.Draw(canvas)
-    ends = np.concatenate((pose.project(body.vessels[:, :2], size), pose.project(body.vessels[:, 2:4], size)), axis=1)
-    for (x0, y0, x1, y1), width in zip(ends.tolist(), (body.vessels[:, 4] * (size / 2)).tolist(), strict=True):
+    ends = np.concatenate(
+        (pose.project(body.vessels[:, :2], size), pose.project(body.vessels[:, 2:4], size)), axis=1
+    )
+    for (x0, y0, x1, y1), width in zip(
+        ends.tolist(), (body.vessels[:, 4] * (size / 2)).tolist(), strict=True
+    ):
         pen.line((x0, y0, x1, y1), fill=int(min(255, 90 + 110 * width)), width=max(1, round(width)))
     soft = canvas.filter(ImageFilter.GaussianBlur(max(0.5, size / 160)))
     drawn: Floats = np.asarray(soft, dtype=np.float32) / np.float32(255)
@@ -196,7 +229,9 @@ def _vessels(body: Anatomy, pose: Pose, size: int) -> Floats:
 
 def _expose(tissue: Floats, pose: Pose, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
     """Return the digitised image: tone curve, quantum noise, 12 bits."""
-    tone = np.clip((tissue - np.float32(0.02 - pose.exposure)) / np.float32(0.98), 0.0, 1) ** np.float32(pose.gamma)
+    tone = np.clip((tissue - np.float32(0.02 - pose.exposure)) / np.float32(0.98), 0.0, 1) ** np.float32(
+        pose.gamma
+    )
     grain = rng.standard_normal(tone.shape, dtype=np.float32)
     noisy = tone + grain * (np.float32(0.010) + np.float32(0.018) * tone)
     digital: npt.NDArray[np.uint16] = np.clip(noisy * HIGHEST, 0, HIGHEST).astype(np.uint16)

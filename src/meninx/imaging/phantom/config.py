@@ -17,12 +17,14 @@ class PhantomConfig:
         hospitals: names of the hospitals, which are also folder names.
         seed: public seed; the same settings give the same bytes.
         size: rows and columns of a radiograph, at least 64 (below, burned-in text would not be legible).
-        attribute_correlation: -1 to 1; how much more often men have each finding than women, 0 for independent.
+        attribute_correlation: -1 to 1; how much more often men have each finding than women, 0 for
+            independent.
         prevalence: chance that a patient has each finding.
         contrast: factor of the findings' attenuation, above 0; 1 is subtle.
         ct_patients: how many patients also have a CT series, spread over the hospitals in turn.
         ct_size: columns, rows and slices of a CT series.
-        planted: plant identifiers in every place that a header has; False leaves the plain attributes of an identified file.
+        planted: plant identifiers in every place that a header has; False leaves the plain attributes of an
+            identified file.
         burned_in_fraction: share of the radiographs with the patient's name and birth date in the pixels.
     """
 
@@ -43,11 +45,23 @@ class PhantomConfig:
         check.probability(prevalence=self.prevalence, burned_in_fraction=self.burned_in_fraction)
         if not -1 <= self.attribute_correlation <= 1:
             raise ConfigError(
-                expected("-1 <= attribute_correlation <= 1", got=self.attribute_correlation, where="attribute_correlation")
+                expected(
+                    "-1 <= attribute_correlation <= 1",
+                    got=self.attribute_correlation,
+                    where="attribute_correlation",
+                )
             )
-        if not self.hospitals or len(set(self.hospitals)) != len(self.hospitals) or not all(map(_plain, self.hospitals)):
+        if (
+            not self.hospitals
+            or len(set(self.hospitals)) != len(self.hospitals)
+            or not all(map(_plain, self.hospitals))
+        ):
             raise ConfigError(
-                expected("distinct hospitals named by letters, digits, - and _", got=self.hospitals, where="hospitals")
+                expected(
+                    "distinct hospitals named by letters, digits, - and _",
+                    got=self.hospitals,
+                    where="hospitals",
+                )
             )
         for name, value, least in (
             ("patients", self.patients, len(self.hospitals)),
@@ -58,7 +72,9 @@ class PhantomConfig:
             if value < least:
                 raise ConfigError(expected(f"{name} of at least {least}", got=value, where=name))
         if self.ct_patients > self.patients or len(self.ct_size) != 3:
-            raise ConfigError(expected("ct_patients <= patients and three sizes", got=self.ct_patients, where="ct_patients"))
+            raise ConfigError(
+                expected("ct_patients <= patients and three sizes", got=self.ct_patients, where="ct_patients")
+            )
 
 
 def _plain(name: str) -> bool:

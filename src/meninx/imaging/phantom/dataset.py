@@ -57,7 +57,9 @@ def write_dataset(
     task = Task(task)
     if spatial_dims not in (2, 3) or (spatial_dims == 3 and task is not Task.SEGMENTATION):
         fix = "use task='segmentation' in 3-D"
-        raise ConfigError(expected("spatial_dims 2, or 3 for segmentation", got=spatial_dims, where="spatial_dims", fix=fix))
+        raise ConfigError(
+            expected("spatial_dims 2, or 3 for segmentation", got=spatial_dims, where="spatial_dims", fix=fix)
+        )
     people = subjects(patients, seed, prevalence=prevalence, attribute_correlation=attribute_correlation)
     homes = _homes(patients, seed, hospitals)
     if spatial_dims == 3:
@@ -93,11 +95,18 @@ def _info(task: Task, size: int, spatial_dims: int) -> DatasetInfo:
             size=shape, spacing_mm=(360 / shape[0], 300 / shape[1], 160 / shape[2]), intensity=intensity, synthetic=True,
         )  # fmt: skip
     return DatasetInfo(
-        name="phantom-chest", task=task, labels=names[task], attributes=("sex", "age"), size=(size, size), synthetic=True
+        name="phantom-chest",
+        task=task,
+        labels=names[task],
+        attributes=("sex", "age"),
+        size=(size, size),
+        synthetic=True,
     )
 
 
-def _image_case(root: Path, one: Subject, number: int, size: int, seed: int, task: Task, home: tuple[str, str]) -> Case:
+def _image_case(
+    root: Path, one: Subject, number: int, size: int, seed: int, task: Task, home: tuple[str, str]
+) -> Case:
     """Write one radiograph (and mask) and return its row."""
     truth = one.images[number]
     only = FINDINGS[_class(one, number) - 1] if task is Task.MULTICLASS and any(truth) else None
@@ -112,7 +121,13 @@ def _image_case(root: Path, one: Subject, number: int, size: int, seed: int, tas
     elif task is Task.MULTICLASS:
         labels = {name: float(position == _class(one, number)) for position, name in enumerate(CLASSES)}
     return _case(
-        one, case_id, number, home, f"images/{case_id}.png", f"masks/{case_id}.png" if task is Task.SEGMENTATION else "", labels
+        one,
+        case_id,
+        number,
+        home,
+        f"images/{case_id}.png",
+        f"masks/{case_id}.png" if task is Task.SEGMENTATION else "",
+        labels,
     )
 
 
@@ -132,7 +147,13 @@ def _volume_case(root: Path, one: Subject, size: int, seed: int, home: tuple[str
 
 
 def _case(
-    one: Subject, case_id: str, number: int, home: tuple[str, str], image: str, mask: str, labels: Mapping[str, float | None]
+    one: Subject,
+    case_id: str,
+    number: int,
+    home: tuple[str, str],
+    image: str,
+    mask: str,
+    labels: Mapping[str, float | None],
 ) -> Case:
     return Case(
         case_id=case_id,

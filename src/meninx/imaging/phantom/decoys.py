@@ -26,7 +26,12 @@ def report(visit: Visit, record: Record, image: Visit, image_class: str) -> Data
     data.ReferencedPerformedProcedureStepSequence, data.PerformedProcedureCodeSequence = Items(), Items()
     verifier, at = item(data, "VerifyingObserverSequence")
     record.put(
-        verifier, "VerifyingObserverName", visit.home.physicians[0], "physician", at=at, hide=_names(visit.home.physicians[0])
+        verifier,
+        "VerifyingObserverName",
+        visit.home.physicians[0],
+        "physician",
+        at=at,
+        hide=_names(visit.home.physicians[0]),
     )
     record.put(verifier, "VerifyingOrganization", visit.home.institution, "institution", at=at)
     verifier.VerificationDateTime = f"{visit.day}{visit.time}"
@@ -36,8 +41,17 @@ def report(visit: Visit, record: Record, image: Visit, image_class: str) -> Data
     subject, at = _content(data, "HAS OBS CONTEXT", "PNAME", "121029", "Subject Name")
     record.put(subject, "PersonName", visit.who.name, "name", at=at, hide=[visit.who.family, visit.who.given])
     finding, at = _content(data, "CONTAINS", "TEXT", "121071", "Finding")
-    text = f"Chest PA of {visit.who.family}: no effusion. Told {visit.who.relative} by phone {visit.who.phone}."
-    record.put(finding, "TextValue", text, "name", at=at, hide=[visit.who.family, visit.who.relative, visit.who.phone])
+    text = (
+        f"Chest PA of {visit.who.family}: no effusion. Told {visit.who.relative} by phone {visit.who.phone}."
+    )
+    record.put(
+        finding,
+        "TextValue",
+        text,
+        "name",
+        at=at,
+        hide=[visit.who.family, visit.who.relative, visit.who.phone],
+    )
     ratio, at = _content(data, "CONTAINS", "NUM", "111248", "Cardiothoracic ratio")
     measured, _ = item(ratio, "MeasuredValueSequence")
     measured.NumericValue = "0.48"
@@ -55,7 +69,13 @@ def presentation(visit: Visit, record: Record, image: Visit, image_class: str) -
     data = _document(visit, record, "PR", GrayscaleSoftcopyPresentationStateStorage)
     data.PresentationCreationDate, data.PresentationCreationTime = visit.day, visit.time
     data.ContentLabel, data.ContentDescription = "MARKS", ""
-    record.put(data, "ContentCreatorName", visit.home.physicians[1], "physician", hide=_names(visit.home.physicians[1]))
+    record.put(
+        data,
+        "ContentCreatorName",
+        visit.home.physicians[1],
+        "physician",
+        hide=_names(visit.home.physicians[1]),
+    )
     data.PresentationLUTShape = "IDENTITY"
     series, _ = item(data, "ReferencedSeriesSequence")
     series.SeriesInstanceUID = image.series_uid
@@ -71,7 +91,9 @@ def presentation(visit: Visit, record: Record, image: Visit, image_class: str) -
     text, at = item(graphics, "TextObjectSequence", at)
     text.AnchorPointAnnotationUnits, text.AnchorPoint, text.AnchorPointVisibility = "DISPLAY", [0.1, 0.1], "N"
     line = f"{visit.who.family} {visit.who.patient_id} nodule?"
-    record.put(text, "UnformattedTextValue", line, "name", at=at, hide=[visit.who.family, visit.who.patient_id])
+    record.put(
+        text, "UnformattedTextValue", line, "name", at=at, hide=[visit.who.family, visit.who.patient_id]
+    )
     return data
 
 
@@ -91,7 +113,9 @@ def pdf(visit: Visit, record: Record) -> Dataset:
         b"<</Filter/FlateDecode/Length %d>>stream\n" % len(page) + page + b"\nendstream",
         f"<</Author({name})/Title(Letter {visit.accession})>>".encode(),
     )
-    body = b"%PDF-1.4\n" + b"".join(b"%d 0 obj%s endobj\n" % (n, part) for n, part in enumerate(parts, start=1))
+    body = b"%PDF-1.4\n" + b"".join(
+        b"%d 0 obj%s endobj\n" % (n, part) for n, part in enumerate(parts, start=1)
+    )
     body += b"trailer<</Root 1 0 R/Info 5 0 R/Size 6>>\n%%EOF\n"
     data.EncapsulatedDocument = body + b"\0" * (len(body) % 2)
     data.EncapsulatedDocumentLength = len(body)
@@ -108,7 +132,11 @@ def directory(visit: Visit, record: Record) -> Dataset:
     data.OffsetOfTheLastDirectoryRecordOfTheRootDirectoryEntity = 0
     data.FileSetConsistencyFlag = 0
     inner, at = item(data, "DirectoryRecordSequence")
-    inner.OffsetOfTheNextDirectoryRecord, inner.RecordInUseFlag, inner.OffsetOfReferencedLowerLevelDirectoryEntity = 0, 65535, 0
+    (
+        inner.OffsetOfTheNextDirectoryRecord,
+        inner.RecordInUseFlag,
+        inner.OffsetOfReferencedLowerLevelDirectoryEntity,
+    ) = 0, 65535, 0
     inner.DirectoryRecordType = "PATIENT"
     if visit.who.charset:
         inner.SpecificCharacterSet = list(visit.who.charset)
@@ -134,7 +162,13 @@ def bare(data: Dataset) -> bytes:
 def _document(visit: Visit, record: Record, modality: str, sop_class: str) -> Dataset:
     """Return the shared modules without what only images have."""
     data = base(visit, record, modality, sop_class)
-    dropped = ("PatientOrientation", "BurnedInAnnotation", "LossyImageCompression", "AcquisitionDate", "AcquisitionTime")
+    dropped = (
+        "PatientOrientation",
+        "BurnedInAnnotation",
+        "LossyImageCompression",
+        "AcquisitionDate",
+        "AcquisitionTime",
+    )
     for keyword in dropped:
         delattr(data, keyword)
     record.plants = [plant for plant in record.plants if plant[0] not in dropped]

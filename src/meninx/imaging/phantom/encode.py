@@ -38,7 +38,11 @@ TURNS: Final = (
 
 
 def encode(
-    data: Dataset, syntax: str = ExplicitVRLittleEndian, *, visit: Visit | None = None, record: Record | None = None
+    data: Dataset,
+    syntax: str = ExplicitVRLittleEndian,
+    *,
+    visit: Visit | None = None,
+    record: Record | None = None,
 ) -> bytes:
     """Return a data set as a DICOM file.
 
@@ -64,7 +68,10 @@ def encode(
 
 
 def _betray(meta: FileMetaDataset, visit: Visit, record: Record) -> bytes:
-    """Plant the AE titles and private information in the file meta; return a preamble with the patient's number."""
+    """Plant the AE titles and private information in the file meta.
+
+    Return a preamble with the patient's number.
+    """
     record.put(meta, "SourceApplicationEntityTitle", visit.home.ae_title, "device", at="file meta/")
     record.put(meta, "SendingApplicationEntityTitle", visit.home.station, "device", at="file meta/")
     meta.PrivateInformationCreatorUID = UID(uid(0, "private information", visit.home.key))

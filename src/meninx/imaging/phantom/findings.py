@@ -48,7 +48,12 @@ class Drawn:
 
 
 def draw(
-    body: Anatomy, lungs: Sequence[Lung], present: Mapping[str, bool], rng: np.random.Generator, y: Floats, contrast: float = 1.0
+    body: Anatomy,
+    lungs: Sequence[Lung],
+    present: Mapping[str, bool],
+    rng: np.random.Generator,
+    y: Floats,
+    contrast: float = 1.0,
 ) -> Drawn:
     """Return the findings that are true in ``present``; sides, sizes and places are drawn anew from ``rng``.
 
@@ -77,7 +82,9 @@ def draw(
     return Drawn(np.float32(contrast) * attenuation, markings, mask)
 
 
-def outline(body: Anatomy, u: Floats, y: Floats, floor: Floats, dome: float, *, inward: float = 0.0, down: float = 0.0) -> Floats:
+def outline(
+    body: Anatomy, u: Floats, y: Floats, floor: Floats, dome: float, *, inward: float = 0.0, down: float = 0.0
+) -> Floats:
     """Return the soft mask of a lung, shrunk from the side by ``inward`` and from the apex by ``down``."""
     apex = body.apex + down
     a = np.clip(1 - (y - np.float32(apex)) / np.float32(dome - apex), 0, 1)

@@ -53,17 +53,26 @@ def slices(volume: Volume, *, tilt: tuple[float, float] = (0.0, 0.0)) -> Stack:
 
     Args:
         volume: x to the Right, y to Anterior, z to Superior.
-        tilt: rotation about the patient's left-right and front-back axis, in degrees; (0, 0) is a straight axial series.
+        tilt: rotation about the patient's left-right and front-back axis, in degrees; (0, 0) is a straight
+            axial series.
     """
     array, labels = volume.array[::-1, ::-1], volume.labels[::-1, ::-1]
     sx, sy, sz = volume.spacing_mm
     about_x, about_y = np.radians(tilt)
-    turn_x = np.array([[1, 0, 0], [0, np.cos(about_x), -np.sin(about_x)], [0, np.sin(about_x), np.cos(about_x)]])
-    turn_y = np.array([[np.cos(about_y), 0, np.sin(about_y)], [0, 1, 0], [-np.sin(about_y), 0, np.cos(about_y)]])
+    turn_x = np.array(
+        [[1, 0, 0], [0, np.cos(about_x), -np.sin(about_x)], [0, np.sin(about_x), np.cos(about_x)]]
+    )
+    turn_y = np.array(
+        [[np.cos(about_y), 0, np.sin(about_y)], [0, 1, 0], [-np.sin(about_y), 0, np.cos(about_y)]]
+    )
     across, down, normal = (turn_y @ turn_x).T
     middle = [(n - 1) / 2 for n in array.shape]
     corner = -across * middle[0] * sx - down * middle[1] * sy - normal * middle[2] * sz
-    places = tuple(SlicePlace(corner + normal * sz * k, across, down, (sy, sx), sz) for k in range(array.shape[2]))
+    places = tuple(
+        SlicePlace(corner + normal * sz * k, across, down, (sy, sx), sz) for k in range(array.shape[2])
+    )
     lps = np.eye(4)
     lps[:3] = np.stack((across * sx, down * sy, normal * sz, corner), axis=1)
-    return Stack(np.ascontiguousarray(array.transpose(2, 1, 0)), labels, places, np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps)
+    return Stack(
+        np.ascontiguousarray(array.transpose(2, 1, 0)), labels, places, np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
+    )

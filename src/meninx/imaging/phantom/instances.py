@@ -63,14 +63,18 @@ def base(visit: Visit, record: Record, modality: str, sop_class: str) -> Dataset
     record.put(data, "PatientID", visit.patient_id, "id", hide=[who.patient_id])
     record.put(data, "PatientBirthDate", who.birth_date.strftime("%Y%m%d"), "date")
     data.PatientSex = visit.sex
-    record.put(data, "PatientAge", f"{visit.age:03d}Y", "age", hide=[f"{visit.age:03d}Y"] if visit.age > 89 else [])
+    record.put(
+        data, "PatientAge", f"{visit.age:03d}Y", "age", hide=[f"{visit.age:03d}Y"] if visit.age > 89 else []
+    )
     for keyword in ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate"):
         record.put(data, keyword, visit.day, "date")
     for keyword in ("StudyTime", "SeriesTime", "AcquisitionTime", "ContentTime"):
         setattr(data, keyword, visit.time)
     record.put(data, "AccessionNumber", visit.accession, "id")
     data.StudyID = "1"
-    record.put(data, "ReferringPhysicianName", home.physicians[0], "physician", hide=_parts(home.physicians[0]))
+    record.put(
+        data, "ReferringPhysicianName", home.physicians[0], "physician", hide=_parts(home.physicians[0])
+    )
     record.put(data, "InstitutionName", home.institution, "institution")
     record.put(data, "StationName", home.station, "device")
     record.put(data, "DeviceSerialNumber", home.serial, "device")
@@ -82,7 +86,14 @@ def base(visit: Visit, record: Record, modality: str, sop_class: str) -> Dataset
     return data
 
 
-def dx(visit: Visit, record: Record, array: npt.NDArray[np.uint16], *, inverted: bool = False, burned: bool = False) -> Dataset:
+def dx(
+    visit: Visit,
+    record: Record,
+    array: npt.NDArray[np.uint16],
+    *,
+    inverted: bool = False,
+    burned: bool = False,
+) -> Dataset:
     """Return a Digital X-Ray Image - For Presentation.
 
     Args:

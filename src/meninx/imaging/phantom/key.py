@@ -12,7 +12,8 @@ from meninx.core import files
 from meninx.core.errors import LayoutError, expected
 
 KEY_NAME: Final = "answer_key.json"
-#: kinds whose value is a common number (a shifted date or a capped age may equal somebody else's), so no leak by itself
+# : kinds whose value is a common number (a shifted date or a capped age may equal somebody else's), so no
+# leak by itself
 COMMON: Final = frozenset({"date", "age"})
 #: kinds that are not text in the file: pictures of text, and names of files
 NOT_BYTES: Final = frozenset({"burned_in", "bitmap", "file_name"})
@@ -26,10 +27,11 @@ class Plant:
     Attributes:
         hospital: name of the hospital.
         file: path below the hospital's folder.
-        path: where in the file: DICOM keywords or tags with item numbers, ``preamble``, ``file name``, ``PixelData``, ...
-        kind: ``name``, ``id``, ``phone``, ``email``, ``address``, ``date``, ``age``, ``uid``, ``institution``, ``device``,
-            ``physician``, ``url``, ``burned_in``, ``bitmap``, ``file_name``; of values that may stay
-            ``safe_private``, ``descriptor``.
+        path: where in the file: DICOM keywords or tags with item numbers, ``preamble``, ``file name``,
+            ``PixelData``, ...
+        kind: ``name``, ``id``, ``phone``, ``email``, ``address``, ``date``, ``age``, ``uid``,
+            ``institution``, ``device``, ``physician``, ``url``, ``burned_in``, ``bitmap``, ``file_name``; of
+            values that may stay ``safe_private``, ``descriptor``.
         value: the text.
     """
 
@@ -51,8 +53,9 @@ class PlantedFile:
         patient: key of the :class:`Truth` it belongs to, empty for none.
         study_uid, series_uid, sop_uid: original UIDs, empty when the file has none.
         transfer_syntax: UID of the encoding.
-        quarantine: why a de-identifier must not pass the file on: ``truncated``, ``not_dicom``, ``dicomdir``, ``encapsulated``;
-            ``duplicate`` and ``no_preamble`` may also be accepted (once); empty for a file that must come out clean.
+        quarantine: why a de-identifier must not pass the file on: ``truncated``, ``not_dicom``, ``dicomdir``,
+            ``encapsulated``; ``duplicate`` and ``no_preamble`` may also be accepted (once); empty for a file
+            that must come out clean.
         boxes: burned-in text as (left, top, right, bottom) pixel boxes, right and bottom exclusive.
         plants: (path, kind, value) of everything planted.
         safe: (path, kind, value) of what may stay.
@@ -126,7 +129,10 @@ class AnswerKey:
         raise KeyError((hospital, file))
 
     def strings(self, *, without: Collection[str] = COMMON) -> set[str]:
-        """Return every distinct planted value but those of the kinds ``without``; none of them may be found in any output."""
+        """Return every distinct planted value but those of the kinds ``without``.
+
+        None of them may be found in any output.
+        """
         return {value for one in self.files for _, kind, value in one.plants if kind not in without}
 
     def needles(self, *, without: Collection[str] = COMMON) -> set[bytes]:
@@ -155,7 +161,9 @@ def read_answer_key(path: Path) -> AnswerKey:
         return AnswerKey(planted, truths)
     except (OSError, ValueError, KeyError, TypeError) as error:
         fix = "make it with write_archives"
-        raise LayoutError(expected("an answer key", got=type(error).__name__, where=str(path), fix=fix)) from error
+        raise LayoutError(
+            expected("an answer key", got=type(error).__name__, where=str(path), fix=fix)
+        ) from error
 
 
 def encodings(value: str) -> set[bytes]:

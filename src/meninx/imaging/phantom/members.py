@@ -50,7 +50,9 @@ class Member:
         found = tuple(name for name, flag in zip(FINDINGS, self.subject.has, strict=True) if flag)
         birth = self.who.birth_date.strftime("%Y%m%d")
         age = self.subject.age
-        return Truth(self.key, self.home.key, self.who.patient_id, self.subject.sex, age, birth, tuple(dates), found)
+        return Truth(
+            self.key, self.home.key, self.who.patient_id, self.subject.sex, age, birth, tuple(dates), found
+        )
 
 
 def study_of(image: int) -> int:
@@ -61,10 +63,14 @@ def study_of(image: int) -> int:
 def members(config: PhantomConfig) -> tuple[Member, ...]:
     """Return all patients; patient i goes to hospital i modulo the number of hospitals.
 
-    The oldest of the first hospital is made 93 years old; the patient with the padded ID gets a second image, without padding.
+    The oldest of the first hospital is made 93 years old; the patient with the padded ID gets a second image,
+    without padding.
     """
     drawn = subjects(
-        config.patients, config.seed, prevalence=config.prevalence, attribute_correlation=config.attribute_correlation
+        config.patients,
+        config.seed,
+        prevalence=config.prevalence,
+        attribute_correlation=config.attribute_correlation,
     )
     count = len(config.hospitals)
     homes = [people.hospital(position, key, config.seed) for position, key in enumerate(config.hospitals)]
@@ -81,7 +87,9 @@ def members(config: PhantomConfig) -> tuple[Member, ...]:
     return tuple(result)
 
 
-def visit(member: Member, seed: int, study: int, series: str, *, instance: int = 1, plain_id: bool = True) -> Visit:
+def visit(
+    member: Member, seed: int, study: int, series: str, *, instance: int = 1, plain_id: bool = True
+) -> Visit:
     """Return the identifiers of one instance.
 
     Args:

@@ -19,10 +19,40 @@ _FAMILY: Final = (
     "Weißenkessel", "Da Conceiçãozinha", "Papadimoulis", "Ravichandrabose", "Lindqvistad", "Gräfenstolz", "Ferranzzani",
     "Kowalczuko",
 )  # fmt: skip
-_GIVEN_F: Final = ("Brunhildis", "Aurelianne", "Zsuzsette", "Mechthildia", "Jorunnveig", "Philippina", "Ludmillova", "Ottolinde")
-_GIVEN_M: Final = ("Bartholomej", "Eberhardus", "Thaddäus", "Casimirow", "Leopoldino", "Zebulonius", "Ragnvaldur", "Ignaceous")
-_STREETS: Final = ("Lavendelstieg", "Kupferhammerweg", "Old Tannery Row", "Rue des Chardonnerets", "Weidenkätzchengasse")
-_TOWNS: Final = ("Unterpfaffenmoor", "Little Swaffwick", "Saint-Brieucelle", "Hohenwaldlingen", "Brackwaterby")
+_GIVEN_F: Final = (
+    "Brunhildis",
+    "Aurelianne",
+    "Zsuzsette",
+    "Mechthildia",
+    "Jorunnveig",
+    "Philippina",
+    "Ludmillova",
+    "Ottolinde",
+)
+_GIVEN_M: Final = (
+    "Bartholomej",
+    "Eberhardus",
+    "Thaddäus",
+    "Casimirow",
+    "Leopoldino",
+    "Zebulonius",
+    "Ragnvaldur",
+    "Ignaceous",
+)
+_STREETS: Final = (
+    "Lavendelstieg",
+    "Kupferhammerweg",
+    "Old Tannery Row",
+    "Rue des Chardonnerets",
+    "Weidenkätzchengasse",
+)
+_TOWNS: Final = (
+    "Unterpfaffenmoor",
+    "Little Swaffwick",
+    "Saint-Brieucelle",
+    "Hohenwaldlingen",
+    "Brackwaterby",
+)
 _SCRIPTS: Final = {
     "utf-8": ("Yamaderano^Tarouko=山寺野^太郎子=やまでらの^たろうこ", ("ISO_IR 192",)),
     "jis": ("Aoyamakita^Hanakoe=青山北^花子江=あおやまきた^はなこえ", ("", "ISO 2022 IR 87")),
@@ -31,11 +61,21 @@ _SCRIPTS: Final = {
 }
 _HOSPITALS: Final = (
     ("Klinikum Nordheidemark", "Am Deichgrafenhof 7, 21217 Nordheidemark", "+49 4105 5550100", "NHMRAD_ARCH"),
-    ("Southmoor Infirmary Trust", "Candlewick Parade 88, Southmoor SM4 9QX", "+44 1632 960144", "SOUTHMOOR_PX"),
+    (
+        "Southmoor Infirmary Trust",
+        "Candlewick Parade 88, Southmoor SM4 9QX",
+        "+44 1632 960144",
+        "SOUTHMOOR_PX",
+    ),
     ("Ostbucht Hospitalet", "Fyrtarnsveien 12, 4099 Ostbucht", "+47 5555 0166", "OSTBUCHT_STORE"),
     ("Hopital Valmarande", "9 Quai des Tanneurs, 35999 Valmarande", "+33 19900 1477", "VALMARANDE_AE"),
 )
-_DEVICES: Final = (("Acme Imaging", "ThoraxStar 3"), ("Beltane", "DR-Vista"), ("Corvid X-Ray", "Plume 500"), ("Dunlin", "Clarus"))
+_DEVICES: Final = (
+    ("Acme Imaging", "ThoraxStar 3"),
+    ("Beltane", "DR-Vista"),
+    ("Corvid X-Ray", "Plume 500"),
+    ("Dunlin", "Clarus"),
+)
 _PHYSICIANS: Final = (
     ("Wolkenstaedt^Hedwiga^^Dr.", "Pemberthwaite^Algernon^J^Prof."), ("Higginbottomley^Rosamunda^^Dr.", "Thistlewoodd^Cornelian"),
     ("Skjaergaardsen^Torbjornar^^Dr.", "Halvorsrudd^Ingebjorga"), ("Beauchampteau^Celestinne^^Dr.", "Montgolfieras^Aristidor"),
@@ -44,7 +84,10 @@ _PHYSICIANS: Final = (
 
 @dataclass(frozen=True)
 class Hospital:
-    """One invented hospital and its X-ray machine; every field but ``key``, ``maker`` and ``model`` must not come out."""
+    """One invented hospital and its X-ray machine.
+
+    Every field but ``key``, ``maker`` and ``model`` must not come out.
+    """
 
     key: str
     institution: str
@@ -113,8 +156,8 @@ def hospital(position: int, key: str, seed: int) -> Hospital:
 def person(home: Hospital, number: int, sex: str, age: int, seed: int) -> Person:
     """Return the identity of patient ``number`` of a hospital.
 
-    The cohort's awkward cases have fixed numbers: 0 has the PatientID that other hospitals use too, 1 a padded PatientID, 2 to 5
-    are written in other scripts.
+    The cohort's awkward cases have fixed numbers: 0 has the PatientID that other hospitals use too, 1 a
+    padded PatientID, 2 to 5 are written in other scripts.
     """
     rng = child(seed, "person", home.key, number)
     name, charset = _name(rng, number, sex)
@@ -126,7 +169,10 @@ def person(home: Hospital, number: int, sex: str, age: int, seed: int) -> Person
     mother = f"{plain_letters(_pick(rng, _FAMILY))}^{plain_letters(_pick(rng, _GIVEN_F))}"
     accented = "ISO_IR 100" in charset
     street, town = _pick(rng, _STREETS), _pick(rng, _TOWNS)
-    address = f"{street if accented else plain_letters(street)} {int(rng.integers(2, 99))}, {_digits(rng, 5)} {town}"
+    address = (
+        f"{street if accented else plain_letters(street)} {int(rng.integers(2, 99))}, {_digits(rng, 5)} "
+        f"{town}"
+    )
     return Person(
         name=name,
         charset=charset,

@@ -32,7 +32,11 @@ def demographics(data: Dataset, visit: Visit, record: Record) -> None:
     record.put(other, "IssuerOfPatientID", who.issuer, "id", at=at)
     other.TypeOfPatientID = "TEXT"
     record.put(
-        data, "OtherPatientNames", f"{who.mother.split('^')[0]}^{who.given}", "name", hide=[who.mother.split("^")[0], who.given]
+        data,
+        "OtherPatientNames",
+        f"{who.mother.split('^')[0]}^{who.given}",
+        "name",
+        hide=[who.mother.split("^")[0], who.given],
     )
     record.put(data, "PatientBirthName", who.mother, "name", hide=who.mother.split("^"))
     record.put(data, "PatientMotherBirthName", who.mother, "name", hide=who.mother.split("^"))
@@ -41,9 +45,16 @@ def demographics(data: Dataset, visit: Visit, record: Record) -> None:
     record.put(data, "PatientTelecomInformation", f"mailto:{who.email}", "email", hide=[who.email])
     record.put(data, "MedicalRecordLocator", f"REC-{who.other_id}", "id", hide=[who.other_id])
     record.put(data, "InsurancePlanIdentification", f"KV {who.social}", "id", hide=[who.social])
-    record.put(data, "ResponsiblePerson", who.relative.replace(" ", "^"), "name", hide=who.relative.split(" ", 1)[:1])
+    record.put(
+        data, "ResponsiblePerson", who.relative.replace(" ", "^"), "name", hide=who.relative.split(" ", 1)[:1]
+    )
     record.put(data, "Occupation", who.family[:16].rstrip(), "name")
-    data.PatientBirthTime, data.PatientSize, data.PatientWeight, data.SmokingStatus = "041500", "1.71", "70", "NO"
+    data.PatientBirthTime, data.PatientSize, data.PatientWeight, data.SmokingStatus = (
+        "041500",
+        "1.71",
+        "70",
+        "NO",
+    )
 
 
 def staff(data: Dataset, visit: Visit, record: Record) -> None:
@@ -59,10 +70,20 @@ def staff(data: Dataset, visit: Visit, record: Record) -> None:
     ):
         record.put(data, keyword, last, "physician", hide=last.split("^")[:2])
     record.put(data, "InstitutionAddress", home.address, "address")
-    record.put(data, "InstitutionalDepartmentName", f"Radiology {home.institution}", "institution", hide=[home.institution])
+    record.put(
+        data,
+        "InstitutionalDepartmentName",
+        f"Radiology {home.institution}",
+        "institution",
+        hide=[home.institution],
+    )
     inner, at = item(data, "ReferringPhysicianIdentificationSequence")
-    inner.PersonIdentificationCodeSequence = Items([code("7431", "99LOCAL", home.physicians[0].split("^")[0])])
-    record.note(f"{at}PersonIdentificationCodeSequence[0]/CodeMeaning", "physician", home.physicians[0].split("^")[0])
+    inner.PersonIdentificationCodeSequence = Items(
+        [code("7431", "99LOCAL", home.physicians[0].split("^")[0])]
+    )
+    record.note(
+        f"{at}PersonIdentificationCodeSequence[0]/CodeMeaning", "physician", home.physicians[0].split("^")[0]
+    )
     record.put(inner, "PersonAddress", home.address, "address", at=at)
     record.put(inner, "PersonTelephoneNumbers", home.phone, "phone", at=at)
     record.put(inner, "InstitutionName", home.institution, "institution", at=at)
@@ -73,7 +94,11 @@ def free_text(data: Dataset, visit: Visit, record: Record) -> None:
     who, home = visit.who, visit.home
     doctor = home.physicians[0].split("^")[0]
     texts = {
-        "ImageComments": (f"Chest PA, pat. {who.given} {who.family} could not stand; repeat.", "name", [who.given, who.family]),
+        "ImageComments": (
+            f"Chest PA, pat. {who.given} {who.family} could not stand; repeat.",
+            "name",
+            [who.given, who.family],
+        ),
         "PatientComments": (
             f"Deaf. Call {who.relative} on {who.phone} before any examination",
             "phone",
@@ -84,7 +109,11 @@ def free_text(data: Dataset, visit: Visit, record: Record) -> None:
             "id",
             [who.patient_id, doctor],
         ),
-        "StudyComments": (f"Compare with {visit.accession}; results to {who.email}", "email", [visit.accession, who.email]),
+        "StudyComments": (
+            f"Compare with {visit.accession}; results to {who.email}",
+            "email",
+            [visit.accession, who.email],
+        ),
         "RequestedProcedureDescription": (f"X-RAY CHEST {who.family}"[:64], "name", [who.family]),
         "AdmittingDiagnosesDescription": (f"Pleural effusion left, {who.other_id}", "id", [who.other_id]),
         "ReasonForStudy": (f"Dyspnoea. SSN {who.social}", "id", [who.social]),
@@ -101,7 +130,9 @@ def request(data: Dataset, visit: Visit, record: Record) -> None:
     inner, at = item(data, "RequestAttributesSequence")
     record.put(inner, "RequestedProcedureID", f"RP{visit.accession[-8:]}", "id", at=at)
     record.put(inner, "ScheduledProcedureStepID", f"SPS{visit.accession[-8:]}", "id", at=at)
-    record.put(inner, "RequestedProcedureDescription", f"Chest PA {who.given}", "name", at=at, hide=[who.given])
+    record.put(
+        inner, "RequestedProcedureDescription", f"Chest PA {who.given}", "name", at=at, hide=[who.given]
+    )
     record.put(inner, "AccessionNumber", visit.accession, "id", at=at)
     protocol, at = item(inner, "ScheduledProtocolCodeSequence", at)
     protocol.CodeValue, protocol.CodingSchemeDesignator, protocol.CodeMeaning = "CHEST1", "99LOCAL", "Chest"
@@ -128,7 +159,11 @@ def unknown(data: Dataset, visit: Visit, record: Record) -> None:
 
 def undeclared(data: Dataset, visit: Visit, record: Record) -> None:
     """Plant UN-encoded values: text under an unknown tag, a known text attribute, and a known sequence."""
-    encoding = convert_encodings(list(visit.who.charset) or ["ISO_IR 6"])[-1] if visit.who.family.isascii() is False else "ascii"
+    encoding = (
+        convert_encodings(list(visit.who.charset) or ["ISO_IR 6"])[-1]
+        if visit.who.family.isascii() is False
+        else "ascii"
+    )
     data.add(_un(0x0010_9F11, _even(visit.who.family.encode(encoding))))
     record.note(_tag(0x0010_9F11), "name", visit.who.family)
     data.add(_un(0x0010_2110, _even(f"Latex, ask {visit.who.phone}".encode())))
@@ -147,14 +182,28 @@ def old_and_long(data: Dataset, visit: Visit, record: Record) -> None:
     url = f"https://pacs.{visit.home.key}.invalid/studies?mrn={who.patient_id.replace(' ', '%20')}&acc={visit.accession}"
     record.put(data, "RetrieveURL", url, "url", hide=[f"acc={visit.accession}"])
     record.put(
-        data, "TextValue", f"Dictated for {who.given}, born {who.birth_date.strftime('%d.%m.%Y')}", "name", hide=[who.given]
+        data,
+        "TextValue",
+        f"Dictated for {who.given}, born {who.birth_date.strftime('%d.%m.%Y')}",
+        "name",
+        hide=[who.given],
     )
     record.put(data, "InterpretationText", f"Report on {who.family}: clear lungs", "name", hide=[who.family])
     record.put(
-        data, "InterpretationRecorder", visit.home.physicians[1], "physician", hide=[visit.home.physicians[1].split("^")[0]]
+        data,
+        "InterpretationRecorder",
+        visit.home.physicians[1],
+        "physician",
+        hide=[visit.home.physicians[1].split("^")[0]],
     )
     record.put(data, "StudyIDIssuer", who.issuer, "id")
-    record.put(data, "PatientInsurancePlanCodeSequence", Items([code("KV1", "99LOCAL", who.social)]), "id", hide=[who.social])
+    record.put(
+        data,
+        "PatientInsurancePlanCodeSequence",
+        Items([code("KV1", "99LOCAL", who.social)]),
+        "id",
+        hide=[who.social],
+    )
 
 
 def original_attributes(data: Dataset, visit: Visit, record: Record) -> None:
@@ -204,4 +253,11 @@ def _tag(tag: int) -> str:
 
 
 EVERYWHERE: Final[tuple[Planter, ...]] = (demographics, staff, free_text)
-IN_TURN: Final[tuple[Planter, ...]] = (request, unknown, undeclared, old_and_long, original_attributes, references)
+IN_TURN: Final[tuple[Planter, ...]] = (
+    request,
+    unknown,
+    undeclared,
+    old_and_long,
+    original_attributes,
+    references,
+)

@@ -54,7 +54,9 @@ def safe(data: Dataset, visit: Visit, record: Record) -> None:
         block = data.private_block(group, creator, create=True)
         block.add_new(offset, vr, value)
         texts = value if isinstance(value, list) else [value]
-        record.safe.extend((f"({group:04X},xx{offset:02X}) {creator}", "safe_private", str(text)) for text in texts)
+        record.safe.extend(
+            (f"({group:04X},xx{offset:02X}) {creator}", "safe_private", str(text)) for text in texts
+        )
     data.private_block(0x0019, "SIEMENS MR HEADER").add_new(0x55, "LO", f"tech {visit.who.relative}")
     record.note("(0019,1055)", "name", visit.who.relative)
 

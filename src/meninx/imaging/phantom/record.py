@@ -21,7 +21,16 @@ class Record:
         """Note planted values; empty ones are left out."""
         self.plants.extend((path, kind, value) for value in values if value)
 
-    def put(self, data: Dataset, keyword: str, value: Any, kind: str, *, at: str = "", hide: Sequence[str] | None = None) -> None:
+    def put(
+        self,
+        data: Dataset,
+        keyword: str,
+        value: Any,
+        kind: str,
+        *,
+        at: str = "",
+        hide: Sequence[str] | None = None,
+    ) -> None:
         """Set an attribute and note it.
 
         Args:

@@ -39,15 +39,20 @@ class Subject:
 def finding_probability(sex: str, prevalence: float, attribute_correlation: float) -> float:
     """Return P(finding | sex): ``prevalence`` plus (men) or minus (women) the share that the correlation moves.
 
-    At 0 sex and finding are independent, at 1 no woman and at -1 no man has the finding (for a prevalence up to one half);
-    the prevalence over both sexes stays the same.
+    At 0 sex and finding are independent, at 1 no woman and at -1 no man has the finding (for a prevalence up
+    to one half); the prevalence over both sexes stays the same.
     """
     moved = attribute_correlation * min(prevalence, 1 - prevalence)
     return prevalence + (moved if sex == "M" else -moved)
 
 
 def subject(
-    index: int, seed: int, *, prevalence: float = 0.3, attribute_correlation: float = 0.0, most_images: int = 4
+    index: int,
+    seed: int,
+    *,
+    prevalence: float = 0.3,
+    attribute_correlation: float = 0.0,
+    most_images: int = 4,
 ) -> Subject:
     """Return patient ``index`` of the cohort of ``seed``; independent of how many others there are."""
     rng = child(seed, "subject", index)
@@ -62,13 +67,20 @@ def subject(
     return Subject(index, sex, age, has, images)
 
 
-def subjects(count: int, seed: int, *, prevalence: float = 0.3, attribute_correlation: float = 0.0) -> tuple[Subject, ...]:
+def subjects(
+    count: int, seed: int, *, prevalence: float = 0.3, attribute_correlation: float = 0.0
+) -> tuple[Subject, ...]:
     """Return the first ``count`` patients of the cohort of ``seed``."""
     _check(prevalence, attribute_correlation)
-    return tuple(subject(i, seed, prevalence=prevalence, attribute_correlation=attribute_correlation) for i in range(count))
+    return tuple(
+        subject(i, seed, prevalence=prevalence, attribute_correlation=attribute_correlation)
+        for i in range(count)
+    )
 
 
-def until(images: int, seed: int, *, prevalence: float = 0.3, attribute_correlation: float = 0.0) -> Iterator[Subject]:
+def until(
+    images: int, seed: int, *, prevalence: float = 0.3, attribute_correlation: float = 0.0
+) -> Iterator[Subject]:
     """Yield patients until together they have exactly ``images`` images; the last one is cut short."""
     _check(prevalence, attribute_correlation)
     index = 0
@@ -82,4 +94,8 @@ def until(images: int, seed: int, *, prevalence: float = 0.3, attribute_correlat
 def _check(prevalence: float, attribute_correlation: float) -> None:
     check.probability(prevalence=prevalence)
     if not -1 <= attribute_correlation <= 1:
-        raise ConfigError(expected("-1 <= attribute_correlation <= 1", got=attribute_correlation, where="attribute_correlation"))
+        raise ConfigError(
+            expected(
+                "-1 <= attribute_correlation <= 1", got=attribute_correlation, where="attribute_correlation"
+            )
+        )

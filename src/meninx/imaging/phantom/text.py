@@ -13,7 +13,9 @@ from PIL import ImageDraw, ImageFont
 Box = tuple[int, int, int, int]
 
 
-def bitmap(lines: Sequence[str], rows: int, columns: int, *, points: int = 10) -> tuple[npt.NDArray[np.bool_], tuple[Box, ...]]:
+def bitmap(
+    lines: Sequence[str], rows: int, columns: int, *, points: int = 10
+) -> tuple[npt.NDArray[np.bool_], tuple[Box, ...]]:
     """Return a picture of lines of text and the box of each line.
 
     Args:
@@ -33,7 +35,9 @@ def bitmap(lines: Sequence[str], rows: int, columns: int, *, points: int = 10) -
         place = (2, 1 + number * (points + 3))
         pen.text(place, line, fill=255, font=font)
         left, top, right, bottom = pen.textbbox(place, line, font=font)
-        boxes.append((max(0, int(left)), max(0, int(top)), min(columns, int(right) + 1), min(rows, int(bottom) + 1)))
+        boxes.append(
+            (max(0, int(left)), max(0, int(top)), min(columns, int(right) + 1), min(rows, int(bottom) + 1))
+        )
     return np.asarray(canvas) > 127, tuple(boxes)
 
 

@@ -15,7 +15,8 @@ from numpy.lib import format as npy
 from meninx.core import files
 from meninx.core.errors import LayoutError, expected
 
-# What numpy writes for an array of Python strings, under its old and new module names; nothing else may be called.
+# What numpy writes for an array of Python strings, under its old and new module names; nothing else may be
+# called.
 _ALLOWED = {
     (f"numpy.{package}.multiarray", "_reconstruct") for package in ("core", "_core")
 } | {("numpy", "ndarray"), ("numpy", "dtype")}  # fmt: skip
@@ -37,8 +38,8 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays of an ``.npz`` file by name.
 
     Raises:
-        LayoutError: not an ``.npz`` file, an array of more than ``files.IMAGE_LIMIT`` bytes, more than twice as much
-            in all, or an array that holds objects other than numbers and text.
+        LayoutError: not an ``.npz`` file, an array of more than ``files.IMAGE_LIMIT`` bytes, more than twice
+            as much in all, or an array that holds objects other than numbers and text.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -46,7 +47,9 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
             found = {}
             for member in archive.infolist():
                 with archive.open(member) as stream:
-                    found[member.filename.removesuffix(".npy")] = _array(stream, member.file_size, path.name, member.filename)
+                    found[member.filename.removesuffix(".npy")] = _array(
+                        stream, member.file_size, path.name, member.filename
+                    )
             return found
     except LayoutError:
         raise
@@ -59,10 +62,14 @@ def _refuse_large(archive: zipfile.ZipFile, where: str) -> None:
     for number, size in enumerate(sizes, start=1):
         if size > files.IMAGE_LIMIT:
             got = f"{size:,} in array {number}"
-            raise LayoutError(expected(f"arrays of at most {files.IMAGE_LIMIT:,} bytes", got=got, where=where))
+            raise LayoutError(
+                expected(f"arrays of at most {files.IMAGE_LIMIT:,} bytes", got=got, where=where)
+            )
     if sum(sizes) > _ALL_ARRAYS:
         fix = "split it into several sources"
-        raise LayoutError(expected(f"at most {_ALL_ARRAYS:,} bytes of arrays", got=f"{sum(sizes):,}", where=where, fix=fix))
+        raise LayoutError(
+            expected(f"at most {_ALL_ARRAYS:,} bytes of arrays", got=f"{sum(sizes):,}", where=where, fix=fix)
+        )
 
 
 def _array(stream: IO[bytes], size: int, where: str, name: str) -> npt.NDArray[Any]:
@@ -72,7 +79,9 @@ def _array(stream: IO[bytes], size: int, where: str, name: str) -> npt.NDArray[A
     shape, fortran, kind = header(stream)
     items = math.prod(shape)
     if any(n < 0 for n in shape) or (items > _MOST_TEXTS if kind.hasobject else items * kind.itemsize > size):
-        raise LayoutError(expected("as many values as the header says", got="fewer", where=f"{where}, array {name!r}"))
+        raise LayoutError(
+            expected("as many values as the header says", got="fewer", where=f"{where}, array {name!r}")
+        )
     if not kind.hasobject:
         if not items * kind.itemsize:
             return np.zeros(shape, kind)
@@ -84,4 +93,6 @@ def _array(stream: IO[bytes], size: int, where: str, name: str) -> npt.NDArray[A
         texts = np.array([str(item) for item in objects.ravel()[: items + 1]])
         return texts.reshape(shape)
     except Exception as error:
-        raise LayoutError(expected("numbers or text", got="other objects", where=f"{where}, array {name!r}")) from error
+        raise LayoutError(
+            expected("numbers or text", got="other objects", where=f"{where}, array {name!r}")
+        ) from error

@@ -1,7 +1,9 @@
 """BRSET: colour fundus photographs with eye findings, sex and age.
 
-Layout: ``labels.csv`` (or ``labels_brset.csv``) with image_id, patient_id, patient_age, patient_sex (1 male, 2 female) and the
-findings; images at ``fundus_photos/<image_id>.jpg`` or anywhere below. ``class_column`` takes one grade instead.
+Layout: ``labels.csv`` (or ``labels_brset.csv``) with image_id, patient_id, patient_age, patient_sex (1 male,
+    2 female) and the
+findings; images at ``fundus_photos/<image_id>.jpg`` or anywhere below. ``class_column`` takes one grade
+instead.
 
 References:
     Nakayama et al., A Brazilian Multilabel Ophthalmological Dataset, PhysioNet 2023.
@@ -29,14 +31,20 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
     Raises:
         LayoutError: a column is missing or a cell is not as published; names file, column and row.
     """
-    path = resolve(config.table, root, site) if config.table else first_of(root, ("labels.csv", "labels_brset.csv"))
+    path = (
+        resolve(config.table, root, site)
+        if config.table
+        else first_of(root, ("labels.csv", "labels_brset.csv"))
+    )
     table = read_table(path, ("image_id", "patient_id", "patient_sex", "patient_age"))
     if config.class_column:
         table.needs([config.class_column])
     published = tuple(name for name in FINDINGS if name in table.columns)
     places = index_files(root, (".jpg", ".jpeg", ".png"))
     layout = Layout(
-        image=lambda row: places.get(row.need("image_id"), root / "fundus_photos" / f"{row.need('image_id')}.jpg"),
+        image=lambda row: places.get(
+            row.need("image_id"), root / "fundus_photos" / f"{row.need('image_id')}.jpg"
+        ),
         patient=lambda row: row.need("patient_id"),
         classes=(lambda row: row.get(config.class_column)) if config.class_column else None,
         labels=() if config.class_column else values.chosen(config.label_columns, published, path.name),

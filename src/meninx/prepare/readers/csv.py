@@ -1,8 +1,10 @@
 """A table and a folder of images, every column configurable.
 
-Layout: ``labels.csv`` (or ``table``) with ``image_column`` naming a file below ``image_folder``, ``patient_column``, and
-``label_columns`` or one ``class_column``; masks by ``mask_column`` (paths from the table's folder) or ``mask_folder``
-(files named like the images). Graded master lists (1-2 negative, 3-4 positive) are read with ``positive_from=3``.
+Layout: ``labels.csv`` (or ``table``) with ``image_column`` naming a file below ``image_folder``,
+    ``patient_column``, and
+``label_columns`` or one ``class_column``; masks by ``mask_column`` (paths from the table's folder) or
+``mask_folder`` (files named like the images). Graded master lists (1-2 negative, 3-4 positive) are read with
+``positive_from=3``.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
     """
     path = resolve(config.table or "labels.csv", root, site)
     optional = (config.study_column, config.split_column, config.class_column, config.mask_column)
-    table = read_table(path, (config.image_column, config.patient_column, *filter(None, optional), *config.label_columns))
+    table = read_table(
+        path, (config.image_column, config.patient_column, *filter(None, optional), *config.label_columns)
+    )
     folder = resolve(config.image_folder, root, site)
     by_column = config.site_mode == "column"
     if by_column:
@@ -34,7 +38,9 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
         study=lambda row: row.get(config.study_column),
         split=lambda row: row.get(config.split_column),
         site=lambda row: row.get(config.site_column) if by_column else "",
-        mask=_Masks(config, path.parent, resolve(config.mask_folder, root, site) if config.mask_folder else None),
+        mask=_Masks(
+            config, path.parent, resolve(config.mask_folder, root, site) if config.mask_folder else None
+        ),
         classes=(lambda row: row.get(config.class_column)) if config.class_column else None,
         labels=config.label_columns,
         sex=config.sex_column,

@@ -1,11 +1,14 @@
 """De-identified DICOM, as `meninx deid` writes it, with a label table.
 
-Layout: any tree of DICOM files; folders that hold a ``deid.json`` are each a site of their own, named after the folder. In 2-D
-every instance is a case, in 3-D every series. Labels come from ``table`` (class_column or label_columns), whose rows name an
-image by the most specific identifier that they fill in: SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, AccessionNumber,
-PatientID. A table with original identifiers is translated by ``crosswalks`` (columns id_old, id_new).
+Layout: any tree of DICOM files; folders that hold a ``deid.json`` are each a site of their own, named after
+    the folder. In 2-D
+every instance is a case, in 3-D every series. Labels come from ``table`` (class_column or label_columns),
+whose rows name an image by the most specific identifier that they fill in: SOPInstanceUID, SeriesInstanceUID,
+StudyInstanceUID, AccessionNumber, PatientID. A table with original identifiers is translated by
+``crosswalks`` (columns id_old, id_new).
 
-Guarantee: a file that does not say PatientIdentityRemoved YES stops the work with PrivacyRefusal, unless ``trusted``; one that
+Guarantee: a file that does not say PatientIdentityRemoved YES stops the work with PrivacyRefusal, unless
+    ``trusted``; one that
 `meninx deid` marked because text may stand in its pixels is left out, unless ``trusted``.
 """
 
@@ -48,7 +51,9 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
     if not config.trusted:
         headers, flagged = _reviewed(headers)
         skipped += flagged
-    skipped += [("object without pixels", "DICOM source")] * sum(not header["Rows"] for header in headers.values())
+    skipped += [("object without pixels", "DICOM source")] * sum(
+        not header["Rows"] for header in headers.values()
+    )
     wanted = {path: header for path, header in headers.items() if header["Rows"] and _wanted(header, config)}
     table = LabelTable.read(root, config, site)
     dims = config.spatial_dims or 2
@@ -90,7 +95,9 @@ def _headers(root: Path) -> tuple[dict[Path, Header], list[tuple[str, str]]]:
     found: dict[Path, Header] = {}
     skipped: list[tuple[str, str]] = []
     paths = [
-        path for path in decode.find_files(folder) if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        path
+        for path in decode.find_files(folder)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     for number, path in enumerate(paths, start=1):
         if not decode.is_dicom(path):
@@ -106,7 +113,11 @@ def _headers(root: Path) -> tuple[dict[Path, Header], list[tuple[str, str]]]:
     found, copies = _once(found)
     skipped += copies
     if not found:
-        raise DataError(expected("DICOM files", got="none", where=f"folder {root.name}", fix="give the output of `meninx deid`"))
+        raise DataError(
+            expected(
+                "DICOM files", got="none", where=f"folder {root.name}", fix="give the output of `meninx deid`"
+            )
+        )
     return found, skipped
 
 
@@ -153,7 +164,9 @@ def _reviewed(headers: dict[Path, Header]) -> tuple[dict[Path, Header], list[tup
     if headers and not kept:
         fix = "look at private/review.html of the clean archive, then give trusted"
         got = f"{len(headers)} files whose pixels may show text"
-        raise PrivacyRefusal(expected("images whose pixels need no look", got=got, where="DICOM source", fix=fix))
+        raise PrivacyRefusal(
+            expected("images whose pixels need no look", got=got, where="DICOM source", fix=fix)
+        )
     left = [
         ("pixels that nobody has reviewed", f"image {number} of {len(headers)}")
         for number, path in enumerate(headers, start=1)
@@ -172,7 +185,9 @@ def _wanted(header: Header, config: PrepareConfig) -> bool:
 def _series(headers: dict[Path, Header]) -> list[tuple[tuple[Path, ...], Header]]:
     groups: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path, header in headers.items():
-        groups[tuple(header[name] for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))].append(path)
+        groups[tuple(header[name] for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))].append(
+            path
+        )
     return [(tuple(sorted(paths)), headers[paths[0]]) for _, paths in sorted(groups.items())]
 
 

@@ -1,7 +1,9 @@
 """A folder a class: ``<source>/<class>/**/*.png`` (or JPEG, NIfTI, DICOM).
 
-With folders named train, valid (val) and test at the first level the classes lie below them, and the split is published.
-The layout names no patients: each image counts as its own, so give a table (reader csv) where a patient has several.
+With folders named train, valid (val) and test at the first level the classes lie below them, and the split is
+published.
+The layout names no patients: each image counts as its own, so give a table (reader csv) where a patient has
+    several.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
                 skipped.append(("no class that was asked for", where))
                 continue
             key = relative(path, root)
-            cases.append(Found(key=key, patient=key, image=FileSource(path), where=where, labels=found, split=split))
+            cases.append(
+                Found(key=key, patient=key, image=FileSource(path), where=where, labels=found, split=split)
+            )
     return Reading(
         cases=tuple(cases),
         labels=labels,
@@ -53,4 +57,8 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
 
 
 def _images(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.name.lower().endswith(IMAGES) and not path.name.startswith(".")]
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.name.lower().endswith(IMAGES) and not path.name.startswith(".")
+    ]

@@ -1,8 +1,9 @@
 """HAM10000: seven diagnoses of pigmented skin lesions; the lesion is the unit of the split.
 
-Layout: ``HAM10000_metadata.csv`` (lesion_id, image_id, dx, age, sex, localization) and the images in ``HAM10000_images*`` (one
-or two parts). The set names lesions, not patients, so the lesion stands for the patient. ``malignant=True`` merges akiec, bcc
-and mel against the rest.
+Layout: ``HAM10000_metadata.csv`` (lesion_id, image_id, dx, age, sex, localization) and the images in
+    ``HAM10000_images*`` (one
+or two parts). The set names lesions, not patients, so the lesion stands for the patient. ``malignant=True``
+merges akiec, bcc and mel against the rest.
 
 References:
     Tschandl et al., HAM10000, Scientific Data 2018.
@@ -29,10 +30,14 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
     """
     if config.malignant:
         config = replace(config, positive=MALIGNANT, positive_name="malignant", malignant=False)
-    table = read_table(resolve(config.table or "HAM10000_metadata.csv", root, site), ("lesion_id", "image_id", "dx"))
+    table = read_table(
+        resolve(config.table or "HAM10000_metadata.csv", root, site), ("lesion_id", "image_id", "dx")
+    )
     places = index_files(root, (".jpg", ".jpeg", ".png"))
     layout = Layout(
-        image=lambda row: places.get(row.need("image_id"), root / "HAM10000_images" / f"{row.need('image_id')}.jpg"),
+        image=lambda row: places.get(
+            row.need("image_id"), root / "HAM10000_images" / f"{row.need('image_id')}.jpg"
+        ),
         patient=lambda row: row.need("lesion_id"),
         classes=lambda row: row.need("dx"),
         sex="sex",

@@ -53,7 +53,9 @@ class LabelTable:
         table = read_table(path)
         keys = [name for name in KEYS if name in table.columns]
         if not keys:
-            raise LayoutError(expected(f"a column {' or '.join(KEYS)}", got="none", where=f"{table.name}, row 1"))
+            raise LayoutError(
+                expected(f"a column {' or '.join(KEYS)}", got="none", where=f"{table.name}, row 1")
+            )
         task, labels = _meaning(table, config, keys)
         attributes = _further(table, config)
         found = cls(labels, task, attributes, config, path.parent)
@@ -79,23 +81,40 @@ class LabelTable:
         """
         if self.rows and have_images and not self.used:
             fix = "give crosswalks when the table holds original identifiers"
-            raise DataError(expected("rows that name an image", got=f"0 of {len(self.rows)}", where="label table", fix=fix))
-        return [("label row without an image", row.where) for key, row in self.rows.items() if key not in self.used]
+            raise DataError(
+                expected(
+                    "rows that name an image", got=f"0 of {len(self.rows)}", where="label table", fix=fix
+                )
+            )
+        return [
+            ("label row without an image", row.where)
+            for key, row in self.rows.items()
+            if key not in self.used
+        ]
 
     def _add(self, row: Row, keys: list[str], clean: dict[str, set[str]]) -> None:
         name = next((name for name in keys if row.get(name)), "")
         if not name:
-            raise LayoutError(expected("an identifier", got="empty cells", where=f"{row.where}, columns {', '.join(keys)}"))
+            raise LayoutError(
+                expected("an identifier", got="empty cells", where=f"{row.where}, columns {', '.join(keys)}")
+            )
         new = clean.get(row.get(name), {row.get(name)})
         if len(new) > 1:
-            fix = "give a more specific identifier, or each site its own crosswalk with {source} or {site} in the path"
+            fix = (
+                "give a more specific identifier, or each site its own crosswalk with {source} or "
+                "{site} in the path"
+            )
             got = f"{len(new)} in the crosswalks"
-            raise LayoutError(expected("one clean identifier", got=got, where=f"{row.where}, column {name!r}", fix=fix))
+            raise LayoutError(
+                expected("one clean identifier", got=got, where=f"{row.where}, column {name!r}", fix=fix)
+            )
         key = (name, next(iter(new)))
         if key in self.rows:
             fix = "keep one row an image"
             raise LayoutError(
-                expected("each image once", got=f"it again, after {self.rows[key].where}", where=row.where, fix=fix)
+                expected(
+                    "each image once", got=f"it again, after {self.rows[key].where}", where=row.where, fix=fix
+                )
             )
         self.rows[key] = row
 
@@ -109,7 +128,9 @@ class LabelTable:
         if config.class_column:
             labels = values.of_class(row.get(config.class_column), config)
             return Labelled(labels, mask, attributes, row.where, bool(labels))
-        return Labelled({name: values.label(row, name, config) for name in self.labels}, mask, attributes, row.where)
+        return Labelled(
+            {name: values.label(row, name, config) for name in self.labels}, mask, attributes, row.where
+        )
 
 
 def _meaning(table: Table, config: PrepareConfig, keys: list[str]) -> tuple[Task, tuple[str, ...]]:
@@ -123,7 +144,9 @@ def _meaning(table: Table, config: PrepareConfig, keys: list[str]) -> tuple[Task
     beside = {*keys, config.mask_column, *config.attribute_columns, config.site_column}
     labels = config.label_columns or tuple(name for name in table.columns if name not in beside)
     if not labels:
-        raise ConfigError(expected("something to learn", got="no label column", where=table.name, fix="give label_columns"))
+        raise ConfigError(
+            expected("something to learn", got="no label column", where=table.name, fix="give label_columns")
+        )
     table.needs(labels)
     return task, labels
 
@@ -136,7 +159,10 @@ def _further(table: Table, config: PrepareConfig) -> tuple[str, ...]:
 
 
 def _crosswalk(paths: list[Path]) -> dict[str, set[str]]:
-    """Return original to clean identifiers; one original may stand for several, where hospitals gave a number twice."""
+    """Return original to clean identifiers.
+
+    One original may stand for several, where hospitals gave a number twice.
+    """
     clean: dict[str, set[str]] = {}
     for path in paths:
         for row in read_table(path, ("id_old", "id_new")):

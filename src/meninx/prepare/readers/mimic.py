@@ -1,9 +1,10 @@
 """MIMIC-CXR-JPG: 14 findings a study, patients, published split.
 
-Layout: ``mimic-cxr-2.0.0-chexpert.csv.gz`` (labels a study), ``-split.csv.gz`` and ``-metadata.csv.gz`` (one row an image),
-images at ``files/p10/p10000032/s50414267/<dicom_id>.jpg``; a ``patients.csv.gz`` of MIMIC-IV (subject_id, gender, anchor_age)
-beside them gives sex and age. Tables may be unpacked. Empty labels become 0 unless ``blank="unknown"``.
-``require=("ViewPosition=PA|AP",)`` keeps the frontal views.
+Layout: ``mimic-cxr-2.0.0-chexpert.csv.gz`` (labels a study), ``-split.csv.gz`` and ``-metadata.csv.gz`` (one
+    row an image),
+images at ``files/p10/p10000032/s50414267/<dicom_id>.jpg``; a ``patients.csv.gz`` of MIMIC-IV (subject_id,
+gender, anchor_age) beside them gives sex and age. Tables may be unpacked. Empty labels become 0 unless
+``blank="unknown"``. ``require=("ViewPosition=PA|AP",)`` keeps the frontal views.
 
 References:
     Johnson et al., MIMIC-CXR-JPG, 2019, arXiv:1901.07042.
@@ -34,7 +35,9 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
         LayoutError: a table, column or cell is not as published; names file, column and row.
     """
     labels = values.chosen(config.label_columns, FINDINGS, "mimic-cxr chexpert table")
-    studies = {row.need("study_id"): row for row in _table(root, "chexpert", ("subject_id", "study_id", *labels))}
+    studies = {
+        row.need("study_id"): row for row in _table(root, "chexpert", ("subject_id", "study_id", *labels))
+    }
     splits = {row.need("dicom_id"): row.get("split") for row in _table(root, "split", ("dicom_id", "split"))}
     images = _table(root, "metadata", ("dicom_id", "subject_id", "study_id")).having(config.require)
     people = _people(root)
@@ -63,7 +66,9 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
                 split=split_name(splits.get(row.need("dicom_id"), "")),
             )
         )
-    return Reading(cases=tuple(cases), labels=labels, task=Task.MULTILABEL, attributes=names, skipped=tuple(skipped))
+    return Reading(
+        cases=tuple(cases), labels=labels, task=Task.MULTILABEL, attributes=names, skipped=tuple(skipped)
+    )
 
 
 def _table(root: Path, kind: str, columns: tuple[str, ...]) -> Table:
@@ -76,7 +81,10 @@ def _people(root: Path) -> dict[str, dict[str, str]]:
         if (root / name).is_file():
             table = read_table(root / name, ("subject_id", "gender", "anchor_age"))
             return {
-                row.need("subject_id"): {"sex": values.sex(row.get("gender"), {}), "age": values.age(row.get("anchor_age"))}
+                row.need("subject_id"): {
+                    "sex": values.sex(row.get("gender"), {}),
+                    "age": values.age(row.get("anchor_age")),
+                }
                 for row in table
             }
     return {}

@@ -1,7 +1,9 @@
 """Medical Segmentation Decathlon: one ``TaskNN_Name`` folder with ``dataset.json``.
 
-Layout: ``dataset.json`` lists ``training`` pairs of ``image`` and ``label`` and names the label values; its ``test`` images have
-no labels and are left out. Several modalities a case are refused unless they make 1 or 3 channels. Each image is its own patient.
+Layout: ``dataset.json`` lists ``training`` pairs of ``image`` and ``label`` and names the label values; its
+    ``test`` images have
+no labels and are left out. Several modalities a case are refused unless they make 1 or 3 channels. Each image
+is its own patient.
 
 References:
     Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 2022.
@@ -45,7 +47,12 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
         for n in range(len(tests) if isinstance(tests, list) else 0)
     )
     return Reading(
-        cases=tuple(cases), labels=labels, task=Task.SEGMENTATION, skipped=skipped, patients_known=False, spatial_dims=3
+        cases=tuple(cases),
+        labels=labels,
+        task=Task.SEGMENTATION,
+        skipped=skipped,
+        patients_known=False,
+        spatial_dims=3,
     )
 
 
@@ -69,5 +76,7 @@ def _labels(table: dict[str, Any]) -> tuple[str, ...]:
         ) from error
     names.pop(0, None)
     if sorted(names) != list(range(1, len(names) + 1)) or not names:
-        raise LayoutError(expected("label values 1, 2, ...", got=sorted(names), where="dataset.json, key 'labels'"))
+        raise LayoutError(
+            expected("label values 1, 2, ...", got=sorted(names), where="dataset.json, key 'labels'")
+        )
     return tuple(names[value] for value in sorted(names))

@@ -1,6 +1,7 @@
 """ChestX-ray14 of the NIH Clinical Center: 14 findings, patients, sex, age, published split.
 
-Layout: ``Data_Entry_2017.csv`` (or ``Data_Entry_2017_v2020.csv``), ``images_001/images/*.png`` ... or ``images/*.png``,
+Layout: ``Data_Entry_2017.csv`` (or ``Data_Entry_2017_v2020.csv``), ``images_001/images/*.png`` ... or
+    ``images/*.png``,
 and for the published split ``train_val_list.txt`` and ``test_list.txt`` (one file name a line).
 
 References:
@@ -39,7 +40,10 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
     path = resolve(config.table, root, site) if config.table else first_of(root, tables)
     table = read_table(path, (NAMES, FOUND, PATIENT, AGE, SEX)).having(config.require)
     labels = values.chosen(config.label_columns, FINDINGS, path.name)
-    names = (*values.columns_of(table, config, sex_column=SEX, age_column=AGE), *(("view",) if VIEW in table.columns else ()))
+    names = (
+        *values.columns_of(table, config, sex_column=SEX, age_column=AGE),
+        *(("view",) if VIEW in table.columns else ()),
+    )
     places, splits, codes = index_files(root, (".png",)), _splits(root), values.sex_codes(config)
     cases = []
     for row in table:

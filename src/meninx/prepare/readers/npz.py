@@ -1,10 +1,12 @@
 """Arrays in one ``.npz`` file: MedMNIST's six arrays, or plain ``images`` with ``labels`` and further arrays.
 
-Layout: ``train_images``, ``train_labels``, ``val_images``, ``val_labels``, ``test_images``, ``test_labels`` (published split), or
-``images`` (N, rows, columns[, 3]) with 0/1 arrays named by ``label_columns``, or one class array (``class_column``, default
-``labels``); ``patient_column`` names an array of patients. A last axis of 3 is colour; (N, x, y, z) with z other than 3 is a
-volume. Without an array of patients each image counts as its own. An image is known by its pixels, not by its position in the
-array, so that removing one changes no other; equal images of one patient are counted.
+Layout: ``train_images``, ``train_labels``, ``val_images``, ``val_labels``, ``test_images``, ``test_labels``
+    (published split), or
+``images`` (N, rows, columns[, 3]) with 0/1 arrays named by ``label_columns``, or one class array
+(``class_column``, default ``labels``); ``patient_column`` names an array of patients. A last axis of 3 is
+colour; (N, x, y, z) with z other than 3 is a volume. Without an array of patients each image counts as its
+own. An image is known by its pixels, not by its position in the array, so that removing one changes no other;
+equal images of one patient are counted.
 
 References:
     Yang et al., MedMNIST v2, Scientific Data 2023.
@@ -47,7 +49,10 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
     for prefix, split in parts:
         images = _images(arrays, prefix, path.name)
         people = _optional(arrays, f"{prefix}{config.patient_column}", len(images), path.name)
-        cells = {name: _optional(arrays, f"{prefix}{name}", len(images), path.name) for name in _extra(arrays, prefix, config)}
+        cells = {
+            name: _optional(arrays, f"{prefix}{name}", len(images), path.name)
+            for name in _extra(arrays, prefix, config)
+        }
         for index in range(len(images)):
             where = f"{path.name}, array '{prefix}images', item {index}"
             found = columns(prefix, index)
@@ -86,7 +91,10 @@ class _Labels:
     def __call__(self, prefix: str, index: int) -> dict[str, float | None]:
         """Return the labels; empty when the class was not asked for."""
         if self._config.label_columns and not _matrix(self._arrays, prefix):
-            return {name: _binary(self._arrays[f"{prefix}{name}"][index], f"array {prefix}{name!r}") for name in self._names}
+            return {
+                name: _binary(self._arrays[f"{prefix}{name}"][index], f"array {prefix}{name!r}")
+                for name in self._names
+            }
         row = np.atleast_1d(self._arrays[f"{prefix}{self._config.class_column or 'labels'}"][index])
         if len(row) > 1:
             published = [f"label_{number}" for number in range(len(row))]
@@ -95,7 +103,9 @@ class _Labels:
         return values.of_class(str(row[0]), self._config)
 
 
-def _columns(arrays: Arrays, parts: list[tuple[str, str]], config: PrepareConfig, where: str) -> tuple[tuple[str, ...], _Labels]:
+def _columns(
+    arrays: Arrays, parts: list[tuple[str, str]], config: PrepareConfig, where: str
+) -> tuple[tuple[str, ...], _Labels]:
     first = parts[0][0]
     matrix = _matrix(arrays, first)
     if matrix:
@@ -106,7 +116,9 @@ def _columns(arrays: Arrays, parts: list[tuple[str, str]], config: PrepareConfig
             _need(arrays, name, where)
     else:
         name = config.class_column or "labels"
-        seen = [np.atleast_1d(item)[0] for prefix, _ in parts for item in _need(arrays, f"{prefix}{name}", where)]
+        seen = [
+            np.atleast_1d(item)[0] for prefix, _ in parts for item in _need(arrays, f"{prefix}{name}", where)
+        ]
         names = values.class_names(config, [str(item) for item in sorted(set(seen))], where)
         names = names if config.classes or config.positive else tuple(str(item) for item in sorted(set(seen)))
     return names, _Labels(arrays, names, config)
@@ -129,16 +141,22 @@ def _file(root: Path, config: PrepareConfig) -> Path:
         return root
     found = [root / config.table] if config.table else sorted(root.glob("*.npz"))
     if len(found) != 1 or not found[0].is_file():
-        raise LayoutError(expected("one .npz file", got=len(found), where=f"folder {root.name}", fix="name it in table"))
+        raise LayoutError(
+            expected("one .npz file", got=len(found), where=f"folder {root.name}", fix="name it in table")
+        )
     return found[0]
 
 
 def _images(arrays: Arrays, prefix: str, where: str) -> npt.NDArray[Any]:
     images = _need(arrays, f"{prefix}images", where)
     if images.ndim not in (3, 4, 5):
-        raise LayoutError(expected("images of 3 to 5 axes", got=images.ndim, where=f"{where}, array '{prefix}images'"))
+        raise LayoutError(
+            expected("images of 3 to 5 axes", got=images.ndim, where=f"{where}, array '{prefix}images'")
+        )
     if images.dtype.kind not in "iufb":
-        raise LayoutError(expected("images of numbers", got=str(images.dtype), where=f"{where}, array '{prefix}images'"))
+        raise LayoutError(
+            expected("images of numbers", got=str(images.dtype), where=f"{where}, array '{prefix}images'")
+        )
     for name in ("labels",):
         _optional(arrays, f"{prefix}{name}", len(images), where)
     return images

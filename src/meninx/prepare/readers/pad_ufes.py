@@ -1,10 +1,13 @@
 """PAD-UFES-20: six diagnoses of skin lesions photographed by smartphone.
 
-Layout: ``metadata.csv`` (patient_id, lesion_id, age, gender, diagnostic, img_id) and the images in ``imgs_part_1`` to ``_3`` or
+Layout: ``metadata.csv`` (patient_id, lesion_id, age, gender, diagnostic, img_id) and the images in
+    ``imgs_part_1`` to ``_3`` or
 ``images``. ``malignant=True`` merges BCC, MEL and SCC against the rest.
 
-Caution: gender and many other columns are filled in for every biopsied lesion but for few others, so whether they are present
-leaks the diagnosis. Group metrics by sex compare mostly biopsied lesions, and a model must never see these columns.
+Caution: gender and many other columns are filled in for every biopsied lesion but for few others, so whether
+    they are present
+leaks the diagnosis. Group metrics by sex compare mostly biopsied lesions, and a model must never see these
+columns.
 
 References:
     Pacheco et al., PAD-UFES-20, Data in Brief 2020.
@@ -31,7 +34,9 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
     """
     if config.malignant:
         config = replace(config, positive=MALIGNANT, positive_name="malignant", malignant=False)
-    table = read_table(resolve(config.table or "metadata.csv", root, site), ("patient_id", "img_id", "diagnostic"))
+    table = read_table(
+        resolve(config.table or "metadata.csv", root, site), ("patient_id", "img_id", "diagnostic")
+    )
     places = index_files(root, (".png", ".jpg", ".jpeg"))
     layout = Layout(
         image=lambda row: places.get(row.need("img_id"), root / "images" / row.need("img_id")),

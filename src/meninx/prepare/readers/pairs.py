@@ -1,7 +1,8 @@
 """Images and label maps of equal names in two folders: ``images/`` and ``labels/`` (NIfTI or PNG).
 
-``image_folder`` and ``mask_folder`` rename the folders; ``mask_labels`` names the values 1, 2, ... of the label maps. An image
-without a label map and a label map without an image are skipped and counted. Each image counts as its own patient.
+``image_folder`` and ``mask_folder`` rename the folders; ``mask_labels`` names the values 1, 2, ... of the
+label maps. An image without a label map and a label map without an image are skipped and counted. Each image
+counts as its own patient.
 """
 
 from __future__ import annotations
@@ -25,8 +26,16 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
     images = _by_stem(resolve(config.image_folder, root, site))
     masks = _by_stem(resolve(config.mask_folder or "labels", root, site))
     skipped = [
-        *(("image without a label map", f"images, file {n}") for n, name in enumerate(images, start=1) if name not in masks),
-        *(("label map without an image", f"label maps, file {n}") for n, name in enumerate(masks, start=1) if name not in images),
+        *(
+            ("image without a label map", f"images, file {n}")
+            for n, name in enumerate(images, start=1)
+            if name not in masks
+        ),
+        *(
+            ("label map without an image", f"label maps, file {n}")
+            for n, name in enumerate(masks, start=1)
+            if name not in images
+        ),
     ]
     cases = tuple(
         Found(
@@ -48,6 +57,12 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
-        raise LayoutError(expected(f"a folder {folder.name}", got="none", where=f"folder {folder.parent.name}"))
-    paths = [path for path in sorted(folder.iterdir()) if path.name.lower().endswith(IMAGES) and not path.name.startswith(".")]
+        raise LayoutError(
+            expected(f"a folder {folder.name}", got="none", where=f"folder {folder.parent.name}")
+        )
+    paths = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name.lower().endswith(IMAGES) and not path.name.startswith(".")
+    ]
     return {stem(path.name): path for path in paths}

@@ -117,7 +117,9 @@ def _label_names(task: Task, tables: list[Table], layout: Layout, config: Prepar
         return values.class_names(config, seen, tables[0].name)
     if not layout.labels:
         fix = "give label_columns, class_column, or masks"
-        raise ConfigError(expected("something to learn", got="no label column", where=tables[0].name, fix=fix))
+        raise ConfigError(
+            expected("something to learn", got="no label column", where=tables[0].name, fix=fix)
+        )
     for table in tables:
         table.needs(layout.labels)
     return layout.labels
@@ -134,7 +136,12 @@ def _labels(
 
 
 def _case(
-    root: Path, row: Row, labels: dict[str, float | None], names: tuple[str, ...], layout: Layout, config: PrepareConfig
+    root: Path,
+    row: Row,
+    labels: dict[str, float | None],
+    names: tuple[str, ...],
+    layout: Layout,
+    config: PrepareConfig,
 ) -> Found:
     path = layout.image(row)
     key = relative(path, root)

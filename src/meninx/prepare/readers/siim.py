@@ -1,9 +1,10 @@
 """SIIM-ACR pneumothorax: DICOM files named by their UID and a table of run-length masks.
 
-Layout: ``<SOPInstanceUID>.dcm`` anywhere below the source and ``train-rle.csv`` with ImageId and EncodedPixels (a blank in
-front of the name, a missing header and a byte-order mark are all met in the wild). ``-1`` means no pneumothorax; several
-rows of one image are merged. Runs are relative and column-major. ``task="multilabel"`` gives the label pneumothorax in
-place of masks.
+Layout: ``<SOPInstanceUID>.dcm`` anywhere below the source and ``train-rle.csv`` with ImageId and
+    EncodedPixels (a blank in
+front of the name, a missing header and a byte-order mark are all met in the wild). ``-1`` means no
+pneumothorax; several rows of one image are merged. Runs are relative and column-major. ``task="multilabel"``
+gives the label pneumothorax in place of masks.
 """
 
 from __future__ import annotations
@@ -47,7 +48,12 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
         cases.append(_case(root, path, header, rows, task))
     labels = ("pneumothorax",)
     return Reading(
-        cases=tuple(cases), labels=labels, task=task, attributes=("sex", "age", "view"), skipped=tuple(skipped), spatial_dims=2
+        cases=tuple(cases),
+        labels=labels,
+        task=task,
+        attributes=("sex", "age", "view"),
+        skipped=tuple(skipped),
+        spatial_dims=2,
     )
 
 
@@ -77,7 +83,9 @@ def _table(path: Path) -> Table:
         return table
     if len(table.columns) == 2:
         return read_table(path, header=COLUMNS)
-    raise LayoutError(expected("columns ImageId and EncodedPixels", got=len(table.columns), where=f"{path.name}, row 1"))
+    raise LayoutError(
+        expected("columns ImageId and EncodedPixels", got=len(table.columns), where=f"{path.name}, row 1")
+    )
 
 
 def _header(path: Path) -> dict[str, str] | None:

@@ -39,7 +39,9 @@ class Row:
         """
         value = self.get(column)
         if not value:
-            raise LayoutError(expected("a value", got="an empty cell", where=f"{self.where}, column {column!r}"))
+            raise LayoutError(
+                expected("a value", got="an empty cell", where=f"{self.where}, column {column!r}")
+            )
         return value
 
     def has(self, column: str) -> bool:
@@ -70,7 +72,9 @@ class Table:
         for column in columns:
             if column not in self.columns:
                 fix = check.did_you_mean(column, self.columns) or f"its columns are {', '.join(self.columns)}"
-                raise LayoutError(expected(f"a column {column!r}", got="none", where=f"{self.name}, row 1", fix=fix))
+                raise LayoutError(
+                    expected(f"a column {column!r}", got="none", where=f"{self.name}, row 1", fix=fix)
+                )
         return self
 
     def having(self, require: Iterable[str]) -> Table:
@@ -82,7 +86,9 @@ class Table:
             rows = tuple(row for row in rows if row.get(column) in values.split("|"))
         if self.rows and not rows:
             raise ConfigError(
-                expected("a row that meets every rule of require", got="none", where=self.name, fix="check require")
+                expected(
+                    "a row that meets every rule of require", got="none", where=self.name, fix="check require"
+                )
             )
         return Table(self.name, self.columns, rows)
 
@@ -96,20 +102,25 @@ def read_table(path: Path, needed: Iterable[str] = (), *, header: Iterable[str] 
         header: column names of a table without a header row.
 
     Raises:
-        LayoutError: no such file, not text, larger than ``files.TABLE_LIMIT``, a missing column, a cell of more than
-            128 kB, a row with too many or too few cells.
+        LayoutError: no such file, not text, larger than ``files.TABLE_LIMIT``, a missing column, a cell of
+            more than 128 kB, a row with too many or too few cells.
     """
     lines = _lines(path)
     if header is None and not lines:
         raise LayoutError(expected("a header row", got="an empty file", where=path.name))
     names = tuple(header) if header is not None else tuple(name.strip() for name in lines.pop(0))
     first = 1 if header is not None else 2
-    rows = tuple(_row(cells, names, path.name, number) for number, cells in enumerate(lines, start=first) if any(cells))
+    rows = tuple(
+        _row(cells, names, path.name, number) for number, cells in enumerate(lines, start=first) if any(cells)
+    )
     return Table(path.name, tuple(name for name in names if name), rows).needs(needed)
 
 
 def resolve(text: str, root: Path, site: str = "") -> Path:
-    """Return a path of the config with ``{source}`` and ``{site}`` filled in; relative ones start at ``root``."""
+    """Return a path of the config with ``{source}`` and ``{site}`` filled in.
+
+    Relative ones start at ``root``.
+    """
     return root / text.replace("{source}", str(root.resolve())).replace("{site}", site)
 
 
@@ -123,7 +134,9 @@ def first_of(root: Path, names: Iterable[str]) -> Path:
     for name in choices:
         if (root / name).is_file():
             return root / name
-    raise LayoutError(expected(f"a file {' or '.join(choices)}", got="none", where=f"folder {root.name}", fix="give table"))
+    raise LayoutError(
+        expected(f"a file {' or '.join(choices)}", got="none", where=f"folder {root.name}", fix="give table")
+    )
 
 
 def index_files(root: Path, suffixes: Iterable[str]) -> dict[str, Path]:
@@ -152,7 +165,9 @@ def _lines(path: Path) -> list[list[str]]:
     try:
         return list(reader)
     except csv.Error as error:
-        raise LayoutError(expected("a CSV table", got=str(error), where=f"{path.name}, line {reader.line_num}")) from error
+        raise LayoutError(
+            expected("a CSV table", got=str(error), where=f"{path.name}, line {reader.line_num}")
+        ) from error
 
 
 def _text(path: Path) -> str:
@@ -161,14 +176,20 @@ def _text(path: Path) -> str:
     except (OSError, ValueError):  # a name that is too long, or holds a NUL
         is_file = False
     if not is_file:
-        raise LayoutError(expected(f"a table {path.name[:80]!r}", got="no such file", where=f"folder {path.parent.name[:80]}"))
+        raise LayoutError(
+            expected(
+                f"a table {path.name[:80]!r}", got="no such file", where=f"folder {path.parent.name[:80]}"
+            )
+        )
     try:
         data = files.read_bytes(path, limit=files.TABLE_LIMIT)
         if path.suffix == ".gz":
             with gzip.open(io.BytesIO(data)) as stream:
                 data = stream.read(files.TABLE_LIMIT + 1)
             if len(data) > files.TABLE_LIMIT:
-                raise LayoutError(expected(f"a table of at most {files.TABLE_LIMIT:,} bytes", got="more", where=path.name))
+                raise LayoutError(
+                    expected(f"a table of at most {files.TABLE_LIMIT:,} bytes", got="more", where=path.name)
+                )
         return data.decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise LayoutError(expected("a UTF-8 table", got=type(error).__name__, where=path.name)) from error

@@ -89,7 +89,9 @@ def chosen(columns: tuple[str, ...], published: Iterable[str], where: str) -> tu
     for name in columns:
         if name not in known:
             fix = check.did_you_mean(name, known) or f"known: {', '.join(known)}"
-            raise ConfigError(expected("a published label", got=repr(name), where=f"label_columns, {where}", fix=fix))
+            raise ConfigError(
+                expected("a published label", got=repr(name), where=f"label_columns, {where}", fix=fix)
+            )
     return columns or known
 
 
@@ -105,7 +107,10 @@ def task_of(config: PrepareConfig, *, one_class: bool = False) -> Task:
 
 
 def of_class(text: str, config: PrepareConfig) -> dict[str, float | None]:
-    """Return the labels of one class: yes or no when classes are merged, else that class alone; empty when not asked for."""
+    """Return the labels of one class: yes or no when classes are merged, else that class alone.
+
+    Empty when not asked for.
+    """
     if not text or (config.classes and text not in config.classes):
         return {}
     return {config.positive_name: float(text in config.positive)} if config.positive else {text: 1.0}
@@ -122,7 +127,9 @@ def class_names(config: PrepareConfig, seen: Iterable[str], where: str) -> tuple
         for name in names:
             if name not in found and (field == "positive" or not config.positive):
                 fix = check.did_you_mean(name, found) or f"classes found: {', '.join(found)}"
-                raise ConfigError(expected(f"{field} to name classes that occur", got=repr(name), where=where, fix=fix))
+                raise ConfigError(
+                    expected(f"{field} to name classes that occur", got=repr(name), where=where, fix=fix)
+                )
     return (config.positive_name,) if config.positive else config.classes or tuple(found)
 
 
@@ -133,7 +140,9 @@ def columns_of(table: Table, config: PrepareConfig, *, sex_column: str, age_colu
     return (*known, *(name for name in _further(config, table) if name not in known))
 
 
-def attributes(row: Row, names: Iterable[str], codes: dict[str, str], *, sex_column: str, age_column: str) -> dict[str, str]:
+def attributes(
+    row: Row, names: Iterable[str], codes: dict[str, str], *, sex_column: str, age_column: str
+) -> dict[str, str]:
     """Return the attributes of a row as text; sex is F, M or empty, age whole years."""
     special = {"sex": lambda: sex(row.get(sex_column), codes), "age": lambda: age(row.get(age_column))}
     return {name: special[name]() if name in special else row.get(name) for name in names}

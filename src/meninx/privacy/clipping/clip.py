@@ -34,13 +34,14 @@ def factors(squares: Tensor, bound: float, clipping: str) -> tuple[Tensor, Tenso
     Returns:
         (units, groups) float64 factors, 0 for units that do not contribute, and (units,) bool.
 
-    Guarantee: the norm of a unit's gradient, each group times its factor, is at most ``bound`` up to rounding; a unit with
-        a norm that is not finite, or so large that its factor has no precision, contributes exactly 0.
+    Guarantee: the norm of a unit's gradient, each group times its factor, is at most ``bound`` up to
+        rounding; a unit with a norm that is not finite, or so large that its factor has no precision,
+        contributes exactly 0.
 
     References:
-        Abadi et al. (2016), Deep Learning with Differential Privacy, Algorithm 1; McMahan et al. (2018), A General Approach to
-        Adding Differential Privacy to Iterative Training Procedures, section 3 (per-layer).
-        Bu et al. (2023), Automatic Clipping, equation 4.2 (AUTO-S).
+        Abadi et al. (2016), Deep Learning with Differential Privacy, Algorithm 1; McMahan et al. (2018), A
+        General Approach to Adding Differential Privacy to Iterative Training Procedures, section 3
+        (per-layer). Bu et al. (2023), Automatic Clipping, equation 4.2 (AUTO-S).
     """
     norms = squares.sqrt()
     share = bound / squares.shape[1] ** 0.5

@@ -19,7 +19,10 @@ _FEW = 4  # units whose gradients are made together when they are not kept
 
 
 class ConvCall(LayerCall):
-    """A convolution. Early layers keep their units' gradients, late ones measure them and make only the sum."""
+    """A convolution.
+
+    Early layers keep their units' gradients, late ones measure them and make only the sum.
+    """
 
     def __init__(self, layer: Layer, run: Pass, geometry: Geometry) -> None:
         super().__init__(layer, run)
@@ -60,7 +63,9 @@ class ConvCall(LayerCall):
             return self._jointly(x, dy, weight, buckets)
         dx = self.geometry.input_gradient(dy, x, weight) if needs_dx else None
         for bucket, kernel in work.items():
-            self._measure("loop" if kernel == "joint" else kernel, bucket, weight, x, dy, rest[0] if rest else None)
+            self._measure(
+                "loop" if kernel == "joint" else kernel, bucket, weight, x, dy, rest[0] if rest else None
+            )
         return dx
 
     def choose(self, x: Tensor, dy: Tensor, weight: Tensor, bucket: Bucket) -> str:
@@ -81,16 +86,26 @@ class ConvCall(LayerCall):
             self.store("weight", bucket, self.pulled(out))
         return dx
 
-    def _measure(self, kernel: str, bucket: Bucket, weight: Tensor, x: Tensor, dy: Tensor, y: Tensor | None) -> None:
+    def _measure(
+        self, kernel: str, bucket: Bucket, weight: Tensor, x: Tensor, dy: Tensor, y: Tensor | None
+    ) -> None:
         """Put the weight's gradients of some units on the tape, or their norms and how to sum them."""
         if kernel in ("ghost", "norm"):
-            self._pass_over(kernel, bucket, weight, x[bucket.rows], dy[bucket.rows], None if y is None else y[bucket.rows])
+            self._pass_over(
+                kernel, bucket, weight, x[bucket.rows], dy[bucket.rows], None if y is None else y[bucket.rows]
+            )
             return
         for part in bucket.cut(stored.together(kernel, weight.numel())):
             keep = stored.KERNELS[kernel]
-            self.store("weight", part, self.pulled(keep(x[part.rows], dy[part.rows], weight, self.geometry, part.units)))
+            self.store(
+                "weight",
+                part,
+                self.pulled(keep(x[part.rows], dy[part.rows], weight, self.geometry, part.units)),
+            )
 
-    def _pass_over(self, kernel: str, bucket: Bucket, weight: Tensor, x: Tensor, dy: Tensor, y: Tensor | None) -> None:
+    def _pass_over(
+        self, kernel: str, bucket: Bucket, weight: Tensor, x: Tensor, dy: Tensor, y: Tensor | None
+    ) -> None:
         """Measure gradients that are not kept: by products of positions, or by making them twice."""
         if kernel == "norm":
             squares = torch.cat([lengths(part) for part in self._made(bucket, weight, x, dy)]).square()
@@ -106,7 +121,9 @@ class ConvCall(LayerCall):
                     .sum(0)
                     .reshape(weight.shape)
                 )
-            return self.pulled(self.geometry.weighted_gradient(blanked(dy, blank), blanked(x, blank), weight, factor)[None])[0]
+            return self.pulled(
+                self.geometry.weighted_gradient(blanked(dy, blank), blanked(x, blank), weight, factor)[None]
+            )[0]
 
         self.ghost("weight", bucket, squares, weighted)
 

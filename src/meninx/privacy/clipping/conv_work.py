@@ -42,7 +42,10 @@ class ConvWork(Work):
         shapes = [tuple(self.weight.shape), tuple(self.x.shape[1:]), tuple(self.dy.shape[1:])]
         numbers = (geometry.stride, geometry.padding, geometry.dilation, geometry.extra, geometry.groups)
         layout = "first" if self.x.is_contiguous() else "last"
-        return f"{kind} {shapes} {numbers} transposed={geometry.transposed} rows={self.size} {self.x.dtype} channels {layout}"
+        return (
+            f"{kind} {shapes} {numbers} transposed={geometry.transposed} rows={self.size} "
+            f"{self.x.dtype} channels {layout}"
+        )
 
     @property
     def rule(self) -> str:
@@ -56,12 +59,27 @@ class ConvWork(Work):
         return pixels**2 * source.shape[1] + positions**2 * (places.shape[1] + 6 * self.geometry.taps)
 
     def _positions(self) -> tuple[int, int]:
-        """Return the pixels that the filter slides over, padding included, and its places; of all rows of a unit."""
+        """Return the pixels that the filter slides over, padding included, and its places.
+
+        Of all rows of a unit.
+        """
         geometry = self.geometry
         source, places = (self.dy, self.x) if geometry.transposed else (self.x, self.dy)
-        axes = zip(source.shape[2:], places.shape[2:], geometry.kernel, geometry.stride, geometry.dilation, strict=True)
-        reach = [(place - 1) * stride + (kernel - 1) * dilation + 1 for _, place, kernel, stride, dilation in axes]
-        padded = [max(size + pad, needed) for size, pad, needed in zip(source.shape[2:], geometry.padding, reach, strict=True)]
+        axes = zip(
+            source.shape[2:],
+            places.shape[2:],
+            geometry.kernel,
+            geometry.stride,
+            geometry.dilation,
+            strict=True,
+        )
+        reach = [
+            (place - 1) * stride + (kernel - 1) * dilation + 1 for _, place, kernel, stride, dilation in axes
+        ]
+        padded = [
+            max(size + pad, needed)
+            for size, pad, needed in zip(source.shape[2:], geometry.padding, reach, strict=True)
+        ]
         return self.size * math.prod(padded), self.size * math.prod(places.shape[2:])
 
     @property
@@ -72,7 +90,10 @@ class ConvWork(Work):
     @property
     def ghostly(self) -> bool:
         """Whether the matrices of products are small, and the rule does not find ghost norms hopeless."""
-        return max(self._positions()) <= _MOST_POSITIONS and self._ghost_cost() < _HOPELESS * _KEPT_COST * self.weight.numel()
+        return (
+            max(self._positions()) <= _MOST_POSITIONS
+            and self._ghost_cost() < _HOPELESS * _KEPT_COST * self.weight.numel()
+        )
 
     @property
     def few(self) -> int:
@@ -82,9 +103,16 @@ class ConvWork(Work):
         return max(1, min(_MANY // self.size, most, room, max(_LEAST, self.units // 2)))
 
     def trials(self, kernel: str, units: int) -> list[Trial]:
-        """Return runs of one kernel on random numbers, with the second phase; input gradients where a kernel makes them, too."""
+        """Return runs of one kernel on random numbers, with the second phase.
+
+        Input gradients where a kernel makes them, too.
+        """
         weight, geometry, call = self.weight, self.geometry, self.call
-        x, dy, factor = self._random(self.x, units), self._random(self.dy, units), torch.rand(units, device=self.device)
+        x, dy, factor = (
+            self._random(self.x, units),
+            self._random(self.dy, units),
+            torch.rand(units, device=self.device),
+        )
         shared = geometry.input_gradient if "joint" in self.keepers else lambda *_: None
 
         def second(gradients: Tensor) -> object:
@@ -111,17 +139,30 @@ class ConvWork(Work):
         y = geometry.run(x, weight, None) if call.keeps_output else None
         return [
             (lambda: call.squares(x, dy, y, units), 1.0),
-            (lambda: geometry.weighted_gradient(dys, xs, weight, torch.rand(len(dys), device=self.device)), 1 / many),
+            (
+                lambda: geometry.weighted_gradient(dys, xs, weight, torch.rand(len(dys), device=self.device)),
+                1 / many,
+            ),
         ]
 
     def _random(self, like: Tensor, units: int) -> Tensor:
         """Return random numbers of the shape, type and memory format of the rows of some units."""
-        return torch.randn_like(like[:1].expand(units * self.size, *like.shape[1:]).contiguous(memory_format=_format(like)))
+        return torch.randn_like(
+            like[:1].expand(units * self.size, *like.shape[1:]).contiguous(memory_format=_format(like))
+        )
 
 
 def _format(value: Tensor) -> torch.memory_format:
-    if value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last) and not value.is_contiguous():
+    if (
+        value.dim() == 4
+        and value.is_contiguous(memory_format=torch.channels_last)
+        and not value.is_contiguous()
+    ):
         return torch.channels_last
-    if value.dim() == 5 and value.is_contiguous(memory_format=torch.channels_last_3d) and not value.is_contiguous():
+    if (
+        value.dim() == 5
+        and value.is_contiguous(memory_format=torch.channels_last_3d)
+        and not value.is_contiguous()
+    ):
         return torch.channels_last_3d
     return torch.contiguous_format

@@ -1,9 +1,10 @@
 """Dropout whose masks belong to the rows, and the refusal of every other random number in a private forward pass.
 
-A mask drawn in batch order depends on who else is in the batch: one patient less, and every later patient has another
-mask and another gradient. The masks made here are functions of the row's own key, the layer and the position in the
-row. Given the keys, the gradient of a row is a function of that row alone, so adding or removing a unit changes the
-sum by this unit's clipped gradient and by nothing else. The keys need not be secret.
+A mask drawn in batch order depends on who else is in the batch: one patient less, and every later patient has
+another mask and another gradient. The masks made here are functions of the row's own key, the layer and the
+position in the row. Given the keys, the gradient of a row is a function of that row alone, so adding or
+removing a unit changes the sum by this unit's clipped gradient and by nothing else. The keys need not be
+secret.
 """
 
 from __future__ import annotations
@@ -28,28 +29,34 @@ _LAST = 0x2C1B3C6D
 
 
 @contextmanager
-def keyed_dropout(model: nn.Module, row_keys: Tensor | None, *, leave: Collection[str] = ()) -> Iterator[None]:
+def keyed_dropout(
+    model: nn.Module, row_keys: Tensor | None, *, leave: Collection[str] = ()
+) -> Iterator[None]:
     """Let every active dropout layer of ``model`` take its masks from the keys of the rows, for a block.
 
-    Covers modules of exactly the types Dropout, Dropout1d, Dropout2d and Dropout3d. A layer whose input has a leading
-    dimension that is no multiple of the rows keeps its own forward, and so does every layer without ``row_keys``; those
-    use torch's generator, which a private pass refuses (:func:`no_other_randomness`).
+    Covers modules of exactly the types Dropout, Dropout1d, Dropout2d and Dropout3d. A layer whose input has a
+    leading dimension that is no multiple of the rows keeps its own forward, and so does every layer without
+    ``row_keys``; those use torch's generator, which a private pass refuses (:func:`no_other_randomness`).
 
     Args:
         model: its modules get another ``forward`` for the block.
-        row_keys: (rows,) int64, one key a row of the batch in the order in which the model sees it; None for no keys.
+        row_keys: (rows,) int64, one key a row of the batch in the order in which the model sees it; None for
+            no keys.
         leave: paths of modules that keep their own dropout, with all that is inside them.
 
     Guarantee:
-        The mask of a row depends on its key, the path of the layer, how often the layer was called before in this
-        block, and the shape of one row; not on the position of the row, the other rows, the device or torch's generator.
+        The mask of a row depends on its key, the path of the layer, how often the layer was called before in
+        this block, and the shape of one row; not on the position of the row, the other rows, the device or
+        torch's generator.
     """
     stood_in: list[nn.Module] = []
     try:
         if row_keys is not None:
             keys, calls = row_keys.detach().cpu().numpy().astype(np.uint64), Counter[str]()
             for path, module in model.named_modules():
-                if active(module) and not any(path == outer or path.startswith(f"{outer}.") or not outer for outer in leave):
+                if active(module) and not any(
+                    path == outer or path.startswith(f"{outer}.") or not outer for outer in leave
+                ):
                     module.__dict__["forward"] = _stand_in(path, module, keys, calls)
                     stood_in.append(module)
         yield
@@ -60,23 +67,31 @@ def keyed_dropout(model: nn.Module, row_keys: Tensor | None, *, leave: Collectio
 
 @contextmanager
 def no_other_randomness(model: nn.Module, inputs: Tensor) -> Iterator[None]:
-    """Refuse a block that moves torch's generator; ``inputs`` are run once more to name the module that drew from it.
+    """Refuse a block that moves torch's generator.
+
+    ``inputs`` are run once more to name the module that drew from it.
 
     Raises:
-        PrivacyRefusal: the forward pass drew numbers in batch order, from functional dropout, stochastic depth, RReLU, ...
+        PrivacyRefusal: the forward pass drew numbers in batch order, from functional dropout, stochastic
+            depth, RReLU, ...
     """
     before = _state(inputs.device)
     yield
     if not torch.equal(before, _state(inputs.device)):
         fix = (
-            "use torch.nn.Dropout to Dropout3d, whose masks are drawn for each image, or set the rate to 0; numbers drawn for a"
+            "use torch.nn.Dropout to Dropout3d, whose masks are drawn for each image, or set the "
+            "rate to 0; numbers drawn for a"
             " whole batch make a patient's gradient depend on the other patients"
         )
         rule, got = "no random numbers but those of dropout layers", "others in the forward pass"
-        raise PrivacyRefusal(expected(rule, got=got, where=f"module {_drawing(model, inputs) or '(root)'}", fix=fix))
+        raise PrivacyRefusal(
+            expected(rule, got=got, where=f"module {_drawing(model, inputs) or '(root)'}", fix=fix)
+        )
 
 
-def mask(keys: npt.NDArray[np.uint64], name: str, shape: torch.Size, rate: float, device: torch.device) -> Tensor:
+def mask(
+    keys: npt.NDArray[np.uint64], name: str, shape: torch.Size, rate: float, device: torch.device
+) -> Tensor:
     """Return which entries stay, (rows * entries, ...) bool, each dropped with probability ``rate`` by its row's own stream.
 
     Args:
@@ -108,7 +123,9 @@ def active(module: nn.Module) -> bool:
     return type(module) in (*_EACH, *_CHANNELS) and module.training and float(getattr(module, "p", 0.0)) > 0
 
 
-def _stand_in(path: str, module: nn.Module, keys: npt.NDArray[np.uint64], calls: Counter[str]) -> Callable[[Tensor], Tensor]:
+def _stand_in(
+    path: str, module: nn.Module, keys: npt.NDArray[np.uint64], calls: Counter[str]
+) -> Callable[[Tensor], Tensor]:
     own: Callable[[Tensor], Tensor] = type(module).forward.__get__(module)
     rate = float(getattr(module, "p", 0.0))
 
@@ -152,7 +169,10 @@ def _state(device: torch.device) -> Tensor:
 
 @torch.enable_grad()
 def _drawing(model: nn.Module, inputs: Tensor) -> str:
-    """Return the path of the innermost module that draws from torch's generator in a forward pass; empty for the model itself."""
+    """Return the path of the innermost module that draws from torch's generator in a forward pass.
+
+    Empty for the model itself.
+    """
     found: list[str] = []
     begun: dict[str, Tensor] = {}
 

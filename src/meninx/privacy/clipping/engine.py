@@ -23,7 +23,9 @@ from meninx.privacy.clipping.rules import Forward, rule_of
 from meninx.privacy.clipping.slices import slice_units
 from meninx.privacy.clipping.tape import Tape, lengths
 
-BF16_MARGIN = 1 + 2.0**-8  # a gradient made of numbers in bfloat16 may round otherwise in a batch of another shape
+BF16_MARGIN = (
+    1 + 2.0**-8
+)  # a gradient made of numbers in bfloat16 may round otherwise in a batch of another shape
 
 
 def clipped_gradient_sum(
@@ -56,31 +58,36 @@ def clipped_gradient_sum(
         unit_index: (cases,) in [0, n_units): the unit of every case; all its cases must be in this one call.
         n_units: units drawn for the step, over all physical batches.
         max_grad_norm: clipping threshold C > 0.
-        clipping: ``"flat"``, ``"auto-s"`` or ``"per-layer"``: see :func:`~meninx.privacy.clipping.clip.factors`.
+        clipping: ``"flat"``, ``"auto-s"`` or ``"per-layer"``: see
+            :func:`~meninx.privacy.clipping.clip.factors`.
         views: K >= 1.
-        chunk: most cases in one forward pass; memory only; None for all of them. The gradients of a unit with more are
-            added up over several passes before its one clipping.
+        chunk: most cases in one forward pass; memory only; None for all of them. The gradients of a unit with
+            more are added up over several passes before its one clipping.
         planner: chooses kernels; None for the fixed rule.
-        precision: ``"fp32"``, or ``"bf16"`` for autocast; then clipping goes to C / (1 + 2**-8), so that C stays the bound.
+        precision: ``"fp32"``, or ``"bf16"`` for autocast; then clipping goes to C / (1 + 2**-8), so that C
+            stays the bound.
         functional: paths of modules without a rule to run row by row under torch.func.
-        row_keys: (cases * views,) int64, from which dropout layers draw the masks of each row; needed with active dropout.
+        row_keys: (cases * views,) int64, from which dropout layers draw the masks of each row; needed with
+            active dropout.
 
     Guarantee:
         With all cases of a unit in this call, adding or removing the unit changes the sum by at most
-        ``max_grad_norm`` in L2 norm, whatever its data, up to float32 rounding of the sum (2**-24 of the bound for each unit
-        in it); one unit's own contribution exceeds the bound by less than one part in 1e4. Sums over units are made in
-        float32, also with bfloat16, and in full precision whatever the caller allows (:mod:`.precision`). That holds for models
-        whose rows do not see each other and whose weights are used by their own layers alone. Call
-        :func:`~meninx.privacy.clipping.proof.prove` on a model first: layers known to mix rows are refused here,
-        and so is a trained weight that automatic differentiation reaches past its layer; other code is not looked at.
+        ``max_grad_norm`` in L2 norm, whatever its data, up to float32 rounding of the sum (2**-24 of the
+        bound for each unit in it); one unit's own contribution exceeds the bound by less than one part in
+        1e4. Sums over units are made in float32, also with bfloat16, and in full precision whatever the
+        caller allows (:mod:`.precision`). That holds for models whose rows do not see each other and whose
+        weights are used by their own layers alone. Call :func:`~meninx.privacy.clipping.proof.prove` on a
+        model first: layers known to mix rows are refused here, and so is a trained weight that automatic
+        differentiation reaches past its layer; other code is not looked at.
 
     Raises:
-        PrivacyRefusal, DataError: an unsafe or unknown module, one that writes to its buffers or draws random numbers for the
-            batch as a whole; lengths do not fit.
+        PrivacyRefusal, DataError: an unsafe or unknown module, one that writes to its buffers or draws random
+            numbers for the batch as a whole; lengths do not fit.
 
     References:
         Abadi et al. (2016), Deep Learning with Differential Privacy, Algorithm 1 ("clip gradient").
-        Bu et al. (2023), Differentially Private Optimization on Large Model at Small Cost (book-keeping: one backward pass).
+        Bu et al. (2023), Differentially Private Optimization on Large Model at Small Cost (book-keeping: one
+        backward pass).
     """
     check.positive(max_grad_norm=max_grad_norm, views=views, chunk=chunk)
     check.one_of(clip.FUNCTIONS, clipping=clipping)
@@ -88,16 +95,25 @@ def clipped_gradient_sum(
     _check_lengths(inputs, targets, unit_index, n_units, views)
     if row_keys is not None and len(row_keys) != len(inputs):
         raise DataError(expected(f"{len(inputs)} row_keys", got=len(row_keys), where="clipped_gradient_sum"))
-    engine = _Engine(model, per_sample_loss, planner or Planner(), clipping, precision, trained_layers(model, functional))
+    engine = _Engine(
+        model, per_sample_loss, planner or Planner(), clipping, precision, trained_layers(model, functional)
+    )
     total = ClippedSum.empty(model, max_grad_norm=max_grad_norm, n_units=n_units)
     with pinned(inputs.device.type):
         for picked in slice_units(unit_index.detach().cpu().numpy(), chunk) if chunk else ():
-            engine.add_slice(total, inputs, targets, unit_index, views, torch.from_numpy(picked), chunk or 1, row_keys)
+            engine.add_slice(
+                total, inputs, targets, unit_index, views, torch.from_numpy(picked), chunk or 1, row_keys
+            )
         return total if chunk else engine.add(total, inputs, targets, unit_index, views, row_keys)
 
 
 def row_gradients(
-    model: nn.Module, per_sample_loss: PerSampleLoss, inputs: Tensor, targets: Tensor, *, functional: Collection[str] = ()
+    model: nn.Module,
+    per_sample_loss: PerSampleLoss,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    functional: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """Return the gradient of every row, (rows, *parameter), as the engine makes it when it keeps all of them."""
     layers = trained_layers(model, functional)
@@ -111,18 +127,36 @@ def _check_lengths(inputs: Tensor, targets: Tensor, unit_index: Tensor, n_units:
     cases = len(unit_index)
     if unit_index.dim() != 1 or len(inputs) != cases * views or len(targets) != cases * views:
         got = f"{len(inputs)} inputs, {len(targets)} targets, {cases} cases of {views} views"
-        raise DataError(expected("inputs and targets of length cases * views", got=got, where="clipped_gradient_sum"))
-    if unit_index.is_floating_point() or (cases and not bool(((unit_index >= 0) & (unit_index < n_units)).all())):
-        raise DataError(expected("integers in [0, n_units)", got="others", where="clipped_gradient_sum, unit_index"))
+        raise DataError(
+            expected("inputs and targets of length cases * views", got=got, where="clipped_gradient_sum")
+        )
+    if unit_index.is_floating_point() or (
+        cases and not bool(((unit_index >= 0) & (unit_index < n_units)).all())
+    ):
+        raise DataError(
+            expected("integers in [0, n_units)", got="others", where="clipped_gradient_sum, unit_index")
+        )
 
 
 class _Engine:
     """One model's passes with fixed settings."""
 
     def __init__(
-        self, model: nn.Module, loss: PerSampleLoss, planner: Planner, clipping: str, precision: str, layers: list[Layer]
+        self,
+        model: nn.Module,
+        loss: PerSampleLoss,
+        planner: Planner,
+        clipping: str,
+        precision: str,
+        layers: list[Layer],
     ) -> None:
-        self.model, self.loss, self.planner, self.clipping, self.layers = model, loss, planner, clipping, layers
+        self.model, self.loss, self.planner, self.clipping, self.layers = (
+            model,
+            loss,
+            planner,
+            clipping,
+            layers,
+        )
         self.dtype = torch.bfloat16 if precision == "bf16" else None
         owners = {name: layer.path for layer in layers for name in layer.trained.values()}
         self.groups = clip.groups(owners, clipping)
@@ -157,10 +191,15 @@ class _Engine:
         keys = [None] * -(-len(inputs) // most) if row_keys is None else torch.split(row_keys, most)
         pieces = zip(torch.split(inputs, most), torch.split(targets, most), keys, strict=True)
         for xs, ys, own in pieces:
-            tape = Tape.blank(rows_of(torch.zeros(len(xs) // views, dtype=torch.int64), views), self.groups, inputs.device)
+            tape = Tape.blank(
+                rows_of(torch.zeros(len(xs) // views, dtype=torch.int64), views), self.groups, inputs.device
+            )
             self._pass(tape, xs, ys, views, own)
             tape.finish()
-            one, every = tape.squares.new_ones(tape.squares.shape), torch.ones(1, dtype=torch.bool, device=inputs.device)
+            one, every = (
+                tape.squares.new_ones(tape.squares.shape),
+                torch.ones(1, dtype=torch.bool, device=inputs.device),
+            )
             for name in total.gradients:
                 part = tape.total(name, one, every)
                 if part is not None:
@@ -177,7 +216,13 @@ class _Engine:
 
     @torch.no_grad()
     def add(
-        self, total: ClippedSum, inputs: Tensor, targets: Tensor, unit_index: Tensor, views: int, row_keys: Tensor | None = None
+        self,
+        total: ClippedSum,
+        inputs: Tensor,
+        targets: Tensor,
+        unit_index: Tensor,
+        views: int,
+        row_keys: Tensor | None = None,
     ) -> ClippedSum:
         """Add the clipped gradients of a physical batch to ``total`` in place, and return it."""
         rows = rows_of(unit_index, views)
@@ -209,12 +254,17 @@ class _Engine:
         tape.finish()
         return tape.each()
 
-    def _pass(self, tape: Tape, inputs: Tensor, targets: Tensor, views: int, row_keys: Tensor | None = None) -> None:
+    def _pass(
+        self, tape: Tape, inputs: Tensor, targets: Tensor, views: int, row_keys: Tensor | None = None
+    ) -> None:
         """Run the model forward and backward once; the tape holds what is left."""
         slot = torch.zeros((), device=inputs.device, requires_grad=True)
         run = Pass(tape, self.planner, self.dtype)
         inside = [layer.path for layer in self.layers if layer.functional]
-        masks, guard = keyed_dropout(self.model, row_keys, leave=inside), no_other_randomness(self.model, inputs)
+        masks, guard = (
+            keyed_dropout(self.model, row_keys, leave=inside),
+            no_other_randomness(self.model, inputs),
+        )
         with torch.enable_grad(), self._stood_in(run, slot), masks, _buffers_untouched(self.model), guard:
             with self._autocast(inputs.device.type):
                 losses = self.loss(self.model(inputs), targets)
@@ -276,7 +326,11 @@ def _buffers_untouched(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        moved = [name for name, value in model.named_buffers() if value is not buffers[name] or value._version != versions[name]]
+        moved = [
+            name
+            for name, value in model.named_buffers()
+            if value is not buffers[name] or value._version != versions[name]
+        ]
         for name in moved:
             buffers[name].copy_(kept[name])
         refuse_moved_buffers(moved)

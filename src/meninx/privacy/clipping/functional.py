@@ -32,11 +32,16 @@ class FunctionalCall(LayerCall):
         self.buckets(len(x))
         try:
             with torch.no_grad():
-                y: Tensor = vmap(self._row, in_dims=(None, 0), randomness="error", chunk_size=_CHUNK)(self._weights(), x)
+                y: Tensor = vmap(self._row, in_dims=(None, 0), randomness="error", chunk_size=_CHUNK)(
+                    self._weights(), x
+                )
         except RuntimeError as error:
             if "random" not in str(error):
                 raise
-            rule, fix = "a module without random numbers", "set its dropout to 0, or take the layers inside that have rules"
+            rule, fix = (
+                "a module without random numbers",
+                "set its dropout to 0, or take the layers inside that have rules",
+            )
             got, where = "one that draws them", f"module {self.layer.path}"
             raise PrivacyRefusal(expected(rule, got=got, where=where, fix=fix)) from error
         return y, (x,)
@@ -53,7 +58,9 @@ class FunctionalCall(LayerCall):
 
         dx = []
         for bucket in self.buckets(len(x)):
-            gradients, moved = vmap(pull, randomness="error", chunk_size=_CHUNK)(x[bucket.rows], dy[bucket.rows])
+            gradients, moved = vmap(pull, randomness="error", chunk_size=_CHUNK)(
+                x[bucket.rows], dy[bucket.rows]
+            )
             dx.append(moved)
             for name, value in gradients.items():
                 summed = value if bucket.size == 1 else by_unit(value, bucket.units).sum(1)

@@ -46,7 +46,15 @@ class Geometry:
     def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the convolution of ``x`` (rows, channels, ...)."""
         return torch.convolution(
-            x, weight, bias, self.stride, self.padding, self.dilation, self.transposed, self.extra, self.groups
+            x,
+            weight,
+            bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.transposed,
+            self.extra,
+            self.groups,
         )
 
     def input_gradient(self, dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
@@ -54,13 +62,17 @@ class Geometry:
         return self._native(dy, x, weight, self.groups, (True, False, False))[0]
 
     def weight_gradient(self, dy: Tensor, x: Tensor, weight: Tensor, *, groups: int | None = None) -> Tensor:
-        """Return the gradient of a weight of the shape of ``weight``, summed over the rows; its values are not read."""
+        """Return the gradient of a weight of the shape of ``weight``, summed over the rows.
+
+        Its values are not read.
+        """
         return self._native(dy, x, weight, groups or self.groups, (False, True, False))[1]
 
     def weighted_gradient(self, dy: Tensor, x: Tensor, weight: Tensor, factor: Tensor) -> Tensor:
         """Return the sum over rows of the weight's gradients, each times its ``factor`` (rows,): in float32 at least.
 
-        A product in bfloat16 would round the sum of all units, and one unit more or less could move it by several bounds.
+        A product in bfloat16 would round the sum of all units, and one unit more or less could move it by
+        several bounds.
         """
         return self.weight_gradient(scaled(full(dy), factor), full(x), full(weight))
 
@@ -73,7 +85,17 @@ class Geometry:
         self, dy: Tensor, x: Tensor, weight: Tensor, groups: int, mask: tuple[bool, bool, bool]
     ) -> tuple[Tensor, Tensor, Tensor]:
         found: tuple[Tensor, Tensor, Tensor] = _backward(
-            dy, x, weight, None, self.stride, self.padding, self.dilation, self.transposed, self.extra, groups, mask
+            dy,
+            x,
+            weight,
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.transposed,
+            self.extra,
+            groups,
+            mask,
         )
         return found
 

@@ -4,14 +4,15 @@ The gradient of a weight is a sum of outer products over positions t, so its squ
 sum over t, t' of <dy_t, dy_t'> <x_t, x_t'>. For a convolution <x_t, x_t'> is over patches, and the
 matrix of patch products is a sum of shifted windows of one matrix of pixel products: nothing is unfolded.
 
-Where terms cancel, rounding could make a norm too small and with it a contribution too large. Such a squared norm
-is therefore raised by a bound on that error, :data:`GUARD` times the square of the sum of the terms' norms; a
-well-conditioned one, which rounding moves by less than :data:`SLACK`, stays as it is.
+Where terms cancel, rounding could make a norm too small and with it a contribution too large. Such a squared
+norm is therefore raised by a bound on that error, :data:`GUARD` times the square of the sum of the terms'
+norms; a well-conditioned one, which rounding moves by less than :data:`SLACK`, stays as it is.
 
 References:
     Goodfellow (2015), Efficient Per-Example Gradient Computations.
     Rochette et al. (2019), Efficient Per-Example Gradient Computations in Convolutional Neural Networks.
-    Li et al. (2022), Large Language Models Can Be Strong Differentially Private Learners, section 4 (ghost clipping).
+    Li et al. (2022), Large Language Models Can Be Strong Differentially Private Learners, section 4 (ghost
+    clipping).
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from meninx.privacy.clipping.tape import full
 GUARD = 2.0**-20  # four times the worst error that records made to cancel could provoke
 SLACK = 1e-4  # of a squared norm
 FLOOR = 2.0**-110  # of the square of the sum of one side's norms: products too small for float32
-SLIP = 2.0**-9  # by how much of the sum of its terms' norms rounding factors to bfloat16 makes a gradient longer
+SLIP = (
+    2.0**-9
+)  # by how much of the sum of its terms' norms rounding factors to bfloat16 makes a gradient longer
 _BYTES = 1 << 28  # most memory for one matrix of products
 
 
@@ -103,7 +106,10 @@ def _outer(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _inner(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the guarded sums of products of two stacks of matrices (units, p, p); ``dtype`` is that of the vectors."""
+    """Return the guarded sums of products of two stacks of matrices (units, p, p).
+
+    ``dtype`` is that of the vectors.
+    """
     one, other = (side.diagonal(dim1=1, dim2=2).double().clamp(min=0).sqrt() for side in (left, right))
     reach = (one * other).sum(1).square()
     lost = FLOOR * (one.sum(1).square() + other.sum(1).square())
@@ -116,7 +122,8 @@ def raised(squares: Tensor, reach: Tensor, dtype: torch.dtype) -> Tensor:
     Args:
         squares: as computed.
         reach: the squares of the sums of the terms' norms.
-        dtype: of the vectors; the sum of gradients in bfloat16 is made of rounded terms, so it may be longer than measured.
+        dtype: of the vectors; the sum of gradients in bfloat16 is made of rounded terms, so it may be longer
+            than measured.
     """
     squares = squares.clamp(min=0)
     squares = squares + (GUARD * reach - SLACK * squares).clamp(min=0)
@@ -139,7 +146,8 @@ def by_filter(source: Tensor, places: Tensor, geometry: Geometry) -> tuple[Tenso
     """
     padded = geometry.padded(source, tuple(places.shape[3:]))
     parts = [
-        _filters(x, y, geometry) for x, y in zip(_pieces(padded, _extent(padded)), _pieces(places, _extent(padded)), strict=True)
+        _filters(x, y, geometry)
+        for x, y in zip(_pieces(padded, _extent(padded)), _pieces(places, _extent(padded)), strict=True)
     ]
     length, total, reach = (torch.cat(values) for values in zip(*parts, strict=True))
     return length, total, reach

@@ -1,4 +1,7 @@
-"""The inventory: every trained parameter has a rule; modules under which a unit's gradient would be a lie are refused by name."""
+"""The inventory: every trained parameter has a rule.
+
+Modules under which a unit's gradient would be a lie are refused by name.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,11 @@ def trained_layers(model: nn.Module, functional: Collection[str] = ()) -> list[L
             inside = {own: names[id(value)] for own, value in module.named_parameters() if id(value) in names}
             layers.append(Layer(path, module, inside, functional=True))
         elif not any(path.startswith(f"{outer}.") or not outer for outer in functional):
-            own = {name: names[id(value)] for name, value in module.named_parameters(recurse=False) if id(value) in names}
+            own = {
+                name: names[id(value)]
+                for name, value in module.named_parameters(recurse=False)
+                if id(value) in names
+            }
             _refuse_without_rule(path, module, own)
             layers.append(Layer(path, module, own))
     return [layer for layer in layers if layer.trained]
@@ -47,7 +54,10 @@ def _refuse_wrong_paths(functional: Collection[str], modules: Mapping[str, nn.Mo
     for path in functional:
         if path not in modules:
             raise ConfigError(expected("the path of a module", got=repr(path), where="functional"))
-        outer = next((other for other in functional if other != path and (not other or path.startswith(f"{other}."))), None)
+        outer = next(
+            (other for other in functional if other != path and (not other or path.startswith(f"{other}."))),
+            None,
+        )
         if outer is not None:
             rule, got = "modules that are not inside one another", f"{path!r} inside {outer!r}"
             raise ConfigError(expected(rule, got=got, where="functional", fix=f"leave out {path!r}"))
@@ -65,7 +75,9 @@ def _refuse_without_rule(path: str, module: nn.Module, own: Mapping[str, str]) -
     if not everything <= rule.parameters:
         fix = "remove the parametrisation or weight norm (fold it into the weight)"
         got = f"{', '.join(sorted(everything - rule.parameters))} in a {type(module).__name__}"
-        raise PrivacyRefusal(expected(f"parameters {', '.join(sorted(rule.parameters))}", got=got, where=where, fix=fix))
+        raise PrivacyRefusal(
+            expected(f"parameters {', '.join(sorted(rule.parameters))}", got=got, where=where, fix=fix)
+        )
     why = rule.refused(module)
     if why:
         raise PrivacyRefusal(expected("settings under which rows stay apart", got=why, where=where))
@@ -83,13 +95,16 @@ def refuse_unsafe_modules(model: nn.Module) -> None:
 
     Guarantee:
         A model that passes has no known module that couples the cases of a batch or stores a statistic of
-        them. What the forward code between the modules does is checked by :func:`~meninx.privacy.clipping.proof.prove`.
+        them. What the forward code between the modules does is checked by
+        :func:`~meninx.privacy.clipping.proof.prove`.
     """
     for path, module in model.named_modules():
         reason = _unsafe(module)
         if reason is not None:
             rule, fix = reason
-            raise PrivacyRefusal(expected(rule, got=type(module).__name__, where=f"module {path or '(root)'}", fix=fix))
+            raise PrivacyRefusal(
+                expected(rule, got=type(module).__name__, where=f"module {path or '(root)'}", fix=fix)
+            )
     _refuse_shared(model)
 
 
@@ -112,25 +127,38 @@ def _unsafe(module: nn.Module) -> tuple[str, str] | None:
     if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
         return "no batch statistics (they couple patients, and the running ones are not protected)", _INSTEAD
     if isinstance(module, _InstanceNorm) and module.track_running_stats:
-        return "no running statistics of private data", f"{_INSTEAD} or InstanceNorm with track_running_stats=False"
+        return (
+            "no running statistics of private data",
+            f"{_INSTEAD} or InstanceNorm with track_running_stats=False",
+        )
     if isinstance(module, nn.RNNBase):
         return "modules with per-sample gradients", "use convolutions or attention"
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return "the bare model", "pass model.module"
     if _spectral(module):
-        return "no buffers that move in the forward pass", "leave out spectral normalisation or fold it into the weight"
+        return (
+            "no buffers that move in the forward pass",
+            "leave out spectral normalisation or fold it into the weight",
+        )
     return None
 
 
 def _spectral(module: nn.Module) -> bool:
     hooks: Iterator[object] = iter(module._forward_pre_hooks.values())
-    return type(module).__name__ == "_SpectralNorm" or any(type(hook).__name__ == "SpectralNorm" for hook in hooks)
+    return type(module).__name__ == "_SpectralNorm" or any(
+        type(hook).__name__ == "SpectralNorm" for hook in hooks
+    )
 
 
 def refuse_moved_buffers(moved: Collection[str]) -> None:
     """Raise PrivacyRefusal naming the buffers that a forward pass wrote to, if there are any."""
     if moved:
-        fix = "such a buffer would carry data of patients outside the guarantee; make it constant or remove the module"
+        fix = (
+            "such a buffer would carry data of patients outside the guarantee; make it constant or "
+            "remove the module"
+        )
         raise PrivacyRefusal(
-            expected("buffers that training does not write", got="written ones", where=", ".join(moved), fix=fix)
+            expected(
+                "buffers that training does not write", got="written ones", where=", ".join(moved), fix=fix
+            )
         )

@@ -50,7 +50,8 @@ class Pass:
 class LayerCall(ABC):
     """One call of one layer. Subclasses know how to run it and what its parameters' gradients are.
 
-    Guarantee: :meth:`backward` reads row ``i`` of the saved input and of the output's gradient for the gradient of
+    Guarantee: :meth:`backward` reads row ``i`` of the saved input and of the output's gradient for the
+        gradient of
     row ``i`` alone, and hands every trained parameter of the layer to the tape.
     """
 
@@ -84,12 +85,16 @@ class LayerCall(ABC):
         """Return the buckets of a tensor of leading length ``length``.
 
         Raises:
-            PrivacyRefusal: the length is no multiple of the rows: the layer does not see the batch row by row.
+            PrivacyRefusal: the length is no multiple of the rows: the layer does not see the batch row by
+                row.
         """
         rows = self.tape.rows
         if not rows.count or length % rows.count:
             fix = "run it through torch.func (functional=...) or keep the batch as leading dimension"
-            rule, got = "a leading dimension that is a multiple of the batch", f"another in {type(self.module).__name__}"
+            rule, got = (
+                "a leading dimension that is a multiple of the batch",
+                f"another in {type(self.module).__name__}",
+            )
             raise PrivacyRefusal(expected(rule, got=got, where=f"module {self.layer.path}", fix=fix))
         return [bucket.times(length // rows.count) for bucket in rows.buckets]
 
@@ -134,7 +139,10 @@ class _Private(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[None, Tensor | None, None]:
-        """Return the gradient of the input. The tape gets tensors without a history: with one it would hold its own graph."""
+        """Return the gradient of the input.
+
+        The tape gets tensors without a history: with one it would hold its own graph.
+        """
         saved = tuple(value.detach() for value in ctx.saved_tensors)
         call, ctx.call = ctx.call, None
         return None, call.backward(dy.detach(), saved, ctx.needs_input_grad[1]), None

@@ -20,7 +20,10 @@ _CHUNK = 4  # units whose gradients are made together where they are not kept
 
 
 class LinearCall(LayerCall):
-    """A linear layer. One vector a unit needs no gradient at all: the norm of an outer product is a product of norms."""
+    """A linear layer.
+
+    One vector a unit needs no gradient at all: the norm of an outer product is a product of norms.
+    """
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the layer's output."""
@@ -47,13 +50,23 @@ class LinearCall(LayerCall):
         if kernel == "store":
             self.store("weight", bucket, outer(x, dy))
             return
-        squares = gram.of_products(dy, x) if kernel == "ghost" else torch.cat([lengths(part) for part in made(x, dy)]).square()
+        squares = (
+            gram.of_products(dy, x)
+            if kernel == "ghost"
+            else torch.cat([lengths(part) for part in made(x, dy)]).square()
+        )
 
         def weighted(factor: Tensor, blank: Tensor | None) -> Tensor:
             if kernel == "norm":  # what was measured is what is summed, however the terms cancel
                 both = [blanked(item.reshape(len(factor), -1), blank).reshape(item.shape) for item in (x, dy)]
-                parts = zip(torch.split(factor.view(bucket.units, -1)[:, 0], _CHUNK), made(*both), strict=True)
-                return torch.stack([each.to(part.dtype) @ part for each, part in parts]).sum(0).reshape(dy.shape[2], -1)
+                parts = zip(
+                    torch.split(factor.view(bucket.units, -1)[:, 0], _CHUNK), made(*both), strict=True
+                )
+                return (
+                    torch.stack([each.to(part.dtype) @ part for each, part in parts])
+                    .sum(0)
+                    .reshape(dy.shape[2], -1)
+                )
             rows = len(factor)
             left = blanked(x.reshape(rows, -1, x.shape[2]), blank)
             right = blanked(dy.reshape(rows, -1, dy.shape[2]), blank)
@@ -103,7 +116,11 @@ class LinearWork(Work):
     def rule(self) -> str:
         """Ghost where positions are few."""
         positions, features = self.x.shape[1], self.x.shape[2] + self.dy.shape[2]
-        return "ghost" if positions**2 * (features + 2) < _KEPT_COST * self.x.shape[2] * self.dy.shape[2] else "store"
+        return (
+            "ghost"
+            if positions**2 * (features + 2) < _KEPT_COST * self.x.shape[2] * self.dy.shape[2]
+            else "store"
+        )
 
     @property
     def keepers(self) -> tuple[str, ...]:

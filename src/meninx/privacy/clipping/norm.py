@@ -53,7 +53,9 @@ class GroupNormCall(LayerCall):
                 self.store("bias", bucket, bucket.summed(full(shift)))
         return dx if needs_dx else None
 
-    def _unit_by_unit(self, dy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, buckets: list[Bucket]) -> Tensor:
+    def _unit_by_unit(
+        self, dy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, buckets: list[Bucket]
+    ) -> Tensor:
         """Return dx; the ordinary pass adds up the rows it is given, so it is given those of a unit."""
         dx, channels, places = torch.empty_like(x), x.shape[1], math.prod(x.shape[2:])
         for bucket in buckets:
@@ -82,11 +84,15 @@ class GroupNormCall(LayerCall):
     def _summed(self, dy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the same for channels-last tensors, from two sums over places."""
         rows, channels, places = x.shape[0], x.shape[1], math.prod(x.shape[2:])
-        dx, _, _ = _backward(dy, x, mean, rstd, self.weight(), rows, channels, places, self.groups, (True, False, False))
+        dx, _, _ = _backward(
+            dy, x, mean, rstd, self.weight(), rows, channels, places, self.groups, (True, False, False)
+        )
         axes = tuple(range(2, x.dim()))
         shift, moment = dy.sum(axes, dtype=wide(dy)), _moments(dy, x, axes)
         each = channels // self.groups
-        mean, rstd = (full(item).reshape(rows, self.groups).repeat_interleave(each, 1) for item in (mean, rstd))
+        mean, rstd = (
+            full(item).reshape(rows, self.groups).repeat_interleave(each, 1) for item in (mean, rstd)
+        )
         return dx, (moment - mean * shift) * rstd, shift
 
 
@@ -113,7 +119,9 @@ class LayerNormCall(LayerCall):
         """Return the normalised vectors."""
         x = x.contiguous()
         shape = list(self.weight().shape)
-        y, mean, rstd = torch.native_layer_norm(x, shape, self.weight(), self.bias(), float(getattr(self.module, "eps", 1e-5)))
+        y, mean, rstd = torch.native_layer_norm(
+            x, shape, self.weight(), self.bias(), float(getattr(self.module, "eps", 1e-5))
+        )
         return y, (x, mean, rstd)
 
     def backward(self, dy: Tensor, saved: tuple[Tensor, ...], needs_dx: bool) -> Tensor | None:
@@ -129,5 +137,7 @@ class LayerNormCall(LayerCall):
                 self.store("bias", bucket, bucket.summed(dy.sum(axes, dtype=wide(dy)) if axes else full(dy)))
         if not needs_dx:
             return None
-        dx: Tensor = _layer_backward(dy, x, list(weight.shape), mean, rstd, weight, self.bias(), (True, False, False))[0]
+        dx: Tensor = _layer_backward(
+            dy, x, list(weight.shape), mean, rstd, weight, self.bias(), (True, False, False)
+        )[0]
         return dx

@@ -1,7 +1,7 @@
 """The planner: which kernel measures or keeps the gradients of a layer, by rule or by trying.
 
-What is tried are random numbers of the layer's shapes, never data, so a choice says nothing about anybody. All
-kernels give the same gradients up to rounding; a choice changes time and memory alone.
+What is tried are random numbers of the layer's shapes, never data, so a choice says nothing about anybody.
+All kernels give the same gradients up to rounding; a choice changes time and memory alone.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Planner:
     """Chooses kernels and remembers its choices.
 
     Attributes:
-        mode: ``"rule"``: by shapes, the same on every machine; ``"measure"``: try once for each shape; ``"store"``,
-            ``"ghost"``, ``"norm"``: that strategy wherever possible, for comparisons.
+        mode: ``"rule"``: by shapes, the same on every machine; ``"measure"``: try once for each shape;
+            ``"store"``, ``"ghost"``, ``"norm"``: that strategy wherever possible, for comparisons.
         choices: key -> choice; may be given from an earlier run on the same machine.
         seen: key -> choice, of the layers met since the planner was made.
     """
@@ -105,7 +105,8 @@ class Planner:
             key: tells this work from other work in this process.
             make: makes the work, when it was not seen before.
             stored: numbers in all gradients together; decides whether they can be kept.
-            once: whether the layer was called once in this pass; gradients of several calls are added, so kept.
+            once: whether the layer was called once in this pass; gradients of several calls are added, so
+                kept.
         """
         if key not in self._known:
             work = make()
@@ -139,7 +140,9 @@ def _tried(work: Work) -> Choice:
     names = [*work.keepers, "ghost"] if work.ghostly else list(work.keepers)
     if len(names) == 1:
         return Choice(names[0])
-    with torch.random.fork_rng([work.device] if work.device.type == "cuda" else []):  # a trial is no part of the pass
+    with torch.random.fork_rng(
+        [work.device] if work.device.type == "cuda" else []
+    ):  # a trial is no part of the pass
         return _fastest(work, names)
 
 

@@ -18,11 +18,12 @@ _undo: Callable[[], None] | None = None
 def pinned(device: str) -> Iterator[None]:
     """Compute float32 products of cuBLAS, cuDNN and oneDNN in float32, and leave an autocast around the call.
 
-    Norms are measured and gradients summed by separate products. With TF32 or bfloat16 inside of them a gradient is longer
-    than measured, and the sum of many is rounded coarsely: both raise the sensitivity.
+    Norms are measured and gradients summed by separate products. With TF32 or bfloat16 inside of them a
+    gradient is longer than measured, and the sum of many is rounded coarsely: both raise the sensitivity.
 
-    The settings are the process's own, not the thread's: what the caller had is put back, also after an error, when the last
-    of several passes at a time has ended. Another thread must not change them during a pass.
+    The settings are the process's own, not the thread's: what the caller had is put back, also after an
+    error, when the last of several passes at a time has ended. Another thread must not change them during a
+    pass.
 
     Args:
         device: type of the device, ``"cpu"`` or ``"cuda"``, ...
@@ -52,7 +53,8 @@ def _leaves() -> tuple[Any, ...]:
 def _set_full() -> Callable[[], None]:
     """Set full precision everywhere and return what undoes it.
 
-    torch has older switches for all matrix products and for cuDNN beside those of each operation, and it refuses to read
+    torch has older switches for all matrix products and for cuDNN beside those of each operation, and it
+    refuses to read
     an older one that disagrees with them: it is left alone where it cannot be read.
     """
     before = [(leaf, leaf.fp32_precision) for leaf in _leaves()]

@@ -1,7 +1,7 @@
 """The proof by trial: the engine's gradients of single rows against plain automatic differentiation, row by row, in float64.
 
-Types of layers are checked by the inventory. What the code between them does - mix rows, reorder them, use a weight
-outside its layer, draw random numbers - no list of types can see. Numbers can.
+Types of layers are checked by the inventory. What the code between them does - mix rows, reorder them, use a
+weight outside its layer, draw random numbers - no list of types can see. Numbers can.
 """
 
 from __future__ import annotations
@@ -41,32 +41,36 @@ def prove(
 ) -> None:
     """Raise PrivacyRefusal unless every row has the gradient, the output and the loss that it has alone.
 
-    Tried are the rows as given and as constant, large and shifted images; batches of 1, 2, 3, 5 and ``physical`` + 1
-    rows, every row of them; and the weights as they are and moved, since code behind a weight that starts at zero shows
-    only later. It costs about as much as two forward passes of ``physical`` images and the gradients of twenty, all in
-    float64: a ResNet-9 on one thread, 64 pixels, 32 images: about 3 s.
+    Tried are the rows as given and as constant, large and shifted images; batches of 1, 2, 3, 5 and
+    ``physical`` + 1 rows, every row of them; and the weights as they are and moved, since code behind a
+    weight that starts at zero shows only later. It costs about as much as two forward passes of ``physical``
+    images and the gradients of twenty, all in float64: a ResNet-9 on one thread, 64 pixels, 32 images: about
+    3 s.
 
     Args:
-        model: not changed; a copy in float64, without the dropout whose masks are keyed, is run. torch's generators are
-            left as they are.
+        model: not changed; a copy in float64, without the dropout whose masks are keyed, is run. torch's
+            generators are left as they are.
         per_sample_loss: (outputs, targets) of leading length B -> (B,) losses.
         inputs: (rows, C, ...), one row or more in the range of the real values; random numbers do.
         targets: (rows, ...).
         functional: as in :func:`~meninx.privacy.clipping.engine.clipped_gradient_sum`.
-        physical: most rows in one pass of the training, >= 1; one pass here has one row more, fewer where rows are so
-            large that they would hold more than 2**24 numbers together.
+        physical: most rows in one pass of the training, >= 1; one pass here has one row more, fewer where
+            rows are so large that they would hold more than 2**24 numbers together.
 
-    Guarantee: a model that passes did not mix these rows, drew no random numbers outside its dropout, used each trained
-        weight in its layer alone, and its gradients were the exact ones, on these inputs and weights. Code that
-        behaves otherwise on others can still do so.
+    Guarantee: a model that passes did not mix these rows, drew no random numbers outside its dropout, used
+        each trained weight in its layer alone, and its gradients were the exact ones, on these inputs and
+        weights. Code that behaves otherwise on others can still do so.
 
     Raises:
-        PrivacyRefusal: names a parameter whose gradient is wrong, or a module that mixes rows, draws or has no rule.
+        PrivacyRefusal: names a parameter whose gradient is wrong, or a module that mixes rows, draws or has
+            no rule.
     """
     check.positive(physical=physical)
     model = copy.deepcopy(model).double()
     for module in model.modules():
-        if dropout.active(module):  # no other class: a name says nothing of what a module does when it is trained
+        if dropout.active(
+            module
+        ):  # no other class: a name says nothing of what a module does when it is trained
             module.eval()
     generator = torch.Generator().manual_seed(_SEED)
     most = max(_ROWS + 1, min(physical + 1, _MOST // max(1, inputs[0].numel())))
@@ -90,7 +94,9 @@ def _rows(inputs: Tensor, targets: Tensor, count: int, generator: torch.Generato
         noise = torch.randn(xs.shape, generator=generator, dtype=torch.float64).to(xs.device)
         spread = float(xs.std()) if xs.numel() > 1 else 1.0
         xs[len(inputs) :] += spread * noise[len(inputs) :]
-        gain, offset = torch.tensor(_VALUES, dtype=torch.float64, device=xs.device)[torch.arange(count) % len(_VALUES)].T
+        gain, offset = torch.tensor(_VALUES, dtype=torch.float64, device=xs.device)[
+            torch.arange(count) % len(_VALUES)
+        ].T
         shape = (-1, *(1,) * (xs.dim() - 1))
         xs = xs * gain.view(shape) + offset.view(shape)
     return xs, ys.double() if ys.is_floating_point() else ys
@@ -101,7 +107,10 @@ def _move(model: nn.Module, generator: torch.Generator) -> None:
     """Move all weights about as far from where they are as a usual start is from zero."""
     for value in model.parameters():
         usual = 1 / math.sqrt(max(1, value[0].numel())) if value.dim() > 1 else 1.0
-        value.add_(torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.device), alpha=_AWAY * usual)
+        value.add_(
+            torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.device),
+            alpha=_AWAY * usual,
+        )
 
 
 @contextmanager
@@ -112,7 +121,10 @@ def _generators_kept(device: torch.device) -> Iterator[None]:
 
 @torch.no_grad()
 def _refuse_random(model: nn.Module, inputs: Tensor) -> None:
-    """Refuse a model whose forward pass draws from torch's generators; name the innermost module that does."""
+    """Refuse a model whose forward pass draws from torch's generators.
+
+    Name the innermost module that does.
+    """
     before: list[tuple[Tensor, ...]] = []
     found: list[str] = []
 
@@ -138,8 +150,14 @@ def _refuse_random(model: nn.Module, inputs: Tensor) -> None:
         for hook in hooks:
             hook.remove()
     if found:
-        rule, got = "a forward pass that draws no random numbers outside dropout layers", "one that moves torch's generator"
-        fix = "what a patient's images meet must not depend on who else is in the batch; remove it or use nn.Dropout"
+        rule, got = (
+            "a forward pass that draws no random numbers outside dropout layers",
+            "one that moves torch's generator",
+        )
+        fix = (
+            "what a patient's images meet must not depend on who else is in the batch; remove it or "
+            "use nn.Dropout"
+        )
         raise PrivacyRefusal(expected(rule, got=got, where=found[0], fix=fix))
 
 
@@ -158,9 +176,12 @@ def _compare_gradients(
             found = ours[name][row] if name in ours else torch.zeros_like(value)
             if not float((found - value).norm()) <= _TOLERANCE * max(scale, 1e-12):
                 fix = (
-                    "rows must not see each other, and a weight must be used by its own layer alone; or run the module row by row"
+                    "rows must not see each other, and a weight must be used by its own layer alone; "
+                    "or run the module row by row"
                 )
-                raise PrivacyRefusal(expected("the gradient that the row has alone", got="another", where=name, fix=fix))
+                raise PrivacyRefusal(
+                    expected("the gradient that the row has alone", got="another", where=name, fix=fix)
+                )
 
 
 def _alone(
@@ -175,7 +196,9 @@ def _alone(
 
 
 @torch.no_grad()
-def _compare_outputs(model: nn.Module, loss: PerSampleLoss, inputs: Tensor, targets: Tensor, lengths: Collection[int]) -> None:
+def _compare_outputs(
+    model: nn.Module, loss: PerSampleLoss, inputs: Tensor, targets: Tensor, lengths: Collection[int]
+) -> None:
     """Refuse a model of which a row comes out of a batch of some length otherwise than alone."""
 
     def result(rows: slice) -> tuple[Tensor, Tensor]:
@@ -186,15 +209,27 @@ def _compare_outputs(model: nn.Module, loss: PerSampleLoss, inputs: Tensor, targ
     for length in lengths:
         together = result(slice(length))
         for row in range(length):
-            if not all(_same(one, other, row, length) for one, other in zip(together, apart[row], strict=True)):
+            if not all(
+                _same(one, other, row, length) for one, other in zip(together, apart[row], strict=True)
+            ):
                 rule, got = "the output and loss that the row has alone", f"another in a batch of {length}"
                 fix = "rows must not see each other, nor how many there are; or run the module row by row"
-                raise PrivacyRefusal(expected(rule, got=got, where=_first_to_mix(model, inputs[:length], row), fix=fix))
+                raise PrivacyRefusal(
+                    expected(rule, got=got, where=_first_to_mix(model, inputs[:length], row), fix=fix)
+                )
 
 
 def _same(together: Any, apart: Any, row: int, rows: int) -> bool:
-    """Return whether a row's part of a batch's result is what it is alone; what is no tensor of all rows is not compared."""
-    if not (isinstance(together, Tensor) and isinstance(apart, Tensor) and together.dim() and len(together) == rows):
+    """Return whether a row's part of a batch's result is what it is alone.
+
+    What is no tensor of all rows is not compared.
+    """
+    if not (
+        isinstance(together, Tensor)
+        and isinstance(apart, Tensor)
+        and together.dim()
+        and len(together) == rows
+    ):
         return True
     one, other = together[row].double(), apart[0].double()
     if one.shape != other.shape or not bool(torch.isfinite(other).all()):

@@ -25,8 +25,8 @@ class ClippedSum:
         ``sensitivity`` in L2 norm, up to float32 rounding.
 
     Attributes:
-        gradients: parameter name -> float32 tensor of the parameter's shape (float64 for float64 parameters); trainable
-            parameters only. A sum, not a mean: the denominator is the plan's.
+        gradients: parameter name -> float32 tensor of the parameter's shape (float64 for float64 parameters);
+            trainable parameters only. A sum, not a mean: the denominator is the plan's.
         unit_norms: (n_units,) float64, gradient norm of every unit before clipping; 0 for units that are not
             in this part, non-finite for those that were dropped. Never release it.
         present: (n_units,) bool, the units that are in this part.
@@ -45,7 +45,9 @@ class ClippedSum:
         weights = {name: value for name, value in model.named_parameters() if value.requires_grad}
         device = next((value.device for value in weights.values()), torch.device("cpu"))
         return cls(
-            gradients={name: torch.zeros_like(value, dtype=wide(value)).detach() for name, value in weights.items()},
+            gradients={
+                name: torch.zeros_like(value, dtype=wide(value)).detach() for name, value in weights.items()
+            },
             unit_norms=torch.zeros(n_units, dtype=torch.float64, device=device),
             present=torch.zeros(n_units, dtype=torch.bool, device=device),
             sensitivity=max_grad_norm,
@@ -54,12 +56,18 @@ class ClippedSum:
     def __add__(self, other: ClippedSum) -> ClippedSum:
         """Return the sum over the units of both parts, which must be disjoint parts of one step."""
         if len(self.present) != len(other.present) or self.sensitivity != other.sensitivity:
-            raise PrivacyRefusal(expected("two parts of the same step", got="different n_units or bounds", where="ClippedSum"))
+            raise PrivacyRefusal(
+                expected("two parts of the same step", got="different n_units or bounds", where="ClippedSum")
+            )
         if self.gradients.keys() != other.gradients.keys():
-            raise PrivacyRefusal(expected("the same parameters in both parts", got="different ones", where="ClippedSum"))
+            raise PrivacyRefusal(
+                expected("the same parameters in both parts", got="different ones", where="ClippedSum")
+            )
         if bool((self.present & other.present).any()):
             fix = "a unit clipped twice counts twice; cut batches with slice_units, which keeps units whole"
-            raise PrivacyRefusal(expected("parts without a common unit", got="a unit in both", where="ClippedSum", fix=fix))
+            raise PrivacyRefusal(
+                expected("parts without a common unit", got="a unit in both", where="ClippedSum", fix=fix)
+            )
         return ClippedSum(
             gradients=self._added(other),
             unit_norms=self.unit_norms + other.unit_norms,
@@ -68,7 +76,10 @@ class ClippedSum:
         )
 
     def _added(self, other: ClippedSum) -> dict[str, Tensor]:
-        """Return the sums of both parts' gradients. A part that names no unit may still hold gradients: another rank's, say."""
+        """Return the sums of both parts' gradients.
+
+        A part that names no unit may still hold gradients: another rank's, say.
+        """
         return {name: value + other.gradients[name] for name, value in self.gradients.items()}
 
     @property

@@ -51,7 +51,9 @@ def _convolution(kind: type[ConvCall]) -> Bind:
         sides = _sides(module)
         plain = module.padding_mode == "zeros" and all(before == after for before, after in sides)
         inside = tuple(before for before, _ in sides) if plain else (0,) * len(sides)
-        geometry = Geometry(tuple(module.kernel_size), tuple(module.stride), inside, tuple(module.dilation), module.groups)
+        geometry = Geometry(
+            tuple(module.kernel_size), tuple(module.stride), inside, tuple(module.dilation), module.groups
+        )
         around = [amount for pair in reversed(sides) for amount in pair]
         mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
 
@@ -86,7 +88,9 @@ def _transposed(layer: Layer, run: Pass, slot: Tensor) -> Forward:
         geometry = fixed
         if output_size is not None:
             stride, padding, kernel = list(fixed.stride), list(fixed.padding), list(fixed.kernel)
-            extra = module._output_padding(input, output_size, stride, padding, kernel, len(kernel), list(fixed.dilation))
+            extra = module._output_padding(
+                input, output_size, stride, padding, kernel, len(kernel), list(fixed.dilation)
+            )
             geometry = replace(fixed, output_padding=tuple(extra))
         return called(ConvCall(layer, run, geometry), slot, input)
 
@@ -128,7 +132,10 @@ RULES: Mapping[str, LayerRule] = {
     f"{_TORCH}.linear.Linear": LayerRule(_BOTH, _linear),
     **{f"{_TORCH}.conv.Conv{n}d": LayerRule(_BOTH, _convolution(ConvCall)) for n in (1, 2, 3)},
     **{f"{_TORCH}.conv.ConvTranspose{n}d": LayerRule(_BOTH, _transposed) for n in (1, 2, 3)},
-    **{f"meninx.models.blocks.StandardizedConv{n}d": LayerRule(_BOTH, _convolution(StandardizedConvCall)) for n in (2, 3)},
+    **{
+        f"meninx.models.blocks.StandardizedConv{n}d": LayerRule(_BOTH, _convolution(StandardizedConvCall))
+        for n in (2, 3)
+    },
     f"{_TORCH}.normalization.GroupNorm": LayerRule(_BOTH, _group_norm),
     **{f"{_TORCH}.instancenorm.InstanceNorm{n}d": LayerRule(_BOTH, _group_norm) for n in (1, 2, 3)},
     f"{_TORCH}.normalization.LayerNorm": LayerRule(_BOTH, _layer_norm),

@@ -33,7 +33,10 @@ class PReLUCall(LayerCall):
 
 
 class EmbeddingCall(LayerCall):
-    """A table of vectors. Its gradient touches few rows, so it is only measured: equal indices meet in one matrix."""
+    """A table of vectors.
+
+    Its gradient touches few rows, so it is only measured: equal indices meet in one matrix.
+    """
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the vectors at the indices ``x``."""
@@ -63,7 +66,9 @@ class EmbeddingCall(LayerCall):
         squares = gram.raised((products * equal).sum((1, 2), dtype=torch.float64), reach, dy.dtype)
 
         def weighted(factor: Tensor, blank: Tensor | None) -> Tensor:
-            rows = scaled(blanked(vectors.reshape(len(factor), -1, table[1]), blank), factor).reshape(-1, table[1])
+            rows = scaled(blanked(vectors.reshape(len(factor), -1, table[1]), blank), factor).reshape(
+                -1, table[1]
+            )
             return rows.new_zeros(table).index_add_(0, index.reshape(-1), rows)
 
         self.ghost("weight", bucket, squares, weighted)

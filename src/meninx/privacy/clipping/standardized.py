@@ -2,8 +2,8 @@
 
 With c = w - mean(w) and r = (|c|^2 + e)^(-1/2) a filter is u = r c. A gradient g of u becomes
 r (g - mean(g) - <u, g> u) of w, so its squared norm is r^2 (Q - S^2 / m - 2 D^2 + D^2 |u|^2) with Q = |g|^2,
-S = sum(g), D = <u, g> and m numbers a filter. None of the three needs g: Q is a ghost norm filter by filter, S the same
-with all channels of a patch added, and D is the output's gradient times the output.
+S = sum(g), D = <u, g> and m numbers a filter. None of the three needs g: Q is a ghost norm filter by filter,
+S the same with all channels of a patch added, and D is the output's gradient times the output.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Per-unit weight gradients of a convolution, by kernels of equal meaning and very different speed.
 
-No kernel unfolds patches. Which one is fastest depends on shape, memory format and machine, so the planner measures.
+No kernel unfolds patches. Which one is fastest depends on shape, memory format and machine, so the planner
+measures.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def loop(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: int) 
 def grouped(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: int) -> Tensor:
     """One convolution in which every unit is a group of channels of its own."""
     many = weight.new_empty((units * weight.shape[0], *weight.shape[1:]))
-    gradient = geometry.weight_gradient(_side_by_side(dy, units), _side_by_side(x, units), many, groups=units * geometry.groups)
+    gradient = geometry.weight_gradient(
+        _side_by_side(dy, units), _side_by_side(x, units), many, groups=units * geometry.groups
+    )
     return by_unit(gradient, units)
 
 
@@ -44,7 +47,10 @@ def together(kernel: str, numel: int) -> int | None:
 
 
 def taps(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: int) -> Tensor:
-    """Batched matrix products, one for each tap, of the output's gradient and a shifted window; for a few input channels."""
+    """Batched matrix products, one for each tap, of the output's gradient and a shifted window.
+
+    For a few input channels.
+    """
     places = tuple(dy.shape[2:])
     padded = geometry.padded(x, places)
     left = _vectors(dy, units).transpose(1, 2)
@@ -64,7 +70,10 @@ def _side_by_side(value: Tensor, units: int) -> Tensor:
 
 
 def _vectors(value: Tensor, units: int) -> Tensor:
-    """Return (units, rows * positions, channels) of (units * rows, channels, ...); no copy for one row a unit."""
+    """Return (units, rows * positions, channels) of (units * rows, channels, ...).
+
+    No copy for one row a unit.
+    """
     vectors = value.flatten(2).transpose(1, 2)
     return by_unit(vectors, units).flatten(1, 2)
 

@@ -25,7 +25,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Ghost:
-    """Gradients of a parameter that were measured without being made; their weighted sum comes from one ordinary product."""
+    """Gradients of a parameter that were measured without being made.
+
+    Their weighted sum comes from one ordinary product.
+    """
 
     bucket: Bucket
     weighted: Weighted
@@ -40,7 +43,8 @@ class Tape:
         groups: parameter name -> clipping group; one group for all of them when clipping is flat.
         squares: (members, groups) float64 squared norms so far.
         pieces: parameter name -> what is needed to sum its clipped gradients.
-        uses: layer -> calls in the forward pass; a layer called twice must have its gradients added before the norm.
+        uses: layer -> calls in the forward pass; a layer called twice must have its gradients added before
+            the norm.
         pending: (parameter, first member of the bucket) -> sum over the calls of such a layer.
     """
 
@@ -118,7 +122,9 @@ class Tape:
             for piece in pieces:
                 bucket = piece.bucket
                 part = piece.gradients if isinstance(piece, Stored) else _every(piece)
-                found.setdefault(name, part.new_zeros((len(self.rows.members), *part.shape[1:])))[bucket.members] += part
+                found.setdefault(name, part.new_zeros((len(self.rows.members), *part.shape[1:])))[
+                    bucket.members
+                ] += part
         return found
 
     def _part(self, piece: Stored | Ghost, factor: Tensor, keep: Tensor) -> Tensor:
@@ -154,7 +160,9 @@ def lengths(value: Tensor) -> Tensor:
     rest: Tensor = torch.linalg.vector_norm(value[:, whole:], dim=1).double()
     if not whole:
         return rest
-    blocks: Tensor = torch.linalg.vector_norm(value[:, :whole].reshape(len(value), -1, _BLOCK), dim=2).double()
+    blocks: Tensor = torch.linalg.vector_norm(
+        value[:, :whole].reshape(len(value), -1, _BLOCK), dim=2
+    ).double()
     total: Tensor = blocks.square().sum(1) + rest.square()
     return total.sqrt()
 
@@ -170,7 +178,11 @@ def blanked(value: Tensor, blank: Tensor | None) -> Tensor:
     """Return ``value`` with the marked rows set to 0, whatever was in them."""
     if blank is None:
         return value
-    return torch.where(blank.view(-1, *(1,) * (value.dim() - 1)), torch.zeros((), dtype=value.dtype, device=value.device), value)
+    return torch.where(
+        blank.view(-1, *(1,) * (value.dim() - 1)),
+        torch.zeros((), dtype=value.dtype, device=value.device),
+        value,
+    )
 
 
 def scaled(value: Tensor, factor: Tensor) -> Tensor:
