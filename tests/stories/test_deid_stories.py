@@ -820,7 +820,7 @@ def test_a_link_planted_in_the_output_is_not_followed(tmp_path):
 def test_whatever_goes_wrong_while_publishing_is_the_files_own(tmp_path, monkeypatch):
     for number in range(3):
         save(image(number), tmp_path / "in" / f"f{number}")
-    real, calls = stage.folder.publish, []
+    real, calls = stage.output.publish, []
 
     def broken(out, relative, waiting):
         calls.append(relative)
@@ -828,7 +828,7 @@ def test_whatever_goes_wrong_while_publishing_is_the_files_own(tmp_path, monkeyp
             raise ValueError("embedded null byte")
         real(out, relative, waiting)
 
-    monkeypatch.setattr(stage.folder, "publish", broken)
+    monkeypatch.setattr(stage.output, "publish", broken)
     result = clean(tmp_path)
     assert (result.files_written, result.quarantined) == (2, {"processing-failed": 1})
 
