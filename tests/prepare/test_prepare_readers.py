@@ -370,7 +370,7 @@ def test_files_that_are_not_dicom_are_told(tmp_path):
 
 
 def test_a_path_with_the_source_in_it_may_be_given_from_anywhere(tmp_path, monkeypatch):
-    from meninx.prepare.readers.table import resolve
+    from meninx.core.csv_table import resolve
 
     monkeypatch.chdir(tmp_path)
     site = Path("clean/north")

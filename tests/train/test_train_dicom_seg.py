@@ -16,7 +16,7 @@ from meninx import api
 from meninx.core.errors import DataError, UsageError
 from meninx.core.manifest import Manifest
 from meninx.core.run import Run
-from meninx.imaging import dicom, load, seg
+from meninx.imaging import dicom_image, load, seg
 from meninx.metrics import segmentation
 from meninx.train import dicom_source, evaluate, stage
 from meninx.train.config import EvaluateConfig, TrainConfig
@@ -58,7 +58,7 @@ def test_a_prepared_map_goes_back_to_the_grid_of_its_series(prepared):
     for case in prepared.data.cases:
         mask = load.load(prepared.data.root / case.mask)
         placed, paths = sources.placed(case, mask.array[0], mask.affine)
-        volume = dicom.read_series(paths)
+        volume = dicom_image.read_series(paths)
         assert placed.size == volume.size != mask.size
         assert np.allclose(placed.affine, volume.affine)
         inside = volume.array[placed.array == 1]

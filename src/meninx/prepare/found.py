@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from meninx.core import files
 from meninx.core.manifest import Task
-from meninx.imaging import dicom, load, rle
+from meninx.imaging import dicom_image, load, rle
 from meninx.imaging.image import Image
 
 
@@ -45,9 +45,9 @@ class FileSource:
         if load.suffix(self.path) in (*load.PICTURES, *load.VOLUMES):
             return load.load(self.path)
         return (
-            dicom.read_instance(self.path, intensity="display", bits=display)
+            dicom_image.read_instance(self.path, intensity="display", bits=display)
             if display
-            else dicom.read_instance(self.path)
+            else dicom_image.read_instance(self.path)
         )
 
     def digest(self) -> str:
@@ -68,9 +68,9 @@ class SeriesSource:
     def load(self, display: int = 0) -> Image:
         """Return the volume."""
         return (
-            dicom.read_series(self.paths, intensity="display", bits=display)
+            dicom_image.read_series(self.paths, intensity="display", bits=display)
             if display
-            else dicom.read_series(self.paths)
+            else dicom_image.read_series(self.paths)
         )
 
     def digest(self) -> str:

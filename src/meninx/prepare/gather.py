@@ -12,6 +12,7 @@ from pathlib import Path
 
 from meninx.core import artifacts, names
 from meninx.core.artifacts import DeidRecord
+from meninx.core.csv_table import resolve
 from meninx.core.errors import ConfigError, DataError, LayoutError, expected
 from meninx.core.manifest import LONGEST_TEXT, Task, is_odd_text
 from meninx.prepare import effects
@@ -20,7 +21,6 @@ from meninx.prepare.config import PrepareConfig
 from meninx.prepare.found import Found, Reading
 from meninx.prepare.readers import READERS
 from meninx.prepare.readers.dicom import SUMMARY
-from meninx.prepare.readers.table import resolve
 from meninx.prepare.readers.values import FIXED
 from meninx.prepare.split import number_of
 

@@ -16,7 +16,7 @@ from meninx.core import artifacts
 from meninx.core.artifacts import PrepareRecord
 from meninx.core.errors import DataError, UsageError, expected
 from meninx.core.manifest import SOURCES_NAME, Case, Manifest
-from meninx.imaging import decode, dicom
+from meninx.imaging import decode, dicom_image
 from meninx.imaging.image import Image
 
 Array = npt.NDArray[Any]
@@ -76,7 +76,7 @@ class DicomSources:
         if label_map.ndim == 2:
             return Image(_picture(label_map, (rows, columns), self.aspect)[None]), paths
         with decode.guarded():
-            _, target = dicom.order_slices(headers)
+            _, target = dicom_image.order_slices(headers)
         return Image(_volume(label_map, affine, (columns, rows, len(headers)), target)[None], target), paths
 
 

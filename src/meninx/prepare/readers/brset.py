@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from meninx.core.csv_table import first_of, index_files, read_table, resolve
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.found import Reading
 from meninx.prepare.readers import values
 from meninx.prepare.readers.rows import Layout, read_rows
-from meninx.prepare.readers.table import first_of, index_files, read_table, resolve
 
 FINDINGS = (
     "diabetic_retinopathy", "macular_edema", "scar", "nevus", "amd", "vascular_occlusion", "hypertensive_retinopathy", "drusens",

@@ -15,12 +15,12 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
+from meninx.core.csv_table import Row, read_table
 from meninx.core.errors import LayoutError, expected
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.found import Reading
 from meninx.prepare.readers import values
 from meninx.prepare.readers.rows import Layout, read_rows
-from meninx.prepare.readers.table import Row, read_table
 
 FINDINGS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation",

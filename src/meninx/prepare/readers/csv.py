@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from meninx.core.csv_table import Row, index_files, read_table, resolve, stem
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.found import FileSource, Reading, Source
 from meninx.prepare.readers.rows import IMAGES, Layout, read_rows
-from meninx.prepare.readers.table import Row, index_files, read_table, resolve, stem
 
 
 def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:

@@ -14,10 +14,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from meninx.core.csv_table import index_files, read_table, resolve
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.found import Reading
 from meninx.prepare.readers.rows import Layout, read_rows
-from meninx.prepare.readers.table import index_files, read_table, resolve
 
 MALIGNANT = ("akiec", "bcc", "mel")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from meninx.core.csv_table import Row, Table, read_table, resolve
 from meninx.core.errors import ConfigError, DataError, LayoutError, expected
 from meninx.core.manifest import Task
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.found import FileSource, Source
 from meninx.prepare.readers import values
-from meninx.prepare.readers.table import Row, Table, read_table, resolve
 
 KEYS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID")
 """Identifiers from the most to the least specific."""

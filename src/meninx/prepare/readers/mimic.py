@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from meninx.core.csv_table import Row, Table, first_of, read_table
 from meninx.core.errors import LayoutError, expected
 from meninx.core.manifest import Task
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.found import FileSource, Found, Reading
 from meninx.prepare.readers import values
 from meninx.prepare.readers.rows import relative, split_name
-from meninx.prepare.readers.table import Row, Table, first_of, read_table
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion",

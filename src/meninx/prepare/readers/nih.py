@@ -13,13 +13,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from meninx.core import files
+from meninx.core.csv_table import Row, first_of, index_files, read_table, resolve
 from meninx.core.errors import LayoutError, expected
 from meninx.core.manifest import Task
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.found import FileSource, Found, Reading
 from meninx.prepare.readers import values
 from meninx.prepare.readers.rows import relative
-from meninx.prepare.readers.table import Row, first_of, index_files, read_table, resolve
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax", "Consolidation",

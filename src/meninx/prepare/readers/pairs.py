@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from meninx.core.csv_table import resolve, stem
 from meninx.core.errors import LayoutError, expected
 from meninx.core.manifest import Task
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.found import FileSource, Found, Reading
 from meninx.prepare.readers.rows import IMAGES, relative
-from meninx.prepare.readers.table import resolve, stem
 
 
 def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+from meninx.core.csv_table import Row, first_of, read_table
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.found import Reading
 from meninx.prepare.readers.rows import Layout, read_rows
-from meninx.prepare.readers.table import Row, first_of, read_table
 
 TABLES = ("RadiologyAI_train.csv", "RadiologyAI_val.csv", "RadiologyAI_test.csv")
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from meninx.core.csv_table import Row, Table
 from meninx.core.errors import ConfigError, expected
 from meninx.core.manifest import Task
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.found import FileSource, Found, Reading, Source
 from meninx.prepare.readers import values
-from meninx.prepare.readers.table import Row, Table
 
 IMAGES = (".png", ".jpg", ".jpeg", ".nii", ".nii.gz", ".dcm")
 SPLIT_NAMES = {

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from meninx.core.csv_table import Row, Table, first_of, index_files, read_table, resolve
 from meninx.core.errors import DataError, LayoutError, expected
 from meninx.core.manifest import Task
 from meninx.imaging import decode
@@ -19,7 +20,6 @@ from meninx.prepare.config import AUTO, PrepareConfig
 from meninx.prepare.found import FileSource, Found, Reading, RunsSource
 from meninx.prepare.readers import values
 from meninx.prepare.readers.rows import relative
-from meninx.prepare.readers.table import Row, Table, first_of, index_files, read_table, resolve
 
 COLUMNS = ("ImageId", "EncodedPixels")
 TABLES = ("train-rle.csv", "train-rle-sample.csv", "stage_2_train.csv")

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable
 
 from meninx.core import check
+from meninx.core.csv_table import Row, Table
 from meninx.core.errors import ConfigError, LayoutError, expected
 from meninx.core.manifest import Task
 from meninx.prepare.config import AUTO, PrepareConfig
-from meninx.prepare.readers.table import Row, Table
 
 MALE_FEMALE = {"f": "F", "female": "F", "w": "F", "woman": "F", "m": "M", "male": "M", "man": "M"}
 _WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from meninx.core.errors import ConfigError, DataError, UsageError
+from meninx.dicom.class_folders import class_folders, class_table
+from meninx.dicom.label_rules import FromPattern, FromTable, FromTag
 from meninx.imaging import png
 from meninx.imaging.image import Image
-from meninx.prepare.folders import class_folders, class_table
-from meninx.prepare.rules import FromPattern, FromTable, FromTag
 
 PIXELS = np.arange(6, dtype=np.uint8).reshape(2, 3)
 LABELS = {"x/a.dcm": "benign", "x/b.dcm": "malignant", "c": "benign", "d.dcm": ""}

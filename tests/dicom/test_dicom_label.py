@@ -7,8 +7,8 @@ import pytest
 from pydicom.uid import JPEG2000Lossless
 
 from meninx.core.errors import ConfigError, DataError, LayoutError, UsageError
-from meninx.prepare.label import write_labels
-from meninx.prepare.rules import FromFolder, FromPattern, FromTable, FromTag
+from meninx.dicom.label import write_labels
+from meninx.dicom.label_rules import FromFolder, FromPattern, FromTable, FromTag
 
 PIXELS = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
 

@@ -7,9 +7,10 @@ import pydicom
 import pytest
 
 from meninx.core.errors import DataError, UsageError
-from meninx.imaging import dicom, encapsulate, png
+from meninx.dicom import restore
+from meninx.imaging import dicom_image, png
 from meninx.imaging.image import Image
-from meninx.imaging.uids import new_uid
+from meninx.imaging.tags import new_uid
 
 RNG = np.random.default_rng(3)
 
@@ -17,7 +18,7 @@ RNG = np.random.default_rng(3)
 def make(tmp_path, array, table, **more):
     png.write(tmp_path / "a.png", Image(array))
     (tmp_path / "a.json").write_text(json.dumps(table))
-    encapsulate.dicom_from_png(tmp_path / "a.png", tmp_path / "a.json", tmp_path / "a.dcm", **more)
+    restore.dicom_from_png(tmp_path / "a.png", tmp_path / "a.json", tmp_path / "a.dcm", **more)
     return pydicom.dcmread(tmp_path / "a.dcm")
 
 
@@ -31,7 +32,7 @@ def test_pixels_and_their_module(tmp_path, shape, kind):
     assert dataset.BitsAllocated == dataset.BitsStored == dataset.HighBit + 1 == 8 * np.dtype(kind).itemsize
     assert dataset.PhotometricInterpretation == ("RGB" if shape[0] == 3 else "MONOCHROME2")
     assert len(dataset.PixelData) % 2 == 0
-    np.testing.assert_array_equal(dicom.read_instance(tmp_path / "a.dcm").array, array)
+    np.testing.assert_array_equal(dicom_image.read_instance(tmp_path / "a.dcm").array, array)
 
 
 def test_a_bare_side_car_gives_a_secondary_capture_with_what_every_image_must_have(tmp_path):
@@ -101,7 +102,7 @@ def test_signed_values_and_few_bits_come_back(tmp_path):
     }
     dataset = make(tmp_path, (stored + 32768).astype(np.uint16)[None], table)
     assert (dataset.PixelRepresentation, dataset.PhotometricInterpretation) == (1, "MONOCHROME1")
-    np.testing.assert_array_equal(dicom.read_instance(tmp_path / "a.dcm").array[0], stored)
+    np.testing.assert_array_equal(dicom_image.read_instance(tmp_path / "a.dcm").array[0], stored)
     assert dataset.BitsStored == 16  # 3071 does not fit 12 bits with a sign
     low = make(tmp_path, np.full((1, 2, 2), 4095, np.uint16), {"BitsStored": 12}, overwrite=True)
     assert (low.BitsStored, low.HighBit, low.BitsAllocated) == (12, 11, 16)

@@ -13,8 +13,8 @@ from meninx.core import check
 from meninx.core.errors import DataError, expected
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
+from meninx.dicom import copies, label_rules, sidecar
 from meninx.imaging import decode, load
-from meninx.prepare import copies, rules, sidecar
 
 MISSING = "missing"
 """The folder of files for which the rule gives no label."""
@@ -43,7 +43,7 @@ class FoldersResult(Result):
 def class_folders(
     source: Path,
     out: Path,
-    rule: rules.Rule,
+    rule: label_rules.Rule,
     *,
     way: str = "copy",
     overwrite: bool = False,
@@ -71,7 +71,7 @@ def class_folders(
     """
     check.one_of(copies.WAYS, way=way)
     copies.refuse_inside(source, out)
-    label_of, keywords = rules.labeller(rule), rules.needed(rule)
+    label_of, keywords = label_rules.labeller(rule), label_rules.needed(rule)
     counts: Counter[str] = Counter()
     classes: Counter[str] = Counter()
     spelled: dict[str, str] = {}

@@ -1,31 +1,46 @@
-"""The JSON beside an exported image: attributes of an explicit list, and how stored values became pixels."""
+"""The JSON side-car of an exported image: attributes of an explicit list, and how stored values became pixels.
+
+A side-car is one JSON object. Its ``attributes`` (in files made elsewhere, the whole object) hold DICOM
+attributes, keyed by keyword or by eight hexadecimal digits, each in the DICOM JSON model (``{"vr": "CS",
+"Value": ["DX"]}``) or as a plain value. Its ``meninx`` part says how stored values became pixels: ``offset``
+was added to them.
+
+References:
+    DICOM PS3.18 annex F (the JSON model).
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from meninx.core.errors import ConfigError, DataError, expected
-from meninx.imaging import decode, encapsulate, load, tags
-from meninx.imaging.facts import FACTS
+from meninx.imaging import decode, load, tags
+from meninx.imaging.dicom_image import FACTS
 
 VERSION = 1
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+"""Attributes that get a new UID."""
 PSEUDONYMS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 EXPORTED = (
     *FACTS, *PSEUDONYMS, "SOPClassUID", "PatientSex", "PatientAge", "SeriesNumber", "InstanceNumber", "PatientIdentityRemoved",
     "LongitudinalTemporalInformationModified", "ImagePositionPatient", "ImageOrientationPatient", "ConversionType",
     "PlanarConfiguration",
 )  # fmt: skip
-"""Keywords that a side-car may hold; :class:`~meninx.prepare.export.ExportConfig` can name further ones."""
+"""Keywords that a side-car may hold; :class:`~meninx.dicom.export.ExportConfig` can name further ones."""
 
 _OF_ONE_SLICE = ("SOPInstanceUID", "InstanceNumber", "ImagePositionPatient")
 _OF_STORED_VALUES = (
     "RescaleSlope", "RescaleIntercept", "RescaleType", "WindowCenter", "WindowWidth", "VOILUTFunction", "PixelPaddingValue",
     "PixelPaddingRangeLimit", "PixelIntensityRelationship", "PixelIntensityRelationshipSign", "PresentationLUTShape",
 )  # fmt: skip
+_PIXEL_GROUP, _META_GROUP = 0x7FE0, 0x0002
 _BYTES = {"OB", "OW", "OD", "OF", "OL", "OV", "UN", "OB or OW", "SQ"}
 
 
@@ -104,9 +119,9 @@ def facts(path: Path, keywords: tuple[str, ...]) -> Dataset:
     beside = path_of(path)
     if not keywords or not beside.is_file():
         return Dataset()
-    table = encapsulate.read_sidecar(beside)
+    table = read_sidecar(beside)
     with decode.quiet():
-        return encapsulate.parse_attributes(table.get("attributes", table))
+        return parse_attributes(table.get("attributes", table))
 
 
 def _describe_depth(chosen: Dataset, bits: int) -> Dataset:
@@ -117,3 +132,63 @@ def _describe_depth(chosen: Dataset, bits: int) -> Dataset:
         0,
     )
     return chosen
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a side-car.
+
+    Raises:
+        DataError: no such file, or not a JSON object.
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        got = "no such file" if isinstance(error, FileNotFoundError) else "other text"
+        raise DataError(expected("a JSON side-car", got=got, where=path.name)) from None
+    if not isinstance(table, dict) or not isinstance(table.get("meninx", {}), dict):
+        raise DataError(expected("a JSON object", got="another value", where=path.name))
+    return table
+
+
+def parse_attributes(table: Mapping[str, Any]) -> Dataset:
+    """Return the data set of a table of attributes; private ones, file meta and pixels are left out.
+
+    Raises:
+        DataError: an unknown keyword, or a value that does not fit; names the key.
+    """
+    dataset = Dataset()
+    for key, value in table.items():
+        if key == "meninx":
+            continue
+        tag = _tag(key)
+        if tag.is_private or tag.group in (_META_GROUP, _PIXEL_GROUP) or tag.group & 0xFF00 == 0x6000:
+            continue
+        model = value if isinstance(value, dict) and "vr" in value else _model(tag, value)
+        try:
+            dataset.update(Dataset.from_json({f"{tag:08X}": model}))
+        except Exception:
+            raise DataError(
+                expected("a value in the DICOM JSON model", got="another", where=f"side-car, {key}")
+            ) from None
+    return dataset
+
+
+def _tag(key: str) -> Any:
+    try:
+        found = tag_for_keyword(key)
+        return Tag(found if found is not None else int(key, 16) if len(key) == 8 else key)
+    except ValueError:
+        fix = "use a DICOM keyword or eight hexadecimal digits"
+        raise DataError(expected("a DICOM attribute", got=repr(key), where="side-car", fix=fix)) from None
+
+
+def _model(tag: Any, value: Any) -> dict[str, Any]:
+    """Return a plain value in the DICOM JSON model, its VR from the dictionary."""
+    values = value if isinstance(value, list) else [] if value is None or value == "" else [value]
+    try:
+        vr = dictionary_VR(tag).split(" or ")[0]
+    except KeyError:
+        vr = "UN"
+    if vr == "PN":
+        values = [{"Alphabetic": item} if isinstance(item, str) else item for item in values]
+    return {"vr": vr, "Value": values} if values else {"vr": vr}

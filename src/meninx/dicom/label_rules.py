@@ -11,9 +11,9 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from meninx.core import check
+from meninx.core.csv_table import read_table
 from meninx.core.errors import ConfigError, LayoutError, expected
 from meninx.imaging import tags
-from meninx.prepare.readers.table import read_table
 
 KEYS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "file")
 """What the rows of a table may be keyed by; ``file`` is the path relative to the source, with ``/``."""

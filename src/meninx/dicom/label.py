@@ -14,8 +14,8 @@ from pydicom.tag import Tag
 from meninx.core.errors import ConfigError, DataError, StorageError, expected
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
+from meninx.dicom import copies, label_rules
 from meninx.imaging import decode, tags
-from meninx.prepare import copies, rules
 
 _STRUCTURE = {"SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID",
               "PatientIdentityRemoved", "NumberOfFrames"}  # fmt: skip
@@ -50,7 +50,7 @@ def write_labels(
     source: Path,
     out: Path,
     tag: str,
-    rule: rules.Rule,
+    rule: label_rules.Rule,
     *,
     keep_unlabelled: bool = True,
     overwrite: bool = False,
@@ -79,7 +79,7 @@ def write_labels(
     """
     keyword = _writable(tag)
     copies.refuse_inside(source, out)
-    label_of = rules.labeller(rule)
+    label_of = label_rules.labeller(rule)
     counts, labels, failed = Counter[str](), Counter[str](), list[tuple[int, str]]()
     paths = decode.find_files(source)
     with task(progress, "write labels", len(paths)), decode.quiet():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from meninx.core import check, files, names, plain
-from meninx.core.errors import DataError, StorageError, UsageError, expected
+from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
-from meninx.imaging import decode, dicom, encapsulate, nifti, png
+from meninx.dicom import copies, sidecar
+from meninx.imaging import decode, dicom_image, nifti, png, tags
 from meninx.imaging.image import Image
-from meninx.prepare import copies, sidecar, survey
-from meninx.prepare.survey import Entry
 
 INDEX_NAME = "export.csv"
 SUMMARY_NAME = "export.json"
@@ -93,12 +93,12 @@ def export_images(
         StorageError: the disk refused.
     """
     copies.refuse_inside(source, out)
-    entries, failed, passed_over = survey.survey(source, trusted=config.trusted, progress=progress)
+    entries, failed, passed_over = survey(source, trusted=config.trusted, progress=progress)
     counts: Counter[str] = Counter()
     index: list[tuple[str, ...]] = []
-    jobs = survey.jobs(entries, failed)
-    with task(progress, "export", sum(len(group) for _, group in jobs)):
-        for target, group in jobs:
+    images = images_of(entries, failed)
+    with task(progress, "export", sum(len(group) for _, group in images)):
+        for target, group in images:
             try:
                 is_new = _export_one(out / target, group, config)
             except StorageError:
@@ -123,14 +123,14 @@ def export_images(
     return result
 
 
-def _export_one(target: Path, group: list[Entry], config: ExportConfig) -> bool:
+def _export_one(target: Path, group: list[SourceFile], config: ExportConfig) -> bool:
     """Write one image and its side-car; return False when they are there already."""
     settings = {"image": target.name, "intensity": config.intensity}
     if config.intensity == "display":
         settings["bits"] = str(config.bits)
     beside = sidecar.path_of(target)
     if target.is_file() and beside.is_file() and not config.overwrite:
-        found = encapsulate.read_sidecar(beside).get("meninx", {})
+        found = sidecar.read_sidecar(beside).get("meninx", {})
         if any(str(found.get(key)) != value for key, value in settings.items()):
             fix = "choose another output folder, or allow overwriting"
             raise UsageError(
@@ -144,9 +144,9 @@ def _export_one(target: Path, group: list[Entry], config: ExportConfig) -> bool:
     return True
 
 
-def _volume(group: list[Entry], config: ExportConfig) -> tuple[Image, dict[str, Any]]:
-    intensity: dicom.Intensity = "display" if config.intensity == "display" else "modality"
-    image = dicom.read_series([entry.path for entry in group], intensity=intensity, bits=config.bits)
+def _volume(group: list[SourceFile], config: ExportConfig) -> tuple[Image, dict[str, Any]]:
+    intensity: dicom_image.Intensity = "display" if config.intensity == "display" else "modality"
+    image = dicom_image.read_series([entry.path for entry in group], intensity=intensity, bits=config.bits)
     chosen = sidecar.attributes_of(decode.open_dataset(group[0].path, pixels=False), config.attributes)
     with decode.guarded():
         if image.channels == 3:
@@ -157,11 +157,11 @@ def _volume(group: list[Entry], config: ExportConfig) -> tuple[Image, dict[str, 
     return image, sidecar.to_table(chosen, instances=sorted(entry.instance for entry in group))
 
 
-def _picture(entry: Entry, config: ExportConfig) -> tuple[Image, dict[str, Any]]:
+def _picture(entry: SourceFile, config: ExportConfig) -> tuple[Image, dict[str, Any]]:
     dataset = decode.open_dataset(entry.path)
-    intensity: dicom.Intensity = "display" if config.intensity == "display" else "stored"
+    intensity: dicom_image.Intensity = "display" if config.intensity == "display" else "stored"
     with decode.guarded():
-        image = dicom.image_of(dataset, intensity=intensity, bits=config.bits)
+        image = dicom_image.image_of(dataset, intensity=intensity, bits=config.bits)
         chosen = sidecar.attributes_of(dataset, config.attributes)
         offset = 0
         if image.channels == 3:
@@ -193,3 +193,128 @@ def _write_index(out: Path, rows: list[tuple[str, ...]]) -> None:
     writer.writerow(INDEX_COLUMNS)
     writer.writerows(sorted(rows))
     files.write_text(out / INDEX_NAME, buffer.getvalue())
+
+
+_SURVEYED = (
+    "PatientIdentityRemoved", "DeidentificationMethod", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID",
+    "SOPClassUID", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One DICOM file of the source; ``number`` is its position in the sorted listing."""
+
+    number: int
+    path: Path
+    patient: str
+    study: str
+    series: str
+    instance: str
+    frames: int
+    placed: bool
+
+
+def survey(
+    source: Path, *, trusted: bool = False, progress: Progress = SILENT
+) -> tuple[list[SourceFile], list[tuple[int, str]], int]:
+    """Return the DICOM files below a folder, position and reason of unreadable ones, and the count of other files.
+
+    Raises:
+        PrivacyRefusal: a file does not say PatientIdentityRemoved YES, unless ``trusted``.
+    """
+    entries: list[SourceFile] = []
+    failed: list[tuple[int, str]] = []
+    passed_over = 0
+    unmarked: list[int] = []
+    paths = decode.find_files(source)
+    with task(progress, "read headers", len(paths)), decode.quiet():
+        for number, path in enumerate(paths, start=1):
+            progress.advance()
+            if not decode.is_dicom(path):
+                passed_over += 1
+                continue
+            try:
+                header = decode.open_dataset(path, pixels=False, keywords=_SURVEYED)
+                entry = _source_file(number, path, header)
+            except DataError as error:
+                failed.append((number, str(error)))
+                continue
+            if not trusted and tags.NOT_REVIEWED in str(header.get("DeidentificationMethod") or ""):
+                fix = "look at private/review.html of the clean archive, then set trusted"
+                what, where = "an image whose pixels need no look", "PatientIdentityRemoved"
+                failed.append((number, expected(what, got="one that may show text", where=where, fix=fix)))
+                continue
+            entries.append(entry)
+            if str(header.get("PatientIdentityRemoved") or "").strip().upper() != "YES":
+                unmarked.append(number)
+    if unmarked and not trusted:
+        got = f"{len(unmarked)} files without it, the first at position {unmarked[0]} of the sorted source"
+        fix = "run `meninx deid` first, or set trusted for data that holds no identity"
+        raise PrivacyRefusal(
+            expected("PatientIdentityRemoved YES in every file", got=got, where="source", fix=fix)
+        )
+    return entries, failed, passed_over
+
+
+def _source_file(number: int, path: Path, header: Any) -> SourceFile:
+    try:
+        frames = int(header.get("NumberOfFrames") or 1)
+        names = [str(header.get(name) or "") for name in ("PatientID", *sidecar.UIDS[:3])]
+    except (TypeError, ValueError):
+        raise DataError(
+            expected("a readable header", got="values of another form", where="NumberOfFrames, UIDs")
+        ) from None
+    if not names[3]:
+        raise DataError(expected("an instance with its own UID", got="none", where="SOPInstanceUID"))
+    return SourceFile(
+        number, path, names[0], names[1], names[2], names[3], frames, dicom_image.has_place(header)
+    )
+
+
+def images_of(entries: list[SourceFile], failed: list[tuple[int, str]]) -> list[tuple[str, list[SourceFile]]]:
+    """Return relative target and files of every image to write.
+
+    Doubled instances go to the list ``failed``.
+    """
+    series: dict[tuple[str, str, str], list[SourceFile]] = {}
+    seen: set[tuple[str, str]] = set()
+    for entry in entries:
+        if (entry.patient, entry.instance) in seen:
+            failed.append(
+                (entry.number, expected("each instance once", got="a second copy", where="SOPInstanceUID"))
+            )
+            continue
+        seen.add((entry.patient, entry.instance))
+        series.setdefault((entry.patient, entry.study, entry.series), []).append(entry)
+    found: list[tuple[str, list[SourceFile]]] = []
+    for (patient, _, uid), group in series.items():
+        base = f"{_name(patient)}/{_name(uid)}"
+        volumes, rest = _volumes(group)
+        found += [
+            (f"{base}{f'_{n}' if n > 1 else ''}.nii.gz", volume) for n, volume in enumerate(volumes, start=1)
+        ]
+        found += [
+            (f"{base}/{_name(one.instance)}{'.nii.gz' if one.frames > 1 else '.png'}", [one]) for one in rest
+        ]
+    return found
+
+
+def _volumes(group: list[SourceFile]) -> tuple[list[list[SourceFile]], list[SourceFile]]:
+    """Return the files of a series that make volumes, one list an orientation, and those that stand alone."""
+    slices = [entry for entry in group if entry.placed and entry.frames == 1]
+    alone = [entry for entry in group if not (entry.placed and entry.frames == 1)]
+    if len(slices) < 2:
+        return [], group
+    of_path = {entry.path: entry for entry in slices}
+    try:
+        parts = dicom_image.split_orientations(list(of_path))
+    except DataError:
+        return [slices], alone  # reading it will say what is wrong
+    volumes = [[of_path[path] for path in part] for part in parts if len(part) > 1]
+    return volumes, [*alone, *(of_path[part[0]] for part in parts if len(part) == 1)]
+
+
+def _name(text: str) -> str:
+    """Return a text as the name of a file or folder."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text).strip(".") or "unknown"

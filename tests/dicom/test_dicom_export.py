@@ -11,9 +11,9 @@ import pytest
 from pydicom.uid import JPEG2000Lossless
 
 from meninx.core.errors import ConfigError, PrivacyRefusal, UsageError
-from meninx.imaging import decode, dicom, png
-from meninx.prepare.export import ExportConfig, export_images
-from meninx.prepare.restore import restore_images
+from meninx.dicom.export import ExportConfig, export_images
+from meninx.dicom.restore import restore_images
+from meninx.imaging import decode, dicom_image, png
 
 RNG = np.random.default_rng(5)
 GREY8 = RNG.integers(0, 256, (6, 5), dtype=np.uint8)
@@ -120,8 +120,10 @@ def test_export_and_back_gives_the_same_pixels_and_attributes(tmp_path, source):
                     element.keyword
                 )
         for intensity in ("modality", "display"):
-            one = dicom.read_instance(path, intensity=intensity).array.astype(int)
-            other = dicom.read_instance(originals[new.SOPInstanceUID], intensity=intensity).array.astype(int)
+            one = dicom_image.read_instance(path, intensity=intensity).array.astype(int)
+            other = dicom_image.read_instance(
+                originals[new.SOPInstanceUID], intensity=intensity
+            ).array.astype(int)
             assert np.abs(one - other).max() <= 1
 
 
@@ -143,7 +145,7 @@ def test_display_pictures_are_what_a_screen_shows(tmp_path, source, bits):
     out = tmp_path / "out"
     export_images(source, out, ExportConfig(intensity="display", bits=bits))
     row = exported(out)[clean_dicoms.uid("P2", "grey12")]
-    shown = dicom.read_instance(source / "grey12", intensity="display", bits=bits).array
+    shown = dicom_image.read_instance(source / "grey12", intensity="display", bits=bits).array
     np.testing.assert_array_equal(png.read(out / row["file"]).array, shown)
     back = tmp_path / "back"
     assert restore_images(out, back, uid=lambda old: old).failed == ()

@@ -1,46 +1,98 @@
-"""A picture and its JSON side-car back to DICOM: the inverse of the export to PNG.
-
-A side-car is one JSON object. Its ``attributes`` (or, in files made elsewhere, the whole object) hold DICOM
-attributes, keyed by keyword or by eight hexadecimal digits, each in the DICOM JSON model (``{"vr": "CS",
-"Value": ["DX"]}``) or as a plain value. Its ``meninx`` part says how stored values became pixels: ``offset``
-was added to them.
+"""Pictures with JSON side-cars back to DICOM: the inverse of the export to PNG.
 
 References:
-    DICOM PS3.18 annex F (the JSON model), PS3.3 C.7.6.3 (Image Pixel module), A.8.1 (Secondary Capture).
+    DICOM PS3.3 C.7.6.3 (Image Pixel module), A.8.1 (Secondary Capture).
 """
 
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from meninx.core import files
-from meninx.core.errors import DataError, UsageError, expected
-from meninx.imaging import decode, png
-from meninx.imaging.uids import new_uid
+from meninx.core.errors import DataError, StorageError, UsageError, expected
+from meninx.core.progress import SILENT, Progress, task
+from meninx.dicom import copies, sidecar
+from meninx.dicom.export import ExportResult
+from meninx.imaging import decode, load, png
+from meninx.imaging.tags import new_uid
 
-UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
-"""Attributes that get a new UID."""
+
+def restore_images(
+    source: Path,
+    out: Path,
+    *,
+    uid: Callable[[str], str] = new_uid,
+    overwrite: bool = False,
+    progress: Progress = SILENT,
+) -> ExportResult:
+    """Write every picture below a folder that has a side-car as DICOM, at the same relative path with ``.dcm``.
+
+    Args:
+        source: folder of PNG or JPEG files with JSON side-cars.
+        out: folder of the DICOM files, apart from the source.
+        uid: gives the new UID of an old one and is asked once for each, so that studies and series stay
+            together.
+        overwrite: replace existing files; without it, existing ones are left as they are.
+        progress: told of every file.
+
+    Raises:
+        UsageError: the folders are one within the other.
+        StorageError: the disk refused.
+    """
+    copies.refuse_inside(source, out)
+    known: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    failed: list[tuple[int, str]] = []
+    paths = decode.find_files(source)
+    with task(progress, "restore", len(paths)):
+        for number, path in enumerate(paths, start=1):
+            progress.advance()
+            beside = sidecar.path_of(path)
+            if load.suffix(path) not in load.PICTURES or not beside.is_file():
+                counts["passed_over"] += path.suffix != ".json"
+                continue
+            target = (out / path.relative_to(source)).with_suffix(".dcm")
+            if target.exists() and not overwrite:
+                counts["unchanged"] += 1
+            else:
+                try:
+                    dicom_from_png(path, beside, target, uid=_remembered(uid, known), overwrite=overwrite)
+                except StorageError:
+                    raise
+                except DataError as error:
+                    failed.append((number, str(error)))
+                    continue
+            counts["pictures"] += 1
+    return ExportResult(out=out, instances=counts["pictures"], failed=tuple(failed), **counts)
+
+
+def _remembered(uid: Callable[[str], str], known: dict[str, str]) -> Callable[[str], str]:
+    """Return ``uid`` with a memory: the same old UID gives the same new one, an empty one always a fresh one."""
+    return lambda old: known.setdefault(old, uid(old)) if old else uid(old)
+
+
 _MAY_BE_EMPTY = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
     "ReferringPhysicianName", "SeriesNumber", "InstanceNumber",
 )  # fmt: skip
-_PIXEL_GROUP = 0x7FE0
-_META_GROUP = 0x0002
 
 
 def dicom_from_png(
-    picture: Path, sidecar: Path, out: Path, *, uid: Callable[[str], str] = new_uid, overwrite: bool = False
+    picture: Path,
+    attributes: Path,
+    out: Path,
+    *,
+    uid: Callable[[str], str] = new_uid,
+    overwrite: bool = False,
 ) -> None:
     """Write a DICOM file with the pixels of a PNG or JPEG file and the attributes of a side-car.
 
@@ -50,7 +102,7 @@ def dicom_from_png(
 
     Args:
         picture: the pixels.
-        sidecar: JSON; see the module.
+        attributes: the JSON side-car; see :mod:`meninx.dicom.sidecar`.
         out: the DICOM file to write.
         uid: gives the new UID of an old one (empty when the side-car has none); fresh random ones by default.
         overwrite: True replaces an existing file.
@@ -65,10 +117,10 @@ def dicom_from_png(
         raise UsageError(
             expected("a file that does not exist yet", got=got, where=out.name, fix="set overwrite=True")
         )
-    table = read_sidecar(sidecar)
+    table = sidecar.read_sidecar(attributes)
     array = png.read(picture).array
     with decode.quiet():
-        dataset = parse_attributes(table.get("attributes", table))
+        dataset = sidecar.parse_attributes(table.get("attributes", table))
         _set_identity(dataset, uid)
         offset = table.get("meninx", {}).get("offset", 0)
         _set_pixels(dataset, array, int(offset))
@@ -78,73 +130,13 @@ def dicom_from_png(
         except (ValueError, TypeError, AttributeError, OverflowError) as error:
             got = f"one that cannot be written ({type(error).__name__})"
             raise DataError(
-                expected("values that fit their attributes", got=got, where=sidecar.name)
+                expected("values that fit their attributes", got=got, where=attributes.name)
             ) from None
     files.write_bytes(out, stream.getvalue())
 
 
-def read_sidecar(path: Path) -> dict[str, Any]:
-    """Return the JSON object of a side-car.
-
-    Raises:
-        DataError: no such file, or not a JSON object.
-    """
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        got = "no such file" if isinstance(error, FileNotFoundError) else "other text"
-        raise DataError(expected("a JSON side-car", got=got, where=path.name)) from None
-    if not isinstance(table, dict) or not isinstance(table.get("meninx", {}), dict):
-        raise DataError(expected("a JSON object", got="another value", where=path.name))
-    return table
-
-
-def parse_attributes(table: Mapping[str, Any]) -> Dataset:
-    """Return the data set of a table of attributes; private ones, file meta and pixels are left out.
-
-    Raises:
-        DataError: an unknown keyword, or a value that does not fit; names the key.
-    """
-    dataset = Dataset()
-    for key, value in table.items():
-        if key == "meninx":
-            continue
-        tag = _tag(key)
-        if tag.is_private or tag.group in (_META_GROUP, _PIXEL_GROUP) or tag.group & 0xFF00 == 0x6000:
-            continue
-        model = value if isinstance(value, dict) and "vr" in value else _model(tag, value)
-        try:
-            dataset.update(Dataset.from_json({f"{tag:08X}": model}))
-        except Exception:
-            raise DataError(
-                expected("a value in the DICOM JSON model", got="another", where=f"side-car, {key}")
-            ) from None
-    return dataset
-
-
-def _tag(key: str) -> Any:
-    try:
-        found = tag_for_keyword(key)
-        return Tag(found if found is not None else int(key, 16) if len(key) == 8 else key)
-    except ValueError:
-        fix = "use a DICOM keyword or eight hexadecimal digits"
-        raise DataError(expected("a DICOM attribute", got=repr(key), where="side-car", fix=fix)) from None
-
-
-def _model(tag: Any, value: Any) -> dict[str, Any]:
-    """Return a plain value in the DICOM JSON model, its VR from the dictionary."""
-    values = value if isinstance(value, list) else [] if value is None or value == "" else [value]
-    try:
-        vr = dictionary_VR(tag).split(" or ")[0]
-    except KeyError:
-        vr = "UN"
-    if vr == "PN":
-        values = [{"Alphabetic": item} if isinstance(item, str) else item for item in values]
-    return {"vr": vr, "Value": values} if values else {"vr": vr}
-
-
 def _set_identity(dataset: Dataset, uid: Callable[[str], str]) -> None:
-    for keyword in UIDS:
+    for keyword in sidecar.UIDS:
         if keyword in dataset or keyword != "FrameOfReferenceUID":
             setattr(dataset, keyword, UID(uid(str(dataset.get(keyword, "")))))
     dataset.SOPClassUID = UID(str(dataset.get("SOPClassUID") or SecondaryCaptureImageStorage))

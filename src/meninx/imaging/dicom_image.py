@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from meninx.core import check, files
 from meninx.core.errors import DataError, expected
 from meninx.core.progress import SILENT, Progress, task
 from meninx.imaging import decode, geometry, lut
-from meninx.imaging.facts import facts_of
 from meninx.imaging.image import Image
 
 Intensity = Literal["stored", "modality", "display"]
@@ -366,3 +367,50 @@ def pixel_spacing(dataset: Dataset) -> tuple[float, float]:
 def _check(intensity: str, bits: int) -> None:
     check.one_of(get_args(Intensity), intensity=intensity)
     check.one_of(("8", "16"), bits=str(bits))
+
+
+FACTS = (
+    "Modality", "ImageType", "PhotometricInterpretation", "SamplesPerPixel", "Rows", "Columns", "NumberOfFrames",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
+    "ViewPosition", "ImageLaterality", "Laterality", "BodyPartExamined", "PatientPosition", "PatientOrientation",
+    "PresentationIntentType", "PresentationLUTShape", "PixelIntensityRelationship", "PixelIntensityRelationshipSign",
+    "BurnedInAnnotation", "LossyImageCompression", "LossyImageCompressionMethod", "LossyImageCompressionRatio",
+    "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio", "SliceThickness",
+    "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept", "RescaleType", "WindowCenter", "WindowWidth",
+    "VOILUTFunction", "KVP", "MagneticFieldStrength", "ScanningSequence", "SequenceVariant", "ScanOptions",
+    "MRAcquisitionType", "RepetitionTime", "EchoTime", "InversionTime", "FlipAngle", "EchoTrainLength",
+)  # fmt: skip
+"""Keywords that :func:`facts_of` may return; anything else in a file stays there."""
+
+_CODES = {"CS", "LO", "SH"}
+_CODE = re.compile(r"[A-Z0-9 _.+-]{1,16}")
+
+
+def facts_of(dataset: Dataset) -> dict[str, Any]:
+    """Return the facts of a data set as JSON values by keyword.
+
+    Guarantee: only attributes of the list :data:`FACTS`, only numbers and code strings of at most 16
+        capitals, digits,
+    blanks and ``_.+-``; other text in these attributes is left out.
+    """
+    facts: dict[str, Any] = {}
+    for keyword in FACTS:
+        element = dataset.get(keyword) if keyword in dataset else None
+        if element is None or element == "" or isinstance(element, bytes):
+            continue
+        values = list(element) if isinstance(element, (MultiValue, list, tuple)) else [element]
+        plain = [_plain(value, dataset[keyword].VR) for value in values]
+        if plain and all(value is not None for value in plain):
+            facts[keyword] = plain if len(plain) > 1 else plain[0]
+    return facts
+
+
+def _plain(value: Any, vr: str) -> int | float | str | None:
+    if vr in _CODES:
+        text = str(value).strip()
+        return text if _CODE.fullmatch(text) else None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return int(number) if number.is_integer() else number
