@@ -7,7 +7,7 @@ import pydicom
 import pytest
 
 from meninx.core.errors import DataError
-from meninx.imaging import dicom_image, geometry, nifti
+from meninx.imaging import dicom_image, nifti, slice_geometry
 
 VOLUME = np.arange(5 * 4 * 3, dtype=np.int16).reshape(5, 4, 3)
 
@@ -156,4 +156,4 @@ def test_mixtures_are_refused_and_can_be_taken_apart(tmp_path):
 )
 def test_impossible_planes(orientation, spacing):
     with pytest.raises(DataError):
-        geometry.plane([0, 0, 0], orientation, spacing)
+        slice_geometry.plane([0, 0, 0], orientation, spacing)

@@ -26,7 +26,7 @@ from meninx.core.manifest import Case, DatasetInfo, Manifest, Task
 from meninx.imaging import dicom_image, load
 from meninx.prepare import checks
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.readers.arrays import read_arrays
+from meninx.prepare.readers.npz import read_arrays
 from meninx.prepare.stage import run
 
 CSV = PrepareConfig(reader="csv", name="toy", label_columns=("effusion", "nodule"), split="exact")

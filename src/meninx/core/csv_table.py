@@ -15,7 +15,7 @@ from meninx.core.errors import ConfigError, LayoutError, expected
 
 
 @dataclass(frozen=True)
-class Row:
+class CsvRow:
     """One row of a table: its cells by column, and its place for messages."""
 
     cells: dict[str, str]
@@ -50,20 +50,20 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class CsvTable:
     """A CSV table in memory."""
 
     name: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[CsvRow, ...]
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[CsvRow]:
         return iter(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def needs(self, columns: Iterable[str]) -> Table:
+    def needs(self, columns: Iterable[str]) -> CsvTable:
         """Return the table itself.
 
         Raises:
@@ -77,7 +77,7 @@ class Table:
                 )
         return self
 
-    def having(self, require: Iterable[str]) -> Table:
+    def having(self, require: Iterable[str]) -> CsvTable:
         """Return the rows that meet every ``column=value`` or ``column=one|other`` of ``require``."""
         rows = self.rows
         for rule in require:
@@ -90,10 +90,10 @@ class Table:
                     "a row that meets every rule of require", got="none", where=self.name, fix="check require"
                 )
             )
-        return Table(self.name, self.columns, rows)
+        return CsvTable(self.name, self.columns, rows)
 
 
-def read_table(path: Path, needed: Iterable[str] = (), *, header: Iterable[str] | None = None) -> Table:
+def read_table(path: Path, needed: Iterable[str] = (), *, header: Iterable[str] | None = None) -> CsvTable:
     """Return a CSV table (UTF-8, byte-order mark and ``.gz`` welcome).
 
     Args:
@@ -113,51 +113,7 @@ def read_table(path: Path, needed: Iterable[str] = (), *, header: Iterable[str] 
     rows = tuple(
         _row(cells, names, path.name, number) for number, cells in enumerate(lines, start=first) if any(cells)
     )
-    return Table(path.name, tuple(name for name in names if name), rows).needs(needed)
-
-
-def resolve(text: str, root: Path, site: str = "") -> Path:
-    """Return a path of the config with ``{source}`` and ``{site}`` filled in.
-
-    Relative ones start at ``root``.
-    """
-    return root / text.replace("{source}", str(root.resolve())).replace("{site}", site)
-
-
-def first_of(root: Path, names: Iterable[str]) -> Path:
-    """Return the first of several published names that exists below ``root``.
-
-    Raises:
-        LayoutError: none does.
-    """
-    choices = tuple(names)
-    for name in choices:
-        if (root / name).is_file():
-            return root / name
-    raise LayoutError(
-        expected(f"a file {' or '.join(choices)}", got="none", where=f"folder {root.name}", fix="give table")
-    )
-
-
-def index_files(root: Path, suffixes: Iterable[str]) -> dict[str, Path]:
-    """Return every file below ``root`` with one of the suffixes, by name and by name without suffix."""
-    ends = tuple(suffixes)
-    found: dict[str, Path] = {}
-    for path in sorted(root.rglob("*")):
-        name = path.name
-        if name.lower().endswith(ends) and not name.startswith(".") and path.is_file():
-            found.setdefault(name, path)
-            found.setdefault(stem(name), path)
-    return found
-
-
-def stem(name: str) -> str:
-    """Return a file name without its image suffix; ``.nii.gz`` is one suffix.
-
-    >>> stem("case_1.nii.gz"), stem("view.1.png")
-    ('case_1', 'view.1')
-    """
-    return name[:-7] if name.lower().endswith(".nii.gz") else name.rpartition(".")[0] or name
+    return CsvTable(path.name, tuple(name for name in names if name), rows).needs(needed)
 
 
 def _lines(path: Path) -> list[list[str]]:
@@ -195,8 +151,8 @@ def _text(path: Path) -> str:
         raise LayoutError(expected("a UTF-8 table", got=type(error).__name__, where=path.name)) from error
 
 
-def _row(cells: list[str], names: tuple[str, ...], table: str, number: int) -> Row:
+def _row(cells: list[str], names: tuple[str, ...], table: str, number: int) -> CsvRow:
     named = sum(1 for name in names if name)
     if len(cells) < named or any(cell.strip() for cell in cells[len(names) :]):
         raise LayoutError(expected(f"{named} cells", got=len(cells), where=f"{table}, row {number}"))
-    return Row({name: cell for name, cell in zip(names, cells, strict=False) if name}, table, number)
+    return CsvRow({name: cell for name, cell in zip(names, cells, strict=False) if name}, table, number)

@@ -175,8 +175,10 @@ def parse_attributes(table: Mapping[str, Any]) -> Dataset:
 
 def _tag(key: str) -> Any:
     try:
-        found = tag_for_keyword(key)
-        return Tag(found if found is not None else int(key, 16) if len(key) == 8 else key)
+        found: Any = tag_for_keyword(key)
+        if found is None:
+            found = int(key, 16) if len(key) == 8 else key
+        return Tag(found)
     except ValueError:
         fix = "use a DICOM keyword or eight hexadecimal digits"
         raise DataError(expected("a DICOM attribute", got=repr(key), where="side-car", fix=fix)) from None
@@ -184,7 +186,9 @@ def _tag(key: str) -> Any:
 
 def _model(tag: Any, value: Any) -> dict[str, Any]:
     """Return a plain value in the DICOM JSON model, its VR from the dictionary."""
-    values = value if isinstance(value, list) else [] if value is None or value == "" else [value]
+    values = value if isinstance(value, list) else [value]
+    if value is None or value == "":
+        values = []
     try:
         vr = dictionary_VR(tag).split(" or ")[0]
     except KeyError:

@@ -17,7 +17,7 @@ from pydicom.multival import MultiValue
 from meninx.core import check, files
 from meninx.core.errors import DataError, expected
 from meninx.core.progress import SILENT, Progress, task
-from meninx.imaging import decode, geometry, lut
+from meninx.imaging import decode, lut, slice_geometry
 from meninx.imaging.image import Image
 
 Intensity = Literal["stored", "modality", "display"]
@@ -172,7 +172,7 @@ def split_orientations(paths: Sequence[Path]) -> list[list[Path]]:
         planes = [
             _plane(header, f"instance {number} of {len(paths)}") for number, header in enumerate(headers, 1)
         ]
-    return [[paths[index] for index in group] for group in geometry.group_by_orientation(planes)]
+    return [[paths[index] for index in group] for group in slice_geometry.group_by_orientation(planes)]
 
 
 def order_slices(headers: Sequence[Dataset]) -> tuple[list[int], npt.NDArray[np.float64]]:
@@ -184,7 +184,7 @@ def order_slices(headers: Sequence[Dataset]) -> tuple[list[int], npt.NDArray[np.
         DataError: the slices make no volume; see :func:`read_series`.
     """
     _refuse_mixture(headers)
-    return geometry.stack(
+    return slice_geometry.stack(
         [_plane(header, f"instance {n} of {len(headers)}") for n, header in enumerate(headers, 1)]
     )
 
@@ -199,7 +199,7 @@ class _Pixels:
     """Decoded frames, shape (channels, frames, rows, columns), and what it takes to show them."""
 
     values: npt.NDArray[Any]
-    voi: lut.Table | lut.Window | None = None
+    voi: lut.LookupTable | lut.Window | None = None
     padding: npt.NDArray[np.bool_] | None = None
     full_range: tuple[float, float] | None = None
     invert: bool = False
@@ -306,10 +306,10 @@ def _place_frames(dataset: Dataset, frames: int) -> tuple[list[int], npt.NDArray
                 [columns, rows, float(dataset.get("SliceThickness") or 1), 1.0]
             )
         planes.append(_plane(parts, f"frame {frame + 1} of {frames}"))
-    return geometry.stack(planes)
+    return slice_geometry.stack(planes)
 
 
-def _plane(header: Dataset, where: str) -> geometry.Plane:
+def _plane(header: Dataset, where: str) -> slice_geometry.Plane:
     if not has_place(header) or not header.get("PixelSpacing"):
         missing = next(
             n
@@ -323,7 +323,7 @@ def _plane(header: Dataset, where: str) -> geometry.Plane:
         )
     thickness = header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 0.0
     try:
-        return geometry.plane(
+        return slice_geometry.plane(
             [float(x) for x in header.ImagePositionPatient],
             [float(x) for x in header.ImageOrientationPatient],
             [float(x) for x in header.PixelSpacing],
