@@ -123,7 +123,7 @@ def export_images(
     return result
 
 
-def _export_one(target: Path, group: list[SourceFile], config: ExportConfig) -> bool:
+def _export_one(target: Path, group: list[DicomFile], config: ExportConfig) -> bool:
     """Write one image and its side-car; return False when they are there already."""
     settings = {"image": target.name, "intensity": config.intensity}
     if config.intensity == "display":
@@ -144,7 +144,7 @@ def _export_one(target: Path, group: list[SourceFile], config: ExportConfig) -> 
     return True
 
 
-def _volume(group: list[SourceFile], config: ExportConfig) -> tuple[Image, dict[str, Any]]:
+def _volume(group: list[DicomFile], config: ExportConfig) -> tuple[Image, dict[str, Any]]:
     intensity: dicom_image.Intensity = "display" if config.intensity == "display" else "modality"
     image = dicom_image.read_series([entry.path for entry in group], intensity=intensity, bits=config.bits)
     chosen = sidecar.attributes_of(decode.open_dataset(group[0].path, pixels=False), config.attributes)
@@ -157,7 +157,7 @@ def _volume(group: list[SourceFile], config: ExportConfig) -> tuple[Image, dict[
     return image, sidecar.to_table(chosen, instances=sorted(entry.instance for entry in group))
 
 
-def _picture(entry: SourceFile, config: ExportConfig) -> tuple[Image, dict[str, Any]]:
+def _picture(entry: DicomFile, config: ExportConfig) -> tuple[Image, dict[str, Any]]:
     dataset = decode.open_dataset(entry.path)
     intensity: dicom_image.Intensity = "display" if config.intensity == "display" else "stored"
     with decode.guarded():
@@ -202,7 +202,7 @@ _SURVEYED = (
 
 
 @dataclass(frozen=True)
-class SourceFile:
+class DicomFile:
     """One DICOM file of the source; ``number`` is its position in the sorted listing."""
 
     number: int
@@ -217,13 +217,13 @@ class SourceFile:
 
 def survey(
     source: Path, *, trusted: bool = False, progress: Progress = SILENT
-) -> tuple[list[SourceFile], list[tuple[int, str]], int]:
+) -> tuple[list[DicomFile], list[tuple[int, str]], int]:
     """Return the DICOM files below a folder, position and reason of unreadable ones, and the count of other files.
 
     Raises:
         PrivacyRefusal: a file does not say PatientIdentityRemoved YES, unless ``trusted``.
     """
-    entries: list[SourceFile] = []
+    entries: list[DicomFile] = []
     failed: list[tuple[int, str]] = []
     passed_over = 0
     unmarked: list[int] = []
@@ -236,7 +236,7 @@ def survey(
                 continue
             try:
                 header = decode.open_dataset(path, pixels=False, keywords=_SURVEYED)
-                entry = _source_file(number, path, header)
+                entry = _dicom_file(number, path, header)
             except DataError as error:
                 failed.append((number, str(error)))
                 continue
@@ -257,7 +257,7 @@ def survey(
     return entries, failed, passed_over
 
 
-def _source_file(number: int, path: Path, header: Any) -> SourceFile:
+def _dicom_file(number: int, path: Path, header: Any) -> DicomFile:
     try:
         frames = int(header.get("NumberOfFrames") or 1)
         names = [str(header.get(name) or "") for name in ("PatientID", *sidecar.UIDS[:3])]
@@ -267,17 +267,17 @@ def _source_file(number: int, path: Path, header: Any) -> SourceFile:
         ) from None
     if not names[3]:
         raise DataError(expected("an instance with its own UID", got="none", where="SOPInstanceUID"))
-    return SourceFile(
+    return DicomFile(
         number, path, names[0], names[1], names[2], names[3], frames, dicom_image.has_place(header)
     )
 
 
-def images_of(entries: list[SourceFile], failed: list[tuple[int, str]]) -> list[tuple[str, list[SourceFile]]]:
+def images_of(entries: list[DicomFile], failed: list[tuple[int, str]]) -> list[tuple[str, list[DicomFile]]]:
     """Return relative target and files of every image to write.
 
     Doubled instances go to the list ``failed``.
     """
-    series: dict[tuple[str, str, str], list[SourceFile]] = {}
+    series: dict[tuple[str, str, str], list[DicomFile]] = {}
     seen: set[tuple[str, str]] = set()
     for entry in entries:
         if (entry.patient, entry.instance) in seen:
@@ -287,7 +287,7 @@ def images_of(entries: list[SourceFile], failed: list[tuple[int, str]]) -> list[
             continue
         seen.add((entry.patient, entry.instance))
         series.setdefault((entry.patient, entry.study, entry.series), []).append(entry)
-    found: list[tuple[str, list[SourceFile]]] = []
+    found: list[tuple[str, list[DicomFile]]] = []
     for (patient, _, uid), group in series.items():
         base = f"{_name(patient)}/{_name(uid)}"
         volumes, rest = _volumes(group)
@@ -300,7 +300,7 @@ def images_of(entries: list[SourceFile], failed: list[tuple[int, str]]) -> list[
     return found
 
 
-def _volumes(group: list[SourceFile]) -> tuple[list[list[SourceFile]], list[SourceFile]]:
+def _volumes(group: list[DicomFile]) -> tuple[list[list[DicomFile]], list[DicomFile]]:
     """Return the files of a series that make volumes, one list an orientation, and those that stand alone."""
     slices = [entry for entry in group if entry.placed and entry.frames == 1]
     alone = [entry for entry in group if not (entry.placed and entry.frames == 1)]

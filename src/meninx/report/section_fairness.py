@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meninx.metrics.tables import Estimate, Evaluation
+from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.report import figures, formatting
 from meninx.report.context import ReportContext
 from meninx.report.table_model import Picture, ReportTable, Section, TableCell, estimates

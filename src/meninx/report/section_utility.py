@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from meninx.metrics.tables import Estimate, Evaluation
+from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.report import figures, formatting, training_log
 from meninx.report.context import Comparison, ReportContext, drawn_runs
 from meninx.report.evaluations import MeasuredSplit

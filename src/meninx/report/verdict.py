@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from meninx.core.artifacts import DeidRecord
-from meninx.metrics.tables import Estimate, Evaluation
+from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.report import formatting, training_log
 from meninx.report.context import Comparison, ReportContext, departures_of, keeps_attribute
 from meninx.report.joint_privacy import Cap, Joint
