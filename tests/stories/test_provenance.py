@@ -33,7 +33,7 @@ from meninx.synthetic import write_dataset
 from meninx.train import evaluate, stage
 from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
 from meninx.verify import stage as verify
-from meninx.verify.check import State
+from meninx.verify.check_list import State
 
 PLAIN = TrainConfig(
     model="resnet9-small", model_options={"width": 4}, steps=2, batch_size=6, device="cpu", attack_risk=False
