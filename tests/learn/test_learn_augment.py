@@ -23,7 +23,7 @@ KIDNEYS = DatasetInfo(
 
 
 def applied(info: DatasetInfo, sample: Sample, *names: str, **options: object) -> Sample:
-    return augmenter(LearnConfig(augment=names, **options), info)(sample, child(0, "test"))  # type: ignore[arg-type]
+    return augmenter(LearnConfig.of(augment=names, **options), info)(sample, child(0, "test"))  # type: ignore[arg-type]
 
 
 def test_a_left_right_flip_exchanges_the_lateralised_labels() -> None:
@@ -64,7 +64,9 @@ def test_image_and_mask_stay_together(dims: int) -> None:
     mask[tuple(slice(6, 14) for _ in size)] = 1
     info = DatasetInfo(name="x", task=Task.SEGMENTATION, labels=("a",), spatial_dims=dims)
     for seed in range(4):
-        chosen = augmenter(LearnConfig(augment=("flip", "vflip", "zflip", "shift", "rotate", "crop")), info)
+        chosen = augmenter(
+            LearnConfig.of(augment=("flip", "vflip", "zflip", "shift", "rotate", "crop")), info
+        )
         moved = chosen(Sample(mask[None].float(), mask), child(seed, "t"))
         assert moved.image.shape == (1, *size)
         assert moved.target.shape == mask.shape
@@ -80,7 +82,7 @@ def test_a_rotation_by_ninety_degrees_is_a_transposition_and_a_flip() -> None:
         def uniform(self, low: object = 0.0, high: object = 1.0, size: object = None) -> object:  # type: ignore[override]
             return np.zeros(2) if size else high
 
-    turned = augmenter(LearnConfig(augment=("rotate",), rotate_degrees=90.0), info)(
+    turned = augmenter(LearnConfig.of(augment=("rotate",), rotate_degrees=90.0), info)(
         Sample(image, torch.ones(1)), Right(np.random.PCG64(0))
     )
     candidates = [torch.rot90(image, turns, (1, 2)) for turns in (1, 3)]

@@ -110,7 +110,9 @@ def test_augmentation_keeps_shapes_labels_and_finiteness(names: list[str], seed:
     generator = np.random.default_rng(seed)
     mask = torch.from_numpy(generator.integers(0, 3, size))
     image = torch.from_numpy(generator.normal(size=(1, *size)).astype(np.float32))
-    changed = augmenter(LearnConfig(augment=tuple(names)), info)(Sample(image, mask), child(seed, "augment"))
+    changed = augmenter(LearnConfig.of(augment=tuple(names)), info)(
+        Sample(image, mask), child(seed, "augment")
+    )
     assert changed.image.shape == image.shape
     assert changed.target.shape == mask.shape
     assert changed.target.dtype == torch.int64

@@ -15,7 +15,6 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from meninx.prepare.config import PrepareConfig
@@ -33,7 +32,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
         LayoutError: a column is missing or a cell is empty; names file, column and row.
     """
     if config.malignant:
-        config = replace(config, positive=MALIGNANT, positive_name="malignant", malignant=False)
+        config = config.replace(positive=MALIGNANT, positive_name="malignant", malignant=False)
     table = read_table(
         resolve(config.table or "metadata.csv", root, site), ("patient_id", "img_id", "diagnostic")
     )
