@@ -1,4 +1,4 @@
-"""What several runs on one dataset spend together: a sweep, two phases of training, a run begun again."""
+"""Composition over runs: one epsilon for a sweep, two phases of training, or a run that was started again."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from meninx.privacy.ledger import Ledger
 def compose(ledgers: Sequence[Ledger], *, delta: float) -> PrivacySpent:
     """Return what all runs spend together on the people whom they share, at ``delta``.
 
-    Every trained model counts, also those of a sweep that were thrown away: the choice among them looked at
-    them. Stated rates are the worst ones, steps are summed.
+    Every trained model counts, including those of a sweep that were discarded, because the choice among them
+    used them. The stated rates are the worst ones, and steps are summed.
 
     Args:
         ledgers: one for every run on the dataset, in any order.
@@ -42,9 +42,10 @@ def compose(ledgers: Sequence[Ledger], *, delta: float) -> PrivacySpent:
 
 
 def joint_phases(ledgers: Sequence[Ledger]) -> tuple[Phase, ...]:
-    """Return what all runs spent, as phases, e.g.
+    """Return the steps of all runs as phases, e.g. for :func:`~meninx.privacy.tradeoff.attack_risk`.
 
-    For :func:`~meninx.privacy.tradeoff.attack_risk`; raises as :func:`compose`.
+    Raises:
+        DataError, PrivacyRefusal: as :func:`compose`.
     """
     return _joined(ledgers).phases()
 
