@@ -119,8 +119,8 @@ def epsilon(
         Distributions, Algorithm 1 (the discretisation used by dp-accounting).
     """
     check.open_unit(delta=delta)
-    finest = (COARSE if coarse else FINE) if grid is None else grid
-    return _epsilon(merge(phases), float(delta), finest)
+    usual = COARSE if coarse else FINE
+    return _epsilon(merge(phases), float(delta), usual if grid is None else grid)
 
 
 @functools.lru_cache(maxsize=256)

@@ -61,12 +61,7 @@ def _joined(ledgers: Sequence[Ledger]) -> Ledger:
         raise PrivacyRefusal(
             expected("one privacy unit and relation in all runs", got=got, where="compose", fix=fix)
         )
-    streams = [
-        stream
-        for ledger in ledgers
-        for stream in {account.first.stream for account in ledger.accounts}
-        if stream
-    ]
+    streams = [stream for ledger in ledgers for stream in _streams(ledger)]
     if len(streams) > len(set(streams)):
         fix = "give every run once; of copies of one run that went on in two ways, release neither"
         raise PrivacyRefusal(
@@ -75,3 +70,8 @@ def _joined(ledgers: Sequence[Ledger]) -> Ledger:
     return Ledger(
         accounts=accounts, pending="\n".join(ledger.pending for ledger in ledgers if ledger.pending)
     )
+
+
+def _streams(ledger: Ledger) -> set[str]:
+    """Return the names of the secret keys that a ledger's accounts were run with."""
+    return {account.first.stream for account in ledger.accounts if account.first.stream}
