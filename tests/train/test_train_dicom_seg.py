@@ -93,7 +93,7 @@ def test_a_picture_goes_back_to_its_size_as_prepare_made_it(aspect, size):
 
 
 def test_a_run_writes_segmentations_that_viewers_can_place(prepared, tmp_path):
-    config = TrainConfig(model="unet-small", steps=1, batch_size=1, patch_size=(16, 16, 8), export=())
+    config = TrainConfig.of(model="unet-small", steps=1, batch_size=1, patch_size=(16, 16, 8), export=())
     run = Run(stage.run(config, prepared.data.root, tmp_path).out)
     wanted = EvaluateConfig(split="train", draws=50, predictions=("nifti", "dicom-seg"), dicom=prepared.clean)
     evaluate.run(wanted, run.root)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,8 @@ from meninx.core.errors import DataError, LayoutError, MeninxError, expected
 MANIFEST_NAME = "manifest.csv"
 SOURCES_NAME = "private/cases.csv"  # identifiers of the source by case; written by prepare
 INFO_NAME = "dataset.toml"
-SPLITS = ("train", "valid", "test")
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 FIRST_ROW = 2  # of a table whose first row is its header
 LONGEST_TEXT = 4096  # characters of an attribute
 FIXED_COLUMNS = ("case_id", "patient_id", "study", "site", "split", "image", "mask")

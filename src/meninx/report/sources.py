@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meninx.core import artifacts, belonging, files, integrity, names, workspace
+from meninx.core import artifacts, belonging, files, integrity, names, settings, workspace
 from meninx.core.artifacts import (
     Ancestry,
     DataRecord,
@@ -28,6 +28,7 @@ from meninx.core.artifacts import (
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest, dataset_digest
 from meninx.core.run import Run
+from meninx.learn.config import LearnConfig
 from meninx.report import evaluations, privacy_account, training_log
 from meninx.report.evaluations import Evidence
 from meninx.report.privacy_account import RunAccount
@@ -422,7 +423,7 @@ def _config(run: Run, record: RunRecord | None) -> dict[str, Any]:
             expected("the config that the run was made with", got="another", where=where, fix=fix)
         )
     try:
-        return tomllib.loads(files.read_text(run.config_path))
+        return settings.flattened(LearnConfig, tomllib.loads(files.read_text(run.config_path)))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise DataError(expected("valid TOML", got="something else", where=where)) from error
 

@@ -21,7 +21,7 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from meninx.core.csv_table import CsvRow, read_table
@@ -74,7 +74,7 @@ class PublishedTable:
                 row.
         """
         if config.malignant:
-            config = replace(config, positive=self.malignant, positive_name="malignant", malignant=False)
+            config = config.replace(positive=self.malignant, positive_name="malignant", malignant=False)
         path = resolve(config.table, root, site) if config.table else first_of(root, self.tables)
         column = self.diagnosis or config.class_column
         table = read_table(path, (self.patient, self.name, *self.required, *([column] if column else [])))
