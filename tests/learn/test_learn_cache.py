@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meninx.core import files, integrity, machine
+from meninx.core import files, integrity, machine, provenance
 from meninx.core.errors import DataError, StorageError
 from meninx.core.manifest import Manifest, Task
 from meninx.core.progress import Silent
@@ -24,7 +25,7 @@ from meninx.core.randomness import child
 from meninx.core.run import Run
 from meninx.imaging import load
 from meninx.imaging.image import Image
-from meninx.learn import cache, cache_file
+from meninx.learn import cache_file
 from meninx.learn.cache import FILE, Demand, obtained
 from meninx.learn.cache_file import BLOCK, Damaged, ImageCache, Item, Stopped, build
 from meninx.learn.config import LearnConfig
@@ -90,7 +91,8 @@ def test_every_box_of_every_array_comes_back(
     path = tmp_path_factory.mktemp("c") / "decoded.bin"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache_file, "BLOCK", data.draw(st.sampled_from([3, 16, 1 << 18])))
-        build(path, "k", {Item(f"{n}", "image"): lambda a=a: a for n, a in enumerate(arrays)}, limit=1 << 20)
+        wanted = {Item(f"{n}", "image"): partial(np.copy, array) for n, array in enumerate(arrays)}
+        build(path, "k", wanted, limit=1 << 20)
         with ImageCache.open(path, "k") or pytest.fail("not used") as made:
             for number, array in enumerate(arrays):
                 box = tuple(
@@ -158,8 +160,6 @@ def test_an_index_that_does_not_fit_its_file_is_not_used(tmp_path: Path, change:
     index = json.loads(content[start:-48])
     index["entries"][0].update(change)
     text = json.dumps(index).encode()
-    import hashlib
-
     tail = cache_file._TAIL.pack(size, len(text), hashlib.sha256(text).digest())
     files.write_bytes(path, content[:start] + text + tail, mode=0o600)
     assert ImageCache.open(path, "k") is None
@@ -244,7 +244,7 @@ def test_another_dataset_and_other_decoders_have_another_cache(
     store.cache = got(store, notes=notes)
     assert notes.decoded == len(store.wanted())
     assert torch.equal(store.image(0), torch.from_numpy((array.astype(np.float32) - 127.5) / 127.5))
-    monkeypatch.setattr(cache.provenance, "versions", lambda names: {"nibabel": "0"})
+    monkeypatch.setattr(provenance, "versions", lambda names: {"nibabel": "0"})
     got(store, notes=notes)
     assert notes.decoded == 2 * len(store.wanted())
 
@@ -348,11 +348,7 @@ def test_what_a_killed_process_left_is_removed_and_an_unreadable_image_is_left_o
 
 def test_no_file_stays_open(volumes: Manifest) -> None:
     def opened() -> int:
-        return sum(
-            FILE in os.readlink(f"/proc/self/fd/{fd}")
-            for fd in os.listdir("/proc/self/fd")
-            if os.path.exists(f"/proc/self/fd/{fd}")
-        )
+        return sum(FILE in str(link.resolve()) for link in Path("/proc/self/fd").iterdir())
 
     def mapped() -> int:
         return Path("/proc/self/maps").read_text().count(FILE)

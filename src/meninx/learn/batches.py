@@ -58,7 +58,7 @@ class Assembler:
     device: torch.device
 
     def __call__(self, groups: Groups, step: int, *, first: int = 0) -> Batch:
-        """Return the cases of ``groups`` as one batch on the device; the same arguments give the same tensors.
+        """Return the cases of ``groups`` as one batch on the device; equal arguments give equal tensors.
 
         Guarantee: the rows of a case depend on seed, step, the case's own ids and its own data, and on no
             other case.
@@ -94,7 +94,10 @@ class Assembler:
         return Batch(image, target, unit, self.views, row_keys)
 
     def moved(self, batch: Batch) -> Batch:
-        """Return the batch on the device; a copy from pinned memory may still be under way, in the device's order."""
+        """Return the batch on the device.
+
+        A copy from pinned memory may still be under way; the device's later work waits for it.
+        """
         images, targets, unit = (
             value.to(self.device, non_blocking=True) for value in (batch.images, batch.targets, batch.unit)
         )

@@ -67,7 +67,7 @@ class Demand:
 def obtained(
     manifest: Manifest, demand: Demand, *, run: Path, shared: bool = False, builds: bool = True
 ) -> ImageCache | None:
-    """Return the cache of a dataset, built first where that pays; None where images are decoded when they are used.
+    """Return the cache of a dataset, built first where that pays; None where there is none.
 
     A dataset without a list of checksums has none: nothing would tell a changed image from the cached one.
 
@@ -115,7 +115,7 @@ def _room(manifest: Manifest) -> Path | None:
 
 
 def _key(manifest: Manifest) -> str:
-    """Return what names the decoded values: layout, table, digests of all files, and versions of what decodes them."""
+    """Return what names the decoded values: layout, digests of all files, versions of what decodes them."""
     decoders = sorted(provenance.versions(_DECODERS).items())
     text = json.dumps([cache_file.FORMAT, dataset_digest(manifest.root).digest, decoders])
     return hashlib.sha256(text.encode()).hexdigest()
@@ -150,7 +150,7 @@ def _held(folder: Path, stop: Callable[[], bool]) -> Iterator[bool]:
 
 
 def _build(folder: Path, key: str, demand: Demand) -> None:
-    """Build the cache of a folder that is held, with what an earlier one of the same dataset has beyond it."""
+    """Build the cache of a folder that is held; what an earlier one of the dataset holds stays in it."""
     path, free = folder / FILE, machine.free_disk(folder)
     for left in folder.glob(f"{files.PARTIAL}*"):  # by a process that was killed
         left.unlink(missing_ok=True)

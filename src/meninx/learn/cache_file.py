@@ -110,7 +110,7 @@ class Stopped(Exception):
 
 
 class ImageCache:
-    """The arrays of a cache file, which several threads and processes may read at once; made by :meth:`open`."""
+    """The arrays of a cache file, made by :meth:`open`; several threads and processes may read it at once."""
 
     def __init__(self, index: Index, mapped: mmap.mmap | None, path: Path) -> None:
         self.path, self.limit = path, index.limit
@@ -302,7 +302,7 @@ def _result(item: Item, future: Future[npt.NDArray[Any]]) -> tuple[Item, npt.NDA
 
 
 def _ranges(entry: Entry, box: Sequence[slice]) -> Iterator[tuple[int, int]]:
-    """Yield the bytes, from and to, that hold a box: one range per channel, over its rows of the next axis."""
+    """Yield the bytes (from, to) that hold a box: one range per channel, over its rows of the next axis."""
     if len(box) < 2 or len(entry.shape) < 2:
         yield entry.offset, entry.offset + entry.nbytes
         return
@@ -321,7 +321,11 @@ def _refuse_shared(info: os.stat_result) -> None:
 
 
 def _read_index(stream: IO[bytes], key: str) -> tuple[Index, int]:
-    """Return the index of a whole cache file of this key, and the bytes of its arrays; DataError for any other."""
+    """Return the index of a whole cache file of this key, and the bytes of its arrays.
+
+    Raises:
+        DataError: it is any other file.
+    """
     wrong = DataError(expected("a whole cache of this dataset", got="another file", where="cache"))
     total = os.fstat(stream.fileno()).st_size
     if total < len(_SIGNATURE) + _TAIL.size or stream.read(len(_SIGNATURE)) != _SIGNATURE:
@@ -341,7 +345,7 @@ def _read_index(stream: IO[bytes], key: str) -> tuple[Index, int]:
 
 
 def _fits(index: Index, size: int) -> bool:
-    """Return whether all arrays of an index lie one after the other in so many bytes, in types that are numbers."""
+    """Return whether the arrays of an index are numbers and fill so many bytes, one after the other."""
     if len(index.items) != len(index.entries) or len(index.blocks) != -(-size // BLOCK):
         return False
     if not all(0 <= value < 1 << 32 for value in index.blocks):

@@ -1,4 +1,4 @@
-"""Cases of a manifest as normalised tensors: decoded once, kept in memory or in a file, checked for size and NaN."""
+"""Cases of a manifest as normalised tensors: decoded once, kept in memory or in a file, checked."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class CaseStore:
         intensity = self.info.intensity
         array = self._image(index, box)
         values = torch.from_numpy(array.astype(np.float32))
-        # a sum is not finite where a value is not; the slower look at all values is for finite values with a huge sum
+        # The sum is not finite where a value is not. Values are looked at one by one where it overflowed, too.
         if array.dtype.kind == "f" and not (values.sum().isfinite() or torch.isfinite(values).all()):
             fix = "repair the image or take the case out of manifest.csv"
             raise DataError(
@@ -147,7 +147,7 @@ class CaseStore:
         return padded(values, size, (intensity.window[0] - intensity.shift) / intensity.scale)
 
     def _goal(self, index: int, low: Sequence[int], size: Sequence[int]) -> Tensor:
-        """Return the labels, or the box of the label map that starts at ``low``, padded with background to ``size``."""
+        """Return the labels, or the box of the label map that starts at ``low``, padded to ``size``."""
         if self.info.task is not Task.SEGMENTATION:
             return self.targets[index]
         box = tuple(slice(start, start + length) for start, length in zip(low, size, strict=True))
@@ -177,7 +177,7 @@ class CaseStore:
         return np.asarray(self._box(index, MASK, (slice(0, 1), *box))[0])
 
     def _place(self, index: int, choice: float) -> int | None:
-        """Return the flat index of the labelled voxel at ``choice``, in [0, 1), of all; None where none is labelled."""
+        """Return the flat index of the labelled voxel at ``choice`` in [0, 1) of all; None where there is none."""
         if not self.manifest.cases[index].mask:
             return None
         self._refuse_other_size(index, self._shape(index, MASK)[1:], self.shape(index))
