@@ -137,7 +137,7 @@ class CaseStore:
         intensity = self.info.intensity
         array = self._image(index, box)
         values = torch.from_numpy(array.astype(np.float32))
-        # The sum is not finite where a value is not. Values are looked at one by one where it overflowed, too.
+        # The sum is not finite where a value is not. Each value counts where only the sum overflowed.
         if array.dtype.kind == "f" and not (values.sum().isfinite() or torch.isfinite(values).all()):
             fix = "repair the image or take the case out of manifest.csv"
             raise DataError(
@@ -177,7 +177,7 @@ class CaseStore:
         return np.asarray(self._box(index, MASK, (slice(0, 1), *box))[0])
 
     def _place(self, index: int, choice: float) -> int | None:
-        """Return the flat index of the labelled voxel at ``choice`` in [0, 1) of all; None where there is none."""
+        """Return the flat index of the labelled voxel at ``choice`` in [0, 1); None where there is none."""
         if not self.manifest.cases[index].mask:
             return None
         self._refuse_other_size(index, self._shape(index, MASK)[1:], self.shape(index))
