@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from meninx.core.manifest import Manifest
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore
-from meninx.learn.pretrained import initialise
+from meninx.learn.finetune import initialise
 from meninx.learn.task import Objective, objective
 from meninx.models import registry
 from meninx.privacy.calibration import solve_noise

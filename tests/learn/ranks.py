@@ -34,8 +34,8 @@ from meninx.core.run import Run
 from meninx.imaging.phantom import write_dataset
 from meninx.learn import distributed, loop
 from meninx.learn.config import LearnConfig
-from meninx.learn.draw import Groups, PrivateDraw, share
-from meninx.learn.private_step import PrivateStep, private_parts
+from meninx.learn.dp_step import PrivateStep, private_parts
+from meninx.learn.sampler import Groups, PrivateDraw, share
 from meninx.models import registry
 from meninx.privacy.clipping import ClippedSum
 from meninx.privacy.noise import GaussianNoise

@@ -88,7 +88,7 @@ def test_torch_reads_a_sealed_checkpoint(trained):
 
 
 def test_a_key_of_another_length_is_refused(trained):
-    from meninx.learn.keys import secret_key
+    from meninx.learn.dp_step import secret_key
 
     (trained.private / "keys").mkdir()
     (trained.private / "keys/noise.key").write_bytes(bytes(31))

@@ -25,7 +25,7 @@ from meninx.core.run import Run
 from meninx.imaging.phantom import write_dataset
 from meninx.learn import checkpoint, distributed
 from meninx.learn.distributed import World
-from meninx.learn.draw import share
+from meninx.learn.sampler import share
 
 SCRIPT = Path(__file__).with_name("ranks.py")
 UNITS, RATE, DRAWS = 24, 0.4, 3000

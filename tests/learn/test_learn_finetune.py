@@ -15,7 +15,7 @@ from meninx.core.errors import ConfigError
 from meninx.core.manifest import Manifest
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.learn import checkpoint, freeze, loop, pretrained, setup
+from meninx.learn import checkpoint, finetune, loop, setup
 from meninx.learn.config import LearnConfig
 from meninx.learn.predict import load_model, predict
 from meninx.learn.task import objective
@@ -120,14 +120,14 @@ def test_biases_and_norms_are_known_by_type_in_other_networks() -> None:
     model = registry.build(
         "monai:BasicUNet", spatial_dims=2, in_channels=1, out_channels=2, features=(4,) * 6
     )
-    names = freeze.biases_and_norms(model)
+    names = finetune.biases_and_norms(model)
     assert "conv_0.conv_0.conv.bias" in names
     assert {
         f"{path}.weight" for path, module in model.named_modules() if isinstance(module, nn.InstanceNorm2d)
     } <= names
     assert not [name for name in names if name.endswith("weight") and ".N." not in name]
     layer = nn.TransformerEncoderLayer(4, 1)
-    found = freeze.biases_and_norms(layer)
+    found = finetune.biases_and_norms(layer)
     assert {"norm1.weight", "norm1.bias", "self_attn.in_proj_bias", "linear1.bias"} <= found
     assert not found & {"linear1.weight", "self_attn.in_proj_weight"}
 
@@ -178,7 +178,7 @@ def test_the_pretrained_weights_are_under_the_adapters(dataset: Data, weights: s
     config, data = tuned(weights, keep_head=True), dataset()
     model, start = setup.model(config, data.info, objective(data.info, config))
     plain = registry.build("resnet9-small", spatial_dims=2, in_channels=1, out_channels=2, **OPTIONS)
-    pretrained.initialise(plain, Path(weights), keep_head=True)
+    finetune.initialise(plain, Path(weights), keep_head=True)
     x = torch.randn(2, 1, 16, 16)
     assert torch.equal(model.eval()(x), plain.eval()(x))
     assert start is not None
@@ -230,8 +230,8 @@ def test_the_inventory_follows_what_is_frozen() -> None:
         "resnet9-small", spatial_dims=2, in_channels=1, out_channels=2, **OPTIONS
     )
     for way in ("features", "bitfit"):
-        frozen = freeze.frozen_names(model, replace(SMALL, freeze=way), 0)
-        freeze.apply(model, frozen)
+        frozen = finetune.frozen_names(model, replace(SMALL, freeze=way), 0)
+        finetune.apply(model, frozen)
         total = plan().clipped_sum(
             model, lambda outputs, targets: outputs.square().sum(1) + 0 * targets, torch.randn(2, 1, 8, 8), torch.zeros(2),
             unit_index=torch.arange(2), n_units=2,

@@ -10,9 +10,8 @@ from torch import nn
 
 from meninx.learn import optim
 from meninx.learn.config import OPTIMIZERS, LearnConfig
-from meninx.learn.ema import Average, averaged
 from meninx.learn.optim import Schedule
-from meninx.learn.trainee import Best
+from meninx.learn.state import Average, Best, averaged
 
 
 def rates(total: int = 10, per_epoch: int = 2, **changes: Any) -> list[float]:

@@ -31,11 +31,11 @@ from meninx.core.budget import PrivacyUnit
 from meninx.core.manifest import Case, DatasetInfo, Manifest, Task
 from meninx.imaging import load
 from meninx.imaging.image import Image
-from meninx.learn import setup, surroundings
+from meninx.learn import runtime, setup
 from meninx.learn.config import LearnConfig, learn_part
 from meninx.learn.distributed import World
-from meninx.learn.draw import Groups, PrivateDraw
-from meninx.learn.private_step import PrivateStep
+from meninx.learn.dp_step import PrivateStep
+from meninx.learn.sampler import Groups, PrivateDraw
 from meninx.learn.setup import Training
 from meninx.privacy.clipping import ClippedSum, engine
 from meninx.privacy.plan import Plan
@@ -406,7 +406,7 @@ def test_masks_from_the_public_seed_in_batch_order_break_the_bound(
     monkeypatch.setattr(engine, "no_other_randomness", lambda *_: nullcontext())
     found = []
     for training in pair:
-        surroundings.seed_torch(config.seed, "step", 2)
+        runtime.seed_torch(config.seed, "step", 2)
         found.append(summed(training))
     assert float((found[0] - found[1]).norm()) > 1.5 * BOUND
 

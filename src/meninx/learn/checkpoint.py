@@ -22,7 +22,7 @@ from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
 from meninx.learn import distributed, ledger_file
 from meninx.learn.config import LearnConfig, from_toml_table
-from meninx.learn.trainee import Trainee
+from meninx.learn.state import Trainee
 
 VERSION = 2
 _UNSEALED = 1  # version without a seal, of earlier programs

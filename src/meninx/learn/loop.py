@@ -15,24 +15,14 @@ from meninx.core.manifest import Manifest
 from meninx.core.pool import Stop
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.run import Run
-from meninx.learn import (
-    checkpoint,
-    distributed,
-    freeze,
-    ledger_file,
-    pretrained,
-    record,
-    setup,
-    surroundings,
-    validate,
-)
+from meninx.learn import checkpoint, distributed, finetune, ledger_file, predict, record, runtime, setup
 from meninx.learn.config import LearnConfig, learn_part
-from meninx.learn.draw import members
-from meninx.learn.ema import averaged
-from meninx.learn.journal import Journal
-from meninx.learn.result import FitResult
+from meninx.learn.hooks import Journal
+from meninx.learn.predict import Score
+from meninx.learn.record import FitResult
+from meninx.learn.sampler import members
 from meninx.learn.setup import Training
-from meninx.learn.validate import Score
+from meninx.learn.state import averaged
 from meninx.privacy import accounting
 from meninx.privacy.composition import joint_phases
 from meninx.privacy.plan import Plan
@@ -91,12 +81,12 @@ def fit(
         )
     world.shared(lambda: checkpoint.refuse_other_plan(run, plan.fingerprint() if plan else ""))
     world.shared(lambda: _refuse_lost_ledger(run) if plan else None)
-    with surroundings.prepared(config) as device, Stop() as stop:
+    with runtime.prepared(config) as device, Stop() as stop:
         training = setup.build(config, data, run, device, plan, resumed=begun, data_digest=data_digest)
         _with_provenance(training, ancestry, declared_units)
         checkpoint.restore(run, training.trainee, config=config, plan=training.fingerprint)
         if training.trainee.step == 0:
-            validate.probe(training.trainee.model, training.train, training.objective, device)
+            predict.probe(training.trainee.model, training.train, training.objective, device)
         with Journal(
             run, training.trainee.step, tensorboard=config.tensorboard, active=world.main
         ) as journal:
@@ -129,7 +119,7 @@ def _with_provenance(training: Training, ancestry: Ancestry | None, declared_uni
     training.ancestry = ancestry or training.ancestry
     plan = training.plan
     if training.start is not None:
-        training.start = pretrained.known(training.start, training.ancestry)
+        training.start = finetune.known(training.start, training.ancestry)
         unknown = [record.UNKNOWN_START] if training.ancestry.origin == "unknown" else []
         training.outside[:0] = [*unknown, *training.ancestry.caveats] if plan else []
     if (
@@ -153,7 +143,7 @@ class _Loop:
         self.train_loss = math.nan
         self._frozen: frozenset[str] | None = None
         self._begun = False
-        earlier = pretrained.ledgers(training.ancestry)
+        earlier = finetune.ledgers(training.ancestry)
         self._before = joint_phases(earlier) if earlier else ()
         self._torn = _torn_lines(training) if self.world.main else 0
         self._whole = True  # no step is under way
@@ -183,7 +173,7 @@ class _Loop:
         self._freeze()
         rate = trainee.schedule.apply(trainee.optimizer, trainee.step)
         if training.plan is None:
-            surroundings.seed_torch(
+            runtime.seed_torch(
                 config.seed, "step", trainee.step, *([self.world.rank] if self.world.rank else [])
             )
         self._whole = False
@@ -214,8 +204,8 @@ class _Loop:
     def _freeze(self) -> None:
         """Fix what is frozen in this epoch and put the model into training mode."""
         model = self.training.trainee.model
-        frozen = freeze.frozen_names(model, self.training.config, self.training.epoch)
-        freeze.apply(model, frozen)
+        frozen = finetune.frozen_names(model, self.training.config, self.training.epoch)
+        finetune.apply(model, frozen)
         if frozen != self._frozen:
             distributed.refuse_shared_statistics(model)
         if frozen != self._frozen and (frozen or self._frozen):
@@ -241,7 +231,7 @@ class _Loop:
         """Return the score of the weights to evaluate."""
         training, trainee = self.training, self.training.trainee
         with averaged(trainee.model, trainee.average):
-            return validate.score(
+            return predict.score(
                 trainee.model, training.valid, training.objective, training.config, training.device
             )
 
@@ -350,6 +340,8 @@ def _kept(training: Training) -> str:
 def _frozen_text(model: nn.Module, frozen: frozenset[str]) -> str:
     names = [name for name, _ in model.named_parameters()]
     held = ", ".join(
-        block.rstrip(".") for block in freeze.blocks(model) if any(name.startswith(block) for name in frozen)
+        block.rstrip(".")
+        for block in finetune.blocks(model)
+        if any(name.startswith(block) for name in frozen)
     )
     return f"{len(frozen)} of {len(names)} parameter tensors frozen ({held or 'none'})"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +15,137 @@ from torch import Tensor, nn
 
 from meninx.core import artifacts
 from meninx.core.artifacts import PrivacyRecord
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import ConfigError, DataError, expected
 from meninx.core.manifest import Case, DatasetInfo, Manifest, Task
 from meninx.core.run import Run
-from meninx.learn import checkpoint, surroundings
+from meninx.learn import checkpoint, runtime
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore, unpadded
-from meninx.learn.infer import outputs
-from meninx.learn.task import objective
+from meninx.learn.task import Objective, objective
+from meninx.metrics import classification, segmentation
 from meninx.models import lora, registry
+
+OVERLAP = 0.5
+
+
+@torch.no_grad()
+def outputs(
+    model: nn.Module, store: CaseStore, config: LearnConfig, device: torch.device
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (case index, logits) of every case in order, on the CPU.
+
+    Logits are (out_channels,) or (out_channels, ...).
+
+    The model is put into evaluation mode and stays there.
+    """
+    model.eval()
+    size = 1 if config.patch_size else config.physical_batch
+    for start in range(0, len(store), size):
+        indices = range(start, min(start + size, len(store)))
+        images = torch.stack([store.image(index) for index in indices])
+        yield from zip(indices, forward(model, images.to(device), config).cpu(), strict=True)
+
+
+def forward(model: nn.Module, images: Tensor, config: LearnConfig) -> Tensor:
+    """Return logits of whole images (batch, channels, ...), by a Gaussian-weighted sliding window when patches are used."""
+    if not config.patch_size:
+        return cast("Tensor", model(images))
+    from monai.inferers import sliding_window_inference  # a heavy import that whole images do not need
+
+    result = sliding_window_inference(
+        images,
+        config.patch_size,
+        config.physical_batch,
+        model,
+        overlap=OVERLAP,
+        mode="gaussian",
+        padding_mode="replicate",
+    )
+    return cast("Tensor", result)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One evaluation.
+
+    Attributes:
+        loss: mean over cases of the training loss.
+        metric: macro AUROC over the labels, or mean hard Dice over cases and labels without background, where
+            a label missing in truth and prediction is left out; NaN when undefined.
+        name: ``auroc`` or ``dice``.
+    """
+
+    loss: float
+    metric: float
+    name: str
+
+    def value(self, monitor: str) -> float:
+        """Return the number to maximise: the metric, or minus the loss when asked or when the metric is undefined."""
+        return -self.loss if monitor == "loss" or math.isnan(self.metric) else self.metric
+
+
+def score(
+    model: nn.Module, store: CaseStore, objective: Objective, config: LearnConfig, device: torch.device
+) -> Score:
+    """Return the score of ``model`` on all cases of ``store``; leaves the model in evaluation mode."""
+    losses: list[float] = []
+    values: list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]] = []
+    mapped = objective.task is Task.SEGMENTATION
+    for index, logits in outputs(model, store, config, device):
+        target = store.target(index)
+        losses.append(float(objective.loss(logits[None], target[None])))
+        if mapped:
+            called = objective.label_map(logits[None])[0].numpy()
+            values.append(segmentation.dice(called, target.numpy(), len(objective.labels)))
+        else:
+            values.append(objective.probabilities(logits[None])[0].double().numpy())
+    loss = float(np.mean(losses)) if losses else math.nan
+    if not values:
+        return Score(loss, math.nan, "dice" if mapped else "auroc")
+    if mapped:
+        return Score(loss, _mean_defined(np.stack(values)), "dice")
+    areas = [
+        classification.auroc(truth, called)
+        for truth, called in zip(store.targets.numpy().T, np.stack(values).T, strict=True)
+    ]
+    return Score(loss, _mean_defined(np.array(areas)), "auroc")
+
+
+@torch.no_grad()
+def probe(model: nn.Module, store: CaseStore, objective: Objective, device: torch.device) -> None:
+    """Refuse a network that cannot be trained on the first training case.
+
+    Leaves model and generators as they were.
+
+    Raises:
+        ConfigError: the network does not take such images, or gives outputs of another shape than the task
+            needs.
+        DataError: the case cannot be read.
+    """
+    sample = store.patch(0, np.random.default_rng(0), foreground=0.0)
+    training = model.training
+    model.eval()
+    try:
+        output = model(sample.image[None].to(device))
+    except (RuntimeError, ValueError, IndexError) as error:
+        got = f"{tuple(sample.image.shape)}"
+        fix = "give image_size, patch_size or another model"
+        raise ConfigError(
+            expected("images that the network takes", got=got, where="model", fix=fix)
+        ) from error
+    finally:
+        model.train(training)
+    space = tuple(sample.target.shape) if objective.task is Task.SEGMENTATION else ()
+    if tuple(output.shape) != (1, objective.out_channels, *space):
+        got = f"outputs of shape {tuple(output.shape[1:])}"
+        fix = (
+            "use a segmentation network, e.g. unet" if space else "use a classification network, e.g. resnet9"
+        )
+        raise ConfigError(expected(f"a network for {objective.task}", got=got, where="model", fix=fix))
+
+
+def _mean_defined(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
 
 
 @dataclass(frozen=True)
@@ -138,7 +261,7 @@ def predict_maps(
 
 
 def _outputs(model: nn.Module, store: CaseStore, config: LearnConfig) -> Iterator[tuple[int, Tensor]]:
-    device = surroundings.device(config.device)
+    device = runtime.device(config.device)
     return outputs(model.to(device), store, config, device)
 
 

@@ -14,18 +14,17 @@ from meninx.core.budget import VALIDATION_CASES
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
 from meninx.core.manifest import DatasetInfo, Manifest, Task
 from meninx.core.run import Run
-from meninx.learn import freeze, ledger_file, optim, pretrained, surroundings
+from meninx.learn import finetune, ledger_file, optim, runtime
 from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore, split_store
-from meninx.learn.draw import Draw, public_draw
-from meninx.learn.ema import Average
+from meninx.learn.dp_step import private_parts
 from meninx.learn.optim import Schedule
-from meninx.learn.private_step import private_parts
-from meninx.learn.steps import PlainStep, Step
+from meninx.learn.sampler import Draw, public_draw
+from meninx.learn.state import Average, Trainee
+from meninx.learn.step import PlainStep, Step
 from meninx.learn.task import Objective, objective
-from meninx.learn.trainee import Trainee
 from meninx.models import lora, registry
 from meninx.privacy.clipping import clipped_gradient_sum, dropout, prove
 from meninx.privacy.plan import Plan
@@ -137,7 +136,7 @@ def build(
         draw = public_draw(config, len(train))
         step = PlainStep(assembler, goal, config.physical_batch, precision=config.precision)
     else:
-        freeze.apply(network, freeze.never_trained(network, config))
+        finetune.apply(network, finetune.never_trained(network, config))
         _prove(network, goal, assembler, min(2, len(train)), config)
         draw, step = private_parts(
             config, run, plan, assembler, goal, resumed=resumed,
@@ -196,7 +195,7 @@ def _prove(
 
 def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.Module, StartRecord | None]:
     """Return a fresh network for a dataset: weights from the config's seed or the pretrained file, adapters if asked for."""
-    surroundings.seed_torch(config.seed, "init")
+    runtime.seed_torch(config.seed, "init")
     network = registry.build(
         config.model,
         spatial_dims=info.spatial_dims,
@@ -207,12 +206,12 @@ def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.M
     if not config.pretrained:
         return network, None
     path = Path(config.pretrained)
-    start = pretrained.initialise(network, path, source=config.pretrained_source, keep_head=config.keep_head)
+    start = finetune.initialise(network, path, source=config.pretrained_source, keep_head=config.keep_head)
     if config.lora_rank:
         lora.insert(
             network, rank=config.lora_rank, alpha=config.lora_alpha, keep=registry.head_prefix(network)
         )
-    freeze.frozen_names(network, config, 0)
+    finetune.frozen_names(network, config, 0)
     return network, start
 
 

@@ -22,21 +22,10 @@ from meninx.core.manifest import MANIFEST_NAME, Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
-from meninx.learn import (
-    checkpoint,
-    distributed,
-    freeze,
-    ledger_file,
-    loop,
-    pretrained,
-    record,
-    setup,
-    surroundings,
-    validate,
-)
+from meninx.learn import checkpoint, distributed, finetune, ledger_file, loop, predict, record, runtime, setup
 from meninx.learn.config import learn_part
 from meninx.learn.predict import load_model
-from meninx.learn.result import FitResult
+from meninx.learn.record import FitResult
 from meninx.learn.task import objective
 from meninx.privacy import accounting
 from meninx.privacy.clipping import trained_layers
@@ -198,7 +187,7 @@ def _checked(config: TrainConfig, data: Manifest, out: Path) -> tuple[Plan | Non
     names.check(data.info.labels, what="label", where="dataset.toml")
     names.check(data.info.attributes, what="attribute", where="dataset.toml")
     bundle.check_options(config.model_options)
-    surroundings.device(distributed.own_device(config.device))
+    runtime.device(distributed.own_device(config.device))
     effect.refuse_idle(config, data)
     plan = _agreed_plan(config, data)
     effect.refuse_long_warmup(config, effect.total_steps(config, data, plan))
@@ -227,7 +216,7 @@ def _network(config: TrainConfig, data: Manifest, plan: Plan | None) -> nn.Modul
     with torch.random.fork_rng():
         network, _ = setup.model(config, data.info, objective(data.info, config))
     if plan is not None:
-        freeze.apply(network, freeze.never_trained(network, config))
+        finetune.apply(network, finetune.never_trained(network, config))
         trained_layers(network, config.functional)
     return network
 
@@ -239,19 +228,19 @@ def _preview(
 
     Refuse what the run itself would refuse before its first step.
     """
-    with tempfile.TemporaryDirectory() as place, surroundings.prepared(config) as device:
+    with tempfile.TemporaryDirectory() as place, runtime.prepared(config) as device:
         trial = runs.create(Path(place), "trial", config_toml="", deterministic=config.deterministic)
         training = setup.build(learn_part(config), data, trial, device, plan, resumed=False)
-        validate.probe(training.trainee.model, training.train, training.objective, device)
+        predict.probe(training.trainee.model, training.train, training.objective, device)
     split = data.split("train")
     privacy = plan.spent() if plan else None
     own = privacy.epsilon if privacy else None
-    earlier = pretrained.ledgers(start.ancestry) if start.ancestry else ()
+    earlier = finetune.ledgers(start.ancestry) if start.ancestry else ()
     if plan is not None and privacy is not None and earlier:
         cost = accounting.epsilon([plan.phase(), *joint_phases(earlier)], plan.delta)
         privacy = replace(privacy, epsilon=cost.value, accountant=cost.accountant)
     begun = (
-        pretrained.known(training.start, start.ancestry)
+        finetune.known(training.start, start.ancestry)
         if training.start and start.ancestry
         else training.start
     )
@@ -401,7 +390,7 @@ def _closed(folder: Run, data: Manifest) -> TrainResult:
     known, split = artifacts.require(folder.root, RunRecord, fix="start a new run"), data.split("train")
     written = artifacts.require(folder.root, PrivacyRecord, fix="start a new run")
     ledger = ledger_file.read(folder)
-    earlier = pretrained.ledgers(artifacts.read(folder.root, Ancestry) or Ancestry())
+    earlier = finetune.ledgers(artifacts.read(folder.root, Ancestry) or Ancestry())
     private = known.private and math.isfinite(ledger.epsilon(written.delta))
     return TrainResult(
         out=folder.root, model=learned.model, parameters=sum(value.numel() for value in model.parameters()), closed=True,

@@ -1,28 +1,29 @@
-"""The step with differential privacy, driven by the plan: draw, clip, account, add noise, one optimiser step."""
+"""The secrets of a private run: made once from the operating system's entropy, kept in private/keys, never exported."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from meninx.core import files
+from meninx.core import files, randomness
 from meninx.core.errors import ConfigError, PrivacyRefusal, expected
+from meninx.core.randomness import KEY_BYTES
 from meninx.core.run import NOT_FOR_RELEASE, Run
 from meninx.learn import kernels, ledger_file, optim
 from meninx.learn.batches import Assembler, Batch
 from meninx.learn.config import LearnConfig
 from meninx.learn.distributed import current
-from meninx.learn.draw import Groups, PrivateDraw, members, names, share, slices
 from meninx.learn.kernels import KernelCache
-from meninx.learn.keys import secret_key
 from meninx.learn.private_adam import PrivateAdam
-from meninx.learn.steps import StepReport
+from meninx.learn.sampler import Groups, PrivateDraw, members, names, share, slices
+from meninx.learn.state import Trainee
+from meninx.learn.step import StepReport
 from meninx.learn.task import Objective
-from meninx.learn.trainee import Trainee
 from meninx.privacy import accounting
 from meninx.privacy.clipping import ClippedSum
 from meninx.privacy.clipping.dropout import keyed_dropout
@@ -31,6 +32,51 @@ from meninx.privacy.ledger import Ledger
 from meninx.privacy.noise import GaussianNoise
 from meninx.privacy.plan import Plan
 from meninx.privacy.threshold import Threshold
+
+
+def secret_key(run: Run, purpose: str, *, resumed: bool, deterministic_seed: int | None = None) -> bytes:
+    """Return the run's key for one purpose, made when the run begins.
+
+    Args:
+        run: the run folder; the key lies in ``private/keys`` with mode 0600.
+        purpose: ``sampling`` or ``noise``.
+        resumed: the run was started before, so the key must be there; otherwise none may be there.
+        deterministic_seed: None for real entropy; an integer only in a run stamped NOT FOR RELEASE.
+
+    Raises:
+        PrivacyRefusal: a resumed run has lost its key, the key was changed, or a run that begins has one
+            already.
+    """
+    folder = run.private / "keys"
+    path = folder / f"{purpose}.key"
+    if path.is_file() and not resumed:  # its noise was used, or may have been, in steps that no ledger lists
+        fix = "restore private/ledger.jsonl from a backup, or start a new run"
+        raise PrivacyRefusal(
+            expected(f"no {purpose} key before the ledger begins", got="one", where="private/keys", fix=fix)
+        )
+    if path.is_file():
+        return _read(path, purpose)
+    if resumed:
+        fix = "restore private/keys from a backup, or start a new run"
+        raise PrivacyRefusal(
+            expected(f"the {purpose} key of the run", got="no file", where="private/keys", fix=fix)
+        )
+    key = randomness.private_bytes(KEY_BYTES, deterministic_seed=deterministic_seed, purpose=purpose)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.write_bytes(path, key, mode=0o600)
+    return key
+
+
+def _read(path: Path, purpose: str) -> bytes:
+    with path.open("rb") as stream:
+        key = stream.read(KEY_BYTES + 1)
+    if len(key) != KEY_BYTES:
+        fix = "restore private/keys from a backup, or start a new run"
+        raise PrivacyRefusal(
+            expected(f"a {purpose} key of {KEY_BYTES} bytes", got="another", where="private/keys", fix=fix)
+        )
+    return key
+
 
 LOSS_POINTS = 30  # looks at the training loss, each of which costs a forward pass of its own
 _LOSS_SHARE = (

@@ -12,9 +12,9 @@ from torch import nn
 from meninx.core.errors import DataError, expected
 from meninx.learn.batches import Assembler
 from meninx.learn.distributed import World, current
-from meninx.learn.draw import Groups, share, slices
+from meninx.learn.sampler import Groups, share, slices
+from meninx.learn.state import Trainee
 from meninx.learn.task import Objective
-from meninx.learn.trainee import Trainee
 from meninx.privacy.clipping.dropout import keyed_dropout
 
 
