@@ -21,6 +21,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from meninx.learn.setup import Training
 from scipy.stats import beta
 from torch import Tensor
 
@@ -36,7 +37,6 @@ from meninx.learn.config import LearnConfig, learn_part
 from meninx.learn.distributed import World
 from meninx.learn.dp_step import PrivateStep
 from meninx.learn.sampler import Groups, PrivateDraw
-from meninx.learn.setup import Training
 from meninx.privacy.clipping import ClippedSum, engine
 from meninx.privacy.plan import Plan
 from meninx.train.config import TrainConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -189,3 +189,27 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     if not tensors:
         raise DataError(expected("a state dict", got="no tensors", where=path.name))
     return tensors
+
+
+@dataclass(frozen=True)
+class Freezing:
+    """What a config freezes, step by step.
+
+    Attributes:
+        config: ``freeze``, ``unfreeze_every``, ``lora_rank``.
+        steps_per_epoch: steps that count as one epoch, >= 1.
+    """
+
+    config: LearnConfig
+    steps_per_epoch: int
+
+    def __call__(self, model: nn.Module, step: int) -> frozenset[str]:
+        """Return the names of the parameters that ``step`` does not train."""
+        return frozen_names(model, self.config, step // self.steps_per_epoch)
+
+
+def frozen_text(model: nn.Module, frozen: frozenset[str]) -> str:
+    """Return how many parameter tensors are frozen, and in which blocks."""
+    names = [name for name, _ in model.named_parameters()]
+    held = [b.rstrip(".") for b in blocks(model) if any(name.startswith(b) for name in frozen)]
+    return f"{len(frozen)} of {len(names)} parameter tensors frozen ({', '.join(held) or 'none'})"

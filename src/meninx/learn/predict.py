@@ -1,9 +1,8 @@
-"""What a trained model says about cases: probabilities for classification, label maps for segmentation."""
+"""Predictions of a trained model (probabilities, label maps), and its metrics on the cases of a store."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -15,14 +14,14 @@ from torch import Tensor, nn
 
 from meninx.core import artifacts
 from meninx.core.artifacts import PrivacyRecord
-from meninx.core.errors import ConfigError, DataError, expected
-from meninx.core.manifest import Case, DatasetInfo, Manifest, Task
+from meninx.core.errors import DataError, expected
+from meninx.core.manifest import Case, DatasetInfo, Manifest
+from meninx.core.manifest import Task as TaskKind
 from meninx.core.run import Run
 from meninx.learn import checkpoint, runtime
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore, unpadded
-from meninx.learn.task import Objective, objective
-from meninx.metrics import classification, segmentation
+from meninx.learn.task import Task, image_task
 from meninx.models import lora, registry
 
 OVERLAP = 0.5
@@ -64,88 +63,12 @@ def forward(model: nn.Module, images: Tensor, config: LearnConfig) -> Tensor:
     return cast("Tensor", result)
 
 
-@dataclass(frozen=True)
-class Score:
-    """One evaluation.
-
-    Attributes:
-        loss: mean over cases of the training loss.
-        metric: macro AUROC over the labels, or mean hard Dice over cases and labels without background, where
-            a label missing in truth and prediction is left out; NaN when undefined.
-        name: ``auroc`` or ``dice``.
-    """
-
-    loss: float
-    metric: float
-    name: str
-
-    def value(self, monitor: str) -> float:
-        """Return the number to maximise: the metric, or minus the loss when asked or when the metric is undefined."""
-        return -self.loss if monitor == "loss" or math.isnan(self.metric) else self.metric
-
-
-def score(
-    model: nn.Module, store: CaseStore, objective: Objective, config: LearnConfig, device: torch.device
-) -> Score:
-    """Return the score of ``model`` on all cases of ``store``; leaves the model in evaluation mode."""
-    losses: list[float] = []
-    values: list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]] = []
-    mapped = objective.task is Task.SEGMENTATION
-    for index, logits in outputs(model, store, config, device):
-        target = store.target(index)
-        losses.append(float(objective.loss(logits[None], target[None])))
-        if mapped:
-            called = objective.label_map(logits[None])[0].numpy()
-            values.append(segmentation.dice(called, target.numpy(), len(objective.labels)))
-        else:
-            values.append(objective.probabilities(logits[None])[0].double().numpy())
-    loss = float(np.mean(losses)) if losses else math.nan
-    if not values:
-        return Score(loss, math.nan, "dice" if mapped else "auroc")
-    if mapped:
-        return Score(loss, _mean_defined(np.stack(values)), "dice")
-    areas = [
-        classification.auroc(truth, called)
-        for truth, called in zip(store.targets.numpy().T, np.stack(values).T, strict=True)
-    ]
-    return Score(loss, _mean_defined(np.array(areas)), "auroc")
-
-
-@torch.no_grad()
-def probe(model: nn.Module, store: CaseStore, objective: Objective, device: torch.device) -> None:
-    """Refuse a network that cannot be trained on the first training case.
-
-    Leaves model and generators as they were.
-
-    Raises:
-        ConfigError: the network does not take such images, or gives outputs of another shape than the task
-            needs.
-        DataError: the case cannot be read.
-    """
-    sample = store.patch(0, np.random.default_rng(0), foreground=0.0)
-    training = model.training
-    model.eval()
-    try:
-        output = model(sample.image[None].to(device))
-    except (RuntimeError, ValueError, IndexError) as error:
-        got = f"{tuple(sample.image.shape)}"
-        fix = "give image_size, patch_size or another model"
-        raise ConfigError(
-            expected("images that the network takes", got=got, where="model", fix=fix)
-        ) from error
-    finally:
-        model.train(training)
-    space = tuple(sample.target.shape) if objective.task is Task.SEGMENTATION else ()
-    if tuple(output.shape) != (1, objective.out_channels, *space):
-        got = f"outputs of shape {tuple(output.shape[1:])}"
-        fix = (
-            "use a segmentation network, e.g. unet" if space else "use a classification network, e.g. resnet9"
-        )
-        raise ConfigError(expected(f"a network for {objective.task}", got=got, where="model", fix=fix))
-
-
-def _mean_defined(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
+def measure(
+    model: nn.Module, store: CaseStore, task: Task, config: LearnConfig, device: torch.device
+) -> dict[str, float]:
+    """Return a task's metrics of ``model`` on all cases of ``store``; leaves the model in evaluation mode."""
+    results = ((logits, store.target(index)) for index, logits in outputs(model, store, config, device))
+    return task.metrics(results)
 
 
 @dataclass(frozen=True)
@@ -165,7 +88,9 @@ class Predictions:
     probabilities: npt.NDArray[np.float32]
 
 
-def load_model(run: Run, *, weights: str = "auto") -> tuple[nn.Module, LearnConfig, DatasetInfo]:
+def load_model(
+    run: Run, *, weights: str = "auto", network: nn.Module | None = None
+) -> tuple[nn.Module, LearnConfig, DatasetInfo]:
     """Return the trained model of a run in evaluation mode, on the CPU, with its settings and dataset information.
 
     Averaged (EMA) weights are taken when the run kept them; low-rank adapters are merged into their layers.
@@ -173,25 +98,31 @@ def load_model(run: Run, *, weights: str = "auto") -> tuple[nn.Module, LearnConf
     Args:
         run: the run folder.
         weights: ``last``, ``best``, or ``auto``: what the run's settings selected.
+        network: the architecture of a run that was given a network of its own; its weights are replaced.
 
     Raises:
-        DataError: no checkpoint, or a damaged one.
+        DataError: no checkpoint, or a damaged one, or one of another network.
     """
     name = weights if weights != "auto" else _selected(run)
     content = checkpoint.load(run, name)
     config, info = checkpoint.config_of(content), checkpoint.info_of(content)
-    network = registry.build(
-        config.model,
-        spatial_dims=info.spatial_dims,
-        in_channels=info.channels,
-        out_channels=objective(info, config).out_channels,
-        **config.model_options,
-    )
+    if network is None:
+        network = registry.build(
+            config.model,
+            spatial_dims=info.spatial_dims,
+            in_channels=info.channels,
+            out_channels=image_task(info, config).out_channels,
+            **config.model_options,
+        )
     if config.lora_rank:
         lora.insert(
             network, rank=config.lora_rank, alpha=config.lora_alpha, keep=registry.head_prefix(network)
         )
-    network.load_state_dict(content["average"]["shadow"] if content["average"] else content["model"])
+    try:
+        network.load_state_dict(checkpoint.weights_of(content))
+    except RuntimeError as error:
+        fix = "give the network that the run was trained with"
+        raise DataError(expected("the network of the run", got="another", where=run.name, fix=fix)) from error
     return lora.merge(network).eval(), config, info
 
 
@@ -225,16 +156,16 @@ def predict(model: nn.Module, info: DatasetInfo, manifest: Manifest, config: Lea
     Raises:
         DataError: the images do not fit the model, or the task is segmentation.
     """
-    if info.task is Task.SEGMENTATION:
+    if info.task is TaskKind.SEGMENTATION:
         raise DataError(
             expected("a classification task", got="segmentation", where="predict", fix="use predict_maps")
         )
     store = CaseStore(_for_model(manifest, info), config)
-    goal = objective(info, config)
+    task = image_task(info, config)
     rows = [logits for _, logits in _outputs(model, store, config)]
-    logits = torch.stack(rows).float() if rows else torch.zeros(0, goal.out_channels)
+    logits = torch.stack(rows).float() if rows else torch.zeros(0, task.out_channels)
     identifiers = tuple(case.case_id for case in manifest.cases)
-    return Predictions(identifiers, info.labels, logits.numpy(), goal.probabilities(logits).numpy())
+    return Predictions(identifiers, info.labels, logits.numpy(), task.probabilities(logits).numpy())
 
 
 def predict_maps(
@@ -248,15 +179,15 @@ def predict_maps(
     Raises:
         DataError: the images do not fit the model, or the task is classification.
     """
-    if info.task is not Task.SEGMENTATION:
+    if info.task is not TaskKind.SEGMENTATION:
         raise DataError(
             expected("a segmentation task", got=str(info.task), where="predict_maps", fix="use predict")
         )
     store = CaseStore(_for_model(manifest, info), config)
-    goal = objective(info, config)
+    task = image_task(info, config)
     kind = np.uint8 if len(info.labels) < 256 else np.uint16
     for index, logits in _outputs(model, store, config):
-        label_map = goal.label_map(logits[None])[0].numpy().astype(kind)
+        label_map = task.label_map(logits[None])[0].numpy().astype(kind)
         yield manifest.cases[index], unpadded(label_map, store.shape(index))
 
 

@@ -15,7 +15,7 @@ from meninx.core.artifacts import Origin, PrivacyRecord, RiskRecord, StartRecord
 from meninx.core.budget import PrivacySpent
 from meninx.core.result import Result
 from meninx.learn import finetune, ledger_file
-from meninx.learn.setup import Training
+from meninx.learn.assemble import Training
 from meninx.privacy import tradeoff
 from meninx.privacy.composition import compose, joint_phases
 from meninx.privacy.ledger import Ledger
@@ -74,9 +74,6 @@ class FitResult(Result):
 
 
 NOT_PRIVATE = "Trained without differential privacy: nothing is promised."
-UNKNOWN_START = (
-    "the training started from weights of unknown origin: what they hold of the patients is not covered"
-)
 
 
 def write(training: Training, *, final: bool) -> PrivacySpent | None:
@@ -93,13 +90,13 @@ def write(training: Training, *, final: bool) -> PrivacySpent | None:
             run=record.id,
             data=record.data,
             dataset=record.dataset,
-            step=training.trainee.step,
+            step=training.state.step,
             made=artifacts.now(),
         )
     table = PrivacyRecord(
         private=training.plan is not None,
         sentence=NOT_PRIVATE,
-        outside_guarantee=tuple(training.outside),
+        outside_guarantee=tuple(training.caveats),
         start=training.start or StartRecord(),
         deterministic=training.config.deterministic,
         origin=origin,

@@ -12,6 +12,7 @@ from meninx.core import randomness
 from meninx.core.errors import ConfigError, expected
 from meninx.learn import distributed
 from meninx.learn.config import LearnConfig
+from meninx.learn.distributed import World
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -43,7 +44,7 @@ def device(name: str) -> torch.device:
 
 
 @contextmanager
-def prepared(config: LearnConfig) -> Iterator[torch.device]:
+def prepared(config: LearnConfig, world: World) -> Iterator[torch.device]:
     """Set threads and determinism for a block, keep torch's global generators untouched, and give the device."""
     with ExitStack() as stack:
         if config.threads:
@@ -54,7 +55,7 @@ def prepared(config: LearnConfig) -> Iterator[torch.device]:
             stack.callback(_restore, os.environ.get(_CUBLAS))
             os.environ.setdefault(_CUBLAS, ":4096:8")
             torch.use_deterministic_algorithms(True)
-        found = device(distributed.own_device(config.device))
+        found = device(distributed.own_device(config.device, world))
         stack.enter_context(torch.random.fork_rng([found] if found.type == "cuda" else []))
         yield found
 

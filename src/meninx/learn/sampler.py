@@ -1,9 +1,18 @@
-"""Which cases take part in a step, as a function of the step alone: nothing to remember, nothing to restore."""
+"""Samplers: which units take part in a step, as a function of the step alone, so there is nothing to remember or restore.
+
+A unit is what a step draws: one case, or all cases of a patient. A sampler gives a :class:`UnitBatch`; the
+processes of a run take disjoint shares of it, and each share is cut into microbatches that fit into memory::
+
+    sampler = ShuffleSampler(cases=100, batch=8, seed=0)
+    units = sampler(0)                       # the units of the first step
+    for part in units.share(rank=0, size=2).microbatches(4):
+        part.units, part.first               # cases of each unit; position of the first unit in the step
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,32 +24,90 @@ from meninx.core.budget import PrivacyUnit
 from meninx.core.manifest import Manifest
 from meninx.learn.config import LearnConfig
 
-Groups = tuple[tuple[int, ...], ...]
+Units = tuple[tuple[int, ...], ...]
+"""The cases of each unit, as rows of the training split."""
 
 
-class Draw(Protocol):
-    """The units of a step, each as the indices of its cases; may be empty."""
+@dataclass(frozen=True)
+class UnitBatch:
+    """Neighbouring units of one step; may be empty.
+
+    Attributes:
+        units: cases of each unit.
+        first: position of the first of them among all units of the step.
+    """
+
+    units: Units
+    first: int = 0
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    @property
+    def cases(self) -> int:
+        """Number of cases of all units together."""
+        return sum(len(unit) for unit in self.units)
+
+    def share(self, rank: int, size: int) -> UnitBatch:
+        """Return the units of one of ``size`` processes.
+
+        The shares are runs of neighbours, whole units, disjoint and together everything; they are about equal
+        in cases.
+        """
+        total = 2 * self.cases
+        first, done, own = self.first, 0, []
+        for unit in self.units:
+            # The process in whose part of all cases the middle of the unit lies.
+            owner = (2 * done + len(unit)) * size // total
+            done += len(unit)
+            first += owner < rank
+            if owner == rank:
+                own.append(unit)
+        return UnitBatch(tuple(own), first)
+
+    def microbatches(self, most: int) -> Iterator[UnitBatch]:
+        """Yield the units in order, at most ``most`` cases at a time; a unit is never divided."""
+        part: list[tuple[int, ...]] = []
+        size, first = 0, self.first
+        for unit in self.units:
+            if part and size + len(unit) > most:
+                yield UnitBatch(tuple(part), first)
+                first += len(part)
+                part, size = [], 0
+            part.append(unit)
+            size += len(unit)
+        if part:
+            yield UnitBatch(tuple(part), first)
+
+
+class Sampler(Protocol):
+    """Chooses the units of a step."""
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps that use every unit once, on average."""
 
-    def __call__(self, step: int) -> Groups:
-        """Return the groups of cases of ``step``, counted from 0."""
+    def __call__(self, step: int) -> UnitBatch:
+        """Return the units of ``step``, counted from 0; the same step gives the same units."""
 
 
-class UnitSampler(Protocol):
-    """What the private draw needs of a sampler."""
+class UnitDraw(Protocol):
+    """The secret part of :class:`PrivateSampler`, made by ``Plan.sampler``."""
 
     def draw(self, step: int) -> npt.NDArray[np.int64]:
         """Return the indices of the units of a step."""
 
 
 @dataclass(frozen=True)
-class Shuffled:
-    """Every case once an epoch, in an order that depends on seed and epoch.
+class ShuffleSampler:
+    """Every case once per epoch, in an order that depends on seed and epoch.
 
     The last step of an epoch may be smaller.
+
+    Attributes:
+        cases: cases of the training split.
+        batch: cases per step.
+        seed: of the order.
     """
 
     cases: int
@@ -52,16 +119,23 @@ class Shuffled:
         """Steps that use every case once."""
         return max(1, math.ceil(self.cases / self.batch))
 
-    def __call__(self, step: int) -> Groups:
-        """Return the cases of a step, one a group."""
+    def __call__(self, step: int) -> UnitBatch:
+        """Return the cases of a step, one per unit."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order = randomness.child(self.seed, "order", epoch).permutation(self.cases)
-        return tuple((int(case),) for case in order[position * self.batch : (position + 1) * self.batch])
+        chosen = order[position * self.batch : (position + 1) * self.batch]
+        return UnitBatch(tuple((int(case),) for case in chosen))
 
 
 @dataclass(frozen=True)
-class PublicPoisson:
-    """Every case by its own coin from the public seed: the private arm's protocol without its privacy."""
+class PublicPoissonSampler:
+    """Every case by its own coin from the public seed: the private arm's protocol without its privacy.
+
+    Attributes:
+        cases: cases of the training split.
+        batch: expected cases per step.
+        seed: of the coins.
+    """
 
     cases: int
     batch: int
@@ -72,20 +146,19 @@ class PublicPoisson:
         """Steps that use every case once on average."""
         return max(1, math.ceil(self.cases / self.batch))
 
-    def __call__(self, step: int) -> Groups:
-        """Return the cases of a step, one a group."""
+    def __call__(self, step: int) -> UnitBatch:
+        """Return the cases of a step, one per unit."""
         coins = randomness.child(self.seed, "poisson", step).random(self.cases)
-        return tuple(
-            (int(case),) for case in np.flatnonzero(coins < min(1.0, self.batch / max(1, self.cases)))
-        )
+        chosen = np.flatnonzero(coins < min(1.0, self.batch / max(1, self.cases)))
+        return UnitBatch(tuple((int(case),) for case in chosen))
 
 
 @dataclass(frozen=True)
-class PrivateDraw:
-    """The units that a secret Poisson sampler draws, each with all its cases (or a random few of them).
+class PrivateSampler:
+    """The units that a secret Poisson draw chooses, each with all its cases (or a random few of them).
 
     Attributes:
-        sampler: draws unit indices.
+        draw: draws unit indices.
         members: cases of each unit, in the order of their names.
         names: name of each unit.
         sample_rate: probability of each unit; an epoch is ``ceil(1 / sample_rate)`` steps, a public number.
@@ -94,86 +167,52 @@ class PrivateDraw:
         seed: of that choice.
     """
 
-    sampler: UnitSampler
-    members: Groups
+    draw: UnitDraw
+    members: Units
     names: tuple[str, ...]
     sample_rate: float
-    most: int
-    seed: int
+    most: int = 0
+    seed: int = 0
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps that use every unit once on average."""
         return max(1, math.ceil(1 / self.sample_rate - 1e-9))
 
-    def __call__(self, step: int) -> Groups:
-        """Return the cases of the drawn units, one group a unit."""
-        return tuple(self._few(step, int(unit)) for unit in self.sampler.draw(step))
+    def __call__(self, step: int) -> UnitBatch:
+        """Return the drawn units with their cases."""
+        return UnitBatch(tuple(self.cases_of(step, int(unit)) for unit in self.draw.draw(step)))
 
-    def _few(self, step: int, unit: int) -> tuple[int, ...]:
+    def cases_of(self, step: int, unit: int) -> tuple[int, ...]:
+        """Return the cases with which a unit would take part in a step."""
         cases = self.members[unit]
         if not self.most or len(cases) <= self.most:
             return cases
-        order = randomness.child(self.seed, "cases", step, self.names[unit]).permutation(len(cases))[
-            : self.most
-        ]
-        return tuple(cases[int(position)] for position in sorted(order))
+        order = randomness.child(self.seed, "cases", step, self.names[unit]).permutation(len(cases))
+        return tuple(cases[int(position)] for position in sorted(order[: self.most]))
 
 
-def members(manifest: Manifest, unit: PrivacyUnit) -> Groups:
-    """Return the cases of each privacy unit: one case a unit, or all cases of a patient, in the order of their case_ids."""
+def unit_members(manifest: Manifest, unit: PrivacyUnit) -> Units:
+    """Return the cases of each privacy unit: one case per unit, or all cases of a patient, ordered by their case_ids."""
     if unit is PrivacyUnit.CASE:
         return tuple((case,) for case in range(len(manifest)))
-    groups: list[list[int]] = [[] for _ in manifest.patients]
+    patients: list[list[int]] = [[] for _ in manifest.patients]
     index = manifest.patient_index()
     for case in sorted(range(len(manifest)), key=lambda case: manifest.cases[case].case_id):
-        groups[int(index[case])].append(case)
-    return tuple(tuple(group) for group in groups)
+        patients[int(index[case])].append(case)
+    return tuple(tuple(cases) for cases in patients)
 
 
-def names(manifest: Manifest, unit: PrivacyUnit) -> tuple[str, ...]:
-    """Return the name of each privacy unit, in the order of :func:`members`: its case_id or its patient_id."""
+def unit_names(manifest: Manifest, unit: PrivacyUnit) -> tuple[str, ...]:
+    """Return the name of each privacy unit, in the order of :func:`unit_members`: its case_id or its patient_id."""
     return tuple(case.case_id for case in manifest.cases) if unit is PrivacyUnit.CASE else manifest.patients
 
 
-def public_draw(config: LearnConfig, cases: int) -> Draw:
-    """Return the draw of a run without privacy."""
+def public_sampler(config: LearnConfig, cases: int) -> Sampler:
+    """Return the sampler of a run without privacy."""
     if config.sampling == "shuffle":
-        return Shuffled(cases, config.batch_size, config.seed)
-    return PublicPoisson(cases, config.batch_size, config.seed)
+        return ShuffleSampler(cases, config.batch_size, config.seed)
+    return PublicPoissonSampler(cases, config.batch_size, config.seed)
 
 
-def share(groups: Groups, rank: int, size: int) -> tuple[int, Groups]:
-    """Return the position of the first group of one of ``size`` processes, and its groups.
-
-    The shares are runs of neighbours, whole units, disjoint and together everything; they are about equal in
-    cases.
-    """
-    total = 2 * sum(len(group) for group in groups)
-    first, done, own = 0, 0, []
-    for group in groups:
-        owner = (
-            (2 * done + len(group)) * size // total
-        )  # whose part of all cases the middle of the group lies in
-        done += len(group)
-        first += owner < rank
-        if owner == rank:
-            own.append(group)
-    return first, tuple(own)
-
-
-def slices(groups: Sequence[tuple[int, ...]], most: int) -> Iterator[Groups]:
-    """Yield the groups in order, cut into physical batches of at most ``most`` cases.
-
-    A group is never divided.
-    """
-    batch: list[tuple[int, ...]] = []
-    size = 0
-    for group in groups:
-        if batch and size + len(group) > most:
-            yield tuple(batch)
-            batch, size = [], 0
-        batch.append(group)
-        size += len(group)
-    if batch:
-        yield tuple(batch)
+Groups = Units  # the name under which batches.py knows it
