@@ -12,7 +12,7 @@ from meninx.core.errors import ConfigError
 from meninx.core.manifest import DatasetInfo, Task
 from meninx.learn import task
 from meninx.learn.config import LearnConfig
-from meninx.learn.task import Objective, objective
+from meninx.learn.task import ImageTask, image_task
 
 NAN = math.nan
 
@@ -98,7 +98,7 @@ SEGMENTATION_LOSSES = ("ce", "focal", "dice", "dice+ce", "dice+bce", "bce")
 
 @pytest.mark.parametrize("name", SEGMENTATION_LOSSES)
 def test_segmentation_is_right_when_the_logits_are_and_wrong_when_not(name: str) -> None:
-    goal = Objective(Task.SEGMENTATION, ("liver", "tumour"), name)
+    goal = ImageTask(Task.SEGMENTATION, ("liver", "tumour"), name)
     truth = torch.randint(0, 3, (2, 5, 6))
     truth[1] = 0
     truth[0, 0, :2] = torch.tensor([1, 2])
@@ -111,7 +111,7 @@ def test_segmentation_is_right_when_the_logits_are_and_wrong_when_not(name: str)
 
 
 def test_dice_never_counts_the_background() -> None:
-    goal = Objective(Task.SEGMENTATION, ("liver",), "dice")
+    goal = ImageTask(Task.SEGMENTATION, ("liver",), "dice")
     truth = torch.zeros(1, 100, dtype=torch.int64)
     truth[0, :4] = 1
     background = torch.stack([torch.full((1, 100), 20.0), torch.full((1, 100), -20.0)], 1)
@@ -129,18 +129,18 @@ def test_dice_never_counts_the_background() -> None:
 )
 def test_a_loss_of_another_task_is_refused(task: Task, wrong: str) -> None:
     with pytest.raises(ConfigError, match="loss"):
-        objective(DatasetInfo(name="x", task=task, labels=("a", "b")), LearnConfig(loss=wrong))
+        image_task(DatasetInfo(name="x", task=task, labels=("a", "b")), LearnConfig(loss=wrong))
 
 
 def test_class_weights_must_match_the_outputs() -> None:
     info = DatasetInfo(name="x", task=Task.SEGMENTATION, labels=("a",))
-    assert objective(info, LearnConfig(class_weights=(0.1, 0.9))).weights == (0.1, 0.9)
+    assert image_task(info, LearnConfig(class_weights=(0.1, 0.9))).weights == (0.1, 0.9)
     with pytest.raises(ConfigError, match="2 class weights"):
-        objective(info, LearnConfig(class_weights=(0.1,)))
+        image_task(info, LearnConfig(class_weights=(0.1,)))
 
 
 def test_multiclass_row_of_unknowns_costs_nothing() -> None:
-    goal = Objective(Task.MULTICLASS, ("a", "b"), "ce")
+    goal = ImageTask(Task.MULTICLASS, ("a", "b"), "ce")
     value = goal.loss(torch.randn(2, 2), torch.tensor([[NAN, NAN], [0.0, 1.0]]))
     assert float(value[0]) == 0
     assert float(value[1]) > 0

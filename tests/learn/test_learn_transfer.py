@@ -14,8 +14,9 @@ from meninx.core.errors import ConfigError, DataError
 from meninx.core.manifest import Manifest, Task
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.learn import checkpoint, finetune, loop
+from meninx.learn import checkpoint, finetune
 from meninx.learn.config import LearnConfig
+from meninx.learn.fit import fit
 from meninx.models import registry
 
 TINY = LearnConfig(
@@ -99,8 +100,8 @@ def test_frozen_parameters_and_buffers_really_stay(
         TINY, model="monai:BasicUNet", model_options=options, freeze="down_", lr=0.1, optimizer="adam"
     )
     config = replace(config, pretrained=str(tmp_path / "w.pt"), pretrained_source="made up", weight_decay=0.1)
-    loop.fit(config, data, run, progress=notes)
-    after = checkpoint.load(run, "last")["model"]
+    fit(config, data, run, progress=notes)
+    after = checkpoint.load(run, "last")["players"]["model"]["weights"]
     for name, value in model.state_dict().items():
         assert torch.equal(after[name], value) == name.startswith("down_"), name
     assert "frozen" in notes.lines[0]
