@@ -30,7 +30,6 @@ from meninx.core import run as run_folder
 from meninx.core.budget import PrivacyUnit
 from meninx.core.manifest import Manifest
 from meninx.core.run import Run
-from meninx.imaging.phantom import write_dataset
 from meninx.learn import distributed
 from meninx.learn.config import LearnConfig
 from meninx.learn.distributed import World
@@ -41,9 +40,10 @@ from meninx.models import registry
 from meninx.privacy.clipping import ClippedSum
 from meninx.privacy.noise import GaussianNoise
 from meninx.privacy.plan import Plan
+from meninx.synthetic import write_dataset
 
 LIMIT = 60.0
-SMALL = LearnConfig(
+SMALL = LearnConfig.of(
     model="resnet9-small", physical_batch=3, lr=1e-2, optimizer="momentum", device="cpu", attack_risk=False, deterministic=True,
     eval_every=2, batch_size=5,
 )  # fmt: skip
@@ -154,7 +154,7 @@ def private(data: Manifest, run: Run, **changes: Any) -> Callable[[], Any]:
         force_draws()
         seen = Recorder()
         seen.run = run
-        result = fit(replace(SMALL, **changes), data, run, plan=plan(data), world=WORLD)
+        result = fit(SMALL.replace(**changes), data, run, plan=plan(data), world=WORLD)
         final = torch.load(result.checkpoint, weights_only=True)["players"]["model"]["weights"]
         kept = {"sums": seen.sums, "released": seen.released, "final": final}
         if WORLD.main:
@@ -285,7 +285,7 @@ def asked_to_stop() -> None:
 
 def plain(data: Manifest, run: Run) -> Callable[[], Any]:
     def work() -> Any:
-        config = replace(SMALL, optimizer="sgd", steps=8)
+        config = SMALL.replace(optimizer="sgd", steps=8)
         return fit(config, data, run, world=WORLD).train_loss
 
     return work
@@ -310,7 +310,7 @@ def batch_normed(data: Manifest, run: Run) -> Callable[[], Any]:
                 torch.nn.Conv2d(1, 3, 32), torch.nn.BatchNorm2d(3), torch.nn.Flatten()
             ),
         }
-        return fit(replace(SMALL, model="normed"), data, run, world=WORLD).steps
+        return fit(SMALL.replace(model="normed"), data, run, world=WORLD).steps
 
     return work
 

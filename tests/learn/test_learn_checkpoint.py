@@ -11,7 +11,7 @@ from meninx.learn import checkpoint
 from meninx.learn.config import LearnConfig
 from meninx.learn.fit import fit
 
-CONFIG = LearnConfig(model="resnet9-small", steps=1, epochs=1, batch_size=4, deterministic=True)
+CONFIG = LearnConfig.of(model="resnet9-small", steps=1, epochs=1, batch_size=4, deterministic=True)
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from torch import nn
 from meninx.cli import app
 from meninx.core.errors import ConfigError, UsageError
 from meninx.core.run import Run
-from meninx.imaging.phantom import write_dataset
 from meninx.learn import checkpoint, distributed
 from meninx.learn.distributed import World
 from meninx.learn.sampler import UnitBatch
+from meninx.synthetic import write_dataset
 
 SCRIPT = Path(__file__).with_name("ranks.py")
 UNITS, RATE, DRAWS = 24, 0.4, 3000
@@ -300,6 +300,7 @@ def second_of_two(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], W
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+        return World(rank=1, size=2, local=1)
         return World(rank=1, size=2, local=1)
 
     yield make

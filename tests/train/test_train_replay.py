@@ -9,11 +9,11 @@ from meninx.core import files
 from meninx.core.artifacts import RunState
 from meninx.core.errors import ConfigError, PrivacyRefusal
 from meninx.core.run import Run
-from meninx.imaging.phantom import write_dataset
+from meninx.synthetic import write_dataset
 from meninx.train import stage
 from meninx.train.config import PrivacyConfig, TrainConfig
 
-CONFIG = TrainConfig(
+CONFIG = TrainConfig.of(
     model="resnet9-small", epochs=1, batch_size=6, lr=3e-3, deterministic=True, name="bound",
     privacy=PrivacyConfig(epsilon=8.0, delta=1e-3),
 )  # fmt: skip

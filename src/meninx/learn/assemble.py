@@ -96,7 +96,9 @@ class Training:
     @property
     def selects_best(self) -> bool:
         """Whether the weights kept are those of the best evaluation."""
-        wanted = self.config.select == "best" or (self.config.select == "auto" and self.plan is None)
+        wanted = self.config.validation.select == "best" or (
+            self.config.validation.select == "auto" and self.plan is None
+        )
         return wanted and len(self.valid) > 0
 
 
@@ -146,7 +148,7 @@ def from_config(
         ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit together.
     """
     config, world = learn_part(config), world or World()
-    device = device or runtime.device(config.device)
+    device = device or runtime.device(config.runtime.device)
     ancestry = ancestry or Ancestry()
     train, valid = _stores(config, data, plan)
     architecture = "" if network is None else f"{network}, {_name_of(task)}"
@@ -154,20 +156,30 @@ def from_config(
     network, start = initial_network(config, data.info, network=network)
     network.to(device)
     # Patches are drawn evenly under privacy: a share that follows the labels would have to be accounted.
-    foreground = config.foreground if plan is None else 0.0
+    foreground = config.sampling.foreground if plan is None else 0.0
     loader = DirectLoader(
-        Assembler(train, augmenter(config, data.info), config.views, foreground, config.seed, device)
+        Assembler(
+            train,
+            augmenter(config, data.info),
+            config.sampling.views,
+            foreground,
+            config.runtime.seed,
+            device,
+        )
     )
     sampler: Sampler
     step: Step
     if plan is None:
         _refuse_sources(sources)
         sampler = public_sampler(config, len(train))
-        step = SupervisedStep(task, loader, config.physical_batch, config.seed, world, config.precision)
+        step = SupervisedStep(
+            task, loader, config.sampling.physical_batch, config.runtime.seed, world, config.runtime.precision
+        )
     else:
         finetune.apply(network, finetune.never_trained(network, config))
         prove_network(
-            network, task, loader, physical_batch=config.physical_batch, functional=config.functional, cases=len(train)
+            network, task, loader, physical_batch=config.sampling.physical_batch,
+            functional=config.model.functional, cases=len(train),
         )  # fmt: skip
         sampler, step = _private_parts(
             config, train.manifest, run, plan, task, loader, sources=sources, resumed=resumed, ancestry=ancestry, world=world,
@@ -177,13 +189,13 @@ def from_config(
         )  # fmt: skip
     state = _state(config, network, plan, sampler.steps_per_epoch)
     trainer = Trainer(
-        state, sampler, step, world=world, eval_every=config.eval_every,
+        state, sampler, step, world=world, eval_every=config.validation.eval_every,
         evaluator=_evaluator(config, valid, task, device),
         hooks=[*hooks, *(_hooks(config, data.info, run, plan, step, progress) if world.main else ())],
     )  # fmt: skip
     training = Training(
         config, run, data.info, task, device, train, valid, trainer,
-        total_steps=plan.steps if plan else config.steps or config.epochs * sampler.steps_per_epoch,
+        total_steps=plan.steps if plan else config.sampling.steps or config.sampling.epochs * sampler.steps_per_epoch,
         plan=plan, start=finetune.known(start, ancestry) if start else None, ancestry=ancestry,
         declared_units=declared_units,
     )  # fmt: skip
@@ -200,7 +212,7 @@ def _stores(config: LearnConfig, data: Manifest, plan: Plan | None) -> tuple[Cas
     if data.info.task is TaskKind.SEGMENTATION and not any(case.mask for case in train.manifest.cases):
         fix = "prepare the dataset with masks"
         raise DataError(expected("training cases with masks", got="none", where="manifest.csv", fix=fix))
-    if not len(valid) and (config.early_stopping or config.schedule == "plateau"):
+    if not len(valid) and (config.validation.early_stopping or config.optim.schedule == "plateau"):
         raise ConfigError(
             expected("validation cases for early stopping or plateau", got="none", where="manifest.csv")
         )
@@ -241,8 +253,10 @@ def _private_parts(
         ConfigError: config and plan disagree on the views.
         PrivacyRefusal: the training split has more units than the plan declares.
     """
-    if plan.views != config.views:
-        raise ConfigError(expected(f"views = {plan.views} as in the plan", got=config.views, where="views"))
+    if plan.views != config.sampling.views:
+        raise ConfigError(
+            expected(f"views = {plan.views} as in the plan", got=config.sampling.views, where="views")
+        )
     units = unit_members(train, plan.unit)
     if len(units) > plan.n_units_declared:
         fix = "declare the true number of units, or more"
@@ -250,17 +264,17 @@ def _private_parts(
         raise PrivacyRefusal(
             expected(f"at most {plan.n_units_declared} units", got=got, where="plan", fix=fix)
         )
-    seed = config.seed if config.deterministic else None
+    seed = config.runtime.seed if config.runtime.deterministic else None
     keys = Keys.of(run, resumed=resumed, deterministic_seed=seed, world=world)
     sampler = PrivateSampler(
         plan.sampler(keys.sampling, len(units)), units, unit_names(train, plan.unit), plan.sample_rate,
-        config.cases_per_patient, config.seed,
+        config.sampling.cases_per_patient, config.runtime.seed,
     )  # fmt: skip
     earlier = finetune.ledgers(ancestry) if ancestry else ()
     step = PrivateStep(
-        plan, run, task, loader, keys, binding=bind(keys.stream), physical_batch=config.physical_batch,
-        kernels=kernels.opened(runtime.device(config.device), deterministic=config.deterministic),
-        precision=config.precision, functional=config.functional, sources=sources,
+        plan, run, task, loader, keys, binding=bind(keys.stream), physical_batch=config.sampling.physical_batch,
+        kernels=kernels.opened(runtime.device(config.runtime.device), deterministic=config.runtime.deterministic),
+        precision=config.runtime.precision, functional=config.model.functional, sources=sources,
         earlier=joint_phases(earlier) if earlier else (), proved=True, world=world,
     )  # fmt: skip
     return sampler, step
@@ -279,7 +293,7 @@ def _state(config: LearnConfig, network: nn.Module, plan: Plan | None, steps_per
         network,
         optim.optimizer(config, optim.groups(config, network), plan),
         schedule=Schedule(config, steps_per_epoch),
-        average=WeightAverage(network, config.ema) if config.ema else None,
+        average=WeightAverage(network, config.optim.ema) if config.optim.ema else None,
         freezing=finetune.Freezing(config, steps_per_epoch),
     )
     return TrainState({MODEL: player})
@@ -294,8 +308,8 @@ def _evaluator(config: LearnConfig, valid: CaseStore, task: Task, device: torch.
         with state.player.averaged() as model:
             return predict.measure(model, valid, task, config, device)
 
-    monitor = "loss" if config.monitor == "loss" else task.metric
-    return Evaluator(measure, monitor, config.early_stopping)
+    monitor = "loss" if config.validation.monitor == "loss" else task.metric
+    return Evaluator(measure, monitor, config.validation.early_stopping)
 
 
 def _hooks(
@@ -303,7 +317,7 @@ def _hooks(
 ) -> list[Hook]:
     """Return the listeners of a run folder, the display last: it may be what a user interrupts."""
     hooks: list[Hook] = [MetricsHook(run)]
-    if config.tensorboard:
+    if config.runtime.tensorboard:
         hooks.append(TensorBoardHook(run))
     fingerprint = plan.fingerprint() if plan else ""
 
@@ -311,7 +325,7 @@ def _hooks(
         return step.anchor if isinstance(step, PrivateStep) else (0, "")
 
     hooks.append(CheckpointHook(run, config, info, plan=fingerprint, anchor=anchor))
-    return [*hooks, ProgressHook(progress, f"training {config.model}")]
+    return [*hooks, ProgressHook(progress, f"training {config.model.name}")]
 
 
 def _name_of(task: Task | None) -> str:
@@ -367,22 +381,27 @@ def initial_network(
         info: channels, dimensions and labels of the dataset.
         network: one to take in place of the config's, with its own weights.
     """
-    runtime.seed_torch(config.seed, "init")
+    runtime.seed_torch(config.runtime.seed, "init")
     if network is None:
         network = registry.build(
-            config.model,
+            config.model.name,
             spatial_dims=info.spatial_dims,
             in_channels=info.channels,
             out_channels=image_task(info, config).out_channels,
-            **config.model_options,
+            **config.model.options,
         )
-    if not config.pretrained:
+    if not config.model.pretrained:
         return network, None
-    path = Path(config.pretrained)
-    start = finetune.initialise(network, path, source=config.pretrained_source, keep_head=config.keep_head)
-    if config.lora_rank:
+    path = Path(config.model.pretrained)
+    start = finetune.initialise(
+        network, path, source=config.model.pretrained_source, keep_head=config.model.keep_head
+    )
+    if config.model.lora_rank:
         lora.insert(
-            network, rank=config.lora_rank, alpha=config.lora_alpha, keep=registry.head_prefix(network)
+            network,
+            rank=config.model.lora_rank,
+            alpha=config.model.lora_alpha,
+            keep=registry.head_prefix(network),
         )
     finetune.frozen_names(network, config, 0)
     return network, start
@@ -400,7 +419,7 @@ def _refuse_private_intensity(info: DatasetInfo, plan: Plan | None) -> None:
 
 def _class_weights(config: LearnConfig, train: CaseStore, plan: Plan | None) -> tuple[float, ...]:
     """Return class weights computed from the training labels, when asked for; never under privacy."""
-    if config.class_weights != "balanced":
+    if config.task.class_weights != "balanced":
         return ()
     if plan is not None:
         fix = "give public numbers, e.g. class_weights = [1.0, 3.0], or none"
@@ -444,12 +463,12 @@ def _caveats(training: Training) -> list[str]:
     if not training.info.patients_known:
         caveats.append("the source names no patients: what is called a patient is a single image or lesion")
     if training.selects_best:
-        caveats.append(f"the weights were selected by {config.monitor} on {VALIDATION_CASES}")
-    if config.early_stopping:
+        caveats.append(f"the weights were selected by {config.validation.monitor} on {VALIDATION_CASES}")
+    if config.validation.early_stopping:
         caveats.append(f"training may have stopped early because of {VALIDATION_CASES}")
-    if config.schedule == "plateau":
+    if config.optim.schedule == "plateau":
         caveats.append(f"the learning rate followed {VALIDATION_CASES}")
-    if config.deterministic:
+    if config.runtime.deterministic:
         caveats.append(
             "noise and sampling came from the seed (--deterministic): no privacy against anyone who knows it"
         )

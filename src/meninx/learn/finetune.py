@@ -41,9 +41,9 @@ def frozen_names(model: nn.Module, config: LearnConfig, epoch: int) -> frozenset
     """
     names = [name for name, _ in model.named_parameters()]
     frozen = _asked(model, config, names)
-    if config.unfreeze_every and frozen:
+    if config.model.unfreeze_every and frozen:
         held = [block for block in blocks(model) if any(name.startswith(block) for name in frozen)]
-        freed = held[len(held) - min(len(held), epoch // config.unfreeze_every) :]
+        freed = held[len(held) - min(len(held), epoch // config.model.unfreeze_every) :]
         frozen = {name for name in frozen if not any(name.startswith(block) for block in freed)}
     if len(frozen) == len(names):
         raise ConfigError(expected("something to train", got="every parameter frozen", where="freeze"))
@@ -67,7 +67,7 @@ def never_trained(model: nn.Module, config: LearnConfig) -> frozenset[str]:
 
     With gradual unfreezing every one is trained in the end.
     """
-    return frozenset() if config.unfreeze_every else frozen_names(model, config, 0)
+    return frozenset() if config.model.unfreeze_every else frozen_names(model, config, 0)
 
 
 def apply(model: nn.Module, frozen: frozenset[str]) -> None:
@@ -89,20 +89,20 @@ def apply(model: nn.Module, frozen: frozenset[str]) -> None:
 
 def _asked(model: nn.Module, config: LearnConfig, names: list[str]) -> set[str]:
     adapters = lora.adapter_names(model)
-    if config.freeze == "none" and not adapters:
+    if config.model.freeze == "none" and not adapters:
         return set()
-    if adapters or config.freeze in ("features", "bitfit"):
+    if adapters or config.model.freeze in ("features", "bitfit"):
         head = registry.head_prefix(model)
-        trained = adapters | (biases_and_norms(model) if config.freeze == "bitfit" else set())
+        trained = adapters | (biases_and_norms(model) if config.model.freeze == "bitfit" else set())
         return {name for name in names if not name.startswith(head) and name not in trained}
-    frozen = {name for name in names if name.startswith(config.freeze)}
+    frozen = {name for name in names if name.startswith(config.model.freeze)}
     if not frozen:
         known = blocks(model)
-        fix = check.did_you_mean(config.freeze, known) or f"blocks: {', '.join(known)}"
+        fix = check.did_you_mean(config.model.freeze, known) or f"blocks: {', '.join(known)}"
         raise ConfigError(
             expected(
                 "none, features, bitfit or a prefix of parameters",
-                got=repr(config.freeze),
+                got=repr(config.model.freeze),
                 where="freeze",
                 fix=fix,
             )

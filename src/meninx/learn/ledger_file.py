@@ -46,11 +46,11 @@ def binding_of(
     Guarantee: two runs of one set of keys have one binding only if they draw, clip and step alike, up to
         rounding: device, threads and the size of a physical batch are not in it.
     """
-    table = {name: value for name, value in settings.to_table(config).items() if name not in FREE_TO_CHANGE}
-    if config.schedule == "cosine":
+    table = {name: value for name, value in settings.to_flat(config).items() if name not in FREE_TO_CHANGE}
+    if config.optim.schedule == "cosine":
         table["planned steps"] = plan.steps
-    if config.schedule == "plateau":
-        table["eval_every"] = config.eval_every
+    if config.optim.schedule == "plateau":
+        table["eval_every"] = config.validation.eval_every
     parts = {
         "settings": table,
         "data": data_digest or dataset_digest(data.root).digest,

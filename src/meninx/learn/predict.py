@@ -38,7 +38,7 @@ def outputs(
     The model is put into evaluation mode and stays there.
     """
     model.eval()
-    size = 1 if config.patch_size else config.physical_batch
+    size = 1 if config.model.patch_size else config.sampling.physical_batch
     for start in range(0, len(store), size):
         indices = range(start, min(start + size, len(store)))
         images = torch.stack([store.image(index) for index in indices])
@@ -47,14 +47,14 @@ def outputs(
 
 def forward(model: nn.Module, images: Tensor, config: LearnConfig) -> Tensor:
     """Return logits of whole images (batch, channels, ...), by a Gaussian-weighted sliding window when patches are used."""
-    if not config.patch_size:
+    if not config.model.patch_size:
         return cast("Tensor", model(images))
     from monai.inferers import sliding_window_inference  # a heavy import that whole images do not need
 
     result = sliding_window_inference(
         images,
-        config.patch_size,
-        config.physical_batch,
+        config.model.patch_size,
+        config.sampling.physical_batch,
         model,
         overlap=OVERLAP,
         mode="gaussian",
@@ -108,15 +108,18 @@ def load_model(
     config, info = checkpoint.config_of(content), checkpoint.info_of(content)
     if network is None:
         network = registry.build(
-            config.model,
+            config.model.name,
             spatial_dims=info.spatial_dims,
             in_channels=info.channels,
             out_channels=image_task(info, config).out_channels,
-            **config.model_options,
+            **config.model.options,
         )
-    if config.lora_rank:
+    if config.model.lora_rank:
         lora.insert(
-            network, rank=config.lora_rank, alpha=config.lora_alpha, keep=registry.head_prefix(network)
+            network,
+            rank=config.model.lora_rank,
+            alpha=config.model.lora_alpha,
+            keep=registry.head_prefix(network),
         )
     try:
         network.load_state_dict(checkpoint.weights_of(content))
@@ -192,7 +195,7 @@ def predict_maps(
 
 
 def _outputs(model: nn.Module, store: CaseStore, config: LearnConfig) -> Iterator[tuple[int, Tensor]]:
-    device = runtime.device(config.device)
+    device = runtime.device(config.runtime.device)
     return outputs(model.to(device), store, config, device)
 
 

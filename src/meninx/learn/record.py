@@ -98,7 +98,7 @@ def write(training: Training, *, final: bool) -> PrivacySpent | None:
         sentence=NOT_PRIVATE,
         outside_guarantee=tuple(training.caveats),
         start=training.start or StartRecord(),
-        deterministic=training.config.deterministic,
+        deterministic=training.config.runtime.deterministic,
         origin=origin,
         version=artifacts.FORMAT,
     )
@@ -107,7 +107,7 @@ def write(training: Training, *, final: bool) -> PrivacySpent | None:
     if training.plan is not None and ledger.accounts:
         spent = total(ledger, finetune.ledgers(training.ancestry), training.plan.delta)
         table = _promise(table, training, ledger, spent)
-        if final and training.config.attack_risk and math.isfinite(spent.epsilon):
+        if final and training.config.runtime.attack_risk and math.isfinite(spent.epsilon):
             table = replace(table, risk=_risk(training, ledger))
     artifacts.write(training.run.root, table)
     return spent

@@ -47,15 +47,15 @@ def device(name: str) -> torch.device:
 def prepared(config: LearnConfig, world: World) -> Iterator[torch.device]:
     """Set threads and determinism for a block, keep torch's global generators untouched, and give the device."""
     with ExitStack() as stack:
-        if config.threads:
+        if config.runtime.threads:
             stack.callback(torch.set_num_threads, torch.get_num_threads())
-            torch.set_num_threads(config.threads)
-        if config.deterministic:
+            torch.set_num_threads(config.runtime.threads)
+        if config.runtime.deterministic:
             stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
             stack.callback(_restore, os.environ.get(_CUBLAS))
             os.environ.setdefault(_CUBLAS, ":4096:8")
             torch.use_deterministic_algorithms(True)
-        found = device(distributed.own_device(config.device, world))
+        found = device(distributed.own_device(config.runtime.device, world))
         stack.enter_context(torch.random.fork_rng([found] if found.type == "cuda" else []))
         yield found
 

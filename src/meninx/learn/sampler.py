@@ -210,9 +210,9 @@ def unit_names(manifest: Manifest, unit: PrivacyUnit) -> tuple[str, ...]:
 
 def public_sampler(config: LearnConfig, cases: int) -> Sampler:
     """Return the sampler of a run without privacy."""
-    if config.sampling == "shuffle":
-        return ShuffleSampler(cases, config.batch_size, config.seed)
-    return PublicPoissonSampler(cases, config.batch_size, config.seed)
+    if config.sampling.method == "shuffle":
+        return ShuffleSampler(cases, config.sampling.batch_size, config.runtime.seed)
+    return PublicPoissonSampler(cases, config.sampling.batch_size, config.runtime.seed)
 
 
 Groups = Units  # the name under which batches.py knows it

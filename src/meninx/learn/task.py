@@ -305,19 +305,19 @@ def image_task(info: DatasetInfo, config: LearnConfig, *, weights: tuple[float, 
         ConfigError: a loss that the task does not have, or another number of class weights than outputs.
     """
     allowed = _LOSSES_OF[info.task]
-    name = allowed[0] if config.loss == "auto" else config.loss
+    name = allowed[0] if config.task.loss == "auto" else config.task.loss
     if name not in allowed:
         raise ConfigError(
             expected(f"a loss for {info.task}: {', '.join(allowed)}", got=repr(name), where="loss")
         )
-    public = config.class_weights if isinstance(config.class_weights, tuple) else ()
+    public = config.task.class_weights if isinstance(config.task.class_weights, tuple) else ()
     result = ImageTask(
         info.task,
         info.labels,
         name,
         weights or public,
-        config.label_smoothing,
-        focal_gamma=config.focal_gamma,
+        config.task.label_smoothing,
+        focal_gamma=config.task.focal_gamma,
     )
     if result.weights and len(result.weights) != result.out_channels:
         got = f"{len(result.weights)} numbers"

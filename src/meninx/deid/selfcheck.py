@@ -1,0 +1,194 @@
+"""The self-check: a written file is read back by another parser and searched for its own original identifiers."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+
+from meninx.deid.actions import NUMBERS, STRINGS, TERMS, FileContext, is_texty
+from meninx.deid.elements import (
+    PIXEL_DATA,
+    UNDEFINED,
+    Element,
+    Encoding,
+    encode_chunks,
+    parse_items,
+    standard_vr,
+)
+from meninx.deid.identifiers import strings
+from meninx.deid.instance import DEFLATED, EXPLICIT, Instance
+from meninx.deid.quarantine import Reason, Refused
+from meninx.deid.text import decode, encodings_of
+from meninx.deid.walker import MARKERS
+from meninx.deid.writer import marker_texts
+from meninx.imaging.decode import quiet
+
+# The walk keeps only well-formed values of these, and numbers that spell an identifier are found in the raw
+# bytes.
+_CHECKED_BY_FORM = frozenset({"AS", "DS", "IS", "TM"})
+_WINDOW = 1 << 20
+Content = bytes | mmap.mmap
+
+
+def check(written: Content, original: Instance, context: FileContext) -> None:
+    """Return when a written file holds none of its original identifiers, and the pixel data of the original.
+
+    Guarantee: no identifier collected by :func:`meninx.deid.identifiers.collect` from the original header
+        (less those
+    that the profile keeps on purpose and days that the date shift made) occurs in the file meta, in any
+    decoded element of any depth, or anywhere in the raw bytes, every byte of plain pixels and of every
+    compressed fragment included. What is never found in the header (a name that occurs only in the pixels, or
+    only in a free text) is not searched; free text is reduced to a vocabulary for that reason, and bytes that
+    no decoder needs are not in a rebuilt frame.
+
+    Args:
+        written: all bytes of the file.
+        original: the original instance; its pixel data rebuilt by :mod:`meninx.deid.pixels`.
+        context: of the file, after the walk.
+
+    Raises:
+        Refused: ``residual-identifier``, ``pixels-changed``, or ``processing-failed`` when the file cannot be
+            read back.
+    """
+    searched = context.found.without(context.kept)
+    tail = encode_chunks(original.pixels, original.encoding)
+    try:
+        with quiet():
+            header = _header(written, original, sum(map(len, tail)))
+            dataset = pydicom.dcmread(io.BytesIO(header))
+            _check_structure(header, dataset)
+            if any(searched.found_in(text) for text in _texts(dataset)):
+                raise Refused(Reason.RESIDUAL_IDENTIFIER)
+            if any(tag in dataset for tag in PIXEL_DATA):
+                raise Refused(Reason.PIXELS_CHANGED)
+    except (
+        InvalidDicomError,
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        zlib.error,
+    ) as error:
+        raise Refused(Reason.PROCESSING_FAILED) from error
+    for word in marker_texts(context):
+        header = header.replace(word, b"\n")
+    if any(map(searched.found_in_bytes, (header, *(element.value for element in original.pixels)))):
+        raise Refused(Reason.RESIDUAL_IDENTIFIER)
+
+
+def check_told(texts: Iterable[str], context: FileContext) -> None:
+    """Return when what is told of a file outside of it (its path, its line of the audit log) holds no original identifier.
+
+    Raises:
+        Refused: ``residual-identifier``.
+    """
+    searched = context.found.without(context.kept)
+    if any(searched.found_in(text) or any(uid in text for uid in searched.uids) for text in texts):
+        raise Refused(Reason.RESIDUAL_IDENTIFIER)
+
+
+def _check_structure(header: bytes, dataset: pydicom.FileDataset) -> None:
+    if any(header[:128]) or dataset.file_meta.MediaStorageSOPInstanceUID != dataset.SOPInstanceUID:
+        raise ValueError("preamble or file meta out of step")
+
+
+def _header(written: Content, original: Instance, tail: int) -> bytes:
+    """Return a file without its pixel data, inflated where it is deflated, after looking at the pixel data.
+
+    Raises:
+        Refused: ``pixels-changed``.
+    """
+    if original.transfer_syntax == DEFLATED:
+        start = _end_of_meta(written)
+        written = bytes(written[:start]) + zlib.decompressobj(-15).decompress(written[start:])
+        written = written.replace(
+            DEFLATED.encode() + b"\0" * (len(DEFLATED) % 2), EXPLICIT.encode().ljust(len(DEFLATED), b"\0"), 1
+        )
+    at = len(written) - tail
+    if at < 132:
+        raise ValueError("shorter than its pixels")
+    header = bytes(written[:at])
+    for element in original.pixels:
+        start = at + _check_element(written, at, element, original.encoding)
+        end = start + len(element.value)
+        if not _same(written, start, element.value):
+            raise Refused(Reason.PIXELS_CHANGED)
+        at = end + (8 if element.undefined else len(element.value) % 2)
+    if at != len(written):
+        raise Refused(Reason.PIXELS_CHANGED)
+    return header
+
+
+def _check_element(written: Content, at: int, element: Element, encoding: Encoding) -> int:
+    """Return how many bytes stand before the value of the pixel data at a place, which must be the element."""
+    sign = "<" if encoding.little else ">"
+    group, number = struct.unpack_from(sign + "HH", written, at)
+    size = 8 if encoding.implicit else 12
+    (length,) = struct.unpack_from(sign + "L", written, at + size - 4)
+    wanted = UNDEFINED if element.undefined else len(element.value) + len(element.value) % 2
+    if (group << 16 | number, length) != (element.tag, wanted):
+        raise Refused(Reason.PIXELS_CHANGED)
+    return size
+
+
+def _same(written: Content, at: int, value: bytes | memoryview) -> bool:
+    places = range(0, len(value), _WINDOW)
+    return all(
+        bytes(written[at + n : at + min(n + _WINDOW, len(value))]) == bytes(value[n : n + _WINDOW])
+        for n in places
+    )
+
+
+def _end_of_meta(written: Content) -> int:
+    return 144 + int.from_bytes(written[140:144], "little")
+
+
+def _texts(dataset: Dataset) -> Iterator[str]:
+    """Yield the text of every element of a file, its meta information included."""
+    for tag in list(getattr(dataset, "file_meta", Dataset()).keys()):
+        yield from _element_texts(dataset.file_meta, int(tag), ("iso8859",))
+    yield from _dataset_texts(dataset, ("iso8859",))
+
+
+def _dataset_texts(dataset: Dataset, encodings: tuple[str, ...]) -> Iterator[str]:
+    if 0x00080005 in dataset:
+        terms = dataset.SpecificCharacterSet
+        encodings = encodings_of(
+            "\\".join([terms] if isinstance(terms, str) else [str(term) for term in terms or ("",)]).encode()
+        )
+    for tag in list(dataset.keys()):
+        if int(tag) not in MARKERS | PIXEL_DATA:
+            yield from _element_texts(dataset, int(tag), encodings)
+
+
+def _element_texts(dataset: Dataset, tag: int, encodings: tuple[str, ...]) -> Iterator[str]:
+    raw = dataset.get_item(tag)
+    vr = raw.VR or standard_vr(tag).split(" or ")[0]
+    if vr == "SQ":
+        for item in dataset[tag].value or ():
+            yield from _dataset_texts(item, encodings)
+        return
+    value = raw.value
+    if vr in NUMBERS | _CHECKED_BY_FORM or not value:
+        return
+    if not isinstance(value, bytes):
+        value = str(value).encode("utf-8", "replace")
+        encodings = ("utf_8",)
+    if vr in STRINGS:
+        text = decode(value, encodings)
+        if vr == "CS":
+            text = "\\".join(term for term in text.split("\\") if term.strip(" \0") not in TERMS)
+        yield text
+    elif (items := parse_items(value, little=True)) is not None:
+        yield from (text for inside in items for _, text in strings(inside, encodings, set()))
+    elif is_texty(value):
+        yield value.decode("latin-1")

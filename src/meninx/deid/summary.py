@@ -1,0 +1,220 @@
+"""What a run leaves besides images: the public summary and audit log without any original value, the private crosswalks."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from meninx.core import artifacts, files, integrity
+from meninx.core.artifacts import DeidRecord, Departure
+from meninx.core.workspace import Workspace
+from meninx.deid import options, pseudonyms, quarantine, review
+from meninx.deid.config import DeidConfig
+from meninx.deid.options import Option, method_codes
+from meninx.deid.output import (
+    WRITTEN,
+    FileJournal,
+    FileResult,
+    SortedLines,
+    csv_line,
+    sorted_lines,
+    write_lines,
+)
+from meninx.deid.profile import Profile
+from meninx.deid.pseudonyms import Pseudonyms
+
+_PAIRS = ("id_old", "id_new")
+TABLES: dict[str, tuple[str, ...]] = {
+    "crosswalk_uids.csv": _PAIRS,
+    "crosswalk_patients.csv": _PAIRS,
+    "crosswalk_accessions.csv": _PAIRS,
+    "quarantine.csv": ("path", "reason"),
+    "review.csv": ("output", "why"),
+    "lookup.csv": pseudonyms.LOOKUP_COLUMNS,
+}
+
+
+class RunCounts:
+    """Counts over entries, added one by one; holds no original value."""
+
+    def __init__(self) -> None:
+        self.read = self.written = self.unknown = self.declared = 0
+        self.quarantined: Counter[str] = Counter()
+        self.flagged: Counter[str] = Counter()
+        self.actions: Counter[tuple[str, str]] = Counter()
+        self.patients: set[str] = set()
+        self.studies: set[tuple[str, str]] = set()
+        self.series: set[tuple[str, str, str]] = set()
+
+    def add(self, entry: FileResult) -> None:
+        """Count one entry."""
+        self.read += 1
+        if entry.status != WRITTEN:
+            self.quarantined[str(entry.reason)] += 1
+            return
+        self.written += 1
+        self.unknown += entry.burned_in_unknown
+        self.declared += review.DECLARED in entry.review
+        self.flagged.update(entry.review)
+        patient = entry.patient[1]
+        self.patients.add(patient)
+        self.studies.add((patient, entry.study))
+        self.series.add((patient, entry.study, entry.series))
+        for keyword, letters in entry.actions.items():
+            self.actions.update({(keyword, letter): number for letter, number in letters.items()})
+
+    def total_actions(self) -> dict[str, dict[str, int]]:
+        """Return keyword -> action letter -> elements over all files."""
+        table: dict[str, dict[str, int]] = {}
+        for (keyword, letter), number in sorted(self.actions.items()):
+            table.setdefault(keyword, {})[letter] = number
+        return table
+
+
+def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidRecord:
+    """Return the content of ``deid.json``; ``profile`` is the one in force, overrides included."""
+    return DeidRecord(
+        version=metadata.version("meninx"),
+        profile=config.profile,
+        options=tuple(sorted(str(option) for option in config.all_options)),
+        codes=tuple(code.value for code in method_codes(config.all_options)),
+        departures=departures(config, tally, profile),
+        overrides=profile.describe_overrides(),
+        max_age=config.max_age,
+        missing_lookup=config.missing_lookup,
+        site=config.site,
+        files_read=tally.read,
+        files_written=tally.written,
+        quarantined=dict(sorted(tally.quarantined.items())),
+        patients=len(tally.patients),
+        studies=len(tally.studies),
+        series=len(tally.series),
+        actions=tally.total_actions(),
+        residual_findings=tally.quarantined[quarantine.Reason.RESIDUAL_IDENTIFIER],
+        burned_in_unknown=tally.unknown,
+        flagged=dict(sorted(tally.flagged.items())),
+    )
+
+
+def departures(config: DeidConfig, tally: RunCounts, profile: Profile) -> tuple[Departure, ...]:
+    """Return every setting that changes what the named profile does, or that keeps what it would keep out."""
+    plain_profile = Profile.compile(options.preset(config.profile))
+    found = [
+        Departure(
+            kind="override",
+            name=keyword,
+            chosen=str(action),
+            usual=str(plain_profile.action(tag, vr, sop_class_uid="")),
+            files=None,
+        )
+        for tag, keyword, vr, action in profile.override_table()
+    ]
+    found += [
+        Departure(kind="option", name=str(option), chosen="on", usual="off")
+        for option in sorted(config.all_options - options.preset(config.profile))
+    ]
+    found += [
+        Departure(kind="option", name=str(option), chosen="off", usual="on")
+        for option in sorted(options.preset(config.profile) - config.all_options)
+        if option != Option.RETAIN_MODIFIED_DATES
+    ]
+    if config.burned_in == "keep":
+        found.append(
+            Departure(
+                kind="burned-in", name="burned_in", chosen="keep", usual="quarantine", files=tally.declared
+            )
+        )
+    if config.lookup is not None and config.missing_lookup == "pseudonym":
+        found.append(Departure(kind="lookup", name="missing_lookup", chosen="pseudonym", usual="quarantine"))
+    return tuple(found)
+
+
+def write_summary(
+    config: DeidConfig, space: Workspace, journal: FileJournal, profile: Profile, pseudonyms: Pseudonyms
+) -> DeidRecord:
+    """Write the private tables to their places and the public papers to staging; return the summary.
+
+    A file whose content would not change is left alone.
+
+    Raises:
+        StorageError: the disk refused a write.
+    """
+    tally = RunCounts()
+    with sorted_lines(space.staging) as lines:
+        for entry in journal.entries():
+            tally.add(entry)
+            _add(lines, entry, pseudonyms)
+        for name, columns in TABLES.items():
+            if name != "lookup.csv" or config.lookup_out:
+                _write_table(space.private / name, columns, lines.of(name))
+        write_lines(space.staging / "audit.jsonl", lines.of("audit"))
+        lines.add("checksums", _checksum("audit.jsonl", files.digest(space.staging / "audit.jsonl")))
+        listed = (line.decode().split("\0") for line in lines.of("checksums"))
+        checksums = integrity.write_sorted(space.staging, ((path, digest) for path, digest in listed))
+    summary = replace(deid_record(config, tally, profile), checksums=checksums)
+    artifacts.write(space.staging, summary)
+    return summary
+
+
+def _write_table(path: Path, columns: tuple[str, ...], lines: Iterable[bytes]) -> None:
+    def content() -> Iterator[bytes]:
+        yield csv_line(columns)
+        yield from lines
+
+    write_lines(path, content(), mode=files.PRIVATE_MODE)
+
+
+def _add(lines: SortedLines, entry: FileResult, pseudonyms: Pseudonyms) -> None:
+    """Add an entry's lines to every table."""
+    lines.add("audit", (_audit_line(entry, pseudonyms) + "\n").encode())
+    if entry.status != WRITTEN:
+        lines.add("quarantine.csv", csv_line((entry.path, str(entry.reason))))
+        return
+    lines.add("checksums", _checksum(entry.output, entry.output_digest))
+    if entry.review:
+        lines.add("review.csv", csv_line((entry.output, "; ".join(entry.review))))
+    pairs = {
+        "crosswalk_uids.csv": entry.uids.items(),
+        "crosswalk_patients.csv": [entry.patient],
+        "crosswalk_accessions.csv": entry.accessions.items(),
+        "lookup.csv": _lookup_rows(entry),
+    }
+    for name, rows in pairs.items():
+        for row in rows:
+            if row[0]:
+                lines.add(name, csv_line(row))
+
+
+def _checksum(path: str, digest: str) -> bytes:
+    return f"{path}\0{digest}".encode()
+
+
+def _audit_line(entry: FileResult, pseudonyms: Pseudonyms) -> str:
+    """Return one line of the public log; originals appear as keyed digests only."""
+    letters: Counter[str] = Counter()
+    for counts in entry.actions.values():
+        letters.update(counts)
+    told: Mapping[str, Any] = {
+        "file": pseudonyms.digest(entry.path),
+        "content": pseudonyms.digest(entry.digest),
+        "status": entry.status,
+        "reason": str(entry.reason),
+        "output": entry.output,
+        "output_sha256": entry.output_digest,
+        "sop_class": entry.sop_class,
+        "transfer_syntax": entry.transfer_syntax,
+        "actions": dict(sorted(letters.items())),
+        "burned_in_unknown": entry.burned_in_unknown,
+        "review": list(entry.review),
+    }
+    return json.dumps(told)
+
+
+def _lookup_rows(entry: FileResult) -> list[tuple[str, str, str, str]]:
+    old, new = entry.patient
+    return [(old, new, *pair) for pair in entry.accessions.items()] or [(old, new, "", "")]

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import pytest
+from deid_samples import clean, image, save
+
+from meninx.deid import instance, selfcheck, walker, worker, writer
+from meninx.deid.config import DeidConfig
+from meninx.deid.keys import SiteKey
+from meninx.deid.pseudonyms import Pseudonyms, Resolver
+from meninx.deid.quarantine import Reason, Refused
+
+
+def written(tmp_path: Path, ds, syntax: str = "1.2.840.10008.1.2.1"):
+    """Return the output of one data set and what the check needs besides."""
+    original = instance.read(save(ds, tmp_path / "a", syntax=syntax).read_bytes())
+    engine = worker.Engine(
+        source=tmp_path, out=tmp_path, profile=DeidConfig().compiled(),
+        resolver=Resolver(Pseudonyms(SiteKey(bytes(32), "north"))), rename=True, max_age=89, dry_run=True,
+    )  # fmt: skip
+    context = worker._context(engine, original)
+    elements = writer.finish(walker.clean(original.elements, original.encodings, context), original, context)
+    return b"".join(writer.file_chunks(elements, original)), original, context
+
+
+def refused(content: bytes, original, context) -> str:
+    try:
+        selfcheck.check(content, original, context)
+    except Refused as refusal:
+        return str(refusal.reason)
+    return ""
+
+
+def test_a_clean_file_passes_and_a_touched_one_does_not(tmp_path):
+    content, original, context = written(tmp_path, image())
+    assert refused(content, original, context) == ""
+    assert refused(content.replace(b"ACME", b"ACM\xff"), original, context) == ""
+    pixels = content.rindex(bytes(original.pixels[0].value))
+    assert (
+        refused(content[:pixels] + b"\1" + content[pixels + 1 :], original, context) == Reason.PIXELS_CHANGED
+    )
+    assert refused(b"x" + content[1:], original, context) == Reason.PROCESSING_FAILED
+    assert refused(content[:200], original, context) == Reason.PROCESSING_FAILED
+    assert refused(b"", original, context) == Reason.PROCESSING_FAILED
+
+
+@pytest.mark.parametrize(
+    "leak", [b"Marigold", b"MARIGOLD", b"quillfeather", b"ACC-778812", b"20190314", b"Willowmere Infirmary"]
+)
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99"])
+def test_an_identifier_in_raw_bytes_is_seen(tmp_path, leak, syntax):
+    ds = image(Manufacturer="A" * 40)
+    content, original, context = written(tmp_path, ds, syntax)
+    if syntax.endswith(".99"):
+        start = 144 + int.from_bytes(content[140:144], "little")
+        plain = zlib.decompressobj(-15).decompress(content[start:])
+        stream = zlib.compressobj(wbits=-15)
+        content = content[:start] + stream.compress(plain.replace(b"A" * 40, leak.ljust(40))) + stream.flush()
+    else:
+        content = content.replace(b"A" * 40, leak.ljust(40))
+    assert refused(content, original, context) == Reason.RESIDUAL_IDENTIFIER
+
+
+def test_text_at_the_edge_of_the_pixels_keeps_the_file_out(tmp_path):
+    pixels = image().PixelData
+    for number, plain in enumerate((b"Marigold" + pixels[8:], pixels[:-12] + b"QUILLFEATHER")):
+        save(image(number, PixelData=plain), tmp_path / "in" / str(number))
+    assert clean(tmp_path).quarantined == {"residual-identifier": 2}
+
+
+@pytest.mark.parametrize(
+    "told", ["P1/2.25.1/QUILLFEATHER.dcm", "x/1.2.826.0.1.3680043.10.999.1.1/y", "0000123"]
+)
+def test_a_path_or_an_audit_line_with_an_identifier_keeps_the_file_out(tmp_path, told):
+    _, _, context = written(tmp_path, image())
+    selfcheck.check_told(("P1/2.25.1/2.25.2/2.25.3.dcm", "1.2.840.10008.1.2"), context)
+    with pytest.raises(Refused, match="residual-identifier"):
+        selfcheck.check_told(("fine", told), context)
