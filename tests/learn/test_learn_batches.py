@@ -14,7 +14,7 @@ from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore
-from meninx.learn.sampler import PrivateSampler, unit_names
+from meninx.learn.sampler import PrivateSampler, unit_members, unit_names
 from meninx.privacy.sampling import PoissonSampler
 
 CONFIG = LearnConfig.of(augment=("flip", "shift", "rotate", "intensity"), views=2, patch_size=(8, 8))

@@ -18,7 +18,7 @@ from meninx.learn import task
 from meninx.learn.augment import Sample, augmenter
 from meninx.learn.config import LearnConfig, TransformName
 from meninx.learn.sampler import PrivateSampler, ShuffleSampler, UnitBatch
-from meninx.learn.task import ImageTask
+from meninx.learn.task import ImageTask, one_hot
 from meninx.privacy.clipping import clipped_gradient_sum
 from meninx.privacy.sampling import PoissonSampler
 
@@ -49,7 +49,7 @@ def test_the_loss_of_a_sample_does_not_depend_on_its_neighbours(
     if task.kind is Task.SEGMENTATION:
         target = torch.randint(0, 3, (4, 3, 5), generator=generator)
     else:
-        target = task.one_hot(torch.randint(0, 3, (4,), generator=generator), 3)
+        target = one_hot(torch.randint(0, 3, (4,), generator=generator), 3)
         if unknown:
             target[1] = math.nan
     together = task.loss(output, target)
@@ -135,7 +135,7 @@ def test_a_unit_moves_the_sum_by_at_most_the_threshold_whatever_its_views(
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Mish(), nn.Linear(4, 2))
     goal = ImageTask(Task.MULTICLASS, ("a", "b"), "ce")
     inputs = torch.randn(3 * views, 1, 2, 3) * scale
-    targets = task.one_hot(torch.randint(0, 2, (3,)), 2).repeat_interleave(views, 0)
+    targets = one_hot(torch.randint(0, 2, (3,)), 2).repeat_interleave(views, 0)
     unit = torch.tensor([0, 1, 1])
     both = clipped_gradient_sum(
         model, goal.loss, inputs, targets, unit_index=unit, n_units=2, max_grad_norm=norm, views=views
