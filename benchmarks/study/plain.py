@@ -25,7 +25,7 @@ from meninx.learn.data import CaseStore
 from meninx.learn.finetune import initialise
 from meninx.learn.task import ImageTask, image_task
 from meninx.models import registry
-from meninx.privacy.calibration import solve_noise
+from meninx.privacy.noise_calibration import solve_noise
 from study.sets import Plain, Study
 
 _TRIAL_STEPS = 7  # sizes of Poisson batches differ: fewer would misjudge a step

@@ -42,8 +42,7 @@ from meninx.privacy.clipping import ClippedSum, Planner, clipped_gradient_sum, d
 from meninx.privacy.clipping.dropout import keyed_dropout
 from meninx.privacy.keystream import stream_id
 from meninx.privacy.ledger import Ledger
-from meninx.privacy.plan import Plan
-from meninx.privacy.threshold import Threshold
+from meninx.privacy.plan import ClippingThreshold, Plan
 
 LOSS_POINTS = 30  # looks at the training loss, each of which costs a forward pass of its own
 _LOSS_SHARE = (
@@ -198,7 +197,7 @@ class PrivateStep:
     def gradients(self, state: TrainState, units: UnitBatch, *, stop_requested: bool = False) -> Report:
         """Leave the released gradient of step ``state.step`` on every trained parameter, and none on the others."""
         model, step = state.model, state.step
-        threshold_now = Threshold(value=state.threshold) if state.threshold else self.plan.threshold()
+        threshold_now = ClippingThreshold(value=state.threshold) if state.threshold else self.plan.threshold()
         drawn = self._drawn(units, step)
         count = sum(len(part) for part in drawn)
         parts, first_batch = [], None
@@ -253,7 +252,7 @@ class PrivateStep:
         loader: Loader,
         units: UnitBatch,
         count: int,
-        threshold_now: Threshold,
+        threshold_now: ClippingThreshold,
     ) -> tuple[ClippedSum, Batch | None]:
         """Return the clipped sum of this process's share of one source's units, and its first microbatch.
 
