@@ -33,11 +33,11 @@ test: lint types contracts docs-check ## Lint, types, import contracts, docs and
 test-slow: $(READY) ## The tests that take minutes
 	@$(BIN)/pytest -m slow
 
-lint: $(READY) ## Style, spelling and size limits
+lint: $(READY) ## Style, spelling and structure
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/codespell src tests docs tools benchmarks *.md
-	@$(BIN)/python tools/check_sizes.py
+	@$(BIN)/python tools/check_structure.py
 
 types: $(READY) ## Strict type check
 	@$(BIN)/mypy --no-error-summary
