@@ -33,11 +33,12 @@ test: lint types contracts docs-check ## Lint, types, import contracts, docs and
 test-slow: $(READY) ## The tests that take minutes
 	@$(BIN)/pytest -m slow
 
-lint: $(READY) ## Style, spelling and structure
+lint: $(READY) ## Style, spelling, structure and unused code
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/codespell src tests docs tools benchmarks *.md
 	@$(BIN)/python tools/check_structure.py
+	@$(BIN)/python tools/check_unused.py
 
 types: $(READY) ## Strict type check
 	@$(BIN)/mypy --no-error-summary
