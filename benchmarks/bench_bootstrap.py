@@ -13,7 +13,8 @@ import time
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from meninx.metrics.bootstrap import Draws, resampled_auroc
+from meninx.metrics.bootstrap import Areas, Draws
+from meninx.metrics.classification import Ranking
 
 
 def _scikit_learn(truth: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> list[float]:
@@ -37,7 +38,8 @@ def main() -> None:
     draws = Draws(patient, args.draws, seed=0)
 
     start = time.process_time()
-    ours = resampled_auroc(truth, scores, draws)
+    areas = Areas([Ranking.of(truth[:, k], scores[:, k]) for k in range(args.labels)], patient)
+    ours = np.concatenate([areas.auroc(block) for block in draws.blocks()])
     seconds = time.process_time() - start
 
     counts = np.concatenate(list(Draws(patient, args.oracle, seed=0).blocks()))

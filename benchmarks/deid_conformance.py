@@ -25,7 +25,7 @@ from pathlib import Path
 from meninx.core.errors import MeninxError
 from meninx.deid.config import DeidConfig
 from meninx.deid.stage import run
-from meninx.imaging.phantom import PhantomConfig, write_archives
+from meninx.synthetic import PhantomConfig, write_archives
 
 _VALUES = re.compile(r"<[^>]*>|\[[^\]]*\]|= \S+|\d+(\.\d+)+|\d{3,}|(?<=UID )\d")
 _DEFLATED = b"1.2.840.10008.1.2.1.99"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from meninx.imaging.phantom import AnswerKey, PhantomConfig, write_archives
+from meninx.synthetic import AnswerKey, PhantomConfig, write_archives
 
 
 @pytest.fixture(autouse=True, scope="session")

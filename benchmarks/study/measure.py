@@ -12,7 +12,8 @@ from meninx.core.manifest import DatasetInfo, Manifest, Task
 from meninx.learn.config import LearnConfig
 from meninx.learn.predict import predict, predict_maps
 from meninx.metrics import segmentation
-from meninx.metrics.evaluation import evaluate_classification, evaluate_segmentation
+from meninx.metrics.evaluation import evaluate_classification
+from meninx.metrics.segmentation import evaluate_segmentation
 from meninx.train.predictions import read_mask
 
 

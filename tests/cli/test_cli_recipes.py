@@ -15,8 +15,8 @@ from meninx.cli.app import app_for
 from meninx.cli.typed import value_of
 from meninx.core import settings
 from meninx.core.errors import ConfigError
-from meninx.imaging.phantom import write_dataset
 from meninx.models import registry
+from meninx.synthetic import write_dataset
 from meninx.train.config import TrainConfig
 
 STUDY = Path(__file__).resolve().parents[2] / "benchmarks" / "study" / "recipes"

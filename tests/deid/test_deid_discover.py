@@ -5,7 +5,7 @@ import os
 import pytest
 
 from meninx.core.errors import DataError
-from meninx.deid.discover import Found, files_below
+from meninx.deid.discover import SourceFile, files_below
 
 
 def test_files_come_in_one_order_and_one_file_alone_is_a_source(tmp_path):
@@ -13,7 +13,7 @@ def test_files_come_in_one_order_and_one_file_alone_is_a_source(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert [found.path for found in files_below(tmp_path)] == ["a/1", "b/2", "c"]
-    assert files_below(tmp_path / "c") == [Found("c")]
+    assert files_below(tmp_path / "c") == [SourceFile("c")]
 
 
 def test_links_that_leave_and_what_is_no_file_are_refused(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from meninx.deid.iod import attribute_type, iod_of_sop_class, read_table, resolve
+from meninx.deid.profile import attribute_type, iod_of_sop_class, read_table, resolve
 
 STANDARD = Path(__file__).resolve().parents[2] / "../shared/standard"
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -1,21 +1,21 @@
 from __future__ import annotations
 
-from meninx.deid.journal import WRITTEN, Entry, Journal
+from meninx.deid.output import WRITTEN, FileJournal, FileResult
 
 
-def entry(path: str, digest: str = "") -> Entry:
+def entry(path: str, digest: str = "") -> FileResult:
     mapped = {"uids": {"1.2": "2.25.3"}, "actions": {"PatientID": {"Z": 1}}, "review": ("localizer",)}
-    return Entry(path=path, digest=digest, status=WRITTEN, patient=("Ö 1", "P1"), **mapped)
+    return FileResult(path=path, digest=digest, status=WRITTEN, patient=("Ö 1", "P1"), **mapped)
 
 
-def add(journal: Journal, *entries: Entry) -> None:
+def add(journal: FileJournal, *entries: FileResult) -> None:
     with journal.adding() as adder:
         for one in entries:
             adder.add(one)
 
 
 def test_what_is_added_is_read_and_a_later_run_has_the_last_word(tmp_path):
-    journal = Journal(tmp_path)
+    journal = FileJournal(tmp_path)
     assert list(journal.entries()) == []
     add(journal, entry("a\udc80"), entry("c"))
     journal.settle()
@@ -30,7 +30,7 @@ def test_what_is_added_is_read_and_a_later_run_has_the_last_word(tmp_path):
 
 
 def test_a_journal_cut_at_any_byte_is_read_up_to_the_cut(tmp_path):
-    journal = Journal(tmp_path)
+    journal = FileJournal(tmp_path)
     add(journal, entry("a"), entry("b"))
     whole = journal.new.path.read_bytes()
     ends = [at + 1 for at, byte in enumerate(whole) if byte == ord("\n")]

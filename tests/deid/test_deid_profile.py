@@ -8,9 +8,8 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.tag import Tag
 
 from meninx.core.errors import ConfigError
-from meninx.deid.iod import read_table
 from meninx.deid.options import CODES, PRESETS, Option, method_codes, parse, preset
-from meninx.deid.profile import Action, Profile, allowed_text, canonical, rows
+from meninx.deid.profile import Action, Profile, allowed_text, canonical, read_table, rows
 
 STANDARD = Path(__file__).resolve().parents[2] / "../shared/standard"
 CT = "1.2.840.10008.5.1.4.1.1.2"

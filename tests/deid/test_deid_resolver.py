@@ -3,13 +3,10 @@ from __future__ import annotations
 import pytest
 from deid_samples import KEY, clean, image, save, tree
 
-from meninx.deid.discover import files_below
-from meninx.deid.issuers import shared_ids
+from meninx.deid.discover import files_below, shared_ids
 from meninx.deid.keys import SiteKey
-from meninx.deid.lookup import Lookup
-from meninx.deid.pseudonyms import Pseudonyms
+from meninx.deid.pseudonyms import Lookup, Pseudonyms, Resolver
 from meninx.deid.quarantine import Reason, Refused
-from meninx.deid.resolver import Resolver
 
 NAMES = Pseudonyms(SiteKey(KEY, "north"))
 

@@ -4,7 +4,7 @@ import pytest
 from deid_samples import image, item, one
 from pydicom.sequence import Sequence
 
-from meninx.deid.text import TextContext, clean_text
+from meninx.deid.text import clean_text
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from meninx.deid.text import TextContext, clean_text
     ],
 )
 def test_only_words_of_the_vocabulary_stay(text, clean):
-    assert clean_text(text, TextContext("StudyDescription", "LO")) == clean
+    assert clean_text(text) == clean
 
 
 def _code(value, scheme, meaning):

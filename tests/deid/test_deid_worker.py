@@ -8,13 +8,12 @@ from deid_samples import KEY, image, save
 from meninx.core.errors import StorageError
 from meninx.deid import instance, review, walker, worker
 from meninx.deid.config import DeidConfig
-from meninx.deid.discover import Found
+from meninx.deid.discover import SourceFile
 from meninx.deid.instance import DEFLATED, read
-from meninx.deid.journal import WRITTEN
 from meninx.deid.keys import SiteKey
-from meninx.deid.pseudonyms import Pseudonyms
+from meninx.deid.output import WRITTEN
+from meninx.deid.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.quarantine import Reason
-from meninx.deid.resolver import Resolver
 
 
 def engine(folder: Path, **changes) -> worker.Engine:
@@ -31,7 +30,7 @@ def engine(folder: Path, **changes) -> worker.Engine:
 
 def test_an_output_waits_in_the_private_room_until_it_is_published(tmp_path):
     save(image(), tmp_path / "in" / "Marigold")
-    entry = worker.process(engine(tmp_path), Found("Marigold"), None)
+    entry = worker.process(engine(tmp_path), SourceFile("Marigold"), None)
     assert entry.status == WRITTEN
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert files == [engine(tmp_path).staged("Marigold")]
@@ -42,12 +41,12 @@ def test_an_output_waits_in_the_private_room_until_it_is_published(tmp_path):
 
 def test_what_is_unchanged_is_not_done_again(tmp_path, monkeypatch):
     save(image(), tmp_path / "in" / "a")
-    known = worker.process(engine(tmp_path), Found("a"), None)
+    known = worker.process(engine(tmp_path), SourceFile("a"), None)
     target = tmp_path / "out" / known.output
     target.parent.mkdir(parents=True)
     engine(tmp_path).staged("a").rename(target)
     monkeypatch.setattr(worker, "_deidentified", None)
-    assert worker.process(engine(tmp_path), Found("a"), known) is known
+    assert worker.process(engine(tmp_path), SourceFile("a"), known) is known
     monkeypatch.undo()
     for change in ("other person", "output gone", "input changed"):
         others = Resolver(
@@ -58,7 +57,7 @@ def test_what_is_unchanged_is_not_done_again(tmp_path, monkeypatch):
             target.unlink()
         if change == "input changed":
             save(image(InstanceNumber="2"), tmp_path / "in" / "a")
-        assert worker.process(engine(tmp_path, resolver=others), Found("a"), known) is not known, change
+        assert worker.process(engine(tmp_path, resolver=others), SourceFile("a"), known) is not known, change
 
 
 def test_whatever_goes_wrong_with_a_file_is_counted_and_nothing_is_left(tmp_path, monkeypatch):
@@ -68,12 +67,12 @@ def test_whatever_goes_wrong_with_a_file_is_counted_and_nothing_is_left(tmp_path
         raise RuntimeError("Marigold")
 
     monkeypatch.setattr(walker, "clean", broken)
-    entry = worker.process(engine(tmp_path), Found("a"), None)
+    entry = worker.process(engine(tmp_path), SourceFile("a"), None)
     assert entry.reason == Reason.PROCESSING_FAILED
     assert not (tmp_path / "out").exists()
-    assert worker.process(engine(tmp_path), Found("absent"), None).reason == Reason.UNREADABLE
+    assert worker.process(engine(tmp_path), SourceFile("absent"), None).reason == Reason.UNREADABLE
     assert (
-        worker.process(engine(tmp_path), Found("a", refused=Reason.SYMLINK_OUTSIDE), None).reason
+        worker.process(engine(tmp_path), SourceFile("a", refused=Reason.SYMLINK_OUTSIDE), None).reason
         == Reason.SYMLINK_OUTSIDE
     )
 
@@ -86,7 +85,7 @@ def test_a_full_disk_is_no_fault_of_the_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(worker.files, "atomic", full)
     with pytest.raises(StorageError):
-        worker.process(engine(tmp_path), Found("a"), None)
+        worker.process(engine(tmp_path), SourceFile("a"), None)
 
 
 @pytest.mark.parametrize(("mebibytes", "reason"), [(24, ""), (40, Reason.INFLATES_TOO_FAR)])
@@ -99,7 +98,7 @@ def test_a_file_that_inflates_out_of_proportion_is_kept_out(tmp_path, mebibytes,
     }
     path = save(image(**many), tmp_path / "in" / "a", syntax=DEFLATED)
     assert path.stat().st_size < 100_000
-    assert worker.process(engine(tmp_path, dry_run=True), Found("a"), None).reason == reason
+    assert worker.process(engine(tmp_path, dry_run=True), SourceFile("a"), None).reason == reason
 
 
 def test_no_file_inflates_beyond_its_share(monkeypatch):
@@ -140,4 +139,4 @@ def test_no_file_inflates_beyond_its_share(monkeypatch):
 )
 def test_images_that_may_show_text(tmp_path, changes, expected):
     original = read(save(image(**changes), tmp_path / "a").read_bytes())
-    assert bool(review.reasons(original)) is expected
+    assert bool(review.review_reasons(original)) is expected

@@ -31,7 +31,6 @@ from meninx.core import run as run_folder
 from meninx.core.budget import PrivacyUnit
 from meninx.core.manifest import Manifest
 from meninx.core.run import Run
-from meninx.imaging.phantom import write_dataset
 from meninx.learn import distributed, loop
 from meninx.learn.config import LearnConfig
 from meninx.learn.draw import Groups, PrivateDraw, share
@@ -40,6 +39,7 @@ from meninx.models import registry
 from meninx.privacy.clipping import ClippedSum
 from meninx.privacy.noise import GaussianNoise
 from meninx.privacy.plan import Plan
+from meninx.synthetic import write_dataset
 
 LIMIT = 60.0
 SMALL = LearnConfig(

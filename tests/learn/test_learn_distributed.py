@@ -22,10 +22,10 @@ from torch import nn
 from meninx.cli import app
 from meninx.core.errors import ConfigError, UsageError
 from meninx.core.run import Run
-from meninx.imaging.phantom import write_dataset
 from meninx.learn import checkpoint, distributed
 from meninx.learn.distributed import World
 from meninx.learn.draw import share
+from meninx.synthetic import write_dataset
 
 SCRIPT = Path(__file__).with_name("ranks.py")
 UNITS, RATE, DRAWS = 24, 0.4, 3000

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from meninx.metrics.bootstrap import Areas, Draws, holm, interval, p_value, resampled_auroc, resampled_sums
-from meninx.metrics.cells import Cell, measure
-from meninx.metrics.counts import METRICS
-from meninx.metrics.ranking import Ranking
+from meninx.metrics.bootstrap import (
+    Areas,
+    BinaryProblem,
+    Draws,
+    holm,
+    interval,
+    measure,
+    p_value,
+    resampled_sums,
+)
+from meninx.metrics.classification import METRICS, Ranking
 
 
 def cohort(cases=300, labels=3, seed=0, decimals=1):
@@ -20,12 +27,18 @@ def cohort(cases=300, labels=3, seed=0, decimals=1):
     return patient, truth, np.round(truth + rng.normal(size=truth.shape), decimals)
 
 
+def resampled_auroc(truth, scores, draws):
+    rankings = [Ranking.of(truth[:, label], scores[:, label]) for label in range(truth.shape[1])]
+    areas = Areas(rankings, draws.patient_index)
+    return np.concatenate([areas.auroc(block) for block in draws.blocks()])
+
+
 @pytest.mark.parametrize("decimals", [0, 1, 8])
 def test_every_draw_equals_scikit_learn(decimals):
     patient, truth, scores = cohort(decimals=decimals)
     draws = Draws(patient, 20, seed=3)
-    ours = resampled_auroc(truth, scores, draws)
     counts = np.concatenate(list(draws.blocks()))
+    ours = resampled_auroc(truth, scores, draws)
     theirs = [
         [roc_auc_score(truth[:, k], scores[:, k], sample_weight=row[patient]) for k in range(3)]
         for row in counts
@@ -65,7 +78,7 @@ def test_cells_in_one_pass_equal_each_metric_on_repeated_rows():
     patient, truth, scores = cohort()
     inside = np.where(np.arange(300) % 3 == 0, truth[:, 1], np.nan)
     names = ("auroc", "brier", "f1", "mcc", "specificity")
-    cell = Cell(inside, scores[:, 1], scores[:, 1] > 0.4, names)
+    cell = BinaryProblem(inside, scores[:, 1], scores[:, 1] > 0.4, names)
     draws = Draws(patient, 4, 0)
     [found] = measure([cell], draws)
     assert list(found.values) == list(names)
@@ -78,13 +91,13 @@ def test_cells_in_one_pass_equal_each_metric_on_repeated_rows():
         assert found.samples["brier"][number] == pytest.approx(direct.brier(y, s), abs=1e-12)
         for name in ("f1", "mcc", "specificity"):
             assert found.samples[name][number] == pytest.approx(
-                float(METRICS[name](direct.counts(y, s > 0.4))), abs=1e-12
+                float(METRICS[name](direct.confusion_counts(y, s > 0.4))), abs=1e-12
             )
 
 
 def test_more_cells_than_a_chunk_keep_their_order():
     patient, truth, scores = cohort()
-    cells = [Cell(truth[:, k % 3], scores[:, k % 3], None, ("auroc",)) for k in range(70)]
+    cells = [BinaryProblem(truth[:, k % 3], scores[:, k % 3], None, ("auroc",)) for k in range(70)]
     found = measure(cells, Draws(patient, 3, 0))
     assert [item.values["auroc"] for item in found[:3]] == [item.values["auroc"] for item in found[63:66]]
     assert (found[0].samples["auroc"] == found[69].samples["auroc"]).all()

@@ -9,9 +9,10 @@ from sklearn.metrics import roc_auc_score
 
 from meninx.core.errors import ConfigError, DataError, LayoutError
 from meninx.metrics.calibration import equal_mass_bins
-from meninx.metrics.comparison import verdict
-from meninx.metrics.evaluation import Evaluation, compare, evaluate_classification, evaluate_segmentation
+from meninx.metrics.estimates import Evaluation
+from meninx.metrics.evaluation import compare, evaluate_classification, verdict
 from meninx.metrics.groups import age_bin_names, grouping, strata
+from meninx.metrics.segmentation import evaluate_segmentation
 from meninx.metrics.thresholds import fit, fixed
 
 LABELS = ("a", "b", "c")

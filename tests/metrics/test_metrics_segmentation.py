@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from meninx.core.errors import DataError
-from meninx.metrics.evaluation import Evaluation, compare_segmentation, evaluate_segmentation
-from meninx.metrics.segmentation import dice, iou_of_dice
+from meninx.metrics.estimates import Evaluation
+from meninx.metrics.segmentation import compare_segmentation, dice, evaluate_segmentation, iou_of_dice
 
 
 def test_dice_and_iou_by_hand():

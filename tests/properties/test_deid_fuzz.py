@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deid"))
 from deid_samples import image, images, item, key_file, nested, save
 
 from meninx.deid.config import DeidConfig
-from meninx.deid.journal import WRITTEN
+from meninx.deid.output import WRITTEN
 from meninx.deid.stage import run
 
 SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")

@@ -2,9 +2,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.datadict import keyword_dict
 
-from meninx.deid.iod import iod_of_sop_class
 from meninx.deid.options import Option, method_codes
-from meninx.deid.profile import Action, Profile, allowed_text, canonical, rows, safe_private
+from meninx.deid.profile import Action, Profile, allowed_text, canonical, iod_of_sop_class, rows, safe_private
 
 DATES = {Option.RETAIN_FULL_DATES, Option.RETAIN_MODIFIED_DATES}
 options = st.frozensets(st.sampled_from(list(Option))).filter(lambda chosen: not chosen >= DATES)

@@ -11,9 +11,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from meninx.metrics.bootstrap import Draws, holm
-from meninx.metrics.classification import auroc, rate
-from meninx.metrics.counts import METRICS, Counts
-from meninx.metrics.ranking import Ranking
+from meninx.metrics.classification import METRICS, Counts, Ranking, auroc, rate
 from meninx.metrics.segmentation import dice, iou_of_dice
 from meninx.metrics.thresholds import fit
 

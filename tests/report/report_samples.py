@@ -28,7 +28,8 @@ from meninx.core.artifacts import (
 )
 from meninx.core.budget import NeighboringRelation, PrivacyUnit
 from meninx.core.manifest import Case, DatasetInfo, Manifest, Task, dataset_digest
-from meninx.metrics.evaluation import Evaluation, compare, evaluate_classification
+from meninx.metrics.estimates import Evaluation
+from meninx.metrics.evaluation import compare, evaluate_classification
 from meninx.metrics.thresholds import fit
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.plan import Plan

@@ -11,7 +11,7 @@ from report_samples import write_dataset, write_run
 
 from meninx.core.artifacts import DeidRecord, Departure, Lineage, StartRecord
 from meninx.core.budget import TRAINING_STATISTICS, UNPROTECTED_START, VALIDATION_CASES
-from meninx.metrics.tables import Estimate
+from meninx.metrics.estimates import Estimate
 from meninx.report import curves, departures, joint, sources, stage, words
 from meninx.report.blocks import estimates
 from meninx.report.config import ReportConfig

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from meninx.metrics.tables import Estimate
+from meninx.metrics.estimates import Estimate
 from meninx.report import curves, figures, words
 
 

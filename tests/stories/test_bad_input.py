@@ -27,7 +27,7 @@ from meninx.core.manifest import Manifest, Task
 from meninx.core.run import Run
 from meninx.imaging import load
 from meninx.imaging.image import Image
-from meninx.imaging.phantom import write_dataset
+from meninx.synthetic import write_dataset
 
 SECRET = "QUILLFEATHER-4711"  # stands for every identifier: patients, cases, files
 FORM = re.compile(r"meninx: expected .+, got .+ \(.+\)")

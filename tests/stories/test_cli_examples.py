@@ -16,7 +16,7 @@ from meninx import api
 from meninx.cli.app import run
 from meninx.cli.examples import EXAMPLES
 from meninx.core.manifest import Manifest
-from meninx.imaging.phantom import write_dataset
+from meninx.synthetic import write_dataset
 
 HOSPITAL = "north"
 LINES = list(dict.fromkeys(line for lines in EXAMPLES.values() for line in lines))

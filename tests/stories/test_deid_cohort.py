@@ -28,7 +28,7 @@ from deid_samples import tree
 from meninx.deid.config import DeidConfig
 from meninx.deid.stage import DeidResult, run
 from meninx.imaging.decode import quiet
-from meninx.imaging.phantom.key import COMMON, NOT_BYTES, PlantedFile, encodings
+from meninx.synthetic.key import COMMON, NOT_BYTES, PlantedFile, encodings
 
 REASONS = {
     **{"truncated": "truncated", "not_dicom": "not-dicom", "dicomdir": "dicomdir"},

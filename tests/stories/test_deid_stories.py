@@ -49,10 +49,10 @@ from meninx.deid.config import DeidConfig
 from meninx.deid.keys import make_key
 from meninx.deid.options import Option
 from meninx.imaging.decode import quiet
-from meninx.imaging.phantom import PhantomConfig, write_archives
 from meninx.imaging.tags import NOT_REVIEWED
 from meninx.prepare.readers import dicom
 from meninx.prepare.survey import survey
+from meninx.synthetic import PhantomConfig, write_archives
 
 
 def test_an_archive_comes_out_without_its_patients(tmp_path):

@@ -26,10 +26,10 @@ from meninx.core.errors import ConfigError, DataError, Interrupted, PrivacyRefus
 from meninx.core.manifest import Manifest, Task
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.imaging.phantom import write_dataset
 from meninx.learn import ledger_file, loop
 from meninx.report import stage as report
 from meninx.report.config import ReportConfig
+from meninx.synthetic import write_dataset
 from meninx.train import evaluate, stage
 from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
 from meninx.verify import stage as verify

@@ -17,9 +17,9 @@ from meninx.core.errors import DataError, Interrupted, MeninxError, PrivacyRefus
 from meninx.core.manifest import Manifest
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.imaging.phantom import write_dataset
 from meninx.report import stage as report
 from meninx.report.config import ReportConfig
+from meninx.synthetic import write_dataset
 from meninx.train import evaluate, identity, stage
 from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
 from meninx.verify import stage as verify

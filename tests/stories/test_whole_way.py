@@ -21,7 +21,7 @@ from PIL import Image
 from meninx.cli.app import run
 from meninx.demo.commands import Command, commands
 from meninx.demo.config import DemoConfig
-from meninx.imaging.phantom import AnswerKey, PhantomConfig, write_archives
+from meninx.synthetic import AnswerKey, PhantomConfig, write_archives
 
 HOSPITALS = ("north", "south", "east")
 SIZES = {

@@ -9,7 +9,7 @@ import pytest
 
 from meninx.core.manifest import Manifest, Task
 from meninx.core.run import Run
-from meninx.imaging.phantom import write_dataset
+from meninx.synthetic import write_dataset
 from meninx.train import stage
 from meninx.train.config import PrivacyConfig, TrainConfig
 

@@ -20,7 +20,7 @@ from meninx.imaging import load
 from meninx.learn.predict import load_model, predict
 from meninx.metrics import segmentation, thresholds
 from meninx.metrics.classification import auroc
-from meninx.metrics.evaluation import Evaluation
+from meninx.metrics.estimates import Evaluation
 from meninx.train import evaluate, stage
 from meninx.train.config import EvaluateConfig, TrainConfig
 from meninx.train.predictions import Predictions

@@ -9,7 +9,7 @@ from meninx.core import files
 from meninx.core.artifacts import RunState
 from meninx.core.errors import ConfigError, PrivacyRefusal
 from meninx.core.run import Run
-from meninx.imaging.phantom import write_dataset
+from meninx.synthetic import write_dataset
 from meninx.train import stage
 from meninx.train.config import PrivacyConfig, TrainConfig
 

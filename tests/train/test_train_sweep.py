@@ -15,7 +15,7 @@ from meninx.core import artifacts
 from meninx.core.artifacts import RunRecord, SweepRecord
 from meninx.core.errors import ConfigError, DataError, RunLocked, UsageError
 from meninx.core.run import Run
-from meninx.imaging.phantom import write_dataset
+from meninx.synthetic import write_dataset
 from meninx.train import evaluate, stage, sweep
 from meninx.train.config import EvaluateConfig, PrivacyConfig, SweepConfig, TrainConfig
 

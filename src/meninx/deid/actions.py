@@ -10,15 +10,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from meninx.deid import dates
-from meninx.deid.charsets import decode
 from meninx.deid.elements import Element, Encoding
 from meninx.deid.identifiers import Identifiers, is_class_uid, keyword_of
-from meninx.deid.iod import attribute_type
 from meninx.deid.options import Option
-from meninx.deid.profile import Action, Profile, canonical, rows
-from meninx.deid.pseudonyms import Patient, is_registered
-from meninx.deid.resolver import Resolver
-from meninx.deid.text import REMOVED, TextContext, clean_text
+from meninx.deid.profile import Action, Profile, attribute_type, canonical, rows
+from meninx.deid.pseudonyms import Patient, Resolver, is_registered
+from meninx.deid.text import REMOVED, clean_text, decode
 
 PATIENT_NAME, PATIENT_ID, ACCESSION, BIRTH_DATE, AGE = (
     0x00100010,
@@ -136,7 +133,7 @@ TERMS = frozenset(
 
 
 @dataclass
-class Context:
+class FileContext:
     """Everything that is known while one file is walked, and what the walk learns.
 
     Attributes:
@@ -189,7 +186,7 @@ def keyword_for_count(tag: int) -> str:
 
 
 def apply(
-    action: Action, element: Element, vr: str, encodings: tuple[str, ...], context: Context, *, top: bool
+    action: Action, element: Element, vr: str, encodings: tuple[str, ...], context: FileContext, *, top: bool
 ) -> Element | None:
     """Return what becomes of an element that is not a sequence, or None when it goes.
 
@@ -223,7 +220,7 @@ def apply(
     return _text_element(element.tag, vr, new, context)
 
 
-def _needs_value(tag: int, context: Context, top: bool) -> bool:
+def _needs_value(tag: int, context: FileContext, top: bool) -> bool:
     """Return whether an attribute must not be empty: by its type, or because the profile itself gives it a dummy."""
     row = rows().get(canonical(tag))
     return (row is not None and row.basic == "D") or attribute_type(
@@ -231,14 +228,14 @@ def _needs_value(tag: int, context: Context, top: bool) -> bool:
     ) in ("1", "1C")
 
 
-def _text_element(tag: int, vr: str, text: str, context: Context) -> Element:
+def _text_element(tag: int, vr: str, text: str, context: FileContext) -> Element:
     context.non_ascii |= not text.isascii()
     value = text.encode("utf-8", "replace")
     padding = (b"\0" if vr == "UI" else b" ") if len(value) % 2 else b""
     return Element(tag, vr, value + padding)
 
 
-def _replacement(action: Action, tag: int, vr: str, text: str, context: Context) -> str:
+def _replacement(action: Action, tag: int, vr: str, text: str, context: FileContext) -> str:
     """Return a pseudonym where the attribute identifies, else nothing (Z) or a valid dummy (D, U)."""
     if tag in (PATIENT_ID, PATIENT_NAME):
         return context.patient.pseudonym
@@ -252,7 +249,7 @@ def _replacement(action: Action, tag: int, vr: str, text: str, context: Context)
     return _DUMMIES.get(vr, REMOVED)
 
 
-def accession(text: str, context: Context) -> str:
+def accession(text: str, context: FileContext) -> str:
     """Return the replacement of an accession number and remember the pair."""
     new = context.resolver.accession(context.patient, text)
     if new:
@@ -260,7 +257,7 @@ def accession(text: str, context: Context) -> str:
     return new
 
 
-def _uids(action: Action, tag: int, text: str, context: Context) -> str:
+def _uids(action: Action, tag: int, text: str, context: FileContext) -> str:
     """Return UID values: registered ones and classes stay, the rest is mapped unless kept by option or override."""
     values = [value.strip() for value in text.split("\\")]
     if action == Action.Z:
@@ -275,7 +272,7 @@ def _uids(action: Action, tag: int, text: str, context: Context) -> str:
     return "\\".join(value if is_registered(value) else context.new_uid(value) for value in values)
 
 
-def _kept(tag: int, vr: str, text: str, context: Context) -> str:
+def _kept(tag: int, vr: str, text: str, context: FileContext) -> str:
     """Return a value that may stay, less what of the patient's identifiers stands in it.
 
     Nothing when it is none of its VR.
@@ -307,7 +304,7 @@ def _is_number(value: str, vr: str) -> bool:
     )  # a pattern over a longer value takes quadratic time
 
 
-def _codes(values: list[str], context: Context) -> str:
+def _codes(values: list[str], context: FileContext) -> str:
     """Return coded values; one that is none, or that holds an identifier, is emptied."""
 
     def fits(value: str) -> bool:
@@ -322,7 +319,7 @@ def _codes(values: list[str], context: Context) -> str:
     )
 
 
-def _cleaned(tag: int, vr: str, text: str, context: Context) -> str:
+def _cleaned(tag: int, vr: str, text: str, context: FileContext) -> str:
     """Return a value cleaned in the way of its VR; nothing when nothing may stay."""
     if vr in ("DA", "DT"):
         if tag == BIRTH_DATE and context.over_age:
@@ -331,9 +328,8 @@ def _cleaned(tag: int, vr: str, text: str, context: Context) -> str:
     if tag == TIMEZONE:
         return text if _FORMS["TIMEZONE"].fullmatch(text.strip()) else ""
     if vr in FREE_TEXT:
-        keyword = keyword_of(tag)
         values = [text] if vr in SINGLE else text.split("\\")
-        clean = (context.found.removed_from(clean_text(value, TextContext(keyword, vr))) for value in values)
+        clean = (context.found.removed_from(clean_text(value)) for value in values)
         return "\\".join(_fitted(value, vr) for value in clean)
     if vr in NAMES:
         return ""
@@ -346,7 +342,7 @@ def _fitted(text: str, vr: str) -> str:
     return text if len(text) <= limit else text[: limit + 1].rpartition(" ")[0]
 
 
-def _dates(vr: str, values: list[str], days: int, context: Context) -> str:
+def _dates(vr: str, values: list[str], days: int, context: FileContext) -> str:
     move = dates.shift_da if vr == "DA" else dates.shift_dt
     moved = [move(value, days) if value.strip() else "" for value in values]
     for value in moved:
@@ -354,7 +350,7 @@ def _dates(vr: str, values: list[str], days: int, context: Context) -> str:
     return "\\".join(moved)
 
 
-def _binary(action: Action, element: Element, vr: str, context: Context) -> Element | None:
+def _binary(action: Action, element: Element, vr: str, context: FileContext) -> Element | None:
     """Return a numeric or opaque value: kept unless it spells an identifier, never cleaned in place."""
     if action == Action.Z:
         return Element(element.tag, vr)

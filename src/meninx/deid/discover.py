@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from meninx.core.errors import DataError, expected
+from meninx.deid.elements import Malformed
+from meninx.deid.instance import patient_id_and_issuer
+from meninx.deid.keys import normal
 from meninx.deid.quarantine import Reason
+from meninx.imaging.decode import quiet
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Found:
+class SourceFile:
     """One file.
 
     Attributes:
@@ -28,7 +33,7 @@ class Found:
     refused: str = ""
 
 
-def files_below(source: Path) -> list[Found]:
+def files_below(source: Path) -> list[SourceFile]:
     """Return every file below ``source`` (or the one file it is), sorted by path.
 
     Raises:
@@ -36,9 +41,9 @@ def files_below(source: Path) -> list[Found]:
     """
     check_source(source)
     if source.is_file():
-        return [Found(source.name)]
+        return [SourceFile(source.name)]
     root = source.resolve()
-    found: list[Found] = []
+    found: list[SourceFile] = []
 
     def failed(error: OSError) -> None:
         raise DataError(
@@ -49,12 +54,12 @@ def files_below(source: Path) -> list[Found]:
         here = Path(folder)
         links = [name for name in folders if (here / name).is_symlink() and _leaves(here / name, root)]
         found += [
-            Found((here / name).relative_to(root).as_posix(), refused=Reason.SYMLINK_OUTSIDE)
+            SourceFile((here / name).relative_to(root).as_posix(), refused=Reason.SYMLINK_OUTSIDE)
             for name in links
         ]
         for name in names:
             path = here / name
-            found.append(Found(path.relative_to(root).as_posix(), refused=_refused(path, root)))
+            found.append(SourceFile(path.relative_to(root).as_posix(), refused=_refused(path, root)))
     return sorted(found)
 
 
@@ -85,3 +90,43 @@ def _refused(path: Path, root: Path) -> str:
         return "" if stat.S_ISREG(path.stat().st_mode) else Reason.NOT_A_FILE
     except OSError:  # also a link that leads to itself
         return Reason.BROKEN_LINK if path.is_symlink() else Reason.UNREADABLE
+
+
+HEAD, LONGEST = (
+    1 << 14,
+    16 << 20,
+)  # bytes; nearly every header has the patient in the first; no longer one is read
+
+
+def shared_ids(source: Path, found: Iterable[SourceFile]) -> frozenset[str]:
+    """Return the normalised patient IDs that at least two different issuers gave out.
+
+    Such an ID names a patient only together with its issuer. Any other ID names one patient of the site, also
+    in files that leave the issuer out (reports and presentation states often do): were the issuer always part
+    of the identity, one person would become two, and would stand in two splits of a dataset.
+
+    Args:
+        source: folder that holds the files.
+        found: the files.
+    """
+    issuers: dict[str, str] = {}
+    shared: set[str] = set()
+    with quiet():
+        for item in found:
+            patient, issuer = ("", "") if item.refused else map(normal, _looked_up(source / item.path))
+            if patient and issuer and issuers.setdefault(patient, issuer) != issuer:
+                shared.add(patient)
+    return frozenset(shared)
+
+
+def _looked_up(path: Path) -> tuple[str, str]:
+    """Return PatientID and issuer of one file; empty for what will be refused later."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(HEAD)
+            try:
+                return patient_id_and_issuer(head)
+            except Malformed:
+                return patient_id_and_issuer(head + stream.read(LONGEST)) if len(head) == HEAD else ("", "")
+    except Exception:  # whatever a broken file provokes: the worker judges it
+        return "", ""

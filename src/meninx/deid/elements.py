@@ -135,6 +135,17 @@ def parse_items(buffer: bytes | memoryview, little: bool) -> list[list[Element]]
     return None
 
 
+def resolve_unknown(elements: list[Element], little: bool, depth: int = 0) -> list[Element]:
+    """Return the elements with every UN value that is a sequence turned into one, at every depth."""
+    for element in elements:
+        if element.items is None and element.vr == "UN" and element.tag not in PIXEL_DATA and depth < 32:
+            element.items = parse_items(element.value, little)
+            element.vr = "SQ" if element.items is not None else "UN"
+        for item in element.items or ():
+            resolve_unknown(item, little, depth + 1)
+    return elements
+
+
 class _Parser:
     """Reads one buffer in one byte order."""
 

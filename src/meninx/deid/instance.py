@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pydicom._uid_dict import UID_dictionary
 
 from meninx.deid import pixels
-from meninx.deid.charsets import CHARSET_TAG, decode, encodings_of
 from meninx.deid.elements import (
     PIXEL_DATA,
     Element,
@@ -18,10 +17,11 @@ from meninx.deid.elements import (
     TooManyElements,
     Truncated,
     parse,
+    resolve_unknown,
     with_plain_vrs,
 )
 from meninx.deid.quarantine import Reason, Refused
-from meninx.deid.walker import resolve_unknown
+from meninx.deid.text import CHARSET_TAG, decode, encodings_of
 
 IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED = (
     "1.2.840.10008.1.2",

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import hmac
+import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pydicom._uid_dict import UID_dictionary
 
+from meninx.core import files
+from meninx.core.errors import DataError, LayoutError, expected
 from meninx.deid.keys import SiteKey, framed, normal
+from meninx.deid.quarantine import Reason, Refused
 
 # No vowels and no Y: a pseudonym can hardly spell a name, so the self-check raises no false alarm over one.
 ALPHABET = "0123456789BCDFGHJKLMNPQRSTVWXZ"
@@ -122,3 +128,152 @@ def is_registered(uid: str) -> bool:
     there, so an instance UID made up below that root is not mistaken for one.
     """
     return uid in UID_dictionary or bool(_REGISTERED.fullmatch(uid)) or bool(_CODING_SYSTEM.fullmatch(uid))
+
+
+LOOKUP_COLUMNS = ("old_patient_id", "new_patient_id", "old_accession_number", "new_accession_number")
+_LARGEST = 256 << 20  # bytes of the table
+_LO = re.compile(r"[ -\[\]-~]{1,64}")
+_SH = re.compile(r"[ -\[\]-~]{1,16}")
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Original to new identifiers.
+
+    Attributes:
+        patients: normalised original PatientID -> new PatientID.
+        accessions: (new PatientID, normalised original accession number) -> new accession number.
+        digest: SHA-256 of the file, for the fingerprint of a run.
+    """
+
+    patients: dict[str, str]
+    accessions: dict[tuple[str, str], str]
+    digest: str
+
+
+def read_lookup(path: Path) -> Lookup:
+    """Return the lookup table in a CSV file (comma, quotes where a value holds a comma).
+
+    Raises:
+        LayoutError: no such file, not UTF-8, or a column is missing.
+        DataError: a new identifier is empty, too long or not plain ASCII, one patient has two, or two
+            patients share one; names the row, never the value.
+    """
+    try:
+        text = files.read_text(path, limit=_LARGEST)
+    except DataError as error:
+        raise LayoutError(
+            expected("a readable UTF-8 CSV file", got="another file or none", where="lookup")
+        ) from error
+    table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    patients: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    accessions: dict[tuple[str, str], str] = {}
+    try:
+        missing = [name for name in LOOKUP_COLUMNS[:2] if name not in (table.fieldnames or ())]
+        if missing:
+            raise LayoutError(
+                expected(
+                    f"the columns {', '.join(LOOKUP_COLUMNS[:2])}", got=f"no {missing[0]}", where=path.name
+                )
+            )
+        for number, row in enumerate(table, start=2):
+            _add_row(row, f"{path.name}, row {number}", patients, owners, accessions)
+    except csv.Error as error:
+        raise LayoutError(expected("a CSV file", got=str(error), where=path.name)) from error
+    return Lookup(patients, accessions, files.digest(path))
+
+
+def _add_row(
+    row: dict[str, str],
+    where: str,
+    patients: dict[str, str],
+    owners: dict[str, str],
+    accessions: dict[tuple[str, str], str],
+) -> None:
+    if None in row or any(value is None for value in row.values()):
+        raise DataError(
+            expected(
+                "as many values as columns",
+                got="another number",
+                where=where,
+                fix="quote values that hold a comma",
+            )
+        )
+    old, new = normal(row[LOOKUP_COLUMNS[0]]), row[LOOKUP_COLUMNS[1]].strip()
+    if not old or not _LO.fullmatch(new):
+        raise DataError(
+            expected(
+                "an old and a new patient ID (1 to 64 plain characters)", got="another value", where=where
+            )
+        )
+    if patients.setdefault(old, new) != new:
+        raise DataError(expected("one new ID a patient", got="a second one", where=where))
+    if owners.setdefault(new, old) != old:
+        raise DataError(
+            expected(
+                "one patient a new ID", got="a second patient", where=where, fix="two people would become one"
+            )
+        )
+    old_number, new_number = (
+        normal(row.get(LOOKUP_COLUMNS[2]) or ""),
+        (row.get(LOOKUP_COLUMNS[3]) or "").strip(),
+    )
+    if not old_number and not new_number:
+        return
+    if not old_number or not _SH.fullmatch(new_number):
+        raise DataError(
+            expected(
+                "an old and a new accession number (1 to 16 plain characters)",
+                got="another value",
+                where=where,
+            )
+        )
+    if accessions.setdefault((new, old_number), new_number) != new_number:
+        raise DataError(expected("one new accession number for an old one", got="a second one", where=where))
+
+
+@dataclass(frozen=True)
+class Resolver:
+    """Patients and accession numbers of one site.
+
+    Attributes:
+        pseudonyms: the keyed maps.
+        lookup: the hospital's own table, or None.
+        strict: a patient that the table does not list is refused instead of getting a keyed pseudonym.
+        shared: normalised PatientIDs that mean several people, one for each issuer
+            (:func:`meninx.deid.discover.shared_ids`).
+    """
+
+    pseudonyms: Pseudonyms
+    lookup: Lookup | None = None
+    strict: bool = False
+    shared: frozenset[str] = frozenset()
+
+    def is_shared(self, patient_id: str) -> bool:
+        """Return whether the issuer is needed to know whom a PatientID means."""
+        return normal(patient_id) in self.shared
+
+    def patient(self, patient_id: str, issuer: str = "", study_uid: str = "") -> Patient:
+        """Return the patient behind an original PatientID.
+
+        Raises:
+            Refused: the lookup table does not list the patient and the policy is to quarantine.
+        """
+        patient = self.pseudonyms.patient(patient_id, issuer if self.is_shared(patient_id) else "", study_uid)
+        if self.lookup is None:
+            return patient
+        new = self.lookup.patients.get(normal(patient_id))
+        if new is None and self.strict:
+            raise Refused(Reason.NOT_IN_LOOKUP)
+        if new is not None:
+            patient = replace(patient, pseudonym=new)
+        return patient
+
+    def accession(self, patient: Patient, original: str) -> str:
+        """Return the replacement of an accession number: the patient's row of the table, else keyed."""
+        if self.lookup is not None:
+            new = self.lookup.accessions.get((patient.pseudonym, normal(original)))
+            if new is not None:
+                return new
+        return self.pseudonyms.accession(patient, original)

@@ -16,21 +16,19 @@ from meninx.core.errors import PrivacyRefusal, StorageError, expected
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
-from meninx.deid import audit, contact, folder, lookup
+from meninx.deid import output, pseudonyms, review, summary
 from meninx.deid.config import DeidConfig
-from meninx.deid.discover import Found, check_source, files_below
-from meninx.deid.issuers import shared_ids
-from meninx.deid.journal import WRITTEN, Entry, Journal
+from meninx.deid.discover import SourceFile, check_source, files_below, shared_ids
 from meninx.deid.keys import SiteKey, read_key
-from meninx.deid.pseudonyms import Pseudonyms
+from meninx.deid.output import WRITTEN, FileJournal, FileResult
+from meninx.deid.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.quarantine import Reason
-from meninx.deid.resolver import Resolver
 from meninx.deid.worker import Engine, process
 
 STAGE = "deid"
 FORMAT = "2"  # raised when the same input would give other bytes
 FILES_A_WORKER = 40  # below that a second process costs more than it saves
-Pair = tuple[Found, Entry | None]  # a file and what an earlier run said of it
+Pair = tuple[SourceFile, FileResult | None]  # a file and what an earlier run said of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +82,7 @@ class DeidResult(Result):
             lines += (
                 []
                 if self.dry_run
-                else [f"look at them before anything leaves: {self.out / 'private' / contact.SHEET}"]
+                else [f"look at them before anything leaves: {self.out / 'private' / review.CONTACT_SHEET}"]
             )
         return "\n".join(lines)
 
@@ -104,7 +102,7 @@ def run(
 
     Guarantee: nothing below ``out/images`` was copied; every file there was built element by element under
         the profile
-    and passed the self-check of :mod:`meninx.deid.verify`. Originals' identifiers are written to
+    and passed the self-check of :mod:`meninx.deid.selfcheck`. Originals' identifiers are written to
     ``out/private`` (mode 0700) only. Pixels are carried as they are: text burned into them is not removed by
     this version.
 
@@ -135,21 +133,21 @@ def run(
         return _dry_run(engine, config, out, found, progress)
     claimed = workspace.claim(
         out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
-        overwrite=config.overwrite, ours=folder.is_older,
+        overwrite=config.overwrite, ours=output.is_older,
     )  # fmt: skip
     with claimed as space:
         if space.earlier == fingerprint and not config.overwrite:
-            folder.take_back(space)
-        journal = Journal(space.staging)
+            output.take_back(space)
+        journal = FileJournal(space.staging)
         journal.settle()
         _clear_waiting(engine)
         resumed = _work(engine, config, found, journal, progress)
         journal.settle()
         _clear_waiting(engine)
-        record = audit.write(config, space, journal, engine.profile, engine.resolver.pseudonyms)
-        contact.write(space, progress)
-        journal.keep(space.private)
-        space.publish((folder.IMAGES, *folder.PAPERS))
+        record = summary.write_summary(config, space, journal, engine.profile, engine.resolver.pseudonyms)
+        review.write_contact_sheet(space, progress)
+        journal.write_known(space.private)
+        space.publish((output.IMAGES, *output.PUBLIC_FILES))
     result = _result(config, out, record, resumed)
     if result.burned_in_unknown:
         progress.note(
@@ -184,7 +182,7 @@ def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) 
     if not config.dry_run:
         workspace.check(
             out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
-            overwrite=config.overwrite, ours=folder.is_older,
+            overwrite=config.overwrite, ours=output.is_older,
         )  # fmt: skip
 
 
@@ -196,7 +194,7 @@ def _engine(config: DeidConfig, source: Path, out: Path, throwaway: SiteKey | No
     """Return what the workers need, and the fingerprint of everything that decides the output's bytes."""
     key = throwaway if throwaway and config.dry_run else read_key(config.key, config.site)
     profile = config.compiled()
-    table = lookup.read(config.lookup) if config.lookup else None
+    table = pseudonyms.read_lookup(config.lookup) if config.lookup else None
     engine = Engine(
         source=source.resolve().parent if source.is_file() else source.resolve(),
         out=out.resolve() / workspace.PRIVATE / workspace.STAGING,
@@ -229,19 +227,19 @@ def _clear_waiting(engine: Engine) -> None:
 
 
 def _dry_run(
-    engine: Engine, config: DeidConfig, out: Path, found: list[Found], progress: Progress
+    engine: Engine, config: DeidConfig, out: Path, found: list[SourceFile], progress: Progress
 ) -> DeidResult:
-    tally, owners = audit.Tally(), Owners()
+    tally, owners = summary.RunCounts(), InstanceOwners()
     pairs = ((item, None) for item in found)
     with Stop() as stop, closing(_processed(engine, pairs, config, len(found), stop, progress)) as results:
         for entry in results:
             tally.add(owners.judged(entry[0]))
-    return _result(config, out, audit.record(config, tally, engine.profile), 0)
+    return _result(config, out, summary.deid_record(config, tally, engine.profile), 0)
 
 
 def _processed(
     engine: Engine, pairs: Iterable[Pair], config: DeidConfig, count: int, stop: Stop, progress: Progress
-) -> Generator[tuple[Entry, bool], None, None]:
+) -> Generator[tuple[FileResult, bool], None, None]:
     """Yield what became of each file, in order, and whether an earlier run had finished it."""
     with task(progress, "de-identify", count):
         workers = _workers(config, count)
@@ -261,23 +259,23 @@ def _begin(engine: Engine) -> None:
     _engine_here = engine
 
 
-def _one(pair: Pair) -> tuple[Entry, bool]:
+def _one(pair: Pair) -> tuple[FileResult, bool]:
     """Return what becomes of one file, and whether an earlier run had finished it."""
     assert _engine_here is not None
     entry = process(_engine_here, *pair)
     return entry, entry is pair[1]
 
 
-def _died(pair: Pair) -> tuple[Entry, bool]:
+def _died(pair: Pair) -> tuple[FileResult, bool]:
     """Return the entry of a file that kills its worker process, alone in it as well: it is kept out."""
-    return Entry(path=pair[0].path, reason=Reason.WORKER_DIED), False
+    return FileResult(path=pair[0].path, reason=Reason.WORKER_DIED), False
 
 
 def _work(
-    engine: Engine, config: DeidConfig, found: list[Found], journal: Journal, progress: Progress
+    engine: Engine, config: DeidConfig, found: list[SourceFile], journal: FileJournal, progress: Progress
 ) -> int:
     """Process and publish every file in the order of paths; return how many were finished before."""
-    owners = Owners()
+    owners = InstanceOwners()
     for entry in journal.entries():
         owners.add(entry)
     pairs = zip(found, journal.known_of(item.path for item in found), strict=True)
@@ -299,7 +297,7 @@ def _work(
     return resumed
 
 
-class Owners:
+class InstanceOwners:
     """Who owns each instance: the first file, in the order of paths, that has it.
 
     Some 200 bytes per instance.
@@ -308,7 +306,7 @@ class Owners:
     def __init__(self) -> None:
         self._owners: dict[bytes, bytes] = {}
 
-    def add(self, entry: Entry) -> bytes:
+    def add(self, entry: FileResult) -> bytes:
         """Return the owner of an entry's instance, which the entry becomes when there is none."""
         return (
             self._owners.setdefault(_short(entry.patient[1], entry.instance), _owner(entry))
@@ -316,7 +314,7 @@ class Owners:
             else b""
         )
 
-    def judged(self, entry: Entry) -> Entry:
+    def judged(self, entry: FileResult) -> FileResult:
         """Return the entry, or that of a duplicate that is kept out.
 
         Says whether the two clean files are the same.
@@ -327,16 +325,16 @@ class Owners:
         if owner[:16] == own[:16]:
             return entry
         reason = Reason.DUPLICATE_IDENTICAL if owner[16:] == own[16:] else Reason.DUPLICATE_DIFFERENT
-        return Entry(path=entry.path, digest=entry.digest, reason=reason)
+        return FileResult(path=entry.path, digest=entry.digest, reason=reason)
 
-    def release(self, entry: Entry) -> None:
+    def release(self, entry: FileResult) -> None:
         """Forget that an entry owns its instance."""
         key = _short(entry.patient[1], entry.instance)
         if self._owners.get(key, b"")[:16] == _owner(entry)[:16]:
             del self._owners[key]
 
 
-def _owner(entry: Entry) -> bytes:
+def _owner(entry: FileResult) -> bytes:
     return _short(entry.path) + bytes.fromhex(entry.output_digest)[:16]
 
 
@@ -344,7 +342,9 @@ def _short(*parts: str) -> bytes:
     return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _published(engine: Engine, entry: Entry, before: Entry | None, owners: Owners) -> Entry:
+def _published(
+    engine: Engine, entry: FileResult, before: FileResult | None, owners: InstanceOwners
+) -> FileResult:
     """Move one checked output to its place and return the entry to journal.
 
     The first path in sorting order owns an instance; a later file with the same one is kept out as its
@@ -360,19 +360,21 @@ def _published(engine: Engine, entry: Entry, before: Entry | None, owners: Owner
     except Exception:
         engine.staged(entry.path).unlink(missing_ok=True)
         owners.release(entry)
-        return Entry(path=entry.path, digest=entry.digest, reason=Reason.PROCESSING_FAILED)
+        return FileResult(path=entry.path, digest=entry.digest, reason=Reason.PROCESSING_FAILED)
 
 
-def _placed(engine: Engine, entry: Entry, before: Entry | None, owners: Owners) -> Entry:
+def _placed(
+    engine: Engine, entry: FileResult, before: FileResult | None, owners: InstanceOwners
+) -> FileResult:
     judged = owners.judged(entry)
     if judged is not entry:
         engine.staged(entry.path).unlink(missing_ok=True)
     if before is not None and before.status == WRITTEN and before.output != judged.output:
-        folder.check_below(engine.out, before.output)
+        output.check_below(engine.out, before.output)
         (engine.out / before.output).unlink(missing_ok=True)
         owners.release(before)
     if judged.status == WRITTEN:
-        folder.publish(engine.out, judged.output, engine.staged(entry.path))
+        output.publish(engine.out, judged.output, engine.staged(entry.path))
     return judged
 
 

@@ -7,10 +7,76 @@ cut out afterwards all the same.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from dataclasses import dataclass
+import unicodedata
+import warnings
+from functools import lru_cache
 
-from meninx.deid.iod import read_table
+from pydicom.charset import convert_encodings, decode_bytes, encode_string, python_encoding
+
+from meninx.deid.profile import read_table
+
+CHARSET_TAG = 0x00080005
+UTF_8 = b"ISO_IR 192"
+_DELIMITERS = {0x0A, 0x0C, 0x0D, 0x5C, 0x5E, 0x3D}
+
+
+@lru_cache(maxsize=256)
+def encodings_of(value: bytes) -> tuple[str, ...]:
+    """Return the Python encodings that a SpecificCharacterSet value stands for.
+
+    Latin-1 for what is no character set.
+    """
+    terms = [term.strip() for term in value.decode("latin-1").strip(" \0").split("\\")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return tuple(convert_encodings(terms if len(terms) > 1 else terms[0]))
+        except (LookupError, ValueError):
+            return ("iso8859",)
+
+
+@lru_cache(maxsize=256)
+def is_valid(value: bytes) -> bool:
+    """Return whether every value of a SpecificCharacterSet is a defined term."""
+    terms = [term.strip() for term in value.decode("latin-1").strip(" \0").split("\\")]
+    return all(term in python_encoding for term in terms) and (
+        len(terms) == 1 or all("ISO 2022" in t or not t for t in terms)
+    )
+
+
+def decode(value: bytes, encodings: tuple[str, ...]) -> str:
+    """Return the text of a value; what cannot be decoded becomes a replacement character.
+
+    Signs that nobody sees (zero-width blanks, soft hyphens, marks of direction) are left out: they would hide
+    a name.
+    """
+    if value.isascii() and b"\x1b" not in value and encodings[0] not in ("shift_jis", "utf_16", "utf_32"):
+        return value.decode("ascii")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            text = decode_bytes(value, encodings, _DELIMITERS)
+        except (LookupError, ValueError):
+            text = value.decode("latin-1")
+    return "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
+
+
+def encoded(text: str, encodings: tuple[str, ...]) -> set[bytes]:
+    """Return the ways in which ``text`` may stand in a file that declares these encodings (UTF-8 always counts)."""
+    ways = set()
+    for encoding in {"utf_8", "iso8859", *encodings}:
+        try:
+            ways.add(text.encode(encoding))
+        except (LookupError, UnicodeError):
+            continue
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with contextlib.suppress(LookupError, ValueError):
+            ways.add(encode_string(text, encodings))
+    return ways
+
 
 VOCABULARY: frozenset[str] = frozenset(row["word"] for row in read_table("vocabulary.csv"))
 REMOVED = "REMOVED"
@@ -27,23 +93,10 @@ _KERNELS = re.compile(_KERNEL, re.IGNORECASE)
 _NUMBERS = re.compile(rf"{_MEASURE}|{_THICKNESS}", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class TextContext:
-    """Where a text stands.
-
-    Attributes:
-        keyword: keyword of the attribute, empty when it has none.
-        vr: its VR.
-    """
-
-    keyword: str = ""
-    vr: str = ""
-
-
-def clean_text(value: str, context: TextContext) -> str:
+def clean_text(value: str) -> str:
     """Return what is harmless of ``value`` in its order, joined by blanks; often an empty string.
 
-    Guarantee: every word of the result passes :func:`is_harmless`: a member of :data:`VOCABULARY` (any case),
+    Guarantee: every word of the result is a member of :data:`VOCABULARY` (any case),
         a number of at
     most three digits with its unit (``2.5mm``), or a reconstruction kernel (``B30f``) with its slice
     thickness. Other numbers, dates, punctuation and unknown words are gone. Nothing is promised about what
@@ -51,12 +104,10 @@ def clean_text(value: str, context: TextContext) -> str:
 
     Args:
         value: one value, decoded.
-        context: where it stands; every context is treated alike so far.
 
-    >>> clean_text("CT THORAX 3.0 B30f for Dr Quillfeather 14.03.2019", TextContext())
+    >>> clean_text("CT THORAX 3.0 B30f for Dr Quillfeather 14.03.2019")
     'CT THORAX 3.0 B30f for'
     """
-    del context
     kept: list[str] = []
     for token in _TOKENS.finditer(value):
         if token["number"] and token["number"].isascii():
@@ -66,11 +117,6 @@ def clean_text(value: str, context: TextContext) -> str:
         parts = [word] if word.casefold() in VOCABULARY else word.split("-")
         kept += [part for part in parts if _is_known(part)]
     return " ".join(kept)
-
-
-def is_harmless(word: str) -> bool:
-    """Return whether one word of a cleaned text may be there: known, or a number in the form of a measure or a thickness."""
-    return _is_known(word) or bool(word.isascii() and _NUMBERS.fullmatch(word))
 
 
 def _is_known(word: str) -> bool:

@@ -5,19 +5,144 @@ What no rule keeps is not copied.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from functools import lru_cache
 
 from pydicom.datadict import private_dictionary_VR
 
-from meninx.deid import actions, codes
-from meninx.deid.actions import Context
-from meninx.deid.charsets import CHARSET_TAG, encodings_of
-from meninx.deid.elements import PIXEL_DATA, Element, parse_items, standard_vr
+from meninx.deid import actions
+from meninx.deid.actions import FileContext
+from meninx.deid.elements import PIXEL_DATA, Element, standard_vr
 from meninx.deid.identifiers import keyword_of
-from meninx.deid.iod import attribute_type, read_table
 from meninx.deid.options import Option
 from meninx.deid.pixels import EXTENDED_OFFSETS
-from meninx.deid.profile import Action
+from meninx.deid.profile import Action, attribute_type, read_table
+from meninx.deid.text import CHARSET_TAG, REMOVED, clean_text, decode, encodings_of
+
+CODE_VALUE, CODING_SCHEME, SCHEME_VERSION, CODE_MEANING, LONG_CODE_VALUE, URN_CODE_VALUE = (
+    0x00080100,
+    0x00080102,
+    0x00080103,
+    0x00080104,
+    0x00080119,
+    0x00080120,
+)
+CODE_TAGS = frozenset(
+    {CODE_VALUE, CODING_SCHEME, SCHEME_VERSION, CODE_MEANING, LONG_CODE_VALUE, URN_CODE_VALUE}
+)
+LOCAL_SCHEME = "99MENINX"
+_DEFAULT_SHAPE = re.compile(r"[A-Z]{0,4}[-.]?[0-9][0-9A-F.-]{0,11}")
+_SHAPES = {
+    "SCT": re.compile(r"[0-9]{6,18}"),
+    "SRT": re.compile(r"[A-Z][0-9A-Z]?-[0-9A-F]{3,6}"),
+    "LN": re.compile(r"[0-9]{1,7}-[0-9]"),
+    "DCM": re.compile(r"[0-9]{6}"),
+    "UCUM": re.compile(r"[A-Za-z0-9{}\[\]/.*%'^-]{1,10}"),
+}
+_SYNONYMS = {"SNM3": "SRT", "99SDM": "SRT", "SNOMED-CT": "SCT"}
+PUBLISHED_SCHEMES: frozenset[str] = frozenset(row["designator"] for row in read_table("coding_schemes.csv"))
+
+
+def clean_code(item: list[Element], encodings: tuple[str, ...], context: FileContext) -> dict[int, Element]:
+    """Return the elements that take the place of the code value, scheme, version and meaning of one item.
+
+    Args:
+        item: elements of a sequence item; without any of these attributes the result is empty.
+        encodings: character sets in force.
+        context: of the file.
+    """
+    text = {
+        e.tag: decode(bytes(e.value), encodings).strip(" \0")
+        for e in item
+        if e.tag in CODE_TAGS and e.items is None
+    }
+    if not text:
+        return {}
+    values = [tag for tag in (CODE_VALUE, LONG_CODE_VALUE, URN_CODE_VALUE) if text.get(tag)]
+    scheme = text.get(CODING_SCHEME, "")
+    if all(_is_published(scheme, text[tag], context) for tag in values) and (
+        scheme in PUBLISHED_SCHEMES or not scheme
+    ):
+        new = {tag: text[tag] for tag in (*values, CODING_SCHEME) if tag in text}
+        if re.fullmatch(r"[0-9.vV_-]{1,16}", text.get(SCHEME_VERSION, "")):
+            new[SCHEME_VERSION] = text[SCHEME_VERSION]
+    else:
+        pseudonyms = context.resolver.pseudonyms
+        new = {tag: pseudonyms.identifier("CodeValue", f"{scheme}/{text[tag]}") for tag in values}
+        if CODING_SCHEME in text:
+            new[CODING_SCHEME] = LOCAL_SCHEME
+    if CODE_MEANING in text:
+        new[CODE_MEANING] = _meaning(text, values, context)
+    return {tag: _code_element(tag, value) for tag, value in new.items()}
+
+
+def dummy_code() -> list[Element]:
+    """Return an item that says that a code was removed."""
+    return [
+        _code_element(CODE_VALUE, REMOVED),
+        _code_element(CODING_SCHEME, LOCAL_SCHEME),
+        _code_element(CODE_MEANING, REMOVED),
+    ]
+
+
+def published_meanings(scheme: str, value: str) -> tuple[str, ...]:
+    """Return the published meanings of a code, shortest first; none when the tables do not know it."""
+    name = _SYNONYMS.get(scheme, scheme)
+    if name == "SRT":
+        name, value = "SCT", _snomed_numbers().get(value, value)
+    return _published().get((name, value), ())
+
+
+def _is_published(scheme: str, value: str, context: FileContext) -> bool:
+    if scheme not in PUBLISHED_SCHEMES:
+        return False
+    if published_meanings(scheme, value):
+        return True
+    shape = _SHAPES.get(_SYNONYMS.get(scheme, scheme), _DEFAULT_SHAPE)
+    return bool(shape.fullmatch(value)) and not context.found.found_in(value)
+
+
+def _meaning(text: Mapping[int, str], values: list[int], context: FileContext) -> str:
+    """Return the meaning as it is when it is the published one, else the published one, else its harmless words."""
+    original = text[CODE_MEANING]
+    published = published_meanings(text.get(CODING_SCHEME, ""), text[values[0]]) if values else ()
+    if published:
+        known = original.casefold() in (meaning.casefold() for meaning in published)
+        meaning = original if known else published[0][:64]
+        return REMOVED if context.found.found_in(meaning) else meaning
+    if Option.CLEAN_DESCRIPTORS not in context.profile.options:
+        return REMOVED
+    return context.found.removed_from(clean_text(original)) or REMOVED
+
+
+def _code_element(tag: int, text: str) -> Element:
+    vr = {CODE_MEANING: "LO", LONG_CODE_VALUE: "UC", URN_CODE_VALUE: "UR"}.get(tag, "SH")
+    value = text.encode("ascii", "replace")
+    return Element(tag, vr, value + b" " * (len(value) % 2))
+
+
+@lru_cache(maxsize=1)
+def _published() -> dict[tuple[str, str], tuple[str, ...]]:
+    from pydicom.sr._concepts_dict import concepts  # half a second: only when a code is met
+
+    table: Mapping[str, Mapping[str, Mapping[str, tuple[str, list[int]]]]] = concepts  # type: ignore[assignment]
+    meanings: dict[tuple[str, str], set[str]] = {}
+    for scheme, names in table.items():
+        for codes in names.values():
+            for value, entry in codes.items():
+                meanings.setdefault((scheme, value), set()).add(entry[0])
+    return {
+        code: tuple(sorted(found, key=lambda text: (len(text), text))) for code, found in meanings.items()
+    }
+
+
+@lru_cache(maxsize=1)
+def _snomed_numbers() -> dict[str, str]:
+    from pydicom.sr._snomed_dict import mapping
+
+    return dict(mapping["SRT"])
+
 
 MARKERS = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303})
 # Old values, signatures over them, encrypted copies, pictures of the image and drawings on it: no option
@@ -28,17 +153,6 @@ ALWAYS_REMOVED = frozenset(
 )
 # Offsets into frames that are rebuilt: the basic offset table is written anew instead.
 ALWAYS_REMOVED |= EXTENDED_OFFSETS
-
-
-def resolve_unknown(elements: list[Element], little: bool, depth: int = 0) -> list[Element]:
-    """Return the elements with every UN value that is a sequence turned into one, at every depth."""
-    for element in elements:
-        if element.items is None and element.vr == "UN" and element.tag not in PIXEL_DATA and depth < 32:
-            element.items = parse_items(element.value, little)
-            element.vr = "SQ" if element.items is not None else "UN"
-        for item in element.items or ():
-            resolve_unknown(item, little, depth + 1)
-    return elements
 
 
 def understood_vr(element: Element) -> str | None:
@@ -62,7 +176,7 @@ def understood_vr(element: Element) -> str | None:
 
 
 def clean(
-    elements: list[Element], encodings: tuple[str, ...], context: Context, *, top: bool = True
+    elements: list[Element], encodings: tuple[str, ...], context: FileContext, *, top: bool = True
 ) -> list[Element]:
     """Return the de-identified elements of a data set or an item.
 
@@ -72,7 +186,7 @@ def clean(
     safe list are not in it, at any depth.
 
     Args:
-        elements: the original ones; unknown values already resolved by :func:`resolve_unknown`.
+        elements: the original ones; unknown values already resolved by :func:`meninx.deid.elements.resolve_unknown`.
         encodings: character sets in force outside.
         context: of the file.
         top: whether this is the data set itself.
@@ -81,7 +195,7 @@ def clean(
         if element.tag == CHARSET_TAG:
             encodings = encodings_of(bytes(element.value))
     creators = _creators(elements)
-    coded = {} if top else codes.clean_code(elements, encodings, context)
+    coded = {} if top else clean_code(elements, encodings, context)
     result: dict[int, Element] = {}
     for element in elements:
         tag = element.tag
@@ -107,7 +221,9 @@ def _is_structure(tag: int) -> bool:
     return not number or group < 8 or group >= 0xFFFC or tag == CHARSET_TAG or tag in MARKERS or creator
 
 
-def _public(element: Element, encodings: tuple[str, ...], context: Context, *, top: bool) -> Element | None:
+def _public(
+    element: Element, encodings: tuple[str, ...], context: FileContext, *, top: bool
+) -> Element | None:
     tag = element.tag
     if tag in PIXEL_DATA:
         context.count(tag, "K" if top else "X")
@@ -128,7 +244,7 @@ def _public(element: Element, encodings: tuple[str, ...], context: Context, *, t
 
 
 def _sequence(
-    action: Action, element: Element, encodings: tuple[str, ...], context: Context, *, top: bool
+    action: Action, element: Element, encodings: tuple[str, ...], context: FileContext, *, top: bool
 ) -> Element | None:
     """Return a sequence with every item cleaned.
 
@@ -144,7 +260,7 @@ def _sequence(
     kind = attribute_type(element.tag, context.sop_class_uid, top_level=top)
     if action == Action.D or kind in ("1", "1C"):
         coded = keyword_of(element.tag).endswith("CodeSequence")
-        return Element(element.tag, "SQ", items=[codes.dummy_code() if coded else []])
+        return Element(element.tag, "SQ", items=[dummy_code() if coded else []])
     return Element(element.tag, "SQ", items=[]) if kind in ("2", "2C") else None
 
 
@@ -172,7 +288,7 @@ def _safe_vrs() -> dict[tuple[int, int, str], str]:
 
 
 def _private(
-    element: Element, creator: bytes | None, encodings: tuple[str, ...], context: Context
+    element: Element, creator: bytes | None, encodings: tuple[str, ...], context: FileContext
 ) -> Element | None:
     """Return a private element on the safe list, cleaned by its VR as a public one would be.
 
@@ -205,7 +321,7 @@ def _private_vr(tag: int, creator: str) -> str:
         return "UN"
 
 
-def _private_action(vr: str, context: Context) -> Action:
+def _private_action(vr: str, context: FileContext) -> Action:
     options = context.profile.options
     if vr in ("DA", "DT"):
         if Option.RETAIN_FULL_DATES in options:

@@ -15,18 +15,18 @@ from pathlib import Path
 
 from meninx.core import files
 from meninx.core.errors import StorageError
-from meninx.deid import folder, instance, review, verify, walker, writer
-from meninx.deid.actions import ACCESSION, Context
-from meninx.deid.discover import Found
+from meninx.deid import instance, output, review, selfcheck, walker, writer
+from meninx.deid.actions import ACCESSION, FileContext
+from meninx.deid.discover import SourceFile
 from meninx.deid.elements import Element
 from meninx.deid.identifiers import collect
 from meninx.deid.instance import Instance
-from meninx.deid.journal import WRITTEN, Entry
 from meninx.deid.keys import plain_digest
 from meninx.deid.options import Option
+from meninx.deid.output import WRITTEN, FileResult
 from meninx.deid.profile import Action, Profile
+from meninx.deid.pseudonyms import Resolver
 from meninx.deid.quarantine import Reason, Refused
-from meninx.deid.resolver import Resolver
 from meninx.imaging.decode import quiet
 
 _MOST_UIDS = 50_000  # in one file: its line of the journal stays below the longest one that is read
@@ -62,14 +62,14 @@ class Engine:
     @property
     def waiting(self) -> Path:
         """Where a file waits between the self-check and its publication."""
-        return self.out / folder.WAITING
+        return self.out / output.WAITING
 
     def staged(self, path: str) -> Path:
         """Return the private place of one file's output before it is published."""
         return self.waiting / f"{plain_digest(path.encode('utf-8', 'surrogateescape'))[:32]}.dcm"
 
 
-def process(engine: Engine, found: Found, known: Entry | None) -> Entry:
+def process(engine: Engine, found: SourceFile, known: FileResult | None) -> FileResult:
     """Return what becomes of one file; the output, if any, lies checked in the staging folder.
 
     Guarantee: whatever a file holds ends in an entry; only a disk that refuses the output raises.
@@ -83,7 +83,7 @@ def process(engine: Engine, found: Found, known: Entry | None) -> Entry:
         StorageError: the output cannot be written.
     """
     if found.refused:
-        return Entry(path=found.path, reason=found.refused)
+        return FileResult(path=found.path, reason=found.refused)
     digest = ""
     try:
         data = _read(engine.source / found.path)
@@ -93,15 +93,15 @@ def process(engine: Engine, found: Found, known: Entry | None) -> Entry:
         with quiet():  # pydicom's warnings and log lines quote values
             return _deidentified(engine, found.path, digest, data)
     except Refused as refusal:
-        return Entry(path=found.path, digest=digest, reason=str(refusal.reason))
+        return FileResult(path=found.path, digest=digest, reason=str(refusal.reason))
     except StorageError:
         raise
     except MemoryError:
-        return Entry(path=found.path, digest=digest, reason=Reason.TOO_LARGE)
+        return FileResult(path=found.path, digest=digest, reason=Reason.TOO_LARGE)
     except (
         Exception
     ):  # whatever a broken file provokes: it is counted, named in the private list and never copied
-        return Entry(path=found.path, digest=digest, reason=Reason.PROCESSING_FAILED)
+        return FileResult(path=found.path, digest=digest, reason=Reason.PROCESSING_FAILED)
 
 
 def _read(path: Path) -> bytes:
@@ -115,18 +115,18 @@ def _read(path: Path) -> bytes:
         raise Refused(Reason.UNREADABLE) from None
 
 
-def _is_valid(engine: Engine, entry: Entry) -> bool:
+def _is_valid(engine: Engine, entry: FileResult) -> bool:
     """Return whether an earlier result still holds: the output is there unchanged, and the PatientID means whom it meant."""
     if entry.status != WRITTEN:
         return True
     if entry.by_issuer != engine.resolver.is_shared(entry.patient[0]):
         return False
     path = engine.out / entry.output
-    folder.check_below(engine.out, entry.output)
+    output.check_below(engine.out, entry.output)
     return path.is_file() and path.stat().st_size == entry.size and files.digest(path) == entry.output_digest
 
 
-def _deidentified(engine: Engine, path: str, digest: str, data: bytes) -> Entry:
+def _deidentified(engine: Engine, path: str, digest: str, data: bytes) -> FileResult:
     original = instance.read(data)
     if engine.burned_in == "quarantine" and review.declares_burned_in(original):
         raise Refused(Reason.BURNED_IN_DECLARED)
@@ -136,17 +136,17 @@ def _deidentified(engine: Engine, path: str, digest: str, data: bytes) -> Entry:
     if len(context.uids) > _MOST_UIDS:
         raise Refused(Reason.TOO_LARGE)
     entry = _entry(engine, path, digest, elements, original, context)
-    verify.check_told(entry.told(), context)
+    selfcheck.check_told(entry.told(), context)
     chunks = writer.file_chunks(elements, original)
     if engine.dry_run:
         content = b"".join(chunks)
-        verify.check(content, original, context)
+        selfcheck.check(content, original, context)
         return replace(entry, size=len(content), output_digest=plain_digest(content))
     size, output_digest = _write_and_check(engine.staged(path), chunks, original, context)
     return replace(entry, size=size, output_digest=output_digest)
 
 
-def _context(engine: Engine, original: Instance) -> Context:
+def _context(engine: Engine, original: Instance) -> FileContext:
     study, sop_class = original.text(instance.STUDY), original.text(instance.SOP_CLASS)
 
     def keeps(tag: int, vr: str) -> bool:
@@ -156,7 +156,7 @@ def _context(engine: Engine, original: Instance) -> Context:
     patient = engine.resolver.patient(
         original.text(instance.PATIENT_ID), original.text(instance.ISSUER), study
     )
-    return Context(
+    return FileContext(
         profile=engine.profile,
         resolver=engine.resolver,
         patient=patient,
@@ -166,12 +166,12 @@ def _context(engine: Engine, original: Instance) -> Context:
         kept=kept,
         max_age=engine.max_age,
         over_age=writer.is_over_age(original, engine.max_age),
-        review=review.reasons(original),
+        review=review.review_reasons(original),
     )
 
 
 def _write_and_check(
-    path: Path, chunks: list[bytes | memoryview], original: Instance, context: Context
+    path: Path, chunks: list[bytes | memoryview], original: Instance, context: FileContext
 ) -> tuple[int, str]:
     """Write to the staging folder, read back from the disk, check; return size and digest.
 
@@ -185,7 +185,7 @@ def _write_and_check(
             size += len(chunk)
     try:
         with path.open("rb") as written, mmap.mmap(written.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            verify.check(content, original, context)
+            selfcheck.check(content, original, context)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -193,8 +193,8 @@ def _write_and_check(
 
 
 def _entry(
-    engine: Engine, path: str, digest: str, elements: list[Element], original: Instance, context: Context
-) -> Entry:
+    engine: Engine, path: str, digest: str, elements: list[Element], original: Instance, context: FileContext
+) -> FileResult:
     actions: dict[str, dict[str, int]] = {}
     for (keyword, letter), count in sorted(context.counts.items()):
         actions.setdefault(keyword, {})[letter] = count
@@ -203,7 +203,7 @@ def _entry(
         _written_uid(engine, tag, values.get(tag, b""))
         for tag in (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
     )
-    return Entry(
+    return FileResult(
         path=path,
         digest=digest,
         status=WRITTEN,
@@ -236,7 +236,7 @@ def _written_uid(engine: Engine, tag: int, value: bytes) -> str:
     return uid
 
 
-def _accessions(original: Instance, context: Context) -> Mapping[str, str]:
+def _accessions(original: Instance, context: FileContext) -> Mapping[str, str]:
     number = original.text(ACCESSION)
     return {number: context.accessions[number]} if number in context.accessions else {}
 

@@ -6,13 +6,13 @@ import zlib
 from functools import lru_cache
 from importlib import metadata
 
-from meninx.deid.actions import AGE, BIRTH_DATE, Context
-from meninx.deid.charsets import CHARSET_TAG, UTF_8, is_valid
+from meninx.deid.actions import AGE, BIRTH_DATE, FileContext
 from meninx.deid.dates import age_between, capped_age, parse, years
 from meninx.deid.elements import Element, Encoding, encode, encode_chunks
 from meninx.deid.instance import DEFLATED, SOP_INSTANCE, Instance
 from meninx.deid.options import Option, method_codes
 from meninx.deid.profile import Action
+from meninx.deid.text import CHARSET_TAG, UTF_8, is_valid
 from meninx.imaging.tags import NOT_REVIEWED
 
 IMPLEMENTATION_UID = "2.25.193457043928650216484709873224171529361"
@@ -23,7 +23,7 @@ _META = Encoding(implicit=False, little=True)
 _STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
 
 
-def finish(elements: list[Element], original: Instance, context: Context) -> list[Element]:
+def finish(elements: list[Element], original: Instance, context: FileContext) -> list[Element]:
     """Return the cleaned data set with its markers, its character set and, where it is retained, the patient's age."""
     new = {element.tag: element for element in elements}
     new.update({element.tag: element for element in _markers(context)})
@@ -84,7 +84,7 @@ def _deflated(content: list[bytes | memoryview]) -> list[bytes | memoryview]:
     return [*pieces, b"\0" * (sum(map(len, pieces)) % 2)]
 
 
-def marker_texts(context: Context) -> list[bytes]:
+def marker_texts(context: FileContext) -> list[bytes]:
     """Return the words that every output holds by itself, longest first, so that no check mistakes them for a leak."""
     words = [
         METHOD,
@@ -95,7 +95,7 @@ def marker_texts(context: Context) -> list[bytes]:
     return sorted((word.encode() for word in words), key=len, reverse=True)
 
 
-def _markers(context: Context) -> list[Element]:
+def _markers(context: FileContext) -> list[Element]:
     options = context.profile.options
     codes = [
         [
@@ -120,7 +120,7 @@ def _version() -> str:
     return metadata.version("meninx")
 
 
-def _charset(original: Instance, context: Context) -> bytes:
+def _charset(original: Instance, context: FileContext) -> bytes:
     """Return the character set to declare: UTF-8 when a kept text needs it, else the original one when it is valid."""
     if context.non_ascii:
         return UTF_8
@@ -128,7 +128,7 @@ def _charset(original: Instance, context: Context) -> bytes:
     return value if is_valid(value) else b""
 
 
-def _keeps_age(context: Context) -> bool:
+def _keeps_age(context: FileContext) -> bool:
     action = context.profile.action(AGE, "AS", sop_class_uid=context.sop_class_uid)
     return action in (Action.K, Action.C) and Option.RETAIN_PATIENT_CHARACTERISTICS in context.profile.options
 

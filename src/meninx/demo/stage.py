@@ -16,7 +16,7 @@ from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.demo.commands import Command, commands
 from meninx.demo.config import DemoConfig
-from meninx.imaging.phantom import PhantomConfig, write_archives
+from meninx.synthetic import PhantomConfig, write_archives
 
 HOSPITALS = ("north", "south", "east")
 MARK = ".meninx-demo"

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.core.randomness import child
-from meninx.metrics.ranking import Ranking, Weights
+from meninx.metrics.classification import METRICS, Counts, Ranking, Weights, ratio
+from meninx.metrics.groups import patients_of
 
 Array = npt.NDArray[np.float64]
 LEVEL = 0.95
@@ -94,22 +95,6 @@ class Areas:
         return values
 
 
-def resampled_auroc(truth: npt.ArrayLike, scores: npt.ArrayLike, draws: Draws) -> Array:
-    """Return the area under the ROC curve of every label in every draw, shape (draws, labels).
-
-    NaN where undefined.
-
-    Args:
-        truth: shape (cases, labels), 1, 0 or NaN.
-        scores: shape (cases, labels).
-        draws: the resamples.
-    """
-    truth_, scores_ = np.asarray(truth, dtype=np.float64), np.asarray(scores, dtype=np.float64)
-    rankings = [Ranking.of(truth_[:, label], scores_[:, label]) for label in range(truth_.shape[1])]
-    areas = Areas(rankings, draws.patient_index)
-    return np.concatenate([areas.auroc(block) for block in draws.blocks()])
-
-
 def resampled_sums(columns: npt.ArrayLike, draws: Draws) -> Array:
     """Return the weighted sum of every column in every draw, shape (draws, columns): one matrix product a block.
 
@@ -165,3 +150,134 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
         largest = max(largest, min(1.0, value * (len(known) - rank)))
         adjusted[index] = largest
     return tuple(adjusted)
+
+
+Calls = Array | None
+CURVES = ("auroc", "average_precision")
+_COLUMNS = 6
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class BinaryProblem:
+    """One two-class question on some of the cases.
+
+    Attributes:
+        truth: shape (cases,), 1, 0, or NaN for a case that is unknown or outside the problem.
+        scores: shape (cases,).
+        calls: shape (cases,), the decisions; None when there is no threshold.
+        metrics: names to compute: :data:`CURVES`, ``brier``, and those of
+            :data:`meninx.metrics.classification.METRICS`.
+    """
+
+    truth: Array
+    scores: Array
+    calls: npt.NDArray[np.bool_] | None
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a problem measures.
+
+    Attributes:
+        values: each metric on the data itself.
+        samples: each metric in every draw, shape (draws,).
+        n: cases with known truth.
+        patients: patients of those.
+        positives: positive cases among them.
+        smaller: patients with a positive case or patients with a negative one, whichever are fewer.
+    """
+
+    values: dict[str, float]
+    samples: dict[str, Array]
+    n: int
+    patients: int
+    positives: int
+    smaller: int
+
+
+def decisions(calls: Calls, label: int) -> npt.NDArray[np.bool_] | None:
+    """Return the decisions on one label, shape (cases,); None for a label that nothing decides.
+
+    Args:
+        calls: shape (cases, labels), 1, 0, or NaN in the column of a label without threshold; None without
+            any.
+        label: column.
+    """
+    if calls is None or np.isnan(calls[:, label]).any():
+        return None
+    return np.asarray(calls[:, label] == 1)
+
+
+def measure(problems: Sequence[BinaryProblem], draws: Draws) -> list[Measured]:
+    """Return each problem's metrics with their draws, in order; the draws are the same for all problems.
+
+    Args:
+        problems: arrays of one length, the number of cases of ``draws``.
+        draws: the resamples of patients.
+    """
+    measured: list[Measured] = []
+    for start in range(0, len(problems), _CHUNK):
+        measured += _measure(problems[start : start + _CHUNK], draws)
+    return measured
+
+
+def _measure(problems: Sequence[BinaryProblem], draws: Draws) -> list[Measured]:
+    rankings = [Ranking.of(problem.truth, problem.scores) for problem in problems]
+    areas = {
+        name: [index for index, problem in enumerate(problems) if name in problem.metrics] for name in CURVES
+    }
+    curves = {name: Areas([rankings[index] for index in areas[name]], draws.patient_index) for name in CURVES}
+    columns = np.concatenate([sum_by_patient(_columns(problem), draws) for problem in problems], axis=1)
+    once = np.ones((1, draws.patients), dtype=np.int64)
+    blocks = [once, *draws.blocks()]
+    sums = np.concatenate([block.astype(np.float64) @ columns for block in blocks])
+    drawn: dict[str, list[Array]] = {name: [] for name in CURVES}
+    for block in blocks:
+        drawn["auroc"].append(curves["auroc"].auroc(block))
+        drawn["average_precision"].append(curves["average_precision"].average_precision(block))
+    of_curves = {name: np.concatenate(drawn[name]) for name in CURVES}
+    result = []
+    for index, problem in enumerate(problems):
+        table = _rates(problem, sums[:, _COLUMNS * index : _COLUMNS * (index + 1)])
+        for name in CURVES:
+            if index in areas[name]:
+                table[name] = of_curves[name][:, areas[name].index(index)]
+        result.append(_measured(problem, table, draws))
+    return result
+
+
+def _columns(problem: BinaryProblem) -> Array:
+    """Return tp, fp, fn, tn, squared error and 1 for each known case, shape (cases, 6), zeros elsewhere."""
+    known, yes, no = ~np.isnan(problem.truth), problem.truth == 1, problem.truth == 0
+    calls = np.zeros(problem.truth.size, dtype=bool) if problem.calls is None else problem.calls
+    error = np.where(known, (problem.scores - np.where(known, problem.truth, 0)) ** 2, 0.0)
+    return np.column_stack((yes & calls, no & calls, yes & ~calls, no & ~calls, error, known)).astype(
+        np.float64
+    )
+
+
+def _rates(problem: BinaryProblem, sums: Array) -> dict[str, Array]:
+    counts = Counts(sums[:, 0], sums[:, 1], sums[:, 2], sums[:, 3])
+    table = {
+        name: METRICS[name](counts)
+        for name in problem.metrics
+        if name in METRICS and problem.calls is not None
+    }
+    if "brier" in problem.metrics:
+        table["brier"] = ratio(sums[:, 4], sums[:, 5])
+    return table
+
+
+def _measured(problem: BinaryProblem, table: dict[str, Array], draws: Draws) -> Measured:
+    known = ~np.isnan(problem.truth)
+    names = [name for name in problem.metrics if name in table]
+    return Measured(
+        values={name: float(table[name][0]) for name in names},
+        samples={name: table[name][1:] for name in names},
+        n=int(known.sum()),
+        patients=int(np.unique(draws.patient_index[known]).size),
+        positives=int((problem.truth == 1).sum()),
+        smaller=min(patients_of(problem.truth, draws.patient_index)),
+    )

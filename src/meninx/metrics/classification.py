@@ -2,12 +2,216 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
 import numpy as np
 import numpy.typing as npt
 
 from meninx.core.errors import DataError, expected
-from meninx.metrics.counts import METRICS, Counts, ratio
-from meninx.metrics.ranking import Ranking
+
+
+@dataclass(frozen=True)
+class Counts:
+    """True and false, positives and negatives; each an array of one shape (a number, or one entry a draw)."""
+
+    tp: Array
+    fp: Array
+    fn: Array
+    tn: Array
+
+
+def ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Array:
+    """Return ``above / below``, NaN where ``below`` is 0 (the rate is undefined, not zero)."""
+    top, bottom = np.broadcast_arrays(
+        np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
+    )
+    values = np.full(top.shape, np.nan)
+    np.divide(top, bottom, out=values, where=bottom != 0)
+    return values
+
+
+def accuracy(counts: Counts) -> Array:
+    """Return the share of right decisions."""
+    return ratio(counts.tp + counts.tn, counts.tp + counts.tn + counts.fp + counts.fn)
+
+
+def sensitivity(counts: Counts) -> Array:
+    """Return the share of positives that were called positive (true positive rate, recall)."""
+    return ratio(counts.tp, counts.tp + counts.fn)
+
+
+def specificity(counts: Counts) -> Array:
+    """Return the share of negatives that were called negative."""
+    return ratio(counts.tn, counts.tn + counts.fp)
+
+
+def false_positive_rate(counts: Counts) -> Array:
+    """Return the share of negatives that were called positive."""
+    return ratio(counts.fp, counts.tn + counts.fp)
+
+
+def precision(counts: Counts) -> Array:
+    """Return the share of positive calls that were right; undefined without a positive call."""
+    return ratio(counts.tp, counts.tp + counts.fp)
+
+
+def balanced_accuracy(counts: Counts) -> Array:
+    """Return the mean of sensitivity and specificity."""
+    return (sensitivity(counts) + specificity(counts)) / 2
+
+
+def f1(counts: Counts) -> Array:
+    """Return the harmonic mean of precision and sensitivity.
+
+    Undefined when nothing is or is called positive.
+    """
+    return ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
+
+
+def selection_rate(counts: Counts) -> Array:
+    """Return the share of cases that were called positive."""
+    return ratio(counts.tp + counts.fp, counts.tp + counts.tn + counts.fp + counts.fn)
+
+
+def mcc(counts: Counts) -> Array:
+    """Return Matthews' correlation: undefined with one true class, 0 when every call is the same.
+
+    References:
+        B. W. Matthews, Biochimica et Biophysica Acta 405 (1975) 442-451.
+    """
+    positives, negatives = counts.tp + counts.fn, counts.tn + counts.fp
+    called, uncalled = counts.tp + counts.fp, counts.tn + counts.fn
+    both = (positives > 0) & (negatives > 0)
+    below = np.sqrt(positives) * np.sqrt(negatives) * np.sqrt(called) * np.sqrt(uncalled)
+    value = ratio(counts.tp * counts.tn - counts.fp * counts.fn, below)
+    return np.where(both, np.where(below > 0, value, 0.0), np.nan)
+
+
+METRICS: Mapping[str, Callable[[Counts], Array]] = MappingProxyType(
+    {
+        "accuracy": accuracy,
+        "balanced_accuracy": balanced_accuracy,
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "precision": precision,
+        "f1": f1,
+        "mcc": mcc,
+        "false_positive_rate": false_positive_rate,
+        "selection_rate": selection_rate,
+    }
+)
+"""Every metric that the four counts decide, by name."""
+
+
+Index = npt.NDArray[np.intp]
+Weights = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Where each positive stands among the negatives and among the positives.
+
+    Attributes:
+        positives: rows of the positive cases, by rising score.
+        negatives: rows of the negative cases, by rising score.
+        below: for each positive, how many negatives score less.
+        through: for each positive, how many negatives score less or the same.
+        own: for each positive, how many positives score less.
+    """
+
+    positives: Index
+    negatives: Index
+    below: Index
+    through: Index
+    own: Index
+
+    @classmethod
+    def of(cls, truth: npt.ArrayLike, scores: npt.ArrayLike) -> Ranking:
+        """Return the ranking of ``scores`` (cases,) against ``truth`` (cases,): 1, 0, or NaN for unknown (left out)."""
+        truth_, scores_ = np.asarray(truth, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+        positives, negatives = np.flatnonzero(truth_ == 1), np.flatnonzero(truth_ == 0)
+        positives = positives[np.argsort(scores_[positives], kind="stable")]
+        negatives = negatives[np.argsort(scores_[negatives], kind="stable")]
+        high, low = scores_[positives], scores_[negatives]
+        return cls(
+            positives,
+            negatives,
+            below=np.searchsorted(low, high, side="left"),
+            through=np.searchsorted(low, high, side="right"),
+            own=np.searchsorted(high, high, side="left"),
+        )
+
+    @property
+    def defined(self) -> bool:
+        """Tell whether both classes are there."""
+        return bool(self.positives.size and self.negatives.size)
+
+    def auroc(self, of_positives: Weights, of_negatives: Weights) -> Array:
+        """Return the area under the ROC curve when the cases weigh as given, NaN where a class weighs nothing.
+
+        Args:
+            of_positives: weights of :attr:`positives`, shape (..., positives); whole numbers >= 0.
+            of_negatives: weights of :attr:`negatives`, shape (..., negatives).
+
+        Returns:
+            Areas, shape (...): one for each row of weights.
+
+        References:
+            The Mann-Whitney statistic with ties counted half, Hanley and McNeil, Radiology 143 (1982) 29-36.
+        """
+        total = _running(of_negatives)
+        beaten = total.take(self.below, axis=-1)
+        beaten += total.take(self.through, axis=-1)
+        won = np.einsum("...i,...i->...", beaten, of_positives)
+        return ratio(won, 2.0 * total[..., -1] * of_positives.sum(axis=-1))
+
+    def average_precision(self, of_positives: Weights, of_negatives: Weights) -> Array:
+        """Return the mean precision over the positives (no interpolation), shape (...).
+
+        NaN without a positive.
+        """
+        own, total = _running(of_positives), _running(of_negatives)
+        true = own[..., -1:] - own.take(self.own, axis=-1)
+        called = true + total[..., -1:] - total.take(self.below, axis=-1)
+        share = np.divide(true, called, out=np.zeros(true.shape), where=called > 0)
+        return ratio(np.einsum("...i,...i->...", share, of_positives), own[..., -1])
+
+    def curve(self, grid: npt.ArrayLike) -> Array:
+        """Return the true positive rate at each false positive rate of ``grid``, straight lines between the corners."""
+        if not self.defined:
+            return np.full(np.shape(np.asarray(grid)), np.nan)
+        positives, negatives = self.positives.size, self.negatives.size
+        after = np.searchsorted(self.own, self.own, side="right")
+        false_rate = (negatives - np.concatenate((self.through, self.below))) / negatives
+        true_rate = (positives - np.concatenate((after, self.own))) / positives
+        false_rate = np.concatenate(([0.0, 1.0], false_rate))
+        true_rate = np.concatenate(([0.0, 1.0], true_rate))
+        return _upper(false_rate, true_rate, np.asarray(grid, dtype=np.float64))
+
+
+def _upper(x: Array, y: Array, grid: Array) -> Array:
+    """Return the highest y at or interpolated to each grid x, for a rising staircase."""
+    order = np.lexsort((y, x))
+    x, y = x[order], y[order]
+    last = np.append(x[1:] != x[:-1], True)
+    first = np.insert(x[1:] != x[:-1], 0, True)
+    corners_x, top, bottom = x[last], y[last], y[first]
+    right = np.clip(np.searchsorted(corners_x, grid, side="left"), 0, corners_x.size - 1)
+    left = np.maximum(right - 1, 0)
+    width = corners_x[right] - corners_x[left]
+    share = np.divide(grid - corners_x[left], width, out=np.zeros_like(grid), where=width > 0)
+    between = top[left] + share * (bottom[right] - top[left])
+    return np.asarray(np.where(grid == corners_x[right], top[right], between))
+
+
+def _running(weights: Weights) -> Weights:
+    """Return the sums of the first 0, 1, 2, ... weights along the last axis."""
+    total = np.zeros((*weights.shape[:-1], weights.shape[-1] + 1), dtype=np.int64)
+    np.cumsum(weights, axis=-1, out=total[..., 1:])
+    return total
+
 
 Array = npt.NDArray[np.float64]
 
@@ -46,7 +250,7 @@ def brier(truth: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     return float(np.mean((scores[known] - truth_[known]) ** 2)) if known.any() else float("nan")
 
 
-def counts(truth: npt.ArrayLike, calls: npt.ArrayLike) -> Counts:
+def confusion_counts(truth: npt.ArrayLike, calls: npt.ArrayLike) -> Counts:
     """Return the four confusion counts of ``calls`` (cases,), true or false; unknown truth left out."""
     truth_, called = np.asarray(truth, dtype=np.float64), np.asarray(calls, dtype=bool)
     if truth_.shape != called.shape:
@@ -65,7 +269,7 @@ def rate(name: str, truth: npt.ArrayLike, calls: npt.ArrayLike) -> float:
         >>> rate("sensitivity", [1, 1, 0, 0], [True, False, False, False])
         0.5
     """
-    return float(METRICS[name](counts(truth, calls)))
+    return float(METRICS[name](confusion_counts(truth, calls)))
 
 
 def confusion(truth: npt.ArrayLike, calls: npt.ArrayLike, classes: int) -> npt.NDArray[np.int64]:
@@ -112,6 +316,25 @@ def checked(truth: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Array, Array]:
             expected("finite scores", got="NaN or infinity", where=f"row {int(bad[0][0])}", fix=fix)
         )
     return truth_, scores_
+
+
+def checked_table(
+    values: npt.ArrayLike, patient_index: npt.ArrayLike, labels: Sequence[str], *, where: str
+) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Return values (cases, labels) as floats and the patients renumbered without holes, shape (cases,).
+
+    Raises:
+        DataError: there is no case, or a shape does not fit.
+    """
+    table, patient = np.asarray(values, dtype=np.float64), np.asarray(patient_index, dtype=np.int64)
+    if table.ndim != 2 or table.shape[1] != len(labels) or not len(table):
+        raise DataError(
+            expected(f"at least one case and {len(labels)} labels", got=f"shape {table.shape}", where=where)
+        )
+    if patient.shape != (len(table),):
+        what = f"one patient a case, shape ({len(table)},)"
+        raise DataError(expected(what, got=f"shape {patient.shape}", where="patient_index"))
+    return table, np.unique(patient, return_inverse=True)[1].astype(np.int64)
 
 
 def _ranking(truth: npt.ArrayLike, scores: npt.ArrayLike) -> Ranking:

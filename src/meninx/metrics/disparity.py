@@ -1,4 +1,4 @@
-"""Metrics within groups, and the signed gap of each group to the rest, from cells that share their draws."""
+"""Metrics within groups, and the signed gap of each group to the rest, from problems that share their draws."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from meninx.metrics.bootstrap import holm, interval, p_value
-from meninx.metrics.cells import Calls, Cell, Measured, decisions
+from meninx.metrics.bootstrap import BinaryProblem, Calls, Measured, decisions, holm, interval, p_value
 from meninx.metrics.classification import mean_defined
+from meninx.metrics.estimates import Estimate
 from meninx.metrics.groups import GAPS, INSUFFICIENT, Grouping, sufficient
-from meninx.metrics.tables import Estimate
 
 Array = npt.NDArray[np.float64]
 GROUP_METRICS = ("auroc", "sensitivity", "specificity", "false_positive_rate", "selection_rate", "accuracy")
 
 
 @dataclass(frozen=True)
-class GroupCell:
-    """A cell that is one label in one group, or in all other groups (``rest``).
+class GroupProblem:
+    """A problem that is one label in one group, or in all other groups (``rest``).
 
     Attributes:
         attribute: what divides the cases.
         group: the group's name.
         label: the label's name.
-        rest: True when the cell holds the other groups' cases.
+        rest: True when the problem holds the other groups' cases.
         enough: whether it has the least number of positive and of negative patients.
-        cell: the two-class question.
+        problem: the two-class question.
         measured: what it measures; None before measuring.
     """
 
@@ -38,16 +37,16 @@ class GroupCell:
     label: str
     rest: bool
     enough: bool
-    cell: Cell
+    problem: BinaryProblem
     measured: Measured | None = None
 
     @classmethod
-    def of(cls, bare: GroupCell, measured: Measured) -> GroupCell:
+    def of(cls, bare: GroupProblem, measured: Measured) -> GroupProblem:
         """Return ``bare`` with what it measures."""
         return dataclasses.replace(bare, measured=measured)
 
 
-def group_cells(
+def group_problems(
     truth: Array,
     scores: Array,
     calls: Calls,
@@ -55,8 +54,8 @@ def group_cells(
     labels: Sequence[str],
     groupings: Sequence[Grouping],
     patient_index: npt.NDArray[np.int64],
-) -> list[GroupCell]:
-    """Return two cells for each label and group of each attribute: the group, and the rest.
+) -> list[GroupProblem]:
+    """Return two problems for each label and group of each attribute: the group, and the rest.
 
     Cells that are too small compute nothing. An attribute with one group has no gap and is left out.
     """
@@ -68,17 +67,17 @@ def group_cells(
                 for rest, rows in ((False, item.rows(group)), (True, item.rest(group))):
                     inside = np.where(rows, truth[:, label], np.nan)
                     enough = sufficient(inside, patient_index)
-                    cell = Cell(
+                    problem = BinaryProblem(
                         inside, scores[:, label], decisions(calls, label), GROUP_METRICS if enough else ()
                     )
                     found.append(
-                        GroupCell(item.attribute, item.names[group], labels[label], rest, enough, cell)
+                        GroupProblem(item.attribute, item.names[group], labels[label], rest, enough, problem)
                     )
     return found
 
 
-def group_tables(cells: Sequence[GroupCell]) -> tuple[tuple[Estimate, ...], tuple[Estimate, ...]]:
-    """Return (metrics within groups, signed gaps of each group to the rest) of measured cells.
+def group_tables(problems: Sequence[GroupProblem]) -> tuple[tuple[Estimate, ...], tuple[Estimate, ...]]:
+    """Return (metrics within groups, signed gaps of each group to the rest) of measured problems.
 
     With several labels, the mean AUROC over the labels that are large enough comes first, noted with their
     number. Of an attribute with two groups only the first group's gap is given: the other's is the same with
@@ -86,10 +85,12 @@ def group_tables(cells: Sequence[GroupCell]) -> tuple[tuple[Estimate, ...], tupl
     """
     groups: list[Estimate] = []
     gaps: list[tuple[Estimate, float]] = []
-    for attribute in dict.fromkeys(cell.attribute for cell in cells):
-        members = list(dict.fromkeys(cell.group for cell in cells if cell.attribute == attribute))
+    for attribute in dict.fromkeys(problem.attribute for problem in problems):
+        members = list(dict.fromkeys(problem.group for problem in problems if problem.attribute == attribute))
         for group in members:
-            mine = [cell for cell in cells if (cell.attribute, cell.group) == (attribute, group)]
+            mine = [
+                problem for problem in problems if (problem.attribute, problem.group) == (attribute, group)
+            ]
             inside, outside = [c for c in mine if not c.rest], [c for c in mine if c.rest]
             groups += _group_rows(inside)
             if len(members) > 2 or group == members[0]:
@@ -100,21 +101,27 @@ def group_tables(cells: Sequence[GroupCell]) -> tuple[tuple[Estimate, ...], tupl
     )
 
 
-def _group_rows(inside: Sequence[GroupCell]) -> Iterator[Estimate]:
-    enough = [cell for cell in inside if cell.enough]
+def _group_rows(inside: Sequence[GroupProblem]) -> Iterator[Estimate]:
+    enough = [problem for problem in inside if problem.enough]
     if len(inside) > 1:
         yield _row(
             "auroc", "", inside[0], _mean(enough, "auroc"), _sizes(enough or inside), _over(enough, inside)
         )
-    for cell in inside:
-        for metric in GROUP_METRICS if cell.enough else ("auroc",):
-            if not cell.enough or (cell.measured is not None and metric in cell.measured.values):
+    for problem in inside:
+        for metric in GROUP_METRICS if problem.enough else ("auroc",):
+            if not problem.enough or (problem.measured is not None and metric in problem.measured.values):
                 yield _row(
-                    metric, cell.label, cell, _mean([cell] if cell.enough else [], metric), _sizes([cell])
+                    metric,
+                    problem.label,
+                    problem,
+                    _mean([problem] if problem.enough else [], metric),
+                    _sizes([problem]),
                 )
 
 
-def _gap_rows(inside: Sequence[GroupCell], outside: Sequence[GroupCell]) -> Iterator[tuple[Estimate, float]]:
+def _gap_rows(
+    inside: Sequence[GroupProblem], outside: Sequence[GroupProblem]
+) -> Iterator[tuple[Estimate, float]]:
     pairs = [(mine, rest) for mine, rest in zip(inside, outside, strict=True)]
     enough = [(mine, rest) for mine, rest in pairs if mine.enough and rest.enough]
     if len(pairs) > 1:
@@ -131,8 +138,8 @@ def _gap_rows(inside: Sequence[GroupCell], outside: Sequence[GroupCell]) -> Iter
 def _gap(
     name: str,
     label: str,
-    pairs: Sequence[tuple[GroupCell, GroupCell]],
-    enough: Sequence[tuple[GroupCell, GroupCell]],
+    pairs: Sequence[tuple[GroupProblem, GroupProblem]],
+    enough: Sequence[tuple[GroupProblem, GroupProblem]],
 ) -> tuple[Estimate, float]:
     value, samples = _mean([mine for mine, _ in enough], GAPS[name])
     other, rest = _mean([rest for _, rest in enough], GAPS[name])
@@ -142,17 +149,17 @@ def _gap(
     return row, p_value(*difference)
 
 
-def _mean(cells: Sequence[GroupCell], metric: str) -> tuple[float, Array]:
-    """Return the mean of a metric over cells, on the data and in every draw; NaN without a cell."""
-    measured = [cell.measured for cell in cells if cell.measured is not None]
+def _mean(problems: Sequence[GroupProblem], metric: str) -> tuple[float, Array]:
+    """Return the mean of a metric over problems, on the data and in every draw; NaN without a problem."""
+    measured = [problem.measured for problem in problems if problem.measured is not None]
     if not measured:
         return float("nan"), np.full(1, np.nan)
     value = float(mean_defined([item.values[metric] for item in measured]))
     return value, mean_defined(np.array([item.samples[metric] for item in measured]).T)
 
 
-def _sizes(cells: Sequence[GroupCell]) -> tuple[int, int, int]:
-    measured = [cell.measured for cell in cells if cell.measured is not None]
+def _sizes(problems: Sequence[GroupProblem]) -> tuple[int, int, int]:
+    measured = [problem.measured for problem in problems if problem.measured is not None]
     return (
         max((item.n for item in measured), default=0),
         max((item.patients for item in measured), default=0),
@@ -167,7 +174,7 @@ def _over(enough: Sequence[object], every: Sequence[object]) -> str:
 def _row(
     name: str,
     label: str,
-    cell: GroupCell,
+    problem: GroupProblem,
     drawn: tuple[float, Array],
     sizes: tuple[int, int, int],
     note: str = "",
@@ -183,8 +190,8 @@ def _row(
         n=n,
         patients=patients,
         label=label,
-        attribute=cell.attribute,
-        group=cell.group,
+        attribute=problem.attribute,
+        group=problem.group,
         positives=positives if label and not np.isnan(value) else None,
         note=INSUFFICIENT if np.isnan(value) else note,
     )

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from meninx.core import check
 from meninx.core.randomness import child
+from meninx.metrics.bootstrap import BinaryProblem, Calls, Draws, Measured, decisions, interval, measure
 from meninx.metrics.calibration import Calibration, calibration
-from meninx.metrics.cells import Calls, Cell, decisions, measure
-from meninx.metrics.classification import confusion
-from meninx.metrics.comparison import compare
-from meninx.metrics.disparity import GroupCell, group_cells, group_tables
-from meninx.metrics.groups import MIN_CELL, stratified, sufficient
-from meninx.metrics.overlap import compare_segmentation, evaluate_segmentation
-from meninx.metrics.problem import Problem, estimate, estimates
-from meninx.metrics.ranking import Ranking
-from meninx.metrics.tables import ROC_GRID, Estimate, Evaluation
+from meninx.metrics.classification import Ranking, checked, checked_table, confusion, mean_defined
+from meninx.metrics.disparity import GroupProblem, group_problems, group_tables
+from meninx.metrics.estimates import ROC_GRID, Estimate, Evaluation
+from meninx.metrics.groups import INSUFFICIENT, MIN_CELL, Grouping, grouping, strata, stratified, sufficient
 from meninx.metrics.thresholds import Threshold
-
-__all__ = [
-    "Estimate",
-    "Evaluation",
-    "compare",
-    "compare_segmentation",
-    "evaluate_classification",
-    "evaluate_segmentation",
-]
 
 Array = npt.NDArray[np.float64]
 Matrix = tuple[tuple[int, ...], ...]
@@ -68,17 +59,19 @@ def evaluate_classification(
     Raises:
         DataError: shapes differ, there is no case, or a score is not finite.
     """
-    problem = Problem.of(y_true, patient_index, labels, attributes, task=task, seed=seed, draws=draws)
+    problem = ClassificationProblem.of(
+        y_true, patient_index, labels, attributes, task=task, seed=seed, draws=draws
+    )
     scores_ = np.asarray(scores, dtype=np.float64)
     calls = problem.calls(scores_, thresholds)
-    cells = [*problem.cells(scores_, calls), *_right_or_wrong(problem, calls)]
+    problems = [*problem.binary_problems(scores_, calls), *_right_or_wrong(problem, calls)]
     width = len(problem.focus)
-    bare = group_cells(
+    bare = group_problems(
         problem.truth, scores_, calls, problem.focus, labels, problem.groupings, problem.draws.patient_index
     )
-    measured = measure([*cells, *(item.cell for item in bare)], problem.draws)
+    measured = measure([*problems, *(item.problem for item in bare)], problem.draws)
     groups, gaps = group_tables(
-        [GroupCell.of(item, found) for item, found in zip(bare, measured[len(cells) :], strict=True)]
+        [GroupProblem.of(item, found) for item, found in zip(bare, measured[len(problems) :], strict=True)]
     )
     return Evaluation(
         task=task,
@@ -91,7 +84,7 @@ def evaluate_classification(
         metrics=estimates(
             problem.names,
             measured[:width],
-            [estimate("accuracy", "", item) for item in measured[width : len(cells)]],
+            [estimate("accuracy", "", item) for item in measured[width : len(problems)]],
         ),
         groups=groups,
         gaps=gaps,
@@ -103,14 +96,14 @@ def evaluate_classification(
     )
 
 
-def _right_or_wrong(problem: Problem, calls: Calls) -> Iterator[Cell]:
+def _right_or_wrong(problem: ClassificationProblem, calls: Calls) -> Iterator[BinaryProblem]:
     """Yield, for classes, a cell where every case is positive and called so when its class was right: for the accuracy."""
     if problem.task == "multiclass" and calls is not None:
         right = calls.argmax(axis=1) == problem.truth.argmax(axis=1)
-        yield Cell(np.ones(len(right)), np.zeros(len(right)), right, ("accuracy",))
+        yield BinaryProblem(np.ones(len(right)), np.zeros(len(right)), right, ("accuracy",))
 
 
-def _confusion(problem: Problem, calls: Calls) -> dict[str, Matrix]:
+def _confusion(problem: ClassificationProblem, calls: Calls) -> dict[str, Matrix]:
     if calls is None:
         return {}
     truth, patient = problem.truth, problem.draws.patient_index
@@ -130,7 +123,7 @@ def _rows(matrix: npt.NDArray[np.int64]) -> Matrix:
     return tuple(tuple(int(value) for value in row) for row in matrix)
 
 
-def _calibrations(problem: Problem, scores: Array, seed: int) -> Iterator[Calibration]:
+def _calibrations(problem: ClassificationProblem, scores: Array, seed: int) -> Iterator[Calibration]:
     for label, name in zip(problem.focus, problem.names, strict=True):
         truth, column = problem.truth[:, label], scores[:, label]
         if sufficient(truth, problem.draws.patient_index) and bool(((column >= 0) & (column <= 1)).all()):
@@ -139,7 +132,7 @@ def _calibrations(problem: Problem, scores: Array, seed: int) -> Iterator[Calibr
             )
 
 
-def _roc(problem: Problem, scores: Array) -> dict[str, tuple[float, ...]]:
+def _roc(problem: ClassificationProblem, scores: Array) -> dict[str, tuple[float, ...]]:
     return {
         name: tuple(Ranking.of(problem.truth[:, label], scores[:, label]).curve(ROC_GRID).tolist())
         for label, name in zip(problem.focus, problem.names, strict=True)
@@ -147,7 +140,7 @@ def _roc(problem: Problem, scores: Array) -> dict[str, tuple[float, ...]]:
     }
 
 
-def _notes(problem: Problem) -> tuple[str, ...]:
+def _notes(problem: ClassificationProblem) -> tuple[str, ...]:
     rule = "each label is decided by its threshold"
     if problem.task == "multiclass":
         two = "two classes are one question, the second is positive"
@@ -166,4 +159,225 @@ def _notes(problem: Problem) -> tuple[str, ...]:
             f"groups with fewer than {MIN_CELL} positive or {MIN_CELL} negative patients are "
             "insufficient and get no number"
         ),
+    )
+
+
+MARGIN = 0.02
+"""The largest difference that counts as none."""
+
+_NAMES = {"auroc": "auroc_difference", "auroc_gap": "auroc_gap_difference"}
+
+
+def compare(
+    a_scores: npt.ArrayLike,
+    b_scores: npt.ArrayLike,
+    y_true: npt.ArrayLike,
+    patient_index: npt.ArrayLike,
+    labels: Sequence[str],
+    attributes: Mapping[str, Sequence[str]],
+    *,
+    task: str,
+    seed: int,
+    draws: int = 1000,
+    margin: float = MARGIN,
+) -> list[Estimate]:
+    """Return AUROC differences of two models on the same cases, a minus b (private minus non-private).
+
+    ``auroc_difference`` over all cases and within each group (what privacy costs that group), and
+    ``auroc_gap_difference``: how much larger the signed gap of a group is with a than with b. Each note is
+        the
+    :func:`verdict` of its interval.
+
+    Args:
+        a_scores: shape (cases, labels), of the private model.
+        b_scores: shape (cases, labels), of the other.
+        y_true: shape (cases, labels): one 1 in a row for classes; 1, 0 or NaN (unknown) for labels.
+        patient_index: shape (cases,), numbered from 0.
+        labels: names of the columns.
+        attributes: text of each case for each attribute.
+        task: ``multiclass`` or ``multilabel``.
+        seed: public seed of the resamples.
+        draws: how many resamples.
+        margin: the largest difference that counts as none.
+
+    Raises:
+        DataError: shapes differ, there is no case, or a score is not finite.
+    """
+    problem = ClassificationProblem.of(
+        y_true, patient_index, labels, attributes, task=task, seed=seed, draws=draws
+    )
+    problems, bare = [], []
+    for values in (a_scores, b_scores):
+        scores = np.asarray(values, dtype=np.float64)
+        problems += problem.binary_problems(scores, None)
+        bare = group_problems(
+            problem.truth, scores, None, problem.focus, labels, problem.groupings, problem.draws.patient_index
+        )
+        problems += [item.problem for item in bare]
+    measured = measure(problems, problem.draws)
+    half = len(measured) // 2
+    differences = [
+        _difference(one, other) for one, other in zip(measured[:half], measured[half:], strict=True)
+    ]
+    width = len(problem.focus)
+    rows = estimates(problem.names, differences[:width])
+    groups, gaps = group_tables(
+        [GroupProblem.of(item, found) for item, found in zip(bare, differences[width:], strict=True)]
+    )
+    return [_judged(item, margin) for item in (*rows, *groups, *gaps) if item.name in _NAMES]
+
+
+def verdict(low: float, high: float, margin: float) -> str:
+    """Return what the 95 % interval of a difference says: within the margin, worse, better or not decided.
+
+    Examples:
+        >>> verdict(-0.01, 0.005, 0.02), verdict(-0.09, -0.03, 0.02), verdict(-0.09, 0.03, 0.02)
+        ('within the margin', 'worse', 'not decided')
+    """
+    if math.isnan(low) or math.isnan(high):
+        return "not decided"
+    if -margin <= low and high <= margin:
+        return "within the margin"
+    return "worse" if high < 0 else "better" if low > 0 else "not decided"
+
+
+def _difference(one: Measured, other: Measured) -> Measured:
+    values = {name: one.values[name] - other.values[name] for name in one.values}
+    samples = {name: one.samples[name] - other.samples[name] for name in one.samples}
+    return Measured(values, samples, one.n, one.patients, one.positives, one.smaller)
+
+
+def _judged(item: Estimate, margin: float) -> Estimate:
+    note = item.note
+    if note != INSUFFICIENT:
+        # The sign of a gap says who is behind, not whether that is worse; only differences of areas are
+        # judged so.
+        found = verdict(item.low, item.high, margin)
+        changed = {"worse": "lower", "better": "higher"} if item.name == "auroc_gap" else {}
+        note = changed.get(found, found)
+    return dataclasses.replace(item, name=_NAMES[item.name], note=note)
+
+
+_CURVES = ("auroc", "average_precision", "brier")
+_RATES = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "f1", "mcc")
+
+
+@dataclass(frozen=True)
+class ClassificationProblem:
+    """What is asked of a classifier on one set of cases.
+
+    Attributes:
+        truth: shape (cases, labels), 1, 0 or NaN.
+        labels: names of the columns.
+        task: ``multiclass`` or ``multilabel``.
+        groupings: the attributes that divide the cases.
+        draws: the resamples of patients.
+    """
+
+    truth: Array
+    labels: tuple[str, ...]
+    task: str
+    groupings: tuple[Grouping, ...]
+    draws: Draws
+
+    @classmethod
+    def of(
+        cls,
+        truth: npt.ArrayLike,
+        patient_index: npt.ArrayLike,
+        labels: Sequence[str],
+        attributes: Mapping[str, Sequence[str]],
+        *,
+        task: str,
+        seed: int,
+        draws: int,
+    ) -> ClassificationProblem:
+        """Return the checked problem.
+
+        Raises:
+            ConfigError: the task is no classification.
+            DataError: shapes differ or there is no case.
+        """
+        check.one_of(("multiclass", "multilabel"), task=task)
+        table, patient = checked_table(truth, patient_index, labels, where="truth")
+        groupings = tuple(grouping(name, values, patient) for name, values in sorted(attributes.items()))
+        return cls(
+            table, tuple(labels), task, groupings, Draws(patient, draws, seed, strata(groupings, patient))
+        )
+
+    @property
+    def focus(self) -> list[int]:
+        """Columns that are asked about: of two classes only the second, which is the positive one."""
+        return [1] if self.task == "multiclass" and len(self.labels) == 2 else list(range(len(self.labels)))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns in :attr:`focus`."""
+        return [self.labels[label] for label in self.focus]
+
+    def calls(self, scores: Array, thresholds: Sequence[Threshold]) -> Calls:
+        """Return the decisions, shape (cases, labels): 1, 0, or NaN for a label without threshold.
+
+        None when none has one.
+        """
+        value = {item.label: item.value for item in thresholds}
+        if self.task == "multiclass":
+            if len(self.labels) == 2 and self.labels[1] in value:
+                second = scores[:, 1] >= value[self.labels[1]]
+                return np.column_stack((~second, second)).astype(np.float64)
+            return np.asarray(np.arange(len(self.labels)) == scores.argmax(axis=1)[:, None], dtype=np.float64)
+        limits = np.array([value.get(label, np.nan) for label in self.labels])
+        return np.where(np.isnan(limits), np.nan, scores >= limits) if value else None
+
+    def binary_problems(self, scores: Array, calls: Calls) -> list[BinaryProblem]:
+        """Return one cell for each label of :attr:`focus`, over all cases."""
+        checked(self.truth, scores)
+        return [
+            BinaryProblem(
+                self.truth[:, label], scores[:, label], decisions(calls, label), (*_CURVES, *_RATES)
+            )
+            for label in self.focus
+        ]
+
+
+def estimates(
+    names: Sequence[str], measured: Sequence[Measured], extra: Sequence[Estimate] = ()
+) -> tuple[Estimate, ...]:
+    """Return every metric of every label; of several labels their mean and ``extra`` come first."""
+    rows = [
+        estimate(metric, label, item)
+        for label, item in zip(names, measured, strict=True)
+        for metric in item.values
+    ]
+    if len(names) == 1:
+        return tuple(rows)
+    means = []
+    n, patients = max(item.n for item in measured), max(item.patients for item in measured)
+    metrics = dict.fromkeys(name for item in measured for name in item.values if name != "accuracy")
+    for metric in metrics:
+        having = [item for item in measured if metric in item.values]
+        value = float(mean_defined([item.values[metric] for item in having]))
+        low, high = interval(mean_defined(np.array([item.samples[metric] for item in having]).T))
+        means.append(
+            Estimate(
+                name=metric, value=value, low=low, high=high, n=n, patients=patients, note="mean over labels"
+            )
+        )
+    return (*means, *extra, *rows)
+
+
+def estimate(metric: str, label: str, item: Measured) -> Estimate:
+    """Return one metric of one measured cell; a small one is noted."""
+    low, high = interval(item.samples[metric])
+    few = bool(label) and item.smaller < MIN_CELL
+    return Estimate(
+        name=metric,
+        value=item.values[metric],
+        low=low,
+        high=high,
+        n=item.n,
+        patients=item.patients,
+        label=label,
+        positives=item.positives if label else None,
+        note=f"fewer than {MIN_CELL} positive or negative patients" if few else "",
     )

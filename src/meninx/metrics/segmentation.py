@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from meninx.core.errors import DataError, expected
+from meninx.metrics.bootstrap import Draws, holm, interval, p_value, resampled_sums
+from meninx.metrics.classification import checked_table, mean_defined, ratio
+from meninx.metrics.estimates import Estimate, Evaluation
+from meninx.metrics.groups import INSUFFICIENT, MIN_CELL, Grouping, grouping, strata, stratified
 
 Array = npt.NDArray[np.float64]
 
@@ -63,3 +70,179 @@ def _overlap(prediction: npt.ArrayLike, truth: npt.ArrayLike, labels: int) -> np
     size = labels + 1
     pairs = true.astype(np.int64).ravel() * size + called.astype(np.int64).ravel()
     return np.bincount(pairs, minlength=size * size).reshape(size, size).astype(np.int64)
+
+
+Rows = npt.NDArray[np.bool_]
+
+
+def evaluate_segmentation(
+    per_case_dice: npt.ArrayLike,
+    patient_index: npt.ArrayLike,
+    labels: Sequence[str],
+    attributes: Mapping[str, Sequence[str]],
+    *,
+    seed: int,
+    draws: int = 1000,
+    split: str = "test",
+) -> Evaluation:
+    """Return the evaluation of a segmentation.
+
+    The mean Dice of a label is over cases; that of the model is the mean over labels. Where both masks are
+    empty the case is left out and counted; ``dice_empty_as_one`` is the mean that counts it as 1, given when
+    there is such a case.
+
+    Args:
+        per_case_dice: shape (cases, labels), from :func:`meninx.metrics.segmentation.dice`, NaN where both
+            are empty.
+        patient_index: shape (cases,), numbered from 0.
+        labels: names of the label values 1, 2, ...
+        attributes: text of each case for each attribute.
+        seed: public seed of the resamples.
+        draws: how many resamples.
+        split: name of the split.
+
+    Raises:
+        DataError: shapes differ or there is no case.
+    """
+    table, patient = checked_table(per_case_dice, patient_index, labels, where="per_case_dice")
+    groupings = [grouping(name, values, patient) for name, values in sorted(attributes.items())]
+    resamples = Draws(patient, draws, seed, strata(groupings, patient))
+    everyone = np.ones(len(table), dtype=bool)
+    metrics = [
+        *_rows("dice", table, labels, everyone, resamples),
+        *_rows("iou", iou_of_dice(table), labels, everyone, resamples),
+    ]
+    empty = np.isnan(table).sum(axis=0)
+    if empty.any():
+        metrics += _rows(
+            "dice_empty_as_one", np.where(np.isnan(table), 1.0, table), labels, everyone, resamples
+        )
+    groups, gaps = _group_tables(table, groupings, resamples)
+    return Evaluation(
+        task="segmentation",
+        split=split,
+        labels=tuple(labels),
+        n_cases=len(table),
+        n_patients=int(np.unique(patient).size),
+        draws=draws,
+        seed=seed,
+        metrics=tuple(metrics),
+        groups=groups,
+        gaps=gaps,
+        empty_masks={label: int(number) for label, number in zip(labels, empty, strict=True)},
+        notes=(
+            f"95 % percentile intervals from {draws} resamples of patients{stratified(groupings)}",
+            EMPTY_MASKS,
+            (
+                "a gap is the group's mean Dice minus that of all other cases together; p-values are "
+                "adjusted by Holm's method"
+            ),
+            f"groups with fewer than {MIN_CELL} patients are insufficient and get no number",
+        ),
+    )
+
+
+def compare_segmentation(
+    a_dice: npt.ArrayLike,
+    b_dice: npt.ArrayLike,
+    patient_index: npt.ArrayLike,
+    labels: Sequence[str],
+    attributes: Mapping[str, Sequence[str]],
+    *,
+    seed: int,
+    draws: int = 1000,
+) -> list[Estimate]:
+    """Return mean Dice differences of two models on the same cases, a minus b, over all cases and within each group.
+
+    Only cases and labels for which both models have a Dice coefficient count. Arguments as in
+    :func:`evaluate_segmentation`.
+    """
+    first, patient = checked_table(a_dice, patient_index, labels, where="a_dice")
+    second, _ = checked_table(b_dice, patient_index, labels, where="b_dice")
+    groupings = [grouping(name, values, patient) for name, values in sorted(attributes.items())]
+    resamples = Draws(patient, draws, seed, strata(groupings, patient))
+    rows = _rows("dice_difference", first - second, labels, np.ones(len(first), dtype=bool), resamples)
+    groups, _ = _group_tables(first - second, groupings, resamples)
+    return [*rows, *(dataclasses.replace(item, name="dice_difference") for item in groups)]
+
+
+def _means(table: Array, rows: Rows, draws: Draws) -> tuple[Array, Array]:
+    """Return the mean of each label over ``rows``, on the data (labels,) and in every draw (draws, labels)."""
+    known = ~np.isnan(table) & rows[:, None]
+    filled = np.where(known, table, 0.0)
+    sums = resampled_sums(np.concatenate((filled, known), axis=1), draws)
+    width = table.shape[1]
+    return ratio(filled.sum(axis=0), known.sum(axis=0)), ratio(sums[:, :width], sums[:, width:])
+
+
+def _rows(name: str, table: Array, labels: Sequence[str], rows: Rows, draws: Draws) -> list[Estimate]:
+    values, samples = _means(table, rows, draws)
+    known: Rows = ~np.isnan(table) & rows[:, None]
+    estimates = []
+    for column, label in enumerate(labels):
+        estimates.append(_one(name, values[column], samples[:, column], known[:, column], draws, label=label))
+    if len(labels) > 1:
+        whole = _one(
+            name,
+            float(mean_defined(values)),
+            mean_defined(samples),
+            np.asarray(known.any(axis=1)),
+            draws,
+            note="mean over labels",
+        )
+        estimates.insert(0, whole)
+    return estimates
+
+
+def _one(
+    name: str, value: float, samples: Array, known: Rows, draws: Draws, label: str = "", note: str = ""
+) -> Estimate:
+    low, high = interval(samples)
+    patients = int(np.unique(draws.patient_index[known]).size)
+    return Estimate(
+        name=name,
+        value=float(value),
+        low=low,
+        high=high,
+        n=int(known.sum()),
+        patients=patients,
+        label=label,
+        note=note,
+    )
+
+
+def _group_tables(
+    table: Array, groupings: Sequence[Grouping], draws: Draws
+) -> tuple[tuple[Estimate, ...], tuple[Estimate, ...]]:
+    groups: list[Estimate] = []
+    gaps: list[tuple[Estimate, float]] = []
+    for item in groupings:
+        present = [group for group in range(len(item.names)) if item.rows(group).any()]
+        for group in present if len(present) > 1 else ():
+            mine = _group(table, item, group, item.rows(group), draws)
+            rest = _group(table, item, group, item.rest(group), draws)
+            groups.append(mine[0])
+            if len(present) > 2 or group == present[0]:
+                value, samples = mine[0].value - rest[0].value, mine[1] - rest[1]
+                low, high = interval(samples)
+                note = INSUFFICIENT if np.isnan(value) else ""
+                gap = dataclasses.replace(
+                    mine[0], name="dice_gap", value=value, low=low, high=high, note=note
+                )
+                gaps.append((gap, p_value(value, samples)))
+    adjusted = holm([p for _, p in gaps])
+    return tuple(groups), tuple(
+        dataclasses.replace(gap, p_holm=p) for (gap, _), p in zip(gaps, adjusted, strict=True)
+    )
+
+
+def _group(table: Array, item: Grouping, group: int, rows: Rows, draws: Draws) -> tuple[Estimate, Array]:
+    """Return a group's mean Dice over labels with its draws; no number for fewer than ten patients."""
+    known: Rows = np.asarray((~np.isnan(table) & rows[:, None]).any(axis=1))
+    values, samples = _means(table, rows, draws)
+    value, drawn = float(mean_defined(values)), mean_defined(samples)
+    if np.unique(draws.patient_index[known]).size < MIN_CELL:
+        value, drawn = float("nan"), np.full(draws.count, np.nan)
+    note = INSUFFICIENT if np.isnan(value) else ""
+    found = _one("dice", value, drawn, known, draws, note=note)
+    return dataclasses.replace(found, attribute=item.attribute, group=item.names[group]), drawn

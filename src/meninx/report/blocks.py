@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from meninx.metrics.tables import Estimate
+from meninx.metrics.estimates import Estimate
 from meninx.report import words
 
 

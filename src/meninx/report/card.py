@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from meninx.core import names
 from meninx.core.errors import DataError, expected
-from meninx.metrics.tables import Estimate
+from meninx.metrics.estimates import Estimate
 from meninx.report import curves, verdict, words
 from meninx.report.context import Context
 from meninx.report.evidence import Measured

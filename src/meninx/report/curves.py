@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean, variance
 
 from meninx.core import files
-from meninx.metrics.tables import Evaluation
+from meninx.metrics.estimates import Evaluation
 
 Curve = tuple[tuple[float, float], ...]
 TRAIN, VALID = "train loss", "valid loss"

@@ -13,7 +13,7 @@ import msgspec
 from meninx.core import artifacts, belonging, plain
 from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin, RunRecord
 from meninx.core.errors import DataError, expected
-from meninx.metrics.tables import ROC_GRID, Estimate, Evaluation
+from meninx.metrics.estimates import ROC_GRID, Estimate, Evaluation
 
 TEST = "test"
 _TASKS = ("multiclass", "multilabel", "segmentation")

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from meninx.core.names import printable
-from meninx.metrics.tables import ROC_GRID, Estimate
+from meninx.metrics.estimates import ROC_GRID, Estimate
 from meninx.report import words
 
 _INK = "#010203"  # stands for the page's text colour until the SVG is written

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from meninx.metrics.tables import Estimate, Evaluation
+from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.report import curves, figures, words
 from meninx.report.account import Bounds
 from meninx.report.blocks import Cell, Picture, Section, Table, estimates, facts

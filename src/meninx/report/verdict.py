@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from meninx.core.artifacts import DeidRecord
-from meninx.metrics.tables import Estimate, Evaluation
+from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.report import curves, words
 from meninx.report.context import Comparison, Context
 from meninx.report.departures import keeps, said_of

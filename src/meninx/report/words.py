@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from meninx.metrics.tables import Estimate
+from meninx.metrics.estimates import Estimate
 
 METRICS: Mapping[str, str] = {
     "auroc": "AUROC",

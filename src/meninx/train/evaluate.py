@@ -22,7 +22,7 @@ from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
 from meninx.learn.predict import load_model, predict, predict_maps, released_step, weights_digest
 from meninx.metrics import evaluation, segmentation, thresholds
-from meninx.metrics.evaluation import Estimate, Evaluation
+from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.train import effect, identity, predictions, testdata
 from meninx.train.config import EvaluateConfig
 from meninx.train.identity import dataset_of
@@ -351,7 +351,7 @@ def _evaluation(
     common: dict[str, Any] = {"seed": config.seed, "draws": config.draws, "split": config.split}
     labels = dataset.info.labels
     if dataset.info.task is Task.SEGMENTATION:
-        return evaluation.evaluate_segmentation(
+        return segmentation.evaluate_segmentation(
             outcome.scores, chosen.patient_index(), labels, attributes, **common
         )
     return evaluation.evaluate_classification(
@@ -373,7 +373,7 @@ def _differences(
     common: dict[str, Any] = {"seed": config.seed, "draws": config.draws}
     labels, patients = dataset.info.labels, chosen.patient_index()
     if dataset.info.task is Task.SEGMENTATION:
-        return evaluation.compare_segmentation(mine, theirs, patients, labels, attributes, **common)
+        return segmentation.compare_segmentation(mine, theirs, patients, labels, attributes, **common)
     return evaluation.compare(
         mine, theirs, truth, patients, labels, attributes, task=str(dataset.info.task), **common
     )

@@ -21,7 +21,7 @@ from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
 from meninx.learn import ledger_file
-from meninx.metrics.evaluation import Estimate, Evaluation
+from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.privacy.composition import compose
 from meninx.privacy.ledger import Ledger
 from meninx.train import effect, evaluate, identity, stage

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meninx.imaging import phantom
-from meninx.imaging.phantom import abdomen, anatomy, chest, geometry, text
-from meninx.imaging.phantom.subjects import FINDINGS, finding_probability, subjects
+from meninx import synthetic
+from meninx.synthetic import abdomen, anatomy, chest, plants
+from meninx.synthetic.people import FINDINGS, finding_probability, subjects
 
 seeds = st.integers(0, 2**31)
 
@@ -16,8 +16,8 @@ seeds = st.integers(0, 2**31)
 @given(seed=seeds, size=st.sampled_from([24, 33, 64]))
 @settings(max_examples=10, deadline=None)
 def test_a_seed_gives_one_set_of_images(seed, size):
-    one, two = phantom.radiographs(3, size, seed), phantom.radiographs(3, size, seed)
-    other = phantom.radiographs(3, size, seed + 1)
+    one, two = synthetic.radiographs(3, size, seed), synthetic.radiographs(3, size, seed)
+    other = synthetic.radiographs(3, size, seed + 1)
     assert np.array_equal(one.images, two.images)
     assert np.array_equal(one.masks, two.masks)
     assert not np.array_equal(one.images, other.images)
@@ -27,7 +27,7 @@ def test_a_seed_gives_one_set_of_images(seed, size):
 @given(seed=seeds)
 @settings(max_examples=8, deadline=None)
 def test_the_mask_marks_a_pneumothorax_and_nothing_else(seed):
-    data = phantom.radiographs(8, 48, seed, prevalence=0.5)
+    data = synthetic.radiographs(8, 48, seed, prevalence=0.5)
     assert np.array_equal(data.masks.any(axis=(1, 2)), data.labels["pneumothorax"] == 1)
     assert set(np.unique(data.masks)) <= {0, 1}
 
@@ -59,7 +59,7 @@ def test_findings_follow_prevalence_and_correlation(seed, correlation):
 @settings(max_examples=10, deadline=None)
 def test_slices_and_labels_share_one_geometry(seed, index, angles):
     volume = abdomen.volume(seed, index, (20, 16, 10))
-    stack = geometry.slices(volume, tilt=angles)
+    stack = abdomen.slices(volume, tilt=angles)
     first, last = stack.places[0], stack.places[-1]
     assert abs(first.across @ first.down) < 1e-9
     normal = np.cross(first.across, first.down)
@@ -81,7 +81,7 @@ def test_slices_and_labels_share_one_geometry(seed, index, angles):
 @given(seed=seeds, index=st.integers(0, 1000), size=st.sampled_from([32, 64]))
 @settings(max_examples=10, deadline=None)
 def test_a_pose_projects_points_to_the_pixels_that_its_grid_gives_them(seed, index, size):
-    pose = chest.Pose.draw(np.random.default_rng([seed, index]))
+    pose = chest.Pose.sample(np.random.default_rng([seed, index]))
     x, y = pose.grid(size)
     row, column = size // 3, size // 2
     back = pose.project(np.array([[x[row, column], y[row, column]]], np.float32), size)
@@ -91,18 +91,20 @@ def test_a_pose_projects_points_to_the_pixels_that_its_grid_gives_them(seed, ind
 @given(words=st.lists(st.text("ABCdefg 0123", min_size=1, max_size=12), min_size=1, max_size=3))
 @settings(max_examples=20, deadline=None)
 def test_letters_stay_inside_their_boxes(words):
-    letters, boxes = text.bitmap(words, 64, 96)
+    letters, boxes = plants.bitmap(words, 64, 96)
     outside = letters.copy()
     for left, top, right, bottom in boxes:
         outside[top:bottom, left:right] = False
     assert not outside.any()
-    assert len(text.packed(letters)) % 2 == 0
+    assert len(plants.packed(letters)) % 2 == 0
 
 
 @given(seed=seeds, index=st.integers(0, 10_000))
 @settings(max_examples=20, deadline=None)
 def test_an_anatomy_belongs_to_its_patient(seed, index):
-    one, again, other = (anatomy.draw(seed, number, "F", 40) for number in (index, index, index + 1))
+    one, again, other = (
+        anatomy.random_anatomy(seed, number, "F", 40) for number in (index, index, index + 1)
+    )
     assert one.width == again.width
     assert np.array_equal(one.vessels, again.vessels)
     assert one.width != other.width

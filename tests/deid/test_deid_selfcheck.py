@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 from deid_samples import clean, image, save
 
-from meninx.deid import instance, verify, walker, worker, writer
+from meninx.deid import instance, selfcheck, walker, worker, writer
 from meninx.deid.config import DeidConfig
 from meninx.deid.keys import SiteKey
-from meninx.deid.pseudonyms import Pseudonyms
+from meninx.deid.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.quarantine import Reason, Refused
-from meninx.deid.resolver import Resolver
 
 
 def written(tmp_path: Path, ds, syntax: str = "1.2.840.10008.1.2.1"):
@@ -28,7 +27,7 @@ def written(tmp_path: Path, ds, syntax: str = "1.2.840.10008.1.2.1"):
 
 def refused(content: bytes, original, context) -> str:
     try:
-        verify.check(content, original, context)
+        selfcheck.check(content, original, context)
     except Refused as refusal:
         return str(refusal.reason)
     return ""
@@ -76,6 +75,6 @@ def test_text_at_the_edge_of_the_pixels_keeps_the_file_out(tmp_path):
 )
 def test_a_path_or_an_audit_line_with_an_identifier_keeps_the_file_out(tmp_path, told):
     _, _, context = written(tmp_path, image())
-    verify.check_told(("P1/2.25.1/2.25.2/2.25.3.dcm", "1.2.840.10008.1.2"), context)
+    selfcheck.check_told(("P1/2.25.1/2.25.2/2.25.3.dcm", "1.2.840.10008.1.2"), context)
     with pytest.raises(Refused, match="residual-identifier"):
-        verify.check_told(("fine", told), context)
+        selfcheck.check_told(("fine", told), context)

@@ -59,7 +59,7 @@ class Anatomy:
     waves: Floats
 
 
-def draw(seed: int, index: int, sex: str, age: int) -> Anatomy:
+def random_anatomy(seed: int, index: int, sex: str, age: int) -> Anatomy:
     """Return the chest of patient ``index``; sex and age move its means, the rest is the patient's own.
 
     Women: narrower and shorter thorax, breast shadows. Age: larger heart, wider aortic knob and mediastinum,

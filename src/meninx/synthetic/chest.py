@@ -6,7 +6,7 @@ lungs, ribs, heart, mediastinum, spine, clavicles, diaphragm, soft tissue, vesse
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,9 +15,126 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFilter
 
-from meninx.imaging.phantom import findings
-from meninx.imaging.phantom.anatomy import Anatomy, Floats
-from meninx.imaging.phantom.findings import soft as edge
+from meninx.synthetic.anatomy import Anatomy, Floats
+from meninx.synthetic.people import FINDINGS
+
+
+@dataclass(frozen=True)
+class Lung:
+    """One lung field of one image.
+
+    Attributes:
+        side: -1 the patient's right (image left), 1 the left.
+        u: distance from the midline towards this side, shape (rows, columns).
+        inside: soft mask, 0 to 1.
+        floor: y of the diaphragm at each pixel.
+        dome: y of the dome.
+    """
+
+    side: int
+    u: Floats
+    inside: Floats
+    floor: Floats
+    dome: float
+
+
+@dataclass(frozen=True)
+class FindingMaps:
+    """The sum of all findings, each array of shape (rows, columns).
+
+    Attributes:
+        attenuation: to add to the air of the lungs.
+        no_markings: 1 where vessels vanish.
+        mask: 1 in a pneumothorax.
+    """
+
+    attenuation: Floats
+    no_markings: Floats
+    mask: Floats
+
+
+def draw_findings(
+    body: Anatomy,
+    lungs: Sequence[Lung],
+    present: Mapping[str, bool],
+    rng: np.random.Generator,
+    y: Floats,
+    contrast: float = 1.0,
+) -> FindingMaps:
+    """Return the findings that are true in ``present``; sides, sizes and places are drawn anew from ``rng``.
+
+    Args:
+        body: the patient's anatomy.
+        lungs: both lung fields.
+        present: finding name to whether it is drawn.
+        rng: drives sides, sizes and places.
+        y: anatomical y of every pixel.
+        contrast: factor of the findings' attenuation; 1 is subtle.
+    """
+    shape = y.shape
+    attenuation, markings, mask = (np.zeros(shape, np.float32) for _ in range(3))
+    sides = rng.permutation(2)
+    sizes = rng.random(len(FINDINGS))
+    if present.get("pneumothorax"):
+        rim, line = _pneumothorax(body, lungs[int(sides[0])], y, float(sizes[1]))
+        attenuation += np.float32(0.09) * line - np.float32(0.065) * rim
+        markings, mask = np.maximum(markings, rim), rim
+    if present.get("effusion"):
+        fluid = _effusion(lungs[int(sides[1])], y, float(sizes[0]))
+        attenuation += np.float32(0.33) * fluid
+        markings = np.maximum(markings, fluid)
+    if present.get("nodule"):
+        attenuation += _nodule(body, lungs[int(rng.integers(2))], y, rng, float(sizes[2]))
+    return FindingMaps(np.float32(contrast) * attenuation, markings, mask)
+
+
+def lung_outline(
+    body: Anatomy, u: Floats, y: Floats, floor: Floats, dome: float, *, inward: float = 0.0, down: float = 0.0
+) -> Floats:
+    """Return the soft mask of a lung, shrunk from the side by ``inward`` and from the apex by ``down``."""
+    apex = body.apex + down
+    a = np.clip(1 - (y - np.float32(apex)) / np.float32(dome - apex), 0, 1)
+    outer = np.float32(0.34) + np.float32(body.width - 0.34 - inward) * np.sqrt(1 - a**2.6)
+    inner = np.float32(0.34) - np.float32(0.34 - body.mediastinum + 0.03) * np.sqrt(1 - a**7)
+    distance = np.minimum(np.minimum(u - inner, outer - u), floor - y)
+    return soft_edge(np.minimum(distance, y - np.float32(apex)), 0.03)
+
+
+def _pneumothorax(body: Anatomy, lung: Lung, y: Floats, size: float) -> tuple[Floats, Floats]:
+    """Return the rim of free air and the pleural line beside it: widest at the apex, at least a few pixels."""
+    inward = 0.06 + 0.12 * size
+    collapsed = lung_outline(body, lung.u, y, lung.floor, lung.dome, inward=inward, down=1.7 * inward)
+    near = soft_edge(np.float32(lung.dome + 0.1) - y, 0.25)
+    rim = lung.inside * (1 - collapsed) * near * soft_edge(lung.u - np.float32(0.2), 0.04)
+    line = 4 * collapsed * (1 - collapsed) * lung.inside * near
+    return rim, line
+
+
+def _effusion(lung: Lung, y: Floats, size: float) -> Floats:
+    """Return fluid above the diaphragm: a blunted angle with a meniscus that climbs the chest wall."""
+    level = lung.dome + 0.06 - 0.34 * size
+    climb = np.float32(0.30) * np.clip((lung.u - np.float32(0.32)) / np.float32(0.36), 0, 1.3) ** 2
+    return lung.inside * soft_edge(y - (np.float32(level) - climb), 0.05)
+
+
+def _nodule(body: Anatomy, lung: Lung, y: Floats, rng: np.random.Generator, size: float) -> Floats:
+    """Return a round bright spot in the free part of a lung."""
+    at_u = rng.uniform(0.34 if lung.side < 0 else 0.44, body.width - 0.15)
+    at_y = rng.uniform(body.apex + 0.28, lung.dome - 0.12)
+    radius = 0.095 + 0.06 * size
+    far = np.hypot(lung.u - np.float32(at_u), y - np.float32(at_y))
+    return np.float32(0.38 + 0.12 * rng.random()) * soft_edge(np.float32(radius) - far, 0.04)
+
+
+def soft_edge(distance: Floats, softness: float) -> Floats:
+    """Return a smooth step over ``softness`` on either side: 0 outside, 0.5 at distance 0, 1 inside."""
+    scaled: Floats = np.clip(distance * np.float32(0.5 / softness) + np.float32(0.5), 0, 1)
+    smooth: Floats = scaled * scaled * (3 - 2 * scaled)
+    return smooth
+
+
+pass
+
 
 BITS: Final = 12
 HIGHEST: Final = (1 << BITS) - 1
@@ -51,7 +168,7 @@ class Pose:
     gamma: float = 1.0
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Pose:
+    def sample(cls, rng: np.random.Generator) -> Pose:
         """Return a random pose: a few percent of shift, size and breath, two degrees, a little exposure."""
         x, y, angle, scale, breath, exposure, gamma = rng.normal(0, 1, 7)
         return cls(
@@ -95,30 +212,28 @@ def radiograph(
         size: rows and columns, at least 16.
         contrast: factor of the findings' attenuation; 1 is subtle.
     """
-    pose = Pose.draw(rng)
+    pose = Pose.sample(rng)
     x, y = pose.grid(size)
     lungs = tuple(lung(body, pose, side, x, y) for side in (-1, 1))
     both = np.maximum(lungs[0].inside, lungs[1].inside)
     air = both * (1 - np.float32(0.8) * _heart(body, pose, x, y))
-    drawn = findings.draw(body, lungs, present, rng, y, contrast)
+    drawn = draw_findings(body, lungs, present, rng, y, contrast)
     tissue = _tissue(body, x, y, both) + _bones(body, x, y, both)
     vessels = _vessels(body, pose, size) * (1 - drawn.no_markings)
     tissue += air * (np.float32(0.16) * vessels - np.float32(0.36) + drawn.attenuation)
     return Radiograph(
         _expose(tissue, pose, rng),
         (drawn.mask > 0.5).astype(np.uint8),
-        {name: bool(present.get(name)) for name in findings.NAMES},
+        {name: bool(present.get(name)) for name in FINDINGS},
     )
 
 
-def lung(body: Anatomy, pose: Pose, side: int, x: Floats, y: Floats) -> findings.Lung:
+def lung(body: Anatomy, pose: Pose, side: int, x: Floats, y: Floats) -> Lung:
     """Return one lung field: side -1 is the patient's right (image left)."""
     u = x * np.float32(side)
     dome = body.domes[0 if side < 0 else 1] + pose.breath
     floor = dome + np.float32(1.5) * (u - np.float32(0.40)) ** 2
-    return findings.Lung(
-        side=side, u=u, inside=findings.outline(body, u, y, floor, dome), floor=floor, dome=dome
-    )
+    return Lung(side=side, u=u, inside=lung_outline(body, u, y, floor, dome), floor=floor, dome=dome)
 
 
 def _heart(body: Anatomy, pose: Pose, x: Floats, y: Floats) -> Floats:
@@ -127,9 +242,13 @@ def _heart(body: Anatomy, pose: Pose, x: Floats, y: Floats) -> Floats:
     cos, sin = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
     dx, dy = x - np.float32(cx), y - np.float32(cy + pose.breath)
     along, across = (dx * cos + dy * sin) / np.float32(a), (dy * cos - dx * sin) / np.float32(b)
-    heart = edge(1 - np.sqrt(along**2 + across**2), 0.10)
-    trunk = edge(body.mediastinum - np.abs(x - np.float32(0.03)), 0.05) * edge(y + np.float32(0.75), 0.2)
-    knob = edge(body.knob - np.hypot(x - np.float32(body.mediastinum + 0.02), y + np.float32(0.30)), 0.03)
+    heart = soft_edge(1 - np.sqrt(along**2 + across**2), 0.10)
+    trunk = soft_edge(body.mediastinum - np.abs(x - np.float32(0.03)), 0.05) * soft_edge(
+        y + np.float32(0.75), 0.2
+    )
+    knob = soft_edge(
+        body.knob - np.hypot(x - np.float32(body.mediastinum + 0.02), y + np.float32(0.30)), 0.03
+    )
     hila = np.exp(
         -(((np.abs(x) - np.float32(0.17)) / 0.07) ** 2) - ((y + np.float32(0.05)) / 0.13) ** 2
     ) * np.float32(0.45)
@@ -143,24 +262,24 @@ def _tissue(body: Anatomy, x: Floats, y: Floats, both: Floats) -> Floats:
     side = np.float32(body.width + body.fat) + np.float32(0.05) * np.sin(np.float32(3) * y)
     wall = side + np.float32(3.0) * np.maximum(-np.float32(0.18) - y, 0) ** 2
     shoulder = y + np.float32(0.99) - np.float32(0.42) * np.maximum(u - np.float32(0.24), 0)
-    inside = edge(np.minimum(wall - u, shoulder), 0.05)
+    inside = soft_edge(np.minimum(wall - u, shoulder), 0.05)
     bow = np.sqrt(np.clip(1 - (u / (wall + np.float32(0.02))) ** 2, 0, 1))
     total: Floats = inside * (np.float32(0.46) + np.float32(0.17) * bow)
     total += np.float32(0.10) * inside * np.exp(-((x / np.float32(0.2)) ** 2))
-    belly = edge(y - np.float32(body.domes[0] + 0.05), 0.25) * (1 - both)
-    gas = edge(
+    belly = soft_edge(y - np.float32(body.domes[0] + 0.05), 0.25) * (1 - both)
+    gas = soft_edge(
         body.bubble[2] - np.hypot(x - np.float32(body.bubble[0]), (y - np.float32(body.bubble[1])) * 1.3),
         0.05,
     )
     total += inside * (np.float32(0.10) * belly - np.float32(0.20) * gas)
-    total -= np.float32(0.10) * np.exp(-((x / np.float32(0.05)) ** 2)) * edge(-np.float32(0.22) - y, 0.1)
+    total -= np.float32(0.10) * np.exp(-((x / np.float32(0.05)) ** 2)) * soft_edge(-np.float32(0.22) - y, 0.1)
     if body.breast > 0:
         cu, cy, radius = body.breast_shape
         far = np.hypot(u - np.float32(cu), (y - np.float32(cy)) * np.float32(1.05))
         lower = np.clip((y - np.float32(cy - radius)) / np.float32(2 * radius), 0, 1) ** 1.5
         total += (
             np.float32(body.breast)
-            * edge(np.float32(radius) - far, 0.05)
+            * soft_edge(np.float32(radius) - far, 0.05)
             * (np.float32(0.15) + np.float32(1.1) * lower)
         )
     for kx, ky, phase, amplitude in body.waves:
@@ -172,8 +291,10 @@ def _bones(body: Anatomy, x: Floats, y: Floats, both: Floats) -> Floats:
     """Return ribs (behind and before), clavicles and spine."""
     u = np.abs(x)
     q = u / np.float32(body.width)
-    cage = edge(np.float32(body.width + 0.05) - u, 0.04) * edge(y - np.float32(body.apex - 0.02), 0.06)
-    cage = cage * (np.float32(0.35) + np.float32(0.65) * both) * edge(np.float32(0.72) - y, 0.3)
+    cage = soft_edge(np.float32(body.width + 0.05) - u, 0.04) * soft_edge(
+        y - np.float32(body.apex - 0.02), 0.06
+    )
+    cage = cage * (np.float32(0.35) + np.float32(0.65) * both) * soft_edge(np.float32(0.72) - y, 0.3)
     behind = (
         y - np.float32(body.rib_slope) * q**2.4 + np.float32(0.10) * np.sin(np.float32(3.0) * q)
     ) / np.float32(body.rib_spacing)
@@ -183,7 +304,7 @@ def _bones(body: Anatomy, x: Floats, y: Floats, both: Floats) -> Floats:
         np.float32(0.55)
         * _bands(before + np.float32(body.rib_phase + 0.4))
         * cage
-        * edge(u - np.float32(0.26), 0.12)
+        * soft_edge(u - np.float32(0.26), 0.12)
     )
     bones *= np.float32(body.rib_density)
     level, rise, half = body.clavicle
@@ -192,19 +313,19 @@ def _bones(body: Anatomy, x: Floats, y: Floats, both: Floats) -> Floats:
         - np.float32(rise) * (q - np.float32(0.1))
         + np.float32(0.03) * np.sin(np.float32(7) * q)
     )
-    reach = edge(u - np.float32(0.06), 0.04) * edge(np.float32(0.78) - u, 0.06)
-    bones += np.float32(0.10) * edge(half - np.abs(y - centre), 0.02) * reach
+    reach = soft_edge(u - np.float32(0.06), 0.04) * soft_edge(np.float32(0.78) - u, 0.06)
+    bones += np.float32(0.10) * soft_edge(half - np.abs(y - centre), 0.02) * reach
     vertebrae = np.float32(0.75) + np.float32(0.25) * np.cos(
         y * np.float32(2 * np.pi / 0.16) + np.float32(body.rib_phase * 6)
     )
-    bones += np.float32(0.09) * edge(np.float32(0.085) - u, 0.03) * vertebrae
+    bones += np.float32(0.09) * soft_edge(np.float32(0.085) - u, 0.03) * vertebrae
     return bones
 
 
 def _bands(phase: Floats) -> Floats:
     """Return stripes of period 1, about 0.4 wide, with a brighter rim: a rib seen through."""
     across = np.abs(phase - np.floor(phase) - np.float32(0.5))
-    solid = edge(np.float32(0.22) - across, 0.06)
+    solid = soft_edge(np.float32(0.22) - across, 0.06)
     stripes: Floats = solid * (
         np.float32(0.7) + np.float32(0.6) * np.clip(across / np.float32(0.22), 0, 1) ** 3
     )

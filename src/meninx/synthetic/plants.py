@@ -6,9 +6,13 @@ Each function writes into one data set and notes what it wrote; :data:`EVERYWHER
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Pillow
+from PIL import ImageDraw, ImageFont
 from pydicom.charset import convert_encodings
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
@@ -16,13 +20,57 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_sequence_item
 from pydicom.sequence import Sequence as Items
 
-from meninx.imaging.phantom.instances import Visit, uid
-from meninx.imaging.phantom.record import Record, code, item
+from meninx.synthetic.instances import HeaderWriter, Visit, code, item, uid
 
-Planter = Callable[[Dataset, Visit, Record], None]
+TextBox = tuple[int, int, int, int]
 
 
-def demographics(data: Dataset, visit: Visit, record: Record) -> None:
+def bitmap(
+    lines: Sequence[str], rows: int, columns: int, *, points: int = 10
+) -> tuple[npt.NDArray[np.bool_], tuple[TextBox, ...]]:
+    """Return a picture of lines of text and the box of each line.
+
+    Args:
+        lines: texts; letters that the font lacks are drawn as its box sign.
+        rows: height of the picture.
+        columns: width; a line that is too long is cut.
+        points: letter height in pixels.
+
+    Returns:
+        bool array of shape (rows, columns), True on a letter; and (left, top, right, bottom) per line,
+        right and bottom exclusive.
+    """
+    canvas = Pillow.new("L", (columns, rows))
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(points)
+    boxes: list[TextBox] = []
+    for number, line in enumerate(lines):
+        place = (2, 1 + number * (points + 3))
+        pen.text(place, line, fill=255, font=font)
+        left, top, right, bottom = pen.textbbox(place, line, font=font)
+        boxes.append(
+            (max(0, int(left)), max(0, int(top)), min(columns, int(right) + 1), min(rows, int(bottom) + 1))
+        )
+    return np.asarray(canvas) > 127, tuple(boxes)
+
+
+def burn(
+    array: npt.NDArray[np.uint16], lines: Sequence[str], value: int, *, points: int = 10
+) -> tuple[npt.NDArray[np.uint16], tuple[TextBox, ...]]:
+    """Return the image with lines of text written into its pixels at the top left, and the box of each line."""
+    letters, boxes = bitmap(lines, *array.shape, points=points)
+    return np.where(letters, np.uint16(value), array).astype(np.uint16), boxes
+
+
+def packed(letters: npt.NDArray[np.bool_]) -> bytes:
+    """Return a bitmap as DICOM OverlayData: one bit a pixel, first pixel in the lowest bit, even length."""
+    bits: npt.NDArray[Any] = np.packbits(letters.reshape(-1), bitorder="little")
+    return bits.tobytes() + b"\0" * (bits.size % 2)
+
+
+Planter = Callable[[Dataset, Visit, HeaderWriter], None]
+
+
+def demographics(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
     """Plant other IDs, other names, address, phones, mail, relatives, insurance, comments."""
     who = visit.who
     record.put(data, "IssuerOfPatientID", who.issuer, "id")
@@ -57,7 +105,7 @@ def demographics(data: Dataset, visit: Visit, record: Record) -> None:
     )
 
 
-def staff(data: Dataset, visit: Visit, record: Record) -> None:
+def staff(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
     """Plant physicians, operators, institution and departments."""
     home = visit.home
     last = home.physicians[1]
@@ -89,7 +137,7 @@ def staff(data: Dataset, visit: Visit, record: Record) -> None:
     record.put(inner, "InstitutionName", home.institution, "institution", at=at)
 
 
-def free_text(data: Dataset, visit: Visit, record: Record) -> None:
+def free_text(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
     """Plant names, numbers and dates among clinical words."""
     who, home = visit.who, visit.home
     doctor = home.physicians[0].split("^")[0]
@@ -124,7 +172,7 @@ def free_text(data: Dataset, visit: Visit, record: Record) -> None:
     record.put(data, "AcquisitionDateTime", moment, "date", hide=[visit.day])
 
 
-def request(data: Dataset, visit: Visit, record: Record) -> None:
+def request(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
     """Plant the request, with a name in a content item four sequences deep."""
     who = visit.who
     inner, at = item(data, "RequestAttributesSequence")
@@ -145,7 +193,7 @@ def request(data: Dataset, visit: Visit, record: Record) -> None:
     record.put(modifier, "PersonName", who.name, "name", at=at, hide=[who.family, who.given])
 
 
-def unknown(data: Dataset, visit: Visit, record: Record) -> None:
+def unknown(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
     """Plant text in even groups that no dictionary knows."""
     for tag, vr, value, kind in (
         (0x0010_9F01, "LO", visit.who.family, "name"),
@@ -157,16 +205,16 @@ def unknown(data: Dataset, visit: Visit, record: Record) -> None:
         record.note(_tag(tag), kind, visit.who.family if vr == "PN" else value)
 
 
-def undeclared(data: Dataset, visit: Visit, record: Record) -> None:
+def undeclared(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
     """Plant UN-encoded values: text under an unknown tag, a known text attribute, and a known sequence."""
     encoding = (
         convert_encodings(list(visit.who.charset) or ["ISO_IR 6"])[-1]
         if visit.who.family.isascii() is False
         else "ascii"
     )
-    data.add(_un(0x0010_9F11, _even(visit.who.family.encode(encoding))))
+    data.add(_un(0x0010_9F11, _padded_even(visit.who.family.encode(encoding))))
     record.note(_tag(0x0010_9F11), "name", visit.who.family)
-    data.add(_un(0x0010_2110, _even(f"Latex, ask {visit.who.phone}".encode())))
+    data.add(_un(0x0010_2110, _padded_even(f"Latex, ask {visit.who.phone}".encode())))
     record.note("Allergies", "phone", visit.who.phone)
     inner = Dataset()
     inner.PatientID, inner.AccessionNumber = visit.who.patient_id, visit.accession
@@ -176,7 +224,7 @@ def undeclared(data: Dataset, visit: Visit, record: Record) -> None:
     record.note("ReferencedPatientSequence[0]/AccessionNumber", "id", visit.accession)
 
 
-def old_and_long(data: Dataset, visit: Visit, record: Record) -> None:
+def old_and_long(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
     """Plant URLs, unlimited text and retired attributes."""
     who = visit.who
     url = f"https://pacs.{visit.home.key}.invalid/studies?mrn={who.patient_id.replace(' ', '%20')}&acc={visit.accession}"
@@ -206,7 +254,7 @@ def old_and_long(data: Dataset, visit: Visit, record: Record) -> None:
     )
 
 
-def original_attributes(data: Dataset, visit: Visit, record: Record) -> None:
+def original_attributes(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
     """Plant the values before a correction."""
     inner, at = item(data, "OriginalAttributesSequence")
     inner.AttributeModificationDateTime = f"{visit.day}{visit.time}"
@@ -218,7 +266,7 @@ def original_attributes(data: Dataset, visit: Visit, record: Record) -> None:
     record.put(before, "PatientID", visit.who.other_id, "id", at=at)
 
 
-def references(data: Dataset, visit: Visit, record: Record) -> None:
+def references(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
     """Plant UIDs of other objects of the patient, among them one that is in the archive (the study's own)."""
     inner, at = item(data, "ReferencedStudySequence")
     inner.ReferencedSOPClassUID = "1.2.840.10008.3.1.2.3.1"
@@ -244,7 +292,7 @@ def _sequence_bytes(inner: Dataset) -> bytes:
     return stream.getvalue()
 
 
-def _even(value: bytes) -> bytes:
+def _padded_even(value: bytes) -> bytes:
     return value + b" " * (len(value) % 2)
 
 
@@ -261,3 +309,127 @@ IN_TURN: Final[tuple[Planter, ...]] = (
     original_attributes,
     references,
 )
+
+
+#: elements of DICOM PS3.15 Table E.3.10-1: creator, group, element offset, VR, value
+SAFE: Final[tuple[tuple[str, int, int, str, Any], ...]] = (
+    ("SIEMENS MR HEADER", 0x0019, 0x0C, "IS", "1000"),
+    ("SIEMENS MR HEADER", 0x0019, 0x0D, "CS", "DIRECTIONAL"),
+    ("GEMS_PARM_01", 0x0043, 0x39, "IS", ["800", "8", "0", "0"]),
+    ("Philips Imaging DD 001", 0x2001, 0x03, "FL", 500.0),
+    ("Philips Imaging DD 001", 0x2001, 0x0B, "CS", "TRANSVERSAL"),
+    ("ELSCINT1", 0x01F1, 0x26, "DS", "0.984"),
+)
+
+
+def unsafe_private(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
+    """Plant private elements without a creator, in a second block, and in a private sequence with public and private items."""
+    who = visit.who
+    data.add(DataElement(0x0033_1001, "LO", who.family))
+    record.note("(0033,1001)", "name", who.family)
+    first = data.private_block(0x0029, "PLUME IMAGING SHADOW", create=True)
+    first.add_new(0x01, "LO", f"op {visit.home.physicians[1].split('^')[0]}")
+    record.note("(0029,1001)", "physician", visit.home.physicians[1].split("^")[0])
+    second = data.private_block(0x0029, f"{visit.home.key.upper()} WORKLIST 1.0", create=True)
+    second.add_new(0x10, "UT", f"<patient><name>{who.family}</name><mrn>{who.patient_id}</mrn></patient>")
+    record.note("(0029,1110)", "name", who.family, who.patient_id)
+    second.add_new(0x11, "OB", _padded_even(f"phone={who.phone}".encode()))
+    record.note("(0029,1111)", "phone", who.phone)
+    inner = Dataset()
+    if who.charset:
+        inner.SpecificCharacterSet = list(who.charset)
+    inner.PatientName = who.name
+    inner.private_block(0x0031, "PLUME NESTED", create=True).add_new(0x02, "SH", who.social)
+    second.add_new(0x12, "SQ", Items([inner]))
+    record.note("(0029,1112)[0]/PatientName", "name", who.family, who.given)
+    record.note("(0029,1112)[0]/(0031,1002)", "id", who.social)
+
+
+def safe_private(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
+    """Write safe private elements, and in the block of one creator an unsafe neighbour."""
+    for creator, group, offset, vr, value in SAFE:
+        block = data.private_block(group, creator, create=True)
+        block.add_new(offset, vr, value)
+        texts = value if isinstance(value, list) else [value]
+        record.safe.extend(
+            (f"({group:04X},xx{offset:02X}) {creator}", "safe_private", str(text)) for text in texts
+        )
+    data.private_block(0x0019, "SIEMENS MR HEADER").add_new(0x55, "LO", f"tech {visit.who.relative}")
+    record.note("(0019,1055)", "name", visit.who.relative)
+
+
+def overlay(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
+    """Plant an overlay whose bitmap is the patient's name, with labels, in groups 6000 and 6002."""
+    who = visit.who
+    letters, _ = bitmap([who.family, who.patient_id], int(data.Rows), int(data.Columns))
+    for group in (0x6000, 0x6002):
+        at = f"({group:04X},3000)"
+        for element, vr, value in (
+            (0x0010, "US", int(data.Rows)),
+            (0x0011, "US", int(data.Columns)),
+            (0x0022, "LO", f"Annotation {who.given}"),
+            (0x0040, "CS", "G"),
+            (0x0050, "SS", [1, 1]),
+            (0x0100, "US", 1),
+            (0x0102, "US", 0),
+            (0x1500, "LO", who.family),
+            (0x3000, "OW", packed(letters)),
+        ):
+            data.add(DataElement((group << 16) | element, vr, value))
+        record.note(f"({group:04X},0022)", "name", who.given)
+        record.note(f"({group:04X},1500)", "name", who.family)
+        record.note(at, "bitmap", f"{who.family}/{who.patient_id}")
+
+
+def curve(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
+    """Plant a retired curve with a labelled description."""
+    for element, vr, value in (
+        (0x0005, "US", 1),
+        (0x0010, "US", 4),
+        (0x0020, "CS", "ECG"),
+        (0x0022, "LO", f"ECG of {visit.who.family}"),
+        (0x2500, "LO", visit.who.phone),
+        (0x3000, "OW", np.arange(4, dtype="<u2").tobytes()),
+    ):
+        data.add(DataElement((0x5000 << 16) | element, vr, value))
+    record.note("(5000,0022)", "name", visit.who.family)
+    record.note("(5000,2500)", "phone", visit.who.phone)
+
+
+def icon(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
+    """Plant a thumbnail with the name in its pixels."""
+    letters, _ = bitmap([visit.who.family], 32, 64)
+    inner, at = item(data, "IconImageSequence")
+    inner.SamplesPerPixel, inner.PhotometricInterpretation = 1, "MONOCHROME2"
+    inner.Rows, inner.Columns = 32, 64
+    inner.BitsAllocated, inner.BitsStored, inner.HighBit, inner.PixelRepresentation = 8, 8, 7, 0
+    inner.PixelData = np.where(letters, np.uint8(255), np.uint8(40)).tobytes()
+    inner["PixelData"].VR = "OB"
+    record.note(f"{at}PixelData", "bitmap", visit.who.family)
+
+
+def spare_bits(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
+    """Plant the name as a picture in the highest of the four bits that the pixels do not use (native encodings only)."""
+    pixels = np.frombuffer(data.PixelData, "<u2").reshape(int(data.Rows), int(data.Columns))
+    letters, _ = bitmap([visit.who.family], *pixels.shape)
+    data.PixelData = (pixels | (letters.astype(np.uint16) << 15)).astype("<u2").tobytes()
+    data["PixelData"].VR = "OW"
+    for element, vr, value in (
+        (0x0010, "US", int(data.Rows)),
+        (0x0011, "US", int(data.Columns)),
+        (0x0040, "CS", "G"),
+        (0x0050, "SS", [1, 1]),
+        (0x0100, "US", 16),
+        (0x0102, "US", 15),
+    ):
+        data.add(DataElement((0x6004 << 16) | element, vr, value))
+    record.note("PixelData bit 15", "bitmap", visit.who.family)
+
+
+def padding(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
+    """Plant text in the padding behind the pixels."""
+    data.add(DataElement(0xFFFC_FFFC, "OB", _padded_even(f"printed for {visit.who.relative}".encode())))
+    record.note("DataSetTrailingPadding", "name", visit.who.relative)
+
+
+PRIVATE_IN_TURN: Final[tuple[Planter, ...]] = (unsafe_private, safe_private, overlay, curve, icon, padding)

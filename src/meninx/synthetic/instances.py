@@ -4,17 +4,95 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.dataset import Dataset
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForPresentation
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 
-from meninx.imaging.phantom.geometry import SlicePlace
-from meninx.imaging.phantom.people import Hospital, Person
-from meninx.imaging.phantom.record import Record, code
+from meninx.synthetic.abdomen import SlicePlace
+from meninx.synthetic.people import Hospital, Person
+
+
+class HeaderWriter:
+    """What was planted in one file, as (path, kind, value)."""
+
+    def __init__(self) -> None:
+        self.plants: list[tuple[str, str, str]] = []
+        self.safe: list[tuple[str, str, str]] = []
+
+    def note(self, path: str, kind: str, *values: str) -> None:
+        """Note planted values; empty ones are left out."""
+        self.plants.extend((path, kind, value) for value in values if value)
+
+    def put(
+        self,
+        data: Dataset,
+        keyword: str,
+        value: Any,
+        kind: str,
+        *,
+        at: str = "",
+        hide: Sequence[str] | None = None,
+    ) -> None:
+        """Set an attribute and note it.
+
+        Args:
+            data: the data set or sequence item.
+            keyword: DICOM keyword.
+            value: what to write.
+            kind: see :class:`~meninx.synthetic.key.Plant`.
+            at: path of the item that ``data`` is, ending in ``/``.
+            hide: the identifying parts of a longer text; None when the whole value identifies.
+        """
+        setattr(data, keyword, value)
+        self.note(f"{at}{keyword}", kind, *(_texts(value) if hide is None else hide))
+
+    def keep(self, data: Dataset, keyword: str, value: Any, kind: str, *, at: str = "") -> None:
+        """Set an attribute that identifies nobody and note that it may stay."""
+        setattr(data, keyword, value)
+        self.safe.extend((f"{at}{keyword}", kind, text) for text in _texts(value))
+
+
+def item(data: Dataset, keyword: str, at: str = "") -> tuple[Dataset, str]:
+    """Append an item to a sequence (made when missing); return it and its path."""
+    if tag_for_keyword(keyword) is None:
+        raise ValueError(f"{keyword} is no DICOM keyword")
+    if keyword not in data:
+        setattr(data, keyword, Items())
+    items = getattr(data, keyword)
+    inner = Dataset()
+    items.append(inner)
+    return inner, f"{at}{keyword}[{len(items) - 1}]/"
+
+
+def code(value: str, scheme: str, meaning: str) -> Dataset:
+    """Return a code sequence item."""
+    inner = Dataset()
+    inner.CodeValue, inner.CodingSchemeDesignator, inner.CodeMeaning = value, scheme, meaning
+    return inner
+
+
+def _texts(value: Any) -> list[str]:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [str(one) for one in values]
 
 
 @dataclass(frozen=True)
@@ -49,7 +127,7 @@ def uid(seed: int, *names: str | int) -> str:
     return f"2.25.{int.from_bytes(hashlib.sha256(text.encode()).digest()[:15], 'big')}"
 
 
-def base(visit: Visit, record: Record, modality: str, sop_class: str) -> Dataset:
+def base(visit: Visit, record: HeaderWriter, modality: str, sop_class: str) -> Dataset:
     """Return a data set with the modules that all images share: patient, study, series, equipment, SOP common."""
     data = Dataset()
     who, home = visit.who, visit.home
@@ -88,7 +166,7 @@ def base(visit: Visit, record: Record, modality: str, sop_class: str) -> Dataset
 
 def dx(
     visit: Visit,
-    record: Record,
+    record: HeaderWriter,
     array: npt.NDArray[np.uint16],
     *,
     inverted: bool = False,
@@ -128,7 +206,7 @@ def dx(
     return data
 
 
-def ct(visit: Visit, record: Record, array: npt.NDArray[np.int16], place: SlicePlace) -> Dataset:
+def ct(visit: Visit, record: HeaderWriter, array: npt.NDArray[np.int16], place: SlicePlace) -> Dataset:
     """Return one CT slice.
 
     Args:
@@ -170,3 +248,64 @@ def _parts(name: str) -> list[str]:
     """Return every component of a person name that names somebody: at least four letters, or two in another script."""
     parts = [part for group in name.split("=") for part in group.split("^")]
     return [part for part in parts if len(part) >= 4 or (len(part) >= 2 and not part.isascii())]
+
+
+NATIVE: Final = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
+COMPRESSED: Final = (RLELossless, JPEGLSLossless, JPEG2000Lossless)
+#: which encoding image number n of a hospital has: half of them plain, the rest in turn
+TURNS: Final = (
+    ExplicitVRLittleEndian,
+    RLELossless,
+    ExplicitVRLittleEndian,
+    JPEGLSLossless,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    ExplicitVRLittleEndian,
+    DeflatedExplicitVRLittleEndian,
+)
+
+
+def encode(
+    data: Dataset,
+    syntax: str = ExplicitVRLittleEndian,
+    *,
+    visit: Visit | None = None,
+    record: HeaderWriter | None = None,
+) -> bytes:
+    """Return a data set as a DICOM file.
+
+    Args:
+        data: the data set with native pixels; compressed here when the syntax says so.
+        syntax: UID of the transfer syntax.
+        visit: with ``record``, whom to betray in preamble and file meta information; None for neither.
+        record: notes what was planted.
+    """
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = data.SOPClassUID, data.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax in COMPRESSED else UID(syntax)
+    meta.ImplementationClassUID, meta.ImplementationVersionName = UID(uid(0, "implementation")), "PHANTOM_1"
+    preamble = b"\0" * 128
+    if visit is not None and record is not None:
+        preamble = _betray(meta, visit, record)
+    whole = FileDataset(BytesIO(), data, file_meta=meta, preamble=preamble)
+    if syntax in COMPRESSED:
+        whole.compress(syntax, generate_instance_uid=False)
+    stream = BytesIO()
+    dcmwrite(stream, whole, enforce_file_format=True, overwrite=True)
+    return stream.getvalue()
+
+
+def _betray(meta: FileMetaDataset, visit: Visit, record: HeaderWriter) -> bytes:
+    """Plant the AE titles and private information in the file meta.
+
+    Return a preamble with the patient's number.
+    """
+    record.put(meta, "SourceApplicationEntityTitle", visit.home.ae_title, "device", at="file meta/")
+    record.put(meta, "SendingApplicationEntityTitle", visit.home.station, "device", at="file meta/")
+    meta.PrivateInformationCreatorUID = UID(uid(0, "private information", visit.home.key))
+    meta.PrivateInformation = f"exported for {visit.who.relative}".encode().ljust(64, b" ")
+    record.note("file meta/PrivateInformation", "name", visit.who.relative)
+    record.note("preamble", "id", visit.who.other_id, visit.who.phone)
+    return f"II*\0 {visit.who.other_id} {visit.who.phone}".encode().ljust(128, b"\0")[:128]

@@ -16,18 +16,14 @@ from meninx.core import files
 from meninx.core.errors import UsageError, expected
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.randomness import child
-from meninx.imaging.phantom import abdomen, arrays, decoys, geometry, instances, plants, private, text
-from meninx.imaging.phantom.config import PhantomConfig
-from meninx.imaging.phantom.dataset import write_nifti, write_png
-from meninx.imaging.phantom.encode import NATIVE, TURNS, encode
-from meninx.imaging.phantom.instances import Visit
-from meninx.imaging.phantom.key import AnswerKey, PlantedFile
-from meninx.imaging.phantom.members import PADDED, Member, members, study_of, visit
-from meninx.imaging.phantom.people import plain_letters
-from meninx.imaging.phantom.record import Record
-from meninx.imaging.phantom.subjects import FINDINGS
+from meninx.synthetic import abdomen, dataset, decoys, instances, plants
+from meninx.synthetic.cohort import PADDED, Member, PhantomConfig, members, study_of, visit
+from meninx.synthetic.dataset import write_nifti, write_png
+from meninx.synthetic.instances import NATIVE, TURNS, HeaderWriter, Visit, encode
+from meninx.synthetic.key import AnswerKey, PlantedFile
+from meninx.synthetic.people import FINDINGS, plain_letters
 
-IN_TURN = plants.IN_TURN + private.IN_TURN
+IN_TURN = plants.IN_TURN + plants.PRIVATE_IN_TURN
 COLUMNS = ("SOPInstanceUID", "SeriesInstanceUID", "PatientID", *FINDINGS, "mask")
 TILTS = ((0.0, 0.0), (12.0, -7.0), (0.0, 0.0))
 CT_SYNTAXES = (TURNS[0], TURNS[1], TURNS[5])
@@ -97,7 +93,7 @@ class Shelf:
                 f"dx{number}",
                 plain_id=not (member.number == PADDED and number == 0),
             )
-            drawn = arrays.render(member.subject, number, config.size, config.seed, contrast=config.contrast)
+            drawn = dataset.render(member.subject, number, config.size, config.seed, contrast=config.contrast)
             mask = f"masks/{_opaque(where.sop_uid)}.png"
             write_png(self.root / mask, drawn.mask)
             self.labels.append(
@@ -112,22 +108,22 @@ class Shelf:
             self._radiograph(member, where, drawn.array)
             self.images += 1
 
-    def _radiograph(self, member: Member, where: Visit, array: arrays.Pixels) -> None:
+    def _radiograph(self, member: Member, where: Visit, array: dataset.Pixels) -> None:
         """Write one DX file: burned-in text, planted attributes, encoding and name by turns."""
-        n, record = self.images, Record()
+        n, record = self.images, HeaderWriter()
         draw = child(self.config.seed, "burn", self.hospital, n).random()
         burned = draw < self.config.burned_in_fraction or (n == 4 and self.config.burned_in_fraction > 0)
-        boxes: tuple[text.Box, ...] = ()
+        boxes: tuple[plants.TextBox, ...] = ()
         if burned:
             lines = _burned_lines(member)
-            array, boxes = text.burn(array, lines, 4095)
+            array, boxes = plants.burn(array, lines, 4095)
             record.note("PixelData", "burned_in", *lines)
         data = instances.dx(where, record, array, inverted=n % 5 == 3, burned=burned)
         syntax = TURNS[n % len(TURNS)]
         if self.config.planted:
             self._plant(data, where, record, n)
             if n == 2 and syntax in NATIVE:
-                private.spare_bits(data, where, record)
+                plants.spare_bits(data, where, record)
         container = self.config.planted and n % 4 < 2
         content = encode(data, syntax, visit=where if container else None, record=record)
         self._store(
@@ -142,7 +138,7 @@ class Shelf:
         if self.config.planted and n == 3:
             self._store(content, where, record, "dx", syntax=syntax, boxes=boxes, quarantine="duplicate")
 
-    def _plant(self, data: Dataset, where: Visit, record: Record, n: int) -> None:
+    def _plant(self, data: Dataset, where: Visit, record: HeaderWriter, n: int) -> None:
         """Plant in one image: what goes everywhere, and every fourth of the rest (all of it in the first image)."""
         for planter in plants.EVERYWHERE:
             planter(data, where, record)
@@ -154,14 +150,14 @@ class Shelf:
         """Write one CT series, straight, oblique or last slice first, with its label map and label row."""
         study = study_of(len(member.subject.images) - 1) + 1
         volume = abdomen.volume(self.config.seed, member.subject.index, self.config.ct_size)
-        stack = geometry.slices(volume, tilt=TILTS[position % 3])
+        stack = abdomen.slices(volume, tilt=TILTS[position % 3])
         count = len(stack.places)
         for k, place in enumerate(stack.places):
             number = count - k if position % 3 == 2 else k + 1
             where = replace(
                 visit(member, self.config.seed, study, "ct", instance=k + 1), instance_number=number
             )
-            record = Record()
+            record = HeaderWriter()
             data = instances.ct(where, record, stack.slices[k], place)
             if self.config.planted:
                 plants.demographics(data, where, record)
@@ -182,9 +178,9 @@ class Shelf:
             ("gsps", lambda where, record: decoys.presentation(where, record, image, dx_class), ""),
             ("pdf", decoys.pdf, "encapsulated"),
         ):
-            where, record = visit(member, seed, 0, form), Record()
+            where, record = visit(member, seed, 0, form), HeaderWriter()
             self._store(encode(build(where, record), visit=None), where, record, form, quarantine=reason)
-        record = Record()
+        record = HeaderWriter()
         where = visit(member, seed, 0, "dicomdir")
         self._store(
             encode(decoys.directory(where, record)),
@@ -194,13 +190,13 @@ class Shelf:
             quarantine="dicomdir",
             name="DICOMDIR",
         )
-        record = Record()
+        record = HeaderWriter()
         self._store(
             decoys.worklist(where, record), where, record, "text", quarantine="not_dicom", name="worklist.csv"
         )
-        array = arrays.render(member.subject, 0, self.config.size, seed).array
+        array = dataset.render(member.subject, 0, self.config.size, seed).array
         for reason in ("truncated", "no_preamble"):
-            where, record = visit(member, seed, 0, reason), Record()
+            where, record = visit(member, seed, 0, reason), HeaderWriter()
             data = instances.dx(where, record, array)
             plants.demographics(data, where, record)
             content = (
@@ -212,11 +208,11 @@ class Shelf:
         self,
         content: bytes,
         where: Visit,
-        record: Record,
+        record: HeaderWriter,
         form: str,
         *,
         syntax: str = ExplicitVRLittleEndian,
-        boxes: tuple[text.Box, ...] = (),
+        boxes: tuple[plants.TextBox, ...] = (),
         quarantine: str = "",
         telling: bool = False,
         name: str = "",

@@ -14,26 +14,18 @@ import pytest
 from PIL import Image as Pillow
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from meninx import synthetic
 from meninx.core.errors import ConfigError, DataError, LayoutError, UsageError
 from meninx.core.manifest import Manifest, Task
 from meninx.core.randomness import child
-from meninx.imaging import phantom
-from meninx.imaging.phantom import (
-    FINDINGS,
-    PhantomConfig,
-    anatomy,
-    chest,
-    read_answer_key,
-    text,
-    write_archives,
-)
-from meninx.imaging.phantom.key import NOT_BYTES, encodings
+from meninx.synthetic import FINDINGS, PhantomConfig, anatomy, chest, plants, read_answer_key, write_archives
+from meninx.synthetic.key import NOT_BYTES, encodings
 
 # --- the radiographs ----------------------------------------------------------------------------------------
 
 
 def body(index=0, sex="F", age=50):
-    return anatomy.draw(5, index, sex, age)
+    return anatomy.random_anatomy(5, index, sex, age)
 
 
 def change(finding, index=0):
@@ -76,7 +68,7 @@ def test_air_is_dark_inside_the_pneumothorax_mask_and_nothing_changes_far_from_i
 
 
 def test_two_images_of_a_patient_resemble_each_other_more_than_two_patients():
-    data = phantom.radiographs(60, 64, 4, prevalence=0.0)
+    data = synthetic.radiographs(60, 64, 4, prevalence=0.0)
     flat = data.images.reshape(60, -1).astype(float)
     flat -= flat.mean(axis=0)
     likeness = np.corrcoef(flat)
@@ -87,7 +79,7 @@ def test_two_images_of_a_patient_resemble_each_other_more_than_two_patients():
 
 def test_sex_and_age_shape_the_anatomy():
     def mean(field, sex, age):
-        return np.mean([field(anatomy.draw(3, index, sex, age)) for index in range(80)])
+        return np.mean([field(anatomy.random_anatomy(3, index, sex, age)) for index in range(80)])
 
     assert mean(lambda one: one.width, "M", 50) > mean(lambda one: one.width, "F", 50)
     assert mean(lambda one: one.breast, "F", 50) > 0 == mean(lambda one: one.breast, "M", 50)
@@ -98,19 +90,19 @@ def test_sex_and_age_shape_the_anatomy():
 
 
 def test_a_smaller_draw_is_the_beginning_of_a_larger_one():
-    few, many = phantom.radiographs(5, 32, 9), phantom.radiographs(9, 32, 9)
+    few, many = synthetic.radiographs(5, 32, 9), synthetic.radiographs(9, 32, 9)
     assert np.array_equal(few.images, many.images[:5])
     assert few.patient_ids == many.patient_ids[:5]
     assert all(len(values) == 5 for values in few.labels.values())
 
 
 def test_nothing_drawn_is_an_empty_stack():
-    assert phantom.radiographs(0, 32).images.shape == (0, 32, 32)
-    assert phantom.volumes(0, (16, 16, 8)).images.shape == (0, 16, 16, 8)
+    assert synthetic.radiographs(0, 32).images.shape == (0, 32, 32)
+    assert synthetic.volumes(0, (16, 16, 8)).images.shape == (0, 16, 16, 8)
 
 
 def test_volumes_have_an_organ_and_lesions_inside_it():
-    data = phantom.volumes(6, (48, 40, 24), 2)
+    data = synthetic.volumes(6, (48, 40, 24), 2)
     assert data.images.shape == data.labels.shape == (6, 48, 40, 24)
     assert data.images.dtype == np.int16
     for image, labels in zip(data.images, data.labels, strict=True):
@@ -121,8 +113,8 @@ def test_volumes_have_an_organ_and_lesions_inside_it():
 
 
 def test_lesions_can_be_forced():
-    assert (phantom.volume(0, 1, lesion=True).labels == 2).any()
-    assert not (phantom.volume(0, 1, lesion=False).labels == 2).any()
+    assert (synthetic.volume(0, 1, lesion=True).labels == 2).any()
+    assert not (synthetic.volume(0, 1, lesion=False).labels == 2).any()
 
 
 # --- the prepared dataset -----------------------------------------------------------------------------------
@@ -130,7 +122,7 @@ def test_lesions_can_be_forced():
 
 @pytest.mark.parametrize("task", list(Task))
 def test_a_written_dataset_reads_back(tmp_path, task):
-    written = phantom.write_dataset(tmp_path, task=task, patients=18, size=32)
+    written = synthetic.write_dataset(tmp_path, task=task, patients=18, size=32)
     read = Manifest.read(tmp_path)
     assert read.cases == written.cases
     assert read.info == written.info
@@ -150,7 +142,7 @@ def test_a_written_dataset_reads_back(tmp_path, task):
 def test_a_written_volume_dataset_reads_back(tmp_path):
     import nibabel
 
-    phantom.write_dataset(tmp_path, task="segmentation", patients=9, size=24, spatial_dims=3)
+    synthetic.write_dataset(tmp_path, task="segmentation", patients=9, size=24, spatial_dims=3)
     read = Manifest.read(tmp_path)
     assert read.info.labels == ("organ", "lesion")
     assert all(len(read.split(name)) for name in ("train", "valid", "test"))
@@ -164,9 +156,9 @@ def test_a_written_volume_dataset_reads_back(tmp_path):
 
 def test_a_dataset_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="spatial_dims"):
-        phantom.write_dataset(tmp_path, task="multilabel", spatial_dims=3)
+        synthetic.write_dataset(tmp_path, task="multilabel", spatial_dims=3)
     with pytest.raises(ConfigError, match="did you mean"):
-        phantom.write_dataset(tmp_path, task="multilable")
+        synthetic.write_dataset(tmp_path, task="multilable")
 
 
 # --- the archives -------------------------------------------------------------------------------------------
@@ -502,6 +494,6 @@ def test_pictures_of_text_are_in_the_header_and_in_spare_bits(cohort):
                 bits = np.unpackbits(np.frombuffer(resolve(data, path), np.uint8), bitorder="little")
                 bits = bits[: data.Rows * data.Columns].reshape(data.Rows, data.Columns)
             words = value.split("/")
-            assert np.array_equal(bits, text.bitmap(words, *bits.shape)[0])
+            assert np.array_equal(bits, plants.bitmap(words, *bits.shape)[0])
             seen.add(path)
     assert len(seen) == 4

@@ -13,11 +13,18 @@ from typing import Any
 from meninx.core import artifacts, files, integrity
 from meninx.core.artifacts import DeidRecord, Departure
 from meninx.core.workspace import Workspace
-from meninx.deid import lookup, options, quarantine, review
+from meninx.deid import options, pseudonyms, quarantine, review
 from meninx.deid.config import DeidConfig
-from meninx.deid.journal import WRITTEN, Entry, Journal
 from meninx.deid.options import Option, method_codes
-from meninx.deid.papers import SortedLines, csv_line, sorted_lines, write_lines
+from meninx.deid.output import (
+    WRITTEN,
+    FileJournal,
+    FileResult,
+    SortedLines,
+    csv_line,
+    sorted_lines,
+    write_lines,
+)
 from meninx.deid.profile import Profile
 from meninx.deid.pseudonyms import Pseudonyms
 
@@ -28,11 +35,11 @@ TABLES: dict[str, tuple[str, ...]] = {
     "crosswalk_accessions.csv": _PAIRS,
     "quarantine.csv": ("path", "reason"),
     "review.csv": ("output", "why"),
-    "lookup.csv": lookup.COLUMNS,
+    "lookup.csv": pseudonyms.LOOKUP_COLUMNS,
 }
 
 
-class Tally:
+class RunCounts:
     """Counts over entries, added one by one; holds no original value."""
 
     def __init__(self) -> None:
@@ -44,7 +51,7 @@ class Tally:
         self.studies: set[tuple[str, str]] = set()
         self.series: set[tuple[str, str, str]] = set()
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: FileResult) -> None:
         """Count one entry."""
         self.read += 1
         if entry.status != WRITTEN:
@@ -69,7 +76,7 @@ class Tally:
         return table
 
 
-def record(config: DeidConfig, tally: Tally, profile: Profile) -> DeidRecord:
+def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidRecord:
     """Return the content of ``deid.json``; ``profile`` is the one in force, overrides included."""
     return DeidRecord(
         version=metadata.version("meninx"),
@@ -94,7 +101,7 @@ def record(config: DeidConfig, tally: Tally, profile: Profile) -> DeidRecord:
     )
 
 
-def departures(config: DeidConfig, tally: Tally, profile: Profile) -> tuple[Departure, ...]:
+def departures(config: DeidConfig, tally: RunCounts, profile: Profile) -> tuple[Departure, ...]:
     """Return every setting that changes what the named profile does, or that keeps what it would keep out."""
     plain_profile = Profile.compile(options.preset(config.profile))
     found = [
@@ -127,8 +134,8 @@ def departures(config: DeidConfig, tally: Tally, profile: Profile) -> tuple[Depa
     return tuple(found)
 
 
-def write(
-    config: DeidConfig, space: Workspace, journal: Journal, profile: Profile, pseudonyms: Pseudonyms
+def write_summary(
+    config: DeidConfig, space: Workspace, journal: FileJournal, profile: Profile, pseudonyms: Pseudonyms
 ) -> DeidRecord:
     """Write the private tables to their places and the public papers to staging; return the summary.
 
@@ -137,7 +144,7 @@ def write(
     Raises:
         StorageError: the disk refused a write.
     """
-    tally = Tally()
+    tally = RunCounts()
     with sorted_lines(space.staging) as lines:
         for entry in journal.entries():
             tally.add(entry)
@@ -149,7 +156,7 @@ def write(
         lines.add("checksums", _checksum("audit.jsonl", files.digest(space.staging / "audit.jsonl")))
         listed = (line.decode().split("\0") for line in lines.of("checksums"))
         checksums = integrity.write_sorted(space.staging, ((path, digest) for path, digest in listed))
-    summary = replace(record(config, tally, profile), checksums=checksums)
+    summary = replace(deid_record(config, tally, profile), checksums=checksums)
     artifacts.write(space.staging, summary)
     return summary
 
@@ -162,7 +169,7 @@ def _write_table(path: Path, columns: tuple[str, ...], lines: Iterable[bytes]) -
     write_lines(path, content(), mode=files.PRIVATE_MODE)
 
 
-def _add(lines: SortedLines, entry: Entry, pseudonyms: Pseudonyms) -> None:
+def _add(lines: SortedLines, entry: FileResult, pseudonyms: Pseudonyms) -> None:
     """Add an entry's lines to every table."""
     lines.add("audit", (_audit_line(entry, pseudonyms) + "\n").encode())
     if entry.status != WRITTEN:
@@ -187,7 +194,7 @@ def _checksum(path: str, digest: str) -> bytes:
     return f"{path}\0{digest}".encode()
 
 
-def _audit_line(entry: Entry, pseudonyms: Pseudonyms) -> str:
+def _audit_line(entry: FileResult, pseudonyms: Pseudonyms) -> str:
     """Return one line of the public log; originals appear as keyed digests only."""
     letters: Counter[str] = Counter()
     for counts in entry.actions.values():
@@ -208,6 +215,6 @@ def _audit_line(entry: Entry, pseudonyms: Pseudonyms) -> str:
     return json.dumps(told)
 
 
-def _lookup_rows(entry: Entry) -> list[tuple[str, str, str, str]]:
+def _lookup_rows(entry: FileResult) -> list[tuple[str, str, str, str]]:
     old, new = entry.patient
     return [(old, new, *pair) for pair in entry.accessions.items()] or [(old, new, "", "")]

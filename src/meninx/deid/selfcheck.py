@@ -12,8 +12,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from meninx.deid.actions import NUMBERS, STRINGS, TERMS, Context, is_texty
-from meninx.deid.charsets import decode, encodings_of
+from meninx.deid.actions import NUMBERS, STRINGS, TERMS, FileContext, is_texty
 from meninx.deid.elements import (
     PIXEL_DATA,
     UNDEFINED,
@@ -26,6 +25,7 @@ from meninx.deid.elements import (
 from meninx.deid.identifiers import strings
 from meninx.deid.instance import DEFLATED, EXPLICIT, Instance
 from meninx.deid.quarantine import Reason, Refused
+from meninx.deid.text import decode, encodings_of
 from meninx.deid.walker import MARKERS
 from meninx.deid.writer import marker_texts
 from meninx.imaging.decode import quiet
@@ -37,7 +37,7 @@ _WINDOW = 1 << 20
 Content = bytes | mmap.mmap
 
 
-def check(written: Content, original: Instance, context: Context) -> None:
+def check(written: Content, original: Instance, context: FileContext) -> None:
     """Return when a written file holds none of its original identifiers, and the pixel data of the original.
 
     Guarantee: no identifier collected by :func:`meninx.deid.identifiers.collect` from the original header
@@ -85,7 +85,7 @@ def check(written: Content, original: Instance, context: Context) -> None:
         raise Refused(Reason.RESIDUAL_IDENTIFIER)
 
 
-def check_told(texts: Iterable[str], context: Context) -> None:
+def check_told(texts: Iterable[str], context: FileContext) -> None:
     """Return when what is told of a file outside of it (its path, its line of the audit log) holds no original identifier.
 
     Raises:

@@ -15,11 +15,10 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-from meninx.imaging.phantom.instances import Visit, base, uid
-from meninx.imaging.phantom.record import Record, code, item
+from meninx.synthetic.instances import HeaderWriter, Visit, base, code, item, uid
 
 
-def report(visit: Visit, record: Record, image: Visit, image_class: str) -> Dataset:
+def report(visit: Visit, record: HeaderWriter, image: Visit, image_class: str) -> Dataset:
     """Return a Basic Text SR about an image: observer, patient's name and findings as content items."""
     data = _document(visit, record, "SR", BasicTextSRStorage)
     data.CompletionFlag, data.VerificationFlag = "COMPLETE", "VERIFIED"
@@ -64,7 +63,7 @@ def report(visit: Visit, record: Record, image: Visit, image_class: str) -> Data
     return data
 
 
-def presentation(visit: Visit, record: Record, image: Visit, image_class: str) -> Dataset:
+def presentation(visit: Visit, record: HeaderWriter, image: Visit, image_class: str) -> Dataset:
     """Return a grayscale presentation state with the name as annotation text."""
     data = _document(visit, record, "PR", GrayscaleSoftcopyPresentationStateStorage)
     data.PresentationCreationDate, data.PresentationCreationTime = visit.day, visit.time
@@ -97,7 +96,7 @@ def presentation(visit: Visit, record: Record, image: Visit, image_class: str) -
     return data
 
 
-def pdf(visit: Visit, record: Record) -> Dataset:
+def pdf(visit: Visit, record: HeaderWriter) -> Dataset:
     """Return an encapsulated PDF with the name in its metadata and in a compressed page."""
     data = _document(visit, record, "DOC", EncapsulatedPDFStorage)
     data.ConversionType, data.BurnedInAnnotation = "WSD", "YES"
@@ -123,7 +122,7 @@ def pdf(visit: Visit, record: Record) -> Dataset:
     return data
 
 
-def directory(visit: Visit, record: Record) -> Dataset:
+def directory(visit: Visit, record: HeaderWriter) -> Dataset:
     """Return a DICOMDIR with one patient record."""
     data = Dataset()
     data.SOPClassUID, data.SOPInstanceUID = MediaStorageDirectoryStorage, uid(0, "dicomdir", visit.sop_uid)
@@ -145,7 +144,7 @@ def directory(visit: Visit, record: Record) -> Dataset:
     return data
 
 
-def worklist(visit: Visit, record: Record) -> bytes:
+def worklist(visit: Visit, record: HeaderWriter) -> bytes:
     """Return a text file that is no DICOM file, with a name and a phone number."""
     record.note("text", "name", visit.who.relative, visit.who.phone)
     return f"ward;name;phone\n7B;{visit.who.relative};{visit.who.phone}\n".encode()
@@ -159,7 +158,7 @@ def bare(data: Dataset) -> bytes:
     return stream.getvalue()
 
 
-def _document(visit: Visit, record: Record, modality: str, sop_class: str) -> Dataset:
+def _document(visit: Visit, record: HeaderWriter, modality: str, sop_class: str) -> Dataset:
     """Return the shared modules without what only images have."""
     data = base(visit, record, modality, sop_class)
     dropped = (

@@ -1,0 +1,301 @@
+"""The output folder of this stage: what lies where, and that no image lands anywhere else."""
+
+from __future__ import annotations
+
+import csv
+import filecmp
+import io
+import re
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from meninx.core import artifacts, files
+from meninx.core import journal as core_journal
+from meninx.core.artifacts import DeidRecord
+from meninx.core.errors import StorageError, expected
+from meninx.core.integrity import CHECKSUMS
+from meninx.core.workspace import PRIVATE, Workspace
+
+IMAGES, WAITING = "images", "waiting"
+PUBLIC_FILES = ("audit.jsonl", CHECKSUMS, artifacts.place(DeidRecord))
+"""Public papers in the order in which they are published; the last one says that the result is complete."""
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def is_older(out: Path) -> bool:
+    """Return whether a version of this stage without a marker wrote the folder."""
+    journal = out / PRIVATE / JOURNAL
+    if not journal.is_file() or not {item.name for item in out.iterdir()} <= {PRIVATE, IMAGES, *PUBLIC_FILES}:
+        return False
+    with journal.open("rb") as stream:
+        return stream.readline(200).startswith(b'{"fingerprint": ')
+
+
+def take_back(space: Workspace) -> None:
+    """Move a complete result of the same settings back into staging, to go on with it.
+
+    It is published again at the end.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    try:
+        known = space.private / JOURNAL
+        if known.is_file() and not (space.staging / KNOWN).exists():
+            shutil.copyfile(known, space.staging / KNOWN)
+            (space.staging / KNOWN).chmod(files.PRIVATE_MODE)
+        for name in (*reversed(PUBLIC_FILES), IMAGES):
+            if (space.root / name).exists() and not (space.staging / name).exists():
+                (space.root / name).rename(space.staging / name)
+    except OSError as error:
+        raise files.storage_error(error, space.staging) from error
+
+
+def check_below(out: Path, relative: str) -> None:
+    """Refuse a path that does not lie below the images of a folder, or that leads out of it by a link.
+
+    Args:
+        out: the folder that holds ``images``, resolved.
+        relative: path of an image below it.
+
+    Raises:
+        ValueError: the path has another form than this stage gives its images.
+        StorageError: a folder on the way is a link.
+    """
+    parts = relative.split("/")
+    if parts[0] != IMAGES or len(parts) < 2 or not all(map(_PART.fullmatch, parts)):
+        raise ValueError("no path of an image")
+    place = out
+    for part in parts[:-1]:
+        place = place / part
+        if place.is_symlink():
+            fix = "remove the link, or choose another output folder"
+            raise StorageError(
+                expected(
+                    "folders of this stage's own in the output folder", got="a link", where=IMAGES, fix=fix
+                )
+            )
+
+
+def publish(out: Path, relative: str, waiting: Path) -> None:
+    """Move a checked image to its place among the finished ones.
+
+    Raises:
+        ValueError: as :func:`check_below`.
+        StorageError: a link stands in the way, or the disk refused.
+    """
+    check_below(out, relative)
+    target = out / relative
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        waiting.replace(target)
+    except OSError as error:
+        raise files.storage_error(error, target) from error
+
+
+WRITTEN, QUARANTINED = "written", "quarantined"
+KNOWN, JOURNAL = "known.jsonl", "journal.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileResult:
+    """What became of one file. Holds original identifiers: it lives in the private room only.
+
+    Attributes:
+        path: below the source.
+        digest: SHA-256 of the original bytes.
+        status: ``written`` or ``quarantined``.
+        reason: reason code of a quarantined file.
+        output: path below the output folder.
+        size: bytes of the output.
+        output_digest: SHA-256 of the output.
+        patient: original and new PatientID.
+        by_issuer: the PatientID named the patient only together with its issuer.
+        study: new StudyInstanceUID.
+        series: new SeriesInstanceUID.
+        instance: new SOPInstanceUID.
+        sop_class: SOP class of the instance.
+        transfer_syntax: of the instance.
+        accessions: original -> new accession numbers.
+        uids: original -> new UIDs.
+        actions: keyword -> action letter -> elements.
+        burned_in_unknown: text may be burned into the pixels; nobody looked.
+        review: why somebody must look, in fixed words.
+    """
+
+    path: str
+    digest: str = ""
+    status: str = QUARANTINED
+    reason: str = ""
+    output: str = ""
+    size: int = 0
+    output_digest: str = ""
+    patient: tuple[str, str] = ("", "")
+    by_issuer: bool = False
+    study: str = ""
+    series: str = ""
+    instance: str = ""
+    sop_class: str = ""
+    transfer_syntax: str = ""
+    accessions: Mapping[str, str] = field(default_factory=dict)
+    uids: Mapping[str, str] = field(default_factory=dict)
+    actions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    burned_in_unknown: bool = False
+    review: tuple[str, ...] = ()
+
+    def told(self) -> tuple[str, ...]:
+        """Return what becomes public of this entry besides counts and digests: its path and its line of the audit log."""
+        return self.output.removeprefix("images/"), self.sop_class, self.transfer_syntax
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> FileResult:
+        """Return the entry of one line."""
+        return cls(**{**table, "patient": tuple(table["patient"]), "review": tuple(table["review"])})
+
+
+class FileJournal:
+    """The entries in one folder, in the order of paths."""
+
+    def __init__(self, folder: Path) -> None:
+        self.known = core_journal.Journal(folder / KNOWN)
+        self.new = core_journal.Journal(folder / JOURNAL)
+
+    def entries(self) -> Iterator[FileResult]:
+        """Yield the entries one by one.
+
+        What a later run said of a path takes the place of what an earlier one said.
+        """
+        return map(FileResult.from_table, _merged(self.known.tables(), self.new.tables()))
+
+    def settle(self) -> None:
+        """Add what the last run said to what is known; repeated after a kill it changes nothing."""
+        if next(self.new.tables(), None) is not None:
+            self.known.rewrite(_merged(self.known.tables(), self.new.tables()))
+        self.new.path.unlink(missing_ok=True)
+
+    def write_known(self, folder: Path) -> None:
+        """Write what is known to ``journal.jsonl`` of another folder, unless it is there already."""
+        with ExitStack() as stack:
+            lines = stack.enter_context(self.known.path.open("rb")) if self.known.path.is_file() else ()
+            write_lines(folder / JOURNAL, lines, mode=files.PRIVATE_MODE)
+
+    def known_of(self, paths: Iterable[str]) -> Iterator[FileResult | None]:
+        """Yield the known entry of each path, or None.
+
+        Args:
+            paths: sorted.
+        """
+        tables = self.known.tables()
+        table = next(tables, None)
+        for path in paths:
+            while table is not None and table["path"] < path:
+                table = next(tables, None)
+            yield FileResult.from_table(table) if table is not None and table["path"] == path else None
+
+    @contextmanager
+    def adding(self) -> Iterator[JournalAppender]:
+        """Open the journal for adding entries in the order of paths."""
+        with self.new.appending() as lines:
+            yield JournalAppender(lines)
+
+
+class JournalAppender:
+    """Adds entries; each is handed to the operating system before the next file, so a killed process loses none."""
+
+    def __init__(self, lines: core_journal.Appender) -> None:
+        self.lines = lines
+
+    def add(self, entry: FileResult) -> None:
+        """Append one entry."""
+        self.lines.add(vars(entry))
+
+
+def _merged(known: Iterator[dict[str, Any]], new: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    old = next(known, None)
+    for table in new:
+        while old is not None and old["path"] < table["path"]:
+            yield old
+            old = next(known, None)
+        if old is not None and old["path"] == table["path"]:
+            old = next(known, None)
+        yield table
+    while old is not None:
+        yield old
+        old = next(known, None)
+
+
+class SortedLines:
+    """Distinct lines in ascending order of their bytes, kept in a file while they are collected."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute(
+            "CREATE TABLE lines (name TEXT, line BLOB, PRIMARY KEY (name, line)) WITHOUT ROWID"
+        )
+
+    def add(self, name: str, line: bytes) -> None:
+        """Add a line to one of the tables."""
+        self.connection.execute("INSERT OR IGNORE INTO lines VALUES (?, ?)", (name, line))
+
+    def of(self, name: str) -> Iterator[bytes]:
+        """Yield the lines of one table."""
+        for (line,) in self.connection.execute(
+            "SELECT line FROM lines WHERE name = ? ORDER BY line", (name,)
+        ):
+            yield line
+
+
+@contextmanager
+def sorted_lines(folder: Path) -> Iterator[SortedLines]:
+    """Open an empty collection whose file lies in a private folder and goes at the end.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    path = folder / "sorting.sqlite"
+    path.unlink(missing_ok=True)
+    try:
+        path.touch(mode=files.PRIVATE_MODE)
+        connection = sqlite3.connect(path)
+        try:
+            yield SortedLines(connection)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise files.storage_error(OSError(str(error)), path) from error
+    except OSError as error:
+        raise files.storage_error(error, path) from error
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def csv_line(values: Sequence[str]) -> bytes:
+    """Return a line of a CSV table with every value quoted."""
+    text = io.StringIO(newline="")
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow(values)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def write_lines(path: Path, lines: Iterable[bytes], *, mode: int | None = None) -> None:
+    """Write lines atomically unless the file holds them already.
+
+    Raises:
+        StorageError: the disk refused the write.
+    """
+    fresh = path.with_name(f".fresh-{path.name}")
+    with files.atomic(fresh, mode=mode) as stream:
+        stream.writelines(lines)
+    try:
+        if path.is_file() and filecmp.cmp(fresh, path, shallow=False):
+            fresh.unlink()
+        else:
+            fresh.replace(path)
+    except OSError as error:
+        raise files.storage_error(error, path) from error
