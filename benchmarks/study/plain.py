@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +92,7 @@ def run(
     model, _ = _fit(_network(config, whole, goal, seed, start), people, goal, plain, noise=noise, steps=steps)
     spent = read + time.process_time() - begun
     return {
-        "model": model.eval(), "config": replace(config, physical_batch=plain.physical), "info": whole.info, "cpu": spent,
+        "model": model.eval(), "config": config.replace(physical_batch=plain.physical), "info": whole.info, "cpu": spent,
         "steps": steps, "noise": noise, "q": rate, "step_cpu": cost,
     }  # fmt: skip
 
@@ -108,7 +107,7 @@ def _network(
         "in_channels": info.channels,
         "out_channels": goal.out_channels,
     }
-    network = registry.build(config.model, **shape, **config.model_options)
+    network = registry.build(config.model.name, **shape, **config.model_options)
     if start is not None:
         initialise(network, start)
     return network.train()

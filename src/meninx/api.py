@@ -111,10 +111,10 @@ def sweep(
     non_private: bool = True, progress: Progress = SILENT, **settings: Any,
 ) -> SweepResult:  # fmt: skip
     """Train over epsilons and seeds; ``settings`` are those of ``TrainConfig``."""
-    from meninx.train.config import SweepConfig
+    from meninx.train.config import GridConfig
     from meninx.train.sweep import run
 
-    grid = SweepConfig(epsilons=tuple(epsilons), seeds=tuple(seeds), non_private=non_private)
+    grid = GridConfig(epsilons=tuple(epsilons), seeds=tuple(seeds), non_private=non_private)
     return run(
         _train_config(recipe, settings), grid, Path(data), Path(out), progress=progress, recipe=recipe or None
     )
@@ -144,5 +144,4 @@ def verify(folder: StrPath, *, progress: Progress = SILENT) -> VerifyResult:
 def _train_config(recipe: str, settings: dict[str, Any]) -> Any:
     from meninx.train.config import TrainConfig
 
-    table, source = config_settings.read_recipe(recipe) if recipe else ({}, _HERE)
-    return config_settings.build(TrainConfig, config_settings.merged(table, settings), source)
+    return config_settings.resolve_recipe(TrainConfig, recipe, (settings, _HERE))

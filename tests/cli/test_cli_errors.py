@@ -210,8 +210,9 @@ def test_a_file_is_no_packaged_recipe(invoke, tmp_path, monkeypatch):
         (("--seed", "0"), "--seed"),
         (("--recipe", "tiny"), "--recipe"),
         (("--dry-run",), "--dry-run"),
-        (("--epsilon", "3"), "--privacy.epsilon"),
-        (("--model-options.width", "8", "--quiet"), "--model-options.width"),
+        (("--epsilon", "3"), "--epsilon"),
+        (("--privacy.delta", "1e-3"), "--delta"),
+        (("--model-options.width", "8", "--quiet"), "--model-options"),
     ],
 )
 def test_settings_beside_resume_are_refused_by_name(invoke, tmp_path, words, named):

@@ -70,12 +70,12 @@ def test_the_first_help_lists_the_verbs_and_the_exit_codes(helps):
         (["repot", "clean"], 'Did you mean "report"?'),
         (["dicom", "exprot", "a", "b"], 'Did you mean "export"?'),
         (["train", "data", "--recipie", "tiny"], "Did you mean --recipe?"),
-        (["train", "data", "--privacy.epsilom", "8"], "Did you mean --privacy.epsilon?"),
+        (["train", "data", "--privacy.epsilom", "8"], "Did you mean --epsilon?"),
         (["deid", "a", "b", "--sight", "north"], "Did you mean --site?"),
         (["deid", "a", "b", "--options", "retain-devise"], 'Did you mean "retain-device"?'),
         (["train", "data", "--recipe", "tyni"], "did you mean 'tiny'?"),
         (["recipes", "cxr-pd"], "did you mean 'cxr-dp'?"),
-        (["evaluate", "run", "--predictions", "csw"], "did you mean 'csv'?"),
+        (["evaluate", "run", "--predictions", "csw"], 'Did you mean "csv"?'),
     ],
 )
 def test_a_slip_of_the_pen_gets_a_suggestion(invoke, words, suggestion):
@@ -90,6 +90,10 @@ def test_a_slip_of_the_pen_gets_a_suggestion(invoke, words, suggestion):
     [
         ("train", "epoch = 3", "epoch", "epochs"),
         ("train", "[privacy]\nepsilonn = 3.0", "privacy.epsilonn", "privacy.epsilon"),
+        ("train", "[optim]\nepochs = 3", "optim.epochs", "sampling.epochs"),
+        ("train", "[model]\nmodel = 'unet'", "model.model", "model.name"),
+        ("train", "[optimiser]\nlr = 0.1", "optimiser", "optim"),
+        ("sweep", "[grid]\nepsilon = [3.0]", "grid.epsilon", "privacy.epsilon"),
         ("sweep", "batchsize = 3", "batchsize", "batch_size"),
         ("deid", 'profil = "basic"', "profil", "profile"),
         ("prepare", 'reder = "folder"', "reder", "reader"),
@@ -109,8 +113,15 @@ def test_a_wrong_key_of_a_recipe_names_file_and_key(invoke, tmp_path, verb, text
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('epochs = "three"', "expected a value of type int, got 'three' (mine.toml, epochs)\n"),
-        ("epochs = -1", "expected epochs > 0, got -1 (epochs) [settings of mine.toml and the command line]"),
+        (
+            '[sampling]\nepochs = "three"',
+            "expected a value of type int, got 'three' (mine.toml, sampling.epochs)\n",
+        ),
+        ("[sampling]\nepochs = -1", "expected epochs > 0, got -1 (mine.toml, sampling.epochs)\n"),
+        (
+            '[optim]\nschedule = "step"',
+            "expected milestones for the step schedule, got none (milestones) [mine.toml]\n",
+        ),
         ("epochs =", "(mine.toml)"),
     ],
 )

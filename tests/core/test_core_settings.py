@@ -2,31 +2,36 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from meninx.core import check, settings
+from meninx.core import settings
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError
+from meninx.core.settings import Count, Positive, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inner:
-    epsilon: float | None = None
+class Inner(Settings):
+    epsilon: Positive | None = None
     unit: PrivacyUnit = PrivacyUnit.PATIENT
 
-    def __post_init__(self):
-        check.positive(epsilon=self.epsilon)
+
+@dataclass(frozen=True, kw_only=True)
+class Other(Settings):
+    shade: Literal["light", "dark"] = "light"
+    depth: Count = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outer:
+class Outer(Settings):
     epochs: int = 3
     lr: float = 0.1
     names: tuple[str, ...] = ()
     table: Path | None = None
     privacy: Inner | None = None
-    inner: Inner = field(default_factory=Inner)
+    inner: Other = field(default_factory=Other)
 
 
 def test_a_config_is_its_own_recipe():
@@ -41,7 +46,7 @@ def test_a_config_is_its_own_recipe():
 def test_a_misspelt_key_names_file_and_key_and_suggests():
     with pytest.raises(ConfigError, match=r"'epoch'.*mine\.toml.*did you mean 'epochs'"):
         settings.build(Outer, {"epoch": 3}, "mine.toml")
-    with pytest.raises(ConfigError, match=r"'epsilom'.*mine\.toml, privacy.*'epsilon'"):
+    with pytest.raises(ConfigError, match=r"'privacy.epsilom'.*mine\.toml.*did you mean 'privacy.epsilon'"):
         settings.build(Outer, {"privacy": {"epsilom": 3}}, "mine.toml")
 
 

@@ -1,7 +1,6 @@
 """The demo is what it prints: the same commands, the same settings, and it takes nobody else's folder."""
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,13 +79,13 @@ def test_an_earlier_demo_stays_until_the_new_one_is_complete(tmp_path: Path, mon
     out = finished(tmp_path / "out")
     monkeypatch.setattr(stage, "write_archives", failing)
     with pytest.raises(DataError):
-        stage.run(replace(SMALL, overwrite=True), out)
+        stage.run(SMALL.replace(overwrite=True), out)
     assert (out / stage.REPORT).read_text() == "earlier"
     assert list(tmp_path.iterdir()) == [out]
     monkeypatch.setattr(
         stage, "_run", lambda config, where, *rest: (where / stage.REPORT).write_text("new") and {}
     )
-    stage.run(replace(SMALL, overwrite=True), out)
+    stage.run(SMALL.replace(overwrite=True), out)
     assert (out / stage.REPORT).read_text() == "new"
     assert list(tmp_path.iterdir()) == [out]
 
@@ -120,7 +119,7 @@ def test_the_demo_takes_real_noise_unless_told_otherwise(tmp_path: Path):
     for deterministic in (False, True):
         lines = [
             step.line
-            for step in commands(replace(SMALL, deterministic=deterministic), tmp_path, stage.HOSPITALS)
+            for step in commands(SMALL.replace(deterministic=deterministic), tmp_path, stage.HOSPITALS)
         ]
         assert sum("--deterministic" in line for line in lines) == (2 if deterministic else 0)
 

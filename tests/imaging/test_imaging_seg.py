@@ -8,7 +8,7 @@ import pydicom
 import pytest
 
 from meninx.core.errors import DataError, UsageError
-from meninx.imaging import dicom, seg
+from meninx.imaging import dicom_image, seg
 from meninx.imaging.image import Image
 
 pytest.importorskip("highdicom")
@@ -24,7 +24,7 @@ def series(tmp_path):
 
 
 def test_a_volume_comes_back_voxel_by_voxel(tmp_path, series):
-    image = dicom.read_series(series)
+    image = dicom_image.read_series(series)
     labels = np.random.default_rng(0).integers(0, 3, image.array.shape, dtype=np.uint8)
     labels[..., 2] = 0  # a slice without any
     out = tmp_path / "seg.dcm"
@@ -62,7 +62,7 @@ def test_a_radiograph(tmp_path, fill):
 
 
 def test_what_does_not_fit_is_refused(tmp_path, series):
-    image = dicom.read_series(series)
+    image = dicom_image.read_series(series)
     out = tmp_path / "seg.dcm"
     zeros = np.zeros(image.array.shape, np.uint8)
     for labels, message in (

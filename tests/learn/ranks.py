@@ -42,7 +42,7 @@ from meninx.privacy.plan import Plan
 from meninx.synthetic import write_dataset
 
 LIMIT = 60.0
-SMALL = LearnConfig(
+SMALL = LearnConfig.of(
     model="resnet9-small", physical_batch=3, lr=1e-2, optimizer="momentum", device="cpu", attack_risk=False, deterministic=True,
     eval_every=2, batch_size=5,
 )  # fmt: skip
@@ -151,7 +151,7 @@ def private(data: Manifest, run: Run, **changes: Any) -> Callable[[], Any]:
         force_draws()
         seen = Recorder()
         seen.run = run
-        result = loop.fit(replace(SMALL, **changes), data, run, plan=plan(data))
+        result = loop.fit(SMALL.replace(**changes), data, run, plan=plan(data))
         final = torch.load(result.checkpoint, weights_only=True)["model"]
         kept = {"sums": seen.sums, "released": seen.released, "final": final}
         if distributed.current().main:
@@ -208,7 +208,7 @@ def masks(data: Manifest, run: Run, *, planted: bool) -> Callable[[], list[list[
             store=SimpleNamespace(manifest=units), device=torch.device("cpu"), views=1
         )
         draw, _ = private_parts(
-            replace(SMALL, deterministic=False), run, terms, assembler, None, resumed=False, bind=str
+            SMALL.replace(deterministic=False), run, terms, assembler, None, resumed=False, bind=str
         )  # type: ignore[arg-type]
         world = distributed.current()
         part = (
@@ -286,7 +286,7 @@ def asked_to_stop() -> None:
 
 def plain(data: Manifest, run: Run) -> Callable[[], Any]:
     def work() -> Any:
-        config = replace(SMALL, optimizer="sgd", steps=8)
+        config = SMALL.replace(optimizer="sgd", steps=8)
         return loop.fit(config, data, run).train_loss
 
     return work
@@ -311,7 +311,7 @@ def batch_normed(data: Manifest, run: Run) -> Callable[[], Any]:
                 torch.nn.Conv2d(1, 3, 32), torch.nn.BatchNorm2d(3), torch.nn.Flatten()
             ),
         }
-        return loop.fit(replace(SMALL, model="normed"), data, run).steps
+        return loop.fit(SMALL.replace(model="normed"), data, run).steps
 
     return work
 

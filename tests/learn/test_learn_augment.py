@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from meninx.core.manifest import DatasetInfo, Task
 from meninx.core.randomness import child
 from meninx.learn.augment import Sample, augmenter
-from meninx.learn.config import AUGMENTATIONS, LearnConfig
+from meninx.learn.config import LearnConfig, TransformName
 
 CHEST = DatasetInfo(
     name="x",
@@ -23,7 +25,7 @@ KIDNEYS = DatasetInfo(
 
 
 def applied(info: DatasetInfo, sample: Sample, *names: str, **options: object) -> Sample:
-    return augmenter(LearnConfig(augment=names, **options), info)(sample, child(0, "test"))  # type: ignore[arg-type]
+    return augmenter(LearnConfig.of(augment=names, **options), info)(sample, child(0, "test"))  # type: ignore[arg-type]
 
 
 def test_a_left_right_flip_exchanges_the_lateralised_labels() -> None:
@@ -64,7 +66,9 @@ def test_image_and_mask_stay_together(dims: int) -> None:
     mask[tuple(slice(6, 14) for _ in size)] = 1
     info = DatasetInfo(name="x", task=Task.SEGMENTATION, labels=("a",), spatial_dims=dims)
     for seed in range(4):
-        chosen = augmenter(LearnConfig(augment=("flip", "vflip", "zflip", "shift", "rotate", "crop")), info)
+        chosen = augmenter(
+            LearnConfig.of(augment=("flip", "vflip", "zflip", "shift", "rotate", "crop")), info
+        )
         moved = chosen(Sample(mask[None].float(), mask), child(seed, "t"))
         assert moved.image.shape == (1, *size)
         assert moved.target.shape == mask.shape
@@ -80,7 +84,7 @@ def test_a_rotation_by_ninety_degrees_is_a_transposition_and_a_flip() -> None:
         def uniform(self, low: object = 0.0, high: object = 1.0, size: object = None) -> object:  # type: ignore[override]
             return np.zeros(2) if size else high
 
-    turned = augmenter(LearnConfig(augment=("rotate",), rotate_degrees=90.0), info)(
+    turned = augmenter(LearnConfig.of(augment=("rotate",), rotate_degrees=90.0), info)(
         Sample(image, torch.ones(1)), Right(np.random.PCG64(0))
     )
     candidates = [torch.rot90(image, turns, (1, 2)) for turns in (1, 3)]
@@ -99,7 +103,7 @@ def test_the_same_seed_gives_the_same_sample_and_the_original_stays() -> None:
     image = torch.randn(1, 9, 9)
     kept = image.clone()
     sample = Sample(image, torch.tensor([1.0, 0.0, 0.0]))
-    first, second = (applied(CHEST, sample, *AUGMENTATIONS) for _ in range(2))
+    first, second = (applied(CHEST, sample, *get_args(TransformName)) for _ in range(2))
     assert torch.equal(first.image, second.image)
     assert torch.equal(image, kept)
     assert not torch.equal(first.image, image)

@@ -17,7 +17,7 @@ from meninx.learn.data import CaseStore
 from meninx.learn.draw import PrivateDraw, members, names
 from meninx.privacy.sampling import PoissonSampler
 
-CONFIG = LearnConfig(augment=("flip", "shift", "rotate", "intensity"), views=2, patch_size=(8, 8))
+CONFIG = LearnConfig.of(augment=("flip", "shift", "rotate", "intensity"), views=2, patch_size=(8, 8))
 Data = Callable[..., Manifest]
 
 

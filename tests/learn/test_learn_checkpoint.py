@@ -10,7 +10,7 @@ from meninx.core.errors import DataError, PrivacyRefusal
 from meninx.learn import checkpoint, loop
 from meninx.learn.config import LearnConfig
 
-CONFIG = LearnConfig(model="resnet9-small", steps=1, epochs=1, batch_size=4, deterministic=True)
+CONFIG = LearnConfig.of(model="resnet9-small", steps=1, epochs=1, batch_size=4, deterministic=True)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_another_size_is_refused_with_its_row_and_what_to_do(dataset: Data) -> N
 
 def test_image_size_pads_smaller_images_with_the_lowest_value_and_refuses_larger_ones(dataset: Data) -> None:
     manifest = dataset(Task.SEGMENTATION)
-    store = CaseStore(manifest, LearnConfig(image_size=(20, 18)))
+    store = CaseStore(manifest, LearnConfig.of(image_size=(20, 18)))
     sample = store.sample(0)
     assert sample.image.shape == (1, 20, 18)
     assert sample.target.shape == (20, 18)
@@ -71,7 +71,7 @@ def test_image_size_pads_smaller_images_with_the_lowest_value_and_refuses_larger
         load.load(manifest.root / manifest.cases[0].mask).array[0],
     )
     with pytest.raises(DataError, match="size"):
-        CaseStore(manifest, LearnConfig(image_size=(8, 20))).sample(0)
+        CaseStore(manifest, LearnConfig.of(image_size=(8, 20))).sample(0)
 
 
 def test_nan_is_refused_with_its_row(dataset: Data) -> None:
@@ -123,7 +123,7 @@ def test_a_mask_of_another_size_is_refused(dataset: Data) -> None:
 
 def test_patches_lie_inside_and_find_the_foreground_when_asked(dataset: Data) -> None:
     manifest = dataset(Task.SEGMENTATION, size=(40, 40), cases=4)
-    store = CaseStore(manifest, LearnConfig(patch_size=(8, 8)))
+    store = CaseStore(manifest, LearnConfig.of(patch_size=(8, 8)))
     found = []
     for seed in range(20):
         patch = store.patch(seed % 4, child(seed, "p"), foreground=1.0)
@@ -136,7 +136,7 @@ def test_patches_lie_inside_and_find_the_foreground_when_asked(dataset: Data) ->
 
 
 def test_a_patch_larger_than_the_image_is_padded(dataset: Data) -> None:
-    store = CaseStore(dataset(Task.SEGMENTATION), LearnConfig(patch_size=(24, 10)))
+    store = CaseStore(dataset(Task.SEGMENTATION), LearnConfig.of(patch_size=(24, 10)))
     assert store.patch(0, child(0, "p"), foreground=0.0).image.shape == (1, 24, 10)
 
 

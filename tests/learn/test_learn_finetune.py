@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from meninx.models import lora, registry
 from meninx.privacy.plan import Plan
 
 OPTIONS = {"width": 4}
-SMALL = LearnConfig(
+SMALL = LearnConfig.of(
     model="resnet9-small",
     model_options=OPTIONS,
     physical_batch=8,
@@ -88,7 +87,7 @@ def test_a_private_step_changes_exactly_what_is_trained(
     way: str, optimizer: str, dataset: Data, new_run: NewRun, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes, trained = WAYS[way]
-    config = replace(SMALL, pretrained=weights, optimizer=optimizer, weight_decay=0.1, **changes)
+    config = SMALL.replace(pretrained=weights, optimizer=optimizer, weight_decay=0.1, **changes)
     built: list[setup.Training] = []
     seen: list[dict[str, Tensor]] = []
     build = setup.build
@@ -133,8 +132,8 @@ def test_biases_and_norms_are_known_by_type_in_other_networks() -> None:
 
 
 def tuned(weights: str, **changes: Any) -> LearnConfig:
-    return replace(
-        SMALL, pretrained=weights, lora_rank=2, lora_alpha=4.0, ema=0.5, optimizer="adam", **changes
+    return SMALL.replace(
+        pretrained=weights, lora_rank=2, lora_alpha=4.0, ema=0.5, optimizer="adam", **changes
     )
 
 
@@ -205,13 +204,13 @@ def test_the_pretrained_weights_are_under_the_adapters(dataset: Data, weights: s
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        LearnConfig(**changes)
+        LearnConfig.of(**changes)
 
 
 def test_bfloat16_runs_the_model_and_not_the_loss(dataset: Data, new_run: NewRun) -> None:
     run, exact, data = new_run("bf16"), new_run("fp32"), dataset()
-    config = replace(SMALL, optimizer="sgd", epochs=1, batch_size=8, steps=1)
-    loop.fit(replace(config, precision="bf16"), data, run)
+    config = SMALL.replace(optimizer="sgd", epochs=1, batch_size=8, steps=1)
+    loop.fit(config.replace(precision="bf16"), data, run)
     loop.fit(config, data, exact)
     rounded, full = (checkpoint.load(item, "last")["model"] for item in (run, exact))
     assert all(value.dtype == torch.float32 for value in rounded.values())
@@ -230,7 +229,7 @@ def test_the_inventory_follows_what_is_frozen() -> None:
         "resnet9-small", spatial_dims=2, in_channels=1, out_channels=2, **OPTIONS
     )
     for way in ("features", "bitfit"):
-        frozen = freeze.frozen_names(model, replace(SMALL, freeze=way), 0)
+        frozen = freeze.frozen_names(model, SMALL.replace(freeze=way), 0)
         freeze.apply(model, frozen)
         total = plan().clipped_sum(
             model, lambda outputs, targets: outputs.square().sum(1) + 0 * targets, torch.randn(2, 1, 8, 8), torch.zeros(2),

@@ -129,14 +129,14 @@ def test_dice_never_counts_the_background() -> None:
 )
 def test_a_loss_of_another_task_is_refused(task: Task, wrong: str) -> None:
     with pytest.raises(ConfigError, match="loss"):
-        objective(DatasetInfo(name="x", task=task, labels=("a", "b")), LearnConfig(loss=wrong))
+        objective(DatasetInfo(name="x", task=task, labels=("a", "b")), LearnConfig.of(loss=wrong))
 
 
 def test_class_weights_must_match_the_outputs() -> None:
     info = DatasetInfo(name="x", task=Task.SEGMENTATION, labels=("a",))
-    assert objective(info, LearnConfig(class_weights=(0.1, 0.9))).weights == (0.1, 0.9)
+    assert objective(info, LearnConfig.of(class_weights=(0.1, 0.9))).weights == (0.1, 0.9)
     with pytest.raises(ConfigError, match="2 class weights"):
-        objective(info, LearnConfig(class_weights=(0.1,)))
+        objective(info, LearnConfig.of(class_weights=(0.1,)))
 
 
 def test_multiclass_row_of_unknowns_costs_nothing() -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import nn
 
 from meninx.learn import optim
-from meninx.learn.config import OPTIMIZERS, LearnConfig
+from meninx.learn.config import LearnConfig, OptimizerName
 from meninx.learn.ema import Average, averaged
 from meninx.learn.optim import Schedule
 from meninx.learn.trainee import Best
 
 
 def rates(total: int = 10, per_epoch: int = 2, **changes: Any) -> list[float]:
-    schedule = Schedule(LearnConfig(lr=1.0, **changes), total, per_epoch)
+    schedule = Schedule(LearnConfig.of(lr=1.0, **changes), total, per_epoch)
     return [schedule.rate(step) for step in range(total)]
 
 
@@ -47,7 +47,7 @@ def test_warmup_rises_and_never_starts_at_zero() -> None:
 
 
 def test_plateau_lowers_the_rate_after_waiting_and_remembers_it() -> None:
-    config = LearnConfig(lr=1.0, schedule="plateau", plateau_patience=1, gamma=0.1)
+    config = LearnConfig.of(lr=1.0, schedule="plateau", plateau_patience=1, gamma=0.1)
     schedule = Schedule(config, 100, 10)
     for loss in (1.0, 0.5, 0.5, 0.5):
         schedule.observe(loss)
@@ -60,10 +60,10 @@ def test_plateau_lowers_the_rate_after_waiting_and_remembers_it() -> None:
     assert fresh == schedule
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", get_args(OptimizerName))
 def test_every_optimiser_goes_downhill_and_leaves_frozen_parameters_alone(name: str) -> None:
     free, fixed = nn.Parameter(torch.tensor([3.0])), nn.Parameter(torch.tensor([3.0]), requires_grad=False)
-    method = optim.optimizer(LearnConfig(optimizer=name, lr=0.1, weight_decay=0.01), [free, fixed])
+    method = optim.optimizer(LearnConfig.of(optimizer=name, lr=0.1, weight_decay=0.01), [free, fixed])
     for _ in range(60):
         method.zero_grad()
         free.square().sum().backward()  # type: ignore[no-untyped-call]

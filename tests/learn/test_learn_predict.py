@@ -15,7 +15,7 @@ from meninx.core.run import Run
 from meninx.learn import checkpoint, loop, predict
 from meninx.learn.config import LearnConfig
 
-TINY = LearnConfig(
+TINY = LearnConfig.of(
     model="resnet9-small", model_options={"width": 4}, batch_size=4, physical_batch=3, device="cpu", steps=3
 )
 Data = Callable[..., Manifest]
@@ -46,9 +46,9 @@ def test_no_case_no_prediction(dataset: Data, new_run: NewRun) -> None:
 
 def test_averaged_weights_predict_and_training_does_not_notice(dataset: Data, new_run: NewRun) -> None:
     data, plain, with_average = dataset(), new_run("plain"), new_run("average")
-    config = replace(TINY, select="last", deterministic=True)
+    config = TINY.replace(select="last", deterministic=True)
     loop.fit(config, data, plain)
-    loop.fit(replace(config, ema=0.9), data, with_average)
+    loop.fit(config.replace(ema=0.9), data, with_average)
     first, second = checkpoint.load(plain, "last"), checkpoint.load(with_average, "last")
     assert all(torch.equal(first["model"][name], second["model"][name]) for name in first["model"])
     model, _, _ = predict.load_model(with_average)
@@ -59,7 +59,7 @@ def test_averaged_weights_predict_and_training_does_not_notice(dataset: Data, ne
 
 def test_the_best_weights_are_those_of_the_best_evaluation(dataset: Data, new_run: NewRun) -> None:
     run = new_run()
-    result = loop.fit(replace(TINY, steps=12, eval_every=1, lr=0.05, monitor="loss"), dataset(), run)
+    result = loop.fit(TINY.replace(steps=12, eval_every=1, lr=0.05, monitor="loss"), dataset(), run)
     best = checkpoint.load(run, "best")
     assert best["step"] == result.best_step < 12
     assert result.weights == "best"
@@ -74,8 +74,8 @@ def test_label_maps_have_the_size_of_their_image_with_a_sliding_window(
     size: tuple[int, ...], dataset: Data, new_run: NewRun
 ) -> None:
     data, run = dataset(Task.SEGMENTATION, size=size, cases=2, valid=1), new_run()
-    config = replace(
-        TINY, model="unet-small", model_options={"base": 2, "depth": 2}, patch_size=(8,) * len(size), steps=2
+    config = TINY.replace(
+        model="unet-small", model_options={"base": 2, "depth": 2}, patch_size=(8,) * len(size), steps=2
     )
     result = loop.fit(config, data, run)
     assert result.metric_name == "dice"
@@ -90,7 +90,7 @@ def test_label_maps_have_the_size_of_their_image_with_a_sliding_window(
 
 def test_padded_images_get_maps_of_their_own_size_and_need_no_mask(dataset: Data, new_run: NewRun) -> None:
     data, run = dataset(Task.SEGMENTATION), new_run()
-    config = replace(TINY, model="unet-small", model_options={"base": 2, "depth": 2}, image_size=(24, 18))
+    config = TINY.replace(model="unet-small", model_options={"base": 2, "depth": 2}, image_size=(24, 18))
     loop.fit(config, data, run)
     model, loaded, info = predict.load_model(run)
     bare = replace(data, cases=tuple(replace(case, mask="") for case in data.cases))
@@ -114,7 +114,7 @@ def test_a_damaged_or_missing_checkpoint_is_named(dataset: Data, new_run: NewRun
     run = new_run()
     with pytest.raises(DataError, match=r"last\.pt"):
         predict.load_model(run)
-    loop.fit(replace(TINY, select="last"), dataset(), run)
+    loop.fit(TINY.replace(select="last"), dataset(), run)
     path = checkpoint.path_of(run, "last")
     assert path.stat().st_mode & 0o777 == 0o600
     path.write_bytes(path.read_bytes()[:200])

@@ -24,7 +24,7 @@ from meninx.learn.config import LearnConfig
 from meninx.models import registry
 from meninx.privacy.plan import Plan
 
-SMALL = LearnConfig(
+SMALL = LearnConfig.of(
     model="resnet9-small",
     model_options={"width": 4},
     physical_batch=4,
@@ -111,7 +111,7 @@ def test_resuming_a_private_run_gives_the_same_weights_and_the_same_epsilon(
     error: type[BaseException], dataset: Data, new_run: NewRun
 ) -> None:
     data, straight, broken = dataset(), new_run("straight"), new_run("broken")
-    config = replace(SMALL, eval_every=2, augment=("flip", "shift"), ema=0.9)
+    config = SMALL.replace(eval_every=2, augment=("flip", "shift"), ema=0.9)
     loop.fit(config, data, straight, plan=plan())
     with pytest.raises(Interrupted if error is KeyboardInterrupt else Killed):
         loop.fit(config, data, broken, plan=plan(), progress=Crash(3, error))
@@ -151,7 +151,7 @@ def test_a_checkpoint_ahead_of_its_ledger_is_refused(dataset: Data, new_run: New
 
 def test_a_run_cannot_change_between_private_and_plain(dataset: Data, new_run: NewRun) -> None:
     data, plain, private = dataset(), new_run("plain"), new_run("private")
-    config = replace(SMALL, steps=6, batch_size=4)
+    config = SMALL.replace(steps=6, batch_size=4)
     other = plan(max_grad_norm=2.0)
     for run, first, second in (
         (plain, None, plan()),
@@ -177,7 +177,7 @@ def test_a_lost_key_is_refused_and_keys_are_for_the_owner_alone(dataset: Data, n
 
 
 def test_without_deterministic_two_runs_draw_different_noise(dataset: Data, new_run: NewRun) -> None:
-    data, config = dataset(), replace(SMALL, deterministic=False)
+    data, config = dataset(), SMALL.replace(deterministic=False)
     first, second = new_run("first"), new_run("second")
     for run in (first, second):
         loop.fit(config, data, run, plan=plan(steps=1))
@@ -193,7 +193,7 @@ def test_a_draw_of_nobody_is_a_noisy_step(dataset: Data, new_run: NewRun) -> Non
     assert [entry["units"] for entry in log if entry["kind"] == "train"] == [0, 0]
     assert len(lines(run)) == 2
     fresh = new_run("fresh")
-    loop.fit(replace(SMALL, lr=1e-30), dataset(), fresh, plan=nobody)
+    loop.fit(SMALL.replace(lr=1e-30), dataset(), fresh, plan=nobody)
     assert not same(last(run)["model"], last(fresh)["model"])
 
 
@@ -215,7 +215,7 @@ def test_all_cases_of_a_patient_are_clipped_once(
     loop.fit(SMALL, dataset(cases_per_patient=2), new_run(), plan=patients)
     assert seen == [(2, 4), (2, 4)]  # physical batches of four images never divide a patient
     seen.clear()
-    loop.fit(replace(SMALL, cases_per_patient=1), dataset(cases_per_patient=2), new_run("few"), plan=patients)
+    loop.fit(SMALL.replace(cases_per_patient=1), dataset(cases_per_patient=2), new_run("few"), plan=patients)
     assert seen == [(4, 4)]
 
 
@@ -223,8 +223,8 @@ def test_views_are_the_average_of_their_gradients(dataset: Data, new_run: NewRun
     data = dataset()
     everyone = plan(expected_batch_size=8, steps=1, max_grad_norm=1e6, noise_multiplier=1e-12)
     runs = [new_run(name) for name in ("one", "two")]
-    loop.fit(replace(SMALL, optimizer="sgd"), data, runs[0], plan=everyone)
-    loop.fit(replace(SMALL, optimizer="sgd", views=3), data, runs[1], plan=replace(everyone, views=3))
+    loop.fit(SMALL.replace(optimizer="sgd"), data, runs[0], plan=everyone)
+    loop.fit(SMALL.replace(optimizer="sgd", views=3), data, runs[1], plan=replace(everyone, views=3))
     for one, two in zip(last(runs[0])["model"].values(), last(runs[1])["model"].values(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)  # three equal views average to one
 
@@ -234,7 +234,7 @@ def test_the_private_step_without_clipping_and_noise_is_the_plain_step(
 ) -> None:
     data, config = (
         dataset(),
-        replace(SMALL, optimizer="sgd", batch_size=8, steps=1, augment=("flip", "shift")),
+        SMALL.replace(optimizer="sgd", batch_size=8, steps=1, augment=("flip", "shift")),
     )
     plain, private = new_run("plain"), new_run("private")
     loop.fit(config, data, plain)
@@ -248,7 +248,7 @@ def test_a_private_run_learns_what_a_plain_one_does(dataset: Data, new_run: NewR
     run = new_run()
     data = dataset(cases=16)
     quiet = plan(n_units=16, expected_batch_size=16, steps=30, noise_multiplier=0.0)
-    loop.fit(replace(SMALL, lr=0.05, physical_batch=16, model_options={"width": 8}), data, run, plan=quiet)
+    loop.fit(SMALL.replace(lr=0.05, physical_batch=16, model_options={"width": 8}), data, run, plan=quiet)
     assert run.read_json("privacy.json")["epsilon"] is None  # without noise nothing is promised
     model, config, info = predict.load_model(run)
     said = predict.predict(model, info, data.split("train"), config)
@@ -257,15 +257,15 @@ def test_a_private_run_learns_what_a_plain_one_does(dataset: Data, new_run: NewR
 
 def test_segmentation_trains_privately_too(dataset: Data, new_run: NewRun) -> None:
     run = new_run()
-    config = replace(SMALL, model="unet-small", model_options={"base": 2, "depth": 2}, patch_size=(8, 8))
+    config = SMALL.replace(model="unet-small", model_options={"base": 2, "depth": 2}, patch_size=(8, 8))
     result = loop.fit(config, dataset(Task.SEGMENTATION), run, plan=plan(steps=2))
     assert result.metric_name == "dice"
     assert len(lines(run)) == 2
 
 
 def test_batch_norm_is_refused(dataset: Data, new_run: NewRun) -> None:
-    config = replace(
-        SMALL, model="monai:BasicUNet", model_options={"features": (4, 4, 4, 4, 4, 4), "norm": "batch"}
+    config = SMALL.replace(
+        model="monai:BasicUNet", model_options={"features": (4, 4, 4, 4, 4, 4), "norm": "batch"}
     )
     with pytest.raises(PrivacyRefusal, match="GroupNorm"):
         loop.fit(
@@ -278,12 +278,12 @@ def test_batch_norm_is_refused(dataset: Data, new_run: NewRun) -> None:
 
 def test_class_weights_from_private_labels_are_refused(dataset: Data, new_run: NewRun) -> None:
     with pytest.raises(PrivacyRefusal, match="class_weights"):
-        loop.fit(replace(SMALL, class_weights="balanced"), dataset(), new_run(), plan=plan())
+        loop.fit(SMALL.replace(class_weights="balanced"), dataset(), new_run(), plan=plan())
 
 
 def test_plan_and_config_must_agree(dataset: Data, new_run: NewRun) -> None:
     with pytest.raises(ConfigError, match="views"):
-        loop.fit(replace(SMALL, views=2), dataset(), new_run(), plan=plan())
+        loop.fit(SMALL.replace(views=2), dataset(), new_run(), plan=plan())
     with pytest.raises(PrivacyRefusal, match="at most 6 units"):
         loop.fit(SMALL, dataset(), new_run("more"), plan=plan(n_units=6))
 
@@ -295,18 +295,18 @@ def test_an_intensity_from_the_training_images_is_refused(dataset: Data, new_run
     with pytest.raises(PrivacyRefusal, match=r"intensity.*--intensity format"):
         loop.fit(SMALL, data, run, plan=plan(steps=1))
     assert not run.ledger_path.exists()
-    assert loop.fit(replace(SMALL, epochs=1), data, new_run("plain")).steps
+    assert loop.fit(SMALL.replace(epochs=1), data, new_run("plain")).steps
 
 
 def test_what_lies_outside_the_guarantee_is_named(dataset: Data, new_run: NewRun) -> None:
     data, run = dataset(), new_run()
-    config = replace(SMALL, select="best", early_stopping=50, schedule="plateau", deterministic=False)
+    config = SMALL.replace(select="best", early_stopping=50, schedule="plateau", deterministic=False)
     result = loop.fit(config, data, run, plan=plan(steps=2))
     said = " ".join(run.read_json("privacy.json")["outside_guarantee"])
     for word in ("selected", "stopped early", "learning rate"):
         assert word in said
     assert result.weights == "best"
-    silent = replace(SMALL, deterministic=False)
+    silent = SMALL.replace(deterministic=False)
     (only,) = loop.fit(silent, dataset(), new_run("silent"), plan=plan(steps=1)).outside_guarantee
     assert "counts as public" in only
     declared = loop.fit(silent, dataset(), new_run("declared"), plan=plan(n_units=40, steps=1))
@@ -329,8 +329,8 @@ def test_a_second_start_in_the_same_folder_is_refused(dataset: Data, new_run: Ne
 def test_only_trained_parameters_get_noise(dataset: Data, new_run: NewRun) -> None:
     run, start = new_run(), new_run("start")
     data = dataset()
-    loop.fit(replace(SMALL, freeze="features"), data, run, plan=plan(steps=2))
-    loop.fit(replace(SMALL, freeze="features", lr=1e-30), data, start, plan=plan(steps=1))
+    loop.fit(SMALL.replace(freeze="features"), data, run, plan=plan(steps=2))
+    loop.fit(SMALL.replace(freeze="features", lr=1e-30), data, start, plan=plan(steps=1))
     before, after = last(start)["model"], last(run)["model"]
     head = registry.head_prefix(predict.load_model(run)[0])
     changed = {name for name in after if not torch.equal(before[name], after[name])}
@@ -358,8 +358,8 @@ def test_every_part_that_determines_a_step_is_in_its_binding(dataset: Data) -> N
         "stream": "keys",
     }
     others: list[dict[str, Any]] = [
-        {"config": replace(SMALL, lr=SMALL.lr * 2)},
-        {"config": replace(SMALL, seed=SMALL.seed + 1)},
+        {"config": SMALL.replace(lr=SMALL.lr * 2)},
+        {"config": SMALL.replace(seed=SMALL.seed + 1)},
         {"data_digest": "d1"},
         {"data_digest": "d2"},
         {"network": moved},
@@ -370,4 +370,4 @@ def test_every_part_that_determines_a_step_is_in_its_binding(dataset: Data) -> N
     found = [ledger_file.binding_of(**{**terms, **change}) for change in ({}, *others)]
     assert len(set(found)) == len(found)
     assert ledger_file.binding_of(**{**terms, "network": copy.deepcopy(before)}) == found[0]
-    assert ledger_file.binding_of(**{**terms, "config": replace(SMALL, physical_batch=3)}) == found[0]
+    assert ledger_file.binding_of(**{**terms, "config": SMALL.replace(physical_batch=3)}) == found[0]

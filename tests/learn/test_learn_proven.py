@@ -20,7 +20,7 @@ from meninx.learn.config import LearnConfig
 from meninx.models import registry
 from meninx.privacy.plan import Plan
 
-CONFIG = LearnConfig(
+CONFIG = LearnConfig.of(
     model="odd", device="cpu", optimizer="sgd", lr=0.1, attack_risk=False, deterministic=True
 )
 PLAN = Plan.build(
@@ -91,7 +91,7 @@ def test_a_module_without_a_rule_is_refused_by_name_and_trained_when_it_is_named
     with pytest.raises(PrivacyRefusal, match=r"module scale"):
         loop.fit(CONFIG, cases, new_run("without"), plan=PLAN)
     run = new_run()
-    loop.fit(LearnConfig(**{**vars(CONFIG), "functional": ("scale",)}), cases, run, plan=PLAN)
+    loop.fit(LearnConfig.of(**{**vars(CONFIG), "functional": ("scale",)}), cases, run, plan=PLAN)
     assert float(checkpoint.load(run, "last")["model"]["scale.scale"]) != 1.0
 
 
@@ -115,7 +115,7 @@ def test_random_numbers_that_are_not_an_images_own_are_refused_before_the_first_
     with pytest.raises(PrivacyRefusal, match=r"no random numbers.*\(root\)"):
         loop.fit(CONFIG, dataset(), run, plan=PLAN)
     assert not run.ledger_path.exists()
-    plain = LearnConfig(**{**vars(CONFIG), "epochs": 1})
+    plain = LearnConfig.of(**{**vars(CONFIG), "epochs": 1})
     assert loop.fit(plain, dataset(), new_run("plain")).steps == 1  # without privacy it is nobody's concern
 
 
@@ -194,7 +194,7 @@ def test_dropout_trains_privately_and_moves_no_generator_of_torch(dataset: Data,
         "block_config": (1, 1),
         "norm": ("GROUP", {"num_groups": 2}),
     }
-    config = LearnConfig(
+    config = LearnConfig.of(
         **{**vars(CONFIG), "model": "monai:DenseNet", "model_options": {**options, "dropout_prob": 0.3}}
     )
     data, seen = dataset(), []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from meninx.learn import checkpoint, freeze, loop, pretrained
 from meninx.learn.config import LearnConfig
 from meninx.models import registry
 
-TINY = LearnConfig(
+TINY = LearnConfig.of(
     model="resnet9-small",
     model_options={"width": 4},
     batch_size=4,
@@ -95,10 +94,10 @@ def test_frozen_parameters_and_buffers_really_stay(
     model = registry.build("monai:BasicUNet", spatial_dims=2, in_channels=1, out_channels=2, **options)
     torch.save(model.state_dict(), tmp_path / "w.pt")
     run, data, notes = new_run(), dataset(Task.SEGMENTATION, size=(32, 32)), Notes()
-    config = replace(
-        TINY, model="monai:BasicUNet", model_options=options, freeze="down_", lr=0.1, optimizer="adam"
+    config = TINY.replace(
+        model="monai:BasicUNet", model_options=options, freeze="down_", lr=0.1, optimizer="adam"
     )
-    config = replace(config, pretrained=str(tmp_path / "w.pt"), pretrained_source="made up", weight_decay=0.1)
+    config = config.replace(pretrained=str(tmp_path / "w.pt"), pretrained_source="made up", weight_decay=0.1)
     loop.fit(config, data, run, progress=notes)
     after = checkpoint.load(run, "last")["model"]
     for name, value in model.state_dict().items():
@@ -110,13 +109,13 @@ def test_frozen_parameters_and_buffers_really_stay(
 
 def test_a_linear_probe_trains_the_head_alone() -> None:
     model = network()
-    frozen = freeze.frozen_names(model, replace(TINY, freeze="features"), 0)
+    frozen = freeze.frozen_names(model, TINY.replace(freeze="features"), 0)
     assert {name for name, _ in model.named_parameters()} - frozen == {"head.weight", "head.bias"}
 
 
 def test_blocks_are_freed_from_the_last_to_the_first() -> None:
     model = network()
-    config = replace(TINY, freeze="features", unfreeze_every=2)
+    config = TINY.replace(freeze="features", unfreeze_every=2)
     held = [
         sorted(
             {
@@ -143,6 +142,6 @@ def test_every_parameter_is_in_exactly_one_block() -> None:
 def test_freezing_everything_or_nothing_real_is_refused() -> None:
     model = network()
     with pytest.raises(ConfigError, match="blocks: "):
-        freeze.frozen_names(model, replace(TINY, freeze="backbone"), 0)
+        freeze.frozen_names(model, TINY.replace(freeze="backbone"), 0)
     with pytest.raises(ConfigError, match="something to train"):
-        freeze.frozen_names(model, replace(TINY, freeze=""), 0)
+        freeze.frozen_names(model, TINY.replace(freeze=""), 0)

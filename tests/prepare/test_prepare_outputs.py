@@ -57,7 +57,7 @@ def test_every_source_is_kept_apart_and_so_is_a_folder_of_images_elsewhere(tmp_p
         run(config, tmp_path / "a", tmp_path / "pictures" / "data")
     (tmp_path / "tables").mkdir()
     table = shutil.move(tmp_path / "a" / "labels.csv", tmp_path / "tables" / "labels.csv")
-    assert run(replace(config, table=str(table)), tmp_path / "a", tmp_path / "tables" / "data").cases == 12
+    assert run(config.replace(table=str(table)), tmp_path / "a", tmp_path / "tables" / "data").cases == 12
 
 
 def test_a_dataset_carries_the_digests_of_all_its_files(tmp_path):

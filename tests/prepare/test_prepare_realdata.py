@@ -105,6 +105,5 @@ def test_a_few_cases_of_each_set_are_written(name, tmp_path):
 
 
 def _with(config: PrepareConfig, **changes: object) -> PrepareConfig:
-    import dataclasses
 
-    return dataclasses.replace(config, **changes)
+    return config.replace(**changes)

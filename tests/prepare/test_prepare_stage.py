@@ -22,9 +22,8 @@ CSV = PrepareConfig(reader="csv", name="toy", label_columns=("effusion", "nodule
 
 
 def with_(config: PrepareConfig, **changes) -> PrepareConfig:
-    import dataclasses
 
-    return dataclasses.replace(config, **changes)
+    return config.replace(**changes)
 
 
 def snapshot(out: Path) -> dict[str, bytes]:

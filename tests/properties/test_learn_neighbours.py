@@ -54,7 +54,7 @@ DROPOUT: dict[str, Any] = {
     "block_config": (1, 1),
     "norm": ("GROUP", {"num_groups": 2}),
 }
-SMALL = LearnConfig(
+SMALL = LearnConfig.of(
     model="resnet9-small", model_options=SMALLER["resnet9-small"], physical_batch=64, device="cpu", attack_risk=False,
     deterministic=True, seed=3,
 )  # fmt: skip
@@ -233,13 +233,17 @@ def recipe(name: str, data: Pool, **changes: Any) -> tuple[LearnConfig, Manifest
     """Return a packaged recipe with a small network and small images, a dataset for it, and its plan's fields."""
     config = toml.build(TrainConfig, toml.read_recipe(name)[0], name)
     assert config.privacy is not None
-    mapped = config.model.startswith("unet")
-    options = {"base": 2, "depth": 2} if mapped else {**config.model_options, **SMALLER[config.model]}
+    mapped = config.model.name.startswith("unet")
+    options = {"base": 2, "depth": 2} if mapped else {**config.model_options, **SMALLER[config.model.name]}
     patch = (6,) * len(config.patch_size)
-    learn = replace(
-        learn_part(config), model_options=options, patch_size=patch, device="cpu", deterministic=True, attack_risk=False,
+    learn = learn_part(config).replace(
+        model_options=options,
+        patch_size=patch,
+        device="cpu",
+        deterministic=True,
+        attack_risk=False,
         **changes,
-    )  # fmt: skip
+    )
     task = Task.SEGMENTATION if mapped else Task.MULTILABEL if config.loss == "bce" else Task.MULTICLASS
     manifest = data.dataset(owners(sum(name.encode())), task, "3d" if mapped else "2d", order=1)
     return learn, manifest, {"unit": config.privacy.unit, "clipping": config.privacy.clipping}
@@ -256,7 +260,7 @@ def test_all_packaged_private_recipes_are_covered() -> None:
     assert set(PRIVATE) >= {name for name in toml.recipe_names() if name.endswith("-dp")}
 
 
-AUGMENTED = replace(SMALL, augment=("flip", "vflip", "shift", "rotate", "crop", "intensity"))
+AUGMENTED = SMALL.replace(augment=("flip", "vflip", "shift", "rotate", "crop", "intensity"))
 DENSE = {"model": "monai:DenseNet", "model_options": {**DROPOUT, "dropout_prob": 0.4}}
 SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "augment": ({}, {}),
@@ -289,7 +293,7 @@ def test_every_setting_that_draws_random_numbers_keeps_the_bound(
 @pytest.mark.parametrize("name", ["augment", "dropout and views", "patches"])
 def test_bfloat16_keeps_the_bound(name: str, pool: Pool, build: Callable[..., Training]) -> None:
     config, data, fields = setting(name, pool)
-    assert worst(build, replace(config, precision="bf16"), data, **fields) <= ROUNDING
+    assert worst(build, config.replace(precision="bf16"), data, **fields) <= ROUNDING
 
 
 def test_bfloat16_keeps_the_bound_in_a_large_physical_batch(
@@ -307,7 +311,7 @@ def test_bfloat16_keeps_the_bound_in_a_large_physical_batch(
     alike = tuple(replace(case, labels=data.cases[0].labels) for case in data.cases)
     data = replace(data, cases=alike, info=replace(data.info, size=(8, 8)))
     fields = {"n_units": units, "expected_batch_size": units}
-    pair = [build(replace(SMALL, precision="bf16"), each, **fields) for each in (data, without(data, "p0"))]
+    pair = [build(SMALL.replace(precision="bf16"), each, **fields) for each in (data, without(data, "p0"))]
     first, second = (summed(training, physical=units) for training in pair)
     assert float((first - second).norm()) <= BOUND * ROUNDING
 
@@ -320,8 +324,7 @@ def test_random_datasets_keep_the_bound(
     counts = data.draw(st.lists(st.integers(1, 3), min_size=2, max_size=5))
     people = [f"p{number}" for number, count in enumerate(counts) for _ in range(count)]
     manifest = pool.dataset(people, order=data.draw(st.integers(0, 99)))
-    config = replace(
-        SMALL, augment=data.draw(st.sampled_from([(), ("shift",), ("flip", "intensity")])),
+    config = SMALL.replace(augment=data.draw(st.sampled_from([(), ("shift",), ("flip", "intensity")])),
         views=data.draw(st.sampled_from([1, 4])),
         cases_per_patient=data.draw(st.integers(0, 2)), seed=data.draw(st.integers(0, 9)),
     )  # fmt: skip
@@ -400,7 +403,7 @@ def test_masks_from_the_public_seed_in_batch_order_break_the_bound(
 ) -> None:
     config, data, fields = setting("dropout", pool)
     pair = [
-        build(replace(config, augment=()), each, **fields) for each in (data, without(data, data.patients[0]))
+        build(config.replace(augment=()), each, **fields) for each in (data, without(data, data.patients[0]))
     ]
     monkeypatch.setattr(engine, "keyed_dropout", lambda *_, **more: nullcontext())
     monkeypatch.setattr(engine, "no_other_randomness", lambda *_: nullcontext())
@@ -453,7 +456,7 @@ def attacked(build: Callable[..., Training], data: Manifest) -> tuple[float, flo
     """
     given = {"expected_batch_size": RATE * 64, "noise_multiplier": NOISE}
     pair = [
-        build(replace(SMALL, cases_per_patient=1), each, **given)
+        build(SMALL.replace(cases_per_patient=1), each, **given)
         for each in (data, without(data, data.patients[0]))
     ]
     own, plan = [], pair[0].plan

@@ -33,13 +33,13 @@ from meninx.synthetic import write_dataset
 from meninx.train import evaluate, stage
 from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
 from meninx.verify import stage as verify
-from meninx.verify.check import State
+from meninx.verify.check_list import State
 
-PLAIN = TrainConfig(
+PLAIN = TrainConfig.of(
     model="resnet9-small", model_options={"width": 4}, steps=2, batch_size=6, device="cpu", attack_risk=False
 )
 TERMS = PrivacyConfig(epsilon=8.0, delta=1e-3)
-PRIVATE = replace(PLAIN, privacy=TERMS)
+PRIVATE = PLAIN.replace(privacy=TERMS)
 QUICK = EvaluateConfig(draws=100, predictions=())
 WEIGHTS = Path("release") / "bundle" / "models" / "model.pt"
 
@@ -127,7 +127,7 @@ def with_digests(root: Path) -> None:
 def test_weights_of_the_same_patients_without_privacy_cannot_begin_a_private_run(
     plain, data, tmp_path, dry_run
 ):
-    config = replace(PLAIN, pretrained=str(plain.root / WEIGHTS), privacy=replace(TERMS, epsilon=0.5))
+    config = PLAIN.replace(pretrained=str(plain.root / WEIGHTS), privacy=replace(TERMS, epsilon=0.5))
     with pytest.raises(PrivacyRefusal, match="same patients without protection"):
         stage.run(config, data.root, tmp_path / "runs", dry_run=dry_run)
     assert not (tmp_path / "runs").exists()
@@ -135,7 +135,7 @@ def test_weights_of_the_same_patients_without_privacy_cannot_begin_a_private_run
 
 @pytest.mark.parametrize("name", ["last.pt", "best.pt"])
 def test_nor_can_a_checkpoint(plain, data, tmp_path, name):
-    config = replace(PRIVATE, pretrained=str(plain.private / "checkpoints" / name))
+    config = PRIVATE.replace(pretrained=str(plain.private / "checkpoints" / name))
     with pytest.raises(PrivacyRefusal, match="same patients without protection"):
         stage.run(config, data.root, tmp_path / "runs")
 
@@ -154,7 +154,7 @@ def test_an_intensity_from_the_training_images_cannot_be_in_a_private_run(data, 
 
 
 def test_without_privacy_it_is_recorded(plain, data, tmp_path):
-    run = Run(stage.run(replace(PLAIN, pretrained=str(plain.root / WEIGHTS)), data.root, tmp_path).out)
+    run = Run(stage.run(PLAIN.replace(pretrained=str(plain.root / WEIGHTS)), data.root, tmp_path).out)
     start = written(run).start
     assert start is not None
     assert (start.origin, start.shared_patients, start.composed) == ("run", True, False)
@@ -162,7 +162,7 @@ def test_without_privacy_it_is_recorded(plain, data, tmp_path):
 
 
 def test_weights_of_other_patients_are_a_known_start(plain, strangers, tmp_path):
-    run = Run(stage.run(replace(PRIVATE, pretrained=str(plain.root / WEIGHTS)), strangers.root, tmp_path).out)
+    run = Run(stage.run(PRIVATE.replace(pretrained=str(plain.root / WEIGHTS)), strangers.root, tmp_path).out)
     record = written(run)
     assert (record.start.origin, record.start.shared_patients, record.start.composed) == ("run", False, False)
     assert record.epsilon == record.own_epsilon
@@ -178,7 +178,7 @@ def test_weights_of_other_patients_are_a_known_start(plain, strangers, tmp_path)
 
 def test_a_file_that_nobody_knows_stands_outside_the_guarantee(plain, data, tmp_path):
     torch.save(torch.load(plain.root / WEIGHTS, weights_only=True), tmp_path / "found.pt")
-    config = replace(PRIVATE, pretrained=str(tmp_path / "found.pt"))
+    config = PRIVATE.replace(pretrained=str(tmp_path / "found.pt"))
     assert "of unknown origin" in stage.run(config, data.root, tmp_path / "runs", dry_run=True).summary()
     run = Run(stage.run(config, data.root, tmp_path / "runs").out)
     record = written(run)
@@ -191,12 +191,12 @@ def test_exchanged_weights_in_a_release_are_of_unknown_origin(plain, strangers, 
     shutil.copytree(plain.root, tmp_path / "copy")
     state = torch.load(plain.root / WEIGHTS, weights_only=True)
     torch.save({name: value + 0.01 for name, value in state.items()}, tmp_path / "copy" / WEIGHTS)
-    config = replace(PRIVATE, pretrained=str(tmp_path / "copy" / WEIGHTS))
+    config = PRIVATE.replace(pretrained=str(tmp_path / "copy" / WEIGHTS))
     assert stage.run(config, strangers.root, tmp_path / "runs", dry_run=True).start.origin == "unknown"
 
 
 def test_the_cost_of_a_private_start_on_the_same_patients_is_added(private, data, tmp_path):
-    config = replace(PRIVATE, pretrained=str(private.root / WEIGHTS))
+    config = PRIVATE.replace(pretrained=str(private.root / WEIGHTS))
     dry = stage.run(config, data.root, tmp_path / "dry", dry_run=True)
     result = stage.run(config, data.root, tmp_path / "runs")
     record = written(Run(result.out))
@@ -214,7 +214,7 @@ def test_a_release_that_was_passed_on_is_traced_by_the_keys_of_this_house(plain,
     house = tmp_path / "runs"
     shutil.copytree(plain.root, house / plain.name)
     shutil.copytree(plain.release, tmp_path / "partner" / "release")
-    config = replace(PRIVATE, pretrained=str(tmp_path / "partner" / WEIGHTS))
+    config = PRIVATE.replace(pretrained=str(tmp_path / "partner" / WEIGHTS))
     with pytest.raises(PrivacyRefusal, match="same patients without protection"):
         stage.run(config, data.root, house, dry_run=True)
     assert stage.run(config, data.root, tmp_path / "elsewhere", dry_run=True).start.origin == "unknown"
@@ -223,10 +223,10 @@ def test_a_release_that_was_passed_on_is_traced_by_the_keys_of_this_house(plain,
 def test_what_the_starting_weights_started_from_counts_too(plain, data, strangers, tmp_path):
     house = tmp_path / "runs"
     shutil.copytree(plain.root, house / plain.name)
-    config = replace(PRIVATE, pretrained=str(house / plain.name / WEIGHTS))
+    config = PRIVATE.replace(pretrained=str(house / plain.name / WEIGHTS))
     between = stage.run(config, strangers.root, house).out
     with pytest.raises(PrivacyRefusal, match="same patients without protection"):
-        stage.run(replace(PRIVATE, pretrained=str(between / WEIGHTS)), data.root, house, dry_run=True)
+        stage.run(PRIVATE.replace(pretrained=str(between / WEIGHTS)), data.root, house, dry_run=True)
     with pytest.raises(DataError, match="training of its starting weights"):
         evaluate.run(replace(QUICK, split="train"), between, data.root)
 
@@ -239,7 +239,7 @@ def test_the_same_images_under_other_names_are_found(data, tmp_path):
         with_digests(root)
     start = stage.run(PLAIN, first, tmp_path / "runs").out / WEIGHTS
     with pytest.raises(PrivacyRefusal, match="same patients without protection"):
-        stage.run(replace(PRIVATE, pretrained=str(start)), second, tmp_path / "runs", dry_run=True)
+        stage.run(PRIVATE.replace(pretrained=str(start)), second, tmp_path / "runs", dry_run=True)
 
 
 def _renamed(case):
@@ -252,7 +252,7 @@ def _renamed(case):
 def test_with_a_declared_number_the_true_one_is_told_nowhere(data, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["meninx"])  # the number of words of the command is a number, too
     present, declared = len(data.split("train").patients), 50
-    config = replace(PRIVATE, privacy=replace(TERMS, units_declared=declared))
+    config = PRIVATE.replace(privacy=replace(TERMS, units_declared=declared))
     run = Run(stage.run(config, data.root, tmp_path).out)
     assert written(run).declared_units == declared
     assert not [text for text in written(run).outside_guarantee if "counts as public" in text]
@@ -272,7 +272,7 @@ def _numbers(value: object) -> set[float]:
 
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_fewer_declared_than_present_is_refused_before_the_run(data, tmp_path, dry_run):
-    config = replace(PRIVATE, privacy=replace(TERMS, units_declared=len(data.split("train").patients) - 1))
+    config = PRIVATE.replace(privacy=replace(TERMS, units_declared=len(data.split("train").patients) - 1))
     with pytest.raises(PrivacyRefusal, match="declare the true number"):
         stage.run(config, data.root, tmp_path / "runs", dry_run=dry_run)
     assert not (tmp_path / "runs").exists()
@@ -409,7 +409,7 @@ def test_other_weights_in_the_checkpoint_are_not_measured(copied, plain):
 
 def test_a_run_is_measured_when_it_is_finished(data, tmp_path):
     with pytest.raises(Interrupted):
-        stage.run(replace(PRIVATE, steps=3), data.root, tmp_path, progress=StopAfter(1))
+        stage.run(PRIVATE.replace(steps=3), data.root, tmp_path, progress=StopAfter(1))
     run = runs.open_run(tmp_path / "latest")
     with pytest.raises(UsageError, match="expected a finished run"):
         evaluate.run(QUICK, run.root)
@@ -432,7 +432,7 @@ def test_a_run_whose_best_weights_came_before_its_last_step_is_reported_and_veri
 
     real = loop.validate.score
     monkeypatch.setattr(loop.validate, "score", worsening)
-    config = replace(PLAIN, steps=0, epochs=3, eval_every=1, select="best")
+    config = PLAIN.replace(steps=0, epochs=3, eval_every=1, select="best")
     run = Run(stage.run(config, data.root, tmp_path / "runs").out)
     evaluate.run(QUICK, run.root)
     known = artifacts.read(run.root, RunRecord)
@@ -544,7 +544,7 @@ def test_a_baseline_that_was_trained_on_the_measured_patients_is_refused(copied,
 
 
 def test_a_torn_line_counts_everywhere(data, tmp_path):
-    config = replace(PRIVATE, steps=6, eval_every=10)
+    config = PRIVATE.replace(steps=6, eval_every=10)
     with pytest.raises(Interrupted):
         stage.run(config, data.root, tmp_path, progress=StopAfter(3))
     run = runs.open_run(tmp_path / "latest")
@@ -570,12 +570,12 @@ def test_a_torn_line_counts_everywhere(data, tmp_path):
 @pytest.mark.parametrize(
     ("config", "kind"),
     [
-        (replace(PLAIN, device="cuda:7"), ConfigError),
-        (replace(PLAIN, image_size=(16, 16)), DataError),
-        (replace(PRIVATE, image_size=(16, 16)), DataError),
-        (replace(PLAIN, pretrained="nowhere.pt"), DataError),
-        (replace(PLAIN, model="unet-small", model_options={}), ConfigError),
-        (replace(PLAIN, warmup=5), ConfigError),
+        (PLAIN.replace(device="cuda:7"), ConfigError),
+        (PLAIN.replace(image_size=(16, 16)), DataError),
+        (PRIVATE.replace(image_size=(16, 16)), DataError),
+        (PLAIN.replace(pretrained="nowhere.pt"), DataError),
+        (PLAIN.replace(model="unet-small", model_options={}), ConfigError),
+        (PLAIN.replace(warmup=5), ConfigError),
     ],
 )
 def test_a_start_that_fails_leaves_no_folder_and_latest_where_it_was(data, tmp_path, config, kind, dry_run):
@@ -583,7 +583,7 @@ def test_a_start_that_fails_leaves_no_folder_and_latest_where_it_was(data, tmp_p
     with pytest.raises(kind):
         stage.run(config, data.root, out, dry_run=dry_run)
     assert not out.exists()
-    good = stage.run(replace(PLAIN, steps=1), data.root, out).out
+    good = stage.run(PLAIN.replace(steps=1), data.root, out).out
     with pytest.raises(kind):
         stage.run(config, data.root, out, dry_run=dry_run)
     assert {path.name for path in out.iterdir()} == {good.name, "latest"}
@@ -595,7 +595,7 @@ def test_a_classifier_is_refused_for_a_segmentation(tmp_path):
     for dry_run in (True, False):
         with pytest.raises(ConfigError, match="a network for segmentation"):
             stage.run(PLAIN, pictures.root, tmp_path / "runs", dry_run=dry_run)
-        config = replace(PLAIN, model="unet-small", model_options={}, patch_size=(8, 8, 8))
+        config = PLAIN.replace(model="unet-small", model_options={}, patch_size=(8, 8, 8))
         with pytest.raises(DataError, match="3 spatial axes as in patch_size"):
             stage.run(config, pictures.root, tmp_path / "runs", dry_run=dry_run)
     assert not (tmp_path / "runs").exists()
@@ -650,4 +650,4 @@ def test_a_lineage_that_was_edited_on_its_way_is_not_believed(plain, data, tmp_p
         partner, integrity.measured(partner, [partner / "lineage.json", partner.parent / WEIGHTS])
     )
     with pytest.raises(PrivacyRefusal, match="same patients without protection"):
-        stage.run(replace(PRIVATE, pretrained=str(partner.parent / WEIGHTS)), data.root, house, dry_run=True)
+        stage.run(PRIVATE.replace(pretrained=str(partner.parent / WEIGHTS)), data.root, house, dry_run=True)

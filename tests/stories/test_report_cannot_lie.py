@@ -48,7 +48,7 @@ from meninx.core.errors import DataError, MeninxError, PrivacyRefusal, UsageErro
 from meninx.report import figures, stage
 from meninx.report.config import ReportConfig
 from meninx.report.context import gather
-from meninx.report.sections_data import done
+from meninx.report.section_overview import overview
 
 CONFIG = ReportConfig(date="2026-11-20")
 CARD = ReportConfig(date="2026-11-20", card=True, authors="The data team", contact="team@hospital.example")
@@ -73,7 +73,7 @@ def reported(tmp_path, *sources, config=CONFIG):
 
 
 def _flow(*sources):
-    return done(gather(CONFIG, sources)).pipeline
+    return overview(gather(CONFIG, sources)).pipeline
 
 
 def record_of(run):
@@ -533,8 +533,8 @@ class TestUtility:
 
     def test_the_lowest_label_decides_and_is_named(self, tmp_path):
         run = write_run(tmp_path / "run", private=False)
-        low = replace(CONFIG, utility_floor=0.7)
-        high = replace(CONFIG, utility_floor=0.86)
+        low = CONFIG.replace(utility_floor=0.7)
+        high = CONFIG.replace(utility_floor=0.86)
         assert "lowest" in reported(tmp_path, run, config=low)[1]
         assert reported(tmp_path, run, config=high)[0].verdicts[USEFUL] != "green: above the floor"
 
@@ -566,7 +566,7 @@ class TestUtility:
             if row["name"] == "auroc" and row["label"] in LABELS[1:]:
                 row |= {"value": 0.52, "low": 0.41, "high": 0.63}
         edit(run / place(EvaluationRecord), **table)
-        result, text = reported(tmp_path, run, config=replace(CONFIG, utility_floor=0.4))
+        result, text = reported(tmp_path, run, config=CONFIG.replace(utility_floor=0.4))
         assert result.verdicts[USEFUL] == "amber: labels at chance"
         assert "cannot be told from chance for: pneumothorax, nodule" in text
 
@@ -584,7 +584,7 @@ class TestUtility:
         write_log(
             run, [{"kind": "train", "step": step, "loss": 1.3 if step == 9 else 0.6} for step in range(1, 10)]
         )
-        result, text = reported(tmp_path, run, config=replace(CONFIG, utility_floor=0.5))
+        result, text = reported(tmp_path, run, config=CONFIG.replace(utility_floor=0.5))
         assert "diverged" not in result.verdicts[USEFUL]
         assert "diverged:" not in text
 
@@ -594,7 +594,7 @@ class TestUtility:
             {"kind": "valid", "step": 10 * k, "loss": 0.5 + k / 5, "auroc": 0.6 + k / 50} for k in range(1, 5)
         ]
         write_log(run, rows)
-        result, text = reported(tmp_path, run, config=replace(CONFIG, utility_floor=0.1))
+        result, text = reported(tmp_path, run, config=CONFIG.replace(utility_floor=0.1))
         assert result.verdicts[USEFUL] == "amber: mis-calibrated"
         assert "while the validation AUROC rose" in text
 

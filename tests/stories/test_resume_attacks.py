@@ -24,10 +24,10 @@ from meninx.train import evaluate, identity, stage
 from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
 from meninx.verify import stage as verify
 
-PLAIN = TrainConfig(
+PLAIN = TrainConfig.of(
     model="resnet9-small", model_options={"width": 4}, steps=4, batch_size=6, device="cpu", attack_risk=False
 )
-PRIVATE = replace(PLAIN, privacy=PrivacyConfig(epsilon=8.0, delta=1e-3), eval_every=10)
+PRIVATE = PLAIN.replace(privacy=PrivacyConfig(epsilon=8.0, delta=1e-3), eval_every=10)
 QUICK = EvaluateConfig(draws=100, predictions=())
 WEIGHTS = Path("release") / "bundle" / "models" / "model.pt"
 
@@ -212,7 +212,7 @@ def test_an_earlier_checkpoint_does_not_open_a_released_run(finished, stopped, d
 @pytest.fixture
 def composed(finished, data, tmp_path):
     """An interrupted private run that started from the weights of a private run on the same patients."""
-    config = replace(PRIVATE, pretrained=str(finished.root / WEIGHTS))
+    config = PRIVATE.replace(pretrained=str(finished.root / WEIGHTS))
     with pytest.raises(Interrupted):
         stage.run(config, data.root, tmp_path, progress=StopAfter(2))
     return runs.open_run((tmp_path / "latest").resolve())

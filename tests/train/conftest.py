@@ -30,14 +30,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 @pytest.fixture(scope="session")
 def plain(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run without privacy, with ONNX."""
-    config = TrainConfig(**SMALL, name="plain", export=("bundle", "onnx"))
+    config = TrainConfig.of(**SMALL, name="plain", export=("bundle", "onnx"))
     return run_of(stage.run(config, data.root, tmp_path_factory.mktemp("plain")))
 
 
 @pytest.fixture(scope="session")
 def private(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with differential privacy."""
-    config = TrainConfig(**SMALL, name="private", privacy=TERMS)
+    config = TrainConfig.of(**SMALL, name="private", privacy=TERMS)
     return run_of(stage.run(config, data.root, tmp_path_factory.mktemp("private")))
 
 

@@ -136,14 +136,14 @@ def test_a_network_of_monai_and_colour(tmp_path):
 
 
 def test_a_bundle_of_patches_says_so(volumes, tmp_path):
-    config = TrainConfig(model="unet-small", steps=1, batch_size=1, patch_size=(16, 16, 8), eval_every=5)
+    config = TrainConfig.of(model="unet-small", steps=1, batch_size=1, patch_size=(16, 16, 8), eval_every=5)
     run = Run(stage.run(config, volumes.root, tmp_path).out)
     image = metadata(run.release / "bundle")["network_data_format"]["inputs"]["image"]
     assert (image["spatial_shape"], image["is_patch_data"]) == ([16, 16, 8], True)
 
 
 def test_averaged_weights_are_the_ones_released(data, tmp_path):
-    config = TrainConfig(model="resnet9-small", steps=3, batch_size=6, ema=0.5, lr=1e-2, select="last")
+    config = TrainConfig.of(model="resnet9-small", steps=3, batch_size=6, ema=0.5, lr=1e-2, select="last")
     run = Run(stage.run(config, data.root, tmp_path).out)
     content = torch.load(run.private / "checkpoints" / "last.pt", weights_only=True)
     released = torch.load(run.release / "bundle" / "models" / "model.pt", weights_only=True)
@@ -225,6 +225,6 @@ def test_a_bundle_with_odd_names_is_read_as_it_was_written(tmp_path):
 
 
 def test_network_options_of_a_run_are_checked_before_it_starts(data, tmp_path):
-    config = TrainConfig(model="resnet9-small", model_options={"norm": "$1"}, steps=1)
+    config = TrainConfig.of(model="resnet9-small", model_options={"norm": "$1"}, steps=1)
     with pytest.raises(DataError, match="begins with one of"):
         stage.run(config, data.root, tmp_path / "runs", dry_run=True)

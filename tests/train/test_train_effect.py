@@ -54,29 +54,29 @@ IDLE = {
 @pytest.mark.parametrize("name", IDLE)
 def test_a_setting_that_does_nothing_is_refused_by_name(name):
     with pytest.raises(ConfigError, match=rf"^{name} has no effect here"):
-        effect.refuse_idle(replace(TrainConfig(), **{name: IDLE[name]}), CLASSES)
+        effect.refuse_idle(TrainConfig().replace(**{name: IDLE[name]}), CLASSES)
 
 
 @pytest.mark.parametrize(
     ("config", "data", "name"),
     [
-        (TrainConfig(foreground=0.2), MAPS, "foreground"),
-        (TrainConfig(foreground=0.2, patch_size=(8, 8), privacy=TERMS), MAPS, "foreground"),
-        (TrainConfig(loss="dice", label_smoothing=0.1), MAPS, "label_smoothing"),
-        (TrainConfig(optimizer="sgd", bias_floor=2.0, privacy=TERMS), CLASSES, "bias_floor"),
-        (TrainConfig(bias_correction="off", bias_floor=2.0, privacy=TERMS), CLASSES, "bias_floor"),
+        (TrainConfig.of(foreground=0.2), MAPS, "foreground"),
+        (TrainConfig.of(foreground=0.2, patch_size=(8, 8), privacy=TERMS), MAPS, "foreground"),
+        (TrainConfig.of(loss="dice", label_smoothing=0.1), MAPS, "label_smoothing"),
+        (TrainConfig.of(optimizer="sgd", bias_floor=2.0, privacy=TERMS), CLASSES, "bias_floor"),
+        (TrainConfig.of(bias_correction="off", bias_floor=2.0, privacy=TERMS), CLASSES, "bias_floor"),
         (
-            TrainConfig(cases_per_patient=1, privacy=replace(TERMS, unit=PrivacyUnit.CASE)),
+            TrainConfig.of(cases_per_patient=1, privacy=replace(TERMS, unit=PrivacyUnit.CASE)),
             CLASSES,
             "cases_per_patient",
         ),
-        (TrainConfig(monitor="loss", privacy=TERMS), CLASSES, "monitor"),
-        (TrainConfig(monitor="loss", select="last"), CLASSES, "monitor"),
-        (TrainConfig(select="best"), dataset(Task.MULTICLASS, valid=0), "select"),
-        (TrainConfig(steps=3, privacy=replace(TERMS, noise_multiplier=2.0)), CLASSES, "steps"),
-        (TrainConfig(epochs=3, privacy=replace(TERMS, noise_multiplier=2.0)), CLASSES, "epochs"),
+        (TrainConfig.of(monitor="loss", privacy=TERMS), CLASSES, "monitor"),
+        (TrainConfig.of(monitor="loss", select="last"), CLASSES, "monitor"),
+        (TrainConfig.of(select="best"), dataset(Task.MULTICLASS, valid=0), "select"),
+        (TrainConfig.of(steps=3, privacy=replace(TERMS, noise_multiplier=2.0)), CLASSES, "steps"),
+        (TrainConfig.of(epochs=3, privacy=replace(TERMS, noise_multiplier=2.0)), CLASSES, "epochs"),
         *(
-            (TrainConfig(privacy=replace(TERMS, **{name: value})), CLASSES, name)
+            (TrainConfig.of(privacy=replace(TERMS, **{name: value})), CLASSES, name)
             for name, value in ADAPTIVE.items()
         ),
     ],
@@ -88,15 +88,18 @@ def test_it_depends_on_the_rest_of_the_settings(config, data, name):
 
 def test_what_has_an_effect_is_accepted():
     used = [
-        (TrainConfig(patch_size=(8, 8), foreground=0.2), MAPS),
-        (TrainConfig(schedule="plateau", gamma=0.5, plateau_patience=2), CLASSES),
-        (TrainConfig(schedule="manual", milestones=(1,), rates=(0.1, 0.2)), CLASSES),
-        (TrainConfig(augment=("flip", "shift"), flip_probability=0.1, shift_voxels=2, views=2), CLASSES),
-        (TrainConfig(loss="dice", class_weights=(1.0, 2.0, 2.0)), MAPS),
-        (TrainConfig(optimizer="adam", bias_correction="off", cases_per_patient=1, privacy=TERMS), CLASSES),
-        (TrainConfig(privacy=replace(TERMS, clipping="adaptive", **ADAPTIVE)), CLASSES),
-        (TrainConfig(sampling="poisson"), CLASSES),
-        (TrainConfig(sampling="poisson", privacy=TERMS), CLASSES),
+        (TrainConfig.of(patch_size=(8, 8), foreground=0.2), MAPS),
+        (TrainConfig.of(schedule="plateau", gamma=0.5, plateau_patience=2), CLASSES),
+        (TrainConfig.of(schedule="manual", milestones=(1,), rates=(0.1, 0.2)), CLASSES),
+        (TrainConfig.of(augment=("flip", "shift"), flip_probability=0.1, shift_voxels=2, views=2), CLASSES),
+        (TrainConfig.of(loss="dice", class_weights=(1.0, 2.0, 2.0)), MAPS),
+        (
+            TrainConfig.of(optimizer="adam", bias_correction="off", cases_per_patient=1, privacy=TERMS),
+            CLASSES,
+        ),
+        (TrainConfig.of(privacy=replace(TERMS, clipping="adaptive", **ADAPTIVE)), CLASSES),
+        (TrainConfig.of(sampling="poisson"), CLASSES),
+        (TrainConfig.of(sampling="poisson", privacy=TERMS), CLASSES),
     ]
     for config, data in used:
         effect.refuse_idle(config, data)
@@ -111,16 +114,16 @@ def test_no_recipe_has_an_idle_setting(name):
     table, source = settings.read_recipe(name)
     config = settings.build(TrainConfig, table, source)
     classes = dataset(Task.MULTILABEL) if config.loss == "bce" else CLASSES
-    effect.refuse_idle(config, MAPS if config.model.startswith("unet") else classes)
+    effect.refuse_idle(config, MAPS if config.model.name.startswith("unet") else classes)
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        TrainConfig(epochs=2, batch_size=8),
-        TrainConfig(steps=7, batch_size=8, select="last", loss="focal", focal_gamma=1.0),
-        TrainConfig(epochs=2, batch_size=8, privacy=TERMS),
-        TrainConfig(batch_size=8, privacy=replace(TERMS, noise_multiplier=2.0)),
+        TrainConfig.of(epochs=2, batch_size=8),
+        TrainConfig.of(steps=7, batch_size=8, select="last", loss="focal", focal_gamma=1.0),
+        TrainConfig.of(epochs=2, batch_size=8, privacy=TERMS),
+        TrainConfig.of(batch_size=8, privacy=replace(TERMS, noise_multiplier=2.0)),
     ],
 )
 def test_the_written_config_is_a_recipe_of_the_same_run(config):
@@ -139,7 +142,7 @@ def test_the_written_config_is_a_recipe_of_the_same_run(config):
 
 
 def test_a_cell_of_a_sweep_without_privacy_keeps_nothing_of_it():
-    private = TrainConfig(
+    private = TrainConfig.of(
         cases_per_patient=1, bias_correction="off", functional=("head",), sampling="poisson", privacy=TERMS
     )
     effect.refuse_idle(effect.without_privacy(private), CLASSES)
@@ -149,8 +152,8 @@ def test_a_cell_of_a_sweep_without_privacy_keeps_nothing_of_it():
 @pytest.mark.parametrize(
     "config",
     [
-        TrainConfig(seed=3, privacy=TERMS),
-        TrainConfig(privacy=PrivacyConfig(noise_multiplier=1.0, delta=1e-3)),
+        TrainConfig.of(seed=3, privacy=TERMS),
+        TrainConfig.of(privacy=PrivacyConfig(noise_multiplier=1.0, delta=1e-3)),
     ],
 )
 def test_a_sweep_refuses_what_it_would_replace(config):
@@ -185,7 +188,7 @@ def test_every_setting_is_in_a_rule_or_always_has_an_effect():
 
 
 def test_the_loss_of_a_private_run_is_logged_often_enough_for_a_curve(data, tmp_path):
-    config = TrainConfig(
+    config = TrainConfig.of(
         model="resnet9-small",
         model_options={"width": 4},
         steps=8,
@@ -194,6 +197,6 @@ def test_the_loss_of_a_private_run_is_logged_often_enough_for_a_curve(data, tmp_
         attack_risk=False,
         privacy=TERMS,
     )
-    run = stage.run(replace(config, export=()), data.root, tmp_path).out
+    run = stage.run(config.replace(export=()), data.root, tmp_path).out
     lines = (run / "private" / "metrics.jsonl").read_text().splitlines()
     assert sum('"loss": null' not in line for line in lines if '"kind": "train"' in line) == 8

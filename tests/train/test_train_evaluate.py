@@ -190,11 +190,11 @@ def test_a_run_without_a_checkpoint_is_refused(copied):
 
 def test_another_device_than_that_of_the_training_may_be_asked_for(copied):
     with pytest.raises(UsageError, match="device"):
-        evaluate.run(replace(QUICK, device="abacus"), copied.root)
+        evaluate.run(QUICK.replace(device="abacus"), copied.root)
 
 
 def _segmented(data: Manifest, tmp_path: Path, **settings: object) -> Run:
-    config = TrainConfig(model="unet-small", batch_size=2, export=(), eval_every=100, **settings)
+    config = TrainConfig.of(model="unet-small", batch_size=2, export=(), eval_every=100, **settings)
     return Run(stage.run(config, data.root, tmp_path).out)
 
 

@@ -7,17 +7,18 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from meninx.core.budget import CLIPPINGS
 from meninx.core.errors import ConfigError, PrivacyRefusal
 from meninx.core.manifest import Manifest
 from meninx.privacy import rules
 from meninx.privacy.plan import Plan
 from meninx.train import planning
-from meninx.train.config import CLIPPINGS, PrivacyConfig, TrainConfig
+from meninx.train.config import PrivacyConfig, TrainConfig
 
 
 def planned(data: Manifest, **terms: Any) -> Plan:
     privacy = PrivacyConfig(**{"noise_multiplier": 1.0, "delta": 1e-3, **terms})
-    plan = planning.make_plan(TrainConfig(batch_size=4, steps=3, privacy=privacy), data)
+    plan = planning.make_plan(TrainConfig.of(batch_size=4, steps=3, privacy=privacy), data)
     assert plan is not None
     return plan
 

@@ -66,7 +66,7 @@ def test_every_step_is_in_the_ledger(private):
 def test_the_plan_counts_patients_or_cases_or_what_was_declared(data):
     def rate(**terms: object) -> float:
         privacy = PrivacyConfig(noise_multiplier=1.0, delta=1e-4, **terms)
-        plan = planning.make_plan(TrainConfig(batch_size=5, steps=1, privacy=privacy), data)
+        plan = planning.make_plan(TrainConfig.of(batch_size=5, steps=1, privacy=privacy), data)
         assert plan is not None
         return plan.sample_rate
 

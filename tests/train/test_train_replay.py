@@ -13,7 +13,7 @@ from meninx.synthetic import write_dataset
 from meninx.train import stage
 from meninx.train.config import PrivacyConfig, TrainConfig
 
-CONFIG = TrainConfig(
+CONFIG = TrainConfig.of(
     model="resnet9-small", epochs=1, batch_size=6, lr=3e-3, deterministic=True, name="bound",
     privacy=PrivacyConfig(epsilon=8.0, delta=1e-3),
 )  # fmt: skip

@@ -36,8 +36,8 @@ class StopAfter(Silent):
             raise KeyboardInterrupt
 
 
-SMALL = TrainConfig(model="resnet9-small", epochs=1, batch_size=6, lr=3e-3)
-DP = replace(SMALL, privacy=PrivacyConfig(noise_multiplier=1.0, delta=1e-3), attack_risk=False)
+SMALL = TrainConfig.of(model="resnet9-small", epochs=1, batch_size=6, lr=3e-3)
+DP = SMALL.replace(privacy=PrivacyConfig(noise_multiplier=1.0, delta=1e-3), attack_risk=False)
 
 
 def names(run: Run) -> set[str]:
@@ -163,15 +163,15 @@ def test_without_deterministic_the_noise_is_new_and_no_seed_can_repeat_it(data, 
 
 
 def test_a_name_comes_from_the_recipe_unless_it_is_given(data, tmp_path):
-    tiny = replace(SMALL, steps=1)
+    tiny = SMALL.replace(steps=1)
     assert stage.run(tiny, data.root, tmp_path, recipe="recipes/tiny.toml").out.name.endswith("_tiny_s0")
-    assert stage.run(
-        replace(tiny, name="mine", seed=3), data.root, tmp_path, recipe="tiny"
-    ).out.name.endswith("_mine_s3")
+    assert stage.run(tiny.replace(name="mine", seed=3), data.root, tmp_path, recipe="tiny").out.name.endswith(
+        "_mine_s3"
+    )
 
 
 def test_nothing_is_exported_when_nothing_is_asked_for(data, tmp_path):
-    result = stage.run(replace(SMALL, steps=1, export=()), data.root, tmp_path)
+    result = stage.run(SMALL.replace(steps=1, export=()), data.root, tmp_path)
     assert {path.name for path in (result.out / "release").iterdir()} == {"checksums.sha256", "lineage.json"}
 
 
@@ -190,7 +190,7 @@ def test_nothing_is_exported_when_nothing_is_asked_for(data, tmp_path):
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_a_run_that_cannot_be_is_refused_before_there_is_a_folder(data, tmp_path, changes, kind, dry_run):
     with pytest.raises(kind, match="expected "):
-        stage.run(replace(SMALL, **changes), data.root, tmp_path / "runs", dry_run=dry_run)
+        stage.run(SMALL.replace(**changes), data.root, tmp_path / "runs", dry_run=dry_run)
     assert not (tmp_path / "runs").exists()
 
 
@@ -203,7 +203,7 @@ def test_an_empty_training_split_is_refused(data, tmp_path):
 
 
 def test_a_finished_run_is_closed_and_says_so(data, tmp_path):
-    run = Run(stage.run(replace(SMALL, steps=1), data.root, tmp_path).out)
+    run = Run(stage.run(SMALL.replace(steps=1), data.root, tmp_path).out)
     before = {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
     shutil.copytree(data.root, tmp_path / "moved")
     again = stage.run(SMALL, tmp_path / "moved", tmp_path, resume=run.root)
@@ -213,7 +213,7 @@ def test_a_finished_run_is_closed_and_says_so(data, tmp_path):
 
 
 def test_a_finished_private_run_that_was_touched_is_refused(data, tmp_path):
-    run = Run(stage.run(replace(DP, steps=1, export=()), data.root, tmp_path).out)
+    run = Run(stage.run(DP.replace(steps=1, export=()), data.root, tmp_path).out)
     other = write_dataset(tmp_path / "other", patients=12, size=32, seed=1)
     with pytest.raises(PrivacyRefusal, match="got another dataset"):
         stage.run(SMALL, other.root, tmp_path, resume=run.root)
@@ -230,7 +230,7 @@ def test_a_finished_private_run_that_was_touched_is_refused(data, tmp_path):
 
 
 def test_a_finished_run_without_privacy_is_closed_too(data, tmp_path):
-    run = Run(stage.run(replace(SMALL, steps=1), data.root, tmp_path).out)
+    run = Run(stage.run(SMALL.replace(steps=1), data.root, tmp_path).out)
     run.config_path.write_text(run.config_path.read_text().replace("steps = 1", "steps = 9"))
     with pytest.raises(UsageError, match="--pretrained"):
         stage.run(SMALL, data.root, tmp_path, resume=run.root)
@@ -238,7 +238,7 @@ def test_a_finished_run_without_privacy_is_closed_too(data, tmp_path):
 
 def test_an_interrupted_run_goes_on_with_its_own_cases_only(data, tmp_path):
     with pytest.raises(Interrupted):
-        stage.run(replace(SMALL, steps=3), data.root, tmp_path, progress=StopAfter(1))
+        stage.run(SMALL.replace(steps=3), data.root, tmp_path, progress=StopAfter(1))
     run = runs.open_run(tmp_path / "latest")
     assert artifacts.read(run.root, RunRecord).state is RunState.TRAINING
     other = write_dataset(tmp_path / "other", patients=12, size=32, seed=1)
@@ -249,7 +249,7 @@ def test_an_interrupted_run_goes_on_with_its_own_cases_only(data, tmp_path):
 
 
 def test_a_run_whose_config_was_broken_is_refused(data, tmp_path):
-    run = Run(stage.run(replace(SMALL, steps=1), data.root, tmp_path).out)
+    run = Run(stage.run(SMALL.replace(steps=1), data.root, tmp_path).out)
     run.config_path.write_text("epochs = ")
     with pytest.raises(ConfigError, match=r"config\.toml"):
         stage.run(SMALL, data.root, tmp_path, resume=run.root)
@@ -262,7 +262,7 @@ def test_the_dataset_of_a_run_is_known(plain, data, tmp_path):
 
 
 def test_a_run_killed_while_it_is_released_is_not_released_and_ends_the_same(data, tmp_path, monkeypatch):
-    config = replace(SMALL, steps=2, name="cut")
+    config = SMALL.replace(steps=2, name="cut")
     real = artifacts.write
 
     def killed(root, entry, **place):
@@ -301,7 +301,7 @@ def test_the_card_of_a_bundle_escapes_the_names(data, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(data.root, root)
     replace(Manifest.read(root), info=info).write()
-    run = Run(stage.run(replace(SMALL, steps=1), root, tmp_path / "runs").out)
+    run = Run(stage.run(SMALL.replace(steps=1), root, tmp_path / "runs").out)
     card = (run.release / "bundle" / "docs" / "README.md").read_text()
     assert card.startswith(f"# {markdown(info.name)}: multilabel")
     assert "](" not in card.splitlines()[0]

@@ -7,7 +7,6 @@ import json
 import math
 import shutil
 import xml.etree.ElementTree as ElementTree
-from dataclasses import replace
 
 import pytest
 
@@ -17,9 +16,9 @@ from meninx.core.errors import ConfigError, DataError, RunLocked, UsageError
 from meninx.core.run import Run
 from meninx.synthetic import write_dataset
 from meninx.train import evaluate, stage, sweep
-from meninx.train.config import EvaluateConfig, PrivacyConfig, SweepConfig, TrainConfig
+from meninx.train.config import EvaluateConfig, GridConfig, PrivacyConfig, TrainConfig
 
-CONFIG = TrainConfig(
+CONFIG = TrainConfig.of(
     model="resnet9-small",
     epochs=1,
     batch_size=6,
@@ -27,7 +26,7 @@ CONFIG = TrainConfig(
     attack_risk=False,
     privacy=PrivacyConfig(epsilon=1.0, delta=1e-3),
 )
-GRID = SweepConfig(epsilons=(8.0, 3.0), seeds=(0,))
+GRID = GridConfig(epsilons=(8.0, 3.0), seeds=(0,))
 CELLS = ("epsilon-3_seed-0", "epsilon-8_seed-0", "epsilon-none_seed-0")
 
 
@@ -52,9 +51,9 @@ def test_there_is_a_run_a_cell_and_a_row_an_epsilon(swept):
 
 def test_privacy_is_the_only_difference_between_the_cells(swept):
     configs = [stage.stored_config(cell(swept, name)) for name in CELLS]
-    assert len({replace(config, privacy=None).select for config in configs}) == 1
-    terms = replace(configs[1].privacy, epsilon=3.0)
-    assert configs[0] == replace(configs[2], sampling="poisson", steps=configs[0].steps, privacy=terms)
+    assert len({config.replace(privacy=None).select for config in configs}) == 1
+    terms = configs[1].privacy.replace(epsilon=3.0)
+    assert configs[0] == configs[2].replace(sampling="poisson", steps=configs[0].steps, privacy=terms)
     assert [artifacts.read(cell(swept, name).root, RunRecord).selected for name in CELLS] == ["last"] * 3
 
 
@@ -103,9 +102,9 @@ def sizes(swept):
 
 
 def test_a_sweep_that_protects_nobody_is_charged_nothing(data, tmp_path):
-    config = replace(CONFIG, deterministic=True)
+    config = CONFIG.replace(deterministic=True)
     found = sweep.run(
-        config, SweepConfig(epsilons=(8.0,), seeds=(0,), non_private=False), data.root, tmp_path / "out"
+        config, GridConfig(epsilons=(8.0,), seeds=(0,), non_private=False), data.root, tmp_path / "out"
     )
     assert found.together is None
     assert "together" not in found.summary()
@@ -132,7 +131,7 @@ def test_finished_cells_are_not_trained_again_and_an_unfinished_one_is(swept, da
 
 
 def test_more_seeds_join_the_same_sweep(swept, data):
-    more = sweep.run(CONFIG, SweepConfig(epsilons=(), seeds=(0, 1, 1)), data.root, swept.out)
+    more = sweep.run(CONFIG, GridConfig(epsilons=(), seeds=(0, 1, 1)), data.root, swept.out)
     (row,) = more.rows
     assert (row.seeds, more.runs) == (2, 2)
     assert row.deviation >= 0
@@ -157,11 +156,11 @@ def test_the_runs_behind_the_table_are_named(swept):
 def test_a_sweep_of_other_settings_is_not_mixed_in(swept, data):
     before = (swept.out / "sweep.csv").read_text()
     with pytest.raises(UsageError, match="expected a sweep of the same settings"):
-        sweep.run(replace(CONFIG, lr=1e-2), GRID, data.root, swept.out)
+        sweep.run(CONFIG.replace(lr=1e-2), GRID, data.root, swept.out)
     assert (swept.out / "sweep.csv").read_text() == before
 
 
-@pytest.mark.parametrize("grid", [SweepConfig(seeds=()), SweepConfig(epsilons=(), non_private=False)])
+@pytest.mark.parametrize("grid", [GridConfig(seeds=()), GridConfig(epsilons=(), non_private=False)])
 def test_an_empty_grid_is_refused(data, tmp_path, grid):
     with pytest.raises(ConfigError, match="at least one seed and one epsilon"):
         sweep.run(CONFIG, grid, data.root, tmp_path / "out")

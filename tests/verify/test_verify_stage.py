@@ -16,7 +16,7 @@ from meninx.core.artifacts import Ancestry, EvaluationRecord, Lineage, PrivacyRe
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError
 from meninx.core.run import Run
 from meninx.verify import stage
-from meninx.verify.check import State
+from meninx.verify.check_list import State
 
 
 def failed(folder: Path) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -15,11 +14,10 @@ from types import FrameType
 
 from cyclopts import App, CycloptsError, Parameter
 
-from meninx.cli import slips
 from meninx.cli.dicom import dicom
 from meninx.cli.doctor import EXTRAS
 from meninx.cli.examples import epilogue
-from meninx.cli.typed import TypedRecipe, resume_alone
+from meninx.cli.flags import read_options, without_tables
 from meninx.core import settings
 from meninx.core.errors import ConfigError, Interrupted, MeninxError, StorageError, UsageError, expected
 
@@ -66,18 +64,14 @@ def build_app() -> App:
 
 
 def app_for(arguments: list[str]) -> tuple[App, str]:
-    """Return the command line with the values of the recipe that ``arguments`` name, and the recipe's readable source.
+    """Return the command line and the readable source of the recipe that ``arguments`` name.
 
     Raises:
         ConfigError: no such recipe, or it is not TOML.
     """
     app, recipe = build_app(), _value_of("--recipe", arguments)
-    table, source = settings.read_recipe(recipe) if recipe is not None else ({}, "")
-    app.config = (
-        resume_alone,
-        TypedRecipe(table, source or "the command line"),
-    )
-    return app, source
+    app.config = (read_options,)
+    return app, "" if recipe is None else settings.read_recipe(recipe)[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,14 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Return the exit code of one command; messages go to stderr."""
-    source, arguments = "", _expanded(arguments)
+    source, arguments = "", without_tables(arguments)
     try:
         app, source = app_for(arguments)
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         if sys.stdout is not None:
             sys.stdout.flush()  # here, so that a reader that went away is noticed before the interpreter ends
     except CycloptsError as error:
-        return _say(UsageError(slips.told(error)))
+        return _say(UsageError(str(error)))
     except MeninxError as error:
         return _say(error, source)
     except KeyboardInterrupt:
@@ -145,13 +139,6 @@ def _say(error: MeninxError, source: str = "") -> int:
     origin = f" [settings of {source} and the command line]" if unnamed else ""
     print(f"meninx: {error}{origin}", file=sys.stderr)
     return error.exit_code
-
-
-def _expanded(arguments: list[str]) -> list[str]:
-    """Return the arguments of `train` with the short forms of the two flags of a privacy budget written out."""
-    if arguments[:1] != ["train"]:
-        return arguments
-    return [re.sub(r"^--(epsilon|delta)(?==|$)", r"--privacy.\1", word) for word in arguments]
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:

@@ -8,15 +8,17 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from meninx.cli.console import Output
+from meninx.cli.flags import with_settings
 from meninx.deid.config import DeidConfig
 
 
+@with_settings
 def deid(
     source: Path,
     out: Path,
     /,
     *,
-    config: Annotated[DeidConfig, Parameter(name="*")] = DeidConfig(),  # noqa: B008 (frozen)
+    config: DeidConfig,
     new_key: Annotated[bool, Parameter(negative="")] = False,
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from meninx.cli.console import Output
+from meninx.cli.flags import with_settings
 from meninx.demo.config import DemoConfig
 
 
+@with_settings
 def demo(
     out: Path,
     /,
     *,
-    config: Annotated[DemoConfig, Parameter(name="*")] = DemoConfig(),  # noqa: B008 (frozen)
+    config: DemoConfig,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
     """Run the full pipeline on invented patients: three hospitals, a dataset, two models, one report.

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from meninx.cli import early
 from meninx.cli.console import Output
+from meninx.cli.flags import with_settings
 from meninx.train.config import EvaluateConfig
 
 
+@with_settings
 def evaluate(
     run: Path,
     /,
     *,
-    config: Annotated[EvaluateConfig, Parameter(name="*")] = EvaluateConfig(),  # noqa: B008 (frozen)
+    config: EvaluateConfig,
     data: Path | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from meninx.cli.console import Output
+from meninx.cli.flags import with_settings
 from meninx.prepare.config import PrepareConfig
 
 
+@with_settings
 def prepare(
     source: Path,
     out: Path,
     /,
     *,
-    config: Annotated[PrepareConfig, Parameter(name="*")] = PrepareConfig(),  # noqa: B008 (frozen)
+    config: PrepareConfig,
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from meninx.cli.console import Output
+from meninx.cli.flags import with_settings
 from meninx.report.config import ReportConfig
 
 
+@with_settings
 def report(
     *sources: Path,
-    config: Annotated[ReportConfig, Parameter(name="*")] = ReportConfig(),  # noqa: B008 (frozen)
+    config: ReportConfig,
     out: Path = Path("report.html"),
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from meninx.cli import early
 from meninx.cli.console import Output
-from meninx.train.config import SweepConfig, TrainConfig
+from meninx.cli.flags import with_settings
+from meninx.train.config import SweepConfig
 
 
+@with_settings
 def sweep(
     data: Path,
     /,
     *,
-    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008 (frozen)
-    grid: Annotated[SweepConfig, Parameter(name="*")] = SweepConfig(),  # noqa: B008 (frozen)
+    config: SweepConfig,
     out: Path = Path("runs/sweep"),
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
@@ -32,4 +30,4 @@ def sweep(
     early.dataset(data)
     from meninx.train.sweep import run
 
-    output.show(run(config, grid, data, out, progress=output.progress(), recipe=recipe))
+    output.show(run(config.training, config.grid, data, out, progress=output.progress(), recipe=recipe))

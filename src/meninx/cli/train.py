@@ -9,16 +9,18 @@ from cyclopts import Parameter
 
 from meninx.cli import early
 from meninx.cli.console import Output
+from meninx.cli.flags import with_settings
 from meninx.core.errors import Interrupted
 from meninx.core.progress import SILENT
 from meninx.train.config import TrainConfig
 
 
+@with_settings
 def train(
     data: Path,
     /,
     *,
-    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008 (frozen)
+    config: TrainConfig,
     out: Path = Path("runs"),
     recipe: str | None = None,
     resume: Path | None = None,
@@ -26,8 +28,6 @@ def train(
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
     """Train a model on a prepared dataset, with or without differential privacy, into a new run folder.
-
-    `--epsilon` and `--delta` are short for `--privacy.epsilon` and `--privacy.delta`.
 
     On several GPUs or machines: `torchrun --nproc-per-node 4 -m meninx train ...`; the run is the same.
 

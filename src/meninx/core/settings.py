@@ -1,24 +1,392 @@
-"""Frozen config dataclasses to and from TOML; recipes by name; unknown keys get a suggestion."""
+"""Settings: frozen tables whose types say what is allowed, and the TOML recipes that hold them.
 
-from __future__ import annotations
+A stage declares its settings as dataclasses that inherit from :class:`Settings`. The type of a field is the one place
+where its choices and its range are declared; the check of a value, the command line, the reference page and the JSON
+schema all read it from there:
+
+    >>> from dataclasses import dataclass, field
+    >>> from typing import Literal
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Optim(Settings):
+    ...     optimizer: Literal["sgd", "adam"] = "adam"
+    ...     lr: Positive = 1e-3
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Training(Settings):
+    ...     optim: Optim = field(default_factory=Optim)
+    >>> Training(optim=Optim(lr=0.1)) == Training.of(lr=0.1) == build(Training, {"optim": {"lr": 0.1}}, "recipe")
+    True
+    >>> Training.of(optimizer="adem")
+    Traceback (most recent call last):
+    meninx.core.errors.ConfigError: expected optimizer to be one of adam, sgd, got 'adem' (optimizer); did you mean 'adam'?
+
+Every setting of the composed tables also has a flat name, unique in the whole: that of its field, or the one that
+:func:`flat` gives it. Flags and keyword arguments use flat names, recipes use tables.
+"""
+
+# No postponed annotations here: the example above is run in this module, and its types must be objects.
 
 import dataclasses
+import functools
+import inspect
+import math
+import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from enum import Enum
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
+import msgspec
 import tomli_w
+from msgspec import Meta
 
 from meninx.core import check, files
 from meninx.core.errors import ConfigError, expected
 
-ConfigT = TypeVar("ConfigT")
+SettingsT = TypeVar("SettingsT", bound="Settings")
+ReturnT = TypeVar("ReturnT")
+Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(gt=0)]
+CountOrZero = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+PositiveShare = Annotated[float, Meta(gt=0, le=1)]
+ShareBelowOne = Annotated[float, Meta(ge=0, lt=1)]
+OpenShare = Annotated[float, Meta(gt=0, lt=1)]
+
 LIMIT = 1 << 20  # bytes of a recipe
+
+
+class OldLayout(UserWarning):
+    """A recipe or a run's config has the flat layout of an earlier version."""
+
+
+class Settings:
+    """Base of every config: checks the type and range of each field, then the rules between fields.
+
+    Raises:
+        ConfigError: a value that its type refuses; names the setting and what is allowed.
+    """
+
+    def __post_init__(self) -> None:
+        for item in _fields(type(self)):
+            value = convert(item.hint, getattr(self, item.name), item.flat)
+            object.__setattr__(self, item.name, value)
+        self.check_rules()
+
+    def check_rules(self) -> None:
+        """Raise ConfigError for values that are allowed each, but not together."""
+
+    @classmethod
+    def of(cls, **settings: Any) -> Self:
+        """Return the config with settings under their flat names, or whole tables."""
+        return build(cls, settings, "")
+
+    def replace(self, **settings: Any) -> Self:
+        """Return the config with some settings changed, given by their flat names or as tables."""
+        return resolve(type(self), (_values(self), ""), (settings, ""))
+
+
+def _cached(function: Callable[[type[Settings]], ReturnT]) -> Callable[[type[Settings]], ReturnT]:
+    """Return a function that is computed once per class."""
+    return functools.cache(function)  # type: ignore[return-value]
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One field of a config.
+
+    Attributes:
+        name: its name in its table.
+        hint: its type, with its range.
+        flat: its flat name, unique in the whole config.
+    """
+
+    name: str
+    hint: Any
+    flat: str
+
+
+def flat(name: str) -> dict[str, str]:
+    """Return field metadata that gives a setting another flat name than that of its field."""
+    return {"flat": name}
+
+
+def tables(kind: type[Settings]) -> dict[str, type[Settings]]:
+    """Return the tables of a composed config: name of the table -> its class."""
+    found = {item.name: _table_class(item.hint) for item in _fields(kind)}
+    return {name: table for name, table in found.items() if table is not None}
+
+
+@_cached
+def index(kind: type[Settings]) -> dict[str, tuple[tuple[str, ...], Field]]:
+    """Return flat name -> (path from the top, field) of every setting of a config, in the order of declaration.
+
+    Raises:
+        TypeError: two settings have one flat name.
+    """
+    found: dict[str, tuple[tuple[str, ...], Field]] = {}
+    for item in _fields(kind):
+        table = _table_class(item.hint)
+        inner = (
+            [((item.name, part.name), part) for part in _fields(table)] if table else [((item.name,), item)]
+        )
+        for path, part in inner:
+            if part.flat in found:
+                raise TypeError(f"two settings of {kind.__name__} are called {part.flat}")
+            found[part.flat] = (path, part)
+    return found
+
+
+def value_of(config: Settings, name: str) -> Any:
+    """Return a setting by its flat name; None when its table is absent."""
+    path, _ = index(type(config))[name]
+    return functools.reduce(lambda table, key: None if table is None else getattr(table, key), path, config)
+
+
+def default_of(kind: type[Settings], name: str) -> Any:
+    """Return the default of a setting by its flat name."""
+    path, _ = index(kind)[name]
+    owner = kind if len(path) == 1 else tables(kind)[path[0]]
+    item = {item.name: item for item in dataclasses.fields(owner)}[path[-1]]  # type: ignore[arg-type]
+    return item.default_factory() if callable(item.default_factory) else item.default
+
+
+@_cached
+def meanings(kind: type[Settings]) -> dict[str, str]:
+    """Return flat name -> meaning of every setting, from the ``Attributes:`` of the docstrings."""
+    described: dict[tuple[str, ...], str] = {}
+    for path, owner in ((), kind), *(((name,), table) for name, table in tables(kind).items()):
+        for base in reversed(owner.__mro__):
+            block = (inspect.getdoc(base) or "").partition("Attributes:")[2]
+            for match in re.finditer(r"^    (\w+): (.*(?:\n {8,}.*)*)", block, flags=re.MULTILINE):
+                described[(*path, match.group(1))] = re.sub(r"\s+", " ", match.group(2)).strip()
+    return {name: described.get(path, "") for name, (path, _) in index(kind).items()}
+
+
+# values into configs
+
+
+def build(kind: type[SettingsT], settings: Mapping[str, Any], where: str) -> SettingsT:
+    """Return a config of settings given by flat names, as tables, or both.
+
+    Args:
+        kind: class of the config.
+        settings: plain values, as TOML or Python gave them.
+        where: their source, for messages: the name of a file, or empty.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one), or a value that ``kind`` refuses; names ``where``
+            and the key.
+    """
+    return resolve(kind, (settings, where))
+
+
+def resolve(kind: type[SettingsT], *layers: tuple[Mapping[str, Any], str]) -> SettingsT:
+    """Return a config of several layers of settings; later layers win, and tables are merged key by key.
+
+    Args:
+        kind: class of the config.
+        *layers: settings and their source, as for :func:`build`.
+
+    Raises:
+        ConfigError: see :func:`build`.
+    """
+    values: dict[str, Any] = {}
+    for settings, where in layers:
+        values = merged(values, arranged(kind, settings, where))
+    try:
+        return _made(kind, values)
+    except ConfigError as error:
+        sources = " and ".join(dict.fromkeys(where for settings, where in layers if where and settings))
+        raise ConfigError(f"{error} [{sources}]" if sources else str(error)) from error
+
+
+def resolve_recipe(
+    kind: type[SettingsT], recipe: str | None, *layers: tuple[Mapping[str, Any], str]
+) -> SettingsT:
+    """Return a config of a recipe, with further layers on top.
+
+    Args:
+        kind: class of the config.
+        recipe: packaged recipe or TOML file; None or empty for none.
+        *layers: as for :func:`resolve`.
+
+    Raises:
+        ConfigError: no such recipe; or see :func:`build`.
+    """
+    if not recipe:
+        return resolve(kind, *layers)
+    table, source = read_recipe(recipe)
+    warn_of_old_layout(kind, table, source)
+    return resolve(kind, (table, source), *layers)
+
+
+def arranged(kind: type[Settings], settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return settings in their tables, each value checked and of its declared type; see :func:`build`."""
+    places, below, result = index(kind), tables(kind), dict[str, Any]()
+    for key, value in settings.items():
+        if key in below and isinstance(value, (Mapping, Settings)):
+            given = _values(value) if isinstance(value, Settings) else value
+            result[key] = merged(result.get(key) or {}, _table(kind, key, given, where))
+        elif key in below and (value is None or key not in places):
+            _refuse_no_table(kind, key, value, where)
+            result[key] = None
+        elif key in places:
+            path, item = places[key]
+            found: Any = convert(item.hint, value, _place(where, key), key)
+            for name in reversed(path):
+                found = {name: found}
+            result = merged(result, found)
+        else:
+            raise _unknown(kind, (key,), where, table=isinstance(value, Mapping))
+    return result
+
+
+def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``table`` with ``changes`` on top; a mapping in both is merged in turn."""
+    result = dict(table)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def convert(hint: Any, value: Any, where: str, name: str = "") -> Any:
+    """Return a plain value as the type that a setting declares.
+
+    A whole number may stand for any number, a list for a tuple, text for a path; nothing else is converted.
+
+    Args:
+        hint: the declared type.
+        value: the value as TOML or Python gave it.
+        where: file and key, for the message.
+        name: of the setting, when ``where`` says more than that.
+
+    Raises:
+        ConfigError: the value has another type, is out of range, or is none of the choices.
+    """
+    table = _table_class(hint)
+    if table is not None and isinstance(value, Mapping):
+        return build(table, value, where)
+    try:
+        result = (
+            value if table and isinstance(value, table) else msgspec.convert(value, hint, dec_hook=_decoded)
+        )
+    except msgspec.ValidationError as error:
+        raise ConfigError(_refusal(hint, value, where, name or where)) from error
+    if any(isinstance(item, float) and not math.isfinite(item) for item in _items(result)):
+        raise ConfigError(expected("a finite number", got=value, where=where))
+    return result
+
+
+def choices(hint: Any) -> tuple[str, ...]:
+    """Return the words that a setting of this type may be, or that each of its entries may be; empty for any."""
+    hint = _without_none(hint)
+    if typing.get_origin(hint) is Annotated:
+        return choices(typing.get_args(hint)[0])
+    if typing.get_origin(hint) is Literal:
+        return tuple(str(item) for item in typing.get_args(hint))
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return tuple(str(item.value) for item in hint)
+    if typing.get_origin(hint) in (tuple, typing.Union, types.UnionType):
+        return tuple(word for item in typing.get_args(hint) if item is not ... for word in choices(item))
+    return ()
+
+
+def bounds(hint: Any, name: str = "") -> str:
+    """Return the range of numbers of a type, such as ``lr > 0`` or, without a name, ``> 0``; empty for any."""
+    hint = _without_none(hint)
+    if typing.get_origin(hint) is tuple and len(typing.get_args(hint)) == 2:
+        return bounds(typing.get_args(hint)[0], name)
+    limits = [item for item in typing.get_args(hint)[1:] if isinstance(item, Meta)]
+    if typing.get_origin(hint) is not Annotated or not limits:
+        return ""
+    low = next(
+        (
+            (number, sign)
+            for number, sign in ((limits[0].gt, "<"), (limits[0].ge, "<="))
+            if number is not None
+        ),
+        None,
+    )
+    high = next(
+        (
+            (number, sign)
+            for number, sign in ((limits[0].lt, "<"), (limits[0].le, "<="))
+            if number is not None
+        ),
+        None,
+    )
+    if low and high:
+        return f"{low[0]:g} {low[1]} {name or 'x'} {high[1]} {high[0]:g}"
+    if low:
+        return f"{name} {low[1].replace('<', '>')} {low[0]:g}".strip()
+    return f"{name} {high[1]} {high[0]:g}".strip() if high else ""
+
+
+def without_ranges(hint: Any) -> Any:
+    """Return a type without the ranges in it: ``tuple[int, ...]`` for ``tuple[Count, ...]``."""
+    holder = type("_Holder", (), {"__annotations__": {"value": hint}})
+    return typing.get_type_hints(holder)["value"]
+
+
+# configs into values
+
+
+def to_table(config: Any) -> dict[str, Any]:
+    """Return a config as plain TOML values; None is left out, so that defaults stay defaults."""
+    table: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = _plain(getattr(config, item.name))
+        if value is not None:
+            table[item.name] = value
+    return table
+
+
+def to_flat(config: Settings) -> dict[str, Any]:
+    """Return flat name -> plain value of every setting; those that are None are left out."""
+    table = {name: _plain(value_of(config, name)) for name in index(type(config))}
+    return {name: value for name, value in table.items() if value is not None}
+
+
+def flattened(kind: type[Settings], table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe's table with its settings under their flat names, unchecked; other keys stay as they are."""
+    names = {path: name for name, (path, _) in index(kind).items()}
+    result: dict[str, Any] = {}
+    for key, value in table.items():
+        inside = key in tables(kind) and isinstance(value, Mapping)
+        result |= (
+            {names.get((key, name), name): item for name, item in value.items()} if inside else {key: value}
+        )
+    return result
+
+
+def to_toml(config: Any) -> str:
+    """Return a config as TOML that :func:`build` reads back to an equal config."""
+    return tomli_w.dumps(to_table(config))
+
+
+def schema(kind: type[Settings]) -> dict[str, Any]:
+    """Return the JSON schema of recipes of a kind, for the completion of editors; it knows all choices and ranges."""
+    found = msgspec.json.schema(kind, schema_hook=lambda other: {"type": "string"})
+    owners = {owner.__name__: owner for owner in (kind, *tables(kind).values())}
+    for name, part in found["$defs"].items():
+        if name in owners:
+            part["additionalProperties"] = False
+            part["description"] = (inspect.getdoc(owners[name]) or "").partition("\n")[0]
+            for setting, meaning in meanings(owners[name]).items():
+                place = index(owners[name])[setting][0]
+                if len(place) == 1 and meaning:
+                    part["properties"][place[0]]["description"] = meaning
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+
+
+# recipes
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -56,51 +424,151 @@ def read_recipe(name: str) -> tuple[dict[str, Any], str]:
         ) from error
 
 
-def build(kind: type[ConfigT], table: Mapping[str, Any], where: str) -> ConfigT:
-    """Return ``kind(**table)`` with nested dataclasses, enums, tuples and paths built from plain values.
-
-    Raises:
-        ConfigError: an unknown key (with the nearest known one), or a value that ``kind`` refuses;
-            both name ``where`` and the key.
-    """
-    hints = typing.get_type_hints(kind)
-    known = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in known:
-            fix = check.did_you_mean(key, known) or f"known keys: {', '.join(known)}"
-            raise ConfigError(expected("a known key", got=repr(key), where=where, fix=fix))
-        values[key] = convert(hints[key], value, f"{where}, {key}")
-    try:
-        return kind(**values)
-    except ConfigError as error:
-        raise ConfigError(f"{error} [{where}]") from error
-    except TypeError as error:
-        raise ConfigError(expected(f"the fields of {kind.__name__}", got=error, where=where)) from error
+def warn_of_old_layout(kind: type[Settings], table: Mapping[str, Any], source: str) -> None:
+    """Warn when a recipe has settings outside of their tables, as earlier versions wrote them."""
+    loose = sorted(key for key in table if is_loose(kind, key, table[key]))
+    if loose:
+        path = ".".join(index(kind)[loose[0]][0])
+        warnings.warn(
+            f"{source} has the flat layout of an earlier version ({loose[0]} is now {path}); it is read as before. "
+            f"`meninx recipes --convert FILE` prints it in tables",
+            OldLayout,
+            stacklevel=2,
+        )
 
 
-def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``table`` with ``changes`` on top; a mapping in both is merged in turn."""
-    result = dict(table)
-    for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else value
+def is_loose(kind: type[Settings], key: str, value: Any) -> bool:
+    """Return whether a top-level key of a recipe belongs into a table."""
+    inside = key in tables(kind) and isinstance(value, Mapping)
+    return key in index(kind) and len(index(kind)[key][0]) > 1 and not inside
+
+
+# the parts
+
+
+@_cached
+def _fields(kind: type[Settings]) -> tuple[Field, ...]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    items = dataclasses.fields(kind)  # type: ignore[arg-type]
+    return tuple(Field(item.name, hints[item.name], item.metadata.get("flat", item.name)) for item in items)
+
+
+def _table_class(hint: Any) -> type[Settings] | None:
+    hint = _without_none(hint)
+    return hint if isinstance(hint, type) and issubclass(hint, Settings) else None
+
+
+def _without_none(hint: Any) -> Any:
+    """Return ``X`` for ``X | None``, and any other type as it is."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        rest = [item for item in typing.get_args(hint) if item is not type(None)]
+        return rest[0] if len(rest) == 1 else hint
+    return hint
+
+
+def _table(kind: type[Settings], key: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    fields = {item.name: item for item in _fields(tables(kind)[key])}
+    result: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in fields:
+            raise _unknown(kind, (key, name), where)
+        result[name] = convert(fields[name].hint, value, _place(where, f"{key}.{name}"), fields[name].flat)
     return result
 
 
-def to_table(config: Any) -> dict[str, Any]:
-    """Return a config as plain TOML values; None is left out, so that defaults stay defaults."""
-    table: dict[str, Any] = {}
-    for item in dataclasses.fields(config):
-        value = _plain(getattr(config, item.name))
-        if value is not None:
-            table[item.name] = value
-    return table
+def _refuse_no_table(kind: type[Settings], key: str, value: Any, where: str) -> None:
+    hint = next(item.hint for item in _fields(kind) if item.name == key)
+    if value is not None or _without_none(hint) is hint:
+        fix = f"write the settings of {key} below a line [{key}]"
+        raise ConfigError(expected("a table", got=repr(value), where=_place(where, key), fix=fix))
 
 
-def to_toml(config: Any) -> str:
-    """Return a config as TOML that :func:`build` reads back to an equal config."""
-    return tomli_w.dumps(to_table(config))
+def _values(config: Settings) -> dict[str, Any]:
+    """Return the values of a config, of its tables as mappings."""
+    found = {item.name: getattr(config, item.name) for item in _fields(type(config))}
+    return {name: _values(value) if isinstance(value, Settings) else value for name, value in found.items()}
+
+
+def _made(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
+    below = tables(kind)
+    made = {
+        name: _made(below[name], value) if name in below and isinstance(value, Mapping) else value
+        for name, value in values.items()
+    }
+    return kind(**made)
+
+
+def _place(where: str, key: str) -> str:
+    return f"{where}, {key}" if where else key
+
+
+def _unknown(kind: type[Settings], path: tuple[str, ...], where: str, *, table: bool = False) -> ConfigError:
+    """Return the error about a key that no setting has: it suggests the right table, or the nearest key."""
+    places = {name: ".".join(place) for name, (place, _) in index(kind).items()}
+    key, name = ".".join(path), path[-1]
+    if len(path) > 1:
+        known = [*places.values()]
+        same = [place for place in known if place.rpartition(".")[2] == name] or [places.get(name, "")]
+        fix = f"did you mean {same[0]!r}?" if same[0] else check.did_you_mean(key, known)
+    else:
+        fix = check.did_you_mean(name.replace("-", "_"), tables(kind) if table else places)
+    return ConfigError(
+        expected(
+            "a known key",
+            got=repr(key),
+            where=where or "settings",
+            fix=fix or "the page of settings lists the keys",
+        )
+    )
+
+
+def _decoded(kind: type[Any], value: Any) -> Any:
+    if kind is Path and isinstance(value, (str, Path)):
+        return Path(value)
+    raise TypeError
+
+
+def _items(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _refusal(hint: Any, value: Any, where: str, name: str) -> str:
+    """Return the message about a value that a type refuses: what is allowed, what was given, where."""
+    hint = _without_none(hint)
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            fix = "write it in brackets, also with one entry"
+            return expected("a list", got=repr(value), where=where, fix=fix)
+        bad = next((entry for entry in enumerate(value) if not _fits(inner[0], entry[1])), None)
+        if bad is not None:
+            return _refusal(inner[0], bad[1], f"{where}[{bad[0]}]", f"{name}[{bad[0]}]")
+    elif origin in (typing.Union, types.UnionType):
+        part = next((item for item in inner if typing.get_origin(item) is tuple), None)
+        if part is not None and isinstance(value, (list, tuple)):
+            return _refusal(part, value, where, name)
+        return expected(f"{', '.join(choices(hint))} or numbers", got=repr(value), where=where)
+    elif choices(hint) and isinstance(value, str):
+        known = sorted(choices(hint))
+        fix = check.did_you_mean(value, known)
+        return expected(f"{name} to be one of {', '.join(known)}", got=repr(value), where=where, fix=fix)
+    elif bounds(hint) and _fits(inner[0], value):
+        return expected(bounds(hint, name), got=value, where=where)
+    bare = inner[0] if origin is Annotated else hint
+    kind = "str" if choices(bare) else getattr(bare, "__name__", str(bare))
+    return expected(
+        f"a value of type {kind}",
+        got="true or false" if isinstance(value, bool) else repr(value),
+        where=where,
+    )
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    try:
+        msgspec.convert(value, hint, dec_hook=_decoded)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _plain(value: Any) -> Any:
@@ -114,44 +582,4 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
-    return value
-
-
-def convert(hint: Any, value: Any, where: str) -> Any:
-    """Return a plain value as the type that a setting declares.
-
-    A whole number may stand for any number, nothing else does.
-
-    Args:
-        hint: the declared type.
-        value: the value as TOML or Python gave it.
-        where: file and key, for the message.
-
-    Raises:
-        ConfigError: the value has another type, or is no member of an enumeration.
-    """
-    options = [item for item in typing.get_args(hint) if item is not type(None)]
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return None if value is None else convert(options[0], value, where) if len(options) == 1 else value
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return build(hint, value, where)  # type: ignore[arg-type]
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        check.one_of([str(item.value) for item in hint], **{where: str(value)})
-        return hint(value)
-    if hint is Path and isinstance(value, (str, Path)):
-        return Path(value)
-    if hint in (int, float) and isinstance(value, bool):
-        raise ConfigError(expected(f"a value of type {hint.__name__}", got="true or false", where=where))
-    if hint is float and isinstance(value, int):
-        return float(value)
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(
-                expected(
-                    "a list", got=repr(value), where=where, fix="write it in brackets, also with one entry"
-                )
-            )
-        return tuple(convert(options[0], item, where) for item in value) if options else tuple(value)
-    if isinstance(hint, type) and hint in (int, float, str, bool, Path) and not isinstance(value, hint):
-        raise ConfigError(expected(f"a value of type {hint.__name__}", got=repr(value), where=where))
     return value

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from meninx.core import check
 from meninx.core.errors import ConfigError, PrivacyRefusal, expected
+from meninx.core.settings import Settings
 from meninx.deid import options as known
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile
@@ -19,7 +20,7 @@ _IDENTITY = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeidConfig:
+class DeidConfig(Settings):
     """Settings of the ``deid`` stage.
 
     Attributes:
@@ -62,7 +63,8 @@ class DeidConfig:
     resume: bool = True
     overwrite: bool = False
 
-    def __post_init__(self) -> None:
+    def check_rules(self) -> None:
+        """Refuse options that contradict each other; keep them sorted."""
         check.one_of(known.PRESETS, profile=self.profile)
         check.one_of(("pseudonym", "quarantine"), missing_lookup=self.missing_lookup)
         check.one_of(("quarantine", "keep"), burned_in=self.burned_in)

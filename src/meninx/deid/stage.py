@@ -171,7 +171,7 @@ def check_places(config: DeidConfig, source: Path, out: Path) -> None:
         raise PrivacyRefusal(
             expected("the key apart from what it protects", got="a key inside the output folder", where="key")
         )
-    _check_claim(replace(config, overwrite=True), source, out, "")
+    _check_claim(config.replace(overwrite=True), source, out, "")
 
 
 def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) -> None:

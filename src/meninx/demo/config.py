@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meninx.core import check
+from meninx.core.settings import Count, CountOrZero, Positive, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig:
+class DemoConfig(Settings):
     """The size of the demo.
 
     Attributes:
@@ -22,13 +22,10 @@ class DemoConfig:
         dry_run: Print the commands and write nothing.
     """
 
-    patients: int = 900
-    size: int = 32
-    seed: int = 0
-    epsilon: float = 8.0
+    patients: Count = 900
+    size: Count = 32
+    seed: CountOrZero = 0
+    epsilon: Positive = 8.0
     deterministic: bool = False
     overwrite: bool = False
     dry_run: bool = False
-
-    def __post_init__(self) -> None:
-        check.positive(patients=self.patients, size=self.size, epsilon=self.epsilon)

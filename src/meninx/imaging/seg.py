@@ -16,9 +16,9 @@ from pydicom.dataset import Dataset
 
 from meninx.core import files
 from meninx.core.errors import DataError, UsageError, expected
-from meninx.imaging import decode, dicom
+from meninx.imaging import decode, dicom_image
 from meninx.imaging.image import Image
-from meninx.imaging.uids import new_uid
+from meninx.imaging.tags import new_uid
 
 MAKER = "meninx"
 _TISSUE = ("85756007", "SCT", "Tissue")
@@ -110,8 +110,10 @@ def _read(dataset: Dataset, source_paths: Sequence[Path]) -> Image:
     pixels = decode.pixels_of(dataset)
     pixels = pixels if pixels.ndim == 3 else pixels[None]
     for position, frame in enumerate(pixels):
-        index = place.get(_referred(dicom.functional_group(dataset, position, "DerivationImageSequence")))
-        segment = dicom.functional_group(dataset, position, "SegmentIdentificationSequence")
+        index = place.get(
+            _referred(dicom_image.functional_group(dataset, position, "DerivationImageSequence"))
+        )
+        segment = dicom_image.functional_group(dataset, position, "SegmentIdentificationSequence")
         if index is None or segment is None or frame.shape != grid.shape[1:]:
             got = "one that refers to another image"
             raise DataError(
@@ -158,10 +160,10 @@ def _in_order(paths: Sequence[Path]) -> tuple[list[Dataset], npt.NDArray[np.floa
         raise DataError(expected("at least one source image", got="none", where="source_paths"))
     headers = [decode.open_dataset(path, pixels=False) for path in paths]
     if len(headers) == 1:
-        rows, columns = dicom.pixel_spacing(headers[0])
+        rows, columns = dicom_image.pixel_spacing(headers[0])
         return headers, np.diag([rows, columns, 1.0, 1.0])
     with decode.guarded():
-        order, affine = dicom.order_slices(headers)
+        order, affine = dicom_image.order_slices(headers)
     return [headers[index] for index in order], affine
 
 
@@ -188,7 +190,7 @@ def _segmentation(
         SegmentDescription(number, name[:64], tissue, tissue, SegmentAlgorithmTypeValues.AUTOMATIC, algorithm)
         for number, name in enumerate(labels, start=1)
     ]
-    if dicom.has_place(sources[0]) and not sources[0].get("FrameOfReferenceUID"):
+    if dicom_image.has_place(sources[0]) and not sources[0].get("FrameOfReferenceUID"):
         frame_of_reference = uid("frame of reference")
         for source in sources:
             source.FrameOfReferenceUID = frame_of_reference

@@ -115,7 +115,7 @@ class Augmenter:
 
 def augmenter(config: LearnConfig, info: DatasetInfo) -> Augmenter:
     """Return the augmentations that a config names, for a dataset."""
-    return Augmenter(frozenset(config.augment), config, info)
+    return Augmenter(frozenset(config.augment.transforms), config, info)
 
 
 def _shifted(value: Tensor, moves: npt.NDArray[np.int64], first: int) -> Tensor:

@@ -206,7 +206,7 @@ def info_of(content: dict[str, Any]) -> DatasetInfo:
 
 
 def _refuse_other_settings(before: LearnConfig, now: LearnConfig) -> None:
-    old, new = settings.to_table(before), settings.to_table(now)
+    old, new = settings.to_flat(before), settings.to_flat(now)
     changed = [name for name in old if old[name] != new.get(name) and name not in ledger_file.FREE_TO_CHANGE]
     if changed:
         fix = "resume with the run's config.toml, or start a new run"

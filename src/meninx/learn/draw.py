@@ -138,7 +138,7 @@ def names(manifest: Manifest, unit: PrivacyUnit) -> tuple[str, ...]:
 
 def public_draw(config: LearnConfig, cases: int) -> Draw:
     """Return the draw of a run without privacy."""
-    if config.sampling == "shuffle":
+    if config.sampling.method == "shuffle":
         return Shuffled(cases, config.batch_size, config.seed)
     return PublicPoisson(cases, config.batch_size, config.seed)
 

@@ -38,7 +38,7 @@ def binding_of(
     Guarantee: two runs of one set of keys have one binding only if they draw, clip and step alike, up to
         rounding: device, threads and the size of a physical batch are not in it.
     """
-    table = {name: value for name, value in settings.to_table(config).items() if name not in FREE_TO_CHANGE}
+    table = {name: value for name, value in settings.to_flat(config).items() if name not in FREE_TO_CHANGE}
     if config.schedule == "cosine":
         table["planned steps"] = plan.steps
     if config.schedule == "plateau":

@@ -162,7 +162,7 @@ class _Loop:
         """Do the steps that are left."""
         training, trainee = self.training, self.training.trainee
         left = 0 if trainee.stopped else max(0, training.total_steps - trainee.step)
-        with task(self.progress, f"training {training.config.model}", left):
+        with task(self.progress, f"training {training.config.model.name}", left):
             try:
                 while trainee.step < training.total_steps and not trainee.stopped:
                     leave = self._step(stop)

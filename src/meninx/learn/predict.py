@@ -58,7 +58,7 @@ def load_model(run: Run, *, weights: str = "auto") -> tuple[nn.Module, LearnConf
     content = checkpoint.load(run, name)
     config, info = checkpoint.config_of(content), checkpoint.info_of(content)
     network = registry.build(
-        config.model,
+        config.model.name,
         spatial_dims=info.spatial_dims,
         in_channels=info.channels,
         out_channels=objective(info, config).out_channels,

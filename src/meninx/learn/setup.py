@@ -198,7 +198,7 @@ def model(config: LearnConfig, info: DatasetInfo, goal: Objective) -> tuple[nn.M
     """Return a fresh network for a dataset: weights from the config's seed or the pretrained file, adapters if asked for."""
     surroundings.seed_torch(config.seed, "init")
     network = registry.build(
-        config.model,
+        config.model.name,
         spatial_dims=info.spatial_dims,
         in_channels=info.channels,
         out_channels=goal.out_channels,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from meninx.core import check, names
 from meninx.core.errors import ConfigError, expected
 from meninx.core.manifest import Task
+from meninx.core.settings import Settings
 from meninx.prepare import effects
 
 READER_NAMES = (
@@ -24,7 +25,7 @@ WORK_FIELDS = ("dry_run", "overwrite", "resume", "strict", "workers")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
+class PrepareConfig(Settings):
     """Settings of `meninx prepare`: from a published layout or de-identified DICOM to a dataset folder.
 
     Paths may hold ``{source}`` (the source folder) and ``{site}`` (its site name); relative ones start at the
@@ -158,7 +159,8 @@ class PrepareConfig:
     strict: bool = False
     workers: int = 1
 
-    def __post_init__(self) -> None:
+    def check_rules(self) -> None:
+        """Refuse settings that contradict each other or have no effect."""
         self._check_words()
         self._check_pixels()
         self._check_shares()

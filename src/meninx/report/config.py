@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from meninx.core import check
 from meninx.core.errors import ConfigError, expected
+from meninx.core.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig:
+class ReportConfig(Settings):
     """One report page.
 
     Attributes:
@@ -52,7 +53,8 @@ class ReportConfig:
     date: str = ""
     overwrite: bool = False
 
-    def __post_init__(self) -> None:
+    def check_rules(self) -> None:
+        """Refuse limits in the wrong order."""
         check.positive(
             epsilon_amber=self.epsilon_amber,
             epsilon_red=self.epsilon_red,

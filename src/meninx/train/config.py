@@ -1,19 +1,20 @@
-"""What a training run is told: everything that learning needs, the privacy to keep, what to export."""
+"""Settings of `meninx train`, `evaluate` and `sweep`: the tables of learning, and those of privacy and release."""
 
-# No postponed annotations here: the command line reads these types of subclasses defined in other modules.
+# No postponed annotations here: subclasses in other modules are read by their types.
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
-from meninx.core import check
-from meninx.core.budget import CLIPPINGS, Clipping, PrivacyUnit
+from meninx.core.budget import Clipping, PrivacyUnit
 from meninx.core.errors import ConfigError, expected
-from meninx.core.manifest import SPLITS
+from meninx.core.manifest import Split
+from meninx.core.settings import Count, CountOrZero, NonNegative, OpenShare, Positive, Settings
 from meninx.learn.config import LearnConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrivacyConfig:
+class PrivacyConfig(Settings):
     """What differential privacy to train with.
 
     Give epsilon (the noise is calibrated to the run's steps), or noise_multiplier (epsilon follows), or both:
@@ -39,27 +40,20 @@ class PrivacyConfig:
             which then is public.
     """
 
-    epsilon: float | None = None
-    noise_multiplier: float | None = None
-    delta: float = 1e-5
+    epsilon: Positive | None = None
+    noise_multiplier: Positive | None = None
+    delta: OpenShare = 1e-5
     unit: PrivacyUnit = PrivacyUnit.PATIENT
-    max_grad_norm: float = 1.0
+    max_grad_norm: Positive = 1.0
     clipping: Clipping = "flat"
-    clip_quantile: float = 0.5
-    clip_rate: float = 0.2
-    count_noise_multiplier: float = 0.0
-    noise_bands: int = 1
-    units_declared: int | None = None
+    clip_quantile: OpenShare = 0.5
+    clip_rate: Positive = 0.2
+    count_noise_multiplier: NonNegative = 0.0
+    noise_bands: Count = 1
+    units_declared: Count | None = None
 
-    def __post_init__(self) -> None:
-        check.positive(
-            epsilon=self.epsilon, noise_multiplier=self.noise_multiplier, max_grad_norm=self.max_grad_norm
-        )
-        check.open_unit(delta=self.delta)
-        check.one_of(CLIPPINGS, clipping=self.clipping)
-        check.open_unit(clip_quantile=self.clip_quantile)
-        check.positive(clip_rate=self.clip_rate, noise_bands=self.noise_bands)
-        check.non_negative(count_noise_multiplier=self.count_noise_multiplier)
+    def check_rules(self) -> None:
+        """Refuse privacy without a budget."""
         if self.epsilon is None and self.noise_multiplier is None:
             raise ConfigError(expected("epsilon or noise_multiplier", got="neither", where="privacy"))
 
@@ -77,16 +71,11 @@ class TrainConfig(LearnConfig):
 
     name: str = "run"
     privacy: PrivacyConfig | None = None
-    export: tuple[str, ...] = ("bundle",)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for item in self.export:
-            check.one_of(("bundle", "onnx"), export=item)
+    export: tuple[Literal["bundle", "onnx"], ...] = ("bundle",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(Settings):
     """How a run is measured.
 
     Attributes:
@@ -102,24 +91,18 @@ class EvaluateConfig:
         device: auto, cpu, cuda.
     """
 
-    split: str = "test"
+    split: Split = "test"
     threshold: str = "youden"
-    draws: int = 1000
+    draws: Count = 1000
     baseline: Path | None = None
-    predictions: tuple[str, ...] = ("csv",)
+    predictions: tuple[Literal["csv", "nifti", "dicom-seg"], ...] = ("csv",)
     dicom: Path | None = None
-    seed: int = 0
+    seed: CountOrZero = 0
     device: str = "auto"
-
-    def __post_init__(self) -> None:
-        check.one_of(SPLITS, split=self.split)
-        check.positive(draws=self.draws)
-        for item in self.predictions:
-            check.one_of(("csv", "nifti", "dicom-seg"), predictions=item)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepConfig:
+class GridConfig(Settings):
     """The grid of a sweep.
 
     Attributes:
@@ -128,10 +111,18 @@ class SweepConfig:
         non_private: Also train without privacy, same network, splits and protocol.
     """
 
-    epsilons: tuple[float, ...] = (1.0, 3.0, 8.0)
+    epsilons: tuple[Positive, ...] = (1.0, 3.0, 8.0)
     seeds: tuple[int, ...] = (0, 1, 2)
     non_private: bool = True
 
-    def __post_init__(self) -> None:
-        for item in self.epsilons:
-            check.positive(epsilons=item)
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(TrainConfig):
+    """A sweep: the settings that its runs share, and the grid."""
+
+    grid: GridConfig = field(default_factory=GridConfig)
+
+    @property
+    def training(self) -> TrainConfig:
+        """The settings that all runs of the sweep share."""
+        return TrainConfig(**{item.name: getattr(self, item.name) for item in fields(TrainConfig)})

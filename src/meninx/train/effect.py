@@ -6,7 +6,6 @@ What is left to the program is written down as it was chosen.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, replace
 from typing import Any
 
 import tomli_w
@@ -15,6 +14,7 @@ from meninx.core import settings
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, UsageError, expected
 from meninx.core.manifest import DatasetInfo, Manifest, Task
+from meninx.learn.config import RuntimeConfig, SamplingConfig
 from meninx.learn.task import objective
 from meninx.privacy.plan import Plan
 from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
@@ -38,9 +38,11 @@ def refuse_idle(config: TrainConfig, data: Manifest) -> None:
 
 def refuse_long_warmup(config: TrainConfig, steps: int) -> None:
     """Raise ConfigError when the learning rate would still be rising at the last of ``steps`` steps."""
-    if config.warmup and config.warmup >= steps:
+    if config.optim.warmup and config.optim.warmup >= steps:
         raise ConfigError(
-            expected(f"fewer warmup steps than the {steps} of the run", got=config.warmup, where="warmup")
+            expected(
+                f"fewer warmup steps than the {steps} of the run", got=config.optim.warmup, where="warmup"
+            )
         )
 
 
@@ -70,7 +72,7 @@ def refuse_idle_evaluation(config: EvaluateConfig, info: DatasetInfo, validation
 
 def refuse_idle_sweep(config: TrainConfig) -> None:
     """Raise ConfigError for the first setting that a sweep would replace."""
-    if config.seed != TrainConfig.seed:
+    if config.runtime.seed != RuntimeConfig.seed:
         raise ConfigError(_nothing("seed", "a single run; a sweep takes --seeds", "sweep"))
     if config.privacy is not None and config.privacy.noise_multiplier is not None:
         raise ConfigError(
@@ -83,16 +85,18 @@ def refuse_idle_sweep(config: TrainConfig) -> None:
 def without_privacy(config: TrainConfig) -> TrainConfig:
     """Return the same settings for a run without privacy: what only privacy gives a meaning goes back to its default."""
     only = ("cases_per_patient", "bias_correction", "bias_floor", "functional")
-    defaults = {item.name: _default(item) for item in fields(TrainConfig) if item.name in only}
-    sampling = TrainConfig.sampling if config.privacy is not None else config.sampling
-    return replace(config, privacy=None, sampling=sampling, **defaults)
+    method = SamplingConfig.method if config.privacy is not None else config.sampling.method
+    defaults = {name: settings.default_of(TrainConfig, name) for name in only}
+    return config.replace(privacy=None, sampling=method, **defaults)
 
 
 def total_steps(config: TrainConfig, data: Manifest, plan: Plan | None) -> int:
     """Return the optimiser steps of a run."""
     if plan is not None:
         return plan.steps
-    return config.steps or config.epochs * max(1, -(-len(data.split("train")) // config.batch_size))
+    return config.sampling.steps or config.sampling.epochs * max(
+        1, -(-len(data.split("train")) // config.sampling.batch_size)
+    )
 
 
 def resolved(config: TrainConfig, data: Manifest, plan: Plan | None) -> TrainConfig:
@@ -103,28 +107,30 @@ def resolved(config: TrainConfig, data: Manifest, plan: Plan | None) -> TrainCon
     best = plan is None and len(data.split("valid")) > 0
     chosen: dict[str, Any] = {
         "loss": objective(data.info, config).loss_name,
-        "select": ("best" if best else "last") if config.select == "auto" else config.select,
+        "select": ("best" if best else "last")
+        if config.validation.select == "auto"
+        else config.validation.select,
     }
     if plan is not None:
         chosen["sampling"] = "poisson"
     if config.privacy is None or not _steps_follow(config.privacy):
-        chosen |= {"steps": total_steps(config, data, plan), "epochs": TrainConfig.epochs}
-    return replace(config, **chosen)
+        chosen |= {"steps": total_steps(config, data, plan), "epochs": SamplingConfig.epochs}
+    return config.replace(**chosen)
 
 
 def to_toml(config: TrainConfig) -> str:
     """Return resolved settings as TOML, without the epochs where steps count."""
     table = settings.to_table(config)
-    if config.steps or (config.privacy is not None and _steps_follow(config.privacy)):
-        del table["epochs"]
+    if config.sampling.steps or (config.privacy is not None and _steps_follow(config.privacy)):
+        del table["sampling"]["epochs"]
     return tomli_w.dumps(table)
 
 
 def _training_rules(config: TrainConfig, data: Manifest) -> Iterator[Rule]:
     private, segmentation = config.privacy is not None, data.info.task is Task.SEGMENTATION
     loss = objective(data.info, config).loss_name
-    moments = config.optimizer in _ADAPTIVE_MOMENTS
-    best = config.select == "best" or (config.select == "auto" and not private)
+    moments = config.optim.optimizer in _ADAPTIVE_MOMENTS
+    best = config.validation.select == "best" or (config.validation.select == "auto" and not private)
     counted = config.privacy is None or not _steps_follow(config.privacy)
     per_patient = config.privacy is not None and config.privacy.unit is PrivacyUnit.PATIENT
     yield (
@@ -139,34 +145,38 @@ def _training_rules(config: TrainConfig, data: Manifest) -> Iterator[Rule]:
     )
     yield (
         "sampling",
-        not private or config.sampling == "poisson",
+        not private or config.sampling.method == "poisson",
         "no privacy, under which sampling is always poisson",
     )
     yield "patch_size", segmentation, "a segmentation dataset"
     yield (
         "foreground",
-        segmentation and bool(config.patch_size) and not private,
+        segmentation and bool(config.model.patch_size) and not private,
         "segmentation patches without privacy",
     )
-    yield "momentum", config.optimizer == "momentum", "optimizer momentum"
+    yield "momentum", config.optim.optimizer == "momentum", "optimizer momentum"
     yield "bias_correction", private and moments, f"privacy and one of {', '.join(_ADAPTIVE_MOMENTS)}"
-    yield "bias_floor", private and moments and config.bias_correction != "off", "a bias correction"
+    yield "bias_floor", private and moments and config.optim.bias_correction != "off", "a bias correction"
     yield from _schedule_rules(config)
     yield "focal_gamma", loss == "focal", "loss focal"
     yield "label_smoothing", loss != "dice", "a loss with cross entropy"
     yield from _augmentation_rules(config)
-    yield "monitor", best or bool(config.early_stopping), "early stopping, or weights selected by validation"
-    yield "select", config.select != "best" or len(data.split("valid")) > 0, "validation cases"
-    yield "pretrained_source", bool(config.pretrained), "pretrained weights"
-    yield "keep_head", bool(config.pretrained), "pretrained weights"
-    yield "unfreeze_every", config.freeze != "none", "something frozen"
-    yield "lora_alpha", config.lora_rank > 0, "lora_rank"
+    yield (
+        "monitor",
+        best or bool(config.validation.early_stopping),
+        "early stopping, or weights selected by validation",
+    )
+    yield "select", config.validation.select != "best" or len(data.split("valid")) > 0, "validation cases"
+    yield "pretrained_source", bool(config.model.pretrained), "pretrained weights"
+    yield "keep_head", bool(config.model.pretrained), "pretrained weights"
+    yield "unfreeze_every", config.model.freeze != "none", "something frozen"
+    yield "lora_alpha", config.model.lora_rank > 0, "lora_rank"
     yield "cases_per_patient", per_patient, "privacy per patient"
     yield "functional", private, "privacy"
 
 
 def _schedule_rules(config: TrainConfig) -> Iterator[Rule]:
-    name = config.schedule
+    name = config.optim.schedule
     yield "milestones", name in ("step", "manual"), "schedule step or manual"
     yield "rates", name == "manual", "schedule manual"
     yield "gamma", name in ("step", "plateau"), "schedule step or plateau"
@@ -174,7 +184,7 @@ def _schedule_rules(config: TrainConfig) -> Iterator[Rule]:
 
 
 def _augmentation_rules(config: TrainConfig) -> Iterator[Rule]:
-    augment = set(config.augment)
+    augment = set(config.augment.transforms)
     yield "flip_probability", bool(augment & {"flip", "vflip", "zflip"}), "augment with a flip"
     yield "shift_voxels", "shift" in augment, "augment with shift"
     yield "rotate_degrees", "rotate" in augment, "augment with rotate"
@@ -182,7 +192,7 @@ def _augmentation_rules(config: TrainConfig) -> Iterator[Rule]:
     yield "intensity_strength", "intensity" in augment, "augment with intensity"
     yield (
         "views",
-        bool(augment or config.patch_size),
+        bool(augment or config.model.patch_size),
         "augment or patch_size, without which all views are equal",
     )
 
@@ -198,16 +208,11 @@ def _steps_follow(config: PrivacyConfig) -> bool:
     return config.epsilon is not None and config.noise_multiplier is not None
 
 
-def _refuse(config: Any, rules: Iterator[Rule], where: str) -> None:
-    defaults = {item.name: _default(item) for item in fields(config)}
+def _refuse(config: settings.Settings, rules: Iterator[Rule], where: str) -> None:
     for name, useful, needs in rules:
-        if not useful and getattr(config, name) != defaults[name]:
+        if not useful and settings.value_of(config, name) != settings.default_of(type(config), name):
             raise ConfigError(_nothing(name, needs, where))
 
 
 def _nothing(name: str, needs: str, where: str) -> str:
     return f"{name} has no effect here ({where}): it needs {needs}; leave it out"
-
-
-def _default(item: Any) -> Any:
-    return item.default_factory() if callable(item.default_factory) else item.default

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -320,7 +320,7 @@ def _outcome(
     progress: Progress,
     maps: predictions.Predictions | None,
 ) -> tuple[_Outcome, Array]:
-    learned = replace(model.learned, device=config.device)
+    learned = model.learned.replace(device=config.device)
     with task(progress, f"predicting {config.split}", len(chosen)):
         if chosen.info.task is Task.SEGMENTATION:
             dice = []

@@ -40,26 +40,26 @@ def make_plan(config: TrainConfig, data: Manifest) -> Plan | None:
         raise PrivacyRefusal(
             expected(f"at most {declared} {wanted.unit}s", got=got, where="privacy.units_declared", fix=fix)
         )
-    if config.batch_size > declared:
+    if config.sampling.batch_size > declared:
         fix = (
             f"give --batch-size {max(1, declared // 2)} or less; under privacy it counts {wanted.unit}s "
             "a step"
         )
         rule = f"batch_size <= {declared} {wanted.unit}s"
-        raise ConfigError(expected(rule, got=config.batch_size, where="batch_size", fix=fix))
+        raise ConfigError(expected(rule, got=config.sampling.batch_size, where="batch_size", fix=fix))
     solve_steps = wanted.epsilon is not None and wanted.noise_multiplier is not None
     return calibrate(
         n_units=declared,
-        expected_batch_size=config.batch_size,
+        expected_batch_size=config.sampling.batch_size,
         delta=wanted.delta,
         epsilon=wanted.epsilon,
         noise_multiplier=wanted.noise_multiplier,
-        steps=None if solve_steps else config.steps or None,
-        epochs=None if solve_steps or config.steps else config.epochs,
+        steps=None if solve_steps else config.sampling.steps or None,
+        epochs=None if solve_steps or config.sampling.steps else config.sampling.epochs,
         unit=wanted.unit,
         max_grad_norm=wanted.max_grad_norm,
         clipping=wanted.clipping,
-        views=config.views,
+        views=config.sampling.views,
         noise_bands=wanted.noise_bands,
         **_adaptive(wanted),
     )

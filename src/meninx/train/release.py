@@ -71,16 +71,16 @@ def _write_bundle(
     folder: Path, run: Run, model: nn.Module, learned: LearnConfig, info: DatasetInfo, *, onnx: bool
 ) -> None:
     arguments: dict[str, Any] = {
-        "name": learned.model,
+        "name": learned.model.name,
         "spatial_dims": info.spatial_dims,
         "in_channels": info.channels,
         "out_channels": objective(info, learned).out_channels,
-        **learned.model_options,
+        **learned.model.options,
     }
-    size = learned.patch_size or learned.image_size or info.size
+    size = learned.model.patch_size or learned.model.image_size or info.size
     bundle.write_bundle(
         folder, model, info, network=arguments, size=tuple(size), card=_short_card(info, run),
-        patches=bool(learned.patch_size), onnx=onnx,
+        patches=bool(learned.model.patch_size), onnx=onnx,
     )  # fmt: skip
 
 

@@ -172,7 +172,7 @@ def run(
 
 def named(config: TrainConfig, recipe: str | None) -> TrainConfig:
     """Return the config with the recipe's name, unless it has one of its own."""
-    return replace(config, name=Path(recipe).stem) if recipe and config.name == TrainConfig.name else config
+    return config.replace(name=Path(recipe).stem) if recipe and config.name == TrainConfig.name else config
 
 
 def stored_config(run: Run) -> TrainConfig:
@@ -181,8 +181,7 @@ def stored_config(run: Run) -> TrainConfig:
     Raises:
         ConfigError: its config.toml was changed into something else.
     """
-    table, source = settings.read_recipe(str(run.config_path))
-    return settings.build(TrainConfig, table, source)
+    return settings.resolve_recipe(TrainConfig, str(run.config_path))
 
 
 # before a run
@@ -197,13 +196,13 @@ def _checked(config: TrainConfig, data: Manifest, out: Path) -> tuple[Plan | Non
     names.check([data.info.name], what="dataset", where="dataset.toml")
     names.check(data.info.labels, what="label", where="dataset.toml")
     names.check(data.info.attributes, what="attribute", where="dataset.toml")
-    bundle.check_options(config.model_options)
-    surroundings.device(distributed.own_device(config.device))
+    bundle.check_options(config.model.options)
+    surroundings.device(distributed.own_device(config.runtime.device))
     effect.refuse_idle(config, data)
     plan = _agreed_plan(config, data)
     effect.refuse_long_warmup(config, effect.total_steps(config, data, plan))
     found: list[Start] = []
-    if config.pretrained:  # process 0 alone sees the folders; its refusal stops the others
+    if config.model.pretrained:  # process 0 alone sees the folders; its refusal stops the others
         distributed.current().shared(lambda: found.append(_traced(config, data, out)))
     return plan, found[0] if found else Start()
 
@@ -212,7 +211,7 @@ def _traced(config: TrainConfig, data: Manifest, out: Path) -> Start:
     """Return what is known of the starting weights."""
     unit = str(config.privacy.unit) if config.privacy else ""
     members, known = identity.members_of(data), identity.data_record(data.root)
-    return lineage.trace(Path(config.pretrained), members, known, unit=unit, folders=(out,))
+    return lineage.trace(Path(config.model.pretrained), members, known, unit=unit, folders=(out,))
 
 
 def _agreed_plan(config: TrainConfig, data: Manifest) -> Plan | None:
@@ -228,7 +227,7 @@ def _network(config: TrainConfig, data: Manifest, plan: Plan | None) -> nn.Modul
         network, _ = setup.model(config, data.info, objective(data.info, config))
     if plan is not None:
         freeze.apply(network, freeze.never_trained(network, config))
-        trained_layers(network, config.functional)
+        trained_layers(network, config.model.functional)
     return network
 
 
@@ -240,7 +239,7 @@ def _preview(
     Refuse what the run itself would refuse before its first step.
     """
     with tempfile.TemporaryDirectory() as place, surroundings.prepared(config) as device:
-        trial = runs.create(Path(place), "trial", config_toml="", deterministic=config.deterministic)
+        trial = runs.create(Path(place), "trial", config_toml="", deterministic=config.runtime.deterministic)
         training = setup.build(learn_part(config), data, trial, device, plan, resumed=False)
         validate.probe(training.trainee.model, training.train, training.objective, device)
     split = data.split("train")
@@ -256,7 +255,7 @@ def _preview(
         else training.start
     )
     return TrainResult(
-        out=out, model=config.model, parameters=sum(value.numel() for value in network.parameters()), dry_run=True,
+        out=out, model=config.model.name, parameters=sum(value.numel() for value in network.parameters()), dry_run=True,
         train_cases=len(split), train_patients=len(split.patients), steps=effect.total_steps(config, data, plan),
         privacy=privacy, own_epsilon=own, start=begun,
     )  # fmt: skip
@@ -266,14 +265,16 @@ def _created(config: TrainConfig, data: Manifest, out: Path, start: Start) -> st
     """Make the run folder with everything that says what it belongs to, and return its path."""
     folder = runs.create(
         out,
-        f"{config.name}_s{config.seed}",
+        f"{config.name}_s{config.runtime.seed}",
         config_toml=effect.to_toml(config),
         private=config.privacy is not None,
-        deterministic=config.deterministic,
+        deterministic=config.runtime.deterministic,
     )
     with _discarded_on_failure(folder):
         known = identity.data_record(data.root)
-        key = identity.identity_key(folder, seed=config.seed if config.deterministic else None)
+        key = identity.identity_key(
+            folder, seed=config.runtime.seed if config.runtime.deterministic else None
+        )
         members = identity.members_of(data)
         entry = folder.update(
             data=identity.keyed_data(key, known.digest),
@@ -404,7 +405,7 @@ def _closed(folder: Run, data: Manifest) -> TrainResult:
     earlier = pretrained.ledgers(artifacts.read(folder.root, Ancestry) or Ancestry())
     private = known.private and math.isfinite(ledger.epsilon(written.delta))
     return TrainResult(
-        out=folder.root, model=learned.model, parameters=sum(value.numel() for value in model.parameters()), closed=True,
+        out=folder.root, model=learned.model.name, parameters=sum(value.numel() for value in model.parameters()), closed=True,
         train_cases=len(split), train_patients=len(split.patients), steps=known.step,
         privacy=record.total(ledger, earlier, written.delta) if private else None,
         own_epsilon=ledger.epsilon(written.delta) if private else None, start=written.start,
@@ -463,7 +464,7 @@ def _other_cases() -> DataError:
 def _ancestry(config: TrainConfig, run: Run) -> Ancestry | None:
     """Return what the run knows of its starting weights; refuse a file that was exchanged since."""
     known = artifacts.read(run.root, Ancestry)
-    if not config.pretrained:
+    if not config.model.pretrained:
         return None
     if known is None:  # the cost of the runs behind the weights would be forgotten
         kind = PrivacyRefusal if config.privacy else DataError
@@ -471,7 +472,7 @@ def _ancestry(config: TrainConfig, run: Run) -> Ancestry | None:
         raise kind(
             expected("what is known of the starting weights", got="no record", where=run.name, fix=fix)
         )
-    path = Path(config.pretrained)
+    path = Path(config.model.pretrained)
     if path.is_file() and files.digest(path) != known.sha256:
         fix = "restore the file, or start a new run"
         raise PrivacyRefusal(
@@ -485,7 +486,7 @@ def _result(
 ) -> TrainResult:
     training = data.split("train")
     return TrainResult(
-        out=out, model=config.model, parameters=parameters, train_cases=len(training), train_patients=len(training.patients),
+        out=out, model=config.model.name, parameters=parameters, train_cases=len(training), train_patients=len(training.patients),
         steps=fitted.steps, metric=fitted.metric_name, validation=fitted.metric if fitted.metric_name else None,
         privacy=fitted.privacy, own_epsilon=fitted.own_epsilon, start=fitted.start,
     )  # fmt: skip

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.privacy.composition import compose
 from meninx.privacy.ledger import Ledger
 from meninx.train import effect, evaluate, identity, stage
-from meninx.train.config import EvaluateConfig, PrivacyConfig, SweepConfig, TrainConfig
+from meninx.train.config import EvaluateConfig, GridConfig, PrivacyConfig, TrainConfig
 from meninx.train.planning import make_plan
 from meninx.train.sweep_figure import draw
 
@@ -104,7 +104,7 @@ class SweepResult(Result):
 
 def run(
     config: TrainConfig,
-    grid: SweepConfig,
+    grid: GridConfig,
     source: Path,
     out: Path,
     *,
@@ -137,7 +137,7 @@ def run(
 
 
 def _filled(
-    config: TrainConfig, grid: SweepConfig, data: Manifest, out: Path, progress: Progress
+    config: TrainConfig, grid: GridConfig, data: Manifest, out: Path, progress: Progress
 ) -> SweepResult:
     """Fill the cells of a sweep that this process holds."""
     places = {
@@ -155,7 +155,7 @@ def _filled(
         identities.append(trained.id)
     rows = tuple(_row(epsilon, tables) for epsilon, tables in cells.items())
     ledgers = _private_ledgers(out)
-    together = None if config.deterministic else _together(tuple(ledgers.values()))
+    together = None if config.runtime.deterministic else _together(tuple(ledgers.values()))
     _write(out, rows, together, tuple(dict.fromkeys([*identities, *ledgers])))
     return SweepResult(
         out=out, rows=rows, runs=sum(len(tables) for tables in cells.values()), together=together
@@ -181,7 +181,7 @@ def _together(ledgers: Sequence[Ledger]) -> PrivacySpent | None:
     return compose(ledgers, delta=max(deltas)) if deltas else None
 
 
-def _cells(grid: SweepConfig) -> Iterator[tuple[float, int]]:
+def _cells(grid: GridConfig) -> Iterator[tuple[float, int]]:
     for epsilon in (*sorted(set(grid.epsilons)), *((math.inf,) if grid.non_private else ())):
         for seed in dict.fromkeys(grid.seeds):
             yield epsilon, seed
@@ -192,12 +192,12 @@ def _configured(config: TrainConfig, epsilon: float, seed: int) -> TrainConfig:
 
     All keep their weights by the same rule, so that privacy is the only difference.
     """
-    select = "last" if config.select == "auto" else config.select
-    shared = replace(config, seed=seed, select=select, export=())
+    select = "last" if config.validation.select == "auto" else config.validation.select
+    shared = config.replace(seed=seed, select=select, export=())
     if math.isinf(epsilon):
         return effect.without_privacy(shared)
     terms = config.privacy or PrivacyConfig(epsilon=epsilon)
-    return replace(shared, privacy=replace(terms, epsilon=epsilon, noise_multiplier=None))
+    return shared.replace(privacy=terms.replace(epsilon=epsilon, noise_multiplier=None))
 
 
 def _begun(cell: Path) -> Run | None:
@@ -220,7 +220,10 @@ def _refuse_other(config: TrainConfig, data: Manifest, cell: Path) -> None:
         fix = "give another --out, or the dataset of before"
         raise UsageError(expected("a sweep of the same dataset", got="another one", where=cell.name, fix=fix))
     wanted = effect.resolved(config, data, make_plan(config, data))
-    if replace(stage.stored_config(begun), device=config.device, threads=config.threads) != wanted:
+    if (
+        stage.stored_config(begun).replace(device=config.runtime.device, threads=config.runtime.threads)
+        != wanted
+    ):
         fix = "give another --out, or the settings of before"
         raise UsageError(
             expected("a sweep of the same settings", got="another one", where=cell.name, fix=fix)
@@ -233,7 +236,10 @@ def _trained(config: TrainConfig, source: Path, cell: Path, progress: Progress) 
     if begun is None or artifacts.read(begun.root, EvaluationRecord) is None:
         trained = stage.run(config, source, cell, progress=progress, resume=begun.root if begun else None)
         evaluate.run(
-            EvaluateConfig(predictions=(), device=config.device), trained.out, source, progress=progress
+            EvaluateConfig(predictions=(), device=config.runtime.device),
+            trained.out,
+            source,
+            progress=progress,
         )
         begun = runs.open_run(trained.out)
     return artifacts.require(begun.root, RunRecord, fix="give another --out")

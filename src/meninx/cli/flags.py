@@ -1,0 +1,167 @@
+"""Flags of a verb: one for each setting of its config, with the meaning, the choices and the range that the config declares.
+
+A verb that takes a config is decorated with :func:`with_settings`. The parser then sees one keyword per setting, under
+its flat name, and the verb receives the config made of the recipe and, on top, of the flags that were given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+from cyclopts import App, ArgumentCollection, Group, Parameter, Token
+
+from meninx.core import settings
+from meninx.core.errors import ConfigError, UsageError, expected
+from meninx.core.settings import Settings
+
+FREE = dict[str, Any]
+WORDS = {"True": True, "False": False}
+
+
+def with_settings(verb: Callable[..., None]) -> Callable[..., None]:
+    """Return a verb for the parser: in place of its config it takes one keyword per setting.
+
+    Args:
+        verb: a function with a parameter ``config`` of a config class; ``recipe`` and ``resume`` (the path of a run that
+            goes on with its own settings) may be others.
+    """
+    hints = typing.get_type_hints(verb, include_extras=True)
+    kind: type[Settings] = hints["config"]
+    signature = inspect.signature(verb)
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        parameters += _flags(kind) if name == "config" else [parameter.replace(annotation=hints[name])]
+
+    @functools.wraps(verb)
+    def command(*paths: Any, **given: Any) -> None:
+        if given.get("resume") is not None:
+            _refuse_idle(given)
+        known = settings.index(kind)
+        flags = {name: _value(known[name][1].hint, given.pop(name)) for name in known.keys() & given.keys()}
+        config = settings.resolve_recipe(kind, given.get("recipe"), (flags, "the command line"))
+        verb(*paths, config=config, **given)
+
+    described = inspect.cleandoc(verb.__doc__ or "")
+    command.__doc__ = re.sub(r"\n    config: .*", "", described)
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {item.name: item.annotation for item in parameters} | {"return": None}
+    return command
+
+
+def without_tables(arguments: list[str]) -> list[str]:
+    """Return arguments with each flag of a table, such as ``--privacy.epsilon``, as the flat ``--epsilon``.
+
+    >>> without_tables(["train", "data", "--privacy.epsilon=8", "--model-options.base", "16"])
+    ['train', 'data', '--epsilon=8', '--model-options.base', '16']
+    """
+    return [re.sub(r"^--(?!model-options\.)[a-z]+\.(?=[a-z])", "--", word) for word in arguments]
+
+
+def value_of(text: str) -> Any:
+    """Return a flag's text as a TOML value; text that is none stays text.
+
+    >>> value_of("false"), value_of("16"), value_of("[1, 2]"), value_of("group"), value_of("False")
+    (False, 16, [1, 2], 'group', False)
+    """
+    if text in WORDS:
+        return WORDS[text]
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    value = table["value"]
+    return value if len(table) == 1 and isinstance(value, (bool, int, float, str, list, dict)) else text
+
+
+def read_options(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Read the options of a network, whose types no setting declares, as TOML values.
+
+    ``--model-options.small-stem false`` is ``{"small_stem": False}``. The parser calls this with all arguments.
+
+    Raises:
+        ConfigError: a flag names no option.
+    """
+    for argument in arguments:
+        if argument.hint == FREE and argument.tokens:
+            table: dict[str, Any] = {}
+            for token in argument.tokens:
+                table = settings.merged(table, _nested(token))
+            argument.tokens[:] = [Token(keyword=argument.name, source="cli", implicit_value=table)]
+
+
+def _flags(kind: type[Settings]) -> Iterator[inspect.Parameter]:
+    """Return the keywords that the parser sees for a config, in groups named after its tables."""
+    top = Group("Settings", sort_key=1)
+    groups = {
+        name: Group(f"Settings \\[{name}]", sort_key=order)
+        for order, name in enumerate(settings.tables(kind), 2)
+    }
+    meanings = settings.meanings(kind)
+    for name, (path, item) in settings.index(kind).items():
+        allowed = settings.bounds(item.hint)
+        shown = Parameter(
+            name=f"--{name.replace('_', '-')}",
+            group=groups[path[0]] if len(path) > 1 else top,
+            help=f"{meanings[name]} [{allowed}]" if allowed else meanings[name],
+        )
+        default = settings.default_of(kind, name)
+        yield inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None if default is dataclasses.MISSING else default,
+            annotation=Annotated[_parsed(item.hint), shown],
+        )
+
+
+def _parsed(hint: Any) -> Any:
+    """Return the type that the parser reads a flag as: without ranges, and words or numbers as text."""
+    return tuple[str, ...] if _is_mixed(hint) else settings.without_ranges(hint)
+
+
+def _is_mixed(hint: Any) -> bool:
+    """Return whether a setting is a word or several numbers."""
+    inner = typing.get_args(hint)
+    return typing.get_origin(hint) in (typing.Union, types.UnionType) and type(None) not in inner
+
+
+def _value(hint: Any, given: Any) -> Any:
+    """Return the value of a flag: ``--class-weights balanced``, or numbers as ``1 2`` or ``1,2``."""
+    if not _is_mixed(hint):
+        return given
+    words = [word for text in given for word in text.split(",")]
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        return ",".join(words)
+
+
+def _refuse_idle(given: dict[str, Any]) -> None:
+    """Refuse flags beside ``train --resume``: the run goes on with its own settings and would ignore them."""
+    idle = [f"--{name.replace('_', '-')}" for name in given if name not in ("resume", "output")]
+    if idle:
+        fix = "leave them out, or start a new run without --resume"
+        raise UsageError(f"a resumed run keeps its own settings and would ignore {', '.join(idle)}; {fix}")
+
+
+def _nested(token: Token) -> dict[str, Any]:
+    """Return one flag as a table: ``--model-options.small-stem false`` is ``{"small_stem": False}``.
+
+    Raises:
+        ConfigError: the flag names no option.
+    """
+    if not token.keys:
+        fix = f"write {token.keyword}.NAME VALUE"
+        raise ConfigError(expected("the name of an option", got="none", where=str(token.keyword), fix=fix))
+    value = value_of(token.value)
+    for key in reversed(token.keys):
+        value = {key.replace("-", "_"): value}
+    table: dict[str, Any] = value
+    return table
