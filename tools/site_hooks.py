@@ -45,7 +45,9 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
     """Return the text of a page with links to files outside ``docs/`` rewritten."""
     name = page.file.src_uri
-    return markdown if name in PROJECT_PAGES.values() else relinked(markdown, source=f"docs/{name}", page=name)
+    return (
+        markdown if name in PROJECT_PAGES.values() else relinked(markdown, source=f"docs/{name}", page=name)
+    )
 
 
 def on_post_build(*, config: Any) -> None:
@@ -70,7 +72,9 @@ def relinked(markdown: str, *, source: str, page: str) -> str:
         if re.match(r"[a-z]+:", target):
             return match[0]
         place = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
-        inside = PROJECT_PAGES.get(place) or (place.removeprefix("docs/") if place.startswith("docs/") else "")
+        inside = PROJECT_PAGES.get(place) or (
+            place.removeprefix("docs/") if place.startswith("docs/") else ""
+        )
         if not inside:
             return text if text == f"`{place}`" else f"{text} (`{place}`)"
         link = posixpath.relpath(inside, posixpath.dirname(page) or ".")

@@ -32,7 +32,11 @@ def stripped(notebook: dict[str, Any]) -> dict[str, Any]:
         for cell in notebook["cells"]
     ]
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    return {**notebook, "cells": cells, "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}}}
+    return {
+        **notebook,
+        "cells": cells,
+        "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
+    }
 
 
 if __name__ == "__main__":

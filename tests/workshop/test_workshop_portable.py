@@ -76,8 +76,19 @@ def test_a_module_of_posix_would_be_seen(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("platform", ["win32", "darwin"])
 def test_the_source_uses_only_what_a_platform_has(platform: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mypy", "--platform", platform, "--cache-dir", str(tmp_path / "cache"), "src"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=dict(os.environ, MYPYPATH="src"))
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--platform",
+        platform,
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        "src",
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=dict(os.environ, MYPYPATH="src")
+    )
     assert done.returncode == 0, done.stdout
 
 
