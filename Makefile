@@ -54,11 +54,12 @@ coverage: $(READY) ## Branch coverage of the quick tests as a table (PATH=tests/
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-lint: $(READY) ## Style, spelling and structure
+lint: $(READY) ## Style, spelling, structure and unused code
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . \
 		|| { echo "make lint: run 'make fix', it corrects what ruff can correct"; exit 1; }
 	@$(BIN)/codespell $(SPELLED)
 	@$(BIN)/python tools/check_structure.py
+	@$(BIN)/python tools/check_unused.py
 
 SPELLED := src tests docs tools benchmarks notebooks .github *.md
 

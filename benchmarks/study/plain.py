@@ -25,7 +25,7 @@ from meninx.learn.data import CaseStore
 from meninx.learn.pretrained import initialise
 from meninx.learn.task import Objective, objective
 from meninx.models import registry
-from meninx.privacy.calibration import solve_noise
+from meninx.privacy.noise_calibration import solve_noise
 from study.sets import Plain, Study
 
 _TRIAL_STEPS = 7  # sizes of Poisson batches differ: fewer would misjudge a step

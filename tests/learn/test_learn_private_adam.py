@@ -14,7 +14,7 @@ from meninx.learn import optim
 from meninx.learn.config import LearnConfig
 from meninx.learn.private_adam import KINDS, PrivateAdam
 from meninx.models import registry
-from meninx.privacy.correlated import BandedNoise
+from meninx.privacy.noise import BandedNoise
 from meninx.privacy.plan import Plan
 
 TORCH: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "nadam": torch.optim.NAdam}

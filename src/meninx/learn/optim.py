@@ -14,7 +14,7 @@ from meninx.core.errors import ConfigError, expected
 from meninx.learn.config import LearnConfig
 from meninx.learn.private_adam import KINDS, PrivateAdam
 from meninx.models import registry
-from meninx.privacy.correlated import strategy
+from meninx.privacy.noise import strategy
 from meninx.privacy.plan import Plan
 
 _PLATEAU_MARGIN = 1e-4

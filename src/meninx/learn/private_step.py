@@ -29,8 +29,7 @@ from meninx.privacy.clipping.dropout import keyed_dropout
 from meninx.privacy.keystream import stream_id
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.noise import GaussianNoise
-from meninx.privacy.plan import Plan
-from meninx.privacy.threshold import Threshold
+from meninx.privacy.plan import ClippingThreshold, Plan
 
 LOSS_POINTS = 30  # looks at the training loss, each of which costs a forward pass of its own
 _LOSS_SHARE = (
@@ -87,7 +86,7 @@ class PrivateStep:
         ``leave`` says that this process was asked to stop.
         """
         model, step = trainee.model, trainee.step
-        force = Threshold(value=trainee.threshold) if trainee.threshold else self.plan.threshold()
+        force = ClippingThreshold(value=trainee.threshold) if trainee.threshold else self.plan.threshold()
         total, looked = self._clip(model, step, groups, force)
         self._enter(step)
         leave = self._pool(total, step, groups, leave)
@@ -100,7 +99,7 @@ class PrivateStep:
         return StepReport(self._look(model, looked, step), len(groups), leave)
 
     def _clip(
-        self, model: nn.Module, step: int, groups: Groups, force: Threshold
+        self, model: nn.Module, step: int, groups: Groups, force: ClippingThreshold
     ) -> tuple[ClippedSum, Batch | None]:
         """Return the clipped sum of this process's share of the drawn groups, and its first physical batch."""
         plan = self.plan

@@ -1,4 +1,4 @@
-"""The slow way that always works: a module run row by row under torch.func, for modules without a rule. Opt-in, by path."""
+"""Per-row gradients of any module by torch.func: slow, for modules without a rule, chosen by path."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
 from meninx.core.errors import PrivacyRefusal, expected
+from meninx.privacy.clipping.gradient_record import widen
 from meninx.privacy.clipping.layer import LayerCall
-from meninx.privacy.clipping.rows import by_unit
-from meninx.privacy.clipping.tape import full
+from meninx.privacy.clipping.unit_rows import by_unit
 
 _CHUNK = 16  # rows whose gradients are held at once
 
@@ -47,7 +47,7 @@ class FunctionalCall(LayerCall):
         return y, (x,)
 
     def backward(self, dy: Tensor, saved: tuple[Tensor, ...], needs_dx: bool) -> Tensor | None:
-        """Return the input's gradient; put those of all parameters of the module on the tape."""
+        """Return the input's gradient; record those of all parameters of the module."""
         (x,) = saved
         weights = self._weights()
 
@@ -64,7 +64,7 @@ class FunctionalCall(LayerCall):
             dx.append(moved)
             for name, value in gradients.items():
                 summed = value if bucket.size == 1 else by_unit(value, bucket.units).sum(1)
-                self.store(name, bucket, full(summed))
+                self.store(name, bucket, widen(summed))
         return torch.cat(dx) if needs_dx else None
 
     def _weights(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What clipping returns: a sum of gradients that knows its own sensitivity."""
+"""ClippedSum: a sum of clipped gradients together with its sensitivity."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from meninx.core import check
 from meninx.core.errors import PrivacyRefusal, expected
-from meninx.privacy.clipping.tape import wide
+from meninx.privacy.clipping.gradient_record import wide_dtype
 
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets), both of leading length B -> B losses, each computed from its own row alone."""
@@ -19,6 +19,18 @@ PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClippedSum:
     """The sum of clipped gradients of some units of one step. Private: only the noisy sum may be released.
+
+    Parts of one step are added, and no unit may be in two of them::
+
+        >>> import torch
+        >>> from meninx.privacy import clipped_gradient_sum
+        >>> model, loss = torch.nn.Linear(4, 1), lambda outputs, targets: (outputs - targets).square().sum(1)
+        >>> part = lambda unit: clipped_gradient_sum(
+        ...     model, loss, torch.randn(1, 4), torch.zeros(1, 1),
+        ...     unit_index=torch.tensor([unit]), n_units=2, max_grad_norm=1.0)
+        >>> total = part(0) + part(1)
+        >>> total.present.tolist(), total.sensitivity
+        ([True, True], 1.0)
 
     Guarantee:
         Adding or removing one unit changes ``gradients``, taken as one long vector, by at most
@@ -46,7 +58,8 @@ class ClippedSum:
         device = next((value.device for value in weights.values()), torch.device("cpu"))
         return cls(
             gradients={
-                name: torch.zeros_like(value, dtype=wide(value)).detach() for name, value in weights.items()
+                name: torch.zeros_like(value, dtype=wide_dtype(value)).detach()
+                for name, value in weights.items()
             },
             unit_norms=torch.zeros(n_units, dtype=torch.float64, device=device),
             present=torch.zeros(n_units, dtype=torch.bool, device=device),

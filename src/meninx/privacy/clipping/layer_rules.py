@@ -1,20 +1,159 @@
-"""The inventory: every trained parameter has a rule.
+"""Which layers can be trained privately: a table of rules by exact type, and checks of a model against it.
 
-Modules under which a unit's gradient would be a lie are refused by name.
+Every trained parameter must belong to a module with a rule in :data:`RULES`. Modules that couple the rows of
+a batch are refused by name (:func:`refuse_unsafe_modules`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from meninx.core.errors import ConfigError, PrivacyRefusal, expected
-from meninx.privacy.clipping.layer import Layer
-from meninx.privacy.clipping.rules import known, rule_of
+from meninx.privacy.clipping.conv import ConvCall, StandardizedConvCall
+from meninx.privacy.clipping.conv_geometry import Geometry
+from meninx.privacy.clipping.layer import Layer, Pass, apply_layer
+from meninx.privacy.clipping.linear import EmbeddingCall, LinearCall
+from meninx.privacy.clipping.norm import GroupNormCall, LayerNormCall, PReLUCall
+
+Forward = Callable[..., Tensor]
+Bind = Callable[[Layer, Pass, Tensor], Forward]
+"""(layer, pass, slot) -> what stands in for the module's forward."""
+
+
+@dataclass(frozen=True)
+class LayerRule:
+    """How one type of layer is trained.
+
+    Attributes:
+        parameters: own names of its parameters; others (from parametrisations, say) are refused.
+        bind: makes the forward function of one pass.
+        refused: setting of the module -> why it cannot be trained; asked before training.
+    """
+
+    parameters: frozenset[str]
+    bind: Bind
+    refused: Callable[[nn.Module], str] = lambda module: ""
+
+
+def rule_of(module: nn.Module) -> LayerRule | None:
+    """Return the rule for the exact type of a module; None when there is none."""
+    kind = type(module)
+    return RULES.get(f"{kind.__module__}.{kind.__qualname__}")
+
+
+def _convolution(kind: type[ConvCall]) -> Bind:
+    """Return the rule of a convolution; padding other than equal zeros on both sides is applied first."""
+
+    def bind(layer: Layer, run: Pass, slot: Tensor) -> Forward:
+        module = layer.module
+        assert isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+        sides = _sides(module)
+        plain = module.padding_mode == "zeros" and all(before == after for before, after in sides)
+        inside = tuple(before for before, _ in sides) if plain else (0,) * len(sides)
+        geometry = Geometry(
+            tuple(module.kernel_size), tuple(module.stride), inside, tuple(module.dilation), module.groups
+        )
+        around = [amount for pair in reversed(sides) for amount in pair]
+        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+
+        def forward(input: Tensor) -> Tensor:
+            padded = input if plain else functional.pad(input, around, mode=mode)
+            return apply_layer(kind(layer, run, geometry), slot, padded)
+
+        return forward
+
+    return bind
+
+
+def _sides(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> list[tuple[int, int]]:
+    """Return the padding before and after along each axis."""
+    if module.padding == "valid":
+        return [(0, 0)] * len(module.kernel_size)
+    if module.padding == "same":
+        reach = [step * (size - 1) for size, step in zip(module.kernel_size, module.dilation, strict=True)]
+        return [(whole // 2, whole - whole // 2) for whole in reach]
+    return [(int(amount), int(amount)) for amount in module.padding]
+
+
+def _transposed(layer: Layer, run: Pass, slot: Tensor) -> Forward:
+    module = layer.module
+    assert isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
+    fixed = Geometry(
+        tuple(module.kernel_size), tuple(module.stride), tuple(int(amount) for amount in module.padding),
+        tuple(module.dilation), module.groups, transposed=True, output_padding=tuple(module.output_padding),
+    )  # fmt: skip
+
+    def forward(input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        geometry = fixed
+        if output_size is not None:
+            stride, padding, kernel = list(fixed.stride), list(fixed.padding), list(fixed.kernel)
+            extra = module._output_padding(
+                input, output_size, stride, padding, kernel, len(kernel), list(fixed.dilation)
+            )
+            geometry = replace(fixed, output_padding=tuple(extra))
+        return apply_layer(ConvCall(layer, run, geometry), slot, input)
+
+    return forward
+
+
+def _linear(layer: Layer, run: Pass, slot: Tensor) -> Forward:
+    return lambda input: apply_layer(LinearCall(layer, run), slot, input)
+
+
+def _group_norm(layer: Layer, run: Pass, slot: Tensor) -> Forward:
+    module = layer.module
+    assert isinstance(module, (nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d))
+    groups = module.num_groups if isinstance(module, nn.GroupNorm) else module.num_features
+    return lambda input: apply_layer(GroupNormCall(layer, run, groups), slot, input)
+
+
+def _layer_norm(layer: Layer, run: Pass, slot: Tensor) -> Forward:
+    return lambda input: apply_layer(LayerNormCall(layer, run), slot, input)
+
+
+def _prelu(layer: Layer, run: Pass, slot: Tensor) -> Forward:
+    return lambda input: apply_layer(PReLUCall(layer, run), slot, input)
+
+
+def _embedding(layer: Layer, run: Pass, slot: Tensor) -> Forward:
+    return lambda input: apply_layer(EmbeddingCall(layer, run), slot, input)
+
+
+def _plain_embedding(module: nn.Module) -> str:
+    assert isinstance(module, nn.Embedding)
+    special = module.max_norm is not None or module.scale_grad_by_freq or module.sparse
+    return "max_norm, scale_grad_by_freq and sparse mix the rows of a batch" if special else ""
+
+
+_BOTH = frozenset({"weight", "bias"})
+_TORCH = "torch.nn.modules"
+RULES: Mapping[str, LayerRule] = {
+    f"{_TORCH}.linear.Linear": LayerRule(_BOTH, _linear),
+    **{f"{_TORCH}.conv.Conv{n}d": LayerRule(_BOTH, _convolution(ConvCall)) for n in (1, 2, 3)},
+    **{f"{_TORCH}.conv.ConvTranspose{n}d": LayerRule(_BOTH, _transposed) for n in (1, 2, 3)},
+    **{
+        f"meninx.models.blocks.StandardizedConv{n}d": LayerRule(_BOTH, _convolution(StandardizedConvCall))
+        for n in (2, 3)
+    },
+    f"{_TORCH}.normalization.GroupNorm": LayerRule(_BOTH, _group_norm),
+    **{f"{_TORCH}.instancenorm.InstanceNorm{n}d": LayerRule(_BOTH, _group_norm) for n in (1, 2, 3)},
+    f"{_TORCH}.normalization.LayerNorm": LayerRule(_BOTH, _layer_norm),
+    f"{_TORCH}.activation.PReLU": LayerRule(frozenset({"weight"}), _prelu),
+    f"{_TORCH}.sparse.Embedding": LayerRule(frozenset({"weight"}), _embedding, _plain_embedding),
+}
+
+
+def known_layers() -> str:
+    """Return the names of all layers in the table, for messages."""
+    return ", ".join(name.rpartition(".")[2] for name in RULES)
+
 
 _INSTEAD = "use torch.nn.GroupNorm"
 
@@ -69,7 +208,7 @@ def _refuse_without_rule(path: str, module: nn.Module, own: Mapping[str, str]) -
     rule, kind = rule_of(module), f"{type(module).__module__}.{type(module).__qualname__}"
     where = f"module {path or '(root)'}"
     if rule is None:
-        fix = f"use one of {known()}, freeze its parameters, or run it row by row (functional)"
+        fix = f"use one of {known_layers()}, freeze its parameters, or run it row by row (functional)"
         raise PrivacyRefusal(expected("a layer of exactly known type", got=kind, where=where, fix=fix))
     everything = {name for name, _ in module.named_parameters(recurse=False)}
     if not everything <= rule.parameters:
@@ -84,7 +223,7 @@ def _refuse_without_rule(path: str, module: nn.Module, own: Mapping[str, str]) -
 
 
 def refuse_unsafe_modules(model: nn.Module) -> None:
-    """Raise PrivacyRefusal, naming module and remedy, if a module couples patients or keeps statistics of them.
+    """Raise PrivacyRefusal, with module and remedy, if a module couples patients or keeps statistics of them.
 
     Refused are: batch normalisation that uses batch statistics (in training mode, frozen or not, or without
     running statistics), since it mixes the units of a batch and keeps unprotected statistics of them;

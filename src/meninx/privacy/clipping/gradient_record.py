@@ -1,4 +1,4 @@
-"""The tape: what the backward pass leaves behind for clipping - squared norms at once, gradients themselves later."""
+"""The record of one backward pass: squared gradient norms per unit, and how to sum the gradients later."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from meninx.privacy.clipping.rows import Bucket, Rows
+from meninx.privacy.clipping.unit_rows import Bucket, Rows
 
 _BLOCK = 256  # numbers whose squares are added in the type of the gradient
 Weighted = Callable[[Tensor, Tensor | None], Tensor]
@@ -35,7 +35,7 @@ class Ghost:
 
 
 @dataclass
-class Tape:
+class GradientRecord:
     """The record of one backward pass.
 
     Attributes:
@@ -56,8 +56,8 @@ class Tape:
     pending: dict[tuple[str, int], tuple[Bucket, Tensor]] = field(default_factory=dict)
 
     @classmethod
-    def blank(cls, rows: Rows, groups: dict[str, int], device: torch.device) -> Tape:
-        """Return a tape without a record."""
+    def empty(cls, rows: Rows, groups: dict[str, int], device: torch.device) -> GradientRecord:
+        """Return an empty record."""
         count = 1 + max(groups.values(), default=0)
         return cls(rows, groups, torch.zeros(len(rows.members), count, dtype=torch.float64, device=device))
 
@@ -91,7 +91,7 @@ class Tape:
 
     def _keep(self, name: str, bucket: Bucket, gradients: Tensor) -> None:
         flat = gradients.flatten(1)
-        self._add(name, bucket, lengths(flat).square())
+        self._add(name, bucket, row_norms(flat).square())
         self.pieces.setdefault(name, []).append(Stored(bucket, gradients))
 
     def _add(self, name: str, bucket: Bucket, squares: Tensor) -> None:
@@ -112,7 +112,7 @@ class Tape:
         return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
 
     def clear(self) -> None:
-        """Let go of all tensors: the pieces know the calls that made them and these the tape, a circle that would live on."""
+        """Release all tensors: pieces refer to layer calls and these to the record, a reference cycle."""
         self.pieces.clear()
 
     def each(self) -> dict[str, Tensor]:
@@ -133,29 +133,29 @@ class Tape:
             flat = piece.gradients.flatten(1)
             if blank is not None:
                 flat = torch.where(blank[:, None], 0.0, flat)  # a factor 0 alone would keep NaN
-            flat = full(flat)
+            flat = widen(flat)
             return (factor.to(flat.dtype) @ flat).reshape(piece.gradients.shape[1:])
         size = piece.bucket.size
         rows = None if blank is None else blank.repeat_interleave(size)
-        return full(piece.weighted(factor.repeat_interleave(size), rows))
+        return widen(piece.weighted(factor.repeat_interleave(size), rows))
 
 
-def full(value: Tensor) -> Tensor:
-    """Return ``value`` in float32, or in float64 where it is that: sums and norms are never taken in half precision."""
-    return value.to(wide(value))
+def widen(value: Tensor) -> Tensor:
+    """Return ``value`` in float32, or float64 if it is that; sums and norms never use half precision."""
+    return value.to(wide_dtype(value))
 
 
-def wide(value: Tensor) -> torch.dtype:
+def wide_dtype(value: Tensor) -> torch.dtype:
     """Return float64 for float64 and float32 for everything else: the type of sums."""
     return torch.float64 if value.dtype == torch.float64 else torch.float32
 
 
-def lengths(value: Tensor) -> Tensor:
+def row_norms(value: Tensor) -> Tensor:
     """Return the float64 norms of the rows of ``value`` (units, numbers).
 
     Blocks first: one float32 sum of millions of squares would lose the small ones beside a large one.
     """
-    value = full(value)
+    value = widen(value)
     whole = value.shape[1] // _BLOCK * _BLOCK
     rest: Tensor = torch.linalg.vector_norm(value[:, whole:], dim=1).double()
     if not whole:
@@ -174,7 +174,7 @@ def _every(piece: Ghost) -> Tensor:
     return torch.stack([piece.weighted(row.repeat_interleave(bucket.size), None) for row in single])
 
 
-def blanked(value: Tensor, blank: Tensor | None) -> Tensor:
+def zero_rows(value: Tensor, blank: Tensor | None) -> Tensor:
     """Return ``value`` with the marked rows set to 0, whatever was in them."""
     if blank is None:
         return value
@@ -185,6 +185,6 @@ def blanked(value: Tensor, blank: Tensor | None) -> Tensor:
     )
 
 
-def scaled(value: Tensor, factor: Tensor) -> Tensor:
+def scale_rows(value: Tensor, factor: Tensor) -> Tensor:
     """Return the rows of ``value`` times their factors."""
     return value * factor.to(value.dtype).view(-1, *(1,) * (value.dim() - 1))

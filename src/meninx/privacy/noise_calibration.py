@@ -1,4 +1,4 @@
-"""Calibration: a plan from public constants and any two of epsilon, noise multiplier and steps."""
+"""Calibration: find the missing one of epsilon, noise multiplier and steps, and return the plan."""
 
 from __future__ import annotations
 
@@ -35,11 +35,20 @@ def calibrate(
 ) -> Plan:
     """Return the plan that spends ``epsilon``, or less by at most 0.01 * max(1, epsilon) / 8.
 
-    Give exactly two of: ``epsilon``, ``noise_multiplier``, ``steps`` (or ``epochs``); the third is found.
+    Give exactly two of: ``epsilon``, ``noise_multiplier``, ``steps`` (or ``epochs``); the third is computed.
+
+    Example::
+
+        >>> plan = calibrate(n_units=1_000, expected_batch_size=50, delta=1e-5, epsilon=3.0, steps=200)
+        >>> 2.9 < plan.epsilon() <= 3.0
+        True
+        >>> plan.noise_multiplier < calibrate(
+        ...     n_units=1_000, expected_batch_size=50, delta=1e-5, epsilon=1.0, steps=200).noise_multiplier
+        True
 
     Args:
         n_units: number of privacy units as publicly declared; treated as public.
-        expected_batch_size: mean number of units a step; fixes sample rate and denominator.
+        expected_batch_size: mean number of units per step; fixes sample rate and denominator.
         delta: in (0, 1 / n_units).
         epsilon: most that may be spent, > 0.
         noise_multiplier: noise standard deviation over ``max_grad_norm``, > 0.
@@ -88,12 +97,12 @@ def calibrate(
     )
 
 
-def _steps(steps: int | None, epochs: float | None, steps_an_epoch: float) -> int | None:
+def _steps(steps: int | None, epochs: float | None, steps_per_epoch: float) -> int | None:
     if epochs is None:
         return steps
     if steps is not None:
         raise ConfigError(expected("steps or epochs", got="both", where="calibrate"))
-    return math.ceil(epochs * steps_an_epoch)
+    return math.ceil(epochs * steps_per_epoch)
 
 
 def slack(epsilon: float) -> float:
@@ -102,7 +111,10 @@ def slack(epsilon: float) -> float:
 
 
 def solve_noise(*, sample_rate: float, steps: int, epsilon: float, delta: float) -> float:
-    """Return a noise multiplier whose epsilon lies in [epsilon - slack, epsilon]: Rényi, then a coarse, then the fine grid."""
+    """Return a noise multiplier whose epsilon lies in [epsilon - slack, epsilon].
+
+    The search starts with the Rényi bound and refines on a coarse and then the fine grid.
+    """
 
     def phase(noise: float) -> Phase:
         return Phase(sample_rate=sample_rate, noise_multiplier=noise, steps=steps)
@@ -128,7 +140,7 @@ def solve_noise(*, sample_rate: float, steps: int, epsilon: float, delta: float)
 
 
 def solve_steps(*, sample_rate: float, noise_multiplier: float, epsilon: float, delta: float) -> int:
-    """Return the steps that noise and epsilon allow: no more fit, or epsilon is within the slack of the target."""
+    """Return the steps that noise and epsilon allow, at most, or so many that epsilon is within the slack."""
 
     def cost(steps: float, grid: float) -> float:
         phase = Phase(sample_rate=sample_rate, noise_multiplier=noise_multiplier, steps=int(steps))
@@ -212,7 +224,7 @@ def _stride(x: float, value: float, aim: float, slope: float, *, whole: bool) ->
 
 
 def _slope(here: tuple[float, float], last: tuple[float, float], slope: float) -> float:
-    """Return the slope in the logarithms between two points, or the one known before if that makes no sense."""
+    """Return the slope in the logarithms between two points, or ``slope`` where that is undefined."""
     if here[0] == last[0] or not (0 < here[1] < math.inf and 0 < last[1] < math.inf):
         return slope
     found = math.log(here[1] / last[1]) / math.log(here[0] / last[0])

@@ -1,11 +1,15 @@
-"""Rows of a batch in the order that the engine wants: the rows of a unit next to each other, units of equal size together."""
+"""The rows of a batch by privacy unit: order with adjacent rows per unit, and cuts into physical batches."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from meninx.core import check
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Bucket:
         return slice(self.member, self.member + self.units)
 
     def times(self, entries: int) -> Bucket:
-        """Return the bucket of a tensor that holds ``entries`` neighbouring entries for every row (attention windows)."""
+        """Return the bucket of a tensor with ``entries`` adjacent entries per row (attention windows)."""
         return Bucket(self.first * entries, self.units, self.size * entries, self.member)
 
     def cut(self, most: int | None) -> list[Bucket]:
@@ -102,3 +106,30 @@ def rows_of(unit_index: Tensor, views: int) -> Rows:
         buckets.append(Bucket(first, units, size * views, member))
         first, member = first + units * size * views, member + units
     return Rows(None if in_order else order, members[by_size], tuple(buckets), len(unit_of_case) * views)
+
+
+def slice_units(unit_index: npt.ArrayLike, max_cases: int) -> list[npt.NDArray[np.int64]]:
+    """Return index arrays into the cases, each holding whole units and at most ``max_cases`` cases.
+
+    A unit with more cases than that gets an array of its own, longer than ``max_cases``; clipping
+    accumulates its gradient in pieces before the one clipping. Units keep the order of their
+    numbers, cases the order given; every case is in exactly one array.
+
+    Args:
+        unit_index: (cases,) integers, the unit of every case.
+        max_cases: most cases a physical batch should hold, >= 1.
+    """
+    check.positive(max_cases=max_cases)
+    units = np.asarray(unit_index, dtype=np.int64)
+    if not len(units):
+        return []
+    order = np.argsort(units, kind="stable").astype(np.int64, copy=False)
+    changes = np.flatnonzero(np.diff(units[order])) + 1
+    groups: list[npt.NDArray[np.int64]] = []
+    begin = end = 0
+    for stop in [*changes.tolist(), len(order)]:
+        if stop - begin > max_cases and end > begin:
+            groups.append(order[begin:end])
+            begin = end
+        end = stop
+    return [*groups, order[begin:end]]

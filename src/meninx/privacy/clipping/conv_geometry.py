@@ -1,4 +1,4 @@
-"""The geometry of a convolution, the same for 1, 2 and 3 dimensions, transposed or not."""
+"""The geometry of a convolution (kernel, stride, padding, ...) in 1, 2 or 3 dimensions, transposed or not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from meninx.privacy.clipping.tape import full, scaled
+from meninx.privacy.clipping.gradient_record import scale_rows, widen
 
 _backward = torch.ops.aten.convolution_backward
 
@@ -69,12 +69,12 @@ class Geometry:
         return self._native(dy, x, weight, groups or self.groups, (False, True, False))[1]
 
     def weighted_gradient(self, dy: Tensor, x: Tensor, weight: Tensor, factor: Tensor) -> Tensor:
-        """Return the sum over rows of the weight's gradients, each times its ``factor`` (rows,): in float32 at least.
+        """Return the sum over rows of the weight's gradients times ``factor`` (rows,), in float32 or float64.
 
         A product in bfloat16 would round the sum of all units, and one unit more or less could move it by
         several bounds.
         """
-        return self.weight_gradient(scaled(full(dy), factor), full(x), full(weight))
+        return self.weight_gradient(scale_rows(widen(dy), factor), widen(x), widen(weight))
 
     def both_gradients(self, dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients of input and weight from one call."""
@@ -116,7 +116,7 @@ class Geometry:
             yield [slice(start, start + (count - 1) * step + 1, step) for start, count, step in axes]
 
     def windows(self, padded: Tensor, places: tuple[int, ...]) -> Iterator[Tensor]:
-        """Yield what each tap sees of ``padded`` (..., spatial) at all places of the filter, (..., places)."""
+        """Yield the part (..., places) of ``padded`` (..., spatial) that each tap meets."""
         whole = [slice(None)] * (padded.dim() - len(places))
         for seen in self.slices(places):
             yield padded[(*whole, *seen)]
