@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import nn
 
 from meninx.learn import optim
-from meninx.learn.config import OPTIMIZERS, LearnConfig
+from meninx.learn.config import LearnConfig, OptimizerName
 from meninx.learn.ema import Average, averaged
 from meninx.learn.optim import Schedule
 from meninx.learn.trainee import Best
@@ -60,7 +60,7 @@ def test_plateau_lowers_the_rate_after_waiting_and_remembers_it() -> None:
     assert fresh == schedule
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", get_args(OptimizerName))
 def test_every_optimiser_goes_downhill_and_leaves_frozen_parameters_alone(name: str) -> None:
     free, fixed = nn.Parameter(torch.tensor([3.0])), nn.Parameter(torch.tensor([3.0]), requires_grad=False)
     method = optim.optimizer(LearnConfig.of(optimizer=name, lr=0.1, weight_decay=0.01), [free, fixed])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from meninx.core.manifest import DatasetInfo, Task
 from meninx.core.randomness import child
 from meninx.learn import losses
 from meninx.learn.augment import Sample, augmenter
-from meninx.learn.config import AUGMENTATIONS, LearnConfig
+from meninx.learn.config import LearnConfig, TransformName
 from meninx.learn.draw import PrivateDraw, Shuffled, slices
 from meninx.learn.task import Objective
 from meninx.privacy.clipping import clipped_gradient_sum
@@ -97,7 +98,11 @@ def test_the_private_draw_is_the_samplers_and_chooses_within_a_patient_by_seed_a
 
 
 @FEW
-@given(names=st.lists(st.sampled_from(AUGMENTATIONS), max_size=5), seed=SEEDS, dims=st.sampled_from([2, 3]))
+@given(
+    names=st.lists(st.sampled_from(get_args(TransformName)), max_size=5),
+    seed=SEEDS,
+    dims=st.sampled_from([2, 3]),
+)
 def test_augmentation_keeps_shapes_labels_and_finiteness(names: list[str], seed: int, dims: int) -> None:
     size = (9, 7, 8)[:dims]
     info = DatasetInfo(

@@ -7,6 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from meninx.core.budget import CLIPPINGS
 from meninx.core.errors import ConfigError, PrivacyRefusal
 from meninx.core.manifest import Manifest
 from meninx.privacy import rules

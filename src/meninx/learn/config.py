@@ -28,10 +28,10 @@ from meninx.core.settings import (
     flat,
 )
 
-Optimizer = Literal["sgd", "momentum", "adam", "adamw", "nadam"]
-Schedule = Literal["constant", "cosine", "plateau", "step", "manual"]
-Loss = Literal["auto", "ce", "bce", "focal", "dice", "dice+ce", "dice+bce"]
-Transform = Literal["flip", "vflip", "zflip", "shift", "rotate", "crop", "intensity"]
+OptimizerName = Literal["sgd", "momentum", "adam", "adamw", "nadam"]
+ScheduleName = Literal["constant", "cosine", "plateau", "step", "manual"]
+LossName = Literal["auto", "ce", "bce", "focal", "dice", "dice+ce", "dice+bce"]
+TransformName = Literal["flip", "vflip", "zflip", "shift", "rotate", "crop", "intensity"]
 Selection = Literal["auto", "last", "best"]
 Method = Literal["shuffle", "poisson"]
 Correction = Literal["auto", "on", "off"]
@@ -105,7 +105,7 @@ class TaskConfig(Settings):
         label_smoothing: share of each target given to the other classes.
     """
 
-    loss: Loss = "auto"
+    loss: LossName = "auto"
     focal_gamma: NonNegative = 2.0
     class_weights: Balance | tuple[Positive, ...] = "none"
     label_smoothing: ShareBelowOne = 0.0
@@ -135,14 +135,14 @@ class OptimConfig(Settings):
         ema: decay of the averaged evaluation weights; 0 switches them off.
     """
 
-    optimizer: Optimizer = "adam"
+    optimizer: OptimizerName = "adam"
     lr: Positive = 1e-3
     head_lr: Positive = 1.0
     bias_correction: Correction = "auto"
     bias_floor: Positive = 1.0
     weight_decay: NonNegative = 0.0
     momentum: ShareBelowOne = 0.9
-    schedule: Schedule = "constant"
+    schedule: ScheduleName = "constant"
     milestones: tuple[int, ...] = ()
     rates: tuple[Positive, ...] = ()
     gamma: OpenShare = 0.1
@@ -176,7 +176,7 @@ class AugmentConfig(Settings):
         intensity_strength: largest change of gain and offset, in units of the normalised intensity.
     """
 
-    transforms: tuple[Transform, ...] = field(default=(), metadata=flat("augment"))
+    transforms: tuple[TransformName, ...] = field(default=(), metadata=flat("augment"))
     flip_probability: Share = 0.5
     shift_voxels: CountOrZero = 4
     rotate_degrees: NonNegative = 10.0
