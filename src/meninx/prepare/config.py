@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from meninx.core import check, names
 from meninx.core.errors import ConfigError, expected
-from meninx.core.manifest import Task
+from meninx.core.manifest import TaskKind
 from meninx.core.settings import Settings
 from meninx.prepare import effects
 
@@ -191,7 +191,7 @@ class PrepareConfig(Settings):
 
     def _check_words(self) -> None:
         check.one_of(READER_NAMES, reader=self.reader)
-        check.one_of((AUTO, *(str(task) for task in Task)), task=self.task)
+        check.one_of((AUTO, *(str(task) for task in TaskKind)), task=self.task)
         check.one_of(("unknown", "zero", "one"), uncertain=self.uncertain)
         check.one_of(("unknown", "zero", AUTO), blank=self.blank)
         check.one_of(("skip", "zero"), mask_empty=self.mask_empty)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meninx.core.errors import ConfigError, expected
-from meninx.core.manifest import Task
+from meninx.core.manifest import TaskKind
 
 if TYPE_CHECKING:
     from meninx.prepare.config import PrepareConfig
@@ -47,7 +47,7 @@ def _masks_wanted(config: PrepareConfig) -> bool:
     if config.reader in ("pairs", "msd"):
         return True
     given = bool(config.mask_column or config.mask_folder or config.mask_labels)
-    return config.task == Task.SEGMENTATION or (config.task == "auto" and given)
+    return config.task == TaskKind.SEGMENTATION or (config.task == "auto" and given)
 
 
 def _has_classes(config: PrepareConfig) -> bool:
@@ -155,7 +155,9 @@ def refuse(config: PrepareConfig) -> None:
             raise _without_effect(item.name, "these settings", effect.fix)
 
 
-def refuse_after(config: PrepareConfig, *, task: Task, spatial_dims: int, labels: tuple[str, ...]) -> None:
+def refuse_after(
+    config: PrepareConfig, *, task: TaskKind, spatial_dims: int, labels: tuple[str, ...]
+) -> None:
     """Refuse settings that the source gives no effect, once it has been looked at.
 
     Raises:
