@@ -14,10 +14,9 @@ from meninx.core import artifacts, names
 from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import ConfigError, DataError, LayoutError, expected
 from meninx.core.manifest import FIXED_COLUMNS, LONGEST_TEXT, TaskKind, is_odd_text
-from meninx.prepare import effects
 from meninx.prepare.assignment import number_of
 from meninx.prepare.checks import Findings
-from meninx.prepare.config import PrepareConfig
+from meninx.prepare.config import PrepareConfig, refuse_by_source
 from meninx.prepare.readers import READERS
 from meninx.prepare.readers.clean_dicom import SUMMARY
 from meninx.prepare.readers.source_files import resolve
@@ -71,7 +70,7 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
     if first.task is TaskKind.MULTICLASS:
         _refuse_unclear(first.cases)
     dims = config.spatial_dims or first.spatial_dims
-    effects.refuse_after(config, task=first.task, spatial_dims=dims, labels=first.labels)
+    refuse_by_source(config, task=first.task, spatial_dims=dims, labels=first.labels)
     return CollectedCases(
         entries=limited(entries, config.limit, config.seed), labels=first.labels, task=first.task, attributes=first.attributes,
         patients_known=first.patients_known, spatial_dims=dims,
