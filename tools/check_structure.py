@@ -35,9 +35,19 @@ def main() -> int:
         path.relative_to(root / "src"): ast.parse(path.read_text(encoding="utf-8"))
         for path in sorted((root / "src").rglob("*.py"))
     }
-    offences = [*_sizes(root / "src", trees), *_expressions(trees), *_circles(trees), *_names(trees)]
-    print("\n".join(offences) if offences else _summary(root / "src", trees))
-    return 1 if offences else 0
+    found = offences(root / "src", trees)
+    print("\n".join(found) if found else _summary(root / "src", trees))
+    return 1 if found else 0
+
+
+def offences(source: Path, trees: Mapping[Path, ast.Module]) -> list[str]:
+    """Return one line per offence.
+
+    Args:
+        source: the folder that holds the packages.
+        trees: path below ``source`` -> the parsed module.
+    """
+    return [*_sizes(source, trees), *_expressions(trees), *_circles(trees), *_names(trees)]
 
 
 def function_lengths(tree: ast.Module) -> list[tuple[str, int, int]]:
@@ -49,7 +59,7 @@ def function_lengths(tree: ast.Module) -> list[tuple[str, int, int]]:
 def nested_conditionals(tree: ast.Module) -> list[int]:
     """Return the lines of conditional expressions that stand directly in another one.
 
-    A conditional inside a call, list or comprehension of the outer one is read on its own and may stay.
+    A conditional inside a call, a list or a comprehension of the outer one is read on its own and may stay.
     """
     found = []
     for node in ast.walk(tree):

@@ -1,8 +1,8 @@
 """Drawn cases as tensors: every case as K views side by side, each with random streams of its own.
 
 A stream is named by seed, step, patient, case and view. It depends neither on the row of the case in the
-dataset nor on
-the other cases: one patient less in the dataset, and every other patient still contributes the same.
+dataset nor on the other cases: with one patient less in the dataset, every other patient still contributes
+the same.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from meninx.core import randomness
-from meninx.learn.augment import Augmenter
+from meninx.learn.augment import Augmenter, Sample
 from meninx.learn.data import CaseStore, stacked
-from meninx.learn.draw import Groups
+from meninx.learn.sampler import Groups
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Assembler:
     device: torch.device
 
     def __call__(self, groups: Groups, step: int, *, first: int = 0) -> Batch:
-        """Return the cases of ``groups`` as one batch; the same arguments give the same tensors.
+        """Return the cases of ``groups`` as one batch on the device; equal arguments give equal tensors.
 
         Guarantee: the rows of a case depend on seed, step, the case's own ids and its own data, and on no
             other case.
@@ -68,28 +68,45 @@ class Assembler:
             step: optimiser step.
             first: position of the first of these groups among all groups of the step.
         """
+        return self.moved(self.assembled(groups, step, first=first))
+
+    def assembled(self, groups: Groups, step: int, *, first: int = 0) -> Batch:
+        """Return the batch in memory, ready to be moved; may be called from any thread.
+
+        For a GPU it lies in pinned memory, from which it is copied while the processor works on.
+        """
         samples, keys = [], []
         for group in groups:
             for case in group:
                 row = self.store.manifest.cases[case]
                 for view in range(self.views):
                     name = (step, row.patient_id, row.case_id, view)
-                    generator = randomness.child(self.seed, "augment", *name)
                     keys.append(randomness.child_seed(self.seed, "dropout", *name))
-                    samples.append(
-                        self.augmenter(
-                            self.store.patch(case, generator, foreground=self.foreground), generator
-                        )
-                    )
+                    samples.append(self._sample(case, name))
         batch = stacked(samples)
         unit = torch.tensor(
             [position for position, group in enumerate(groups, first) for _ in group], dtype=torch.int64
         )
         row_keys = torch.tensor(keys, dtype=torch.int64)
-        return Batch(
-            batch.image.to(self.device),
-            batch.target.to(self.device),
-            unit.to(self.device),
-            self.views,
-            row_keys,
+        image, target = batch.image, batch.target
+        if self.device.type == "cuda":
+            image, target, unit = image.pin_memory(), target.pin_memory(), unit.pin_memory()
+        return Batch(image, target, unit, self.views, row_keys)
+
+    def moved(self, batch: Batch) -> Batch:
+        """Return the batch on the device.
+
+        A copy from pinned memory may still be under way; the device's later work waits for it.
+        """
+        images, targets, unit = (
+            value.to(self.device, non_blocking=True) for value in (batch.images, batch.targets, batch.unit)
         )
+        return Batch(images, targets, unit, batch.views, batch.row_keys)
+
+    def _sample(self, case: int, name: tuple[int | str, ...]) -> Sample:
+        """Return one view of a case."""
+        if not self.augmenter.names and not self.store.config.patch_size:
+            return self.store.sample(case)  # nothing is drawn
+        generator = randomness.child(self.seed, "augment", *name)
+        sample = self.store.patch(case, generator, foreground=self.foreground)
+        return self.augmenter(sample, generator)
