@@ -15,7 +15,7 @@ from torch import Tensor
 from meninx.core import randomness
 from meninx.learn.augment import Augmenter, Sample
 from meninx.learn.data import CaseStore, stacked
-from meninx.learn.draw import Groups
+from meninx.learn.sampler import Groups
 
 
 @dataclass(frozen=True)

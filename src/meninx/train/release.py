@@ -16,7 +16,7 @@ from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
 from meninx.learn.predict import load_model, released_step, weights_digest
-from meninx.learn.task import objective
+from meninx.learn.task import image_task
 from meninx.train import bundle, identity, lineage
 from meninx.train.config import TrainConfig
 
@@ -74,7 +74,7 @@ def _write_bundle(
         "name": learned.model.name,
         "spatial_dims": info.spatial_dims,
         "in_channels": info.channels,
-        "out_channels": objective(info, learned).out_channels,
+        "out_channels": image_task(info, learned).out_channels,
         **learned.model.options,
     }
     size = learned.model.patch_size or learned.model.image_size or info.size

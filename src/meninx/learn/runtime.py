@@ -12,6 +12,7 @@ from meninx.core import randomness
 from meninx.core.errors import ConfigError, expected
 from meninx.learn import distributed
 from meninx.learn.config import LearnConfig
+from meninx.learn.distributed import World
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -43,18 +44,18 @@ def device(name: str) -> torch.device:
 
 
 @contextmanager
-def prepared(config: LearnConfig) -> Iterator[torch.device]:
+def prepared(config: LearnConfig, world: World) -> Iterator[torch.device]:
     """Set threads and determinism for a block, keep torch's global generators untouched, and give the device."""
     with ExitStack() as stack:
-        if config.threads:
+        if config.runtime.threads:
             stack.callback(torch.set_num_threads, torch.get_num_threads())
-            torch.set_num_threads(config.threads)
-        if config.deterministic:
+            torch.set_num_threads(config.runtime.threads)
+        if config.runtime.deterministic:
             stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
             stack.callback(_restore, os.environ.get(_CUBLAS))
             os.environ.setdefault(_CUBLAS, ":4096:8")
             torch.use_deterministic_algorithms(True)
-        found = device(distributed.own_device(config.device))
+        found = device(distributed.own_device(config.runtime.device, world))
         stack.enter_context(torch.random.fork_rng([found] if found.type == "cuda" else []))
         yield found
 
