@@ -26,10 +26,11 @@ from meninx.learn.data import CaseStore, split_store
 from meninx.learn.distributed import World
 from meninx.learn.dp_step import Keys, PrivateStep, UnitSource, prove_network
 from meninx.learn.hooks import Hook, MetricsHook, ProgressHook, TensorBoardHook
+from meninx.learn.loader import BatchLoader, worker_count
 from meninx.learn.optim import Schedule
 from meninx.learn.sampler import PrivateSampler, Sampler, public_sampler, unit_members, unit_names
 from meninx.learn.state import MODEL, Player, TrainState, WeightAverage
-from meninx.learn.step import DirectLoader, Loader, Step, SupervisedStep
+from meninx.learn.step import Loader, Step, SupervisedStep
 from meninx.learn.task import ImageTask, Task, image_task
 from meninx.learn.trainer import Evaluator, Trainer
 from meninx.models import lora, registry
@@ -53,6 +54,7 @@ class Training:
         device: where tensors live.
         train: training cases.
         valid: validation cases; may be empty.
+        loader: makes the batches of the training cases; to be closed, which ends its threads.
         trainer: does the steps.
         total_steps: planned steps.
         plan: the privacy plan, or None.
@@ -70,6 +72,7 @@ class Training:
     device: torch.device
     train: CaseStore
     valid: CaseStore
+    loader: BatchLoader
     trainer: Trainer
     total_steps: int
     plan: Plan | None
@@ -157,7 +160,7 @@ def from_config(
     network.to(device)
     # Patches are drawn evenly under privacy: a share that follows the labels would have to be accounted.
     foreground = config.sampling.foreground if plan is None else 0.0
-    loader = DirectLoader(
+    loader = BatchLoader(
         Assembler(
             train,
             augmenter(config, data.info),
@@ -165,7 +168,8 @@ def from_config(
             foreground,
             config.runtime.seed,
             device,
-        )
+        ),
+        workers=worker_count(config.runtime.workers, device),
     )
     sampler: Sampler
     step: Step
@@ -193,9 +197,11 @@ def from_config(
         evaluator=_evaluator(config, valid, task, device),
         hooks=[*hooks, *(_hooks(config, data.info, run, plan, step, progress) if world.main else ())],
     )  # fmt: skip
+    planned = config.sampling.steps or config.sampling.epochs * sampler.steps_per_epoch
+    total_steps = plan.steps if plan else planned
+    loader.follow(sampler, until=total_steps, world=world)
     training = Training(
-        config, run, data.info, task, device, train, valid, trainer,
-        total_steps=plan.steps if plan else config.sampling.steps or config.sampling.epochs * sampler.steps_per_epoch,
+        config, run, data.info, task, device, train, valid, loader, trainer, total_steps=total_steps,
         plan=plan, start=finetune.known(start, ancestry) if start else None, ancestry=ancestry,
         declared_units=declared_units,
     )  # fmt: skip

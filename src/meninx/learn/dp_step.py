@@ -42,8 +42,7 @@ from meninx.privacy.clipping import ClippedSum, Planner, clipped_gradient_sum, d
 from meninx.privacy.clipping.dropout import keyed_dropout
 from meninx.privacy.keystream import stream_id
 from meninx.privacy.ledger import Ledger
-from meninx.privacy.plan import Plan
-from meninx.privacy.threshold import Threshold
+from meninx.privacy.plan import ClippingThreshold, Plan
 
 LOSS_POINTS = 30  # looks at the training loss, each of which costs a forward pass of its own
 _LOSS_SHARE = (
@@ -198,7 +197,7 @@ class PrivateStep:
     def gradients(self, state: TrainState, units: UnitBatch, *, stop_requested: bool = False) -> Report:
         """Leave the released gradient of step ``state.step`` on every trained parameter, and none on the others."""
         model, step = state.model, state.step
-        threshold_now = Threshold(value=state.threshold) if state.threshold else self.plan.threshold()
+        threshold_now = ClippingThreshold(value=state.threshold) if state.threshold else self.plan.threshold()
         drawn = self._drawn(units, step)
         count = sum(len(part) for part in drawn)
         parts, first_batch = [], None
@@ -253,7 +252,7 @@ class PrivateStep:
         loader: Loader,
         units: UnitBatch,
         count: int,
-        threshold_now: Threshold,
+        threshold_now: ClippingThreshold,
     ) -> tuple[ClippedSum, Batch | None]:
         """Return the clipped sum of this process's share of one source's units, and its first microbatch.
 
@@ -270,7 +269,7 @@ class PrivateStep:
         first = None
         for batch in loader.batches(units.share(self.world.rank, self.world.size), step, most):
             total = total + self.plan.clipped_sum(
-                model, self.task.loss, batch.images, batch.targets,
+                model, self.task.loss, batch.inputs, batch.targets,
                 unit_index=batch.unit, n_units=count, chunk=most, planner=self.kernels.planner,
                 precision=self.precision, threshold=threshold_now, functional=self.functional, row_keys=batch.row_keys,
             )  # fmt: skip
@@ -347,7 +346,7 @@ class PrivateStep:
         budget = _LOSS_SHARE * steps * self.plan.expected_batch_size * self.loader.views / LOSS_POINTS
         rows = slice(0, max(_LOSS_IMAGES, int(budget)))
         with keyed_dropout(model, batch.row_keys[rows]):
-            return float(self.task.loss(model(batch.images[rows]), batch.targets[rows]).mean())
+            return float(self.task.loss(model(batch.inputs[rows]), batch.targets[rows]).mean())
 
 
 def prove_network(
@@ -376,7 +375,7 @@ def prove_network(
     """
     some = UnitBatch(tuple((case,) for case in range(min(2, cases))))
     batch = next(iter(loader.batches(some, 0, 2)))
-    images, targets, keys = torch.randn_like(batch.images[:2]), batch.targets[:2], batch.row_keys[:2]
+    images, targets, keys = torch.randn_like(batch.inputs[:2]), batch.targets[:2], batch.row_keys[:2]
 
     def summed(rows: slice) -> Tensor:
         """Return the sum of some images' gradients in training mode, in which the proof does not run a network."""
