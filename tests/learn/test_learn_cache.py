@@ -32,7 +32,7 @@ from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore
 
 Data = Callable[..., Manifest]
-PATCHES = LearnConfig(patch_size=(6, 6, 6))
+PATCHES = LearnConfig.of(patch_size=(6, 6, 6))
 
 
 def prepared(manifest: Manifest) -> Manifest:
