@@ -14,7 +14,6 @@ from torch import nn
 
 from meninx.core.manifest import DatasetInfo, Task
 from meninx.core.randomness import child
-from meninx.learn import task
 from meninx.learn.augment import Sample, augmenter
 from meninx.learn.config import LearnConfig, TransformName
 from meninx.learn.sampler import PrivateSampler, ShuffleSampler, UnitBatch

@@ -125,9 +125,8 @@ def from_config(
 ) -> Training:
     """Return a run ready for its first step.
 
-    It writes into the run folder what a supervised or private run leaves there: ``private/metrics.jsonl``,
-    ``private/checkpoints``, with a plan also ``private/keys`` and ``private/ledger.jsonl``. :func:`.fit.fit` also
-    resumes, stops on Ctrl-C and writes ``privacy.json``.
+    It writes metrics, checkpoints, keys and ledger into the run folder. :func:`.fit.fit` also resumes, stops on
+    Ctrl-C and writes ``privacy.json``.
 
     Args:
         config: settings; a subclass is reduced to its learning part.
@@ -143,8 +142,7 @@ def from_config(
         resumed: the run was started before.
         data_digest: names the dataset in the ledger of a private run; by default the plain one.
         ancestry: what is known of the training behind pretrained weights; nothing by default.
-        declared_units: number of privacy units that the user declared; None when the true one counts as
-            public.
+        declared_units: number of privacy units declared; None when the true one counts as public.
         world: the processes that train together; by default this one alone.
 
     Raises:
@@ -154,51 +152,33 @@ def from_config(
     device = device or runtime.device(config.runtime.device)
     ancestry = ancestry or Ancestry()
     train, valid = _stores(config, data, plan)
-    architecture = "" if network is None else f"{network}, {_name_of(task)}"
+    architecture = "" if network is None and task is None else f"{network}, {_name_of(task)}"
     task = task or image_task(data.info, config, weights=_class_weights(config, train, plan))
     network, start = initial_network(config, data.info, network=network)
     network.to(device)
-    # Patches are drawn evenly under privacy: a share that follows the labels would have to be accounted.
-    foreground = config.sampling.foreground if plan is None else 0.0
-    loader = BatchLoader(
-        Assembler(
-            train,
-            augmenter(config, data.info),
-            config.sampling.views,
-            foreground,
-            config.runtime.seed,
-            device,
-        ),
-        workers=worker_count(config.runtime.workers, device),
-    )
+    loader = _loader(config, train, plan, device)
     sampler: Sampler
     step: Step
     if plan is None:
-        _refuse_sources(sources)
         sampler = public_sampler(config, len(train))
-        step = SupervisedStep(
-            task, loader, config.sampling.physical_batch, config.runtime.seed, world, config.runtime.precision
-        )
+        step = _supervised_step(config, task, loader, sources, world)
     else:
-        finetune.apply(network, finetune.never_trained(network, config))
-        prove_network(
-            network, task, loader, physical_batch=config.sampling.physical_batch,
-            functional=config.model.functional, cases=len(train),
-        )  # fmt: skip
-        sampler, step = _private_parts(
-            config, train.manifest, run, plan, task, loader, sources=sources, resumed=resumed, ancestry=ancestry, world=world,
-            bind=lambda stream: ledger_file.binding_of(
+
+        def bind(stream: str) -> str:
+            return ledger_file.binding_of(
                 config, data, network, plan, stream=stream, data_digest=data_digest, architecture=architecture
-            ),
+            )
+
+        sampler, step = _private_parts(
+            config, train, run, plan, task, loader, network, bind=bind, sources=sources, resumed=resumed,
+            ancestry=ancestry, world=world,
         )  # fmt: skip
-    state = _state(config, network, plan, sampler.steps_per_epoch)
     trainer = Trainer(
-        state, sampler, step, world=world, eval_every=config.validation.eval_every,
-        evaluator=_evaluator(config, valid, task, device),
+        _state(config, network, plan, sampler.steps_per_epoch), sampler, step, world=world,
+        eval_every=config.validation.eval_every, evaluator=_evaluator(config, valid, task, device),
         hooks=[*hooks, *(_hooks(config, data.info, run, plan, step, progress) if world.main else ())],
     )  # fmt: skip
-    planned = config.sampling.steps or config.sampling.epochs * sampler.steps_per_epoch
-    total_steps = plan.steps if plan else planned
+    total_steps = plan.steps if plan else _public_steps(config, sampler)
     loader.follow(sampler, until=total_steps, world=world)
     training = Training(
         config, run, data.info, task, device, train, valid, loader, trainer, total_steps=total_steps,
@@ -207,6 +187,34 @@ def from_config(
     )  # fmt: skip
     training.caveats.extend(_caveats(training))
     return training
+
+
+def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: torch.device) -> BatchLoader:
+    """Return what makes tensors of training cases."""
+    # Patches are drawn evenly under privacy: a share that follows the labels would have to be accounted.
+    foreground = config.sampling.foreground if plan is None else 0.0
+    transforms = augmenter(config, train.info)
+    return BatchLoader(
+        Assembler(train, transforms, config.sampling.views, foreground, config.runtime.seed, device),
+        workers=worker_count(config.runtime.workers, device),
+    )
+
+
+def _public_steps(config: LearnConfig, sampler: Sampler) -> int:
+    """Return the steps of a run without privacy."""
+    return config.sampling.steps or config.sampling.epochs * sampler.steps_per_epoch
+
+
+def _supervised_step(
+    config: LearnConfig, task: Task, loader: Loader, sources: Sequence[UnitSource], world: World
+) -> SupervisedStep:
+    """Return the step of a run without privacy, which has no slots for units beside the cases."""
+    if sources:
+        fix = "give a plan, or train on a dataset that holds them"
+        raise ConfigError(expected("further units in a private run", got="none", where="sources", fix=fix))
+    return SupervisedStep(
+        task, loader, config.sampling.physical_batch, config.runtime.seed, world, config.runtime.precision
+    )
 
 
 def _stores(config: LearnConfig, data: Manifest, plan: Plan | None) -> tuple[CaseStore, CaseStore]:
@@ -227,11 +235,12 @@ def _stores(config: LearnConfig, data: Manifest, plan: Plan | None) -> tuple[Cas
 
 def _private_parts(
     config: LearnConfig,
-    train: Manifest,
+    train: CaseStore,
     run: Run,
     plan: Plan,
     task: Task,
     loader: Loader,
+    network: nn.Module,
     *,
     bind: Callable[[str], str],
     resumed: bool,
@@ -241,6 +250,8 @@ def _private_parts(
 ) -> tuple[PrivateSampler, PrivateStep]:
     """Return the sampler and the step of a private run, with the run's secret keys, which process 0 gives to all.
 
+    The network is proved before there are keys, so that a refusal leaves none.
+
     Args:
         config: the settings.
         train: the training cases.
@@ -248,6 +259,7 @@ def _private_parts(
         plan: the privacy plan.
         task: the loss.
         loader: makes tensors of cases.
+        network: put into training mode, with the parameters fixed that no step trains.
         bind: from the name of the run's keys to the binding of its ledger lines
             (:func:`.ledger_file.binding_of`).
         resumed: the run was started before.
@@ -263,17 +275,22 @@ def _private_parts(
         raise ConfigError(
             expected(f"views = {plan.views} as in the plan", got=config.sampling.views, where="views")
         )
-    units = unit_members(train, plan.unit)
+    units = unit_members(train.manifest, plan.unit)
     if len(units) > plan.n_units_declared:
         fix = "declare the true number of units, or more"
         got = f"{len(units)} in the training split"
         raise PrivacyRefusal(
             expected(f"at most {plan.n_units_declared} units", got=got, where="plan", fix=fix)
         )
+    finetune.apply(network, finetune.never_trained(network, config))
+    prove_network(
+        network, task, loader, physical_batch=config.sampling.physical_batch,
+        functional=config.model.functional, cases=len(train),
+    )  # fmt: skip
     seed = config.runtime.seed if config.runtime.deterministic else None
     keys = Keys.of(run, resumed=resumed, deterministic_seed=seed, world=world)
     sampler = PrivateSampler(
-        plan.sampler(keys.sampling, len(units)), units, unit_names(train, plan.unit), plan.sample_rate,
+        plan.sampler(keys.sampling, len(units)), units, unit_names(train.manifest, plan.unit), plan.sample_rate,
         config.sampling.cases_per_patient, config.runtime.seed,
     )  # fmt: skip
     earlier = finetune.ledgers(ancestry) if ancestry else ()
@@ -284,13 +301,6 @@ def _private_parts(
         earlier=joint_phases(earlier) if earlier else (), proved=True, world=world,
     )  # fmt: skip
     return sampler, step
-
-
-def _refuse_sources(sources: Sequence[UnitSource]) -> None:
-    """Refuse units beside the cases of a run without privacy, which has no slots for them."""
-    if sources:
-        fix = "give a plan, or train on a dataset that holds them"
-        raise ConfigError(expected("further units in a private run", got="none", where="sources", fix=fix))
 
 
 def _state(config: LearnConfig, network: nn.Module, plan: Plan | None, steps_per_epoch: int) -> TrainState:

@@ -23,14 +23,15 @@ _NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, _NormBase)  # the last: batch 
 
 def blocks(model: nn.Module) -> list[str]:
     """Return the prefixes of the blocks of a network, in order; every parameter has exactly one of them."""
-    found: dict[str, None] = {}
+    prefixes: dict[str, None] = {}
     for name, _ in model.named_parameters():
         first, *rest = name.split(".")
         container = isinstance(getattr(model, first), (nn.Sequential, nn.ModuleList, nn.ModuleDict))
-        found.setdefault(
-            f"{first}.{rest[0]}." if container and len(rest) > 1 else name if not rest else f"{first}."
-        )
-    return list(found)
+        if container and len(rest) > 1:
+            prefixes.setdefault(f"{first}.{rest[0]}.")
+        else:
+            prefixes.setdefault(f"{first}." if rest else name)
+    return list(prefixes)
 
 
 def frozen_names(model: nn.Module, config: LearnConfig, epoch: int) -> frozenset[str]:

@@ -24,7 +24,8 @@ def device(name: str) -> torch.device:
         ConfigError: an unknown name, or a device that is not there.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        name = next(kind for kind, usable in kinds.items() if usable)
     try:
         found = torch.device(name)
     except RuntimeError as error:
