@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,16 +15,23 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from meninx.core.errors import DataError
+from meninx.core import integrity
+from meninx.core.budget import PrivacyUnit
+from meninx.core.errors import DataError, Interrupted
 from meninx.core.manifest import Manifest, Task
+from meninx.core.progress import Silent
+from meninx.core.run import Run
+from meninx.learn import checkpoint
 from meninx.learn import loader as loading
 from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler, Batch
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore
 from meninx.learn.distributed import World
+from meninx.learn.fit import fit
 from meninx.learn.loader import BatchLoader, worker_count
 from meninx.learn.sampler import ShuffleSampler, UnitBatch
+from meninx.privacy.plan import Plan
 
 Data = Callable[..., Manifest]
 ALL = ("flip", "vflip", "shift", "rotate", "crop", "intensity")
@@ -156,9 +165,8 @@ def test_a_consumer_that_stops_early_leaves_no_thread_and_waits_for_nothing(data
                 if number == stop_at:
                     raise KeyboardInterrupt
         assert threads() == 0
-    loader.close()
-    assert len(list(loader.batches(sampler(data)(2), 2, 9))) == 1  # a closed one works again
-    loader.close()
+        assert len(list(loader.batches(sampler(data)(2), 2, 9))) == 1  # a closed one works again
+        loader.close()
 
 
 def test_close_waits_for_the_batch_at_hand_and_not_for_those_that_wait(
@@ -243,3 +251,85 @@ def test_a_batch_for_a_gpu_is_pinned_and_copied_without_waiting(
     assert any(tensor is batch.inputs for tensor in pinned)
     assert len(pinned) == 3
     assert moved == [(torch.device("cuda"), {"non_blocking": True})] * 3
+
+
+# whole runs
+
+SMALL = {
+    "model": "resnet9-small", "model_options": {"width": 4, "groups": 2}, "batch_size": 4, "physical_batch": 3,
+    "device": "cpu", "augment": ALL, "deterministic": True, "steps": 6, "eval_every": 3, "attack_risk": False,
+}  # fmt: skip
+
+
+def plan() -> Plan:
+    return Plan.build(
+        n_units=8, expected_batch_size=4, unit=PrivacyUnit.PATIENT, steps=6, noise_multiplier=1.0, max_grad_norm=1.0,
+        delta=1e-3,
+    )  # fmt: skip
+
+
+def listed(manifest: Manifest) -> Manifest:
+    """Return the dataset with digests and a private room, as ``prepare`` leaves it."""
+    root = manifest.root
+    integrity.write(root, integrity.measured(root, [path for path in root.rglob("*.*") if path.is_file()]))
+    (root / "private").mkdir(mode=0o700)
+    return Manifest.read(root)
+
+
+def trained(
+    data: Manifest, run: Run, *, private: bool = False, progress: Any = None, **changes: Any
+) -> dict[str, Any]:
+    """Return the weights and the state of the optimiser after a run."""
+    config = LearnConfig.of(**SMALL, **changes)
+    fit(config, data, run, plan=plan() if private else None, progress=progress or Silent())
+    return dict(checkpoint.load(run, "last")["players"]["model"]["weights"])
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_a_run_is_the_same_for_any_number_of_workers_with_and_without_a_cache(
+    dataset: Data, new_run: Callable[..., Run], alone: list[str], private: bool
+) -> None:
+    data = listed(dataset())
+    expected = trained(data, new_run(), private=private, cache="off")
+    assert not any(name.startswith("batches") for name in alone)
+    for count in (1, 2):
+        weights = trained(data, new_run(), private=private, workers=count)
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+        assert (data.root / "private" / "cache" / "decoded.bin").is_file()
+        assert threads() == 0
+    assert any(name.startswith("batches") for name in alone)
+    assert "decoded.bin" not in Path("/proc/self/maps").read_text()
+
+
+def test_a_run_that_is_stopped_leaves_no_thread(dataset: Data, new_run: Callable[..., Run]) -> None:
+    class Stopping(Silent):
+        def advance(self, count: int = 1, **fields: float | str) -> None:
+            if "loss" in fields:
+                raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="go on with --resume"):
+        trained(dataset(), new_run(), workers=2, progress=Stopping())
+    assert threads() == 0
+
+
+def test_ctrl_c_while_images_are_decoded_ends_after_the_first_step(
+    dataset: Data, new_run: Callable[..., Run]
+) -> None:
+    data = listed(dataset())
+
+    class Pressing(Silent):
+        label = ""
+
+        def start(self, label: str, total: int | None) -> None:
+            self.label = label
+
+        def advance(self, count: int = 1, **fields: float | str) -> None:
+            if self.label == "decoding images":
+                signal.raise_signal(signal.SIGINT)
+                self.label = ""
+
+    with pytest.raises(Interrupted, match="after step 1"):
+        trained(data, new_run(), workers=1, progress=Pressing())
+    assert threads() == 0
+    assert not (data.root / "private" / "cache" / "decoded.bin").exists()
