@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,16 +95,28 @@ class DeidConfig(Settings):
             ConfigError: the overrides cannot be read or name an unknown attribute or action.
             PrivacyRefusal: an override would keep the patient's identity.
         """
-        profile = Profile.compile(self.all_options, _read_overrides(self.overrides))
-        for tag, action in profile.overrides:
-            if tag in _IDENTITY and action == Action.K:
-                fix = "every output states that the identity was removed; choose another action"
-                raise PrivacyRefusal(
-                    expected(
-                        "no K on the patient's identity", got=f"{tag:08X} = K", where="overrides", fix=fix
-                    )
-                )
-        return profile
+        return profile_with(self.all_options, _read_overrides(self.overrides))
+
+
+def profile_with(options: frozenset[Option], overrides: Mapping[str, str]) -> Profile:
+    """Return the profile of these options and overrides.
+
+    Args:
+        options: see :mod:`meninx.deid.options`.
+        overrides: keyword or tag -> action letter.
+
+    Raises:
+        ConfigError: an override names an unknown attribute or action.
+        PrivacyRefusal: an override would keep the patient's identity.
+    """
+    profile = Profile.compile(options, overrides)
+    for tag, action in profile.overrides:
+        if tag in _IDENTITY and action == Action.K:
+            fix = "every output states that the identity was removed; choose another action"
+            raise PrivacyRefusal(
+                expected("no K on the patient's identity", got=f"{tag:08X} = K", where="overrides", fix=fix)
+            )
+    return profile
 
 
 def _read_overrides(path: Path | None) -> dict[str, str]:

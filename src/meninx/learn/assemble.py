@@ -137,7 +137,7 @@ def from_config(
         network: one to train in place of the config's, with the weights it has.
         task: loss and metrics in place of the dataset's.
         hooks: further listeners; called before those of the run folder.
-        sources: further units of a private run, for instance canaries.
+        sources: further units of a private run, e.g. canaries.
         progress: shows steps, loss and epsilon.
         resumed: the run was started before.
         data_digest: names the dataset in the ledger of a private run; by default the plain one.
@@ -149,8 +149,7 @@ def from_config(
         ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit together.
     """
     config, world = learn_part(config), world or World()
-    device = device or runtime.device(config.runtime.device)
-    ancestry = ancestry or Ancestry()
+    device, ancestry = device or runtime.device(config.runtime.device), ancestry or Ancestry()
     train, valid = _stores(config, data, plan)
     architecture = "" if network is None and task is None else f"{network}, {_name_of(task)}"
     task = task or image_task(data.info, config, weights=_class_weights(config, train, plan))
