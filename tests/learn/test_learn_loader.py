@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from meninx.core import integrity
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import DataError, Interrupted
-from meninx.core.manifest import Manifest, Task
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import Silent
 from meninx.core.run import Run
 from meninx.learn import checkpoint
@@ -79,13 +79,13 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize(
     ("task", "size", "changes"),
     [
-        (Task.MULTICLASS, (224, 224), {}),  # large enough for torch to use several threads
-        (Task.SEGMENTATION, (40, 40), {"patch_size": (24, 24)}),
-        (Task.SEGMENTATION, (14, 12, 16), {"patch_size": (8, 8, 8)}),
+        (TaskKind.MULTICLASS, (224, 224), {}),  # large enough for torch to use several threads
+        (TaskKind.SEGMENTATION, (40, 40), {"patch_size": (24, 24)}),
+        (TaskKind.SEGMENTATION, (14, 12, 16), {"patch_size": (8, 8, 8)}),
     ],
 )
 def test_any_number_of_workers_gives_the_same_tensors(
-    dataset: Data, alone: list[str], task: Task, size: tuple[int, ...], changes: dict[str, Any]
+    dataset: Data, alone: list[str], task: TaskKind, size: tuple[int, ...], changes: dict[str, Any]
 ) -> None:
     data = dataset(task, cases=12, valid=0, size=size)
     expected = everything(made(data, **changes), sampler(data))

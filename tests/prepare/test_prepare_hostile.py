@@ -22,7 +22,7 @@ from PIL import Image as Pillow
 from meninx.core import files
 from meninx.core.csv_table import read_table
 from meninx.core.errors import ConfigError, DataError, LayoutError, MeninxError
-from meninx.core.manifest import Case, DatasetInfo, Manifest, Task
+from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.imaging import dicom_image, load
 from meninx.prepare import checks
 from meninx.prepare.config import PrepareConfig
@@ -217,7 +217,7 @@ def test_no_mutation_of_a_file_raises_anything_outside_the_tree(tmp_path, name):
 def test_no_mutation_of_a_dataset_raises_anything_outside_the_tree(tmp_path, name):
     info = DatasetInfo(
         name="x",
-        task=Task.MULTILABEL,
+        task=TaskKind.MULTILABEL,
         labels=("a", "b"),
         attributes=("sex",),
         size=(8, 8),
