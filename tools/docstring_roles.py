@@ -14,7 +14,7 @@ LITERAL = re.compile(r"::$", re.MULTILINE)
 class DocstringRoles(griffe.Extension):
     """Rewrites every docstring before it is parsed."""
 
-    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+    def on_object(self, *, obj: griffe.Object, **_kwargs: Any) -> None:
         """Replace the marks in the docstring of one object."""
         if obj.docstring is not None:
             obj.docstring.value = markdown(obj.docstring.value)

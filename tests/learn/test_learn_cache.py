@@ -60,7 +60,7 @@ class Notes(Silent):
 def got(
     store: CaseStore, run: Path | None = None, notes: Notes | None = None, **changes: Any
 ) -> ImageCache | None:
-    demand = Demand(arrays=store.wanted(), reads=9.0, progress=notes or Notes())
+    demand = Demand(arrays=store.wanted(places=True), reads=9.0, progress=notes or Notes())
     return obtained(store.manifest, replace(demand, **changes), run=run or store.manifest.root / "none")
 
 
