@@ -32,7 +32,7 @@ from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore
 
 Data = Callable[..., Manifest]
-PATCHES = LearnConfig(patch_size=(6, 6, 6))
+PATCHES = LearnConfig.of(patch_size=(6, 6, 6))
 
 
 def prepared(manifest: Manifest) -> Manifest:
@@ -60,7 +60,7 @@ class Notes(Silent):
 def got(
     store: CaseStore, run: Path | None = None, notes: Notes | None = None, **changes: Any
 ) -> ImageCache | None:
-    demand = Demand(arrays=store.wanted(), reads=9.0, progress=notes or Notes())
+    demand = Demand(arrays=store.wanted(places=True), reads=9.0, progress=notes or Notes())
     return obtained(store.manifest, replace(demand, **changes), run=run or store.manifest.root / "none")
 
 

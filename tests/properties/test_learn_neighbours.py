@@ -480,3 +480,13 @@ def test_an_attack_proves_no_more_than_is_claimed_and_did_with_keys_by_row(
     _by_row(monkeypatch, data)
     planted, _ = attacked(build, data)
     assert planted > 2 * claimed
+
+
+@pytest.mark.parametrize("name", ["augment", "dropout and views", "patches"])
+def test_workers_change_no_bit_of_a_sum(name: str, pool: Pool, build: Callable[..., Training]) -> None:
+    config, data, fields = setting(name, pool)
+    expected = [summed(build(config, data, **fields), step=step, physical=3) for step in (2, 3)]
+    training = build(config.replace(workers=2), data, **fields)
+    with training.loader:
+        for step, total in zip((2, 3), expected, strict=True):
+            assert torch.equal(summed(training, step=step, physical=3), total)

@@ -26,10 +26,11 @@ from meninx.learn.data import CaseStore, split_store
 from meninx.learn.distributed import World
 from meninx.learn.dp_step import Keys, PrivateStep, UnitSource, prove_network
 from meninx.learn.hooks import Hook, MetricsHook, ProgressHook, TensorBoardHook
+from meninx.learn.loader import BatchLoader, worker_count
 from meninx.learn.optim import Schedule
 from meninx.learn.sampler import PrivateSampler, Sampler, public_sampler, unit_members, unit_names
 from meninx.learn.state import MODEL, Player, TrainState, WeightAverage
-from meninx.learn.step import DirectLoader, Loader, Step, SupervisedStep
+from meninx.learn.step import Loader, Step, SupervisedStep
 from meninx.learn.task import ImageTask, Task, image_task
 from meninx.learn.trainer import Evaluator, Trainer
 from meninx.models import lora, registry
@@ -53,6 +54,7 @@ class Training:
         device: where tensors live.
         train: training cases.
         valid: validation cases; may be empty.
+        loader: makes the batches of the training cases; to be closed, which ends its threads.
         trainer: does the steps.
         total_steps: planned steps.
         plan: the privacy plan, or None.
@@ -70,6 +72,7 @@ class Training:
     device: torch.device
     train: CaseStore
     valid: CaseStore
+    loader: BatchLoader
     trainer: Trainer
     total_steps: int
     plan: Plan | None
@@ -174,9 +177,10 @@ def from_config(
         eval_every=config.validation.eval_every, evaluator=_evaluator(config, valid, task, device),
         hooks=[*hooks, *(_hooks(config, data.info, run, plan, step, progress) if world.main else ())],
     )  # fmt: skip
+    total_steps = plan.steps if plan else _public_steps(config, sampler)
+    loader.follow(sampler, until=total_steps, world=world)
     training = Training(
-        config, run, data.info, task, device, train, valid, trainer,
-        total_steps=plan.steps if plan else _public_steps(config, sampler),
+        config, run, data.info, task, device, train, valid, loader, trainer, total_steps=total_steps,
         plan=plan, start=finetune.known(start, ancestry) if start else None, ancestry=ancestry,
         declared_units=declared_units,
     )  # fmt: skip
@@ -184,13 +188,14 @@ def from_config(
     return training
 
 
-def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: torch.device) -> Loader:
+def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: torch.device) -> BatchLoader:
     """Return what makes tensors of training cases."""
     # Patches are drawn evenly under privacy: a share that follows the labels would have to be accounted.
     foreground = config.sampling.foreground if plan is None else 0.0
     transforms = augmenter(config, train.info)
-    return DirectLoader(
-        Assembler(train, transforms, config.sampling.views, foreground, config.runtime.seed, device)
+    return BatchLoader(
+        Assembler(train, transforms, config.sampling.views, foreground, config.runtime.seed, device),
+        workers=worker_count(config.runtime.workers, device),
     )
 
 

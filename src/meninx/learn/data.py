@@ -83,11 +83,15 @@ class CaseStore:
         """Return the spatial size of a case's image as it is on disk."""
         return self._shape(index, IMAGE)[1:]
 
-    def wanted(self) -> dict[Item, Decoder]:
-        """Return every array that training reads from the files, with the function that decodes it."""
+    def wanted(self, *, places: bool = False) -> dict[Item, Decoder]:
+        """Return every array that is read of the cases, with the function that decodes it.
+
+        Args:
+            places: patches centred on labelled voxels are read, too.
+        """
         kinds = [IMAGE]
         if self.info.task is Task.SEGMENTATION:
-            kinds += [MASK, PLACES] if self.config.patch_size and self.config.foreground else [MASK]
+            kinds += [MASK, PLACES] if self.config.patch_size and places else [MASK]
 
         def decoder(index: int, kind: str) -> Decoder:
             return lambda: self._decoded(index, kind)

@@ -269,7 +269,7 @@ class PrivateStep:
         first = None
         for batch in loader.batches(units.share(self.world.rank, self.world.size), step, most):
             total = total + self.plan.clipped_sum(
-                model, self.task.loss, batch.images, batch.targets,
+                model, self.task.loss, batch.inputs, batch.targets,
                 unit_index=batch.unit, n_units=count, chunk=most, planner=self.kernels.planner,
                 precision=self.precision, threshold=threshold_now, functional=self.functional, row_keys=batch.row_keys,
             )  # fmt: skip
@@ -346,7 +346,7 @@ class PrivateStep:
         budget = _LOSS_SHARE * steps * self.plan.expected_batch_size * self.loader.views / LOSS_POINTS
         rows = slice(0, max(_LOSS_IMAGES, int(budget)))
         with keyed_dropout(model, batch.row_keys[rows]):
-            return float(self.task.loss(model(batch.images[rows]), batch.targets[rows]).mean())
+            return float(self.task.loss(model(batch.inputs[rows]), batch.targets[rows]).mean())
 
 
 def prove_network(
@@ -375,7 +375,7 @@ def prove_network(
     """
     some = UnitBatch(tuple((case,) for case in range(min(2, cases))))
     batch = next(iter(loader.batches(some, 0, 2)))
-    images, targets, keys = torch.randn_like(batch.images[:2]), batch.targets[:2], batch.row_keys[:2]
+    images, targets, keys = torch.randn_like(batch.inputs[:2]), batch.targets[:2], batch.row_keys[:2]
 
     def summed(rows: slice) -> Tensor:
         """Return the sum of some images' gradients in training mode, in which the proof does not run a network."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from meninx.core import randomness
 from meninx.core.errors import DataError, UsageError, expected
 from meninx.learn import runtime
-from meninx.learn.batches import Assembler, Batch
+from meninx.learn.batches import Batch
 from meninx.learn.distributed import World
 from meninx.learn.sampler import UnitBatch
 from meninx.learn.state import TrainState
@@ -78,27 +78,6 @@ class Step(Protocol):
 
     def update(self, state: TrainState) -> None:
         """Change the weights by the gradients at hand."""
-
-
-@dataclass(frozen=True)
-class DirectLoader:
-    """Makes every batch when it is asked for.
-
-    Attributes:
-        assembler: makes tensors of cases.
-    """
-
-    assembler: Assembler
-
-    @property
-    def views(self) -> int:
-        """Copies of each case in a batch."""
-        return self.assembler.views
-
-    def batches(self, units: UnitBatch, step: int, most: int) -> Iterator[Batch]:
-        """Yield the units in order, in batches of at most ``most`` cases."""
-        for part in units.microbatches(most):
-            yield self.assembler(part.units, step, first=part.first)
 
 
 @dataclass(frozen=True)
@@ -270,9 +249,9 @@ class AlternatingStep:
 
 def outputs_of(model: nn.Module, batch: Batch, precision: str = "fp32") -> Tensor:
     """Return the network's outputs for a batch, its dropout masks drawn from the keys of the rows."""
-    mixed = torch.autocast(batch.images.device.type, torch.bfloat16, enabled=precision == "bf16")
+    mixed = torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=precision == "bf16")
     with mixed, keyed_dropout(model, batch.row_keys):
-        outputs: Tensor = model(batch.images)
+        outputs: Tensor = model(batch.inputs)
     return outputs
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from meninx.privacy.accounting import Epsilon, Phase, epsilon
     from meninx.privacy.clipping.clipped_sum import ClippedSum
     from meninx.privacy.clipping.engine import clipped_gradient_sum
-    from meninx.privacy.clipping.layer_rules import refuse_unsafe_modules
+    from meninx.privacy.clipping.layer_rules import refuse_unsafe_modules, replace_batch_norm
     from meninx.privacy.clipping.planner import Planner
     from meninx.privacy.clipping.proof import prove
     from meninx.privacy.clipping.unit_rows import slice_units
@@ -71,6 +71,7 @@ __all__ = [
     "epsilon",
     "prove",
     "refuse_unsafe_modules",
+    "replace_batch_norm",
     "slice_units",
 ]
 
@@ -79,7 +80,7 @@ _MODULES = {
     "meninx.privacy.accounting": ("Epsilon", "Phase", "epsilon"),
     "meninx.privacy.clipping.clipped_sum": ("ClippedSum",),
     "meninx.privacy.clipping.engine": ("clipped_gradient_sum",),
-    "meninx.privacy.clipping.layer_rules": ("refuse_unsafe_modules",),
+    "meninx.privacy.clipping.layer_rules": ("refuse_unsafe_modules", "replace_batch_norm"),
     "meninx.privacy.clipping.planner": ("Planner",),
     "meninx.privacy.clipping.proof": ("prove",),
     "meninx.privacy.clipping.unit_rows": ("slice_units",),

@@ -173,6 +173,8 @@ def _training_rules(config: TrainConfig, data: Manifest) -> Iterator[Rule]:
     yield "lora_alpha", config.model.lora_rank > 0, "lora_rank"
     yield "cases_per_patient", per_patient, "privacy per patient"
     yield "functional", private, "privacy"
+    listed = bool(data.checksums) or config.runtime.cache == "off"
+    yield "cache", listed, "a dataset with checksums.sha256, which names the images that are cached"
 
 
 def _schedule_rules(config: TrainConfig) -> Iterator[Rule]:

@@ -18,12 +18,13 @@ from meninx.core import check
 from meninx.core.errors import DataError, PrivacyRefusal, expected
 from meninx.privacy.clipping.clipped_sum import ClippedSum, PerSampleLoss
 from meninx.privacy.clipping.dropout import keyed_dropout, no_other_randomness
-from meninx.privacy.clipping.functional import FunctionalCall
+from meninx.privacy.clipping.functional import functional_forward
 from meninx.privacy.clipping.gradient_record import GradientRecord, row_norms
-from meninx.privacy.clipping.layer import Layer, Pass, apply_layer
+from meninx.privacy.clipping.layer import Layer, Pass
 from meninx.privacy.clipping.layer_rules import Forward, refuse_moved_buffers, rule_of, trained_layers
 from meninx.privacy.clipping.planner import Planner
 from meninx.privacy.clipping.precision import pinned
+from meninx.privacy.clipping.raw_parameters import RawParameter, raw_parameter
 from meninx.privacy.clipping.unit_rows import rows_of, slice_units
 
 pass
@@ -291,8 +292,12 @@ class _Engine:
         )
         with torch.enable_grad(), self._stood_in(run, slot), masks, _buffers_untouched(self.model), guard:
             with self._autocast(inputs.device.type):
-                losses = self.loss(self.model(inputs), targets)
-            _refuse_reached(self.model, losses)
+                outputs = self.model(inputs)
+                if isinstance(outputs, RawParameter):
+                    rule, got = "an output computed from the inputs", "one of parameters alone"
+                    raise PrivacyRefusal(expected(rule, got=got, where="the model's output"))
+                losses = self.loss(outputs, targets)
+            _refuse_reached(self.model, losses, run.record.leaves)
             torch.autograd.backward(losses.sum() / views, inputs=[slot])
 
     def _autocast(self, device: str) -> AbstractContextManager[object]:
@@ -303,28 +308,36 @@ class _Engine:
         """Replace the forward of the trained layers by their rules for the duration of a block."""
         try:
             for layer in self.layers:
-                layer.module.__dict__["forward"] = _stand_in(layer, run, slot)
+                layer.module.__dict__[_replaced(layer)] = _stand_in(layer, run, slot)
             yield
         finally:
             for layer in self.layers:
-                layer.module.__dict__.pop("forward", None)
+                layer.module.__dict__.pop(_replaced(layer), None)
 
 
-def _stand_in(layer: Layer, run: Pass, slot: Tensor) -> Forward:
+def _replaced(layer: Layer) -> str:
+    """Return the attribute of the layer's module that is replaced during a pass."""
+    return next(iter(layer.trained)) if layer.raw else "forward"
+
+
+def _stand_in(layer: Layer, run: Pass, slot: Tensor) -> Forward | RawParameter:
+    if layer.raw:
+        return raw_parameter(layer, run, slot)
     if layer.functional:
-        return lambda input: apply_layer(FunctionalCall(layer, run), slot, input)
+        return functional_forward(layer, run, slot)
     rule = rule_of(layer.module)
     assert rule is not None  # the inventory refused it otherwise
     return rule.bind(layer, run, slot)
 
 
-def _refuse_reached(model: nn.Module, losses: Tensor) -> None:
+def _refuse_reached(model: nn.Module, losses: Tensor, leaves: dict[str, Tensor]) -> None:
     """Refuse a pass in which autograd reaches a trained weight: rules detach the weights of their layers.
 
     Raises:
         PrivacyRefusal: names the weight that code used outside of its layer.
     """
     names = {id(value): name for name, value in model.named_parameters() if value.requires_grad}
+    names |= {id(leaf): name for name, leaf in leaves.items()}
     seen, left = set(), [losses.grad_fn]
     while left:
         node = left.pop()

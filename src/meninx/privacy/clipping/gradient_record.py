@@ -46,6 +46,7 @@ class GradientRecord:
         uses: layer -> calls in the forward pass; a layer called twice must have its gradients added before
             the norm.
         pending: (parameter, first member of the bucket) -> sum over the calls of such a layer.
+        leaves: name -> the tensor that replaces a parameter used by a module's own code.
     """
 
     rows: Rows
@@ -54,6 +55,7 @@ class GradientRecord:
     pieces: dict[str, list[Stored | Ghost]] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
     pending: dict[tuple[str, int], tuple[Bucket, Tensor]] = field(default_factory=dict)
+    leaves: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, rows: Rows, groups: dict[str, int], device: torch.device) -> GradientRecord:
@@ -90,7 +92,7 @@ class GradientRecord:
         return self.squares
 
     def _keep(self, name: str, bucket: Bucket, gradients: Tensor) -> None:
-        flat = gradients.flatten(1)
+        flat = gradients.reshape(len(gradients), -1)
         self._add(name, bucket, row_norms(flat).square())
         self.pieces.setdefault(name, []).append(Stored(bucket, gradients))
 
@@ -114,6 +116,7 @@ class GradientRecord:
     def clear(self) -> None:
         """Release all tensors: pieces refer to layer calls and these to the record, a reference cycle."""
         self.pieces.clear()
+        self.leaves.clear()
 
     def each(self) -> dict[str, Tensor]:
         """Return the gradients of every unit, (members, *parameter), of all parameters that were used."""
@@ -130,7 +133,7 @@ class GradientRecord:
     def _part(self, piece: Stored | Ghost, factor: Tensor, keep: Tensor) -> Tensor:
         blank = None if bool(keep.all()) else ~keep
         if isinstance(piece, Stored):
-            flat = piece.gradients.flatten(1)
+            flat = piece.gradients.reshape(len(piece.gradients), -1)
             if blank is not None:
                 flat = torch.where(blank[:, None], 0.0, flat)  # a factor 0 alone would keep NaN
             flat = widen(flat)

@@ -24,12 +24,14 @@ class Layer:
         module: the module.
         trained: own name -> full name of the parameters with ``requires_grad``.
         functional: run row by row under torch.func, with all that is inside it.
+        raw: a single parameter that the module's own code uses; ``path`` is the parameter's name.
     """
 
     path: str
     module: nn.Module
     trained: dict[str, str]
     functional: bool = False
+    raw: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,15 @@ class _Private(torch.autograd.Function):
 
 
 def apply_layer(call: LayerCall, slot: Tensor, x: Tensor) -> Tensor:
-    """Return the output of a layer's call, with the call noted in the record."""
+    """Return the output of a layer's call, with the call noted in the record.
+
+    Raises:
+        PrivacyRefusal: ``x`` was computed from parameters alone (a RawParameter) and has no rows.
+    """
+    if hasattr(x, "origins"):
+        rule, fix = "activations", "run the module that holds the parameter row by row (functional)"
+        where = f"module {call.layer.path}"
+        raise PrivacyRefusal(expected(rule, got="a tensor of parameters alone", where=where, fix=fix))
     call.record.used(call.layer.path)
     y: Tensor = _Private.apply(slot, x, call)  # type: ignore[no-untyped-call]
     return y

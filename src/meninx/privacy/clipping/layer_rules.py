@@ -6,15 +6,18 @@ a batch are refused by name (:func:`refuse_unsafe_modules`).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
-from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
+from meninx.core import check
 from meninx.core.errors import ConfigError, PrivacyRefusal, expected
 from meninx.privacy.clipping.conv import ConvCall, StandardizedConvCall
 from meninx.privacy.clipping.conv_geometry import Geometry
@@ -155,7 +158,13 @@ def known_layers() -> str:
     return ", ".join(name.rpartition(".")[2] for name in RULES)
 
 
-_INSTEAD = "use torch.nn.GroupNorm"
+_INSTEAD = (
+    "use torch.nn.GroupNorm, or meninx.privacy.replace_batch_norm(model), which returns a converted copy"
+)
+_LEAST_CHANNELS = 4  # of a group that takes the place of batch normalisation
+_REPLACEABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_Model = TypeVar("_Model", bound=nn.Module)
+_CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
 def trained_layers(model: nn.Module, functional: Collection[str] = ()) -> list[Layer]:
@@ -184,9 +193,18 @@ def trained_layers(model: nn.Module, functional: Collection[str] = ()) -> list[L
                 for name, value in module.named_parameters(recurse=False)
                 if id(value) in names
             }
+            if own and rule_of(module) is None and _has_own_code(module):
+                layers += [Layer(full, module, {name: full}, raw=True) for name, full in own.items()]
+                continue
             _refuse_without_rule(path, module, own)
             layers.append(Layer(path, module, own))
     return [layer for layer in layers if layer.trained]
+
+
+def _has_own_code(module: nn.Module) -> bool:
+    """Return whether a module derives from no layer of torch, which would use its parameters in some way."""
+    bases = [base for base in type(module).__mro__ if base.__module__.startswith("torch.")]
+    return all(base in _CONTAINERS for base in bases)
 
 
 def _refuse_wrong_paths(functional: Collection[str], modules: Mapping[str, nn.Module]) -> None:
@@ -261,14 +279,14 @@ def _refuse_shared(model: nn.Module) -> None:
 
 def _unsafe(module: nn.Module) -> tuple[str, str] | None:
     """Return the broken rule and what to use, or None for a module that may stay."""
-    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+    if _uninitialised(module):
         return "initialised modules", "run one forward pass on generated data first"
     if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
         return "no batch statistics (they couple patients, and the running ones are not protected)", _INSTEAD
     if isinstance(module, _InstanceNorm) and module.track_running_stats:
         return (
             "no running statistics of private data",
-            f"{_INSTEAD} or InstanceNorm with track_running_stats=False",
+            "use InstanceNorm with track_running_stats=False, or torch.nn.GroupNorm",
         )
     if isinstance(module, nn.RNNBase):
         return "modules with per-sample gradients", "use convolutions or attention"
@@ -280,6 +298,12 @@ def _unsafe(module: nn.Module) -> tuple[str, str] | None:
             "leave out spectral normalisation or fold it into the weight",
         )
     return None
+
+
+def _uninitialised(module: nn.Module) -> bool:
+    return any(
+        is_lazy(value) for value in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    )
 
 
 def _spectral(module: nn.Module) -> bool:
@@ -301,3 +325,54 @@ def refuse_moved_buffers(moved: Collection[str]) -> None:
                 "buffers that training does not write", got="written ones", where=", ".join(moved), fix=fix
             )
         )
+
+
+def replace_batch_norm(model: _Model, *, max_groups: int = 32) -> _Model:
+    """Return a copy of ``model`` with every batch normalisation replaced by group normalisation.
+
+    The affine weights and biases are kept, under the same names. Running statistics are dropped, so the
+    outputs change and the model needs training. The number of groups is the largest divisor of the channels
+    that is at most ``max_groups`` and leaves at least 4 channels per group, so that a group has a meaningful
+    variance even where one pixel is left.
+
+    Example::
+
+        >>> model = nn.Sequential(nn.Conv2d(3, 48, 3), nn.BatchNorm2d(48), nn.ReLU())
+        >>> norm = replace_batch_norm(model)[1]
+        >>> norm.num_groups, norm.num_channels
+        (12, 48)
+
+    Args:
+        model: not changed.
+        max_groups: >= 1.
+
+    Raises:
+        ConfigError: a lazy module that was not initialised yet.
+    """
+    check.positive(max_groups=max_groups)
+    lazy = next((path for path, module in model.named_modules() if _uninitialised(module)), None)
+    if lazy is not None:
+        where, fix = f"module {lazy or '(root)'}", "run one forward pass on generated data first"
+        raise ConfigError(expected("initialised modules", got="a lazy one", where=where, fix=fix))
+    model = copy.deepcopy(model)
+    if isinstance(model, _REPLACEABLE):
+        return _group_norm_of(model, max_groups)  # type: ignore[return-value]
+    replaced: dict[int, nn.GroupNorm] = {}
+    for path, module in list(model.named_modules(remove_duplicate=False)):
+        if isinstance(module, _REPLACEABLE):
+            parent, _, name = path.rpartition(".")
+            if id(module) not in replaced:
+                replaced[id(module)] = _group_norm_of(module, max_groups)
+            setattr(model.get_submodule(parent), name, replaced[id(module)])
+    return model
+
+
+def _group_norm_of(batch_norm: _BatchNorm, max_groups: int) -> nn.GroupNorm:
+    channels = int(batch_norm.num_features)
+    most = max(1, min(max_groups, channels // _LEAST_CHANNELS))
+    groups = next(count for count in range(most, 0, -1) if channels % count == 0)
+    norm = nn.GroupNorm(groups, channels, eps=batch_norm.eps, affine=False)
+    norm.affine = batch_norm.affine
+    norm.weight, norm.bias = batch_norm.weight, batch_norm.bias
+    norm.train(batch_norm.training)
+    return norm
