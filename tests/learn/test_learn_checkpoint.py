@@ -9,7 +9,7 @@ import torch
 from meninx.core.errors import DataError, PrivacyRefusal
 from meninx.learn import checkpoint
 from meninx.learn.config import LearnConfig
-from meninx.learn.fit import fit
+from meninx.learn.fitting import fit
 
 CONFIG = LearnConfig.of(model="resnet9-small", steps=1, epochs=1, batch_size=4, deterministic=True)
 
