@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import metadata
 from types import FrameType
+from typing import TextIO
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -88,7 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
 ) -> None:
     """Print a warning about a recipe as one line, and any other as Python does."""
     if issubclass(category, settings.OldLayout):
