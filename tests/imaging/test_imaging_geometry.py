@@ -7,7 +7,7 @@ import pydicom
 import pytest
 
 from meninx.core.errors import DataError
-from meninx.imaging import dicom, geometry, nifti
+from meninx.imaging import dicom_image, nifti, slice_geometry
 
 VOLUME = np.arange(5 * 4 * 3, dtype=np.int16).reshape(5, 4, 3)
 
@@ -31,7 +31,7 @@ def dicom_point(path, row, column):
 )
 def test_every_voxel_lies_where_dicom_says(tmp_path, step, directions):
     paths = dicoms.series(tmp_path, VOLUME, step=step, directions=directions)
-    image = dicom.read_series(list(reversed(paths)))
+    image = dicom_image.read_series(list(reversed(paths)))
     assert image.array.shape == (1, 3, 4, 5)
     nifti.write(tmp_path / "v.nii.gz", image)
     volume = nib.load(tmp_path / "v.nii.gz")
@@ -53,7 +53,7 @@ def test_every_voxel_lies_where_dicom_says(tmp_path, step, directions):
 
 def test_order_follows_position_and_not_the_instance_number(tmp_path):
     paths = dicoms.series(tmp_path, VOLUME)  # InstanceNumber runs against the position
-    image = dicom.read_series(sorted(paths))
+    image = dicom_image.read_series(sorted(paths))
     np.testing.assert_array_equal(image.array[0].transpose(2, 1, 0), VOLUME)
 
 
@@ -67,7 +67,7 @@ def test_each_slice_has_its_own_slope(tmp_path):
             RescaleSlope=slope,
             RescaleIntercept=0,
         )
-    assert dicom.read_series(paths).array[0, 0, 0].tolist() == [1, 2, 4]
+    assert dicom_image.read_series(paths).array[0, 0, 0].tolist() == [1, 2, 4]
 
 
 def test_display_of_a_series_has_one_window(tmp_path):
@@ -75,7 +75,7 @@ def test_display_of_a_series_has_one_window(tmp_path):
     for index, center in enumerate((100, 10, 900)):
         more = {"WindowCenter": center, "WindowWidth": 21}
         paths += dicoms.series(tmp_path / str(index), VOLUME[:1], origin=(0, 0, index), **more)
-    shown = dicom.read_series(paths, intensity="display").array
+    shown = dicom_image.read_series(paths, intensity="display").array
     assert shown.dtype == np.uint8
     np.testing.assert_array_equal(shown[..., 0], shown[..., 2])
     assert len(np.unique(shown)) == 12
@@ -87,14 +87,14 @@ def test_a_tilted_gantry_gives_a_sheared_affine(tmp_path):
         paths += dicoms.series(
             tmp_path / str(index), VOLUME[:1] + 100 * index, origin=(0, 0.5 * index, 2.0 * index)
         )
-    image = dicom.read_series(paths)
+    image = dicom_image.read_series(paths)
     nifti.write(tmp_path / "v.nii", image)
     back = nifti.read(tmp_path / "v.nii")
     np.testing.assert_allclose(back.affine @ [0, 0, 3, 1], [0, -1.5, 6, 1], atol=1e-5)
 
 
 def test_one_slice_is_a_volume_of_its_thickness(tmp_path):
-    image = dicom.read_series(dicoms.series(tmp_path, VOLUME[:1], step=5))
+    image = dicom_image.read_series(dicoms.series(tmp_path, VOLUME[:1], step=5))
     assert image.size == (3, 4, 1)
     assert image.spacing_mm == pytest.approx((0.8, 0.7, 5))
 
@@ -112,13 +112,13 @@ def test_one_slice_is_a_volume_of_its_thickness(tmp_path):
 )
 def test_slices_that_make_no_volume(tmp_path, offsets, message):
     with pytest.raises(DataError, match=message) as caught:
-        dicom.read_series(dicoms.series(tmp_path, VOLUME, offsets=offsets))
+        dicom_image.read_series(dicoms.series(tmp_path, VOLUME, offsets=offsets))
     assert "P1" not in str(caught.value)
 
 
 def test_rounded_positions_are_even(tmp_path):
     offsets = [round(index * 1.3333, 2) for index in range(5)]
-    assert dicom.read_series(dicoms.series(tmp_path, VOLUME, offsets=offsets)).size == (3, 4, 5)
+    assert dicom_image.read_series(dicoms.series(tmp_path, VOLUME, offsets=offsets)).size == (3, 4, 5)
 
 
 def test_mixtures_are_refused_and_can_be_taken_apart(tmp_path):
@@ -127,22 +127,22 @@ def test_mixtures_are_refused_and_can_be_taken_apart(tmp_path):
         tmp_path / "b", VOLUME[:1], directions=(np.array([0, 1.0, 0]), np.array([0, 0, -1.0]))
     )
     with pytest.raises(DataError, match="2 orientations"):
-        dicom.read_series(axial + sagittal)
-    assert dicom.split_orientations(axial + sagittal) == [axial, sagittal]
+        dicom_image.read_series(axial + sagittal)
+    assert dicom_image.split_orientations(axial + sagittal) == [axial, sagittal]
     other_size = dicoms.series(tmp_path / "c", VOLUME[:1, :2], origin=(-30, 12, 90))
     with pytest.raises(DataError, match="Rows, Columns"):
-        dicom.read_series(axial + other_size)
+        dicom_image.read_series(axial + other_size)
     other_frame = dicoms.series(tmp_path / "d", VOLUME[:1], origin=(-30, 12, 20), FrameOfReferenceUID="1.2")
     with pytest.raises(DataError, match="FrameOfReferenceUID"):
-        dicom.read_series(axial + other_frame)
+        dicom_image.read_series(axial + other_frame)
     other_spacing = dicoms.series(tmp_path / "e", VOLUME[:1], origin=(-30, 12, 20), spacing=(0.7, 0.9))
     with pytest.raises(DataError, match="PixelSpacing"):
-        dicom.read_series(axial + other_spacing)
+        dicom_image.read_series(axial + other_spacing)
     nowhere = dicoms.write(tmp_path / "f", dicoms.image(VOLUME[0]))
     with pytest.raises(DataError, match=r"ImagePositionPatient in every slice, got none \(instance 6 of 6\)"):
-        dicom.read_series([*axial, nowhere])
+        dicom_image.read_series([*axial, nowhere])
     with pytest.raises(DataError, match="at least one file"):
-        dicom.read_series([])
+        dicom_image.read_series([])
 
 
 @pytest.mark.parametrize(
@@ -156,4 +156,4 @@ def test_mixtures_are_refused_and_can_be_taken_apart(tmp_path):
 )
 def test_impossible_planes(orientation, spacing):
     with pytest.raises(DataError):
-        geometry.plane([0, 0, 0], orientation, spacing)
+        slice_geometry.plane([0, 0, 0], orientation, spacing)

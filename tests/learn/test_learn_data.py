@@ -140,13 +140,13 @@ def test_a_patch_larger_than_the_image_is_padded(dataset: Data) -> None:
     assert store.patch(0, child(0, "p"), foreground=0.0).image.shape == (1, 24, 10)
 
 
-def test_the_cache_has_a_limit_and_changes_nothing(dataset: Data) -> None:
+def test_what_is_kept_in_memory_has_a_limit_and_changes_nothing(dataset: Data) -> None:
     manifest = dataset()
-    small, large = (CaseStore(manifest, LearnConfig(), cache_bytes=size) for size in (300, 10**9))
+    small, large = (CaseStore(manifest, LearnConfig(), memory=size) for size in (300, 10**9))
     for index in (0, 1, 0, 1):
         assert torch.equal(small.image(index), large.image(index))
-    assert len(small._cache) == 1
-    assert len(large._cache) == 2
+    assert len(small._kept) == 1
+    assert len(large._kept) == 2
 
 
 def test_padding_and_its_inverse() -> None:

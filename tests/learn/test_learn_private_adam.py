@@ -13,8 +13,9 @@ from meninx.core.errors import ConfigError
 from meninx.learn import optim
 from meninx.learn.config import LearnConfig
 from meninx.learn.private_adam import KINDS, PrivateAdam
+from meninx.learn.state import Player
 from meninx.models import registry
-from meninx.privacy.correlated import BandedNoise
+from meninx.privacy.noise import BandedNoise
 from meninx.privacy.plan import Plan
 
 TORCH: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "nadam": torch.optim.NAdam}
@@ -177,7 +178,7 @@ def test_the_head_may_have_a_learning_rate_of_its_own() -> None:
     model = registry.build("resnet9-small", spatial_dims=2, in_channels=1, out_channels=2, width=4)
     config = LearnConfig.of(lr=0.1, head_lr=5.0, schedule="cosine")
     method = optim.optimizer(config, optim.groups(config, model))
-    optim.Schedule(config, 10, 1).apply(method, 0)
+    Player(model, method, optim.Schedule(config, 1)).set_rate(0, horizon=10)
     rates = {id(item): group["lr"] for group in method.param_groups for item in group["params"]}
     assert {name: rates[id(item)] for name, item in model.named_parameters()} == {
         name: pytest.approx(0.5 if name.startswith("head.") else 0.1) for name, _ in model.named_parameters()

@@ -20,13 +20,13 @@ import pytest
 from PIL import Image as Pillow
 
 from meninx.core import files
+from meninx.core.csv_table import read_table
 from meninx.core.errors import ConfigError, DataError, LayoutError, MeninxError
 from meninx.core.manifest import Case, DatasetInfo, Manifest, Task
-from meninx.imaging import dicom, load
+from meninx.imaging import dicom_image, load
 from meninx.prepare import checks
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.readers.arrays import read_arrays
-from meninx.prepare.readers.table import read_table
+from meninx.prepare.readers.npz import read_arrays
 from meninx.prepare.stage import run
 
 CSV = PrepareConfig(reader="csv", name="toy", label_columns=("effusion", "nodule"), split="exact")
@@ -107,9 +107,9 @@ def test_a_dicom_header_that_promises_gigabytes_is_refused(tmp_path):
     dataset.Rows = dataset.Columns = 65535
     dataset.save_as(path)
     with pytest.raises(DataError, match="promised by Rows"):
-        dicom.read_instance(path)
+        dicom_image.read_instance(path)
     with pytest.raises(DataError, match=r"promised by Rows|contradicts"):
-        dicom.read_series([path])
+        dicom_image.read_series([path])
 
 
 def test_arrays_beyond_the_limit_or_their_own_size_are_refused(tmp_path, monkeypatch):

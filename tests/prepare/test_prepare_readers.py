@@ -10,16 +10,16 @@ import pytest
 from meninx.core.errors import ConfigError, DataError, LayoutError, PrivacyRefusal
 from meninx.core.manifest import Task
 from meninx.prepare.config import READER_NAMES, PrepareConfig
-from meninx.prepare.found import Reading
 from meninx.prepare.readers import READERS
+from meninx.prepare.source_cases import ReaderOutput
 
 
-def read(root: Path, **settings) -> Reading:
+def read(root: Path, **settings) -> ReaderOutput:
     config = PrepareConfig(**settings)
     return READERS[config.reader](root, config, "")
 
 
-def by_key(reading: Reading) -> dict:
+def by_key(reading: ReaderOutput) -> dict:
     return {found.key: found for found in reading.cases}
 
 
@@ -370,7 +370,7 @@ def test_files_that_are_not_dicom_are_told(tmp_path):
 
 
 def test_a_path_with_the_source_in_it_may_be_given_from_anywhere(tmp_path, monkeypatch):
-    from meninx.prepare.readers.table import resolve
+    from meninx.prepare.readers.source_files import resolve
 
     monkeypatch.chdir(tmp_path)
     site = Path("clean/north")

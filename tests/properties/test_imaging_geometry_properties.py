@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meninx.core.errors import DataError
-from meninx.imaging import geometry, lut, nifti, png
+from meninx.imaging import lut, nifti, png, slice_geometry
 from meninx.imaging.image import Image
 
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
@@ -27,7 +27,7 @@ def stacks(draw):
     count = draw(st.integers(2, 8))
     order = draw(st.permutations(range(count)))
     planes = [
-        geometry.plane(list(origin + k * step * normal), [*across, *down], list(spacing)) for k in order
+        slice_geometry.plane(list(origin + k * step * normal), [*across, *down], list(spacing)) for k in order
     ]
     return planes, order
 
@@ -36,7 +36,7 @@ def stacks(draw):
 @given(stacks(), st.integers(0, 300), st.integers(0, 300))
 def test_the_affine_is_the_geometry_of_every_slice(stack, row, column):
     planes, counted = stack
-    order, affine = geometry.stack(planes)
+    order, affine = slice_geometry.stack(planes)
     assert [counted[index] for index in order] == sorted(counted)
     for place, index in enumerate(order):
         item = planes[index]
@@ -54,7 +54,7 @@ def test_a_missing_slice_never_passes(stack, data):
         return
     gone = data.draw(st.sampled_from(inner))
     with pytest.raises(DataError):
-        geometry.stack([item for index, item in enumerate(planes) if index != gone])
+        slice_geometry.stack([item for index, item in enumerate(planes) if index != gone])
 
 
 @settings(max_examples=60, deadline=None)
@@ -87,7 +87,7 @@ def test_nifti_gives_back_voxels_and_affine(kind, size, channels, stack, seed):
     from pathlib import Path
 
     array = np.random.default_rng(seed).integers(0, 250, (channels, *size)).astype(kind)
-    _, affine = geometry.stack(stack[0])
+    _, affine = slice_geometry.stack(stack[0])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "v.nii"
         nifti.write(path, Image(array, affine))

@@ -8,8 +8,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meninx.imaging import resample
 from meninx.imaging.image import Image
-from meninx.prepare import checks, resample, sites, split
+from meninx.prepare import assignment, checks
 
 names = st.lists(st.text("abcdefgh0123456789", min_size=1, max_size=6), min_size=1, max_size=60, unique=True)
 seeds = st.integers(0, 2**31)
@@ -29,8 +30,8 @@ def strata_of(patients: list[str], kinds: int) -> dict[str, str]:
 @few
 def test_adding_patients_moves_nobody(old, new, parts, seed):
     shares = shares_of(parts)
-    before = split.stable(old, shares, seed)
-    after = split.stable([*new, *reversed(old)], shares, seed)
+    before = assignment.stable_splits(old, shares, seed)
+    after = assignment.stable_splits([*new, *reversed(old)], shares, seed)
     assert all(after[patient] == before[patient] for patient in old)
 
 
@@ -39,21 +40,25 @@ def test_adding_patients_moves_nobody(old, new, parts, seed):
 def test_order_of_listing_changes_nothing(patients, parts, seed, kinds, random):
     shares, shuffled = shares_of(parts), list(patients)
     random.shuffle(shuffled)
-    assert split.stable(patients, shares, seed) == split.stable(shuffled, shares, seed)
+    assert assignment.stable_splits(patients, shares, seed) == assignment.stable_splits(
+        shuffled, shares, seed
+    )
     one, other = strata_of(patients, kinds), strata_of(shuffled, kinds)
-    assert split.exact(one, shares, seed) == split.exact(other, shares, seed)
-    assert sites.iid(patients, ("a", "b"), (0.3, 0.7), seed) == sites.iid(
+    assert assignment.exact_splits(one, shares, seed) == assignment.exact_splits(other, shares, seed)
+    assert assignment.iid_sites(patients, ("a", "b"), (0.3, 0.7), seed) == assignment.iid_sites(
         shuffled, ("a", "b"), (0.3, 0.7), seed
     )
     if len(patients) >= 2:
-        assert sites.skewed(one, ("a", "b"), (), 0.5, seed) == sites.skewed(other, ("a", "b"), (), 0.5, seed)
+        assert assignment.skewed_sites(one, ("a", "b"), (), 0.5, seed) == assignment.skewed_sites(
+            other, ("a", "b"), (), 0.5, seed
+        )
 
 
 @given(names, weights, seeds, st.integers(1, 4))
 @few
 def test_exact_fractions_are_within_one_patient(patients, parts, seed, kinds):
     shares = shares_of(parts)
-    counts = Counter(split.exact(strata_of(patients, kinds), shares, seed).values())
+    counts = Counter(assignment.exact_splits(strata_of(patients, kinds), shares, seed).values())
     for name, share in zip(("train", "valid", "test"), shares, strict=True):
         assert abs(counts[name] - share * len(patients)) < 1
 
@@ -62,8 +67,8 @@ def test_exact_fractions_are_within_one_patient(patients, parts, seed, kinds):
 @few
 def test_kept_patients_stay_and_the_others_make_up_the_fractions(old, new, parts, seed):
     shares = shares_of(parts)
-    kept = split.exact(strata_of(old, 2), shares, seed)
-    found = split.exact(strata_of(list(dict.fromkeys([*new, *old])), 2), shares, seed + 1, kept)
+    kept = assignment.exact_splits(strata_of(old, 2), shares, seed)
+    found = assignment.exact_splits(strata_of(list(dict.fromkeys([*new, *old])), 2), shares, seed + 1, kept)
     assert all(found[patient] == kept[patient] for patient in old)
     assert set(found) == set(old) | set(new)
 
@@ -73,7 +78,7 @@ def test_kept_patients_stay_and_the_others_make_up_the_fractions(old, new, parts
 def test_iid_sites_have_their_shares_within_one_and_lose_nobody(patients, parts, seed):
     shares = shares_of(tuple(parts))
     labels = tuple(f"s{index}" for index in range(len(parts)))
-    found = sites.iid(patients, labels, shares, seed)
+    found = assignment.iid_sites(patients, labels, shares, seed)
     assert set(found) == set(patients)
     counts = Counter(found.values())
     assert all(
@@ -87,7 +92,7 @@ def test_skewed_sites_lose_nobody_and_leave_no_site_empty(patients, count, alpha
     labels = tuple(f"s{index}" for index in range(count))
     if len(patients) < count:
         return
-    found = sites.skewed(strata_of(patients, kinds), labels, (), alpha, seed)
+    found = assignment.skewed_sites(strata_of(patients, kinds), labels, (), alpha, seed)
     assert set(found) == set(patients)
     assert set(found.values()) == set(labels)
 

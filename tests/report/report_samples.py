@@ -30,7 +30,7 @@ from meninx.core.budget import NeighboringRelation, PrivacyUnit
 from meninx.core.manifest import Case, DatasetInfo, Manifest, Task, dataset_digest
 from meninx.metrics.estimates import Evaluation
 from meninx.metrics.evaluation import compare, evaluate_classification
-from meninx.metrics.thresholds import fit
+from meninx.metrics.thresholds import fit_thresholds
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.plan import Plan
 
@@ -125,7 +125,7 @@ def evaluation(*, private: bool, split: str = "test") -> Evaluation:
     """Return what a model is worth on the made-up split."""
     truth, first, second, patients, attributes = cohort()
     scores = first if private else second
-    thresholds = fit(truth[:200], scores[:200], LABELS)
+    thresholds = fit_thresholds(truth[:200], scores[:200], LABELS)
     return evaluate_classification(
         truth,
         scores,

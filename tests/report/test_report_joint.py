@@ -12,9 +12,9 @@ from report_samples import write_dataset, write_run
 from meninx.core.artifacts import DeidRecord, Departure, Lineage, StartRecord
 from meninx.core.budget import TRAINING_STATISTICS, UNPROTECTED_START, VALIDATION_CASES
 from meninx.metrics.estimates import Estimate
-from meninx.report import curves, departures, joint, sources, stage, words
-from meninx.report.blocks import estimates
+from meninx.report import context, formatting, joint_privacy, sources, stage, training_log
 from meninx.report.config import ReportConfig
+from meninx.report.table_model import estimates
 
 
 def members(first: int, last: int) -> list[str]:
@@ -38,7 +38,7 @@ def chain(tmp_path):
 
 def test_a_chain_of_shared_patients_is_one_group_in_every_order(chain):
     found = {
-        tuple((group.names, group.epsilon) for group in joint.groups(order))
+        tuple((group.names, group.epsilon) for group in joint_privacy.groups(order))
         for order in itertools.permutations(chain)
     }
     [[(names, epsilon)]] = found
@@ -47,8 +47,8 @@ def test_a_chain_of_shared_patients_is_one_group_in_every_order(chain):
 
 
 def test_without_the_link_there_are_two_groups(chain):
-    assert [group.names for group in joint.groups([chain[0], chain[2]])] == ["a", "c"]
-    assert joint.groups([]) == ()
+    assert [group.names for group in joint_privacy.groups([chain[0], chain[2]])] == ["a", "c"]
+    assert joint_privacy.groups([]) == ()
 
 
 @pytest.mark.parametrize(
@@ -76,21 +76,21 @@ def test_sharing(tmp_path, left, right, link):
         write_run(tmp_path / name, private=True, evaluated=False, **kind)
         for name, kind in (("l", left), ("r", right))
     ]
-    assert joint.shared(*sources.read(runs)) == link
+    assert joint_privacy.shared(*sources.read(runs)) == link
 
 
 def test_the_same_dataset_without_members_is_shared(tmp_path):
     data = write_dataset(tmp_path / "data")
     for name in "ab":
         write_run(tmp_path / name, private=True, evaluated=False, members=None, dataset=data)
-    assert joint.shared(*sources.read([tmp_path / "a", tmp_path / "b"])) == "yes"
+    assert joint_privacy.shared(*sources.read([tmp_path / "a", tmp_path / "b"])) == "yes"
 
 
 def test_the_same_dataset_is_shared_whatever_the_members_say(tmp_path):
     data = write_dataset(tmp_path / "data")
     for name, group in (("a", members(0, 9)), ("b", members(9, 20))):
         write_run(tmp_path / name, private=True, evaluated=False, members=group, dataset=data)
-    assert joint.shared(*sources.read([tmp_path / "a", tmp_path / "b"])) == "yes"
+    assert joint_privacy.shared(*sources.read([tmp_path / "a", tmp_path / "b"])) == "yes"
 
 
 @pytest.mark.parametrize(
@@ -130,19 +130,19 @@ def test_a_start_without_privacy_on_other_patients_is_seen_in_the_lineage(tmp_pa
     ],
 )
 def test_settings_under_which_an_earlier_epsilon_does_not_hold(config, found):
-    assert joint.affected(config) == found
+    assert joint_privacy.affected(config) == found
 
 
 def test_epsilon_in_a_sentence():
-    assert "at most 2.72 times as likely" in words.meaning(1.0, 1e-5, "patient")
-    assert "1 in 100,000" in words.meaning(1.0, 1e-5, "patient")
-    assert "more than a million times" in words.meaning(40.0, 1e-5, "image")
-    assert "No epsilon bounds" in words.meaning(math.inf, 1e-5, "image")
+    assert "at most 2.72 times as likely" in formatting.meaning(1.0, 1e-5, "patient")
+    assert "1 in 100,000" in formatting.meaning(1.0, 1e-5, "patient")
+    assert "more than a million times" in formatting.meaning(40.0, 1e-5, "image")
+    assert "No epsilon bounds" in formatting.meaning(math.inf, 1e-5, "image")
 
 
 def log_of(train=(), valid=(), auroc=()):
-    named = {curves.TRAIN: train, curves.VALID: valid, "valid auroc": auroc}
-    return curves.Log({name: tuple(enumerate(values)) for name, values in named.items() if values})
+    named = {training_log.TRAIN: train, training_log.VALID: valid, "valid auroc": auroc}
+    return training_log.Log({name: tuple(enumerate(values)) for name, values in named.items() if values})
 
 
 RISING, FALLING = [0.65 + step / 30 for step in range(30)], [0.9 - step / 100 for step in range(30)]
@@ -166,20 +166,20 @@ NOISY = [0.7 + (0.4 if step % 3 else -0.4) * (step % 5) / 4 for step in range(29
     ],
 )
 def test_divergence_is_what_both_losses_say_over_enough_points(log, diverged, doubt):
-    assert bool(curves.divergence(log)) == diverged
-    assert "".join(word for word, _ in curves.doubts(log)) == doubt
+    assert bool(training_log.divergence(log)) == diverged
+    assert "".join(word for word, _ in training_log.doubts(log)) == doubt
 
 
 def test_departures_of_older_summaries():
-    assert departures.said_of(DeidRecord(profile="basic")) == ()
-    [kept] = departures.said_of(DeidRecord(profile="basic", overrides={"OperatorsName": "K"}))
-    assert departures.keeps(kept)
-    [strange] = departures.said_of(DeidRecord(profile="basic", overrides=["x"]))
+    assert context.departures_of(DeidRecord(profile="basic")) == ()
+    [kept] = context.departures_of(DeidRecord(profile="basic", overrides={"OperatorsName": "K"}))
+    assert context.keeps_attribute(kept)
+    [strange] = context.departures_of(DeidRecord(profile="basic", overrides=["x"]))
     assert strange.chosen == "of unknown form"
-    [age] = departures.said_of(DeidRecord(profile="basic", max_age=120))
+    [age] = context.departures_of(DeidRecord(profile="basic", max_age=120))
     assert (age.kind, age.chosen) == ("age", "120")
     named = Departure(kind="override", name="OperatorsName", chosen="K", usual="X")
-    assert departures.said_of(
+    assert context.departures_of(
         DeidRecord(profile="basic", departures=(named,), overrides={"OperatorsName": "K"})
     ) == (named,)
 

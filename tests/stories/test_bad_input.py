@@ -893,7 +893,7 @@ def test_a_run_killed_in_the_middle_of_a_step_spends_no_more_and_ends_the_same(i
     words = (*PRIVATE, "--steps", "8", "--eval-every", "2", "--deterministic", "--threads", "1")
     killer = """
         import os, signal
-        from meninx.learn.private_step import PrivateStep
+        from meninx.learn.dp_step import PrivateStep
         enter = PrivateStep._enter
         def killed(self, step):
             enter(self, step)

@@ -48,10 +48,10 @@ from meninx.deid import actions, stage, worker
 from meninx.deid.config import DeidConfig
 from meninx.deid.keys import make_key
 from meninx.deid.options import Option
+from meninx.dicom.export import survey
 from meninx.imaging.decode import quiet
 from meninx.imaging.tags import NOT_REVIEWED
-from meninx.prepare.readers import dicom
-from meninx.prepare.survey import survey
+from meninx.prepare.readers import clean_dicom
 from meninx.synthetic import PhantomConfig, write_archives
 
 
@@ -731,13 +731,13 @@ def test_images_that_nobody_looked_at_are_used_by_choice_only(tmp_path):
     assert "may show text" in failed[0][1]
     entries, failed, _ = survey(folder, trusted=True)
     assert (len(entries), failed) == (2, [])
-    headers, _ = dicom._headers(tmp_path / "out")
-    dicom._refuse_identified(headers, trusted=False)
-    kept, left = dicom._reviewed(headers)
+    headers, _ = clean_dicom._headers(tmp_path / "out")
+    clean_dicom._refuse_identified(headers, trusted=False)
+    kept, left = clean_dicom._reviewed(headers)
     assert [ds["Modality"] for ds in kept.values()] == ["CT"]
     assert [why for why, _ in left] == ["pixels that nobody has reviewed"]
     with pytest.raises(PrivacyRefusal, match=r"review\.html"):
-        dicom._reviewed({path: header for path, header in headers.items() if path not in kept})
+        clean_dicom._reviewed({path: header for path, header in headers.items() if path not in kept})
 
 
 HOSTILE = [
@@ -820,7 +820,7 @@ def test_a_link_planted_in_the_output_is_not_followed(tmp_path):
 def test_whatever_goes_wrong_while_publishing_is_the_files_own(tmp_path, monkeypatch):
     for number in range(3):
         save(image(number), tmp_path / "in" / f"f{number}")
-    real, calls = stage.folder.publish, []
+    real, calls = stage.output.publish, []
 
     def broken(out, relative, waiting):
         calls.append(relative)
@@ -828,7 +828,7 @@ def test_whatever_goes_wrong_while_publishing_is_the_files_own(tmp_path, monkeyp
             raise ValueError("embedded null byte")
         real(out, relative, waiting)
 
-    monkeypatch.setattr(stage.folder, "publish", broken)
+    monkeypatch.setattr(stage.output, "publish", broken)
     result = clean(tmp_path)
     assert (result.files_written, result.quarantined) == (2, {"processing-failed": 1})
 

@@ -26,14 +26,14 @@ from meninx.core.errors import ConfigError, DataError, Interrupted, PrivacyRefus
 from meninx.core.manifest import Manifest, Task
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.learn import ledger_file, loop
+from meninx.learn import ledger_file, predict
 from meninx.report import stage as report
 from meninx.report.config import ReportConfig
 from meninx.synthetic import write_dataset
 from meninx.train import evaluate, stage
 from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
 from meninx.verify import stage as verify
-from meninx.verify.check import State
+from meninx.verify.check_list import State
 
 PLAIN = TrainConfig.of(
     model="resnet9-small", model_options={"width": 4}, steps=2, batch_size=6, device="cpu", attack_risk=False
@@ -425,13 +425,12 @@ def test_a_run_whose_best_weights_came_before_its_last_step_is_reported_and_veri
     scores = []
 
     def worsening(*given, **named):
-        scores.append(
-            replace(real(*given, **named), loss=float(len(scores) + 1), metric=1.0 / (len(scores) + 1))
-        )
+        name = next(name for name in real(*given, **named) if name != "loss")
+        scores.append({"loss": float(len(scores) + 1), name: 1.0 / (len(scores) + 1)})
         return scores[-1]
 
-    real = loop.validate.score
-    monkeypatch.setattr(loop.validate, "score", worsening)
+    real = predict.measure
+    monkeypatch.setattr(predict, "measure", worsening)
     config = PLAIN.replace(steps=0, epochs=3, eval_every=1, select="best")
     run = Run(stage.run(config, data.root, tmp_path / "runs").out)
     evaluate.run(QUICK, run.root)

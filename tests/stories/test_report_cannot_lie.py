@@ -48,7 +48,7 @@ from meninx.core.errors import DataError, MeninxError, PrivacyRefusal, UsageErro
 from meninx.report import figures, stage
 from meninx.report.config import ReportConfig
 from meninx.report.context import gather
-from meninx.report.sections_data import done
+from meninx.report.section_overview import overview
 
 CONFIG = ReportConfig(date="2026-11-20")
 CARD = ReportConfig(date="2026-11-20", card=True, authors="The data team", contact="team@hospital.example")
@@ -73,7 +73,7 @@ def reported(tmp_path, *sources, config=CONFIG):
 
 
 def _flow(*sources):
-    return done(gather(CONFIG, sources)).pipeline
+    return overview(gather(CONFIG, sources)).pipeline
 
 
 def record_of(run):

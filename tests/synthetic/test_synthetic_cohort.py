@@ -400,7 +400,7 @@ def test_safe_private_elements_are_there_and_listed(cohort):
 
 def test_ct_series_read_as_a_volume_on_which_the_mask_lies(cohort):
     nibabel = pytest.importorskip("nibabel")
-    dicom = pytest.importorskip("meninx.imaging.dicom")
+    dicom = pytest.importorskip("meninx.imaging.dicom_image")
     kinds = set()
     for hospital in cohort.config.hospitals:
         row = next(row for row in labels(cohort, hospital) if not row["SOPInstanceUID"])

@@ -147,8 +147,13 @@ def test_averaged_weights_are_the_ones_released(data, tmp_path):
     run = Run(stage.run(config, data.root, tmp_path).out)
     content = torch.load(run.private / "checkpoints" / "last.pt", weights_only=True)
     released = torch.load(run.release / "bundle" / "models" / "model.pt", weights_only=True)
-    assert all(torch.equal(released[name], value) for name, value in content["average"]["shadow"].items())
-    assert not all(torch.equal(released[name], value) for name, value in content["model"].items())
+    assert all(
+        torch.equal(released[name], value)
+        for name, value in content["players"]["model"]["average"]["shadow"].items()
+    )
+    assert not all(
+        torch.equal(released[name], value) for name, value in content["players"]["model"]["weights"].items()
+    )
 
 
 # hostile names: MONAI runs text that begins with $, and resolves what begins with @ or %

@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from seg_reader import read_seg
 
 from meninx import api
 from meninx.core.errors import DataError, UsageError
 from meninx.core.manifest import Manifest
 from meninx.core.run import Run
-from meninx.imaging import dicom, load, seg
+from meninx.imaging import dicom_image, load, resample, seg
 from meninx.metrics import segmentation
-from meninx.train import dicom_source, evaluate, stage
+from meninx.train import evaluate, stage
 from meninx.train.config import EvaluateConfig, TrainConfig
 from meninx.train.dicom_source import DicomSources
 
@@ -58,7 +59,7 @@ def test_a_prepared_map_goes_back_to_the_grid_of_its_series(prepared):
     for case in prepared.data.cases:
         mask = load.load(prepared.data.root / case.mask)
         placed, paths = sources.placed(case, mask.array[0], mask.affine)
-        volume = dicom.read_series(paths)
+        volume = dicom_image.read_series(paths)
         assert placed.size == volume.size != mask.size
         assert np.allclose(placed.affine, volume.affine)
         inside = volume.array[placed.array == 1]
@@ -71,23 +72,23 @@ def test_the_same_grid_gives_the_same_map_however_the_axes_turn():
     label_map = rng.integers(0, 3, (4, 5, 6))
     affine = np.diag([2.0, 3.0, 4.0, 1.0])
     turned = affine @ np.array([[0, -1, 0, 3], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-    found = dicom_source._volume(label_map, affine, (5, 4, 6), turned)
+    found = resample.volume_on_source(label_map, affine, (5, 4, 6), turned)
     assert np.array_equal(found, label_map[::-1].transpose(1, 0, 2))
-    assert np.array_equal(dicom_source._volume(label_map, affine, (4, 5, 6), affine), label_map)
+    assert np.array_equal(resample.volume_on_source(label_map, affine, (4, 5, 6), affine), label_map)
     away = affine.copy()
     away[:3, 3] = 1000
-    assert not dicom_source._volume(label_map, affine, (4, 5, 6), away).any()
+    assert not resample.volume_on_source(label_map, affine, (4, 5, 6), away).any()
 
 
 @pytest.mark.parametrize("aspect", ["stretch", "pad"])
 @pytest.mark.parametrize("size", [(64, 64), (64, 32), (20, 50)])
 def test_a_picture_goes_back_to_its_size_as_prepare_made_it(aspect, size):
-    from meninx.prepare import resample
+    from meninx.imaging import resample
 
     mask = np.zeros((1, *size), np.uint8)
     mask[:, size[0] // 4 : size[0] // 2, size[1] // 4 : size[1] // 2] = 1
     smaller = resample.picture(mask, (32, 32), aspect=aspect, labels=True)[0]
-    found = dicom_source._picture(smaller, size, aspect)
+    found = resample.picture_on_source(smaller, size, aspect)
     assert found.shape == size
     assert segmentation.dice(found, mask[0], 1)[0] > 0.85
 
@@ -102,7 +103,7 @@ def test_a_run_writes_segmentations_that_viewers_can_place(prepared, tmp_path):
         path = run.private / "predictions" / f"{case.case_id}.seg.dcm"
         kept = load.load(run.private / "predictions" / f"{case.case_id}.nii.gz")
         placed, paths = sources.placed(case, kept.array[0], kept.affine)
-        back = seg.read_seg(path, paths)
+        back = read_seg(path, paths)
         assert np.array_equal(back.array, placed.array)
         assert np.allclose(back.affine, placed.affine)
         header, source = pydicom.dcmread(path), pydicom.dcmread(paths[0])

@@ -76,7 +76,7 @@ def test_the_numbers_are_those_of_the_test_split(copied, data):
 def test_thresholds_come_from_the_validation_split_alone(copied, data):
     evaluate.run(QUICK, copied.root)
     valid = data.split("valid")
-    expected = thresholds.fit(valid.targets(), probabilities(copied, valid), data.info.labels)
+    expected = thresholds.fit_thresholds(valid.targets(), probabilities(copied, valid), data.info.labels)
     found = evaluation(copied).thresholds
     assert [item.value for item in found] == pytest.approx([item.value for item in expected])
     assert {item.split for item in found if item.rule != "fixed"} == {"valid"}
@@ -108,7 +108,7 @@ def test_another_dataset_without_a_validation_split_takes_the_thresholds_of_the_
     result = evaluate.run(QUICK, copied.root, tmp_path / "data")
     assert result.external
     valid = data.split("valid")
-    wanted = thresholds.fit(valid.targets(), probabilities(copied, valid), data.info.labels)
+    wanted = thresholds.fit_thresholds(valid.targets(), probabilities(copied, valid), data.info.labels)
     assert [item.value for item in external(copied).thresholds] == pytest.approx(
         [item.value for item in wanted]
     )

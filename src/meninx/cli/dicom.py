@@ -13,7 +13,7 @@ from meninx.cli.examples import epilogue
 from meninx.core.errors import UsageError, expected
 
 if TYPE_CHECKING:
-    from meninx.prepare.rules import Rule
+    from meninx.dicom.label_rules import Rule
 
 HELP = "Small steps on cleaned DICOM: labels into tags, images out and in, class folders."
 dicom = App("dicom", HELP, help_epilogue=epilogue("dicom"))
@@ -43,17 +43,17 @@ class LabelFrom:
 
     def rule(self) -> Rule:
         """Return the rule, or refuse when there is not exactly one."""
-        from meninx.prepare import rules
+        from meninx.dicom import label_rules
 
         found: list[Rule] = []
         if self.from_folder is not None:
-            found.append(rules.FromFolder(level=self.from_folder))
+            found.append(label_rules.FromFolder(level=self.from_folder))
         if self.from_table is not None:
-            found.append(rules.FromTable(table=self.from_table, column=self.column, key=self.key))
+            found.append(label_rules.FromTable(table=self.from_table, column=self.column, key=self.key))
         if self.from_pattern is not None:
-            found.append(rules.FromPattern(pattern=self.from_pattern))
+            found.append(label_rules.FromPattern(pattern=self.from_pattern))
         if self.from_tag is not None:
-            found.append(rules.FromTag(tag=self.from_tag))
+            found.append(label_rules.FromTag(tag=self.from_tag))
         if len(found) != 1:
             what = "one of --from-folder, --from-table, --from-pattern, --from-tag"
             raise UsageError(expected(what, got=f"{len(found)} of them", where="meninx dicom"))
@@ -79,7 +79,7 @@ def label(
         tag: Attribute that gets the label: keyword, (gggg,eeee) or eight hexadecimal digits.
         overwrite: Replace other files in the output.
     """
-    from meninx.prepare.label import write_labels
+    from meninx.dicom.label import write_labels
 
     output.show(write_labels(source, out, tag, rule.rule(), overwrite=overwrite, progress=output.progress()))
 
@@ -108,7 +108,7 @@ def export(
         trusted: Take files that do not say PatientIdentityRemoved YES.
         overwrite: Replace images of an earlier export.
     """
-    from meninx.prepare.export import ExportConfig, export_images
+    from meninx.dicom.export import ExportConfig, export_images
 
     config = ExportConfig(
         intensity=intensity, bits=bits, attributes=attributes, trusted=trusted, overwrite=overwrite
@@ -125,7 +125,7 @@ def restore(source: Path, out: Path, /, *, overwrite: bool = False, output: Outp
         out: Folder of the DICOM files.
         overwrite: Replace existing files.
     """
-    from meninx.prepare.restore import restore_images
+    from meninx.dicom.restore import restore_images
 
     output.show(restore_images(source, out, overwrite=overwrite, progress=output.progress()))
 
@@ -149,7 +149,7 @@ def folders(
         way: copy, hardlink or symlink.
         overwrite: Replace other files in the output.
     """
-    from meninx.prepare.folders import class_folders
+    from meninx.dicom.class_folders import class_folders
 
     output.show(
         class_folders(source, out, rule.rule(), way=way, overwrite=overwrite, progress=output.progress())
@@ -165,6 +165,6 @@ def table(source: Path, out: Path, /, *, overwrite: bool = False, output: Output
         out: CSV file to write.
         overwrite: Replace another table.
     """
-    from meninx.prepare.folders import class_table
+    from meninx.dicom.class_folders import class_table
 
     output.show(class_table(source, out, overwrite=overwrite, progress=output.progress()))

@@ -354,7 +354,7 @@ class EvaluationRecord:
 
     Attributes:
         origin: run, weights, step, dataset and split; None in files of an older version.
-        evaluation: the table of ``metrics.tables.Evaluation``.
+        evaluation: the table of ``metrics.estimates.Evaluation``.
         external: measured on another dataset than the run's own.
         patients_compared: training patients and measured patients were compared and none is shared.
         patients_known: the source of the measured dataset names its patients.
@@ -379,7 +379,7 @@ class ComparisonRecord:
         origin: the run that was measured; None in files of an older version.
         baseline: the run it is compared with.
         baseline_name: name of the baseline's folder.
-        differences: tables of ``metrics.tables.Estimate``, run minus baseline.
+        differences: tables of ``metrics.estimates.Estimate``, run minus baseline.
         version: format of the record.
     """
 

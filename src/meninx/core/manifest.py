@@ -37,7 +37,7 @@ Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 FIRST_ROW = 2  # of a table whose first row is its header
 LONGEST_TEXT = 4096  # characters of an attribute
-_FIXED = ("case_id", "patient_id", "study", "site", "split", "image", "mask")
+FIXED_COLUMNS = ("case_id", "patient_id", "study", "site", "split", "image", "mask")
 _LARGEST_AXIS = 1 << 20
 _MOST_CHANNELS = 64
 _CASE_ID = re.compile(r'[^./\\:*?"<>|][^/\\:*?"<>|]{0,127}')  # may name a file on every platform
@@ -126,7 +126,7 @@ class DatasetInfo:
         names.check(self.labels, what="label", where=where)
         names.check(self.attributes, what="attribute", where=where)
         names.check([side for pair in self.laterality for side in pair], what="laterality", where=where)
-        columns = (*_FIXED, *self.attributes, *(() if self.task is Task.SEGMENTATION else self.labels))
+        columns = (*FIXED_COLUMNS, *self.attributes, *(() if self.task is Task.SEGMENTATION else self.labels))
         if len(set(columns)) != len(columns):
             raise DataError(
                 expected("labels and attributes of different names", got="one twice", where=where)
@@ -193,7 +193,7 @@ class Case:
     attributes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _refuse_odd({name: getattr(self, name) for name in _FIXED}, self.attributes, "a case")
+        _refuse_odd({name: getattr(self, name) for name in FIXED_COLUMNS}, self.attributes, "a case")
 
 
 @dataclass(frozen=True)
@@ -341,14 +341,14 @@ class Manifest:
         An attribute that a spreadsheet would run as a formula is quoted; numbers stay.
         """
         folder = root or self.root
-        header = [*_FIXED, *self.info.labels, *self.info.attributes]
+        header = [*FIXED_COLUMNS, *self.info.labels, *self.info.attributes]
         if self.info.task is Task.SEGMENTATION:
-            header = [*_FIXED, *self.info.attributes]
+            header = [*FIXED_COLUMNS, *self.info.attributes]
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(header)
         for case in self.cases:
-            fixed = [getattr(case, name) for name in _FIXED]
+            fixed = [getattr(case, name) for name in FIXED_COLUMNS]
             labels = (
                 []
                 if self.info.task is Task.SEGMENTATION
@@ -385,7 +385,7 @@ class Manifest:
         info = DatasetInfo.from_toml(_text(info_path, files.TEXT_LIMIT), str(info_path))
         table = _rows(_text(table_path, files.TABLE_LIMIT), str(table_path))
         header = next(table, [])
-        needed = [*_FIXED, *(() if info.task is Task.SEGMENTATION else info.labels), *info.attributes]
+        needed = [*FIXED_COLUMNS, *(() if info.task is Task.SEGMENTATION else info.labels), *info.attributes]
         for name in needed:
             if header.count(name) != 1:
                 got = "two" if name in header else "none"
@@ -478,7 +478,7 @@ def _case(cells: list[str], header: list[str], info: DatasetInfo, where: str) ->
     if row["split"] not in SPLITS:
         got = "another word" if row["split"] else "nothing"
         raise LayoutError(expected(f"one of {', '.join(SPLITS)}", got=got, where=f"{where}, column 'split'"))
-    fixed = {name: row[name] for name in _FIXED}
+    fixed = {name: row[name] for name in FIXED_COLUMNS}
     attributes = {name: row[name] for name in info.attributes}
     _refuse_odd(fixed, attributes, where)
     return Case(**fixed, labels=labels, attributes=attributes)

@@ -235,13 +235,9 @@ def _undecodable(syntax: UID, error: Exception) -> DataError:
             if available
             else f"{name} without a decoder"
         )
-        fix = (
-            f"install {plugin}"
-            if plugin and not available
-            else f"decoder: {plugin}; the file may be damaged"
-            if plugin
-            else ""
-        )
+        fix = f"decoder: {plugin}; the file may be damaged" if plugin else ""
+        if plugin and not available:
+            fix = f"install {plugin}"
         fix = fix or "the file may be damaged"
     return DataError(
         expected(

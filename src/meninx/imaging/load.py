@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from meninx.core.errors import DataError, expected
-from meninx.imaging import decode, dicom, nifti, png
+from meninx.imaging import decode, dicom_image, nifti, png
 from meninx.imaging.image import Image
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -31,10 +31,12 @@ def load(path: Path) -> Image:
     if kind in VOLUMES:
         return nifti.read(path)
     if path.is_file() and (kind in (".dcm", "") or decode.is_dicom(path)):
-        return dicom.read_instance(path)
-    got = "a folder" if path.is_dir() else (kind or "no suffix") if path.exists() else "no such file"
+        return dicom_image.read_instance(path)
+    got = (kind or "no suffix") if path.exists() else "no such file"
     known = ", ".join((*PICTURES, *VOLUMES, ".dcm"))
-    fix = "read a series with dicom.read_series" if path.is_dir() else ""
+    fix = ""
+    if path.is_dir():
+        got, fix = "a folder", "read a series with dicom_image.read_series"
     raise DataError(
         expected(f"an image file ({known}, or DICOM without a suffix)", got=got, where="path", fix=fix)
     )

@@ -22,7 +22,7 @@ WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
 @dataclass(frozen=True)
-class Table:
+class LookupTable:
     """A look-up table: ``values[x - first]``, ends repeated.
 
     ``top`` is the largest value its bits can hold.
@@ -57,7 +57,7 @@ class Window:
             )
 
 
-def table_of(sequence: Any) -> Table | None:
+def table_of(sequence: Any) -> LookupTable | None:
     """Return the first look-up table of a ModalityLUTSequence or VOILUTSequence; None without one.
 
     Raises:
@@ -69,7 +69,7 @@ def table_of(sequence: Any) -> Table | None:
     return _parse(item.LUTDescriptor, item.LUTData, "LUTData")
 
 
-def _parse(descriptor: Any, data: Any, where: str) -> Table:
+def _parse(descriptor: Any, data: Any, where: str) -> LookupTable:
     """Return a table from its descriptor (entries, first value, bits) and its data: numbers, or bytes of 1 or 2 an entry."""
     entries, first, bits = (int(value) for value in descriptor)
     entries = entries or 65536
@@ -81,10 +81,10 @@ def _parse(descriptor: Any, data: Any, where: str) -> Table:
             values = values.astype("<u2").view(np.uint8)
     if len(values) < entries:
         raise DataError(expected(f"{entries} entries", got=len(values), where=where))
-    return Table(first, values[:entries].astype(np.uint16), 2 ** (bits or 16) - 1)
+    return LookupTable(first, values[:entries].astype(np.uint16), 2 ** (bits or 16) - 1)
 
 
-def look_up(values: Array, table: Table) -> Array:
+def look_up(values: Array, table: LookupTable) -> Array:
     """Return ``table`` applied to whole numbers; values outside take the first or last entry."""
     signed = table.first - 65536 if table.first > 32767 and values.size and values.min() < 0 else table.first
     index = np.clip(np.round(values).astype(np.int64) - signed, 0, len(table.values) - 1)
@@ -122,7 +122,7 @@ def modality(stored: Array, source: Dataset) -> Array:
     return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
 
 
-def voi_of(source: Dataset) -> Table | Window | None:
+def voi_of(source: Dataset) -> LookupTable | Window | None:
     """Return the first VOI LUT or window of a data set or functional group, None when there is neither.
 
     A window that means nothing (not a number, no width) counts as none.
@@ -156,7 +156,7 @@ def apply_window(values: Array, window: Window) -> npt.NDArray[np.float32]:
 
 def display(
     values: Array,
-    voi: Table | Window | None,
+    voi: LookupTable | Window | None,
     *,
     bits: int,
     full_range: tuple[float, float] | None = None,
@@ -180,7 +180,7 @@ def display(
     """
     if isinstance(voi, Window):
         bright = apply_window(values, voi)
-    elif isinstance(voi, Table):
+    elif isinstance(voi, LookupTable):
         bright = look_up(values, voi).astype(np.float32) / np.float32(voi.top)
     else:
         bright = _stretch(values, full_range, padding)
@@ -226,7 +226,7 @@ def palette_to_rgb(stored: Array, dataset: Dataset) -> npt.NDArray[np.uint8]:
     return (rgb >> 8 if rgb.max(initial=0) > 255 else rgb).astype(np.uint8)
 
 
-def _palette(dataset: Dataset, colour: str) -> Table:
+def _palette(dataset: Dataset, colour: str) -> LookupTable:
     keyword = f"{colour}PaletteColorLookupTable"
     return _parse(dataset[f"{keyword}Descriptor"].value, dataset[f"{keyword}Data"].value, f"{keyword}Data")
 

@@ -1,4 +1,4 @@
-"""Label maps as DICOM segmentations that point to the images they were drawn on, and back.
+"""Label maps as DICOM segmentations that point to the images they were drawn on.
 
 The one file that knows highdicom, which is imported only when a segmentation is written.
 """
@@ -16,9 +16,9 @@ from pydicom.dataset import Dataset
 
 from meninx.core import files
 from meninx.core.errors import DataError, UsageError, expected
-from meninx.imaging import decode, dicom
+from meninx.imaging import decode, dicom_image
 from meninx.imaging.image import Image
-from meninx.imaging.uids import new_uid
+from meninx.imaging.tags import new_uid
 
 MAKER = "meninx"
 _TISSUE = ("85756007", "SCT", "Tissue")
@@ -88,44 +88,6 @@ def write_seg(
     files.write_bytes(out, stream.getvalue())
 
 
-def read_seg(path: Path, source_paths: Sequence[Path]) -> Image:
-    """Return the label map of a binary DICOM SEG on the grid of its source instances.
-
-    Shape (1, rows, columns) for one source image, else (1, columns, rows, slices) with the affine of the
-    series. Where segments overlap, the higher number wins.
-
-    Raises:
-        DataError: not a binary segmentation, or it refers to none of the sources.
-    """
-    with decode.guarded():
-        return _read(decode.open_dataset(path), source_paths)
-
-
-def _read(dataset: Dataset, source_paths: Sequence[Path]) -> Image:
-    if str(dataset.get("SegmentationType", "")) != "BINARY":
-        raise DataError(expected("a binary segmentation", got="another object", where="SegmentationType"))
-    sources, affine = _in_order(source_paths)
-    place = {str(source.SOPInstanceUID): index for index, source in enumerate(sources)}
-    grid = np.zeros((len(sources), int(sources[0].Rows), int(sources[0].Columns)), np.uint16)
-    pixels = decode.pixels_of(dataset)
-    pixels = pixels if pixels.ndim == 3 else pixels[None]
-    for position, frame in enumerate(pixels):
-        index = place.get(_referred(dicom.functional_group(dataset, position, "DerivationImageSequence")))
-        segment = dicom.functional_group(dataset, position, "SegmentIdentificationSequence")
-        if index is None or segment is None or frame.shape != grid.shape[1:]:
-            got = "one that refers to another image"
-            raise DataError(
-                expected("frames on the given source images", got=got, where="SourceImageSequence")
-            )
-        number = int(segment.ReferencedSegmentNumber)
-        grid[index][frame > 0] = np.maximum(grid[index][frame > 0], number)
-    grid = grid.astype(np.uint8) if grid.max(initial=0) < 256 else grid
-    header = {"labels": [str(item.SegmentLabel) for item in dataset.SegmentSequence]}
-    if len(sources) == 1:
-        return Image(grid, affine, header)
-    return Image(np.ascontiguousarray(grid.transpose(2, 1, 0)[None]), affine, header)
-
-
 def _matched(
     label_map: Image | npt.NDArray[Any], paths: Sequence[Path]
 ) -> tuple[list[Dataset], npt.NDArray[Any]]:
@@ -158,10 +120,10 @@ def _in_order(paths: Sequence[Path]) -> tuple[list[Dataset], npt.NDArray[np.floa
         raise DataError(expected("at least one source image", got="none", where="source_paths"))
     headers = [decode.open_dataset(path, pixels=False) for path in paths]
     if len(headers) == 1:
-        rows, columns = dicom.pixel_spacing(headers[0])
+        rows, columns = dicom_image.pixel_spacing(headers[0])
         return headers, np.diag([rows, columns, 1.0, 1.0])
     with decode.guarded():
-        order, affine = dicom.order_slices(headers)
+        order, affine = dicom_image.order_slices(headers)
     return [headers[index] for index in order], affine
 
 
@@ -188,7 +150,7 @@ def _segmentation(
         SegmentDescription(number, name[:64], tissue, tissue, SegmentAlgorithmTypeValues.AUTOMATIC, algorithm)
         for number, name in enumerate(labels, start=1)
     ]
-    if dicom.has_place(sources[0]) and not sources[0].get("FrameOfReferenceUID"):
+    if dicom_image.has_place(sources[0]) and not sources[0].get("FrameOfReferenceUID"):
         frame_of_reference = uid("frame of reference")
         for source in sources:
             source.FrameOfReferenceUID = frame_of_reference
@@ -216,9 +178,3 @@ def _segmentation(
         omit_empty_frames=bool(frames.any()),
     )
     return segmentation
-
-
-def _referred(derivation: Dataset | None) -> str:
-    """Return the SOPInstanceUID of the first source image of a frame; empty when it names none."""
-    sources = (derivation.get("SourceImageSequence") if derivation is not None else None) or []
-    return str(sources[0].get("ReferencedSOPInstanceUID", "")) if sources else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import uuid
 
 from pydicom import charset
 from pydicom import config as pydicom_config
@@ -130,3 +131,11 @@ def can_spell(text: str, character_sets: object) -> bool:
             continue
         return True
     return False
+
+
+def new_uid(name: str = "") -> str:
+    """Return a fresh UID ``2.25.<128 random bits>``.
+
+    ``name``, for which a keyed function would be asked, is ignored.
+    """
+    return f"2.25.{uuid.uuid4().int}"

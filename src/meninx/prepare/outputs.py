@@ -27,11 +27,11 @@ from meninx.core.manifest import (
     Manifest,
     Task,
 )
-from meninx.prepare import assign, checks
-from meninx.prepare.build import Job, Record, Shared
+from meninx.prepare import assignment, checks
+from meninx.prepare.cases import CaseJob, CaseRecord, ImagePlan, SharedSettings
+from meninx.prepare.collect import CollectedCases
 from meninx.prepare.config import PIXEL_FIELDS, WORK_FIELDS, PrepareConfig
-from meninx.prepare.gather import Entry, Gathered
-from meninx.prepare.plan import Plan
+from meninx.prepare.source_cases import DatasetCase
 
 STAGE = "prepare"
 PATH_FIELDS = ("table", "crosswalks", "split_from", "image_folder", "mask_folder")
@@ -49,8 +49,8 @@ def check(out: Path, config: PrepareConfig, sources: Iterable[Path]) -> None:
 
 
 @contextmanager
-def claimed(out: Path, config: PrepareConfig, sources: Iterable[Path]) -> Iterator[Folder]:
-    """Hold a dataset folder for this process; what lies there stays whole until :meth:`Folder.finish`.
+def claimed(out: Path, config: PrepareConfig, sources: Iterable[Path]) -> Iterator[DatasetFolder]:
+    """Hold a dataset folder for this process; what lies there stays whole until :meth:`DatasetFolder.finish`.
 
     Raises:
         UsageError: it holds something, and neither ``resume`` nor ``overwrite`` is given, other settings made
@@ -62,10 +62,10 @@ def claimed(out: Path, config: PrepareConfig, sources: Iterable[Path]) -> Iterat
         with workspace.locked(out):
             (out / workspace.PRIVATE / OLDER_SETTINGS).unlink(missing_ok=True)
     with workspace.claim(out, **_claim(config, sources)) as space:
-        yield Folder(space, config, sources)
+        yield DatasetFolder(space, config, sources)
 
 
-class Folder:
+class DatasetFolder:
     """A dataset folder that is being written by this process.
 
     Attributes:
@@ -78,18 +78,18 @@ class Folder:
         self._room = space.staging / workspace.PRIVATE
         self.journal = Journal(self._room / JOURNAL)
 
-    def shared(self, plan: Plan) -> Shared:
+    def shared(self, plan: ImagePlan) -> SharedSettings:
         """Return what all jobs have in common."""
         digest = digest_of(self._config, only=PIXEL_FIELDS) + f"/{plan.spatial_dims}/{','.join(plan.labels)}"
-        return Shared(plan=plan, settings=digest, out=self.staging, earlier=self._space.root)
+        return SharedSettings(plan=plan, settings=digest, out=self.staging, earlier=self._space.root)
 
-    def jobs(self, entries: Sequence[Entry]) -> list[Job]:
+    def jobs(self, entries: Sequence[DatasetCase]) -> list[CaseJob]:
         """Return the work to do, each case with what the journals remember of it."""
         before = self._remembered()
-        return [Job(case_id=e.case_id, found=e.found, before=before.get(e.case_id)) for e in entries]
+        return [CaseJob(case_id=e.case_id, source=e.source, before=before.get(e.case_id)) for e in entries]
 
     @staticmethod
-    def line(record: Record) -> dict[str, Any]:
+    def line(record: CaseRecord) -> dict[str, Any]:
         """Return the line of the journal that remembers a case."""
         table: dict[str, Any] = plain.to_plain(record)
         return table
@@ -97,9 +97,9 @@ class Folder:
     def finish(
         self,
         manifest: Manifest,
-        entries: Sequence[Entry],
-        records: Mapping[str, Record],
-        gathered: Gathered,
+        entries: Sequence[DatasetCase],
+        records: Mapping[str, CaseRecord],
+        gathered: CollectedCases,
         findings: checks.Findings,
     ) -> None:
         """Write the tables and put the new dataset in the place of the earlier one."""
@@ -118,21 +118,21 @@ class Folder:
         with suppress(OSError):  # of a dataset that an older version made
             (self._space.private / OLDER_SETTINGS).unlink(missing_ok=True)
 
-    def _remembered(self) -> dict[str, Record]:
+    def _remembered(self) -> dict[str, CaseRecord]:
         """Return what is known of finished cases: of the dataset that lies there, and of a run that was stopped."""
-        found: dict[str, Record] = {}
+        found: dict[str, CaseRecord] = {}
         for journal in (Journal(self._space.private / JOURNAL), self.journal):
             for table in journal.tables():
                 with suppress(DataError):  # a line of an older version
-                    record = plain.from_plain(table, Record, where=JOURNAL)
+                    record = plain.from_plain(table, CaseRecord, where=JOURNAL)
                     found[record.case_id] = record
         return found
 
     def _summary(
         self,
         manifest: Manifest,
-        records: Mapping[str, Record],
-        gathered: Gathered,
+        records: Mapping[str, CaseRecord],
+        gathered: CollectedCases,
         findings: checks.Findings,
         checksums: str,
     ) -> PrepareRecord:
@@ -211,10 +211,10 @@ def digest_of(config: PrepareConfig, *, only: Sequence[str] = (), leave_out: Seq
 
 def info_of(
     config: PrepareConfig,
-    gathered: Gathered,
-    plan: Plan,
+    gathered: CollectedCases,
+    plan: ImagePlan,
     cases: Sequence[Case],
-    records: Mapping[str, Record],
+    records: Mapping[str, CaseRecord],
 ) -> DatasetInfo:
     """Return what ``dataset.toml`` says.
 
@@ -242,11 +242,11 @@ def info_of(
         ),
         patients_known=gathered.patients_known,
         synthetic=config.synthetic,
-        split_rule=assign.rule_of(config),
+        split_rule=assignment.rule_of(config),
     )
 
 
-def present(manifest: Manifest, records: Mapping[str, Record]) -> dict[str, tuple[str, ...]]:
+def present(manifest: Manifest, records: Mapping[str, CaseRecord]) -> dict[str, tuple[str, ...]]:
     """Return case to the labels that occur in it."""
     info = manifest.info
     none = (0,) * len(info.labels)
@@ -258,7 +258,7 @@ def present(manifest: Manifest, records: Mapping[str, Record]) -> dict[str, tupl
     }
 
 
-def counts_of(manifest: Manifest, records: Mapping[str, Record]) -> dict[str, Any]:
+def counts_of(manifest: Manifest, records: Mapping[str, CaseRecord]) -> dict[str, Any]:
     """Return cases by split, site, label and attribute (age by decade), and patients by split."""
     occur = present(manifest, records)
     known = bool(records) or manifest.info.task is not Task.SEGMENTATION
@@ -288,7 +288,7 @@ def _bin(name: str, value: str) -> str:
     return "90+" if int(value) >= 90 else f"{int(value) // 10 * 10}-{int(value) // 10 * 10 + 9}"
 
 
-def _training_statistics(public: Intensity, records: Sequence[Record]) -> Intensity:
+def _training_statistics(public: Intensity, records: Sequence[CaseRecord]) -> Intensity:
     count = sum(record.count for record in records)
     if not count:
         return public
@@ -297,12 +297,12 @@ def _training_statistics(public: Intensity, records: Sequence[Record]) -> Intens
     return replace(public, shift=mean, scale=variance**0.5 or 1.0, source="train")
 
 
-def _identifiers(entries: Sequence[Entry]) -> str:
+def _identifiers(entries: Sequence[DatasetCase]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("case_id", "patient_id", "key", "patient", "where"))
     for entry in entries:
-        texts = (entry.found.key, entry.found.patient, entry.found.where)
+        texts = (entry.source.key, entry.source.patient, entry.source.where)
         cells = (names.csv_cell(names.encodable(text)) for text in texts)
         writer.writerow((entry.case_id, entry.patient_id, *cells))
     return buffer.getvalue()

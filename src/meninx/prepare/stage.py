@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from meninx.core import pool
 from meninx.core import progress as bars
+from meninx.core.errors import DataError, expected
 from meninx.core.manifest import Case, Manifest, Task
 from meninx.core.result import Result
-from meninx.prepare import assign, checks, outputs
-from meninx.prepare.build import Job, Record
+from meninx.prepare import assignment, checks, outputs
+from meninx.prepare.cases import CaseJob, CaseRecord, ImagePlan, SharedSettings, begin, run_job
+from meninx.prepare.checks import Findings, Unusable
+from meninx.prepare.collect import CollectedCases, collect_cases, sources_of
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.gather import Entry, Gathered, gather, sources_of
-from meninx.prepare.plan import Plan
-from meninx.prepare.work import do_all
+from meninx.prepare.outputs import DatasetFolder
+from meninx.prepare.source_cases import DatasetCase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +91,8 @@ def run(
     sources = sources_of(config, source)
     outputs.check(out, config, sources)
     findings = checks.Findings(strict=config.strict)
-    gathered = gather(config, source, findings)
-    plan = Plan.of(
+    gathered = collect_cases(config, source, findings)
+    plan = ImagePlan.of(
         config, gathered.spatial_dims, gathered.labels if gathered.task is Task.SEGMENTATION else ()
     )
     _manifest(
@@ -97,7 +102,7 @@ def run(
         return _dry(config, gathered, plan, out, findings)
     with outputs.claimed(out, config, sources) as folder:
         jobs = folder.jobs(gathered.entries)
-        records, reused = do_all(jobs, folder.shared(plan), folder, findings, config.workers, progress)
+        records, reused = prepare_all(jobs, folder.shared(plan), folder, findings, config.workers, progress)
         entries = _usable(gathered, records, findings, config)
         manifest = _manifest(config, gathered, plan, entries, records, out)
         _tell_classes(manifest, records, findings)
@@ -106,13 +111,13 @@ def run(
 
 
 def _dry(
-    config: PrepareConfig, gathered: Gathered, plan: Plan, out: Path, findings: checks.Findings
+    config: PrepareConfig, gathered: CollectedCases, plan: ImagePlan, out: Path, findings: checks.Findings
 ) -> PrepareResult:
     entries = []
     for entry in gathered.entries:
-        reason = Job(case_id=entry.case_id, found=entry.found).missing(plan)
+        reason = CaseJob(case_id=entry.case_id, source=entry.source).missing(plan)
         if reason:
-            findings.add(reason, entry.found.where)
+            findings.add(reason, entry.source.where)
         else:
             entries.append(entry)
     checks.refuse_nothing(entries, findings)
@@ -121,13 +126,13 @@ def _dry(
 
 
 def _usable(
-    gathered: Gathered, records: dict[str, Record], findings: checks.Findings, config: PrepareConfig
-) -> list[Entry]:
+    gathered: CollectedCases, records: dict[str, CaseRecord], findings: checks.Findings, config: PrepareConfig
+) -> list[DatasetCase]:
     entries = [entry for entry in gathered.entries if entry.case_id in records]
     kept = checks.without_duplicates(
         {entry.case_id: records[entry.case_id].content for entry in entries},
         {entry.case_id: entry.patient_id for entry in entries},
-        {entry.case_id: entry.found.where for entry in entries},
+        {entry.case_id: entry.source.where for entry in entries},
         findings,
         drop=config.duplicates == "drop",
         patients_known=gathered.patients_known,
@@ -139,22 +144,22 @@ def _usable(
 
 def _manifest(
     config: PrepareConfig,
-    gathered: Gathered,
-    plan: Plan,
-    entries: Sequence[Entry],
-    records: dict[str, Record],
+    gathered: CollectedCases,
+    plan: ImagePlan,
+    entries: Sequence[DatasetCase],
+    records: dict[str, CaseRecord],
     out: Path,
 ) -> Manifest:
-    splits = assign.splits_of(entries, config, gathered.task)
-    sites = assign.sites_of(entries, config, gathered.task)
+    splits = assignment.splits_of(entries, config, gathered.task)
+    sites = assignment.sites_of(entries, config, gathered.task)
     cases = tuple(
         _case(entry, gathered, plan, splits[entry.patient_id], sites[entry.patient_id]) for entry in entries
     )
     return Manifest(out, outputs.info_of(config, gathered, plan, cases, records), cases)
 
 
-def _case(entry: Entry, gathered: Gathered, plan: Plan, split: str, site: str) -> Case:
-    found = entry.found
+def _case(entry: DatasetCase, gathered: CollectedCases, plan: ImagePlan, split: str, site: str) -> Case:
+    found = entry.source
     blank = 0.0 if gathered.task is Task.MULTICLASS else None
     labels = (
         {}
@@ -174,13 +179,13 @@ def _case(entry: Entry, gathered: Gathered, plan: Plan, split: str, site: str) -
     )
 
 
-def _tell_classes(manifest: Manifest, records: dict[str, Record], findings: checks.Findings) -> None:
+def _tell_classes(manifest: Manifest, records: dict[str, CaseRecord], findings: checks.Findings) -> None:
     checks.check_classes(manifest.cases, outputs.present(manifest, records), manifest.info.labels, findings)
 
 
 def _result(
     manifest: Manifest,
-    records: dict[str, Record],
+    records: dict[str, CaseRecord],
     findings: checks.Findings,
     reused: int,
     *,
@@ -198,4 +203,69 @@ def _result(
         skipped=findings.counts(),
         reused=reused,
         dry_run=dry,
+    )
+
+
+JOBS_PER_WORKER = 16  # fewer are done sooner than a process starts
+
+
+def prepare_all(
+    jobs: Sequence[CaseJob],
+    shared: SharedSettings,
+    folder: DatasetFolder,
+    findings: Findings,
+    workers: int,
+    progress: bars.Progress,
+) -> tuple[dict[str, CaseRecord], int]:
+    """Return the record of every usable case and how many were up to date already.
+
+    Args:
+        jobs: the cases.
+        shared: what all of them need.
+        folder: told of what is done, so that a killed run loses little.
+        findings: told of what cannot be used.
+        workers: processes; 0 for one a core.
+        progress: told of every case.
+
+    Raises:
+        DataError: a case that stops the work, or one that kills its worker process.
+        Interrupted: the user stopped it; what is done is journalled.
+    """
+    records: dict[str, CaseRecord] = {}
+    reused = 0
+    count = min(workers or os.cpu_count() or 1, max(1, len(jobs) // JOBS_PER_WORKER))
+    try:
+        with (
+            bars.task(progress, "prepare images", len(jobs)),
+            folder.journal.appending() as lines,
+            pool.Stop() as stop,
+        ):
+            results = pool.mapped(
+                run_job,
+                jobs,
+                workers=count,
+                stop=stop,
+                setup=begin,
+                setup_args=(shared,),
+                died=_refuse_deadly,
+            )
+            with closing(results):
+                for job, done in zip(jobs, results, strict=False):
+                    if isinstance(done, Unusable):
+                        findings.add(done.reason, job.source.where, done.detail)
+                    else:
+                        records[job.case_id] = done.record
+                        reused += done.reused
+                        lines.add(folder.line(done.record))
+                    progress.advance()
+    except KeyboardInterrupt:
+        raise pool.interrupted() from None
+    return records, reused
+
+
+def _refuse_deadly(job: CaseJob) -> NoReturn:
+    got = "one that kills it (out of memory, or a crash in a decoder)"
+    fix = "take the image out, or give the machine more memory; the same command goes on where it stopped"
+    raise DataError(
+        expected("an image that a worker process can prepare", got=got, where=job.source.where, fix=fix)
     )

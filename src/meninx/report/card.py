@@ -15,11 +15,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from meninx.core import names
 from meninx.core.errors import DataError, expected
 from meninx.metrics.estimates import Estimate
-from meninx.report import curves, verdict, words
-from meninx.report.context import Context
-from meninx.report.evidence import Measured
-from meninx.report.joint import Joint
-from meninx.report.sections_end import resolved
+from meninx.report import formatting, training_log, verdict
+from meninx.report.context import ReportContext
+from meninx.report.evaluations import MeasuredSplit
+from meninx.report.joint_privacy import Joint
+from meninx.report.section_limits import resolved
 from meninx.report.sources import Dataset, TrainedRun
 
 NAME = "MODEL_CARD.md"
@@ -35,7 +35,7 @@ class Safe(str):
     """Text that needs no escaping: made here, from numbers."""
 
 
-def render(context: Context, run: TrainedRun) -> str:
+def render(context: ReportContext, run: TrainedRun) -> str:
     """Return the model card of one run as Markdown with YAML front matter.
 
     Raises:
@@ -87,7 +87,7 @@ def _escaped(value: Any) -> Any:
     return names.markdown(names.printable(value, hidden=" "))
 
 
-def _described(context: Context, run: TrainedRun, dataset: Dataset) -> dict[str, Any]:
+def _described(context: ReportContext, run: TrainedRun, dataset: Dataset) -> dict[str, Any]:
     """Return what the model is and what it was trained on."""
     config = context.config
     known = run.patients_known and dataset.info.patients_known
@@ -95,7 +95,8 @@ def _described(context: Context, run: TrainedRun, dataset: Dataset) -> dict[str,
         "run": run.name,
         "model": _needed(run.config.get("model"), "model", f"the config of run {run.name}"),
         "config": [
-            (key, words.listed(value)) for key, value in _flat(resolved(run, hidden=context.counts_hidden))
+            (key, formatting.listed(value))
+            for key, value in _flat(resolved(run, hidden=context.counts_hidden))
         ],
         "license": config.license,
         "authors": config.authors,
@@ -110,7 +111,7 @@ def _described(context: Context, run: TrainedRun, dataset: Dataset) -> dict[str,
     }
 
 
-def _counts(context: Context, run: TrainedRun, dataset: Dataset) -> list[tuple[str, str, str]]:
+def _counts(context: ReportContext, run: TrainedRun, dataset: Dataset) -> list[tuple[str, str, str]]:
     """Return (split, cases, patients); with a declared number that alone for the training split."""
     counts = _needed(dataset.counts, "cases by split", f"dataset {dataset.name}")
     rows = []
@@ -123,7 +124,7 @@ def _counts(context: Context, run: TrainedRun, dataset: Dataset) -> list[tuple[s
     return rows
 
 
-def _measured(context: Context, run: TrainedRun, measured: Measured) -> dict[str, Any]:
+def _measured(context: ReportContext, run: TrainedRun, measured: MeasuredSplit) -> dict[str, Any]:
     """Return what was measured, and what it says about usefulness."""
     evaluation = measured.evaluation
     colour, word, reason = verdict.utility(context, run)
@@ -142,11 +143,11 @@ def _measured(context: Context, run: TrainedRun, measured: Measured) -> dict[str
         "metrics": sorted({item.name for item in evaluation.metrics}),
         "headline": _row(evaluation.headline),
         "utility": {"colour": colour, "word": word, "reason": reason, "rule": verdict.utility_rule(context)},
-        "diverged": curves.divergence(run.log),
+        "diverged": training_log.divergence(run.log),
     }
 
 
-def _promised(context: Context, run: TrainedRun) -> dict[str, Any]:
+def _promised(context: ReportContext, run: TrainedRun) -> dict[str, Any]:
     """Return what is promised to the units of the training data, from the ledger."""
     spent = run.account.spent if run.account is not None else None
     joint = next((item for item in context.joints if run in item.runs), None)
@@ -156,10 +157,12 @@ def _promised(context: Context, run: TrainedRun) -> dict[str, Any]:
         "sound": spent is not None and not run.void,
         "guarantee": ""
         if spent is None or run.void
-        else f"epsilon = {words.number(spent.epsilon)} at delta = {spent.delta:g} per {run.unit} "
+        else f"epsilon = {formatting.number(spent.epsilon)} at delta = {spent.delta:g} per {run.unit} "
         f"({spent.relation}), "
         f"{spent.steps:,} steps of {spent.sampler} sampling.",
-        "meaning": "" if spent is None or run.void else words.meaning(spent.epsilon, spent.delta, run.unit),
+        "meaning": ""
+        if spent is None or run.void
+        else formatting.meaning(spent.epsilon, spent.delta, run.unit),
         "caps": [cap.reason for cap in joint.caps if cap.reason] if joint is not None else [],
         "together": _together(context, joint),
         "unknown_start": run.unknown_start,
@@ -169,14 +172,14 @@ def _promised(context: Context, run: TrainedRun) -> dict[str, Any]:
     }
 
 
-def _together(context: Context, joint: Joint | None) -> str:
+def _together(context: ReportContext, joint: Joint | None) -> str:
     if joint is None or joint.spent is None or len(joint.runs) < 2:
         return ""
     share = "may share" if joint.assumed else "share"
     cost = (
         "no bound"
         if joint.void
-        else f"epsilon = {words.number(joint.epsilon)} at delta = {joint.spent.delta:g}"
+        else f"epsilon = {formatting.number(joint.epsilon)} at delta = {joint.spent.delta:g}"
     )
     return (
         f"Runs {joint.names} {share} training {context.people}: together they cost {cost}. Whoever "
@@ -185,7 +188,7 @@ def _together(context: Context, joint: Joint | None) -> str:
     )
 
 
-def _dataset(context: Context, run: TrainedRun) -> Dataset:
+def _dataset(context: ReportContext, run: TrainedRun) -> Dataset:
     found = context.own_dataset(run)
     if found is None:
         got = "another one" if context.datasets else "none"
@@ -216,11 +219,11 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def _row(item: Estimate) -> dict[str, str]:
     return {
-        "metric": words.metric(item.name),
+        "metric": formatting.metric(item.name),
         "label": item.label or "all labels",
         "group": f"{item.attribute} {item.group}",
-        "value": words.value(item) if item.note else Safe(words.value(item)),
-        "interval": Safe(words.interval(item)),
+        "value": formatting.value(item) if item.note else Safe(formatting.value(item)),
+        "interval": Safe(formatting.interval(item)),
         "n": Safe(f"{item.n:,}"),
         "patients": Safe(f"{item.patients:,}"),
     }

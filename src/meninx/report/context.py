@@ -5,17 +5,20 @@ What is missing is said, never invented.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from meninx.core import belonging
-from meninx.report import joint, sources, words
+from meninx.core.artifacts import DeidRecord, Departure
+from meninx.report import formatting, joint_privacy, sources
 from meninx.report.config import ReportConfig
-from meninx.report.evidence import Compared
-from meninx.report.joint import Joint
+from meninx.report.evaluations import Compared
+from meninx.report.joint_privacy import Joint
 from meninx.report.sources import Dataset, Deid, TrainedRun
+
+_RUNS_DRAWN = 4
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Context:
+class ReportContext:
     """The sources of one report, by kind.
 
     Attributes:
@@ -63,7 +66,7 @@ class Context:
     def headline(self) -> TrainedRun | None:
         """The run that utility and fairness are judged of: the latest private one, else the latest."""
         private = [run for run in self.runs if run.private] or list(self.runs)
-        return max(private, key=lambda run: (run.record.finished, *joint.order(run)), default=None)
+        return max(private, key=lambda run: (run.record.finished, *joint_privacy.order(run)), default=None)
 
     @property
     def not_for_release(self) -> tuple[str, ...]:
@@ -102,7 +105,7 @@ class Context:
         return tuple(run for run in (*self.runs, *self.unfinished) if self.own_dataset(run) is dataset)
 
 
-def gather(config: ReportConfig, paths: Sequence[Path]) -> Context:
+def gather(config: ReportConfig, paths: Sequence[Path]) -> ReportContext:
     """Return the context of the folders given.
 
     Raises:
@@ -111,10 +114,10 @@ def gather(config: ReportConfig, paths: Sequence[Path]) -> Context:
         PrivacyRefusal: a privacy record says something else than its ledger.
     """
     found = sources.read(paths)
-    every = sorted((item for item in found if isinstance(item, TrainedRun)), key=joint.order)
+    every = sorted((item for item in found if isinstance(item, TrainedRun)), key=joint_privacy.order)
     runs = sorted((run for run in every if run.finished), key=lambda run: not run.private)
     comparisons, refused = _comparisons(runs, every)
-    context = Context(
+    context = ReportContext(
         config=config,
         date=config.date or datetime.now(UTC).date().isoformat(),
         deid=tuple(sorted((item for item in found if isinstance(item, Deid)), key=lambda item: item.name)),
@@ -126,10 +129,10 @@ def gather(config: ReportConfig, paths: Sequence[Path]) -> Context:
         ),
         runs=tuple(runs),
         unfinished=tuple(run for run in every if not run.finished),
-        joints=joint.groups(every),
+        joints=joint_privacy.groups(every),
         comparisons=tuple(comparisons),
     )
-    return Context(**{**vars(context), "missing": tuple(dict.fromkeys([*refused, *_missing(context)]))})
+    return ReportContext(**{**vars(context), "missing": tuple(dict.fromkeys([*refused, *_missing(context)]))})
 
 
 def _comparisons(
@@ -149,7 +152,7 @@ def _comparisons(
     return found, refused
 
 
-def _missing(context: Context) -> list[str]:
+def _missing(context: ReportContext) -> list[str]:
     said = []
     if not context.deid:
         said.append(
@@ -185,7 +188,7 @@ def _missing(context: Context) -> list[str]:
     if context.counts_hidden and told:
         tells = "tell" if len(told) > 1 else "tells"
         said.append(
-            f"A number was declared, but not by run {words.joined(told)}, whose sample rate {tells} "
+            f"A number was declared, but not by run {formatting.joined(told)}, whose sample rate {tells} "
             "the true one."
         )
     if context.joints:
@@ -225,3 +228,47 @@ def _missing_of(run: TrainedRun) -> list[str]:
             "checked against each other."
         )
     return said
+
+
+def deid_total(context: ReportContext, key: str) -> int:
+    """Return the sum of a count over all archives; what is not a number counts as 0."""
+    return sum(formatting.total(getattr(item.record, key)) or 0 for item in context.deid)
+
+
+def drawn_runs(context: ReportContext) -> list[TrainedRun]:
+    """Return the runs whose figures are drawn: the headline, the runs that it is compared with, then others, at most four."""
+    first = [context.headline] if context.headline is not None else []
+    compared = [
+        item.baseline for item in context.comparisons if item.run in first and item.baseline is not None
+    ]
+    ranked = [*first, *compared, *context.runs]
+    chosen = [run for place, run in enumerate(ranked) if run.finished and run not in ranked[:place]][
+        :_RUNS_DRAWN
+    ]
+    return [run for run in context.runs if run in chosen]
+
+
+_OLDEST = 89  # years that the profile lets stand exactly
+_KEEPING = ("k", "keep", "kept", "retain", "false", "pass")
+
+
+def departures_of(record: DeidRecord) -> tuple[Departure, ...]:
+    """Return every departure of an archive, also the overrides of a summary that an older version wrote."""
+    known = {(item.name, item.chosen) for item in record.departures}
+    older = record.overrides if isinstance(record.overrides, Mapping) else {}
+    named = [
+        Departure(kind="override", name=str(name), chosen=str(action), usual="the profile's action")
+        for name, action in sorted(older.items(), key=str)
+        if (str(name), str(action)) not in known
+        and str(name) not in {item.name for item in record.departures}
+    ]
+    if record.overrides and not isinstance(record.overrides, Mapping) and not record.departures:
+        named.append(Departure(kind="override", name="overrides", chosen="of unknown form", usual="none"))
+    if record.max_age > _OLDEST and not any(item.name == "max_age" for item in record.departures):
+        named.append(Departure(kind="age", name="max_age", chosen=str(record.max_age), usual=str(_OLDEST)))
+    return (*record.departures, *named)
+
+
+def keeps_attribute(item: Departure) -> bool:
+    """Return whether a departure leaves an attribute as it was that the profile would have removed or replaced."""
+    return item.kind == "override" and item.chosen.strip().lower() in _KEEPING

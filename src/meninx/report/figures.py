@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from meninx.core.names import printable
 from meninx.metrics.estimates import ROC_GRID, Estimate
-from meninx.report import words
+from meninx.report import formatting
 
 _INK = "#010203"  # stands for the page's text colour until the SVG is written
 _COLOURS = ("#2f7fd6", "#d9822b", "#3a9d6e", "#a05fc4", "#c94f4f", "#7d8794")
@@ -105,14 +105,14 @@ def spent(points: Points, *, name: str, delta: float, unit: str) -> str:
         axes.plot([x for x, _ in points], [y for _, y in points], color=_COLOURS[0], linewidth=1.8)
         axes.plot(*points[-1], "o", color=_COLOURS[0], markersize=4)
         axes.text(
-            0.97, 0.07, f"ε = {words.number(float(points[-1][1]))}", transform=axes.transAxes, ha="right"
+            0.97, 0.07, f"ε = {formatting.number(float(points[-1][1]))}", transform=axes.transAxes, ha="right"
         )
         axes.set(xlabel="optimiser steps", ylabel="epsilon spent", ylim=(0, None))
         axes.margins(x=0.03)
 
     step, epsilon = points[-1]
     alt = (
-        f"Epsilon spent over the steps at delta {delta:g} per {unit}: {words.number(float(epsilon))} "
+        f"Epsilon spent over the steps at delta {delta:g} per {unit}: {formatting.number(float(epsilon))} "
         f"after {step:,.0f} steps."
     )
     return _svg(draw, name, alt, size=(4.2, 3.0))
@@ -142,7 +142,8 @@ def forest(gaps: Sequence[Estimate], *, name: str, limit: float, what: str) -> s
         axes.set_xlabel(f"{what}, group minus rest (band: ±{limit:g})")
 
     said = "; ".join(
-        f"{item.attribute} {item.group} {words.value(item)} {words.interval(item)}" for item in known
+        f"{item.attribute} {item.group} {formatting.value(item)} {formatting.interval(item)}"
+        for item in known
     )
     return _svg(
         draw,
@@ -195,7 +196,7 @@ def _plain(text: str) -> str:
 
 
 def _said(run: str, area: Estimate | None) -> str:
-    return run if area is None else f"{run}: {words.value(area)} {words.interval(area)}"
+    return run if area is None else f"{run}: {formatting.value(area)} {formatting.interval(area)}"
 
 
 def _svg(draw: Any, name: str, alt: str, size: tuple[float, float]) -> str:

@@ -5,23 +5,30 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from meninx.core import artifacts
-from meninx.report import sections_data, sections_end, sections_model
-from meninx.report.context import Context
+from meninx.report import (
+    section_deid,
+    section_fairness,
+    section_limits,
+    section_overview,
+    section_privacy,
+    section_utility,
+)
+from meninx.report.context import ReportContext
 from meninx.report.verdict import verdicts
 
 SIGNS = {"green": "✓", "amber": "!", "red": "✗", "grey": "?"}
 
 
-def render(context: Context) -> str:
+def render(context: ReportContext) -> str:
     """Return the report as one self-contained HTML page: no script, no address outside itself."""
-    reproduction, configs = sections_end.reproduction(context)
+    reproduction, configs = section_limits.reproduction(context)
     sections = (
-        sections_data.done(context),
-        sections_data.deid(context),
-        sections_model.utility(context),
-        sections_model.privacy(context),
-        sections_model.fairness(context),
-        sections_end.limits(context),
+        section_overview.overview(context),
+        section_deid.deid(context),
+        section_utility.utility(context),
+        section_privacy.privacy(context),
+        section_fairness.fairness(context),
+        section_limits.limits(context),
         reproduction,
     )
     return (

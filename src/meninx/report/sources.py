@@ -29,10 +29,10 @@ from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest, dataset_digest
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
-from meninx.report import account, curves, evidence
-from meninx.report.account import Account
-from meninx.report.curves import Log
-from meninx.report.evidence import Evidence
+from meninx.report import evaluations, privacy_account, training_log
+from meninx.report.evaluations import Evidence
+from meninx.report.privacy_account import RunAccount
+from meninx.report.training_log import Log
 
 _DEPTH, _SWEEP_DEPTH = 2, 3
 
@@ -101,7 +101,7 @@ class TrainedRun:
     config: Mapping[str, Any]
     environment: Environment | None
     privacy: PrivacyRecord | None
-    account: Account | None
+    account: RunAccount | None
     members: Members | None
     data: DataRecord | None
     lineage: Lineage | None
@@ -129,7 +129,7 @@ class TrainedRun:
         """Whether it started, itself or through earlier runs, from weights whose training nobody can name."""
         known = self.start is not None and self.start.origin in ("random", "run")
         given = bool(self.config.get("pretrained")) and (self.start is None or self.start.origin == "random")
-        earlier = [self.lineage, *account.ancestors(self.lineage)] if self.lineage is not None else []
+        earlier = [self.lineage, *privacy_account.ancestors(self.lineage)] if self.lineage is not None else []
         return (
             given
             or (self.start is not None and not known)
@@ -342,7 +342,7 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
     _refuse_strangers(run, record, config, privacy, lineage, older=older)
     start = privacy.start if privacy is not None else None
     ancestry = artifacts.read(root, Ancestry)
-    spent = account.of_run(run, record.id or str(root), lineage, start, ancestry) if private else None
+    spent = privacy_account.of_run(run, record.id or str(root), lineage, start, ancestry) if private else None
     void = (
         record.deterministic
         or _seeded(lineage, spent)
@@ -363,15 +363,15 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
         members=artifacts.read(root, Members),
         data=artifacts.read(root, DataRecord),
         lineage=lineage,
-        evidence=evidence.read(root, record, name, closed=private),
-        log=curves.read(run.metrics_path),
+        evidence=evaluations.read(root, record, name, closed=private),
+        log=training_log.read(run.metrics_path),
         digests=_digests(root),
     )
     if spent is not None and trained.finished:
         where = f"{name}/{artifacts.place(PrivacyRecord)}"
         if privacy is None:
             raise DataError(expected("the privacy record of a finished private run", got="none", where=where))
-        account.compare(spent, privacy, trained.declared, where)
+        privacy_account.compare(spent, privacy, trained.declared, where)
     for changed in belonging.secrets_changed(root, record):
         kind, fix = PrivacyRefusal if private else DataError, "restore the file as the run wrote it"
         raise kind(
@@ -393,9 +393,11 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
     return trained
 
 
-def _seeded(lineage: Lineage | None, spent: Account | None) -> bool:
+def _seeded(lineage: Lineage | None, spent: RunAccount | None) -> bool:
     """Return whether the noise of the run, or of an earlier one whose cost it counts, came from a seed."""
-    counted = [item for item in account.ancestors(lineage) if spent is not None and item.run in spent.texts]
+    counted = [
+        item for item in privacy_account.ancestors(lineage) if spent is not None and item.run in spent.texts
+    ]
     return any(item.deterministic for item in (*([lineage] if lineage is not None else []), *counted))
 
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from meninx.core.artifacts import DeidRecord
 from meninx.metrics.estimates import Estimate, Evaluation
-from meninx.report import curves, words
-from meninx.report.context import Comparison, Context
-from meninx.report.departures import keeps, said_of
-from meninx.report.joint import Cap, Joint
+from meninx.report import formatting, training_log
+from meninx.report.context import Comparison, ReportContext, departures_of, keeps_attribute
+from meninx.report.joint_privacy import Cap, Joint
 from meninx.report.sources import TrainedRun
 
 GREEN, AMBER, RED, GREY = "green", "amber", "red", "grey"
@@ -41,12 +40,12 @@ class Verdict:
     anchor: str
 
 
-def verdicts(context: Context) -> tuple[Verdict, ...]:
+def verdicts(context: ReportContext) -> tuple[Verdict, ...]:
     """Return the cards of a report, in reading order."""
     return (_identifiers(context), _epsilon(context), _attack(context), _gap(context), _utility(context))
 
 
-def _identifiers(context: Context) -> Verdict:
+def _identifiers(context: ReportContext) -> Verdict:
     question = "Identifiers removed?"
     limit = (
         "amber: nothing found in headers, profile kept, pixels not read; red: an identifier found or "
@@ -54,11 +53,15 @@ def _identifiers(context: Context) -> Verdict:
     )
     records = [item.record for item in context.deid]
     if not records:
-        return Verdict(question, GREY, "not known", words.DASH, "no de-identification summary", limit, "deid")
+        return Verdict(
+            question, GREY, "not known", formatting.DASH, "no de-identification summary", limit, "deid"
+        )
     found = sum(record.residual_findings for record in records)
     value = f"{found:,} found"
-    kept = sorted({item.name for record in records for item in said_of(record) if keeps(item)})
-    less = sum(len(said_of(record)) for record in records)
+    kept = sorted(
+        {item.name for record in records for item in departures_of(record) if keeps_attribute(item)}
+    )
+    less = sum(len(departures_of(record)) for record in records)
     pixels = _pixels(records)
     if found:
         return Verdict(question, RED, "identifiers found", value, pixels, limit, "deid")
@@ -89,7 +92,7 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _epsilon(context: Context) -> Verdict:
+def _epsilon(context: ReportContext) -> Verdict:
     config = context.config
     limit = (
         f"green: ε ≤ {config.epsilon_amber:g} and δ ≤ 1/(10 n); amber: ε ≤ {config.epsilon_red:g}; red: "
@@ -102,23 +105,23 @@ def _epsilon(context: Context) -> Verdict:
     return max(cards, key=lambda card: _WORSE.index(card.colour))  # of equals the first, which is the dearest
 
 
-def _not_private(context: Context, question: str, limit: str) -> Verdict:
+def _not_private(context: ReportContext, question: str, limit: str) -> Verdict:
     if not context.runs:
         detail = f"{_runs(context.unfinished)} not finished" if context.unfinished else "no run was given"
-        return Verdict(question, GREY, "not known", words.DASH, detail, limit, "privacy")
+        return Verdict(question, GREY, "not known", formatting.DASH, detail, limit, "privacy")
     detail = f"{_runs(context.runs)}: trained without differential privacy"
     return Verdict(question, RED, "not private", "no epsilon", detail, limit, "privacy")
 
 
-def _cost(context: Context, joint: Joint, question: str, limit: str) -> Verdict:
+def _cost(context: ReportContext, joint: Joint, question: str, limit: str) -> Verdict:
     config, spent = context.config, joint.spent
     share = "which may share" if joint.assumed else "which share"
     who = _runs(joint.runs) + (f", {share} {context.people}, together" if len(joint.runs) > 1 else "")
     if spent is None:
         cap = _worst(joint.caps)
         word = cap.word if cap is not None else "not finished"
-        return Verdict(question, cap.colour if cap else GREY, word, words.DASH, who, limit, "privacy")
-    value = "no bound" if math.isinf(joint.epsilon) else f"ε = {words.number(joint.epsilon)}"
+        return Verdict(question, cap.colour if cap else GREY, word, formatting.DASH, who, limit, "privacy")
+    value = "no bound" if math.isinf(joint.epsilon) else f"ε = {formatting.number(joint.epsilon)}"
     detail = f"{who}: at delta {spent.delta:g}, per {joint.unit} ({spent.relation}){_beside(context)}"
     colour, word = _graded(
         joint.epsilon, config.epsilon_amber, config.epsilon_red, ("strong", "moderate", "weak")
@@ -139,7 +142,7 @@ def _cost(context: Context, joint: Joint, question: str, limit: str) -> Verdict:
     return Verdict(question, colour, word, value, detail, limit, "privacy")
 
 
-def _beside(context: Context) -> str:
+def _beside(context: ReportContext) -> str:
     """Return a remark about finished runs without privacy, which the verdict does not cover."""
     names = [run for run in context.runs if not run.private]
     return f"; not covered: {_runs(names)}, trained without privacy" if names else ""
@@ -153,29 +156,37 @@ def _runs(runs: Sequence[TrainedRun]) -> str:
     return f"run{'s' if len(runs) > 1 else ''} {_few([run.name for run in runs])}"
 
 
-def _attack(context: Context) -> Verdict:
+def _attack(context: ReportContext) -> Verdict:
     config = context.config
     limit = f"green: bound ≤ {config.attack_amber:g}; amber: ≤ {config.attack_red:g}; red: above"
     question = "Attack risk?"
     if not context.joints:
         return Verdict(
-            question, GREY, "not known", words.DASH, "no proven bound, no measured attack", limit, "privacy"
+            question,
+            GREY,
+            "not known",
+            formatting.DASH,
+            "no proven bound, no measured attack",
+            limit,
+            "privacy",
         )
     cards = [_risk(context, item, question, limit) for item in context.joints]
     return max(cards, key=lambda card: _WORSE.index(card.colour))
 
 
-def _risk(context: Context, joint: Joint, question: str, limit: str) -> Verdict:
+def _risk(context: ReportContext, joint: Joint, question: str, limit: str) -> Verdict:
     who = _runs(joint.runs)
     cap = _worst([item for item in joint.caps if item.attacks])
     if cap is not None and cap.colour in (RED, GREY):
-        return Verdict(question, cap.colour, cap.word, words.DASH, f"{who}: no bound holds", limit, "privacy")
+        return Verdict(
+            question, cap.colour, cap.word, formatting.DASH, f"{who}: no bound holds", limit, "privacy"
+        )
     if joint.bounds is None:
         return Verdict(
             question,
             GREY,
             "not known",
-            words.DASH,
+            formatting.DASH,
             f"{who}: no proven bound, no measured attack",
             limit,
             "privacy",
@@ -190,10 +201,10 @@ def _risk(context: Context, joint: Joint, question: str, limit: str) -> Verdict:
     if cap is not None and colour == GREEN:
         colour, word = AMBER, cap.word
     detail = f"{who}: membership, TPR at 1 % FPR at most, proven; no attack was measured"
-    return Verdict(question, colour, word, f"≤ {words.number(bound)}", detail, limit, "privacy")
+    return Verdict(question, colour, word, f"≤ {formatting.number(bound)}", detail, limit, "privacy")
 
 
-def _gap(context: Context) -> Verdict:
+def _gap(context: ReportContext) -> Verdict:
     limit = context.config.gap_limit
     question, rule = (
         "Fair to groups?",
@@ -213,7 +224,7 @@ def _gap(context: Context) -> Verdict:
     ]
     if not known or run is None:
         detail = "no group is large enough" if measured else "no evaluation"
-        return Verdict(question, GREY, "not known", words.DASH, detail, rule, "fairness")
+        return Verdict(question, GREY, "not known", formatting.DASH, detail, rule, "fairness")
     worst = max(known, key=lambda item: abs(item.value))
     outside = [item for item in known if item.low > limit or item.high < -limit]
     if outside:
@@ -227,32 +238,36 @@ def _gap(context: Context) -> Verdict:
     if unknown and colour == GREEN:
         colour, word = AMBER, "some groups too small"
     detail = f"run {run.name}: {_gap_detail(worst, unknown)}"
-    return Verdict(question, colour, word, words.value(worst), detail, rule, "fairness")
+    return Verdict(question, colour, word, formatting.value(worst), detail, rule, "fairness")
 
 
 def _gap_detail(worst: Estimate, unknown: int) -> str:
     where = f"{worst.attribute} {worst.group}" + (f", {worst.label}" if worst.label else "")
     more = f"; {unknown} more insufficient" if unknown else ""
-    return f"largest {words.metric(worst.name)} {words.interval(worst)}: {where}, n = {worst.n:,}{more}"
+    return f"largest {formatting.metric(worst.name)} {formatting.interval(worst)}: {where}, n = {worst.n:,}{more}"
 
 
-def _utility(context: Context) -> Verdict:
+def _utility(context: ReportContext) -> Verdict:
     question, run = "Useful?", context.headline
     measured = run.evidence.test if run else None
     limit = utility_rule(context)
     if run is None or measured is None:
         return Verdict(
-            question, GREY, "not known", words.DASH, "no evaluation of the released weights", limit, "utility"
+            question,
+            GREY,
+            "not known",
+            formatting.DASH,
+            "no evaluation of the released weights",
+            limit,
+            "utility",
         )
     best = measured.evaluation.headline
     colour, word, reason = utility(context, run)
-    detail = (
-        f"run {run.name}: {words.metric(best.name)} {words.interval(best)}, n = {best.n:,} cases; {reason}"
-    )
-    return Verdict(question, colour, word, words.value(best), detail, limit, "utility")
+    detail = f"run {run.name}: {formatting.metric(best.name)} {formatting.interval(best)}, n = {best.n:,} cases; {reason}"
+    return Verdict(question, colour, word, formatting.value(best), detail, limit, "utility")
 
 
-def utility_rule(context: Context) -> str:
+def utility_rule(context: ReportContext) -> str:
     """Return what utility is judged against."""
     floor, loss = context.config.utility_floor, context.config.utility_loss
     if floor is not None:
@@ -263,7 +278,7 @@ def utility_rule(context: Context) -> str:
     )
 
 
-def utility(context: Context, run: TrainedRun) -> tuple[str, str, str]:
+def utility(context: ReportContext, run: TrainedRun) -> tuple[str, str, str]:
     """Return colour, word and reason of a run's utility, judged label by label.
 
     Chance is no floor: without a floor of the user's and without a measured baseline the colour is grey.
@@ -271,7 +286,7 @@ def utility(context: Context, run: TrainedRun) -> tuple[str, str, str]:
     measured = run.evidence.test
     if measured is None:
         return GREY, "not known", "no evaluation"
-    diverged = curves.divergence(run.log)
+    diverged = training_log.divergence(run.log)
     if diverged:
         return RED, "diverged", "; ".join(diverged)
     evaluation, floor = measured.evaluation, context.config.utility_floor
@@ -297,10 +312,10 @@ def utility(context: Context, run: TrainedRun) -> tuple[str, str, str]:
             "no floor set",
             "neither a floor nor a baseline: nothing to judge against",
         )
-    odd = curves.oddities(evaluation)
+    odd = training_log.oddities(evaluation)
     if chance and colour in (GREEN, GREY):
         colour, word = AMBER, "labels at chance"
-    doubts = curves.doubts(run.log)
+    doubts = training_log.doubts(run.log)
     if doubts and colour in (GREEN, GREY):
         colour, word = AMBER, doubts[0][0]
     if odd and colour == GREEN:
@@ -341,8 +356,8 @@ def _against(
         return GREY, "not known", f"against {what}: no label has an interval"
     worst = min(known, key=lambda item: (item.low, item.value))
     reason = (
-        f"against {what}: lowest {worst.label or 'of all labels'} {words.value(worst)} "
-        f"{words.interval(worst)}"
+        f"against {what}: lowest {worst.label or 'of all labels'} {formatting.value(worst)} "
+        f"{formatting.interval(worst)}"
     )
     if any(item.high < floor for item in known):
         return RED, said[0], reason
@@ -351,7 +366,7 @@ def _against(
     return AMBER, "not decided", reason
 
 
-def _baseline(context: Context, run: TrainedRun) -> Comparison | None:
+def _baseline(context: ReportContext, run: TrainedRun) -> Comparison | None:
     """Return the comparison of a run with one without privacy on its test split."""
     found = [item for item in context.comparisons if item.run is run and item.compared.origin.split == "test"]
     return next((item for item in found if item.baseline is not None and not item.baseline.private), None)

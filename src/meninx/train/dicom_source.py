@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from meninx.core import artifacts
 from meninx.core.artifacts import PrepareRecord
 from meninx.core.errors import DataError, UsageError, expected
 from meninx.core.manifest import SOURCES_NAME, Case, Manifest
-from meninx.imaging import decode, dicom
+from meninx.imaging import decode, dicom_image, resample
 from meninx.imaging.image import Image
 
 Array = npt.NDArray[Any]
@@ -74,10 +74,12 @@ class DicomSources:
         headers = [decode.open_dataset(path, pixels=False) for path in paths]
         rows, columns = int(headers[0].Rows), int(headers[0].Columns)
         if label_map.ndim == 2:
-            return Image(_picture(label_map, (rows, columns), self.aspect)[None]), paths
+            return Image(resample.picture_on_source(label_map, (rows, columns), self.aspect)[None]), paths
         with decode.guarded():
-            _, target = dicom.order_slices(headers)
-        return Image(_volume(label_map, affine, (columns, rows, len(headers)), target)[None], target), paths
+            _, target = dicom_image.order_slices(headers)
+        return Image(
+            resample.volume_on_source(label_map, affine, (columns, rows, len(headers)), target)[None], target
+        ), paths
 
 
 def _identities(manifest: Manifest) -> dict[str, str]:
@@ -119,34 +121,3 @@ def _aspect(manifest: Manifest) -> str:
             )
         )
     return str(aspect)
-
-
-def _picture(label_map: Array, size: tuple[int, int], aspect: str) -> Array:
-    """Return a 2-D map at the size of its source: the inverse of how ``prepare`` met the dataset's size."""
-    have = label_map.shape
-    scales = [here / there for here, there in zip(have, size, strict=True)]
-    scales = [min(scales)] * 2 if aspect == "pad" else scales
-    for axis, (wanted, scale) in enumerate(zip(size, scales, strict=True)):
-        inner = max(1, min(have[axis], round(wanted * scale)))
-        first = (have[axis] - inner) // 2
-        places = first + np.floor((np.arange(wanted) + 0.5) * inner / wanted).astype(int)
-        label_map = np.take(label_map, places, axis=axis)
-    return label_map
-
-
-def _volume(
-    label_map: Array, affine: npt.NDArray[np.float64], size: Sequence[int], target: npt.NDArray[np.float64]
-) -> Array:
-    """Return a 3-D map on another grid; 0 where it does not reach."""
-    move = np.linalg.inv(affine) @ target
-    out = np.zeros(tuple(size), label_map.dtype)
-    x, y = np.arange(size[0])[:, None], np.arange(size[1])[None, :]
-    for z in range(size[2]):
-        places = [
-            np.floor(row[0] * x + row[1] * y + row[2] * z + row[3] + 0.5).astype(int) for row in move[:3]
-        ]
-        inside = np.logical_and.reduce(
-            [(at >= 0) & (at < n) for at, n in zip(places, label_map.shape, strict=True)]
-        )
-        out[..., z][inside] = label_map[tuple(at[inside] for at in places)]
-    return out

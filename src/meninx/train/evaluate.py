@@ -195,7 +195,7 @@ class _Measurement:
         """Return thresholds fitted on the run's own validation split, and none when there is no such split."""
         if measured.validation is None:
             return ()
-        return thresholds.fit(
+        return thresholds.fit_thresholds(
             self.valid.targets(), measured.validation, self.dataset.info.labels, rule=self.config.threshold
         )
 

@@ -187,7 +187,7 @@ def _own_name(run: Run, dataset: Manifest) -> str:
 
 
 def _keyed(run: Run, digest: str) -> str:
-    return identity.keyed_data(identity.identity_key(run), digest)
+    return identity.keyed_data(run.key(identity.KEY), digest)
 
 
 def refuse_trained_on(run: Run, chosen: Manifest, dataset: Manifest) -> None:

@@ -16,9 +16,9 @@ from meninx.core.artifacts import RunRecord, SweepRecord
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
-from meninx.verify import folders
-from meninx.verify import run as runs
-from meninx.verify.check import Book, Check, State, plain
+from meninx.verify import folder_checks
+from meninx.verify import run_checks as runs
+from meninx.verify.check_list import Check, CheckList, State, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,9 @@ class VerifyResult(Result):
     def exit_code(self) -> int:
         """0 when all is well, 4 when a promise to patients does not hold, 3 for other damage."""
         failed = [check for check in self.checks if check.state is State.NOT_OK]
-        return 0 if not failed else 4 if any(check.privacy for check in failed) else 3
+        if not failed:
+            return 0
+        return 4 if any(check.privacy for check in failed) else 3
 
     def summary(self) -> str:
         """Return one line for every check and one for all.
@@ -111,8 +113,8 @@ def run(folder: Path, *, progress: Progress = SILENT) -> VerifyResult:
     if not root.is_dir():
         raise UsageError(expected("a folder", got="none", where=root.name))
     checks, kinds = list[Check](), list[str]()
-    for place, kind in folders.found(root):
-        book = Book("" if place == root else place.relative_to(root).as_posix())
+    for place, kind in folder_checks.found(root):
+        book = CheckList("" if place == root else place.relative_to(root).as_posix())
         book.guard(kind, partial(_check, book, place, kind, progress))
         checks += book.checks
         kinds.append(kind)
@@ -122,24 +124,26 @@ def run(folder: Path, *, progress: Progress = SILENT) -> VerifyResult:
     return VerifyResult(out=root, kinds=tuple(kinds), checks=tuple(checks))
 
 
-def _check(book: Book, place: Path, kind: str, progress: Progress) -> None:
-    if kind == folders.RUN:
+def _check(book: CheckList, place: Path, kind: str, progress: Progress) -> None:
+    if kind == folder_checks.RUN:
         runs.check(book, place, progress)
-    elif kind == folders.SWEEP:
+    elif kind == folder_checks.SWEEP:
         _sweep(book, place)
-    elif kind == folders.DATASET:
-        folders.dataset(book, place, progress)
-    elif kind == folders.ARCHIVE:
-        folders.archive(book, place, progress)
+    elif kind == folder_checks.DATASET:
+        folder_checks.dataset(book, place, progress)
+    elif kind == folder_checks.ARCHIVE:
+        folder_checks.archive(book, place, progress)
     else:
-        folders.release(book, place, progress)
+        folder_checks.release(book, place, progress)
 
 
-def _sweep(book: Book, place: Path) -> None:
+def _sweep(book: CheckList, place: Path) -> None:
     """Check that the runs behind the rows of a sweep are the ones that lie in it."""
     record = artifacts.require(place, SweepRecord, fix="run the sweep again")
     there = [
-        artifacts.read(folder, RunRecord) for folder, kind in folders.found(place) if kind == folders.RUN
+        artifacts.read(folder, RunRecord)
+        for folder, kind in folder_checks.found(place)
+        if kind == folder_checks.RUN
     ]
     missing = set(record.runs) - {item.id for item in there if item is not None}
     if record.runs:

@@ -1,4 +1,4 @@
-"""Readers: one small file a published layout, each a function from a folder to a :class:`~meninx.prepare.found.Reading`."""
+"""Readers: one module per published layout, each a function from a folder to a :class:`ReaderOutput`."""
 
 from __future__ import annotations
 
@@ -6,39 +6,37 @@ from collections.abc import Callable
 from pathlib import Path
 
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.found import Reading
 from meninx.prepare.readers import (
-    brset,
     chexpert,
-    csv,
-    dicom,
-    folder,
-    ham10000,
+    class_folder,
+    clean_dicom,
+    custom_table,
     mimic,
     msd,
     nih,
     npz,
-    pad_ufes,
     pairs,
     radimagenet,
     siim,
 )
+from meninx.prepare.readers.published_table import BRSET, HAM10000, PAD_UFES
+from meninx.prepare.source_cases import ReaderOutput
 
-Reader = Callable[[Path, PrepareConfig, str], Reading]
+Reader = Callable[[Path, PrepareConfig, str], ReaderOutput]
 
 READERS: dict[str, Reader] = {
-    "dicom": dicom.read,
-    "folder": folder.read,
+    "dicom": clean_dicom.read,
+    "folder": class_folder.read,
     "pairs": pairs.read,
-    "csv": csv.read,
+    "csv": custom_table.read,
     "npz": npz.read,
     "nih": nih.read,
     "chexpert": chexpert.read,
     "mimic": mimic.read,
     "siim": siim.read,
-    "ham10000": ham10000.read,
+    "ham10000": HAM10000,
     "radimagenet": radimagenet.read,
     "msd": msd.read,
-    "brset": brset.read,
-    "pad-ufes": pad_ufes.read,
+    "brset": BRSET,
+    "pad-ufes": PAD_UFES,
 }

@@ -15,12 +15,12 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
+from meninx.core.csv_table import CsvRow, read_table
 from meninx.core.errors import LayoutError, expected
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.found import Reading
 from meninx.prepare.readers import values
-from meninx.prepare.readers.rows import Layout, read_rows
-from meninx.prepare.readers.table import Row, read_table
+from meninx.prepare.readers.layout import Layout, read_rows
+from meninx.prepare.source_cases import ReaderOutput
 
 FINDINGS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation",
@@ -29,7 +29,7 @@ FINDINGS = (
 _WHOSE = re.compile(r"(patient\d+)/(study\d+)/")
 
 
-def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
+def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     """Return the cases of CheXpert.
 
     Raises:
@@ -51,7 +51,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
     return read_rows(root, [read_table(root / name, columns) for name in names], layout, config)
 
 
-def _whose(row: Row) -> tuple[str, str]:
+def _whose(row: CsvRow) -> tuple[str, str]:
     match = _WHOSE.search(row.need("Path"))
     if match is None:
         where = f"{row.where}, column 'Path'"

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from meninx.core.csv_table import CsvRow, CsvTable, read_table
 from meninx.core.errors import LayoutError, expected
 from meninx.core.manifest import Task
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.found import FileSource, Found, Reading
 from meninx.prepare.readers import values
-from meninx.prepare.readers.rows import relative, split_name
-from meninx.prepare.readers.table import Row, Table, first_of, read_table
+from meninx.prepare.readers.layout import split_name
+from meninx.prepare.readers.source_files import first_of, relative
+from meninx.prepare.source_cases import FileSource, ReaderOutput, SourceCase
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion",
@@ -28,7 +29,7 @@ FINDINGS = (
 )  # fmt: skip
 
 
-def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
+def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     """Return the cases of MIMIC-CXR-JPG; images of studies without labels are skipped and counted.
 
     Raises:
@@ -51,7 +52,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
             continue
         image = _place(root, row)
         cases.append(
-            Found(
+            SourceCase(
                 key=relative(image, root),
                 patient=row.need("subject_id"),
                 study=row.need("study_id"),
@@ -66,12 +67,12 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
                 split=split_name(splits.get(row.need("dicom_id"), "")),
             )
         )
-    return Reading(
+    return ReaderOutput(
         cases=tuple(cases), labels=labels, task=Task.MULTILABEL, attributes=names, skipped=tuple(skipped)
     )
 
 
-def _table(root: Path, kind: str, columns: tuple[str, ...]) -> Table:
+def _table(root: Path, kind: str, columns: tuple[str, ...]) -> CsvTable:
     name = f"mimic-cxr-2.0.0-{kind}.csv"
     return read_table(first_of(root, (f"{name}.gz", name)), columns)
 
@@ -90,7 +91,7 @@ def _people(root: Path) -> dict[str, dict[str, str]]:
     return {}
 
 
-def _place(root: Path, row: Row) -> Path:
+def _place(root: Path, row: CsvRow) -> Path:
     patient, study = row.need("subject_id"), row.need("study_id")
     if not (patient.isdigit() and study.isdigit()):
         column = "study_id" if patient.isdigit() else "subject_id"

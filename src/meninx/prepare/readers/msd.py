@@ -19,10 +19,10 @@ from meninx.core import files
 from meninx.core.errors import DataError, LayoutError, expected
 from meninx.core.manifest import Task
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.found import FileSource, Found, Reading
+from meninx.prepare.source_cases import FileSource, ReaderOutput, SourceCase
 
 
-def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
+def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     """Return the training cases of a Decathlon task, labels named as ``dataset.json`` names them.
 
     Raises:
@@ -40,13 +40,15 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
             raise LayoutError(expected("an image and a label", got="another shape", where=where))
         image = str(entry["image"]).removeprefix("./")
         mask = FileSource(root / str(entry["label"]))
-        cases.append(Found(key=image, patient=image, image=FileSource(root / image), mask=mask, where=where))
+        cases.append(
+            SourceCase(key=image, patient=image, image=FileSource(root / image), mask=mask, where=where)
+        )
     tests = table.get("test", [])
     skipped = tuple(
         ("test image without a label map", f"dataset.json, test entry {n + 1}")
         for n in range(len(tests) if isinstance(tests, list) else 0)
     )
-    return Reading(
+    return ReaderOutput(
         cases=tuple(cases),
         labels=labels,
         task=Task.SEGMENTATION,

@@ -13,13 +13,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from meninx.core import files
+from meninx.core.csv_table import CsvRow, read_table
 from meninx.core.errors import LayoutError, expected
 from meninx.core.manifest import Task
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.found import FileSource, Found, Reading
 from meninx.prepare.readers import values
-from meninx.prepare.readers.rows import relative
-from meninx.prepare.readers.table import Row, first_of, index_files, read_table, resolve
+from meninx.prepare.readers.source_files import first_of, index_files, relative, resolve
+from meninx.prepare.source_cases import FileSource, ReaderOutput, SourceCase
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax", "Consolidation",
@@ -30,7 +30,7 @@ NAMES, FOUND, PATIENT, AGE, SEX, VIEW = (
 )  # fmt: skip
 
 
-def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
+def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     """Return the cases of ChestX-ray14.
 
     Raises:
@@ -51,7 +51,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
         attributes = values.attributes(row, names, codes, sex_column=SEX, age_column=AGE)
         image = places.get(name, root / "images" / name)
         cases.append(
-            Found(
+            SourceCase(
                 key=relative(image, root),
                 patient=row.need(PATIENT),
                 image=FileSource(image),
@@ -61,10 +61,10 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
                 split=splits.get(name, ""),
             )
         )
-    return Reading(cases=tuple(cases), labels=labels, task=Task.MULTILABEL, attributes=names)
+    return ReaderOutput(cases=tuple(cases), labels=labels, task=Task.MULTILABEL, attributes=names)
 
 
-def _labels(row: Row, wanted: tuple[str, ...]) -> dict[str, float | None]:
+def _labels(row: CsvRow, wanted: tuple[str, ...]) -> dict[str, float | None]:
     present = {name.strip() for name in row.need(FOUND).split("|")} - {"No Finding"}
     if present - set(FINDINGS):
         where = f"{row.where}, column {FOUND!r}"

@@ -12,12 +12,11 @@ from pathlib import Path
 from meninx.core.errors import LayoutError, expected
 from meninx.core.manifest import Task
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.found import FileSource, Found, Reading
-from meninx.prepare.readers.rows import IMAGES, relative
-from meninx.prepare.readers.table import resolve, stem
+from meninx.prepare.readers.source_files import IMAGES, relative, resolve, stem
+from meninx.prepare.source_cases import FileSource, ReaderOutput, SourceCase
 
 
-def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
+def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     """Return one case an image that has a label map.
 
     Raises:
@@ -38,7 +37,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
         ),
     ]
     cases = tuple(
-        Found(
+        SourceCase(
             key=relative(path, root),
             patient=name,
             image=FileSource(path),
@@ -49,7 +48,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
         if name in masks
     )
     volumes = bool(cases) and cases[0].key.lower().endswith((".nii", ".nii.gz"))
-    return Reading(
+    return ReaderOutput(
         cases=cases, labels=config.mask_labels or ("foreground",), task=Task.SEGMENTATION, skipped=tuple(skipped),
         patients_known=False, spatial_dims=3 if volumes else 2,
     )  # fmt: skip

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+from meninx.core.csv_table import CsvRow, read_table
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.found import Reading
-from meninx.prepare.readers.rows import Layout, read_rows
-from meninx.prepare.readers.table import Row, first_of, read_table
+from meninx.prepare.readers.layout import Layout, read_rows
+from meninx.prepare.readers.source_files import first_of
+from meninx.prepare.source_cases import ReaderOutput
 
 TABLES = ("RadiologyAI_train.csv", "RadiologyAI_val.csv", "RadiologyAI_test.csv")
 
 
-def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
+def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     """Return the cases of RadImageNet.
 
     Raises:
@@ -40,7 +41,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
     return read_rows(root, tables, layout, config)
 
 
-def _path(root: Path, row: Row) -> Path:
+def _path(root: Path, row: CsvRow) -> Path:
     name = row.need("filename")
     path = root / name
     parts = PurePosixPath(name).parts

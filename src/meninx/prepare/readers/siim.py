@@ -12,28 +12,28 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from meninx.core.csv_table import CsvRow, CsvTable, read_table
 from meninx.core.errors import DataError, LayoutError, expected
 from meninx.core.manifest import Task
 from meninx.imaging import decode
 from meninx.prepare.config import AUTO, PrepareConfig
-from meninx.prepare.found import FileSource, Found, Reading, RunsSource
 from meninx.prepare.readers import values
-from meninx.prepare.readers.rows import relative
-from meninx.prepare.readers.table import Row, Table, first_of, index_files, read_table, resolve
+from meninx.prepare.readers.source_files import first_of, index_files, relative, resolve
+from meninx.prepare.source_cases import FileSource, ReaderOutput, RunsSource, SourceCase
 
 COLUMNS = ("ImageId", "EncodedPixels")
 TABLES = ("train-rle.csv", "train-rle-sample.csv", "stage_2_train.csv")
 _HEADER = ("PatientID", "PatientSex", "PatientAge", "ViewPosition", "StudyInstanceUID", "Rows", "Columns")
 
 
-def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
+def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     """Return one case an image that the table names.
 
     Raises:
         LayoutError: the table is missing or a row has no runs; names file, column and row.
     """
     table = _table(resolve(config.table, root, site) if config.table else first_of(root, TABLES))
-    runs: dict[str, list[Row]] = defaultdict(list)
+    runs: dict[str, list[CsvRow]] = defaultdict(list)
     for row in table.having(config.require):
         runs[row.need("ImageId")].append(row)
     places = index_files(root, (".dcm",))
@@ -47,7 +47,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
             continue
         cases.append(_case(root, path, header, rows, task))
     labels = ("pneumothorax",)
-    return Reading(
+    return ReaderOutput(
         cases=tuple(cases),
         labels=labels,
         task=task,
@@ -57,11 +57,11 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> Reading:
     )
 
 
-def _case(root: Path, path: Path, header: dict[str, str], rows: list[Row], task: Task) -> Found:
+def _case(root: Path, path: Path, header: dict[str, str], rows: list[CsvRow], task: Task) -> SourceCase:
     texts = tuple(text for row in rows if (text := row.need("EncodedPixels")) != "-1")
     key = relative(path, root)
     shape = (int(header["Rows"]), int(header["Columns"]))
-    return Found(
+    return SourceCase(
         key=key,
         patient=header["PatientID"] or key,
         study=header["StudyInstanceUID"],
@@ -77,7 +77,7 @@ def _case(root: Path, path: Path, header: dict[str, str], rows: list[Row], task:
     )
 
 
-def _table(path: Path) -> Table:
+def _table(path: Path) -> CsvTable:
     table = read_table(path)
     if set(COLUMNS) <= set(table.columns):
         return table

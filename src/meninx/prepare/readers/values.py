@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable
 
 from meninx.core import check
+from meninx.core.csv_table import CsvRow, CsvTable
 from meninx.core.errors import ConfigError, LayoutError, expected
-from meninx.core.manifest import Task
+from meninx.core.manifest import FIXED_COLUMNS, Task
 from meninx.prepare.config import AUTO, PrepareConfig
-from meninx.prepare.readers.table import Row, Table
 
 MALE_FEMALE = {"f": "F", "female": "F", "w": "F", "woman": "F", "m": "M", "male": "M", "man": "M"}
 _WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
@@ -17,11 +17,9 @@ _POLICY = {"unknown": None, "zero": 0.0, "one": 1.0}
 _AGE = re.compile(r"(\d{1,3})(?:\.\d*)?([YMWD])?")
 _PER_YEAR = {"Y": 1, "M": 12, "W": 52, "D": 365}
 OLDEST = 120
-FIXED = ("case_id", "patient_id", "study", "site", "split", "image", "mask")
-"""Columns that every manifest has; no label or attribute may be named so."""
 
 
-def label(row: Row, column: str, config: PrepareConfig, *, blank: str = "unknown") -> float | None:
+def label(row: CsvRow, column: str, config: PrepareConfig, *, blank: str = "unknown") -> float | None:
     """Return a label cell as 0, 1 or None (unknown) by the config's policies.
 
     Args:
@@ -133,7 +131,9 @@ def class_names(config: PrepareConfig, seen: Iterable[str], where: str) -> tuple
     return (config.positive_name,) if config.positive else config.classes or tuple(found)
 
 
-def columns_of(table: Table, config: PrepareConfig, *, sex_column: str, age_column: str) -> tuple[str, ...]:
+def columns_of(
+    table: CsvTable, config: PrepareConfig, *, sex_column: str, age_column: str
+) -> tuple[str, ...]:
     """Return the attribute names that a table offers: sex, age, and the further columns of the config."""
     table.needs(config.attribute_columns)
     known = [name for name, column in (("sex", sex_column), ("age", age_column)) if column in table.columns]
@@ -141,14 +141,14 @@ def columns_of(table: Table, config: PrepareConfig, *, sex_column: str, age_colu
 
 
 def attributes(
-    row: Row, names: Iterable[str], codes: dict[str, str], *, sex_column: str, age_column: str
+    row: CsvRow, names: Iterable[str], codes: dict[str, str], *, sex_column: str, age_column: str
 ) -> dict[str, str]:
     """Return the attributes of a row as text; sex is F, M or empty, age whole years."""
     special = {"sex": lambda: sex(row.get(sex_column), codes), "age": lambda: age(row.get(age_column))}
     return {name: special[name]() if name in special else row.get(name) for name in names}
 
 
-def _further(config: PrepareConfig, table: Table) -> tuple[str, ...]:
+def _further(config: PrepareConfig, table: CsvTable) -> tuple[str, ...]:
     extra = config.site_column
-    wanted = extra in table.columns and extra not in (*config.attribute_columns, *FIXED)
+    wanted = extra in table.columns and extra not in (*config.attribute_columns, *FIXED_COLUMNS)
     return (*config.attribute_columns, *([extra] if wanted else []))

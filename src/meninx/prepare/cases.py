@@ -1,0 +1,407 @@
+"""How every case of a dataset is prepared: the part of the config that touches pixels, resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meninx.core import files
+from meninx.core.errors import DataError
+from meninx.core.manifest import Intensity
+from meninx.imaging import load, resample
+from meninx.imaging.image import Image
+from meninx.prepare import checks
+from meninx.prepare.config import AUTO, PrepareConfig
+from meninx.prepare.source_cases import Source, SourceCase, array_digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePlan:
+    """How every case of a dataset is prepared: the part of the config that touches pixels, resolved.
+
+    Attributes:
+        spatial_dims: 2 or 3.
+        size: output size, one number a spatial axis; empty keeps the size.
+        spacing_mm: output spacing of volumes; empty keeps the spacing.
+        aspect: stretch or pad.
+        bits: 8 or 16.
+        channels: 1 or 3.
+        scaling: format, window or image: which values become lowest and highest.
+        window: lowest and highest value kept.
+        labels: label names when masks are wanted, else empty.
+        mask_empty: skip, or zero.
+    """
+
+    spatial_dims: int
+    size: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    aspect: str
+    bits: int
+    channels: int
+    scaling: str
+    window: tuple[float, ...]
+    labels: tuple[str, ...]
+    mask_empty: str
+
+    @classmethod
+    def of(cls, config: PrepareConfig, spatial_dims: int, labels: tuple[str, ...]) -> ImagePlan:
+        """Return the plan of a config for a source of 2 or 3 dimensions.
+
+        ``labels`` empty when no masks are wanted.
+        """
+        scaling = config.intensity if config.intensity in ("format", "window", "image") else AUTO
+        if scaling == AUTO:
+            scaling = "image" if spatial_dims == 3 else "format"
+            scaling = "window" if config.window else scaling
+        return cls(
+            spatial_dims=spatial_dims,
+            size=_all_axes(config.size, spatial_dims),
+            spacing_mm=_all_axes(config.spacing_mm, spatial_dims),
+            aspect=config.aspect,
+            bits=config.bits,
+            channels=3 if config.color == "rgb" else 1,
+            scaling=scaling,
+            window=config.window,
+            labels=labels,
+            mask_empty=config.mask_empty,
+        )
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the files written."""
+        return ".png" if self.spatial_dims == 2 else ".nii.gz"
+
+    def image_name(self, case_id: str) -> str:
+        """Return the path of a case's image below the dataset folder."""
+        return f"images/{case_id}{self.suffix}"
+
+    def mask_name(self, case_id: str) -> str:
+        """Return the path of a case's mask below the dataset folder, empty when no masks are wanted."""
+        return f"masks/{case_id}{self.suffix}" if self.labels else ""
+
+    @property
+    def keeps_units(self) -> bool:
+        """Whether volumes keep the units of the window (Hounsfield units) in place of grey levels."""
+        return self.spatial_dims == 3 and self.scaling == "window"
+
+    @property
+    def intensity(self) -> Intensity:
+        """How the written values become network input, from public facts alone."""
+        low, high = (
+            (float(self.window[0]), float(self.window[1]))
+            if self.keeps_units
+            else (0.0, float(2**self.bits - 1))
+        )
+        half = (high - low) / 2
+        source = "standard" if self.scaling == "window" else "format"
+        return Intensity(window=(low, high), shift=low + half, scale=half, source=source)
+
+
+def _all_axes(values: tuple[Any, ...], count: int) -> tuple[Any, ...]:
+    return values * count if len(values) == 1 else values
+
+
+Array = npt.NDArray[Any]
+PERCENTILES = (0.5, 99.5)
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+INT16 = 32767
+
+
+def write_ready(image: Image, plan: ImagePlan) -> Image:
+    """Return an image as it is written: channels, grey levels or units, size and spacing of the plan.
+
+    Raises:
+        Unusable: channels other than 1 and 3, or values whose range nobody has told.
+    """
+    array = _channels(image.array, plan.channels)
+    low, high = _limits(array, plan)
+    if plan.spatial_dims == 3:
+        kept = Image(np.clip(array, low, high), image.affine)
+        out = resample.volume(resample.canonical(kept), spacing_mm=plan.spacing_mm, size=plan.size)
+        return Image(_stored(out.array, low, high, plan), out.affine)
+    depth = 2**plan.bits - 1
+    plain = array.dtype == np.uint8 and (low, high) == (0.0, 255.0)
+    grey = array if plain else (np.clip(array.astype(np.float32), low, high) - low) * (depth / (high - low))
+    if plan.size:
+        grey = resample.picture(grey, plan.size, aspect=plan.aspect)
+    if plain and plan.bits == 16:
+        grey = grey.astype(np.float32) * 257
+    return Image(_whole(grey, plan.bits), _scaled_affine(image, grey.shape[1:], plan.aspect))
+
+
+def mask_ready(mask: Image, plan: ImagePlan) -> Image:
+    """Return a label map at the size and spacing of the plan, by nearest neighbour."""
+    if plan.spatial_dims == 3:
+        return resample.volume(
+            resample.canonical(mask), spacing_mm=plan.spacing_mm, size=plan.size, labels=True
+        )
+    return Image(
+        resample.picture(mask.array, plan.size, aspect=plan.aspect, labels=True) if plan.size else mask.array
+    )
+
+
+def _channels(array: Array, wanted: int) -> Array:
+    have = array.shape[0]
+    if have == wanted:
+        return array
+    if have == 1 and wanted == 3:
+        return np.repeat(array, 3, axis=0)
+    if have != 3:
+        raise checks.Unusable(checks.OTHER_CHANNELS)
+    grey = np.tensordot(LUMA, array.astype(np.float32), axes=1)[None]
+    return np.round(grey).astype(np.uint8) if array.dtype == np.uint8 else grey
+
+
+def _limits(array: Array, plan: ImagePlan) -> tuple[float, float]:
+    if plan.scaling == "window":
+        return float(plan.window[0]), float(plan.window[1])
+    if plan.scaling == "format":
+        if array.dtype in (np.uint8, np.uint16):
+            return 0.0, float(np.iinfo(array.dtype).max)
+        raise checks.Unusable("values without a known range", "give window, or intensity image")
+    low, high = (float(value) for value in np.percentile(array, PERCENTILES))
+    return (low, high) if low < high else (float(array.min()), float(array.max()))
+
+
+def _stored(array: Array, low: float, high: float, plan: ImagePlan) -> Array:
+    if not plan.keeps_units:
+        return _whole((array.astype(np.float32) - low) * ((2**plan.bits - 1) / (high - low)), plan.bits)
+    return (
+        np.round(array).astype(np.int16)
+        if max(-low, high) <= INT16 and high - low >= 100
+        else array.astype(np.float32)
+    )
+
+
+def _whole(array: Array, bits: int) -> Array:
+    kind = np.uint8 if bits == 8 else np.uint16
+    return array if array.dtype == kind else np.clip(np.round(array), 0, 2**bits - 1).astype(kind)
+
+
+def _scaled_affine(image: Image, size: tuple[int, ...], aspect: str) -> npt.NDArray[np.float64]:
+    scales = [image.size[axis] / size[axis] for axis in range(2)]
+    affine = image.affine.copy()
+    for axis in range(2):
+        affine[axis, axis] *= max(scales) if aspect == "pad" else scales[axis]
+    return affine
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseRecord:
+    """What is remembered of a case that was written; one line of the journal.
+
+    Attributes:
+        case_id: pseudonym of the case.
+        settings: digest of the plan.
+        source: digest of the stored image and mask.
+        content: digest of the decoded pixels before any change, to find duplicates.
+        size: spatial size written.
+        spacing_mm: spacing written.
+        total: sum over all written values.
+        squares: sum of squares over all written values.
+        count: number of written values.
+        voxels: mask voxels of each label.
+        image: SHA-256 of the image file.
+        mask: SHA-256 of the mask file; empty without one.
+    """
+
+    case_id: str
+    settings: str
+    source: str
+    content: str
+    size: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    total: float
+    squares: float
+    count: int
+    voxels: tuple[int, ...] = ()
+    image: str
+    mask: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseJob:
+    """One case to prepare, with what the journal remembers of it."""
+
+    case_id: str
+    source: SourceCase
+    before: CaseRecord | None = None
+
+    def missing(self, plan: ImagePlan) -> str:
+        """Return why the case cannot be used for want of a file, empty when nothing is missing."""
+        found = self.source
+        if plan.labels and found.mask is None and plan.mask_empty == "skip":
+            return checks.NO_MASK
+        if found.image.missing():
+            return checks.MISSING
+        return checks.MISSING_MASK if plan.labels and found.mask is not None and found.mask.missing() else ""
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A finished case; ``reused`` when its files were there already."""
+
+    record: CaseRecord
+    reused: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedSettings:
+    """What all jobs have in common.
+
+    Attributes:
+        plan: how a case is prepared.
+        settings: digest of the plan.
+        out: folder that is being built.
+        earlier: dataset that lies there until the new one is whole; its unchanged images are taken over.
+    """
+
+    plan: ImagePlan
+    settings: str
+    out: Path
+    earlier: Path
+
+
+_shared: SharedSettings  # of this process; set by begin
+
+
+def begin(shared: SharedSettings) -> None:
+    """Set what all jobs of this process share."""
+    global _shared
+    _shared = shared
+
+
+def run_job(job: CaseJob) -> PreparedCase | checks.Unusable:
+    """Return what was done for a case, its files written, or why it cannot be used.
+
+    :func:`begin` comes first.
+
+    A case whose source and settings are as in ``job.before`` is taken over when its files have the digests
+    noted there.
+
+    Raises:
+        DataError: a mask of another shape than its image, or with values that have no name.
+        StorageError: the disk refused.
+    """
+    try:
+        return _prepare(job)
+    except checks.Unusable as reason:
+        return reason
+
+
+def _prepare(job: CaseJob) -> PreparedCase:
+    found, plan = job.source, _shared.plan
+    reason = job.missing(plan)
+    if reason:
+        raise checks.Unusable(reason)
+    source = _digest(found, plan)
+    if job.before is not None and _unchanged(job.before, source):
+        return PreparedCase(job.before, reused=True)
+    image = _load(found.image, plan, checks.UNREADABLE)
+    if image.spatial_dims != plan.spatial_dims:
+        raise checks.Unusable(checks.OTHER_AXES)
+    checks.check_pixels(image.array)
+    content = array_digest(image.array)
+    mask = _mask(found, image, plan) if plan.labels else None
+    written = _ready(image, plan)
+    image_path = _shared.out / plan.image_name(job.case_id)
+    load.save(image_path, written)
+    voxels: tuple[int, ...] = ()
+    mask_digest = ""
+    if mask is not None:
+        mask_path = _shared.out / plan.mask_name(job.case_id)
+        load.save(mask_path, mask)
+        mask_digest = files.digest(mask_path)
+        voxels = tuple(int(n) for n in np.bincount(mask.array.ravel(), minlength=len(plan.labels) + 1)[1:])
+    values = written.array.astype(np.float64)
+    record = CaseRecord(
+        case_id=job.case_id, settings=_shared.settings, source=source, content=content, size=written.size,
+        spacing_mm=_spacing(image, written), total=float(values.sum()),
+        squares=float((values**2).sum()), count=values.size, voxels=voxels, image=files.digest(image_path), mask=mask_digest,
+    )  # fmt: skip
+    return PreparedCase(record)
+
+
+def _ready(image: Image, plan: ImagePlan) -> Image:
+    try:
+        return write_ready(image, plan)
+    except (DataError, ArithmeticError, ValueError, MemoryError) as error:
+        raise checks.Unusable(checks.UNFIT, type(error).__name__) from error
+
+
+def _digest(found: SourceCase, plan: ImagePlan) -> str:
+    try:
+        return found.image.digest() + (found.mask.digest() if plan.labels and found.mask else "")
+    except OSError as error:
+        raise checks.Unusable(checks.UNREADABLE, type(error).__name__) from error
+
+
+def _unchanged(before: CaseRecord, source: str) -> bool:
+    """Return whether a case is finished already, after bringing its files into the folder that is being built."""
+    if (before.settings, before.source) != (_shared.settings, source):
+        return False
+    plan = _shared.plan
+    files_of_case = [
+        (plan.image_name(before.case_id), before.image),
+        (plan.mask_name(before.case_id), before.mask),
+    ]
+    return all(_brought(name, digest) for name, digest in files_of_case if name)
+
+
+def _brought(name: str, digest: str) -> bool:
+    here, there = _shared.out / name, _shared.earlier / name
+    if _is_file_of(here, digest):
+        return True
+    if not _is_file_of(there, digest):
+        return False
+    try:
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.unlink(missing_ok=True)
+        here.hardlink_to(there)
+    except OSError:  # a file system without hard links
+        files.write_bytes(here, there.read_bytes())
+    return True
+
+
+def _is_file_of(path: Path, digest: str) -> bool:
+    try:
+        return path.is_file() and not path.is_symlink() and files.digest(path) == digest
+    except OSError:
+        return False
+
+
+def _load(source: Source, plan: ImagePlan, reason: str) -> Image:
+    try:
+        return source.load(plan.bits if plan.scaling == "format" and reason == checks.UNREADABLE else 0)
+    except Exception as error:  # a broken file makes a decoder raise anything
+        raise checks.Unusable(reason, type(error).__name__) from error
+
+
+def _mask(found: SourceCase, image: Image, plan: ImagePlan) -> Image:
+    if found.mask is None:
+        empty = Image(np.zeros((1, *image.size), dtype=np.uint8), image.affine)
+        return mask_ready(empty, plan)
+    mask = _load(found.mask, plan, checks.UNREADABLE_MASK)
+    if plan.spatial_dims == 2 or mask.spatial_dims != 3:
+        checks.check_shape(mask.size, image.size, found.where)
+    values = checks.label_map(mask.array[:1], plan.labels, found.where)
+    if plan.spatial_dims == 2:
+        return mask_ready(Image(values, image.affine), plan)
+    placed, target = resample.canonical(Image(values, mask.affine)), resample.canonical(image)
+    checks.check_shape(placed.size, target.size, found.where)
+    if not np.allclose(placed.affine, target.affine, atol=0.05, rtol=0.01):
+        raise DataError(
+            f"expected a mask at the image's place, got another affine ({found.where}); check which "
+            "mask belongs to it"
+        )
+    return mask_ready(Image(values, mask.affine), plan)
+
+
+def _spacing(image: Image, written: Image) -> tuple[float, ...]:
+    if image.spatial_dims == 2 and np.array_equal(image.affine, np.eye(4)):
+        return ()
+    return tuple(round(step, 6) for step in written.spacing_mm)

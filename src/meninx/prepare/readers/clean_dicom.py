@@ -1,0 +1,360 @@
+"""De-identified DICOM, as `meninx deid` writes it, with a label table.
+
+Layout: any tree of DICOM files; folders that hold a ``deid.json`` are each a site of their own, named after
+    the folder. In 2-D
+every instance is a case, in 3-D every series. Labels come from ``table`` (class_column or label_columns),
+whose rows name an image by the most specific identifier that they fill in: SOPInstanceUID, SeriesInstanceUID,
+StudyInstanceUID, AccessionNumber, PatientID. A table with original identifiers is translated by
+``crosswalks`` (columns id_old, id_new).
+
+Guarantee: a file that does not say PatientIdentityRemoved YES stops the work with PrivacyRefusal, unless
+    ``trusted``; one that
+`meninx deid` marked because text may stand in its pixels is left out, unless ``trusted``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from meninx.core import artifacts
+from meninx.core.artifacts import DeidRecord
+from meninx.core.csv_table import CsvRow, CsvTable, read_table
+from meninx.core.errors import ConfigError, DataError, LayoutError, PrivacyRefusal, expected
+from meninx.core.manifest import Task
+from meninx.imaging import decode, tags
+from meninx.prepare.config import PrepareConfig
+from meninx.prepare.readers import values
+from meninx.prepare.readers.source_files import relative, resolve
+from meninx.prepare.source_cases import FileSource, ReaderOutput, SeriesSource, Source, SourceCase
+
+Header = dict[str, str]
+KEYWORDS = (
+    "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID", "PatientSex", "PatientAge",
+    "Modality", "ViewPosition", "Rows", "PatientIdentityRemoved", "DeidentificationMethod",
+)  # fmt: skip
+VOLUME_MODALITIES = ("CT", "MR", "PT", "NM")
+SUMMARY = artifacts.place(DeidRecord)
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", "")
+"""Suffixes that promise DICOM: such a file that is none is told of; others are passed over."""
+
+
+def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
+    """Return the cases of one folder of de-identified DICOM.
+
+    Raises:
+        PrivacyRefusal: a file is not marked as de-identified.
+        LayoutError: the label table has a wrong column, cell or crosswalk; names file, column and row.
+        DataError: no row of the label table fits any image.
+    """
+    headers, skipped = _headers(root)
+    _refuse_identified(headers, trusted=config.trusted)
+    if not config.trusted:
+        headers, flagged = _reviewed(headers)
+        skipped += flagged
+    skipped += [("object without pixels", "DICOM source")] * sum(
+        not header["Rows"] for header in headers.values()
+    )
+    wanted = {path: header for path, header in headers.items() if header["Rows"] and _wanted(header, config)}
+    table = LabelTable.read(root, config, site)
+    dims = config.spatial_dims or 2
+    units = _series(wanted) if dims == 3 else [((path,), header) for path, header in wanted.items()]
+    pseudonymous = not config.trusted or all(map(_is_clean, headers.values()))
+    cases: list[SourceCase] = []
+    for number, (paths, header) in enumerate(units, start=1):
+        labelled = table.find(header, whole_series=dims == 3)
+        if labelled is None:
+            skipped.append(("no label row", f"image {number} of {len(units)}"))
+            continue
+        if not labelled.wanted:
+            skipped.append(("no class that was asked for", labelled.where))
+            continue
+        source: Source = SeriesSource(paths) if dims == 3 else FileSource(paths[0])
+        identity = header["SeriesInstanceUID" if dims == 3 else "SOPInstanceUID"]
+        cases.append(
+            SourceCase(
+                key=identity or relative(paths[0], root),
+                patient=header["PatientID"] or identity,
+                study=header["StudyInstanceUID"],
+                image=source,
+                mask=labelled.mask,
+                where=labelled.where,
+                labels=labelled.labels,
+                attributes=_header_attributes(header, labelled.attributes, config),
+                pseudonymous=pseudonymous,
+            )
+        )
+    skipped += table.unused(bool(units))
+    return ReaderOutput(
+        cases=tuple(cases), labels=table.labels, task=table.task, skipped=tuple(skipped), spatial_dims=dims,
+        attributes=("sex", "age", "view", *table.attributes),
+    )  # fmt: skip
+
+
+def _headers(root: Path) -> tuple[dict[Path, Header], list[tuple[str, str]]]:
+    folder = root / "images" if (root / SUMMARY).is_file() and (root / "images").is_dir() else root
+    found: dict[Path, Header] = {}
+    skipped: list[tuple[str, str]] = []
+    paths = [
+        path
+        for path in decode.find_files(folder)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    for number, path in enumerate(paths, start=1):
+        if not decode.is_dicom(path):
+            if path.suffix.lower() in DICOM_SUFFIXES:
+                skipped.append(("not DICOM", f"file {number} of {len(paths)}"))
+            continue
+        try:
+            header = decode.open_dataset(path, pixels=False, keywords=KEYWORDS)
+            with decode.quiet():
+                found[path] = {name: str(header.get(name) or "").strip() for name in KEYWORDS}
+        except (DataError, ValueError):
+            skipped.append(("unreadable image", f"file {number} of {len(paths)}"))
+    found, copies = _once(found)
+    skipped += copies
+    if not found:
+        raise DataError(
+            expected(
+                "DICOM files", got="none", where=f"folder {root.name}", fix="give the output of `meninx deid`"
+            )
+        )
+    return found, skipped
+
+
+def _once(headers: dict[Path, Header]) -> tuple[dict[Path, Header], list[tuple[str, str]]]:
+    """Return one file an instance, and the copies: archives often hold an instance of a patient twice."""
+    kept: dict[Path, Header] = {}
+    seen: set[tuple[str, str]] = set()
+    copies: list[tuple[str, str]] = []
+    for number, (path, header) in enumerate(headers.items(), start=1):
+        uid = header["SOPInstanceUID"]
+        if uid and (header["PatientID"], uid) in seen:
+            copies.append(("instance that is there twice", f"image {number} of {len(headers)}"))
+        else:
+            seen.add((header["PatientID"], uid))
+            kept[path] = header
+    return kept, copies
+
+
+def _refuse_identified(headers: dict[Path, Header], *, trusted: bool) -> None:
+    open_files = sum(not _is_clean(header) for header in headers.values())
+    if open_files and not trusted:
+        raise PrivacyRefusal(
+            expected(
+                "PatientIdentityRemoved YES in every file",
+                got=f"{open_files} of {len(headers)} files without it",
+                where="DICOM source",
+                fix="run `meninx deid` first, or give trusted for images that hold no identity",
+            )
+        )
+
+
+def _is_clean(header: Header) -> bool:
+    """Return whether `meninx deid` or another program cleaned the header; the pixels are another matter."""
+    return header["PatientIdentityRemoved"] == "YES" or tags.NOT_REVIEWED in header["DeidentificationMethod"]
+
+
+def _reviewed(headers: dict[Path, Header]) -> tuple[dict[Path, Header], list[tuple[str, str]]]:
+    """Return the files whose pixels need no look, and the others as left out.
+
+    Raises:
+        PrivacyRefusal: there is no other file.
+    """
+    kept = {path: header for path, header in headers.items() if header["PatientIdentityRemoved"] == "YES"}
+    if headers and not kept:
+        fix = "look at private/review.html of the clean archive, then give trusted"
+        got = f"{len(headers)} files whose pixels may show text"
+        raise PrivacyRefusal(
+            expected("images whose pixels need no look", got=got, where="DICOM source", fix=fix)
+        )
+    left = [
+        ("pixels that nobody has reviewed", f"image {number} of {len(headers)}")
+        for number, path in enumerate(headers, start=1)
+        if path not in kept
+    ]
+    return kept, left
+
+
+def _wanted(header: Header, config: PrepareConfig) -> bool:
+    modality = header["Modality"]
+    if config.modalities:
+        return modality in config.modalities
+    return (modality in VOLUME_MODALITIES) == (config.spatial_dims == 3)
+
+
+def _series(headers: dict[Path, Header]) -> list[tuple[tuple[Path, ...], Header]]:
+    groups: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for path, header in headers.items():
+        groups[tuple(header[name] for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))].append(
+            path
+        )
+    return [(tuple(sorted(paths)), headers[paths[0]]) for _, paths in sorted(groups.items())]
+
+
+def _header_attributes(header: Header, more: dict[str, str], config: PrepareConfig) -> dict[str, str]:
+    own = {
+        "sex": values.sex(header["PatientSex"], values.sex_codes(config)),
+        "age": values.age(header["PatientAge"]),
+        "view": header["ViewPosition"],
+    }
+    return {**own, **more}
+
+
+KEYS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID")
+"""Identifiers from the most to the least specific."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What the table says of one image; ``wanted`` is False for a class that was not asked for."""
+
+    labels: dict[str, float | None]
+    mask: Source | None
+    attributes: dict[str, str]
+    where: str
+    wanted: bool = True
+
+
+@dataclass
+class LabelTable:
+    """The rows of a label table, found by the identifiers of an image."""
+
+    labels: tuple[str, ...]
+    task: Task
+    attributes: tuple[str, ...]
+    config: PrepareConfig
+    base: Path
+    rows: dict[tuple[str, str], CsvRow] = field(default_factory=dict)
+    used: set[tuple[str, str]] = field(default_factory=set)
+
+    @classmethod
+    def read(cls, root: Path, config: PrepareConfig, site: str) -> LabelTable:
+        """Return the table of the config.
+
+        Raises:
+            LayoutError: a column is missing, or two rows name the same image; names file, column and row.
+        """
+        if not config.table:
+            fix = "give the label table"
+            raise ConfigError(expected("a table", got="none", where="table, reader dicom", fix=fix))
+        path = resolve(config.table, root, site)
+        table = read_table(path)
+        keys = [name for name in KEYS if name in table.columns]
+        if not keys:
+            raise LayoutError(
+                expected(f"a column {' or '.join(KEYS)}", got="none", where=f"{table.name}, row 1")
+            )
+        task, labels = _meaning(table, config, keys)
+        attributes = _more_columns(table, config)
+        found = cls(labels, task, attributes, config, path.parent)
+        clean = _crosswalk([resolve(text, root, site) for text in config.crosswalks])
+        for row in table.having(config.require):
+            found._add(row, keys, clean)
+        return found
+
+    def find(self, header: dict[str, str], *, whole_series: bool) -> Labelled | None:
+        """Return what the table says of an image, by its most specific identifier; None when no row fits."""
+        for name in KEYS[1:] if whole_series else KEYS:
+            key = (name, header[name])
+            if header[name] and key in self.rows:
+                self.used.add(key)
+                return self._labelled(self.rows[key])
+        return None
+
+    def unused(self, have_images: bool) -> list[tuple[str, str]]:
+        """Return reason and place of the rows that fit no image.
+
+        Raises:
+            DataError: no row fits any of the images.
+        """
+        if self.rows and have_images and not self.used:
+            fix = "give crosswalks when the table holds original identifiers"
+            raise DataError(
+                expected(
+                    "rows that name an image", got=f"0 of {len(self.rows)}", where="label table", fix=fix
+                )
+            )
+        return [
+            ("label row without an image", row.where)
+            for key, row in self.rows.items()
+            if key not in self.used
+        ]
+
+    def _add(self, row: CsvRow, keys: list[str], clean: dict[str, set[str]]) -> None:
+        name = next((name for name in keys if row.get(name)), "")
+        if not name:
+            raise LayoutError(
+                expected("an identifier", got="empty cells", where=f"{row.where}, columns {', '.join(keys)}")
+            )
+        new = clean.get(row.get(name), {row.get(name)})
+        if len(new) > 1:
+            fix = (
+                "give a more specific identifier, or each site its own crosswalk with {source} or "
+                "{site} in the path"
+            )
+            got = f"{len(new)} in the crosswalks"
+            raise LayoutError(
+                expected("one clean identifier", got=got, where=f"{row.where}, column {name!r}", fix=fix)
+            )
+        key = (name, next(iter(new)))
+        if key in self.rows:
+            fix = "keep one row an image"
+            raise LayoutError(
+                expected(
+                    "each image once", got=f"it again, after {self.rows[key].where}", where=row.where, fix=fix
+                )
+            )
+        self.rows[key] = row
+
+    def _labelled(self, row: CsvRow) -> Labelled:
+        config = self.config
+        name = row.get(config.mask_column) if config.mask_column else ""
+        mask = FileSource(self.base / name) if name else None
+        attributes = {column: row.get(column) for column in self.attributes}
+        if self.task is Task.SEGMENTATION:
+            return Labelled({}, mask, attributes, row.where)
+        if config.class_column:
+            labels = values.of_class(row.get(config.class_column), config)
+            return Labelled(labels, mask, attributes, row.where, bool(labels))
+        return Labelled(
+            {name: values.label(row, name, config) for name in self.labels}, mask, attributes, row.where
+        )
+
+
+def _meaning(table: CsvTable, config: PrepareConfig, keys: list[str]) -> tuple[Task, tuple[str, ...]]:
+    task = values.task_of(config)
+    if task is Task.SEGMENTATION:
+        table.needs([config.mask_column] if config.mask_column else [])
+        return task, config.mask_labels or ("foreground",)
+    if config.class_column:
+        table.needs([config.class_column])
+        return task, values.class_names(config, [row.get(config.class_column) for row in table], table.name)
+    beside = {*keys, config.mask_column, *config.attribute_columns, config.site_column}
+    labels = config.label_columns or tuple(name for name in table.columns if name not in beside)
+    if not labels:
+        raise ConfigError(
+            expected("something to learn", got="no label column", where=table.name, fix="give label_columns")
+        )
+    table.needs(labels)
+    return task, labels
+
+
+def _more_columns(table: CsvTable, config: PrepareConfig) -> tuple[str, ...]:
+    table.needs(config.attribute_columns)
+    extra = config.site_column if config.site_column in table.columns else ""
+    names = (*config.attribute_columns, *([extra] if extra else []))
+    return tuple(dict.fromkeys(name for name in names if name not in ("sex", "age", "view")))
+
+
+def _crosswalk(paths: list[Path]) -> dict[str, set[str]]:
+    """Return original to clean identifiers.
+
+    One original may stand for several, where hospitals gave a number twice.
+    """
+    clean: dict[str, set[str]] = {}
+    for path in paths:
+        for row in read_table(path, ("id_old", "id_new")):
+            clean.setdefault(row.need("id_old"), set()).add(row.need("id_new"))
+    return clean

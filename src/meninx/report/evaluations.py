@@ -1,0 +1,217 @@
+"""Evaluations and comparisons of a run: which of them belong to the released weights, and why others are not shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+
+from meninx.core import artifacts, belonging, plain
+from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin, RunRecord
+from meninx.core.errors import DataError, expected
+from meninx.metrics.estimates import ROC_GRID, Estimate, Evaluation
+
+TEST = "test"
+_TASKS = ("multiclass", "multilabel", "segmentation")
+_MOST = 200  # evaluations of one run that are read
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredSplit:
+    """One evaluation that belongs to the released weights.
+
+    Attributes:
+        record: the file.
+        origin: its origin.
+        evaluation: its numbers.
+    """
+
+    record: EvaluationRecord
+    origin: Origin
+    evaluation: Evaluation
+
+    @property
+    def unseen(self) -> bool:
+        """Whether measured patients were compared with the training patients and none is shared."""
+        return self.record.patients_compared and self.record.patients_known
+
+    @property
+    def where(self) -> str:
+        """The split and dataset in words."""
+        name = self.origin.dataset or "unnamed dataset"
+        return f"{self.origin.split} split of {name}" + (
+            " (another dataset than the run's own)" if self.record.external else ""
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One comparison that belongs to the released weights.
+
+    Attributes:
+        record: the file.
+        origin: the run that was measured.
+        baseline: the run it is compared with.
+        differences: run minus baseline.
+    """
+
+    record: ComparisonRecord
+    origin: Origin
+    baseline: Origin
+    differences: tuple[Estimate, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What was measured of one run.
+
+    Attributes:
+        own: evaluations on the run's own dataset, that of the test split first.
+        external: evaluations on other datasets.
+        comparisons: differences to other runs.
+        refused: sentences about what is not shown, and why.
+    """
+
+    own: tuple[MeasuredSplit, ...] = ()
+    external: tuple[MeasuredSplit, ...] = ()
+    comparisons: tuple[Compared, ...] = ()
+    refused: tuple[str, ...] = ()
+
+    @property
+    def test(self) -> MeasuredSplit | None:
+        """The evaluation on the test split of the run's own dataset."""
+        return next((item for item in self.own if item.origin.split == TEST), None)
+
+
+def read(root: Path, run: RunRecord, name: str, *, closed: bool) -> Evidence:
+    """Return what belongs to a run's released weights.
+
+    Args:
+        root: the run folder.
+        run: its record; that of an older run has no identity.
+        name: the run's name on the page.
+        closed: exact numbers about training cases must not be shown: the run is private.
+
+    Raises:
+        DataError: a file is damaged; names it.
+    """
+    refused: list[str] = []
+    measured = _evaluations(root, run, name, refused, closed=closed)
+    own = [item for item in measured if not item.record.external]
+    own.sort(key=lambda item: (item.origin.split != TEST, item.origin.split))
+    return Evidence(
+        own=tuple(own),
+        external=tuple(item for item in measured if item.record.external),
+        comparisons=tuple(_comparisons(root, run, name, refused)),
+        refused=tuple(refused),
+    )
+
+
+def _evaluations(
+    root: Path, run: RunRecord, name: str, refused: list[str], *, closed: bool
+) -> list[MeasuredSplit]:
+    found = []
+    for path in _files(root, EvaluationRecord):
+        record = artifacts.read_file(path, EvaluationRecord)
+        if record is None:
+            continue
+        origin = record.origin
+        problem = belonging.measured(record, run, path.name)
+        if origin is not None and not problem:
+            evaluation = typed(record.evaluation, f"{root.name}/{path.name}")
+            problem = _unlike(origin, evaluation, closed=closed)
+            if not problem:
+                found.append(MeasuredSplit(record=record, origin=origin, evaluation=evaluation))
+        if problem:
+            refused.append(f"The evaluation in {path.name} of run {name} {problem}: not shown.")
+    return found
+
+
+def _unlike(origin: Origin, evaluation: Evaluation, *, closed: bool) -> str:
+    """Return why an evaluation of the released weights is not shown all the same; empty when it is."""
+    if evaluation.split != origin.split:
+        return "names two different splits"
+    if closed and origin.split == "train":
+        return "holds exact numbers about training cases of a private run"
+    return ""
+
+
+def _comparisons(root: Path, run: RunRecord, name: str, refused: list[str]) -> list[Compared]:
+    found = []
+    for path in _files(root, ComparisonRecord):
+        record = artifacts.read_file(path, ComparisonRecord)
+        if record is None:
+            continue
+        origin = record.origin
+        problem = belonging.measured(record, run, path.name)
+        if origin is not None and not problem:
+            compared = _compared(record, origin, f"{root.name}/{path.name}")
+            found += [compared] if compared is not None else []
+            problem = "" if compared is not None else "is one with other cases or with no known run"
+        if problem:
+            refused.append(f"The comparison in {path.name} of run {name} {problem}: not shown.")
+    return found
+
+
+def typed(table: Mapping[str, Any], where: str) -> Evaluation:
+    """Return the evaluation of a table, every type, length and range checked.
+
+    Raises:
+        DataError: something has another type or cannot be; names ``where``.
+    """
+    try:
+        read_as = Evaluation.from_table(table, where)
+        found = plain.from_plain(msgspec.to_builtins(read_as), Evaluation, where=where)
+    except (ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise DataError(
+            expected("the numbers of an evaluation", got="something else", where=where)
+        ) from error
+    name = "dice" if found.task == "segmentation" else "auroc"
+    shape = {len(curve) for curve in found.roc.values()} <= {len(ROC_GRID)}
+    square = all(len(row) in (2, len(found.labels)) for rows in found.confusion.values() for row in rows)
+    square = square and len(found.confusion.get("", found.labels)) == len(found.labels)
+    paired = all(len(item.predicted) == len(item.observed) for item in found.calibration)
+    known = found.task in _TASKS and any(item.name == name and not item.attribute for item in found.metrics)
+    if not (
+        shape
+        and square
+        and paired
+        and known
+        and all(map(_possible, (*found.metrics, *found.groups, *found.gaps)))
+    ):
+        raise DataError(expected("the numbers of an evaluation", got="ones that cannot be", where=where))
+    return found
+
+
+def _possible(item: Estimate) -> bool:
+    """Return whether an estimate can be one: an area in [0, 1], an interval with its ends in order, counts from 0."""
+    bounded = item.name not in ("auroc", "dice") or math.isnan(item.value) or 0 <= item.value <= 1
+    ordered = math.isnan(item.low) or math.isnan(item.high) or item.low <= item.high
+    return bounded and ordered and item.patients >= 0 and item.n >= 0 and not math.isinf(item.value)
+
+
+def _files(root: Path, kind: type) -> Iterator[Path]:
+    """Yield the files of a kind in the release: that of the test split and those named after other splits and datasets."""
+    place = PurePosixPath(artifacts.place(kind))
+    folder = root / place.parent
+    named = sorted(folder.glob(f"{place.stem}-*{place.suffix}")) if folder.is_dir() else []
+    yield from (path for path in (root / place, *named[:_MOST]) if path.is_file())
+
+
+def _compared(record: ComparisonRecord, origin: Origin, where: str) -> Compared | None:
+    """Return a comparison of two known runs on the same cases, None when it is none."""
+    other = record.baseline
+    if other is None or not other.run or (other.split, other.dataset) != (origin.split, origin.dataset):
+        return None
+    try:
+        rows = tuple(Estimate.from_table(row) for row in record.differences)
+        checked = plain.from_plain(msgspec.to_builtins(rows), tuple[Estimate, ...], where=where)
+    except (TypeError, ValueError) as error:
+        raise DataError(expected("estimates as differences", got="something else", where=where)) from error
+    if not checked or not all(map(_possible, checked)):
+        raise DataError(expected("estimates as differences", got="ones that cannot be", where=where))
+    return Compared(record=record, origin=origin, baseline=other, differences=checked)

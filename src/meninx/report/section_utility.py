@@ -1,0 +1,266 @@
+"""The section on utility: every metric with its interval, thresholds, curves and comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from meninx.metrics.estimates import Estimate, Evaluation
+from meninx.report import figures, formatting, training_log
+from meninx.report.context import Comparison, ReportContext, drawn_runs
+from meninx.report.evaluations import MeasuredSplit
+from meninx.report.sources import TrainedRun
+from meninx.report.table_model import Picture, ReportTable, Section, TableCell, estimates
+from meninx.report.verdict import at_chance, by_label
+
+_LABELS_DRAWN = 4
+_FEW_POINTS = 8
+Evaluated = tuple[TrainedRun, MeasuredSplit]
+
+
+def utility(context: ReportContext) -> Section:
+    """Return the section on what the models are worth: the test split, other splits and other datasets each apart."""
+    tested = [(run, run.evidence.test) for run in context.runs if run.evidence.test is not None]
+    others = [
+        (run, item) for run in context.runs for item in run.evidence.own if item is not run.evidence.test
+    ]
+    external = [(run, item) for run in context.runs for item in run.evidence.external]
+    if context.counts_hidden:
+        others = [(run, item) for run, item in others if item.origin.split != "train"]
+    points = [sentence for run in context.runs for sentence in _doubts(run)]
+    if not (tested or others or external):
+        none = ("No evaluation of the released weights was given. Nothing is claimed here.",)
+        return Section("utility", "Utility", none, points=(*points, *_refused(context)))
+    tables = [_comparison(item) for item in context.comparisons]
+    for run, measured in tested:
+        tables += _tables(run, measured)
+    for run, measured in (*others, *external):
+        tables += _tables(run, measured)[:1]
+    tables.sort(key=lambda item: len(item.columns) <= 4)  # small tables share a row of the page
+    shown = drawn_runs(context)
+    drawn_of = [(run, item) for run, item in tested if run in shown]
+    pictures = [*_rocs(drawn_of), *_calibrated(drawn_of)]
+    if context.config.training_curves:
+        drawn = [
+            run for run in shown if run.private or not context.counts_hidden
+        ]  # steps of an epoch tell how many
+        pictures += _training(drawn)
+    notes = dict.fromkeys(
+        _note(note, item) for _, item in (*tested, *others, *external) for note in item.evaluation.notes
+    )
+    lead = tuple(dict.fromkeys(_measured_on(run, item) for run, item in (*tested, *others, *external)))
+    if len(shown) < len(context.runs):
+        lead = (
+            *lead,
+            (
+                f"Figures show {len(shown)} of {len(context.runs)} runs: "
+                f"{formatting.joined([run.name for run in shown])}."
+            ),
+        )
+    return Section(
+        "utility",
+        "Utility",
+        lead,
+        tuple(pictures),
+        tuple(tables),
+        (*points, *_refused(context), *(f"{note}." for note in notes)),
+    )
+
+
+def _measured_on(run: TrainedRun, measured: MeasuredSplit) -> str:
+    """Return what a run was measured on, with no word more than the record supports."""
+    evaluation = measured.evaluation
+    known = measured.record.patients_known and run.patients_known
+    people = f" of {evaluation.n_patients:,} patients" if known else ""
+    said = (
+        f"Run {run.name} was measured on the {measured.where}: {evaluation.n_cases:,} "
+        f"{'cases' if known else 'images'}{people}"
+    )
+    if measured.unseen and run.patients_known:
+        said += ", patients that training never saw"
+    elif known:
+        said += "; whether training saw some of these patients was not compared"
+    else:
+        said += "; the source names no patients, so training may have seen other images of the same people"
+    frozen = measured.record.thresholds_from or ("validation" if evaluation.thresholds else "")
+    return f"{said}." + (f" Thresholds come from {frozen}." if frozen and evaluation.thresholds else "")
+
+
+def _doubts(run: TrainedRun) -> list[str]:
+    """Return what a reader must know before believing a run's numbers."""
+    said = [f"Run {run.name} diverged: {sentence}." for sentence in training_log.divergence(run.log)]
+    said += [f"Run {run.name}: {sentence}." for _, sentence in training_log.doubts(run.log)]
+    if run.evidence.test is not None:
+        evaluation = run.evidence.test.evaluation
+        said += [f"Run {run.name}: {sentence}." for sentence in training_log.oddities(evaluation)]
+        chance = at_chance(evaluation)
+        if chance:
+            said.append(f"Run {run.name} cannot be told from chance for: {', '.join(chance)}.")
+    return said
+
+
+def _refused(context: ReportContext) -> tuple[str, ...]:
+    return tuple(
+        sentence for run in (*context.runs, *context.unfinished) for sentence in run.evidence.refused
+    )
+
+
+def _note(note: str, measured: MeasuredSplit) -> str:
+    text = (
+        note
+        if measured.record.patients_known
+        else note.replace("patients", "images").replace("patient", "image")
+    )
+    return text[:1].upper() + text[1:]
+
+
+def _comparison(item: Comparison) -> ReportTable:
+    """Return the differences of a run to another on the same cases, under the split that they were measured on."""
+    rows = item.compared.differences
+    shown = [row for row in rows if not row.attribute]
+    folded = [row for row in rows if row.attribute]
+    other = item.baseline
+    named = (
+        f"{other.name} ({other.kind})"
+        if other is not None
+        else f"{item.compared.record.baseline_name} (not given here)"
+    )
+    note = "Same cases and same resamples for both. Negative: the first run is behind."
+    caption = f"{item.run.name} ({item.run.kind}) minus {named}, {item.compared.origin.split} split"
+    if item.compared.origin.dataset:
+        caption += f" of {item.compared.origin.dataset}"
+    return estimates(caption, shown, note, folded=folded, patients=item.run.patients_known)
+
+
+def _tables(run: TrainedRun, measured: MeasuredSplit) -> list[ReportTable]:
+    evaluation = measured.evaluation
+    overall = [item for item in evaluation.metrics if not item.label]
+    single = by_label_first(evaluation)
+    known = measured.record.patients_known and run.patients_known
+    caption = f"Run {run.name} ({run.kind}), {measured.where}"
+    tables = [estimates(caption, overall or single, folded=single if overall else (), patients=known)]
+    if evaluation.thresholds:
+        tables.append(_thresholds(run, evaluation))
+    if "" in evaluation.confusion:
+        tables.append(_confusion(run, evaluation))
+    if any(evaluation.empty_masks.values()):
+        rows = tuple(
+            (TableCell(label, head=True), TableCell(f"{count:,}", number=True))
+            for label, count in evaluation.empty_masks.items()
+        )
+        tables.append(
+            ReportTable(f"Run {run.name}: cases where both masks are empty", ("label", "cases"), rows)
+        )
+    return tables
+
+
+def by_label_first(evaluation: Evaluation) -> list[Estimate]:
+    """Return the rows of single labels, the worst label's headline metric first."""
+    judged = sorted(
+        (item for item in by_label(evaluation) if item.label),
+        key=lambda item: (math.isnan(item.value), item.value),
+    )
+    rest = [item for item in evaluation.metrics if item.label and item not in judged]
+    return [*judged, *rest]
+
+
+def _thresholds(run: TrainedRun, evaluation: Evaluation) -> ReportTable:
+    rows = tuple(
+        (
+            TableCell(t.label, head=True),
+            TableCell(f"{t.value:.4f}", number=True),
+            TableCell(f"{t.n:,}", number=True),
+            TableCell(t.rule),
+        )
+        for t in evaluation.thresholds
+    )
+    columns = ("label", "threshold", "n validation cases", "rule")
+    return ReportTable(f"Run {run.name}: frozen thresholds", columns, rows[:6], more=rows[6:])
+
+
+def _confusion(run: TrainedRun, evaluation: Evaluation) -> ReportTable:
+    rows = tuple(
+        (TableCell(f"true {label}", head=True), *(TableCell(f"{count:,}", number=True) for count in counts))
+        for label, counts in zip(evaluation.labels, evaluation.confusion[""], strict=True)
+    )
+    columns = ("class", *(f"called {label}" for label in evaluation.labels))
+    return ReportTable(f"Run {run.name}: confusion, {evaluation.n_cases:,} cases", columns, rows)
+
+
+def _rocs(evaluated: Sequence[Evaluated]) -> list[Picture]:
+    labels = list(dict.fromkeys(label for _, item in evaluated for label in item.evaluation.roc))
+    runs = [run for run, _ in evaluated]
+    pictures = []
+    for number, label in enumerate(labels[:_LABELS_DRAWN]):
+        drawn = {
+            _short(run, runs): item.evaluation.roc[label]
+            for run, item in evaluated
+            if label in item.evaluation.roc
+        }
+        areas = {
+            _short(run, runs): area
+            for run, item in evaluated
+            if (area := item.evaluation.find("auroc", label)) is not None
+        }
+        n = max((area.n for area in areas.values()), default=0)
+        svg = figures.roc(label, drawn, areas, f"roc{number}")
+        pictures.append(Picture(svg, f"ROC of {label}, test split, n = {n:,} cases."))
+    return pictures
+
+
+def _short(run: TrainedRun, runs: Sequence[TrainedRun]) -> str:
+    """Return ``private`` or ``not private`` for a run when that tells the runs apart, else its name."""
+    kinds = [item.private for item in runs]
+    return run.kind if len(set(kinds)) == len(kinds) else run.name
+
+
+def _calibrated(evaluated: Sequence[Evaluated]) -> list[Picture]:
+    """Return the calibration of the worst calibrated label, with a sentence about how many others there are."""
+    every = [
+        item
+        for _, measured in evaluated
+        for item in measured.evaluation.calibration
+        if not math.isnan(item.ece)
+    ]
+    if not every:
+        return []
+    chosen = max(every, key=lambda item: item.ece).label
+    runs = [run for run, _ in evaluated]
+    drawn, said = {}, []
+    for run, measured in evaluated:
+        for item in measured.evaluation.calibration:
+            if item.label == chosen:
+                short = _short(run, runs)
+                drawn[short] = tuple(zip(item.predicted, item.observed, strict=True))
+                said.append(
+                    f"{short}: ECE {formatting.number(item.ece)} (by chance alone {formatting.number(item.ece_null)}), "
+                    f"slope {formatting.number(item.slope)}, intercept {formatting.number(item.intercept)}, n "
+                    f"= {item.n:,}"
+                )
+    labels = len({item.label for item in every})
+    which = f"Calibration of {chosen}" + (f", the worst of {labels} labels" if labels > 1 else "")
+    return [
+        Picture(figures.reliability(drawn, name="calibration", label=chosen), f"{which}. {'; '.join(said)}.")
+    ]
+
+
+def _training(runs: Sequence[TrainedRun]) -> list[Picture]:
+    """Return the loss curves; a few points are drawn as points, and their number is said."""
+    pictures = []
+    for number, run in enumerate(runs):
+        losses = {name: points for name, points in run.log.curves.items() if name.split(" ", 1)[-1] == "loss"}
+        if not losses:
+            continue
+        sizes = ", ".join(f"{name}: {len(points)} points" for name, points in losses.items())
+        alt = f"Loss of run {run.name} over its optimiser steps; {sizes}."
+        svg = figures.lines(
+            losses,
+            name=f"training{number}",
+            alt=alt,
+            across="optimiser steps",
+            up="loss",
+            markers_below=_FEW_POINTS,
+        )
+        outside = " Computed from private data without noise: outside the guarantee." if run.private else ""
+        pictures.append(Picture(svg, f"Training of run {run.name} ({run.kind}); {sizes}.{outside}"))
+    return pictures

@@ -1,0 +1,93 @@
+"""One line of a verification: what was looked at, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from meninx.core import names
+from meninx.core.errors import MeninxError, PrivacyRefusal
+
+SHOWN = 3  # names in one line; the others are counted
+
+
+class State(StrEnum):
+    """What came of a check."""
+
+    OK = "ok"
+    NOT_OK = "not ok"
+    NOT_POSSIBLE = "not possible"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One line.
+
+    Attributes:
+        folder: name of the folder, relative to the one that was given; empty for that one itself.
+        what: what was looked at.
+        state: what came of it.
+        why: the reason when it is not ok or not possible, or a remark; no name in it can do anything to a
+            terminal.
+        privacy: a promise to patients depends on it.
+    """
+
+    folder: str
+    what: str
+    state: State
+    why: str = ""
+    privacy: bool = False
+
+    def line(self) -> str:
+        """Return the line."""
+        place = f"{plain(self.folder)}: " if self.folder else ""
+        return f"{self.state:<12}  {place}{self.what}{f' ({self.why})' if self.why else ''}"
+
+
+class CheckList:
+    """Collects the lines of one folder."""
+
+    def __init__(self, folder: str = "") -> None:
+        self.folder, self.checks = folder, list[Check]()
+
+    def add(self, what: str, state: State, why: str = "", *, privacy: bool = False) -> None:
+        """Add a line."""
+        self.checks.append(Check(folder=self.folder, what=what, state=state, why=why, privacy=privacy))
+
+    def judge(self, what: str, wrong: Iterable[str], *, privacy: bool = False, remark: str = "") -> bool:
+        """Add a line that is ok when nothing is wrong; return whether it is."""
+        found = list(wrong)
+        self.add(
+            what, State.NOT_OK if found else State.OK, "; ".join(found) if found else remark, privacy=privacy
+        )
+        return not found
+
+    def impossible(self, what: str, why: str) -> None:
+        """Add a line for what cannot be checked."""
+        self.add(what, State.NOT_POSSIBLE, why)
+
+    def guard(self, what: str, action: Callable[[], None]) -> None:
+        """Run checks; a file that cannot be read is a line, not the end of the verification."""
+        try:
+            action()
+        except MeninxError as error:
+            self.add(what, State.NOT_OK, plain(str(error)), privacy=isinstance(error, PrivacyRefusal))
+
+
+def plain(text: str) -> str:
+    """Return text without control and direction characters, on one line."""
+    return names.printable(text)
+
+
+def some(every: Iterable[str]) -> str:
+    """Return the first few names and the number of the others."""
+    listed = sorted(every)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return ", ".join(plain(name) for name in listed[:SHOWN]) + more
+
+
+def damaged(kind: str, every: tuple[str, ...]) -> list[str]:
+    """Return ``3 files missing: a, b, c`` as a list of one, empty without a name."""
+    count = "1 file" if len(every) == 1 else f"{len(every)} files"
+    return [f"{count} {kind}: {some(every)}"] if every else []

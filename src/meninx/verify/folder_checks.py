@@ -1,0 +1,183 @@
+"""Which folders of meninx lie in a place, and the checks that all of them share: digests, completion, file modes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from meninx.core import artifacts, integrity, workspace
+from meninx.core.artifacts import DeidRecord, Lineage, PrepareRecord, RunRecord, SweepRecord
+from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
+from meninx.core.progress import Progress
+from meninx.verify.check_list import CheckList, damaged, some
+
+RUN, DATASET, ARCHIVE, RELEASE, SWEEP = "run", "dataset", "clean archive", "release", "sweep"
+_DEPTH = 4  # a sweep keeps its runs in cells/<epsilon>/<seed>/<run>
+_OWN_PAPERS = ("deid.json", "prepare.json")  # they hold the digest of the list
+_TENSORBOARD = "events.out.tfevents"
+
+
+def kind_of(folder: Path) -> str:
+    """Return what a folder is; empty for none of meninx's."""
+    if (folder / artifacts.place(RunRecord)).is_file() or (
+        (folder / "config.toml").is_file() and (folder / "private").is_dir()
+    ):
+        return RUN
+    if (folder / artifacts.place(SweepRecord)).is_file():
+        return SWEEP
+    if (folder / artifacts.place(DeidRecord)).is_file():
+        return ARCHIVE
+    if (folder / MANIFEST_NAME).is_file() and (folder / INFO_NAME).is_file():
+        return DATASET
+    if (folder / Path(artifacts.place(Lineage)).name).is_file() or _is_bundle(folder):
+        return RELEASE
+    marker = folder / workspace.PRIVATE / workspace.MARKER
+    return {"deid": ARCHIVE, "prepare": DATASET}.get(_stage(folder), "") if marker.is_file() else ""
+
+
+def found(folder: Path, depth: int = _DEPTH) -> Iterator[tuple[Path, str]]:
+    """Yield the folders of meninx in a place, with their kinds; links are not followed below it."""
+    kind = kind_of(folder)
+    if kind:
+        yield folder, kind
+    if depth and kind in ("", SWEEP):
+        for entry in sorted(folder.iterdir()):
+            if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
+                yield from found(entry, _DEPTH if kind else depth - 1)
+
+
+def digests(
+    book: CheckList, root: Path, recorded: str, *, leave_out: tuple[str, ...] = (), progress: Progress
+) -> None:
+    """Check a folder against its list of digests, and the list against the digest that a record holds of it."""
+    what = "files against checksums.sha256"
+    if not (root / integrity.CHECKSUMS).is_file():
+        if recorded:
+            book.judge(what, [f"{integrity.CHECKSUMS} is missing"])
+        else:
+            book.impossible(what, "no digests: an older version wrote this folder")
+        return
+    listed = integrity.read(root)
+    damage = integrity.damage(root, leave_out=leave_out, progress=progress)
+    wrong = (
+        damaged("missing", damage.missing)
+        + damaged("changed", damage.changed)
+        + damaged("not in the list", damage.unlisted)
+    )
+    book.judge(what, wrong, remark=f"{len(listed)} files")
+    if recorded:
+        book.judge(
+            "digest of checksums.sha256",
+            [] if recorded == integrity.digest_of(root) else ["the list was changed later"],
+        )
+
+
+def completion(book: CheckList, root: Path) -> bool:
+    """Check that a stage finished its result; return False where it is known that it did not."""
+    marker = workspace.read_marker(root)
+    if marker is None:
+        book.impossible("completion", "an older version wrote this folder, or its private room is not here")
+        return True
+    wrong = [] if workspace.is_complete(root) else ["the stage has not finished; run the same command again"]
+    remark = "a new result is being built" if marker.building else ""
+    return book.judge("completion", wrong, remark=remark)
+
+
+def modes(book: CheckList, root: Path) -> None:
+    """Check that the private room is its owner's alone.
+
+    What a killed stage left there to be published, or to be removed, is as readable as the result itself and
+    counts only where it is private in the result, too.
+    """
+    room, what = root / workspace.PRIVATE, "file modes of private/"
+    if os.name != "posix":
+        book.impossible(what, "this system has no such modes")
+    elif not room.is_dir():
+        book.impossible(what, "no private room here")
+    else:
+        open_room = room.stat().st_mode & 0o077
+        wide = [
+            path.relative_to(root).as_posix()
+            for path in room.rglob("*")
+            if _regular(path) and path.lstat().st_mode & 0o077 and _is_secret(path.relative_to(room))
+        ]
+        wrong = ["others may enter private/"] if open_room else []
+        wrong += [f"others may read {len(wide)} files if they are copied out: {some(wide)}"] if wide else []
+        book.judge(what, wrong, privacy=True)
+
+
+def _is_secret(path: Path) -> bool:
+    """Return whether a file of the private room stays there."""
+    passing = (
+        path.parts[0] in (workspace.STAGING, workspace.REPLACED) and workspace.PRIVATE not in path.parts[1:-1]
+    )
+    return not passing and not path.name.startswith(_TENSORBOARD)
+
+
+def dataset(book: CheckList, root: Path, progress: Progress) -> None:
+    """Check a prepared dataset."""
+    if not completion(book, root):
+        return
+    record = artifacts.read(root, PrepareRecord)
+    if record is None:
+        book.impossible("summary prepare.json", "none here")
+    digests(
+        book,
+        root,
+        record.checksums if record else "",
+        leave_out=(workspace.PRIVATE, *_OWN_PAPERS),
+        progress=progress,
+    )
+    table = Manifest.read(root)
+    wrong = []
+    if record is not None and (record.cases, record.patients) != (len(table), len(table.patients)):
+        wrong = ["other numbers of cases or patients than prepare.json says"]
+    book.judge("manifest", wrong, remark=f"{len(table)} cases of {len(table.patients)} patients")
+    modes(book, root)
+
+
+def archive(book: CheckList, root: Path, progress: Progress) -> None:
+    """Check a de-identified archive."""
+    if not completion(book, root):
+        return
+    record = artifacts.read(root, DeidRecord)
+    if record is None:
+        book.impossible("summary deid.json", "none here")
+    digests(
+        book,
+        root,
+        record.checksums if record else "",
+        leave_out=(workspace.PRIVATE, *_OWN_PAPERS),
+        progress=progress,
+    )
+    modes(book, root)
+
+
+def release(book: CheckList, root: Path, progress: Progress) -> None:
+    """Check a release, or a bundle of one, that lies apart from its run."""
+    home = (
+        root
+        if (root / integrity.CHECKSUMS).is_file() or not (root.parent / integrity.CHECKSUMS).is_file()
+        else root.parent
+    )
+    digests(book, home, "", progress=progress)
+
+
+def released_files(book: CheckList, root: Path, recorded: str, progress: Progress) -> None:
+    """Check the release of a run, with what ``report`` and ``evaluate`` entered into its list."""
+    digests(book, root, recorded, progress=progress)
+
+
+def _regular(path: Path) -> bool:
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
+def _is_bundle(folder: Path) -> bool:
+    return (folder / "configs" / "metadata.json").is_file() and (folder / "models").is_dir()
+
+
+def _stage(folder: Path) -> str:
+    marker = workspace.read_marker(folder)
+    return marker.stage if marker else ""

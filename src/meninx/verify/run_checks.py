@@ -1,0 +1,178 @@
+"""Whether the parts of a run belong together: settings, release, evaluations, and what its ledger says of its privacy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from meninx.core import artifacts, belonging, settings
+from meninx.core.artifacts import (
+    Ancestry,
+    ComparisonRecord,
+    EvaluationRecord,
+    Lineage,
+    PrivacyRecord,
+    RunState,
+)
+from meninx.core.progress import Progress
+from meninx.core.run import Run
+from meninx.verify import folder_checks
+from meninx.verify.check_list import CheckList, State, plain
+
+if TYPE_CHECKING:
+    from meninx.privacy.ledger import Ledger
+
+_OLDER = "an older version wrote this run"
+
+
+def check(book: CheckList, root: Path, progress: Progress) -> None:
+    """Check a run folder."""
+    run = Run(root)
+    book.guard("run.json", lambda: _state(book, run))
+    book.guard("release", lambda: _release(book, run, progress))
+    book.guard("evaluations", lambda: _measurements(book, run))
+    book.guard("privacy.json", lambda: _privacy(book, run))
+    book.guard("lineage", lambda: _lineage(book, run))
+    book.guard("file modes of private/", lambda: folder_checks.modes(book, root))
+
+
+def _state(book: CheckList, run: Run) -> None:
+    record = run.record
+    if record is None:
+        book.impossible("run.json", f"none: {_OLDER}")
+        return
+    finished = record.state is RunState.RELEASED
+    book.judge("state", [] if finished else [f"the run is not finished: {record.state}, step {record.step}"])
+    digest = run.config_digest
+    secret = [
+        f"{name}: changed since the run was made, or gone"
+        for name in belonging.secrets_changed(run.root, record)
+    ]
+    book.judge("private records", secret, privacy=record.private)
+    book.judge(
+        "config.toml", [] if digest == record.config else ["changed since the run was made or released"]
+    )
+
+
+def _release(book: CheckList, run: Run, progress: Progress) -> None:
+    record = run.record
+    if record is not None and record.state is not RunState.RELEASED:
+        book.impossible("release", "the run is not finished")
+        return
+    folder_checks.released_files(book, run.release, record.release if record else "", progress)
+
+
+def _measurements(book: CheckList, run: Run) -> None:
+    """Check that every evaluation and comparison belongs to the released weights."""
+    record = run.record
+    for path in sorted([*run.release.glob("*.json"), *run.private.glob("*.json")]):
+        kind = _measured(path.name)
+        if kind is None:
+            continue
+        what = f"{path.parent.name}/{plain(path.name)}"
+        table = artifacts.read_file(path, kind)
+        if record is None or table is None or table.origin is None:
+            book.impossible(what, f"it does not say what it was measured on: {_OLDER}")
+            continue
+        problem = belonging.measured(table, record, path.name)
+        book.judge(what, [problem] if problem else [])
+
+
+def _measured(name: str) -> type[EvaluationRecord] | type[ComparisonRecord] | None:
+    if name.startswith("evaluation"):
+        return EvaluationRecord
+    return ComparisonRecord if name.startswith("comparison") else None
+
+
+def _privacy(book: CheckList, run: Run) -> None:
+    record, said = run.record, artifacts.read(run.root, PrivacyRecord)
+    text = run.ledger_text()
+    if said is None:
+        wrong = "missing" if text or (record is not None and record.private) else ""
+        if wrong:
+            book.judge("privacy.json", [wrong], privacy=True)
+        else:
+            book.impossible("privacy.json", "none here")
+        return
+    book.judge("privacy.json belongs to the run", _belonging(run, said, bool(text)), privacy=True)
+    if said.private:
+        _account(book, run, said, text)
+
+
+def _belonging(run: Run, said: PrivacyRecord, ledger: bool) -> Iterator[str]:
+    if ledger and not said.private:
+        yield "it says that the run is not private, but there is a ledger"
+    record = run.record
+    if record is None:
+        return
+    yield from belonging.promise(said, record)
+    if belonging.promise_changed(run.root, record):
+        yield "changed since the run was released"
+
+
+def _account(book: CheckList, run: Run, said: PrivacyRecord, text: str) -> None:
+    """Compute everything again from the ledger."""
+    try:
+        from meninx.privacy.ledger import Ledger  # dp-accounting takes seconds, and only private runs need it
+    except ImportError:
+        book.impossible("privacy ledger", "dp-accounting is not installed: pip install 'meninx[train]'")
+        return
+    if not text:
+        book.judge("privacy ledger", ["missing"], privacy=True)
+        return
+    ledger = Ledger.parse(text)
+    book.add("privacy ledger", State.OK, f"{ledger.entries} lines, chain intact", privacy=True)
+    if not ledger.accounts:
+        book.judge("privacy.json against the ledger", ["the ledger names no step"], privacy=True)
+        return
+    book.judge("privacy.json against the ledger", _contradictions(run, said, ledger), privacy=True)
+
+
+def _contradictions(run: Run, said: PrivacyRecord, ledger: Ledger) -> Iterator[str]:
+    from meninx.privacy.composition import compose
+    from meninx.privacy.ledger import Ledger as Read
+
+    delta = ledger.accounts[-1].first.delta
+    own = ledger.spent(delta)
+    behind = artifacts.read(run.root, Ancestry)
+    earlier = [Read.parse("\n".join(lines)) for lines in behind.ledgers] if behind is not None else []
+    total = compose([ledger, *earlier], delta=delta).epsilon if earlier else own.epsilon
+    found = belonging.contradictions(
+        said, own, totals=(total,), anchor=ledger.anchor, declared=_declared(run)
+    )
+    yield from (item.words for item in found)
+
+
+def _declared(run: Run) -> object:
+    """Return the number of units that the config declares."""
+    table, _ = settings.read_recipe(str(run.config_path))
+    terms = table.get("privacy")
+    return terms.get("units_declared") if isinstance(terms, dict) else None
+
+
+def _lineage(book: CheckList, run: Run) -> None:
+    record, found = run.record, artifacts.read(run.root, Lineage)
+    if found is None:
+        if record is not None and record.state is RunState.RELEASED:
+            book.judge("release/lineage.json", ["missing"], privacy=record.private)
+        else:
+            book.impossible("release/lineage.json", "none here")
+        return
+    wrong = []
+    if record is not None:
+        wrong += ["of another run"] if found.run != record.id else []
+        wrong += (
+            ["it disagrees with run.json on whether the run is private"]
+            if found.private != record.private
+            else []
+        )
+        wrong += ["of another dataset"] if found.data != record.data else []
+    if "\n".join(found.ledger).rstrip("\n") != run.ledger_text().rstrip("\n"):
+        wrong.append("its ledger is not the run's")
+    said = artifacts.read(run.root, PrivacyRecord)
+    if said is not None and found.private and found.delta != said.delta:
+        wrong.append("its delta is not that of privacy.json")
+    if said is not None and said.version >= artifacts.FORMAT:
+        wrong += belonging.start(said, found)
+    book.judge("release/lineage.json", wrong, privacy=found.private)
