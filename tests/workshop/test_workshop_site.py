@@ -54,19 +54,31 @@ def test_links_lead_to_pages_of_the_site(text: str, source: str, page: str, want
 )
 def test_what_a_page_would_load_from_elsewhere_is_found(text: str) -> None:
     assert tool("site_hooks").foreign(text)
-    assert not tool("site_hooks").foreign('<a href="https://semver.org">x</a><script src="assets/a.js"></script>')
+    assert not tool("site_hooks").foreign(
+        '<a href="https://semver.org">x</a><script src="assets/a.js"></script>'
+    )
 
 
 def test_marks_of_docstrings_become_markdown() -> None:
     markdown = tool("docstring_roles").markdown
     assert markdown("see :class:`~meninx.core.run.Run`::") == "see `meninx.core.run.Run`:"
+    assert markdown("Example:\n    >>> 1\n    1") == "Examples:\n    >>> 1\n    1"
     table = markdown("head\n\n====  =====\nname  means\n====  =====\na     b  c\ndd    e\n====  =====\n\nend")
     assert table == "head\n\n| name | means |\n|---|---|\n| a | b  c |\n| dd | e |\n\nend"
 
 
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_shows_public_names(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(tmp_path / "site"),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "site" / "reference" / "api" / "privacy.html").read_text(encoding="utf-8")
