@@ -50,7 +50,9 @@ def images_and_labels(seed: int) -> tuple[Tensor, Tensor]:
 
 def errors(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the binary cross-entropy of each image."""
-    losses: Tensor = nn.functional.binary_cross_entropy_with_logits(logits.squeeze(1), labels, reduction="none")
+    losses: Tensor = nn.functional.binary_cross_entropy_with_logits(
+        logits.squeeze(1), labels, reduction="none"
+    )
     return losses
 
 

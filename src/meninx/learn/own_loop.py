@@ -344,7 +344,8 @@ class _GivenRows:
     def give(self, drawn: UnitBatch, inputs: Tensor, targets: Tensor, seeds: Tensor) -> None:
         """Keep the rows of one step: those of the drawn units, in order."""
         self._rows = inputs, targets, seeds
-        self._place = {row: place for place, row in enumerate(row for unit in drawn.units for row in unit)}
+        rows = [row for unit in drawn.units for row in unit]
+        self._place = {row: place for place, row in enumerate(rows)}
 
     def forget(self) -> None:
         """Let go of the rows."""
