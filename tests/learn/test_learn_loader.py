@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from meninx.learn.fit import fit
+from meninx.learn.fitting import fit
 
 from meninx.core import integrity
 from meninx.core.budget import PrivacyUnit
