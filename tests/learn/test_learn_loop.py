@@ -20,7 +20,7 @@ from meninx.core.run import Run
 from meninx.imaging import load
 from meninx.learn import checkpoint, predict
 from meninx.learn.config import LearnConfig
-from meninx.learn.fit import fit
+from meninx.learn.fitting import fit
 from meninx.metrics import segmentation
 
 TINY = {

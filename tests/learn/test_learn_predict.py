@@ -14,7 +14,7 @@ from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.learn import checkpoint, predict
 from meninx.learn.config import LearnConfig
-from meninx.learn.fit import fit
+from meninx.learn.fitting import fit
 
 TINY = LearnConfig.of(
     model="resnet9-small", model_options={"width": 4}, batch_size=4, physical_batch=3, device="cpu", steps=3

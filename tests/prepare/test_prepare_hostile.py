@@ -291,7 +291,7 @@ def test_a_hostile_column_class_or_site_stops_before_any_image_is_read(tmp_path,
         {"name": name},
     ):
         with pytest.raises(ConfigError, match="plain names"):
-            replace(CSV, **changes)
+            CSV.replace(**changes)
     table.write_text(whole.replace("virus", header).replace("site1", header))
     with pytest.raises(DataError, match="plain name for label"):
         run(PrepareConfig(reader="csv", name="toy", class_column="kind"), root, tmp_path / "out")

@@ -607,7 +607,7 @@ def test_a_classifier_is_refused_for_a_segmentation(tmp_path):
 
 def test_the_config_of_a_run_says_what_was_done(private, plain):
     text = private.config_path.read_text()
-    for line in ('loss = "bce"', 'sampling = "poisson"', "steps = 2", 'select = "last"'):
+    for line in ('loss = "bce"', 'method = "poisson"', "steps = 2", 'select = "last"'):
         assert line in text
     assert "epochs" not in text
     assert 'select = "best"' in plain.config_path.read_text()

@@ -305,8 +305,8 @@ def _state(config: LearnConfig, network: nn.Module, plan: Plan | None, steps_per
     """Return the state before the first step."""
     player = Player(
         network,
-        optim.optimizer(config, optim.groups(config, network), plan),
-        schedule=Schedule(config, steps_per_epoch),
+        optim.optimizer(config.optim, optim.groups(config.optim, network), plan),
+        schedule=Schedule(config.optim, steps_per_epoch),
         average=WeightAverage(network, config.optim.ema) if config.optim.ema else None,
         freezing=finetune.Freezing(config, steps_per_epoch),
     )

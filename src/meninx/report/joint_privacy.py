@@ -158,9 +158,7 @@ def _joint(runs: Sequence[TrainedRun], assumed: bool) -> Joint:
     kinds = {(str(item.own.unit), str(item.own.relation)) for item in begun if item.own is not None}
     if len(kinds) > 1:
         kinds_text = formatting.joined(sorted(f"{unit} ({relation})" for unit, relation in kinds))
-        reason = (
-            f"The runs protect different units, {kinds_text}: no bound on all of them together is known."
-        )
+        reason = f"The runs protect different units, {kinds_text}: no bound on all of them together is known."
         caps.append(Cap(colour="red", word="no joint bound", reason=reason))
     elif any(item.own is not None for item in begun):
         delta = max(item.own.delta for item in begun if item.own is not None)
