@@ -40,10 +40,10 @@ def test_a_case_is_augmented_alike_wherever_it_stands_and_whoever_else_is_there(
     fewer = replace(data, cases=tuple(reversed(data.cases[2:])))
     part = assembler(fewer)(((5,), (0,)), 3)  # the third and the last case of all
     rows = torch.tensor([4, 5, 14, 15])
-    assert torch.equal(part.images, whole.images[rows])
+    assert torch.equal(part.inputs, whole.inputs[rows])
     assert torch.equal(part.row_keys, whole.row_keys[rows])
     assert len(set(whole.row_keys.tolist())) == 16
-    assert not torch.equal(whole.images[0], whole.images[1])
+    assert not torch.equal(whole.inputs[0], whole.inputs[1])
 
 
 @pytest.mark.parametrize("change", ["case_id", "patient_id"])
@@ -52,7 +52,7 @@ def test_another_name_or_step_gives_other_numbers(dataset: Data, change: str) ->
     renamed = replace(data, cases=(replace(data.cases[0], **{change: "other"}), *data.cases[1:]))
     first = assembler(data)(((0,),), 3)
     for other in (assembler(renamed)(((0,),), 3), assembler(data)(((0,),), 4)):
-        assert not torch.equal(first.images, other.images)
+        assert not torch.equal(first.inputs, other.inputs)
         assert not set(first.row_keys.tolist()) & set(other.row_keys.tolist())
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from meninx.deid import instance, review, selfcheck, walker, writer
 from meninx.deid.actions import ACCESSION, FileContext
-from meninx.deid.config import DeidConfig
+from meninx.deid.config import BurnedIn, DeidConfig
 from meninx.deid.elements import Element
 from meninx.deid.identifiers import collect
 from meninx.deid.instance import Instance
@@ -107,7 +107,7 @@ class Cleaner:
     profile: Profile
     resolver: Resolver
     max_age: int = 89
-    burned_in: str = "quarantine"
+    burned_in: BurnedIn = "quarantine"
 
     @classmethod
     def from_config(

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from meninx.deid import selfcheck
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
-from meninx.deid.config import DeidConfig, profile_with
+from meninx.deid.config import BurnedIn, DeidConfig, MissingLookup, ProfileName, profile_with
 from meninx.deid.instance import MOST_BYTES
 from meninx.deid.keys import KeyFile, SiteKey
 from meninx.deid.options import Option, parse
@@ -134,13 +134,13 @@ class Deidentifier:
         *,
         key: bytes | os.PathLike[str] | KeyFile,
         site: str,
-        profile: Literal["research", "basic"] = "research",
+        profile: ProfileName = "research",
         options: Iterable[Option | str] = (),
         overrides: Mapping[str, Action | str] | None = None,
         lookup: os.PathLike[str] | None = None,
-        missing_lookup: Literal["pseudonym", "quarantine"] = "pseudonym",
+        missing_lookup: MissingLookup = "pseudonym",
         max_age: int = 89,
-        burned_in: Literal["quarantine", "keep"] = "quarantine",
+        burned_in: BurnedIn = "quarantine",
     ) -> None:
         config = DeidConfig(
             site=site,

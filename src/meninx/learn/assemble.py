@@ -13,8 +13,7 @@ from torch import nn
 from meninx.core.artifacts import Ancestry, StartRecord
 from meninx.core.budget import VALIDATION_CASES
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
-from meninx.core.manifest import DatasetInfo, Manifest
-from meninx.core.manifest import Task as TaskKind
+from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
 from meninx.learn import finetune, kernels, ledger_file, optim, predict, runtime
@@ -26,10 +25,11 @@ from meninx.learn.data import CaseStore, split_store
 from meninx.learn.distributed import World
 from meninx.learn.dp_step import Keys, PrivateStep, UnitSource, prove_network
 from meninx.learn.hooks import Hook, MetricsHook, ProgressHook, TensorBoardHook
+from meninx.learn.loader import BatchLoader, worker_count
 from meninx.learn.optim import Schedule
 from meninx.learn.sampler import PrivateSampler, Sampler, public_sampler, unit_members, unit_names
 from meninx.learn.state import MODEL, Player, TrainState, WeightAverage
-from meninx.learn.step import DirectLoader, Loader, Step, SupervisedStep
+from meninx.learn.step import Loader, Step, SupervisedStep
 from meninx.learn.task import ImageTask, Task, image_task
 from meninx.learn.trainer import Evaluator, Trainer
 from meninx.models import lora, registry
@@ -53,6 +53,7 @@ class Training:
         device: where tensors live.
         train: training cases.
         valid: validation cases; may be empty.
+        loader: makes the batches of the training cases; to be closed, which ends its threads.
         trainer: does the steps.
         total_steps: planned steps.
         plan: the privacy plan, or None.
@@ -70,6 +71,7 @@ class Training:
     device: torch.device
     train: CaseStore
     valid: CaseStore
+    loader: BatchLoader
     trainer: Trainer
     total_steps: int
     plan: Plan | None
@@ -134,7 +136,7 @@ def from_config(
         network: one to train in place of the config's, with the weights it has.
         task: loss and metrics in place of the dataset's.
         hooks: further listeners; called before those of the run folder.
-        sources: further units of a private run, for instance canaries.
+        sources: further units of a private run, e.g. canaries.
         progress: shows steps, loss and epsilon.
         resumed: the run was started before.
         data_digest: names the dataset in the ledger of a private run; by default the plain one.
@@ -146,8 +148,7 @@ def from_config(
         ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit together.
     """
     config, world = learn_part(config), world or World()
-    device = device or runtime.device(config.runtime.device)
-    ancestry = ancestry or Ancestry()
+    device, ancestry = device or runtime.device(config.runtime.device), ancestry or Ancestry()
     train, valid = _stores(config, data, plan)
     architecture = "" if network is None and task is None else f"{network}, {_name_of(task)}"
     task = task or image_task(data.info, config, weights=_class_weights(config, train, plan))
@@ -175,9 +176,10 @@ def from_config(
         eval_every=config.validation.eval_every, evaluator=_evaluator(config, valid, task, device),
         hooks=[*hooks, *(_hooks(config, data.info, run, plan, step, progress) if world.main else ())],
     )  # fmt: skip
+    total_steps = plan.steps if plan else _public_steps(config, sampler)
+    loader.follow(sampler, until=total_steps, world=world)
     training = Training(
-        config, run, data.info, task, device, train, valid, trainer,
-        total_steps=plan.steps if plan else _public_steps(config, sampler),
+        config, run, data.info, task, device, train, valid, loader, trainer, total_steps=total_steps,
         plan=plan, start=finetune.known(start, ancestry) if start else None, ancestry=ancestry,
         declared_units=declared_units,
     )  # fmt: skip
@@ -185,13 +187,14 @@ def from_config(
     return training
 
 
-def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: torch.device) -> Loader:
+def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: torch.device) -> BatchLoader:
     """Return what makes tensors of training cases."""
     # Patches are drawn evenly under privacy: a share that follows the labels would have to be accounted.
     foreground = config.sampling.foreground if plan is None else 0.0
     transforms = augmenter(config, train.info)
-    return DirectLoader(
-        Assembler(train, transforms, config.sampling.views, foreground, config.runtime.seed, device)
+    return BatchLoader(
+        Assembler(train, transforms, config.sampling.views, foreground, config.runtime.seed, device),
+        workers=worker_count(config.runtime.workers, device),
     )
 
 
@@ -302,8 +305,8 @@ def _state(config: LearnConfig, network: nn.Module, plan: Plan | None, steps_per
     """Return the state before the first step."""
     player = Player(
         network,
-        optim.optimizer(config, optim.groups(config, network), plan),
-        schedule=Schedule(config, steps_per_epoch),
+        optim.optimizer(config.optim, optim.groups(config.optim, network), plan),
+        schedule=Schedule(config.optim, steps_per_epoch),
         average=WeightAverage(network, config.optim.ema) if config.optim.ema else None,
         freezing=finetune.Freezing(config, steps_per_epoch),
     )

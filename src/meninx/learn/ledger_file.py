@@ -17,7 +17,18 @@ from meninx.privacy.ledger import Ledger
 from meninx.privacy.plan import Plan
 
 FREE_TO_CHANGE = frozenset(
-    {"device", "threads", "tensorboard", "physical_batch", "epochs", "steps", "eval_every", "attack_risk"}
+    {
+        "device",
+        "threads",
+        "workers",
+        "cache",
+        "tensorboard",
+        "physical_batch",
+        "epochs",
+        "steps",
+        "eval_every",
+        "attack_risk",
+    }
 )
 """Settings that may change when a run is resumed: they move rounding, length or looks, not what a step means."""
 

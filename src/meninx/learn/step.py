@@ -16,9 +16,10 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from meninx.core import randomness
 from meninx.core.errors import DataError, UsageError, expected
 from meninx.learn import runtime
-from meninx.learn.batches import Assembler, Batch
+from meninx.learn.batches import Batch
 from meninx.learn.distributed import World
 from meninx.learn.sampler import UnitBatch
 from meninx.learn.state import TrainState
@@ -80,24 +81,38 @@ class Step(Protocol):
 
 
 @dataclass(frozen=True)
-class DirectLoader:
-    """Makes every batch when it is asked for.
+class TensorLoader:
+    """Makes batches of tensors that are in memory.
 
     Attributes:
-        assembler: makes tensors of cases.
+        inputs: (cases, ...).
+        targets: (cases, ...).
+        seed: of the random numbers inside the network.
+        names: name of each case, by which its random numbers are keyed; by default its position. Under
+            privacy give names: with positions, the numbers of others would move when a case is removed.
     """
 
-    assembler: Assembler
-
-    @property
-    def views(self) -> int:
-        """Copies of each case in a batch."""
-        return self.assembler.views
+    inputs: Tensor
+    targets: Tensor
+    seed: int = 0
+    names: tuple[str, ...] = ()
+    views: int = field(default=1, init=False)
 
     def batches(self, units: UnitBatch, step: int, most: int) -> Iterator[Batch]:
         """Yield the units in order, in batches of at most ``most`` cases."""
         for part in units.microbatches(most):
-            yield self.assembler(part.units, step, first=part.first)
+            cases = [case for unit in part.units for case in unit]
+            position = [place for place, unit in enumerate(part.units, part.first) for _ in unit]
+            names = [self.names[case] if self.names else case for case in cases]
+            keys = [randomness.child_seed(self.seed, "dropout", step, name) for name in names]
+            unit = torch.tensor(position, dtype=torch.int64, device=self.inputs.device)
+            yield Batch(
+                self.inputs[cases],
+                self.targets[cases],
+                unit,
+                self.views,
+                torch.tensor(keys, dtype=torch.int64),
+            )
 
 
 @dataclass(frozen=True)
@@ -234,9 +249,9 @@ class AlternatingStep:
 
 def outputs_of(model: nn.Module, batch: Batch, precision: str = "fp32") -> Tensor:
     """Return the network's outputs for a batch, its dropout masks drawn from the keys of the rows."""
-    mixed = torch.autocast(batch.images.device.type, torch.bfloat16, enabled=precision == "bf16")
+    mixed = torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=precision == "bf16")
     with mixed, keyed_dropout(model, batch.row_keys):
-        outputs: Tensor = model(batch.images)
+        outputs: Tensor = model(batch.inputs)
     return outputs
 
 

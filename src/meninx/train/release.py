@@ -9,18 +9,19 @@ from typing import Any
 
 from torch import nn
 
-from meninx.core import artifacts, files, integrity, names, plain
+from meninx.core import artifacts, files, integrity, names, plain, staging
 from meninx.core.artifacts import PrivacyRecord, RunRecord, RunState
 from meninx.core.errors import DataError, expected
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
+from meninx.core.workspace import REPLACED, STAGING
 from meninx.learn.config import LearnConfig
 from meninx.learn.predict import load_model, released_step, weights_digest
 from meninx.learn.task import image_task
 from meninx.train import bundle, identity, lineage
 from meninx.train.config import TrainConfig
 
-STAGING, REPLACED, BUNDLE = "staging", "replaced", "bundle"
+BUNDLE = "bundle"
 
 
 def publish(config: TrainConfig, run: Run) -> int:
@@ -39,15 +40,15 @@ def publish(config: TrainConfig, run: Run) -> int:
     found = lineage.of_run(run)
     if found is None:
         raise DataError(expected("the lineage of the run", got="none", where=run.name, fix="start a new run"))
-    staging = run.private / STAGING
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(mode=0o700)
+    staged = run.private / STAGING
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(mode=0o700)
     onnx = "onnx" in config.export
     if "bundle" in config.export or onnx:
-        _write_bundle(staging / BUNDLE, run, model, learned, info, onnx=onnx)
-    files.write_text(staging / lineage.LINEAGE, plain.to_json(found))
-    integrity.write(staging, integrity.measured(staging, _files(staging)))
-    _move(run, staging)
+        _write_bundle(staged / BUNDLE, run, model, learned, info, onnx=onnx)
+    files.write_text(staged / lineage.LINEAGE, plain.to_json(found))
+    integrity.write(staged, integrity.measured(staged, _files(staged)))
+    staging.move_whole(staged, run.release, run.private / REPLACED, last=[integrity.CHECKSUMS])
     record = artifacts.require(run.root, PrivacyRecord, fix="resume the run")
     done = artifacts.require(
         run.root, RunRecord, fix="start a new run"
@@ -97,30 +98,3 @@ def _short_card(info: DatasetInfo, run: Run) -> str:
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and path.name != integrity.CHECKSUMS]
-
-
-def _move(run: Run, staging: Path) -> None:
-    """Move what was staged into ``release/``.
-
-    Earlier files of the same names are kept until the new ones are there.
-    """
-    replaced = run.private / REPLACED
-    try:
-        replaced.mkdir(mode=0o700, exist_ok=True)
-        for item in sorted(staging.iterdir(), key=lambda path: path.name == integrity.CHECKSUMS):
-            target = run.release / item.name
-            if target.exists():
-                _remove(replaced / item.name)
-                target.rename(replaced / item.name)
-            item.rename(target)
-        _remove(replaced)
-        staging.rmdir()
-    except OSError as error:
-        raise files.storage_error(error, run.release) from error
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -21,10 +21,10 @@ from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected
 from meninx.core.manifest import MANIFEST_NAME, Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
-from meninx.core.run import Run
+from meninx.core.run import Run, read_key
 from meninx.learn import assemble, checkpoint, distributed, finetune, ledger_file, record, runtime
 from meninx.learn.distributed import World
-from meninx.learn.fit import fit
+from meninx.learn.fitting import fit
 from meninx.learn.predict import load_model
 from meninx.learn.record import FitResult
 from meninx.privacy import accounting
@@ -135,7 +135,7 @@ def run(
     Raises:
         UsageError, PrivacyRefusal: the run to resume is finished and something of it was changed, or an older
             version made it.
-        ConfigError, DataError, PrivacyRefusal, RunLocked, Interrupted: see ``meninx.learn.fit.fit``.
+        ConfigError, DataError, PrivacyRefusal, RunLocked, Interrupted: see ``meninx.learn.fitting.fit``.
     """
     with distributed.joined() as world:
         data = Manifest.read(source)
@@ -263,9 +263,7 @@ def _created(config: TrainConfig, data: Manifest, out: Path, start: Start) -> st
     )
     with _discarded_on_failure(folder, World()):
         known = identity.data_record(data.root)
-        key = identity.identity_key(
-            folder, seed=config.runtime.seed if config.runtime.deterministic else None
-        )
+        key = folder.key(identity.KEY, seed=config.runtime.seed if config.runtime.deterministic else None)
         members = identity.members_of(data)
         entry = folder.update(
             data=identity.keyed_data(key, known.digest),
@@ -441,7 +439,7 @@ def _bound(data: Manifest, run: Run) -> str:
     keyed = identity.own_data(run, data.root)
     if not keyed:
         raise _other_cases()
-    key = identity.read_key(run.private / "keys" / identity.KEY)
+    key = read_key(run.key_path(identity.KEY))
     start = run.root / artifacts.place(Ancestry)
     images = (
         identity.contents(data)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -15,8 +17,10 @@ from meninx.core.manifest import Manifest
 from meninx.core.pool import Stop
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
-from meninx.learn import assemble, checkpoint, ledger_file, record, runtime
+from meninx.learn import assemble, cache, checkpoint, ledger_file, record, runtime
 from meninx.learn.assemble import Training
+from meninx.learn.cache import Demand
+from meninx.learn.cache_file import ImageCache
 from meninx.learn.config import LearnConfig, learn_part
 from meninx.learn.distributed import World
 from meninx.learn.hooks import Hook, StepDone
@@ -98,13 +102,45 @@ def fit(
             assemble.probe(training)
         total = training.total_steps
         try:
-            training.trainer.run(until=total, horizon=total, stop_requested=lambda: stop.wanted)
+            with _data_at_hand(training, data, progress, lambda: stop.wanted):
+                training.trainer.run(until=total, horizon=total, stop_requested=lambda: stop.wanted)
         except KeyboardInterrupt as error:
             raise _interrupted(training, begin) from error
         finally:
             if begin and plan is not None and run.ledger_text():
                 begin.begin()  # a step that was accounted was taken
         return _result(training, *world.shared(lambda: _recorded(training)))
+
+
+@contextmanager
+def _data_at_hand(
+    training: Training, data: Manifest, progress: Progress, stop: Callable[[], bool]
+) -> Iterator[None]:
+    """Give the cases their cache of decoded images for a block, and end the loader's threads after it."""
+    left, world = training.total_steps - training.state.step, training.trainer.world
+    places = training.loader.assembler.foreground > 0
+    demand = Demand(
+        arrays=training.valid.wanted() | training.train.wanted(places=places),
+        reads=left / training.trainer.sampler.steps_per_epoch,
+        setting=training.config.runtime.cache,
+        progress=progress,
+        stop=stop,
+    )
+
+    def obtained(builds: bool) -> ImageCache | None:
+        return cache.obtained(data, demand, run=training.run.private, shared=world.size > 1, builds=builds)
+
+    own: list[ImageCache | None] = []
+    world.shared(lambda: own.append(obtained(True)))  # the other processes wait
+    found = own[0] if own else obtained(False)
+    training.train.cache = training.valid.cache = found
+    try:
+        with training.loader:
+            yield
+    finally:
+        training.train.cache = training.valid.cache = None
+        if found is not None:
+            found.close()
 
 
 def _refuse_lost_ledger(run: Run) -> None:
