@@ -274,7 +274,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def setting(name: str, pool: Pool) -> tuple[LearnConfig, Manifest, dict[str, Any]]:
     changes, fields = SETTINGS[name]
     task = Task.SEGMENTATION if name == "patches" else Task.MULTICLASS
-    return replace(AUGMENTED, **changes), pool.dataset(owners(len(name)), task, order=2), fields
+    return AUGMENTED.replace(**changes), pool.dataset(owners(len(name)), task, order=2), fields
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -14,6 +14,7 @@ Weights travel as values, so a server can average them without knowing the netwo
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -165,7 +166,8 @@ class Player:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave."""
         self.model.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # torch keeps the tensors it is given: without a copy two states would share their moments.
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         if self.schedule is not None and state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
         if self.average is not None and state["average"] is not None:
