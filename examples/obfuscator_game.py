@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from meninx.learn import (
     Batch,
     OptimConfig,
     Player,
+    PlayerLoss,
     Schedule,
     ShuffleSampler,
     TensorLoader,
@@ -80,11 +82,12 @@ def hide(networks: Mapping[str, nn.Module], batch: Batch, weight: float) -> Tens
     """Return the obfuscator's loss: the attacker is to be undecided, the doctor right, the image little changed."""
     changed = networks["obfuscator"](batch.inputs)
     undecided = errors(networks["attacker"](changed), torch.full_like(batch.targets[:, 1], 0.5))
-    moved = (changed - batch.inputs).square().flatten(1).mean(1)
-    return weight * undecided + errors(networks["doctor"](changed), batch.targets[:, 0]) + 0.3 * moved
+    moved: Tensor = (changed - batch.inputs).square().flatten(1).mean(1)
+    right: Tensor = errors(networks["doctor"](changed), batch.targets[:, 0])
+    return weight * undecided + right + 0.3 * moved
 
 
-def player(network: nn.Module, rate: float, schedule: str = "constant") -> Player:
+def player(network: nn.Module, rate: float, schedule: Literal["constant", "cosine"] = "constant") -> Player:
     """Return a network with its optimiser and learning rates."""
     rates = Schedule(OptimConfig(lr=rate, schedule=schedule), steps_per_epoch=1)
     return Player(network, torch.optim.Adam(network.parameters()), rates)
@@ -113,7 +116,11 @@ def main(weight: float = 2.0, steps: int = 750) -> dict[str, float]:
             "doctor": player(classifier(), 0.02),
         }
     )
-    losses = {"attacker": guess, "doctor": diagnose, "obfuscator": partial(hide, weight=weight)}
+    losses: dict[str, PlayerLoss] = {
+        "attacker": guess,
+        "doctor": diagnose,
+        "obfuscator": partial(hide, weight=weight),
+    }
     loader, sampler = TensorLoader(images, labels), ShuffleSampler(CASES, batch=64, seed=0)
     game = AlternatingStep(
         losses,

@@ -513,7 +513,7 @@ CONFIG = LearnConfig.of(
 )
 
 
-def own() -> nn.Module:
+def own() -> nn.Sequential:
     torch.manual_seed(3)
     return nn.Sequential(nn.Flatten(), nn.Linear(256, 8), nn.Tanh(), nn.Linear(8, 2))
 
@@ -535,7 +535,7 @@ def test_another_network_of_ones_own_is_refused_under_the_keys_of_a_private_run(
     terms = plan(n_units=8, expected_batch_size=4)
     training = from_config(CONFIG, data, run, terms, network=own())
     training.trainer.run(until=1, horizon=4)
-    relu = own()
+    relu: nn.Sequential = own()
     relu[2] = nn.ReLU()  # the same weights, another function
     with pytest.raises(PrivacyRefusal, match="keys were used with"):
         from_config(CONFIG, data, run, terms, network=relu, resumed=True)

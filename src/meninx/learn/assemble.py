@@ -13,8 +13,7 @@ from torch import nn
 from meninx.core.artifacts import Ancestry, StartRecord
 from meninx.core.budget import VALIDATION_CASES
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
-from meninx.core.manifest import DatasetInfo, Manifest
-from meninx.core.manifest import Task as TaskKind
+from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
 from meninx.learn import finetune, kernels, ledger_file, optim, predict, runtime
