@@ -304,6 +304,41 @@ def test_private_rounds_are_one_private_run_and_the_horizon_is_the_plans(
     assert parts.step.ledger.epsilon(1e-3) == pytest.approx(plan().epsilon())
 
 
+def test_weights_from_outside_go_on_at_a_new_step_and_never_repeat_one(
+    private: Callable[..., Trainer],
+) -> None:
+    """Under one key a step has one noise: with other weights, the difference of two releases would be free of it."""
+    first = private()
+    first.run(until=2, horizon=4)
+    first.state.load_weights(state_of(network(seed=9)).weights())
+    first.run(until=3, horizon=4)  # a new step has noise of its own
+    assert isinstance(first.step, PrivateStep)
+    run = first.step.run
+    again = private(run=run)  # a crash: the weights of the server come once more, and others
+    again.state.load_weights(state_of(network(seed=8)).weights())
+    with pytest.raises(PrivacyRefusal, match=r"came in from outside.*state.step = 3"):
+        again.run(until=4)
+    saved = private(run=run)
+    saved.state.load_state_dict(again.state.state_dict())  # the state remembers
+    with pytest.raises(PrivacyRefusal, match="came in from outside"):
+        saved.run(until=4)
+    assert len(run.ledger_path.read_text().splitlines()) == 3
+    again.state.step = 3
+    again.run(until=4)
+    assert isinstance(again.step, PrivateStep)
+    assert again.step.ledger.epsilon(1e-3) == pytest.approx(plan().epsilon())
+
+
+def test_a_step_is_repeated_after_a_crash_with_the_weights_it_had(private: Callable[..., Trainer]) -> None:
+    whole, broken = private(), private()
+    whole.run(until=4)
+    broken.run(until=2, horizon=4)
+    assert isinstance(broken.step, PrivateStep)
+    again = private(run=broken.step.run)
+    again.run(until=4)  # from the beginning
+    assert same(again.state.weights(), whole.state.weights())
+
+
 class Pull(Hook):
     """FedProx with a strong pull to zero."""
 

@@ -187,6 +187,8 @@ class TrainState:
         stopped: training ended early.
         threshold: clipping threshold in force when it follows the gradients; 0 for the plan's first. As
             public as the weights.
+        loads: how often weights came in from outside. A private step that was begun before is then not
+            begun again, because under the same noise it would release another gradient.
     """
 
     players: dict[str, Player]
@@ -194,6 +196,7 @@ class TrainState:
     best: Best = field(default_factory=Best)
     stopped: bool = False
     threshold: float = 0.0
+    loads: int = 0
 
     @classmethod
     def of(
@@ -244,6 +247,7 @@ class TrainState:
         if not all(bool(torch.isfinite(value).all()) for value in values.values()):
             raise DataError(expected("finite weights", got="NaN or infinity", where="load_weights"))
         model.load_state_dict(dict(values))
+        self.loads += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it as tensors and plain numbers."""
@@ -253,6 +257,7 @@ class TrainState:
             "best": {"value": self.best.value, "step": self.best.step, "waited": self.best.waited},
             "stopped": self.stopped,
             "threshold": self.threshold,
+            "loads": self.loads,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -271,6 +276,7 @@ class TrainState:
         self.step, self.stopped = int(state["step"]), bool(state["stopped"])
         self.best = Best(**state["best"])
         self.threshold = float(state.get("threshold", 0.0))
+        self.loads = int(state.get("loads", 0))  # checkpoints of earlier versions do not say
 
     def _named(self, player: str) -> Player:
         if not player:
