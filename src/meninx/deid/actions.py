@@ -1,6 +1,8 @@
-"""What each action does to one value: keep, clean, dummy, by value representation.
+"""The actions of the profile on one value: keep, clean, empty, replace or remove it, depending on its VR.
 
-Sequences are the walker's.
+:mod:`meninx.deid.walker` finds the action of every element and handles sequences itself. What happens here is
+also recorded in the file's :class:`FileContext`, so that the self-check knows which identifiers the output
+holds on purpose.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ _SIZES = {
     "US": 2,
     "UV": 8,
 }
-# Defined terms that no patient's name makes suspicious: without them an image cannot be read.
+# Defined terms without which an image cannot be displayed. They stay even if a patient's name is one of them.
 TERMS = frozenset(
     {
         *(
@@ -134,7 +136,7 @@ TERMS = frozenset(
 
 @dataclass
 class FileContext:
-    """Everything that is known while one file is walked, and what the walk learns.
+    """What is known of one file before its data set is walked, and what the walk adds.
 
     Attributes:
         profile: actions.
@@ -143,14 +145,14 @@ class FileContext:
         sop_class_uid: class of the instance.
         encoding: of the data set.
         found: identifiers of the original.
-        max_age: highest age that is told exactly, in years.
-        over_age: the patient is older than that, so the birth date goes whatever the profile says.
+        max_age: highest age that stays exact, in years.
+        over_age: the patient is older than that, so the birth date is removed whatever its action is.
         kept: identifiers that the output holds on purpose (kept, or made by a date shift).
         counts: (keyword, action letter) -> number of elements.
         uids: original -> new UID, changed ones only.
         accessions: original -> new accession number.
-        non_ascii: a kept text needs UTF-8.
-        review: why a person must look at the pixels; empty where nothing speaks for text in them.
+        non_ascii: a text of the output needs UTF-8.
+        review: why a person must look at the pixels; empty when nothing suggests that text is in them.
     """
 
     profile: Profile
@@ -188,15 +190,15 @@ def keyword_for_count(tag: int) -> str:
 def apply(
     action: Action, element: Element, vr: str, encodings: tuple[str, ...], context: FileContext, *, top: bool
 ) -> Element | None:
-    """Return what becomes of an element that is not a sequence, or None when it goes.
+    """Return an element after its action, or None when it is removed. Sequences are not handled here.
 
     Args:
-        action: what the profile says.
+        action: the action of the profile.
         element: the original.
         vr: VR by which the value is understood.
         encodings: character sets in force.
-        context: of the file; is told what was kept and made.
-        top: whether the element stands in the data set itself.
+        context: of the file; what was kept or made is added to it.
+        top: whether the element is in the data set itself rather than in a sequence item.
     """
     if action == Action.X:
         return None
@@ -221,7 +223,7 @@ def apply(
 
 
 def _needs_value(tag: int, context: FileContext, top: bool) -> bool:
-    """Return whether an attribute must not be empty: by its type, or because the profile itself gives it a dummy."""
+    """Return whether an attribute must have a value, by its type or because the profile gives it a dummy."""
     row = rows().get(canonical(tag))
     return (row is not None and row.basic == "D") or attribute_type(
         tag, context.sop_class_uid, top_level=top
@@ -258,7 +260,7 @@ def accession(text: str, context: FileContext) -> str:
 
 
 def _uids(action: Action, tag: int, text: str, context: FileContext) -> str:
-    """Return UID values: registered ones and classes stay, the rest is mapped unless kept by option or override."""
+    """Return the UID values; all but registered ones are replaced, unless an option keeps them."""
     values = [value.strip() for value in text.split("\\")]
     if action == Action.Z:
         return ""
@@ -273,10 +275,7 @@ def _uids(action: Action, tag: int, text: str, context: FileContext) -> str:
 
 
 def _kept(tag: int, vr: str, text: str, context: FileContext) -> str:
-    """Return a value that may stay, less what of the patient's identifiers stands in it.
-
-    Nothing when it is none of its VR.
-    """
+    """Return a value with the patient's identifiers removed; empty if it is invalid for its VR."""
     values = [text] if vr in SINGLE else text.split("\\")
     if vr in ("DA", "DT"):
         return _dates(vr, values, 0, context) if not (tag == BIRTH_DATE and context.over_age) else ""
@@ -305,7 +304,7 @@ def _is_number(value: str, vr: str) -> bool:
 
 
 def _codes(values: list[str], context: FileContext) -> str:
-    """Return coded values; one that is none, or that holds an identifier, is emptied."""
+    """Return coded values; a value that is no valid code, or that holds an identifier, becomes empty."""
 
     def fits(value: str) -> bool:
         term = value.strip()
@@ -320,7 +319,7 @@ def _codes(values: list[str], context: FileContext) -> str:
 
 
 def _cleaned(tag: int, vr: str, text: str, context: FileContext) -> str:
-    """Return a value cleaned in the way of its VR; nothing when nothing may stay."""
+    """Return a value cleaned according to its VR; empty if nothing of it may stay."""
     if vr in ("DA", "DT"):
         if tag == BIRTH_DATE and context.over_age:
             return ""
@@ -337,7 +336,7 @@ def _cleaned(tag: int, vr: str, text: str, context: FileContext) -> str:
 
 
 def _fitted(text: str, vr: str) -> str:
-    """Return the words of a text that fit into its VR; what was too long before need not stay so."""
+    """Return a text cut to the length that its VR allows, at the end of a word."""
     limit = {"LO": 64, "SH": 16}.get(vr, len(text))
     return text if len(text) <= limit else text[: limit + 1].rpartition(" ")[0]
 
@@ -351,7 +350,7 @@ def _dates(vr: str, values: list[str], days: int, context: FileContext) -> str:
 
 
 def _binary(action: Action, element: Element, vr: str, context: FileContext) -> Element | None:
-    """Return a numeric or opaque value: kept unless it spells an identifier, never cleaned in place."""
+    """Return a numeric or opaque value, kept or dropped as a whole; an identifier is dropped."""
     if action == Action.Z:
         return Element(element.tag, vr)
     if action in (Action.D, Action.U):
