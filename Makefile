@@ -50,9 +50,8 @@ test-slow: $(READY) ## The tests that take minutes
 
 coverage: $(READY) ## Branch coverage of the quick tests as a table (PATH=tests/deid for a part)
 	@$(BIN)/coverage erase
-	@OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 -m "not slow" $(TESTS)
-	@$(BIN)/coverage combine --quiet
-	@$(BIN)/coverage report
+	@OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 -m "not slow" $(TESTS); status=$$?; \
+		$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$status
 
 lint: $(READY) ## Style, spelling, structure and unused code
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . \

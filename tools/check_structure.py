@@ -51,9 +51,18 @@ def offences(source: Path, trees: Mapping[Path, ast.Module]) -> list[str]:
 
 
 def function_lengths(tree: ast.Module) -> list[tuple[str, int, int]]:
-    """Return (name, first line, length in lines) of every function in a module."""
+    """Return (name, first line, lines of signature and code) of every function in a module; docstrings are free."""
     nodes = [node for node in ast.walk(tree) if isinstance(node, _FUNCTIONS)]
-    return [(node.name, node.lineno, (node.end_lineno or node.lineno) - node.lineno + 1) for node in nodes]
+    return [
+        (node.name, node.lineno, (node.end_lineno or node.lineno) - node.lineno + 1 - _prose(node))
+        for node in nodes
+    ]
+
+
+def _prose(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the number of lines of a function's docstring."""
+    first = node.body[0]
+    return (first.end_lineno or first.lineno) - first.lineno + 1 if ast.get_docstring(node) else 0
 
 
 def nested_conditionals(tree: ast.Module) -> list[int]:

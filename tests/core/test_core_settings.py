@@ -131,7 +131,7 @@ def test_the_schema_has_the_choices_ranges_and_meanings_of_the_config():
     assert optim["properties"]["lr"] == {
         "type": "number", "exclusiveMinimum": 0, "default": 0.001, "description": "learning rate.",
     }  # fmt: skip
-    named = [part for part in parts.values() if part["type"] == "object"]
+    named = [part for part in parts.values() if part.get("type") == "object"]
     assert all(part["additionalProperties"] is False for part in named)
     described = [item for part in named for item in part["properties"].values() if "$ref" not in item]
     assert (

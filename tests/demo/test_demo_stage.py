@@ -24,9 +24,7 @@ def test_every_printed_command_is_one_that_the_command_line_understands(tmp_path
         assert words[0] == "meninx"
         function, bound, _ = app.parse_args(words[1:], exit_on_error=False, print_error=False)
         assert function.__name__ == step.verb
-        tables = [value for value in step.settings.values() if isinstance(value, dict)]
-        plain = {name: value for name, value in step.settings.items() if not isinstance(value, dict)}
-        for name, value in {**plain, **dict(pair for table in tables for pair in table.items())}.items():
+        for name, value in step.settings.items():
             given = bound.arguments[name]
             assert str(tuple(given) if isinstance(given, list) else given) == str(value), (step.name, name)
 
@@ -38,9 +36,9 @@ def test_both_models_share_network_and_size_of_input(tmp_path: Path):
         for step in (plain, private)
     ]
     assert built[0].model == built[1].model
-    assert built[0].model_options == built[1].model_options
+    assert built[0].model.options == built[1].model.options
     assert built[0].privacy is None
-    assert private.settings["privacy"]["epsilon"] == SMALL.epsilon
+    assert private.settings["epsilon"] == SMALL.epsilon
 
 
 def test_a_dry_run_prints_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

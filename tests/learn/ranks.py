@@ -34,7 +34,7 @@ from meninx.learn import distributed
 from meninx.learn.config import LearnConfig
 from meninx.learn.distributed import World
 from meninx.learn.dp_step import Keys, PrivateStep
-from meninx.learn.fit import fit
+from meninx.learn.fitting import fit
 from meninx.learn.sampler import PrivateSampler, UnitBatch, unit_members, unit_names
 from meninx.models import registry
 from meninx.privacy.clipping import ClippedSum

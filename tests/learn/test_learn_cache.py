@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from meninx.core import files, integrity, machine, provenance
 from meninx.core.errors import DataError, StorageError
-from meninx.core.manifest import Manifest, Task
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import Silent
 from meninx.core.randomness import child
 from meninx.core.run import Run
@@ -70,7 +70,7 @@ def place(manifest: Manifest) -> Path:
 
 @pytest.fixture
 def volumes(dataset: Data) -> Manifest:
-    return prepared(dataset(Task.SEGMENTATION, cases=3, valid=0, size=(12, 11, 12)))
+    return prepared(dataset(TaskKind.SEGMENTATION, cases=3, valid=0, size=(12, 11, 12)))
 
 
 def numbers(*shape: int, kind: str = "u1") -> np.ndarray:

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from meninx.core.errors import ConfigError, DataError, Interrupted, UsageError
-from meninx.core.manifest import Manifest, Task
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import Silent
 from meninx.core.run import Run
 from meninx.imaging import load
 from meninx.learn import checkpoint, predict
 from meninx.learn.config import LearnConfig
-from meninx.learn.fit import fit
+from meninx.learn.fitting import fit
 from meninx.metrics import segmentation
 
 TINY = {
@@ -85,7 +85,7 @@ def test_eight_pictures_are_learnt_by_heart(
 def test_unet_reaches_dice_of_95_percent_on_four_pictures(
     dataset: Callable[..., Manifest], new_run: Callable[..., Run]
 ) -> None:
-    data, run = dataset(Task.SEGMENTATION, cases=4), new_run()
+    data, run = dataset(TaskKind.SEGMENTATION, cases=4), new_run()
     config = LearnConfig.of(
         **TINY | {"model": "unet-small", "model_options": {"depth": 2}}, steps=60, lr=1e-2
     )
@@ -133,7 +133,7 @@ def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
 def test_dropout_is_the_same_after_resuming(
     dataset: Callable[..., Manifest], new_run: Callable[..., Run]
 ) -> None:
-    data = dataset(Task.SEGMENTATION)
+    data = dataset(TaskKind.SEGMENTATION)
     network = {
         "model": "monai:SegResNet",
         "model_options": {"init_filters": 8, "dropout_prob": 0.3, "blocks_down": [1, 1]},
@@ -214,7 +214,7 @@ def test_data_that_cannot_be_trained_on_is_refused(
         fit(config, data.split("valid"), new_run("a"))
     with pytest.raises(ConfigError, match="validation cases"):
         fit(config.replace(early_stopping=1), data.split("train"), new_run("b"))
-    bare = dataset(Task.SEGMENTATION)
+    bare = dataset(TaskKind.SEGMENTATION)
     bare = replace(bare, cases=tuple(replace(case, mask="") for case in bare.cases))
     with pytest.raises(DataError, match="with masks"):
         fit(config.replace(model="unet-small", model_options={}), bare, new_run("c"))
@@ -266,7 +266,7 @@ def test_balanced_weights_favour_the_rare_class(
 def test_labels_that_are_partly_unknown_are_learnt_from(
     dataset: Callable[..., Manifest], new_run: Callable[..., Run]
 ) -> None:
-    data = dataset(Task.MULTILABEL)
+    data = dataset(TaskKind.MULTILABEL)
     cases = tuple(replace(case, labels={**case.labels, "dark": None}) for case in data.cases)
     result = fit(LearnConfig.of(**TINY, steps=20, lr=3e-3), replace(data, cases=cases), new_run())
     assert result.train_loss < 0.5

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from meninx.core.errors import ConfigError
-from meninx.core.manifest import DatasetInfo, Task
+from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.learn import task
 from meninx.learn.config import LearnConfig
 from meninx.learn.task import ImageTask, image_task
@@ -98,7 +98,7 @@ SEGMENTATION_LOSSES = ("ce", "focal", "dice", "dice+ce", "dice+bce", "bce")
 
 @pytest.mark.parametrize("name", SEGMENTATION_LOSSES)
 def test_segmentation_is_right_when_the_logits_are_and_wrong_when_not(name: str) -> None:
-    goal = ImageTask(Task.SEGMENTATION, ("liver", "tumour"), name)
+    goal = ImageTask(TaskKind.SEGMENTATION, ("liver", "tumour"), name)
     truth = torch.randint(0, 3, (2, 5, 6))
     truth[1] = 0
     truth[0, 0, :2] = torch.tensor([1, 2])
@@ -111,7 +111,7 @@ def test_segmentation_is_right_when_the_logits_are_and_wrong_when_not(name: str)
 
 
 def test_dice_never_counts_the_background() -> None:
-    goal = ImageTask(Task.SEGMENTATION, ("liver",), "dice")
+    goal = ImageTask(TaskKind.SEGMENTATION, ("liver",), "dice")
     truth = torch.zeros(1, 100, dtype=torch.int64)
     truth[0, :4] = 1
     background = torch.stack([torch.full((1, 100), 20.0), torch.full((1, 100), -20.0)], 1)
@@ -121,26 +121,26 @@ def test_dice_never_counts_the_background() -> None:
 @pytest.mark.parametrize(
     ("task", "wrong"),
     [
-        (Task.MULTICLASS, "bce"),
-        (Task.MULTILABEL, "ce"),
-        (Task.MULTICLASS, "dice"),
-        (Task.MULTILABEL, "dice+bce"),
+        (TaskKind.MULTICLASS, "bce"),
+        (TaskKind.MULTILABEL, "ce"),
+        (TaskKind.MULTICLASS, "dice"),
+        (TaskKind.MULTILABEL, "dice+bce"),
     ],
 )
-def test_a_loss_of_another_task_is_refused(task: Task, wrong: str) -> None:
+def test_a_loss_of_another_task_is_refused(task: TaskKind, wrong: str) -> None:
     with pytest.raises(ConfigError, match="loss"):
         image_task(DatasetInfo(name="x", task=task, labels=("a", "b")), LearnConfig.of(loss=wrong))
 
 
 def test_class_weights_must_match_the_outputs() -> None:
-    info = DatasetInfo(name="x", task=Task.SEGMENTATION, labels=("a",))
+    info = DatasetInfo(name="x", task=TaskKind.SEGMENTATION, labels=("a",))
     assert image_task(info, LearnConfig.of(class_weights=(0.1, 0.9))).weights == (0.1, 0.9)
     with pytest.raises(ConfigError, match="2 class weights"):
         image_task(info, LearnConfig.of(class_weights=(0.1,)))
 
 
 def test_multiclass_row_of_unknowns_costs_nothing() -> None:
-    goal = ImageTask(Task.MULTICLASS, ("a", "b"), "ce")
+    goal = ImageTask(TaskKind.MULTICLASS, ("a", "b"), "ce")
     value = goal.loss(torch.randn(2, 2), torch.tensor([[NAN, NAN], [0.0, 1.0]]))
     assert float(value[0]) == 0
     assert float(value[1]) > 0

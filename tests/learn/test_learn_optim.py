@@ -15,7 +15,7 @@ from meninx.learn.state import Best, Player, WeightAverage
 
 
 def rates(total: int = 10, per_epoch: int = 2, **changes: Any) -> list[float]:
-    schedule = Schedule(LearnConfig.of(lr=1.0, **changes), per_epoch)
+    schedule = Schedule(LearnConfig.of(lr=1.0, **changes).optim, per_epoch)
     return [schedule.rate(step, total) for step in range(total)]
 
 
@@ -46,7 +46,7 @@ def test_warmup_rises_and_never_starts_at_zero() -> None:
 
 
 def test_plateau_lowers_the_rate_after_waiting_and_remembers_it() -> None:
-    config = LearnConfig.of(lr=1.0, schedule="plateau", plateau_patience=1, gamma=0.1)
+    config = LearnConfig.of(lr=1.0, schedule="plateau", plateau_patience=1, gamma=0.1).optim
     schedule = Schedule(config, 10)
     for loss in (1.0, 0.5, 0.5, 0.5):
         schedule.observe(loss)
@@ -62,7 +62,7 @@ def test_plateau_lowers_the_rate_after_waiting_and_remembers_it() -> None:
 @pytest.mark.parametrize("name", get_args(OptimizerName))
 def test_every_optimiser_goes_downhill_and_leaves_frozen_parameters_alone(name: str) -> None:
     free, fixed = nn.Parameter(torch.tensor([3.0])), nn.Parameter(torch.tensor([3.0]), requires_grad=False)
-    method = optim.optimizer(LearnConfig.of(optimizer=name, lr=0.1, weight_decay=0.01), [free, fixed])
+    method = optim.optimizer(LearnConfig.of(optimizer=name, lr=0.1, weight_decay=0.01).optim, [free, fixed])
     for _ in range(60):
         method.zero_grad()
         free.square().sum().backward()  # type: ignore[no-untyped-call]

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from meninx.core.errors import DataError
-from meninx.core.manifest import Manifest, Task
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.learn import checkpoint, predict
 from meninx.learn.config import LearnConfig
-from meninx.learn.fit import fit
+from meninx.learn.fitting import fit
 
 TINY = LearnConfig.of(
     model="resnet9-small", model_options={"width": 4}, batch_size=4, physical_batch=3, device="cpu", steps=3
@@ -75,7 +75,7 @@ def test_the_best_weights_are_those_of_the_best_evaluation(dataset: Data, new_ru
 def test_label_maps_have_the_size_of_their_image_with_a_sliding_window(
     size: tuple[int, ...], dataset: Data, new_run: NewRun
 ) -> None:
-    data, run = dataset(Task.SEGMENTATION, size=size, cases=2, valid=1), new_run()
+    data, run = dataset(TaskKind.SEGMENTATION, size=size, cases=2, valid=1), new_run()
     config = TINY.replace(
         model="unet-small", model_options={"base": 2, "depth": 2}, patch_size=(8,) * len(size), steps=2
     )
@@ -91,7 +91,7 @@ def test_label_maps_have_the_size_of_their_image_with_a_sliding_window(
 
 
 def test_padded_images_get_maps_of_their_own_size_and_need_no_mask(dataset: Data, new_run: NewRun) -> None:
-    data, run = dataset(Task.SEGMENTATION), new_run()
+    data, run = dataset(TaskKind.SEGMENTATION), new_run()
     config = TINY.replace(model="unet-small", model_options={"base": 2, "depth": 2}, image_size=(24, 18))
     fit(config, data, run)
     model, loaded, info = predict.load_model(run)

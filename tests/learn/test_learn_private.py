@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, Interrupted, PrivacyRefusal, UsageError
-from meninx.core.manifest import Intensity, Manifest, Task
+from meninx.core.manifest import Intensity, Manifest, TaskKind
 from meninx.core.progress import Silent
 from meninx.core.run import Run
 from meninx.learn import checkpoint, ledger_file, predict
 from meninx.learn.config import LearnConfig
-from meninx.learn.fit import fit
+from meninx.learn.fitting import fit
 from meninx.models import registry
 from meninx.privacy.plan import Plan
 
@@ -263,7 +263,7 @@ def test_a_private_run_learns_what_a_plain_one_does(dataset: Data, new_run: NewR
 def test_segmentation_trains_privately_too(dataset: Data, new_run: NewRun) -> None:
     run = new_run()
     config = SMALL.replace(model="unet-small", model_options={"base": 2, "depth": 2}, patch_size=(8, 8))
-    result = fit(config, dataset(Task.SEGMENTATION), run, plan=plan(steps=2))
+    result = fit(config, dataset(TaskKind.SEGMENTATION), run, plan=plan(steps=2))
     assert result.metric_name == "dice"
     assert len(lines(run)) == 2
 
@@ -275,7 +275,7 @@ def test_batch_norm_is_refused(dataset: Data, new_run: NewRun) -> None:
     with pytest.raises(PrivacyRefusal, match="GroupNorm"):
         fit(
             config,
-            dataset(Task.SEGMENTATION, size=(32, 32)),
+            dataset(TaskKind.SEGMENTATION, size=(32, 32)),
             new_run(),
             plan=plan(steps=1, expected_batch_size=8),
         )

@@ -17,7 +17,7 @@ from meninx.core.progress import Silent
 from meninx.core.run import Run
 from meninx.learn import checkpoint, dp_step
 from meninx.learn.config import LearnConfig
-from meninx.learn.fit import fit
+from meninx.learn.fitting import fit
 from meninx.models import registry
 from meninx.privacy.plan import Plan
 

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from meninx.core.errors import ConfigError, DataError
-from meninx.core.manifest import Manifest, Task
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import Silent
 from meninx.core.run import Run
 from meninx.learn import checkpoint, finetune
 from meninx.learn.config import LearnConfig
-from meninx.learn.fit import fit
+from meninx.learn.fitting import fit
 from meninx.models import registry
 
 TINY = LearnConfig.of(
@@ -94,7 +94,7 @@ def test_frozen_parameters_and_buffers_really_stay(
     options = {"features": (4, 4, 4, 4, 4, 4), "norm": "batch"}
     model = registry.build("monai:BasicUNet", spatial_dims=2, in_channels=1, out_channels=2, **options)
     torch.save(model.state_dict(), tmp_path / "w.pt")
-    run, data, notes = new_run(), dataset(Task.SEGMENTATION, size=(32, 32)), Notes()
+    run, data, notes = new_run(), dataset(TaskKind.SEGMENTATION, size=(32, 32)), Notes()
     config = TINY.replace(
         model="monai:BasicUNet", model_options=options, freeze="down_", lr=0.1, optimizer="adam"
     )

@@ -28,7 +28,7 @@ from meninx.core import randomness
 from meninx.core import run as run_folder
 from meninx.core import settings as toml
 from meninx.core.budget import PrivacyUnit
-from meninx.core.manifest import Case, DatasetInfo, Manifest, Task
+from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.imaging import load
 from meninx.imaging.image import Image
 from meninx.learn import assemble, runtime
@@ -67,10 +67,10 @@ class Pool:
     root: Path
 
     def dataset(
-        self, owners: Sequence[str], task: Task = Task.MULTICLASS, kind: str = "2d", order: int = 0
+        self, owners: Sequence[str], task: TaskKind = TaskKind.MULTICLASS, kind: str = "2d", order: int = 0
     ) -> Manifest:
         """Return the dataset in which image ``i`` is a case of patient ``owners[i]``, its rows in a random order."""
-        mapped, suffix = task is Task.SEGMENTATION, ".png" if kind == "2d" else ".nii.gz"
+        mapped, suffix = task is TaskKind.SEGMENTATION, ".png" if kind == "2d" else ".nii.gz"
         cases = [
             Case(
                 case_id=f"c-{number}", patient_id=owner, image=f"{kind}/{number}{suffix}",
@@ -239,7 +239,13 @@ def recipe(name: str, data: Pool, **changes: Any) -> tuple[LearnConfig, Manifest
         attack_risk=False,
         **changes,
     )
-    task = Task.SEGMENTATION if mapped else Task.MULTILABEL if config.loss == "bce" else Task.MULTICLASS
+    task = (
+        TaskKind.SEGMENTATION
+        if mapped
+        else TaskKind.MULTILABEL
+        if config.loss == "bce"
+        else TaskKind.MULTICLASS
+    )
     manifest = data.dataset(owners(sum(name.encode())), task, "3d" if mapped else "2d", order=1)
     return learn, manifest, {"unit": config.privacy.unit, "clipping": config.privacy.clipping}
 
@@ -273,8 +279,8 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def setting(name: str, pool: Pool) -> tuple[LearnConfig, Manifest, dict[str, Any]]:
     changes, fields = SETTINGS[name]
-    task = Task.SEGMENTATION if name == "patches" else Task.MULTICLASS
-    return replace(AUGMENTED, **changes), pool.dataset(owners(len(name)), task, order=2), fields
+    task = TaskKind.SEGMENTATION if name == "patches" else TaskKind.MULTICLASS
+    return AUGMENTED.replace(**changes), pool.dataset(owners(len(name)), task, order=2), fields
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from meninx.core.manifest import DatasetInfo, Task
+from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.core.randomness import child
 from meninx.learn.augment import Sample, augmenter
 from meninx.learn.config import LearnConfig, TransformName
@@ -29,11 +29,11 @@ SEEDS = st.integers(0, 2**32)
 @given(
     task=st.sampled_from(
         [
-            ImageTask(Task.MULTICLASS, ("a", "b", "c"), "ce"),
-            ImageTask(Task.MULTICLASS, ("a", "b", "c"), "focal"),
-            ImageTask(Task.MULTILABEL, ("a", "b", "c"), "bce"),
-            ImageTask(Task.SEGMENTATION, ("a", "b"), "dice+ce"),
-            ImageTask(Task.SEGMENTATION, ("a", "b"), "dice+bce"),
+            ImageTask(TaskKind.MULTICLASS, ("a", "b", "c"), "ce"),
+            ImageTask(TaskKind.MULTICLASS, ("a", "b", "c"), "focal"),
+            ImageTask(TaskKind.MULTILABEL, ("a", "b", "c"), "bce"),
+            ImageTask(TaskKind.SEGMENTATION, ("a", "b"), "dice+ce"),
+            ImageTask(TaskKind.SEGMENTATION, ("a", "b"), "dice+bce"),
         ]
     ),
     seed=SEEDS,
@@ -43,9 +43,9 @@ def test_the_loss_of_a_sample_does_not_depend_on_its_neighbours(
     task: ImageTask, seed: int, unknown: bool
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    shape = (4, task.out_channels, *((3, 5) if task.kind is Task.SEGMENTATION else ()))
+    shape = (4, task.out_channels, *((3, 5) if task.kind is TaskKind.SEGMENTATION else ()))
     output = torch.randn(shape, generator=generator) * 5
-    if task.kind is Task.SEGMENTATION:
+    if task.kind is TaskKind.SEGMENTATION:
         target = torch.randint(0, 3, (4, 3, 5), generator=generator)
     else:
         target = one_hot(torch.randint(0, 3, (4,), generator=generator), 3)
@@ -107,7 +107,7 @@ def test_augmentation_keeps_shapes_labels_and_finiteness(names: list[str], seed:
     size = (9, 7, 8)[:dims]
     info = DatasetInfo(
         name="x",
-        task=Task.SEGMENTATION,
+        task=TaskKind.SEGMENTATION,
         labels=("left", "right"),
         spatial_dims=dims,
         laterality=(("left", "right"),),
@@ -132,7 +132,7 @@ def test_a_unit_moves_the_sum_by_at_most_the_threshold_whatever_its_views(
 ) -> None:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Mish(), nn.Linear(4, 2))
-    goal = ImageTask(Task.MULTICLASS, ("a", "b"), "ce")
+    goal = ImageTask(TaskKind.MULTICLASS, ("a", "b"), "ce")
     inputs = torch.randn(3 * views, 1, 2, 3) * scale
     targets = one_hot(torch.randint(0, 2, (3,)), 2).repeat_interleave(views, 0)
     unit = torch.tensor([0, 1, 1])

@@ -27,7 +27,7 @@ from meninx.core.artifacts import (
     StartRecord,
 )
 from meninx.core.budget import NeighboringRelation, PrivacyUnit
-from meninx.core.manifest import Case, DatasetInfo, Manifest, Task, dataset_digest
+from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind, dataset_digest
 from meninx.metrics.estimates import Evaluation
 from meninx.metrics.evaluation import compare, evaluate_classification
 from meninx.metrics.thresholds import fit_thresholds
@@ -97,7 +97,7 @@ def write_dataset(
     rng = np.random.default_rng(1)
     info = DatasetInfo(
         name=name,
-        task=Task.MULTILABEL,
+        task=TaskKind.MULTILABEL,
         labels=tuple(labels),
         attributes=("sex", "age"),
         size=(128, 128),

@@ -68,6 +68,14 @@ def test_coverage_of_a_part_prints_its_table(checkout: Path) -> None:
     assert "no PATH" not in calls
 
 
+def test_coverage_prints_its_table_and_fails_when_a_test_fails(checkout: Path) -> None:
+    coverage = checkout / ".venv" / "bin" / "coverage"
+    coverage.write_text(RECORDER + 'test "$1" != run\n')
+    done, calls = make(checkout, "coverage")
+    assert done.returncode != 0
+    assert calls[-1].startswith("coverage report")
+
+
 def test_lint_names_fix_when_the_style_is_wrong(checkout: Path) -> None:
     (checkout / ".venv" / "bin" / "ruff").write_text("#!/bin/sh\nexit 1\n")
     done, _ = make(checkout, "lint")

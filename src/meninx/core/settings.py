@@ -165,11 +165,18 @@ def meanings(kind: type[Settings]) -> dict[str, str]:
     """Return flat name -> meaning of every setting, from the ``Attributes:`` of the docstrings."""
     described: dict[tuple[str, ...], str] = {}
     for path, owner in ((), kind), *(((name,), table) for name, table in tables(kind).items()):
-        for base in reversed(owner.__mro__):
-            block = (inspect.getdoc(base) or "").partition("Attributes:")[2]
-            for match in re.finditer(r"^    (\w+): (.*(?:\n {8,}.*)*)", block, flags=re.MULTILINE):
-                described[(*path, match.group(1))] = re.sub(r"\s+", " ", match.group(2)).strip()
+        described |= {(*path, name): text for name, text in attributes(owner).items()}
     return {name: described.get(path, "") for name, (path, _) in index(kind).items()}
+
+
+def attributes(kind: type[Any]) -> dict[str, str]:
+    """Return name -> meaning of a class's attributes, from the ``Attributes:`` of its docstring and its bases'."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        block = (inspect.getdoc(base) or "").partition("Attributes:")[2]
+        for match in re.finditer(r"^    (\w+): (.*(?:\n {8,}.*)*)", block, flags=re.MULTILINE):
+            found[match.group(1)] = re.sub(r"\s+", " ", match.group(2)).strip()
+    return found
 
 
 # values into configs

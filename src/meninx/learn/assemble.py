@@ -13,8 +13,7 @@ from torch import nn
 from meninx.core.artifacts import Ancestry, StartRecord
 from meninx.core.budget import VALIDATION_CASES
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
-from meninx.core.manifest import DatasetInfo, Manifest
-from meninx.core.manifest import Task as TaskKind
+from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
 from meninx.learn import finetune, kernels, ledger_file, optim, predict, runtime
@@ -306,8 +305,8 @@ def _state(config: LearnConfig, network: nn.Module, plan: Plan | None, steps_per
     """Return the state before the first step."""
     player = Player(
         network,
-        optim.optimizer(config, optim.groups(config, network), plan),
-        schedule=Schedule(config, steps_per_epoch),
+        optim.optimizer(config.optim, optim.groups(config.optim, network), plan),
+        schedule=Schedule(config.optim, steps_per_epoch),
         average=WeightAverage(network, config.optim.ema) if config.optim.ema else None,
         freezing=finetune.Freezing(config, steps_per_epoch),
     )

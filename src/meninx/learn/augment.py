@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from meninx.core.manifest import DatasetInfo, Task
+from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.learn.config import LearnConfig
 
 
@@ -74,7 +74,7 @@ class Augmenter:
             if name not in self.names or generator.random() >= self.config.flip_probability:
                 continue
             image = sample.image.flip(axis)
-            mapped = self.info.task is Task.SEGMENTATION
+            mapped = self.info.task is TaskKind.SEGMENTATION
             target = sample.target.flip(axis) if mapped else sample.target
             sample = Sample(image, self._exchanged(target) if name == "flip" else target)
         return sample
@@ -85,7 +85,7 @@ class Augmenter:
         order = list(range(len(self.info.labels)))
         for left, right in self.info.laterality:
             order[position[left]], order[position[right]] = position[right], position[left]
-        if self.info.task is not Task.SEGMENTATION:
+        if self.info.task is not TaskKind.SEGMENTATION:
             return target[..., order]
         if not self.info.laterality:
             return target
@@ -102,13 +102,13 @@ class Augmenter:
         middle = generator.uniform(-1.0, 1.0, size=dims) * (1 - scale)
         grid = _grid(sample.image.shape[1:], angle, scale, middle)
         image = _sampled(sample.image, grid, "bilinear")
-        if self.info.task is not Task.SEGMENTATION:
+        if self.info.task is not TaskKind.SEGMENTATION:
             return Sample(image, sample.target)
         return Sample(image, _sampled(sample.target[None].float(), grid, "nearest")[0].long())
 
     def _both(self, sample: Sample, change: Callable[[Tensor, int], Tensor]) -> Sample:
         image = change(sample.image, 1)
-        mapped = self.info.task is Task.SEGMENTATION
+        mapped = self.info.task is TaskKind.SEGMENTATION
         return Sample(image, change(sample.target, 0) if mapped else sample.target)
 
 

@@ -78,7 +78,7 @@ def save(
     buffer = io.BytesIO()
     torch.save(content, buffer)
     path = path_of(run, name)
-    files.write_bytes(path, _sealed(buffer.getvalue()), mode=0o600)
+    files.write_bytes(path, seal(buffer.getvalue()), mode=0o600)
     return path
 
 
@@ -168,21 +168,21 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _sealed(content: bytes) -> bytes:
+def seal(content: bytes) -> bytes:
     """Return the content of a file followed by its digest, which readers of torch's format pass over."""
     return b"%b%b%b\n" % (content, _SEAL, hashlib.sha256(content).hexdigest().encode())
 
 
-def _unsealed(whole: bytes) -> tuple[bytes, bool]:
+def unseal(whole: bytes) -> tuple[bytes, bool]:
     """Return the content and whether a digest stood behind it that is the right one."""
-    content, seal = whole[:-_SEAL_BYTES], whole[-_SEAL_BYTES:]
-    if not seal.startswith(_SEAL):
+    content, end = whole[:-_SEAL_BYTES], whole[-_SEAL_BYTES:]
+    if not end.startswith(_SEAL):
         return whole, False
-    return content, seal == _sealed(content)[-_SEAL_BYTES:]
+    return content, end == seal(content)[-_SEAL_BYTES:]
 
 
 def _parsed(whole: bytes, where: str) -> dict[str, Any]:
-    body, sealed = _unsealed(whole)
+    body, sealed = unseal(whole)
     fix = "restore it from a backup, or train again"
     damaged = DataError(expected("a whole checkpoint", got="a damaged or foreign file", where=where, fix=fix))
     if not sealed and body is not whole:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from meninx.core import machine
 from meninx.core.errors import DataError, expected
-from meninx.core.manifest import FIRST_ROW, Manifest, Task
+from meninx.core.manifest import FIRST_ROW, Manifest, TaskKind
 from meninx.imaging import load
 from meninx.learn.augment import Sample
 from meninx.learn.cache_file import Damaged, Decoder, ImageCache, Item
@@ -90,7 +90,7 @@ class CaseStore:
             places: patches centred on labelled voxels are read, too.
         """
         kinds = [IMAGE]
-        if self.info.task is Task.SEGMENTATION:
+        if self.info.task is TaskKind.SEGMENTATION:
             kinds += [MASK, PLACES] if self.config.patch_size and places else [MASK]
 
         def decoder(index: int, kind: str) -> Decoder:
@@ -127,7 +127,7 @@ class CaseStore:
         low = generator.integers(0, last + 1)
         wanted = generator.random() < foreground
         choice = generator.random()
-        if wanted and self.info.task is Task.SEGMENTATION:
+        if wanted and self.info.task is TaskKind.SEGMENTATION:
             place = self._place(index, choice)
             if place is not None:
                 centre = np.array(np.unravel_index(place, shape))
@@ -152,7 +152,7 @@ class CaseStore:
 
     def _goal(self, index: int, low: Sequence[int], size: Sequence[int]) -> Tensor:
         """Return the labels, or the box of the label map that starts at ``low``, padded to ``size``."""
-        if self.info.task is not Task.SEGMENTATION:
+        if self.info.task is not TaskKind.SEGMENTATION:
             return self.targets[index]
         box = tuple(slice(start, start + length) for start, length in zip(low, size, strict=True))
         return padded(torch.from_numpy(self._mask(index, box).astype(np.int64)), size, 0)

@@ -18,14 +18,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from meninx.core import files, randomness
-from meninx.core.errors import PrivacyRefusal, expected
-from meninx.core.randomness import KEY_BYTES
+from meninx.core import files
+from meninx.core.errors import DataError, PrivacyRefusal, expected
 from meninx.core.run import NOT_FOR_RELEASE, Run
 from meninx.learn import ledger_file, optim
 from meninx.learn.batches import Batch
@@ -418,35 +416,21 @@ def secret_key(run: Run, purpose: str, *, resumed: bool, deterministic_seed: int
         PrivacyRefusal: a resumed run has lost its key, the key was changed, or a run that begins has one
             already.
     """
-    folder = run.private / "keys"
-    path = folder / f"{purpose}.key"
-    if path.is_file() and not resumed:  # its noise was used, or may have been, in steps that no ledger lists
+    exists = run.key_path(purpose).is_file()
+    if exists and not resumed:  # its noise was used, or may have been, in steps that no ledger lists
         fix = "restore private/ledger.jsonl from a backup, or start a new run"
         raise PrivacyRefusal(
             expected(f"no {purpose} key before the ledger begins", got="one", where="private/keys", fix=fix)
         )
-    if path.is_file():
-        return _read(path, purpose)
-    if resumed:
-        fix = "restore private/keys from a backup, or start a new run"
+    fix = "restore private/keys from a backup, or start a new run"
+    if resumed and not exists:
         raise PrivacyRefusal(
             expected(f"the {purpose} key of the run", got="no file", where="private/keys", fix=fix)
         )
-    key = randomness.private_bytes(KEY_BYTES, deterministic_seed=deterministic_seed, purpose=purpose)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files.write_bytes(path, key, mode=0o600)
-    return key
-
-
-def _read(path: Path, purpose: str) -> bytes:
-    with path.open("rb") as stream:
-        key = stream.read(KEY_BYTES + 1)
-    if len(key) != KEY_BYTES:
-        fix = "restore private/keys from a backup, or start a new run"
-        raise PrivacyRefusal(
-            expected(f"a {purpose} key of {KEY_BYTES} bytes", got="another", where="private/keys", fix=fix)
-        )
-    return key
+    try:
+        return run.key(purpose, seed=deterministic_seed)
+    except DataError as error:
+        raise PrivacyRefusal(f"the {purpose} key in private/keys was changed; {fix}") from error
 
 
 def _bound(binding: str, sources: Sequence[UnitSource]) -> str:

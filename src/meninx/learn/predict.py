@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from meninx.core import artifacts
 from meninx.core.artifacts import PrivacyRecord
 from meninx.core.errors import DataError, expected
-from meninx.core.manifest import Case, DatasetInfo, Manifest
-from meninx.core.manifest import Task as TaskKind
+from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.learn import checkpoint, runtime
 from meninx.learn.config import LearnConfig

@@ -215,4 +215,3 @@ def public_sampler(config: LearnConfig, cases: int) -> Sampler:
     return PublicPoissonSampler(cases, config.sampling.batch_size, config.runtime.seed)
 
 
-Groups = Units  # the name under which batches.py knows it

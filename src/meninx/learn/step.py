@@ -16,6 +16,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from meninx.core import randomness
 from meninx.core.errors import DataError, UsageError, expected
 from meninx.learn import runtime
 from meninx.learn.batches import Batch
@@ -77,6 +78,41 @@ class Step(Protocol):
 
     def update(self, state: TrainState) -> None:
         """Change the weights by the gradients at hand."""
+
+
+@dataclass(frozen=True)
+class TensorLoader:
+    """Makes batches of tensors that are in memory.
+
+    Attributes:
+        inputs: (cases, ...).
+        targets: (cases, ...).
+        seed: of the random numbers inside the network.
+        names: name of each case, by which its random numbers are keyed; by default its position. Under
+            privacy give names: with positions, the numbers of others would move when a case is removed.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    seed: int = 0
+    names: tuple[str, ...] = ()
+    views: int = field(default=1, init=False)
+
+    def batches(self, units: UnitBatch, step: int, most: int) -> Iterator[Batch]:
+        """Yield the units in order, in batches of at most ``most`` cases."""
+        for part in units.microbatches(most):
+            cases = [case for unit in part.units for case in unit]
+            position = [place for place, unit in enumerate(part.units, part.first) for _ in unit]
+            names = [self.names[case] if self.names else case for case in cases]
+            keys = [randomness.child_seed(self.seed, "dropout", step, name) for name in names]
+            unit = torch.tensor(position, dtype=torch.int64, device=self.inputs.device)
+            yield Batch(
+                self.inputs[cases],
+                self.targets[cases],
+                unit,
+                self.views,
+                torch.tensor(keys, dtype=torch.int64),
+            )
 
 
 @dataclass(frozen=True)

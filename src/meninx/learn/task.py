@@ -29,8 +29,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from meninx.core.errors import ConfigError, expected
-from meninx.core.manifest import DatasetInfo
-from meninx.core.manifest import Task as TaskKind
+from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.learn.config import LearnConfig
 from meninx.metrics import classification, segmentation
 

@@ -22,6 +22,7 @@ accounting          epsilon of a composition, by privacy loss distributions
 ledger              Ledger: the hash-chained record of steps that were run
 composition         compose: one epsilon for several runs on the same units
 tradeoff            attack_risk: the same cost as bounds on attacks
+learn.own_loop      training: all of it as one context for a loop of one's own
 keystream           secret pseudorandom bytes by address
 ==================  =============================================================================
 """
@@ -32,6 +33,7 @@ from meninx.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from meninx.core.budget import NeighboringRelation, PrivacySpent, PrivacyUnit
+    from meninx.learn.own_loop import PrivateTraining, training
     from meninx.privacy.accounting import Epsilon, Phase, epsilon
     from meninx.privacy.clipping.clipped_sum import ClippedSum
     from meninx.privacy.clipping.engine import clipped_gradient_sum
@@ -64,6 +66,7 @@ __all__ = [
     "PoissonSampler",
     "PrivacySpent",
     "PrivacyUnit",
+    "PrivateTraining",
     "attack_risk",
     "calibrate",
     "clipped_gradient_sum",
@@ -73,9 +76,14 @@ __all__ = [
     "refuse_unsafe_modules",
     "replace_batch_norm",
     "slice_units",
+    "training",
 ]
 
 _MODULES = {
+    "meninx.learn.own_loop": (
+        "PrivateTraining",
+        "training",
+    ),  # it keeps a folder, which this package does not
     "meninx.core.budget": ("NeighboringRelation", "PrivacySpent", "PrivacyUnit"),
     "meninx.privacy.accounting": ("Epsilon", "Phase", "epsilon"),
     "meninx.privacy.clipping.clipped_sum": ("ClippedSum",),

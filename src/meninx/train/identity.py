@@ -258,10 +258,11 @@ def origin(
         dataset: its short name; the run's own by default.
     """
     record, made_by = run.record, provenance.environment()
+    own = (record.data, record.dataset) if record else ("", "")
     return Origin(
         run=record.id if record else "",
-        data=data if data is not None else record.data if record else "",
-        dataset=dataset if dataset is not None else record.dataset if record else "",
+        data=data if data is not None else own[0],
+        dataset=dataset if dataset is not None else own[1],
         weights=weights,
         step=step,
         split=split,

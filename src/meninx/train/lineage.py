@@ -240,11 +240,14 @@ def _shares(
             identifiers=(ours.identifiers, theirs.identifiers),
             known=known,
         )
-        return True if found else None if found.doubtful or not found.compared else False
+        if found:
+            return True
+        return None if found.doubtful or not found.compared else False
     if key is None:
         return None
-    same = bool({identity.keyed_patient(key, patient) for patient in ours.train} & set(node.patients))
-    return True if same else False if known else None
+    if {identity.keyed_patient(key, patient) for patient in ours.train} & set(node.patients):
+        return True
+    return False if known else None
 
 
 def _house(folders: tuple[Path, ...]) -> dict[str, tuple[bytes, Run]]:

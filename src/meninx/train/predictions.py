@@ -25,7 +25,7 @@ FOLDER = "predictions"
 STAGING = ".predictions"
 
 
-class Predictions:
+class PredictionFiles:
     """Predictions of one evaluation; earlier ones stay until these are complete.
 
     Args:

@@ -24,7 +24,7 @@ from meninx.core.result import Result
 from meninx.core.run import Run, read_key
 from meninx.learn import assemble, checkpoint, distributed, finetune, ledger_file, record, runtime
 from meninx.learn.distributed import World
-from meninx.learn.fit import fit
+from meninx.learn.fitting import fit
 from meninx.learn.predict import load_model
 from meninx.learn.record import FitResult
 from meninx.privacy import accounting
@@ -135,7 +135,7 @@ def run(
     Raises:
         UsageError, PrivacyRefusal: the run to resume is finished and something of it was changed, or an older
             version made it.
-        ConfigError, DataError, PrivacyRefusal, RunLocked, Interrupted: see ``meninx.learn.fit.fit``.
+        ConfigError, DataError, PrivacyRefusal, RunLocked, Interrupted: see ``meninx.learn.fitting.fit``.
     """
     with distributed.joined() as world:
         data = Manifest.read(source)
