@@ -19,13 +19,8 @@ from meninx.deid.profile import Action, Profile, attribute_type, canonical, rows
 from meninx.deid.pseudonyms import Patient, Resolver, is_registered
 from meninx.deid.text import REMOVED, clean_text, decode
 
-PATIENT_NAME, PATIENT_ID, ACCESSION, BIRTH_DATE, AGE = (
-    0x00100010,
-    0x00100020,
-    0x00080050,
-    0x00100030,
-    0x00101010,
-)
+PATIENT_NAME, PATIENT_ID, BIRTH_DATE, AGE = 0x00100010, 0x00100020, 0x00100030, 0x00101010
+ACCESSION = 0x00080050
 TIMEZONE = 0x00080201
 FREE_TEXT = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
 NAMES = frozenset({"PN", "UR", "AE"})
@@ -40,98 +35,22 @@ _FORMS = {
     "TIMEZONE": re.compile(r"[+-]\d{4}"),
 }
 _DUMMIES = {
-    "AE": REMOVED,
-    "AS": "000Y",
-    "CS": REMOVED,
-    "DA": "19000101",
-    "DS": "0",
-    "DT": "19000101000000",
-    "IS": "0",
-} | {
-    "TM": "000000",
-    "UR": "removed:",
-}
+    "AE": REMOVED, "AS": "000Y", "CS": REMOVED, "DA": "19000101", "DS": "0", "DT": "19000101000000", "IS": "0",
+    "TM": "000000", "UR": "removed:",
+}  # fmt: skip
 _SIZES = {
-    "AT": 4,
-    "FD": 8,
-    "FL": 4,
-    "OD": 8,
-    "OF": 4,
-    "OL": 4,
-    "OV": 8,
-    "SL": 4,
-    "SS": 2,
-    "SV": 8,
-    "UL": 4,
-    "US": 2,
-    "UV": 8,
-}
+    "AT": 4, "FD": 8, "FL": 4, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "SL": 4, "SS": 2, "SV": 8,
+    "UL": 4, "US": 2, "UV": 8,
+}  # fmt: skip
 # Defined terms without which an image cannot be displayed. They stay even if a patient's name is one of them.
-TERMS = frozenset(
-    {
-        *(
-            "ORIGINAL",
-            "DERIVED",
-            "PRIMARY",
-            "SECONDARY",
-            "AXIAL",
-            "LOCALIZER",
-            "YES",
-            "NO",
-            "M",
-            "F",
-            "O",
-            "HU",
-            "OTHER",
-            "RGB",
-        ),
-        *(
-            "MONOCHROME1",
-            "MONOCHROME2",
-            "YBR_FULL",
-            "YBR_FULL_422",
-            "YBR_ICT",
-            "YBR_RCT",
-            "PALETTE COLOR",
-            "REMOVED",
-        ),
-        *(
-            "CONTAINER",
-            "TEXT",
-            "NUM",
-            "CODE",
-            "PNAME",
-            "DATE",
-            "TIME",
-            "DATETIME",
-            "UIDREF",
-            "COMPOSITE",
-            "IMAGE",
-            "WAVEFORM",
-        ),
-        *(
-            "SCOORD",
-            "SCOORD3D",
-            "TCOORD",
-            "CONTAINS",
-            "HAS PROPERTIES",
-            "HAS CONCEPT MOD",
-            "HAS OBS CONTEXT",
-            "HAS ACQ CONTEXT",
-        ),
-        *(
-            "INFERRED FROM",
-            "SELECTED FROM",
-            "SEPARATE",
-            "CONTINUOUS",
-            "COMPLETE",
-            "PARTIAL",
-            "VERIFIED",
-            "UNVERIFIED",
-            "FINAL",
-        ),
-    }
-)
+TERMS = frozenset({
+    "ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "AXIAL", "LOCALIZER", "YES", "NO", "M", "F", "O", "HU",
+    "OTHER", "RGB", "MONOCHROME1", "MONOCHROME2", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT",
+    "PALETTE COLOR", "REMOVED", "CONTAINER", "TEXT", "NUM", "CODE", "PNAME", "DATE", "TIME", "DATETIME",
+    "UIDREF", "COMPOSITE", "IMAGE", "WAVEFORM", "SCOORD", "SCOORD3D", "TCOORD", "CONTAINS",
+    "HAS PROPERTIES", "HAS CONCEPT MOD", "HAS OBS CONTEXT", "HAS ACQ CONTEXT", "INFERRED FROM",
+    "SELECTED FROM", "SEPARATE", "CONTINUOUS", "COMPLETE", "PARTIAL", "VERIFIED", "UNVERIFIED", "FINAL",
+})  # fmt: skip
 
 
 @dataclass

@@ -78,18 +78,8 @@ _LOSSLESS, _PROGRESSIVE, _ARITHMETIC = (
 _SOF = (
     frozenset({0xC0, 0xC1, _LS}) | _LOSSLESS | _PROGRESSIVE | _ARITHMETIC
 )  # the others belong to hierarchical images
-_DHT, _DAC, _SOI, _EOI, _SOS, _DQT, _DNL, _DRI, _LSE, _COM = (
-    0xC4,
-    0xCC,
-    0xD8,
-    0xD9,
-    0xDA,
-    0xDB,
-    0xDC,
-    0xDD,
-    0xF8,
-    0xFE,
-)
+_DHT, _DAC, _EOI, _SOS, _DQT = 0xC4, 0xCC, 0xD9, 0xDA, 0xDB
+_DNL, _DRI, _LSE, _COM = 0xDC, 0xDD, 0xF8, 0xFE
 # A JFIF header means that three samples are YCbCr. Its density and thumbnail are dropped.
 _JFIF = b"JFIF\0\1\2\0\0\1\0\1\0\0"
 _COLOUR_TRANSFORM = b"mrfx"  # of JPEG-LS in some encoders: one byte that a decoder needs
