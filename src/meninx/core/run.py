@@ -16,7 +16,7 @@ from typing import Any
 
 from meninx.core import artifacts, files, integrity, plain, provenance, workspace
 from meninx.core.artifacts import RunRecord, RunState
-from meninx.core.errors import UsageError, expected
+from meninx.core.errors import DataError, UsageError, expected
 
 NOT_FOR_RELEASE = "NOT FOR RELEASE: privacy noise of this run came from a seed (--deterministic)"
 
@@ -106,12 +106,26 @@ class Run:
         """Enter files of ``release/`` that were written after the release into its list of digests, and strike removed ones.
 
         Does nothing in a run that is not finished, or of an older version. The caller holds :meth:`lock`.
+
+        Writing the list decides: before it ``run.json`` names the old and the new list, so that a process that
+        is killed at any moment leaves a list that ``run.json`` names.
+
+        Raises:
+            DataError: the list is not the one that ``run.json`` names.
         """
-        if self.record is None or not (self.release / integrity.CHECKSUMS).is_file():
+        record, before = self.record, integrity.digest_of(self.release)
+        if record is None or not before:
             return
+        if not record.names_list(before):
+            fix = "restore release/ from a backup; `meninx verify` names every change"
+            raise DataError(
+                expected("the list of digests that run.json names", got="another", where=self.name, fix=fix)
+            )
         gone = {path.relative_to(self.release).as_posix() for path in removed}
         digests = {name: value for name, value in integrity.read(self.release).items() if name not in gone}
-        self.update(release=integrity.write(self.release, digests | integrity.measured(self.release, added)))
+        digests |= integrity.measured(self.release, added)
+        self.update(release=before, release_next=integrity.list_digest(digests))
+        self.update(release=integrity.write(self.release, digests), release_next="")
 
     def read_json(self, name: str) -> Any:
         """Return the JSON at ``name``, or None when there is none.

@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from meninx.core import artifacts, files, integrity, names, plain
+from meninx.core import artifacts, files, integrity, names
 from meninx.core.artifacts import PrivacyRecord, RunRecord, RunState
 from meninx.core.errors import DataError, expected
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
+from meninx.learn import checkpoint
 from meninx.learn.config import LearnConfig
 from meninx.learn.predict import load_model, released_step, weights_digest
 from meninx.learn.task import objective
@@ -39,13 +40,14 @@ def publish(config: TrainConfig, run: Run) -> int:
     found = lineage.of_run(run)
     if found is None:
         raise DataError(expected("the lineage of the run", got="none", where=run.name, fix="start a new run"))
-    staging = run.private / STAGING
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(mode=0o700)
+    root = run.private / STAGING
+    shutil.rmtree(root, ignore_errors=True)
+    staging = root / run.release.name  # as in the run folder, so that records find their places
+    staging.mkdir(mode=0o700, parents=True)
     onnx = "onnx" in config.export
     if "bundle" in config.export or onnx:
         _write_bundle(staging / BUNDLE, run, model, learned, info, onnx=onnx)
-    files.write_text(staging / lineage.LINEAGE, plain.to_json(found))
+    artifacts.write(root, found)
     integrity.write(staging, integrity.measured(staging, _files(staging)))
     _move(run, staging)
     record = artifacts.require(run.root, PrivacyRecord, fix="resume the run")
@@ -55,12 +57,15 @@ def publish(config: TrainConfig, run: Run) -> int:
     promised = artifacts.write(
         run.root, replace(record, origin=identity.origin(run, weights=weights, step=done))
     )
+    kept = (checkpoint.path_of(run, name) for name in ("last", "best"))
     run.update(
         state=RunState.RELEASED,
         weights=weights,
         released_step=released_step(run),
         privacy=files.digest(promised),
         release=integrity.digest_of(run.release),
+        release_next="",
+        checkpoints={path.name: files.digest(path) for path in sorted(kept) if path.is_file()},
         config=run.config_digest,
         finished=artifacts.now(),
     )
@@ -115,6 +120,7 @@ def _move(run: Run, staging: Path) -> None:
             item.rename(target)
         _remove(replaced)
         staging.rmdir()
+        staging.parent.rmdir()
     except OSError as error:
         raise files.storage_error(error, run.release) from error
 
