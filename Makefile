@@ -10,8 +10,20 @@ DATA ?= data
 STUDY ?= utility-study
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS ?= 2
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help setup demo test test-slow lint types contracts docs docs-check bench bench-dp utility clean constraints
+# `make test-fast PATH=tests/deid` names the tests. Make hands such a variable to every recipe, where it would
+# replace the shell's search path, so the recipes get the caller's search path (known to make before 4.4) and
+# the usual folders back.
+ifeq ($(origin PATH),command line)
+TESTS := $(PATH)
+CALLER_PATH := $(shell echo "$$PATH")
+override PATH := $(CALLER_PATH):/usr/local/bin:/opt/homebrew/bin:/usr/bin:/bin
+endif
+TESTS ?= tests
+
+.PHONY: help setup demo test test-fast test-slow coverage lint fix types contracts docs docs-check site \
+	bench bench-dp utility build clean constraints
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -30,14 +42,30 @@ demo: $(READY) ## Run the full pipeline on invented patients and print the repor
 test: lint types contracts docs-check ## Lint, types, import contracts, docs and tests, with one summary
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 
+test-fast: $(READY) ## The quick tests of a folder or file, nothing else (PATH=tests/deid)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -x -m "not slow" $(TESTS)
+
 test-slow: $(READY) ## The tests that take minutes
 	@$(BIN)/pytest -m slow
 
-lint: $(READY) ## Style, spelling and structure
-	@$(BIN)/ruff check --quiet .
-	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/codespell src tests docs tools benchmarks *.md
+coverage: $(READY) ## Branch coverage of the quick tests as a table (PATH=tests/deid for a part)
+	@$(BIN)/coverage erase
+	@OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 -m "not slow" $(TESTS); status=$$?; \
+		$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$status
+
+lint: $(READY) ## Style, spelling, structure and unused code
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . \
+		|| { echo "make lint: run 'make fix', it corrects what ruff can correct"; exit 1; }
+	@$(BIN)/codespell $(SPELLED)
 	@$(BIN)/python tools/check_structure.py
+	@$(BIN)/python tools/check_unused.py
+
+SPELLED := src tests docs tools benchmarks notebooks .github *.md
+
+fix: $(READY) ## Correct style and format where ruff can
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet .
 
 types: $(READY) ## Strict type check
 	@$(BIN)/mypy --no-error-summary
@@ -49,8 +77,12 @@ contracts: $(READY) ## The layers and the imports they allow
 docs: $(READY) ## Write the reference pages from the program
 	@$(BIN)/python tools/build_docs.py
 
-docs-check: $(READY) ## Fail when a reference page is not what the program says
+docs-check: $(READY) ## Fail when a reference page is stale or the site has a warning
 	@$(BIN)/python tools/build_docs.py --check
+	@$(BIN)/mkdocs build --strict --quiet
+
+site: $(READY) ## Show the documentation site at http://127.0.0.1:8000 while you write
+	@$(BIN)/mkdocs serve
 
 bench: $(READY) ## The benchmarks behind docs/benchmarks.md
 	@$(BIN)/python benchmarks/bench_bootstrap.py
@@ -62,8 +94,12 @@ utility: $(READY) ## Utility against epsilon on real images (DATA=prepared datas
 	@$(BIN)/python benchmarks/utility.py --data $(DATA) --out $(STUDY)
 	@$(BIN)/python benchmarks/utility.py --out $(STUDY) --write docs/results.md --figure docs/img/utility.png
 
+build: $(READY) ## Build the wheel and the source archive into dist/
+	@rm -rf dist
+	@$(BIN)/python -m build
+
 constraints: $(READY) ## Write constraints.txt from the environment
 	@$(BIN)/python tools/write_constraints.py
 
 clean: ## Remove the environment, caches and the demo's output
-	@rm -rf $(VENV) demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+	@rm -rf $(VENV) demo-out build dist site .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

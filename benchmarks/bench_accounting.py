@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 from opacus.accountants.utils import get_noise_multiplier
 
-from meninx.privacy import accounting, losses
+from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
-from meninx.privacy.calibration import solve_noise, solve_steps
+from meninx.privacy.noise_calibration import solve_noise, solve_steps
 
 CASES = [
     (1e-6, 50_000, 8.0),
@@ -36,7 +36,7 @@ CASES = [
 
 def forget() -> None:
     """Empty the accountant's caches."""
-    for cached in (accounting._epsilon, accounting._pld, losses.step_losses):
+    for cached in (accounting._epsilon, accounting._pld, accounting.step_losses):
         cached.cache_clear()
 
 

@@ -16,6 +16,7 @@ from meninx.cli.console import Output
 from meninx.cli.dicom import HELP as DICOM_HELP
 from meninx.cli.examples import EXAMPLES
 from meninx.core import errors, settings
+from meninx.core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -24,7 +25,6 @@ CONFIGS = {
     "deid": "meninx.deid.config:DeidConfig",
     "prepare": "meninx.prepare.config:PrepareConfig",
     "train": "meninx.train.config:TrainConfig",
-    "train, privacy": "meninx.train.config:PrivacyConfig",
     "evaluate": "meninx.train.config:EvaluateConfig",
     "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
@@ -32,8 +32,8 @@ CONFIGS = {
 }
 SETTINGS = {
     **{verb: (verb,) for verb in ("deid", "prepare", "evaluate", "report", "demo")},
-    "train": ("train", "train-privacy"),
-    "sweep": ("sweep", "train", "train-privacy"),
+    "train": ("train",),
+    "sweep": ("sweep", "train"),
 }
 
 
@@ -68,7 +68,7 @@ def stale() -> list[str]:
 
 def commands() -> str:
     """Return the page of verbs: what each does and its examples; flags are on the page of settings."""
-    shared = "\n".join(f"- `--{name}`: {meaning}" for name, meaning in _attributes(Output).items())
+    shared = "\n".join(f"- `--{name}`: {meaning}" for name, meaning in settings.attributes(Output).items())
     lines = [
         f"{NOTE}# Commands\n",
         f"{build_app().help_epilogue}\n",
@@ -100,23 +100,50 @@ def _examples(verb: str) -> str:
 
 
 def config_page() -> str:
-    """Return the page of settings: every field of every stage's config with its default and meaning."""
+    """Return the page of settings: every setting of every stage with its flag, default, allowed values and meaning."""
     rule = (
-        "A setting `a_b` is the flag `--a-b` and the recipe key `a_b`. Precedence: defaults, recipe, flags.\n"
+        "In a recipe a setting stands in its table. As a flag (`--physical-batch`) or an argument in Python "
+        "(`physical_batch=`) it has a flat name, with dashes or underscores. Precedence: defaults, recipe, flags.\n"
     )
     lines = [f"{NOTE}# Settings\n", rule]
+    shown: list[type[Settings]] = []
     for title, target in CONFIGS.items():
         module, name = target.split(":")
         kind = getattr(importlib.import_module(module), name)
-        meanings = _attributes(kind)
-        lines += [f"## {title}\n", "| setting | default | meaning |", "|---|---|---|"]
-        for item in dataclasses.fields(kind):
-            lines.append(
-                f"| `{item.name}` | {_default(item)} | "
-                f"{meanings.get(item.name, '').replace('|', chr(92) + '|')} |"
+        inherited = {flat for base in shown if issubclass(kind, base) for flat in settings.index(base)}
+        shown.append(kind)
+        lines.append(f"## {title}\n")
+        groups: dict[str, list[str]] = {}
+        for flat, (path, item) in settings.index(kind).items():
+            if flat in inherited:
+                continue
+            groups.setdefault(path[0] if len(path) > 1 else "", []).append(
+                _row(kind, flat, path[-1], item.hint)
             )
-        lines.append("")
+        for table, rows in groups.items():
+            lines += [f"### [{table}]\n"] if table else []
+            lines += ["| setting | flag | default | allowed | meaning |", "|---|---|---|---|---|", *rows, ""]
     return "\n".join(lines)
+
+
+def _row(kind: type[Settings], flat: str, name: str, hint: Any) -> str:
+    default = settings.default_of(kind, flat)
+    shown = (
+        "required" if default is dataclasses.MISSING else "" if default is None else f"`{_written(default)}`"
+    )
+    allowed = ", ".join(f"`{word}`" for word in settings.choices(hint)) or settings.bounds(hint)
+    cells = (f"`{name}`", f"`--{flat.replace('_', '-')}`", shown, allowed, settings.meanings(kind)[flat])
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _written(value: Any) -> str:
+    """Return a value as a recipe has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "{}"
+    plain = settings.to_plain(value)
+    return str(plain).replace("'", '"') if isinstance(plain, list) else repr(plain).replace("'", '"')
 
 
 def deid_actions() -> str:
@@ -152,22 +179,6 @@ def recipes() -> str:
 def error_page() -> str:
     """Return the page of errors and exit codes."""
     return f"{NOTE}# Errors and exit codes\n\n```\n{inspect.getdoc(errors)}\n```\n"
-
-
-def _attributes(kind: type[Any]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        text = inspect.getdoc(base) or ""
-        block = text.partition("Attributes:")[2]
-        for match in re.finditer(r"^    (\w+): (.*(?:\n {8,}.*)*)", block, flags=re.MULTILINE):
-            found[match.group(1)] = re.sub(r"\s+", " ", match.group(2)).strip()
-    return found
-
-
-def _default(item: dataclasses.Field[Any]) -> str:
-    if item.default is not dataclasses.MISSING:
-        return f"`{item.default!s}`" if item.default != "" else "empty"
-    return "empty" if item.default_factory is not dataclasses.MISSING else "required"
 
 
 def _described(text: str) -> str:

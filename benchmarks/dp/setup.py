@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dp.cases import Case
-from meninx.learn.losses import soft_dice
+from meninx.learn.task import soft_dice
 from meninx.models.registry import build
 
 FORMATS = ("channels_last", "contiguous")

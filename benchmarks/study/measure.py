@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from meninx.core.manifest import DatasetInfo, Manifest, Task
+from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.learn.config import LearnConfig
 from meninx.learn.predict import predict, predict_maps
 from meninx.metrics import segmentation
@@ -36,7 +36,7 @@ def measured(
         labels: labels to average; empty for all.
         draws: resamples of patients.
     """
-    if info.task is Task.SEGMENTATION:
+    if info.task is TaskKind.SEGMENTATION:
         table = np.array(
             [
                 segmentation.dice(mask, read_mask(part, case), len(info.labels))

@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader, Dataset
 from meninx.core.manifest import Manifest
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore
-from meninx.learn.pretrained import initialise
-from meninx.learn.task import Objective, objective
+from meninx.learn.finetune import initialise
+from meninx.learn.task import ImageTask, image_task
 from meninx.models import registry
-from meninx.privacy.calibration import solve_noise
+from meninx.privacy.noise_calibration import solve_noise
 from study.sets import Plain, Study
 
 _TRIAL_STEPS = 7  # sizes of Poisson batches differ: fewer would misjudge a step
@@ -76,7 +76,7 @@ def run(
     begun = time.process_time()
     whole = Manifest.read(data / study.data)
     people = Patients(whole.split("train"), config, seed)
-    goal = objective(whole.info, config)
+    goal = image_task(whole.info, config)
     for patient in range(len(people)):
         people[patient]
     read = time.process_time() - begun
@@ -98,7 +98,7 @@ def run(
 
 
 def _network(
-    config: LearnConfig, data: Manifest, goal: Objective, seed: int, start: Path | None
+    config: LearnConfig, data: Manifest, goal: ImageTask, seed: int, start: Path | None
 ) -> nn.Module:
     torch.manual_seed(seed)
     info = data.info
@@ -114,7 +114,7 @@ def _network(
 
 
 def _fit(
-    network: nn.Module, people: Patients, goal: Objective, plain: Plain, *, noise: float, steps: int
+    network: nn.Module, people: Patients, goal: ImageTask, plain: Plain, *, noise: float, steps: int
 ) -> tuple[Any, list[float]]:
     """Return the network after some Poisson-sampled steps, and the CPU seconds of each step."""
     optimizer: Any = torch.optim.SGD(network.parameters(), lr=plain.lr, momentum=plain.momentum)

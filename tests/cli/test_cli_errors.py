@@ -226,6 +226,7 @@ def test_resume_alone_is_taken(invoke, tmp_path):
     assert "would ignore" not in said.err
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("more", [{"lr": 0.1}, {"recipe": "tiny"}, {"out": "runs"}])
 def test_settings_beside_resume_are_refused_in_python(tmp_path, more):
     with pytest.raises(errors.UsageError, match=f"would ignore {next(iter(more))}"):

@@ -137,6 +137,7 @@ def test_a_dry_run_of_prepare_leaves_no_file(invoke, pictures, tmp_path):
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("privacy", [(), EIGHT])
 def test_a_dry_run_of_train_leaves_no_file_and_shows_the_plan(invoke, data, tmp_path, monkeypatch, privacy):
     monkeypatch.chdir(tmp_path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import tomllib
+import warnings
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -143,3 +145,64 @@ def test_a_value_of_another_type_is_refused_on_the_command_line_as_in_python(tmp
     ):
         with pytest.raises(ConfigError, match=message):
             way()
+
+
+def test_an_old_recipe_is_converted_to_one_that_means_the_same(invoke, tmp_path):
+    old, new = tmp_path / "old.toml", tmp_path / "new.toml"
+    old.write_text(
+        '# Mine.\n# Second line.\nmodel = "unet"\nlr = 0.5\nmodel_options = { base = 8, act = "16" }\n'
+        'augment = ["flip"]\nsampling = "poisson"\nname = "mine"\n[privacy]\nepsilon = 3.0\n'
+    )
+    assert invoke("recipes", "--convert", old, "--copy", new).out == f"{new}\n"
+    text = new.read_text()
+    assert text.startswith('# Mine.\n# Second line.\nname = "mine"\n')
+    assert "[model.options]" in text
+    with pytest.warns(settings.OldLayout):
+        before = settings.resolve_recipe(TrainConfig, str(old))
+    assert settings.resolve_recipe(TrainConfig, str(new)) == before
+    assert invoke("recipes", "--convert", new).out == text
+
+
+def test_a_conversion_refuses_a_key_that_no_setting_has(invoke, tmp_path):
+    (tmp_path / "old.toml").write_text("epoch = 3\n")
+    said = invoke("recipes", "--convert", tmp_path / "old.toml")
+    assert (said.code, said.out) == (2, "")
+    assert "did you mean 'epochs'?" in said.err
+
+
+def test_the_schema_is_printed_for_editors(invoke):
+    schema = json.loads(invoke("recipes", "--schema").out)
+    assert {"model", "optim", "privacy"} <= schema["$defs"]["TrainConfig"]["properties"].keys()
+
+
+def test_a_packaged_recipe_is_in_tables():
+    for name in RECIPES:
+        table, source = settings.read_recipe(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            settings.warn_of_old_layout(TrainConfig, table, source)
+
+
+def test_every_flag_shows_its_choices_and_the_table_it_belongs_to(invoke):
+    text = " ".join(invoke("train", "--help").out.replace("│", " ").split())
+    for table in settings.tables(TrainConfig):
+        assert f"Settings [{table}]" in text
+    for name, (_, item) in settings.index(TrainConfig).items():
+        assert f"--{name.replace('_', '-')}" in text
+        if settings.choices(item.hint) and name != "class_weights":
+            assert f"[choices: {', '.join(settings.choices(item.hint))}]" in text
+
+
+def test_class_weights_are_a_word_or_numbers():
+    for words in ("0.1 0.4", "0.1,0.4"):
+        line = f"train data --class-weights {words}"
+        assert on_the_command_line(line).task.class_weights == (0.1, 0.4)
+    assert on_the_command_line("train data --class-weights balanced").task.class_weights == "balanced"
+    with pytest.raises(ConfigError, match="none, balanced or numbers, got 'heavy'"):
+        on_the_command_line("train data --class-weights heavy")
+
+
+def test_a_flag_may_name_its_table():
+    line = "train data --optim.lr 0.5 --privacy.epsilon=3 --model-options.a.b 1 --runtime.no-attack-risk"
+    config = on_the_command_line(line)
+    assert config == TrainConfig.of(lr=0.5, epsilon=3.0, model_options={"a": {"b": 1}}, attack_risk=False)

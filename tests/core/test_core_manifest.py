@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from meninx.core import files, integrity, names, plain, workspace
 from meninx.core.errors import DataError, LayoutError
-from meninx.core.manifest import Case, DatasetInfo, Intensity, Manifest, Task, dataset_digest
+from meninx.core.manifest import Case, DatasetInfo, Intensity, Manifest, TaskKind, dataset_digest
 
 INFO = DatasetInfo(
-    name="toy", task=Task.MULTILABEL, labels=("effusion", "nodule"), attributes=("sex",), size=(8, 8)
+    name="toy", task=TaskKind.MULTILABEL, labels=("effusion", "nodule"), attributes=("sex",), size=(8, 8)
 )
 
 
@@ -26,7 +26,7 @@ def case(number: int, patient: str, split: str = "train", site: str = "", **kwar
 
 def test_a_dataset_survives_the_disk(tmp_path: Path):
     info = DatasetInfo(
-        name="x", task=Task.MULTILABEL, labels=("a", "b"), attributes=("sex", "age"), size=(8, 8), spacing_mm=(1.0, 2.0),
+        name="x", task=TaskKind.MULTILABEL, labels=("a", "b"), attributes=("sex", "age"), size=(8, 8), spacing_mm=(1.0, 2.0),
         intensity=Intensity(window=(-150.0, 200.0), shift=25.0, scale=175.0, source="standard"),
         laterality=(("a", "b"),),
     )  # fmt: skip
@@ -314,7 +314,7 @@ def test_what_can_be_made_survives_the_disk_and_nothing_else_raises(
 ):
     """Any text: refused as DataError, or written and read back the same; a formula is quoted once."""
     try:
-        info = DatasetInfo(name="x", task=Task.MULTILABEL, labels=(label,), attributes=("note",))
+        info = DatasetInfo(name="x", task=TaskKind.MULTILABEL, labels=(label,), attributes=("note",))
         made = Case(
             case_id="c1",
             patient_id=patient,

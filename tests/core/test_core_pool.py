@@ -14,6 +14,7 @@ from pathlib import Path
 import pool_jobs
 import pytest
 
+from meninx.core import pool
 from meninx.core.errors import DataError, Interrupted
 from meninx.core.pool import AHEAD, Stop, mapped
 
@@ -95,6 +96,70 @@ def test_an_idle_worker_that_is_killed_does_not_hang_the_others():
         ).start()
         assert len(list(results)) == 12
         ended.set()
+
+
+def _killing(numbers):
+    """Yield numbers and kill every worker after the first one of them was given away."""
+    for number in numbers:
+        yield number
+        if number == 0:
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_worker_that_is_killed_while_starting_costs_nothing():
+    with Stop() as stop:
+        assert list(mapped(pool_jobs.square, _killing(range(4)), workers=2, stop=stop)) == [0, 1, 4, 9]
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_workers_that_are_always_killed_while_starting_are_not_taken_for_an_unguarded_script(monkeypatch):
+    start = pool._Process.start
+
+    def killed(process):
+        start(process)
+        process.kill()
+
+    monkeypatch.setattr(pool._Process, "start", killed)
+    with Stop() as stop, pytest.raises(DataError, match="killed while they started") as caught:
+        list(mapped(pool_jobs.square, range(4), workers=2, stop=stop))
+    assert "__main__" not in str(caught.value)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_worker_that_starts_while_the_others_are_ended_is_ended_too(monkeypatch):
+    """The executor overlooks a process that starts after it ended the others, and waits for it for good."""
+    start, begun = pool._Process.start, []
+
+    def late(process):
+        begun.append(process)
+        if len(begun) == 2:  # the first one dies, and the executor notices, before this one is known to it
+            os.kill(begun[0].pid, signal.SIGKILL)
+            time.sleep(0.5)
+        start(process)
+
+    monkeypatch.setattr(pool._Process, "start", late)
+    with Stop() as stop:
+        assert list(mapped(pool_jobs.square, range(6), workers=2, stop=stop)) == [0, 1, 4, 9, 16, 25]
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_cannot_be_given_its_orders_is_a_dead_worker(monkeypatch):
+    start, begun = pool._Process.start, []
+
+    def broken(process):
+        begun.append(process)
+        if len(begun) == 2:
+            raise BrokenPipeError(32, "Broken pipe")
+        start(process)
+
+    monkeypatch.setattr(pool._Process, "start", broken)
+    with Stop() as stop:
+        assert list(mapped(pool_jobs.square, range(6), workers=2, stop=stop)) == [0, 1, 4, 9, 16, 25]
+    assert not multiprocessing.active_children()
 
 
 def _stopped_at_the_first(items: int, workers: int, found: list[int]) -> None:

@@ -419,3 +419,16 @@ def test_a_link_that_is_put_into_a_complete_result_is_not_followed_either(tmp_pa
     with pytest.raises(UsageError, match="link"):
         made(out, "a", "second", overwrite=True)
     assert content(out) == whole("first")
+
+
+def test_what_was_computed_from_the_earlier_result_goes_with_it(tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    with workspace.claim(out, stage="prepare", fingerprint="a") as space:
+        space.publish([])
+    files.write_text(
+        out / "private" / "cache" / "decoded.bin", "images of a patient who withdrew", mode=0o600
+    )
+    with workspace.claim(out, stage="prepare", fingerprint="b", overwrite=True) as space:
+        assert (out / "private" / "cache").is_dir()
+        space.publish([])
+    assert not (out / "private" / "cache").exists()

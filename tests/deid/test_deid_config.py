@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from meninx.core.errors import ConfigError, PrivacyRefusal
 from meninx.core.settings import build, to_toml
-from meninx.deid.config import DeidConfig
-from meninx.deid.options import Option
+from meninx.deid.config import DeidConfig, ProfileName
+from meninx.deid.options import PRESETS, Option
 
 
 @pytest.mark.parametrize(
@@ -48,3 +50,7 @@ def test_wrong_overrides_are_refused(tmp_path, text):
     path.write_text('PatientID = "K"')
     with pytest.raises(PrivacyRefusal):
         DeidConfig(overrides=path).compiled()
+
+
+def test_every_preset_is_a_profile():
+    assert set(get_args(ProfileName)) == set(PRESETS)

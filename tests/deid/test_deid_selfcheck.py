@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from deid_samples import clean, image, save
 
-from meninx.deid import instance, selfcheck, walker, worker, writer
+from meninx.deid import selfcheck
+from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.keys import SiteKey
 from meninx.deid.pseudonyms import Pseudonyms, Resolver
@@ -15,14 +16,10 @@ from meninx.deid.quarantine import Reason, Refused
 
 def written(tmp_path: Path, ds, syntax: str = "1.2.840.10008.1.2.1"):
     """Return the output of one data set and what the check needs besides."""
-    original = instance.read(save(ds, tmp_path / "a", syntax=syntax).read_bytes())
-    engine = worker.Engine(
-        source=tmp_path, out=tmp_path, profile=DeidConfig().compiled(),
-        resolver=Resolver(Pseudonyms(SiteKey(bytes(32), "north"))), rename=True, max_age=89, dry_run=True,
-    )  # fmt: skip
-    context = worker._context(engine, original)
-    elements = writer.finish(walker.clean(original.elements, original.encodings, context), original, context)
-    return b"".join(writer.file_chunks(elements, original)), original, context
+    resolver = Resolver(Pseudonyms(SiteKey(bytes(32), "north")))
+    cleaner = Cleaner(profile=DeidConfig().compiled(), resolver=resolver)
+    clean = cleaner.clean(save(ds, tmp_path / "a", syntax=syntax).read_bytes())
+    return b"".join(clean.chunks()), clean.original, clean.context
 
 
 def refused(content: bytes, original, context) -> str:

@@ -7,6 +7,7 @@ from deid_samples import KEY, image, save
 
 from meninx.core.errors import StorageError
 from meninx.deid import instance, review, walker, worker
+from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.discover import SourceFile
 from meninx.deid.instance import DEFLATED, read
@@ -16,16 +17,10 @@ from meninx.deid.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.quarantine import Reason
 
 
-def engine(folder: Path, **changes) -> worker.Engine:
-    settings = {
-        "rename": True,
-        "max_age": 89,
-        "dry_run": False,
-        "resolver": Resolver(Pseudonyms(SiteKey(KEY, "north"))),
-    }
-    return worker.Engine(
-        source=folder / "in", out=folder / "out", profile=DeidConfig().compiled(), **{**settings, **changes}
-    )
+def engine(folder: Path, *, resolver: Resolver | None = None, dry_run: bool = False) -> worker.Engine:
+    resolver = resolver or Resolver(Pseudonyms(SiteKey(KEY, "north")))
+    cleaner = Cleaner(profile=DeidConfig().compiled(), resolver=resolver)
+    return worker.Engine(source=folder / "in", out=folder / "out", cleaner=cleaner, dry_run=dry_run)
 
 
 def test_an_output_waits_in_the_private_room_until_it_is_published(tmp_path):

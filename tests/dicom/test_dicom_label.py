@@ -159,3 +159,12 @@ def test_a_damaged_file_is_reported_by_its_position(tmp_path, source):
     assert [number for number, _ in result.failed] == [3]
     assert "planted" not in result.summary()
     assert result.written == 3
+
+
+def test_nothing_appears_when_a_label_does_not_fit(tmp_path, source):
+    """The copies were written one by one: an error in the middle left half of them, and no sign of it."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(DataError):
+        write_labels(source, tmp_path / "out", "PatientAge", FromFolder())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from pathlib import Path
 
 import dicoms
@@ -316,15 +317,6 @@ def test_enhanced_frames_are_sorted_placed_and_rescaled_each(tmp_path):
         dicom_image.read_instance(dicoms.write(tmp_path / "b", _enhanced(frames, [4, 0, 0], [1, 1, 1])))
 
 
-def test_find_series_passes_over_other_files(tmp_path):
-    one = dicoms.write(tmp_path / "x" / "one", dicoms.image(GREY))
-    other = dicoms.write(tmp_path / "two.dcm", dicoms.image(GREY, SeriesInstanceUID="1.2.3"))
-    (tmp_path / "notes.txt").write_text("not an image")
-    assert dicom_image.find_series(tmp_path) == {"1.2.3": [other], dicoms.SERIES: [one]}
-    with pytest.raises(DataError, match="a folder"):
-        dicom_image.find_series(tmp_path / "nowhere")
-
-
 def test_unknown_intensity_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'display'"):
         dicom_image.read_instance(tmp_path / "a", intensity="displayed")
@@ -336,7 +328,6 @@ def test_values_never_reach_the_log(tmp_path, caplog):
             tmp_path / "a", dicoms.image(GREY, PatientBirthDate="planted", StudyID="planted" * 9)
         )
     dicom_image.read_instance(path)
-    dicom_image.find_series(tmp_path)
     with decode.quiet():
         logging.getLogger("pydicom").warning("planted")
     assert "planted" not in caplog.text
@@ -376,7 +367,9 @@ def test_every_public_dicom_file_with_pixels_is_read():
 @pytest.mark.realdata
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no real images beside the checkout")
 def test_every_public_series_of_slices_makes_a_volume():
-    series = dicom_image.find_series(SHARED / "brain_mr_fictional_phi")
+    series = defaultdict(list)
+    for path in decode.find_files(SHARED / "brain_mr_fictional_phi"):
+        series[decode.open_dataset(path, pixels=False).SeriesInstanceUID].append(path)
     shapes = sorted(dicom_image.read_series(paths).size for paths in series.values())
     assert shapes == [(34, 50, 40), *[(280, 320, 22)] * 4]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from meninx.core import run as run_folder
-from meninx.core.manifest import Case, DatasetInfo, Manifest, Task
+from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.imaging import load
 from meninx.imaging.image import Image
@@ -33,7 +33,7 @@ def dataset(tmp_path: Path) -> Callable[..., Manifest]:
     """A function that writes a dataset: ``dataset(task, cases=8, valid=4, cases_per_patient=1, size=(16, 16))``."""
 
     def write(
-        task: Task = Task.MULTICLASS,
+        task: TaskKind = TaskKind.MULTICLASS,
         *,
         cases: int = 8,
         valid: int = 4,
@@ -45,14 +45,14 @@ def dataset(tmp_path: Path) -> Callable[..., Manifest]:
         root = tmp_path / f"data-{task}-{len(size)}d-{seed}-{cases}-{cases_per_patient}"
         generator = np.random.default_rng(seed)
         suffix = ".png" if len(size) == 2 else ".nii.gz"
-        labels = ("square",) if task is Task.SEGMENTATION else ("dark", "bright")
+        labels = ("square",) if task is TaskKind.SEGMENTATION else ("dark", "bright")
         rows = []
         for number in range(cases + valid):
             bright = number % 2 == 1
-            array, mask = _picture(bright or task is Task.SEGMENTATION, generator, size)
+            array, mask = _picture(bright or task is TaskKind.SEGMENTATION, generator, size)
             name = f"case{number:03d}{suffix}"
             load.save(root / "images" / name, Image(array[None]))
-            if task is Task.SEGMENTATION:
+            if task is TaskKind.SEGMENTATION:
                 load.save(root / "masks" / name, Image(mask[None]))
             split = "train" if number < cases else "valid"
             rows.append(
@@ -60,10 +60,10 @@ def dataset(tmp_path: Path) -> Callable[..., Manifest]:
                     case_id=f"case{number:03d}",
                     patient_id=f"{split}-p{number // cases_per_patient:03d}",
                     image=f"images/{name}",
-                    mask=f"masks/{name}" if task is Task.SEGMENTATION else "",
+                    mask=f"masks/{name}" if task is TaskKind.SEGMENTATION else "",
                     split=split,
                     labels={}
-                    if task is Task.SEGMENTATION
+                    if task is TaskKind.SEGMENTATION
                     else {"dark": float(not bright), "bright": float(bright)},
                 )
             )

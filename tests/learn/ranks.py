@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -31,10 +30,12 @@ from meninx.core import run as run_folder
 from meninx.core.budget import PrivacyUnit
 from meninx.core.manifest import Manifest
 from meninx.core.run import Run
-from meninx.learn import distributed, loop
+from meninx.learn import distributed
 from meninx.learn.config import LearnConfig
-from meninx.learn.draw import Groups, PrivateDraw, share
-from meninx.learn.private_step import PrivateStep, private_parts
+from meninx.learn.distributed import World
+from meninx.learn.dp_step import Keys, PrivateStep
+from meninx.learn.fitting import fit
+from meninx.learn.sampler import PrivateSampler, UnitBatch, unit_members, unit_names
 from meninx.models import registry
 from meninx.privacy.clipping import ClippedSum
 from meninx.privacy.noise import GaussianNoise
@@ -48,6 +49,7 @@ SMALL = LearnConfig.of(
 )  # fmt: skip
 FORCED: dict[int, slice] = {3: slice(0, 1), 4: slice(0, 0), 5: slice(0, 7)}  # one unit, nobody, uneven shares
 UNITS, RATE, DRAWS = 24, 0.4, 3000
+WORLD = World()  # of this process; each child has its own
 
 
 def plan(data: Manifest, **changes: Any) -> Plan:
@@ -86,8 +88,9 @@ def _child(rank: int, size: int, folder: Path, work: Callable[[], Any], timeout:
         return child
     faulthandler.dump_traceback_later(LIMIT - 5)  # says where it hangs
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+    global WORLD
     try:
-        with distributed.joined(init=f"file://{folder}/store", timeout=timedelta(seconds=timeout)):
+        with distributed.joined(init=f"file://{folder}/store", timeout=timedelta(seconds=timeout)) as WORLD:
             said: Any = {"gave": work()}
     except BaseException as error:
         said = {"error": type(error).__name__, "message": str(error)}
@@ -136,12 +139,12 @@ def flat(tensors: dict[str, Tensor]) -> Tensor:
 
 def force_draws() -> None:
     """Make some steps draw one unit, nobody, or seven."""
-    draw = PrivateDraw.__call__
+    draw = PrivateSampler.__call__
 
-    def drawn(own: PrivateDraw, step: int) -> Groups:
-        return own.members[FORCED[step]] if step in FORCED else draw(own, step)
+    def drawn(own: PrivateSampler, step: int) -> UnitBatch:
+        return UnitBatch(own.members[FORCED[step]]) if step in FORCED else draw(own, step)
 
-    PrivateDraw.__call__ = drawn  # type: ignore[method-assign]
+    PrivateSampler.__call__ = drawn  # type: ignore[method-assign]
 
 
 def private(data: Manifest, run: Run, **changes: Any) -> Callable[[], Any]:
@@ -151,10 +154,10 @@ def private(data: Manifest, run: Run, **changes: Any) -> Callable[[], Any]:
         force_draws()
         seen = Recorder()
         seen.run = run
-        result = loop.fit(SMALL.replace(**changes), data, run, plan=plan(data))
-        final = torch.load(result.checkpoint, weights_only=True)["model"]
+        result = fit(SMALL.replace(**changes), data, run, plan=plan(data), world=WORLD)
+        final = torch.load(result.checkpoint, weights_only=True)["players"]["model"]["weights"]
         kept = {"sums": seen.sums, "released": seen.released, "final": final}
-        if distributed.current().main:
+        if WORLD.main:
             torch.save(kept, run.root / "seen.pt")
         return {
             "weights": seen.weights,
@@ -170,10 +173,10 @@ def double_noise() -> None:
     """Plant: every process adds the noise to its own share before the sum, and nobody after it."""
     pool = PrivateStep._pool
 
-    def noisy(own: PrivateStep, total: ClippedSum, step: int, groups: Groups, leave: bool) -> bool:
+    def noisy(own: PrivateStep, total: ClippedSum, parts: Any, step: int, drawn: Any, stop: bool) -> bool:
         for name, value in own.noise.add(dict(total.gradients), step).items():
             total.gradients[name].copy_(value)
-        return pool(own, total, step, groups, leave)
+        return pool(own, total, parts, step, drawn, stop)
 
     def silent(own: Plan, total: ClippedSum, noise: GaussianNoise, step: int) -> dict[str, Tensor]:
         return {name: value / own.expected_batch_size for name, value in total.gradients.items()}
@@ -184,13 +187,13 @@ def double_noise() -> None:
 def draw_per_process() -> None:
     """Plant: every process draws from a dataset of its own with the user's seed, which is the same everywhere."""
 
-    def drawn(own: PrivateDraw, step: int) -> Groups:
-        world = distributed.current()
-        mine = own.members[world.rank :: world.size]
+    def drawn(own: PrivateSampler, step: int) -> UnitBatch:
+        mine = own.members[WORLD.rank :: WORLD.size]
         coins = randomness.child(own.seed, "sampling", step).random(len(mine))
-        return tuple(group for group, coin in zip(mine, coins, strict=True) if coin < own.sample_rate)
+        chosen = [group for group, coin in zip(mine, coins, strict=True) if coin < own.sample_rate]
+        return UnitBatch(tuple(chosen))
 
-    PrivateDraw.__call__ = drawn  # type: ignore[method-assign]
+    PrivateSampler.__call__ = drawn  # type: ignore[method-assign]
 
 
 def masks(data: Manifest, run: Run, *, planted: bool) -> Callable[[], list[list[int]]]:
@@ -204,17 +207,13 @@ def masks(data: Manifest, run: Run, *, planted: bool) -> Callable[[], list[list[
             n_units=UNITS, expected_batch_size=UNITS * RATE, unit=PrivacyUnit.CASE, steps=DRAWS, noise_multiplier=1.0,
             max_grad_norm=1.0, delta=1e-3,
         )  # fmt: skip
-        assembler: Any = SimpleNamespace(
-            store=SimpleNamespace(manifest=units), device=torch.device("cpu"), views=1
+        keys = Keys.of(run, resumed=False, world=WORLD)
+        members = unit_members(units, PrivacyUnit.CASE)
+        draw = PrivateSampler(
+            terms.sampler(keys.sampling, UNITS), members, unit_names(units, PrivacyUnit.CASE), RATE
         )
-        draw, _ = private_parts(
-            SMALL.replace(deterministic=False), run, terms, assembler, None, resumed=False, bind=str
-        )  # type: ignore[arg-type]
-        world = distributed.current()
-        part = (
-            (lambda groups: groups) if planted else (lambda groups: share(groups, world.rank, world.size)[1])
-        )
-        return [[case for group in part(draw(step)) for case in group] for step in range(DRAWS)]
+        share = (lambda drawn: drawn) if planted else (lambda drawn: drawn.share(WORLD.rank, WORLD.size))
+        return [[case for unit in share(draw(step)).units for case in unit] for step in range(DRAWS)]
 
     return work
 
@@ -245,7 +244,7 @@ def killed(data: Manifest, run: Run, step: int) -> Callable[[], Any]:
 
         steps: list[int] = []
         PrivateStep._assign = assigned  # type: ignore[method-assign]
-        return loop.fit(SMALL, data, run, plan=plan(data)).steps
+        return fit(SMALL, data, run, plan=plan(data), world=WORLD).steps
 
     return work
 
@@ -253,7 +252,7 @@ def killed(data: Manifest, run: Run, step: int) -> Callable[[], Any]:
 def resumed(data: Manifest, run: Run) -> Callable[[], Any]:
     def work() -> Any:
         force_draws()
-        result = loop.fit(SMALL, data, run, plan=plan(data), resume=True)
+        result = fit(SMALL, data, run, plan=plan(data), resume=True, world=WORLD)
         return {"epsilon": result.epsilon, "steps": result.steps}
 
     return work
@@ -271,7 +270,7 @@ def failing(data: Manifest, run: Run, *, rank: int, how: Callable[[], None]) -> 
             return clip(own, model, step, *rest)
 
         PrivateStep._clip = clipped  # type: ignore[method-assign]
-        return loop.fit(SMALL, data, run, plan=plan(data)).steps
+        return fit(SMALL, data, run, plan=plan(data), world=WORLD).steps
 
     return work
 
@@ -287,7 +286,7 @@ def asked_to_stop() -> None:
 def plain(data: Manifest, run: Run) -> Callable[[], Any]:
     def work() -> Any:
         config = SMALL.replace(optimizer="sgd", steps=8)
-        return loop.fit(config, data, run).train_loss
+        return fit(config, data, run, world=WORLD).train_loss
 
     return work
 
@@ -297,7 +296,7 @@ def adaptive(data: Manifest, run: Run) -> Callable[[], Any]:
 
     def work() -> Any:
         terms = plan(data, clipping="adaptive", clip_rate=1.0, count_noise_multiplier=5.0)
-        result = loop.fit(SMALL, data, run, plan=terms)
+        result = fit(SMALL, data, run, plan=terms, world=WORLD)
         return float(torch.load(result.checkpoint, weights_only=True)["threshold"])
 
     return work
@@ -311,15 +310,14 @@ def batch_normed(data: Manifest, run: Run) -> Callable[[], Any]:
                 torch.nn.Conv2d(1, 3, 32), torch.nn.BatchNorm2d(3), torch.nn.Flatten()
             ),
         }
-        return loop.fit(SMALL.replace(model="normed"), data, run).steps
+        return fit(SMALL.replace(model="normed"), data, run, world=WORLD).steps
 
     return work
 
 
 def disagreeing() -> Any:
-    world = distributed.current()
-    world.agree("settings", lambda: f"lr = {world.rank}")
-    return world.shared(lambda: "further")
+    WORLD.agree("settings", lambda: f"lr = {WORLD.rank}")
+    return WORLD.shared(lambda: "further")
 
 
 def main(folder: Path) -> None:
@@ -353,7 +351,7 @@ def main(folder: Path) -> None:
 
     def unequal() -> Any:
         draw_per_process()
-        return loop.fit(SMALL, data, runs["unequal"], plan=plan(data)).steps
+        return fit(SMALL, data, runs["unequal"], plan=plan(data), world=WORLD).steps
 
     scene("unequal draws", 2, unequal)
     scene("killed", 2, killed(data, runs["killed"], 3))
@@ -361,7 +359,7 @@ def main(folder: Path) -> None:
     scene("error", 2, failing(data, runs["lost"], rank=1, how=out_of_memory))
     scene("silence", 2, failing(data, runs["slow"], rank=1, how=lambda: time.sleep(3)), timeout=1.5)
     scene("stop", 2, failing(data, runs["stop"], rank=1, how=asked_to_stop))
-    scene("begun", 2, lambda: loop.fit(SMALL, data, runs["one"], plan=plan(data)).steps)
+    scene("begun", 2, lambda: fit(SMALL, data, runs["one"], plan=plan(data), world=WORLD).steps)
     scene("plain1", 1, plain(data, runs["plain1"]))
     scene("plain2", 2, plain(data, runs["plain2"]))
     scene("adaptive1", 1, adaptive(data, runs["fit1"]))

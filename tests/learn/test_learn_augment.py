@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from meninx.core.manifest import DatasetInfo, Task
+from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.core.randomness import child
 from meninx.learn.augment import Sample, augmenter
 from meninx.learn.config import LearnConfig, TransformName
 
 CHEST = DatasetInfo(
     name="x",
-    task=Task.MULTILABEL,
+    task=TaskKind.MULTILABEL,
     labels=("effusion_left", "nodule", "effusion_right"),
     laterality=(("effusion_left", "effusion_right"),),
 )
 KIDNEYS = DatasetInfo(
-    name="x", task=Task.SEGMENTATION, labels=("left", "right", "liver"), laterality=(("left", "right"),)
+    name="x", task=TaskKind.SEGMENTATION, labels=("left", "right", "liver"), laterality=(("left", "right"),)
 )
 
 
@@ -51,7 +51,7 @@ def test_a_flip_moves_the_mask_and_exchanges_its_lateralised_values() -> None:
 
 def test_left_and_right_of_a_volume_is_the_first_axis() -> None:
     volume = torch.arange(24.0).reshape(1, 2, 3, 4)
-    info = DatasetInfo(name="x", task=Task.SEGMENTATION, labels=("a",), spatial_dims=3)
+    info = DatasetInfo(name="x", task=TaskKind.SEGMENTATION, labels=("a",), spatial_dims=3)
     mask = torch.zeros(2, 3, 4, dtype=torch.int64)
     for name, axis in (("flip", 1), ("vflip", 2), ("zflip", 3)):
         assert torch.equal(
@@ -64,7 +64,7 @@ def test_image_and_mask_stay_together(dims: int) -> None:
     size = (20, 24, 18)[:dims]
     mask = torch.zeros(size, dtype=torch.int64)
     mask[tuple(slice(6, 14) for _ in size)] = 1
-    info = DatasetInfo(name="x", task=Task.SEGMENTATION, labels=("a",), spatial_dims=dims)
+    info = DatasetInfo(name="x", task=TaskKind.SEGMENTATION, labels=("a",), spatial_dims=dims)
     for seed in range(4):
         chosen = augmenter(
             LearnConfig.of(augment=("flip", "vflip", "zflip", "shift", "rotate", "crop")), info
@@ -78,7 +78,7 @@ def test_image_and_mask_stay_together(dims: int) -> None:
 
 def test_a_rotation_by_ninety_degrees_is_a_transposition_and_a_flip() -> None:
     image = torch.arange(16.0).reshape(1, 4, 4)
-    info = DatasetInfo(name="x", task=Task.MULTICLASS, labels=("a",))
+    info = DatasetInfo(name="x", task=TaskKind.MULTICLASS, labels=("a",))
 
     class Right(np.random.Generator):
         def uniform(self, low: object = 0.0, high: object = 1.0, size: object = None) -> object:  # type: ignore[override]
@@ -93,7 +93,7 @@ def test_a_rotation_by_ninety_degrees_is_a_transposition_and_a_flip() -> None:
 
 def test_a_shift_moves_by_whole_voxels_and_repeats_the_border() -> None:
     image = torch.arange(5.0).reshape(1, 1, 5).expand(1, 5, 5)
-    info = DatasetInfo(name="x", task=Task.MULTICLASS, labels=("a",))
+    info = DatasetInfo(name="x", task=TaskKind.MULTICLASS, labels=("a",))
     moved = applied(info, Sample(image, torch.ones(1)), "shift", shift_voxels=2).image
     step = moved[0, 0].diff()
     assert set(step.tolist()) <= {0.0, 1.0}

@@ -14,7 +14,7 @@ from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore
-from meninx.learn.draw import PrivateDraw, members, names
+from meninx.learn.sampler import PrivateSampler, unit_members, unit_names
 from meninx.privacy.sampling import PoissonSampler
 
 CONFIG = LearnConfig.of(augment=("flip", "shift", "rotate", "intensity"), views=2, patch_size=(8, 8))
@@ -27,9 +27,9 @@ def assembler(data: Manifest, config: LearnConfig = CONFIG) -> Assembler:
     )
 
 
-def draw(data: Manifest, most: int) -> PrivateDraw:
-    units, called = members(data, PrivacyUnit.PATIENT), names(data, PrivacyUnit.PATIENT)
-    return PrivateDraw(
+def draw(data: Manifest, most: int) -> PrivateSampler:
+    units, called = unit_members(data, PrivacyUnit.PATIENT), unit_names(data, PrivacyUnit.PATIENT)
+    return PrivateSampler(
         PoissonSampler(sample_rate=1.0, n_units=len(units), key=bytes(32)), units, called, 1.0, most, 7
     )
 
@@ -40,10 +40,10 @@ def test_a_case_is_augmented_alike_wherever_it_stands_and_whoever_else_is_there(
     fewer = replace(data, cases=tuple(reversed(data.cases[2:])))
     part = assembler(fewer)(((5,), (0,)), 3)  # the third and the last case of all
     rows = torch.tensor([4, 5, 14, 15])
-    assert torch.equal(part.images, whole.images[rows])
+    assert torch.equal(part.inputs, whole.inputs[rows])
     assert torch.equal(part.row_keys, whole.row_keys[rows])
     assert len(set(whole.row_keys.tolist())) == 16
-    assert not torch.equal(whole.images[0], whole.images[1])
+    assert not torch.equal(whole.inputs[0], whole.inputs[1])
 
 
 @pytest.mark.parametrize("change", ["case_id", "patient_id"])
@@ -52,7 +52,7 @@ def test_another_name_or_step_gives_other_numbers(dataset: Data, change: str) ->
     renamed = replace(data, cases=(replace(data.cases[0], **{change: "other"}), *data.cases[1:]))
     first = assembler(data)(((0,),), 3)
     for other in (assembler(renamed)(((0,),), 3), assembler(data)(((0,),), 4)):
-        assert not torch.equal(first.images, other.images)
+        assert not torch.equal(first.inputs, other.inputs)
         assert not set(first.row_keys.tolist()) & set(other.row_keys.tolist())
 
 
@@ -60,7 +60,7 @@ def test_the_choice_among_the_cases_of_a_patient_depends_on_this_patient_alone(d
     data = dataset(valid=0, cases=12, cases_per_patient=3)
 
     def chosen(data: Manifest, step: int) -> dict[str, set[str]]:
-        found = [[data.cases[case] for case in group] for group in draw(data, 2)(step)]
+        found = [[data.cases[case] for case in group] for group in draw(data, 2)(step).units]
         return {group[0].patient_id: {case.case_id for case in group} for group in found}
 
     fewer = replace(data, cases=tuple(reversed(data.cases[3:])))
@@ -73,5 +73,5 @@ def test_the_choice_among_the_cases_of_a_patient_depends_on_this_patient_alone(d
 
 def test_a_unit_is_named_by_what_it_is(dataset: Data) -> None:
     data = dataset(valid=0, cases=4, cases_per_patient=2)
-    assert names(data, PrivacyUnit.PATIENT) == ("train-p000", "train-p001")
-    assert names(data, PrivacyUnit.CASE) == tuple(case.case_id for case in data.cases)
+    assert unit_names(data, PrivacyUnit.PATIENT) == ("train-p000", "train-p001")
+    assert unit_names(data, PrivacyUnit.CASE) == tuple(case.case_id for case in data.cases)

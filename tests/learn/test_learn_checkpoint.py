@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from meninx.core.errors import DataError, PrivacyRefusal
-from meninx.learn import checkpoint, loop
+from meninx.learn import checkpoint
 from meninx.learn.config import LearnConfig
+from meninx.learn.fitting import fit
 
 CONFIG = LearnConfig.of(model="resnet9-small", steps=1, epochs=1, batch_size=4, deterministic=True)
 
@@ -16,7 +17,7 @@ CONFIG = LearnConfig.of(model="resnet9-small", steps=1, epochs=1, batch_size=4, 
 @pytest.fixture
 def trained(dataset, new_run):
     run = new_run()
-    loop.fit(CONFIG, dataset(), run)
+    fit(CONFIG, dataset(), run)
     return run
 
 
@@ -45,7 +46,7 @@ def test_a_changed_bit_is_refused_when_a_run_goes_on(trained, dataset):
     whole[len(whole) // 2] ^= 4
     path.write_bytes(whole)
     with pytest.raises(DataError, match=r"last\.pt"):
-        loop.fit(CONFIG, dataset(), trained, resume=True)
+        fit(CONFIG, dataset(), trained, resume=True)
 
 
 def saved(content):
@@ -61,8 +62,8 @@ FOREIGN = {
     "a list": saved([1, 2]),
     "another dict": saved({"version": 2}),
     "an unhashable version": saved({"version": [1]}),
-    "a sealed list": checkpoint._sealed(saved([1, 2])),
-    "a sealed pickle": checkpoint._sealed(b"cos\nsystem\n(S'true'\ntR."),
+    "a sealed list": checkpoint.seal(saved([1, 2])),
+    "a sealed pickle": checkpoint.seal(b"cos\nsystem\n(S'true'\ntR."),
 }
 
 
@@ -73,12 +74,30 @@ def test_a_foreign_file_is_refused_by_name(trained, content):
         checkpoint.load(trained, "last")
 
 
-def test_a_checkpoint_of_an_earlier_version_is_read_and_says_that_it_is_unsealed(trained):
+def of_one_player(content, version):
+    """Return the content as versions 1 and 2 wrote it: one player without a name."""
+    player = content["players"]["model"]
+    rest = {name: value for name, value in content.items() if name not in ("players", "sealed")}
+    own = {
+        "model": player["weights"],
+        **{name: player[name] for name in ("optimizer", "schedule", "average")},
+    }
+    return {**rest, **own, "version": version}
+
+
+def test_checkpoints_of_earlier_versions_are_read_and_say_whether_they_are_sealed(trained):
     path, content = checkpoint.path_of(trained, "last"), checkpoint.load(trained, "last")
-    del content["sealed"]
-    path.write_bytes(saved(content | {"version": 1}))
-    assert not checkpoint.load(trained, "last")["sealed"]
-    path.write_bytes(saved(content))
+    older = saved(of_one_player(content, 1)), checkpoint.seal(saved(of_one_player(content, 2)))
+    for written, sealed in zip(older, (False, True), strict=True):
+        path.write_bytes(written)
+        read = checkpoint.load(trained, "last")
+        assert read["sealed"] is sealed
+        weights = read["players"]["model"]["weights"]
+        assert all(
+            torch.equal(value, weights[name])
+            for name, value in content["players"]["model"]["weights"].items()
+        )
+    path.write_bytes(saved({name: value for name, value in content.items() if name != "sealed"}))
     with pytest.raises(DataError):  # a seal cannot be cut off
         checkpoint.load(trained, "last")
 
@@ -88,7 +107,7 @@ def test_torch_reads_a_sealed_checkpoint(trained):
 
 
 def test_a_key_of_another_length_is_refused(trained):
-    from meninx.learn.keys import secret_key
+    from meninx.learn.dp_step import secret_key
 
     (trained.private / "keys").mkdir()
     (trained.private / "keys/noise.key").write_bytes(bytes(31))

@@ -12,7 +12,7 @@ import torch
 
 from meninx.core import integrity
 from meninx.core.errors import DataError
-from meninx.core.manifest import Intensity, Manifest, Task
+from meninx.core.manifest import Intensity, Manifest, TaskKind
 from meninx.core.randomness import child
 from meninx.imaging import load
 from meninx.imaging.image import Image
@@ -60,7 +60,7 @@ def test_another_size_is_refused_with_its_row_and_what_to_do(dataset: Data) -> N
 
 
 def test_image_size_pads_smaller_images_with_the_lowest_value_and_refuses_larger_ones(dataset: Data) -> None:
-    manifest = dataset(Task.SEGMENTATION)
+    manifest = dataset(TaskKind.SEGMENTATION)
     store = CaseStore(manifest, LearnConfig.of(image_size=(20, 18)))
     sample = store.sample(0)
     assert sample.image.shape == (1, 20, 18)
@@ -75,7 +75,7 @@ def test_image_size_pads_smaller_images_with_the_lowest_value_and_refuses_larger
 
 
 def test_nan_is_refused_with_its_row(dataset: Data) -> None:
-    manifest = dataset(Task.SEGMENTATION, size=(12, 12, 12), cases=2, valid=0)
+    manifest = dataset(TaskKind.SEGMENTATION, size=(12, 12, 12), cases=2, valid=0)
     array = np.zeros((1, 12, 12, 12), np.float32)
     array[0, 3, 3, 3] = np.nan
     path = manifest.root / manifest.cases[1].image
@@ -109,20 +109,20 @@ def test_a_changed_image_is_refused_with_its_row_where_the_dataset_carries_diges
 
 
 def test_a_case_without_a_mask_is_all_background(dataset: Data) -> None:
-    manifest = dataset(Task.SEGMENTATION)
+    manifest = dataset(TaskKind.SEGMENTATION)
     cases = (replace(manifest.cases[0], mask=""), *manifest.cases[1:])
     assert int(CaseStore(replace(manifest, cases=cases), LearnConfig()).target(0).sum()) == 0
 
 
 def test_a_mask_of_another_size_is_refused(dataset: Data) -> None:
-    manifest = dataset(Task.SEGMENTATION)
+    manifest = dataset(TaskKind.SEGMENTATION)
     overwrite(manifest, 0, np.zeros((1, 4, 4), np.uint8), "mask")
     with pytest.raises(DataError, match="mask of the image's size"):
         CaseStore(manifest, LearnConfig()).sample(0)
 
 
 def test_patches_lie_inside_and_find_the_foreground_when_asked(dataset: Data) -> None:
-    manifest = dataset(Task.SEGMENTATION, size=(40, 40), cases=4)
+    manifest = dataset(TaskKind.SEGMENTATION, size=(40, 40), cases=4)
     store = CaseStore(manifest, LearnConfig.of(patch_size=(8, 8)))
     found = []
     for seed in range(20):
@@ -136,17 +136,17 @@ def test_patches_lie_inside_and_find_the_foreground_when_asked(dataset: Data) ->
 
 
 def test_a_patch_larger_than_the_image_is_padded(dataset: Data) -> None:
-    store = CaseStore(dataset(Task.SEGMENTATION), LearnConfig.of(patch_size=(24, 10)))
+    store = CaseStore(dataset(TaskKind.SEGMENTATION), LearnConfig.of(patch_size=(24, 10)))
     assert store.patch(0, child(0, "p"), foreground=0.0).image.shape == (1, 24, 10)
 
 
-def test_the_cache_has_a_limit_and_changes_nothing(dataset: Data) -> None:
+def test_what_is_kept_in_memory_has_a_limit_and_changes_nothing(dataset: Data) -> None:
     manifest = dataset()
-    small, large = (CaseStore(manifest, LearnConfig(), cache_bytes=size) for size in (300, 10**9))
+    small, large = (CaseStore(manifest, LearnConfig(), memory=size) for size in (300, 10**9))
     for index in (0, 1, 0, 1):
         assert torch.equal(small.image(index), large.image(index))
-    assert len(small._cache) == 1
-    assert len(large._cache) == 2
+    assert len(small._kept) == 1
+    assert len(large._kept) == 2
 
 
 def test_padding_and_its_inverse() -> None:

@@ -24,7 +24,7 @@ from meninx.core.errors import ConfigError, UsageError
 from meninx.core.run import Run
 from meninx.learn import checkpoint, distributed
 from meninx.learn.distributed import World
-from meninx.learn.draw import share
+from meninx.learn.sampler import UnitBatch
 from meninx.synthetic import write_dataset
 
 SCRIPT = Path(__file__).with_name("ranks.py")
@@ -186,7 +186,7 @@ def test_kill_9_of_all_and_resuming_with_another_number_of_processes_spends_the_
         4,
         5,
     ]  # the checkpoint was of two steps; the repeated ones are spent once
-    resumed = checkpoint.load(seen.run("killed"), "last")["model"]
+    resumed = checkpoint.load(seen.run("killed"), "last")["players"]["model"]["weights"]
     assert all(
         torch.allclose(value, resumed[key], atol=1e-5) for key, value in seen.kept("one")["final"].items()
     )
@@ -215,7 +215,10 @@ def test_what_is_refused_is_refused_by_all(seen: Seen) -> None:
 def test_without_privacy_the_run_is_the_same_too(seen: Seen) -> None:
     (one,), two = seen.gave("plain1"), seen.gave("plain2")
     assert two == [pytest.approx(one, rel=1e-5)] * 2
-    alone, shared = (checkpoint.load(seen.run(name), "last")["model"] for name in ("plain1", "plain2"))
+    alone, shared = (
+        checkpoint.load(seen.run(name), "last")["players"]["model"]["weights"]
+        for name in ("plain1", "plain2")
+    )
     assert all(torch.allclose(value, shared[key], atol=1e-5) for key, value in alone.items())
 
 
@@ -252,7 +255,7 @@ def test_a_recipe_runs_unchanged_under_torchrun(tmp_path: Path, processes: int) 
     data = write_dataset(tmp_path / "data", patients=18, size=32).root
     assert app.run(["train", str(data), *WORDS, "--out", str(tmp_path / "alone")]) == 0
     alone, shared = Run(tmp_path / "alone" / "latest"), Run(start(tmp_path / "shared", data, processes))
-    one, many = (checkpoint.load(run, "last")["model"] for run in (alone, shared))
+    one, many = (checkpoint.load(run, "last")["players"]["model"]["weights"] for run in (alone, shared))
     assert all(torch.allclose(value, many[key], atol=1e-5) for key, value in one.items())
     one, several = alone.read_json("privacy.json"), shared.read_json("privacy.json")
     bounds = [table.pop("risk") for table in (one, several)]
@@ -271,64 +274,64 @@ def test_a_recipe_runs_unchanged_under_torchrun(tmp_path: Path, processes: int) 
 @given(st.lists(st.integers(1, 9), max_size=30), st.integers(1, 8))
 def test_shares_are_runs_of_whole_units_and_together_everything(sizes: list[int], size: int) -> None:
     groups = tuple((number,) * count for number, count in enumerate(sizes))
-    shares = [share(groups, rank, size) for rank in range(size)]
-    assert tuple(group for _, part in shares for group in part) == groups
-    assert all(groups[first : first + len(part)] == part for first, part in shares)
+    shares = [UnitBatch(groups).share(rank, size) for rank in range(size)]
+    assert tuple(group for part in shares for group in part.units) == groups
+    assert all(groups[part.first : part.first + len(part)] == part.units for part in shares)
     fair = sum(sizes) / size
-    assert all(abs(sum(map(len, part)) - fair) <= max(sizes, default=0) for _, part in shares)
+    assert all(abs(part.cases - fair) <= max(sizes, default=0) for part in shares)
 
 
 def test_a_world_of_one_changes_nothing() -> None:
     world, tensor = World(), torch.ones(3)
-    assert world.sum_([tensor], [2.0], same="draw") == [2.0]
+    assert world.all_reduce([tensor], [2.0], same="draw") == [2.0]
     assert tensor.tolist() == [1.0] * 3
     assert world.shared(lambda: (1, "two")) == (1, "two")
     world.agree("settings", lambda: pytest.fail("nobody to agree with"))
     with distributed.joined() as joined:
-        assert joined == world == distributed.current()
+        assert joined == world
 
 
 @pytest.fixture
-def second_of_two(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+def second_of_two(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], World]]:
     """A function that makes this process the second of two on a machine with so many GPUs."""
     chosen: list[int] = []
 
-    def make(gpus: int) -> None:
-        monkeypatch.setattr(distributed, "_JOINED", [World(rank=1, size=2, local=1)])
+    def make(gpus: int) -> World:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+        return World(rank=1, size=2, local=1)
+        return World(rank=1, size=2, local=1)
 
     yield make
     assert chosen in ([], [1])
 
 
-def test_every_process_has_a_gpu_of_its_own(second_of_two: Callable[[int], None]) -> None:
-    assert distributed.own_device("cuda:1") == "cuda:1"  # one process: as asked
-    second_of_two(2)
-    assert distributed.own_device("auto") == "cuda:1"
-    assert distributed.own_device("cpu") == "cpu"
+def test_every_process_has_a_gpu_of_its_own(second_of_two: Callable[[int], World]) -> None:
+    assert distributed.own_device("cuda:1", World()) == "cuda:1"  # one process: as asked
+    world = second_of_two(2)
+    assert distributed.own_device("auto", world) == "cuda:1"
+    assert distributed.own_device("cpu", world) == "cpu"
     with pytest.raises(ConfigError, match="each of several"):
-        distributed.own_device("cuda:0")
+        distributed.own_device("cuda:0", world)
     second_of_two(1)
     with pytest.raises(ConfigError, match="a GPU for each process"):
-        distributed.own_device("cuda")
+        distributed.own_device("cuda", world)
 
 
-def test_without_gpus_the_processes_share_the_cpu(second_of_two: Callable[[int], None]) -> None:
-    second_of_two(0)
-    assert distributed.own_device("auto") == "cpu"
+def test_without_gpus_the_processes_share_the_cpu(second_of_two: Callable[[int], World]) -> None:
+    assert distributed.own_device("auto", second_of_two(0)) == "cpu"
 
 
 def test_layers_that_keep_statistics_are_refused_on_several_processes_unless_frozen(
-    second_of_two: Callable[[int], None],
+    second_of_two: Callable[[int], World],
 ) -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-    distributed.refuse_shared_statistics(model)
-    second_of_two(0)
+    distributed.refuse_shared_statistics(model, World())
+    world = second_of_two(0)
     with pytest.raises(ConfigError, match="group normalisation"):
-        distributed.refuse_shared_statistics(model)
-    distributed.refuse_shared_statistics(model.eval())
+        distributed.refuse_shared_statistics(model, world)
+    distributed.refuse_shared_statistics(model.eval(), world)
 
 
 def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

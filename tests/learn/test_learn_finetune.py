@@ -14,10 +14,10 @@ from meninx.core.errors import ConfigError
 from meninx.core.manifest import Manifest
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.learn import checkpoint, freeze, loop, pretrained, setup
+from meninx.learn import assemble, checkpoint, finetune
 from meninx.learn.config import LearnConfig
+from meninx.learn.fitting import fit
 from meninx.learn.predict import load_model, predict
-from meninx.learn.task import objective
 from meninx.models import lora, registry
 from meninx.privacy.plan import Plan
 
@@ -88,26 +88,24 @@ def test_a_private_step_changes_exactly_what_is_trained(
 ) -> None:
     changes, trained = WAYS[way]
     config = SMALL.replace(pretrained=weights, optimizer=optimizer, weight_decay=0.1, **changes)
-    built: list[setup.Training] = []
+    built: list[assemble.Training] = []
     seen: list[dict[str, Tensor]] = []
-    build = setup.build
+    build = assemble.from_config
 
-    def watched(*args: Any, **options: Any) -> setup.Training:
+    def watched(*args: Any, **options: Any) -> assemble.Training:
         training = build(*args, **options)
         built.append(training)
-        seen.append(
-            {name: value.detach().clone() for name, value in training.trainee.model.named_parameters()}
-        )
+        seen.append({name: value.detach().clone() for name, value in training.state.model.named_parameters()})
         return training
 
     class Watch(Silent):
         def advance(self, count: int = 1, **fields: float | str) -> None:
             seen.append(
-                {name: value.detach().clone() for name, value in built[0].trainee.model.named_parameters()}
+                {name: value.detach().clone() for name, value in built[0].state.model.named_parameters()}
             )
 
-    monkeypatch.setattr(setup, "build", watched)
-    loop.fit(config, dataset(), new_run(), plan=plan(), progress=Watch())
+    monkeypatch.setattr(assemble, "from_config", watched)
+    fit(config, dataset(), new_run(), plan=plan(), progress=Watch())
     before, after = (seen[2], seen[3]) if way == "unfreezing" else seen[:2]  # two steps make an epoch
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if trained(name)}
@@ -119,14 +117,14 @@ def test_biases_and_norms_are_known_by_type_in_other_networks() -> None:
     model = registry.build(
         "monai:BasicUNet", spatial_dims=2, in_channels=1, out_channels=2, features=(4,) * 6
     )
-    names = freeze.biases_and_norms(model)
+    names = finetune.biases_and_norms(model)
     assert "conv_0.conv_0.conv.bias" in names
     assert {
         f"{path}.weight" for path, module in model.named_modules() if isinstance(module, nn.InstanceNorm2d)
     } <= names
     assert not [name for name in names if name.endswith("weight") and ".N." not in name]
     layer = nn.TransformerEncoderLayer(4, 1)
-    found = freeze.biases_and_norms(layer)
+    found = finetune.biases_and_norms(layer)
     assert {"norm1.weight", "norm1.bias", "self_attn.in_proj_bias", "linear1.bias"} <= found
     assert not found & {"linear1.weight", "self_attn.in_proj_weight"}
 
@@ -150,20 +148,19 @@ def test_a_private_run_with_adapters_can_be_resumed_and_releases_an_ordinary_net
 
     data, config = dataset(), tuned(weights)
     whole, halted = new_run("whole"), new_run("halted")
-    loop.fit(config, data, whole, plan=plan())
+    fit(config, data, whole, plan=plan())
     with pytest.raises(BaseException, match="stopped"):
-        loop.fit(config, data, halted, plan=plan(), progress=Crash())
-    loop.fit(config, data, halted, plan=plan(), resume=True)
-    first, second = (checkpoint.load(run, "last") for run in (whole, halted))
-    for part in (first["model"], first["average"]["shadow"]):
+        fit(config, data, halted, plan=plan(), progress=Crash())
+    fit(config, data, halted, plan=plan(), resume=True)
+    first, second = (checkpoint.load(run, "last")["players"]["model"] for run in (whole, halted))
+    for part in (first["weights"], first["average"]["shadow"]):
         assert any(".down." in name for name in part)
-    assert all(torch.equal(value, second["model"][name]) for name, value in first["model"].items())
+    assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
     shadow = second["average"]["shadow"]
     assert all(torch.equal(value, shadow[name]) for name, value in first["average"]["shadow"].items())
 
     model, kept, info = load_model(whole)
-    goal = objective(data.info, config)
-    with_adapters, start = setup.model(config, data.info, goal)
+    with_adapters, start = assemble.initial_network(config, data.info)
     with_adapters.load_state_dict(first["average"]["shadow"])
     x = torch.randn(2, 1, 16, 16)
     torch.testing.assert_close(model(x), with_adapters.eval()(x), rtol=1e-4, atol=1e-5)
@@ -175,9 +172,9 @@ def test_a_private_run_with_adapters_can_be_resumed_and_releases_an_ordinary_net
 
 def test_the_pretrained_weights_are_under_the_adapters(dataset: Data, weights: str) -> None:
     config, data = tuned(weights, keep_head=True), dataset()
-    model, start = setup.model(config, data.info, objective(data.info, config))
+    model, start = assemble.initial_network(config, data.info)
     plain = registry.build("resnet9-small", spatial_dims=2, in_channels=1, out_channels=2, **OPTIONS)
-    pretrained.initialise(plain, Path(weights), keep_head=True)
+    finetune.initialise(plain, Path(weights), keep_head=True)
     x = torch.randn(2, 1, 16, 16)
     assert torch.equal(model.eval()(x), plain.eval()(x))
     assert start is not None
@@ -210,9 +207,9 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> Non
 def test_bfloat16_runs_the_model_and_not_the_loss(dataset: Data, new_run: NewRun) -> None:
     run, exact, data = new_run("bf16"), new_run("fp32"), dataset()
     config = SMALL.replace(optimizer="sgd", epochs=1, batch_size=8, steps=1)
-    loop.fit(config.replace(precision="bf16"), data, run)
-    loop.fit(config, data, exact)
-    rounded, full = (checkpoint.load(item, "last")["model"] for item in (run, exact))
+    fit(config.replace(precision="bf16"), data, run)
+    fit(config, data, exact)
+    rounded, full = (checkpoint.load(item, "last")["players"]["model"]["weights"] for item in (run, exact))
     assert all(value.dtype == torch.float32 for value in rounded.values())
     assert not all(torch.equal(value, full[name]) for name, value in rounded.items())
     for name, value in rounded.items():
@@ -229,8 +226,8 @@ def test_the_inventory_follows_what_is_frozen() -> None:
         "resnet9-small", spatial_dims=2, in_channels=1, out_channels=2, **OPTIONS
     )
     for way in ("features", "bitfit"):
-        frozen = freeze.frozen_names(model, SMALL.replace(freeze=way), 0)
-        freeze.apply(model, frozen)
+        frozen = finetune.frozen_names(model, SMALL.replace(freeze=way), 0)
+        finetune.apply(model, frozen)
         total = plan().clipped_sum(
             model, lambda outputs, targets: outputs.square().sum(1) + 0 * targets, torch.randn(2, 1, 8, 8), torch.zeros(2),
             unit_index=torch.arange(2), n_units=2,

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from meninx.core.errors import ConfigError, DataError, Interrupted, UsageError
-from meninx.core.manifest import Manifest, Task
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import Silent
 from meninx.core.run import Run
 from meninx.imaging import load
-from meninx.learn import checkpoint, loop, predict
+from meninx.learn import checkpoint, predict
 from meninx.learn.config import LearnConfig
+from meninx.learn.fitting import fit
 from meninx.metrics import segmentation
 
 TINY = {
@@ -58,7 +59,7 @@ class Listener(Silent):
 
 
 def weights(run: Run, name: str = "last") -> dict[str, torch.Tensor]:
-    return checkpoint.load(run, name)["model"]
+    return checkpoint.load(run, name)["players"]["model"]["weights"]
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -69,7 +70,7 @@ def test_eight_pictures_are_learnt_by_heart(
     dataset: Callable[..., Manifest], new_run: Callable[..., Run]
 ) -> None:
     data, run = dataset(), new_run()
-    result = loop.fit(LearnConfig.of(**TINY, steps=40, lr=3e-3, ema=0.9), data, run)
+    result = fit(LearnConfig.of(**TINY, steps=40, lr=3e-3, ema=0.9), data, run)
     model, config, info = predict.load_model(run, weights="last")
     said = predict.predict(model, info, data.split("train"), config)
     assert np.array_equal(said.probabilities.argmax(1), data.split("train").targets().argmax(1))
@@ -84,11 +85,11 @@ def test_eight_pictures_are_learnt_by_heart(
 def test_unet_reaches_dice_of_95_percent_on_four_pictures(
     dataset: Callable[..., Manifest], new_run: Callable[..., Run]
 ) -> None:
-    data, run = dataset(Task.SEGMENTATION, cases=4), new_run()
+    data, run = dataset(TaskKind.SEGMENTATION, cases=4), new_run()
     config = LearnConfig.of(
         **TINY | {"model": "unet-small", "model_options": {"depth": 2}}, steps=60, lr=1e-2
     )
-    loop.fit(config, data, run)
+    fit(config, data, run)
     model, loaded, info = predict.load_model(run, weights="last")
     train = data.split("train")
     scores = [
@@ -115,22 +116,24 @@ def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
     data = dataset()
     config = LearnConfig.of(**TINY, steps=6, deterministic=True, **extra)  # type: ignore[arg-type]
     straight, broken = new_run("straight"), new_run("broken")
-    loop.fit(config, data, straight)
+    fit(config, data, straight)
     with pytest.raises(Interrupted, match="step 3"):
-        loop.fit(config, data, broken, progress=StopAfter(3))
-    loop.fit(config, data, broken, resume=True)
+        fit(config, data, broken, progress=StopAfter(3))
+    fit(config, data, broken, resume=True)
     assert same(weights(straight), weights(broken))
     first, second = checkpoint.load(straight, "last"), checkpoint.load(broken, "last")
     assert first["best"] == second["best"]
     if extra:
-        assert same(first["average"]["shadow"], second["average"]["shadow"])
+        assert same(
+            first["players"]["model"]["average"]["shadow"], second["players"]["model"]["average"]["shadow"]
+        )
     assert straight.metrics_path.read_text() == broken.metrics_path.read_text()
 
 
 def test_dropout_is_the_same_after_resuming(
     dataset: Callable[..., Manifest], new_run: Callable[..., Run]
 ) -> None:
-    data = dataset(Task.SEGMENTATION)
+    data = dataset(TaskKind.SEGMENTATION)
     network = {
         "model": "monai:SegResNet",
         "model_options": {"init_filters": 8, "dropout_prob": 0.3, "blocks_down": [1, 1]},
@@ -138,11 +141,11 @@ def test_dropout_is_the_same_after_resuming(
     network["model_options"]["blocks_up"] = [1]  # type: ignore[index]
     config = LearnConfig.of(**TINY | network, steps=4, deterministic=True)  # type: ignore[arg-type]
     straight, broken = new_run("straight"), new_run("broken")
-    loop.fit(config, data, straight)
+    fit(config, data, straight)
     with pytest.raises(Interrupted):
-        loop.fit(config, data, broken, progress=StopAfter(3))
+        fit(config, data, broken, progress=StopAfter(3))
     torch.rand(7)
-    loop.fit(config, data, broken, resume=True)
+    fit(config, data, broken, resume=True)
     assert same(weights(straight), weights(broken))
 
 
@@ -160,7 +163,7 @@ def test_ctrl_c_or_a_closed_terminal_ends_after_the_step_and_leaves_the_handlers
     before, run = signal.signal(number, unheard), new_run()
     try:
         with pytest.raises(Interrupted, match=r"after step 1;.*--resume"):
-            loop.fit(LearnConfig.of(**TINY, steps=4), dataset(), run, progress=Press())
+            fit(LearnConfig.of(**TINY, steps=4), dataset(), run, progress=Press())
         assert signal.getsignal(number) is unheard
     finally:
         signal.signal(number, before)
@@ -172,10 +175,10 @@ def test_early_stopping_ends_a_run_that_does_not_improve(
 ) -> None:
     run = new_run()
     config = LearnConfig.of(**TINY, steps=50, eval_every=1, lr=1e-12, optimizer="sgd", early_stopping=3)
-    result = loop.fit(config, dataset(), run)
+    result = fit(config, dataset(), run)
     assert result.stopped_early
     assert (result.best_step, result.steps) == (1, 4)
-    assert loop.fit(config, dataset(seed=0), run, resume=True).steps == 4  # it stays stopped
+    assert fit(config, dataset(seed=0), run, resume=True).steps == 4  # it stays stopped
 
 
 def test_a_second_start_is_refused_and_more_steps_are_welcome(
@@ -183,14 +186,14 @@ def test_a_second_start_is_refused_and_more_steps_are_welcome(
 ) -> None:
     data, run = dataset(), new_run()
     config = LearnConfig.of(**TINY, steps=2, deterministic=True)
-    loop.fit(config, data, run)
+    fit(config, data, run)
     with pytest.raises(UsageError, match="--resume"):
-        loop.fit(config, data, run)
+        fit(config, data, run)
     with pytest.raises(ConfigError, match=r"another optimizer, lr"):
-        loop.fit(config.replace(lr=0.5, optimizer="sgd"), data, run, resume=True)
-    assert loop.fit(config.replace(steps=4), data, run, resume=True).steps == 4
+        fit(config.replace(lr=0.5, optimizer="sgd"), data, run, resume=True)
+    assert fit(config.replace(steps=4), data, run, resume=True).steps == 4
     straight = new_run("straight")
-    loop.fit(config.replace(steps=4), data, straight)
+    fit(config.replace(steps=4), data, straight)
     assert same(weights(run), weights(straight))
 
 
@@ -199,7 +202,7 @@ def test_divergence_is_said_with_advice(
 ) -> None:
     config = LearnConfig.of(**TINY, steps=30, lr=1e30, optimizer="sgd")
     with pytest.raises(DataError, match=r"finite loss.*lower lr"):
-        loop.fit(config, dataset(), new_run())
+        fit(config, dataset(), new_run())
 
 
 def test_data_that_cannot_be_trained_on_is_refused(
@@ -208,13 +211,13 @@ def test_data_that_cannot_be_trained_on_is_refused(
     data = dataset()
     config = LearnConfig.of(**TINY, steps=1)
     with pytest.raises(DataError, match="training split"):
-        loop.fit(config, data.split("valid"), new_run("a"))
+        fit(config, data.split("valid"), new_run("a"))
     with pytest.raises(ConfigError, match="validation cases"):
-        loop.fit(config.replace(early_stopping=1), data.split("train"), new_run("b"))
-    bare = dataset(Task.SEGMENTATION)
+        fit(config.replace(early_stopping=1), data.split("train"), new_run("b"))
+    bare = dataset(TaskKind.SEGMENTATION)
     bare = replace(bare, cases=tuple(replace(case, mask="") for case in bare.cases))
     with pytest.raises(DataError, match="with masks"):
-        loop.fit(config.replace(model="unet-small", model_options={}), bare, new_run("c"))
+        fit(config.replace(model="unet-small", model_options={}), bare, new_run("c"))
 
 
 def test_the_physical_batch_changes_nothing_but_rounding(
@@ -222,8 +225,8 @@ def test_the_physical_batch_changes_nothing_but_rounding(
 ) -> None:
     data, large, small = dataset(), new_run("large"), new_run("small")
     config = LearnConfig.of(**TINY | {"batch_size": 8}, steps=3, optimizer="sgd", augment=("flip",), views=2)
-    loop.fit(config.replace(physical_batch=16), data, large)
-    loop.fit(config.replace(physical_batch=5), data, small)
+    fit(config.replace(physical_batch=16), data, large)
+    fit(config.replace(physical_batch=5), data, small)
     for one, two in zip(weights(large).values(), weights(small).values(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
@@ -232,9 +235,7 @@ def test_tensorboard_and_the_metrics_file_hold_the_curves(
     dataset: Callable[..., Manifest], new_run: Callable[..., Run]
 ) -> None:
     run, listener = new_run(), Listener()
-    loop.fit(
-        LearnConfig.of(**TINY, steps=3, tensorboard=True, eval_every=2), dataset(), run, progress=listener
-    )
+    fit(LearnConfig.of(**TINY, steps=3, tensorboard=True, eval_every=2), dataset(), run, progress=listener)
     lines = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
     assert [(line["kind"], line["step"]) for line in lines] == [
         ("train", 1),
@@ -256,7 +257,7 @@ def test_balanced_weights_favour_the_rare_class(
         replace(case, labels={"dark": float(number != 0), "bright": float(number == 0)})
         for number, case in enumerate(data.cases)
     )
-    result = loop.fit(
+    result = fit(
         LearnConfig.of(**TINY, steps=1, class_weights="balanced"), replace(data, cases=rare), new_run()
     )
     assert result.steps == 1
@@ -265,9 +266,9 @@ def test_balanced_weights_favour_the_rare_class(
 def test_labels_that_are_partly_unknown_are_learnt_from(
     dataset: Callable[..., Manifest], new_run: Callable[..., Run]
 ) -> None:
-    data = dataset(Task.MULTILABEL)
+    data = dataset(TaskKind.MULTILABEL)
     cases = tuple(replace(case, labels={**case.labels, "dark": None}) for case in data.cases)
-    result = loop.fit(LearnConfig.of(**TINY, steps=20, lr=3e-3), replace(data, cases=cases), new_run())
+    result = fit(LearnConfig.of(**TINY, steps=20, lr=3e-3), replace(data, cases=cases), new_run())
     assert result.train_loss < 0.5
 
 
@@ -275,7 +276,7 @@ def test_training_leaves_the_global_generators_alone(
     dataset: Callable[..., Manifest], new_run: Callable[..., Run]
 ) -> None:
     before = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
-    loop.fit(LearnConfig.of(**TINY, steps=1, deterministic=True, threads=1), dataset(), new_run())
+    fit(LearnConfig.of(**TINY, steps=1, deterministic=True, threads=1), dataset(), new_run())
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads())
 
@@ -283,7 +284,7 @@ def test_training_leaves_the_global_generators_alone(
 def test_an_unknown_device_is_refused(dataset: Callable[..., Manifest], new_run: Callable[..., Run]) -> None:
     for name in ("gpu", "cuda:77"):
         with pytest.raises(ConfigError, match="device"):
-            loop.fit(LearnConfig.of(**TINY | {"device": name}, steps=1), dataset(), new_run(name))
+            fit(LearnConfig.of(**TINY | {"device": name}, steps=1), dataset(), new_run(name))
 
 
 def test_gradual_unfreezing_frees_more_and_more(
@@ -291,7 +292,7 @@ def test_gradual_unfreezing_frees_more_and_more(
 ) -> None:
     listener = Listener()
     config = LearnConfig.of(**TINY, epochs=3, freeze="features", unfreeze_every=1)
-    loop.fit(config, dataset(), new_run(), progress=listener)
+    fit(config, dataset(), new_run(), progress=listener)
     counts = [int(note.split(": ")[1].split(" of ")[0]) for note in listener.notes]
     assert len(counts) == 3
     assert counts == sorted(counts, reverse=True)

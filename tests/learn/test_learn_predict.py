@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from meninx.core.errors import DataError
-from meninx.core.manifest import Manifest, Task
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.run import Run
-from meninx.learn import checkpoint, loop, predict
+from meninx.learn import checkpoint, predict
 from meninx.learn.config import LearnConfig
+from meninx.learn.fitting import fit
 
 TINY = LearnConfig.of(
     model="resnet9-small", model_options={"width": 4}, batch_size=4, physical_batch=3, device="cpu", steps=3
@@ -24,7 +25,7 @@ NewRun = Callable[..., Run]
 
 def test_probabilities_are_in_the_order_of_the_manifest(dataset: Data, new_run: NewRun) -> None:
     data, run = dataset(), new_run()
-    loop.fit(TINY, data, run)
+    fit(TINY, data, run)
     model, config, info = predict.load_model(run)
     said = predict.predict(model, info, data, config)
     assert said.case_ids == tuple(case.case_id for case in data.cases)
@@ -39,7 +40,7 @@ def test_probabilities_are_in_the_order_of_the_manifest(dataset: Data, new_run: 
 
 def test_no_case_no_prediction(dataset: Data, new_run: NewRun) -> None:
     data, run = dataset(), new_run()
-    loop.fit(TINY, data, run)
+    fit(TINY, data, run)
     model, config, info = predict.load_model(run)
     assert predict.predict(model, info, data.split("test"), config).probabilities.shape == (0, 2)
 
@@ -47,25 +48,26 @@ def test_no_case_no_prediction(dataset: Data, new_run: NewRun) -> None:
 def test_averaged_weights_predict_and_training_does_not_notice(dataset: Data, new_run: NewRun) -> None:
     data, plain, with_average = dataset(), new_run("plain"), new_run("average")
     config = TINY.replace(select="last", deterministic=True)
-    loop.fit(config, data, plain)
-    loop.fit(config.replace(ema=0.9), data, with_average)
-    first, second = checkpoint.load(plain, "last"), checkpoint.load(with_average, "last")
-    assert all(torch.equal(first["model"][name], second["model"][name]) for name in first["model"])
+    fit(config, data, plain)
+    fit(config.replace(ema=0.9), data, with_average)
+    first, second = (checkpoint.load(run, "last")["players"]["model"] for run in (plain, with_average))
+    assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
     model, _, _ = predict.load_model(with_average)
     shadow = second["average"]["shadow"]
     assert all(torch.equal(model.state_dict()[name], shadow[name]) for name in shadow)
-    assert any(not torch.equal(shadow[name], second["model"][name]) for name in shadow)
+    assert any(not torch.equal(shadow[name], second["weights"][name]) for name in shadow)
 
 
 def test_the_best_weights_are_those_of_the_best_evaluation(dataset: Data, new_run: NewRun) -> None:
     run = new_run()
-    result = loop.fit(TINY.replace(steps=12, eval_every=1, lr=0.05, monitor="loss"), dataset(), run)
+    result = fit(TINY.replace(steps=12, eval_every=1, lr=0.05, monitor="loss"), dataset(), run)
     best = checkpoint.load(run, "best")
     assert best["step"] == result.best_step < 12
     assert result.weights == "best"
     assert result.checkpoint == checkpoint.path_of(run, "best")
     model, _, _ = predict.load_model(run)
-    assert all(torch.equal(model.state_dict()[name], best["model"][name]) for name in best["model"])
+    weights = best["players"]["model"]["weights"]
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in weights.items())
     assert predict.load_model(run, weights="last")[1] == predict.load_model(run)[1]
 
 
@@ -73,11 +75,11 @@ def test_the_best_weights_are_those_of_the_best_evaluation(dataset: Data, new_ru
 def test_label_maps_have_the_size_of_their_image_with_a_sliding_window(
     size: tuple[int, ...], dataset: Data, new_run: NewRun
 ) -> None:
-    data, run = dataset(Task.SEGMENTATION, size=size, cases=2, valid=1), new_run()
+    data, run = dataset(TaskKind.SEGMENTATION, size=size, cases=2, valid=1), new_run()
     config = TINY.replace(
         model="unet-small", model_options={"base": 2, "depth": 2}, patch_size=(8,) * len(size), steps=2
     )
-    result = loop.fit(config, data, run)
+    result = fit(config, data, run)
     assert result.metric_name == "dice"
     model, loaded, info = predict.load_model(run)
     maps = list(predict.predict_maps(model, info, data, loaded))
@@ -89,9 +91,9 @@ def test_label_maps_have_the_size_of_their_image_with_a_sliding_window(
 
 
 def test_padded_images_get_maps_of_their_own_size_and_need_no_mask(dataset: Data, new_run: NewRun) -> None:
-    data, run = dataset(Task.SEGMENTATION), new_run()
+    data, run = dataset(TaskKind.SEGMENTATION), new_run()
     config = TINY.replace(model="unet-small", model_options={"base": 2, "depth": 2}, image_size=(24, 18))
-    loop.fit(config, data, run)
+    fit(config, data, run)
     model, loaded, info = predict.load_model(run)
     bare = replace(data, cases=tuple(replace(case, mask="") for case in data.cases))
     assert all(
@@ -101,7 +103,7 @@ def test_padded_images_get_maps_of_their_own_size_and_need_no_mask(dataset: Data
 
 def test_the_wrong_kind_of_prediction_is_refused(dataset: Data, new_run: NewRun) -> None:
     data, run = dataset(), new_run()
-    loop.fit(TINY, data, run)
+    fit(TINY, data, run)
     model, config, info = predict.load_model(run)
     with pytest.raises(DataError, match="segmentation"):
         next(predict.predict_maps(model, info, data, config))
@@ -114,7 +116,7 @@ def test_a_damaged_or_missing_checkpoint_is_named(dataset: Data, new_run: NewRun
     run = new_run()
     with pytest.raises(DataError, match=r"last\.pt"):
         predict.load_model(run)
-    loop.fit(TINY.replace(select="last"), dataset(), run)
+    fit(TINY.replace(select="last"), dataset(), run)
     path = checkpoint.path_of(run, "last")
     assert path.stat().st_mode & 0o777 == 0o600
     path.write_bytes(path.read_bytes()[:200])

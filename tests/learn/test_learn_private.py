@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, Interrupted, PrivacyRefusal, UsageError
-from meninx.core.manifest import Intensity, Manifest, Task
+from meninx.core.manifest import Intensity, Manifest, TaskKind
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.learn import checkpoint, ledger_file, loop, predict
+from meninx.learn import checkpoint, ledger_file, predict
 from meninx.learn.config import LearnConfig
+from meninx.learn.fitting import fit
 from meninx.models import registry
 from meninx.privacy.plan import Plan
 
@@ -71,6 +72,10 @@ def last(run: Run) -> dict[str, Any]:
     return checkpoint.load(run, "last")
 
 
+def weights(run: Run) -> dict[str, Tensor]:
+    return last(run)["players"]["model"]["weights"]
+
+
 def same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
@@ -83,7 +88,7 @@ def test_a_private_run_has_one_ledger_line_a_step_and_says_what_it_spent(
     dataset: Data, new_run: NewRun
 ) -> None:
     run = new_run()
-    result = loop.fit(SMALL, dataset(), run, plan=plan())
+    result = fit(SMALL, dataset(), run, plan=plan())
     assert [entry["step"] for entry in lines(run)] == list(range(6))
     table = run.read_json("privacy.json")
     assert table["epsilon"] == pytest.approx(plan().epsilon(), rel=1e-6)
@@ -102,7 +107,7 @@ def test_progress_shows_an_epsilon_that_is_never_too_small(dataset: Data, new_ru
         def advance(self, count: int = 1, **fields: float | str) -> None:
             seen.append(float(fields["epsilon"]))
 
-    loop.fit(SMALL, dataset(), new_run(), plan=plan(), progress=Listen())
+    fit(SMALL, dataset(), new_run(), plan=plan(), progress=Listen())
     assert all(shown >= plan().epsilon(step) * (1 - 1e-9) for step, shown in enumerate(seen, 1))
 
 
@@ -112,11 +117,11 @@ def test_resuming_a_private_run_gives_the_same_weights_and_the_same_epsilon(
 ) -> None:
     data, straight, broken = dataset(), new_run("straight"), new_run("broken")
     config = SMALL.replace(eval_every=2, augment=("flip", "shift"), ema=0.9)
-    loop.fit(config, data, straight, plan=plan())
+    fit(config, data, straight, plan=plan())
     with pytest.raises(Interrupted if error is KeyboardInterrupt else Killed):
-        loop.fit(config, data, broken, plan=plan(), progress=Crash(3, error))
-    loop.fit(config, data, broken, plan=plan(), resume=True)
-    assert same(last(straight)["model"], last(broken)["model"])
+        fit(config, data, broken, plan=plan(), progress=Crash(3, error))
+    fit(config, data, broken, plan=plan(), resume=True)
+    assert same(weights(straight), weights(broken))
     assert straight.read_json("privacy.json")["epsilon"] == broken.read_json("privacy.json")["epsilon"]
     assert len(lines(broken)) == (
         6 if error is KeyboardInterrupt else 7
@@ -135,18 +140,18 @@ def test_the_line_is_on_the_disk_before_the_optimiser_moves(
         return step(self, *rest)
 
     monkeypatch.setattr(torch.optim.SGD, "step", watched)
-    loop.fit(SMALL, dataset(), run, plan=plan(steps=3))
+    fit(SMALL, dataset(), run, plan=plan(steps=3))
     assert written == [1, 2, 3]
 
 
 def test_a_checkpoint_ahead_of_its_ledger_is_refused(dataset: Data, new_run: NewRun) -> None:
     run, data = new_run(), dataset()
     with pytest.raises(Interrupted):
-        loop.fit(SMALL, data, run, plan=plan(), progress=Crash(3))
+        fit(SMALL, data, run, plan=plan(), progress=Crash(3))
     kept = run.ledger_path.read_text().splitlines(keepends=True)
     run.ledger_path.write_text("".join(kept[:-1]))
     with pytest.raises(PrivacyRefusal, match="shortened"):
-        loop.fit(SMALL, data, run, plan=plan(), resume=True)
+        fit(SMALL, data, run, plan=plan(), resume=True)
 
 
 def test_a_run_cannot_change_between_private_and_plain(dataset: Data, new_run: NewRun) -> None:
@@ -159,42 +164,42 @@ def test_a_run_cannot_change_between_private_and_plain(dataset: Data, new_run: N
         (new_run("other"), plan(), other),
     ):
         with pytest.raises(Interrupted):
-            loop.fit(config, data, run, plan=first, progress=Crash(2))
+            fit(config, data, run, plan=first, progress=Crash(2))
         with pytest.raises(PrivacyRefusal, match="plan"):
-            loop.fit(config, data, run, plan=second, resume=True)
+            fit(config, data, run, plan=second, resume=True)
 
 
 def test_a_lost_key_is_refused_and_keys_are_for_the_owner_alone(dataset: Data, new_run: NewRun) -> None:
     run, data = new_run(), dataset()
     with pytest.raises(Interrupted):
-        loop.fit(SMALL, data, run, plan=plan(), progress=Crash(2))
+        fit(SMALL, data, run, plan=plan(), progress=Crash(2))
     keys = sorted((run.private / "keys").iterdir())
     assert [path.name for path in keys] == ["noise.key", "sampling.key"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {0o600}
     keys[0].unlink()
     with pytest.raises(PrivacyRefusal, match="noise key"):
-        loop.fit(SMALL, data, run, plan=plan(), resume=True)
+        fit(SMALL, data, run, plan=plan(), resume=True)
 
 
 def test_without_deterministic_two_runs_draw_different_noise(dataset: Data, new_run: NewRun) -> None:
     data, config = dataset(), SMALL.replace(deterministic=False)
     first, second = new_run("first"), new_run("second")
     for run in (first, second):
-        loop.fit(config, data, run, plan=plan(steps=1))
-    assert not same(last(first)["model"], last(second)["model"])
+        fit(config, data, run, plan=plan(steps=1))
+    assert not same(weights(first), weights(second))
     assert (first.private / "keys/noise.key").read_bytes() != (second.private / "keys/noise.key").read_bytes()
 
 
 def test_a_draw_of_nobody_is_a_noisy_step(dataset: Data, new_run: NewRun) -> None:
     run = new_run()
     nobody = plan(n_units=10**6, expected_batch_size=1, steps=2, delta=1e-8)
-    loop.fit(SMALL, dataset(), run, plan=nobody)
+    fit(SMALL, dataset(), run, plan=nobody)
     log = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
     assert [entry["units"] for entry in log if entry["kind"] == "train"] == [0, 0]
     assert len(lines(run)) == 2
     fresh = new_run("fresh")
-    loop.fit(SMALL.replace(lr=1e-30), dataset(), fresh, plan=nobody)
-    assert not same(last(run)["model"], last(fresh)["model"])
+    fit(SMALL.replace(lr=1e-30), dataset(), fresh, plan=nobody)
+    assert not same(weights(run), weights(fresh))
 
 
 def test_all_cases_of_a_patient_are_clipped_once(
@@ -212,10 +217,10 @@ def test_all_cases_of_a_patient_are_clipped_once(
 
     monkeypatch.setattr(Plan, "clipped_sum", watched)
     patients = plan(n_units=4, expected_batch_size=4, unit=PrivacyUnit.PATIENT, steps=1)
-    loop.fit(SMALL, dataset(cases_per_patient=2), new_run(), plan=patients)
+    fit(SMALL, dataset(cases_per_patient=2), new_run(), plan=patients)
     assert seen == [(2, 4), (2, 4)]  # physical batches of four images never divide a patient
     seen.clear()
-    loop.fit(SMALL.replace(cases_per_patient=1), dataset(cases_per_patient=2), new_run("few"), plan=patients)
+    fit(SMALL.replace(cases_per_patient=1), dataset(cases_per_patient=2), new_run("few"), plan=patients)
     assert seen == [(4, 4)]
 
 
@@ -223,9 +228,9 @@ def test_views_are_the_average_of_their_gradients(dataset: Data, new_run: NewRun
     data = dataset()
     everyone = plan(expected_batch_size=8, steps=1, max_grad_norm=1e6, noise_multiplier=1e-12)
     runs = [new_run(name) for name in ("one", "two")]
-    loop.fit(SMALL.replace(optimizer="sgd"), data, runs[0], plan=everyone)
-    loop.fit(SMALL.replace(optimizer="sgd", views=3), data, runs[1], plan=replace(everyone, views=3))
-    for one, two in zip(last(runs[0])["model"].values(), last(runs[1])["model"].values(), strict=True):
+    fit(SMALL.replace(optimizer="sgd"), data, runs[0], plan=everyone)
+    fit(SMALL.replace(optimizer="sgd", views=3), data, runs[1], plan=replace(everyone, views=3))
+    for one, two in zip(weights(runs[0]).values(), weights(runs[1]).values(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)  # three equal views average to one
 
 
@@ -237,10 +242,10 @@ def test_the_private_step_without_clipping_and_noise_is_the_plain_step(
         SMALL.replace(optimizer="sgd", batch_size=8, steps=1, augment=("flip", "shift")),
     )
     plain, private = new_run("plain"), new_run("private")
-    loop.fit(config, data, plain)
+    fit(config, data, plain)
     everyone = plan(expected_batch_size=8, steps=1, max_grad_norm=1e6, noise_multiplier=1e-12)
-    loop.fit(config, data, private, plan=everyone)
-    for one, two in zip(last(plain)["model"].values(), last(private)["model"].values(), strict=True):
+    fit(config, data, private, plan=everyone)
+    for one, two in zip(weights(plain).values(), weights(private).values(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
@@ -248,7 +253,7 @@ def test_a_private_run_learns_what_a_plain_one_does(dataset: Data, new_run: NewR
     run = new_run()
     data = dataset(cases=16)
     quiet = plan(n_units=16, expected_batch_size=16, steps=30, noise_multiplier=0.0)
-    loop.fit(SMALL.replace(lr=0.05, physical_batch=16, model_options={"width": 8}), data, run, plan=quiet)
+    fit(SMALL.replace(lr=0.05, physical_batch=16, model_options={"width": 8}), data, run, plan=quiet)
     assert run.read_json("privacy.json")["epsilon"] is None  # without noise nothing is promised
     model, config, info = predict.load_model(run)
     said = predict.predict(model, info, data.split("train"), config)
@@ -258,7 +263,7 @@ def test_a_private_run_learns_what_a_plain_one_does(dataset: Data, new_run: NewR
 def test_segmentation_trains_privately_too(dataset: Data, new_run: NewRun) -> None:
     run = new_run()
     config = SMALL.replace(model="unet-small", model_options={"base": 2, "depth": 2}, patch_size=(8, 8))
-    result = loop.fit(config, dataset(Task.SEGMENTATION), run, plan=plan(steps=2))
+    result = fit(config, dataset(TaskKind.SEGMENTATION), run, plan=plan(steps=2))
     assert result.metric_name == "dice"
     assert len(lines(run)) == 2
 
@@ -268,9 +273,9 @@ def test_batch_norm_is_refused(dataset: Data, new_run: NewRun) -> None:
         model="monai:BasicUNet", model_options={"features": (4, 4, 4, 4, 4, 4), "norm": "batch"}
     )
     with pytest.raises(PrivacyRefusal, match="GroupNorm"):
-        loop.fit(
+        fit(
             config,
-            dataset(Task.SEGMENTATION, size=(32, 32)),
+            dataset(TaskKind.SEGMENTATION, size=(32, 32)),
             new_run(),
             plan=plan(steps=1, expected_batch_size=8),
         )
@@ -278,14 +283,14 @@ def test_batch_norm_is_refused(dataset: Data, new_run: NewRun) -> None:
 
 def test_class_weights_from_private_labels_are_refused(dataset: Data, new_run: NewRun) -> None:
     with pytest.raises(PrivacyRefusal, match="class_weights"):
-        loop.fit(SMALL.replace(class_weights="balanced"), dataset(), new_run(), plan=plan())
+        fit(SMALL.replace(class_weights="balanced"), dataset(), new_run(), plan=plan())
 
 
 def test_plan_and_config_must_agree(dataset: Data, new_run: NewRun) -> None:
     with pytest.raises(ConfigError, match="views"):
-        loop.fit(SMALL.replace(views=2), dataset(), new_run(), plan=plan())
+        fit(SMALL.replace(views=2), dataset(), new_run(), plan=plan())
     with pytest.raises(PrivacyRefusal, match="at most 6 units"):
-        loop.fit(SMALL, dataset(), new_run("more"), plan=plan(n_units=6))
+        fit(SMALL, dataset(), new_run("more"), plan=plan(n_units=6))
 
 
 def test_an_intensity_from_the_training_images_is_refused(dataset: Data, new_run: NewRun) -> None:
@@ -293,45 +298,45 @@ def test_an_intensity_from_the_training_images_is_refused(dataset: Data, new_run
     data = replace(data, info=replace(data.info, intensity=Intensity(source="train")))
     run = new_run()
     with pytest.raises(PrivacyRefusal, match=r"intensity.*--intensity format"):
-        loop.fit(SMALL, data, run, plan=plan(steps=1))
+        fit(SMALL, data, run, plan=plan(steps=1))
     assert not run.ledger_path.exists()
-    assert loop.fit(SMALL.replace(epochs=1), data, new_run("plain")).steps
+    assert fit(SMALL.replace(epochs=1), data, new_run("plain")).steps
 
 
 def test_what_lies_outside_the_guarantee_is_named(dataset: Data, new_run: NewRun) -> None:
     data, run = dataset(), new_run()
     config = SMALL.replace(select="best", early_stopping=50, schedule="plateau", deterministic=False)
-    result = loop.fit(config, data, run, plan=plan(steps=2))
+    result = fit(config, data, run, plan=plan(steps=2))
     said = " ".join(run.read_json("privacy.json")["outside_guarantee"])
     for word in ("selected", "stopped early", "learning rate"):
         assert word in said
     assert result.weights == "best"
     silent = SMALL.replace(deterministic=False)
-    (only,) = loop.fit(silent, dataset(), new_run("silent"), plan=plan(steps=1)).outside_guarantee
+    (only,) = fit(silent, dataset(), new_run("silent"), plan=plan(steps=1)).outside_guarantee
     assert "counts as public" in only
-    declared = loop.fit(silent, dataset(), new_run("declared"), plan=plan(n_units=40, steps=1))
+    declared = fit(silent, dataset(), new_run("declared"), plan=plan(n_units=40, steps=1))
     assert declared.outside_guarantee == ()
     nameless = dataset()
     nameless = replace(nameless, info=replace(nameless.info, patients_known=False))
     assert any(
         "single image" in item
-        for item in loop.fit(silent, nameless, new_run("nameless"), plan=plan()).outside_guarantee
+        for item in fit(silent, nameless, new_run("nameless"), plan=plan()).outside_guarantee
     )
 
 
 def test_a_second_start_in_the_same_folder_is_refused(dataset: Data, new_run: NewRun) -> None:
     run, data = new_run(), dataset()
-    loop.fit(SMALL, data, run, plan=plan(steps=1))
+    fit(SMALL, data, run, plan=plan(steps=1))
     with pytest.raises(UsageError, match="--resume"):
-        loop.fit(SMALL, data, run, plan=plan(steps=1))
+        fit(SMALL, data, run, plan=plan(steps=1))
 
 
 def test_only_trained_parameters_get_noise(dataset: Data, new_run: NewRun) -> None:
     run, start = new_run(), new_run("start")
     data = dataset()
-    loop.fit(SMALL.replace(freeze="features"), data, run, plan=plan(steps=2))
-    loop.fit(SMALL.replace(freeze="features", lr=1e-30), data, start, plan=plan(steps=1))
-    before, after = last(start)["model"], last(run)["model"]
+    fit(SMALL.replace(freeze="features"), data, run, plan=plan(steps=2))
+    fit(SMALL.replace(freeze="features", lr=1e-30), data, start, plan=plan(steps=1))
+    before, after = weights(start), weights(run)
     head = registry.head_prefix(predict.load_model(run)[0])
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     assert changed == {name for name in after if name.startswith(head)}
@@ -339,7 +344,7 @@ def test_only_trained_parameters_get_noise(dataset: Data, new_run: NewRun) -> No
 
 def test_the_loss_of_a_private_run_stays_in_the_private_room(dataset: Data, new_run: NewRun) -> None:
     run = new_run()
-    loop.fit(SMALL, dataset(), run, plan=plan(steps=1))
+    fit(SMALL, dataset(), run, plan=plan(steps=1))
     outside = [path for path in run.root.rglob("*") if path.is_file() and run.private not in path.parents]
     assert not any("loss" in path.read_text() for path in outside)
 

@@ -13,8 +13,9 @@ from meninx.core.errors import ConfigError
 from meninx.learn import optim
 from meninx.learn.config import LearnConfig
 from meninx.learn.private_adam import KINDS, PrivateAdam
+from meninx.learn.state import Player
 from meninx.models import registry
-from meninx.privacy.correlated import BandedNoise
+from meninx.privacy.noise import BandedNoise
 from meninx.privacy.plan import Plan
 
 TORCH: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "nadam": torch.optim.NAdam}
@@ -124,7 +125,7 @@ def test_the_variance_is_that_of_the_plan() -> None:
     assert optim.noise_variance(adaptive) == pytest.approx(
         (adaptive.gradient_noise_multiplier * 0.5 / 10) ** 2
     )
-    method = optim.optimizer(LearnConfig.of(optimizer="adamw"), parameters(), plan())
+    method = optim.optimizer(LearnConfig.of(optimizer="adamw").optim, parameters(), plan())
     assert isinstance(method, PrivateAdam)
     assert (method.kind, method.noise_variance) == ("adamw", optim.noise_variance(plan()))
 
@@ -150,7 +151,7 @@ def test_the_variance_of_correlated_noise_is_the_one_it_comes_to() -> None:
 def test_private_runs_of_the_adam_family_are_corrected(
     optimizer: str, correction: str, private: bool, corrected: bool
 ) -> None:
-    config = LearnConfig.of(optimizer=optimizer, bias_correction=correction)
+    config = LearnConfig.of(optimizer=optimizer, bias_correction=correction).optim
     method = optim.optimizer(config, parameters(), plan() if private else None)
     assert isinstance(method, PrivateAdam) == corrected
 
@@ -159,7 +160,7 @@ def test_private_runs_of_the_adam_family_are_corrected(
 def test_a_correction_of_nothing_is_refused(optimizer: str, private: bool) -> None:
     with pytest.raises(ConfigError, match="bias_correction"):
         optim.optimizer(
-            LearnConfig.of(optimizer=optimizer, bias_correction="on"),
+            LearnConfig.of(optimizer=optimizer, bias_correction="on").optim,
             parameters(),
             plan() if private else None,
         )
@@ -175,9 +176,9 @@ def test_numbers_out_of_range_are_refused(changes: dict[str, Any]) -> None:
 
 def test_the_head_may_have_a_learning_rate_of_its_own() -> None:
     model = registry.build("resnet9-small", spatial_dims=2, in_channels=1, out_channels=2, width=4)
-    config = LearnConfig.of(lr=0.1, head_lr=5.0, schedule="cosine")
+    config = LearnConfig.of(lr=0.1, head_lr=5.0, schedule="cosine").optim
     method = optim.optimizer(config, optim.groups(config, model))
-    optim.Schedule(config, 10, 1).apply(method, 0)
+    Player(model, method, optim.Schedule(config, 1)).set_rate(0, horizon=10)
     rates = {id(item): group["lr"] for group in method.param_groups for item in group["params"]}
     assert {name: rates[id(item)] for name, item in model.named_parameters()} == {
         name: pytest.approx(0.5 if name.startswith("head.") else 0.1) for name, _ in model.named_parameters()

@@ -15,8 +15,9 @@ from meninx.core.errors import PrivacyRefusal
 from meninx.core.manifest import Manifest
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.learn import checkpoint, loop, setup
+from meninx.learn import checkpoint, dp_step
 from meninx.learn.config import LearnConfig
+from meninx.learn.fitting import fit
 from meninx.models import registry
 from meninx.privacy.plan import Plan
 
@@ -79,7 +80,7 @@ def test_a_network_that_mixes_images_is_refused_before_the_first_step(
     named(monkeypatch, mixes=True)
     run = new_run()
     with pytest.raises(PrivacyRefusal, match="the gradient that the row has alone"):
-        loop.fit(CONFIG, dataset(), run, plan=PLAN)
+        fit(CONFIG, dataset(), run, plan=PLAN)
     assert not run.ledger_path.exists()
 
 
@@ -89,10 +90,10 @@ def test_a_module_without_a_rule_is_refused_by_name_and_trained_when_it_is_named
     named(monkeypatch, mixes=False)
     cases = dataset()
     with pytest.raises(PrivacyRefusal, match=r"module scale"):
-        loop.fit(CONFIG, cases, new_run("without"), plan=PLAN)
+        fit(CONFIG, cases, new_run("without"), plan=PLAN)
     run = new_run()
-    loop.fit(LearnConfig.of(**{**vars(CONFIG), "functional": ("scale",)}), cases, run, plan=PLAN)
-    assert float(checkpoint.load(run, "last")["model"]["scale.scale"]) != 1.0
+    fit(LearnConfig.of(**{**vars(CONFIG), "functional": ("scale",)}), cases, run, plan=PLAN)
+    assert float(checkpoint.load(run, "last")["players"]["model"]["weights"]["scale.scale"]) != 1.0
 
 
 class Noisy(Odd):
@@ -113,10 +114,10 @@ def test_random_numbers_that_are_not_an_images_own_are_refused_before_the_first_
     monkeypatch.setattr(registry, "MODELS", {**registry.MODELS, "odd": build})
     run = new_run()
     with pytest.raises(PrivacyRefusal, match=r"no random numbers.*\(root\)"):
-        loop.fit(CONFIG, dataset(), run, plan=PLAN)
+        fit(CONFIG, dataset(), run, plan=PLAN)
     assert not run.ledger_path.exists()
     plain = LearnConfig.of(**{**vars(CONFIG), "epochs": 1})
-    assert loop.fit(plain, dataset(), new_run("plain")).steps == 1  # without privacy it is nobody's concern
+    assert fit(plain, dataset(), new_run("plain")).steps == 1  # without privacy it is nobody's concern
 
 
 def by_numpy(rows: int) -> Tensor:
@@ -160,9 +161,9 @@ def test_masks_of_a_batch_are_refused_by_the_proof_and_by_the_sums(
 
     monkeypatch.setattr(registry, "MODELS", {**registry.MODELS, "odd": build})
     if not proof:
-        monkeypatch.setattr(setup, "prove", lambda *_, **__: None)
+        monkeypatch.setattr(dp_step, "prove", lambda *_, **__: None)
     with pytest.raises(PrivacyRefusal, match="alone" if proof else "each image's own in training mode"):
-        loop.fit(CONFIG, dataset(), new_run(), plan=PLAN)
+        fit(CONFIG, dataset(), new_run(), plan=PLAN)
 
 
 class Turned(Odd):
@@ -184,7 +185,7 @@ def test_a_dropout_layer_that_does_not_see_image_after_image_is_refused(
 
     monkeypatch.setattr(registry, "MODELS", {**registry.MODELS, "odd": build})
     with pytest.raises(PrivacyRefusal, match="dropout masks of each image's own"):
-        loop.fit(CONFIG, dataset(), new_run(), plan=PLAN)
+        fit(CONFIG, dataset(), new_run(), plan=PLAN)
 
 
 def test_dropout_trains_privately_and_moves_no_generator_of_torch(dataset: Data, new_run: NewRun) -> None:
@@ -205,7 +206,7 @@ def test_dropout_trains_privately_and_moves_no_generator_of_torch(dataset: Data,
 
     runs = [new_run(name) for name in ("one", "two")]
     for run in runs:
-        loop.fit(config, data, run, plan=PLAN, progress=Listen())
+        fit(config, data, run, plan=PLAN, progress=Listen())
     assert all(torch.equal(state, seen[0]) for state in seen)
-    one, two = (checkpoint.load(run, "last")["model"] for run in runs)
+    one, two = (checkpoint.load(run, "last")["players"]["model"]["weights"] for run in runs)
     assert all(torch.equal(one[name], two[name]) for name in one)

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from meninx.core.errors import ConfigError, DataError
-from meninx.core.manifest import Manifest, Task
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.learn import checkpoint, freeze, loop, pretrained
+from meninx.learn import checkpoint, finetune
 from meninx.learn.config import LearnConfig
+from meninx.learn.fitting import fit
 from meninx.models import registry
 
 TINY = LearnConfig.of(
@@ -48,7 +49,7 @@ def test_what_fits_is_loaded_and_the_head_starts_anew(tmp_path: Path) -> None:
         {"state_dict": {f"module.{name}": value for name, value in source.state_dict().items()}},
         tmp_path / "w.pt",
     )
-    told = pretrained.initialise(target, tmp_path / "w.pt", source="public radiographs")
+    told = finetune.initialise(target, tmp_path / "w.pt", source="public radiographs")
     assert torch.equal(target.state_dict()["stem.0.weight"], source.state_dict()["stem.0.weight"])
     assert torch.equal(target.state_dict()["head.weight"], head)
     assert told.fresh == ("head.weight", "head.bias")
@@ -59,8 +60,8 @@ def test_what_fits_is_loaded_and_the_head_starts_anew(tmp_path: Path) -> None:
 def test_the_head_is_kept_when_asked_and_of_the_same_shape(tmp_path: Path) -> None:
     source, target = network(seed=1), network(seed=2)
     torch.save(source.state_dict(), tmp_path / "w.pt")
-    assert "head.weight" in pretrained.initialise(network(seed=3), tmp_path / "w.pt").fresh
-    assert pretrained.initialise(target, tmp_path / "w.pt", keep_head=True).fresh == ()
+    assert "head.weight" in finetune.initialise(network(seed=3), tmp_path / "w.pt").fresh
+    assert finetune.initialise(target, tmp_path / "w.pt", keep_head=True).fresh == ()
     assert torch.equal(target.state_dict()["head.weight"], source.state_dict()["head.weight"])
 
 
@@ -73,7 +74,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         ("none.pt", "no such file"),
     ):
         with pytest.raises(DataError, match=message):
-            pretrained.initialise(network(), tmp_path / name)
+            finetune.initialise(network(), tmp_path / name)
 
 
 def test_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
 
     torch.save({"state_dict": Trap()}, tmp_path / "w.pt")
     with pytest.raises(DataError):
-        pretrained.initialise(network(), tmp_path / "w.pt")
+        finetune.initialise(network(), tmp_path / "w.pt")
     assert not (tmp_path / "sprung").exists()
 
 
@@ -93,13 +94,13 @@ def test_frozen_parameters_and_buffers_really_stay(
     options = {"features": (4, 4, 4, 4, 4, 4), "norm": "batch"}
     model = registry.build("monai:BasicUNet", spatial_dims=2, in_channels=1, out_channels=2, **options)
     torch.save(model.state_dict(), tmp_path / "w.pt")
-    run, data, notes = new_run(), dataset(Task.SEGMENTATION, size=(32, 32)), Notes()
+    run, data, notes = new_run(), dataset(TaskKind.SEGMENTATION, size=(32, 32)), Notes()
     config = TINY.replace(
         model="monai:BasicUNet", model_options=options, freeze="down_", lr=0.1, optimizer="adam"
     )
     config = config.replace(pretrained=str(tmp_path / "w.pt"), pretrained_source="made up", weight_decay=0.1)
-    loop.fit(config, data, run, progress=notes)
-    after = checkpoint.load(run, "last")["model"]
+    fit(config, data, run, progress=notes)
+    after = checkpoint.load(run, "last")["players"]["model"]["weights"]
     for name, value in model.state_dict().items():
         assert torch.equal(after[name], value) == name.startswith("down_"), name
     assert "frozen" in notes.lines[0]
@@ -109,7 +110,7 @@ def test_frozen_parameters_and_buffers_really_stay(
 
 def test_a_linear_probe_trains_the_head_alone() -> None:
     model = network()
-    frozen = freeze.frozen_names(model, TINY.replace(freeze="features"), 0)
+    frozen = finetune.frozen_names(model, TINY.replace(freeze="features"), 0)
     assert {name for name, _ in model.named_parameters()} - frozen == {"head.weight", "head.bias"}
 
 
@@ -120,7 +121,7 @@ def test_blocks_are_freed_from_the_last_to_the_first() -> None:
         sorted(
             {
                 name.split(".")[0] + name.split(".")[1]
-                for name in freeze.frozen_names(model, config, epoch)
+                for name in finetune.frozen_names(model, config, epoch)
                 if "stages" in name
             }
         )
@@ -128,13 +129,13 @@ def test_blocks_are_freed_from_the_last_to_the_first() -> None:
     ]
     assert [len(blocks) for blocks in held] == [4, 3, 2, 1, 0, 0]
     assert held[1] == ["stages0", "stages1", "stages2"]
-    assert freeze.frozen_names(model, config, 12) == frozenset()
+    assert finetune.frozen_names(model, config, 12) == frozenset()
 
 
 def test_every_parameter_is_in_exactly_one_block() -> None:
     for name in ("unet-small", "wrn-16-4", "resnet9"):
         model = registry.build(name, spatial_dims=2, in_channels=1, out_channels=2)
-        blocks = freeze.blocks(model)
+        blocks = finetune.blocks(model)
         assert all(sum(key.startswith(block) for block in blocks) == 1 for key, _ in model.named_parameters())
         assert blocks[-1] == "head."
 
@@ -142,6 +143,6 @@ def test_every_parameter_is_in_exactly_one_block() -> None:
 def test_freezing_everything_or_nothing_real_is_refused() -> None:
     model = network()
     with pytest.raises(ConfigError, match="blocks: "):
-        freeze.frozen_names(model, TINY.replace(freeze="backbone"), 0)
+        finetune.frozen_names(model, TINY.replace(freeze="backbone"), 0)
     with pytest.raises(ConfigError, match="something to train"):
-        freeze.frozen_names(model, TINY.replace(freeze=""), 0)
+        finetune.frozen_names(model, TINY.replace(freeze=""), 0)

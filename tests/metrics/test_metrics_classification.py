@@ -10,7 +10,7 @@ from sklearn import metrics as oracle
 from meninx.core.errors import ConfigError, DataError
 from meninx.metrics import classification as ours
 from meninx.metrics.calibration import calibration, ece, equal_mass_bins, recalibration
-from meninx.metrics.thresholds import Threshold, fit, fixed
+from meninx.metrics.thresholds import Threshold, fit_thresholds, fixed_thresholds
 
 
 def sample(n=300, ties=2, seed=0):
@@ -96,7 +96,7 @@ def test_bad_scores_are_refused(truth, scores, said):
 
 def test_youden_is_the_best_point_of_the_curve():
     truth, scores = sample()
-    threshold = fit(truth[:, None], scores[:, None], ["x"])[0]
+    threshold = fit_thresholds(truth[:, None], scores[:, None], ["x"])[0]
     fpr, tpr, _ = oracle.roc_curve(truth, scores)
     calls = scores >= threshold.value
     got = ours.rate("sensitivity", truth, calls) + ours.rate("specificity", truth, calls) - 1
@@ -107,22 +107,22 @@ def test_youden_is_the_best_point_of_the_curve():
 @pytest.mark.parametrize("least", [0.5, 0.9, 1.0])
 def test_sensitivity_rule_is_kept_and_tight(least):
     truth, scores = sample()
-    value = fit(truth[:, None], scores[:, None], ["x"], rule=f"sensitivity>={least}")[0].value
+    value = fit_thresholds(truth[:, None], scores[:, None], ["x"], rule=f"sensitivity>={least}")[0].value
     assert ours.rate("sensitivity", truth, scores >= value) >= least
     higher = np.unique(scores)[np.unique(scores) > value][1]
     assert ours.rate("sensitivity", truth, scores >= higher) < least
 
 
 def test_a_label_without_both_classes_gets_no_threshold():
-    assert fit([[1.0, 0.0], [1.0, 1.0]], [[0.2, 0.3], [0.3, 0.4]], ["x", "y"])[0].label == "y"
-    assert fit([[1.0], [1.0]], [[0.2], [0.3]], ["x"]) == ()
-    assert fixed(["x"]) == (Threshold(label="x", value=0.5, rule="fixed"),)
+    assert fit_thresholds([[1.0, 0.0], [1.0, 1.0]], [[0.2, 0.3], [0.3, 0.4]], ["x", "y"])[0].label == "y"
+    assert fit_thresholds([[1.0], [1.0]], [[0.2], [0.3]], ["x"]) == ()
+    assert fixed_thresholds(["x"]) == (Threshold(label="x", value=0.5, rule="fixed"),)
 
 
 @pytest.mark.parametrize("rule", ["best", "sensitivity>=0", "sensitivity>=2"])
 def test_unknown_rules_are_refused(rule):
     with pytest.raises(ConfigError, match="youden"):
-        fit([[1.0], [0.0]], [[0.2], [0.3]], ["x"], rule=rule)
+        fit_thresholds([[1.0], [0.0]], [[0.2], [0.3]], ["x"], rule=rule)
 
 
 def test_calibration_finds_the_planted_slope_and_intercept():

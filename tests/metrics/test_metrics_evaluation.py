@@ -13,7 +13,7 @@ from meninx.metrics.estimates import Evaluation
 from meninx.metrics.evaluation import compare, evaluate_classification, verdict
 from meninx.metrics.groups import age_bin_names, grouping, strata
 from meninx.metrics.segmentation import evaluate_segmentation
-from meninx.metrics.thresholds import fit, fixed
+from meninx.metrics.thresholds import fit_thresholds, fixed_thresholds
 
 LABELS = ("a", "b", "c")
 
@@ -34,7 +34,7 @@ def evaluated(**changes):
     truth, scores, patient, attributes = cohort()
     settings = {"task": "multilabel", "seed": 0, "draws": 200, **changes}
     return evaluate_classification(
-        truth, scores, patient, LABELS, attributes, fit(truth, scores, LABELS), **settings
+        truth, scores, patient, LABELS, attributes, fit_thresholds(truth, scores, LABELS), **settings
     )
 
 
@@ -121,7 +121,7 @@ def test_two_classes_are_one_question():
     truth, scores, patient, attributes = cohort()
     yes = np.nan_to_num(truth[:, 0])
     pair, score = np.column_stack((1 - yes, yes)), np.column_stack((1 - scores[:, 0], scores[:, 0]))
-    thresholds = fit(pair, score, ("healthy", "ill"))
+    thresholds = fit_thresholds(pair, score, ("healthy", "ill"))
     found = evaluate_classification(
         pair, score, patient, ("healthy", "ill"), attributes, thresholds, task="multiclass", seed=0, draws=50
     )
@@ -151,7 +151,7 @@ def test_labels_without_thresholds_get_only_what_needs_none():
     assert {item.name for item in found.metrics} == {"auroc", "average_precision", "brier"}
     assert found.confusion == {}
     found = evaluate_classification(
-        truth, scores, patient, LABELS, {}, fixed("ab"), task="multilabel", seed=0, draws=20
+        truth, scores, patient, LABELS, {}, fixed_thresholds("ab"), task="multilabel", seed=0, draws=20
     )
     assert found.find("sensitivity", "a") is not None
     assert found.find("sensitivity", "c") is None
@@ -213,7 +213,7 @@ def test_a_label_that_validation_knows_one_class_of_has_no_threshold_and_no_gap(
     truth, scores, patient, attributes = cohort()
     validation = truth.copy()
     validation[:, 1] = 0
-    thresholds = fit(validation, scores, LABELS)
+    thresholds = fit_thresholds(validation, scores, LABELS)
     assert [item.label for item in thresholds] == ["a", "c"]
     found = evaluate_classification(
         truth, scores, patient, LABELS, attributes, thresholds, task="multilabel", seed=0, draws=20
@@ -241,7 +241,15 @@ def test_cells_count_patients_and_not_their_images():
     """Nine patients of whom four are positive were "sufficient" with 270 images."""
     truth, scores, patient, ages = few_patients_many_images()
     found = evaluate_classification(
-        truth, scores, patient, ("x",), {"age": ages}, fixed(("x",)), task="multilabel", seed=0, draws=50
+        truth,
+        scores,
+        patient,
+        ("x",),
+        {"age": ages},
+        fixed_thresholds(("x",)),
+        task="multilabel",
+        seed=0,
+        draws=50,
     )
     rows = [item for item in (*found.groups, *found.gaps) if item.group == "[80,+)"]
     assert rows
@@ -253,7 +261,7 @@ def test_cells_count_patients_and_not_their_images():
         np.arange(patient.size),
         ("x",),
         {"age": ages},
-        fixed(("x",)),
+        fixed_thresholds(("x",)),
         task="multilabel",
         seed=0,
         draws=50,
@@ -272,7 +280,7 @@ def test_curves_calibration_and_confusion_need_ten_patients_of_both_kinds():
         patient[rows],
         ("x",),
         {},
-        fixed(("x",)),
+        fixed_thresholds(("x",)),
         task="multilabel",
         seed=0,
         draws=50,
@@ -280,7 +288,7 @@ def test_curves_calibration_and_confusion_need_ten_patients_of_both_kinds():
     assert (found.roc, found.calibration, found.confusion) == ({}, (), {})
     assert found.find("auroc", "x").note == "fewer than 10 positive or negative patients"
     whole = evaluate_classification(
-        truth, scores, patient, ("x",), {}, fixed(("x",)), task="multilabel", seed=0, draws=50
+        truth, scores, patient, ("x",), {}, fixed_thresholds(("x",)), task="multilabel", seed=0, draws=50
     )
     assert (set(whole.roc), len(whole.calibration), set(whole.confusion)) == ({"x"}, 1, {"x"})
 

@@ -9,8 +9,7 @@ import prepare_fixtures as make
 import pytest
 
 from meninx.core.errors import ConfigError
-from meninx.prepare.config import READER_NAMES, PrepareConfig
-from meninx.prepare.effects import CLASS_COLUMN, EFFECTS
+from meninx.prepare.config import CLASS_COLUMN, EFFECTS, READER_NAMES, PrepareConfig
 from meninx.prepare.readers import READERS
 from meninx.prepare.stage import run
 

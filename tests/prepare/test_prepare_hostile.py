@@ -22,7 +22,7 @@ from PIL import Image as Pillow
 from meninx.core import files
 from meninx.core.csv_table import read_table
 from meninx.core.errors import ConfigError, DataError, LayoutError, MeninxError
-from meninx.core.manifest import Case, DatasetInfo, Manifest, Task
+from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.imaging import dicom_image, load
 from meninx.prepare import checks
 from meninx.prepare.config import PrepareConfig
@@ -217,7 +217,7 @@ def test_no_mutation_of_a_file_raises_anything_outside_the_tree(tmp_path, name):
 def test_no_mutation_of_a_dataset_raises_anything_outside_the_tree(tmp_path, name):
     info = DatasetInfo(
         name="x",
-        task=Task.MULTILABEL,
+        task=TaskKind.MULTILABEL,
         labels=("a", "b"),
         attributes=("sex",),
         size=(8, 8),
@@ -291,7 +291,7 @@ def test_a_hostile_column_class_or_site_stops_before_any_image_is_read(tmp_path,
         {"name": name},
     ):
         with pytest.raises(ConfigError, match="plain names"):
-            replace(CSV, **changes)
+            CSV.replace(**changes)
     table.write_text(whole.replace("virus", header).replace("site1", header))
     with pytest.raises(DataError, match="plain name for label"):
         run(PrepareConfig(reader="csv", name="toy", class_column="kind"), root, tmp_path / "out")

@@ -42,7 +42,7 @@ def test_a_dataset_is_never_written_into_its_source_nor_around_it(tmp_path, plac
     (tmp_path / "link").symlink_to(root)
     before = content(tmp_path)
     with pytest.raises(UsageError, match="apart from each other"):
-        run(replace(CSV, **more), root, tmp_path / place)
+        run(CSV.replace(**more), root, tmp_path / place)
     assert content(tmp_path) == before
 
 

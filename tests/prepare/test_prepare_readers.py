@@ -8,7 +8,7 @@ import prepare_fixtures as make
 import pytest
 
 from meninx.core.errors import ConfigError, DataError, LayoutError, PrivacyRefusal
-from meninx.core.manifest import Task
+from meninx.core.manifest import TaskKind
 from meninx.prepare.config import READER_NAMES, PrepareConfig
 from meninx.prepare.readers import READERS
 from meninx.prepare.source_cases import ReaderOutput
@@ -29,7 +29,11 @@ def test_every_reader_of_the_config_is_registered():
 
 def test_csv_label_columns(tmp_path):
     reading = read(make.make_csv(tmp_path), reader="csv", label_columns=("effusion", "nodule"))
-    assert (len(reading.cases), reading.task, reading.labels) == (12, Task.MULTILABEL, ("effusion", "nodule"))
+    assert (len(reading.cases), reading.task, reading.labels) == (
+        12,
+        TaskKind.MULTILABEL,
+        ("effusion", "nodule"),
+    )
     first = by_key(reading)["images/p0_0.png"]
     assert dict(first.labels) == {"effusion": 0.0, "nodule": None}
     assert (first.patient, dict(first.attributes)) == ("P0", {"sex": "F", "age": "40"})
@@ -39,11 +43,11 @@ def test_csv_label_columns(tmp_path):
 def test_csv_class_column_gives_classes_or_one_merged_label(tmp_path):
     root = make.make_csv(tmp_path)
     several = read(root, reader="csv", class_column="kind")
-    assert (several.task, several.labels) == (Task.MULTICLASS, ("bacteria", "normal", "virus"))
+    assert (several.task, several.labels) == (TaskKind.MULTICLASS, ("bacteria", "normal", "virus"))
     merged = read(
         root, reader="csv", class_column="kind", positive=("bacteria", "virus"), positive_name="pneumonia"
     )
-    assert (merged.task, merged.labels) == (Task.MULTILABEL, ("pneumonia",))
+    assert (merged.task, merged.labels) == (TaskKind.MULTILABEL, ("pneumonia",))
     assert by_key(merged)["images/p0_0.png"].labels["pneumonia"] == 0
     two = read(root, reader="csv", class_column="kind", classes=("virus", "normal"))
     assert two.labels == ("virus", "normal")
@@ -56,7 +60,7 @@ def test_csv_masks_by_folder_and_rows_by_rule(tmp_path):
     reading = read(
         root, reader="csv", mask_folder="masks", mask_labels=("lung",), require=("kind=virus|normal", "sex=F")
     )
-    assert (reading.task, reading.labels, len(reading.cases)) == (Task.SEGMENTATION, ("lung",), 4)
+    assert (reading.task, reading.labels, len(reading.cases)) == (TaskKind.SEGMENTATION, ("lung",), 4)
     assert all(found.mask is not None for found in reading.cases)
     with pytest.raises(ConfigError, match="meets every rule"):
         read(root, reader="csv", label_columns=("effusion",), require=("sex=X",))
@@ -123,7 +127,7 @@ def test_folder_classes_and_published_split(tmp_path):
 
 def test_pairs_report_cases_without_partner(tmp_path):
     reading = read(make.make_pairs(tmp_path), reader="pairs", mask_labels=("anterior", "posterior"))
-    assert (len(reading.cases), reading.spatial_dims, reading.task) == (2, 3, Task.SEGMENTATION)
+    assert (len(reading.cases), reading.spatial_dims, reading.task) == (2, 3, TaskKind.SEGMENTATION)
     assert sorted(reason for reason, _ in reading.skipped) == [
         "image without a label map",
         "label map without an image",
@@ -134,7 +138,7 @@ def test_pairs_report_cases_without_partner(tmp_path):
 
 def test_npz_medmnist(tmp_path):
     reading = read(make.make_npz(tmp_path), reader="npz")
-    assert (reading.task, reading.labels, len(reading.cases)) == (Task.MULTICLASS, ("0", "1", "2"), 12)
+    assert (reading.task, reading.labels, len(reading.cases)) == (TaskKind.MULTICLASS, ("0", "1", "2"), 12)
     assert [found.split for found in reading.cases].count("valid") == 3
     assert reading.cases[0].image.load().array.shape == (3, 7, 7)
 
@@ -349,7 +353,7 @@ def test_dicom_series_are_cases_in_three_dimensions(tmp_path):
     reading = read(
         make.make_series(tmp_path), reader="dicom", table="labels.csv", mask_column="mask", spatial_dims=3
     )
-    assert (len(reading.cases), reading.task) == (2, Task.SEGMENTATION)
+    assert (len(reading.cases), reading.task) == (2, TaskKind.SEGMENTATION)
     assert reading.cases[0].image.load().array.shape == (1, 7, 6, 5)
     assert reading.cases[0].mask.load().array.shape == (1, 7, 6, 5)
 

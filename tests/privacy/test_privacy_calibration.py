@@ -5,7 +5,7 @@ import pytest
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, PrivacyRefusal
 from meninx.privacy.accounting import Phase, epsilon
-from meninx.privacy.calibration import calibrate, slack, solve_noise
+from meninx.privacy.noise_calibration import calibrate, slack, solve_noise
 
 THREE = {"epsilon": 1.0, "steps": 3, "noise_multiplier": 1.0}
 

@@ -114,7 +114,7 @@ def test_a_ledger_of_the_first_format_is_still_read_and_continued():
         + "0"
         * 32
     ).replace("PLAN", PLAN.fingerprint())
-    from meninx.privacy.entry import digest
+    from meninx.privacy.ledger import digest
 
     body = lines + '"'
     ledger = Ledger.parse(f'{body},"hash":"{digest(body)}"}}\n')

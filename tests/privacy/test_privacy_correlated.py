@@ -9,14 +9,12 @@ import pytest
 import torch
 
 from meninx.core.errors import ConfigError, PrivacyRefusal
-from meninx.privacy import correlated
+from meninx.privacy import noise
 from meninx.privacy import plan as plans
 from meninx.privacy.clipping import ClippedSum
-from meninx.privacy.correlated import BandedNoise, strategy
-from meninx.privacy.cyclic import CyclicSampler
-from meninx.privacy.noise import GaussianNoise
+from meninx.privacy.noise import BandedNoise, GaussianNoise, strategy
 from meninx.privacy.plan import Plan
-from meninx.privacy.sampling import PoissonSampler
+from meninx.privacy.sampling import CyclicSampler, PoissonSampler
 
 KEY = bytes(range(32))
 
@@ -226,15 +224,15 @@ def too_few_rounds(monkeypatch):
 
 
 def coefficients_not_rescaled(monkeypatch):
-    honest = correlated.strategy
+    honest = noise.strategy
     monkeypatch.setattr(
-        correlated, "strategy", lambda bands: tuple(value / honest(bands)[0] for value in honest(bands))
+        noise, "strategy", lambda bands: tuple(value / honest(bands)[0] for value in honest(bands))
     )
 
 
 def longer_columns(monkeypatch):
-    honest = correlated.strategy
-    monkeypatch.setattr(correlated, "strategy", lambda bands: tuple(1.15 * value for value in honest(bands)))
+    honest = noise.strategy
+    monkeypatch.setattr(noise, "strategy", lambda bands: tuple(1.15 * value for value in honest(bands)))
 
 
 FAULTS = [plain_sampler, rate_of_a_step_accounted, too_few_rounds, coefficients_not_rescaled, longer_columns]

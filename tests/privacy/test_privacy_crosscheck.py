@@ -10,9 +10,8 @@ from dp_accounting import pld
 from opacus.accountants import PRVAccountant
 
 from meninx.privacy import accounting
-from meninx.privacy.accounting import Phase
-from meninx.privacy.calibration import calibrate, search, slack, solve_noise, solve_steps
-from meninx.privacy.losses import step_losses
+from meninx.privacy.accounting import Phase, step_losses
+from meninx.privacy.noise_calibration import calibrate, search, slack, solve_noise, solve_steps
 
 DELTA = 6e-6
 QUICK = [  # sample rate, noise multiplier, steps

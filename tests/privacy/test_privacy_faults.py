@@ -11,8 +11,8 @@ from torch import nn
 from meninx.core.errors import PrivacyRefusal
 from meninx.privacy import keystream as streams
 from meninx.privacy import plan as plans
-from meninx.privacy.clipping import ClippedSum, clip, engine
-from meninx.privacy.clipping.tape import Tape
+from meninx.privacy.clipping import ClippedSum, engine
+from meninx.privacy.clipping.gradient_record import GradientRecord
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.noise import GaussianNoise
 from meninx.privacy.plan import Plan
@@ -203,40 +203,44 @@ def constant_noise(monkeypatch):
 
 
 def skipped_clip(monkeypatch):
-    honest = clip.factors
+    honest = engine.clip_factors
 
     def loose(squares, bound, clipping):
         factor, keep = honest(squares, bound, clipping)
         return torch.ones_like(factor), keep
 
-    monkeypatch.setattr(clip, "factors", loose)
+    monkeypatch.setattr(engine, "clip_factors", loose)
 
 
 def per_layer_clip(monkeypatch):
     """Each layer clipped to C on its own: sensitivity C * sqrt(number of layers)."""
-    honest = clip.factors
+    honest = engine.clip_factors
     monkeypatch.setattr(
-        clip, "groups", lambda parameters, clipping: {name: i for i, name in enumerate(parameters)}
+        engine, "clipping_groups", lambda parameters, clipping: {name: i for i, name in enumerate(parameters)}
     )
     monkeypatch.setattr(
-        clip, "factors", lambda squares, bound, how: honest(squares, bound * squares.shape[1] ** 0.5, how)
+        engine,
+        "clip_factors",
+        lambda squares, bound, how: honest(squares, bound * squares.shape[1] ** 0.5, how),
     )
 
 
 def one_layer_unclipped(monkeypatch):
-    honest = Tape.total
+    honest = GradientRecord.total
 
     def total(self, name, factor, keep):
         return honest(self, name, torch.ones_like(factor) if name == "2.bias" else factor, keep)
 
-    monkeypatch.setattr(Tape, "total", total)
+    monkeypatch.setattr(GradientRecord, "total", total)
 
 
 def one_layer_left_out_of_the_norm(monkeypatch):
-    honest = Tape._add
+    honest = GradientRecord._add
     left_out = {"0.weight"}
     monkeypatch.setattr(
-        Tape, "_add", lambda self, name, *rest: None if name in left_out else honest(self, name, *rest)
+        GradientRecord,
+        "_add",
+        lambda self, name, *rest: None if name in left_out else honest(self, name, *rest),
     )
 
 
@@ -268,29 +272,31 @@ def views_clipped_one_by_one(monkeypatch):
 
 def units_share_a_factor(monkeypatch):
     """One factor for the batch: the mean is clipped, not its parts."""
-    honest = clip.factors
+    honest = engine.clip_factors
 
     def shared(squares, bound, clipping):
         factor, keep = honest(squares, bound, clipping)
         return factor.mean(0, keepdim=True).expand_as(factor).clone(), keep
 
-    monkeypatch.setattr(clip, "factors", shared)
+    monkeypatch.setattr(engine, "clip_factors", shared)
 
 
 def norms_of_neighbours(monkeypatch):
     """Every unit is scaled by the norm of the next one."""
-    honest = clip.factors
-    monkeypatch.setattr(clip, "factors", lambda squares, bound, how: honest(squares.roll(1, 0), bound, how))
+    honest = engine.clip_factors
+    monkeypatch.setattr(
+        engine, "clip_factors", lambda squares, bound, how: honest(squares.roll(1, 0), bound, how)
+    )
 
 
 def broken_units_kept(monkeypatch):
-    honest = clip.factors
+    honest = engine.clip_factors
 
     def keeping(squares, bound, clipping):
         factor, keep = honest(squares, bound, clipping)
         return factor, torch.ones_like(keep)
 
-    monkeypatch.setattr(clip, "factors", keeping)
+    monkeypatch.setattr(engine, "clip_factors", keeping)
 
 
 def mean_over_the_batch(monkeypatch):

@@ -6,7 +6,7 @@ from torch import nn
 
 from meninx.models.blocks import StandardizedConv2d, StandardizedConv3d
 from meninx.privacy.clipping import gram
-from meninx.privacy.clipping.geometry import Geometry
+from meninx.privacy.clipping.conv_geometry import Geometry
 
 
 def product(outputs, targets):

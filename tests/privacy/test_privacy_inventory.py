@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from meninx.core.errors import ConfigError, PrivacyRefusal
+from meninx.privacy import replace_batch_norm
 from meninx.privacy.clipping import clipped_gradient_sum, refuse_unsafe_modules, slice_units, trained_layers
 
 
@@ -22,7 +23,7 @@ def frozen(module):
 @pytest.mark.parametrize(
     ("module", "remedy"),
     [
-        (nn.BatchNorm2d(2), "GroupNorm"),
+        (nn.BatchNorm2d(2), r"GroupNorm.*replace_batch_norm\(model\)"),
         (frozen(nn.BatchNorm2d(2)), "GroupNorm"),
         (nn.SyncBatchNorm(2), "GroupNorm"),
         (nn.BatchNorm3d(2, track_running_stats=False).eval(), "GroupNorm"),
@@ -48,6 +49,46 @@ def test_safe_modules_pass():
     ):
         owned = {name for layer in trained_layers(named(module)) for name in layer.trained.values()}
         assert owned == {name for name, value in named(module).named_parameters() if value.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels", "groups"),
+    [(nn.BatchNorm2d, 64, 16), (nn.BatchNorm1d, 6, 1), (nn.BatchNorm3d, 44, 11), (nn.SyncBatchNorm, 512, 32)],
+)
+def test_batch_norm_is_replaced_with_its_affine_weights(kind, channels, groups):
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(nn.ReLU(), kind(channels, eps=1e-3)))
+    torch.nn.init.uniform_(model[1][1].weight)
+    new = replace_batch_norm(model)
+    norm = new[1][1]
+    assert (type(norm), norm.num_groups, norm.num_channels, norm.eps) == (
+        nn.GroupNorm,
+        groups,
+        channels,
+        1e-3,
+    )
+    assert torch.equal(norm.weight, model[1][1].weight)
+    assert type(model[1][1]) is kind  # the model given is as it was
+    assert [name for name, _ in new.named_parameters()] == [name for name, _ in model.named_parameters()]
+    refuse_unsafe_modules(new)
+    assert type(replace_batch_norm(kind(channels))) is nn.GroupNorm
+
+
+def test_batch_norm_without_weights_used_twice_or_lazy():
+    norm = nn.BatchNorm2d(8, affine=False).eval()
+    new = replace_batch_norm(nn.Sequential(norm, nn.ReLU(), norm))
+    assert new[0] is new[2]
+    assert (new[0].affine, new[0].weight, new[0].training) == (False, None, False)
+    assert new(torch.randn(2, 8, 3, 3)).shape == (2, 8, 3, 3)
+    with pytest.raises(ConfigError, match=r"lazy one \(module 0\)"):
+        replace_batch_norm(nn.Sequential(nn.LazyBatchNorm2d()))
+
+
+def test_a_replaced_network_trains_privately(oracle):
+    torch.manual_seed(0)
+    model = replace_batch_norm(nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU()))
+    inputs, targets = oracle.data(5, 1, 6, 6)
+    truth = oracle.truth(model, inputs, targets)
+    assert oracle.distance(oracle.engine(model, inputs, targets, bound=0.3), truth.clipped(0.3)) <= 2e-5
 
 
 def test_shared_parameters_are_refused():
@@ -130,7 +171,6 @@ class Shift(nn.Module):
         lambda: nn.EmbeddingBag(3, 2),
         lambda: nn.Embedding(3, 2, max_norm=1.0),
         lambda: nn.BatchNorm2d(2).eval(),
-        Shift,
     ],
 )
 def test_layers_without_a_rule_are_refused_by_path_before_anything_runs(make):

@@ -11,8 +11,7 @@ import pytest
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import DataError, PrivacyRefusal
 from meninx.privacy import accounting
-from meninx.privacy.entry import digest
-from meninx.privacy.ledger import Ledger
+from meninx.privacy.ledger import Ledger, digest
 from meninx.privacy.plan import Plan
 
 DELTA = 1e-5

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from meninx.models.blocks import StandardizedConv2d
-from meninx.privacy.clipping import ClippedSum, geometry
-from meninx.privacy.clipping.tape import Ghost, Tape, scaled
+from meninx.privacy.clipping import ClippedSum, conv_geometry
+from meninx.privacy.clipping.gradient_record import Ghost, GradientRecord, scale_rows
 
 BOUND = 0.05
 UNITS = (256, 1024)
@@ -66,8 +66,10 @@ def test_physical_batches_are_added_in_float32(oracle, mode):
 
 def test_a_product_rounded_to_bfloat16_is_over_the_bound(oracle, monkeypatch):
     """The planted fault: the weighted product in the type of its factors, as it was."""
-    monkeypatch.setattr(geometry, "full", lambda value: value)
-    monkeypatch.setattr(geometry, "scaled", lambda value, factor: scaled(value, factor).to(torch.bfloat16))
+    monkeypatch.setattr(conv_geometry, "widen", lambda value: value)
+    monkeypatch.setattr(
+        conv_geometry, "scale_rows", lambda value, factor: scale_rows(value, factor).to(torch.bfloat16)
+    )
     assert moved(oracle, "conv", 1024, mode="ghost", precision="bf16") > 1.1
 
 
@@ -100,13 +102,13 @@ def test_a_ghost_sum_keeps_the_digits_of_float32(oracle, layer):
 )  # there its digits alone show it, above
 def test_a_ghost_sum_rounded_to_bfloat16_is_seen(oracle, monkeypatch, layer):
     """The planted fault, in the sum itself: both tests of it turn red."""
-    part = Tape._part
+    part = GradientRecord._part
 
     def rounded(self, piece, factor, keep):
         found = part(self, piece, factor, keep)
         return found.to(torch.bfloat16).to(found.dtype) if isinstance(piece, Ghost) else found
 
-    monkeypatch.setattr(Tape, "_part", rounded)
+    monkeypatch.setattr(GradientRecord, "_part", rounded)
     assert is_rounded(ghost_sum(oracle, layer))
     assert max(moved(oracle, layer, units, mode="ghost", precision="bf16") for units in UNITS) > 1 + 1e-3
 

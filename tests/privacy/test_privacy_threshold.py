@@ -12,8 +12,7 @@ from meninx.core.errors import ConfigError, PrivacyRefusal
 from meninx.privacy import plan as plans
 from meninx.privacy.clipping import ClippedSum
 from meninx.privacy.noise import GaussianNoise
-from meninx.privacy.plan import Plan
-from meninx.privacy.threshold import Threshold, count_short
+from meninx.privacy.plan import ClippingThreshold, Plan, count_short
 
 KEY = bytes(range(32))
 Z, BATCH, BOUND = 1.2, 40.0, 0.5
@@ -81,7 +80,7 @@ def count_without_noise(monkeypatch):
 
 
 def gradient_noise_left_at_z(monkeypatch):
-    monkeypatch.setattr(plans, "gradient_noise", lambda plan: plan.noise_multiplier)
+    monkeypatch.setattr(plans, "_gradient_noise", lambda plan: plan.noise_multiplier)
 
 
 def noise_of_the_first_threshold(monkeypatch):
@@ -172,7 +171,9 @@ def test_the_plan_clips_at_the_threshold_in_force():
     given = {"unit_index": torch.arange(8), "n_units": 8}
     loss = nn.CrossEntropyLoss(reduction="none")
     for value in (0.01, 0.3):
-        total = plan.clipped_sum(model, loss, inputs, targets, threshold=Threshold(value=value), **given)
+        total = plan.clipped_sum(
+            model, loss, inputs, targets, threshold=ClippingThreshold(value=value), **given
+        )
         assert total.sensitivity == value
         length = math.sqrt(sum(float(part.square().sum()) for part in total.gradients.values()))
         assert length <= 8 * value * (1 + 1e-5)
@@ -180,16 +181,18 @@ def test_the_plan_clips_at_the_threshold_in_force():
         plan.clipped_sum(model, loss, inputs, targets, **given)
     with pytest.raises(ConfigError, match="max_grad_norm with any other"):
         make(clipping="flat").clipped_sum(
-            model, loss, inputs, targets, threshold=Threshold(value=9.0), **given
+            model, loss, inputs, targets, threshold=ClippingThreshold(value=9.0), **given
         )
-    make(clipping="flat").clipped_sum(model, loss, inputs, targets, threshold=Threshold(value=BOUND), **given)
+    make(clipping="flat").clipped_sum(
+        model, loss, inputs, targets, threshold=ClippingThreshold(value=BOUND), **given
+    )
 
 
 def test_other_plans_keep_their_threshold_and_release_no_count():
     plan = make(clipping="flat")
     force = plan.threshold()
     assert plan.next_threshold(force, total_of([9.0], BOUND), plan.noise(KEY), 0) is force
-    assert Threshold(value=2.0).next(5.0, plan).value == 2.0
+    assert ClippingThreshold(value=2.0).next(5.0, plan).value == 2.0
     with pytest.raises(PrivacyRefusal, match="clipping 'adaptive'"):
         plan.noisy_count(total_of([9.0], BOUND), plan.noise(KEY), 0)
 
@@ -207,7 +210,7 @@ def test_fields_that_make_no_sense_are_refused():
         with pytest.raises(ConfigError):
             make(**changes)
     with pytest.raises(ConfigError, match="threshold > 0"):
-        Threshold(value=0.0)
+        ClippingThreshold(value=0.0)
     plan = make()
     for std in (Z * BOUND, 0.0):
         with pytest.raises(PrivacyRefusal, match="noise of standard deviation"):

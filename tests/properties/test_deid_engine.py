@@ -19,7 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deid"))
 from deid_samples import KEY, image, item, nested, save
 
 from meninx.deid import dates, worker
+from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
+from meninx.deid.deidentifier import Deidentifier
 from meninx.deid.discover import SourceFile
 from meninx.deid.elements import Element, Encoding, encode, parse
 from meninx.deid.identifiers import PLACEHOLDERS
@@ -27,6 +29,7 @@ from meninx.deid.keys import SiteKey
 from meninx.deid.options import Option, method_codes
 from meninx.deid.output import WRITTEN
 from meninx.deid.pseudonyms import Pseudonyms, Resolver
+from meninx.deid.quarantine import Quarantined, Reason
 from meninx.deid.text import _NUMBERS, VOCABULARY, _is_known, clean_text
 from meninx.deid.writer import METHOD
 
@@ -48,11 +51,7 @@ def _cleaned(data: bytes, folder: Path) -> tuple[worker.FileResult, bytes]:
     engine = worker.Engine(
         source=folder / "in",
         out=folder / "out",
-        profile=PROFILE,
-        resolver=Resolver(NAMES),
-        rename=True,
-        max_age=89,
-        dry_run=False,
+        cleaner=Cleaner(profile=PROFILE, resolver=Resolver(NAMES)),
     )
     entry = worker.process(engine, SourceFile("a"), None)
     staged = engine.staged("a")
@@ -182,3 +181,29 @@ def test_damaged_files_never_stop_the_run_and_never_leak(data):
         assert pydicom.dcmread(io.BytesIO(out)).PatientIdentityRemoved in ("YES", "NO")
     else:
         assert not out
+
+
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 4000), st.binary(min_size=1, max_size=6)), max_size=6),
+    cut=st.none() | st.integers(0, 4000),
+    syntax=st.sampled_from(["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"]),
+)
+@WHOLE
+def test_mutated_bytes_become_a_clean_instance_or_a_typed_error(changes, cut, syntax):
+    with tempfile.TemporaryDirectory() as folder:
+        inside = nested(2, item(PatientName="Quillfeather^Marigold"))
+        original = image(DerivationImageSequence=Sequence([inside]))
+        data = bytearray(save(original, Path(folder) / "a", syntax=syntax).read_bytes())
+    for at, new in changes:
+        data[at % len(data) : at % len(data) + len(new)] = new
+    tool = Deidentifier(key=KEY, site="north")
+    try:
+        outcome: object = tool.deidentify(data[:cut])
+    except Quarantined as refusal:
+        outcome = refusal
+    if isinstance(outcome, Quarantined):
+        assert outcome.reason in Reason
+        assert outcome.__context__ is None
+    else:
+        assert outcome.dataset.SOPInstanceUID == outcome.sop_instance_uid
+        assert changes or b"Quillfeather" not in outcome.content

@@ -1,6 +1,6 @@
 """The guarantee of the program's own step: with one unit less in the dataset, the clipped sums of a step differ by C at most.
 
-Everything between the dataset and the noise is the program's: ``setup.build``, the draw, augmentation,
+Everything between the dataset and the noise is the program's: ``assemble.from_config``, the draw, augmentation,
 patches, views, physical batches, shares of several processes, pooling. Only the release is replaced, by one
 that hands out the sum before the noise.
 """
@@ -28,15 +28,15 @@ from meninx.core import randomness
 from meninx.core import run as run_folder
 from meninx.core import settings as toml
 from meninx.core.budget import PrivacyUnit
-from meninx.core.manifest import Case, DatasetInfo, Manifest, Task
+from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.imaging import load
 from meninx.imaging.image import Image
-from meninx.learn import setup, surroundings
+from meninx.learn import assemble, runtime
+from meninx.learn.assemble import Training
 from meninx.learn.config import LearnConfig, learn_part
 from meninx.learn.distributed import World
-from meninx.learn.draw import Groups, PrivateDraw
-from meninx.learn.private_step import PrivateStep
-from meninx.learn.setup import Training
+from meninx.learn.dp_step import PrivateStep
+from meninx.learn.sampler import PrivateSampler, UnitBatch
 from meninx.privacy.clipping import ClippedSum, engine
 from meninx.privacy.plan import Plan
 from meninx.train.config import TrainConfig
@@ -67,10 +67,10 @@ class Pool:
     root: Path
 
     def dataset(
-        self, owners: Sequence[str], task: Task = Task.MULTICLASS, kind: str = "2d", order: int = 0
+        self, owners: Sequence[str], task: TaskKind = TaskKind.MULTICLASS, kind: str = "2d", order: int = 0
     ) -> Manifest:
         """Return the dataset in which image ``i`` is a case of patient ``owners[i]``, its rows in a random order."""
-        mapped, suffix = task is Task.SEGMENTATION, ".png" if kind == "2d" else ".nii.gz"
+        mapped, suffix = task is TaskKind.SEGMENTATION, ".png" if kind == "2d" else ".nii.gz"
         cases = [
             Case(
                 case_id=f"c-{number}", patient_id=owner, image=f"{kind}/{number}{suffix}",
@@ -119,7 +119,7 @@ class Together(World):
 
     sent: tuple[tuple[list[Tensor], float, Tensor], ...] = ()
 
-    def sum_(
+    def all_reduce(
         self, tensors: Sequence[Tensor], numbers: Sequence[float] = (), *, same: object = ""
     ) -> list[float]:
         for gradients, _, norms in self.sent:
@@ -153,14 +153,8 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trai
             "views": config.views,
         } | changes
         run = run_folder.create(tmp_path / "runs", f"r{next(made)}", config_toml="", deterministic=True)
-        return setup.build(
-            config,
-            data,
-            run,
-            torch.device("cpu"),
-            Plan.build(**fields),
-            resumed=False,
-            data_digest="a dataset",
+        return assemble.from_config(
+            config, data, run, Plan.build(**fields), device=torch.device("cpu"), data_digest="a dataset"
         )
 
     return make
@@ -172,18 +166,19 @@ def summed(
     step: int = 2,
     physical: int = 64,
     ranks: int = 1,
-    groups: Groups | None = None,
-    force: float = 0.0,
+    units: UnitBatch | None = None,
+    threshold_now: float = 0.0,
 ) -> Tensor:
     """Return the clipped sum of one step as the program computes it with so many processes."""
-    own, trainee = training.step, training.trainee
+    own, state = training.trainer.step, training.state
     assert isinstance(own, PrivateStep)
-    own.cases, trainee.step, trainee.threshold = max(1, physical // own.assembler.views), step, force
-    drawn = training.draw(step) if groups is None else groups
+    own.physical_batch, state.step, state.threshold = physical, step, threshold_now
+    drawn = training.trainer.sampler(step) if units is None else units
     start, sent = own.plan.threshold(), []
     for rank in range(1, ranks):
         own.world = World(rank=rank, size=ranks)
-        total, _ = own._clip(trainee.model, step, drawn, replace(start, value=force) if force else start)
+        threshold = replace(start, value=threshold_now) if threshold_now else start
+        total, _ = own._clip(state.model, step, own.loader, drawn, len(drawn), threshold)
         sent.append(
             (
                 [total.gradients[name] for name in sorted(total.gradients)],
@@ -193,7 +188,7 @@ def summed(
         )
     own.world = Together(rank=0, size=ranks, sent=tuple(sent))
     with pytest.raises(Seen) as found:
-        own(trainee, drawn)
+        own.gradients(state, drawn)
     return found.value.sum
 
 
@@ -244,7 +239,13 @@ def recipe(name: str, data: Pool, **changes: Any) -> tuple[LearnConfig, Manifest
         attack_risk=False,
         **changes,
     )
-    task = Task.SEGMENTATION if mapped else Task.MULTILABEL if config.loss == "bce" else Task.MULTICLASS
+    task = (
+        TaskKind.SEGMENTATION
+        if mapped
+        else TaskKind.MULTILABEL
+        if config.loss == "bce"
+        else TaskKind.MULTICLASS
+    )
     manifest = data.dataset(owners(sum(name.encode())), task, "3d" if mapped else "2d", order=1)
     return learn, manifest, {"unit": config.privacy.unit, "clipping": config.privacy.clipping}
 
@@ -278,8 +279,8 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def setting(name: str, pool: Pool) -> tuple[LearnConfig, Manifest, dict[str, Any]]:
     changes, fields = SETTINGS[name]
-    task = Task.SEGMENTATION if name == "patches" else Task.MULTICLASS
-    return replace(AUGMENTED, **changes), pool.dataset(owners(len(name)), task, order=2), fields
+    task = TaskKind.SEGMENTATION if name == "patches" else TaskKind.MULTICLASS
+    return AUGMENTED.replace(**changes), pool.dataset(owners(len(name)), task, order=2), fields
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -340,9 +341,9 @@ def test_adaptive_clipping_keeps_whatever_threshold_is_in_force(
 ) -> None:
     config, data, fields = setting("adaptive", pool)
     pair = [build(config, each, **fields) for each in (data, without(data, data.patients[0]))]
-    for force in (0.01, 0.2):
-        first, second = (summed(training, force=force, ranks=2) for training in pair)
-        assert float((first - second).norm()) <= force * ROUNDING
+    for threshold in (0.01, 0.2):
+        first, second = (summed(training, threshold_now=threshold, ranks=2) for training in pair)
+        assert float((first - second).norm()) <= threshold * ROUNDING
 
 
 def test_units_that_take_turns_under_correlated_noise_keep_the_bound(
@@ -371,7 +372,7 @@ def _by_row(monkeypatch: pytest.MonkeyPatch, data: Manifest) -> None:
             names = ("augment", names[1], rows[str(names[3])], names[4])
         return original(seed, *names)
 
-    def few(self: PrivateDraw, step: int, unit: int) -> tuple[int, ...]:
+    def cases_of(self: PrivateSampler, step: int, unit: int) -> tuple[int, ...]:
         cases = self.members[unit]
         order = original(self.seed, "cases", step, cases[0]).permutation(len(cases))[: self.most or None]
         return tuple(cases[int(position)] for position in sorted(order))
@@ -380,10 +381,10 @@ def _by_row(monkeypatch: pytest.MonkeyPatch, data: Manifest) -> None:
         rows.update({case.case_id: row for row, case in enumerate(manifest.cases)})
         return build(config, manifest, *rest, **more)
 
-    build = setup.build
+    build = assemble.from_config
     monkeypatch.setattr(randomness, "child", planted)
-    monkeypatch.setattr(PrivateDraw, "_few", few)
-    monkeypatch.setattr(setup, "build", begin)
+    monkeypatch.setattr(PrivateSampler, "cases_of", cases_of)
+    monkeypatch.setattr(assemble, "from_config", begin)
 
 
 @pytest.mark.parametrize("name", ["augment", "views", "few cases", "patches"])
@@ -409,7 +410,7 @@ def test_masks_from_the_public_seed_in_batch_order_break_the_bound(
     monkeypatch.setattr(engine, "no_other_randomness", lambda *_: nullcontext())
     found = []
     for training in pair:
-        surroundings.seed_torch(config.seed, "step", 2)
+        runtime.seed_torch(config.seed, "step", 2)
         found.append(summed(training))
     assert float((found[0] - found[1]).norm()) > 1.5 * BOUND
 
@@ -461,9 +462,10 @@ def attacked(build: Callable[..., Training], data: Manifest) -> tuple[float, flo
     ]
     own, plan = [], pair[0].plan
     for training in pair:
-        assert isinstance(training.draw, PrivateDraw)
-        groups = [training.draw._few(2, unit) for unit in range(len(training.draw.members))]
-        own.append(torch.stack([summed(training, groups=(group,)) for group in groups]).numpy())
+        assert isinstance(training.trainer.sampler, PrivateSampler)
+        sampler = training.trainer.sampler
+        units = [UnitBatch((sampler.cases_of(2, unit),)) for unit in range(len(sampler.members))]
+        own.append(torch.stack([summed(training, units=unit) for unit in units]).numpy())
     towards = own[0].sum(0) - own[1].sum(0)
     towards /= np.linalg.norm(towards)
     generator = np.random.default_rng(0)
@@ -484,3 +486,13 @@ def test_an_attack_proves_no_more_than_is_claimed_and_did_with_keys_by_row(
     _by_row(monkeypatch, data)
     planted, _ = attacked(build, data)
     assert planted > 2 * claimed
+
+
+@pytest.mark.parametrize("name", ["augment", "dropout and views", "patches"])
+def test_workers_change_no_bit_of_a_sum(name: str, pool: Pool, build: Callable[..., Training]) -> None:
+    config, data, fields = setting(name, pool)
+    expected = [summed(build(config, data, **fields), step=step, physical=3) for step in (2, 3)]
+    training = build(config.replace(workers=2), data, **fields)
+    with training.loader:
+        for step, total in zip((2, 3), expected, strict=True):
+            assert torch.equal(summed(training, step=step, physical=3), total)

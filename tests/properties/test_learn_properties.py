@@ -12,13 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from meninx.core.manifest import DatasetInfo, Task
+from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.core.randomness import child
-from meninx.learn import losses
 from meninx.learn.augment import Sample, augmenter
 from meninx.learn.config import LearnConfig, TransformName
-from meninx.learn.draw import PrivateDraw, Shuffled, slices
-from meninx.learn.task import Objective
+from meninx.learn.sampler import PrivateSampler, ShuffleSampler, UnitBatch
+from meninx.learn.task import ImageTask, one_hot
 from meninx.privacy.clipping import clipped_gradient_sum
 from meninx.privacy.sampling import PoissonSampler
 
@@ -30,26 +29,26 @@ SEEDS = st.integers(0, 2**32)
 @given(
     task=st.sampled_from(
         [
-            Objective(Task.MULTICLASS, ("a", "b", "c"), "ce"),
-            Objective(Task.MULTICLASS, ("a", "b", "c"), "focal"),
-            Objective(Task.MULTILABEL, ("a", "b", "c"), "bce"),
-            Objective(Task.SEGMENTATION, ("a", "b"), "dice+ce"),
-            Objective(Task.SEGMENTATION, ("a", "b"), "dice+bce"),
+            ImageTask(TaskKind.MULTICLASS, ("a", "b", "c"), "ce"),
+            ImageTask(TaskKind.MULTICLASS, ("a", "b", "c"), "focal"),
+            ImageTask(TaskKind.MULTILABEL, ("a", "b", "c"), "bce"),
+            ImageTask(TaskKind.SEGMENTATION, ("a", "b"), "dice+ce"),
+            ImageTask(TaskKind.SEGMENTATION, ("a", "b"), "dice+bce"),
         ]
     ),
     seed=SEEDS,
     unknown=st.booleans(),
 )
 def test_the_loss_of_a_sample_does_not_depend_on_its_neighbours(
-    task: Objective, seed: int, unknown: bool
+    task: ImageTask, seed: int, unknown: bool
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    shape = (4, task.out_channels, *((3, 5) if task.task is Task.SEGMENTATION else ()))
+    shape = (4, task.out_channels, *((3, 5) if task.kind is TaskKind.SEGMENTATION else ()))
     output = torch.randn(shape, generator=generator) * 5
-    if task.task is Task.SEGMENTATION:
+    if task.kind is TaskKind.SEGMENTATION:
         target = torch.randint(0, 3, (4, 3, 5), generator=generator)
     else:
-        target = losses.one_hot(torch.randint(0, 3, (4,), generator=generator), 3)
+        target = one_hot(torch.randint(0, 3, (4,), generator=generator), 3)
         if unknown:
             target[1] = math.nan
     together = task.loss(output, target)
@@ -63,9 +62,9 @@ def test_the_loss_of_a_sample_does_not_depend_on_its_neighbours(
 @FEW
 @given(cases=st.integers(1, 60), batch=st.integers(1, 20), seed=SEEDS, epoch=st.integers(0, 50))
 def test_a_shuffled_epoch_takes_every_case_once(cases: int, batch: int, seed: int, epoch: int) -> None:
-    draw = Shuffled(cases, batch, seed)
+    draw = ShuffleSampler(cases, batch, seed)
     steps = range(epoch * draw.steps_per_epoch, (epoch + 1) * draw.steps_per_epoch)
-    assert sorted(case for step in steps for (case,) in draw(step)) == list(range(cases))
+    assert sorted(case for step in steps for (case,) in draw(step).units) == list(range(cases))
 
 
 @FEW
@@ -75,9 +74,10 @@ def test_physical_batches_hold_every_unit_whole_and_once(sizes: list[int], most:
     for size in sizes:
         groups.append(tuple(range(first, first + size)))
         first += size
-    parts = list(slices(groups, most))
-    assert [group for part in parts for group in part] == groups
-    assert all(part and (sum(map(len, part)) <= most or len(part) == 1) for part in parts)
+    parts = list(UnitBatch(tuple(groups), first=7).microbatches(most))
+    assert [group for part in parts for group in part.units] == groups
+    assert all(len(part) and (part.cases <= most or len(part) == 1) for part in parts)
+    assert all(part.units[0] == groups[part.first - 7] for part in parts)  # each knows its place in the step
 
 
 @FEW
@@ -87,12 +87,12 @@ def test_the_private_draw_is_the_samplers_and_chooses_within_a_patient_by_seed_a
 ) -> None:
     members = tuple(tuple(range(unit * 3, unit * 3 + 3)) for unit in range(10))
     sampler = PoissonSampler(sample_rate=0.4, n_units=10, key=key)
-    draw = PrivateDraw(sampler, members, tuple(f"p{unit}" for unit in range(10)), 0.4, most, seed)
+    draw = PrivateSampler(sampler, members, tuple(f"p{unit}" for unit in range(10)), 0.4, most, seed)
     drawn = draw(step)
     assert drawn == draw(step)
     units = sampler.draw(step)
     assert len(drawn) == len(units)
-    for unit, cases in zip(units, drawn, strict=True):
+    for unit, cases in zip(units, drawn.units, strict=True):
         assert set(cases) <= set(members[unit])
         assert len(cases) == (min(most, 3) if most else 3)
 
@@ -107,7 +107,7 @@ def test_augmentation_keeps_shapes_labels_and_finiteness(names: list[str], seed:
     size = (9, 7, 8)[:dims]
     info = DatasetInfo(
         name="x",
-        task=Task.SEGMENTATION,
+        task=TaskKind.SEGMENTATION,
         labels=("left", "right"),
         spatial_dims=dims,
         laterality=(("left", "right"),),
@@ -132,9 +132,9 @@ def test_a_unit_moves_the_sum_by_at_most_the_threshold_whatever_its_views(
 ) -> None:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Mish(), nn.Linear(4, 2))
-    goal = Objective(Task.MULTICLASS, ("a", "b"), "ce")
+    goal = ImageTask(TaskKind.MULTICLASS, ("a", "b"), "ce")
     inputs = torch.randn(3 * views, 1, 2, 3) * scale
-    targets = losses.one_hot(torch.randint(0, 2, (3,)), 2).repeat_interleave(views, 0)
+    targets = one_hot(torch.randint(0, 2, (3,)), 2).repeat_interleave(views, 0)
     unit = torch.tensor([0, 1, 1])
     both = clipped_gradient_sum(
         model, goal.loss, inputs, targets, unit_index=unit, n_units=2, max_grad_norm=norm, views=views

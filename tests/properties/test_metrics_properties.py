@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from meninx.metrics.bootstrap import Draws, holm
 from meninx.metrics.classification import METRICS, Counts, Ranking, auroc, rate
 from meninx.metrics.segmentation import dice, iou_of_dice
-from meninx.metrics.thresholds import fit
+from meninx.metrics.thresholds import fit_thresholds
 
 few = settings(max_examples=60, deadline=None)
 score = st.sampled_from([-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 3.5])
@@ -66,9 +66,12 @@ def test_curve_is_the_roc_curve(problem):
 @given(problems(), st.integers(0, 1000))
 def test_thresholds_see_nothing_but_validation(problem, seed):
     truth, scores = problem
-    fitted = fit(truth[:, None], scores[:, None], ["x"])
+    fitted = fit_thresholds(truth[:, None], scores[:, None], ["x"])
     other = np.random.default_rng(seed).permutation(truth)
-    assert fit(np.column_stack((truth, other)), np.column_stack((scores, scores)), ["x", "y"])[0] == fitted[0]
+    assert (
+        fit_thresholds(np.column_stack((truth, other)), np.column_stack((scores, scores)), ["x", "y"])[0]
+        == fitted[0]
+    )
     youden = rate("sensitivity", truth, scores >= fitted[0].value) + rate(
         "specificity", truth, scores >= fitted[0].value
     )

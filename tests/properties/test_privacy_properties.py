@@ -12,14 +12,11 @@ from torch import nn
 from meninx.core.errors import PrivacyRefusal
 from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
-from meninx.privacy.calibration import calibrate, slack
 from meninx.privacy.clipping import clipped_gradient_sum, slice_units
-from meninx.privacy.cyclic import CyclicSampler
-from meninx.privacy.entry import LedgerEntry
-from meninx.privacy.ledger import Account, Ledger
-from meninx.privacy.plan import Plan
-from meninx.privacy.sampling import PoissonSampler
-from meninx.privacy.threshold import Threshold, count_short
+from meninx.privacy.ledger import Ledger, LedgerAccount, LedgerEntry
+from meninx.privacy.noise_calibration import calibrate, slack
+from meninx.privacy.plan import ClippingThreshold, Plan, count_short
+from meninx.privacy.sampling import CyclicSampler, PoissonSampler
 from meninx.privacy.tradeoff import attack_risk
 
 PLAN = Plan.build(
@@ -157,7 +154,7 @@ def test_gradient_and_count_of_one_unit_stay_within_the_accounted_noise(data, z,
         clipping="adaptive",
         count_noise_multiplier=factor * z,
     )
-    force = Threshold(value=bound * data.draw(scales))
+    force = ClippingThreshold(value=bound * data.draw(scales))
     model, inputs, targets = nn.Linear(2, 2), norm * torch.ones(1, 2), torch.ones(1, 2)
     unit = torch.zeros(1, dtype=torch.long)
     total = plan.clipped_sum(model, squared, inputs, targets, unit_index=unit, n_units=1, threshold=force)
@@ -186,7 +183,7 @@ def test_cyclic_accounts_count_the_busiest_group(bands, steps):
     account = None
     for step in sorted(steps):
         entry = LedgerEntry.of(plan, index=0, step=step, stream="keys", torn="", previous="")
-        account = (account or Account(first=entry)).add(step, 0)
+        account = (account or LedgerAccount(first=entry)).add(step, 0)
     assert account.phase().steps == max(sum(step % bands == rest for step in steps) for rest in range(bands))
 
 

@@ -27,11 +27,11 @@ from meninx.core.artifacts import (
     StartRecord,
 )
 from meninx.core.budget import NeighboringRelation, PrivacyUnit
-from meninx.core.manifest import Case, DatasetInfo, Manifest, Task, dataset_digest
+from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind, dataset_digest
 from meninx.core.run import Run
 from meninx.metrics.estimates import Evaluation
 from meninx.metrics.evaluation import compare, evaluate_classification
-from meninx.metrics.thresholds import fit
+from meninx.metrics.thresholds import fit_thresholds
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.plan import Plan
 
@@ -98,7 +98,7 @@ def write_dataset(
     rng = np.random.default_rng(1)
     info = DatasetInfo(
         name=name,
-        task=Task.MULTILABEL,
+        task=TaskKind.MULTILABEL,
         labels=tuple(labels),
         attributes=("sex", "age"),
         size=(128, 128),
@@ -126,7 +126,7 @@ def evaluation(*, private: bool, split: str = "test") -> Evaluation:
     """Return what a model is worth on the made-up split."""
     truth, first, second, patients, attributes = cohort()
     scores = first if private else second
-    thresholds = fit(truth[:200], scores[:200], LABELS)
+    thresholds = fit_thresholds(truth[:200], scores[:200], LABELS)
     return evaluate_classification(
         truth,
         scores,

@@ -23,7 +23,7 @@ from PIL import Image as Pillow
 
 from meninx.cli.app import run
 from meninx.core import files
-from meninx.core.manifest import Manifest, Task
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.imaging import load
 from meninx.imaging.image import Image
@@ -100,10 +100,10 @@ def cases(tmp_path_factory) -> dict[str, Manifest]:
     return {
         "findings": named_after_patients(write_dataset(root / "findings", patients=12, size=32)),
         "masks": named_after_patients(
-            write_dataset(root / "masks", task=Task.SEGMENTATION, patients=6, size=32, prevalence=0.9)
+            write_dataset(root / "masks", task=TaskKind.SEGMENTATION, patients=6, size=32, prevalence=0.9)
         ),
         "volumes": named_after_patients(
-            write_dataset(root / "volumes", task=Task.SEGMENTATION, patients=6, size=16, spatial_dims=3)
+            write_dataset(root / "volumes", task=TaskKind.SEGMENTATION, patients=6, size=16, spatial_dims=3)
         ),
     }
 
@@ -893,7 +893,7 @@ def test_a_run_killed_in_the_middle_of_a_step_spends_no_more_and_ends_the_same(i
     words = (*PRIVATE, "--steps", "8", "--eval-every", "2", "--deterministic", "--threads", "1")
     killer = """
         import os, signal
-        from meninx.learn.private_step import PrivateStep
+        from meninx.learn.dp_step import PrivateStep
         enter = PrivateStep._enter
         def killed(self, step):
             enter(self, step)

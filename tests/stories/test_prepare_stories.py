@@ -12,7 +12,7 @@ from PIL import Image
 
 from meninx.cli.app import run as command
 from meninx.core.errors import DataError, PrivacyRefusal
-from meninx.core.manifest import Manifest, Task
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.deid.config import DeidConfig
 from meninx.deid.stage import run as deidentify
 from meninx.imaging import load
@@ -81,7 +81,7 @@ def test_she_prepares_the_ct_series_of_the_same_archives_for_segmentation(cohort
     )
     result = run(config, clean, tmp_path / "data")
     data = Manifest.read(tmp_path / "data")
-    assert (result.cases, data.info.task, data.info.spacing_mm) == (3, Task.SEGMENTATION, (4.0, 4.0, 4.0))
+    assert (result.cases, data.info.task, data.info.spacing_mm) == (3, TaskKind.SEGMENTATION, (4.0, 4.0, 4.0))
     for case in data.cases:
         image, mask = load.load(data.root / case.image), load.load(data.root / case.mask)
         assert image.size == mask.size

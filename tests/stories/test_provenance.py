@@ -23,10 +23,10 @@ from meninx.core.artifacts import (
     RunState,
 )
 from meninx.core.errors import ConfigError, DataError, Interrupted, PrivacyRefusal, UsageError
-from meninx.core.manifest import Manifest, Task
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.learn import ledger_file, loop
+from meninx.learn import ledger_file, predict
 from meninx.report import stage as report
 from meninx.report.config import ReportConfig
 from meninx.synthetic import write_dataset
@@ -359,7 +359,7 @@ def test_another_dataset_has_its_own_place_and_the_thresholds_of_the_run(copied,
             lambda found: replace(found, info=replace(found.info, channels=3)),
             "channels 1 as in training, got 3",
         ),
-        (lambda found: replace(found, info=replace(found.info, task=Task.MULTICLASS)), "task multilabel"),
+        (lambda found: replace(found, info=replace(found.info, task=TaskKind.MULTICLASS)), "task multilabel"),
         (
             lambda found: replace(
                 found, cases=tuple(replace(case, labels=dict.fromkeys(case.labels)) for case in found.cases)
@@ -425,13 +425,12 @@ def test_a_run_whose_best_weights_came_before_its_last_step_is_reported_and_veri
     scores = []
 
     def worsening(*given, **named):
-        scores.append(
-            replace(real(*given, **named), loss=float(len(scores) + 1), metric=1.0 / (len(scores) + 1))
-        )
+        name = next(name for name in real(*given, **named) if name != "loss")
+        scores.append({"loss": float(len(scores) + 1), name: 1.0 / (len(scores) + 1)})
         return scores[-1]
 
-    real = loop.validate.score
-    monkeypatch.setattr(loop.validate, "score", worsening)
+    real = predict.measure
+    monkeypatch.setattr(predict, "measure", worsening)
     config = PLAIN.replace(steps=0, epochs=3, eval_every=1, select="best")
     run = Run(stage.run(config, data.root, tmp_path / "runs").out)
     evaluate.run(QUICK, run.root)
@@ -591,7 +590,9 @@ def test_a_start_that_fails_leaves_no_folder_and_latest_where_it_was(data, tmp_p
 
 
 def test_a_classifier_is_refused_for_a_segmentation(tmp_path):
-    pictures = write_dataset(tmp_path / "data", task=Task.SEGMENTATION, patients=8, size=32, prevalence=0.9)
+    pictures = write_dataset(
+        tmp_path / "data", task=TaskKind.SEGMENTATION, patients=8, size=32, prevalence=0.9
+    )
     for dry_run in (True, False):
         with pytest.raises(ConfigError, match="a network for segmentation"):
             stage.run(PLAIN, pictures.root, tmp_path / "runs", dry_run=dry_run)
@@ -606,7 +607,7 @@ def test_a_classifier_is_refused_for_a_segmentation(tmp_path):
 
 def test_the_config_of_a_run_says_what_was_done(private, plain):
     text = private.config_path.read_text()
-    for line in ('loss = "bce"', 'sampling = "poisson"', "steps = 2", 'select = "last"'):
+    for line in ('loss = "bce"', 'method = "poisson"', "steps = 2", 'select = "last"'):
         assert line in text
     assert "epochs" not in text
     assert 'select = "best"' in plain.config_path.read_text()

@@ -160,7 +160,7 @@ def test_nor_does_its_keyed_digest_in_run_json(stopped, tmp_path):
     shutil.rmtree(stopped.private / "checkpoints")
     record = identity.data_record(other.root)
     artifacts.write(stopped.root, record)
-    key = identity.read_key(stopped.private / "keys" / identity.KEY)
+    key = stopped.key(identity.KEY)
     changes = {"data": identity.keyed_data(key, record.digest)}
     if stopped.record.secrets:
         changes["secrets"] = {

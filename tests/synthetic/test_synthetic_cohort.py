@@ -16,7 +16,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from meninx import synthetic
 from meninx.core.errors import ConfigError, DataError, LayoutError, UsageError
-from meninx.core.manifest import Manifest, Task
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.randomness import child
 from meninx.synthetic import FINDINGS, PhantomConfig, anatomy, chest, plants, read_answer_key, write_archives
 from meninx.synthetic.key import NOT_BYTES, encodings
@@ -120,7 +120,7 @@ def test_lesions_can_be_forced():
 # --- the prepared dataset -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", list(Task))
+@pytest.mark.parametrize("task", list(TaskKind))
 def test_a_written_dataset_reads_back(tmp_path, task):
     written = synthetic.write_dataset(tmp_path, task=task, patients=18, size=32)
     read = Manifest.read(tmp_path)
@@ -133,9 +133,9 @@ def test_a_written_dataset_reads_back(tmp_path, task):
         with Pillow.open(tmp_path / case.image) as image:
             assert image.size == (32, 32)
             assert not getattr(image, "text", {})
-        assert bool(case.mask) == (task is Task.SEGMENTATION)
+        assert bool(case.mask) == (task is TaskKind.SEGMENTATION)
     assert set(read.attribute("sex")) == {"F", "M"}
-    if task is Task.MULTICLASS:
+    if task is TaskKind.MULTICLASS:
         assert (read.targets().sum(axis=1) == 1).all()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from meninx.core.manifest import Manifest, Task
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.synthetic import write_dataset
 from meninx.train import stage
@@ -45,11 +45,11 @@ def private(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Radiographs with the mask of a pneumothorax."""
     root = tmp_path_factory.mktemp("pictures") / "data"
-    return write_dataset(root, task=Task.SEGMENTATION, patients=12, size=32, prevalence=0.9)
+    return write_dataset(root, task=TaskKind.SEGMENTATION, patients=12, size=32, prevalence=0.9)
 
 
 @pytest.fixture(scope="session")
 def volumes(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """CT-like volumes with organ and lesion."""
     root = tmp_path_factory.mktemp("volumes") / "data"
-    return write_dataset(root, task=Task.SEGMENTATION, patients=10, size=24, spatial_dims=3)
+    return write_dataset(root, task=TaskKind.SEGMENTATION, patients=10, size=24, spatial_dims=3)

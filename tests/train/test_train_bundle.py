@@ -13,7 +13,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from meninx.core.errors import DataError
-from meninx.core.manifest import DatasetInfo, Task
+from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.core.run import Run
 from meninx.learn.predict import load_model
 from meninx.models import registry
@@ -102,7 +102,7 @@ def test_onnx_gives_the_numbers_of_the_network(plain, batch):
 )
 def test_segmentation_networks_in_2d_and_3d(tmp_path, size, labels, outputs, names):
     model = written(
-        tmp_path, name="unet-small", size=size, task=Task.SEGMENTATION, labels=labels, outputs=outputs
+        tmp_path, name="unet-small", size=size, task=TaskKind.SEGMENTATION, labels=labels, outputs=outputs
     )
     image = torch.randn(2, 1, *size)
     with torch.no_grad():
@@ -123,7 +123,7 @@ def test_segmentation_networks_in_2d_and_3d(tmp_path, size, labels, outputs, nam
 def test_a_network_of_monai_and_colour(tmp_path):
     shape = {"size": (32, 32), "channels": 3, "outputs": 2}
     model = written(
-        tmp_path, name="monai:DenseNet121", task=Task.MULTICLASS, labels=("a", "b"), onnx=False, **shape
+        tmp_path, name="monai:DenseNet121", task=TaskKind.MULTICLASS, labels=("a", "b"), onnx=False, **shape
     )
     image = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
@@ -147,15 +147,20 @@ def test_averaged_weights_are_the_ones_released(data, tmp_path):
     run = Run(stage.run(config, data.root, tmp_path).out)
     content = torch.load(run.private / "checkpoints" / "last.pt", weights_only=True)
     released = torch.load(run.release / "bundle" / "models" / "model.pt", weights_only=True)
-    assert all(torch.equal(released[name], value) for name, value in content["average"]["shadow"].items())
-    assert not all(torch.equal(released[name], value) for name, value in content["model"].items())
+    assert all(
+        torch.equal(released[name], value)
+        for name, value in content["players"]["model"]["average"]["shadow"].items()
+    )
+    assert not all(
+        torch.equal(released[name], value) for name, value in content["players"]["model"]["weights"].items()
+    )
 
 
 # hostile names: MONAI runs text that begins with $, and resolves what begins with @ or %
 
 CODE = "$__import__('pathlib').Path({place!r}).touch()"
 NETWORK = {"name": "resnet9-small", "spatial_dims": 2, "in_channels": 1, "out_channels": 2, "width": 4}
-PLAIN = {"name": "small", "task": Task.MULTILABEL, "labels": ("a", "b"), "size": (32, 32)}
+PLAIN = {"name": "small", "task": TaskKind.MULTILABEL, "labels": ("a", "b"), "size": (32, 32)}
 
 
 def bundle_of(folder: Path, **changes: object) -> None:

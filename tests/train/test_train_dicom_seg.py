@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from seg_reader import read_seg
 
 from meninx import api
 from meninx.core.errors import DataError, UsageError
@@ -102,7 +103,7 @@ def test_a_run_writes_segmentations_that_viewers_can_place(prepared, tmp_path):
         path = run.private / "predictions" / f"{case.case_id}.seg.dcm"
         kept = load.load(run.private / "predictions" / f"{case.case_id}.nii.gz")
         placed, paths = sources.placed(case, kept.array[0], kept.affine)
-        back = seg.read_seg(path, paths)
+        back = read_seg(path, paths)
         assert np.array_equal(back.array, placed.array)
         assert np.allclose(back.affine, placed.affine)
         header, source = pydicom.dcmread(path), pydicom.dcmread(paths[0])

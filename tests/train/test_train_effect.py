@@ -6,7 +6,7 @@ Every recipe is free of them; the written config gives the same run.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from meninx.core import settings
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, UsageError
-from meninx.core.manifest import Case, DatasetInfo, Manifest, Task
+from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.train import effect, stage
 from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
 from meninx.train.planning import make_plan
@@ -24,9 +24,9 @@ TERMS = PrivacyConfig(epsilon=8.0, delta=1e-3)
 ADAPTIVE = {"clip_quantile": 0.4, "clip_rate": 0.1, "count_noise_multiplier": 9.0}
 
 
-def dataset(task: Task, patients: int = 40, valid: int = 4) -> Manifest:
+def dataset(task: TaskKind, patients: int = 40, valid: int = 4) -> Manifest:
     """Return a dataset without images, for what is decided before one is read."""
-    labels = ("organ", "lesion") if task is Task.SEGMENTATION else ("well", "ill")
+    labels = ("organ", "lesion") if task is TaskKind.SEGMENTATION else ("well", "ill")
     cases = tuple(
         Case(
             case_id=f"c{n}",
@@ -41,7 +41,7 @@ def dataset(task: Task, patients: int = 40, valid: int = 4) -> Manifest:
     )
 
 
-CLASSES, MAPS = dataset(Task.MULTICLASS), dataset(Task.SEGMENTATION)
+CLASSES, MAPS = dataset(TaskKind.MULTICLASS), dataset(TaskKind.SEGMENTATION)
 IDLE = {
     "patch_size": (16, 16), "foreground": 0.2, "momentum": 0.5, "milestones": (1,), "rates": (0.1, 0.2), "gamma": 0.5,
     "plateau_patience": 2, "focal_gamma": 1.0, "flip_probability": 0.1, "shift_voxels": 2, "rotate_degrees": 3.0,
@@ -72,7 +72,7 @@ def test_a_setting_that_does_nothing_is_refused_by_name(name):
         ),
         (TrainConfig.of(monitor="loss", privacy=TERMS), CLASSES, "monitor"),
         (TrainConfig.of(monitor="loss", select="last"), CLASSES, "monitor"),
-        (TrainConfig.of(select="best"), dataset(Task.MULTICLASS, valid=0), "select"),
+        (TrainConfig.of(select="best"), dataset(TaskKind.MULTICLASS, valid=0), "select"),
         (TrainConfig.of(steps=3, privacy=replace(TERMS, noise_multiplier=2.0)), CLASSES, "steps"),
         (TrainConfig.of(epochs=3, privacy=replace(TERMS, noise_multiplier=2.0)), CLASSES, "epochs"),
         *(
@@ -113,7 +113,7 @@ def recipes() -> list[str]:
 def test_no_recipe_has_an_idle_setting(name):
     table, source = settings.read_recipe(name)
     config = settings.build(TrainConfig, table, source)
-    classes = dataset(Task.MULTILABEL) if config.loss == "bce" else CLASSES
+    classes = dataset(TaskKind.MULTILABEL) if config.loss == "bce" else CLASSES
     effect.refuse_idle(config, MAPS if config.model.name.startswith("unet") else classes)
 
 
@@ -164,10 +164,10 @@ def test_a_sweep_refuses_what_it_would_replace(config):
 @pytest.mark.parametrize(
     ("config", "task", "validation"),
     [
-        (EvaluateConfig(threshold="sensitivity>=0.9"), Task.SEGMENTATION, 5),
-        (EvaluateConfig(threshold="sensitivity>=0.9"), Task.MULTILABEL, 0),
-        (EvaluateConfig(dicom=Path("clean")), Task.SEGMENTATION, 5),
-        (EvaluateConfig(predictions=("nifti",)), Task.MULTILABEL, 5),
+        (EvaluateConfig(threshold="sensitivity>=0.9"), TaskKind.SEGMENTATION, 5),
+        (EvaluateConfig(threshold="sensitivity>=0.9"), TaskKind.MULTILABEL, 0),
+        (EvaluateConfig(dicom=Path("clean")), TaskKind.SEGMENTATION, 5),
+        (EvaluateConfig(predictions=("nifti",)), TaskKind.MULTILABEL, 5),
     ],
 )
 def test_an_evaluation_refuses_what_it_would_not_use(config, task, validation):
@@ -179,11 +179,11 @@ def test_every_setting_is_in_a_rule_or_always_has_an_effect():
     always = {
         "model", "model_options", "image_size", "batch_size", "physical_batch", "optimizer", "lr", "head_lr", "weight_decay",
         "schedule", "warmup", "loss", "class_weights", "augment", "ema", "early_stopping", "pretrained", "freeze", "lora_rank",
-        "seed", "device", "precision", "deterministic", "threads", "attack_risk", "tensorboard", "eval_every", "name", "privacy",
-        "export",
+        "seed", "device", "precision", "deterministic", "threads", "attack_risk", "tensorboard", "eval_every", "name", "export",
     }  # fmt: skip
     ruled = {name for name, _, _ in effect._training_rules(TrainConfig(), CLASSES)}
-    assert {item.name for item in fields(TrainConfig)} == always | ruled
+    names = {name for name, (path, _) in settings.index(TrainConfig).items() if path[0] != "privacy"}
+    assert names == always | ruled
     assert not always & ruled
 
 

@@ -23,7 +23,7 @@ from meninx.metrics.classification import auroc
 from meninx.metrics.estimates import Evaluation
 from meninx.train import evaluate, stage
 from meninx.train.config import EvaluateConfig, TrainConfig
-from meninx.train.predictions import Predictions
+from meninx.train.predictions import PredictionFiles
 
 QUICK = EvaluateConfig(draws=200)
 
@@ -76,7 +76,7 @@ def test_the_numbers_are_those_of_the_test_split(copied, data):
 def test_thresholds_come_from_the_validation_split_alone(copied, data):
     evaluate.run(QUICK, copied.root)
     valid = data.split("valid")
-    expected = thresholds.fit(valid.targets(), probabilities(copied, valid), data.info.labels)
+    expected = thresholds.fit_thresholds(valid.targets(), probabilities(copied, valid), data.info.labels)
     found = evaluation(copied).thresholds
     assert [item.value for item in found] == pytest.approx([item.value for item in expected])
     assert {item.split for item in found if item.rule != "fixed"} == {"valid"}
@@ -108,7 +108,7 @@ def test_another_dataset_without_a_validation_split_takes_the_thresholds_of_the_
     result = evaluate.run(QUICK, copied.root, tmp_path / "data")
     assert result.external
     valid = data.split("valid")
-    wanted = thresholds.fit(valid.targets(), probabilities(copied, valid), data.info.labels)
+    wanted = thresholds.fit_thresholds(valid.targets(), probabilities(copied, valid), data.info.labels)
     assert [item.value for item in external(copied).thresholds] == pytest.approx(
         [item.value for item in wanted]
     )
@@ -239,7 +239,7 @@ def test_volumes_are_segmented_by_a_sliding_window_in_their_own_place(volumes, t
 def test_hostile_identifiers_stay_text_and_lead_nowhere(copied, data):
     case = replace(data.cases[0], patient_id="-1+cmd|x")
     chosen = Manifest(data.root, data.info, (case,))
-    kept = Predictions(copied, chosen, QUICK, "")
+    kept = PredictionFiles(copied, chosen, QUICK, "")
     kept.publish(np.array([[0.5, 0.25, np.nan]]), ("=1+1", "b", "c"))
     lines = (copied.private / "predictions" / "test.csv").read_text().splitlines()
     assert lines == ["case_id,patient_id,'=1+1,b,c", f"{case.case_id},'-1+cmd|x,0.500000,0.250000,"]

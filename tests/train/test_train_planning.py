@@ -10,7 +10,7 @@ import pytest
 from meninx.core.budget import CLIPPINGS
 from meninx.core.errors import ConfigError, PrivacyRefusal
 from meninx.core.manifest import Manifest
-from meninx.privacy import rules
+from meninx.privacy import plan
 from meninx.privacy.plan import Plan
 from meninx.train import planning
 from meninx.train.config import PrivacyConfig, TrainConfig
@@ -24,7 +24,7 @@ def planned(data: Manifest, **terms: Any) -> Plan:
 
 
 def test_the_clippings_are_those_of_the_plan() -> None:
-    assert get_args(get_type_hints(PrivacyConfig)["clipping"]) == CLIPPINGS == rules.CLIPPINGS
+    assert get_args(get_type_hints(PrivacyConfig)["clipping"]) == CLIPPINGS == plan.CLIPPINGS
 
 
 @pytest.mark.parametrize("clipping", CLIPPINGS)

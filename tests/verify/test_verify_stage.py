@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import verify_samples as samples
 
@@ -15,6 +16,7 @@ from meninx.core import artifacts, files, integrity, workspace
 from meninx.core.artifacts import Ancestry, EvaluationRecord, Lineage, PrivacyRecord, RunState
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError
 from meninx.core.run import Run
+from meninx.learn import cache_file
 from meninx.verify import stage
 from meninx.verify.check_list import State
 
@@ -328,4 +330,17 @@ def test_what_a_killed_stage_left_in_staging_is_no_open_private_file(tmp_path: P
     assert failed(root) == []
     secret = root / "private" / "staging" / "private" / "crosswalk.csv"
     files.write_text(secret, "x", mode=0o644)
+    assert any("1 file" in line and "copied out" in line for line in failed(root))
+
+
+def test_a_cache_of_decoded_images_is_a_private_file_like_any_other(tmp_path: Path):
+    root = samples.a_dataset(tmp_path / "data")
+    folder = root / "private" / workspace.CACHE
+    folder.mkdir(mode=0o700)
+    item = cache_file.Item("images/c1.png", "image")
+    cache_file.build(
+        folder / "decoded.bin", "key", {item: lambda: np.zeros((1, 4, 4), np.uint8)}, limit=1 << 20
+    )
+    assert failed(root) == []
+    (folder / "decoded.bin").chmod(0o644)
     assert any("1 file" in line and "copied out" in line for line in failed(root))

@@ -8,9 +8,11 @@ import signal
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib import metadata
 from types import FrameType
+from typing import TextIO
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -82,7 +84,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for number in (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP; that stays so
             signal.signal(number, _interrupt)
+    warnings.showwarning = _show_warning
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning about a recipe as one line, and any other as Python does."""
+    if issubclass(category, settings.OldLayout):
+        print(f"meninx: warning: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=sys.stderr)
 
 
 def run(arguments: list[str]) -> int:

@@ -57,7 +57,7 @@ def show_plan(
     model: str, image_size: tuple[int, ...], channels: int, batch: int, views: int, *, json: bool
 ) -> None:
     """Print the kernel of every layer, with milliseconds for a trial of each candidate."""
-    from meninx.learn.kernel_table import kernel_table
+    from meninx.learn.kernels import kernel_table
 
     table = kernel_table(model, image_size=image_size, channels=channels, batch=batch, views=views)
     if json:

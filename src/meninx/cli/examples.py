@@ -21,7 +21,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "train": (
         "meninx train data/ --recipe tiny",
-        "meninx train data/ --recipe tiny --privacy.epsilon 8 --privacy.delta 1e-3",
+        "meninx train data/ --recipe tiny --epsilon 8 --delta 1e-3",
         "meninx train data/ --recipe tiny --dry-run",
     ),
     "evaluate": ("meninx evaluate runs/latest", "meninx evaluate runs/latest --baseline runs/first"),

@@ -42,7 +42,7 @@ def with_settings(verb: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(verb)
     def command(*paths: Any, **given: Any) -> None:
-        if given.get("resume") is not None:
+        if "resume" in signature.parameters and given.get("resume") is not None:
             _refuse_idle(given)
         known = settings.index(kind)
         flags = {name: _value(known[name][1].hint, given.pop(name)) for name in known.keys() & given.keys()}

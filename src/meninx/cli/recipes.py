@@ -1,42 +1,84 @@
-"""``meninx recipes``: list, show and copy the packaged recipes."""
+"""``meninx recipes``: list, show and copy the packaged recipes, convert old ones, and describe them for editors."""
 
 from __future__ import annotations
 
+import json
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
+from typing import Annotated
+
+import tomli_w
+from cyclopts import Parameter
 
 from meninx.core import check, files, settings
 from meninx.core.errors import UsageError, expected
 
 
-def recipes(name: str | None = None, /, *, copy: Path | None = None) -> None:
+def recipes(
+    name: str | None = None,
+    /,
+    *,
+    copy: Path | None = None,
+    convert: Path | None = None,
+    schema: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
     """List the packaged recipes, show one, or copy one to a file to change it.
 
     Args:
         name: Recipe to show; all are listed without it.
-        copy: File to write the recipe to; must not exist.
+        copy: File to write to, instead of the terminal; must not exist.
+        convert: Recipe or config.toml of an earlier version to print in today's tables.
+        schema: Print the JSON schema of training recipes, from which editors complete and check them.
     """
-    if name is None:
+    if schema:
+        _put(json.dumps(settings.schema(_kinds()[0]), indent=2) + "\n", copy)
+    elif convert is not None:
+        _put(_converted(convert), copy)
+    elif name is None:
         for known in settings.recipe_names():
-            print(f"{known:22} {_first_comment(known)}")
-        return
-    if name not in settings.recipe_names():
+            print(f"{known:22} {_text(known).splitlines()[0].removeprefix('#').strip()}")
+    elif name not in settings.recipe_names():
         fix = check.did_you_mean(name, settings.recipe_names()) or "`meninx recipes` lists them"
         raise UsageError(
             expected("the name of a packaged recipe", got=repr(name), where="meninx recipes", fix=fix)
         )
-    text = (resources.files("meninx.recipes") / f"{name}.toml").read_text(encoding="utf-8")
-    if copy is None:
+    else:
+        _put(_text(name), copy)
+
+
+def _kinds() -> tuple[type[settings.Settings], ...]:
+    """Return the configs whose recipes have tables, those of training first."""
+    from meninx.train.config import SweepConfig, TrainConfig
+
+    return (TrainConfig, SweepConfig)
+
+
+def _converted(path: Path) -> str:
+    """Return a recipe in tables, with the comment at its head; refuses keys that no setting has."""
+    table, source = settings.read_recipe(str(path))
+    kind = next((kind for kind in _kinds() if settings.knows(kind, table)), _kinds()[0])
+    values = settings.to_plain(settings.arranged(kind, table, source))
+    lines = files.read_text(path, limit=settings.LIMIT).splitlines()
+    head = [f"{line}\n" for line in takewhile(lambda line: line.startswith("#"), lines)]
+    tables = settings.tables(kind)
+    order = [*(name for name in values if name not in tables), *tables]
+    found = {name: values[name] for name in order if values.get(name) is not None}
+    return "".join(head) + tomli_w.dumps(found)
+
+
+def _put(text: str, path: Path | None) -> None:
+    """Print a text, or write it to a new file and print the file's name."""
+    if path is None:
         print(text, end="")
-    elif copy.exists():
+    elif path.exists():
         raise UsageError(
-            expected("a new file", got="an existing one", where=str(copy), fix="choose another name")
+            expected("a new file", got="an existing one", where=str(path), fix="choose another name")
         )
     else:
-        files.write_text(copy, text)
-        print(copy)
+        files.write_text(path, text)
+        print(path)
 
 
-def _first_comment(name: str) -> str:
-    text = (resources.files("meninx.recipes") / f"{name}.toml").read_text(encoding="utf-8")
-    return text.splitlines()[0].removeprefix("#").strip()
+def _text(name: str) -> str:
+    return (resources.files("meninx.recipes") / f"{name}.toml").read_text(encoding="utf-8")

@@ -44,7 +44,7 @@ _CASE_ID = re.compile(r'[^./\\:*?"<>|][^/\\:*?"<>|]{0,127}')  # may name a file 
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,255}")  # passes names.problem, at a tenth of the cost
 
 
-class Task(StrEnum):
+class TaskKind(StrEnum):
     """What a model is asked: one class of several, any of several labels, or a label map."""
 
     MULTICLASS = "multiclass"
@@ -107,7 +107,7 @@ class DatasetInfo:
     """
 
     name: str
-    task: Task
+    task: TaskKind
     labels: tuple[str, ...]
     attributes: tuple[str, ...] = ()
     spatial_dims: int = 2
@@ -126,7 +126,11 @@ class DatasetInfo:
         names.check(self.labels, what="label", where=where)
         names.check(self.attributes, what="attribute", where=where)
         names.check([side for pair in self.laterality for side in pair], what="laterality", where=where)
-        columns = (*FIXED_COLUMNS, *self.attributes, *(() if self.task is Task.SEGMENTATION else self.labels))
+        columns = (
+            *FIXED_COLUMNS,
+            *self.attributes,
+            *(() if self.task is TaskKind.SEGMENTATION else self.labels),
+        )
         if len(set(columns)) != len(columns):
             raise DataError(
                 expected("labels and attributes of different names", got="one twice", where=where)
@@ -342,7 +346,7 @@ class Manifest:
         """
         folder = root or self.root
         header = [*FIXED_COLUMNS, *self.info.labels, *self.info.attributes]
-        if self.info.task is Task.SEGMENTATION:
+        if self.info.task is TaskKind.SEGMENTATION:
             header = [*FIXED_COLUMNS, *self.info.attributes]
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
@@ -351,7 +355,7 @@ class Manifest:
             fixed = [getattr(case, name) for name in FIXED_COLUMNS]
             labels = (
                 []
-                if self.info.task is Task.SEGMENTATION
+                if self.info.task is TaskKind.SEGMENTATION
                 else [_written(case.labels.get(name)) for name in self.info.labels]
             )
             texts = [names.csv_cell(case.attributes.get(name, "")) for name in self.info.attributes]
@@ -385,7 +389,11 @@ class Manifest:
         info = DatasetInfo.from_toml(_text(info_path, files.TEXT_LIMIT), str(info_path))
         table = _rows(_text(table_path, files.TABLE_LIMIT), str(table_path))
         header = next(table, [])
-        needed = [*FIXED_COLUMNS, *(() if info.task is Task.SEGMENTATION else info.labels), *info.attributes]
+        needed = [
+            *FIXED_COLUMNS,
+            *(() if info.task is TaskKind.SEGMENTATION else info.labels),
+            *info.attributes,
+        ]
         for name in needed:
             if header.count(name) != 1:
                 got = "two" if name in header else "none"
@@ -464,7 +472,7 @@ def _case(cells: list[str], header: list[str], info: DatasetInfo, where: str) ->
         raise LayoutError(expected("one cell a column", got="more or fewer", where=where))
     row = dict(zip(header, cells, strict=True))
     labels: dict[str, float | None] = {}
-    for name in () if info.task is Task.SEGMENTATION else info.labels:
+    for name in () if info.task is TaskKind.SEGMENTATION else info.labels:
         try:
             labels[name] = float(row[name]) if row[name] != "" else None
         except ValueError as error:

@@ -31,6 +31,7 @@ from meninx.core.errors import DataError, Interrupted, UsageError, expected
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 AHEAD = 4  # items in flight per worker: enough to keep it busy, few enough to stop soon
+STARTS = 3  # tries to start a process for one item
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -165,12 +166,10 @@ class _Crew(Generic[ItemT, ResultT]):
     ) -> None:
         self.workers, self.died = workers, died
         self._work, self._setup, self._arguments = work, setup, arguments
-        self._context = _Context()
-        self._begun = self._context.Event()
         self._count = 0
         self.window: deque[_Task[ItemT, ResultT]] = deque()
         self._pool = self._opened(workers)
-        self._apart: ProcessPoolExecutor | None = None
+        self._apart: _Workers | None = None
 
     @property
     def full(self) -> bool:
@@ -178,14 +177,7 @@ class _Crew(Generic[ItemT, ResultT]):
 
     def submit(self, item: ItemT) -> None:
         self._count += 1
-        try:
-            future = self._pool.submit(_done, self._work, item)
-        except (
-            BrokenProcessPool
-        ):  # noticed on submission: the result of this item tells, like that of the others
-            future = Future()
-            future.set_exception(BrokenProcessPool("a worker died before this item was given away"))
-        self.window.append(_Task(self._count, item, future))
+        self.window.append(_Task(self._count, item, self._pool.submit(self._work, item)))
 
     def next(self) -> ResultT:
         """Return the result of the oldest item."""
@@ -194,9 +186,7 @@ class _Crew(Generic[ItemT, ResultT]):
             try:
                 result = task.future.result()
             except BrokenProcessPool as error:
-                if not self._begun.is_set():
-                    raise unguarded("worker processes that died while starting") from error
-                self._renew()
+                self._renew(error)
             except BaseException:
                 self.window.popleft()
                 raise
@@ -207,38 +197,48 @@ class _Crew(Generic[ItemT, ResultT]):
         return self._alone(task)
 
     def _alone(self, task: _Task[ItemT, ResultT]) -> ResultT:
-        """Return the result of an item that is the only one of its process, after a worker died that may have held it."""
-        if self._apart is None:
-            self._apart = self._opened(1)
-        try:
-            return self._apart.submit(_done, self._work, task.item).result()
-        except BrokenProcessPool as error:
-            self._apart.shutdown(wait=True)
-            self._apart = None
-            if self.died is not None:
-                return self.died(task.item)
-            what = "worker processes that live"
-            got = f"one that died on item {task.number} (killed for memory, or a crash in a codec)"
-            fix = (
-                "give the machine more memory or take the item out; the same command goes on where it stopped"
-            )
-            raise DataError(expected(what, got=got, where="workers", fix=fix)) from error
+        """Return the result of an item that is the only one of its process, after a worker died that may have held it.
 
-    def _renew(self) -> None:
+        The item is not blamed for a process that had died before, nor for one that is killed while it starts.
+        """
+        for _ in range(STARTS):
+            fresh = self._apart is None
+            self._apart = self._apart or self._opened(1)
+            try:
+                return self._apart.submit(self._work, task.item).result()
+            except BrokenProcessPool as error:
+                ended, self._apart = self._apart, None
+                ended.kill()
+                if ended.refused_to_start:
+                    raise unguarded("worker processes that died while starting") from error
+                if fresh and ended.begun:
+                    if self.died is not None:
+                        return self.died(task.item)
+                    raise _deadly(
+                        f"one that died on item {task.number} (killed for memory, or a crash in a codec)"
+                    ) from error
+        raise _deadly(f"{STARTS} that were killed while they started")
+
+    def _renew(self, error: BrokenProcessPool) -> None:
         """Start new workers.
 
         Of the lost items the oldest may have killed one: they go apart; the others are given out again.
 
         Workers take items in order, and an executor hands out one more than it has workers. So what a dead
         worker held is among the first ``workers + 1`` lost items.
+
+        Raises:
+            UsageError: no worker began to work, because each of them ended by itself while it started.
         """
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.kill()
+        if self._pool.refused_to_start:
+            raise unguarded("worker processes that died while starting") from error
         self._pool = self._opened(self.workers)
         lost = [task for task in self.window if _lost(task.future)]
         for place, task in enumerate(lost):
             task.suspect = place <= self.workers
             if not task.suspect:
-                task.future = self._pool.submit(_done, self._work, task.item)
+                task.future = self._pool.submit(self._work, task.item)
 
     def cancel(self) -> None:
         """Take back what no worker has begun, from the end."""
@@ -246,13 +246,71 @@ class _Crew(Generic[ItemT, ResultT]):
             task.future.cancel()
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.close()
         if self._apart is not None:
-            self._apart.shutdown(wait=True)
+            self._apart.close()
 
-    def _opened(self, count: int) -> ProcessPoolExecutor:
-        arguments = (self._begun, self._setup, self._arguments)
-        return ProcessPoolExecutor(count, mp_context=self._context, initializer=_begin, initargs=arguments)
+    def _opened(self, count: int) -> _Workers:
+        return _Workers(count, self._setup, self._arguments)
+
+
+class _Workers:
+    """An executor that can always be ended, with every process that it ever started.
+
+    An executor starts a process when an item is submitted. One that starts just while the executor ends the
+    others, because one of them died, is overlooked: it waits for items for good, and whoever waits for the
+    executor waits with it. So the processes are kept here and killed here.
+    """
+
+    def __init__(self, count: int, setup: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+        self._context = _Context()
+        self._begun = self._context.Event()
+        self._pool = ProcessPoolExecutor(
+            count,
+            mp_context=self._context,
+            initializer=_begin,
+            initargs=(self._begun, setup, arguments),
+        )
+
+    @property
+    def begun(self) -> bool:
+        """Whether a process got as far as its first item."""
+        return self._begun.is_set()
+
+    @property
+    def refused_to_start(self) -> bool:
+        """Whether no process began, although one ended by itself: it could not import the main script.
+
+        A process that is killed (for memory, by the user) has a negative exit code.
+        """
+        return not self.begun and any(code >= 0 for code in self._context.exit_codes())
+
+    def submit(self, work: Callable[[ItemT], ResultT], item: ItemT) -> Future[ResultT]:
+        """Return the future of an item; one that tells of a dead worker when that is known already."""
+        try:
+            return self._pool.submit(_done, work, item)
+        # OSError: the process that was to be started for this item was killed before it had read its orders
+        except (BrokenProcessPool, OSError) as error:
+            future: Future[ResultT] = Future()
+            future.set_exception(BrokenProcessPool(f"a worker died before this item ({error})"))
+            return future
+
+    def close(self) -> None:
+        """End the processes after what they are doing."""
+        if self._context.exit_codes():  # one is dead, and the executor may wait for another one for good
+            self._context.kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def kill(self) -> None:
+        """End the processes at once."""
+        self._context.kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._context.kill()
+
+
+def _deadly(got: str) -> DataError:
+    fix = "give the machine more memory or take the item out; the same command goes on where it stopped"
+    return DataError(expected("worker processes that live", got=got, where="workers", fix=fix))
 
 
 def _lost(future: Future[Any]) -> bool:
@@ -268,9 +326,30 @@ class _Process(SpawnProcess):
 
 
 class _Context(SpawnContext):
-    """Starts :class:`_Process`."""
+    """Starts :class:`_Process` and knows all that it started."""
 
-    Process = _Process
+    def __init__(self) -> None:
+        super().__init__()
+        self._started: list[_Process] = []
+
+    def Process(self, *args: Any, **keywords: Any) -> _Process:  # type: ignore[override]  # noqa: N802
+        """Return a process that is not started yet."""
+        process = _Process(*args, **keywords)
+        self._started.append(process)
+        return process
+
+    def exit_codes(self) -> list[int]:
+        """Return the exit codes of the processes that have ended."""
+        codes = [process.exitcode for process in self._started if process.pid is not None]
+        return [code for code in codes if code is not None]
+
+    def kill(self) -> None:
+        """Kill every process and wait until it has ended."""
+        started = [process for process in self._started if process.pid is not None]
+        for process in started:
+            process.kill()
+        for process in started:
+            process.join()
 
 
 _waiting: list[

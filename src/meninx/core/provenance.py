@@ -62,7 +62,12 @@ def environment(command: Iterable[str] = ()) -> Environment:
 
 def packages() -> dict[str, str]:
     """Return package -> version of the installed ones among :data:`PACKAGES`."""
-    return {name: version for name in PACKAGES if (version := _version(name))}
+    return versions(PACKAGES)
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Return package -> version of those of ``names`` that are installed."""
+    return {name: version for name in names if (version := _version(name))}
 
 
 def _version(package: str) -> str | None:

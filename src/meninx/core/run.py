@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from meninx.core import artifacts, files, integrity, plain, provenance, workspace
+from meninx.core import artifacts, files, integrity, plain, provenance, randomness, workspace
 from meninx.core.artifacts import RunRecord, RunState
 from meninx.core.errors import DataError, UsageError, expected
+from meninx.core.randomness import KEY_BYTES
 
 NOT_FOR_RELEASE = "NOT FOR RELEASE: privacy noise of this run came from a seed (--deterministic)"
 
@@ -127,6 +128,29 @@ class Run:
         self.update(release=before, release_next=integrity.list_digest(digests))
         self.update(release=integrity.write(self.release, digests), release_next="")
 
+    def key_path(self, purpose: str) -> Path:
+        """Return where the secret key for one purpose lies: ``private/keys/<purpose>.key``, mode 0600."""
+        return self.private / "keys" / f"{purpose}.key"
+
+    def key(self, purpose: str, *, seed: int | None = None) -> bytes:
+        """Return the secret key for one purpose, made on first use.
+
+        Args:
+            purpose: e.g. ``identity``, ``sampling`` or ``noise``; keys of two purposes are independent.
+            seed: None for the entropy of the operating system; an integer only in a run stamped NOT FOR
+                RELEASE.
+
+        Raises:
+            DataError: the file is not a key.
+            StorageError: the disk refused.
+        """
+        path = self.key_path(purpose)
+        if not path.is_file():
+            key = randomness.private_bytes(KEY_BYTES, deterministic_seed=seed, purpose=purpose)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.write_bytes(path, key, mode=files.PRIVATE_MODE)
+        return read_key(path)
+
     def read_json(self, name: str) -> Any:
         """Return the JSON at ``name``, or None when there is none.
 
@@ -157,6 +181,18 @@ class Run:
             temporary.replace(self.root.parent / "latest")
         except OSError:  # Windows without the right to make links; a folder in the place of the link
             temporary.unlink(missing_ok=True)
+
+
+def read_key(path: Path) -> bytes:
+    """Return the secret key in a file.
+
+    Raises:
+        DataError: the file cannot be read or is not a key.
+    """
+    key = files.read_bytes(path, limit=KEY_BYTES + 1)
+    if len(key) != KEY_BYTES:
+        raise DataError(expected(f"a key of {KEY_BYTES} bytes", got=f"{len(key)}", where=path.name))
+    return key
 
 
 def create(

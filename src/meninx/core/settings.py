@@ -88,7 +88,11 @@ class Settings:
 
     def replace(self, **settings: Any) -> Self:
         """Return the config with some settings changed, given by their flat names or as tables."""
-        return resolve(type(self), (_values(self), ""), (settings, ""))
+        kind, values = type(self), _values(self)
+        for key, value in arranged(kind, settings, "").items():
+            table = key in tables(kind) and isinstance(value, Mapping)
+            values[key] = {**(values[key] or {}), **value} if table else value
+        return _made(kind, values)
 
 
 def _cached(function: Callable[[type[Settings]], ReturnT]) -> Callable[[type[Settings]], ReturnT]:
@@ -161,11 +165,18 @@ def meanings(kind: type[Settings]) -> dict[str, str]:
     """Return flat name -> meaning of every setting, from the ``Attributes:`` of the docstrings."""
     described: dict[tuple[str, ...], str] = {}
     for path, owner in ((), kind), *(((name,), table) for name, table in tables(kind).items()):
-        for base in reversed(owner.__mro__):
-            block = (inspect.getdoc(base) or "").partition("Attributes:")[2]
-            for match in re.finditer(r"^    (\w+): (.*(?:\n {8,}.*)*)", block, flags=re.MULTILINE):
-                described[(*path, match.group(1))] = re.sub(r"\s+", " ", match.group(2)).strip()
+        described |= {(*path, name): text for name, text in attributes(owner).items()}
     return {name: described.get(path, "") for name, (path, _) in index(kind).items()}
+
+
+def attributes(kind: type[Any]) -> dict[str, str]:
+    """Return name -> meaning of a class's attributes, from the ``Attributes:`` of its docstring and its bases'."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        block = (inspect.getdoc(base) or "").partition("Attributes:")[2]
+        for match in re.finditer(r"^    (\w+): (.*(?:\n {8,}.*)*)", block, flags=re.MULTILINE):
+            found[match.group(1)] = re.sub(r"\s+", " ", match.group(2)).strip()
+    return found
 
 
 # values into configs
@@ -342,7 +353,7 @@ def to_table(config: Any) -> dict[str, Any]:
     """Return a config as plain TOML values; None is left out, so that defaults stay defaults."""
     table: dict[str, Any] = {}
     for item in dataclasses.fields(config):
-        value = _plain(getattr(config, item.name))
+        value = to_plain(getattr(config, item.name))
         if value is not None:
             table[item.name] = value
     return table
@@ -350,8 +361,23 @@ def to_table(config: Any) -> dict[str, Any]:
 
 def to_flat(config: Settings) -> dict[str, Any]:
     """Return flat name -> plain value of every setting; those that are None are left out."""
-    table = {name: _plain(value_of(config, name)) for name in index(type(config))}
+    table = {name: to_plain(value_of(config, name)) for name in index(type(config))}
     return {name: value for name, value in table.items() if value is not None}
+
+
+def to_plain(value: Any) -> Any:
+    """Return a value, or the values of a mapping or config, as TOML has them: no tuples, paths, enumerations or None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_table(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (tuple, list)):
+        return [to_plain(item) for item in value]
+    return value
 
 
 def flattened(kind: type[Settings], table: Mapping[str, Any]) -> dict[str, Any]:
@@ -435,6 +461,11 @@ def warn_of_old_layout(kind: type[Settings], table: Mapping[str, Any], source: s
             OldLayout,
             stacklevel=2,
         )
+
+
+def knows(kind: type[Settings], table: Mapping[str, Any]) -> bool:
+    """Return whether a config has all top-level keys of a recipe."""
+    return all(key in tables(kind) or key in index(kind) for key in table)
 
 
 def is_loose(kind: type[Settings], key: str, value: Any) -> bool:
@@ -569,17 +600,3 @@ def _fits(hint: Any, value: Any) -> bool:
     except msgspec.ValidationError:
         return False
     return True
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return to_table(value)
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    return value

@@ -33,7 +33,8 @@ from meninx.core import files, plain
 from meninx.core.errors import DataError, RunLocked, StorageError, UsageError, expected
 
 PRIVATE, LOCK, MARKER, STAGING, REPLACED = "private", "lock", "workspace.json", "staging", "replaced"
-_OWN = (PRIVATE, LOCK, MARKER, STAGING, REPLACED)
+CACHE = "cache"  # in the private room: what can be computed again from the result, e.g. decoded images
+_OWN = (PRIVATE, LOCK, MARKER, STAGING, REPLACED, CACHE)
 _STAGE = re.compile(r"[a-z][a-z-]{0,39}")
 
 
@@ -491,6 +492,7 @@ def _completed(root: Path, marker: Marker) -> Marker:
     ):  # the result is complete; what cannot be removed now goes with the next claim
         _remove(room / REPLACED)
         _remove(room / STAGING)
+        _remove(room / CACHE)  # of the earlier result: it may hold images of patients who are gone
     return done
 
 

@@ -1,1 +1,56 @@
-"""De-identification of DICOM headers: PS3.15 Annex E profiles, keyed pseudonyms, self-check."""
+"""De-identification of DICOM by DICOM PS3.15 Annex E, for a folder or for one instance in memory.
+
+``meninx deid`` and :func:`meninx.deidentify` clean a folder; :class:`Deidentifier` cleans one instance with the
+same engine. The public names are those of ``__all__``; the modules behind them may change. Nothing here needs
+torch.
+
+Example:
+    >>> from meninx.deid import Deidentifier, Quarantined
+    >>> tool = Deidentifier(key=bytes(range(32)), site="north")
+    >>> try:
+    ...     tool.deidentify(b"no DICOM at all")
+    ... except Quarantined as refusal:
+    ...     print(refusal.reason)
+    not-dicom
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meninx.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from meninx.deid.config import DeidConfig
+    from meninx.deid.deidentifier import DeidentifiedInstance, Deidentifier
+    from meninx.deid.keys import KeyFile
+    from meninx.deid.options import Option
+    from meninx.deid.profile import Action
+    from meninx.deid.quarantine import Quarantined, Reason
+    from meninx.deid.stage import DeidResult
+
+__all__ = [
+    "Action",
+    "DeidConfig",
+    "DeidResult",
+    "DeidentifiedInstance",
+    "Deidentifier",
+    "KeyFile",
+    "Option",
+    "Quarantined",
+    "Reason",
+]
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "Action": "meninx.deid.profile",
+        "DeidConfig": "meninx.deid.config",
+        "DeidResult": "meninx.deid.stage",
+        "DeidentifiedInstance": "meninx.deid.deidentifier",
+        "Deidentifier": "meninx.deid.deidentifier",
+        "KeyFile": "meninx.deid.keys",
+        "Option": "meninx.deid.options",
+        "Quarantined": "meninx.deid.quarantine",
+        "Reason": "meninx.deid.quarantine",
+    },
+)

@@ -231,8 +231,8 @@ def _needs_value(tag: int, context: FileContext, top: bool) -> bool:
 def _text_element(tag: int, vr: str, text: str, context: FileContext) -> Element:
     context.non_ascii |= not text.isascii()
     value = text.encode("utf-8", "replace")
-    padding = (b"\0" if vr == "UI" else b" ") if len(value) % 2 else b""
-    return Element(tag, vr, value + padding)
+    padding = b"\0" if vr == "UI" else b" "
+    return Element(tag, vr, value + padding * (len(value) % 2))
 
 
 def _replacement(action: Action, tag: int, vr: str, text: str, context: FileContext) -> str:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
-from meninx.core import check
+from msgspec import Meta
+
 from meninx.core.errors import ConfigError, PrivacyRefusal, expected
-from meninx.core.settings import Settings
+from meninx.core.settings import CountOrZero, Settings
 from meninx.deid import options as known
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile
 
+ProfileName = Literal["research", "basic"]  # the keys of options.PRESETS
+MissingLookup = Literal["pseudonym", "quarantine"]
+BurnedIn = Literal["quarantine", "keep"]
 # Kept, these would contradict PatientIdentityRemoved = YES, which every output states.
 _IDENTITY = frozenset(
     {0x00100010, 0x00100020, 0x00100030, 0x00101000, 0x00101001, 0x00101040, 0x00102154, 0x00101002}
@@ -49,30 +55,24 @@ class DeidConfig(Settings):
 
     key: Path | None = None
     site: str = "site"
-    profile: str = "research"
+    profile: ProfileName = "research"
     options: tuple[Option, ...] = ()
     overrides: Path | None = None
     lookup: Path | None = None
-    missing_lookup: str = "pseudonym"
+    missing_lookup: MissingLookup = "pseudonym"
     lookup_out: bool = False
     rename: bool = True
-    workers: int = 0
-    max_age: int = 89
-    burned_in: str = "quarantine"
+    workers: CountOrZero = 0
+    max_age: Annotated[int, Meta(ge=1, le=89)] = 89
+    burned_in: BurnedIn = "quarantine"
     dry_run: bool = False
     resume: bool = True
     overwrite: bool = False
 
     def check_rules(self) -> None:
         """Refuse options that contradict each other; keep them sorted."""
-        check.one_of(known.PRESETS, profile=self.profile)
-        check.one_of(("pseudonym", "quarantine"), missing_lookup=self.missing_lookup)
-        check.one_of(("quarantine", "keep"), burned_in=self.burned_in)
-        check.non_negative(workers=self.workers)
         if not self.site.strip():
             raise ConfigError(expected("the name of the hospital", got="an empty one", where="site"))
-        if not 1 <= self.max_age <= 89:
-            raise ConfigError(expected("1 <= max_age <= 89", got=self.max_age, where="max_age"))
         object.__setattr__(self, "options", tuple(sorted(known.parse(self.options))))
         known.check(self.all_options)
 
@@ -94,16 +94,28 @@ class DeidConfig(Settings):
             ConfigError: the overrides cannot be read or name an unknown attribute or action.
             PrivacyRefusal: an override would keep the patient's identity.
         """
-        profile = Profile.compile(self.all_options, _read_overrides(self.overrides))
-        for tag, action in profile.overrides:
-            if tag in _IDENTITY and action == Action.K:
-                fix = "every output states that the identity was removed; choose another action"
-                raise PrivacyRefusal(
-                    expected(
-                        "no K on the patient's identity", got=f"{tag:08X} = K", where="overrides", fix=fix
-                    )
-                )
-        return profile
+        return profile_with(self.all_options, _read_overrides(self.overrides))
+
+
+def profile_with(options: frozenset[Option], overrides: Mapping[str, str]) -> Profile:
+    """Return the profile of these options and overrides.
+
+    Args:
+        options: see :mod:`meninx.deid.options`.
+        overrides: keyword or tag -> action letter.
+
+    Raises:
+        ConfigError: an override names an unknown attribute or action.
+        PrivacyRefusal: an override would keep the patient's identity.
+    """
+    profile = Profile.compile(options, overrides)
+    for tag, action in profile.overrides:
+        if tag in _IDENTITY and action == Action.K:
+            fix = "every output states that the identity was removed; choose another action"
+            raise PrivacyRefusal(
+                expected("no K on the patient's identity", got=f"{tag:08X} = K", where="overrides", fix=fix)
+            )
+    return profile
 
 
 def _read_overrides(path: Path | None) -> dict[str, str]:

@@ -41,11 +41,13 @@ def shift_dt(value: str, days: int) -> str:
         cuts = [i for i, sign in enumerate(text) if sign == "-"]
         return _range([(text[:i], text[i + 1 :]) for i in cuts], lambda side: shift_dt(side, days))
     year, month, day, time, zone = found.groups(default="")
-    moved = _moved(year + (month or "07") + (day or ("15" if month else "01")), days)
+    # A value without a month or a day moves as the middle of its year or month would, and keeps its precision.
+    filled = year + month + (day or "15") if month else year + "0701"
+    moved = _moved(filled, days)
     if moved is None:
         return ""
     digits = moved.strftime("%Y%m%d").rjust(8, "0")
-    return digits[: 8 if day else 6 if month else 4] + time + zone
+    return digits[: len(year + month + day)] + time + zone
 
 
 def is_tm(value: str) -> bool:

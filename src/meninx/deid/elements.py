@@ -117,7 +117,9 @@ def with_plain_vrs(elements: list[Element]) -> list[Element]:
             with_plain_vrs(item)
         if " or " in element.vr:
             words = element.vr.split(" or ")
-            element.vr = "OB" if element.undefined else "OW" if "OW" in words else numbers
+            element.vr = "OW" if "OW" in words else numbers
+            if element.undefined:  # fragments of compressed pixels are bytes, whatever the dictionary allows
+                element.vr = "OB"
     return elements
 
 
@@ -318,12 +320,12 @@ def _encode(elements: Iterable[Element], encoding: Encoding, chunks: list[bytes 
         value: bytes | memoryview = (
             element.value if element.items is None else _encoded_items(element.items, encoding)
         )
-        padding = b"" if len(value) % 2 == 0 else b" " if element.vr in _SPACE_PADDED else b"\0"
+        padding = (b" " if element.vr in _SPACE_PADDED else b"\0") * (len(value) % 2)
         length = UNDEFINED if element.undefined else len(value) + len(padding)
         tag = struct.pack(sign + "HH", element.tag >> 16, element.tag & 0xFFFF)
         vr = element.vr if element.vr in SHORT | LONG else "UN"
         if not encoding.implicit and vr in SHORT and length > 0xFFFF:
-            vr = "UN"
+            vr = "UN"  # a short VR has 16 bits for the length; PS3.5 6.2.2 lets a longer value stand as UN
         if encoding.implicit:
             head = struct.pack(sign + "L", length)
         elif vr in SHORT:

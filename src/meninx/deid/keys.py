@@ -7,6 +7,7 @@ import hmac
 import os
 import secrets
 import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 
 from meninx.core import files
@@ -75,6 +76,30 @@ def read_key(path: Path | None, site: str) -> SiteKey:
     if len(secret) < MINIMUM_BYTES:
         raise PrivacyRefusal(_too_short(len(secret), "key"))
     return SiteKey(secret, site)
+
+
+@dataclass(frozen=True)
+class KeyFile:
+    """The file that holds a site's key. It is read when a stage or a :class:`Deidentifier` begins.
+
+    Attributes:
+        path: where the file lies.
+
+    Example:
+        >>> KeyFile(Path("north.key"))
+        KeyFile(path=PosixPath('north.key'))
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path | str) -> KeyFile:
+        """Write a new random key and return its file; see :func:`make_key`."""
+        return cls(make_key(Path(path)))
+
+    def read(self, site: str) -> SiteKey:
+        """Return the key for one site; see :func:`read_key`."""
+        return read_key(self.path, site)
 
 
 def throwaway_key(site: str) -> SiteKey:

@@ -148,10 +148,6 @@ class FileResult:
     burned_in_unknown: bool = False
     review: tuple[str, ...] = ()
 
-    def told(self) -> tuple[str, ...]:
-        """Return what becomes public of this entry besides counts and digests: its path and its line of the audit log."""
-        return self.output.removeprefix("images/"), self.sop_class, self.transfer_syntax
-
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> FileResult:
         """Return the entry of one line."""

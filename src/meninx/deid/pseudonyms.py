@@ -6,7 +6,7 @@ import csv
 import hmac
 import io
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydicom._uid_dict import UID_dictionary
@@ -146,8 +146,8 @@ class Lookup:
         digest: SHA-256 of the file, for the fingerprint of a run.
     """
 
-    patients: dict[str, str]
-    accessions: dict[tuple[str, str], str]
+    patients: dict[str, str] = field(repr=False)  # originals stay out of logs
+    accessions: dict[tuple[str, str], str] = field(repr=False)
     digest: str
 
 

@@ -1,8 +1,10 @@
-"""Why a file is not passed on: one reason code a file."""
+"""Why a file is not passed on: one reason code per file, and the two errors that carry it."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+
+from meninx.core.errors import DataError
 
 
 class Reason(StrEnum):
@@ -45,3 +47,21 @@ class Refused(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(str(reason))
         self.reason = reason
+
+
+class Quarantined(DataError):
+    """:class:`meninx.deid.Deidentifier` cannot de-identify an instance that the folder stage would quarantine.
+
+    The message holds the reason code and no value of the file. The exception has no cause and no context,
+    because the errors of a parser quote values.
+
+    Attributes:
+        reason: the code, as ``private/quarantine.csv`` of the folder stage names it.
+    """
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(f"expected an instance that can be de-identified, got {reason}")
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[Quarantined], tuple[Reason]]:
+        return Quarantined, (self.reason,)

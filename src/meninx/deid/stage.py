@@ -17,11 +17,11 @@ from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.deid import output, pseudonyms, review, summary
+from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.discover import SourceFile, check_source, files_below, shared_ids
 from meninx.deid.keys import SiteKey, read_key
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
-from meninx.deid.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.quarantine import Reason
 from meninx.deid.worker import Engine, process
 
@@ -128,7 +128,7 @@ def run(
     engine, fingerprint = _engine(config, source, out, throwaway)
     _check_claim(config, source, out, fingerprint)
     found = files_below(source)
-    engine = replace(engine, resolver=replace(engine.resolver, shared=shared_ids(engine.source, found)))
+    engine = replace(engine, cleaner=engine.cleaner.with_shared_ids(shared_ids(engine.source, found)))
     if config.dry_run:
         return _dry_run(engine, config, out, found, progress)
     claimed = workspace.claim(
@@ -144,7 +144,9 @@ def run(
         resumed = _work(engine, config, found, journal, progress)
         journal.settle()
         _clear_waiting(engine)
-        record = summary.write_summary(config, space, journal, engine.profile, engine.resolver.pseudonyms)
+        record = summary.write_summary(
+            config, space, journal, engine.cleaner.profile, engine.cleaner.resolver.pseudonyms
+        )
         review.write_contact_sheet(space, progress)
         journal.write_known(space.private)
         space.publish((output.IMAGES, *output.PUBLIC_FILES))
@@ -198,14 +200,11 @@ def _engine(config: DeidConfig, source: Path, out: Path, throwaway: SiteKey | No
     engine = Engine(
         source=source.resolve().parent if source.is_file() else source.resolve(),
         out=out.resolve() / workspace.PRIVATE / workspace.STAGING,
-        profile=profile,
-        resolver=Resolver(Pseudonyms(key), table, strict=config.missing_lookup == "quarantine"),
+        cleaner=Cleaner.from_config(config, key, table, profile),
         rename=config.rename,
-        max_age=config.max_age,
         dry_run=config.dry_run,
-        burned_in=config.burned_in,
     )
-    told = [
+    deciding = [
         FORMAT,
         profile.fingerprint(),
         key.fingerprint(),
@@ -213,8 +212,8 @@ def _engine(config: DeidConfig, source: Path, out: Path, throwaway: SiteKey | No
         str(config.max_age),
         config.missing_lookup,
     ]
-    told += [table.digest if table else "", config.profile, config.burned_in, *config.options]
-    return engine, hashlib.sha256("\n".join(told).encode()).hexdigest()
+    deciding += [table.digest if table else "", config.profile, config.burned_in, *config.options]
+    return engine, hashlib.sha256("\n".join(deciding).encode()).hexdigest()
 
 
 def _workers(config: DeidConfig, count: int) -> int:
@@ -234,7 +233,7 @@ def _dry_run(
     with Stop() as stop, closing(_processed(engine, pairs, config, len(found), stop, progress)) as results:
         for entry in results:
             tally.add(owners.judged(entry[0]))
-    return _result(config, out, summary.deid_record(config, tally, engine.profile), 0)
+    return _result(config, out, summary.deid_record(config, tally, engine.cleaner.profile), 0)
 
 
 def _processed(
@@ -388,6 +387,6 @@ def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> 
         "residual_findings",
         "burned_in_unknown",
     )
-    told = {name: getattr(record, name) for name in (*names, "actions", "flagged")}
+    counts = {name: getattr(record, name) for name in (*names, "actions", "flagged")}
     written = 0 if config.dry_run else record.files_written
-    return DeidResult(out=out, files_written=written, files_resumed=resumed, dry_run=config.dry_run, **told)
+    return DeidResult(out=out, files_written=written, files_resumed=resumed, dry_run=config.dry_run, **counts)

@@ -106,12 +106,14 @@ def _markers(context: FileContext) -> list[Element]:
         for code in method_codes(options)
     ]
     method = f"{METHOD}, version {_version()}"[:64]
-    full, modified = Option.RETAIN_FULL_DATES in options, Option.RETAIN_MODIFIED_DATES in options
+    dates = "MODIFIED" if Option.RETAIN_MODIFIED_DATES in options else "REMOVED"
+    if Option.RETAIN_FULL_DATES in options:
+        dates = "UNMODIFIED"
     return [
         _text(0x00120062, "CS", "NO" if context.review else "YES"),
         _text(0x00120063, "LO", "\\".join([method, NOT_REVIEWED] if context.review else [method])),
         Element(0x00120064, "SQ", items=codes),
-        _text(0x00280303, "CS", "UNMODIFIED" if full else "MODIFIED" if modified else "REMOVED"),
+        _text(0x00280303, "CS", dates),
     ]
 
 

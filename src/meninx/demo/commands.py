@@ -23,7 +23,7 @@ class Command:
         name: unique name of the step.
         verb: the verb of the command line.
         paths: positional arguments.
-        settings: settings; nested ones by a mapping.
+        settings: settings by their flat names.
         recipe: recipe name, or empty.
         out: value of ``--out``, or None.
         flags: further words of the command line that the API says otherwise.
@@ -96,7 +96,7 @@ def _train(data: Path, runs: Path, config: DemoConfig, *, private: bool) -> Comm
         settings["deterministic"] = True
     if private:
         settings["batch_size"] = max(1, round(BATCH_SHARE * TRAINING_SHARE * config.patients))
-        settings["privacy"] = {"epsilon": config.epsilon, "delta": delta(config.patients)}
+        settings |= {"epsilon": config.epsilon, "delta": delta(config.patients)}
     kind = "private" if private else "non-private"
     recipe = "demo-dp" if private else "demo"
     return Command(
@@ -104,13 +104,11 @@ def _train(data: Path, runs: Path, config: DemoConfig, *, private: bool) -> Comm
     )
 
 
-def _flags(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _flags(settings: Mapping[str, Any]) -> list[str]:
     words: list[str] = []
     for key, value in settings.items():
-        name = f"{prefix}{key.replace('_', '-')}"
-        if isinstance(value, Mapping):
-            words += _flags(value, f"{name}.")
-        elif isinstance(value, bool):
+        name = key.replace("_", "-")
+        if isinstance(value, bool):
             words += [f"--{name}"] if value else [f"--no-{name}"]
         elif isinstance(value, tuple):
             words += [f"--{name}", *map(str, value)]

@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from meninx.core import check
-from meninx.core.errors import DataError, expected
+from meninx.core import check, files
+from meninx.core.errors import DataError, UsageError, expected
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.dicom import copies, label_rules, sidecar
@@ -76,7 +76,11 @@ def class_folders(
     classes: Counter[str] = Counter()
     spelled: dict[str, str] = {}
     paths = decode.find_files(source)
-    with task(progress, "class folders", len(paths)), decode.quiet():
+    with (
+        copies.building(source, out, rule, way) as build,
+        task(progress, "class folders", len(paths)),
+        decode.quiet(),
+    ):
         for number, path in enumerate(paths, start=1):
             progress.advance()
             if not is_image(path):
@@ -84,16 +88,15 @@ def class_folders(
                 continue
             relative = PurePosixPath(path.relative_to(source).as_posix())
             label = label_of(relative, sidecar.facts(path, keywords))
-            name = _folder_name(label, spelled)
-            classes[name] += 1
+            name = PurePosixPath(_folder_name(label, spelled))
+            classes[name.name] += 1
             where = f"file {number} of the sorted source"
-            is_new = copies.place_file(path, out / name / relative, where, way=way, overwrite=overwrite)
+            is_new = copies.place_file(path, build, name / relative, where, way=way, overwrite=overwrite)
             counts["placed" if is_new else "unchanged"] += 1
             beside = sidecar.path_of(path)
             if beside.is_file():
-                copies.place_file(
-                    beside, sidecar.path_of(out / name / relative), where, way=way, overwrite=overwrite
-                )
+                table = (name / relative).with_name(beside.name)
+                copies.place_file(beside, build, table, where, way=way, overwrite=overwrite)
     missing = classes.pop(MISSING, 0)
     return FoldersResult(out=out, classes=dict(sorted(classes.items())), missing=missing, **counts)
 
@@ -127,7 +130,14 @@ def class_table(
             name = relative.parts[0]
             classes[name] += 1
             writer.writerow([relative, "" if name == MISSING else name, PurePosixPath(*relative.parts[1:])])
-    copies.place_bytes(buffer.getvalue().encode(), out, out.name, overwrite=overwrite)
+    content = buffer.getvalue().encode()
+    if not out.exists() or out.read_bytes() != content:
+        if out.exists() and not overwrite:
+            fix = "choose another file, or allow overwriting"
+            raise UsageError(
+                expected("no table, or the same one, at the output", got="another", where=out.name, fix=fix)
+            )
+        files.write_bytes(out, content)
     missing = classes.pop(MISSING, 0)
     return FoldersResult(
         out=out, classes=dict(sorted(classes.items())), missing=missing, passed_over=passed_over

@@ -1,15 +1,41 @@
-"""Copies that never touch their source and never replace anything unless asked."""
+"""Copies that never touch their source, never replace anything unless asked, and appear when all are complete."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 
-from meninx.core import files, workspace
+from meninx.core import files, staging, workspace
 from meninx.core.errors import DataError, UsageError, expected
+from meninx.core.staging import Build
 
 WAYS = ("copy", "hardlink", "symlink")
+
+
+@contextmanager
+def building(source: Path, out: Path, *settings: object, last: str = "") -> Iterator[Build]:
+    """Hold ``out`` for a result made from ``source``; its files move into place when the block ends.
+
+    Args:
+        source: the folder that is read.
+        out: the folder that is written.
+        settings: everything else that decides the result.
+        last: relative path of the file that says that the result is complete.
+
+    Raises:
+        DataError: ``source`` is no folder.
+        UsageError: one folder lies within the other.
+        RunLocked: another process writes to ``out``.
+        StorageError: the disk refused.
+    """
+    refuse_inside(source, out)
+    fingerprint = hashlib.sha256(repr((str(source.resolve()), *settings)).encode()).hexdigest()
+    with staging.building(out, fingerprint=fingerprint, last=last) as build:
+        yield build
 
 
 def refuse_inside(source: Path, out: Path) -> None:
@@ -26,39 +52,45 @@ def refuse_inside(source: Path, out: Path) -> None:
     workspace.apart(out, [source])
 
 
-def place_bytes(content: bytes, target: Path, where: str, *, overwrite: bool) -> bool:
-    """Write ``content`` to ``target``; return False when the same bytes lie there already.
+def place_bytes(
+    content: bytes, build: Build, relative: str | PurePosixPath, where: str, *, overwrite: bool
+) -> bool:
+    """Write ``content`` to a path of a result; return False when the same bytes lie there already.
 
     Raises:
-        UsageError: other bytes lie there and ``overwrite`` is False.
+        UsageError: the output holds other bytes there and ``overwrite`` is False.
         StorageError: the disk refused.
     """
-    if target.exists():
-        if target.read_bytes() == content:
-            return False
-        _refuse_replacing(where, overwrite=overwrite)
-    files.write_bytes(target, content)
+    there = build.existing(relative)
+    if there is not None and there.read_bytes() == content:
+        return False
+    refuse_replacing(build, relative, where, overwrite=overwrite)
+    files.write_bytes(build.new(relative), content)
     return True
 
 
-def place_file(source: Path, target: Path, where: str, *, way: str, overwrite: bool) -> bool:
-    """Copy or link ``source`` to ``target``; return False when it lies there already.
+def place_file(
+    source: Path, build: Build, relative: str | PurePosixPath, where: str, *, way: str, overwrite: bool
+) -> bool:
+    """Copy or link ``source`` to a path of a result; return False when it lies there already.
 
     Args:
         source: the file.
-        target: its new place; folders are made.
+        build: the result.
+        relative: the path of the copy in it.
         where: what an error calls it.
         way: one of :data:`WAYS`.
-        overwrite: True replaces another file at ``target``.
+        overwrite: True replaces another file in the output.
 
     Raises:
-        UsageError: another file lies there and ``overwrite`` is False.
+        UsageError: the output holds another file there and ``overwrite`` is False.
         StorageError: the disk refused.
     """
-    if target.exists() or target.is_symlink():
-        if _is_placed(source, target, way):
-            return False
-        _refuse_replacing(where, overwrite=overwrite)
+    there = build.existing(relative)
+    if there is not None and _is_placed(source, there, way):
+        return False
+    refuse_replacing(build, relative, where, overwrite=overwrite)
+    target = build.new(relative)
     if way == "copy":
         with source.open("rb") as reader, files.atomic(target) as writer:
             shutil.copyfileobj(reader, writer)
@@ -77,6 +109,19 @@ def place_file(source: Path, target: Path, where: str, *, way: str, overwrite: b
     return True
 
 
+def refuse_replacing(build: Build, relative: str | PurePosixPath, where: str, *, overwrite: bool) -> None:
+    """Refuse to replace a file of the output that nobody asked to replace.
+
+    Raises:
+        UsageError: the output holds a file at the path and ``overwrite`` is False.
+    """
+    if build.in_output(relative) and not overwrite:
+        fix = "choose another output folder, or allow overwriting"
+        raise UsageError(
+            expected("nothing, or the same, at the output", got="another file", where=where, fix=fix)
+        )
+
+
 def _is_placed(source: Path, target: Path, way: str) -> bool:
     if way == "symlink":
         return target.is_symlink() and target.resolve() == source.resolve()
@@ -90,11 +135,3 @@ def _is_placed(source: Path, target: Path, way: str) -> bool:
         and one.st_size == other.st_size
         and files.digest(source) == files.digest(target)
     )
-
-
-def _refuse_replacing(where: str, *, overwrite: bool) -> None:
-    if not overwrite:
-        fix = "choose another output folder, or allow overwriting"
-        raise UsageError(
-            expected("nothing, or the same, at the output", got="another file", where=where, fix=fix)
-        )

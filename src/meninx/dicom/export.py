@@ -16,6 +16,7 @@ from meninx.core import check, files, names, plain
 from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
+from meninx.core.staging import Build
 from meninx.dicom import copies, sidecar
 from meninx.imaging import decode, dicom_image, nifti, png, tags
 from meninx.imaging.image import Image
@@ -97,10 +98,14 @@ def export_images(
     counts: Counter[str] = Counter()
     index: list[tuple[str, ...]] = []
     images = images_of(entries, failed)
-    with task(progress, "export", sum(len(group) for _, group in images)):
+    settings = {key: value for key, value in asdict(config).items() if key != "overwrite"}
+    with (
+        copies.building(source, out, settings, last=SUMMARY_NAME) as build,
+        task(progress, "export", sum(len(group) for _, group in images)),
+    ):
         for target, group in images:
             try:
-                is_new = _export_one(out / target, group, config)
+                is_new = _export_one(build, target, group, config)
             except StorageError:
                 raise
             except DataError as error:
@@ -115,22 +120,23 @@ def export_images(
                     (target, names.csv_cell(one.patient), one.study, one.series, instance, str(len(group)))
                 )
             progress.advance(len(group))
-    result = ExportResult(out=out, passed_over=passed_over, failed=tuple(sorted(failed)), **counts)
-    _write_index(out, index)
-    table = {key: value for key, value in result.to_table().items() if key not in ("out", "unchanged")}
-    settings = {key: value for key, value in asdict(config).items() if key != "overwrite"}
-    files.write_text(out / SUMMARY_NAME, plain.to_json({"settings": settings, **table}))
+        result = ExportResult(out=out, passed_over=passed_over, failed=tuple(sorted(failed)), **counts)
+        _write_index(build, index)
+        table = {key: value for key, value in result.to_table().items() if key not in ("out", "unchanged")}
+        files.write_text(build.new(SUMMARY_NAME), plain.to_json({"settings": settings, **table}))
     return result
 
 
-def _export_one(target: Path, group: list[DicomFile], config: ExportConfig) -> bool:
+def _export_one(build: Build, relative: str, group: list[DicomFile], config: ExportConfig) -> bool:
     """Write one image and its side-car; return False when they are there already."""
+    target = build.new(relative)
     settings = {"image": target.name, "intensity": config.intensity}
     if config.intensity == "display":
         settings["bits"] = str(config.bits)
     beside = sidecar.path_of(target)
-    if target.is_file() and beside.is_file() and not config.overwrite:
-        found = sidecar.read_sidecar(beside).get("meninx", {})
+    finished = build.existing(relative)
+    if finished is not None and sidecar.path_of(finished).is_file() and not config.overwrite:
+        found = sidecar.read_sidecar(sidecar.path_of(finished)).get("meninx", {})
         if any(str(found.get(key)) != value for key, value in settings.items()):
             fix = "choose another output folder, or allow overwriting"
             raise UsageError(
@@ -187,12 +193,12 @@ def _unsigned(image: Image) -> tuple[Image, int]:
     raise DataError(expected("stored values of 8 or 16 bits", got=str(kind), where="BitsAllocated", fix=fix))
 
 
-def _write_index(out: Path, rows: list[tuple[str, ...]]) -> None:
+def _write_index(build: Build, rows: list[tuple[str, ...]]) -> None:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(INDEX_COLUMNS)
     writer.writerows(sorted(rows))
-    files.write_text(out / INDEX_NAME, buffer.getvalue())
+    files.write_text(build.new(INDEX_NAME), buffer.getvalue())
 
 
 _SURVEYED = (

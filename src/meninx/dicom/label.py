@@ -58,7 +58,8 @@ def write_labels(
 ) -> LabelResult:
     """Copy the DICOM files of a folder to the same relative paths in another, with a label in one attribute.
 
-    The value representation comes from the DICOM dictionary. Run again, it skips what is there already.
+    The value representation comes from the DICOM dictionary. Run again, it skips what is there already. The
+    copies appear when all of them are complete.
     Guarantee: the source is only read; transfer syntax and pixel bytes of a copy are those of its source.
 
     Args:
@@ -82,7 +83,11 @@ def write_labels(
     label_of = label_rules.labeller(rule)
     counts, labels, failed = Counter[str](), Counter[str](), list[tuple[int, str]]()
     paths = decode.find_files(source)
-    with task(progress, "write labels", len(paths)), decode.quiet():
+    with (
+        copies.building(source, out, keyword, rule, keep_unlabelled) as build,
+        task(progress, "write labels", len(paths)),
+        decode.quiet(),
+    ):
         for number, path in enumerate(paths, start=1):
             progress.advance()
             if not decode.is_dicom(path):
@@ -100,7 +105,7 @@ def write_labels(
                 continue
             where = f"file {number} of the sorted source"
             content = _labelled(dataset, keyword, label, where)
-            is_new = copies.place_bytes(content, out / relative, where, overwrite=overwrite)
+            is_new = copies.place_bytes(content, build, relative, where, overwrite=overwrite)
             counts["written" if is_new else "unchanged"] += 1
     unlabelled = labels.pop("", 0)
     return LabelResult(

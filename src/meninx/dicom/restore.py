@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from meninx.core import files
+from meninx.core import files, staging
 from meninx.core.errors import DataError, StorageError, UsageError, expected
 from meninx.core.progress import SILENT, Progress, task
 from meninx.dicom import copies, sidecar
@@ -48,24 +48,27 @@ def restore_images(
         UsageError: the folders are one within the other.
         StorageError: the disk refused.
     """
-    copies.refuse_inside(source, out)
     known: dict[str, str] = {}
     counts: Counter[str] = Counter()
     failed: list[tuple[int, str]] = []
+    copies.refuse_inside(source, out)
     paths = decode.find_files(source)
-    with task(progress, "restore", len(paths)):
+    # No fingerprint: a second try asks for other UIDs, which would tear a study apart.
+    with staging.building(out, fingerprint="") as build, task(progress, "restore", len(paths)):
         for number, path in enumerate(paths, start=1):
             progress.advance()
             beside = sidecar.path_of(path)
             if load.suffix(path) not in load.PICTURES or not beside.is_file():
                 counts["passed_over"] += path.suffix != ".json"
                 continue
-            target = (out / path.relative_to(source)).with_suffix(".dcm")
-            if target.exists() and not overwrite:
+            target = path.relative_to(source).with_suffix(".dcm").as_posix()
+            if build.existing(target) and not overwrite:
                 counts["unchanged"] += 1
             else:
                 try:
-                    dicom_from_png(path, beside, target, uid=_remembered(uid, known), overwrite=overwrite)
+                    dicom_from_png(
+                        path, beside, build.new(target), uid=_remembered(uid, known), overwrite=overwrite
+                    )
                 except StorageError:
                     raise
                 except DataError as error:

@@ -133,32 +133,6 @@ def _refuse_large(headers: Sequence[Dataset]) -> None:
         )
 
 
-def find_series(folder: Path, *, progress: Progress = SILENT) -> dict[str, list[Path]]:
-    """Return the DICOM files below a folder by SeriesInstanceUID (``""`` for files without one), sorted by UID and path.
-
-    Files that are not DICOM, and DICOMDIR files, are passed over.
-
-    Raises:
-        DataError: no such folder.
-    """
-    series: dict[str, list[Path]] = {}
-    paths = decode.find_files(folder)
-    with task(progress, "find series", len(paths)):
-        for path in paths:
-            progress.advance()
-            if not decode.is_dicom(path):
-                continue
-            try:
-                header = decode.open_dataset(
-                    path, pixels=False, keywords=("SeriesInstanceUID", "SOPClassUID")
-                )
-            except DataError:
-                continue
-            if str(header.file_meta.get("MediaStorageSOPClassUID", "")) != _DIRECTORY:
-                series.setdefault(str(header.get("SeriesInstanceUID") or ""), []).append(path)
-    return dict(sorted(series.items()))
-
-
 def split_orientations(paths: Sequence[Path]) -> list[list[Path]]:
     """Return the files of a series in groups of one slice orientation each, e.g.
 

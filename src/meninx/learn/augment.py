@@ -2,9 +2,8 @@
 
 Every draw comes from a generator that is passed in.
 
-Axes: 2-D images are (channels, rows, columns), so left-right is the last axis; volumes are (channels, x, y,
-    z) with
-x to the patient's right, so left-right is the first spatial axis and the image plane is (x, y).
+Axes: 2-D images are (channels, rows, columns), so left-right is the last axis; volumes are (channels, x, y, z)
+with x to the patient's right, so left-right is the first spatial axis and the image plane is (x, y).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from meninx.core.manifest import DatasetInfo, Task
+from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.learn.config import LearnConfig
 
 
@@ -75,7 +74,7 @@ class Augmenter:
             if name not in self.names or generator.random() >= self.config.flip_probability:
                 continue
             image = sample.image.flip(axis)
-            mapped = self.info.task is Task.SEGMENTATION
+            mapped = self.info.task is TaskKind.SEGMENTATION
             target = sample.target.flip(axis) if mapped else sample.target
             sample = Sample(image, self._exchanged(target) if name == "flip" else target)
         return sample
@@ -86,7 +85,7 @@ class Augmenter:
         order = list(range(len(self.info.labels)))
         for left, right in self.info.laterality:
             order[position[left]], order[position[right]] = position[right], position[left]
-        if self.info.task is not Task.SEGMENTATION:
+        if self.info.task is not TaskKind.SEGMENTATION:
             return target[..., order]
         if not self.info.laterality:
             return target
@@ -103,13 +102,13 @@ class Augmenter:
         middle = generator.uniform(-1.0, 1.0, size=dims) * (1 - scale)
         grid = _grid(sample.image.shape[1:], angle, scale, middle)
         image = _sampled(sample.image, grid, "bilinear")
-        if self.info.task is not Task.SEGMENTATION:
+        if self.info.task is not TaskKind.SEGMENTATION:
             return Sample(image, sample.target)
         return Sample(image, _sampled(sample.target[None].float(), grid, "nearest")[0].long())
 
     def _both(self, sample: Sample, change: Callable[[Tensor, int], Tensor]) -> Sample:
         image = change(sample.image, 1)
-        mapped = self.info.task is Task.SEGMENTATION
+        mapped = self.info.task is TaskKind.SEGMENTATION
         return Sample(image, change(sample.target, 0) if mapped else sample.target)
 
 
@@ -140,11 +139,20 @@ def _grid(size: Sequence[int], angle: float, scale: float, middle: npt.NDArray[n
     turn[first, first] = turn[second, second] = math.cos(angle)
     turn[first, second], turn[second, first] = -math.sin(angle), math.sin(angle)
     matrix = (turn * scale) * pixels[None, :] / pixels[:, None]  # rotate voxels, not the unit square
-    theta = np.zeros((dims, dims + 1))
-    theta[:, :dims] = matrix[::-1, ::-1]  # torch counts coordinates from the last axis
-    theta[:, dims] = middle[::-1]
-    shape = [1, 1, *size]
-    return functional.affine_grid(torch.tensor(theta[None], dtype=torch.float32), shape, align_corners=False)
+    # Each coordinate is a sum of one term per axis: a fifth of the time of functional.affine_grid.
+    grid = torch.empty(*size, dims)
+    for axis in range(dims):
+        total = torch.tensor(middle[axis], dtype=torch.float32)
+        for other in (int(number) for number in np.flatnonzero(matrix[axis])):
+            term = _centres(size[other]) * float(matrix[axis, other])
+            total = total + term.reshape([-1 if position == other else 1 for position in range(dims)])
+        grid[..., dims - 1 - axis] = total  # torch counts coordinates from the last axis
+    return grid[None]
+
+
+def _centres(length: int) -> Tensor:
+    """Return the places of the voxel centres of an axis that reaches from -1 to 1."""
+    return torch.linspace(-1.0, 1.0, length) * ((length - 1) / length)
 
 
 def _sampled(value: Tensor, grid: Tensor, mode: str) -> Tensor:

@@ -1,8 +1,8 @@
 """Drawn cases as tensors: every case as K views side by side, each with random streams of its own.
 
 A stream is named by seed, step, patient, case and view. It depends neither on the row of the case in the
-dataset nor on
-the other cases: one patient less in the dataset, and every other patient still contributes the same.
+dataset nor on the other cases: with one patient less in the dataset, every other patient still contributes
+the same.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from meninx.core import randomness
-from meninx.learn.augment import Augmenter
+from meninx.learn.augment import Augmenter, Sample
 from meninx.learn.data import CaseStore, stacked
-from meninx.learn.draw import Groups
+from meninx.learn.sampler import Units
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,23 @@ class Batch:
     """A physical batch.
 
     Attributes:
-        images: (cases * views, channels, ...); the views of a case are neighbours.
+        inputs: (cases * views, channels, ...); the views of a case are neighbours.
         targets: (cases * views, ...).
-        unit: (cases,) int64: position of each case's group among all groups of the step.
+        unit: (cases,) int64: position of each case's unit among all units of the step.
         views: copies of each case.
         row_keys: (cases * views,) int64 on the CPU: key of each row for random numbers inside the network.
     """
 
-    images: Tensor
+    inputs: Tensor
     targets: Tensor
     unit: Tensor
     views: int
     row_keys: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of inputs and targets."""
+        return self.inputs.nbytes + self.targets.nbytes
 
 
 @dataclass(frozen=True)
@@ -57,39 +62,56 @@ class Assembler:
     seed: int
     device: torch.device
 
-    def __call__(self, groups: Groups, step: int, *, first: int = 0) -> Batch:
-        """Return the cases of ``groups`` as one batch; the same arguments give the same tensors.
+    def __call__(self, units: Units, step: int, *, first: int = 0) -> Batch:
+        """Return the cases of ``units`` as one batch on the device; equal arguments give equal tensors.
 
         Guarantee: the rows of a case depend on seed, step, the case's own ids and its own data, and on no
             other case.
 
         Args:
-            groups: cases of each unit.
+            units: cases of each unit.
             step: optimiser step.
-            first: position of the first of these groups among all groups of the step.
+            first: position of the first of these units among all units of the step.
+        """
+        return self.moved(self.assembled(units, step, first=first))
+
+    def assembled(self, units: Units, step: int, *, first: int = 0) -> Batch:
+        """Return the batch in memory, ready to be moved; may be called from any thread.
+
+        For a GPU it lies in pinned memory, from which it is copied while the processor works on.
         """
         samples, keys = [], []
-        for group in groups:
-            for case in group:
+        for cases in units:
+            for case in cases:
                 row = self.store.manifest.cases[case]
                 for view in range(self.views):
                     name = (step, row.patient_id, row.case_id, view)
-                    generator = randomness.child(self.seed, "augment", *name)
                     keys.append(randomness.child_seed(self.seed, "dropout", *name))
-                    samples.append(
-                        self.augmenter(
-                            self.store.patch(case, generator, foreground=self.foreground), generator
-                        )
-                    )
+                    samples.append(self._sample(case, name))
         batch = stacked(samples)
         unit = torch.tensor(
-            [position for position, group in enumerate(groups, first) for _ in group], dtype=torch.int64
+            [position for position, cases in enumerate(units, first) for _ in cases], dtype=torch.int64
         )
         row_keys = torch.tensor(keys, dtype=torch.int64)
-        return Batch(
-            batch.image.to(self.device),
-            batch.target.to(self.device),
-            unit.to(self.device),
-            self.views,
-            row_keys,
+        image, target = batch.image, batch.target
+        if self.device.type == "cuda":
+            image, target, unit = image.pin_memory(), target.pin_memory(), unit.pin_memory()
+        return Batch(image, target, unit, self.views, row_keys)
+
+    def moved(self, batch: Batch) -> Batch:
+        """Return the batch on the device.
+
+        A copy from pinned memory may still be under way; the device's later work waits for it.
+        """
+        inputs, targets, unit = (
+            value.to(self.device, non_blocking=True) for value in (batch.inputs, batch.targets, batch.unit)
         )
+        return Batch(inputs, targets, unit, batch.views, batch.row_keys)
+
+    def _sample(self, case: int, name: tuple[int | str, ...]) -> Sample:
+        """Return one view of a case."""
+        if not self.augmenter.names and not self.store.config.patch_size:
+            return self.store.sample(case)  # nothing is drawn
+        generator = randomness.child(self.seed, "augment", *name)
+        sample = self.store.patch(case, generator, foreground=self.foreground)
+        return self.augmenter(sample, generator)

@@ -11,27 +11,31 @@ from __future__ import annotations
 import hashlib
 import io
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from meninx.core import files, settings
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
-from meninx.learn import distributed, ledger_file
+from meninx.learn import ledger_file
 from meninx.learn.config import LearnConfig, from_toml_table
-from meninx.learn.trainee import Trainee
+from meninx.learn.distributed import World
+from meninx.learn.hooks import Evaluated, Hook, Outcome, RoundDone
+from meninx.learn.state import MODEL, TrainState
 
-VERSION = 2
-_UNSEALED = 1  # version without a seal, of earlier programs
+VERSION = 3
+_FLAT = 2  # version that held one player without a name
+_UNSEALED = 1  # version without a seal either
 _SEAL = b"\nmeninx-sha256:"
 _SEAL_BYTES = len(_SEAL) + 64 + 1
 _MOST_BYTES = 1 << 35
-_KEYS = frozenset(
-    {"model", "optimizer", "schedule", "average", "step", "best", "plan", "anchor", "config", "info"}
-)
+_KEYS = frozenset({"players", "step", "best", "plan", "anchor", "config", "info"})
+_FLAT_KEYS = frozenset({"model", "optimizer", "schedule", "average"})
 
 
 def path_of(run: Run, name: str) -> Path:
@@ -42,7 +46,7 @@ def path_of(run: Run, name: str) -> Path:
 def save(
     run: Run,
     name: str,
-    trainee: Trainee,
+    state: TrainState,
     *,
     config: LearnConfig,
     info: DatasetInfo,
@@ -54,15 +58,16 @@ def save(
     Args:
         run: the run folder.
         name: ``last`` (can be resumed) or ``best`` (weights alone).
-        trainee: what to keep.
+        state: what to keep.
         config: kept beside the weights, so that the file explains itself.
         info: of the dataset, likewise.
         plan: fingerprint of the privacy plan; empty without privacy.
         anchor: number of lines in the privacy ledger at this moment, and hash of the last.
     """
-    content = trainee.state_dict()
+    content = state.state_dict()
     if name == "best":
-        content["optimizer"] = None
+        for player in content["players"].values():
+            player["optimizer"] = None
     content |= {
         "version": VERSION,
         "plan": plan,
@@ -73,7 +78,7 @@ def save(
     buffer = io.BytesIO()
     torch.save(content, buffer)
     path = path_of(run, name)
-    files.write_bytes(path, _sealed(buffer.getvalue()), mode=0o600)
+    files.write_bytes(path, seal(buffer.getvalue()), mode=0o600)
     return path
 
 
@@ -109,26 +114,27 @@ def _refuse_plan(content: dict[str, Any], plan: str) -> None:
         )
 
 
-def restore(run: Run, trainee: Trainee, *, config: LearnConfig, plan: str) -> None:
-    """Put the last checkpoint into ``trainee``; nothing happens when there is none yet.
+def restore(run: Run, state: TrainState, *, config: LearnConfig, plan: str, world: World) -> None:
+    """Put the last checkpoint into ``state``; nothing happens when there is none yet.
 
     Args:
         run: the run folder.
-        trainee: fresh, of the same settings.
+        state: fresh, of the same settings.
         config: the settings of the resumed run.
         plan: fingerprint of its privacy plan; empty without privacy.
+        world: the processes of the run; process 0 reads for all.
 
     Raises:
         ConfigError: the run was started with other settings; names them.
         PrivacyRefusal: the run was started under another plan or none, or the checkpoint has seen steps that
             the ledger does not list, so that what was spent is unknown.
     """
-    whole = distributed.current().shared_bytes(lambda: _checked(run, plan))
+    whole = world.shared_bytes(lambda: _checked(run, plan))
     if not whole:
         return
     content = _parsed(whole, f"{run.name}/private/checkpoints/last.pt")
     _refuse_other_settings(config_of(content), config)
-    trainee.load_state_dict(content)
+    state.load_state_dict(content)
 
 
 def _checked(run: Run, plan: str) -> bytes:
@@ -162,21 +168,21 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _sealed(content: bytes) -> bytes:
+def seal(content: bytes) -> bytes:
     """Return the content of a file followed by its digest, which readers of torch's format pass over."""
     return b"%b%b%b\n" % (content, _SEAL, hashlib.sha256(content).hexdigest().encode())
 
 
-def _unsealed(whole: bytes) -> tuple[bytes, bool]:
+def unseal(whole: bytes) -> tuple[bytes, bool]:
     """Return the content and whether a digest stood behind it that is the right one."""
-    content, seal = whole[:-_SEAL_BYTES], whole[-_SEAL_BYTES:]
-    if not seal.startswith(_SEAL):
+    content, end = whole[:-_SEAL_BYTES], whole[-_SEAL_BYTES:]
+    if not end.startswith(_SEAL):
         return whole, False
-    return content, seal == _sealed(content)[-_SEAL_BYTES:]
+    return content, end == seal(content)[-_SEAL_BYTES:]
 
 
 def _parsed(whole: bytes, where: str) -> dict[str, Any]:
-    body, sealed = _unsealed(whole)
+    body, sealed = unseal(whole)
     fix = "restore it from a backup, or train again"
     damaged = DataError(expected("a whole checkpoint", got="a damaged or foreign file", where=where, fix=fix))
     if not sealed and body is not whole:
@@ -188,11 +194,29 @@ def _parsed(whole: bytes, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise damaged
     version = content.get("version")
-    if version not in (VERSION, _UNSEALED):
+    if version not in (VERSION, _FLAT, _UNSEALED):
         raise DataError(expected(f"a checkpoint of version {VERSION}", got=repr(version)[:40], where=where))
-    if not content.keys() >= _KEYS or sealed != (version == VERSION):
+    if version != VERSION:
+        content = _of_one_player(content)
+    if not content.keys() >= _KEYS or sealed != (version != _UNSEALED):
         raise damaged
     return {**content, "sealed": sealed}
+
+
+def _of_one_player(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of an earlier version, which held one player without a name, in today's form."""
+    if not content.keys() >= _FLAT_KEYS:
+        return {}
+    own = {name: content[name] for name in ("optimizer", "schedule", "average")}
+    rest = {name: value for name, value in content.items() if name not in _FLAT_KEYS}
+    return {**rest, "players": {MODEL: {"weights": content["model"], **own}}}
+
+
+def weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the weights that a checkpoint's run evaluates: the averaged ones of its only player, if it kept them."""
+    (player,) = content["players"].values()
+    weights: dict[str, Tensor] = player["average"]["shadow"] if player["average"] else player["weights"]
+    return weights
 
 
 def config_of(content: dict[str, Any]) -> LearnConfig:
@@ -218,3 +242,44 @@ def _refuse_other_settings(before: LearnConfig, now: LearnConfig) -> None:
                 fix=fix,
             )
         )
+
+
+class CheckpointHook(Hook):
+    """Saves ``last`` at every evaluation and at the end of a round, and ``best`` whenever the evaluation improved.
+
+    An interrupted round is saved, too, unless a step was under way. A private run that was interrupted before its
+    first step is not: it begins anew, with new keys.
+
+    Args:
+        run: the run folder.
+        config: kept beside the weights.
+        info: of the dataset, likewise.
+        plan: fingerprint of the privacy plan; empty without privacy.
+        anchor: gives the number of ledger lines and the hash of the last.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        config: LearnConfig,
+        info: DatasetInfo,
+        *,
+        plan: str,
+        anchor: Callable[[], tuple[int, str]],
+    ) -> None:
+        self.run, self.config, self.info, self.plan, self.anchor = run, config, info, plan, anchor
+
+    def on_evaluation(self, state: TrainState, event: Evaluated) -> None:
+        """Save the state, and the weights as ``best`` when they are."""
+        if event.improved:
+            self._save("best", state)
+        self._save("last", state)
+
+    def on_round_end(self, state: TrainState, event: RoundDone) -> None:
+        """Save the state unless it is not whole."""
+        begun = state.step > 0 or not self.plan
+        if event.outcome is Outcome.DONE or (event.outcome is Outcome.INTERRUPTED and begun):
+            self._save("last", state)
+
+    def _save(self, name: str, state: TrainState) -> None:
+        save(self.run, name, state, config=self.config, info=self.info, plan=self.plan, anchor=self.anchor())

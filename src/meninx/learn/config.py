@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from meninx.core import settings
+from meninx.core import machine, settings
 from meninx.core.errors import ConfigError, expected
 from meninx.core.settings import (
     Count,
@@ -238,6 +238,11 @@ class RuntimeConfig(Settings):
             max_grad_norm.
         deterministic: bit-for-bit repeatable, privacy noise included: stamps the run NOT FOR RELEASE.
         threads: torch threads; 0 keeps torch's choice.
+        workers: threads that prepare the next batches during a step, which changes speed, never the result;
+            `auto` takes one per processor but one beside a GPU, and none on the CPU.
+        cache: decoded images on the disk, in `private/` of the dataset, for runs that read them more than
+            once: `auto` (up to half of the free disk), `off` (none, and an earlier one is removed) or the
+            most bytes, e.g. `20 GB`.
         attack_risk: at the end of a private run also compute bounds on what any attack can gain; takes some
             seconds.
         tensorboard: write TensorBoard events into private/tensorboard.
@@ -248,8 +253,17 @@ class RuntimeConfig(Settings):
     precision: Precision = "fp32"
     deterministic: bool = False
     threads: CountOrZero = 0
+    workers: Literal["auto"] | CountOrZero = "auto"
+    cache: str = "auto"
     attack_risk: bool = True
     tensorboard: bool = False
+
+    def check_rules(self) -> None:
+        """Refuse a cache that is no size."""
+        if self.cache not in ("auto", "off") and not machine.byte_size(self.cache):
+            raise ConfigError(
+                expected("auto, off or a size such as 20 GB", got=repr(self.cache), where="cache")
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
-"""Cases of a manifest as normalised tensors: read once, kept in memory while small, checked for size and NaN."""
+"""Cases of a manifest as normalised tensors: decoded once, kept in memory or in a file, checked."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,23 +12,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from meninx.core import machine
 from meninx.core.errors import DataError, expected
-from meninx.core.manifest import FIRST_ROW, Manifest, Task
+from meninx.core.manifest import FIRST_ROW, Manifest, TaskKind
 from meninx.imaging import load
 from meninx.learn.augment import Sample
+from meninx.learn.cache_file import Damaged, Decoder, ImageCache, Item
 from meninx.learn.config import LearnConfig
 
-CACHE_BYTES = 2 << 30
+IMAGE, MASK, PLACES = "image", "mask", "places"
+_MEMORY_SHARE = 8  # a store keeps at most one part of so many of the memory that is free
 
 
 class CaseStore:
-    """The cases of one manifest as tensors.
+    """The cases of one manifest as tensors; several threads may read at once.
 
     Args:
         manifest: the cases; paths are below its root.
         config: ``image_size`` and ``patch_size``.
         rows: row of each case in manifest.csv, for messages; counted from the manifest itself by default.
-        cache_bytes: most bytes of voxels kept in memory, in the type of the file.
+        memory: most bytes of voxels kept in memory, in the type of the file; an eighth of the free memory by
+            default. What lies in ``cache`` is not kept a second time.
+
+    Attributes:
+        cache: decoded images on the disk; None to decode every image that memory does not hold.
     """
 
     def __init__(
@@ -36,13 +44,15 @@ class CaseStore:
         config: LearnConfig,
         *,
         rows: Sequence[int] | None = None,
-        cache_bytes: int = CACHE_BYTES,
+        memory: int | None = None,
     ) -> None:
         self.manifest, self.config, self.info = manifest, config, manifest.info
         self.rows = tuple(rows if rows is not None else range(FIRST_ROW, FIRST_ROW + len(manifest)))
         self.targets = torch.from_numpy(manifest.targets())
-        self._free = cache_bytes
-        self._cache: dict[tuple[int, str], npt.NDArray[Any]] = {}
+        self.cache: ImageCache | None = None
+        self._free = machine.free_memory() // _MEMORY_SHARE if memory is None else memory
+        self._kept: dict[tuple[int, str], npt.NDArray[Any]] = {}
+        self._lock = threading.Lock()
         self._size: tuple[int, ...] = config.image_size or (() if config.patch_size else self.info.size)
 
     def __len__(self) -> int:
@@ -71,7 +81,27 @@ class CaseStore:
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Return the spatial size of a case's image as it is on disk."""
-        return tuple(int(length) for length in self._array(index, "image").shape[1:])
+        return self._shape(index, IMAGE)[1:]
+
+    def wanted(self, *, places: bool = False) -> dict[Item, Decoder]:
+        """Return every array that is read of the cases, with the function that decodes it.
+
+        Args:
+            places: patches centred on labelled voxels are read, too.
+        """
+        kinds = [IMAGE]
+        if self.info.task is TaskKind.SEGMENTATION:
+            kinds += [MASK, PLACES] if self.config.patch_size and places else [MASK]
+
+        def decoder(index: int, kind: str) -> Decoder:
+            return lambda: self._decoded(index, kind)
+
+        return {
+            self._item(index, kind): decoder(index, kind)
+            for index, case in enumerate(self.manifest.cases)
+            for kind in kinds
+            if kind == IMAGE or case.mask
+        }
 
     def patch(self, index: int, generator: np.random.Generator, *, foreground: float) -> Sample:
         """Return a random patch of ``patch_size``, padded where the case is smaller.
@@ -97,10 +127,10 @@ class CaseStore:
         low = generator.integers(0, last + 1)
         wanted = generator.random() < foreground
         choice = generator.random()
-        if wanted and self.info.task is Task.SEGMENTATION:
-            places = np.flatnonzero(self._mask(index))
-            if len(places):
-                centre = np.array(np.unravel_index(places[int(choice * len(places))], shape))
+        if wanted and self.info.task is TaskKind.SEGMENTATION:
+            place = self._place(index, choice)
+            if place is not None:
+                centre = np.array(np.unravel_index(place, shape))
                 low = np.clip(centre - np.array(size) // 2, 0, last)
         start = [int(value) for value in low]
         return Sample(self._window(index, start, size), self._goal(index, start, size))
@@ -109,54 +139,98 @@ class CaseStore:
         """Return the normalised box of an image that starts at ``low``, padded to ``size``."""
         box = tuple(slice(start, start + length) for start, length in zip(low, size, strict=True))
         intensity = self.info.intensity
-        values = torch.from_numpy(self._image(index)[(slice(None), *box)].astype(np.float32))
-        if not torch.isfinite(values).all():
+        array = self._image(index, box)
+        values = torch.from_numpy(array.astype(np.float32))
+        # The sum is not finite where a value is not. Each value counts where only the sum overflowed.
+        if array.dtype.kind == "f" and not (values.sum().isfinite() or torch.isfinite(values).all()):
             fix = "repair the image or take the case out of manifest.csv"
             raise DataError(
                 expected("finite voxel values", got="NaN or infinity", where=self._where(index), fix=fix)
             )
-        values = (values.clamp(*intensity.window) - intensity.shift) / intensity.scale
+        values.clamp_(*intensity.window).sub_(intensity.shift).div_(intensity.scale)
         return padded(values, size, (intensity.window[0] - intensity.shift) / intensity.scale)
 
     def _goal(self, index: int, low: Sequence[int], size: Sequence[int]) -> Tensor:
-        """Return the labels, or the box of the label map that starts at ``low``, padded with background to ``size``."""
-        if self.info.task is not Task.SEGMENTATION:
+        """Return the labels, or the box of the label map that starts at ``low``, padded to ``size``."""
+        if self.info.task is not TaskKind.SEGMENTATION:
             return self.targets[index]
         box = tuple(slice(start, start + length) for start, length in zip(low, size, strict=True))
-        return padded(torch.from_numpy(self._mask(index)[box].astype(np.int64)), size, 0)
+        return padded(torch.from_numpy(self._mask(index, box).astype(np.int64)), size, 0)
 
-    def _image(self, index: int) -> npt.NDArray[Any]:
-        array = self._array(index, "image")
-        wanted = self.info.channels
+    def _image(self, index: int, box: tuple[slice, ...]) -> npt.NDArray[Any]:
+        """Return a box of an image with as many channels as the dataset has."""
+        there, wanted = self._shape(index, IMAGE)[0], self.info.channels
+        if 1 < there < wanted:
+            raise DataError(expected(f"{wanted} channels", got=there, where=self._where(index)))
+        channels = slice(0, 3 if wanted == 1 else wanted)
+        array = self._box(index, IMAGE, (channels, *box))
         if array.shape[0] == wanted:
             return array
         if array.shape[0] == 1:
             return np.repeat(array, wanted, axis=0)
-        if wanted == 1:
-            return np.asarray(array[:3].mean(axis=0, keepdims=True))
-        if array.shape[0] > wanted:
-            return array[:wanted]
-        raise DataError(expected(f"{wanted} channels", got=array.shape[0], where=self._where(index)))
+        return np.asarray(array.mean(axis=0, keepdims=True))
 
-    def _mask(self, index: int) -> npt.NDArray[Any]:
-        shape = self._array(index, "image").shape[1:]
-        if not self.manifest.cases[index].mask:
-            return np.zeros(shape, np.uint8)  # a case without a mask shows nothing to be found
-        mask: npt.NDArray[Any] = self._array(index, "mask")[0]
-        if mask.shape != shape:
-            raise DataError(
-                expected(f"a mask of the image's size {shape}", got=mask.shape, where=self._where(index))
+    def _mask(self, index: int, box: tuple[slice, ...]) -> npt.NDArray[Any]:
+        """Return a box of a label map."""
+        shape = self.shape(index)
+        if not self.manifest.cases[index].mask:  # a case without a mask shows nothing to be found
+            return np.zeros(
+                [len(range(length)[part]) for length, part in zip(shape, box, strict=True)], np.uint8
             )
-        return mask
+        self._refuse_other_size(index, self._shape(index, MASK)[1:], shape)
+        return np.asarray(self._box(index, MASK, (slice(0, 1), *box))[0])
+
+    def _place(self, index: int, choice: float) -> int | None:
+        """Return the flat index of the labelled voxel at ``choice`` in [0, 1); None where there is none."""
+        if not self.manifest.cases[index].mask:
+            return None
+        self._refuse_other_size(index, self._shape(index, MASK)[1:], self.shape(index))
+        (count,) = self._shape(index, PLACES)
+        position = int(choice * count)
+        return int(self._box(index, PLACES, (slice(position, position + 1),))[0]) if count else None
+
+    def _refuse_other_size(self, index: int, mask: tuple[int, ...], image: tuple[int, ...]) -> None:
+        if mask != image:
+            raise DataError(
+                expected(f"a mask of the image's size {image}", got=mask, where=self._where(index))
+            )
+
+    def _shape(self, index: int, kind: str) -> tuple[int, ...]:
+        item = self._item(index, kind)
+        if self.cache is not None and item in self.cache:
+            return self.cache.shape(item)
+        return tuple(int(length) for length in self._array(index, kind).shape)
+
+    def _box(self, index: int, kind: str, box: tuple[slice, ...]) -> npt.NDArray[Any]:
+        """Return a box of an array, from the cache where it holds the array undamaged."""
+        item = self._item(index, kind)
+        if self.cache is not None and item in self.cache:
+            try:
+                return self.cache.read(item, box)
+            except Damaged:
+                self.cache.remove()  # the next run builds another
+        return self._array(index, kind)[box]
+
+    def _item(self, index: int, kind: str) -> Item:
+        case = self.manifest.cases[index]
+        return Item(case.image if kind == IMAGE else case.mask, kind)
 
     def _array(self, index: int, kind: str) -> npt.NDArray[Any]:
-        if (index, kind) in self._cache:
-            return self._cache[index, kind]
-        array = self._read(getattr(self.manifest.cases[index], kind), index)
-        if array.nbytes <= self._free:
-            self._free -= array.nbytes
-            self._cache[index, kind] = array
+        """Return a whole array, kept in memory while there is room."""
+        if (index, kind) in self._kept:
+            return self._kept[index, kind]
+        array = self._decoded(index, kind)
+        with self._lock:
+            if array.nbytes <= self._free and (index, kind) not in self._kept:
+                self._free -= array.nbytes
+                self._kept[index, kind] = array
         return array
+
+    def _decoded(self, index: int, kind: str) -> npt.NDArray[Any]:
+        if kind != PLACES:
+            return self._read(self._item(index, kind).name, index)
+        mask = self._array(index, MASK)[0]
+        return np.flatnonzero(mask).astype(np.uint32 if mask.size < 1 << 32 else np.int64)
 
     def _read(self, name: str, index: int) -> npt.NDArray[Any]:
         path = self.manifest.root / name

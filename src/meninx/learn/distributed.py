@@ -50,7 +50,7 @@ class World:
         """Whether this process writes files and shows progress."""
         return self.rank == 0
 
-    def sum_(
+    def all_reduce(
         self, tensors: Sequence[Tensor], numbers: Sequence[float] = (), *, same: object = ""
     ) -> list[float]:
         """Replace float32 tensors by their sums over all processes, in one reduction, and return the summed numbers.
@@ -135,15 +135,6 @@ class World:
         return DataError(expected(f"the same {what} in every process", got="another", where=where, fix=fix))
 
 
-_ALONE = World()
-_JOINED: list[World] = []  # torch has one process group a process, too
-
-
-def current() -> World:
-    """Return the world that this process has joined; a world of one outside of :func:`joined`."""
-    return _JOINED[-1] if _JOINED else _ALONE
-
-
 @contextmanager
 def joined(*, init: str = "env://", timeout: timedelta = TIMEOUT) -> Iterator[World]:
     """Join the processes that torchrun started for a block; alone when it started none.
@@ -159,8 +150,11 @@ def joined(*, init: str = "env://", timeout: timedelta = TIMEOUT) -> Iterator[Wo
             come.
     """
     size = _number("WORLD_SIZE", 1)
-    if size == 1 or _JOINED:
-        yield current()
+    if size == 1:
+        yield World()
+        return
+    if dist.is_initialized():  # joined by an outer block, which will leave, too
+        yield World(rank=dist.get_rank(), size=dist.get_world_size(), local=_number("LOCAL_RANK"))
         return
     # Imported later, by whoever needs it first, it would keep the group and its threads alive beyond the
     # interpreter's end.
@@ -174,11 +168,9 @@ def joined(*, init: str = "env://", timeout: timedelta = TIMEOUT) -> Iterator[Wo
         raise UsageError(
             expected(f"{size} processes that meet", got="fewer", where=f"process {world.rank}", fix=fix)
         ) from error
-    _JOINED.append(world)
     try:
         yield world
     finally:
-        _JOINED.remove(world)
         dist.destroy_process_group()
 
 
@@ -187,13 +179,12 @@ def is_main() -> bool:
     return _number("WORLD_SIZE", 1) == 1 or _number("RANK") == 0
 
 
-def own_device(name: str) -> str:
-    """Return the device of this process for a device name of the settings: on a GPU machine one GPU a process.
+def own_device(name: str, world: World) -> str:
+    """Return the device of this process for a device name of the settings: on a GPU machine one GPU per process.
 
     Raises:
         ConfigError: a single device for several processes, or fewer GPUs than processes.
     """
-    world = current()
     if world.size == 1 or name == "cpu":
         return name
     if name not in ("auto", "cuda"):
@@ -212,9 +203,9 @@ def own_device(name: str) -> str:
     return f"cuda:{world.local}"
 
 
-def refuse_shared_statistics(model: nn.Module) -> None:
+def refuse_shared_statistics(model: nn.Module, world: World) -> None:
     """Raise ConfigError when several processes would each keep their own statistics of the cases they saw."""
-    for name, module in model.named_modules() if current().size > 1 else ():
+    for name, module in model.named_modules() if world.size > 1 else ():
         if module.training and getattr(module, "running_mean", None) is not None:
             fix = "use group normalisation, freeze the layer, or train in one process"
             got = f"{type(module).__name__} that keeps statistics"

@@ -17,13 +17,31 @@ from meninx.privacy.ledger import Ledger
 from meninx.privacy.plan import Plan
 
 FREE_TO_CHANGE = frozenset(
-    {"device", "threads", "tensorboard", "physical_batch", "epochs", "steps", "eval_every", "attack_risk"}
+    {
+        "device",
+        "threads",
+        "workers",
+        "cache",
+        "tensorboard",
+        "physical_batch",
+        "epochs",
+        "steps",
+        "eval_every",
+        "attack_risk",
+    }
 )
 """Settings that may change when a run is resumed: they move rounding, length or looks, not what a step means."""
 
 
 def binding_of(
-    config: LearnConfig, data: Manifest, network: nn.Module, plan: Plan, *, stream: str, data_digest: str = ""
+    config: LearnConfig,
+    data: Manifest,
+    network: nn.Module,
+    plan: Plan,
+    *,
+    stream: str,
+    data_digest: str = "",
+    architecture: str = "",
 ) -> str:
     """Return the digest of everything that determines the steps of a private run.
 
@@ -34,15 +52,16 @@ def binding_of(
         plan: the privacy plan.
         stream: name of the run's secret keys.
         data_digest: a keyed digest of the dataset; by default the plain one of its folder.
+        architecture: of a network and task that the settings do not name; empty when they do.
 
     Guarantee: two runs of one set of keys have one binding only if they draw, clip and step alike, up to
         rounding: device, threads and the size of a physical batch are not in it.
     """
     table = {name: value for name, value in settings.to_flat(config).items() if name not in FREE_TO_CHANGE}
-    if config.schedule == "cosine":
+    if config.optim.schedule == "cosine":
         table["planned steps"] = plan.steps
-    if config.schedule == "plateau":
-        table["eval_every"] = config.eval_every
+    if config.optim.schedule == "plateau":
+        table["eval_every"] = config.validation.eval_every
     parts = {
         "settings": table,
         "data": data_digest or dataset_digest(data.root).digest,
@@ -51,6 +70,8 @@ def binding_of(
         "plan": plan.fingerprint(),
         "keys": stream,
     }
+    if architecture:
+        parts["architecture"] = architecture
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from meninx.core.errors import ConfigError, expected
-from meninx.learn.config import LearnConfig
+from meninx.learn.config import OptimConfig
 from meninx.learn.private_adam import KINDS, PrivateAdam
 from meninx.models import registry
-from meninx.privacy.correlated import strategy
+from meninx.privacy.noise import strategy
 from meninx.privacy.plan import Plan
 
 _PLATEAU_MARGIN = 1e-4
@@ -23,7 +23,7 @@ _PLATEAU_MARGIN = 1e-4
 Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]  # or groups of them
 
 
-def optimizer(config: LearnConfig, parameters: Parameters, plan: Plan | None = None) -> torch.optim.Optimizer:
+def optimizer(config: OptimConfig, parameters: Parameters, plan: Plan | None = None) -> torch.optim.Optimizer:
     """Return the optimiser of a config.
 
     Args:
@@ -36,20 +36,20 @@ def optimizer(config: LearnConfig, parameters: Parameters, plan: Plan | None = N
         ConfigError: the correction was asked for where there is nothing to correct.
     """
     items: Any = list(parameters)
-    lr, decay = config.optim.lr, config.optim.weight_decay
+    lr, decay = config.lr, config.weight_decay
     if _corrects(config, plan):
         assert plan is not None  # refused otherwise
         return PrivateAdam(
-            items, kind=config.optim.optimizer, lr=lr, weight_decay=decay,
-            noise_variance=noise_variance(plan), floor_factor=config.optim.bias_floor,
+            items, kind=config.optimizer, lr=lr, weight_decay=decay,
+            noise_variance=noise_variance(plan), floor_factor=config.bias_floor,
         )  # fmt: skip
-    match config.optim.optimizer:
+    match config.optimizer:
         case "sgd":
             return torch.optim.SGD(items, lr=lr, weight_decay=decay)
         case "momentum":
-            nesterov = config.optim.momentum > 0
+            nesterov = config.momentum > 0
             return torch.optim.SGD(
-                items, lr=lr, weight_decay=decay, momentum=config.optim.momentum, nesterov=nesterov
+                items, lr=lr, weight_decay=decay, momentum=config.momentum, nesterov=nesterov
             )
         case "adam":
             return torch.optim.Adam(items, lr=lr, weight_decay=decay)
@@ -59,15 +59,15 @@ def optimizer(config: LearnConfig, parameters: Parameters, plan: Plan | None = N
             return torch.optim.NAdam(items, lr=lr, weight_decay=decay)
 
 
-def groups(config: LearnConfig, model: nn.Module) -> Parameters:
+def groups(config: OptimConfig, model: nn.Module) -> Parameters:
     """Return the parameters of a model, the head's in a group with a learning rate of its own when it has one."""
-    if config.optim.head_lr == 1:
+    if config.head_lr == 1:
         return list(model.parameters())
     prefix = registry.head_prefix(model)
     named = list(model.named_parameters())
     body = [value for name, value in named if not name.startswith(prefix)]
     head = [value for name, value in named if name.startswith(prefix)]
-    return [{"params": body, "relative": 1.0}, {"params": head, "relative": config.optim.head_lr}]
+    return [{"params": body, "relative": 1.0}, {"params": head, "relative": config.head_lr}]
 
 
 def noise_variance(plan: Plan, threshold: float | None = None) -> float:
@@ -99,16 +99,16 @@ def _correlated_variance(bands: int) -> float:
     return total
 
 
-def _corrects(config: LearnConfig, plan: Plan | None) -> bool:
+def _corrects(config: OptimConfig, plan: Plan | None) -> bool:
     """Return whether the optimiser takes the noise out of its second moment."""
-    able = plan is not None and config.optim.optimizer in KINDS
-    if config.optim.bias_correction == "on" and not able:
-        got = f"{config.optim.optimizer}, {'private' if plan else 'without privacy'}"
+    able = plan is not None and config.optimizer in KINDS
+    if config.bias_correction == "on" and not able:
+        got = f"{config.optimizer}, {'private' if plan else 'without privacy'}"
         fix = "leave bias_correction at auto"
         raise ConfigError(
             expected(f"a private run with {', '.join(KINDS)}", got=got, where="bias_correction", fix=fix)
         )
-    return able and config.optim.bias_correction != "off"
+    return able and config.bias_correction != "off"
 
 
 @dataclass
@@ -117,36 +117,34 @@ class Schedule:
 
     Attributes:
         config: schedule, rate, milestones, warmup.
-        total_steps: steps of the whole run, >= 1.
         steps_per_epoch: steps that count as one epoch, >= 1.
         factor: product of the reductions so far (plateau).
         best: best loss seen (plateau).
         waited: evaluations since then (plateau).
     """
 
-    config: LearnConfig
-    total_steps: int
+    config: OptimConfig
     steps_per_epoch: int
     factor: float = 1.0
     best: float = math.inf
     waited: int = 0
 
-    def rate(self, step: int) -> float:
-        """Return the learning rate of ``step``, counted from 0."""
+    def rate(self, step: int, horizon: int) -> float:
+        """Return the learning rate of ``step``, counted from 0; a cosine ends at the step ``horizon``."""
         config = self.config
-        if step < config.optim.warmup:
-            return config.optim.lr * (step + 1) / (config.optim.warmup + 1)
-        passed = sum(step // self.steps_per_epoch >= epoch for epoch in config.optim.milestones)
-        match config.optim.schedule:
+        if step < config.warmup:
+            return config.lr * (step + 1) / (config.warmup + 1)
+        passed = sum(step // self.steps_per_epoch >= epoch for epoch in config.milestones)
+        match config.schedule:
             case "cosine":
-                done = (step - config.optim.warmup) / max(1, self.total_steps - config.optim.warmup)
-                return config.optim.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+                done = (step - config.warmup) / max(1, horizon - config.warmup)
+                return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
             case "step":
-                return float(config.optim.lr * config.optim.gamma**passed)
+                return float(config.lr * config.gamma**passed)
             case "manual":
-                return config.optim.rates[passed]
+                return config.rates[passed]
             case _:
-                return config.optim.lr * self.factor
+                return config.lr * self.factor
 
     def observe(self, loss: float) -> None:
         """Tell a plateau schedule the validation loss; the others do not listen."""
@@ -158,13 +156,6 @@ class Schedule:
         self.waited += 1
         if self.waited > self.config.plateau_patience:
             self.factor, self.waited = self.factor * self.config.gamma, 0
-
-    def apply(self, target: torch.optim.Optimizer, step: int) -> float:
-        """Set the optimiser's rate for ``step`` and return it."""
-        rate = self.rate(step)
-        for group in target.param_groups:
-            group["lr"] = rate * group.get("relative", 1.0)
-        return rate
 
     def state_dict(self) -> dict[str, float]:
         """Return what the schedule remembers."""

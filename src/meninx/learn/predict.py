@@ -1,11 +1,11 @@
-"""What a trained model says about cases: probabilities for classification, label maps for segmentation."""
+"""Predictions of a trained model (probabilities, label maps), and its metrics on the cases of a store."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +15,59 @@ from torch import Tensor, nn
 from meninx.core import artifacts
 from meninx.core.artifacts import PrivacyRecord
 from meninx.core.errors import DataError, expected
-from meninx.core.manifest import Case, DatasetInfo, Manifest, Task
+from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.core.run import Run
-from meninx.learn import checkpoint, surroundings
+from meninx.learn import checkpoint, runtime
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore, unpadded
-from meninx.learn.infer import outputs
-from meninx.learn.task import objective
+from meninx.learn.task import Task, image_task
 from meninx.models import lora, registry
+
+OVERLAP = 0.5
+
+
+@torch.no_grad()
+def outputs(
+    model: nn.Module, store: CaseStore, config: LearnConfig, device: torch.device
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (case index, logits) of every case in order, on the CPU.
+
+    Logits are (out_channels,) or (out_channels, ...).
+
+    The model is put into evaluation mode and stays there.
+    """
+    model.eval()
+    size = 1 if config.model.patch_size else config.sampling.physical_batch
+    for start in range(0, len(store), size):
+        indices = range(start, min(start + size, len(store)))
+        images = torch.stack([store.image(index) for index in indices])
+        yield from zip(indices, forward(model, images.to(device), config).cpu(), strict=True)
+
+
+def forward(model: nn.Module, images: Tensor, config: LearnConfig) -> Tensor:
+    """Return logits of whole images (batch, channels, ...), by a Gaussian-weighted sliding window when patches are used."""
+    if not config.model.patch_size:
+        return cast("Tensor", model(images))
+    from monai.inferers import sliding_window_inference  # a heavy import that whole images do not need
+
+    result = sliding_window_inference(
+        images,
+        config.model.patch_size,
+        config.sampling.physical_batch,
+        model,
+        overlap=OVERLAP,
+        mode="gaussian",
+        padding_mode="replicate",
+    )
+    return cast("Tensor", result)
+
+
+def measure(
+    model: nn.Module, store: CaseStore, task: Task, config: LearnConfig, device: torch.device
+) -> dict[str, float]:
+    """Return a task's metrics of ``model`` on all cases of ``store``; leaves the model in evaluation mode."""
+    results = ((logits, store.target(index)) for index, logits in outputs(model, store, config, device))
+    return task.metrics(results)
 
 
 @dataclass(frozen=True)
@@ -42,7 +87,9 @@ class Predictions:
     probabilities: npt.NDArray[np.float32]
 
 
-def load_model(run: Run, *, weights: str = "auto") -> tuple[nn.Module, LearnConfig, DatasetInfo]:
+def load_model(
+    run: Run, *, weights: str = "auto", network: nn.Module | None = None
+) -> tuple[nn.Module, LearnConfig, DatasetInfo]:
     """Return the trained model of a run in evaluation mode, on the CPU, with its settings and dataset information.
 
     Averaged (EMA) weights are taken when the run kept them; low-rank adapters are merged into their layers.
@@ -50,25 +97,34 @@ def load_model(run: Run, *, weights: str = "auto") -> tuple[nn.Module, LearnConf
     Args:
         run: the run folder.
         weights: ``last``, ``best``, or ``auto``: what the run's settings selected.
+        network: the architecture of a run that was given a network of its own; its weights are replaced.
 
     Raises:
-        DataError: no checkpoint, or a damaged one.
+        DataError: no checkpoint, or a damaged one, or one of another network.
     """
     name = weights if weights != "auto" else _selected(run)
     content = checkpoint.load(run, name)
     config, info = checkpoint.config_of(content), checkpoint.info_of(content)
-    network = registry.build(
-        config.model.name,
-        spatial_dims=info.spatial_dims,
-        in_channels=info.channels,
-        out_channels=objective(info, config).out_channels,
-        **config.model_options,
-    )
-    if config.lora_rank:
-        lora.insert(
-            network, rank=config.lora_rank, alpha=config.lora_alpha, keep=registry.head_prefix(network)
+    if network is None:
+        network = registry.build(
+            config.model.name,
+            spatial_dims=info.spatial_dims,
+            in_channels=info.channels,
+            out_channels=image_task(info, config).out_channels,
+            **config.model.options,
         )
-    network.load_state_dict(content["average"]["shadow"] if content["average"] else content["model"])
+    if config.model.lora_rank:
+        lora.insert(
+            network,
+            rank=config.model.lora_rank,
+            alpha=config.model.lora_alpha,
+            keep=registry.head_prefix(network),
+        )
+    try:
+        network.load_state_dict(checkpoint.weights_of(content))
+    except RuntimeError as error:
+        fix = "give the network that the run was trained with"
+        raise DataError(expected("the network of the run", got="another", where=run.name, fix=fix)) from error
     return lora.merge(network).eval(), config, info
 
 
@@ -102,16 +158,16 @@ def predict(model: nn.Module, info: DatasetInfo, manifest: Manifest, config: Lea
     Raises:
         DataError: the images do not fit the model, or the task is segmentation.
     """
-    if info.task is Task.SEGMENTATION:
+    if info.task is TaskKind.SEGMENTATION:
         raise DataError(
             expected("a classification task", got="segmentation", where="predict", fix="use predict_maps")
         )
     store = CaseStore(_for_model(manifest, info), config)
-    goal = objective(info, config)
+    task = image_task(info, config)
     rows = [logits for _, logits in _outputs(model, store, config)]
-    logits = torch.stack(rows).float() if rows else torch.zeros(0, goal.out_channels)
+    logits = torch.stack(rows).float() if rows else torch.zeros(0, task.out_channels)
     identifiers = tuple(case.case_id for case in manifest.cases)
-    return Predictions(identifiers, info.labels, logits.numpy(), goal.probabilities(logits).numpy())
+    return Predictions(identifiers, info.labels, logits.numpy(), task.probabilities(logits).numpy())
 
 
 def predict_maps(
@@ -125,20 +181,20 @@ def predict_maps(
     Raises:
         DataError: the images do not fit the model, or the task is classification.
     """
-    if info.task is not Task.SEGMENTATION:
+    if info.task is not TaskKind.SEGMENTATION:
         raise DataError(
             expected("a segmentation task", got=str(info.task), where="predict_maps", fix="use predict")
         )
     store = CaseStore(_for_model(manifest, info), config)
-    goal = objective(info, config)
+    task = image_task(info, config)
     kind = np.uint8 if len(info.labels) < 256 else np.uint16
     for index, logits in _outputs(model, store, config):
-        label_map = goal.label_map(logits[None])[0].numpy().astype(kind)
+        label_map = task.label_map(logits[None])[0].numpy().astype(kind)
         yield manifest.cases[index], unpadded(label_map, store.shape(index))
 
 
 def _outputs(model: nn.Module, store: CaseStore, config: LearnConfig) -> Iterator[tuple[int, Tensor]]:
-    device = surroundings.device(config.device)
+    device = runtime.device(config.runtime.device)
     return outputs(model.to(device), store, config, device)
 
 

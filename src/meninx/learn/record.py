@@ -7,21 +7,73 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from meninx.core import artifacts
 from meninx.core.artifacts import Origin, PrivacyRecord, RiskRecord, StartRecord
 from meninx.core.budget import PrivacySpent
-from meninx.learn import ledger_file, pretrained
-from meninx.learn.setup import Training
+from meninx.core.result import Result
+from meninx.learn import finetune, ledger_file
+from meninx.learn.assemble import Training
 from meninx.privacy import tradeoff
 from meninx.privacy.composition import compose, joint_phases
 from meninx.privacy.ledger import Ledger
 
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult(Result):
+    """The end of a training run; ``out`` is the run folder.
+
+    Attributes:
+        steps: optimiser steps done.
+        epochs: passes over the training split, whole ones.
+        train_loss: mean training loss since the last evaluation; NaN when unknown.
+        valid_loss: loss of the last evaluation on the validation split; NaN without one.
+        metric_name: ``auroc`` or ``dice``.
+        metric: validation metric of the last evaluation; NaN when undefined.
+        best_value: best monitored value, higher is better; minus infinity without an evaluation.
+        best_step: step of that evaluation.
+        weights: which weights are kept: ``last``, ``best``, with ``ema`` when averaged.
+        checkpoint: the file that holds them.
+        stopped_early: ended by early stopping.
+        private: trained with differential privacy.
+        privacy: what was spent, read from the ledger, private runs behind the starting weights included; None
+            without privacy.
+        own_epsilon: epsilon of the run's own steps; None without privacy.
+        start: what the network started from; None for random weights.
+        outside_guarantee: what the guarantee does not cover, in words.
+    """
+
+    steps: int
+    epochs: int
+    train_loss: float
+    valid_loss: float
+    metric_name: str
+    metric: float
+    best_value: float
+    best_step: int
+    weights: str
+    checkpoint: Path
+    stopped_early: bool
+    private: bool
+    privacy: PrivacySpent | None
+    own_epsilon: float | None
+    start: StartRecord | None
+    outside_guarantee: tuple[str, ...]
+
+    @property
+    def epsilon(self) -> float:
+        """Spent epsilon; infinity without privacy."""
+        return self.privacy.epsilon if self.privacy else math.inf
+
+    @property
+    def delta(self) -> float:
+        """The delta that epsilon is stated at; 0 without privacy."""
+        return self.privacy.delta if self.privacy else 0.0
+
+
 NOT_PRIVATE = "Trained without differential privacy: nothing is promised."
-UNKNOWN_START = (
-    "the training started from weights of unknown origin: what they hold of the patients is not covered"
-)
 
 
 def write(training: Training, *, final: bool) -> PrivacySpent | None:
@@ -38,24 +90,24 @@ def write(training: Training, *, final: bool) -> PrivacySpent | None:
             run=record.id,
             data=record.data,
             dataset=record.dataset,
-            step=training.trainee.step,
+            step=training.state.step,
             made=artifacts.now(),
         )
     table = PrivacyRecord(
         private=training.plan is not None,
         sentence=NOT_PRIVATE,
-        outside_guarantee=tuple(training.outside),
+        outside_guarantee=tuple(training.caveats),
         start=training.start or StartRecord(),
-        deterministic=training.config.deterministic,
+        deterministic=training.config.runtime.deterministic,
         origin=origin,
         version=artifacts.FORMAT,
     )
     ledger = ledger_file.read(training.run) if training.plan is not None else Ledger()
     spent = None
     if training.plan is not None and ledger.accounts:
-        spent = total(ledger, pretrained.ledgers(training.ancestry), training.plan.delta)
+        spent = total(ledger, finetune.ledgers(training.ancestry), training.plan.delta)
         table = _promise(table, training, ledger, spent)
-        if final and training.config.attack_risk and math.isfinite(spent.epsilon):
+        if final and training.config.runtime.attack_risk and math.isfinite(spent.epsilon):
             table = replace(table, risk=_risk(training, ledger))
     artifacts.write(training.run.root, table)
     return spent
@@ -107,7 +159,7 @@ def _promise(table: PrivacyRecord, training: Training, ledger: Ledger, spent: Pr
 
 def _risk(training: Training, ledger: Ledger) -> RiskRecord:
     assert training.plan is not None
-    phases = joint_phases([ledger, *pretrained.ledgers(training.ancestry)])
+    phases = joint_phases([ledger, *finetune.ledgers(training.ancestry)])
     bounds = tradeoff.attack_risk(phases, prior=1 / training.plan.n_units_declared)
     return RiskRecord(
         advantage=bounds.advantage,

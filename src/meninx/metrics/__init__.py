@@ -1,1 +1,65 @@
-"""What a model is worth, with intervals over patients; numpy only."""
+"""Evaluation of classifiers and segmentations: every number with its sample size and its interval over patients.
+
+The public names are those of ``__all__``; the modules behind them may change. Nothing here needs torch, scipy or
+scikit-learn.
+
+Example:
+    >>> from meninx.metrics import evaluate_classification, fixed_thresholds
+    >>> truth, scores = [[0], [0], [1], [1]] * 10, [[0.1], [0.6], [0.4], [0.9]] * 10
+    >>> found = evaluate_classification(
+    ...     truth, scores, range(40), ["effusion"], {}, fixed_thresholds(["effusion"]), task="multilabel", seed=0
+    ... )
+    >>> auroc = found.headline
+    >>> auroc.value, auroc.n, auroc.patients, 0.5 < auroc.low < auroc.value < auroc.high < 1
+    (0.75, 40, 40, True)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meninx.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from meninx.metrics.calibration import Calibration
+    from meninx.metrics.classification import auroc, average_precision, brier
+    from meninx.metrics.estimates import Estimate, Evaluation
+    from meninx.metrics.evaluation import compare, evaluate_classification
+    from meninx.metrics.segmentation import compare_segmentation, dice, evaluate_segmentation
+    from meninx.metrics.thresholds import Threshold, fit_thresholds, fixed_thresholds
+
+__all__ = [
+    "Calibration",
+    "Estimate",
+    "Evaluation",
+    "Threshold",
+    "auroc",
+    "average_precision",
+    "brier",
+    "compare",
+    "compare_segmentation",
+    "dice",
+    "evaluate_classification",
+    "evaluate_segmentation",
+    "fit_thresholds",
+    "fixed_thresholds",
+]
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "Calibration": "meninx.metrics.calibration",
+        "Estimate": "meninx.metrics.estimates",
+        "Evaluation": "meninx.metrics.estimates",
+        "Threshold": "meninx.metrics.thresholds",
+        "auroc": "meninx.metrics.classification",
+        "average_precision": "meninx.metrics.classification",
+        "brier": "meninx.metrics.classification",
+        "compare": "meninx.metrics.evaluation",
+        "compare_segmentation": "meninx.metrics.segmentation",
+        "dice": "meninx.metrics.segmentation",
+        "evaluate_classification": "meninx.metrics.evaluation",
+        "evaluate_segmentation": "meninx.metrics.segmentation",
+        "fit_thresholds": "meninx.metrics.thresholds",
+        "fixed_thresholds": "meninx.metrics.thresholds",
+    },
+)

@@ -238,7 +238,9 @@ def verdict(low: float, high: float, margin: float) -> str:
         return "not decided"
     if -margin <= low and high <= margin:
         return "within the margin"
-    return "worse" if high < 0 else "better" if low > 0 else "not decided"
+    if high < 0:
+        return "worse"
+    return "better" if low > 0 else "not decided"
 
 
 def _difference(one: Measured, other: Measured) -> Measured:

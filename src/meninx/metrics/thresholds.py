@@ -35,7 +35,7 @@ class Threshold:
     split: str = ""
 
 
-def fit(
+def fit_thresholds(
     truth: npt.ArrayLike,
     scores: npt.ArrayLike,
     labels: Sequence[str],
@@ -72,7 +72,7 @@ def fit(
     return tuple(fitted)
 
 
-def fixed(labels: Sequence[str], value: float = 0.5) -> tuple[Threshold, ...]:
+def fixed_thresholds(labels: Sequence[str], value: float = 0.5) -> tuple[Threshold, ...]:
     """Return the same threshold for every label, chosen without looking at data."""
     return tuple(Threshold(label=label, value=value, rule="fixed") for label in labels)
 

@@ -72,11 +72,6 @@ def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, 
     return _constructed(builder, {**shape, **options}, name)
 
 
-def parameter_count(model: nn.Module) -> int:
-    """Return the number of scalars in all parameters."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def head_prefix(model: nn.Module) -> str:
     """Return the prefix (with its dot) of the parameters of the last layer.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from meninx.core import randomness
 from meninx.core.errors import ConfigError, DataError, LayoutError, expected
-from meninx.core.manifest import SPLITS, Manifest, Task
+from meninx.core.manifest import SPLITS, Manifest, TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.source_cases import DatasetCase
 
@@ -24,7 +24,7 @@ def rule_of(config: PrepareConfig) -> str:
     return "exact" if config.split_from and config.split == "stable" else config.split
 
 
-def splits_of(entries: Sequence[DatasetCase], config: PrepareConfig, task: Task) -> dict[str, str]:
+def splits_of(entries: Sequence[DatasetCase], config: PrepareConfig, task: TaskKind) -> dict[str, str]:
     """Return a split for each patient.
 
     Raises:
@@ -44,7 +44,7 @@ def splits_of(entries: Sequence[DatasetCase], config: PrepareConfig, task: Task)
     return found
 
 
-def sites_of(entries: Sequence[DatasetCase], config: PrepareConfig, task: Task) -> dict[str, str]:
+def sites_of(entries: Sequence[DatasetCase], config: PrepareConfig, task: TaskKind) -> dict[str, str]:
     """Return a site for each patient, empty names where the source has none.
 
     Raises:
@@ -66,13 +66,13 @@ def sites_of(entries: Sequence[DatasetCase], config: PrepareConfig, task: Task) 
     return _source_sites(entries)
 
 
-def label_strata(entries: Sequence[DatasetCase], task: Task) -> dict[str, str]:
+def label_strata(entries: Sequence[DatasetCase], task: TaskKind) -> dict[str, str]:
     """Return each patient's label combination: all labels that are 1 in one of its cases, or that it has a mask."""
     found: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         labels = found[entry.patient_id]
         labels.update(name for name, value in entry.source.labels.items() if value == 1)
-        if task is Task.SEGMENTATION and entry.source.mask is not None:
+        if task is TaskKind.SEGMENTATION and entry.source.mask is not None:
             labels.add("mask")
     return {patient: "|".join(sorted(labels)) for patient, labels in found.items()}
 

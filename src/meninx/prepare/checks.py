@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from meninx.core import names
 from meninx.core.errors import DataError, expected
-from meninx.core.manifest import SPLITS, Case, Task
+from meninx.core.manifest import SPLITS, Case, TaskKind
 
 MISSING, UNREADABLE = "missing file", "unreadable image"
 MISSING_MASK, UNREADABLE_MASK = "missing mask file", "unreadable mask"
@@ -227,8 +227,10 @@ def check_classes(
     findings.notes = {reason: places for reason, places in findings.notes.items() if places}
 
 
-def present_labels(case: Case, voxels: Sequence[int], labels: Sequence[str], task: Task) -> tuple[str, ...]:
+def present_labels(
+    case: Case, voxels: Sequence[int], labels: Sequence[str], task: TaskKind
+) -> tuple[str, ...]:
     """Return the labels that occur in a case: those that are 1, or those with voxels in its mask."""
-    if task is Task.SEGMENTATION:
+    if task is TaskKind.SEGMENTATION:
         return tuple(name for name, count in zip(labels, voxels, strict=True) if count)
     return tuple(name for name in labels if case.labels.get(name) == 1)

@@ -13,11 +13,10 @@ from pathlib import Path
 from meninx.core import artifacts, names
 from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import ConfigError, DataError, LayoutError, expected
-from meninx.core.manifest import FIXED_COLUMNS, LONGEST_TEXT, Task, is_odd_text
-from meninx.prepare import effects
+from meninx.core.manifest import FIXED_COLUMNS, LONGEST_TEXT, TaskKind, is_odd_text
 from meninx.prepare.assignment import number_of
 from meninx.prepare.checks import Findings
-from meninx.prepare.config import PrepareConfig
+from meninx.prepare.config import PrepareConfig, refuse_by_source
 from meninx.prepare.readers import READERS
 from meninx.prepare.readers.clean_dicom import SUMMARY
 from meninx.prepare.readers.source_files import resolve
@@ -30,7 +29,7 @@ class CollectedCases:
 
     entries: tuple[DatasetCase, ...]
     labels: tuple[str, ...]
-    task: Task
+    task: TaskKind
     attributes: tuple[str, ...]
     patients_known: bool
     spatial_dims: int
@@ -68,10 +67,10 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
             )
         )
     _refuse_names(first)
-    if first.task is Task.MULTICLASS:
+    if first.task is TaskKind.MULTICLASS:
         _refuse_unclear(first.cases)
     dims = config.spatial_dims or first.spatial_dims
-    effects.refuse_after(config, task=first.task, spatial_dims=dims, labels=first.labels)
+    refuse_by_source(config, task=first.task, spatial_dims=dims, labels=first.labels)
     return CollectedCases(
         entries=limited(entries, config.limit, config.seed), labels=first.labels, task=first.task, attributes=first.attributes,
         patients_known=first.patients_known, spatial_dims=dims,
@@ -223,7 +222,7 @@ def _of_site(reading: ReaderOutput, site: str, *, several: bool) -> ReaderOutput
 def _joined(readings: Sequence[ReaderOutput], config: PrepareConfig) -> ReaderOutput:
     first = readings[0]
     for other in readings[1:]:
-        if first.task is not Task.MULTICLASS and other.labels != first.labels:
+        if first.task is not TaskKind.MULTICLASS and other.labels != first.labels:
             raise LayoutError(
                 expected(
                     "the same labels at every site",
@@ -237,7 +236,7 @@ def _joined(readings: Sequence[ReaderOutput], config: PrepareConfig) -> ReaderOu
     return replace(
         first,
         cases=tuple(found for reading in readings for found in reading.cases),
-        labels=first.labels if len(readings) == 1 or first.task is not Task.MULTICLASS else classes,
+        labels=first.labels if len(readings) == 1 or first.task is not TaskKind.MULTICLASS else classes,
         attributes=attributes,
         patients_known=all(reading.patients_known for reading in readings),
     )
@@ -254,7 +253,7 @@ def _refuse_names(reading: ReaderOutput) -> None:
             raise LayoutError(
                 expected(f"attributes of at most {LONGEST_TEXT} characters", got="another", where=found.where)
             )
-    columns = [*(reading.labels if reading.task is not Task.SEGMENTATION else ()), *reading.attributes]
+    columns = [*(reading.labels if reading.task is not TaskKind.SEGMENTATION else ()), *reading.attributes]
     for name in columns:
         if name in FIXED_COLUMNS or columns.count(name) > 1:
             fix = "rename the column, or leave it out"

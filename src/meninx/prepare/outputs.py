@@ -25,7 +25,7 @@ from meninx.core.manifest import (
     DatasetInfo,
     Intensity,
     Manifest,
-    Task,
+    TaskKind,
 )
 from meninx.prepare import assignment, checks
 from meninx.prepare.cases import CaseJob, CaseRecord, ImagePlan, SharedSettings
@@ -261,7 +261,7 @@ def present(manifest: Manifest, records: Mapping[str, CaseRecord]) -> dict[str, 
 def counts_of(manifest: Manifest, records: Mapping[str, CaseRecord]) -> dict[str, Any]:
     """Return cases by split, site, label and attribute (age by decade), and patients by split."""
     occur = present(manifest, records)
-    known = bool(records) or manifest.info.task is not Task.SEGMENTATION
+    known = bool(records) or manifest.info.task is not TaskKind.SEGMENTATION
     attributes = {
         name: dict(sorted(Counter(_bin(name, value) for value in manifest.attribute(name)).items()))
         for name in manifest.info.attributes

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.core import files
-from meninx.core.manifest import Task
+from meninx.core.manifest import TaskKind
 from meninx.imaging import dicom_image, load, rle
 from meninx.imaging.image import Image
 
@@ -170,7 +170,7 @@ class ReaderOutput:
 
     cases: tuple[SourceCase, ...]
     labels: tuple[str, ...]
-    task: Task
+    task: TaskKind
     attributes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     patients_known: bool = True

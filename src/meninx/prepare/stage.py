@@ -12,7 +12,7 @@ from typing import NoReturn
 from meninx.core import pool
 from meninx.core import progress as bars
 from meninx.core.errors import DataError, expected
-from meninx.core.manifest import Case, Manifest, Task
+from meninx.core.manifest import Case, Manifest, TaskKind
 from meninx.core.result import Result
 from meninx.prepare import assignment, checks, outputs
 from meninx.prepare.cases import CaseJob, CaseRecord, ImagePlan, SharedSettings, begin, run_job
@@ -93,7 +93,7 @@ def run(
     findings = checks.Findings(strict=config.strict)
     gathered = collect_cases(config, source, findings)
     plan = ImagePlan.of(
-        config, gathered.spatial_dims, gathered.labels if gathered.task is Task.SEGMENTATION else ()
+        config, gathered.spatial_dims, gathered.labels if gathered.task is TaskKind.SEGMENTATION else ()
     )
     _manifest(
         config, gathered, plan, gathered.entries, {}, out
@@ -160,10 +160,10 @@ def _manifest(
 
 def _case(entry: DatasetCase, gathered: CollectedCases, plan: ImagePlan, split: str, site: str) -> Case:
     found = entry.source
-    blank = 0.0 if gathered.task is Task.MULTICLASS else None
+    blank = 0.0 if gathered.task is TaskKind.MULTICLASS else None
     labels = (
         {}
-        if gathered.task is Task.SEGMENTATION
+        if gathered.task is TaskKind.SEGMENTATION
         else {name: found.labels.get(name, blank) for name in gathered.labels}
     )
     return Case(

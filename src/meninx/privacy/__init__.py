@@ -1,19 +1,105 @@
-"""Differential privacy: plan, sampling, clipping, noise, accounting and ledger.
+"""Differential privacy for training: plan, sampling, clipping, noise, accounting and ledger.
 
-No file, no terminal, no logger.
+A plan says what will be run and what it costs. The functions below run it; the ledger records what was run::
 
-Where to look::
+    >>> from meninx.privacy import calibrate
+    >>> plan = calibrate(n_units=1_000, expected_batch_size=50, delta=1e-5, epsilon=8.0, steps=200)
+    >>> plan.epsilon() <= 8.0
+    True
 
-    plan         Plan: sampler, clipping, noise and accounted event in one frozen object (what it may hold:
-        rules)
-    calibration  calibrate(...): any one of epsilon, noise_multiplier and steps from the others
-    sampling     PoissonSampler: who takes part in a step; cyclic: in turns, for correlated noise
-    clipping/    clipped_gradient_sum(...): the sum of clipped per-unit gradients, in one forward and one
-    backward pass
-    threshold    Threshold: the bound of adaptive clipping, moved by noisy counts
-    noise        GaussianNoise: the noise of a step; correlated: BandedNoise
-    accounting   what it costs: epsilon of phases, by privacy loss distributions (of one step: losses)
-    composition  compose(ledgers): one epsilon for several runs on the same units
-    ledger       Ledger: what was really run, hash-chained, over resumes and configs
-    tradeoff     the same cost as attack advantage, TPR at fixed FPR, reconstruction robustness
+The package reads and writes no file, terminal or log. Its names are imported when they are first used, so
+that ``import meninx.privacy`` needs neither torch nor dp-accounting.
+
+==================  =============================================================================
+module              contents
+==================  =============================================================================
+plan                Plan: sampling, clipping, noise and accounted event; adaptive clipping thresholds
+noise_calibration   calibrate: find epsilon, the noise multiplier or the number of steps
+sampling            PoissonSampler; CyclicSampler for correlated noise
+clipping            clipped_gradient_sum, prove: exact per-unit gradients in one backward pass
+noise               GaussianNoise; BandedNoise: noise correlated over steps
+accounting          epsilon of a composition, by privacy loss distributions
+ledger              Ledger: the hash-chained record of steps that were run
+composition         compose: one epsilon for several runs on the same units
+tradeoff            attack_risk: the same cost as bounds on attacks
+learn.own_loop      training: all of it as one context for a loop of one's own
+keystream           secret pseudorandom bytes by address
+==================  =============================================================================
 """
+
+from typing import TYPE_CHECKING
+
+from meninx.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from meninx.core.budget import NeighboringRelation, PrivacySpent, PrivacyUnit
+    from meninx.learn.own_loop import PrivateTraining, training
+    from meninx.privacy.accounting import Epsilon, Phase, epsilon
+    from meninx.privacy.clipping.clipped_sum import ClippedSum
+    from meninx.privacy.clipping.engine import clipped_gradient_sum
+    from meninx.privacy.clipping.layer_rules import refuse_unsafe_modules, replace_batch_norm
+    from meninx.privacy.clipping.planner import Planner
+    from meninx.privacy.clipping.proof import prove
+    from meninx.privacy.clipping.unit_rows import slice_units
+    from meninx.privacy.composition import compose
+    from meninx.privacy.ledger import Ledger, LedgerEntry
+    from meninx.privacy.noise import BandedNoise, GaussianNoise
+    from meninx.privacy.noise_calibration import calibrate
+    from meninx.privacy.plan import ClippingThreshold, Plan
+    from meninx.privacy.sampling import CyclicSampler, PoissonSampler
+    from meninx.privacy.tradeoff import AttackRisk, attack_risk
+
+__all__ = [
+    "AttackRisk",
+    "BandedNoise",
+    "ClippedSum",
+    "ClippingThreshold",
+    "CyclicSampler",
+    "Epsilon",
+    "GaussianNoise",
+    "Ledger",
+    "LedgerEntry",
+    "NeighboringRelation",
+    "Phase",
+    "Plan",
+    "Planner",
+    "PoissonSampler",
+    "PrivacySpent",
+    "PrivacyUnit",
+    "PrivateTraining",
+    "attack_risk",
+    "calibrate",
+    "clipped_gradient_sum",
+    "compose",
+    "epsilon",
+    "prove",
+    "refuse_unsafe_modules",
+    "replace_batch_norm",
+    "slice_units",
+    "training",
+]
+
+_MODULES = {
+    "meninx.learn.own_loop": (
+        "PrivateTraining",
+        "training",
+    ),  # it keeps a folder, which this package does not
+    "meninx.core.budget": ("NeighboringRelation", "PrivacySpent", "PrivacyUnit"),
+    "meninx.privacy.accounting": ("Epsilon", "Phase", "epsilon"),
+    "meninx.privacy.clipping.clipped_sum": ("ClippedSum",),
+    "meninx.privacy.clipping.engine": ("clipped_gradient_sum",),
+    "meninx.privacy.clipping.layer_rules": ("refuse_unsafe_modules", "replace_batch_norm"),
+    "meninx.privacy.clipping.planner": ("Planner",),
+    "meninx.privacy.clipping.proof": ("prove",),
+    "meninx.privacy.clipping.unit_rows": ("slice_units",),
+    "meninx.privacy.composition": ("compose",),
+    "meninx.privacy.ledger": ("Ledger", "LedgerEntry"),
+    "meninx.privacy.noise": ("BandedNoise", "GaussianNoise"),
+    "meninx.privacy.noise_calibration": ("calibrate",),
+    "meninx.privacy.plan": ("ClippingThreshold", "Plan"),
+    "meninx.privacy.sampling": ("CyclicSampler", "PoissonSampler"),
+    "meninx.privacy.tradeoff": ("AttackRisk", "attack_risk"),
+}
+__getattr__, __dir__ = lazy_exports(
+    __name__, {name: module for module, names in _MODULES.items() for name in names}
+)

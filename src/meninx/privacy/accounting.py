@@ -1,9 +1,8 @@
-"""What a run costs: epsilon of one or several phases of Poisson-sampled Gaussian steps.
+"""Accounting: epsilon of one or several phases of Poisson-sampled Gaussian steps.
 
-What happened is an event of dp-accounting; what it costs is computed here. The accountant of record
-is the privacy loss distribution (``"pld"``). Only where its grid would not fit (epsilon in the ten
-thousands) a looser bound answers, and the result carries that bound's name. The central-limit
-("GDP") accountant is an approximation from below and is not offered.
+The events are those of dp-accounting. The accountant of record is the privacy loss distribution
+(``"pld"``). Where its grid would not fit (epsilon in the ten thousands), a looser bound is returned under its
+own name. The central-limit ("GDP") accountant is an approximation from below and is not offered.
 """
 
 from __future__ import annotations
@@ -15,12 +14,14 @@ from dataclasses import dataclass
 
 import dp_accounting as dpa
 import numpy as np
+import numpy.typing as npt
 from dp_accounting import gaussian_mechanism, rdp
-from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+from dp_accounting.pld.pld_pmf import PLDPmf, create_pmf_pessimistic_connect_dots_fixed_gap
+from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism
+from dp_accounting.pld.privacy_loss_mechanism import AdjacencyType, GaussianPrivacyLoss
 from scipy import stats
 
 from meninx.core import check
-from meninx.privacy.losses import step_losses
 
 _ORDERS = (
     *range(2, 64),
@@ -37,10 +38,10 @@ _GRIDS = ((1e3, 1e-3), (5e4, 1e-2))  # up to this epsilon: this grid of the priv
 FINE = 1e-4
 COARSE = 1e-3
 _ROUNDING = 5e-6  # share by which rounding in the transforms may move an epsilon; added on top
-_LOST = (
-    2.0**-52
-)  # what rounding in the transforms may take from a delta for every step, four times the most seen; given back
-_LEAST_DELTA = 1e-10  # below it rounding is no longer small beside delta, and the Rényi bound, which has none, may be closer
+# What rounding in the transforms may take from a delta per step (four times the largest seen); added back.
+_LOST = 2.0**-52
+# Below this delta rounding is no longer negligible, and the Rényi bound, which has none, may be closer.
+_LEAST_DELTA = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +119,8 @@ def epsilon(
         Distributions, Algorithm 1 (the discretisation used by dp-accounting).
     """
     check.open_unit(delta=delta)
-    finest = (COARSE if coarse else FINE) if grid is None else grid
-    return _epsilon(merge(phases), float(delta), finest)
+    usual = COARSE if coarse else FINE
+    return _epsilon(merge(phases), float(delta), usual if grid is None else grid)
 
 
 @functools.lru_cache(maxsize=256)
@@ -152,7 +153,7 @@ def _lost(phases: Sequence[Phase]) -> float:
 
 
 def _grid(rough: float, *, fine_up_to: float) -> float | None:
-    """Return the grid for a rough epsilon: the fine one where it matters and is affordable, None where none fits."""
+    """Return the grid for a rough epsilon: the fine one where it is affordable, None where none fits."""
     if rough <= fine_up_to:
         return FINE
     return next((grid for most, grid in _GRIDS if rough <= most), None)
@@ -160,7 +161,7 @@ def _grid(rough: float, *, fine_up_to: float) -> float | None:
 
 @functools.lru_cache(maxsize=8)
 def _pld(phases: tuple[Phase, ...], interval: float) -> PrivacyLossDistribution:
-    """Return the privacy loss distribution of all phases composed, as the library's accountant builds it from their events."""
+    """Return the privacy loss distribution of all phases composed."""
     parts = [
         step_losses(phase.sample_rate, phase.noise_multiplier, interval).self_compose(phase.steps)
         for phase in phases
@@ -191,7 +192,7 @@ def delta_curve(phases: Iterable[Phase], *, interval: float = FINE) -> Callable[
 
 
 def largest_delta(n_units: int) -> float:
-    """Return the largest delta at which a run on ``n_units`` privacy units may be called well protected: 1 / (10 n_units).
+    """Return 1 / (10 n_units), the largest delta at which ``n_units`` units count as well protected.
 
     Releasing every unit whole with probability delta is (0, delta)-private. At 1 / n_units somebody's data
     would be expected to leak, which a plan refuses; ten times less keeps the chance that anybody's does below
@@ -239,3 +240,68 @@ def participation_epsilon(phases: Sequence[Phase], delta: float) -> float:
         return 0.0
     with np.errstate(divide="ignore"):  # the bound is evaluated in logarithms; log 0 is meant there
         return float(gaussian_mechanism.get_epsilon_gaussian(1 / math.sqrt(precision), delta / 2))
+
+
+Array = npt.NDArray[np.float64]
+
+
+@functools.lru_cache(maxsize=8)
+def step_losses(sample_rate: float, noise_multiplier: float, interval: float) -> PrivacyLossDistribution:
+    """Return the privacy loss distribution of one step, for adding and for removing a unit.
+
+    The dearest part of an epsilon, and the same for any number of steps, so the last few are kept. Same grid,
+    same bounds and same pessimistic discretisation as ``from_gaussian_mechanism``, which inverts the privacy
+    loss point by point; here that is one expression on an array, five times quicker over all.
+
+    Args:
+        sample_rate: q in (0, 1].
+        noise_multiplier: noise standard deviation over sensitivity, > 0.
+        interval: grid of the privacy loss.
+
+    References:
+        Doroshenko et al. (2022), Connect the Dots: Tighter Discrete Approximations of Privacy Loss
+        Distributions, Algorithm 1.
+    """
+    if sample_rate == 1.0:
+        return from_gaussian_mechanism(noise_multiplier, value_discretization_interval=interval)
+    remove, add = (
+        _pmf(sample_rate, noise_multiplier, interval, kind)
+        for kind in (AdjacencyType.REMOVE, AdjacencyType.ADD)
+    )
+    return PrivacyLossDistribution(remove, add)
+
+
+def _pmf(sample_rate: float, noise_multiplier: float, interval: float, kind: AdjacencyType) -> PLDPmf:
+    mechanism = GaussianPrivacyLoss(noise_multiplier, sampling_prob=sample_rate, adjacency_type=kind)
+    bounds = mechanism.connect_dots_bounds()
+    low, high = math.floor(bounds.epsilon_lower / interval), math.ceil(bounds.epsilon_upper / interval)
+    losses = np.arange(low, high + 1) * interval
+    deltas = _deltas(mechanism, noise_multiplier, losses, removed=kind == AdjacencyType.REMOVE)
+    return create_pmf_pessimistic_connect_dots_fixed_gap(interval, low, high, deltas)
+
+
+def _deltas(
+    mechanism: GaussianPrivacyLoss, noise_multiplier: float, losses: Array, *, removed: bool
+) -> Array:
+    """Return delta(e) of the mechanism at every e of ``losses``: its hockey-stick divergence."""
+    q = mechanism.sampling_prob
+    edge = math.log1p(
+        -q
+    )  # the privacy loss never falls below it when a unit is removed, nor rises above -edge when one is added
+    inside = losses > edge if removed else losses < -edge
+    deltas = -np.expm1(losses) if removed else np.zeros_like(losses)
+    at = losses[inside]
+    unsampled = _unsampled(at, q) if removed else -_unsampled(-at, q)
+    # Without sampling the loss at x is linear in x; the sampled loss falls with x, so {loss >= e} is {x <=
+    # cut}.
+    cut = (-0.5 if removed else 0.5) - unsampled * noise_multiplier**2
+    deltas[inside] = mechanism.mu_upper_cdf(cut) - np.exp(at + mechanism.mu_lower_log_cdf(cut))
+    return np.clip(deltas, 0.0, 1.0)
+
+
+def _unsampled(losses: Array, q: float) -> Array:
+    """Return log(1 + (exp(loss) - 1) / q): the loss without sampling, given that with it, > log(1 - q)."""
+    with np.errstate(divide="ignore", over="ignore"):
+        near = np.log1p(np.maximum(-1.0, np.expm1(np.minimum(losses, 1.0)) / q))
+        far = losses - math.log(q) + np.log1p(-np.exp(-np.maximum(losses, 1.0)) * (1 - q))
+    return np.where(losses < 1.0, near, far)

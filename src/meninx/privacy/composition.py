@@ -1,4 +1,4 @@
-"""What several runs on one dataset spend together: a sweep, two phases of training, a run begun again."""
+"""Composition over runs: one epsilon for a sweep, two phases of training, or a run that was started again."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from meninx.privacy.ledger import Ledger
 def compose(ledgers: Sequence[Ledger], *, delta: float) -> PrivacySpent:
     """Return what all runs spend together on the people whom they share, at ``delta``.
 
-    Every trained model counts, also those of a sweep that were thrown away: the choice among them looked at
-    them. Stated rates are the worst ones, steps are summed.
+    Every trained model counts, including those of a sweep that were discarded, because the choice among them
+    used them. The stated rates are the worst ones, and steps are summed.
 
     Args:
         ledgers: one for every run on the dataset, in any order.
@@ -42,9 +42,10 @@ def compose(ledgers: Sequence[Ledger], *, delta: float) -> PrivacySpent:
 
 
 def joint_phases(ledgers: Sequence[Ledger]) -> tuple[Phase, ...]:
-    """Return what all runs spent, as phases, e.g.
+    """Return the steps of all runs as phases, e.g. for :func:`~meninx.privacy.tradeoff.attack_risk`.
 
-    For :func:`~meninx.privacy.tradeoff.attack_risk`; raises as :func:`compose`.
+    Raises:
+        DataError, PrivacyRefusal: as :func:`compose`.
     """
     return _joined(ledgers).phases()
 
@@ -60,12 +61,7 @@ def _joined(ledgers: Sequence[Ledger]) -> Ledger:
         raise PrivacyRefusal(
             expected("one privacy unit and relation in all runs", got=got, where="compose", fix=fix)
         )
-    streams = [
-        stream
-        for ledger in ledgers
-        for stream in {account.first.stream for account in ledger.accounts}
-        if stream
-    ]
+    streams = [stream for ledger in ledgers for stream in _streams(ledger)]
     if len(streams) > len(set(streams)):
         fix = "give every run once; of copies of one run that went on in two ways, release neither"
         raise PrivacyRefusal(
@@ -74,3 +70,8 @@ def _joined(ledgers: Sequence[Ledger]) -> Ledger:
     return Ledger(
         accounts=accounts, pending="\n".join(ledger.pending for ledger in ledgers if ledger.pending)
     )
+
+
+def _streams(ledger: Ledger) -> set[str]:
+    """Return the names of the secret keys that a ledger's accounts were run with."""
+    return {account.first.stream for account in ledger.accounts if account.first.stream}

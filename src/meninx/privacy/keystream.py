@@ -1,4 +1,4 @@
-"""Secret bytes by address: one key, a purpose and an index give the same bytes for ever, and no two addresses share any."""
+"""Pseudorandom bytes addressed by key, purpose and index; no two addresses share bytes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Keystream:
         return self._cipher.update(bytes(count))
 
     def read_over(self, zeros: memoryview, out: memoryview) -> None:
-        """Write the next ``len(zeros)`` bytes into ``out``, as long: for many reads, which need no new memory."""
+        """Write the next ``len(zeros)`` bytes into ``out``, of the same length, without allocating memory."""
         self._cipher.update_into(zeros, out)
 
 

@@ -1,10 +1,14 @@
-"""The ledger: what was really run, step by step, hash-chained.
+"""The ledger: one hash-chained line per optimiser step, written before the step is taken.
 
-Epsilon may only be read off here once training has begun.
+:class:`LedgerEntry` is one line, :class:`Ledger` the whole account. Once training has begun, epsilon is read
+from the ledger and never from the plan, because the ledger also contains repeated and interrupted steps.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import math
 from dataclasses import dataclass, replace
 
@@ -12,14 +16,136 @@ from meninx.core.budget import NeighboringRelation, PrivacySpent, PrivacyUnit
 from meninx.core.errors import DataError, PrivacyRefusal, expected
 from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
-from meninx.privacy.entry import GENESIS, LedgerEntry, digest
 from meninx.privacy.plan import Plan, sampler_name
+
+GENESIS = "0" * 32
+_SEAL = ',"hash":"'
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LedgerEntry:
+    """What one optimiser step spends; written before the step is taken.
+
+    Attributes:
+        index: position in the ledger, from 0.
+        plan: fingerprint of the plan.
+        sample_rate: q of the step.
+        noise_multiplier: noise standard deviation over ``max_grad_norm``.
+        max_grad_norm: clipping threshold.
+        unit: privacy unit.
+        relation: neighboring relation.
+        delta: the plan's delta.
+        step: optimiser step, from 0.
+        stream: name of the secret keys (``keystream.stream_id``), or empty.
+        torn: digest of the unfinished lines just before this one, or empty.
+        noise_bands: steps over which noise is correlated and sampling is cyclic; 1 for neither.
+        clipping: clipping function, or empty in ledgers of before it was written down; like ``noise_bands``
+            it may be missing in a line, as it is in those.
+        binding: digest of everything else that determines the step, or empty; may be missing, too.
+        previous: hash of the entry before; zeros for the first.
+        hash: 32 hexadecimal digits of SHA-256 over all of the above as written.
+    """
+
+    index: int
+    plan: str
+    sample_rate: float
+    noise_multiplier: float
+    max_grad_norm: float
+    unit: str
+    relation: str
+    delta: float
+    step: int
+    stream: str
+    torn: str
+    previous: str
+    hash: str
+    noise_bands: int = 1
+    clipping: str = ""
+    binding: str = ""
+
+    @classmethod
+    def of(
+        cls, plan: Plan, *, index: int, step: int, stream: str, torn: str, previous: str, binding: str = ""
+    ) -> LedgerEntry:
+        """Return the sealed entry of one step of ``plan``."""
+        draft = cls(
+            index=index,
+            plan=plan.fingerprint(),
+            sample_rate=plan.sample_rate,
+            noise_multiplier=plan.noise_multiplier,
+            max_grad_norm=plan.max_grad_norm,
+            unit=str(plan.unit),
+            relation=str(plan.relation),
+            delta=plan.delta,
+            step=step,
+            stream=stream,
+            torn=torn,
+            previous=previous,
+            hash="",
+            noise_bands=plan.noise_bands,
+            clipping=plan.clipping,
+            binding=binding,
+        )
+        return dataclasses.replace(draft, hash=digest(draft._body()))
+
+    def line(self) -> str:
+        """Return the entry as one line of JSON, without the newline."""
+        return f'{self._body()}{_SEAL}{self.hash}"}}'
+
+    def _body(self) -> str:
+        table = {
+            item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "hash"
+        }
+        return json.dumps(table, separators=(",", ":"))[:-1]
+
+    @classmethod
+    def parse(cls, line: str) -> LedgerEntry | None:
+        """Return the entry of a line, or None for an unfinished line.
+
+        Raises:
+            ValueError: the line is complete but is not what was written.
+        """
+        try:
+            table = json.loads(line)
+        except ValueError:
+            if line.endswith('"}'):
+                raise
+            return None
+        body, seal, _ = line.rpartition(_SEAL)
+        try:
+            entry = cls(**table)
+        except TypeError:
+            raise ValueError("unknown or missing fields") from None
+        if not seal or entry.hash != digest(body):
+            raise ValueError("the hash does not match the line")
+        return entry
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Privacy unit and neighboring relation: what has to be the same wherever costs are added up."""
+        return self.unit, self.relation
+
+    def mechanism(self) -> tuple[float | str, ...]:
+        """Return the fields that the fingerprint stands for."""
+        numbers = (self.sample_rate, self.noise_multiplier, self.max_grad_norm, self.delta, self.noise_bands)
+        return (*numbers, *self.group)
+
+    def phase(self, rounds: int) -> Phase:
+        """Return so many accounted rounds of the mechanism: steps, or ``noise_bands`` steps each."""
+        rate = min(1.0, self.noise_bands * self.sample_rate)
+        return Phase(sample_rate=rate, noise_multiplier=self.noise_multiplier, steps=rounds)
+
+
+def digest(text: str) -> str:
+    """Return 32 hexadecimal digits of SHA-256 of a text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
 
 Span = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Account:
+class LedgerAccount:
     """The steps of one plan under one set of keys.
 
     Attributes:
@@ -54,7 +180,7 @@ class Account:
         rounds = max(sum(_congruent(span, rest, bands) for span in self.spans) for rest in range(bands))
         return self.first.phase(rounds + self.torn)
 
-    def add(self, step: int, torn: int) -> Account:
+    def add(self, step: int, torn: int) -> LedgerAccount:
         """Return the account with one more line."""
         return replace(self, spans=_insert(self.spans, step), entries=self.entries + 1, torn=self.torn + torn)
 
@@ -62,6 +188,19 @@ class Account:
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
     """An append-only account of steps, as a value: text in, new value and one line out.
+
+    Example::
+
+        >>> from meninx.privacy import Plan
+        >>> plan = Plan.build(n_units=1_000, expected_batch_size=50, delta=1e-5, steps=200,
+        ...                   noise_multiplier=1.0, max_grad_norm=1.0)
+        >>> ledger, text = Ledger(), ""
+        >>> for step in range(3):
+        ...     ledger, line = ledger.next(plan, step)
+        ...     text += line                        # append it to the file and sync, then take the step
+        >>> again = Ledger.parse(text, anchor=ledger.anchor)
+        >>> again.spent().steps, again.epsilon(plan.delta) == plan.epsilon(3)
+        (3, True)
 
     Write the line that :meth:`next` returns to the disk *before* the optimiser step, and keep
     :attr:`anchor` in every checkpoint.
@@ -85,7 +224,7 @@ class Ledger:
         terminated: whether the text ends with a newline.
     """
 
-    accounts: tuple[Account, ...] = ()
+    accounts: tuple[LedgerAccount, ...] = ()
     entries: int = 0
     head: str = GENESIS
     next_step: int = 0
@@ -138,12 +277,12 @@ class Ledger:
         entry = LedgerEntry.of(
             plan, index=self.entries, step=step, stream=stream, torn=torn, previous=self.head, binding=binding
         )
-        book = _Book(self)
-        book.enter(entry, self.pending, "Ledger.next")
-        return book.close(), ("" if self.terminated else "\n") + entry.line() + "\n"
+        writer = _LedgerWriter(self)
+        writer.enter(entry, self.pending, "Ledger.next")
+        return writer.close(), ("" if self.terminated else "\n") + entry.line() + "\n"
 
     def verify(self, *, plan: Plan | None = None, steps: int = 0) -> None:
-        """Raise PrivacyRefusal if the ledger knows less than a checkpoint of ``steps`` steps, or holds another plan.
+        """Raise PrivacyRefusal if the ledger has fewer than ``steps`` steps, or entries of another plan.
 
         Args:
             plan: the only plan that may have been run; None allows several.
@@ -161,7 +300,7 @@ class Ledger:
             )
 
     def refuse_other_binding(self, stream: str, binding: str) -> None:
-        """Raise PrivacyRefusal if the keys named ``stream`` were used with other settings, data or initial weights.
+        """Raise PrivacyRefusal if the keys ``stream`` were used with other settings, data or initial weights.
 
         Args:
             stream: name of the secret keys; without one no two lines share noise that could be told apart.
@@ -190,7 +329,7 @@ class Ledger:
     def phases(self) -> tuple[Phase, ...]:
         """Return everything spent, as phases.
 
-        An unfinished last line is a step as dear as any account's could be.
+        An unfinished last line is charged as one step at the most expensive rate and noise of all accounts.
         """
         phases = [account.phase() for account in self.accounts]
         if self.pending and phases:
@@ -211,7 +350,7 @@ class Ledger:
         return accounting.epsilon(self.phases(), delta).value
 
     def spent(self, delta: float | None = None) -> PrivacySpent:
-        """Return everything spent; with several phases the stated rates are the worst ones and steps are summed.
+        """Return everything spent; over several phases the worst rates are stated and steps are summed.
 
         Args:
             delta: None for that of the last account.
@@ -241,8 +380,8 @@ class Ledger:
         )
 
 
-class _Book:
-    """A ledger open for writing; lives inside one call."""
+class _LedgerWriter:
+    """A mutable copy of a ledger, used within one call."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.accounts = {(item.first.plan, item.first.stream): item for item in ledger.accounts}
@@ -260,7 +399,7 @@ class _Book:
         account = self.accounts.get(key)
         if account is None:
             Phase(sample_rate=entry.sample_rate, noise_multiplier=entry.noise_multiplier, steps=1)  # ranges
-            account = Account(first=entry)
+            account = LedgerAccount(first=entry)
             self.mechanisms[entry.plan] = entry.mechanism()
         self.accounts[key] = account.add(entry.step, pending.count("\n") + 1 if pending else 0)
         self.entries, self.head = self.entries + 1, entry.hash
@@ -285,7 +424,7 @@ class _Book:
         return next((rule for holds, rule in checks if not holds), "")
 
     def _used(self, entry: LedgerEntry) -> LedgerEntry:
-        """Return the first entry of the keys: with another noise_bands or binding they would give the same noise twice."""
+        """Return the first entry of these keys; all others must have its noise_bands and binding."""
         used = (
             account.first
             for account in self.accounts.values()
@@ -300,9 +439,9 @@ class _Book:
 
 
 def _read(lines: list[str], anchor: tuple[int, str] | None) -> Ledger:
-    book = _Book(Ledger())
+    writer = _LedgerWriter(Ledger())
     fragments: list[str] = []
-    anchored = anchor is None or anchor == (book.entries, book.head)
+    anchored = anchor is None or anchor == (writer.entries, writer.head)
     for number, line in enumerate(lines, start=1):
         where = f"ledger, line {number}"
         try:
@@ -315,15 +454,15 @@ def _read(lines: list[str], anchor: tuple[int, str] | None) -> Ledger:
         if entry is None:
             fragments.append(line)
             continue
-        book.enter(entry, "\n".join(fragments), where)
+        writer.enter(entry, "\n".join(fragments), where)
         fragments = []
-        anchored = anchored or anchor == (book.entries, book.head)
+        anchored = anchored or anchor == (writer.entries, writer.head)
     if not anchored:
         fix = "the ledger was shortened or replaced; restore it"
         raise PrivacyRefusal(
             expected("the entry that the checkpoint names", got="none", where="ledger", fix=fix)
         )
-    return replace(book.close(), pending="\n".join(fragments))
+    return replace(writer.close(), pending="\n".join(fragments))
 
 
 def _congruent(span: Span, rest: int, modulus: int) -> int:

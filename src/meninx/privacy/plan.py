@@ -1,32 +1,34 @@
-"""The plan: sampler, clipping, noise and accounted event in one frozen object, so that no wrong mixture can be assembled."""
+"""The plan of a private training run: sampling, clipping, noise and the accounted event, built together.
+
+:class:`Plan` is frozen and validates its fields, so sampler, noise and accounting always belong together.
+:class:`ClippingThreshold` is the threshold of adaptive clipping, which follows noisy counts.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import dp_accounting as dpa
 
 from meninx.core import check
-from meninx.core.budget import Clipping, NeighboringRelation, PrivacySpent, PrivacyUnit
+from meninx.core.budget import CLIPPINGS, Clipping, NeighboringRelation, PrivacySpent, PrivacyUnit
 from meninx.core.errors import ConfigError, PrivacyRefusal, expected
 from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
-from meninx.privacy.cyclic import CyclicSampler
-from meninx.privacy.rules import check_plan
-from meninx.privacy.sampling import PoissonSampler
-from meninx.privacy.threshold import COUNT_ADDRESS, Threshold, count_short, gradient_noise, settle
+from meninx.privacy.sampling import CyclicSampler, PoissonSampler
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from torch import Tensor, nn
 
+    from meninx.privacy.clipping.clipped_sum import ClippedSum, PerSampleLoss
     from meninx.privacy.clipping.planner import Planner
-    from meninx.privacy.clipping.result import ClippedSum, PerSampleLoss
     from meninx.privacy.noise import GaussianNoise
 
 _WHY_POISSON = {
@@ -35,11 +37,30 @@ _WHY_POISSON = {
     ),
     "weighted": "weighted or balanced sampling gives some units a higher sample rate than the accounted one",
 }
+# The name under which the count's noise is drawn. No parameter of a torch module can begin with a dot.
+_COUNT_ADDRESS = ".clip-count"
+_QUANTILE, _RATE = 0.5, 0.2  # defaults of adaptive clipping
+_FAR = 1e6  # the threshold stays within this factor of the first one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A differentially private training run before it starts: what is drawn, clipped, added and accounted.
+    """A differentially private training run before it starts: what is sampled, clipped, added and accounted.
+
+    Example::
+
+        >>> plan = Plan.build(n_units=1_000, expected_batch_size=50, delta=1e-5, steps=200,
+        ...                   noise_multiplier=1.0, max_grad_norm=1.0)
+        >>> round(plan.epsilon(), 2), plan.sample_rate
+        (4.77, 0.05)
+        >>> plan.spent(steps=100).epsilon < plan.epsilon()
+        True
+
+    One step of a run, ``model``, ``loss`` and a batch given::
+
+        units = plan.sampler(sampling_key).draw(step)             # patients of this step
+        total = plan.clipped_sum(model, loss, inputs, targets, unit_index=unit_index, n_units=len(units))
+        gradients = plan.release(total, plan.noise(noise_key), step)
 
     Guarantee:
         If every optimiser step ``t`` in [0, steps) takes its units from ``plan.sampler(key).draw(t)``, all
@@ -106,8 +127,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         _refuse_other_sampling(self.sampling)
-        check_plan(self)
-        for name, value in settle(self).items():
+        _check_plan(self)
+        for name, value in _adaptive_fields(self).items():
             object.__setattr__(self, name, value)
 
     @classmethod
@@ -132,13 +153,13 @@ class Plan:
             **rest,
         )
 
-    # what it costs
+    # cost
 
     def phase(self, steps: int | None = None) -> Phase:
         """Return the first ``steps`` steps (None: all) as a phase to account.
 
         With ``noise_bands`` > 1 a round of so many steps counts once, at as many times the sample rate: see
-        :class:`~meninx.privacy.correlated.BandedNoise`.
+        :class:`~meninx.privacy.noise.BandedNoise`.
         """
         count = self.steps if steps is None else steps
         rate = min(1.0, self.noise_bands * self.sample_rate)
@@ -158,7 +179,7 @@ class Plan:
         return accounting.epsilon([self.phase(steps)], self.delta).value
 
     def spent(self, steps: int | None = None) -> PrivacySpent:
-        """Return what the first ``steps`` steps (None: all) spend, with all that is needed to read the number."""
+        """Return what the first ``steps`` steps (None: all) spend, with all that the number depends on."""
         cost = accounting.epsilon([self.phase(steps)], self.delta)
         return PrivacySpent(
             epsilon=cost.value,
@@ -175,7 +196,7 @@ class Plan:
         )
 
     def fingerprint(self) -> str:
-        """Return 32 hexadecimal digits that name the mechanism of one step: every field in use but the number of steps."""
+        """Return 32 hexadecimal digits of the mechanism of one step: all fields in use except ``steps``."""
         table = {
             item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "steps"
         }
@@ -183,7 +204,7 @@ class Plan:
         table = {name: value for name, value in table.items() if name not in unused or value != unused[name]}
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:32]
 
-    # what is run
+    # mechanism
 
     @property
     def gradient_noise_multiplier(self) -> float:
@@ -191,11 +212,11 @@ class Plan:
 
         Above ``noise_multiplier`` by what an adaptive count costs.
         """
-        return gradient_noise(self)
+        return _gradient_noise(self)
 
-    def threshold(self) -> Threshold:
+    def threshold(self) -> ClippingThreshold:
         """Return the threshold of the first step; every other follows by :meth:`next_threshold`."""
-        return Threshold(value=self.max_grad_norm)
+        return ClippingThreshold(value=self.max_grad_norm)
 
     def sampler(self, key: bytes, n_units: int | None = None) -> PoissonSampler | CyclicSampler:
         """Return the sampler of the run.
@@ -213,9 +234,8 @@ class Plan:
         return PoissonSampler(sample_rate=self.sample_rate, n_units=present, key=key)
 
     def noise(self, key: bytes) -> GaussianNoise:
-        """Return the noise of the run: standard deviation gradient_noise_multiplier * max_grad_norm on the clipped sum."""
-        from meninx.privacy.correlated import BandedNoise
-        from meninx.privacy.noise import GaussianNoise
+        """Return the noise of the clipped sums: std = gradient_noise_multiplier * max_grad_norm."""
+        from meninx.privacy.noise import BandedNoise, GaussianNoise
 
         std = self.gradient_noise_multiplier * self.max_grad_norm
         return (
@@ -237,7 +257,7 @@ class Plan:
         planner: Planner | None = None,
         precision: str = "fp32",
         functional: Collection[str] = (),
-        threshold: Threshold | None = None,
+        threshold: ClippingThreshold | None = None,
         row_keys: Tensor | None = None,
     ) -> ClippedSum:
         """Return the plan's clipped sum of a physical batch.
@@ -249,12 +269,17 @@ class Plan:
         from meninx.privacy.clipping.engine import clipped_gradient_sum
 
         adaptive = self.clipping == "adaptive"
-        force = self.threshold() if threshold is None and not adaptive else threshold
-        if force is None or not (adaptive or force == self.threshold()):
+        threshold_now = self.threshold() if threshold is None and not adaptive else threshold
+        if threshold_now is None or not (adaptive or threshold_now == self.threshold()):
             rule = "the threshold in force with adaptive clipping, and max_grad_norm with any other"
             fix = "begin with plan.threshold() and go on with plan.next_threshold(...)"
             raise ConfigError(
-                expected(rule, got=force and force.value, where="Plan.clipped_sum, threshold", fix=fix)
+                expected(
+                    rule,
+                    got=threshold_now and threshold_now.value,
+                    where="Plan.clipped_sum, threshold",
+                    fix=fix,
+                )
             )
         return clipped_gradient_sum(
             model,
@@ -263,7 +288,7 @@ class Plan:
             targets,
             unit_index=unit_index,
             n_units=n_units,
-            max_grad_norm=force.value,
+            max_grad_norm=threshold_now.value,
             clipping="flat" if adaptive else self.clipping,
             views=self.views,
             chunk=chunk,
@@ -296,7 +321,7 @@ class Plan:
         return noise.add(total.gradients, step, divisor=self.expected_batch_size)
 
     def noisy_count(self, total: ClippedSum, noise: GaussianNoise, step: int) -> float:
-        """Return the released count of an adaptive step: units within the threshold less half of all, plus its own noise.
+        """Return the released count of an adaptive step: units within the threshold minus half, plus noise.
 
         Args:
             total: the sum over all units drawn for the step, of all physical batches and ranks.
@@ -313,18 +338,18 @@ class Plan:
             )
         self._refuse_other_noise(noise)
         own = dataclasses.replace(noise, std=0.5 * self.count_noise_multiplier)
-        return count_short(total) + float(own.sample(step, COUNT_ADDRESS, ()))
+        return count_short(total) + float(own.sample(step, _COUNT_ADDRESS, ()))
 
     def next_threshold(
-        self, force: Threshold, total: ClippedSum, noise: GaussianNoise, step: int
-    ) -> Threshold:
+        self, threshold_now: ClippingThreshold, total: ClippedSum, noise: GaussianNoise, step: int
+    ) -> ClippingThreshold:
         """Return the threshold of the step after ``step``.
 
         The same one where the plan does not clip adaptively.
         """
         if self.clipping != "adaptive":
-            return force
-        return force.next(self.noisy_count(total, noise, step), self)
+            return threshold_now
+        return threshold_now.next(self.noisy_count(total, noise, step), self)
 
     def _refuse_other_noise(self, noise: GaussianNoise) -> None:
         std = self.gradient_noise_multiplier * self.max_grad_norm
@@ -350,3 +375,165 @@ def _refuse_other_sampling(sampling: str) -> None:
         raise PrivacyRefusal(
             expected("sampling 'poisson'", got=repr(sampling), where="Plan.sampling", fix=reason)
         )
+
+
+def _check_plan(plan: Plan) -> None:
+    """Raise where a field is out of range or does not fit the others.
+
+    Raises:
+        ConfigError: a value out of range, or a sample rate that does not follow from the public constants.
+        PrivacyRefusal: a relation or a delta that would make the statement worthless.
+    """
+    if plan.relation != NeighboringRelation.ADD_OR_REMOVE_ONE:
+        why = (
+            "replacing a unit doubles the sensitivity of a Poisson-sampled sum, which this accounting "
+            "does not charge"
+        )
+        raise PrivacyRefusal(
+            expected(
+                f"relation {NeighboringRelation.ADD_OR_REMOVE_ONE}",
+                got=plan.relation,
+                where="Plan.relation",
+                fix=why,
+            )
+        )
+    check.one_of(CLIPPINGS, clipping=plan.clipping)
+    check.positive(
+        sample_rate=plan.sample_rate,
+        steps=plan.steps,
+        max_grad_norm=plan.max_grad_norm,
+        expected_batch_size=plan.expected_batch_size,
+        n_units_declared=plan.n_units_declared,
+        views=plan.views,
+        noise_bands=plan.noise_bands,
+    )
+    check.non_negative(noise_multiplier=plan.noise_multiplier)
+    check.probability(sample_rate=plan.sample_rate)
+    check.open_unit(delta=plan.delta)
+    _check_rate(plan)
+    if plan.delta * plan.n_units_declared >= 1:
+        rule = f"delta < 1 / n_units_declared = {1 / plan.n_units_declared:.3g}"
+        fix = "at such a delta publishing one unit whole would count as private"
+        raise PrivacyRefusal(expected(rule, got=plan.delta, where="Plan.delta", fix=fix))
+
+
+def _check_rate(plan: Plan) -> None:
+    rate = plan.expected_batch_size / plan.n_units_declared
+    if not math.isclose(rate, plan.sample_rate, rel_tol=1e-9):
+        rule = f"sample_rate = expected_batch_size / n_units_declared = {rate:.9g}"
+        raise ConfigError(
+            expected(rule, got=plan.sample_rate, where="Plan.sample_rate", fix="use Plan.build or calibrate")
+        )
+    if plan.noise_bands * plan.sample_rate > 1 + 1e-9:
+        rule, fix = (
+            f"noise_bands <= 1 / sample_rate = {1 / plan.sample_rate:.6g}",
+            "a group must hold an expected batch",
+        )
+        raise ConfigError(expected(rule, got=plan.noise_bands, where="Plan.noise_bands", fix=fix))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClippingThreshold:
+    """The threshold in force at a step: clip to it, then replace it by :meth:`next` of the released count.
+
+    Guarantee: the value follows from the plan and the noisy counts of the steps before, which the accounted
+        noise covers. It may be stored, logged and released.
+
+    Attributes:
+        value: L2 norm to clip to, > 0.
+
+    References:
+        Andrew et al. (2021), Differentially Private Learning with Adaptive Clipping, Algorithm 1.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        check.positive(threshold=self.value)
+
+    def next(self, noisy_count: float, plan: Plan) -> ClippingThreshold:
+        """Return the threshold of the next step: larger if too few units were within this one.
+
+        Args:
+            noisy_count: ``plan.noisy_count(...)`` of this step.
+            plan: an adaptive plan; of any other the threshold stays.
+        """
+        if plan.clip_quantile is None or plan.clip_rate is None:
+            return self
+        short = min(1.0, max(0.0, 0.5 + noisy_count / plan.expected_batch_size))
+        moved = self.value * math.exp(-plan.clip_rate * (short - plan.clip_quantile))
+        return ClippingThreshold(value=min(plan.max_grad_norm * _FAR, max(plan.max_grad_norm / _FAR, moved)))
+
+
+def _adaptive_fields(plan: Plan) -> dict[str, float | None]:
+    """Return the three fields of a plan's adaptive clipping, defaults filled in; all None for other clipping.
+
+    Raises:
+        ConfigError: a field out of range, or given although the plan does not clip adaptively.
+        PrivacyRefusal: the count alone would spend all the noise.
+    """
+    names = ("clip_quantile", "clip_rate", "count_noise_multiplier")
+    given: dict[str, float | None] = {name: getattr(plan, name) for name in names}
+    if plan.clipping != "adaptive":
+        for name, value in given.items():
+            if value is not None:
+                fix = "leave it out, or choose clipping 'adaptive'"
+                raise ConfigError(
+                    expected(
+                        f"no {name} with clipping {plan.clipping!r}", got=value, where=f"Plan.{name}", fix=fix
+                    )
+                )
+        return given
+    quantile = _QUANTILE if plan.clip_quantile is None else plan.clip_quantile
+    rate = _RATE if plan.clip_rate is None else plan.clip_rate
+    default = max(0.1 * plan.expected_batch_size, 4 * plan.noise_multiplier)
+    count = default if plan.count_noise_multiplier is None else plan.count_noise_multiplier
+    check.open_unit(clip_quantile=quantile)
+    check.positive(clip_rate=rate, count_noise_multiplier=count)
+    if count <= plan.noise_multiplier:
+        rule = f"count_noise_multiplier > noise_multiplier = {plan.noise_multiplier:g}"
+        fix = (
+            "at or below it the count alone spends the whole budget; four times it costs 3 % more "
+            "noise on the gradient"
+        )
+        raise PrivacyRefusal(expected(rule, got=count, where="Plan.count_noise_multiplier", fix=fix))
+    if plan.noise_bands > 1:
+        fix = "noise cannot be carried over to a step with another threshold; choose one of the two"
+        raise PrivacyRefusal(
+            expected(
+                "noise_bands = 1 with clipping 'adaptive'",
+                got=plan.noise_bands,
+                where="Plan.noise_bands",
+                fix=fix,
+            )
+        )
+    return {"clip_quantile": quantile, "clip_rate": rate, "count_noise_multiplier": count}
+
+
+def _gradient_noise(plan: Plan) -> float:
+    """Return the noise multiplier of the gradient: that of the plan, raised by what the count spends.
+
+    Guarantee:
+        Let z be the plan's ``noise_multiplier`` and c its ``count_noise_multiplier``. A unit's contribution
+        to a step is the pair (clipped gradient, bit): norms at most C and 1/2, whatever the unit. Divided by
+        their noise, C * g and c / 2 with 1 / g**2 = 1 / z**2 - 1 / c**2, both together are one vector in
+        standard normal noise that a unit moves by at most sqrt(1 / g**2 + 1 / c**2) = 1 / z. So a step is one
+        Gaussian mechanism of noise multiplier z on the same Poisson sample, which is the accounted event; C
+        is fixed by earlier releases, which adaptive composition allows.
+
+    References:
+        Andrew et al. (2021), Differentially Private Learning with Adaptive Clipping, Theorem 1.
+    """
+    if plan.count_noise_multiplier is None:
+        return plan.noise_multiplier
+    return plan.noise_multiplier / math.sqrt(1 - (plan.noise_multiplier / plan.count_noise_multiplier) ** 2)
+
+
+def count_short(total: ClippedSum) -> float:
+    """Return the number of units no longer than the threshold minus half of all units present. Private.
+
+    Every unit counts +1/2 or -1/2 (also one that was dropped as not finite), an absent one 0: the sensitivity
+    is 1/2.
+    """
+    short = (total.unit_norms[total.present] <= total.sensitivity).sum()
+    return float(short) - 0.5 * float(total.present.sum())

@@ -1,4 +1,4 @@
-"""The cost of a run in an attacker's terms: advantage, true positive rate at a fixed false positive rate, reconstruction."""
+"""Bounds on attacks implied by a run: membership advantage, TPR at a fixed FPR, and reconstruction."""
 
 from __future__ import annotations
 

@@ -58,7 +58,9 @@ def volume(
     values, organ = _body(rng, *grid)
     labels = np.zeros(size, np.uint8)
     labels[organ > 0.5] = 1
-    number = int(rng.integers(1, 4)) if (rng.random() < 0.7 if lesion is None else lesion) else 0
+    if lesion is None:
+        lesion = bool(rng.random() < 0.7)
+    number = int(rng.integers(1, 4)) if lesion else 0
     for _ in range(number):
         spot = _lesion(rng, organ, grid)
         values += spot * np.float32(rng.choice([-58.0, -45.0, 60.0]))

@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 
 from meninx.core import check, files
 from meninx.core.errors import ConfigError, expected
-from meninx.core.manifest import Case, DatasetInfo, Intensity, Manifest, Task
+from meninx.core.manifest import Case, DatasetInfo, Intensity, Manifest, TaskKind
 from meninx.core.randomness import child
 from meninx.synthetic import abdomen, anatomy, chest
 from meninx.synthetic.people import FINDINGS, Subject, subjects, until
@@ -117,7 +117,7 @@ HOSPITALS = ("north", "south", "east")
 def write_dataset(
     root: Path,
     *,
-    task: Task | str = Task.MULTILABEL,
+    task: TaskKind | str = TaskKind.MULTILABEL,
     patients: int = 40,
     size: int = 64,
     seed: int = 0,
@@ -143,9 +143,9 @@ def write_dataset(
     Raises:
         ConfigError: a combination that does not exist.
     """
-    check.one_of([str(one) for one in Task], task=str(task))
-    task = Task(task)
-    if spatial_dims not in (2, 3) or (spatial_dims == 3 and task is not Task.SEGMENTATION):
+    check.one_of([str(one) for one in TaskKind], task=str(task))
+    task = TaskKind(task)
+    if spatial_dims not in (2, 3) or (spatial_dims == 3 and task is not TaskKind.SEGMENTATION):
         fix = "use task='segmentation' in 3-D"
         raise ConfigError(
             expected("spatial_dims 2, or 3 for segmentation", got=spatial_dims, where="spatial_dims", fix=fix)
@@ -175,8 +175,12 @@ def _homes(patients: int, seed: int, hospitals: Sequence[str]) -> list[tuple[str
     return homes
 
 
-def _info(task: Task, size: int, spatial_dims: int) -> DatasetInfo:
-    names = {Task.MULTILABEL: FINDINGS, Task.MULTICLASS: CLASSES, Task.SEGMENTATION: ("pneumothorax",)}
+def _info(task: TaskKind, size: int, spatial_dims: int) -> DatasetInfo:
+    names = {
+        TaskKind.MULTILABEL: FINDINGS,
+        TaskKind.MULTICLASS: CLASSES,
+        TaskKind.SEGMENTATION: ("pneumothorax",),
+    }
     if spatial_dims == 3:
         intensity = Intensity(window=(-160.0, 240.0), shift=40.0, scale=200.0, source="standard")
         shape = _shape(size)
@@ -195,20 +199,20 @@ def _info(task: Task, size: int, spatial_dims: int) -> DatasetInfo:
 
 
 def _image_case(
-    root: Path, one: Subject, number: int, size: int, seed: int, task: Task, home: tuple[str, str]
+    root: Path, one: Subject, number: int, size: int, seed: int, task: TaskKind, home: tuple[str, str]
 ) -> Case:
     """Write one radiograph (and mask) and return its row."""
     truth = one.images[number]
-    only = FINDINGS[_class(one, number) - 1] if task is Task.MULTICLASS and any(truth) else None
+    only = FINDINGS[_class(one, number) - 1] if task is TaskKind.MULTICLASS and any(truth) else None
     drawn = render(one, number, size, seed, only=only)
     case_id = f"P{one.index:04d}-{number}"
     write_png(root / f"images/{case_id}.png", (drawn.array >> 4).astype(np.uint8))
-    if task is Task.SEGMENTATION:
+    if task is TaskKind.SEGMENTATION:
         write_png(root / f"masks/{case_id}.png", drawn.mask)
     labels: dict[str, float | None] = {}
-    if task is Task.MULTILABEL:
+    if task is TaskKind.MULTILABEL:
         labels = {name: float(flag) for name, flag in zip(FINDINGS, truth, strict=True)}
-    elif task is Task.MULTICLASS:
+    elif task is TaskKind.MULTICLASS:
         labels = {name: float(position == _class(one, number)) for position, name in enumerate(CLASSES)}
     return _case(
         one,
@@ -216,7 +220,7 @@ def _image_case(
         number,
         home,
         f"images/{case_id}.png",
-        f"masks/{case_id}.png" if task is Task.SEGMENTATION else "",
+        f"masks/{case_id}.png" if task is TaskKind.SEGMENTATION else "",
         labels,
     )
 

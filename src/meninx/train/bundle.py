@@ -12,7 +12,7 @@ from torch import nn
 
 from meninx.core import files, names, plain
 from meninx.core.errors import DataError, expected
-from meninx.core.manifest import DatasetInfo, Task
+from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.train.onnx_export import export_onnx
 
 LICENSE = (
@@ -92,7 +92,7 @@ def check_options(options: Any, *, where: str = "model_options") -> None:
 
 def _metadata(info: DatasetInfo, size: tuple[int, ...], outputs: int, patches: bool) -> dict[str, Any]:
     low, high = ((value - info.intensity.shift) / info.intensity.scale for value in info.intensity.window)
-    segmentation = info.task is Task.SEGMENTATION
+    segmentation = info.task is TaskKind.SEGMENTATION
     classes = ("background", *info.labels) if outputs > len(info.labels) else info.labels
     image = {
         "type": "image", "format": "magnitude", "modality": "n/a", "num_channels": info.channels, "spatial_shape": list(size),

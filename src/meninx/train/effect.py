@@ -13,9 +13,9 @@ import tomli_w
 from meninx.core import settings
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, UsageError, expected
-from meninx.core.manifest import DatasetInfo, Manifest, Task
+from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.learn.config import RuntimeConfig, SamplingConfig
-from meninx.learn.task import objective
+from meninx.learn.task import image_task
 from meninx.privacy.plan import Plan
 from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
 
@@ -55,14 +55,14 @@ def refuse_idle_evaluation(config: EvaluateConfig, info: DatasetInfo, validation
         validation: validation cases that thresholds can be fitted on.
     """
     maps = [name for name in config.predictions if name != "csv"]
-    if maps and info.task is not Task.SEGMENTATION:
+    if maps and info.task is not TaskKind.SEGMENTATION:
         got = f"{', '.join(maps)} for {info.task}"
         raise UsageError(
             expected(
                 "predictions as csv", got=got, where="predictions", fix="only segmentation has label maps"
             )
         )
-    fitted = info.task is not Task.SEGMENTATION and validation > 0
+    fitted = info.task is not TaskKind.SEGMENTATION and validation > 0
     rules = [
         ("threshold", fitted, "a classification task and validation cases to fit thresholds on"),
         ("dicom", "dicom-seg" in config.predictions, "predictions that contain dicom-seg"),
@@ -106,11 +106,11 @@ def resolved(config: TrainConfig, data: Manifest, plan: Plan | None) -> TrainCon
     """
     best = plan is None and len(data.split("valid")) > 0
     chosen: dict[str, Any] = {
-        "loss": objective(data.info, config).loss_name,
-        "select": ("best" if best else "last")
-        if config.validation.select == "auto"
-        else config.validation.select,
+        "loss": image_task(data.info, config).loss_name,
+        "select": config.validation.select,
     }
+    if config.validation.select == "auto":
+        chosen["select"] = "best" if best else "last"
     if plan is not None:
         chosen["sampling"] = "poisson"
     if config.privacy is None or not _steps_follow(config.privacy):
@@ -127,8 +127,8 @@ def to_toml(config: TrainConfig) -> str:
 
 
 def _training_rules(config: TrainConfig, data: Manifest) -> Iterator[Rule]:
-    private, segmentation = config.privacy is not None, data.info.task is Task.SEGMENTATION
-    loss = objective(data.info, config).loss_name
+    private, segmentation = config.privacy is not None, data.info.task is TaskKind.SEGMENTATION
+    loss = image_task(data.info, config).loss_name
     moments = config.optim.optimizer in _ADAPTIVE_MOMENTS
     best = config.validation.select == "best" or (config.validation.select == "auto" and not private)
     counted = config.privacy is None or not _steps_follow(config.privacy)
@@ -173,6 +173,8 @@ def _training_rules(config: TrainConfig, data: Manifest) -> Iterator[Rule]:
     yield "lora_alpha", config.model.lora_rank > 0, "lora_rank"
     yield "cases_per_patient", per_patient, "privacy per patient"
     yield "functional", private, "privacy"
+    listed = bool(data.checksums) or config.runtime.cache == "off"
+    yield "cache", listed, "a dataset with checksums.sha256, which names the images that are cached"
 
 
 def _schedule_rules(config: TrainConfig) -> Iterator[Rule]:

@@ -15,7 +15,7 @@ from meninx.core import artifacts, belonging, integrity
 from meninx.core import run as runs
 from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin
 from meninx.core.errors import DataError, expected
-from meninx.core.manifest import DatasetInfo, Manifest, Task
+from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.run import Run
@@ -163,7 +163,7 @@ class _Measurement:
     def result(self, notes: Sequence[str]) -> EvaluateResult:
         """Measure, write, and return the headline."""
         config, dataset = self.config, self.dataset
-        maps = predictions.Predictions(self.folder, self.chosen, config, self.standing.short)
+        maps = predictions.PredictionFiles(self.folder, self.chosen, config, self.standing.short)
         measured, truth = _outcome(config, self.model, self.chosen, self.valid, self.progress, maps)
         found = _evaluation(config, dataset, self.chosen, measured, truth, self._fitted(measured))
         if not any(np.isfinite(row.value) for row in found.metrics):
@@ -187,7 +187,7 @@ class _Measurement:
             notes.append("exact numbers about training patients of a private run: they stay in private/")
         if not self.standing.compared and self.config.split == "test":
             notes.append("whether measured patients took part in training could not be compared")
-        if self.standing.own is None and self.dataset.info.task is not Task.SEGMENTATION:
+        if self.standing.own is None and self.dataset.info.task is not TaskKind.SEGMENTATION:
             notes.append("no thresholds: the validation split that they are fitted on is not there as it was")
         return notes
 
@@ -195,7 +195,7 @@ class _Measurement:
         """Return thresholds fitted on the run's own validation split, and none when there is no such split."""
         if measured.validation is None:
             return ()
-        return thresholds.fit(
+        return thresholds.fit_thresholds(
             self.valid.targets(), measured.validation, self.dataset.info.labels, rule=self.config.threshold
         )
 
@@ -325,11 +325,11 @@ def _outcome(
     chosen: Manifest,
     valid: Manifest,
     progress: Progress,
-    maps: predictions.Predictions | None,
+    maps: predictions.PredictionFiles | None,
 ) -> tuple[_Outcome, Array]:
     learned = model.learned.replace(device=config.device)
     with task(progress, f"predicting {config.split}", len(chosen)):
-        if chosen.info.task is Task.SEGMENTATION:
+        if chosen.info.task is TaskKind.SEGMENTATION:
             dice = []
             for case, label_map in predict_maps(model.network, model.info, chosen, learned):
                 dice.append(
@@ -357,7 +357,7 @@ def _evaluation(
     attributes = {name: chosen.attribute(name) for name in dataset.info.attributes}
     common: dict[str, Any] = {"seed": config.seed, "draws": config.draws, "split": config.split}
     labels = dataset.info.labels
-    if dataset.info.task is Task.SEGMENTATION:
+    if dataset.info.task is TaskKind.SEGMENTATION:
         return segmentation.evaluate_segmentation(
             outcome.scores, chosen.patient_index(), labels, attributes, **common
         )
@@ -379,7 +379,7 @@ def _differences(
     attributes = {name: chosen.attribute(name) for name in dataset.info.attributes}
     common: dict[str, Any] = {"seed": config.seed, "draws": config.draws}
     labels, patients = dataset.info.labels, chosen.patient_index()
-    if dataset.info.task is Task.SEGMENTATION:
+    if dataset.info.task is TaskKind.SEGMENTATION:
         return segmentation.compare_segmentation(mine, theirs, patients, labels, attributes, **common)
     return evaluation.compare(
         mine, theirs, truth, patients, labels, attributes, task=str(dataset.info.task), **common

@@ -14,14 +14,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from meninx.core import artifacts, belonging, files, provenance, randomness
+from meninx.core import artifacts, belonging, files, provenance
 from meninx.core.artifacts import DataRecord, Lineage, Members, Origin, RunRecord
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected
 from meninx.core.manifest import SOURCES_NAME, Manifest, dataset_digest
-from meninx.core.randomness import KEY_BYTES
-from meninx.core.run import Run
+from meninx.core.run import Run, read_key
 
-KEY = "identity.key"
+KEY = "identity"  # purpose of the key of a run's digests
 
 
 def data_record(root: Path) -> DataRecord:
@@ -51,7 +50,7 @@ def own_data(run: Run, root: Path) -> str:
     record = run.record
     if record is None:
         return ""
-    key = read_key(run.private / "keys" / KEY)
+    key = read_key(run.key_path(KEY))
     digests = (dataset_digest(root, images=images).digest for images in (True, False))
     return next((record.data for digest in digests if keyed_data(key, digest) == record.data), "")
 
@@ -96,7 +95,7 @@ def _names_members(run: Run, record: RunRecord, private: bool) -> bool:
     members, known = artifacts.read(run.root, Members), artifacts.read(run.root, Lineage, private=private)
     if members is None or known is None:
         return True
-    key = read_key(run.private / "keys" / KEY)
+    key = read_key(run.key_path(KEY))
     patients = members.train if record.private else (*members.train, *members.valid)
     return {keyed_patient(key, patient) for patient in patients} <= set(known.patients)
 
@@ -114,32 +113,6 @@ def contents(data: Manifest) -> str:
     there = [name for name in names if (data.root / name).is_file()]  # who reads a missing one names its row
     text = "".join(f"{name}\0{files.digest(data.root / name)}\n" for name in there)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def identity_key(run: Run, *, seed: int | None = None) -> bytes:
-    """Return the key of the run's digests, made on first use; mode 0600.
-
-    Args:
-        run: the run folder.
-        seed: None for real entropy; an integer only in a run stamped NOT FOR RELEASE.
-
-    Raises:
-        DataError: the file is not a key.
-    """
-    path = run.private / "keys" / KEY
-    if not path.is_file():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key = randomness.private_bytes(KEY_BYTES, deterministic_seed=seed, purpose="identity")
-        files.write_bytes(path, key, mode=files.PRIVATE_MODE)
-    return read_key(path)
-
-
-def read_key(path: Path) -> bytes:
-    """Return the identity key in a file; raises as :func:`identity_key`."""
-    key = files.read_bytes(path, limit=KEY_BYTES + 1)
-    if len(key) != KEY_BYTES:
-        raise DataError(expected(f"a key of {KEY_BYTES} bytes", got=f"{len(key)}", where=path.name))
-    return key
 
 
 def keyed_data(key: bytes, digest: str) -> str:
@@ -285,10 +258,11 @@ def origin(
         dataset: its short name; the run's own by default.
     """
     record, made_by = run.record, provenance.environment()
+    own = (record.data, record.dataset) if record else ("", "")
     return Origin(
         run=record.id if record else "",
-        data=data if data is not None else record.data if record else "",
-        dataset=dataset if dataset is not None else record.dataset if record else "",
+        data=data if data is not None else own[0],
+        dataset=dataset if dataset is not None else own[1],
         weights=weights,
         step=step,
         split=split,

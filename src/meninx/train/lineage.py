@@ -18,7 +18,7 @@ from meninx.core import artifacts, belonging, files, integrity
 from meninx.core.artifacts import Ancestry, DataRecord, Lineage, Members, RunRecord, RunState
 from meninx.core.budget import UNPROTECTED_START
 from meninx.core.errors import DataError, PrivacyRefusal, expected
-from meninx.core.run import Run
+from meninx.core.run import Run, read_key
 from meninx.learn import checkpoint, ledger_file
 from meninx.train import identity
 from meninx.train.config import PrivacyConfig
@@ -301,19 +301,22 @@ def _shares(
             identifiers=(ours.identifiers, theirs.identifiers),
             known=known,
         )
-        return True if found else None if found.doubtful or not found.compared else False
+        if found:
+            return True
+        return None if found.doubtful or not found.compared else False
     if key is None:
         return None
-    same = bool({identity.keyed_patient(key, patient) for patient in ours.train} & set(node.patients))
-    return True if same else False if known else None
+    if {identity.keyed_patient(key, patient) for patient in ours.train} & set(node.patients):
+        return True
+    return False if known else None
 
 
 def _house(folders: tuple[Path, ...]) -> dict[str, tuple[bytes, Run]]:
     """Return name of the identity key -> key and run, of the runs in some folders and in the cells of sweeps in them."""
     found: dict[str, tuple[bytes, Run]] = {}
     for folder in dict.fromkeys(folders):
-        for pattern in (f"*/private/keys/{identity.KEY}", f"cells/*/*/private/keys/{identity.KEY}"):
+        for pattern in (f"*/private/keys/{identity.KEY}.key", f"cells/*/*/private/keys/{identity.KEY}.key"):
             for path in sorted(folder.glob(pattern)) if folder.is_dir() else ():
-                key = identity.read_key(path)
+                key = read_key(path)
                 found[artifacts.key_name(key)] = (key, Run(path.resolve().parents[2]))
     return found

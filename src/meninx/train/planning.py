@@ -5,7 +5,7 @@ from __future__ import annotations
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
 from meninx.core.manifest import Manifest
-from meninx.privacy.calibration import calibrate
+from meninx.privacy.noise_calibration import calibrate
 from meninx.privacy.plan import Plan
 from meninx.train.config import PrivacyConfig, TrainConfig
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from meninx.core import files, names
+from meninx.core import files, names, staging
 from meninx.core.errors import DataError, expected
 from meninx.core.manifest import Case, Manifest
 from meninx.core.run import Run
@@ -25,7 +25,7 @@ FOLDER = "predictions"
 STAGING = ".predictions"
 
 
-class Predictions:
+class PredictionFiles:
     """Predictions of one evaluation; earlier ones stay until these are complete.
 
     Args:
@@ -82,11 +82,10 @@ class Predictions:
             return
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for path in sorted(self.staging.iterdir()):
-                path.replace(self.folder / path.name)
-            self.staging.rmdir()
         except OSError as error:
             raise files.storage_error(error, self.folder) from error
+        staging.move_files(self.staging, self.folder)
+        shutil.rmtree(self.staging, ignore_errors=True)
 
     def _path(self, name: str) -> Path:
         """Return where a file is built; a case cannot lead out of the folder."""

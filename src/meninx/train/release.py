@@ -9,19 +9,20 @@ from typing import Any
 
 from torch import nn
 
-from meninx.core import artifacts, files, integrity, names
+from meninx.core import artifacts, files, integrity, names, staging
 from meninx.core.artifacts import PrivacyRecord, RunRecord, RunState
 from meninx.core.errors import DataError, expected
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
+from meninx.core.workspace import REPLACED, STAGING
 from meninx.learn import checkpoint
 from meninx.learn.config import LearnConfig
 from meninx.learn.predict import load_model, released_step, weights_digest
-from meninx.learn.task import objective
+from meninx.learn.task import image_task
 from meninx.train import bundle, identity, lineage
 from meninx.train.config import TrainConfig
 
-STAGING, REPLACED, BUNDLE = "staging", "replaced", "bundle"
+BUNDLE = "bundle"
 
 
 def publish(config: TrainConfig, run: Run) -> int:
@@ -42,14 +43,15 @@ def publish(config: TrainConfig, run: Run) -> int:
         raise DataError(expected("the lineage of the run", got="none", where=run.name, fix="start a new run"))
     root = run.private / STAGING
     shutil.rmtree(root, ignore_errors=True)
-    staging = root / run.release.name  # as in the run folder, so that records find their places
-    staging.mkdir(mode=0o700, parents=True)
+    staged = root / run.release.name  # as in the run folder, so that records find their places
+    staged.mkdir(mode=0o700, parents=True)
     onnx = "onnx" in config.export
     if "bundle" in config.export or onnx:
-        _write_bundle(staging / BUNDLE, run, model, learned, info, onnx=onnx)
+        _write_bundle(staged / BUNDLE, run, model, learned, info, onnx=onnx)
     artifacts.write(root, found)
-    integrity.write(staging, integrity.measured(staging, _files(staging)))
-    _move(run, staging)
+    integrity.write(staged, integrity.measured(staged, _files(staged)))
+    staging.move_whole(staged, run.release, run.private / REPLACED, last=[integrity.CHECKSUMS])
+    shutil.rmtree(root, ignore_errors=True)
     record = artifacts.require(run.root, PrivacyRecord, fix="resume the run")
     done = artifacts.require(
         run.root, RunRecord, fix="start a new run"
@@ -79,7 +81,7 @@ def _write_bundle(
         "name": learned.model.name,
         "spatial_dims": info.spatial_dims,
         "in_channels": info.channels,
-        "out_channels": objective(info, learned).out_channels,
+        "out_channels": image_task(info, learned).out_channels,
         **learned.model.options,
     }
     size = learned.model.patch_size or learned.model.image_size or info.size
@@ -102,31 +104,3 @@ def _short_card(info: DatasetInfo, run: Run) -> str:
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and path.name != integrity.CHECKSUMS]
-
-
-def _move(run: Run, staging: Path) -> None:
-    """Move what was staged into ``release/``.
-
-    Earlier files of the same names are kept until the new ones are there.
-    """
-    replaced = run.private / REPLACED
-    try:
-        replaced.mkdir(mode=0o700, exist_ok=True)
-        for item in sorted(staging.iterdir(), key=lambda path: path.name == integrity.CHECKSUMS):
-            target = run.release / item.name
-            if target.exists():
-                _remove(replaced / item.name)
-                target.rename(replaced / item.name)
-            item.rename(target)
-        _remove(replaced)
-        staging.rmdir()
-        staging.parent.rmdir()
-    except OSError as error:
-        raise files.storage_error(error, run.release) from error
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

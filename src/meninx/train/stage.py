@@ -21,23 +21,12 @@ from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected
 from meninx.core.manifest import MANIFEST_NAME, Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
-from meninx.core.run import Run
-from meninx.learn import (
-    checkpoint,
-    distributed,
-    freeze,
-    ledger_file,
-    loop,
-    pretrained,
-    record,
-    setup,
-    surroundings,
-    validate,
-)
-from meninx.learn.config import learn_part
+from meninx.core.run import Run, read_key
+from meninx.learn import assemble, checkpoint, distributed, finetune, ledger_file, record, runtime
+from meninx.learn.distributed import World
+from meninx.learn.fitting import fit
 from meninx.learn.predict import load_model
-from meninx.learn.result import FitResult
-from meninx.learn.task import objective
+from meninx.learn.record import FitResult
 from meninx.privacy import accounting
 from meninx.privacy.clipping import trained_layers
 from meninx.privacy.composition import joint_phases
@@ -146,7 +135,7 @@ def run(
     Raises:
         UsageError, PrivacyRefusal: the run to resume is finished and something of it was changed, or an older
             version made it.
-        ConfigError, DataError, PrivacyRefusal, RunLocked, Interrupted: see ``meninx.learn.loop.fit``.
+        ConfigError, DataError, PrivacyRefusal, RunLocked, Interrupted: see ``meninx.learn.fitting.fit``.
     """
     with distributed.joined() as world:
         data = Manifest.read(source)
@@ -156,18 +145,19 @@ def run(
             if closed:
                 return plain.from_plain(closed, TrainResult, where="the finished run")
             config = settings.build(TrainConfig, table, "config.toml")
-            return _train(config, data, Run(Path(root)), _agreed_plan(config, data), progress, resumed=True)
+            plan = _agreed_plan(config, data, world)
+            return _train(config, data, Run(Path(root)), plan, progress, world, resumed=True)
         config = named(config, recipe)
         world.agree("settings", lambda: settings.to_toml(config))
-        plan, start = _checked(config, data, out)
+        plan, start = _checked(config, data, out, world)
         network = _network(config, data, plan)  # all of these refuse before a folder is made
         if dry_run:
-            return _preview(config, data, out, network, plan, start)
+            return _preview(config, data, out, network, plan, start, world)
         config = effect.resolved(config, data, plan)
-        with _leaving_no_trace(out):
+        with _leaving_no_trace(out, world):
             folder = Run(Path(world.shared(lambda: _created(config, data, out, start))))
-            with _discarded_on_failure(folder):
-                return _train(config, data, folder, plan, progress, resumed=False)
+            with _discarded_on_failure(folder, world):
+                return _train(config, data, folder, plan, progress, world, resumed=False)
 
 
 def named(config: TrainConfig, recipe: str | None) -> TrainConfig:
@@ -187,7 +177,7 @@ def stored_config(run: Run) -> TrainConfig:
 # before a run
 
 
-def _checked(config: TrainConfig, data: Manifest, out: Path) -> tuple[Plan | None, Start]:
+def _checked(config: TrainConfig, data: Manifest, out: Path, world: World) -> tuple[Plan | None, Start]:
     """Return the privacy plan and what is known of the starting weights.
 
     Refuse whatever cannot become a run.
@@ -197,13 +187,13 @@ def _checked(config: TrainConfig, data: Manifest, out: Path) -> tuple[Plan | Non
     names.check(data.info.labels, what="label", where="dataset.toml")
     names.check(data.info.attributes, what="attribute", where="dataset.toml")
     bundle.check_options(config.model.options)
-    surroundings.device(distributed.own_device(config.runtime.device))
+    runtime.device(distributed.own_device(config.runtime.device, world))
     effect.refuse_idle(config, data)
-    plan = _agreed_plan(config, data)
+    plan = _agreed_plan(config, data, world)
     effect.refuse_long_warmup(config, effect.total_steps(config, data, plan))
     found: list[Start] = []
     if config.model.pretrained:  # process 0 alone sees the folders; its refusal stops the others
-        distributed.current().shared(lambda: found.append(_traced(config, data, out)))
+        world.shared(lambda: found.append(_traced(config, data, out)))
     return plan, found[0] if found else Start()
 
 
@@ -214,50 +204,51 @@ def _traced(config: TrainConfig, data: Manifest, out: Path) -> Start:
     return lineage.trace(Path(config.model.pretrained), members, known, unit=unit, folders=(out,))
 
 
-def _agreed_plan(config: TrainConfig, data: Manifest) -> Plan | None:
+def _agreed_plan(config: TrainConfig, data: Manifest, world: World) -> Plan | None:
     """Return the privacy plan, the same in all processes."""
     plan = make_plan(config, data)
-    distributed.current().agree("privacy plan", lambda: plan.fingerprint() if plan else "none")
+    world.agree("privacy plan", lambda: plan.fingerprint() if plan else "none")
     return plan
 
 
 def _network(config: TrainConfig, data: Manifest, plan: Plan | None) -> nn.Module:
     """Return the network that a run begins with; refuse one that cannot be built or trained with the plan."""
     with torch.random.fork_rng():
-        network, _ = setup.model(config, data.info, objective(data.info, config))
+        network, _ = assemble.initial_network(config, data.info)
     if plan is not None:
-        freeze.apply(network, freeze.never_trained(network, config))
+        finetune.apply(network, finetune.never_trained(network, config))
         trained_layers(network, config.model.functional)
     return network
 
 
 def _preview(
-    config: TrainConfig, data: Manifest, out: Path, network: nn.Module, plan: Plan | None, start: Start
+    config: TrainConfig,
+    data: Manifest,
+    out: Path,
+    network: nn.Module,
+    plan: Plan | None,
+    start: Start,
+    world: World,
 ) -> TrainResult:
     """Return what a run would be: plan, counts and parameters.
 
     Refuse what the run itself would refuse before its first step.
     """
-    with tempfile.TemporaryDirectory() as place, surroundings.prepared(config) as device:
+    with tempfile.TemporaryDirectory() as place, runtime.prepared(config, world) as device:
         trial = runs.create(Path(place), "trial", config_toml="", deterministic=config.runtime.deterministic)
-        training = setup.build(learn_part(config), data, trial, device, plan, resumed=False)
-        validate.probe(training.trainee.model, training.train, training.objective, device)
+        training = assemble.from_config(config, data, trial, plan, device=device, ancestry=start.ancestry)
+        assemble.probe(training)
     split = data.split("train")
     privacy = plan.spent() if plan else None
     own = privacy.epsilon if privacy else None
-    earlier = pretrained.ledgers(start.ancestry) if start.ancestry else ()
+    earlier = finetune.ledgers(start.ancestry) if start.ancestry else ()
     if plan is not None and privacy is not None and earlier:
         cost = accounting.epsilon([plan.phase(), *joint_phases(earlier)], plan.delta)
         privacy = replace(privacy, epsilon=cost.value, accountant=cost.accountant)
-    begun = (
-        pretrained.known(training.start, start.ancestry)
-        if training.start and start.ancestry
-        else training.start
-    )
     return TrainResult(
         out=out, model=config.model.name, parameters=sum(value.numel() for value in network.parameters()), dry_run=True,
         train_cases=len(split), train_patients=len(split.patients), steps=effect.total_steps(config, data, plan),
-        privacy=privacy, own_epsilon=own, start=begun,
+        privacy=privacy, own_epsilon=own, start=training.start,
     )  # fmt: skip
 
 
@@ -270,11 +261,9 @@ def _created(config: TrainConfig, data: Manifest, out: Path, start: Start) -> st
         private=config.privacy is not None,
         deterministic=config.runtime.deterministic,
     )
-    with _discarded_on_failure(folder):
+    with _discarded_on_failure(folder, World()):
         known = identity.data_record(data.root)
-        key = identity.identity_key(
-            folder, seed=config.runtime.seed if config.runtime.deterministic else None
-        )
+        key = folder.key(identity.KEY, seed=config.runtime.seed if config.runtime.deterministic else None)
         members = identity.members_of(data)
         entry = folder.update(
             data=identity.keyed_data(key, known.digest),
@@ -291,25 +280,25 @@ def _created(config: TrainConfig, data: Manifest, out: Path, start: Start) -> st
 
 
 @contextmanager
-def _leaving_no_trace(out: Path) -> Iterator[None]:
+def _leaving_no_trace(out: Path, world: World) -> Iterator[None]:
     """Remove the folder of runs when a start fails, unless it was there before or holds something."""
     made = not out.exists()
     try:
         yield
     except BaseException:
-        if made and distributed.current().main:
+        if made and world.main:
             with suppress(OSError):
                 out.rmdir()
         raise
 
 
 @contextmanager
-def _discarded_on_failure(folder: Run) -> Iterator[None]:
+def _discarded_on_failure(folder: Run, world: World) -> Iterator[None]:
     """Remove a run folder when its start fails before the first step."""
     try:
         yield
     except BaseException:
-        if distributed.current().main:
+        if world.main:
             folder.discard()
         raise
 
@@ -402,7 +391,7 @@ def _closed(folder: Run, data: Manifest) -> TrainResult:
     known, split = artifacts.require(folder.root, RunRecord, fix="start a new run"), data.split("train")
     written = artifacts.require(folder.root, PrivacyRecord, fix="start a new run")
     ledger = ledger_file.read(folder)
-    earlier = pretrained.ledgers(artifacts.read(folder.root, Ancestry) or Ancestry())
+    earlier = finetune.ledgers(artifacts.read(folder.root, Ancestry) or Ancestry())
     private = known.private and math.isfinite(ledger.epsilon(written.delta))
     return TrainResult(
         out=folder.root, model=learned.model.name, parameters=sum(value.numel() for value in model.parameters()), closed=True,
@@ -416,17 +405,23 @@ def _closed(folder: Run, data: Manifest) -> TrainResult:
 
 
 def _train(
-    config: TrainConfig, data: Manifest, run: Run, plan: Plan | None, progress: Progress, *, resumed: bool
+    config: TrainConfig,
+    data: Manifest,
+    run: Run,
+    plan: Plan | None,
+    progress: Progress,
+    world: World,
+    *,
+    resumed: bool,
 ) -> TrainResult:
-    world = distributed.current()
     declared = config.privacy.units_declared if config.privacy else None
     with run.lock() if world.main else nullcontext():
         ancestry = _ancestry(config, run) if world.main else None
         if resumed:
             world.shared(lambda: _refuse_reopening(run, plan))
             world.shared(lambda: identity.refuse_changed_secrets(run))
-        fitted = loop.fit(
-            config, data, run, plan=plan, progress=progress, resume=resumed,
+        fitted = fit(
+            config, data, run, world=world, plan=plan, progress=progress, resume=resumed,
             data_digest=world.shared(lambda: _bound(data, run)), ancestry=ancestry, declared_units=declared,
         )  # fmt: skip
         parameters = world.shared(lambda: release.publish(config, run))
@@ -444,7 +439,7 @@ def _bound(data: Manifest, run: Run) -> str:
     keyed = identity.own_data(run, data.root)
     if not keyed:
         raise _other_cases()
-    key = identity.read_key(run.private / "keys" / identity.KEY)
+    key = read_key(run.key_path(identity.KEY))
     start = run.root / artifacts.place(Ancestry)
     images = (
         identity.contents(data)

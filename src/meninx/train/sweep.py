@@ -221,7 +221,12 @@ def _refuse_other(config: TrainConfig, data: Manifest, cell: Path) -> None:
         raise UsageError(expected("a sweep of the same dataset", got="another one", where=cell.name, fix=fix))
     wanted = effect.resolved(config, data, make_plan(config, data))
     if (
-        stage.stored_config(begun).replace(device=config.runtime.device, threads=config.runtime.threads)
+        stage.stored_config(begun).replace(
+            device=config.runtime.device,
+            threads=config.runtime.threads,
+            workers=config.runtime.workers,
+            cache=config.runtime.cache,
+        )
         != wanted
     ):
         fix = "give another --out, or the settings of before"

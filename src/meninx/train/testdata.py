@@ -10,7 +10,7 @@ import numpy as np
 from meninx.core import artifacts
 from meninx.core.artifacts import DataRecord, Members, RunRecord, RunState
 from meninx.core.errors import DataError, UsageError, expected
-from meninx.core.manifest import DatasetInfo, Manifest, Task
+from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.train import identity
 
@@ -93,13 +93,13 @@ def check_meaning(learned: DatasetInfo, dataset: Manifest, chosen: Manifest) -> 
         raise DataError(
             expected("the labels of the training, in its order", got=got, where="dataset.toml", fix=fix)
         )
-    if here.task is Task.SEGMENTATION:
+    if here.task is TaskKind.SEGMENTATION:
         told = any(case.mask for case in chosen.cases)
     else:
         told = bool(np.isfinite(chosen.targets()).any())
     if not told:
-        got = "none" if here.task is Task.SEGMENTATION else "only unknown ones"
-        what = "masks" if here.task is Task.SEGMENTATION else "labels"
+        got = "none" if here.task is TaskKind.SEGMENTATION else "only unknown ones"
+        what = "masks" if here.task is TaskKind.SEGMENTATION else "labels"
         raise DataError(expected(f"{what} in the measured split", got=got, where="manifest.csv"))
 
 
@@ -187,7 +187,7 @@ def _own_name(run: Run, dataset: Manifest) -> str:
 
 
 def _keyed(run: Run, digest: str) -> str:
-    return identity.keyed_data(identity.identity_key(run), digest)
+    return identity.keyed_data(run.key(identity.KEY), digest)
 
 
 def refuse_trained_on(run: Run, chosen: Manifest, dataset: Manifest) -> None:

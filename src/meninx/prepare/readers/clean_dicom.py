@@ -22,7 +22,7 @@ from meninx.core import artifacts
 from meninx.core.artifacts import DeidRecord
 from meninx.core.csv_table import CsvRow, CsvTable, read_table
 from meninx.core.errors import ConfigError, DataError, LayoutError, PrivacyRefusal, expected
-from meninx.core.manifest import Task
+from meninx.core.manifest import TaskKind
 from meninx.imaging import decode, tags
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import values
@@ -222,7 +222,7 @@ class LabelTable:
     """The rows of a label table, found by the identifiers of an image."""
 
     labels: tuple[str, ...]
-    task: Task
+    task: TaskKind
     attributes: tuple[str, ...]
     config: PrepareConfig
     base: Path
@@ -313,7 +313,7 @@ class LabelTable:
         name = row.get(config.mask_column) if config.mask_column else ""
         mask = FileSource(self.base / name) if name else None
         attributes = {column: row.get(column) for column in self.attributes}
-        if self.task is Task.SEGMENTATION:
+        if self.task is TaskKind.SEGMENTATION:
             return Labelled({}, mask, attributes, row.where)
         if config.class_column:
             labels = values.of_class(row.get(config.class_column), config)
@@ -323,9 +323,9 @@ class LabelTable:
         )
 
 
-def _meaning(table: CsvTable, config: PrepareConfig, keys: list[str]) -> tuple[Task, tuple[str, ...]]:
+def _meaning(table: CsvTable, config: PrepareConfig, keys: list[str]) -> tuple[TaskKind, tuple[str, ...]]:
     task = values.task_of(config)
-    if task is Task.SEGMENTATION:
+    if task is TaskKind.SEGMENTATION:
         table.needs([config.mask_column] if config.mask_column else [])
         return task, config.mask_labels or ("foreground",)
     if config.class_column:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from meninx.core.csv_table import CsvRow, CsvTable
 from meninx.core.errors import ConfigError, expected
-from meninx.core.manifest import Task
+from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import values
 from meninx.prepare.readers.source_files import relative
@@ -105,9 +105,9 @@ def split_name(text: str) -> str:
 
 
 def _label_names(
-    task: Task, tables: list[CsvTable], layout: Layout, config: PrepareConfig
+    task: TaskKind, tables: list[CsvTable], layout: Layout, config: PrepareConfig
 ) -> tuple[str, ...]:
-    if task is Task.SEGMENTATION:
+    if task is TaskKind.SEGMENTATION:
         return config.mask_labels or ("foreground",)
     if layout.classes is not None:
         seen = [layout.classes(row) for table in tables for row in table]
@@ -123,9 +123,9 @@ def _label_names(
 
 
 def _labels(
-    row: CsvRow, task: Task, labels: tuple[str, ...], layout: Layout, config: PrepareConfig
+    row: CsvRow, task: TaskKind, labels: tuple[str, ...], layout: Layout, config: PrepareConfig
 ) -> dict[str, float | None] | None:
-    if task is Task.SEGMENTATION:
+    if task is TaskKind.SEGMENTATION:
         return {}
     if layout.classes is not None:
         return values.of_class(layout.classes(row), config) or None

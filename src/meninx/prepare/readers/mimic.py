@@ -16,7 +16,7 @@ from pathlib import Path
 
 from meninx.core.csv_table import CsvRow, CsvTable, read_table
 from meninx.core.errors import LayoutError, expected
-from meninx.core.manifest import Task
+from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import values
 from meninx.prepare.readers.layout import split_name
@@ -68,7 +68,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
             )
         )
     return ReaderOutput(
-        cases=tuple(cases), labels=labels, task=Task.MULTILABEL, attributes=names, skipped=tuple(skipped)
+        cases=tuple(cases), labels=labels, task=TaskKind.MULTILABEL, attributes=names, skipped=tuple(skipped)
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from meninx.core import files
 from meninx.core.errors import DataError, LayoutError, expected
-from meninx.core.manifest import Task
+from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.source_cases import FileSource, ReaderOutput, SourceCase
 
@@ -51,7 +51,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     return ReaderOutput(
         cases=tuple(cases),
         labels=labels,
-        task=Task.SEGMENTATION,
+        task=TaskKind.SEGMENTATION,
         skipped=skipped,
         patients_known=False,
         spatial_dims=3,

@@ -15,7 +15,7 @@ from pathlib import Path
 from meninx.core import files
 from meninx.core.csv_table import CsvRow, read_table
 from meninx.core.errors import LayoutError, expected
-from meninx.core.manifest import Task
+from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import values
 from meninx.prepare.readers.source_files import first_of, index_files, relative, resolve
@@ -61,7 +61,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
                 split=splits.get(name, ""),
             )
         )
-    return ReaderOutput(cases=tuple(cases), labels=labels, task=Task.MULTILABEL, attributes=names)
+    return ReaderOutput(cases=tuple(cases), labels=labels, task=TaskKind.MULTILABEL, attributes=names)
 
 
 def _labels(row: CsvRow, wanted: tuple[str, ...]) -> dict[str, float | None]:

@@ -28,7 +28,7 @@ from numpy.lib import format as npy
 
 from meninx.core import files
 from meninx.core.errors import ConfigError, LayoutError, expected
-from meninx.core.manifest import Task
+from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import values
 from meninx.prepare.source_cases import ArraySource, ReaderOutput, SourceCase
@@ -128,9 +128,9 @@ def _columns(
     return names, _Labels(arrays, names, config)
 
 
-def _task(config: PrepareConfig, arrays: Arrays, parts: list[tuple[str, str]]) -> Task:
+def _task(config: PrepareConfig, arrays: Arrays, parts: list[tuple[str, str]]) -> TaskKind:
     task = values.task_of(config, one_class=not config.label_columns and not _matrix(arrays, parts[0][0]))
-    if task is Task.SEGMENTATION:
+    if task is TaskKind.SEGMENTATION:
         raise ConfigError(expected("a classification task", got="segmentation", where="task, reader npz"))
     return task
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from meninx.core.errors import LayoutError, expected
-from meninx.core.manifest import Task
+from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers.source_files import IMAGES, relative, resolve, stem
 from meninx.prepare.source_cases import FileSource, ReaderOutput, SourceCase
@@ -49,7 +49,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     )
     volumes = bool(cases) and cases[0].key.lower().endswith((".nii", ".nii.gz"))
     return ReaderOutput(
-        cases=cases, labels=config.mask_labels or ("foreground",), task=Task.SEGMENTATION, skipped=tuple(skipped),
+        cases=cases, labels=config.mask_labels or ("foreground",), task=TaskKind.SEGMENTATION, skipped=tuple(skipped),
         patients_known=False, spatial_dims=3 if volumes else 2,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from meninx.core.csv_table import CsvRow, CsvTable, read_table
 from meninx.core.errors import DataError, LayoutError, expected
-from meninx.core.manifest import Task
+from meninx.core.manifest import TaskKind
 from meninx.imaging import decode
 from meninx.prepare.config import AUTO, PrepareConfig
 from meninx.prepare.readers import values
@@ -37,7 +37,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     for row in table.having(config.require):
         runs[row.need("ImageId")].append(row)
     places = index_files(root, (".dcm",))
-    task = Task.SEGMENTATION if config.task == AUTO else Task(config.task)
+    task = TaskKind.SEGMENTATION if config.task == AUTO else TaskKind(config.task)
     cases, skipped = [], []
     for name, rows in runs.items():
         path = places.get(name)
@@ -57,7 +57,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     )
 
 
-def _case(root: Path, path: Path, header: dict[str, str], rows: list[CsvRow], task: Task) -> SourceCase:
+def _case(root: Path, path: Path, header: dict[str, str], rows: list[CsvRow], task: TaskKind) -> SourceCase:
     texts = tuple(text for row in rows if (text := row.need("EncodedPixels")) != "-1")
     key = relative(path, root)
     shape = (int(header["Rows"]), int(header["Columns"]))
@@ -67,8 +67,8 @@ def _case(root: Path, path: Path, header: dict[str, str], rows: list[CsvRow], ta
         study=header["StudyInstanceUID"],
         image=FileSource(path),
         where=rows[0].where,
-        mask=RunsSource(texts, shape, rows[0].where) if task is Task.SEGMENTATION else None,
-        labels={} if task is Task.SEGMENTATION else {"pneumothorax": float(bool(texts))},
+        mask=RunsSource(texts, shape, rows[0].where) if task is TaskKind.SEGMENTATION else None,
+        labels={} if task is TaskKind.SEGMENTATION else {"pneumothorax": float(bool(texts))},
         attributes={
             "sex": values.sex(header["PatientSex"], {}),
             "age": values.age(header["PatientAge"]),

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from meninx.core import check
 from meninx.core.csv_table import CsvRow, CsvTable
 from meninx.core.errors import ConfigError, LayoutError, expected
-from meninx.core.manifest import FIXED_COLUMNS, Task
+from meninx.core.manifest import FIXED_COLUMNS, TaskKind
 from meninx.prepare.config import AUTO, PrepareConfig
 
 MALE_FEMALE = {"f": "F", "female": "F", "w": "F", "woman": "F", "m": "M", "male": "M", "man": "M"}
@@ -93,15 +93,15 @@ def chosen(columns: tuple[str, ...], published: Iterable[str], where: str) -> tu
     return columns or known
 
 
-def task_of(config: PrepareConfig, *, one_class: bool = False) -> Task:
+def task_of(config: PrepareConfig, *, one_class: bool = False) -> TaskKind:
     """Return the task: the one configured, or what the columns and masks given imply."""
     if config.task != AUTO:
-        return Task(config.task)
+        return TaskKind(config.task)
     if config.mask_column or config.mask_folder or config.mask_labels:
-        return Task.SEGMENTATION
+        return TaskKind.SEGMENTATION
     if (one_class or config.class_column) and not config.positive:
-        return Task.MULTICLASS
-    return Task.MULTILABEL
+        return TaskKind.MULTICLASS
+    return TaskKind.MULTILABEL
 
 
 def of_class(text: str, config: PrepareConfig) -> dict[str, float | None]:

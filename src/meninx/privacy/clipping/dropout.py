@@ -1,7 +1,7 @@
-"""Dropout whose masks belong to the rows, and the refusal of every other random number in a private forward pass.
+"""Dropout masks keyed by row, and the refusal of all other random numbers in a private forward pass.
 
-A mask drawn in batch order depends on who else is in the batch: one patient less, and every later patient has
-another mask and another gradient. The masks made here are functions of the row's own key, the layer and the
+Masks drawn in batch order depend on the other patients of the batch: without one patient, every later patient
+has another mask and another gradient. The masks here are functions of the row's own key, the layer and the
 position in the row. Given the keys, the gradient of a row is a function of that row alone, so adding or
 removing a unit changes the sum by this unit's clipped gradient and by nothing else. The keys need not be
 secret.
@@ -32,7 +32,7 @@ _LAST = 0x2C1B3C6D
 def keyed_dropout(
     model: nn.Module, row_keys: Tensor | None, *, leave: Collection[str] = ()
 ) -> Iterator[None]:
-    """Let every active dropout layer of ``model`` take its masks from the keys of the rows, for a block.
+    """Make every active dropout layer of ``model`` take its masks from the keys of the rows, within a block.
 
     Covers modules of exactly the types Dropout, Dropout1d, Dropout2d and Dropout3d. A layer whose input has a
     leading dimension that is no multiple of the rows keeps its own forward, and so does every layer without
@@ -92,7 +92,7 @@ def no_other_randomness(model: nn.Module, inputs: Tensor) -> Iterator[None]:
 def mask(
     keys: npt.NDArray[np.uint64], name: str, shape: torch.Size, rate: float, device: torch.device
 ) -> Tensor:
-    """Return which entries stay, (rows * entries, ...) bool, each dropped with probability ``rate`` by its row's own stream.
+    """Return which entries stay, (rows * entries, ...) bool, drawn from each row's own stream.
 
     Args:
         keys: (rows,) one key a row.

@@ -1,4 +1,10 @@
-"""The clipped sum, in one forward and one backward pass: per-unit gradients, each scaled to a bounded norm, added up."""
+"""The clipped gradient sum: per-unit gradients, each scaled to a bounded norm, from one backward pass.
+
+A pass replaces the ``forward`` of every trained layer (:mod:`.layer_rules`) while it runs. In the backward
+pass each layer writes the squared norms of its per-unit gradients, and a way to sum them, into a
+:class:`~meninx.privacy.clipping.gradient_record.GradientRecord`. From the norms follow the clipping factors
+(:func:`clip_factors`), and from these the weighted sums.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +16,18 @@ from torch import Tensor, nn
 
 from meninx.core import check
 from meninx.core.errors import DataError, PrivacyRefusal, expected
-from meninx.privacy.clipping import clip
+from meninx.privacy.clipping.clipped_sum import ClippedSum, PerSampleLoss
 from meninx.privacy.clipping.dropout import keyed_dropout, no_other_randomness
-from meninx.privacy.clipping.functional import FunctionalCall
-from meninx.privacy.clipping.inventory import refuse_moved_buffers, trained_layers
-from meninx.privacy.clipping.layer import Layer, Pass, called
+from meninx.privacy.clipping.functional import functional_forward
+from meninx.privacy.clipping.gradient_record import GradientRecord, row_norms
+from meninx.privacy.clipping.layer import Layer, Pass
+from meninx.privacy.clipping.layer_rules import Forward, refuse_moved_buffers, rule_of, trained_layers
 from meninx.privacy.clipping.planner import Planner
 from meninx.privacy.clipping.precision import pinned
-from meninx.privacy.clipping.result import ClippedSum, PerSampleLoss
-from meninx.privacy.clipping.rows import rows_of
-from meninx.privacy.clipping.rules import Forward, rule_of
-from meninx.privacy.clipping.slices import slice_units
-from meninx.privacy.clipping.tape import Tape, lengths
+from meninx.privacy.clipping.raw_parameters import RawParameter, raw_parameter
+from meninx.privacy.clipping.unit_rows import rows_of, slice_units
+
+pass
 
 BF16_MARGIN = (
     1 + 2.0**-8
@@ -45,7 +51,15 @@ def clipped_gradient_sum(
     functional: Collection[str] = (),
     row_keys: Tensor | None = None,
 ) -> ClippedSum:
-    """Return the sum over privacy units of their gradients, each scaled to a norm of at most ``max_grad_norm``.
+    """Return the sum over privacy units of their gradients, each scaled to norm at most ``max_grad_norm``.
+
+    Example (patient 0 has two cases)::
+
+        >>> model, loss = nn.Linear(4, 2), nn.CrossEntropyLoss(reduction="none")
+        >>> total = clipped_gradient_sum(model, loss, torch.randn(3, 4), torch.tensor([0, 1, 0]),
+        ...                              unit_index=torch.tensor([0, 0, 1]), n_units=2, max_grad_norm=1.0)
+        >>> total.units, total.sensitivity, tuple(total.gradients["weight"].shape)
+        (2, 1.0, (2, 4))
 
     The gradient of a case is that of its loss averaged over its views; the gradient of a unit is the sum over
     its cases; the unit's gradient is clipped once. A unit whose gradient is not finite contributes exactly 0.
@@ -59,16 +73,14 @@ def clipped_gradient_sum(
         n_units: units drawn for the step, over all physical batches.
         max_grad_norm: clipping threshold C > 0.
         clipping: ``"flat"``, ``"auto-s"`` or ``"per-layer"``: see
-            :func:`~meninx.privacy.clipping.clip.factors`.
+            :func:`~meninx.privacy.clipping.clip.clip_factors`.
         views: K >= 1.
-        chunk: most cases in one forward pass; memory only; None for all of them. The gradients of a unit with
-            more are added up over several passes before its one clipping.
+        chunk: most cases in one forward pass, None for all; changes memory only. A unit with more cases takes
+            several passes, whose gradients are added before its one clipping.
         planner: chooses kernels; None for the fixed rule.
-        precision: ``"fp32"``, or ``"bf16"`` for autocast; then clipping goes to C / (1 + 2**-8), so that C
-            stays the bound.
+        precision: ``"fp32"``, or ``"bf16"`` for autocast, with clipping to C / (1 + 2**-8) so that C holds.
         functional: paths of modules without a rule to run row by row under torch.func.
-        row_keys: (cases * views,) int64, from which dropout layers draw the masks of each row; needed with
-            active dropout.
+        row_keys: (cases * views,) int64 keys of dropout masks; needed with active dropout.
 
     Guarantee:
         With all cases of a unit in this call, adding or removing the unit changes the sum by at most
@@ -81,20 +93,17 @@ def clipped_gradient_sum(
         differentiation reaches past its layer; other code is not looked at.
 
     Raises:
-        PrivacyRefusal, DataError: an unsafe or unknown module, one that writes to its buffers or draws random
-            numbers for the batch as a whole; lengths do not fit.
+        PrivacyRefusal: an unsafe or unknown module, or one that writes to buffers or draws random numbers.
+        DataError: lengths do not fit.
 
     References:
         Abadi et al. (2016), Deep Learning with Differential Privacy, Algorithm 1 ("clip gradient").
-        Bu et al. (2023), Differentially Private Optimization on Large Model at Small Cost (book-keeping: one
-        backward pass).
+        Bu et al. (2023), Differentially Private Optimization on Large Model at Small Cost (book-keeping).
     """
     check.positive(max_grad_norm=max_grad_norm, views=views, chunk=chunk)
-    check.one_of(clip.FUNCTIONS, clipping=clipping)
+    check.one_of(CLIPPING_FUNCTIONS, clipping=clipping)
     check.one_of(("fp32", "bf16"), precision=precision)
-    _check_lengths(inputs, targets, unit_index, n_units, views)
-    if row_keys is not None and len(row_keys) != len(inputs):
-        raise DataError(expected(f"{len(inputs)} row_keys", got=len(row_keys), where="clipped_gradient_sum"))
+    _check_lengths(inputs, targets, unit_index, n_units, views, row_keys)
     engine = _Engine(
         model, per_sample_loss, planner or Planner(), clipping, precision, trained_layers(model, functional)
     )
@@ -115,14 +124,16 @@ def row_gradients(
     *,
     functional: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """Return the gradient of every row, (rows, *parameter), as the engine makes it when it keeps all of them."""
+    """Return the gradient of every row, (rows, *parameter), as the engine computes it."""
     layers = trained_layers(model, functional)
     engine = _Engine(model, per_sample_loss, Planner(mode="store"), "flat", "fp32", layers)
     with torch.no_grad(), pinned(inputs.device.type):
         return engine.kept(inputs, targets)
 
 
-def _check_lengths(inputs: Tensor, targets: Tensor, unit_index: Tensor, n_units: int, views: int) -> None:
+def _check_lengths(
+    inputs: Tensor, targets: Tensor, unit_index: Tensor, n_units: int, views: int, row_keys: Tensor | None
+) -> None:
     """Raise DataError unless the lengths fit and the units are numbered."""
     cases = len(unit_index)
     if unit_index.dim() != 1 or len(inputs) != cases * views or len(targets) != cases * views:
@@ -136,10 +147,12 @@ def _check_lengths(inputs: Tensor, targets: Tensor, unit_index: Tensor, n_units:
         raise DataError(
             expected("integers in [0, n_units)", got="others", where="clipped_gradient_sum, unit_index")
         )
+    if row_keys is not None and len(row_keys) != len(inputs):
+        raise DataError(expected(f"{len(inputs)} row_keys", got=len(row_keys), where="clipped_gradient_sum"))
 
 
 class _Engine:
-    """One model's passes with fixed settings."""
+    """Passes of one model with fixed settings."""
 
     def __init__(
         self,
@@ -159,12 +172,19 @@ class _Engine:
         )
         self.dtype = torch.bfloat16 if precision == "bf16" else None
         owners = {name: layer.path for layer in layers for name in layer.trained.values()}
-        self.groups = clip.groups(owners, clipping)
+        self.groups = clipping_groups(owners, clipping)
 
     def add_slice(
-        self, total: ClippedSum, inputs: Tensor, targets: Tensor, unit_index: Tensor, views: int, cases: Tensor, chunk: int,
+        self,
+        total: ClippedSum,
+        inputs: Tensor,
+        targets: Tensor,
+        unit_index: Tensor,
+        views: int,
+        cases: Tensor,
+        chunk: int,
         row_keys: Tensor | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Add the clipped gradients of whole units, given by their cases, to ``total`` in place."""
         rows = (cases[:, None] * views + torch.arange(views)).flatten().to(inputs.device)
         owner = unit_index[cases.to(unit_index.device)]
@@ -191,24 +211,24 @@ class _Engine:
         keys = [None] * -(-len(inputs) // most) if row_keys is None else torch.split(row_keys, most)
         pieces = zip(torch.split(inputs, most), torch.split(targets, most), keys, strict=True)
         for xs, ys, own in pieces:
-            tape = Tape.blank(
+            record = GradientRecord.empty(
                 rows_of(torch.zeros(len(xs) // views, dtype=torch.int64), views), self.groups, inputs.device
             )
-            self._pass(tape, xs, ys, views, own)
-            tape.finish()
+            self._pass(record, xs, ys, views, own)
+            record.finish()
             one, every = (
-                tape.squares.new_ones(tape.squares.shape),
+                record.squares.new_ones(record.squares.shape),
                 torch.ones(1, dtype=torch.bool, device=inputs.device),
             )
             for name in total.gradients:
-                part = tape.total(name, one, every)
+                part = record.total(name, one, every)
                 if part is not None:
                     whole[name] = whole[name] + part if name in whole else part
-            tape.clear()
-        squares = tape.squares.new_zeros(tape.squares.shape)
+            record.clear()
+        squares = record.squares.new_zeros(record.squares.shape)
         for name, value in whole.items():
-            squares[0, self.groups[name]] += lengths(value.reshape(1, -1))[0].square()
-        factor, keep = clip.factors(squares, self._bound(total), self.clipping)
+            squares[0, self.groups[name]] += row_norms(value.reshape(1, -1))[0].square()
+        factor, keep = clip_factors(squares, self._bound(total), self.clipping)
         total.unit_norms[unit], total.present[unit] = float(squares.sum().sqrt()), True
         if bool(keep[0]):
             for name, value in whole.items():
@@ -226,20 +246,20 @@ class _Engine:
     ) -> ClippedSum:
         """Add the clipped gradients of a physical batch to ``total`` in place, and return it."""
         rows = rows_of(unit_index, views)
-        tape = Tape.blank(rows, self.groups, inputs.device)
+        record = GradientRecord.empty(rows, self.groups, inputs.device)
         if rows.count:
             keys = None if row_keys is None else rows.arranged(row_keys)
-            self._pass(tape, rows.arranged(inputs), rows.arranged(targets), views, keys)
-        squares = tape.finish()
-        factor, keep = clip.factors(squares, self._bound(total), self.clipping)
+            self._pass(record, rows.arranged(inputs), rows.arranged(targets), views, keys)
+        squares = record.finish()
+        factor, keep = clip_factors(squares, self._bound(total), self.clipping)
         members, first = rows.members.to(total.present.device), not bool(total.present.any())
         total.unit_norms[members] = squares.sum(1).sqrt()
         total.present[members] = True
         for name, gradient in total.gradients.items():
-            part = tape.total(name, factor, keep)
+            part = record.total(name, factor, keep)
             if part is not None:
                 total.gradients[name] = part if first else gradient.add_(part)
-        tape.clear()
+        record.clear()
         return total
 
     def _bound(self, total: ClippedSum) -> float:
@@ -249,17 +269,22 @@ class _Engine:
     def kept(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Return the gradients of all rows, each row a unit."""
         rows = rows_of(torch.arange(len(inputs)), 1)
-        tape = Tape.blank(rows, self.groups, inputs.device)
-        self._pass(tape, inputs, targets, 1)
-        tape.finish()
-        return tape.each()
+        record = GradientRecord.empty(rows, self.groups, inputs.device)
+        self._pass(record, inputs, targets, 1)
+        record.finish()
+        return record.each()
 
     def _pass(
-        self, tape: Tape, inputs: Tensor, targets: Tensor, views: int, row_keys: Tensor | None = None
+        self,
+        record: GradientRecord,
+        inputs: Tensor,
+        targets: Tensor,
+        views: int,
+        row_keys: Tensor | None = None,
     ) -> None:
-        """Run the model forward and backward once; the tape holds what is left."""
+        """Run the model forward and backward once; the record receives norms and gradients."""
         slot = torch.zeros((), device=inputs.device, requires_grad=True)
-        run = Pass(tape, self.planner, self.dtype)
+        run = Pass(record, self.planner, self.dtype)
         inside = [layer.path for layer in self.layers if layer.functional]
         masks, guard = (
             keyed_dropout(self.model, row_keys, leave=inside),
@@ -267,8 +292,12 @@ class _Engine:
         )
         with torch.enable_grad(), self._stood_in(run, slot), masks, _buffers_untouched(self.model), guard:
             with self._autocast(inputs.device.type):
-                losses = self.loss(self.model(inputs), targets)
-            _refuse_reached(self.model, losses)
+                outputs = self.model(inputs)
+                if isinstance(outputs, RawParameter):
+                    rule, got = "an output computed from the inputs", "one of parameters alone"
+                    raise PrivacyRefusal(expected(rule, got=got, where="the model's output"))
+                losses = self.loss(outputs, targets)
+            _refuse_reached(self.model, losses, run.record.leaves)
             torch.autograd.backward(losses.sum() / views, inputs=[slot])
 
     def _autocast(self, device: str) -> AbstractContextManager[object]:
@@ -276,31 +305,39 @@ class _Engine:
 
     @contextmanager
     def _stood_in(self, run: Pass, slot: Tensor) -> Iterator[None]:
-        """Let the trained layers compute through their rules for a while."""
+        """Replace the forward of the trained layers by their rules for the duration of a block."""
         try:
             for layer in self.layers:
-                layer.module.__dict__["forward"] = _stand_in(layer, run, slot)
+                layer.module.__dict__[_replaced(layer)] = _stand_in(layer, run, slot)
             yield
         finally:
             for layer in self.layers:
-                layer.module.__dict__.pop("forward", None)
+                layer.module.__dict__.pop(_replaced(layer), None)
 
 
-def _stand_in(layer: Layer, run: Pass, slot: Tensor) -> Forward:
+def _replaced(layer: Layer) -> str:
+    """Return the attribute of the layer's module that is replaced during a pass."""
+    return next(iter(layer.trained)) if layer.raw else "forward"
+
+
+def _stand_in(layer: Layer, run: Pass, slot: Tensor) -> Forward | RawParameter:
+    if layer.raw:
+        return raw_parameter(layer, run, slot)
     if layer.functional:
-        return lambda input: called(FunctionalCall(layer, run), slot, input)
+        return functional_forward(layer, run, slot)
     rule = rule_of(layer.module)
     assert rule is not None  # the inventory refused it otherwise
     return rule.bind(layer, run, slot)
 
 
-def _refuse_reached(model: nn.Module, losses: Tensor) -> None:
-    """Refuse a pass in which automatic differentiation reaches a trained weight: all go through rules, which hide them from it.
+def _refuse_reached(model: nn.Module, losses: Tensor, leaves: dict[str, Tensor]) -> None:
+    """Refuse a pass in which autograd reaches a trained weight: rules detach the weights of their layers.
 
     Raises:
         PrivacyRefusal: names the weight that code used outside of its layer.
     """
     names = {id(value): name for name, value in model.named_parameters() if value.requires_grad}
+    names |= {id(leaf): name for name, leaf in leaves.items()}
     seen, left = set(), [losses.grad_fn]
     while left:
         node = left.pop()
@@ -334,3 +371,48 @@ def _buffers_untouched(model: nn.Module) -> Iterator[None]:
         for name in moved:
             buffers[name].copy_(kept[name])
         refuse_moved_buffers(moved)
+
+
+CLIPPING_FUNCTIONS = ("flat", "auto-s", "per-layer")
+AUTO_S_GAMMA = 0.01
+_LEAST_FACTOR = 1e-30  # below, float32 would round the factor coarsely: the unit counts as not finite
+
+
+def clipping_groups(parameters: dict[str, str], clipping: str) -> dict[str, int]:
+    """Return the clipping group of every parameter: one for all, or one a layer.
+
+    Args:
+        parameters: full name -> path of the layer that owns it.
+        clipping: one of :data:`CLIPPING_FUNCTIONS`.
+    """
+    if clipping != "per-layer":
+        return dict.fromkeys(parameters, 0)
+    numbers = {path: number for number, path in enumerate(dict.fromkeys(parameters.values()))}
+    return {name: numbers[path] for name, path in parameters.items()}
+
+
+def clip_factors(squares: Tensor, bound: float, clipping: str) -> tuple[Tensor, Tensor]:
+    """Return the factor of every unit and group, and which units contribute at all.
+
+    Args:
+        squares: (units, groups) float64 squared norms.
+        bound: C; each of G groups gets C / sqrt(G).
+        clipping: ``"flat"`` (and ``"per-layer"``): min(1, C / norm); ``"auto-s"``: C / (norm + 0.01).
+
+    Returns:
+        (units, groups) float64 factors, 0 for units that do not contribute, and (units,) bool.
+
+    Guarantee: the norm of a unit's gradient, each group times its factor, is at most ``bound`` up to
+        rounding; a unit with a norm that is not finite, or so large that its factor has no precision,
+        contributes exactly 0.
+
+    References:
+        Abadi et al. (2016), Deep Learning with Differential Privacy, Algorithm 1; McMahan et al. (2018), A
+        General Approach to Adding Differential Privacy to Iterative Training Procedures, section 3
+        (per-layer). Bu et al. (2023), Automatic Clipping, equation 4.2 (AUTO-S).
+    """
+    norms = squares.sqrt()
+    share = bound / squares.shape[1] ** 0.5
+    found = share / (norms + AUTO_S_GAMMA) if clipping == "auto-s" else (share / norms).clamp(max=1.0)
+    keep = (torch.isfinite(norms) & (found > _LEAST_FACTOR)).all(1)
+    return torch.where(keep[:, None], found, 0.0), keep

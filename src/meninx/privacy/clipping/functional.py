@@ -1,4 +1,4 @@
-"""The slow way that always works: a module run row by row under torch.func, for modules without a rule. Opt-in, by path."""
+"""Per-row gradients of any module by torch.func: slow, for modules without a rule, chosen by path."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
 from meninx.core.errors import PrivacyRefusal, expected
-from meninx.privacy.clipping.layer import LayerCall
-from meninx.privacy.clipping.rows import by_unit
-from meninx.privacy.clipping.tape import full
+from meninx.privacy.clipping.gradient_record import widen
+from meninx.privacy.clipping.layer import Layer, LayerCall, Pass, apply_layer
+from meninx.privacy.clipping.unit_rows import by_unit
 
 _CHUNK = 16  # rows whose gradients are held at once
+_INSIDE = "leave it out, or name modules inside it"
 
 
 class FunctionalCall(LayerCall):
@@ -23,11 +24,18 @@ class FunctionalCall(LayerCall):
     Guarantee: the module sees one row at a time, so that it cannot mix rows, whatever it computes.
     """
 
+    def __init__(
+        self, layer: Layer, run: Pass, settings: dict[str, Any], extra: tuple[Any, ...] = ()
+    ) -> None:
+        super().__init__(layer, run)
+        self.settings, self.extra = settings, extra
+
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the module's output, computed row by row.
 
         Raises:
-            PrivacyRefusal: the module draws random numbers, which the backward pass could not draw again.
+            PrivacyRefusal: the module draws random numbers, which the backward pass could not draw again, or
+                returns something else than one tensor.
         """
         self.buckets(len(x))
         try:
@@ -42,12 +50,11 @@ class FunctionalCall(LayerCall):
                 "a module without random numbers",
                 "set its dropout to 0, or take the layers inside that have rules",
             )
-            got, where = "one that draws them", f"module {self.layer.path}"
-            raise PrivacyRefusal(expected(rule, got=got, where=where, fix=fix)) from error
+            raise _refused(self.layer, rule, "one that draws them", fix) from error
         return y, (x,)
 
     def backward(self, dy: Tensor, saved: tuple[Tensor, ...], needs_dx: bool) -> Tensor | None:
-        """Return the input's gradient; put those of all parameters of the module on the tape."""
+        """Return the input's gradient; record those of all parameters of the module."""
         (x,) = saved
         weights = self._weights()
 
@@ -64,7 +71,7 @@ class FunctionalCall(LayerCall):
             dx.append(moved)
             for name, value in gradients.items():
                 summed = value if bucket.size == 1 else by_unit(value, bucket.units).sum(1)
-                self.store(name, bucket, full(summed))
+                self.store(name, bucket, widen(summed))
         return torch.cat(dx) if needs_dx else None
 
     def _weights(self) -> dict[str, Tensor]:
@@ -74,19 +81,42 @@ class FunctionalCall(LayerCall):
     def _row(self, weights: dict[str, Tensor], row: Tensor) -> Tensor:
         rest = {name: value.detach() for name, value in self.module.named_parameters() if name not in weights}
         buffers = {name: value.detach().clone() for name, value in self.module.named_buffers()}
-        y: Tensor = _bare(self.module)(functional_call, {**rest, **buffers, **weights}, (row[None],))
+        given = (row[None], *self.extra)
+        y = _bare(self.module)(functional_call, {**rest, **buffers, **weights}, given, self.settings)
+        if not isinstance(y, Tensor):
+            raise _refused(self.layer, "a module that returns one tensor", type(y).__name__, _INSIDE)
         return y[0]
 
 
-def _bare(module: nn.Module) -> Callable[..., Any]:
-    """Return a caller that runs the module's own forward, not the one that stands in for it during a pass."""
+def functional_forward(layer: Layer, run: Pass, slot: Tensor) -> Callable[..., Tensor]:
+    """Return the forward function of a module that is run row by row during a pass."""
 
-    def run(call: Callable[..., Any], state: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> Any:
-        stand_in = module.__dict__.pop("forward", None)
+    def forward(*args: Any, **settings: Any) -> Tensor:
+        if not args or not isinstance(args[0], Tensor):
+            raise _refused(layer, "a module whose first argument is one tensor", "another", _INSIDE)
+        if any(isinstance(value, Tensor) for value in (*args[1:], *settings.values())):
+            raise _refused(layer, "a module with one tensor as argument", "several", _INSIDE)
+        return apply_layer(FunctionalCall(layer, run, settings, args[1:]), slot, args[0])
+
+    return forward
+
+
+def _refused(layer: Layer, rule: str, got: str, fix: str) -> PrivacyRefusal:
+    where = f"module {layer.path or '(root)'}"
+    return PrivacyRefusal(expected(f"{rule} to run row by row (functional)", got=got, where=where, fix=fix))
+
+
+def _bare(module: nn.Module) -> Callable[..., Any]:
+    """Return a caller that runs the module's own forward, not the one that replaces it during a pass."""
+
+    def run(
+        call: Callable[..., Any], state: dict[str, Tensor], inputs: tuple[Any, ...], settings: dict[str, Any]
+    ) -> Any:
+        replacement = module.__dict__.pop("forward", None)
         try:
-            return call(module, state, inputs, tie_weights=False)
+            return call(module, state, inputs, settings, tie_weights=False)
         finally:
-            if stand_in is not None:
-                module.__dict__["forward"] = stand_in
+            if replacement is not None:
+                module.__dict__["forward"] = replacement
 
     return run

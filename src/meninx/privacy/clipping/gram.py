@@ -22,8 +22,8 @@ import math
 import torch
 from torch import Tensor
 
-from meninx.privacy.clipping.geometry import Geometry
-from meninx.privacy.clipping.tape import full
+from meninx.privacy.clipping.conv_geometry import Geometry
+from meninx.privacy.clipping.gradient_record import widen
 
 GUARD = 2.0**-20  # four times the worst error that records made to cancel could provoke
 SLACK = 1e-4  # of a squared norm
@@ -84,12 +84,12 @@ def _positions(value: Tensor, groups: int) -> Tensor:
 
 
 def _gram(value: Tensor) -> Tensor:
-    value = full(value)
+    value = widen(value)
     return torch.bmm(value, value.transpose(1, 2))
 
 
 def _patches(source: Tensor, places: tuple[int, ...], geometry: Geometry) -> Tensor:
-    """Return (units * groups, p, p) products of patches, p = rows * places, from one matrix of products of pixels."""
+    """Return (units * groups, p, p) products of patches, p = rows * places, from products of pixels."""
     rows, spatial = source.shape[1], tuple(source.shape[3:])
     pixels = _gram(_positions(source, geometry.groups)).reshape(-1, rows, *spatial, rows, *spatial)
     every = slice(None)
@@ -134,7 +134,7 @@ def raised(squares: Tensor, reach: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def by_filter(source: Tensor, places: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
-    """Return, for every unit and filter, squared norm and sum of the gradient, and the square of what rounding scales with.
+    """Return squared norm and sum of the gradient per unit and filter, and the square of the rounding scale.
 
     Args:
         source: (units, rows, channels, spatial), the convolution's input.
@@ -156,7 +156,7 @@ def by_filter(source: Tensor, places: Tensor, geometry: Geometry) -> tuple[Tenso
 def _filters(source: Tensor, places: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
     units = source.shape[0]
     patches = _patches(source, tuple(places.shape[3:]), geometry)  # units * groups, p, p
-    vectors = full(_positions(places, geometry.groups))  # units * groups, p, filters of a group
+    vectors = widen(_positions(places, geometry.groups))  # units * groups, p, filters of a group
     length = (torch.bmm(patches, vectors) * vectors).sum(1, dtype=torch.float64).clamp(min=0)
     size = patches.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
     reach = (vectors.abs() * size[:, :, None]).sum(1, dtype=torch.float64).square()

@@ -1,4 +1,4 @@
-"""One trainable layer in one forward pass: an ordinary output, and a backward pass that leaves per-unit gradients on the tape."""
+"""The base class of layer rules: a forward pass, and a backward pass that records per-unit gradients."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from meninx.core.errors import PrivacyRefusal, expected
+from meninx.privacy.clipping.gradient_record import GradientRecord, Weighted, wide_dtype, widen
 from meninx.privacy.clipping.planner import Planner
-from meninx.privacy.clipping.rows import Bucket
-from meninx.privacy.clipping.tape import Tape, Weighted, full, wide
+from meninx.privacy.clipping.unit_rows import Bucket
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,14 @@ class Layer:
         module: the module.
         trained: own name -> full name of the parameters with ``requires_grad``.
         functional: run row by row under torch.func, with all that is inside it.
+        raw: a single parameter that the module's own code uses; ``path`` is the parameter's name.
     """
 
     path: str
     module: nn.Module
     trained: dict[str, str]
     functional: bool = False
+    raw: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,12 @@ class Pass:
     """What all layers share in one forward and backward pass.
 
     Attributes:
-        tape: takes the gradients.
+        record: receives the gradients.
         planner: chooses kernels.
         dtype: type of products under autocast, or None.
     """
 
-    tape: Tape
+    record: GradientRecord
     planner: Planner
     dtype: torch.dtype | None
 
@@ -50,14 +52,13 @@ class Pass:
 class LayerCall(ABC):
     """One call of one layer. Subclasses know how to run it and what its parameters' gradients are.
 
-    Guarantee: :meth:`backward` reads row ``i`` of the saved input and of the output's gradient for the
-        gradient of
-    row ``i`` alone, and hands every trained parameter of the layer to the tape.
+    Guarantee: :meth:`backward` uses only row ``i`` of the saved input and of the output's gradient for the
+        gradient of row ``i``, and records every trained parameter of the layer.
     """
 
     def __init__(self, layer: Layer, run: Pass) -> None:
         self.layer, self.module, self.trained = layer, layer.module, layer.trained
-        self.tape, self.planner, self.dtype = run.tape, run.planner, run.dtype
+        self.record, self.planner, self.dtype = run.record, run.planner, run.dtype
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -65,7 +66,7 @@ class LayerCall(ABC):
 
     @abstractmethod
     def backward(self, dy: Tensor, saved: tuple[Tensor, ...], needs_dx: bool) -> Tensor | None:
-        """Put the parameters' gradients on the tape and return the input's gradient when it is needed."""
+        """Record the parameters' gradients and return the input's gradient when it is needed."""
 
     def weight(self, name: str = "weight") -> Tensor:
         """Return a parameter without its gradient, in the type of the products."""
@@ -88,7 +89,7 @@ class LayerCall(ABC):
             PrivacyRefusal: the length is no multiple of the rows: the layer does not see the batch row by
                 row.
         """
-        rows = self.tape.rows
+        rows = self.record.rows
         if not rows.count or length % rows.count:
             fix = "run it through torch.func (functional=...) or keep the batch as leading dimension"
             rule, got = (
@@ -99,29 +100,29 @@ class LayerCall(ABC):
         return [bucket.times(length // rows.count) for bucket in rows.buckets]
 
     def store(self, name: str, bucket: Bucket, gradients: Tensor) -> None:
-        """Hand gradients (units, *parameter) of the parameter with this own name to the tape."""
-        self.tape.store(self.trained[name], bucket, gradients, once=self.once)
+        """Record the gradients (units, *parameter) of the parameter with this own name."""
+        self.record.store(self.trained[name], bucket, gradients, once=self.once)
 
     def ghost(self, name: str, bucket: Bucket, squares: Tensor, weighted: Weighted) -> None:
-        """Hand squared norms (units,) of the gradients of a parameter to the tape, and how to sum the gradients."""
-        self.tape.ghost(self.trained[name], bucket, squares, weighted)
+        """Record the squared norms (units,) of a parameter's gradients, and how to sum the gradients."""
+        self.record.ghost(self.trained[name], bucket, squares, weighted)
 
     @property
     def once(self) -> bool:
         """Whether this is the layer's only call: else no norm may be taken before all calls are added."""
-        return self.tape.once(self.layer.path)
+        return self.record.once(self.layer.path)
 
     @property
-    def asks(self) -> bool:
+    def trains_weight(self) -> bool:
         """Whether the weight itself is trained."""
         return "weight" in self.trained
 
     def store_bias(self, dy: Tensor, buckets: list[Bucket], channel: int) -> None:
-        """Hand the gradients of a bias that was added along ``channel`` to the tape."""
+        """Record the gradients of a bias that was added along ``channel``."""
         if "bias" not in self.trained:
             return
         axes = [axis for axis in range(1, dy.dim()) if axis != channel]
-        rows = dy.sum(axes, dtype=wide(dy)) if axes else full(dy)
+        rows = dy.sum(axes, dtype=wide_dtype(dy)) if axes else widen(dy)
         for bucket in buckets:
             self.store("bias", bucket, bucket.summed(rows))
 
@@ -141,15 +142,23 @@ class _Private(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[None, Tensor | None, None]:
         """Return the gradient of the input.
 
-        The tape gets tensors without a history: with one it would hold its own graph.
+        The record gets tensors without a history; otherwise it would keep its own graph alive.
         """
         saved = tuple(value.detach() for value in ctx.saved_tensors)
         call, ctx.call = ctx.call, None
         return None, call.backward(dy.detach(), saved, ctx.needs_input_grad[1]), None
 
 
-def called(call: LayerCall, slot: Tensor, x: Tensor) -> Tensor:
-    """Return the output of a layer's call, recorded."""
-    call.tape.used(call.layer.path)
+def apply_layer(call: LayerCall, slot: Tensor, x: Tensor) -> Tensor:
+    """Return the output of a layer's call, with the call noted in the record.
+
+    Raises:
+        PrivacyRefusal: ``x`` was computed from parameters alone (a RawParameter) and has no rows.
+    """
+    if hasattr(x, "origins"):
+        rule, fix = "activations", "run the module that holds the parameter row by row (functional)"
+        where = f"module {call.layer.path}"
+        raise PrivacyRefusal(expected(rule, got="a tensor of parameters alone", where=where, fix=fix))
+    call.record.used(call.layer.path)
     y: Tensor = _Private.apply(slot, x, call)  # type: ignore[no-untyped-call]
     return y

@@ -1,4 +1,4 @@
-"""Normalisation layers that treat every row alone: group, instance and layer normalisation."""
+"""Layers with one weight per channel: group, instance and layer normalisation, and PReLU."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from meninx.privacy.clipping.gradient_record import wide_dtype, widen
 from meninx.privacy.clipping.layer import Layer, LayerCall, Pass
-from meninx.privacy.clipping.rows import Bucket
-from meninx.privacy.clipping.tape import full, wide
+from meninx.privacy.clipping.unit_rows import Bucket
 
 _MANY_ROWS = 4  # of a unit, for the ordinary kernel to be fast on them
 _PIECE = 1 << 22  # bytes
@@ -39,7 +39,7 @@ class GroupNormCall(LayerCall):
         return y, (x, mean, rstd)
 
     def backward(self, dy: Tensor, saved: tuple[Tensor, ...], needs_dx: bool) -> Tensor | None:
-        """Return the input's gradient; put those of weight and bias on the tape."""
+        """Return the input's gradient; record those of weight and bias."""
         x, mean, rstd = saved
         dy = dy.contiguous(memory_format=_last(x) or torch.contiguous_format)
         buckets = self.buckets(x.shape[0])
@@ -47,10 +47,10 @@ class GroupNormCall(LayerCall):
             return self._unit_by_unit(dy, x, mean, rstd, buckets)
         dx, scale, shift = (self._summed if _last(x) else self._merged)(dy, x, mean, rstd)
         for bucket in buckets:
-            if self.asks:
-                self.store("weight", bucket, bucket.summed(full(scale)))
+            if self.trains_weight:
+                self.store("weight", bucket, bucket.summed(widen(scale)))
             if "bias" in self.trained:
-                self.store("bias", bucket, bucket.summed(full(shift)))
+                self.store("bias", bucket, bucket.summed(widen(shift)))
         return dx if needs_dx else None
 
     def _unit_by_unit(
@@ -67,7 +67,7 @@ class GroupNormCall(LayerCall):
                 found.append(affine)
             for name, values in zip(("weight", "bias"), zip(*found, strict=True), strict=True):
                 if name in self.trained:
-                    self.store(name, bucket, full(torch.stack(list(values))))
+                    self.store(name, bucket, widen(torch.stack(list(values))))
         return dx
 
     def _merged(self, dy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,19 +88,19 @@ class GroupNormCall(LayerCall):
             dy, x, mean, rstd, self.weight(), rows, channels, places, self.groups, (True, False, False)
         )
         axes = tuple(range(2, x.dim()))
-        shift, moment = dy.sum(axes, dtype=wide(dy)), _moments(dy, x, axes)
+        shift, moment = dy.sum(axes, dtype=wide_dtype(dy)), _moments(dy, x, axes)
         each = channels // self.groups
         mean, rstd = (
-            full(item).reshape(rows, self.groups).repeat_interleave(each, 1) for item in (mean, rstd)
+            widen(item).reshape(rows, self.groups).repeat_interleave(each, 1) for item in (mean, rstd)
         )
         return dx, (moment - mean * shift) * rstd, shift
 
 
 def _moments(dy: Tensor, x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Return (rows, channels) sums of products, a few rows at a time: a whole product would go to memory and back."""
+    """Return (rows, channels) sums of products, a few rows at a time so that products stay in the cache."""
     few = max(1, _PIECE // (x[0].numel() * x.element_size()))
     pairs = zip(torch.split(dy, few), torch.split(x, few), strict=True)
-    return torch.cat([(a * b).sum(axes, dtype=wide(dy)) for a, b in pairs])
+    return torch.cat([(a * b).sum(axes, dtype=wide_dtype(dy)) for a, b in pairs])
 
 
 def _last(x: Tensor) -> torch.memory_format | None:
@@ -125,19 +125,42 @@ class LayerNormCall(LayerCall):
         return y, (x, mean, rstd)
 
     def backward(self, dy: Tensor, saved: tuple[Tensor, ...], needs_dx: bool) -> Tensor | None:
-        """Return the input's gradient; put those of weight and bias on the tape."""
+        """Return the input's gradient; record those of weight and bias."""
         x, mean, rstd = saved
         dy, weight = dy.contiguous(), self.weight()
         axes = tuple(range(1, x.dim() - weight.dim()))
-        scale = (full(dy) * ((full(x) - mean) * rstd)) if self.asks else None
+        scale = (widen(dy) * ((widen(x) - mean) * rstd)) if self.trains_weight else None
         for bucket in self.buckets(x.shape[0]):
             if scale is not None:
                 self.store("weight", bucket, bucket.summed(scale.sum(axes) if axes else scale))
             if "bias" in self.trained:
-                self.store("bias", bucket, bucket.summed(dy.sum(axes, dtype=wide(dy)) if axes else full(dy)))
+                self.store(
+                    "bias", bucket, bucket.summed(dy.sum(axes, dtype=wide_dtype(dy)) if axes else widen(dy))
+                )
         if not needs_dx:
             return None
         dx: Tensor = _layer_backward(
             dy, x, list(weight.shape), mean, rstd, weight, self.bias(), (True, False, False)
         )[0]
         return dx
+
+
+class PReLUCall(LayerCall):
+    """A leaky rectifier with a learnt slope, one for all channels or one for each."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the rectified input."""
+        return torch.nn.functional.prelu(x, self.weight().to(x.dtype)), (x,)
+
+    def backward(self, dy: Tensor, saved: tuple[Tensor, ...], needs_dx: bool) -> Tensor | None:
+        """Return the input's gradient; record that of the slopes."""
+        (x,) = saved
+        weight = self.weight().to(x.dtype)
+        single = weight.numel() == 1
+        slope = torch.where(x > 0, 0.0, widen(dy) * widen(x))
+        axes = [axis for axis in range(1, x.dim()) if axis != 1 or single]
+        rows = (slope.sum(axes) if axes else slope).reshape(len(x), weight.numel())
+        for bucket in self.buckets(len(x)):
+            self.store("weight", bucket, bucket.summed(rows))
+        shape = (1, -1, *(1,) * (x.dim() - 2)) if not single else (1,) * x.dim()
+        return torch.where(x > 0, dy, dy * weight.reshape(shape)) if needs_dx else None

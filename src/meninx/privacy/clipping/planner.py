@@ -1,7 +1,7 @@
-"""The planner: which kernel measures or keeps the gradients of a layer, by rule or by trying.
+"""The kernel planner: which kernel computes the gradient norms of a layer, by a rule or by measurement.
 
-What is tried are random numbers of the layer's shapes, never data, so a choice says nothing about anybody.
-All kernels give the same gradients up to rounding; a choice changes time and memory alone.
+Measurements use random numbers of the layer's shapes, never data, so a choice carries no information about
+patients. All kernels give the same gradients up to rounding; the choice changes time and memory only.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from meninx.core import check
 
 Mode = Literal["rule", "measure", "store", "ghost", "norm"]
 MODES = ("rule", "measure", "store", "ghost", "norm")
-_HOPELESS = 2.5  # times the best for one unit: not tried again
+_TOO_SLOW = 2.5  # times the best for one unit: not tried again
 _AT_ONCE = 2  # so few units that trying one first would save nothing
 _TRIAL_SECONDS = 2e-3  # a trial shorter than this is repeated, up to three times
 MOST_STORED = 1 << 30  # bytes of gradients kept for one layer; above, they are made, measured and dropped
 
 
 Trial = tuple[Callable[[], object], float]
-"""A run, and what its seconds count."""
+"""(a run of a kernel, the weight of its seconds)."""
 
 
-class Work(ABC):
-    """What there is to do for a layer's weight: its shapes, and the kernels that could do it."""
+class KernelCandidates(ABC):
+    """The shapes of one layer's weight gradients, and the kernels that could compute them."""
 
     @property
     @abstractmethod
@@ -39,21 +39,21 @@ class Work(ABC):
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where it is done."""
+        """The device of the tensors."""
 
     @property
     @abstractmethod
     def rule(self) -> str:
-        """The choice without measuring."""
+        """The kernel chosen without measurement."""
 
     @property
     @abstractmethod
-    def keepers(self) -> tuple[str, ...]:
+    def storing_kernels(self) -> tuple[str, ...]:
         """The kernels that keep gradients, the usual best first."""
 
     @property
     @abstractmethod
-    def ghostly(self) -> bool:
+    def can_ghost(self) -> bool:
         """Whether a ghost norm is worth trying."""
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Work(ABC):
 
     @property
     @abstractmethod
-    def few(self) -> int:
+    def trial_units(self) -> int:
         """Number of units to try with."""
 
 
@@ -98,7 +98,7 @@ class Planner:
     def __post_init__(self) -> None:
         check.one_of(MODES, mode=self.mode)
 
-    def choose(self, key: Hashable, make: Callable[[], Work], *, stored: int, once: bool) -> str:
+    def choose(self, key: Hashable, make: Callable[[], KernelCandidates], *, stored: int, once: bool) -> str:
         """Return the kernel for some units of a layer.
 
         Args:
@@ -109,66 +109,70 @@ class Planner:
                 kept.
         """
         if key not in self._known:
-            work = make()
-            self._known[key] = (self._chosen(work), work.keepers[0])
+            candidates = make()
+            self._known[key] = (self._chosen(candidates), candidates.storing_kernels[0])
         chosen, keeper = self._known[key]
         kernel = chosen if once else keeper
         too_large = kernel not in ("ghost", "norm") and 4 * stored > MOST_STORED
         return "norm" if too_large and once else kernel
 
-    def _chosen(self, work: Work) -> str:
+    def _chosen(self, candidates: KernelCandidates) -> str:
         if self.mode == "store":
-            return work.keepers[0]
+            return candidates.storing_kernels[0]
         if self.mode in ("ghost", "norm"):
             return self.mode
-        key = work.key
+        key = candidates.key
         if key not in self.seen:
-            self.seen[key] = self._looked_up(work, key)
+            self.seen[key] = self._looked_up(candidates, key)
         return self.seen[key].kernel
 
-    def _looked_up(self, work: Work, key: str) -> Choice:
+    def _looked_up(self, candidates: KernelCandidates, key: str) -> Choice:
         if self.mode == "rule":
-            return Choice(work.rule)
+            return Choice(candidates.rule)
         known = self.choices.get(key)
-        if known is None or known.kernel not in (*work.keepers, "ghost"):
-            self.choices[key] = _tried(work)
+        if known is None or known.kernel not in (*candidates.storing_kernels, "ghost"):
+            self.choices[key] = _tried(candidates)
         return self.choices[key]
 
 
-def _tried(work: Work) -> Choice:
+def _tried(candidates: KernelCandidates) -> Choice:
     """Return the fastest kernel on a few units of random numbers."""
-    names = [*work.keepers, "ghost"] if work.ghostly else list(work.keepers)
+    names = (
+        [*candidates.storing_kernels, "ghost"] if candidates.can_ghost else list(candidates.storing_kernels)
+    )
     if len(names) == 1:
         return Choice(names[0])
     with torch.random.fork_rng(
-        [work.device] if work.device.type == "cuda" else []
+        [candidates.device] if candidates.device.type == "cuda" else []
     ):  # a trial is no part of the pass
-        return _fastest(work, names)
+        return _fastest(candidates, names)
 
 
-def _fastest(work: Work, names: list[str]) -> Choice:
+def _fastest(candidates: KernelCandidates, names: list[str]) -> Choice:
     """Return the fastest of some kernels."""
-    units = work.few
+    units = candidates.trial_units
     if units <= _AT_ONCE:
-        seconds = {name: _seconds(work, name, units) for name in names}
+        seconds = {name: _seconds(candidates, name, units) for name in names}
     else:
-        first = {name: _seconds(work, name, 1) for name in names}
-        hopeful = [name for name in names if first[name] < _HOPELESS * min(first.values())]
-        seconds = {name: _seconds(work, name, units) for name in hopeful} if len(hopeful) > 1 else first
+        first = {name: _seconds(candidates, name, 1) for name in names}
+        promising = [name for name in names if first[name] < _TOO_SLOW * min(first.values())]
+        seconds = (
+            {name: _seconds(candidates, name, units) for name in promising} if len(promising) > 1 else first
+        )
     return Choice(min(seconds, key=lambda name: seconds[name]), seconds)
 
 
-def _seconds(work: Work, kernel: str, units: int) -> float:
+def _seconds(candidates: KernelCandidates, kernel: str, units: int) -> float:
     """Return the seconds of a kernel: of the CPU, which other work on the machine changes least."""
-    clock = time.perf_counter if work.device.type == "cuda" else time.process_time
+    clock = time.perf_counter if candidates.device.type == "cuda" else time.process_time
     total = 0.0
-    for run, share in work.trials(kernel, units):
+    for run, share in candidates.trials(kernel, units):
         times: list[float] = []
         while not times or (len(times) < 3 and sum(times) < _TRIAL_SECONDS):
-            _wait(work.device)
+            _wait(candidates.device)
             begun = clock()
             run()
-            _wait(work.device)
+            _wait(candidates.device)
             times.append(clock() - begun)
         total += share * min(times)
     return total

@@ -1,4 +1,4 @@
-"""Full float32 precision inside a pass, whatever the program around it allows for its own products."""
+"""A context that computes float32 products in full precision, whatever the caller has allowed."""
 
 from __future__ import annotations
 

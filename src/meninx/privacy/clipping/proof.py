@@ -1,7 +1,7 @@
-"""The proof by trial: the engine's gradients of single rows against plain automatic differentiation, row by row, in float64.
+"""A test of one model: its per-row gradients from the engine against plain autograd, row by row in float64.
 
-Types of layers are checked by the inventory. What the code between them does - mix rows, reorder them, use a
-weight outside its layer, draw random numbers - no list of types can see. Numbers can.
+The layer rules check the types of modules. They cannot see what the code between the modules does: mix rows,
+reorder them, use a weight outside its layer or draw random numbers. :func:`prove` detects this numerically.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from meninx.core import check
 from meninx.core.errors import PrivacyRefusal, expected
 from meninx.privacy.clipping import dropout
+from meninx.privacy.clipping.clipped_sum import PerSampleLoss
 from meninx.privacy.clipping.engine import row_gradients
-from meninx.privacy.clipping.result import PerSampleLoss
 
 _TOLERANCE = 1e-6
 _ROWS = 5  # whose gradients are compared: more than a pair, with rows that are neither first nor last
@@ -40,6 +40,18 @@ def prove(
     physical: int = 32,
 ) -> None:
     """Raise PrivacyRefusal unless every row has the gradient, the output and the loss that it has alone.
+
+    Example::
+
+        >>> import torch
+        >>> class MeanSubtracted(torch.nn.Linear):
+        ...     def forward(self, x):
+        ...         return super().forward(x) - x.mean()           # mixes the patients of a batch
+        >>> loss = lambda outputs, targets: (outputs - targets).square().sum(1)
+        >>> prove(torch.nn.Linear(4, 2), loss, torch.randn(2, 4), torch.zeros(2, 2))
+        >>> prove(MeanSubtracted(4, 2), loss, torch.randn(2, 4), torch.zeros(2, 2))
+        Traceback (most recent call last):
+        meninx.core.errors.PrivacyRefusal: ...
 
     Tried are the rows as given and as constant, large and shifted images; batches of 1, 2, 3, 5 and
     ``physical`` + 1 rows, every row of them; and the weights as they are and moved, since code behind a
@@ -238,7 +250,7 @@ def _same(together: Any, apart: Any, row: int, rows: int) -> bool:
 
 
 def _first_to_mix(model: nn.Module, inputs: Tensor, row: int) -> str:
-    """Return the first module, in the order of their ends, that gives the row another output than it has alone."""
+    """Return the first module to finish that gives the row another output than it has alone."""
     runs: list[list[tuple[str, Any]]] = []
     hooks = [
         module.register_forward_hook(lambda _, __, y, path=path: runs[-1].append((path, y)))

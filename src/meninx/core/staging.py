@@ -1,0 +1,210 @@
+"""Results that become visible as a whole: files are built apart and move into place when all are complete.
+
+:func:`building` is for a folder of plain files, without a private room, such as `meninx dicom` writes.
+:mod:`meninx.core.workspace` holds the output folders of the stages.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp()) / "images"
+    >>> with building(folder, fingerprint="settings-1") as build:
+    ...     files.write_text(build.new("a/one.txt"), "one")
+    ...     (folder / "a").exists()
+    False
+    >>> (folder / "a" / "one.txt").read_text()
+    'one'
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from filelock import FileLock, Timeout
+
+from meninx.core import files
+from meninx.core.errors import Interrupted, RunLocked, UsageError
+
+FOLDER = ".meninx-building"
+"""Hidden folder in the output while a result is built; it holds the lock, the fingerprint and the files."""
+_LOCK, _FINGERPRINT, _FILES = "lock", "fingerprint", "files"
+
+
+@dataclass(frozen=True)
+class Build:
+    """A folder of plain files that this process builds; made by :func:`building`.
+
+    Attributes:
+        out: the folder where the files will lie.
+        staged: where they are built, with the same relative paths.
+    """
+
+    out: Path
+    staged: Path
+
+    def new(self, relative: str | PurePosixPath) -> Path:
+        """Return where a file is to be written."""
+        return self.staged / relative
+
+    def existing(self, relative: str | PurePosixPath) -> Path | None:
+        """Return the file that lies at a path: built already, or in the output; None when there is none."""
+        return next((path for path in (self.staged / relative, self.out / relative) if _lies(path)), None)
+
+    def in_output(self, relative: str | PurePosixPath) -> bool:
+        """Return whether the output holds a file at a path, so that a new one would replace it."""
+        return _lies(self.out / relative)
+
+
+@contextmanager
+def building(out: Path, *, fingerprint: str, last: str = "") -> Iterator[Build]:
+    """Hold a folder of plain files for this process; what is built moves into it when the block ends.
+
+    Files that are there already and are not built again stay. After an error nothing of what was built is left.
+    After an interruption or a kill the next call with the same fingerprint finds what was finished, in
+    :meth:`Build.existing`.
+
+    Args:
+        out: the folder; made when it is not there.
+        fingerprint: digest of everything that decides the result; empty when the result cannot be continued.
+        last: relative path of the file that says that the result is complete.
+
+    Raises:
+        RunLocked: another process builds a result there.
+        UsageError: the folder is a file, or the hidden folder in it is a link.
+        StorageError: the disk refused.
+    """
+    room = out / FOLDER
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    with _locked(room):
+        try:
+            build = Build(out, room / _FILES)
+            _begin(room, fingerprint)
+            yield build
+            move_files(build.staged, out, last=last)
+        except (Interrupted, KeyboardInterrupt):
+            raise
+        except BaseException:
+            _clear(room, new)
+            raise
+        _clear(room, ())
+
+
+def move_files(source: Path, target: Path, *, last: str = "") -> None:
+    """Move every file below a folder to the same relative path below another; existing ones are replaced.
+
+    Args:
+        source: on the same file system as ``target``.
+        target: where the files go; folders are made.
+        last: relative path of the file that moves after all others.
+
+    Raises:
+        StorageError: the disk refused, or a folder lies where a file goes.
+    """
+    paths = [path for path in source.rglob("*") if path.is_file() or path.is_symlink()]
+    for path in sorted(paths, key=lambda path: (path == source / last, path)):
+        place = target / path.relative_to(source)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
+        except OSError as error:
+            raise files.storage_error(error, place) from error
+
+
+def move_whole(source: Path, target: Path, aside: Path, *, last: Iterable[str] = ()) -> None:
+    """Move what lies at the top of a folder into another; what it replaces lies in ``aside`` until all is there.
+
+    Args:
+        source: folder of finished files and folders; it is removed.
+        target: where they go.
+        aside: folder for what is replaced; it is removed at the end.
+        last: names that move after all others.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    final = set(last)
+    try:
+        aside.mkdir(mode=0o700, exist_ok=True)
+        for item in sorted(source.iterdir(), key=lambda path: (path.name in final, path.name)):
+            place = target / item.name
+            if _lies(place):
+                remove(aside / item.name)
+                place.rename(aside / item.name)
+            item.rename(place)
+        remove(aside)
+        source.rmdir()
+    except OSError as error:
+        raise files.storage_error(error, target) from error
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all it holds; nothing when it is not there.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _begin(room: Path, fingerprint: str) -> None:
+    """Keep what an interrupted call with the same fingerprint finished, and remove anything else."""
+    known = room / _FINGERPRINT
+    continued = bool(fingerprint) and known.is_file() and files.read_text(known) == fingerprint
+    try:
+        if not continued:
+            remove(room / _FILES)
+        (room / _FILES).mkdir(exist_ok=True)
+        for path in (room / _FILES).rglob(f"{files.PARTIAL}*"):  # what a killed process was writing
+            remove(path)
+    except OSError as error:
+        raise files.storage_error(error, room) from error
+    files.write_text(known, fingerprint)
+
+
+def _clear(room: Path, new: Iterable[Path]) -> None:
+    """Remove the hidden folder, and the folders that were made for it if they hold nothing else."""
+    shutil.rmtree(room, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        for folder in new:
+            folder.rmdir()
+
+
+@contextmanager
+def _locked(room: Path) -> Iterator[None]:
+    if room.is_symlink():
+        raise UsageError(
+            f"{FOLDER} in the output folder is a link; remove it, or choose another output folder"
+        )
+    try:
+        room.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(room / _LOCK, mode=files.PRIVATE_MODE)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        message = (
+            f"another process writes to {room.parent.name}; wait for it, or choose another output folder"
+        )
+        raise RunLocked(message) from error
+    except FileExistsError as error:
+        raise UsageError("the output folder is a file; choose another name") from error
+    except OSError as error:
+        raise files.storage_error(error, room) from error
+    try:
+        if not (room / _LOCK).exists():  # the process that held it finished between the two steps
+            raise RunLocked(f"another process has just written to {room.parent.name}; run the command again")
+        yield
+    finally:
+        lock.release()
+        if os.name == "nt":  # where a file that is open cannot be removed, so the lock is still there
+            with contextlib.suppress(OSError):
+                (room / _LOCK).unlink()
+                room.rmdir()
+
+
+def _lies(path: Path) -> bool:
+    return path.exists() or path.is_symlink()

@@ -1,0 +1,200 @@
+"""De-identifying one instance in memory: read, clean, check what is told of it, build the file, check the file.
+
+The folder stage (:mod:`meninx.deid.worker`) and :class:`meninx.deid.Deidentifier` both go this way, so the same
+bytes, key and settings give the same clean bytes in both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from meninx.deid import instance, review, selfcheck, walker, writer
+from meninx.deid.actions import ACCESSION, FileContext
+from meninx.deid.config import BurnedIn, DeidConfig
+from meninx.deid.elements import Element
+from meninx.deid.identifiers import collect
+from meninx.deid.instance import Instance
+from meninx.deid.keys import SiteKey
+from meninx.deid.options import Option
+from meninx.deid.profile import Action, Profile
+from meninx.deid.pseudonyms import Lookup, Pseudonyms, Resolver
+from meninx.deid.quarantine import Reason, Refused
+
+_MOST_UIDS = 50_000  # in one file: its line of the journal stays below the longest one that is read
+_NEW_UID = re.compile(r"2\.25\.[1-9]\d{0,38}")
+_KEPT_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class CleanInstance:
+    """A cleaned instance before its bytes are checked.
+
+    It holds original identifiers (``original`` and ``context``), so it stays in the process that made it.
+
+    Attributes:
+        original: the instance as it was read.
+        elements: the cleaned data set.
+        context: what the walk learned.
+        study: new StudyInstanceUID.
+        series: new SeriesInstanceUID.
+        instance: new SOPInstanceUID.
+    """
+
+    original: Instance
+    elements: list[Element]
+    context: FileContext
+    study: str
+    series: str
+    instance: str
+
+    @property
+    def actions(self) -> dict[str, dict[str, int]]:
+        """Keyword -> action letter -> number of elements; sorted."""
+        actions: dict[str, dict[str, int]] = {}
+        for (keyword, letter), count in sorted(self.context.counts.items()):
+            actions.setdefault(keyword, {})[letter] = count
+        return actions
+
+    @property
+    def accessions(self) -> Mapping[str, str]:
+        """The original accession number -> the new one; empty when the file has none."""
+        number = self.original.text(ACCESSION)
+        return {number: self.context.accessions[number]} if number in self.context.accessions else {}
+
+    def path(self) -> str:
+        """Return the path that new identifiers give the file: patient, study, series and instance."""
+        context = self.context
+        patient = context.patient.pseudonym
+        if not _SAFE_NAME.fullmatch(patient):  # a hospital's own pseudonym may hold any printable character
+            patient = context.resolver.pseudonyms.path_part(patient)
+        return f"{patient}/{self.study}/{self.series}/{self.instance}.dcm"
+
+    def public_texts(self, path: str) -> tuple[str, ...]:
+        """Return what becomes known of the file outside of it, besides counts and digests."""
+        return path, self.context.sop_class_uid, self.original.transfer_syntax
+
+    def chunks(self) -> list[bytes | memoryview]:
+        """Return the bytes of the clean file in pieces; they must pass :func:`meninx.deid.selfcheck.check`."""
+        return writer.file_chunks(self.elements, self.original)
+
+    def checked_content(self) -> bytes:
+        """Return the bytes of the clean file after the self-check.
+
+        Raises:
+            Refused: ``residual-identifier``, ``pixels-changed`` or ``processing-failed``.
+        """
+        content = b"".join(self.chunks())
+        selfcheck.check(content, self.original, self.context)
+        return content
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaner:
+    """Everything that decides the clean bytes of a file, besides the file.
+
+    It keeps no state between files and may be shared by threads.
+
+    Attributes:
+        profile: action of every attribute.
+        resolver: pseudonyms of the site.
+        max_age: highest age that stays exact, in years.
+        burned_in: ``quarantine`` refuses files that declare burned-in annotation, ``keep`` cleans them.
+    """
+
+    profile: Profile
+    resolver: Resolver
+    max_age: int = 89
+    burned_in: BurnedIn = "quarantine"
+
+    @classmethod
+    def from_config(
+        cls, config: DeidConfig, key: SiteKey, lookup: Lookup | None, profile: Profile
+    ) -> Cleaner:
+        """Return the cleaner for these settings.
+
+        Args:
+            config: settings; its key and its files are not read here.
+            key: the site's key.
+            lookup: the hospital's own pseudonyms, or None.
+            profile: the compiled profile.
+        """
+        resolver = Resolver(Pseudonyms(key), lookup, strict=config.missing_lookup == "quarantine")
+        return cls(profile=profile, resolver=resolver, max_age=config.max_age, burned_in=config.burned_in)
+
+    def with_shared_ids(self, shared: frozenset[str]) -> Cleaner:
+        """Return a cleaner for which these PatientIDs mean one person per issuer."""
+        return replace(self, resolver=replace(self.resolver, shared=shared))
+
+    def clean(self, data: bytes) -> CleanInstance:
+        """Return the cleaned instance in the bytes of a file.
+
+        pydicom's warnings and log lines quote values: call this inside
+        :func:`meninx.imaging.decode.quiet`.
+
+        Raises:
+            Refused: the file cannot be de-identified; with the reason code.
+        """
+        if len(data) > instance.MOST_BYTES:
+            raise Refused(Reason.TOO_LARGE)
+        original = instance.read(data)
+        if self.burned_in == "quarantine" and review.declares_burned_in(original):
+            raise Refused(Reason.BURNED_IN_DECLARED)
+        context = self._context(original)
+        elements = walker.clean(original.elements, original.encodings, context)
+        elements = writer.finish(elements, original, context)
+        if len(context.uids) > _MOST_UIDS:
+            raise Refused(Reason.TOO_LARGE)
+        values = {element.tag: bytes(element.value) for element in elements if element.items is None}
+        study, series, sop = (
+            self._written_uid(tag, values.get(tag, b""))
+            for tag in (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
+        )
+        return CleanInstance(original, elements, context, study, series, sop)
+
+    def _context(self, original: Instance) -> FileContext:
+        study, sop_class = original.text(instance.STUDY), original.text(instance.SOP_CLASS)
+
+        def keeps(tag: int, vr: str) -> bool:
+            return self.profile.action(tag, vr, sop_class_uid=sop_class) == Action.K
+
+        found, kept = collect(original.elements, original.encodings, keeps)
+        patient = self.resolver.patient(
+            original.text(instance.PATIENT_ID), original.text(instance.ISSUER), study
+        )
+        return FileContext(
+            profile=self.profile,
+            resolver=self.resolver,
+            patient=patient,
+            sop_class_uid=sop_class,
+            encoding=original.encoding,
+            found=found,
+            kept=kept,
+            max_age=self.max_age,
+            over_age=writer.is_over_age(original, self.max_age),
+            review=review.review_reasons(original),
+        )
+
+    def _written_uid(self, tag: int, value: bytes) -> str:
+        """Return a UID of the cleaned data set, in the form in which it may become a path or a table row.
+
+        Raises:
+            Refused: ``invalid-uid``; the original value never takes its place.
+        """
+        uid = value.decode("latin-1").removesuffix("\0")
+        kept = Option.RETAIN_UIDS in self.profile.options or self.profile.overrides_tag(tag)
+        if not (_NEW_UID.fullmatch(uid) or (kept and len(uid) <= 64 and _KEPT_UID.fullmatch(uid))):
+            raise Refused(Reason.INVALID_UID)
+        return uid
+
+
+def reason_of(error: Exception) -> Reason:
+    """Return the reason code of whatever went wrong with a file.
+
+    A broken file may provoke any exception. Its text may quote a value, so only the code is passed on.
+    """
+    if isinstance(error, Refused):
+        return error.reason
+    return Reason.TOO_LARGE if isinstance(error, MemoryError) else Reason.PROCESSING_FAILED

@@ -1,0 +1,294 @@
+"""De-identification in memory: one instance in, one clean instance out, no folder in between."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pydicom
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from meninx.deid import selfcheck
+from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
+from meninx.deid.config import BurnedIn, DeidConfig, MissingLookup, ProfileName, profile_with
+from meninx.deid.instance import MOST_BYTES
+from meninx.deid.keys import KeyFile, SiteKey
+from meninx.deid.options import Option, parse
+from meninx.deid.profile import Action
+from meninx.deid.pseudonyms import read_lookup
+from meninx.deid.quarantine import Quarantined, Reason, Refused
+from meninx.imaging.decode import quiet
+
+_PIECE = 16 << 20  # bytes of a stream that are read at a time
+
+
+class Readable(Protocol):
+    """A binary stream."""
+
+    def read(self, size: int = ..., /) -> bytes:
+        """Return at most ``size`` bytes."""
+        ...
+
+
+Source = Dataset | bytes | bytearray | memoryview | Readable
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeidentifiedInstance:
+    """A clean instance and what was done to it. It holds no value of the original header.
+
+    Attributes:
+        content: the bytes of the clean DICOM file.
+        path: a relative path made of the new identifiers, as the folder stage names the file below ``images``.
+        patient_id: the new PatientID.
+        study_uid: the new StudyInstanceUID.
+        series_uid: the new SeriesInstanceUID.
+        sop_instance_uid: the new SOPInstanceUID.
+        sop_class_uid: the class of the instance.
+        transfer_syntax_uid: the transfer syntax, that of the original.
+        review: reasons why text may stand in the pixels, in fixed words; empty when nothing suggests it. The
+            pixels themselves were not read. With a reason the file says ``PatientIdentityRemoved NO``, and a
+            person must look at the image before it is passed on.
+        actions: keyword -> action letter (DICOM PS3.15 Annex E) -> number of elements. Private and unknown
+            attributes share the keywords ``PrivateElement`` and ``UnknownElement``.
+    """
+
+    content: bytes = field(repr=False)
+    path: str
+    patient_id: str
+    study_uid: str
+    series_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    review: tuple[str, ...]
+    actions: Mapping[str, Mapping[str, int]] = field(repr=False)
+
+    @property
+    def dataset(self) -> FileDataset:
+        """The clean file, read by pydicom; each access returns a new data set."""
+        return pydicom.dcmread(io.BytesIO(self.content))
+
+    @property
+    def removed(self) -> dict[str, int]:
+        """Keyword -> number of elements that are not in the output (action X)."""
+        return {name: letters["X"] for name, letters in self.actions.items() if "X" in letters}
+
+
+class Deidentifier:
+    """De-identifies instances in memory with the engine, the tables and the self-check of ``meninx deid``.
+
+    The result has the bytes that the folder stage writes for a folder with this one file, the same key, site
+    and settings. A folder of several files differs in three ways: a PatientID that two issuers gave out means
+    two people there (the stage looks at every header first), a second file of the same instance is kept out,
+    and crosswalk, audit log and list of images to look at are written. Here a PatientID always means one
+    patient of the site, whatever its issuer.
+
+    One object may be used by several threads at once. While a call runs, pydicom's warnings and log lines are
+    silenced in the whole process, because they quote values. Python code runs in one thread at a time, so use
+    processes to work faster: an object whose key is a file can be sent to another process, where the key is
+    read again. An object made from the bytes of a key refuses to be pickled. No representation shows the key.
+
+    Guarantee: as of :func:`meninx.deid.stage.run`. Nothing of the input is copied to the output except by an
+        action of the profile, and the output is returned only after the self-check has searched every byte of
+        it for the original's own identifiers. Text that is burned into the pixels is not found and not
+        removed; see :attr:`DeidentifiedInstance.review`.
+
+    Args:
+        key: the site's key: a file (a path or :class:`KeyFile`), or the bytes that such a file holds, 32 or
+            more. A ``str`` is refused, because it could be either.
+        site: name of the hospital; part of a patient's identity. Give each hospital its own name and key.
+        profile: ``research`` or ``basic``.
+        options: options of DICOM PS3.15 Annex E to add to the profile.
+        overrides: keyword or tag -> action letter, before the profile.
+        lookup: CSV file with the hospital's own new PatientIDs (and accession numbers).
+        missing_lookup: what to do with a patient whom ``lookup`` does not list.
+        max_age: highest age that stays exact, in years.
+        burned_in: ``quarantine`` refuses instances that declare burned-in annotation, ``keep`` cleans them.
+
+    Raises:
+        ConfigError: a setting is out of its range or contradicts another one.
+        PrivacyRefusal: no usable key, or an override would keep the patient's identity.
+        DataError: the lookup table cannot be used.
+        TypeError: the key is neither bytes nor a file.
+
+    Example:
+        >>> ds = Dataset()
+        >>> ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.66"  # raw data: no class that can be de-identified
+        >>> ds.SOPInstanceUID, ds.StudyInstanceUID, ds.SeriesInstanceUID = "1.2.3", "1.2.4", "1.2.5"
+        >>> try:
+        ...     Deidentifier(key=bytes(range(32)), site="north").deidentify(ds)
+        ... except Quarantined as refusal:
+        ...     print(refusal.reason)
+        unsupported-sop-class
+    """
+
+    def __init__(
+        self,
+        *,
+        key: bytes | os.PathLike[str] | KeyFile,
+        site: str,
+        profile: ProfileName = "research",
+        options: Iterable[Option | str] = (),
+        overrides: Mapping[str, Action | str] | None = None,
+        lookup: os.PathLike[str] | None = None,
+        missing_lookup: MissingLookup = "pseudonym",
+        max_age: int = 89,
+        burned_in: BurnedIn = "quarantine",
+    ) -> None:
+        config = DeidConfig(
+            site=site,
+            profile=profile,
+            options=tuple(sorted(parse(options))),
+            lookup=None if lookup is None else Path(lookup),
+            missing_lookup=missing_lookup,
+            max_age=max_age,
+            burned_in=burned_in,
+        )
+        letters = {name: str(action) for name, action in (overrides or {}).items()}
+        table = None if config.lookup is None else read_lookup(config.lookup)
+        compiled = profile_with(config.all_options, letters)
+        self._cleaner = Cleaner.from_config(config, _site_key(key, site), table, compiled)
+        self._site = site
+        # What another process needs to build the same object: a key file by its path, never the key.
+        self._settings: dict[str, Any] | None = None
+        if not isinstance(key, bytes):
+            self._settings = {
+                "key": _key_file(key), "site": site, "profile": profile, "options": config.options,
+                "overrides": letters, "lookup": config.lookup, "missing_lookup": missing_lookup,
+                "max_age": max_age, "burned_in": burned_in,
+            }  # fmt: skip
+
+    def __repr__(self) -> str:
+        """Return the site and the settings; never the key."""
+        options = sorted(self._cleaner.profile.options)
+        return f"{type(self).__name__}(site={self._site!r}, options={list(map(str, options))})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how another process builds the same object, which reads the key file again.
+
+        Raises:
+            TypeError: the key was given as bytes, which must not travel.
+        """
+        if self._settings is None:
+            raise TypeError("a Deidentifier made from the bytes of a key cannot be pickled; name a key file")
+        return _rebuilt, (self._settings,)
+
+    def deidentify(self, source: Source) -> DeidentifiedInstance:
+        """Return the clean instance.
+
+        Args:
+            source: the bytes of a DICOM file, a binary stream of them (read from where it stands, up to 2
+                GiB), or a pydicom data set, which is not modified. A data set is written to bytes first, in
+                its own transfer syntax (Explicit VR Little Endian when it names none), so what pydicom cannot
+                write is refused. Compressed pixels are not decoded.
+
+        Raises:
+            Quarantined: the instance cannot be de-identified; with the reason code, without a value.
+            TypeError: ``source`` is something else, e.g. a path or a text stream.
+            OSError: the stream cannot be read.
+        """
+        data = source if isinstance(source, Dataset) else _read(source)
+        outcome = self._outcome(data)
+        if isinstance(outcome, Reason):
+            # Raised here and not where it was caught: the exception of a parser, which may quote a value,
+            # would otherwise travel along as the context of this one.
+            raise Quarantined(outcome)
+        return outcome
+
+    def _outcome(self, data: bytes | Dataset) -> DeidentifiedInstance | Reason:
+        try:
+            with quiet():
+                clean = self._cleaner.clean(_written(data) if isinstance(data, Dataset) else data)
+                selfcheck.check_told(clean.public_texts(clean.path()), clean.context)
+                return _result(clean, clean.checked_content())
+        except Exception as error:
+            return reason_of(error)
+
+
+def _result(clean: CleanInstance, content: bytes) -> DeidentifiedInstance:
+    return DeidentifiedInstance(
+        content=content,
+        path=clean.path(),
+        patient_id=clean.context.patient.pseudonym,
+        study_uid=clean.study,
+        series_uid=clean.series,
+        sop_instance_uid=clean.instance,
+        sop_class_uid=clean.context.sop_class_uid,
+        transfer_syntax_uid=clean.original.transfer_syntax,
+        review=clean.context.review,
+        actions=clean.actions,
+    )
+
+
+def _rebuilt(settings: dict[str, Any]) -> Deidentifier:
+    return Deidentifier(**settings)
+
+
+def _key_file(key: os.PathLike[str] | KeyFile) -> KeyFile:
+    if isinstance(key, KeyFile):
+        return key
+    if isinstance(key, os.PathLike):
+        return KeyFile(Path(key))
+    raise TypeError(f"expected the bytes of a key, a path or a KeyFile, got {type(key).__name__}")
+
+
+def _site_key(key: bytes | os.PathLike[str] | KeyFile, site: str) -> SiteKey:
+    return SiteKey(key, site) if isinstance(key, bytes) else _key_file(key).read(site)
+
+
+def _read(source: bytes | bytearray | memoryview | Readable) -> bytes:
+    """Return the bytes of a source; a source that is too large gives one byte more than is accepted."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source)
+    if not callable(getattr(source, "read", None)):
+        kinds = "a pydicom Dataset, bytes or a binary stream"
+        raise TypeError(f"expected {kinds}, got {type(source).__name__}; open a file in binary mode")
+    pieces: list[bytes] = []
+    size = 0
+    while size <= MOST_BYTES:
+        piece = source.read(min(_PIECE, MOST_BYTES + 1 - size))
+        if not isinstance(piece, bytes):
+            raise TypeError(f"expected a stream of bytes, got one of {type(piece).__name__}")
+        if not piece:
+            break
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
+
+
+def _written(dataset: Dataset) -> bytes:
+    """Return a data set as the bytes of a DICOM file; the data set itself stays as it is.
+
+    Raises:
+        Refused: ``unreadable``, pydicom cannot write it.
+    """
+    try:
+        # A copy, because writing resolves ambiguous VRs in place. Values that are bytes are shared with it,
+        # and the buffer that the data set was read from is left out.
+        clone = copy.deepcopy(dataset, {id(buffer): None for buffer in [getattr(dataset, "buffer", None)]})
+        clone.file_meta = getattr(clone, "file_meta", None) or FileMetaDataset()
+        if "TransferSyntaxUID" not in clone.file_meta:
+            clone.file_meta.TransferSyntaxUID = _plain_syntax(dataset)
+        clone.preamble = bytes(128)
+        stream = io.BytesIO()
+        pydicom.dcmwrite(stream, clone)
+        return stream.getvalue()
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise Refused(Reason.UNREADABLE) from error
+
+
+def _plain_syntax(dataset: Dataset) -> str:
+    """Return the uncompressed transfer syntax in which a data set without one was read, else the usual one."""
+    implicit, little = dataset.original_encoding
+    if implicit:
+        return ImplicitVRLittleEndian
+    return ExplicitVRBigEndian if little is False else ExplicitVRLittleEndian

@@ -1,0 +1,489 @@
+"""From settings and a dataset to a trainer: network, task, sampler, loader, step, evaluator and hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from meninx.core.artifacts import Ancestry, StartRecord
+from meninx.core.budget import VALIDATION_CASES
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
+from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
+from meninx.core.progress import SILENT, Progress
+from meninx.core.run import Run
+from meninx.learn import finetune, kernels, ledger_file, optim, predict, runtime
+from meninx.learn.augment import augmenter
+from meninx.learn.batches import Assembler
+from meninx.learn.checkpoint import CheckpointHook
+from meninx.learn.config import LearnConfig, learn_part
+from meninx.learn.data import CaseStore, split_store
+from meninx.learn.distributed import World
+from meninx.learn.dp_step import Keys, PrivateStep, UnitSource, prove_network
+from meninx.learn.hooks import Hook, MetricsHook, ProgressHook, TensorBoardHook
+from meninx.learn.loader import BatchLoader, worker_count
+from meninx.learn.optim import Schedule
+from meninx.learn.sampler import PrivateSampler, Sampler, public_sampler, unit_members, unit_names
+from meninx.learn.state import MODEL, Player, TrainState, WeightAverage
+from meninx.learn.step import Loader, Step, SupervisedStep
+from meninx.learn.task import ImageTask, Task, image_task
+from meninx.learn.trainer import Evaluator, Trainer
+from meninx.models import lora, registry
+from meninx.privacy.composition import joint_phases
+from meninx.privacy.plan import Plan
+
+UNKNOWN_START = (
+    "the training started from weights of unknown origin: what they hold of the patients is not covered"
+)
+
+
+@dataclass
+class Training:
+    """A run that is ready for its first step, and what its record needs to know.
+
+    Attributes:
+        config: the settings.
+        run: the run folder.
+        info: meaning of the data.
+        task: loss and metrics.
+        device: where tensors live.
+        train: training cases.
+        valid: validation cases; may be empty.
+        loader: makes the batches of the training cases; to be closed, which ends its threads.
+        trainer: does the steps.
+        total_steps: planned steps.
+        plan: the privacy plan, or None.
+        start: what pretrained weights gave, or None.
+        caveats: what the guarantee does not cover, in words.
+        ancestry: what is known of the training behind pretrained weights.
+        declared_units: number of privacy units that the user declared; None when the true one counts as
+            public.
+    """
+
+    config: LearnConfig
+    run: Run
+    info: DatasetInfo
+    task: Task
+    device: torch.device
+    train: CaseStore
+    valid: CaseStore
+    loader: BatchLoader
+    trainer: Trainer
+    total_steps: int
+    plan: Plan | None
+    start: StartRecord | None
+    caveats: list[str] = field(default_factory=list)
+    ancestry: Ancestry = field(default_factory=Ancestry)
+    declared_units: int | None = None
+
+    @property
+    def state(self) -> TrainState:
+        """What training changes."""
+        return self.trainer.state
+
+    @property
+    def fingerprint(self) -> str:
+        """Name of the privacy plan; empty without privacy."""
+        return self.plan.fingerprint() if self.plan else ""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return self.state.step // self.trainer.sampler.steps_per_epoch
+
+    @property
+    def selects_best(self) -> bool:
+        """Whether the weights kept are those of the best evaluation."""
+        wanted = self.config.validation.select == "best" or (
+            self.config.validation.select == "auto" and self.plan is None
+        )
+        return wanted and len(self.valid) > 0
+
+
+def from_config(
+    config: LearnConfig,
+    data: Manifest,
+    run: Run,
+    plan: Plan | None = None,
+    *,
+    device: torch.device | None = None,
+    network: nn.Module | None = None,
+    task: Task | None = None,
+    hooks: Sequence[Hook] = (),
+    sources: Sequence[UnitSource] = (),
+    progress: Progress = SILENT,
+    resumed: bool = False,
+    data_digest: str = "",
+    ancestry: Ancestry | None = None,
+    declared_units: int | None = None,
+    world: World | None = None,
+) -> Training:
+    """Return a run ready for its first step.
+
+    It writes metrics, checkpoints, keys and ledger into the run folder. :func:`.fit.fit` also resumes, stops on
+    Ctrl-C and writes ``privacy.json``.
+
+    Args:
+        config: settings; a subclass is reduced to its learning part.
+        data: all cases; the training split is trained on, the validation split serves evaluation.
+        run: the run folder.
+        plan: with it every step is a step of that plan; without it nothing is private.
+        device: where to compute; by default the config's.
+        network: one to train in place of the config's, with the weights it has.
+        task: loss and metrics in place of the dataset's.
+        hooks: further listeners; called before those of the run folder.
+        sources: further units of a private run, e.g. canaries.
+        progress: shows steps, loss and epsilon.
+        resumed: the run was started before.
+        data_digest: names the dataset in the ledger of a private run; by default the plain one.
+        ancestry: what is known of the training behind pretrained weights; nothing by default.
+        declared_units: number of privacy units declared; None when the true one counts as public.
+        world: the processes that train together; by default this one alone.
+
+    Raises:
+        ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit together.
+    """
+    config, world = learn_part(config), world or World()
+    device, ancestry = device or runtime.device(config.runtime.device), ancestry or Ancestry()
+    train, valid = _stores(config, data, plan)
+    architecture = "" if network is None and task is None else f"{network}, {_name_of(task)}"
+    task = task or image_task(data.info, config, weights=_class_weights(config, train, plan))
+    network, start = initial_network(config, data.info, network=network)
+    network.to(device)
+    loader = _loader(config, train, plan, device)
+    sampler: Sampler
+    step: Step
+    if plan is None:
+        sampler = public_sampler(config, len(train))
+        step = _supervised_step(config, task, loader, sources, world)
+    else:
+
+        def bind(stream: str) -> str:
+            return ledger_file.binding_of(
+                config, data, network, plan, stream=stream, data_digest=data_digest, architecture=architecture
+            )
+
+        sampler, step = _private_parts(
+            config, train, run, plan, task, loader, network, bind=bind, sources=sources, resumed=resumed,
+            ancestry=ancestry, world=world,
+        )  # fmt: skip
+    trainer = Trainer(
+        _state(config, network, plan, sampler.steps_per_epoch), sampler, step, world=world,
+        eval_every=config.validation.eval_every, evaluator=_evaluator(config, valid, task, device),
+        hooks=[*hooks, *(_hooks(config, data.info, run, plan, step, progress) if world.main else ())],
+    )  # fmt: skip
+    total_steps = plan.steps if plan else _public_steps(config, sampler)
+    loader.follow(sampler, until=total_steps, world=world)
+    training = Training(
+        config, run, data.info, task, device, train, valid, loader, trainer, total_steps=total_steps,
+        plan=plan, start=finetune.known(start, ancestry) if start else None, ancestry=ancestry,
+        declared_units=declared_units,
+    )  # fmt: skip
+    training.caveats.extend(_caveats(training))
+    return training
+
+
+def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: torch.device) -> BatchLoader:
+    """Return what makes tensors of training cases."""
+    # Patches are drawn evenly under privacy: a share that follows the labels would have to be accounted.
+    foreground = config.sampling.foreground if plan is None else 0.0
+    transforms = augmenter(config, train.info)
+    return BatchLoader(
+        Assembler(train, transforms, config.sampling.views, foreground, config.runtime.seed, device),
+        workers=worker_count(config.runtime.workers, device),
+    )
+
+
+def _public_steps(config: LearnConfig, sampler: Sampler) -> int:
+    """Return the steps of a run without privacy."""
+    return config.sampling.steps or config.sampling.epochs * sampler.steps_per_epoch
+
+
+def _supervised_step(
+    config: LearnConfig, task: Task, loader: Loader, sources: Sequence[UnitSource], world: World
+) -> SupervisedStep:
+    """Return the step of a run without privacy, which has no slots for units beside the cases."""
+    if sources:
+        fix = "give a plan, or train on a dataset that holds them"
+        raise ConfigError(expected("further units in a private run", got="none", where="sources", fix=fix))
+    return SupervisedStep(
+        task, loader, config.sampling.physical_batch, config.runtime.seed, world, config.runtime.precision
+    )
+
+
+def _stores(config: LearnConfig, data: Manifest, plan: Plan | None) -> tuple[CaseStore, CaseStore]:
+    """Return the training and the validation cases; refuse data that cannot be trained on as asked."""
+    _refuse_private_intensity(data.info, plan)
+    train, valid = split_store(data, "train", config), split_store(data, "valid", config)
+    if not len(train):
+        raise DataError(expected("cases in the training split", got="none", where="manifest.csv"))
+    if data.info.task is TaskKind.SEGMENTATION and not any(case.mask for case in train.manifest.cases):
+        fix = "prepare the dataset with masks"
+        raise DataError(expected("training cases with masks", got="none", where="manifest.csv", fix=fix))
+    if not len(valid) and (config.validation.early_stopping or config.optim.schedule == "plateau"):
+        raise ConfigError(
+            expected("validation cases for early stopping or plateau", got="none", where="manifest.csv")
+        )
+    return train, valid
+
+
+def _private_parts(
+    config: LearnConfig,
+    train: CaseStore,
+    run: Run,
+    plan: Plan,
+    task: Task,
+    loader: Loader,
+    network: nn.Module,
+    *,
+    bind: Callable[[str], str],
+    resumed: bool,
+    world: World,
+    sources: Sequence[UnitSource] = (),
+    ancestry: Ancestry | None = None,
+) -> tuple[PrivateSampler, PrivateStep]:
+    """Return the sampler and the step of a private run, with the run's secret keys, which process 0 gives to all.
+
+    The network is proved before there are keys, so that a refusal leaves none.
+
+    Args:
+        config: the settings.
+        train: the training cases.
+        run: the run folder.
+        plan: the privacy plan.
+        task: the loss.
+        loader: makes tensors of cases.
+        network: put into training mode, with the parameters fixed that no step trains.
+        bind: from the name of the run's keys to the binding of its ledger lines
+            (:func:`.ledger_file.binding_of`).
+        resumed: the run was started before.
+        world: the processes of the run.
+        sources: further units.
+        ancestry: what is known of the training behind pretrained weights.
+
+    Raises:
+        ConfigError: config and plan disagree on the views.
+        PrivacyRefusal: the training split has more units than the plan declares.
+    """
+    if plan.views != config.sampling.views:
+        raise ConfigError(
+            expected(f"views = {plan.views} as in the plan", got=config.sampling.views, where="views")
+        )
+    units = unit_members(train.manifest, plan.unit)
+    if len(units) > plan.n_units_declared:
+        fix = "declare the true number of units, or more"
+        got = f"{len(units)} in the training split"
+        raise PrivacyRefusal(
+            expected(f"at most {plan.n_units_declared} units", got=got, where="plan", fix=fix)
+        )
+    finetune.apply(network, finetune.never_trained(network, config))
+    prove_network(
+        network, task, loader, physical_batch=config.sampling.physical_batch,
+        functional=config.model.functional, cases=len(train),
+    )  # fmt: skip
+    seed = config.runtime.seed if config.runtime.deterministic else None
+    keys = Keys.of(run, resumed=resumed, deterministic_seed=seed, world=world)
+    sampler = PrivateSampler(
+        plan.sampler(keys.sampling, len(units)), units, unit_names(train.manifest, plan.unit), plan.sample_rate,
+        config.sampling.cases_per_patient, config.runtime.seed,
+    )  # fmt: skip
+    earlier = finetune.ledgers(ancestry) if ancestry else ()
+    step = PrivateStep(
+        plan, run, task, loader, keys, binding=bind(keys.stream), physical_batch=config.sampling.physical_batch,
+        kernels=kernels.opened(runtime.device(config.runtime.device), deterministic=config.runtime.deterministic),
+        precision=config.runtime.precision, functional=config.model.functional, sources=sources,
+        earlier=joint_phases(earlier) if earlier else (), proved=True, world=world,
+    )  # fmt: skip
+    return sampler, step
+
+
+def _state(config: LearnConfig, network: nn.Module, plan: Plan | None, steps_per_epoch: int) -> TrainState:
+    """Return the state before the first step."""
+    player = Player(
+        network,
+        optim.optimizer(config.optim, optim.groups(config.optim, network), plan),
+        schedule=Schedule(config.optim, steps_per_epoch),
+        average=WeightAverage(network, config.optim.ema) if config.optim.ema else None,
+        freezing=finetune.Freezing(config, steps_per_epoch),
+    )
+    return TrainState({MODEL: player})
+
+
+def _evaluator(config: LearnConfig, valid: CaseStore, task: Task, device: torch.device) -> Evaluator | None:
+    """Return what measures the averaged weights on the validation split; None without validation cases."""
+    if not len(valid):
+        return None
+
+    def measure(state: TrainState) -> dict[str, float]:
+        with state.player.averaged() as model:
+            return predict.measure(model, valid, task, config, device)
+
+    monitor = "loss" if config.validation.monitor == "loss" else task.metric
+    return Evaluator(measure, monitor, config.validation.early_stopping)
+
+
+def _hooks(
+    config: LearnConfig, info: DatasetInfo, run: Run, plan: Plan | None, step: Step, progress: Progress
+) -> list[Hook]:
+    """Return the listeners of a run folder, the display last: it may be what a user interrupts."""
+    hooks: list[Hook] = [MetricsHook(run)]
+    if config.runtime.tensorboard:
+        hooks.append(TensorBoardHook(run))
+    fingerprint = plan.fingerprint() if plan else ""
+
+    def anchor() -> tuple[int, str]:
+        return step.anchor if isinstance(step, PrivateStep) else (0, "")
+
+    hooks.append(CheckpointHook(run, config, info, plan=fingerprint, anchor=anchor))
+    return [*hooks, ProgressHook(progress, f"training {config.model.name}")]
+
+
+def _name_of(task: Task | None) -> str:
+    """Return what names a task for good: its fields when it is a dataclass, else its class."""
+    if task is None or is_dataclass(task):
+        return repr(task)
+    return f"{type(task).__module__}.{type(task).__qualname__}"
+
+
+@torch.no_grad()
+def probe(training: Training) -> None:
+    """Refuse a network that cannot be trained on the first training case.
+
+    Leaves model and generators as they were.
+
+    Raises:
+        ConfigError: the network does not take such images, or gives outputs of another shape than the task
+            needs.
+        DataError: the case cannot be read.
+    """
+    model, task = training.state.model, training.task
+    sample = training.train.patch(0, np.random.default_rng(0), foreground=0.0)
+    was_training = model.training
+    model.eval()
+    try:
+        output = model(sample.image[None].to(training.device))
+    except (RuntimeError, ValueError, IndexError) as error:
+        got = f"{tuple(sample.image.shape)}"
+        fix = "give image_size, patch_size or another model"
+        raise ConfigError(
+            expected("images that the network takes", got=got, where="model", fix=fix)
+        ) from error
+    finally:
+        model.train(was_training)
+    if not isinstance(task, ImageTask):
+        return
+    space = tuple(sample.target.shape) if task.kind is TaskKind.SEGMENTATION else ()
+    if tuple(output.shape) != (1, task.out_channels, *space):
+        got = f"outputs of shape {tuple(output.shape[1:])}"
+        fix = (
+            "use a segmentation network, e.g. unet" if space else "use a classification network, e.g. resnet9"
+        )
+        raise ConfigError(expected(f"a network for {task.kind}", got=got, where="model", fix=fix))
+
+
+def initial_network(
+    config: LearnConfig, info: DatasetInfo, *, network: nn.Module | None = None
+) -> tuple[nn.Module, StartRecord | None]:
+    """Return the network that a run begins with: weights from the config's seed or the pretrained file, adapters if asked for.
+
+    Args:
+        config: the settings.
+        info: channels, dimensions and labels of the dataset.
+        network: one to take in place of the config's, with its own weights.
+    """
+    runtime.seed_torch(config.runtime.seed, "init")
+    if network is None:
+        network = registry.build(
+            config.model.name,
+            spatial_dims=info.spatial_dims,
+            in_channels=info.channels,
+            out_channels=image_task(info, config).out_channels,
+            **config.model.options,
+        )
+    if not config.model.pretrained:
+        return network, None
+    path = Path(config.model.pretrained)
+    start = finetune.initialise(
+        network, path, source=config.model.pretrained_source, keep_head=config.model.keep_head
+    )
+    if config.model.lora_rank:
+        lora.insert(
+            network,
+            rank=config.model.lora_rank,
+            alpha=config.model.lora_alpha,
+            keep=registry.head_prefix(network),
+        )
+    finetune.frozen_names(network, config, 0)
+    return network, start
+
+
+def _refuse_private_intensity(info: DatasetInfo, plan: Plan | None) -> None:
+    """Refuse statistics of the training images under privacy: one patient changes what all the others' images look like."""
+    if plan is not None and info.intensity.source == "train":
+        fix = "prepare the dataset with --intensity format, window or image"
+        got = "one computed from the private training images"
+        raise PrivacyRefusal(
+            expected("a public intensity normalisation", got=got, where="dataset.toml: intensity", fix=fix)
+        )
+
+
+def _class_weights(config: LearnConfig, train: CaseStore, plan: Plan | None) -> tuple[float, ...]:
+    """Return class weights computed from the training labels, when asked for; never under privacy."""
+    if config.task.class_weights != "balanced":
+        return ()
+    if plan is not None:
+        fix = "give public numbers, e.g. class_weights = [1.0, 3.0], or none"
+        raise PrivacyRefusal(
+            expected(
+                "public class weights",
+                got="balanced, computed from private labels",
+                where="class_weights",
+                fix=fix,
+            )
+        )
+    kind = train.info.task
+    if kind is TaskKind.SEGMENTATION:
+        fix = "give numbers, background first"
+        raise ConfigError(
+            expected("public class weights for segmentation", got="balanced", where="class_weights", fix=fix)
+        )
+    truth = train.targets.numpy()
+    known = np.isfinite(truth).sum(0)
+    positive = np.nansum(truth, 0)
+    if kind is TaskKind.MULTILABEL:
+        weights = (known - positive) / np.maximum(positive, 1)
+    else:
+        weights = len(train) / (len(train.info.labels) * np.maximum(positive, 1))
+    return tuple(float(value) for value in np.maximum(weights, 1e-3))
+
+
+def _caveats(training: Training) -> list[str]:
+    """Return what of a private run the guarantee does not cover."""
+    config = training.config
+    plan = training.plan
+    if plan is None:
+        return []
+    caveats: list[str] = []
+    units = len(unit_members(training.train.manifest, plan.unit))
+    if training.declared_units is None and plan.n_units_declared == units:
+        caveats.append(f"the number of training units ({plan.unit}s) counts as public: none was declared")
+    if training.start is not None:
+        unknown = [UNKNOWN_START] if training.ancestry.origin == "unknown" else []
+        caveats += [*unknown, *training.ancestry.caveats]
+    if not training.info.patients_known:
+        caveats.append("the source names no patients: what is called a patient is a single image or lesion")
+    if training.selects_best:
+        caveats.append(f"the weights were selected by {config.validation.monitor} on {VALIDATION_CASES}")
+    if config.validation.early_stopping:
+        caveats.append(f"training may have stopped early because of {VALIDATION_CASES}")
+    if config.optim.schedule == "plateau":
+        caveats.append(f"the learning rate followed {VALIDATION_CASES}")
+    if config.runtime.deterministic:
+        caveats.append(
+            "noise and sampling came from the seed (--deterministic): no privacy against anyone who knows it"
+        )
+    return caveats

@@ -1,0 +1,447 @@
+"""The step with differential privacy, driven by the plan: draw, clip, account, add noise, one optimiser step.
+
+The secrets of a run are two keys, one for the draws and one for the noise. They are made once from the operating
+system's entropy, lie in ``private/keys``, and are never exported.
+
+::
+
+    keys = Keys.of(run, resumed=False)
+    sampler = PrivateSampler(plan.sampler(keys.sampling, len(cases)), cases, names, plan.sample_rate)
+    step = PrivateStep(plan, run, task, loader, keys, binding=digest_of_everything_else)
+    Trainer(state, sampler, step).run(until=plan.steps)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from meninx.core import files
+from meninx.core.errors import DataError, PrivacyRefusal, expected
+from meninx.core.run import NOT_FOR_RELEASE, Run
+from meninx.learn import ledger_file, optim
+from meninx.learn.batches import Batch
+from meninx.learn.distributed import World
+from meninx.learn.kernels import KernelCache
+from meninx.learn.private_adam import PrivateAdam
+from meninx.learn.sampler import Sampler, UnitBatch
+from meninx.learn.state import TrainState
+from meninx.learn.step import Loader, Report
+from meninx.learn.task import Task
+from meninx.privacy import accounting
+from meninx.privacy.accounting import Phase
+from meninx.privacy.clipping import ClippedSum, Planner, clipped_gradient_sum, dropout, prove
+from meninx.privacy.clipping.dropout import keyed_dropout
+from meninx.privacy.keystream import stream_id
+from meninx.privacy.ledger import Ledger
+from meninx.privacy.plan import ClippingThreshold, Plan
+
+LOSS_POINTS = 30  # looks at the training loss, each of which costs a forward pass of its own
+_LOSS_SHARE = (
+    0.03  # images looked at over images trained on; a training image costs at least three forward passes
+)
+_LOSS_IMAGES = 8  # at least at a time: a mean over fewer says nothing
+EPSILON_UPDATES = 20  # values of epsilon shown in a run, each of which costs an accounting
+_ROUNDING = (
+    1e-3  # of float32 gradients in batches of other sizes; a mask of another image changes them wholly
+)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The secret keys of a private run.
+
+    Attributes:
+        sampling: 32 bytes, from which the draws follow.
+        noise: 32 bytes, from which the noise follows.
+    """
+
+    sampling: bytes = field(repr=False)
+    noise: bytes = field(repr=False)
+
+    @classmethod
+    def of(
+        cls, run: Run, *, resumed: bool, deterministic_seed: int | None = None, world: World | None = None
+    ) -> Keys:
+        """Return the keys of a run, made when it begins; process 0 gives them to the others.
+
+        Args:
+            run: the run folder; the keys lie in ``private/keys``.
+            resumed: the run was started before.
+            deterministic_seed: None for real entropy; an integer stamps the run NOT FOR RELEASE.
+            world: the processes of the run.
+
+        Raises:
+            PrivacyRefusal: see :func:`secret_key`.
+        """
+        world = world or World()
+        if world.main and deterministic_seed is not None and not (run.root / "NOT_FOR_RELEASE").exists():
+            files.write_text(run.root / "NOT_FOR_RELEASE", NOT_FOR_RELEASE + "\n")
+        sampling, noise = (
+            world.shared_bytes(
+                partial(secret_key, run, name, resumed=resumed, deterministic_seed=deterministic_seed)
+            )
+            for name in ("sampling", "noise")
+        )
+        return cls(sampling, noise)
+
+    @property
+    def stream(self) -> str:
+        """Name of the keys in the ledger; says nothing about them."""
+        return stream_id(self.sampling, self.noise)
+
+
+@dataclass(frozen=True)
+class UnitSource:
+    """Units that take part in a private step beside the patients, for instance the canaries of an audit.
+
+    They are clipped like any unit and take slots of their own behind those of the cases, so the sensitivity of the
+    sum, the denominator and the accounting stay as they are. Since they are nobody's data, their part of
+    the sum may be looked at: it comes out in ``Report.slots``.
+
+    Attributes:
+        name: of the source, a key of ``Report.slots``.
+        sampler: chooses its units; should draw from a secret key, at the plan's rate.
+        loader: makes tensors of them.
+        digest: names what the source holds and draws; bound to the ledger, because under the same noise no
+            other gradients may be released.
+    """
+
+    name: str
+    sampler: Sampler
+    loader: Loader
+    digest: str
+
+
+class PrivateStep:
+    """The noisy clipped sum of a plan, one ledger line and one optimiser step.
+
+    Guarantee: the optimiser sees nothing of the drawn cases but ``plan.release`` of their clipped sum, with
+        the noise of this step, and only after the step is in the ledger on disk. An empty draw is such a
+        step, too. Of several processes each clips its share of the drawn units, process 0 writes the line
+        before it gives its share away, and the noise, which all compute alike, is added once, to the sum over
+        all. Every drawn unit of every source is in the sum exactly once, or the step is refused. Of a step,
+        :meth:`gradients` keeps no tensor but the released gradients.
+
+    Args:
+        plan: the plan.
+        run: where the ledger lies.
+        task: the loss.
+        loader: makes tensors of the cases.
+        keys: of the run.
+        binding: digest of what determines a step under these keys.
+        physical_batch: most rows (cases times views) in memory at once.
+        kernels: the planner and where it remembers; by default the fixed rule.
+        precision: ``"fp32"`` or ``"bf16"``.
+        functional: paths of modules to run row by row.
+        sources: further units that take part in every step.
+        earlier: phases of private runs behind the starting weights, for the epsilon that is shown.
+        proved: the network was proved before (:func:`prove_network`), so :meth:`begin` need not.
+        world: the processes of the run.
+    """
+
+    private = True
+
+    def __init__(
+        self, plan: Plan, run: Run, task: Task, loader: Loader, keys: Keys, *, binding: str, physical_batch: int = 32,
+        kernels: KernelCache | None = None, precision: str = "fp32", functional: tuple[str, ...] = (),
+        sources: Sequence[UnitSource] = (), earlier: Sequence[Phase] = (), proved: bool = False, world: World | None = None,
+    ) -> None:  # fmt: skip
+        self.plan, self.run, self.task, self.loader = plan, run, task, loader
+        self.noise, self.stream = plan.noise(keys.noise), keys.stream
+        self.kernels = kernels or KernelCache(Planner(mode="rule"), None)
+        self.precision, self.functional, self.physical_batch = precision, functional, physical_batch
+        self.sources, self.earlier, self.proved = tuple(sources), tuple(earlier), proved
+        self.binding = _bound(binding, self.sources)
+        self.world = world or World()
+        self.ledger = ledger_file.read(run) if self.world.main else Ledger()
+        self.ledger.verify(plan=plan)
+        self.ledger.refuse_other_binding(self.stream, self.binding)
+        self._torn = _torn_lines(self.ledger)
+        self._thresholds: tuple[float, float] = (0.0, 0.0)  # in force, and after the step
+
+    @property
+    def anchor(self) -> tuple[int, str]:
+        """Number of ledger lines and hash of the last one."""
+        return self.ledger.anchor
+
+    def begin(self, state: TrainState, horizon: int) -> None:
+        """Refuse a network that was not proved, and learning rates that end elsewhere than the plan.
+
+        Raises:
+            PrivacyRefusal: the ledger's binding says that the rates end with the plan's steps; or see
+                :func:`prove_network`.
+        """
+        if horizon != self.plan.steps:
+            fix = f"give horizon={self.plan.steps}; until may be any step before it"
+            rule = "a horizon of the plan's steps"
+            raise PrivacyRefusal(expected(rule, got=horizon, where="Trainer.run", fix=fix))
+        if not self.proved:
+            prove_network(
+                state.model,
+                self.task,
+                self.loader,
+                physical_batch=self.physical_batch,
+                functional=self.functional,
+            )
+            self.proved = True
+
+    def gradients(self, state: TrainState, units: UnitBatch, *, stop_requested: bool = False) -> Report:
+        """Leave the released gradient of step ``state.step`` on every trained parameter, and none on the others."""
+        model, step = state.model, state.step
+        threshold_now = ClippingThreshold(value=state.threshold) if state.threshold else self.plan.threshold()
+        drawn = self._drawn(units, step)
+        count = sum(len(part) for part in drawn)
+        parts, first_batch = [], None
+        for loader, part in zip(
+            [self.loader, *(source.loader for source in self.sources)], drawn, strict=True
+        ):
+            own, batch = self._clip(model, step, loader, part, count, threshold_now)
+            parts.append(own)
+            first_batch = first_batch or (batch if loader is self.loader else None)
+        total = parts[0]
+        for part_sum in parts[1:]:
+            total = total + part_sum
+        loss = self._look(model, first_batch, step)
+        self._enter(step)
+        stop_requested = self._pool(total, parts[1:], step, drawn, stop_requested)
+        self._assign(model, self.plan.release(total, self.noise, step))
+        after = self.plan.next_threshold(threshold_now, total, self.noise, step)
+        self._thresholds = threshold_now.value, after.value
+        self.kernels.save()
+        metrics = {"loss": loss, "epsilon": self.epsilon_ahead(step + 1)}
+        return Report(metrics, len(units), stop_requested, self._slots(total, parts[1:], drawn))
+
+    def update(self, state: TrainState) -> None:
+        """Do one optimiser step with the released gradient, and move the clipping threshold."""
+        now, after = self._thresholds
+        optimizer = state.player.optimizer
+        if self.plan.clipping == "adaptive" and isinstance(optimizer, PrivateAdam):
+            optimizer.noise_variance = optim.noise_variance(self.plan, now)
+        state.player.update()
+        state.threshold = after
+
+    def epsilon_ahead(self, steps: int) -> float:
+        """Return epsilon at the next of a few steps: never below what is spent, and cheap to show.
+
+        The exact one is the ledger's.
+        """
+        stride = max(1, self.plan.steps // EPSILON_UPDATES)
+        ahead = min(self.plan.steps, math.ceil(steps / stride) * stride) + self._torn
+        return accounting.epsilon([self.plan.phase(ahead), *self.earlier], self.plan.delta, coarse=True).value
+
+    def _drawn(self, units: UnitBatch, step: int) -> list[UnitBatch]:
+        """Return the units of all sources, each with slots of its own: the cases' first, the others behind."""
+        drawn = [units]
+        for source in self.sources:
+            drawn.append(UnitBatch(source.sampler(step).units, first=drawn[-1].first + len(drawn[-1])))
+        return drawn
+
+    def _clip(
+        self,
+        model: nn.Module,
+        step: int,
+        loader: Loader,
+        units: UnitBatch,
+        count: int,
+        threshold_now: ClippingThreshold,
+    ) -> tuple[ClippedSum, Batch | None]:
+        """Return the clipped sum of this process's share of one source's units, and its first microbatch.
+
+        Args:
+            model: the network.
+            step: optimiser step.
+            loader: of the source.
+            units: drawn units of the source.
+            count: drawn units of all sources.
+            threshold_now: clipping threshold in force.
+        """
+        total = ClippedSum.empty(model, max_grad_norm=threshold_now.value, n_units=count)
+        most = max(1, self.physical_batch // loader.views)
+        first = None
+        for batch in loader.batches(units.share(self.world.rank, self.world.size), step, most):
+            total = total + self.plan.clipped_sum(
+                model, self.task.loss, batch.inputs, batch.targets,
+                unit_index=batch.unit, n_units=count, chunk=most, planner=self.kernels.planner,
+                precision=self.precision, threshold=threshold_now, functional=self.functional, row_keys=batch.row_keys,
+            )  # fmt: skip
+            first = first or batch
+        return total, first
+
+    def _pool(
+        self,
+        total: ClippedSum,
+        parts: Sequence[ClippedSum],
+        step: int,
+        drawn: Sequence[UnitBatch],
+        stop_requested: bool,
+    ) -> bool:
+        """Make the gradients of ``total`` those of all processes, and return whether one of them was asked to stop.
+
+        Nobody has the sum before process 0, which wrote the ledger, has added its own share: the sum is the
+        barrier.
+
+        Raises:
+            PrivacyRefusal: a drawn unit was left out or taken twice.
+        """
+        gradients = [total.gradients[name] for name in sorted(total.gradients)]
+        slots = [slice(part.first, part.first + len(part)) for part in drawn]
+        present = torch.stack([total.present[slot].sum() for slot in slots]).tolist()
+        same = (step, *drawn)
+        *counts, requests = self.world.all_reduce(gradients, [*present, stop_requested], same=same)
+        for count, part in zip(counts, drawn, strict=True):
+            if count != len(part):
+                rule = f"each of {len(part)} drawn units once"
+                raise PrivacyRefusal(expected(rule, got=int(count), where=f"step {step}"))
+        for own in parts:  # of units that are nobody's data; every process shows the same
+            self.world.all_reduce([own.gradients[name] for name in sorted(own.gradients)])
+        if self.plan.clipping == "adaptive" or parts:
+            # Adaptive clipping counts short units, and an audit asks for its own: both need the norms of all. That
+            # every unit is there was just checked.
+            self.world.all_reduce([total.unit_norms])
+            total.present.fill_(True)
+        return requests > 0
+
+    def _slots(
+        self, total: ClippedSum, parts: Sequence[ClippedSum], drawn: Sequence[UnitBatch]
+    ) -> dict[str, ClippedSum]:
+        """Return the part that each further source has in the sum; never that of the cases."""
+        return {
+            source.name: ClippedSum(
+                gradients=own.gradients,
+                unit_norms=total.unit_norms[part.first : part.first + len(part)].clone(),
+                present=total.present[part.first : part.first + len(part)].clone(),
+                sensitivity=own.sensitivity,
+            )
+            for source, own, part in zip(self.sources, parts, drawn[1:], strict=True)
+        }
+
+    def _enter(self, step: int) -> None:
+        """Write the step into the ledger, on the disk, before anything of it is used."""
+        if not self.world.main:
+            return
+        self.ledger = ledger_file.enter(
+            self.run, self.ledger, self.plan, step, stream=self.stream, binding=self.binding
+        )
+
+    def _assign(self, model: nn.Module, gradients: dict[str, Tensor]) -> None:
+        """Give every trained parameter its released gradient, and the others none."""
+        for name, parameter in model.named_parameters():
+            parameter.grad = gradients[name].to(parameter.dtype) if parameter.requires_grad else None
+
+    @torch.no_grad()
+    def _look(self, model: nn.Module, batch: Batch | None, step: int) -> float:
+        """Return the loss of some drawn images before the step, about thirty times in a run, for the private log alone."""
+        steps = self.plan.steps
+        if batch is None or (step % -(-steps // LOSS_POINTS) and step != steps - 1):
+            return math.nan
+        budget = _LOSS_SHARE * steps * self.plan.expected_batch_size * self.loader.views / LOSS_POINTS
+        rows = slice(0, max(_LOSS_IMAGES, int(budget)))
+        with keyed_dropout(model, batch.row_keys[rows]):
+            return float(self.task.loss(model(batch.inputs[rows]), batch.targets[rows]).mean())
+
+
+def prove_network(
+    network: nn.Module,
+    task: Task,
+    loader: Loader,
+    *,
+    physical_batch: int,
+    functional: tuple[str, ...] = (),
+    cases: int = 2,
+) -> None:
+    """Refuse a network whose gradients of single images are not what the engine takes them for.
+
+    The images are noise of the shape that the loader gives.
+
+    Args:
+        network: in the training mode and with the frozen parameters of the run.
+        task: the loss.
+        loader: gives the shapes.
+        physical_batch: most rows in memory at once.
+        functional: paths of modules to run row by row.
+        cases: cases of the training split.
+
+    Raises:
+        PrivacyRefusal: rows see each other, share random numbers, or have gradients that the engine misses.
+    """
+    some = UnitBatch(tuple((case,) for case in range(min(2, cases))))
+    batch = next(iter(loader.batches(some, 0, 2)))
+    images, targets, keys = torch.randn_like(batch.inputs[:2]), batch.targets[:2], batch.row_keys[:2]
+
+    def summed(rows: slice) -> Tensor:
+        """Return the sum of some images' gradients in training mode, in which the proof does not run a network."""
+        units = torch.arange(len(keys[rows]))
+        total = clipped_gradient_sum(
+            network, task.loss, images[rows], targets[rows], unit_index=units, n_units=len(units), max_grad_norm=1e9,
+            functional=functional, row_keys=keys[rows],
+        )  # fmt: skip
+        return torch.cat([value.flatten() for value in total.gradients.values()])
+
+    whole = summed(slice(None))
+    most = min(max(physical_batch, loader.views), cases * loader.views)
+    prove(network, task.loss, images, targets, functional=functional, physical=most)
+    alone = [summed(slice(row, row + 1)) for row in range(len(images))]
+    if not float((whole - sum(alone)).norm()) <= _ROUNDING * sum(float(part.norm()) for part in alone):
+        if any(dropout.active(module) for module in network.modules()):
+            rule, where = "dropout masks of each image's own", "dropout layers"
+            fix = (
+                "keep the images of a batch along the first axis of what a dropout layer sees, or set "
+                "its rate to 0"
+            )
+        else:
+            rule, where = "gradients of each image's own in training mode", "the network"
+            fix = "draw random numbers in nn.Dropout layers alone"
+        raise PrivacyRefusal(
+            expected(rule, got="others that depend on the other images", where=where, fix=fix)
+        )
+
+
+def secret_key(run: Run, purpose: str, *, resumed: bool, deterministic_seed: int | None = None) -> bytes:
+    """Return the run's key for one purpose, made when the run begins.
+
+    Args:
+        run: the run folder; the key lies in ``private/keys`` with mode 0600.
+        purpose: ``sampling`` or ``noise``.
+        resumed: the run was started before, so the key must be there; otherwise none may be there.
+        deterministic_seed: None for real entropy; an integer only in a run stamped NOT FOR RELEASE.
+
+    Raises:
+        PrivacyRefusal: a resumed run has lost its key, the key was changed, or a run that begins has one
+            already.
+    """
+    exists = run.key_path(purpose).is_file()
+    if exists and not resumed:  # its noise was used, or may have been, in steps that no ledger lists
+        fix = "restore private/ledger.jsonl from a backup, or start a new run"
+        raise PrivacyRefusal(
+            expected(f"no {purpose} key before the ledger begins", got="one", where="private/keys", fix=fix)
+        )
+    fix = "restore private/keys from a backup, or start a new run"
+    if resumed and not exists:
+        raise PrivacyRefusal(
+            expected(f"the {purpose} key of the run", got="no file", where="private/keys", fix=fix)
+        )
+    try:
+        return run.key(purpose, seed=deterministic_seed)
+    except DataError as error:
+        raise PrivacyRefusal(f"the {purpose} key in private/keys was changed; {fix}") from error
+
+
+def _bound(binding: str, sources: Sequence[UnitSource]) -> str:
+    """Return the binding together with what further sources hold; unchanged without any."""
+    if not sources:
+        return binding
+    text = "\0".join([binding, *(f"{source.name}\0{source.digest}" for source in sources)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _torn_lines(ledger: Ledger) -> int:
+    """Return the unfinished lines of the ledger, each of which counts as a step."""
+    pending = ledger.pending.count("\n") + 1 if ledger.pending else 0
+    return pending + sum(account.torn for account in ledger.accounts)

@@ -1,0 +1,256 @@
+"""A whole training run in a run folder: begin or resume, train, stop on Ctrl-C, write down what was spent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from meninx.core.artifacts import Ancestry, RunState
+from meninx.core.budget import NeighboringRelation, PrivacySpent, PrivacyUnit
+from meninx.core.errors import Interrupted, PrivacyRefusal, UsageError, expected
+from meninx.core.manifest import Manifest
+from meninx.core.pool import Stop
+from meninx.core.progress import SILENT, Progress
+from meninx.core.run import Run
+from meninx.learn import assemble, cache, checkpoint, ledger_file, record, runtime
+from meninx.learn.assemble import Training
+from meninx.learn.cache import Demand
+from meninx.learn.cache_file import ImageCache
+from meninx.learn.config import LearnConfig, learn_part
+from meninx.learn.distributed import World
+from meninx.learn.hooks import Hook, StepDone
+from meninx.learn.record import FitResult
+from meninx.learn.state import TrainState
+from meninx.learn.task import Task
+from meninx.privacy.plan import Plan
+
+
+def fit(
+    config: LearnConfig,
+    data: Manifest,
+    run: Run,
+    *,
+    plan: Plan | None = None,
+    progress: Progress = SILENT,
+    resume: bool = False,
+    data_digest: str = "",
+    ancestry: Ancestry | None = None,
+    declared_units: int | None = None,
+    network: nn.Module | None = None,
+    task: Task | None = None,
+    world: World | None = None,
+) -> FitResult:
+    """Train a model on the training split of ``data`` and return what came out.
+
+    Of several processes (``distributed.joined``) all call this alike with their ``world`` and get the same
+    result; process 0 alone touches ``run``.
+    Writes into it: ``private/checkpoints``, ``private/metrics.jsonl``, with a plan also ``private/keys`` and
+    ``private/ledger.jsonl``, and ``privacy.json``. The caller holds ``run.lock()``.
+
+    Args:
+        config: settings; a subclass is reduced to its learning part.
+        data: all cases; the validation split serves evaluation, the test split is not touched.
+        run: the run folder.
+        plan: with it every step is a step of that plan; without it nothing is private.
+        progress: shows steps, loss and epsilon.
+        resume: go on from the last checkpoint; the result is that of an uninterrupted run.
+        data_digest: of the dataset's files; bound to every line of a private run's ledger. By default the
+            plain one.
+        ancestry: what is known of the training behind pretrained weights; nothing by default.
+        declared_units: number of privacy units that the user declared; None when the true one counts as
+            public.
+        network: one to train in place of the config's, with the weights it has.
+        task: loss and metrics in place of the dataset's.
+        world: the processes of the run; by default this one alone.
+
+    Guarantee: with a plan, every step uses exactly the units that ``plan.sampler`` draws, releases only
+        ``plan.release`` of their clipped sum, and is in the ledger before the optimiser sees it. What else
+        depends on private data is listed in ``outside_guarantee`` of privacy.json.
+
+    Raises:
+        UsageError: the run was trained before and ``resume`` is not set.
+        Interrupted: the user stopped it; a checkpoint of the last whole step is there. Or another process is
+            gone.
+        ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit, or training diverged.
+    """
+    config, world = learn_part(config), world or World()
+    begun = world.shared(lambda: checkpoint.path_of(run, "last").is_file() or run.ledger_path.is_file())
+    if begun and not resume:
+        fix = "give --resume, or another --out"
+        raise UsageError(
+            expected("a fresh run folder", got="one that was trained before", where=run.name, fix=fix)
+        )
+    world.shared(lambda: checkpoint.refuse_other_plan(run, plan.fingerprint() if plan else ""))
+    world.shared(lambda: _refuse_lost_ledger(run) if plan else None)
+    with runtime.prepared(config, world) as device, Stop() as stop:
+        begin = BeginHook(run) if world.main else None
+        training = assemble.from_config(
+            config, data, run, plan, device=device, network=network, task=task, hooks=[begin] if begin else [],
+            progress=progress, resumed=begun, data_digest=data_digest, ancestry=ancestry, declared_units=declared_units,
+            world=world,
+        )  # fmt: skip
+        if begin:
+            begin.planned_steps = training.total_steps
+        state = training.state
+        checkpoint.restore(run, state, config=config, plan=training.fingerprint, world=world)
+        if state.step == 0:
+            assemble.probe(training)
+        total = training.total_steps
+        try:
+            with _data_at_hand(training, data, progress, lambda: stop.wanted):
+                training.trainer.run(until=total, horizon=total, stop_requested=lambda: stop.wanted)
+        except KeyboardInterrupt as error:
+            raise _interrupted(training, begin) from error
+        finally:
+            if begin and plan is not None and run.ledger_text():
+                begin.begin()  # a step that was accounted was taken
+        return _result(training, *world.shared(lambda: _recorded(training)))
+
+
+@contextmanager
+def _data_at_hand(
+    training: Training, data: Manifest, progress: Progress, stop: Callable[[], bool]
+) -> Iterator[None]:
+    """Give the cases their cache of decoded images for a block, and end the loader's threads after it."""
+    left, world = training.total_steps - training.state.step, training.trainer.world
+    places = training.loader.assembler.foreground > 0
+    demand = Demand(
+        arrays=training.valid.wanted() | training.train.wanted(places=places),
+        reads=left / training.trainer.sampler.steps_per_epoch,
+        setting=training.config.runtime.cache,
+        progress=progress,
+        stop=stop,
+    )
+
+    def obtained(builds: bool) -> ImageCache | None:
+        return cache.obtained(data, demand, run=training.run.private, shared=world.size > 1, builds=builds)
+
+    own: list[ImageCache | None] = []
+    world.shared(lambda: own.append(obtained(True)))  # the other processes wait
+    found = own[0] if own else obtained(False)
+    training.train.cache = training.valid.cache = found
+    try:
+        with training.loader:
+            yield
+    finally:
+        training.train.cache = training.valid.cache = None
+        if found is not None:
+            found.close()
+
+
+def _refuse_lost_ledger(run: Run) -> None:
+    """Raise PrivacyRefusal when a private run began before and no ledger lists its steps."""
+    if run.ledger_text() and ledger_file.read(run).accounts:  # a torn line alone binds nothing
+        return
+    state = run.record.state if run.record is not None else RunState.STARTING
+    keys = any((run.private / "keys" / f"{name}.key").is_file() for name in ("sampling", "noise"))
+    if (
+        keys
+        or state is not RunState.STARTING
+        or checkpoint.path_of(run, "last").is_file()
+        or run.ledger_path.is_file()
+    ):
+        fix = "restore private/ledger.jsonl from a backup, or start a new run"
+        raise PrivacyRefusal(
+            expected("the ledger of a run that began before", got="none", where=run.name, fix=fix)
+        )
+
+
+class BeginHook(Hook):
+    """Says in ``run.json`` that the run is under way, after its first step; a start that fails before leaves no trace.
+
+    Args:
+        run: the run folder.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.planned_steps, self._begun = run, 0, False
+
+    def begin(self) -> None:
+        """Write the state, once."""
+        if self._begun:
+            return
+        self._begun = True
+        known = self.run.record
+        if known is not None and known.state is RunState.STARTING:
+            self.run.point_latest()
+            self.run.update(state=RunState.TRAINING, planned_steps=self.planned_steps)
+
+    def on_step_end(self, state: TrainState, event: StepDone) -> None:
+        """Begin with the first step."""
+        self.begin()
+
+
+def _interrupted(training: Training, begin: BeginHook | None) -> Interrupted:
+    """Write down how far the run is, and return the error that says how to go on."""
+    state, name = training.state, training.run.name
+    whole = training.trainer.whole
+    if begin:
+        if whole and (state.step or training.plan is None):
+            begin.begin()
+        _written(training, final=False)
+    saved = f"state saved after step {state.step}" if whole else "the last checkpoint stays"
+    return Interrupted(f"training stopped by the user; {saved}; go on with --resume ({name})")
+
+
+def _result(training: Training, name: str, spent: dict[str, Any] | None) -> FitResult:
+    """Return the result of the run, whose weights are in the checkpoint ``name``."""
+    state, last = training.state, training.trainer.last
+    metrics = last.metrics if last else {}
+    metric = training.task.metric if metrics else ""
+    return FitResult(
+        out=training.run.root,
+        steps=state.step,
+        epochs=training.epoch,
+        train_loss=last.train.get("loss", math.nan) if last else math.nan,
+        valid_loss=metrics.get("loss", math.nan),
+        metric_name=metric,
+        metric=metrics.get(metric, math.nan),
+        best_value=state.best.value,
+        best_step=state.best.step,
+        weights=f"{name}, ema" if state.player.average else name,
+        checkpoint=checkpoint.path_of(training.run, name),
+        stopped_early=state.stopped,
+        private=training.plan is not None,
+        privacy=_spent(spent["total"]) if spent else None,
+        own_epsilon=spent["own"] if spent else None,
+        start=training.start,
+        outside_guarantee=tuple(training.caveats),
+    )
+
+
+def _recorded(training: Training) -> tuple[str, dict[str, Any] | None]:
+    """Write privacy.json and return the checkpoint kept and what was spent, in all and in own steps, as plain values."""
+    spent = _written(training, final=True)
+    if spent is None:
+        return _kept(training), None
+    own = spent.epsilon
+    if training.ancestry.ledgers:
+        own = ledger_file.read(training.run).epsilon(spent.delta)
+    return _kept(training), {"total": asdict(spent), "own": own}
+
+
+def _written(training: Training, *, final: bool) -> PrivacySpent | None:
+    """Write privacy.json and how far the run is, and return what was spent."""
+    spent = record.write(training, final=final)
+    if training.run.record is not None:
+        training.run.update(
+            selected=_kept(training), step=training.state.step, planned_steps=training.total_steps
+        )
+    return spent
+
+
+def _spent(table: dict[str, Any]) -> PrivacySpent:
+    """Return what was spent from plain values, in which it travels between processes."""
+    kinds = {"unit": PrivacyUnit(table["unit"]), "relation": NeighboringRelation(table["relation"])}
+    return PrivacySpent(**{**table, **kinds})
+
+
+def _kept(training: Training) -> str:
+    """Return the checkpoint whose weights are the run's result."""
+    return "best" if training.selects_best and checkpoint.path_of(training.run, "best").is_file() else "last"

@@ -1,0 +1,414 @@
+"""Differential privacy for a training loop of one's own: sampling, clipping, noise, ledger and resume in one context.
+
+The network is not wrapped and the data stay where they are. The context says which rows belong to the patients drawn for
+a step, and replaces ``loss.backward(); optimizer.step()``::
+
+    >>> import tempfile, torch
+    >>> from meninx.privacy import training
+    >>> patients = [f"patient {row // 2}" for row in range(40)]                   # two images per patient
+    >>> images, labels = torch.randn(40, 1, 8, 8), torch.randint(0, 2, (40,))
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+    >>> optimizer, loss = torch.optim.SGD(model.parameters(), lr=0.1), torch.nn.CrossEntropyLoss(reduction="none")
+    >>> folder = tempfile.mkdtemp() + "/run"
+    >>> with training(model, optimizer, loss, units=patients, run=folder, epsilon=8, delta=1e-3, batch=10, steps=4) as dp:
+    ...     for rows in dp:
+    ...         dp.step(images[rows], labels[rows])
+    >>> dp.spent.steps, dp.spent.epsilon <= 8
+    (4, True)
+
+It is assembled from the trainer's own parts: :class:`.dp_step.PrivateStep` takes the step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from meninx.core import files, randomness, workspace
+from meninx.core.budget import PrivacySpent, PrivacyUnit
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, UsageError, expected
+from meninx.core.run import Run
+from meninx.learn import checkpoint, kernels, ledger_file
+from meninx.learn.batches import Batch
+from meninx.learn.dp_step import Keys, PrivateStep, prove_network
+from meninx.learn.sampler import PrivateSampler, UnitBatch
+from meninx.learn.state import TrainState
+from meninx.privacy.noise_calibration import calibrate
+from meninx.privacy.plan import Plan
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+_NO_REPLAY = hashlib.sha256(b"meninx own loop: no step is taken twice").hexdigest()
+"""Binding of the ledger: nothing has to be the same on resume, because no noise is used a second time."""
+
+
+@contextmanager
+def training(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Loss,
+    *,
+    run: str | Path,
+    delta: float,
+    batch: float,
+    epsilon: float | None = None,
+    noise_multiplier: float | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    units: Sequence[str] | Sequence[int] | None = None,
+    rows: int | None = None,
+    declared_units: int | None = None,
+    max_grad_norm: float = 1.0,
+    physical_batch: int = 32,
+    functional: Sequence[str] = (),
+    save_every: int = 50,
+    resume: bool = False,
+    deterministic_seed: int | None = None,
+    **mechanism: Any,
+) -> Iterator[PrivateTraining]:
+    """Yield the private training of a network, to be iterated over in a loop of one's own.
+
+    Give exactly two of ``epsilon``, ``noise_multiplier`` and ``steps`` (or ``epochs``).
+
+    Args:
+        model: the network, in training mode. The first step proves that its rows do not see each other, and
+            refuses it otherwise.
+        optimizer: over parameters of ``model``.
+        loss: (outputs, targets) -> one number per row, without reduction.
+        run: folder of the ledger, the secret keys and the checkpoint; made when it is not there.
+        delta: probability outside the guarantee, below 1 / number of units.
+        batch: mean number of units per step.
+        epsilon: most that may be spent over the whole run, all resumes included.
+        noise_multiplier: noise standard deviation over ``max_grad_norm``.
+        steps: optimiser steps.
+        epochs: expected passes over the units.
+        units: for each row of the data, the patient that it belongs to. Without it every row is a unit.
+        rows: number of rows, where ``units`` is not given.
+        declared_units: number of units as publicly declared, at least the true one; by default the true one,
+            which then counts as public.
+        max_grad_norm: clipping threshold of a unit's gradient.
+        physical_batch: most rows in memory at once; changes speed, never the result's meaning.
+        functional: paths of modules without a rule for private gradients, to be run row by row.
+        save_every: steps between checkpoints; one is also written at the end and on an interruption.
+        resume: go on from the checkpoint in ``run``.
+        deterministic_seed: for tests: keys from this seed, and the folder is stamped NOT FOR RELEASE.
+        **mechanism: further fields of :class:`~meninx.privacy.plan.Plan`, for instance ``clipping``.
+
+    Guarantee: the weights after any number of steps are (``dp.spent.epsilon``, delta)-differentially private for
+        the unit, relation add-or-remove-one, if (1) the rows given to ``dp.step`` are functions of the data of
+        the drawn rows alone, whatever else is in the dataset (augment with ``dp.row_seeds``, not with a generator
+        that runs over the batch), and (2) nothing but ``dp.step`` changes the weights by looking at the data.
+        A step is in the ledger, on the disk, before the optimiser sees it. Every attempt is a step of its own:
+        a step lost to a crash stays spent and is not taken again, so that a resumed run spends no more than
+        was planned and no noise is used twice.
+
+    Raises:
+        UsageError: the folder holds a run and ``resume`` is false, or it holds none and it is true.
+        ConfigError: a setting is out of range.
+        PrivacyRefusal: epsilon cannot be reached; a resumed run differs in plan, keys or ledger.
+        RunLocked: another process trains in this folder.
+    """
+    members, names, unit = _grouped(units, rows)
+    plan = calibrate(
+        n_units=declared_units or len(members), expected_batch_size=batch, delta=delta, epsilon=epsilon,
+        noise_multiplier=noise_multiplier, steps=steps, epochs=epochs, max_grad_norm=max_grad_norm, unit=unit, **mechanism,
+    )  # fmt: skip
+    if len(members) > plan.n_units_declared:
+        rule = f"at most declared_units = {plan.n_units_declared} units"
+        raise PrivacyRefusal(expected(rule, got=len(members), where="privacy.training"))
+    folder = Run(Path(run).resolve())
+    begun = folder.ledger_path.is_file()
+    if begun and not resume:
+        raise UsageError(f"{folder.name} holds a run that began before: give resume=True, or another folder")
+    if resume and not begun:
+        raise UsageError(
+            f"{folder.name} holds no run to resume: leave resume out, or give the folder of the run"
+        )
+    folder.root.mkdir(parents=True, exist_ok=True)
+    workspace.make_private(folder.root)
+    with ExitStack() as stack:
+        stack.enter_context(workspace.locked(folder.root))
+        keys = Keys.of(folder, resumed=begun, deterministic_seed=deterministic_seed)
+        device = next(model.parameters()).device
+        loader = _GivenRows()
+        step = PrivateStep(
+            plan, folder, _OwnTask(loss), loader, keys, binding=_NO_REPLAY, physical_batch=physical_batch,
+            kernels=kernels.opened(device, deterministic=deterministic_seed is not None), functional=tuple(functional),
+        )  # fmt: skip
+        sampler = PrivateSampler(plan.sampler(keys.sampling, len(members)), members, names, plan.sample_rate)
+        private = PrivateTraining(
+            folder, plan, TrainState.of(model, optimizer), sampler, step, loader, save_every
+        )
+        if begun:
+            private.restore()
+        try:
+            yield private
+        finally:
+            private.close()
+
+
+class PrivateTraining:
+    """A private training under way; made by :func:`training`.
+
+    Iterating gives the rows of each step that is left, as an int64 tensor that may be empty: a draw without a
+    patient is a step of noise alone. Each of them has to be followed by one call of :meth:`step`.
+
+    Attributes:
+        plan: sampling, clipping, noise and cost.
+        row_seeds: (rows,) int64, one seed per drawn row, for its augmentation: it depends on the row's own unit and
+            the step alone.
+    """
+
+    def __init__(
+        self, run: Run, plan: Plan, state: TrainState, sampler: PrivateSampler, step: PrivateStep, loader: _GivenRows,
+        save_every: int,
+    ) -> None:  # fmt: skip
+        self.plan = plan
+        self.row_seeds = torch.empty(0, dtype=torch.int64)
+        self._run, self._state, self._sampler, self._step, self._loader = run, state, sampler, step, loader
+        self._every = max(1, save_every)
+        self._drawn: UnitBatch | None = None
+        self._whole = True
+        self._names = {rows[0]: name for rows, name in zip(sampler.members, sampler.names, strict=True)}
+        state.step = step.ledger.next_step
+
+    def __len__(self) -> int:
+        """Return the steps that are left."""
+        return max(0, self.plan.steps - self._step.ledger.next_step)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield the rows of each step that is left.
+
+        Raises:
+            PrivacyRefusal: a drawn step was not taken; leaving some out would not be the accounted sampling.
+        """
+        while len(self):
+            if self._drawn is not None:
+                fix = "call dp.step once for every batch of rows, an empty one included"
+                raise PrivacyRefusal(
+                    expected("a step for every draw", got="none", where="privacy.training", fix=fix)
+                )
+            self._state.step = self._step.ledger.next_step
+            self._drawn = drawn = self._sampler(self._state.step)
+            rows = [row for unit in drawn.units for row in unit]
+            keys = [self._key(unit, place) for unit in drawn.units for place in range(len(unit))]
+            self.row_seeds = torch.tensor(keys, dtype=torch.int64)
+            yield torch.tensor(rows, dtype=torch.int64)
+
+    def step(self, inputs: Tensor, targets: Tensor) -> None:
+        """Take one private step with the rows that were drawn.
+
+        Args:
+            inputs: (rows, ...): the drawn rows in the order in which they were given.
+            targets: (rows, ...): theirs.
+
+        Raises:
+            UsageError: no draw is open, or the number of rows is another.
+            PrivacyRefusal: the network cannot be trained privately (found before the first step that has rows).
+        """
+        drawn = self._drawn
+        if drawn is None:
+            raise UsageError("dp.step was called without a draw: use it once inside `for rows in dp`")
+        if not len(inputs) == len(targets) == drawn.cases:
+            got = f"{len(inputs)} inputs and {len(targets)} targets"
+            raise UsageError(expected(f"the {drawn.cases} rows that were drawn", got=got, where="dp.step"))
+        device = next(self._state.model.parameters()).device
+        self._loader.give(drawn, inputs.to(device), targets.to(device), self.row_seeds)
+        if drawn.cases and not self._step.proved:
+            self._prove()
+        self._whole = False
+        try:
+            self._step.gradients(self._state, drawn)
+            self._step.update(self._state)
+            self._whole = True
+        finally:
+            self._loader.forget()
+        self._drawn = None
+        self._state.step += 1
+        if self._state.step % self._every == 0:
+            self.save()
+
+    @property
+    def spent(self) -> PrivacySpent:
+        """What the ledger says was spent so far, all attempts included.
+
+        Raises:
+            DataError: no step was taken yet.
+        """
+        return self._step.ledger.spent(self.plan.delta)
+
+    def save(self) -> None:
+        """Write weights, optimiser and ledger anchor into ``private/checkpoints/last.pt``."""
+        buffer = io.BytesIO()
+        content = {
+            "state": self._state.state_dict(),
+            "anchor": list(self._step.anchor),
+            "plan": self.plan.fingerprint(),
+        }
+        torch.save(content, buffer)
+        path = checkpoint.path_of(self._run, "last")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.write_bytes(path, checkpoint.seal(buffer.getvalue()), mode=files.PRIVATE_MODE)
+
+    def restore(self) -> None:
+        """Load the checkpoint, and check the ledger against it; without one begin from the weights at hand.
+
+        Raises:
+            DataError: the file is damaged.
+            PrivacyRefusal: it belongs to another plan, or the ledger was shortened.
+        """
+        path = checkpoint.path_of(self._run, "last")
+        if not path.is_file():
+            return
+        content = _read(path)
+        if content["plan"] != self.plan.fingerprint():
+            fix = "give the arguments with which the run began"
+            raise PrivacyRefusal(
+                expected("the plan of the run", got="another", where=self._run.name, fix=fix)
+            )
+        entries, head = content["anchor"]
+        ledger_file.read(self._run, anchor=(int(entries), str(head)))
+        self._state.load_state_dict(content["state"])
+
+    def close(self) -> None:
+        """Save the state, unless a step was cut in two."""
+        if self._whole and self._step.ledger.entries:
+            self.save()
+
+    def _prove(self) -> None:
+        """Refuse a network whose rows see each other, before the first of them is used."""
+        state, loader = self._state, self._loader
+        most = min(self._step.physical_batch, 64)
+        prove_network(
+            state.model,
+            self._step.task,
+            loader.first_two(),
+            physical_batch=most,
+            functional=self._step.functional,
+        )
+        self._step.proved = True
+
+    def _key(self, unit: tuple[int, ...], place: int) -> int:
+        """Return the seed of a unit's row: from the step, the unit's name and the row's place among its own."""
+        return randomness.child_seed(0, "own loop", self._state.step, self._names[unit[0]], place)
+
+
+class _OwnTask:
+    """A loss of the user's; nothing is measured.
+
+    Args:
+        loss: (outputs, targets) -> one number per row.
+    """
+
+    metric = "loss"
+
+    def __init__(self, loss: Loss) -> None:
+        self._loss = loss
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each row.
+
+        Raises:
+            ConfigError: the user's loss has another number of values than rows.
+        """
+        losses = self._loss(outputs, targets)
+        if losses.shape != (len(outputs),):
+            fix = 'leave the reduction out, e.g. CrossEntropyLoss(reduction="none")'
+            got = f"shape {tuple(losses.shape)}"
+            raise ConfigError(
+                expected(f"one loss for each of {len(outputs)} rows", got=got, where="loss", fix=fix)
+            )
+        return losses
+
+    def metrics(self, results: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """Return nothing: the user evaluates."""
+        return {}
+
+
+class _GivenRows:
+    """The loader of a step whose rows the user has at hand."""
+
+    views = 1
+
+    def __init__(self) -> None:
+        self._rows: tuple[Tensor, Tensor, Tensor] | None = None
+        self._place: dict[int, int] = {}
+
+    def give(self, drawn: UnitBatch, inputs: Tensor, targets: Tensor, seeds: Tensor) -> None:
+        """Keep the rows of one step: those of the drawn units, in order."""
+        self._rows = inputs, targets, seeds
+        rows = [row for unit in drawn.units for row in unit]
+        self._place = {row: place for place, row in enumerate(rows)}
+
+    def forget(self) -> None:
+        """Let go of the rows."""
+        self._rows, self._place = None, {}
+
+    def first_two(self) -> _GivenRows:
+        """Return a loader of the first two rows (or twice the only one), as cases 0 and 1."""
+        assert self._rows is not None
+        inputs, targets, seeds = (torch.cat([value[:2], value[:1]])[:2] for value in self._rows)
+        two = _GivenRows()
+        two.give(UnitBatch(((0,), (1,))), inputs, targets, seeds)
+        return two
+
+    def batches(self, units: UnitBatch, step: int, most: int) -> Iterator[Batch]:
+        """Yield the rows of the units in order, at most ``most`` at a time; a unit is never divided."""
+        assert self._rows is not None
+        inputs, targets, seeds = self._rows
+        for part in units.microbatches(most):
+            places = torch.tensor([self._place[row] for unit in part.units for row in unit])
+            unit = [index for index, rows in enumerate(part.units, part.first) for _ in rows]
+            on = places.to(inputs.device)
+            yield Batch(inputs[on], targets[on], torch.tensor(unit, device=inputs.device), 1, seeds[places])
+
+
+def _grouped(
+    units: Sequence[str] | Sequence[int] | None, rows: int | None
+) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...], PrivacyUnit]:
+    """Return the rows of each unit, the units' names and what a unit is.
+
+    Raises:
+        ConfigError: neither or both of units and rows are given, or there is no row.
+    """
+    if (units is None) == (rows is None):
+        raise ConfigError(
+            "privacy.training: give units (a patient for each row), or rows (every row is a unit)"
+        )
+    if units is None:
+        names = tuple(str(row) for row in range(rows or 0))
+        members: dict[str, list[int]] = {name: [row] for row, name in enumerate(names)}
+        unit = PrivacyUnit.CASE
+    else:
+        members, unit = {}, PrivacyUnit.PATIENT
+        for row, name in enumerate(units):
+            members.setdefault(str(name), []).append(row)
+    if not members:
+        raise ConfigError("privacy.training: there is no row to train on")
+    return tuple(tuple(own) for own in members.values()), tuple(members), unit
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint, checked against its digest and read without running code.
+
+    Raises:
+        DataError: it is damaged or of another program.
+    """
+    damaged = DataError(expected("a whole checkpoint", got="a damaged or foreign file", where=path.name))
+    content, whole = checkpoint.unseal(path.read_bytes())
+    if not whole:
+        raise damaged
+    try:
+        table: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch meets in foreign bytes
+        raise damaged from error
+    if not isinstance(table, dict) or table.keys() != {"state", "anchor", "plan"}:
+        raise damaged
+    return table

@@ -1,0 +1,76 @@
+"""What training needs of the process and puts back afterwards: device, threads, determinism."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from meninx.core import randomness
+from meninx.core.errors import ConfigError, expected
+from meninx.learn import distributed
+from meninx.learn.config import LearnConfig
+from meninx.learn.distributed import World
+
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+
+
+def device(name: str) -> torch.device:
+    """Return the device of a name; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: an unknown name, or a device that is not there.
+    """
+    if name == "auto":
+        kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        name = next(kind for kind, usable in kinds.items() if usable)
+    try:
+        found = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(
+            expected("auto, cpu, cuda, cuda:N or mps", got=repr(name), where="device")
+        ) from error
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (found.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(found.type, False):
+        raise ConfigError(
+            expected("a device of this machine", got=repr(name), where="device", fix="use --device auto")
+        )
+    return found
+
+
+@contextmanager
+def prepared(config: LearnConfig, world: World) -> Iterator[torch.device]:
+    """Set threads and determinism for a block, keep torch's global generators untouched, and give the device."""
+    with ExitStack() as stack:
+        if config.runtime.threads:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(config.runtime.threads)
+        if config.runtime.deterministic:
+            stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
+            stack.callback(_restore, os.environ.get(_CUBLAS))
+            os.environ.setdefault(_CUBLAS, ":4096:8")
+            torch.use_deterministic_algorithms(True)
+        found = device(distributed.own_device(config.runtime.device, world))
+        stack.enter_context(torch.random.fork_rng([found] if found.type == "cuda" else []))
+        yield found
+
+
+def seed_torch(seed: int, *names: str | int) -> None:
+    """Seed torch's generators for one purpose: initialisation, or one step without privacy.
+
+    A private step uses none of them.
+    """
+    torch.manual_seed(randomness.child_seed(seed, *names))
+
+
+def _restore(value: str | None) -> None:
+    if value is None:
+        os.environ.pop(_CUBLAS, None)
+    else:
+        os.environ[_CUBLAS] = value

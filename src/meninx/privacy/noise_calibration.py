@@ -1,0 +1,239 @@
+"""Calibration: find the missing one of epsilon, noise multiplier and steps, and return the plan."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+from meninx.core import check
+from meninx.core.errors import ConfigError, PrivacyRefusal, expected
+from meninx.privacy import accounting
+from meninx.privacy.accounting import Phase
+from meninx.privacy.plan import Plan
+
+MAX_NOISE_MULTIPLIER = 1e4
+MAX_STEPS = 1_000_000
+_ROUNDS = 60
+_ROUGH = 1e-2  # a grid of the privacy loss that is good for a first look
+_FAR = math.log(16.0)
+
+
+def calibrate(
+    *,
+    n_units: int,
+    expected_batch_size: float,
+    delta: float,
+    epsilon: float | None = None,
+    noise_multiplier: float | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    max_grad_norm: float = 1.0,
+    noise_bands: int = 1,
+    **mechanism: Any,
+) -> Plan:
+    """Return the plan that spends ``epsilon``, or less by at most 0.01 * max(1, epsilon) / 8.
+
+    Give exactly two of: ``epsilon``, ``noise_multiplier``, ``steps`` (or ``epochs``); the third is computed.
+
+    Example::
+
+        >>> plan = calibrate(n_units=1_000, expected_batch_size=50, delta=1e-5, epsilon=3.0, steps=200)
+        >>> 2.9 < plan.epsilon() <= 3.0
+        True
+        >>> plan.noise_multiplier < calibrate(
+        ...     n_units=1_000, expected_batch_size=50, delta=1e-5, epsilon=1.0, steps=200).noise_multiplier
+        True
+
+    Args:
+        n_units: number of privacy units as publicly declared; treated as public.
+        expected_batch_size: mean number of units per step; fixes sample rate and denominator.
+        delta: in (0, 1 / n_units).
+        epsilon: most that may be spent, > 0.
+        noise_multiplier: noise standard deviation over ``max_grad_norm``, > 0.
+        steps: optimiser steps.
+        epochs: expected passes over the units; steps = ceil(epochs * n_units / expected_batch_size).
+        max_grad_norm: clipping threshold.
+        noise_bands: 1 for independent noise; else its correlation over so many steps, with cyclic sampling.
+        **mechanism: any other field of :class:`~meninx.privacy.plan.Plan`: ``unit``, ``clipping``, ``views``
+
+    Guarantee: ``plan.epsilon() <= epsilon`` by the accountant of record, never by the quick bounds the search
+        starts from.
+
+    Raises:
+        PrivacyRefusal: epsilon cannot be reached; the message says what would reach it.
+        ConfigError: other than two of the three are given, or a value is out of range.
+    """
+    check.positive(n_units=n_units, expected_batch_size=expected_batch_size, epochs=epochs, steps=steps)
+    check.positive(epsilon=epsilon, noise_multiplier=noise_multiplier)
+    check.open_unit(delta=delta)
+    steps = _steps(steps, epochs, n_units / expected_batch_size)
+    if sum(value is not None for value in (epsilon, noise_multiplier, steps)) != 2:
+        rule = "exactly two of epsilon, noise_multiplier and steps (or epochs)"
+        raise ConfigError(expected(rule, got="another number of them", where="calibrate"))
+    rate = min(1.0, expected_batch_size / n_units)  # a batch larger than the dataset is refused by the plan
+    check.positive(noise_bands=noise_bands)
+    rate = min(
+        1.0, noise_bands * rate
+    )  # as accounted, see Plan.phase; too many bands are refused by the plan, too
+    if noise_multiplier is None and steps is not None and epsilon is not None:
+        noise_multiplier = solve_noise(
+            sample_rate=rate, steps=-(-steps // noise_bands), epsilon=epsilon, delta=delta
+        )
+    elif steps is None and noise_multiplier is not None and epsilon is not None:
+        steps = noise_bands * solve_steps(
+            sample_rate=rate, noise_multiplier=noise_multiplier, epsilon=epsilon, delta=delta
+        )
+    return Plan.build(
+        n_units=n_units,
+        expected_batch_size=expected_batch_size,
+        delta=delta,
+        steps=steps,
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=max_grad_norm,
+        noise_bands=noise_bands,
+        **mechanism,
+    )
+
+
+def _steps(steps: int | None, epochs: float | None, steps_per_epoch: float) -> int | None:
+    if epochs is None:
+        return steps
+    if steps is not None:
+        raise ConfigError(expected("steps or epochs", got="both", where="calibrate"))
+    return math.ceil(epochs * steps_per_epoch)
+
+
+def slack(epsilon: float) -> float:
+    """Return how far below the target the epsilon of a calibrated plan may lie."""
+    return 0.01 * max(1.0, epsilon) / 8
+
+
+def solve_noise(*, sample_rate: float, steps: int, epsilon: float, delta: float) -> float:
+    """Return a noise multiplier whose epsilon lies in [epsilon - slack, epsilon].
+
+    The search starts with the Rényi bound and refines on a coarse and then the fine grid.
+    """
+
+    def phase(noise: float) -> Phase:
+        return Phase(sample_rate=sample_rate, noise_multiplier=noise, steps=steps)
+
+    def cost(noise: float, grid: float) -> float:
+        return accounting.epsilon([phase(noise)], delta, grid=grid).value
+
+    if cost(MAX_NOISE_MULTIPLIER, accounting.FINE) > epsilon:
+        _refuse_noise(sample_rate, steps, epsilon, delta)
+    room = slack(epsilon)
+    guess = (
+        max(0.3, sample_rate * math.sqrt(2 * steps * math.log(1 / delta)) / epsilon)
+        if epsilon < 100
+        else epsilon**-0.5
+    )
+
+    near, slope = search(
+        lambda noise: accounting.rdp_epsilon([phase(noise)], delta), epsilon, 0.3 * epsilon, guess, -1.0
+    )
+    for grid, window in ((_ROUGH, 0.05 * epsilon), (accounting.COARSE, room / 2), (accounting.FINE, room)):
+        near, slope = search(functools.partial(cost, grid=grid), epsilon, window, near, slope)
+    return near
+
+
+def solve_steps(*, sample_rate: float, noise_multiplier: float, epsilon: float, delta: float) -> int:
+    """Return the steps that noise and epsilon allow, at most, or so many that epsilon is within the slack."""
+
+    def cost(steps: float, grid: float) -> float:
+        phase = Phase(sample_rate=sample_rate, noise_multiplier=noise_multiplier, steps=int(steps))
+        return accounting.epsilon([phase], delta, grid=grid).value
+
+    if cost(1, accounting.COARSE) > epsilon and cost(1, accounting.FINE) > epsilon:
+        enough = solve_noise(sample_rate=sample_rate, steps=1, epsilon=epsilon, delta=delta)
+        fix = (
+            f"one step alone costs {cost(1, accounting.FINE):.4g}; a noise_multiplier of {enough:.4g} "
+            "allows one"
+        )
+        raise PrivacyRefusal(
+            expected("an epsilon that allows a step", got=epsilon, where="calibrate, epsilon", fix=fix)
+        )
+    near, slope = (
+        min(MAX_STEPS, (epsilon * noise_multiplier / sample_rate) ** 2 / (2 * math.log(1 / delta))),
+        0.5,
+    )
+    for grid, window in ((accounting.COARSE, slack(epsilon) / 2), (accounting.FINE, slack(epsilon))):
+        near, slope = search(functools.partial(cost, grid=grid), epsilon, window, near, slope, whole=True)
+    if near >= MAX_STEPS:
+        fix = "give steps and epsilon and let the noise be found"
+        raise ConfigError(expected(f"fewer than {MAX_STEPS} steps", got="more", where="calibrate", fix=fix))
+    return int(near)
+
+
+def search(
+    cost: Callable[[float], float],
+    target: float,
+    room: float,
+    guess: float,
+    slope: float,
+    *,
+    whole: bool = False,
+) -> tuple[float, float]:
+    """Return x with target - room <= cost(x) <= target for a monotone cost, and d log cost / d log x there.
+
+    Secant steps in the logarithms, kept inside the bracket seen so far; few evaluations, for one may take
+    half a second. Where the cost jumps over the window, x is the last one on the safe side of the jump.
+
+    Args:
+        cost: monotone in x > 0; may be 0 or ``inf`` far away.
+        target: most that x may cost.
+        room: how far below it the cost may lie.
+        guess: where to begin.
+        slope: first guess of d log cost / d log x; its sign says whether the cost rises or falls.
+        whole: x is a whole number from 1.
+    """
+    aim, x = target - room / 2, float(max(1, round(guess))) if whole else guess
+    safe = unsafe = last = None
+    for turn in range(_ROUNDS):
+        value = cost(x)
+        if value <= target:
+            safe = x
+        else:
+            unsafe = x
+        if target - room <= value <= target:
+            break
+        if last is not None:
+            slope = _slope((x, value), last, slope)
+        last = (x, value)
+        if safe is None or unsafe is None:
+            x = _stride(x, value, aim, slope, whole=whole)
+            if x == last[0] and safe is not None:
+                break
+            continue
+        low, high = min(safe, unsafe), max(safe, unsafe)
+        if (high - low <= 1) if whole else high <= low * (1 + 1e-12):
+            break
+        step = _stride(x, value, aim, slope, whole=whole)
+        x = step if low < step < high and turn % 4 < 3 else math.sqrt(low * high)
+        x = min(high - 1, max(low + 1, round(x))) if whole else x
+    return (x if safe is None else safe), slope
+
+
+def _stride(x: float, value: float, aim: float, slope: float, *, whole: bool) -> float:
+    """Return where a power law through (x, value) meets the aim, at most a factor of 16 away."""
+    power = math.log(aim / value) / slope if 0 < value < math.inf else math.copysign(9.0, aim - value) / slope
+    step = x * math.exp(min(_FAR, max(-_FAR, power)))
+    return float(min(MAX_STEPS, max(1, round(step)))) if whole else step
+
+
+def _slope(here: tuple[float, float], last: tuple[float, float], slope: float) -> float:
+    """Return the slope in the logarithms between two points, or ``slope`` where that is undefined."""
+    if here[0] == last[0] or not (0 < here[1] < math.inf and 0 < last[1] < math.inf):
+        return slope
+    found = math.log(here[1] / last[1]) / math.log(here[0] / last[0])
+    return found if found * slope > 0 else slope
+
+
+def _refuse_noise(sample_rate: float, steps: int, epsilon: float, delta: float) -> None:
+    phase = Phase(sample_rate=sample_rate, noise_multiplier=MAX_NOISE_MULTIPLIER, steps=steps)
+    least = accounting.epsilon([phase], delta).value
+    fix = f"use fewer steps, a smaller expected_batch_size, or an epsilon of at least {least:.3g}"
+    rule = f"an epsilon that a noise_multiplier up to {MAX_NOISE_MULTIPLIER:g} reaches in {steps} steps"
+    raise PrivacyRefusal(expected(rule, got=epsilon, where="calibrate, epsilon", fix=fix))
