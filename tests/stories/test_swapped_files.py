@@ -1,4 +1,4 @@
-"""Somebody copies files of one run into the folder of another: nothing is believed that the folder cannot support."""
+"""Somebody copies files of one run into another: nothing is believed that the folder cannot support."""
 
 from __future__ import annotations
 

@@ -108,8 +108,8 @@ class RunRecord:
             before the release, and in a run of a version that did not record it.
         privacy: SHA-256 of ``privacy.json`` as it was released; empty as above.
         release: SHA-256 of ``release/checksums.sha256``; empty before the release.
-        release_next: that of the list that is being written in its place; empty when none is. A process that is
-            killed at that moment leaves one of the two.
+        release_next: that of the list that is being written in its place; empty when none is. A process that
+            is killed at that moment leaves one of the two.
         checkpoints: name of a checkpoint (``last.pt``, ``best.pt``) -> SHA-256 of the file at the release;
             empty before, and in a run of a version that did not record it.
         secrets: name of a record in ``private/`` (``members.json``, ``data.json``, ``start.json``,
@@ -144,7 +144,7 @@ class RunRecord:
     version: int = FORMAT
 
     def names_list(self, digest: str) -> bool:
-        """Return whether a list of the release, by its digest, is the recorded one or the one being written."""
+        """Return whether a list of the release, given by its digest, is the recorded one or the next one."""
         return bool(digest) and digest in (self.release, self.release_next)
 
 

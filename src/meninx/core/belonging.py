@@ -83,9 +83,9 @@ def measured(record: EvaluationRecord | ComparisonRecord, run: RunRecord, name: 
 
 
 def unlisted(root: Path, run: RunRecord, name: str) -> str:
-    """Return why a measurement in ``release/`` is not one that was entered into the release, as the end of a sentence.
+    """Return why a measurement in ``release/`` is not one that the release lists, as the end of a sentence.
 
-    Empty when it was, and for a run of a version that kept no list.
+    Empty when it is, and for a run of a version that kept no list.
 
     Args:
         root: the run folder.
@@ -200,7 +200,7 @@ def start(said: PrivacyRecord, lineage: Lineage) -> Iterator[str]:
 
 
 def secrets_changed(root: Path, run: RunRecord) -> Iterator[str]:
-    """Yield the names of the records in ``private/`` that are not the files that the run was created with, or are gone."""
+    """Yield the names of the records in ``private/`` that are not those that the run was created with."""
     for path in _secret_paths(root):
         known = run.secrets.get(path.name, "")
         older = path.name == Path(artifacts.place(Lineage)).name and not known

@@ -69,7 +69,7 @@ def write_sorted(root: Path, digests: Iterable[tuple[str, str]]) -> str:
 
 
 def list_digest(digests: Mapping[str, str]) -> str:
-    """Return the SHA-256 that a list of these digests would have, without writing it; raises as :func:`write`."""
+    """Return the SHA-256 that a list of these digests would have; raises as :func:`write`."""
     own = hashlib.sha256()
     for name, value in sorted(digests.items()):
         own.update(_line(name, value))

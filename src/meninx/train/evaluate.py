@@ -270,7 +270,7 @@ class _Measurement:
         return path
 
     def _still_holds(self, path: Path, origin: Origin) -> bool:
-        """Return whether a comparison is listed and was made with the weights and the dataset just measured."""
+        """Return whether a comparison is listed and belongs to the weights and the dataset just measured."""
         record = self.folder.record
         if (
             not self.private

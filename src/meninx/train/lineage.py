@@ -175,8 +175,8 @@ class _Source:
     Attributes:
         lineage: of the run.
         run: its folder.
-        certain: the run's records name the file. Otherwise it only lies where a checkpoint of the run would: it
-            is of unknown origin, but what speaks against it is counted all the same.
+        certain: the run's records name the file. Otherwise it only lies where a checkpoint of the run would:
+            it is of unknown origin, but what speaks against it is counted all the same.
     """
 
     lineage: Lineage
@@ -210,7 +210,7 @@ def _source(path: Path, sha256: str, house: dict[str, tuple[bytes, Run]]) -> _So
 
 
 def _own_lineage(run: Run) -> Lineage | None:
-    """Return the lineage of a run, compared with the other records of its folder; None for one of an older version.
+    """Return the lineage of a run, compared with the other records of its folder; None for an older run.
 
     Raises:
         PrivacyRefusal: a record is of another run or was edited, so that nothing is known of its patients.
