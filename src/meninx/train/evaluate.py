@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from meninx.core import artifacts, integrity
+from meninx.core import artifacts, belonging, integrity
 from meninx.core import run as runs
 from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin
 from meninx.core.errors import DataError, expected
@@ -125,7 +125,7 @@ def _refuse_changed(folder: Run) -> None:
         f"{folder.name}/{folder.release.name}",
         "restore it, or train again; `meninx verify` names every change",
     )
-    if integrity.digest_of(folder.release) != record.release:
+    if not record.names_list(integrity.digest_of(folder.release)):
         raise DataError(
             expected("the list of digests that run.json names", got="another or none", where=where, fix=fix)
         )
@@ -262,18 +262,25 @@ class _Measurement:
                 differences=tuple(row.to_table() for row in rows),
             )
             added.append(artifacts.write(self.folder.root, table, **place))
-        elif compared.is_file() and not _still_holds(artifacts.read_file(compared, ComparisonRecord), origin):
+        elif compared.is_file() and not self._still_holds(compared, origin):
             compared.unlink()
             removed.append(compared)
         if not self.private:
             self.folder.enlist(added=added, removed=removed)
         return path
 
-
-def _still_holds(comparison: ComparisonRecord | None, origin: Origin) -> bool:
-    """Return whether a comparison was made with the weights and the dataset that were just measured."""
-    made = comparison.origin if comparison is not None else None
-    return made is not None and made.same_model(origin) and made.data == origin.data
+    def _still_holds(self, path: Path, origin: Origin) -> bool:
+        """Return whether a comparison is listed and belongs to the weights and the dataset just measured."""
+        record = self.folder.record
+        if (
+            not self.private
+            and record is not None
+            and belonging.unlisted(self.folder.root, record, path.name)
+        ):
+            return False
+        comparison = artifacts.read_file(path, ComparisonRecord)
+        made = comparison.origin if comparison is not None else None
+        return made is not None and made.same_model(origin) and made.data == origin.data
 
 
 def said(row: Estimate, *, known: bool = True) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from meninx.core import artifacts, files, integrity, names, plain, staging
+from meninx.core import artifacts, files, integrity, names, staging
 from meninx.core.artifacts import PrivacyRecord, RunRecord, RunState
 from meninx.core.errors import DataError, expected
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
 from meninx.core.workspace import REPLACED, STAGING
+from meninx.learn import checkpoint
 from meninx.learn.config import LearnConfig
 from meninx.learn.predict import load_model, released_step, weights_digest
 from meninx.learn.task import image_task
@@ -40,15 +41,17 @@ def publish(config: TrainConfig, run: Run) -> int:
     found = lineage.of_run(run)
     if found is None:
         raise DataError(expected("the lineage of the run", got="none", where=run.name, fix="start a new run"))
-    staged = run.private / STAGING
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(mode=0o700)
+    root = run.private / STAGING
+    shutil.rmtree(root, ignore_errors=True)
+    staged = root / run.release.name  # as in the run folder, so that records find their places
+    staged.mkdir(mode=0o700, parents=True)
     onnx = "onnx" in config.export
     if "bundle" in config.export or onnx:
         _write_bundle(staged / BUNDLE, run, model, learned, info, onnx=onnx)
-    files.write_text(staged / lineage.LINEAGE, plain.to_json(found))
+    artifacts.write(root, found)
     integrity.write(staged, integrity.measured(staged, _files(staged)))
     staging.move_whole(staged, run.release, run.private / REPLACED, last=[integrity.CHECKSUMS])
+    shutil.rmtree(root, ignore_errors=True)
     record = artifacts.require(run.root, PrivacyRecord, fix="resume the run")
     done = artifacts.require(
         run.root, RunRecord, fix="start a new run"
@@ -56,12 +59,15 @@ def publish(config: TrainConfig, run: Run) -> int:
     promised = artifacts.write(
         run.root, replace(record, origin=identity.origin(run, weights=weights, step=done))
     )
+    kept = (checkpoint.path_of(run, name) for name in ("last", "best"))
     run.update(
         state=RunState.RELEASED,
         weights=weights,
         released_step=released_step(run),
         privacy=files.digest(promised),
         release=integrity.digest_of(run.release),
+        release_next="",
+        checkpoints={path.name: files.digest(path) for path in sorted(kept) if path.is_file()},
         config=run.config_digest,
         finished=artifacts.now(),
     )
