@@ -6,6 +6,7 @@ The table is plain Python on purpose: what can be built is what can be read here
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -35,6 +36,8 @@ MODELS: Mapping[str, Builder] = {
     "unet-plain": partial(UNet, base=64, depth=3, norm="none", activation="relu", upsampling="linear"),
 }
 MONAI_PREFIX = "monai:"
+OWN_PREFIX = "own:"
+"""Begins the name of a network that a caller gave as an object; it cannot be built from its name."""
 _TYPES = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
 _ALIASES = {
     "in_channels": ("in_channels", "n_channels", "in_chns", "num_input_channels"),
@@ -59,6 +62,9 @@ def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, 
     shape = {"spatial_dims": spatial_dims, "in_channels": in_channels, "out_channels": out_channels}
     if name.startswith(MONAI_PREFIX):
         return _build_monai(name.removeprefix(MONAI_PREFIX), shape, options)
+    if name.startswith(OWN_PREFIX):
+        fix = f"give it, e.g. model={name.removeprefix(OWN_PREFIX)}(...) in Python"
+        raise ConfigError(f"{name} is a network of the caller's own, which is not known by its name; {fix}")
     if name not in MODELS:
         fix = (
             check.did_you_mean(name, MODELS)
@@ -70,6 +76,11 @@ def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, 
     _refuse_unknown(options, set(inspect.signature(kind).parameters) - {*shape, "block", "layers"}, name)
     _refuse_other_types(options, kind, name)
     return _constructed(builder, {**shape, **options}, name)
+
+
+def own_name(network: nn.Module) -> str:
+    """Return the name under which a run remembers a network that it was given: ``own:`` and its class."""
+    return OWN_PREFIX + re.sub(r"[^A-Za-z0-9_.]+", "-", type(network).__qualname__)[-80:]
 
 
 def head_prefix(model: nn.Module) -> str:
