@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from meninx.core import check
+from meninx.core import check, plugins
 from meninx.core.errors import ConfigError, expected
 from meninx.models.resnet import BasicBlock, Bottleneck, ResNet
 from meninx.models.unet import UNet
@@ -50,7 +50,8 @@ def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, 
     """Return a new network with random weights from torch's current generator.
 
     Args:
-        name: a key of :data:`MODELS`, or ``monai:`` and a class of ``monai.networks.nets``.
+        name: a key of :data:`MODELS`, a network of another package (:mod:`meninx.core.plugins`), or ``monai:`` and
+            a class of ``monai.networks.nets``.
         spatial_dims: 2 or 3.
         in_channels: image channels.
         out_channels: outputs (classification) or output channels (segmentation).
@@ -65,13 +66,7 @@ def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, 
     if name.startswith(OWN_PREFIX):
         fix = f"give it, e.g. model={name.removeprefix(OWN_PREFIX)}(...) in Python"
         raise ConfigError(f"{name} is a network of the caller's own, which is not known by its name; {fix}")
-    if name not in MODELS:
-        fix = (
-            check.did_you_mean(name, MODELS)
-            or f"known: {', '.join(MODELS)}, or monai:<class of monai.networks.nets>"
-        )
-        raise ConfigError(expected("a known model", got=repr(name), where="model", fix=fix))
-    builder = MODELS[name]
+    builder = MODELS[name] if name in MODELS else _of_other_package(name)
     kind = builder.func if isinstance(builder, partial) else builder
     _refuse_unknown(options, set(inspect.signature(kind).parameters) - {*shape, "block", "layers"}, name)
     _refuse_other_types(options, kind, name)
@@ -103,6 +98,20 @@ def without_inplace(model: nn.Module) -> nn.Module:
         if getattr(module, "inplace", False) is True:
             setattr(module, "inplace", False)  # noqa: B010 - modules declare tensors only
     return model
+
+
+def _of_other_package(name: str) -> Builder:
+    """Return the network that an installed package offers under a name."""
+    offered = plugins.names(plugins.NETWORKS)
+    if name not in offered:
+        known = [*MODELS, *offered]
+        fix = (
+            check.did_you_mean(name, known)
+            or f"known: {', '.join(known)}, or monai:<class of monai.networks.nets>"
+        )
+        raise ConfigError(expected("a known model", got=repr(name), where="model", fix=fix))
+    builder: Builder = plugins.load(plugins.NETWORKS, name)
+    return builder
 
 
 def _build_monai(name: str, shape: Mapping[str, int], options: Mapping[str, Any]) -> nn.Module:
