@@ -47,4 +47,5 @@ __all__ = [
     "verify",
 ]
 
-__getattr__, __dir__ = lazy_exports(__name__, dict.fromkeys(__all__, "meninx.api"))
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+    __getattr__, __dir__ = lazy_exports(__name__, dict.fromkeys(__all__, "meninx.api"))

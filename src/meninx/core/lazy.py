@@ -24,7 +24,8 @@ def lazy_exports(
             from package.shapes import Circle
 
         __all__ = ["Circle"]
-        __getattr__, __dir__ = lazy_exports(__name__, {"Circle": "package.shapes"})
+        if not TYPE_CHECKING:
+            __getattr__, __dir__ = lazy_exports(__name__, {"Circle": "package.shapes"})
 
     Args:
         package: ``__name__`` of the package.
