@@ -14,7 +14,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from meninx.learn.fitting import fit
 
 from meninx.core import integrity
 from meninx.core.budget import PrivacyUnit
@@ -29,6 +28,7 @@ from meninx.learn.batches import Assembler, Batch
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore
 from meninx.learn.distributed import World
+from meninx.learn.fitting import fit
 from meninx.learn.loader import BatchLoader, worker_count
 from meninx.learn.sampler import ShuffleSampler, UnitBatch
 from meninx.privacy.plan import Plan
