@@ -15,18 +15,17 @@ from typing import Any, Literal
 
 from meninx.core import machine, settings
 from meninx.core.errors import ConfigError, expected
-from meninx.core.settings import (
+from meninx.core.setting_types import (
     Count,
     CountOrZero,
     NonNegative,
     OpenShare,
     Positive,
     PositiveShare,
-    Settings,
     Share,
     ShareBelowOne,
-    flat,
 )
+from meninx.core.settings import Settings, flat
 
 OptimizerName = Literal["sgd", "momentum", "adam", "adamw", "nadam"]
 ScheduleName = Literal["constant", "cosine", "plateau", "step", "manual"]
