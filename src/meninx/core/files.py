@@ -151,15 +151,25 @@ def below(root: Path, name: str, *, where: str) -> Path:
             leads out.
     """
     path = root.joinpath(*relative(name, where=where).parts)
+    endless = DataError(expected("a path inside the folder", got="one that cannot be followed", where=where))
     try:
         place, home = path.resolve(), root.resolve()
-    except (OSError, RuntimeError) as error:  # links that lead round in a circle
-        raise DataError(
-            expected("a path inside the folder", got="one that cannot be followed", where=where)
-        ) from error
+    except (OSError, RuntimeError) as error:  # links that lead round in a circle, before Python 3.13
+        raise endless from error
+    if _loops(path):
+        raise endless
     if place == home or not place.is_relative_to(home):
         raise DataError(expected("a path inside the folder", got="a link that leads out of it", where=where))
     return path
+
+
+def _loops(path: Path) -> bool:
+    """Return whether links lead round in a circle; since Python 3.13 ``resolve`` passes over them silently."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def relative(name: str, *, where: str) -> PurePosixPath:
