@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from meninx.core import files, plain, provenance, workspace
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 from meninx.core.provenance import Environment as Environment
 from meninx.core.summaries import FORMAT as FORMAT
 from meninx.core.summaries import DeidRecord as DeidRecord
@@ -108,9 +108,13 @@ class RunRecord:
             before the release, and in a run of a version that did not record it.
         privacy: SHA-256 of ``privacy.json`` as it was released; empty as above.
         release: SHA-256 of ``release/checksums.sha256``; empty before the release.
-        secrets: name of a record in ``private/`` (``members.json``, ``data.json``, ``start.json``) -> SHA-256
-            of the file as it was when the run was created; empty in a run of a version that did not record
-            it.
+        release_next: that of the list that is being written in its place; empty when none is. A process that
+            is killed at that moment leaves one of the two.
+        checkpoints: name of a checkpoint (``last.pt``, ``best.pt``) -> SHA-256 of the file at the release;
+            empty before, and in a run of a version that did not record it.
+        secrets: name of a record in ``private/`` (``members.json``, ``data.json``, ``start.json``,
+            ``lineage.json``) -> SHA-256 of the file as it was when the run was created; empty in a run of a
+            version that did not record it.
         made: time of creation, ISO 8601 in UTC.
         finished: time of the release.
         version: format of the record.
@@ -132,10 +136,16 @@ class RunRecord:
     released_step: int = 0
     privacy: str = ""
     release: str = ""
+    release_next: str = ""
+    checkpoints: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
     made: str = ""
     finished: str = ""
     version: int = FORMAT
+
+    def names_list(self, digest: str) -> bool:
+        """Return whether a list of the release, given by its digest, is the recorded one or the next one."""
+        return bool(digest) and digest in (self.release, self.release_next)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +221,7 @@ class StartRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Ancestry:
-    """What is known of the training behind starting weights: ``private/start.json``, fixed when the run is created.
+    """Training behind the starting weights of a run: ``private/start.json``, fixed when the run is created.
 
     Attributes:
         sha256: digest of the file of weights.
@@ -445,7 +455,7 @@ def place(kind: type, *, split: str = "test", dataset: str = "", private: bool =
     """
     if not all(_PART.fullmatch(part) for part in (split, dataset)):
         raise DataError(
-            expected("letters, digits and dashes", got="another word", where="name of a split or dataset")
+            problem("the name may hold only letters, digits and dashes", where="name of a split or dataset")
         )
     name = _PLACES[kind]
     if kind in (EvaluationRecord, ComparisonRecord):
@@ -492,7 +502,7 @@ def read_file(path: Path, kind: type[RecordT]) -> RecordT | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise DataError(expected("a readable file", got="none that may be read", where=where)) from error
+        raise DataError(problem("the file may not be read", where=where)) from error
     content = files.read_bytes(path, limit=_LIMITS.get(kind, files.TEXT_LIMIT))
     if kind in (EvaluationRecord, ComparisonRecord):
         table = plain.from_json(content, dict[str, Any], where=where)
@@ -522,7 +532,7 @@ def _of_an_older_version(table: dict[str, Any], kind: type) -> dict[str, Any]:
 
 
 def keyed(key: bytes, *parts: str) -> str:
-    """Return a digest of text that only the holder of ``key`` can compute: 64 hexadecimal digits of HMAC-SHA-256.
+    """Return the HMAC-SHA-256 of a text under ``key``, 64 hexadecimal digits.
 
     Args:
         key: 32 secret bytes.
@@ -555,5 +565,5 @@ def require(root: Path, kind: type[RecordT], *, fix: str) -> RecordT:
     """
     record = read(root, kind)
     if record is None:
-        raise DataError(expected(f"a folder with {place(kind)}", got="none", where=root.name, fix=fix))
+        raise DataError(problem(f"the folder has no {place(kind)}", where=root.name, fix=fix))
     return record

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from meninx.core import artifacts, files
+from meninx.core import artifacts, files, integrity
 from meninx.core.artifacts import (
     Ancestry,
     ComparisonRecord,
@@ -27,7 +27,7 @@ from meninx.core.artifacts import (
     RunState,
 )
 from meninx.core.budget import PrivacySpent
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 
 TOLERANCE = (
     1e-7  # relative, between an epsilon that was written down and one that is computed again elsewhere
@@ -82,6 +82,27 @@ def measured(record: EvaluationRecord | ComparisonRecord, run: RunRecord, name: 
     return _misplaced(name, type(record), origin, external=external)
 
 
+def unlisted(root: Path, run: RunRecord, name: str) -> str:
+    """Return why a measurement in ``release/`` is not one that the release lists, as the end of a sentence.
+
+    Empty when it is, and for a run of a version that kept no list.
+
+    Args:
+        root: the run folder.
+        run: its record.
+        name: name of the file in ``release/``.
+    """
+    if not run.release:
+        return ""
+    release = root / "release"
+    listed = integrity.read(release) if run.names_list(integrity.digest_of(release)) else {}
+    if name not in listed:
+        return "is not in the list of the release (measure again)"
+    if listed[name] != files.digest(release / name):
+        return "is not the one in the list of the release (measure again)"
+    return ""
+
+
 def _misplaced(name: str, kind: type, origin: Origin, *, external: bool) -> str:
     """Return whether a file stands under the name of another split or dataset: it was renamed or copied."""
     try:
@@ -113,19 +134,17 @@ def require(root: Path, run: RunRecord, kind: type[MeasuredT], *, split: str = "
     where = f"{root.name}/{place}"
     record = artifacts.read(root, kind, split=split)
     if record is None:
-        raise DataError(expected("a measured run", got="none", where=where, fix=fix))
-    problem = measured(record, run, Path(place).name)
+        raise DataError(problem("the run was not measured", where=where, fix=fix))
+    wrong = measured(record, run, Path(place).name) or unlisted(root, run, Path(place).name)
     if (
-        not problem
+        not wrong
         and isinstance(record, EvaluationRecord)
         and (record.external or record.evaluation.get("split") != split)
     ):
-        problem = "was measured on another dataset or split"
-    if problem:
+        wrong = "was measured on another dataset or split"
+    if wrong:
         raise DataError(
-            expected(
-                "a measurement of the run in this folder", got=f"one that {problem}", where=where, fix=fix
-            )
+            expected("a measurement of the run in this folder", got=f"one that {wrong}", where=where, fix=fix)
         )
     return record
 
@@ -179,18 +198,33 @@ def start(said: PrivacyRecord, lineage: Lineage) -> Iterator[str]:
 
 
 def secrets_changed(root: Path, run: RunRecord) -> Iterator[str]:
-    """Yield the names of the records in ``private/`` that are not the files that the run was created with, or are gone."""
-    for kind in (Members, DataRecord, Ancestry):
-        path = root / artifacts.place(kind)
+    """Yield the names of the records in ``private/`` that are not those that the run was created with."""
+    for path in _secret_paths(root):
         known = run.secrets.get(path.name, "")
-        if run.secrets and known != (files.digest(path) if path.is_file() else ""):
+        older = path.name == Path(artifacts.place(Lineage)).name and not known
+        if run.secrets and not older and known != (files.digest(path) if path.is_file() else ""):
             yield f"private/{path.name}"
 
 
 def secrets_of(root: Path) -> dict[str, str]:
     """Return the digests that :func:`secrets_changed` compares with, of a run that is being created."""
-    paths = (root / artifacts.place(kind) for kind in (Members, DataRecord, Ancestry))
-    return {path.name: files.digest(path) for path in paths if path.is_file()}
+    return {path.name: files.digest(path) for path in _secret_paths(root) if path.is_file()}
+
+
+def _secret_paths(root: Path) -> list[Path]:
+    kinds = (Members, DataRecord, Ancestry)
+    return [*(root / artifacts.place(kind) for kind in kinds), root / artifacts.place(Lineage, private=True)]
+
+
+def checkpoints_changed(root: Path, run: RunRecord) -> Iterator[str]:
+    """Yield the names of the checkpoints that are not the files that a finished run ended with, or are gone.
+
+    None in a run of a version that did not record them.
+    """
+    for name, digest in run.checkpoints.items():
+        path = root / "private" / "checkpoints" / name
+        if digest != (files.digest(path) if path.is_file() else ""):
+            yield f"private/checkpoints/{name}"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The run folder: two rooms (``release/`` may leave the hospital, ``private/`` never), an identity, a state, a lock."""
+"""The run folder: ``release/`` may leave the hospital, ``private/`` stays; identity, state, lock and keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from meninx.core import artifacts, files, integrity, plain, provenance, randomness, workspace
 from meninx.core.artifacts import RunRecord, RunState
-from meninx.core.errors import DataError, UsageError, expected
+from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.randomness import KEY_BYTES
 
 NOT_FOR_RELEASE = "NOT FOR RELEASE: privacy noise of this run came from a seed (--deterministic)"
@@ -104,15 +104,29 @@ class Run:
         return changed
 
     def enlist(self, *, added: Iterable[Path] = (), removed: Iterable[Path] = ()) -> None:
-        """Enter files of ``release/`` that were written after the release into its list of digests, and strike removed ones.
+        """Enter files that were written to ``release/`` later into its list of digests, and strike removed ones.
 
         Does nothing in a run that is not finished, or of an older version. The caller holds :meth:`lock`.
+
+        Writing the list decides: before that ``run.json`` names the old and the new list, so a process that is
+        killed at any moment leaves a list that ``run.json`` names.
+
+        Raises:
+            DataError: the list is not the one that ``run.json`` names.
         """
-        if self.record is None or not (self.release / integrity.CHECKSUMS).is_file():
+        record, before = self.record, integrity.digest_of(self.release)
+        if record is None or not before:
             return
+        if not record.names_list(before):
+            fix = "restore release/ from a backup; `meninx verify` names every change"
+            raise DataError(
+                expected("the list of digests that run.json names", got="another", where=self.name, fix=fix)
+            )
         gone = {path.relative_to(self.release).as_posix() for path in removed}
         digests = {name: value for name, value in integrity.read(self.release).items() if name not in gone}
-        self.update(release=integrity.write(self.release, digests | integrity.measured(self.release, added)))
+        digests |= integrity.measured(self.release, added)
+        self.update(release=before, release_next=integrity.list_digest(digests))
+        self.update(release=integrity.write(self.release, digests), release_next="")
 
     def key_path(self, purpose: str) -> Path:
         """Return where the secret key for one purpose lies: ``private/keys/<purpose>.key``, mode 0600."""
@@ -251,9 +265,8 @@ def open_run(path: Path) -> Run:
     root = path.resolve()
     if not (root / "config.toml").is_file() or not (root / "private").is_dir():
         raise UsageError(
-            expected(
-                "a run folder with config.toml and private/",
-                got="none",
+            problem(
+                "this is no run folder: config.toml or private/ is missing",
                 where=str(path),
                 fix="give the folder that `meninx train` printed",
             )

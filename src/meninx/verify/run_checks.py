@@ -1,4 +1,4 @@
-"""Whether the parts of a run belong together: settings, release, evaluations, and what its ledger says of its privacy."""
+"""Checks of a run: settings, release, evaluations, and privacy computed again from the ledger."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meninx.core import artifacts, belonging, settings
+from meninx.core import artifacts, belonging, integrity, settings
 from meninx.core.artifacts import (
     Ancestry,
     ComparisonRecord,
@@ -50,6 +50,12 @@ def _state(book: CheckList, run: Run) -> None:
         for name in belonging.secrets_changed(run.root, record)
     ]
     book.judge("private records", secret, privacy=record.private)
+    exchanged = [
+        f"{name}: changed since the release, or gone"
+        for name in belonging.checkpoints_changed(run.root, record)
+    ]
+    if record.checkpoints:
+        book.judge("checkpoints", exchanged, privacy=record.private)
     book.judge(
         "config.toml", [] if digest == record.config else ["changed since the run was made or released"]
     )
@@ -60,7 +66,10 @@ def _release(book: CheckList, run: Run, progress: Progress) -> None:
     if record is not None and record.state is not RunState.RELEASED:
         book.impossible("release", "the run is not finished")
         return
-    folder_checks.released_files(book, run.release, record.release if record else "", progress)
+    recorded, listed = record.release if record else "", integrity.digest_of(run.release)
+    if record is not None and record.names_list(listed):
+        recorded = listed
+    folder_checks.released_files(book, run.release, recorded, progress)
 
 
 def _measurements(book: CheckList, run: Run) -> None:
@@ -86,32 +95,32 @@ def _measured(name: str) -> type[EvaluationRecord] | type[ComparisonRecord] | No
 
 
 def _privacy(book: CheckList, run: Run) -> None:
-    record, said = run.record, artifacts.read(run.root, PrivacyRecord)
+    record, promise = run.record, artifacts.read(run.root, PrivacyRecord)
     text = run.ledger_text()
-    if said is None:
+    if promise is None:
         wrong = "missing" if text or (record is not None and record.private) else ""
         if wrong:
             book.judge("privacy.json", [wrong], privacy=True)
         else:
             book.impossible("privacy.json", "none here")
         return
-    book.judge("privacy.json belongs to the run", _belonging(run, said, bool(text)), privacy=True)
-    if said.private:
-        _account(book, run, said, text)
+    book.judge("privacy.json belongs to the run", _belonging(run, promise, bool(text)), privacy=True)
+    if promise.private:
+        _account(book, run, promise, text)
 
 
-def _belonging(run: Run, said: PrivacyRecord, ledger: bool) -> Iterator[str]:
-    if ledger and not said.private:
+def _belonging(run: Run, promise: PrivacyRecord, ledger: bool) -> Iterator[str]:
+    if ledger and not promise.private:
         yield "it says that the run is not private, but there is a ledger"
     record = run.record
     if record is None:
         return
-    yield from belonging.promise(said, record)
+    yield from belonging.promise(promise, record)
     if belonging.promise_changed(run.root, record):
         yield "changed since the run was released"
 
 
-def _account(book: CheckList, run: Run, said: PrivacyRecord, text: str) -> None:
+def _account(book: CheckList, run: Run, promise: PrivacyRecord, text: str) -> None:
     """Compute everything again from the ledger."""
     try:
         from meninx.privacy.ledger import Ledger  # dp-accounting takes seconds, and only private runs need it
@@ -126,10 +135,10 @@ def _account(book: CheckList, run: Run, said: PrivacyRecord, text: str) -> None:
     if not ledger.accounts:
         book.judge("privacy.json against the ledger", ["the ledger names no step"], privacy=True)
         return
-    book.judge("privacy.json against the ledger", _contradictions(run, said, ledger), privacy=True)
+    book.judge("privacy.json against the ledger", _contradictions(run, promise, ledger), privacy=True)
 
 
-def _contradictions(run: Run, said: PrivacyRecord, ledger: Ledger) -> Iterator[str]:
+def _contradictions(run: Run, promise: PrivacyRecord, ledger: Ledger) -> Iterator[str]:
     from meninx.privacy.composition import compose
     from meninx.privacy.ledger import Ledger as Read
 
@@ -139,7 +148,7 @@ def _contradictions(run: Run, said: PrivacyRecord, ledger: Ledger) -> Iterator[s
     earlier = [Read.parse("\n".join(lines)) for lines in behind.ledgers] if behind is not None else []
     total = compose([ledger, *earlier], delta=delta).epsilon if earlier else own.epsilon
     found = belonging.contradictions(
-        said, own, totals=(total,), anchor=ledger.anchor, declared=_declared(run)
+        promise, own, totals=(total,), anchor=ledger.anchor, declared=_declared(run)
     )
     yield from (item.words for item in found)
 
@@ -170,9 +179,9 @@ def _lineage(book: CheckList, run: Run) -> None:
         wrong += ["of another dataset"] if found.data != record.data else []
     if "\n".join(found.ledger).rstrip("\n") != run.ledger_text().rstrip("\n"):
         wrong.append("its ledger is not the run's")
-    said = artifacts.read(run.root, PrivacyRecord)
-    if said is not None and found.private and found.delta != said.delta:
+    promise = artifacts.read(run.root, PrivacyRecord)
+    if promise is not None and found.private and found.delta != promise.delta:
         wrong.append("its delta is not that of privacy.json")
-    if said is not None and said.version >= artifacts.FORMAT:
-        wrong += belonging.start(said, found)
+    if promise is not None and promise.version >= artifacts.FORMAT:
+        wrong += belonging.start(promise, found)
     book.judge("release/lineage.json", wrong, privacy=found.private)
