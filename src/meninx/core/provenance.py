@@ -78,7 +78,7 @@ def _version(package: str) -> str | None:
 
 
 def _without_folders(word: str) -> str:
-    """Return a word of a command with every path cut down to its last name, that after ``--option=`` included."""
+    """Return a word of a command with every path cut down to its last name, also after ``--option=``."""
     option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
     if "/" in value or "\\" in value:
         value = PureWindowsPath(value).name or "."

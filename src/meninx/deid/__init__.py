@@ -1,8 +1,8 @@
 """De-identification of DICOM by DICOM PS3.15 Annex E, for a folder or for one instance in memory.
 
-``meninx deid`` and :func:`meninx.deidentify` clean a folder; :class:`Deidentifier` cleans one instance with the
-same engine. The public names are those of ``__all__``; the modules behind them may change. Nothing here needs
-torch.
+``meninx deid`` and :func:`meninx.deidentify` clean a folder; :class:`Deidentifier` cleans one instance with
+the same engine. The public names are those of ``__all__``; the modules behind them may change. Nothing here
+needs torch.
 
 Example:
     >>> from meninx.deid import Deidentifier, Quarantined

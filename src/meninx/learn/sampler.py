@@ -213,6 +213,3 @@ def public_sampler(config: LearnConfig, cases: int) -> Sampler:
     if config.sampling.method == "shuffle":
         return ShuffleSampler(cases, config.sampling.batch_size, config.runtime.seed)
     return PublicPoissonSampler(cases, config.sampling.batch_size, config.runtime.seed)
-
-
-Groups = Units  # the name under which batches.py knows it

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from meninx.core import check
-from meninx.core.errors import ConfigError, expected
+from meninx.core.errors import ConfigError, expected, problem
 from meninx.models.resnet import BasicBlock, Bottleneck, ResNet
 from meninx.models.unet import UNet
 from meninx.models.wideresnet import WideResNet
@@ -82,7 +82,7 @@ def head_prefix(model: nn.Module) -> str:
         return f"{named}."
     names = [name for name, _ in model.named_parameters()]
     if not names:
-        raise ConfigError(expected("a model with parameters", got="none", where="model"))
+        raise ConfigError(problem("the model has no parameters", where="model"))
     return names[-1].rpartition(".")[0] + "."
 
 
@@ -130,7 +130,9 @@ def _build_monai(name: str, shape: Mapping[str, int], options: Mapping[str, Any]
     if missing:
         fix = f"set model_options.{missing[0]}"
         raise ConfigError(
-            expected(f"a value for {', '.join(missing)}", got="none", where=f"{MONAI_PREFIX}{name}", fix=fix)
+            problem(
+                f"the network needs a value for {', '.join(missing)}", where=f"{MONAI_PREFIX}{name}", fix=fix
+            )
         )
     return without_inplace(_constructed(classes[name], arguments, f"{MONAI_PREFIX}{name}"))
 

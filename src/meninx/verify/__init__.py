@@ -1,1 +1,1 @@
-"""Whether folders are as meninx wrote them: digests, records that belong together, epsilon computed again from its ledger."""
+"""Checks of folders that meninx wrote: digests, consistent records, epsilon computed again from the ledger."""
