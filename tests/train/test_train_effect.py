@@ -71,7 +71,11 @@ def test_a_setting_that_does_nothing_is_refused_by_name(name):
             "cases_per_patient",
         ),
         (TrainConfig.of(monitor="loss", privacy=TERMS), CLASSES, "monitor"),
-        (TrainConfig.of(memory_format="channels_last"), replace(MAPS, info=replace(MAPS.info, spatial_dims=3)), "memory_format"),
+        (
+            TrainConfig.of(memory_format="channels_last"),
+            replace(MAPS, info=replace(MAPS.info, spatial_dims=3)),
+            "memory_format",
+        ),
         (TrainConfig.of(monitor="loss", select="last"), CLASSES, "monitor"),
         (TrainConfig.of(select="best"), dataset(TaskKind.MULTICLASS, valid=0), "select"),
         (TrainConfig.of(steps=3, privacy=replace(TERMS, noise_multiplier=2.0)), CLASSES, "steps"),
