@@ -73,7 +73,7 @@ def test_a_setting_that_does_nothing_is_refused_by_name(name):
         (TrainConfig.of(monitor="loss", privacy=TERMS), CLASSES, "monitor"),
         (
             TrainConfig.of(memory_format="channels_last"),
-            replace(MAPS, info=replace(MAPS.info, spatial_dims=3)),
+            replace(MAPS, info=replace(MAPS.info, spatial_dims=3, size=())),
             "memory_format",
         ),
         (TrainConfig.of(monitor="loss", select="last"), CLASSES, "monitor"),
@@ -184,7 +184,8 @@ def test_every_setting_is_in_a_rule_or_always_has_an_effect():
     always = {
         "model", "model_options", "image_size", "batch_size", "physical_batch", "optimizer", "lr", "head_lr", "weight_decay",
         "schedule", "warmup", "loss", "class_weights", "augment", "ema", "early_stopping", "pretrained", "freeze", "lora_rank",
-        "seed", "device", "precision", "deterministic", "threads", "workers", "attack_risk", "tensorboard", "eval_every", "name", "export",
+        "seed", "device", "precision", "deterministic", "threads", "workers",
+            "attack_risk", "tensorboard", "eval_every", "name", "export",
     }  # fmt: skip
     ruled = {name for name, _, _ in effect._training_rules(TrainConfig(), CLASSES)}
     names = {name for name, (path, _) in settings.index(TrainConfig).items() if path[0] != "privacy"}
