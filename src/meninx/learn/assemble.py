@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from meninx.core import check, plugins
 from meninx.core.artifacts import Ancestry, StartRecord
 from meninx.core.budget import VALIDATION_CASES
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
@@ -151,7 +152,7 @@ def from_config(
     device, ancestry = device or runtime.device(config.runtime.device), ancestry or Ancestry()
     train, valid = _stores(config, data, plan)
     architecture = "" if network is None and task is None else f"{network}, {_name_of(task)}"
-    task = task or image_task(data.info, config, weights=_class_weights(config, train, plan))
+    task = task or _task(config, data.info, weights=_class_weights(config, train, plan))
     network, start = initial_network(config, data.info, network=network)
     network.to(device)
     if _memory_format(config, data.info, plan, device) is torch.channels_last:
@@ -196,6 +197,16 @@ def _memory_format(
     setting = config.runtime.memory_format
     chosen = runtime.memory_format(setting, device, dims=info.spatial_dims, private=plan is not None)
     return torch.channels_last if chosen == "channels_last" else torch.contiguous_format
+
+
+def _task(config: LearnConfig, info: DatasetInfo, *, weights: tuple[float, ...]) -> Task:
+    """Return the dataset's own task, or the one of another package that the settings name."""
+    if config.task.kind == "auto":
+        return image_task(info, config, weights=weights)
+    offered = plugins.names(plugins.TASKS)
+    check.one_of(("auto", *offered), task_kind=config.task.kind)
+    task: Task = plugins.load(plugins.TASKS, config.task.kind)(info, config.task)
+    return task
 
 
 def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: torch.device) -> BatchLoader:

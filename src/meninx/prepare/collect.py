@@ -17,7 +17,7 @@ from meninx.core.manifest import FIXED_COLUMNS, LONGEST_TEXT, TaskKind, is_odd_t
 from meninx.prepare.assignment import number_of
 from meninx.prepare.checks import Findings
 from meninx.prepare.config import PrepareConfig, refuse_by_source
-from meninx.prepare.readers import READERS
+from meninx.prepare.readers import reader_of
 from meninx.prepare.readers.clean_dicom import SUMMARY
 from meninx.prepare.readers.source_files import resolve
 from meninx.prepare.source_cases import DatasetCase, ReaderOutput, SourceCase
@@ -123,7 +123,7 @@ def pseudonym(kind: str, name: str, identifier: str) -> str:
 def _read(root: Path, config: PrepareConfig, site: str) -> ReaderOutput:
     """Return what a reader finds; LayoutError for a source that makes it stumble."""
     try:
-        return READERS[config.reader](root, config, site)
+        return reader_of(config.reader)(root, config, site)
     except (
         ValueError,
         TypeError,

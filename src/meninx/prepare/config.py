@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from meninx.core import check, names
+from meninx.core import check, names, plugins
 from meninx.core.errors import ConfigError, expected, problem
 from meninx.core.manifest import TaskKind
 from meninx.core.settings import Settings
@@ -200,7 +200,7 @@ class PrepareConfig(Settings):
                 )
 
     def _check_words(self) -> None:
-        check.one_of(READER_NAMES, reader=self.reader)
+        check.one_of((*READER_NAMES, *plugins.names(plugins.READERS)), reader=self.reader)
         check.one_of((AUTO, *(str(task) for task in TaskKind)), task=self.task)
         check.one_of(("unknown", "zero", "one"), uncertain=self.uncertain)
         check.one_of(("unknown", "zero", AUTO), blank=self.blank)
