@@ -119,7 +119,6 @@ class PrepareSettings(TypedDict, total=False):
     resume: bool
     strict: bool
     workers: int
-    source: Mapping[str, Any]
     labels: Mapping[str, Any]
     masks: Mapping[str, Any]
     images: Mapping[str, Any]
@@ -180,6 +179,7 @@ class TrainSettings(TypedDict, total=False):
     seed: int
     device: str
     precision: Literal["fp32", "bf16"]
+    memory_format: Literal["auto", "contiguous", "channels_last"]
     deterministic: bool
     threads: int
     workers: Literal["auto"] | int
