@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from meninx.core import check, plugins
 from meninx.core.artifacts import Ancestry, StartRecord
 from meninx.core.budget import VALIDATION_CASES
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
@@ -151,9 +152,11 @@ def from_config(
     device, ancestry = device or runtime.device(config.runtime.device), ancestry or Ancestry()
     train, valid = _stores(config, data, plan)
     architecture = "" if network is None and task is None else f"{network}, {_name_of(task)}"
-    task = task or image_task(data.info, config, weights=_class_weights(config, train, plan))
+    task = task or _task(config, data.info, weights=_class_weights(config, train, plan))
     network, start = initial_network(config, data.info, network=network)
     network.to(device)
+    if _memory_format(config, data.info, plan, device) is torch.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = _loader(config, train, plan, device)
     sampler: Sampler
     step: Step
@@ -187,13 +190,40 @@ def from_config(
     return training
 
 
+def _memory_format(
+    config: LearnConfig, info: DatasetInfo, plan: Plan | None, device: torch.device
+) -> torch.memory_format:
+    """Return the order of the values of images and weights in memory."""
+    setting = config.runtime.memory_format
+    chosen = runtime.memory_format(setting, device, dims=info.spatial_dims, private=plan is not None)
+    return torch.channels_last if chosen == "channels_last" else torch.contiguous_format
+
+
+def _task(config: LearnConfig, info: DatasetInfo, *, weights: tuple[float, ...]) -> Task:
+    """Return the dataset's own task, or the one of another package that the settings name."""
+    if config.task.kind == "auto":
+        return image_task(info, config, weights=weights)
+    offered = plugins.names(plugins.TASKS)
+    check.one_of(("auto", *offered), task_kind=config.task.kind)
+    task: Task = plugins.load(plugins.TASKS, config.task.kind)(info, config.task)
+    return task
+
+
 def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: torch.device) -> BatchLoader:
     """Return what makes tensors of training cases."""
     # Patches are drawn evenly under privacy: a share that follows the labels would have to be accounted.
     foreground = config.sampling.foreground if plan is None else 0.0
     transforms = augmenter(config, train.info)
     return BatchLoader(
-        Assembler(train, transforms, config.sampling.views, foreground, config.runtime.seed, device),
+        Assembler(
+            train,
+            transforms,
+            config.sampling.views,
+            foreground,
+            config.runtime.seed,
+            device,
+            memory_format=_memory_format(config, train.info, plan, device),
+        ),
         workers=worker_count(config.runtime.workers, device),
     )
 

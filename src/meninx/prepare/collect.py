@@ -17,7 +17,7 @@ from meninx.core.manifest import FIXED_COLUMNS, LONGEST_TEXT, TaskKind, is_odd_t
 from meninx.prepare.assignment import number_of
 from meninx.prepare.checks import Findings
 from meninx.prepare.config import PrepareConfig, refuse_by_source
-from meninx.prepare.readers import READERS
+from meninx.prepare.readers import reader_of
 from meninx.prepare.readers.clean_dicom import SUMMARY
 from meninx.prepare.readers.source_files import resolve
 from meninx.prepare.source_cases import DatasetCase, ReaderOutput, SourceCase
@@ -67,7 +67,7 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
     _refuse_names(first)
     if first.task is TaskKind.MULTICLASS:
         _refuse_unclear(first.cases)
-    dims = config.spatial_dims or first.spatial_dims
+    dims = config.images.spatial_dims or first.spatial_dims
     refuse_by_source(config, task=first.task, spatial_dims=dims, labels=first.labels)
     return CollectedCases(
         entries=limited(entries, config.limit, config.seed), labels=first.labels, task=first.task, attributes=first.attributes,
@@ -84,7 +84,7 @@ def sources_of(config: PrepareConfig, source: Path | Sequence[Path]) -> tuple[Pa
     roots = [source] if isinstance(source, Path) else list(source)
     elsewhere = [
         name
-        for name in (config.image_folder, config.mask_folder)
+        for name in (config.source.image_folder, config.masks.folder)
         if name and config.reader in ("csv", "pairs")
     ]
     places = _places(config, source)
@@ -123,7 +123,7 @@ def pseudonym(kind: str, name: str, identifier: str) -> str:
 def _read(root: Path, config: PrepareConfig, site: str) -> ReaderOutput:
     """Return what a reader finds; LayoutError for a source that makes it stumble."""
     try:
-        return READERS[config.reader](root, config, site)
+        return reader_of(config.reader)(root, config, site)
     except (
         ValueError,
         TypeError,
@@ -217,7 +217,9 @@ def _joined(readings: Sequence[ReaderOutput], config: PrepareConfig) -> ReaderOu
             raise LayoutError(
                 problem("the sites have different labels", where="source", fix="give label_columns")
             )
-    classes = config.classes or tuple(sorted({label for reading in readings for label in reading.labels}))
+    classes = config.labels.classes or tuple(
+        sorted({label for reading in readings for label in reading.labels})
+    )
     attributes = tuple(dict.fromkeys(name for reading in readings for name in reading.attributes))
     return replace(
         first,
