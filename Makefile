@@ -60,7 +60,7 @@ lint: $(READY) ## Style, spelling, structure and unused code
 	@$(BIN)/python tools/check_structure.py
 	@$(BIN)/python tools/check_unused.py
 
-SPELLED := src tests docs tools benchmarks notebooks .github *.md
+SPELLED := src tests docs examples tools benchmarks notebooks .github *.md
 
 fix: $(READY) ## Correct style and format where ruff can
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -110,15 +110,14 @@ def main(mu: float = 0.05) -> dict[str, object]:
     torch.manual_seed(0)
     hospitals = [hospital(number, mu) for number in range(3)]
     weights = hospitals[0][0].state.weights()
+    drift = 0.0
     for done in range(1, ROUNDS + 1):
         for trainer, _ in hospitals:
             trainer.state.load_weights(weights)
             trainer.run(until=done * STEPS, horizon=ROUNDS * STEPS)
-        weights = mean([trainer.state.weights() for trainer, _ in hospitals])
-    spread = [trainer.state.weights() for trainer, _ in hospitals]
-    drift = (
-        sum(float((each[name] - weights[name]).square().sum()) for each in spread for name in weights) ** 0.5
-    )
+        own = [trainer.state.weights() for trainer, _ in hospitals]
+        weights = mean(own)
+        drift += sum(float((each[name] - weights[name]).square().sum()) for each in own for name in weights)
     state = hospitals[0][0].state
     state.load_weights(weights)
     points, labels = cases(2000, torch.Generator().manual_seed(9), shift=0.0)

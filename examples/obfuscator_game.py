@@ -10,22 +10,34 @@ changed images. Each step moves one player; the obfuscator's loss runs through t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from meninx.learn import AlternatingStep, Batch, Player, ShuffleSampler, TensorLoader, Trainer, TrainState
+from meninx.learn import (
+    AlternatingStep,
+    Batch,
+    OptimConfig,
+    Player,
+    PlayerLoss,
+    Schedule,
+    ShuffleSampler,
+    TensorLoader,
+    Trainer,
+    TrainState,
+)
 
 SIDE, CASES = 4, 256
 
 
 class Obfuscator(nn.Module):
-    """Changes an image of one channel."""
+    """Changes an image of one channel; what it keeps has to pass through a few numbers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.change = nn.Linear(SIDE * SIDE, SIDE * SIDE)
-        nn.init.eye_(self.change.weight)
+        self.change = nn.Sequential(nn.Linear(SIDE * SIDE, 2), nn.Linear(2, SIDE * SIDE))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return changed images of the same shape."""
@@ -44,7 +56,7 @@ def images_and_labels(seed: int) -> tuple[Tensor, Tensor]:
     labels = torch.randint(0, 2, (CASES, 2), generator=generator).float()
     images = torch.randn(CASES, 1, SIDE, SIDE, generator=generator)
     images[..., SIDE // 2 :] += labels[:, 0].reshape(-1, 1, 1, 1)
-    images[..., : SIDE // 2] += labels[:, 1].reshape(-1, 1, 1, 1)
+    images[..., : SIDE // 2] += 2 * labels[:, 1].reshape(-1, 1, 1, 1)
     return images, labels
 
 
@@ -58,25 +70,27 @@ def errors(logits: Tensor, labels: Tensor) -> Tensor:
 
 def guess(networks: Mapping[str, nn.Module], batch: Batch) -> Tensor:
     """Return the attacker's loss: it guesses the attribute from changed images."""
-    return errors(networks["attacker"](networks["obfuscator"](batch.images)), batch.targets[:, 1])
+    return errors(networks["attacker"](networks["obfuscator"](batch.inputs)), batch.targets[:, 1])
 
 
 def diagnose(networks: Mapping[str, nn.Module], batch: Batch) -> Tensor:
     """Return the doctor's loss: it diagnoses from changed images."""
-    return errors(networks["doctor"](networks["obfuscator"](batch.images)), batch.targets[:, 0])
+    return errors(networks["doctor"](networks["obfuscator"](batch.inputs)), batch.targets[:, 0])
 
 
-def hide(networks: Mapping[str, nn.Module], batch: Batch) -> Tensor:
+def hide(networks: Mapping[str, nn.Module], batch: Batch, weight: float) -> Tensor:
     """Return the obfuscator's loss: the attacker is to be undecided, the doctor right, the image little changed."""
-    changed = networks["obfuscator"](batch.images)
+    changed = networks["obfuscator"](batch.inputs)
     undecided = errors(networks["attacker"](changed), torch.full_like(batch.targets[:, 1], 0.5))
-    moved = (changed - batch.images).square().flatten(1).mean(1)
-    return 4 * undecided + errors(networks["doctor"](changed), batch.targets[:, 0]) + 0.01 * moved
+    moved: Tensor = (changed - batch.inputs).square().flatten(1).mean(1)
+    right: Tensor = errors(networks["doctor"](changed), batch.targets[:, 0])
+    return weight * undecided + right + 0.3 * moved
 
 
-def player(network: nn.Module, rate: float) -> Player:
-    """Return a network with its optimiser."""
-    return Player(network, torch.optim.Adam(network.parameters(), lr=rate))
+def player(network: nn.Module, rate: float, schedule: Literal["constant", "cosine"] = "constant") -> Player:
+    """Return a network with its optimiser and learning rates."""
+    rates = Schedule(OptimConfig(lr=rate, schedule=schedule), steps_per_epoch=1)
+    return Player(network, torch.optim.Adam(network.parameters()), rates)
 
 
 def accuracy(networks: Mapping[str, nn.Module], judge: str, images: Tensor, labels: Tensor) -> float:
@@ -86,21 +100,33 @@ def accuracy(networks: Mapping[str, nn.Module], judge: str, images: Tensor, labe
     return float(((logits > 0) == (labels > 0.5)).float().mean())
 
 
-def main(steps: int = 400) -> dict[str, float]:
-    """Play and return how often an attacker and the doctor are right afterwards, the attacker trained anew."""
+def main(weight: float = 2.0, steps: int = 750) -> dict[str, float]:
+    """Play and return how often an attacker and the doctor are right afterwards, the attacker trained anew.
+
+    Args:
+        weight: of hiding in the obfuscator's loss; 0 for an obfuscator that does not hide.
+        steps: moves of the game.
+    """
     torch.manual_seed(0)
     images, labels = images_and_labels(seed=1)
     state = TrainState(
         {
-            "obfuscator": player(Obfuscator(), 0.02),
+            "obfuscator": player(Obfuscator(), 0.01, "cosine"),  # slower and slower: the attacker can follow
             "attacker": player(classifier(), 0.01),
-            "doctor": player(classifier(), 0.01),
+            "doctor": player(classifier(), 0.02),
         }
     )
-    losses = {"attacker": guess, "doctor": diagnose, "obfuscator": hide}
+    losses: dict[str, PlayerLoss] = {
+        "attacker": guess,
+        "doctor": diagnose,
+        "obfuscator": partial(hide, weight=weight),
+    }
     loader, sampler = TensorLoader(images, labels), ShuffleSampler(CASES, batch=64, seed=0)
     game = AlternatingStep(
-        losses, order=("attacker", "attacker", "doctor", "obfuscator"), loader=loader, physical_batch=64
+        losses,
+        order=("attacker", "attacker", "attacker", "doctor", "obfuscator"),
+        loader=loader,
+        physical_batch=64,
     )
     Trainer(state, sampler, game).run(until=steps)
 
@@ -118,8 +144,8 @@ def main(steps: int = 400) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    for steps in (0, 400):
-        result = main(steps)
+    for weight in (0.0, 2.0):
+        result = main(weight)
         print(
-            f"after {steps} steps: attacker right {result['attacker']:.0%}, doctor right {result['doctor']:.0%}"
+            f"hiding {weight:g}: attacker right {result['attacker']:.0%}, doctor right {result['doctor']:.0%}"
         )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import build_settings
 from meninx.cli import dicom as dicom_steps
 from meninx.cli.app import VERBS, build_app
 from meninx.cli.console import Output
@@ -47,6 +50,8 @@ def main() -> int:
     REFERENCE.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
         (REFERENCE / name).write_text(text, encoding="utf-8")
+    build_settings.PAGE.write_text(build_settings.text(), encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(build_settings.PAGE)], check=True)
     return 0
 
 
@@ -63,7 +68,11 @@ def pages() -> dict[str, str]:
 
 def stale() -> list[str]:
     """Return the names of the pages that say something else than the program."""
-    return [name for name, text in pages().items() if not _same(REFERENCE / name, text)]
+    old = [name for name, text in pages().items() if not _same(REFERENCE / name, text)]
+    written = build_settings.PAGE.read_text(encoding="utf-8") if build_settings.PAGE.is_file() else ""
+    return old + [build_settings.PAGE.name] * (
+        ast.dump(ast.parse(written)) != ast.dump(ast.parse(build_settings.text()))
+    )
 
 
 def commands() -> str:

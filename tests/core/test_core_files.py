@@ -125,7 +125,7 @@ def test_the_size_is_looked_at_before_reading(tmp_path: Path):
 
 def test_foreign_bytes_are_named_and_not_shown(tmp_path: Path):
     (tmp_path / "a.json").write_bytes(b"\xff\xfeM\xfcller")
-    with pytest.raises(DataError, match=r"foreign bytes \(a\.json\)"):
+    with pytest.raises(DataError, match=r"not UTF-8 text \(a\.json\)"):
         files.read_text(tmp_path / "a.json")
 
 

@@ -35,6 +35,7 @@ def test_a_misspelled_table_shows_at_first_use():
         load("nothing")
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("name", PACKAGES)
 def test_all_type_checking_imports_and_table_agree(name):
     package = importlib.import_module(name)

@@ -72,6 +72,6 @@ def test_text_at_the_edge_of_the_pixels_keeps_the_file_out(tmp_path):
 )
 def test_a_path_or_an_audit_line_with_an_identifier_keeps_the_file_out(tmp_path, told):
     _, _, context = written(tmp_path, image())
-    selfcheck.check_told(("P1/2.25.1/2.25.2/2.25.3.dcm", "1.2.840.10008.1.2"), context)
+    selfcheck.check_public_texts(("P1/2.25.1/2.25.2/2.25.3.dcm", "1.2.840.10008.1.2"), context)
     with pytest.raises(Refused, match="residual-identifier"):
-        selfcheck.check_told(("fine", told), context)
+        selfcheck.check_public_texts(("fine", told), context)

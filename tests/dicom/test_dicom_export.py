@@ -220,7 +220,7 @@ def test_run_again_it_skips_and_goes_on(tmp_path, source):
     result = export_images(source, out, ExportConfig())
     assert (result.pictures, result.unchanged) == (4, 4)
     assert clean_dicoms.tree(out) == before
-    with pytest.raises(UsageError, match="same settings"):
+    with pytest.raises(UsageError, match="other settings"):
         export_images(source, out, ExportConfig(intensity="display"))
     assert export_images(source, out, ExportConfig(intensity="display", overwrite=True)).unchanged == 0
 

@@ -37,8 +37,8 @@ Data = Callable[..., Manifest]
 NewRun = Callable[..., Run]
 
 
-class Scale(nn.Module):
-    """A parameter of its own: no rule knows it."""
+class Scale(nn.Identity):
+    """A layer derived from one of torch, with a parameter more: no rule knows it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -165,7 +165,7 @@ def test_bad_input_is_refused():
     truth, scores, patient, _ = cohort()
     with pytest.raises(ConfigError, match="multilabel"):
         evaluate_classification(truth, scores, patient, LABELS, {}, task="regression", seed=0)
-    with pytest.raises(DataError, match="one patient a case"):
+    with pytest.raises(DataError, match="one patient per case"):
         evaluate_classification(truth, scores, patient[1:], LABELS, {}, task="multilabel", seed=0)
     with pytest.raises(DataError, match="at least one case"):
         evaluate_classification(truth[:0], scores[:0], patient[:0], LABELS, {}, task="multilabel", seed=0)

@@ -107,7 +107,7 @@ def test_subclasses_stay_as_they_are_and_a_network_without_plain_layers_is_refus
 
     model = nn.Sequential(Own(3, 3), nn.ReLU(), nn.Linear(3, 2))
     assert lora.insert(model, rank=1, alpha=1.0) == ("2",)
-    with pytest.raises(ConfigError, match="none"):
+    with pytest.raises(ConfigError, match="no linear or convolution layers"):
         lora.insert(nn.Sequential(Own(3, 3), nn.Linear(3, 2)), rank=1, alpha=1.0, keep="1.")
     with pytest.raises(ConfigError, match="Own"):
         lora.LoRA(Own(3, 3), 1, 1.0)

@@ -140,7 +140,7 @@ def test_monai_networks_that_hand_their_arguments_on_are_filled_too(dims: int) -
         ("resnet9", {"activation": "mich"}, "did you mean 'mish'"),
         ("unet", {"upsampling": "cubic"}, "linear, transposed"),
         ("wrn-16-4", {"depth": 17}, "6 n \\+ 4"),
-        ("monai:UNet", {}, "channels, strides, got none"),
+        ("monai:UNet", {}, "needs a value for channels, strides"),
         ("monai:SegResNet", {"upsample_mode": "sideways"}, "options the network accepts"),
     ],
 )

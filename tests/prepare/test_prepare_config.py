@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import typing
 
 import pytest
@@ -39,9 +40,9 @@ def test_values_out_of_range_are_refused(values):
 
 
 def test_every_field_is_flat_and_has_help():
-    help_text = PrepareConfig.__doc__
+    help_text = inspect.getdoc(PrepareConfig)  # Python 3.13 takes the indentation away itself
     for item in dataclasses.fields(PrepareConfig):
-        assert f"        {item.name}: " in help_text, item.name
+        assert f"    {item.name}: " in help_text, item.name
         hint = typing.get_type_hints(PrepareConfig)[item.name]
         inner = [part for part in typing.get_args(hint) if part not in (type(None), Ellipsis)] or [hint]
         assert set(inner) <= {int, float, str, bool}, item.name

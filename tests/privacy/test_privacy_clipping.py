@@ -8,6 +8,7 @@ from torch import nn
 
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal
 from meninx.privacy.clipping import ClippedSum, clipped_gradient_sum, slice_units
+from meninx.privacy.clipping.unit_rows import rows_of
 
 CE = nn.CrossEntropyLoss(reduction="none")
 
@@ -200,3 +201,10 @@ def test_wrong_shapes_and_settings_are_refused():
     for changes in ({"max_grad_norm": 0.0}, {"clipping": "median"}, {"chunk": 0}):
         with pytest.raises(ConfigError):
             clipped(model, data, [0, 1, 2], **changes)
+
+
+def test_channels_last_inputs_stay_so_when_units_are_reordered():
+    inputs = torch.randn(6, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    arranged = rows_of(torch.tensor([2, 0, 2, 1, 1, 2]), 1).arranged(inputs)
+    assert arranged.is_contiguous(memory_format=torch.channels_last)
+    assert not torch.equal(arranged, inputs)

@@ -38,7 +38,7 @@ def test_measured_choices_are_remembered_and_not_measured_again(oracle, monkeypa
     again = oracle.engine(net(), *data, planner=Planner(mode="measure", choices=planner.choices))
     assert torch.equal(oracle.flat(first), oracle.flat(again))
     kernels = {choice.kernel for choice in planner.choices.values()}
-    assert kernels <= {"taps", "loop", "grouped", "product", "ghost", "store", "joint"}
+    assert kernels <= {"unfolded", "loop", "grouped", "product", "ghost", "store", "joint"}
 
 
 def test_what_is_tried_is_random_numbers_not_data(oracle):
@@ -66,7 +66,7 @@ def test_no_more_units_are_tried_than_half_the_batch(oracle, monkeypatch, batch,
     assert max(tried) == most
 
 
-@pytest.mark.parametrize("kernel", ["taps", "loop", "grouped", "ghost"])
+@pytest.mark.parametrize("kernel", ["unfolded", "loop", "grouped", "ghost"])
 def test_every_kernel_gives_the_same_sum(oracle, kernel):
     model, data = net(), oracle.data(6, 2, 6, 6)
     planner = Planner(mode="measure")

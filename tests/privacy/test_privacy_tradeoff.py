@@ -7,7 +7,7 @@ from scipy.stats import norm
 
 from meninx.core.errors import ConfigError
 from meninx.privacy.accounting import Phase
-from meninx.privacy.tradeoff import attack_risk, reconstruction_bound
+from meninx.privacy.tradeoff import attack_risk
 
 HAM, RAD, LIVER = (0.25247, 300, 1 / 8112), (0.00307, 16_250, 1 / 1.083e6), (0.00943, 53_000, 1 / 106)
 
@@ -35,7 +35,9 @@ def phases(rate, noise, steps):
 )
 def test_reconstruction_bounds_of_the_reference_table(run, noise, gamma):
     rate, steps, prior = run
-    assert reconstruction_bound(phases(rate, noise, steps), prior) == pytest.approx(gamma, rel=0.02)
+    assert attack_risk(phases(rate, noise, steps), prior=prior, fprs=()).reconstruction == pytest.approx(
+        gamma, rel=0.02
+    )
 
 
 @pytest.mark.parametrize("noise", [0.4, 1.0, 3.0])
@@ -66,10 +68,10 @@ def test_the_ends_no_run_no_noise_certain_guess():
     assert nothing.reconstruction == pytest.approx(0.1)
     bare = attack_risk(phases(0.1, 0.0, 1), prior=0.1)
     assert (bare.advantage, bare.reconstruction) == (1.0, 1.0)
-    assert reconstruction_bound(phases(0.1, 1.0, 10), 1.0) == 1.0
-    assert 0 <= reconstruction_bound(phases(0.1, 1.0, 10), 0.0) < 1e-6
+    assert attack_risk(phases(0.1, 1.0, 10), prior=1.0, fprs=()).reconstruction == 1.0
+    assert 0 <= attack_risk(phases(0.1, 1.0, 10), prior=0.0, fprs=()).reconstruction < 1e-6
     with pytest.raises(ConfigError, match="prior"):
-        reconstruction_bound([], math.nan)
+        attack_risk([], prior=math.nan, fprs=())
 
 
 def test_many_gaussian_steps_are_one_with_less_noise():

@@ -252,11 +252,11 @@ def nan_voxel(data: Manifest) -> None:
 
 
 TABLES = [
-    (without_table, "expected a prepared dataset with manifest.csv, got no such file .*meninx prepare"),
+    (without_table, "this is no prepared dataset: manifest.csv is missing .*meninx prepare"),
     (without_column, r"expected a column 'effusion', got none \(.*manifest.csv, row 1\)"),
     (
         set_cell(4, "nodule", SECRET),
-        r"expected a number or nothing, got other text \(.*manifest.csv, row 6, column 'nodule'\)",
+        r"expected a number or an empty cell, got text \(.*manifest.csv, row 6, column 'nodule'\)",
     ),
     (
         set_cell(4, "split", SECRET),
@@ -270,8 +270,8 @@ TABLES = [
     (at_two_sites, "expected every patient in one site"),
     (twice, r"expected each case_id once, got the same value in rows 2 and \d+ \(manifest.csv\)"),
     (one_image_twice, "expected each image once, got the same value in rows 2 and 3"),
-    (shifted, r"expected one cell a column, got more or fewer \(.*manifest.csv, row 4\)"),
-    (cut_row, r"expected one cell a column, got more or fewer \(.*manifest.csv, row 4\)"),
+    (shifted, r"the row does not have one cell per column \(.*manifest.csv, row 4\)"),
+    (cut_row, r"the row does not have one cell per column \(.*manifest.csv, row 4\)"),
     (in_latin, r"expected a readable UTF-8 file, got UnicodeDecodeError \(.*manifest.csv\)"),
     (no_toml, "expected a dataset.toml as `meninx prepare` writes it"),
     (other_task, "expected a dataset.toml as `meninx prepare` writes it"),
@@ -337,17 +337,17 @@ def test_a_spoilt_image_stops_training_at_its_row_and_the_dataset_stays(
 
 def test_a_folder_that_is_not_there(refused, invoke, tmp_path):
     missing = tmp_path / "none"
-    refused(3, "no such file", "train", missing)
+    refused(3, "is missing", "train", missing)
     refused(
         3,
-        "expected a source folder, got no such folder",
+        "there is no such folder",
         "prepare",
         missing,
         tmp_path / "data",
         "--reader",
         "folder",
     )
-    refused(2, "expected a run folder", "evaluate", missing)
+    refused(2, "this is no run folder", "evaluate", missing)
     refused(2, "expected ", "report", missing, "--out", tmp_path / "report.html")
     for words in (
         ("export",),
@@ -357,14 +357,14 @@ def test_a_folder_that_is_not_there(refused, invoke, tmp_path):
     ):
         refused(
             3,
-            "expected a source folder, got no such folder",
+            "there is no such folder",
             "dicom",
             words[0],
             missing,
             tmp_path / "out",
             *words[1:],
         )
-    refused(3, "expected a folder, got none", "dicom", "table", missing, tmp_path / "table.csv")
+    refused(3, "there is no such folder", "dicom", "table", missing, tmp_path / "table.csv")
     (tmp_path / "site.key").write_bytes(bytes(range(32)))
     refused(3, "folder", "deid", missing, tmp_path / "clean", "--key", tmp_path / "site.key")
     assert [path.name for path in tmp_path.iterdir()] == ["site.key"]
@@ -551,8 +551,8 @@ CSV = ("--reader", "csv", "--label-columns", "ill", "--quiet")
 @pytest.mark.parametrize(
     ("told", "words", "columns"),
     [
-        (r"expected a column 'file', got none \(labels.csv, row 1\)", (), {"rename": "file"}),
-        (r"expected a column 'ill', got none \(labels.csv, row 1\)", (), {"rename": "ill"}),
+        (r"there is no column 'file' \(labels.csv, row 1\)", (), {"rename": "file"}),
+        (r"there is no column 'ill' \(labels.csv, row 1\)", (), {"rename": "ill"}),
         (r"\(labels.csv, row 3, column 'ill'\)", (), {"ill": lambda n: SECRET if n == 1 else "0"}),
         (
             r"labels.csv, row 3, column 'patient_id'",
@@ -810,7 +810,7 @@ def test_a_second_process_on_the_same_folder_is_refused_and_disturbs_nothing(
     before = snapshot(folder)
     refused(
         3,
-        "expected one process per output folder, got another process writing",
+        "another process writes to this folder",
         "train",
         data.root,
         "--resume",

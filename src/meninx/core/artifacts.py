@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from meninx.core import files, plain, provenance, workspace
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 from meninx.core.provenance import Environment as Environment
 from meninx.core.summaries import FORMAT as FORMAT
 from meninx.core.summaries import DeidRecord as DeidRecord
@@ -233,7 +233,7 @@ class StartRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Ancestry:
-    """What is known of the training behind starting weights: ``private/start.json``, fixed when the run is created.
+    """Training behind the starting weights of a run: ``private/start.json``, fixed when the run is created.
 
     Attributes:
         sha256: digest of the file of weights.
@@ -467,7 +467,7 @@ def place(kind: type, *, split: str = "test", dataset: str = "", private: bool =
     """
     if not all(_PART.fullmatch(part) for part in (split, dataset)):
         raise DataError(
-            expected("letters, digits and dashes", got="another word", where="name of a split or dataset")
+            problem("the name may hold only letters, digits and dashes", where="name of a split or dataset")
         )
     name = _PLACES[kind]
     if kind in (EvaluationRecord, ComparisonRecord):
@@ -514,7 +514,7 @@ def read_file(path: Path, kind: type[RecordT]) -> RecordT | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise DataError(expected("a readable file", got="none that may be read", where=where)) from error
+        raise DataError(problem("the file may not be read", where=where)) from error
     content = files.read_bytes(path, limit=_LIMITS.get(kind, files.TEXT_LIMIT))
     if kind in (EvaluationRecord, ComparisonRecord):
         table = plain.from_json(content, dict[str, Any], where=where)
@@ -544,7 +544,7 @@ def _of_an_older_version(table: dict[str, Any], kind: type) -> dict[str, Any]:
 
 
 def keyed(key: bytes, *parts: str) -> str:
-    """Return a digest of text that only the holder of ``key`` can compute: 64 hexadecimal digits of HMAC-SHA-256.
+    """Return the HMAC-SHA-256 of a text under ``key``, 64 hexadecimal digits.
 
     Args:
         key: 32 secret bytes.
@@ -577,5 +577,5 @@ def require(root: Path, kind: type[RecordT], *, fix: str) -> RecordT:
     """
     record = read(root, kind)
     if record is None:
-        raise DataError(expected(f"a folder with {place(kind)}", got="none", where=root.name, fix=fix))
+        raise DataError(problem(f"the folder has no {place(kind)}", where=root.name, fix=fix))
     return record

@@ -27,7 +27,7 @@ from meninx.core.artifacts import (
     RunState,
 )
 from meninx.core.budget import PrivacySpent
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 
 TOLERANCE = (
     1e-7  # relative, between an epsilon that was written down and one that is computed again elsewhere
@@ -134,19 +134,17 @@ def require(root: Path, run: RunRecord, kind: type[MeasuredT], *, split: str = "
     where = f"{root.name}/{place}"
     record = artifacts.read(root, kind, split=split)
     if record is None:
-        raise DataError(expected("a measured run", got="none", where=where, fix=fix))
-    problem = measured(record, run, Path(place).name) or unlisted(root, run, Path(place).name)
+        raise DataError(problem("the run was not measured", where=where, fix=fix))
+    wrong = measured(record, run, Path(place).name) or unlisted(root, run, Path(place).name)
     if (
-        not problem
+        not wrong
         and isinstance(record, EvaluationRecord)
         and (record.external or record.evaluation.get("split") != split)
     ):
-        problem = "was measured on another dataset or split"
-    if problem:
+        wrong = "was measured on another dataset or split"
+    if wrong:
         raise DataError(
-            expected(
-                "a measurement of the run in this folder", got=f"one that {problem}", where=where, fix=fix
-            )
+            expected("a measurement of the run in this folder", got=f"one that {wrong}", where=where, fix=fix)
         )
     return record
 

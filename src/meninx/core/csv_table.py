@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meninx.core import check, files
-from meninx.core.errors import ConfigError, LayoutError, expected
+from meninx.core.errors import ConfigError, LayoutError, expected, problem
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,7 @@ class CsvRow:
         """
         value = self.get(column)
         if not value:
-            raise LayoutError(
-                expected("a value", got="an empty cell", where=f"{self.where}, column {column!r}")
-            )
+            raise LayoutError(problem("an empty cell", where=f"{self.where}, column {column!r}"))
         return value
 
     def has(self, column: str) -> bool:
@@ -73,7 +71,7 @@ class CsvTable:
             if column not in self.columns:
                 fix = check.did_you_mean(column, self.columns) or f"its columns are {', '.join(self.columns)}"
                 raise LayoutError(
-                    expected(f"a column {column!r}", got="none", where=f"{self.name}, row 1", fix=fix)
+                    problem(f"there is no column {column!r}", where=f"{self.name}, row 1", fix=fix)
                 )
         return self
 
@@ -86,9 +84,7 @@ class CsvTable:
             rows = tuple(row for row in rows if row.get(column) in values.split("|"))
         if self.rows and not rows:
             raise ConfigError(
-                expected(
-                    "a row that meets every rule of require", got="none", where=self.name, fix="check require"
-                )
+                problem("no row meets every rule of require", where=self.name, fix="check require")
             )
         return CsvTable(self.name, self.columns, rows)
 
@@ -133,9 +129,7 @@ def _text(path: Path) -> str:
         is_file = False
     if not is_file:
         raise LayoutError(
-            expected(
-                f"a table {path.name[:80]!r}", got="no such file", where=f"folder {path.parent.name[:80]}"
-            )
+            problem(f"no such file: table {path.name[:80]!r}", where=f"folder {path.parent.name[:80]}")
         )
     try:
         data = files.read_bytes(path, limit=files.TABLE_LIMIT)
@@ -144,7 +138,7 @@ def _text(path: Path) -> str:
                 data = stream.read(files.TABLE_LIMIT + 1)
             if len(data) > files.TABLE_LIMIT:
                 raise LayoutError(
-                    expected(f"a table of at most {files.TABLE_LIMIT:,} bytes", got="more", where=path.name)
+                    problem(f"the table is larger than {files.TABLE_LIMIT:,} bytes", where=path.name)
                 )
         return data.decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:

@@ -76,3 +76,21 @@ def expected(what: str, *, got: object, where: str, fix: str = "") -> str:
     """
     message = f"expected {what}, got {got} ({where})"
     return f"{message}; {fix}" if fix else message
+
+
+def problem(what: str, *, where: str = "", fix: str = "") -> str:
+    """Return a message that says what is wrong, where, and what to do.
+
+    It is for cases in which "expected X, got Y" says no more than one of the two, e.g. for something that is
+    missing.
+
+    >>> problem("the table has no column 'age'", where="labels.csv", fix="give age_column")
+    "the table has no column 'age' (labels.csv); give age_column"
+
+    Args:
+        what: the problem as a sentence without a full stop; never a patient's value.
+        where: file, key, row or argument name; left out when empty.
+        fix: what to do about it; left out when empty.
+    """
+    message = f"{what} ({where})" if where else what
+    return f"{message}; {fix}" if fix else message

@@ -1,4 +1,4 @@
-"""Reading and writing files: bounded reads, paths that stay where they belong, writes that are whole or absent.
+"""Reading and writing files: bounded reads, paths that stay inside their folder, atomic writes.
 
 Every value that comes from a file is hostile. :func:`read_bytes` and :func:`read_text` look at the size
 before they read, :func:`below` turns a name from a file into a path only if it lands below its folder, and
@@ -22,7 +22,7 @@ from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from meninx.core.errors import DataError, StorageError, expected
+from meninx.core.errors import DataError, StorageError, expected, problem
 
 PRIVATE_MODE = 0o600
 PUBLIC_MODE = 0o666  # the process's umask takes its bits away
@@ -124,7 +124,7 @@ def read_bytes(path: Path, *, limit: int = TEXT_LIMIT) -> bytes:
         except OSError as error:
             raise DataError(expected("a readable file", got=_reason(error), where=path.name)) from error
     if len(content) > limit:
-        raise DataError(expected(f"a file of at most {limit:,} bytes", got="more", where=path.name))
+        raise DataError(problem(f"the file is larger than {limit:,} bytes", where=path.name))
     return content
 
 
@@ -133,7 +133,7 @@ def read_text(path: Path, *, limit: int = TEXT_LIMIT) -> str:
     try:
         return read_bytes(path, limit=limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(expected("UTF-8 text", got="foreign bytes", where=path.name)) from error
+        raise DataError(problem("the file is not UTF-8 text", where=path.name)) from error
 
 
 def below(root: Path, name: str, *, where: str) -> Path:
@@ -151,15 +151,25 @@ def below(root: Path, name: str, *, where: str) -> Path:
             leads out.
     """
     path = root.joinpath(*relative(name, where=where).parts)
+    endless = DataError(problem("the path cannot be followed", where=where))
     try:
         place, home = path.resolve(), root.resolve()
-    except (OSError, RuntimeError) as error:  # links that lead round in a circle
-        raise DataError(
-            expected("a path inside the folder", got="one that cannot be followed", where=where)
-        ) from error
+    except (OSError, RuntimeError) as error:  # links that lead round in a circle, before Python 3.13
+        raise endless from error
+    if _loops(path):
+        raise endless
     if place == home or not place.is_relative_to(home):
-        raise DataError(expected("a path inside the folder", got="a link that leads out of it", where=where))
+        raise DataError(problem("a link leads out of the folder", where=where))
     return path
+
+
+def _loops(path: Path) -> bool:
+    """Return whether links lead round in a circle; since Python 3.13 ``resolve`` passes over them silently."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def relative(name: str, *, where: str) -> PurePosixPath:
@@ -175,12 +185,12 @@ def relative(name: str, *, where: str) -> PurePosixPath:
         DataError: as :func:`below`, apart from links.
     """
     if not is_inside(name):
-        raise DataError(expected("a relative path inside the folder", got="another path", where=where))
+        raise DataError(problem("the path does not lead to a file inside the folder", where=where))
     return PurePosixPath(name)
 
 
 def is_inside(name: str) -> bool:
-    """Return whether a name from a file is a relative POSIX path that leaves its folder by no word of its own.
+    """Return whether a name from a file is a relative POSIX path that does not leave its folder.
 
     Links on the disk are not looked at; :func:`below` does.
     """

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meninx.core import files
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, problem
 from meninx.core.progress import SILENT, Progress, task
 
 CHECKSUMS = "checksums.sha256"
@@ -55,7 +55,7 @@ def write(root: Path, digests: Mapping[str, str]) -> str:
 
 
 def write_sorted(root: Path, digests: Iterable[tuple[str, str]]) -> str:
-    """Write ``root/checksums.sha256`` from (relative POSIX path, SHA-256) in ascending order, one line in memory at a time.
+    """Write ``root/checksums.sha256`` from (relative POSIX path, SHA-256), sorted, one line in memory at a time.
 
     Returns the SHA-256 of the list; raises as :func:`write`.
     """
@@ -78,7 +78,7 @@ def list_digest(digests: Mapping[str, str]) -> str:
 
 def _line(name: str, value: str) -> bytes:
     if files.relative(name, where=CHECKSUMS).as_posix() != name:
-        raise DataError(expected("relative POSIX paths without detours", got="others", where=CHECKSUMS))
+        raise DataError(problem("a path is not relative, or takes a detour", where=CHECKSUMS))
     return f"{value}  {name}\n".encode()
 
 
@@ -102,12 +102,10 @@ def read(root: Path) -> dict[str, str]:
             continue
         match = _LINE.fullmatch(line)
         if match is None:
-            raise DataError(
-                expected("a line of sha256sum", got="other text", where=f"{CHECKSUMS}, line {number}")
-            )
+            raise DataError(problem("the line is not one of sha256sum", where=f"{CHECKSUMS}, line {number}"))
         name = files.relative(match[2], where=f"{CHECKSUMS}, line {number}").as_posix()
         if name in digests:
-            raise DataError(expected("each file once", got="one twice", where=f"{CHECKSUMS}, line {number}"))
+            raise DataError(problem("a file is listed twice", where=f"{CHECKSUMS}, line {number}"))
         digests[name] = match[1]
     return digests
 
@@ -124,7 +122,7 @@ def damage(root: Path, *, leave_out: Iterable[str] = (), progress: Progress = SI
     Args:
         root: the folder, with a list.
         leave_out: top-level names that the list does not cover, e.g. ``private``.
-        progress: told of every file.
+        progress: advanced by every file.
     """
     listed = read(root)
     missing, changed = [], []

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 _UNKNOWN = 4 << 30  # bytes of memory assumed where the system does not tell
@@ -40,8 +41,9 @@ def _system_memory() -> int:
         for line in _MEMORY.read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) << 10
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # macOS tells the total alone
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError, ValueError):  # macOS reports the total alone
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     return _UNKNOWN
 
 

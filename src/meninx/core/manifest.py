@@ -28,7 +28,7 @@ import numpy.typing as npt
 import tomli_w
 
 from meninx.core import check, files, integrity, names, plain, workspace
-from meninx.core.errors import DataError, LayoutError, MeninxError, expected
+from meninx.core.errors import DataError, LayoutError, MeninxError, expected, problem
 
 MANIFEST_NAME = "manifest.csv"
 SOURCES_NAME = "private/cases.csv"  # identifiers of the source by case; written by prepare
@@ -72,9 +72,7 @@ class Intensity:
     def __post_init__(self) -> None:
         check.positive(scale=self.scale)
         if not all(map(math.isfinite, (*self.window, self.shift))) or self.window[0] > self.window[1]:
-            raise DataError(
-                expected("a finite window and shift, lowest value first", got="others", where="intensity")
-            )
+            raise DataError(problem("window and shift must be finite, lowest value first", where="intensity"))
         check.one_of(("format", "standard", "train"), source=self.source)
 
 
@@ -132,9 +130,7 @@ class DatasetInfo:
             *(() if self.task is TaskKind.SEGMENTATION else self.labels),
         )
         if len(set(columns)) != len(columns):
-            raise DataError(
-                expected("labels and attributes of different names", got="one twice", where=where)
-            )
+            raise DataError(problem("a label or attribute is named twice", where=where))
         if self.spatial_dims not in (2, 3) or not 1 <= self.channels <= _MOST_CHANNELS:
             what = f"2 or 3 spatial axes and 1 to {_MOST_CHANNELS} channels"
             raise DataError(expected(what, got=f"{self.spatial_dims} and {self.channels}", where=where))
@@ -296,7 +292,7 @@ class Manifest:
             self.verified_bytes(name)
 
     def verified_bytes(self, name: str) -> bytes:
-        """Return the bytes of a file of the dataset after comparing them with their digest, where there is one.
+        """Return the bytes of a file of the dataset; they are compared with their digest where there is one.
 
         Args:
             name: relative path as in the manifest, e.g. ``images/c1.png``.
@@ -377,15 +373,11 @@ class Manifest:
             if not path.is_file():
                 fix = "make it with `meninx prepare`"
                 raise LayoutError(
-                    expected(
-                        f"a prepared dataset with {path.name}", got="no such file", where=str(root), fix=fix
-                    )
+                    problem(f"this is no prepared dataset: {path.name} is missing", where=str(root), fix=fix)
                 )
         if _is_being_replaced(root):
             fix = "run `meninx prepare` again: it completes what was stopped"
-            raise LayoutError(
-                expected("a whole dataset", got="one that is being replaced", where=root.name, fix=fix)
-            )
+            raise LayoutError(problem("the dataset is being replaced", where=root.name, fix=fix))
         info = DatasetInfo.from_toml(_text(info_path, files.TEXT_LIMIT), str(info_path))
         table = _rows(_text(table_path, files.TABLE_LIMIT), str(table_path))
         header = next(table, [])
@@ -405,7 +397,7 @@ class Manifest:
 
 
 def dataset_digest(root: Path, *, images: bool = True) -> DataDigest:
-    """Return the digest of a dataset folder: of its table, its meaning and, where it carries checksums, its images.
+    """Return the digest of a dataset folder: of its table, its description and, with checksums, its images.
 
     Args:
         root: the folder.
@@ -469,7 +461,7 @@ def _rows(text: str, where: str) -> Iterator[list[str]]:
 
 def _case(cells: list[str], header: list[str], info: DatasetInfo, where: str) -> Case:
     if len(cells) != len(header):
-        raise LayoutError(expected("one cell a column", got="more or fewer", where=where))
+        raise LayoutError(problem("the row does not have one cell per column", where=where))
     row = dict(zip(header, cells, strict=True))
     labels: dict[str, float | None] = {}
     for name in () if info.task is TaskKind.SEGMENTATION else info.labels:
@@ -477,12 +469,10 @@ def _case(cells: list[str], header: list[str], info: DatasetInfo, where: str) ->
             labels[name] = float(row[name]) if row[name] != "" else None
         except ValueError as error:
             raise LayoutError(
-                expected("a number or nothing", got="other text", where=f"{where}, column {name!r}")
+                problem("expected a number or an empty cell, got text", where=f"{where}, column {name!r}")
             ) from error
         if not 0 <= (labels[name] or 0) <= 1:
-            raise LayoutError(
-                expected("a number from 0 to 1", got="another", where=f"{where}, column {name!r}")
-            )
+            raise LayoutError(problem("expected a number from 0 to 1", where=f"{where}, column {name!r}"))
     if row["split"] not in SPLITS:
         got = "another word" if row["split"] else "nothing"
         raise LayoutError(expected(f"one of {', '.join(SPLITS)}", got=got, where=f"{where}, column 'split'"))

@@ -73,7 +73,7 @@ def check(names: Iterable[str], *, what: str, where: str) -> None:
 
 
 def encodable(text: str) -> str:
-    """Return text that UTF-8 can hold: a byte of a file name that is no UTF-8 is spelled out, as a backslash and its code."""
+    """Return text that UTF-8 can hold: a foreign byte of a file name becomes a backslash and its code."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -88,12 +88,12 @@ def printable(text: str, *, hidden: str = "?") -> str:
 
 
 def markdown(text: str) -> str:
-    """Return text that Markdown shows as it is, on one line: no link, image, HTML, table cell, list or heading begins in it."""
+    """Return text on one line that Markdown shows as it is: no link, image, HTML, table, list or heading."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def csv_cell(text: str) -> str:
-    """Return a cell that a spreadsheet shows as text: what begins a formula is quoted unless it is a number."""
+    """Return a cell that a spreadsheet shows as text: the start of a formula is quoted unless it is a number."""
     if not text.startswith(_FORMULA):
         return text
     try:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 
 ValueT = TypeVar("ValueT")
 
@@ -48,7 +48,7 @@ def from_json(content: bytes | str, kind: type[ValueT], *, where: str) -> ValueT
             expected("a file as this version writes it", got=_without_values(error), where=where)
         ) from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise DataError(expected("valid JSON", got="something else", where=where)) from error
+        raise DataError(problem("the file is not valid JSON", where=where)) from error
 
 
 def from_plain(value: Any, kind: type[ValueT], *, where: str) -> ValueT:
@@ -60,9 +60,7 @@ def from_plain(value: Any, kind: type[ValueT], *, where: str) -> ValueT:
             expected("a table as this version writes it", got=_without_values(error), where=where)
         ) from error
     except RecursionError as error:
-        raise DataError(
-            expected("a table as this version writes it", got="one too deep", where=where)
-        ) from error
+        raise DataError(problem("the table is nested too deeply", where=where)) from error
 
 
 def _encoded(value: Any) -> Any:

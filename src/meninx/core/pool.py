@@ -197,7 +197,7 @@ class _Crew(Generic[ItemT, ResultT]):
         return self._alone(task)
 
     def _alone(self, task: _Task[ItemT, ResultT]) -> ResultT:
-        """Return the result of an item that is the only one of its process, after a worker died that may have held it.
+        """Return the result of an item run alone in its process, after a worker died that may have held it.
 
         The item is not blamed for a process that had died before, nor for one that is killed while it starts.
         """
@@ -319,7 +319,7 @@ def _lost(future: Future[Any]) -> bool:
 
 
 class _Process(SpawnProcess):
-    """A worker that is really ended when the others of a broken crew are: it ignores SIGTERM, and may hold a queue's lock."""
+    """A worker that is killed where an executor would terminate it: workers ignore SIGTERM."""
 
     def terminate(self) -> None:
         self.kill()
@@ -370,7 +370,7 @@ def _done(work: Callable[[ItemT], ResultT], item: ItemT) -> ResultT:
 
 
 def unguarded(got: str) -> UsageError:
-    """Return the error of a script that starts anew in every worker process, because nothing tells the two apart."""
+    """Return the error of a script that runs its main part again in every worker process."""
     what = 'a script that calls this below `if __name__ == "__main__":`'
     return UsageError(
         expected(what, got=got, where="workers", fix="put the call below that line, or use workers=1")
@@ -378,7 +378,7 @@ def unguarded(got: str) -> UsageError:
 
 
 def refuse_import_in_worker() -> None:
-    """Refuse to work while a worker process of somebody imports the main script, before it has become a worker.
+    """Refuse to work in a process that imports the main script to become a worker.
 
     Raises:
         UsageError: the script calls this at its top level.
@@ -390,7 +390,7 @@ def refuse_import_in_worker() -> None:
 
 
 def _begin(begun: Event, setup: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    """Prepare a worker process: signals are the main process's to handle, and the worker ends when that process ends."""
+    """Prepare a worker process: it ignores signals and ends when the main process ends."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

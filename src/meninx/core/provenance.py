@@ -63,6 +63,11 @@ def environment(command: Iterable[str] = ()) -> Environment:
     )
 
 
+def version() -> str:
+    """Return the version of meninx; ``0+unknown`` when it is run from sources that were never installed."""
+    return _version("meninx") or "0+unknown"
+
+
 def packages() -> dict[str, str]:
     """Return package -> version of the installed ones among :data:`PACKAGES`."""
     return versions(PACKAGES)
@@ -86,7 +91,7 @@ def _version(package: str) -> str | None:
 
 
 def _without_folders(word: str) -> str:
-    """Return a word of a command with every path cut down to its last name, that after ``--option=`` included."""
+    """Return a word of a command with every path cut down to its last name, also after ``--option=``."""
     option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
     if "/" in value or "\\" in value:
         value = PureWindowsPath(value).name or "."

@@ -1,4 +1,4 @@
-"""The run folder: two rooms (``release/`` may leave the hospital, ``private/`` never), an identity, a state, a lock."""
+"""The run folder: ``release/`` may leave the hospital, ``private/`` stays; identity, state, lock and keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from meninx.core import artifacts, files, integrity, plain, provenance, randomness, workspace
 from meninx.core.artifacts import RunRecord, RunState
-from meninx.core.errors import DataError, UsageError, expected
+from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.randomness import KEY_BYTES
 
 NOT_FOR_RELEASE = "NOT FOR RELEASE: privacy noise of this run came from a seed (--deterministic)"
@@ -104,7 +104,7 @@ class Run:
         return changed
 
     def enlist(self, *, added: Iterable[Path] = (), removed: Iterable[Path] = ()) -> None:
-        """Enter files that were written into ``release/`` later into its list of digests, and strike removed ones.
+        """Enter files that were written to ``release/`` later into its list of digests, and strike removed ones.
 
         Does nothing in a run that is not finished, or of an older version. The caller holds :meth:`lock`.
 
@@ -265,9 +265,8 @@ def open_run(path: Path) -> Run:
     root = path.resolve()
     if not (root / "config.toml").is_file() or not (root / "private").is_dir():
         raise UsageError(
-            expected(
-                "a run folder with config.toml and private/",
-                got="none",
+            problem(
+                "this is no run folder: config.toml or private/ is missing",
                 where=str(path),
                 fix="give the folder that `meninx train` printed",
             )

@@ -62,7 +62,7 @@ class Build:
 def building(out: Path, *, fingerprint: str, last: str = "") -> Iterator[Build]:
     """Hold a folder of plain files for this process; what is built moves into it when the block ends.
 
-    Files that are there already and are not built again stay. After an error nothing of what was built is left.
+    Other files in the folder stay. After an error nothing of what was built is left.
     After an interruption or a kill the next call with the same fingerprint finds what was finished, in
     :meth:`Build.existing`.
 
@@ -114,7 +114,7 @@ def move_files(source: Path, target: Path, *, last: str = "") -> None:
 
 
 def move_whole(source: Path, target: Path, aside: Path, *, last: Iterable[str] = ()) -> None:
-    """Move what lies at the top of a folder into another; what it replaces lies in ``aside`` until all is there.
+    """Move the items of a folder into another; replaced items lie in ``aside`` until all have moved.
 
     Args:
         source: folder of finished files and folders; it is removed.

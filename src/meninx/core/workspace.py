@@ -30,7 +30,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from meninx.core import files, plain
-from meninx.core.errors import DataError, RunLocked, StorageError, UsageError, expected
+from meninx.core.errors import DataError, RunLocked, StorageError, UsageError, expected, problem
 
 PRIVATE, LOCK, MARKER, STAGING, REPLACED = "private", "lock", "workspace.json", "staging", "replaced"
 CACHE = "cache"  # in the private room: what can be computed again from the result, e.g. decoded images
@@ -238,7 +238,7 @@ def _holds_work(out: Path) -> bool:
 
 
 def _begun(out: Path, marker: Marker, fingerprint: str) -> Workspace:
-    """Write down what is being built and return the workspace, with what an interrupted run of the same fingerprint left."""
+    """Record what is being built and return the workspace, with what an interrupted run of the same settings left."""
     continued = marker.building == fingerprint and (out / PRIVATE / STAGING).is_dir()
     try:
         if not continued:
@@ -271,14 +271,12 @@ def check(
     if not out.exists():
         return
     if not out.is_dir():
-        raise UsageError(expected("an output folder", got="a file", where="out", fix="choose another name"))
+        raise UsageError(problem("the output folder is a file", where="out", fix="choose another name"))
     marker = read_marker(out)
     if marker is None:
         if _foreign(out) and not (ours and ours(out)):
             fix = "choose a new or empty folder"
-            raise UsageError(
-                expected("a new or empty output folder", got="other files", where=out.name, fix=fix)
-            )
+            raise UsageError(problem("the output folder holds other files", where=out.name, fix=fix))
         marker = Marker(stage=stage, published="older" if ours and ours(out) else "")
     if marker.stage != stage:
         got = f"a folder that `{marker.stage}` wrote"
@@ -287,14 +285,10 @@ def check(
         )
     if marker.published and not (resume or overwrite):
         fix = "give --resume to go on with it, or --overwrite to replace it when the new one is complete"
-        raise UsageError(
-            expected("a new or empty output folder", got="a complete result", where=out.name, fix=fix)
-        )
+        raise UsageError(problem("the output folder holds a complete result", where=out.name, fix=fix))
     if marker.published and not overwrite and fingerprint not in (marker.published, marker.building):
         fix = "use the same settings, or --overwrite to replace the result"
-        raise UsageError(
-            expected("the settings that the result was made with", got="others", where=out.name, fix=fix)
-        )
+        raise UsageError(problem("the result was made with other settings", where=out.name, fix=fix))
 
 
 def apart(out: Path, sources: Iterable[Path]) -> None:
@@ -305,12 +299,7 @@ def apart(out: Path, sources: Iterable[Path]) -> None:
         if _within(place, origin) or _within(origin, place):
             fix = "choose a folder beside the source"
             raise UsageError(
-                expected(
-                    "source and output folder apart from each other",
-                    got="one inside the other",
-                    where="out",
-                    fix=fix,
-                )
+                problem("source and output folder must lie apart from each other", where="out", fix=fix)
             )
 
 
@@ -331,7 +320,7 @@ def outside(out: Path, sources: Iterable[Path] = ()) -> None:
     place = _resolved(out)
     fix = "choose a place beside it"
     if any(_within(place, _resolved(source)) for source in sources):
-        raise UsageError(expected("an output outside the source", got="one inside it", where="out", fix=fix))
+        raise UsageError(problem("the output must lie outside the source", where="out", fix=fix))
     if any((folder / PRIVATE / MARKER).is_file() for folder in (place, *place.parents)):
         got = "one inside the result of another stage"
         raise UsageError(expected("an output outside datasets and archives", got=got, where="out", fix=fix))
@@ -341,9 +330,7 @@ def _resolved(path: Path) -> Path:
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise UsageError(
-            expected("a folder", got="a path that cannot be followed", where=path.name)
-        ) from error
+        raise UsageError(problem("the path cannot be followed", where=path.name)) from error
 
 
 def _within(inner: Path, outer: Path) -> bool:
@@ -389,9 +376,7 @@ def refuse_links(root: Path) -> None:
         if path.is_symlink():
             fix = "remove the link, or choose another output folder"
             where = path.relative_to(root).as_posix()
-            raise UsageError(
-                expected("a private room inside the output folder", got="a link", where=where, fix=fix)
-            )
+            raise UsageError(problem("the private room of the output folder is a link", where=where, fix=fix))
 
 
 @contextmanager
@@ -408,9 +393,7 @@ def locked(root: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         fix = "wait for it, or choose another output folder"
-        raise RunLocked(
-            expected("one process per output folder", got="another process writing", where=root.name, fix=fix)
-        ) from error
+        raise RunLocked(problem("another process writes to this folder", where=root.name, fix=fix)) from error
     except OSError as error:
         raise files.storage_error(error, root / PRIVATE / LOCK) from error
     try:
@@ -431,7 +414,7 @@ def read_marker(root: Path) -> Marker | None:
     marker = plain.from_json(files.read_bytes(path), Marker, where=MARKER)
     _check_names((*marker.publishing, *marker.removing, *marker.secret))
     if not _STAGE.fullmatch(marker.stage):
-        raise DataError(expected("name of a stage", got="other text", where=MARKER))
+        raise DataError(problem("the name of the stage is damaged", where=MARKER))
     return marker
 
 
@@ -440,7 +423,7 @@ def _check_names(names: Iterable[str]) -> None:
     for name in names:
         path = files.relative(name, where=MARKER)
         if len(path.parts) != 1 or name != path.name or name.casefold() in _OWN:
-            raise DataError(expected("names of the stage's own files", got="another path", where=MARKER))
+            raise DataError(problem("the marker names files that are not the stage's own", where=MARKER))
 
 
 def is_complete(root: Path) -> bool:
@@ -450,7 +433,7 @@ def is_complete(root: Path) -> bool:
 
 
 def _foreign(out: Path) -> bool:
-    """Return whether a folder without a marker holds anything but the empty private room that a killed claim leaves."""
+    """Return whether a folder without a marker holds more than the empty private room that a killed claim leaves."""
     entries = [item.name for item in out.iterdir()]
     room = out / PRIVATE
     inside = list(room.iterdir()) if room.is_dir() else []

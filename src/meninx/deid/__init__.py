@@ -1,8 +1,8 @@
 """De-identification of DICOM by DICOM PS3.15 Annex E, for a folder or for one instance in memory.
 
-``meninx deid`` and :func:`meninx.deidentify` clean a folder; :class:`Deidentifier` cleans one instance with the
-same engine. The public names are those of ``__all__``; the modules behind them may change. Nothing here needs
-torch.
+``meninx deid`` and :func:`meninx.deidentify` clean a folder; :class:`Deidentifier` cleans one instance with
+the same engine. The public names are those of ``__all__``; the modules behind them may change. Nothing here
+needs torch.
 
 Example:
     >>> from meninx.deid import Deidentifier, Quarantined
@@ -40,17 +40,18 @@ __all__ = [
     "Quarantined",
     "Reason",
 ]
-__getattr__, __dir__ = lazy_exports(
-    __name__,
-    {
-        "Action": "meninx.deid.profile",
-        "DeidConfig": "meninx.deid.config",
-        "DeidResult": "meninx.deid.stage",
-        "DeidentifiedInstance": "meninx.deid.deidentifier",
-        "Deidentifier": "meninx.deid.deidentifier",
-        "KeyFile": "meninx.deid.keys",
-        "Option": "meninx.deid.options",
-        "Quarantined": "meninx.deid.quarantine",
-        "Reason": "meninx.deid.quarantine",
-    },
-)
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "Action": "meninx.deid.profile",
+            "DeidConfig": "meninx.deid.config",
+            "DeidResult": "meninx.deid.stage",
+            "DeidentifiedInstance": "meninx.deid.deidentifier",
+            "Deidentifier": "meninx.deid.deidentifier",
+            "KeyFile": "meninx.deid.keys",
+            "Option": "meninx.deid.options",
+            "Quarantined": "meninx.deid.quarantine",
+            "Reason": "meninx.deid.quarantine",
+        },
+    )

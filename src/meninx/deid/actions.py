@@ -1,6 +1,8 @@
-"""What each action does to one value: keep, clean, dummy, by value representation.
+"""The actions of the profile on one value: keep, clean, empty, replace or remove it, depending on its VR.
 
-Sequences are the walker's.
+:mod:`meninx.deid.walker` finds the action of every element and handles sequences itself. What happens here is
+also recorded in the file's :class:`FileContext`, so that the self-check knows which identifiers the output
+holds on purpose.
 """
 
 from __future__ import annotations
@@ -17,13 +19,8 @@ from meninx.deid.profile import Action, Profile, attribute_type, canonical, rows
 from meninx.deid.pseudonyms import Patient, Resolver, is_registered
 from meninx.deid.text import REMOVED, clean_text, decode
 
-PATIENT_NAME, PATIENT_ID, ACCESSION, BIRTH_DATE, AGE = (
-    0x00100010,
-    0x00100020,
-    0x00080050,
-    0x00100030,
-    0x00101010,
-)
+PATIENT_NAME, PATIENT_ID, BIRTH_DATE, AGE = 0x00100010, 0x00100020, 0x00100030, 0x00101010
+ACCESSION = 0x00080050
 TIMEZONE = 0x00080201
 FREE_TEXT = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
 NAMES = frozenset({"PN", "UR", "AE"})
@@ -38,103 +35,27 @@ _FORMS = {
     "TIMEZONE": re.compile(r"[+-]\d{4}"),
 }
 _DUMMIES = {
-    "AE": REMOVED,
-    "AS": "000Y",
-    "CS": REMOVED,
-    "DA": "19000101",
-    "DS": "0",
-    "DT": "19000101000000",
-    "IS": "0",
-} | {
-    "TM": "000000",
-    "UR": "removed:",
-}
+    "AE": REMOVED, "AS": "000Y", "CS": REMOVED, "DA": "19000101", "DS": "0", "DT": "19000101000000", "IS": "0",
+    "TM": "000000", "UR": "removed:",
+}  # fmt: skip
 _SIZES = {
-    "AT": 4,
-    "FD": 8,
-    "FL": 4,
-    "OD": 8,
-    "OF": 4,
-    "OL": 4,
-    "OV": 8,
-    "SL": 4,
-    "SS": 2,
-    "SV": 8,
-    "UL": 4,
-    "US": 2,
-    "UV": 8,
-}
-# Defined terms that no patient's name makes suspicious: without them an image cannot be read.
-TERMS = frozenset(
-    {
-        *(
-            "ORIGINAL",
-            "DERIVED",
-            "PRIMARY",
-            "SECONDARY",
-            "AXIAL",
-            "LOCALIZER",
-            "YES",
-            "NO",
-            "M",
-            "F",
-            "O",
-            "HU",
-            "OTHER",
-            "RGB",
-        ),
-        *(
-            "MONOCHROME1",
-            "MONOCHROME2",
-            "YBR_FULL",
-            "YBR_FULL_422",
-            "YBR_ICT",
-            "YBR_RCT",
-            "PALETTE COLOR",
-            "REMOVED",
-        ),
-        *(
-            "CONTAINER",
-            "TEXT",
-            "NUM",
-            "CODE",
-            "PNAME",
-            "DATE",
-            "TIME",
-            "DATETIME",
-            "UIDREF",
-            "COMPOSITE",
-            "IMAGE",
-            "WAVEFORM",
-        ),
-        *(
-            "SCOORD",
-            "SCOORD3D",
-            "TCOORD",
-            "CONTAINS",
-            "HAS PROPERTIES",
-            "HAS CONCEPT MOD",
-            "HAS OBS CONTEXT",
-            "HAS ACQ CONTEXT",
-        ),
-        *(
-            "INFERRED FROM",
-            "SELECTED FROM",
-            "SEPARATE",
-            "CONTINUOUS",
-            "COMPLETE",
-            "PARTIAL",
-            "VERIFIED",
-            "UNVERIFIED",
-            "FINAL",
-        ),
-    }
-)
+    "AT": 4, "FD": 8, "FL": 4, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "SL": 4, "SS": 2, "SV": 8,
+    "UL": 4, "US": 2, "UV": 8,
+}  # fmt: skip
+# Defined terms without which an image cannot be displayed. They stay even if a patient's name is one of them.
+TERMS = frozenset({
+    "ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY", "AXIAL", "LOCALIZER", "YES", "NO", "M", "F", "O", "HU",
+    "OTHER", "RGB", "MONOCHROME1", "MONOCHROME2", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT",
+    "PALETTE COLOR", "REMOVED", "CONTAINER", "TEXT", "NUM", "CODE", "PNAME", "DATE", "TIME", "DATETIME",
+    "UIDREF", "COMPOSITE", "IMAGE", "WAVEFORM", "SCOORD", "SCOORD3D", "TCOORD", "CONTAINS",
+    "HAS PROPERTIES", "HAS CONCEPT MOD", "HAS OBS CONTEXT", "HAS ACQ CONTEXT", "INFERRED FROM",
+    "SELECTED FROM", "SEPARATE", "CONTINUOUS", "COMPLETE", "PARTIAL", "VERIFIED", "UNVERIFIED", "FINAL",
+})  # fmt: skip
 
 
 @dataclass
 class FileContext:
-    """Everything that is known while one file is walked, and what the walk learns.
+    """What is known of one file before its data set is walked, and what the walk adds.
 
     Attributes:
         profile: actions.
@@ -143,14 +64,14 @@ class FileContext:
         sop_class_uid: class of the instance.
         encoding: of the data set.
         found: identifiers of the original.
-        max_age: highest age that is told exactly, in years.
-        over_age: the patient is older than that, so the birth date goes whatever the profile says.
+        max_age: highest age that stays exact, in years.
+        over_age: the patient is older than that, so the birth date is removed whatever its action is.
         kept: identifiers that the output holds on purpose (kept, or made by a date shift).
         counts: (keyword, action letter) -> number of elements.
         uids: original -> new UID, changed ones only.
         accessions: original -> new accession number.
-        non_ascii: a kept text needs UTF-8.
-        review: why a person must look at the pixels; empty where nothing speaks for text in them.
+        non_ascii: a text of the output needs UTF-8.
+        review: why a person must look at the pixels; empty when nothing suggests that text is in them.
     """
 
     profile: Profile
@@ -188,15 +109,15 @@ def keyword_for_count(tag: int) -> str:
 def apply(
     action: Action, element: Element, vr: str, encodings: tuple[str, ...], context: FileContext, *, top: bool
 ) -> Element | None:
-    """Return what becomes of an element that is not a sequence, or None when it goes.
+    """Return an element after its action, or None when it is removed. Sequences are not handled here.
 
     Args:
-        action: what the profile says.
+        action: the action of the profile.
         element: the original.
         vr: VR by which the value is understood.
         encodings: character sets in force.
-        context: of the file; is told what was kept and made.
-        top: whether the element stands in the data set itself.
+        context: of the file; what was kept or made is added to it.
+        top: whether the element is in the data set itself rather than in a sequence item.
     """
     if action == Action.X:
         return None
@@ -221,7 +142,7 @@ def apply(
 
 
 def _needs_value(tag: int, context: FileContext, top: bool) -> bool:
-    """Return whether an attribute must not be empty: by its type, or because the profile itself gives it a dummy."""
+    """Return whether an attribute must have a value, by its type or because the profile gives it a dummy."""
     row = rows().get(canonical(tag))
     return (row is not None and row.basic == "D") or attribute_type(
         tag, context.sop_class_uid, top_level=top
@@ -258,7 +179,7 @@ def accession(text: str, context: FileContext) -> str:
 
 
 def _uids(action: Action, tag: int, text: str, context: FileContext) -> str:
-    """Return UID values: registered ones and classes stay, the rest is mapped unless kept by option or override."""
+    """Return the UID values; all but registered ones are replaced, unless an option keeps them."""
     values = [value.strip() for value in text.split("\\")]
     if action == Action.Z:
         return ""
@@ -273,10 +194,7 @@ def _uids(action: Action, tag: int, text: str, context: FileContext) -> str:
 
 
 def _kept(tag: int, vr: str, text: str, context: FileContext) -> str:
-    """Return a value that may stay, less what of the patient's identifiers stands in it.
-
-    Nothing when it is none of its VR.
-    """
+    """Return a value with the patient's identifiers removed; empty if it is invalid for its VR."""
     values = [text] if vr in SINGLE else text.split("\\")
     if vr in ("DA", "DT"):
         return _dates(vr, values, 0, context) if not (tag == BIRTH_DATE and context.over_age) else ""
@@ -305,7 +223,7 @@ def _is_number(value: str, vr: str) -> bool:
 
 
 def _codes(values: list[str], context: FileContext) -> str:
-    """Return coded values; one that is none, or that holds an identifier, is emptied."""
+    """Return coded values; a value that is no valid code, or that holds an identifier, becomes empty."""
 
     def fits(value: str) -> bool:
         term = value.strip()
@@ -320,7 +238,7 @@ def _codes(values: list[str], context: FileContext) -> str:
 
 
 def _cleaned(tag: int, vr: str, text: str, context: FileContext) -> str:
-    """Return a value cleaned in the way of its VR; nothing when nothing may stay."""
+    """Return a value cleaned according to its VR; empty if nothing of it may stay."""
     if vr in ("DA", "DT"):
         if tag == BIRTH_DATE and context.over_age:
             return ""
@@ -337,7 +255,7 @@ def _cleaned(tag: int, vr: str, text: str, context: FileContext) -> str:
 
 
 def _fitted(text: str, vr: str) -> str:
-    """Return the words of a text that fit into its VR; what was too long before need not stay so."""
+    """Return a text cut to the length that its VR allows, at the end of a word."""
     limit = {"LO": 64, "SH": 16}.get(vr, len(text))
     return text if len(text) <= limit else text[: limit + 1].rpartition(" ")[0]
 
@@ -351,7 +269,7 @@ def _dates(vr: str, values: list[str], days: int, context: FileContext) -> str:
 
 
 def _binary(action: Action, element: Element, vr: str, context: FileContext) -> Element | None:
-    """Return a numeric or opaque value: kept unless it spells an identifier, never cleaned in place."""
+    """Return a numeric or opaque value, kept or dropped as a whole; an identifier is dropped."""
     if action == Action.Z:
         return Element(element.tag, vr)
     if action in (Action.D, Action.U):

@@ -1,7 +1,7 @@
-"""De-identifying one instance in memory: read, clean, check what is told of it, build the file, check the file.
+"""The steps from the bytes of one instance to its clean bytes: read, clean, build the file, check the file.
 
-The folder stage (:mod:`meninx.deid.worker`) and :class:`meninx.deid.Deidentifier` both go this way, so the same
-bytes, key and settings give the same clean bytes in both.
+The folder stage (:mod:`meninx.deid.worker`) and :class:`meninx.deid.Deidentifier` both use a
+:class:`Cleaner`, so the same bytes, key and settings give the same clean bytes in both.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class CleanInstance:
     Attributes:
         original: the instance as it was read.
         elements: the cleaned data set.
-        context: what the walk learned.
+        context: identifiers, counts and replaced values of this file.
         study: new StudyInstanceUID.
         series: new SeriesInstanceUID.
         instance: new SOPInstanceUID.
@@ -73,11 +73,11 @@ class CleanInstance:
         return f"{patient}/{self.study}/{self.series}/{self.instance}.dcm"
 
     def public_texts(self, path: str) -> tuple[str, ...]:
-        """Return what becomes known of the file outside of it, besides counts and digests."""
+        """Return the texts about the file that become public: its path, its line of the audit log."""
         return path, self.context.sop_class_uid, self.original.transfer_syntax
 
     def chunks(self) -> list[bytes | memoryview]:
-        """Return the bytes of the clean file in pieces; they must pass :func:`meninx.deid.selfcheck.check`."""
+        """Return the bytes of the clean file in pieces, before the self-check."""
         return writer.file_chunks(self.elements, self.original)
 
     def checked_content(self) -> bytes:

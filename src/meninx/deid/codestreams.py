@@ -1,13 +1,14 @@
-"""Compressed frames taken apart and put together again, without the segments that a decoder ignores.
+"""Rebuilding compressed frames without the segments that a decoder ignores.
 
-A decoder ignores comments, application segments, tables that no scan uses, bytes behind the end marker and
-bytes behind a run-length segment. Text in such a place leaves the hospital unseen. Each function here parses
-the segments of one frame and returns those that a decoder needs, in the order in which they stood; the
-decoded pixels are the same. A frame with a segment that a decoder may use or ignore is refused.
+A decoder ignores comments, application segments, tables that no scan uses, bytes after the end marker and
+bytes after the runs of an RLE segment. Text hidden in such a place would leave the hospital, and no viewer
+would show it. Each function here parses the segments of one frame and returns those that a decoder needs, in
+their original order. The decoded pixels are the same. A frame with a segment that some decoders use and
+others ignore is refused.
 
-Coded data is copied, not decoded. So these bytes stay although a decoder may ignore them: those behind the
-last coded block of a JPEG scan, those behind the last packet of a JPEG 2000 tile part, and the entries of a
-used table that no code refers to.
+Coded data is copied and not decoded. Three kinds of bytes therefore stay although a decoder may ignore them:
+those after the last coded block of a JPEG scan, those after the last packet of a JPEG 2000 tile part, and the
+entries of a used table that no code refers to.
 
 References:
     ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS), T.800 annex A (JPEG 2000), T.814 (HTJ2K);
@@ -35,7 +36,7 @@ class CutShort(Unparsable):
 
 
 class AnotherFrame(Unparsable):
-    """A second image stands behind the end of the first one."""
+    """A second image follows the end of the first one."""
 
 
 class AnotherSize(Unparsable):
@@ -43,7 +44,7 @@ class AnotherSize(Unparsable):
 
 
 class Size(NamedTuple):
-    """What the header of the instance says of every frame.
+    """The size that the header of the instance states for every frame.
 
     Attributes:
         rows, columns: pixels.
@@ -65,9 +66,8 @@ def holds_start(trailer: bytes) -> bool:
 _NEXT_MARKER = re.compile(
     rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL
 )  # 00 is a stuffed byte, D0 to D7 are restarts
-_NEXT_LS_MARKER = re.compile(
-    rb"\xff+([\x80-\xcf\xd8-\xfe])", re.DOTALL
-)  # JPEG-LS stuffs a bit: FF 00 to FF 7F is data
+# JPEG-LS stuffs a bit and not a byte: FF 00 to FF 7F is coded data.
+_NEXT_LS_MARKER = re.compile(rb"\xff+([\x80-\xcf\xd8-\xfe])", re.DOTALL)
 _LS = 0xF7
 _LOSSLESS, _PROGRESSIVE, _ARITHMETIC = (
     frozenset({0xC3, 0xCB}),
@@ -77,38 +77,30 @@ _LOSSLESS, _PROGRESSIVE, _ARITHMETIC = (
 _SOF = (
     frozenset({0xC0, 0xC1, _LS}) | _LOSSLESS | _PROGRESSIVE | _ARITHMETIC
 )  # the others belong to hierarchical images
-_DHT, _DAC, _SOI, _EOI, _SOS, _DQT, _DNL, _DRI, _LSE, _COM = (
-    0xC4,
-    0xCC,
-    0xD8,
-    0xD9,
-    0xDA,
-    0xDB,
-    0xDC,
-    0xDD,
-    0xF8,
-    0xFE,
-)
-_JFIF = b"JFIF\0\1\2\0\0\1\0\1\0\0"  # says that three samples are YCbCr; density and thumbnail say nothing of the samples
+_DHT, _DAC, _EOI, _SOS, _DQT = 0xC4, 0xCC, 0xD9, 0xDA, 0xDB
+_DNL, _DRI, _LSE, _COM = 0xDC, 0xDD, 0xF8, 0xFE
+# A JFIF header means that three samples are YCbCr. Its density and thumbnail are dropped.
+_JFIF = b"JFIF\0\1\2\0\0\1\0\1\0\0"
 _COLOUR_TRANSFORM = b"mrfx"  # of JPEG-LS in some encoders: one byte that a decoder needs
 _Key = tuple[int, int]  # marker and place of a table
 
 
 def jpeg(frame: bytes, size: Size) -> bytes:
-    """Return a JPEG or JPEG-LS stream with frame header, scans and the tables that these use, cut at its end of image.
+    """Return a JPEG or JPEG-LS stream with its frame header, its scans and the tables that they use.
 
-    Comments and application segments go, but for a JFIF header (without density and thumbnail), Adobe's
-    colour transform and the colour transform of JPEG-LS, which say how the samples become colours.
+    Comments and application segments are dropped, except those that define how samples become colours: a JFIF
+    header (without density and thumbnail), Adobe's colour transform and the colour transform of JPEG-LS.
+    Bytes after the end of image are dropped.
 
     Args:
-        frame: the stream, padding and anything else behind it included.
-        size: what the header of the instance says.
+        frame: the stream, with its padding and anything else that follows it.
+        size: the size that the header of the instance states.
 
     Raises:
         CutShort: no end of image.
-        AnotherFrame: a second image stands behind the first.
+        AnotherFrame: a second image follows the first.
         AnotherSize: the stream has other rows, columns or samples.
-        Unparsable: something else than JPEG segments, or a segment that only some decoders use.
+        Unparsable: the bytes are no JPEG segments, or a segment is used by some decoders only.
     """
     if frame[:2] != b"\xff\xd8":
         raise Unparsable("no start of image")
@@ -121,6 +113,7 @@ def jpeg(frame: bytes, size: Size) -> bytes:
         stream.take(marker, frame[at + 2 : end])
         at = end
         if marker == _SOS:
+            # Coded data has no length field: it ends at the next marker that is not stuffing or a restart.
             found = (_NEXT_LS_MARKER if stream.kind == _LS else _NEXT_MARKER).search(frame, at)
             if found is None:
                 raise CutShort("no end of image")
@@ -130,11 +123,11 @@ def jpeg(frame: bytes, size: Size) -> bytes:
         raise Unparsable("no scan")
     if holds_start(frame[at:]):
         raise AnotherFrame("behind the end of image")
-    return b"\xff\xd8" + b"".join(stream.kept()) + b"\xff\xd9"
+    return b"\xff\xd8" + b"".join(stream.used_segments()) + b"\xff\xd9"
 
 
 def _marker(frame: bytes, at: int) -> tuple[int, int]:
-    """Return the marker at a place and where its segment starts; fill bytes before it are passed over."""
+    """Return the marker at an offset and where its segment starts. Fill bytes (FF) may precede a marker."""
     if at < len(frame) and frame[at] != 0xFF:
         raise Unparsable("no marker where one should be")
     while at < len(frame) and frame[at] == 0xFF:
@@ -159,19 +152,22 @@ def _segment(marker: int, content: bytes) -> bytes:
 
 @dataclass
 class _Table:
-    """One table of a segment, or what is like one: the restart interval, the parameters of JPEG-LS."""
+    """One table of a segment. The restart interval and the JPEG-LS parameters are handled as tables, too."""
 
     content: bytes
     used: bool = False
 
 
 class _Jpeg:
-    """The segments of a stream as they come.
+    """The segments of a stream, taken in order.
+
+    One segment may define several tables, and a later scan decides which of them are used. Tables are
+    therefore written at the end, when every scan has marked the ones that it needs.
 
     Attributes:
         kind: the marker of the frame header; 0 before it.
-        scanned: numbers of the components that a scan held.
-        parts: what stays, in order: bytes, or the tables of one segment with its marker.
+        scanned: numbers of the components that have been in a scan.
+        parts: the segments to write, in order: bytes, or the tables of one segment with its marker.
     """
 
     def __init__(self, size: Size) -> None:
@@ -181,11 +177,10 @@ class _Jpeg:
         self._size = size
         self._lines_follow = False
         self._components: dict[int, int] = {}  # number of the quantization table
-        self._tables: dict[_Key, _Table] = {}  # as they are defined now
-        self._quantized: dict[int, bytes] = {}  # what the first scan of a component found
-        self._precision: dict[
-            tuple[int, int], int
-        ] = {}  # component and coefficient: the lowest bit that a scan held
+        self._tables: dict[_Key, _Table] = {}  # the current definitions; a stream may redefine a table
+        self._quantized: dict[int, bytes] = {}  # the quantization table at the first scan of a component
+        # Component and coefficient -> the lowest bit that a progressive scan has given so far.
+        self._precision: dict[tuple[int, int], int] = {}
         self._notes: dict[int, bytes] = {}
 
     def take(self, marker: int, content: bytes) -> None:
@@ -206,8 +201,8 @@ class _Jpeg:
         else:
             raise Unparsable("a segment of another form")
 
-    def kept(self) -> Iterator[bytes]:
-        """Yield the segments that stay."""
+    def used_segments(self) -> Iterator[bytes]:
+        """Yield the segments that a decoder needs; call this after the last scan."""
         for part in self.parts:
             if isinstance(part, bytes):
                 yield part
@@ -278,7 +273,9 @@ class _Jpeg:
         """Mark the tables that a scan of one component uses."""
         if self.kind == _LS:
             if choice:
-                raise Unparsable("a mapping table")  # a palette that the header knows nothing of
+                raise Unparsable(
+                    "a mapping table"
+                )  # a palette inside the stream; the header does not declare it
             self._mark(_LSE, 1)
             return
         if self.kind not in _LOSSLESS:
@@ -286,7 +283,7 @@ class _Jpeg:
         progressive, lossless = self.kind in _PROGRESSIVE, self.kind in _LOSSLESS
         coder = _DAC if self.kind in _ARITHMETIC else _DHT
         if dc and progressive and not first:
-            return  # a bit of each coefficient, without a table
+            return  # a refining scan of DC holds one raw bit per coefficient and uses no table
         if dc or lossless or not progressive:
             self._mark(coder, choice >> 4)
         if not lossless and not (dc and progressive):
@@ -295,7 +292,8 @@ class _Jpeg:
     def _quantize(self, number: int) -> None:
         """Mark the quantization table of a component.
 
-        Some decoders use the first definition and some the last one.
+        If the table changes between the scans of one component, some decoders use the first definition and
+        some the last, so the frame is refused.
         """
         place = self._components[number]
         table = self._tables.get((_DQT, place))
@@ -313,7 +311,7 @@ class _Jpeg:
 
 
 def _application(marker: int, content: bytes) -> bytes | None:
-    """Return what stays of a comment or an application segment, None when it goes."""
+    """Return the part of a comment or application segment that a decoder needs, or None."""
     if marker == 0xE0 and content[:5] == b"JFIF\0" and len(content) >= 14:
         return _JFIF
     if marker == 0xEE and content[:5] == b"Adobe" and len(content) >= 12 and content[11] <= 2:
@@ -324,9 +322,11 @@ def _application(marker: int, content: bytes) -> bytes | None:
 
 
 def _cut(content: bytes, length: Callable[[int], int]) -> Iterator[tuple[int, _Table]]:
-    """Yield place and content of each table of a segment.
+    """Yield the destination and the content of each table of a segment.
 
-    ``length`` says how long the one at an offset is.
+    Args:
+        content: the segment without marker and length.
+        length: offset of a table -> its length in bytes.
     """
     at = 0
     while at < len(content):
@@ -357,7 +357,7 @@ def _restarts(content: bytes) -> Iterator[tuple[int, _Table]]:
 
 
 def _parameters(content: bytes) -> Iterator[tuple[int, _Table]]:
-    """Yield the parameters of JPEG-LS; mapping tables go, a scan that uses one is refused."""
+    """Yield the parameters of JPEG-LS. Mapping tables are dropped, and a scan that uses one is refused."""
     if not content or content[0] not in (1, 2, 3) or (content[0] == 1 and len(content) != 11):
         raise Unparsable("parameters of another form")
     if content[0] == 1:
@@ -377,8 +377,8 @@ _TABLES: dict[int, Callable[[bytes], Iterator[tuple[int, _Table]]]] = {
 
 _SOC, _SOT, _SOD, _EOC, _J2K_COM = 0x4F, 0x90, 0x93, 0xD9, 0x64
 _SIZ, _COD, _COC, _QCD, _QCC, _RGN = 0x51, 0x52, 0x53, 0x5C, 0x5D, 0x5E
-# TLM, PLM, PLT: indices over the stream; CPF: what it was made from; CRG: where components lie to each other;
-# COM.
+# Segments that do not change the decoded samples: TLM, PLM and PLT index the stream, CPF names the profile
+# that it was made from, CRG registers components for display, COM is a comment.
 _IGNORED = frozenset({0x55, 0x57, 0x58, 0x59, 0x63, _J2K_COM})
 _MAIN = frozenset({0x50, _SIZ, _COD, _COC, _QCD, _QCC, _RGN, 0x5F, 0x60})
 _TILE = frozenset({_COD, _COC, _QCD, _QCC, _RGN, 0x5F, 0x61})
@@ -391,13 +391,13 @@ def jpeg2000(frame: bytes, size: Size) -> bytes:
 
     Args:
         frame: codestream, padding included; :func:`meninx.deid.jp2.codestream` takes it out of a JP2 file.
-        size: what the header of the instance says.
+        size: the size that the header of the instance states.
 
     Raises:
         CutShort: a tile part ends early.
-        AnotherFrame: a second image stands behind the first.
+        AnotherFrame: a second image follows the first.
         AnotherSize: the stream has other rows, columns or samples.
-        Unparsable: something else.
+        Unparsable: the bytes are no JPEG 2000 codestream.
     """
     if frame[:2] != b"\xff\x4f":
         raise Unparsable("no start of codestream")
@@ -407,9 +407,8 @@ def jpeg2000(frame: bytes, size: Size) -> bytes:
     while frame[at : at + 2] == b"\xff\x90":
         part, at = _tile_part(frame, at, size.samples)
         tile, number, count = struct.unpack_from(">H4xBB", part[0], 4)
-        if (
-            next_part.get(tile) != number or 0 < count < number
-        ):  # some encoders count one too few, and decoders know that
+        # Some encoders declare one tile part too few, and decoders accept that: number may equal count.
+        if next_part.get(tile) != number or 0 < count < number:
             raise Unparsable("a tile part that a decoder does not expect")
         next_part[tile] += 1
         parts += part
@@ -421,7 +420,7 @@ def jpeg2000(frame: bytes, size: Size) -> bytes:
 
 
 def _tiles(content: bytes, size: Size) -> int:
-    """Return the number of tiles that the first segment, SIZ, tells."""
+    """Return the number of tiles that the first segment, SIZ, defines."""
     if len(content) < 36 or len(content) != 36 + 3 * int.from_bytes(content[34:36], "big"):
         raise Unparsable("a size segment of another form")
     right, bottom, left, top, width, height, x, y, samples = struct.unpack_from(">8LH", content, 2)
@@ -436,7 +435,7 @@ def _tiles(content: bytes, size: Size) -> int:
 def _j2k_segments(
     frame: bytes, at: int, last: int, known: frozenset[int], samples: int
 ) -> tuple[list[bytes], int]:
-    """Return the segments of a header that stay and where the marker ``last`` stands."""
+    """Return the segments of a header that a decoder needs, and the offset of the marker ``last``."""
     kept: list[bytes] = []
     seen: set[_Key] = set()
     while True:
@@ -460,7 +459,7 @@ def _j2k_segments(
 
 
 def _component(marker: int, content: bytes, samples: int) -> int:
-    """Return the component that a segment is for, 0 for those of all components, after checking its length."""
+    """Return the component of a segment, 0 if it is for all, after a check of the segment's length."""
     wide = 1 if samples < 257 else 2
     number = int.from_bytes(content[:wide], "big") if marker in _OF_COMPONENT else 0
     if number >= samples:
@@ -476,7 +475,7 @@ def _component(marker: int, content: bytes, samples: int) -> int:
 
 
 def _tile_part(frame: bytes, at: int, samples: int) -> tuple[list[bytes], int]:
-    """Return a tile part, its length corrected for what went, and where the next marker stands."""
+    """Return a tile part without its dropped segments, with its length corrected, and the offset after it."""
     if len(frame) < at + 12 or frame[at + 2 : at + 4] != b"\0\x0a":
         raise Unparsable("a tile part of another form")
     length = int.from_bytes(frame[at + 6 : at + 10], "big")
@@ -497,7 +496,7 @@ def _tile_part(frame: bytes, at: int, samples: int) -> tuple[list[bytes], int]:
 
 
 def rle(frame: bytes, plane: int, planes: int) -> bytes:
-    """Return an RLE frame with each segment cut where its plane is complete, and a header that says so.
+    """Return an RLE frame with each segment cut where its plane is complete, and with new offsets.
 
     Args:
         frame: header of 64 bytes and segments.
@@ -532,7 +531,11 @@ def rle(frame: bytes, plane: int, planes: int) -> bytes:
 
 
 def _rle_segment(frame: bytes, start: int, end: int, plane: int) -> bytes:
-    """Return the runs of one segment that make a plane, padded to an even length."""
+    """Return the runs of one segment that fill a plane, padded to an even length.
+
+    A head byte n below 128 starts n + 1 literal bytes, one above 128 repeats the next byte 257 - n times, and
+    128 is a filler.
+    """
     at, missing = start, plane
     while missing > 0:
         if at >= end:
@@ -548,7 +551,7 @@ def _rle_segment(frame: bytes, start: int, end: int, plane: int) -> bytes:
             raise CutShort("a run")
         missing -= made
     segment = frame[start:at]
-    if missing < 0:  # the last run goes beyond the plane: shorten it
+    if missing < 0:  # the last run writes past the plane, which decoders ignore: shorten it
         left = made + missing
         last = (
             bytes([left - 1]) + frame[before + 1 : before + 1 + left]

@@ -1,4 +1,4 @@
-"""What a person may choose about de-identification."""
+"""Settings of ``meninx deid``, and the profile that they compile to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from meninx.deid.profile import Action, Profile
 ProfileName = Literal["research", "basic"]  # the keys of options.PRESETS
 MissingLookup = Literal["pseudonym", "quarantine"]
 BurnedIn = Literal["quarantine", "keep"]
-# Kept, these would contradict PatientIdentityRemoved = YES, which every output states.
+# An output states PatientIdentityRemoved = YES, which would be false if one of these were kept.
 _IDENTITY = frozenset(
     {0x00100010, 0x00100020, 0x00100030, 0x00101000, 0x00101001, 0x00101040, 0x00102154, 0x00101002}
 )
@@ -44,11 +44,11 @@ class DeidConfig(Settings):
         rename: name output files after their new UIDs; otherwise keep the folders, each name replaced by a
             keyed one.
         workers: processes; 0 chooses by the number of cores and files, 1 stays in this process.
-        max_age: highest age told exactly, in years; older patients become ``max_age + 1`` and lose the birth
-            date.
+        max_age: highest age that stays exact, in years; older patients become ``max_age + 1`` and lose the
+            birth date.
         burned_in: what to do with a file that declares burned-in annotation (BurnedInAnnotation YES):
             ``quarantine``, or ``keep``, which writes it and reports a departure from the profile.
-        dry_run: read and judge everything, write nothing.
+        dry_run: read and check everything, write nothing.
         resume: continue an interrupted run in the output folder.
         overwrite: remove an earlier result in the output folder and begin anew.
     """

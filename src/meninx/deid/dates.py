@@ -1,4 +1,4 @@
-"""Moving dates by whole days: times of day, time zones, intervals and the precision of partial dates stay."""
+"""Shifting dates by whole days; times of day, time zones, intervals and precision stay."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def shift_dt(value: str, days: int) -> str:
         cuts = [i for i, sign in enumerate(text) if sign == "-"]
         return _range([(text[:i], text[i + 1 :]) for i in cuts], lambda side: shift_dt(side, days))
     year, month, day, time, zone = found.groups(default="")
-    # A value without a month or a day moves as the middle of its year or month would, and keeps its precision.
+    # A partial date moves as the middle of its year or month would, and stays partial.
     filled = year + month + (day or "15") if month else year + "0701"
     moved = _moved(filled, days)
     if moved is None:
@@ -63,7 +63,10 @@ def parse(value: str) -> date | None:
 
 
 def age_between(birth: date, then: date) -> str:
-    """Return the age as an AS value (days below a month, months below two years, then years), empty when negative."""
+    """Return the age as an AS value; empty if negative.
+
+    The unit is days below a month, months below two years, then years.
+    """
     if then < birth:
         return ""
     years = then.year - birth.year - ((then.month, then.day) < (birth.month, birth.day))

@@ -1,4 +1,4 @@
-"""De-identification in memory: one instance in, one clean instance out, no folder in between."""
+"""De-identification of one instance in memory, for services and scripts that have no folder."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class DeidentifiedInstance:
 
     Attributes:
         content: the bytes of the clean DICOM file.
-        path: a relative path made of the new identifiers, as the folder stage names the file below ``images``.
+        path: a relative path made of the new identifiers, as the folder stage names the file below
+            ``images``.
         patient_id: the new PatientID.
         study_uid: the new StudyInstanceUID.
         series_uid: the new SeriesInstanceUID.
@@ -53,8 +54,8 @@ class DeidentifiedInstance:
         sop_class_uid: the class of the instance.
         transfer_syntax_uid: the transfer syntax, that of the original.
         review: reasons why text may stand in the pixels, in fixed words; empty when nothing suggests it. The
-            pixels themselves were not read. With a reason the file says ``PatientIdentityRemoved NO``, and a
-            person must look at the image before it is passed on.
+            pixels themselves were not read. With a reason the file states ``PatientIdentityRemoved NO``, and
+            a person must look at the image before it is passed on.
         actions: keyword -> action letter (DICOM PS3.15 Annex E) -> number of elements. Private and unknown
             attributes share the keywords ``PrivateElement`` and ``UnknownElement``.
     """
@@ -206,7 +207,7 @@ class Deidentifier:
         try:
             with quiet():
                 clean = self._cleaner.clean(_written(data) if isinstance(data, Dataset) else data)
-                selfcheck.check_told(clean.public_texts(clean.path()), clean.context)
+                selfcheck.check_public_texts(clean.public_texts(clean.path()), clean.context)
                 return _result(clean, clean.checked_content())
         except Exception as error:
             return reason_of(error)
@@ -287,7 +288,7 @@ def _written(dataset: Dataset) -> bytes:
 
 
 def _plain_syntax(dataset: Dataset) -> str:
-    """Return the uncompressed transfer syntax in which a data set without one was read, else the usual one."""
+    """Return the transfer syntax in which a data set was read, if it is known, else the usual one."""
     implicit, little = dataset.original_encoding
     if implicit:
         return ImplicitVRLittleEndian

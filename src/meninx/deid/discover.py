@@ -1,4 +1,4 @@
-"""Finding the files below a source, in one order on every machine.
+"""The files below a source, in the same order on every machine, and which PatientIDs several issuers share.
 
 Links that leave the source are never followed.
 """
@@ -25,8 +25,8 @@ class SourceFile:
 
     Attributes:
         path: relative to the source, with forward slashes.
-        refused: reason code of what is never opened (a link that leaves the source or leads nowhere, no
-            regular file), or empty.
+        refused: reason code of an entry that is never opened (a link that leaves the source or is broken, or
+            no regular file); empty for others.
     """
 
     path: str
@@ -101,9 +101,9 @@ HEAD, LONGEST = (
 def shared_ids(source: Path, found: Iterable[SourceFile]) -> frozenset[str]:
     """Return the normalised patient IDs that at least two different issuers gave out.
 
-    Such an ID names a patient only together with its issuer. Any other ID names one patient of the site, also
-    in files that leave the issuer out (reports and presentation states often do): were the issuer always part
-    of the identity, one person would become two, and would stand in two splits of a dataset.
+    Such an ID identifies a patient only together with its issuer. Any other ID identifies one patient of the
+    site, even in files without an issuer, as reports and presentation states often are. If the issuer were
+    always part of the identity, one person would become two, and could be in two splits of a dataset.
 
     Args:
         source: folder that holds the files.

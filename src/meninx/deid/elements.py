@@ -1,8 +1,8 @@
-"""DICOM data sets as plain trees: bytes in, elements out, and back; strict, so that nothing cut off passes.
+"""DICOM data sets as plain trees of elements: a strict parser and an encoder.
 
-The engine works on these trees and not on a toolkit's objects: every byte of an output was put there by a
-rule, values that are kept keep their bytes, and one parser reads explicit, implicit and UN-encoded sequences
-alike.
+The engine works on these trees and not on pydicom's data sets for three reasons: every byte of an output is
+there because a rule put it there, kept values keep their exact bytes, and one parser reads explicit, implicit
+and UN-encoded sequences alike. The parser raises an error on anything that is cut off.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def parse(buffer: bytes | memoryview, encoding: Encoding, *, until: int | None =
     Args:
         buffer: the bytes.
         encoding: how they are written.
-        until: the last tag wanted; nothing behind it is looked at.
+        until: the last tag to read; what follows is not parsed.
 
     Raises:
         Truncated: the bytes end inside an element.
@@ -124,7 +124,10 @@ def with_plain_vrs(elements: list[Element]) -> list[Element]:
 
 
 def parse_items(buffer: bytes | memoryview, little: bool) -> list[list[Element]] | None:
-    """Return the items of a UN-encoded sequence (implicit VR first, as the standard has it, then explicit), or None."""
+    """Return the items of a UN-encoded sequence, or None.
+
+    Implicit VR is tried first, as the standard defines it, then explicit VR, which some writers use.
+    """
     view = memoryview(buffer)
     for endian in (True, False) if not little else (True,):
         if len(view) < 8 or struct.unpack_from("<HH" if endian else ">HH", view) != (0xFFFE, 0xE000):
@@ -303,7 +306,10 @@ class _Parser:
 
 
 def encode(elements: Iterable[Element], encoding: Encoding) -> bytes:
-    """Return the bytes of a data set: ascending tags, every length defined but that of fragments, values padded to even."""
+    """Return the bytes of a data set.
+
+    Tags ascend, values are padded to even lengths, and only the length of fragments is undefined.
+    """
     return b"".join(encode_chunks(elements, encoding))
 
 

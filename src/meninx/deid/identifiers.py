@@ -1,20 +1,19 @@
-"""The identifiers that one file carries in its own header, and finding them anywhere else.
+"""The identifiers in the header of one file, and the search for them in texts and raw bytes.
 
-The rule of what is searched (short and common strings would raise false alarms):
+These are searched (short and common strings would raise false alarms):
 
 * names: every part of every person name with three letters or more (two, when they are not Latin), also
   without accents, and whole names; placeholder words ("anonymous", "patient", ...) are left out;
 * identifiers (``number`` in ``tables/identifying.csv``: patient, accession, admission, order, serial numbers,
   ...): four characters or more with a digit among them, or six letters; digits are matched as whole numbers,
   never inside longer ones or decimals, and fewer than six never as a DS or IS value;
-* dates: every DA and DT value in the usual ways of writing a day, except days that the output legitimately
-    holds;
+* dates: every DA and DT value in the usual ways of writing a day, except days that the output holds on
+  purpose;
 * UIDs: every instance UID of ten characters or more, except kept ones;
-* addresses and institutions (``phrase`` there), e-mail addresses: whole values and their parts of six
-    characters or more.
+* addresses and institutions (``phrase`` in the same table) and e-mail addresses: whole values and their parts
+  of six characters or more.
 
-Whatever the profile keeps on purpose (option or override) is not an identifier of the output and not
-searched.
+A value that the profile keeps on purpose (by an option or override) is not searched.
 """
 
 from __future__ import annotations
@@ -64,9 +63,10 @@ def text_pattern(
 class RawSearch:
     """Identifiers in raw bytes, fast enough for every byte of the pixels.
 
-    A regular expression over all identifiers takes some 300 ns a byte. Here a table says which bytes occur in
-    an identifier at all; only where four such bytes stand in a row is each identifier looked for as plain
-    bytes, and only where one is found does its pattern decide whether it stands alone.
+    A regular expression over all identifiers takes about 300 ns per byte. The search therefore has three
+    steps. A table marks the bytes that occur in any identifier. Only where four marked bytes follow each
+    other is each identifier searched as plain bytes. Only where one is found does its pattern decide whether
+    it stands alone.
 
     Args:
         patterns: identifier in lower case -> what must not stand around it; the pattern matches where the
@@ -96,15 +96,12 @@ class RawSearch:
         """
         needles = [needle for needle in (*self.patterns, *uids) if len(needle) >= 6]
         longest = max(map(len, needles), default=0)
-        windows = (
-            bytes(content[start : start + _WINDOW + longest])
-            for start in range(0, len(content) if needles else 0, _WINDOW)
-        )
-        return any(
-            needle in lower
-            for lower in (window.lower() for window in windows if self._may_hold(window))
-            for needle in needles
-        )
+        for start in range(0, len(content) if needles else 0, _WINDOW):
+            window = bytes(content[start : start + _WINDOW + longest])
+            lower = window.lower() if self._may_hold(window) else b""
+            if any(needle in lower for needle in needles):
+                return True
+        return False
 
     def _found_in_window(
         self, content: bytes | memoryview, start: int, window: bytes, uids: frozenset[bytes]
@@ -151,7 +148,7 @@ def raw_search(
     uids: frozenset[str],
     declared: frozenset[str],
 ) -> RawSearch:
-    """Return the search for the longer identifiers in raw bytes, in every character set of the file (``declared``)."""
+    """Return the search for the longer identifiers in raw bytes, in every character set in ``declared``."""
     patterns: dict[bytes, bytes] = {}
     encodings = tuple(sorted(declared)) or ("iso8859",)
     for phrase in phrases:
@@ -189,7 +186,7 @@ def number_pattern(number: str) -> str:
 
 
 def _may_be_time(number: str) -> bool:
-    """Return whether six digits may as well be a time of day; raw bytes do not say which."""
+    """Return whether six digits may also be a time of day; in raw bytes the two look the same."""
     return len(number) == 6 and dates.is_tm(number)
 
 
@@ -244,7 +241,7 @@ class Identifiers:
                     self.names |= {letters, _plain(letters)}
 
     def add_number(self, value: str) -> None:
-        """Add an identifier when it is long enough to be told from ordinary numbers and words."""
+        """Add an identifier if it is long enough to differ from ordinary numbers and words."""
         text = value.strip(" \0").casefold()
         digits = sum(sign.isdigit() for sign in text)
         if (len(text) >= 4 and digits) or (len(text) >= 6 and not is_common(text)):
@@ -316,7 +313,7 @@ class Identifiers:
         )
 
     def found_in_bytes(self, content: bytes | memoryview) -> bool:
-        """Return whether one of the longer identifiers occurs in raw bytes, in any character set of the file."""
+        """Return whether a longer identifier occurs in raw bytes, in any character set of the file."""
         return self._raw.found_in(content, self._uid_bytes)
 
     def spelled_in_coded(self, content: bytes | memoryview) -> bool:

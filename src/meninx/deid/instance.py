@@ -1,4 +1,4 @@
-"""Reading one file as a DICOM instance, or the reason why it is none that can be de-identified."""
+"""Reading the bytes of a file as a DICOM instance, or the reason code why it cannot be de-identified."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _encodings(elements: list[Element]) -> tuple[str, ...]:
 
 
 def _meta(data: bytes) -> tuple[int, str, str]:
-    """Return where the data set starts, its transfer syntax and the media storage SOP class (empty without meta)."""
+    """Return the offset of the data set, its transfer syntax and the media storage SOP class (or "")."""
     if data[128:132] == b"DICM":
         start = 132
     elif data[:4] == b"DICM":
@@ -189,7 +189,7 @@ def _uid(element: Element | None) -> str:
 
 
 def _guessed_syntax(data: bytes, at: int) -> str:
-    """Return the syntax of a data set without meta: explicit when two capital letters stand where a VR would."""
+    """Return the syntax of a data set without meta: explicit if two capital letters are where a VR would be."""
     vr = data[at + 4 : at + 6]
     return EXPLICIT if len(vr) == 2 and vr.isalpha() and vr.isupper() else IMPLICIT
 
@@ -233,7 +233,7 @@ def _inflated(view: memoryview) -> bytes:
 
 
 def _is_marked(data: bytes) -> bool:
-    """Return whether a file says by itself that it is DICOM."""
+    """Return whether a file has the DICOM prefix."""
     return data[128:132] == b"DICM" or data[:4] == b"DICM"
 
 

@@ -1,7 +1,8 @@
 """JP2 files, which wrap a JPEG 2000 codestream in boxes: the codestream alone is taken over.
 
 Some scanners write a whole JP2 file where DICOM wants a codestream. The boxes may hold any text, so they are
-dropped. Boxes that a decoder obeys must therefore say what the codestream says.
+dropped. A file whose header boxes describe another image than the codestream
+is refused, because a decoder that obeys the boxes would show other pixels.
 
 References:
     ITU-T T.800 annex I.
@@ -22,7 +23,7 @@ def codestream(frame: bytes, size: Size) -> bytes:
 
     Args:
         frame: codestream or JP2 file, padding included.
-        size: what the header of the instance says.
+        size: the size that the header of the instance states.
 
     Raises:
         AnotherFrame: a second codestream.
@@ -39,7 +40,7 @@ def codestream(frame: bytes, size: Size) -> bytes:
             length, start = int.from_bytes(frame[at + 8 : at + 16], "big"), at + 16
         end = at + length if length else len(frame)
         if not start <= end <= len(frame):
-            break  # text behind the last box; the codestream is judged by itself
+            break  # bytes after the last box; they are dropped, and the codestream is checked on its own
         if kind == b"jp2h" and any(name in frame[start:end] for name in _PALETTE):
             raise Unparsable("a palette outside the codestream")
         header += frame[start:end] if kind == b"jp2h" else b""

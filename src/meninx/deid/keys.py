@@ -1,4 +1,4 @@
-"""The site key: the one secret from which every pseudonym, UID and date shift is derived."""
+"""The site key, the only secret of a site: every pseudonym, UID and date shift is derived from it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ class SiteKey:
     """Subkeys for one site, derived as HKDF (RFC 5869) does with HMAC-SHA-256.
 
     Guarantee: without the bytes of the key file no output can be computed from an original value, and no
-        subkey
-    tells anything about another purpose or another site. Whoever holds the key can recompute every pseudonym
-    from a list of candidates, so the key must stay in the hospital.
+        subkey tells anything about another purpose or another site. Whoever holds the key can recompute every
+        pseudonym from a list of candidates, so the key must stay in the hospital.
     """
 
     def __init__(self, secret: bytes, site: str) -> None:
@@ -45,7 +44,7 @@ class SiteKey:
         return hmac.digest(self._root, framed("purpose", purpose, "site", self.site) + b"\x01", "sha256")
 
     def fingerprint(self) -> str:
-        """Return 32 hexadecimal digits that tell two keys (or two sites) apart and nothing else."""
+        """Return 32 hexadecimal digits that differ for two keys or two sites and reveal nothing else."""
         return self.derive("fingerprint").hex()[:32]
 
 
@@ -103,7 +102,7 @@ class KeyFile:
 
 
 def throwaway_key(site: str) -> SiteKey:
-    """Return a random key that lies in memory only, for a dry run before the site has its key."""
+    """Return a random key that is never written, for a dry run before the site has its key."""
     return SiteKey(secrets.token_bytes(MINIMUM_BYTES), site)
 
 

@@ -1,4 +1,4 @@
-"""The options of the confidentiality profile, their codes, and the presets a user may name."""
+"""The options of the confidentiality profile, their DICOM codes, and the presets that combine them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""The output folder of this stage: what lies where, and that no image lands anywhere else."""
+"""The output folder of the stage: the places of its files, the journal of finished files, and sorted tables.
+
+``images/`` and the public files are built in a private staging folder and moved into place at the end. The
+journal has one entry per finished file, so a killed run continues where it stopped and a second run does
+nothing. It is two sorted files: ``known.jsonl`` holds what earlier runs finished, ``journal.jsonl`` what this
+run adds. Both are read as streams, so memory does not grow with the number of files.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +29,7 @@ from meninx.core.workspace import PRIVATE, Workspace
 
 IMAGES, WAITING = "images", "waiting"
 PUBLIC_FILES = ("audit.jsonl", CHECKSUMS, artifacts.place(DeidRecord))
-"""Public papers in the order in which they are published; the last one says that the result is complete."""
+"""Public files in the order in which they are published; the last one marks the result as complete."""
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -87,7 +93,7 @@ def publish(out: Path, relative: str, waiting: Path) -> None:
 
     Raises:
         ValueError: as :func:`check_below`.
-        StorageError: a link stands in the way, or the disk refused.
+        StorageError: a link is in the way, or the disk refused.
     """
     check_below(out, relative)
     target = out / relative
@@ -104,7 +110,7 @@ KNOWN, JOURNAL = "known.jsonl", "journal.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class FileResult:
-    """What became of one file. Holds original identifiers: it lives in the private room only.
+    """The result for one file. It holds original identifiers and is written to the private folder only.
 
     Attributes:
         path: below the source.
@@ -124,8 +130,8 @@ class FileResult:
         accessions: original -> new accession numbers.
         uids: original -> new UIDs.
         actions: keyword -> action letter -> elements.
-        burned_in_unknown: text may be burned into the pixels; nobody looked.
-        review: why somebody must look, in fixed words.
+        burned_in_unknown: text may be burned into the pixels, which were not read.
+        review: why a person must look at them, in fixed words.
     """
 
     path: str
@@ -164,12 +170,12 @@ class FileJournal:
     def entries(self) -> Iterator[FileResult]:
         """Yield the entries one by one.
 
-        What a later run said of a path takes the place of what an earlier one said.
+        A later entry of a path replaces an earlier one.
         """
         return map(FileResult.from_table, _merged(self.known.tables(), self.new.tables()))
 
     def settle(self) -> None:
-        """Add what the last run said to what is known; repeated after a kill it changes nothing."""
+        """Merge the entries of the last run into the known ones; it may be repeated after a kill."""
         if next(self.new.tables(), None) is not None:
             self.known.rewrite(_merged(self.known.tables(), self.new.tables()))
         self.new.path.unlink(missing_ok=True)
@@ -201,7 +207,7 @@ class FileJournal:
 
 
 class JournalAppender:
-    """Adds entries; each is handed to the operating system before the next file, so a killed process loses none."""
+    """Appends entries; each is passed to the operating system at once, so a killed process loses none."""
 
     def __init__(self, lines: core_journal.Appender) -> None:
         self.lines = lines
@@ -226,7 +232,7 @@ def _merged(known: Iterator[dict[str, Any]], new: Iterator[dict[str, Any]]) -> I
 
 
 class SortedLines:
-    """Distinct lines in ascending order of their bytes, kept in a file while they are collected."""
+    """Distinct lines in ascending order of their bytes, collected in a file and not in memory."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
@@ -250,7 +256,7 @@ class SortedLines:
 
 @contextmanager
 def sorted_lines(folder: Path) -> Iterator[SortedLines]:
-    """Open an empty collection whose file lies in a private folder and goes at the end.
+    """Open an empty collection; its file is in a private folder and is removed at the end.
 
     Raises:
         StorageError: the disk refused.

@@ -1,4 +1,8 @@
-"""Pixel data that agrees with its description: every frame there, nothing behind it, every compressed frame rebuilt."""
+"""Checks that pixel data agrees with its header, and rebuilds compressed frames.
+
+Bytes that the header does not account for would reach the output without being displayed: frames that are not
+counted, padding, and segments of compressed frames. Such files are refused, or the bytes are dropped.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +27,10 @@ _MOST_FRAMES = 1 << 24
 
 
 class Description:
-    """What the header of an instance says about its pixels.
+    """The attributes of a header that describe its pixels.
 
     Attributes:
-        rows, columns, allocated, samples: as the header says; 0 when absent.
+        rows, columns, allocated, samples: values of the header; 0 when absent.
         photometric: photometric interpretation.
         frames: number of frames; 1 when the attribute is absent, None when it is empty or no whole number.
     """
@@ -77,12 +81,11 @@ def rebuild(elements: list[Element], syntax: str, *, little: bool) -> None:
     """Check the pixel data of a data set against its description, and rebuild compressed frames in place.
 
     Guarantee: afterwards native pixel data is as long as rows, columns, bits and frames say, and holds the
-        bytes that were read;
-    encapsulated pixel data has one fragment a frame, each of the size that the header says and without the
-    segments that a decoder ignores, and an offset table made anew. Coded data is copied as it is:
-    :mod:`codestreams` says which bytes stay in it that a decoder may ignore. The decoded pixels are those
-    that were read. Where the number of frames was empty or no number, the one that the pixel data proves is
-    written.
+        bytes that were read; encapsulated pixel data has one fragment a frame, each of the size that the
+        header says and without the segments that a decoder ignores, and an offset table made anew. Coded data
+        is copied as it is: :mod:`codestreams` says which bytes stay in it that a decoder may ignore. The
+        decoded pixels are those that were read. Where the number of frames was empty or no number, the one
+        that the pixel data proves is written.
 
     Args:
         elements: the data set; changed in place.
@@ -109,10 +112,10 @@ def rebuild(elements: list[Element], syntax: str, *, little: bool) -> None:
         else:
             raise Refused(Reason.PIXELS_UNREADABLE)
         if about.frames is None:
-            _tell_frames(elements, frames)
+            _set_frames(elements, frames)
 
 
-def _tell_frames(elements: list[Element], frames: int) -> None:
+def _set_frames(elements: list[Element], frames: int) -> None:
     for element in elements:
         if element.tag == 0x00280008:
             element.vr, element.items = "IS", None
@@ -133,6 +136,7 @@ def _native(element: Element, about: Description) -> int:
         return about.frames or 1
     frame_bits = about.frame_bits(element.tag)
     if about.frames is None:
+        # NumberOfFrames is empty or no number: the length proves it, if it is a whole number of frames.
         counts = {8 * length // bits for bits in frame_bits if bits and 8 * length // bits}
         fitting = [
             (bits, count)
@@ -194,10 +198,10 @@ def _offsets(table: memoryview) -> list[int]:
 
 
 def _frames(fragments: list[memoryview], offsets: list[int], wanted: int | None) -> list[bytes]:
-    """Return the bytes of each frame: one fragment each, or grouped by the offset table or by where streams start.
+    """Return the bytes of each frame, which may be several fragments.
 
     Raises:
-        Refused: the fragments cannot be told into the number of frames that the header says.
+        Refused: the fragments cannot be divided into the number of frames that the header states.
     """
     starts, at = [], 0
     for fragment in fragments:
@@ -207,6 +211,9 @@ def _frames(fragments: list[memoryview], offsets: list[int], wanted: int | None)
     begins = [number for number, (_, fragment) in enumerate(full) if _begins(fragment)]
     by_table = [number for number, (start, _) in enumerate(full) if start in set(offsets)]
     whole = list(range(len(full)))
+    # The ways in which writers store frames, most certain first: all fragments are one frame, each fragment
+    # is a frame, the offset table names the first fragments, or a frame begins where an image header does. A way
+    # fits only if it gives the number of frames in the header and no image header is inside a frame.
     for choice in (
         [0] if full and wanted == 1 else [],
         whole,
@@ -250,13 +257,16 @@ def _rebuilt(stream: bytes, about: Description, syntax: str) -> bytes:
 
 
 def _items(frames: list[bytes], *, table: bool) -> Iterator[bytes]:
-    """Yield offset table (empty where there was none, or where offsets pass 32 bits) and fragments with their item tags."""
+    """Yield the offset table and the fragments with their item tags.
+
+    The table is empty if there was none before, or if an offset exceeds 32 bits.
+    """
     lengths = [len(frame) + len(frame) % 2 for frame in frames]
     offsets = [0]
     for length in lengths[:-1]:
         offsets.append(offsets[-1] + 8 + length)
-    told = struct.pack(f"<{len(offsets)}L", *offsets) if table and offsets[-1] < 1 << 32 else b""
-    for content in (told, *frames):
+    offset_table = struct.pack(f"<{len(offsets)}L", *offsets) if table and offsets[-1] < 1 << 32 else b""
+    for content in (offset_table, *frames):
         padding = len(content) % 2
         yield struct.pack("<HHL", ITEM >> 16, ITEM & 0xFFFF, len(content) + padding)
         yield content

@@ -151,7 +151,7 @@ def rows() -> dict[int, ProfileRow]:
 
 @lru_cache(maxsize=1)
 def allowed_text() -> dict[int, str]:
-    """Return tag -> kind (technical, descriptor, structured) of unlisted text and byte attributes that need not go."""
+    """Return tag -> kind (technical, descriptor, structured) of unlisted text attributes that may stay."""
     return {keyword_dict[row["keyword"]]: row["kind"] for row in read_table("allowed_text.csv")}
 
 
@@ -187,11 +187,11 @@ class Profile:
     """Options and overrides, compiled into an action for every attribute that can occur.
 
     Guarantee: an attribute gets K, C or U only if an override, the table, an option's column or
-        ``tables/allowed_text.csv``
-    says so, or if it is known to the DICOM dictionary, stands in an even group, and its VR (the one in the
-    file and the one in the dictionary) is a number, a code (CS), a UID, a sequence, or a date that an option
-    keeps. Text, bytes, unknown and private attributes are removed otherwise. The caller walks every sequence,
-    judges UIDs by value (registered ones stay), and rebuilds the file meta information.
+        ``tables/allowed_text.csv`` says so, or if it is known to the DICOM dictionary, stands in an even
+        group, and its VR (the one in the file and the one in the dictionary) is a number, a code (CS), a UID,
+        a sequence, or a date that an option keeps. Text, bytes, unknown and private attributes are removed
+        otherwise. The caller walks every sequence, judges UIDs by value (registered ones stay), and rebuilds
+        the file meta information.
 
     Attributes:
         options: the options of Annex E in force besides the Basic Profile.
@@ -251,7 +251,7 @@ class Profile:
         return found
 
     def drawings_go(self, tag: int) -> bool:
-        """Return whether a curve (50xx) or overlay (60xx) group goes as a whole.
+        """Return whether a curve (50xx) or overlay (60xx) group is removed as a whole.
 
         Only an override can keep one.
 
@@ -267,7 +267,7 @@ class Profile:
     def keep_private(self, group: int, element_offset: int, creator: str) -> bool:
         """Return whether a private element may stay: its option is on and Table E.3.10-1 lists it.
 
-        A kept UID is still to be replaced and a kept sequence still to be walked.
+        A UID that may stay must still be replaced, and a sequence that may stay must still be walked.
 
         Args:
             group: the odd group number.
@@ -308,12 +308,12 @@ class Profile:
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over tables, options and overrides; equal prints mean equal actions."""
-        told = [
+        parts = [
             *sorted(self.options),
             *(f"{tag:08x}={action}" for tag, action in self.overrides),
             _tables_digest(),
         ]
-        return hashlib.sha256("\n".join(told).encode()).hexdigest()
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def _decide(self, tag: int, vr: str, sop_class_uid: str, top_level: bool) -> Action:
         if tag >> 16 & 1 or not tag & 0xFFFF:
@@ -336,7 +336,10 @@ class Profile:
         return Action(row.basic if row.basic == "X" and is_sequence else resolve(row.basic, kind))
 
     def _unlisted(self, tag: int, vr: str, kind: str) -> Action:
-        """Return the default action: numbers, codes and sequences stay, dates and UIDs as their options say, the rest goes."""
+        """Return the default action.
+
+        Numbers, codes and sequences are kept, dates and UIDs follow their options, and the rest is removed.
+        """
         vrs = dictionary_vrs(tag)
         if not vrs or not tag >> 16 or (tag >> 24 == OVERLAY_DATA >> 24 and self.drawings_go(tag)):
             return Action.X

@@ -1,4 +1,8 @@
-"""Keyed replacements: UIDs, patients, accession numbers and other identifiers, and the days of a patient's date shift."""
+"""Keyed replacements of UIDs, patients, accession numbers and other identifiers, and the shift of dates.
+
+:class:`Pseudonyms` derives every replacement from the site key, without any state. A hospital may bring its
+own pseudonyms in a CSV table (:class:`Lookup`). :class:`Resolver` combines the two.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +23,9 @@ from meninx.deid.quarantine import Reason, Refused
 # No vowels and no Y: a pseudonym can hardly spell a name, so the self-check raises no false alarm over one.
 ALPHABET = "0123456789BCDFGHJKLMNPQRSTVWXZ"
 LENGTH = 15  # after the leading letter: 73 bits, 16 characters in all, the most that SH takes
-# Whole days only, so that times of day and uptake intervals stay; back only, so that no date lies in the
-# future; at
-# least a year, so that no moved date of a record can be mistaken for a neighbouring original one; at most ten
-# years,
-# so that devices and practice still fit the period.
+# Whole days only, so that times of day and uptake intervals stay. Back only, so that no date is in the
+# future. At least a year, so that a shifted date cannot be mistaken for a neighbouring original one. At most
+# ten years, so that devices and practice still fit the period.
 SHIFT_DAYS = (-3650, -365)
 _CODING_SYSTEM = re.compile(r"2\.16\.840\.1\.113883\.6\.\d{1,5}")
 _REGISTERED = re.compile(r"1\.2\.840\.10008(\.\d{1,5})*")
@@ -31,7 +33,7 @@ _REGISTERED = re.compile(r"1\.2\.840\.10008(\.\d{1,5})*")
 
 @dataclass(frozen=True)
 class Patient:
-    """What one patient becomes.
+    """The new identity of one patient.
 
     Attributes:
         identity: issuer (or site) and normalised PatientID, framed; never leaves the private room.
@@ -48,9 +50,8 @@ class Pseudonyms:
     """Maps original values of one site to replacements, without any state.
 
     Guarantee: every map is HMAC-SHA-256 under its own subkey of the site key, so the same value becomes the
-        same
-    replacement in every file, run and process, and without the key nobody can confirm a guess. Two identities
-    share a pseudonym with probability below ``n**2 / 2**74`` for ``n`` patients.
+        same replacement in every file, run and process, and without the key nobody can confirm a guess. Two
+        identities share a pseudonym with probability below ``n**2 / 2**74`` for ``n`` patients.
     """
 
     def __init__(self, key: SiteKey) -> None:
@@ -66,7 +67,9 @@ class Pseudonyms:
         if not value or is_registered(value):
             return value
         number = bytearray(self._mac("uid", framed(value))[:16])
-        number[6] = number[6] & 0x0F | 0x40  # the bits that make the 128-bit number a UUID, as 2.25 wants it
+        number[6] = (
+            number[6] & 0x0F | 0x40
+        )  # the version bits that make the number a UUID, as the root 2.25 requires
         number[8] = number[8] & 0x3F | 0x80
         return f"2.25.{int.from_bytes(number, 'big')}"
 
@@ -122,7 +125,7 @@ class Pseudonyms:
 
 
 def is_registered(uid: str) -> bool:
-    """Return whether a UID names something of the standard (a SOP class, a transfer syntax, a well-known instance).
+    """Return whether a UID is registered by the standard (a SOP class, a transfer syntax, ...).
 
     Everything of the registered form below 1.2.840.10008 counts; numbers of six and more digits never occur
     there, so an instance UID made up below that root is not mistaken for one.
@@ -208,11 +211,14 @@ def _add_row(
             )
         )
     if patients.setdefault(old, new) != new:
-        raise DataError(expected("one new ID a patient", got="a second one", where=where))
+        raise DataError(expected("one new ID per patient", got="a second one", where=where))
     if owners.setdefault(new, old) != old:
         raise DataError(
             expected(
-                "one patient a new ID", got="a second patient", where=where, fix="two people would become one"
+                "one patient per new ID",
+                got="a second patient",
+                where=where,
+                fix="two people would become one",
             )
         )
     old_number, new_number = (

@@ -1,4 +1,4 @@
-"""Why a file is not passed on: one reason code per file, and the two errors that carry it."""
+"""Reason codes of files that cannot be de-identified, and the two errors that carry one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Refused(Exception):
 
 
 class Quarantined(DataError):
-    """:class:`meninx.deid.Deidentifier` cannot de-identify an instance that the folder stage would quarantine.
+    """An instance in memory cannot be de-identified; the folder stage would quarantine it.
 
     The message holds the reason code and no value of the file. The exception has no cause and no context,
     because the errors of a parser quote values.

@@ -1,6 +1,7 @@
-"""Which images a person must look at, because text may stand in their pixels.
+"""Images that a person must look at, because text may be burned into their pixels, and a contact sheet.
 
-This version does not read pixels.
+This version does not read pixels. It decides from the header and lists the files in ``private/review.csv``;
+the page ``private/review.html`` shows thumbnails.
 """
 
 from __future__ import annotations
@@ -51,14 +52,14 @@ _POSITION, _POSITIONS, _SAMPLES = 0x00200032, 0x52009230, 0x00280002
 
 
 def declares_burned_in(original: Instance) -> bool:
-    """Return whether the file says that its pixels identify the patient (BurnedInAnnotation YES)."""
+    """Return whether the header states that the pixels identify the patient (BurnedInAnnotation YES)."""
     return bool(original.pixels) and original.text(_BURNED).strip().upper() == "YES"
 
 
 def review_reasons(original: Instance) -> tuple[str, ...]:
     r"""Return why text may stand in the pixels of an instance, in fixed words.
 
-    Empty when nothing speaks for it.
+    Empty when nothing suggests it.
 
     A device's own "NO" is not trusted for ultrasound, screen captures, photographs and documents. A
     reformatted slice (``DERIVED\SECONDARY`` with a position in the patient) is not counted as a secondary
@@ -67,7 +68,7 @@ def review_reasons(original: Instance) -> tuple[str, ...]:
     if not original.pixels:
         return ()
     kinds = [value.strip().upper() for value in original.whole_text(_IMAGE_TYPE).split("\\")]
-    told = " ".join(kinds)
+    image_type = " ".join(kinds)
     description = original.text(_DESCRIPTION).replace("_", " ")
     modality = original.text(_MODALITY).strip().upper()
     placed = any(element.tag in (_POSITION, _POSITIONS) for element in original.elements)
@@ -77,9 +78,9 @@ def review_reasons(original: Instance) -> tuple[str, ...]:
         "secondary capture or photograph": bool(_CLASSES.fullmatch(original.text(instance.SOP_CLASS)))
         or bool(original.text(_CONVERSION))
         or ("SECONDARY" in kinds and not placed),
-        "localizer": bool(_LOCALIZER.search(told) or _LOCALIZER.search(description)),
-        "screen save": bool(_SCREEN.search(told) or _SCREEN.search(description)),
-        "dose or protocol page": bool(_DOSE.search(told) or _DOSE.search(description)),
+        "localizer": bool(_LOCALIZER.search(image_type) or _LOCALIZER.search(description)),
+        "screen save": bool(_SCREEN.search(image_type) or _SCREEN.search(description)),
+        "dose or protocol page": bool(_DOSE.search(image_type) or _DOSE.search(description)),
         "colour where the device makes grey": modality in _COLOUR and _samples(original) > 1,
         "overlay in the pixels": _has_overlay_in_pixels(original),
     }
@@ -92,7 +93,7 @@ def _samples(original: Instance) -> int:
 
 
 def _has_overlay_in_pixels(original: Instance) -> bool:
-    """Return whether an overlay lies in the unused high bits of the pixel data, which are carried as they are."""
+    """Return whether an overlay is in the unused high bits of the pixel data, which are not changed."""
     bits = (e for e in original.elements if e.tag >> 24 == 0x60 and e.tag & 0xFFFF == 0x0102)
     return any(any(bytes(element.value)) for element in bits)
 

@@ -1,4 +1,4 @@
-"""The self-check: a written file is read back by another parser and searched for its own original identifiers."""
+"""The self-check: pydicom reads the clean file, and it is searched for its original identifiers."""
 
 from __future__ import annotations
 
@@ -41,12 +41,11 @@ def check(written: Content, original: Instance, context: FileContext) -> None:
     """Return when a written file holds none of its original identifiers, and the pixel data of the original.
 
     Guarantee: no identifier collected by :func:`meninx.deid.identifiers.collect` from the original header
-        (less those
-    that the profile keeps on purpose and days that the date shift made) occurs in the file meta, in any
-    decoded element of any depth, or anywhere in the raw bytes, every byte of plain pixels and of every
-    compressed fragment included. What is never found in the header (a name that occurs only in the pixels, or
-    only in a free text) is not searched; free text is reduced to a vocabulary for that reason, and bytes that
-    no decoder needs are not in a rebuilt frame.
+        (less those that the profile keeps on purpose and days that the date shift made) occurs in the file
+        meta, in any decoded element of any depth, or anywhere in the raw bytes, every byte of plain pixels
+        and of every compressed fragment included. What is never found in the header (a name that occurs only
+        in the pixels, or only in a free text) is not searched; free text is reduced to a vocabulary for that
+        reason, and bytes that no decoder needs are not in a rebuilt frame.
 
     Args:
         written: all bytes of the file.
@@ -88,8 +87,8 @@ def check(written: Content, original: Instance, context: FileContext) -> None:
         raise Refused(Reason.RESIDUAL_IDENTIFIER)
 
 
-def check_told(texts: Iterable[str], context: FileContext) -> None:
-    """Return when what is told of a file outside of it (its path, its line of the audit log) holds no original identifier.
+def check_public_texts(texts: Iterable[str], context: FileContext) -> None:
+    """Return if the public texts about a file hold none of its original identifiers.
 
     Raises:
         Refused: ``residual-identifier``.
@@ -132,7 +131,7 @@ def _header(written: Content, original: Instance, tail: int) -> bytes:
 
 
 def _check_element(written: Content, at: int, element: Element, encoding: Encoding) -> int:
-    """Return how many bytes stand before the value of the pixel data at a place, which must be the element."""
+    """Return the length of an element's header after a check that it is the header at this offset."""
     sign = "<" if encoding.little else ">"
     group, number = struct.unpack_from(sign + "HH", written, at)
     size = 8 if encoding.implicit else 12

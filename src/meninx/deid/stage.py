@@ -1,4 +1,4 @@
-"""De-identifying a folder: find, clean in parallel, check, publish in one order, journal, tell."""
+"""The ``deid`` stage: clean the files of a folder in parallel, and publish them in the order of paths."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from meninx.deid.worker import Engine, process
 
 STAGE = "deid"
 FORMAT = "2"  # raised when the same input would give other bytes
-FILES_A_WORKER = 40  # below that a second process costs more than it saves
-Pair = tuple[SourceFile, FileResult | None]  # a file and what an earlier run said of it
+FILES_PER_WORKER = 40  # below that a second process costs more than it saves
+Pair = tuple[SourceFile, FileResult | None]  # a file and its result in an earlier run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +101,9 @@ def run(
     interruptions leave no trace in it.
 
     Guarantee: nothing below ``out/images`` was copied; every file there was built element by element under
-        the profile
-    and passed the self-check of :mod:`meninx.deid.selfcheck`. Originals' identifiers are written to
-    ``out/private`` (mode 0700) only. Pixels are carried as they are: text burned into them is not removed by
-    this version.
+        the profile and passed the self-check of :mod:`meninx.deid.selfcheck`. Originals' identifiers are
+        written to ``out/private`` (mode 0700) only. Pixels are carried as they are: text burned into them is
+        not removed by this version.
 
     Args:
         config: settings.
@@ -217,7 +216,7 @@ def _engine(config: DeidConfig, source: Path, out: Path, throwaway: SiteKey | No
 
 
 def _workers(config: DeidConfig, count: int) -> int:
-    automatic = max(1, min(os.cpu_count() or 1, count // FILES_A_WORKER))
+    automatic = max(1, min(os.cpu_count() or 1, count // FILES_PER_WORKER))
     return min(config.workers or automatic, max(count, 1))
 
 
@@ -239,7 +238,7 @@ def _dry_run(
 def _processed(
     engine: Engine, pairs: Iterable[Pair], config: DeidConfig, count: int, stop: Stop, progress: Progress
 ) -> Generator[tuple[FileResult, bool], None, None]:
-    """Yield what became of each file, in order, and whether an earlier run had finished it."""
+    """Yield the result of each file, in order, and whether an earlier run had finished it."""
     with task(progress, "de-identify", count):
         workers = _workers(config, count)
         for result in mapped(
@@ -253,20 +252,20 @@ _engine_here: Engine | None = None
 
 
 def _begin(engine: Engine) -> None:
-    """Tell a process what all files need."""
+    """Set what all files of this process need."""
     global _engine_here
     _engine_here = engine
 
 
 def _one(pair: Pair) -> tuple[FileResult, bool]:
-    """Return what becomes of one file, and whether an earlier run had finished it."""
+    """Return the result of one file, and whether an earlier run had finished it."""
     assert _engine_here is not None
     entry = process(_engine_here, *pair)
     return entry, entry is pair[1]
 
 
 def _died(pair: Pair) -> tuple[FileResult, bool]:
-    """Return the entry of a file that kills its worker process, alone in it as well: it is kept out."""
+    """Return the result of a file that kills its worker process even when it is alone in it."""
     return FileResult(path=pair[0].path, reason=Reason.WORKER_DIED), False
 
 
@@ -314,9 +313,9 @@ class InstanceOwners:
         )
 
     def judged(self, entry: FileResult) -> FileResult:
-        """Return the entry, or that of a duplicate that is kept out.
+        """Return the entry, or the entry of a duplicate, which is quarantined.
 
-        Says whether the two clean files are the same.
+        The reason code tells whether the two clean files are the same.
         """
         if entry.status != WRITTEN:
             return entry
@@ -350,7 +349,7 @@ def _published(
     duplicate.
 
     Raises:
-        StorageError: the disk refused; anything else that goes wrong is the file's own.
+        StorageError: the disk refused; any other failure is a result of the file.
     """
     try:
         return _placed(engine, entry, before, owners)

@@ -1,4 +1,7 @@
-"""What a run leaves besides images: the public summary and audit log without any original value, the private crosswalks."""
+"""What a run writes besides images: the public summary and audit log, and the private crosswalks and lists.
+
+The public files hold no original value; originals appear in them as keyed digests only.
+"""
 
 from __future__ import annotations
 
@@ -199,7 +202,7 @@ def _audit_line(entry: FileResult, pseudonyms: Pseudonyms) -> str:
     letters: Counter[str] = Counter()
     for counts in entry.actions.values():
         letters.update(counts)
-    told: Mapping[str, Any] = {
+    line: Mapping[str, Any] = {
         "file": pseudonyms.digest(entry.path),
         "content": pseudonyms.digest(entry.digest),
         "status": entry.status,
@@ -212,7 +215,7 @@ def _audit_line(entry: FileResult, pseudonyms: Pseudonyms) -> str:
         "burned_in_unknown": entry.burned_in_unknown,
         "review": list(entry.review),
     }
-    return json.dumps(told)
+    return json.dumps(line)
 
 
 def _lookup_rows(entry: FileResult) -> list[tuple[str, str, str, str]]:

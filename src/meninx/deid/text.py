@@ -1,8 +1,8 @@
-"""What may stay of free text: words of a closed vocabulary (``tables/vocabulary.csv``), measures, kernels, and nothing else.
+"""Text values: decoding by character set, and reduction of free text to a closed vocabulary.
 
-A word that is not in the vocabulary may be a name. The vocabulary holds general words of radiology and none
-that is common as a person's name (no eponyms: a Dixon sequence loses its name); the patient's own names are
-cut out afterwards all the same.
+A word that is not in the vocabulary (``tables/vocabulary.csv``) may be a name, so it is removed. The
+vocabulary holds general words of radiology and none that is common as a person's name; a Dixon sequence
+therefore loses its name. The patient's own names are removed from the result as well.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def is_valid(value: bytes) -> bool:
 def decode(value: bytes, encodings: tuple[str, ...]) -> str:
     """Return the text of a value; what cannot be decoded becomes a replacement character.
 
-    Signs that nobody sees (zero-width blanks, soft hyphens, marks of direction) are left out: they would hide
-    a name.
+    Invisible characters (zero-width blanks, soft hyphens, marks of direction) are left out, because they
+    would hide a name from the search.
     """
     if value.isascii() and b"\x1b" not in value and encodings[0] not in ("shift_jis", "utf_16", "utf_32"):
         return value.decode("ascii")
@@ -64,7 +64,7 @@ def decode(value: bytes, encodings: tuple[str, ...]) -> str:
 
 
 def encoded(text: str, encodings: tuple[str, ...]) -> set[bytes]:
-    """Return the ways in which ``text`` may stand in a file that declares these encodings (UTF-8 always counts)."""
+    """Return the bytes that ``text`` may have in a file with these encodings; UTF-8 is always among them."""
     ways = set()
     for encoding in {"utf_8", "iso8859", *encodings}:
         try:
@@ -96,11 +96,10 @@ _NUMBERS = re.compile(rf"{_MEASURE}|{_THICKNESS}", re.IGNORECASE)
 def clean_text(value: str) -> str:
     """Return what is harmless of ``value`` in its order, joined by blanks; often an empty string.
 
-    Guarantee: every word of the result is a member of :data:`VOCABULARY` (any case),
-        a number of at
-    most three digits with its unit (``2.5mm``), or a reconstruction kernel (``B30f``) with its slice
-    thickness. Other numbers, dates, punctuation and unknown words are gone. Nothing is promised about what
-    the order of the remaining words tells.
+    Guarantee: every word of the result is a member of :data:`VOCABULARY` (any case), a number of at most
+        three digits with its unit (``2.5mm``), or a reconstruction kernel (``B30f``) with its slice
+        thickness. Other numbers, dates, punctuation and unknown words are gone. Nothing is promised about
+        what the order of the remaining words tells.
 
     Args:
         value: one value, decoded.

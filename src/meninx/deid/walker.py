@@ -1,6 +1,7 @@
-"""The walk through a data set: every element of every depth is judged by the profile.
+"""The walk through a data set: the profile decides on every element, at every depth.
 
-What no rule keeps is not copied.
+Coded entries (code value, scheme and meaning) are cleaned together, because the meaning can be checked
+against the published one.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def clean_code(item: list[Element], encodings: tuple[str, ...], context: FileCon
 
 
 def dummy_code() -> list[Element]:
-    """Return an item that says that a code was removed."""
+    """Return an item that stands for a removed code."""
     return [
         _code_element(CODE_VALUE, REMOVED),
         _code_element(CODING_SCHEME, LOCAL_SCHEME),
@@ -104,7 +105,7 @@ def _is_published(scheme: str, value: str, context: FileContext) -> bool:
 
 
 def _meaning(text: Mapping[int, str], values: list[int], context: FileContext) -> str:
-    """Return the meaning as it is when it is the published one, else the published one, else its harmless words."""
+    """Return the meaning if it is the published one, else the published one, else its known words."""
     original = text[CODE_MEANING]
     published = published_meanings(text.get(CODING_SCHEME, ""), text[values[0]]) if values else ()
     if published:
@@ -156,7 +157,7 @@ ALWAYS_REMOVED |= EXTENDED_OFFSETS
 
 
 def understood_vr(element: Element) -> str | None:
-    """Return the VR by which a public element is understood, or None when it is unknown or contradicts the dictionary.
+    """Return the VR by which a public element is read, or None if it contradicts the dictionary or is unknown.
 
     A text where the standard has a number (or the other way round) is no value of that attribute and may hold
     anything.
@@ -181,12 +182,12 @@ def clean(
     """Return the de-identified elements of a data set or an item.
 
     Guarantee: an element of the result was kept, cleaned or made by an action of the profile (or is pixel
-        data of the
-    data set itself); group lengths, padding, duplicates, unknown elements and private elements outside the
-    safe list are not in it, at any depth.
+        data of the data set itself); group lengths, padding, duplicates, unknown elements and private
+        elements outside the safe list are not in it, at any depth.
 
     Args:
-        elements: the original ones; unknown values already resolved by :func:`meninx.deid.elements.resolve_unknown`.
+        elements: the original ones; unknown values already resolved by
+            :func:`meninx.deid.elements.resolve_unknown`.
         encodings: character sets in force outside.
         context: of the file.
         top: whether this is the data set itself.
@@ -195,11 +196,12 @@ def clean(
         if element.tag == CHARSET_TAG:
             encodings = encodings_of(bytes(element.value))
     creators = _creators(elements)
+    # In an item, the attributes of a code are replaced together. The data set itself is not a coded entry.
     coded = {} if top else clean_code(elements, encodings, context)
     result: dict[int, Element] = {}
     for element in elements:
         tag = element.tag
-        if tag in result or _is_structure(tag):
+        if tag in result or _is_structure(tag):  # an element that is repeated is written once
             continue
         if tag >> 16 & 1:
             new = _private(element, creators.get(tag >> 8), encodings, context)
@@ -229,6 +231,7 @@ def _public(
         context.count(tag, "K" if top else "X")
         return element if top else None
     vr = understood_vr(element)
+    # Curves (50xx) and overlays (60xx) are repeating groups: the odd bytes of the group number vary.
     drawing = tag >> 24 in (0x50, 0x60) and context.profile.drawings_go(tag)
     if vr is None or drawing or tag in ALWAYS_REMOVED:
         context.count(tag, "X")
@@ -248,7 +251,7 @@ def _sequence(
 ) -> Element | None:
     """Return a sequence with every item cleaned.
 
-    One that lost all content stays only where the IOD wants it.
+    A sequence that lost all content stays only if the IOD requires it.
     """
     if action == Action.X:
         return None

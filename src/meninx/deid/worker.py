@@ -1,6 +1,6 @@
-"""One file from reading to the checked, not yet published output.
+"""The work on one file of a folder: read it, clean it, write it to staging, read it back and check it.
 
-Runs in any process and keeps no state between files.
+The functions run in any process and keep no state between files. Publication is the stage's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from meninx.imaging.decode import quiet
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """Everything a worker needs besides the file.
+    """What a worker needs besides the file.
 
     Attributes:
         source: folder that holds the files.
@@ -51,9 +51,9 @@ class Engine:
 
 
 def process(engine: Engine, found: SourceFile, known: FileResult | None) -> FileResult:
-    """Return what becomes of one file; the output, if any, lies checked in the staging folder.
+    """Return the result of one file. Its output, if any, is in staging and has passed the self-check.
 
-    Guarantee: whatever a file holds ends in an entry; only a disk that refuses the output raises.
+    Guarantee: every file ends in a result, whatever it holds; only a disk that refuses the output raises.
 
     Args:
         engine: settings and maps.
@@ -91,7 +91,10 @@ def _read(path: Path) -> bytes:
 
 
 def _is_valid(engine: Engine, entry: FileResult) -> bool:
-    """Return whether an earlier result still holds: the output is there unchanged, and the PatientID means whom it meant."""
+    """Return whether an earlier result is still valid.
+
+    The output must be unchanged, and the PatientID must still identify the same patient.
+    """
     if entry.status != WRITTEN:
         return True
     if entry.by_issuer != engine.cleaner.resolver.is_shared(entry.patient[0]):
@@ -104,7 +107,7 @@ def _is_valid(engine: Engine, entry: FileResult) -> bool:
 def _deidentified(engine: Engine, path: str, digest: str, data: bytes) -> FileResult:
     clean = engine.cleaner.clean(data)
     result = _result(engine, path, digest, clean)
-    selfcheck.check_told(clean.public_texts(result.output.removeprefix("images/")), clean.context)
+    selfcheck.check_public_texts(clean.public_texts(result.output.removeprefix("images/")), clean.context)
     if engine.dry_run:
         content = clean.checked_content()
         return replace(result, size=len(content), output_digest=plain_digest(content))

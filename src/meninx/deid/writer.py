@@ -1,4 +1,4 @@
-"""The bytes of a de-identified file: markers, file meta made anew, an empty preamble, pixel data untouched."""
+"""The bytes of a clean file: an empty preamble, new file meta information, markers, cleaned elements."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from meninx.imaging.tags import NOT_REVIEWED
 IMPLEMENTATION_UID = "2.25.193457043928650216484709873224171529361"
 IMPLEMENTATION_NAME = "MENINX_DEID_1"
 METHOD = "meninx, DICOM PS3.15 Annex E 2025b"
-LAST_TAG = 0x7FE00010  # nothing is written behind the pixels: only private elements, padding and signatures stand there
+LAST_TAG = (
+    0x7FE00010  # only private elements, padding and signatures follow the pixels; none of them is written
+)
 _META = Encoding(implicit=False, little=True)
 _STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
 
 
 def finish(elements: list[Element], original: Instance, context: FileContext) -> list[Element]:
-    """Return the cleaned data set with its markers, its character set and, where it is retained, the patient's age."""
+    """Return the cleaned data set with its markers, its character set and the age, if that is retained."""
     new = {element.tag: element for element in elements}
     new.update({element.tag: element for element in _markers(context)})
     charset = _charset(original, context)
@@ -52,13 +54,13 @@ def derived_age(original: Instance) -> str:
 
 
 def is_over_age(original: Instance, max_age: int) -> bool:
-    """Return whether the stated or the derived age lies above the highest one that may be told."""
+    """Return whether the stated or the derived age exceeds the highest age that may stay exact."""
     ages = (years(original.text(AGE)), years(derived_age(original)))
     return any(age is not None and age >= max_age + 1 for age in ages)
 
 
 def file_chunks(elements: list[Element], original: Instance) -> list[bytes | memoryview]:
-    """Return the whole file in pieces: zero preamble, file meta of our own, the data set in the original's transfer syntax."""
+    """Return the whole file in pieces, in the transfer syntax of the original."""
     sop = {
         element.tag: bytes(element.value) for element in elements if element.tag in (0x00080016, SOP_INSTANCE)
     }
@@ -85,7 +87,7 @@ def _deflated(content: list[bytes | memoryview]) -> list[bytes | memoryview]:
 
 
 def marker_texts(context: FileContext) -> list[bytes]:
-    """Return the words that every output holds by itself, longest first, so that no check mistakes them for a leak."""
+    """Return the words that this program writes into every output, longest first, for the self-check."""
     words = [
         METHOD,
         NOT_REVIEWED,
@@ -123,7 +125,7 @@ def _version() -> str:
 
 
 def _charset(original: Instance, context: FileContext) -> bytes:
-    """Return the character set to declare: UTF-8 when a kept text needs it, else the original one when it is valid."""
+    """Return the character set to declare: UTF-8 if a text needs it, else the original one if it is valid."""
     if context.non_ascii:
         return UTF_8
     value = next((bytes(e.value) for e in original.elements if e.tag == CHARSET_TAG), b"")

@@ -1,4 +1,4 @@
-"""The demo as data: each step once, as the command a user types and as the same settings for the API."""
+"""The steps of the demo, each as the command that a user types and as the same settings for the API."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Command:
         settings: settings by their flat names.
         recipe: recipe name, or empty.
         out: value of ``--out``, or None.
-        flags: further words of the command line that the API says otherwise.
+        flags: further flags of the command line, for which the API has no setting.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What the demo may be told."""
+"""Settings of ``meninx demo``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The full pipeline, once: three hospitals' archives, clean DICOM, one dataset, two models, one report."""
+"""The demo: invented archives of three hospitals, clean DICOM, one dataset, two models and one report."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class DemoResult(Result):
     """What the demo made; ``out`` is the report.
 
     Attributes:
-        commands: what a user would have typed.
-        results: what each stage said.
+        commands: the commands that a user would have typed.
+        results: name of each step -> its summary.
     """
 
     commands: tuple[str, ...]
@@ -66,7 +66,7 @@ def run(config: DemoConfig, out: Path, *, progress: Progress = SILENT) -> DemoRe
 
 
 def _run(config: DemoConfig, out: Path, steps: Iterable[Command], progress: Progress) -> dict[str, str]:
-    """Make the cohort, run every step and return what each said."""
+    """Make the cohort, run every step and return the summary of each."""
     where = out / "hospitals"
     progress.note(f"{config.patients} invented patients in {len(HOSPITALS)} hospitals -> {where}")
     size = max(SMALLEST_RADIOGRAPH, config.size)
@@ -128,7 +128,7 @@ def _refuse_without_torch() -> None:
 
 @contextmanager
 def _claimed(out: Path, *, overwrite: bool) -> Iterator[None]:
-    """Hold a new folder for a demo; an earlier one is put aside, and back when the new one fails.
+    """Hold a new folder for a demo. An earlier demo is moved aside, and back if the new one fails.
 
     Nothing else is removed.
     """
@@ -153,7 +153,7 @@ def _claimed(out: Path, *, overwrite: bool) -> Iterator[None]:
 
 
 def _refuse(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder with other files, and a finished demo that nobody asked to replace."""
+    """Refuse a folder with other files, and a finished demo unless ``overwrite`` is set."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MARK).is_file():

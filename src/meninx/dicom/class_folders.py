@@ -1,4 +1,4 @@
-"""Class folders: a folder a label, from attributes, tables, folders or patterns, and back to a table."""
+"""Class folders: one folder per label, from attributes, tables, folders or patterns, and back to a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from meninx.core import check, files
-from meninx.core.errors import DataError, UsageError, expected
+from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.dicom import copies, label_rules, sidecar
@@ -62,7 +62,7 @@ def class_folders(
         rule: where the label comes from; attributes of pictures and volumes are read from their side-cars.
         way: copy, hardlink or symlink.
         overwrite: replace other files at the output.
-        progress: told of every file.
+        progress: advanced by every file.
 
     Raises:
         UsageError: the folders are one within the other, or another file lies at the output.
@@ -104,7 +104,9 @@ def class_folders(
 def class_table(
     source: Path, out: Path, *, overwrite: bool = False, progress: Progress = SILENT
 ) -> FoldersResult:
-    """Write the table of a folder of class folders: columns ``file`` (below ``source``), ``label``, ``original``.
+    """Write the table of a folder of class folders: columns ``file``, ``label`` and ``original``.
+
+    ``file`` is the path below ``source``.
 
     ``original`` is the path below the class folder, the relative path that :func:`class_folders` was given.
     Files in the folder ``missing`` get an empty label; files outside any class folder are passed over.
@@ -134,9 +136,7 @@ def class_table(
     if not out.exists() or out.read_bytes() != content:
         if out.exists() and not overwrite:
             fix = "choose another file, or allow overwriting"
-            raise UsageError(
-                expected("no table, or the same one, at the output", got="another", where=out.name, fix=fix)
-            )
+            raise UsageError(problem("another table lies at the output", where=out.name, fix=fix))
         files.write_bytes(out, content)
     missing = classes.pop(MISSING, 0)
     return FoldersResult(

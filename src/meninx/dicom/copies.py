@@ -1,4 +1,4 @@
-"""Copies that never touch their source, never replace anything unless asked, and appear when all are complete."""
+"""Copies that never touch their source, replace nothing unless asked, and appear when all are complete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from meninx.core import files, staging, workspace
-from meninx.core.errors import DataError, UsageError, expected
+from meninx.core.errors import DataError, UsageError, problem
 from meninx.core.staging import Build
 
 WAYS = ("copy", "hardlink", "symlink")
@@ -46,9 +46,7 @@ def refuse_inside(source: Path, out: Path) -> None:
         UsageError: one folder lies within the other.
     """
     if not source.is_dir():
-        raise DataError(
-            expected("a source folder", got="no such folder", where="source", fix="check the path")
-        )
+        raise DataError(problem("there is no such folder", where="source", fix="check the path"))
     workspace.apart(out, [source])
 
 
@@ -117,9 +115,7 @@ def refuse_replacing(build: Build, relative: str | PurePosixPath, where: str, *,
     """
     if build.in_output(relative) and not overwrite:
         fix = "choose another output folder, or allow overwriting"
-        raise UsageError(
-            expected("nothing, or the same, at the output", got="another file", where=where, fix=fix)
-        )
+        raise UsageError(problem("another file lies at the output", where=where, fix=fix))
 
 
 def _is_placed(source: Path, target: Path, way: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from meninx.core import check, files, names, plain
-from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected
+from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected, problem
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.staging import Build
@@ -139,9 +139,7 @@ def _export_one(build: Build, relative: str, group: list[DicomFile], config: Exp
         found = sidecar.read_sidecar(sidecar.path_of(finished)).get("meninx", {})
         if any(str(found.get(key)) != value for key, value in settings.items()):
             fix = "choose another output folder, or allow overwriting"
-            raise UsageError(
-                expected("an export with the same settings", got="another", where="out", fix=fix)
-            )
+            raise UsageError(problem("the output holds an export with other settings", where="out", fix=fix))
         return False
     image, table = _volume(group, config) if target.name.endswith(".nii.gz") else _picture(group[0], config)
     table["meninx"].update(settings)
@@ -224,7 +222,7 @@ class DicomFile:
 def survey(
     source: Path, *, trusted: bool = False, progress: Progress = SILENT
 ) -> tuple[list[DicomFile], list[tuple[int, str]], int]:
-    """Return the DICOM files below a folder, position and reason of unreadable ones, and the count of other files.
+    """Return the DICOM files below a folder, unreadable ones with their reasons, and the count of other files.
 
     Raises:
         PrivacyRefusal: a file does not say PatientIdentityRemoved YES, unless ``trusted``.
@@ -269,10 +267,10 @@ def _dicom_file(number: int, path: Path, header: Any) -> DicomFile:
         names = [str(header.get(name) or "") for name in ("PatientID", *sidecar.UIDS[:3])]
     except (TypeError, ValueError):
         raise DataError(
-            expected("a readable header", got="values of another form", where="NumberOfFrames, UIDs")
+            problem("the header holds values of another form", where="NumberOfFrames, UIDs")
         ) from None
     if not names[3]:
-        raise DataError(expected("an instance with its own UID", got="none", where="SOPInstanceUID"))
+        raise DataError(problem("the file has no SOPInstanceUID", where="SOPInstanceUID"))
     return DicomFile(
         number, path, names[0], names[1], names[2], names[3], frames, dicom_image.has_place(header)
     )
@@ -288,7 +286,7 @@ def images_of(entries: list[DicomFile], failed: list[tuple[int, str]]) -> list[t
     for entry in entries:
         if (entry.patient, entry.instance) in seen:
             failed.append(
-                (entry.number, expected("each instance once", got="a second copy", where="SOPInstanceUID"))
+                (entry.number, problem("the instance occurs a second time", where="SOPInstanceUID"))
             )
             continue
         seen.add((entry.patient, entry.instance))
@@ -307,7 +305,7 @@ def images_of(entries: list[DicomFile], failed: list[tuple[int, str]]) -> list[t
 
 
 def _volumes(group: list[DicomFile]) -> tuple[list[list[DicomFile]], list[DicomFile]]:
-    """Return the files of a series that make volumes, one list an orientation, and those that stand alone."""
+    """Return the files of a series that make volumes, one list per orientation, and those that stand alone."""
     slices = [entry for entry in group if entry.placed and entry.frames == 1]
     alone = [entry for entry in group if not (entry.placed and entry.frames == 1)]
     if len(slices) < 2:

@@ -69,7 +69,7 @@ def write_labels(
         rule: where the label comes from.
         keep_unlabelled: also copy files without a label, unchanged but for the rewriting.
         overwrite: replace other files at the output.
-        progress: told of every file.
+        progress: advanced by every file.
 
     Raises:
         ConfigError: no such attribute, or one that makes the structure of the file.

@@ -1,4 +1,4 @@
-"""Where the label of a file comes from: its folder, a table, a pattern on its path, or an attribute it holds."""
+"""Where the label of a file comes from: its folder, a table, a pattern on its path, or an attribute."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def read_labels(rule: FromTable) -> dict[str, str]:
         if labels.setdefault(key, label) != label:
             got = f"two, in rows {rows[key]} and {row.number}"
             raise LayoutError(
-                expected(f"one label a {rule.key}", got=got, where=rule.table.name, fix="keep one of them")
+                expected(f"one label per {rule.key}", got=got, where=rule.table.name, fix="keep one of them")
             )
         rows.setdefault(key, row.number)
     return labels

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from meninx.core import files, staging
-from meninx.core.errors import DataError, StorageError, UsageError, expected
+from meninx.core.errors import DataError, StorageError, UsageError, expected, problem
 from meninx.core.progress import SILENT, Progress, task
 from meninx.dicom import copies, sidecar
 from meninx.dicom.export import ExportResult
@@ -34,7 +34,7 @@ def restore_images(
     overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> ExportResult:
-    """Write every picture below a folder that has a side-car as DICOM, at the same relative path with ``.dcm``.
+    """Write every picture with a side-car as DICOM, at the same relative path with ``.dcm``.
 
     Args:
         source: folder of PNG or JPEG files with JSON side-cars.
@@ -42,7 +42,7 @@ def restore_images(
         uid: gives the new UID of an old one and is asked once for each, so that studies and series stay
             together.
         overwrite: replace existing files; without it, existing ones are left as they are.
-        progress: told of every file.
+        progress: advanced by every file.
 
     Raises:
         UsageError: the folders are one within the other.
@@ -79,7 +79,7 @@ def restore_images(
 
 
 def _remembered(uid: Callable[[str], str], known: dict[str, str]) -> Callable[[str], str]:
-    """Return ``uid`` with a memory: the same old UID gives the same new one, an empty one always a fresh one."""
+    """Return ``uid`` with a memory: an old UID always gives the same new one, an empty one a fresh one."""
     return lambda old: known.setdefault(old, uid(old)) if old else uid(old)
 
 
@@ -117,9 +117,7 @@ def dicom_from_png(
     """
     if out.exists() and not overwrite:
         got = "an existing one"
-        raise UsageError(
-            expected("a file that does not exist yet", got=got, where=out.name, fix="set overwrite=True")
-        )
+        raise UsageError(problem("the file exists already", where=out.name, fix="set overwrite=True"))
     table = sidecar.read_sidecar(attributes)
     array = png.read(picture).array
     with decode.quiet():

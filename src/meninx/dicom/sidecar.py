@@ -1,4 +1,4 @@
-"""The JSON side-car of an exported image: attributes of an explicit list, and how stored values became pixels.
+"""The JSON side-car of an exported image: listed attributes, and how stored values became pixels.
 
 A side-car is one JSON object. Its ``attributes`` (in files made elsewhere, the whole object) hold DICOM
 attributes, keyed by keyword or by eight hexadecimal digits, each in the DICOM JSON model (``{"vr": "CS",
@@ -20,7 +20,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from meninx.core.errors import ConfigError, DataError, expected
+from meninx.core.errors import ConfigError, DataError, expected, problem
 from meninx.imaging import decode, load, tags
 from meninx.imaging.dicom_image import FACTS
 
@@ -70,13 +70,13 @@ def describe_volume(chosen: Dataset) -> Dataset:
 
 
 def describe_colour(chosen: Dataset, bits: int) -> Dataset:
-    """Make the attributes say RGB of ``bits``, which the export turns every colour into."""
+    """Describe RGB of ``bits`` in the attributes; the export converts every colour image to it."""
     chosen.PhotometricInterpretation, chosen.SamplesPerPixel, chosen.PlanarConfiguration = "RGB", 3, 0
     return _describe_depth(chosen, bits)
 
 
 def describe_display(chosen: Dataset, bits: int) -> Dataset:
-    """Make the attributes say what a display image is: derived grey of ``bits``, no rescale or window left to apply."""
+    """Describe a display image in the attributes: derived grey of ``bits``, no rescale or window left to apply."""
     for keyword in _OF_STORED_VALUES:
         chosen.pop(keyword, None)
     kind = list(chosen.get("ImageType") or ["DERIVED", "SECONDARY"])
@@ -87,7 +87,7 @@ def describe_display(chosen: Dataset, bits: int) -> Dataset:
 
 
 def to_table(chosen: Dataset, **settings: Any) -> dict[str, Any]:
-    """Return the content of a side-car: ``attributes`` in the DICOM JSON model and the settings of the export.
+    """Return the content of a side-car: attributes in the DICOM JSON model and settings of the export.
 
     Raises:
         DataError: a value is not of its attribute's form.
@@ -107,7 +107,7 @@ def path_of(image: Path) -> Path:
 
 
 def facts(path: Path, keywords: tuple[str, ...]) -> Dataset:
-    """Return the attributes of an image: of a DICOM file from its header, of a picture or volume from its side-car.
+    """Return the attributes of an image: from the header of a DICOM file, else from the side-car.
 
     An image without a side-car has no attributes.
 
@@ -146,7 +146,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         got = "no such file" if isinstance(error, FileNotFoundError) else "other text"
         raise DataError(expected("a JSON side-car", got=got, where=path.name)) from None
     if not isinstance(table, dict) or not isinstance(table.get("meninx", {}), dict):
-        raise DataError(expected("a JSON object", got="another value", where=path.name))
+        raise DataError(problem("the file does not hold a JSON object", where=path.name))
     return table
 
 
@@ -168,7 +168,7 @@ def parse_attributes(table: Mapping[str, Any]) -> Dataset:
             dataset.update(Dataset.from_json({f"{tag:08X}": model}))
         except Exception:
             raise DataError(
-                expected("a value in the DICOM JSON model", got="another", where=f"side-car, {key}")
+                problem("the value is not in the DICOM JSON model", where=f"side-car, {key}")
             ) from None
     return dataset
 

@@ -1,4 +1,4 @@
-"""DICOM files opened and their pixels decoded, with errors that say what is missing and never what is inside."""
+"""Opening DICOM files and decoding their pixels, with errors that name what is missing and never a value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 
 _MAGIC_AT = 128
 _UNDEFINED = 0xFFFFFFFF
@@ -127,7 +127,7 @@ def guarded() -> Iterator[None]:
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file starts like DICOM: ``DICM`` behind a preamble, or a group 0008 element at once."""
+    """Return whether a file starts like DICOM: with a preamble and ``DICM``, or with an element of group 0008."""
     try:
         with path.open("rb") as stream:
             head = stream.read(_MAGIC_AT + 4)
@@ -143,7 +143,7 @@ def find_files(folder: Path) -> list[Path]:
         DataError: no such folder.
     """
     if not folder.is_dir():
-        raise DataError(expected("a folder", got="none", where="source", fix="check the path"))
+        raise DataError(problem("there is no such folder", where="source", fix="check the path"))
     return sorted(
         (path for path in folder.rglob("*") if path.is_file()),
         key=lambda path: path.relative_to(folder).as_posix(),
@@ -204,7 +204,7 @@ def _inflates_too_far(path: Path) -> bool:
 
 
 def pixels_of(dataset: Dataset) -> npt.NDArray[Any]:
-    """Return the decoded pixels: (rows, columns), (frames, rows, columns) or the same with a last axis of RGB.
+    """Return the decoded pixels: (rows, columns) or (frames, rows, columns), with a last axis of RGB.
 
     Compressed pixels are decompressed, YBR becomes RGB, and bits beyond ``BitsStored`` are cleared.
 
@@ -247,7 +247,7 @@ def _undecodable(syntax: UID, error: Exception) -> DataError:
 
 
 def _is_cut(dataset: Dataset, size: int) -> bool:
-    """Return whether the last element is not whole, or half of another follows, which pydicom passes over in silence."""
+    """Return whether the file ends within an element, which pydicom accepts without a word."""
     if dataset.file_meta.TransferSyntaxUID.is_deflated:
         return False
     last: Any = dataset.get_item(max(dataset.keys())) if len(dataset) else None

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from meninx.core import check, files
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 from meninx.core.progress import SILENT, Progress, task
 from meninx.imaging import decode, lut, slice_geometry
 from meninx.imaging.image import Image
@@ -79,7 +79,7 @@ def read_series(
         paths: the files of one series and one orientation, in any order; or one multi-frame file.
         intensity: as in :func:`read_instance`.
         bits: as in :func:`read_instance`.
-        progress: told of every slice.
+        progress: advanced by every slice.
 
     Raises:
         DataError: no files, several orientations, sizes or frames of reference, slices without a position, at
@@ -87,7 +87,7 @@ def read_series(
     """
     _check(intensity, bits)
     if not paths:
-        raise DataError(expected("at least one file", got="none", where="paths"))
+        raise DataError(problem("no file was given", where="paths"))
     headers = [decode.open_dataset(path, pixels=False, keywords=_SLICE) for path in paths]
     with decode.guarded():
         if len(paths) == 1 and int(headers[0].get("NumberOfFrames") or 1) > 1:
@@ -111,9 +111,7 @@ def _whole(path: Path) -> Dataset:
     """Return the data set of a file that may be read at once."""
     if path.is_file() and path.stat().st_size > files.IMAGE_LIMIT:
         raise DataError(
-            expected(
-                f"a DICOM file of at most {files.IMAGE_LIMIT:,} bytes", got="a larger one", where="DICOM file"
-            )
+            problem(f"a DICOM file is larger than {files.IMAGE_LIMIT:,} bytes", where="DICOM file")
         )
     return decode.open_dataset(path)
 
@@ -164,7 +162,7 @@ def order_slices(headers: Sequence[Dataset]) -> tuple[list[int], npt.NDArray[np.
 
 
 def has_place(header: Dataset) -> bool:
-    """Return whether a data set says where its slice lies in the patient."""
+    """Return whether a data set gives the place of its slice in the patient."""
     return bool(header.get("ImagePositionPatient")) and bool(header.get("ImageOrientationPatient"))
 
 
@@ -291,9 +289,7 @@ def _plane(header: Dataset, where: str) -> slice_geometry.Plane:
             if not header.get(n)
         )
         raise DataError(
-            expected(
-                f"{missing} in every slice", got="none", where=where, fix="leave this image out of the volume"
-            )
+            problem(f"a slice has no {missing}", where=where, fix="leave this image out of the volume")
         )
     thickness = header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 0.0
     try:
@@ -305,7 +301,7 @@ def _plane(header: Dataset, where: str) -> slice_geometry.Plane:
         )
     except (TypeError, ValueError):
         raise DataError(
-            expected("numbers", got="other text", where=f"ImagePositionPatient, {where}")
+            problem("expected numbers, got text", where=f"ImagePositionPatient, {where}")
         ) from None
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 
 Array = npt.NDArray[Any]
 WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
@@ -44,16 +44,14 @@ class Window:
     def __post_init__(self) -> None:
         if self.function not in WINDOW_FUNCTIONS:
             known = ", ".join(WINDOW_FUNCTIONS)
-            raise DataError(expected(f"one of {known}", got="another function", where="VOILUTFunction"))
+            raise DataError(problem(f"the VOI LUT function is not one of {known}", where="VOILUTFunction"))
         if not (
             math.isfinite(self.center)
             and self.width >= (1 if self.function == "LINEAR" else 0)
             and self.width > 0
         ):
             raise DataError(
-                expected(
-                    "a finite centre and a width > 0 (>= 1 if LINEAR)", got="others", where="WindowWidth"
-                )
+                problem("the centre must be finite and the width > 0 (>= 1 if LINEAR)", where="WindowWidth")
             )
 
 
@@ -61,7 +59,7 @@ def table_of(sequence: Any) -> LookupTable | None:
     """Return the first look-up table of a ModalityLUTSequence or VOILUTSequence; None without one.
 
     Raises:
-        DataError: the table is shorter than its descriptor says.
+        DataError: the table is shorter than its descriptor promises.
     """
     if not sequence:
         return None
@@ -70,7 +68,7 @@ def table_of(sequence: Any) -> LookupTable | None:
 
 
 def _parse(descriptor: Any, data: Any, where: str) -> LookupTable:
-    """Return a table from its descriptor (entries, first value, bits) and its data: numbers, or bytes of 1 or 2 an entry."""
+    """Return a table from its descriptor (entries, first value, bits) and its data: numbers, or 1 or 2 bytes each."""
     entries, first, bits = (int(value) for value in descriptor)
     entries = entries or 65536
     if isinstance(data, bytes):
@@ -252,7 +250,7 @@ def _number(source: Dataset, keyword: str, default: float) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise DataError(expected("a number", got="other text", where=keyword)) from None
+        raise DataError(problem("expected a number, got text", where=keyword)) from None
 
 
 def _least(stored: Array) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.core import files
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 from meninx.imaging.image import Image
 
 _GZIP_LEVEL = 4  # level 9 takes four times as long for about 3 % less
@@ -27,7 +27,7 @@ _FLATTEST = 1e-6  # volume of a voxel over that of a box with its edges
 
 
 def read(path: Path) -> Image:
-    """Return a ``.nii`` or ``.nii.gz`` file: (channels, x, y, z), or (1, rows, columns) when the file has two axes.
+    """Return the image of a NIfTI file: (channels, x, y, z), or (1, rows, columns) of a file with two axes.
 
     A fourth axis becomes channels, as in the Medical Segmentation Decathlon; RGB voxels become 3 channels.
     Whole numbers stay whole unless the file asks for scaling; scaled and double values become float32.
@@ -59,9 +59,7 @@ def read(path: Path) -> Image:
     if data.dtype.kind not in "iuf":
         raise DataError(expected("whole or real numbers", got=str(data.dtype), where=path.name))
     if not _has_place(affine):
-        raise DataError(
-            expected("an affine that gives every voxel its place", got="another", where=path.name)
-        )
+        raise DataError(problem("the affine does not give every voxel a place of its own", where=path.name))
     data = data.astype(np.float32 if data.dtype.kind == "f" else data.dtype.newbyteorder("="), copy=False)
     if data.ndim == 2:
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
@@ -79,7 +77,12 @@ def _opened(path: Path) -> Any:
         kind, promised = _promise(head, path.name)
         if not packed:
             if promised > path.stat().st_size:
-                raise DataError(expected(f"{promised:,} bytes of NIfTI", got="fewer", where=path.name))
+                raise DataError(
+                    problem(
+                        f"the file holds fewer than the {promised:,} bytes that its header promises",
+                        where=path.name,
+                    )
+                )
             return kind.from_filename(path)
         content = head + stream.read(max(0, promised - len(head)))
     if len(content) < promised:
@@ -97,12 +100,12 @@ def _promise(head: bytes, where: str) -> tuple[Any, int]:
         (k for k in (nib.Nifti1Image, nib.Nifti2Image) if k.header_class.may_contain_header(head)), None
     )
     if kind is None:
-        raise DataError(expected("a NIfTI header", got="something else", where=where))
+        raise DataError(problem("the file does not begin with a NIfTI header", where=where))
     header = kind.header_class(head[: kind.header_class.template_dtype.itemsize])
     shape = [int(n) for n in header.get_data_shape()]
     voxels, stored, start = math.prod(shape), header.get_data_dtype().itemsize, int(header.get_data_offset())
     if not shape or min(shape) < 1 or start < 0 or not bytes(header["magic"]).startswith(b"n+"):
-        raise DataError(expected("a NIfTI header of one file with its voxels", got="another", where=where))
+        raise DataError(problem("the header is not that of one NIfTI file with its voxels", where=where))
     scaled = header.get_slope_inter() != (None, None) and header.get_slope_inter() != (1.0, 0.0)
     size = voxels * (max(stored, _SCALED) if scaled else stored)
     if start + size > files.IMAGE_LIMIT:
@@ -170,7 +173,7 @@ def _storable(array: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
     if array.dtype in (np.int64, np.uint64):
         limits = np.iinfo(np.int32)
         if array.size and (array.min() < limits.min or array.max() > limits.max):
-            raise DataError(expected("whole numbers within 32 bits", got="larger ones", where=where))
+            raise DataError(problem("whole numbers do not fit into 32 bits", where=where))
         return array.astype(np.int32)
     if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
         raise DataError(expected("whole or real numbers", got=str(array.dtype), where=where))

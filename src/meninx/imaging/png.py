@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from PIL import ImageFile
 
 from meninx.core import files
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 from meninx.imaging.image import Image
 
 _DEPTH_BYTE = (
@@ -34,7 +34,7 @@ def read(path: Path) -> Image:
             see-through pixels, or 16 bit colour (which would lose its low bits).
     """
     if not path.is_file():
-        raise DataError(expected("a PNG or JPEG file", got="no such file", where=path.name))
+        raise DataError(problem("no such file: PNG or JPEG image", where=path.name))
     content = files.read_bytes(path, limit=files.IMAGE_LIMIT)
     try:
         with warnings.catch_warnings():
@@ -50,7 +50,7 @@ def read(path: Path) -> Image:
         raise DataError(expected("a PNG or JPEG file", got=got, where=path.name)) from error
     if picture.format == "PNG" and content[_DEPTH_BYTE] == 16 and picture.mode in _COLOUR | {"LA"}:
         fix = "store it as 8 bit colour or 16 bit grey"
-        raise DataError(expected("8 bits a colour channel", got="16 bits", where=path.name, fix=fix))
+        raise DataError(expected("8 bits per colour channel", got="16 bits", where=path.name, fix=fix))
     return Image(_channel_first(picture, path.name))
 
 
@@ -93,7 +93,7 @@ def _channel_first(picture: ImageFile.ImageFile, where: str) -> npt.NDArray[Any]
         alpha = np.asarray(picture.convert("RGBA"))[..., 3]
         if alpha.min() < 255:
             raise DataError(
-                expected("opaque pixels", got="see-through ones", where=where, fix="flatten the image first")
+                problem("some pixels are transparent", where=where, fix="flatten the image first")
             )
     if mode in _GREY:
         depth = np.uint16 if _GREY[mode] == "I;16" else np.uint8

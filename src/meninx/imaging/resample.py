@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 
 from meninx.core import files
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, problem
 from meninx.imaging.image import Image
 
 Array = npt.NDArray[Any]
@@ -69,7 +69,7 @@ def canonical(image: Image) -> Image:
 def volume(
     image: Image, *, spacing_mm: Sequence[float] = (), size: Sequence[int] = (), labels: bool = False
 ) -> Image:
-    """Return a volume at a spacing, at a size, or at a spacing and cropped or padded about its centre to a size.
+    """Return a volume at a spacing or a size, or at a spacing and then cropped or padded to a size.
 
     Args:
         image: a 3-D image.
@@ -81,7 +81,7 @@ def volume(
         DataError: the result would be larger than ``files.IMAGE_LIMIT``.
 
     Returns:
-        float32 voxels (labels: the input's type) whose affine says exactly where they lie; the centre stays
+        float32 voxels (labels: the input's type) whose affine gives their exact places; the centre stays
         in place.
     """
     old = np.array(image.size, dtype=float)
@@ -96,8 +96,8 @@ def volume(
     if image.channels * np.prod(np.maximum(old, new)) * _FLOAT > files.IMAGE_LIMIT:
         fix = "give a larger spacing"
         raise DataError(
-            expected(
-                f"a volume of at most {files.IMAGE_LIMIT:,} bytes", got="more", where="spacing_mm", fix=fix
+            problem(
+                f"the volume would be larger than {files.IMAGE_LIMIT:,} bytes", where="spacing_mm", fix=fix
             )
         )
     first = (old - 1) / 2 - step * (new - 1) / 2

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from meninx.core.errors import DataError, LayoutError, expected
+from meninx.core.errors import DataError, LayoutError, expected, problem
 
 Variant = Literal["relative", "absolute"]
 Mask = npt.NDArray[np.bool_]
@@ -89,7 +89,7 @@ def read_table(path: Path) -> dict[str, tuple[str, ...]]:
         LayoutError: no such file, or a row with fewer than two columns; names file and row.
     """
     if not path.is_file():
-        raise LayoutError(expected("a table of run-length masks", got="no such file", where=path.name))
+        raise LayoutError(problem("no such file: table of run-length masks", where=path.name))
     table: dict[str, tuple[str, ...]] = {}
     with path.open(newline="", encoding="utf-8-sig") as stream:
         for number, row in enumerate(csv.reader(stream), start=1):
@@ -115,7 +115,7 @@ def _runs(words: list[str], variant: Variant, size: int, where: str) -> list[tup
     try:
         numbers = [int(word) for word in words]
     except ValueError:
-        raise DataError(expected("whole numbers", got="other text", where=where)) from None
+        raise DataError(problem("expected whole numbers, got text", where=where)) from None
     if len(numbers) % 2:
         raise DataError(expected("pairs of numbers", got=f"{len(numbers)} numbers", where=where))
     pairs = list(zip(numbers[::2], numbers[1::2], strict=True))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from meninx.core import files
-from meninx.core.errors import DataError, UsageError, expected
+from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.imaging import decode, dicom_image
 from meninx.imaging.image import Image
 from meninx.imaging.tags import new_uid
@@ -54,20 +54,13 @@ def write_seg(
         StorageError: the disk refused.
     """
     if out.exists() and not overwrite:
-        raise UsageError(
-            expected(
-                "a file that does not exist yet",
-                got="an existing one",
-                where=out.name,
-                fix="set overwrite=True",
-            )
-        )
+        raise UsageError(problem("the file exists already", where=out.name, fix="set overwrite=True"))
     sources, frames = _matched(label_map, source_paths)
     if frames.min(initial=0) < 0 or frames.max(initial=0) > len(labels):
         got = "a value outside"
         raise DataError(
             expected(
-                f"values 0 to {len(labels)}, one a label",
+                f"values 0 to {len(labels)}, one per label",
                 got=got,
                 where="label map",
                 fix="give every label a name",
@@ -111,13 +104,15 @@ def _matched(
         )
     if volume and isinstance(label_map, Image) and not np.allclose(label_map.affine, affine, atol=1e-2):
         fix = "resample the label map to the series"
-        raise DataError(expected("the affine of the series", got="another", where="label map", fix=fix))
+        raise DataError(
+            problem("the affine of the label map is not that of the series", where="label map", fix=fix)
+        )
     return sources, frames
 
 
 def _in_order(paths: Sequence[Path]) -> tuple[list[Dataset], npt.NDArray[np.float64]]:
     if not paths:
-        raise DataError(expected("at least one source image", got="none", where="source_paths"))
+        raise DataError(problem("no source image was given", where="source_paths"))
     headers = [decode.open_dataset(path, pixels=False) for path in paths]
     if len(headers) == 1:
         rows, columns = dicom_image.pixel_spacing(headers[0])
@@ -140,7 +135,7 @@ def _segmentation(
         )
     except ImportError as error:
         raise UsageError(
-            expected("highdicom", got="not installed", where="seg", fix="pip install 'meninx[export]'")
+            problem("highdicom is not installed", where="seg", fix="pip install 'meninx[export]'")
         ) from error
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=MAKER, version="1", family=highdicom.sr.CodedConcept("123110", "DCM", "Artificial Intelligence")

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ORIENTATION_TOLERANCE = 1e-3
 """Largest difference of two direction cosines of one orientation; scanners round to 4-6 digits."""
 STEP_TOLERANCE = 0.01
-"""Largest distance of a slice from its even place, as a part of the slice distance (at least 0.01 mm is allowed)."""
+"""Largest distance of a slice from its even place, in slice distances (0.01 mm is always allowed)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Plane:
 def plane(
     position: Sequence[float], orientation: Sequence[float], spacing: Sequence[float], thickness: float = 0.0
 ) -> Plane:
-    """Return a checked :class:`Plane` from the numbers of ImagePositionPatient, ImageOrientationPatient, PixelSpacing.
+    """Return a checked :class:`Plane` from ImagePositionPatient, ImageOrientationPatient and PixelSpacing.
 
     Raises:
         DataError: a wrong count of numbers, directions that are not orthonormal, or a spacing that is not >
@@ -56,16 +56,19 @@ def plane(
     numbers = np.array([*position, *orientation, *spacing], dtype=np.float64)
     if (len(position), len(orientation), len(spacing)) != (3, 6, 2) or not np.isfinite(numbers).all():
         raise DataError(
-            expected("3 + 6 + 2 finite numbers", got="others", where="position, orientation, PixelSpacing")
+            problem(
+                "position, orientation and spacing must be 3 + 6 + 2 finite numbers",
+                where="position, orientation, PixelSpacing",
+            )
         )
     across, down = numbers[3:6], numbers[6:9]
     lengths = float(np.linalg.norm(across)), float(np.linalg.norm(down))
     if max(abs(length - 1) for length in lengths) > 0.01 or abs(across @ down) > 0.01:
         raise DataError(
-            expected("orthogonal directions of length 1", got="others", where="ImageOrientationPatient")
+            problem("the directions are not orthogonal with length 1", where="ImageOrientationPatient")
         )
     if min(spacing) <= 0:
-        raise DataError(expected("a spacing > 0", got="0 or less", where="PixelSpacing"))
+        raise DataError(problem("the spacing must be > 0", where="PixelSpacing"))
     return Plane(
         numbers[:3],
         across / lengths[0],
@@ -123,7 +126,7 @@ def stack(planes: Sequence[Plane]) -> tuple[list[int], npt.NDArray[np.float64]]:
             )
         )
     if any(not np.allclose(item.spacing, first.spacing, rtol=1e-3) for item in planes):
-        raise DataError(expected("one pixel spacing in a series", got="several", where="PixelSpacing"))
+        raise DataError(problem("the slices of the series have several pixel spacings", where="PixelSpacing"))
     heights = np.array([item.position @ first.normal for item in planes])
     order = [int(index) for index in np.argsort(heights, kind="stable")]
     positions = np.stack([planes[index].position for index in order])
@@ -141,7 +144,7 @@ def stack(planes: Sequence[Plane]) -> tuple[list[int], npt.NDArray[np.float64]]:
 def _even_step(
     positions: npt.NDArray[np.float64], heights: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Return the mean step between sorted slice positions, shape (3,), after checking that all steps are equal."""
+    """Return the mean step between sorted slice positions, shape (3,); all steps must be equal."""
     gaps = np.diff(heights)
     usual = float(
         np.sort(gaps)[(len(gaps) - 1) // 2]

@@ -40,15 +40,15 @@ _TEXTS = {
 }
 _ONE_VALUE = {"LT", "ST", "UT", "UR"}
 NOT_REVIEWED = "pixels not reviewed"
-"""Second value of DeidentificationMethod where `meninx deid` cleaned the header and somebody must look at the pixels.
+"""Second value of DeidentificationMethod where the header is clean and somebody must look at the pixels.
 
-PatientIdentityRemoved is NO in such a file; prepare leaves it out unless it is told to trust it.
+PatientIdentityRemoved is NO in such a file; prepare leaves it out unless ``trusted`` is set.
 """
 _ANY_SCRIPT = {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
 
 
 def keyword_of(name: str) -> str:
-    """Return the keyword of a standard attribute given as keyword, ``(gggg,eeee)``, ``gggg,eeee`` or eight hex digits.
+    """Return the keyword of a standard attribute given as keyword, ``(gggg,eeee)`` or eight hex digits.
 
     Raises:
         ConfigError: no such attribute in the DICOM dictionary; suggests the nearest keyword.

@@ -59,7 +59,15 @@ if TYPE_CHECKING:
         UnitBatch,
     )
     from meninx.learn.state import Best, Player, TrainState, WeightAverage
-    from meninx.learn.step import AlternatingStep, Loader, Report, Step, SupervisedStep, TensorLoader
+    from meninx.learn.step import (
+        AlternatingStep,
+        Loader,
+        PlayerLoss,
+        Report,
+        Step,
+        SupervisedStep,
+        TensorLoader,
+    )
     from meninx.learn.task import ImageTask, PairTask, Task
     from meninx.learn.trainer import Evaluator, Trainer
 
@@ -81,7 +89,7 @@ _MODULES = {
         "PrivateSampler", "PublicPoissonSampler", "Sampler", "ShuffleSampler", "UnitBatch",
     ),
     "meninx.learn.state": ("Best", "Player", "TrainState", "WeightAverage"),
-    "meninx.learn.step": ("AlternatingStep", "Loader", "Report", "Step", "SupervisedStep", "TensorLoader"),
+    "meninx.learn.step": ("AlternatingStep", "Loader", "PlayerLoss", "Report", "Step", "SupervisedStep", "TensorLoader"),
     "meninx.learn.task": ("ImageTask", "PairTask", "Task"),
     "meninx.learn.trainer": ("Evaluator", "Trainer"),
 }  # fmt: skip
@@ -105,6 +113,7 @@ __all__ = [
     "Outcome",
     "PairTask",
     "Player",
+    "PlayerLoss",
     "PrivateSampler",
     "PrivateStep",
     "ProgressHook",
@@ -133,6 +142,7 @@ __all__ = [
     "prove_network",
 ]
 
-__getattr__, __dir__ = lazy_exports(
-    __name__, {name: module for module, names in _MODULES.items() for name in names}
-)
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+    __getattr__, __dir__ = lazy_exports(
+        __name__, {name: module for module, names in _MODULES.items() for name in names}
+    )

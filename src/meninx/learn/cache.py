@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -110,7 +111,7 @@ def _room(manifest: Manifest) -> Path | None:
         info = room.stat()
     except OSError:
         return None
-    own = os.name != "posix" or (info.st_uid == os.geteuid() and not stat.S_IMODE(info.st_mode) & 0o077)
+    own = sys.platform == "win32" or (info.st_uid == os.geteuid() and not stat.S_IMODE(info.st_mode) & 0o077)
     return room if own and room.is_dir() and os.access(room, os.R_OK | os.W_OK | os.X_OK) else None
 
 

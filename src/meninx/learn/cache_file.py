@@ -24,6 +24,7 @@ import mmap
 import os
 import stat
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -316,7 +317,7 @@ def _ranges(entry: Entry, box: Sequence[slice]) -> Iterator[tuple[int, int]]:
 
 def _refuse_shared(info: os.stat_result) -> None:
     """Raise DataError for a file of another user, or one that others may read."""
-    if os.name == "posix" and (info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o077):
+    if sys.platform != "win32" and (info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o077):
         raise DataError(expected("a private file", got="one that others may read", where="cache"))
 
 

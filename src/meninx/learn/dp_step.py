@@ -127,7 +127,8 @@ class PrivateStep:
         step, too. Of several processes each clips its share of the drawn units, process 0 writes the line
         before it gives its share away, and the noise, which all compute alike, is added once, to the sum over
         all. Every drawn unit of every source is in the sum exactly once, or the step is refused. Of a step,
-        :meth:`gradients` keeps no tensor but the released gradients.
+        :meth:`gradients` keeps no tensor but the released gradients. Weights may come in from outside between
+        two rounds, by ``TrainState.load_weights`` alone; a step is then never begun twice.
 
     Args:
         plan: the plan.
@@ -209,6 +210,7 @@ class PrivateStep:
         for part_sum in parts[1:]:
             total = total + part_sum
         loss = self._look(model, first_batch, step)
+        self._refuse_replay(state)
         self._enter(step)
         stop_requested = self._pool(total, parts[1:], step, drawn, stop_requested)
         self._assign(model, self.plan.release(total, self.noise, step))
@@ -321,6 +323,17 @@ class PrivateStep:
             )
             for source, own, part in zip(self.sources, parts, drawn[1:], strict=True)
         }
+
+    def _refuse_replay(self, state: TrainState) -> None:
+        """Refuse to begin a step again with weights that are not those it was begun with.
+
+        After a crash a step is repeated with the same noise. That is free only if everything else is the same, too;
+        with other weights the difference of the two releases would hold no noise.
+        """
+        if self.world.main and state.loads and state.step < self.ledger.next_step:
+            fix = f"go on with state.step = {self.ledger.next_step}; the steps between stay accounted"
+            rule = "a step that was not begun before, because weights came in from outside"
+            raise PrivacyRefusal(expected(rule, got=f"step {state.step} again", where="ledger", fix=fix))
 
     def _enter(self, step: int) -> None:
         """Write the step into the ledger, on the disk, before anything of it is used."""

@@ -14,6 +14,7 @@ Weights travel as values, so a server can average them without knowing the netwo
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -165,7 +166,8 @@ class Player:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave."""
         self.model.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # torch keeps the tensors it is given: without a copy two states would share their moments.
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         if self.schedule is not None and state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
         if self.average is not None and state["average"] is not None:
@@ -185,6 +187,8 @@ class TrainState:
         stopped: training ended early.
         threshold: clipping threshold in force when it follows the gradients; 0 for the plan's first. As
             public as the weights.
+        loads: how often weights came in from outside. A private step that was begun before is then not
+            begun again, because under the same noise it would release another gradient.
     """
 
     players: dict[str, Player]
@@ -192,6 +196,7 @@ class TrainState:
     best: Best = field(default_factory=Best)
     stopped: bool = False
     threshold: float = 0.0
+    loads: int = 0
 
     @classmethod
     def of(
@@ -242,6 +247,7 @@ class TrainState:
         if not all(bool(torch.isfinite(value).all()) for value in values.values()):
             raise DataError(expected("finite weights", got="NaN or infinity", where="load_weights"))
         model.load_state_dict(dict(values))
+        self.loads += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it as tensors and plain numbers."""
@@ -251,6 +257,7 @@ class TrainState:
             "best": {"value": self.best.value, "step": self.best.step, "waited": self.best.waited},
             "stopped": self.stopped,
             "threshold": self.threshold,
+            "loads": self.loads,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -269,6 +276,7 @@ class TrainState:
         self.step, self.stopped = int(state["step"]), bool(state["stopped"])
         self.best = Best(**state["best"])
         self.threshold = float(state.get("threshold", 0.0))
+        self.loads = int(state.get("loads", 0))  # checkpoints of earlier versions do not say
 
     def _named(self, player: str) -> Player:
         if not player:

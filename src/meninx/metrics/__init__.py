@@ -1,13 +1,14 @@
-"""Evaluation of classifiers and segmentations: every number with its sample size and its interval over patients.
+"""Evaluation of classifiers and segmentations: every number has its sample size and its interval.
 
-The public names are those of ``__all__``; the modules behind them may change. Nothing here needs torch, scipy or
-scikit-learn.
+The public names are those of ``__all__``; the modules behind them may change. Nothing here needs torch, scipy
+or scikit-learn.
 
 Example:
     >>> from meninx.metrics import evaluate_classification, fixed_thresholds
     >>> truth, scores = [[0], [0], [1], [1]] * 10, [[0.1], [0.6], [0.4], [0.9]] * 10
+    >>> labels = ["effusion"]
     >>> found = evaluate_classification(
-    ...     truth, scores, range(40), ["effusion"], {}, fixed_thresholds(["effusion"]), task="multilabel", seed=0
+    ...     truth, scores, range(40), labels, {}, fixed_thresholds(labels), task="multilabel", seed=0
     ... )
     >>> auroc = found.headline
     >>> auroc.value, auroc.n, auroc.patients, 0.5 < auroc.low < auroc.value < auroc.high < 1
@@ -44,22 +45,23 @@ __all__ = [
     "fit_thresholds",
     "fixed_thresholds",
 ]
-__getattr__, __dir__ = lazy_exports(
-    __name__,
-    {
-        "Calibration": "meninx.metrics.calibration",
-        "Estimate": "meninx.metrics.estimates",
-        "Evaluation": "meninx.metrics.estimates",
-        "Threshold": "meninx.metrics.thresholds",
-        "auroc": "meninx.metrics.classification",
-        "average_precision": "meninx.metrics.classification",
-        "brier": "meninx.metrics.classification",
-        "compare": "meninx.metrics.evaluation",
-        "compare_segmentation": "meninx.metrics.segmentation",
-        "dice": "meninx.metrics.segmentation",
-        "evaluate_classification": "meninx.metrics.evaluation",
-        "evaluate_segmentation": "meninx.metrics.segmentation",
-        "fit_thresholds": "meninx.metrics.thresholds",
-        "fixed_thresholds": "meninx.metrics.thresholds",
-    },
-)
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "Calibration": "meninx.metrics.calibration",
+            "Estimate": "meninx.metrics.estimates",
+            "Evaluation": "meninx.metrics.estimates",
+            "Threshold": "meninx.metrics.thresholds",
+            "auroc": "meninx.metrics.classification",
+            "average_precision": "meninx.metrics.classification",
+            "brier": "meninx.metrics.classification",
+            "compare": "meninx.metrics.evaluation",
+            "compare_segmentation": "meninx.metrics.segmentation",
+            "dice": "meninx.metrics.segmentation",
+            "evaluate_classification": "meninx.metrics.evaluation",
+            "evaluate_segmentation": "meninx.metrics.segmentation",
+            "fit_thresholds": "meninx.metrics.thresholds",
+            "fixed_thresholds": "meninx.metrics.thresholds",
+        },
+    )

@@ -1,4 +1,4 @@
-"""Patient-cluster bootstrap: patients are drawn with replacement, all their cases come along.
+"""Patient-cluster bootstrap: patients are drawn with replacement, each with all its cases.
 
 One :class:`Draws` serves every metric, label, group and model, so that their differences are paired draw by
 draw.
@@ -26,7 +26,9 @@ _CACHED = 1 << 16  # weights handled at a time: half a megabyte, so that they st
 
 @dataclass(frozen=True)
 class Draws:
-    """How often each patient is drawn in each resample; made again on demand, always the same.
+    """How often each patient is drawn in each resample.
+
+    The draws are computed on demand and are always the same.
 
     Attributes:
         patient_index: shape (cases,), the patient of each case, numbered from 0.
@@ -47,7 +49,7 @@ class Draws:
         return int(self.patient_index.max()) + 1 if self.patient_index.size else 0
 
     def blocks(self, size: int = BLOCK) -> Iterator[npt.NDArray[np.int64]]:
-        """Yield the draws in blocks of shape (at most ``size``, patients): how often each patient was drawn."""
+        """Yield how often each patient was drawn, in blocks of shape (at most ``size``, patients)."""
         rng = child(self.seed, "bootstrap")
         strata = np.zeros(self.patients, dtype=np.int64) if self.strata is None else self.strata
         members = [np.flatnonzero(strata == value) for value in np.unique(strata)]
@@ -74,11 +76,11 @@ class Areas:
         ]
 
     def auroc(self, drawn: npt.NDArray[np.int64]) -> Array:
-        """Return the area of each ranking for patient counts ``drawn`` (draws, patients), shape (draws, rankings)."""
+        """Return the area of each ranking for counts ``drawn`` (draws, patients), shape (draws, rankings)."""
         return self._each(Ranking.auroc, drawn)
 
     def average_precision(self, drawn: npt.NDArray[np.int64]) -> Array:
-        """Return the average precision of each ranking for ``drawn`` (draws, patients), shape (draws, rankings)."""
+        """Return the average precision of each ranking for ``drawn`` (draws, patients), as :meth:`auroc`."""
         return self._each(Ranking.average_precision, drawn)
 
     def _each(
@@ -96,7 +98,7 @@ class Areas:
 
 
 def resampled_sums(columns: npt.ArrayLike, draws: Draws) -> Array:
-    """Return the weighted sum of every column in every draw, shape (draws, columns): one matrix product a block.
+    """Return the weighted sum of every column in every draw, shape (draws, columns).
 
     Args:
         columns: shape (cases, columns), e.g. indicators of the four confusion counts; every metric that is a
@@ -126,7 +128,10 @@ def interval(samples: npt.ArrayLike, level: float = LEVEL) -> tuple[float, float
 
 
 def p_value(value: float, samples: npt.ArrayLike) -> float:
-    """Return the two-sided p-value of "the difference is 0", from the bootstrap's standard error (normal approximation)."""
+    """Return the two-sided p-value of "the difference is 0".
+
+    It is the normal approximation with the bootstrap's standard error.
+    """
     known = np.asarray(samples, dtype=np.float64)
     known = known[~np.isnan(known)]
     if math.isnan(value) or known.size < 2:

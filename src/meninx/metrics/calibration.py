@@ -1,4 +1,4 @@
-"""Whether a probability of 0.7 is right seven times in ten."""
+"""Calibration: reliability bins, expected calibration error, Brier score, and recalibration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EDGE = 1e-7
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Calibration of one label; NaN where it cannot be told.
+    """Calibration of one label; NaN where it is undefined.
 
     Attributes:
         label: the label.
@@ -89,7 +89,7 @@ def ece(
     bins: int = BINS,
     patient_index: npt.NDArray[np.int64] | None = None,
 ) -> float:
-    """Return the expected calibration error over equal-mass bins: mean |mean probability - share of positives|."""
+    """Return the expected calibration error: mean |mean probability - share of positives| over the bins."""
     y, p = np.asarray(truth, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
     if not y.size:
         return float("nan")
@@ -151,7 +151,7 @@ def recalibration(truth: Array, probabilities: Array, iterations: int = 100) -> 
 
 
 def _newton(design: Array, offset: Array, truth: Array, iterations: int) -> Array:
-    """Return the maximum-likelihood coefficients of a logistic model, NaN when Newton's steps do not settle."""
+    """Return the maximum-likelihood coefficients of a logistic model; NaN if Newton's steps diverge."""
     beta = np.zeros(design.shape[1])
     for _ in range(iterations):
         mean = 1 / (1 + np.exp(-np.clip(design @ beta + offset, -40, 40)))

@@ -1,4 +1,4 @@
-"""How well scores and decisions agree with the truth: one label, several labels, several classes."""
+"""Point metrics of scores and decisions: confusion counts and rates, AUROC, average precision, Brier."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ Weights = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Ranking:
-    """Where each positive stands among the negatives and among the positives.
+    """The rank of each positive among the negatives and among the positives.
 
     Attributes:
         positives: rows of the positive cases, by rising score.
@@ -129,7 +129,7 @@ class Ranking:
 
     @classmethod
     def of(cls, truth: npt.ArrayLike, scores: npt.ArrayLike) -> Ranking:
-        """Return the ranking of ``scores`` (cases,) against ``truth`` (cases,): 1, 0, or NaN for unknown (left out)."""
+        """Return the ranking of ``scores`` (cases,) against ``truth`` (cases,); NaN is left out."""
         truth_, scores_ = np.asarray(truth, dtype=np.float64), np.asarray(scores, dtype=np.float64)
         positives, negatives = np.flatnonzero(truth_ == 1), np.flatnonzero(truth_ == 0)
         positives = positives[np.argsort(scores_[positives], kind="stable")]
@@ -149,7 +149,7 @@ class Ranking:
         return bool(self.positives.size and self.negatives.size)
 
     def auroc(self, of_positives: Weights, of_negatives: Weights) -> Array:
-        """Return the area under the ROC curve when the cases weigh as given, NaN where a class weighs nothing.
+        """Return the area under the ROC curve of weighted cases; NaN if a class has no weight.
 
         Args:
             of_positives: weights of :attr:`positives`, shape (..., positives); whole numbers >= 0.
@@ -179,7 +179,7 @@ class Ranking:
         return ratio(np.einsum("...i,...i->...", share, of_positives), own[..., -1])
 
     def curve(self, grid: npt.ArrayLike) -> Array:
-        """Return the true positive rate at each false positive rate of ``grid``, straight lines between the corners."""
+        """Return the true positive rate at each false positive rate of ``grid``, linearly interpolated."""
         if not self.defined:
             return np.full(np.shape(np.asarray(grid)), np.nan)
         positives, negatives = self.positives.size, self.negatives.size
@@ -255,7 +255,7 @@ def confusion_counts(truth: npt.ArrayLike, calls: npt.ArrayLike) -> Counts:
     truth_, called = np.asarray(truth, dtype=np.float64), np.asarray(calls, dtype=bool)
     if truth_.shape != called.shape:
         raise DataError(
-            expected(f"one call a case, shape {truth_.shape}", got=f"shape {called.shape}", where="calls")
+            expected(f"one call per case, shape {truth_.shape}", got=f"shape {called.shape}", where="calls")
         )
     yes, no = truth_ == 1, truth_ == 0
     pairs = ((yes & called), (no & called), (yes & ~called), (no & ~called))
@@ -332,7 +332,7 @@ def checked_table(
             expected(f"at least one case and {len(labels)} labels", got=f"shape {table.shape}", where=where)
         )
     if patient.shape != (len(table),):
-        what = f"one patient a case, shape ({len(table)},)"
+        what = f"one patient per case, shape ({len(table)},)"
         raise DataError(expected(what, got=f"shape {patient.shape}", where="patient_index"))
     return table, np.unique(patient, return_inverse=True)[1].astype(np.int64)
 

@@ -1,4 +1,4 @@
-"""Metrics within groups, and the signed gap of each group to the rest, from problems that share their draws."""
+"""Metrics within groups, and the signed gap between each group and all other cases, with paired resamples."""
 
 from __future__ import annotations
 

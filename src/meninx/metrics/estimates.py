@@ -1,4 +1,4 @@
-"""What an evaluation says, as frozen values and as JSON: aggregates only, never a value of one case."""
+"""The results of an evaluation, as frozen values and as JSON: aggregates only, never a value of one case."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Estimate:
     Attributes:
         name: the metric, e.g. ``auroc``.
         value: the value on the data; NaN when undefined or withheld.
-        low: lower end of the 95 % interval; NaN when it cannot be told.
+        low: lower end of the 95 % interval; NaN when it is undefined.
         high: upper end of the 95 % interval.
         n: cases it rests on.
         patients: patients of those.
@@ -33,7 +33,8 @@ class Estimate:
         note: a word for people, e.g. ``insufficient``.
         attribute: the attribute that divides the cases, empty for all cases.
         group: the group of that attribute.
-        positives: positive cases among the ``n``; None where it has no meaning or is too small to tell.
+        positives: positive cases among the ``n``; None where it has no meaning or would be too small to
+            publish.
         p_holm: p-value of "no gap", adjusted for the whole table; NaN when not a test.
     """
 
@@ -62,14 +63,14 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a model is worth on one split.
+    """The evaluation of a model on one split.
 
     The JSON of :meth:`to_table` has the same keys as the attributes, plus ``version`` (1) and ``roc_grid``.
     An estimate is an object with the keys of :class:`Estimate`. NaN is null.
 
     Guarantee: no number is a single case's. Curves, calibration, confusion and groups need at least ten
-        patients with a
-    positive case and ten with a negative one, and a group of fewer than ten patients is not named.
+        patients with a positive case and ten with a negative one, and a group of fewer than ten patients is
+        not named.
 
     Attributes:
         task: ``multiclass``, ``multilabel`` or ``segmentation``.

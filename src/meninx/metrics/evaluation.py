@@ -1,4 +1,4 @@
-"""From scores and truth to an :class:`Evaluation`: the door of this room."""
+"""Entry point of :mod:`meninx.metrics`: evaluation of a classifier, and the paired comparison of two."""
 
 from __future__ import annotations
 
@@ -39,10 +39,9 @@ def evaluate_classification(
 ) -> Evaluation:
     """Return the evaluation of a classifier.
 
-    Two classes are one question: only the second, the positive one, is reported. More classes are each one
-        against the
-    rest, decided by the highest score. Labels are decided by thresholds; without, what needs none is
-    reported.
+    Of two classes only the second, positive one is reported. Each of several classes is evaluated against the
+    rest, and the highest score decides. Labels are decided by thresholds; for a label without a threshold
+    only the metrics that need none are reported.
 
     Args:
         y_true: shape (cases, labels): one 1 in a row for classes; 1, 0 or NaN (unknown) for labels.
@@ -50,7 +49,7 @@ def evaluate_classification(
         patient_index: shape (cases,), numbered from 0.
         labels: names of the columns.
         attributes: text of each case for each attribute, empty when unknown.
-        thresholds: fitted on the validation split, one a label; for two classes that of the second.
+        thresholds: fitted on the validation split, one per label; for two classes that of the second.
         task: ``multiclass`` or ``multilabel``.
         seed: public seed of the resamples.
         draws: how many resamples.
@@ -97,7 +96,7 @@ def evaluate_classification(
 
 
 def _right_or_wrong(problem: ClassificationProblem, calls: Calls) -> Iterator[BinaryProblem]:
-    """Yield, for classes, a cell where every case is positive and called so when its class was right: for the accuracy."""
+    """Yield the problem of multi-class accuracy: every case is positive, and called so if it is right."""
     if problem.task == "multiclass" and calls is not None:
         right = calls.argmax(axis=1) == problem.truth.argmax(axis=1)
         yield BinaryProblem(np.ones(len(right)), np.zeros(len(right)), right, ("accuracy",))
@@ -185,8 +184,7 @@ def compare(
 
     ``auroc_difference`` over all cases and within each group (what privacy costs that group), and
     ``auroc_gap_difference``: how much larger the signed gap of a group is with a than with b. Each note is
-        the
-    :func:`verdict` of its interval.
+    the :func:`verdict` of its interval.
 
     Args:
         a_scores: shape (cases, labels), of the private model.
@@ -228,7 +226,7 @@ def compare(
 
 
 def verdict(low: float, high: float, margin: float) -> str:
-    """Return what the 95 % interval of a difference says: within the margin, worse, better or not decided.
+    """Return the verdict of a difference's 95 % interval: within the margin, worse, better or not decided.
 
     Examples:
         >>> verdict(-0.01, 0.005, 0.02), verdict(-0.09, -0.03, 0.02), verdict(-0.09, 0.03, 0.02)
@@ -252,8 +250,7 @@ def _difference(one: Measured, other: Measured) -> Measured:
 def _judged(item: Estimate, margin: float) -> Estimate:
     note = item.note
     if note != INSUFFICIENT:
-        # The sign of a gap says who is behind, not whether that is worse; only differences of areas are
-        # judged so.
+        # The sign of a gap names the group that is behind; only a difference of areas is better or worse.
         found = verdict(item.low, item.high, margin)
         changed = {"worse": "lower", "better": "higher"} if item.name == "auroc_gap" else {}
         note = changed.get(found, found)
@@ -266,7 +263,7 @@ _RATES = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "precis
 
 @dataclass(frozen=True)
 class ClassificationProblem:
-    """What is asked of a classifier on one set of cases.
+    """The truth, labels, groups and resamples on which classifiers are evaluated.
 
     Attributes:
         truth: shape (cases, labels), 1, 0 or NaN.
@@ -332,7 +329,7 @@ class ClassificationProblem:
         return np.where(np.isnan(limits), np.nan, scores >= limits) if value else None
 
     def binary_problems(self, scores: Array, calls: Calls) -> list[BinaryProblem]:
-        """Return one cell for each label of :attr:`focus`, over all cases."""
+        """Return one two-class problem per label of :attr:`focus`, over all cases."""
         checked(self.truth, scores)
         return [
             BinaryProblem(
@@ -369,7 +366,7 @@ def estimates(
 
 
 def estimate(metric: str, label: str, item: Measured) -> Estimate:
-    """Return one metric of one measured cell; a small one is noted."""
+    """Return one metric of one measured problem, with a note if it has few patients."""
     low, high = interval(item.samples[metric])
     few = bool(label) and item.smaller < MIN_CELL
     return Estimate(

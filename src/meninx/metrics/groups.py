@@ -1,4 +1,4 @@
-"""Groups of cases by attribute: age bins, least sizes, strata for the bootstrap, and what each gap is a gap of."""
+"""Groups of cases by attribute: age bins, minimum sizes, strata of the bootstrap, metrics of gaps."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ GAPS: Mapping[str, str] = MappingProxyType(
         "acc_gap": "accuracy",
     }
 )
-"""Each signed gap and the metric it is a gap of: the group's value minus the value of all other cases together.
+"""Each signed gap and its metric: the group's value minus the value of all other cases together.
 
-``spd`` is the statistical parity difference, P(called positive | group) - P(called positive | rest). ``acc_gap`` is the
-accuracy difference that some studies call statistical parity. 0 is ideal for all; the sign tells who is worse off.
+``spd`` is the statistical parity difference, P(called positive | group) - P(called positive | rest). ``acc_gap``
+is the accuracy difference that some studies call statistical parity. 0 is ideal for all, and the sign shows which
+side is worse off.
 """
 
 
@@ -64,7 +65,7 @@ def grouping(
 ) -> Grouping:
     """Return the groups of one attribute.
 
-    ``age`` becomes the bins of :data:`AGE_EDGES`. Any other attribute has one group a value, and values of
+    ``age`` becomes the bins of :data:`AGE_EDGES`. Any other attribute has one group per value, and values of
     fewer than :data:`MIN_CELL` patients are gathered as ``other``, so that a rare value is never printed.
 
     Args:
@@ -108,7 +109,7 @@ def strata(groupings: Sequence[Grouping], patient_index: npt.NDArray[np.int64]) 
 
 
 def stratified(groupings: Sequence[Grouping]) -> str:
-    """Return what a sentence on the resamples ends with: the attributes whose strata are kept whole.
+    """Return the end of a sentence about the resamples: the attributes whose strata keep their size.
 
     Empty without one.
     """
@@ -118,9 +119,9 @@ def stratified(groupings: Sequence[Grouping]) -> str:
 
 
 def sufficient(truth: npt.ArrayLike, patient_index: npt.NDArray[np.int64]) -> bool:
-    """Tell whether a cell has the least number of patients with a positive case and of patients with a negative one.
+    """Return whether enough patients have a positive case and enough have a negative one.
 
-    Ten images of one patient are one patient: what they show is that patient's.
+    Patients are counted and not images: ten images of one patient describe one patient.
 
     Args:
         truth: shape (cases,), 1, 0, or NaN (left out).

@@ -1,4 +1,4 @@
-"""Overlap of label maps: hard, one case at a time, each label for itself, never the background."""
+"""Evaluation of segmentations by hard Dice and IoU per case and label, without the background."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def compare_segmentation(
     seed: int,
     draws: int = 1000,
 ) -> list[Estimate]:
-    """Return mean Dice differences of two models on the same cases, a minus b, over all cases and within each group.
+    """Return mean Dice differences of two models on the same cases, a minus b, overall and per group.
 
     Only cases and labels for which both models have a Dice coefficient count. Arguments as in
     :func:`evaluate_segmentation`.
@@ -167,7 +167,7 @@ def compare_segmentation(
 
 
 def _means(table: Array, rows: Rows, draws: Draws) -> tuple[Array, Array]:
-    """Return the mean of each label over ``rows``, on the data (labels,) and in every draw (draws, labels)."""
+    """Return the mean of each label over ``rows``, on the data (labels,) and per draw (draws, labels)."""
     known = ~np.isnan(table) & rows[:, None]
     filled = np.where(known, table, 0.0)
     sums = resampled_sums(np.concatenate((filled, known), axis=1), draws)

@@ -1,4 +1,4 @@
-"""Decision thresholds: fitted on the validation split, then frozen."""
+"""Decision thresholds, which are fitted on the validation split and never on the test split."""
 
 from __future__ import annotations
 
@@ -43,10 +43,9 @@ def fit_thresholds(
     rule: str = "youden",
     split: str = "valid",
 ) -> tuple[Threshold, ...]:
-    """Return one frozen threshold for each label with both classes, from the scores of the validation split and nothing else.
+    """Return one threshold for each label, fitted on the scores of the validation split.
 
-    A label with only one class in the validation split has no threshold: nothing decides it, and it gets no
-    rates.
+    A label with only one class in the validation split gets no threshold, so no metric that needs decisions.
 
     Args:
         truth: shape (cases, labels), 1, 0 or NaN.
@@ -54,7 +53,7 @@ def fit_thresholds(
         labels: names of the columns.
         rule: ``"youden"`` (largest sensitivity + specificity) or ``"sensitivity>=X"`` (the highest threshold
             with at least that sensitivity, X in (0, 1]).
-        split: name of the split, kept for the report.
+        split: name of the split, for the report.
 
     Raises:
         ConfigError: the rule is unknown.
@@ -99,7 +98,7 @@ def _fit_one(truth: Array, scores: Array, least: float | None) -> float | None:
     best = int(
         np.argmax(sensitivity + specificity) if least is None else np.flatnonzero(sensitivity >= least)[-1]
     )
-    if best == 0:  # every case is called positive; the lowest score itself would be one case's value
+    if best == 0:  # every case is positive; the lowest score itself would publish one case's value
         return float(min(0.0, math.floor(levels[0])))
     return float(
         (levels[best] + levels[best - 1]) / 2

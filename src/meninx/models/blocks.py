@@ -1,4 +1,4 @@
-"""Building blocks that the networks share: convolutions by dimension, GroupNorm, activations, weight standardisation.
+"""Building blocks of the networks: convolutions by dimension, GroupNorm, activations, weight standardisation.
 
 Every block works sample by sample (no batch statistics) and changes nothing in place, so that per-sample
 gradients exist for all of them.
@@ -132,7 +132,7 @@ def two_or_three(spatial_dims: int) -> int:
 
 
 def initialise(model: nn.Module) -> None:
-    """Set convolutions to He's normal initialisation (fan out) and norms to the identity, from torch's generator."""
+    """Set convolutions to He's normal initialisation (fan out) and norms to the identity."""
     kinds: tuple[type[Any], ...] = (nn.Conv2d, nn.Conv3d)
     for module in model.modules():
         if isinstance(module, kinds):
@@ -142,7 +142,7 @@ def initialise(model: nn.Module) -> None:
 
 
 def padded_to_multiple(volume: Tensor, multiple: int) -> Tensor:
-    """Return ``volume`` (batch, channels, ...) with edge values repeated at the end of each axis up to a multiple."""
+    """Return ``volume`` (batch, channels, ...) padded with edge values at the end of each axis to a multiple."""
     missing = [(-size) % multiple for size in volume.shape[2:]]
     if not any(missing):
         return volume

@@ -1,4 +1,4 @@
-"""Low-rank adapters: a frozen layer, and beside it a narrow pair of plain layers that learns the difference."""
+"""Low-rank adapters (LoRA): a narrow pair of layers beside a frozen one learns the change of its weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from meninx.core import check
-from meninx.core.errors import ConfigError, expected
+from meninx.core.errors import ConfigError, expected, problem
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -18,7 +18,7 @@ ADAPTED: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVOLUTIONS, *_TRANSPOSED)
 
 
 class LoRA(nn.Module):
-    """``base(x) + scale * up(down(x))``, where ``base`` is frozen, ``down`` has few outputs and ``up`` starts at 0.
+    """A layer ``base(x) + scale * up(down(x))``: ``base`` is frozen, ``up`` starts at 0.
 
     All three are plain layers, so that the clipping engine needs no rule for the pair. ``down`` reads what
     ``base`` reads (same kernel, stride, padding, dilation and groups) into ``rank`` channels a group; ``up``
@@ -66,7 +66,7 @@ class LoRA(nn.Module):
 
 
 def insert(model: nn.Module, *, rank: int, alpha: float, keep: str = "") -> tuple[str, ...]:
-    """Put adapters around the linear and convolution layers of ``model`` and return the paths of these layers.
+    """Put adapters around the linear and convolution layers of ``model``; return the paths of these layers.
 
     Layers are taken by exact type: subclasses (weight-standardised convolutions, parametrised layers) stay as
         they are, and
@@ -91,7 +91,7 @@ def insert(model: nn.Module, *, rank: int, alpha: float, keep: str = "") -> tupl
     if not chosen:
         fix = "train it whole (lora_rank = 0) or another part of it (freeze)"
         raise ConfigError(
-            expected("linear or convolution layers to adapt", got="none", where="lora_rank", fix=fix)
+            problem("the network has no linear or convolution layers to adapt", where="lora_rank", fix=fix)
         )
     adapters = {id(module): LoRA(module, rank, alpha).to(next(module.parameters())) for _, module in chosen}
     _replace(model, lambda module: adapters.get(id(module)))
@@ -99,7 +99,7 @@ def insert(model: nn.Module, *, rank: int, alpha: float, keep: str = "") -> tupl
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Return ``model`` with every adapter merged into its layer: the ordinary network again, with its ordinary names."""
+    """Return ``model`` with every adapter merged into its layer: the ordinary network with its ordinary names."""
     adapters = {id(module): module for module in model.modules() if isinstance(module, LoRA)}
     plain = {number: adapter.merged() for number, adapter in adapters.items()}
     _replace(model, lambda module: plain.get(id(module)))

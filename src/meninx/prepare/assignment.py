@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from meninx.core import randomness
-from meninx.core.errors import ConfigError, DataError, LayoutError, expected
+from meninx.core.errors import ConfigError, DataError, LayoutError, expected, problem
 from meninx.core.manifest import SPLITS, Manifest, TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.source_cases import DatasetCase
@@ -67,7 +67,7 @@ def sites_of(entries: Sequence[DatasetCase], config: PrepareConfig, task: TaskKi
 
 
 def label_strata(entries: Sequence[DatasetCase], task: TaskKind) -> dict[str, str]:
-    """Return each patient's label combination: all labels that are 1 in one of its cases, or that it has a mask."""
+    """Return each patient's label combination: labels that are 1 in one of its cases, and ``mask`` with a mask."""
     found: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         labels = found[entry.patient_id]
@@ -90,11 +90,8 @@ def _attribute_strata(entries: Sequence[DatasetCase], name: str) -> dict[str, st
 def _column(entries: Sequence[DatasetCase], name: str, *, blank: bool = False) -> dict[str, Counter[str]]:
     if not any(name in entry.source.attributes or entry.source.site for entry in entries):
         raise LayoutError(
-            expected(
-                f"a column or attribute {name!r}",
-                got="none",
-                where="site_column",
-                fix="add it to attribute_columns",
+            problem(
+                f"no column or attribute {name!r}", where="site_column", fix="add it to attribute_columns"
             )
         )
     found: dict[str, Counter[str]] = defaultdict(Counter)
@@ -123,7 +120,7 @@ def _kept(folder: str, patients: Sequence[str]) -> dict[str, str]:
     if not kept:
         fix = "pseudonyms depend on the name: give both datasets the same"
         raise DataError(
-            expected("patients of the older dataset", got="none of them", where="split_from", fix=fix)
+            problem("no patient of the older dataset is among these", where="split_from", fix=fix)
         )
     return kept
 
@@ -209,7 +206,7 @@ def published_splits(
         known[patient] = next(iter(named), "")
     if not any(known.values()):
         raise ConfigError(
-            expected("a published split", got="none in this layout", where="split", fix="use split stable")
+            problem("this layout has no published split", where="split", fix="use split stable")
         )
     missing = stable_splits([patient for patient, split in known.items() if not split], fractions, seed)
     carve = "valid" not in known.values() and fractions[1] > 0
@@ -219,7 +216,7 @@ def published_splits(
 
 
 def most_wanting(names: Sequence[str], shares: Sequence[float], counts: Mapping[str, int]) -> str:
-    """Return the part to which the next patient goes, so that all parts stay within one patient of their shares.
+    """Return the part of the next patient, so that all parts stay within one patient of their shares.
 
     Among the parts that lie far enough below their share, the one that would soonest be too far below is
     taken.
@@ -316,7 +313,7 @@ def skewed_sites(
 
 
 def column_sites(values: Mapping[str, Counter[str]]) -> dict[str, str]:
-    """Return each patient's most frequent value of a column as its site (the first by name when two are equally frequent).
+    """Return each patient's most frequent value of a column as its site; of equal ones the first by name.
 
     Raises:
         DataError: a patient has no value.
@@ -324,12 +321,7 @@ def column_sites(values: Mapping[str, Counter[str]]) -> dict[str, str]:
     missing = sum(not any(counts) for counts in values.values())
     if missing:
         raise DataError(
-            expected(
-                "a site for every patient",
-                got=f"{missing} without",
-                where="site_column",
-                fix="fill in the column",
-            )
+            problem(f"patients without a site: {missing}", where="site_column", fix="fill in the column")
         )
     return {
         patient: min(counts, key=lambda name: (not name, -counts[name], name))

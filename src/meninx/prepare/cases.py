@@ -25,7 +25,7 @@ class ImagePlan:
 
     Attributes:
         spatial_dims: 2 or 3.
-        size: output size, one number a spatial axis; empty keeps the size.
+        size: output size, one number per spatial axis; empty keeps the size.
         spacing_mm: output spacing of volumes; empty keeps the spacing.
         aspect: stretch or pad.
         bits: 8 or 16.
@@ -115,7 +115,7 @@ def write_ready(image: Image, plan: ImagePlan) -> Image:
     """Return an image as it is written: channels, grey levels or units, size and spacing of the plan.
 
     Raises:
-        Unusable: channels other than 1 and 3, or values whose range nobody has told.
+        Unusable: channels other than 1 and 3, or values of an unknown range.
     """
     array = _channels(image.array, plan.channels)
     low, high = _limits(array, plan)
@@ -341,7 +341,7 @@ def _digest(found: SourceCase, plan: ImagePlan) -> str:
 
 
 def _unchanged(before: CaseRecord, source: str) -> bool:
-    """Return whether a case is finished already, after bringing its files into the folder that is being built."""
+    """Return whether a case is finished already; its files are then brought into the folder being built."""
     if (before.settings, before.source) != (_shared.settings, source):
         return False
     plan = _shared.plan

@@ -7,7 +7,7 @@ one value in the whole image   the same
 another image of the dataset   same patient: the copy is left out and counted; two patients: stop
 mask of another shape          stop
 mask value without a name      stop
-label that never occurs        told in the summary
+label that never occurs        named in the summary
 ============================== ==========================================================
 
 With ``strict`` everything in the table stops the work.
@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.core import names
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 from meninx.core.manifest import SPLITS, Case, TaskKind
 
 MISSING, UNREADABLE = "missing file", "unreadable image"
@@ -35,7 +35,7 @@ NO_MASK, OTHER_AXES, OTHER_CHANNELS = "no mask", "other number of axes", "other 
 ROWS_LISTED = 20
 
 
-class Unusable(Exception):  # never leaves the room: it becomes a counted reason
+class Unusable(Exception):  # internal to prepare: it becomes a counted reason
     """A case that cannot be used, with the reason."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -147,7 +147,7 @@ def without_duplicates(
         content: case to the digest of its pixels.
         patient: case to its patient.
         where: case to its place.
-        findings: told of every copy left out.
+        findings: receives every copy that is left out.
         drop: leave out every copy of an image that two patients have, in place of stopping.
         patients_known: the source names its patients; otherwise nobody can say whose the copies are.
 
@@ -196,7 +196,7 @@ def check_classes(
         cases: the cases.
         present: case to the labels that occur in it.
         labels: all labels.
-        findings: told of every finding.
+        findings: receives every finding.
     """
     counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     sizes: Counter[str] = Counter()
@@ -217,12 +217,7 @@ def check_classes(
     if findings.strict and findings.notes["label that never occurs"]:
         where = ", ".join(findings.notes["label that never occurs"])
         raise DataError(
-            expected(
-                "every label in some case",
-                got="none",
-                where=where,
-                fix="leave the label out of label_columns",
-            )
+            problem("a label occurs in no case", where=where, fix="leave the label out of label_columns")
         )
     findings.notes = {reason: places for reason, places in findings.notes.items() if places}
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from meninx.core import artifacts, names
 from meninx.core.artifacts import DeidRecord
-from meninx.core.errors import ConfigError, DataError, LayoutError, expected
+from meninx.core.errors import ConfigError, DataError, LayoutError, expected, problem
 from meninx.core.manifest import FIXED_COLUMNS, LONGEST_TEXT, TaskKind, is_odd_text
 from meninx.prepare.assignment import number_of
 from meninx.prepare.checks import Findings
 from meninx.prepare.config import PrepareConfig, refuse_by_source
-from meninx.prepare.readers import READERS
+from meninx.prepare.readers import reader_of
 from meninx.prepare.readers.clean_dicom import SUMMARY
 from meninx.prepare.readers.source_files import resolve
 from meninx.prepare.source_cases import DatasetCase, ReaderOutput, SourceCase
@@ -40,9 +40,9 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
 
     Args:
         config: reader and its settings.
-        source: a folder, or several, each a site named after its folder; for reader dicom also a folder of
-            outputs of `meninx deid`, each a site.
-        findings: told of every row that is no case.
+        source: a folder, or several: each is a site named after its folder. For reader dicom also a folder of
+            outputs of `meninx deid`: each is a site.
+        findings: receives every row that is not a case.
 
     Raises:
         LayoutError: a source has another layout; names file, column and row.
@@ -62,9 +62,7 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
     _refuse_twice(entries)
     if not entries:
         raise DataError(
-            expected(
-                "at least one case", got="none", where=config.reader, fix="check the source and the settings"
-            )
+            problem("no case was found", where=config.reader, fix="check the source and the settings")
         )
     _refuse_names(first)
     if first.task is TaskKind.MULTICLASS:
@@ -78,7 +76,7 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
 
 
 def sources_of(config: PrepareConfig, source: Path | Sequence[Path]) -> tuple[Path, ...]:
-    """Return the folders whose images are read: the sources, and folders of images and masks that lie elsewhere.
+    """Return the folders that are read: the sources, and folders of images and masks elsewhere.
 
     Raises:
         DataError: no such source.
@@ -125,7 +123,7 @@ def pseudonym(kind: str, name: str, identifier: str) -> str:
 def _read(root: Path, config: PrepareConfig, site: str) -> ReaderOutput:
     """Return what a reader finds; LayoutError for a source that makes it stumble."""
     try:
-        return READERS[config.reader](root, config, site)
+        return reader_of(config.reader)(root, config, site)
     except (
         ValueError,
         TypeError,
@@ -160,9 +158,7 @@ def _places(config: PrepareConfig, source: Path | Sequence[Path]) -> dict[str, P
     roots = [source] if isinstance(source, Path) else list(source)
     for root in roots:
         if not root.exists():
-            raise DataError(
-                expected("a source folder", got="no such folder", where=root.name, fix="check the path")
-            )
+            raise DataError(problem("there is no such folder", where=root.name, fix="check the path"))
     if config.reader == "dicom" and len(roots) == 1 and not (roots[0] / SUMMARY).is_file():
         below = (
             [path for path in sorted(roots[0].iterdir()) if (path / SUMMARY).is_file()]
@@ -178,12 +174,7 @@ def _places(config: PrepareConfig, source: Path | Sequence[Path]) -> dict[str, P
         if len(set(sites)) == len(roots):
             return dict(zip(sites, roots, strict=True))
     raise ConfigError(
-        expected(
-            "source folders of different names",
-            got="equal names",
-            where="source",
-            fix="rename one: it is a site",
-        )
+        problem("source folders have the same name", where="source", fix="rename one: it is a site")
     )
 
 
@@ -224,12 +215,7 @@ def _joined(readings: Sequence[ReaderOutput], config: PrepareConfig) -> ReaderOu
     for other in readings[1:]:
         if first.task is not TaskKind.MULTICLASS and other.labels != first.labels:
             raise LayoutError(
-                expected(
-                    "the same labels at every site",
-                    got="different ones",
-                    where="source",
-                    fix="give label_columns",
-                )
+                problem("the sites have different labels", where="source", fix="give label_columns")
             )
     classes = config.classes or tuple(sorted({label for reading in readings for label in reading.labels}))
     attributes = tuple(dict.fromkeys(name for reading in readings for name in reading.attributes))
@@ -251,7 +237,10 @@ def _refuse_names(reading: ReaderOutput) -> None:
     for found in reading.cases:
         if any(map(is_odd_text, found.attributes.values())):
             raise LayoutError(
-                expected(f"attributes of at most {LONGEST_TEXT} characters", got="another", where=found.where)
+                problem(
+                    f"an attribute is longer than {LONGEST_TEXT} characters, or not plain text",
+                    where=found.where,
+                )
             )
     columns = [*(reading.labels if reading.task is not TaskKind.SEGMENTATION else ()), *reading.attributes]
     for name in columns:
@@ -272,7 +261,7 @@ def _refuse_unclear(cases: Sequence[SourceCase]) -> None:
         ones = sum(value == 1 for value in found.labels.values())
         if ones != 1:
             raise LayoutError(
-                expected("exactly one class a case", got=ones, where=found.where, fix="use task multilabel")
+                expected("exactly one class per case", got=ones, where=found.where, fix="use task multilabel")
             )
 
 

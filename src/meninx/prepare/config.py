@@ -11,8 +11,8 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from meninx.core import check, names
-from meninx.core.errors import ConfigError, expected
+from meninx.core import check, names, plugins
+from meninx.core.errors import ConfigError, expected, problem
 from meninx.core.manifest import TaskKind
 from meninx.core.settings import Settings
 
@@ -56,7 +56,7 @@ class PrepareConfig(Settings):
             (attribute-skew).
         split_column: column with the published split (csv).
         label_columns: label columns to take, in output order; empty for all that the layout publishes.
-        class_column: column with one class a row, in place of label columns (csv, npz, dicom, brset).
+        class_column: column with one class per row, in place of label columns (csv, npz, dicom, brset).
         classes: the classes and their order; empty for all that occur, sorted.
         positive: classes that together make one yes-or-no label.
         positive_name: name of that label.
@@ -78,7 +78,7 @@ class PrepareConfig(Settings):
         laterality: pairs of labels that a left-right flip exchanges, each ``left=right``.
         modalities: DICOM modalities to take; empty for all single images in 2-D, and CT, MR, PT in 3-D.
         trusted: take DICOM files that do not say PatientIdentityRemoved YES.
-        synthetic: says that no patient stands behind the images.
+        synthetic: the images are of no patients.
         spatial_dims: 2, 3, or 0 to follow the source.
         size: output size along each spatial axis (rows, columns or x, y, z); one number for all; empty keeps
             the size.
@@ -107,7 +107,7 @@ class PrepareConfig(Settings):
         resume: bring the dataset in the output folder up to date, with the same settings; finished images are
             taken over.
         strict: stop at the first case that cannot be used, instead of counting it.
-        workers: processes that prepare images; 0 for one a core.
+        workers: processes that prepare images; 0 for one per core.
     """
 
     reader: str = "dicom"
@@ -177,7 +177,9 @@ class PrepareConfig(Settings):
                 if "=" not in item:
                     raise ConfigError(expected(f"{name} as name=value", got=repr(item), where=name))
         if self.resume and self.overwrite:
-            raise ConfigError(expected("resume or overwrite", got="both", where="resume", fix="choose one"))
+            raise ConfigError(
+                problem("resume and overwrite exclude each other", where="resume", fix="choose one")
+            )
         self._check_names()
         refuse_without_effect(self)
 
@@ -198,7 +200,7 @@ class PrepareConfig(Settings):
                 )
 
     def _check_words(self) -> None:
-        check.one_of(READER_NAMES, reader=self.reader)
+        check.one_of((*READER_NAMES, *plugins.names(plugins.READERS)), reader=self.reader)
         check.one_of((AUTO, *(str(task) for task in TaskKind)), task=self.task)
         check.one_of(("unknown", "zero", "one"), uncertain=self.uncertain)
         check.one_of(("unknown", "zero", AUTO), blank=self.blank)
@@ -215,7 +217,11 @@ class PrepareConfig(Settings):
             raise ConfigError(expected("bits of 8 or 16", got=self.bits, where="bits"))
         if self.bits == 16 and self.color == "rgb":
             raise ConfigError(
-                expected("8 bits a colour", got="16", where="bits", fix="give color grey, or bits 8")
+                problem(
+                    "colour images have 8 bits per channel, not 16",
+                    where="bits",
+                    fix="give color grey, or bits 8",
+                )
             )
         if self.spatial_dims not in (0, 2, 3):
             raise ConfigError(
@@ -228,7 +234,9 @@ class PrepareConfig(Settings):
             raise ConfigError(expected("window as lowest and highest value", got=self.window, where="window"))
         if self.intensity == "window" and not self.window:
             raise ConfigError(
-                expected("a window", got="none", where="intensity", fix="give window, or intensity auto")
+                problem(
+                    "intensity window needs a window", where="intensity", fix="give window, or intensity auto"
+                )
             )
 
     def _check_shares(self) -> None:
@@ -244,14 +252,20 @@ class PrepareConfig(Settings):
             )
         if self.site_mode in ("attribute-skew", "column") and not self.site_column:
             raise ConfigError(
-                expected("a site_column", got="none", where="site_column", fix="name the column or attribute")
+                problem(
+                    "this site_mode needs a site_column",
+                    where="site_column",
+                    fix="name the column or attribute",
+                )
             )
         shares = self.site_fractions
         if shares and (len(shares) != len(self.sites) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6):
             raise ConfigError(expected("a share > 0 a site, sum 1", got=shares, where="site_fractions"))
         if self.split_from and self.split == "published":
             raise ConfigError(
-                expected("split_from or published splits", got="both", where="split_from", fix="choose one")
+                problem(
+                    "split_from and published splits exclude each other", where="split_from", fix="choose one"
+                )
             )
         if len(set(self.sites)) != len(self.sites):
             raise ConfigError(expected("each site once", got=self.sites, where="sites"))
@@ -421,8 +435,4 @@ def refuse_by_source(
 
 
 def _without_effect(name: str, where: str, fix: str) -> ConfigError:
-    return ConfigError(
-        expected(
-            "settings that have an effect", got=f"{name}, which has none with {where}", where=name, fix=fix
-        )
-    )
+    return ConfigError(problem(f"{name} has no effect with {where}", where=name, fix=fix))

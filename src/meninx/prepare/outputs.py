@@ -38,7 +38,7 @@ PATH_FIELDS = ("table", "crosswalks", "split_from", "image_folder", "mask_folder
 JOURNAL, CASES, OLDER_SETTINGS = "journal.jsonl", Path(SOURCES_NAME).name, "settings.json"
 SUMMARY = artifacts.place(PrepareRecord)
 PUBLISHED = ("images", "masks", MANIFEST_NAME, INFO_NAME, integrity.CHECKSUMS, SUMMARY)
-"""What a dataset folder holds beside its private room; the last one says that the dataset is whole."""
+"""What a dataset folder holds beside its private room; the last one marks the dataset as complete."""
 
 
 def check(out: Path, config: PrepareConfig, sources: Iterable[Path]) -> None:
@@ -119,7 +119,7 @@ class DatasetFolder:
             (self._space.private / OLDER_SETTINGS).unlink(missing_ok=True)
 
     def _remembered(self) -> dict[str, CaseRecord]:
-        """Return what is known of finished cases: of the dataset that lies there, and of a run that was stopped."""
+        """Return the records of finished cases: of the dataset that lies there, and of a run that was stopped."""
         found: dict[str, CaseRecord] = {}
         for journal in (Journal(self._space.private / JOURNAL), self.journal):
             for table in journal.tables():
@@ -137,7 +137,7 @@ class DatasetFolder:
         checksums: str,
     ) -> PrepareRecord:
         config = self._config
-        told = {
+        shown = {
             key: value
             for key, value in settings.to_table(config).items()
             if key not in (*WORK_FIELDS, *PATH_FIELDS)
@@ -146,7 +146,7 @@ class DatasetFolder:
             name=config.name,
             reader=config.reader,
             task=str(gathered.task),
-            settings=told,
+            settings=shown,
             patients_known=gathered.patients_known,
             cases=len(manifest),
             patients=len(manifest.patients),
@@ -181,7 +181,7 @@ def _is_older(out: Path) -> bool:
 
 
 def _is_debris(out: Path) -> bool:
-    """Return whether nothing lies here but what an older version left when it failed before the first image."""
+    """Return whether only what an older version left when it failed before the first image lies here."""
     room = out / workspace.PRIVATE
     if (
         not _is_older(out)

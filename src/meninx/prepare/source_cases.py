@@ -1,4 +1,4 @@
-"""What a reader hands over: one row a case, with its image still on the disk."""
+"""What a reader returns: one entry per case, whose image is still on the disk."""
 
 from __future__ import annotations
 

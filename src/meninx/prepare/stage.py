@@ -52,13 +52,13 @@ class PrepareResult(Result):
     def summary(self) -> str:
         """Return the result in a few lines; no number of patients where the source names none."""
         lines = super().summary().splitlines()
-        told = (
+        patients = (
             f"patients: {self.patients}"
             if self.patients_known
             else "patients: not named by the source; images count"
         )
         others = (line for line in lines if not line.startswith("patients known:"))
-        return "\n".join(told if line.startswith("patients:") else line for line in others)
+        return "\n".join(patients if line.startswith("patients:") else line for line in others)
 
 
 def run(
@@ -76,7 +76,7 @@ def run(
         config: what to do.
         source: a folder, or several, each of which becomes a site.
         out: the dataset folder; must be new or empty unless ``resume`` or ``overwrite``.
-        progress: told of every case.
+        progress: advanced by every case.
 
     Raises:
         LayoutError: the source has another layout; names file, column and row.
@@ -97,7 +97,7 @@ def run(
     )
     _manifest(
         config, gathered, plan, gathered.entries, {}, out
-    )  # what the tables contradict is said before images are read
+    )  # a contradiction in the tables is found before any image is read
     if config.dry_run:
         return _dry(config, gathered, plan, out, findings)
     with outputs.claimed(out, config, sources) as folder:
@@ -222,10 +222,10 @@ def prepare_all(
     Args:
         jobs: the cases.
         shared: what all of them need.
-        folder: told of what is done, so that a killed run loses little.
-        findings: told of what cannot be used.
-        workers: processes; 0 for one a core.
-        progress: told of every case.
+        folder: journals what is done, so that a killed run loses little.
+        findings: receives what cannot be used.
+        workers: processes; 0 for one per core.
+        progress: advanced by every case.
 
     Raises:
         DataError: a case that stops the work, or one that kills its worker process.

@@ -60,12 +60,6 @@ def attack_risk(phases: Iterable[Phase], *, prior: float, fprs: Sequence[float] 
     )
 
 
-def reconstruction_bound(phases: Iterable[Phase], prior: float) -> float:
-    """Return gamma(prior) = min over e of (exp(e) * prior + delta(e)), at most 1."""
-    check.probability(prior=prior)
-    return _Curve(accounting.merge(phases)).most(prior)
-
-
 class _Curve:
     """delta(e) of a run, and what follows from it."""
 

@@ -1,4 +1,4 @@
-"""The model card: the section order of Hugging Face's template, every field from the run, an unknown field is an error.
+"""The model card in the section order of Hugging Face's template, with every field taken from the run.
 
 Every value is escaped for Markdown where the template prints it (``finalize``); values of the front matter
 are JSON, which YAML reads as it is. Only numbers that this package formats are printed as they are.
@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from meninx.core import names
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 from meninx.metrics.estimates import Estimate
 from meninx.report import formatting, training_log, verdict
 from meninx.report.context import ReportContext
@@ -44,11 +44,7 @@ def render(context: ReportContext, run: TrainedRun) -> str:
     """
     if not run.finished:
         fix = "finish it with `meninx train --resume`, or report without --card"
-        raise DataError(
-            expected(
-                "a finished run for a model card", got="one that is not", where=f"run {run.name}", fix=fix
-            )
-        )
+        raise DataError(problem("a model card needs a finished run", where=f"run {run.name}", fix=fix))
     measured = run.evidence.test
     if measured is None:
         what = "the model card's evaluation of the released weights on the test split"
@@ -206,7 +202,7 @@ def _dataset(context: ReportContext, run: TrainedRun) -> Dataset:
 
 def _needed(value: Any, what: str, where: str) -> Any:
     if value is None or value == "" or value == {} or value == ():
-        raise DataError(expected(f"a value for the model card's {what}", got="none", where=where))
+        raise DataError(problem(f"the model card's {what} is missing", where=where))
     return value
 
 

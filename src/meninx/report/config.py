@@ -1,4 +1,4 @@
-"""What a report is told: its title, the limits of its verdicts, and what the model card needs from a person."""
+"""Settings of `meninx report`: title, limits of the verdicts, and what the model card needs from a person."""
 
 from __future__ import annotations
 

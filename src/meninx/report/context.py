@@ -1,6 +1,6 @@
 """Everything that the page and the card are made of, gathered once.
 
-What is missing is said, never invented.
+What is missing is named, never invented.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ReportContext:
     """The sources of one report, by kind.
 
     Attributes:
-        config: what the report was told.
+        config: settings of the report.
         date: date on the page.
         deid: de-identified archives.
         datasets: prepared datasets.
@@ -75,7 +75,7 @@ class ReportContext:
 
     @property
     def counts_hidden(self) -> bool:
-        """Whether a run declared its number of units, so that no count may tell the true one, nor a total less a part."""
+        """Whether a run declared its number of units, so that no count or difference of counts may show the true one."""
         return any(run.private and run.declared is not None for run in (*self.runs, *self.unfinished))
 
     @property
@@ -92,7 +92,7 @@ class ReportContext:
     def own_dataset(self, run: TrainedRun) -> Dataset | None:
         """Return the dataset that a run was trained on, by digest.
 
-        None when it was not given or cannot be told.
+        None when it was not given or is unknown.
         """
         known = run.data
         if known is None or not known.digest:
@@ -111,7 +111,7 @@ def gather(config: ReportConfig, paths: Sequence[Path]) -> ReportContext:
     Raises:
         UsageError: a folder holds nothing that a stage wrote, or a run is given twice in two copies.
         DataError: a record is damaged or contradicts another.
-        PrivacyRefusal: a privacy record says something else than its ledger.
+        PrivacyRefusal: a privacy record contradicts its ledger.
     """
     found = sources.read(paths)
     every = sorted((item for item in found if isinstance(item, TrainedRun)), key=joint_privacy.order)
@@ -153,83 +153,85 @@ def _comparisons(
 
 
 def _missing(context: ReportContext) -> list[str]:
-    said = []
+    sentences = []
     if not context.deid:
-        said.append(
+        sentences.append(
             "No de-identification summary was given: this page cannot say whether identifiers were left."
         )
     if not context.datasets:
-        said.append(
+        sentences.append(
             f"No prepared dataset was given: counts of cases and {context.people} by split are not shown."
         )
     named = {digest for dataset in context.datasets for digest in dataset.archives}
     strangers = [
         item.name for item in context.deid if context.datasets and item.record.checksums not in named
     ]
-    said += [f"No dataset given here names the archive {name} as its source." for name in strangers]
+    sentences += [f"No dataset given here names the archive {name} as its source." for name in strangers]
     if not (context.runs or context.unfinished):
-        said.append("No run was given: nothing is known of a model.")
-    said += [
+        sentences.append("No run was given: nothing is known of a model.")
+    sentences += [
         f"Run {run.name} is not finished ({run.record.step:,} steps recorded): no model of it is reported."
         for run in context.unfinished
     ]
     for run in context.runs:
-        said += _missing_of(run)
+        sentences += _missing_of(run)
     if (
         any(run.private for run in context.runs)
         and any(not run.private for run in context.runs)
         and not context.comparisons
     ):
-        said.append(
+        sentences.append(
             "Private and non-private runs were given without a paired comparison: their difference "
             "has no interval."
         )
-    told = [run.name for run in (*context.runs, *context.unfinished) if run.private and run.declared is None]
-    if context.counts_hidden and told:
-        tells = "tell" if len(told) > 1 else "tells"
-        said.append(
-            f"A number was declared, but not by run {formatting.joined(told)}, whose sample rate {tells} "
+    undeclared = [
+        run.name for run in (*context.runs, *context.unfinished) if run.private and run.declared is None
+    ]
+    if context.counts_hidden and undeclared:
+        tells = "tell" if len(undeclared) > 1 else "tells"
+        sentences.append(
+            f"A number was declared, but not by run {formatting.joined(undeclared)}, whose sample rate {tells} "
             "the true one."
         )
     if context.joints:
-        said.append(
+        sentences.append(
             f"Private runs on the same {context.people} that were not given here are not counted in "
             "any epsilon above."
         )
-    said.append(
+    sentences.append(
         "No attack was carried out on the model: bounds above are proven from the ledger, not measured."
     )
-    return said
+    return sentences
 
 
 def _missing_of(run: TrainedRun) -> list[str]:
-    said = list(run.evidence.refused)
+    sentences = list(run.evidence.refused)
     if run.evidence.test is None:
         what = "utility and its group metrics are not known"
-        said.append(
+        sentences.append(
             f"Run {run.name} has no evaluation of its released weights on its own test split: its {what}."
         )
     elif not run.evidence.test.unseen:
-        said.append(
+        sentences.append(
             f"Whether training of run {run.name} saw any of the measured cases was not compared, or "
             "could not be."
         )
     if run.log.foreign:
-        said.append(f"Run {run.name}: {training_log.FOREIGN}.")
+        sentences.append(f"Run {run.name}: {training_log.FOREIGN}.")
     elif not run.log.curves:
-        said.append(f"Run {run.name} has no training log: whether training diverged is not known.")
+        sentences.append(f"Run {run.name} has no training log: whether training diverged is not known.")
     if run.environment is None:
-        said.append(f"Run {run.name} has no environment record: versions and command are not known.")
+        sentences.append(f"Run {run.name} has no environment record: versions and command are not known.")
     if run.private and run.members is None:
-        said.append(
+        sentences.append(
             f"Run {run.name} has no list of its members: it is taken to share them with every other run."
         )
     if run.older:
-        said.append(
+        sentences.append(
             f"Run {run.name} was made by an earlier version of meninx; its records cannot be "
             "checked against each other."
         )
-    return said
+    return sentences
 
 
 def deid_total(context: ReportContext, key: str) -> int:
@@ -238,7 +240,7 @@ def deid_total(context: ReportContext, key: str) -> int:
 
 
 def drawn_runs(context: ReportContext) -> list[TrainedRun]:
-    """Return the runs whose figures are drawn: the headline, the runs that it is compared with, then others, at most four."""
+    """Return at most four runs whose figures are drawn: the headline, its baselines, then others."""
     first = [context.headline] if context.headline is not None else []
     compared = [
         item.baseline for item in context.comparisons if item.run in first and item.baseline is not None
@@ -272,5 +274,5 @@ def departures_of(record: DeidRecord) -> tuple[Departure, ...]:
 
 
 def keeps_attribute(item: Departure) -> bool:
-    """Return whether a departure leaves an attribute as it was that the profile would have removed or replaced."""
+    """Return whether a departure keeps an attribute that the profile would have removed or replaced."""
     return item.kind == "override" and item.chosen.strip().lower() in _KEEPING

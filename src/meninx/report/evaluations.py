@@ -1,4 +1,4 @@
-"""Evaluations and comparisons of a run: which of them belong to the released weights, and why others are not shown."""
+"""Evaluations and comparisons of a run: which belong to the released weights, and why others are not shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 from meninx.core import artifacts, belonging, plain
 from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin, RunRecord
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, problem
 from meninx.metrics.estimates import ROC_GRID, Estimate, Evaluation
 
 TEST = "test"
@@ -176,7 +176,7 @@ def typed(table: Mapping[str, Any], where: str) -> Evaluation:
         found = plain.from_plain(msgspec.to_builtins(read_as), Evaluation, where=where)
     except (ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise DataError(
-            expected("the numbers of an evaluation", got="something else", where=where)
+            problem("the file does not hold the numbers of an evaluation", where=where)
         ) from error
     name = "dice" if found.task == "segmentation" else "auroc"
     shape = {len(curve) for curve in found.roc.values()} <= {len(ROC_GRID)}
@@ -191,19 +191,19 @@ def typed(table: Mapping[str, Any], where: str) -> Evaluation:
         and known
         and all(map(_possible, (*found.metrics, *found.groups, *found.gaps)))
     ):
-        raise DataError(expected("the numbers of an evaluation", got="ones that cannot be", where=where))
+        raise DataError(problem("the evaluation holds impossible numbers", where=where))
     return found
 
 
 def _possible(item: Estimate) -> bool:
-    """Return whether an estimate can be one: an area in [0, 1], an interval with its ends in order, counts from 0."""
+    """Return whether an estimate is possible: area in [0, 1], ends of the interval in order, counts from 0."""
     bounded = item.name not in ("auroc", "dice") or math.isnan(item.value) or 0 <= item.value <= 1
     ordered = math.isnan(item.low) or math.isnan(item.high) or item.low <= item.high
     return bounded and ordered and item.patients >= 0 and item.n >= 0 and not math.isinf(item.value)
 
 
 def _files(root: Path, kind: type) -> Iterator[Path]:
-    """Yield the files of a kind in the release: that of the test split and those named after other splits and datasets."""
+    """Yield the files of a kind in the release, of the test split and of other splits and datasets."""
     place = PurePosixPath(artifacts.place(kind))
     folder = root / place.parent
     named = sorted(folder.glob(f"{place.stem}-*{place.suffix}")) if folder.is_dir() else []
@@ -219,7 +219,7 @@ def _compared(record: ComparisonRecord, origin: Origin, where: str) -> Compared 
         rows = tuple(Estimate.from_table(row) for row in record.differences)
         checked = plain.from_plain(msgspec.to_builtins(rows), tuple[Estimate, ...], where=where)
     except (TypeError, ValueError) as error:
-        raise DataError(expected("estimates as differences", got="something else", where=where)) from error
+        raise DataError(problem("the file does not hold estimates of differences", where=where)) from error
     if not checked or not all(map(_possible, checked)):
-        raise DataError(expected("estimates as differences", got="ones that cannot be", where=where))
+        raise DataError(problem("the comparison holds impossible differences", where=where))
     return Compared(record=record, origin=origin, baseline=other, differences=checked)

@@ -45,7 +45,7 @@ _LONGEST = 60
 
 
 def roc(label: str, curves: Mapping[str, Sequence[float]], aurocs: Mapping[str, Estimate], name: str) -> str:
-    """Return the ROC curves of one label, one line a run, each named with its area and interval.
+    """Return the ROC curves of one label, one line per run, each named with its area and interval.
 
     Args:
         label: the label.
@@ -58,15 +58,19 @@ def roc(label: str, curves: Mapping[str, Sequence[float]], aurocs: Mapping[str, 
         axes.plot([0, 1], [0, 1], color=_INK, alpha=0.35, linewidth=0.8)
         for number, (run, curve) in enumerate(curves.items()):
             axes.plot(
-                ROC_GRID, curve, label=_plain(_said(run, aurocs.get(run))), linewidth=1.8, **_look(number)
+                ROC_GRID,
+                curve,
+                label=_plain(_described(run, aurocs.get(run))),
+                linewidth=1.8,
+                **_look(number),
             )
         axes.set(
             xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="false positive rate", ylabel="true positive rate"
         )
         axes.legend(loc="lower right", fontsize=8.5)
 
-    said = "; ".join(_said(run, aurocs.get(run)) for run in curves)
-    return _svg(draw, name, f"ROC curve of {label}. {said}.", size=(4.2, 3.6))
+    text = "; ".join(_described(run, aurocs.get(run)) for run in curves)
+    return _svg(draw, name, f"ROC curve of {label}. {text}.", size=(4.2, 3.6))
 
 
 def lines(
@@ -141,20 +145,20 @@ def forest(gaps: Sequence[Estimate], *, name: str, limit: float, what: str) -> s
         axes.set_ylim(len(known) - 0.5, -0.5)
         axes.set_xlabel(f"{what}, group minus rest (band: ±{limit:g})")
 
-    said = "; ".join(
+    text = "; ".join(
         f"{item.attribute} {item.group} {formatting.value(item)} {formatting.interval(item)}"
         for item in known
     )
     return _svg(
         draw,
         name,
-        f"{what} of each group to the rest with 95 % intervals: {said}.",
+        f"{what} of each group to the rest with 95 % intervals: {text}.",
         size=(4.6, 0.9 + 0.42 * len(known)),
     )
 
 
 def reliability(curves: Mapping[str, Points], *, name: str, label: str) -> str:
-    """Return observed share against mean probability of each bin, one line a run."""
+    """Return observed share against mean probability of each bin, one line per run."""
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=_INK, alpha=0.35, linewidth=0.8)
@@ -189,13 +193,13 @@ def _look(number: int) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    """Return a name as a legend shows it: printable, short, and not hidden as names with a leading underscore are."""
+    """Return a name for a legend: printable, short, and without a leading underscore, which would hide it."""
     shown = printable(text, hidden=" ")
     shown = shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def _said(run: str, area: Estimate | None) -> str:
+def _described(run: str, area: Estimate | None) -> str:
     return run if area is None else f"{run}: {formatting.value(area)} {formatting.interval(area)}"
 
 

@@ -1,4 +1,4 @@
-"""How the page says numbers and risks: few digits, an interval beside every estimate, sentences instead of symbols."""
+"""How the page words numbers and risks: few digits, an interval for every estimate, sentences for risks."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def value(item: Estimate) -> str:
 
 
 def interval(item: Estimate) -> str:
-    """Return an estimate's 95 % interval in square brackets, a dash when it cannot be told."""
+    """Return an estimate's 95 % interval in square brackets, a dash when it is unknown."""
     if math.isnan(item.low) or math.isnan(item.high):
         return DASH
     return f"[{_minus(f'{item.low:.3f}')}, {_minus(f'{item.high:.3f}')}]"

@@ -91,13 +91,13 @@ def groups(runs: Sequence[TrainedRun]) -> tuple[Joint, ...]:
     for run in private:
         mine, assumed = [run], False
         rest = []
-        for members, said in parts:
+        for members, is_assumed in parts:
             links = [shared(run, other) for other in members]
             if any(link != "no" for link in links):
-                assumed = assumed or said or "yes" not in links
+                assumed = assumed or is_assumed or "yes" not in links
                 mine += members
             else:
-                rest.append((members, said))
+                rest.append((members, is_assumed))
         parts = [*rest, (mine, assumed)]
     found = [_joint(sorted(members, key=order), assumed) for members, assumed in parts]
     return tuple(sorted(found, key=lambda item: (-item.epsilon, item.names)))
@@ -137,7 +137,7 @@ def _same_data(left: TrainedRun, right: TrainedRun) -> bool:
 
 
 def affected(config: Mapping[str, Any]) -> str:
-    """Return the settings of a config under which the stated epsilon of an earlier version does not hold; empty for none."""
+    """Return the settings under which the epsilon that an earlier version stated does not hold; empty for none."""
     options = config.get("model_options")
     table = {**config, "dropout": _dropout(options if isinstance(options, dict) else {})}
     harmless: dict[str, tuple[Any, ...]] = {
@@ -157,8 +157,8 @@ def _joint(runs: Sequence[TrainedRun], assumed: bool) -> Joint:
     spent, bounds, caps = None, None, []
     kinds = {(str(item.own.unit), str(item.own.relation)) for item in begun if item.own is not None}
     if len(kinds) > 1:
-        said = formatting.joined(sorted(f"{unit} ({relation})" for unit, relation in kinds))
-        reason = f"The runs protect different units, {said}: no bound on all of them together is known."
+        kinds_text = formatting.joined(sorted(f"{unit} ({relation})" for unit, relation in kinds))
+        reason = f"The runs protect different units, {kinds_text}: no bound on all of them together is known."
         caps.append(Cap(colour="red", word="no joint bound", reason=reason))
     elif any(item.own is not None for item in begun):
         delta = max(item.own.delta for item in begun if item.own is not None)
@@ -231,9 +231,9 @@ def _caps_outside(run: TrainedRun) -> list[Cap]:
     """Return the caps for what the run itself says lies outside its guarantee."""
     caps = []
     outside = run.privacy.outside_guarantee if run.privacy is not None else ()
-    for said, word in _OUTSIDE.items():
+    for phrase, word in _OUTSIDE.items():
         reasons = [
-            f"Not covered by the epsilon of run {run.name}: {item}." for item in outside if said in item
+            f"Not covered by the epsilon of run {run.name}: {item}." for item in outside if phrase in item
         ]
         caps += [Cap(colour="amber", word=word, reason=reason) for reason in reasons]
     unprotected = any(
@@ -247,7 +247,7 @@ def _caps_outside(run: TrainedRun) -> list[Cap]:
 
 def _cap_of_an_older_run(run: TrainedRun) -> Cap:
     found = affected(run.config)
-    said = (
+    claim = (
         f"Run {run.name} was made by an earlier version of meninx; its stated epsilon does not hold "
         "where it used "
     ) + (
@@ -256,9 +256,9 @@ def _cap_of_an_older_run(run: TrainedRun) -> Cap:
         else "augmentation, patches, several views, dropout or bfloat16"
     )
     if found:
-        return Cap(colour="red", word="void, earlier version", reason=f"{said}. It used: {found}.")
+        return Cap(colour="red", word="void, earlier version", reason=f"{claim}. It used: {found}.")
     return Cap(
         colour="grey",
         word="not confirmed, earlier version",
-        reason=f"{said}. Its config names none of these.",
+        reason=f"{claim}. Its config names none of these.",
     )

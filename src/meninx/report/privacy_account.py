@@ -1,4 +1,4 @@
-"""What private runs cost, computed again from their ledgers; a record that says something else is refused.
+"""What private runs cost, computed again from their ledgers; a record with another number is refused.
 
 ``privacy.json`` repeats the ledger for people. The page never prints it: every epsilon, delta and bound comes
 from the ledger's lines, whose hashes are chained, and the record is only compared with them.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from meninx.core import artifacts, belonging
 from meninx.core.artifacts import Ancestry, Lineage, PrivacyRecord, StartRecord
 from meninx.core.budget import PrivacySpent
-from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, UsageError, expected
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.run import Run
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class RunAccount:
     Attributes:
         texts: run identity -> text of its ledger: the run's own and those of the private runs that it started
             from and that its guarantee counts.
-        exact: which earlier runs count was read from the private room; otherwise all of them do.
+        exact: ``private/`` tells which earlier runs count; otherwise all of them do.
         own: what the run's own steps spent; None before the first.
         spent: own steps and composed starts.
         curve: (step, upper bound on epsilon) of the run's own steps; empty where the ledger has several
@@ -71,7 +71,7 @@ def of_run(
         run: the run folder.
         key: identity of the run, or another text that tells it apart.
         lineage: where its weights come from.
-        start: what it started from, as its privacy record says.
+        start: what it started from, by its privacy record.
         ancestry: the earlier runs whose cost is part of this one's; None where the private room is not there.
 
     Raises:
@@ -85,7 +85,7 @@ def of_run(
         where = artifacts.place(Lineage)
         if text is not None and released and text.rstrip("\n") != released.rstrip("\n"):
             both = f"{run.name}/{where} and {run.ledger_path.name}"
-            raise DataError(expected("the lines of the run's own ledger", got="others", where=both))
+            raise DataError(problem("the lines are not those of the run's own ledger", where=both))
         own_text = text if text is not None else released
         ledger = _parsed(own_text, f"{run.name}: {run.ledger_path.name}")
         own = ledger.spent() if ledger.accounts else None
@@ -97,8 +97,8 @@ def of_run(
             if len(texts) == 1:
                 fix = "restore the release folder"
                 raise DataError(
-                    expected(
-                        "the ledger of the run that this one started from", got="none", where=where, fix=fix
+                    problem(
+                        "the ledger of the run that this one started from is missing", where=where, fix=fix
                     )
                 )
         spent = own
@@ -119,9 +119,7 @@ def joint_texts(accounts: Iterable[RunAccount]) -> list[str]:
             short, long = sorted((found.get(key, ""), text), key=len)
             if not long.startswith(short.rstrip("\n")):
                 fix = "give the runs as they were made; of copies that went on in two ways, release neither"
-                raise PrivacyRefusal(
-                    expected("one ledger for one run", got="two that differ", where="ledger", fix=fix)
-                )
+                raise PrivacyRefusal(problem("two ledgers of one run differ", where="ledger", fix=fix))
             found[key] = long
     return list(found.values())
 
@@ -178,11 +176,11 @@ def ancestors(lineage: Lineage | None) -> Iterator[Lineage]:
         item = waiting.pop()
         yield item
         waiting += item.parents
-    raise DataError(expected("at most 1,000 earlier runs", got="more", where=artifacts.place(Lineage)))
+    raise DataError(problem("the lineage names more than 1,000 earlier runs", where=artifacts.place(Lineage)))
 
 
 def compare(account: RunAccount, record: PrivacyRecord, declared: object, where: str) -> None:
-    """Refuse a privacy record that says something else than the ledger.
+    """Refuse a privacy record that contradicts the ledger.
 
     Args:
         account: from the ledger.
@@ -195,7 +193,7 @@ def compare(account: RunAccount, record: PrivacyRecord, declared: object, where:
     """
     own, spent = account.own, account.spent
     if own is None or spent is None:
-        raise PrivacyRefusal(expected("a ledger with the steps of a finished run", got="none", where=where))
+        raise PrivacyRefusal(problem("the finished run has no ledger with its steps", where=where))
     anchor = _parsed(next(iter(account.texts.values())), "ledger").anchor
     wrong = next(
         belonging.contradictions(record, own, totals=_possible(account), anchor=anchor, declared=declared),
@@ -204,14 +202,14 @@ def compare(account: RunAccount, record: PrivacyRecord, declared: object, where:
     if wrong is not None:
         fix = "restore the file as the run wrote it; `meninx verify` says what else was changed"
         raise PrivacyRefusal(
-            expected(f"the {wrong.field} that the ledger gives", got="another", where=where, fix=fix)
+            problem(f"{wrong.field} is not the one that the ledger gives", where=where, fix=fix)
         )
 
 
 def _possible(account: RunAccount) -> Iterator[float]:
-    """Yield what a record may state: the run's own cost with that of those earlier runs that share its patients.
+    """Yield the costs that a record may state: the run's own with that of earlier runs that share its patients.
 
-    Which ones do cannot be told from a lineage, whose digests are keyed; the page prints the cost with all of
+    A lineage, whose digests are keyed, does not show which ones do; the page prints the cost with all of
     them.
     """
     if account.own is None or account.spent is None:
@@ -232,7 +230,7 @@ def _parsed(text: str, where: str) -> Ledger:
         raise PrivacyRefusal(f"{where}: {error}") from error
     except (ConfigError, ValueError, TypeError, KeyError, OverflowError) as error:
         fix = "restore the ledger as it was written"
-        raise PrivacyRefusal(expected("the lines of a ledger", got="others", where=where, fix=fix)) from error
+        raise PrivacyRefusal(problem("the lines are not those of a ledger", where=where, fix=fix)) from error
 
 
 def _counted(ancestry: Ancestry, lineage: Lineage | None) -> dict[str, str]:
@@ -248,7 +246,7 @@ def _counted(ancestry: Ancestry, lineage: Lineage | None) -> dict[str, str]:
 def _text_of(lineage: Lineage, where: str) -> str:
     if not lineage.ledger:
         raise DataError(
-            expected("the ledger of every private run that the weights come from", got="none", where=where)
+            problem("the ledger of a private run that the weights come from is missing", where=where)
         )
     return "\n".join(lineage.ledger)
 
@@ -280,7 +278,7 @@ def _curve(ledger: Ledger) -> tuple[tuple[int, float], ...]:
 
 
 class _Libraries:
-    """Turns a missing library of ``[train]`` into a sentence that says what to install."""
+    """Turns a missing library of ``[train]`` into an error that names what to install."""
 
     def __enter__(self) -> None:
         return None

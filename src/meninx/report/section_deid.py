@@ -1,4 +1,4 @@
-"""The section on de-identification: counts by action and attribute, departures from the profile, flagged files."""
+"""The section on de-identification: actions by attribute, departures from the profile, flagged files."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def deid(context: ReportContext) -> Section:
         "own original identifiers; the findings are counted below."
     ]
     unknown = deid_total(context, "burned_in_unknown")
-    said = f" {unknown:,} images may show text; nobody looked." if unknown else ""
+    text = f" {unknown:,} images may show text; nobody looked." if unknown else ""
     lead.append(
-        f"Pixels were NOT checked for burned-in text.{said} Look at the images before they leave "
+        f"Pixels were NOT checked for burned-in text.{text} Look at the images before they leave "
         "the hospital."
     )
     tables = [_departures(context), _flagged(context), _archives(context), _by_action(context)]
@@ -41,7 +41,7 @@ def deid(context: ReportContext) -> Section:
 
 
 def _departures(context: ReportContext) -> ReportTable | None:
-    """Return every setting by which less was done than the profile says."""
+    """Return every setting by which less was done than the profile asks for."""
     rows = []
     for item in context.deid:
         for departure in departures_of(item.record):
@@ -137,7 +137,7 @@ def _by_action(context: ReportContext) -> ReportTable:
 
 
 def _by_keyword(context: ReportContext) -> ReportTable:
-    """Return the actions of every attribute: those that stay first, for they are what a reader has to judge."""
+    """Return the actions of every attribute; attributes that stay come first, because a reader must judge them."""
     ranked = sorted(
         _actions(context).items(), key=lambda pair: (*(letter not in pair[1] for letter in "KC"), pair[0])
     )

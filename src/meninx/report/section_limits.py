@@ -119,7 +119,7 @@ def _environment(run: TrainedRun) -> ReportTable:
 
 
 def resolved(run: TrainedRun, *, hidden: bool) -> dict[str, Any]:
-    """Return the config of a run without what it does not say: settings that older versions left to be decided later.
+    """Return the config of a run without settings that older versions left to be decided later.
 
     Args:
         run: the run.

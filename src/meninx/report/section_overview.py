@@ -13,7 +13,7 @@ _CONFIG = ("model", "loss", "optimizer", "lr", "batch_size", "epochs", "steps", 
 
 
 def overview(context: ReportContext) -> Section:
-    """Return the section that says what was done: pipeline, counts, recipe."""
+    """Return the section on what was done: pipeline, counts, recipe."""
     tables: list[ReportTable] = []
     for dataset in context.datasets:
         tables += _dataset(context, dataset)
@@ -49,7 +49,7 @@ def overview(context: ReportContext) -> Section:
 def _resolved(run: TrainedRun, *, hidden: bool) -> list[tuple[str, object]]:
     """Return the settings of a recipe as they were in the end.
 
-    One that only says "decide later" is left out.
+    A setting that leaves the choice to the program is left out.
     """
     chosen: dict[str, object] = {key: run.config[key] for key in _CONFIG if key in run.config}
     if run.record.planned_steps:

@@ -49,10 +49,10 @@ def _joint_sentences(context: ReportContext, joint: Joint) -> list[str]:
         return []
     if joint.void:
         return [f"No epsilon holds for {joint.names}: the noise of {_void_names(joint)} came from a seed."]
-    said = [formatting.meaning(joint.epsilon, spent.delta, joint.unit)]
+    sentences = [formatting.meaning(joint.epsilon, spent.delta, joint.unit)]
     if len(joint.runs) > 1:
         why = "no record says that they do not share" if joint.assumed else "they share"
-        said.insert(
+        sentences.insert(
             0,
             f"Runs {joint.names} count together, because {why} {context.people}: epsilon = "
             f"{formatting.number(joint.epsilon)} at "
@@ -60,7 +60,7 @@ def _joint_sentences(context: ReportContext, joint: Joint) -> list[str]:
             "for the choice among them. "
             "Runs on the same data that were not given here are not counted.",
         )
-    return said
+    return sentences
 
 
 def _void_names(joint: Joint) -> str:
@@ -154,18 +154,18 @@ _PROVEN = (
 
 
 def _bound_rows(bounds: Bounds, unit: str) -> tuple[tuple[TableCell, ...], ...]:
-    said = formatting.advantage_sentence(bounds.advantage, unit)
+    text = formatting.advantage_sentence(bounds.advantage, unit)
     rows = [
         (
             TableCell("attack advantage", head=True),
             TableCell(f"≤ {formatting.number(bounds.advantage)}", number=True),
-            TableCell(said),
+            TableCell(text),
         )
     ]
     for rate, bound in sorted(bounds.tpr_at_fpr.items(), reverse=True):
         value = TableCell(f"≤ {formatting.number(bound)}", number=True)
-        said = formatting.recognition_sentence(rate, bound, unit)
-        rows.append((TableCell(f"TPR at {formatting.percent(rate)} FPR", head=True), value, TableCell(said)))
+        text = formatting.recognition_sentence(rate, bound, unit)
+        rows.append((TableCell(f"TPR at {formatting.percent(rate)} FPR", head=True), value, TableCell(text)))
     return tuple(rows)
 
 

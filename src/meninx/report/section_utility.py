@@ -19,7 +19,7 @@ Evaluated = tuple[TrainedRun, MeasuredSplit]
 
 
 def utility(context: ReportContext) -> Section:
-    """Return the section on what the models are worth: the test split, other splits and other datasets each apart."""
+    """Return the section on utility: the test split, other splits and other datasets, each apart."""
     tested = [(run, run.evidence.test) for run in context.runs if run.evidence.test is not None]
     others = [
         (run, item) for run in context.runs for item in run.evidence.own if item is not run.evidence.test
@@ -72,31 +72,31 @@ def _measured_on(run: TrainedRun, measured: MeasuredSplit) -> str:
     evaluation = measured.evaluation
     known = measured.record.patients_known and run.patients_known
     people = f" of {evaluation.n_patients:,} patients" if known else ""
-    said = (
+    text = (
         f"Run {run.name} was measured on the {measured.where}: {evaluation.n_cases:,} "
         f"{'cases' if known else 'images'}{people}"
     )
     if measured.unseen and run.patients_known:
-        said += ", patients that training never saw"
+        text += ", patients that training never saw"
     elif known:
-        said += "; whether training saw some of these patients was not compared"
+        text += "; whether training saw some of these patients was not compared"
     else:
-        said += "; the source names no patients, so training may have seen other images of the same people"
+        text += "; the source names no patients, so training may have seen other images of the same people"
     frozen = measured.record.thresholds_from or ("validation" if evaluation.thresholds else "")
-    return f"{said}." + (f" Thresholds come from {frozen}." if frozen and evaluation.thresholds else "")
+    return f"{text}." + (f" Thresholds come from {frozen}." if frozen and evaluation.thresholds else "")
 
 
 def _doubts(run: TrainedRun) -> list[str]:
     """Return what a reader must know before believing a run's numbers."""
-    said = [f"Run {run.name} diverged: {sentence}." for sentence in training_log.divergence(run.log)]
-    said += [f"Run {run.name}: {sentence}." for _, sentence in training_log.doubts(run.log)]
+    sentences = [f"Run {run.name} diverged: {sentence}." for sentence in training_log.divergence(run.log)]
+    sentences += [f"Run {run.name}: {sentence}." for _, sentence in training_log.doubts(run.log)]
     if run.evidence.test is not None:
         evaluation = run.evidence.test.evaluation
-        said += [f"Run {run.name}: {sentence}." for sentence in training_log.oddities(evaluation)]
+        sentences += [f"Run {run.name}: {sentence}." for sentence in training_log.oddities(evaluation)]
         chance = at_chance(evaluation)
         if chance:
-            said.append(f"Run {run.name} cannot be told from chance for: {', '.join(chance)}.")
-    return said
+            sentences.append(f"Run {run.name} cannot be told from chance for: {', '.join(chance)}.")
+    return sentences
 
 
 def _refused(context: ReportContext) -> tuple[str, ...]:
@@ -115,7 +115,7 @@ def _note(note: str, measured: MeasuredSplit) -> str:
 
 
 def _comparison(item: Comparison) -> ReportTable:
-    """Return the differences of a run to another on the same cases, under the split that they were measured on."""
+    """Return the differences of a run to another on the same cases, with the split that was measured."""
     rows = item.compared.differences
     shown = [row for row in rows if not row.attribute]
     folded = [row for row in rows if row.attribute]
@@ -215,7 +215,7 @@ def _short(run: TrainedRun, runs: Sequence[TrainedRun]) -> str:
 
 
 def _calibrated(evaluated: Sequence[Evaluated]) -> list[Picture]:
-    """Return the calibration of the worst calibrated label, with a sentence about how many others there are."""
+    """Return the calibration of the worst calibrated label, with the number of the others."""
     every = [
         item
         for _, measured in evaluated
@@ -226,13 +226,13 @@ def _calibrated(evaluated: Sequence[Evaluated]) -> list[Picture]:
         return []
     chosen = max(every, key=lambda item: item.ece).label
     runs = [run for run, _ in evaluated]
-    drawn, said = {}, []
+    drawn, captions = {}, []
     for run, measured in evaluated:
         for item in measured.evaluation.calibration:
             if item.label == chosen:
                 short = _short(run, runs)
                 drawn[short] = tuple(zip(item.predicted, item.observed, strict=True))
-                said.append(
+                captions.append(
                     f"{short}: ECE {formatting.number(item.ece)} (by chance alone {formatting.number(item.ece_null)}), "
                     f"slope {formatting.number(item.slope)}, intercept {formatting.number(item.intercept)}, n "
                     f"= {item.n:,}"
@@ -240,12 +240,14 @@ def _calibrated(evaluated: Sequence[Evaluated]) -> list[Picture]:
     labels = len({item.label for item in every})
     which = f"Calibration of {chosen}" + (f", the worst of {labels} labels" if labels > 1 else "")
     return [
-        Picture(figures.reliability(drawn, name="calibration", label=chosen), f"{which}. {'; '.join(said)}.")
+        Picture(
+            figures.reliability(drawn, name="calibration", label=chosen), f"{which}. {'; '.join(captions)}."
+        )
     ]
 
 
 def _training(runs: Sequence[TrainedRun]) -> list[Picture]:
-    """Return the loss curves; a few points are drawn as points, and their number is said."""
+    """Return the loss curves; a few points are drawn as points, and their number is given."""
     pictures = []
     for number, run in enumerate(runs):
         losses = {name: points for name, points in run.log.curves.items() if name.split(" ", 1)[-1] == "loss"}

@@ -25,7 +25,7 @@ from meninx.core.artifacts import (
     StartRecord,
     SweepRecord,
 )
-from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest, dataset_digest
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
@@ -57,7 +57,7 @@ class Dataset:
         positives: label -> (positive cases, known cases).
         digests: name its content, with its images where it lists them, and its tables alone; compared with
             that of a run's own dataset, never shown.
-        archives: digests of the clean archives that it was made from, as far as it says so.
+        archives: digests of the clean archives that it was made from, as far as they are recorded.
     """
 
     name: str
@@ -82,8 +82,8 @@ class TrainedRun:
         void: its noise came from a seed.
         config: the resolved config.
         environment: versions and machine; None when not recorded.
-        privacy: what ``privacy.json`` says; only words are taken from it, numbers come from ``account``.
-        account: what the ledger says; None without privacy.
+        privacy: content of ``privacy.json``; only words are taken from it, numbers come from ``account``.
+        account: cost by the ledger; None without privacy.
         members: who took part; None when not known.
         data: digest of the dataset; None when not known.
         lineage: where the weights come from; None when not known.
@@ -121,7 +121,7 @@ class TrainedRun:
 
     @property
     def start(self) -> StartRecord | None:
-        """What the network started from, as its privacy record says."""
+        """What the network started from, by its privacy record."""
         return self.privacy.start if self.privacy is not None else None
 
     @property
@@ -186,7 +186,7 @@ def read(paths: Sequence[Path]) -> list[Source]:
         UsageError: a path is not there, holds nothing that a stage wrote, or two folders are copies of one
             run.
         DataError: a record is damaged or contradicts another; names the file.
-        PrivacyRefusal: a privacy record says something else than its ledger.
+        PrivacyRefusal: a privacy record contradicts its ledger.
     """
     found: dict[Path, list[Source]] = {}
     for path in paths:
@@ -203,7 +203,7 @@ def read(paths: Sequence[Path]) -> list[Source]:
 
 
 def printable(name: str) -> str:
-    """Return a file name as text that can be written and shown: foreign bytes and control characters replaced."""
+    """Return a file name that can be written and shown: foreign bytes and control characters are replaced."""
     text = name.encode("utf-8", "replace").decode()
     return names.printable(text)
 
@@ -239,9 +239,7 @@ def _refuse_part_of_a_sweep(path: Path, sweep: SweepRecord, found: Sequence[Sour
     if missing:
         fix = "put the runs back: their cost counts, whether or not they are released"
         where = f"{printable(path.name)}/{artifacts.place(SweepRecord)}"
-        raise DataError(
-            expected("all runs that the sweep names", got=f"{missing:,} missing", where=where, fix=fix)
-        )
+        raise DataError(problem(f"{missing:,} runs that the sweep names are missing", where=where, fix=fix))
 
 
 def _refuse_copies(runs: Sequence[TrainedRun]) -> None:
@@ -259,9 +257,7 @@ def _read_one(path: Path) -> Iterator[Source]:
     marker = workspace.read_marker(path)
     if marker is not None and marker.publishing:
         fix = "run the stage again with the same settings; it completes what was begun"
-        raise DataError(
-            expected("a complete result", got="one in the middle of being replaced", where=path.name, fix=fix)
-        )
+        raise DataError(problem("the result is being replaced", where=path.name, fix=fix))
     if deid is not None:
         _refuse_other_list(path, deid.checksums, DeidRecord)
         yield Deid(printable(path.name), deid)
@@ -276,12 +272,16 @@ def _read_one(path: Path) -> Iterator[Source]:
 
 
 def _refuse_other_list(root: Path, stated: str, kind: type) -> None:
-    """Refuse a summary that names another list of files than the one beside it: it was copied or the files were replaced."""
+    """Refuse a summary whose list of files is not the one beside it: one of them was copied or replaced."""
     if stated and integrity.digest_of(root) != stated:
         fix = "restore the folder, or make it again; `meninx verify` says what was changed"
         where = f"{printable(root.name)}/{artifacts.place(kind)}"
         raise DataError(
-            expected(f"the {integrity.CHECKSUMS} that it names", got="another or none", where=where, fix=fix)
+            problem(
+                f"{integrity.CHECKSUMS} is missing, or not the one that the record names",
+                where=where,
+                fix=fix,
+            )
         )
 
 
@@ -298,7 +298,7 @@ def _dataset(path: Path) -> Dataset:
         targets = manifest.targets()
     except (OverflowError, RecursionError, ValueError, AttributeError) as error:
         raise DataError(
-            expected("a dataset as `meninx prepare` writes it", got="other values", where=INFO_NAME)
+            problem("the dataset is not as `meninx prepare` writes it", where=INFO_NAME)
         ) from error
     positives = {
         label: (int((targets[:, column] == 1).sum()), int((targets[:, column] >= 0).sum()))
@@ -372,14 +372,13 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
     if spent is not None and trained.finished:
         where = f"{name}/{artifacts.place(PrivacyRecord)}"
         if privacy is None:
-            raise DataError(expected("the privacy record of a finished private run", got="none", where=where))
+            raise DataError(problem("the finished private run has no privacy record", where=where))
         privacy_account.compare(spent, privacy, trained.declared, where)
     for changed in belonging.secrets_changed(root, record):
         kind, fix = PrivacyRefusal if private else DataError, "restore the file as the run wrote it"
         raise kind(
-            expected(
-                "the file as it was when the run was made",
-                got="another or none",
+            problem(
+                "the file is missing, or was changed since the run was made",
                 where=f"{name}/{changed}",
                 fix=fix,
             )
@@ -388,9 +387,7 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
         kind = PrivacyRefusal if private else DataError
         where, fix = f"{name}/{artifacts.place(PrivacyRecord)}", "restore the file as the run wrote it"
         raise kind(
-            expected(
-                "the file as it was when the run was released", got="another or none", where=where, fix=fix
-            )
+            problem("the file is missing, or was changed since the run was released", where=where, fix=fix)
         )
     return trained
 
@@ -421,13 +418,11 @@ def _config(run: Run, record: RunRecord | None) -> dict[str, Any]:
     closed = record is not None and record.state is RunState.RELEASED
     if record is not None and closed and record.config and run.config_digest != record.config:
         fix = "restore the file; a changed config belongs to another run"
-        raise DataError(
-            expected("the config that the run was made with", got="another", where=where, fix=fix)
-        )
+        raise DataError(problem("the config was changed since the run was made", where=where, fix=fix))
     try:
         return settings.flattened(LearnConfig, tomllib.loads(files.read_text(run.config_path)))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise DataError(expected("valid TOML", got="something else", where=where)) from error
+        raise DataError(problem("the file is not valid TOML", where=where)) from error
 
 
 def _refuse_strangers(
@@ -439,7 +434,7 @@ def _refuse_strangers(
     *,
     older: bool,
 ) -> None:
-    """Refuse a run folder whose records contradict each other: files of two runs were mixed, or one was edited."""
+    """Refuse a run folder whose records contradict each other: files were mixed or edited."""
     name = printable(run.name)
     table = isinstance(config.get("privacy"), dict)
     reopened = record.ended and record.state is not RunState.RELEASED
@@ -455,9 +450,7 @@ def _refuse_strangers(
     if wrong:
         fix = "restore the folder as the run wrote it"
         raise DataError(
-            expected(
-                "records of one run", got="some that contradict each other", where=f"{name}/{wrong}", fix=fix
-            )
+            problem("the records of the run contradict each other", where=f"{name}/{wrong}", fix=fix)
         )
     if record.state is RunState.RELEASED and not older:
         _refuse_changed_release(run, record, name)
@@ -466,7 +459,7 @@ def _refuse_strangers(
 def _refuse_changed_release(run: Run, record: RunRecord, name: str) -> None:
     if not record.weights or not record.release:
         where = f"{name}/{artifacts.place(RunRecord)}"
-        raise DataError(expected("the digests of what a finished run released", got="none", where=where))
+        raise DataError(problem("the finished run has no digests of its release", where=where))
     damage = integrity.damage(run.release)
     changed = not record.names_list(integrity.digest_of(run.release))
     if changed or damage.missing or damage.changed:
@@ -474,7 +467,7 @@ def _refuse_changed_release(run: Run, record: RunRecord, name: str) -> None:
         fix = "restore the release; `meninx verify` says what was changed"
         where = f"{name}/{run.release.name}/{printable(what)}"
         raise DataError(
-            expected("the release as the run finished it", got="another file or none", where=where, fix=fix)
+            problem("a released file is missing, or was changed since the run finished", where=where, fix=fix)
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from meninx.core import artifacts, files, workspace
 from meninx.core.artifacts import DeidRecord
-from meninx.core.errors import ConfigError, UsageError, expected
+from meninx.core.errors import ConfigError, UsageError, expected, problem
 from meninx.core.manifest import INFO_NAME
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
@@ -41,7 +41,7 @@ class ReportResult(Result):
         width = max(map(len, self.verdicts), default=0)
         lines = [
             f"out: {self.out}",
-            *(f"{question:<{width}}  {said}" for question, said in self.verdicts.items()),
+            *(f"{question:<{width}}  {answer}" for question, answer in self.verdicts.items()),
         ]
         lines += [f"card: {path}" for path in self.cards]
         return "\n".join(
@@ -71,7 +71,7 @@ def run(
             is off, or the page would lie in a dataset or an archive.
         DataError: a record cannot be read or contradicts another, or a model card would have an empty field.
         RunLocked: the release of a run that is being trained or measured would be written to.
-        PrivacyRefusal: a privacy record says something else than its ledger.
+        PrivacyRefusal: a privacy record contradicts its ledger.
     """
     page_path = out / "report.html" if out.is_dir() else out
     _refuse_incomplete_card(config)
@@ -127,17 +127,12 @@ def _refuse_existing(paths: Sequence[Path] | Mapping[Path, object], config: Repo
     for path in paths:
         if path.exists() and not config.overwrite:
             raise UsageError(
-                expected(
-                    "a new file",
-                    got="one that exists",
-                    where=str(path),
-                    fix="give --overwrite or another name",
-                )
+                problem("the file exists already", where=str(path), fix="give --overwrite or another name")
             )
 
 
 def _publish(texts: Mapping[Path, str], known: Sequence[Run]) -> None:
-    """Write all files; those in the release of a run are entered into its list of digests while its folder is held."""
+    """Write all files, and enter those in the release of a run into its list of digests."""
     added = {run: [path for path in texts if path.resolve().is_relative_to(run.release)] for run in known}
     with ExitStack() as stack:
         touched = [run for run, paths in added.items() if paths]

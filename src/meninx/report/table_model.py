@@ -1,4 +1,4 @@
-"""Tables of the page as plain values: what a cell says and what it rests on; the template only draws them."""
+"""Tables of the page as plain values, which the template draws."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TableCell:
     """One cell.
 
     Attributes:
-        text: what it says.
+        text: what is shown.
         sub: a second, smaller line, e.g. an interval.
         number: right-aligned.
         head: names the row.
@@ -92,7 +92,7 @@ def estimates(
     folded: Sequence[Estimate] = (),
     patients: bool = True,
 ) -> ReportTable:
-    """Return a table with one estimate a row: value, interval, cases, positives, patients where they are known, remark."""
+    """Return a table with one row per estimate: value, interval, cases, positives, patients if known, remark."""
     columns = (
         "metric",
         "of",

@@ -76,16 +76,16 @@ def read(path: Path) -> Log:
 
 
 def divergence(log: Log) -> tuple[str, ...]:
-    """Return sentences about training that diverged; empty when it did not or when it cannot be told.
+    """Return sentences about training that diverged; empty when it did not, or when that is unknown.
 
     A loss that is no number any more is divergence. Otherwise the smoothed training loss must rise over
     enough points, and with it the validation loss, where there is one.
     """
-    said = [f"the {name} was no number any more at the end" for name in log.lost]
+    sentences = [f"the {name} was no number any more at the end" for name in log.lost]
     train, valid = _train_rise(log), _valid_rise(log)
     if train and (valid or VALID not in log.curves):
-        said += [sentence for sentence in (train, valid) if sentence]
-    return tuple(said)
+        sentences += [sentence for sentence in (train, valid) if sentence]
+    return tuple(sentences)
 
 
 def doubts(log: Log) -> tuple[tuple[str, str], ...]:
@@ -115,7 +115,7 @@ def doubts(log: Log) -> tuple[tuple[str, str], ...]:
 
 
 def _valid_rise(log: Log) -> str:
-    """Return a sentence when the validation loss ended above its first value, by a margin and at more than one point."""
+    """Return a sentence when the validation loss ended clearly above its first value; empty otherwise."""
     points = [y for _, y in log.curves.get(VALID, ())]
     if len(points) < _LEAST_VALID or not _above(min(points[-2:]), points[0]):
         return ""
@@ -123,7 +123,7 @@ def _valid_rise(log: Log) -> str:
 
 
 def _train_rise(log: Log) -> str:
-    """Return a sentence when the training loss rose by more than the noise of its batches, over enough points."""
+    """Return a sentence when the training loss rose by more than the noise of its batches; empty otherwise."""
     points = [y for _, y in log.curves.get(TRAIN, ())]
     if len(points) < _LEAST_TRAIN:
         return ""
@@ -146,17 +146,17 @@ def _grew(points: Curve) -> bool:
 
 def oddities(evaluation: Evaluation) -> tuple[str, ...]:
     """Return sentences about thresholds at the edge and probabilities far from what was observed."""
-    said = []
+    sentences = []
     edge = [
         item.label for item in evaluation.thresholds if not _EXTREME < item.value < 1 - _EXTREME and item.n
     ]
     if edge:
-        said.append(f"the decision threshold of {', '.join(edge)} lies at the edge of its range")
+        sentences.append(f"the decision threshold of {', '.join(edge)} lies at the edge of its range")
     off = [item for item in evaluation.calibration if item.ece > _ECE and item.ece > 2 * item.ece_null]
     if off:
         worst = max(off, key=lambda item: item.ece)
-        said.append(f"probabilities for {worst.label} are off by {worst.ece:.2f} on average (ECE)")
-    return tuple(said)
+        sentences.append(f"probabilities for {worst.label} are off by {worst.ece:.2f} on average (ECE)")
+    return tuple(sentences)
 
 
 def _finite(value: object) -> bool:

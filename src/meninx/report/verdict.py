@@ -1,4 +1,4 @@
-"""The first row of the page: five questions, each answered by a colour, a word, a value and the limit it was held against."""
+"""The first row of the page: five questions, each with a colour, a word, a value and the limit applied."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Verdict:
 
     Attributes:
         question: what is asked.
-        colour: green, amber, red, or grey when it cannot be told.
+        colour: green, amber, red, or grey when it is unknown.
         word: the same as a word.
         value: the number behind it.
         detail: what the number rests on.
         limit: what it was held against.
-        anchor: id of the section that says more.
+        anchor: id of the section with the details.
     """
 
     question: str
@@ -301,10 +301,10 @@ def utility(context: ReportContext, run: TrainedRun) -> tuple[str, str, str]:
             item for item in baseline.compared.differences if not item.attribute and item.name in _DIFFERENCES
         ]
         rows = [item for item in rows if item.label] or rows
-        said = f"run {baseline.baseline.name} without privacy"
+        text = f"run {baseline.baseline.name} without privacy"
         loss = context.config.utility_loss
         colour, word, reason = _against(
-            rows, -loss, said, (f"loses more than {loss:g}", f"loses less than {loss:g}")
+            rows, -loss, text, (f"loses more than {loss:g}", f"loses less than {loss:g}")
         )
     else:
         colour, word, reason = (
@@ -320,11 +320,11 @@ def utility(context: ReportContext, run: TrainedRun) -> tuple[str, str, str]:
         colour, word = AMBER, doubts[0][0]
     if odd and colour == GREEN:
         colour, word = AMBER, "odd threshold or calibration"
-    said = f"cannot be told from chance: {_few(chance)}" if chance else ""
+    text = f"cannot be told from chance: {_few(chance)}" if chance else ""
     return (
         colour,
         word,
-        "; ".join(part for part in (reason, said, *(text for _, text in doubts), *odd) if part),
+        "; ".join(part for part in (reason, text, *(text for _, text in doubts), *odd) if part),
     )
 
 
@@ -345,9 +345,9 @@ def at_chance(evaluation: Evaluation) -> list[str]:
 
 
 def _against(
-    rows: Sequence[Estimate], floor: float, what: str, said: tuple[str, str]
+    rows: Sequence[Estimate], floor: float, what: str, words: tuple[str, str]
 ) -> tuple[str, str, str]:
-    """Return colour, word (``said``: below, above) and reason of rows that must all lie above a floor.
+    """Return colour, word (``words``: below, above) and reason of rows that must all lie above a floor.
 
     The worst is named.
     """
@@ -360,9 +360,9 @@ def _against(
         f"{formatting.interval(worst)}"
     )
     if any(item.high < floor for item in known):
-        return RED, said[0], reason
+        return RED, words[0], reason
     if len(known) == len(rows) and all(item.low > floor for item in known):
-        return GREEN, said[1], reason
+        return GREEN, words[1], reason
     return AMBER, "not decided", reason
 
 
@@ -372,7 +372,7 @@ def _baseline(context: ReportContext, run: TrainedRun) -> Comparison | None:
     return next((item for item in found if item.baseline is not None and not item.baseline.private), None)
 
 
-def _graded(number: float, amber: float, red: float, said: tuple[str, str, str]) -> tuple[str, str]:
+def _graded(number: float, amber: float, red: float, words: tuple[str, str, str]) -> tuple[str, str]:
     if number <= amber:
-        return GREEN, said[0]
-    return (AMBER, said[1]) if number <= red else (RED, said[2])
+        return GREEN, words[0]
+    return (AMBER, words[1]) if number <= red else (RED, words[2])

@@ -1,4 +1,4 @@
-"""CT-like volumes of an abdomen: body, fat, muscle, spine, a liver-like organ, lesions inside it, Hounsfield-like values."""
+"""CT-like volumes of an abdomen, with an organ and lesions, and their slices in DICOM's coordinates."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def _waves(rng: np.random.Generator, count: int = 8) -> Floats:
 
 
 def _vessels(rng: np.random.Generator, width: float, dome: float) -> Floats:
-    """Return the vessel tree of both lungs as segments, shape (n, 5): from each hilum outwards, thinner at every fork."""
+    """Return the vessel tree of both lungs as segments, shape (n, 5), from each hilum outwards."""
     rows: list[tuple[float, float, float, float, float]] = []
     for side in (-1.0, 1.0):
         for angle in np.linspace(-1.35, 1.35, 8) + rng.normal(0, 0.1, 8):

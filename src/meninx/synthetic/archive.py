@@ -1,4 +1,4 @@
-"""Three hospitals' archives: DICOM files with everything planted, label tables, masks, and the answer key."""
+"""DICOM archives of invented hospitals: images, odd files, label tables, masks and the answer key."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_archives(
 ) -> AnswerKey:
     """Write the hospitals' archives and return the answer key.
 
-    Writes ``out/<hospital>/archive/**`` (DICOM and what else lies around), ``out/<hospital>/labels.csv`` and
+    Writes ``out/<hospital>/archive/**`` (DICOM and other files), ``out/<hospital>/labels.csv`` and
     ``out/<hospital>/masks/*`` (by original identifiers), and ``out/answer_key.json``.
 
     Args:
@@ -53,7 +53,7 @@ def write_archives(
             )
         )
     everyone = members(config)
-    shelves = {key: Shelf(config, out, key) for key in config.hospitals}
+    shelves = {key: HospitalFolder(config, out, key) for key in config.hospitals}
     with task(progress, "phantom", len(everyone)):
         for position, member in enumerate(everyone):
             shelf = shelves[member.home.key]
@@ -71,8 +71,8 @@ def write_archives(
     return key
 
 
-class Shelf:
-    """One hospital's folder while it is filled."""
+class HospitalFolder:
+    """Writes one hospital's folder."""
 
     def __init__(self, config: PhantomConfig, out: Path, hospital: str) -> None:
         self.config = config
@@ -139,7 +139,7 @@ class Shelf:
             self._store(content, where, record, "dx", syntax=syntax, boxes=boxes, quarantine="duplicate")
 
     def _plant(self, data: Dataset, where: Visit, record: HeaderWriter, n: int) -> None:
-        """Plant in one image: what goes everywhere, and every fourth of the rest (all of it in the first image)."""
+        """Plant identifiers in one image: some kinds always, a quarter of the others (all in the first)."""
         for planter in plants.EVERYWHERE:
             planter(data, where, record)
         for turn, planter in enumerate(IN_TURN):
@@ -169,7 +169,7 @@ class Shelf:
         self.labels.append(("", where.series_uid, member.who.patient_id, "", "", "", mask))
 
     def oddities(self, patients: Sequence[Member]) -> None:
-        """Write the report, the presentation state, the PDF, the DICOMDIR, the text file and the broken files."""
+        """Write the report, the presentation state, the PDF, the DICOMDIR, the text and the broken files."""
         member, seed = patients[-1], self.config.seed
         image = visit(member, seed, 0, "dx0")
         dx_class = str(DigitalXRayImageStorageForPresentation)
@@ -259,12 +259,15 @@ class Shelf:
 
 
 def _burned_lines(member: Member) -> list[str]:
-    """Return what is written into the pixels: the name in plain letters (the number, for other scripts) and the birth date."""
+    """Return what is written into the pixels: the name and the birth date.
+
+    A name in another script is replaced by the patient's number.
+    """
     name = plain_letters(member.who.family)
     name = name if name.isascii() else member.who.patient_id
     return [name, f"DOB {member.who.birth_date.strftime('%d.%m.%Y')}"]
 
 
 def _opaque(name: str) -> str:
-    """Return a file name that tells nothing."""
+    """Return a file name without an identifier."""
     return hashlib.sha256(name.encode()).hexdigest()[:16]

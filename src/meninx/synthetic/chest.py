@@ -1,7 +1,7 @@
-"""Chest-radiograph-like images: an attenuation map of simple shapes, exposed and digitised.
+"""Images that resemble chest radiographs: an attenuation map of simple shapes, exposed and digitised.
 
-Nothing here is a simulation of X-rays; it is a picture with the parts that matter to a learner:
-lungs, ribs, heart, mediastinum, spine, clavicles, diaphragm, soft tissue, vessels, noise.
+This is no simulation of X-rays. The images have the structures that matter for learning: lungs, ribs, heart,
+mediastinum, spine, clavicles, diaphragm, soft tissue, vessels, noise and three findings.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def lung_outline(
 
 
 def _pneumothorax(body: Anatomy, lung: Lung, y: Floats, size: float) -> tuple[Floats, Floats]:
-    """Return the rim of free air and the pleural line beside it: widest at the apex, at least a few pixels."""
+    """Return the rim of free air, widest at the apex, and the pleural line beside it."""
     inward = 0.06 + 0.12 * size
     collapsed = lung_outline(body, lung.u, y, lung.floor, lung.dome, inward=inward, down=1.7 * inward)
     near = soft_edge(np.float32(lung.dome + 0.1) - y, 0.25)
@@ -257,7 +257,7 @@ def _heart(body: Anatomy, pose: Pose, x: Floats, y: Floats) -> Floats:
 
 
 def _tissue(body: Anatomy, x: Floats, y: Floats, both: Floats) -> Floats:
-    """Return soft tissue: torso, shoulders, neck, mediastinum, abdomen with its gas bubble, breasts, texture."""
+    """Return soft tissue: torso, shoulders, neck, mediastinum, abdomen with gas, breasts, texture."""
     u = np.abs(x)
     side = np.float32(body.width + body.fat) + np.float32(0.05) * np.sin(np.float32(3) * y)
     wall = side + np.float32(3.0) * np.maximum(-np.float32(0.18) - y, 0) ** 2

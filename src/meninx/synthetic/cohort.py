@@ -1,4 +1,4 @@
-"""The settings of the synthetic cohort."""
+"""The cohort: its settings, its patients at their hospitals, and the identifiers of each of their visits."""
 
 from __future__ import annotations
 

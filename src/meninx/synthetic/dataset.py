@@ -1,4 +1,4 @@
-"""The cohort as a prepared dataset folder, written without the way through DICOM."""
+"""The cohort as arrays and as a prepared dataset folder, without DICOM in between."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def write_dataset(
 
 
 def _homes(patients: int, seed: int, hospitals: Sequence[str]) -> list[tuple[str, str]]:
-    """Return (site, split) of every patient: sites in turn, of each site's patients about 60, 20 and 20 percent per split."""
+    """Return (site, split) of every patient: sites in turn, about 60, 20 and 20 percent per split."""
     homes = [("", "")] * patients
     for position, site in enumerate(hospitals):
         own = child(seed, "split", site).permutation(np.arange(position, patients, len(hospitals)))
@@ -226,7 +226,7 @@ def _image_case(
 
 
 def _class(one: Subject, number: int) -> int:
-    """Return which of :data:`CLASSES` an image is: 0 without findings, else one of them, chosen by the patient's number."""
+    """Return the class of an image: 0 without findings, else one of them, chosen by the patient's number."""
     there = [position + 1 for position, flag in enumerate(one.images[number]) if flag]
     return there[one.index % len(there)] if there else 0
 

@@ -1,4 +1,4 @@
-"""What else lies in an archive: a report, a presentation state, an encapsulated PDF, a DICOMDIR, text files, broken files."""
+"""Files of an archive that are no images: a report, a presentation state, a PDF, a DICOMDIR, a text."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def worklist(visit: Visit, record: HeaderWriter) -> bytes:
 
 
 def bare(data: Dataset) -> bytes:
-    """Return a data set as old software wrote it: implicit little endian, no preamble, no file meta information."""
+    """Return a data set as old software wrote it: implicit little endian, no preamble, no file meta."""
     stream = DicomBytesIO()
     stream.is_little_endian, stream.is_implicit_VR = True, True
     write_dataset(stream, data)

@@ -1,4 +1,7 @@
-"""Valid DX and CT instances of invented patients: every Type 1 and 2 attribute of the IOD, nothing unusual yet."""
+"""Valid DX and CT instances of invented patients, with every Type 1 and 2 attribute of the IOD.
+
+A :class:`HeaderWriter` sets each attribute and notes it for the answer key, so the two cannot disagree.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +131,7 @@ def uid(seed: int, *names: str | int) -> str:
 
 
 def base(visit: Visit, record: HeaderWriter, modality: str, sop_class: str) -> Dataset:
-    """Return a data set with the modules that all images share: patient, study, series, equipment, SOP common."""
+    """Return a data set with the modules of all images: patient, study, series, equipment, SOP common."""
     data = Dataset()
     who, home = visit.who, visit.home
     if who.charset:
@@ -245,7 +248,7 @@ def _pixels(data: Dataset, array: npt.NDArray[np.uint16], photometric: str, bits
 
 
 def _parts(name: str) -> list[str]:
-    """Return every component of a person name that names somebody: at least four letters, or two in another script."""
+    """Return the identifying components of a name: four letters or more, or two in another script."""
     parts = [part for group in name.split("=") for part in group.split("^")]
     return [part for part in parts if len(part) >= 4 or (len(part) >= 2 and not part.isascii())]
 

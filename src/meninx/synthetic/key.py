@@ -1,4 +1,4 @@
-"""The answer key: everything that was planted, where, and what is true of every invented patient."""
+"""The answer key: every planted identifier with its place, and the attributes of every patient."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class AnswerKey:
 
     @property
     def quarantine(self) -> dict[tuple[str, str], str]:
-        """Reason by (hospital, file) of every file that must not be passed on, ``duplicate`` and ``no_preamble`` included."""
+        """Reason by (hospital, file) of every file with one, ``duplicate`` and ``no_preamble`` included."""
         return {(one.hospital, one.file): one.quarantine for one in self.files if one.quarantine}
 
     def of(self, hospital: str, file: str) -> PlantedFile:

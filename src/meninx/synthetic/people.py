@@ -1,6 +1,9 @@
-"""Invented people and hospitals: names in several scripts, numbers, addresses; nobody of them exists.
+"""Invented people and hospitals: findings, names in several scripts, numbers and addresses.
 
-Names are long and rare, so that a scan for them finds them and nothing else.
+None of them exists.
+
+A :class:`Subject` is what the images show of a patient, a :class:`Person` is what the headers say. Names are
+long and rare, so that a search for them finds nothing else.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ class Subject:
 
 
 def finding_probability(sex: str, prevalence: float, attribute_correlation: float) -> float:
-    """Return P(finding | sex): ``prevalence`` plus (men) or minus (women) the share that the correlation moves.
+    """Return P(finding | sex): ``prevalence`` plus (men) or minus (women) a share for the correlation.
 
     At 0 sex and finding are independent, at 1 no woman and at -1 no man has the finding (for a prevalence up
     to one half); the prevalence over both sexes stays the same.

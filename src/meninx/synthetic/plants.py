@@ -1,7 +1,7 @@
-"""Identifiers in public attributes: plain ones, free text, sequences down to the fourth level, unknown and UN-encoded elements.
+"""Planted identifiers: in attributes, free text, sequences, unknown and private elements, pictures.
 
-Each function writes into one data set and notes what it wrote; :data:`EVERYWHERE` go into every file,
-:data:`IN_TURN` by rotation.
+Each function writes into one data set and notes what it wrote. Those of :data:`EVERYWHERE` apply to every
+file, those of :data:`IN_TURN` and :data:`PRIVATE_IN_TURN` by rotation.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def bitmap(
 def burn(
     array: npt.NDArray[np.uint16], lines: Sequence[str], value: int, *, points: int = 10
 ) -> tuple[npt.NDArray[np.uint16], tuple[TextBox, ...]]:
-    """Return the image with lines of text written into its pixels at the top left, and the box of each line."""
+    """Return the image with lines of text at the top left of its pixels, and the box of each line."""
     letters, boxes = bitmap(lines, *array.shape, points=points)
     return np.where(letters, np.uint16(value), array).astype(np.uint16), boxes
 
 
 def packed(letters: npt.NDArray[np.bool_]) -> bytes:
-    """Return a bitmap as DICOM OverlayData: one bit a pixel, first pixel in the lowest bit, even length."""
+    """Return a bitmap as DICOM OverlayData: one bit per pixel, first pixel in the lowest bit, even length."""
     bits: npt.NDArray[Any] = np.packbits(letters.reshape(-1), bitorder="little")
     return bits.tobytes() + b"\0" * (bits.size % 2)
 
@@ -323,7 +323,7 @@ SAFE: Final[tuple[tuple[str, int, int, str, Any], ...]] = (
 
 
 def unsafe_private(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
-    """Plant private elements without a creator, in a second block, and in a private sequence with public and private items."""
+    """Plant private elements: without a creator, in a second block, and in a private sequence."""
     who = visit.who
     data.add(DataElement(0x0033_1001, "LO", who.family))
     record.note("(0033,1001)", "name", who.family)
@@ -409,7 +409,7 @@ def icon(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
 
 
 def spare_bits(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
-    """Plant the name as a picture in the highest of the four bits that the pixels do not use (native encodings only)."""
+    """Plant the name as a picture in the highest unused bit of the pixels (native encodings only)."""
     pixels = np.frombuffer(data.PixelData, "<u2").reshape(int(data.Rows), int(data.Columns))
     letters, _ = bitmap([visit.who.family], *pixels.shape)
     data.PixelData = (pixels | (letters.astype(np.uint16) << 15)).astype("<u2").tobytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -25,18 +26,23 @@ from meninx.train.config import TrainConfig
 BUNDLE = "bundle"
 
 
-def publish(config: TrainConfig, run: Run) -> int:
+def publish(config: TrainConfig, run: Run, *, network: nn.Module | None = None) -> int:
     """Build the release of a run that took its last step, close the run, and return the number of parameters.
 
     Order: ``release/``, then ``privacy.json`` with the digest of the weights, then ``run.json``. A run killed
         in between is
     not released; resuming it builds the release again.
 
+    Args:
+        config: what to export.
+        run: the run folder.
+        network: the architecture of a run that was given a network of its own; a copy of it is filled.
+
     Raises:
         DataError: the run has no lineage, or a name in it cannot be released.
         StorageError: the disk refused.
     """
-    model, learned, info = load_model(run)
+    model, learned, info = load_model(run, network=copy.deepcopy(network))
     weights = weights_digest(model)
     found = lineage.of_run(run)
     if found is None:

@@ -1,4 +1,4 @@
-"""Which folders of meninx lie in a place, and the checks that all of them share: digests, completion, file modes."""
+"""Finding folders that meninx wrote, and the checks that all of them share: digests, completion, file modes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def found(folder: Path, depth: int = _DEPTH) -> Iterator[tuple[Path, str]]:
 def digests(
     book: CheckList, root: Path, recorded: str, *, leave_out: tuple[str, ...] = (), progress: Progress
 ) -> None:
-    """Check a folder against its list of digests, and the list against the digest that a record holds of it."""
+    """Check a folder against its list of digests, and the list against its digest in a record."""
     what = "files against checksums.sha256"
     if not (root / integrity.CHECKSUMS).is_file():
         if recorded:

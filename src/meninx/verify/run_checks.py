@@ -1,4 +1,4 @@
-"""Whether the parts of a run belong together: settings, release, evaluations, and what its ledger says of its privacy."""
+"""Checks of a run: settings, release, evaluations, and privacy computed again from the ledger."""
 
 from __future__ import annotations
 
@@ -98,32 +98,32 @@ def _measured(name: str) -> type[EvaluationRecord] | type[ComparisonRecord] | No
 
 
 def _privacy(book: CheckList, run: Run) -> None:
-    record, said = run.record, artifacts.read(run.root, PrivacyRecord)
+    record, promise = run.record, artifacts.read(run.root, PrivacyRecord)
     text = run.ledger_text()
-    if said is None:
+    if promise is None:
         wrong = "missing" if text or (record is not None and record.private) else ""
         if wrong:
             book.judge("privacy.json", [wrong], privacy=True)
         else:
             book.impossible("privacy.json", "none here")
         return
-    book.judge("privacy.json belongs to the run", _belonging(run, said, bool(text)), privacy=True)
-    if said.private:
-        _account(book, run, said, text)
+    book.judge("privacy.json belongs to the run", _belonging(run, promise, bool(text)), privacy=True)
+    if promise.private:
+        _account(book, run, promise, text)
 
 
-def _belonging(run: Run, said: PrivacyRecord, ledger: bool) -> Iterator[str]:
-    if ledger and not said.private:
+def _belonging(run: Run, promise: PrivacyRecord, ledger: bool) -> Iterator[str]:
+    if ledger and not promise.private:
         yield "it says that the run is not private, but there is a ledger"
     record = run.record
     if record is None:
         return
-    yield from belonging.promise(said, record)
+    yield from belonging.promise(promise, record)
     if belonging.promise_changed(run.root, record):
         yield "changed since the run was released"
 
 
-def _account(book: CheckList, run: Run, said: PrivacyRecord, text: str) -> None:
+def _account(book: CheckList, run: Run, promise: PrivacyRecord, text: str) -> None:
     """Compute everything again from the ledger."""
     try:
         from meninx.privacy.ledger import Ledger  # dp-accounting takes seconds, and only private runs need it
@@ -138,10 +138,10 @@ def _account(book: CheckList, run: Run, said: PrivacyRecord, text: str) -> None:
     if not ledger.accounts:
         book.judge("privacy.json against the ledger", ["the ledger names no step"], privacy=True)
         return
-    book.judge("privacy.json against the ledger", _contradictions(run, said, ledger), privacy=True)
+    book.judge("privacy.json against the ledger", _contradictions(run, promise, ledger), privacy=True)
 
 
-def _contradictions(run: Run, said: PrivacyRecord, ledger: Ledger) -> Iterator[str]:
+def _contradictions(run: Run, promise: PrivacyRecord, ledger: Ledger) -> Iterator[str]:
     from meninx.privacy.composition import compose
     from meninx.privacy.ledger import Ledger as Read
 
@@ -151,7 +151,7 @@ def _contradictions(run: Run, said: PrivacyRecord, ledger: Ledger) -> Iterator[s
     earlier = [Read.parse("\n".join(lines)) for lines in behind.ledgers] if behind is not None else []
     total = compose([ledger, *earlier], delta=delta).epsilon if earlier else own.epsilon
     found = belonging.contradictions(
-        said, own, totals=(total,), anchor=ledger.anchor, declared=_declared(run)
+        promise, own, totals=(total,), anchor=ledger.anchor, declared=_declared(run)
     )
     yield from (item.words for item in found)
 
@@ -182,9 +182,9 @@ def _lineage(book: CheckList, run: Run) -> None:
         wrong += ["of another dataset"] if found.data != record.data else []
     if "\n".join(found.ledger).rstrip("\n") != run.ledger_text().rstrip("\n"):
         wrong.append("its ledger is not the run's")
-    said = artifacts.read(run.root, PrivacyRecord)
-    if said is not None and found.private and found.delta != said.delta:
+    promise = artifacts.read(run.root, PrivacyRecord)
+    if promise is not None and found.private and found.delta != promise.delta:
         wrong.append("its delta is not that of privacy.json")
-    if said is not None and said.version >= artifacts.FORMAT:
-        wrong += belonging.start(said, found)
+    if promise is not None and promise.version >= artifacts.FORMAT:
+        wrong += belonging.start(promise, found)
     book.judge("release/lineage.json", wrong, privacy=found.private)

@@ -13,7 +13,7 @@ from typing import Any
 
 from meninx.core import artifacts
 from meninx.core.artifacts import RunRecord, SweepRecord
-from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.verify import folder_checks
@@ -111,7 +111,7 @@ def run(folder: Path, *, progress: Progress = SILENT) -> VerifyResult:
     """
     root = folder.resolve()
     if not root.is_dir():
-        raise UsageError(expected("a folder", got="none", where=root.name))
+        raise UsageError(problem("there is no such folder", where=root.name))
     checks, kinds = list[Check](), list[str]()
     for place, kind in folder_checks.found(root):
         book = CheckList("" if place == root else place.relative_to(root).as_posix())
@@ -120,7 +120,7 @@ def run(folder: Path, *, progress: Progress = SILENT) -> VerifyResult:
         kinds.append(kind)
     if not kinds:
         fix = "give a run, dataset, clean archive, release or sweep, or a folder of them"
-        raise UsageError(expected("a folder that meninx wrote", got="none", where=root.name, fix=fix))
+        raise UsageError(problem("meninx wrote no folder here", where=root.name, fix=fix))
     return VerifyResult(out=root, kinds=tuple(kinds), checks=tuple(checks))
 
 

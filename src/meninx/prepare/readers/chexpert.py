@@ -16,7 +16,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from meninx.core.csv_table import CsvRow, read_table
-from meninx.core.errors import LayoutError, expected
+from meninx.core.errors import LayoutError, problem
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import values
 from meninx.prepare.readers.layout import Layout, read_rows
@@ -55,7 +55,7 @@ def _whose(row: CsvRow) -> tuple[str, str]:
     match = _WHOSE.search(row.need("Path"))
     if match is None:
         where = f"{row.where}, column 'Path'"
-        raise LayoutError(expected("a path with patientXXXXX/studyN/", got="another path", where=where))
+        raise LayoutError(problem("the path does not hold patientXXXXX/studyN/", where=where))
     return match[1], match[2]
 
 

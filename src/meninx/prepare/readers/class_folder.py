@@ -1,4 +1,4 @@
-"""A folder a class: ``<source>/<class>/**/*.png`` (or JPEG, NIfTI, DICOM).
+"""One folder per class: ``<source>/<class>/**/*.png`` (or JPEG, NIfTI, DICOM).
 
 With folders named train, valid (val) and test at the first level the classes lie below them, and the split is
 published.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from meninx.core.errors import LayoutError, expected
+from meninx.core.errors import LayoutError, problem
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import values
 from meninx.prepare.readers.layout import split_name
@@ -19,14 +19,16 @@ from meninx.prepare.source_cases import FileSource, ReaderOutput, SourceCase
 
 
 def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
-    """Return one case an image, its class from its folder.
+    """Return one case per image, with its class from its folder.
 
     Raises:
         LayoutError: there is no class folder, or an image lies outside one.
     """
     tops = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     if not tops:
-        raise LayoutError(expected("a folder a class", got="no folder", where=f"folder {root.name}"))
+        raise LayoutError(
+            problem("expected one folder per class, found no folder", where=f"folder {root.name}")
+        )
     by_split = all(split_name(path.name) for path in tops)
     places = [("", top) for top in tops]
     if by_split:

@@ -1,6 +1,6 @@
 """De-identified DICOM, as `meninx deid` writes it, with a label table.
 
-Layout: any tree of DICOM files; folders that hold a ``deid.json`` are each a site of their own, named after
+Layout: any tree of DICOM files; each folder with a ``deid.json`` is a site, named after
     the folder. In 2-D
 every instance is a case, in 3-D every series. Labels come from ``table`` (class_column or label_columns),
 whose rows name an image by the most specific identifier that they fill in: SOPInstanceUID, SeriesInstanceUID,
@@ -21,7 +21,7 @@ from pathlib import Path
 from meninx.core import artifacts
 from meninx.core.artifacts import DeidRecord
 from meninx.core.csv_table import CsvRow, CsvTable, read_table
-from meninx.core.errors import ConfigError, DataError, LayoutError, PrivacyRefusal, expected
+from meninx.core.errors import ConfigError, DataError, LayoutError, PrivacyRefusal, expected, problem
 from meninx.core.manifest import TaskKind
 from meninx.imaging import decode, tags
 from meninx.prepare.config import PrepareConfig
@@ -37,7 +37,7 @@ KEYWORDS = (
 VOLUME_MODALITIES = ("CT", "MR", "PT", "NM")
 SUMMARY = artifacts.place(DeidRecord)
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", "")
-"""Suffixes that promise DICOM: such a file that is none is told of; others are passed over."""
+"""Suffixes of DICOM files: one that is not DICOM is reported, files with other suffixes are skipped."""
 
 
 def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
@@ -116,9 +116,7 @@ def _headers(root: Path) -> tuple[dict[Path, Header], list[tuple[str, str]]]:
     skipped += copies
     if not found:
         raise DataError(
-            expected(
-                "DICOM files", got="none", where=f"folder {root.name}", fix="give the output of `meninx deid`"
-            )
+            problem("no DICOM files", where=f"folder {root.name}", fix="give the output of `meninx deid`")
         )
     return found, skipped
 
@@ -208,7 +206,7 @@ KEYS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNum
 
 @dataclass(frozen=True)
 class Labelled:
-    """What the table says of one image; ``wanted`` is False for a class that was not asked for."""
+    """Labels of one image in the table; ``wanted`` is False for a class that was not asked for."""
 
     labels: dict[str, float | None]
     mask: Source | None
@@ -238,13 +236,13 @@ class LabelTable:
         """
         if not config.table:
             fix = "give the label table"
-            raise ConfigError(expected("a table", got="none", where="table, reader dicom", fix=fix))
+            raise ConfigError(problem("no table of labels was given", where="table, reader dicom", fix=fix))
         path = resolve(config.table, root, site)
         table = read_table(path)
         keys = [name for name in KEYS if name in table.columns]
         if not keys:
             raise LayoutError(
-                expected(f"a column {' or '.join(KEYS)}", got="none", where=f"{table.name}, row 1")
+                problem(f"no column is named {' or '.join(KEYS)}", where=f"{table.name}, row 1")
             )
         task, labels = _meaning(table, config, keys)
         attributes = _more_columns(table, config)
@@ -255,7 +253,7 @@ class LabelTable:
         return found
 
     def find(self, header: dict[str, str], *, whole_series: bool) -> Labelled | None:
-        """Return what the table says of an image, by its most specific identifier; None when no row fits."""
+        """Return the labels of an image, found by its most specific identifier; None when no row fits."""
         for name in KEYS[1:] if whole_series else KEYS:
             key = (name, header[name])
             if header[name] and key in self.rows:
@@ -272,9 +270,7 @@ class LabelTable:
         if self.rows and have_images and not self.used:
             fix = "give crosswalks when the table holds original identifiers"
             raise DataError(
-                expected(
-                    "rows that name an image", got=f"0 of {len(self.rows)}", where="label table", fix=fix
-                )
+                problem(f"none of {len(self.rows)} rows names an image", where="label table", fix=fix)
             )
         return [
             ("label row without an image", row.where)
@@ -286,7 +282,9 @@ class LabelTable:
         name = next((name for name in keys if row.get(name)), "")
         if not name:
             raise LayoutError(
-                expected("an identifier", got="empty cells", where=f"{row.where}, columns {', '.join(keys)}")
+                problem(
+                    "the cells of all identifiers are empty", where=f"{row.where}, columns {', '.join(keys)}"
+                )
             )
         new = clean.get(row.get(name), {row.get(name)})
         if len(new) > 1:
@@ -335,7 +333,9 @@ def _meaning(table: CsvTable, config: PrepareConfig, keys: list[str]) -> tuple[T
     labels = config.label_columns or tuple(name for name in table.columns if name not in beside)
     if not labels:
         raise ConfigError(
-            expected("something to learn", got="no label column", where=table.name, fix="give label_columns")
+            problem(
+                "there is no label column, so nothing to learn", where=table.name, fix="give label_columns"
+            )
         )
     table.needs(labels)
     return task, labels

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meninx.core.csv_table import CsvRow, CsvTable
-from meninx.core.errors import ConfigError, expected
+from meninx.core.errors import ConfigError, problem
 from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import values
@@ -68,7 +68,7 @@ def read_rows(root: Path, tables: Iterable[CsvTable], layout: Layout, config: Pr
     """Return the cases of one or several tables of the same layout.
 
     Raises:
-        LayoutError: a cell is not what the layout says; names file, column and row.
+        LayoutError: a cell does not fit the layout; names file, column and row.
         ConfigError: nothing was asked for, or a class that never occurs.
     """
     kept = [table.having(config.require) for table in tables]
@@ -115,7 +115,7 @@ def _label_names(
     if not layout.labels:
         fix = "give label_columns, class_column, or masks"
         raise ConfigError(
-            expected("something to learn", got="no label column", where=tables[0].name, fix=fix)
+            problem("there is no label column, so nothing to learn", where=tables[0].name, fix=fix)
         )
     for table in tables:
         table.needs(layout.labels)

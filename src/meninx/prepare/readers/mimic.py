@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from meninx.core.csv_table import CsvRow, CsvTable, read_table
-from meninx.core.errors import LayoutError, expected
+from meninx.core.errors import LayoutError, problem
 from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import values
@@ -95,5 +95,5 @@ def _place(root: Path, row: CsvRow) -> Path:
     patient, study = row.need("subject_id"), row.need("study_id")
     if not (patient.isdigit() and study.isdigit()):
         column = "study_id" if patient.isdigit() else "subject_id"
-        raise LayoutError(expected("a number", got="other text", where=f"{row.where}, column {column!r}"))
+        raise LayoutError(problem("expected a number, got text", where=f"{row.where}, column {column!r}"))
     return root / "files" / f"p{patient[:2]}" / f"p{patient}" / f"s{study}" / f"{row.need('dicom_id')}.jpg"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from meninx.core import files
-from meninx.core.errors import DataError, LayoutError, expected
+from meninx.core.errors import DataError, LayoutError, expected, problem
 from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.source_cases import FileSource, ReaderOutput, SourceCase
@@ -32,12 +32,12 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     labels = config.mask_labels or _labels(table)
     entries = table.get("training")
     if not isinstance(entries, list):
-        raise LayoutError(expected("a list of pairs", got="none", where="dataset.json, key 'training'"))
+        raise LayoutError(problem("there is no list of pairs", where="dataset.json, key 'training'"))
     cases = []
     for number, entry in enumerate(entries, start=1):
         where = f"dataset.json, training entry {number}"
         if not isinstance(entry, dict) or not {"image", "label"} <= entry.keys():
-            raise LayoutError(expected("an image and a label", got="another shape", where=where))
+            raise LayoutError(problem("an entry is not an image with its label", where=where))
         image = str(entry["image"]).removeprefix("./")
         mask = FileSource(root / str(entry["label"]))
         cases.append(
@@ -65,7 +65,7 @@ def _json(path: Path) -> dict[str, Any]:
         got = "none" if not path.is_file() else "something else"
         raise LayoutError(expected("a dataset.json", got=got, where=f"folder {path.parent.name}")) from error
     if not isinstance(table, dict):
-        raise LayoutError(expected("one JSON object", got="something else", where="dataset.json"))
+        raise LayoutError(problem("the file does not hold one JSON object", where="dataset.json"))
     return table
 
 

@@ -2,7 +2,7 @@
 
 Layout: ``Data_Entry_2017.csv`` (or ``Data_Entry_2017_v2020.csv``), ``images_001/images/*.png`` ... or
     ``images/*.png``,
-and for the published split ``train_val_list.txt`` and ``test_list.txt`` (one file name a line).
+and for the published split ``train_val_list.txt`` and ``test_list.txt`` (one file name per line).
 
 References:
     Wang et al., ChestX-ray8, CVPR 2017.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from meninx.core import files
 from meninx.core.csv_table import CsvRow, read_table
-from meninx.core.errors import LayoutError, expected
+from meninx.core.errors import LayoutError, problem
 from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import values
@@ -68,7 +68,7 @@ def _labels(row: CsvRow, wanted: tuple[str, ...]) -> dict[str, float | None]:
     present = {name.strip() for name in row.need(FOUND).split("|")} - {"No Finding"}
     if present - set(FINDINGS):
         where = f"{row.where}, column {FOUND!r}"
-        raise LayoutError(expected("published findings joined by |", got="another finding", where=where))
+        raise LayoutError(problem("a finding is not one of the published ones, joined by |", where=where))
     return {name: float(name in present) for name in wanted}
 
 

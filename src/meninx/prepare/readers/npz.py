@@ -27,7 +27,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from meninx.core import files
-from meninx.core.errors import ConfigError, LayoutError, expected
+from meninx.core.errors import ConfigError, LayoutError, expected, problem
 from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import values
@@ -38,7 +38,7 @@ PARTS = (("train_", "train"), ("val_", "valid"), ("test_", "test"))
 
 
 def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
-    """Return one case an image of an ``.npz`` file (``root`` itself, ``table`` below it, or the only one there).
+    """Return one case per image of an ``.npz`` file: ``root`` itself, ``table`` below it, or the only one.
 
     Raises:
         LayoutError: an array is missing or has another length; names file and array.
@@ -169,7 +169,7 @@ def _images(arrays: Arrays, prefix: str, where: str) -> npt.NDArray[Any]:
 def _need(arrays: Arrays, name: str, where: str) -> npt.NDArray[Any]:
     if name not in arrays:
         fix = f"its arrays are {', '.join(sorted(arrays))}"
-        raise LayoutError(expected(f"an array {name!r}", got="none", where=where, fix=fix))
+        raise LayoutError(problem(f"there is no array {name!r}", where=where, fix=fix))
     return arrays[name]
 
 
@@ -199,7 +199,7 @@ def _binary(value: Any, where: str) -> float | None:
     if np.isnan(number):
         return None
     if number not in (0, 1):
-        raise LayoutError(expected("0, 1 or NaN", got="another value", where=where))
+        raise LayoutError(problem("a label is not 0, 1 or NaN", where=where))
     return number
 
 
@@ -272,7 +272,7 @@ def _array(stream: IO[bytes], size: int, where: str, name: str) -> npt.NDArray[A
     items = math.prod(shape)
     if any(n < 0 for n in shape) or (items > _MOST_TEXTS if kind.hasobject else items * kind.itemsize > size):
         raise LayoutError(
-            expected("as many values as the header says", got="fewer", where=f"{where}, array {name!r}")
+            problem("the array holds fewer values than its header says", where=f"{where}, array {name!r}")
         )
     if not kind.hasobject:
         if not items * kind.itemsize:
@@ -286,5 +286,5 @@ def _array(stream: IO[bytes], size: int, where: str, name: str) -> npt.NDArray[A
         return texts.reshape(shape)
     except Exception as error:
         raise LayoutError(
-            expected("numbers or text", got="other objects", where=f"{where}, array {name!r}")
+            problem("the array holds objects other than numbers and text", where=f"{where}, array {name!r}")
         ) from error

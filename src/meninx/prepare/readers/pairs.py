@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from meninx.core.errors import LayoutError, expected
+from meninx.core.errors import LayoutError, problem
 from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers.source_files import IMAGES, relative, resolve, stem
@@ -17,7 +17,7 @@ from meninx.prepare.source_cases import FileSource, ReaderOutput, SourceCase
 
 
 def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
-    """Return one case an image that has a label map.
+    """Return one case per image that has a label map.
 
     Raises:
         LayoutError: a folder is missing.
@@ -56,9 +56,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
-        raise LayoutError(
-            expected(f"a folder {folder.name}", got="none", where=f"folder {folder.parent.name}")
-        )
+        raise LayoutError(problem(f"there is no folder {folder.name}", where=f"folder {folder.parent.name}"))
     paths = [
         path
         for path in sorted(folder.iterdir())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from meninx.core.errors import LayoutError, expected
+from meninx.core.errors import LayoutError, problem
 
 IMAGES = (".png", ".jpg", ".jpeg", ".nii", ".nii.gz", ".dcm")
 
@@ -29,7 +29,7 @@ def first_of(root: Path, names: Iterable[str]) -> Path:
         if (root / name).is_file():
             return root / name
     raise LayoutError(
-        expected(f"a file {' or '.join(choices)}", got="none", where=f"folder {root.name}", fix="give table")
+        problem(f"there is no file {' or '.join(choices)}", where=f"folder {root.name}", fix="give table")
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from meninx.core import check
 from meninx.core.csv_table import CsvRow, CsvTable
-from meninx.core.errors import ConfigError, LayoutError, expected
+from meninx.core.errors import ConfigError, LayoutError, expected, problem
 from meninx.core.manifest import FIXED_COLUMNS, TaskKind
 from meninx.prepare.config import AUTO, PrepareConfig
 
@@ -44,7 +44,7 @@ def label(row: CsvRow, column: str, config: PrepareConfig, *, blank: str = "unkn
         return float(value >= config.positive_from)
     if value not in (0, 1):
         where = f"{row.where}, column {column!r}"
-        raise LayoutError(expected("0, 1, -1 (uncertain) or nothing", got="another value", where=where))
+        raise LayoutError(problem("a label is not 0, 1, -1 (uncertain) or empty", where=where))
     return value
 
 

@@ -1,7 +1,7 @@
 """Convolutions in 1, 2 and 3 dimensions, transposed and weight-standardised ones.
 
 Per-unit weight gradients are stored, by one of several kernels of equal result and very different speed
-(:data:`STORING_KERNELS`; none of them unfolds patches), or only measured by ghost norms (:mod:`.gram`). Which
+(:data:`STORING_KERNELS`), or only measured by ghost norms (:mod:`.gram`). Which
 is fastest depends on shape, memory format and machine, so the planner measures; see :class:`ConvKernels`.
 
 Standardised filters (:class:`StandardizedConvCall`): with c = w - mean(w) and r = (|c|^2 + e)^(-1/2) a filter
@@ -31,7 +31,8 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Geometry, int], Tensor]
 """(x, dy, weight, geometry, units) -> (units, *weight); x and dy have leading length units * rows."""
 
 _MANY_ROWS = 4  # from here on the rows of one unit suffice for the ordinary kernels to be fast
-_FEW_CHANNELS = 4  # so few that products for each tap beat a convolution
+_FEW_CHANNELS = 4  # so few that a product with unfolded patches may beat a convolution
+_PATCH_BYTES = 1 << 22  # of unfolded patches at a time
 # Numbers that a grouped convolution makes at once; with more, each costs 2 to 4 times as much.
 _TOGETHER = 2_400_000
 _UNITS_AT_ONCE = 4  # units whose gradients are made together when they are not kept
@@ -380,16 +381,24 @@ def units_at_once(kernel: str, numel: int) -> int | None:
     return max(1, min(32, _TOGETHER // numel)) if kernel == "grouped" else None
 
 
-def taps(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: int) -> Tensor:
-    """Return batched matrix products, one per tap, of the output's gradient and a shifted window.
+def unfolded(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: int) -> Tensor:
+    """Return one matrix product per unit, of the output's gradient and the unfolded patches of the input.
 
-    Fast for a few input channels.
+    Fast for a few input channels. A few units at a time, so that their patches stay in the cache.
     """
-    places = tuple(dy.shape[2:])
-    padded = geometry.padded(x, places)
-    left = _vectors(dy, units).transpose(1, 2)
-    parts = [torch.bmm(left, _vectors(window, units)) for window in geometry.windows(padded, places)]
-    return torch.stack(parts, dim=3).reshape(units, *weight.shape)
+    places, size = tuple(dy.shape[2:]), len(x) // units
+    numbers = size * x.shape[1] * geometry.taps * math.prod(places)
+    out = weight.new_empty((units, weight.shape[0], x.shape[1] * geometry.taps))
+    few = max(1, _PATCH_BYTES // (numbers * x.element_size()))
+    pieces = (geometry.padded(x, places), dy, out)
+    for part, seeds, into in zip(
+        *(torch.split(value, few * len(value) // units) for value in pieces), strict=True
+    ):
+        patches = torch.stack(list(geometry.windows(part, places)), dim=2).flatten(1, 2).flatten(2)
+        right = by_unit(patches, len(into)).transpose(1, 2).flatten(2).transpose(1, 2)
+        left = by_unit(seeds.flatten(2), len(into)).transpose(1, 2).flatten(2)
+        torch.bmm(left, right, out=into)
+    return out.reshape(units, *weight.shape)
 
 
 def product(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: int) -> Tensor:
@@ -412,7 +421,12 @@ def _vectors(value: Tensor, units: int) -> Tensor:
     return by_unit(vectors, units).flatten(1, 2)
 
 
-STORING_KERNELS: dict[str, Kernel] = {"loop": loop, "grouped": grouped, "product": product, "taps": taps}
+STORING_KERNELS: dict[str, Kernel] = {
+    "loop": loop,
+    "grouped": grouped,
+    "product": product,
+    "unfolded": unfolded,
+}
 
 
 def storing_kernels_for(geometry: Geometry, size: int, channels: int) -> tuple[str, ...]:
@@ -423,4 +437,4 @@ def storing_kernels_for(geometry: Geometry, size: int, channels: int) -> tuple[s
         return ("loop", "joint")
     usual = ("grouped", "loop") if size == 1 else ("grouped", "loop", "joint")
     trial_units = channels <= _FEW_CHANNELS and geometry.groups == 1 and not geometry.transposed
-    return ("taps", *usual) if trial_units else usual
+    return ("unfolded", *usual) if trial_units else usual

@@ -31,7 +31,7 @@ FLOOR = 2.0**-110  # of the square of the sum of one side's norms: products too 
 SLIP = (
     2.0**-9
 )  # by how much of the sum of its terms' norms rounding factors to bfloat16 makes a gradient longer
-_BYTES = 1 << 28  # most memory for one matrix of products
+_BYTES = 1 << 22  # of one matrix of products at a time, which then stays in the cache
 
 
 def of_products(left: Tensor, right: Tensor) -> Tensor:
@@ -91,13 +91,33 @@ def _gram(value: Tensor) -> Tensor:
 def _patches(source: Tensor, places: tuple[int, ...], geometry: Geometry) -> Tensor:
     """Return (units * groups, p, p) products of patches, p = rows * places, from products of pixels."""
     rows, spatial = source.shape[1], tuple(source.shape[3:])
-    pixels = _gram(_positions(source, geometry.groups)).reshape(-1, rows, *spatial, rows, *spatial)
-    every = slice(None)
-    total = pixels.new_zeros((len(pixels), rows, *places, rows, *places))
-    for seen in geometry.slices(places):
-        total += pixels[(every, every, *seen, every, *seen)]
+    total = _gram(_positions(source, geometry.groups)).reshape(-1, rows, *spatial, rows, *spatial)
+    for axis, count in enumerate(places):  # the taps form a grid, so the sum over them is one sum per axis
+        total = _shifted_sum(total, axis, count, geometry)
     side = rows * math.prod(places)
     return total.reshape(-1, side, side)
+
+
+def _shifted_sum(pixels: Tensor, axis: int, count: int, geometry: Geometry) -> Tensor:
+    """Return the sum over the taps of one spatial axis of the windows that each sees on both sides.
+
+    Args:
+        pixels: (units, rows, *spatial, rows, *spatial) products.
+        axis: spatial axis.
+        count: places of the filter along it.
+        geometry: of the convolution.
+    """
+    stride, step = geometry.stride[axis], geometry.dilation[axis]
+    starts = range(0, geometry.kernel[axis] * step, step)
+    windows = [[slice(None)] * pixels.dim() for _ in starts]
+    for window, start in zip(windows, starts, strict=True):
+        seen = slice(start, start + (count - 1) * stride + 1, stride)
+        window[2 + axis] = window[3 + len(geometry.kernel) + axis] = seen
+    first, *others = (pixels[tuple(window)] for window in windows)
+    total = first.clone() if others else first
+    for other in others:
+        total += other
+    return total
 
 
 def _outer(left: Tensor, right: Tensor) -> Tensor:

@@ -80,7 +80,8 @@ class Rows:
 
     def arranged(self, value: Tensor) -> Tensor:
         """Return ``value`` (rows, ...) in the engine's order."""
-        return value if self.order is None else value.index_select(0, self.order.to(value.device))
+        # Indexing keeps channels_last, which index_select does not.
+        return value if self.order is None else value[self.order.to(value.device)]
 
 
 def rows_of(unit_index: Tensor, views: int) -> Rows:
