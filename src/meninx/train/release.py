@@ -74,6 +74,7 @@ def publish(config: TrainConfig, run: Run, *, network: nn.Module | None = None) 
         release=integrity.digest_of(run.release),
         release_next="",
         checkpoints={path.name: files.digest(path) for path in sorted(kept) if path.is_file()},
+        log=files.digest(run.metrics_path) if run.metrics_path.is_file() else "",
         config=run.config_digest,
         finished=artifacts.now(),
     )
