@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import build_settings
 from meninx.cli import dicom as dicom_steps
 from meninx.cli.app import VERBS, build_app
 from meninx.cli.console import Output
@@ -47,6 +50,8 @@ def main() -> int:
     REFERENCE.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
         (REFERENCE / name).write_text(text, encoding="utf-8")
+    build_settings.PAGE.write_text(build_settings.text(), encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(build_settings.PAGE)], check=True)
     return 0
 
 
@@ -63,7 +68,11 @@ def pages() -> dict[str, str]:
 
 def stale() -> list[str]:
     """Return the names of the pages that say something else than the program."""
-    return [name for name, text in pages().items() if not _same(REFERENCE / name, text)]
+    old = [name for name, text in pages().items() if not _same(REFERENCE / name, text)]
+    written = build_settings.PAGE.read_text(encoding="utf-8") if build_settings.PAGE.is_file() else ""
+    return old + [build_settings.PAGE.name] * (
+        ast.dump(ast.parse(written)) != ast.dump(ast.parse(build_settings.text()))
+    )
 
 
 def commands() -> str:
@@ -131,7 +140,7 @@ def _row(kind: type[Settings], flat: str, name: str, hint: Any) -> str:
     shown = (
         "required" if default is dataclasses.MISSING else "" if default is None else f"`{_written(default)}`"
     )
-    words = ", ".join(f"`{word}`" for word in setting_types.choices(hint))
+    words = ", ".join(f"`{word}`" for word in setting_types.choices(hint) or setting_types.examples(hint))
     allowed = " or ".join(part for part in (words, setting_types.bounds(hint)) if part)
     cells = (f"`{name}`", f"`--{flat.replace('_', '-')}`", shown, allowed, settings.meanings(kind)[flat])
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

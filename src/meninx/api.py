@@ -1,59 +1,108 @@
-"""The stages as functions; each takes folders and settings and returns a small result.
+"""The public functions of meninx: one per stage, from folders and settings to a small result.
 
-    >>> from meninx import api
-    >>> api.deidentify.__name__, api.prepare.__name__, api.train.__name__, api.evaluate.__name__, api.report.__name__
-    ('deidentify', 'prepare', 'train', 'evaluate', 'report')
-    >>> api.sweep.__name__, api.verify.__name__
-    ('sweep', 'verify')
+``import meninx`` offers them lazily. Settings are keyword arguments with the names of the flags, and are checked like
+them; docs/reference/settings.md describes each. ``progress`` may be a :class:`meninx.core.progress.Progress`.
+Nothing heavy is imported before a function is called.
 
-Settings are the fields of the stage's config (the page of settings in docs/reference lists them). Nothing
-heavy is imported before a function is called.
+    >>> import meninx
+    >>> sorted(meninx.__all__)[1:]
+    ['deidentify', 'evaluate', 'load_model', 'new_key', 'prepare', 'report', 'sweep', 'train', 'verify']
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+from meninx._settings import (
+    DeidSettings,
+    EvaluateSettings,
+    PrepareSettings,
+    ReportSettings,
+    TrainSettings,
+)
+from meninx.core import provenance
 from meninx.core import settings as config_settings
+from meninx.core.errors import UsageError
 from meninx.core.progress import SILENT, Progress
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from meninx.deid.stage import DeidResult
     from meninx.prepare.stage import PrepareResult
     from meninx.report.stage import ReportResult
+    from meninx.train.config import TrainConfig
     from meninx.train.evaluate import EvaluateResult
     from meninx.train.stage import TrainResult
     from meninx.train.sweep import SweepResult
     from meninx.verify.stage import VerifyResult
 
 StrPath = str | Path
-_HERE = "api"
+_HERE = "meninx"
+
+__version__ = provenance.version()
 
 
 def new_key(path: StrPath) -> None:
-    """Make a site key for :func:`deidentify`; an existing file is never replaced."""
+    """Make a site key for :func:`deidentify`; an existing file is never replaced.
+
+    Raises:
+        UsageError: the file exists.
+    """
     from meninx.deid.keys import make_key
 
     make_key(Path(path))
 
 
-def deidentify(source: StrPath, out: StrPath, *, progress: Progress = SILENT, **settings: Any) -> DeidResult:
+def deidentify(
+    source: StrPath,
+    out: StrPath,
+    *,
+    key: StrPath,
+    progress: Progress = SILENT,
+    **settings: Unpack[DeidSettings],
+) -> DeidResult:
     """De-identify the DICOM files below ``source`` into ``out``.
 
-    ``settings`` are those of ``DeidConfig`` (``key`` is needed).
+    Args:
+        source: folder of DICOM files.
+        out: folder of the clean archive, not inside the source.
+        key: file with the site key (:func:`new_key`).
+        progress: shows the files.
+        **settings: those of ``meninx deid``.
+
+    Guarantee: see :mod:`meninx.deid`.
+
+    Raises:
+        UsageError, ConfigError, DataError: see ``meninx.deid.stage.run``.
     """
     from meninx.deid.config import DeidConfig
     from meninx.deid.stage import run
 
-    return run(config_settings.build(DeidConfig, settings, _HERE), Path(source), Path(out), progress=progress)
+    config = config_settings.build(DeidConfig, {"key": Path(key), **settings}, _HERE)
+    return run(config, Path(source), Path(out), progress=progress)
 
 
 def prepare(
-    source: StrPath | Sequence[StrPath], out: StrPath, *, progress: Progress = SILENT, **settings: Any
+    source: StrPath | Sequence[StrPath],
+    out: StrPath,
+    *,
+    progress: Progress = SILENT,
+    **settings: Unpack[PrepareSettings],
 ) -> PrepareResult:
-    """Make a dataset of ``source`` in ``out``; ``settings`` are those of ``PrepareConfig``."""
+    """Make a dataset of ``source`` in ``out``: images, labels, splits by patient.
+
+    Args:
+        source: folder, or several folders, one per site.
+        out: folder of the dataset, not inside a source.
+        progress: shows the cases.
+        **settings: those of ``meninx prepare``.
+
+    Raises:
+        UsageError, ConfigError, DataError: see ``meninx.prepare.stage.run``.
+    """
     from meninx.prepare.config import PrepareConfig
     from meninx.prepare.stage import run
 
@@ -62,68 +111,159 @@ def prepare(
 
 
 def train(
-    data: StrPath, *, out: StrPath | None = None, recipe: str = "", resume: StrPath | None = None,
-    progress: Progress = SILENT, **settings: Any,
-) -> TrainResult:  # fmt: skip
-    """Train on a prepared dataset.
-
-    ``recipe`` first, then ``settings`` of ``TrainConfig`` (``privacy`` is a mapping).
+    data: StrPath,
+    *,
+    model: nn.Module | str | None = None,
+    out: StrPath | None = None,
+    recipe: str = "",
+    resume: StrPath | None = None,
+    dry_run: bool = False,
+    progress: Progress = SILENT,
+    **settings: Unpack[TrainSettings],
+) -> TrainResult:
+    """Train on a prepared dataset, privately when ``epsilon`` or ``noise_multiplier`` is given.
 
     Args:
         data: prepared dataset folder.
+        model: name of a network, or any ``nn.Module`` that takes the dataset's images and gives one output per label;
+            it is trained in place, from the weights it has.
         out: folder of runs; ``runs`` by default.
-        recipe: packaged recipe or TOML file.
-        resume: run folder to continue with its own config; no other setting may stand beside it.
+        recipe: packaged recipe or TOML file; settings win over it.
+        resume: run folder to continue with its own settings; a run with a network of its own needs ``model`` again.
+        dry_run: check, calibrate and count, and write nothing.
         progress: shows steps, loss and epsilon.
-        **settings: fields of ``TrainConfig``; a nested mapping adds to the recipe's.
+        **settings: those of ``meninx train``; a mapping for a table such as ``privacy`` adds to the recipe's.
+
+    Guarantee: with privacy, see :class:`meninx.privacy.Plan`; ``result.privacy`` states what was spent.
 
     Raises:
         UsageError: settings beside ``resume``, which the run would ignore; names them. See also
             ``meninx.train.stage.run``.
     """
-    from meninx.core.errors import UsageError
     from meninx.train.stage import run
 
-    idle = [*settings, *(["recipe"] if recipe else []), *(["out"] if out is not None else [])]
+    named = isinstance(model, str)
+    idle = [
+        *settings,
+        *(["recipe"] if recipe else []),
+        *(["out"] if out is not None else []),
+        *(["model"] if named else []),
+    ]
     if resume is not None and idle:
         fix = "leave them out, or start a new run without resume"
         raise UsageError(f"a resumed run keeps its own settings and would ignore {', '.join(idle)}; {fix}")
-    config = _train_config(recipe, settings)
-    again = None if resume is None else Path(resume)
+    config = _train_config(recipe, {**settings, **({"model": model} if named else {})})
+    network = None if model is None or isinstance(model, str) else model
     return run(
-        config, Path(data), Path(out or "runs"), progress=progress, resume=again, recipe=recipe or None
+        config,
+        Path(data),
+        Path(out or "runs"),
+        progress=progress,
+        resume=None if resume is None else Path(resume),
+        recipe=recipe or None,
+        network=network,
+        dry_run=dry_run,
     )
 
 
 def evaluate(
-    run: StrPath, *, data: StrPath | None = None, progress: Progress = SILENT, **settings: Any
+    run: StrPath,
+    *,
+    data: StrPath | None = None,
+    model: nn.Module | None = None,
+    progress: Progress = SILENT,
+    **settings: Unpack[EvaluateSettings],
 ) -> EvaluateResult:
-    """Measure a run; ``settings`` are those of ``EvaluateConfig``."""
+    """Measure a finished run, by default on the test split of its own dataset.
+
+    Args:
+        run: run folder.
+        data: another prepared dataset.
+        model: the network of a run that was given one of its own; a copy of it is filled.
+        progress: shows the cases.
+        **settings: those of ``meninx evaluate``.
+
+    Raises:
+        DataError, UsageError: see ``meninx.train.evaluate.run``.
+    """
     from meninx.train.config import EvaluateConfig
     from meninx.train.evaluate import run as measure
 
     config = config_settings.build(EvaluateConfig, settings, _HERE)
-    return measure(config, Path(run), None if data is None else Path(data), progress=progress)
+    return measure(config, Path(run), None if data is None else Path(data), progress=progress, network=model)
+
+
+def load_model(run: StrPath, *, model: nn.Module | None = None) -> nn.Module:
+    """Return the trained network of a run, in evaluation mode, on the CPU; its outputs are logits.
+
+    Args:
+        run: run folder.
+        model: the network of a run that was given one of its own; it is filled and returned.
+
+    Raises:
+        UsageError: not a run folder.
+        DataError: no weights, damaged ones, or those of another network.
+    """
+    from meninx.core.run import open_run
+    from meninx.learn.predict import load_model as load
+
+    return load(open_run(Path(run)), network=model)[0]
 
 
 def sweep(
-    data: StrPath, out: StrPath, *, epsilons: Sequence[float], seeds: Sequence[int] = (0, 1, 2), recipe: str = "",
-    non_private: bool = True, progress: Progress = SILENT, **settings: Any,
-) -> SweepResult:  # fmt: skip
-    """Train over epsilons and seeds; ``settings`` are those of ``TrainConfig``."""
+    data: StrPath,
+    out: StrPath,
+    *,
+    epsilons: Sequence[float],
+    seeds: Sequence[int] = (0, 1, 2),
+    model: str = "",
+    recipe: str = "",
+    non_private: bool = True,
+    progress: Progress = SILENT,
+    **settings: Unpack[TrainSettings],
+) -> SweepResult:
+    """Train over epsilons and seeds, and tabulate utility against epsilon.
+
+    Args:
+        data: prepared dataset folder.
+        out: folder of the sweep.
+        epsilons: one private run for each, and each seed.
+        seeds: of initialisation and order.
+        model: name of the network.
+        recipe: packaged recipe or TOML file; settings win over it.
+        non_private: also train without privacy.
+        progress: shows the runs.
+        **settings: those of ``meninx train``.
+
+    Raises:
+        UsageError, ConfigError, DataError: see ``meninx.train.sweep.run``.
+    """
     from meninx.train.config import GridConfig
     from meninx.train.sweep import run
 
+    config = _train_config(recipe, {**settings, **({"model": model} if model else {})})
     grid = GridConfig(epsilons=tuple(epsilons), seeds=tuple(seeds), non_private=non_private)
-    return run(
-        _train_config(recipe, settings), grid, Path(data), Path(out), progress=progress, recipe=recipe or None
-    )
+    return run(config, grid, Path(data), Path(out), progress=progress, recipe=recipe or None)
 
 
 def report(
-    sources: Sequence[StrPath], out: StrPath, *, progress: Progress = SILENT, **settings: Any
+    sources: Sequence[StrPath],
+    out: StrPath,
+    *,
+    progress: Progress = SILENT,
+    **settings: Unpack[ReportSettings],
 ) -> ReportResult:
-    """Write the report of some folders to one HTML file; ``settings`` are those of ``ReportConfig``."""
+    """Write the report of some folders (clean archives, datasets, runs, sweeps) to one HTML file.
+
+    Args:
+        sources: the folders.
+        out: the HTML file.
+        progress: shows the sections.
+        **settings: those of ``meninx report``.
+
+    Raises:
+        UsageError, DataError: see ``meninx.report.stage.run``.
+    """
     from meninx.report.config import ReportConfig
     from meninx.report.stage import run
 
@@ -132,16 +272,13 @@ def report(
 
 
 def verify(folder: StrPath, *, progress: Progress = SILENT) -> VerifyResult:
-    """Check that a folder is as meninx wrote it.
-
-    A failed check is in the result (``ok``, ``exit_code``), not raised.
-    """
+    """Check that a folder is as meninx wrote it; a failed check is in the result (``ok``, ``exit_code``), not raised."""
     from meninx.verify.stage import run
 
     return run(Path(folder), progress=progress)
 
 
-def _train_config(recipe: str, settings: dict[str, Any]) -> Any:
+def _train_config(recipe: str, settings: Mapping[str, Any]) -> TrainConfig:
     from meninx.train.config import TrainConfig
 
     return config_settings.resolve_recipe(TrainConfig, recipe, (settings, _HERE))

@@ -28,6 +28,7 @@ from meninx.core.artifacts import (
 )
 from meninx.core.budget import NeighboringRelation, PrivacyUnit
 from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind, dataset_digest
+from meninx.core.run import Run
 from meninx.metrics.estimates import Evaluation
 from meninx.metrics.evaluation import compare, evaluate_classification
 from meninx.metrics.thresholds import fit_thresholds
@@ -270,7 +271,8 @@ def write_run(
             write_evaluation(
                 folder, record, private=private, patients_known=patients_known, compared=compared
             )
-        listed = integrity.measured(folder / "release", [folder / artifacts.place(Lineage)])
+        papers = [folder / artifacts.place(kind) for kind in (Lineage, EvaluationRecord)]
+        listed = integrity.measured(folder / "release", [path for path in papers if path.is_file()])
         record = replace(record, release=integrity.write(folder / "release", listed))
     if deterministic:
         (folder / "NOT_FOR_RELEASE").write_text("NOT FOR RELEASE\n")
@@ -393,7 +395,21 @@ def write_evaluation(
         patients_known=patients_known,
         thresholds_from="the validation split of cohort",
     )
-    return artifacts.write(folder, record, split=split, dataset=external)
+    return _listed(folder, artifacts.write(folder, record, split=split, dataset=external))
+
+
+def relist(folder: Path) -> None:
+    """Enter all evaluations and comparisons of a run, as they are now, into the list of its release."""
+    release = folder / "release"
+    found = [path for path in release.glob("*.json") if path.name.startswith(("evaluation", "comparison"))]
+    gone = [release / name for name in integrity.read(release) if not (release / name).is_file()]
+    Run(folder).enlist(added=found, removed=gone)
+
+
+def _listed(folder: Path, path: Path) -> Path:
+    """Enter a file of a finished run into the list of its release, as `evaluate` does, and return it."""
+    Run(folder).enlist(added=[path])
+    return path
 
 
 def write_comparison(folder: Path, baseline: Path, *, split: str = "test", **origin: object) -> Path:
@@ -411,7 +427,7 @@ def write_comparison(folder: Path, baseline: Path, *, split: str = "test", **ori
         baseline_name=baseline.name,
         differences=tuple(row.to_table() for row in rows),
     )
-    return artifacts.write(folder, record, split=split)
+    return _listed(folder, artifacts.write(folder, record, split=split))
 
 
 def edit(path: Path, **fields: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 
 import pytest
-from report_samples import PLANTED, write_dataset, write_run
+from report_samples import PLANTED, relist, write_dataset, write_run
 
 from meninx.core.artifacts import EvaluationRecord, RunState, place
 from meninx.core.errors import ConfigError, DataError
@@ -77,6 +77,7 @@ def test_everything_that_a_person_must_say_is_asked_for_at_once(tmp_path, source
 )
 def test_a_missing_summary_is_an_error_and_nothing_is_written(tmp_path, sources, gone, said):
     (tmp_path / "run" / gone).unlink()
+    relist(tmp_path / "run")
     with pytest.raises(DataError, match=said):
         stage.run(CONFIG, sources, tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()

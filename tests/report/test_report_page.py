@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_samples import PLANTED, write_all, write_dataset, write_deid, write_run
+from report_samples import PLANTED, relist, write_all, write_dataset, write_deid, write_run
 
 from meninx.core.artifacts import EvaluationRecord, place
 from meninx.core.errors import ConfigError, DataError, UsageError
@@ -205,6 +205,7 @@ def test_findings_are_red_and_unread_pixels_are_never_green(tmp_path):
 def test_missing_pieces_are_said_never_invented(tmp_path):
     run = write_run(tmp_path / "run", private=False)
     (run / place(EvaluationRecord)).unlink()
+    relist(run)
     (run / "environment.json").unlink()
     result = stage.run(CONFIG, [run], tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text()

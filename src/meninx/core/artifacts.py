@@ -108,9 +108,13 @@ class RunRecord:
             before the release, and in a run of a version that did not record it.
         privacy: SHA-256 of ``privacy.json`` as it was released; empty as above.
         release: SHA-256 of ``release/checksums.sha256``; empty before the release.
-        secrets: name of a record in ``private/`` (``members.json``, ``data.json``, ``start.json``) -> SHA-256
-            of the file as it was when the run was created; empty in a run of a version that did not record
-            it.
+        release_next: that of the list that is being written in its place; empty when none is. A process that
+            is killed at that moment leaves one of the two.
+        checkpoints: name of a checkpoint (``last.pt``, ``best.pt``) -> SHA-256 of the file at the release;
+            empty before, and in a run of a version that did not record it.
+        secrets: name of a record in ``private/`` (``members.json``, ``data.json``, ``start.json``,
+            ``lineage.json``) -> SHA-256 of the file as it was when the run was created; empty in a run of a
+            version that did not record it.
         made: time of creation, ISO 8601 in UTC.
         finished: time of the release.
         version: format of the record.
@@ -132,10 +136,16 @@ class RunRecord:
     released_step: int = 0
     privacy: str = ""
     release: str = ""
+    release_next: str = ""
+    checkpoints: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
     made: str = ""
     finished: str = ""
     version: int = FORMAT
+
+    def names_list(self, digest: str) -> bool:
+        """Return whether a list of the release, given by its digest, is the recorded one or the next one."""
+        return bool(digest) and digest in (self.release, self.release_next)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from meninx.core import artifacts, files
+from meninx.core import artifacts, files, integrity
 from meninx.core.artifacts import (
     Ancestry,
     ComparisonRecord,
@@ -82,6 +82,27 @@ def measured(record: EvaluationRecord | ComparisonRecord, run: RunRecord, name: 
     return _misplaced(name, type(record), origin, external=external)
 
 
+def unlisted(root: Path, run: RunRecord, name: str) -> str:
+    """Return why a measurement in ``release/`` is not one that the release lists, as the end of a sentence.
+
+    Empty when it is, and for a run of a version that kept no list.
+
+    Args:
+        root: the run folder.
+        run: its record.
+        name: name of the file in ``release/``.
+    """
+    if not run.release:
+        return ""
+    release = root / "release"
+    listed = integrity.read(release) if run.names_list(integrity.digest_of(release)) else {}
+    if name not in listed:
+        return "is not in the list of the release (measure again)"
+    if listed[name] != files.digest(release / name):
+        return "is not the one in the list of the release (measure again)"
+    return ""
+
+
 def _misplaced(name: str, kind: type, origin: Origin, *, external: bool) -> str:
     """Return whether a file stands under the name of another split or dataset: it was renamed or copied."""
     try:
@@ -114,7 +135,7 @@ def require(root: Path, run: RunRecord, kind: type[MeasuredT], *, split: str = "
     record = artifacts.read(root, kind, split=split)
     if record is None:
         raise DataError(problem("the run was not measured", where=where, fix=fix))
-    wrong = measured(record, run, Path(place).name)
+    wrong = measured(record, run, Path(place).name) or unlisted(root, run, Path(place).name)
     if (
         not wrong
         and isinstance(record, EvaluationRecord)
@@ -177,18 +198,33 @@ def start(said: PrivacyRecord, lineage: Lineage) -> Iterator[str]:
 
 
 def secrets_changed(root: Path, run: RunRecord) -> Iterator[str]:
-    """Yield the names of records in ``private/`` that were changed or removed since the run was created."""
-    for kind in (Members, DataRecord, Ancestry):
-        path = root / artifacts.place(kind)
+    """Yield the names of the records in ``private/`` that are not those that the run was created with."""
+    for path in _secret_paths(root):
         known = run.secrets.get(path.name, "")
-        if run.secrets and known != (files.digest(path) if path.is_file() else ""):
+        older = path.name == Path(artifacts.place(Lineage)).name and not known
+        if run.secrets and not older and known != (files.digest(path) if path.is_file() else ""):
             yield f"private/{path.name}"
 
 
 def secrets_of(root: Path) -> dict[str, str]:
     """Return the digests that :func:`secrets_changed` compares with, of a run that is being created."""
-    paths = (root / artifacts.place(kind) for kind in (Members, DataRecord, Ancestry))
-    return {path.name: files.digest(path) for path in paths if path.is_file()}
+    return {path.name: files.digest(path) for path in _secret_paths(root) if path.is_file()}
+
+
+def _secret_paths(root: Path) -> list[Path]:
+    kinds = (Members, DataRecord, Ancestry)
+    return [*(root / artifacts.place(kind) for kind in kinds), root / artifacts.place(Lineage, private=True)]
+
+
+def checkpoints_changed(root: Path, run: RunRecord) -> Iterator[str]:
+    """Yield the names of the checkpoints that are not the files that a finished run ended with, or are gone.
+
+    None in a run of a version that did not record them.
+    """
+    for name, digest in run.checkpoints.items():
+        path = root / "private" / "checkpoints" / name
+        if digest != (files.digest(path) if path.is_file() else ""):
+            yield f"private/checkpoints/{name}"
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,24 @@ def write_sorted(root: Path, digests: Iterable[tuple[str, str]]) -> str:
     own = hashlib.sha256()
     with files.atomic(root / CHECKSUMS) as stream:
         for name, value in digests:
-            if files.relative(name, where=CHECKSUMS).as_posix() != name:
-                raise DataError(problem("a path is not relative, or takes a detour", where=CHECKSUMS))
-            line = f"{value}  {name}\n".encode()
+            line = _line(name, value)
             own.update(line)
             stream.write(line)
     return own.hexdigest()
+
+
+def list_digest(digests: Mapping[str, str]) -> str:
+    """Return the SHA-256 that a list of these digests would have; raises as :func:`write`."""
+    own = hashlib.sha256()
+    for name, value in sorted(digests.items()):
+        own.update(_line(name, value))
+    return own.hexdigest()
+
+
+def _line(name: str, value: str) -> bytes:
+    if files.relative(name, where=CHECKSUMS).as_posix() != name:
+        raise DataError(problem("a path is not relative, or takes a detour", where=CHECKSUMS))
+    return f"{value}  {name}\n".encode()
 
 
 def measured(root: Path, paths: Iterable[Path]) -> dict[str, str]:

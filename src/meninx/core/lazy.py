@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 
@@ -23,7 +24,8 @@ def lazy_exports(
             from package.shapes import Circle
 
         __all__ = ["Circle"]
-        __getattr__, __dir__ = lazy_exports(__name__, {"Circle": "package.shapes"})
+        if not TYPE_CHECKING:
+            __getattr__, __dir__ = lazy_exports(__name__, {"Circle": "package.shapes"})
 
     Args:
         package: ``__name__`` of the package.
@@ -41,3 +43,22 @@ def lazy_exports(
         return sorted({*modules, *sys.modules[package].__dict__})
 
     return load, names
+
+
+def callable_package(package: str, module: str, function: str) -> None:
+    """Let a package be called like the public function that has its name.
+
+    ``meninx.train`` is a function of the public face and a package with the stage behind it. Python gives the
+    name to the package as soon as one of its modules is imported, so the package does what the function does.
+
+    Args:
+        package: ``__name__`` of the package.
+        module: full name of the module that defines the function.
+        function: its name.
+    """
+
+    class CallablePackage(ModuleType):
+        def __call__(self, *arguments: Any, **named: Any) -> Any:
+            return getattr(importlib.import_module(module), function)(*arguments, **named)
+
+    sys.modules[package].__class__ = CallablePackage

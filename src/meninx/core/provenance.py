@@ -60,6 +60,11 @@ def environment(command: Iterable[str] = ()) -> Environment:
     )
 
 
+def version() -> str:
+    """Return the version of meninx; ``0+unknown`` when it is run from sources that were never installed."""
+    return _version("meninx") or "0+unknown"
+
+
 def packages() -> dict[str, str]:
     """Return package -> version of the installed ones among :data:`PACKAGES`."""
     return versions(PACKAGES)

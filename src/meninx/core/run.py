@@ -107,12 +107,26 @@ class Run:
         """Enter files that were written to ``release/`` later into its list of digests, and strike removed ones.
 
         Does nothing in a run that is not finished, or of an older version. The caller holds :meth:`lock`.
+
+        Writing the list decides: before that ``run.json`` names the old and the new list, so a process that is
+        killed at any moment leaves a list that ``run.json`` names.
+
+        Raises:
+            DataError: the list is not the one that ``run.json`` names.
         """
-        if self.record is None or not (self.release / integrity.CHECKSUMS).is_file():
+        record, before = self.record, integrity.digest_of(self.release)
+        if record is None or not before:
             return
+        if not record.names_list(before):
+            fix = "restore release/ from a backup; `meninx verify` names every change"
+            raise DataError(
+                expected("the list of digests that run.json names", got="another", where=self.name, fix=fix)
+            )
         gone = {path.relative_to(self.release).as_posix() for path in removed}
         digests = {name: value for name, value in integrity.read(self.release).items() if name not in gone}
-        self.update(release=integrity.write(self.release, digests | integrity.measured(self.release, added)))
+        digests |= integrity.measured(self.release, added)
+        self.update(release=before, release_next=integrity.list_digest(digests))
+        self.update(release=integrity.write(self.release, digests), release_next="")
 
     def key_path(self, purpose: str) -> Path:
         """Return where the secret key for one purpose lies: ``private/keys/<purpose>.key``, mode 0600."""

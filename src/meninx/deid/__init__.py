@@ -40,17 +40,18 @@ __all__ = [
     "Quarantined",
     "Reason",
 ]
-__getattr__, __dir__ = lazy_exports(
-    __name__,
-    {
-        "Action": "meninx.deid.profile",
-        "DeidConfig": "meninx.deid.config",
-        "DeidResult": "meninx.deid.stage",
-        "DeidentifiedInstance": "meninx.deid.deidentifier",
-        "Deidentifier": "meninx.deid.deidentifier",
-        "KeyFile": "meninx.deid.keys",
-        "Option": "meninx.deid.options",
-        "Quarantined": "meninx.deid.quarantine",
-        "Reason": "meninx.deid.quarantine",
-    },
-)
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "Action": "meninx.deid.profile",
+            "DeidConfig": "meninx.deid.config",
+            "DeidResult": "meninx.deid.stage",
+            "DeidentifiedInstance": "meninx.deid.deidentifier",
+            "Deidentifier": "meninx.deid.deidentifier",
+            "KeyFile": "meninx.deid.keys",
+            "Option": "meninx.deid.options",
+            "Quarantined": "meninx.deid.quarantine",
+            "Reason": "meninx.deid.quarantine",
+        },
+    )

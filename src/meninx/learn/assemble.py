@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from meninx.core import check, plugins
 from meninx.core.artifacts import Ancestry, StartRecord
 from meninx.core.budget import VALIDATION_CASES
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
@@ -151,7 +152,7 @@ def from_config(
     device, ancestry = device or runtime.device(config.runtime.device), ancestry or Ancestry()
     train, valid = _stores(config, data, plan)
     architecture = "" if network is None and task is None else f"{network}, {_name_of(task)}"
-    task = task or image_task(data.info, config, weights=_class_weights(config, train, plan))
+    task = task or _task(config, data.info, weights=_class_weights(config, train, plan))
     network, start = initial_network(config, data.info, network=network)
     network.to(device)
     loader = _loader(config, train, plan, device)
@@ -185,6 +186,16 @@ def from_config(
     )  # fmt: skip
     training.caveats.extend(_caveats(training))
     return training
+
+
+def _task(config: LearnConfig, info: DatasetInfo, *, weights: tuple[float, ...]) -> Task:
+    """Return the dataset's own task, or the one of another package that the settings name."""
+    if config.task.kind == "auto":
+        return image_task(info, config, weights=weights)
+    offered = plugins.names(plugins.TASKS)
+    check.one_of(("auto", *offered), task_kind=config.task.kind)
+    task: Task = plugins.load(plugins.TASKS, config.task.kind)(info, config.task)
+    return task
 
 
 def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: torch.device) -> BatchLoader:

@@ -97,6 +97,7 @@ class TaskConfig(Settings):
     """What is minimised.
 
     Attributes:
+        kind: `auto` is the dataset's own task; any other name is a task of an installed package.
         loss: loss function; `auto` chooses ce, bce or dice+ce by the task.
         focal_gamma: exponent of the focal loss.
         class_weights: `none`, public numbers (one per label; for softmax segmentation background first), or
@@ -104,6 +105,7 @@ class TaskConfig(Settings):
         label_smoothing: share of each target given to the other classes.
     """
 
+    kind: str = field(default="auto", metadata=flat("task_kind"))
     loss: LossName = "auto"
     focal_gamma: NonNegative = 2.0
     class_weights: Balance | tuple[Positive, ...] = "none"

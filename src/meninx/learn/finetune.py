@@ -111,7 +111,7 @@ def _asked(model: nn.Module, config: LearnConfig, names: list[str]) -> set[str]:
     return frozen
 
 
-_NESTS = ("state_dict", "model", "model_state_dict", "network_weights")
+_NESTS = ("players", "state_dict", "model", "model_state_dict", "network_weights", "weights")
 
 
 def known(start: StartRecord, ancestry: Ancestry) -> StartRecord:

@@ -45,22 +45,23 @@ __all__ = [
     "fit_thresholds",
     "fixed_thresholds",
 ]
-__getattr__, __dir__ = lazy_exports(
-    __name__,
-    {
-        "Calibration": "meninx.metrics.calibration",
-        "Estimate": "meninx.metrics.estimates",
-        "Evaluation": "meninx.metrics.estimates",
-        "Threshold": "meninx.metrics.thresholds",
-        "auroc": "meninx.metrics.classification",
-        "average_precision": "meninx.metrics.classification",
-        "brier": "meninx.metrics.classification",
-        "compare": "meninx.metrics.evaluation",
-        "compare_segmentation": "meninx.metrics.segmentation",
-        "dice": "meninx.metrics.segmentation",
-        "evaluate_classification": "meninx.metrics.evaluation",
-        "evaluate_segmentation": "meninx.metrics.segmentation",
-        "fit_thresholds": "meninx.metrics.thresholds",
-        "fixed_thresholds": "meninx.metrics.thresholds",
-    },
-)
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "Calibration": "meninx.metrics.calibration",
+            "Estimate": "meninx.metrics.estimates",
+            "Evaluation": "meninx.metrics.estimates",
+            "Threshold": "meninx.metrics.thresholds",
+            "auroc": "meninx.metrics.classification",
+            "average_precision": "meninx.metrics.classification",
+            "brier": "meninx.metrics.classification",
+            "compare": "meninx.metrics.evaluation",
+            "compare_segmentation": "meninx.metrics.segmentation",
+            "dice": "meninx.metrics.segmentation",
+            "evaluate_classification": "meninx.metrics.evaluation",
+            "evaluate_segmentation": "meninx.metrics.segmentation",
+            "fit_thresholds": "meninx.metrics.thresholds",
+            "fixed_thresholds": "meninx.metrics.thresholds",
+        },
+    )

@@ -6,13 +6,14 @@ The table is plain Python on purpose: what can be built is what can be read here
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from torch import nn
 
-from meninx.core import check
+from meninx.core import check, plugins
 from meninx.core.errors import ConfigError, expected, problem
 from meninx.models.resnet import BasicBlock, Bottleneck, ResNet
 from meninx.models.unet import UNet
@@ -35,6 +36,8 @@ MODELS: Mapping[str, Builder] = {
     "unet-plain": partial(UNet, base=64, depth=3, norm="none", activation="relu", upsampling="linear"),
 }
 MONAI_PREFIX = "monai:"
+OWN_PREFIX = "own:"
+"""Begins the name of a network that a caller gave as an object; it cannot be built from its name."""
 _TYPES = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
 _ALIASES = {
     "in_channels": ("in_channels", "n_channels", "in_chns", "num_input_channels"),
@@ -47,7 +50,8 @@ def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, 
     """Return a new network with random weights from torch's current generator.
 
     Args:
-        name: a key of :data:`MODELS`, or ``monai:`` and a class of ``monai.networks.nets``.
+        name: a key of :data:`MODELS`, a network of another package (:mod:`meninx.core.plugins`), or ``monai:`` and
+            a class of ``monai.networks.nets``.
         spatial_dims: 2 or 3.
         in_channels: image channels.
         out_channels: outputs (classification) or output channels (segmentation).
@@ -59,17 +63,19 @@ def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, 
     shape = {"spatial_dims": spatial_dims, "in_channels": in_channels, "out_channels": out_channels}
     if name.startswith(MONAI_PREFIX):
         return _build_monai(name.removeprefix(MONAI_PREFIX), shape, options)
-    if name not in MODELS:
-        fix = (
-            check.did_you_mean(name, MODELS)
-            or f"known: {', '.join(MODELS)}, or monai:<class of monai.networks.nets>"
-        )
-        raise ConfigError(expected("a known model", got=repr(name), where="model", fix=fix))
-    builder = MODELS[name]
+    if name.startswith(OWN_PREFIX):
+        fix = f"give it, e.g. model={name.removeprefix(OWN_PREFIX)}(...) in Python"
+        raise ConfigError(f"{name} is a network of the caller's own, which is not known by its name; {fix}")
+    builder = MODELS[name] if name in MODELS else _of_other_package(name)
     kind = builder.func if isinstance(builder, partial) else builder
     _refuse_unknown(options, set(inspect.signature(kind).parameters) - {*shape, "block", "layers"}, name)
     _refuse_other_types(options, kind, name)
     return _constructed(builder, {**shape, **options}, name)
+
+
+def own_name(network: nn.Module) -> str:
+    """Return the name under which a run remembers a network that it was given: ``own:`` and its class."""
+    return OWN_PREFIX + re.sub(r"[^A-Za-z0-9_.]+", "-", type(network).__qualname__)[-80:]
 
 
 def head_prefix(model: nn.Module) -> str:
@@ -92,6 +98,20 @@ def without_inplace(model: nn.Module) -> nn.Module:
         if getattr(module, "inplace", False) is True:
             setattr(module, "inplace", False)  # noqa: B010 - modules declare tensors only
     return model
+
+
+def _of_other_package(name: str) -> Builder:
+    """Return the network that an installed package offers under a name."""
+    offered = plugins.names(plugins.NETWORKS)
+    if name not in offered:
+        known = [*MODELS, *offered]
+        fix = (
+            check.did_you_mean(name, known)
+            or f"known: {', '.join(known)}, or monai:<class of monai.networks.nets>"
+        )
+        raise ConfigError(expected("a known model", got=repr(name), where="model", fix=fix))
+    builder: Builder = plugins.load(plugins.NETWORKS, name)
+    return builder
 
 
 def _build_monai(name: str, shape: Mapping[str, int], options: Mapping[str, Any]) -> nn.Module:

@@ -100,6 +100,7 @@ _MODULES = {
     "meninx.privacy.sampling": ("CyclicSampler", "PoissonSampler"),
     "meninx.privacy.tradeoff": ("AttackRisk", "attack_risk"),
 }
-__getattr__, __dir__ = lazy_exports(
-    __name__, {name: module for module, names in _MODULES.items() for name in names}
-)
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+    __getattr__, __dir__ = lazy_exports(
+        __name__, {name: module for module, names in _MODULES.items() for name in names}
+    )

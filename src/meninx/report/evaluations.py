@@ -116,8 +116,12 @@ def _evaluations(
 ) -> list[MeasuredSplit]:
     found = []
     for path in _files(root, EvaluationRecord):
-        record = artifacts.read_file(path, EvaluationRecord)
+        problem = belonging.unlisted(root, run, path.name)
+        record = artifacts.read_file(path, EvaluationRecord) if not problem else None
         if record is None:
+            refused += (
+                [f"The evaluation in {path.name} of run {name} {problem}: not shown."] if problem else []
+            )
             continue
         origin = record.origin
         problem = belonging.measured(record, run, path.name)
@@ -143,8 +147,12 @@ def _unlike(origin: Origin, evaluation: Evaluation, *, closed: bool) -> str:
 def _comparisons(root: Path, run: RunRecord, name: str, refused: list[str]) -> list[Compared]:
     found = []
     for path in _files(root, ComparisonRecord):
-        record = artifacts.read_file(path, ComparisonRecord)
+        problem = belonging.unlisted(root, run, path.name)
+        record = artifacts.read_file(path, ComparisonRecord) if not problem else None
         if record is None:
+            refused += (
+                [f"The comparison in {path.name} of run {name} {problem}: not shown."] if problem else []
+            )
             continue
         origin = record.origin
         problem = belonging.measured(record, run, path.name)

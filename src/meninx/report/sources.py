@@ -365,7 +365,7 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
         lineage=lineage,
         evidence=evaluations.read(root, record, name, closed=private),
         log=training_log.read(run.metrics_path),
-        digests=_digests(root),
+        digests=_digests(root, record),
     )
     if spent is not None and trained.finished:
         where = f"{name}/{artifacts.place(PrivacyRecord)}"
@@ -457,7 +457,7 @@ def _refuse_changed_release(run: Run, record: RunRecord, name: str) -> None:
         where = f"{name}/{artifacts.place(RunRecord)}"
         raise DataError(problem("the finished run has no digests of its release", where=where))
     damage = integrity.damage(run.release)
-    changed = integrity.digest_of(run.release) != record.release
+    changed = not record.names_list(integrity.digest_of(run.release))
     if changed or damage.missing or damage.changed:
         what = next(iter((*damage.changed, *damage.missing)), integrity.CHECKSUMS)
         fix = "restore the release; `meninx verify` says what was changed"
@@ -467,8 +467,10 @@ def _refuse_changed_release(run: Run, record: RunRecord, name: str) -> None:
         )
 
 
-def _digests(root: Path) -> dict[str, str]:
-    names = [root / artifacts.place(kind) for kind in (PrivacyRecord, Lineage, EvaluationRecord)]
+def _digests(root: Path, record: RunRecord) -> dict[str, str]:
+    names = [root / artifacts.place(kind) for kind in (PrivacyRecord, Lineage)]
+    measured = root / artifacts.place(EvaluationRecord)
+    names += [measured] if not belonging.unlisted(root, record, measured.name) else []
     release = root / "release"
     models = (
         [path for path in sorted(release.rglob("*")) if path.suffix in (".pt", ".onnx")]

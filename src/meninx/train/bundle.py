@@ -13,6 +13,7 @@ from torch import nn
 from meninx.core import files, names, plain
 from meninx.core.errors import DataError, expected
 from meninx.core.manifest import DatasetInfo, TaskKind
+from meninx.models import registry
 from meninx.train.onnx_export import export_onnx
 
 LICENSE = (
@@ -40,7 +41,8 @@ def write_bundle(
         folder: the bundle's folder, usually ``release/bundle``.
         model: the network whose weights are released (averaged weights where an average was kept).
         info: the dataset's labels, channels and intensity.
-        network: arguments of ``meninx.models.registry.build`` that make the same network again.
+        network: arguments of ``meninx.models.registry.build`` that make the same network again. For a network of
+            the caller's own, which they cannot make, ``configs/inference.json`` is left out.
         size: spatial size of an input.
         patches: inputs are patches of larger images.
         card: Markdown for ``docs/README.md``.
@@ -64,7 +66,8 @@ def write_bundle(
     files.write_text(folder / "docs" / "README.md", card)
     metadata = _metadata(info, size, int(network["out_channels"]), patches)
     files.write_text(folder / "configs" / "metadata.json", plain.to_json(metadata))
-    files.write_text(folder / "configs" / "inference.json", plain.to_json(_inference(network)))
+    if not str(network["name"]).startswith(registry.OWN_PREFIX):
+        files.write_text(folder / "configs" / "inference.json", plain.to_json(_inference(network)))
 
 
 def check_options(options: Any, *, where: str = "model_options") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from meninx.core import artifacts, integrity
+from meninx.core import artifacts, belonging, integrity, settings
 from meninx.core import run as runs
 from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin
 from meninx.core.errors import DataError, expected
@@ -23,8 +24,9 @@ from meninx.learn.config import LearnConfig
 from meninx.learn.predict import load_model, predict, predict_maps, released_step, weights_digest
 from meninx.metrics import evaluation, segmentation, thresholds
 from meninx.metrics.estimates import Estimate, Evaluation
+from meninx.models import registry
 from meninx.train import effect, identity, predictions, testdata
-from meninx.train.config import EvaluateConfig
+from meninx.train.config import EvaluateConfig, TrainConfig
 from meninx.train.identity import dataset_of
 
 Array = npt.NDArray[np.float64]
@@ -74,7 +76,12 @@ class EvaluateResult(Result):
 
 
 def run(
-    config: EvaluateConfig, run_folder: Path, data: Path | None = None, *, progress: Progress = SILENT
+    config: EvaluateConfig,
+    run_folder: Path,
+    data: Path | None = None,
+    *,
+    progress: Progress = SILENT,
+    network: nn.Module | None = None,
 ) -> EvaluateResult:
     """Measure a finished run and write its evaluation, with a baseline also the comparison.
 
@@ -87,6 +94,7 @@ def run(
         run_folder: the run.
         data: dataset folder; the one the run was trained on by default.
         progress: shows the cases predicted.
+        network: the architecture of a run that was given a network of its own; a copy of it is filled.
 
     Raises:
         DataError: the split is empty or has no truth, asks something else than the model learnt, or holds
@@ -100,7 +108,9 @@ def run(
         notes = testdata.finished(folder)
         _refuse_changed(folder)
         dataset = Manifest.read(data or dataset_of(folder))
-        measurement = _Measurement(config, folder, dataset, given=data is not None, progress=progress)
+        measurement = _Measurement(
+            config, folder, dataset, given=data is not None, progress=progress, network=network
+        )
         return measurement.result(notes)
 
 
@@ -125,7 +135,7 @@ def _refuse_changed(folder: Run) -> None:
         f"{folder.name}/{folder.release.name}",
         "restore it, or train again; `meninx verify` names every change",
     )
-    if integrity.digest_of(folder.release) != record.release:
+    if not record.names_list(integrity.digest_of(folder.release)):
         raise DataError(
             expected("the list of digests that run.json names", got="another or none", where=where, fix=fix)
         )
@@ -145,13 +155,21 @@ class _Measurement:
     """One call of :func:`run`: all numbers are made before the first file is written."""
 
     def __init__(
-        self, config: EvaluateConfig, folder: Run, dataset: Manifest, *, given: bool, progress: Progress
+        self,
+        config: EvaluateConfig,
+        folder: Run,
+        dataset: Manifest,
+        *,
+        given: bool,
+        progress: Progress,
+        network: nn.Module | None,
     ) -> None:
         self.config, self.folder, self.dataset, self.progress = config, folder, dataset, progress
+        self.network = network
         self.chosen = dataset.split(config.split)
         if not len(self.chosen):
             raise DataError(expected("at least one case", got="none", where=f"split {config.split!r}"))
-        self.model = _Model.of(folder)
+        self.model = _Model.of(folder, network)
         testdata.check_meaning(self.model.info, dataset, self.chosen)
         self.standing = testdata.standing(folder, dataset, self.chosen, given=given)
         own = self.standing.own
@@ -206,7 +224,7 @@ class _Measurement:
         other = runs.open_run(self.config.baseline)
         testdata.finished(other)
         _refuse_changed(other)
-        model = _Model.of(other)
+        model = _Model.of(other, self.network)
         testdata.check_meaning(model.info, self.dataset, self.chosen)
         testdata.refuse_trained_on(other, self.chosen, self.dataset)
         nothing = self.dataset.select(lambda case: False)
@@ -262,18 +280,25 @@ class _Measurement:
                 differences=tuple(row.to_table() for row in rows),
             )
             added.append(artifacts.write(self.folder.root, table, **place))
-        elif compared.is_file() and not _still_holds(artifacts.read_file(compared, ComparisonRecord), origin):
+        elif compared.is_file() and not self._still_holds(compared, origin):
             compared.unlink()
             removed.append(compared)
         if not self.private:
             self.folder.enlist(added=added, removed=removed)
         return path
 
-
-def _still_holds(comparison: ComparisonRecord | None, origin: Origin) -> bool:
-    """Return whether a comparison was made with the weights and the dataset that were just measured."""
-    made = comparison.origin if comparison is not None else None
-    return made is not None and made.same_model(origin) and made.data == origin.data
+    def _still_holds(self, path: Path, origin: Origin) -> bool:
+        """Return whether a comparison is listed and belongs to the weights and the dataset just measured."""
+        record = self.folder.record
+        if (
+            not self.private
+            and record is not None
+            and belonging.unlisted(self.folder.root, record, path.name)
+        ):
+            return False
+        comparison = artifacts.read_file(path, ComparisonRecord)
+        made = comparison.origin if comparison is not None else None
+        return made is not None and made.same_model(origin) and made.data == origin.data
 
 
 def said(row: Estimate, *, known: bool = True) -> str:
@@ -296,9 +321,11 @@ class _Model:
     step: int
 
     @classmethod
-    def of(cls, folder: Run) -> _Model:
+    def of(cls, folder: Run, network: nn.Module | None) -> _Model:
         """Return the released model of a run; refuse a checkpoint with other weights."""
-        network, learned, info = load_model(folder)
+        settled = settings.resolve_recipe(TrainConfig, str(folder.config_path))
+        own = network if settled.model.name.startswith(registry.OWN_PREFIX) else None
+        network, learned, info = load_model(folder, network=copy.deepcopy(own))
         weights = weights_digest(network)
         testdata.check_weights(folder, weights)
         return cls(network, learned, info, weights, released_step(folder))

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from meninx.core import artifacts, files, integrity
+from meninx.core import artifacts, belonging, files, integrity
 from meninx.core.artifacts import Ancestry, DataRecord, Lineage, Members, RunRecord, RunState
 from meninx.core.budget import UNPROTECTED_START
 from meninx.core.errors import DataError, PrivacyRefusal, expected
 from meninx.core.run import Run, read_key
-from meninx.learn import checkpoint
+from meninx.learn import checkpoint, ledger_file
 from meninx.train import identity
 from meninx.train.config import PrivacyConfig
 
@@ -114,11 +114,11 @@ def trace(path: Path, members: Members, data: DataRecord, *, unit: str, folders:
     found = _source(path, sha256, house)
     if found is None:
         return Start(Ancestry(sha256=sha256))
-    lineage, run = found
+    lineage, run = found.lineage, found.run
     keys = {
         name: key for name, (key, _) in (_house((run.root.parent, run.root.parent.parent)) | house).items()
     }
-    ledgers, shared, unknown, caveats = [], False, False, []
+    ledgers, shared, unknown, caveats = [], False, not found.certain, []
     known = artifacts.read(run.root, Members)
     for node in _with_ancestors(lineage):
         theirs = known if node is lineage else None
@@ -168,37 +168,98 @@ def _refuse(node: Lineage, unit: str) -> None:
         )
 
 
-def _source(path: Path, sha256: str, house: dict[str, tuple[bytes, Run]]) -> tuple[Lineage, Run] | None:
-    """Return the lineage of the run that a file of weights belongs to, and its folder.
+@dataclass(frozen=True)
+class _Source:
+    """The run that a file of weights comes from.
 
-    None when it is not known here.
+    Attributes:
+        lineage: of the run.
+        run: its folder.
+        certain: the run's records name the file. Otherwise it only lies where a checkpoint of the run would:
+            it is of unknown origin, but what speaks against it is counted all the same.
+    """
+
+    lineage: Lineage
+    run: Run
+    certain: bool = True
+
+
+def _source(path: Path, sha256: str, house: dict[str, tuple[bytes, Run]]) -> _Source | None:
+    """Return the run that a file of weights belongs to; None when it is not known here.
 
     A release that was passed on says by its key which run it is of; what it says beyond that is not believed.
+
+    Raises:
+        PrivacyRefusal: the records of that run were edited.
     """
     for folder in list(path.parents)[:NEAREST]:
         if (folder / artifacts.place(RunRecord)).is_file() and (folder / "private").is_dir():
             run = Run(folder)
-            lineage = of_run(run)
-            return (lineage, run) if lineage is not None and _belongs(path, sha256, run) else None
+            lineage = _own_lineage(run)
+            return _in_run_folder(path, sha256, run, lineage) if lineage is not None else None
     for folder in list(path.parents)[:NEAREST]:
         if (folder / LINEAGE).is_file():
             claimed = artifacts.read_file(folder / LINEAGE, Lineage)
             if claimed is None or claimed.key not in house:
                 return None
             _, run = house[claimed.key]
-            lineage = of_run(run)
-            return (lineage, run) if lineage is not None and sha256 in _listed(run).values() else None
+            lineage = _own_lineage(run)
+            listed = lineage is not None and sha256 in _listed(run).values()
+            return _Source(lineage, run) if lineage is not None and listed else None
     return None
 
 
-def _belongs(path: Path, sha256: str, run: Run) -> bool:
-    """Return whether a file below a run folder is a checkpoint of the run or part of its complete release."""
+def _own_lineage(run: Run) -> Lineage | None:
+    """Return the lineage of a run, compared with the other records of its folder; None for an older run.
+
+    Raises:
+        PrivacyRefusal: a record is of another run or was edited, so that nothing is known of its patients.
+    """
+    lineage, record = of_run(run), run.record
+    if lineage is None or record is None:
+        return None
+    wrong = next(belonging.secrets_changed(run.root, record), "")
+    mine = (record.id, record.private, record.deterministic, record.data)
+    if not wrong and (lineage.run, lineage.private, lineage.deterministic, lineage.data) != mine:
+        wrong = artifacts.place(Lineage, private=True)
+    if not wrong and _listed(run) and artifacts.read(run.root, Lineage) != lineage:
+        wrong = artifacts.place(Lineage, private=True)
+    if wrong:
+        fix = "restore it from a backup, or start from other weights"
+        got = f"an edited folder: {wrong} is another or gone"
+        raise PrivacyRefusal(
+            expected("starting weights from a run as it was written", got=got, where=run.name, fix=fix)
+        )
+    return lineage
+
+
+def _in_run_folder(path: Path, sha256: str, run: Run, lineage: Lineage) -> _Source | None:
+    """Return the run when a file in its folder is a checkpoint of it or part of its complete release."""
     if path.is_relative_to(run.private):
-        return path in (checkpoint.path_of(run, "last"), checkpoint.path_of(run, "best"))
-    return (
-        path.is_relative_to(run.release)
-        and _listed(run).get(path.relative_to(run.release).as_posix()) == sha256
-    )
+        name = next((name for name in ("last", "best") if path == checkpoint.path_of(run, name)), "")
+        return _Source(lineage, run, certain=_saved_by(run, name, sha256)) if name else None
+    listed = path.is_relative_to(run.release) and _listed(run).get(path.relative_to(run.release).as_posix())
+    return _Source(lineage, run) if listed == sha256 else None
+
+
+def _saved_by(run: Run, name: str, sha256: str) -> bool:
+    """Return whether the records of a run say that it saved a checkpoint.
+
+    A finished run names its checkpoints. One of an unfinished private run carries the plan and a line of the
+    run's ledger. Nothing ties a checkpoint to an unfinished run without privacy.
+    """
+    record = run.record
+    if record is None:
+        return False
+    if record.state is RunState.RELEASED or not record.private:
+        return record.checkpoints.get(f"{name}.pt") == sha256
+    content = checkpoint.load(run, name)
+    lines, head = content["anchor"]
+    try:
+        ledger = ledger_file.read(run, anchor=(int(lines), str(head)))
+    except PrivacyRefusal:
+        return False
+    return lines > 0 and content["plan"] in {account.first.plan for account in ledger.accounts}
 
 
 def _listed(run: Run) -> dict[str, str]:
@@ -210,7 +271,7 @@ def _listed(run: Run) -> dict[str, str]:
     if (
         record is None
         or record.state is not RunState.RELEASED
-        or record.release != integrity.digest_of(run.release)
+        or not record.names_list(integrity.digest_of(run.release))
     ):
         return {}
     return integrity.read(run.release)

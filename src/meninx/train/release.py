@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 from torch import nn
 
-from meninx.core import artifacts, files, integrity, names, plain, staging
+from meninx.core import artifacts, files, integrity, names, staging
 from meninx.core.artifacts import PrivacyRecord, RunRecord, RunState
 from meninx.core.errors import DataError, expected
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
 from meninx.core.workspace import REPLACED, STAGING
+from meninx.learn import checkpoint
 from meninx.learn.config import LearnConfig
 from meninx.learn.predict import load_model, released_step, weights_digest
 from meninx.learn.task import image_task
@@ -24,31 +26,38 @@ from meninx.train.config import TrainConfig
 BUNDLE = "bundle"
 
 
-def publish(config: TrainConfig, run: Run) -> int:
+def publish(config: TrainConfig, run: Run, *, network: nn.Module | None = None) -> int:
     """Build the release of a run that took its last step, close the run, and return the number of parameters.
 
     Order: ``release/``, then ``privacy.json`` with the digest of the weights, then ``run.json``. A run killed
         in between is
     not released; resuming it builds the release again.
 
+    Args:
+        config: what to export.
+        run: the run folder.
+        network: the architecture of a run that was given a network of its own; a copy of it is filled.
+
     Raises:
         DataError: the run has no lineage, or a name in it cannot be released.
         StorageError: the disk refused.
     """
-    model, learned, info = load_model(run)
+    model, learned, info = load_model(run, network=copy.deepcopy(network))
     weights = weights_digest(model)
     found = lineage.of_run(run)
     if found is None:
         raise DataError(expected("the lineage of the run", got="none", where=run.name, fix="start a new run"))
-    staged = run.private / STAGING
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(mode=0o700)
+    root = run.private / STAGING
+    shutil.rmtree(root, ignore_errors=True)
+    staged = root / run.release.name  # as in the run folder, so that records find their places
+    staged.mkdir(mode=0o700, parents=True)
     onnx = "onnx" in config.export
     if "bundle" in config.export or onnx:
         _write_bundle(staged / BUNDLE, run, model, learned, info, onnx=onnx)
-    files.write_text(staged / lineage.LINEAGE, plain.to_json(found))
+    artifacts.write(root, found)
     integrity.write(staged, integrity.measured(staged, _files(staged)))
     staging.move_whole(staged, run.release, run.private / REPLACED, last=[integrity.CHECKSUMS])
+    shutil.rmtree(root, ignore_errors=True)
     record = artifacts.require(run.root, PrivacyRecord, fix="resume the run")
     done = artifacts.require(
         run.root, RunRecord, fix="start a new run"
@@ -56,12 +65,15 @@ def publish(config: TrainConfig, run: Run) -> int:
     promised = artifacts.write(
         run.root, replace(record, origin=identity.origin(run, weights=weights, step=done))
     )
+    kept = (checkpoint.path_of(run, name) for name in ("last", "best"))
     run.update(
         state=RunState.RELEASED,
         weights=weights,
         released_step=released_step(run),
         privacy=files.digest(promised),
         release=integrity.digest_of(run.release),
+        release_next="",
+        checkpoints={path.name: files.digest(path) for path in sorted(kept) if path.is_file()},
         config=run.config_digest,
         finished=artifacts.now(),
     )

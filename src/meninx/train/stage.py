@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from meninx.learn.distributed import World
 from meninx.learn.fitting import fit
 from meninx.learn.predict import load_model
 from meninx.learn.record import FitResult
+from meninx.models import registry
 from meninx.privacy import accounting
 from meninx.privacy.clipping import trained_layers
 from meninx.privacy.composition import joint_phases
@@ -116,6 +118,7 @@ def run(
     resume: Path | None = None,
     dry_run: bool = False,
     recipe: str | None = None,
+    network: nn.Module | None = None,
 ) -> TrainResult:
     """Train one model and put it into ``release/`` of a run folder.
 
@@ -131,6 +134,8 @@ def run(
         resume: a run folder to go on with, or None for a new one.
         dry_run: check, calibrate and count, write nothing.
         recipe: name of the recipe, used to name the run.
+        network: one to train in place of the config's, from the weights it has; it is trained in place. A resumed
+            run needs it again.
 
     Raises:
         UsageError, PrivacyRefusal: the run to resume is finished and something of it was changed, or an older
@@ -141,23 +146,25 @@ def run(
         data = Manifest.read(source)
         world.agree("dataset", lambda: identity.data_record(source).digest)
         if resume is not None:
-            root, table, closed = world.shared(lambda: _reopened(resume, source))
+            root, table, closed = world.shared(lambda: _reopened(resume, source, network))
             if closed:
                 return plain.from_plain(closed, TrainResult, where="the finished run")
             config = settings.build(TrainConfig, table, "config.toml")
             plan = _agreed_plan(config, data, world)
-            return _train(config, data, Run(Path(root)), plan, progress, world, resumed=True)
+            return _train(config, data, Run(Path(root)), plan, progress, world, resumed=True, network=network)
         config = named(config, recipe)
+        if network is not None:
+            config = config.replace(model=registry.own_name(network))
         world.agree("settings", lambda: settings.to_toml(config))
         plan, start = _checked(config, data, out, world)
-        network = _network(config, data, plan)  # all of these refuse before a folder is made
+        begun = _network(config, data, plan, network)  # all of these refuse before a folder is made
         if dry_run:
-            return _preview(config, data, out, network, plan, start, world)
+            return _preview(config, data, out, begun, plan, start, world, given=network is not None)
         config = effect.resolved(config, data, plan)
         with _leaving_no_trace(out, world):
             folder = Run(Path(world.shared(lambda: _created(config, data, out, start))))
             with _discarded_on_failure(folder, world):
-                return _train(config, data, folder, plan, progress, world, resumed=False)
+                return _train(config, data, folder, plan, progress, world, resumed=False, network=network)
 
 
 def named(config: TrainConfig, recipe: str | None) -> TrainConfig:
@@ -211,10 +218,10 @@ def _agreed_plan(config: TrainConfig, data: Manifest, world: World) -> Plan | No
     return plan
 
 
-def _network(config: TrainConfig, data: Manifest, plan: Plan | None) -> nn.Module:
-    """Return the network that a run begins with; refuse one that cannot be built or trained with the plan."""
+def _network(config: TrainConfig, data: Manifest, plan: Plan | None, own: nn.Module | None) -> nn.Module:
+    """Return a copy of the network that a run begins with; refuse one that cannot be built or trained with the plan."""
     with torch.random.fork_rng():
-        network, _ = assemble.initial_network(config, data.info)
+        network, _ = assemble.initial_network(config, data.info, network=copy.deepcopy(own))
     if plan is not None:
         finetune.apply(network, finetune.never_trained(network, config))
         trained_layers(network, config.model.functional)
@@ -229,6 +236,8 @@ def _preview(
     plan: Plan | None,
     start: Start,
     world: World,
+    *,
+    given: bool,
 ) -> TrainResult:
     """Return what a run would be: plan, counts and parameters.
 
@@ -236,7 +245,15 @@ def _preview(
     """
     with tempfile.TemporaryDirectory() as place, runtime.prepared(config, world) as device:
         trial = runs.create(Path(place), "trial", config_toml="", deterministic=config.runtime.deterministic)
-        training = assemble.from_config(config, data, trial, plan, device=device, ancestry=start.ancestry)
+        training = assemble.from_config(
+            config,
+            data,
+            trial,
+            plan,
+            device=device,
+            ancestry=start.ancestry,
+            network=network if given else None,
+        )
         assemble.probe(training)
     split = data.split("train")
     privacy = plan.spent() if plan else None
@@ -306,7 +323,9 @@ def _discarded_on_failure(folder: Run, world: World) -> Iterator[None]:
 # going on with a run
 
 
-def _reopened(path: Path, source: Path) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
+def _reopened(
+    path: Path, source: Path, network: nn.Module | None
+) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
     """Return the path of a run folder to go on with, its settings, and its result when it is finished."""
     folder = runs.open_run(path)
     record_of = folder.record
@@ -322,7 +341,7 @@ def _reopened(path: Path, source: Path) -> tuple[str, dict[str, Any], dict[str, 
     if record_of.state is RunState.RELEASED:
         with folder.lock():
             _refuse_changes(folder, same)
-            return str(folder.root), table, plain.to_plain(_closed(folder, Manifest.read(source)))
+            return str(folder.root), table, plain.to_plain(_closed(folder, Manifest.read(source), network))
     if not same:
         raise _other_cases()
     return str(folder.root), table, None
@@ -385,9 +404,9 @@ def _refuse_reopening(folder: Run, plan: Plan | None) -> None:
     raise kind(expected("the finished run as it was", got=problem, where=folder.name, fix=fix))
 
 
-def _closed(folder: Run, data: Manifest) -> TrainResult:
+def _closed(folder: Run, data: Manifest, network: nn.Module | None) -> TrainResult:
     """Return the result of a finished run, read from its folder."""
-    model, learned, _ = load_model(folder)
+    model, learned, _ = load_model(folder, network=copy.deepcopy(network))
     known, split = artifacts.require(folder.root, RunRecord, fix="start a new run"), data.split("train")
     written = artifacts.require(folder.root, PrivacyRecord, fix="start a new run")
     ledger = ledger_file.read(folder)
@@ -413,6 +432,7 @@ def _train(
     world: World,
     *,
     resumed: bool,
+    network: nn.Module | None,
 ) -> TrainResult:
     declared = config.privacy.units_declared if config.privacy else None
     with run.lock() if world.main else nullcontext():
@@ -423,8 +443,9 @@ def _train(
         fitted = fit(
             config, data, run, world=world, plan=plan, progress=progress, resume=resumed,
             data_digest=world.shared(lambda: _bound(data, run)), ancestry=ancestry, declared_units=declared,
+            network=network,
         )  # fmt: skip
-        parameters = world.shared(lambda: release.publish(config, run))
+        parameters = world.shared(lambda: release.publish(config, run, network=network))
     return _result(config, data, run.root, parameters, fitted)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from meninx.core import artifacts, belonging, files, plain, workspace
+from meninx.core import artifacts, belonging, files, integrity, plain, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import DataRecord, EvaluationRecord, RunRecord, SweepRecord
 from meninx.core.budget import PrivacySpent
@@ -238,7 +238,7 @@ def _refuse_other(config: TrainConfig, data: Manifest, cell: Path) -> None:
 def _trained(config: TrainConfig, source: Path, cell: Path, progress: Progress) -> RunRecord:
     """Return the identity of a cell's run, trained and measured unless it is already."""
     begun = _begun(cell)
-    if begun is None or artifacts.read(begun.root, EvaluationRecord) is None:
+    if begun is None or not _is_measured(begun):
         trained = stage.run(config, source, cell, progress=progress, resume=begun.root if begun else None)
         evaluate.run(
             EvaluateConfig(predictions=(), device=config.runtime.device),
@@ -248,6 +248,15 @@ def _trained(config: TrainConfig, source: Path, cell: Path, progress: Progress) 
         )
         begun = runs.open_run(trained.out)
     return artifacts.require(begun.root, RunRecord, fix="give another --out")
+
+
+def _is_measured(run: Run) -> bool:
+    """Return whether the evaluation of a run is there and in the list of its release.
+
+    An evaluation that was killed before it was entered is made again. One that was changed later is refused.
+    """
+    path = run.root / artifacts.place(EvaluationRecord)
+    return path.is_file() and path.name in integrity.read(run.release)
 
 
 def _headline(trained: RunRecord, cell: Path) -> Estimate:

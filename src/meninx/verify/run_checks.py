@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meninx.core import artifacts, belonging, settings
+from meninx.core import artifacts, belonging, integrity, settings
 from meninx.core.artifacts import (
     Ancestry,
     ComparisonRecord,
@@ -50,6 +50,12 @@ def _state(book: CheckList, run: Run) -> None:
         for name in belonging.secrets_changed(run.root, record)
     ]
     book.judge("private records", secret, privacy=record.private)
+    exchanged = [
+        f"{name}: changed since the release, or gone"
+        for name in belonging.checkpoints_changed(run.root, record)
+    ]
+    if record.checkpoints:
+        book.judge("checkpoints", exchanged, privacy=record.private)
     book.judge(
         "config.toml", [] if digest == record.config else ["changed since the run was made or released"]
     )
@@ -60,7 +66,10 @@ def _release(book: CheckList, run: Run, progress: Progress) -> None:
     if record is not None and record.state is not RunState.RELEASED:
         book.impossible("release", "the run is not finished")
         return
-    folder_checks.released_files(book, run.release, record.release if record else "", progress)
+    recorded, listed = record.release if record else "", integrity.digest_of(run.release)
+    if record is not None and record.names_list(listed):
+        recorded = listed
+    folder_checks.released_files(book, run.release, recorded, progress)
 
 
 def _measurements(book: CheckList, run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from meninx.core import plugins
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import (
     chexpert,
@@ -40,3 +41,15 @@ READERS: dict[str, Reader] = {
     "brset": BRSET,
     "pad-ufes": PAD_UFES,
 }
+
+
+def reader_of(name: str) -> Reader:
+    """Return a reader by its name: one of ours, or of another package (:mod:`meninx.core.plugins`).
+
+    Raises:
+        ConfigError: the package that offers it cannot be imported.
+    """
+    if name in READERS:
+        return READERS[name]
+    reader: Reader = plugins.load(plugins.READERS, name)
+    return reader
