@@ -23,7 +23,7 @@ from meninx.train.config import EvaluateConfig, TrainConfig
 PAGE = Path(__file__).resolve().parents[1] / "src" / "meninx" / "_settings.py"
 KINDS: dict[str, tuple[type[Settings], frozenset[str]]] = {
     "DeidSettings": (DeidConfig, frozenset({"key"})),
-    "PrepareSettings": (PrepareConfig, frozenset()),
+    "PrepareSettings": (PrepareConfig, frozenset({"source"})),
     "TrainSettings": (TrainConfig, frozenset({"model"})),
     "EvaluateSettings": (EvaluateConfig, frozenset()),
     "ReportSettings": (ReportConfig, frozenset()),

@@ -179,6 +179,7 @@ class RuntimeTable(TypedDict, total=False):
     seed: int
     device: str
     precision: Literal["fp32", "bf16"]
+    memory_format: Literal["auto", "contiguous", "channels_last"]
     deterministic: bool
     threads: int
     workers: Literal["auto"] | int
@@ -468,6 +469,8 @@ class TrainSettings(TypedDict, total=False):
         precision: `fp32`, or `bf16` for products in bfloat16 (weights stay float32): faster where the
             hardware has it; repeatable on the same machine only. Under DP the rounding is charged to
             max_grad_norm.
+        memory_format: order of the values of 2-D images and weights in memory, which changes speed and
+            rounding: `auto` takes channels_last for supervised training on a GPU, contiguous otherwise.
         deterministic: bit-for-bit repeatable, privacy noise included: stamps the run NOT FOR RELEASE.
         threads: torch threads; 0 keeps torch's choice.
         workers: threads that prepare the next batches during a step, which changes speed, never the result;
@@ -560,6 +563,7 @@ class TrainSettings(TypedDict, total=False):
     seed: int
     device: str
     precision: Literal["fp32", "bf16"]
+    memory_format: Literal["auto", "contiguous", "channels_last"]
     deterministic: bool
     threads: int
     workers: Literal["auto"] | int
