@@ -58,11 +58,11 @@ class Augmenter:
         if self.names & {"rotate", "crop"}:
             sample = self._warped(sample, generator)
         if "shift" in self.names:
-            reach = int(self.config.augment.shift_voxels)
+            reach = int(self.config.shift_voxels)
             moves = generator.integers(-reach, reach + 1, size=sample.image.ndim - 1)
             sample = self._both(sample, lambda value, first: _shifted(value, moves, first))
         if "intensity" in self.names:
-            strength = self.config.augment.intensity_strength
+            strength = self.config.intensity_strength
             gain, offset = generator.uniform(-strength, strength, size=2)
             sample = Sample(sample.image * (1 + float(gain)) + float(offset), sample.target)
         return sample
@@ -71,7 +71,7 @@ class Augmenter:
         flat = self.info.spatial_dims == 2
         axes = {"flip": -1, "vflip": -2} if flat else {"flip": -3, "vflip": -2, "zflip": -1}
         for name, axis in axes.items():
-            if name not in self.names or generator.random() >= self.config.augment.flip_probability:
+            if name not in self.names or generator.random() >= self.config.flip_probability:
                 continue
             image = sample.image.flip(axis)
             mapped = self.info.task is TaskKind.SEGMENTATION
@@ -94,8 +94,8 @@ class Augmenter:
         return table[target]
 
     def _warped(self, sample: Sample, generator: np.random.Generator) -> Sample:
-        degrees = self.config.augment.rotate_degrees if "rotate" in self.names else 0.0
-        smallest = self.config.augment.crop_scale if "crop" in self.names else 1.0
+        degrees = self.config.rotate_degrees if "rotate" in self.names else 0.0
+        smallest = self.config.crop_scale if "crop" in self.names else 1.0
         angle = math.radians(float(generator.uniform(-degrees, degrees)))
         scale = float(generator.uniform(smallest, 1.0))
         dims = sample.image.ndim - 1

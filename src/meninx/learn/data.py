@@ -53,7 +53,7 @@ class CaseStore:
         self._free = machine.free_memory() // _MEMORY_SHARE if memory is None else memory
         self._kept: dict[tuple[int, str], npt.NDArray[Any]] = {}
         self._lock = threading.Lock()
-        self._size: tuple[int, ...] = config.model.image_size or (() if config.model.patch_size else self.info.size)
+        self._size: tuple[int, ...] = config.image_size or (() if config.patch_size else self.info.size)
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -91,7 +91,7 @@ class CaseStore:
         """
         kinds = [IMAGE]
         if self.info.task is TaskKind.SEGMENTATION:
-            kinds += [MASK, PLACES] if self.config.model.patch_size and places else [MASK]
+            kinds += [MASK, PLACES] if self.config.patch_size and places else [MASK]
 
         def decoder(index: int, kind: str) -> Decoder:
             return lambda: self._decoded(index, kind)
@@ -113,7 +113,7 @@ class CaseStore:
             generator: decides the place.
             foreground: probability of a patch that contains a labelled voxel, if the case has any.
         """
-        size = self.config.model.patch_size
+        size = self.config.patch_size
         if not size:
             return self.sample(index)
         shape = self.shape(index)
@@ -263,11 +263,11 @@ class CaseStore:
     def _common_size(self, index: int, size: Sequence[int]) -> tuple[int, ...]:
         """Return the size every whole case has; refuse a case that differs."""
         own = tuple(int(length) for length in size)
-        if self.config.model.patch_size and not self.config.model.image_size:
+        if self.config.patch_size and not self.config.image_size:
             return own
         self._size = self._size or own
         fits = len(own) == len(self._size) and all(a <= b for a, b in zip(own, self._size, strict=True))
-        if own == self._size or (self.config.model.image_size and fits):
+        if own == self._size or (self.config.image_size and fits):
             return self._size
         fix = "prepare the dataset with one size, or set image_size (pads) or patch_size"
         raise DataError(expected(f"images of size {self._size}", got=own, where=self._where(index), fix=fix))

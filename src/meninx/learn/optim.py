@@ -36,20 +36,20 @@ def optimizer(config: OptimConfig, parameters: Parameters, plan: Plan | None = N
         ConfigError: the correction was asked for where there is nothing to correct.
     """
     items: Any = list(parameters)
-    lr, decay = config.optim.lr, config.optim.weight_decay
+    lr, decay = config.lr, config.weight_decay
     if _corrects(config, plan):
         assert plan is not None  # refused otherwise
         return PrivateAdam(
-            items, kind=config.optim.optimizer, lr=lr, weight_decay=decay,
-            noise_variance=noise_variance(plan), floor_factor=config.optim.bias_floor,
+            items, kind=config.optimizer, lr=lr, weight_decay=decay,
+            noise_variance=noise_variance(plan), floor_factor=config.bias_floor,
         )  # fmt: skip
-    match config.optim.optimizer:
+    match config.optimizer:
         case "sgd":
             return torch.optim.SGD(items, lr=lr, weight_decay=decay)
         case "momentum":
-            nesterov = config.optim.momentum > 0
+            nesterov = config.momentum > 0
             return torch.optim.SGD(
-                items, lr=lr, weight_decay=decay, momentum=config.optim.momentum, nesterov=nesterov
+                items, lr=lr, weight_decay=decay, momentum=config.momentum, nesterov=nesterov
             )
         case "adam":
             return torch.optim.Adam(items, lr=lr, weight_decay=decay)
@@ -61,13 +61,13 @@ def optimizer(config: OptimConfig, parameters: Parameters, plan: Plan | None = N
 
 def groups(config: OptimConfig, model: nn.Module) -> Parameters:
     """Return the parameters of a model, the head's in a group with a learning rate of its own when it has one."""
-    if config.optim.head_lr == 1:
+    if config.head_lr == 1:
         return list(model.parameters())
     prefix = registry.head_prefix(model)
     named = list(model.named_parameters())
     body = [value for name, value in named if not name.startswith(prefix)]
     head = [value for name, value in named if name.startswith(prefix)]
-    return [{"params": body, "relative": 1.0}, {"params": head, "relative": config.optim.head_lr}]
+    return [{"params": body, "relative": 1.0}, {"params": head, "relative": config.head_lr}]
 
 
 def noise_variance(plan: Plan, threshold: float | None = None) -> float:
@@ -101,14 +101,14 @@ def _correlated_variance(bands: int) -> float:
 
 def _corrects(config: OptimConfig, plan: Plan | None) -> bool:
     """Return whether the optimiser takes the noise out of its second moment."""
-    able = plan is not None and config.optim.optimizer in KINDS
-    if config.optim.bias_correction == "on" and not able:
-        got = f"{config.optim.optimizer}, {'private' if plan else 'without privacy'}"
+    able = plan is not None and config.optimizer in KINDS
+    if config.bias_correction == "on" and not able:
+        got = f"{config.optimizer}, {'private' if plan else 'without privacy'}"
         fix = "leave bias_correction at auto"
         raise ConfigError(
             expected(f"a private run with {', '.join(KINDS)}", got=got, where="bias_correction", fix=fix)
         )
-    return able and config.optim.bias_correction != "off"
+    return able and config.bias_correction != "off"
 
 
 @dataclass
@@ -132,30 +132,30 @@ class Schedule:
     def rate(self, step: int, horizon: int) -> float:
         """Return the learning rate of ``step``, counted from 0; a cosine ends at the step ``horizon``."""
         config = self.config
-        if step < config.optim.warmup:
-            return config.optim.lr * (step + 1) / (config.optim.warmup + 1)
-        passed = sum(step // self.steps_per_epoch >= epoch for epoch in config.optim.milestones)
-        match config.optim.schedule:
+        if step < config.warmup:
+            return config.lr * (step + 1) / (config.warmup + 1)
+        passed = sum(step // self.steps_per_epoch >= epoch for epoch in config.milestones)
+        match config.schedule:
             case "cosine":
-                done = (step - config.optim.warmup) / max(1, horizon - config.optim.warmup)
-                return config.optim.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+                done = (step - config.warmup) / max(1, horizon - config.warmup)
+                return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
             case "step":
-                return float(config.optim.lr * config.optim.gamma**passed)
+                return float(config.lr * config.gamma**passed)
             case "manual":
-                return config.optim.rates[passed]
+                return config.rates[passed]
             case _:
-                return config.optim.lr * self.factor
+                return config.lr * self.factor
 
     def observe(self, loss: float) -> None:
         """Tell a plateau schedule the validation loss; the others do not listen."""
-        if self.config.optim.schedule != "plateau":
+        if self.config.schedule != "plateau":
             return
         if loss < self.best - _PLATEAU_MARGIN * abs(self.best if math.isfinite(self.best) else 0.0):
             self.best, self.waited = loss, 0
             return
         self.waited += 1
-        if self.waited > self.config.optim.plateau_patience:
-            self.factor, self.waited = self.factor * self.config.optim.gamma, 0
+        if self.waited > self.config.plateau_patience:
+            self.factor, self.waited = self.factor * self.config.gamma, 0
 
     def state_dict(self) -> dict[str, float]:
         """Return what the schedule remembers."""
