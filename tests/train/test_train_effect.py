@@ -118,7 +118,7 @@ def recipes() -> list[str]:
 def test_no_recipe_has_an_idle_setting(name):
     table, source = settings.read_recipe(name)
     config = settings.build(TrainConfig, table, source)
-    classes = dataset(TaskKind.MULTILABEL) if config.loss == "bce" else CLASSES
+    classes = dataset(TaskKind.MULTILABEL) if config.task.loss == "bce" else CLASSES
     effect.refuse_idle(config, MAPS if config.model.name.startswith("unet") else classes)
 
 

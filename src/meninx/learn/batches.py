@@ -114,7 +114,7 @@ class Assembler:
 
     def _sample(self, case: int, name: tuple[int | str, ...]) -> Sample:
         """Return one view of a case."""
-        if not self.augmenter.names and not self.store.config.model.patch_size:
+        if not self.augmenter.names and not self.store.config.patch_size:
             return self.store.sample(case)  # nothing is drawn
         generator = randomness.child(self.seed, "augment", *name)
         sample = self.store.patch(case, generator, foreground=self.foreground)
