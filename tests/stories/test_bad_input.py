@@ -30,7 +30,7 @@ from meninx.imaging.image import Image
 from meninx.synthetic import write_dataset
 
 SECRET = "QUILLFEATHER-4711"  # stands for every identifier: patients, cases, files
-FORM = re.compile(r"meninx: expected .+, got .+ \(.+\)")
+FORM = re.compile(r"meninx: (expected .+, got .+|(?!expected).+) \(.+\)")
 TRAIN = ("--recipe", "tiny", "--batch-size", "4", "--quiet")
 NOISE = "--privacy.noise-multiplier 1 --privacy.delta 1e-3"
 PRIVATE = (*TRAIN, *NOISE.split(), "--no-attack-risk")

@@ -155,6 +155,8 @@ def from_config(
     task = task or _task(config, data.info, weights=_class_weights(config, train, plan))
     network, start = initial_network(config, data.info, network=network)
     network.to(device)
+    if _memory_format(config, data.info, plan, device) is torch.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = _loader(config, train, plan, device)
     sampler: Sampler
     step: Step
@@ -188,6 +190,15 @@ def from_config(
     return training
 
 
+def _memory_format(
+    config: LearnConfig, info: DatasetInfo, plan: Plan | None, device: torch.device
+) -> torch.memory_format:
+    """Return the order of the values of images and weights in memory."""
+    setting = config.runtime.memory_format
+    chosen = runtime.memory_format(setting, device, dims=info.spatial_dims, private=plan is not None)
+    return torch.channels_last if chosen == "channels_last" else torch.contiguous_format
+
+
 def _task(config: LearnConfig, info: DatasetInfo, *, weights: tuple[float, ...]) -> Task:
     """Return the dataset's own task, or the one of another package that the settings name."""
     if config.task.kind == "auto":
@@ -204,7 +215,15 @@ def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: to
     foreground = config.sampling.foreground if plan is None else 0.0
     transforms = augmenter(config, train.info)
     return BatchLoader(
-        Assembler(train, transforms, config.sampling.views, foreground, config.runtime.seed, device),
+        Assembler(
+            train,
+            transforms,
+            config.sampling.views,
+            foreground,
+            config.runtime.seed,
+            device,
+            memory_format=_memory_format(config, train.info, plan, device),
+        ),
         workers=worker_count(config.runtime.workers, device),
     )
 
