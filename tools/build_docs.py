@@ -18,7 +18,7 @@ from meninx.cli.app import VERBS, build_app
 from meninx.cli.console import Output
 from meninx.cli.dicom import HELP as DICOM_HELP
 from meninx.cli.examples import EXAMPLES
-from meninx.core import errors, settings
+from meninx.core import errors, setting_types, settings
 from meninx.core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -140,7 +140,8 @@ def _row(kind: type[Settings], flat: str, name: str, hint: Any) -> str:
     shown = (
         "required" if default is dataclasses.MISSING else "" if default is None else f"`{_written(default)}`"
     )
-    allowed = ", ".join(f"`{word}`" for word in settings.choices(hint)) or settings.bounds(hint)
+    words = ", ".join(f"`{word}`" for word in setting_types.choices(hint))
+    allowed = " or ".join(part for part in (words, setting_types.bounds(hint)) if part)
     cells = (f"`{name}`", f"`--{flat.replace('_', '-')}`", shown, allowed, settings.meanings(kind)[flat])
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

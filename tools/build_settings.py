@@ -12,7 +12,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from meninx.core import settings
+from meninx.core import setting_types, settings
 from meninx.core.settings import Settings
 from meninx.deid.config import DeidConfig
 from meninx.prepare.config import PrepareConfig
@@ -22,7 +22,7 @@ from meninx.train.config import EvaluateConfig, TrainConfig
 PAGE = Path(__file__).resolve().parents[1] / "src" / "meninx" / "_settings.py"
 KINDS: dict[str, tuple[type[Settings], frozenset[str]]] = {
     "DeidSettings": (DeidConfig, frozenset({"key"})),
-    "PrepareSettings": (PrepareConfig, frozenset()),
+    "PrepareSettings": (PrepareConfig, frozenset({"source"})),
     "TrainSettings": (TrainConfig, frozenset({"model"})),
     "EvaluateSettings": (EvaluateConfig, frozenset()),
     "ReportSettings": (ReportConfig, frozenset()),
@@ -62,7 +62,7 @@ def _typed_dict(name: str, kind: type[Settings], named: frozenset[str]) -> str:
 
 def _source(hint: Any) -> str:
     """Return a type as Python source, as wide as what the settings accept."""
-    hint = settings.without_ranges(hint)
+    hint = setting_types.without_ranges(hint)
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Literal:
         return f"Literal[{', '.join(_quoted(part) for part in parts)}]"

@@ -76,7 +76,7 @@ def run(
     begun = time.process_time()
     whole = Manifest.read(data / study.data)
     people = Patients(whole.split("train"), config, seed)
-    goal = image_task(whole.info, config)
+    goal = image_task(whole.info, config.task)
     for patient in range(len(people)):
         people[patient]
     read = time.process_time() - begun

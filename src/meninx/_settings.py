@@ -45,9 +45,31 @@ class DeidSettings(TypedDict, total=False):
 class PrepareSettings(TypedDict, total=False):
     """Settings of ``meninx.prepare.config.PrepareConfig``."""
 
-    reader: str
+    reader: (
+        Literal[
+            "dicom",
+            "folder",
+            "pairs",
+            "csv",
+            "npz",
+            "nih",
+            "chexpert",
+            "mimic",
+            "siim",
+            "ham10000",
+            "radimagenet",
+            "msd",
+            "brset",
+            "pad-ufes",
+        ]
+        | str
+    )
     name: str
-    task: str
+    task: Literal["auto", "multiclass", "multilabel", "segmentation"]
+    synthetic: bool
+    seed: int
+    limit: int
+    duplicates: Literal["refuse", "drop"]
     table: str
     crosswalks: Sequence[str]
     require: Sequence[str]
@@ -55,16 +77,18 @@ class PrepareSettings(TypedDict, total=False):
     image_folder: str
     patient_column: str
     study_column: str
-    site_column: str
-    split_column: str
+    modalities: Sequence[str]
+    trusted: bool
     label_columns: Sequence[str]
     class_column: str
     classes: Sequence[str]
     positive: Sequence[str]
     positive_name: str
     positive_from: float | None
-    uncertain: str
-    blank: str
+    uncertain: Literal["unknown", "zero", "one"]
+    blank: Literal["unknown", "zero", "auto"]
+    malignant: bool
+    laterality: Sequence[str]
     sex_column: str
     age_column: str
     sex_codes: Sequence[str]
@@ -72,35 +96,33 @@ class PrepareSettings(TypedDict, total=False):
     mask_column: str
     mask_folder: str
     mask_labels: Sequence[str]
-    mask_empty: str
-    malignant: bool
-    laterality: Sequence[str]
-    modalities: Sequence[str]
-    trusted: bool
-    synthetic: bool
-    spatial_dims: int
+    mask_empty: Literal["skip", "zero"]
+    spatial_dims: Literal[0, 2, 3]
     size: Sequence[int]
-    aspect: str
+    aspect: Literal["stretch", "pad"]
     spacing_mm: Sequence[float]
     window: Sequence[float]
-    bits: int
-    color: str
-    intensity: str
-    split: str
+    bits: Literal[8, 16]
+    color: Literal["grey", "rgb"]
+    intensity: Literal["auto", "format", "window", "image", "train"]
+    split: Literal["stable", "exact", "published"]
     fractions: Sequence[float]
     split_from: str
+    split_column: str
     sites: Sequence[str]
-    site_mode: str
+    site_mode: Literal["source", "iid", "label-skew", "attribute-skew", "column"]
     site_fractions: Sequence[float]
     site_alpha: float
-    seed: int
-    limit: int
-    duplicates: str
+    site_column: str
     dry_run: bool
     overwrite: bool
     resume: bool
     strict: bool
     workers: int
+    labels: Mapping[str, Any]
+    masks: Mapping[str, Any]
+    images: Mapping[str, Any]
+    work: Mapping[str, Any]
 
 
 class TrainSettings(TypedDict, total=False):
@@ -157,6 +179,7 @@ class TrainSettings(TypedDict, total=False):
     seed: int
     device: str
     precision: Literal["fp32", "bf16"]
+    memory_format: Literal["auto", "contiguous", "channels_last"]
     deterministic: bool
     threads: int
     workers: Literal["auto"] | int

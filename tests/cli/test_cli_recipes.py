@@ -16,7 +16,7 @@ import torch
 from meninx import api
 from meninx.cli.app import app_for
 from meninx.cli.flags import value_of, without_tables
-from meninx.core import settings
+from meninx.core import setting_types, settings
 from meninx.core.errors import ConfigError
 from meninx.models import registry
 from meninx.synthetic import write_dataset
@@ -79,7 +79,7 @@ def test_the_study_s_pneumonia_network_is_the_one_of_its_recipe():
         network = registry.build(
             config.model.name, spatial_dims=2, in_channels=1, out_channels=1, **config.model.options
         )
-    assert registry.parameter_count(network) == 308_497
+    assert sum(value.numel() for value in network.parameters()) == 308_497
     stem = on_the_command_line(
         f"train data --recipe {STUDY / 'kermany64.toml'} --model-options.small-stem true"
     )
@@ -189,8 +189,13 @@ def test_every_flag_shows_its_choices_and_the_table_it_belongs_to(invoke):
         assert f"Settings [{table}]" in text
     for name, (_, item) in settings.index(TrainConfig).items():
         assert f"--{name.replace('_', '-')}" in text
-        if settings.choices(item.hint) and name != "class_weights":
-            assert f"[choices: {', '.join(settings.choices(item.hint))}]" in text
+        if setting_types.is_mixed(item.hint):
+            assert (
+                f"[{', '.join(setting_types.choices(item.hint))} or {setting_types.bounds(item.hint)}]"
+                in text
+            )
+        elif setting_types.choices(item.hint):
+            assert f"[choices: {', '.join(setting_types.choices(item.hint))}]" in text
 
 
 def test_class_weights_are_a_word_or_numbers():
@@ -200,6 +205,14 @@ def test_class_weights_are_a_word_or_numbers():
     assert on_the_command_line("train data --class-weights balanced").task.class_weights == "balanced"
     with pytest.raises(ConfigError, match="none, balanced or numbers, got 'heavy'"):
         on_the_command_line("train data --class-weights heavy")
+
+
+def test_a_word_or_a_number_is_read_as_such():
+    assert on_the_command_line("train data --workers 2").runtime.workers == 2
+    assert on_the_command_line("train data --workers auto").runtime.workers == "auto"
+    for text, message in (("-1", "workers >= 0, got -1"), ("many", "auto or a number, got 'many'")):
+        with pytest.raises(ConfigError, match=message):
+            on_the_command_line(f"train data --workers={text}")
 
 
 def test_a_flag_may_name_its_table():

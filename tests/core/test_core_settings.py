@@ -6,10 +6,11 @@ from typing import Literal, get_args
 
 import pytest
 
-from meninx.core import settings
+from meninx.core import setting_types, settings
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError
-from meninx.core.settings import Count, OldLayout, Positive, Settings
+from meninx.core.setting_types import Count, Positive
+from meninx.core.settings import OldLayout, Settings
 from meninx.learn.config import OptimizerName
 from meninx.train.config import TrainConfig
 
@@ -137,7 +138,9 @@ def test_the_schema_has_the_choices_ranges_and_meanings_of_the_config():
     assert (
         sum("description" not in item for item in described) <= 1
     )  # the table of privacy, which may be absent
-    choices = {name: settings.choices(item.hint) for name, (_, item) in settings.index(TrainConfig).items()}
+    choices = {
+        name: setting_types.choices(item.hint) for name, (_, item) in settings.index(TrainConfig).items()
+    }
     assert set(choices["augment"]) == set(parts["AugmentConfig"]["properties"]["transforms"]["items"]["enum"])
 
 

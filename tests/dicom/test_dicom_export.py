@@ -188,7 +188,7 @@ def test_failures_are_reported_and_stop_nothing(tmp_path, source):
     assert sum("1 missing" in reason for reason in reasons) == 4
     assert sum("JPEG 2000" in reason for reason in reasons) == 1
     assert sum("without PixelData" in reason for reason in reasons) == 1
-    assert sum("second copy" in reason for reason in reasons) == 1
+    assert sum("occurs a second time" in reason for reason in reasons) == 1
     assert json.loads((tmp_path / "out" / "export.json").read_text())["failed"] == [
         list(item) for item in result.failed
     ]

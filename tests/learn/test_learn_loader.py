@@ -30,6 +30,7 @@ from meninx.learn.data import CaseStore
 from meninx.learn.distributed import World
 from meninx.learn.fitting import fit
 from meninx.learn.loader import BatchLoader, worker_count
+from meninx.learn.runtime import memory_format
 from meninx.learn.sampler import ShuffleSampler, UnitBatch
 from meninx.privacy.plan import Plan
 
@@ -334,3 +335,34 @@ def test_ctrl_c_while_images_are_decoded_ends_after_the_first_step(
         trained(data, new_run(), workers=1, progress=Pressing())
     assert threads() == 0
     assert not (data.root / "private" / "cache" / "decoded.bin").exists()
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_channels_last_changes_nothing_but_rounding(
+    dataset: Data, new_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, private: bool
+) -> None:
+    data, seen = dataset(), []
+    original = BatchLoader.batches
+
+    def noted(self: BatchLoader, *rest: Any) -> Any:
+        for batch in original(self, *rest):
+            seen.append(batch.inputs.stride()[1])
+            yield batch
+
+    monkeypatch.setattr(BatchLoader, "batches", noted)
+    colour = replace(data, info=replace(data.info, channels=3))
+    plain = trained(colour, new_run(), private=private)
+    assert set(seen) == {256}
+    seen.clear()
+    last = trained(colour, new_run(), private=private, memory_format="channels_last")
+    assert set(seen) == {1}
+    for name, value in plain.items():
+        assert torch.allclose(last[name], value, atol=1e-4)
+
+
+def test_the_memory_format_that_auto_means() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert memory_format("auto", gpu, dims=2, private=False) == "channels_last"
+    for device, dims, private in ((cpu, 2, False), (cpu, 2, True), (gpu, 3, False), (gpu, 2, True)):
+        assert memory_format("auto", device, dims=dims, private=private) == "contiguous"
+    assert memory_format("channels_last", cpu, dims=2, private=True) == "channels_last"

@@ -74,7 +74,7 @@ def test_a_compressed_file_is_unpacked_no_further_than_its_header_promises(tmp_p
 def test_a_file_shorter_than_its_header_promises_is_refused(tmp_path, shape):
     for name, packed in (("a.nii", lambda x: x), ("a.nii.gz", gzip.compress)):
         (tmp_path / name).write_bytes(packed(nifti_head(shape) + bytes(3)))
-        with pytest.raises(DataError, match="bytes that its header"):
+        with pytest.raises(DataError, match=r"360 bytes|472 bytes"):
             load.load(tmp_path / name)
 
 

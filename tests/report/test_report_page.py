@@ -262,7 +262,7 @@ def test_the_page_does_not_lie_in_a_dataset_or_an_archive(tmp_path):
     paths = [write_dataset(tmp_path / "data"), write_deid(tmp_path / "archive", "north")]
     for path in paths:
         for out in (path, path / "page.html", path / "images" / "page.html"):
-            with pytest.raises(UsageError, match="inside"):
+            with pytest.raises(UsageError, match=r"inside|outside the source"):
                 stage.run(CONFIG, paths, out)
     assert not list(tmp_path.rglob("*.html"))
     assert stage.run(CONFIG, paths, tmp_path / "page.html").size

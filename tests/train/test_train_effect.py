@@ -47,7 +47,7 @@ IDLE = {
     "plateau_patience": 2, "focal_gamma": 1.0, "flip_probability": 0.1, "shift_voxels": 2, "rotate_degrees": 3.0,
     "crop_scale": 0.5, "intensity_strength": 0.2, "views": 2, "pretrained_source": "public", "keep_head": True,
     "unfreeze_every": 1, "lora_alpha": 4.0, "cases_per_patient": 1, "bias_correction": "off", "bias_floor": 0.5,
-    "functional": ("head",),
+    "functional": ("head",), "cache": "20 GB",
 }  # fmt: skip
 
 
@@ -71,6 +71,11 @@ def test_a_setting_that_does_nothing_is_refused_by_name(name):
             "cases_per_patient",
         ),
         (TrainConfig.of(monitor="loss", privacy=TERMS), CLASSES, "monitor"),
+        (
+            TrainConfig.of(memory_format="channels_last"),
+            replace(MAPS, info=replace(MAPS.info, spatial_dims=3, size=())),
+            "memory_format",
+        ),
         (TrainConfig.of(monitor="loss", select="last"), CLASSES, "monitor"),
         (TrainConfig.of(select="best"), dataset(TaskKind.MULTICLASS, valid=0), "select"),
         (TrainConfig.of(steps=3, privacy=replace(TERMS, noise_multiplier=2.0)), CLASSES, "steps"),
@@ -179,7 +184,8 @@ def test_every_setting_is_in_a_rule_or_always_has_an_effect():
     always = {
         "model", "model_options", "image_size", "batch_size", "physical_batch", "optimizer", "lr", "head_lr", "weight_decay",
         "schedule", "warmup", "loss", "class_weights", "augment", "ema", "early_stopping", "pretrained", "freeze", "lora_rank",
-        "seed", "device", "precision", "deterministic", "threads", "attack_risk", "tensorboard", "eval_every", "name", "export",
+        "seed", "device", "precision", "deterministic", "threads", "workers", "attack_risk", "tensorboard", "eval_every",
+        "name", "export", "task_kind",
     }  # fmt: skip
     ruled = {name for name, _, _ in effect._training_rules(TrainConfig(), CLASSES)}
     names = {name for name, (path, _) in settings.index(TrainConfig).items() if path[0] != "privacy"}

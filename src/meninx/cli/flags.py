@@ -11,14 +11,13 @@ import functools
 import inspect
 import re
 import tomllib
-import types
 import typing
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 from cyclopts import App, ArgumentCollection, Group, Parameter, Token
 
-from meninx.core import settings
+from meninx.core import setting_types, settings
 from meninx.core.errors import ConfigError, UsageError, expected
 from meninx.core.settings import Settings
 
@@ -106,11 +105,10 @@ def _flags(kind: type[Settings]) -> Iterator[inspect.Parameter]:
     }
     meanings = settings.meanings(kind)
     for name, (path, item) in settings.index(kind).items():
-        allowed = settings.bounds(item.hint)
         shown = Parameter(
             name=f"--{name.replace('_', '-')}",
             group=groups[path[0]] if len(path) > 1 else top,
-            help=f"{meanings[name]} [{allowed}]" if allowed else meanings[name],
+            help=_help(meanings[name], item.hint),
         )
         default = settings.default_of(kind, name)
         yield inspect.Parameter(
@@ -121,21 +119,30 @@ def _flags(kind: type[Settings]) -> Iterator[inspect.Parameter]:
         )
 
 
+def _help(meaning: str, hint: Any) -> str:
+    """Return the meaning of a setting with what the parser does not show by itself: ranges, and words beside numbers."""
+    words = ", ".join(setting_types.choices(hint)) if setting_types.is_mixed(hint) else ""
+    allowed = " or ".join(part for part in (words, setting_types.bounds(hint)) if part)
+    return f"{meaning} [{allowed}]" if allowed else meaning
+
+
 def _parsed(hint: Any) -> Any:
-    """Return the type that the parser reads a flag as: without ranges, and words or numbers as text."""
-    return tuple[str, ...] if _is_mixed(hint) else settings.without_ranges(hint)
+    """Return the type that the parser reads a flag as: without ranges, and as text where it is a word or a number."""
+    if not setting_types.is_mixed(hint):
+        return setting_types.without_ranges(hint)
+    return tuple[str, ...] if _is_several(hint) else str
 
 
-def _is_mixed(hint: Any) -> bool:
-    """Return whether a setting is a word or several numbers."""
-    inner = typing.get_args(hint)
-    return typing.get_origin(hint) in (typing.Union, types.UnionType) and type(None) not in inner
+def _is_several(hint: Any) -> bool:
+    return any(typing.get_origin(item) is tuple for item in typing.get_args(hint))
 
 
 def _value(hint: Any, given: Any) -> Any:
     """Return the value of a flag: ``--class-weights balanced``, or numbers as ``1 2`` or ``1,2``."""
-    if not _is_mixed(hint):
+    if not setting_types.is_mixed(hint):
         return given
+    if not _is_several(hint):
+        return given if given in setting_types.choices(hint) else value_of(given)
     words = [word for text in given for word in text.split(",")]
     try:
         return [float(word) for word in words]

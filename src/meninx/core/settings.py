@@ -6,6 +6,7 @@ schema all read it from there:
 
     >>> from dataclasses import dataclass, field
     >>> from typing import Literal
+    >>> from meninx.core.setting_types import Positive
     >>> @dataclass(frozen=True, kw_only=True)
     ... class Optim(Settings):
     ...     optimizer: Literal["sgd", "adam"] = "adam"
@@ -28,36 +29,25 @@ Every setting of the composed tables also has a flat name, unique in the whole: 
 import dataclasses
 import functools
 import inspect
-import math
 import re
 import tomllib
-import types
 import typing
 import warnings
 from collections.abc import Callable, Mapping
 from enum import Enum
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 import tomli_w
-from msgspec import Meta
 
-from meninx.core import check, files
+from meninx.core import check, files, setting_types
 from meninx.core.errors import ConfigError, expected
+from meninx.core.setting_types import without_none
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
 ReturnT = TypeVar("ReturnT")
-Positive = Annotated[float, Meta(gt=0)]
-NonNegative = Annotated[float, Meta(ge=0)]
-Count = Annotated[int, Meta(gt=0)]
-CountOrZero = Annotated[int, Meta(ge=0)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-PositiveShare = Annotated[float, Meta(gt=0, le=1)]
-ShareBelowOne = Annotated[float, Meta(ge=0, lt=1)]
-OpenShare = Annotated[float, Meta(gt=0, lt=1)]
-
 LIMIT = 1 << 20  # bytes of a recipe
 
 
@@ -74,7 +64,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for item in _fields(type(self)):
-            value = convert(item.hint, getattr(self, item.name), item.flat)
+            value = _converted(item.hint, getattr(self, item.name), item.flat)
             object.__setattr__(self, item.name, value)
         self.check_rules()
 
@@ -249,7 +239,7 @@ def arranged(kind: type[Settings], settings: Mapping[str, Any], where: str) -> d
             result[key] = None
         elif key in places:
             path, item = places[key]
-            found: Any = convert(item.hint, value, _place(where, key), key)
+            found: Any = _converted(item.hint, value, _place(where, key), key)
             for name in reversed(path):
                 found = {name: found}
             result = merged(result, found)
@@ -265,85 +255,6 @@ def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
         result[key] = merged(result[key], value) if both else value
     return result
-
-
-def convert(hint: Any, value: Any, where: str, name: str = "") -> Any:
-    """Return a plain value as the type that a setting declares.
-
-    A whole number may stand for any number, a list for a tuple, text for a path; nothing else is converted.
-
-    Args:
-        hint: the declared type.
-        value: the value as TOML or Python gave it.
-        where: file and key, for the message.
-        name: of the setting, when ``where`` says more than that.
-
-    Raises:
-        ConfigError: the value has another type, is out of range, or is none of the choices.
-    """
-    table = _table_class(hint)
-    if table is not None and isinstance(value, Mapping):
-        return build(table, value, where)
-    try:
-        result = (
-            value if table and isinstance(value, table) else msgspec.convert(value, hint, dec_hook=_decoded)
-        )
-    except msgspec.ValidationError as error:
-        raise ConfigError(_refusal(hint, value, where, name or where)) from error
-    if any(isinstance(item, float) and not math.isfinite(item) for item in _items(result)):
-        raise ConfigError(expected("a finite number", got=value, where=where))
-    return result
-
-
-def choices(hint: Any) -> tuple[str, ...]:
-    """Return the words that a setting of this type may be, or that each of its entries may be; empty for any."""
-    hint = _without_none(hint)
-    if typing.get_origin(hint) is Annotated:
-        return choices(typing.get_args(hint)[0])
-    if typing.get_origin(hint) is Literal:
-        return tuple(str(item) for item in typing.get_args(hint))
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return tuple(str(item.value) for item in hint)
-    if typing.get_origin(hint) in (tuple, typing.Union, types.UnionType):
-        return tuple(word for item in typing.get_args(hint) if item is not ... for word in choices(item))
-    return ()
-
-
-def bounds(hint: Any, name: str = "") -> str:
-    """Return the range of numbers of a type, such as ``lr > 0`` or, without a name, ``> 0``; empty for any."""
-    hint = _without_none(hint)
-    if typing.get_origin(hint) is tuple and len(typing.get_args(hint)) == 2:
-        return bounds(typing.get_args(hint)[0], name)
-    limits = [item for item in typing.get_args(hint)[1:] if isinstance(item, Meta)]
-    if typing.get_origin(hint) is not Annotated or not limits:
-        return ""
-    low = next(
-        (
-            (number, sign)
-            for number, sign in ((limits[0].gt, "<"), (limits[0].ge, "<="))
-            if number is not None
-        ),
-        None,
-    )
-    high = next(
-        (
-            (number, sign)
-            for number, sign in ((limits[0].lt, "<"), (limits[0].le, "<="))
-            if number is not None
-        ),
-        None,
-    )
-    if low and high:
-        return f"{low[0]:g} {low[1]} {name or 'x'} {high[1]} {high[0]:g}"
-    if low:
-        return f"{name} {low[1].replace('<', '>')} {low[0]:g}".strip()
-    return f"{name} {high[1]} {high[0]:g}".strip() if high else ""
-
-
-def without_ranges(hint: Any) -> Any:
-    """Return a type without the ranges in it: ``tuple[int, ...]`` for ``tuple[Count, ...]``."""
-    holder = type("_Holder", (), {"__annotations__": {"value": hint}})
-    return typing.get_type_hints(holder)["value"]
 
 
 # configs into values
@@ -485,16 +396,8 @@ def _fields(kind: type[Settings]) -> tuple[Field, ...]:
 
 
 def _table_class(hint: Any) -> type[Settings] | None:
-    hint = _without_none(hint)
+    hint = without_none(hint)
     return hint if isinstance(hint, type) and issubclass(hint, Settings) else None
-
-
-def _without_none(hint: Any) -> Any:
-    """Return ``X`` for ``X | None``, and any other type as it is."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        rest = [item for item in typing.get_args(hint) if item is not type(None)]
-        return rest[0] if len(rest) == 1 else hint
-    return hint
 
 
 def _table(kind: type[Settings], key: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -503,13 +406,13 @@ def _table(kind: type[Settings], key: str, given: Mapping[str, Any], where: str)
     for name, value in given.items():
         if name not in fields:
             raise _unknown(kind, (key, name), where)
-        result[name] = convert(fields[name].hint, value, _place(where, f"{key}.{name}"), fields[name].flat)
+        result[name] = _converted(fields[name].hint, value, _place(where, f"{key}.{name}"), fields[name].flat)
     return result
 
 
 def _refuse_no_table(kind: type[Settings], key: str, value: Any, where: str) -> None:
     hint = next(item.hint for item in _fields(kind) if item.name == key)
-    if value is not None or _without_none(hint) is hint:
+    if value is not None or without_none(hint) is hint:
         fix = f"write the settings of {key} below a line [{key}]"
         raise ConfigError(expected("a table", got=repr(value), where=_place(where, key), fix=fix))
 
@@ -527,6 +430,14 @@ def _made(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
         for name, value in values.items()
     }
     return kind(**made)
+
+
+def _converted(hint: Any, value: Any, where: str, name: str = "") -> Any:
+    """Return a value as the type of its setting, which may be a table."""
+    table = _table_class(hint)
+    if table is not None and isinstance(value, Mapping):
+        return build(table, value, where)
+    return value if table and isinstance(value, table) else setting_types.convert(hint, value, where, name)
 
 
 def _place(where: str, key: str) -> str:
@@ -551,52 +462,3 @@ def _unknown(kind: type[Settings], path: tuple[str, ...], where: str, *, table: 
             fix=fix or "the page of settings lists the keys",
         )
     )
-
-
-def _decoded(kind: type[Any], value: Any) -> Any:
-    if kind is Path and isinstance(value, (str, Path)):
-        return Path(value)
-    raise TypeError
-
-
-def _items(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
-
-
-def _refusal(hint: Any, value: Any, where: str, name: str) -> str:
-    """Return the message about a value that a type refuses: what is allowed, what was given, where."""
-    hint = _without_none(hint)
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            fix = "write it in brackets, also with one entry"
-            return expected("a list", got=repr(value), where=where, fix=fix)
-        bad = next((entry for entry in enumerate(value) if not _fits(inner[0], entry[1])), None)
-        if bad is not None:
-            return _refusal(inner[0], bad[1], f"{where}[{bad[0]}]", f"{name}[{bad[0]}]")
-    elif origin in (typing.Union, types.UnionType):
-        part = next((item for item in inner if typing.get_origin(item) is tuple), None)
-        if part is not None and isinstance(value, (list, tuple)):
-            return _refusal(part, value, where, name)
-        return expected(f"{', '.join(choices(hint))} or numbers", got=repr(value), where=where)
-    elif choices(hint) and isinstance(value, str):
-        known = sorted(choices(hint))
-        fix = check.did_you_mean(value, known)
-        return expected(f"{name} to be one of {', '.join(known)}", got=repr(value), where=where, fix=fix)
-    elif bounds(hint) and _fits(inner[0], value):
-        return expected(bounds(hint, name), got=value, where=where)
-    bare = inner[0] if origin is Annotated else hint
-    kind = "str" if choices(bare) else getattr(bare, "__name__", str(bare))
-    return expected(
-        f"a value of type {kind}",
-        got="true or false" if isinstance(value, bool) else repr(value),
-        where=where,
-    )
-
-
-def _fits(hint: Any, value: Any) -> bool:
-    try:
-        msgspec.convert(value, hint, dec_hook=_decoded)
-    except msgspec.ValidationError:
-        return False
-    return True

@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from meninx.core.errors import ConfigError, PrivacyRefusal, expected
-from meninx.core.settings import CountOrZero, Settings
+from meninx.core.setting_types import CountOrZero
+from meninx.core.settings import Settings
 from meninx.deid import options as known
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile

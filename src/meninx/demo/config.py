@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meninx.core.settings import Count, CountOrZero, Positive, Settings
+from meninx.core.setting_types import Count, CountOrZero, Positive
+from meninx.core.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,7 +105,7 @@ def _matched(
     if volume and isinstance(label_map, Image) and not np.allclose(label_map.affine, affine, atol=1e-2):
         fix = "resample the label map to the series"
         raise DataError(
-            problem("the affine of the label map is not that of the series", where="label map", fix=fix)
+            problem("the label map does not have the affine of the series", where="label map", fix=fix)
         )
     return sources, frames
 

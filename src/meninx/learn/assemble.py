@@ -155,11 +155,13 @@ def from_config(
     task = task or _task(config, data.info, weights=_class_weights(config, train, plan))
     network, start = initial_network(config, data.info, network=network)
     network.to(device)
+    if _memory_format(config, data.info, plan, device) is torch.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = _loader(config, train, plan, device)
     sampler: Sampler
     step: Step
     if plan is None:
-        sampler = public_sampler(config, len(train))
+        sampler = public_sampler(config.sampling, len(train), config.runtime.seed)
         step = _supervised_step(config, task, loader, sources, world)
     else:
 
@@ -188,10 +190,19 @@ def from_config(
     return training
 
 
+def _memory_format(
+    config: LearnConfig, info: DatasetInfo, plan: Plan | None, device: torch.device
+) -> torch.memory_format:
+    """Return the order of the values of images and weights in memory."""
+    setting = config.runtime.memory_format
+    chosen = runtime.memory_format(setting, device, dims=info.spatial_dims, private=plan is not None)
+    return torch.channels_last if chosen == "channels_last" else torch.contiguous_format
+
+
 def _task(config: LearnConfig, info: DatasetInfo, *, weights: tuple[float, ...]) -> Task:
     """Return the dataset's own task, or the one of another package that the settings name."""
     if config.task.kind == "auto":
-        return image_task(info, config, weights=weights)
+        return image_task(info, config.task, weights=weights)
     offered = plugins.names(plugins.TASKS)
     check.one_of(("auto", *offered), task_kind=config.task.kind)
     task: Task = plugins.load(plugins.TASKS, config.task.kind)(info, config.task)
@@ -204,7 +215,15 @@ def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: to
     foreground = config.sampling.foreground if plan is None else 0.0
     transforms = augmenter(config, train.info)
     return BatchLoader(
-        Assembler(train, transforms, config.sampling.views, foreground, config.runtime.seed, device),
+        Assembler(
+            train,
+            transforms,
+            config.sampling.views,
+            foreground,
+            config.runtime.seed,
+            device,
+            memory_format=_memory_format(config, train.info, plan, device),
+        ),
         workers=worker_count(config.runtime.workers, device),
     )
 
@@ -291,7 +310,7 @@ def _private_parts(
         raise PrivacyRefusal(
             expected(f"at most {plan.n_units_declared} units", got=got, where="plan", fix=fix)
         )
-    finetune.apply(network, finetune.never_trained(network, config))
+    finetune.apply(network, finetune.never_trained(network, config.model))
     prove_network(
         network, task, loader, physical_batch=config.sampling.physical_batch,
         functional=config.model.functional, cases=len(train),
@@ -319,7 +338,7 @@ def _state(config: LearnConfig, network: nn.Module, plan: Plan | None, steps_per
         optim.optimizer(config.optim, optim.groups(config.optim, network), plan),
         schedule=Schedule(config.optim, steps_per_epoch),
         average=WeightAverage(network, config.optim.ema) if config.optim.ema else None,
-        freezing=finetune.Freezing(config, steps_per_epoch),
+        freezing=finetune.Freezing(config.model, steps_per_epoch),
     )
     return TrainState({MODEL: player})
 
@@ -412,7 +431,7 @@ def initial_network(
             config.model.name,
             spatial_dims=info.spatial_dims,
             in_channels=info.channels,
-            out_channels=image_task(info, config).out_channels,
+            out_channels=image_task(info, config.task).out_channels,
             **config.model.options,
         )
     if not config.model.pretrained:
@@ -428,7 +447,7 @@ def initial_network(
             alpha=config.model.lora_alpha,
             keep=registry.head_prefix(network),
         )
-    finetune.frozen_names(network, config, 0)
+    finetune.frozen_names(network, config.model, 0)
     return network, start
 
 

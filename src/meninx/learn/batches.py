@@ -53,6 +53,7 @@ class Assembler:
         foreground: probability of a patch with a labelled voxel.
         seed: public seed of the augmentation.
         device: where the batch goes.
+        memory_format: order of the values of 2-D images in memory.
     """
 
     store: CaseStore
@@ -61,6 +62,7 @@ class Assembler:
     foreground: float
     seed: int
     device: torch.device
+    memory_format: torch.memory_format = torch.contiguous_format
 
     def __call__(self, units: Units, step: int, *, first: int = 0) -> Batch:
         """Return the cases of ``units`` as one batch on the device; equal arguments give equal tensors.
@@ -106,6 +108,8 @@ class Assembler:
         inputs, targets, unit = (
             value.to(self.device, non_blocking=True) for value in (batch.inputs, batch.targets, batch.unit)
         )
+        if self.memory_format is torch.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         return Batch(inputs, targets, unit, batch.views, batch.row_keys)
 
     def _sample(self, case: int, name: tuple[int | str, ...]) -> Sample:

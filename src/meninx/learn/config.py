@@ -15,18 +15,17 @@ from typing import Any, Literal
 
 from meninx.core import machine, settings
 from meninx.core.errors import ConfigError, expected
-from meninx.core.settings import (
+from meninx.core.setting_types import (
     Count,
     CountOrZero,
     NonNegative,
     OpenShare,
     Positive,
     PositiveShare,
-    Settings,
     Share,
     ShareBelowOne,
-    flat,
 )
+from meninx.core.settings import Settings, flat
 
 OptimizerName = Literal["sgd", "momentum", "adam", "adamw", "nadam"]
 ScheduleName = Literal["constant", "cosine", "plateau", "step", "manual"]
@@ -36,6 +35,7 @@ Selection = Literal["auto", "last", "best"]
 Method = Literal["shuffle", "poisson"]
 Correction = Literal["auto", "on", "off"]
 Precision = Literal["fp32", "bf16"]
+MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 Balance = Literal["none", "balanced"]
 
 
@@ -238,6 +238,8 @@ class RuntimeConfig(Settings):
         precision: `fp32`, or `bf16` for products in bfloat16 (weights stay float32): faster where the
             hardware has it; repeatable on the same machine only. Under DP the rounding is charged to
             max_grad_norm.
+        memory_format: order of the values of 2-D images and weights in memory, which changes speed and
+            rounding: `auto` takes channels_last for supervised training on a GPU, contiguous otherwise.
         deterministic: bit-for-bit repeatable, privacy noise included: stamps the run NOT FOR RELEASE.
         threads: torch threads; 0 keeps torch's choice.
         workers: threads that prepare the next batches during a step, which changes speed, never the result;
@@ -253,6 +255,7 @@ class RuntimeConfig(Settings):
     seed: CountOrZero = 0
     device: str = "auto"
     precision: Precision = "fp32"
+    memory_format: MemoryFormat = "auto"
     deterministic: bool = False
     threads: CountOrZero = 0
     workers: Literal["auto"] | CountOrZero = "auto"

@@ -276,10 +276,19 @@ class CaseStore:
         return f"manifest.csv, row {self.rows[index]}"
 
 
-def split_store(manifest: Manifest, split: str, config: LearnConfig) -> CaseStore:
-    """Return the cases of one split; messages name the rows of the whole manifest."""
+def split_store(
+    manifest: Manifest, split: str, config: LearnConfig, *, memory: int | None = None
+) -> CaseStore:
+    """Return the cases of one split; messages name the rows of the whole manifest.
+
+    Args:
+        manifest: the dataset.
+        split: ``train``, ``valid`` or ``test``.
+        config: as for :class:`CaseStore`.
+        memory: as for :class:`CaseStore`.
+    """
     rows = [row for row, case in enumerate(manifest.cases, FIRST_ROW) if case.split == split]
-    return CaseStore(manifest.split(split), config, rows=rows)
+    return CaseStore(manifest.split(split), config, rows=rows, memory=memory)
 
 
 def padded(value: Tensor, size: Sequence[int], fill: float) -> Tensor:

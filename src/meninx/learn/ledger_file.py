@@ -20,6 +20,7 @@ FREE_TO_CHANGE = frozenset(
     {
         "device",
         "threads",
+        "memory_format",
         "workers",
         "cache",
         "tensorboard",

@@ -21,7 +21,7 @@ pass
 
 def rule_of(config: PrepareConfig) -> str:
     """Return how patients are assigned to splits, as ``DatasetInfo.split_rule`` tells it."""
-    return "exact" if config.split_from and config.split == "stable" else config.split
+    return "exact" if config.split.from_dataset and config.split.rule == "stable" else config.split.rule
 
 
 def splits_of(entries: Sequence[DatasetCase], config: PrepareConfig, task: TaskKind) -> dict[str, str]:
@@ -31,16 +31,16 @@ def splits_of(entries: Sequence[DatasetCase], config: PrepareConfig, task: TaskK
         DataError: a patient in two published splits, or no patient of ``split_from`` among these.
     """
     patients = sorted({entry.patient_id for entry in entries})
-    kept = _kept(config.split_from, patients)
-    if config.split == "published":
+    kept = _kept(config.split.from_dataset, patients)
+    if config.split.rule == "published":
         given: dict[str, dict[str, str]] = defaultdict(dict)
         for entry in entries:
             given[entry.patient_id].setdefault(entry.source.split, entry.source.where)
-        found = published_splits(given, config.fractions, config.seed)
-    elif config.split == "exact" or kept:
-        found = exact_splits(label_strata(entries, task), config.fractions, config.seed, kept)
+        found = published_splits(given, config.split.fractions, config.seed)
+    elif config.split.rule == "exact" or kept:
+        found = exact_splits(label_strata(entries, task), config.split.fractions, config.seed, kept)
     else:
-        found = stable_splits(patients, config.fractions, config.seed)
+        found = stable_splits(patients, config.split.fractions, config.seed)
     return found
 
 
@@ -51,18 +51,20 @@ def sites_of(entries: Sequence[DatasetCase], config: PrepareConfig, task: TaskKi
         DataError: a patient at two sites of the source, or without a value in ``site_column``; names rows.
     """
     patients = sorted({entry.patient_id for entry in entries})
-    mode = config.site_mode
+    mode = config.sites.mode
     if mode == "iid":
-        return iid_sites(patients, config.sites, config.site_fractions, config.seed)
+        return iid_sites(patients, config.sites.names, config.sites.fractions, config.seed)
     if mode in ("label-skew", "attribute-skew"):
         strata = (
             label_strata(entries, task)
             if mode == "label-skew"
-            else _attribute_strata(entries, config.site_column)
+            else _attribute_strata(entries, config.sites.column)
         )
-        return skewed_sites(strata, config.sites, config.site_fractions, config.site_alpha, config.seed)
+        return skewed_sites(
+            strata, config.sites.names, config.sites.fractions, config.sites.alpha, config.seed
+        )
     if mode == "column":
-        return column_sites(_column(entries, config.site_column))
+        return column_sites(_column(entries, config.sites.column))
     return _source_sites(entries)
 
 

@@ -53,21 +53,23 @@ class ImagePlan:
 
         ``labels`` empty when no masks are wanted.
         """
-        scaling = config.intensity if config.intensity in ("format", "window", "image") else AUTO
+        scaling = (
+            config.images.intensity if config.images.intensity in ("format", "window", "image") else AUTO
+        )
         if scaling == AUTO:
             scaling = "image" if spatial_dims == 3 else "format"
-            scaling = "window" if config.window else scaling
+            scaling = "window" if config.images.window else scaling
         return cls(
             spatial_dims=spatial_dims,
-            size=_all_axes(config.size, spatial_dims),
-            spacing_mm=_all_axes(config.spacing_mm, spatial_dims),
-            aspect=config.aspect,
-            bits=config.bits,
-            channels=3 if config.color == "rgb" else 1,
+            size=_all_axes(config.images.size, spatial_dims),
+            spacing_mm=_all_axes(config.images.spacing_mm, spatial_dims),
+            aspect=config.images.aspect,
+            bits=config.images.bits,
+            channels=3 if config.images.color == "rgb" else 1,
             scaling=scaling,
-            window=config.window,
+            window=config.images.window,
             labels=labels,
-            mask_empty=config.mask_empty,
+            mask_empty=config.masks.empty,
         )
 
     @property

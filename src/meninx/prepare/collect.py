@@ -67,7 +67,7 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
     _refuse_names(first)
     if first.task is TaskKind.MULTICLASS:
         _refuse_unclear(first.cases)
-    dims = config.spatial_dims or first.spatial_dims
+    dims = config.images.spatial_dims or first.spatial_dims
     refuse_by_source(config, task=first.task, spatial_dims=dims, labels=first.labels)
     return CollectedCases(
         entries=limited(entries, config.limit, config.seed), labels=first.labels, task=first.task, attributes=first.attributes,
@@ -84,7 +84,7 @@ def sources_of(config: PrepareConfig, source: Path | Sequence[Path]) -> tuple[Pa
     roots = [source] if isinstance(source, Path) else list(source)
     elsewhere = [
         name
-        for name in (config.image_folder, config.mask_folder)
+        for name in (config.source.image_folder, config.masks.folder)
         if name and config.reader in ("csv", "pairs")
     ]
     places = _places(config, source)
@@ -217,7 +217,9 @@ def _joined(readings: Sequence[ReaderOutput], config: PrepareConfig) -> ReaderOu
             raise LayoutError(
                 problem("the sites have different labels", where="source", fix="give label_columns")
             )
-    classes = config.classes or tuple(sorted({label for reading in readings for label in reading.labels}))
+    classes = config.labels.classes or tuple(
+        sorted({label for reading in readings for label in reading.labels})
+    )
     attributes = tuple(dict.fromkeys(name for reading in readings for name in reading.attributes))
     return replace(
         first,

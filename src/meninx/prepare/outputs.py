@@ -139,7 +139,7 @@ class DatasetFolder:
         config = self._config
         shown = {
             key: value
-            for key, value in settings.to_table(config).items()
+            for key, value in settings.to_flat(config).items()
             if key not in (*WORK_FIELDS, *PATH_FIELDS)
         }
         return PrepareRecord(
@@ -169,8 +169,8 @@ def _claim(config: PrepareConfig, sources: Iterable[Path]) -> dict[str, Any]:
         "stage": STAGE,
         "fingerprint": digest_of(config, leave_out=WORK_FIELDS),
         "sources": tuple(sources),
-        "resume": config.resume,
-        "overwrite": config.overwrite,
+        "resume": config.work.resume,
+        "overwrite": config.work.overwrite,
         "ours": _is_older,
     }
 
@@ -204,7 +204,7 @@ def _remove_others(staging: Path, wanted: set[str]) -> None:
 def digest_of(config: PrepareConfig, *, only: Sequence[str] = (), leave_out: Sequence[str] = ()) -> str:
     """Return a digest of some fields of a config."""
     table = {
-        k: v for k, v in settings.to_table(config).items() if (not only or k in only) and k not in leave_out
+        k: v for k, v in settings.to_flat(config).items() if (not only or k in only) and k not in leave_out
     }
     return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
@@ -223,7 +223,7 @@ def info_of(
     known = [records[case.case_id] for case in cases if case.case_id in records]
     sizes, spacings = {record.size for record in known}, {record.spacing_mm for record in known}
     intensity = plan.intensity
-    if config.intensity == "train" and known:
+    if config.images.intensity == "train" and known:
         intensity = _training_statistics(
             intensity, [records[case.case_id] for case in cases if case.split == "train"]
         )
@@ -238,7 +238,7 @@ def info_of(
         spacing_mm=tuple(next(iter(spacings))) if len(spacings) == 1 else (),
         intensity=intensity,
         laterality=tuple(
-            (left, right) for left, _, right in (pair.partition("=") for pair in config.laterality)
+            (left, right) for left, _, right in (pair.partition("=") for pair in config.labels.laterality)
         ),
         patients_known=gathered.patients_known,
         synthetic=config.synthetic,

@@ -90,7 +90,7 @@ def run(
     pool.refuse_import_in_worker()
     sources = sources_of(config, source)
     outputs.check(out, config, sources)
-    findings = checks.Findings(strict=config.strict)
+    findings = checks.Findings(strict=config.work.strict)
     gathered = collect_cases(config, source, findings)
     plan = ImagePlan.of(
         config, gathered.spatial_dims, gathered.labels if gathered.task is TaskKind.SEGMENTATION else ()
@@ -98,11 +98,13 @@ def run(
     _manifest(
         config, gathered, plan, gathered.entries, {}, out
     )  # a contradiction in the tables is found before any image is read
-    if config.dry_run:
+    if config.work.dry_run:
         return _dry(config, gathered, plan, out, findings)
     with outputs.claimed(out, config, sources) as folder:
         jobs = folder.jobs(gathered.entries)
-        records, reused = prepare_all(jobs, folder.shared(plan), folder, findings, config.workers, progress)
+        records, reused = prepare_all(
+            jobs, folder.shared(plan), folder, findings, config.work.workers, progress
+        )
         entries = _usable(gathered, records, findings, config)
         manifest = _manifest(config, gathered, plan, entries, records, out)
         _tell_classes(manifest, records, findings)

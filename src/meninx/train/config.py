@@ -9,7 +9,8 @@ from typing import Literal
 from meninx.core.budget import Clipping, PrivacyUnit
 from meninx.core.errors import ConfigError, expected
 from meninx.core.manifest import Split
-from meninx.core.settings import Count, CountOrZero, NonNegative, OpenShare, Positive, Settings
+from meninx.core.setting_types import Count, CountOrZero, NonNegative, OpenShare, Positive
+from meninx.core.settings import Settings
 from meninx.learn.config import LearnConfig
 
 

@@ -14,6 +14,7 @@ from meninx.core import settings
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, UsageError, expected
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
+from meninx.learn import runtime
 from meninx.learn.config import RuntimeConfig, SamplingConfig
 from meninx.learn.task import image_task
 from meninx.privacy.plan import Plan
@@ -100,14 +101,20 @@ def total_steps(config: TrainConfig, data: Manifest, plan: Plan | None) -> int:
 
 
 def resolved(config: TrainConfig, data: Manifest, plan: Plan | None) -> TrainConfig:
-    """Return the settings with what was left to the program: loss, sampling, weights to keep, number of steps.
+    """Return the settings with what was left to the program: loss, sampling, memory format, number of steps, ...
 
     The result is a recipe that gives the same run.
     """
     best = plan is None and len(data.split("valid")) > 0
     chosen: dict[str, Any] = {
-        "loss": image_task(data.info, config).loss_name,
+        "loss": image_task(data.info, config.task).loss_name,
         "select": config.validation.select,
+        "memory_format": runtime.memory_format(
+            config.runtime.memory_format,
+            runtime.device(config.runtime.device),
+            dims=data.info.spatial_dims,
+            private=plan is not None,
+        ),
     }
     if config.validation.select == "auto":
         chosen["select"] = "best" if best else "last"
@@ -128,7 +135,7 @@ def to_toml(config: TrainConfig) -> str:
 
 def _training_rules(config: TrainConfig, data: Manifest) -> Iterator[Rule]:
     private, segmentation = config.privacy is not None, data.info.task is TaskKind.SEGMENTATION
-    loss = image_task(data.info, config).loss_name
+    loss = image_task(data.info, config.task).loss_name
     moments = config.optim.optimizer in _ADAPTIVE_MOMENTS
     best = config.validation.select == "best" or (config.validation.select == "auto" and not private)
     counted = config.privacy is None or not _steps_follow(config.privacy)
@@ -173,6 +180,8 @@ def _training_rules(config: TrainConfig, data: Manifest) -> Iterator[Rule]:
     yield "lora_alpha", config.model.lora_rank > 0, "lora_rank"
     yield "cases_per_patient", per_patient, "privacy per patient"
     yield "functional", private, "privacy"
+    flat = data.info.spatial_dims == 2 or config.runtime.memory_format == "contiguous"
+    yield "memory_format", flat, "2-D images"
     listed = bool(data.checksums) or config.runtime.cache == "off"
     yield "cache", listed, "a dataset with checksums.sha256, which names the images that are cached"
 

@@ -88,7 +88,7 @@ def _write_bundle(
         "name": learned.model.name,
         "spatial_dims": info.spatial_dims,
         "in_channels": info.channels,
-        "out_channels": image_task(info, learned).out_channels,
+        "out_channels": image_task(info, learned.task).out_channels,
         **learned.model.options,
     }
     size = learned.model.patch_size or learned.model.image_size or info.size

@@ -231,7 +231,7 @@ def _network(config: TrainConfig, data: Manifest, plan: Plan | None, own: nn.Mod
     with torch.random.fork_rng():
         network, _ = assemble.initial_network(config, data.info, network=copy.deepcopy(own))
     if plan is not None:
-        finetune.apply(network, finetune.never_trained(network, config))
+        finetune.apply(network, finetune.never_trained(network, config.model))
         trained_layers(network, config.model.functional)
     return network
 

@@ -226,6 +226,7 @@ def _refuse_other(config: TrainConfig, data: Manifest, cell: Path) -> None:
             threads=config.runtime.threads,
             workers=config.runtime.workers,
             cache=config.runtime.cache,
+            memory_format=wanted.runtime.memory_format,
         )
         != wanted
     ):

@@ -35,7 +35,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     Raises:
         LayoutError: a table or column is missing, or a path names no patient; names file, column and row.
     """
-    labels = values.chosen(config.label_columns, FINDINGS, "train.csv")
+    labels = values.chosen(config.labels.label_columns, FINDINGS, "train.csv")
     columns = ("Path", "Sex", "Age", *labels)
     names = ("train.csv", "valid.csv") if (root / "valid.csv").is_file() else ("train.csv",)
     layout = Layout(

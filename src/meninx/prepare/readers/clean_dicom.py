@@ -49,8 +49,8 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
         DataError: no row of the label table fits any image.
     """
     headers, skipped = _headers(root)
-    _refuse_identified(headers, trusted=config.trusted)
-    if not config.trusted:
+    _refuse_identified(headers, trusted=config.source.trusted)
+    if not config.source.trusted:
         headers, flagged = _reviewed(headers)
         skipped += flagged
     skipped += [("object without pixels", "DICOM source")] * sum(
@@ -58,9 +58,9 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     )
     wanted = {path: header for path, header in headers.items() if header["Rows"] and _wanted(header, config)}
     table = LabelTable.read(root, config, site)
-    dims = config.spatial_dims or 2
+    dims = config.images.spatial_dims or 2
     units = _series(wanted) if dims == 3 else [((path,), header) for path, header in wanted.items()]
-    pseudonymous = not config.trusted or all(map(_is_clean, headers.values()))
+    pseudonymous = not config.source.trusted or all(map(_is_clean, headers.values()))
     cases: list[SourceCase] = []
     for number, (paths, header) in enumerate(units, start=1):
         labelled = table.find(header, whole_series=dims == 3)
@@ -177,9 +177,9 @@ def _reviewed(headers: dict[Path, Header]) -> tuple[dict[Path, Header], list[tup
 
 def _wanted(header: Header, config: PrepareConfig) -> bool:
     modality = header["Modality"]
-    if config.modalities:
-        return modality in config.modalities
-    return (modality in VOLUME_MODALITIES) == (config.spatial_dims == 3)
+    if config.source.modalities:
+        return modality in config.source.modalities
+    return (modality in VOLUME_MODALITIES) == (config.images.spatial_dims == 3)
 
 
 def _series(headers: dict[Path, Header]) -> list[tuple[tuple[Path, ...], Header]]:
@@ -234,10 +234,10 @@ class LabelTable:
         Raises:
             LayoutError: a column is missing, or two rows name the same image; names file, column and row.
         """
-        if not config.table:
+        if not config.source.table:
             fix = "give the label table"
             raise ConfigError(problem("no table of labels was given", where="table, reader dicom", fix=fix))
-        path = resolve(config.table, root, site)
+        path = resolve(config.source.table, root, site)
         table = read_table(path)
         keys = [name for name in KEYS if name in table.columns]
         if not keys:
@@ -247,8 +247,8 @@ class LabelTable:
         task, labels = _meaning(table, config, keys)
         attributes = _more_columns(table, config)
         found = cls(labels, task, attributes, config, path.parent)
-        clean = _crosswalk([resolve(text, root, site) for text in config.crosswalks])
-        for row in table.having(config.require):
+        clean = _crosswalk([resolve(text, root, site) for text in config.source.crosswalks])
+        for row in table.having(config.source.require):
             found._add(row, keys, clean)
         return found
 
@@ -308,13 +308,13 @@ class LabelTable:
 
     def _labelled(self, row: CsvRow) -> Labelled:
         config = self.config
-        name = row.get(config.mask_column) if config.mask_column else ""
+        name = row.get(config.masks.column) if config.masks.column else ""
         mask = FileSource(self.base / name) if name else None
         attributes = {column: row.get(column) for column in self.attributes}
         if self.task is TaskKind.SEGMENTATION:
             return Labelled({}, mask, attributes, row.where)
-        if config.class_column:
-            labels = values.of_class(row.get(config.class_column), config)
+        if config.labels.class_column:
+            labels = values.of_class(row.get(config.labels.class_column), config)
             return Labelled(labels, mask, attributes, row.where, bool(labels))
         return Labelled(
             {name: values.label(row, name, config) for name in self.labels}, mask, attributes, row.where
@@ -324,13 +324,15 @@ class LabelTable:
 def _meaning(table: CsvTable, config: PrepareConfig, keys: list[str]) -> tuple[TaskKind, tuple[str, ...]]:
     task = values.task_of(config)
     if task is TaskKind.SEGMENTATION:
-        table.needs([config.mask_column] if config.mask_column else [])
-        return task, config.mask_labels or ("foreground",)
-    if config.class_column:
-        table.needs([config.class_column])
-        return task, values.class_names(config, [row.get(config.class_column) for row in table], table.name)
-    beside = {*keys, config.mask_column, *config.attribute_columns, config.site_column}
-    labels = config.label_columns or tuple(name for name in table.columns if name not in beside)
+        table.needs([config.masks.column] if config.masks.column else [])
+        return task, config.masks.labels or ("foreground",)
+    if config.labels.class_column:
+        table.needs([config.labels.class_column])
+        return task, values.class_names(
+            config, [row.get(config.labels.class_column) for row in table], table.name
+        )
+    beside = {*keys, config.masks.column, *config.labels.attribute_columns, config.sites.column}
+    labels = config.labels.label_columns or tuple(name for name in table.columns if name not in beside)
     if not labels:
         raise ConfigError(
             problem(
@@ -342,9 +344,9 @@ def _meaning(table: CsvTable, config: PrepareConfig, keys: list[str]) -> tuple[T
 
 
 def _more_columns(table: CsvTable, config: PrepareConfig) -> tuple[str, ...]:
-    table.needs(config.attribute_columns)
-    extra = config.site_column if config.site_column in table.columns else ""
-    names = (*config.attribute_columns, *([extra] if extra else []))
+    table.needs(config.labels.attribute_columns)
+    extra = config.sites.column if config.sites.column in table.columns else ""
+    names = (*config.labels.attribute_columns, *([extra] if extra else []))
     return tuple(dict.fromkeys(name for name in names if name not in ("sex", "age", "view")))
 
 

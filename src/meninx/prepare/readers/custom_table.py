@@ -24,28 +24,39 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     Raises:
         LayoutError: a file, column or cell is not as configured; names file, column and row.
     """
-    path = resolve(config.table or "labels.csv", root, site)
-    optional = (config.study_column, config.split_column, config.class_column, config.mask_column)
-    table = read_table(
-        path, (config.image_column, config.patient_column, *filter(None, optional), *config.label_columns)
+    path = resolve(config.source.table or "labels.csv", root, site)
+    optional = (
+        config.source.study_column,
+        config.split.column,
+        config.labels.class_column,
+        config.masks.column,
     )
-    folder = resolve(config.image_folder, root, site)
-    by_column = config.site_mode == "column"
-    if by_column:
-        table.needs([config.site_column])
-    layout = Layout(
-        image=lambda row: _image(folder, row.need(config.image_column)),
-        patient=lambda row: row.need(config.patient_column),
-        study=lambda row: row.get(config.study_column),
-        split=lambda row: row.get(config.split_column),
-        site=lambda row: row.get(config.site_column) if by_column else "",
-        mask=_Masks(
-            config, path.parent, resolve(config.mask_folder, root, site) if config.mask_folder else None
+    table = read_table(
+        path,
+        (
+            config.source.image_column,
+            config.source.patient_column,
+            *filter(None, optional),
+            *config.labels.label_columns,
         ),
-        classes=(lambda row: row.get(config.class_column)) if config.class_column else None,
-        labels=config.label_columns,
-        sex=config.sex_column,
-        age=config.age_column,
+    )
+    folder = resolve(config.source.image_folder, root, site)
+    by_column = config.sites.mode == "column"
+    if by_column:
+        table.needs([config.sites.column])
+    layout = Layout(
+        image=lambda row: _image(folder, row.need(config.source.image_column)),
+        patient=lambda row: row.need(config.source.patient_column),
+        study=lambda row: row.get(config.source.study_column),
+        split=lambda row: row.get(config.split.column),
+        site=lambda row: row.get(config.sites.column) if by_column else "",
+        mask=_Masks(
+            config, path.parent, resolve(config.masks.folder, root, site) if config.masks.folder else None
+        ),
+        classes=(lambda row: row.get(config.labels.class_column)) if config.labels.class_column else None,
+        labels=config.labels.label_columns,
+        sex=config.labels.sex_column,
+        age=config.labels.age_column,
     )
     return read_rows(root, [table], layout, config)
 
@@ -63,9 +74,9 @@ class _Masks:
 
     def __call__(self, row: CsvRow) -> Source | None:
         """Return the mask, or None."""
-        if self._config.mask_column:
-            name = row.get(self._config.mask_column)
+        if self._config.masks.column:
+            name = row.get(self._config.masks.column)
             return FileSource(self._base / name) if name else None
-        name = Path(row.need(self._config.image_column)).name
+        name = Path(row.need(self._config.source.image_column)).name
         path = self._by_name.get(name) or self._by_name.get(stem(name))
         return FileSource(path) if path else None

@@ -71,7 +71,7 @@ def read_rows(root: Path, tables: Iterable[CsvTable], layout: Layout, config: Pr
         LayoutError: a cell does not fit the layout; names file, column and row.
         ConfigError: nothing was asked for, or a class that never occurs.
     """
-    kept = [table.having(config.require) for table in tables]
+    kept = [table.having(config.source.require) for table in tables]
     task = values.task_of(config, one_class=layout.classes is not None)
     names = values.columns_of(kept[0], config, sex_column=layout.sex, age_column=layout.age)
     labels = _label_names(task, kept, layout, config)
@@ -108,7 +108,7 @@ def _label_names(
     task: TaskKind, tables: list[CsvTable], layout: Layout, config: PrepareConfig
 ) -> tuple[str, ...]:
     if task is TaskKind.SEGMENTATION:
-        return config.mask_labels or ("foreground",)
+        return config.masks.labels or ("foreground",)
     if layout.classes is not None:
         seen = [layout.classes(row) for table in tables for row in table]
         return values.class_names(config, seen, tables[0].name)

@@ -35,15 +35,15 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     Raises:
         LayoutError: a table, column or cell is not as published; names file, column and row.
     """
-    labels = values.chosen(config.label_columns, FINDINGS, "mimic-cxr chexpert table")
+    labels = values.chosen(config.labels.label_columns, FINDINGS, "mimic-cxr chexpert table")
     studies = {
         row.need("study_id"): row for row in _table(root, "chexpert", ("subject_id", "study_id", *labels))
     }
     splits = {row.need("dicom_id"): row.get("split") for row in _table(root, "split", ("dicom_id", "split"))}
-    images = _table(root, "metadata", ("dicom_id", "subject_id", "study_id")).having(config.require)
+    images = _table(root, "metadata", ("dicom_id", "subject_id", "study_id")).having(config.source.require)
     people = _people(root)
-    images.needs(config.attribute_columns)
-    names = (*(("sex", "age") if people else ()), "view", *config.attribute_columns)
+    images.needs(config.labels.attribute_columns)
+    names = (*(("sex", "age") if people else ()), "view", *config.labels.attribute_columns)
     cases, skipped = [], []
     for row in images:
         study = studies.get(row.need("study_id"))
@@ -62,7 +62,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
                 attributes={
                     **people.get(row.need("subject_id"), {}),
                     "view": row.get("ViewPosition"),
-                    **{name: row.get(name) for name in config.attribute_columns},
+                    **{name: row.get(name) for name in config.labels.attribute_columns},
                 },
                 split=split_name(splits.get(row.need("dicom_id"), "")),
             )

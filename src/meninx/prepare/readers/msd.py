@@ -29,7 +29,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
         LayoutError: ``dataset.json`` is missing or has another shape; names the key and entry.
     """
     table = _json(root / "dataset.json")
-    labels = config.mask_labels or _labels(table)
+    labels = config.masks.labels or _labels(table)
     entries = table.get("training")
     if not isinstance(entries, list):
         raise LayoutError(problem("there is no list of pairs", where="dataset.json, key 'training'"))

@@ -52,7 +52,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     copies: Counter[str] = Counter()
     for prefix, split in parts:
         images = _images(arrays, prefix, path.name)
-        people = _optional(arrays, f"{prefix}{config.patient_column}", len(images), path.name)
+        people = _optional(arrays, f"{prefix}{config.source.patient_column}", len(images), path.name)
         cells = {
             name: _optional(arrays, f"{prefix}{name}", len(images), path.name)
             for name in _extra(arrays, prefix, config)
@@ -82,7 +82,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     first = cases[0].image.load().spatial_dims if cases else 2
     return ReaderOutput(
         cases=tuple(cases), labels=labels, task=_task(config, arrays, parts), attributes=_extra(arrays, parts[0][0], config),
-        skipped=tuple(skipped), patients_known=f"{parts[0][0]}{config.patient_column}" in arrays, spatial_dims=first,
+        skipped=tuple(skipped), patients_known=f"{parts[0][0]}{config.source.patient_column}" in arrays, spatial_dims=first,
     )  # fmt: skip
 
 
@@ -94,12 +94,12 @@ class _Labels:
 
     def __call__(self, prefix: str, index: int) -> dict[str, float | None]:
         """Return the labels; empty when the class was not asked for."""
-        if self._config.label_columns and not _matrix(self._arrays, prefix):
+        if self._config.labels.label_columns and not _matrix(self._arrays, prefix):
             return {
                 name: _binary(self._arrays[f"{prefix}{name}"][index], f"array {prefix}{name!r}")
                 for name in self._names
             }
-        row = np.atleast_1d(self._arrays[f"{prefix}{self._config.class_column or 'labels'}"][index])
+        row = np.atleast_1d(self._arrays[f"{prefix}{self._config.labels.class_column or 'labels'}"][index])
         if len(row) > 1:
             published = [f"label_{number}" for number in range(len(row))]
             cells = dict(zip(published, row, strict=True))
@@ -113,23 +113,31 @@ def _columns(
     first = parts[0][0]
     matrix = _matrix(arrays, first)
     if matrix:
-        names = values.chosen(config.label_columns, [f"label_{number}" for number in range(matrix)], where)
-    elif config.label_columns:
-        names = config.label_columns
+        names = values.chosen(
+            config.labels.label_columns, [f"label_{number}" for number in range(matrix)], where
+        )
+    elif config.labels.label_columns:
+        names = config.labels.label_columns
         for name in (f"{prefix}{name}" for prefix, _ in parts for name in names):
             _need(arrays, name, where)
     else:
-        name = config.class_column or "labels"
+        name = config.labels.class_column or "labels"
         seen = [
             np.atleast_1d(item)[0] for prefix, _ in parts for item in _need(arrays, f"{prefix}{name}", where)
         ]
         names = values.class_names(config, [str(item) for item in sorted(set(seen))], where)
-        names = names if config.classes or config.positive else tuple(str(item) for item in sorted(set(seen)))
+        names = (
+            names
+            if config.labels.classes or config.labels.positive
+            else tuple(str(item) for item in sorted(set(seen)))
+        )
     return names, _Labels(arrays, names, config)
 
 
 def _task(config: PrepareConfig, arrays: Arrays, parts: list[tuple[str, str]]) -> TaskKind:
-    task = values.task_of(config, one_class=not config.label_columns and not _matrix(arrays, parts[0][0]))
+    task = values.task_of(
+        config, one_class=not config.labels.label_columns and not _matrix(arrays, parts[0][0])
+    )
     if task is TaskKind.SEGMENTATION:
         raise ConfigError(expected("a classification task", got="segmentation", where="task, reader npz"))
     return task
@@ -143,7 +151,7 @@ def _matrix(arrays: Arrays, prefix: str) -> int:
 def _file(root: Path, config: PrepareConfig) -> Path:
     if root.is_file():
         return root
-    found = [root / config.table] if config.table else sorted(root.glob("*.npz"))
+    found = [root / config.source.table] if config.source.table else sorted(root.glob("*.npz"))
     if len(found) != 1 or not found[0].is_file():
         raise LayoutError(
             expected("one .npz file", got=len(found), where=f"folder {root.name}", fix="name it in table")
@@ -181,10 +189,12 @@ def _optional(arrays: Arrays, name: str, length: int, where: str) -> npt.NDArray
 
 
 def _extra(arrays: Arrays, prefix: str, config: PrepareConfig) -> tuple[str, ...]:
-    for name in config.attribute_columns:
+    for name in config.labels.attribute_columns:
         _need(arrays, f"{prefix}{name}", "attribute_columns")
-    known = [name for name in (config.sex_column, config.age_column) if f"{prefix}{name}" in arrays]
-    return (*known, *(name for name in config.attribute_columns if name not in known))
+    known = [
+        name for name in (config.labels.sex_column, config.labels.age_column) if f"{prefix}{name}" in arrays
+    ]
+    return (*known, *(name for name in config.labels.attribute_columns if name not in known))
 
 
 def _text(name: str, array: npt.NDArray[Any] | None, index: int) -> str:

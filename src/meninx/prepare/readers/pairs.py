@@ -22,8 +22,8 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     Raises:
         LayoutError: a folder is missing.
     """
-    images = _by_stem(resolve(config.image_folder, root, site))
-    masks = _by_stem(resolve(config.mask_folder or "labels", root, site))
+    images = _by_stem(resolve(config.source.image_folder, root, site))
+    masks = _by_stem(resolve(config.masks.folder or "labels", root, site))
     skipped = [
         *(
             ("image without a label map", f"images, file {n}")
@@ -49,7 +49,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     )
     volumes = bool(cases) and cases[0].key.lower().endswith((".nii", ".nii.gz"))
     return ReaderOutput(
-        cases=cases, labels=config.mask_labels or ("foreground",), task=TaskKind.SEGMENTATION, skipped=tuple(skipped),
+        cases=cases, labels=config.masks.labels or ("foreground",), task=TaskKind.SEGMENTATION, skipped=tuple(skipped),
         patients_known=False, spatial_dims=3 if volumes else 2,
     )  # fmt: skip
 

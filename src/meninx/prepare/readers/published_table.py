@@ -73,10 +73,12 @@ class PublishedTable:
             LayoutError: a column is missing, or a cell is empty or not as published; names file, column and
                 row.
         """
-        if config.malignant:
+        if config.labels.malignant:
             config = config.replace(positive=self.malignant, positive_name="malignant", malignant=False)
-        path = resolve(config.table, root, site) if config.table else first_of(root, self.tables)
-        column = self.diagnosis or config.class_column
+        path = (
+            resolve(config.source.table, root, site) if config.source.table else first_of(root, self.tables)
+        )
+        column = self.diagnosis or config.labels.class_column
         table = read_table(path, (self.patient, self.name, *self.required, *([column] if column else [])))
         published = tuple(name for name in self.labels if name in table.columns)
         places = index_files(root, _SUFFIXES)
@@ -92,7 +94,7 @@ class PublishedTable:
             image=image,
             patient=lambda row: row.need(self.patient),
             classes=diagnosis if column else None,
-            labels=() if column else values.chosen(config.label_columns, published, path.name),
+            labels=() if column else values.chosen(config.labels.label_columns, published, path.name),
             sex=self.sex,
             age=self.age,
             codes=self.codes,

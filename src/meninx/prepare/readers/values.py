@@ -33,15 +33,15 @@ def label(row: CsvRow, column: str, config: PrepareConfig, *, blank: str = "unkn
     """
     text = row.get(column).lower()
     if text in ("", "nan", "none"):
-        return _POLICY[blank if config.blank == AUTO else config.blank]
+        return _POLICY[blank if config.labels.blank == AUTO else config.labels.blank]
     try:
         value = _WORDS[text] if text in _WORDS else float(text)
     except ValueError:
         value = float("nan")
     if value == -1:
-        return _POLICY[config.uncertain]
-    if config.positive_from is not None and value >= 0:
-        return float(value >= config.positive_from)
+        return _POLICY[config.labels.uncertain]
+    if config.labels.positive_from is not None and value >= 0:
+        return float(value >= config.labels.positive_from)
     if value not in (0, 1):
         where = f"{row.where}, column {column!r}"
         raise LayoutError(problem("a label is not 0, 1, -1 (uncertain) or empty", where=where))
@@ -73,7 +73,7 @@ def age(text: str) -> str:
 
 def sex_codes(config: PrepareConfig, published: dict[str, str] | None = None) -> dict[str, str]:
     """Return the codes of a layout together with those of the config."""
-    given = dict(item.lower().split("=", 1) for item in config.sex_codes)
+    given = dict(item.lower().split("=", 1) for item in config.labels.sex_codes)
     return {**(published or {}), **{code: value.upper() for code, value in given.items()}}
 
 
@@ -97,9 +97,9 @@ def task_of(config: PrepareConfig, *, one_class: bool = False) -> TaskKind:
     """Return the task: the one configured, or what the columns and masks given imply."""
     if config.task != AUTO:
         return TaskKind(config.task)
-    if config.mask_column or config.mask_folder or config.mask_labels:
+    if config.masks.column or config.masks.folder or config.masks.labels:
         return TaskKind.SEGMENTATION
-    if (one_class or config.class_column) and not config.positive:
+    if (one_class or config.labels.class_column) and not config.labels.positive:
         return TaskKind.MULTICLASS
     return TaskKind.MULTILABEL
 
@@ -109,9 +109,13 @@ def of_class(text: str, config: PrepareConfig) -> dict[str, float | None]:
 
     Empty when not asked for.
     """
-    if not text or (config.classes and text not in config.classes):
+    if not text or (config.labels.classes and text not in config.labels.classes):
         return {}
-    return {config.positive_name: float(text in config.positive)} if config.positive else {text: 1.0}
+    return (
+        {config.labels.positive_name: float(text in config.labels.positive)}
+        if config.labels.positive
+        else {text: 1.0}
+    )
 
 
 def class_names(config: PrepareConfig, seen: Iterable[str], where: str) -> tuple[str, ...]:
@@ -121,21 +125,21 @@ def class_names(config: PrepareConfig, seen: Iterable[str], where: str) -> tuple
         ConfigError: a class named in ``classes`` or ``positive`` never occurs.
     """
     found = sorted({name for name in seen if name})
-    for field, names in (("positive", config.positive), ("classes", config.classes)):
+    for field, names in (("positive", config.labels.positive), ("classes", config.labels.classes)):
         for name in names:
-            if name not in found and (field == "positive" or not config.positive):
+            if name not in found and (field == "positive" or not config.labels.positive):
                 fix = check.did_you_mean(name, found) or f"classes found: {', '.join(found)}"
                 raise ConfigError(
                     expected(f"{field} to name classes that occur", got=repr(name), where=where, fix=fix)
                 )
-    return (config.positive_name,) if config.positive else config.classes or tuple(found)
+    return (config.labels.positive_name,) if config.labels.positive else config.labels.classes or tuple(found)
 
 
 def columns_of(
     table: CsvTable, config: PrepareConfig, *, sex_column: str, age_column: str
 ) -> tuple[str, ...]:
     """Return the attribute names that a table offers: sex, age, and the further columns of the config."""
-    table.needs(config.attribute_columns)
+    table.needs(config.labels.attribute_columns)
     known = [name for name, column in (("sex", sex_column), ("age", age_column)) if column in table.columns]
     return (*known, *(name for name in _further(config, table) if name not in known))
 
@@ -149,6 +153,6 @@ def attributes(
 
 
 def _further(config: PrepareConfig, table: CsvTable) -> tuple[str, ...]:
-    extra = config.site_column
-    wanted = extra in table.columns and extra not in (*config.attribute_columns, *FIXED_COLUMNS)
-    return (*config.attribute_columns, *([extra] if wanted else []))
+    extra = config.sites.column
+    wanted = extra in table.columns and extra not in (*config.labels.attribute_columns, *FIXED_COLUMNS)
+    return (*config.labels.attribute_columns, *([extra] if wanted else []))

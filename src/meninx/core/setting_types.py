@@ -1,0 +1,175 @@
+"""Types of settings: ranges and choices, values converted to them, and messages about values that do not fit.
+
+The type of a setting is the one place where its range and choices are declared:
+
+    >>> convert(Positive, 3, "lr"), convert(tuple[Count, ...], [64, 64], "size"), bounds(OpenShare, "delta")
+    (3.0, (64, 64), '0 < delta < 1')
+    >>> convert(Literal["mean", "sum"], "sun", "reduction")
+    Traceback (most recent call last):
+    meninx.core.errors.ConfigError: expected reduction to be one of mean, sum, got 'sun' (reduction); did you mean 'sum'?
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from meninx.core import check
+from meninx.core.errors import ConfigError, expected
+
+Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(gt=0)]
+CountOrZero = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+PositiveShare = Annotated[float, Meta(gt=0, le=1)]
+ShareBelowOne = Annotated[float, Meta(ge=0, lt=1)]
+OpenShare = Annotated[float, Meta(gt=0, lt=1)]
+
+
+def convert(hint: Any, value: Any, where: str, name: str = "") -> Any:
+    """Return a plain value as the type that a setting declares.
+
+    A whole number may stand for any number, a list for a tuple, text for a path; nothing else is converted.
+
+    Args:
+        hint: the declared type.
+        value: the value as TOML or Python gave it.
+        where: file and key, for the message.
+        name: of the setting, when ``where`` says more than that.
+
+    Raises:
+        ConfigError: the value has another type, is out of range, or is none of the choices.
+    """
+    try:
+        result = msgspec.convert(value, hint, dec_hook=_decoded)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_refusal(hint, value, where, name or where)) from error
+    if any(isinstance(item, float) and not math.isfinite(item) for item in _items(result)):
+        raise ConfigError(expected("a finite number", got=value, where=where))
+    return result
+
+
+def choices(hint: Any) -> tuple[str, ...]:
+    """Return the words that a setting of this type may be, or that each of its entries may be; empty for any."""
+    hint = without_none(hint)
+    if typing.get_origin(hint) is Annotated:
+        return choices(typing.get_args(hint)[0])
+    if typing.get_origin(hint) is Literal:
+        return tuple(str(item) for item in typing.get_args(hint))
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return tuple(str(item.value) for item in hint)
+    if typing.get_origin(hint) in (tuple, typing.Union, types.UnionType):
+        return tuple(word for item in typing.get_args(hint) if item is not ... for word in choices(item))
+    return ()
+
+
+def is_mixed(hint: Any) -> bool:
+    """Return whether a setting is one of some words, or else a number or several."""
+    inner = typing.get_args(hint)
+    return typing.get_origin(hint) in (typing.Union, types.UnionType) and type(None) not in inner
+
+
+def bounds(hint: Any, name: str = "") -> str:
+    """Return the range of numbers of a type, such as ``lr > 0`` or, without a name, ``> 0``; empty for any."""
+    hint = without_none(hint)
+    if is_mixed(hint):
+        return next((bounds(item, name) for item in typing.get_args(hint) if bounds(item)), "")
+    if typing.get_origin(hint) is tuple and len(typing.get_args(hint)) == 2:
+        return bounds(typing.get_args(hint)[0], name)
+    limits = [item for item in typing.get_args(hint)[1:] if isinstance(item, Meta)]
+    if typing.get_origin(hint) is not Annotated or not limits:
+        return ""
+    low = next(
+        (
+            (number, sign)
+            for number, sign in ((limits[0].gt, "<"), (limits[0].ge, "<="))
+            if number is not None
+        ),
+        None,
+    )
+    high = next(
+        (
+            (number, sign)
+            for number, sign in ((limits[0].lt, "<"), (limits[0].le, "<="))
+            if number is not None
+        ),
+        None,
+    )
+    if low and high:
+        return f"{low[0]:g} {low[1]} {name or 'x'} {high[1]} {high[0]:g}"
+    if low:
+        return f"{name} {low[1].replace('<', '>')} {low[0]:g}".strip()
+    return f"{name} {high[1]} {high[0]:g}".strip() if high else ""
+
+
+def without_ranges(hint: Any) -> Any:
+    """Return a type without the ranges in it: ``tuple[int, ...]`` for ``tuple[Count, ...]``."""
+    holder = type("_Holder", (), {"__annotations__": {"value": hint}})
+    return typing.get_type_hints(holder)["value"]
+
+
+def without_none(hint: Any) -> Any:
+    """Return ``X`` for ``X | None``, and any other type as it is."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        rest = [item for item in typing.get_args(hint) if item is not type(None)]
+        return rest[0] if len(rest) == 1 else hint
+    return hint
+
+
+def _decoded(kind: type[Any], value: Any) -> Any:
+    if kind is Path and isinstance(value, (str, Path)):
+        return Path(value)
+    raise TypeError
+
+
+def _items(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _refusal(hint: Any, value: Any, where: str, name: str) -> str:
+    """Return the message about a value that a type refuses: what is allowed, what was given, where."""
+    hint = without_none(hint)
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            fix = "write it in brackets, also with one entry"
+            return expected("a list", got=repr(value), where=where, fix=fix)
+        bad = next((entry for entry in enumerate(value) if not _fits(inner[0], entry[1])), None)
+        if bad is not None:
+            return _refusal(inner[0], bad[1], f"{where}[{bad[0]}]", f"{name}[{bad[0]}]")
+    elif is_mixed(hint):
+        part = next(item for item in inner if not choices(item))
+        several = typing.get_origin(part) is tuple
+        if not isinstance(value, str) and isinstance(value, (list, tuple)) == several:
+            return _refusal(part, value, where, name)
+        rule = f"{', '.join(choices(hint))} or {'numbers' if several else 'a number'}"
+        return expected(rule, got=repr(value), where=where)
+    elif choices(hint) and isinstance(value, str):
+        known = sorted(choices(hint))
+        fix = check.did_you_mean(value, known)
+        return expected(f"{name} to be one of {', '.join(known)}", got=repr(value), where=where, fix=fix)
+    elif bounds(hint) and _fits(inner[0], value):
+        return expected(bounds(hint, name), got=value, where=where)
+    bare = inner[0] if origin is Annotated else hint
+    kind = "str" if choices(bare) else getattr(bare, "__name__", str(bare))
+    return expected(
+        f"a value of type {kind}",
+        got="true or false" if isinstance(value, bool) else repr(value),
+        where=where,
+    )
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    try:
+        msgspec.convert(value, hint, dec_hook=_decoded)
+    except msgspec.ValidationError:
+        return False
+    return True
