@@ -1,4 +1,4 @@
-"""``meninx recipes``: list, show and copy the packaged recipes, convert old ones, and describe them for editors."""
+"""``meninx recipes``: list, show, copy and convert recipes, and print their JSON schema."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def recipes(
     convert: Path | None = None,
     schema: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """List the packaged recipes, show one, or copy one to a file to change it.
+    """List the packaged recipes, show one, or copy one to a file for editing.
 
     Args:
-        name: Recipe to show; all are listed without it.
-        copy: File to write to, instead of the terminal; must not exist.
-        convert: Recipe or config.toml of an earlier version to print in today's tables.
-        schema: Print the JSON schema of training recipes, from which editors complete and check them.
+        name: Recipe to show; without a name all recipes are listed.
+        copy: New file to write to instead of the terminal.
+        convert: Recipe or config.toml of an earlier version to print in the present tables.
+        schema: Print the JSON schema of training recipes, which editors use for completion and checks.
     """
     if schema:
         _put(json.dumps(settings.schema(_kinds()[0]), indent=2) + "\n", copy)
