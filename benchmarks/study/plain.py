@@ -35,7 +35,7 @@ class Patients(Dataset[tuple[Tensor, Tensor]]):
     """Patients of a training split; asking for one gives one of their cases, drawn at random."""
 
     def __init__(self, part: Manifest, config: LearnConfig, seed: int) -> None:
-        self.store = CaseStore(part, config)
+        self.store = CaseStore(part, config.model)
         self.cases: list[list[int]] = [[] for _ in part.patients]
         for case, patient in enumerate(part.patient_index()):
             self.cases[int(patient)].append(case)
@@ -107,7 +107,7 @@ def _network(
         "in_channels": info.channels,
         "out_channels": goal.out_channels,
     }
-    network = registry.build(config.model.name, **shape, **config.model_options)
+    network = registry.build(config.model.name, **shape, **config.model.options)
     if start is not None:
         initialise(network, start)
     return network.train()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from meninx.core.manifest import Manifest
-from meninx.learn.config import LearnConfig
+from meninx.learn.config import ModelConfig
 from meninx.learn.data import CaseStore
 
 MOST = 500
@@ -30,7 +30,7 @@ def standardise(model: Any, folder: Path, size: int = 0) -> nn.Module:
         folder: prepared dataset.
         size: rows and columns to which the images are resized first; 0 keeps them.
     """
-    store = CaseStore(Manifest.read(folder).split("train"), LearnConfig())
+    store = CaseStore(Manifest.read(folder).split("train"), ModelConfig())
     model.eval()
     parts = [_features(model, store.image(index), size) for index in range(min(MOST, len(store)))]
     features = torch.cat(parts)

@@ -10,8 +10,223 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 
+class InputTable(TypedDict, total=False):
+    """Settings of ``meninx.prepare.config.InputConfig``."""
+
+    table: str
+    crosswalks: Sequence[str]
+    require: Sequence[str]
+    image_column: str
+    image_folder: str
+    patient_column: str
+    study_column: str
+    modalities: Sequence[str]
+    trusted: bool
+
+
+class LabelsTable(TypedDict, total=False):
+    """Settings of ``meninx.prepare.config.LabelsConfig``."""
+
+    label_columns: Sequence[str]
+    class_column: str
+    classes: Sequence[str]
+    positive: Sequence[str]
+    positive_name: str
+    positive_from: float | None
+    uncertain: Literal["unknown", "zero", "one"]
+    blank: Literal["unknown", "zero", "auto"]
+    malignant: bool
+    laterality: Sequence[str]
+    sex_column: str
+    age_column: str
+    sex_codes: Sequence[str]
+    attribute_columns: Sequence[str]
+
+
+class MasksTable(TypedDict, total=False):
+    """Settings of ``meninx.prepare.config.MasksConfig``."""
+
+    column: str
+    folder: str
+    labels: Sequence[str]
+    empty: Literal["skip", "zero"]
+
+
+class ImagesTable(TypedDict, total=False):
+    """Settings of ``meninx.prepare.config.ImagesConfig``."""
+
+    spatial_dims: Literal[0, 2, 3]
+    size: Sequence[int]
+    aspect: Literal["stretch", "pad"]
+    spacing_mm: Sequence[float]
+    window: Sequence[float]
+    bits: Literal[8, 16]
+    color: Literal["grey", "rgb"]
+    intensity: Literal["auto", "format", "window", "image", "train"]
+
+
+class SplitTable(TypedDict, total=False):
+    """Settings of ``meninx.prepare.config.SplitConfig``."""
+
+    rule: Literal["stable", "exact", "published"]
+    fractions: Sequence[float]
+    from_dataset: str
+    column: str
+
+
+class SitesTable(TypedDict, total=False):
+    """Settings of ``meninx.prepare.config.SitesConfig``."""
+
+    names: Sequence[str]
+    mode: Literal["source", "iid", "label-skew", "attribute-skew", "column"]
+    fractions: Sequence[float]
+    alpha: float
+    column: str
+
+
+class WorkTable(TypedDict, total=False):
+    """Settings of ``meninx.prepare.config.WorkConfig``."""
+
+    dry_run: bool
+    overwrite: bool
+    resume: bool
+    strict: bool
+    workers: int
+
+
+class ModelTable(TypedDict, total=False):
+    """Settings of ``meninx.learn.config.ModelConfig``."""
+
+    name: str
+    options: Mapping[str, Any]
+    image_size: Sequence[int]
+    patch_size: Sequence[int]
+    pretrained: str
+    pretrained_source: str
+    keep_head: bool
+    freeze: str
+    unfreeze_every: int
+    lora_rank: int
+    lora_alpha: float
+    functional: Sequence[str]
+
+
+class TaskTable(TypedDict, total=False):
+    """Settings of ``meninx.learn.config.TaskConfig``."""
+
+    kind: str
+    loss: Literal["auto", "ce", "bce", "focal", "dice", "dice+ce", "dice+bce"]
+    focal_gamma: float
+    class_weights: Literal["none", "balanced"] | Sequence[float]
+    label_smoothing: float
+
+
+class OptimTable(TypedDict, total=False):
+    """Settings of ``meninx.learn.config.OptimConfig``."""
+
+    optimizer: Literal["sgd", "momentum", "adam", "adamw", "nadam"]
+    lr: float
+    head_lr: float
+    bias_correction: Literal["auto", "on", "off"]
+    bias_floor: float
+    weight_decay: float
+    momentum: float
+    schedule: Literal["constant", "cosine", "plateau", "step", "manual"]
+    milestones: Sequence[int]
+    rates: Sequence[float]
+    gamma: float
+    plateau_patience: int
+    warmup: int
+    ema: float
+
+
+class AugmentTable(TypedDict, total=False):
+    """Settings of ``meninx.learn.config.AugmentConfig``."""
+
+    transforms: Sequence[Literal["flip", "vflip", "zflip", "shift", "rotate", "crop", "intensity"]]
+    flip_probability: float
+    shift_voxels: int
+    rotate_degrees: float
+    crop_scale: float
+    intensity_strength: float
+
+
+class SamplingTable(TypedDict, total=False):
+    """Settings of ``meninx.learn.config.SamplingConfig``."""
+
+    method: Literal["shuffle", "poisson"]
+    batch_size: int
+    physical_batch: int
+    epochs: int
+    steps: int
+    cases_per_patient: int
+    views: int
+    foreground: float
+
+
+class ValidationTable(TypedDict, total=False):
+    """Settings of ``meninx.learn.config.ValidationConfig``."""
+
+    eval_every: int
+    monitor: Literal["metric", "loss"]
+    select: Literal["auto", "last", "best"]
+    early_stopping: int
+
+
+class RuntimeTable(TypedDict, total=False):
+    """Settings of ``meninx.learn.config.RuntimeConfig``."""
+
+    seed: int
+    device: str
+    precision: Literal["fp32", "bf16"]
+    memory_format: Literal["auto", "contiguous", "channels_last"]
+    deterministic: bool
+    threads: int
+    workers: Literal["auto"] | int
+    cache: str
+    attack_risk: bool
+    tensorboard: bool
+
+
+class PrivacyTable(TypedDict, total=False):
+    """Settings of ``meninx.train.config.PrivacyConfig``."""
+
+    epsilon: float | None
+    noise_multiplier: float | None
+    delta: float
+    unit: Literal["patient", "case"]
+    max_grad_norm: float
+    clipping: Literal["flat", "auto-s", "per-layer", "adaptive"]
+    clip_quantile: float
+    clip_rate: float
+    count_noise_multiplier: float
+    noise_bands: int
+    units_declared: int | None
+
+
 class DeidSettings(TypedDict, total=False):
-    """Settings of ``meninx.deid.config.DeidConfig``."""
+    """Settings of ``meninx.deid.config.DeidConfig``.
+
+    Attributes:
+        site: name of the hospital; part of a patient's identity and of the key derivation. Use a different
+            name for each hospital.
+        profile: preset of options: ``research`` (dates shifted, descriptors and structured content cleaned,
+            patient characteristics and safe private elements kept) or ``basic`` (the Basic Profile alone).
+        options: options of the profile to add to the preset, e.g. ``retain-device``.
+        overrides: TOML file of ``Keyword = "action letter"`` lines that take precedence over the profile.
+        lookup: CSV file with the hospital's own new patient IDs (and accession numbers).
+        missing_lookup: action for a patient who is not in the lookup file: ``pseudonym`` or ``quarantine``.
+        lookup_out: write ``private/lookup.csv`` in the format that ``lookup`` reads.
+        rename: name output files after their new UIDs; otherwise keep the folder structure and replace each
+            name by a keyed one.
+        workers: processes; 0 chooses by the number of cores and files, 1 uses this process only.
+        max_age: highest age that is kept, in years; older patients get ``max_age + 1`` and no birth date.
+        burned_in: action for a file that declares burned-in annotation (BurnedInAnnotation YES):
+            ``quarantine``, or ``keep``, which writes it and reports a departure from the profile.
+        dry_run: read and check everything, write nothing.
+        resume: continue an interrupted run in the output folder.
+        overwrite: replace an earlier result in the output folder, once the new one is complete.
+    """
 
     site: str
     profile: Literal["research", "basic"]
@@ -43,27 +258,84 @@ class DeidSettings(TypedDict, total=False):
 
 
 class PrepareSettings(TypedDict, total=False):
-    """Settings of ``meninx.prepare.config.PrepareConfig``."""
+    """Settings of ``meninx.prepare.config.PrepareConfig``.
 
-    reader: (
-        Literal[
-            "dicom",
-            "folder",
-            "pairs",
-            "csv",
-            "npz",
-            "nih",
-            "chexpert",
-            "mimic",
-            "siim",
-            "ham10000",
-            "radimagenet",
-            "msd",
-            "brset",
-            "pad-ufes",
-        ]
-        | str
-    )
+    Attributes:
+        reader: layout of the source, or the name of a reader that an installed package offers.
+        name: short name of the dataset; pseudonyms of cases depend on it.
+        task: auto, multiclass, multilabel or segmentation; auto follows from the columns and masks given.
+        synthetic: record that the images belong to no real patients.
+        seed: seed of splits and sites.
+        limit: largest number of cases, in whole patients; 0 for all.
+        duplicates: the same image of two patients: refuse (stop), or drop (leave out all copies).
+        table: label table (CSV); empty for the name published with the layout.
+        crosswalks: CSV files with columns id_old,id_new that translate original identifiers of the table into
+            clean ones (dicom).
+        require: rows to use, each ``column=value`` or ``column=one|other``; all conditions must hold.
+        image_column: column of the image's path or array name (csv).
+        image_folder: folder of the images below the source (csv, pairs).
+        patient_column: column of the patient's identifier (csv) or name of its array (npz).
+        study_column: column of the study (csv).
+        modalities: DICOM modalities to use; empty for all single images in 2-D, and CT, MR, PT in 3-D.
+        trusted: accept DICOM files without PatientIdentityRemoved YES.
+        label_columns: label columns to use, in output order; empty for all columns published with the layout.
+        class_column: column with one class per row, instead of label columns (csv, npz, dicom, brset).
+        classes: the classes and their order; empty for all classes in the data, sorted.
+        positive: classes that are merged into one yes-or-no label.
+        positive_name: name of that label.
+        positive_from: smallest grade that counts as positive, for graded labels (3 where 1-2 are negative and
+            3-4 positive).
+        uncertain: what a label of -1 becomes: unknown, zero or one.
+        blank: what an empty label becomes: unknown, zero, or auto (zero for chexpert and mimic, else
+            unknown).
+        malignant: merge the diagnoses into one label malignant (ham10000: akiec, bcc, mel; pad-ufes: BCC,
+            MEL, SCC).
+        laterality: pairs of labels that a left-right flip exchanges, each ``left=right``.
+        sex_column: column of the patient's sex; accepted values are F, M, female and male.
+        age_column: column of the age in years; accepted forms are 57, 57.0 and 057Y.
+        sex_codes: further codes of sex, each ``code=F`` or ``code=M``.
+        attribute_columns: further columns to keep as attributes; they are never model input.
+        mask_column: column with the mask's path (csv, dicom).
+        mask_folder: folder with masks named like the images (csv), or of the label maps (pairs).
+        mask_labels: names of the mask values 1, 2, ...; a mask of 0 and 255 counts as one label.
+        mask_empty: treatment of a case without a mask in segmentation: skip, or zero (an empty mask).
+        spatial_dims: 2, 3, or 0 to follow the source.
+        size: output size along each spatial axis (rows, columns or x, y, z); one number for all axes; empty
+            keeps the size.
+        aspect: how an image is fitted to the size: stretch, or pad (keeps proportions, fills with the lowest
+            value; 2-D).
+        spacing_mm: voxel spacing after resampling volumes; with size, the result is then cropped or padded
+            about its centre.
+        window: lowest and highest value kept, e.g. -150 and 200 Hounsfield units; empty for none.
+        bits: bit depth of the written images: 8 or 16.
+        color: grey or rgb.
+        intensity: source of the normalisation: auto, format (bit depth), window, image (0.5 and 99.5
+            percentile of each image), or train (mean and deviation of the training split; refused by private
+            training).
+        split: stable (a patient's split never changes), exact (fractions exact to one patient), or published.
+        fractions: shares of train, valid and test.
+        split_from: dataset folder whose patients keep their split.
+        split_column: column with the published split (csv).
+        sites: names of the sites to create; empty keeps those of the source.
+        site_mode: source, iid, label-skew, attribute-skew, or column.
+        site_fractions: share of each site; empty for equal shares.
+        site_alpha: concentration of the Dirichlet distribution of the skewed modes; small values give strong
+            skew.
+        site_column: column or attribute with the site (site_mode column), or that skews the sites
+            (attribute-skew).
+        dry_run: read tables and headers, count, write nothing.
+        overwrite: replace the dataset in the output folder, once the new one is complete.
+        resume: update the dataset in the output folder with the same settings; finished images are reused.
+        strict: stop at the first unusable case, instead of counting it.
+        workers: processes that prepare images; 0 for one per core.
+        input: the table of that name.
+        labels: the table of that name.
+        masks: the table of that name.
+        images: the table of that name.
+        work: the table of that name.
+    """
+
+    reader: str
     name: str
     task: Literal["auto", "multiclass", "multilabel", "segmentation"]
     synthetic: bool
@@ -105,11 +377,11 @@ class PrepareSettings(TypedDict, total=False):
     bits: Literal[8, 16]
     color: Literal["grey", "rgb"]
     intensity: Literal["auto", "format", "window", "image", "train"]
-    split: Literal["stable", "exact", "published"]
+    split: Literal["stable", "exact", "published"] | SplitTable | Mapping[str, Any]
     fractions: Sequence[float]
     split_from: str
     split_column: str
-    sites: Sequence[str]
+    sites: Sequence[str] | SitesTable | Mapping[str, Any]
     site_mode: Literal["source", "iid", "label-skew", "attribute-skew", "column"]
     site_fractions: Sequence[float]
     site_alpha: float
@@ -119,14 +391,123 @@ class PrepareSettings(TypedDict, total=False):
     resume: bool
     strict: bool
     workers: int
-    labels: Mapping[str, Any]
-    masks: Mapping[str, Any]
-    images: Mapping[str, Any]
-    work: Mapping[str, Any]
+    input: InputTable | Mapping[str, Any]
+    labels: LabelsTable | Mapping[str, Any]
+    masks: MasksTable | Mapping[str, Any]
+    images: ImagesTable | Mapping[str, Any]
+    work: WorkTable | Mapping[str, Any]
 
 
 class TrainSettings(TypedDict, total=False):
-    """Settings of ``meninx.train.config.TrainConfig``."""
+    """Settings of ``meninx.train.config.TrainConfig``.
+
+    Attributes:
+        model_options: further arguments of the network: `options = { base = 16 }` in a recipe,
+            `--model-options.base 16` as a flag.
+        image_size: spatial size to which smaller images are padded; empty when all images share one size.
+        patch_size: spatial size of random training patches (segmentation); prediction then uses a sliding
+            window of this size.
+        pretrained: file with a state dict to start from; empty starts from random weights.
+        pretrained_source: what the pretrained weights were trained on; recorded in privacy.json.
+        keep_head: also load the last layer of the pretrained weights.
+        freeze: `none`, `features` (trains the head only: a linear probe), `bitfit` (trains biases, norm
+            layers and the head) or the prefix of the parameters to freeze.
+        unfreeze_every: epochs after which one more frozen block is trained, from the last to the first; 0 for
+            never.
+        lora_rank: rank of low-rank adapters beside the frozen linear and convolution layers, trained with the
+            head (and, with `freeze = "bitfit"`, biases and norm layers), merged before release; needs
+            pretrained weights; 0 for none.
+        lora_alpha: the output of the adapters is scaled by lora_alpha / lora_rank.
+        functional: paths of modules that have no rule for private gradients and are run image by image; slow
+            and exact.
+        task_kind: `auto` is the task of the dataset; any other name is a task of an installed package.
+        loss: loss function; `auto` chooses ce, bce or dice+ce by the task.
+        focal_gamma: exponent of the focal loss.
+        class_weights: `none`, public numbers (one per label; for softmax segmentation background first), or
+            `balanced` (computed from the training labels; refused under DP).
+        label_smoothing: share of each target given to the other classes.
+        optimizer: the optimiser; `momentum` is SGD with Nesterov momentum.
+        lr: learning rate.
+        head_lr: factor of the learning rate for the last layer.
+        bias_correction: subtract the variance of the privacy noise from the second moment of adam, adamw and
+            nadam, which otherwise behave like SGD: `auto` (in private runs), `on` (refused if there is
+            nothing to correct) or `off`.
+        bias_floor: lower bound of the corrected second moment, as a multiple of the variance that the noise
+            leaves in the step's numerator (for adam 0.053 of the noise's own); larger values are more
+            cautious.
+        weight_decay: L2 penalty (decoupled for adamw).
+        momentum: momentum of the optimiser `momentum`.
+        schedule: learning rate over time.
+        milestones: epochs at which `step` multiplies by gamma and `manual` changes to the next rate.
+        rates: learning rates of `manual`, one more than milestones.
+        gamma: factor of `step` and `plateau`.
+        plateau_patience: evaluations without improvement before `plateau` lowers the rate.
+        warmup: steps over which the rate rises linearly from 0.
+        ema: decay of the averaged evaluation weights; 0 switches them off.
+        augment: any of `flip` (left-right), `vflip`, `zflip` (3-D), `shift`, `rotate`, `crop` (zoom),
+            `intensity`.
+        flip_probability: probability of each flip.
+        shift_voxels: largest translation along each axis.
+        rotate_degrees: largest rotation in the image plane.
+        crop_scale: smallest share of each axis that `crop` keeps.
+        intensity_strength: largest change of gain and offset, in units of the normalised intensity.
+        sampling: `shuffle` or `poisson` for training without DP; with DP always Poisson.
+        batch_size: cases per step (without DP); under DP the plan's expected batch size counts.
+        physical_batch: images in memory at once; affects speed, not the meaning of the result.
+        epochs: passes over the training split; under DP the plan's steps count instead.
+        steps: optimiser steps; 0 derives them from the epochs.
+        cases_per_patient: largest number of cases of a patient in one step, if patients are the unit; 0 uses
+            all.
+        views: augmented copies of each case in a step, averaged (under DP before clipping).
+        foreground: share of training patches centred on a labelled voxel; patches are uniform under DP.
+        eval_every: steps between evaluations and checkpoints; 0 means once per epoch.
+        monitor: quantity of the validation split for early stopping and `best`: `metric` (AUROC or Dice) or
+            `loss`.
+        select: weights to keep: `best` on validation, `last`, or `auto` (best without DP, last with DP).
+        early_stopping: evaluations without improvement before training stops; 0 never stops early.
+        seed: seed of initialisation, order and augmentation; never of randomness that protects privacy.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        precision: `fp32`, or `bf16` for products in bfloat16 (weights stay float32): faster on hardware that
+            supports it; repeatable on the same machine only. Under DP the rounding is charged to
+            max_grad_norm.
+        memory_format: memory layout of 2-D images and weights, which affects speed and rounding: `auto` is
+            channels_last for supervised training on a GPU, and contiguous otherwise.
+        deterministic: repeatable bit for bit, including the privacy noise; stamps the run NOT FOR RELEASE.
+        threads: number of torch threads; 0 keeps torch's default.
+        workers: threads that prepare the next batches during a step; affects speed, not the result. `auto` is
+            none on the CPU, and beside a GPU the number of processors minus one, at most 8.
+        cache: decoded images on disk, in `private/` of the dataset, for runs that read them more than once:
+            `auto` (up to half of the free disk space), `off` (none; an existing cache is removed) or a limit,
+            e.g. `20 GB`.
+        attack_risk: compute bounds on what any attack can gain at the end of a private run; takes some
+            seconds.
+        tensorboard: write TensorBoard events into private/tensorboard.
+        name: Name of the run folder; the recipe's name by default.
+        epsilon: Largest epsilon of the whole run; the noise is calibrated to it.
+        noise_multiplier: Noise standard deviation divided by max_grad_norm, instead of epsilon.
+        delta: Probability outside the guarantee; keep it well below 1 / number of patients.
+        unit: What is protected: all cases of a patient together, or each case.
+        max_grad_norm: Clipping threshold: the largest contribution of one unit to the gradient sum (L2 norm).
+        clipping: flat scales a gradient down to max_grad_norm only if it is longer; auto-s normalises every
+            gradient; per-layer clips each layer to its share of max_grad_norm; adaptive is flat with a
+            threshold that follows the gradients.
+        clip_quantile: Adaptive: share of units whose gradient should be shorter than the threshold, in (0,
+            1).
+        clip_rate: Adaptive: rate at which the threshold changes, > 0.
+        count_noise_multiplier: Adaptive: noise of the count of short gradients, compensated by slightly more
+            noise on the gradient; 0 chooses it.
+        noise_bands: Number of steps over which the noise is correlated, so that later steps cancel part of
+            it; units then take turns (cyclic sampling). 1 is independent noise.
+        units_declared: Publicly declared number of units, at least the true one; by default the true number,
+            which then counts as public.
+        export: Content of release/: bundle (MONAI bundle with the state dict), onnx (also the network as
+            ONNX).
+        task: the table of that name.
+        optim: the table of that name.
+        validation: the table of that name.
+        runtime: the table of that name.
+        privacy: the table of that name.
+    """
 
     model_options: Mapping[str, Any]
     image_size: Sequence[int]
@@ -158,13 +539,17 @@ class TrainSettings(TypedDict, total=False):
     plateau_patience: int
     warmup: int
     ema: float
-    augment: Sequence[Literal["flip", "vflip", "zflip", "shift", "rotate", "crop", "intensity"]]
+    augment: (
+        Sequence[Literal["flip", "vflip", "zflip", "shift", "rotate", "crop", "intensity"]]
+        | AugmentTable
+        | Mapping[str, Any]
+    )
     flip_probability: float
     shift_voxels: int
     rotate_degrees: float
     crop_scale: float
     intensity_strength: float
-    sampling: Literal["shuffle", "poisson"]
+    sampling: Literal["shuffle", "poisson"] | SamplingTable | Mapping[str, Any]
     batch_size: int
     physical_batch: int
     epochs: int
@@ -199,15 +584,28 @@ class TrainSettings(TypedDict, total=False):
     noise_bands: int
     units_declared: int | None
     export: Sequence[Literal["bundle", "onnx"]]
-    task: Mapping[str, Any]
-    optim: Mapping[str, Any]
-    validation: Mapping[str, Any]
-    runtime: Mapping[str, Any]
-    privacy: Mapping[str, Any]
+    task: TaskTable | Mapping[str, Any]
+    optim: OptimTable | Mapping[str, Any]
+    validation: ValidationTable | Mapping[str, Any]
+    runtime: RuntimeTable | Mapping[str, Any]
+    privacy: PrivacyTable | Mapping[str, Any] | None
 
 
 class EvaluateSettings(TypedDict, total=False):
-    """Settings of ``meninx.train.config.EvaluateConfig``."""
+    """Settings of ``meninx.train.config.EvaluateConfig``.
+
+    Attributes:
+        split: Split to measure on.
+        threshold: How thresholds are chosen on the validation split: youden, or a condition such as
+            sensitivity>=0.9.
+        draws: Number of resamples of patients for the intervals.
+        baseline: Another run on the same data; the difference is measured on the same resamples.
+        predictions: What to write to private/predictions: csv, nifti (label maps), dicom-seg (label maps;
+            needs dicom).
+        dicom: Folder of the de-identified DICOM from which the dataset was prepared, for dicom-seg.
+        seed: Seed of the resamples.
+        device: auto, cpu, cuda.
+    """
 
     split: Literal["train", "valid", "test"]
     threshold: str
@@ -220,7 +618,27 @@ class EvaluateSettings(TypedDict, total=False):
 
 
 class ReportSettings(TypedDict, total=False):
-    """Settings of ``meninx.report.config.ReportConfig``."""
+    """Settings of ``meninx.report.config.ReportConfig``.
+
+    Attributes:
+        title: Heading of the page.
+        epsilon_amber: Largest epsilon whose card is green.
+        epsilon_red: Largest epsilon whose card is amber; above it the card is red.
+        attack_amber: Largest bound on TPR at 1 % FPR (membership) whose card is green.
+        attack_red: Largest bound of this kind whose card is amber.
+        gap_limit: Largest gap of a group (AUROC or Dice) that does not count as a difference.
+        utility_floor: Value that the whole interval of every label's metric must exceed. Without it, utility
+            is judged against a run without privacy that was measured on the same cases, if there is one.
+        utility_loss: Largest loss against that run that does not count as a loss.
+        training_curves: Show training curves; under DP they are outside the guarantee, as the page states.
+        card: Also write MODEL_CARD.md into the release folder of every run.
+        license: Licence of the model, for the card (an SPDX identifier in lower case, or other).
+        authors: Person or group responsible for the model card; required for it.
+        contact: Contact of the authors; required for the card.
+        intended_use: Intended use of the model in one sentence, for the card.
+        date: Date printed on the page, e.g. 2026-11-20; today by default.
+        overwrite: Replace existing files.
+    """
 
     title: str
     epsilon_amber: float

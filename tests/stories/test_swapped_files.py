@@ -236,9 +236,9 @@ def test_an_evaluation_outside_the_list_is_not_shown(measured, data, tmp_path, n
     text = result.out.read_text()
     if name == "evaluation.json":
         with pytest.raises(DataError, match="meninx evaluate"):
-            report.run(replace(config, card=True), [measured.root, data.root], tmp_path / "page.html")
+            report.run(config.replace(card=True), [measured.root, data.root], tmp_path / "page.html")
     else:
-        found = report.run(replace(config, card=True), [measured.root, data.root], tmp_path / "page.html")
+        found = report.run(config.replace(card=True), [measured.root, data.root], tmp_path / "page.html")
         text += found.cards[0].read_text()
     assert not re.search(r"0\.981.{1,10}0\.995", text)
     assert files.digest(path) not in text
@@ -254,7 +254,7 @@ def test_an_evaluation_outside_the_list_is_not_shown(measured, data, tmp_path, n
 
 
 def test_nor_is_a_comparison(measured, plain, tmp_path):
-    evaluate.run(replace(QUICK, baseline=plain.root), measured.root)
+    evaluate.run(QUICK.replace(baseline=plain.root), measured.root)
     name = Path(artifacts.place(ComparisonRecord)).name
     unlisted(measured, name)
     result = report.run(ReportConfig(), [measured.root, plain.root], tmp_path / "page.html")
@@ -305,12 +305,12 @@ def test_a_kill_while_a_file_is_entered_into_the_list_leaves_a_run_that_can_be_m
         patch.setattr(integrity, "write", dying(integrity.write))
         patch.setattr(Run, "update", dying(Run.update))
         try:
-            evaluate.run(replace(QUICK, baseline=plain.root), measured.root)
+            evaluate.run(QUICK.replace(baseline=plain.root), measured.root)
         except Killed:
             assert writes < 3
         else:
             assert writes == 3
-    result = evaluate.run(replace(QUICK, baseline=plain.root), measured.root)
+    result = evaluate.run(QUICK.replace(baseline=plain.root), measured.root)
     assert files.digest(result.out) == integrity.read(measured.release)["evaluation.json"]
     found = verify.run(measured.root)
     assert found.ok, found.summary()

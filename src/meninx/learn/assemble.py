@@ -213,7 +213,7 @@ def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: to
     """Return what makes tensors of training cases."""
     # Patches are drawn evenly under privacy: a share that follows the labels would have to be accounted.
     foreground = config.sampling.foreground if plan is None else 0.0
-    transforms = augmenter(config, train.info)
+    transforms = augmenter(config.augment, train.info)
     return BatchLoader(
         Assembler(
             train,
@@ -248,7 +248,7 @@ def _supervised_step(
 def _stores(config: LearnConfig, data: Manifest, plan: Plan | None) -> tuple[CaseStore, CaseStore]:
     """Return the training and the validation cases; refuse data that cannot be trained on as asked."""
     _refuse_private_intensity(data.info, plan)
-    train, valid = split_store(data, "train", config), split_store(data, "valid", config)
+    train, valid = split_store(data, "train", config.model), split_store(data, "valid", config.model)
     if not len(train):
         raise DataError(expected("cases in the training split", got="none", where="manifest.csv"))
     if data.info.task is TaskKind.SEGMENTATION and not any(case.mask for case in train.manifest.cases):

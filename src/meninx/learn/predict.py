@@ -162,7 +162,7 @@ def predict(model: nn.Module, info: DatasetInfo, manifest: Manifest, config: Lea
         raise DataError(
             expected("a classification task", got="segmentation", where="predict", fix="use predict_maps")
         )
-    store = CaseStore(_for_model(manifest, info), config)
+    store = CaseStore(_for_model(manifest, info), config.model)
     task = image_task(info, config.task)
     rows = [logits for _, logits in _outputs(model, store, config)]
     logits = torch.stack(rows).float() if rows else torch.zeros(0, task.out_channels)
@@ -185,7 +185,7 @@ def predict_maps(
         raise DataError(
             expected("a segmentation task", got=str(info.task), where="predict_maps", fix="use predict")
         )
-    store = CaseStore(_for_model(manifest, info), config)
+    store = CaseStore(_for_model(manifest, info), config.model)
     task = image_task(info, config.task)
     kind = np.uint8 if len(info.labels) < 256 else np.uint16
     for index, logits in _outputs(model, store, config):
