@@ -133,6 +133,7 @@ class TrainSettings(TypedDict, total=False):
     patch_size: Sequence[int]
     pretrained: str
     pretrained_source: str
+    standardize: str
     keep_head: bool
     freeze: str
     unfreeze_every: int

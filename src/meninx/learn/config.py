@@ -52,6 +52,9 @@ class ModelConfig(Settings):
             it.
         pretrained: file with a state dict to start from; empty starts from random weights.
         pretrained_source: what the pretrained weights were trained on; recorded in privacy.json.
+        standardize: prepared public dataset by whose training images the features of the pretrained network
+            are standardised (mean 0, deviation 1 of what the head sees), written into its last norm layer;
+            empty leaves them. Images of another size are resized.
         keep_head: take the last layer of the pretrained weights over, too.
         freeze: `none`, `features` (trains the head alone: a linear probe), `bitfit` (trains biases, norm
             layers and the head) or the prefix of the parameters to freeze.
@@ -71,6 +74,7 @@ class ModelConfig(Settings):
     patch_size: tuple[Count, ...] = ()
     pretrained: str = ""
     pretrained_source: str = ""
+    standardize: str = ""
     keep_head: bool = False
     freeze: str = "none"
     unfreeze_every: CountOrZero = 0
@@ -82,6 +86,16 @@ class ModelConfig(Settings):
         """Refuse options that say true or false as text, and adapters that adapt nothing."""
         for name, value in self.options.items():
             _refuse_text_for_truth(name, value)
+        if self.standardize and not self.pretrained:
+            fix = "give pretrained (a state dict of this network), or leave standardize out"
+            raise ConfigError(
+                expected(
+                    "pretrained weights with features to standardise",
+                    got="none",
+                    where="standardize",
+                    fix=fix,
+                )
+            )
         if not self.lora_rank:
             return
         if not self.pretrained:
