@@ -153,10 +153,10 @@ def copied(source: Path, target: Path) -> Manifest:
 def pipeline(data: Manifest, source: Source, seconds: float, *, workers: int, cached: bool) -> Speed:
     """Return the speed of a loader whose consumer does nothing."""
     config = LearnConfig.of(**source.settings)
-    store = split_store(data, "train", config, memory=None if cached else 0)
+    store = split_store(data, "train", config.model, memory=None if cached else 0)
     if cached:
         store.cache = obtained(data, Demand(arrays=store.wanted(places=True), reads=FOREVER), run=data.root)
-    assembler = Assembler(store, augmenter(config, data.info), 1, 0.5, 0, torch.device("cpu"))
+    assembler = Assembler(store, augmenter(config.augment, data.info), 1, 0.5, 0, torch.device("cpu"))
     sampler = ShuffleSampler(len(store), BATCH, 0)
     with BatchLoader(assembler, workers=workers) as loader:
         loader.follow(sampler, until=FOREVER)

@@ -140,7 +140,7 @@ def _row(kind: type[Settings], flat: str, name: str, hint: Any) -> str:
     shown = (
         "required" if default is dataclasses.MISSING else "" if default is None else f"`{_written(default)}`"
     )
-    words = ", ".join(f"`{word}`" for word in setting_types.choices(hint))
+    words = ", ".join(f"`{word}`" for word in setting_types.choices(hint) or setting_types.examples(hint))
     allowed = " or ".join(part for part in (words, setting_types.bounds(hint)) if part)
     cells = (f"`{name}`", f"`--{flat.replace('_', '-')}`", shown, allowed, settings.meanings(kind)[flat])
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

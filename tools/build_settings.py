@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
+import textwrap
 import types
 import typing
 from pathlib import Path
@@ -44,20 +45,49 @@ from typing import Any, Literal, TypedDict
 
 def text() -> str:
     """Return the module's text."""
-    return "\n\n".join([_HEAD, *(_typed_dict(name, *kind) for name, kind in KINDS.items())]) + "\n"
+    owners = dict.fromkeys(table for kind, _ in KINDS.values() for table in settings.tables(kind).values())
+    parts = [_table(owner) for owner in owners]
+    parts += [_stage(name, *kind) for name, kind in KINDS.items()]
+    return "\n\n".join([_HEAD, *parts]) + "\n"
 
 
-def _typed_dict(name: str, kind: type[Settings], named: frozenset[str]) -> str:
+def _table(owner: type[Settings]) -> str:
+    """Return the dictionary of one table, whose keys are those of a recipe."""
+    hints = {path[-1]: item.hint for path, item in settings.index(owner).values()}
+    return _class(_name(owner), owner, {key: _source(hint) for key, hint in hints.items()}, {})
+
+
+def _stage(name: str, kind: type[Settings], named: frozenset[str]) -> str:
+    """Return the dictionary of a stage: all settings by their flat names, and its tables."""
+    tables = {key: f"{_name(owner)} | Mapping[str, Any]" for key, owner in settings.tables(kind).items()}
+    fields = {key: _source(item.hint) for key, (_, item) in settings.index(kind).items() if key not in named}
+    for key, hint in tables.items():
+        if key not in named:
+            absent = " | None" if getattr(kind(), key) is None else ""
+            fields[key] = f"{fields[key]} | {hint}" if key in fields else f"{hint}{absent}"
+    return _class(name, kind, fields, settings.meanings(kind))
+
+
+def _name(owner: type[Settings]) -> str:
+    return owner.__name__.removesuffix("Config") + "Table"
+
+
+def _class(name: str, kind: type[Settings], fields: dict[str, str], meanings: dict[str, str]) -> str:
     lines = [
         f"class {name}(TypedDict, total=False):",
-        f'    """Settings of ``{kind.__module__}.{kind.__name__}``."""',
+        f'    """Settings of ``{kind.__module__}.{kind.__name__}``.',
         "",
     ]
-    flat = {key: part.hint for key, (_, part) in settings.index(kind).items() if key not in named}
-    lines += [f"    {key}: {_source(hint)}" for key, hint in flat.items()]
-    free = [table for table in settings.tables(kind) if table not in flat and table not in named]
-    lines += [f"    {table}: Mapping[str, Any]" for table in free]
-    return "\n".join(lines)
+    if not meanings:
+        fields_of = [f"    {key}: {hint}" for key, hint in fields.items()]
+        return "\n".join([lines[0], f'{lines[1]}"""', "", *fields_of]) + "\n"
+    described = [(key, meanings.get(key, "the table of that name.")) for key in fields]
+    wrap = textwrap.TextWrapper(
+        width=110, initial_indent=" " * 8, subsequent_indent=" " * 12, break_on_hyphens=False
+    )
+    lines += ["    Attributes:", *(line for key, text in described for line in wrap.wrap(f"{key}: {text}"))]
+    lines += ['    """', "", *(f"    {key}: {hint}" for key, hint in fields.items())]
+    return "\n".join(lines) + "\n"
 
 
 def _source(hint: Any) -> str:

@@ -20,6 +20,7 @@ SHARED_FILES = {
     "config.py",  # every stage has one
     "stage.py",  # every stage has one
 }
+WRITTEN_BY_TOOLS = {"_settings.py"}  # not read from top to bottom, so its length is free
 COMMANDS = "cli"  # its files are named after the verbs, as are stages and their functions
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -133,7 +134,7 @@ def circles(graph: Graph) -> list[list[str]]:
 def _sizes(source: Path, trees: Mapping[Path, ast.Module]) -> Iterator[str]:
     for path, tree in trees.items():
         lines = _lines(source / path)
-        if lines > MODULE_LIMIT:
+        if lines > MODULE_LIMIT and path.name not in WRITTEN_BY_TOOLS:
             yield f"{path}: {lines} lines, limit {MODULE_LIMIT}"
         for name, line, length in function_lengths(tree):
             if length > FUNCTION_LIMIT:

@@ -38,7 +38,7 @@ class Patients(Dataset[tuple[Tensor, Tensor]]):
     """Patients of a training split; asking for one gives one of their cases, drawn at random."""
 
     def __init__(self, part: Manifest, config: LearnConfig, seed: int) -> None:
-        self.store = CaseStore(part, config)
+        self.store = CaseStore(part, config.model)
         self.cases: list[list[int]] = [[] for _ in part.patients]
         for case, patient in enumerate(part.patient_index()):
             self.cases[int(patient)].append(case)
@@ -77,7 +77,7 @@ def run(
     begun = time.process_time()
     whole = Manifest.read(data / study.data)
     people = Patients(whole.split("train"), config, seed)
-    goal = image_task(whole.info, config)
+    goal = image_task(whole.info, config.task)
     statistics = feature_statistics(config, whole.info) if config.model.standardize else None
     for patient in range(len(people)):
         people[patient]

@@ -10,8 +10,226 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 
+class InputTable(TypedDict, total=False):
+    """Settings of ``meninx.prepare.config.InputConfig``."""
+
+    table: str
+    crosswalks: Sequence[str]
+    require: Sequence[str]
+    image_column: str
+    image_folder: str
+    patient_column: str
+    study_column: str
+    modalities: Sequence[str]
+    trusted: bool
+
+
+class LabelsTable(TypedDict, total=False):
+    """Settings of ``meninx.prepare.config.LabelsConfig``."""
+
+    label_columns: Sequence[str]
+    class_column: str
+    classes: Sequence[str]
+    positive: Sequence[str]
+    positive_name: str
+    positive_from: float | None
+    uncertain: Literal["unknown", "zero", "one"]
+    blank: Literal["unknown", "zero", "auto"]
+    malignant: bool
+    laterality: Sequence[str]
+    sex_column: str
+    age_column: str
+    sex_codes: Sequence[str]
+    attribute_columns: Sequence[str]
+
+
+class MasksTable(TypedDict, total=False):
+    """Settings of ``meninx.prepare.config.MasksConfig``."""
+
+    column: str
+    folder: str
+    labels: Sequence[str]
+    empty: Literal["skip", "zero"]
+
+
+class ImagesTable(TypedDict, total=False):
+    """Settings of ``meninx.prepare.config.ImagesConfig``."""
+
+    spatial_dims: Literal[0, 2, 3]
+    size: Sequence[int]
+    aspect: Literal["stretch", "pad"]
+    spacing_mm: Sequence[float]
+    window: Sequence[float]
+    bits: Literal[8, 16]
+    color: Literal["grey", "rgb"]
+    intensity: Literal["auto", "format", "window", "image", "train"]
+
+
+class SplitTable(TypedDict, total=False):
+    """Settings of ``meninx.prepare.config.SplitConfig``."""
+
+    rule: Literal["stable", "exact", "published"]
+    fractions: Sequence[float]
+    from_dataset: str
+    column: str
+
+
+class SitesTable(TypedDict, total=False):
+    """Settings of ``meninx.prepare.config.SitesConfig``."""
+
+    names: Sequence[str]
+    mode: Literal["source", "iid", "label-skew", "attribute-skew", "column"]
+    fractions: Sequence[float]
+    alpha: float
+    column: str
+
+
+class WorkTable(TypedDict, total=False):
+    """Settings of ``meninx.prepare.config.WorkConfig``."""
+
+    dry_run: bool
+    overwrite: bool
+    resume: bool
+    strict: bool
+    workers: int
+
+
+class ModelTable(TypedDict, total=False):
+    """Settings of ``meninx.learn.config.ModelConfig``."""
+
+    name: str
+    options: Mapping[str, Any]
+    image_size: Sequence[int]
+    patch_size: Sequence[int]
+    pretrained: str
+    pretrained_source: str
+    standardize: str
+    keep_head: bool
+    freeze: str
+    unfreeze_every: int
+    lora_rank: int
+    lora_alpha: float
+    functional: Sequence[str]
+
+
+class TaskTable(TypedDict, total=False):
+    """Settings of ``meninx.learn.config.TaskConfig``."""
+
+    kind: str
+    loss: Literal["auto", "ce", "bce", "focal", "dice", "dice+ce", "dice+bce"]
+    focal_gamma: float
+    class_weights: Literal["none", "balanced"] | Sequence[float]
+    label_smoothing: float
+
+
+class OptimTable(TypedDict, total=False):
+    """Settings of ``meninx.learn.config.OptimConfig``."""
+
+    optimizer: Literal["sgd", "momentum", "adam", "adamw", "nadam"]
+    lr: float
+    head_lr: float
+    bias_correction: Literal["auto", "on", "off"]
+    bias_floor: float
+    weight_decay: float
+    momentum: float
+    schedule: Literal["constant", "cosine", "plateau", "step", "manual"]
+    milestones: Sequence[int]
+    rates: Sequence[float]
+    gamma: float
+    plateau_patience: int
+    warmup: int
+    ema: float
+
+
+class AugmentTable(TypedDict, total=False):
+    """Settings of ``meninx.learn.config.AugmentConfig``."""
+
+    transforms: Sequence[Literal["flip", "vflip", "zflip", "shift", "rotate", "crop", "intensity"]]
+    flip_probability: float
+    shift_voxels: int
+    rotate_degrees: float
+    crop_scale: float
+    intensity_strength: float
+
+
+class SamplingTable(TypedDict, total=False):
+    """Settings of ``meninx.learn.config.SamplingConfig``."""
+
+    method: Literal["shuffle", "poisson"]
+    batch_size: int
+    physical_batch: int
+    epochs: int
+    steps: int
+    cases_per_patient: int
+    views: int
+    foreground: float
+
+
+class ValidationTable(TypedDict, total=False):
+    """Settings of ``meninx.learn.config.ValidationConfig``."""
+
+    eval_every: int
+    monitor: Literal["metric", "loss"]
+    select: Literal["auto", "last", "best"]
+    early_stopping: int
+
+
+class RuntimeTable(TypedDict, total=False):
+    """Settings of ``meninx.learn.config.RuntimeConfig``."""
+
+    seed: int
+    device: str
+    precision: Literal["fp32", "bf16"]
+    memory_format: Literal["auto", "contiguous", "channels_last"]
+    deterministic: bool
+    threads: int
+    workers: Literal["auto"] | int
+    cache: str
+    attack_risk: bool
+    tensorboard: bool
+
+
+class PrivacyTable(TypedDict, total=False):
+    """Settings of ``meninx.train.config.PrivacyConfig``."""
+
+    epsilon: float | None
+    noise_multiplier: float | None
+    delta: float
+    unit: Literal["patient", "case"]
+    max_grad_norm: float
+    clipping: Literal["flat", "auto-s", "per-layer", "adaptive"]
+    clip_quantile: float
+    clip_rate: float
+    count_noise_multiplier: float
+    noise_bands: int
+    units_declared: int | None
+
+
 class DeidSettings(TypedDict, total=False):
-    """Settings of ``meninx.deid.config.DeidConfig``."""
+    """Settings of ``meninx.deid.config.DeidConfig``.
+
+    Attributes:
+        site: name of the hospital; part of a patient's identity and of the key derivation. Give each hospital
+            its own.
+        profile: preset of options: ``research`` (dates shifted, descriptors and structured content cleaned,
+            patient characteristics and safe private elements kept) or ``basic`` (the Basic Profile alone).
+        options: options of the profile to add to the preset, e.g. ``retain-device``.
+        overrides: TOML file of ``Keyword = "action letter"`` lines that come before the profile.
+        lookup: CSV file with the hospital's own new patient IDs (and accession numbers).
+        missing_lookup: what to do with a patient whom the lookup file does not list: ``pseudonym`` or
+            ``quarantine``.
+        lookup_out: write ``private/lookup.csv`` in the form that ``lookup`` reads.
+        rename: name output files after their new UIDs; otherwise keep the folders, each name replaced by a
+            keyed one.
+        workers: processes; 0 chooses by the number of cores and files, 1 stays in this process.
+        max_age: highest age that stays exact, in years; older patients become ``max_age + 1`` and lose the
+            birth date.
+        burned_in: what to do with a file that declares burned-in annotation (BurnedInAnnotation YES):
+            ``quarantine``, or ``keep``, which writes it and reports a departure from the profile.
+        dry_run: read and check everything, write nothing.
+        resume: continue an interrupted run in the output folder.
+        overwrite: remove an earlier result in the output folder and begin anew.
+    """
 
     site: str
     profile: Literal["research", "basic"]
@@ -43,27 +261,84 @@ class DeidSettings(TypedDict, total=False):
 
 
 class PrepareSettings(TypedDict, total=False):
-    """Settings of ``meninx.prepare.config.PrepareConfig``."""
+    """Settings of ``meninx.prepare.config.PrepareConfig``.
 
-    reader: (
-        Literal[
-            "dicom",
-            "folder",
-            "pairs",
-            "csv",
-            "npz",
-            "nih",
-            "chexpert",
-            "mimic",
-            "siim",
-            "ham10000",
-            "radimagenet",
-            "msd",
-            "brset",
-            "pad-ufes",
-        ]
-        | str
-    )
+    Attributes:
+        reader: layout of the source, or the name of a reader that an installed package offers.
+        name: short name of the dataset; pseudonyms of cases depend on it.
+        task: auto, multiclass, multilabel or segmentation; auto follows from the columns and masks given.
+        synthetic: the images are of no patients.
+        seed: drives splits and sites.
+        limit: at most this many cases, whole patients; 0 for all.
+        duplicates: the same image of two patients: refuse (stop), or drop (leave out every copy).
+        table: label table (CSV); empty for the name that the layout publishes.
+        crosswalks: CSV files with columns id_old,id_new that turn the table's original identifiers into clean
+            ones (dicom).
+        require: rows to keep, each ``column=value`` or ``column=one|other``; all must hold.
+        image_column: column of the image's path or array name (csv).
+        image_folder: folder of the images below the source (csv, pairs).
+        patient_column: column of the patient's identifier (csv) or name of its array (npz).
+        study_column: column of the study (csv).
+        modalities: DICOM modalities to take; empty for all single images in 2-D, and CT, MR, PT in 3-D.
+        trusted: take DICOM files that do not say PatientIdentityRemoved YES.
+        label_columns: label columns to take, in output order; empty for all that the layout publishes.
+        class_column: column with one class per row, in place of label columns (csv, npz, dicom, brset).
+        classes: the classes and their order; empty for all that occur, sorted.
+        positive: classes that together make one yes-or-no label.
+        positive_name: name of that label.
+        positive_from: smallest grade that counts as positive, for graded labels (3 where 1-2 are negative and
+            3-4 positive).
+        uncertain: what a label of -1 becomes: unknown, zero or one.
+        blank: what an empty label becomes: unknown, zero, or auto (zero for chexpert and mimic, else
+            unknown).
+        malignant: merge the diagnoses into one label malignant (ham10000: akiec, bcc, mel; pad-ufes: BCC,
+            MEL, SCC).
+        laterality: pairs of labels that a left-right flip exchanges, each ``left=right``.
+        sex_column: column of the patient's sex; F, M, female, male are understood.
+        age_column: column of the age in years; 57, 57.0 and 057Y are understood.
+        sex_codes: further codes of sex, each ``code=F`` or ``code=M``.
+        attribute_columns: further columns to carry along as attributes, never model input.
+        mask_column: column with the mask's path (csv, dicom).
+        mask_folder: folder with masks named like the images (csv), or of the label maps (pairs).
+        mask_labels: names of the mask values 1, 2, ...; a mask of 0 and 255 counts as one label.
+        mask_empty: what a case without a mask becomes in segmentation: skip, or zero (nothing to see).
+        spatial_dims: 2, 3, or 0 to follow the source.
+        size: output size along each spatial axis (rows, columns or x, y, z); one number for all; empty keeps
+            the size.
+        aspect: how an image meets the size: stretch, or pad (keeps proportions, fills with the lowest value;
+            2-D).
+        spacing_mm: voxel spacing to resample volumes to; with size, the result is then cropped or padded
+            about its centre.
+        window: lowest and highest value kept, e.g. -150 and 200 Hounsfield units; empty for none.
+        bits: bit depth of the written images: 8 or 16.
+        color: grey or rgb.
+        intensity: where normalisation comes from: auto, format (bit depth), window, image (0.5 and 99.5
+            percentile of each image), or train (mean and deviation of the training split; refused by private
+            training).
+        split: stable (a patient's split never changes), exact (fractions within one patient), published.
+        fractions: shares of train, valid and test.
+        split_from: dataset folder whose patients keep their split there.
+        split_column: column with the published split (csv).
+        sites: names of the sites to make; empty keeps those of the source.
+        site_mode: source, iid, label-skew, attribute-skew, or column.
+        site_fractions: share of each site; empty for equal shares.
+        site_alpha: concentration of the Dirichlet draw of the skewed modes; small means strong skew.
+        site_column: column or attribute with the site (site_mode column), or that skews the sites
+            (attribute-skew).
+        dry_run: read tables and headers, count, write nothing.
+        overwrite: replace the dataset in the output folder, once the new one is complete.
+        resume: bring the dataset in the output folder up to date, with the same settings; finished images are
+            taken over.
+        strict: stop at the first case that cannot be used, instead of counting it.
+        workers: processes that prepare images; 0 for one per core.
+        input: the table of that name.
+        labels: the table of that name.
+        masks: the table of that name.
+        images: the table of that name.
+        work: the table of that name.
+    """
+
+    reader: str
     name: str
     task: Literal["auto", "multiclass", "multilabel", "segmentation"]
     synthetic: bool
@@ -105,11 +380,11 @@ class PrepareSettings(TypedDict, total=False):
     bits: Literal[8, 16]
     color: Literal["grey", "rgb"]
     intensity: Literal["auto", "format", "window", "image", "train"]
-    split: Literal["stable", "exact", "published"]
+    split: Literal["stable", "exact", "published"] | SplitTable | Mapping[str, Any]
     fractions: Sequence[float]
     split_from: str
     split_column: str
-    sites: Sequence[str]
+    sites: Sequence[str] | SitesTable | Mapping[str, Any]
     site_mode: Literal["source", "iid", "label-skew", "attribute-skew", "column"]
     site_fractions: Sequence[float]
     site_alpha: float
@@ -119,14 +394,123 @@ class PrepareSettings(TypedDict, total=False):
     resume: bool
     strict: bool
     workers: int
-    labels: Mapping[str, Any]
-    masks: Mapping[str, Any]
-    images: Mapping[str, Any]
-    work: Mapping[str, Any]
+    input: InputTable | Mapping[str, Any]
+    labels: LabelsTable | Mapping[str, Any]
+    masks: MasksTable | Mapping[str, Any]
+    images: ImagesTable | Mapping[str, Any]
+    work: WorkTable | Mapping[str, Any]
 
 
 class TrainSettings(TypedDict, total=False):
-    """Settings of ``meninx.train.config.TrainConfig``."""
+    """Settings of ``meninx.train.config.TrainConfig``.
+
+    Attributes:
+        model_options: further arguments of the network: `options = { base = 16 }` in a recipe,
+            `--model-options.base 16` as a flag.
+        image_size: spatial size to which smaller images are padded; empty when all images share one size.
+        patch_size: spatial size of random training patches (segmentation); prediction then slides a window of
+            it.
+        pretrained: file with a state dict to start from; empty starts from random weights.
+        pretrained_source: what the pretrained weights were trained on; recorded in privacy.json.
+        standardize: prepared public dataset by whose training images the features of the pretrained network
+            are standardised (mean 0, deviation 1 of what the head sees), written into its last norm layer;
+            empty leaves them. Images of another size are resized.
+        keep_head: take the last layer of the pretrained weights over, too.
+        freeze: `none`, `features` (trains the head alone: a linear probe), `bitfit` (trains biases, norm
+            layers and the head) or the prefix of the parameters to freeze.
+        unfreeze_every: epochs after which one more frozen block, from the last to the first, is trained; 0
+            never.
+        lora_rank: rank of low-rank adapters beside the frozen linear and convolution layers, trained with the
+            head (and, with `freeze = "bitfit"`, biases and norm layers), merged before release; needs
+            pretrained weights; 0 for none.
+        lora_alpha: the adapters' output counts lora_alpha / lora_rank.
+        functional: modules (their paths) that have no rule for private gradients, to be run image by image;
+            slow and exact.
+        task_kind: `auto` is the dataset's own task; any other name is a task of an installed package.
+        loss: loss function; `auto` chooses ce, bce or dice+ce by the task.
+        focal_gamma: exponent of the focal loss.
+        class_weights: `none`, public numbers (one per label; for softmax segmentation background first), or
+            `balanced` (computed from the training labels; refused under DP).
+        label_smoothing: share of each target given to the other classes.
+        optimizer: the optimiser; `momentum` is Nesterov's.
+        lr: learning rate.
+        head_lr: learning rate of the last layer over that of the others.
+        bias_correction: take the variance of the privacy noise out of the second moment of adam, adamw and
+            nadam, without which they behave like SGD: `auto` (whenever the run is private), `on` (refused
+            where there is nothing to correct) or `off`.
+        bias_floor: the corrected second moment is at least so many times the variance that the noise leaves
+            in the step's numerator (for adam 0.053 of the noise's own); larger is more cautious.
+        weight_decay: L2 penalty (decoupled for adamw).
+        momentum: of `momentum`.
+        schedule: learning rate over time.
+        milestones: epochs at which `step` multiplies by gamma and `manual` goes to the next rate.
+        rates: learning rates of `manual`, one more than milestones.
+        gamma: factor of `step` and `plateau`.
+        plateau_patience: evaluations without progress before `plateau` lowers the rate.
+        warmup: steps over which the rate rises linearly from 0.
+        ema: decay of the averaged evaluation weights; 0 switches them off.
+        augment: any of `flip` (left-right), `vflip`, `zflip` (3-D), `shift`, `rotate`, `crop` (zoom),
+            `intensity`.
+        flip_probability: probability of each flip.
+        shift_voxels: largest translation along each axis.
+        rotate_degrees: largest rotation in the image plane.
+        crop_scale: smallest share of each axis that `crop` keeps.
+        intensity_strength: largest change of gain and offset, in units of the normalised intensity.
+        sampling: `shuffle` or `poisson` for training without DP; with DP always Poisson.
+        batch_size: cases per step (without DP); under DP the plan's expected batch size counts.
+        physical_batch: images in memory at once; changes speed, never the result's meaning.
+        epochs: passes over the training split; under DP the plan's steps count instead.
+        steps: optimiser steps; 0 derives them from the epochs.
+        cases_per_patient: most cases of a patient used in one step when patients are the unit; 0 uses all.
+        views: augmented copies of each case in a step, averaged (under DP before clipping).
+        foreground: share of training patches centred on a labelled voxel; patches are uniform under DP.
+        eval_every: steps between evaluations and checkpoints; 0 means once per epoch.
+        monitor: what early stopping and `best` follow on validation: `metric` (AUROC or Dice) or `loss`.
+        select: weights to keep: `best` on validation, `last`, or `auto` (best without DP, last with DP).
+        early_stopping: evaluations without progress before training stops; 0 never stops early.
+        seed: drives initialisation, order and augmentation; never what protects privacy.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        precision: `fp32`, or `bf16` for products in bfloat16 (weights stay float32): faster where the
+            hardware has it; repeatable on the same machine only. Under DP the rounding is charged to
+            max_grad_norm.
+        memory_format: order of the values of 2-D images and weights in memory, which changes speed and
+            rounding: `auto` takes channels_last for supervised training on a GPU, contiguous otherwise.
+        deterministic: bit-for-bit repeatable, privacy noise included: stamps the run NOT FOR RELEASE.
+        threads: torch threads; 0 keeps torch's choice.
+        workers: threads that prepare the next batches during a step, which changes speed, never the result;
+            `auto` takes one per processor but one beside a GPU, and none on the CPU.
+        cache: decoded images on the disk, in `private/` of the dataset, for runs that read them more than
+            once: `auto` (up to half of the free disk), `off` (none, and an earlier one is removed) or the
+            most bytes, e.g. `20 GB`.
+        attack_risk: at the end of a private run also compute bounds on what any attack can gain; takes some
+            seconds.
+        tensorboard: write TensorBoard events into private/tensorboard.
+        name: Name of the run folder; the recipe's name by default.
+        epsilon: Most that may be spent over the whole run; the noise is calibrated to it.
+        noise_multiplier: Noise standard deviation over max_grad_norm, instead of epsilon.
+        delta: Probability outside the guarantee; keep it well below 1 / number of patients.
+        unit: What is protected: all cases of a patient together, or each case.
+        max_grad_norm: Clipping threshold: the most that one unit may move the gradient sum (L2 norm).
+        clipping: flat scales a gradient down to max_grad_norm only when it is longer; auto-s normalises every
+            gradient; per-layer is flat for each layer with its share of max_grad_norm; adaptive is flat at a
+            threshold that follows the gradients.
+        clip_quantile: Adaptive: share of units whose gradient should be shorter than the threshold, in (0,
+            1).
+        clip_rate: Adaptive: how fast the threshold follows, > 0.
+        count_noise_multiplier: Adaptive: noise of the count of short gradients, paid for by a little more
+            noise on the gradient; 0 chooses it.
+        noise_bands: Steps over which the noise is correlated, so that later steps take part of it back; units
+            then take turns (cyclic sampling). 1 is independent noise.
+        units_declared: Number of units as publicly declared, at least the true one; by default that one,
+            which then is public.
+        export: What to put into release/: bundle (MONAI bundle with the state dict), onnx (the network as
+            ONNX, too).
+        task: the table of that name.
+        optim: the table of that name.
+        validation: the table of that name.
+        runtime: the table of that name.
+        privacy: the table of that name.
+    """
 
     model_options: Mapping[str, Any]
     image_size: Sequence[int]
@@ -159,13 +543,17 @@ class TrainSettings(TypedDict, total=False):
     plateau_patience: int
     warmup: int
     ema: float
-    augment: Sequence[Literal["flip", "vflip", "zflip", "shift", "rotate", "crop", "intensity"]]
+    augment: (
+        Sequence[Literal["flip", "vflip", "zflip", "shift", "rotate", "crop", "intensity"]]
+        | AugmentTable
+        | Mapping[str, Any]
+    )
     flip_probability: float
     shift_voxels: int
     rotate_degrees: float
     crop_scale: float
     intensity_strength: float
-    sampling: Literal["shuffle", "poisson"]
+    sampling: Literal["shuffle", "poisson"] | SamplingTable | Mapping[str, Any]
     batch_size: int
     physical_batch: int
     epochs: int
@@ -200,15 +588,28 @@ class TrainSettings(TypedDict, total=False):
     noise_bands: int
     units_declared: int | None
     export: Sequence[Literal["bundle", "onnx"]]
-    task: Mapping[str, Any]
-    optim: Mapping[str, Any]
-    validation: Mapping[str, Any]
-    runtime: Mapping[str, Any]
-    privacy: Mapping[str, Any]
+    task: TaskTable | Mapping[str, Any]
+    optim: OptimTable | Mapping[str, Any]
+    validation: ValidationTable | Mapping[str, Any]
+    runtime: RuntimeTable | Mapping[str, Any]
+    privacy: PrivacyTable | Mapping[str, Any] | None
 
 
 class EvaluateSettings(TypedDict, total=False):
-    """Settings of ``meninx.train.config.EvaluateConfig``."""
+    """Settings of ``meninx.train.config.EvaluateConfig``.
+
+    Attributes:
+        split: Split to measure on.
+        threshold: How thresholds are fitted on the validation split: youden, or sensitivity>=0.9 and the
+            like.
+        draws: Resamples of patients for the intervals.
+        baseline: Another run on the same data; differences to it are measured on the same resamples.
+        predictions: What to keep in private/predictions: csv, nifti (label maps), dicom-seg (label maps;
+            needs dicom).
+        dicom: Folder of the de-identified DICOM that the dataset was prepared from, for dicom-seg.
+        seed: Seed of the resamples.
+        device: auto, cpu, cuda.
+    """
 
     split: Literal["train", "valid", "test"]
     threshold: str
@@ -221,7 +622,28 @@ class EvaluateSettings(TypedDict, total=False):
 
 
 class ReportSettings(TypedDict, total=False):
-    """Settings of ``meninx.report.config.ReportConfig``."""
+    """Settings of ``meninx.report.config.ReportConfig``.
+
+    Attributes:
+        title: Heading of the page.
+        epsilon_amber: Largest epsilon whose card is green.
+        epsilon_red: Largest epsilon whose card is amber; above it the card is red.
+        attack_amber: Largest bound on TPR at 1 % FPR (membership) whose card is green.
+        attack_red: Largest such bound whose card is amber.
+        gap_limit: Largest gap of a group (AUROC or Dice) that counts as none.
+        utility_floor: What the metric of every label must exceed with its whole interval; without it utility
+            is judged against a run without privacy that was measured on the same cases, and not at all where
+            there is none.
+        utility_loss: Largest loss against that run that counts as none.
+        training_curves: Show training curves; under DP they are outside the guarantee, and the page says so.
+        card: Also write MODEL_CARD.md into the release folder of every run.
+        license: Licence of the model, for the card (an SPDX identifier in lower case, or other).
+        authors: Who answers for the model card; needed for it.
+        contact: How to reach them; needed for the card.
+        intended_use: What the model is meant for, one sentence, for the card.
+        date: Date printed on the page, e.g. 2026-11-20; today by default.
+        overwrite: Replace files that exist.
+    """
 
     title: str
     epsilon_amber: float

@@ -135,7 +135,7 @@ def test_a_wrong_value_of_a_recipe_names_file_and_key(invoke, tmp_path, text, to
 @pytest.mark.parametrize(
     ("content", "code", "told"),
     [
-        (b"\xff\xfe\x00", 3, "expected UTF-8 text, got foreign bytes (mine.toml)"),
+        (b"\xff\xfe\x00", 3, "the file is not UTF-8 text (mine.toml)"),
         (b"#" * (1 << 21), 3, "a file of at most 1,048,576 bytes"),
         (b"x = " + b"[" * 100_000, 2, "expected valid TOML"),
     ],

@@ -73,7 +73,7 @@ def test_every_json_is_json(invoke, words):
 def test_an_error_with_json_leaves_stdout_empty(invoke, tmp_path):
     said = invoke("prepare", tmp_path / "none", tmp_path / "data", "--reader", "folder", "--json")
     assert (said.code, said.out) == (3, "")
-    assert said.err.startswith("meninx: expected ")
+    assert said.err.startswith("meninx: ")
 
 
 def test_doctor_reports_versions_codecs_and_extras(invoke):
@@ -212,6 +212,6 @@ def test_verify_shows_every_check_and_ends_with_the_code_of_what_it_found(invoke
     table = json.loads(said.out)
     assert (said.code, table["exit_code"], table["ok"]) == (3, 3, False)
     assert said.err.splitlines()[-1].startswith("meninx: expected a folder as meninx wrote it, got ")
-    with pytest.raises(errors.UsageError, match="a folder that meninx wrote"):
+    with pytest.raises(errors.UsageError, match="meninx wrote no folder here"):
         api.verify(pictures)
     assert not api.verify(tmp_path / "data").ok

@@ -22,7 +22,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from meninx.deid import instance
+from meninx.deid import codestreams, instance
+from meninx.deid import jp2 as jp2_files
 from meninx.deid.quarantine import Refused
 from meninx.imaging.decode import quiet
 
@@ -515,3 +516,55 @@ def test_an_rle_frame_with_a_segment_too_many_is_kept_out(tmp_path):
     text = b"\xe0A" * 8
     segments = struct.pack("<16L", 2, 64, 64 + len(plane), *[0] * 13) + plane + text
     assert quarantined(tmp_path, grey8([segments]), RLELossless) == "pixels-unreadable"
+
+
+@pytest.mark.parametrize("text", [b"Quillfeather", b"xQuillfeatherx", b"7quillfeather7"])
+def test_a_name_among_coded_bytes_is_found_whatever_stands_beside_it(tmp_path, text):
+    frame = jpeg_frame()
+    coded = frame[:-2] + text + frame[-2:]  # behind the last coded block, where a decoder does not look
+    assert quarantined(tmp_path, grey8([coded]), JPEGBaseline8Bit) == "residual-identifier"
+
+
+def jp2(stream: bytes, *boxes: tuple[bytes, bytes]) -> bytes:
+    """Return a codestream in a JP2 file with these boxes in its header."""
+    header = b"".join(struct.pack(">L4s", 8 + len(content), kind) + content for kind, content in boxes)
+    return (
+        b"\0\0\0\x0cjP  \r\n\x87\n"
+        + struct.pack(">L4s", 8 + len(header), b"jp2h")
+        + header
+        + struct.pack(">L4s", 8 + len(stream), b"jp2c")
+        + stream
+    )
+
+
+GREY, DEPTH = (b"colr", b"\1\0\0" + (17).to_bytes(4, "big")), 11
+SIZE = (b"ihdr", struct.pack(">LLHBBBB", 64, 64, 1, DEPTH, 7, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "reason"),
+    [
+        ([SIZE, GREY], ""),
+        ([(b"ihdr", struct.pack(">LLHBBBB", 32, 64, 1, DEPTH, 7, 0, 0)), GREY], "size"),
+        ([(b"ihdr", struct.pack(">LLHBBBB", 64, 64, 3, DEPTH, 7, 0, 0)), GREY], "size"),
+        ([(b"ihdr", struct.pack(">LLHBBBB", 64, 64, 1, 7, 7, 0, 0)), GREY], "size"),
+        ([(b"ihdr", SIZE[1][:10]), GREY], "size"),
+        ([SIZE, (b"bpcc", b"\7"), GREY], "size"),
+        ([SIZE, (b"bpcc", bytes([DEPTH])), GREY], ""),
+        ([SIZE, (b"colr", b"\1\0\0" + (16).to_bytes(4, "big"))], "colours"),
+        ([SIZE, (b"colr", b"\2\0\0profile of the device")], "colours"),
+        ([SIZE, (b"pclr", b"\0\0")], "palette"),
+    ],
+)
+def test_boxes_of_a_jp2_file_say_what_its_codestream_says(boxes, reason):
+    (stream,) = frames_of(encoded(JPEG2000Lossless))
+    size = codestreams.Size(64, 64, 1)
+    assert stream[42] == DEPTH
+    whole = jp2_files.codestream(stream, size)
+    assert whole == stream
+    if not reason:
+        assert jp2_files.codestream(jp2(stream, *boxes), size) == stream
+        return
+    kind = codestreams.AnotherSize if reason == "size" else codestreams.Unparsable
+    with pytest.raises(kind, match="header" if reason == "size" else reason):
+        jp2_files.codestream(jp2(stream, *boxes), size)

@@ -11,7 +11,7 @@ import torch
 from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.core.randomness import child
 from meninx.learn.augment import Sample, augmenter
-from meninx.learn.config import LearnConfig, TransformName
+from meninx.learn.config import AugmentConfig, TransformName
 
 CHEST = DatasetInfo(
     name="x",
@@ -25,7 +25,7 @@ KIDNEYS = DatasetInfo(
 
 
 def applied(info: DatasetInfo, sample: Sample, *names: str, **options: object) -> Sample:
-    return augmenter(LearnConfig.of(augment=names, **options), info)(sample, child(0, "test"))  # type: ignore[arg-type]
+    return augmenter(AugmentConfig(transforms=names, **options), info)(sample, child(0, "test"))  # type: ignore[arg-type]
 
 
 def test_a_left_right_flip_exchanges_the_lateralised_labels() -> None:
@@ -67,7 +67,7 @@ def test_image_and_mask_stay_together(dims: int) -> None:
     info = DatasetInfo(name="x", task=TaskKind.SEGMENTATION, labels=("a",), spatial_dims=dims)
     for seed in range(4):
         chosen = augmenter(
-            LearnConfig.of(augment=("flip", "vflip", "zflip", "shift", "rotate", "crop")), info
+            AugmentConfig(transforms=("flip", "vflip", "zflip", "shift", "rotate", "crop")), info
         )
         moved = chosen(Sample(mask[None].float(), mask), child(seed, "t"))
         assert moved.image.shape == (1, *size)
@@ -84,7 +84,7 @@ def test_a_rotation_by_ninety_degrees_is_a_transposition_and_a_flip() -> None:
         def uniform(self, low: object = 0.0, high: object = 1.0, size: object = None) -> object:  # type: ignore[override]
             return np.zeros(2) if size else high
 
-    turned = augmenter(LearnConfig.of(augment=("rotate",), rotate_degrees=90.0), info)(
+    turned = augmenter(AugmentConfig(transforms=("rotate",), rotate_degrees=90.0), info)(
         Sample(image, torch.ones(1)), Right(np.random.PCG64(0))
     )
     candidates = [torch.rot90(image, turns, (1, 2)) for turns in (1, 3)]

@@ -23,7 +23,12 @@ Data = Callable[..., Manifest]
 
 def assembler(data: Manifest, config: LearnConfig = CONFIG) -> Assembler:
     return Assembler(
-        CaseStore(data, config), augmenter(config, data.info), config.views, 0.5, 7, torch.device("cpu")
+        CaseStore(data, config.model),
+        augmenter(config.augment, data.info),
+        config.sampling.views,
+        0.5,
+        7,
+        torch.device("cpu"),
     )
 
 

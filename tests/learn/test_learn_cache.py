@@ -28,11 +28,11 @@ from meninx.imaging.image import Image
 from meninx.learn import cache_file
 from meninx.learn.cache import FILE, Demand, obtained
 from meninx.learn.cache_file import BLOCK, Damaged, ImageCache, Item, Stopped, build
-from meninx.learn.config import LearnConfig
+from meninx.learn.config import ModelConfig
 from meninx.learn.data import CaseStore
 
 Data = Callable[..., Manifest]
-PATCHES = LearnConfig.of(patch_size=(6, 6, 6))
+PATCHES = ModelConfig(patch_size=(6, 6, 6))
 
 
 def prepared(manifest: Manifest) -> Manifest:
@@ -215,14 +215,14 @@ def test_a_patch_reads_only_the_rows_that_it_lies_in(
 
 
 def test_a_damaged_cache_is_not_used_and_built_again(volumes: Manifest) -> None:
-    store = CaseStore(volumes, LearnConfig())
+    store = CaseStore(volumes, ModelConfig())
     whole = store.image(1)
     assert got(store) is not None
     path = place(volumes)
     content = bytearray(path.read_bytes())
     content[len(cache_file._SIGNATURE) + 20] ^= 255
     files.write_bytes(path, bytes(content), mode=0o600)
-    damaged = CaseStore(volumes, LearnConfig())
+    damaged = CaseStore(volumes, ModelConfig())
     damaged.cache = got(damaged)
     assert damaged.cache is not None
     assert torch.equal(damaged.image(1), whole)
@@ -233,14 +233,14 @@ def test_a_damaged_cache_is_not_used_and_built_again(volumes: Manifest) -> None:
 def test_another_dataset_and_other_decoders_have_another_cache(
     volumes: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, notes = CaseStore(volumes, LearnConfig()), Notes()
+    store, notes = CaseStore(volumes, ModelConfig()), Notes()
     got(store)
     case = volumes.cases[0]
     array = numbers(1, 12, 11, 12)
     load.save(volumes.root / case.image, Image(array))
     integrity.write(volumes.root, {**volumes.checksums, case.image: files.digest(volumes.root / case.image)})
     changed = Manifest.read(volumes.root)
-    store = CaseStore(changed, LearnConfig())
+    store = CaseStore(changed, ModelConfig())
     store.cache = got(store, notes=notes)
     assert notes.decoded == len(store.wanted())
     assert torch.equal(store.image(0), torch.from_numpy((array.astype(np.float32) - 127.5) / 127.5))
@@ -250,10 +250,10 @@ def test_another_dataset_and_other_decoders_have_another_cache(
 
 
 def test_a_run_that_wants_more_adds_it(volumes: Manifest) -> None:
-    few = CaseStore(volumes.select(lambda case: case.case_id == "case001"), LearnConfig())
+    few = CaseStore(volumes.select(lambda case: case.case_id == "case001"), ModelConfig())
     assert len(got(few) or ()) == 2
     notes = Notes()
-    assert len(got(CaseStore(volumes, LearnConfig()), notes=notes) or ()) == 6
+    assert len(got(CaseStore(volumes, ModelConfig()), notes=notes) or ()) == 6
     assert len(got(few, notes=notes) or ()) == 6
     assert notes.decoded == 6
 
@@ -261,12 +261,12 @@ def test_a_run_that_wants_more_adds_it(volumes: Manifest) -> None:
 def test_room_on_the_disk_decides_what_it_holds_and_a_note_says_so(
     volumes: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, notes = CaseStore(volumes, LearnConfig()), Notes()
+    store, notes = CaseStore(volumes, ModelConfig()), Notes()
     monkeypatch.setattr(machine, "free_disk", lambda folder: 5000)  # half of it holds one volume
     store.cache = got(store, notes=notes)
     assert len(store.cache or ()) == 1
     assert "1 of 6 arrays, 2.5 KB may be used" in notes.notes[0]
-    assert torch.equal(store.image(2), CaseStore(volumes, LearnConfig()).image(2))
+    assert torch.equal(store.image(2), CaseStore(volumes, ModelConfig()).image(2))
     before = notes.decoded
     got(store, notes=notes)  # not again while there is no more room
     assert notes.decoded == before
@@ -285,7 +285,7 @@ def test_a_disk_that_fills_while_the_cache_is_written_stops_nothing(
     def full(*_: Any) -> None:
         raise OSError(28, "no space left")
 
-    notes, store = Notes(), CaseStore(volumes, LearnConfig())
+    notes, store = Notes(), CaseStore(volumes, ModelConfig())
     monkeypatch.setattr(cache_file._Blocks, "write", full)
     assert got(store, notes=notes) is None
     assert "none, the disk is full" in notes.notes[0]
@@ -293,7 +293,7 @@ def test_a_disk_that_fills_while_the_cache_is_written_stops_nothing(
 
 
 def test_off_keeps_nothing_and_removes_what_was_kept(volumes: Manifest) -> None:
-    store = CaseStore(volumes, LearnConfig())
+    store = CaseStore(volumes, ModelConfig())
     got(store)
     assert place(volumes).is_file()
     assert got(store, setting="off") is None
@@ -301,7 +301,7 @@ def test_off_keeps_nothing_and_removes_what_was_kept(volumes: Manifest) -> None:
 
 
 def test_a_run_that_reads_every_image_once_builds_none_and_uses_one(volumes: Manifest) -> None:
-    store = CaseStore(volumes, LearnConfig())
+    store = CaseStore(volumes, ModelConfig())
     assert got(store, reads=1.0) is None
     assert not place(volumes).parent.exists()
     got(store)
@@ -311,7 +311,7 @@ def test_a_run_that_reads_every_image_once_builds_none_and_uses_one(volumes: Man
 def test_without_digests_there_is_no_cache(dataset: Data) -> None:
     manifest = dataset()
     (manifest.root / "private").mkdir(mode=0o700)
-    assert got(CaseStore(manifest, LearnConfig())) is None
+    assert got(CaseStore(manifest, ModelConfig())) is None
 
 
 @pytest.mark.parametrize("obstacle", ["no room", "open room", "link"])
@@ -326,19 +326,19 @@ def test_a_dataset_of_somebody_else_is_cached_in_the_run_as_long_as_the_process_
     if obstacle == "link":
         (tmp_path / "elsewhere").mkdir(mode=0o700)
         room.symlink_to(tmp_path / "elsewhere")
-    store = CaseStore(volumes, LearnConfig())
+    store = CaseStore(volumes, ModelConfig())
     store.cache = got(store, run.private)
     assert len(store.cache or ()) == 6
     assert not (run.private / "cache").exists()  # already removed, and still readable
     assert not (room / "cache").exists()
-    assert torch.equal(store.image(2), CaseStore(volumes, LearnConfig()).image(2))
+    assert torch.equal(store.image(2), CaseStore(volumes, ModelConfig()).image(2))
 
 
 def test_what_a_killed_process_left_is_removed_and_an_unreadable_image_is_left_out(volumes: Manifest) -> None:
     left = place(volumes).with_name(f"{files.PARTIAL}dead")
     files.write_bytes(left, b"images", mode=0o600)
     (volumes.root / volumes.cases[1].image).write_bytes(b"torn")
-    store = CaseStore(volumes, LearnConfig())
+    store = CaseStore(volumes, ModelConfig())
     store.cache = got(store)
     assert not left.exists()
     assert len(store.cache or ()) == 5
@@ -353,7 +353,7 @@ def test_no_file_stays_open(volumes: Manifest) -> None:
     def mapped() -> int:
         return Path("/proc/self/maps").read_text().count(FILE)
 
-    store = CaseStore(volumes, LearnConfig())
+    store = CaseStore(volumes, ModelConfig())
     for _ in range(3):
         made = got(store)
         assert made is not None

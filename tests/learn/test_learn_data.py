@@ -16,7 +16,7 @@ from meninx.core.manifest import Intensity, Manifest, TaskKind
 from meninx.core.randomness import child
 from meninx.imaging import load
 from meninx.imaging.image import Image
-from meninx.learn.config import LearnConfig
+from meninx.learn.config import ModelConfig
 from meninx.learn.data import CaseStore, padded, split_store, unpadded
 
 Data = Callable[..., Manifest]
@@ -36,7 +36,7 @@ def test_values_are_clipped_shifted_and_scaled(dataset: Data) -> None:
     array = np.zeros((1, 16, 16), np.uint8)
     array[0, 0, :3] = 20, 100, 250
     overwrite(manifest, 0, array)
-    image = CaseStore(manifest, LearnConfig()).image(0)
+    image = CaseStore(manifest, ModelConfig()).image(0)
     assert image[0, 0, :3].tolist() == [-1.0, 0.0, 1.0]
     assert image.dtype == torch.float32
 
@@ -44,9 +44,9 @@ def test_values_are_clipped_shifted_and_scaled(dataset: Data) -> None:
 def test_channels_are_converted(dataset: Data) -> None:
     manifest = dataset()
     colour = replace(manifest, info=replace(manifest.info, channels=3))
-    assert CaseStore(colour, LearnConfig()).image(0).shape == (3, 16, 16)
+    assert CaseStore(colour, ModelConfig()).image(0).shape == (3, 16, 16)
     overwrite(manifest, 0, np.stack([np.full((16, 16), value, np.uint8) for value in (0, 100, 200)]))
-    grey = CaseStore(manifest, LearnConfig()).image(0)
+    grey = CaseStore(manifest, ModelConfig()).image(0)
     assert grey.shape == (1, 16, 16)
     assert float(grey[0, 0, 0]) == pytest.approx((100 - 127.5) / 127.5)
 
@@ -54,14 +54,14 @@ def test_channels_are_converted(dataset: Data) -> None:
 def test_another_size_is_refused_with_its_row_and_what_to_do(dataset: Data) -> None:
     manifest = dataset()
     overwrite(manifest, 9, np.zeros((1, 12, 16), np.uint8))
-    store = split_store(manifest, "valid", LearnConfig())
+    store = split_store(manifest, "valid", ModelConfig())
     with pytest.raises(DataError, match=r"row 11.*patch_size"):
         store.sample(1)
 
 
 def test_image_size_pads_smaller_images_with_the_lowest_value_and_refuses_larger_ones(dataset: Data) -> None:
     manifest = dataset(TaskKind.SEGMENTATION)
-    store = CaseStore(manifest, LearnConfig.of(image_size=(20, 18)))
+    store = CaseStore(manifest, ModelConfig(image_size=(20, 18)))
     sample = store.sample(0)
     assert sample.image.shape == (1, 20, 18)
     assert sample.target.shape == (20, 18)
@@ -71,7 +71,7 @@ def test_image_size_pads_smaller_images_with_the_lowest_value_and_refuses_larger
         load.load(manifest.root / manifest.cases[0].mask).array[0],
     )
     with pytest.raises(DataError, match="size"):
-        CaseStore(manifest, LearnConfig.of(image_size=(8, 20))).sample(0)
+        CaseStore(manifest, ModelConfig(image_size=(8, 20))).sample(0)
 
 
 def test_nan_is_refused_with_its_row(dataset: Data) -> None:
@@ -83,14 +83,14 @@ def test_nan_is_refused_with_its_row(dataset: Data) -> None:
 
     nibabel.save(nibabel.Nifti1Image(array[0], np.eye(4)), path)
     with pytest.raises(DataError, match="row 3"):
-        CaseStore(manifest, LearnConfig()).sample(1)
+        CaseStore(manifest, ModelConfig()).sample(1)
 
 
 def test_a_missing_file_names_the_row(dataset: Data) -> None:
     manifest = dataset()
     (manifest.root / manifest.cases[0].image).unlink()
     with pytest.raises(DataError, match=r"manifest\.csv, row 2"):
-        CaseStore(manifest, LearnConfig()).sample(0)
+        CaseStore(manifest, ModelConfig()).sample(0)
 
 
 def test_a_changed_image_is_refused_with_its_row_where_the_dataset_carries_digests(dataset: Data) -> None:
@@ -99,31 +99,31 @@ def test_a_changed_image_is_refused_with_its_row_where_the_dataset_carries_diges
     integrity.write(root, integrity.measured(root, [root / case.image for case in manifest.cases]))
     manifest = Manifest.read(root)
     position = next(index for index, case in enumerate(manifest.cases) if case.split == "valid")
-    store = split_store(manifest, "valid", LearnConfig())
+    store = split_store(manifest, "valid", ModelConfig())
     assert store.image(0).shape == (1, 16, 16)
     overwrite(manifest, position, np.full((1, 16, 16), 7, np.uint8))
     with pytest.raises(
         DataError, match=rf"expected the image that was prepared.*manifest\.csv, row {position + 2}"
     ):
-        split_store(manifest, "valid", LearnConfig()).image(0)
+        split_store(manifest, "valid", ModelConfig()).image(0)
 
 
 def test_a_case_without_a_mask_is_all_background(dataset: Data) -> None:
     manifest = dataset(TaskKind.SEGMENTATION)
     cases = (replace(manifest.cases[0], mask=""), *manifest.cases[1:])
-    assert int(CaseStore(replace(manifest, cases=cases), LearnConfig()).target(0).sum()) == 0
+    assert int(CaseStore(replace(manifest, cases=cases), ModelConfig()).target(0).sum()) == 0
 
 
 def test_a_mask_of_another_size_is_refused(dataset: Data) -> None:
     manifest = dataset(TaskKind.SEGMENTATION)
     overwrite(manifest, 0, np.zeros((1, 4, 4), np.uint8), "mask")
     with pytest.raises(DataError, match="mask of the image's size"):
-        CaseStore(manifest, LearnConfig()).sample(0)
+        CaseStore(manifest, ModelConfig()).sample(0)
 
 
 def test_patches_lie_inside_and_find_the_foreground_when_asked(dataset: Data) -> None:
     manifest = dataset(TaskKind.SEGMENTATION, size=(40, 40), cases=4)
-    store = CaseStore(manifest, LearnConfig.of(patch_size=(8, 8)))
+    store = CaseStore(manifest, ModelConfig(patch_size=(8, 8)))
     found = []
     for seed in range(20):
         patch = store.patch(seed % 4, child(seed, "p"), foreground=1.0)
@@ -136,13 +136,13 @@ def test_patches_lie_inside_and_find_the_foreground_when_asked(dataset: Data) ->
 
 
 def test_a_patch_larger_than_the_image_is_padded(dataset: Data) -> None:
-    store = CaseStore(dataset(TaskKind.SEGMENTATION), LearnConfig.of(patch_size=(24, 10)))
+    store = CaseStore(dataset(TaskKind.SEGMENTATION), ModelConfig(patch_size=(24, 10)))
     assert store.patch(0, child(0, "p"), foreground=0.0).image.shape == (1, 24, 10)
 
 
 def test_what_is_kept_in_memory_has_a_limit_and_changes_nothing(dataset: Data) -> None:
     manifest = dataset()
-    small, large = (CaseStore(manifest, LearnConfig(), memory=size) for size in (300, 10**9))
+    small, large = (CaseStore(manifest, ModelConfig(), memory=size) for size in (300, 10**9))
     for index in (0, 1, 0, 1):
         assert torch.equal(small.image(index), large.image(index))
     assert len(small._kept) == 1

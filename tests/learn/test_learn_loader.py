@@ -41,10 +41,11 @@ STEPS = 5
 
 def made(data: Manifest, count: int = 0, **changes: Any) -> BatchLoader:
     config = LearnConfig.of(**{"augment": ALL, "views": 2, **changes})
-    store = CaseStore(data, config)
+    store = CaseStore(data, config.model)
     device = torch.device("cpu")
     return BatchLoader(
-        Assembler(store, augmenter(config, data.info), config.views, 0.5, 7, device), workers=count
+        Assembler(store, augmenter(config.augment, data.info), config.sampling.views, 0.5, 7, device),
+        workers=count,
     )
 
 

@@ -129,14 +129,14 @@ def test_dice_never_counts_the_background() -> None:
 )
 def test_a_loss_of_another_task_is_refused(task: TaskKind, wrong: str) -> None:
     with pytest.raises(ConfigError, match="loss"):
-        image_task(DatasetInfo(name="x", task=task, labels=("a", "b")), LearnConfig.of(loss=wrong))
+        image_task(DatasetInfo(name="x", task=task, labels=("a", "b")), LearnConfig.of(loss=wrong).task)
 
 
 def test_class_weights_must_match_the_outputs() -> None:
     info = DatasetInfo(name="x", task=TaskKind.SEGMENTATION, labels=("a",))
-    assert image_task(info, LearnConfig.of(class_weights=(0.1, 0.9))).weights == (0.1, 0.9)
+    assert image_task(info, LearnConfig.of(class_weights=(0.1, 0.9)).task).weights == (0.1, 0.9)
     with pytest.raises(ConfigError, match="2 class weights"):
-        image_task(info, LearnConfig.of(class_weights=(0.1,)))
+        image_task(info, LearnConfig.of(class_weights=(0.1,)).task)
 
 
 def test_multiclass_row_of_unknowns_costs_nothing() -> None:

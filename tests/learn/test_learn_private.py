@@ -363,8 +363,8 @@ def test_every_part_that_determines_a_step_is_in_its_binding(dataset: Data) -> N
         "stream": "keys",
     }
     others: list[dict[str, Any]] = [
-        {"config": SMALL.replace(lr=SMALL.lr * 2)},
-        {"config": SMALL.replace(seed=SMALL.seed + 1)},
+        {"config": SMALL.replace(lr=SMALL.optim.lr * 2)},
+        {"config": SMALL.replace(seed=SMALL.runtime.seed + 1)},
         {"data_digest": "d1"},
         {"data_digest": "d2"},
         {"network": moved},

@@ -110,7 +110,7 @@ def test_frozen_parameters_and_buffers_really_stay(
 
 def test_a_linear_probe_trains_the_head_alone() -> None:
     model = network()
-    frozen = finetune.frozen_names(model, TINY.replace(freeze="features"), 0)
+    frozen = finetune.frozen_names(model, TINY.replace(freeze="features").model, 0)
     assert {name for name, _ in model.named_parameters()} - frozen == {"head.weight", "head.bias"}
 
 
@@ -121,7 +121,7 @@ def test_blocks_are_freed_from_the_last_to_the_first() -> None:
         sorted(
             {
                 name.split(".")[0] + name.split(".")[1]
-                for name in finetune.frozen_names(model, config, epoch)
+                for name in finetune.frozen_names(model, config.model, epoch)
                 if "stages" in name
             }
         )
@@ -129,7 +129,7 @@ def test_blocks_are_freed_from_the_last_to_the_first() -> None:
     ]
     assert [len(blocks) for blocks in held] == [4, 3, 2, 1, 0, 0]
     assert held[1] == ["stages0", "stages1", "stages2"]
-    assert finetune.frozen_names(model, config, 12) == frozenset()
+    assert finetune.frozen_names(model, config.model, 12) == frozenset()
 
 
 def test_every_parameter_is_in_exactly_one_block() -> None:
@@ -143,6 +143,6 @@ def test_every_parameter_is_in_exactly_one_block() -> None:
 def test_freezing_everything_or_nothing_real_is_refused() -> None:
     model = network()
     with pytest.raises(ConfigError, match="blocks: "):
-        finetune.frozen_names(model, TINY.replace(freeze="backbone"), 0)
+        finetune.frozen_names(model, TINY.replace(freeze="backbone").model, 0)
     with pytest.raises(ConfigError, match="something to train"):
-        finetune.frozen_names(model, TINY.replace(freeze=""), 0)
+        finetune.frozen_names(model, TINY.replace(freeze="").model, 0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import prepare_fixtures as make
 import pytest
 
+from meninx.core import settings
 from meninx.core.errors import ConfigError
 from meninx.prepare.config import CLASS_COLUMN, EFFECTS, READER_NAMES, PrepareConfig
 from meninx.prepare.readers import READERS
@@ -44,21 +44,21 @@ def settings_of(name: str, reader: str) -> dict[str, Any]:
 
 
 def test_every_field_is_classified():
-    names = {item.name for item in dataclasses.fields(PrepareConfig)}
+    names = set(settings.index(PrepareConfig))
     assert set(EFFECTS) == names
     assert set(SAMPLES) == names - {"reader"}
     assert all(set(effect.readers) <= set(READER_NAMES) for effect in EFFECTS.values())
-    assert all(getattr(PrepareConfig, name) != value for name, (value, _) in SAMPLES.items())
+    assert all(settings.default_of(PrepareConfig, name) != value for name, (value, _) in SAMPLES.items())
 
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_setting_is_taken_by_the_readers_that_use_it_and_refused_by_the_others(name):
     for reader in READER_NAMES:
         if not EFFECTS[name].readers or reader in EFFECTS[name].readers:
-            PrepareConfig(reader=reader, **settings_of(name, reader))
+            PrepareConfig.of(reader=reader, **settings_of(name, reader))
         else:
             with pytest.raises(ConfigError, match="no effect"):
-                PrepareConfig(reader=reader, **settings_of(name, reader))
+                PrepareConfig.of(reader=reader, **settings_of(name, reader))
 
 
 @pytest.mark.parametrize(
@@ -79,19 +79,26 @@ def test_a_setting_without_what_gives_it_effect_is_refused_with_what_would(name)
     else:
         beside = {}
     with pytest.raises(ConfigError, match=rf"{name} has no effect.*; .*give"):
-        PrepareConfig(reader=reader, **beside, **{name: value})
+        PrepareConfig.of(reader=reader, **beside, **{name: value})
 
 
-class Seen(PrepareConfig):
-    """A config that remembers which of its fields were looked at."""
+@pytest.fixture
+def seen(monkeypatch) -> set[str]:
+    """The flat names of the settings that are looked at."""
+    names: set[str] = set()
+    for name, (path, item) in settings.index(PrepareConfig).items():
+        owner = settings.tables(PrepareConfig)[path[0]] if len(path) > 1 else PrepareConfig
 
-    names: set[str] = set()  # noqa: RUF012
+        def look(config: Any, key: str, *, of: type = owner) -> Any:
+            names.update(flat for flat, place in PLACES.items() if place == (of, key))
+            return object.__getattribute__(config, key)
 
-    def __getattribute__(self, name: str) -> Any:
-        Seen.names.add(name)
-        return super().__getattribute__(name)
+        PLACES[name] = (owner, item.name)
+        monkeypatch.setattr(owner, "__getattribute__", look, raising=False)
+    return names
 
 
+PLACES: dict[str, tuple[type, str]] = {}
 MAKERS = {
     "dicom": lambda root: make.make_dicom(root / "north"), "folder": make.make_folder, "pairs": make.make_pairs,
     "csv": make.make_csv, "npz": make.make_npz, "nih": make.make_nih, "chexpert": make.make_chexpert, "mimic": make.make_mimic,
@@ -107,23 +114,23 @@ SEGMENTED = {"dicom": {"table": "../north.csv", **MASKS}, "csv": MASKS}
 
 
 @pytest.mark.parametrize("reader", READER_NAMES)
-def test_every_reader_that_is_named_for_a_setting_looks_at_it(tmp_path, reader):
+def test_every_reader_that_is_named_for_a_setting_looks_at_it(tmp_path, reader, seen):
     """Plans are made elsewhere: ``mask_empty`` and the columns of sites belong to the stage."""
     root = MAKERS[reader](tmp_path)
-    seen: set[str] = set()
-    for settings in (ALONE.get(reader, {}), CLASSES.get(reader, {}), SEGMENTED.get(reader, {})):
-        config = Seen(reader=reader, **settings)
-        Seen.names.clear()
+    found: set[str] = set()
+    for given in (ALONE.get(reader, {}), CLASSES.get(reader, {}), SEGMENTED.get(reader, {})):
+        config = PrepareConfig.of(reader=reader, **given)
+        seen.clear()
         READERS[reader](root, config, "")
-        seen |= Seen.names
+        found |= seen
     named = {name for name, effect in EFFECTS.items() if reader in effect.readers}
     stage = {"mask_empty"}
     of_some_cells = {"positive_name", "positive_from", "uncertain", "blank"}
-    assert named - stage - of_some_cells <= seen
+    assert named - stage - of_some_cells <= found
 
 
 @pytest.mark.parametrize(
-    ("reader", "settings", "told"),
+    ("reader", "given", "told"),
     [
         (
             "csv",
@@ -145,8 +152,8 @@ def test_every_reader_that_is_named_for_a_setting_looks_at_it(tmp_path, reader):
         ),
     ],
 )
-def test_what_silently_did_nothing_is_refused(tmp_path, reader, settings, told):
+def test_what_silently_did_nothing_is_refused(tmp_path, reader, given, told):
     root = MAKERS[reader](tmp_path / "in")
     with pytest.raises(ConfigError, match=told):
-        run(PrepareConfig(reader=reader, **settings), root, tmp_path / "out")
+        run(PrepareConfig.of(reader=reader, **given), root, tmp_path / "out")
     assert not (tmp_path / "out").exists()

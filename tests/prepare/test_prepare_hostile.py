@@ -9,7 +9,6 @@ import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -29,7 +28,7 @@ from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers.npz import read_arrays
 from meninx.prepare.stage import run
 
-CSV = PrepareConfig(reader="csv", name="toy", label_columns=("effusion", "nodule"), split="exact")
+CSV = PrepareConfig.of(reader="csv", name="toy", label_columns=("effusion", "nodule"), split="exact")
 
 
 def peak(work: Callable[[], object]) -> int:
@@ -147,7 +146,7 @@ def test_tables_are_bounded_plain_and_packed(tmp_path, monkeypatch):
 def test_a_device_is_no_table_and_no_image(tmp_path):
     root = make.make_csv(tmp_path / "in")
     with pytest.raises(DataError, match="no such file"):
-        run(replace(CSV, table="/dev/zero"), root, tmp_path / "out")
+        run(CSV.replace(table="/dev/zero"), root, tmp_path / "out")
     (root / "images" / "p0_0.png").unlink()
     (root / "images" / "p0_0.png").symlink_to("/dev/zero")
     assert run(CSV, root, tmp_path / "out").skipped == {"missing file": 1}
@@ -254,7 +253,7 @@ def test_mutated_images_are_counted_and_the_rest_becomes_a_dataset(tmp_path):
     root = make.make_csv(tmp_path / "in", patients=30)
     for seed, path in enumerate(sorted((root / "images").iterdir())[::2]):
         path.write_bytes(mutated(path.read_bytes(), seed))
-    result = run(replace(CSV, size=(8,)), root, tmp_path / "out")
+    result = run(CSV.replace(size=(8,)), root, tmp_path / "out")
     assert set(result.skipped) <= {checks.UNREADABLE, checks.CONSTANT, checks.UNFIT}
     assert result.cases + sum(result.skipped.values()) == 60
     assert sum(result.skipped.values()) > 10
@@ -270,7 +269,7 @@ def test_mutated_volumes_are_counted_and_the_rest_becomes_a_dataset(tmp_path):
         content = path.read_bytes()
         if number > 3:
             path.write_bytes(mutated(content[:348], number)[:348].ljust(348, b"\0") + content[348:])
-    result = run(PrepareConfig(reader="folder", name="toy", spacing_mm=(1.5,)), root, tmp_path / "out")
+    result = run(PrepareConfig.of(reader="folder", name="toy", spacing_mm=(1.5,)), root, tmp_path / "out")
     assert result.cases >= 4
     assert result.cases + sum(result.skipped.values()) == 40
 
@@ -294,9 +293,9 @@ def test_a_hostile_column_class_or_site_stops_before_any_image_is_read(tmp_path,
             CSV.replace(**changes)
     table.write_text(whole.replace("virus", header).replace("site1", header))
     with pytest.raises(DataError, match="plain name for label"):
-        run(PrepareConfig(reader="csv", name="toy", class_column="kind"), root, tmp_path / "out")
+        run(PrepareConfig.of(reader="csv", name="toy", class_column="kind"), root, tmp_path / "out")
     with pytest.raises(DataError, match="plain name for site"):
-        run(replace(CSV, site_mode="column", site_column="hospital"), root, tmp_path / "out")
+        run(CSV.replace(site_mode="column", site_column="hospital"), root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -306,7 +305,7 @@ def test_a_cell_that_no_attribute_can_be_is_refused_with_its_row(tmp_path, cell)
     table = root / "labels.csv"
     table.write_text(table.read_text().replace("site1", cell, 1))
     with pytest.raises(DataError, match=r"labels.csv, row 4"):
-        run(replace(CSV, attribute_columns=("hospital",)), root, tmp_path / "out")
+        run(CSV.replace(attribute_columns=("hospital",)), root, tmp_path / "out")
 
 
 def test_image_names_that_no_disk_knows_are_missing_files(tmp_path):
@@ -325,9 +324,9 @@ def test_file_names_that_are_no_text_are_spelled_out(tmp_path):
     Path(os.fsdecode(broken)).mkdir()
     (Path(os.fsdecode(broken)) / "x.png").write_bytes(b"no picture")
     (root / "cat" / "0.png").unlink()
-    result = run(PrepareConfig(reader="folder", name="toy"), root, tmp_path / "out")
+    result = run(PrepareConfig.of(reader="folder", name="toy"), root, tmp_path / "out")
     assert (result.cases, result.skipped) == (9, {"unreadable image": 1})
     assert "\\udcff.png" in (tmp_path / "out" / "private" / "cases.csv").read_text()
     Path(os.fsdecode(os.fsencode(root) + b"/\xffclass")).mkdir()
     with pytest.raises(DataError, match="plain name for label"):
-        run(PrepareConfig(reader="folder", name="toy"), root, tmp_path / "out2")
+        run(PrepareConfig.of(reader="folder", name="toy"), root, tmp_path / "out2")

@@ -99,7 +99,7 @@ SOURCES = {
 @pytest.mark.parametrize("name", SOURCES)
 def test_removing_one_patient_changes_nothing_for_the_others(tmp_path, name):
     source, remove, settings = SOURCES[name](tmp_path / "in")
-    config = PrepareConfig(reader=name.split(" ", 1)[0], name="toy", **settings)
+    config = PrepareConfig.of(reader=name.split(" ", 1)[0], name="toy", **settings)
     run(config, source, tmp_path / "all")
     remove()
     run(config, source, tmp_path / "fewer")
@@ -117,16 +117,16 @@ def test_the_dataset_says_whether_a_split_depends_on_other_patients(tmp_path):
     rules = {}
     for split in ("stable", "exact"):
         run(
-            PrepareConfig(reader="csv", name="toy", label_columns=("effusion",), split=split),
+            PrepareConfig.of(reader="csv", name="toy", label_columns=("effusion",), split=split),
             root,
             tmp_path / split,
         )
         rules[split] = Manifest.read(tmp_path / split).info.split_rule
-    grown = PrepareConfig(
+    grown = PrepareConfig.of(
         reader="csv", name="toy", label_columns=("effusion",), split_from=str(tmp_path / "stable")
     )
     run(grown, root, tmp_path / "grown")
-    published = PrepareConfig(reader="npz", name="toy", split="published")
+    published = PrepareConfig.of(reader="npz", name="toy", split="published")
     run(published, make.make_npz(tmp_path / "npz"), tmp_path / "published")
     assert rules == {"stable": "stable", "exact": "exact"}
     assert Manifest.read(tmp_path / "grown").info.split_rule == "exact"
@@ -141,7 +141,7 @@ def test_a_pseudonym_that_is_no_plain_name_is_replaced(tmp_path):
         )
         rows.append([f"2.25.{uid}", uid % 2])
     make.write_table(tmp_path / "in" / "labels.csv", ["SOPInstanceUID", "ill"], rows)
-    run(PrepareConfig(reader="dicom", name="toy", table="labels.csv"), tmp_path / "in", tmp_path / "out")
+    run(PrepareConfig.of(reader="dicom", name="toy", table="labels.csv"), tmp_path / "in", tmp_path / "out")
     people = Manifest.read(tmp_path / "out").patients
     assert {"NORTH-1", "NORTH-2"} < set(people)
     assert sum(person.startswith("p") and len(person) == 17 for person in people) == 2
@@ -160,21 +160,25 @@ def test_one_instance_of_two_patients_stops_the_work(tmp_path):
         )
     make.write_table(tmp_path / "in" / "labels.csv", ["PatientID", "ill"], [["A", 0], ["B", 1]])
     with pytest.raises(DataError, match="each image once"):
-        run(PrepareConfig(reader="dicom", name="toy", table="labels.csv"), tmp_path / "in", tmp_path / "out")
+        run(
+            PrepareConfig.of(reader="dicom", name="toy", table="labels.csv"),
+            tmp_path / "in",
+            tmp_path / "out",
+        )
 
 
 def test_no_sentence_speaks_of_patients_where_the_source_names_none(tmp_path):
     root = make.make_folder(tmp_path / "in")
     shutil.copy(root / "cat" / "0.png", root / "dog" / "0.png")
-    config = PrepareConfig(reader="folder", name="toy")
+    config = PrepareConfig.of(reader="folder", name="toy")
     with pytest.raises(DataError, match=r"each image once, got it again") as caught:
         run(config, root, tmp_path / "out")
     assert "patient" not in str(caught.value)
-    result = run(PrepareConfig(reader="folder", name="toy", duplicates="drop"), root, tmp_path / "out")
+    result = run(PrepareConfig.of(reader="folder", name="toy", duplicates="drop"), root, tmp_path / "out")
     assert result.skipped == {"duplicate image": 2}
     assert "patients: not named by the source; images count" in result.summary()
     csv_result = run(
-        PrepareConfig(reader="csv", label_columns=("effusion",)),
+        PrepareConfig.of(reader="csv", label_columns=("effusion",)),
         make.make_csv(tmp_path / "b"),
         tmp_path / "out2",
     )

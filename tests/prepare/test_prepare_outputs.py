@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import prepare_fixtures as make
@@ -20,7 +19,7 @@ from meninx.core.manifest import Manifest
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.stage import run
 
-CSV = PrepareConfig(reader="csv", name="toy", label_columns=("effusion", "nodule"), split="exact")
+CSV = PrepareConfig.of(reader="csv", name="toy", label_columns=("effusion", "nodule"), split="exact")
 
 
 def content(root: Path) -> dict[str, str]:
@@ -52,7 +51,7 @@ def test_every_source_is_kept_apart_and_so_is_a_folder_of_images_elsewhere(tmp_p
     with pytest.raises(UsageError, match="apart from each other"):
         run(CSV, [tmp_path / "a", tmp_path / "b"], tmp_path / "b" / "data")
     shutil.move(tmp_path / "a" / "images", tmp_path / "pictures")
-    config = replace(CSV, image_folder=str(tmp_path / "pictures"))
+    config = CSV.replace(image_folder=str(tmp_path / "pictures"))
     with pytest.raises(UsageError, match="apart from each other"):
         run(config, tmp_path / "a", tmp_path / "pictures" / "data")
     (tmp_path / "tables").mkdir()
@@ -63,7 +62,7 @@ def test_every_source_is_kept_apart_and_so_is_a_folder_of_images_elsewhere(tmp_p
 def test_a_dataset_carries_the_digests_of_all_its_files(tmp_path):
     out = tmp_path / "out"
     run(
-        replace(CSV, task="segmentation", label_columns=(), mask_folder="masks"),
+        CSV.replace(task="segmentation", label_columns=(), mask_folder="masks"),
         make.make_csv(tmp_path / "in", masks=True),
         out,
     )
@@ -78,8 +77,8 @@ def test_a_dataset_carries_the_digests_of_all_its_files(tmp_path):
 
 def test_overwriting_with_masks_gone_leaves_none_behind(tmp_path):
     root = make.make_csv(tmp_path / "in", masks=True)
-    run(replace(CSV, task="segmentation", label_columns=(), mask_folder="masks"), root, tmp_path / "out")
-    run(replace(CSV, overwrite=True), root, tmp_path / "out")
+    run(CSV.replace(task="segmentation", label_columns=(), mask_folder="masks"), root, tmp_path / "out")
+    run(CSV.replace(overwrite=True), root, tmp_path / "out")
     assert public(tmp_path / "out").keys() == {
         *integrity.read(tmp_path / "out"),
         "prepare.json",
@@ -95,7 +94,7 @@ def test_a_failed_overwrite_leaves_the_earlier_dataset_as_it_was(tmp_path):
     before = public(tmp_path / "out")
     shutil.copy(root / "images" / "p0_0.png", root / "images" / "p3_0.png")
     with pytest.raises(DataError, match="two patients"):
-        run(replace(CSV, overwrite=True, size=(8,)), root, tmp_path / "out")
+        run(CSV.replace(overwrite=True, size=(8,)), root, tmp_path / "out")
     assert public(tmp_path / "out") == before
     assert len(Manifest.read(tmp_path / "out")) == 12
 
@@ -108,7 +107,7 @@ def test_resume_takes_no_image_over_that_was_changed_behind_its_back(tmp_path):
     changed = bytearray(path.read_bytes())
     changed[-20] ^= 1  # the same size
     path.write_bytes(bytes(changed))
-    assert run(replace(CSV, resume=True), root, tmp_path / "out").reused == 11
+    assert run(CSV.replace(resume=True), root, tmp_path / "out").reused == 11
     assert public(tmp_path / "out") == before
 
 
@@ -121,7 +120,7 @@ def test_without_hard_links_images_are_copied(tmp_path, monkeypatch):
         raise PermissionError
 
     monkeypatch.setattr(Path, "hardlink_to", refused)
-    assert run(replace(CSV, resume=True), root, tmp_path / "out").reused == 12
+    assert run(CSV.replace(resume=True), root, tmp_path / "out").reused == 12
     assert public(tmp_path / "out") == before
 
 
@@ -133,7 +132,7 @@ def test_a_dataset_of_an_older_version_is_replaced_only_when_asked(tmp_path):
     (room / "settings.json").write_text('{"settings": "x"}')
     with pytest.raises(UsageError, match="complete result"):
         run(CSV, root, tmp_path / "out")
-    assert run(replace(CSV, overwrite=True), root, tmp_path / "out").cases == 12
+    assert run(CSV.replace(overwrite=True), root, tmp_path / "out").cases == 12
     assert not (room / "settings.json").exists()
 
 
@@ -176,9 +175,9 @@ def state(out):
 
 os.fsync = lambda handle: None  # a killed process loses nothing that it has written
 source, root, told = Path(sys.argv[1]), Path(sys.argv[2]), []
-config = PrepareConfig(reader="csv", name="toy", label_columns=("effusion", "nodule"))
+config = PrepareConfig.of(reader="csv", name="toy", label_columns=("effusion", "nodule"))
 stage.run(config, source, root / "old")
-changed = replace(config, size=(8,), overwrite=True)
+changed = config.replace(size=(8,), overwrite=True)
 for count in range(0, int(sys.argv[3]), 2):
     out = root / str(count)
     shutil.copytree(root / "old", out)

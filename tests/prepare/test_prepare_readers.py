@@ -15,7 +15,7 @@ from meninx.prepare.source_cases import ReaderOutput
 
 
 def read(root: Path, **settings) -> ReaderOutput:
-    config = PrepareConfig(**settings)
+    config = PrepareConfig.of(**settings)
     return READERS[config.reader](root, config, "")
 
 

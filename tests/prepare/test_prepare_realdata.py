@@ -19,24 +19,26 @@ FINDINGS = (
 SETS = {
     "kermany64": (
         "kermany_cxr_224",
-        PrepareConfig(reader="csv", name="kermany", label_columns=("pneumonia",), size=(64,), split="exact"),
+        PrepareConfig.of(
+            reader="csv", name="kermany", label_columns=("pneumonia",), size=(64,), split="exact"
+        ),
         (4213, 2233, {"pneumonia": 3066}),
     ),
     "kermany224": (
         "kermany_cxr_224",
-        PrepareConfig(reader="csv", name="kermany", label_columns=("pneumonia",), split="exact"),
+        PrepareConfig.of(reader="csv", name="kermany", label_columns=("pneumonia",), split="exact"),
         (4213, 2233, {"pneumonia": 3066}),
     ),
     "nih64": (
         "nih_cxr_64",
-        PrepareConfig(
+        PrepareConfig.of(
             reader="csv", name="nih", label_columns=FINDINGS, attribute_columns=("view",), split="exact"
         ),
         (651, 184, {"Cardiomegaly": 61, "Effusion": 116, "Hernia": 9}),
     ),
     "pad128": (
         "pad_ufes_224",
-        PrepareConfig(
+        PrepareConfig.of(
             reader="csv",
             name="pad",
             class_column="diagnostic",
@@ -52,7 +54,7 @@ SETS = {
     ),
     "covid128": (
         "covid_cxr_ccby_256",
-        PrepareConfig(
+        PrepareConfig.of(
             reader="csv",
             name="covid",
             patient_column="patientid",
@@ -67,12 +69,12 @@ SETS = {
     ),
     "hippo": (
         "msd_hippocampus",
-        PrepareConfig(reader="pairs", name="hippo", mask_labels=("anterior", "posterior"), split="exact"),
+        PrepareConfig.of(reader="pairs", name="hippo", mask_labels=("anterior", "posterior"), split="exact"),
         (185, 185, {"anterior": 185, "posterior": 185}),
     ),
     "kermany28": (
         "kermany_cxr_28",
-        PrepareConfig(reader="npz", name="kermany28", label_columns=("pneumonia",), split="exact"),
+        PrepareConfig.of(reader="npz", name="kermany28", label_columns=("pneumonia",), split="exact"),
         (4213, 2233, {"pneumonia": 3066}),
     ),
 }
@@ -88,7 +90,7 @@ def test_counts_of_the_whole_set_without_writing(name, tmp_path):
     folder, config, (cases, patients, labels) = SETS[name]
     result = run(_with(config, dry_run=True), DATA / folder, tmp_path / "out")
     assert (result.cases, result.patients, result.skipped) == (cases, patients, {})
-    if config.mask_labels == ():
+    if config.masks.labels == ():
         assert {label: result.labels[label] for label in labels} == labels
 
 
@@ -99,8 +101,8 @@ def test_a_few_cases_of_each_set_are_written(name, tmp_path):
     data = Manifest.read(tmp_path / "out")
     assert 0 < result.cases <= 12
     assert all((data.root / case.image).is_file() for case in data.cases)
-    assert data.info.channels == (3 if config.color == "rgb" else 1)
-    if config.mask_labels:
+    assert data.info.channels == (3 if config.images.color == "rgb" else 1)
+    if config.masks.labels:
         assert all(count == result.cases for count in result.labels.values())
 
 

@@ -18,7 +18,7 @@ from meninx.imaging import png
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.stage import PrepareResult, run
 
-CSV = PrepareConfig(reader="csv", name="toy", label_columns=("effusion", "nodule"), split="exact")
+CSV = PrepareConfig.of(reader="csv", name="toy", label_columns=("effusion", "nodule"), split="exact")
 
 
 def with_(config: PrepareConfig, **changes) -> PrepareConfig:
@@ -98,7 +98,7 @@ def test_sizes_bits_and_colours(tmp_path):
 
 def test_padding_keeps_proportions_of_image_and_mask(tmp_path):
     root = make.make_csv(tmp_path / "in", masks=True)
-    config = PrepareConfig(
+    config = PrepareConfig.of(
         reader="csv", name="toy", mask_folder="masks", mask_labels=("lung",), size=(12,), aspect="pad"
     )
     run(config, root, tmp_path / "out")
@@ -248,7 +248,7 @@ def test_nan_voxels_are_left_out(tmp_path):
     values = np.random.default_rng(0).normal(size=(6, 8, 5)).astype(np.float32)
     values[0, 0, 0] = np.nan
     make.write_volume(root / "images" / "case_0.nii.gz", values)
-    result = run(PrepareConfig(reader="pairs", name="toy", mask_labels=("a", "b")), root, tmp_path / "out")
+    result = run(PrepareConfig.of(reader="pairs", name="toy", mask_labels=("a", "b")), root, tmp_path / "out")
     assert result.skipped["NaN or infinite pixels"] == 1
 
 
@@ -267,7 +267,7 @@ def test_copies_of_one_patient_are_dropped_and_of_two_patients_refused(tmp_path)
 
 def test_masks_of_another_shape_or_with_unnamed_values_stop_the_work(tmp_path):
     root = make.make_csv(tmp_path / "in", masks=True)
-    config = PrepareConfig(reader="csv", name="toy", mask_folder="masks", mask_labels=("lung",))
+    config = PrepareConfig.of(reader="csv", name="toy", mask_folder="masks", mask_labels=("lung",))
     make.write_picture(root / "masks" / "p0_0.png", np.zeros((9, 9), np.uint8))
     with pytest.raises(DataError, match=r"image's shape, got 9x9 for 12x10 \(labels.csv, row 2\)"):
         run(config, root, tmp_path / "a")
@@ -279,7 +279,7 @@ def test_masks_of_another_shape_or_with_unnamed_values_stop_the_work(tmp_path):
 def test_cases_without_mask_are_skipped_or_empty(tmp_path):
     root = make.make_csv(tmp_path / "in", masks=True)
     (root / "masks" / "p0_0.png").unlink()
-    config = PrepareConfig(reader="csv", name="toy", mask_folder="masks", mask_labels=("lung",))
+    config = PrepareConfig.of(reader="csv", name="toy", mask_folder="masks", mask_labels=("lung",))
     assert run(config, root, tmp_path / "a").skipped == {"no mask": 1}
     result = run(with_(config, mask_empty="zero"), root, tmp_path / "b")
     assert (result.cases, result.labels) == (12, {"lung": 11})
@@ -297,7 +297,7 @@ def test_empty_classes_are_told_and_strict_refuses_them(tmp_path):
 
 def test_volumes_are_resampled_with_their_labels(tmp_path):
     root = make.make_pairs(tmp_path / "in")
-    config = PrepareConfig(reader="pairs", name="toy", mask_labels=("a", "b"), spacing_mm=(2.0,))
+    config = PrepareConfig.of(reader="pairs", name="toy", mask_labels=("a", "b"), spacing_mm=(2.0,))
     run(config, root, tmp_path / "out")
     data = Manifest.read(tmp_path / "out")
     assert (data.info.spatial_dims, data.info.size, data.info.spacing_mm) == (3, (6, 8, 10), (2.0, 2.0, 2.0))
@@ -308,7 +308,7 @@ def test_volumes_are_resampled_with_their_labels(tmp_path):
 
 def test_window_of_volumes_keeps_units_and_is_public(tmp_path):
     root = make.make_msd(tmp_path / "in")
-    run(PrepareConfig(reader="msd", name="toy", window=(-150.0, 200.0)), root, tmp_path / "out")
+    run(PrepareConfig.of(reader="msd", name="toy", window=(-150.0, 200.0)), root, tmp_path / "out")
     data = Manifest.read(tmp_path / "out")
     intensity = data.info.intensity
     assert (intensity.window, intensity.shift, intensity.scale, intensity.source) == (
@@ -324,7 +324,9 @@ def test_window_of_volumes_keeps_units_and_is_public(tmp_path):
 def test_dicom_radiographs_keep_their_pseudonyms(tmp_path):
     make.make_dicom(tmp_path / "north")
     result = run(
-        PrepareConfig(reader="dicom", name="toy", table="../north.csv"), tmp_path / "north", tmp_path / "out"
+        PrepareConfig.of(reader="dicom", name="toy", table="../north.csv"),
+        tmp_path / "north",
+        tmp_path / "out",
     )
     data = Manifest.read(tmp_path / "out")
     assert (result.cases, data.patients) == (8, tuple(f"NORTH-{n}" for n in range(4)))
@@ -337,7 +339,7 @@ def test_an_archive_with_a_damaged_record_is_refused(tmp_path):
     (tmp_path / "north" / "deid.json").write_text('{"site": "nor')
     with pytest.raises(DataError, match=r"deid\.json"):
         run(
-            PrepareConfig(reader="dicom", name="toy", table="../north.csv"),
+            PrepareConfig.of(reader="dicom", name="toy", table="../north.csv"),
             tmp_path / "north",
             tmp_path / "out",
         )
@@ -346,7 +348,7 @@ def test_an_archive_with_a_damaged_record_is_refused(tmp_path):
 def test_several_clean_folders_are_several_sites(tmp_path):
     for site in ("north", "south"):
         make.make_dicom(tmp_path / "clean" / site, site=site)
-    config = PrepareConfig(reader="dicom", name="toy", table="../{site}.csv")
+    config = PrepareConfig.of(reader="dicom", name="toy", table="../{site}.csv")
     by_parent = run(config, tmp_path / "clean", tmp_path / "a")
     by_list = run(config, [tmp_path / "clean" / "south", tmp_path / "clean" / "north"], tmp_path / "b")
     assert by_parent.sites == by_list.sites == {"north": 8, "south": 8}
@@ -355,7 +357,7 @@ def test_several_clean_folders_are_several_sites(tmp_path):
 
 def test_series_and_label_maps_lie_on_each_other(tmp_path):
     root = make.make_series(tmp_path / "in")
-    config = PrepareConfig(
+    config = PrepareConfig.of(
         reader="dicom",
         name="toy",
         table="labels.csv",
@@ -374,7 +376,9 @@ def test_series_and_label_maps_lie_on_each_other(tmp_path):
 
 def test_a_mask_stored_along_other_axes_is_turned_to_its_image(tmp_path):
     root = make.make_series(tmp_path / "in")
-    config = PrepareConfig(reader="dicom", name="toy", table="labels.csv", mask_column="mask", spatial_dims=3)
+    config = PrepareConfig.of(
+        reader="dicom", name="toy", table="labels.csv", mask_column="mask", spatial_dims=3
+    )
     run(config, root, tmp_path / "a")
     for path in (root / "masks").iterdir():
         nib.save(nib.as_closest_canonical(nib.load(path)).as_reoriented([[2, 1], [0, -1], [1, 1]]), path)
@@ -394,7 +398,7 @@ def test_spacing_of_radiographs_follows_the_resizing(tmp_path):
         )
     make.write_table(tmp_path / "in" / "labels.csv", ["PatientID", "ill"], [["P0", 0], ["P1", 1]])
     for aspect, spacing in (("stretch", (1.0, 0.25)), ("pad", (1.0, 0.5))):
-        config = PrepareConfig(reader="dicom", name="toy", table="labels.csv", size=(10,), aspect=aspect)
+        config = PrepareConfig.of(reader="dicom", name="toy", table="labels.csv", size=(10,), aspect=aspect)
         run(config, tmp_path / "in", tmp_path / aspect)
         assert Manifest.read(tmp_path / aspect).info.spacing_mm == spacing
 
@@ -403,25 +407,29 @@ def test_a_mask_somewhere_else_stops_the_work(tmp_path):
     root = make.make_series(tmp_path / "in")
     mask = nib.load(root / "masks" / "0.nii.gz")
     make.write_volume(root / "masks" / "0.nii.gz", np.asarray(mask.dataobj), np.diag([-2.0, -1.0, 4.0, 1.0]))
-    config = PrepareConfig(reader="dicom", name="toy", table="labels.csv", mask_column="mask", spatial_dims=3)
+    config = PrepareConfig.of(
+        reader="dicom", name="toy", table="labels.csv", mask_column="mask", spatial_dims=3
+    )
     with pytest.raises(DataError, match="image's place"):
         run(config, root, tmp_path / "out")
 
 
 def test_siim_masks_reach_the_folder(tmp_path):
-    result = run(PrepareConfig(reader="siim", name="toy"), make.make_siim(tmp_path / "in"), tmp_path / "out")
+    result = run(
+        PrepareConfig.of(reader="siim", name="toy"), make.make_siim(tmp_path / "in"), tmp_path / "out"
+    )
     assert (result.cases, result.labels, result.skipped) == (3, {"pneumothorax": 1}, {"missing file": 1})
 
 
 def test_published_splits_are_kept_and_valid_is_cut_from_train(tmp_path):
     result = run(
-        PrepareConfig(reader="npz", name="toy", split="published"),
+        PrepareConfig.of(reader="npz", name="toy", split="published"),
         make.make_npz(tmp_path / "in"),
         tmp_path / "out",
     )
     assert result.splits == {"test": 3, "train": 6, "valid": 3}
     make.make_nih(tmp_path / "nih")
-    config = PrepareConfig(reader="nih", name="toy", split="published", label_columns=("Effusion",))
+    config = PrepareConfig.of(reader="nih", name="toy", split="published", label_columns=("Effusion",))
     assert run(config, tmp_path / "nih", tmp_path / "out2").splits["test"] == 1
     with pytest.raises(ConfigError, match="no published split"):
         run(with_(CSV, split="published"), make.make_csv(tmp_path / "csv"), tmp_path / "out3")

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import prepare_fixtures as make
 import pytest
@@ -21,14 +20,14 @@ from meninx.prepare.config import PrepareConfig
 from meninx.prepare.source_cases import ArraySource, SourceCase
 from meninx.prepare.stage import run
 
-CSV = PrepareConfig(reader="csv", name="toy", label_columns=("effusion", "nodule"))
+CSV = PrepareConfig.of(reader="csv", name="toy", label_columns=("effusion", "nodule"))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL")
 def test_an_image_that_kills_its_worker_is_named_and_the_rest_is_kept(tmp_path):
     """A worker that is killed for memory made the stage wait for good."""
-    config = replace(CSV, workers=2)
-    plan = ImagePlan.of(config, 2, ())
+    config = CSV.replace(workers=2)
+    plan = ImagePlan.of(config.images, config.masks, 2, ())
     sources = [ArraySource(make.picture(number)[None]) for number in range(34)]
     deadly = make.Deadly()
     jobs = [

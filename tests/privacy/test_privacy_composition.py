@@ -72,7 +72,7 @@ def test_the_same_keys_twice_are_refused():
 def test_other_units_and_nothing_at_all_are_refused():
     with pytest.raises(PrivacyRefusal, match="one privacy unit and relation"):
         compose([ran(3, "a"), ran(3, "b", replace(PLAN, unit=PrivacyUnit.CASE))], delta=DELTA)
-    with pytest.raises(DataError, match="a run that has taken a step"):
+    with pytest.raises(DataError, match="at least one step in the privacy ledgers"):
         compose([Ledger()], delta=DELTA)
 
 

@@ -150,7 +150,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trai
             "noise_multiplier": 1.0,
             "max_grad_norm": BOUND,
             "delta": 1e-3,
-            "views": config.views,
+            "views": config.sampling.views,
         } | changes
         run = run_folder.create(tmp_path / "runs", f"r{next(made)}", config_toml="", deterministic=True)
         return assemble.from_config(
@@ -229,8 +229,8 @@ def recipe(name: str, data: Pool, **changes: Any) -> tuple[LearnConfig, Manifest
     config = toml.build(TrainConfig, toml.read_recipe(name)[0], name)
     assert config.privacy is not None
     mapped = config.model.name.startswith("unet")
-    options = {"base": 2, "depth": 2} if mapped else {**config.model_options, **SMALLER[config.model.name]}
-    patch = (6,) * len(config.patch_size)
+    options = {"base": 2, "depth": 2} if mapped else {**config.model.options, **SMALLER[config.model.name]}
+    patch = (6,) * len(config.model.patch_size)
     learn = learn_part(config).replace(
         model_options=options,
         patch_size=patch,
@@ -243,7 +243,7 @@ def recipe(name: str, data: Pool, **changes: Any) -> tuple[LearnConfig, Manifest
         TaskKind.SEGMENTATION
         if mapped
         else TaskKind.MULTILABEL
-        if config.loss == "bce"
+        if config.task.loss == "bce"
         else TaskKind.MULTICLASS
     )
     manifest = data.dataset(owners(sum(name.encode())), task, "3d" if mapped else "2d", order=1)
@@ -410,7 +410,7 @@ def test_masks_from_the_public_seed_in_batch_order_break_the_bound(
     monkeypatch.setattr(engine, "no_other_randomness", lambda *_: nullcontext())
     found = []
     for training in pair:
-        runtime.seed_torch(config.seed, "step", 2)
+        runtime.seed_torch(config.runtime.seed, "step", 2)
         found.append(summed(training))
     assert float((found[0] - found[1]).norm()) > 1.5 * BOUND
 

@@ -15,7 +15,7 @@ from torch import nn
 from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.core.randomness import child
 from meninx.learn.augment import Sample, augmenter
-from meninx.learn.config import LearnConfig, TransformName
+from meninx.learn.config import AugmentConfig, TransformName
 from meninx.learn.sampler import PrivateSampler, ShuffleSampler, UnitBatch
 from meninx.learn.task import ImageTask, one_hot
 from meninx.privacy.clipping import clipped_gradient_sum
@@ -115,7 +115,7 @@ def test_augmentation_keeps_shapes_labels_and_finiteness(names: list[str], seed:
     generator = np.random.default_rng(seed)
     mask = torch.from_numpy(generator.integers(0, 3, size))
     image = torch.from_numpy(generator.normal(size=(1, *size)).astype(np.float32))
-    changed = augmenter(LearnConfig.of(augment=tuple(names)), info)(
+    changed = augmenter(AugmentConfig(transforms=tuple(names)), info)(
         Sample(image, mask), child(seed, "augment")
     )
     assert changed.image.shape == image.shape

@@ -447,7 +447,7 @@ def test_no_key_is_made_for_a_run_that_is_refused(refused, tmp_path):
         folder.mkdir()
         (folder / "thesis.txt").write_text("years of work")
     key = tmp_path / "site.key"
-    refused(2, "expected a new or empty output folder", "deid", source, mine, "--key", key, "--new-key")
+    refused(2, "the output folder holds other files", "deid", source, mine, "--key", key, "--new-key")
     refused(
         3,
         "expected a folder of DICOM files",
@@ -654,7 +654,7 @@ def test_a_folder_with_other_files_is_never_written_to(refused, cohort, tmp_path
         "demo": ("demo", mine),
         "deid": ("deid", cohort.root / "north" / "archive", mine, "--key", tmp_path / "site.key", "--quiet"),
     }
-    refused(2, "expected ", *words[verb], *more)
+    refused(2, "(holds|with) other files", *words[verb], *more)
     assert [path.name for path in mine.rglob("*")] == ["thesis.txt"]
     assert (mine / "thesis.txt").read_text() == "years of work"
 
@@ -821,7 +821,9 @@ def test_a_second_process_on_the_same_folder_is_refused_and_disturbs_nothing(
     assert invoke("prepare", root, tmp_path / "prepared", *CSV).code == 0
     held(tmp_path / "prepared" / "private" / "lock")
     before = snapshot(tmp_path / "prepared")
-    refused(3, "another process writing", "prepare", root, tmp_path / "prepared", *CSV, "--resume")
+    refused(
+        3, "another process writes to this folder", "prepare", root, tmp_path / "prepared", *CSV, "--resume"
+    )
     assert snapshot(tmp_path / "prepared") == before
 
 

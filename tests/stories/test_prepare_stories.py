@@ -41,7 +41,7 @@ def clean(cohort, tmp_path_factory) -> Path:
 def test_a_data_engineer_prepares_three_cleaned_archives_with_the_hospitals_own_label_tables(
     cohort, clean, tmp_path
 ):
-    config = PrepareConfig(
+    config = PrepareConfig.of(
         name="cohort",
         table=f"{cohort.root}/{{site}}/labels.csv",
         crosswalks=("{source}/private/crosswalk_uids.csv", "{source}/private/crosswalk_patients.csv"),
@@ -69,7 +69,7 @@ def test_a_data_engineer_prepares_three_cleaned_archives_with_the_hospitals_own_
 
 
 def test_she_prepares_the_ct_series_of_the_same_archives_for_segmentation(cohort, clean, tmp_path):
-    config = PrepareConfig(
+    config = PrepareConfig.of(
         name="cohort",
         table=f"{cohort.root}/{{site}}/labels.csv",
         crosswalks=("{source}/private/crosswalk_uids.csv",),
@@ -90,7 +90,7 @@ def test_she_prepares_the_ct_series_of_the_same_archives_for_segmentation(cohort
 
 
 def test_a_colleague_who_forgets_to_de_identify_is_stopped(cohort, tmp_path):
-    config = PrepareConfig(name="cohort", table="labels.csv", label_columns=FINDINGS)
+    config = PrepareConfig.of(name="cohort", table="labels.csv", label_columns=FINDINGS)
     with pytest.raises(PrivacyRefusal, match="run `meninx deid` first"):
         run(config, cohort.root / "north", tmp_path / "data")
     assert not (tmp_path / "data").exists()
@@ -99,7 +99,7 @@ def test_a_colleague_who_forgets_to_de_identify_is_stopped(cohort, tmp_path):
 def test_a_researcher_adds_next_years_patients_and_nobody_moves(tmp_path):
     root = tmp_path / "in"
     _public_set(root, patients=40)
-    config = PrepareConfig(reader="csv", name="study", label_columns=("ill",))
+    config = PrepareConfig.of(reader="csv", name="study", label_columns=("ill",))
     run(config, root, tmp_path / "first")
     _public_set(root, patients=60)
     run(config, root, tmp_path / "second")
@@ -122,9 +122,9 @@ def test_he_looks_before_he_writes_then_simulates_three_unequal_hospitals(tmp_pa
         "site_mode": "iid",
     }
     federation = {"sites": ("a", "b", "c"), "site_fractions": (0.5, 0.33, 0.17)}
-    dry = run(PrepareConfig(**config, **federation, dry_run=True), root, tmp_path / "out")
+    dry = run(PrepareConfig.of(**config, **federation, dry_run=True), root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    real = run(PrepareConfig(**config, **federation), root, tmp_path / "out")
+    real = run(PrepareConfig.of(**config, **federation), root, tmp_path / "out")
     assert dry.sites == real.sites == {"a": 30, "b": 20, "c": 10}
 
 

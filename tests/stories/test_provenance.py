@@ -127,7 +127,7 @@ def with_digests(root: Path) -> None:
 def test_weights_of_the_same_patients_without_privacy_cannot_begin_a_private_run(
     plain, data, tmp_path, dry_run
 ):
-    config = PLAIN.replace(pretrained=str(plain.root / WEIGHTS), privacy=replace(TERMS, epsilon=0.5))
+    config = PLAIN.replace(pretrained=str(plain.root / WEIGHTS), privacy=TERMS.replace(epsilon=0.5))
     with pytest.raises(PrivacyRefusal, match="same patients without protection"):
         stage.run(config, data.root, tmp_path / "runs", dry_run=dry_run)
     assert not (tmp_path / "runs").exists()
@@ -228,7 +228,7 @@ def test_what_the_starting_weights_started_from_counts_too(plain, data, stranger
     with pytest.raises(PrivacyRefusal, match="same patients without protection"):
         stage.run(PRIVATE.replace(pretrained=str(between / WEIGHTS)), data.root, house, dry_run=True)
     with pytest.raises(DataError, match="training of its starting weights"):
-        evaluate.run(replace(QUICK, split="train"), between, data.root)
+        evaluate.run(QUICK.replace(split="train"), between, data.root)
 
 
 def test_the_same_images_under_other_names_are_found(data, tmp_path):
@@ -252,7 +252,7 @@ def _renamed(case):
 def test_with_a_declared_number_the_true_one_is_told_nowhere(data, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["meninx"])  # the number of words of the command is a number, too
     present, declared = len(data.split("train").patients), 50
-    config = PRIVATE.replace(privacy=replace(TERMS, units_declared=declared))
+    config = PRIVATE.replace(privacy=TERMS.replace(units_declared=declared))
     run = Run(stage.run(config, data.root, tmp_path).out)
     assert written(run).declared_units == declared
     assert not [text for text in written(run).outside_guarantee if "counts as public" in text]
@@ -272,23 +272,23 @@ def _numbers(value: object) -> set[float]:
 
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_fewer_declared_than_present_is_refused_before_the_run(data, tmp_path, dry_run):
-    config = PRIVATE.replace(privacy=replace(TERMS, units_declared=len(data.split("train").patients) - 1))
+    config = PRIVATE.replace(privacy=TERMS.replace(units_declared=len(data.split("train").patients) - 1))
     with pytest.raises(PrivacyRefusal, match="declare the true number"):
         stage.run(config, data.root, tmp_path / "runs", dry_run=dry_run)
     assert not (tmp_path / "runs").exists()
 
 
 def test_exact_numbers_about_training_patients_of_a_private_run_stay_private(copied, plain, data, tmp_path):
-    result = evaluate.run(replace(QUICK, split="train"), copied.root)
+    result = evaluate.run(QUICK.replace(split="train"), copied.root)
     assert result.out == copied.private / "evaluation-train.json"
     assert "they stay in private/" in result.summary()
     assert not (copied.release / "evaluation-train.json").exists()
     assert (
-        evaluate.run(replace(QUICK, split="valid"), copied.root).out
+        evaluate.run(QUICK.replace(split="valid"), copied.root).out
         == copied.release / "evaluation-valid.json"
     )
     shutil.copytree(plain.root, tmp_path / "plain")
-    assert evaluate.run(replace(QUICK, split="train"), tmp_path / "plain").out.parent.name == "release"
+    assert evaluate.run(QUICK.replace(split="train"), tmp_path / "plain").out.parent.name == "release"
 
 
 # what is measured
@@ -511,9 +511,9 @@ def test_a_model_card_belongs_to_the_release(copied, data, tmp_path):
 
 
 def test_a_comparison_belongs_to_its_split(copied, plain):
-    evaluate.run(replace(QUICK, baseline=plain.root), copied.root)
+    evaluate.run(QUICK.replace(baseline=plain.root), copied.root)
     before = (copied.release / "comparison.json").read_bytes()
-    evaluate.run(replace(QUICK, baseline=plain.root, split="valid"), copied.root)
+    evaluate.run(QUICK.replace(baseline=plain.root, split="valid"), copied.root)
     assert (copied.release / "comparison.json").read_bytes() == before
     [test, valid] = [
         artifacts.read(copied.root, ComparisonRecord, split=split) for split in ("test", "valid")
@@ -523,7 +523,7 @@ def test_a_comparison_belongs_to_its_split(copied, plain):
 
 
 def test_an_older_comparison_of_other_weights_goes_with_the_next_evaluation(copied, plain):
-    evaluate.run(replace(QUICK, baseline=plain.root), copied.root)
+    evaluate.run(QUICK.replace(baseline=plain.root), copied.root)
     record = artifacts.read(copied.root, ComparisonRecord)
     evaluate.run(QUICK, copied.root)
     assert artifacts.read(copied.root, ComparisonRecord) == record
@@ -536,7 +536,7 @@ def test_an_older_comparison_of_other_weights_goes_with_the_next_evaluation(copi
 def test_a_baseline_that_was_trained_on_the_measured_patients_is_refused(copied, data, tmp_path):
     other = stage.run(PLAIN, changed(data, tmp_path / "other", swapped_splits), tmp_path / "runs").out
     with pytest.raises(DataError, match="patients who took no part"):
-        evaluate.run(replace(QUICK, baseline=other), copied.root)
+        evaluate.run(QUICK.replace(baseline=other), copied.root)
 
 
 # epsilon is the ledger's

@@ -216,7 +216,7 @@ def test_a_package_adds_a_network_a_reader_and_a_task(installed: None, data: Pat
     assert run.metric == "minus_loss"
     assert meninx.evaluate(run.out, draws=50).cases == 6
     with pytest.raises(ConfigError, match="width"):
-        meninx.train(data, model="tinynet", out=tmp_path / "other", model_options={"widht": 6})
+        meninx.train(data, model="tinynet", out=tmp_path / "other", model_options={"widt": 6})
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_a_package_adds_a_network_a_reader_and_a_task(installed: None, data: Pat
     [
         ({"model": "tinynte"}, "tinynet"),
         ({"model": "broken"}, "cannot be imported"),
-        ({"task_kind": "sqared"}, "squared"),
+        ({"task_kind": "squard"}, "squared"),
     ],
 )
 def test_a_name_that_no_package_offers_gets_a_hint(

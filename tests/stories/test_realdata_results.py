@@ -142,7 +142,9 @@ def settings_of(folder: Path) -> dict[str, object]:
 @pytest.mark.slow
 def test_the_kermany_recipe_beats_pca_and_logistic_regression(tmp_path):
     prepare(
-        PrepareConfig(reader="csv", name="kermany", label_columns=("pneumonia",), size=(64,), split="exact"),
+        PrepareConfig.of(
+            reader="csv", name="kermany", label_columns=("pneumonia",), size=(64,), split="exact"
+        ),
         DATA / "kermany_cxr_224",
         tmp_path / "data",
     )
@@ -152,7 +154,7 @@ def test_the_kermany_recipe_beats_pca_and_logistic_regression(tmp_path):
 @pytest.mark.slow
 def test_the_lung_recipe_finds_the_lungs(tmp_path):
     prepare(
-        PrepareConfig(
+        PrepareConfig.of(
             reader="csv",
             name="covid",
             patient_column="patientid",
@@ -172,7 +174,7 @@ def test_the_lung_recipe_finds_the_lungs(tmp_path):
 @pytest.mark.slow
 def test_the_hippocampus_recipe_passes_80_percent_dice_in_a_quarter_of_its_time(tmp_path):
     prepare(
-        PrepareConfig(reader="pairs", name="hippo", mask_labels=("anterior", "posterior"), split="exact"),
+        PrepareConfig.of(reader="pairs", name="hippo", mask_labels=("anterior", "posterior"), split="exact"),
         DATA / "msd_hippocampus",
         tmp_path / "data",
     )

@@ -582,7 +582,7 @@ class TestUtility:
         dataset = write_dataset(tmp_path / "data")
         run = write_run(tmp_path / "run", private=True, dataset=dataset)
         write_log(run, [{"kind": "train", "step": step, "loss": 0.65 + step / 37} for step in range(1, 61)])
-        result, text = reported(tmp_path, dataset, run, config=replace(CARD, utility_floor=0.5))
+        result, text = reported(tmp_path, dataset, run, config=CARD.replace(utility_floor=0.5))
         assert result.verdicts[USEFUL] == "red: diverged"
         assert "diverged: the training loss rose" in text
         assert "Training diverged" in result.cards[0].read_text()
@@ -826,7 +826,7 @@ class TestWriting:
             stage.run(CARD, [dataset, run], out)
         assert not out.exists()
         assert (run / "release" / "MODEL_CARD.md").read_text() == "mine"
-        stage.run(replace(CARD, overwrite=True), [dataset, run], out)
+        stage.run(CARD.replace(overwrite=True), [dataset, run], out)
         assert "Model Card for run" in (run / "release" / "MODEL_CARD.md").read_text()
 
     def test_a_missing_library_says_what_to_install(self, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from meninx.core import artifacts, files, integrity
+from meninx.core import artifacts, files, integrity, provenance
 from meninx.core import run as runs
 from meninx.core.artifacts import Ancestry, DataRecord, Lineage, Members, RunState
 from meninx.core.errors import DataError, Interrupted, MeninxError, PrivacyRefusal
@@ -39,7 +39,7 @@ class StopAfter(Silent):
         self.left = steps
 
     def advance(self, count: int = 1, **fields: float | str) -> None:
-        self.left -= count
+        self.left -= count if fields else 0  # filling the cache of images says nothing of a loss or epsilon
         if not self.left:
             raise KeyboardInterrupt
 
@@ -204,6 +204,85 @@ def test_an_earlier_checkpoint_does_not_open_a_released_run(finished, stopped, d
     finished.update(state=RunState.TRAINING)
     shutil.copy(stopped.private / "checkpoints" / "last.pt", finished.private / "checkpoints" / "last.pt")
     refused(finished, data.root, PrivacyRefusal, "checkpoint of an earlier step|ledger")
+
+
+@pytest.mark.parametrize("left", ["finished", "weights", "release", "released_step"])
+def test_one_field_of_a_release_in_run_json_is_enough_to_close_a_run(finished, data, left):
+    cleared = {"finished": "", "weights": "", "release": "", "released_step": 0}
+    del cleared[left]
+    finished.update(state=RunState.STARTING, **cleared)
+    finished.update(keys="", step=0)
+    for folder in (finished.release, finished.private / "checkpoints"):
+        shutil.rmtree(folder)
+        folder.mkdir()
+    for path in (finished.ledger_path, *(finished.key_path(name) for name in ("sampling", "noise"))):
+        path.unlink()
+    refused(finished, data.root, PrivacyRefusal, "finished run")
+    with pytest.raises(DataError, match=r"run\.json"):
+        report.run(ReportConfig(), [finished.root], finished.root.parent / "page.html")
+
+
+# the keys of a run
+
+
+def emptied(run: Run, *, keys: bool) -> None:
+    """Remove what a private run wrote of its steps, as if it had never begun."""
+    shutil.rmtree(run.private / "checkpoints")
+    run.ledger_path.unlink()
+    if keys:
+        for name in ("sampling", "noise"):
+            run.key_path(name).unlink()
+    run.update(state=RunState.STARTING, step=0, planned_steps=0)
+
+
+def test_a_run_that_took_a_step_does_not_begin_again_with_new_keys(stopped, data):
+    assert stopped.record.keys
+    emptied(stopped, keys=True)
+    refused(stopped, data.root, PrivacyRefusal, "ledger")
+
+
+def test_other_keys_are_refused(stopped, data):
+    stopped.key_path("noise").write_bytes(bytes(32))
+    refused(stopped, data.root, PrivacyRefusal, "secret keys that the run began with")
+
+
+# versions
+
+
+def versions(monkeypatch: pytest.MonkeyPatch, torch: str) -> None:
+    monkeypatch.setattr(provenance, "packages", lambda: {"meninx": "1.0", "torch": torch})
+
+
+def test_a_step_is_repeated_by_the_versions_that_took_it_first(data, tmp_path, monkeypatch):
+    versions(monkeypatch, "8.0")
+    run = interrupted_on(data, tmp_path)
+    (run.private / "checkpoints" / "last.pt").unlink()  # a run that was killed before its first checkpoint
+    versions(monkeypatch, "9.0")
+    refused(run, data.root, PrivacyRefusal, r"steps 1 to 2 .*install meninx 1\.0, torch 8\.0 to resume")
+    versions(monkeypatch, "8.0")
+    assert stage.run(PRIVATE, data.root, tmp_path, resume=run.root).privacy.steps == 4
+
+
+def test_new_steps_are_taken_by_any_version(data, tmp_path, monkeypatch):
+    versions(monkeypatch, "8.0")
+    run = interrupted_on(data, tmp_path)
+    early = (run.private / "checkpoints" / "last.pt").read_bytes()
+    versions(monkeypatch, "9.0")
+    with pytest.raises(Interrupted):
+        stage.run(PRIVATE, data.root, tmp_path, resume=run.root, progress=StopAfter(1))
+    assert run.record.software == ((0, "meninx 1.0, torch 8.0"), (2, "meninx 1.0, torch 9.0"))
+    late = (run.private / "checkpoints" / "last.pt").read_bytes()
+    (run.private / "checkpoints" / "last.pt").write_bytes(early)
+    versions(monkeypatch, "8.0")
+    refused(run, data.root, PrivacyRefusal, r"steps 3 to 3 .*torch 9\.0")
+    (run.private / "checkpoints" / "last.pt").write_bytes(late)
+    assert stage.run(PRIVATE, data.root, tmp_path, resume=run.root).privacy.steps == 4
+
+
+def test_versions_that_nobody_recorded_repeat_nothing(stopped, data):
+    (stopped.private / "checkpoints" / "last.pt").unlink()
+    stopped.update(software=())
+    refused(stopped, data.root, PrivacyRefusal, "start a new run")
 
 
 # starting weights that are forgotten

@@ -12,7 +12,14 @@ import pytest
 
 from meninx.core import artifacts, files, integrity
 from meninx.core import run as runs
-from meninx.core.artifacts import ComparisonRecord, DataRecord, EvaluationRecord, Lineage, Members
+from meninx.core.artifacts import (
+    ComparisonRecord,
+    DataRecord,
+    EvaluationRecord,
+    Lineage,
+    Members,
+    PrivacyRecord,
+)
 from meninx.core.errors import DataError, Interrupted, PrivacyRefusal
 from meninx.core.manifest import Manifest
 from meninx.core.progress import Silent
@@ -40,7 +47,7 @@ class StopAfter(Silent):
         self.left = steps
 
     def advance(self, count: int = 1, **fields: float | str) -> None:
-        self.left -= count
+        self.left -= count if fields else 0  # filling the cache of images says nothing of a loss or epsilon
         if not self.left:
             raise KeyboardInterrupt
 
@@ -229,9 +236,9 @@ def test_an_evaluation_outside_the_list_is_not_shown(measured, data, tmp_path, n
     text = result.out.read_text()
     if name == "evaluation.json":
         with pytest.raises(DataError, match="meninx evaluate"):
-            report.run(replace(config, card=True), [measured.root, data.root], tmp_path / "page.html")
+            report.run(config.replace(card=True), [measured.root, data.root], tmp_path / "page.html")
     else:
-        found = report.run(replace(config, card=True), [measured.root, data.root], tmp_path / "page.html")
+        found = report.run(config.replace(card=True), [measured.root, data.root], tmp_path / "page.html")
         text += found.cards[0].read_text()
     assert not re.search(r"0\.981.{1,10}0\.995", text)
     assert files.digest(path) not in text
@@ -247,7 +254,7 @@ def test_an_evaluation_outside_the_list_is_not_shown(measured, data, tmp_path, n
 
 
 def test_nor_is_a_comparison(measured, plain, tmp_path):
-    evaluate.run(replace(QUICK, baseline=plain.root), measured.root)
+    evaluate.run(QUICK.replace(baseline=plain.root), measured.root)
     name = Path(artifacts.place(ComparisonRecord)).name
     unlisted(measured, name)
     result = report.run(ReportConfig(), [measured.root, plain.root], tmp_path / "page.html")
@@ -298,12 +305,12 @@ def test_a_kill_while_a_file_is_entered_into_the_list_leaves_a_run_that_can_be_m
         patch.setattr(integrity, "write", dying(integrity.write))
         patch.setattr(Run, "update", dying(Run.update))
         try:
-            evaluate.run(replace(QUICK, baseline=plain.root), measured.root)
+            evaluate.run(QUICK.replace(baseline=plain.root), measured.root)
         except Killed:
             assert writes < 3
         else:
             assert writes == 3
-    result = evaluate.run(replace(QUICK, baseline=plain.root), measured.root)
+    result = evaluate.run(QUICK.replace(baseline=plain.root), measured.root)
     assert files.digest(result.out) == integrity.read(measured.release)["evaluation.json"]
     found = verify.run(measured.root)
     assert found.ok, found.summary()
@@ -317,3 +324,51 @@ def test_a_list_that_nobody_named_is_not_extended(measured):
     with pytest.raises(DataError, match="list of digests"):
         measured.enlist(added=[measured.release / "evaluation.json"])
     assert artifacts.read(measured.root, EvaluationRecord) is not None
+
+
+# the training log
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_training_log_of_another_run_is_named_and_no_card_is_green(measured, plain, tmp_path, gone):
+    config = ReportConfig(utility_floor=0.0, overwrite=True)
+    useful = "Useful?"
+    before = report.run(config, [measured.root], tmp_path / "page.html").verdicts[useful]
+    measured.metrics_path.unlink()
+    if not gone:
+        shutil.copy(plain.metrics_path, measured.metrics_path)
+    result = report.run(config, [measured.root], tmp_path / "page.html")
+    assert not result.verdicts[useful].startswith("green"), before
+    assert [said for said in result.missing if "training log is not the one that the run ended with" in said]
+    assert "training log" in verify.run(measured.root).summary()
+    assert not verify.run(measured.root).ok
+
+
+# sentences
+
+
+def test_units_that_are_images_are_called_images(data, tmp_path):
+    root = shutil.copytree(data.root, tmp_path / "data")
+    info = replace(data.info, patients_known=False)
+    Manifest(root, info, data.cases).write()
+    result = stage.run(PRIVATE, root, tmp_path / "runs")
+    for text in (result.summary(), artifacts.read(result.out, PrivacyRecord).sentence):
+        assert "per image" in text
+        assert "per patient" not in text
+    assert " patients" not in result.summary().replace("whose patients are not known", "")
+
+
+def test_a_private_start_without_steps_is_refused_in_a_sentence(elsewhere, others, tmp_path):
+    run = interrupted(PRIVATE, others, tmp_path / "unfinished")
+    run.ledger_path.unlink()
+    weights = checkpoint(run, "last.pt")
+    with pytest.raises(PrivacyRefusal, match=r"expected the privacy ledger of run .*, got no step in it"):
+        origin_of(weights, others, tmp_path)
+    known = artifacts.read(elsewhere.root, Lineage, private=True)
+    artifacts.write(elsewhere.root, replace(known, unit=""), private=True)
+    listed = artifacts.read(elsewhere.root, Lineage)
+    artifacts.write(elsewhere.root, replace(listed, unit=""))
+    elsewhere.update(secrets={})
+    elsewhere.enlist(added=[elsewhere.root / artifacts.place(Lineage)])
+    with pytest.raises(PrivacyRefusal, match="got a run that names no privacy unit"):
+        origin_of(elsewhere.root / WEIGHTS, others, tmp_path)

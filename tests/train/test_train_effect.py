@@ -66,7 +66,7 @@ def test_a_setting_that_does_nothing_is_refused_by_name(name):
         (TrainConfig.of(optimizer="sgd", bias_floor=2.0, privacy=TERMS), CLASSES, "bias_floor"),
         (TrainConfig.of(bias_correction="off", bias_floor=2.0, privacy=TERMS), CLASSES, "bias_floor"),
         (
-            TrainConfig.of(cases_per_patient=1, privacy=replace(TERMS, unit=PrivacyUnit.CASE)),
+            TrainConfig.of(cases_per_patient=1, privacy=TERMS.replace(unit=PrivacyUnit.CASE)),
             CLASSES,
             "cases_per_patient",
         ),
@@ -78,10 +78,10 @@ def test_a_setting_that_does_nothing_is_refused_by_name(name):
         ),
         (TrainConfig.of(monitor="loss", select="last"), CLASSES, "monitor"),
         (TrainConfig.of(select="best"), dataset(TaskKind.MULTICLASS, valid=0), "select"),
-        (TrainConfig.of(steps=3, privacy=replace(TERMS, noise_multiplier=2.0)), CLASSES, "steps"),
-        (TrainConfig.of(epochs=3, privacy=replace(TERMS, noise_multiplier=2.0)), CLASSES, "epochs"),
+        (TrainConfig.of(steps=3, privacy=TERMS.replace(noise_multiplier=2.0)), CLASSES, "steps"),
+        (TrainConfig.of(epochs=3, privacy=TERMS.replace(noise_multiplier=2.0)), CLASSES, "epochs"),
         *(
-            (TrainConfig.of(privacy=replace(TERMS, **{name: value})), CLASSES, name)
+            (TrainConfig.of(privacy=TERMS.replace(**{name: value})), CLASSES, name)
             for name, value in ADAPTIVE.items()
         ),
     ],
@@ -102,7 +102,7 @@ def test_what_has_an_effect_is_accepted():
             TrainConfig.of(optimizer="adam", bias_correction="off", cases_per_patient=1, privacy=TERMS),
             CLASSES,
         ),
-        (TrainConfig.of(privacy=replace(TERMS, clipping="adaptive", **ADAPTIVE)), CLASSES),
+        (TrainConfig.of(privacy=TERMS.replace(clipping="adaptive", **ADAPTIVE)), CLASSES),
         (TrainConfig.of(sampling="poisson"), CLASSES),
         (TrainConfig.of(sampling="poisson", privacy=TERMS), CLASSES),
     ]
@@ -118,7 +118,7 @@ def recipes() -> list[str]:
 def test_no_recipe_has_an_idle_setting(name):
     table, source = settings.read_recipe(name)
     config = settings.build(TrainConfig, table, source)
-    classes = dataset(TaskKind.MULTILABEL) if config.loss == "bce" else CLASSES
+    classes = dataset(TaskKind.MULTILABEL) if config.task.loss == "bce" else CLASSES
     effect.refuse_idle(config, MAPS if config.model.name.startswith("unet") else classes)
 
 
@@ -128,7 +128,7 @@ def test_no_recipe_has_an_idle_setting(name):
         TrainConfig.of(epochs=2, batch_size=8),
         TrainConfig.of(steps=7, batch_size=8, select="last", loss="focal", focal_gamma=1.0),
         TrainConfig.of(epochs=2, batch_size=8, privacy=TERMS),
-        TrainConfig.of(batch_size=8, privacy=replace(TERMS, noise_multiplier=2.0)),
+        TrainConfig.of(batch_size=8, privacy=TERMS.replace(noise_multiplier=2.0)),
     ],
 )
 def test_the_written_config_is_a_recipe_of_the_same_run(config):

@@ -116,7 +116,7 @@ def test_another_dataset_without_a_validation_split_takes_the_thresholds_of_the_
 
 
 def test_a_wished_sensitivity_is_a_rule(copied):
-    evaluate.run(replace(QUICK, threshold="sensitivity>=0.9"), copied.root)
+    evaluate.run(QUICK.replace(threshold="sensitivity>=0.9"), copied.root)
     assert {item.rule for item in evaluation(copied).thresholds} <= {"sensitivity>=0.9", "fixed"}
 
 
@@ -135,13 +135,13 @@ def test_the_table_of_predictions_stays_in_the_private_room(copied, data):
 
 
 def test_no_predictions_are_kept_when_none_are_wanted(copied):
-    evaluate.run(replace(QUICK, predictions=()), copied.root)
+    evaluate.run(QUICK.replace(predictions=()), copied.root)
     assert not (copied.private / "predictions").exists()
 
 
 def test_a_baseline_gives_differences_and_is_left_alone(copied, private, data):
     before = sorted(private.root.rglob("*"))
-    result = evaluate.run(replace(QUICK, baseline=private.root), copied.root)
+    result = evaluate.run(QUICK.replace(baseline=private.root), copied.root)
     table = json.loads((copied.release / "comparison.json").read_text())
     assert table["baseline_name"] == private.name
     assert table["baseline"]["run"] == artifacts.read(private.root, RunRecord).id
@@ -163,14 +163,14 @@ def test_a_baseline_gives_differences_and_is_left_alone(copied, private, data):
 
 
 def test_a_run_does_not_differ_from_itself(copied, plain):
-    result = evaluate.run(replace(QUICK, baseline=plain.root), copied.root)
+    result = evaluate.run(QUICK.replace(baseline=plain.root), copied.root)
     assert (result.difference.value, result.difference.low, result.difference.high) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("wanted", ["nifti", "dicom-seg"])
 def test_a_classifier_has_no_label_maps(copied, wanted):
     with pytest.raises(UsageError, match="only segmentation has label maps"):
-        evaluate.run(replace(QUICK, predictions=(wanted,)), copied.root)
+        evaluate.run(QUICK.replace(predictions=(wanted,)), copied.root)
 
 
 def test_an_empty_split_and_a_folder_that_is_no_run_are_refused(copied, data, tmp_path):
@@ -200,7 +200,7 @@ def _segmented(data: Manifest, tmp_path: Path, **settings: object) -> Run:
 
 def test_pictures_are_segmented(pictures, tmp_path):
     run = _segmented(pictures, tmp_path, steps=2)
-    result = evaluate.run(replace(QUICK, predictions=("csv", "nifti")), run.root)
+    result = evaluate.run(QUICK.replace(predictions=("csv", "nifti")), run.root)
     test = pictures.split("test")
     maps = {
         case.case_id: load.load(run.private / "predictions" / f"{case.case_id}.png").array[0]
@@ -221,7 +221,7 @@ def test_pictures_are_segmented(pictures, tmp_path):
 
 def test_volumes_are_segmented_by_a_sliding_window_in_their_own_place(volumes, tmp_path):
     run = _segmented(volumes, tmp_path, steps=2, patch_size=(16, 16, 8))
-    result = evaluate.run(replace(QUICK, predictions=("csv", "nifti"), baseline=run.root), run.root)
+    result = evaluate.run(QUICK.replace(predictions=("csv", "nifti"), baseline=run.root), run.root)
     case = volumes.split("test").cases[0]
     found, image = (
         load.load(run.private / "predictions" / f"{case.case_id}.nii.gz"),

@@ -80,7 +80,7 @@ def seen_by_head(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def public_images(public: Manifest, size: int) -> torch.Tensor:
-    store = assemble.split_store(public, "train", CONFIG)
+    store = assemble.split_store(public, "train", CONFIG.model)
     images = torch.stack([store.image(index) for index in range(len(store))])
     return nn.functional.interpolate(images, (size, size), mode="bilinear", align_corners=False)
 

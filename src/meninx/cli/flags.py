@@ -121,7 +121,8 @@ def _flags(kind: type[Settings]) -> Iterator[inspect.Parameter]:
 
 def _help(meaning: str, hint: Any) -> str:
     """Return the meaning of a setting with what the parser does not show by itself: ranges, and words beside numbers."""
-    words = ", ".join(setting_types.choices(hint)) if setting_types.is_mixed(hint) else ""
+    mixed = setting_types.is_mixed(hint)
+    words = ", ".join(setting_types.choices(hint) if mixed else setting_types.examples(hint))
     allowed = " or ".join(part for part in (words, setting_types.bounds(hint)) if part)
     return f"{meaning} [{allowed}]" if allowed else meaning
 

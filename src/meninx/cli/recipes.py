@@ -26,13 +26,15 @@ def recipes(
     """List the packaged recipes, show one, or copy one to a file to change it.
 
     Args:
-        name: Recipe to show; all are listed without it.
+        name: Recipe to show; all are listed without it. With --schema the verb of the recipes: train, prepare, deid,
+            report or sweep.
         copy: File to write to, instead of the terminal; must not exist.
         convert: Recipe or config.toml of an earlier version to print in today's tables.
-        schema: Print the JSON schema of training recipes, from which editors complete and check them.
+        schema: Print the JSON schema of recipes, from which editors complete and check them.
     """
     if schema:
-        _put(json.dumps(settings.schema(_kinds()[0]), indent=2) + "\n", copy)
+        check.one_of(kinds := _kinds(), verb=name or "train")
+        _put(json.dumps(settings.schema(kinds[name or "train"]), indent=2) + "\n", copy)
     elif convert is not None:
         _put(_converted(convert), copy)
     elif name is None:
@@ -47,17 +49,23 @@ def recipes(
         _put(_text(name), copy)
 
 
-def _kinds() -> tuple[type[settings.Settings], ...]:
-    """Return the configs whose recipes have tables, those of training first."""
+def _kinds() -> dict[str, type[settings.Settings]]:
+    """Return the config of every verb that takes recipes."""
+    from meninx.deid.config import DeidConfig
+    from meninx.prepare.config import PrepareConfig
+    from meninx.report.config import ReportConfig
     from meninx.train.config import SweepConfig, TrainConfig
 
-    return (TrainConfig, SweepConfig)
+    return {
+        "train": TrainConfig, "prepare": PrepareConfig, "deid": DeidConfig, "report": ReportConfig, "sweep": SweepConfig,
+    }  # fmt: skip
 
 
 def _converted(path: Path) -> str:
     """Return a recipe in tables, with the comment at its head; refuses keys that no setting has."""
     table, source = settings.read_recipe(str(path))
-    kind = next((kind for kind in _kinds() if settings.knows(kind, table)), _kinds()[0])
+    kinds = _kinds()
+    kind = next((kind for kind in kinds.values() if settings.knows(kind, table)), kinds["train"])
     values = settings.to_plain(settings.arranged(kind, table, source))
     lines = files.read_text(path, limit=settings.LIMIT).splitlines()
     head = [f"{line}\n" for line in takewhile(lambda line: line.startswith("#"), lines)]

@@ -116,6 +116,10 @@ class RunRecord:
             is killed at that moment leaves one of the two.
         checkpoints: name of a checkpoint (``last.pt``, ``best.pt``) -> SHA-256 of the file at the release;
             empty before, and in a run of a version that did not record it.
+        log: SHA-256 of ``private/metrics.jsonl`` at the release; empty as above.
+        keys: name of the secret keys of a private run in its ledger, from the first step on; empty before.
+        software: (first step, versions) of the programs that took the steps of a private run, in ascending
+            order; empty as above.
         secrets: name of a record in ``private/`` (``members.json``, ``data.json``, ``start.json``,
             ``lineage.json``) -> SHA-256 of the file as it was when the run was created; empty in a run of a
             version that did not record it.
@@ -142,10 +146,18 @@ class RunRecord:
     release: str = ""
     release_next: str = ""
     checkpoints: dict[str, str] = field(default_factory=dict)
+    log: str = ""
+    keys: str = ""
+    software: tuple[tuple[int, str], ...] = ()
     secrets: dict[str, str] = field(default_factory=dict)
     made: str = ""
     finished: str = ""
     version: int = FORMAT
+
+    @property
+    def ended(self) -> bool:
+        """Whether the record names anything of a release, so that the run is closed whatever its state says."""
+        return bool(self.finished or self.weights or self.release or self.released_step)
 
     def names_list(self, digest: str) -> bool:
         """Return whether a list of the release, given by its digest, is the recorded one or the next one."""

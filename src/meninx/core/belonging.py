@@ -216,6 +216,15 @@ def _secret_paths(root: Path) -> list[Path]:
     return [*(root / artifacts.place(kind) for kind in kinds), root / artifacts.place(Lineage, private=True)]
 
 
+def log_changed(root: Path, run: RunRecord) -> bool:
+    """Return whether the training log is not the one that a finished run ended with, or is gone.
+
+    False in a run of a version that did not record it.
+    """
+    path = root / "private" / "metrics.jsonl"
+    return bool(run.log) and run.log != (files.digest(path) if path.is_file() else "")
+
+
 def checkpoints_changed(root: Path, run: RunRecord) -> Iterator[str]:
     """Yield the names of the checkpoints that are not the files that a finished run ended with, or are gone.
 

@@ -59,10 +59,15 @@ class PrivacySpent:
     accountant: str = "pld"
     clipping: str = "flat"
 
-    def summary(self) -> str:
-        """Return the guarantee as one sentence for people."""
+    def summary(self, *, patients_known: bool = True) -> str:
+        """Return the guarantee as one sentence for people.
+
+        Args:
+            patients_known: the source names its patients; otherwise what counts as a patient is one image.
+        """
+        unit = "image" if self.unit is PrivacyUnit.PATIENT and not patients_known else str(self.unit)
         return (
-            f"epsilon = {self.epsilon:.3g} at delta = {self.delta:.1g} per {self.unit} ({self.relation}), "
+            f"epsilon = {self.epsilon:.3g} at delta = {self.delta:.1g} per {unit} ({self.relation}), "
             f"{self.steps} steps, sample rate {self.sample_rate:.4g}, noise multiplier "
             f"{self.noise_multiplier:.4g}, "
             f"max grad norm {self.max_grad_norm:g} ({self.clipping or 'unrecorded'} clipping), "

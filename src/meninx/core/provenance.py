@@ -24,6 +24,9 @@ PACKAGES = (
 )
 
 
+_OF_A_STEP = ("meninx", "torch", "monai")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Environment:
     """Versions, machine and command of a run: ``environment.json``; no host, user or path of a person.
@@ -73,6 +76,11 @@ def packages() -> dict[str, str]:
 def versions(names: Iterable[str]) -> dict[str, str]:
     """Return package -> version of those of ``names`` that are installed."""
     return {name: version for name in names if (version := _version(name))}
+
+
+def software() -> str:
+    """Return name and version of the packages that decide what a training step computes, as one text."""
+    return ", ".join(f"{name} {version}" for name, version in packages().items() if name in _OF_A_STEP)
 
 
 def _version(package: str) -> str | None:

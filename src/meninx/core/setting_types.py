@@ -71,6 +71,12 @@ def choices(hint: Any) -> tuple[str, ...]:
     return ()
 
 
+def examples(hint: Any) -> tuple[str, ...]:
+    """Return the words that a setting is usually one of, where others are allowed, too."""
+    metas = [item for item in typing.get_args(without_none(hint))[1:] if isinstance(item, Meta)]
+    return tuple(str(word) for item in metas for word in item.examples or ())
+
+
 def is_mixed(hint: Any) -> bool:
     """Return whether a setting is one of some words, or else a number or several."""
     inner = typing.get_args(hint)
@@ -152,9 +158,9 @@ def _refusal(hint: Any, value: Any, where: str, name: str) -> str:
             return _refusal(part, value, where, name)
         rule = f"{', '.join(choices(hint))} or {'numbers' if several else 'a number'}"
         return expected(rule, got=repr(value), where=where)
-    elif choices(hint) and isinstance(value, str):
+    elif choices(hint) and isinstance(value, (str, int)):
         known = sorted(choices(hint))
-        fix = check.did_you_mean(value, known)
+        fix = check.did_you_mean(str(value), known)
         return expected(f"{name} to be one of {', '.join(known)}", got=repr(value), where=where, fix=fix)
     elif bounds(hint) and _fits(inner[0], value):
         return expected(bounds(hint, name), got=value, where=where)

@@ -11,7 +11,7 @@ those after the last coded block of a JPEG scan, those after the last packet of 
 entries of a used table that no code refers to.
 
 References:
-    ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS), T.800 annexes A and I (JPEG 2000, JP2), T.814 (HTJ2K);
+    ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS), T.800 annex A (JPEG 2000), T.814 (HTJ2K);
     DICOM PS3.5 annex G (RLE).
 """
 
@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 JPEG_START, JPEG2000_START = b"\xff\xd8\xff", b"\xff\x4f\xff\x51"
-_JP2_START = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 
 
 class Unparsable(Exception):
@@ -385,26 +384,21 @@ _MAIN = frozenset({0x50, _SIZ, _COD, _COC, _QCD, _QCC, _RGN, 0x5F, 0x60})
 _TILE = frozenset({_COD, _COC, _QCD, _QCC, _RGN, 0x5F, 0x61})
 _OF_COMPONENT = frozenset({_COC, _QCC, _RGN})
 _PACKED_HEADERS = frozenset({0x60, 0x61})  # may come in several segments
-_PALETTE = frozenset({b"pclr", b"cmap"})
 
 
 def jpeg2000(frame: bytes, size: Size) -> bytes:
     """Return a JPEG 2000 codestream without comments and indices, cut at its end of codestream.
 
-    A JP2 file is unwrapped.
-
     Args:
-        frame: codestream or JP2 file, padding included.
+        frame: codestream, padding included; :func:`meninx.deid.jp2.codestream` takes it out of a JP2 file.
         size: the size that the header of the instance states.
 
     Raises:
         CutShort: a tile part ends early.
         AnotherFrame: a second image follows the first.
         AnotherSize: the stream has other rows, columns or samples.
-        Unparsable: the bytes are no JPEG 2000 codestream, or a JP2 file has a palette, which would be lost.
+        Unparsable: the bytes are no JPEG 2000 codestream.
     """
-    if frame.startswith(_JP2_START):
-        frame = _unwrapped(frame)
     if frame[:2] != b"\xff\x4f":
         raise Unparsable("no start of codestream")
     header, at = _j2k_segments(frame, 2, _SOT, _MAIN, size.samples)
@@ -496,29 +490,6 @@ def _tile_part(frame: bytes, at: int, samples: int) -> tuple[list[bytes], int]:
     size = 12 + sum(map(len, segments)) + end - data
     start = frame[at : at + 6] + size.to_bytes(4, "big") + frame[at + 10 : at + 12]
     return [start, *segments, frame[data:end]], end
-
-
-def _unwrapped(frame: bytes) -> bytes:
-    """Return the codestream in a JP2 file."""
-    at, found = 0, b""
-    while at + 8 <= len(frame) and any(frame[at:]):
-        length, kind = int.from_bytes(frame[at : at + 4], "big"), frame[at + 4 : at + 8]
-        start = at + 8
-        if length == 1:
-            length, start = int.from_bytes(frame[at + 8 : at + 16], "big"), at + 16
-        end = at + length if length else len(frame)
-        if not start <= end <= len(frame):
-            break  # bytes after the last box; they are dropped, and the codestream is checked on its own
-        if kind == b"jp2h" and any(name in frame[start:end] for name in _PALETTE):
-            raise Unparsable("a palette outside the codestream")
-        if kind == b"jp2c":
-            if found:
-                raise AnotherFrame("a second codestream")
-            found = frame[start:end]
-        at = end
-    if not found:
-        raise Unparsable("no codestream")
-    return found
 
 
 # --- RLE ----------------------------------------------------------------------------------------------------

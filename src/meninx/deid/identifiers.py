@@ -89,6 +89,20 @@ class RawSearch:
             if longest
         )
 
+    def spelled_in(self, content: bytes | memoryview, uids: frozenset[bytes]) -> bool:
+        """Return whether an identifier of six bytes or more occurs, whatever stands around it.
+
+        For coded data, in which a letter or a digit beside an identifier means nothing.
+        """
+        needles = [needle for needle in (*self.patterns, *uids) if len(needle) >= 6]
+        longest = max(map(len, needles), default=0)
+        for start in range(0, len(content) if needles else 0, _WINDOW):
+            window = bytes(content[start : start + _WINDOW + longest])
+            lower = window.lower() if self._may_hold(window) else b""
+            if any(needle in lower for needle in needles):
+                return True
+        return False
+
     def _found_in_window(
         self, content: bytes | memoryview, start: int, window: bytes, uids: frozenset[bytes]
     ) -> bool:
@@ -301,6 +315,10 @@ class Identifiers:
     def found_in_bytes(self, content: bytes | memoryview) -> bool:
         """Return whether a longer identifier occurs in raw bytes, in any character set of the file."""
         return self._raw.found_in(content, self._uid_bytes)
+
+    def spelled_in_coded(self, content: bytes | memoryview) -> bool:
+        """Return whether an identifier of six bytes or more occurs in compressed data, also inside of a word."""
+        return self._raw.spelled_in(content, self._uid_bytes)
 
     def spelled_by(self, number: str) -> bool:
         """Return whether one DS or IS value is an identifier of six digits or more, or a day.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from pydicom._uid_dict import UID_dictionary
 
-from meninx.deid import codestreams
+from meninx.deid import codestreams, jp2
 from meninx.deid.elements import ITEM, Element
 from meninx.deid.quarantine import Reason, Refused
 
@@ -250,7 +250,7 @@ def _rebuilt(stream: bytes, about: Description, syntax: str) -> bytes:
         return codestreams.rle(stream, (pixels + 7) // 8 if about.allocated == 1 else pixels, planes)
     size = codestreams.Size(about.rows, about.columns, about.samples)
     if "2000" in name:
-        return codestreams.jpeg2000(stream, size)
+        return codestreams.jpeg2000(jp2.codestream(stream, size), size)
     if "JPEG" in name and "XL" not in name:
         return codestreams.jpeg(stream, size)
     raise Refused(Reason.UNSUPPORTED_TRANSFER_SYNTAX)

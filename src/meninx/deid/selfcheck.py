@@ -80,7 +80,10 @@ def check(written: Content, original: Instance, context: FileContext) -> None:
         raise Refused(Reason.PROCESSING_FAILED) from error
     for word in marker_texts(context):
         header = header.replace(word, b"\n")
-    if any(map(searched.found_in_bytes, (header, *(element.value for element in original.pixels)))):
+    coded = (element.value for element in original.pixels if element.undefined)
+    if any(map(searched.found_in_bytes, (header, *(element.value for element in original.pixels)))) or any(
+        map(searched.spelled_in_coded, coded)
+    ):
         raise Refused(Reason.RESIDUAL_IDENTIFIER)
 
 

@@ -168,7 +168,7 @@ def from_config(
     sampler: Sampler
     step: Step
     if plan is None:
-        sampler = public_sampler(config, len(train))
+        sampler = public_sampler(config.sampling, len(train), config.runtime.seed)
         step = _supervised_step(config, task, loader, sources, world)
     else:
 
@@ -209,7 +209,7 @@ def _memory_format(
 def _task(config: LearnConfig, info: DatasetInfo, *, weights: tuple[float, ...]) -> Task:
     """Return the dataset's own task, or the one of another package that the settings name."""
     if config.task.kind == "auto":
-        return image_task(info, config, weights=weights)
+        return image_task(info, config.task, weights=weights)
     offered = plugins.names(plugins.TASKS)
     check.one_of(("auto", *offered), task_kind=config.task.kind)
     task: Task = plugins.load(plugins.TASKS, config.task.kind)(info, config.task)
@@ -220,7 +220,7 @@ def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: to
     """Return what makes tensors of training cases."""
     # Patches are drawn evenly under privacy: a share that follows the labels would have to be accounted.
     foreground = config.sampling.foreground if plan is None else 0.0
-    transforms = augmenter(config, train.info)
+    transforms = augmenter(config.augment, train.info)
     return BatchLoader(
         Assembler(
             train,
@@ -255,7 +255,7 @@ def _supervised_step(
 def _stores(config: LearnConfig, data: Manifest, plan: Plan | None) -> tuple[CaseStore, CaseStore]:
     """Return the training and the validation cases; refuse data that cannot be trained on as asked."""
     _refuse_private_intensity(data.info, plan)
-    train, valid = split_store(data, "train", config), split_store(data, "valid", config)
+    train, valid = split_store(data, "train", config.model), split_store(data, "valid", config.model)
     if not len(train):
         raise DataError(expected("cases in the training split", got="none", where="manifest.csv"))
     if data.info.task is TaskKind.SEGMENTATION and not any(case.mask for case in train.manifest.cases):
@@ -317,7 +317,7 @@ def _private_parts(
         raise PrivacyRefusal(
             expected(f"at most {plan.n_units_declared} units", got=got, where="plan", fix=fix)
         )
-    finetune.apply(network, finetune.never_trained(network, config))
+    finetune.apply(network, finetune.never_trained(network, config.model))
     prove_network(
         network, task, loader, physical_batch=config.sampling.physical_batch,
         functional=config.model.functional, cases=len(train),
@@ -345,7 +345,7 @@ def _state(config: LearnConfig, network: nn.Module, plan: Plan | None, steps_per
         optim.optimizer(config.optim, optim.groups(config.optim, network), plan),
         schedule=Schedule(config.optim, steps_per_epoch),
         average=WeightAverage(network, config.optim.ema) if config.optim.ema else None,
-        freezing=finetune.Freezing(config, steps_per_epoch),
+        freezing=finetune.Freezing(config.model, steps_per_epoch),
     )
     return TrainState({MODEL: player})
 
@@ -455,7 +455,7 @@ def initial_network(
             alpha=config.model.lora_alpha,
             keep=registry.head_prefix(network),
         )
-    finetune.frozen_names(network, config, 0)
+    finetune.frozen_names(network, config.model, 0)
     return network, start
 
 
@@ -507,7 +507,7 @@ def _pretrained(
             config.model.name,
             spatial_dims=info.spatial_dims,
             in_channels=info.channels,
-            out_channels=image_task(info, config).out_channels,
+            out_channels=image_task(info, config.task).out_channels,
             **config.model.options,
         )
     if not config.model.pretrained:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from meninx.core.manifest import DatasetInfo, TaskKind
-from meninx.learn.config import LearnConfig
+from meninx.learn.config import AugmentConfig
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Augmenter:
     """
 
     names: frozenset[str]
-    config: LearnConfig
+    config: AugmentConfig
     info: DatasetInfo
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
@@ -112,9 +112,9 @@ class Augmenter:
         return Sample(image, change(sample.target, 0) if mapped else sample.target)
 
 
-def augmenter(config: LearnConfig, info: DatasetInfo) -> Augmenter:
+def augmenter(config: AugmentConfig, info: DatasetInfo) -> Augmenter:
     """Return the augmentations that a config names, for a dataset."""
-    return Augmenter(frozenset(config.augment.transforms), config, info)
+    return Augmenter(frozenset(config.transforms), config, info)
 
 
 def _shifted(value: Tensor, moves: npt.NDArray[np.int64], first: int) -> Tensor:

@@ -297,12 +297,6 @@ class LearnConfig(Settings):
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
-    def __getattr__(self, name: str) -> Any:
-        """Return a setting by its flat name: for the time until each part receives its table."""
-        if name.startswith("_") or name not in settings.index(type(self)):
-            raise AttributeError(f"{type(self).__name__} has no setting {name!r}")
-        return settings.value_of(self, name)
-
 
 def learn_part(config: LearnConfig) -> LearnConfig:
     """Return the learning settings alone of a config that may be a subclass with more tables."""

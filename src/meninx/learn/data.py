@@ -18,7 +18,7 @@ from meninx.core.manifest import FIRST_ROW, Manifest, TaskKind
 from meninx.imaging import load
 from meninx.learn.augment import Sample
 from meninx.learn.cache_file import Damaged, Decoder, ImageCache, Item
-from meninx.learn.config import LearnConfig
+from meninx.learn.config import ModelConfig
 
 IMAGE, MASK, PLACES = "image", "mask", "places"
 _MEMORY_SHARE = 8  # a store keeps at most one part of so many of the memory that is free
@@ -41,7 +41,7 @@ class CaseStore:
     def __init__(
         self,
         manifest: Manifest,
-        config: LearnConfig,
+        config: ModelConfig,
         *,
         rows: Sequence[int] | None = None,
         memory: int | None = None,
@@ -277,7 +277,7 @@ class CaseStore:
 
 
 def split_store(
-    manifest: Manifest, split: str, config: LearnConfig, *, memory: int | None = None
+    manifest: Manifest, split: str, config: ModelConfig, *, memory: int | None = None
 ) -> CaseStore:
     """Return the cases of one split; messages name the rows of the whole manifest.
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from meninx.core import files
-from meninx.core.errors import DataError, PrivacyRefusal, expected
+from meninx.core.errors import DataError, PrivacyRefusal, StorageError, expected
 from meninx.core.run import NOT_FOR_RELEASE, Run
 from meninx.learn import ledger_file, optim
 from meninx.learn.batches import Batch
@@ -442,6 +442,8 @@ def secret_key(run: Run, purpose: str, *, resumed: bool, deterministic_seed: int
         )
     try:
         return run.key(purpose, seed=deterministic_seed)
+    except StorageError:
+        raise
     except DataError as error:
         raise PrivacyRefusal(f"the {purpose} key in private/keys was changed; {fix}") from error
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from meninx.core.artifacts import FeatureStatistics
 from meninx.core.errors import ConfigError, DataError, expected
 from meninx.core.manifest import Manifest, dataset_digest
-from meninx.learn.config import LearnConfig
+from meninx.learn.config import ModelConfig
 from meninx.learn.data import split_store
 from meninx.learn.finetune import NORMS
 from meninx.models import registry
@@ -47,7 +47,7 @@ def public_statistics(network: nn.Module, public: Manifest, *, size: Sequence[in
         ConfigError: the features cannot be standardised by the weights of the network.
         DataError: the dataset has fewer than two training images, others than the network takes, or a broken one.
     """
-    store = split_store(public, "train", LearnConfig())
+    store = split_store(public, "train", ModelConfig())
     if len(store) < 2:
         raise DataError(
             expected("at least two training images", got=len(store), where=f"standardize: {public.info.name}")

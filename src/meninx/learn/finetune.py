@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from meninx.core import check, files
 from meninx.core.artifacts import Ancestry, StartRecord
 from meninx.core.errors import ConfigError, DataError, expected
-from meninx.learn.config import LearnConfig
+from meninx.learn.config import ModelConfig
 from meninx.models import lora, registry
 from meninx.privacy.ledger import Ledger
 
@@ -34,7 +34,7 @@ def blocks(model: nn.Module) -> list[str]:
     return list(prefixes)
 
 
-def frozen_names(model: nn.Module, config: LearnConfig, epoch: int) -> frozenset[str]:
+def frozen_names(model: nn.Module, config: ModelConfig, epoch: int) -> frozenset[str]:
     """Return the names of the parameters that are not trained in ``epoch``, counted from 0.
 
     Raises:
@@ -42,9 +42,9 @@ def frozen_names(model: nn.Module, config: LearnConfig, epoch: int) -> frozenset
     """
     names = [name for name, _ in model.named_parameters()]
     frozen = _asked(model, config, names)
-    if config.model.unfreeze_every and frozen:
+    if config.unfreeze_every and frozen:
         held = [block for block in blocks(model) if any(name.startswith(block) for name in frozen)]
-        freed = held[len(held) - min(len(held), epoch // config.model.unfreeze_every) :]
+        freed = held[len(held) - min(len(held), epoch // config.unfreeze_every) :]
         frozen = {name for name in frozen if not any(name.startswith(block) for block in freed)}
     if len(frozen) == len(names):
         raise ConfigError(expected("something to train", got="every parameter frozen", where="freeze"))
@@ -63,12 +63,12 @@ def biases_and_norms(model: nn.Module) -> frozenset[str]:
     return frozenset(name for name in names if name.endswith("bias") or name.startswith(tuple(norms)))
 
 
-def never_trained(model: nn.Module, config: LearnConfig) -> frozenset[str]:
+def never_trained(model: nn.Module, config: ModelConfig) -> frozenset[str]:
     """Return the names of the parameters that no epoch trains.
 
     With gradual unfreezing every one is trained in the end.
     """
-    return frozenset() if config.model.unfreeze_every else frozen_names(model, config, 0)
+    return frozenset() if config.unfreeze_every else frozen_names(model, config, 0)
 
 
 def apply(model: nn.Module, frozen: frozenset[str]) -> None:
@@ -88,22 +88,22 @@ def apply(model: nn.Module, frozen: frozenset[str]) -> None:
             module.eval()
 
 
-def _asked(model: nn.Module, config: LearnConfig, names: list[str]) -> set[str]:
+def _asked(model: nn.Module, config: ModelConfig, names: list[str]) -> set[str]:
     adapters = lora.adapter_names(model)
-    if config.model.freeze == "none" and not adapters:
+    if config.freeze == "none" and not adapters:
         return set()
-    if adapters or config.model.freeze in ("features", "bitfit"):
+    if adapters or config.freeze in ("features", "bitfit"):
         head = registry.head_prefix(model)
-        trained = adapters | (biases_and_norms(model) if config.model.freeze == "bitfit" else set())
+        trained = adapters | (biases_and_norms(model) if config.freeze == "bitfit" else set())
         return {name for name in names if not name.startswith(head) and name not in trained}
-    frozen = {name for name in names if name.startswith(config.model.freeze)}
+    frozen = {name for name in names if name.startswith(config.freeze)}
     if not frozen:
         known = blocks(model)
-        fix = check.did_you_mean(config.model.freeze, known) or f"blocks: {', '.join(known)}"
+        fix = check.did_you_mean(config.freeze, known) or f"blocks: {', '.join(known)}"
         raise ConfigError(
             expected(
                 "none, features, bitfit or a prefix of parameters",
-                got=repr(config.model.freeze),
+                got=repr(config.freeze),
                 where="freeze",
                 fix=fix,
             )
@@ -201,7 +201,7 @@ class Freezing:
         steps_per_epoch: steps that count as one epoch, >= 1.
     """
 
-    config: LearnConfig
+    config: ModelConfig
     steps_per_epoch: int
 
     def __call__(self, model: nn.Module, step: int) -> frozenset[str]:

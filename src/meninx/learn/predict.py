@@ -110,7 +110,7 @@ def load_model(
             config.model.name,
             spatial_dims=info.spatial_dims,
             in_channels=info.channels,
-            out_channels=image_task(info, config).out_channels,
+            out_channels=image_task(info, config.task).out_channels,
             **config.model.options,
         )
     if config.model.lora_rank:
@@ -162,8 +162,8 @@ def predict(model: nn.Module, info: DatasetInfo, manifest: Manifest, config: Lea
         raise DataError(
             expected("a classification task", got="segmentation", where="predict", fix="use predict_maps")
         )
-    store = CaseStore(_for_model(manifest, info), config)
-    task = image_task(info, config)
+    store = CaseStore(_for_model(manifest, info), config.model)
+    task = image_task(info, config.task)
     rows = [logits for _, logits in _outputs(model, store, config)]
     logits = torch.stack(rows).float() if rows else torch.zeros(0, task.out_channels)
     identifiers = tuple(case.case_id for case in manifest.cases)
@@ -185,8 +185,8 @@ def predict_maps(
         raise DataError(
             expected("a segmentation task", got=str(info.task), where="predict_maps", fix="use predict")
         )
-    store = CaseStore(_for_model(manifest, info), config)
-    task = image_task(info, config)
+    store = CaseStore(_for_model(manifest, info), config.model)
+    task = image_task(info, config.task)
     kind = np.uint8 if len(info.labels) < 256 else np.uint16
     for index, logits in _outputs(model, store, config):
         label_map = task.label_map(logits[None])[0].numpy().astype(kind)

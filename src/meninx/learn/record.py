@@ -152,7 +152,9 @@ def _promise(table: PrivacyRecord, training: Training, ledger: Ledger, spent: Pr
         clipping=spent.clipping,
         expected_batch_size=plan.expected_batch_size,
         declared_units=training.declared_units,
-        sentence=f"{spent.summary()}{composed}." if noisy else NOT_PRIVATE,
+        sentence=f"{spent.summary(patients_known=training.info.patients_known)}{composed}."
+        if noisy
+        else NOT_PRIVATE,
         ledger=ledger.anchor,
     )
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from meninx.core import randomness
 from meninx.core.budget import PrivacyUnit
 from meninx.core.manifest import Manifest
-from meninx.learn.config import LearnConfig
+from meninx.learn.config import SamplingConfig
 
 Units = tuple[tuple[int, ...], ...]
 """The cases of each unit, as rows of the training split."""
@@ -208,8 +208,8 @@ def unit_names(manifest: Manifest, unit: PrivacyUnit) -> tuple[str, ...]:
     return tuple(case.case_id for case in manifest.cases) if unit is PrivacyUnit.CASE else manifest.patients
 
 
-def public_sampler(config: LearnConfig, cases: int) -> Sampler:
+def public_sampler(config: SamplingConfig, cases: int, seed: int) -> Sampler:
     """Return the sampler of a run without privacy."""
-    if config.sampling.method == "shuffle":
-        return ShuffleSampler(cases, config.sampling.batch_size, config.runtime.seed)
-    return PublicPoissonSampler(cases, config.sampling.batch_size, config.runtime.seed)
+    if config.method == "shuffle":
+        return ShuffleSampler(cases, config.batch_size, seed)
+    return PublicPoissonSampler(cases, config.batch_size, seed)

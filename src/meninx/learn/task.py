@@ -30,7 +30,7 @@ from torch.nn import functional
 
 from meninx.core.errors import ConfigError, expected
 from meninx.core.manifest import DatasetInfo, TaskKind
-from meninx.learn.config import LearnConfig
+from meninx.learn.config import TaskConfig
 from meninx.metrics import classification, segmentation
 
 
@@ -292,7 +292,7 @@ class ImageTask:
         return torch.tensor(self.weights, device=like.device) if self.weights else None
 
 
-def image_task(info: DatasetInfo, config: LearnConfig, *, weights: tuple[float, ...] = ()) -> ImageTask:
+def image_task(info: DatasetInfo, config: TaskConfig, *, weights: tuple[float, ...] = ()) -> ImageTask:
     """Return the task of a dataset under a config.
 
     Args:
@@ -304,19 +304,19 @@ def image_task(info: DatasetInfo, config: LearnConfig, *, weights: tuple[float, 
         ConfigError: a loss that the task does not have, or another number of class weights than outputs.
     """
     allowed = _LOSSES_OF[info.task]
-    name = allowed[0] if config.task.loss == "auto" else config.task.loss
+    name = allowed[0] if config.loss == "auto" else config.loss
     if name not in allowed:
         raise ConfigError(
             expected(f"a loss for {info.task}: {', '.join(allowed)}", got=repr(name), where="loss")
         )
-    public = config.task.class_weights if isinstance(config.task.class_weights, tuple) else ()
+    public = config.class_weights if isinstance(config.class_weights, tuple) else ()
     result = ImageTask(
         info.task,
         info.labels,
         name,
         weights or public,
-        config.task.label_smoothing,
-        focal_gamma=config.task.focal_gamma,
+        config.label_smoothing,
+        focal_gamma=config.focal_gamma,
     )
     if result.weights and len(result.weights) != result.out_channels:
         got = f"{len(result.weights)} numbers"

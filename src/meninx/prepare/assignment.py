@@ -12,59 +12,59 @@ import numpy as np
 from meninx.core import randomness
 from meninx.core.errors import ConfigError, DataError, LayoutError, expected, problem
 from meninx.core.manifest import SPLITS, Manifest, TaskKind
-from meninx.prepare.config import PrepareConfig
+from meninx.prepare.config import SitesConfig, SplitConfig
 from meninx.prepare.source_cases import DatasetCase
 
 pass
 pass
 
 
-def rule_of(config: PrepareConfig) -> str:
+def rule_of(config: SplitConfig) -> str:
     """Return how patients are assigned to splits, as ``DatasetInfo.split_rule`` tells it."""
-    return "exact" if config.split.from_dataset and config.split.rule == "stable" else config.split.rule
+    return "exact" if config.from_dataset and config.rule == "stable" else config.rule
 
 
-def splits_of(entries: Sequence[DatasetCase], config: PrepareConfig, task: TaskKind) -> dict[str, str]:
+def splits_of(
+    entries: Sequence[DatasetCase], config: SplitConfig, task: TaskKind, seed: int
+) -> dict[str, str]:
     """Return a split for each patient.
 
     Raises:
         DataError: a patient in two published splits, or no patient of ``split_from`` among these.
     """
     patients = sorted({entry.patient_id for entry in entries})
-    kept = _kept(config.split.from_dataset, patients)
-    if config.split.rule == "published":
+    kept = _kept(config.from_dataset, patients)
+    if config.rule == "published":
         given: dict[str, dict[str, str]] = defaultdict(dict)
         for entry in entries:
             given[entry.patient_id].setdefault(entry.source.split, entry.source.where)
-        found = published_splits(given, config.split.fractions, config.seed)
-    elif config.split.rule == "exact" or kept:
-        found = exact_splits(label_strata(entries, task), config.split.fractions, config.seed, kept)
+        found = published_splits(given, config.fractions, seed)
+    elif config.rule == "exact" or kept:
+        found = exact_splits(label_strata(entries, task), config.fractions, seed, kept)
     else:
-        found = stable_splits(patients, config.split.fractions, config.seed)
+        found = stable_splits(patients, config.fractions, seed)
     return found
 
 
-def sites_of(entries: Sequence[DatasetCase], config: PrepareConfig, task: TaskKind) -> dict[str, str]:
+def sites_of(
+    entries: Sequence[DatasetCase], config: SitesConfig, task: TaskKind, seed: int
+) -> dict[str, str]:
     """Return a site for each patient, empty names where the source has none.
 
     Raises:
         DataError: a patient at two sites of the source, or without a value in ``site_column``; names rows.
     """
     patients = sorted({entry.patient_id for entry in entries})
-    mode = config.sites.mode
+    mode = config.mode
     if mode == "iid":
-        return iid_sites(patients, config.sites.names, config.sites.fractions, config.seed)
+        return iid_sites(patients, config.names, config.fractions, seed)
     if mode in ("label-skew", "attribute-skew"):
         strata = (
-            label_strata(entries, task)
-            if mode == "label-skew"
-            else _attribute_strata(entries, config.sites.column)
+            label_strata(entries, task) if mode == "label-skew" else _attribute_strata(entries, config.column)
         )
-        return skewed_sites(
-            strata, config.sites.names, config.sites.fractions, config.sites.alpha, config.seed
-        )
+        return skewed_sites(strata, config.names, config.fractions, config.alpha, seed)
     if mode == "column":
-        return column_sites(_column(entries, config.sites.column))
+        return column_sites(_column(entries, config.column))
     return _source_sites(entries)
 
 

@@ -15,7 +15,7 @@ from meninx.core.manifest import Intensity
 from meninx.imaging import load, resample
 from meninx.imaging.image import Image
 from meninx.prepare import checks
-from meninx.prepare.config import AUTO, PrepareConfig
+from meninx.prepare.config import AUTO, ImagesConfig, MasksConfig
 from meninx.prepare.source_cases import Source, SourceCase, array_digest
 
 
@@ -48,28 +48,28 @@ class ImagePlan:
     mask_empty: str
 
     @classmethod
-    def of(cls, config: PrepareConfig, spatial_dims: int, labels: tuple[str, ...]) -> ImagePlan:
-        """Return the plan of a config for a source of 2 or 3 dimensions.
+    def of(
+        cls, config: ImagesConfig, masks: MasksConfig, spatial_dims: int, labels: tuple[str, ...]
+    ) -> ImagePlan:
+        """Return the plan of the settings of images and masks for a source of 2 or 3 dimensions.
 
         ``labels`` empty when no masks are wanted.
         """
-        scaling = (
-            config.images.intensity if config.images.intensity in ("format", "window", "image") else AUTO
-        )
+        scaling = config.intensity if config.intensity in ("format", "window", "image") else AUTO
         if scaling == AUTO:
             scaling = "image" if spatial_dims == 3 else "format"
-            scaling = "window" if config.images.window else scaling
+            scaling = "window" if config.window else scaling
         return cls(
             spatial_dims=spatial_dims,
-            size=_all_axes(config.images.size, spatial_dims),
-            spacing_mm=_all_axes(config.images.spacing_mm, spatial_dims),
-            aspect=config.images.aspect,
-            bits=config.images.bits,
-            channels=3 if config.images.color == "rgb" else 1,
+            size=_all_axes(config.size, spatial_dims),
+            spacing_mm=_all_axes(config.spacing_mm, spatial_dims),
+            aspect=config.aspect,
+            bits=config.bits,
+            channels=3 if config.color == "rgb" else 1,
             scaling=scaling,
-            window=config.images.window,
+            window=config.window,
             labels=labels,
-            mask_empty=config.masks.empty,
+            mask_empty=masks.empty,
         )
 
     @property

@@ -16,7 +16,7 @@ from meninx.core.errors import ConfigError, DataError, LayoutError, expected, pr
 from meninx.core.manifest import FIXED_COLUMNS, LONGEST_TEXT, TaskKind, is_odd_text
 from meninx.prepare.assignment import number_of
 from meninx.prepare.checks import Findings
-from meninx.prepare.config import PrepareConfig, refuse_by_source
+from meninx.prepare.config import LabelsConfig, PrepareConfig, refuse_by_source
 from meninx.prepare.readers import reader_of
 from meninx.prepare.readers.clean_dicom import SUMMARY
 from meninx.prepare.readers.source_files import resolve
@@ -55,7 +55,7 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
         for reason, where in reading.skipped:
             findings.add(reason, f"{site}: {where}" if site else where)
         readings.append(_of_site(reading, site, several=len(places) > 1))
-    first = _joined(readings, config)
+    first = _joined(readings, config.labels)
     entries = tuple(
         sorted((_entry(found, config.name) for found in first.cases), key=lambda entry: entry.case_id)
     )
@@ -84,7 +84,7 @@ def sources_of(config: PrepareConfig, source: Path | Sequence[Path]) -> tuple[Pa
     roots = [source] if isinstance(source, Path) else list(source)
     elsewhere = [
         name
-        for name in (config.source.image_folder, config.masks.folder)
+        for name in (config.input.image_folder, config.masks.folder)
         if name and config.reader in ("csv", "pairs")
     ]
     places = _places(config, source)
@@ -210,16 +210,14 @@ def _of_site(reading: ReaderOutput, site: str, *, several: bool) -> ReaderOutput
     return replace(reading, cases=cases)
 
 
-def _joined(readings: Sequence[ReaderOutput], config: PrepareConfig) -> ReaderOutput:
+def _joined(readings: Sequence[ReaderOutput], config: LabelsConfig) -> ReaderOutput:
     first = readings[0]
     for other in readings[1:]:
         if first.task is not TaskKind.MULTICLASS and other.labels != first.labels:
             raise LayoutError(
                 problem("the sites have different labels", where="source", fix="give label_columns")
             )
-    classes = config.labels.classes or tuple(
-        sorted({label for reading in readings for label in reading.labels})
-    )
+    classes = config.classes or tuple(sorted({label for reading in readings for label in reading.labels}))
     attributes = tuple(dict.fromkeys(name for reading in readings for name in reading.attributes))
     return replace(
         first,

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from meninx.core import check, names, plugins, settings
 from meninx.core.errors import ConfigError, expected, problem
@@ -17,11 +19,11 @@ from meninx.core.manifest import TaskKind
 from meninx.core.setting_types import Count, CountOrZero, Positive, PositiveShare, Share
 from meninx.core.settings import Settings, flat
 
-ReaderName = Literal[
+READER_NAMES = (
     "dicom", "folder", "pairs", "csv", "npz", "nih", "chexpert", "mimic", "siim", "ham10000", "radimagenet", "msd", "brset",
     "pad-ufes",
-]  # fmt: skip
-READER_NAMES: tuple[str, ...] = get_args(ReaderName)
+)  # fmt: skip
+ReaderName = Annotated[str, Meta(examples=list(READER_NAMES))]  # packages may offer more
 AUTO: Literal["auto"] = "auto"
 # Fields that change what is written for one case; a change of any other field leaves finished images as they
 # are.
@@ -33,7 +35,7 @@ WORK_FIELDS = ("dry_run", "overwrite", "resume", "strict", "workers")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceConfig(Settings):
+class InputConfig(Settings):
     """Where images and tables lie below the source, and which of them are taken.
 
     Attributes:
@@ -290,7 +292,7 @@ class PrepareConfig(Settings):
     source.
 
     Attributes:
-        reader: layout of the source; an installed package may add others.
+        reader: layout of the source, or the name of a reader that an installed package offers.
         name: short name of the dataset; pseudonyms of cases depend on it.
         task: auto, multiclass, multilabel or segmentation; auto follows from the columns and masks given.
         synthetic: the images are of no patients.
@@ -299,14 +301,14 @@ class PrepareConfig(Settings):
         duplicates: the same image of two patients: refuse (stop), or drop (leave out every copy).
     """
 
-    reader: ReaderName | str = "dicom"
+    reader: ReaderName = "dicom"
     name: str = "dataset"
     task: Literal["auto", "multiclass", "multilabel", "segmentation"] = AUTO
     synthetic: bool = False
     seed: CountOrZero = 0
     limit: CountOrZero = 0
     duplicates: Literal["refuse", "drop"] = "refuse"
-    source: SourceConfig = field(default_factory=SourceConfig)
+    input: InputConfig = field(default_factory=InputConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     masks: MasksConfig = field(default_factory=MasksConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
@@ -315,7 +317,7 @@ class PrepareConfig(Settings):
     work: WorkConfig = field(default_factory=WorkConfig)
 
     def check_rules(self) -> None:
-        """Refuse an unknown reader, and settings that have no effect beside the others."""
+        """Refuse settings that have no effect beside the others."""
         check.one_of((*READER_NAMES, *plugins.names(plugins.READERS)), reader=self.reader)
         _refuse_names(self.name)
         refuse_without_effect(self)

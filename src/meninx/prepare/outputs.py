@@ -242,7 +242,7 @@ def info_of(
         ),
         patients_known=gathered.patients_known,
         synthetic=config.synthetic,
-        split_rule=assignment.rule_of(config),
+        split_rule=assignment.rule_of(config.split),
     )
 
 

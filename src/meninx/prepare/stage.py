@@ -92,9 +92,8 @@ def run(
     outputs.check(out, config, sources)
     findings = checks.Findings(strict=config.work.strict)
     gathered = collect_cases(config, source, findings)
-    plan = ImagePlan.of(
-        config, gathered.spatial_dims, gathered.labels if gathered.task is TaskKind.SEGMENTATION else ()
-    )
+    mask_labels = gathered.labels if gathered.task is TaskKind.SEGMENTATION else ()
+    plan = ImagePlan.of(config.images, config.masks, gathered.spatial_dims, mask_labels)
     _manifest(
         config, gathered, plan, gathered.entries, {}, out
     )  # a contradiction in the tables is found before any image is read
@@ -152,8 +151,8 @@ def _manifest(
     records: dict[str, CaseRecord],
     out: Path,
 ) -> Manifest:
-    splits = assignment.splits_of(entries, config, gathered.task)
-    sites = assignment.sites_of(entries, config, gathered.task)
+    splits = assignment.splits_of(entries, config.split, gathered.task, config.seed)
+    sites = assignment.sites_of(entries, config.sites, gathered.task, config.seed)
     cases = tuple(
         _case(entry, gathered, plan, splits[entry.patient_id], sites[entry.patient_id]) for entry in entries
     )

@@ -54,7 +54,10 @@ def _joined(ledgers: Sequence[Ledger]) -> Ledger:
     """Return a ledger of all accounts, to read off and not to write to."""
     accounts = tuple(account for ledger in ledgers for account in ledger.accounts)
     if not accounts:
-        raise DataError(expected("a run that has taken a step", got="none", where="compose"))
+        fix = "leave out runs that have taken no step, or restore their ledgers"
+        raise DataError(
+            expected("at least one step in the privacy ledgers", got="no step", where="composition", fix=fix)
+        )
     if len({account.first.group for account in accounts}) > 1:
         got = "; ".join(sorted({", ".join(account.first.group) for account in accounts}))
         fix = "state a run on patients and one on cases apart"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meninx.core import check
 from meninx.core.errors import ConfigError, expected
+from meninx.core.setting_types import Positive, Share
 from meninx.core.settings import Settings
 
 
@@ -35,13 +35,13 @@ class ReportConfig(Settings):
     """
 
     title: str = "Privacy and utility report"
-    epsilon_amber: float = 1.0
-    epsilon_red: float = 10.0
-    attack_amber: float = 0.1
-    attack_red: float = 0.5
-    gap_limit: float = 0.05
-    utility_floor: float | None = None
-    utility_loss: float = 0.05
+    epsilon_amber: Positive = 1.0
+    epsilon_red: Positive = 10.0
+    attack_amber: Share = 0.1
+    attack_red: Share = 0.5
+    gap_limit: Positive = 0.05
+    utility_floor: Share | None = None
+    utility_loss: Positive = 0.05
     training_curves: bool = True
     card: bool = False
     license: str = "other"
@@ -55,15 +55,6 @@ class ReportConfig(Settings):
 
     def check_rules(self) -> None:
         """Refuse limits in the wrong order."""
-        check.positive(
-            epsilon_amber=self.epsilon_amber,
-            epsilon_red=self.epsilon_red,
-            gap_limit=self.gap_limit,
-            utility_loss=self.utility_loss,
-        )
-        check.probability(
-            attack_amber=self.attack_amber, attack_red=self.attack_red, utility_floor=self.utility_floor
-        )
         for low, high in (("epsilon_amber", "epsilon_red"), ("attack_amber", "attack_red")):
             if getattr(self, low) > getattr(self, high):
                 raise ConfigError(expected(f"{low} <= {high}", got=getattr(self, low), where=low))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meninx.core import belonging
 from meninx.core.artifacts import DeidRecord, Departure
-from meninx.report import formatting, joint_privacy, sources
+from meninx.report import formatting, joint_privacy, sources, training_log
 from meninx.report.config import ReportConfig
 from meninx.report.evaluations import Compared
 from meninx.report.joint_privacy import Joint
@@ -216,7 +216,9 @@ def _missing_of(run: TrainedRun) -> list[str]:
             f"Whether training of run {run.name} saw any of the measured cases was not compared, or "
             "could not be."
         )
-    if not run.log.curves:
+    if run.log.foreign:
+        sentences.append(f"Run {run.name}: {training_log.FOREIGN}.")
+    elif not run.log.curves:
         sentences.append(f"Run {run.name} has no training log: whether training diverged is not known.")
     if run.environment is None:
         sentences.append(f"Run {run.name} has no environment record: versions and command are not known.")

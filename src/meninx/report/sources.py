@@ -336,7 +336,7 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
             id="", name=name, private=private, state=RunState.RELEASED if done else RunState.TRAINING
         )
     if record.state is RunState.STARTING:
-        if not run.ledger_path.is_file():
+        if not run.ledger_path.is_file() and not record.ended:
             return None
         record = artifacts.RunRecord(**{**_fields(record), "state": RunState.TRAINING})
     _refuse_strangers(run, record, config, privacy, lineage, older=older)
@@ -364,7 +364,9 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
         data=artifacts.read(root, DataRecord),
         lineage=lineage,
         evidence=evaluations.read(root, record, name, closed=private),
-        log=training_log.read(run.metrics_path),
+        log=Log({}, foreign=True)
+        if belonging.log_changed(root, record)
+        else training_log.read(run.metrics_path),
         digests=_digests(root, record),
     )
     if spent is not None and trained.finished:
@@ -435,7 +437,9 @@ def _refuse_strangers(
     """Refuse a run folder whose records contradict each other: files were mixed or edited."""
     name = printable(run.name)
     table = isinstance(config.get("privacy"), dict)
-    stated = [(artifacts.place(RunRecord), record.private != (table or run.ledger_path.is_file()))]
+    reopened = record.ended and record.state is not RunState.RELEASED
+    private = table or run.ledger_path.is_file()
+    stated = [(artifacts.place(RunRecord), record.private != private or reopened)]
     if privacy is not None:
         stated.append((artifacts.place(PrivacyRecord), any(belonging.promise(privacy, record))))
     if lineage is not None:

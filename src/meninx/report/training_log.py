@@ -35,10 +35,15 @@ class Log:
     Attributes:
         curves: name -> points over the steps, averaged to at most 200 each; text is dropped.
         lost: losses that were no number any more at the end.
+        foreign: the file is not the one that the run ended with, so nothing is read from it.
     """
 
     curves: Mapping[str, Curve]
     lost: tuple[str, ...] = ()
+    foreign: bool = False
+
+
+FOREIGN = "the training log is not the one that the run ended with, so whether training diverged is not known"
 
 
 def read(path: Path) -> Log:
@@ -85,6 +90,8 @@ def divergence(log: Log) -> tuple[str, ...]:
 
 def doubts(log: Log) -> tuple[tuple[str, str], ...]:
     """Return (word, sentence) of what a run that did not diverge shows: a word for its card, and why."""
+    if log.foreign:
+        return (("log not the run's", FOREIGN),)
     valid, train = _valid_rise(log), _train_rise(log)
     if divergence(log) or not (valid or train):
         return ()

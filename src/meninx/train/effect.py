@@ -107,7 +107,7 @@ def resolved(config: TrainConfig, data: Manifest, plan: Plan | None) -> TrainCon
     """
     best = plan is None and len(data.split("valid")) > 0
     chosen: dict[str, Any] = {
-        "loss": image_task(data.info, config).loss_name,
+        "loss": image_task(data.info, config.task).loss_name,
         "select": config.validation.select,
         "memory_format": runtime.memory_format(
             config.runtime.memory_format,
@@ -135,7 +135,7 @@ def to_toml(config: TrainConfig) -> str:
 
 def _training_rules(config: TrainConfig, data: Manifest) -> Iterator[Rule]:
     private, segmentation = config.privacy is not None, data.info.task is TaskKind.SEGMENTATION
-    loss = image_task(data.info, config).loss_name
+    loss = image_task(data.info, config.task).loss_name
     moments = config.optim.optimizer in _ADAPTIVE_MOMENTS
     best = config.validation.select == "best" or (config.validation.select == "auto" and not private)
     counted = config.privacy is None or not _steps_follow(config.privacy)

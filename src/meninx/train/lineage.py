@@ -29,6 +29,7 @@ from meninx.core.errors import DataError, PrivacyRefusal, expected
 from meninx.core.manifest import Manifest
 from meninx.core.run import Run, read_key
 from meninx.learn import checkpoint, ledger_file
+from meninx.privacy.ledger import Ledger
 from meninx.train import identity
 from meninx.train.config import PrivacyConfig
 
@@ -218,6 +219,7 @@ def trace(path: Path, members: Members, data: DataRecord, *, unit: str, folders:
         shared |= bool(same)
         if same and unit:
             _refuse(node, unit)
+            _refuse_without_steps(node)
             ledgers.append(node.ledger)
         if unit and same is False and (not node.private or node.deterministic):
             text = STATISTICS if node.statistics_of else UNPROTECTED
@@ -255,11 +257,18 @@ def _refuse(node: Lineage, unit: str) -> None:
         )
     if node.unit != unit:
         fix = "train with the same privacy unit, or start from other weights"
+        got = f"protection per {node.unit}" if node.unit else "a run that names no privacy unit"
         raise PrivacyRefusal(
-            expected(
-                f"starting weights protected per {unit}", got=f"per {node.unit}", where="pretrained", fix=fix
-            )
+            expected(f"starting weights protected per {unit}", got=got, where="pretrained", fix=fix)
         )
+
+
+def _refuse_without_steps(node: Lineage) -> None:
+    """Refuse weights of a private run whose ledger names no step: what they cost is not known."""
+    if not Ledger.parse("\n".join(node.ledger)).accounts:
+        fix = "restore private/ledger.jsonl of that run, or start from other weights"
+        what = f"the privacy ledger of run {node.run[:8]}, which the starting weights come from"
+        raise PrivacyRefusal(expected(what, got="no step in it", where="pretrained", fix=fix))
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ def publish(config: TrainConfig, run: Run, *, network: nn.Module | None = None) 
         release=integrity.digest_of(run.release),
         release_next="",
         checkpoints={path.name: files.digest(path) for path in sorted(kept) if path.is_file()},
+        log=files.digest(run.metrics_path) if run.metrics_path.is_file() else "",
         config=run.config_digest,
         finished=artifacts.now(),
     )
@@ -87,7 +88,7 @@ def _write_bundle(
         "name": learned.model.name,
         "spatial_dims": info.spatial_dims,
         "in_channels": info.channels,
-        "out_channels": image_task(info, learned).out_channels,
+        "out_channels": image_task(info, learned.task).out_channels,
         **learned.model.options,
     }
     size = learned.model.patch_size or learned.model.image_size or info.size

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from meninx.core import artifacts, belonging, files, integrity, names, plain, settings, workspace
+from meninx.core import artifacts, belonging, files, integrity, names, plain, provenance, settings, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import Ancestry, DataRecord, PrivacyRecord, RunRecord, RunState, StartRecord
 from meninx.core.budget import PrivacySpent
@@ -25,6 +25,7 @@ from meninx.core.result import Result
 from meninx.core.run import Run, read_key
 from meninx.learn import assemble, checkpoint, distributed, finetune, ledger_file, record, runtime
 from meninx.learn.distributed import World
+from meninx.learn.dp_step import Keys
 from meninx.learn.fitting import fit
 from meninx.learn.predict import load_model
 from meninx.learn.record import FitResult
@@ -50,7 +51,8 @@ class TrainResult(Result):
         model: name of the network.
         parameters: number of its parameters.
         train_cases: cases of the training split.
-        train_patients: patients of the training split.
+        train_patients: patients of the training split; its images where the source names no patients.
+        patients_known: the source names its patients.
         steps: optimiser steps done (planned, of a dry run).
         metric: name of the validation metric; empty without one.
         validation: its value at the end; None without one. Private, never released.
@@ -72,6 +74,7 @@ class TrainResult(Result):
     privacy: PrivacySpent | None = None
     own_epsilon: float | None = None
     start: StartRecord | None = None
+    patients_known: bool = True
     dry_run: bool = False
     closed: bool = False
 
@@ -80,9 +83,9 @@ class TrainResult(Result):
         lines = [
             f"out: {self.out}",
             f"model: {self.model}, {self.parameters} parameters",
-            f"training split: {self.train_cases} cases, {self.train_patients} patients",
+            f"training split: {self._counted()}",
             f"steps: {self.steps}",
-            f"privacy: {self.privacy.summary() if self.privacy else NO_PRIVACY}",
+            f"privacy: {self.privacy.summary(patients_known=self.patients_known) if self.privacy else NO_PRIVACY}",
         ]
         if self.metric and self.validation is not None:
             lines.insert(4, f"validation: {self.metric} {self.validation:.4f}")
@@ -98,6 +101,11 @@ class TrainResult(Result):
         if self.closed:
             lines.append("this run was finished before: nothing was changed")
         return "\n".join(lines)
+
+    def _counted(self) -> str:
+        if not self.patients_known:
+            return f"{self.train_cases} images, whose patients are not known"
+        return f"{self.train_cases} cases, {self.train_patients} patients"
 
     @staticmethod
     def _start_words(start: StartRecord) -> str:
@@ -232,7 +240,7 @@ def _network(config: TrainConfig, data: Manifest, plan: Plan | None, own: nn.Mod
     with torch.random.fork_rng():
         network, _ = assemble.initial_network(config, data.info, network=copy.deepcopy(own))
     if plan is not None:
-        finetune.apply(network, finetune.never_trained(network, config))
+        finetune.apply(network, finetune.never_trained(network, config.model))
         trained_layers(network, config.model.functional)
     return network
 
@@ -273,7 +281,8 @@ def _preview(
         privacy = replace(privacy, epsilon=cost.value, accountant=cost.accountant)
     return TrainResult(
         out=out, model=config.model.name, parameters=sum(value.numel() for value in network.parameters()), dry_run=True,
-        train_cases=len(split), train_patients=len(split.patients), steps=effect.total_steps(config, data, plan),
+        train_cases=len(split), train_patients=len(split.patients),
+        patients_known=data.info.patients_known, steps=effect.total_steps(config, data, plan),
         privacy=privacy, own_epsilon=own, start=training.start,
     )  # fmt: skip
 
@@ -295,6 +304,7 @@ def _created(config: TrainConfig, data: Manifest, out: Path, start: Start) -> st
             data=identity.keyed_data(key, known.digest),
             dataset=data.info.name,
             patients_known=data.info.patients_known,
+            software=((0, provenance.software()),) if config.privacy else (),
         )
         artifacts.write(folder.root, known)
         artifacts.write(folder.root, replace(members, earlier=start.patients, earlier_images=start.images))
@@ -406,11 +416,61 @@ def _refuse_reopening(folder: Run, plan: Plan | None) -> None:
         problem = "an edited config.toml"
     elif published and plan is not None and tuple(checkpoint.load(folder, "last")["anchor"]) != ledger.anchor:
         problem = "a checkpoint of an earlier step"
+    elif known.ended:
+        problem = f"the state {known.state} in run.json, which names a release"
     else:
         return
     kind = PrivacyRefusal if plan is not None else UsageError
     fix = "start a new run; --pretrained begins with the weights of this one"
     raise kind(expected("the finished run as it was", got=problem, where=folder.name, fix=fix))
+
+
+def _refuse_other_keys(folder: Run) -> None:
+    """Refuse a private run whose keys were exchanged since its first step, or whose ledger is gone.
+
+    New keys would begin the run anew under its identity, and nothing would say what was spent before.
+    """
+    known = artifacts.require(folder.root, RunRecord, fix="start a new run")
+    if not known.keys:
+        return
+    fix = "restore private/ from a backup, or start a new run"
+    ledger = ledger_file.read(folder)
+    if not ledger.accounts:
+        raise PrivacyRefusal(
+            expected("the ledger of a run that began before", got="none", where=folder.name, fix=fix)
+        )
+    there = all(folder.key_path(name).is_file() for name in ("sampling", "noise"))
+    if there and Keys.of(folder, resumed=True).stream != known.keys:
+        raise PrivacyRefusal(
+            expected("the secret keys that the run began with", got="others", where="private/keys", fix=fix)
+        )
+
+
+def _refuse_other_software(folder: Run) -> None:
+    """Refuse to repeat steps of a private run with other versions than those that took them first.
+
+    A step that is repeated has the same noise and counts once, so its gradients must be the same, too, and
+    another version may compute others. New steps have noise of their own: they go on with any version, which
+    is recorded with the first of them.
+    """
+    known, last = (
+        artifacts.require(folder.root, RunRecord, fix="start a new run"),
+        checkpoint.path_of(folder, "last"),
+    )
+    begin = int(checkpoint.load(folder, "last")["step"]) if last.is_file() else 0
+    end, here = ledger_file.read(folder).next_step, provenance.software()
+    ends = [*(step for step, _ in known.software[1:]), max(begin, end)]
+    before = {text for (_, text), stop in zip(known.software, ends, strict=False) if stop > begin}
+    if begin < end and before != {here}:
+        other = " and ".join(sorted(before - {here})) or "unrecorded ones"
+        fix = f"the same noise would cover other gradients; install {other} to resume, or start a new run"
+        if not before:
+            fix = "the same noise would cover other gradients; start a new run"
+        rule = f"the versions that took steps {begin + 1} to {end} before ({other})"
+        raise PrivacyRefusal(expected(rule, got=here, where="resume", fix=fix))
+    if not known.software or known.software[-1][1] != here:
+        kept = tuple(item for item in known.software if item[0] < end)
+        folder.update(software=(*kept, (end, here)))
 
 
 def _closed(folder: Run, data: Manifest, network: nn.Module | None) -> TrainResult:
@@ -423,7 +483,8 @@ def _closed(folder: Run, data: Manifest, network: nn.Module | None) -> TrainResu
     private = known.private and math.isfinite(ledger.epsilon(written.delta))
     return TrainResult(
         out=folder.root, model=learned.model.name, parameters=sum(value.numel() for value in model.parameters()), closed=True,
-        train_cases=len(split), train_patients=len(split.patients), steps=known.step,
+        train_cases=len(split), train_patients=len(split.patients),
+        patients_known=data.info.patients_known, steps=known.step,
         privacy=record.total(ledger, earlier, written.delta) if private else None,
         own_epsilon=ledger.epsilon(written.delta) if private else None, start=written.start,
     )  # fmt: skip
@@ -448,6 +509,9 @@ def _train(
         ancestry = _ancestry(config, run) if world.main else None
         if resumed:
             world.shared(lambda: _refuse_reopening(run, plan))
+            if plan is not None:
+                world.shared(lambda: _refuse_other_keys(run))
+                world.shared(lambda: _refuse_other_software(run))
             world.shared(lambda: identity.refuse_changed_secrets(run))
         fitted = fit(
             config, data, run, world=world, plan=plan, progress=progress, resume=resumed,
@@ -518,7 +582,8 @@ def _result(
 ) -> TrainResult:
     training = data.split("train")
     return TrainResult(
-        out=out, model=config.model.name, parameters=parameters, train_cases=len(training), train_patients=len(training.patients),
+        out=out, model=config.model.name, parameters=parameters, train_cases=len(training),
+        train_patients=len(training.patients), patients_known=data.info.patients_known,
         steps=fitted.steps, metric=fitted.metric_name, validation=fitted.metric if fitted.metric_name else None,
         privacy=fitted.privacy, own_epsilon=fitted.own_epsilon, start=fitted.start,
     )  # fmt: skip

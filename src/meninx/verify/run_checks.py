@@ -44,6 +44,9 @@ def _state(book: CheckList, run: Run) -> None:
         return
     finished = record.state is RunState.RELEASED
     book.judge("state", [] if finished else [f"the run is not finished: {record.state}, step {record.step}"])
+    if record.log:
+        changed = belonging.log_changed(run.root, record)
+        book.judge("training log", ["changed since the release, or gone"] if changed else [])
     digest = run.config_digest
     secret = [
         f"{name}: changed since the run was made, or gone"

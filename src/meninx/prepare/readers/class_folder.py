@@ -34,11 +34,11 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     if by_split:
         below = [(split_name(top.name), path) for top in tops for path in sorted(top.iterdir())]
         places = [(split, path) for split, path in below if path.is_dir()]
-    labels = values.class_names(config, [folder.name for _, folder in places], f"folder {root.name}")
+    labels = values.class_names(config.labels, [folder.name for _, folder in places], f"folder {root.name}")
     cases: list[SourceCase] = []
     skipped: list[tuple[str, str]] = []
     for split, folder in places:
-        found = values.of_class(folder.name, config)
+        found = values.of_class(folder.name, config.labels)
         for number, path in enumerate(_images(folder), start=1):
             where = f"folder {relative(folder, root)}, file {number}"
             if not found:

@@ -49,8 +49,8 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
         DataError: no row of the label table fits any image.
     """
     headers, skipped = _headers(root)
-    _refuse_identified(headers, trusted=config.source.trusted)
-    if not config.source.trusted:
+    _refuse_identified(headers, trusted=config.input.trusted)
+    if not config.input.trusted:
         headers, flagged = _reviewed(headers)
         skipped += flagged
     skipped += [("object without pixels", "DICOM source")] * sum(
@@ -60,7 +60,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     table = LabelTable.read(root, config, site)
     dims = config.images.spatial_dims or 2
     units = _series(wanted) if dims == 3 else [((path,), header) for path, header in wanted.items()]
-    pseudonymous = not config.source.trusted or all(map(_is_clean, headers.values()))
+    pseudonymous = not config.input.trusted or all(map(_is_clean, headers.values()))
     cases: list[SourceCase] = []
     for number, (paths, header) in enumerate(units, start=1):
         labelled = table.find(header, whole_series=dims == 3)
@@ -177,8 +177,8 @@ def _reviewed(headers: dict[Path, Header]) -> tuple[dict[Path, Header], list[tup
 
 def _wanted(header: Header, config: PrepareConfig) -> bool:
     modality = header["Modality"]
-    if config.source.modalities:
-        return modality in config.source.modalities
+    if config.input.modalities:
+        return modality in config.input.modalities
     return (modality in VOLUME_MODALITIES) == (config.images.spatial_dims == 3)
 
 
@@ -193,7 +193,7 @@ def _series(headers: dict[Path, Header]) -> list[tuple[tuple[Path, ...], Header]
 
 def _header_attributes(header: Header, more: dict[str, str], config: PrepareConfig) -> dict[str, str]:
     own = {
-        "sex": values.sex(header["PatientSex"], values.sex_codes(config)),
+        "sex": values.sex(header["PatientSex"], values.sex_codes(config.labels)),
         "age": values.age(header["PatientAge"]),
         "view": header["ViewPosition"],
     }
@@ -234,10 +234,10 @@ class LabelTable:
         Raises:
             LayoutError: a column is missing, or two rows name the same image; names file, column and row.
         """
-        if not config.source.table:
+        if not config.input.table:
             fix = "give the label table"
             raise ConfigError(problem("no table of labels was given", where="table, reader dicom", fix=fix))
-        path = resolve(config.source.table, root, site)
+        path = resolve(config.input.table, root, site)
         table = read_table(path)
         keys = [name for name in KEYS if name in table.columns]
         if not keys:
@@ -247,8 +247,8 @@ class LabelTable:
         task, labels = _meaning(table, config, keys)
         attributes = _more_columns(table, config)
         found = cls(labels, task, attributes, config, path.parent)
-        clean = _crosswalk([resolve(text, root, site) for text in config.source.crosswalks])
-        for row in table.having(config.source.require):
+        clean = _crosswalk([resolve(text, root, site) for text in config.input.crosswalks])
+        for row in table.having(config.input.require):
             found._add(row, keys, clean)
         return found
 
@@ -314,10 +314,13 @@ class LabelTable:
         if self.task is TaskKind.SEGMENTATION:
             return Labelled({}, mask, attributes, row.where)
         if config.labels.class_column:
-            labels = values.of_class(row.get(config.labels.class_column), config)
+            labels = values.of_class(row.get(config.labels.class_column), config.labels)
             return Labelled(labels, mask, attributes, row.where, bool(labels))
         return Labelled(
-            {name: values.label(row, name, config) for name in self.labels}, mask, attributes, row.where
+            {name: values.label(row, name, config.labels) for name in self.labels},
+            mask,
+            attributes,
+            row.where,
         )
 
 
@@ -329,7 +332,7 @@ def _meaning(table: CsvTable, config: PrepareConfig, keys: list[str]) -> tuple[T
     if config.labels.class_column:
         table.needs([config.labels.class_column])
         return task, values.class_names(
-            config, [row.get(config.labels.class_column) for row in table], table.name
+            config.labels, [row.get(config.labels.class_column) for row in table], table.name
         )
     beside = {*keys, config.masks.column, *config.labels.attribute_columns, config.sites.column}
     labels = config.labels.label_columns or tuple(name for name in table.columns if name not in beside)

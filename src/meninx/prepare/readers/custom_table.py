@@ -24,9 +24,9 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     Raises:
         LayoutError: a file, column or cell is not as configured; names file, column and row.
     """
-    path = resolve(config.source.table or "labels.csv", root, site)
+    path = resolve(config.input.table or "labels.csv", root, site)
     optional = (
-        config.source.study_column,
+        config.input.study_column,
         config.split.column,
         config.labels.class_column,
         config.masks.column,
@@ -34,20 +34,20 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     table = read_table(
         path,
         (
-            config.source.image_column,
-            config.source.patient_column,
+            config.input.image_column,
+            config.input.patient_column,
             *filter(None, optional),
             *config.labels.label_columns,
         ),
     )
-    folder = resolve(config.source.image_folder, root, site)
+    folder = resolve(config.input.image_folder, root, site)
     by_column = config.sites.mode == "column"
     if by_column:
         table.needs([config.sites.column])
     layout = Layout(
-        image=lambda row: _image(folder, row.need(config.source.image_column)),
-        patient=lambda row: row.need(config.source.patient_column),
-        study=lambda row: row.get(config.source.study_column),
+        image=lambda row: _image(folder, row.need(config.input.image_column)),
+        patient=lambda row: row.need(config.input.patient_column),
+        study=lambda row: row.get(config.input.study_column),
         split=lambda row: row.get(config.split.column),
         site=lambda row: row.get(config.sites.column) if by_column else "",
         mask=_Masks(
@@ -77,6 +77,6 @@ class _Masks:
         if self._config.masks.column:
             name = row.get(self._config.masks.column)
             return FileSource(self._base / name) if name else None
-        name = Path(row.need(self._config.source.image_column)).name
+        name = Path(row.need(self._config.input.image_column)).name
         path = self._by_name.get(name) or self._by_name.get(stem(name))
         return FileSource(path) if path else None

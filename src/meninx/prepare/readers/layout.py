@@ -71,7 +71,7 @@ def read_rows(root: Path, tables: Iterable[CsvTable], layout: Layout, config: Pr
         LayoutError: a cell does not fit the layout; names file, column and row.
         ConfigError: nothing was asked for, or a class that never occurs.
     """
-    kept = [table.having(config.source.require) for table in tables]
+    kept = [table.having(config.input.require) for table in tables]
     task = values.task_of(config, one_class=layout.classes is not None)
     names = values.columns_of(kept[0], config, sex_column=layout.sex, age_column=layout.age)
     labels = _label_names(task, kept, layout, config)
@@ -111,7 +111,7 @@ def _label_names(
         return config.masks.labels or ("foreground",)
     if layout.classes is not None:
         seen = [layout.classes(row) for table in tables for row in table]
-        return values.class_names(config, seen, tables[0].name)
+        return values.class_names(config.labels, seen, tables[0].name)
     if not layout.labels:
         fix = "give label_columns, class_column, or masks"
         raise ConfigError(
@@ -128,8 +128,8 @@ def _labels(
     if task is TaskKind.SEGMENTATION:
         return {}
     if layout.classes is not None:
-        return values.of_class(layout.classes(row), config) or None
-    return {name: values.label(row, name, config, blank=layout.blank) for name in labels}
+        return values.of_class(layout.classes(row), config.labels) or None
+    return {name: values.label(row, name, config.labels, blank=layout.blank) for name in labels}
 
 
 def _case(
@@ -142,7 +142,7 @@ def _case(
 ) -> SourceCase:
     path = layout.image(row)
     key = relative(path, root)
-    codes = values.sex_codes(config, layout.codes)
+    codes = values.sex_codes(config.labels, layout.codes)
     return SourceCase(
         key=key,
         patient=layout.patient(row) or key,

@@ -40,7 +40,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
         row.need("study_id"): row for row in _table(root, "chexpert", ("subject_id", "study_id", *labels))
     }
     splits = {row.need("dicom_id"): row.get("split") for row in _table(root, "split", ("dicom_id", "split"))}
-    images = _table(root, "metadata", ("dicom_id", "subject_id", "study_id")).having(config.source.require)
+    images = _table(root, "metadata", ("dicom_id", "subject_id", "study_id")).having(config.input.require)
     people = _people(root)
     images.needs(config.labels.attribute_columns)
     names = (*(("sex", "age") if people else ()), "view", *config.labels.attribute_columns)
@@ -58,7 +58,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
                 study=row.need("study_id"),
                 image=FileSource(image),
                 where=row.where,
-                labels={name: values.label(study, name, config, blank="zero") for name in labels},
+                labels={name: values.label(study, name, config.labels, blank="zero") for name in labels},
                 attributes={
                     **people.get(row.need("subject_id"), {}),
                     "view": row.get("ViewPosition"),

@@ -37,14 +37,14 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
         LayoutError: a column is missing or a finding is unknown; names file, column and row.
     """
     tables = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
-    path = resolve(config.source.table, root, site) if config.source.table else first_of(root, tables)
-    table = read_table(path, (NAMES, FOUND, PATIENT, AGE, SEX)).having(config.source.require)
+    path = resolve(config.input.table, root, site) if config.input.table else first_of(root, tables)
+    table = read_table(path, (NAMES, FOUND, PATIENT, AGE, SEX)).having(config.input.require)
     labels = values.chosen(config.labels.label_columns, FINDINGS, path.name)
     names = (
         *values.columns_of(table, config, sex_column=SEX, age_column=AGE),
         *(("view",) if VIEW in table.columns else ()),
     )
-    places, splits, codes = index_files(root, (".png",)), _splits(root), values.sex_codes(config)
+    places, splits, codes = index_files(root, (".png",)), _splits(root), values.sex_codes(config.labels)
     cases = []
     for row in table:
         name = row.need(NAMES)

@@ -29,7 +29,7 @@ from numpy.lib import format as npy
 from meninx.core import files
 from meninx.core.errors import ConfigError, LayoutError, expected, problem
 from meninx.core.manifest import TaskKind
-from meninx.prepare.config import PrepareConfig
+from meninx.prepare.config import InputConfig, LabelsConfig, PrepareConfig
 from meninx.prepare.readers import values
 from meninx.prepare.source_cases import ArraySource, ReaderOutput, SourceCase
 
@@ -43,7 +43,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     Raises:
         LayoutError: an array is missing or has another length; names file and array.
     """
-    path = _file(root, config)
+    path = _file(root, config.input)
     arrays = read_arrays(path)
     parts = [(prefix, split) for prefix, split in PARTS if f"{prefix}images" in arrays] or [("", "")]
     cases: list[SourceCase] = []
@@ -52,10 +52,10 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     copies: Counter[str] = Counter()
     for prefix, split in parts:
         images = _images(arrays, prefix, path.name)
-        people = _optional(arrays, f"{prefix}{config.source.patient_column}", len(images), path.name)
+        people = _optional(arrays, f"{prefix}{config.input.patient_column}", len(images), path.name)
         cells = {
             name: _optional(arrays, f"{prefix}{name}", len(images), path.name)
-            for name in _extra(arrays, prefix, config)
+            for name in _extra(arrays, prefix, config.labels)
         }
         for index in range(len(images)):
             where = f"{path.name}, array '{prefix}images', item {index}"
@@ -80,9 +80,10 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
                 )
             )
     first = cases[0].image.load().spatial_dims if cases else 2
+    attributes = _extra(arrays, parts[0][0], config.labels)
     return ReaderOutput(
-        cases=tuple(cases), labels=labels, task=_task(config, arrays, parts), attributes=_extra(arrays, parts[0][0], config),
-        skipped=tuple(skipped), patients_known=f"{parts[0][0]}{config.source.patient_column}" in arrays, spatial_dims=first,
+        cases=tuple(cases), labels=labels, task=_task(config, arrays, parts), attributes=attributes,
+        skipped=tuple(skipped), patients_known=f"{parts[0][0]}{config.input.patient_column}" in arrays, spatial_dims=first,
     )  # fmt: skip
 
 
@@ -104,7 +105,7 @@ class _Labels:
             published = [f"label_{number}" for number in range(len(row))]
             cells = dict(zip(published, row, strict=True))
             return {name: _binary(cells[name], f"array '{prefix}labels'") for name in self._names}
-        return values.of_class(str(row[0]), self._config)
+        return values.of_class(str(row[0]), self._config.labels)
 
 
 def _columns(
@@ -125,7 +126,7 @@ def _columns(
         seen = [
             np.atleast_1d(item)[0] for prefix, _ in parts for item in _need(arrays, f"{prefix}{name}", where)
         ]
-        names = values.class_names(config, [str(item) for item in sorted(set(seen))], where)
+        names = values.class_names(config.labels, [str(item) for item in sorted(set(seen))], where)
         names = (
             names
             if config.labels.classes or config.labels.positive
@@ -148,10 +149,10 @@ def _matrix(arrays: Arrays, prefix: str) -> int:
     return int(labels.shape[1]) if labels is not None and labels.ndim == 2 and labels.shape[1] > 1 else 0
 
 
-def _file(root: Path, config: PrepareConfig) -> Path:
+def _file(root: Path, config: InputConfig) -> Path:
     if root.is_file():
         return root
-    found = [root / config.source.table] if config.source.table else sorted(root.glob("*.npz"))
+    found = [root / config.table] if config.table else sorted(root.glob("*.npz"))
     if len(found) != 1 or not found[0].is_file():
         raise LayoutError(
             expected("one .npz file", got=len(found), where=f"folder {root.name}", fix="name it in table")
@@ -188,13 +189,11 @@ def _optional(arrays: Arrays, name: str, length: int, where: str) -> npt.NDArray
     return array
 
 
-def _extra(arrays: Arrays, prefix: str, config: PrepareConfig) -> tuple[str, ...]:
-    for name in config.labels.attribute_columns:
+def _extra(arrays: Arrays, prefix: str, config: LabelsConfig) -> tuple[str, ...]:
+    for name in config.attribute_columns:
         _need(arrays, f"{prefix}{name}", "attribute_columns")
-    known = [
-        name for name in (config.labels.sex_column, config.labels.age_column) if f"{prefix}{name}" in arrays
-    ]
-    return (*known, *(name for name in config.labels.attribute_columns if name not in known))
+    known = [name for name in (config.sex_column, config.age_column) if f"{prefix}{name}" in arrays]
+    return (*known, *(name for name in config.attribute_columns if name not in known))
 
 
 def _text(name: str, array: npt.NDArray[Any] | None, index: int) -> str:

@@ -75,9 +75,7 @@ class PublishedTable:
         """
         if config.labels.malignant:
             config = config.replace(positive=self.malignant, positive_name="malignant", malignant=False)
-        path = (
-            resolve(config.source.table, root, site) if config.source.table else first_of(root, self.tables)
-        )
+        path = resolve(config.input.table, root, site) if config.input.table else first_of(root, self.tables)
         column = self.diagnosis or config.labels.class_column
         table = read_table(path, (self.patient, self.name, *self.required, *([column] if column else [])))
         published = tuple(name for name in self.labels if name in table.columns)

@@ -32,11 +32,9 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     Raises:
         LayoutError: the table is missing or a row has no runs; names file, column and row.
     """
-    table = _table(
-        resolve(config.source.table, root, site) if config.source.table else first_of(root, TABLES)
-    )
+    table = _table(resolve(config.input.table, root, site) if config.input.table else first_of(root, TABLES))
     runs: dict[str, list[CsvRow]] = defaultdict(list)
-    for row in table.having(config.source.require):
+    for row in table.having(config.input.require):
         runs[row.need("ImageId")].append(row)
     places = index_files(root, (".dcm",))
     task = TaskKind.SEGMENTATION if config.task == AUTO else TaskKind(config.task)

@@ -9,7 +9,7 @@ from meninx.core import check
 from meninx.core.csv_table import CsvRow, CsvTable
 from meninx.core.errors import ConfigError, LayoutError, expected, problem
 from meninx.core.manifest import FIXED_COLUMNS, TaskKind
-from meninx.prepare.config import AUTO, PrepareConfig
+from meninx.prepare.config import AUTO, LabelsConfig, PrepareConfig
 
 MALE_FEMALE = {"f": "F", "female": "F", "w": "F", "woman": "F", "m": "M", "male": "M", "man": "M"}
 _WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
@@ -19,7 +19,7 @@ _PER_YEAR = {"Y": 1, "M": 12, "W": 52, "D": 365}
 OLDEST = 120
 
 
-def label(row: CsvRow, column: str, config: PrepareConfig, *, blank: str = "unknown") -> float | None:
+def label(row: CsvRow, column: str, config: LabelsConfig, *, blank: str = "unknown") -> float | None:
     """Return a label cell as 0, 1 or None (unknown) by the config's policies.
 
     Args:
@@ -33,15 +33,15 @@ def label(row: CsvRow, column: str, config: PrepareConfig, *, blank: str = "unkn
     """
     text = row.get(column).lower()
     if text in ("", "nan", "none"):
-        return _POLICY[blank if config.labels.blank == AUTO else config.labels.blank]
+        return _POLICY[blank if config.blank == AUTO else config.blank]
     try:
         value = _WORDS[text] if text in _WORDS else float(text)
     except ValueError:
         value = float("nan")
     if value == -1:
-        return _POLICY[config.labels.uncertain]
-    if config.labels.positive_from is not None and value >= 0:
-        return float(value >= config.labels.positive_from)
+        return _POLICY[config.uncertain]
+    if config.positive_from is not None and value >= 0:
+        return float(value >= config.positive_from)
     if value not in (0, 1):
         where = f"{row.where}, column {column!r}"
         raise LayoutError(problem("a label is not 0, 1, -1 (uncertain) or empty", where=where))
@@ -71,9 +71,9 @@ def age(text: str) -> str:
     return str(years) if years <= OLDEST else ""
 
 
-def sex_codes(config: PrepareConfig, published: dict[str, str] | None = None) -> dict[str, str]:
+def sex_codes(config: LabelsConfig, published: dict[str, str] | None = None) -> dict[str, str]:
     """Return the codes of a layout together with those of the config."""
-    given = dict(item.lower().split("=", 1) for item in config.labels.sex_codes)
+    given = dict(item.lower().split("=", 1) for item in config.sex_codes)
     return {**(published or {}), **{code: value.upper() for code, value in given.items()}}
 
 
@@ -104,35 +104,31 @@ def task_of(config: PrepareConfig, *, one_class: bool = False) -> TaskKind:
     return TaskKind.MULTILABEL
 
 
-def of_class(text: str, config: PrepareConfig) -> dict[str, float | None]:
+def of_class(text: str, config: LabelsConfig) -> dict[str, float | None]:
     """Return the labels of one class: yes or no when classes are merged, else that class alone.
 
     Empty when not asked for.
     """
-    if not text or (config.labels.classes and text not in config.labels.classes):
+    if not text or (config.classes and text not in config.classes):
         return {}
-    return (
-        {config.labels.positive_name: float(text in config.labels.positive)}
-        if config.labels.positive
-        else {text: 1.0}
-    )
+    return {config.positive_name: float(text in config.positive)} if config.positive else {text: 1.0}
 
 
-def class_names(config: PrepareConfig, seen: Iterable[str], where: str) -> tuple[str, ...]:
+def class_names(config: LabelsConfig, seen: Iterable[str], where: str) -> tuple[str, ...]:
     """Return the label names that classes give, in output order.
 
     Raises:
         ConfigError: a class named in ``classes`` or ``positive`` never occurs.
     """
     found = sorted({name for name in seen if name})
-    for field, names in (("positive", config.labels.positive), ("classes", config.labels.classes)):
+    for field, names in (("positive", config.positive), ("classes", config.classes)):
         for name in names:
-            if name not in found and (field == "positive" or not config.labels.positive):
+            if name not in found and (field == "positive" or not config.positive):
                 fix = check.did_you_mean(name, found) or f"classes found: {', '.join(found)}"
                 raise ConfigError(
                     expected(f"{field} to name classes that occur", got=repr(name), where=where, fix=fix)
                 )
-    return (config.labels.positive_name,) if config.labels.positive else config.labels.classes or tuple(found)
+    return (config.positive_name,) if config.positive else config.classes or tuple(found)
 
 
 def columns_of(
