@@ -15,7 +15,7 @@ from torch import nn
 from meninx.core import check, plain, plugins
 from meninx.core.artifacts import Ancestry, FeatureStatistics, StartRecord
 from meninx.core.budget import VALIDATION_CASES
-from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected, problem
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
@@ -246,7 +246,7 @@ def _supervised_step(
     """Return the step of a run without privacy, which has no slots for units beside the cases."""
     if sources:
         fix = "give a plan, or train on a dataset that holds them"
-        raise ConfigError(expected("further units in a private run", got="none", where="sources", fix=fix))
+        raise ConfigError(problem("further units need a private run", where="sources", fix=fix))
     return SupervisedStep(
         task, loader, config.sampling.physical_batch, config.runtime.seed, world, config.runtime.precision
     )
@@ -257,13 +257,13 @@ def _stores(config: LearnConfig, data: Manifest, plan: Plan | None) -> tuple[Cas
     _refuse_private_intensity(data.info, plan)
     train, valid = split_store(data, "train", config.model), split_store(data, "valid", config.model)
     if not len(train):
-        raise DataError(expected("cases in the training split", got="none", where="manifest.csv"))
+        raise DataError(problem("the training split has no cases", where="manifest.csv"))
     if data.info.task is TaskKind.SEGMENTATION and not any(case.mask for case in train.manifest.cases):
         fix = "prepare the dataset with masks"
-        raise DataError(expected("training cases with masks", got="none", where="manifest.csv", fix=fix))
+        raise DataError(problem("no training case has a mask", where="manifest.csv", fix=fix))
     if not len(valid) and (config.validation.early_stopping or config.optim.schedule == "plateau"):
         raise ConfigError(
-            expected("validation cases for early stopping or plateau", got="none", where="manifest.csv")
+            problem("early stopping and the plateau schedule need validation cases", where="manifest.csv")
         )
     return train, valid
 
@@ -535,9 +535,8 @@ def _class_weights(config: LearnConfig, train: CaseStore, plan: Plan | None) -> 
     if plan is not None:
         fix = "give public numbers, e.g. class_weights = [1.0, 3.0], or none"
         raise PrivacyRefusal(
-            expected(
-                "public class weights",
-                got="balanced, computed from private labels",
+            problem(
+                "class weights computed from private labels (balanced) are outside the guarantee",
                 where="class_weights",
                 fix=fix,
             )
@@ -546,7 +545,9 @@ def _class_weights(config: LearnConfig, train: CaseStore, plan: Plan | None) -> 
     if kind is TaskKind.SEGMENTATION:
         fix = "give numbers, background first"
         raise ConfigError(
-            expected("public class weights for segmentation", got="balanced", where="class_weights", fix=fix)
+            problem(
+                "balanced class weights are not available for segmentation", where="class_weights", fix=fix
+            )
         )
     truth = train.targets.numpy()
     known = np.isfinite(truth).sum(0)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from meninx.core import machine, settings
-from meninx.core.errors import ConfigError, expected
+from meninx.core.errors import ConfigError, expected, problem
 from meninx.core.setting_types import (
     Count,
     CountOrZero,
@@ -99,12 +99,14 @@ class ModelConfig(Settings):
         if not self.lora_rank:
             return
         if not self.pretrained:
-            fix = "give pretrained (a state dict of this network), or lora_rank = 0: frozen random weights learn little"
-            raise ConfigError(expected("pretrained weights to adapt", got="none", where="lora_rank", fix=fix))
+            fix = "give pretrained (a state dict of this network), or lora_rank = 0"
+            raise ConfigError(
+                problem("low-rank adapters need pretrained weights", where="lora_rank", fix=fix)
+            )
         if self.freeze not in ("none", "features", "bitfit") or self.unfreeze_every:
-            fix = "adapters freeze the layers they adapt; leave freeze at none, or bitfit to train biases and norms, too"
-            rule = "freeze none, features or bitfit, and no unfreeze_every"
-            raise ConfigError(expected(rule, got="another", where="lora_rank", fix=fix))
+            fix = "keep freeze at none, or use bitfit to train biases and norms as well"
+            what = "low-rank adapters need freeze none, features or bitfit, and no unfreeze_every"
+            raise ConfigError(problem(what, where="lora_rank", fix=fix))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +174,8 @@ class OptimConfig(Settings):
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ConfigError(expected("rising epochs", got=self.milestones, where="milestones"))
         if self.schedule in ("step", "manual") and not self.milestones:
-            rule = f"milestones for the {self.schedule} schedule"
-            raise ConfigError(expected(rule, got="none", where="milestones"))
+            what = f"the {self.schedule} schedule needs milestones"
+            raise ConfigError(problem(what, where="milestones"))
         if self.schedule == "manual" and len(self.rates) != len(self.milestones) + 1:
             got = f"{len(self.rates)} rates"
             raise ConfigError(expected("one rate more than milestones", got=got, where="rates"))
@@ -315,5 +317,5 @@ def from_toml_table(table: Mapping[str, Any], where: str) -> LearnConfig:
 def _refuse_text_for_truth(name: str, value: Any) -> None:
     """Refuse an option of a network that says true or false as text, which would be true either way."""
     if isinstance(value, str) and value.lower() in ("true", "false"):
-        fix = "write it without quotes; in config.toml of a run of an earlier version the text 'False' acted as true"
+        fix = "write it without quotes; in the config.toml of an earlier version the text 'False' acted as true"
         raise ConfigError(expected("true or false", got="text", where=f"model_options.{name}", fix=fix))
