@@ -23,7 +23,7 @@ from meninx.learn import features, finetune, kernels, ledger_file, optim, predic
 from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler
 from meninx.learn.checkpoint import CheckpointHook
-from meninx.learn.config import LearnConfig, learn_part
+from meninx.learn.config import LearnConfig, RuntimeConfig, SamplingConfig, TaskConfig, learn_part
 from meninx.learn.data import CaseStore, split_store
 from meninx.learn.distributed import World
 from meninx.learn.dp_step import Keys, PrivateStep, UnitSource, prove_network
@@ -154,7 +154,7 @@ def from_config(
     device, ancestry = device or runtime.device(config.runtime.device), ancestry or Ancestry()
     train, valid = _stores(config, data, plan)
     architecture = "" if network is None and task is None else f"{network}, {_name_of(task)}"
-    task = task or _task(config, data.info, weights=_class_weights(config, train, plan))
+    task = task or _task(config, data.info, weights=_class_weights(config.task, train, plan))
     network, start = initial_network(
         config,
         data.info,
@@ -162,7 +162,7 @@ def from_config(
         statistics=_statistics(config, data.info, network, ancestry, world),
     )
     network.to(device)
-    if _memory_format(config, data.info, plan, device) is torch.channels_last:
+    if _memory_format(config.runtime, data.info, plan, device) is torch.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = _loader(config, train, plan, device)
     sampler: Sampler
@@ -186,7 +186,7 @@ def from_config(
         eval_every=config.validation.eval_every, evaluator=_evaluator(config, valid, task, device),
         hooks=[*hooks, *(_hooks(config, data.info, run, plan, step, progress) if world.main else ())],
     )  # fmt: skip
-    total_steps = plan.steps if plan else _public_steps(config, sampler)
+    total_steps = plan.steps if plan else _public_steps(config.sampling, sampler)
     loader.follow(sampler, until=total_steps, world=world)
     training = Training(
         config, run, data.info, task, device, train, valid, loader, trainer, total_steps=total_steps,
@@ -198,10 +198,10 @@ def from_config(
 
 
 def _memory_format(
-    config: LearnConfig, info: DatasetInfo, plan: Plan | None, device: torch.device
+    config: RuntimeConfig, info: DatasetInfo, plan: Plan | None, device: torch.device
 ) -> torch.memory_format:
     """Return the order of the values of images and weights in memory."""
-    setting = config.runtime.memory_format
+    setting = config.memory_format
     chosen = runtime.memory_format(setting, device, dims=info.spatial_dims, private=plan is not None)
     return torch.channels_last if chosen == "channels_last" else torch.contiguous_format
 
@@ -229,15 +229,15 @@ def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: to
             foreground,
             config.runtime.seed,
             device,
-            memory_format=_memory_format(config, train.info, plan, device),
+            memory_format=_memory_format(config.runtime, train.info, plan, device),
         ),
         workers=worker_count(config.runtime.workers, device),
     )
 
 
-def _public_steps(config: LearnConfig, sampler: Sampler) -> int:
+def _public_steps(config: SamplingConfig, sampler: Sampler) -> int:
     """Return the steps of a run without privacy."""
-    return config.sampling.steps or config.sampling.epochs * sampler.steps_per_epoch
+    return config.steps or config.epochs * sampler.steps_per_epoch
 
 
 def _supervised_step(
@@ -528,9 +528,9 @@ def _refuse_private_intensity(info: DatasetInfo, plan: Plan | None) -> None:
         )
 
 
-def _class_weights(config: LearnConfig, train: CaseStore, plan: Plan | None) -> tuple[float, ...]:
+def _class_weights(config: TaskConfig, train: CaseStore, plan: Plan | None) -> tuple[float, ...]:
     """Return class weights computed from the training labels, when asked for; never under privacy."""
-    if config.task.class_weights != "balanced":
+    if config.class_weights != "balanced":
         return ()
     if plan is not None:
         fix = "give public numbers, e.g. class_weights = [1.0, 3.0], or none"

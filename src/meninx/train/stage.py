@@ -208,7 +208,7 @@ def _checked(
     runtime.device(distributed.own_device(config.runtime.device, world))
     effect.refuse_idle(config, data)
     plan = _agreed_plan(config, data, world)
-    effect.refuse_long_warmup(config, effect.total_steps(config, data, plan))
+    effect.refuse_long_warmup(config.optim, effect.total_steps(config.sampling, data, plan))
     found: list[Start] = []
     if config.model.pretrained:  # process 0 alone sees the folders; its refusal stops the others
         world.shared(lambda: found.append(_traced(config, data, out, network)))
@@ -260,7 +260,7 @@ def _preview(
 
     Refuse what the run itself would refuse before its first step.
     """
-    with tempfile.TemporaryDirectory() as place, runtime.prepared(config, world) as device:
+    with tempfile.TemporaryDirectory() as place, runtime.prepared(config.runtime, world) as device:
         trial = runs.create(Path(place), "trial", config_toml="", deterministic=config.runtime.deterministic)
         training = assemble.from_config(
             config,
@@ -282,7 +282,7 @@ def _preview(
     return TrainResult(
         out=out, model=config.model.name, parameters=sum(value.numel() for value in network.parameters()), dry_run=True,
         train_cases=len(split), train_patients=len(split.patients),
-        patients_known=data.info.patients_known, steps=effect.total_steps(config, data, plan),
+        patients_known=data.info.patients_known, steps=effect.total_steps(config.sampling, data, plan),
         privacy=privacy, own_epsilon=own, start=training.start,
     )  # fmt: skip
 
