@@ -40,7 +40,7 @@ def wrong_calls() -> None:
     meninx.train("data", optimizer="sdg")  # type: ignore[arg-type]
     meninx.train("data", model=3)  # type: ignore[arg-type]
     meninx.deidentify("archive", "clean")  # type: ignore[call-arg]
-    print(meninx.evaluate("run").metrics["auroc"].valu)  # type: ignore[attr-defined]
+    print(meninx.evaluate("run").metrics["auroc"].number)  # type: ignore[attr-defined]
     print(meninx.federate)  # type: ignore[attr-defined]
 
 
