@@ -140,8 +140,8 @@ def test_the_written_config_is_a_recipe_of_the_same_run(config):
     assert again == chosen
     assert make_plan(again, CLASSES) == plan
     assert effect.resolved(again, CLASSES, plan) == chosen
-    assert chosen.loss != "auto"
-    assert chosen.select != "auto"
+    assert chosen.task.loss != "auto"
+    assert chosen.validation.select != "auto"
     assert "epochs" not in table
     assert effect.total_steps(chosen.sampling, CLASSES, plan) == effect.total_steps(
         config.sampling, CLASSES, plan
