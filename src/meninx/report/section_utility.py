@@ -126,6 +126,9 @@ def _comparison(item: Comparison) -> ReportTable:
         else f"{item.compared.record.baseline_name} (not given here)"
     )
     note = "Same cases and same resamples for both. Negative: the first run is behind."
+    unlike = item.compared.record.note()
+    if unlike:
+        note = f"{note} {unlike}: the difference is not that of privacy alone."
     caption = f"{item.run.name} ({item.run.kind}) minus {named}, {item.compared.origin.split} split"
     if item.compared.origin.dataset:
         caption += f" of {item.compared.origin.dataset}"

@@ -313,6 +313,11 @@ def utility(context: ReportContext, run: TrainedRun) -> tuple[str, str, str]:
             "neither a floor nor a baseline: nothing to judge against",
         )
     odd = training_log.oddities(evaluation)
+    unlike = baseline.compared.record.differing_in() if floor is None and baseline is not None else ""
+    if unlike:
+        reason += f", which differs in more than privacy ({unlike})"
+        if colour == GREEN:
+            colour, word = AMBER, "unlike baseline"
     if chance and colour in (GREEN, GREY):
         colour, word = AMBER, "labels at chance"
     doubts = training_log.doubts(run.log)
