@@ -192,11 +192,16 @@ class _Measurement:
         path = self._write(found, rows)
         first = [row for row in found.metrics if not row.label] or list(found.metrics)
         return EvaluateResult(
-            out=path, split=config.split, cases=found.n_cases, patients=found.n_patients,
-            metrics={row.name: row for row in first}, difference=rows[0] if rows else None, external=self.standing.external,
+            out=path,
+            split=config.split,
+            cases=found.n_cases,
+            patients=found.n_patients,
+            metrics={row.name: row for row in first},
+            difference=rows[0] if rows else None,
+            external=self.standing.external,
             patients_known=dataset.info.patients_known,
             notes=(*notes, *self._notes()),
-        )  # fmt: skip
+        )
 
     def _notes(self) -> list[str]:
         notes = [self.compared_note] if self.compared_note else []
