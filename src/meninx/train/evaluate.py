@@ -49,7 +49,7 @@ class EvaluateResult(Result):
         metrics: the first metrics with their intervals, by name.
         difference: the headline's difference to the baseline; None without one.
         external: measured on another dataset than the run's own.
-        notes: what must be said of these numbers.
+        notes: caveats of these numbers.
     """
 
     split: str
