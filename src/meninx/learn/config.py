@@ -303,5 +303,7 @@ def from_toml_table(table: Mapping[str, Any], where: str) -> LearnConfig:
 def _refuse_text_for_truth(name: str, value: Any) -> None:
     """Refuse an option of a network that says true or false as text, which would be true either way."""
     if isinstance(value, str) and value.lower() in ("true", "false"):
-        fix = "write it without quotes; in the config.toml of an earlier version the text 'False' acted as true"
+        fix = (
+            "write it without quotes; in the config.toml of an earlier version the text 'False' acted as true"
+        )
         raise ConfigError(expected("true or false", got="text", where=f"model_options.{name}", fix=fix))
