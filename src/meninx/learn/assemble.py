@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from meninx.core import check, plugins
-from meninx.core.artifacts import Ancestry, StartRecord
+from meninx.core import check, plain, plugins
+from meninx.core.artifacts import Ancestry, FeatureStatistics, StartRecord
 from meninx.core.budget import VALIDATION_CASES
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected, problem
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
-from meninx.learn import finetune, kernels, ledger_file, optim, predict, runtime
+from meninx.learn import features, finetune, kernels, ledger_file, optim, predict, runtime
 from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler
 from meninx.learn.checkpoint import CheckpointHook
-from meninx.learn.config import LearnConfig, learn_part
+from meninx.learn.config import LearnConfig, RuntimeConfig, SamplingConfig, TaskConfig, learn_part
 from meninx.learn.data import CaseStore, split_store
 from meninx.learn.distributed import World
 from meninx.learn.dp_step import Keys, PrivateStep, UnitSource, prove_network
@@ -152,10 +154,15 @@ def from_config(
     device, ancestry = device or runtime.device(config.runtime.device), ancestry or Ancestry()
     train, valid = _stores(config, data, plan)
     architecture = "" if network is None and task is None else f"{network}, {_name_of(task)}"
-    task = task or _task(config, data.info, weights=_class_weights(config, train, plan))
-    network, start = initial_network(config, data.info, network=network)
+    task = task or _task(config, data.info, weights=_class_weights(config.task, train, plan))
+    network, start = initial_network(
+        config,
+        data.info,
+        network=network,
+        statistics=_statistics(config, data.info, network, ancestry, world),
+    )
     network.to(device)
-    if _memory_format(config, data.info, plan, device) is torch.channels_last:
+    if _memory_format(config.runtime, data.info, plan, device) is torch.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = _loader(config, train, plan, device)
     sampler: Sampler
@@ -179,7 +186,7 @@ def from_config(
         eval_every=config.validation.eval_every, evaluator=_evaluator(config, valid, task, device),
         hooks=[*hooks, *(_hooks(config, data.info, run, plan, step, progress) if world.main else ())],
     )  # fmt: skip
-    total_steps = plan.steps if plan else _public_steps(config, sampler)
+    total_steps = plan.steps if plan else _public_steps(config.sampling, sampler)
     loader.follow(sampler, until=total_steps, world=world)
     training = Training(
         config, run, data.info, task, device, train, valid, loader, trainer, total_steps=total_steps,
@@ -191,10 +198,10 @@ def from_config(
 
 
 def _memory_format(
-    config: LearnConfig, info: DatasetInfo, plan: Plan | None, device: torch.device
+    config: RuntimeConfig, info: DatasetInfo, plan: Plan | None, device: torch.device
 ) -> torch.memory_format:
     """Return the order of the values of images and weights in memory."""
-    setting = config.runtime.memory_format
+    setting = config.memory_format
     chosen = runtime.memory_format(setting, device, dims=info.spatial_dims, private=plan is not None)
     return torch.channels_last if chosen == "channels_last" else torch.contiguous_format
 
@@ -222,15 +229,15 @@ def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: to
             foreground,
             config.runtime.seed,
             device,
-            memory_format=_memory_format(config, train.info, plan, device),
+            memory_format=_memory_format(config.runtime, train.info, plan, device),
         ),
         workers=worker_count(config.runtime.workers, device),
     )
 
 
-def _public_steps(config: LearnConfig, sampler: Sampler) -> int:
+def _public_steps(config: SamplingConfig, sampler: Sampler) -> int:
     """Return the steps of a run without privacy."""
-    return config.sampling.steps or config.sampling.epochs * sampler.steps_per_epoch
+    return config.steps or config.epochs * sampler.steps_per_epoch
 
 
 def _supervised_step(
@@ -416,7 +423,11 @@ def probe(training: Training) -> None:
 
 
 def initial_network(
-    config: LearnConfig, info: DatasetInfo, *, network: nn.Module | None = None
+    config: LearnConfig,
+    info: DatasetInfo,
+    *,
+    network: nn.Module | None = None,
+    statistics: FeatureStatistics | None = None,
 ) -> tuple[nn.Module, StartRecord | None]:
     """Return the network that a run begins with: weights from the config's seed or the pretrained file, adapters if asked for.
 
@@ -424,7 +435,72 @@ def initial_network(
         config: the settings.
         info: channels, dimensions and labels of the dataset.
         network: one to take in place of the config's, with its own weights.
+        statistics: those of a public dataset by which the pretrained features are standardised.
     """
+    network, start = _pretrained(config, info, network)
+    if start is None:
+        return network, None
+    if statistics is not None:
+        features.standardize(network, statistics, keep_head=config.model.keep_head)
+        start = replace(
+            start,
+            standardized=statistics.dataset,
+            standardized_sha256=statistics.digest,
+            standardized_images=statistics.images,
+        )
+    if config.model.lora_rank:
+        lora.insert(
+            network,
+            rank=config.model.lora_rank,
+            alpha=config.model.lora_alpha,
+            keep=registry.head_prefix(network),
+        )
+    finetune.frozen_names(network, config.model, 0)
+    return network, start
+
+
+def feature_statistics(
+    config: LearnConfig, info: DatasetInfo, *, network: nn.Module | None = None
+) -> FeatureStatistics:
+    """Return the statistics that ``config.model.standardize`` asks for, on one thread, so that they are repeatable.
+
+    Args:
+        config: the settings.
+        info: of the dataset to train on; its image size is that of the statistics.
+        network: one to take in place of the config's; it stays as it is.
+
+    Raises:
+        ConfigError, DataError: see :func:`.features.public_statistics`.
+    """
+    public = Manifest.read(Path(config.model.standardize))
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng():
+        pretrained, _ = _pretrained(config, info, copy.deepcopy(network))
+        torch.set_num_threads(1)
+        try:
+            return features.public_statistics(pretrained, public, size=config.model.image_size or info.size)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _statistics(
+    config: LearnConfig, info: DatasetInfo, network: nn.Module | None, ancestry: Ancestry, world: World
+) -> FeatureStatistics | None:
+    """Return the statistics that the run was created with, in every process; computed where it has no record."""
+    if not config.model.standardize:
+        return None
+
+    def table() -> dict[str, Any]:
+        found = ancestry.features or feature_statistics(config, info, network=network)
+        return asdict(found)
+
+    return plain.from_plain(world.shared(table), FeatureStatistics, where="the statistics of the features")
+
+
+def _pretrained(
+    config: LearnConfig, info: DatasetInfo, network: nn.Module | None
+) -> tuple[nn.Module, StartRecord | None]:
+    """Return the network with random or pretrained weights, before anything is written into them."""
     runtime.seed_torch(config.runtime.seed, "init")
     if network is None:
         network = registry.build(
@@ -437,18 +513,9 @@ def initial_network(
     if not config.model.pretrained:
         return network, None
     path = Path(config.model.pretrained)
-    start = finetune.initialise(
+    return network, finetune.initialise(
         network, path, source=config.model.pretrained_source, keep_head=config.model.keep_head
     )
-    if config.model.lora_rank:
-        lora.insert(
-            network,
-            rank=config.model.lora_rank,
-            alpha=config.model.lora_alpha,
-            keep=registry.head_prefix(network),
-        )
-    finetune.frozen_names(network, config.model, 0)
-    return network, start
 
 
 def _refuse_private_intensity(info: DatasetInfo, plan: Plan | None) -> None:
@@ -461,9 +528,9 @@ def _refuse_private_intensity(info: DatasetInfo, plan: Plan | None) -> None:
         )
 
 
-def _class_weights(config: LearnConfig, train: CaseStore, plan: Plan | None) -> tuple[float, ...]:
+def _class_weights(config: TaskConfig, train: CaseStore, plan: Plan | None) -> tuple[float, ...]:
     """Return class weights computed from the training labels, when asked for; never under privacy."""
-    if config.task.class_weights != "balanced":
+    if config.class_weights != "balanced":
         return ()
     if plan is not None:
         fix = "give public numbers, e.g. class_weights = [1.0, 3.0], or none"

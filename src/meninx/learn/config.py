@@ -52,9 +52,12 @@ class ModelConfig(Settings):
             window of this size.
         pretrained: file with a state dict to start from; empty starts from random weights.
         pretrained_source: what the pretrained weights were trained on; recorded in privacy.json.
+            standardize: prepared public dataset whose training images standardise the features of the pretrained
+            network (mean 0, deviation 1 of what the head receives). They are written into its last norm layer.
+            Empty leaves the features as they are. Images of another size are resized.
         keep_head: also load the last layer of the pretrained weights.
         freeze: `none`, `features` (trains the head only: a linear probe), `bitfit` (trains biases, norm
-            layers and the head) or the prefix of the parameters to freeze.
+                layers and the head) or the prefix of the parameters to freeze.
         unfreeze_every: epochs after which one more frozen block is trained, from the last to the first; 0 for
             never.
         lora_rank: rank of low-rank adapters beside the frozen linear and convolution layers, trained with the
@@ -71,6 +74,7 @@ class ModelConfig(Settings):
     patch_size: tuple[Count, ...] = ()
     pretrained: str = ""
     pretrained_source: str = ""
+    standardize: str = ""
     keep_head: bool = False
     freeze: str = "none"
     unfreeze_every: CountOrZero = 0
@@ -82,6 +86,16 @@ class ModelConfig(Settings):
         """Refuse options that say true or false as text, and adapters that adapt nothing."""
         for name, value in self.options.items():
             _refuse_text_for_truth(name, value)
+        if self.standardize and not self.pretrained:
+            fix = "give pretrained (a state dict of this network), or leave standardize out"
+            raise ConfigError(
+                expected(
+                    "pretrained weights with features to standardise",
+                    got="none",
+                    where="standardize",
+                    fix=fix,
+                )
+            )
         if not self.lora_rank:
             return
         if not self.pretrained:

@@ -18,7 +18,7 @@ from meninx.learn.config import ModelConfig
 from meninx.models import lora, registry
 from meninx.privacy.ledger import Ledger
 
-_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, _NormBase)  # the last: batch and instance norm
+NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, _NormBase)  # the last: batch and instance norm
 
 
 def blocks(model: nn.Module) -> list[str]:
@@ -58,7 +58,7 @@ def biases_and_norms(model: nn.Module) -> frozenset[str]:
         Ben Zaken, Goldberg, Ravfogel (2022), BitFit: Simple Parameter-efficient Fine-tuning.
         Bu et al. (2024), Differentially Private Bias-Term Fine-tuning of Foundation Models.
     """
-    norms = [f"{path}." for path, module in model.named_modules() if path and isinstance(module, _NORMS)]
+    norms = [f"{path}." for path, module in model.named_modules() if path and isinstance(module, NORMS)]
     names = [name for name, _ in model.named_parameters()]
     return frozenset(name for name in names if name.endswith("bias") or name.startswith(tuple(norms)))
 

@@ -85,7 +85,7 @@ def fit(
         raise UsageError(problem("the run folder was trained before", where=run.name, fix=fix))
     world.shared(lambda: checkpoint.refuse_other_plan(run, plan.fingerprint() if plan else ""))
     world.shared(lambda: _refuse_lost_ledger(run) if plan else None)
-    with runtime.prepared(config, world) as device, Stop() as stop:
+    with runtime.prepared(config.runtime, world) as device, Stop() as stop:
         begin = BeginHook(run) if world.main else None
         training = assemble.from_config(
             config, data, run, plan, device=device, network=network, task=task, hooks=[begin] if begin else [],

@@ -164,7 +164,7 @@ def run(
         if network is not None:
             config = config.replace(model=registry.own_name(network))
         world.agree("settings", lambda: settings.to_toml(config))
-        plan, start = _checked(config, data, out, world)
+        plan, start = _checked(config, data, out, world, network)
         begun = _network(config, data, plan, network)  # all of these refuse before a folder is made
         if dry_run:
             return _preview(config, data, out, begun, plan, start, world, given=network is not None)
@@ -192,12 +192,15 @@ def stored_config(run: Run) -> TrainConfig:
 # before a run
 
 
-def _checked(config: TrainConfig, data: Manifest, out: Path, world: World) -> tuple[Plan | None, Start]:
+def _checked(
+    config: TrainConfig, data: Manifest, out: Path, world: World, network: nn.Module | None
+) -> tuple[Plan | None, Start]:
     """Return the privacy plan and what is known of the starting weights.
 
     Refuse whatever cannot become a run.
     """
-    workspace.outside(out, [data.root])
+    public = [Path(config.model.standardize)] if config.model.standardize else []
+    workspace.outside(out, [data.root, *public])
     names.check([data.info.name], what="dataset", where="dataset.toml")
     names.check(data.info.labels, what="label", where="dataset.toml")
     names.check(data.info.attributes, what="attribute", where="dataset.toml")
@@ -205,18 +208,24 @@ def _checked(config: TrainConfig, data: Manifest, out: Path, world: World) -> tu
     runtime.device(distributed.own_device(config.runtime.device, world))
     effect.refuse_idle(config, data)
     plan = _agreed_plan(config, data, world)
-    effect.refuse_long_warmup(config, effect.total_steps(config, data, plan))
+    effect.refuse_long_warmup(config.optim, effect.total_steps(config.sampling, data, plan))
     found: list[Start] = []
     if config.model.pretrained:  # process 0 alone sees the folders; its refusal stops the others
-        world.shared(lambda: found.append(_traced(config, data, out)))
+        world.shared(lambda: found.append(_traced(config, data, out, network)))
     return plan, found[0] if found else Start()
 
 
-def _traced(config: TrainConfig, data: Manifest, out: Path) -> Start:
-    """Return what is known of the starting weights."""
+def _traced(config: TrainConfig, data: Manifest, out: Path, network: nn.Module | None) -> Start:
+    """Return what is known of the starting weights, with the statistics of their features where they are asked for."""
     unit = str(config.privacy.unit) if config.privacy else ""
     members, known = identity.members_of(data), identity.data_record(data.root)
-    return lineage.trace(Path(config.model.pretrained), members, known, unit=unit, folders=(out,))
+    start = lineage.trace(Path(config.model.pretrained), members, known, unit=unit, folders=(out,))
+    if not config.model.standardize:
+        return start
+    public = Manifest.read(Path(config.model.standardize))
+    caveats = lineage.refuse_shared_people(public, members, private=config.privacy is not None)
+    statistics = assemble.feature_statistics(config, data.info, network=network)
+    return lineage.standardized(start, public, statistics, caveats)
 
 
 def _agreed_plan(config: TrainConfig, data: Manifest, world: World) -> Plan | None:
@@ -251,7 +260,7 @@ def _preview(
 
     Refuse what the run itself would refuse before its first step.
     """
-    with tempfile.TemporaryDirectory() as place, runtime.prepared(config, world) as device:
+    with tempfile.TemporaryDirectory() as place, runtime.prepared(config.runtime, world) as device:
         trial = runs.create(Path(place), "trial", config_toml="", deterministic=config.runtime.deterministic)
         training = assemble.from_config(
             config,
@@ -273,7 +282,7 @@ def _preview(
     return TrainResult(
         out=out, model=config.model.name, parameters=sum(value.numel() for value in network.parameters()), dry_run=True,
         train_cases=len(split), train_patients=len(split.patients),
-        patients_known=data.info.patients_known, steps=effect.total_steps(config, data, plan),
+        patients_known=data.info.patients_known, steps=effect.total_steps(config.sampling, data, plan),
         privacy=privacy, own_epsilon=own, start=training.start,
     )  # fmt: skip
 
@@ -557,6 +566,13 @@ def _ancestry(config: TrainConfig, run: Run) -> Ancestry | None:
         fix = "restore the file, or start a new run"
         raise PrivacyRefusal(
             problem("the starting weights were changed since the run began", where="pretrained", fix=fix)
+        )
+    if bool(config.model.standardize) != (known.features is not None):
+        fix = f"restore {artifacts.place(Ancestry)}, or start a new run"
+        raise DataError(
+            expected(
+                "the statistics of the features", got="none, or some not asked for", where=run.name, fix=fix
+            )
         )
     return known
 
