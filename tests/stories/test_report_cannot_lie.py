@@ -159,7 +159,7 @@ class TestJointCost:
         assert "Runs 2026_1, 2026_2, 2026_3, 2026_4 and 2026_5 count together" in text
         assert "Figures show 4 of 6 runs" in text
         shutil.rmtree(runs[2])
-        with pytest.raises(DataError, match=r"runs that the sweep names are missing .*sweep\.json"):
+        with pytest.raises(DataError, match=r"runs that the sweep names are missing: 1 .*sweep\.json"):
             reported(tmp_path, sweep)
 
     def test_two_copies_of_a_run_are_refused_and_one_folder_given_twice_counts_once(self, tmp_path):
