@@ -148,7 +148,8 @@ def data(source: Path, plugin: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_importing_meninx_imports_nothing_heavy_and_knows_its_names() -> None:
     code = (
         "import sys, meninx; names = dir(meninx); version = meninx.__version__;"
-        "heavy = [m for m in ('torch', 'numpy', 'monai', 'pydicom', 'scipy', 'matplotlib') if m in sys.modules];"
+        "heavy = [m for m in ('torch', 'numpy', 'monai', 'pydicom', 'scipy', 'matplotlib') if m in "
+        "sys.modules];"
         "print(heavy, set(meninx.__all__) <= set(names), len(version) > 0)"
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout

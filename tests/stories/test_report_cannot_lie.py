@@ -557,6 +557,29 @@ class TestUtility:
         assert result.verdicts[USEFUL] == "red: loses more than 0.05"
         assert "against run plain without privacy" in text
 
+    def test_a_baseline_of_another_network_is_named_and_is_never_green(self, tmp_path):
+        run, other = write_run(tmp_path / "dp", private=True), write_run(tmp_path / "plain", private=False)
+        path = write_comparison(run, other)
+        rows = json.loads(path.read_text())["differences"]
+        for row in rows:
+            row |= {"value": 0.0, "low": -0.01, "high": 0.01}
+        edit(path, differences=rows)
+        relist(run)
+        fair, text = reported(tmp_path, run, other)
+        assert fair.verdicts[USEFUL] == "amber: odd threshold or calibration"  # green but for that
+        assert "more than privacy" not in text
+        unlike = [{"what": "network", "run": "resnet9", "baseline": "resnet9-small with <b>x\u202e = 1"}]
+        edit(path, differing=unlike)
+        relist(run)
+        result, text = reported(tmp_path, run, other)
+        assert result.verdicts[USEFUL] == "amber: unlike baseline"
+        assert "against run plain without privacy" in text
+        assert "which differs in more than privacy (network)" in text
+        assert (
+            "The runs differ in more than privacy: network (resnet9 against resnet9-small with <b>x? = 1)"
+            in text
+        )
+
     def test_the_flow_does_not_join_a_stranger_dataset_to_a_run(self, tmp_path):
         own, stranger = (
             write_dataset(tmp_path / "own", name="own"),

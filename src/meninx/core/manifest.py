@@ -489,7 +489,8 @@ def _refuse_odd(fixed: Mapping[str, str], attributes: Mapping[str, str], where: 
     """
     if not _CASE_ID.fullmatch(fixed["case_id"]):
         what = (
-            "the case_id cannot be used as a file name, which has 1 to 128 characters, no leading dot and none "
+            "the case_id cannot be used as a file name, which has 1 to 128 characters, no leading "
+            "dot and none "
             'of / \\ : * ? " < > |'
         )
         raise DataError(problem(what, where=f"{where}, column 'case_id'"))

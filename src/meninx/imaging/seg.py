@@ -22,8 +22,17 @@ from meninx.imaging.tags import new_uid
 
 MAKER = "meninx"
 _TISSUE = ("85756007", "SCT", "Tissue")
-_DEFAULTS = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber",
-             "StudyID", "ReferringPhysicianName")  # fmt: skip
+_DEFAULTS = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "StudyID",
+    "ReferringPhysicianName",
+)
 
 
 def write_seg(

@@ -20,16 +20,38 @@ from meninx.core.setting_types import Count, CountOrZero, Positive, PositiveShar
 from meninx.core.settings import Settings, flat
 
 READER_NAMES = (
-    "dicom", "folder", "pairs", "csv", "npz", "nih", "chexpert", "mimic", "siim", "ham10000", "radimagenet", "msd", "brset",
+    "dicom",
+    "folder",
+    "pairs",
+    "csv",
+    "npz",
+    "nih",
+    "chexpert",
+    "mimic",
+    "siim",
+    "ham10000",
+    "radimagenet",
+    "msd",
+    "brset",
     "pad-ufes",
-)  # fmt: skip
+)
 ReaderName = Annotated[str, Meta(examples=list(READER_NAMES))]  # packages may offer more
 AUTO: Literal["auto"] = "auto"
 # Fields that change what is written for one case; a change of any other field leaves finished images as they
 # are.
 PIXEL_FIELDS = (
-    "task", "spatial_dims", "size", "aspect", "spacing_mm", "window", "bits", "color", "intensity", "mask_labels", "mask_empty",
-)  # fmt: skip
+    "task",
+    "spatial_dims",
+    "size",
+    "aspect",
+    "spacing_mm",
+    "window",
+    "bits",
+    "color",
+    "intensity",
+    "mask_labels",
+    "mask_empty",
+)
 # Fields that change how the work is done, not what comes out.
 WORK_FIELDS = ("dry_run", "overwrite", "resume", "strict", "workers")
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from meninx.core import artifacts, belonging, integrity, settings
 from meninx.core import run as runs
-from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin
+from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin, SettingDifference
 from meninx.core.errors import DataError, problem
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress, task
@@ -26,6 +26,7 @@ from meninx.metrics import evaluation, segmentation, thresholds
 from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.models import registry
 from meninx.train import effect, identity, predictions, testdata
+from meninx.train.comparison import Arm, differing_settings
 from meninx.train.config import EvaluateConfig, TrainConfig
 from meninx.train.identity import dataset_of
 
@@ -175,6 +176,8 @@ class _Measurement:
         effect.refuse_idle_evaluation(config, dataset.info, len(self.valid))
         self.private = testdata.is_private(folder) and config.split == "train" and not self.standing.external
         self.baseline, self.baseline_name = Origin(run="", data=""), ""
+        self.differing: tuple[SettingDifference, ...] = ()
+        self.compared_note = ""
 
     def result(self, notes: Sequence[str]) -> EvaluateResult:
         """Measure, write, and return the headline."""
@@ -189,14 +192,19 @@ class _Measurement:
         path = self._write(found, rows)
         first = [row for row in found.metrics if not row.label] or list(found.metrics)
         return EvaluateResult(
-            out=path, split=config.split, cases=found.n_cases, patients=found.n_patients,
-            metrics={row.name: row for row in first}, difference=rows[0] if rows else None, external=self.standing.external,
+            out=path,
+            split=config.split,
+            cases=found.n_cases,
+            patients=found.n_patients,
+            metrics={row.name: row for row in first},
+            difference=rows[0] if rows else None,
+            external=self.standing.external,
             patients_known=dataset.info.patients_known,
             notes=(*notes, *self._notes()),
-        )  # fmt: skip
+        )
 
     def _notes(self) -> list[str]:
-        notes = []
+        notes = [self.compared_note] if self.compared_note else []
         if self.private:
             notes.append("exact numbers about training patients of a private run: they stay in private/")
         if not self.standing.compared and self.config.split == "test":
@@ -229,6 +237,9 @@ class _Measurement:
             other, weights=model.weights, step=model.step, split=self.config.split
         )
         self.baseline_name = other.name
+        self.differing = differing_settings(
+            Arm(self.folder, self.model.learned, self.model.info), Arm(other, model.learned, model.info)
+        )
         return _differences(self.config, self.dataset, self.chosen, measured.scores, outcome.scores, truth)
 
     def _origin(self) -> Origin:
@@ -274,7 +285,9 @@ class _Measurement:
                 baseline=self.baseline,
                 baseline_name=self.baseline_name,
                 differences=tuple(row.to_table() for row in rows),
+                differing=self.differing,
             )
+            self.compared_note = table.note()
             added.append(artifacts.write(self.folder.root, table, **place))
         elif compared.is_file() and not self._still_holds(compared, origin):
             compared.unlink()

@@ -41,11 +41,13 @@ VALIDATED = (
 )
 
 STATISTICS = (
-    "statistics of the dataset {dataset}, computed without privacy as of public images, went into the starting "
+    "statistics of the dataset {dataset}, computed without privacy as of public images, went into "
+    "the starting "
     "weights: nothing is promised to its people"
 )
 NOT_COMPARED = (
-    "whether the dataset {dataset}, by which the features were standardised, holds training patients could not "
+    "whether the dataset {dataset}, by which the features were standardised, holds training "
+    "patients could not "
     "be compared"
 )
 UNPROTECTED = f"the starting weights come from run {{run}}, {UNPROTECTED_START}: nothing is promised to them"
@@ -145,7 +147,10 @@ def refuse_shared_people(public: Manifest, members: Members, *, private: bool) -
         known=members.patients_known and public.info.patients_known,
     )
     if found:
-        fix = "give a public dataset of other people: statistics of the training patients would not be protected"
+        fix = (
+            "give a public dataset of other people: statistics of the training patients would not be "
+            "protected"
+        )
         raise PrivacyRefusal(
             expected("a dataset without training patients", got=found.words(), where="standardize", fix=fix)
         )

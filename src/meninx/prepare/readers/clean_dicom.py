@@ -31,9 +31,19 @@ from meninx.prepare.source_cases import FileSource, ReaderOutput, SeriesSource, 
 
 Header = dict[str, str]
 KEYWORDS = (
-    "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID", "PatientSex", "PatientAge",
-    "Modality", "ViewPosition", "Rows", "PatientIdentityRemoved", "DeidentificationMethod",
-)  # fmt: skip
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "AccessionNumber",
+    "PatientID",
+    "PatientSex",
+    "PatientAge",
+    "Modality",
+    "ViewPosition",
+    "Rows",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+)
 VOLUME_MODALITIES = ("CT", "MR", "PT", "NM")
 SUMMARY = artifacts.place(DeidRecord)
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", "")

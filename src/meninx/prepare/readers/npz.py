@@ -82,9 +82,14 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     first = cases[0].image.load().spatial_dims if cases else 2
     attributes = _extra(arrays, parts[0][0], config.labels)
     return ReaderOutput(
-        cases=tuple(cases), labels=labels, task=_task(config, arrays, parts), attributes=attributes,
-        skipped=tuple(skipped), patients_known=f"{parts[0][0]}{config.input.patient_column}" in arrays, spatial_dims=first,
-    )  # fmt: skip
+        cases=tuple(cases),
+        labels=labels,
+        task=_task(config, arrays, parts),
+        attributes=attributes,
+        skipped=tuple(skipped),
+        patients_known=f"{parts[0][0]}{config.input.patient_column}" in arrays,
+        spatial_dims=first,
+    )
 
 
 class _Labels:
