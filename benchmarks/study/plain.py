@@ -1,8 +1,7 @@
 """Plain DP-SGD with Opacus: flat clipping, one random case a patient, no views, no average, constant rate, random start.
 
 What it shares with meninx: the network, the images, the privacy unit, delta, epsilon, the noise multiplier's
-    accountant
-(dp-accounting's PLD, tighter than the one Opacus takes by default) and the CPU seconds.
+accountant (dp-accounting's PLD, tighter than the one Opacus takes by default) and the CPU seconds.
 """
 
 from __future__ import annotations

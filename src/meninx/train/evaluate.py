@@ -119,7 +119,7 @@ def _refuse_changed(folder: Run) -> None:
     """Refuse a finished run whose settings or released files are not those that it was released with.
 
     Evaluations and comparisons are not compared: they are written again, and a killed evaluation leaves one
-        that is not listed.
+    that is not listed.
     """
     record = folder.record
     if record is None or not record.config:
