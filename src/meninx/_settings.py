@@ -209,26 +209,24 @@ class DeidSettings(TypedDict, total=False):
     """Settings of ``meninx.deid.config.DeidConfig``.
 
     Attributes:
-        site: name of the hospital; part of a patient's identity and of the key derivation. Give each hospital
-            its own.
+        site: name of the hospital; part of a patient's identity and of the key derivation. Use a different
+            name for each hospital.
         profile: preset of options: ``research`` (dates shifted, descriptors and structured content cleaned,
             patient characteristics and safe private elements kept) or ``basic`` (the Basic Profile alone).
         options: options of the profile to add to the preset, e.g. ``retain-device``.
-        overrides: TOML file of ``Keyword = "action letter"`` lines that come before the profile.
+        overrides: TOML file of ``Keyword = "action letter"`` lines that take precedence over the profile.
         lookup: CSV file with the hospital's own new patient IDs (and accession numbers).
-        missing_lookup: what to do with a patient whom the lookup file does not list: ``pseudonym`` or
-            ``quarantine``.
-        lookup_out: write ``private/lookup.csv`` in the form that ``lookup`` reads.
-        rename: name output files after their new UIDs; otherwise keep the folders, each name replaced by a
-            keyed one.
-        workers: processes; 0 chooses by the number of cores and files, 1 stays in this process.
-        max_age: highest age that stays exact, in years; older patients become ``max_age + 1`` and lose the
-            birth date.
-        burned_in: what to do with a file that declares burned-in annotation (BurnedInAnnotation YES):
+        missing_lookup: action for a patient who is not in the lookup file: ``pseudonym`` or ``quarantine``.
+        lookup_out: write ``private/lookup.csv`` in the format that ``lookup`` reads.
+        rename: name output files after their new UIDs; otherwise keep the folder structure and replace each
+            name by a keyed one.
+        workers: processes; 0 chooses by the number of cores and files, 1 uses this process only.
+        max_age: highest age that is kept, in years; older patients get ``max_age + 1`` and no birth date.
+        burned_in: action for a file that declares burned-in annotation (BurnedInAnnotation YES):
             ``quarantine``, or ``keep``, which writes it and reports a departure from the profile.
         dry_run: read and check everything, write nothing.
         resume: continue an interrupted run in the output folder.
-        overwrite: remove an earlier result in the output folder and begin anew.
+        overwrite: replace an earlier result in the output folder, once the new one is complete.
     """
 
     site: str
@@ -267,24 +265,24 @@ class PrepareSettings(TypedDict, total=False):
         reader: layout of the source, or the name of a reader that an installed package offers.
         name: short name of the dataset; pseudonyms of cases depend on it.
         task: auto, multiclass, multilabel or segmentation; auto follows from the columns and masks given.
-        synthetic: the images are of no patients.
-        seed: drives splits and sites.
-        limit: at most this many cases, whole patients; 0 for all.
-        duplicates: the same image of two patients: refuse (stop), or drop (leave out every copy).
-        table: label table (CSV); empty for the name that the layout publishes.
-        crosswalks: CSV files with columns id_old,id_new that turn the table's original identifiers into clean
-            ones (dicom).
-        require: rows to keep, each ``column=value`` or ``column=one|other``; all must hold.
+        synthetic: record that the images belong to no real patients.
+        seed: seed of splits and sites.
+        limit: largest number of cases, in whole patients; 0 for all.
+        duplicates: the same image of two patients: refuse (stop), or drop (leave out all copies).
+        table: label table (CSV); empty for the name published with the layout.
+        crosswalks: CSV files with columns id_old,id_new that translate original identifiers of the table into
+            clean ones (dicom).
+        require: rows to use, each ``column=value`` or ``column=one|other``; all conditions must hold.
         image_column: column of the image's path or array name (csv).
         image_folder: folder of the images below the source (csv, pairs).
         patient_column: column of the patient's identifier (csv) or name of its array (npz).
         study_column: column of the study (csv).
-        modalities: DICOM modalities to take; empty for all single images in 2-D, and CT, MR, PT in 3-D.
-        trusted: take DICOM files that do not say PatientIdentityRemoved YES.
-        label_columns: label columns to take, in output order; empty for all that the layout publishes.
-        class_column: column with one class per row, in place of label columns (csv, npz, dicom, brset).
-        classes: the classes and their order; empty for all that occur, sorted.
-        positive: classes that together make one yes-or-no label.
+        modalities: DICOM modalities to use; empty for all single images in 2-D, and CT, MR, PT in 3-D.
+        trusted: accept DICOM files without PatientIdentityRemoved YES.
+        label_columns: label columns to use, in output order; empty for all columns published with the layout.
+        class_column: column with one class per row, instead of label columns (csv, npz, dicom, brset).
+        classes: the classes and their order; empty for all classes in the data, sorted.
+        positive: classes that are merged into one yes-or-no label.
         positive_name: name of that label.
         positive_from: smallest grade that counts as positive, for graded labels (3 where 1-2 are negative and
             3-4 positive).
@@ -294,42 +292,42 @@ class PrepareSettings(TypedDict, total=False):
         malignant: merge the diagnoses into one label malignant (ham10000: akiec, bcc, mel; pad-ufes: BCC,
             MEL, SCC).
         laterality: pairs of labels that a left-right flip exchanges, each ``left=right``.
-        sex_column: column of the patient's sex; F, M, female, male are understood.
-        age_column: column of the age in years; 57, 57.0 and 057Y are understood.
+        sex_column: column of the patient's sex; accepted values are F, M, female and male.
+        age_column: column of the age in years; accepted forms are 57, 57.0 and 057Y.
         sex_codes: further codes of sex, each ``code=F`` or ``code=M``.
-        attribute_columns: further columns to carry along as attributes, never model input.
+        attribute_columns: further columns to keep as attributes; they are never model input.
         mask_column: column with the mask's path (csv, dicom).
         mask_folder: folder with masks named like the images (csv), or of the label maps (pairs).
         mask_labels: names of the mask values 1, 2, ...; a mask of 0 and 255 counts as one label.
-        mask_empty: what a case without a mask becomes in segmentation: skip, or zero (nothing to see).
+        mask_empty: treatment of a case without a mask in segmentation: skip, or zero (an empty mask).
         spatial_dims: 2, 3, or 0 to follow the source.
-        size: output size along each spatial axis (rows, columns or x, y, z); one number for all; empty keeps
-            the size.
-        aspect: how an image meets the size: stretch, or pad (keeps proportions, fills with the lowest value;
-            2-D).
-        spacing_mm: voxel spacing to resample volumes to; with size, the result is then cropped or padded
+        size: output size along each spatial axis (rows, columns or x, y, z); one number for all axes; empty
+            keeps the size.
+        aspect: how an image is fitted to the size: stretch, or pad (keeps proportions, fills with the lowest
+            value; 2-D).
+        spacing_mm: voxel spacing after resampling volumes; with size, the result is then cropped or padded
             about its centre.
         window: lowest and highest value kept, e.g. -150 and 200 Hounsfield units; empty for none.
         bits: bit depth of the written images: 8 or 16.
         color: grey or rgb.
-        intensity: where normalisation comes from: auto, format (bit depth), window, image (0.5 and 99.5
+        intensity: source of the normalisation: auto, format (bit depth), window, image (0.5 and 99.5
             percentile of each image), or train (mean and deviation of the training split; refused by private
             training).
-        split: stable (a patient's split never changes), exact (fractions within one patient), published.
+        split: stable (a patient's split never changes), exact (fractions exact to one patient), or published.
         fractions: shares of train, valid and test.
-        split_from: dataset folder whose patients keep their split there.
+        split_from: dataset folder whose patients keep their split.
         split_column: column with the published split (csv).
-        sites: names of the sites to make; empty keeps those of the source.
+        sites: names of the sites to create; empty keeps those of the source.
         site_mode: source, iid, label-skew, attribute-skew, or column.
         site_fractions: share of each site; empty for equal shares.
-        site_alpha: concentration of the Dirichlet draw of the skewed modes; small means strong skew.
+        site_alpha: concentration of the Dirichlet distribution of the skewed modes; small values give strong
+            skew.
         site_column: column or attribute with the site (site_mode column), or that skews the sites
             (attribute-skew).
         dry_run: read tables and headers, count, write nothing.
         overwrite: replace the dataset in the output folder, once the new one is complete.
-        resume: bring the dataset in the output folder up to date, with the same settings; finished images are
-            taken over.
-        strict: stop at the first case that cannot be used, instead of counting it.
+        resume: update the dataset in the output folder with the same settings; finished images are reused.
+        strict: stop at the first unusable case, instead of counting it.
         workers: processes that prepare images; 0 for one per core.
         input: the table of that name.
         labels: the table of that name.
@@ -408,45 +406,47 @@ class TrainSettings(TypedDict, total=False):
         model_options: further arguments of the network: `options = { base = 16 }` in a recipe,
             `--model-options.base 16` as a flag.
         image_size: spatial size to which smaller images are padded; empty when all images share one size.
-        patch_size: spatial size of random training patches (segmentation); prediction then slides a window of
-            it.
+        patch_size: spatial size of random training patches (segmentation); prediction then uses a sliding
+            window of this size.
         pretrained: file with a state dict to start from; empty starts from random weights.
-        pretrained_source: what the pretrained weights were trained on; recorded in privacy.json.
-        standardize: prepared public dataset by whose training images the features of the pretrained network
-            are standardised (mean 0, deviation 1 of what the head sees), written into its last norm layer;
-            empty leaves them. Images of another size are resized.
-        keep_head: take the last layer of the pretrained weights over, too.
-        freeze: `none`, `features` (trains the head alone: a linear probe), `bitfit` (trains biases, norm
+        pretrained_source: what the pretrained weights were trained on; recorded in privacy.json. standardize:
+            prepared public dataset whose training images standardise the features of the pretrained network
+            (mean 0, deviation 1 of what the head receives). They are written into its last norm layer. Empty
+            leaves the features as they are. Images of another size are resized.
+        standardize:
+        keep_head: also load the last layer of the pretrained weights.
+        freeze: `none`, `features` (trains the head only: a linear probe), `bitfit` (trains biases, norm
             layers and the head) or the prefix of the parameters to freeze.
-        unfreeze_every: epochs after which one more frozen block, from the last to the first, is trained; 0
+        unfreeze_every: epochs after which one more frozen block is trained, from the last to the first; 0 for
             never.
         lora_rank: rank of low-rank adapters beside the frozen linear and convolution layers, trained with the
             head (and, with `freeze = "bitfit"`, biases and norm layers), merged before release; needs
             pretrained weights; 0 for none.
-        lora_alpha: the adapters' output counts lora_alpha / lora_rank.
-        functional: modules (their paths) that have no rule for private gradients, to be run image by image;
-            slow and exact.
-        task_kind: `auto` is the dataset's own task; any other name is a task of an installed package.
+        lora_alpha: the output of the adapters is scaled by lora_alpha / lora_rank.
+        functional: paths of modules that have no rule for private gradients and are run image by image; slow
+            and exact.
+        task_kind: `auto` is the task of the dataset; any other name is a task of an installed package.
         loss: loss function; `auto` chooses ce, bce or dice+ce by the task.
         focal_gamma: exponent of the focal loss.
         class_weights: `none`, public numbers (one per label; for softmax segmentation background first), or
             `balanced` (computed from the training labels; refused under DP).
         label_smoothing: share of each target given to the other classes.
-        optimizer: the optimiser; `momentum` is Nesterov's.
+        optimizer: the optimiser; `momentum` is SGD with Nesterov momentum.
         lr: learning rate.
-        head_lr: learning rate of the last layer over that of the others.
-        bias_correction: take the variance of the privacy noise out of the second moment of adam, adamw and
-            nadam, without which they behave like SGD: `auto` (whenever the run is private), `on` (refused
-            where there is nothing to correct) or `off`.
-        bias_floor: the corrected second moment is at least so many times the variance that the noise leaves
-            in the step's numerator (for adam 0.053 of the noise's own); larger is more cautious.
+        head_lr: factor of the learning rate for the last layer.
+        bias_correction: subtract the variance of the privacy noise from the second moment of adam, adamw and
+            nadam, which otherwise behave like SGD: `auto` (in private runs), `on` (refused if there is
+            nothing to correct) or `off`.
+        bias_floor: lower bound of the corrected second moment, as a multiple of the variance that the noise
+            leaves in the step's numerator (for adam 0.053 of the noise's own); larger values are more
+            cautious.
         weight_decay: L2 penalty (decoupled for adamw).
-        momentum: of `momentum`.
+        momentum: momentum of the optimiser `momentum`.
         schedule: learning rate over time.
-        milestones: epochs at which `step` multiplies by gamma and `manual` goes to the next rate.
+        milestones: epochs at which `step` multiplies by gamma and `manual` changes to the next rate.
         rates: learning rates of `manual`, one more than milestones.
         gamma: factor of `step` and `plateau`.
-        plateau_patience: evaluations without progress before `plateau` lowers the rate.
+        plateau_patience: evaluations without improvement before `plateau` lowers the rate.
         warmup: steps over which the rate rises linearly from 0.
         ema: decay of the averaged evaluation weights; 0 switches them off.
         augment: any of `flip` (left-right), `vflip`, `zflip` (3-D), `shift`, `rotate`, `crop` (zoom),
@@ -458,53 +458,55 @@ class TrainSettings(TypedDict, total=False):
         intensity_strength: largest change of gain and offset, in units of the normalised intensity.
         sampling: `shuffle` or `poisson` for training without DP; with DP always Poisson.
         batch_size: cases per step (without DP); under DP the plan's expected batch size counts.
-        physical_batch: images in memory at once; changes speed, never the result's meaning.
+        physical_batch: images in memory at once; affects speed, not the meaning of the result.
         epochs: passes over the training split; under DP the plan's steps count instead.
         steps: optimiser steps; 0 derives them from the epochs.
-        cases_per_patient: most cases of a patient used in one step when patients are the unit; 0 uses all.
+        cases_per_patient: largest number of cases of a patient in one step, if patients are the unit; 0 uses
+            all.
         views: augmented copies of each case in a step, averaged (under DP before clipping).
         foreground: share of training patches centred on a labelled voxel; patches are uniform under DP.
         eval_every: steps between evaluations and checkpoints; 0 means once per epoch.
-        monitor: what early stopping and `best` follow on validation: `metric` (AUROC or Dice) or `loss`.
+        monitor: quantity of the validation split for early stopping and `best`: `metric` (AUROC or Dice) or
+            `loss`.
         select: weights to keep: `best` on validation, `last`, or `auto` (best without DP, last with DP).
-        early_stopping: evaluations without progress before training stops; 0 never stops early.
-        seed: drives initialisation, order and augmentation; never what protects privacy.
+        early_stopping: evaluations without improvement before training stops; 0 never stops early.
+        seed: seed of initialisation, order and augmentation; never of randomness that protects privacy.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-        precision: `fp32`, or `bf16` for products in bfloat16 (weights stay float32): faster where the
-            hardware has it; repeatable on the same machine only. Under DP the rounding is charged to
+        precision: `fp32`, or `bf16` for products in bfloat16 (weights stay float32): faster on hardware that
+            supports it; repeatable on the same machine only. Under DP the rounding is charged to
             max_grad_norm.
-        memory_format: order of the values of 2-D images and weights in memory, which changes speed and
-            rounding: `auto` takes channels_last for supervised training on a GPU, contiguous otherwise.
-        deterministic: bit-for-bit repeatable, privacy noise included: stamps the run NOT FOR RELEASE.
-        threads: torch threads; 0 keeps torch's choice.
-        workers: threads that prepare the next batches during a step, which changes speed, never the result;
-            `auto` takes one per processor but one beside a GPU, and none on the CPU.
-        cache: decoded images on the disk, in `private/` of the dataset, for runs that read them more than
-            once: `auto` (up to half of the free disk), `off` (none, and an earlier one is removed) or the
-            most bytes, e.g. `20 GB`.
-        attack_risk: at the end of a private run also compute bounds on what any attack can gain; takes some
+        memory_format: memory layout of 2-D images and weights, which affects speed and rounding: `auto` is
+            channels_last for supervised training on a GPU, and contiguous otherwise.
+        deterministic: repeatable bit for bit, including the privacy noise; stamps the run NOT FOR RELEASE.
+        threads: number of torch threads; 0 keeps torch's default.
+        workers: threads that prepare the next batches during a step; affects speed, not the result. `auto` is
+            none on the CPU, and beside a GPU the number of processors minus one, at most 8.
+        cache: decoded images on disk, in `private/` of the dataset, for runs that read them more than once:
+            `auto` (up to half of the free disk space), `off` (none; an existing cache is removed) or a limit,
+            e.g. `20 GB`.
+        attack_risk: compute bounds on what any attack can gain at the end of a private run; takes some
             seconds.
         tensorboard: write TensorBoard events into private/tensorboard.
         name: Name of the run folder; the recipe's name by default.
-        epsilon: Most that may be spent over the whole run; the noise is calibrated to it.
-        noise_multiplier: Noise standard deviation over max_grad_norm, instead of epsilon.
+        epsilon: Largest epsilon of the whole run; the noise is calibrated to it.
+        noise_multiplier: Noise standard deviation divided by max_grad_norm, instead of epsilon.
         delta: Probability outside the guarantee; keep it well below 1 / number of patients.
         unit: What is protected: all cases of a patient together, or each case.
-        max_grad_norm: Clipping threshold: the most that one unit may move the gradient sum (L2 norm).
-        clipping: flat scales a gradient down to max_grad_norm only when it is longer; auto-s normalises every
-            gradient; per-layer is flat for each layer with its share of max_grad_norm; adaptive is flat at a
+        max_grad_norm: Clipping threshold: the largest contribution of one unit to the gradient sum (L2 norm).
+        clipping: flat scales a gradient down to max_grad_norm only if it is longer; auto-s normalises every
+            gradient; per-layer clips each layer to its share of max_grad_norm; adaptive is flat with a
             threshold that follows the gradients.
         clip_quantile: Adaptive: share of units whose gradient should be shorter than the threshold, in (0,
             1).
-        clip_rate: Adaptive: how fast the threshold follows, > 0.
-        count_noise_multiplier: Adaptive: noise of the count of short gradients, paid for by a little more
+        clip_rate: Adaptive: rate at which the threshold changes, > 0.
+        count_noise_multiplier: Adaptive: noise of the count of short gradients, compensated by slightly more
             noise on the gradient; 0 chooses it.
-        noise_bands: Steps over which the noise is correlated, so that later steps take part of it back; units
-            then take turns (cyclic sampling). 1 is independent noise.
-        units_declared: Number of units as publicly declared, at least the true one; by default that one,
-            which then is public.
-        export: What to put into release/: bundle (MONAI bundle with the state dict), onnx (the network as
-            ONNX, too).
+        noise_bands: Number of steps over which the noise is correlated, so that later steps cancel part of
+            it; units then take turns (cyclic sampling). 1 is independent noise.
+        units_declared: Publicly declared number of units, at least the true one; by default the true number,
+            which then counts as public.
+        export: Content of release/: bundle (MONAI bundle with the state dict), onnx (also the network as
+            ONNX).
         task: the table of that name.
         optim: the table of that name.
         validation: the table of that name.
@@ -600,13 +602,13 @@ class EvaluateSettings(TypedDict, total=False):
 
     Attributes:
         split: Split to measure on.
-        threshold: How thresholds are fitted on the validation split: youden, or sensitivity>=0.9 and the
-            like.
-        draws: Resamples of patients for the intervals.
-        baseline: Another run on the same data; differences to it are measured on the same resamples.
-        predictions: What to keep in private/predictions: csv, nifti (label maps), dicom-seg (label maps;
+        threshold: How thresholds are chosen on the validation split: youden, or a condition such as
+            sensitivity>=0.9.
+        draws: Number of resamples of patients for the intervals.
+        baseline: Another run on the same data; the difference is measured on the same resamples.
+        predictions: What to write to private/predictions: csv, nifti (label maps), dicom-seg (label maps;
             needs dicom).
-        dicom: Folder of the de-identified DICOM that the dataset was prepared from, for dicom-seg.
+        dicom: Folder of the de-identified DICOM from which the dataset was prepared, for dicom-seg.
         seed: Seed of the resamples.
         device: auto, cpu, cuda.
     """
@@ -629,20 +631,19 @@ class ReportSettings(TypedDict, total=False):
         epsilon_amber: Largest epsilon whose card is green.
         epsilon_red: Largest epsilon whose card is amber; above it the card is red.
         attack_amber: Largest bound on TPR at 1 % FPR (membership) whose card is green.
-        attack_red: Largest such bound whose card is amber.
-        gap_limit: Largest gap of a group (AUROC or Dice) that counts as none.
-        utility_floor: What the metric of every label must exceed with its whole interval; without it utility
-            is judged against a run without privacy that was measured on the same cases, and not at all where
-            there is none.
-        utility_loss: Largest loss against that run that counts as none.
-        training_curves: Show training curves; under DP they are outside the guarantee, and the page says so.
+        attack_red: Largest bound of this kind whose card is amber.
+        gap_limit: Largest gap of a group (AUROC or Dice) that does not count as a difference.
+        utility_floor: Value that the whole interval of every label's metric must exceed. Without it, utility
+            is judged against a run without privacy that was measured on the same cases, if there is one.
+        utility_loss: Largest loss against that run that does not count as a loss.
+        training_curves: Show training curves; under DP they are outside the guarantee, as the page states.
         card: Also write MODEL_CARD.md into the release folder of every run.
         license: Licence of the model, for the card (an SPDX identifier in lower case, or other).
-        authors: Who answers for the model card; needed for it.
-        contact: How to reach them; needed for the card.
-        intended_use: What the model is meant for, one sentence, for the card.
+        authors: Person or group responsible for the model card; required for it.
+        contact: Contact of the authors; required for the card.
+        intended_use: Intended use of the model in one sentence, for the card.
         date: Date printed on the page, e.g. 2026-11-20; today by default.
-        overwrite: Replace files that exist.
+        overwrite: Replace existing files.
     """
 
     title: str

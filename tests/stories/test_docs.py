@@ -13,6 +13,7 @@ import importlib.util
 import re
 import shlex
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -223,6 +224,8 @@ def _is_module(name: str) -> bool:
 
 
 def _tool(name: str) -> ModuleType:
+    if str(ROOT / "tools") not in sys.path:
+        sys.path.append(str(ROOT / "tools"))  # tools import each other as scripts do
     spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

@@ -140,10 +140,12 @@ def test_the_written_config_is_a_recipe_of_the_same_run(config):
     assert again == chosen
     assert make_plan(again, CLASSES) == plan
     assert effect.resolved(again, CLASSES, plan) == chosen
-    assert chosen.loss != "auto"
-    assert chosen.select != "auto"
+    assert chosen.task.loss != "auto"
+    assert chosen.validation.select != "auto"
     assert "epochs" not in table
-    assert effect.total_steps(chosen, CLASSES, plan) == effect.total_steps(config, CLASSES, plan)
+    assert effect.total_steps(chosen.sampling, CLASSES, plan) == effect.total_steps(
+        config.sampling, CLASSES, plan
+    )
 
 
 def test_a_cell_of_a_sweep_without_privacy_keeps_nothing_of_it():

@@ -178,7 +178,7 @@ def test_an_empty_split_and_a_folder_that_is_no_run_are_refused(copied, data, tm
     Manifest(tmp_path / "data", data.info, data.split("train").cases).write()
     with pytest.raises(DataError, match="expected at least one case, got none"):
         evaluate.run(QUICK, copied.root, tmp_path / "data")
-    with pytest.raises(UsageError, match="expected a run folder"):
+    with pytest.raises(UsageError, match="no run folder"):
         evaluate.run(QUICK, data.root)
 
 

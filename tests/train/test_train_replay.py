@@ -93,7 +93,8 @@ def test_a_run_without_its_checkpoints_and_the_same_settings_is_repeated_and_spe
 ):
     before = finished.read_json("privacy.json")["epsilon"], released(finished)
     whole = finished.ledger_path.read_text().splitlines(keepends=True)
-    finished.update(state=RunState.TRAINING)  # as if it had been killed before its last step
+    closed = {"weights": "", "release": "", "released_step": 0, "finished": ""}
+    finished.update(state=RunState.TRAINING, **closed)  # as if it had been killed before its last step
     finished.ledger_path.write_text("".join(whole[:-1]))
     shutil.rmtree(finished.private / "checkpoints")
     shutil.rmtree(finished.release)

@@ -21,23 +21,31 @@ from meninx.cli.doctor import EXTRAS
 from meninx.cli.examples import epilogue
 from meninx.cli.flags import read_options, without_tables
 from meninx.core import settings
-from meninx.core.errors import ConfigError, Interrupted, MeninxError, StorageError, UsageError, expected
+from meninx.core.errors import (
+    ConfigError,
+    Interrupted,
+    MeninxError,
+    StorageError,
+    UsageError,
+    expected,
+    problem,
+)
 
 VERBS = {
     "deid": "De-identify a DICOM archive with a site's own key.",
-    "prepare": "Make one dataset of cleaned images: labels, splits by patient, sites.",
+    "prepare": "Build one dataset of cleaned images with labels, splits by patient and sites.",
     "train": "Train a model, with or without differential privacy, into a run folder.",
     "evaluate": "Measure a run on the test split, with intervals over patients.",
-    "sweep": "Train over several epsilons and seeds; table and figure of utility against epsilon.",
+    "sweep": "Train over several epsilons and seeds; write a table and figure of utility against epsilon.",
     "report": "Write one HTML page about de-identification, data and runs.",
-    "verify": "Check that a folder is whole and that its epsilon follows from its ledger.",
-    "demo": "Run the full pipeline on invented patients.",
+    "verify": "Check that a folder is complete and unchanged, and that its epsilon follows from its ledger.",
+    "demo": "Run the full pipeline on synthetic patients.",
     "recipes": "List, show or copy the packaged recipes.",
-    "doctor": "Say what is installed and what this machine can do.",
+    "doctor": "Show what is installed and what this machine can do.",
 }
 HELP = (
-    "Turn a hospital's image archive into a privately trained model, and report in numbers what was "
-    "protected."
+    "Turn a hospital's DICOM archive into a privately trained model, and report in numbers what was "
+    "protected and what was not."
 )
 REFUSED_BY_THE_SYSTEM = (
     errno.ENOSPC,
@@ -132,7 +140,9 @@ def run(arguments: list[str]) -> int:
         fix = f"pip install 'meninx[{extra}]'"
         return _say(
             UsageError(
-                expected(f"the packages of the extra {extra}", got=f"no {error.name}", where="verb", fix=fix)
+                problem(
+                    f"the extra {extra} is not installed ({error.name} is missing)", where="verb", fix=fix
+                )
             )
         )
     except Exception as error:  # the one place where bugs end; the message may hold a patient's value, so only its kind is shown

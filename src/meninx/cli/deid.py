@@ -1,4 +1,4 @@
-"""``meninx deid``: a hospital's archive in, clean DICOM out."""
+"""``meninx deid``: from a hospital's archive to clean DICOM."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def deid(
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
-    """De-identify a DICOM archive with a site's own key. Pixels are not looked at in this version.
+    """De-identify a DICOM archive with a site's own key. This version does not look at pixels.
 
     Args:
-        source: Folder of DICOM files, searched in depth; no file name extension is needed.
-        out: New folder for the clean files; never inside the source.
-        new_key: Make the key file first; an existing file is never replaced. A dry run makes none: it counts
-            with a random key.
-        recipe: TOML file with these settings; flags win over it.
+        source: Folder of DICOM files, searched recursively; file names need no extension.
+        out: New folder for the clean files; must not be inside the source.
+        new_key: Create the key file first; an existing file is never replaced. A dry run creates no file and
+            uses a random key.
+        recipe: TOML file with these settings; flags override it.
     """
     from meninx.deid import keys, stage
 

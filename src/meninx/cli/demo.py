@@ -1,4 +1,4 @@
-"""``meninx demo``: the full pipeline on invented patients."""
+"""``meninx demo``: the full pipeline on synthetic patients."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def demo(
     config: DemoConfig,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
-    """Run the full pipeline on invented patients: three hospitals, a dataset, two models, one report.
+    """Run the full pipeline on synthetic patients: three hospitals, one dataset, two models, one report.
 
     Args:
-        out: New folder for everything.
+        out: New folder for all results.
     """
     from meninx.demo import stage
 

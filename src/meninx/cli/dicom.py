@@ -15,7 +15,10 @@ from meninx.core.errors import UsageError, expected
 if TYPE_CHECKING:
     from meninx.dicom.label_rules import Rule
 
-HELP = "Small steps on cleaned DICOM: labels into tags, images out and in, class folders."
+HELP = (
+    "Single steps on cleaned DICOM: write labels into tags, export and restore images, sort into class "
+    "folders."
+)
 dicom = App("dicom", HELP, help_epilogue=epilogue("dicom"))
 
 
@@ -105,7 +108,7 @@ def export(
         intensity: stored (lossless) or display (windowed).
         bits: Bit depth of display images: 8 or 16.
         attributes: Further attributes for the side-cars, by keyword.
-        trusted: Take files that do not say PatientIdentityRemoved YES.
+        trusted: Accept files without PatientIdentityRemoved YES.
         overwrite: Replace images of an earlier export.
     """
     from meninx.dicom.export import ExportConfig, export_images

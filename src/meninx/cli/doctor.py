@@ -25,11 +25,11 @@ def doctor(
     views: int = 1,
     json: bool = False,
 ) -> None:
-    """Print versions, codecs, extras and what may use the network; or how private training would run here.
+    """Print versions, codecs, extras and network use of other packages, or the kernels of private training.
 
     Args:
-        plan: Print instead which kernel the private-gradient engine takes for each layer of a network, and
-            why.
+        plan: Print instead the kernel that the private-gradient engine chooses for each layer of a network,
+            and why.
         model: Network of the plan.
         image_size: Spatial size of the plan's images, 2 or 3 numbers.
         channels: Image channels of the plan.

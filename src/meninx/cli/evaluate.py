@@ -1,4 +1,4 @@
-"""``meninx evaluate``: what a run is worth on data it has not seen."""
+"""``meninx evaluate``: metrics of a run on data that training did not use."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def evaluate(
 ) -> None:
     """Measure a run on the test split, with intervals over patients.
 
-    Thresholds come from the validation split.
+    Thresholds are chosen on the validation split.
 
     Args:
         run: Run folder.
-        data: Prepared dataset, when not the one the run was trained on.
+        data: Prepared dataset, if it is not the one of the training.
     """
     early.runs(run, config.baseline)
     early.dataset(data)

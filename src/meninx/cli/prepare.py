@@ -19,12 +19,12 @@ def prepare(
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
-    """Make one dataset of cleaned images: labels, splits by patient, sites.
+    """Build one dataset of cleaned images with labels, splits by patient and sites.
 
     Args:
         source: Folder in the layout that --reader names.
         out: New dataset folder.
-        recipe: TOML file with these settings; flags win over it.
+        recipe: TOML file with these settings; flags override it.
     """
     from meninx.prepare import stage
 

@@ -1,4 +1,4 @@
-"""``meninx report``: one page that an officer can sign."""
+"""``meninx report``: one HTML page for the data-protection officer."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def report(
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
-    """Write one HTML page about de-identification, data and runs. It loads nothing from anywhere.
+    """Write one HTML page about de-identification, data and runs. The page loads no external resources.
 
     Args:
         sources: Folders that deid, prepare, train and sweep wrote, or folders of them.
         out: HTML file to write.
-        recipe: TOML file with these settings; flags win over it.
+        recipe: TOML file with these settings; flags override it.
     """
     from meninx.report import stage
 

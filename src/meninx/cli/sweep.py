@@ -24,8 +24,8 @@ def sweep(
 
     Args:
         data: Prepared dataset folder.
-        out: Folder of the sweep; finished runs in it are not trained again.
-        recipe: Packaged recipe or TOML file; flags win over it.
+        out: Folder of the sweep; finished runs in it are not repeated.
+        recipe: Packaged recipe or TOML file; flags override it.
     """
     early.dataset(data)
     from meninx.train.sweep import run

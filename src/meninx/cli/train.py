@@ -33,9 +33,9 @@ def train(
 
     Args:
         data: Prepared dataset folder.
-        out: Folder of runs; the run gets a folder of its own in it.
-        recipe: Packaged recipe or TOML file; flags win over it.
-        resume: Run folder to continue with its own config; other settings beside it are refused.
+        out: Folder of runs; the run gets a new folder in it.
+        recipe: Packaged recipe or TOML file; flags override it.
+        resume: Run folder to continue with its own config; other settings are refused.
         dry_run: Print the plan (cases, parameters, noise, epsilon) and write nothing.
     """
     early.dataset(data)

@@ -1,4 +1,4 @@
-"""``meninx verify``: is a folder whole, and does its epsilon follow from its ledger?"""
+"""``meninx verify``: check digests and records of a folder, and the epsilon of its ledger."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from meninx.cli.console import Output
 
 
 def verify(folder: Path, /, *, output: Output = Output()) -> None:  # noqa: B008 (frozen)
-    """Check that a folder is as meninx wrote it: digests, records that belong together, epsilon computed again from the ledger.
+    """Check that a folder is as meninx wrote it: digests, matching records, epsilon from the ledger.
 
-    Nothing is written. It sees damage, mixed-up parts and edited numbers, but no forgery: nothing is signed.
-    Of several folders, one that is whole gets one line; `--verbose` and `--json` show every check.
-    Exit code 0: no check failed (impossible ones are named). 3: damaged or incomplete. 4: a promise to
-        patients is broken.
+    Nothing is written. The command detects damage, mixed-up parts and edited numbers, but no forgery, because
+    nothing is signed. Of several folders, each one without a fault is shown in one line; `--verbose` and
+    `--json` show every check.
+    Exit code 0: no check failed (checks that cannot be made are named). 3: damaged or incomplete. 4: a
+        guarantee to patients is broken.
 
     Args:
         folder: A run, dataset, clean archive, release or sweep, or a folder of them.

@@ -31,27 +31,25 @@ class DeidConfig(Settings):
     """Settings of the ``deid`` stage.
 
     Attributes:
-        key: file with the site key, 32 bytes or more; nothing is done without it.
-        site: name of the hospital; part of a patient's identity and of the key derivation. Give each hospital
-            its own.
+        key: file with the site key, 32 bytes or more; required.
+        site: name of the hospital; part of a patient's identity and of the key derivation. Use a different
+            name for each hospital.
         profile: preset of options: ``research`` (dates shifted, descriptors and structured content cleaned,
             patient characteristics and safe private elements kept) or ``basic`` (the Basic Profile alone).
         options: options of the profile to add to the preset, e.g. ``retain-device``.
-        overrides: TOML file of ``Keyword = "action letter"`` lines that come before the profile.
+        overrides: TOML file of ``Keyword = "action letter"`` lines that take precedence over the profile.
         lookup: CSV file with the hospital's own new patient IDs (and accession numbers).
-        missing_lookup: what to do with a patient whom the lookup file does not list: ``pseudonym`` or
-            ``quarantine``.
-        lookup_out: write ``private/lookup.csv`` in the form that ``lookup`` reads.
-        rename: name output files after their new UIDs; otherwise keep the folders, each name replaced by a
-            keyed one.
-        workers: processes; 0 chooses by the number of cores and files, 1 stays in this process.
-        max_age: highest age that stays exact, in years; older patients become ``max_age + 1`` and lose the
-            birth date.
-        burned_in: what to do with a file that declares burned-in annotation (BurnedInAnnotation YES):
+        missing_lookup: action for a patient who is not in the lookup file: ``pseudonym`` or ``quarantine``.
+        lookup_out: write ``private/lookup.csv`` in the format that ``lookup`` reads.
+        rename: name output files after their new UIDs; otherwise keep the folder structure and replace each
+            name by a keyed one.
+        workers: processes; 0 chooses by the number of cores and files, 1 uses this process only.
+        max_age: highest age that is kept, in years; older patients get ``max_age + 1`` and no birth date.
+        burned_in: action for a file that declares burned-in annotation (BurnedInAnnotation YES):
             ``quarantine``, or ``keep``, which writes it and reports a departure from the profile.
         dry_run: read and check everything, write nothing.
         resume: continue an interrupted run in the output folder.
-        overwrite: remove an earlier result in the output folder and begin anew.
+        overwrite: replace an earlier result in the output folder, once the new one is complete.
     """
 
     key: Path | None = None

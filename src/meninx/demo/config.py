@@ -13,12 +13,12 @@ class DemoConfig(Settings):
     """The size of the demo.
 
     Attributes:
-        patients: Invented patients, over three hospitals.
+        patients: Number of synthetic patients at three hospitals.
         size: Rows and columns of a radiograph in the dataset.
         seed: Seed of the cohort and of training; never of the privacy noise.
         epsilon: Privacy budget of the private model.
-        deterministic: Take the privacy noise from the seed, too, to repeat the demo bit for bit; its report
-            then calls the private run void.
+        deterministic: Take the privacy noise from the seed as well, to repeat the demo bit for bit; the
+            report then marks the private run as void.
         overwrite: Replace an earlier demo in the folder, once the new one is complete.
         dry_run: Print the commands and write nothing.
     """

@@ -15,7 +15,7 @@ from torch import nn
 from meninx.core import check, plain, plugins
 from meninx.core.artifacts import Ancestry, FeatureStatistics, StartRecord
 from meninx.core.budget import VALIDATION_CASES
-from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected, problem
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
@@ -23,7 +23,7 @@ from meninx.learn import features, finetune, kernels, ledger_file, optim, predic
 from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler
 from meninx.learn.checkpoint import CheckpointHook
-from meninx.learn.config import LearnConfig, learn_part
+from meninx.learn.config import LearnConfig, RuntimeConfig, SamplingConfig, TaskConfig, learn_part
 from meninx.learn.data import CaseStore, split_store
 from meninx.learn.distributed import World
 from meninx.learn.dp_step import Keys, PrivateStep, UnitSource, prove_network
@@ -154,7 +154,7 @@ def from_config(
     device, ancestry = device or runtime.device(config.runtime.device), ancestry or Ancestry()
     train, valid = _stores(config, data, plan)
     architecture = "" if network is None and task is None else f"{network}, {_name_of(task)}"
-    task = task or _task(config, data.info, weights=_class_weights(config, train, plan))
+    task = task or _task(config, data.info, weights=_class_weights(config.task, train, plan))
     network, start = initial_network(
         config,
         data.info,
@@ -162,7 +162,7 @@ def from_config(
         statistics=_statistics(config, data.info, network, ancestry, world),
     )
     network.to(device)
-    if _memory_format(config, data.info, plan, device) is torch.channels_last:
+    if _memory_format(config.runtime, data.info, plan, device) is torch.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = _loader(config, train, plan, device)
     sampler: Sampler
@@ -186,7 +186,7 @@ def from_config(
         eval_every=config.validation.eval_every, evaluator=_evaluator(config, valid, task, device),
         hooks=[*hooks, *(_hooks(config, data.info, run, plan, step, progress) if world.main else ())],
     )  # fmt: skip
-    total_steps = plan.steps if plan else _public_steps(config, sampler)
+    total_steps = plan.steps if plan else _public_steps(config.sampling, sampler)
     loader.follow(sampler, until=total_steps, world=world)
     training = Training(
         config, run, data.info, task, device, train, valid, loader, trainer, total_steps=total_steps,
@@ -198,10 +198,10 @@ def from_config(
 
 
 def _memory_format(
-    config: LearnConfig, info: DatasetInfo, plan: Plan | None, device: torch.device
+    config: RuntimeConfig, info: DatasetInfo, plan: Plan | None, device: torch.device
 ) -> torch.memory_format:
     """Return the order of the values of images and weights in memory."""
-    setting = config.runtime.memory_format
+    setting = config.memory_format
     chosen = runtime.memory_format(setting, device, dims=info.spatial_dims, private=plan is not None)
     return torch.channels_last if chosen == "channels_last" else torch.contiguous_format
 
@@ -229,15 +229,15 @@ def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: to
             foreground,
             config.runtime.seed,
             device,
-            memory_format=_memory_format(config, train.info, plan, device),
+            memory_format=_memory_format(config.runtime, train.info, plan, device),
         ),
         workers=worker_count(config.runtime.workers, device),
     )
 
 
-def _public_steps(config: LearnConfig, sampler: Sampler) -> int:
+def _public_steps(config: SamplingConfig, sampler: Sampler) -> int:
     """Return the steps of a run without privacy."""
-    return config.sampling.steps or config.sampling.epochs * sampler.steps_per_epoch
+    return config.steps or config.epochs * sampler.steps_per_epoch
 
 
 def _supervised_step(
@@ -246,7 +246,7 @@ def _supervised_step(
     """Return the step of a run without privacy, which has no slots for units beside the cases."""
     if sources:
         fix = "give a plan, or train on a dataset that holds them"
-        raise ConfigError(expected("further units in a private run", got="none", where="sources", fix=fix))
+        raise ConfigError(problem("further units need a private run", where="sources", fix=fix))
     return SupervisedStep(
         task, loader, config.sampling.physical_batch, config.runtime.seed, world, config.runtime.precision
     )
@@ -257,13 +257,13 @@ def _stores(config: LearnConfig, data: Manifest, plan: Plan | None) -> tuple[Cas
     _refuse_private_intensity(data.info, plan)
     train, valid = split_store(data, "train", config.model), split_store(data, "valid", config.model)
     if not len(train):
-        raise DataError(expected("cases in the training split", got="none", where="manifest.csv"))
+        raise DataError(problem("the training split has no cases", where="manifest.csv"))
     if data.info.task is TaskKind.SEGMENTATION and not any(case.mask for case in train.manifest.cases):
         fix = "prepare the dataset with masks"
-        raise DataError(expected("training cases with masks", got="none", where="manifest.csv", fix=fix))
+        raise DataError(problem("no training case has a mask", where="manifest.csv", fix=fix))
     if not len(valid) and (config.validation.early_stopping or config.optim.schedule == "plateau"):
         raise ConfigError(
-            expected("validation cases for early stopping or plateau", got="none", where="manifest.csv")
+            problem("early stopping and the plateau schedule need validation cases", where="manifest.csv")
         )
     return train, valid
 
@@ -528,16 +528,15 @@ def _refuse_private_intensity(info: DatasetInfo, plan: Plan | None) -> None:
         )
 
 
-def _class_weights(config: LearnConfig, train: CaseStore, plan: Plan | None) -> tuple[float, ...]:
+def _class_weights(config: TaskConfig, train: CaseStore, plan: Plan | None) -> tuple[float, ...]:
     """Return class weights computed from the training labels, when asked for; never under privacy."""
-    if config.task.class_weights != "balanced":
+    if config.class_weights != "balanced":
         return ()
     if plan is not None:
         fix = "give public numbers, e.g. class_weights = [1.0, 3.0], or none"
         raise PrivacyRefusal(
-            expected(
-                "public class weights",
-                got="balanced, computed from private labels",
+            problem(
+                "class weights computed from private labels (balanced) are outside the guarantee",
                 where="class_weights",
                 fix=fix,
             )
@@ -546,7 +545,9 @@ def _class_weights(config: LearnConfig, train: CaseStore, plan: Plan | None) -> 
     if kind is TaskKind.SEGMENTATION:
         fix = "give numbers, background first"
         raise ConfigError(
-            expected("public class weights for segmentation", got="balanced", where="class_weights", fix=fix)
+            problem(
+                "balanced class weights are not available for segmentation", where="class_weights", fix=fix
+            )
         )
     truth = train.targets.numpy()
     known = np.isfinite(truth).sum(0)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from meninx.core import machine, settings
-from meninx.core.errors import ConfigError, expected
+from meninx.core.errors import ConfigError, expected, problem
 from meninx.core.setting_types import (
     Count,
     CountOrZero,
@@ -45,27 +45,27 @@ class ModelConfig(Settings):
 
     Attributes:
         name: name of the network (`resnet9`, `unet`, `monai:SegResNet`, ...).
-        options: further arguments of the network: `options = { base = 16 }` in a recipe, `--model-options.base
-            16` as a flag.
+        options: further arguments of the network: `options = { base = 16 }` in a recipe,
+            `--model-options.base 16` as a flag.
         image_size: spatial size to which smaller images are padded; empty when all images share one size.
-        patch_size: spatial size of random training patches (segmentation); prediction then slides a window of
-            it.
+        patch_size: spatial size of random training patches (segmentation); prediction then uses a sliding
+            window of this size.
         pretrained: file with a state dict to start from; empty starts from random weights.
         pretrained_source: what the pretrained weights were trained on; recorded in privacy.json.
-        standardize: prepared public dataset by whose training images the features of the pretrained network
-            are standardised (mean 0, deviation 1 of what the head sees), written into its last norm layer;
-            empty leaves them. Images of another size are resized.
-        keep_head: take the last layer of the pretrained weights over, too.
-        freeze: `none`, `features` (trains the head alone: a linear probe), `bitfit` (trains biases, norm
-            layers and the head) or the prefix of the parameters to freeze.
-        unfreeze_every: epochs after which one more frozen block, from the last to the first, is trained; 0
+            standardize: prepared public dataset whose training images standardise the features of the pretrained
+            network (mean 0, deviation 1 of what the head receives). They are written into its last norm layer.
+            Empty leaves the features as they are. Images of another size are resized.
+        keep_head: also load the last layer of the pretrained weights.
+        freeze: `none`, `features` (trains the head only: a linear probe), `bitfit` (trains biases, norm
+                layers and the head) or the prefix of the parameters to freeze.
+        unfreeze_every: epochs after which one more frozen block is trained, from the last to the first; 0 for
             never.
         lora_rank: rank of low-rank adapters beside the frozen linear and convolution layers, trained with the
             head (and, with `freeze = "bitfit"`, biases and norm layers), merged before release; needs
             pretrained weights; 0 for none.
-        lora_alpha: the adapters' output counts lora_alpha / lora_rank.
-        functional: modules (their paths) that have no rule for private gradients, to be run image by image;
-            slow and exact.
+        lora_alpha: the output of the adapters is scaled by lora_alpha / lora_rank.
+        functional: paths of modules that have no rule for private gradients and are run image by image; slow
+            and exact.
     """
 
     name: str = field(default="resnet9", metadata=flat("model"))
@@ -99,12 +99,14 @@ class ModelConfig(Settings):
         if not self.lora_rank:
             return
         if not self.pretrained:
-            fix = "give pretrained (a state dict of this network), or lora_rank = 0: frozen random weights learn little"
-            raise ConfigError(expected("pretrained weights to adapt", got="none", where="lora_rank", fix=fix))
+            fix = "give pretrained (a state dict of this network), or lora_rank = 0"
+            raise ConfigError(
+                problem("low-rank adapters need pretrained weights", where="lora_rank", fix=fix)
+            )
         if self.freeze not in ("none", "features", "bitfit") or self.unfreeze_every:
-            fix = "adapters freeze the layers they adapt; leave freeze at none, or bitfit to train biases and norms, too"
-            rule = "freeze none, features or bitfit, and no unfreeze_every"
-            raise ConfigError(expected(rule, got="another", where="lora_rank", fix=fix))
+            fix = "keep freeze at none, or use bitfit to train biases and norms as well"
+            what = "low-rank adapters need freeze none, features or bitfit, and no unfreeze_every"
+            raise ConfigError(problem(what, where="lora_rank", fix=fix))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,7 @@ class TaskConfig(Settings):
     """What is minimised.
 
     Attributes:
-        kind: `auto` is the dataset's own task; any other name is a task of an installed package.
+        kind: `auto` is the task of the dataset; any other name is a task of an installed package.
         loss: loss function; `auto` chooses ce, bce or dice+ce by the task.
         focal_gamma: exponent of the focal loss.
         class_weights: `none`, public numbers (one per label; for softmax segmentation background first), or
@@ -132,21 +134,22 @@ class OptimConfig(Settings):
     """How the weights move.
 
     Attributes:
-        optimizer: the optimiser; `momentum` is Nesterov's.
+        optimizer: the optimiser; `momentum` is SGD with Nesterov momentum.
         lr: learning rate.
-        head_lr: learning rate of the last layer over that of the others.
-        bias_correction: take the variance of the privacy noise out of the second moment of adam, adamw and
-            nadam, without which they behave like SGD: `auto` (whenever the run is private), `on` (refused
-            where there is nothing to correct) or `off`.
-        bias_floor: the corrected second moment is at least so many times the variance that the noise leaves
-            in the step's numerator (for adam 0.053 of the noise's own); larger is more cautious.
+        head_lr: factor of the learning rate for the last layer.
+        bias_correction: subtract the variance of the privacy noise from the second moment of adam, adamw and
+            nadam, which otherwise behave like SGD: `auto` (in private runs), `on` (refused if there is
+            nothing to correct) or `off`.
+        bias_floor: lower bound of the corrected second moment, as a multiple of the variance that the noise
+            leaves in the step's numerator (for adam 0.053 of the noise's own); larger values are more
+            cautious.
         weight_decay: L2 penalty (decoupled for adamw).
-        momentum: of `momentum`.
+        momentum: momentum of the optimiser `momentum`.
         schedule: learning rate over time.
-        milestones: epochs at which `step` multiplies by gamma and `manual` goes to the next rate.
+        milestones: epochs at which `step` multiplies by gamma and `manual` changes to the next rate.
         rates: learning rates of `manual`, one more than milestones.
         gamma: factor of `step` and `plateau`.
-        plateau_patience: evaluations without progress before `plateau` lowers the rate.
+        plateau_patience: evaluations without improvement before `plateau` lowers the rate.
         warmup: steps over which the rate rises linearly from 0.
         ema: decay of the averaged evaluation weights; 0 switches them off.
     """
@@ -171,8 +174,8 @@ class OptimConfig(Settings):
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ConfigError(expected("rising epochs", got=self.milestones, where="milestones"))
         if self.schedule in ("step", "manual") and not self.milestones:
-            rule = f"milestones for the {self.schedule} schedule"
-            raise ConfigError(expected(rule, got="none", where="milestones"))
+            what = f"the {self.schedule} schedule needs milestones"
+            raise ConfigError(problem(what, where="milestones"))
         if self.schedule == "manual" and len(self.rates) != len(self.milestones) + 1:
             got = f"{len(self.rates)} rates"
             raise ConfigError(expected("one rate more than milestones", got=got, where="rates"))
@@ -207,10 +210,11 @@ class SamplingConfig(Settings):
     Attributes:
         method: `shuffle` or `poisson` for training without DP; with DP always Poisson.
         batch_size: cases per step (without DP); under DP the plan's expected batch size counts.
-        physical_batch: images in memory at once; changes speed, never the result's meaning.
+        physical_batch: images in memory at once; affects speed, not the meaning of the result.
         epochs: passes over the training split; under DP the plan's steps count instead.
         steps: optimiser steps; 0 derives them from the epochs.
-        cases_per_patient: most cases of a patient used in one step when patients are the unit; 0 uses all.
+        cases_per_patient: largest number of cases of a patient in one step, if patients are the unit; 0 uses
+            all.
         views: augmented copies of each case in a step, averaged (under DP before clipping).
         foreground: share of training patches centred on a labelled voxel; patches are uniform under DP.
     """
@@ -231,9 +235,10 @@ class ValidationConfig(Settings):
 
     Attributes:
         eval_every: steps between evaluations and checkpoints; 0 means once per epoch.
-        monitor: what early stopping and `best` follow on validation: `metric` (AUROC or Dice) or `loss`.
+        monitor: quantity of the validation split for early stopping and `best`: `metric` (AUROC or Dice) or
+            `loss`.
         select: weights to keep: `best` on validation, `last`, or `auto` (best without DP, last with DP).
-        early_stopping: evaluations without progress before training stops; 0 never stops early.
+        early_stopping: evaluations without improvement before training stops; 0 never stops early.
     """
 
     eval_every: CountOrZero = 0
@@ -247,21 +252,21 @@ class RuntimeConfig(Settings):
     """The machine, the seed and what is written beside the model.
 
     Attributes:
-        seed: drives initialisation, order and augmentation; never what protects privacy.
+        seed: seed of initialisation, order and augmentation; never of randomness that protects privacy.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-        precision: `fp32`, or `bf16` for products in bfloat16 (weights stay float32): faster where the
-            hardware has it; repeatable on the same machine only. Under DP the rounding is charged to
+        precision: `fp32`, or `bf16` for products in bfloat16 (weights stay float32): faster on hardware that
+            supports it; repeatable on the same machine only. Under DP the rounding is charged to
             max_grad_norm.
-        memory_format: order of the values of 2-D images and weights in memory, which changes speed and
-            rounding: `auto` takes channels_last for supervised training on a GPU, contiguous otherwise.
-        deterministic: bit-for-bit repeatable, privacy noise included: stamps the run NOT FOR RELEASE.
-        threads: torch threads; 0 keeps torch's choice.
-        workers: threads that prepare the next batches during a step, which changes speed, never the result;
-            `auto` takes one per processor but one beside a GPU, and none on the CPU.
-        cache: decoded images on the disk, in `private/` of the dataset, for runs that read them more than
-            once: `auto` (up to half of the free disk), `off` (none, and an earlier one is removed) or the
-            most bytes, e.g. `20 GB`.
-        attack_risk: at the end of a private run also compute bounds on what any attack can gain; takes some
+        memory_format: memory layout of 2-D images and weights, which affects speed and rounding: `auto` is
+            channels_last for supervised training on a GPU, and contiguous otherwise.
+        deterministic: repeatable bit for bit, including the privacy noise; stamps the run NOT FOR RELEASE.
+        threads: number of torch threads; 0 keeps torch's default.
+        workers: threads that prepare the next batches during a step; affects speed, not the result. `auto` is
+            none on the CPU, and beside a GPU the number of processors minus one, at most 8.
+        cache: decoded images on disk, in `private/` of the dataset, for runs that read them more than once:
+            `auto` (up to half of the free disk space), `off` (none; an existing cache is removed) or a limit,
+            e.g. `20 GB`.
+        attack_risk: compute bounds on what any attack can gain at the end of a private run; takes some
             seconds.
         tensorboard: write TensorBoard events into private/tensorboard.
     """
@@ -312,5 +317,7 @@ def from_toml_table(table: Mapping[str, Any], where: str) -> LearnConfig:
 def _refuse_text_for_truth(name: str, value: Any) -> None:
     """Refuse an option of a network that says true or false as text, which would be true either way."""
     if isinstance(value, str) and value.lower() in ("true", "false"):
-        fix = "write it without quotes; in config.toml of a run of an earlier version the text 'False' acted as true"
+        fix = (
+            "write it without quotes; in the config.toml of an earlier version the text 'False' acted as true"
+        )
         raise ConfigError(expected("true or false", got="text", where=f"model_options.{name}", fix=fix))

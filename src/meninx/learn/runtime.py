@@ -11,7 +11,7 @@ import torch
 from meninx.core import randomness
 from meninx.core.errors import ConfigError, expected
 from meninx.learn import distributed
-from meninx.learn.config import LearnConfig, MemoryFormat
+from meninx.learn.config import MemoryFormat, RuntimeConfig
 from meninx.learn.distributed import World
 
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
@@ -62,18 +62,18 @@ def memory_format(setting: MemoryFormat, where: torch.device, *, dims: int, priv
 
 
 @contextmanager
-def prepared(config: LearnConfig, world: World) -> Iterator[torch.device]:
+def prepared(config: RuntimeConfig, world: World) -> Iterator[torch.device]:
     """Set threads and determinism for a block, keep torch's global generators untouched, and give the device."""
     with ExitStack() as stack:
-        if config.runtime.threads:
+        if config.threads:
             stack.callback(torch.set_num_threads, torch.get_num_threads())
-            torch.set_num_threads(config.runtime.threads)
-        if config.runtime.deterministic:
+            torch.set_num_threads(config.threads)
+        if config.deterministic:
             stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
             stack.callback(_restore, os.environ.get(_CUBLAS))
             os.environ.setdefault(_CUBLAS, ":4096:8")
             torch.use_deterministic_algorithms(True)
-        found = device(distributed.own_device(config.runtime.device, world))
+        found = device(distributed.own_device(config.device, world))
         stack.enter_context(torch.random.fork_rng([found] if found.type == "cuda" else []))
         yield found
 

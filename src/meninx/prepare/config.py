@@ -1,8 +1,8 @@
-"""Settings of `meninx prepare`, and which of them have an effect beside which others.
+"""Settings of `meninx prepare`, and the conditions under which each has an effect.
 
-Every field of :class:`PrepareConfig` stands in :data:`EFFECTS`. A field that is named there with readers has an
-effect with these alone; one with a condition has an effect only where it holds. A setting without an effect is
-refused, because the user meant something by it.
+Every field of :class:`PrepareConfig` is listed in :data:`EFFECTS`. A field that is listed with readers has an
+effect with these readers only. A field with a condition has an effect only if the condition holds. A setting
+without an effect is refused, because the user expects one.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class InputConfig(Settings):
     """Where images and tables lie below the source, and which of them are taken.
 
     Attributes:
-        table: label table (CSV); empty for the name that the layout publishes.
-        crosswalks: CSV files with columns id_old,id_new that turn the table's original identifiers into clean
-            ones (dicom).
-        require: rows to keep, each ``column=value`` or ``column=one|other``; all must hold.
+        table: label table (CSV); empty for the name published with the layout.
+        crosswalks: CSV files with columns id_old,id_new that translate original identifiers of the table into
+            clean ones (dicom).
+        require: rows to use, each ``column=value`` or ``column=one|other``; all conditions must hold.
         image_column: column of the image's path or array name (csv).
         image_folder: folder of the images below the source (csv, pairs).
         patient_column: column of the patient's identifier (csv) or name of its array (npz).
         study_column: column of the study (csv).
-        modalities: DICOM modalities to take; empty for all single images in 2-D, and CT, MR, PT in 3-D.
-        trusted: take DICOM files that do not say PatientIdentityRemoved YES.
+        modalities: DICOM modalities to use; empty for all single images in 2-D, and CT, MR, PT in 3-D.
+        trusted: accept DICOM files without PatientIdentityRemoved YES.
     """
 
     table: str = ""
@@ -71,10 +71,10 @@ class LabelsConfig(Settings):
     """What is learnt from the table, and what is carried along.
 
     Attributes:
-        label_columns: label columns to take, in output order; empty for all that the layout publishes.
-        class_column: column with one class per row, in place of label columns (csv, npz, dicom, brset).
-        classes: the classes and their order; empty for all that occur, sorted.
-        positive: classes that together make one yes-or-no label.
+        label_columns: label columns to use, in output order; empty for all columns published with the layout.
+        class_column: column with one class per row, instead of label columns (csv, npz, dicom, brset).
+        classes: the classes and their order; empty for all classes in the data, sorted.
+        positive: classes that are merged into one yes-or-no label.
         positive_name: name of that label.
         positive_from: smallest grade that counts as positive, for graded labels (3 where 1-2 are negative and
             3-4 positive).
@@ -84,10 +84,10 @@ class LabelsConfig(Settings):
         malignant: merge the diagnoses into one label malignant (ham10000: akiec, bcc, mel; pad-ufes: BCC,
             MEL, SCC).
         laterality: pairs of labels that a left-right flip exchanges, each ``left=right``.
-        sex_column: column of the patient's sex; F, M, female, male are understood.
-        age_column: column of the age in years; 57, 57.0 and 057Y are understood.
+        sex_column: column of the patient's sex; accepted values are F, M, female and male.
+        age_column: column of the age in years; accepted forms are 57, 57.0 and 057Y.
         sex_codes: further codes of sex, each ``code=F`` or ``code=M``.
-        attribute_columns: further columns to carry along as attributes, never model input.
+        attribute_columns: further columns to keep as attributes; they are never model input.
     """
 
     label_columns: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ class MasksConfig(Settings):
         column: column with the mask's path (csv, dicom).
         folder: folder with masks named like the images (csv), or of the label maps (pairs).
         labels: names of the mask values 1, 2, ...; a mask of 0 and 255 counts as one label.
-        empty: what a case without a mask becomes in segmentation: skip, or zero (nothing to see).
+        empty: treatment of a case without a mask in segmentation: skip, or zero (an empty mask).
     """
 
     column: str = field(default="", metadata=flat("mask_column"))
@@ -138,16 +138,16 @@ class ImagesConfig(Settings):
 
     Attributes:
         spatial_dims: 2, 3, or 0 to follow the source.
-        size: output size along each spatial axis (rows, columns or x, y, z); one number for all; empty keeps
-            the size.
-        aspect: how an image meets the size: stretch, or pad (keeps proportions, fills with the lowest value;
-            2-D).
-        spacing_mm: voxel spacing to resample volumes to; with size, the result is then cropped or padded
+        size: output size along each spatial axis (rows, columns or x, y, z); one number for all axes; empty
+            keeps the size.
+        aspect: how an image is fitted to the size: stretch, or pad (keeps proportions, fills with the lowest
+            value; 2-D).
+        spacing_mm: voxel spacing after resampling volumes; with size, the result is then cropped or padded
             about its centre.
         window: lowest and highest value kept, e.g. -150 and 200 Hounsfield units; empty for none.
         bits: bit depth of the written images: 8 or 16.
         color: grey or rgb.
-        intensity: where normalisation comes from: auto, format (bit depth), window, image (0.5 and 99.5
+        intensity: source of the normalisation: auto, format (bit depth), window, image (0.5 and 99.5
             percentile of each image), or train (mean and deviation of the training split; refused by private
             training).
     """
@@ -189,9 +189,9 @@ class SplitConfig(Settings):
     """Which patients train, validate and test.
 
     Attributes:
-        rule: stable (a patient's split never changes), exact (fractions within one patient), published.
+        rule: stable (a patient's split never changes), exact (fractions exact to one patient), or published.
         fractions: shares of train, valid and test.
-        from_dataset: dataset folder whose patients keep their split there.
+        from_dataset: dataset folder whose patients keep their split.
         column: column with the published split (csv).
     """
 
@@ -219,10 +219,10 @@ class SitesConfig(Settings):
     """Which hospital each patient belongs to.
 
     Attributes:
-        names: names of the sites to make; empty keeps those of the source.
+        names: names of the sites to create; empty keeps those of the source.
         mode: source, iid, label-skew, attribute-skew, or column.
         fractions: share of each site; empty for equal shares.
-        alpha: concentration of the Dirichlet draw of the skewed modes; small means strong skew.
+        alpha: concentration of the Dirichlet distribution of the skewed modes; small values give strong skew.
         column: column or attribute with the site (site_mode column), or that skews the sites
             (attribute-skew).
     """
@@ -264,9 +264,8 @@ class WorkConfig(Settings):
     Attributes:
         dry_run: read tables and headers, count, write nothing.
         overwrite: replace the dataset in the output folder, once the new one is complete.
-        resume: bring the dataset in the output folder up to date, with the same settings; finished images are
-            taken over.
-        strict: stop at the first case that cannot be used, instead of counting it.
+        resume: update the dataset in the output folder with the same settings; finished images are reused.
+        strict: stop at the first unusable case, instead of counting it.
         workers: processes that prepare images; 0 for one per core.
     """
 
@@ -295,10 +294,10 @@ class PrepareConfig(Settings):
         reader: layout of the source, or the name of a reader that an installed package offers.
         name: short name of the dataset; pseudonyms of cases depend on it.
         task: auto, multiclass, multilabel or segmentation; auto follows from the columns and masks given.
-        synthetic: the images are of no patients.
-        seed: drives splits and sites.
-        limit: at most this many cases, whole patients; 0 for all.
-        duplicates: the same image of two patients: refuse (stop), or drop (leave out every copy).
+        synthetic: record that the images belong to no real patients.
+        seed: seed of splits and sites.
+        limit: largest number of cases, in whole patients; 0 for all.
+        duplicates: the same image of two patients: refuse (stop), or drop (leave out all copies).
     """
 
     reader: ReaderName = "dicom"
@@ -354,9 +353,9 @@ class Effect:
     """Where a setting has an effect.
 
     Attributes:
-        readers: the readers that look at it; empty for all.
-        needs: whether the other settings give it an effect; None when they always do.
-        fix: what would give it one.
+        readers: the readers that use it; empty for all.
+        needs: whether the other settings give it an effect; None if it always has one.
+        fix: the setting that would give it an effect.
     """
 
     readers: tuple[str, ...] = ()

@@ -18,20 +18,19 @@ class ReportConfig(Settings):
         epsilon_amber: Largest epsilon whose card is green.
         epsilon_red: Largest epsilon whose card is amber; above it the card is red.
         attack_amber: Largest bound on TPR at 1 % FPR (membership) whose card is green.
-        attack_red: Largest such bound whose card is amber.
-        gap_limit: Largest gap of a group (AUROC or Dice) that counts as none.
-        utility_floor: What the metric of every label must exceed with its whole interval; without it utility
-            is judged against a run without privacy that was measured on the same cases, and not at all where
-            there is none.
-        utility_loss: Largest loss against that run that counts as none.
-        training_curves: Show training curves; under DP they are outside the guarantee, and the page says so.
+        attack_red: Largest bound of this kind whose card is amber.
+        gap_limit: Largest gap of a group (AUROC or Dice) that does not count as a difference.
+        utility_floor: Value that the whole interval of every label's metric must exceed. Without it, utility
+            is judged against a run without privacy that was measured on the same cases, if there is one.
+        utility_loss: Largest loss against that run that does not count as a loss.
+        training_curves: Show training curves; under DP they are outside the guarantee, as the page states.
         card: Also write MODEL_CARD.md into the release folder of every run.
         license: Licence of the model, for the card (an SPDX identifier in lower case, or other).
-        authors: Who answers for the model card; needed for it.
-        contact: How to reach them; needed for the card.
-        intended_use: What the model is meant for, one sentence, for the card.
+        authors: Person or group responsible for the model card; required for it.
+        contact: Contact of the authors; required for the card.
+        intended_use: Intended use of the model in one sentence, for the card.
         date: Date printed on the page, e.g. 2026-11-20; today by default.
-        overwrite: Replace files that exist.
+        overwrite: Replace existing files.
     """
 
     title: str = "Privacy and utility report"

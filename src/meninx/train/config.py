@@ -22,23 +22,23 @@ class PrivacyConfig(Settings):
     then the run takes as many steps as the budget allows, whatever its epochs.
 
     Attributes:
-        epsilon: Most that may be spent over the whole run; the noise is calibrated to it.
-        noise_multiplier: Noise standard deviation over max_grad_norm, instead of epsilon.
+        epsilon: Largest epsilon of the whole run; the noise is calibrated to it.
+        noise_multiplier: Noise standard deviation divided by max_grad_norm, instead of epsilon.
         delta: Probability outside the guarantee; keep it well below 1 / number of patients.
         unit: What is protected: all cases of a patient together, or each case.
-        max_grad_norm: Clipping threshold: the most that one unit may move the gradient sum (L2 norm).
-        clipping: flat scales a gradient down to max_grad_norm only when it is longer; auto-s normalises every
-            gradient; per-layer is flat for each layer with its share of max_grad_norm; adaptive is flat at a
+        max_grad_norm: Clipping threshold: the largest contribution of one unit to the gradient sum (L2 norm).
+        clipping: flat scales a gradient down to max_grad_norm only if it is longer; auto-s normalises every
+            gradient; per-layer clips each layer to its share of max_grad_norm; adaptive is flat with a
             threshold that follows the gradients.
         clip_quantile: Adaptive: share of units whose gradient should be shorter than the threshold, in (0,
             1).
-        clip_rate: Adaptive: how fast the threshold follows, > 0.
-        count_noise_multiplier: Adaptive: noise of the count of short gradients, paid for by a little more
+        clip_rate: Adaptive: rate at which the threshold changes, > 0.
+        count_noise_multiplier: Adaptive: noise of the count of short gradients, compensated by slightly more
             noise on the gradient; 0 chooses it.
-        noise_bands: Steps over which the noise is correlated, so that later steps take part of it back; units
-            then take turns (cyclic sampling). 1 is independent noise.
-        units_declared: Number of units as publicly declared, at least the true one; by default that one,
-            which then is public.
+        noise_bands: Number of steps over which the noise is correlated, so that later steps cancel part of
+            it; units then take turns (cyclic sampling). 1 is independent noise.
+        units_declared: Publicly declared number of units, at least the true one; by default the true number,
+            which then counts as public.
     """
 
     epsilon: Positive | None = None
@@ -65,9 +65,9 @@ class TrainConfig(LearnConfig):
 
     Attributes:
         name: Name of the run folder; the recipe's name by default.
-        privacy: Differential privacy of the run; none when absent.
-        export: What to put into release/: bundle (MONAI bundle with the state dict), onnx (the network as
-            ONNX, too).
+        privacy: Differential privacy of the run; none if absent.
+        export: Content of release/: bundle (MONAI bundle with the state dict), onnx (also the network as
+            ONNX).
     """
 
     name: str = "run"
@@ -81,13 +81,13 @@ class EvaluateConfig(Settings):
 
     Attributes:
         split: Split to measure on.
-        threshold: How thresholds are fitted on the validation split: youden, or sensitivity>=0.9 and the
-            like.
-        draws: Resamples of patients for the intervals.
-        baseline: Another run on the same data; differences to it are measured on the same resamples.
-        predictions: What to keep in private/predictions: csv, nifti (label maps), dicom-seg (label maps;
+        threshold: How thresholds are chosen on the validation split: youden, or a condition such as
+            sensitivity>=0.9.
+        draws: Number of resamples of patients for the intervals.
+        baseline: Another run on the same data; the difference is measured on the same resamples.
+        predictions: What to write to private/predictions: csv, nifti (label maps), dicom-seg (label maps;
             needs dicom).
-        dicom: Folder of the de-identified DICOM that the dataset was prepared from, for dicom-seg.
+        dicom: Folder of the de-identified DICOM from which the dataset was prepared, for dicom-seg.
         seed: Seed of the resamples.
         device: auto, cpu, cuda.
     """
@@ -107,9 +107,9 @@ class GridConfig(Settings):
     """The grid of a sweep.
 
     Attributes:
-        epsilons: Epsilons to train at; the non-private run is added unless --no-non-private.
-        seeds: Seeds; each gives one run per epsilon.
-        non_private: Also train without privacy, same network, splits and protocol.
+        epsilons: Epsilons of the private runs; a non-private run is added unless --no-non-private is given.
+        seeds: Seeds; one run per seed and epsilon.
+        non_private: Also train without privacy, with the same network, splits and protocol.
     """
 
     epsilons: tuple[Positive, ...] = (1.0, 3.0, 8.0)

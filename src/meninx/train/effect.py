@@ -15,7 +15,7 @@ from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, UsageError, expected
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.learn import runtime
-from meninx.learn.config import RuntimeConfig, SamplingConfig
+from meninx.learn.config import OptimConfig, RuntimeConfig, SamplingConfig
 from meninx.learn.task import image_task
 from meninx.privacy.plan import Plan
 from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
@@ -37,13 +37,11 @@ def refuse_idle(config: TrainConfig, data: Manifest) -> None:
         _refuse(config.privacy, _privacy_rules(config.privacy), "privacy")
 
 
-def refuse_long_warmup(config: TrainConfig, steps: int) -> None:
+def refuse_long_warmup(config: OptimConfig, steps: int) -> None:
     """Raise ConfigError when the learning rate would still be rising at the last of ``steps`` steps."""
-    if config.optim.warmup and config.optim.warmup >= steps:
+    if config.warmup and config.warmup >= steps:
         raise ConfigError(
-            expected(
-                f"fewer warmup steps than the {steps} of the run", got=config.optim.warmup, where="warmup"
-            )
+            expected(f"fewer warmup steps than the {steps} of the run", got=config.warmup, where="warmup")
         )
 
 
@@ -91,13 +89,11 @@ def without_privacy(config: TrainConfig) -> TrainConfig:
     return config.replace(privacy=None, sampling=method, **defaults)
 
 
-def total_steps(config: TrainConfig, data: Manifest, plan: Plan | None) -> int:
+def total_steps(config: SamplingConfig, data: Manifest, plan: Plan | None) -> int:
     """Return the optimiser steps of a run."""
     if plan is not None:
         return plan.steps
-    return config.sampling.steps or config.sampling.epochs * max(
-        1, -(-len(data.split("train")) // config.sampling.batch_size)
-    )
+    return config.steps or config.epochs * max(1, -(-len(data.split("train")) // config.batch_size))
 
 
 def resolved(config: TrainConfig, data: Manifest, plan: Plan | None) -> TrainConfig:
@@ -121,7 +117,7 @@ def resolved(config: TrainConfig, data: Manifest, plan: Plan | None) -> TrainCon
     if plan is not None:
         chosen["sampling"] = "poisson"
     if config.privacy is None or not _steps_follow(config.privacy):
-        chosen |= {"steps": total_steps(config, data, plan), "epochs": SamplingConfig.epochs}
+        chosen |= {"steps": total_steps(config.sampling, data, plan), "epochs": SamplingConfig.epochs}
     return config.replace(**chosen)
 
 
@@ -164,7 +160,7 @@ def _training_rules(config: TrainConfig, data: Manifest) -> Iterator[Rule]:
     yield "momentum", config.optim.optimizer == "momentum", "optimizer momentum"
     yield "bias_correction", private and moments, f"privacy and one of {', '.join(_ADAPTIVE_MOMENTS)}"
     yield "bias_floor", private and moments and config.optim.bias_correction != "off", "a bias correction"
-    yield from _schedule_rules(config)
+    yield from _schedule_rules(config.optim)
     yield "focal_gamma", loss == "focal", "loss focal"
     yield "label_smoothing", loss != "dice", "a loss with cross entropy"
     yield from _augmentation_rules(config)
@@ -187,8 +183,8 @@ def _training_rules(config: TrainConfig, data: Manifest) -> Iterator[Rule]:
     yield "cache", listed, "a dataset with checksums.sha256, which names the images that are cached"
 
 
-def _schedule_rules(config: TrainConfig) -> Iterator[Rule]:
-    name = config.optim.schedule
+def _schedule_rules(config: OptimConfig) -> Iterator[Rule]:
+    name = config.schedule
     yield "milestones", name in ("step", "manual"), "schedule step or manual"
     yield "rates", name == "manual", "schedule manual"
     yield "gamma", name in ("step", "plateau"), "schedule step or plateau"

@@ -25,7 +25,7 @@ from meninx.core.artifacts import (
     RunState,
 )
 from meninx.core.budget import UNPROTECTED_START
-from meninx.core.errors import DataError, PrivacyRefusal, expected
+from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.core.manifest import Manifest
 from meninx.core.run import Run, read_key
 from meninx.learn import checkpoint, ledger_file
@@ -267,8 +267,8 @@ def _refuse_without_steps(node: Lineage) -> None:
     """Refuse weights of a private run whose ledger names no step: what they cost is not known."""
     if not Ledger.parse("\n".join(node.ledger)).accounts:
         fix = "restore private/ledger.jsonl of that run, or start from other weights"
-        what = f"the privacy ledger of run {node.run[:8]}, which the starting weights come from"
-        raise PrivacyRefusal(expected(what, got="no step in it", where="pretrained", fix=fix))
+        what = f"the ledger of run {node.run[:8]}, from which the starting weights come, contains no step"
+        raise PrivacyRefusal(problem(what, where="pretrained", fix=fix))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from meninx.core import artifacts, belonging, files, integrity, names, plain, pr
 from meninx.core import run as runs
 from meninx.core.artifacts import Ancestry, DataRecord, PrivacyRecord, RunRecord, RunState, StartRecord
 from meninx.core.budget import PrivacySpent
-from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.manifest import MANIFEST_NAME, Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
@@ -208,7 +208,7 @@ def _checked(
     runtime.device(distributed.own_device(config.runtime.device, world))
     effect.refuse_idle(config, data)
     plan = _agreed_plan(config, data, world)
-    effect.refuse_long_warmup(config, effect.total_steps(config, data, plan))
+    effect.refuse_long_warmup(config.optim, effect.total_steps(config.sampling, data, plan))
     found: list[Start] = []
     if config.model.pretrained:  # process 0 alone sees the folders; its refusal stops the others
         world.shared(lambda: found.append(_traced(config, data, out, network)))
@@ -260,7 +260,7 @@ def _preview(
 
     Refuse what the run itself would refuse before its first step.
     """
-    with tempfile.TemporaryDirectory() as place, runtime.prepared(config, world) as device:
+    with tempfile.TemporaryDirectory() as place, runtime.prepared(config.runtime, world) as device:
         trial = runs.create(Path(place), "trial", config_toml="", deterministic=config.runtime.deterministic)
         training = assemble.from_config(
             config,
@@ -282,7 +282,7 @@ def _preview(
     return TrainResult(
         out=out, model=config.model.name, parameters=sum(value.numel() for value in network.parameters()), dry_run=True,
         train_cases=len(split), train_patients=len(split.patients),
-        patients_known=data.info.patients_known, steps=effect.total_steps(config, data, plan),
+        patients_known=data.info.patients_known, steps=effect.total_steps(config.sampling, data, plan),
         privacy=privacy, own_epsilon=own, start=training.start,
     )  # fmt: skip
 
@@ -437,12 +437,14 @@ def _refuse_other_keys(folder: Run) -> None:
     ledger = ledger_file.read(folder)
     if not ledger.accounts:
         raise PrivacyRefusal(
-            expected("the ledger of a run that began before", got="none", where=folder.name, fix=fix)
+            problem("the ledger of the interrupted run is missing", where=folder.name, fix=fix)
         )
     there = all(folder.key_path(name).is_file() for name in ("sampling", "noise"))
     if there and Keys.of(folder, resumed=True).stream != known.keys:
         raise PrivacyRefusal(
-            expected("the secret keys that the run began with", got="others", where="private/keys", fix=fix)
+            problem(
+                "the secret keys differ from those that the run began with", where="private/keys", fix=fix
+            )
         )
 
 
@@ -546,7 +548,7 @@ def _bound(data: Manifest, run: Run) -> str:
 def _other_cases() -> DataError:
     fix = "give the dataset the run was started with, or start a new run"
     return DataError(
-        expected("the cases the run was started with", got="others", where=MANIFEST_NAME, fix=fix)
+        problem("the cases differ from those that the run was started with", where=MANIFEST_NAME, fix=fix)
     )
 
 
@@ -558,14 +560,12 @@ def _ancestry(config: TrainConfig, run: Run) -> Ancestry | None:
     if known is None:  # the cost of the runs behind the weights would be forgotten
         kind = PrivacyRefusal if config.privacy else DataError
         fix = f"restore {artifacts.place(Ancestry)}, or start a new run"
-        raise kind(
-            expected("what is known of the starting weights", got="no record", where=run.name, fix=fix)
-        )
+        raise kind(problem("the record of the starting weights is missing", where=run.name, fix=fix))
     path = Path(config.model.pretrained)
     if path.is_file() and files.digest(path) != known.sha256:
         fix = "restore the file, or start a new run"
         raise PrivacyRefusal(
-            expected("the starting weights of before", got="another file", where="pretrained", fix=fix)
+            problem("the starting weights were changed since the run began", where="pretrained", fix=fix)
         )
     if bool(config.model.standardize) != (known.features is not None):
         fix = f"restore {artifacts.place(Ancestry)}, or start a new run"
