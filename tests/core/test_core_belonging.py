@@ -40,10 +40,21 @@ SPENT = PrivacySpent(
     noise_multiplier=1.0, max_grad_norm=1.0, sample_rate=0.1, steps=9,
 )  # fmt: skip
 SAID = PrivacyRecord(
-    private=True, epsilon=2.0, own_epsilon=2.0, delta=1e-3, unit=str(SPENT.unit), relation=str(SPENT.relation),
-    noise_multiplier=1.0, max_grad_norm=1.0, sample_rate=0.1, steps=9, sampler="poisson", clipping="flat",
-    ledger=(9, "h"), version=artifacts.FORMAT,
-)  # fmt: skip
+    private=True,
+    epsilon=2.0,
+    own_epsilon=2.0,
+    delta=1e-3,
+    unit=str(SPENT.unit),
+    relation=str(SPENT.relation),
+    noise_multiplier=1.0,
+    max_grad_norm=1.0,
+    sample_rate=0.1,
+    steps=9,
+    sampler="poisson",
+    clipping="flat",
+    ledger=(9, "h"),
+    version=artifacts.FORMAT,
+)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
 """Runs training in several processes and writes down what each of them saw: ``python ranks.py FOLDER``.
 
 Not a test itself: test processes may open no socket. Imports are paid for once; every world of processes is
-    forked from here,
-meets in a file, and gets a minute. ``FOLDER/seen.json`` then holds, for each scene, what its processes
-returned.
+forked from here, meets in a file, and gets a minute. ``FOLDER/seen.json`` then holds, for each scene, what
+its processes returned.
 """
 
 from __future__ import annotations
@@ -44,9 +43,16 @@ from meninx.synthetic import write_dataset
 
 LIMIT = 60.0
 SMALL = LearnConfig.of(
-    model="resnet9-small", physical_batch=3, lr=1e-2, optimizer="momentum", device="cpu", attack_risk=False, deterministic=True,
-    eval_every=2, batch_size=5,
-)  # fmt: skip
+    model="resnet9-small",
+    physical_batch=3,
+    lr=1e-2,
+    optimizer="momentum",
+    device="cpu",
+    attack_risk=False,
+    deterministic=True,
+    eval_every=2,
+    batch_size=5,
+)
 FORCED: dict[int, slice] = {3: slice(0, 1), 4: slice(0, 0), 5: slice(0, 7)}  # one unit, nobody, uneven shares
 UNITS, RATE, DRAWS = 24, 0.4, 3000
 WORLD = World()  # of this process; each child has its own
@@ -204,9 +210,14 @@ def masks(data: Manifest, run: Run, *, planted: bool) -> Callable[[], list[list[
             draw_per_process()
         units = replace(data, cases=data.cases[:UNITS])
         terms = Plan.build(
-            n_units=UNITS, expected_batch_size=UNITS * RATE, unit=PrivacyUnit.CASE, steps=DRAWS, noise_multiplier=1.0,
-            max_grad_norm=1.0, delta=1e-3,
-        )  # fmt: skip
+            n_units=UNITS,
+            expected_batch_size=UNITS * RATE,
+            unit=PrivacyUnit.CASE,
+            steps=DRAWS,
+            noise_multiplier=1.0,
+            max_grad_norm=1.0,
+            delta=1e-3,
+        )
         keys = Keys.of(run, resumed=False, world=WORLD)
         members = unit_members(units, PrivacyUnit.CASE)
         draw = PrivateSampler(

@@ -228,9 +228,14 @@ def test_a_step_asks_the_device_once_however_many_microbatches(monkeypatch: pyte
 
 def plan(**changes: Any) -> Plan:
     fields: dict[str, Any] = {
-        "n_units": CASES, "expected_batch_size": 6, "unit": PrivacyUnit.CASE, "steps": 4, "noise_multiplier": 1.0,
-        "max_grad_norm": 0.5, "delta": 1e-3,
-    }  # fmt: skip
+        "n_units": CASES,
+        "expected_batch_size": 6,
+        "unit": PrivacyUnit.CASE,
+        "steps": 4,
+        "noise_multiplier": 1.0,
+        "max_grad_norm": 0.5,
+        "delta": 1e-3,
+    }
     return Plan.build(**fields | changes)
 
 

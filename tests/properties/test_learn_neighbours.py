@@ -1,8 +1,8 @@
 """The guarantee of the program's own step: with one unit less in the dataset, the clipped sums of a step differ by C at most.
 
-Everything between the dataset and the noise is the program's: ``assemble.from_config``, the draw, augmentation,
-patches, views, physical batches, shares of several processes, pooling. Only the release is replaced, by one
-that hands out the sum before the noise.
+Everything between the dataset and the noise is the program's: ``assemble.from_config``, the draw,
+augmentation, patches, views, physical batches, shares of several processes, pooling. Only the release is
+replaced, by one that hands out the sum before the noise.
 """
 
 from __future__ import annotations
@@ -55,9 +55,14 @@ DROPOUT: dict[str, Any] = {
     "norm": ("GROUP", {"num_groups": 2}),
 }
 SMALL = LearnConfig.of(
-    model="resnet9-small", model_options=SMALLER["resnet9-small"], physical_batch=64, device="cpu", attack_risk=False,
-    deterministic=True, seed=3,
-)  # fmt: skip
+    model="resnet9-small",
+    model_options=SMALLER["resnet9-small"],
+    physical_batch=64,
+    device="cpu",
+    attack_risk=False,
+    deterministic=True,
+    seed=3,
+)
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,20 @@ LINES = list(dict.fromkeys(line for lines in EXAMPLES.values() for line in lines
 SLOW = ("meninx demo demo-out/",)
 # What must lie in the folder before an example can run; all else the example makes itself.
 NEEDS = {
-    "deid": ("archive",), "prepare": ("clean", "labels.csv", "images"), "train": ("data",), "evaluate": ("data", "runs"),
+    "deid": ("archive",),
+    "prepare": ("clean", "labels.csv", "images"),
+    "train": ("data",),
+    "evaluate": ("data", "runs"),
     "verify": ("data",),
-    "sweep": ("data",), "report": ("clean", "data", "runs"), "dicom": ("clean",), "demo": (), "recipes": (), "doctor": (),
-    "dicom restore": ("images",), "dicom table": ("classes",),
-}  # fmt: skip
+    "sweep": ("data",),
+    "report": ("clean", "data", "runs"),
+    "dicom": ("clean",),
+    "demo": (),
+    "recipes": (),
+    "doctor": (),
+    "dicom restore": ("images",),
+    "dicom table": ("classes",),
+}
 
 
 @pytest.fixture(scope="module")

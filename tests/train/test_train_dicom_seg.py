@@ -45,9 +45,15 @@ def prepared(cohort, tmp_path_factory) -> Prepared:
             archive, root / "clean" / hospital, key=root / f"{hospital}.key", site=hospital, workers=1
         )
     settings = {
-        "name": "ct", "table": f"{cohort.root}/{{site}}/labels.csv", "crosswalks": ("private/crosswalk_uids.csv",),
-        "mask_column": "mask", "mask_labels": ("organ", "lesion"), "spatial_dims": 3, "window": (-150.0, 200.0), "split": "exact",
-    }  # fmt: skip
+        "name": "ct",
+        "table": f"{cohort.root}/{{site}}/labels.csv",
+        "crosswalks": ("private/crosswalk_uids.csv",),
+        "mask_column": "mask",
+        "mask_labels": ("organ", "lesion"),
+        "spatial_dims": 3,
+        "window": (-150.0, 200.0),
+        "split": "exact",
+    }
     api.prepare(root / "clean", root / "data", **settings, spacing_mm=(12.0,))
     return Prepared(root / "clean", Manifest.read(root / "data"))
 

@@ -1,4 +1,7 @@
-"""Wheel and source archive: built from the checkout, looked into, installed and run; and the extras together (slow)."""
+"""Wheel and source archive: built from the checkout, looked into, installed and run.
+
+And the extras together (slow).
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the torch-free part needs of an operating system: stories on Linux with the POSIX modules taken away.
 
-Windows has no ``fcntl``. Continuous integration runs the torch-free tests there; here the same is tried beforehand, and
-mypy reads the source as Windows and macOS would (slow).
+Windows has no ``fcntl``. Continuous integration runs the torch-free tests there; here the same is tried
+beforehand, and mypy reads the source as Windows and macOS would (slow).
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def test_an_archive_becomes_a_dataset_without_the_modules_of_posix(tmp_path: Pat
         tmp_path,
         "--help",
         "deid hospitals/north/archive clean --key north.key --site north --new-key --workers 1",
-        "prepare clean data --reader dicom --modalities DX --size 64 64 --table ../hospitals/north/labels.csv "
+        "prepare clean data --reader dicom --modalities DX --size 64 64 --table "
+        "../hospitals/north/labels.csv "
         "--crosswalks private/crosswalk_uids.csv --label-columns effusion nodule --split exact --workers 1",
     )
     assert "deid" in out

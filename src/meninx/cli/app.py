@@ -64,9 +64,14 @@ def build_app() -> App:
     several = Parameter(consume_multiple=True, negative_iterable=())
     version = metadata.version("meninx")
     app = App(
-        "meninx", HELP, help_epilogue=EPILOGUE, version=version, help_format="plaintext", default_parameter=several,
+        "meninx",
+        HELP,
+        help_epilogue=EPILOGUE,
+        version=version,
+        help_format="plaintext",
+        default_parameter=several,
         suppress_keyboard_interrupt=False,
-    )  # fmt: skip
+    )
     for name, help_text in VERBS.items():
         app.command(f"meninx.cli.{name}:{name}", name=name, help=help_text, help_epilogue=epilogue(name))
     app.command(dicom)

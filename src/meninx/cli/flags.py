@@ -1,7 +1,8 @@
 """Flags of a verb: one for each setting of its config, with the meaning, the choices and the range that the config declares.
 
-A verb that takes a config is decorated with :func:`with_settings`. The parser then sees one keyword per setting, under
-its flat name, and the verb receives the config made of the recipe and, on top, of the flags that were given.
+A verb that takes a config is decorated with :func:`with_settings`. The parser then sees one keyword per
+setting, under its flat name, and the verb receives the config made of the recipe and, on top, of the flags
+that were given.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def with_settings(verb: Callable[..., None]) -> Callable[..., None]:
     """Return a verb for the parser: in place of its config it takes one keyword per setting.
 
     Args:
-        verb: a function with a parameter ``config`` of a config class; ``recipe`` and ``resume`` (the path of a run that
-            goes on with its own settings) may be others.
+        verb: a function with a parameter ``config`` of a config class; ``recipe`` and ``resume`` (the path of
+            a run that goes on with its own settings) may be others.
     """
     hints = typing.get_type_hints(verb, include_extras=True)
     kind: type[Settings] = hints["config"]
@@ -83,7 +84,8 @@ def value_of(text: str) -> Any:
 def read_options(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Read the options of a network, whose types no setting declares, as TOML values.
 
-    ``--model-options.small-stem false`` is ``{"small_stem": False}``. The parser calls this with all arguments.
+    ``--model-options.small-stem false`` is ``{"small_stem": False}``. The parser calls this with all
+    arguments.
 
     Raises:
         ConfigError: a flag names no option.

@@ -1,8 +1,8 @@
 """Settings: frozen tables whose types say what is allowed, and the TOML recipes that hold them.
 
-A stage declares its settings as dataclasses that inherit from :class:`Settings`. The type of a field is the one place
-where its choices and its range are declared; the check of a value, the command line, the reference page and the JSON
-schema all read it from there:
+A stage declares its settings as dataclasses that inherit from :class:`Settings`. The type of a field is the
+one place where its choices and its range are declared; the check of a value, the command line, the reference
+page and the JSON schema all read it from there:
 
     >>> from dataclasses import dataclass, field
     >>> from typing import Literal
@@ -18,10 +18,11 @@ schema all read it from there:
     True
     >>> Training.of(optimizer="adem")
     Traceback (most recent call last):
-    meninx.core.errors.ConfigError: expected optimizer to be one of adam, sgd, got 'adem' (optimizer); did you mean 'adam'?
+    meninx.core.errors.ConfigError: expected optimizer to be one of adam, sgd, got 'adem' (optimizer); did you
+        mean 'adam'?
 
-Every setting of the composed tables also has a flat name, unique in the whole: that of its field, or the one that
-:func:`flat` gives it. Flags and keyword arguments use flat names, recipes use tables.
+Every setting of the composed tables also has a flat name, unique in the whole: that of its field, or the one
+that :func:`flat` gives it. Flags and keyword arguments use flat names, recipes use tables.
 """
 
 # No postponed annotations here: the example above is run in this module, and its types must be objects.
@@ -181,8 +182,8 @@ def build(kind: type[SettingsT], settings: Mapping[str, Any], where: str) -> Set
         where: their source, for messages: the name of a file, or empty.
 
     Raises:
-        ConfigError: an unknown key (with the nearest known one), or a value that ``kind`` refuses; names ``where``
-            and the key.
+        ConfigError: an unknown key (with the nearest known one), or a value that ``kind`` refuses; names
+            ``where`` and the key.
     """
     return resolve(kind, (settings, where))
 
@@ -292,7 +293,10 @@ def to_plain(value: Any) -> Any:
 
 
 def flattened(kind: type[Settings], table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe's table with its settings under their flat names, unchecked; other keys stay as they are."""
+    """Return a recipe's table with its settings under their flat names, unchecked.
+
+    Other keys stay as they are.
+    """
     names = {path: name for name, (path, _) in index(kind).items()}
     result: dict[str, Any] = {}
     for key, value in table.items():
@@ -309,7 +313,10 @@ def to_toml(config: Any) -> str:
 
 
 def schema(kind: type[Settings]) -> dict[str, Any]:
-    """Return the JSON schema of recipes of a kind, for the completion of editors; it knows all choices and ranges."""
+    """Return the JSON schema of recipes of a kind, for the completion of editors.
+
+    It knows all choices and ranges.
+    """
     found = msgspec.json.schema(kind, schema_hook=lambda other: {"type": "string"})
     owners = {owner.__name__: owner for owner in (kind, *tables(kind).values())}
     for name, part in found["$defs"].items():
@@ -367,7 +374,8 @@ def warn_of_old_layout(kind: type[Settings], table: Mapping[str, Any], source: s
     if loose:
         path = ".".join(index(kind)[loose[0]][0])
         warnings.warn(
-            f"{source} has the flat layout of an earlier version ({loose[0]} is now {path}); it is read as before. "
+            f"{source} has the flat layout of an earlier version ({loose[0]} is now {path}); it is "
+            "read as before. "
             f"`meninx recipes --convert FILE` prints it in tables",
             OldLayout,
             stacklevel=2,

@@ -74,9 +74,12 @@ def delta(patients: int) -> float:
 
 def _deid(out: Path, hospital: str) -> Command:
     return Command(
-        name=f"deid-{hospital}", verb="deid", paths=(out / "hospitals" / hospital / "archive", out / "clean" / hospital),
-        settings={"key": out / "keys" / f"{hospital}.key", "site": hospital}, flags=("--new-key",),
-    )  # fmt: skip
+        name=f"deid-{hospital}",
+        verb="deid",
+        paths=(out / "hospitals" / hospital / "archive", out / "clean" / hospital),
+        settings={"key": out / "keys" / f"{hospital}.key", "site": hospital},
+        flags=("--new-key",),
+    )
 
 
 def _prepare(out: Path, config: DemoConfig) -> Command:

@@ -200,9 +200,17 @@ def _write_index(build: Build, rows: list[tuple[str, ...]]) -> None:
 
 
 _SURVEYED = (
-    "PatientIdentityRemoved", "DeidentificationMethod", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID",
-    "SOPClassUID", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient",
-)  # fmt: skip
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "PatientID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SOPInstanceUID",
+    "SOPClassUID",
+    "NumberOfFrames",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+)
 
 
 @dataclass(frozen=True)

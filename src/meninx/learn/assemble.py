@@ -127,7 +127,7 @@ def from_config(
 ) -> Training:
     """Return a run ready for its first step.
 
-    It writes metrics, checkpoints, keys and ledger into the run folder. :func:`.fit.fit` also resumes, stops on
+    It writes metrics, checkpoints, keys and ledger into the run folder. :func:`.fitting.fit` also resumes, stops on
     Ctrl-C and writes ``privacy.json``.
 
     Args:
@@ -179,7 +179,7 @@ def from_config(
 
         sampler, step = _private_parts(
             config, train, run, plan, task, loader, network, bind=bind, sources=sources, resumed=resumed,
-            ancestry=ancestry, world=world,
+            ancestry=ancestry, world=world, device=device,
         )  # fmt: skip
     trainer = Trainer(
         _state(config, network, plan, sampler.steps_per_epoch), sampler, step, world=world,
@@ -277,6 +277,7 @@ def _private_parts(
     loader: Loader,
     network: nn.Module,
     *,
+    device: torch.device,
     bind: Callable[[str], str],
     resumed: bool,
     world: World,
@@ -295,6 +296,7 @@ def _private_parts(
         task: the loss.
         loader: makes tensors of cases.
         network: put into training mode, with the parameters fixed that no step trains.
+        device: where the network is.
         bind: from the name of the run's keys to the binding of its ledger lines
             (:func:`.ledger_file.binding_of`).
         resumed: the run was started before.
@@ -331,7 +333,7 @@ def _private_parts(
     earlier = finetune.ledgers(ancestry) if ancestry else ()
     step = PrivateStep(
         plan, run, task, loader, keys, binding=bind(keys.stream), physical_batch=config.sampling.physical_batch,
-        kernels=kernels.opened(runtime.device(config.runtime.device), deterministic=config.runtime.deterministic),
+        kernels=kernels.opened(device, deterministic=config.runtime.deterministic),
         precision=config.runtime.precision, functional=config.model.functional, sources=sources,
         earlier=joint_phases(earlier) if earlier else (), proved=True, world=world,
     )  # fmt: skip
@@ -462,7 +464,7 @@ def initial_network(
 def feature_statistics(
     config: LearnConfig, info: DatasetInfo, *, network: nn.Module | None = None
 ) -> FeatureStatistics:
-    """Return the statistics that ``config.model.standardize`` asks for, on one thread, so that they are repeatable.
+    """Return the statistics that ``config.model.standardize`` asks for, computed on one thread to be repeatable.
 
     Args:
         config: the settings.
@@ -486,7 +488,7 @@ def feature_statistics(
 def _statistics(
     config: LearnConfig, info: DatasetInfo, network: nn.Module | None, ancestry: Ancestry, world: World
 ) -> FeatureStatistics | None:
-    """Return the statistics that the run was created with, in every process; computed where it has no record."""
+    """Return the recorded statistics of the run, the same in every process; without a record they are computed."""
     if not config.model.standardize:
         return None
 

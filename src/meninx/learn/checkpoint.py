@@ -246,7 +246,8 @@ def _refuse_other_settings(before: LearnConfig, now: LearnConfig) -> None:
 class CheckpointHook(Hook):
     """Saves ``last`` at every evaluation and at the end of a round, and ``best`` whenever the evaluation improved.
 
-    An interrupted round is saved, too, unless a step was under way. A private run that was interrupted before its
+    An interrupted round is saved, too, unless a step was under way. A private run that was interrupted before
+    its
     first step is not: it begins anew, with new keys.
 
     Args:

@@ -130,7 +130,8 @@ class Hook:
         refuses changes by any other. It cannot look into a hook: a false declaration breaks the guarantee.
 
     Attributes:
-        post_processing: what this hook changes is a function of weights, released gradients and public numbers.
+        post_processing: what this hook changes is a function of weights, released gradients and public
+            numbers.
     """
 
     post_processing: bool = False

@@ -156,9 +156,16 @@ def kernel_table(
     for _ in range(2):
         begun = time.process_time()
         clipped_gradient_sum(
-            network, lambda outputs, _: outputs.flatten(1).square().mean(1), images, torch.zeros(len(images)),
-            unit_index=torch.arange(units), n_units=units, max_grad_norm=1.0, views=views, planner=cache.planner,
-        )  # fmt: skip
+            network,
+            lambda outputs, _: outputs.flatten(1).square().mean(1),
+            images,
+            torch.zeros(len(images)),
+            unit_index=torch.arange(units),
+            n_units=units,
+            max_grad_norm=1.0,
+            views=views,
+            planner=cache.planner,
+        )
         seconds.append(time.process_time() - begun)
     cache.save()
     first, following = seconds

@@ -92,8 +92,8 @@ def read(run: Run, *, anchor: tuple[int, str] | None = None) -> Ledger:
 def enter(run: Run, ledger: Ledger, plan: Plan, step: int, *, stream: str, binding: str) -> Ledger:
     """Write the next line to the disk, wait until it is there, and return the ledger that holds it.
 
-    The file is made for the owner alone, mode 0600. Before the first line ``run.json`` names the keys, so that
-    a run whose ledger and keys were both removed is known to have begun.
+    The file is made for the owner alone, mode 0600. Before the first line ``run.json`` names the keys, so
+    that a run whose ledger and keys were both removed is known to have begun.
 
     Raises:
         PrivacyRefusal: see :meth:`meninx.privacy.ledger.Ledger.next`.

@@ -190,7 +190,8 @@ def _missing(context: ReportContext) -> list[str]:
     if context.counts_hidden and undeclared:
         tells = "tell" if len(undeclared) > 1 else "tells"
         sentences.append(
-            f"A number was declared, but not by run {formatting.joined(undeclared)}, whose sample rate {tells} "
+            f"A number was declared, but not by run {formatting.joined(undeclared)}, whose sample "
+            f"rate {tells} "
             "the true one."
         )
     if context.joints:

@@ -38,7 +38,10 @@ def fairness(context: ReportContext) -> Section:
             drawn, name=f"gaps{number}", limit=context.config.gap_limit, what=formatting.metric(name)
         )
         if svg:
-            caption = f"{formatting.metric(name)}, group minus rest, with 95 % intervals: run {run.name} ({run.kind})."
+            caption = (
+                f"{formatting.metric(name)}, group minus rest, with 95 % intervals: run {run.name} "
+                f"({run.kind})."
+            )
             pictures.append(Picture(svg, caption))
         shown = [item for item in evaluation.gaps if item.label == label]
         folded = [item for item in evaluation.gaps if item.label != label]

@@ -236,8 +236,10 @@ def _calibrated(evaluated: Sequence[Evaluated]) -> list[Picture]:
                 short = _short(run, runs)
                 drawn[short] = tuple(zip(item.predicted, item.observed, strict=True))
                 captions.append(
-                    f"{short}: ECE {formatting.number(item.ece)} (by chance alone {formatting.number(item.ece_null)}), "
-                    f"slope {formatting.number(item.slope)}, intercept {formatting.number(item.intercept)}, n "
+                    f"{short}: ECE {formatting.number(item.ece)} (by chance alone "
+                    f"{formatting.number(item.ece_null)}), "
+                    f"slope {formatting.number(item.slope)}, intercept "
+                    f"{formatting.number(item.intercept)}, n "
                     f"= {item.n:,}"
                 )
     labels = len({item.label for item in every})

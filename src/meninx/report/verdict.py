@@ -244,7 +244,10 @@ def _gap(context: ReportContext) -> Verdict:
 def _gap_detail(worst: Estimate, unknown: int) -> str:
     where = f"{worst.attribute} {worst.group}" + (f", {worst.label}" if worst.label else "")
     more = f"; {unknown} more insufficient" if unknown else ""
-    return f"largest {formatting.metric(worst.name)} {formatting.interval(worst)}: {where}, n = {worst.n:,}{more}"
+    return (
+        f"largest {formatting.metric(worst.name)} {formatting.interval(worst)}: {where}, n = "
+        f"{worst.n:,}{more}"
+    )
 
 
 def _utility(context: ReportContext) -> Verdict:
@@ -263,7 +266,10 @@ def _utility(context: ReportContext) -> Verdict:
         )
     best = measured.evaluation.headline
     colour, word, reason = utility(context, run)
-    detail = f"run {run.name}: {formatting.metric(best.name)} {formatting.interval(best)}, n = {best.n:,} cases; {reason}"
+    detail = (
+        f"run {run.name}: {formatting.metric(best.name)} {formatting.interval(best)}, n = {best.n:,} "
+        f"cases; {reason}"
+    )
     return Verdict(question, colour, word, formatting.value(best), detail, limit, "utility")
 
 

@@ -49,7 +49,7 @@ class EvaluateResult(Result):
         metrics: the first metrics with their intervals, by name.
         difference: the headline's difference to the baseline; None without one.
         external: measured on another dataset than the run's own.
-        notes: what must be said of these numbers.
+        notes: caveats of these numbers.
     """
 
     split: str
@@ -119,7 +119,7 @@ def _refuse_changed(folder: Run) -> None:
     """Refuse a finished run whose settings or released files are not those that it was released with.
 
     Evaluations and comparisons are not compared: they are written again, and a killed evaluation leaves one
-        that is not listed.
+    that is not listed.
     """
     record = folder.record
     if record is None or not record.config:
@@ -192,11 +192,16 @@ class _Measurement:
         path = self._write(found, rows)
         first = [row for row in found.metrics if not row.label] or list(found.metrics)
         return EvaluateResult(
-            out=path, split=config.split, cases=found.n_cases, patients=found.n_patients,
-            metrics={row.name: row for row in first}, difference=rows[0] if rows else None, external=self.standing.external,
+            out=path,
+            split=config.split,
+            cases=found.n_cases,
+            patients=found.n_patients,
+            metrics={row.name: row for row in first},
+            difference=rows[0] if rows else None,
+            external=self.standing.external,
             patients_known=dataset.info.patients_known,
             notes=(*notes, *self._notes()),
-        )  # fmt: skip
+        )
 
     def _notes(self) -> list[str]:
         notes = [self.compared_note] if self.compared_note else []

@@ -45,7 +45,7 @@ NO_PRIVACY = "none: trained without differential privacy"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult(Result):
-    """What a training run came to.
+    """Result of a training run.
 
     Attributes:
         model: name of the network.
@@ -216,7 +216,7 @@ def _checked(
 
 
 def _traced(config: TrainConfig, data: Manifest, out: Path, network: nn.Module | None) -> Start:
-    """Return what is known of the starting weights, with the statistics of their features where they are asked for."""
+    """Return what is known of the starting weights, with the statistics of their features if they are asked for."""
     unit = str(config.privacy.unit) if config.privacy else ""
     members, known = identity.members_of(data), identity.data_record(data.root)
     start = lineage.trace(Path(config.model.pretrained), members, known, unit=unit, folders=(out,))
