@@ -464,7 +464,7 @@ def initial_network(
 def feature_statistics(
     config: LearnConfig, info: DatasetInfo, *, network: nn.Module | None = None
 ) -> FeatureStatistics:
-    """Return the statistics that ``config.model.standardize`` asks for, on one thread, so that they are repeatable.
+    """Return the statistics that ``config.model.standardize`` asks for, computed on one thread to be repeatable.
 
     Args:
         config: the settings.
@@ -488,7 +488,7 @@ def feature_statistics(
 def _statistics(
     config: LearnConfig, info: DatasetInfo, network: nn.Module | None, ancestry: Ancestry, world: World
 ) -> FeatureStatistics | None:
-    """Return the statistics that the run was created with, in every process; computed where it has no record."""
+    """Return the recorded statistics of the run, the same in every process; without a record they are computed."""
     if not config.model.standardize:
         return None
 

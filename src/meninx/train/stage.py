@@ -216,7 +216,7 @@ def _checked(
 
 
 def _traced(config: TrainConfig, data: Manifest, out: Path, network: nn.Module | None) -> Start:
-    """Return what is known of the starting weights, with the statistics of their features where they are asked for."""
+    """Return what is known of the starting weights, with the statistics of their features if they are asked for."""
     unit = str(config.privacy.unit) if config.privacy else ""
     members, known = identity.members_of(data), identity.data_record(data.root)
     start = lineage.trace(Path(config.model.pretrained), members, known, unit=unit, folders=(out,))
