@@ -1,4 +1,4 @@
-"""Write ``src/meninx/_settings.py``: the settings of every stage as typed dictionaries, for completion and type checkers.
+"""Write ``src/meninx/_settings.py``: settings of all stages as typed dictionaries for type checkers.
 
 ``make docs`` writes it and ``make docs-check`` compares it, as with the reference pages.
 """

@@ -1,4 +1,4 @@
-"""Where errors end: an exit code for each class, a message without a traceback, and never a patient's value."""
+"""Errors give an exit code per class, a message without a traceback, and never a patient's value."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_reader_that_went_away_is_no_error():
 
 
 def test_a_reader_that_went_away_before_the_end_leaves_no_traceback():
-    """The result waits in a buffer until the interpreter ends: it is written out before, where it can be caught."""
+    """The buffered result is written before the interpreter ends, so that an error can be caught."""
     command = [sys.executable, "-m", "meninx", "recipes", "tiny"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -1,4 +1,7 @@
-"""The public face: names without weight, networks of one's own, and packages that add networks, readers and tasks."""
+"""The public interface: lazy names, networks of one's own, and packages that extend the program.
+
+Packages add networks, readers and tasks.
+"""
 
 from __future__ import annotations
 

@@ -283,7 +283,7 @@ def _private_parts(
     sources: Sequence[UnitSource] = (),
     ancestry: Ancestry | None = None,
 ) -> tuple[PrivateSampler, PrivateStep]:
-    """Return the sampler and the step of a private run, with the run's secret keys, which process 0 gives to all.
+    """Return the sampler and the step of a private run, with the secret keys that process 0 gives to all.
 
     The network is proved before there are keys, so that a refusal leaves none.
 
@@ -429,7 +429,7 @@ def initial_network(
     network: nn.Module | None = None,
     statistics: FeatureStatistics | None = None,
 ) -> tuple[nn.Module, StartRecord | None]:
-    """Return the network that a run begins with: weights from the config's seed or the pretrained file, adapters if asked for.
+    """Return the network that a run begins with: random or pretrained weights, with any adapters.
 
     Args:
         config: the settings.
@@ -462,7 +462,7 @@ def initial_network(
 def feature_statistics(
     config: LearnConfig, info: DatasetInfo, *, network: nn.Module | None = None
 ) -> FeatureStatistics:
-    """Return the statistics that ``config.model.standardize`` asks for, on one thread, so that they are repeatable.
+    """Return the statistics that ``config.model.standardize`` asks for, repeatable on one thread.
 
     Args:
         config: the settings.
@@ -486,7 +486,7 @@ def feature_statistics(
 def _statistics(
     config: LearnConfig, info: DatasetInfo, network: nn.Module | None, ancestry: Ancestry, world: World
 ) -> FeatureStatistics | None:
-    """Return the statistics that the run was created with, in every process; computed where it has no record."""
+    """Return the statistics of the run's record in every process, or compute them without a record."""
     if not config.model.standardize:
         return None
 
@@ -519,7 +519,7 @@ def _pretrained(
 
 
 def _refuse_private_intensity(info: DatasetInfo, plan: Plan | None) -> None:
-    """Refuse statistics of the training images under privacy: one patient changes what all the others' images look like."""
+    """Refuse statistics of the training images under privacy, where one patient changes all images."""
     if plan is not None and info.intensity.source == "train":
         fix = "prepare the dataset with --intensity format, window or image"
         got = "one computed from the private training images"

@@ -1,4 +1,7 @@
-"""The privacy ledger on disk: read whole and verified, extended one durable line at a time, bound to what determines a step."""
+"""The privacy ledger on disk: verified when read, extended by one durable line at a time.
+
+It is bound to what determines a step.
+"""
 
 from __future__ import annotations
 

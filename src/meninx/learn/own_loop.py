@@ -1,4 +1,4 @@
-"""Differential privacy for a training loop of one's own: sampling, clipping, noise, ledger and resume in one context.
+"""Differential privacy for your own training loop: sampling, clipping, noise, ledger and resuming.
 
 The network is not wrapped and the data stay where they are. The context says which rows belong to the
 patients drawn for a step, and replaces ``loss.backward(); optimizer.step()``::

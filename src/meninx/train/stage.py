@@ -216,7 +216,7 @@ def _checked(
 
 
 def _traced(config: TrainConfig, data: Manifest, out: Path, network: nn.Module | None) -> Start:
-    """Return what is known of the starting weights, with the statistics of their features where they are asked for."""
+    """Return what is known of the starting weights, with any statistics of their features."""
     unit = str(config.privacy.unit) if config.privacy else ""
     members, known = identity.members_of(data), identity.data_record(data.root)
     start = lineage.trace(Path(config.model.pretrained), members, known, unit=unit, folders=(out,))
@@ -236,7 +236,7 @@ def _agreed_plan(config: TrainConfig, data: Manifest, world: World) -> Plan | No
 
 
 def _network(config: TrainConfig, data: Manifest, plan: Plan | None, own: nn.Module | None) -> nn.Module:
-    """Return a copy of the network that a run begins with; refuse one that cannot be built or trained with the plan."""
+    """Return a copy of the network that a run begins with, if it can be built and trained with the plan."""
     with torch.random.fork_rng():
         network, _ = assemble.initial_network(config, data.info, network=copy.deepcopy(own))
     if plan is not None:
@@ -367,7 +367,7 @@ def _reopened(
 
 
 def _refuse_changes(folder: Run, same_data: bool) -> None:
-    """Refuse to go on with a finished run of which something was changed: the same noise must not meet other gradients."""
+    """Refuse to resume a finished run that was changed, so that its noise meets no other gradients."""
     known = artifacts.require(folder.root, RunRecord, fix="start a new run")
     problem = ""
     if not same_data:
@@ -525,7 +525,7 @@ def _train(
 
 
 def _bound(data: Manifest, run: Run) -> str:
-    """Return the name of everything that a run was made with, beside its settings, computed from the files themselves.
+    """Return the name of a run's inputs beside its settings, computed from the files themselves.
 
     It is keyed, because the ledger that is bound to it is released with the lineage.
 
