@@ -30,7 +30,8 @@ KINDS: dict[str, tuple[type[Settings], frozenset[str]]] = {
 }
 """Class name -> its config, and the settings that the functions of ``meninx`` name themselves."""
 
-_HEAD = '''"""Settings of the stages as keyword arguments, for completion and type checkers. Written by `make docs`.
+_HEAD = '''\
+"""Settings of the stages as keyword arguments, for completion and type checkers. Written by `make docs`.
 
 Every setting is described in docs/reference/settings.md, and in the ``Attributes:`` of its config.
 """

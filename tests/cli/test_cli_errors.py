@@ -167,8 +167,9 @@ def test_a_misspelt_folder_is_told_before_anything_slow_is_imported(tmp_path):
     script = """
         import sys
         from meninx.cli.app import run
-        lines = ["train datta", "train datta --dry-run", "train datta --resume runs/latest", "sweep datta", "evaluate runs/latst",
-                 "evaluate runs/latst --data datta", "report nowhere", "prepare imagse out", "deid nowhere out --key k"]
+        lines = ["train datta", "train datta --dry-run", "train datta --resume runs/latest", "sweep datta",
+                 "evaluate runs/latst", "evaluate runs/latst --data datta", "report nowhere",
+                 "prepare imagse out", "deid nowhere out --key k"]
         codes = {line: run(line.split()) for line in lines}
         print([codes, sorted({"torch", "monai"} & set(sys.modules))])
     """

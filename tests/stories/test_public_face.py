@@ -32,7 +32,8 @@ class TinyNet(nn.Module):
     def __init__(self, spatial_dims, in_channels, out_channels, width=4):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, out_channels)
+            nn.Conv2d(in_channels, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(width, out_channels),
         )
 
     def forward(self, images):
@@ -45,7 +46,8 @@ def read(root, config, site=""):
     for number, path in enumerate(sorted(root.glob("*.png")), start=1):
         patient, label, _ = path.stem.split("-")
         cases.append(SourceCase(
-            key=path.name, patient=patient, image=FileSource(path), where=f"file {number}", labels={"bright": int(label)},
+            key=path.name, patient=patient, image=FileSource(path), where=f"file {number}",
+            labels={"bright": int(label)},
         ))
     return ReaderOutput(cases=tuple(cases), labels=("bright",), task=TaskKind.MULTILABEL)
 

@@ -14,7 +14,8 @@ page and the JSON schema all read it from there:
     >>> @dataclass(frozen=True, kw_only=True)
     ... class Training(Settings):
     ...     optim: Optim = field(default_factory=Optim)
-    >>> Training(optim=Optim(lr=0.1)) == Training.of(lr=0.1) == build(Training, {"optim": {"lr": 0.1}}, "recipe")
+    >>> built = build(Training, {"optim": {"lr": 0.1}}, "recipe")
+    >>> Training(optim=Optim(lr=0.1)) == Training.of(lr=0.1) == built
     True
     >>> Training.of(optimizer="adem")
     Traceback (most recent call last):

@@ -127,8 +127,8 @@ def from_config(
 ) -> Training:
     """Return a run ready for its first step.
 
-    It writes metrics, checkpoints, keys and ledger into the run folder. :func:`.fit.fit` also resumes, stops on
-    Ctrl-C and writes ``privacy.json``.
+    It writes metrics, checkpoints, keys and ledger into the run folder. :func:`.fit.fit` also resumes, stops
+    on Ctrl-C and writes ``privacy.json``.
 
     Args:
         config: settings; a subclass is reduced to its learning part.
@@ -325,14 +325,15 @@ def _private_parts(
     seed = config.runtime.seed if config.runtime.deterministic else None
     keys = Keys.of(run, resumed=resumed, deterministic_seed=seed, world=world)
     sampler = PrivateSampler(
-        plan.sampler(keys.sampling, len(units)), units, unit_names(train.manifest, plan.unit), plan.sample_rate,
-        config.sampling.cases_per_patient, config.runtime.seed,
+        plan.sampler(keys.sampling, len(units)), units, unit_names(train.manifest, plan.unit),
+        plan.sample_rate, config.sampling.cases_per_patient, config.runtime.seed,
     )  # fmt: skip
     earlier = finetune.ledgers(ancestry) if ancestry else ()
+    device, deterministic = runtime.device(config.runtime.device), config.runtime.deterministic
     step = PrivateStep(
-        plan, run, task, loader, keys, binding=bind(keys.stream), physical_batch=config.sampling.physical_batch,
-        kernels=kernels.opened(runtime.device(config.runtime.device), deterministic=config.runtime.deterministic),
-        precision=config.runtime.precision, functional=config.model.functional, sources=sources,
+        plan, run, task, loader, keys, binding=bind(keys.stream),
+        physical_batch=config.sampling.physical_batch,
+        kernels=kernels.opened(device, deterministic=deterministic), precision=config.runtime.precision, functional=config.model.functional, sources=sources,
         earlier=joint_phases(earlier) if earlier else (), proved=True, world=world,
     )  # fmt: skip
     return sampler, step

@@ -34,7 +34,7 @@ FREE_TO_CHANGE = frozenset(
         "attack_risk",
     }
 )
-"""Settings that may change when a run is resumed: they move rounding, length or looks, not what a step means."""
+"""Settings that may change when a run is resumed: they change rounding, length or output, but no step."""
 
 
 def binding_of(

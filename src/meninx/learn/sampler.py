@@ -206,7 +206,7 @@ def unit_members(manifest: Manifest, unit: PrivacyUnit) -> Units:
 
 
 def unit_names(manifest: Manifest, unit: PrivacyUnit) -> tuple[str, ...]:
-    """Return the name of each privacy unit, its case_id or patient_id, in the order of :func:`unit_members`."""
+    """Return each privacy unit's name, its case_id or patient_id, in the order of :func:`unit_members`."""
     return tuple(case.case_id for case in manifest.cases) if unit is PrivacyUnit.CASE else manifest.patients
 
 

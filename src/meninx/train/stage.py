@@ -85,7 +85,8 @@ class TrainResult(Result):
             f"model: {self.model}, {self.parameters} parameters",
             f"training split: {self._counted()}",
             f"steps: {self.steps}",
-            f"privacy: {self.privacy.summary(patients_known=self.patients_known) if self.privacy else NO_PRIVACY}",
+            "privacy: "
+            + (self.privacy.summary(patients_known=self.patients_known) if self.privacy else NO_PRIVACY),
         ]
         if self.metric and self.validation is not None:
             lines.insert(4, f"validation: {self.metric} {self.validation:.4f}")
@@ -142,8 +143,8 @@ def run(
         resume: a run folder to go on with, or None for a new one.
         dry_run: check, calibrate and count, write nothing.
         recipe: name of the recipe, used to name the run.
-        network: one to train in place of the config's, from the weights it has; it is trained in place. A resumed
-            run needs it again.
+        network: one to train in place of the config's, from the weights it has; it is trained in place.
+            A resumed run needs it again.
 
     Raises:
         UsageError, PrivacyRefusal: the run to resume is finished and something of it was changed, or an older
@@ -280,8 +281,8 @@ def _preview(
         cost = accounting.epsilon([plan.phase(), *joint_phases(earlier)], plan.delta)
         privacy = replace(privacy, epsilon=cost.value, accountant=cost.accountant)
     return TrainResult(
-        out=out, model=config.model.name, parameters=sum(value.numel() for value in network.parameters()), dry_run=True,
-        train_cases=len(split), train_patients=len(split.patients),
+        out=out, model=config.model.name, parameters=sum(value.numel() for value in network.parameters()),
+        dry_run=True, train_cases=len(split), train_patients=len(split.patients),
         patients_known=data.info.patients_known, steps=effect.total_steps(config.sampling, data, plan),
         privacy=privacy, own_epsilon=own, start=training.start,
     )  # fmt: skip
@@ -484,7 +485,8 @@ def _closed(folder: Run, data: Manifest, network: nn.Module | None) -> TrainResu
     earlier = finetune.ledgers(artifacts.read(folder.root, Ancestry) or Ancestry())
     private = known.private and math.isfinite(ledger.epsilon(written.delta))
     return TrainResult(
-        out=folder.root, model=learned.model.name, parameters=sum(value.numel() for value in model.parameters()), closed=True,
+        out=folder.root, model=learned.model.name, closed=True,
+        parameters=sum(value.numel() for value in model.parameters()),
         train_cases=len(split), train_patients=len(split.patients),
         patients_known=data.info.patients_known, steps=known.step,
         privacy=record.total(ledger, earlier, written.delta) if private else None,
@@ -584,6 +586,7 @@ def _result(
     return TrainResult(
         out=out, model=config.model.name, parameters=parameters, train_cases=len(training),
         train_patients=len(training.patients), patients_known=data.info.patients_known,
-        steps=fitted.steps, metric=fitted.metric_name, validation=fitted.metric if fitted.metric_name else None,
+        steps=fitted.steps, metric=fitted.metric_name,
+        validation=fitted.metric if fitted.metric_name else None,
         privacy=fitted.privacy, own_epsilon=fitted.own_epsilon, start=fitted.start,
     )  # fmt: skip

@@ -142,7 +142,7 @@ def _refuse_overlap(members: Members | None, dataset: Manifest, chosen: Manifest
         patients, images = (), ()  # that training patients are measured is the user's wish
         before = identity.overlap((), ())
     elif not external:
-        images = ()  # one manifest, whose splits share no patient; equal files in them are a finding of `prepare`
+        images = ()  # splits of a manifest share no patient; equal files are a finding of `prepare`
     found = identity.overlap(
         chosen.patients,
         patients,
