@@ -329,11 +329,13 @@ def _private_parts(
         plan.sample_rate, config.sampling.cases_per_patient, config.runtime.seed,
     )  # fmt: skip
     earlier = finetune.ledgers(ancestry) if ancestry else ()
-    device, deterministic = runtime.device(config.runtime.device), config.runtime.deterministic
     step = PrivateStep(
         plan, run, task, loader, keys, binding=bind(keys.stream),
         physical_batch=config.sampling.physical_batch,
-        kernels=kernels.opened(device, deterministic=deterministic), precision=config.runtime.precision, functional=config.model.functional, sources=sources,
+        kernels=kernels.opened(
+            runtime.device(config.runtime.device), deterministic=config.runtime.deterministic
+        ),
+        precision=config.runtime.precision, functional=config.model.functional, sources=sources,
         earlier=joint_phases(earlier) if earlier else (), proved=True, world=world,
     )  # fmt: skip
     return sampler, step
