@@ -6,9 +6,8 @@ where its cache is built.
 
 *Cold* decodes every image each time, *cached* reads the memory-mapped file. All variants take turns, round by
 round. A cell holds medians over rounds: images per second of processor time [least, most], which hardly
-    depends on
-what else the machine does, and images per second of wall time, which shows what workers gain where processors
-are idle.
+depends on what else the machine does, and images per second of wall time, which shows what workers gain where
+processors are idle.
 """
 
 # ruff: noqa: E402, I001 -- torch reads the environment when it is imported

@@ -1,9 +1,8 @@
 """Fail when the structure of the source breaks a house rule; print each offence with its place.
 
 The rules: at most 600 lines per module and 80 per function, no nested conditional expression, no
-    comprehension
-more than two ``for`` deep, no circle of imports (not even inside a package), and no name of a module or class
-that occurs in two packages.
+comprehension more than two ``for`` deep, no circle of imports (not even inside a package), and no name of a
+module or class that occurs in two packages.
 """
 
 from __future__ import annotations

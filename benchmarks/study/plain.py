@@ -3,8 +3,7 @@
 It has no views and no averaged weights, and it starts from random weights.
 
 What it shares with meninx: the network, the images, the privacy unit, delta, epsilon, the noise multiplier's
-    accountant
-(dp-accounting's PLD, tighter than the one Opacus takes by default) and the CPU seconds.
+accountant (dp-accounting's PLD, tighter than the one Opacus takes by default) and the CPU seconds.
 """
 
 from __future__ import annotations

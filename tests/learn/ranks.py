@@ -1,9 +1,8 @@
 """Runs training in several processes and writes down what each of them saw: ``python ranks.py FOLDER``.
 
 Not a test itself: test processes may open no socket. Imports are paid for once; every world of processes is
-    forked from here,
-meets in a file, and gets a minute. ``FOLDER/seen.json`` then holds, for each scene, what its processes
-returned.
+forked from here, meets in a file, and gets a minute. ``FOLDER/seen.json`` then holds, for each scene, what
+its processes returned.
 """
 
 from __future__ import annotations

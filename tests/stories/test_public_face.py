@@ -177,6 +177,16 @@ def test_a_stage_can_be_called_by_its_name_whatever_was_imported_before(data: Pa
     assert meninx.verify(data).ok
 
 
+def test_a_stage_shows_its_signature_and_help_before_and_after_its_package_is_imported() -> None:
+    code = (
+        "import inspect, meninx; before = inspect.signature(meninx.report), meninx.report.__doc__;"
+        "import meninx.report.stage; after = inspect.signature(meninx.report), meninx.report.__doc__;"
+        "print(before == after, callable(meninx.report))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert out.split() == ["True", "True"]
+
+
 @pytest.mark.parametrize("privacy", [{}, {"epsilon": 8.0, "delta": 1e-2}])
 def test_a_network_of_ones_own_is_trained_measured_and_loaded(
     data: Path, tmp_path: Path, privacy: dict
@@ -208,6 +218,14 @@ def test_a_network_whose_rows_see_each_other_is_refused_under_privacy(data: Path
     with pytest.raises(Exception, match="replace_batch_norm"):
         meninx.train(data, model=net, out=tmp_path / "runs", steps=2, batch_size=6, epsilon=8.0, delta=1e-2)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_reader_of_another_package_receives_the_settings_of_readers(
+    installed: None, source: Path, tmp_path: Path
+) -> None:
+    settings = {"label_columns": ["bright"], "sex_column": "geschlecht", "require": ["a=1"]}
+    made = meninx.prepare(source, tmp_path / "data", reader="ourlayout", split="exact", **settings)
+    assert made.cases == 30
 
 
 def test_settings_beside_resume_are_refused(data: Path, tmp_path: Path) -> None:

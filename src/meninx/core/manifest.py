@@ -172,11 +172,10 @@ class DatasetInfo:
 class Case:
     """One row: an image (with its mask) of one patient.
 
-    ``image`` and ``mask`` are POSIX paths relative to the dataset folder; ``mask`` may be empty.
-    ``labels`` maps a label name to 0.0, 1.0 or None (unknown); ``attributes`` maps a name to text, empty when
-    unknown.
+    ``image`` and ``mask`` are POSIX paths relative to the dataset folder; ``mask`` may be empty. ``labels``
+    maps a label name to 0.0, 1.0 or None (unknown); ``attributes`` maps a name to text, empty when unknown.
     Later stages name files after ``case_id``: it has at most 128 characters and none that a file name may not
-        have.
+    have.
 
     Raises:
         DataError: an identifier or name cannot be used, or a path would leave the dataset folder.

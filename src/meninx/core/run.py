@@ -109,8 +109,7 @@ class Run:
         Does nothing in a run that is not finished, or of an older version. The caller holds :meth:`lock`.
 
         Writing the list decides: before that ``run.json`` names the old and the new list, so a process that
-            is
-        killed at any moment leaves a list that ``run.json`` names.
+        is killed at any moment leaves a list that ``run.json`` names.
 
         Raises:
             DataError: the list is not the one that ``run.json`` names.

@@ -12,8 +12,7 @@ completes if this one is killed between them. Until then an earlier result stays
     'case_id'
 
 On disk: ``private/`` (mode 0700) with ``workspace.json`` (stage, fingerprint, state), ``lock`` and, while a
-    stage works,
-``staging/``.
+stage works, ``staging/``.
 """
 
 from __future__ import annotations
@@ -131,7 +130,7 @@ def claim(
     """Hold an output folder for this process, after checking that it may be written to.
 
     An unfinished result never blocks a command: the same fingerprint goes on with it, another one starts
-        afresh.
+    afresh.
 
     Args:
         out: the folder; made when it is not there.

@@ -127,8 +127,8 @@ def from_config(
 ) -> Training:
     """Return a run ready for its first step.
 
-    It writes metrics, checkpoints, keys and ledger into the run folder. :func:`.fit.fit` also resumes, stops
-    on Ctrl-C and writes ``privacy.json``.
+    It writes metrics, checkpoints, keys and ledger into the run folder. :func:`.fitting.fit` also resumes,
+    stops on Ctrl-C and writes ``privacy.json``.
 
     Args:
         config: settings; a subclass is reduced to its learning part.
@@ -179,7 +179,7 @@ def from_config(
 
         sampler, step = _private_parts(
             config, train, run, plan, task, loader, network, bind=bind, sources=sources, resumed=resumed,
-            ancestry=ancestry, world=world,
+            ancestry=ancestry, world=world, device=device,
         )  # fmt: skip
     trainer = Trainer(
         _state(config, network, plan, sampler.steps_per_epoch), sampler, step, world=world,
@@ -277,6 +277,7 @@ def _private_parts(
     loader: Loader,
     network: nn.Module,
     *,
+    device: torch.device,
     bind: Callable[[str], str],
     resumed: bool,
     world: World,
@@ -295,6 +296,7 @@ def _private_parts(
         task: the loss.
         loader: makes tensors of cases.
         network: put into training mode, with the parameters fixed that no step trains.
+        device: where the network is.
         bind: from the name of the run's keys to the binding of its ledger lines
             (:func:`.ledger_file.binding_of`).
         resumed: the run was started before.
@@ -332,9 +334,7 @@ def _private_parts(
     step = PrivateStep(
         plan, run, task, loader, keys, binding=bind(keys.stream),
         physical_batch=config.sampling.physical_batch,
-        kernels=kernels.opened(
-            runtime.device(config.runtime.device), deterministic=config.runtime.deterministic
-        ),
+        kernels=kernels.opened(device, deterministic=config.runtime.deterministic),
         precision=config.runtime.precision, functional=config.model.functional, sources=sources,
         earlier=joint_phases(earlier) if earlier else (), proved=True, world=world,
     )  # fmt: skip

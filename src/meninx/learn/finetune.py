@@ -118,7 +118,7 @@ _NESTS = ("players", "state_dict", "model", "model_state_dict", "network_weights
 
 
 def known(start: StartRecord, ancestry: Ancestry) -> StartRecord:
-    """Return what a network started from together with what is known of its training."""
+    """Return the start record of a network, completed by what is known about its training."""
     return replace(
         start,
         origin=ancestry.origin,

@@ -494,7 +494,8 @@ def refuse_without_effect(config: PrepareConfig) -> None:
         effect = EFFECTS[name]
         if settings.value_of(config, name) == settings.default_of(PrepareConfig, name):
             continue
-        if effect.readers and config.reader not in effect.readers:
+        ours = config.reader in READER_NAMES  # what a reader of another package looks at is not known
+        if effect.readers and ours and config.reader not in effect.readers:
             raise _without_effect(
                 name, f"reader {config.reader}", f"readers that use it: {', '.join(effect.readers)}"
             )

@@ -108,7 +108,7 @@ def doubts(log: Log) -> tuple[tuple[str, str], ...]:
         )
     return (
         (
-            "divergence not told",
+            "divergence not known",
             f"{valid or train}, but whether training diverged cannot be told from this log",
         ),
     )

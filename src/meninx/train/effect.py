@@ -29,8 +29,7 @@ def refuse_idle(config: TrainConfig, data: Manifest) -> None:
     """Raise ConfigError for the first setting that differs from its default and changes nothing in this run.
 
     One exception: ``steps`` may stand beside ``epochs``, so that a flag can shorten a recipe; the written
-        config has
-    the steps alone.
+    config has the steps alone.
     """
     _refuse(config, _training_rules(config, data), "train")
     if config.privacy is not None:

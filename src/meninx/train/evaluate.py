@@ -52,7 +52,7 @@ class EvaluateResult(Result):
         metrics: the first metrics with their intervals, by name.
         difference: the headline's difference to the baseline; None without one.
         external: measured on another dataset than the run's own.
-        notes: what must be said of these numbers.
+        notes: caveats of these numbers.
     """
 
     split: str
@@ -122,7 +122,7 @@ def _refuse_changed(folder: Run) -> None:
     """Refuse a finished run whose settings or released files are not those that it was released with.
 
     Evaluations and comparisons are not compared: they are written again, and a killed evaluation leaves one
-        that is not listed.
+    that is not listed.
     """
     record = folder.record
     if record is None or not record.config:

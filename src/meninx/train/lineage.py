@@ -1,10 +1,9 @@
 """Where a run's weights come from: its own lineage, and what is known of the weights that it starts from.
 
 A start from a run of meninx is traced back: the patients behind the weights, and behind the weights that
-    those started
-from, are compared with the patients of the new run. Weights of a run without privacy on the same patients
-cannot begin a private run; the cost of private runs on the same patients is added to its own. Whatever cannot
-be compared is of unknown origin and stands outside the guarantee.
+those started from, are compared with the patients of the new run. Weights of a run without privacy on the
+same patients cannot begin a private run; the cost of private runs on the same patients is added to its own.
+Whatever cannot be compared is of unknown origin and stands outside the guarantee.
 """
 
 from __future__ import annotations

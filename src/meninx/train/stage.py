@@ -45,7 +45,7 @@ NO_PRIVACY = "none: trained without differential privacy"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult(Result):
-    """What a training run came to.
+    """Result of a training run.
 
     Attributes:
         model: name of the network.

@@ -42,7 +42,7 @@ class Standing:
 
 
 def finished(run: Run) -> list[str]:
-    """Return what must be said of a run that may be measured.
+    """Return the caveats of a run that may be measured.
 
     Raises:
         UsageError: the run is not finished.

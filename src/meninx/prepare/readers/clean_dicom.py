@@ -1,7 +1,6 @@
 """De-identified DICOM, as `meninx deid` writes it, with a label table.
 
-Layout: any tree of DICOM files; each folder with a ``deid.json`` is a site, named after
-    the folder. In 2-D
+Layout: any tree of DICOM files; each folder with a ``deid.json`` is a site, named after the folder. In 2-D
 every instance is a case, in 3-D every series. Labels come from ``table`` (class_column or label_columns),
 whose rows name an image by the most specific identifier that they fill in: SOPInstanceUID, SeriesInstanceUID,
 StudyInstanceUID, AccessionNumber, PatientID. A table with original identifiers is translated by

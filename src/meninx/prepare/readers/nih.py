@@ -1,8 +1,8 @@
 """ChestX-ray14 of the NIH Clinical Center: 14 findings, patients, sex, age, published split.
 
 Layout: ``Data_Entry_2017.csv`` (or ``Data_Entry_2017_v2020.csv``), ``images_001/images/*.png`` ... or
-    ``images/*.png``,
-and for the published split ``train_val_list.txt`` and ``test_list.txt`` (one file name per line).
+``images/*.png``, and for the published split ``train_val_list.txt`` and ``test_list.txt`` (one file name per
+line).
 
 References:
     Wang et al., ChestX-ray8, CVPR 2017.
