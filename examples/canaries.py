@@ -75,7 +75,7 @@ def units(name: str, count: int) -> tuple[tuple[tuple[int], ...], tuple[str, ...
 
 
 def source(plan: Plan, seed: int) -> UnitSource:
-    """Return the canaries: unusual inputs with random targets, drawn at the plan's rate with a key of their own."""
+    """Return the canaries, unusual inputs with random targets, drawn at the plan's rate by their own key."""
     generator = torch.Generator().manual_seed(seed)
     inputs = 5 * torch.randn(CANARIES, 4, generator=generator)
     targets = torch.randn(CANARIES, 1, generator=generator)

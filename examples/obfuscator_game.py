@@ -79,7 +79,7 @@ def diagnose(networks: Mapping[str, nn.Module], batch: Batch) -> Tensor:
 
 
 def hide(networks: Mapping[str, nn.Module], batch: Batch, weight: float) -> Tensor:
-    """Return the obfuscator's loss: the attacker is to be undecided, the doctor right, the image little changed."""
+    """Return the obfuscator's loss: attacker undecided, classifier right, image little changed."""
     changed = networks["obfuscator"](batch.inputs)
     undecided = errors(networks["attacker"](changed), torch.full_like(batch.targets[:, 1], 0.5))
     moved: Tensor = (changed - batch.inputs).square().flatten(1).mean(1)

@@ -92,7 +92,7 @@ def deep_comprehensions(tree: ast.Module) -> list[int]:
 
 
 def imports_of(tree: ast.Module, module: str, known: set[str]) -> set[str]:
-    """Return the modules of ``known`` that a module imports anywhere, in functions and for type checking, too."""
+    """Return the modules of ``known`` that a module imports, also in functions and for type checking."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

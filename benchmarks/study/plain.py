@@ -1,4 +1,6 @@
-"""Plain DP-SGD with Opacus: flat clipping, one random case a patient, no views, no average, constant rate, random start.
+"""Plain DP-SGD with Opacus: flat clipping, one random case per patient, constant learning rate.
+
+It has no views and no averaged weights, and it starts from random weights.
 
 What it shares with meninx: the network, the images, the privacy unit, delta, epsilon, the noise multiplier's
 accountant (dp-accounting's PLD, tighter than the one Opacus takes by default) and the CPU seconds.

@@ -73,7 +73,7 @@ def plan(data: Manifest, **changes: Any) -> Plan:
 
 
 def together(size: int, folder: Path, work: Callable[[], Any], *, timeout: float = LIMIT) -> list[Any]:
-    """Return what ``work`` gave in each of ``size`` processes, the name of its error, or the signal that ended it."""
+    """Return the result of ``work`` in each of ``size`` processes, its error's name, or the signal."""
     folder.mkdir(parents=True)
     children = [_child(rank, size, folder, work, timeout) for rank in range(size)]
     end, status = time.monotonic() + LIMIT, dict.fromkeys(children, None)
@@ -114,7 +114,7 @@ def _said(path: Path, status: int | None) -> Any:
 
 
 class Recorder:
-    """Keeps the clipped sums over all processes, what was released of them, and the weights after each step."""
+    """Keeps the clipped sums over all processes, their releases, and the weights after each step."""
 
     def __init__(self) -> None:
         self.sums: list[Tensor] = []
@@ -191,7 +191,7 @@ def double_noise() -> None:
 
 
 def draw_per_process() -> None:
-    """Plant: every process draws from a dataset of its own with the user's seed, which is the same everywhere."""
+    """Plant: every process draws from a dataset of its own with the user's seed, equal everywhere."""
 
     def drawn(own: PrivateSampler, step: int) -> UnitBatch:
         mine = own.members[WORLD.rank :: WORLD.size]
@@ -303,7 +303,7 @@ def plain(data: Manifest, run: Run) -> Callable[[], Any]:
 
 
 def adaptive(data: Manifest, run: Run) -> Callable[[], Any]:
-    """Return the work of a run whose threshold follows the norms of the units of all processes: the last threshold."""
+    """Return the last threshold of a run that adapts it to the norms of all processes' units."""
 
     def work() -> Any:
         terms = plan(data, clipping="adaptive", clip_rate=1.0, count_noise_multiplier=5.0)

@@ -1,4 +1,4 @@
-"""Fine-tuning with privacy: what one step trains is exactly what was asked for, and adapters are gone from what is released."""
+"""Private fine-tuning: a step trains exactly the chosen parameters, and releases have no adapters."""
 
 from __future__ import annotations
 

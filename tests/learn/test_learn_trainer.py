@@ -312,7 +312,7 @@ def test_private_rounds_are_one_private_run_and_the_horizon_is_the_plans(
 def test_weights_from_outside_go_on_at_a_new_step_and_never_repeat_one(
     private: Callable[..., Trainer],
 ) -> None:
-    """Under one key a step has one noise: with other weights, the difference of two releases would be free of it."""
+    """Under one key a step has one noise: with other weights, two releases would differ without noise."""
     first = private()
     first.run(until=2, horizon=4)
     first.state.load_weights(state_of(network(seed=9)).weights())

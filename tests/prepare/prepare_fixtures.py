@@ -345,7 +345,7 @@ def make_pad(root: Path) -> Path:
 
 
 def make_dicom(root: Path, patients: int = 4, site: str = "north", removed: str = "YES") -> Path:
-    """A clean folder as `meninx deid` leaves it, with two radiographs a patient, and a table of clean identifiers beside it."""
+    """A clean folder of `meninx deid` with two radiographs per patient and a table of clean identifiers."""
     rows = []
     seed = sum(map(ord, site)) * 1000
     for patient in range(patients):

@@ -1,4 +1,4 @@
-"""Names of cases and patients depend on the record's own identity: removing one patient changes nothing for the others."""
+"""Names of cases and patients depend on their own record: removing a patient changes no other name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Whatever a file holds: paths stay below their folder, names do nothing where they are shown, records come back as they were."""
+"""Whatever a file holds, paths stay below their folder, and records come back as they were.
+
+Names have no effect where they are shown.
+"""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Which runs share patients, and what they cost together: independent of the order in which they are given."""
+"""Which runs share patients, and their joint cost, independent of the order in which they are given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Bad input, a full disk, a second process, Ctrl-C and kill -9: an exit code, words, nothing lost, no patient's value."""
+"""Bad input, a full disk, a second process, Ctrl-C and kill -9: exit codes, messages, no loss.
+
+No message holds a patient's value.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ class Said:
 
 @pytest.fixture
 def invoke(capfd) -> Callable[..., Said]:
-    """A function that runs one command and sees to it that nothing of a patient is shown, and no traceback."""
+    """A function that runs one command and checks that it shows no patient's value and no traceback."""
 
     def call(*words: object) -> Said:
         capfd.readouterr()
@@ -841,7 +844,7 @@ def started(script: str, *words: object) -> subprocess.Popen[str]:
 
 
 def privacy_of(run: Run) -> dict[str, object]:
-    """Return privacy.json without what differs between two equal runs: identity, time, lines for steps that were begun twice."""
+    """Return privacy.json without what differs between equal runs: identity, time, repeated steps."""
     return {**run.read_json("privacy.json"), "origin": None, "ledger": None}
 
 

@@ -41,7 +41,7 @@ NEEDS = {
 
 @pytest.fixture(scope="module")
 def shop(cohort, tmp_path_factory) -> Path:
-    """A folder with everything that examples start from: archive, clean DICOM, images, a dataset and two runs."""
+    """A folder with what examples start from: archive, clean DICOM, images, a dataset and two runs."""
     root = tmp_path_factory.mktemp("shop")
     source = cohort.root / HOSPITAL
     shutil.copytree(source / "archive", root / "archive")

@@ -1,4 +1,4 @@
-"""Numbers and weights know what they came from: change one input, and the program refuses or the number changes."""
+"""Numbers and weights are bound to their inputs: with one changed, the program refuses or they change."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def changed(data: Manifest, root: Path, change: Callable[[Manifest], Manifest]) 
 
 
 def swapped_splits(data: Manifest) -> Manifest:
-    """Return the dataset with training and test patients exchanged, as another seed of the split would do in part."""
+    """Return the dataset with training and test patients exchanged, as by another seed of the split."""
     other = {"train": "test", "test": "train", "valid": "valid"}
     return replace(data, cases=tuple(replace(case, split=other[case.split]) for case in data.cases))
 

@@ -1,4 +1,7 @@
-"""The public face: names without weight, networks of one's own, and packages that add networks, readers and tasks."""
+"""The public interface: lazy names, networks of one's own, and packages that extend the program.
+
+Packages add networks, readers and tasks.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ class TinyNet(nn.Module):
     def __init__(self, spatial_dims, in_channels, out_channels, width=4):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, out_channels)
+            nn.Conv2d(in_channels, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(width, out_channels),
         )
 
     def forward(self, images):
@@ -42,7 +46,8 @@ def read(root, config, site=""):
     for number, path in enumerate(sorted(root.glob("*.png")), start=1):
         patient, label, _ = path.stem.split("-")
         cases.append(SourceCase(
-            key=path.name, patient=patient, image=FileSource(path), where=f"file {number}", labels={"bright": int(label)},
+            key=path.name, patient=patient, image=FileSource(path), where=f"file {number}",
+            labels={"bright": int(label)},
         ))
     return ReaderOutput(cases=tuple(cases), labels=("bright",), task=TaskKind.MULTILABEL)
 

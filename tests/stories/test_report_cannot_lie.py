@@ -1,4 +1,4 @@
-"""The page says nothing that the folders do not support: files are re-split, renamed, swapped, edited, mixed and killed."""
+"""The page says only what the folders support, also when they are edited, mixed or incomplete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody edits the folder of a run: the same noise never meets other gradients, and no page says what is not so."""
+"""After edits of a run's folder the same noise meets no other gradients, and no page is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundle: MONAI's parser makes the same network of it, its metadata are complete, and ONNX gives the same numbers."""
+"""The bundle: MONAI's parser builds the same network, metadata are complete, ONNX agrees."""
 
 from __future__ import annotations
 

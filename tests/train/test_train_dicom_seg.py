@@ -59,7 +59,7 @@ def prepared(cohort, tmp_path_factory) -> Prepared:
 
 
 def test_a_prepared_map_goes_back_to_the_grid_of_its_series(prepared):
-    """The true masks, resampled by ``prepare`` and put back, are nearly the masks that were drawn on the series."""
+    """The true masks, resampled by ``prepare`` and put back, are nearly the masks drawn on the series."""
     sources = DicomSources.find(prepared.data, prepared.clean)
     assert sorted(sources.paths) == sorted(case.case_id for case in prepared.data.cases)
     for case in prepared.data.cases:

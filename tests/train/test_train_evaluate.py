@@ -1,4 +1,7 @@
-"""Evaluation: thresholds from validation, numbers from test, intervals over patients, predictions in the private room."""
+"""Evaluation: thresholds from validation, estimates from test, intervals over patients.
+
+Predictions stay in the private folder.
+"""
 
 from __future__ import annotations
 

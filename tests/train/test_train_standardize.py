@@ -1,4 +1,4 @@
-"""Features standardised by a public dataset: written into the weights, recorded, bound, never from private data."""
+"""Features standardised by a public dataset: in the weights, recorded, bound, never from private data."""
 
 from __future__ import annotations
 

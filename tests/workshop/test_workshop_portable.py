@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_POSIX = """
 import importlib.abc, os, signal, sys
 
-ABSENT = {"fcntl", "resource", "grp", "pwd", "termios", "tty", "pty", "syslog", "readline", "torch", "monai", "scipy"}
+ABSENT = {"fcntl", "resource", "grp", "pwd", "termios", "tty", "pty", "syslog", "readline",
+          "torch", "monai", "scipy"}
 
 class Absent(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -32,9 +33,9 @@ for name in ABSENT:
     assert name not in sys.modules or name == "pwd", name
     sys.modules.pop(name, None)
 sys.meta_path.insert(0, Absent())
-for name in ("geteuid", "getuid", "getgid", "fchown", "chown", "lchown", "mkfifo", "sched_getaffinity", "sysconf", "statvfs",
-             "getpgid", "setsid", "killpg", "pread", "pwrite", "nice", "fork", "sync", "fdatasync", "getloadavg", "O_NONBLOCK",
-             "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC"):
+for name in ("geteuid", "getuid", "getgid", "fchown", "chown", "lchown", "mkfifo", "sched_getaffinity",
+             "sysconf", "statvfs", "getpgid", "setsid", "killpg", "pread", "pwrite", "nice", "fork", "sync",
+             "fdatasync", "getloadavg", "O_NONBLOCK", "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC"):
     delattr(os, name)
 for name in ("SIGKILL", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGPIPE"):
     delattr(signal, name)

@@ -150,7 +150,7 @@ def run(arguments: list[str]) -> int:
                 )
             )
         )
-    except Exception as error:  # the one place where bugs end; the message may hold a patient's value, so only its kind is shown
+    except Exception as error:  # a bug: its message may hold a patient's value, so only its kind is shown
         if isinstance(error, OSError) and error.errno in REFUSED_BY_THE_SYSTEM:
             return _say(
                 StorageError(
@@ -162,7 +162,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Stop as Ctrl-C does: a stage that saves between items does so, any other ends at once with exit code 130."""
+    """Stop as Ctrl-C does.
+
+    A stage that saves between items does so; any other ends at once with exit code 130.
+    """
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""Flags of a verb: one for each setting of its config, with the meaning, the choices and the range that the config declares.
+"""Flags of a verb: one per setting of its config, with the meaning, choices and range declared there.
 
 A verb that takes a config is decorated with :func:`with_settings`. The parser then sees one keyword per
 setting, under its flat name, and the verb receives the config made of the recipe and, on top, of the flags
@@ -122,7 +122,7 @@ def _flags(kind: type[Settings]) -> Iterator[inspect.Parameter]:
 
 
 def _help(meaning: str, hint: Any) -> str:
-    """Return the meaning of a setting with what the parser does not show by itself: ranges, and words beside numbers."""
+    """Return the meaning of a setting with its range, and with the words that it takes beside numbers."""
     mixed = setting_types.is_mixed(hint)
     words = ", ".join(setting_types.choices(hint) if mixed else setting_types.examples(hint))
     allowed = " or ".join(part for part in (words, setting_types.bounds(hint)) if part)
@@ -130,7 +130,10 @@ def _help(meaning: str, hint: Any) -> str:
 
 
 def _parsed(hint: Any) -> Any:
-    """Return the type that the parser reads a flag as: without ranges, and as text where it is a word or a number."""
+    """Return the type as which the parser reads a flag.
+
+    It has no ranges, and is text where a setting takes a word or a number.
+    """
     if not setting_types.is_mixed(hint):
         return setting_types.without_ranges(hint)
     return tuple[str, ...] if _is_several(hint) else str

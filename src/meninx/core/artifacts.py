@@ -156,7 +156,7 @@ class RunRecord:
 
     @property
     def ended(self) -> bool:
-        """Whether the record names anything of a release, so that the run is closed whatever its state says."""
+        """Whether the record names a part of a release, which closes the run whatever its state says."""
         return bool(self.finished or self.weights or self.release or self.released_step)
 
     def names_list(self, digest: str) -> bool:

@@ -104,7 +104,7 @@ class Run:
         return changed
 
     def enlist(self, *, added: Iterable[Path] = (), removed: Iterable[Path] = ()) -> None:
-        """Enter files that were written to ``release/`` later into its list of digests, and strike removed ones.
+        """Enter files that were written to ``release/`` later into its digests, and strike removed ones.
 
         Does nothing in a run that is not finished, or of an older version. The caller holds :meth:`lock`.
 

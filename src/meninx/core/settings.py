@@ -14,7 +14,8 @@ page and the JSON schema all read it from there:
     >>> @dataclass(frozen=True, kw_only=True)
     ... class Training(Settings):
     ...     optim: Optim = field(default_factory=Optim)
-    >>> Training(optim=Optim(lr=0.1)) == Training.of(lr=0.1) == build(Training, {"optim": {"lr": 0.1}}, "recipe")
+    >>> built = build(Training, {"optim": {"lr": 0.1}}, "recipe")
+    >>> Training(optim=Optim(lr=0.1)) == Training.of(lr=0.1) == built
     True
     >>> Training.of(optimizer="adem")
     Traceback (most recent call last):
@@ -119,7 +120,7 @@ def tables(kind: type[Settings]) -> dict[str, type[Settings]]:
 
 @_cached
 def index(kind: type[Settings]) -> dict[str, tuple[tuple[str, ...], Field]]:
-    """Return flat name -> (path from the top, field) of every setting of a config, in the order of declaration.
+    """Return flat name -> (path from the top, field) of every setting, in the order of declaration.
 
     Raises:
         TypeError: two settings have one flat name.
@@ -161,7 +162,7 @@ def meanings(kind: type[Settings]) -> dict[str, str]:
 
 
 def attributes(kind: type[Any]) -> dict[str, str]:
-    """Return name -> meaning of a class's attributes, from the ``Attributes:`` of its docstring and its bases'."""
+    """Return name -> meaning of a class's attributes, from the ``Attributes:`` of it and its bases."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         block = (inspect.getdoc(base) or "").partition("Attributes:")[2]
@@ -278,7 +279,7 @@ def to_flat(config: Settings) -> dict[str, Any]:
 
 
 def to_plain(value: Any) -> Any:
-    """Return a value, or the values of a mapping or config, as TOML has them: no tuples, paths, enumerations or None."""
+    """Return a value, mapping or config as TOML has it: no tuples, paths, enumerations or None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_table(value)
     if isinstance(value, Enum):

@@ -237,7 +237,10 @@ def _holds_work(out: Path) -> bool:
 
 
 def _begun(out: Path, marker: Marker, fingerprint: str) -> Workspace:
-    """Record what is being built and return the workspace, with what an interrupted run of the same settings left."""
+    """Record what is being built and return the workspace.
+
+    The workspace holds what an interrupted run of the same settings left.
+    """
     continued = marker.building == fingerprint and (out / PRIVATE / STAGING).is_dir()
     try:
         if not continued:
@@ -432,7 +435,10 @@ def is_complete(root: Path) -> bool:
 
 
 def _foreign(out: Path) -> bool:
-    """Return whether a folder without a marker holds more than the empty private room that a killed claim leaves."""
+    """Return whether a folder without a marker holds more than an empty private folder.
+
+    A claim that was killed leaves such a folder.
+    """
     entries = [item.name for item in out.iterdir()]
     room = out / PRIVATE
     inside = list(room.iterdir()) if room.is_dir() else []

@@ -95,7 +95,7 @@ def describe_colour(chosen: Dataset, bits: int) -> Dataset:
 
 
 def describe_display(chosen: Dataset, bits: int) -> Dataset:
-    """Describe a display image in the attributes: derived grey of ``bits``, no rescale or window left to apply."""
+    """Describe a display image in the attributes: grey of ``bits``, with no rescale or window to apply."""
     for keyword in _OF_STORED_VALUES:
         chosen.pop(keyword, None)
     kind = list(chosen.get("ImageType") or ["DERIVED", "SECONDARY"])

@@ -1,4 +1,6 @@
-"""Training: one trainer for supervised and private runs, federated rounds, shadow models and games of several networks.
+"""Training: one trainer for supervised, private and federated runs, shadow models and games.
+
+A game trains several networks against each other.
 
 ::
 

@@ -127,8 +127,8 @@ def from_config(
 ) -> Training:
     """Return a run ready for its first step.
 
-    It writes metrics, checkpoints, keys and ledger into the run folder. :func:`.fitting.fit` also resumes, stops on
-    Ctrl-C and writes ``privacy.json``.
+    It writes metrics, checkpoints, keys and ledger into the run folder. :func:`.fitting.fit` also resumes,
+    stops on Ctrl-C and writes ``privacy.json``.
 
     Args:
         config: settings; a subclass is reduced to its learning part.
@@ -284,7 +284,7 @@ def _private_parts(
     sources: Sequence[UnitSource] = (),
     ancestry: Ancestry | None = None,
 ) -> tuple[PrivateSampler, PrivateStep]:
-    """Return the sampler and the step of a private run, with the run's secret keys, which process 0 gives to all.
+    """Return the sampler and the step of a private run, with the secret keys that process 0 gives to all.
 
     The network is proved before there are keys, so that a refusal leaves none.
 
@@ -327,12 +327,13 @@ def _private_parts(
     seed = config.runtime.seed if config.runtime.deterministic else None
     keys = Keys.of(run, resumed=resumed, deterministic_seed=seed, world=world)
     sampler = PrivateSampler(
-        plan.sampler(keys.sampling, len(units)), units, unit_names(train.manifest, plan.unit), plan.sample_rate,
-        config.sampling.cases_per_patient, config.runtime.seed,
+        plan.sampler(keys.sampling, len(units)), units, unit_names(train.manifest, plan.unit),
+        plan.sample_rate, config.sampling.cases_per_patient, config.runtime.seed,
     )  # fmt: skip
     earlier = finetune.ledgers(ancestry) if ancestry else ()
     step = PrivateStep(
-        plan, run, task, loader, keys, binding=bind(keys.stream), physical_batch=config.sampling.physical_batch,
+        plan, run, task, loader, keys, binding=bind(keys.stream),
+        physical_batch=config.sampling.physical_batch,
         kernels=kernels.opened(device, deterministic=config.runtime.deterministic),
         precision=config.runtime.precision, functional=config.model.functional, sources=sources,
         earlier=joint_phases(earlier) if earlier else (), proved=True, world=world,
@@ -431,7 +432,7 @@ def initial_network(
     network: nn.Module | None = None,
     statistics: FeatureStatistics | None = None,
 ) -> tuple[nn.Module, StartRecord | None]:
-    """Return the network that a run begins with: weights from the config's seed or the pretrained file, adapters if asked for.
+    """Return the network that a run begins with: random or pretrained weights, with any adapters.
 
     Args:
         config: the settings.
@@ -464,7 +465,7 @@ def initial_network(
 def feature_statistics(
     config: LearnConfig, info: DatasetInfo, *, network: nn.Module | None = None
 ) -> FeatureStatistics:
-    """Return the statistics that ``config.model.standardize`` asks for, computed on one thread to be repeatable.
+    """Return the statistics that ``config.model.standardize`` asks for, repeatable on one thread.
 
     Args:
         config: the settings.
@@ -488,7 +489,7 @@ def feature_statistics(
 def _statistics(
     config: LearnConfig, info: DatasetInfo, network: nn.Module | None, ancestry: Ancestry, world: World
 ) -> FeatureStatistics | None:
-    """Return the recorded statistics of the run, the same in every process; without a record they are computed."""
+    """Return the statistics of the run's record in every process, or compute them without a record."""
     if not config.model.standardize:
         return None
 
@@ -521,7 +522,7 @@ def _pretrained(
 
 
 def _refuse_private_intensity(info: DatasetInfo, plan: Plan | None) -> None:
-    """Refuse statistics of the training images under privacy: one patient changes what all the others' images look like."""
+    """Refuse statistics of the training images under privacy, where one patient changes all images."""
     if plan is not None and info.intensity.source == "train":
         fix = "prepare the dataset with --intensity format, window or image"
         got = "one computed from the private training images"

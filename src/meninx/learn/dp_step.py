@@ -207,7 +207,7 @@ class PrivateStep:
             self.proved = True
 
     def gradients(self, state: TrainState, units: UnitBatch, *, stop_requested: bool = False) -> Report:
-        """Leave the released gradient of step ``state.step`` on every trained parameter, and none on the others."""
+        """Leave the released gradient of step ``state.step`` on the trained parameters alone."""
         model, step = state.model, state.step
         threshold_now = ClippingThreshold(value=state.threshold) if state.threshold else self.plan.threshold()
         drawn = self._drawn(units, step)
@@ -252,7 +252,7 @@ class PrivateStep:
         return accounting.epsilon([self.plan.phase(ahead), *self.earlier], self.plan.delta, coarse=True).value
 
     def _drawn(self, units: UnitBatch, step: int) -> list[UnitBatch]:
-        """Return the units of all sources, each with slots of its own: the cases' first, the others behind."""
+        """Return the units of all sources, each with its own slots: first the cases', then the others."""
         drawn = [units]
         for source in self.sources:
             drawn.append(UnitBatch(source.sampler(step).units, first=drawn[-1].first + len(drawn[-1])))
@@ -306,7 +306,7 @@ class PrivateStep:
         drawn: Sequence[UnitBatch],
         stop_requested: bool,
     ) -> bool:
-        """Make the gradients of ``total`` those of all processes, and return whether one of them was asked to stop.
+        """Sum the gradients of ``total`` over all processes, and return whether one was asked to stop.
 
         Nobody has the sum before process 0, which wrote the ledger, has added its own share: the sum is the
         barrier.
@@ -373,7 +373,10 @@ class PrivateStep:
 
     @torch.no_grad()
     def _look(self, model: nn.Module, batch: Batch | None, step: int) -> float:
-        """Return the loss of some drawn images before the step, about thirty times in a run, for the private log alone."""
+        """Return the loss of some drawn images before the step, for the private log alone.
+
+        It is computed about thirty times per run.
+        """
         steps = self.plan.steps
         if batch is None or (step % -(-steps // LOSS_POINTS) and step != steps - 1):
             return math.nan
@@ -412,7 +415,10 @@ def prove_network(
     images, targets, keys = torch.randn_like(batch.inputs[:2]), batch.targets[:2], batch.row_keys[:2]
 
     def summed(rows: slice) -> Tensor:
-        """Return the sum of some images' gradients in training mode, in which the proof does not run a network."""
+        """Return the sum of some images' gradients in training mode.
+
+        The proof does not run a network in this mode.
+        """
         units = torch.arange(len(keys[rows]))
         total = clipped_gradient_sum(
             network,

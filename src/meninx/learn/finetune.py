@@ -1,4 +1,7 @@
-"""Which parameters are trained: all, the head alone, biases and norms, adapters, all but a prefix, or more and more of them."""
+"""The parameters that are trained: all, head, biases and norms, adapters, or more from step to step.
+
+All parameters but those below a prefix can be chosen, too.
+"""
 
 from __future__ import annotations
 

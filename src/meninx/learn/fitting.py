@@ -234,7 +234,10 @@ def _result(training: Training, name: str, spent: dict[str, Any] | None) -> FitR
 
 
 def _recorded(training: Training) -> tuple[str, dict[str, Any] | None]:
-    """Write privacy.json and return the checkpoint kept and what was spent, in all and in own steps, as plain values."""
+    """Write privacy.json and return, as plain values, the checkpoint kept and the privacy spent.
+
+    The privacy spent is given in all and for the run's own steps.
+    """
     spent = _written(training, final=True)
     if spent is None:
         return _kept(training), None

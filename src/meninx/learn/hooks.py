@@ -186,7 +186,9 @@ class ProgressHook(Hook):
 
 
 class MetricsHook(Hook):
-    """Writes ``private/metrics.jsonl``, one line per step and evaluation, cut back to the step a run resumes from.
+    """Writes ``private/metrics.jsonl``, one line per step and evaluation.
+
+    On resuming, the file is cut back to the step that the run resumes from.
 
     Args:
         run: the run folder.

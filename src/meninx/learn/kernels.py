@@ -70,7 +70,10 @@ def opened(device: torch.device, *, deterministic: bool) -> KernelCache:
 
 
 def folder() -> Path:
-    """Return the folder of what may be deleted at any time: $MENINX_CACHE, or ``meninx`` in the user's cache folder."""
+    """Return the cache folder: $MENINX_CACHE, or ``meninx`` in the user's cache folder.
+
+    Its files may be deleted at any time.
+    """
     own = os.environ.get(ENVIRONMENT)
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meninx"
 

@@ -1,4 +1,7 @@
-"""The privacy ledger on disk: read whole and verified, extended one durable line at a time, bound to what determines a step."""
+"""The privacy ledger on disk: verified when read, extended by one durable line at a time.
+
+It is bound to what determines a step.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ FREE_TO_CHANGE = frozenset(
         "attack_risk",
     }
 )
-"""Settings that may change when a run is resumed: they move rounding, length or looks, not what a step means."""
+"""Settings that may change when a run is resumed: they change rounding, length or output, but no step."""
 
 
 def binding_of(

@@ -1,4 +1,4 @@
-"""Differential privacy for a training loop of one's own: sampling, clipping, noise, ledger and resume in one context.
+"""Differential privacy for your own training loop: sampling, clipping, noise, ledger and resuming.
 
 The network is not wrapped and the data stay where they are. The context says which rows belong to the
 patients drawn for a step, and replaces ``loss.backward(); optimizer.step()``::
@@ -8,9 +8,11 @@ patients drawn for a step, and replaces ``loss.backward(); optimizer.step()``::
     >>> patients = [f"patient {row // 2}" for row in range(40)]                   # two images per patient
     >>> images, labels = torch.randn(40, 1, 8, 8), torch.randint(0, 2, (40,))
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
-    >>> optimizer, loss = torch.optim.SGD(model.parameters(), lr=0.1), torch.nn.CrossEntropyLoss(reduction="none")
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> loss = torch.nn.CrossEntropyLoss(reduction="none")
+    >>> settings = dict(epsilon=8, delta=1e-3, batch=10, steps=4)
     >>> folder = tempfile.mkdtemp() + "/run"
-    >>> with training(model, optimizer, loss, units=patients, run=folder, epsilon=8, delta=1e-3, batch=10, steps=4) as dp:
+    >>> with training(model, optimizer, loss, units=patients, run=folder, **settings) as dp:
     ...     for rows in dp:
     ...         dp.step(images[rows], labels[rows])
     >>> dp.spent.steps, dp.spent.epsilon <= 8
@@ -318,7 +320,7 @@ class PrivateTraining:
         self._step.proved = True
 
     def _key(self, unit: tuple[int, ...], place: int) -> int:
-        """Return the seed of a unit's row: from the step, the unit's name and the row's place among its own."""
+        """Return the seed of a unit's row, from the step, the unit's name and the row's place in it."""
         return randomness.child_seed(0, "own loop", self._state.step, self._names[unit[0]], place)
 
 

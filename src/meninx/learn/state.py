@@ -145,7 +145,7 @@ class Player:
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
-        """Give the network with its averaged weights for a block, and put the training weights back exactly."""
+        """Give the network with averaged weights for a block, then restore the training weights exactly."""
         if self.average is None:
             yield self.model
             return

@@ -66,7 +66,7 @@ class Step(Protocol):
 
     @property
     def private(self) -> bool:
-        """Whether the gradients are released by a differentially private mechanism, which hooks must not undo."""
+        """Whether a differentially private mechanism releases the gradients; hooks must not change them."""
 
     def begin(self, state: TrainState, horizon: int) -> None:
         """Refuse to train ``state`` in a run of ``horizon`` steps, if the step must.

@@ -98,7 +98,7 @@ def insert(model: nn.Module, *, rank: int, alpha: float, keep: str = "") -> tupl
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Return ``model`` with every adapter merged into its layer: the ordinary network with its ordinary names."""
+    """Return ``model`` with every adapter merged into its layer, with the original parameter names."""
     adapters = {id(module): module for module in model.modules() if isinstance(module, LoRA)}
     plain = {number: adapter.merged() for number, adapter in adapters.items()}
     _replace(model, lambda module: plain.get(id(module)))

@@ -75,7 +75,10 @@ class ReportContext:
 
     @property
     def counts_hidden(self) -> bool:
-        """Whether a run declared its number of units, so that no count or difference of counts may show the true one."""
+        """Whether a run declared its number of units, so that no count may show the true one.
+
+        Differences of counts may not show it either.
+        """
         return any(run.private and run.declared is not None for run in (*self.runs, *self.unfinished))
 
     @property

@@ -1,4 +1,4 @@
-"""A MONAI bundle of the trained network: configs, weights, documentation, in the layout of MONAI's bundle specification."""
+"""A MONAI bundle of the trained network: configs, weights and documentation in MONAI's layout."""
 
 from __future__ import annotations
 

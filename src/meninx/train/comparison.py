@@ -1,4 +1,4 @@
-"""What two compared runs differ in beside privacy: dataset, network, image size, initialisation, features.
+"""Differences of two compared runs beside privacy: dataset, network, image size, start, features.
 
 A difference between a private run and one without privacy is the price of privacy only if both arms share all
 of these.

@@ -1,4 +1,7 @@
-"""Evaluation of a run: thresholds from validation, numbers from test, intervals over patients, differences to a baseline."""
+"""Evaluation of a run: thresholds from validation, estimates from test, intervals over patients.
+
+It also gives differences to a baseline.
+"""
 
 from __future__ import annotations
 
@@ -214,7 +217,7 @@ class _Measurement:
         return notes
 
     def _fitted(self, measured: _Outcome) -> tuple[Any, ...]:
-        """Return thresholds fitted on the run's own validation split, and none when there is no such split."""
+        """Return thresholds fitted on the run's own validation split, or none without such a split."""
         if measured.validation is None:
             return ()
         return thresholds.fit_thresholds(
@@ -311,7 +314,10 @@ class _Measurement:
 
 
 def said(row: Estimate, *, known: bool = True) -> str:
-    """Return an estimate as text: value, interval, cases and patients, or images where patients are not ``known``."""
+    """Return an estimate as text: value, interval, cases and patients.
+
+    Images are counted where patients are not ``known``.
+    """
     return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}], {_counted(row.n, row.patients, known)}"
 
 
@@ -342,7 +348,7 @@ class _Model:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a model said about the chosen split (scores, or Dice of each case) and about the validation split."""
+    """Output of a model on the chosen split and on validation: scores, or the Dice of each case."""
 
     scores: Array
     validation: Array | None = None

@@ -419,7 +419,7 @@ def _shares(
 
 
 def _house(folders: tuple[Path, ...]) -> dict[str, tuple[bytes, Run]]:
-    """Return name of the identity key -> key and run, of the runs in some folders and in the cells of sweeps in them."""
+    """Return name of the identity key -> key and run, of the runs and sweep cells in some folders."""
     found: dict[str, tuple[bytes, Run]] = {}
     for folder in dict.fromkeys(folders):
         for pattern in (f"*/private/keys/{identity.KEY}.key", f"cells/*/*/private/keys/{identity.KEY}.key"):
