@@ -14,6 +14,8 @@ operating system's entropy, lie in ``private/keys``, and are never exported.
 from __future__ import annotations
 
 import hashlib
+import hmac
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,7 +32,7 @@ from meninx.learn.batches import Batch
 from meninx.learn.distributed import World
 from meninx.learn.kernels import KernelCache
 from meninx.learn.private_adam import PrivateAdam
-from meninx.learn.sampler import Sampler, UnitBatch
+from meninx.learn.sampler import PrivateSampler, Sampler, UnitBatch
 from meninx.learn.state import TrainState
 from meninx.learn.step import Loader, Report
 from meninx.learn.task import Task
@@ -169,6 +171,13 @@ class PrivateStep:
     ) -> None:
         self.plan, self.run, self.task, self.loader = plan, run, task, loader
         self.noise, self.stream = plan.noise(keys.noise), keys.stream
+        self._keys = keys
+        if any(source.loader is loader for source in sources):
+            why = (
+                "a source of further units has the loader of the patients, whose sum would come out in "
+                "the slots"
+            )
+            raise PrivacyRefusal(problem(why, where="PrivateStep", fix="give the source a loader of its own"))
         self.kernels = kernels or KernelCache(Planner(mode="rule"), None)
         self.precision, self.functional, self.physical_batch = precision, functional, physical_batch
         self.sources, self.earlier, self.proved = tuple(sources), tuple(earlier), proved
@@ -185,8 +194,8 @@ class PrivateStep:
         """Number of ledger lines and hash of the last one."""
         return self.ledger.anchor
 
-    def begin(self, state: TrainState, horizon: int) -> None:
-        """Refuse a network that was not proved, and learning rates that end elsewhere than the plan.
+    def begin(self, state: TrainState, horizon: int, sampler: Sampler) -> None:
+        """Refuse a network that was not proved, another sampler, and rates that end elsewhere than the plan.
 
         Raises:
             PrivacyRefusal: the ledger's binding says that the rates end with the plan's steps; or see
@@ -196,6 +205,7 @@ class PrivateStep:
             fix = f"give horizon={self.plan.steps}; until may be any step before it"
             rule = "a horizon of the plan's steps"
             raise PrivacyRefusal(expected(rule, got=horizon, where="Trainer.run", fix=fix))
+        self._refuse_other_sampler(sampler)
         if not self.proved:
             prove_network(
                 state.model,
@@ -224,7 +234,7 @@ class PrivateStep:
             total = total + part_sum
         loss = self._look(model, first_batch, step)
         self._refuse_replay(state)
-        self._enter(step)
+        self._enter(step, self._begun_with(model, threshold_now, drawn))
         stop_requested = self._pool(total, parts[1:], step, drawn, stop_requested)
         self._assign(model, self.plan.release(total, self.noise, step))
         after = self.plan.next_threshold(threshold_now, total, self.noise, step)
@@ -358,12 +368,44 @@ class PrivateStep:
             rule = "a step that was not begun before, because weights came in from outside"
             raise PrivacyRefusal(expected(rule, got=f"step {state.step} again", where="ledger", fix=fix))
 
-    def _enter(self, step: int) -> None:
+    def _refuse_other_sampler(self, sampler: Sampler) -> None:
+        """Refuse a sampler that is not the one that the plan accounts for, drawn by the run's own key."""
+        if not isinstance(sampler, PrivateSampler):
+            got = type(sampler).__name__
+            raise PrivacyRefusal(
+                expected("a PrivateSampler", got=got, where="Trainer", fix="see Plan.sampler")
+            )
+        accounted = self.plan.sampler(self._keys.sampling, len(sampler.members))
+        if sampler.draw != accounted or sampler.sample_rate != self.plan.sample_rate:
+            why = "the sampler has another rate, kind, key or number of units than the plan accounts for"
+            raise PrivacyRefusal(
+                problem(why, where="Trainer", fix="make it with plan.sampler and the run's key")
+            )
+        cases = [case for unit in sampler.members for case in unit]
+        if len(set(cases)) != len(cases):
+            raise PrivacyRefusal(problem("a case belongs to two units of the sampler", where="Trainer"))
+
+    def _begun_with(
+        self, model: nn.Module, threshold_now: ClippingThreshold, drawn: Sequence[UnitBatch]
+    ) -> str:
+        """Return a keyed digest of the weights, the threshold and the drawn units that the step begins with.
+
+        A step that is begun again under the same noise must begin with the same, which the ledger compares.
+        Sums of the bits of each tensor are exact, whatever the order of the additions, and cost one pass.
+        """
+        if not self.world.main:
+            return ""
+        sums = [total for value in model.state_dict().values() for total in _bit_sums(value)]
+        numbers = torch.stack([value.to(sums[0].device) for value in sums]).tolist() if sums else []
+        text = json.dumps([threshold_now.value, numbers, [part.units for part in drawn]])
+        return hmac.new(self._keys.noise, b"begun with\0" + text.encode(), hashlib.sha256).hexdigest()[:32]
+
+    def _enter(self, step: int, state: str) -> None:
         """Write the step into the ledger, on the disk, before anything of it is used."""
         if not self.world.main:
             return
         self.ledger = ledger_file.enter(
-            self.run, self.ledger, self.plan, step, stream=self.stream, binding=self.binding
+            self.run, self.ledger, self.plan, step, stream=self.stream, binding=self.binding, state=state
         )
 
     def _assign(self, model: nn.Module, gradients: dict[str, Tensor]) -> None:
@@ -384,6 +426,14 @@ class PrivateStep:
         rows = slice(0, max(_LOSS_IMAGES, int(budget)))
         with keyed_dropout(model, batch.row_keys[rows]):
             return float(self.task.loss(model(batch.inputs[rows]), batch.targets[rows]).mean())
+
+
+def _bit_sums(value: Tensor) -> list[Tensor]:
+    """Return two exact sums over the bits of a tensor: of all elements, and of every third."""
+    plain = torch.view_as_real(value) if value.is_complex() else value
+    kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    bits = plain.detach().contiguous().view(-1).view(kinds[plain.element_size()])
+    return [bits.sum(dtype=torch.int64), bits[::3].sum(dtype=torch.int64)]
 
 
 def prove_network(
@@ -412,7 +462,9 @@ def prove_network(
     """
     some = UnitBatch(tuple((case,) for case in range(min(2, cases))))
     batch = next(iter(loader.batches(some, 0, 2)))
-    images, targets, keys = torch.randn_like(batch.inputs[:2]), batch.targets[:2], batch.row_keys[:2]
+    given = batch.inputs[:2]
+    images = torch.randn_like(given) if given.is_floating_point() else given
+    targets, keys = batch.targets[:2], batch.row_keys[:2]
 
     def summed(rows: slice) -> Tensor:
         """Return the sum of some images' gradients in training mode.

@@ -123,18 +123,24 @@ class Hook:
     """Listens to a trainer; every method does nothing until it is overridden.
 
     Guarantee: with a private step, :meth:`on_gradients` is called after the noise was added, so that what a
-        hook finds on the parameters is what was released; gradients of single units never reach it, and
-        ``report.metrics`` is empty there. A hook that changes gradients or weights of a private run has to
-        declare with ``post_processing = True`` that what it adds depends on nothing but weights, released
-        gradients and public numbers (the pull of FedProx, the control variates of SCAFFOLD); the trainer
-        refuses changes by any other. It cannot look into a hook: a false declaration breaks the guarantee.
+        hook finds on the parameters is what was released, and gradients of single units never reach it. The
+        loss and the number of drawn units are private: ``report`` and ``StepDone`` hold none, except for a
+        hook that declares with ``private_log = True`` that what it sees stays in ``private/``. A hook that
+        changes gradients or weights of a private run has to declare with ``post_processing = True`` that what
+        it adds depends on nothing but weights, released gradients and public numbers (the pull of FedProx,
+        the control variates of SCAFFOLD); the trainer looks for changes by any other in :meth:`on_gradients`
+        and refuses those that torch counts. It is a guard against mistakes: changes through ``.data``, in
+        another method or of the optimiser's settings are not seen, and a false declaration breaks the
+        guarantee.
 
     Attributes:
         post_processing: what this hook changes is a function of weights, released gradients and public
             numbers.
+        private_log: what this hook sees stays in ``private/`` of the run, or on the terminal of its owner.
     """
 
     post_processing: bool = False
+    private_log: bool = False
 
     def on_round_start(self, state: TrainState, event: RoundStarted) -> None:
         """Prepare for a round."""
@@ -162,6 +168,8 @@ class ProgressHook(Hook):
         progress: the display.
         label: of the bar.
     """
+
+    private_log = True
 
     def __init__(self, progress: Progress, label: str) -> None:
         self.progress, self.label = progress, label
@@ -193,6 +201,8 @@ class MetricsHook(Hook):
     Args:
         run: the run folder.
     """
+
+    private_log = True
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -232,6 +242,8 @@ class TensorBoardHook(Hook):
     Args:
         run: the run folder.
     """
+
+    private_log = True
 
     def __init__(self, run: Run) -> None:
         self.folder = str(run.private / "tensorboard")

@@ -92,7 +92,9 @@ def read(run: Run, *, anchor: tuple[int, str] | None = None) -> Ledger:
     return Ledger.parse(run.ledger_text(), anchor=anchor)
 
 
-def enter(run: Run, ledger: Ledger, plan: Plan, step: int, *, stream: str, binding: str) -> Ledger:
+def enter(
+    run: Run, ledger: Ledger, plan: Plan, step: int, *, stream: str, binding: str, state: str = ""
+) -> Ledger:
     """Write the next line to the disk, wait until it is there, and return the ledger that holds it.
 
     The file is made for the owner alone, mode 0600. Before the first line ``run.json`` names the keys, so
@@ -102,7 +104,7 @@ def enter(run: Run, ledger: Ledger, plan: Plan, step: int, *, stream: str, bindi
         PrivacyRefusal: see :meth:`meninx.privacy.ledger.Ledger.next`.
         StorageError: the disk refused the line.
     """
-    longer, line = ledger.next(plan, step, stream=stream, binding=binding)
+    longer, line = ledger.next(plan, step, stream=stream, binding=binding, state=state)
     known = run.record if not ledger.entries else None
     if known is not None and known.keys != stream:
         run.update(keys=stream)

@@ -25,6 +25,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -36,7 +39,8 @@ from torch import Tensor, nn
 from meninx.core import files, randomness, workspace
 from meninx.core.budget import PrivacySpent, PrivacyUnit
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, UsageError, expected, problem
-from meninx.core.run import Run
+from meninx.core.randomness import KEY_BYTES
+from meninx.core.run import NOT_FOR_RELEASE, Run
 from meninx.learn import checkpoint, kernels, ledger_file
 from meninx.learn.batches import Batch
 from meninx.learn.dp_step import Keys, PrivateStep, prove_network
@@ -48,7 +52,7 @@ from meninx.privacy.plan import Plan
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 _NO_REPLAY = hashlib.sha256(b"meninx own loop: no step is taken twice").hexdigest()
-"""Binding of the ledger: nothing has to be the same on resume, because no noise is used a second time."""
+"""Binding of the ledger: each opening of the folder has keys of its own, so no noise is used twice."""
 
 
 @contextmanager
@@ -84,7 +88,7 @@ def training(
             refuses it otherwise.
         optimizer: over parameters of ``model``.
         loss: (outputs, targets) -> one number per row, without reduction.
-        run: folder of the ledger, the secret keys and the checkpoint; made when it is not there.
+        run: folder of the ledger and the checkpoint; made when it is not there.
         delta: probability outside the guarantee, below 1 / number of units.
         batch: mean number of units per step.
         epsilon: most that may be spent over the whole run, all resumes included.
@@ -118,8 +122,9 @@ def training(
         RunLocked: another process trains in this folder.
     """
     members, names, unit = _grouped(units, rows)
+    _refuse_other_optimizer(model, optimizer)
     plan = calibrate(
-        n_units=declared_units or len(members),
+        n_units=len(members) if declared_units is None else declared_units,
         expected_batch_size=batch,
         delta=delta,
         epsilon=epsilon,
@@ -145,7 +150,7 @@ def training(
     workspace.make_private(folder.root)
     with ExitStack() as stack:
         stack.enter_context(workspace.locked(folder.root))
-        keys = Keys.of(folder, resumed=begun, deterministic_seed=deterministic_seed)
+        keys = _fresh_keys(folder, deterministic_seed)
         device = next(model.parameters()).device
         loader = _GivenRows()
         step = PrivateStep(
@@ -165,6 +170,8 @@ def training(
         )
         if begun:
             private.restore()
+        else:
+            private.save()  # from here on a missing checkpoint is a removed one
         try:
             yield private
         finally:
@@ -199,6 +206,9 @@ class PrivateTraining:
         self._every = max(1, save_every)
         self._drawn: UnitBatch | None = None
         self._whole = True
+        self._process, self._closed = os.getpid(), False
+        self._proved_as: object = None
+        self._grouping = hashlib.sha256(repr((sampler.names, sampler.members)).encode()).hexdigest()
         self._names = {rows[0]: name for rows, name in zip(sampler.members, sampler.names, strict=True)}
         state.step = step.ledger.next_step
 
@@ -213,6 +223,7 @@ class PrivateTraining:
             PrivacyRefusal: a drawn step was not taken; leaving some out would not be the accounted sampling.
         """
         while len(self):
+            self._refuse_closed()
             if self._drawn is not None:
                 fix = "call dp.step once for every batch of rows, an empty one included"
                 raise PrivacyRefusal(
@@ -237,6 +248,7 @@ class PrivateTraining:
             PrivacyRefusal: the network cannot be trained privately (found before the first step that has
                 rows).
         """
+        self._refuse_closed()
         drawn = self._drawn
         if drawn is None:
             raise UsageError("dp.step was called without a draw: use it once inside `for rows in dp`")
@@ -245,7 +257,7 @@ class PrivateTraining:
             raise UsageError(expected(f"the {drawn.cases} rows that were drawn", got=got, where="dp.step"))
         device = next(self._state.model.parameters()).device
         self._loader.give(drawn, inputs.to(device), targets.to(device), self.row_seeds)
-        if drawn.cases and not self._step.proved:
+        if drawn.cases and self._proved_as != _structure(self._state.model):
             self._prove()
         self._whole = False
         try:
@@ -253,9 +265,10 @@ class PrivateTraining:
             self._step.update(self._state)
             self._whole = True
         finally:
+            # Whatever went wrong, a step that is in the ledger is spent: the next one has other noise.
             self._loader.forget()
-        self._drawn = None
-        self._state.step += 1
+            self._drawn = None
+            self._state.step = self._step.ledger.next_step
         if self._state.step % self._every == 0:
             self.save()
 
@@ -275,6 +288,7 @@ class PrivateTraining:
             "state": self._state.state_dict(),
             "anchor": list(self._step.anchor),
             "plan": self.plan.fingerprint(),
+            "units": self._grouping,
         }
         torch.save(content, buffer)
         path = checkpoint.path_of(self._run, "last")
@@ -282,29 +296,52 @@ class PrivateTraining:
         files.write_bytes(path, checkpoint.seal(buffer.getvalue()), mode=files.PRIVATE_MODE)
 
     def restore(self) -> None:
-        """Load the checkpoint, and check the ledger against it; without one begin from the weights at hand.
+        """Load the checkpoint, and check the ledger against it; warn of steps that were lost and stay spent.
 
         Raises:
-            DataError: the file is damaged.
-            PrivacyRefusal: it belongs to another plan, or the ledger was shortened.
+            DataError: the file is damaged, or of another network.
+            PrivacyRefusal: it is missing or belongs to another plan or other units, or the ledger was
+                shortened.
         """
         path = checkpoint.path_of(self._run, "last")
         if not path.is_file():
-            return
+            fix = "restore private/checkpoints from a backup, or start a new run"
+            raise PrivacyRefusal(problem("the run has no checkpoint", where=self._run.name, fix=fix))
         content = _read(path)
         if content["plan"] != self.plan.fingerprint():
             fix = "give the arguments with which the run began"
             raise PrivacyRefusal(
                 problem("the plan differs from that of the run", where=self._run.name, fix=fix)
             )
-        entries, head = content["anchor"]
-        ledger_file.read(self._run, anchor=(int(entries), str(head)))
-        self._state.load_state_dict(content["state"])
+        if content["units"] != self._grouping:
+            why = "the rows belong to other units than when the run began, so epsilon would not cover them"
+            raise PrivacyRefusal(problem(why, where=self._run.name, fix="give the units of the run"))
+        try:
+            entries, head = content["anchor"]
+            ledger_file.read(self._run, anchor=(int(entries), str(head)))
+            self._state.load_state_dict(content["state"])
+        except (RuntimeError, TypeError, ValueError, KeyError) as error:
+            fix = "give the network and the optimiser of the run"
+            raise DataError(
+                problem("the checkpoint is of another network or optimiser", where=self._run.name, fix=fix)
+            ) from error
+        lost = self._step.ledger.next_step - self._state.step
+        if lost > 0:
+            warnings.warn(
+                f"{lost} steps after the last checkpoint were lost; they stay spent and are not taken again",
+                stacklevel=4,
+            )
 
     def close(self) -> None:
-        """Save the state, unless a step was cut in two."""
-        if self._whole and self._step.ledger.entries:
+        """Save the state, unless a step was cut in two; the context takes no further step."""
+        self._closed = True
+        if self._whole and os.getpid() == self._process and self._step.ledger.entries:
             self.save()
+
+    def _refuse_closed(self) -> None:
+        if self._closed or os.getpid() != self._process:
+            why = "the context is closed" if self._closed else "another process made this context"
+            raise UsageError(f"privacy.training: {why}; open one with resume=True")
 
     def _prove(self) -> None:
         """Refuse a network whose rows see each other, before the first of them is used."""
@@ -318,6 +355,7 @@ class PrivateTraining:
             functional=self._step.functional,
         )
         self._step.proved = True
+        self._proved_as = _structure(state.model)
 
     def _key(self, unit: tuple[int, ...], place: int) -> int:
         """Return the seed of a unit's row, from the step, the unit's name and the row's place in it."""
@@ -413,10 +451,52 @@ def _grouped(
     else:
         members, unit = {}, PrivacyUnit.PATIENT
         for row, name in enumerate(units):
+            if name is None or name == "" or (isinstance(name, float) and math.isnan(name)):
+                fix = "leave the row out, or name its patient"
+                raise ConfigError(problem(f"row {row} has no unit", where="privacy.training: units", fix=fix))
             members.setdefault(str(name), []).append(row)
     if not members:
         raise ConfigError("privacy.training: there is no row to train on")
     return tuple(tuple(own) for own in members.values()), tuple(members), unit
+
+
+def _fresh_keys(run: Run, deterministic_seed: int | None) -> Keys:
+    """Return new secret keys, which live in memory alone.
+
+    No step is taken twice, so a resumed run needs none of the earlier keys, and a copied folder cannot repeat
+    their noise.
+    """
+    if deterministic_seed is not None:
+        files.write_text(run.root / "NOT_FOR_RELEASE", NOT_FOR_RELEASE + "\n")
+    sampling, noise = (
+        randomness.private_bytes(KEY_BYTES, deterministic_seed=deterministic_seed, purpose=purpose)
+        for purpose in ("sampling", "noise")
+    )
+    return Keys(sampling, noise)
+
+
+def _refuse_other_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimiser that does not move exactly the trainable parameters of the network.
+
+    Raises:
+        ConfigError: some parameters are of another network, or stay where they are although they are clipped.
+    """
+    moved = {id(value) for group in optimizer.param_groups for value in group["params"]}
+    trained = {id(value) for value in model.parameters() if value.requires_grad}
+    if moved - {id(value) for value in model.parameters()}:
+        fix = "make the optimiser after the network was converted"
+        why = "the optimizer holds parameters that are not of the network"
+        raise ConfigError(problem(why, where="privacy.training", fix=fix))
+    if trained - moved:
+        fix = "freeze the others with requires_grad_(False), or give them to the optimizer"
+        why = "the optimizer leaves out trainable parameters of the network, which would be clipped, too"
+        raise ConfigError(problem(why, where="privacy.training", fix=fix))
+
+
+def _structure(model: nn.Module) -> object:
+    """Return what a proof depends on: the modules, their modes, and which parameters are trained."""
+    modules = tuple((name, id(part), part.training) for name, part in model.named_modules())
+    return modules, tuple(name for name, value in model.named_parameters() if value.requires_grad)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -433,6 +513,6 @@ def _read(path: Path) -> dict[str, Any]:
         table: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch meets in foreign bytes
         raise damaged from error
-    if not isinstance(table, dict) or table.keys() != {"state", "anchor", "plan"}:
+    if not isinstance(table, dict) or table.keys() != {"state", "anchor", "plan", "units"}:
         raise damaged
     return table

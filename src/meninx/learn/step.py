@@ -22,7 +22,7 @@ from meninx.core.errors import DataError, UsageError, expected
 from meninx.learn import runtime
 from meninx.learn.batches import Batch
 from meninx.learn.distributed import World
-from meninx.learn.sampler import UnitBatch
+from meninx.learn.sampler import Sampler, UnitBatch
 from meninx.learn.state import TrainState
 from meninx.learn.task import Task
 from meninx.privacy.clipping import ClippedSum
@@ -68,7 +68,7 @@ class Step(Protocol):
     def private(self) -> bool:
         """Whether a differentially private mechanism releases the gradients; hooks must not change them."""
 
-    def begin(self, state: TrainState, horizon: int) -> None:
+    def begin(self, state: TrainState, horizon: int, sampler: Sampler) -> None:
         """Refuse to train ``state`` in a run of ``horizon`` steps, if the step must.
 
         Called once per round.
@@ -143,7 +143,7 @@ class SupervisedStep:
     precision: str = "fp32"
     private: ClassVar[bool] = False
 
-    def begin(self, state: TrainState, horizon: int) -> None:
+    def begin(self, state: TrainState, horizon: int, sampler: Sampler) -> None:
         """Accept any horizon."""
 
     def gradients(self, state: TrainState, units: UnitBatch, *, stop_requested: bool = False) -> Report:
@@ -207,7 +207,7 @@ class AlternatingStep:
     world: World = field(default_factory=World)
     private: ClassVar[bool] = False
 
-    def begin(self, state: TrainState, horizon: int) -> None:
+    def begin(self, state: TrainState, horizon: int, sampler: Sampler) -> None:
         """Refuse players without a loss, and losses without a player.
 
         Raises:

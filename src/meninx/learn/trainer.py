@@ -76,8 +76,7 @@ class Trainer:
         last: the last evaluation; None before the first.
         whole: no step is under way.
 
-    Guarantee: with a private step no hook sees or changes anything but what was released: see
-        :class:`.hooks.Hook`.
+    Guarantee: see :class:`.hooks.Hook` for what hooks see of a private step, and what they may change.
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class Trainer:
         if horizon < until:
             raise UsageError(expected(f"horizon >= until = {until}", got=horizon, where="Trainer.run"))
         state = self.state
-        self.step.begin(state, horizon)
+        self.step.begin(state, horizon, self.sampler)
         outcome = Outcome.FAILED
         try:
             self._tell("on_round_start", RoundStarted(state.step, until, horizon))
@@ -162,7 +161,7 @@ class Trainer:
         for name, value in report.metrics.items():
             if math.isfinite(value):
                 self._since[name].append(value)
-        self._tell("on_step_end", StepDone(state.step, report.units, report.metrics, rates))
+        self._step_done(StepDone(state.step, report.units, report.metrics, rates))
         return report.stop_requested if self.world.size > 1 else stop_requested()
 
     def _gradients(self, report: Report) -> None:
@@ -171,7 +170,7 @@ class Trainer:
         Of a private step only what was released, changed only by declared hooks.
         """
         private = self.step.private
-        shown = replace(report, metrics={}) if private else report
+        shown = replace(report, metrics={}, units=0) if private else report
         for hook in self.hooks:
             if type(hook).on_gradients is Hook.on_gradients:
                 continue
@@ -231,6 +230,12 @@ class Trainer:
         self._tell("on_evaluation", self.last)
         for name, player in state.players.items():
             self.world.agree(f"weights of {name}", lambda model=player.model: distributed.digest(model))  # type: ignore[misc]
+
+    def _step_done(self, event: StepDone) -> None:
+        """Tell the hooks of a step; only declared hooks get the loss and the draw of a private one."""
+        blank = replace(event, units=0, metrics={})
+        for hook in self.hooks:
+            hook.on_step_end(self.state, event if hook.private_log or not self.step.private else blank)
 
     def _tell(self, method: str, event: Any) -> None:
         for hook in self.hooks:

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from meninx.core.budget import NeighboringRelation, PrivacySpent, PrivacyUnit
 from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
@@ -42,6 +42,8 @@ class LedgerEntry:
         clipping: clipping function, or empty in ledgers of before it was written down; like ``noise_bands``
             it may be missing in a line, as it is in those.
         binding: digest of everything else that determines the step, or empty; may be missing, too.
+        state: keyed digest of what the step began with (weights, threshold, drawn units), or empty; may be
+            missing, too.
         previous: hash of the entry before; zeros for the first.
         hash: 32 hexadecimal digits of SHA-256 over all of the above as written.
     """
@@ -62,10 +64,20 @@ class LedgerEntry:
     noise_bands: int = 1
     clipping: str = ""
     binding: str = ""
+    state: str = ""
 
     @classmethod
     def of(
-        cls, plan: Plan, *, index: int, step: int, stream: str, torn: str, previous: str, binding: str = ""
+        cls,
+        plan: Plan,
+        *,
+        index: int,
+        step: int,
+        stream: str,
+        torn: str,
+        previous: str,
+        binding: str = "",
+        state: str = "",
     ) -> LedgerEntry:
         """Return the sealed entry of one step of ``plan``."""
         draft = cls(
@@ -85,6 +97,7 @@ class LedgerEntry:
             noise_bands=plan.noise_bands,
             clipping=plan.clipping,
             binding=binding,
+            state=state,
         )
         return dataclasses.replace(draft, hash=digest(draft._body()))
 
@@ -209,7 +222,8 @@ class Ledger:
         ``epsilon(delta)`` bounds what all steps ever begun spend together, over resumes and
         changes of plan. A line cut short by a crash counts as a spent step. A step begun again under the
         same keys, plan and binding counts once, because sampler and noise repeat it exactly (the abandoned
-        attempt must not be released); without named keys every line counts. One set of keys has one binding:
+        attempt must not be released); without named keys every line counts. A step is begun again only with
+        the state it was begun with, where the lines say it. One set of keys has one binding:
         with other settings or data the same noise would cover other gradients, and their difference would be
         free of noise. Editing, removing or reordering lines is refused; removing the last lines shows against
         a checkpoint's anchor. The chain is not signed: who can write the file *and* every anchor can forge
@@ -230,6 +244,7 @@ class Ledger:
     next_step: int = 0
     pending: str = ""
     terminated: bool = True
+    states: dict[tuple[str, int], str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def anchor(self) -> tuple[int, str]:
@@ -252,7 +267,9 @@ class Ledger:
         ledger = _read(lines[:-1] if terminated else lines, anchor)
         return replace(ledger, terminated=terminated)
 
-    def next(self, plan: Plan, step: int, *, stream: str = "", binding: str = "") -> tuple[Ledger, str]:
+    def next(
+        self, plan: Plan, step: int, *, stream: str = "", binding: str = "", state: str = ""
+    ) -> tuple[Ledger, str]:
         """Return the ledger with one more step, and the text to append to the file first.
 
         Args:
@@ -261,6 +278,7 @@ class Ledger:
             stream: ``keystream.stream_id(...)`` of the sampling and noise keys; empty counts every line.
             binding: digest of everything else that determines the steps under these keys: settings, data,
                 initial weights. A step may be replayed only when everything that determines it is the same.
+            state: keyed digest of the weights, the threshold and the drawn units that the step begins with.
 
         Raises:
             PrivacyRefusal: the step is ahead of the ledger or beyond the plan; unit, relation or binding
@@ -275,7 +293,14 @@ class Ledger:
             )
         torn = digest(self.pending) if self.pending else ""
         entry = LedgerEntry.of(
-            plan, index=self.entries, step=step, stream=stream, torn=torn, previous=self.head, binding=binding
+            plan,
+            index=self.entries,
+            step=step,
+            stream=stream,
+            torn=torn,
+            previous=self.head,
+            binding=binding,
+            state=state,
         )
         writer = _LedgerWriter(self)
         writer.enter(entry, self.pending, "Ledger.next")
@@ -385,6 +410,7 @@ class _LedgerWriter:
         self.accounts = {(item.first.plan, item.first.stream): item for item in ledger.accounts}
         self.mechanisms = {item.first.plan: item.first.mechanism() for item in ledger.accounts}
         self.entries, self.head, self.next_step = ledger.entries, ledger.head, ledger.next_step
+        self.states = ledger.states  # shared: it only grows, and copying it would cost more with every step
 
     def enter(self, entry: LedgerEntry, pending: str, where: str) -> None:
         """Append one entry, or raise PrivacyRefusal."""
@@ -403,6 +429,8 @@ class _LedgerWriter:
             Phase(sample_rate=entry.sample_rate, noise_multiplier=entry.noise_multiplier, steps=1)  # ranges
             account = LedgerAccount(first=entry)
             self.mechanisms[entry.plan] = entry.mechanism()
+        if entry.stream and entry.state:
+            self.states.setdefault((entry.stream, entry.step), entry.state)
         self.accounts[key] = account.add(entry.step, pending.count("\n") + 1 if pending else 0)
         self.entries, self.head = self.entries + 1, entry.hash
         self.next_step = max(self.next_step, entry.step + 1)
@@ -418,6 +446,12 @@ class _LedgerWriter:
             (group == entry.group, f"privacy unit and relation {group[0]}, {group[1]} in all entries"),
             (self._used(entry).noise_bands == entry.noise_bands, "one noise_bands under one set of keys"),
             (self._used(entry).binding == entry.binding, "one binding under one set of keys"),
+            (
+                not entry.state or self.states.get((entry.stream, entry.step), entry.state) == entry.state,
+                "a step is repeated with the weights, the threshold and the units it was begun "
+                "with: the same "
+                "noise would cover other gradients",
+            ),
             (
                 self.mechanisms.get(entry.plan, mechanism) == mechanism,
                 "one mechanism for one plan fingerprint",
@@ -437,7 +471,13 @@ class _LedgerWriter:
     def close(self) -> Ledger:
         """Return the ledger as a value again."""
         accounts = tuple(self.accounts.values())
-        return Ledger(accounts=accounts, entries=self.entries, head=self.head, next_step=self.next_step)
+        return Ledger(
+            accounts=accounts,
+            entries=self.entries,
+            head=self.head,
+            next_step=self.next_step,
+            states=self.states,
+        )
 
 
 def _read(lines: list[str], anchor: tuple[int, str] | None) -> Ledger:
