@@ -145,21 +145,16 @@ def one(job: Job, data: Path, out: Path) -> None:
 def _opacus(job: Job, data: Path, out: Path) -> dict[str, Any]:
     from meninx.core import settings
     from meninx.learn.config import from_toml_table
-    from study import plain
+    from study import plain, train
     from study.sets import RECIPES
 
     study = STUDIES[job["set"]]
     table, source = settings.read_recipe(str(RECIPES / f"{study.key}-dp.toml"))
-    shared = {
-        name: table[name]
-        for name in ("model", "model_options", "image_size", "patch_size", "loss")
-        if name in table
-    }
-    config = from_toml_table(shared, source)
+    config = from_toml_table({name: table[name] for name in ("model", "task") if name in table}, source)
     warm = job["arm"] == WARM
-    start = out / WEIGHTS / f"{study.start}.pt" if warm else None
+    config = config.replace(**(train.start(study, data, out / WEIGHTS) if warm else {}))
     told = study.warm if warm and study.warm else study.plain
-    return plain.run(study, told, config, data, job["seed"], job["epsilon"], job["seconds"], start)
+    return plain.run(study, told, config, data, job["seed"], job["epsilon"], job["seconds"])
 
 
 def _measured(found: dict[str, Any], job: Job, data: Path) -> dict[str, Any]:

@@ -19,9 +19,12 @@ from opacus.utils.batch_memory_manager import BatchMemoryManager
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from meninx.core.artifacts import FeatureStatistics
 from meninx.core.manifest import Manifest
+from meninx.learn.assemble import feature_statistics
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore
+from meninx.learn.features import standardize
 from meninx.learn.finetune import initialise
 from meninx.learn.task import ImageTask, image_task
 from meninx.models import registry
@@ -58,38 +61,39 @@ def run(
     seed: int,
     epsilon: float,
     seconds: float,
-    start: Path | None = None,
 ) -> dict[str, Any]:
     """Train with Opacus for about ``seconds`` of CPU time and return model, CPU seconds, steps and noise.
 
     Args:
         study: the dataset.
         plain: settings of Opacus.
-        config: the network and patch size of the recipe that it is compared with.
+        config: the network and patch size of the recipe that it is compared with, and what it starts from.
         data: folder of prepared datasets.
         seed: of initialisation and order.
         epsilon: to be spent.
         seconds: CPU seconds that may be used.
-        start: weights to start from; None for random ones.
     """
     warnings.filterwarnings("ignore", module="opacus|torch")
     begun = time.process_time()
     whole = Manifest.read(data / study.data)
     people = Patients(whole.split("train"), config, seed)
     goal = image_task(whole.info, config.task)
+    statistics = feature_statistics(config, whole.info) if config.model.standardize else None
     for patient in range(len(people)):
         people[patient]
     read = time.process_time() - begun
     rate = 1 / len(DataLoader(people, batch_size=plain.batch))
-    times = _fit(_network(config, whole, goal, 0, start), people, goal, plain, noise=1.0, steps=_TRIAL_STEPS)[
-        1
-    ]
+    times = _fit(
+        _network(config, whole, goal, 0, statistics), people, goal, plain, noise=1.0, steps=_TRIAL_STEPS
+    )[1]
     cost = sum(times[1:]) / (_TRIAL_STEPS - 1)  # the first one also compiles and allocates
     steps = max(2, int((seconds - read) / cost))
     noise = solve_noise(sample_rate=rate, steps=steps, epsilon=epsilon, delta=study.delta)
     torch.manual_seed(seed)
     begun = time.process_time()
-    model, _ = _fit(_network(config, whole, goal, seed, start), people, goal, plain, noise=noise, steps=steps)
+    model, _ = _fit(
+        _network(config, whole, goal, seed, statistics), people, goal, plain, noise=noise, steps=steps
+    )
     spent = read + time.process_time() - begun
     return {
         "model": model.eval(), "config": config.replace(physical_batch=plain.physical), "info": whole.info, "cpu": spent,
@@ -98,7 +102,7 @@ def run(
 
 
 def _network(
-    config: LearnConfig, data: Manifest, goal: ImageTask, seed: int, start: Path | None
+    config: LearnConfig, data: Manifest, goal: ImageTask, seed: int, statistics: FeatureStatistics | None
 ) -> nn.Module:
     torch.manual_seed(seed)
     info = data.info
@@ -108,8 +112,9 @@ def _network(
         "out_channels": goal.out_channels,
     }
     network = registry.build(config.model.name, **shape, **config.model.options)
-    if start is not None:
-        initialise(network, start)
+    if statistics is not None:
+        initialise(network, Path(config.model.pretrained))
+        standardize(network, statistics)
     return network.train()
 
 

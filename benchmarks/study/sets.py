@@ -43,13 +43,11 @@ class Pretraining:
         data: dataset folder below the data folder.
         recipe: file in the recipes folder.
         said: what the weights were trained on, for the run's records.
-        resize: rows and columns at which the features are standardised; 0 for those of the images.
     """
 
     data: str
     recipe: str
     said: str
-    resize: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +61,8 @@ class Study:
         metric: ``AUROC`` or ``Dice``.
         labels: labels whose mean is reported; empty for all.
         delta: of every private run.
-        start: key of :data:`PRETRAINING` that our recipe and the non-private network start from; empty for
-            random weights.
+        start: key of :data:`PRETRAINING` that our recipe and the non-private network start from, their features
+            standardised by its dataset; empty for random weights.
         plain: settings of the Opacus arm.
         warm: settings of Opacus when it starts from the same weights as we do; None leaves that row out.
     """
@@ -82,7 +80,6 @@ class Study:
 
 PRETRAINING = {
     "nih": Pretraining(data="nih64", recipe="pretrain.toml", said="nih_cxr_64 (public)"),
-    "nih224": Pretraining(data="nih64", recipe="pretrain.toml", said="nih_cxr_64 (public)", resize=224),
     "kermany": Pretraining(
         data="kermany64", recipe="pretrain.toml", said="kermany_cxr_224 at 64 px (public)"
     ),
@@ -97,7 +94,7 @@ STUDIES = {
             plain=Plain(batch=64, lr=0.5), warm=Plain(batch=64, lr=0.5),
         ),
         Study(
-            key="kermany224", title="Pneumonia, 224 px", data="kermany224", delta=1e-4, start="nih224",
+            key="kermany224", title="Pneumonia, 224 px", data="kermany224", delta=1e-4, start="nih",
             plain=Plain(batch=128, lr=0.5, physical=16), warm=Plain(batch=128, lr=0.5, physical=16),
         ),
         Study(key="pad128", title="Skin cancer, 128 "

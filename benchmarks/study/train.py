@@ -12,15 +12,23 @@ from meninx import api
 from meninx.core.run import Run
 from meninx.learn.predict import load_model
 from study.sets import PRETRAINING, RECIPES, Study
-from study.standardise import standardise
 
 
-def settings(study: Study, weights: Path, seed: int, epsilon: float | None) -> dict[str, Any]:
+def start(study: Study, data: Path, weights: Path) -> dict[str, str]:
+    """Return the settings of the weights that the runs of a study start from; none for random ones."""
+    if not study.start:
+        return {}
+    source = PRETRAINING[study.start]
+    return {
+        "pretrained": str(weights / f"{study.start}.pt"),
+        "pretrained_source": source.said,
+        "standardize": str(data / source.data),
+    }
+
+
+def settings(study: Study, data: Path, weights: Path, seed: int, epsilon: float | None) -> dict[str, Any]:
     """Return what a run is told beyond its recipe."""
-    told: dict[str, Any] = {"seed": seed, "threads": 1, "attack_risk": False}
-    if study.start:
-        source = PRETRAINING[study.start].said
-        told |= {"pretrained": str(weights / f"{study.start}.pt"), "pretrained_source": source}
+    told: dict[str, Any] = {"seed": seed, "threads": 1, "attack_risk": False, **start(study, data, weights)}
     if epsilon is not None:
         told["privacy"] = {"epsilon": epsilon, "delta": study.delta}
     return told
@@ -40,10 +48,10 @@ def run(
         epsilon: of a private run; None without privacy.
     """
     recipe = RECIPES / (f"{study.key}.toml" if epsilon is None else f"{study.key}-dp.toml")
-    told = settings(study, weights, seed, epsilon)
-    start = time.process_time()
+    told = settings(study, data, weights, seed, epsilon)
+    begun = time.process_time()
     result = api.train(data / study.data, out=out, recipe=str(recipe), **told)
-    seconds = time.process_time() - start
+    seconds = time.process_time() - begun
     model, config, info = load_model(Run(result.out))
     return {
         "model": model,
@@ -61,10 +69,11 @@ def pretrain(key: str, data: Path, weights: Path) -> str:
     if target.is_file():
         return f"{key}: there"
     told: dict[str, Any] = {"seed": 0, "threads": 1}
-    start = time.process_time()
-    folder = data / wanted.data
-    result = api.train(folder, out=weights / "runs" / key, recipe=str(RECIPES / wanted.recipe), **told)
+    begun = time.process_time()
+    result = api.train(
+        data / wanted.data, out=weights / "runs" / key, recipe=str(RECIPES / wanted.recipe), **told
+    )
     weights.mkdir(parents=True, exist_ok=True)
     model, *_ = load_model(Run(result.out))
-    torch.save(standardise(model, folder, wanted.resize).state_dict(), target)
-    return f"{key}: {result.validation}, {time.process_time() - start:.0f} CPU s"
+    torch.save(model.state_dict(), target)
+    return f"{key}: {result.validation}, {time.process_time() - begun:.0f} CPU s"

@@ -120,7 +120,7 @@ def test_a_wrong_key_of_a_recipe_names_file_and_key(invoke, tmp_path, verb, text
         ("[sampling]\nepochs = -1", "expected epochs > 0, got -1 (mine.toml, sampling.epochs)\n"),
         (
             '[optim]\nschedule = "step"',
-            "expected milestones for the step schedule, got none (milestones) [mine.toml]\n",
+            "the step schedule needs milestones (milestones) [mine.toml]\n",
         ),
         ("epochs =", "(mine.toml)"),
     ],

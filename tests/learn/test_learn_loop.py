@@ -189,7 +189,7 @@ def test_a_second_start_is_refused_and_more_steps_are_welcome(
     fit(config, data, run)
     with pytest.raises(UsageError, match="--resume"):
         fit(config, data, run)
-    with pytest.raises(ConfigError, match=r"another optimizer, lr"):
+    with pytest.raises(ConfigError, match=r"started with: optimizer, lr"):
         fit(config.replace(lr=0.5, optimizer="sgd"), data, run, resume=True)
     assert fit(config.replace(steps=4), data, run, resume=True).steps == 4
     straight = new_run("straight")
@@ -216,7 +216,7 @@ def test_data_that_cannot_be_trained_on_is_refused(
         fit(config.replace(early_stopping=1), data.split("train"), new_run("b"))
     bare = dataset(TaskKind.SEGMENTATION)
     bare = replace(bare, cases=tuple(replace(case, mask="") for case in bare.cases))
-    with pytest.raises(DataError, match="with masks"):
+    with pytest.raises(DataError, match="has a mask"):
         fit(config.replace(model="unet-small", model_options={}), bare, new_run("c"))
 
 

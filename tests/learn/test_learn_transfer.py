@@ -69,9 +69,9 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     torch.save({"other": torch.zeros(3)}, tmp_path / "w.pt")
     (tmp_path / "broken.pt").write_bytes(b"not a file of torch")
     for name, message in (
-        ("w.pt", "fit the model"),
+        ("w.pt", "matches the model"),
         ("broken.pt", "state dict"),
-        ("none.pt", "no such file"),
+        ("none.pt", "does not exist"),
     ):
         with pytest.raises(DataError, match=message):
             finetune.initialise(network(), tmp_path / name)
@@ -144,5 +144,5 @@ def test_freezing_everything_or_nothing_real_is_refused() -> None:
     model = network()
     with pytest.raises(ConfigError, match="blocks: "):
         finetune.frozen_names(model, TINY.replace(freeze="backbone").model, 0)
-    with pytest.raises(ConfigError, match="something to train"):
+    with pytest.raises(ConfigError, match="every parameter is frozen"):
         finetune.frozen_names(model, TINY.replace(freeze="").model, 0)

@@ -52,7 +52,7 @@ def test_every_step_is_spent():
 def test_nothing_entered_is_nothing_spent():
     assert Ledger.parse("") == Ledger()
     assert Ledger().epsilon(DELTA) == 0
-    with pytest.raises(DataError, match="a ledger with an entry"):
+    with pytest.raises(DataError, match="no entry"):
         Ledger().spent()
 
 
@@ -164,7 +164,7 @@ def test_a_shortened_or_replaced_ledger_is_found_by_the_checkpoint():
 def test_a_foreign_plan_is_refused_where_one_plan_is_asked_for():
     ledger = Ledger.parse(run(range(3)))
     ledger.verify(plan=replace(PLAN, steps=500))
-    with pytest.raises(PrivacyRefusal, match="a foreign plan"):
+    with pytest.raises(PrivacyRefusal, match="entries of another plan"):
         ledger.verify(plan=SECOND)
 
 

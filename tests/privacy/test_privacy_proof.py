@@ -68,7 +68,7 @@ def test_forward_code_that_breaks_the_rows_is_refused(spoilt):
 
 
 def test_a_loss_that_mixes_rows_is_refused():
-    with pytest.raises(PrivacyRefusal, match="the gradient that the row has alone"):
+    with pytest.raises(PrivacyRefusal, match="computed for the row alone"):
         prove(Net(), mixing, *data())
 
 
@@ -201,5 +201,5 @@ def test_a_single_row_and_whole_numbers_are_enough():
 def test_the_sum_refuses_a_weight_used_outside_its_layer_without_a_proof(oracle):
     """It used to leave that part of the gradient out."""
     inputs, targets = data()
-    with pytest.raises(PrivacyRefusal, match=r"used by its own layer alone.*conv\.weight"):
+    with pytest.raises(PrivacyRefusal, match=r"used outside its own layer.*conv\.weight"):
         oracle.engine(Net(borrowed), inputs, targets, loss=honest)

@@ -304,7 +304,7 @@ def test_a_run_whose_start_record_is_gone_is_not_resumed(composed, data, hidden)
         composed.update(
             secrets={name: value for name, value in composed.record.secrets.items() if name != "start.json"}
         )
-    refused(composed, data.root, PrivacyRefusal, "starting weights|private records")
+    refused(composed, data.root, PrivacyRefusal, "starting weights|private record of the run")
 
 
 def test_nor_with_another_start_record(composed, data):

@@ -164,7 +164,7 @@ def test_a_sweep_of_other_settings_is_not_mixed_in(swept, data):
 
 @pytest.mark.parametrize("grid", [GridConfig(seeds=()), GridConfig(epsilons=(), non_private=False)])
 def test_an_empty_grid_is_refused(data, tmp_path, grid):
-    with pytest.raises(ConfigError, match="at least one seed and one epsilon"):
+    with pytest.raises(ConfigError, match="at least one seed"):
         sweep.run(CONFIG, grid, data.root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

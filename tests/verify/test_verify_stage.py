@@ -102,7 +102,7 @@ PRIVACY_CHANGES: dict[str, tuple[Callable[[Run], object], str, int]] = {
     "not private": (lambda run: _edited(run, private=False), "disagree on whether the run is private", 4),
     "no record": (lambda run: (run.root / "privacy.json").unlink(), "privacy.json (missing)", 4),
     "no ledger": (lambda run: run.ledger_path.unlink(), "privacy ledger (missing)", 4),
-    "ledger edited": (_line_changed, "a changed one", 4),
+    "ledger edited": (_line_changed, "the line was changed", 4),
     "ledger cut": (_last_line_gone, "another ledger", 4),
     "lineage of another ledger": (
         lambda run: _other_lineage(run, ledger=()),

@@ -21,7 +21,15 @@ from meninx.cli.doctor import EXTRAS
 from meninx.cli.examples import epilogue
 from meninx.cli.flags import read_options, without_tables
 from meninx.core import settings
-from meninx.core.errors import ConfigError, Interrupted, MeninxError, StorageError, UsageError, expected
+from meninx.core.errors import (
+    ConfigError,
+    Interrupted,
+    MeninxError,
+    StorageError,
+    UsageError,
+    expected,
+    problem,
+)
 
 VERBS = {
     "deid": "De-identify a DICOM archive with a site's own key.",
@@ -132,7 +140,9 @@ def run(arguments: list[str]) -> int:
         fix = f"pip install 'meninx[{extra}]'"
         return _say(
             UsageError(
-                expected(f"the packages of the extra {extra}", got=f"no {error.name}", where="verb", fix=fix)
+                problem(
+                    f"the extra {extra} is not installed ({error.name} is missing)", where="verb", fix=fix
+                )
             )
         )
     except Exception as error:  # the one place where bugs end; the message may hold a patient's value, so only its kind is shown

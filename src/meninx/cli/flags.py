@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from cyclopts import App, ArgumentCollection, Group, Parameter, Token
 
 from meninx.core import setting_types, settings
-from meninx.core.errors import ConfigError, UsageError, expected
+from meninx.core.errors import ConfigError, UsageError, problem
 from meninx.core.settings import Settings
 
 FREE = dict[str, Any]
@@ -167,7 +167,7 @@ def _nested(token: Token) -> dict[str, Any]:
     """
     if not token.keys:
         fix = f"write {token.keyword}.NAME VALUE"
-        raise ConfigError(expected("the name of an option", got="none", where=str(token.keyword), fix=fix))
+        raise ConfigError(problem("the name of the option is missing", where=str(token.keyword), fix=fix))
     value = value_of(token.value)
     for key in reversed(token.keys):
         value = {key.replace("-", "_"): value}

@@ -12,7 +12,7 @@ import tomli_w
 from cyclopts import Parameter
 
 from meninx.core import check, files, settings
-from meninx.core.errors import UsageError, expected
+from meninx.core.errors import UsageError, expected, problem
 
 
 def recipes(
@@ -26,8 +26,8 @@ def recipes(
     """List the packaged recipes, show one, or copy one to a file for editing.
 
     Args:
-        name: Recipe to show; without a name all recipes are listed. With --schema, the command of the recipes:
-            train, prepare, deid, report or sweep.
+        name: Recipe to show; without a name all recipes are listed. With --schema, the command of the
+            recipes: train, prepare, deid, report or sweep.
         copy: New file to write to instead of the terminal.
         convert: Recipe or config.toml of an earlier version to print in the present tables.
         schema: Print the JSON schema of recipes, which editors use for completion and checks.
@@ -80,9 +80,7 @@ def _put(text: str, path: Path | None) -> None:
     if path is None:
         print(text, end="")
     elif path.exists():
-        raise UsageError(
-            expected("a new file", got="an existing one", where=str(path), fix="choose another name")
-        )
+        raise UsageError(problem("the file exists", where=str(path), fix="choose another name"))
     else:
         files.write_text(path, text)
         print(path)

@@ -30,6 +30,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from meninx.core import files, plain, provenance, workspace
+from meninx.core.ancestry import Ancestry as Ancestry
+from meninx.core.ancestry import FeatureStatistics as FeatureStatistics
+from meninx.core.ancestry import Lineage as Lineage
+from meninx.core.ancestry import StartRecord as StartRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.provenance import Environment as Environment
 from meninx.core.summaries import FORMAT as FORMAT
@@ -203,96 +207,6 @@ class Members:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartRecord:
-    """What a network started from, as far as it is known.
-
-    Attributes:
-        file: name of the file, without folders; empty for random weights.
-        sha256: digest of the file.
-        source: what the weights were trained on, in the user's words; not verified.
-        loaded: tensors taken over.
-        fresh: tensors that kept their random start.
-        unused: tensors of the file that fit nowhere.
-        origin: ``random``; ``run``: a run of meninx whose patients were compared; ``unknown``: anything else.
-        run: identity of that run.
-        shared_patients: the run was trained on some of the same patients.
-        composed: its cost is part of the stated epsilon.
-    """
-
-    file: str = ""
-    sha256: str = ""
-    source: str = ""
-    loaded: int = 0
-    fresh: tuple[str, ...] = ()
-    unused: int = 0
-    origin: str = "random"
-    run: str = ""
-    shared_patients: bool = False
-    composed: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ancestry:
-    """Training behind the starting weights of a run: ``private/start.json``, fixed when the run is created.
-
-    Attributes:
-        sha256: digest of the file of weights.
-        origin: ``run``: a run of meninx whose patients were compared with those of this run; ``unknown``:
-            anything else.
-        run: identity of that run.
-        shared_patients: it was trained on some of the same patients.
-        ledgers: privacy ledgers, split at their newlines, of the private runs behind the weights that share
-            patients with this one; their cost is part of this run's.
-        caveats: what the guarantee does not cover because of the start, in words.
-    """
-
-    sha256: str = ""
-    origin: str = "unknown"
-    run: str = ""
-    shared_patients: bool = False
-    ledgers: tuple[tuple[str, ...], ...] = ()
-    caveats: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lineage:
-    """Where released weights come from: ``release/lineage.json``, beside the bundle and safe to pass on.
-
-    The same without a ledger lies in ``private/lineage.json`` from the start of the run.
-
-    Attributes:
-        run: identity of the run.
-        private: trained with differential privacy.
-        unit: privacy unit.
-        key: name of the key behind ``data`` and ``patients`` (not the key).
-        data: keyed digest of the dataset.
-        patients: keyed digests of the training patients (without privacy of the validation patients, too),
-            filled up with random ones to the declared number, sorted.
-        patients_known: the source names its patients, so that ``patients`` can be compared.
-        deterministic: noise came from the seed, so that it protects nobody.
-        ledger: the privacy ledger, split at its newlines, from which epsilon can be computed again.
-        delta: the delta that epsilon is stated at; 0 without privacy.
-        parents: lineages of the weights it started from.
-        unknown_start: it started from weights of unknown origin.
-        version: format of the record.
-    """
-
-    run: str
-    private: bool
-    unit: str = "patient"
-    key: str = ""
-    data: str = ""
-    patients: tuple[str, ...] = ()
-    patients_known: bool = True
-    deterministic: bool = False
-    ledger: tuple[str, ...] = ()
-    delta: float = 0.0
-    parents: tuple[Lineage, ...] = ()
-    unknown_start: bool = False
-    version: int = FORMAT
-
-
-@dataclass(frozen=True, kw_only=True)
 class RiskRecord:
     """Proven bounds on attacks, from the ledger.
 
@@ -394,6 +308,21 @@ class EvaluationRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SettingDifference:
+    """A setting beside privacy in which two compared runs differ.
+
+    Attributes:
+        what: ``dataset``, ``network``, ``image size``, ``initialisation`` or ``features``.
+        run: that of the run, in words.
+        baseline: that of the baseline.
+    """
+
+    what: str
+    run: str
+    baseline: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComparisonRecord:
     """Paired differences of two runs on the same cases: ``release/comparison.json`` for the test split.
 
@@ -402,6 +331,8 @@ class ComparisonRecord:
         baseline: the run it is compared with.
         baseline_name: name of the baseline's folder.
         differences: tables of ``metrics.estimates.Estimate``, run minus baseline.
+        unlike: settings beside privacy in which the runs differ; None in files of an older version, which
+            did not compare them.
         version: format of the record.
     """
 
@@ -409,6 +340,7 @@ class ComparisonRecord:
     baseline: Origin | None
     baseline_name: str
     differences: tuple[dict[str, Any], ...]
+    unlike: tuple[SettingDifference, ...] | None = None
     version: int = FORMAT
 
 

@@ -27,7 +27,7 @@ from meninx.core.artifacts import (
     RunState,
 )
 from meninx.core.budget import PrivacySpent
-from meninx.core.errors import DataError, expected, problem
+from meninx.core.errors import DataError, problem
 
 TOLERANCE = (
     1e-7  # relative, between an epsilon that was written down and one that is computed again elsewhere
@@ -143,9 +143,7 @@ def require(root: Path, run: RunRecord, kind: type[MeasuredT], *, split: str = "
     ):
         wrong = "was measured on another dataset or split"
     if wrong:
-        raise DataError(
-            expected("a measurement of the run in this folder", got=f"one that {wrong}", where=where, fix=fix)
-        )
+        raise DataError(problem(f"the measurement {wrong}", where=where, fix=fix))
     return record
 
 

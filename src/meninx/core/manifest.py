@@ -489,9 +489,10 @@ def _refuse_odd(fixed: Mapping[str, str], attributes: Mapping[str, str], where: 
     """
     if not _CASE_ID.fullmatch(fixed["case_id"]):
         what = (
-            'a case_id that may name a file: 1 to 128 characters, no leading dot, none of / \\ : * ? " < > |'
+            "the case_id cannot be used as a file name, which has 1 to 128 characters, no leading dot and none "
+            'of / \\ : * ? " < > |'
         )
-        raise DataError(expected(what, got="another", where=f"{where}, column 'case_id'"))
+        raise DataError(problem(what, where=f"{where}, column 'case_id'"))
     for column in ("case_id", "patient_id", "study", "site"):
         text = fixed[column]
         if _PLAIN.fullmatch(text) or not (text or column == "patient_id"):
@@ -501,12 +502,16 @@ def _refuse_odd(fixed: Mapping[str, str], attributes: Mapping[str, str], where: 
             raise DataError(expected(f"a plain {column}", got=found, where=f"{where}, column {column!r}"))
     for column in ("image", "mask"):
         if (fixed[column] or column == "image") and not files.is_inside(fixed[column]):
-            what = "a relative path inside the dataset folder"
-            raise DataError(expected(what, got="another path", where=f"{where}, column {column!r}"))
+            raise DataError(
+                problem(
+                    "the path is not a relative path inside the dataset folder",
+                    where=f"{where}, column {column!r}",
+                )
+            )
     for name, text in attributes.items():
         if is_odd_text(text):
-            what = f"a text of at most {LONGEST_TEXT} characters"
-            raise DataError(expected(what, got="another", where=f"{where}, column {name!r}"))
+            what = f"the text has more than {LONGEST_TEXT} characters, a NUL or invalid Unicode"
+            raise DataError(problem(what, where=f"{where}, column {name!r}"))
 
 
 def _refuse_links(root: Path, cases: Iterable[Case], where: str) -> None:

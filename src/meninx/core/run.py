@@ -120,7 +120,7 @@ class Run:
         if not record.names_list(before):
             fix = "restore release/ from a backup; `meninx verify` names every change"
             raise DataError(
-                expected("the list of digests that run.json names", got="another", where=self.name, fix=fix)
+                problem("the list of digests is not the one that run.json names", where=self.name, fix=fix)
             )
         gone = {path.relative_to(self.release).as_posix() for path in removed}
         digests = {name: value for name, value in integrity.read(self.release).items() if name not in gone}

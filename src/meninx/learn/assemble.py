@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from meninx.core import check, plugins
-from meninx.core.artifacts import Ancestry, StartRecord
+from meninx.core import check, plain, plugins
+from meninx.core.artifacts import Ancestry, FeatureStatistics, StartRecord
 from meninx.core.budget import VALIDATION_CASES
-from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected, problem
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
-from meninx.learn import finetune, kernels, ledger_file, optim, predict, runtime
+from meninx.learn import features, finetune, kernels, ledger_file, optim, predict, runtime
 from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler
 from meninx.learn.checkpoint import CheckpointHook
@@ -153,7 +155,12 @@ def from_config(
     train, valid = _stores(config, data, plan)
     architecture = "" if network is None and task is None else f"{network}, {_name_of(task)}"
     task = task or _task(config, data.info, weights=_class_weights(config.task, train, plan))
-    network, start = initial_network(config, data.info, network=network)
+    network, start = initial_network(
+        config,
+        data.info,
+        network=network,
+        statistics=_statistics(config, data.info, network, ancestry, world),
+    )
     network.to(device)
     if _memory_format(config.runtime, data.info, plan, device) is torch.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -239,7 +246,7 @@ def _supervised_step(
     """Return the step of a run without privacy, which has no slots for units beside the cases."""
     if sources:
         fix = "give a plan, or train on a dataset that holds them"
-        raise ConfigError(expected("further units in a private run", got="none", where="sources", fix=fix))
+        raise ConfigError(problem("further units need a private run", where="sources", fix=fix))
     return SupervisedStep(
         task, loader, config.sampling.physical_batch, config.runtime.seed, world, config.runtime.precision
     )
@@ -250,13 +257,13 @@ def _stores(config: LearnConfig, data: Manifest, plan: Plan | None) -> tuple[Cas
     _refuse_private_intensity(data.info, plan)
     train, valid = split_store(data, "train", config.model), split_store(data, "valid", config.model)
     if not len(train):
-        raise DataError(expected("cases in the training split", got="none", where="manifest.csv"))
+        raise DataError(problem("the training split has no cases", where="manifest.csv"))
     if data.info.task is TaskKind.SEGMENTATION and not any(case.mask for case in train.manifest.cases):
         fix = "prepare the dataset with masks"
-        raise DataError(expected("training cases with masks", got="none", where="manifest.csv", fix=fix))
+        raise DataError(problem("no training case has a mask", where="manifest.csv", fix=fix))
     if not len(valid) and (config.validation.early_stopping or config.optim.schedule == "plateau"):
         raise ConfigError(
-            expected("validation cases for early stopping or plateau", got="none", where="manifest.csv")
+            problem("early stopping and the plateau schedule need validation cases", where="manifest.csv")
         )
     return train, valid
 
@@ -416,7 +423,11 @@ def probe(training: Training) -> None:
 
 
 def initial_network(
-    config: LearnConfig, info: DatasetInfo, *, network: nn.Module | None = None
+    config: LearnConfig,
+    info: DatasetInfo,
+    *,
+    network: nn.Module | None = None,
+    statistics: FeatureStatistics | None = None,
 ) -> tuple[nn.Module, StartRecord | None]:
     """Return the network that a run begins with: weights from the config's seed or the pretrained file, adapters if asked for.
 
@@ -424,7 +435,72 @@ def initial_network(
         config: the settings.
         info: channels, dimensions and labels of the dataset.
         network: one to take in place of the config's, with its own weights.
+        statistics: those of a public dataset by which the pretrained features are standardised.
     """
+    network, start = _pretrained(config, info, network)
+    if start is None:
+        return network, None
+    if statistics is not None:
+        features.standardize(network, statistics, keep_head=config.model.keep_head)
+        start = replace(
+            start,
+            standardized=statistics.dataset,
+            standardized_sha256=statistics.digest,
+            standardized_images=statistics.images,
+        )
+    if config.model.lora_rank:
+        lora.insert(
+            network,
+            rank=config.model.lora_rank,
+            alpha=config.model.lora_alpha,
+            keep=registry.head_prefix(network),
+        )
+    finetune.frozen_names(network, config.model, 0)
+    return network, start
+
+
+def feature_statistics(
+    config: LearnConfig, info: DatasetInfo, *, network: nn.Module | None = None
+) -> FeatureStatistics:
+    """Return the statistics that ``config.model.standardize`` asks for, on one thread, so that they are repeatable.
+
+    Args:
+        config: the settings.
+        info: of the dataset to train on; its image size is that of the statistics.
+        network: one to take in place of the config's; it stays as it is.
+
+    Raises:
+        ConfigError, DataError: see :func:`.features.public_statistics`.
+    """
+    public = Manifest.read(Path(config.model.standardize))
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng():
+        pretrained, _ = _pretrained(config, info, copy.deepcopy(network))
+        torch.set_num_threads(1)
+        try:
+            return features.public_statistics(pretrained, public, size=config.model.image_size or info.size)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _statistics(
+    config: LearnConfig, info: DatasetInfo, network: nn.Module | None, ancestry: Ancestry, world: World
+) -> FeatureStatistics | None:
+    """Return the statistics that the run was created with, in every process; computed where it has no record."""
+    if not config.model.standardize:
+        return None
+
+    def table() -> dict[str, Any]:
+        found = ancestry.features or feature_statistics(config, info, network=network)
+        return asdict(found)
+
+    return plain.from_plain(world.shared(table), FeatureStatistics, where="the statistics of the features")
+
+
+def _pretrained(
+    config: LearnConfig, info: DatasetInfo, network: nn.Module | None
+) -> tuple[nn.Module, StartRecord | None]:
+    """Return the network with random or pretrained weights, before anything is written into them."""
     runtime.seed_torch(config.runtime.seed, "init")
     if network is None:
         network = registry.build(
@@ -437,18 +513,9 @@ def initial_network(
     if not config.model.pretrained:
         return network, None
     path = Path(config.model.pretrained)
-    start = finetune.initialise(
+    return network, finetune.initialise(
         network, path, source=config.model.pretrained_source, keep_head=config.model.keep_head
     )
-    if config.model.lora_rank:
-        lora.insert(
-            network,
-            rank=config.model.lora_rank,
-            alpha=config.model.lora_alpha,
-            keep=registry.head_prefix(network),
-        )
-    finetune.frozen_names(network, config.model, 0)
-    return network, start
 
 
 def _refuse_private_intensity(info: DatasetInfo, plan: Plan | None) -> None:
@@ -468,9 +535,8 @@ def _class_weights(config: TaskConfig, train: CaseStore, plan: Plan | None) -> t
     if plan is not None:
         fix = "give public numbers, e.g. class_weights = [1.0, 3.0], or none"
         raise PrivacyRefusal(
-            expected(
-                "public class weights",
-                got="balanced, computed from private labels",
+            problem(
+                "class weights computed from private labels (balanced) are outside the guarantee",
                 where="class_weights",
                 fix=fix,
             )
@@ -479,7 +545,9 @@ def _class_weights(config: TaskConfig, train: CaseStore, plan: Plan | None) -> t
     if kind is TaskKind.SEGMENTATION:
         fix = "give numbers, background first"
         raise ConfigError(
-            expected("public class weights for segmentation", got="balanced", where="class_weights", fix=fix)
+            problem(
+                "balanced class weights are not available for segmentation", where="class_weights", fix=fix
+            )
         )
     truth = train.targets.numpy()
     known = np.isfinite(truth).sum(0)

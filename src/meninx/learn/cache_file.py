@@ -38,7 +38,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.core import files, plain
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, problem
 
 FORMAT = 1  # changes with the layout and with what a decoded value means
 BLOCK = 1 << 18  # bytes under one checksum
@@ -318,7 +318,7 @@ def _ranges(entry: Entry, box: Sequence[slice]) -> Iterator[tuple[int, int]]:
 def _refuse_shared(info: os.stat_result) -> None:
     """Raise DataError for a file of another user, or one that others may read."""
     if sys.platform != "win32" and (info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o077):
-        raise DataError(expected("a private file", got="one that others may read", where="cache"))
+        raise DataError(problem("other users can read the file", where="cache"))
 
 
 def _read_index(stream: IO[bytes], key: str) -> tuple[Index, int]:
@@ -327,7 +327,7 @@ def _read_index(stream: IO[bytes], key: str) -> tuple[Index, int]:
     Raises:
         DataError: it is any other file.
     """
-    wrong = DataError(expected("a whole cache of this dataset", got="another file", where="cache"))
+    wrong = DataError(problem("the file is not a complete cache of this dataset", where="cache"))
     total = os.fstat(stream.fileno()).st_size
     if total < len(_SIGNATURE) + _TAIL.size or stream.read(len(_SIGNATURE)) != _SIGNATURE:
         raise wrong

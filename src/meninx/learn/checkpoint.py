@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from meninx.core import files, settings
-from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected, problem
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
 from meninx.learn import ledger_file
@@ -94,9 +94,7 @@ def load(run: Run, name: str) -> dict[str, Any]:
     path = path_of(run, name)
     if not path.is_file():
         fix = "train first, or give another run folder"
-        raise DataError(
-            expected(f"a checkpoint {name}.pt", got="no such file", where=f"{run.name}/private", fix=fix)
-        )
+        raise DataError(problem(f"there is no checkpoint {name}.pt", where=f"{run.name}/private", fix=fix))
     return _parsed(_read(path), _where(path))
 
 
@@ -110,7 +108,9 @@ def _refuse_plan(content: dict[str, Any], plan: str) -> None:
     if content["plan"] != plan:
         fix = "resume with the run's config.toml, or start a new run"
         raise PrivacyRefusal(
-            expected("the privacy plan the run was started with", got="another", where="resume", fix=fix)
+            problem(
+                "the privacy plan differs from the one that the run was started with", where="resume", fix=fix
+            )
         )
 
 
@@ -184,7 +184,7 @@ def unseal(whole: bytes) -> tuple[bytes, bool]:
 def _parsed(whole: bytes, where: str) -> dict[str, Any]:
     body, sealed = unseal(whole)
     fix = "restore it from a backup, or train again"
-    damaged = DataError(expected("a whole checkpoint", got="a damaged or foreign file", where=where, fix=fix))
+    damaged = DataError(problem("the checkpoint is damaged or not from meninx", where=where, fix=fix))
     if not sealed and body is not whole:
         raise damaged
     try:
@@ -235,9 +235,8 @@ def _refuse_other_settings(before: LearnConfig, now: LearnConfig) -> None:
     if changed:
         fix = "resume with the run's config.toml, or start a new run"
         raise ConfigError(
-            expected(
-                "the settings the run was started with",
-                got=f"another {', '.join(changed)}",
+            problem(
+                f"the settings differ from those that the run was started with: {', '.join(changed)}",
                 where="resume",
                 fix=fix,
             )

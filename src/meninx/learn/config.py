@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from meninx.core import machine, settings
-from meninx.core.errors import ConfigError, expected
+from meninx.core.errors import ConfigError, expected, problem
 from meninx.core.setting_types import (
     Count,
     CountOrZero,
@@ -52,9 +52,12 @@ class ModelConfig(Settings):
             window of this size.
         pretrained: file with a state dict to start from; empty starts from random weights.
         pretrained_source: what the pretrained weights were trained on; recorded in privacy.json.
+            standardize: prepared public dataset whose training images standardise the features of the pretrained
+            network (mean 0, deviation 1 of what the head receives). They are written into its last norm layer.
+            Empty leaves the features as they are. Images of another size are resized.
         keep_head: also load the last layer of the pretrained weights.
         freeze: `none`, `features` (trains the head only: a linear probe), `bitfit` (trains biases, norm
-            layers and the head) or the prefix of the parameters to freeze.
+                layers and the head) or the prefix of the parameters to freeze.
         unfreeze_every: epochs after which one more frozen block is trained, from the last to the first; 0 for
             never.
         lora_rank: rank of low-rank adapters beside the frozen linear and convolution layers, trained with the
@@ -71,6 +74,7 @@ class ModelConfig(Settings):
     patch_size: tuple[Count, ...] = ()
     pretrained: str = ""
     pretrained_source: str = ""
+    standardize: str = ""
     keep_head: bool = False
     freeze: str = "none"
     unfreeze_every: CountOrZero = 0
@@ -82,15 +86,27 @@ class ModelConfig(Settings):
         """Refuse options that say true or false as text, and adapters that adapt nothing."""
         for name, value in self.options.items():
             _refuse_text_for_truth(name, value)
+        if self.standardize and not self.pretrained:
+            fix = "give pretrained (a state dict of this network), or leave standardize out"
+            raise ConfigError(
+                expected(
+                    "pretrained weights with features to standardise",
+                    got="none",
+                    where="standardize",
+                    fix=fix,
+                )
+            )
         if not self.lora_rank:
             return
         if not self.pretrained:
-            fix = "give pretrained (a state dict of this network), or lora_rank = 0: frozen random weights learn little"
-            raise ConfigError(expected("pretrained weights to adapt", got="none", where="lora_rank", fix=fix))
+            fix = "give pretrained (a state dict of this network), or lora_rank = 0"
+            raise ConfigError(
+                problem("low-rank adapters need pretrained weights", where="lora_rank", fix=fix)
+            )
         if self.freeze not in ("none", "features", "bitfit") or self.unfreeze_every:
-            fix = "adapters freeze the layers they adapt; leave freeze at none, or bitfit to train biases and norms, too"
-            rule = "freeze none, features or bitfit, and no unfreeze_every"
-            raise ConfigError(expected(rule, got="another", where="lora_rank", fix=fix))
+            fix = "keep freeze at none, or use bitfit to train biases and norms as well"
+            what = "low-rank adapters need freeze none, features or bitfit, and no unfreeze_every"
+            raise ConfigError(problem(what, where="lora_rank", fix=fix))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +174,8 @@ class OptimConfig(Settings):
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ConfigError(expected("rising epochs", got=self.milestones, where="milestones"))
         if self.schedule in ("step", "manual") and not self.milestones:
-            rule = f"milestones for the {self.schedule} schedule"
-            raise ConfigError(expected(rule, got="none", where="milestones"))
+            what = f"the {self.schedule} schedule needs milestones"
+            raise ConfigError(problem(what, where="milestones"))
         if self.schedule == "manual" and len(self.rates) != len(self.milestones) + 1:
             got = f"{len(self.rates)} rates"
             raise ConfigError(expected("one rate more than milestones", got=got, where="rates"))
@@ -301,5 +317,7 @@ def from_toml_table(table: Mapping[str, Any], where: str) -> LearnConfig:
 def _refuse_text_for_truth(name: str, value: Any) -> None:
     """Refuse an option of a network that says true or false as text, which would be true either way."""
     if isinstance(value, str) and value.lower() in ("true", "false"):
-        fix = "write it without quotes; in config.toml of a run of an earlier version the text 'False' acted as true"
+        fix = (
+            "write it without quotes; in the config.toml of an earlier version the text 'False' acted as true"
+        )
         raise ConfigError(expected("true or false", got="text", where=f"model_options.{name}", fix=fix))

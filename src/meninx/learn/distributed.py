@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from meninx.core.errors import ConfigError, DataError, Interrupted, UsageError, expected
+from meninx.core.errors import ConfigError, DataError, Interrupted, UsageError, expected, problem
 
 TIMEOUT = timedelta(minutes=30)  # longer than validation and release, which the others wait for
 _PARTS = 1 << 12  # two marks below it: their sums over up to 4096 processes are exact in float32
@@ -132,7 +132,7 @@ class World:
     def _disagree(self, what: str) -> DataError:
         fix = "start all processes with one command, on equal machines, data and versions"
         where = f"process {self.rank} of {self.size}"
-        return DataError(expected(f"the same {what} in every process", got="another", where=where, fix=fix))
+        return DataError(problem(f"the {what} differs between processes", where=where, fix=fix))
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def joined(*, init: str = "env://", timeout: timedelta = TIMEOUT) -> Iterator[Wo
     except (RuntimeError, ValueError) as error:
         fix = "start all processes with torchrun"
         raise UsageError(
-            expected(f"{size} processes that meet", got="fewer", where=f"process {world.rank}", fix=fix)
+            problem(f"fewer than {size} processes have started", where=f"process {world.rank}", fix=fix)
         ) from error
     try:
         yield world
@@ -229,5 +229,5 @@ def _number(name: str, default: int | None = None) -> int:
     except (TypeError, ValueError) as error:
         fix = "start with torchrun, or unset WORLD_SIZE"
         raise UsageError(
-            expected("a number from torchrun", got="none", where=f"environment variable {name}", fix=fix)
+            problem("torchrun did not set a number", where=f"environment variable {name}", fix=fix)
         ) from error

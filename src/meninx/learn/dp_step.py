@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from meninx.core import files
-from meninx.core.errors import DataError, PrivacyRefusal, StorageError, expected
+from meninx.core.errors import DataError, PrivacyRefusal, StorageError, expected, problem
 from meninx.core.run import NOT_FOR_RELEASE, Run
 from meninx.learn import ledger_file, optim
 from meninx.learn.batches import Batch
@@ -331,7 +331,7 @@ class PrivateStep:
         with other weights the difference of the two releases would hold no noise.
         """
         if self.world.main and state.loads and state.step < self.ledger.next_step:
-            fix = f"go on with state.step = {self.ledger.next_step}; the steps between stay accounted"
+            fix = f"continue with state.step = {self.ledger.next_step}; the steps in between stay accounted"
             rule = "a step that was not begun before, because weights came in from outside"
             raise PrivacyRefusal(expected(rule, got=f"step {state.step} again", where="ledger", fix=fix))
 
@@ -403,17 +403,18 @@ def prove_network(
     alone = [summed(slice(row, row + 1)) for row in range(len(images))]
     if not float((whole - sum(alone)).norm()) <= _ROUNDING * sum(float(part.norm()) for part in alone):
         if any(dropout.active(module) for module in network.modules()):
-            rule, where = "dropout masks of each image's own", "dropout layers"
+            wrong, where = "the dropout masks of an image depend on the other images", "dropout layers"
             fix = (
-                "keep the images of a batch along the first axis of what a dropout layer sees, or set "
+                "keep the images of a batch along the first axis of the input of dropout layers, or set "
                 "its rate to 0"
             )
         else:
-            rule, where = "gradients of each image's own in training mode", "the network"
-            fix = "draw random numbers in nn.Dropout layers alone"
-        raise PrivacyRefusal(
-            expected(rule, got="others that depend on the other images", where=where, fix=fix)
-        )
+            wrong, where = (
+                "in training mode the gradients of an image depend on the other images",
+                "the network",
+            )
+            fix = "draw random numbers in nn.Dropout layers only"
+        raise PrivacyRefusal(problem(wrong, where=where, fix=fix))
 
 
 def secret_key(run: Run, purpose: str, *, resumed: bool, deterministic_seed: int | None = None) -> bytes:
@@ -433,12 +434,12 @@ def secret_key(run: Run, purpose: str, *, resumed: bool, deterministic_seed: int
     if exists and not resumed:  # its noise was used, or may have been, in steps that no ledger lists
         fix = "restore private/ledger.jsonl from a backup, or start a new run"
         raise PrivacyRefusal(
-            expected(f"no {purpose} key before the ledger begins", got="one", where="private/keys", fix=fix)
+            problem(f"there is a {purpose} key, but no ledger", where="private/keys", fix=fix)
         )
     fix = "restore private/keys from a backup, or start a new run"
     if resumed and not exists:
         raise PrivacyRefusal(
-            expected(f"the {purpose} key of the run", got="no file", where="private/keys", fix=fix)
+            problem(f"the {purpose} key of the run is missing", where="private/keys", fix=fix)
         )
     try:
         return run.key(purpose, seed=deterministic_seed)

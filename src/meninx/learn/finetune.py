@@ -13,12 +13,12 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from meninx.core import check, files
 from meninx.core.artifacts import Ancestry, StartRecord
-from meninx.core.errors import ConfigError, DataError, expected
+from meninx.core.errors import ConfigError, DataError, expected, problem
 from meninx.learn.config import ModelConfig
 from meninx.models import lora, registry
 from meninx.privacy.ledger import Ledger
 
-_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, _NormBase)  # the last: batch and instance norm
+NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, _NormBase)  # the last: batch and instance norm
 
 
 def blocks(model: nn.Module) -> list[str]:
@@ -47,7 +47,7 @@ def frozen_names(model: nn.Module, config: ModelConfig, epoch: int) -> frozenset
         freed = held[len(held) - min(len(held), epoch // config.unfreeze_every) :]
         frozen = {name for name in frozen if not any(name.startswith(block) for block in freed)}
     if len(frozen) == len(names):
-        raise ConfigError(expected("something to train", got="every parameter frozen", where="freeze"))
+        raise ConfigError(problem("every parameter is frozen", where="freeze"))
     return frozenset(frozen)
 
 
@@ -58,7 +58,7 @@ def biases_and_norms(model: nn.Module) -> frozenset[str]:
         Ben Zaken, Goldberg, Ravfogel (2022), BitFit: Simple Parameter-efficient Fine-tuning.
         Bu et al. (2024), Differentially Private Bias-Term Fine-tuning of Foundation Models.
     """
-    norms = [f"{path}." for path, module in model.named_modules() if path and isinstance(module, _NORMS)]
+    norms = [f"{path}." for path, module in model.named_modules() if path and isinstance(module, NORMS)]
     names = [name for name, _ in model.named_parameters()]
     return frozenset(name for name in names if name.endswith("bias") or name.startswith(tuple(norms)))
 
@@ -157,7 +157,7 @@ def initialise(model: nn.Module, path: Path, *, source: str = "", keep_head: boo
     if not taken:
         fix = "check that the file was saved from the same architecture"
         raise DataError(
-            expected("weights that fit the model", got="none by name and shape", where=path.name, fix=fix)
+            problem("no weight of the file matches the model by name and shape", where=path.name, fix=fix)
         )
     model.load_state_dict({**own, **taken})
     return StartRecord(
@@ -173,12 +173,12 @@ def initialise(model: nn.Module, path: Path, *, source: str = "", keep_head: boo
 
 def _read(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
-        raise DataError(expected("a file of pretrained weights", got="no such file", where=str(path)))
+        raise DataError(problem("the file of pretrained weights does not exist", where=str(path)))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        fix = "save the state dict alone with torch.save(model.state_dict(), path)"
-        raise DataError(expected("a state dict", got="something else", where=path.name, fix=fix)) from error
+        fix = "save only the state dict, with torch.save(model.state_dict(), path)"
+        raise DataError(problem("the file is not a state dict", where=path.name, fix=fix)) from error
     for nest in _NESTS:
         if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping):
             content = content[nest]
@@ -188,7 +188,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         else {}
     )
     if not tensors:
-        raise DataError(expected("a state dict", got="no tensors", where=path.name))
+        raise DataError(problem("the state dict has no tensors", where=path.name))
     return tensors
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from meninx.core.artifacts import Ancestry, RunState
 from meninx.core.budget import NeighboringRelation, PrivacySpent, PrivacyUnit
-from meninx.core.errors import Interrupted, PrivacyRefusal, UsageError, expected
+from meninx.core.errors import Interrupted, PrivacyRefusal, UsageError, problem
 from meninx.core.manifest import Manifest
 from meninx.core.pool import Stop
 from meninx.core.progress import SILENT, Progress
@@ -82,9 +82,7 @@ def fit(
     begun = world.shared(lambda: checkpoint.path_of(run, "last").is_file() or run.ledger_path.is_file())
     if begun and not resume:
         fix = "give --resume, or another --out"
-        raise UsageError(
-            expected("a fresh run folder", got="one that was trained before", where=run.name, fix=fix)
-        )
+        raise UsageError(problem("the run folder was trained before", where=run.name, fix=fix))
     world.shared(lambda: checkpoint.refuse_other_plan(run, plan.fingerprint() if plan else ""))
     world.shared(lambda: _refuse_lost_ledger(run) if plan else None)
     with runtime.prepared(config.runtime, world) as device, Stop() as stop:
@@ -156,9 +154,7 @@ def _refuse_lost_ledger(run: Run) -> None:
         or run.ledger_path.is_file()
     ):
         fix = "restore private/ledger.jsonl from a backup, or start a new run"
-        raise PrivacyRefusal(
-            expected("the ledger of a run that began before", got="none", where=run.name, fix=fix)
-        )
+        raise PrivacyRefusal(problem("the ledger of the interrupted run is missing", where=run.name, fix=fix))
 
 
 class BeginHook(Hook):

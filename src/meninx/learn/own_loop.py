@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from meninx.core import files, randomness, workspace
 from meninx.core.budget import PrivacySpent, PrivacyUnit
-from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, UsageError, expected
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.run import Run
 from meninx.learn import checkpoint, kernels, ledger_file
 from meninx.learn.batches import Batch
@@ -193,7 +193,7 @@ class PrivateTraining:
             if self._drawn is not None:
                 fix = "call dp.step once for every batch of rows, an empty one included"
                 raise PrivacyRefusal(
-                    expected("a step for every draw", got="none", where="privacy.training", fix=fix)
+                    problem("the drawn rows were not used in a step", where="privacy.training", fix=fix)
                 )
             self._state.step = self._step.ledger.next_step
             self._drawn = drawn = self._sampler(self._state.step)
@@ -271,7 +271,7 @@ class PrivateTraining:
         if content["plan"] != self.plan.fingerprint():
             fix = "give the arguments with which the run began"
             raise PrivacyRefusal(
-                expected("the plan of the run", got="another", where=self._run.name, fix=fix)
+                problem("the plan differs from that of the run", where=self._run.name, fix=fix)
             )
         entries, head = content["anchor"]
         ledger_file.read(self._run, anchor=(int(entries), str(head)))
@@ -401,7 +401,7 @@ def _read(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it is damaged or of another program.
     """
-    damaged = DataError(expected("a whole checkpoint", got="a damaged or foreign file", where=path.name))
+    damaged = DataError(problem("the checkpoint is damaged or not from meninx", where=path.name))
     content, whole = checkpoint.unseal(path.read_bytes())
     if not whole:
         raise damaged

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from meninx.core import artifacts
 from meninx.core.artifacts import PrivacyRecord
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.learn import checkpoint, runtime
@@ -124,7 +124,7 @@ def load_model(
         network.load_state_dict(checkpoint.weights_of(content))
     except RuntimeError as error:
         fix = "give the network that the run was trained with"
-        raise DataError(expected("the network of the run", got="another", where=run.name, fix=fix)) from error
+        raise DataError(problem("the network is not that of the run", where=run.name, fix=fix)) from error
     return lora.merge(network).eval(), config, info
 
 
@@ -159,9 +159,7 @@ def predict(model: nn.Module, info: DatasetInfo, manifest: Manifest, config: Lea
         DataError: the images do not fit the model, or the task is segmentation.
     """
     if info.task is TaskKind.SEGMENTATION:
-        raise DataError(
-            expected("a classification task", got="segmentation", where="predict", fix="use predict_maps")
-        )
+        raise DataError(problem("predict is for classification", where="predict", fix="use predict_maps"))
     store = CaseStore(_for_model(manifest, info), config.model)
     task = image_task(info, config.task)
     rows = [logits for _, logits in _outputs(model, store, config)]

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from meninx.core.errors import DataError, UsageError, expected
+from meninx.core.errors import DataError, UsageError, expected, problem
 
 MODEL = "model"
 """Name of the only player of a supervised run."""
@@ -241,11 +241,9 @@ class TrainState:
         fits = own.keys() == values.keys() and all(own[name].shape == values[name].shape for name in own)
         if not fits:
             fix = "give the weights of the same architecture"
-            raise DataError(
-                expected("weights that fit the network", got="others", where="load_weights", fix=fix)
-            )
+            raise DataError(problem("the weights do not match the network", where="load_weights", fix=fix))
         if not all(bool(torch.isfinite(value).all()) for value in values.values()):
-            raise DataError(expected("finite weights", got="NaN or infinity", where="load_weights"))
+            raise DataError(problem("the weights are not finite", where="load_weights"))
         model.load_state_dict(dict(values))
         self.loads += 1
 

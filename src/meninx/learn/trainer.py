@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from meninx.core.errors import PrivacyRefusal, UsageError, expected
+from meninx.core.errors import PrivacyRefusal, UsageError, expected, problem
 from meninx.learn import distributed, finetune
 from meninx.learn.distributed import World
 from meninx.learn.hooks import Evaluated, Hook, Notice, Outcome, RoundDone, RoundStarted, StepDone
@@ -176,11 +176,11 @@ class Trainer:
             hook.on_gradients(self.state, shown)
             if before is not None and before != self._versions():
                 fix = (
-                    "set post_processing = True if the change depends on weights and released gradients alone"
+                    "set post_processing = True if the change depends only on weights and released gradients"
                 )
-                rule = "gradients and weights of a private step as they were released"
+                what = "the hook changed gradients or weights of a private step"
                 where = f"hook {type(hook).__name__}"
-                raise PrivacyRefusal(expected(rule, got="changed ones", where=where, fix=fix))
+                raise PrivacyRefusal(problem(what, where=where, fix=fix))
 
     def _versions(self) -> list[tuple[int, int, int, int]]:
         """Return what changes when a parameter or its gradient is replaced or written to."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from meninx.core.budget import PrivacySpent
-from meninx.core.errors import DataError, PrivacyRefusal, expected
+from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.privacy.accounting import Phase
 from meninx.privacy.ledger import Ledger
 
@@ -55,9 +55,7 @@ def _joined(ledgers: Sequence[Ledger]) -> Ledger:
     accounts = tuple(account for ledger in ledgers for account in ledger.accounts)
     if not accounts:
         fix = "leave out runs that have taken no step, or restore their ledgers"
-        raise DataError(
-            expected("at least one step in the privacy ledgers", got="no step", where="composition", fix=fix)
-        )
+        raise DataError(problem("the privacy ledgers contain no step", where="composition", fix=fix))
     if len({account.first.group for account in accounts}) > 1:
         got = "; ".join(sorted({", ".join(account.first.group) for account in accounts}))
         fix = "state a run on patients and one on cases apart"
@@ -66,10 +64,8 @@ def _joined(ledgers: Sequence[Ledger]) -> Ledger:
         )
     streams = [stream for ledger in ledgers for stream in _streams(ledger)]
     if len(streams) > len(set(streams)):
-        fix = "give every run once; of copies of one run that went on in two ways, release neither"
-        raise PrivacyRefusal(
-            expected("secret keys of its own for every run", got="the same twice", where="compose", fix=fix)
-        )
+        fix = "give each run once; if two copies of one run were continued, release neither"
+        raise PrivacyRefusal(problem("two runs have the same secret keys", where="compose", fix=fix))
     return Ledger(
         accounts=accounts, pending="\n".join(ledger.pending for ledger in ledgers if ledger.pending)
     )

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 
 from meninx.core.budget import NeighboringRelation, PrivacySpent, PrivacyUnit
-from meninx.core.errors import DataError, PrivacyRefusal, expected
+from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
 from meninx.privacy.plan import Plan, sampler_name
@@ -295,9 +295,7 @@ class Ledger:
             )
         if plan is not None and any(account.first.plan != plan.fingerprint() for account in self.accounts):
             fix = "resume with the plan that was begun, or start a new phase on purpose"
-            raise PrivacyRefusal(
-                expected("entries of this plan only", got="a foreign plan", where="Ledger", fix=fix)
-            )
+            raise PrivacyRefusal(problem("the ledger has entries of another plan", where="Ledger", fix=fix))
 
     def refuse_other_binding(self, stream: str, binding: str) -> None:
         """Raise PrivacyRefusal if the keys ``stream`` were used with other settings, data or initial weights.
@@ -321,7 +319,8 @@ class Ledger:
             got = "others"
             fix = (
                 "the same noise would be added to other gradients; go on with what the run was begun "
-                "with, or start a new run"
+                "with, or start a new run (one that an earlier version began, with settings that were added since, "
+                "cannot be resumed)"
             )
         rule = "the settings, data and initial weights that these keys were used with"
         raise PrivacyRefusal(expected(rule, got=got, where="ledger", fix=fix))
@@ -359,7 +358,7 @@ class Ledger:
             DataError: nothing was entered yet.
         """
         if not self.accounts:
-            raise DataError(expected("a ledger with an entry", got="none", where="Ledger.spent"))
+            raise DataError(problem("the ledger has no entry", where="Ledger.spent"))
         first = [account.first for account in self.accounts]
         last, phases = first[-1], self.phases()
         at = last.delta if delta is None else delta
@@ -390,10 +389,14 @@ class _LedgerWriter:
 
     def enter(self, entry: LedgerEntry, pending: str, where: str) -> None:
         """Append one entry, or raise PrivacyRefusal."""
-        problem = self._problem(entry, pending)
-        if problem:
+        rule = self._broken_rule(entry, pending)
+        if rule:
             raise PrivacyRefusal(
-                expected(problem, got="another", where=where, fix="restore the ledger as it was written")
+                problem(
+                    f"the entry breaks the rule: {rule}",
+                    where=where,
+                    fix="restore the ledger as it was written",
+                )
             )
         key = (entry.plan, entry.stream)
         account = self.accounts.get(key)
@@ -405,7 +408,7 @@ class _LedgerWriter:
         self.entries, self.head = self.entries + 1, entry.hash
         self.next_step = max(self.next_step, entry.step + 1)
 
-    def _problem(self, entry: LedgerEntry, pending: str) -> str:
+    def _broken_rule(self, entry: LedgerEntry, pending: str) -> str:
         mechanism = entry.mechanism()
         group = next((account.first.group for account in self.accounts.values()), entry.group)
         checks = (
@@ -448,9 +451,7 @@ def _read(lines: list[str], anchor: tuple[int, str] | None) -> Ledger:
             entry = LedgerEntry.parse(line)
         except ValueError:
             fix = "restore the ledger as it was written"
-            raise PrivacyRefusal(
-                expected("a line as it was written", got="a changed one", where=where, fix=fix)
-            ) from None
+            raise PrivacyRefusal(problem("the line was changed", where=where, fix=fix)) from None
         if entry is None:
             fragments.append(line)
             continue
@@ -460,7 +461,7 @@ def _read(lines: list[str], anchor: tuple[int, str] | None) -> Ledger:
     if not anchored:
         fix = "the ledger was shortened or replaced; restore it"
         raise PrivacyRefusal(
-            expected("the entry that the checkpoint names", got="none", where="ledger", fix=fix)
+            problem("the ledger lacks the entry that the checkpoint names", where="ledger", fix=fix)
         )
     return replace(writer.close(), pending="\n".join(fragments))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meninx.core import check
-from meninx.core.errors import ConfigError, PrivacyRefusal, expected
+from meninx.core.errors import ConfigError, PrivacyRefusal, expected, problem
 from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
 from meninx.privacy.plan import Plan
@@ -70,8 +70,12 @@ def calibrate(
     check.open_unit(delta=delta)
     steps = _steps(steps, epochs, n_units / expected_batch_size)
     if sum(value is not None for value in (epsilon, noise_multiplier, steps)) != 2:
-        rule = "exactly two of epsilon, noise_multiplier and steps (or epochs)"
-        raise ConfigError(expected(rule, got="another number of them", where="calibrate"))
+        raise ConfigError(
+            problem(
+                "calibrate needs exactly two of epsilon, noise_multiplier and steps (or epochs)",
+                where="calibrate",
+            )
+        )
     rate = min(1.0, expected_batch_size / n_units)  # a batch larger than the dataset is refused by the plan
     check.positive(noise_bands=noise_bands)
     rate = min(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from meninx.core import files, names, plain
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.models import registry
 from meninx.train.onnx_export import export_onnx
@@ -82,9 +82,7 @@ def check_options(options: Any, *, where: str = "model_options") -> None:
     if isinstance(options, Mapping):
         for number, (key, value) in enumerate(options.items(), start=1):
             if str(key).startswith("_") or names.problem(str(key)):
-                raise DataError(
-                    expected("a plain name of an option", got="another", where=f"{where}, key {number}")
-                )
+                raise DataError(problem("the name of an option is not plain", where=f"{where}, key {number}"))
             check_options(value, where=f"{where}, {key}")
     elif isinstance(options, (list, tuple)):
         for number, value in enumerate(options, start=1):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from meninx.core import artifacts
 from meninx.core.artifacts import PrepareRecord
-from meninx.core.errors import DataError, UsageError, expected
+from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.manifest import SOURCES_NAME, Case, Manifest
 from meninx.imaging import decode, dicom_image, resample
 from meninx.imaging.image import Image
@@ -45,7 +45,9 @@ class DicomSources:
         """
         if folder is None:
             fix = "give --dicom with the folder that the dataset was prepared from"
-            raise UsageError(expected("the DICOM source of the dataset", got="none", where="dicom", fix=fix))
+            raise UsageError(
+                problem("dicom-seg needs the DICOM source of the dataset", where="dicom", fix=fix)
+            )
         identities, found = (
             _identities(manifest),
             _files(folder, whole_series=manifest.info.spatial_dims == 3),
@@ -87,9 +89,7 @@ def _identities(manifest: Manifest) -> dict[str, str]:
     path = manifest.root / SOURCES_NAME
     if not path.is_file():
         fix = "prepare the dataset from DICOM and keep its private folder"
-        raise DataError(
-            expected("a dataset that knows its DICOM source", got="no such file", where=SOURCES_NAME, fix=fix)
-        )
+        raise DataError(problem("the dataset does not record its DICOM source", where=SOURCES_NAME, fix=fix))
     with path.open(newline="", encoding="utf-8") as stream:
         return {row["case_id"]: row["key"].rpartition("/")[2] for row in csv.DictReader(stream)}
 
@@ -115,9 +115,5 @@ def _aspect(manifest: Manifest) -> str:
     record = artifacts.read(manifest.root, PrepareRecord)
     aspect = record.settings.get("aspect", "stretch") if record is not None else "stretch"
     if aspect not in ASPECTS:
-        raise DataError(
-            expected(
-                f"aspect {' or '.join(ASPECTS)}", got="another value", where=artifacts.place(PrepareRecord)
-            )
-        )
+        raise DataError(problem("the aspect of the dataset is unknown", where=artifacts.place(PrepareRecord)))
     return str(aspect)

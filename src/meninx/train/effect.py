@@ -172,6 +172,7 @@ def _training_rules(config: TrainConfig, data: Manifest) -> Iterator[Rule]:
     yield "select", config.validation.select != "best" or len(data.split("valid")) > 0, "validation cases"
     yield "pretrained_source", bool(config.model.pretrained), "pretrained weights"
     yield "keep_head", bool(config.model.pretrained), "pretrained weights"
+    yield "standardize", not segmentation, "a classification dataset: the features of whole images"
     yield "unfreeze_every", config.model.freeze != "none", "something frozen"
     yield "lora_alpha", config.model.lora_rank > 0, "lora_rank"
     yield "cases_per_patient", per_patient, "privacy per patient"

@@ -15,7 +15,7 @@ from torch import nn
 from meninx.core import artifacts, belonging, integrity, settings
 from meninx.core import run as runs
 from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, problem
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
@@ -126,9 +126,7 @@ def _refuse_changed(folder: Run) -> None:
     if folder.config_digest != record.config:
         fix = "restore the file; a changed config belongs to another run"
         where = f"{folder.name}/{folder.config_path.name}"
-        raise DataError(
-            expected("the config that the run was made with", got="another", where=where, fix=fix)
-        )
+        raise DataError(problem("the config was changed since the run was made", where=where, fix=fix))
     if not record.release:
         return
     where, fix = (
@@ -137,7 +135,9 @@ def _refuse_changed(folder: Run) -> None:
     )
     if not record.names_list(integrity.digest_of(folder.release)):
         raise DataError(
-            expected("the list of digests that run.json names", got="another or none", where=where, fix=fix)
+            problem(
+                "the list of digests is missing, or is not the one that run.json names", where=where, fix=fix
+            )
         )
     found = integrity.damage(folder.release)
     for what, names in (("changed", found.changed), ("missing", found.missing)):
@@ -145,9 +145,7 @@ def _refuse_changed(folder: Run) -> None:
         if other:
             more = f" and {len(other) - 1} more" if len(other) > 1 else ""
             raise DataError(
-                expected(
-                    "the files as they were released", got=f"{other[0]}{more} {what}", where=where, fix=fix
-                )
+                problem(f"released files were altered: {other[0]}{more} {what}", where=where, fix=fix)
             )
 
 
@@ -168,7 +166,7 @@ class _Measurement:
         self.network = network
         self.chosen = dataset.split(config.split)
         if not len(self.chosen):
-            raise DataError(expected("at least one case", got="none", where=f"split {config.split!r}"))
+            raise DataError(problem("the split has no cases", where=f"split {config.split!r}"))
         self.model = _Model.of(folder, network)
         testdata.check_meaning(self.model.info, dataset, self.chosen)
         self.standing = testdata.standing(folder, dataset, self.chosen, given=given)
@@ -185,9 +183,7 @@ class _Measurement:
         measured, truth = _outcome(config, self.model, self.chosen, self.valid, self.progress, maps)
         found = _evaluation(config, dataset, self.chosen, measured, truth, self._fitted(measured))
         if not any(np.isfinite(row.value) for row in found.metrics):
-            raise DataError(
-                expected("a metric that is a number", got="none", where=f"split {config.split!r}")
-            )
+            raise DataError(problem("no metric can be computed", where=f"split {config.split!r}"))
         rows = self._differences(measured, truth)
         maps.publish(measured.scores, self.model.info.labels)
         path = self._write(found, rows)

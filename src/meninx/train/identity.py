@@ -16,7 +16,7 @@ from pathlib import Path
 
 from meninx.core import artifacts, belonging, files, provenance
 from meninx.core.artifacts import DataRecord, Lineage, Members, Origin, RunRecord
-from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.manifest import SOURCES_NAME, Manifest, dataset_digest
 from meninx.core.run import Run, read_key
 
@@ -83,11 +83,12 @@ def refuse_changed_secrets(run: Run) -> None:
         changed = artifacts.place(Members)
     if changed:
         kind = PrivacyRefusal if record.private else DataError
-        what, fix = (
-            "the private records of the run as they were made",
-            "restore the folder from a backup, or start a new run",
+        fix = "restore the folder from a backup, or start a new run"
+        raise kind(
+            problem(
+                f"a private record of the run was changed or is missing: {changed}", where=run.name, fix=fix
+            )
         )
-        raise kind(expected(what, got=f"another {changed}, or none", where=run.name, fix=fix))
 
 
 def _names_members(run: Run, record: RunRecord, private: bool) -> bool:

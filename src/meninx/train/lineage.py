@@ -15,9 +15,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meninx.core import artifacts, belonging, files, integrity
-from meninx.core.artifacts import Ancestry, DataRecord, Lineage, Members, RunRecord, RunState
+from meninx.core.artifacts import (
+    Ancestry,
+    DataRecord,
+    FeatureStatistics,
+    Lineage,
+    Members,
+    RunRecord,
+    RunState,
+)
 from meninx.core.budget import UNPROTECTED_START
-from meninx.core.errors import DataError, PrivacyRefusal, expected
+from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
+from meninx.core.manifest import Manifest
 from meninx.core.run import Run, read_key
 from meninx.learn import checkpoint, ledger_file
 from meninx.privacy.ledger import Ledger
@@ -31,6 +40,14 @@ VALIDATED = (
     "validation patients"
 )
 
+STATISTICS = (
+    "statistics of the dataset {dataset}, computed without privacy as of public images, went into the starting "
+    "weights: nothing is promised to its people"
+)
+NOT_COMPARED = (
+    "whether the dataset {dataset}, by which the features were standardised, holds training patients could not "
+    "be compared"
+)
 UNPROTECTED = f"the starting weights come from run {{run}}, {UNPROTECTED_START}: nothing is promised to them"
 
 
@@ -43,12 +60,14 @@ class Start:
         parents: lineages behind the weights.
         patients: pseudonyms of the patients behind them, as far as they are known.
         images: digests of the images of these patients.
+        public: dataset by whose statistics the features are standardised; None when they are not.
     """
 
     ancestry: Ancestry | None = None
     parents: tuple[Lineage, ...] = ()
     patients: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
+    public: Manifest | None = None
 
 
 def draft(
@@ -68,6 +87,7 @@ def draft(
     declared = privacy.units_declared or 0 if privacy else 0
     while len(digests) < declared:
         digests.add(secrets.token_hex(32))
+    public = (_of_dataset(start.public, key),) if start.public is not None else ()
     return Lineage(
         run=run.id,
         private=privacy is not None,
@@ -78,8 +98,79 @@ def draft(
         patients_known=members.patients_known,
         deterministic=run.deterministic,
         delta=privacy.delta if privacy else 0.0,
-        parents=start.parents,
+        parents=(*start.parents, *public),
         unknown_start=start.ancestry is not None and start.ancestry.origin == "unknown",
+    )
+
+
+def _of_dataset(public: Manifest, key: bytes) -> Lineage:
+    """Return what stands for a dataset whose statistics went into the weights.
+
+    A later private run on people of that dataset is refused by it, as after a run without privacy on them.
+    """
+    digest = identity.data_record(public.root).digest
+    return Lineage(
+        run=digest[:32],
+        private=False,
+        unit="",
+        key=artifacts.key_name(key),
+        data=identity.keyed_data(key, digest),
+        patients=tuple(
+            sorted(identity.keyed_patient(key, patient) for patient in public.split("train").patients)
+        ),
+        patients_known=public.info.patients_known,
+        statistics_of=public.info.name,
+    )
+
+
+def refuse_shared_people(public: Manifest, members: Members, *, private: bool) -> tuple[str, ...]:
+    """Return what the guarantee does not cover because features are standardised by a public dataset.
+
+    Args:
+        public: that dataset; all its splits are compared.
+        members: who takes part in the new run.
+        private: whether the run is private; without privacy nothing is compared.
+
+    Raises:
+        PrivacyRefusal: the dataset shares training patients or their images with the private run.
+    """
+    if not private:
+        return ()
+    dataset = public.info.name
+    found = identity.overlap(
+        members.train,
+        public.patients,
+        images=(members.train_images, identity.images_of(public)),
+        identifiers=(members.identifiers, identity.identifiers_of(public)),
+        known=members.patients_known and public.info.patients_known,
+    )
+    if found:
+        fix = "give a public dataset of other people: statistics of the training patients would not be protected"
+        raise PrivacyRefusal(
+            expected("a dataset without training patients", got=found.words(), where="standardize", fix=fix)
+        )
+    unsure = (NOT_COMPARED.format(dataset=dataset),) if found.doubtful or not found.compared else ()
+    return (STATISTICS.format(dataset=dataset), *unsure)
+
+
+def standardized(
+    start: Start, public: Manifest, statistics: FeatureStatistics, caveats: tuple[str, ...]
+) -> Start:
+    """Return a start whose features are standardised by a public dataset.
+
+    Args:
+        start: what is known of the pretrained weights.
+        public: the dataset.
+        statistics: of its training images.
+        caveats: what :func:`refuse_shared_people` found.
+    """
+    known, people = start.ancestry or Ancestry(), public.split("train")
+    return replace(
+        start,
+        ancestry=replace(known, features=statistics, caveats=(*known.caveats, *caveats)),
+        patients=tuple(sorted({*start.patients, *people.patients})),
+        images=tuple(sorted({*start.images, *identity.images_of(people)})),
+        public=public,
     )
 
 
@@ -131,7 +222,8 @@ def trace(path: Path, members: Members, data: DataRecord, *, unit: str, folders:
             _refuse_without_steps(node)
             ledgers.append(node.ledger)
         if unit and same is False and (not node.private or node.deterministic):
-            caveats.append(UNPROTECTED.format(run=node.run[:8]))
+            text = STATISTICS if node.statistics_of else UNPROTECTED
+            caveats.append(text.format(run=node.run[:8], dataset=node.statistics_of))
         if unit and theirs is not None and node.private and set(theirs.valid) & set(members.train):
             caveats.append(VALIDATED)
     ancestry = Ancestry(
@@ -152,6 +244,8 @@ def _refuse(node: Lineage, unit: str) -> None:
     """Refuse weights that hold patients of a new private run otherwise than its accountant can count."""
     if not node.private or node.deterministic:
         why = "a run whose noise came from a seed" if node.private else "a run without privacy"
+        if node.statistics_of:
+            why = "features standardised by a dataset that holds them"
         fix = "start from weights of other patients, of public data or of a private run, or from random ones"
         raise PrivacyRefusal(
             expected(
@@ -173,8 +267,8 @@ def _refuse_without_steps(node: Lineage) -> None:
     """Refuse weights of a private run whose ledger names no step: what they cost is not known."""
     if not Ledger.parse("\n".join(node.ledger)).accounts:
         fix = "restore private/ledger.jsonl of that run, or start from other weights"
-        what = f"the privacy ledger of run {node.run[:8]}, which the starting weights come from"
-        raise PrivacyRefusal(expected(what, got="no step in it", where="pretrained", fix=fix))
+        what = f"the ledger of run {node.run[:8]}, from which the starting weights come, contains no step"
+        raise PrivacyRefusal(problem(what, where="pretrained", fix=fix))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from meninx.core.errors import UsageError, expected
+from meninx.core.errors import UsageError, problem
 
 
 def export_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> None:
@@ -30,9 +30,7 @@ def export_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> None:
         import onnxscript  # noqa: F401 (torch.onnx needs it and says so late)
     except ImportError as error:
         fix = "pip install 'meninx[export]'"
-        raise UsageError(
-            expected("onnx and onnxscript to be installed", got="neither", where="export", fix=fix)
-        ) from error
+        raise UsageError(problem("onnx and onnxscript are not installed", where="export", fix=fix)) from error
     training = model.training
     model.eval()
     batch = example.expand(

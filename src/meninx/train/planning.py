@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meninx.core.budget import PrivacyUnit
-from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected, problem
 from meninx.core.manifest import Manifest
 from meninx.privacy.noise_calibration import calibrate
 from meninx.privacy.plan import Plan
@@ -32,7 +32,7 @@ def make_plan(config: TrainConfig, data: Manifest) -> Plan | None:
         return None
     present = units_in(data, wanted.unit)
     if not present:
-        raise DataError(expected("at least one training case", got="none", where="split 'train'"))
+        raise DataError(problem("the training split has no cases", where="split 'train'"))
     declared = wanted.units_declared or present
     if present > declared:
         fix = "declare the true number of units, or more"

@@ -12,7 +12,7 @@ from torch import nn
 
 from meninx.core import artifacts, files, integrity, names, staging
 from meninx.core.artifacts import PrivacyRecord, RunRecord, RunState
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, problem
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
 from meninx.core.workspace import REPLACED, STAGING
@@ -46,7 +46,7 @@ def publish(config: TrainConfig, run: Run, *, network: nn.Module | None = None) 
     weights = weights_digest(model)
     found = lineage.of_run(run)
     if found is None:
-        raise DataError(expected("the lineage of the run", got="none", where=run.name, fix="start a new run"))
+        raise DataError(problem("the lineage of the run is missing", where=run.name, fix="start a new run"))
     root = run.private / STAGING
     shutil.rmtree(root, ignore_errors=True)
     staged = root / run.release.name  # as in the run folder, so that records find their places

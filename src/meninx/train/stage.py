@@ -18,7 +18,7 @@ from meninx.core import artifacts, belonging, files, integrity, names, plain, pr
 from meninx.core import run as runs
 from meninx.core.artifacts import Ancestry, DataRecord, PrivacyRecord, RunRecord, RunState, StartRecord
 from meninx.core.budget import PrivacySpent
-from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.manifest import MANIFEST_NAME, Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
@@ -164,7 +164,7 @@ def run(
         if network is not None:
             config = config.replace(model=registry.own_name(network))
         world.agree("settings", lambda: settings.to_toml(config))
-        plan, start = _checked(config, data, out, world)
+        plan, start = _checked(config, data, out, world, network)
         begun = _network(config, data, plan, network)  # all of these refuse before a folder is made
         if dry_run:
             return _preview(config, data, out, begun, plan, start, world, given=network is not None)
@@ -192,12 +192,15 @@ def stored_config(run: Run) -> TrainConfig:
 # before a run
 
 
-def _checked(config: TrainConfig, data: Manifest, out: Path, world: World) -> tuple[Plan | None, Start]:
+def _checked(
+    config: TrainConfig, data: Manifest, out: Path, world: World, network: nn.Module | None
+) -> tuple[Plan | None, Start]:
     """Return the privacy plan and what is known of the starting weights.
 
     Refuse whatever cannot become a run.
     """
-    workspace.outside(out, [data.root])
+    public = [Path(config.model.standardize)] if config.model.standardize else []
+    workspace.outside(out, [data.root, *public])
     names.check([data.info.name], what="dataset", where="dataset.toml")
     names.check(data.info.labels, what="label", where="dataset.toml")
     names.check(data.info.attributes, what="attribute", where="dataset.toml")
@@ -208,15 +211,21 @@ def _checked(config: TrainConfig, data: Manifest, out: Path, world: World) -> tu
     effect.refuse_long_warmup(config.optim, effect.total_steps(config.sampling, data, plan))
     found: list[Start] = []
     if config.model.pretrained:  # process 0 alone sees the folders; its refusal stops the others
-        world.shared(lambda: found.append(_traced(config, data, out)))
+        world.shared(lambda: found.append(_traced(config, data, out, network)))
     return plan, found[0] if found else Start()
 
 
-def _traced(config: TrainConfig, data: Manifest, out: Path) -> Start:
-    """Return what is known of the starting weights."""
+def _traced(config: TrainConfig, data: Manifest, out: Path, network: nn.Module | None) -> Start:
+    """Return what is known of the starting weights, with the statistics of their features where they are asked for."""
     unit = str(config.privacy.unit) if config.privacy else ""
     members, known = identity.members_of(data), identity.data_record(data.root)
-    return lineage.trace(Path(config.model.pretrained), members, known, unit=unit, folders=(out,))
+    start = lineage.trace(Path(config.model.pretrained), members, known, unit=unit, folders=(out,))
+    if not config.model.standardize:
+        return start
+    public = Manifest.read(Path(config.model.standardize))
+    caveats = lineage.refuse_shared_people(public, members, private=config.privacy is not None)
+    statistics = assemble.feature_statistics(config, data.info, network=network)
+    return lineage.standardized(start, public, statistics, caveats)
 
 
 def _agreed_plan(config: TrainConfig, data: Manifest, world: World) -> Plan | None:
@@ -428,12 +437,14 @@ def _refuse_other_keys(folder: Run) -> None:
     ledger = ledger_file.read(folder)
     if not ledger.accounts:
         raise PrivacyRefusal(
-            expected("the ledger of a run that began before", got="none", where=folder.name, fix=fix)
+            problem("the ledger of the interrupted run is missing", where=folder.name, fix=fix)
         )
     there = all(folder.key_path(name).is_file() for name in ("sampling", "noise"))
     if there and Keys.of(folder, resumed=True).stream != known.keys:
         raise PrivacyRefusal(
-            expected("the secret keys that the run began with", got="others", where="private/keys", fix=fix)
+            problem(
+                "the secret keys differ from those that the run began with", where="private/keys", fix=fix
+            )
         )
 
 
@@ -537,7 +548,7 @@ def _bound(data: Manifest, run: Run) -> str:
 def _other_cases() -> DataError:
     fix = "give the dataset the run was started with, or start a new run"
     return DataError(
-        expected("the cases the run was started with", got="others", where=MANIFEST_NAME, fix=fix)
+        problem("the cases differ from those that the run was started with", where=MANIFEST_NAME, fix=fix)
     )
 
 
@@ -549,14 +560,19 @@ def _ancestry(config: TrainConfig, run: Run) -> Ancestry | None:
     if known is None:  # the cost of the runs behind the weights would be forgotten
         kind = PrivacyRefusal if config.privacy else DataError
         fix = f"restore {artifacts.place(Ancestry)}, or start a new run"
-        raise kind(
-            expected("what is known of the starting weights", got="no record", where=run.name, fix=fix)
-        )
+        raise kind(problem("the record of the starting weights is missing", where=run.name, fix=fix))
     path = Path(config.model.pretrained)
     if path.is_file() and files.digest(path) != known.sha256:
         fix = "restore the file, or start a new run"
         raise PrivacyRefusal(
-            expected("the starting weights of before", got="another file", where="pretrained", fix=fix)
+            problem("the starting weights were changed since the run began", where="pretrained", fix=fix)
+        )
+    if bool(config.model.standardize) != (known.features is not None):
+        fix = f"restore {artifacts.place(Ancestry)}, or start a new run"
+        raise DataError(
+            expected(
+                "the statistics of the features", got="none, or some not asked for", where=run.name, fix=fix
+            )
         )
     return known
 

@@ -15,7 +15,7 @@ from meninx.core import artifacts, belonging, files, integrity, plain, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import DataRecord, EvaluationRecord, RunRecord, SweepRecord
 from meninx.core.budget import PrivacySpent
-from meninx.core.errors import ConfigError, UsageError, expected
+from meninx.core.errors import ConfigError, UsageError, problem
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
@@ -128,7 +128,12 @@ def run(
         RunLocked: another process fills this sweep.
     """
     if not grid.seeds or not (grid.epsilons or grid.non_private):
-        raise ConfigError(expected("at least one seed and one epsilon", got="none", where="sweep"))
+        raise ConfigError(
+            problem(
+                "a sweep needs at least one seed, and at least one epsilon or a run without privacy",
+                where="sweep",
+            )
+        )
     config, data = stage.named(config, recipe), Manifest.read(source)
     effect.refuse_idle_sweep(config)
     workspace.outside(out, [source])
@@ -214,11 +219,11 @@ def _refuse_other(config: TrainConfig, data: Manifest, cell: Path) -> None:
     known = artifacts.read(begun.root, DataRecord)
     if begun.record is None or known is None:
         raise UsageError(
-            expected("runs of this version", got="an older one", where=cell.name, fix="give another --out")
+            problem("the run was made by an older version", where=cell.name, fix="give another --out")
         )
     if not identity.same_data(known, data.root):
-        fix = "give another --out, or the dataset of before"
-        raise UsageError(expected("a sweep of the same dataset", got="another one", where=cell.name, fix=fix))
+        fix = "give another --out, or the earlier dataset"
+        raise UsageError(problem("the sweep was made with another dataset", where=cell.name, fix=fix))
     wanted = effect.resolved(config, data, make_plan(config, data))
     if (
         stage.stored_config(begun).replace(
@@ -230,10 +235,8 @@ def _refuse_other(config: TrainConfig, data: Manifest, cell: Path) -> None:
         )
         != wanted
     ):
-        fix = "give another --out, or the settings of before"
-        raise UsageError(
-            expected("a sweep of the same settings", got="another one", where=cell.name, fix=fix)
-        )
+        fix = "give another --out, or the earlier settings"
+        raise UsageError(problem("the sweep was made with other settings", where=cell.name, fix=fix))
 
 
 def _trained(config: TrainConfig, source: Path, cell: Path, progress: Progress) -> RunRecord:

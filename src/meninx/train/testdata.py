@@ -9,7 +9,7 @@ import numpy as np
 
 from meninx.core import artifacts
 from meninx.core.artifacts import DataRecord, Members, RunRecord, RunState
-from meninx.core.errors import DataError, UsageError, expected
+from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.train import identity
@@ -63,9 +63,7 @@ def check_weights(run: Run, weights: str) -> None:
     record = run.record
     if record is not None and record.weights != weights:
         fix = "restore private/checkpoints, or train again"
-        raise DataError(
-            expected("the released weights in the checkpoint", got="others", where=run.name, fix=fix)
-        )
+        raise DataError(problem("the checkpoint does not hold the released weights", where=run.name, fix=fix))
 
 
 def check_meaning(learned: DatasetInfo, dataset: Manifest, chosen: Manifest) -> None:
@@ -126,9 +124,7 @@ def standing(run: Run, dataset: Manifest, chosen: Manifest, *, given: bool) -> S
     if external and not given:
         fix = "restore it, or name the folder with --data to measure the run on it as on another dataset"
         raise DataError(
-            expected(
-                "the dataset that the run was trained on", got="a changed one", where="manifest.csv", fix=fix
-            )
+            problem("the dataset that the run was trained on was changed", where="manifest.csv", fix=fix)
         )
     data = _keyed(run, identity.data_record(dataset.root).digest) if external else _own_name(run, dataset)
     return Standing(external=external, compared=compared, data=data, own=own)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from meninx.core import check
-from meninx.core.errors import PrivacyRefusal, expected
+from meninx.core.errors import PrivacyRefusal, problem
 from meninx.privacy.clipping.gradient_record import wide_dtype
 
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
@@ -70,17 +70,16 @@ class ClippedSum:
         """Return the sum over the units of both parts, which must be disjoint parts of one step."""
         if len(self.present) != len(other.present) or self.sensitivity != other.sensitivity:
             raise PrivacyRefusal(
-                expected("two parts of the same step", got="different n_units or bounds", where="ClippedSum")
+                problem(
+                    "the two parts have different n_units or bounds, so they are not of one step",
+                    where="ClippedSum",
+                )
             )
         if self.gradients.keys() != other.gradients.keys():
-            raise PrivacyRefusal(
-                expected("the same parameters in both parts", got="different ones", where="ClippedSum")
-            )
+            raise PrivacyRefusal(problem("the two parts have different parameters", where="ClippedSum"))
         if bool((self.present & other.present).any()):
             fix = "a unit clipped twice counts twice; cut batches with slice_units, which keeps units whole"
-            raise PrivacyRefusal(
-                expected("parts without a common unit", got="a unit in both", where="ClippedSum", fix=fix)
-            )
+            raise PrivacyRefusal(problem("a unit is in both parts", where="ClippedSum", fix=fix))
         return ClippedSum(
             gradients=self._added(other),
             unit_norms=self.unit_norms + other.unit_norms,

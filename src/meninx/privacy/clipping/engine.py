@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from meninx.core import check
-from meninx.core.errors import DataError, PrivacyRefusal, expected
+from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.privacy.clipping.clipped_sum import ClippedSum, PerSampleLoss
 from meninx.privacy.clipping.dropout import keyed_dropout, no_other_randomness
 from meninx.privacy.clipping.functional import functional_forward
@@ -347,11 +347,9 @@ def _refuse_reached(model: nn.Module, losses: Tensor, leaves: dict[str, Tensor])
         left.extend(after for after, _ in node.next_functions)
         name = names.get(id(getattr(node, "variable", None)))
         if name is not None:
-            rule, fix = (
-                "a weight used by its own layer alone",
-                "use it through its layer, or run the module row by row (functional)",
-            )
-            raise PrivacyRefusal(expected(rule, got="one used by other code as well", where=name, fix=fix))
+            what = "the weight is used outside its own layer"
+            fix = "use it through its layer, or run the module row by row (functional)"
+            raise PrivacyRefusal(problem(what, where=name, fix=fix))
 
 
 @contextmanager

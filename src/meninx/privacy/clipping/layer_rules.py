@@ -18,7 +18,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 from meninx.core import check
-from meninx.core.errors import ConfigError, PrivacyRefusal, expected
+from meninx.core.errors import ConfigError, PrivacyRefusal, expected, problem
 from meninx.privacy.clipping.conv import ConvCall, StandardizedConvCall
 from meninx.privacy.clipping.conv_geometry import Geometry
 from meninx.privacy.clipping.layer import Layer, Pass, apply_layer
@@ -320,11 +320,7 @@ def refuse_moved_buffers(moved: Collection[str]) -> None:
             "such a buffer would carry data of patients outside the guarantee; make it constant or "
             "remove the module"
         )
-        raise PrivacyRefusal(
-            expected(
-                "buffers that training does not write", got="written ones", where=", ".join(moved), fix=fix
-            )
-        )
+        raise PrivacyRefusal(problem("training writes to buffers", where=", ".join(moved), fix=fix))
 
 
 def replace_batch_norm(model: _Model, *, max_groups: int = 32) -> _Model:

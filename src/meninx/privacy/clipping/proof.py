@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from meninx.core import check
-from meninx.core.errors import PrivacyRefusal, expected
+from meninx.core.errors import PrivacyRefusal, expected, problem
 from meninx.privacy.clipping import dropout
 from meninx.privacy.clipping.clipped_sum import PerSampleLoss
 from meninx.privacy.clipping.engine import row_gradients
@@ -188,11 +188,15 @@ def _compare_gradients(
             found = ours[name][row] if name in ours else torch.zeros_like(value)
             if not float((found - value).norm()) <= _TOLERANCE * max(scale, 1e-12):
                 fix = (
-                    "rows must not see each other, and a weight must be used by its own layer alone; "
-                    "or run the module row by row"
+                    "compute each row from that row only, and use a weight in its own layer only; "
+                    "or run the module row by row (functional)"
                 )
                 raise PrivacyRefusal(
-                    expected("the gradient that the row has alone", got="another", where=name, fix=fix)
+                    problem(
+                        "the gradient of a row differs from the one computed for the row alone",
+                        where=name,
+                        fix=fix,
+                    )
                 )
 
 
