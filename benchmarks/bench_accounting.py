@@ -1,4 +1,4 @@
-"""Calibrate noise by our accountant and by those of Opacus, and say what each noise truly costs and how long it took to find.
+"""Calibrate noise by our accountant and by those of Opacus, and print true epsilons and seconds.
 
 Run: ``python benchmarks/bench_accounting.py [--delta 1e-6] [--quick]``. Prints a Markdown table; seconds are
 of the process, on one thread, caches emptied before each run. The true epsilon is that of

@@ -1,4 +1,4 @@
-"""Time the patient-cluster bootstrap of the area under the ROC curve against scikit-learn, and compare the values.
+"""Time the patient-cluster bootstrap of the AUROC against scikit-learn, and compare the values.
 
 Run: ``python benchmarks/bench_bootstrap.py [--cases 40000] [--labels 8] [--draws 1000] [--oracle 10]``.
 scikit-learn runs the first ``--oracle`` draws; its time is scaled to all draws.

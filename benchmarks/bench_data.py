@@ -1,11 +1,13 @@
 """Images per second of the data pipeline alone, beside those of the training step that it feeds.
 
-Run: ``python benchmarks/bench_data.py --data DIR [--sets kermany64 ...] [--rounds 3] [--seconds 2] [--write PAGE]``.
-DIR holds datasets as ``docs/results.md`` prepares them. Each is copied into a temporary folder, where its cache is built.
+Run: ``python benchmarks/bench_data.py --data DIR [--sets kermany64 ...] [--rounds 3] [--seconds 2] [--write
+PAGE]``. DIR holds datasets as ``docs/results.md`` prepares them. Each is copied into a temporary folder,
+where its cache is built.
 
 *Cold* decodes every image each time, *cached* reads the memory-mapped file. All variants take turns, round by
-round. A cell holds medians over rounds: images per second of processor time [least, most], which hardly depends on
-what else the machine does, and images per second of wall time, which shows what workers gain where processors are idle.
+round. A cell holds medians over rounds: images per second of processor time [least, most], which hardly
+depends on what else the machine does, and images per second of wall time, which shows what workers gain where
+processors are idle.
 """
 
 # ruff: noqa: E402, I001 -- torch reads the environment when it is imported
@@ -181,9 +183,16 @@ def stepping(
     """
     horizon = 10**4
     config = LearnConfig.of(
-        model=network, batch_size=BATCH, physical_batch=BATCH, device="cpu", steps=horizon, optimizer="momentum",
-        eval_every=FOREVER, workers=workers or 0, attack_risk=False,
-    )  # fmt: skip
+        model=network,
+        batch_size=BATCH,
+        physical_batch=BATCH,
+        device="cpu",
+        steps=horizon,
+        optimizer="momentum",
+        eval_every=FOREVER,
+        workers=workers or 0,
+        attack_risk=False,
+    )
     plan = Plan.build(
         n_units=len(data.split("train")), expected_batch_size=BATCH, unit=PrivacyUnit.CASE, steps=horizon,
         noise_multiplier=1.0, max_grad_norm=1.0, delta=1e-6,
@@ -220,7 +229,8 @@ def shown(speeds: list[Speed]) -> str:
 
 def _tables(args: argparse.Namespace, manifests: dict[str, Manifest], place: Path) -> str:
     lines = [
-        f"Images per second of processor time [least, most]; of wall time. Medians of n = {args.rounds} rounds of "
+        "Images per second of processor time [least, most]; of wall time. Medians of n = "
+        f"{args.rounds} rounds of "
         f"{args.seconds:g} s, batches of {BATCH}, {machine.processors()} processors, no GPU.",
         "",
         "| pipeline alone | cold, 0 workers | 1 | 2 | cached, 0 workers | 1 | 2 |",

@@ -1,4 +1,4 @@
-"""Measure a plain baseline, PCA and logistic regression on small images, on the very split that a network is measured on.
+"""Measure a baseline, PCA and logistic regression on small images, on the split of a network.
 
 Run: ``python benchmarks/pca_baseline.py DATASET [--size 32] [--labels A B] [--attribute sex=F]
 [--with-valid]``. The number of components and the strength of the penalty are chosen on the validation split;
@@ -73,7 +73,7 @@ def scores(train: Array, truth: Array, test: Array, components: int, penalty: fl
 
 
 def chosen(train: Array, truth: Array, valid: Array, valid_truth: Array) -> tuple[int, float]:
-    """Return the components and the penalty with the best mean AUROC over the labels on the validation split."""
+    """Return the components and the penalty with the best mean AUROC of all labels in validation."""
     best, pick = -1.0, (COMPONENTS[0], PENALTIES[0])
     for components in COMPONENTS:
         for penalty in PENALTIES:

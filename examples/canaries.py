@@ -1,9 +1,9 @@
 """Canaries beside the cases of a private run, in slots of their own.
 
-An audit adds units that it made itself, the canaries, to a private run, and later asks whether the model shows
-which of them took part. They are clipped and noised like patients. Sample rate, denominator and noise stay those of
-the plan, so its epsilon for the patients is the same with and without them. What the canaries alone added to
-each step comes out of the step; nothing of a patient does.
+An audit adds units that it made itself, the canaries, to a private run, and later asks whether the model
+shows which of them took part. They are clipped and noised like patients. Sample rate, denominator and noise
+stay those of the plan, so its epsilon for the patients is the same with and without them. What the canaries
+alone added to each step comes out of the step; nothing of a patient does.
 
     python examples/canaries.py
 """
@@ -75,7 +75,7 @@ def units(name: str, count: int) -> tuple[tuple[tuple[int], ...], tuple[str, ...
 
 
 def source(plan: Plan, seed: int) -> UnitSource:
-    """Return the canaries: unusual inputs with random targets, drawn at the plan's rate with a key of their own."""
+    """Return the canaries, unusual inputs with random targets, drawn at the plan's rate by their own key."""
     generator = torch.Generator().manual_seed(seed)
     inputs = 5 * torch.randn(CANARIES, 4, generator=generator)
     targets = torch.randn(CANARIES, 1, generator=generator)

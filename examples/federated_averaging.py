@@ -1,8 +1,8 @@
 """Federated averaging of three hospitals in one process.
 
-Each hospital is a trainer. A round is a call of ``run``: the mean of all weights goes in, every hospital trains on
-its own cases, its weights come out. FedProx, a pull towards the weights of the round's start, is a hook. The
-learning rate follows one cosine over all rounds, because every call is given the same horizon.
+Each hospital is a trainer. A round is a call of ``run``: the mean of all weights goes in, every hospital
+trains on its own cases, its weights come out. FedProx, a pull towards the weights of the round's start, is a
+hook. The learning rate follows one cosine over all rounds, because every call is given the same horizon.
 
     python examples/federated_averaging.py
 """

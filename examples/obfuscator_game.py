@@ -1,8 +1,8 @@
 """An obfuscator against an attribute attacker: two players that move in turn.
 
-The obfuscator changes images so that an attacker can no longer tell an attribute (here: whether the left half is
-bright) while a diagnosis (whether the right half is bright) stays. The attacker learns the attribute from the
-changed images. Each step moves one player; the obfuscator's loss runs through the attacker's network.
+The obfuscator changes images so that an attacker can no longer tell an attribute (here: whether the left half
+is bright) while a diagnosis (whether the right half is bright) stays. The attacker learns the attribute from
+the changed images. Each step moves one player; the obfuscator's loss runs through the attacker's network.
 
     python examples/obfuscator_game.py
 """
@@ -79,7 +79,7 @@ def diagnose(networks: Mapping[str, nn.Module], batch: Batch) -> Tensor:
 
 
 def hide(networks: Mapping[str, nn.Module], batch: Batch, weight: float) -> Tensor:
-    """Return the obfuscator's loss: the attacker is to be undecided, the doctor right, the image little changed."""
+    """Return the obfuscator's loss: attacker undecided, classifier right, image little changed."""
     changed = networks["obfuscator"](batch.inputs)
     undecided = errors(networks["attacker"](changed), torch.full_like(batch.targets[:, 1], 0.5))
     moved: Tensor = (changed - batch.inputs).square().flatten(1).mean(1)
@@ -130,7 +130,8 @@ def main(weight: float = 2.0, steps: int = 750) -> dict[str, float]:
     )
     Trainer(state, sampler, game).run(until=steps)
 
-    # An attacker counts only when it is trained on the final images: the one of the game may have lost its way.
+    # An attacker counts only when it is trained on the final images: the one of the game may have lost its
+    # way.
     state.players["attacker"] = player(classifier(), 0.01)
     alone = AlternatingStep(losses, order=("attacker",), loader=loader, physical_batch=64)
     Trainer(state, sampler, alone).run(until=steps + 80)

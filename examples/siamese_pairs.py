@@ -1,7 +1,7 @@
 """A Siamese network: do two images come from the same source?
 
-A case is a pair. The network embeds both images of a pair with the same weights, the task is the contrastive loss of
-:class:`meninx.learn.PairTask`, and the rest of the trainer stays as it is.
+A case is a pair. The network embeds both images of a pair with the same weights, the task is the contrastive
+loss of :class:`meninx.learn.PairTask`, and the rest of the trainer stays as it is.
 
     python examples/siamese_pairs.py
 """

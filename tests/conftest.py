@@ -36,7 +36,10 @@ class Cohort:
 
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    """18 invented patients at three hospitals, 64 x 64 radiographs, three small CT series, everything planted."""
+    """18 invented patients at three hospitals, with 64 x 64 radiographs and three small CT series.
+
+    Identifiers are planted in everything.
+    """
     root = tmp_path_factory.mktemp("cohort") / "archives"
     config = PhantomConfig(patients=18, size=64, ct_patients=3, ct_size=(24, 20, 8))
     return Cohort(root, config, write_archives(config, root))

@@ -109,10 +109,11 @@ def _examples(verb: str) -> str:
 
 
 def config_page() -> str:
-    """Return the page of settings: every setting of every stage with its flag, default, allowed values and meaning."""
+    """Return the page of settings: flag, default, allowed values and meaning of every setting."""
     rule = (
         "In a recipe a setting stands in its table. As a flag (`--physical-batch`) or an argument in Python "
-        "(`physical_batch=`) it has a flat name, with dashes or underscores. Precedence: defaults, recipe, flags.\n"
+        "(`physical_batch=`) it has a flat name, with dashes or underscores. Precedence: defaults, "
+        "recipe, flags.\n"
     )
     lines = [f"{NOTE}# Settings\n", rule]
     shown: list[type[Settings]] = []

@@ -1,4 +1,4 @@
-"""Write the tables of ``src/meninx/deid/tables`` from the facts in three packages of the Python Package Index.
+"""Write the tables of ``src/meninx/deid/tables`` from three packages of the Python Package Index.
 
 Run it when an edition of DICOM PS3.15 is adopted; the tables it writes are committed and are what the program
 reads::
@@ -266,7 +266,10 @@ def strictest(one: str, two: str) -> str:
 
 
 def wanted_tags(rows: list[list[str]]) -> set[str]:
-    """Return the tags whose action may depend on the IOD: X or Z in the basic column, and unlisted text, dates and bytes."""
+    """Return the tags whose action may depend on the IOD.
+
+    They are X or Z in the basic column, and unlisted text, dates and bytes.
+    """
     listed = {row[0] for row in rows}
     unlisted = {
         f"{tag:08x}" for tag, entry in DicomDictionary.items() if entry[0] in MODULE_TEXT and tag >> 16 > 4

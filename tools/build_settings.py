@@ -1,4 +1,4 @@
-"""Write ``src/meninx/_settings.py``: the settings of every stage as typed dictionaries, for completion and type checkers.
+"""Write ``src/meninx/_settings.py``: settings of all stages as typed dictionaries for type checkers.
 
 ``make docs`` writes it and ``make docs-check`` compares it, as with the reference pages.
 """
@@ -30,7 +30,8 @@ KINDS: dict[str, tuple[type[Settings], frozenset[str]]] = {
 }
 """Class name -> its config, and the settings that the functions of ``meninx`` name themselves."""
 
-_HEAD = '''"""Settings of the stages as keyword arguments, for completion and type checkers. Written by `make docs`.
+_HEAD = '''\
+"""Settings of the stages as keyword arguments, for completion and type checkers. Written by `make docs`.
 
 Every setting is described in docs/reference/settings.md, and in the ``Attributes:`` of its config.
 """

@@ -1,8 +1,8 @@
 """Fail when the structure of the source breaks a house rule; print each offence with its place.
 
-The rules: at most 600 lines per module and 80 per function, no nested conditional expression, no comprehension
-more than two ``for`` deep, no circle of imports (not even inside a package), and no name of a module or class
-that occurs in two packages.
+The rules: at most 600 lines per module and 80 per function, no nested conditional expression, no
+comprehension more than two ``for`` deep, no circle of imports (not even inside a package), and no name of a
+module or class that occurs in two packages.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ def offences(source: Path, trees: Mapping[Path, ast.Module]) -> list[str]:
 
 
 def function_lengths(tree: ast.Module) -> list[tuple[str, int, int]]:
-    """Return (name, first line, lines of signature and code) of every function in a module; docstrings are free."""
+    """Return (name, first line, lines of signature and code) of every function in a module.
+
+    Docstrings are free.
+    """
     nodes = [node for node in ast.walk(tree) if isinstance(node, _FUNCTIONS)]
     return [
         (node.name, node.lineno, (node.end_lineno or node.lineno) - node.lineno + 1 - _prose(node))
@@ -89,7 +92,7 @@ def deep_comprehensions(tree: ast.Module) -> list[int]:
 
 
 def imports_of(tree: ast.Module, module: str, known: set[str]) -> set[str]:
-    """Return the modules of ``known`` that a module imports anywhere, in functions and for type checking, too."""
+    """Return the modules of ``known`` that a module imports, also in functions and for type checking."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -1,7 +1,10 @@
-"""Fail when vulture finds code in ``src`` that neither ``src``, ``tools`` nor ``examples`` uses, apart from a reviewed list.
+"""Fail when vulture finds code in ``src`` that ``src``, ``tools`` and ``examples`` do not use.
 
-Code that only tests call is unused. ``tools/unused_allowed.txt`` names what is used in a way that vulture cannot
-see; a line that is no longer needed fails, too. Attributes of DICOM data sets are DICOM keywords, not ours.
+The names on a reviewed list are left out.
+
+Code that only tests call is unused. ``tools/unused_allowed.txt`` names what is used in a way that vulture
+cannot see; a line that is no longer needed fails, too. Attributes of DICOM data sets are DICOM keywords, not
+ours.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Hooks of the documentation site: pages from the top of the repository, and a site that loads nothing from elsewhere.
+"""Hooks of the documentation site: pages from the top of the repository, and no remote files.
 
-``ARCHITECTURE.md`` and its siblings stay where readers of the source look for them. On the site they are pages
-below ``project/``, and links from and to them are rewritten. Links to other files of the repository become their
-path, since the site does not know where the repository is hosted.
+``ARCHITECTURE.md`` and its siblings stay where readers of the source look for them. On the site they are
+pages below ``project/``, and links from and to them are rewritten. Links to other files of the repository
+become their path, since the site does not know where the repository is hosted.
 """
 
 from __future__ import annotations

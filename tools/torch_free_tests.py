@@ -2,8 +2,9 @@
 
     python tools/torch_free_tests.py [arguments of pytest]
 
-It needs only ``pip install '.[test]'``. Test modules that import a package of another extra are left out, and so are
-tests marked ``torch``. On Windows, tests that use what only POSIX has (permission bits, pipes, signals) are skipped.
+It needs only ``pip install '.[test]'``. Test modules that import a package of another extra are left out, and
+so are tests marked ``torch``. On Windows, tests that use what only POSIX has (permission bits, pipes,
+signals) are skipped.
 """
 
 from __future__ import annotations

@@ -60,7 +60,10 @@ def measure(script: Path, key: str, formats: dict[str, str]) -> dict[str, dict[s
 
 
 def one(key: str, variant: str, memory_format: str) -> dict[str, float]:
-    """Return MiB that the first step (for ours: the planning one) and the steady steps add to the loaded model."""
+    """Return MiB that the first step and the steady steps add to the loaded model.
+
+    For our lanes the first step is the planning one.
+    """
     from dp import steps
     from dp.cases import cases_of
     from dp.setup import prepare

@@ -94,7 +94,7 @@ def noise_alone(setup: Setup) -> Step:
 
 
 def _clipped_sum(plan: Plan, precision: str, planner: object) -> Callable[..., Any]:
-    """Return the plan's clipped sum with planner and precision, through whichever door of the engine takes them."""
+    """Return the plan's clipped sum, computed by the engine with this planner and precision."""
     wanted = {} if planner is None else {"planner": planner}
     if precision != "fp32":
         wanted["precision"] = precision
@@ -145,7 +145,7 @@ def opacus_ghost(setup: Setup, planner: object = None) -> Step:
 
 
 def whole_model(setup: Setup, planner: object = None) -> Step:
-    """Return the step that torch's own tutorial leads to: vmap of grad over the whole model, then clip and noise."""
+    """Return the step of torch's tutorial: vmap of grad over the whole model, then clip and noise."""
     named = dict(setup.model.named_parameters())
 
     def loss_of_one(weights: dict[str, Tensor], image: Tensor, target: Tensor) -> Tensor:

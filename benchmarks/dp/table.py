@@ -1,4 +1,4 @@
-"""The tables: one line a case, the peers' lines, every target with MET or MISSED, and the machine they were measured on."""
+"""The tables: one line per case, the peers, targets with MET or MISSED, and the machine."""
 
 from __future__ import annotations
 

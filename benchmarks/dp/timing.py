@@ -26,7 +26,10 @@ _LEAST_ROUNDS = 5
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds of one step: CPU seconds of the process (on a GPU: device seconds between two events), and wall."""
+    """Seconds of one step: of the process or device, and wall.
+
+    The first are CPU seconds; on a GPU they are device seconds between two events.
+    """
 
     cpu: float
     wall: float
@@ -70,7 +73,10 @@ class Timed:
     def lane(
         self, variant: str, precision: str | None = None, memory_format: str | None = None
     ) -> Lane | None:
-        """Return the fastest lane of a variant in a precision (None: the case's) and format, or None if it did not run."""
+        """Return the fastest lane of a variant in a precision and format, or None if it did not run.
+
+        Without a precision, the case's precision is taken.
+        """
         wanted = precision or self.case.precision
         found = [
             lane
@@ -203,14 +209,14 @@ def _run_rounds(result: Timed, rounds: int, seconds: float, device: str) -> None
 
 
 def _without_the_slow(lanes: list[Lane]) -> list[Lane]:
-    """Return the lanes still worth running: non-private, ours, hooks, and peers close to the fastest of them."""
+    """Return the lanes that are still measured: non-private, ours, hooks, and peers close to the fastest."""
     peers = [lane for lane in lanes if lane.variant not in ("sgd", "ours", "torch.func")]
     limit = _DROP * min((lane.median() for lane in peers), default=0.0)
     return [lane for lane in lanes if lane.variant in ("sgd", "ours", "hooks") or lane.median() <= limit]
 
 
 def _planning(result: Timed, device: str) -> None:
-    """Note what the first step of a new model costs above a steady one, without a plan and with a known one."""
+    """Record what the first step of a new model costs above a steady one, without and with a known plan."""
     lane = result.lane("ours")
     if lane is None:
         return

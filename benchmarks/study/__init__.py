@@ -1,1 +1,4 @@
-"""The utility study: meninx's recipes, plain Opacus and non-private training on the same splits for the same CPU seconds."""
+"""The utility study: meninx's recipes, Opacus and non-private training for the same CPU seconds.
+
+All arms use the same splits.
+"""

@@ -1,4 +1,4 @@
-"""The figure of the study: utility against epsilon, one panel a dataset, with every seed and t-intervals over them."""
+"""The figure of the study: utility against epsilon, one panel per dataset, with t-intervals over seeds."""
 
 from __future__ import annotations
 

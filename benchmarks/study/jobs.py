@@ -66,7 +66,7 @@ def pretrain(data: Path, out: Path, sets: Sequence[str] | None, jobs: int) -> No
 
 
 def run(wanted: Sequence[Job], data: Path, out: Path, jobs: int) -> int:
-    """Do the runs that are not done, dataset by dataset and ``jobs`` side by side, and return how many failed."""
+    """Do the missing runs, dataset by dataset and ``jobs`` side by side, and return how many failed."""
     out.mkdir(parents=True, exist_ok=True)
     failed = 0
     for key in dict.fromkeys(job["set"] for job in wanted):
@@ -103,7 +103,10 @@ def _kept(line: Job, out: Path) -> bool:
 
 
 def _seconds(known: Sequence[Job], key: str) -> float:
-    """Return the CPU seconds of the longest private run of meninx on a dataset, at least :data:`LEAST_SECONDS`."""
+    """Return the CPU seconds of meninx's longest private run on a dataset.
+
+    The result is at least :data:`LEAST_SECONDS`.
+    """
     own = [job["cpu"] for job in known if job["set"] == key and job["arm"] == OURS]
     if not own:
         raise SystemExit(f"{key}: run the arm {OURS} first; it says how many CPU seconds Opacus may take")

@@ -1,4 +1,4 @@
-"""Measuring a trained network on one split: AUROC averaged over labels, or Dice, with a patient-bootstrap interval."""
+"""Measurement of a trained network on one split: mean AUROC or Dice, with a patient-bootstrap interval."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Plain DP-SGD with Opacus: flat clipping, one random case a patient, no views, no average, constant rate, random start.
+"""Plain DP-SGD with Opacus: flat clipping, one random case per patient, constant learning rate.
+
+It has no views and no averaged weights, and it starts from random weights.
 
 What it shares with meninx: the network, the images, the privacy unit, delta, epsilon, the noise multiplier's
-    accountant
-(dp-accounting's PLD, tighter than the one Opacus takes by default) and the CPU seconds.
+accountant (dp-accounting's PLD, tighter than the one Opacus takes by default) and the CPU seconds.
 """
 
 from __future__ import annotations
@@ -96,9 +97,15 @@ def run(
     )
     spent = read + time.process_time() - begun
     return {
-        "model": model.eval(), "config": config.replace(physical_batch=plain.physical), "info": whole.info, "cpu": spent,
-        "steps": steps, "noise": noise, "q": rate, "step_cpu": cost,
-    }  # fmt: skip
+        "model": model.eval(),
+        "config": config.replace(physical_batch=plain.physical),
+        "info": whole.info,
+        "cpu": spent,
+        "steps": steps,
+        "noise": noise,
+        "q": rate,
+        "step_cpu": cost,
+    }
 
 
 def _network(
@@ -125,9 +132,13 @@ def _fit(
     optimizer: Any = torch.optim.SGD(network.parameters(), lr=plain.lr, momentum=plain.momentum)
     loader: Any = DataLoader(people, batch_size=plain.batch)
     model, optimizer, loader = PrivacyEngine().make_private(
-        module=network, optimizer=optimizer, data_loader=loader, noise_multiplier=noise, max_grad_norm=plain.max_grad_norm,
+        module=network,
+        optimizer=optimizer,
+        data_loader=loader,
+        noise_multiplier=noise,
+        max_grad_norm=plain.max_grad_norm,
         grad_sample_mode=plain.mode,
-    )  # fmt: skip
+    )
     done, times, since = 0, list[float](), time.process_time()
     with BatchMemoryManager(
         data_loader=loader, max_physical_batch_size=plain.physical, optimizer=optimizer

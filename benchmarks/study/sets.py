@@ -61,8 +61,8 @@ class Study:
         metric: ``AUROC`` or ``Dice``.
         labels: labels whose mean is reported; empty for all.
         delta: of every private run.
-        start: key of :data:`PRETRAINING` that our recipe and the non-private network start from, their features
-            standardised by its dataset; empty for random weights.
+        start: key of :data:`PRETRAINING` that our recipe and the non-private network start from, their
+            features standardised by its dataset; empty for random weights.
         plain: settings of the Opacus arm.
         warm: settings of Opacus when it starts from the same weights as we do; None leaves that row out.
     """

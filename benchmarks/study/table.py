@@ -1,4 +1,4 @@
-"""The tables of the study, from its results: mean over seeds with a t-interval, the differences, the costs."""
+"""The tables of the study: means over seeds with t-intervals, differences and costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arms that meninx trains: non-private and private runs of a recipe, and the public networks they start from."""
+"""The arms that meninx trains: non-private and private runs of a recipe, and their public networks."""
 
 from __future__ import annotations
 

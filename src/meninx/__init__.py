@@ -1,6 +1,7 @@
 """Medical images from a hospital's archive to a privately trained model, and a report of what was protected.
 
-The stages as functions; each takes folders and settings and returns a small result with numbers in its fields::
+The stages as functions; each takes folders and settings and returns a small result with numbers in its
+fields::
 
     import meninx
 
@@ -10,9 +11,9 @@ The stages as functions; each takes folders and settings and returns a small res
     print(run.privacy.epsilon, meninx.evaluate(run.out).metrics["auroc"].value)
     meninx.report(["clean", "data", run.out], "report.html")
 
-``meninx.privacy``, ``meninx.deid``, ``meninx.models`` and ``meninx.metrics`` offer what the stages are made of. These five
-are public; other modules may change without notice (docs/reference/stability.md). Nothing heavy is imported
-before a function is called.
+``meninx.privacy``, ``meninx.deid``, ``meninx.models`` and ``meninx.metrics`` offer what the stages are made
+of. These five are public; other modules may change without notice (docs/reference/stability.md). Nothing
+heavy is imported before a function is called.
 """
 
 from typing import TYPE_CHECKING

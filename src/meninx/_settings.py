@@ -409,11 +409,10 @@ class TrainSettings(TypedDict, total=False):
         patch_size: spatial size of random training patches (segmentation); prediction then uses a sliding
             window of this size.
         pretrained: file with a state dict to start from; empty starts from random weights.
-        pretrained_source: what the pretrained weights were trained on; recorded in privacy.json. standardize:
-            prepared public dataset whose training images standardise the features of the pretrained network
-            (mean 0, deviation 1 of what the head receives). They are written into its last norm layer. Empty
-            leaves the features as they are. Images of another size are resized.
-        standardize:
+        pretrained_source: what the pretrained weights were trained on; recorded in privacy.json.
+        standardize: prepared public dataset whose training images standardise the features of the pretrained
+            network (mean 0, deviation 1 of what the head receives). They are written into its last norm
+            layer. Empty leaves the features as they are. Images of another size are resized.
         keep_head: also load the last layer of the pretrained weights.
         freeze: `none`, `features` (trains the head only: a linear probe), `bitfit` (trains biases, norm
             layers and the head) or the prefix of the parameters to freeze.

@@ -1,8 +1,8 @@
 """The public functions of meninx: one per stage, from folders and settings to a small result.
 
-``import meninx`` offers them lazily. Settings are keyword arguments with the names of the flags, and are checked like
-them; docs/reference/settings.md describes each. ``progress`` may be a :class:`meninx.core.progress.Progress`.
-Nothing heavy is imported before a function is called.
+``import meninx`` offers them lazily. Settings are keyword arguments with the names of the flags, and are
+checked like them; docs/reference/settings.md describes each. ``progress`` may be a
+:class:`meninx.core.progress.Progress`. Nothing heavy is imported before a function is called.
 
     >>> import meninx
     >>> sorted(meninx.__all__)[1:]
@@ -125,11 +125,12 @@ def train(
 
     Args:
         data: prepared dataset folder.
-        model: name of a network, or any ``nn.Module`` that takes the dataset's images and gives one output per label;
-            it is trained in place, from the weights it has.
+        model: name of a network, or any ``nn.Module`` that takes the dataset's images and gives one output
+            per label; it is trained in place, from the weights it has.
         out: folder of runs; ``runs`` by default.
         recipe: packaged recipe or TOML file; settings win over it.
-        resume: run folder to continue with its own settings; a run with a network of its own needs ``model`` again.
+        resume: run folder to continue with its own settings; a run with a network of its own needs ``model``
+            again.
         dry_run: check, calibrate and count, and write nothing.
         progress: shows steps, loss and epsilon.
         **settings: those of ``meninx train``; a mapping for a table such as ``privacy`` adds to the recipe's.
@@ -272,7 +273,10 @@ def report(
 
 
 def verify(folder: StrPath, *, progress: Progress = SILENT) -> VerifyResult:
-    """Check that a folder is as meninx wrote it; a failed check is in the result (``ok``, ``exit_code``), not raised."""
+    """Check that a folder is as meninx wrote it.
+
+    A failed check is in the result (``ok``, ``exit_code``), not raised.
+    """
     from meninx.verify.stage import run
 
     return run(Path(folder), progress=progress)

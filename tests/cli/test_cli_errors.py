@@ -1,4 +1,4 @@
-"""Where errors end: an exit code for each class, a message without a traceback, and never a patient's value."""
+"""Errors give an exit code per class, a message without a traceback, and never a patient's value."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_reader_that_went_away_is_no_error():
 
 
 def test_a_reader_that_went_away_before_the_end_leaves_no_traceback():
-    """The result waits in a buffer until the interpreter ends: it is written out before, where it can be caught."""
+    """The buffered result is written before the interpreter ends, so that an error can be caught."""
     command = [sys.executable, "-m", "meninx", "recipes", "tiny"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -167,8 +167,9 @@ def test_a_misspelt_folder_is_told_before_anything_slow_is_imported(tmp_path):
     script = """
         import sys
         from meninx.cli.app import run
-        lines = ["train datta", "train datta --dry-run", "train datta --resume runs/latest", "sweep datta", "evaluate runs/latst",
-                 "evaluate runs/latst --data datta", "report nowhere", "prepare imagse out", "deid nowhere out --key k"]
+        lines = ["train datta", "train datta --dry-run", "train datta --resume runs/latest", "sweep datta",
+                 "evaluate runs/latst", "evaluate runs/latst --data datta", "report nowhere",
+                 "prepare imagse out", "deid nowhere out --key k"]
         codes = {line: run(line.split()) for line in lines}
         print([codes, sorted({"torch", "monai"} & set(sys.modules))])
     """

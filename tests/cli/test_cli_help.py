@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from meninx.cli.app import VERBS
 from meninx.cli.dicom import dicom
 from meninx.cli.examples import EXAMPLES
+from meninx.core import settings
 
 STEPS = tuple(name for name in dicom if not name.startswith("-"))
 HEAVY = ("torch", "monai", "flwr", "scipy", "sklearn", "matplotlib", "dp_accounting", "nibabel", "highdicom")
@@ -146,3 +148,21 @@ def test_a_file_that_is_no_recipe_is_refused(invoke, tmp_path, content, code, to
     said = invoke("train", "data", "--recipe", tmp_path / "mine.toml")
     assert said.code == code
     assert told in said.err
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deid.config:DeidConfig",
+        "prepare.config:PrepareConfig",
+        "train.config:TrainConfig",
+        "train.config:EvaluateConfig",
+        "train.config:SweepConfig",
+        "report.config:ReportConfig",
+        "demo.config:DemoConfig",
+    ],
+)
+def test_every_setting_of_every_command_has_a_meaning(name: str) -> None:
+    module, _, kind = name.partition(":")
+    meanings = settings.meanings(getattr(importlib.import_module(f"meninx.{module}"), kind))
+    assert [key for key, text in meanings.items() if not text] == []

@@ -87,8 +87,8 @@ def test_doctor_reports_versions_codecs_and_extras(invoke):
 @pytest.mark.parametrize(
     ("installed", "variable", "told"),
     [
-        (False, None, "Flower is not installed"), (True, None, "on in this shell"), (True, "1", "on in this shell"),
-        (True, "0", "off in this shell"),
+        (False, None, "Flower is not installed"), (True, None, "on in this shell"),
+        (True, "1", "on in this shell"), (True, "0", "off in this shell"),
     ],
 )  # fmt: skip
 def test_doctor_says_of_telemetry_what_is_true(monkeypatch, installed, variable, told):

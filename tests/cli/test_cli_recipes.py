@@ -90,8 +90,9 @@ def test_the_study_s_pneumonia_network_is_the_one_of_its_recipe():
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("false", False), ("true", True), ("False", False), ("True", True), ("16", 16), ("0.5", 0.5), ("[1, 2]", [1, 2]),
-        ("group", "group"), ("'16'", "16"), ("", ""), ("1\nother = 2", "1\nother = 2"), ("2020-01-01", "2020-01-01"),
+        ("false", False), ("true", True), ("False", False), ("True", True), ("16", 16), ("0.5", 0.5),
+        ("[1, 2]", [1, 2]), ("group", "group"), ("'16'", "16"), ("", ""), ("1\nother = 2", "1\nother = 2"),
+        ("2020-01-01", "2020-01-01"),
     ],
 )  # fmt: skip
 def test_an_option_given_as_a_flag_is_read_as_toml(text, value):

@@ -40,10 +40,21 @@ SPENT = PrivacySpent(
     noise_multiplier=1.0, max_grad_norm=1.0, sample_rate=0.1, steps=9,
 )  # fmt: skip
 SAID = PrivacyRecord(
-    private=True, epsilon=2.0, own_epsilon=2.0, delta=1e-3, unit=str(SPENT.unit), relation=str(SPENT.relation),
-    noise_multiplier=1.0, max_grad_norm=1.0, sample_rate=0.1, steps=9, sampler="poisson", clipping="flat",
-    ledger=(9, "h"), version=artifacts.FORMAT,
-)  # fmt: skip
+    private=True,
+    epsilon=2.0,
+    own_epsilon=2.0,
+    delta=1e-3,
+    unit=str(SPENT.unit),
+    relation=str(SPENT.relation),
+    noise_multiplier=1.0,
+    max_grad_norm=1.0,
+    sample_rate=0.1,
+    steps=9,
+    sampler="poisson",
+    clipping="flat",
+    ledger=(9, "h"),
+    version=artifacts.FORMAT,
+)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +114,9 @@ def test_privacy_json_is_of_all_steps_also_where_an_earlier_step_is_released():
 @pytest.mark.parametrize(
     "change",
     [
-        {"epsilon": 2.1}, {"epsilon": None}, {"own_epsilon": 1.0}, {"delta": 1e-4}, {"unit": "case"}, {"relation": "x"},
-        {"noise_multiplier": 2.0}, {"max_grad_norm": 2.0}, {"sample_rate": 0.2}, {"steps": 8}, {"sampler": ""},
-        {"clipping": "\x1b[2J"}, {"ledger": (9, "x")}, {"declared_units": 7},
+        {"epsilon": 2.1}, {"epsilon": None}, {"own_epsilon": 1.0}, {"delta": 1e-4}, {"unit": "case"},
+        {"relation": "x"}, {"noise_multiplier": 2.0}, {"max_grad_norm": 2.0}, {"sample_rate": 0.2},
+        {"steps": 8}, {"sampler": ""}, {"clipping": "\x1b[2J"}, {"ledger": (9, "x")}, {"declared_units": 7},
     ],
     ids=str,
 )  # fmt: skip

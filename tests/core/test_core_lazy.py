@@ -1,4 +1,4 @@
-"""Lazy exports: names are loaded on first use, unknown ones are refused, and the three lists of a package agree."""
+"""Lazy exports: names load on first use, unknown ones are refused, a package's three lists agree."""
 
 import ast
 import importlib

@@ -20,16 +20,29 @@ INFO = DatasetInfo(
 
 def case(number: int, patient: str, split: str = "train", site: str = "", **kwargs) -> Case:
     labels = {"effusion": float(number % 2), "nodule": None}
-    return Case(case_id=f"c{number}", patient_id=patient, image=f"images/c{number}.png", split=split, site=site, labels=labels,
-                attributes={"sex": "F"}, **kwargs)  # fmt: skip
+    return Case(
+        case_id=f"c{number}",
+        patient_id=patient,
+        image=f"images/c{number}.png",
+        split=split,
+        site=site,
+        labels=labels,
+        attributes={"sex": "F"},
+        **kwargs,
+    )
 
 
 def test_a_dataset_survives_the_disk(tmp_path: Path):
     info = DatasetInfo(
-        name="x", task=TaskKind.MULTILABEL, labels=("a", "b"), attributes=("sex", "age"), size=(8, 8), spacing_mm=(1.0, 2.0),
+        name="x",
+        task=TaskKind.MULTILABEL,
+        labels=("a", "b"),
+        attributes=("sex", "age"),
+        size=(8, 8),
+        spacing_mm=(1.0, 2.0),
         intensity=Intensity(window=(-150.0, 200.0), shift=25.0, scale=175.0, source="standard"),
         laterality=(("a", "b"),),
-    )  # fmt: skip
+    )
     rows = (
         Case(
             case_id="1",

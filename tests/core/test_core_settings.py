@@ -53,11 +53,19 @@ def test_a_misspelt_key_names_file_and_key_and_suggests():
         settings.build(Outer, {"privacy": {"epsilom": 3}}, "mine.toml")
 
 
-@pytest.mark.parametrize(("table", "message"), [
-    ({"epochs": "three"}, "type int"), ({"privacy": {"epsilon": -1}}, "epsilon > 0"),
-    ({"privacy": {"unit": "image"}}, "case, patient"), ({"epochs": True}, "type int"), ({"lr": False}, "type float"),
-    ({"names": "ab"}, "a list"), ({"names": 3}, "a list"), ({"table": 3}, "type Path"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"epochs": "three"}, "type int"),
+        ({"privacy": {"epsilon": -1}}, "epsilon > 0"),
+        ({"privacy": {"unit": "image"}}, "case, patient"),
+        ({"epochs": True}, "type int"),
+        ({"lr": False}, "type float"),
+        ({"names": "ab"}, "a list"),
+        ({"names": 3}, "a list"),
+        ({"table": 3}, "type Path"),
+    ],
+)
 def test_a_value_out_of_range_names_the_file(table, message):
     with pytest.raises(ConfigError, match=message):
         settings.build(Outer, table, "mine.toml")

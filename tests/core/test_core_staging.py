@@ -1,4 +1,4 @@
-"""Folders of plain files that appear as a whole: after an error, an interruption, a kill, and for two processes."""
+"""Folders of plain files appear as a whole: after an error or a kill, and for two processes."""
 
 from __future__ import annotations
 

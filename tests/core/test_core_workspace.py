@@ -1,4 +1,4 @@
-"""Output folders: one owner at a time, nothing replaced before the new result is complete, a kill at any moment mended."""
+"""Output folders: one owner at a time, atomic replacement, and repair after a kill at any moment."""
 
 import contextlib
 import os
@@ -275,7 +275,7 @@ def test_a_kill_at_any_step_loses_no_result_and_the_next_command_mends_it(
 def test_what_was_published_when_the_kill_came_is_there_after_any_next_claim(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A publication, once begun, is completed before anything else, also by a command that is then refused."""
+    """A publication that has begun is completed first, also by a command that is then refused."""
     for step in range(1000):
         out = tmp_path / f"data{step}"
         made(out, "a", "old")

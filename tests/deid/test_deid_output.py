@@ -29,7 +29,7 @@ def test_a_foreign_folder_is_left_as_it_is(tmp_path, theirs, overwrite):
     (tmp_path / "out" / "private").chmod(0o755)
     with pytest.raises(
         UsageError,
-        match=r"output folder (holds other files|holds a complete result)|expected a new or empty output folder",
+        match=r"output folder holds (other files|a complete result)|expected a new or empty output folder",
     ):
         clean(tmp_path, overwrite=overwrite)
     assert tree(tmp_path / "out") == theirs

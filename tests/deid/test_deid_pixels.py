@@ -77,7 +77,7 @@ def segment(marker: int, text: bytes) -> bytes:
 def written(
     tmp_path: Path, ds: pydicom.Dataset, syntax: str, before: np.ndarray | None = None
 ) -> pydicom.Dataset:
-    """Return the output of one file that must be written, must hold neither text and must show the same image."""
+    """Return the output of one file, which must hold neither text and must show the same image."""
     save(ds, tmp_path / "in" / "a", syntax=syntax)
     before = pixel_array(tmp_path / "in" / "a") if before is None else before
     result = clean(tmp_path)

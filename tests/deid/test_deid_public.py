@@ -19,5 +19,8 @@ def test_every_public_name_is_there(package):
 
 
 def test_importing_a_package_loads_nothing_heavy():
-    code = "import sys, meninx.deid, meninx.metrics; print(sorted({'numpy', 'pydicom', 'torch'} & set(sys.modules)))"
+    code = (
+        "import sys, meninx.deid, meninx.metrics; print(sorted({'numpy', 'pydicom', 'torch'} & "
+        "set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

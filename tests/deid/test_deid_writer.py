@@ -25,9 +25,14 @@ def test_every_file_says_what_was_done(tmp_path, profile):
 
 def test_the_file_meta_is_made_anew(tmp_path):
     save(
-        image(), tmp_path / "in" / "a", preamble=b"x" * 128, SourceApplicationEntityTitle="MARIGOLD",
-        PrivateInformationCreatorUID="1.2.3", PrivateInformation=b"Marigold", ImplementationVersionName="MARIGOLD",
-    )  # fmt: skip
+        image(),
+        tmp_path / "in" / "a",
+        preamble=b"x" * 128,
+        SourceApplicationEntityTitle="MARIGOLD",
+        PrivateInformationCreatorUID="1.2.3",
+        PrivateInformation=b"Marigold",
+        ImplementationVersionName="MARIGOLD",
+    )
     clean(tmp_path)
     path = images(tmp_path / "out")[0]
     assert path.read_bytes()[:132] == bytes(128) + b"DICM"

@@ -29,20 +29,34 @@ def test_tags_that_cannot_hold_one_text(keyword):
 
 @pytest.mark.parametrize(
     ("text", "keyword", "value"),
-    [("benign", "ImageComments", "benign"), ("7", "SeriesNumber", "7"), ("3", "ReferencedSegmentNumber", 3),
-     ("0.5", "RealWorldValueSlope", 0.5), ("20200131", "ContentDate", "20200131"), ("PA", "ViewPosition", "PA")],
-)  # fmt: skip
+    [
+        ("benign", "ImageComments", "benign"),
+        ("7", "SeriesNumber", "7"),
+        ("3", "ReferencedSegmentNumber", 3),
+        ("0.5", "RealWorldValueSlope", 0.5),
+        ("20200131", "ContentDate", "20200131"),
+        ("PA", "ViewPosition", "PA"),
+    ],
+)
 def test_values_take_the_type_of_their_attribute(text, keyword, value):
     assert tags.typed(text, keyword) == value
 
 
 @pytest.mark.parametrize(
     ("text", "keyword"),
-    [("planted" * 3, "AccessionNumber"), ("planted", "ViewPosition"), ("x\\planted", "SeriesDescription"),
-     ("70000", "ReferencedSegmentNumber"), ("planted", "ReferencedSegmentNumber"), ("planted", "RealWorldValueSlope"),
-     ("planted", "ContentDate"), ("7.5planted", "SeriesNumber"),
-     ("planted" * 10, "SeriesDescription"), ("PLANTÉD", "ViewPosition")],
-)  # fmt: skip
+    [
+        ("planted" * 3, "AccessionNumber"),
+        ("planted", "ViewPosition"),
+        ("x\\planted", "SeriesDescription"),
+        ("70000", "ReferencedSegmentNumber"),
+        ("planted", "ReferencedSegmentNumber"),
+        ("planted", "RealWorldValueSlope"),
+        ("planted", "ContentDate"),
+        ("7.5planted", "SeriesNumber"),
+        ("planted" * 10, "SeriesDescription"),
+        ("PLANTÉD", "ViewPosition"),
+    ],
+)
 def test_values_that_do_not_fit_name_the_attribute_only(text, keyword):
     with pytest.raises(DataError, match=keyword) as caught:
         tags.typed(text, keyword)

@@ -30,7 +30,10 @@ def _picture(
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Callable[..., Manifest]:
-    """A function that writes a dataset: ``dataset(task, cases=8, valid=4, cases_per_patient=1, size=(16, 16))``."""
+    """A function that writes a dataset.
+
+    ``dataset(task, cases=8, valid=4, cases_per_patient=1, size=(16, 16))``
+    """
 
     def write(
         task: TaskKind = TaskKind.MULTICLASS,

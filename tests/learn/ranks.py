@@ -1,9 +1,8 @@
 """Runs training in several processes and writes down what each of them saw: ``python ranks.py FOLDER``.
 
 Not a test itself: test processes may open no socket. Imports are paid for once; every world of processes is
-    forked from here,
-meets in a file, and gets a minute. ``FOLDER/seen.json`` then holds, for each scene, what its processes
-returned.
+forked from here, meets in a file, and gets a minute. ``FOLDER/seen.json`` then holds, for each scene, what
+its processes returned.
 """
 
 from __future__ import annotations
@@ -44,9 +43,16 @@ from meninx.synthetic import write_dataset
 
 LIMIT = 60.0
 SMALL = LearnConfig.of(
-    model="resnet9-small", physical_batch=3, lr=1e-2, optimizer="momentum", device="cpu", attack_risk=False, deterministic=True,
-    eval_every=2, batch_size=5,
-)  # fmt: skip
+    model="resnet9-small",
+    physical_batch=3,
+    lr=1e-2,
+    optimizer="momentum",
+    device="cpu",
+    attack_risk=False,
+    deterministic=True,
+    eval_every=2,
+    batch_size=5,
+)
 FORCED: dict[int, slice] = {3: slice(0, 1), 4: slice(0, 0), 5: slice(0, 7)}  # one unit, nobody, uneven shares
 UNITS, RATE, DRAWS = 24, 0.4, 3000
 WORLD = World()  # of this process; each child has its own
@@ -67,7 +73,7 @@ def plan(data: Manifest, **changes: Any) -> Plan:
 
 
 def together(size: int, folder: Path, work: Callable[[], Any], *, timeout: float = LIMIT) -> list[Any]:
-    """Return what ``work`` gave in each of ``size`` processes, the name of its error, or the signal that ended it."""
+    """Return the result of ``work`` in each of ``size`` processes, its error's name, or the signal."""
     folder.mkdir(parents=True)
     children = [_child(rank, size, folder, work, timeout) for rank in range(size)]
     end, status = time.monotonic() + LIMIT, dict.fromkeys(children, None)
@@ -108,7 +114,7 @@ def _said(path: Path, status: int | None) -> Any:
 
 
 class Recorder:
-    """Keeps the clipped sums over all processes, what was released of them, and the weights after each step."""
+    """Keeps the clipped sums over all processes, their releases, and the weights after each step."""
 
     def __init__(self) -> None:
         self.sums: list[Tensor] = []
@@ -185,7 +191,7 @@ def double_noise() -> None:
 
 
 def draw_per_process() -> None:
-    """Plant: every process draws from a dataset of its own with the user's seed, which is the same everywhere."""
+    """Plant: every process draws from a dataset of its own with the user's seed, equal everywhere."""
 
     def drawn(own: PrivateSampler, step: int) -> UnitBatch:
         mine = own.members[WORLD.rank :: WORLD.size]
@@ -204,9 +210,14 @@ def masks(data: Manifest, run: Run, *, planted: bool) -> Callable[[], list[list[
             draw_per_process()
         units = replace(data, cases=data.cases[:UNITS])
         terms = Plan.build(
-            n_units=UNITS, expected_batch_size=UNITS * RATE, unit=PrivacyUnit.CASE, steps=DRAWS, noise_multiplier=1.0,
-            max_grad_norm=1.0, delta=1e-3,
-        )  # fmt: skip
+            n_units=UNITS,
+            expected_batch_size=UNITS * RATE,
+            unit=PrivacyUnit.CASE,
+            steps=DRAWS,
+            noise_multiplier=1.0,
+            max_grad_norm=1.0,
+            delta=1e-3,
+        )
         keys = Keys.of(run, resumed=False, world=WORLD)
         members = unit_members(units, PrivacyUnit.CASE)
         draw = PrivateSampler(
@@ -292,7 +303,7 @@ def plain(data: Manifest, run: Run) -> Callable[[], Any]:
 
 
 def adaptive(data: Manifest, run: Run) -> Callable[[], Any]:
-    """Return the work of a run whose threshold follows the norms of the units of all processes: the last threshold."""
+    """Return the last threshold of a run that adapts it to the norms of all processes' units."""
 
     def work() -> Any:
         terms = plan(data, clipping="adaptive", clip_rate=1.0, count_noise_multiplier=5.0)

@@ -1,4 +1,4 @@
-"""Checkpoints: one changed bit is refused, foreign files are refused by name, those of earlier versions are read."""
+"""Checkpoints: a changed bit and foreign files are refused, those of earlier versions are read."""
 
 import io
 import random

@@ -1,4 +1,4 @@
-"""Several processes give the run that one gives: the same draw, one sum, one noise, and none waits for ever."""
+"""Several processes give the run that one gives: the same draw, one sum, one noise, no deadlock."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def difference(one: torch.Tensor, two: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("name", ["two", "four"])
 def test_the_clipped_sum_is_that_of_one_process(seen: Seen, name: str) -> None:
-    """Six steps: three Poisson draws, then a single unit (shares without any), nobody at all, and seven units."""
+    """Six steps: three Poisson draws, one unit (empty shares), an empty draw, and seven units."""
     one, many = seen.kept("one")["sums"], seen.kept(name)["sums"]
     assert len(one) == len(many) == 6
     assert [bool(total.any()) for total in one] == [True, True, True, True, False, True]

@@ -1,4 +1,4 @@
-"""Fine-tuning with privacy: what one step trains is exactly what was asked for, and adapters are gone from what is released."""
+"""Private fine-tuning: a step trains exactly the chosen parameters, and releases have no adapters."""
 
 from __future__ import annotations
 
@@ -228,7 +228,11 @@ def test_the_inventory_follows_what_is_frozen() -> None:
         frozen = finetune.frozen_names(model, SMALL.replace(freeze=way).model, 0)
         finetune.apply(model, frozen)
         total = plan().clipped_sum(
-            model, lambda outputs, targets: outputs.square().sum(1) + 0 * targets, torch.randn(2, 1, 8, 8), torch.zeros(2),
-            unit_index=torch.arange(2), n_units=2,
-        )  # fmt: skip
+            model,
+            lambda outputs, targets: outputs.square().sum(1) + 0 * targets,
+            torch.randn(2, 1, 8, 8),
+            torch.zeros(2),
+            unit_index=torch.arange(2),
+            n_units=2,
+        )
         assert set(total.gradients) == {name for name, _ in model.named_parameters()} - frozen

@@ -259,16 +259,29 @@ def test_a_batch_for_a_gpu_is_pinned_and_copied_without_waiting(
 # whole runs
 
 SMALL = {
-    "model": "resnet9-small", "model_options": {"width": 4, "groups": 2}, "batch_size": 4, "physical_batch": 3,
-    "device": "cpu", "augment": ALL, "deterministic": True, "steps": 6, "eval_every": 3, "attack_risk": False,
-}  # fmt: skip
+    "model": "resnet9-small",
+    "model_options": {"width": 4, "groups": 2},
+    "batch_size": 4,
+    "physical_batch": 3,
+    "device": "cpu",
+    "augment": ALL,
+    "deterministic": True,
+    "steps": 6,
+    "eval_every": 3,
+    "attack_risk": False,
+}
 
 
 def plan() -> Plan:
     return Plan.build(
-        n_units=8, expected_batch_size=4, unit=PrivacyUnit.PATIENT, steps=6, noise_multiplier=1.0, max_grad_norm=1.0,
+        n_units=8,
+        expected_batch_size=4,
+        unit=PrivacyUnit.PATIENT,
+        steps=6,
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
         delta=1e-3,
-    )  # fmt: skip
+    )
 
 
 def listed(manifest: Manifest) -> Manifest:

@@ -30,8 +30,14 @@ def network() -> nn.Sequential:
 def opened(run: Path, model: nn.Module | None = None, **changes: Any) -> Any:
     model = model or network()
     terms: dict[str, Any] = {
-        "units": PATIENTS, "run": run, "noise_multiplier": 1.0, "delta": 1e-3, "batch": 6, "steps": 6, **changes,
-    }  # fmt: skip
+        "units": PATIENTS,
+        "run": run,
+        "noise_multiplier": 1.0,
+        "delta": 1e-3,
+        "batch": 6,
+        "steps": 6,
+        **changes,
+    }
     loss = terms.pop("loss", nn.CrossEntropyLoss(reduction="none"))
     return training(model, torch.optim.SGD(model.parameters(), lr=0.5), loss, **terms)
 

@@ -1,4 +1,4 @@
-"""The loop with differential privacy: what is written before each step, what is refused, what resuming gives."""
+"""The loop with differential privacy: records before each step, refusals, and resuming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adam without the noise of privacy in its second moment: torch's own when there is no noise, and what changes with it."""
+"""Adam without the noise of privacy in its second moment, which is torch's own when noise is zero."""
 
 from __future__ import annotations
 
@@ -74,7 +74,10 @@ def test_it_goes_on_from_its_state_bit_for_bit(kind: str) -> None:
 
 
 def moved(factor: float, signal: float, steps: int = 3000, kind: str = "adam") -> float:
-    """The root mean square movement a step, in learning rates, of coordinates with this signal under noise of variance 1."""
+    """The root mean square movement per step, in learning rates, of coordinates with this signal.
+
+    The noise has variance 1.
+    """
     item = nn.Parameter(torch.zeros(200))
     method = PrivateAdam([item], kind=kind, lr=1.0, noise_variance=factor)
     generator, total = torch.Generator().manual_seed(1), 0.0
@@ -100,7 +103,10 @@ def test_pure_noise_moves_a_weight_by_about_a_learning_rate(kind: str) -> None:
 
 
 def test_the_first_steps_are_no_longer_than_those_of_adam_with_noise() -> None:
-    """At the first step the floor is Phi itself: a coordinate with gradient g moves by g / sqrt(max(g^2 - Phi, Phi))."""
+    """At the first step the floor is Phi itself.
+
+    A coordinate with gradient g moves by g / sqrt(max(g^2 - Phi, Phi)).
+    """
     item = nn.Parameter(torch.zeros(3))
     method = PrivateAdam([item], lr=1.0, noise_variance=4.0)
     item.grad = torch.tensor([1.0, 2.0, 4.0])

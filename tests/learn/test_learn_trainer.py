@@ -228,9 +228,14 @@ def test_a_step_asks_the_device_once_however_many_microbatches(monkeypatch: pyte
 
 def plan(**changes: Any) -> Plan:
     fields: dict[str, Any] = {
-        "n_units": CASES, "expected_batch_size": 6, "unit": PrivacyUnit.CASE, "steps": 4, "noise_multiplier": 1.0,
-        "max_grad_norm": 0.5, "delta": 1e-3,
-    }  # fmt: skip
+        "n_units": CASES,
+        "expected_batch_size": 6,
+        "unit": PrivacyUnit.CASE,
+        "steps": 4,
+        "noise_multiplier": 1.0,
+        "max_grad_norm": 0.5,
+        "delta": 1e-3,
+    }
     return Plan.build(**fields | changes)
 
 
@@ -307,7 +312,7 @@ def test_private_rounds_are_one_private_run_and_the_horizon_is_the_plans(
 def test_weights_from_outside_go_on_at_a_new_step_and_never_repeat_one(
     private: Callable[..., Trainer],
 ) -> None:
-    """Under one key a step has one noise: with other weights, the difference of two releases would be free of it."""
+    """Under one key a step has one noise: with other weights, two releases would differ without noise."""
     first = private()
     first.run(until=2, horizon=4)
     first.state.load_weights(state_of(network(seed=9)).weights())

@@ -227,7 +227,10 @@ def test_a_label_that_validation_knows_one_class_of_has_no_threshold_and_no_gap(
 
 
 def few_patients_many_images(patients=9, images=30):
-    """Return a group of age 80 and more, of few patients with many images each, half of them positive, beside 200 others."""
+    """Return a group of age 80 and more, of few patients with many images each, beside 200 others.
+
+    Half of the images in the group are positive.
+    """
     old = np.repeat(np.arange(patients), images)
     patient = np.concatenate((old, np.arange(patients, patients + 200)))
     truth = (np.arange(patient.size) % 2).astype(float)[:, None]

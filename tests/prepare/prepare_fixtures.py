@@ -69,11 +69,23 @@ def write_dicom(path: Path, pixels: np.ndarray, removed: str = "YES", **attribut
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = sop
     bits = 8 * pixels.dtype.itemsize
     defaults = {
-        "SOPInstanceUID": "2.25.1", "SeriesInstanceUID": "2.25.2", "StudyInstanceUID": "2.25.3", "PatientID": "P1",
-        "AccessionNumber": "", "PatientSex": "F", "PatientAge": "057Y", "Modality": "CT" if volume else "DX",
-        "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "Rows": pixels.shape[0], "Columns": pixels.shape[1],
-        "BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1, "PixelRepresentation": int(pixels.dtype.kind == "i"),
-    }  # fmt: skip
+        "SOPInstanceUID": "2.25.1",
+        "SeriesInstanceUID": "2.25.2",
+        "StudyInstanceUID": "2.25.3",
+        "PatientID": "P1",
+        "AccessionNumber": "",
+        "PatientSex": "F",
+        "PatientAge": "057Y",
+        "Modality": "CT" if volume else "DX",
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": pixels.shape[0],
+        "Columns": pixels.shape[1],
+        "BitsAllocated": bits,
+        "BitsStored": bits,
+        "HighBit": bits - 1,
+        "PixelRepresentation": int(pixels.dtype.kind == "i"),
+    }
     if removed:
         defaults["PatientIdentityRemoved"] = removed
     for keyword, value in {**defaults, **attributes}.items():
@@ -169,9 +181,27 @@ def make_nih(root: Path) -> Path:
 
 
 def make_chexpert(root: Path) -> Path:
-    header = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly",
-              "Lung Opacity", "Lung Lesion", "Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax",
-              "Pleural Effusion", "Pleural Other", "Fracture", "Support Devices"]  # fmt: skip
+    header = [
+        "Path",
+        "Sex",
+        "Age",
+        "Frontal/Lateral",
+        "AP/PA",
+        "No Finding",
+        "Enlarged Cardiomediastinum",
+        "Cardiomegaly",
+        "Lung Opacity",
+        "Lung Lesion",
+        "Edema",
+        "Consolidation",
+        "Pneumonia",
+        "Atelectasis",
+        "Pneumothorax",
+        "Pleural Effusion",
+        "Pleural Other",
+        "Fracture",
+        "Support Devices",
+    ]
     for part, people in (("train", (1, 2, 3)), ("valid", (4,))):
         rows = []
         for person in people:
@@ -315,7 +345,7 @@ def make_pad(root: Path) -> Path:
 
 
 def make_dicom(root: Path, patients: int = 4, site: str = "north", removed: str = "YES") -> Path:
-    """A clean folder as `meninx deid` leaves it, with two radiographs a patient, and a table of clean identifiers beside it."""
+    """A clean folder of `meninx deid` with two radiographs per patient and a table of clean identifiers."""
     rows = []
     seed = sum(map(ord, site)) * 1000
     for patient in range(patients):
@@ -350,10 +380,17 @@ def make_series(root: Path, patients: int = 2) -> Path:
         values = np.random.default_rng(patient).integers(0, 2000, (5, 6, 7)).astype(np.uint16)
         for index, plane in enumerate(values):
             write_dicom(
-                root / "images" / f"Q{patient}" / f"{index}.dcm", plane, SOPInstanceUID=f"2.25.7{patient}{index}",
-                SeriesInstanceUID=f"2.25.8{patient}", PatientID=f"Q{patient}", ImagePositionPatient=[0, 0, 3 * index],
-                ImageOrientationPatient=[1, 0, 0, 0, 1, 0], PixelSpacing=[1, 2], RescaleSlope=1, RescaleIntercept=-1024,
-            )  # fmt: skip
+                root / "images" / f"Q{patient}" / f"{index}.dcm",
+                plane,
+                SOPInstanceUID=f"2.25.7{patient}{index}",
+                SeriesInstanceUID=f"2.25.8{patient}",
+                PatientID=f"Q{patient}",
+                ImagePositionPatient=[0, 0, 3 * index],
+                ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+                PixelSpacing=[1, 2],
+                RescaleSlope=1,
+                RescaleIntercept=-1024,
+            )
         mask = np.zeros((7, 6, 5), np.uint8)
         mask[2:4, 1:3, 1:4] = 1
         write_volume(root / "masks" / f"{patient}.nii.gz", mask, np.diag([-2.0, -1.0, 3.0, 1.0]))

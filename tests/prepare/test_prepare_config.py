@@ -44,6 +44,8 @@ def test_every_setting_has_help():
 def test_named_groups_of_settings_exist():
     names = set(settings.index(PrepareConfig))
     assert set(PIXEL_FIELDS) <= names
+    of_images = {name for name, (path, _) in settings.index(PrepareConfig).items() if path[0] == "images"}
+    assert of_images <= set(PIXEL_FIELDS)  # else --resume would keep images made under another value
     assert set(WORK_FIELDS) <= names
     assert {item.name for item in dataclasses.fields(WorkConfig)} == set(WORK_FIELDS)
 

@@ -1,4 +1,4 @@
-"""Broken and hostile files: every read is bounded before it happens, and one bad file never stops a dataset."""
+"""Broken and hostile files: every read is bounded, and one bad file never stops a dataset."""
 
 from __future__ import annotations
 

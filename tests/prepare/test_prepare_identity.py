@@ -1,4 +1,4 @@
-"""Names of cases and patients depend on the record's own identity: removing one patient changes nothing for the others."""
+"""Names of cases and patients depend on their own record: removing a patient changes no other name."""
 
 from __future__ import annotations
 
@@ -91,9 +91,15 @@ def series_source(root: Path) -> tuple[Path, Callable[[], None], dict[str, objec
 
 
 SOURCES = {
-    "csv": csv_source, "folder": folder_source, "pairs": pairs_source, "npz": npz_source, "npz (MedMNIST)": medmnist_source,
-    "msd": msd_source, "dicom": dicom_source, "dicom (series)": series_source,
-}  # fmt: skip
+    "csv": csv_source,
+    "folder": folder_source,
+    "pairs": pairs_source,
+    "npz": npz_source,
+    "npz (MedMNIST)": medmnist_source,
+    "msd": msd_source,
+    "dicom": dicom_source,
+    "dicom (series)": series_source,
+}
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -167,7 +167,8 @@ def die_at(count):
 
 def state(out):
     try:
-        if not (out / "manifest.csv").exists() or integrity.damage(out, leave_out=("private", "prepare.json")):
+        whole = (out / "manifest.csv").exists()
+        if not whole or integrity.damage(out, leave_out=("private", "prepare.json")):
             return "broken"
         return Manifest.read(out).info.size[0]
     except LayoutError:

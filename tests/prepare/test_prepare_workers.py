@@ -1,4 +1,4 @@
-"""Many cases in several processes: a death is noticed, a signal stops between cases, and nothing finished is lost."""
+"""Many cases in several processes: deaths are noticed, signals stop between cases, results are kept."""
 
 from __future__ import annotations
 

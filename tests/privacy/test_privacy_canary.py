@@ -1,4 +1,4 @@
-"""One run, many canaries: what an attacker learns from the released steps is bounded by the reported epsilon."""
+"""One run, many canaries: the reported epsilon bounds what an attacker learns from released steps."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Correlated noise and cyclic sampling: the sensitivity that is claimed, the covariance that is promised, the event of both."""
+"""Correlated noise and cyclic sampling: their sensitivity, covariance and event."""
 
 import dataclasses
 import math
@@ -84,7 +84,7 @@ def test_the_noise_has_the_promised_covariance(bands):
 
 
 def test_less_noise_on_the_sum_of_many_steps():
-    """What it is for: the errors of the weights, which add up the steps, are smaller at the same noise multiplier."""
+    """The errors of the weights, which sum over steps, are smaller at the same noise multiplier."""
     steps = 64
     errors = [
         np.square(np.tril(np.ones((steps, steps))) @ np.linalg.inv(matrix(bands, steps))).sum()

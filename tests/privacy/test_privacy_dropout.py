@@ -22,8 +22,13 @@ KEYS = torch.tensor([5, 2**62 + 1, 0, 77, 10**12, 3])
 def net(middle: nn.Module | None = None) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(2, 4, 3, padding=1), nn.Dropout2d(0.3), nn.ReLU(), middle or nn.Dropout(0.5), nn.Flatten(), nn.Linear(100, 3)
-    ).train()  # fmt: skip
+        nn.Conv2d(2, 4, 3, padding=1),
+        nn.Dropout2d(0.3),
+        nn.ReLU(),
+        middle or nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(100, 3),
+    ).train()
 
 
 def outputs(model, keys, inputs):

@@ -50,7 +50,7 @@ def gradients(plan, units, net):
 
 
 def check_noise_is_as_accounted():
-    """A step without data is noise of standard deviation sigma * C / batch, the sigma that the event names."""
+    """A step without data is noise of standard deviation sigma * C / batch, with the event's sigma."""
     plan = make()
     net = nn.Linear(700, 700)
     released = plan.release(ClippedSum.empty(net, max_grad_norm=BOUND), plan.noise(KEY), 0)

@@ -131,7 +131,7 @@ def monai_net(name):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["unet", "unet 3d", "segresnet", "dynunet"])
 def test_convolutional_networks_of_monai_pass_unchanged(oracle, name):
-    """In evaluation mode; activations in place, slopes, instance norms without parameters are all in there."""
+    """In evaluation mode, with in-place activations, slopes and instance norms without parameters."""
     model = monai_net(name).eval()
     inputs, targets = oracle.data(3, 1, *((8, 8, 8) if name == "unet 3d" else (16, 16)))
     truth = oracle.truth(model, inputs, targets, [0, 1, 0])

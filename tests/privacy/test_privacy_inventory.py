@@ -199,9 +199,16 @@ def test_every_trained_parameter_is_owned_and_moves():
     """None is frozen in silence: after one step all of them differ."""
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.PReLU(4), nn.ConvTranspose2d(4, 2, 2), nn.InstanceNorm2d(2, affine=True),
-        nn.Tanh(), nn.Flatten(), nn.Linear(50, 3), nn.LayerNorm(3),
-    )  # fmt: skip
+        nn.Conv2d(1, 4, 3),
+        nn.GroupNorm(2, 4),
+        nn.PReLU(4),
+        nn.ConvTranspose2d(4, 2, 2),
+        nn.InstanceNorm2d(2, affine=True),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(50, 3),
+        nn.LayerNorm(3),
+    )
     owned = {name for layer in trained_layers(model) for name in layer.trained.values()}
     assert owned == {name for name, _ in model.named_parameters()}
     total = clipped_gradient_sum(

@@ -1,4 +1,4 @@
-"""Every supported layer: clipped sums and norms against autograd row by row in float64, and against Opacus' hooks."""
+"""Every supported layer: clipped sums and norms against float64 autograd by row, and against Opacus."""
 
 import copy
 

@@ -28,7 +28,7 @@ SECOND = replace(PLAN, noise_multiplier=0.9)
 
 
 def run(steps, *, plan=PLAN, text="", stream="keys"):
-    """Return the ledger's text after some more steps, as a run writes it: parse, then one line before each step."""
+    """Return the ledger's text after some more steps, written as a run does: one line before each step."""
     ledger = Ledger.parse(text)
     for step in steps:
         ledger, line = ledger.next(plan, step, stream=stream)

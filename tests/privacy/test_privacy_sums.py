@@ -35,7 +35,7 @@ LAYERS = {
 
 
 def moved(oracle, layer, units, **settings):
-    """Return how far the sum moves, over the bound, when one of ``units`` units with the same record is removed."""
+    """Return the sum's change, over the bound, when one of ``units`` units with one record is removed."""
     torch.manual_seed(0)
     shape, make = LAYERS[layer]
     model = make()

@@ -59,7 +59,10 @@ def measured_noise(plan, total):
 
 
 def check_both_releases_cost_what_is_accounted():
-    """The longest unit, at any threshold in force, moves both releases by 1 / z of the accounted event, within sampling error."""
+    """The longest unit moves both releases by 1 / z of the accounted event, at any threshold in force.
+
+    The comparison allows for sampling error.
+    """
     plan = make(count_noise_multiplier=2.0)
     assert plan.event(1) == dpa.SelfComposedDpEvent(
         dpa.PoissonSampledDpEvent(0.04, dpa.GaussianDpEvent(Z)), 1

@@ -83,7 +83,7 @@ def test_many_gaussian_steps_are_one_with_less_noise():
 
 @pytest.mark.parametrize("rate", [0.1, 0.6])
 def test_one_sampled_step_has_the_curve_of_the_best_test_of_a_unit_that_is_there(rate):
-    """Mixture against noise: at few false positives the best test is a threshold on the released coordinate."""
+    """At few false positives the best test of a mixture is a threshold on the released coordinate."""
     noise = 0.7
     risk = attack_risk(phases(rate, noise, 1), prior=0.02)
     for fpr in (0.001, 0.01):

@@ -1,4 +1,7 @@
-"""Whatever a file holds: paths stay below their folder, names do nothing where they are shown, records come back as they were."""
+"""Whatever a file holds, paths stay below their folder, and records come back as they were.
+
+Names have no effect where they are shown.
+"""
 
 import json
 import math
@@ -122,8 +125,14 @@ def _strategy(hint: Any) -> st.SearchStrategy[Any]:
         return st.tuples(*map(_strategy, inner))
     if origin is dict:
         return st.dictionaries(st.text(max_size=5), _strategy(inner[1]), max_size=2)
-    simple = {str: st.text(max_size=8), int: st.integers(0, 2), float: st.floats(allow_nan=False, allow_infinity=False),
-              bool: st.booleans(), NoneType: st.none(), artifacts.RunState: st.sampled_from(artifacts.RunState)}  # fmt: skip
+    simple = {
+        str: st.text(max_size=8),
+        int: st.integers(0, 2),
+        float: st.floats(allow_nan=False, allow_infinity=False),
+        bool: st.booleans(),
+        NoneType: st.none(),
+        artifacts.RunState: st.sampled_from(artifacts.RunState),
+    }
     return simple[hint] if hint in simple else _records(hint)
 
 

@@ -66,7 +66,7 @@ def originals(folder: Path) -> list[bytes]:
 
 
 def damaged(content: bytes, draw: random.Random) -> bytes:
-    """Return a copy with one to six random changes behind the preamble: bytes, lengths, pieces moved, cut, doubled."""
+    """Return a copy with one to six random changes of bytes, lengths or order behind the preamble."""
     data = bytearray(content)
     for _ in range(draw.choice((1, 1, 2, 3, 6))):
         at = draw.randrange(132, max(133, len(data) - 8))

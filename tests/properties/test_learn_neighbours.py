@@ -1,8 +1,8 @@
-"""The guarantee of the program's own step: with one unit less in the dataset, the clipped sums of a step differ by C at most.
+"""The guarantee of the program's step: one unit less changes the clipped sums of a step by C at most.
 
-Everything between the dataset and the noise is the program's: ``assemble.from_config``, the draw, augmentation,
-patches, views, physical batches, shares of several processes, pooling. Only the release is replaced, by one
-that hands out the sum before the noise.
+Everything between the dataset and the noise is the program's: ``assemble.from_config``, the draw,
+augmentation, patches, views, physical batches, shares of several processes, pooling. Only the release is
+replaced, by one that hands out the sum before the noise.
 """
 
 from __future__ import annotations
@@ -55,9 +55,14 @@ DROPOUT: dict[str, Any] = {
     "norm": ("GROUP", {"num_groups": 2}),
 }
 SMALL = LearnConfig.of(
-    model="resnet9-small", model_options=SMALLER["resnet9-small"], physical_batch=64, device="cpu", attack_risk=False,
-    deterministic=True, seed=3,
-)  # fmt: skip
+    model="resnet9-small",
+    model_options=SMALLER["resnet9-small"],
+    physical_batch=64,
+    device="cpu",
+    attack_risk=False,
+    deterministic=True,
+    seed=3,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Pool:
     def dataset(
         self, owners: Sequence[str], task: TaskKind = TaskKind.MULTICLASS, kind: str = "2d", order: int = 0
     ) -> Manifest:
-        """Return the dataset in which image ``i`` is a case of patient ``owners[i]``, its rows in a random order."""
+        """Return the dataset in which image ``i`` is a case of patient ``owners[i]``, in random row order."""
         mapped, suffix = task is TaskKind.SEGMENTATION, ".png" if kind == "2d" else ".nii.gz"
         cases = [
             Case(
@@ -212,7 +217,10 @@ def without(data: Manifest, name: str, unit: PrivacyUnit = PrivacyUnit.PATIENT) 
 
 
 def worst(build: Callable[..., Training], config: LearnConfig, data: Manifest, **changes: Any) -> float:
-    """Return the largest change of the sum in units of C: the first, middle and last unit removed, each computed another way."""
+    """Return the largest change of the sum, in units of C, when one unit is removed.
+
+    The first, middle and last unit are removed, each sum computed another way.
+    """
     unit = changes.get("unit", PrivacyUnit.PATIENT)
     whole, found = build(config, data, **changes), []
     names = data.patients if unit is PrivacyUnit.PATIENT else [case.case_id for case in data.cases]
@@ -225,7 +233,7 @@ def worst(build: Callable[..., Training], config: LearnConfig, data: Manifest, *
 
 
 def recipe(name: str, data: Pool, **changes: Any) -> tuple[LearnConfig, Manifest, dict[str, Any]]:
-    """Return a packaged recipe with a small network and small images, a dataset for it, and its plan's fields."""
+    """Return a packaged recipe with a small network, a dataset of small images, and its plan's fields."""
     config = toml.build(TrainConfig, toml.read_recipe(name)[0], name)
     assert config.privacy is not None
     mapped = config.model.name.startswith("unet")

@@ -12,10 +12,15 @@ from meninx.privacy.clipping import Planner, clipped_gradient_sum
 
 QUICK = settings(max_examples=25, deadline=None)
 KINDS = {
-    (1, "plain"): nn.Conv1d, (2, "plain"): nn.Conv2d, (3, "plain"): nn.Conv3d,
-    (1, "transposed"): nn.ConvTranspose1d, (2, "transposed"): nn.ConvTranspose2d, (3, "transposed"): nn.ConvTranspose3d,
-    (2, "standardized"): StandardizedConv2d, (3, "standardized"): StandardizedConv3d,
-}  # fmt: skip
+    (1, "plain"): nn.Conv1d,
+    (2, "plain"): nn.Conv2d,
+    (3, "plain"): nn.Conv3d,
+    (1, "transposed"): nn.ConvTranspose1d,
+    (2, "transposed"): nn.ConvTranspose2d,
+    (3, "transposed"): nn.ConvTranspose3d,
+    (2, "standardized"): StandardizedConv2d,
+    (3, "standardized"): StandardizedConv3d,
+}
 MODES = st.sampled_from(["rule", "store", "ghost", "norm"])
 
 
@@ -91,9 +96,17 @@ def test_convolutions(layer, units, views, chunk, bound, mode):
     gradients = definition(model, inputs, targets, units, views)
     norms = gradients.norm(dim=1)
     found = clipped_gradient_sum(
-        model, loss, inputs, targets, unit_index=torch.tensor(units), n_units=max(units) + 1, max_grad_norm=bound,
-        views=views, chunk=chunk, planner=Planner(mode=mode),
-    )  # fmt: skip
+        model,
+        loss,
+        inputs,
+        targets,
+        unit_index=torch.tensor(units),
+        n_units=max(units) + 1,
+        max_grad_norm=bound,
+        views=views,
+        chunk=chunk,
+        planner=Planner(mode=mode),
+    )
     longer = (
         5e-5 if mode in ("store", "norm") else 1e-3
     )  # a ghost norm is raised where its terms cancel, never lowered

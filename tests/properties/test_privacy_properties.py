@@ -143,7 +143,10 @@ def test_calibration_meets_the_target_from_below(units, rate, steps, target):
 @QUICK
 @given(st.data(), st.floats(0.05, 20), st.floats(1.001, 50), scales, scales)
 def test_gradient_and_count_of_one_unit_stay_within_the_accounted_noise(data, z, factor, bound, norm):
-    """However long the unit is: clipped gradient and centred bit, each over its noise, have length 1 / z at most together."""
+    """For a unit of any length, clipped gradient and centred bit have length 1 / z at most together.
+
+    Each is divided by its noise.
+    """
     plan = Plan.build(
         n_units=500,
         expected_batch_size=25.0,

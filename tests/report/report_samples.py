@@ -1,4 +1,4 @@
-"""Small folders as deid, prepare and train write them, with planted strings wherever the report must not look."""
+"""Small folders as deid, prepare and train write them, with planted strings outside the report's inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs share patients, and what they cost together: independent of the order in which they are given."""
+"""Which runs share patients, and their joint cost, independent of the order in which they are given."""
 
 from __future__ import annotations
 
@@ -160,8 +160,8 @@ NOISY = [0.7 + (0.4 if step % 3 else -0.4) * (step % 5) / 4 for step in range(29
         (log_of(NOISY), False, ""),
         (log_of(FALLING, [0.7, 0.6, 0.5]), False, ""),
         (log_of(FALLING, [0.7, 0.6, 0.9]), False, ""),  # one point
-        (log_of(RISING, [0.7, 0.6, 0.5]), False, "divergence not told"),
-        (log_of([0.7, 0.5], [0.7, 0.9, 1.1]), False, "divergence not told"),
+        (log_of(RISING, [0.7, 0.6, 0.5]), False, "divergence not known"),
+        (log_of([0.7, 0.5], [0.7, 0.9, 1.1]), False, "divergence not known"),
         (log_of(FALLING, [0.7, 0.9, 1.1], [0.6, 0.7, 0.8]), False, "mis-calibrated"),
     ],
 )

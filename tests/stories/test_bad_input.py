@@ -1,4 +1,7 @@
-"""Bad input, a full disk, a second process, Ctrl-C and kill -9: an exit code, words, nothing lost, no patient's value."""
+"""Bad input, a full disk, a second process, Ctrl-C and kill -9: exit codes, messages, no loss.
+
+No message holds a patient's value.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ class Said:
 
 @pytest.fixture
 def invoke(capfd) -> Callable[..., Said]:
-    """A function that runs one command and sees to it that nothing of a patient is shown, and no traceback."""
+    """A function that runs one command and checks that it shows no patient's value and no traceback."""
 
     def call(*words: object) -> Said:
         capfd.readouterr()
@@ -383,7 +386,7 @@ def test_a_folder_that_is_not_there(refused, invoke, tmp_path):
         ),
         (4, "no batch statistics", f"{NOISE} --model monai:DenseNet121"),
         (4, "expected delta < 1 / n_units_declared", "--privacy.noise-multiplier 1 --privacy.delta 0.5"),
-        (4, "expected public class weights", f"{NOISE} --class-weights balanced"),
+        (4, "class weights computed from private labels", f"{NOISE} --class-weights balanced"),
         (2, "expected batch_size <= 6 patients, got 100", f"{NOISE} --batch-size 100"),
         (2, "expected epsilon or noise_multiplier, got neither", "--privacy.delta 1e-3"),
     ],
@@ -519,7 +522,7 @@ def test_a_private_run_that_lost_its_key_or_whose_ledger_was_changed_does_not_go
     ledger = folder / "private" / "ledger.jsonl"
     whole = ledger.read_text()
     ledger.write_text(whole.splitlines(keepends=True)[0])
-    refused(4, "expected ", *again)
+    refused(4, "the ledger lacks the entry", *again)
     ledger.write_text(whole)
     (folder / "private" / "keys" / "noise.key").unlink()
     refused(4, "got no secret keys", *again)
@@ -668,7 +671,7 @@ def test_a_damaged_checkpoint_or_summary_is_said_so(refused, invoke, dataset, tm
     folder = (tmp_path / "runs" / "latest").resolve()
     for path in (folder / "private" / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:500])
-    refused(3, "expected a whole checkpoint, got a damaged or foreign file", "evaluate", folder)
+    refused(3, "the checkpoint is damaged or not from meninx", "evaluate", folder)
     (folder / "privacy.json").write_text("{")
     refused(3, "JSON", "report", folder, "--out", tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
@@ -841,7 +844,7 @@ def started(script: str, *words: object) -> subprocess.Popen[str]:
 
 
 def privacy_of(run: Run) -> dict[str, object]:
-    """Return privacy.json without what differs between two equal runs: identity, time, lines for steps that were begun twice."""
+    """Return privacy.json without what differs between equal runs: identity, time, repeated steps."""
     return {**run.read_json("privacy.json"), "origin": None, "ledger": None}
 
 

@@ -23,16 +23,25 @@ LINES = list(dict.fromkeys(line for lines in EXAMPLES.values() for line in lines
 SLOW = ("meninx demo demo-out/",)
 # What must lie in the folder before an example can run; all else the example makes itself.
 NEEDS = {
-    "deid": ("archive",), "prepare": ("clean", "labels.csv", "images"), "train": ("data",), "evaluate": ("data", "runs"),
+    "deid": ("archive",),
+    "prepare": ("clean", "labels.csv", "images"),
+    "train": ("data",),
+    "evaluate": ("data", "runs"),
     "verify": ("data",),
-    "sweep": ("data",), "report": ("clean", "data", "runs"), "dicom": ("clean",), "demo": (), "recipes": (), "doctor": (),
-    "dicom restore": ("images",), "dicom table": ("classes",),
-}  # fmt: skip
+    "sweep": ("data",),
+    "report": ("clean", "data", "runs"),
+    "dicom": ("clean",),
+    "demo": (),
+    "recipes": (),
+    "doctor": (),
+    "dicom restore": ("images",),
+    "dicom table": ("classes",),
+}
 
 
 @pytest.fixture(scope="module")
 def shop(cohort, tmp_path_factory) -> Path:
-    """A folder with everything that examples start from: archive, clean DICOM, images, a dataset and two runs."""
+    """A folder with what examples start from: archive, clean DICOM, images, a dataset and two runs."""
     root = tmp_path_factory.mktemp("shop")
     source = cohort.root / HOSPITAL
     shutil.copytree(source / "archive", root / "archive")

@@ -1,4 +1,4 @@
-"""Three hospitals' archives with everything planted, de-identified and judged with the answer key by code of their own."""
+"""Three hospitals' archives with planted identifiers, de-identified and checked by separate code."""
 
 from __future__ import annotations
 

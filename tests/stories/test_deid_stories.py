@@ -306,7 +306,8 @@ def test_kill_minus_nine_and_run_again(tmp_path):
             return real(*given)
         worker._deidentified = slow
         here = Path({str(tmp_path)!r})
-        stage.run(DeidConfig(key=here / {key_file(tmp_path).name!r}, site="north", workers=1), here / "in", here / "out")
+        config = DeidConfig(key=here / {key_file(tmp_path).name!r}, site="north", workers=1)
+        stage.run(config, here / "in", here / "out")
         """
     )
     started = subprocess.Popen([sys.executable, "-c", script])

@@ -1,4 +1,4 @@
-"""The documentation runs: every ``sh`` and ``python`` block of the README, the tutorial and the how-tos does what it says.
+"""Every ``sh`` and ``python`` block of the README, the tutorial and the how-tos runs as described.
 
 Blocks run in order, in process, in a folder of their own. In ``sh`` blocks each line is a command of
 ``meninx``; a comment ``# exits N`` states another exit code than 0. A block whose fence names a file (`````

@@ -1,4 +1,7 @@
-"""The public face: names without weight, networks of one's own, and packages that add networks, readers and tasks."""
+"""The public interface: lazy names, networks of one's own, and packages that extend the program.
+
+Packages add networks, readers and tasks.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ class TinyNet(nn.Module):
     def __init__(self, spatial_dims, in_channels, out_channels, width=4):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, out_channels)
+            nn.Conv2d(in_channels, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(width, out_channels),
         )
 
     def forward(self, images):
@@ -42,7 +46,8 @@ def read(root, config, site=""):
     for number, path in enumerate(sorted(root.glob("*.png")), start=1):
         patient, label, _ = path.stem.split("-")
         cases.append(SourceCase(
-            key=path.name, patient=patient, image=FileSource(path), where=f"file {number}", labels={"bright": int(label)},
+            key=path.name, patient=patient, image=FileSource(path), where=f"file {number}",
+            labels={"bright": int(label)},
         ))
     return ReaderOutput(cases=tuple(cases), labels=("bright",), task=TaskKind.MULTILABEL)
 
@@ -148,7 +153,8 @@ def data(source: Path, plugin: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_importing_meninx_imports_nothing_heavy_and_knows_its_names() -> None:
     code = (
         "import sys, meninx; names = dir(meninx); version = meninx.__version__;"
-        "heavy = [m for m in ('torch', 'numpy', 'monai', 'pydicom', 'scipy', 'matplotlib') if m in sys.modules];"
+        "heavy = [m for m in ('torch', 'numpy', 'monai', 'pydicom', 'scipy', 'matplotlib') if m in "
+        "sys.modules];"
         "print(heavy, set(meninx.__all__) <= set(names), len(version) > 0)"
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
@@ -169,6 +175,16 @@ def test_a_stage_can_be_called_by_its_name_whatever_was_imported_before(data: Pa
         assert callable(getattr(importlib.import_module("meninx"), name))
         assert callable(importlib.import_module(f"meninx.{name}"))
     assert meninx.verify(data).ok
+
+
+def test_a_stage_shows_its_signature_and_help_before_and_after_its_package_is_imported() -> None:
+    code = (
+        "import inspect, meninx; before = inspect.signature(meninx.report), meninx.report.__doc__;"
+        "import meninx.report.stage; after = inspect.signature(meninx.report), meninx.report.__doc__;"
+        "print(before == after, callable(meninx.report))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert out.split() == ["True", "True"]
 
 
 @pytest.mark.parametrize("privacy", [{}, {"epsilon": 8.0, "delta": 1e-2}])
@@ -202,6 +218,14 @@ def test_a_network_whose_rows_see_each_other_is_refused_under_privacy(data: Path
     with pytest.raises(Exception, match="replace_batch_norm"):
         meninx.train(data, model=net, out=tmp_path / "runs", steps=2, batch_size=6, epsilon=8.0, delta=1e-2)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_reader_of_another_package_receives_the_settings_of_readers(
+    installed: None, source: Path, tmp_path: Path
+) -> None:
+    settings = {"label_columns": ["bright"], "sex_column": "geschlecht", "require": ["a=1"]}
+    made = meninx.prepare(source, tmp_path / "data", reader="ourlayout", split="exact", **settings)
+    assert made.cases == 30
 
 
 def test_settings_beside_resume_are_refused(data: Path, tmp_path: Path) -> None:

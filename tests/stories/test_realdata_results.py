@@ -1,4 +1,4 @@
-"""What docs/results.md says, checked again: nothing of the source headers is left, and the small recipes learn."""
+"""Checks of docs/results.md: nothing of the source headers is left, and the small recipes learn."""
 
 from __future__ import annotations
 
@@ -73,7 +73,10 @@ def test_the_scan_sees_a_value_that_is_left(archive, tmp_path):
 
 
 def identifying_values(folder: Path) -> Iterator[str]:
-    """Yield every name (whole and in parts), ID, date and UID of all headers below a folder, nested and private ones too."""
+    """Yield every name, ID, date and UID of all headers below a folder, nested and private ones too.
+
+    Names are given whole and in parts.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the sources break some rules of the standard
         for path in sorted(folder.rglob("*")):
@@ -102,7 +105,7 @@ def _values(items: Dataset) -> Iterator[str]:
 
 
 def leaks(planted: list[str], out: Path) -> dict[str, str]:
-    """Return the values found in bytes or names of the files outside ``private``, each with a file that holds it.
+    """Return the values found in bytes or names of the files outside ``private``, with one file each.
 
     Short values are looked for as whole words and not among pixels, where any four bytes occur by chance.
     """

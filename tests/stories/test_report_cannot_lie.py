@@ -1,4 +1,4 @@
-"""The page says nothing that the folders do not support: files are re-split, renamed, swapped, edited, mixed and killed."""
+"""The page says only what the folders support, also when they are edited, mixed or incomplete."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class TestJointCost:
         assert "Runs 2026_1, 2026_2, 2026_3, 2026_4 and 2026_5 count together" in text
         assert "Figures show 4 of 6 runs" in text
         shutil.rmtree(runs[2])
-        with pytest.raises(DataError, match=r"all runs that the sweep names, got 1 missing .*sweep\.json"):
+        with pytest.raises(DataError, match=r"runs that the sweep names are missing: 1 .*sweep\.json"):
             reported(tmp_path, sweep)
 
     def test_two_copies_of_a_run_are_refused_and_one_folder_given_twice_counts_once(self, tmp_path):
@@ -204,7 +204,7 @@ class TestJointCost:
         ]
         assert costs[0] < costs[1]
         edit(run / place(PrivacyRecord), start=plain.to_plain(replace(start, composed=False)), epsilon=1.5)
-        with pytest.raises(PrivacyRefusal, match="epsilon that the ledger gives"):
+        with pytest.raises(PrivacyRefusal, match="epsilon is not the one that the ledger gives"):
             reported(tmp_path, run)
 
     def test_a_counted_start_whose_noise_came_from_a_seed_voids_the_run(self, tmp_path):
@@ -240,7 +240,8 @@ class TestEditedAndMixed:
         run = write_run(tmp_path / "run", private=True)
         edit(run / place(PrivacyRecord), **change)
         with pytest.raises(
-            PrivacyRefusal, match=rf"{next(iter(change))} that the ledger gives.*run/privacy\.json"
+            PrivacyRefusal,
+            match=rf"{next(iter(change))} is not the one that the ledger gives.*run/privacy\.json",
         ):
             reported(tmp_path, run)
 
@@ -555,6 +556,29 @@ class TestUtility:
         result, text = reported(tmp_path, run, other)
         assert result.verdicts[USEFUL] == "red: loses more than 0.05"
         assert "against run plain without privacy" in text
+
+    def test_a_baseline_of_another_network_is_named_and_is_never_green(self, tmp_path):
+        run, other = write_run(tmp_path / "dp", private=True), write_run(tmp_path / "plain", private=False)
+        path = write_comparison(run, other)
+        rows = json.loads(path.read_text())["differences"]
+        for row in rows:
+            row |= {"value": 0.0, "low": -0.01, "high": 0.01}
+        edit(path, differences=rows)
+        relist(run)
+        fair, text = reported(tmp_path, run, other)
+        assert fair.verdicts[USEFUL] == "amber: odd threshold or calibration"  # green but for that
+        assert "more than privacy" not in text
+        unlike = [{"what": "network", "run": "resnet9", "baseline": "resnet9-small with <b>x\u202e = 1"}]
+        edit(path, differing=unlike)
+        relist(run)
+        result, text = reported(tmp_path, run, other)
+        assert result.verdicts[USEFUL] == "amber: unlike baseline"
+        assert "against run plain without privacy" in text
+        assert "which differs in more than privacy (network)" in text
+        assert (
+            "The runs differ in more than privacy: network (resnet9 against resnet9-small with <b>x? = 1)"
+            in text
+        )
 
     def test_the_flow_does_not_join_a_stranger_dataset_to_a_run(self, tmp_path):
         own, stranger = (

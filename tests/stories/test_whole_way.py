@@ -1,4 +1,4 @@
-"""The whole way through the command line, then a search of everything that is not private for everything that was planted."""
+"""The whole way by command line, then a search of all that is not private for what was planted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Way:
             yield f"said by {step}", text.encode()
 
     def released(self) -> Iterator[tuple[str, bytes]]:
-        """Yield what may leave the hospital with the model: all public places but the images and tables of cases."""
+        """Yield what may leave the hospital with the model: public files but images and tables of cases."""
         return (
             (place, data)
             for place, data in self.public()
@@ -69,7 +69,7 @@ class Way:
 
 
 def unpacked(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield the bytes of a file and of what is packed in it: archives, deflated data sets, pictures in a page."""
+    """Yield the bytes of a file and of what is packed in it: archives, deflated data, images in a page."""
     yield name, data
     if data[128:132] == b"DICM" and b"1.2.840.10008.1.2.1.99" in data[:1024]:
         yield (

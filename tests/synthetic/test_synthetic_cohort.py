@@ -236,18 +236,41 @@ def test_every_planted_text_is_at_its_path(cohort):
 def test_the_places_that_need_planting_are_planted(cohort):
     places = {path for one in cohort.key.files for path, _, _ in one.plants}
     wanted = {
-        "PatientName", "OtherPatientIDsSequence[0]/PatientID", "PatientAddress", "PatientTelephoneNumbers", "ImageComments",
+        "PatientName",
+        "OtherPatientIDsSequence[0]/PatientID",
+        "PatientAddress",
+        "PatientTelephoneNumbers",
+        "ImageComments",
         "RequestAttributesSequence[0]/ScheduledProtocolCodeSequence[0]/ProtocolContextSequence[0]/ContentItemModifierSequence[0]/PersonName",
-        "(0010,9F01)", "(0010,9F11)", "ReferencedPatientSequence[0]/PatientID", "RetrieveURL", "TextValue", "InterpretationText",
-        "OriginalAttributesSequence[0]/ModifiedAttributesSequence[0]/PatientName", "(0033,1001)", "(0029,1110)",
-        "(0029,1112)[0]/PatientName", "(0029,1112)[0]/(0031,1002)", "(0019,1055)", "file meta/SourceApplicationEntityTitle",
-        "file meta/PrivateInformation", "preamble", "DataSetTrailingPadding",
-        "file name", "(6000,3000)", "(6002,0022)", "(5000,2500)",
-        "IconImageSequence[0]/PixelData", "PixelData",
-        "PixelData bit 15", "ContentSequence[0]/PersonName", "EncapsulatedDocument",
+        "(0010,9F01)",
+        "(0010,9F11)",
+        "ReferencedPatientSequence[0]/PatientID",
+        "RetrieveURL",
+        "TextValue",
+        "InterpretationText",
+        "OriginalAttributesSequence[0]/ModifiedAttributesSequence[0]/PatientName",
+        "(0033,1001)",
+        "(0029,1110)",
+        "(0029,1112)[0]/PatientName",
+        "(0029,1112)[0]/(0031,1002)",
+        "(0019,1055)",
+        "file meta/SourceApplicationEntityTitle",
+        "file meta/PrivateInformation",
+        "preamble",
+        "DataSetTrailingPadding",
+        "file name",
+        "(6000,3000)",
+        "(6002,0022)",
+        "(5000,2500)",
+        "IconImageSequence[0]/PixelData",
+        "PixelData",
+        "PixelData bit 15",
+        "ContentSequence[0]/PersonName",
+        "EncapsulatedDocument",
         "GraphicAnnotationSequence[0]/TextObjectSequence[0]/UnformattedTextValue",
-        "DirectoryRecordSequence[0]/PatientName", "text",
-    }  # fmt: skip
+        "DirectoryRecordSequence[0]/PatientName",
+        "text",
+    }
     assert wanted <= places
     for hospital in cohort.config.hospitals:
         assert (
@@ -272,16 +295,44 @@ def test_every_image_decodes_and_is_a_valid_instance(cohort):
 
 def test_digital_x_rays_have_every_required_attribute(cohort):
     filled = [
-        "SOPClassUID", "Modality", "PresentationIntentType", "ImageType", "ImageLaterality", "PixelIntensityRelationship",
-        "RescaleType", "PixelIntensityRelationshipSign", "RescaleIntercept", "RescaleSlope", "PresentationLUTShape",
-        "LossyImageCompression", "BurnedInAnnotation", "ImagerPixelSpacing", "WindowCenter", "WindowWidth",
-        "PatientOrientation", "SamplesPerPixel", "HighBit", "PixelRepresentation",
-    ]  # fmt: skip
+        "SOPClassUID",
+        "Modality",
+        "PresentationIntentType",
+        "ImageType",
+        "ImageLaterality",
+        "PixelIntensityRelationship",
+        "RescaleType",
+        "PixelIntensityRelationshipSign",
+        "RescaleIntercept",
+        "RescaleSlope",
+        "PresentationLUTShape",
+        "LossyImageCompression",
+        "BurnedInAnnotation",
+        "ImagerPixelSpacing",
+        "WindowCenter",
+        "WindowWidth",
+        "PatientOrientation",
+        "SamplesPerPixel",
+        "HighBit",
+        "PixelRepresentation",
+    ]
     present = [
-        "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName",
-        "StudyID", "AccessionNumber", "SeriesNumber", "InstanceNumber", "Manufacturer", "AnatomicRegionSequence",
-        "DetectorType", "AcquisitionContextSequence",
-    ]  # fmt: skip
+        "PatientName",
+        "PatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "StudyDate",
+        "StudyTime",
+        "ReferringPhysicianName",
+        "StudyID",
+        "AccessionNumber",
+        "SeriesNumber",
+        "InstanceNumber",
+        "Manufacturer",
+        "AnatomicRegionSequence",
+        "DetectorType",
+        "AcquisitionContextSequence",
+    ]
     for one in images(cohort):
         data = read(cohort, one)
         assert all(data[keyword].value not in (None, "") for keyword in filled)

@@ -5,9 +5,12 @@ Nobody writes into them.
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import pytest
 
-from meninx.core.manifest import Manifest, TaskKind
+from meninx.core.manifest import MANIFEST_NAME, Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.synthetic import write_dataset
 from meninx.train import stage
@@ -53,3 +56,25 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """CT-like volumes with organ and lesion."""
     root = tmp_path_factory.mktemp("volumes") / "data"
     return write_dataset(root, task=TaskKind.SEGMENTATION, patients=10, size=24, spatial_dims=3)
+
+
+def renamed(root: Path, *, letter: str = "Q") -> Manifest:
+    """The dataset with other pseudonyms: other people."""
+    path = root / MANIFEST_NAME
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        row["patient_id"] = letter + row["patient_id"][1:]
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return Manifest.read(root)
+
+
+@pytest.fixture(scope="session")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Radiographs of other people, of another size."""
+    root = tmp_path_factory.mktemp("public") / "data"
+    write_dataset(root, patients=14, size=24, seed=5)
+    return renamed(root)

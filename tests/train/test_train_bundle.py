@@ -1,4 +1,4 @@
-"""The bundle: MONAI's parser makes the same network of it, its metadata are complete, and ONNX gives the same numbers."""
+"""The bundle: MONAI's parser builds the same network, metadata are complete, ONNX agrees."""
 
 from __future__ import annotations
 
@@ -23,12 +23,28 @@ from meninx.train.config import TrainConfig
 
 # mandatory keys of MONAI's bundle specification, of the file and of each tensor
 MANDATORY = {
-    "version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version", "task", "description",
-    "authors", "copyright", "network_data_format",
-}  # fmt: skip
+    "version",
+    "monai_version",
+    "pytorch_version",
+    "numpy_version",
+    "required_packages_version",
+    "task",
+    "description",
+    "authors",
+    "copyright",
+    "network_data_format",
+}
 TENSOR = {
-    "type", "format", "modality", "num_channels", "spatial_shape", "dtype", "value_range", "is_patch_data", "channel_def",
-}  # fmt: skip
+    "type",
+    "format",
+    "modality",
+    "num_channels",
+    "spatial_shape",
+    "dtype",
+    "value_range",
+    "is_patch_data",
+    "channel_def",
+}
 
 
 def parsed(bundle: Path) -> torch.nn.Module:

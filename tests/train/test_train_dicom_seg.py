@@ -45,15 +45,21 @@ def prepared(cohort, tmp_path_factory) -> Prepared:
             archive, root / "clean" / hospital, key=root / f"{hospital}.key", site=hospital, workers=1
         )
     settings = {
-        "name": "ct", "table": f"{cohort.root}/{{site}}/labels.csv", "crosswalks": ("private/crosswalk_uids.csv",),
-        "mask_column": "mask", "mask_labels": ("organ", "lesion"), "spatial_dims": 3, "window": (-150.0, 200.0), "split": "exact",
-    }  # fmt: skip
+        "name": "ct",
+        "table": f"{cohort.root}/{{site}}/labels.csv",
+        "crosswalks": ("private/crosswalk_uids.csv",),
+        "mask_column": "mask",
+        "mask_labels": ("organ", "lesion"),
+        "spatial_dims": 3,
+        "window": (-150.0, 200.0),
+        "split": "exact",
+    }
     api.prepare(root / "clean", root / "data", **settings, spacing_mm=(12.0,))
     return Prepared(root / "clean", Manifest.read(root / "data"))
 
 
 def test_a_prepared_map_goes_back_to_the_grid_of_its_series(prepared):
-    """The true masks, resampled by ``prepare`` and put back, are nearly the masks that were drawn on the series."""
+    """The true masks, resampled by ``prepare`` and put back, are nearly the masks drawn on the series."""
     sources = DicomSources.find(prepared.data, prepared.clean)
     assert sorted(sources.paths) == sorted(case.case_id for case in prepared.data.cases)
     for case in prepared.data.cases:

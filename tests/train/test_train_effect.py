@@ -43,12 +43,30 @@ def dataset(task: TaskKind, patients: int = 40, valid: int = 4) -> Manifest:
 
 CLASSES, MAPS = dataset(TaskKind.MULTICLASS), dataset(TaskKind.SEGMENTATION)
 IDLE = {
-    "patch_size": (16, 16), "foreground": 0.2, "momentum": 0.5, "milestones": (1,), "rates": (0.1, 0.2), "gamma": 0.5,
-    "plateau_patience": 2, "focal_gamma": 1.0, "flip_probability": 0.1, "shift_voxels": 2, "rotate_degrees": 3.0,
-    "crop_scale": 0.5, "intensity_strength": 0.2, "views": 2, "pretrained_source": "public", "keep_head": True,
-    "unfreeze_every": 1, "lora_alpha": 4.0, "cases_per_patient": 1, "bias_correction": "off", "bias_floor": 0.5,
-    "functional": ("head",), "cache": "20 GB",
-}  # fmt: skip
+    "patch_size": (16, 16),
+    "foreground": 0.2,
+    "momentum": 0.5,
+    "milestones": (1,),
+    "rates": (0.1, 0.2),
+    "gamma": 0.5,
+    "plateau_patience": 2,
+    "focal_gamma": 1.0,
+    "flip_probability": 0.1,
+    "shift_voxels": 2,
+    "rotate_degrees": 3.0,
+    "crop_scale": 0.5,
+    "intensity_strength": 0.2,
+    "views": 2,
+    "pretrained_source": "public",
+    "keep_head": True,
+    "unfreeze_every": 1,
+    "lora_alpha": 4.0,
+    "cases_per_patient": 1,
+    "bias_correction": "off",
+    "bias_floor": 0.5,
+    "functional": ("head",),
+    "cache": "20 GB",
+}
 
 
 @pytest.mark.parametrize("name", IDLE)
@@ -184,11 +202,38 @@ def test_an_evaluation_refuses_what_it_would_not_use(config, task, validation):
 
 def test_every_setting_is_in_a_rule_or_always_has_an_effect():
     always = {
-        "model", "model_options", "image_size", "batch_size", "physical_batch", "optimizer", "lr", "head_lr", "weight_decay",
-        "schedule", "warmup", "loss", "class_weights", "augment", "ema", "early_stopping", "pretrained", "freeze", "lora_rank",
-        "seed", "device", "precision", "deterministic", "threads", "workers", "attack_risk", "tensorboard", "eval_every",
-        "name", "export", "task_kind",
-    }  # fmt: skip
+        "model",
+        "model_options",
+        "image_size",
+        "batch_size",
+        "physical_batch",
+        "optimizer",
+        "lr",
+        "head_lr",
+        "weight_decay",
+        "schedule",
+        "warmup",
+        "loss",
+        "class_weights",
+        "augment",
+        "ema",
+        "early_stopping",
+        "pretrained",
+        "freeze",
+        "lora_rank",
+        "seed",
+        "device",
+        "precision",
+        "deterministic",
+        "threads",
+        "workers",
+        "attack_risk",
+        "tensorboard",
+        "eval_every",
+        "name",
+        "export",
+        "task_kind",
+    }
     ruled = {name for name, _, _ in effect._training_rules(TrainConfig(), CLASSES)}
     names = {name for name, (path, _) in settings.index(TrainConfig).items() if path[0] != "privacy"}
     assert names == always | ruled

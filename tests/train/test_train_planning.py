@@ -52,9 +52,16 @@ def test_correlated_noise_arrives(data: Manifest) -> None:
 def test_every_privacy_setting_changes_the_plan(data: Manifest) -> None:
     before = planned(data, clipping="adaptive").fingerprint()
     other = {
-        "noise_multiplier": 2.0, "delta": 1e-4, "unit": "case", "max_grad_norm": 2.0, "clipping": "flat", "units_declared": 50,
-        "clip_quantile": 0.6, "clip_rate": 0.3, "count_noise_multiplier": 20.0,
-    }  # fmt: skip
+        "noise_multiplier": 2.0,
+        "delta": 1e-4,
+        "unit": "case",
+        "max_grad_norm": 2.0,
+        "clipping": "flat",
+        "units_declared": 50,
+        "clip_quantile": 0.6,
+        "clip_rate": 0.3,
+        "count_noise_multiplier": 20.0,
+    }
     assert {*other, "epsilon", "noise_bands"} == {item.name for item in dataclasses.fields(PrivacyConfig)}
     for name, value in other.items():
         assert planned(data, **{"clipping": "adaptive", name: value}).fingerprint() != before, name

@@ -10,12 +10,31 @@ from meninx.train import planning
 from meninx.train.config import PrivacyConfig, TrainConfig
 
 KEYS = {
-    "private": bool, "epsilon": float, "delta": float, "unit": str, "relation": str, "noise_multiplier": float,
-    "max_grad_norm": float, "sample_rate": float, "steps": int, "sampler": str, "accountant": str, "clipping": str,
-    "expected_batch_size": (int, float), "planned_steps": int, "sentence": str, "risk": dict, "outside_guarantee": list,
-    "deterministic": bool, "start": dict, "own_epsilon": float, "ledger": list, "origin": dict,
-    "declared_units": type(None), "version": int,
-}  # fmt: skip
+    "private": bool,
+    "epsilon": float,
+    "delta": float,
+    "unit": str,
+    "relation": str,
+    "noise_multiplier": float,
+    "max_grad_norm": float,
+    "sample_rate": float,
+    "steps": int,
+    "sampler": str,
+    "accountant": str,
+    "clipping": str,
+    "expected_batch_size": (int, float),
+    "planned_steps": int,
+    "sentence": str,
+    "risk": dict,
+    "outside_guarantee": list,
+    "deterministic": bool,
+    "start": dict,
+    "own_epsilon": float,
+    "ledger": list,
+    "origin": dict,
+    "declared_units": type(None),
+    "version": int,
+}
 
 
 def test_the_table_has_these_keys_and_types(private):

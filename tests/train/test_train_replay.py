@@ -1,4 +1,4 @@
-"""The same noise never twice: a finished run edited and begun again, other data under its keys, a killed run replayed."""
+"""No noise is used twice: edited finished runs, other data under a run's keys, replayed killed runs."""
 
 import shutil
 import stat

@@ -1,9 +1,8 @@
-"""Features standardised by a public dataset: written into the weights, recorded, bound, never from private data."""
+"""Features standardised by a public dataset: in the weights, recorded, bound, never from private data."""
 
 from __future__ import annotations
 
 import copy
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -21,7 +20,6 @@ from meninx.learn import assemble, features
 from meninx.learn.predict import load_model
 from meninx.learn.trainer import Trainer
 from meninx.models import registry
-from meninx.synthetic import write_dataset
 from meninx.train import stage
 from meninx.train.config import PrivacyConfig, TrainConfig
 
@@ -30,28 +28,6 @@ CONFIG = TrainConfig.of(
     attack_risk=False, select="last", device="cpu",
 )  # fmt: skip
 TERMS = PrivacyConfig(epsilon=8.0, delta=1e-3)
-
-
-def renamed(root: Path, *, letter: str = "Q") -> Manifest:
-    """The dataset with other pseudonyms: other people."""
-    path = root / MANIFEST_NAME
-    with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    for row in rows:
-        row["patient_id"] = letter + row["patient_id"][1:]
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return Manifest.read(root)
-
-
-@pytest.fixture(scope="module")
-def public(tmp_path_factory) -> Manifest:
-    """Radiographs of other people, of another size."""
-    root = tmp_path_factory.mktemp("public") / "data"
-    write_dataset(root, patients=14, size=24, seed=5)
-    return renamed(root)
 
 
 @pytest.fixture(scope="module")
@@ -188,12 +164,12 @@ def test_private_data_may_not_give_the_statistics(config, data, tmp_path):
 
 
 def test_a_later_private_run_on_the_public_people_is_refused(private, public, config, tmp_path):
-    same = renamed(Path(shutil.copytree(public.root, tmp_path / "same")))  # same people, another folder
+    same = Path(shutil.copytree(public.root, tmp_path / "same"))  # the same people in another folder
     later = CONFIG.replace(
         pretrained=str(private.release / "bundle" / "models" / "model.pt"), privacy=TERMS, batch_size=4
     )
     with pytest.raises(PrivacyRefusal, match="standardised by a dataset that holds them"):
-        stage.run(later, same.root, private.root.parent, dry_run=True)
+        stage.run(later, same, private.root.parent, dry_run=True)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A caller's code, checked by mypy in `make types`: right calls pass, and every wrong call is an error that is expected here.
+"""A caller's code, checked by mypy in `make types`: right calls pass, wrong calls are expected errors.
 
 An unused ``type: ignore`` is an error, too, so a signature that stops refusing something fails the check.
 """

@@ -1,4 +1,6 @@
-"""The files of the workshop: workflows, hooks, templates, citation, container. Each says what the repository can do.
+"""The files of the workshop: workflows, hooks, templates, citation, container.
+
+Each says what the repository can do.
 
 Actions do not run here. What can be compared is compared: targets and scripts exist, versions agree with the
 classifiers, actions are pinned to a commit, and no job has more rights than it needs.

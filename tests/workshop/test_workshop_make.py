@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MAKE = shutil.which("make")
 pytestmark = pytest.mark.skipif(MAKE is None, reason="no make")
-RECORDER = '#!/bin/sh\necho "$(basename "$0") $*" >> calls.txt\ncommand -v sed > /dev/null || echo "no PATH" >> calls.txt\n'
+RECORDER = (
+    '#!/bin/sh\necho "$(basename "$0") $*" >> calls.txt\ncommand -v sed > /dev/null || echo "no PATH" '
+    ">> calls.txt\n"
+)
 
 
 @pytest.fixture

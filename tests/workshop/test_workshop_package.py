@@ -1,4 +1,7 @@
-"""Wheel and source archive: built from the checkout, looked into, installed and run; and the extras together (slow)."""
+"""Wheel and source archive: built from the checkout, looked into, installed and run.
+
+And the extras together (slow).
+"""
 
 from __future__ import annotations
 
@@ -158,7 +161,7 @@ def test_the_wheel_runs_where_it_is_installed(built: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_all_extras_and_those_of_later_stages_resolve_together(tmp_path: Path) -> None:
-    """`pip install --dry-run` of the extras beside Flower, OCR, homomorphic encryption and the DICOM network protocol."""
+    """`pip install --dry-run` of the extras for Flower, OCR, homomorphic encryption and DICOM networks."""
     environment = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     pip = environment / ("Scripts" if os.name == "nt" else "bin") / "pip"

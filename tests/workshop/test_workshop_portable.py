@@ -1,7 +1,7 @@
 """What the torch-free part needs of an operating system: stories on Linux with the POSIX modules taken away.
 
-Windows has no ``fcntl``. Continuous integration runs the torch-free tests there; here the same is tried beforehand, and
-mypy reads the source as Windows and macOS would (slow).
+Windows has no ``fcntl``. Continuous integration runs the torch-free tests there; here the same is tried
+beforehand, and mypy reads the source as Windows and macOS would (slow).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_POSIX = """
 import importlib.abc, os, signal, sys
 
-ABSENT = {"fcntl", "resource", "grp", "pwd", "termios", "tty", "pty", "syslog", "readline", "torch", "monai", "scipy"}
+ABSENT = {"fcntl", "resource", "grp", "pwd", "termios", "tty", "pty", "syslog", "readline",
+          "torch", "monai", "scipy"}
 
 class Absent(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -32,9 +33,9 @@ for name in ABSENT:
     assert name not in sys.modules or name == "pwd", name
     sys.modules.pop(name, None)
 sys.meta_path.insert(0, Absent())
-for name in ("geteuid", "getuid", "getgid", "fchown", "chown", "lchown", "mkfifo", "sched_getaffinity", "sysconf", "statvfs",
-             "getpgid", "setsid", "killpg", "pread", "pwrite", "nice", "fork", "sync", "fdatasync", "getloadavg", "O_NONBLOCK",
-             "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC"):
+for name in ("geteuid", "getuid", "getgid", "fchown", "chown", "lchown", "mkfifo", "sched_getaffinity",
+             "sysconf", "statvfs", "getpgid", "setsid", "killpg", "pread", "pwrite", "nice", "fork", "sync",
+             "fdatasync", "getloadavg", "O_NONBLOCK", "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC"):
     delattr(os, name)
 for name in ("SIGKILL", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGPIPE"):
     delattr(signal, name)
@@ -60,7 +61,8 @@ def test_an_archive_becomes_a_dataset_without_the_modules_of_posix(tmp_path: Pat
         tmp_path,
         "--help",
         "deid hospitals/north/archive clean --key north.key --site north --new-key --workers 1",
-        "prepare clean data --reader dicom --modalities DX --size 64 64 --table ../hospitals/north/labels.csv "
+        "prepare clean data --reader dicom --modalities DX --size 64 64 --table "
+        "../hospitals/north/labels.csv "
         "--crosswalks private/crosswalk_uids.csv --label-columns effusion nodule --split exact --workers 1",
     )
     assert "deid" in out

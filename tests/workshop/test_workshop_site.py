@@ -1,4 +1,4 @@
-"""The parts of the documentation site that are ours: links across the repository, marks of docstrings, nothing from elsewhere.
+"""Our parts of the documentation site: links across the repository, marks of docstrings, no remote files.
 
 `make docs-check` builds the site strictly; here its hooks are tried on small texts.
 """

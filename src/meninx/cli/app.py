@@ -64,9 +64,14 @@ def build_app() -> App:
     several = Parameter(consume_multiple=True, negative_iterable=())
     version = metadata.version("meninx")
     app = App(
-        "meninx", HELP, help_epilogue=EPILOGUE, version=version, help_format="plaintext", default_parameter=several,
+        "meninx",
+        HELP,
+        help_epilogue=EPILOGUE,
+        version=version,
+        help_format="plaintext",
+        default_parameter=several,
         suppress_keyboard_interrupt=False,
-    )  # fmt: skip
+    )
     for name, help_text in VERBS.items():
         app.command(f"meninx.cli.{name}:{name}", name=name, help=help_text, help_epilogue=epilogue(name))
     app.command(dicom)
@@ -145,7 +150,7 @@ def run(arguments: list[str]) -> int:
                 )
             )
         )
-    except Exception as error:  # the one place where bugs end; the message may hold a patient's value, so only its kind is shown
+    except Exception as error:  # a bug: its message may hold a patient's value, so only its kind is shown
         if isinstance(error, OSError) and error.errno in REFUSED_BY_THE_SYSTEM:
             return _say(
                 StorageError(
@@ -157,7 +162,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Stop as Ctrl-C does: a stage that saves between items does so, any other ends at once with exit code 130."""
+    """Stop as Ctrl-C does.
+
+    A stage that saves between items does so; any other ends at once with exit code 130.
+    """
     raise KeyboardInterrupt
 
 

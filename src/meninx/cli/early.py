@@ -1,4 +1,4 @@
-"""Checks of paths before a verb imports anything slow, so that a misspelt folder is told at once.
+"""Checks of paths before a verb imports anything slow, so that a misspelt folder is reported immediately.
 
 The stages check again, for those who call them from Python.
 """

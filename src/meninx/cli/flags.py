@@ -1,7 +1,8 @@
-"""Flags of a verb: one for each setting of its config, with the meaning, the choices and the range that the config declares.
+"""Flags of a verb: one per setting of its config, with the meaning, choices and range declared there.
 
-A verb that takes a config is decorated with :func:`with_settings`. The parser then sees one keyword per setting, under
-its flat name, and the verb receives the config made of the recipe and, on top, of the flags that were given.
+A verb that takes a config is decorated with :func:`with_settings`. The parser then sees one keyword per
+setting, under its flat name, and the verb receives the config made of the recipe and, on top, of the flags
+that were given.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def with_settings(verb: Callable[..., None]) -> Callable[..., None]:
     """Return a verb for the parser: in place of its config it takes one keyword per setting.
 
     Args:
-        verb: a function with a parameter ``config`` of a config class; ``recipe`` and ``resume`` (the path of a run that
-            goes on with its own settings) may be others.
+        verb: a function with a parameter ``config`` of a config class; ``recipe`` and ``resume`` (the path of
+            a run that goes on with its own settings) may be others.
     """
     hints = typing.get_type_hints(verb, include_extras=True)
     kind: type[Settings] = hints["config"]
@@ -83,7 +84,8 @@ def value_of(text: str) -> Any:
 def read_options(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Read the options of a network, whose types no setting declares, as TOML values.
 
-    ``--model-options.small-stem false`` is ``{"small_stem": False}``. The parser calls this with all arguments.
+    ``--model-options.small-stem false`` is ``{"small_stem": False}``. The parser calls this with all
+    arguments.
 
     Raises:
         ConfigError: a flag names no option.
@@ -120,7 +122,7 @@ def _flags(kind: type[Settings]) -> Iterator[inspect.Parameter]:
 
 
 def _help(meaning: str, hint: Any) -> str:
-    """Return the meaning of a setting with what the parser does not show by itself: ranges, and words beside numbers."""
+    """Return the meaning of a setting with its range, and with the words that it takes beside numbers."""
     mixed = setting_types.is_mixed(hint)
     words = ", ".join(setting_types.choices(hint) if mixed else setting_types.examples(hint))
     allowed = " or ".join(part for part in (words, setting_types.bounds(hint)) if part)
@@ -128,7 +130,10 @@ def _help(meaning: str, hint: Any) -> str:
 
 
 def _parsed(hint: Any) -> Any:
-    """Return the type that the parser reads a flag as: without ranges, and as text where it is a word or a number."""
+    """Return the type as which the parser reads a flag.
+
+    It has no ranges, and is text where a setting takes a word or a number.
+    """
     if not setting_types.is_mixed(hint):
         return setting_types.without_ranges(hint)
     return tuple[str, ...] if _is_several(hint) else str

@@ -57,8 +57,12 @@ def _kinds() -> dict[str, type[settings.Settings]]:
     from meninx.train.config import SweepConfig, TrainConfig
 
     return {
-        "train": TrainConfig, "prepare": PrepareConfig, "deid": DeidConfig, "report": ReportConfig, "sweep": SweepConfig,
-    }  # fmt: skip
+        "train": TrainConfig,
+        "prepare": PrepareConfig,
+        "deid": DeidConfig,
+        "report": ReportConfig,
+        "sweep": SweepConfig,
+    }
 
 
 def _converted(path: Path) -> str:

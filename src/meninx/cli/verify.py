@@ -12,9 +12,8 @@ def verify(folder: Path, /, *, output: Output = Output()) -> None:  # noqa: B008
 
     Nothing is written. The command detects damage, mixed-up parts and edited numbers, but no forgery, because
     nothing is signed. Of several folders, each one without a fault is shown in one line; `--verbose` and
-    `--json` show every check.
-    Exit code 0: no check failed (checks that cannot be made are named). 3: damaged or incomplete. 4: a
-        guarantee to patients is broken.
+    `--json` show every check. Exit code 0: no check failed (checks that cannot be made are named). 3: damaged
+    or incomplete. 4: a guarantee to patients is broken.
 
     Args:
         folder: A run, dataset, clean archive, release or sweep, or a folder of them.

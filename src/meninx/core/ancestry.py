@@ -44,7 +44,8 @@ class StartRecord:
         run: identity of that run.
         shared_patients: the run was trained on some of the same patients.
         composed: its cost is part of the stated epsilon.
-        standardized: public dataset by whose statistics the features were standardised; empty when they were not.
+        standardized: public dataset by whose statistics the features were standardised; empty when they were
+            not.
         standardized_sha256: digest of that dataset.
         standardized_images: number of its images that were used.
     """

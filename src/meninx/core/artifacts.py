@@ -29,7 +29,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from meninx.core import files, plain, provenance, workspace
+from meninx.core import files, names, plain, provenance, workspace
 from meninx.core.ancestry import Ancestry as Ancestry
 from meninx.core.ancestry import FeatureStatistics as FeatureStatistics
 from meninx.core.ancestry import Lineage as Lineage
@@ -156,7 +156,7 @@ class RunRecord:
 
     @property
     def ended(self) -> bool:
-        """Whether the record names anything of a release, so that the run is closed whatever its state says."""
+        """Whether the record names a part of a release, which closes the run whatever its state says."""
         return bool(self.finished or self.weights or self.release or self.released_step)
 
     def names_list(self, digest: str) -> bool:
@@ -331,7 +331,7 @@ class ComparisonRecord:
         baseline: the run it is compared with.
         baseline_name: name of the baseline's folder.
         differences: tables of ``metrics.estimates.Estimate``, run minus baseline.
-        unlike: settings beside privacy in which the runs differ; None in files of an older version, which
+        differing: settings beside privacy in which the runs differ; None in files of an older version, which
             did not compare them.
         version: format of the record.
     """
@@ -340,8 +340,17 @@ class ComparisonRecord:
     baseline: Origin | None
     baseline_name: str
     differences: tuple[dict[str, Any], ...]
-    unlike: tuple[SettingDifference, ...] | None = None
+    differing: tuple[SettingDifference, ...] | None = None
     version: int = FORMAT
+
+    def note(self) -> str:
+        """Return in words in what the runs differ beside privacy; empty when in nothing that is known."""
+        parts = [f"{item.what} ({item.run} against {item.baseline})" for item in self.differing or ()]
+        return f"The runs differ in more than privacy: {names.printable('; '.join(parts))}" if parts else ""
+
+    def differing_in(self) -> str:
+        """Return the names of the settings beside privacy in which the runs differ."""
+        return names.printable(", ".join(item.what for item in self.differing or ()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -164,7 +164,10 @@ def below(root: Path, name: str, *, where: str) -> Path:
 
 
 def _loops(path: Path) -> bool:
-    """Return whether links lead round in a circle; since Python 3.13 ``resolve`` passes over them silently."""
+    """Return whether links lead round in a circle.
+
+    Since Python 3.13 ``resolve`` passes over them silently.
+    """
     try:
         path.stat()
     except OSError as error:

@@ -55,7 +55,9 @@ def write(root: Path, digests: Mapping[str, str]) -> str:
 
 
 def write_sorted(root: Path, digests: Iterable[tuple[str, str]]) -> str:
-    """Write ``root/checksums.sha256`` from (relative POSIX path, SHA-256), sorted, one line in memory at a time.
+    """Write ``root/checksums.sha256`` from (relative POSIX path, SHA-256), sorted by path.
+
+    One line at a time is held in memory.
 
     Returns the SHA-256 of the list; raises as :func:`write`.
     """

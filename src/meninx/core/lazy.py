@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -59,6 +60,20 @@ def callable_package(package: str, module: str, function: str) -> None:
 
     class CallablePackage(ModuleType):
         def __call__(self, *arguments: Any, **named: Any) -> Any:
-            return getattr(importlib.import_module(module), function)(*arguments, **named)
+            return self.__wrapped__(*arguments, **named)
+
+        @property
+        def __wrapped__(self) -> Callable[..., Any]:
+            """The function; ``inspect.signature``, ``help`` in notebooks and completion look at it."""
+            found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+            return found
+
+        @property
+        def __signature__(self) -> inspect.Signature:
+            return inspect.signature(self.__wrapped__)
+
+        @property
+        def __doc__(self) -> str | None:  # type: ignore[override]
+            return self.__wrapped__.__doc__
 
     sys.modules[package].__class__ = CallablePackage

@@ -172,11 +172,10 @@ class DatasetInfo:
 class Case:
     """One row: an image (with its mask) of one patient.
 
-    ``image`` and ``mask`` are POSIX paths relative to the dataset folder; ``mask`` may be empty.
-    ``labels`` maps a label name to 0.0, 1.0 or None (unknown); ``attributes`` maps a name to text, empty when
-    unknown.
+    ``image`` and ``mask`` are POSIX paths relative to the dataset folder; ``mask`` may be empty. ``labels``
+    maps a label name to 0.0, 1.0 or None (unknown); ``attributes`` maps a name to text, empty when unknown.
     Later stages name files after ``case_id``: it has at most 128 characters and none that a file name may not
-        have.
+    have.
 
     Raises:
         DataError: an identifier or name cannot be used, or a path would leave the dataset folder.
@@ -489,7 +488,8 @@ def _refuse_odd(fixed: Mapping[str, str], attributes: Mapping[str, str], where: 
     """
     if not _CASE_ID.fullmatch(fixed["case_id"]):
         what = (
-            "the case_id cannot be used as a file name, which has 1 to 128 characters, no leading dot and none "
+            "the case_id cannot be used as a file name, which has 1 to 128 characters, no leading "
+            "dot and none "
             'of / \\ : * ? " < > |'
         )
         raise DataError(problem(what, where=f"{where}, column 'case_id'"))

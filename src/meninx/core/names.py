@@ -93,7 +93,10 @@ def markdown(text: str) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """Return a cell that a spreadsheet shows as text: the start of a formula is quoted unless it is a number."""
+    """Return a cell that a spreadsheet shows as text.
+
+    The start of a formula is quoted unless the cell is a number.
+    """
     if not text.startswith(_FORMULA):
         return text
     try:

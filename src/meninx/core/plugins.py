@@ -3,7 +3,8 @@
 A package offers them in its ``pyproject.toml``; after ``pip install`` meninx knows the name::
 
     [project.entry-points."meninx.networks"]
-    tinynet = "mypackage.nets:TinyNet"       # called with spatial_dims, in_channels, out_channels and the options
+    tinynet = "mypackage.nets:TinyNet"       # called with spatial_dims, in_channels, out_channels and the
+    options
 
     [project.entry-points."meninx.readers"]
     ourlayout = "mypackage.layout:read"      # called with (folder, PrepareConfig, site)

@@ -104,12 +104,12 @@ class Run:
         return changed
 
     def enlist(self, *, added: Iterable[Path] = (), removed: Iterable[Path] = ()) -> None:
-        """Enter files that were written to ``release/`` later into its list of digests, and strike removed ones.
+        """Enter files that were written to ``release/`` later into its digests, and strike removed ones.
 
         Does nothing in a run that is not finished, or of an older version. The caller holds :meth:`lock`.
 
-        Writing the list decides: before that ``run.json`` names the old and the new list, so a process that is
-        killed at any moment leaves a list that ``run.json`` names.
+        Writing the list decides: before that ``run.json`` names the old and the new list, so a process that
+        is killed at any moment leaves a list that ``run.json`` names.
 
         Raises:
             DataError: the list is not the one that ``run.json`` names.

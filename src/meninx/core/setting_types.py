@@ -6,7 +6,8 @@ The type of a setting is the one place where its range and choices are declared:
     (3.0, (64, 64), '0 < delta < 1')
     >>> convert(Literal["mean", "sum"], "sun", "reduction")
     Traceback (most recent call last):
-    meninx.core.errors.ConfigError: expected reduction to be one of mean, sum, got 'sun' (reduction); did you mean 'sum'?
+    meninx.core.errors.ConfigError: expected reduction to be one of mean, sum, got 'sun' (reduction); did you
+        mean 'sum'?
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ def convert(hint: Any, value: Any, where: str, name: str = "") -> Any:
 
 
 def choices(hint: Any) -> tuple[str, ...]:
-    """Return the words that a setting of this type may be, or that each of its entries may be; empty for any."""
+    """Return the words that a setting of this type may be, or that each of its entries may be.
+
+    Empty for any.
+    """
     hint = without_none(hint)
     if typing.get_origin(hint) is Annotated:
         return choices(typing.get_args(hint)[0])
@@ -84,7 +88,10 @@ def is_mixed(hint: Any) -> bool:
 
 
 def bounds(hint: Any, name: str = "") -> str:
-    """Return the range of numbers of a type, such as ``lr > 0`` or, without a name, ``> 0``; empty for any."""
+    """Return the range of numbers of a type, such as ``lr > 0`` or, without a name, ``> 0``.
+
+    Empty for any.
+    """
     hint = without_none(hint)
     if is_mixed(hint):
         return next((bounds(item, name) for item in typing.get_args(hint) if bounds(item)), "")

@@ -1,8 +1,8 @@
 """Settings: frozen tables whose types say what is allowed, and the TOML recipes that hold them.
 
-A stage declares its settings as dataclasses that inherit from :class:`Settings`. The type of a field is the one place
-where its choices and its range are declared; the check of a value, the command line, the reference page and the JSON
-schema all read it from there:
+A stage declares its settings as dataclasses that inherit from :class:`Settings`. The type of a field is the
+one place where its choices and its range are declared; the check of a value, the command line, the reference
+page and the JSON schema all read it from there:
 
     >>> from dataclasses import dataclass, field
     >>> from typing import Literal
@@ -14,14 +14,16 @@ schema all read it from there:
     >>> @dataclass(frozen=True, kw_only=True)
     ... class Training(Settings):
     ...     optim: Optim = field(default_factory=Optim)
-    >>> Training(optim=Optim(lr=0.1)) == Training.of(lr=0.1) == build(Training, {"optim": {"lr": 0.1}}, "recipe")
+    >>> built = build(Training, {"optim": {"lr": 0.1}}, "recipe")
+    >>> Training(optim=Optim(lr=0.1)) == Training.of(lr=0.1) == built
     True
     >>> Training.of(optimizer="adem")
     Traceback (most recent call last):
-    meninx.core.errors.ConfigError: expected optimizer to be one of adam, sgd, got 'adem' (optimizer); did you mean 'adam'?
+    meninx.core.errors.ConfigError: expected optimizer to be one of adam, sgd, got 'adem' (optimizer); did you
+        mean 'adam'?
 
-Every setting of the composed tables also has a flat name, unique in the whole: that of its field, or the one that
-:func:`flat` gives it. Flags and keyword arguments use flat names, recipes use tables.
+Every setting of the composed tables also has a flat name, unique in the whole: that of its field, or the one
+that :func:`flat` gives it. Flags and keyword arguments use flat names, recipes use tables.
 """
 
 # No postponed annotations here: the example above is run in this module, and its types must be objects.
@@ -118,7 +120,7 @@ def tables(kind: type[Settings]) -> dict[str, type[Settings]]:
 
 @_cached
 def index(kind: type[Settings]) -> dict[str, tuple[tuple[str, ...], Field]]:
-    """Return flat name -> (path from the top, field) of every setting of a config, in the order of declaration.
+    """Return flat name -> (path from the top, field) of every setting, in the order of declaration.
 
     Raises:
         TypeError: two settings have one flat name.
@@ -160,7 +162,7 @@ def meanings(kind: type[Settings]) -> dict[str, str]:
 
 
 def attributes(kind: type[Any]) -> dict[str, str]:
-    """Return name -> meaning of a class's attributes, from the ``Attributes:`` of its docstring and its bases'."""
+    """Return name -> meaning of a class's attributes, from the ``Attributes:`` of it and its bases."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         block = (inspect.getdoc(base) or "").partition("Attributes:")[2]
@@ -181,8 +183,8 @@ def build(kind: type[SettingsT], settings: Mapping[str, Any], where: str) -> Set
         where: their source, for messages: the name of a file, or empty.
 
     Raises:
-        ConfigError: an unknown key (with the nearest known one), or a value that ``kind`` refuses; names ``where``
-            and the key.
+        ConfigError: an unknown key (with the nearest known one), or a value that ``kind`` refuses; names
+            ``where`` and the key.
     """
     return resolve(kind, (settings, where))
 
@@ -277,7 +279,7 @@ def to_flat(config: Settings) -> dict[str, Any]:
 
 
 def to_plain(value: Any) -> Any:
-    """Return a value, or the values of a mapping or config, as TOML has them: no tuples, paths, enumerations or None."""
+    """Return a value, mapping or config as TOML has it: no tuples, paths, enumerations or None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_table(value)
     if isinstance(value, Enum):
@@ -292,7 +294,10 @@ def to_plain(value: Any) -> Any:
 
 
 def flattened(kind: type[Settings], table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe's table with its settings under their flat names, unchecked; other keys stay as they are."""
+    """Return a recipe's table with its settings under their flat names, unchecked.
+
+    Other keys stay as they are.
+    """
     names = {path: name for name, (path, _) in index(kind).items()}
     result: dict[str, Any] = {}
     for key, value in table.items():
@@ -309,7 +314,10 @@ def to_toml(config: Any) -> str:
 
 
 def schema(kind: type[Settings]) -> dict[str, Any]:
-    """Return the JSON schema of recipes of a kind, for the completion of editors; it knows all choices and ranges."""
+    """Return the JSON schema of recipes of a kind, for the completion of editors.
+
+    It knows all choices and ranges.
+    """
     found = msgspec.json.schema(kind, schema_hook=lambda other: {"type": "string"})
     owners = {owner.__name__: owner for owner in (kind, *tables(kind).values())}
     for name, part in found["$defs"].items():
@@ -367,7 +375,8 @@ def warn_of_old_layout(kind: type[Settings], table: Mapping[str, Any], source: s
     if loose:
         path = ".".join(index(kind)[loose[0]][0])
         warnings.warn(
-            f"{source} has the flat layout of an earlier version ({loose[0]} is now {path}); it is read as before. "
+            f"{source} has the flat layout of an earlier version ({loose[0]} is now {path}); it is "
+            "read as before. "
             f"`meninx recipes --convert FILE` prints it in tables",
             OldLayout,
             stacklevel=2,

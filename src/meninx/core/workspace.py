@@ -12,8 +12,7 @@ completes if this one is killed between them. Until then an earlier result stays
     'case_id'
 
 On disk: ``private/`` (mode 0700) with ``workspace.json`` (stage, fingerprint, state), ``lock`` and, while a
-    stage works,
-``staging/``.
+stage works, ``staging/``.
 """
 
 from __future__ import annotations
@@ -131,7 +130,7 @@ def claim(
     """Hold an output folder for this process, after checking that it may be written to.
 
     An unfinished result never blocks a command: the same fingerprint goes on with it, another one starts
-        afresh.
+    afresh.
 
     Args:
         out: the folder; made when it is not there.
@@ -238,7 +237,10 @@ def _holds_work(out: Path) -> bool:
 
 
 def _begun(out: Path, marker: Marker, fingerprint: str) -> Workspace:
-    """Record what is being built and return the workspace, with what an interrupted run of the same settings left."""
+    """Record what is being built and return the workspace.
+
+    The workspace holds what an interrupted run of the same settings left.
+    """
     continued = marker.building == fingerprint and (out / PRIVATE / STAGING).is_dir()
     try:
         if not continued:
@@ -433,7 +435,10 @@ def is_complete(root: Path) -> bool:
 
 
 def _foreign(out: Path) -> bool:
-    """Return whether a folder without a marker holds more than the empty private room that a killed claim leaves."""
+    """Return whether a folder without a marker holds more than an empty private folder.
+
+    A claim that was killed leaves such a folder.
+    """
     entries = [item.name for item in out.iterdir()]
     room = out / PRIVATE
     inside = list(room.iterdir()) if room.is_dir() else []

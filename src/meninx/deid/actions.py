@@ -35,9 +35,16 @@ _FORMS = {
     "TIMEZONE": re.compile(r"[+-]\d{4}"),
 }
 _DUMMIES = {
-    "AE": REMOVED, "AS": "000Y", "CS": REMOVED, "DA": "19000101", "DS": "0", "DT": "19000101000000", "IS": "0",
-    "TM": "000000", "UR": "removed:",
-}  # fmt: skip
+    "AE": REMOVED,
+    "AS": "000Y",
+    "CS": REMOVED,
+    "DA": "19000101",
+    "DS": "0",
+    "DT": "19000101000000",
+    "IS": "0",
+    "TM": "000000",
+    "UR": "removed:",
+}
 _SIZES = {
     "AT": 4, "FD": 8, "FL": 4, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "SL": 4, "SS": 2, "SV": 8,
     "UL": 4, "US": 2, "UV": 8,

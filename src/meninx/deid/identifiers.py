@@ -317,7 +317,7 @@ class Identifiers:
         return self._raw.found_in(content, self._uid_bytes)
 
     def spelled_in_coded(self, content: bytes | memoryview) -> bool:
-        """Return whether an identifier of six bytes or more occurs in compressed data, also inside of a word."""
+        """Return whether an identifier of six bytes or more occurs in compressed data, also within a word."""
         return self._raw.spelled_in(content, self._uid_bytes)
 
     def spelled_by(self, number: str) -> bool:

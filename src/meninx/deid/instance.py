@@ -189,7 +189,10 @@ def _uid(element: Element | None) -> str:
 
 
 def _guessed_syntax(data: bytes, at: int) -> str:
-    """Return the syntax of a data set without meta: explicit if two capital letters are where a VR would be."""
+    """Return the transfer syntax of a data set without meta information.
+
+    It is explicit if two capital letters are where a VR would be.
+    """
     vr = data[at + 4 : at + 6]
     return EXPLICIT if len(vr) == 2 and vr.isalpha() and vr.isupper() else IMPLICIT
 

@@ -80,6 +80,9 @@ def _check_header(header: bytes, stream: bytes, size: Size) -> None:
 
 
 def _is_usual_colour(content: bytes, samples: int) -> bool:
-    """Return whether a colour box names grey for one sample and RGB or YCC for three, by number and not by a profile."""
+    """Return whether a colour box names grey for one sample and RGB or YCC for three, by number.
+
+    A colour profile is not accepted.
+    """
     colours = (17,) if samples == 1 else (16, 18)
     return content[:1] == b"\1" and int.from_bytes(content[3:7], "big") in colours and len(content) == 7

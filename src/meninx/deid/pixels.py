@@ -212,7 +212,8 @@ def _frames(fragments: list[memoryview], offsets: list[int], wanted: int | None)
     by_table = [number for number, (start, _) in enumerate(full) if start in set(offsets)]
     whole = list(range(len(full)))
     # The ways in which writers store frames, most certain first: all fragments are one frame, each fragment
-    # is a frame, the offset table names the first fragments, or a frame begins where an image header does. A way
+    # is a frame, the offset table names the first fragments, or a frame begins where an image header does. A
+    # way
     # fits only if it gives the number of frames in the header and no image header is inside a frame.
     for choice in (
         [0] if full and wanted == 1 else [],

@@ -107,7 +107,8 @@ MOST_THUMBNAILS, THUMBNAIL_SIZE, MOST_PIXELS = (
 _SHEET_TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Images to look at</title><style>
 body { font-family: system-ui, sans-serif; margin: 2em; background: #fff; color: #222 }
-h2 { font-size: 1em; margin: 2em 0 .5em } figure { display: inline-block; margin: 4px; width: 168px; vertical-align: top }
+h2 { font-size: 1em; margin: 2em 0 .5em }
+figure { display: inline-block; margin: 4px; width: 168px; vertical-align: top }
 figcaption { font-size: 9px; overflow-wrap: anywhere }
 img, .none { width: 160px; height: 160px; object-fit: contain; background: #000 }
 .none { color: #fff; font-size: 11px; display: grid; place-items: center }
@@ -115,7 +116,8 @@ img, .none { width: 160px; height: 160px; object-fit: contain; background: #000 
 <h1>Images to look at: {{ total }}</h1>
 <p>Text may stand in the pixels of these clean files; the program did not read it.
 Each is marked <code>PatientIdentityRemoved NO</code>.
-This page shows the first frame of {{ shown }} of them; <code>{{ list }}</code> names all. Keep this page private.</p>
+This page shows the first frame of {{ shown }} of them; <code>{{ list }}</code> names all.
+Keep this page private.</p>
 {% for why, images in groups %}<h2>{{ why }} ({{ images | length }})</h2>
 {% for image in images %}<figure>{% if image.data %}<img alt="" src="data:image/png;base64,{{ image.data }}">
 {% else %}<div class="none">not decodable</div>{% endif %}<figcaption>{{ image.path }}</figcaption></figure>

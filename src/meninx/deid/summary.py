@@ -140,7 +140,7 @@ def departures(config: DeidConfig, tally: RunCounts, profile: Profile) -> tuple[
 def write_summary(
     config: DeidConfig, space: Workspace, journal: FileJournal, profile: Profile, pseudonyms: Pseudonyms
 ) -> DeidRecord:
-    """Write the private tables to their places and the public papers to staging; return the summary.
+    """Write the private tables to their places and the public files to staging; return the summary.
 
     A file whose content would not change is left alone.
 

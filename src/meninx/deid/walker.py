@@ -157,7 +157,9 @@ ALWAYS_REMOVED |= EXTENDED_OFFSETS
 
 
 def understood_vr(element: Element) -> str | None:
-    """Return the VR by which a public element is read, or None if it contradicts the dictionary or is unknown.
+    """Return the VR by which a public element is read, or None if it contradicts the dictionary.
+
+    None is also returned for an unknown element.
 
     A text where the standard has a number (or the other way round) is no value of that attribute and may hold
     anything.

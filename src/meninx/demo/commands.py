@@ -74,18 +74,23 @@ def delta(patients: int) -> float:
 
 def _deid(out: Path, hospital: str) -> Command:
     return Command(
-        name=f"deid-{hospital}", verb="deid", paths=(out / "hospitals" / hospital / "archive", out / "clean" / hospital),
-        settings={"key": out / "keys" / f"{hospital}.key", "site": hospital}, flags=("--new-key",),
-    )  # fmt: skip
+        name=f"deid-{hospital}",
+        verb="deid",
+        paths=(out / "hospitals" / hospital / "archive", out / "clean" / hospital),
+        settings={"key": out / "keys" / f"{hospital}.key", "site": hospital},
+        flags=("--new-key",),
+    )
 
 
 def _prepare(out: Path, config: DemoConfig) -> Command:
     return Command(
         name="prepare", verb="prepare", paths=(out / "clean", out / "data"),
         settings={
-            "reader": "dicom", "name": "demo", "table": "../../hospitals/{site}/labels.csv",  # as seen from each site's folder
-            "crosswalks": ("private/crosswalk_uids.csv",), "modalities": ("DX",), "size": (config.size, config.size),
-            "label_columns": ("effusion", "pneumothorax", "nodule"), "split": "exact", "synthetic": True,
+            "reader": "dicom", "name": "demo",
+            "table": "../../hospitals/{site}/labels.csv",  # relative to the folder of each site
+            "crosswalks": ("private/crosswalk_uids.csv",), "modalities": ("DX",),
+            "size": (config.size, config.size), "split": "exact", "synthetic": True,
+            "label_columns": ("effusion", "pneumothorax", "nodule"),
         },
     )  # fmt: skip
 

@@ -200,9 +200,17 @@ def _write_index(build: Build, rows: list[tuple[str, ...]]) -> None:
 
 
 _SURVEYED = (
-    "PatientIdentityRemoved", "DeidentificationMethod", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID",
-    "SOPClassUID", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient",
-)  # fmt: skip
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "PatientID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SOPInstanceUID",
+    "SOPClassUID",
+    "NumberOfFrames",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+)
 
 
 @dataclass(frozen=True)
@@ -222,7 +230,7 @@ class DicomFile:
 def survey(
     source: Path, *, trusted: bool = False, progress: Progress = SILENT
 ) -> tuple[list[DicomFile], list[tuple[int, str]], int]:
-    """Return the DICOM files below a folder, unreadable ones with their reasons, and the count of other files.
+    """Return the DICOM files below a folder, the unreadable ones with reasons, and the count of others.
 
     Raises:
         PrivacyRefusal: a file does not say PatientIdentityRemoved YES, unless ``trusted``.
@@ -305,7 +313,7 @@ def images_of(entries: list[DicomFile], failed: list[tuple[int, str]]) -> list[t
 
 
 def _volumes(group: list[DicomFile]) -> tuple[list[list[DicomFile]], list[DicomFile]]:
-    """Return the files of a series that make volumes, one list per orientation, and those that stand alone."""
+    """Return the files of a series that make volumes, one list per orientation, and the single files."""
     slices = [entry for entry in group if entry.placed and entry.frames == 1]
     alone = [entry for entry in group if not (entry.placed and entry.frames == 1)]
     if len(slices) < 2:

@@ -17,8 +17,16 @@ from meninx.core.result import Result
 from meninx.dicom import copies, label_rules
 from meninx.imaging import decode, tags
 
-_STRUCTURE = {"SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID",
-              "PatientIdentityRemoved", "NumberOfFrames"}  # fmt: skip
+_STRUCTURE = {
+    "SpecificCharacterSet",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "PatientID",
+    "PatientIdentityRemoved",
+    "NumberOfFrames",
+}
 _META, _IMAGE = 0x0002, 0x0028
 
 

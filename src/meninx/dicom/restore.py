@@ -84,9 +84,18 @@ def _remembered(uid: Callable[[str], str], known: dict[str, str]) -> Callable[[s
 
 
 _MAY_BE_EMPTY = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
-    "ReferringPhysicianName", "SeriesNumber", "InstanceNumber",
-)  # fmt: skip
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "SeriesNumber",
+    "InstanceNumber",
+)
 
 
 def dicom_from_png(

@@ -29,17 +29,36 @@ UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfRefer
 """Attributes that get a new UID."""
 PSEUDONYMS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 EXPORTED = (
-    *FACTS, *PSEUDONYMS, "SOPClassUID", "PatientSex", "PatientAge", "SeriesNumber", "InstanceNumber", "PatientIdentityRemoved",
-    "LongitudinalTemporalInformationModified", "ImagePositionPatient", "ImageOrientationPatient", "ConversionType",
+    *FACTS,
+    *PSEUDONYMS,
+    "SOPClassUID",
+    "PatientSex",
+    "PatientAge",
+    "SeriesNumber",
+    "InstanceNumber",
+    "PatientIdentityRemoved",
+    "LongitudinalTemporalInformationModified",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "ConversionType",
     "PlanarConfiguration",
-)  # fmt: skip
+)
 """Keywords that a side-car may hold; :class:`~meninx.dicom.export.ExportConfig` can name further ones."""
 
 _OF_ONE_SLICE = ("SOPInstanceUID", "InstanceNumber", "ImagePositionPatient")
 _OF_STORED_VALUES = (
-    "RescaleSlope", "RescaleIntercept", "RescaleType", "WindowCenter", "WindowWidth", "VOILUTFunction", "PixelPaddingValue",
-    "PixelPaddingRangeLimit", "PixelIntensityRelationship", "PixelIntensityRelationshipSign", "PresentationLUTShape",
-)  # fmt: skip
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "PixelIntensityRelationship",
+    "PixelIntensityRelationshipSign",
+    "PresentationLUTShape",
+)
 _PIXEL_GROUP, _META_GROUP = 0x7FE0, 0x0002
 _BYTES = {"OB", "OW", "OD", "OF", "OL", "OV", "UN", "OB or OW", "SQ"}
 
@@ -76,7 +95,7 @@ def describe_colour(chosen: Dataset, bits: int) -> Dataset:
 
 
 def describe_display(chosen: Dataset, bits: int) -> Dataset:
-    """Describe a display image in the attributes: derived grey of ``bits``, no rescale or window left to apply."""
+    """Describe a display image in the attributes: grey of ``bits``, with no rescale or window to apply."""
     for keyword in _OF_STORED_VALUES:
         chosen.pop(keyword, None)
     kind = list(chosen.get("ImageType") or ["DERIVED", "SECONDARY"])

@@ -127,7 +127,7 @@ def guarded() -> Iterator[None]:
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file starts like DICOM: with a preamble and ``DICM``, or with an element of group 0008."""
+    """Return whether a file starts like DICOM: with preamble and ``DICM``, or an element of group 0008."""
     try:
         with path.open("rb") as stream:
             head = stream.read(_MAGIC_AT + 4)

@@ -23,9 +23,18 @@ from meninx.imaging.image import Image
 Intensity = Literal["stored", "modality", "display"]
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _SLICE = (
-    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "Rows",
-    "Columns", "SamplesPerPixel", "FrameOfReferenceUID", "NumberOfFrames", "SOPClassUID",
-)  # fmt: skip
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "FrameOfReferenceUID",
+    "NumberOfFrames",
+    "SOPClassUID",
+)
 _WIDEST = 4  # bytes of a decoded value
 _DIRECTORY = "1.2.840.10008.1.3.10"
 
@@ -340,16 +349,57 @@ def _check(intensity: str, bits: int) -> None:
 
 
 FACTS = (
-    "Modality", "ImageType", "PhotometricInterpretation", "SamplesPerPixel", "Rows", "Columns", "NumberOfFrames",
-    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
-    "ViewPosition", "ImageLaterality", "Laterality", "BodyPartExamined", "PatientPosition", "PatientOrientation",
-    "PresentationIntentType", "PresentationLUTShape", "PixelIntensityRelationship", "PixelIntensityRelationshipSign",
-    "BurnedInAnnotation", "LossyImageCompression", "LossyImageCompressionMethod", "LossyImageCompressionRatio",
-    "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio", "SliceThickness",
-    "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept", "RescaleType", "WindowCenter", "WindowWidth",
-    "VOILUTFunction", "KVP", "MagneticFieldStrength", "ScanningSequence", "SequenceVariant", "ScanOptions",
-    "MRAcquisitionType", "RepetitionTime", "EchoTime", "InversionTime", "FlipAngle", "EchoTrainLength",
-)  # fmt: skip
+    "Modality",
+    "ImageType",
+    "PhotometricInterpretation",
+    "SamplesPerPixel",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "ViewPosition",
+    "ImageLaterality",
+    "Laterality",
+    "BodyPartExamined",
+    "PatientPosition",
+    "PatientOrientation",
+    "PresentationIntentType",
+    "PresentationLUTShape",
+    "PixelIntensityRelationship",
+    "PixelIntensityRelationshipSign",
+    "BurnedInAnnotation",
+    "LossyImageCompression",
+    "LossyImageCompressionMethod",
+    "LossyImageCompressionRatio",
+    "PixelSpacing",
+    "ImagerPixelSpacing",
+    "NominalScannedPixelSpacing",
+    "PixelAspectRatio",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "KVP",
+    "MagneticFieldStrength",
+    "ScanningSequence",
+    "SequenceVariant",
+    "ScanOptions",
+    "MRAcquisitionType",
+    "RepetitionTime",
+    "EchoTime",
+    "InversionTime",
+    "FlipAngle",
+    "EchoTrainLength",
+)
 """Keywords that :func:`facts_of` may return; anything else in a file stays there."""
 
 _CODES = {"CS", "LO", "SH"}

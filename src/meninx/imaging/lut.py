@@ -68,7 +68,10 @@ def table_of(sequence: Any) -> LookupTable | None:
 
 
 def _parse(descriptor: Any, data: Any, where: str) -> LookupTable:
-    """Return a table from its descriptor (entries, first value, bits) and its data: numbers, or 1 or 2 bytes each."""
+    """Return a table from its descriptor (entries, first value, bits) and its data.
+
+    The data are numbers, or bytes, one or two for each entry.
+    """
     entries, first, bits = (int(value) for value in descriptor)
     entries = entries or 65536
     if isinstance(data, bytes):

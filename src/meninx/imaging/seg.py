@@ -22,8 +22,17 @@ from meninx.imaging.tags import new_uid
 
 MAKER = "meninx"
 _TISSUE = ("85756007", "SCT", "Tissue")
-_DEFAULTS = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber",
-             "StudyID", "ReferringPhysicianName")  # fmt: skip
+_DEFAULTS = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "StudyID",
+    "ReferringPhysicianName",
+)
 
 
 def write_seg(
@@ -40,7 +49,7 @@ def write_seg(
     Args:
         label_map: whole numbers 0 (background), 1, ..., len(labels): (1, rows, columns) or (rows, columns) on
             one source image; (1, columns, rows, slices) or (columns, rows, slices) on a series, as
-            :func:`dicom.read_series` gives it. The affine of an Image must be that of the series.
+            :func:`.dicom_image.read_series` gives it. The affine of an Image must be that of the series.
         source_paths: the DICOM files the map was drawn on, in any order.
         labels: names of the values 1, 2, ...
         out: the file to write.

@@ -1,4 +1,6 @@
-"""Training: one trainer for supervised and private runs, federated rounds, shadow models and games of several networks.
+"""Training: one trainer for supervised, private and federated runs, shadow models and games.
+
+A game trains several networks against each other.
 
 ::
 
@@ -80,19 +82,39 @@ _MODULES = {
     "meninx.learn.dp_step": ("Keys", "PrivateStep", "UnitSource", "prove_network"),
     "meninx.learn.fitting": ("fit",),
     "meninx.learn.hooks": (
-        "Evaluated", "Hook", "MetricsHook", "Notice", "Outcome", "ProgressHook", "RoundDone", "RoundStarted",
-        "StepDone", "TensorBoardHook",
+        "Evaluated",
+        "Hook",
+        "MetricsHook",
+        "Notice",
+        "Outcome",
+        "ProgressHook",
+        "RoundDone",
+        "RoundStarted",
+        "StepDone",
+        "TensorBoardHook",
     ),
     "meninx.learn.optim": ("Schedule",),
     "meninx.learn.record": ("FitResult",),
     "meninx.learn.sampler": (
-        "PrivateSampler", "PublicPoissonSampler", "Sampler", "ShuffleSampler", "UnitBatch",
+        "PrivateSampler",
+        "PublicPoissonSampler",
+        "Sampler",
+        "ShuffleSampler",
+        "UnitBatch",
     ),
     "meninx.learn.state": ("Best", "Player", "TrainState", "WeightAverage"),
-    "meninx.learn.step": ("AlternatingStep", "Loader", "PlayerLoss", "Report", "Step", "SupervisedStep", "TensorLoader"),
+    "meninx.learn.step": (
+        "AlternatingStep",
+        "Loader",
+        "PlayerLoss",
+        "Report",
+        "Step",
+        "SupervisedStep",
+        "TensorLoader",
+    ),
     "meninx.learn.task": ("ImageTask", "PairTask", "Task"),
     "meninx.learn.trainer": ("Evaluator", "Trainer"),
-}  # fmt: skip
+}
 
 __all__ = [
     "AlternatingStep",

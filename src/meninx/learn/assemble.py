@@ -127,8 +127,8 @@ def from_config(
 ) -> Training:
     """Return a run ready for its first step.
 
-    It writes metrics, checkpoints, keys and ledger into the run folder. :func:`.fit.fit` also resumes, stops on
-    Ctrl-C and writes ``privacy.json``.
+    It writes metrics, checkpoints, keys and ledger into the run folder. :func:`.fitting.fit` also resumes,
+    stops on Ctrl-C and writes ``privacy.json``.
 
     Args:
         config: settings; a subclass is reduced to its learning part.
@@ -179,7 +179,7 @@ def from_config(
 
         sampler, step = _private_parts(
             config, train, run, plan, task, loader, network, bind=bind, sources=sources, resumed=resumed,
-            ancestry=ancestry, world=world,
+            ancestry=ancestry, world=world, device=device,
         )  # fmt: skip
     trainer = Trainer(
         _state(config, network, plan, sampler.steps_per_epoch), sampler, step, world=world,
@@ -277,13 +277,14 @@ def _private_parts(
     loader: Loader,
     network: nn.Module,
     *,
+    device: torch.device,
     bind: Callable[[str], str],
     resumed: bool,
     world: World,
     sources: Sequence[UnitSource] = (),
     ancestry: Ancestry | None = None,
 ) -> tuple[PrivateSampler, PrivateStep]:
-    """Return the sampler and the step of a private run, with the run's secret keys, which process 0 gives to all.
+    """Return the sampler and the step of a private run, with the secret keys that process 0 gives to all.
 
     The network is proved before there are keys, so that a refusal leaves none.
 
@@ -295,6 +296,7 @@ def _private_parts(
         task: the loss.
         loader: makes tensors of cases.
         network: put into training mode, with the parameters fixed that no step trains.
+        device: where the network is.
         bind: from the name of the run's keys to the binding of its ledger lines
             (:func:`.ledger_file.binding_of`).
         resumed: the run was started before.
@@ -325,13 +327,14 @@ def _private_parts(
     seed = config.runtime.seed if config.runtime.deterministic else None
     keys = Keys.of(run, resumed=resumed, deterministic_seed=seed, world=world)
     sampler = PrivateSampler(
-        plan.sampler(keys.sampling, len(units)), units, unit_names(train.manifest, plan.unit), plan.sample_rate,
-        config.sampling.cases_per_patient, config.runtime.seed,
+        plan.sampler(keys.sampling, len(units)), units, unit_names(train.manifest, plan.unit),
+        plan.sample_rate, config.sampling.cases_per_patient, config.runtime.seed,
     )  # fmt: skip
     earlier = finetune.ledgers(ancestry) if ancestry else ()
     step = PrivateStep(
-        plan, run, task, loader, keys, binding=bind(keys.stream), physical_batch=config.sampling.physical_batch,
-        kernels=kernels.opened(runtime.device(config.runtime.device), deterministic=config.runtime.deterministic),
+        plan, run, task, loader, keys, binding=bind(keys.stream),
+        physical_batch=config.sampling.physical_batch,
+        kernels=kernels.opened(device, deterministic=config.runtime.deterministic),
         precision=config.runtime.precision, functional=config.model.functional, sources=sources,
         earlier=joint_phases(earlier) if earlier else (), proved=True, world=world,
     )  # fmt: skip
@@ -429,7 +432,7 @@ def initial_network(
     network: nn.Module | None = None,
     statistics: FeatureStatistics | None = None,
 ) -> tuple[nn.Module, StartRecord | None]:
-    """Return the network that a run begins with: weights from the config's seed or the pretrained file, adapters if asked for.
+    """Return the network that a run begins with: random or pretrained weights, with any adapters.
 
     Args:
         config: the settings.
@@ -462,7 +465,7 @@ def initial_network(
 def feature_statistics(
     config: LearnConfig, info: DatasetInfo, *, network: nn.Module | None = None
 ) -> FeatureStatistics:
-    """Return the statistics that ``config.model.standardize`` asks for, on one thread, so that they are repeatable.
+    """Return the statistics that ``config.model.standardize`` asks for, repeatable on one thread.
 
     Args:
         config: the settings.
@@ -486,7 +489,7 @@ def feature_statistics(
 def _statistics(
     config: LearnConfig, info: DatasetInfo, network: nn.Module | None, ancestry: Ancestry, world: World
 ) -> FeatureStatistics | None:
-    """Return the statistics that the run was created with, in every process; computed where it has no record."""
+    """Return the statistics of the run's record in every process, or compute them without a record."""
     if not config.model.standardize:
         return None
 
@@ -519,7 +522,7 @@ def _pretrained(
 
 
 def _refuse_private_intensity(info: DatasetInfo, plan: Plan | None) -> None:
-    """Refuse statistics of the training images under privacy: one patient changes what all the others' images look like."""
+    """Refuse statistics of the training images under privacy, where one patient changes all images."""
     if plan is not None and info.intensity.source == "train":
         fix = "prepare the dataset with --intensity format, window or image"
         got = "one computed from the private training images"

@@ -2,8 +2,8 @@
 
 Every draw comes from a generator that is passed in.
 
-Axes: 2-D images are (channels, rows, columns), so left-right is the last axis; volumes are (channels, x, y, z)
-with x to the patient's right, so left-right is the first spatial axis and the image plane is (x, y).
+Axes: 2-D images are (channels, rows, columns), so left-right is the last axis; volumes are (channels, x, y,
+z) with x to the patient's right, so left-right is the first spatial axis and the image plane is (x, y).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checkpoints in private/checkpoints: written whole or not at all, sealed by a digest, read without running code.
+"""Checkpoints in private/checkpoints: written atomically, sealed by a digest, read without running code.
 
 They are never ahead of the ledger. A changed bit is refused; checkpoints of earlier versions have no digest
 and are read.
@@ -99,7 +99,10 @@ def load(run: Run, name: str) -> dict[str, Any]:
 
 
 def refuse_other_plan(run: Run, plan: str) -> None:
-    """Raise PrivacyRefusal when the run was started under another privacy plan than ``plan``, its fingerprint, or none."""
+    """Raise PrivacyRefusal when the run was started under another privacy plan than ``plan``.
+
+    ``plan`` is the plan, its fingerprint, or None.
+    """
     if path_of(run, "last").is_file():
         _refuse_plan(load(run, "last"), plan)
 
@@ -213,7 +216,10 @@ def _of_one_player(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the weights that a checkpoint's run evaluates: the averaged ones of its only player, if it kept them."""
+    """Return the weights that a checkpoint's run evaluates.
+
+    They are the averaged ones of its only player, if it kept them.
+    """
     (player,) = content["players"].values()
     weights: dict[str, Tensor] = player["average"]["shadow"] if player["average"] else player["weights"]
     return weights
@@ -244,9 +250,10 @@ def _refuse_other_settings(before: LearnConfig, now: LearnConfig) -> None:
 
 
 class CheckpointHook(Hook):
-    """Saves ``last`` at every evaluation and at the end of a round, and ``best`` whenever the evaluation improved.
+    """Saves ``last`` at evaluations and at the end of a round, and ``best`` when the metric improves.
 
-    An interrupted round is saved, too, unless a step was under way. A private run that was interrupted before its
+    An interrupted round is saved, too, unless a step was under way. A private run that was interrupted before
+    its
     first step is not: it begins anew, with new keys.
 
     Args:

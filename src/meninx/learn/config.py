@@ -52,12 +52,12 @@ class ModelConfig(Settings):
             window of this size.
         pretrained: file with a state dict to start from; empty starts from random weights.
         pretrained_source: what the pretrained weights were trained on; recorded in privacy.json.
-            standardize: prepared public dataset whose training images standardise the features of the pretrained
-            network (mean 0, deviation 1 of what the head receives). They are written into its last norm layer.
-            Empty leaves the features as they are. Images of another size are resized.
+        standardize: prepared public dataset whose training images standardise the features of the pretrained
+            network (mean 0, deviation 1 of what the head receives). They are written into its last norm
+            layer. Empty leaves the features as they are. Images of another size are resized.
         keep_head: also load the last layer of the pretrained weights.
         freeze: `none`, `features` (trains the head only: a linear probe), `bitfit` (trains biases, norm
-                layers and the head) or the prefix of the parameters to freeze.
+            layers and the head) or the prefix of the parameters to freeze.
         unfreeze_every: epochs after which one more frozen block is trained, from the last to the first; 0 for
             never.
         lora_rank: rank of low-rank adapters beside the frozen linear and convolution layers, trained with the

@@ -1,4 +1,4 @@
-"""Several processes that train one model: what one of them tells the others, and the one sum a step that they share.
+"""Several processes that train one model: what they exchange, and one summation per step.
 
 Every process computes the same draw and the same noise from the run's secret keys, so neither travels. A step
 cuts the drawn units into one share a process; each clips its own share in physical batches of its own, as
@@ -53,7 +53,9 @@ class World:
     def all_reduce(
         self, tensors: Sequence[Tensor], numbers: Sequence[float] = (), *, same: object = ""
     ) -> list[float]:
-        """Replace float32 tensors by their sums over all processes, in one reduction, and return the summed numbers.
+        """Replace float32 tensors by their sums over all processes, and return the summed numbers.
+
+        All are summed in one reduction.
 
         Afterwards the tensors are equal in all processes, bit for bit.
 
@@ -175,12 +177,12 @@ def joined(*, init: str = "env://", timeout: timedelta = TIMEOUT) -> Iterator[Wo
 
 
 def is_main() -> bool:
-    """Return whether this process is the one that speaks to the user, inside and outside of :func:`joined`."""
+    """Return whether this process writes the output for the user, inside and outside of :func:`joined`."""
     return _number("WORLD_SIZE", 1) == 1 or _number("RANK") == 0
 
 
 def own_device(name: str, world: World) -> str:
-    """Return the device of this process for a device name of the settings: on a GPU machine one GPU per process.
+    """Return the device of this process for a device name of the settings: one GPU per process.
 
     Raises:
         ConfigError: a single device for several processes, or fewer GPUs than processes.

@@ -1,7 +1,7 @@
 """The step with differential privacy, driven by the plan: draw, clip, account, add noise, one optimiser step.
 
-The secrets of a run are two keys, one for the draws and one for the noise. They are made once from the operating
-system's entropy, lie in ``private/keys``, and are never exported.
+The secrets of a run are two keys, one for the draws and one for the noise. They are made once from the
+operating system's entropy, lie in ``private/keys``, and are never exported.
 
 ::
 
@@ -101,9 +101,9 @@ class Keys:
 class UnitSource:
     """Units that take part in a private step beside the patients, for instance the canaries of an audit.
 
-    They are clipped like any unit and take slots of their own behind those of the cases, so the sensitivity of the
-    sum, the denominator and the accounting stay as they are. Since they are nobody's data, their part of
-    the sum may be looked at: it comes out in ``Report.slots``.
+    They are clipped like any unit and take slots of their own behind those of the cases, so the sensitivity
+    of the sum, the denominator and the accounting stay as they are. Since they are nobody's data, their part
+    of the sum may be looked at: it comes out in ``Report.slots``.
 
     Attributes:
         name: of the source, a key of ``Report.slots``.
@@ -150,10 +150,23 @@ class PrivateStep:
     private = True
 
     def __init__(
-        self, plan: Plan, run: Run, task: Task, loader: Loader, keys: Keys, *, binding: str, physical_batch: int = 32,
-        kernels: KernelCache | None = None, precision: str = "fp32", functional: tuple[str, ...] = (),
-        sources: Sequence[UnitSource] = (), earlier: Sequence[Phase] = (), proved: bool = False, world: World | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        plan: Plan,
+        run: Run,
+        task: Task,
+        loader: Loader,
+        keys: Keys,
+        *,
+        binding: str,
+        physical_batch: int = 32,
+        kernels: KernelCache | None = None,
+        precision: str = "fp32",
+        functional: tuple[str, ...] = (),
+        sources: Sequence[UnitSource] = (),
+        earlier: Sequence[Phase] = (),
+        proved: bool = False,
+        world: World | None = None,
+    ) -> None:
         self.plan, self.run, self.task, self.loader = plan, run, task, loader
         self.noise, self.stream = plan.noise(keys.noise), keys.stream
         self.kernels = kernels or KernelCache(Planner(mode="rule"), None)
@@ -194,7 +207,7 @@ class PrivateStep:
             self.proved = True
 
     def gradients(self, state: TrainState, units: UnitBatch, *, stop_requested: bool = False) -> Report:
-        """Leave the released gradient of step ``state.step`` on every trained parameter, and none on the others."""
+        """Leave the released gradient of step ``state.step`` on the trained parameters alone."""
         model, step = state.model, state.step
         threshold_now = ClippingThreshold(value=state.threshold) if state.threshold else self.plan.threshold()
         drawn = self._drawn(units, step)
@@ -239,7 +252,7 @@ class PrivateStep:
         return accounting.epsilon([self.plan.phase(ahead), *self.earlier], self.plan.delta, coarse=True).value
 
     def _drawn(self, units: UnitBatch, step: int) -> list[UnitBatch]:
-        """Return the units of all sources, each with slots of its own: the cases' first, the others behind."""
+        """Return the units of all sources, each with its own slots: first the cases', then the others."""
         drawn = [units]
         for source in self.sources:
             drawn.append(UnitBatch(source.sampler(step).units, first=drawn[-1].first + len(drawn[-1])))
@@ -269,10 +282,19 @@ class PrivateStep:
         first = None
         for batch in loader.batches(units.share(self.world.rank, self.world.size), step, most):
             total = total + self.plan.clipped_sum(
-                model, self.task.loss, batch.inputs, batch.targets,
-                unit_index=batch.unit, n_units=count, chunk=most, planner=self.kernels.planner,
-                precision=self.precision, threshold=threshold_now, functional=self.functional, row_keys=batch.row_keys,
-            )  # fmt: skip
+                model,
+                self.task.loss,
+                batch.inputs,
+                batch.targets,
+                unit_index=batch.unit,
+                n_units=count,
+                chunk=most,
+                planner=self.kernels.planner,
+                precision=self.precision,
+                threshold=threshold_now,
+                functional=self.functional,
+                row_keys=batch.row_keys,
+            )
             first = first or batch
         return total, first
 
@@ -284,7 +306,7 @@ class PrivateStep:
         drawn: Sequence[UnitBatch],
         stop_requested: bool,
     ) -> bool:
-        """Make the gradients of ``total`` those of all processes, and return whether one of them was asked to stop.
+        """Sum the gradients of ``total`` over all processes, and return whether one was asked to stop.
 
         Nobody has the sum before process 0, which wrote the ledger, has added its own share: the sum is the
         barrier.
@@ -304,7 +326,8 @@ class PrivateStep:
         for own in parts:  # of units that are nobody's data; every process shows the same
             self.world.all_reduce([own.gradients[name] for name in sorted(own.gradients)])
         if self.plan.clipping == "adaptive" or parts:
-            # Adaptive clipping counts short units, and an audit asks for its own: both need the norms of all. That
+            # Adaptive clipping counts short units, and an audit asks for its own: both need the norms of all.
+            # That
             # every unit is there was just checked.
             self.world.all_reduce([total.unit_norms])
             total.present.fill_(True)
@@ -327,8 +350,8 @@ class PrivateStep:
     def _refuse_replay(self, state: TrainState) -> None:
         """Refuse to begin a step again with weights that are not those it was begun with.
 
-        After a crash a step is repeated with the same noise. That is free only if everything else is the same, too;
-        with other weights the difference of the two releases would hold no noise.
+        After a crash a step is repeated with the same noise. That is free only if everything else is the
+        same, too; with other weights the difference of the two releases would hold no noise.
         """
         if self.world.main and state.loads and state.step < self.ledger.next_step:
             fix = f"continue with state.step = {self.ledger.next_step}; the steps in between stay accounted"
@@ -350,7 +373,10 @@ class PrivateStep:
 
     @torch.no_grad()
     def _look(self, model: nn.Module, batch: Batch | None, step: int) -> float:
-        """Return the loss of some drawn images before the step, about thirty times in a run, for the private log alone."""
+        """Return the loss of some drawn images before the step, for the private log alone.
+
+        It is computed about thirty times per run.
+        """
         steps = self.plan.steps
         if batch is None or (step % -(-steps // LOSS_POINTS) and step != steps - 1):
             return math.nan
@@ -389,12 +415,22 @@ def prove_network(
     images, targets, keys = torch.randn_like(batch.inputs[:2]), batch.targets[:2], batch.row_keys[:2]
 
     def summed(rows: slice) -> Tensor:
-        """Return the sum of some images' gradients in training mode, in which the proof does not run a network."""
+        """Return the sum of some images' gradients in training mode.
+
+        The proof does not run a network in this mode.
+        """
         units = torch.arange(len(keys[rows]))
         total = clipped_gradient_sum(
-            network, task.loss, images[rows], targets[rows], unit_index=units, n_units=len(units), max_grad_norm=1e9,
-            functional=functional, row_keys=keys[rows],
-        )  # fmt: skip
+            network,
+            task.loss,
+            images[rows],
+            targets[rows],
+            unit_index=units,
+            n_units=len(units),
+            max_grad_norm=1e9,
+            functional=functional,
+            row_keys=keys[rows],
+        )
         return torch.cat([value.flatten() for value in total.gradients.values()])
 
     whole = summed(slice(None))

@@ -45,7 +45,8 @@ def public_statistics(network: nn.Module, public: Manifest, *, size: Sequence[in
 
     Raises:
         ConfigError: the features cannot be standardised by the weights of the network.
-        DataError: the dataset has fewer than two training images, others than the network takes, or a broken one.
+        DataError: the dataset has fewer than two training images, others than the network takes, or a broken
+            one.
     """
     store = split_store(public, "train", ModelConfig())
     if len(store) < 2:
@@ -93,7 +94,8 @@ def standardize(network: nn.Module, statistics: FeatureStatistics, *, keep_head:
         keep_head: change the head so that the outputs of the network stay as they are.
 
     Raises:
-        ConfigError: the head is no linear layer, or no norm layer has as many channels as the head has inputs.
+        ConfigError: the head is no linear layer, or no norm layer has as many channels as the head has
+            inputs.
     """
     head = _head(network)
     weight, bias = _last_affine(network, head.in_features)

@@ -1,4 +1,7 @@
-"""Which parameters are trained: all, the head alone, biases and norms, adapters, all but a prefix, or more and more of them."""
+"""The parameters that are trained: all, head, biases and norms, adapters, or more from step to step.
+
+All parameters but those below a prefix can be chosen, too.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +118,7 @@ _NESTS = ("players", "state_dict", "model", "model_state_dict", "network_weights
 
 
 def known(start: StartRecord, ancestry: Ancestry) -> StartRecord:
-    """Return what a network started from together with what is known of its training."""
+    """Return the start record of a network, completed by what is known about its training."""
     return replace(
         start,
         origin=ancestry.origin,

@@ -88,10 +88,21 @@ def fit(
     with runtime.prepared(config.runtime, world) as device, Stop() as stop:
         begin = BeginHook(run) if world.main else None
         training = assemble.from_config(
-            config, data, run, plan, device=device, network=network, task=task, hooks=[begin] if begin else [],
-            progress=progress, resumed=begun, data_digest=data_digest, ancestry=ancestry, declared_units=declared_units,
+            config,
+            data,
+            run,
+            plan,
+            device=device,
+            network=network,
+            task=task,
+            hooks=[begin] if begin else [],
+            progress=progress,
+            resumed=begun,
+            data_digest=data_digest,
+            ancestry=ancestry,
+            declared_units=declared_units,
             world=world,
-        )  # fmt: skip
+        )
         if begin:
             begin.planned_steps = training.total_steps
         state = training.state
@@ -158,7 +169,9 @@ def _refuse_lost_ledger(run: Run) -> None:
 
 
 class BeginHook(Hook):
-    """Says in ``run.json`` that the run is under way, after its first step; a start that fails before leaves no trace.
+    """Says in ``run.json`` that the run is under way, after its first step.
+
+    A start that fails before leaves no trace.
 
     Args:
         run: the run folder.
@@ -221,7 +234,10 @@ def _result(training: Training, name: str, spent: dict[str, Any] | None) -> FitR
 
 
 def _recorded(training: Training) -> tuple[str, dict[str, Any] | None]:
-    """Write privacy.json and return the checkpoint kept and what was spent, in all and in own steps, as plain values."""
+    """Write privacy.json and return, as plain values, the checkpoint kept and the privacy spent.
+
+    The privacy spent is given in all and for the run's own steps.
+    """
     spent = _written(training, final=True)
     if spent is None:
         return _kept(training), None

@@ -130,7 +130,8 @@ class Hook:
         refuses changes by any other. It cannot look into a hook: a false declaration breaks the guarantee.
 
     Attributes:
-        post_processing: what this hook changes is a function of weights, released gradients and public numbers.
+        post_processing: what this hook changes is a function of weights, released gradients and public
+            numbers.
     """
 
     post_processing: bool = False
@@ -185,7 +186,9 @@ class ProgressHook(Hook):
 
 
 class MetricsHook(Hook):
-    """Writes ``private/metrics.jsonl``, one line per step and evaluation, cut back to the step a run resumes from.
+    """Writes ``private/metrics.jsonl``, one line per step and evaluation.
+
+    On resuming, the file is cut back to the step that the run resumes from.
 
     Args:
         run: the run folder.

@@ -70,7 +70,10 @@ def opened(device: torch.device, *, deterministic: bool) -> KernelCache:
 
 
 def folder() -> Path:
-    """Return the folder of what may be deleted at any time: $MENINX_CACHE, or ``meninx`` in the user's cache folder."""
+    """Return the cache folder: $MENINX_CACHE, or ``meninx`` in the user's cache folder.
+
+    Its files may be deleted at any time.
+    """
     own = os.environ.get(ENVIRONMENT)
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meninx"
 
@@ -156,9 +159,16 @@ def kernel_table(
     for _ in range(2):
         begun = time.process_time()
         clipped_gradient_sum(
-            network, lambda outputs, _: outputs.flatten(1).square().mean(1), images, torch.zeros(len(images)),
-            unit_index=torch.arange(units), n_units=units, max_grad_norm=1.0, views=views, planner=cache.planner,
-        )  # fmt: skip
+            network,
+            lambda outputs, _: outputs.flatten(1).square().mean(1),
+            images,
+            torch.zeros(len(images)),
+            unit_index=torch.arange(units),
+            n_units=units,
+            max_grad_norm=1.0,
+            views=views,
+            planner=cache.planner,
+        )
         seconds.append(time.process_time() - begun)
     cache.save()
     first, following = seconds

@@ -1,4 +1,7 @@
-"""The privacy ledger on disk: read whole and verified, extended one durable line at a time, bound to what determines a step."""
+"""The privacy ledger on disk: verified when read, extended by one durable line at a time.
+
+It is bound to what determines a step.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ FREE_TO_CHANGE = frozenset(
         "attack_risk",
     }
 )
-"""Settings that may change when a run is resumed: they move rounding, length or looks, not what a step means."""
+"""Settings that may change when a run is resumed: they change rounding, length or output, but no step."""
 
 
 def binding_of(
@@ -92,8 +95,8 @@ def read(run: Run, *, anchor: tuple[int, str] | None = None) -> Ledger:
 def enter(run: Run, ledger: Ledger, plan: Plan, step: int, *, stream: str, binding: str) -> Ledger:
     """Write the next line to the disk, wait until it is there, and return the ledger that holds it.
 
-    The file is made for the owner alone, mode 0600. Before the first line ``run.json`` names the keys, so that
-    a run whose ledger and keys were both removed is known to have begun.
+    The file is made for the owner alone, mode 0600. Before the first line ``run.json`` names the keys, so
+    that a run whose ledger and keys were both removed is known to have begun.
 
     Raises:
         PrivacyRefusal: see :meth:`meninx.privacy.ledger.Ledger.next`.

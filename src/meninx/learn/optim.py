@@ -60,7 +60,7 @@ def optimizer(config: OptimConfig, parameters: Parameters, plan: Plan | None = N
 
 
 def groups(config: OptimConfig, model: nn.Module) -> Parameters:
-    """Return the parameters of a model, the head's in a group with a learning rate of its own when it has one."""
+    """Return the parameters of a model, with the head in its own group if it has its own learning rate."""
     if config.head_lr == 1:
         return list(model.parameters())
     prefix = registry.head_prefix(model)

@@ -1,16 +1,18 @@
-"""Differential privacy for a training loop of one's own: sampling, clipping, noise, ledger and resume in one context.
+"""Differential privacy for your own training loop: sampling, clipping, noise, ledger and resuming.
 
-The network is not wrapped and the data stay where they are. The context says which rows belong to the patients drawn for
-a step, and replaces ``loss.backward(); optimizer.step()``::
+The network is not wrapped and the data stay where they are. The context says which rows belong to the
+patients drawn for a step, and replaces ``loss.backward(); optimizer.step()``::
 
     >>> import tempfile, torch
     >>> from meninx.privacy import training
     >>> patients = [f"patient {row // 2}" for row in range(40)]                   # two images per patient
     >>> images, labels = torch.randn(40, 1, 8, 8), torch.randint(0, 2, (40,))
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
-    >>> optimizer, loss = torch.optim.SGD(model.parameters(), lr=0.1), torch.nn.CrossEntropyLoss(reduction="none")
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> loss = torch.nn.CrossEntropyLoss(reduction="none")
+    >>> settings = dict(epsilon=8, delta=1e-3, batch=10, steps=4)
     >>> folder = tempfile.mkdtemp() + "/run"
-    >>> with training(model, optimizer, loss, units=patients, run=folder, epsilon=8, delta=1e-3, batch=10, steps=4) as dp:
+    >>> with training(model, optimizer, loss, units=patients, run=folder, **settings) as dp:
     ...     for rows in dp:
     ...         dp.step(images[rows], labels[rows])
     >>> dp.spent.steps, dp.spent.epsilon <= 8
@@ -101,13 +103,13 @@ def training(
         deterministic_seed: for tests: keys from this seed, and the folder is stamped NOT FOR RELEASE.
         **mechanism: further fields of :class:`~meninx.privacy.plan.Plan`, for instance ``clipping``.
 
-    Guarantee: the weights after any number of steps are (``dp.spent.epsilon``, delta)-differentially private for
-        the unit, relation add-or-remove-one, if (1) the rows given to ``dp.step`` are functions of the data of
-        the drawn rows alone, whatever else is in the dataset (augment with ``dp.row_seeds``, not with a generator
-        that runs over the batch), and (2) nothing but ``dp.step`` changes the weights by looking at the data.
-        A step is in the ledger, on the disk, before the optimiser sees it. Every attempt is a step of its own:
-        a step lost to a crash stays spent and is not taken again, so that a resumed run spends no more than
-        was planned and no noise is used twice.
+    Guarantee: the weights after any number of steps are (``dp.spent.epsilon``, delta)-differentially private
+        for the unit, relation add-or-remove-one, if (1) the rows given to ``dp.step`` are functions of the
+        data of the drawn rows alone, whatever else is in the dataset (augment with ``dp.row_seeds``, not with
+        a generator that runs over the batch), and (2) nothing but ``dp.step`` changes the weights by looking
+        at the data. A step is in the ledger, on the disk, before the optimiser sees it. Every attempt is a
+        step of its own: a step lost to a crash stays spent and is not taken again, so that a resumed run
+        spends no more than was planned and no noise is used twice.
 
     Raises:
         UsageError: the folder holds a run and ``resume`` is false, or it holds none and it is true.
@@ -117,9 +119,17 @@ def training(
     """
     members, names, unit = _grouped(units, rows)
     plan = calibrate(
-        n_units=declared_units or len(members), expected_batch_size=batch, delta=delta, epsilon=epsilon,
-        noise_multiplier=noise_multiplier, steps=steps, epochs=epochs, max_grad_norm=max_grad_norm, unit=unit, **mechanism,
-    )  # fmt: skip
+        n_units=declared_units or len(members),
+        expected_batch_size=batch,
+        delta=delta,
+        epsilon=epsilon,
+        noise_multiplier=noise_multiplier,
+        steps=steps,
+        epochs=epochs,
+        max_grad_norm=max_grad_norm,
+        unit=unit,
+        **mechanism,
+    )
     if len(members) > plan.n_units_declared:
         rule = f"at most declared_units = {plan.n_units_declared} units"
         raise PrivacyRefusal(expected(rule, got=len(members), where="privacy.training"))
@@ -139,9 +149,16 @@ def training(
         device = next(model.parameters()).device
         loader = _GivenRows()
         step = PrivateStep(
-            plan, folder, _OwnTask(loss), loader, keys, binding=_NO_REPLAY, physical_batch=physical_batch,
-            kernels=kernels.opened(device, deterministic=deterministic_seed is not None), functional=tuple(functional),
-        )  # fmt: skip
+            plan,
+            folder,
+            _OwnTask(loss),
+            loader,
+            keys,
+            binding=_NO_REPLAY,
+            physical_batch=physical_batch,
+            kernels=kernels.opened(device, deterministic=deterministic_seed is not None),
+            functional=tuple(functional),
+        )
         sampler = PrivateSampler(plan.sampler(keys.sampling, len(members)), members, names, plan.sample_rate)
         private = PrivateTraining(
             folder, plan, TrainState.of(model, optimizer), sampler, step, loader, save_every
@@ -162,14 +179,20 @@ class PrivateTraining:
 
     Attributes:
         plan: sampling, clipping, noise and cost.
-        row_seeds: (rows,) int64, one seed per drawn row, for its augmentation: it depends on the row's own unit and
-            the step alone.
+        row_seeds: (rows,) int64, one seed per drawn row, for its augmentation: it depends on the row's own
+            unit and the step alone.
     """
 
     def __init__(
-        self, run: Run, plan: Plan, state: TrainState, sampler: PrivateSampler, step: PrivateStep, loader: _GivenRows,
+        self,
+        run: Run,
+        plan: Plan,
+        state: TrainState,
+        sampler: PrivateSampler,
+        step: PrivateStep,
+        loader: _GivenRows,
         save_every: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.plan = plan
         self.row_seeds = torch.empty(0, dtype=torch.int64)
         self._run, self._state, self._sampler, self._step, self._loader = run, state, sampler, step, loader
@@ -211,7 +234,8 @@ class PrivateTraining:
 
         Raises:
             UsageError: no draw is open, or the number of rows is another.
-            PrivacyRefusal: the network cannot be trained privately (found before the first step that has rows).
+            PrivacyRefusal: the network cannot be trained privately (found before the first step that has
+                rows).
         """
         drawn = self._drawn
         if drawn is None:
@@ -296,7 +320,7 @@ class PrivateTraining:
         self._step.proved = True
 
     def _key(self, unit: tuple[int, ...], place: int) -> int:
-        """Return the seed of a unit's row: from the step, the unit's name and the row's place among its own."""
+        """Return the seed of a unit's row, from the step, the unit's name and the row's place in it."""
         return randomness.child_seed(0, "own loop", self._state.step, self._names[unit[0]], place)
 
 

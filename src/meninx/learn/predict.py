@@ -45,7 +45,10 @@ def outputs(
 
 
 def forward(model: nn.Module, images: Tensor, config: LearnConfig) -> Tensor:
-    """Return logits of whole images (batch, channels, ...), by a Gaussian-weighted sliding window when patches are used."""
+    """Return logits of whole images (batch, channels, ...).
+
+    With patches they come from a Gaussian-weighted sliding window.
+    """
     if not config.model.patch_size:
         return cast("Tensor", model(images))
     from monai.inferers import sliding_window_inference  # a heavy import that whole images do not need
@@ -90,7 +93,7 @@ class Predictions:
 def load_model(
     run: Run, *, weights: str = "auto", network: nn.Module | None = None
 ) -> tuple[nn.Module, LearnConfig, DatasetInfo]:
-    """Return the trained model of a run in evaluation mode, on the CPU, with its settings and dataset information.
+    """Return a run's trained model in evaluation mode, on the CPU, with settings and dataset information.
 
     Averaged (EMA) weights are taken when the run kept them; low-rank adapters are merged into their layers.
 
@@ -142,7 +145,10 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def released_step(run: Run) -> int:
-    """Return the optimiser step of the weights that are the run's result: an earlier one than its last for ``best``."""
+    """Return the optimiser step of the weights that are the run's result.
+
+    For ``best`` it may be earlier than the last step.
+    """
     return int(checkpoint.load(run, _selected(run))["step"])
 
 

@@ -114,7 +114,9 @@ def write(training: Training, *, final: bool) -> PrivacySpent | None:
 
 
 def total(ledger: Ledger, earlier: Sequence[Ledger], delta: float) -> PrivacySpent:
-    """Return what a run spent, together with the private runs behind its starting weights that share patients with it.
+    """Return what a run spent together with earlier private runs that share patients with it.
+
+    The earlier runs are those behind its starting weights.
 
     The other fields are those of the run's own steps.
 

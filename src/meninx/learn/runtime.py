@@ -63,7 +63,7 @@ def memory_format(setting: MemoryFormat, where: torch.device, *, dims: int, priv
 
 @contextmanager
 def prepared(config: RuntimeConfig, world: World) -> Iterator[torch.device]:
-    """Set threads and determinism for a block, keep torch's global generators untouched, and give the device."""
+    """Set threads and determinism for a block, restore torch's global generators, and give the device."""
     with ExitStack() as stack:
         if config.threads:
             stack.callback(torch.set_num_threads, torch.get_num_threads())

@@ -1,4 +1,6 @@
-"""Samplers: which units take part in a step, as a function of the step alone, so there is nothing to remember or restore.
+"""Samplers: the units that take part in a step, as a function of the step alone.
+
+There is therefore no state to save or restore.
 
 A unit is what a step draws: one case, or all cases of a patient. A sampler gives a :class:`UnitBatch`; the
 processes of a run take disjoint shares of it, and each share is cut into microbatches that fit into memory::
@@ -193,7 +195,7 @@ class PrivateSampler:
 
 
 def unit_members(manifest: Manifest, unit: PrivacyUnit) -> Units:
-    """Return the cases of each privacy unit: one case per unit, or all cases of a patient, ordered by their case_ids."""
+    """Return the cases of each privacy unit: one case, or all cases of a patient ordered by case_id."""
     if unit is PrivacyUnit.CASE:
         return tuple((case,) for case in range(len(manifest)))
     patients: list[list[int]] = [[] for _ in manifest.patients]
@@ -204,7 +206,7 @@ def unit_members(manifest: Manifest, unit: PrivacyUnit) -> Units:
 
 
 def unit_names(manifest: Manifest, unit: PrivacyUnit) -> tuple[str, ...]:
-    """Return the name of each privacy unit, in the order of :func:`unit_members`: its case_id or its patient_id."""
+    """Return each privacy unit's name, its case_id or patient_id, in the order of :func:`unit_members`."""
     return tuple(case.case_id for case in manifest.cases) if unit is PrivacyUnit.CASE else manifest.patients
 
 

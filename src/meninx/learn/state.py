@@ -47,7 +47,9 @@ class RateSchedule(Protocol):
 
 
 class WeightAverage:
-    """Exponential moving average of the weights, for evaluation; under differential privacy it is post-processing.
+    """Exponential moving average of the weights, for evaluation.
+
+    Under differential privacy it is post-processing.
 
     ``shadow = decay * shadow + (1 - decay) * weights``. The decay starts lower, at ``(1 + t) / (10 + t)``, so
     that the average forgets the random start. Training never reads it.
@@ -143,7 +145,7 @@ class Player:
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
-        """Give the network with its averaged weights for a block, and put the training weights back exactly."""
+        """Give the network with averaged weights for a block, then restore the training weights exactly."""
         if self.average is None:
             yield self.model
             return
@@ -226,7 +228,10 @@ class TrainState:
         return self.player.model
 
     def weights(self, player: str = "") -> dict[str, Tensor]:
-        """Return a copy of the weights and buffers of a player, on the CPU; without a name of the only one."""
+        """Return a copy of the weights and buffers of a player, on the CPU.
+
+        Without a name of the only one.
+        """
         model = self._named(player).model
         return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 

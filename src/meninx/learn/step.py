@@ -1,9 +1,10 @@
 """Steps: what one update of the players consists of, in two halves.
 
 ``gradients`` looks at the units of the step and leaves a gradient on every parameter to be trained, and
-``update`` changes the weights. Between the two the trainer calls its hooks. :class:`SupervisedStep` trains one
-network on the mean loss of a task, :class:`AlternatingStep` several networks with losses of their own in turn;
-:class:`.dp_step.PrivateStep` is the private one. None of them waits for the device between two microbatches.
+``update`` changes the weights. Between the two the trainer calls its hooks. :class:`SupervisedStep` trains
+one network on the mean loss of a task, :class:`AlternatingStep` several networks with losses of their own in
+turn; :class:`.dp_step.PrivateStep` is the private one. None of them waits for the device between two
+microbatches.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Report:
         metrics: numbers by name, e.g. ``{"loss": 0.3}``; NaN where there was nothing to measure.
         units: units that took part.
         stop_requested: one of the processes was asked to stop; all know it now.
-        slots: of a private step with further sources of units, what each of them added to the clipped sum. They
-            hold no patient's data.
+        slots: of a private step with further sources of units, what each of them added to the clipped sum.
+            They hold no patient's data.
     """
 
     metrics: Mapping[str, float]
@@ -54,7 +55,10 @@ class Loader(Protocol):
         """Copies of each case in a batch."""
 
     def batches(self, units: UnitBatch, step: int, most: int) -> Iterator[Batch]:
-        """Yield the units in order, in batches of at most ``most`` cases; the same arguments give the same tensors."""
+        """Yield the units in order, in batches of at most ``most`` cases.
+
+        The same arguments give the same tensors.
+        """
 
 
 class Step(Protocol):
@@ -62,10 +66,13 @@ class Step(Protocol):
 
     @property
     def private(self) -> bool:
-        """Whether the gradients are released by a differentially private mechanism, which hooks must not undo."""
+        """Whether a differentially private mechanism releases the gradients; hooks must not change them."""
 
     def begin(self, state: TrainState, horizon: int) -> None:
-        """Refuse to train ``state`` in a run of ``horizon`` steps, if the step must; called once per round."""
+        """Refuse to train ``state`` in a run of ``horizon`` steps, if the step must.
+
+        Called once per round.
+        """
 
     def gradients(self, state: TrainState, units: UnitBatch, *, stop_requested: bool = False) -> Report:
         """Leave the gradients of step ``state.step`` on the players' parameters.

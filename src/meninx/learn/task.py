@@ -364,7 +364,7 @@ class PairTask:
 
 
 def pair_distance(outputs: Tensor) -> Tensor:
-    """Return the Euclidean distance of the two embeddings of each row, (rows,), with a gradient everywhere."""
+    """Return the Euclidean distance of the embeddings of each row, (rows,), differentiable everywhere."""
     return (outputs[:, 0] - outputs[:, 1]).square().sum(1).add(1e-12).sqrt()
 
 

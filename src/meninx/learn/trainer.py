@@ -166,7 +166,10 @@ class Trainer:
         return report.stop_requested if self.world.size > 1 else stop_requested()
 
     def _gradients(self, report: Report) -> None:
-        """Let the hooks see the gradients; of a private step only what was released, changed only by declared hooks."""
+        """Let the hooks see the gradients.
+
+        Of a private step only what was released, changed only by declared hooks.
+        """
         private = self.step.private
         shown = replace(report, metrics={}) if private else report
         for hook in self.hooks:

@@ -263,7 +263,7 @@ def confusion_counts(truth: npt.ArrayLike, calls: npt.ArrayLike) -> Counts:
 
 
 def rate(name: str, truth: npt.ArrayLike, calls: npt.ArrayLike) -> float:
-    """Return one metric of :data:`meninx.metrics.counts.METRICS` for calls (cases,) against truth (cases,).
+    """Return one metric of :data:`METRICS` for calls (cases,) against truth (cases,).
 
     Examples:
         >>> rate("sensitivity", [1, 1, 0, 0], [True, False, False, False])

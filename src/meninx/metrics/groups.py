@@ -31,9 +31,9 @@ GAPS: Mapping[str, str] = MappingProxyType(
 )
 """Each signed gap and its metric: the group's value minus the value of all other cases together.
 
-``spd`` is the statistical parity difference, P(called positive | group) - P(called positive | rest). ``acc_gap``
-is the accuracy difference that some studies call statistical parity. 0 is ideal for all, and the sign shows which
-side is worse off.
+``spd`` is the statistical parity difference, P(called positive | group) - P(called positive | rest).
+``acc_gap`` is the accuracy difference that some studies call statistical parity. 0 is ideal for all, and the
+sign shows which side is worse off.
 """
 
 

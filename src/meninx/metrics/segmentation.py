@@ -28,7 +28,7 @@ def dice(prediction: npt.ArrayLike, truth: npt.ArrayLike, labels: int) -> Array:
     """Return the hard Dice coefficient of each label 1 .. ``labels`` of one case, shape (labels,).
 
     Both masks empty: NaN (nothing to overlap; the caller leaves it out or sets it to 1, and says which). One
-        empty: 0.
+    empty: 0.
 
     Args:
         prediction: whole-number label map of any shape; 0 is background.

@@ -142,7 +142,7 @@ def initialise(model: nn.Module) -> None:
 
 
 def padded_to_multiple(volume: Tensor, multiple: int) -> Tensor:
-    """Return ``volume`` (batch, channels, ...) padded with edge values at the end of each axis to a multiple."""
+    """Return ``volume`` (batch, channels, ...) padded with edge values at the end of axes to a multiple."""
     missing = [(-size) % multiple for size in volume.shape[2:]]
     if not any(missing):
         return volume

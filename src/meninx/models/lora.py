@@ -69,10 +69,9 @@ def insert(model: nn.Module, *, rank: int, alpha: float, keep: str = "") -> tupl
     """Put adapters around the linear and convolution layers of ``model``; return the paths of these layers.
 
     Layers are taken by exact type: subclasses (weight-standardised convolutions, parametrised layers) stay as
-        they are, and
-    so do layers without parameters of their own and attention's fused projections. A layer that is registered
-    twice gets one adapter. The outputs of the model do not change. ``down`` draws its weights from torch's
-    current generator.
+    they are, and so do layers without parameters of their own and attention's fused projections. A layer that
+    is registered twice gets one adapter. The outputs of the model do not change. ``down`` draws its weights
+    from torch's current generator.
 
     Args:
         model: changed in place.
@@ -99,7 +98,7 @@ def insert(model: nn.Module, *, rank: int, alpha: float, keep: str = "") -> tupl
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Return ``model`` with every adapter merged into its layer: the ordinary network with its ordinary names."""
+    """Return ``model`` with every adapter merged into its layer, with the original parameter names."""
     adapters = {id(module): module for module in model.modules() if isinstance(module, LoRA)}
     plain = {number: adapter.merged() for number, adapter in adapters.items()}
     _replace(model, lambda module: plain.get(id(module)))

@@ -50,8 +50,8 @@ def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, 
     """Return a new network with random weights from torch's current generator.
 
     Args:
-        name: a key of :data:`MODELS`, a network of another package (:mod:`meninx.core.plugins`), or ``monai:`` and
-            a class of ``monai.networks.nets``.
+        name: a key of :data:`MODELS`, a network of another package (:mod:`meninx.core.plugins`), or
+            ``monai:`` and a class of ``monai.networks.nets``.
         spatial_dims: 2 or 3.
         in_channels: image channels.
         out_channels: outputs (classification) or output channels (segmentation).

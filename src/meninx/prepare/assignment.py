@@ -69,7 +69,7 @@ def sites_of(
 
 
 def label_strata(entries: Sequence[DatasetCase], task: TaskKind) -> dict[str, str]:
-    """Return each patient's label combination: labels that are 1 in one of its cases, and ``mask`` with a mask."""
+    """Return each patient's label combination: the labels that are 1 in a case, and ``mask`` with a mask."""
     found: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         labels = found[entry.patient_id]

@@ -321,10 +321,19 @@ def _prepare(job: CaseJob) -> PreparedCase:
         voxels = tuple(int(n) for n in np.bincount(mask.array.ravel(), minlength=len(plan.labels) + 1)[1:])
     values = written.array.astype(np.float64)
     record = CaseRecord(
-        case_id=job.case_id, settings=_shared.settings, source=source, content=content, size=written.size,
-        spacing_mm=_spacing(image, written), total=float(values.sum()),
-        squares=float((values**2).sum()), count=values.size, voxels=voxels, image=files.digest(image_path), mask=mask_digest,
-    )  # fmt: skip
+        case_id=job.case_id,
+        settings=_shared.settings,
+        source=source,
+        content=content,
+        size=written.size,
+        spacing_mm=_spacing(image, written),
+        total=float(values.sum()),
+        squares=float((values**2).sum()),
+        count=values.size,
+        voxels=voxels,
+        image=files.digest(image_path),
+        mask=mask_digest,
+    )
     return PreparedCase(record)
 
 

@@ -70,9 +70,13 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
     dims = config.images.spatial_dims or first.spatial_dims
     refuse_by_source(config, task=first.task, spatial_dims=dims, labels=first.labels)
     return CollectedCases(
-        entries=limited(entries, config.limit, config.seed), labels=first.labels, task=first.task, attributes=first.attributes,
-        patients_known=first.patients_known, spatial_dims=dims,
-    )  # fmt: skip
+        entries=limited(entries, config.limit, config.seed),
+        labels=first.labels,
+        task=first.task,
+        attributes=first.attributes,
+        patients_known=first.patients_known,
+        spatial_dims=dims,
+    )
 
 
 def sources_of(config: PrepareConfig, source: Path | Sequence[Path]) -> tuple[Path, ...]:

@@ -20,16 +20,38 @@ from meninx.core.setting_types import Count, CountOrZero, Positive, PositiveShar
 from meninx.core.settings import Settings, flat
 
 READER_NAMES = (
-    "dicom", "folder", "pairs", "csv", "npz", "nih", "chexpert", "mimic", "siim", "ham10000", "radimagenet", "msd", "brset",
+    "dicom",
+    "folder",
+    "pairs",
+    "csv",
+    "npz",
+    "nih",
+    "chexpert",
+    "mimic",
+    "siim",
+    "ham10000",
+    "radimagenet",
+    "msd",
+    "brset",
     "pad-ufes",
-)  # fmt: skip
+)
 ReaderName = Annotated[str, Meta(examples=list(READER_NAMES))]  # packages may offer more
 AUTO: Literal["auto"] = "auto"
 # Fields that change what is written for one case; a change of any other field leaves finished images as they
 # are.
 PIXEL_FIELDS = (
-    "task", "spatial_dims", "size", "aspect", "spacing_mm", "window", "bits", "color", "intensity", "mask_labels", "mask_empty",
-)  # fmt: skip
+    "task",
+    "spatial_dims",
+    "size",
+    "aspect",
+    "spacing_mm",
+    "window",
+    "bits",
+    "color",
+    "intensity",
+    "mask_labels",
+    "mask_empty",
+)
 # Fields that change how the work is done, not what comes out.
 WORK_FIELDS = ("dry_run", "overwrite", "resume", "strict", "workers")
 
@@ -472,7 +494,8 @@ def refuse_without_effect(config: PrepareConfig) -> None:
         effect = EFFECTS[name]
         if settings.value_of(config, name) == settings.default_of(PrepareConfig, name):
             continue
-        if effect.readers and config.reader not in effect.readers:
+        ours = config.reader in READER_NAMES  # what a reader of another package looks at is not known
+        if effect.readers and ours and config.reader not in effect.readers:
             raise _without_effect(
                 name, f"reader {config.reader}", f"readers that use it: {', '.join(effect.readers)}"
             )

@@ -119,7 +119,7 @@ class DatasetFolder:
             (self._space.private / OLDER_SETTINGS).unlink(missing_ok=True)
 
     def _remembered(self) -> dict[str, CaseRecord]:
-        """Return the records of finished cases: of the dataset that lies there, and of a run that was stopped."""
+        """Return the records of finished cases of an existing dataset and of an interrupted run."""
         found: dict[str, CaseRecord] = {}
         for journal in (Journal(self._space.private / JOURNAL), self.journal):
             for table in journal.tables():

@@ -222,7 +222,7 @@ def rdp_epsilon(phases: Sequence[Phase], delta: float) -> float:
 
 
 def participation_epsilon(phases: Sequence[Phase], delta: float) -> float:
-    """Return a bound on epsilon that grants the adversary to know in which steps a unit took part.
+    """Return a bound on epsilon that assumes the adversary knows the steps in which a unit took part.
 
     With probability at least 1 - delta / 2 a unit takes part in at most k steps (a binomial quantile);
     k Gaussian steps of noise s cost exactly what one step of noise s / sqrt(k) costs, here at delta / 2.

@@ -87,7 +87,7 @@ class Plan:
         max_grad_norm: clipping threshold C, the L2 sensitivity of one unit, > 0; with adaptive clipping that
             of the first step.
         delta: in (0, 1 / n_units_declared).
-        expected_batch_size: mean number of units a step, the denominator of the released gradient.
+        expected_batch_size: mean number of units per step, the denominator of the released gradient.
         n_units_declared: number of units, as publicly declared.
         sampling: ``"poisson"``; anything else is refused.
         clipping: ``"flat"``: scale by min(1, C / norm); ``"auto-s"``: scale by C / (norm + 0.01);

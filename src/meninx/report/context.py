@@ -75,7 +75,10 @@ class ReportContext:
 
     @property
     def counts_hidden(self) -> bool:
-        """Whether a run declared its number of units, so that no count or difference of counts may show the true one."""
+        """Whether a run declared its number of units, so that no count may show the true one.
+
+        Differences of counts may not show it either.
+        """
         return any(run.private and run.declared is not None for run in (*self.runs, *self.unfinished))
 
     @property
@@ -190,7 +193,8 @@ def _missing(context: ReportContext) -> list[str]:
     if context.counts_hidden and undeclared:
         tells = "tell" if len(undeclared) > 1 else "tells"
         sentences.append(
-            f"A number was declared, but not by run {formatting.joined(undeclared)}, whose sample rate {tells} "
+            f"A number was declared, but not by run {formatting.joined(undeclared)}, whose sample "
+            f"rate {tells} "
             "the true one."
         )
     if context.joints:

@@ -1,4 +1,4 @@
-"""Evaluations and comparisons of a run: which belong to the released weights, and why others are not shown."""
+"""Evaluations and comparisons that belong to a run's released weights, and why others are left out."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def typed(table: Mapping[str, Any], where: str) -> Evaluation:
 
 
 def _possible(item: Estimate) -> bool:
-    """Return whether an estimate is possible: area in [0, 1], ends of the interval in order, counts from 0."""
+    """Return whether an estimate is possible: area in [0, 1], ordered interval, counts from 0."""
     bounded = item.name not in ("auroc", "dice") or math.isnan(item.value) or 0 <= item.value <= 1
     ordered = math.isnan(item.low) or math.isnan(item.high) or item.low <= item.high
     return bounded and ordered and item.patients >= 0 and item.n >= 0 and not math.isinf(item.value)

@@ -137,12 +137,20 @@ def _same_data(left: TrainedRun, right: TrainedRun) -> bool:
 
 
 def affected(config: Mapping[str, Any]) -> str:
-    """Return the settings under which the epsilon that an earlier version stated does not hold; empty for none."""
+    """Return the settings under which the epsilon that an earlier version stated does not hold.
+
+    Empty for none.
+    """
     options = config.get("model_options")
     table = {**config, "dropout": _dropout(options if isinstance(options, dict) else {})}
     harmless: dict[str, tuple[Any, ...]] = {
-        "augment": ([],), "patch_size": ([],), "views": (1,), "cases_per_patient": (0,), "precision": ("fp32",), "dropout": (0,),
-    }  # fmt: skip
+        "augment": ([],),
+        "patch_size": ([],),
+        "views": (1,),
+        "cases_per_patient": (0,),
+        "precision": ("fp32",),
+        "dropout": (0,),
+    }
     found = [name for name in _AFFECTED if name in table and table[name] not in harmless[name]]
     return ", ".join(found)
 

@@ -207,7 +207,7 @@ def compare(account: RunAccount, record: PrivacyRecord, declared: object, where:
 
 
 def _possible(account: RunAccount) -> Iterator[float]:
-    """Yield the costs that a record may state: the run's own with that of earlier runs that share its patients.
+    """Yield the costs that a record may state: the run's own, with earlier runs that share its patients.
 
     A lineage, whose digests are keyed, does not show which ones do; the page prints the cost with all of
     them.

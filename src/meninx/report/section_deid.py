@@ -137,7 +137,10 @@ def _by_action(context: ReportContext) -> ReportTable:
 
 
 def _by_keyword(context: ReportContext) -> ReportTable:
-    """Return the actions of every attribute; attributes that stay come first, because a reader must judge them."""
+    """Return the actions of every attribute.
+
+    Attributes that stay come first, because a reader must judge them.
+    """
     ranked = sorted(
         _actions(context).items(), key=lambda pair: (*(letter not in pair[1] for letter in "KC"), pair[0])
     )

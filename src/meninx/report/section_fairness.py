@@ -38,7 +38,10 @@ def fairness(context: ReportContext) -> Section:
             drawn, name=f"gaps{number}", limit=context.config.gap_limit, what=formatting.metric(name)
         )
         if svg:
-            caption = f"{formatting.metric(name)}, group minus rest, with 95 % intervals: run {run.name} ({run.kind})."
+            caption = (
+                f"{formatting.metric(name)}, group minus rest, with 95 % intervals: run {run.name} "
+                f"({run.kind})."
+            )
             pictures.append(Picture(svg, caption))
         shown = [item for item in evaluation.gaps if item.label == label]
         folded = [item for item in evaluation.gaps if item.label != label]
@@ -62,14 +65,14 @@ def fairness(context: ReportContext) -> Section:
 
 
 def _focus(evaluation: Evaluation) -> str:
-    """Return the label that the group tables show: all labels together where there is such a row, else the only one."""
+    """Return the label of the group tables: all labels together if there is such a row, else the only one."""
     return "" if any(not item.label for item in evaluation.groups) else evaluation.groups[0].label
 
 
 def _groups(
     caption: str, groups: Sequence[Estimate], labels: Sequence[str], *, patients: bool, folded: bool = False
 ) -> ReportTable:
-    """Return a table with one row per group and label and its metrics side by side, each above its interval."""
+    """Return a table with one row per group and label, and its metrics above their intervals."""
     mine = [item for item in groups if item.label in labels and item.name in _GROUP_COLUMNS]
     names = [name for name in _GROUP_COLUMNS if any(item.name == name for item in mine)]
     rows: dict[tuple[str, str, str], dict[str, Estimate]] = {}

@@ -126,6 +126,9 @@ def _comparison(item: Comparison) -> ReportTable:
         else f"{item.compared.record.baseline_name} (not given here)"
     )
     note = "Same cases and same resamples for both. Negative: the first run is behind."
+    unlike = item.compared.record.note()
+    if unlike:
+        note = f"{note} {unlike}: the difference is not that of privacy alone."
     caption = f"{item.run.name} ({item.run.kind}) minus {named}, {item.compared.origin.split} split"
     if item.compared.origin.dataset:
         caption += f" of {item.compared.origin.dataset}"
@@ -233,8 +236,10 @@ def _calibrated(evaluated: Sequence[Evaluated]) -> list[Picture]:
                 short = _short(run, runs)
                 drawn[short] = tuple(zip(item.predicted, item.observed, strict=True))
                 captions.append(
-                    f"{short}: ECE {formatting.number(item.ece)} (by chance alone {formatting.number(item.ece_null)}), "
-                    f"slope {formatting.number(item.slope)}, intercept {formatting.number(item.intercept)}, n "
+                    f"{short}: ECE {formatting.number(item.ece)} (by chance alone "
+                    f"{formatting.number(item.ece_null)}), "
+                    f"slope {formatting.number(item.slope)}, intercept "
+                    f"{formatting.number(item.intercept)}, n "
                     f"= {item.n:,}"
                 )
     labels = len({item.label for item in every})

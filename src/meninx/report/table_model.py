@@ -92,7 +92,10 @@ def estimates(
     folded: Sequence[Estimate] = (),
     patients: bool = True,
 ) -> ReportTable:
-    """Return a table with one row per estimate: value, interval, cases, positives, patients if known, remark."""
+    """Return a table with one row per estimate: value, interval, cases, positives, patients, remark.
+
+    Patients are shown if they are known.
+    """
     columns = (
         "metric",
         "of",

@@ -108,7 +108,7 @@ def doubts(log: Log) -> tuple[tuple[str, str], ...]:
         )
     return (
         (
-            "divergence not told",
+            "divergence not known",
             f"{valid or train}, but whether training diverged cannot be told from this log",
         ),
     )
@@ -123,7 +123,10 @@ def _valid_rise(log: Log) -> str:
 
 
 def _train_rise(log: Log) -> str:
-    """Return a sentence when the training loss rose by more than the noise of its batches; empty otherwise."""
+    """Return a sentence when the training loss rose by more than the noise of its batches.
+
+    Empty otherwise.
+    """
     points = [y for _, y in log.curves.get(TRAIN, ())]
     if len(points) < _LEAST_TRAIN:
         return ""

@@ -244,7 +244,10 @@ def _gap(context: ReportContext) -> Verdict:
 def _gap_detail(worst: Estimate, unknown: int) -> str:
     where = f"{worst.attribute} {worst.group}" + (f", {worst.label}" if worst.label else "")
     more = f"; {unknown} more insufficient" if unknown else ""
-    return f"largest {formatting.metric(worst.name)} {formatting.interval(worst)}: {where}, n = {worst.n:,}{more}"
+    return (
+        f"largest {formatting.metric(worst.name)} {formatting.interval(worst)}: {where}, n = "
+        f"{worst.n:,}{more}"
+    )
 
 
 def _utility(context: ReportContext) -> Verdict:
@@ -263,7 +266,10 @@ def _utility(context: ReportContext) -> Verdict:
         )
     best = measured.evaluation.headline
     colour, word, reason = utility(context, run)
-    detail = f"run {run.name}: {formatting.metric(best.name)} {formatting.interval(best)}, n = {best.n:,} cases; {reason}"
+    detail = (
+        f"run {run.name}: {formatting.metric(best.name)} {formatting.interval(best)}, n = {best.n:,} "
+        f"cases; {reason}"
+    )
     return Verdict(question, colour, word, formatting.value(best), detail, limit, "utility")
 
 
@@ -313,6 +319,11 @@ def utility(context: ReportContext, run: TrainedRun) -> tuple[str, str, str]:
             "neither a floor nor a baseline: nothing to judge against",
         )
     odd = training_log.oddities(evaluation)
+    unlike = baseline.compared.record.differing_in() if floor is None and baseline is not None else ""
+    if unlike:
+        reason += f", which differs in more than privacy ({unlike})"
+        if colour == GREEN:
+            colour, word = AMBER, "unlike baseline"
     if chance and colour in (GREEN, GREY):
         colour, word = AMBER, "labels at chance"
     doubts = training_log.doubts(run.log)

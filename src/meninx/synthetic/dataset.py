@@ -185,9 +185,16 @@ def _info(task: TaskKind, size: int, spatial_dims: int) -> DatasetInfo:
         intensity = Intensity(window=(-160.0, 240.0), shift=40.0, scale=200.0, source="standard")
         shape = _shape(size)
         return DatasetInfo(
-            name="phantom-abdomen", task=task, labels=abdomen.LABELS, attributes=("sex", "age"), spatial_dims=3,
-            size=shape, spacing_mm=(360 / shape[0], 300 / shape[1], 160 / shape[2]), intensity=intensity, synthetic=True,
-        )  # fmt: skip
+            name="phantom-abdomen",
+            task=task,
+            labels=abdomen.LABELS,
+            attributes=("sex", "age"),
+            spatial_dims=3,
+            size=shape,
+            spacing_mm=(360 / shape[0], 300 / shape[1], 160 / shape[2]),
+            intensity=intensity,
+            synthetic=True,
+        )
     return DatasetInfo(
         name="phantom-chest",
         task=task,

@@ -109,11 +109,31 @@ def _check(prevalence: float, attribute_correlation: float) -> None:
 
 
 _FAMILY: Final = (
-    "Quellbrunn", "Ostrawind", "Fennimore-Wacht", "O'Sullibane", "Müllenhöfer", "Þórsgeirð", "Van der Krüppelaar", "Ñandubay",
-    "Tszekhowna", "Bracegirdley", "Åkerhjelmson", "Zwiebelkron", "Delacroisette", "Hrdlickova", "Mbalangwe", "Szymborowicz",
-    "Weißenkessel", "Da Conceiçãozinha", "Papadimoulis", "Ravichandrabose", "Lindqvistad", "Gräfenstolz", "Ferranzzani",
+    "Quellbrunn",
+    "Ostrawind",
+    "Fennimore-Wacht",
+    "O'Sullibane",
+    "Müllenhöfer",
+    "Þórsgeirð",
+    "Van der Krüppelaar",
+    "Ñandubay",
+    "Tszekhowna",
+    "Bracegirdley",
+    "Åkerhjelmson",
+    "Zwiebelkron",
+    "Delacroisette",
+    "Hrdlickova",
+    "Mbalangwe",
+    "Szymborowicz",
+    "Weißenkessel",
+    "Da Conceiçãozinha",
+    "Papadimoulis",
+    "Ravichandrabose",
+    "Lindqvistad",
+    "Gräfenstolz",
+    "Ferranzzani",
     "Kowalczuko",
-)  # fmt: skip
+)
 _GIVEN_F: Final = (
     "Brunhildis",
     "Aurelianne",
@@ -172,9 +192,11 @@ _DEVICES: Final = (
     ("Dunlin", "Clarus"),
 )
 _PHYSICIANS: Final = (
-    ("Wolkenstaedt^Hedwiga^^Dr.", "Pemberthwaite^Algernon^J^Prof."), ("Higginbottomley^Rosamunda^^Dr.", "Thistlewoodd^Cornelian"),
-    ("Skjaergaardsen^Torbjornar^^Dr.", "Halvorsrudd^Ingebjorga"), ("Beauchampteau^Celestinne^^Dr.", "Montgolfieras^Aristidor"),
-)  # fmt: skip
+    ("Wolkenstaedt^Hedwiga^^Dr.", "Pemberthwaite^Algernon^J^Prof."),
+    ("Higginbottomley^Rosamunda^^Dr.", "Thistlewoodd^Cornelian"),
+    ("Skjaergaardsen^Torbjornar^^Dr.", "Halvorsrudd^Ingebjorga"),
+    ("Beauchampteau^Celestinne^^Dr.", "Montgolfieras^Aristidor"),
+)
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,8 @@ def undeclared(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
 def old_and_long(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
     """Plant URLs, unlimited text and retired attributes."""
     who = visit.who
-    url = f"https://pacs.{visit.home.key}.invalid/studies?mrn={who.patient_id.replace(' ', '%20')}&acc={visit.accession}"
+    query = f"mrn={who.patient_id.replace(' ', '%20')}&acc={visit.accession}"
+    url = f"https://pacs.{visit.home.key}.invalid/studies?{query}"
     record.put(data, "RetrieveURL", url, "url", hide=[f"acc={visit.accession}"])
     record.put(
         data,

@@ -1,4 +1,4 @@
-"""A MONAI bundle of the trained network: configs, weights, documentation, in the layout of MONAI's bundle specification."""
+"""A MONAI bundle of the trained network: configs, weights and documentation in MONAI's layout."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def write_bundle(
         folder: the bundle's folder, usually ``release/bundle``.
         model: the network whose weights are released (averaged weights where an average was kept).
         info: the dataset's labels, channels and intensity.
-        network: arguments of ``meninx.models.registry.build`` that make the same network again. For a network of
-            the caller's own, which they cannot make, ``configs/inference.json`` is left out.
+        network: arguments of ``meninx.models.registry.build`` that make the same network again. For a network
+            of the caller's own, which they cannot make, ``configs/inference.json`` is left out.
         size: spatial size of an input.
         patches: inputs are patches of larger images.
         card: Markdown for ``docs/README.md``.
@@ -96,15 +96,27 @@ def _metadata(info: DatasetInfo, size: tuple[int, ...], outputs: int, patches: b
     segmentation = info.task is TaskKind.SEGMENTATION
     classes = ("background", *info.labels) if outputs > len(info.labels) else info.labels
     image = {
-        "type": "image", "format": "magnitude", "modality": "n/a", "num_channels": info.channels, "spatial_shape": list(size),
-        "dtype": "float32", "value_range": [low, high], "is_patch_data": patches, "channel_def": _channels(info.channels),
-    }  # fmt: skip
-    prediction = {
-        "type": "image" if segmentation else "probabilities", "format": "labels" if segmentation else "classes",
-        "modality": "n/a", "num_channels": len(classes), "spatial_shape": list(size) if segmentation else [len(classes)],
+        "type": "image",
+        "format": "magnitude",
+        "modality": "n/a",
+        "num_channels": info.channels,
+        "spatial_shape": list(size),
         "dtype": "float32",
-        "value_range": [], "is_patch_data": patches, "channel_def": {str(index): name for index, name in enumerate(classes)},
-    }  # fmt: skip
+        "value_range": [low, high],
+        "is_patch_data": patches,
+        "channel_def": _channels(info.channels),
+    }
+    prediction = {
+        "type": "image" if segmentation else "probabilities",
+        "format": "labels" if segmentation else "classes",
+        "modality": "n/a",
+        "num_channels": len(classes),
+        "spatial_shape": list(size) if segmentation else [len(classes)],
+        "dtype": "float32",
+        "value_range": [],
+        "is_patch_data": patches,
+        "channel_def": {str(index): name for index, name in enumerate(classes)},
+    }
     return {
         "version": SCHEMA_VERSION,
         "changelog": {SCHEMA_VERSION: "as trained"},

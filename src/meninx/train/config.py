@@ -1,4 +1,4 @@
-"""Settings of `meninx train`, `evaluate` and `sweep`: the tables of learning, and those of privacy and release."""
+"""Settings of `meninx train`, `evaluate` and `sweep`: tables of learning, privacy and release."""
 
 # No postponed annotations here: subclasses in other modules are read by their types.
 

@@ -37,7 +37,7 @@ class DicomSources:
 
     @classmethod
     def find(cls, manifest: Manifest, folder: Path | None) -> DicomSources:
-        """Return the sources of a dataset, found below ``folder`` by the clean UIDs that ``prepare`` wrote down.
+        """Return the sources of a dataset, found below ``folder`` by the clean UIDs of ``prepare``.
 
         Raises:
             UsageError: no folder was given.

@@ -29,8 +29,7 @@ def refuse_idle(config: TrainConfig, data: Manifest) -> None:
     """Raise ConfigError for the first setting that differs from its default and changes nothing in this run.
 
     One exception: ``steps`` may stand beside ``epochs``, so that a flag can shorten a recipe; the written
-        config has
-    the steps alone.
+    config has the steps alone.
     """
     _refuse(config, _training_rules(config, data), "train")
     if config.privacy is not None:
@@ -82,7 +81,10 @@ def refuse_idle_sweep(config: TrainConfig) -> None:
 
 
 def without_privacy(config: TrainConfig) -> TrainConfig:
-    """Return the same settings for a run without privacy: what only privacy gives a meaning goes back to its default."""
+    """Return the same settings for a run without privacy.
+
+    Settings that have a meaning only under privacy get their defaults.
+    """
     only = ("cases_per_patient", "bias_correction", "bias_floor", "functional")
     method = SamplingConfig.method if config.privacy is not None else config.sampling.method
     defaults = {name: settings.default_of(TrainConfig, name) for name in only}
@@ -97,7 +99,7 @@ def total_steps(config: SamplingConfig, data: Manifest, plan: Plan | None) -> in
 
 
 def resolved(config: TrainConfig, data: Manifest, plan: Plan | None) -> TrainConfig:
-    """Return the settings with what was left to the program: loss, sampling, memory format, number of steps, ...
+    """Return the settings with the values that the program chose, such as loss, sampling and steps.
 
     The result is a recipe that gives the same run.
     """

@@ -1,4 +1,7 @@
-"""Evaluation of a run: thresholds from validation, numbers from test, intervals over patients, differences to a baseline."""
+"""Evaluation of a run: thresholds from validation, estimates from test, intervals over patients.
+
+It also gives differences to a baseline.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from torch import nn
 
 from meninx.core import artifacts, belonging, integrity, settings
 from meninx.core import run as runs
-from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin
+from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin, SettingDifference
 from meninx.core.errors import DataError, problem
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress, task
@@ -26,6 +29,7 @@ from meninx.metrics import evaluation, segmentation, thresholds
 from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.models import registry
 from meninx.train import effect, identity, predictions, testdata
+from meninx.train.comparison import Arm, differing_settings
 from meninx.train.config import EvaluateConfig, TrainConfig
 from meninx.train.identity import dataset_of
 
@@ -48,7 +52,7 @@ class EvaluateResult(Result):
         metrics: the first metrics with their intervals, by name.
         difference: the headline's difference to the baseline; None without one.
         external: measured on another dataset than the run's own.
-        notes: what must be said of these numbers.
+        notes: caveats of these numbers.
     """
 
     split: str
@@ -118,7 +122,7 @@ def _refuse_changed(folder: Run) -> None:
     """Refuse a finished run whose settings or released files are not those that it was released with.
 
     Evaluations and comparisons are not compared: they are written again, and a killed evaluation leaves one
-        that is not listed.
+    that is not listed.
     """
     record = folder.record
     if record is None or not record.config:
@@ -175,6 +179,8 @@ class _Measurement:
         effect.refuse_idle_evaluation(config, dataset.info, len(self.valid))
         self.private = testdata.is_private(folder) and config.split == "train" and not self.standing.external
         self.baseline, self.baseline_name = Origin(run="", data=""), ""
+        self.differing: tuple[SettingDifference, ...] = ()
+        self.compared_note = ""
 
     def result(self, notes: Sequence[str]) -> EvaluateResult:
         """Measure, write, and return the headline."""
@@ -189,14 +195,19 @@ class _Measurement:
         path = self._write(found, rows)
         first = [row for row in found.metrics if not row.label] or list(found.metrics)
         return EvaluateResult(
-            out=path, split=config.split, cases=found.n_cases, patients=found.n_patients,
-            metrics={row.name: row for row in first}, difference=rows[0] if rows else None, external=self.standing.external,
+            out=path,
+            split=config.split,
+            cases=found.n_cases,
+            patients=found.n_patients,
+            metrics={row.name: row for row in first},
+            difference=rows[0] if rows else None,
+            external=self.standing.external,
             patients_known=dataset.info.patients_known,
             notes=(*notes, *self._notes()),
-        )  # fmt: skip
+        )
 
     def _notes(self) -> list[str]:
-        notes = []
+        notes = [self.compared_note] if self.compared_note else []
         if self.private:
             notes.append("exact numbers about training patients of a private run: they stay in private/")
         if not self.standing.compared and self.config.split == "test":
@@ -206,7 +217,7 @@ class _Measurement:
         return notes
 
     def _fitted(self, measured: _Outcome) -> tuple[Any, ...]:
-        """Return thresholds fitted on the run's own validation split, and none when there is no such split."""
+        """Return thresholds fitted on the run's own validation split, or none without such a split."""
         if measured.validation is None:
             return ()
         return thresholds.fit_thresholds(
@@ -229,6 +240,9 @@ class _Measurement:
             other, weights=model.weights, step=model.step, split=self.config.split
         )
         self.baseline_name = other.name
+        self.differing = differing_settings(
+            Arm(self.folder, self.model.learned, self.model.info), Arm(other, model.learned, model.info)
+        )
         return _differences(self.config, self.dataset, self.chosen, measured.scores, outcome.scores, truth)
 
     def _origin(self) -> Origin:
@@ -274,7 +288,9 @@ class _Measurement:
                 baseline=self.baseline,
                 baseline_name=self.baseline_name,
                 differences=tuple(row.to_table() for row in rows),
+                differing=self.differing,
             )
+            self.compared_note = table.note()
             added.append(artifacts.write(self.folder.root, table, **place))
         elif compared.is_file() and not self._still_holds(compared, origin):
             compared.unlink()
@@ -298,7 +314,10 @@ class _Measurement:
 
 
 def said(row: Estimate, *, known: bool = True) -> str:
-    """Return an estimate as text: value, interval, cases and patients, or images where patients are not ``known``."""
+    """Return an estimate as text: value, interval, cases and patients.
+
+    Images are counted where patients are not ``known``.
+    """
     return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}], {_counted(row.n, row.patients, known)}"
 
 
@@ -329,7 +348,7 @@ class _Model:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a model said about the chosen split (scores, or Dice of each case) and about the validation split."""
+    """Output of a model on the chosen split and on validation: scores, or the Dice of each case."""
 
     scores: Array
     validation: Array | None = None

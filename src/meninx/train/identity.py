@@ -24,7 +24,10 @@ KEY = "identity"  # purpose of the key of a run's digests
 
 
 def data_record(root: Path) -> DataRecord:
-    """Return the digest of a dataset: manifest and meaning, and the images where the dataset carries their digests."""
+    """Return the digest of a dataset: of its manifest, its meaning and its images.
+
+    Images count where the dataset carries their digests.
+    """
     found = dataset_digest(root)
     return DataRecord(dataset=str(root.resolve()), digest=found.digest, images=found.images)
 
@@ -67,7 +70,7 @@ def is_own(run: Run, root: Path) -> bool:
 
 
 def refuse_changed_secrets(run: Run) -> None:
-    """Refuse a run whose private records of its patients, dataset or start are not those that it was created with.
+    """Refuse a run whose private records of patients, dataset or start differ from those at its creation.
 
     The patients are also compared with the keyed digests of the lineage, which is part of the release.
 
@@ -92,7 +95,7 @@ def refuse_changed_secrets(run: Run) -> None:
 
 
 def _names_members(run: Run, record: RunRecord, private: bool) -> bool:
-    """Return whether the lineage in ``private/`` or in the release, where there is one, names all patients of members.json."""
+    """Return whether the lineage, private or released, names all patients of members.json."""
     members, known = artifacts.read(run.root, Members), artifacts.read(run.root, Lineage, private=private)
     if members is None or known is None:
         return True

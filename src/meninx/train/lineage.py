@@ -1,10 +1,9 @@
 """Where a run's weights come from: its own lineage, and what is known of the weights that it starts from.
 
 A start from a run of meninx is traced back: the patients behind the weights, and behind the weights that
-    those started
-from, are compared with the patients of the new run. Weights of a run without privacy on the same patients
-cannot begin a private run; the cost of private runs on the same patients is added to its own. Whatever cannot
-be compared is of unknown origin and stands outside the guarantee.
+those started from, are compared with the patients of the new run. Weights of a run without privacy on the
+same patients cannot begin a private run; the cost of private runs on the same patients is added to its own.
+Whatever cannot be compared is of unknown origin and stands outside the guarantee.
 """
 
 from __future__ import annotations
@@ -41,11 +40,13 @@ VALIDATED = (
 )
 
 STATISTICS = (
-    "statistics of the dataset {dataset}, computed without privacy as of public images, went into the starting "
+    "statistics of the dataset {dataset}, computed without privacy as of public images, went into "
+    "the starting "
     "weights: nothing is promised to its people"
 )
 NOT_COMPARED = (
-    "whether the dataset {dataset}, by which the features were standardised, holds training patients could not "
+    "whether the dataset {dataset}, by which the features were standardised, holds training "
+    "patients could not "
     "be compared"
 )
 UNPROTECTED = f"the starting weights come from run {{run}}, {UNPROTECTED_START}: nothing is promised to them"
@@ -145,7 +146,10 @@ def refuse_shared_people(public: Manifest, members: Members, *, private: bool) -
         known=members.patients_known and public.info.patients_known,
     )
     if found:
-        fix = "give a public dataset of other people: statistics of the training patients would not be protected"
+        fix = (
+            "give a public dataset of other people: statistics of the training patients would not be "
+            "protected"
+        )
         raise PrivacyRefusal(
             expected("a dataset without training patients", got=found.words(), where="standardize", fix=fix)
         )
@@ -415,7 +419,7 @@ def _shares(
 
 
 def _house(folders: tuple[Path, ...]) -> dict[str, tuple[bytes, Run]]:
-    """Return name of the identity key -> key and run, of the runs in some folders and in the cells of sweeps in them."""
+    """Return name of the identity key -> key and run, of the runs and sweep cells in some folders."""
     found: dict[str, tuple[bytes, Run]] = {}
     for folder in dict.fromkeys(folders):
         for pattern in (f"*/private/keys/{identity.KEY}.key", f"cells/*/*/private/keys/{identity.KEY}.key"):

@@ -19,8 +19,8 @@ def units_in(data: Manifest, unit: PrivacyUnit) -> int:
 def make_plan(config: TrainConfig, data: Manifest) -> Plan | None:
     """Return the calibrated plan of a private run, or None for a run without privacy.
 
-    The batch size of the config is the expected number of units a step and the public denominator. The number
-    of units is the declared one, or the true one, which then counts as public.
+    The batch size of the config is the expected number of units per step and the public denominator. The
+    number of units is the declared one, or the true one, which then counts as public.
 
     Raises:
         DataError: the training split is empty.

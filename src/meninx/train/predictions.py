@@ -1,4 +1,4 @@
-"""Per-case predictions, which stay in ``private/predictions``: a table, label maps as NIfTI or PNG, DICOM SEG."""
+"""Predictions per case in ``private/predictions``: a table, label maps as NIfTI or PNG, DICOM SEG."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ NO_PRIVACY = "none: trained without differential privacy"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult(Result):
-    """What a training run came to.
+    """Result of a training run.
 
     Attributes:
         model: name of the network.
@@ -85,7 +85,8 @@ class TrainResult(Result):
             f"model: {self.model}, {self.parameters} parameters",
             f"training split: {self._counted()}",
             f"steps: {self.steps}",
-            f"privacy: {self.privacy.summary(patients_known=self.patients_known) if self.privacy else NO_PRIVACY}",
+            "privacy: "
+            + (self.privacy.summary(patients_known=self.patients_known) if self.privacy else NO_PRIVACY),
         ]
         if self.metric and self.validation is not None:
             lines.insert(4, f"validation: {self.metric} {self.validation:.4f}")
@@ -142,8 +143,8 @@ def run(
         resume: a run folder to go on with, or None for a new one.
         dry_run: check, calibrate and count, write nothing.
         recipe: name of the recipe, used to name the run.
-        network: one to train in place of the config's, from the weights it has; it is trained in place. A resumed
-            run needs it again.
+        network: one to train in place of the config's, from the weights it has; it is trained in place.
+            A resumed run needs it again.
 
     Raises:
         UsageError, PrivacyRefusal: the run to resume is finished and something of it was changed, or an older
@@ -216,7 +217,7 @@ def _checked(
 
 
 def _traced(config: TrainConfig, data: Manifest, out: Path, network: nn.Module | None) -> Start:
-    """Return what is known of the starting weights, with the statistics of their features where they are asked for."""
+    """Return what is known of the starting weights, with any statistics of their features."""
     unit = str(config.privacy.unit) if config.privacy else ""
     members, known = identity.members_of(data), identity.data_record(data.root)
     start = lineage.trace(Path(config.model.pretrained), members, known, unit=unit, folders=(out,))
@@ -236,7 +237,7 @@ def _agreed_plan(config: TrainConfig, data: Manifest, world: World) -> Plan | No
 
 
 def _network(config: TrainConfig, data: Manifest, plan: Plan | None, own: nn.Module | None) -> nn.Module:
-    """Return a copy of the network that a run begins with; refuse one that cannot be built or trained with the plan."""
+    """Return a copy of the network that a run begins with, if it can be built and trained with the plan."""
     with torch.random.fork_rng():
         network, _ = assemble.initial_network(config, data.info, network=copy.deepcopy(own))
     if plan is not None:
@@ -280,8 +281,8 @@ def _preview(
         cost = accounting.epsilon([plan.phase(), *joint_phases(earlier)], plan.delta)
         privacy = replace(privacy, epsilon=cost.value, accountant=cost.accountant)
     return TrainResult(
-        out=out, model=config.model.name, parameters=sum(value.numel() for value in network.parameters()), dry_run=True,
-        train_cases=len(split), train_patients=len(split.patients),
+        out=out, model=config.model.name, parameters=sum(value.numel() for value in network.parameters()),
+        dry_run=True, train_cases=len(split), train_patients=len(split.patients),
         patients_known=data.info.patients_known, steps=effect.total_steps(config.sampling, data, plan),
         privacy=privacy, own_epsilon=own, start=training.start,
     )  # fmt: skip
@@ -367,7 +368,7 @@ def _reopened(
 
 
 def _refuse_changes(folder: Run, same_data: bool) -> None:
-    """Refuse to go on with a finished run of which something was changed: the same noise must not meet other gradients."""
+    """Refuse to resume a finished run that was changed, so that its noise meets no other gradients."""
     known = artifacts.require(folder.root, RunRecord, fix="start a new run")
     problem = ""
     if not same_data:
@@ -484,7 +485,8 @@ def _closed(folder: Run, data: Manifest, network: nn.Module | None) -> TrainResu
     earlier = finetune.ledgers(artifacts.read(folder.root, Ancestry) or Ancestry())
     private = known.private and math.isfinite(ledger.epsilon(written.delta))
     return TrainResult(
-        out=folder.root, model=learned.model.name, parameters=sum(value.numel() for value in model.parameters()), closed=True,
+        out=folder.root, model=learned.model.name, closed=True,
+        parameters=sum(value.numel() for value in model.parameters()),
         train_cases=len(split), train_patients=len(split.patients),
         patients_known=data.info.patients_known, steps=known.step,
         privacy=record.total(ledger, earlier, written.delta) if private else None,
@@ -525,7 +527,7 @@ def _train(
 
 
 def _bound(data: Manifest, run: Run) -> str:
-    """Return the name of everything that a run was made with, beside its settings, computed from the files themselves.
+    """Return the name of a run's inputs beside its settings, computed from the files themselves.
 
     It is keyed, because the ledger that is bound to it is released with the lineage.
 
@@ -584,6 +586,7 @@ def _result(
     return TrainResult(
         out=out, model=config.model.name, parameters=parameters, train_cases=len(training),
         train_patients=len(training.patients), patients_known=data.info.patients_known,
-        steps=fitted.steps, metric=fitted.metric_name, validation=fitted.metric if fitted.metric_name else None,
+        steps=fitted.steps, metric=fitted.metric_name,
+        validation=fitted.metric if fitted.metric_name else None,
         privacy=fitted.privacy, own_epsilon=fitted.own_epsilon, start=fitted.start,
     )  # fmt: skip

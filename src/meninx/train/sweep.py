@@ -1,4 +1,7 @@
-"""Utility against epsilon: the same network, splits and protocol at several epsilons and seeds, and without privacy."""
+"""Utility against epsilon: one network, split and protocol at several epsilons and seeds.
+
+One arm is trained without privacy.
+"""
 
 from __future__ import annotations
 
@@ -168,7 +171,10 @@ def _filled(
 
 
 def _private_ledgers(out: Path) -> dict[str, Ledger]:
-    """Return the ledgers of all private runs in the cells that took a step, those of earlier attempts included, by run."""
+    """Return, by run, the ledgers of all private runs in the cells that took a step.
+
+    Those of earlier attempts are included.
+    """
     folders = [
         path
         for path in sorted((out / "cells").glob("*/*"))

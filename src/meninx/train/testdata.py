@@ -1,4 +1,4 @@
-"""Whether a dataset may measure a run: it asks what the model learnt, and its patients took no part in training."""
+"""Checks of whether a dataset may measure a run: the same question, and no training patients."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Standing:
 
 
 def finished(run: Run) -> list[str]:
-    """Return what must be said of a run that may be measured.
+    """Return the caveats of a run that may be measured.
 
     Raises:
         UsageError: the run is not finished.
@@ -67,7 +67,7 @@ def check_weights(run: Run, weights: str) -> None:
 
 
 def check_meaning(learned: DatasetInfo, dataset: Manifest, chosen: Manifest) -> None:
-    """Raise DataError when a dataset asks something else than the model learnt, or has no truth to compare with.
+    """Raise DataError when a dataset has another task than the model, or no truth to compare with.
 
     Args:
         learned: what the model was trained for.
@@ -142,7 +142,7 @@ def _refuse_overlap(members: Members | None, dataset: Manifest, chosen: Manifest
         patients, images = (), ()  # that training patients are measured is the user's wish
         before = identity.overlap((), ())
     elif not external:
-        images = ()  # one manifest, whose splits share no patient; equal files in them are a finding of `prepare`
+        images = ()  # splits of a manifest share no patient; equal files are a finding of `prepare`
     found = identity.overlap(
         chosen.patients,
         patients,
@@ -187,7 +187,7 @@ def _keyed(run: Run, digest: str) -> str:
 
 
 def refuse_trained_on(run: Run, chosen: Manifest, dataset: Manifest) -> None:
-    """Raise DataError when measured patients took part in the training of a run that is only compared with."""
+    """Raise DataError when measured patients were trained on by a run that is only compared with."""
     members = artifacts.read(run.root, Members)
     external = not identity.is_own(run, dataset.root)
     if members is not None:

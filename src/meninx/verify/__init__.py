@@ -1,4 +1,4 @@
-"""Checks of folders that meninx wrote: digests, consistent records, epsilon computed again from the ledger."""
+"""Checks of folders that meninx wrote: digests, consistent records, epsilon recomputed from the ledger."""
 
 from meninx.core.lazy import callable_package
 

@@ -1,4 +1,4 @@
-"""Finding folders that meninx wrote, and the checks that all of them share: digests, completion, file modes."""
+"""Search for folders that meninx wrote, and their common checks: digests, completion, file modes."""
 
 from __future__ import annotations
 

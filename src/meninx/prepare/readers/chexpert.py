@@ -1,9 +1,8 @@
 """CheXpert (and CheXpert-small): 14 findings with uncertain labels, patients and studies in the path.
 
 Layout: ``train.csv`` and ``valid.csv`` with columns Path, Sex, Age, Frontal/Lateral and the findings;
-    ``Path`` holds
-``patientXXXXX/studyN/``, with or without the name of the dataset folder in front. Empty cells mean not
-mentioned and become 0 unless ``blank="unknown"``; -1 follows ``uncertain``.
+``Path`` holds ``patientXXXXX/studyN/``, with or without the name of the dataset folder in front. Empty cells
+mean not mentioned and become 0 unless ``blank="unknown"``; -1 follows ``uncertain``.
 ``require=("Frontal/Lateral=Frontal",)`` keeps the frontal views.
 
 References:
@@ -23,9 +22,21 @@ from meninx.prepare.readers.layout import Layout, read_rows
 from meninx.prepare.source_cases import ReaderOutput
 
 FINDINGS = (
-    "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation",
-    "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture", "Support Devices",
-)  # fmt: skip
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
 _WHOSE = re.compile(r"(patient\d+)/(study\d+)/")
 
 

@@ -1,9 +1,8 @@
 """One folder per class: ``<source>/<class>/**/*.png`` (or JPEG, NIfTI, DICOM).
 
 With folders named train, valid (val) and test at the first level the classes lie below them, and the split is
-published.
-The layout names no patients: each image counts as its own, so give a table (reader csv) where a patient has
-    several.
+published. The layout names no patients: each image counts as its own, so give a table (reader csv) where a
+patient has several.
 """
 
 from __future__ import annotations

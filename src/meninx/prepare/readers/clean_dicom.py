@@ -1,7 +1,6 @@
 """De-identified DICOM, as `meninx deid` writes it, with a label table.
 
-Layout: any tree of DICOM files; each folder with a ``deid.json`` is a site, named after
-    the folder. In 2-D
+Layout: any tree of DICOM files; each folder with a ``deid.json`` is a site, named after the folder. In 2-D
 every instance is a case, in 3-D every series. Labels come from ``table`` (class_column or label_columns),
 whose rows name an image by the most specific identifier that they fill in: SOPInstanceUID, SeriesInstanceUID,
 StudyInstanceUID, AccessionNumber, PatientID. A table with original identifiers is translated by
@@ -31,9 +30,19 @@ from meninx.prepare.source_cases import FileSource, ReaderOutput, SeriesSource, 
 
 Header = dict[str, str]
 KEYWORDS = (
-    "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID", "PatientSex", "PatientAge",
-    "Modality", "ViewPosition", "Rows", "PatientIdentityRemoved", "DeidentificationMethod",
-)  # fmt: skip
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "AccessionNumber",
+    "PatientID",
+    "PatientSex",
+    "PatientAge",
+    "Modality",
+    "ViewPosition",
+    "Rows",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+)
 VOLUME_MODALITIES = ("CT", "MR", "PT", "NM")
 SUMMARY = artifacts.place(DeidRecord)
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", "")

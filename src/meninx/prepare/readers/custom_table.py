@@ -1,10 +1,9 @@
 """A table and a folder of images, every column configurable.
 
 Layout: ``labels.csv`` (or ``table``) with ``image_column`` naming a file below ``image_folder``,
-    ``patient_column``, and
-``label_columns`` or one ``class_column``; masks by ``mask_column`` (paths from the table's folder) or
-``mask_folder`` (files named like the images). Graded master lists (1-2 negative, 3-4 positive) are read with
-``positive_from=3``.
+``patient_column``, and ``label_columns`` or one ``class_column``; masks by ``mask_column`` (paths from the
+table's folder) or ``mask_folder`` (files named like the images). Graded master lists (1-2 negative, 3-4
+positive) are read with ``positive_from=3``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """MIMIC-CXR-JPG: 14 findings a study, patients, published split.
 
 Layout: ``mimic-cxr-2.0.0-chexpert.csv.gz`` (labels a study), ``-split.csv.gz`` and ``-metadata.csv.gz`` (one
-    row an image),
-images at ``files/p10/p10000032/s50414267/<dicom_id>.jpg``; a ``patients.csv.gz`` of MIMIC-IV (subject_id,
-gender, anchor_age) beside them gives sex and age. Tables may be unpacked. Empty labels become 0 unless
-``blank="unknown"``. ``require=("ViewPosition=PA|AP",)`` keeps the frontal views.
+row an image), images at ``files/p10/p10000032/s50414267/<dicom_id>.jpg``; a ``patients.csv.gz`` of MIMIC-IV
+(subject_id, gender, anchor_age) beside them gives sex and age. Tables may be unpacked. Empty labels become 0
+unless ``blank="unknown"``. ``require=("ViewPosition=PA|AP",)`` keeps the frontal views.
 
 References:
     Johnson et al., MIMIC-CXR-JPG, 2019, arXiv:1901.07042.
@@ -24,9 +23,21 @@ from meninx.prepare.readers.source_files import first_of, relative
 from meninx.prepare.source_cases import FileSource, ReaderOutput, SourceCase
 
 FINDINGS = (
-    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion",
-    "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia", "Pneumothorax", "Support Devices",
-)  # fmt: skip
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Enlarged Cardiomediastinum",
+    "Fracture",
+    "Lung Lesion",
+    "Lung Opacity",
+    "No Finding",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Pneumonia",
+    "Pneumothorax",
+    "Support Devices",
+)
 
 
 def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:

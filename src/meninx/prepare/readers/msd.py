@@ -1,9 +1,8 @@
 """Medical Segmentation Decathlon: one ``TaskNN_Name`` folder with ``dataset.json``.
 
 Layout: ``dataset.json`` lists ``training`` pairs of ``image`` and ``label`` and names the label values; its
-    ``test`` images have
-no labels and are left out. Several modalities a case are refused unless they make 1 or 3 channels. Each image
-is its own patient.
+``test`` images have no labels and are left out. Several modalities a case are refused unless they make 1 or 3
+channels. Each image is its own patient.
 
 References:
     Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 2022.

@@ -1,8 +1,8 @@
 """ChestX-ray14 of the NIH Clinical Center: 14 findings, patients, sex, age, published split.
 
 Layout: ``Data_Entry_2017.csv`` (or ``Data_Entry_2017_v2020.csv``), ``images_001/images/*.png`` ... or
-    ``images/*.png``,
-and for the published split ``train_val_list.txt`` and ``test_list.txt`` (one file name per line).
+``images/*.png``, and for the published split ``train_val_list.txt`` and ``test_list.txt`` (one file name per
+line).
 
 References:
     Wang et al., ChestX-ray8, CVPR 2017.
@@ -22,9 +22,21 @@ from meninx.prepare.readers.source_files import first_of, index_files, relative,
 from meninx.prepare.source_cases import FileSource, ReaderOutput, SourceCase
 
 FINDINGS = (
-    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax", "Consolidation",
-    "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
-)  # fmt: skip
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
 NAMES, FOUND, PATIENT, AGE, SEX, VIEW = (
     "Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position",
 )  # fmt: skip

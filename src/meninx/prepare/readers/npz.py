@@ -1,12 +1,11 @@
 """Arrays in one ``.npz`` file: MedMNIST's six arrays, or plain ``images`` with ``labels`` and further arrays.
 
 Layout: ``train_images``, ``train_labels``, ``val_images``, ``val_labels``, ``test_images``, ``test_labels``
-    (published split), or
-``images`` (N, rows, columns[, 3]) with 0/1 arrays named by ``label_columns``, or one class array
-(``class_column``, default ``labels``); ``patient_column`` names an array of patients. A last axis of 3 is
-colour; (N, x, y, z) with z other than 3 is a volume. Without an array of patients each image counts as its
-own. An image is known by its pixels, not by its position in the array, so that removing one changes no other;
-equal images of one patient are counted.
+(published split), or ``images`` (N, rows, columns[, 3]) with 0/1 arrays named by ``label_columns``, or one
+class array (``class_column``, default ``labels``); ``patient_column`` names an array of patients. A last axis
+of 3 is colour; (N, x, y, z) with z other than 3 is a volume. Without an array of patients each image counts
+as its own. An image is known by its pixels, not by its position in the array, so that removing one changes no
+other; equal images of one patient are counted.
 
 References:
     Yang et al., MedMNIST v2, Scientific Data 2023.
@@ -82,9 +81,14 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     first = cases[0].image.load().spatial_dims if cases else 2
     attributes = _extra(arrays, parts[0][0], config.labels)
     return ReaderOutput(
-        cases=tuple(cases), labels=labels, task=_task(config, arrays, parts), attributes=attributes,
-        skipped=tuple(skipped), patients_known=f"{parts[0][0]}{config.input.patient_column}" in arrays, spatial_dims=first,
-    )  # fmt: skip
+        cases=tuple(cases),
+        labels=labels,
+        task=_task(config, arrays, parts),
+        attributes=attributes,
+        skipped=tuple(skipped),
+        patients_known=f"{parts[0][0]}{config.input.patient_column}" in arrays,
+        spatial_dims=first,
+    )
 
 
 class _Labels:

@@ -49,9 +49,13 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     )
     volumes = bool(cases) and cases[0].key.lower().endswith((".nii", ".nii.gz"))
     return ReaderOutput(
-        cases=cases, labels=config.masks.labels or ("foreground",), task=TaskKind.SEGMENTATION, skipped=tuple(skipped),
-        patients_known=False, spatial_dims=3 if volumes else 2,
-    )  # fmt: skip
+        cases=cases,
+        labels=config.masks.labels or ("foreground",),
+        task=TaskKind.SEGMENTATION,
+        skipped=tuple(skipped),
+        patients_known=False,
+        spatial_dims=3 if volumes else 2,
+    )
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

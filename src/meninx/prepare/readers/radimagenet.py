@@ -1,10 +1,9 @@
 """RadImageNet: 165 classes of CT, MR and ultrasound slices with a published split.
 
 Layout: ``RadiologyAI_train.csv``, ``RadiologyAI_val.csv``, ``RadiologyAI_test.csv`` (columns filename, label)
-    and the images at
-``radiology_ai/<MODALITY>/<region>/<class>/*.png`` below the same folder. The tables name no patients: each
-image counts as its own, so use ``split="published"``, whose parts were made by patient; a privacy unit of
-patient means image here.
+and the images at ``radiology_ai/<MODALITY>/<region>/<class>/*.png`` below the same folder. The tables name no
+patients: each image counts as its own, so use ``split="published"``, whose parts were made by patient; a
+privacy unit of patient means image here.
 
 References:
     Mei et al., RadImageNet, Radiology: Artificial Intelligence 2022.

@@ -1,10 +1,9 @@
 """SIIM-ACR pneumothorax: DICOM files named by their UID and a table of run-length masks.
 
 Layout: ``<SOPInstanceUID>.dcm`` anywhere below the source and ``train-rle.csv`` with ImageId and
-    EncodedPixels (a blank in
-front of the name, a missing header and a byte-order mark are all met in the wild). ``-1`` means no
-pneumothorax; several rows of one image are merged. Runs are relative and column-major. ``task="multilabel"``
-gives the label pneumothorax in place of masks.
+EncodedPixels (a blank in front of the name, a missing header and a byte-order mark are all met in the wild).
+``-1`` means no pneumothorax; several rows of one image are merged. Runs are relative and column-major.
+``task="multilabel"`` gives the label pneumothorax in place of masks.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def clipped_gradient_sum(
         n_units: units drawn for the step, over all physical batches.
         max_grad_norm: clipping threshold C > 0.
         clipping: ``"flat"``, ``"auto-s"`` or ``"per-layer"``: see
-            :func:`~meninx.privacy.clipping.clip.clip_factors`.
+            :func:`~meninx.privacy.clipping.engine.clip_factors`.
         views: K >= 1.
         chunk: most cases in one forward pass, None for all; changes memory only. A unit with more cases takes
             several passes, whose gradients are added before its one clipping.
@@ -377,7 +377,7 @@ _LEAST_FACTOR = 1e-30  # below, float32 would round the factor coarsely: the uni
 
 
 def clipping_groups(parameters: dict[str, str], clipping: str) -> dict[str, int]:
-    """Return the clipping group of every parameter: one for all, or one a layer.
+    """Return the clipping group of every parameter: one for all, or one per layer.
 
     Args:
         parameters: full name -> path of the layer that owns it.

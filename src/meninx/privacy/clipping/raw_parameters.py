@@ -1,10 +1,10 @@
 """Parameters that a module's own code uses: class tokens, position embeddings, layer scale, window bias.
 
-During a pass such a parameter is replaced by a :class:`RawParameter`. What the module computes from parameters
-alone (a reshape, a look-up by a constant index) stays one tensor for the whole batch. Where it is combined with
-activations, by one of a few operations that treat the leading dimension as the batch, it is expanded to the
-rows of the batch. There the backward pass yields one gradient per row, which is summed per unit and pulled back
-through the parameter's own computation.
+During a pass such a parameter is replaced by a :class:`RawParameter`. What the module computes from
+parameters alone (a reshape, a look-up by a constant index) stays one tensor for the whole batch. Where it is
+combined with activations, by one of a few operations that treat the leading dimension as the batch, it is
+expanded to the rows of the batch. There the backward pass yields one gradient per row, which is summed per
+unit and pulled back through the parameter's own computation.
 
 A module whose rows are not the leading dimension, or see each other, gets wrong gradients here as in every
 other rule; :func:`~meninx.privacy.clipping.proof.prove` refuses it.
