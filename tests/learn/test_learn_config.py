@@ -36,7 +36,7 @@ def test_every_field_is_described() -> None:
         ({"ema": 1.0}, "ema < 1"),
         ({"momentum": 1.0}, "momentum < 1"),
         ({"label_smoothing": 1.0}, "label_smoothing < 1"),
-        ({"schedule": "step"}, "milestones for the step"),
+        ({"schedule": "step"}, "the step schedule needs milestones"),
         ({"schedule": "manual", "milestones": (1,), "rates": (0.1,)}, "one rate more"),
         ({"milestones": (5, 3)}, "rising"),
         ({"patch_size": (16, 0)}, "patch_size"),

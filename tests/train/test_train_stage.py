@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tomli_w
 import torch
 
 from meninx.core import artifacts, integrity, settings
@@ -312,3 +313,21 @@ def test_a_run_does_not_lie_in_its_dataset(data, dry_run):
     with pytest.raises(UsageError, match="outside the source"):
         stage.run(SMALL, data.root, data.root / "runs", dry_run=dry_run)
     assert not (data.root / "runs").exists()
+
+
+def test_the_flat_config_of_a_run_of_an_earlier_version_is_read_with_a_warning(private, data, tmp_path):
+    """Its learning settings also compare equal, so that evaluation, report and resume see the same run."""
+    before = stage.stored_config(private)
+    copied = Run(shutil.copytree(private.root, tmp_path / "old"))
+    flat = {name: value for name, value in settings.to_flat(before).items() if name not in PRIVACY_NAMES}
+    flat["privacy"] = settings.to_table(before)["privacy"]
+    copied.config_path.write_text(tomli_w.dumps(flat))
+    copied.update(config=copied.config_digest)
+    with pytest.warns(settings.OldLayout, match=r"config.toml has the flat layout .*--convert FILE"):
+        assert stage.stored_config(copied) == before
+    with pytest.warns(settings.OldLayout):
+        measured = evaluate.run(EvaluateConfig(predictions=(), draws=10), copied.root, data.root)
+    assert measured.metrics
+
+
+PRIVACY_NAMES = {name for name, (path, _) in settings.index(TrainConfig).items() if path[0] == "privacy"}

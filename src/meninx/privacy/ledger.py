@@ -344,7 +344,8 @@ class Ledger:
             got = "others"
             fix = (
                 "the same noise would be added to other gradients; go on with what the run was begun "
-                "with, or start a new run"
+                "with, or start a new run (a run that an earlier version began, before a setting was added, "
+                "cannot be resumed)"
             )
         rule = "the settings, data and initial weights that these keys were used with"
         raise PrivacyRefusal(expected(rule, got=got, where="ledger", fix=fix))
