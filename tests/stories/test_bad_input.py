@@ -386,7 +386,7 @@ def test_a_folder_that_is_not_there(refused, invoke, tmp_path):
         ),
         (4, "no batch statistics", f"{NOISE} --model monai:DenseNet121"),
         (4, "expected delta < 1 / n_units_declared", "--privacy.noise-multiplier 1 --privacy.delta 0.5"),
-        (4, "expected public class weights", f"{NOISE} --class-weights balanced"),
+        (4, "class weights computed from private labels", f"{NOISE} --class-weights balanced"),
         (2, "expected batch_size <= 6 patients, got 100", f"{NOISE} --batch-size 100"),
         (2, "expected epsilon or noise_multiplier, got neither", "--privacy.delta 1e-3"),
     ],
@@ -522,7 +522,7 @@ def test_a_private_run_that_lost_its_key_or_whose_ledger_was_changed_does_not_go
     ledger = folder / "private" / "ledger.jsonl"
     whole = ledger.read_text()
     ledger.write_text(whole.splitlines(keepends=True)[0])
-    refused(4, "expected ", *again)
+    refused(4, "the ledger lacks the entry", *again)
     ledger.write_text(whole)
     (folder / "private" / "keys" / "noise.key").unlink()
     refused(4, "got no secret keys", *again)
@@ -671,7 +671,7 @@ def test_a_damaged_checkpoint_or_summary_is_said_so(refused, invoke, dataset, tm
     folder = (tmp_path / "runs" / "latest").resolve()
     for path in (folder / "private" / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:500])
-    refused(3, "expected a whole checkpoint, got a damaged or foreign file", "evaluate", folder)
+    refused(3, "the checkpoint is damaged or not from meninx", "evaluate", folder)
     (folder / "privacy.json").write_text("{")
     refused(3, "JSON", "report", folder, "--out", tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()

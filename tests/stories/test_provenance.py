@@ -311,7 +311,7 @@ def test_nor_when_the_folder_of_the_dataset_was_overwritten(data, tmp_path):
         evaluate.run(QUICK, run)
     shutil.rmtree(tmp_path / "data")
     changed(data, tmp_path / "data", lambda found: found.select(lambda case: case.split == "test"))
-    with pytest.raises(DataError, match="got a changed one"):
+    with pytest.raises(DataError, match="dataset that the run was trained on was changed"):
         evaluate.run(QUICK, run)
 
 
@@ -403,7 +403,7 @@ def test_an_evaluation_says_which_weights_data_and_split_it_belongs_to(copied, d
 def test_other_weights_in_the_checkpoint_are_not_measured(copied, plain):
     for name in ("last.pt", "best.pt"):
         shutil.copy(plain.private / "checkpoints" / name, copied.private / "checkpoints" / name)
-    with pytest.raises(DataError, match="expected the released weights"):
+    with pytest.raises(DataError, match="does not hold the released weights"):
         evaluate.run(QUICK, copied.root)
 
 

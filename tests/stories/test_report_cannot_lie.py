@@ -159,7 +159,7 @@ class TestJointCost:
         assert "Runs 2026_1, 2026_2, 2026_3, 2026_4 and 2026_5 count together" in text
         assert "Figures show 4 of 6 runs" in text
         shutil.rmtree(runs[2])
-        with pytest.raises(DataError, match=r"all runs that the sweep names, got 1 missing .*sweep\.json"):
+        with pytest.raises(DataError, match=r"runs that the sweep names are missing: 1 .*sweep\.json"):
             reported(tmp_path, sweep)
 
     def test_two_copies_of_a_run_are_refused_and_one_folder_given_twice_counts_once(self, tmp_path):
@@ -204,7 +204,7 @@ class TestJointCost:
         ]
         assert costs[0] < costs[1]
         edit(run / place(PrivacyRecord), start=plain.to_plain(replace(start, composed=False)), epsilon=1.5)
-        with pytest.raises(PrivacyRefusal, match="epsilon that the ledger gives"):
+        with pytest.raises(PrivacyRefusal, match="epsilon is not the one that the ledger gives"):
             reported(tmp_path, run)
 
     def test_a_counted_start_whose_noise_came_from_a_seed_voids_the_run(self, tmp_path):
@@ -240,7 +240,8 @@ class TestEditedAndMixed:
         run = write_run(tmp_path / "run", private=True)
         edit(run / place(PrivacyRecord), **change)
         with pytest.raises(
-            PrivacyRefusal, match=rf"{next(iter(change))} that the ledger gives.*run/privacy\.json"
+            PrivacyRefusal,
+            match=rf"{next(iter(change))} is not the one that the ledger gives.*run/privacy\.json",
         ):
             reported(tmp_path, run)
 

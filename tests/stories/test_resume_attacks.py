@@ -243,7 +243,7 @@ def test_a_run_that_took_a_step_does_not_begin_again_with_new_keys(stopped, data
 
 def test_other_keys_are_refused(stopped, data):
     stopped.key_path("noise").write_bytes(bytes(32))
-    refused(stopped, data.root, PrivacyRefusal, "secret keys that the run began with")
+    refused(stopped, data.root, PrivacyRefusal, "secret keys differ from those that the run began with")
 
 
 # versions

@@ -242,7 +242,7 @@ def test_an_interrupted_run_goes_on_with_its_own_cases_only(data, tmp_path):
     run = runs.open_run(tmp_path / "latest")
     assert artifacts.read(run.root, RunRecord).state is RunState.TRAINING
     other = write_dataset(tmp_path / "other", patients=12, size=32, seed=1)
-    with pytest.raises(DataError, match="expected the cases the run was started with"):
+    with pytest.raises(DataError, match="the cases differ from those that the run was started with"):
         stage.run(SMALL, other.root, tmp_path, resume=run.root)
     assert stage.run(SMALL, data.root, tmp_path, resume=run.root).steps == 3
     assert artifacts.read(run.root, RunRecord).state is RunState.RELEASED

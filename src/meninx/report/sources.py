@@ -239,7 +239,7 @@ def _refuse_part_of_a_sweep(path: Path, sweep: SweepRecord, found: Sequence[Sour
     if missing:
         fix = "put the runs back: their cost counts, whether or not they are released"
         where = f"{printable(path.name)}/{artifacts.place(SweepRecord)}"
-        raise DataError(problem(f"{missing:,} runs that the sweep names are missing", where=where, fix=fix))
+        raise DataError(problem(f"runs that the sweep names are missing: {missing:,}", where=where, fix=fix))
 
 
 def _refuse_copies(runs: Sequence[TrainedRun]) -> None:
