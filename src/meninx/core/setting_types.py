@@ -4,10 +4,9 @@ The type of a setting is the one place where its range and choices are declared:
 
     >>> convert(Positive, 3, "lr"), convert(tuple[Count, ...], [64, 64], "size"), bounds(OpenShare, "delta")
     (3.0, (64, 64), '0 < delta < 1')
-    >>> convert(Literal["mean", "sum"], "sun", "reduction")
+    >>> convert(Literal["mean", "sum"], "sun", "reduction")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    meninx.core.errors.ConfigError: expected reduction to be one of mean, sum, got 'sun' (reduction); did you
-        mean 'sum'?
+    meninx.core.errors.ConfigError: expected reduction to be one of mean, sum, got 'sun' (reduction); ...
 """
 
 from __future__ import annotations
