@@ -456,9 +456,9 @@ class TrainSettings(TypedDict, total=False):
         crop_scale: smallest share of each axis that `crop` keeps.
         intensity_strength: largest change of gain and offset, in units of the normalised intensity.
         sampling: `shuffle` or `poisson` for training without DP; with DP always Poisson.
-        batch_size: cases per step (without DP); under DP the plan's expected batch size counts.
+        batch_size: cases per step; in a private run the expected number of privacy units (patients) per step.
         physical_batch: images in memory at once; affects speed, not the meaning of the result.
-        epochs: passes over the training split; under DP the plan's steps count instead.
+        epochs: passes over the training split; in a private run expected passes over the units.
         steps: optimiser steps; 0 derives them from the epochs.
         cases_per_patient: largest number of cases of a patient in one step, if patients are the unit; 0 uses
             all.

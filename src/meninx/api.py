@@ -144,6 +144,10 @@ def train(
     from meninx.train.stage import run
 
     named = isinstance(model, str)
+    if isinstance(model, type):
+        raise UsageError(f"model is the class {model.__name__}: give an object, {model.__name__}(...)")
+    if model is not None and not named and settings.get("model_options"):
+        raise UsageError("model_options have no effect on your own network; give them to its constructor")
     idle = [
         *settings,
         *(["recipe"] if recipe else []),
@@ -190,6 +194,8 @@ def evaluate(
     from meninx.train.config import EvaluateConfig
     from meninx.train.evaluate import run as measure
 
+    if isinstance(model, (str, type)):
+        raise UsageError("model is for a run with its own network: give that network, an nn.Module object")
     config = config_settings.build(EvaluateConfig, settings, _HERE)
     return measure(config, Path(run), None if data is None else Path(data), progress=progress, network=model)
 

@@ -131,6 +131,37 @@ def test_a_file_or_a_link_in_its_way(tmp_path):
     assert (tmp_path / "elsewhere" / "kept").exists()
 
 
+@pytest.mark.parametrize("leads", ["elsewhere", "nowhere"])
+def test_a_link_among_the_folders_is_refused_before_a_file_moves(tmp_path, leads):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    (elsewhere / "kept").mkdir(parents=True)
+    (out / "a").mkdir(parents=True)
+    (out / "a" / "link").symlink_to(tmp_path / leads)
+
+    def built() -> None:
+        with building(out, fingerprint="x") as build:
+            for name in ("a/first", "a/link/deep/one", "second"):
+                files.write_text(build.new(name), "new")
+
+    with pytest.raises(UsageError, match=r"is a link \(a/link\)"):
+        built()
+    assert [path.name for path in elsewhere.rglob("*")] == ["kept"]
+    assert not (tmp_path / "nowhere").exists()
+    assert tree(out) == {}
+    assert (out / "a" / "link").is_symlink()
+
+
+def test_the_output_folder_and_a_replaced_file_may_be_links(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "kept").write_text("kept")
+    (tmp_path / "real" / "one").symlink_to(tmp_path / "kept")
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    with building(tmp_path / "out", fingerprint="x") as build:
+        files.write_text(build.new("one"), "new")
+    assert tree(tmp_path / "real") == {"one": "new"}
+    assert (tmp_path / "kept").read_text() == "kept"
+
+
 def test_what_is_replaced_lies_aside_until_all_is_there(tmp_path, monkeypatch):
     source, target, aside = (tmp_path / name for name in ("source", "target", "aside"))
     for folder, text in ((source, "new"), (target, "old")):

@@ -21,7 +21,7 @@ from meninx.core.errors import ConfigError, DataError, PrivacyRefusal
 from meninx.deid import deidentifier, instance, selfcheck, walker
 from meninx.deid.config import DeidConfig
 from meninx.deid.deidentifier import Deidentifier
-from meninx.deid.keys import KeyFile
+from meninx.deid.keys import KeyFile, SiteKey
 from meninx.deid.options import Option
 from meninx.deid.quarantine import Quarantined, Reason
 from meninx.deid.stage import run
@@ -260,9 +260,21 @@ def test_the_key_is_in_no_text_and_no_pickle(tmp_path, caplog):
     for copying in (pickle.dumps, copy.deepcopy):
         with pytest.raises(TypeError, match="pickled"):
             copying(tools[0])
+        for holder in (cleaner, cleaner.resolver, cleaner.resolver.pseudonyms, SiteKey(secret, "north")):
+            with pytest.raises(TypeError, match="pickled"):
+                copying(holder)
     made = KeyFile.create(tmp_path / "new.key")
     assert made.path.stat().st_mode & 0o777 == 0o600
     assert memory(key=made).deidentify(image()).content not in expected
+
+
+def test_an_object_whose_key_was_refused_can_be_shown_and_not_be_pickled():
+    half = Deidentifier.__new__(Deidentifier)
+    with pytest.raises(PrivacyRefusal):
+        half.__init__(key=b"too short", site="north")
+    assert repr(half) == "Deidentifier(unusable)"
+    with pytest.raises(TypeError, match="pickled"):
+        pickle.dumps(half)
 
 
 def test_an_id_means_one_patient_whatever_its_issuer_as_in_a_folder_of_one_file(tmp_path):

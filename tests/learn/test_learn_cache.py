@@ -149,6 +149,9 @@ def test_only_a_whole_private_file_of_this_dataset_is_used(tmp_path: Path) -> No
         {"shape": [-1, 9]},
         {"shape": [9, 9, 9]},
         {"offset": 4},
+        {"shape": [2, 9, 9] + [1] * 70},
+        {"dtype": "{"},
+        {"dtype": "u1,"},
     ],
 )
 def test_an_index_that_does_not_fit_its_file_is_not_used(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -163,6 +166,53 @@ def test_an_index_that_does_not_fit_its_file_is_not_used(tmp_path: Path, change:
     tail = cache_file._TAIL.pack(size, len(text), hashlib.sha256(text).digest())
     files.write_bytes(path, content[:start] + text + tail, mode=0o600)
     assert ImageCache.open(path, "k") is None
+
+
+def forged(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Write an index that agrees with itself and not with the dataset."""
+    content = path.read_bytes()
+    size, length, _ = cache_file._TAIL.unpack(content[-48:])
+    start = len(content) - 48 - length
+    index = json.loads(content[start:-48])
+    change(index)
+    text = json.dumps(index).encode()
+    tail = cache_file._TAIL.pack(size, len(text), hashlib.sha256(text).digest())
+    files.write_bytes(path, content[:start] + text + tail, mode=0o600)
+
+
+@pytest.mark.parametrize("shape", [[0, 1 << 62], [0, -1]])
+def test_an_empty_array_of_a_forged_index_is_not_used(tmp_path: Path, shape: list[int]) -> None:
+    path = tmp_path / FILE
+    build(path, "k", {Item("a", "places"): lambda: np.zeros(0, np.uint32)}, limit=1 << 20)
+    assert ImageCache.open(path, "k") is not None
+    forged(path, lambda index: index["entries"][0].update(shape=shape))
+    assert ImageCache.open(path, "k") is None
+
+
+def test_two_arrays_of_one_name_are_not_used_and_what_is_not_there_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    build(path, "k", {Item(name, "image"): lambda: numbers(1, 2, 3) for name in "ab"}, limit=1 << 20)
+    with ImageCache.open(path, "k") or pytest.fail("not used") as made:
+        for item, box in ((Item("c", "image"), ()), (Item("a", "image"), (slice(0, 1),) * 4)):
+            with pytest.raises(Damaged):
+                made.read(item, box)
+    forged(path, lambda index: index.update(items=[["a", "image"]] * 2))
+    assert ImageCache.open(path, "k") is None
+
+
+def test_a_forged_number_of_axes_is_decoded_again(volumes: Manifest) -> None:
+    def flat(index: dict[str, Any]) -> None:
+        for entry in index["entries"]:
+            entry["shape"] = [int(np.prod(entry["shape"]))]
+
+    store = CaseStore(volumes, ModelConfig(), memory=0)
+    path = volumes.root / FILE
+    build(path, "k", store.wanted(), limit=1 << 30)
+    forged(path, flat)
+    expected = store.image(0)
+    store.cache = ImageCache.open(path, "k")
+    assert store.cache is not None
+    assert torch.equal(store.image(0), expected)
 
 
 def test_a_changed_byte_is_found_when_its_block_is_read_and_only_then(tmp_path: Path) -> None:

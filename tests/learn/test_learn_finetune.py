@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from meninx.core.errors import ConfigError
+from meninx.core.artifacts import Ancestry
+from meninx.core.errors import ConfigError, PrivacyRefusal
 from meninx.core.manifest import Manifest
 from meninx.core.progress import Silent
 from meninx.core.run import Run
@@ -236,3 +239,37 @@ def test_the_inventory_follows_what_is_frozen() -> None:
             n_units=2,
         )
         assert set(total.gradients) == {name for name, _ in model.named_parameters()} - frozen
+
+
+def others(manifest: Manifest) -> Manifest:
+    """The same dataset with other pseudonyms."""
+    cases = tuple(replace(case, patient_id=f"other-{case.patient_id}") for case in manifest.cases)
+    made = Manifest(manifest.root, manifest.info, cases)
+    made.write()
+    return made
+
+
+def test_features_standardised_by_private_people_are_refused_under_a_plan(
+    dataset: Data, weights: str, new_run: NewRun, tmp_path: Path
+) -> None:
+    private = dataset()
+    config = SMALL.replace(freeze="features", pretrained=weights)
+
+    def standardized(root: Path) -> LearnConfig:
+        return config.replace(standardize=str(root))
+
+    copied = tmp_path / "copied"
+    shutil.copytree(private.root, copied)
+    for number, root in enumerate((private.root, copied, dataset(seed=1).root)):  # the last: same patients
+        run = new_run(f"refused-{number}")
+        with pytest.raises(PrivacyRefusal, match="standardize") as caught:
+            fit(standardized(root), private, run, plan=plan())
+        assert "train-p" not in str(caught.value)
+        assert not run.ledger_text()
+    public = others(dataset(seed=2))
+    assert fit(standardized(public.root), private, new_run("public"), plan=plan()).steps == 4
+    recorded = Ancestry(features=assemble.feature_statistics(standardized(private.root), private.info))
+    with pytest.raises(PrivacyRefusal, match="standardize"):
+        fit(standardized(public.root), private, new_run("recorded"), plan=plan(), ancestry=recorded)
+    free = fit(standardized(private.root).replace(steps=1), private, new_run("free"))
+    assert free.steps == 1

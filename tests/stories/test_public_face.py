@@ -258,3 +258,17 @@ def test_a_name_that_no_package_offers_gets_a_hint(
         meninx.train(data, out=tmp_path / "runs", steps=1, **setting)
     with pytest.raises(ConfigError, match="ourlayout"):
         meninx.prepare(data, tmp_path / "out", reader="ourlayuot")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"model": OwnNet}, "give an object"),
+        ({"model": OwnNet(), "model_options": {"width": 3}}, "no effect"),
+    ],
+)
+def test_a_class_and_options_of_a_network_of_ones_own_are_refused(
+    data: Path, tmp_path: Path, settings: dict, says: str
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        meninx.train(data, out=tmp_path / "runs", **settings)

@@ -32,6 +32,12 @@ def recipes(
         convert: Recipe or config.toml of an earlier version to print in the present tables.
         schema: Print the JSON schema of recipes, which editors use for completion and checks.
     """
+    if schema and convert is not None:
+        raise UsageError("--schema and --convert exclude each other")
+    if copy is not None and name is None and convert is None and not schema:
+        raise UsageError("--copy needs the name of a recipe; `meninx recipes` lists them")
+    if convert is not None and name is not None:
+        raise UsageError("--convert takes a file; leave the name of a packaged recipe out")
     if schema:
         check.one_of(kinds := _kinds(), verb=name or "train")
         _put(json.dumps(settings.schema(kinds[name or "train"]), indent=2) + "\n", copy)

@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock, Timeout
 
 from meninx.core import files
-from meninx.core.errors import Interrupted, RunLocked, UsageError
+from meninx.core.errors import Interrupted, RunLocked, UsageError, problem
 
 FOLDER = ".meninx-building"
 """Hidden folder in the output while a result is built; it holds the lock, the fingerprint and the files."""
@@ -73,7 +73,7 @@ def building(out: Path, *, fingerprint: str, last: str = "") -> Iterator[Build]:
 
     Raises:
         RunLocked: another process builds a result there.
-        UsageError: the folder is a file, or the hidden folder in it is a link.
+        UsageError: the folder is a file, or the hidden folder or one that a file goes into is a link.
         StorageError: the disk refused.
     """
     room = out / FOLDER
@@ -95,15 +95,19 @@ def building(out: Path, *, fingerprint: str, last: str = "") -> Iterator[Build]:
 def move_files(source: Path, target: Path, *, last: str = "") -> None:
     """Move every file below a folder to the same relative path below another; existing ones are replaced.
 
+    Guarantee: every file comes to lie in ``target``; what a link in there points to stays as it is.
+
     Args:
         source: on the same file system as ``target``.
-        target: where the files go; folders are made.
+        target: where the files go; folders are made. It may be a link itself.
         last: relative path of the file that moves after all others.
 
     Raises:
+        UsageError: a folder below ``target`` that a file goes into is a link; nothing has moved.
         StorageError: the disk refused, or a folder lies where a file goes.
     """
     paths = [path for path in source.rglob("*") if path.is_file() or path.is_symlink()]
+    _refuse_links(target, (PurePosixPath(path.relative_to(source).as_posix()) for path in paths))
     for path in sorted(paths, key=lambda path: (path == source / last, path)):
         place = target / path.relative_to(source)
         try:
@@ -150,6 +154,25 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _refuse_links(target: Path, names: Iterable[PurePosixPath]) -> None:
+    """Refuse a link among the folders below ``target`` that files go into; it may lead nowhere.
+
+    Args:
+        target: the folder; it may be a link itself.
+        names: paths of the files, relative to ``target``.
+
+    Raises:
+        UsageError: there is one.
+    """
+    folders = {folder for name in names for folder in name.parents if folder.parts}
+    for folder in sorted(folders):
+        if (target / folder).is_symlink():
+            fix = "remove the link, or choose another output folder"
+            raise UsageError(
+                problem("a folder in the output folder is a link", where=folder.as_posix(), fix=fix)
+            )
 
 
 def _begin(room: Path, fingerprint: str) -> None:

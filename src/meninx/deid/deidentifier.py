@@ -167,7 +167,9 @@ class Deidentifier:
             }  # fmt: skip
 
     def __repr__(self) -> str:
-        """Return the site and the settings; never the key."""
+        """Return the site and the settings; never the key. An object without them was refused when it was made."""
+        if not hasattr(self, "_settings"):
+            return f"{type(self).__name__}(unusable)"
         options = sorted(self._cleaner.profile.options)
         return f"{type(self).__name__}(site={self._site!r}, options={list(map(str, options))})"
 
@@ -175,10 +177,10 @@ class Deidentifier:
         """Return how another process builds the same object, which reads the key file again.
 
         Raises:
-            TypeError: the key was given as bytes, which must not travel.
+            TypeError: the key was given as bytes, which must not travel, or was refused.
         """
-        if self._settings is None:
-            raise TypeError("a Deidentifier made from the bytes of a key cannot be pickled; name a key file")
+        if getattr(self, "_settings", None) is None:
+            raise TypeError("a Deidentifier without a key file cannot be pickled; name a key file")
         return _rebuilt, (self._settings,)
 
     def deidentify(self, source: Source) -> DeidentifiedInstance:

@@ -8,7 +8,9 @@ import os
 import secrets
 import unicodedata
 from dataclasses import dataclass
+from multiprocessing.context import get_spawning_popen
 from pathlib import Path
+from typing import Any
 
 from meninx.core import files
 from meninx.core.errors import DataError, PrivacyRefusal, StorageError, expected
@@ -39,6 +41,11 @@ class SiteKey:
         self._root = hmac.digest(_SALT, secret, "sha256")
         self.site = normal(site)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for a worker process that is being started; see :func:`refuse_pickle`."""
+        refuse_pickle()
+        return self.__dict__
+
     def derive(self, purpose: str) -> bytes:
         """Return the 32-byte subkey of one purpose, e.g. ``"uid"``."""
         return hmac.digest(self._root, framed("purpose", purpose, "site", self.site) + b"\x01", "sha256")
@@ -46,6 +53,16 @@ class SiteKey:
     def fingerprint(self) -> str:
         """Return 32 hexadecimal digits that differ for two keys or two sites and reveal nothing else."""
         return self.derive("fingerprint").hex()[:32]
+
+
+def refuse_pickle() -> None:
+    """Refuse to copy or pickle an object that holds a key, unless it goes to a worker that is being started.
+
+    Raises:
+        TypeError: no worker of this process is being started.
+    """
+    if get_spawning_popen() is None:
+        raise TypeError("an object that holds a site key cannot be pickled; name a key file")
 
 
 def framed(*parts: str) -> bytes:

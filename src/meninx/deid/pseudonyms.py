@@ -12,12 +12,13 @@ import io
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pydicom._uid_dict import UID_dictionary
 
 from meninx.core import files
 from meninx.core.errors import DataError, LayoutError, expected
-from meninx.deid.keys import SiteKey, framed, normal
+from meninx.deid.keys import SiteKey, framed, normal, refuse_pickle
 from meninx.deid.quarantine import Reason, Refused
 
 # No vowels and no Y: a pseudonym can hardly spell a name, so the self-check raises no false alarm over one.
@@ -60,6 +61,11 @@ class Pseudonyms:
             name: key.derive(name)
             for name in ("uid", "patient", "accession", "identifier", "dates", "audit", "path")
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for a worker process that is being started; see :func:`.keys.refuse_pickle`."""
+        refuse_pickle()
+        return self.__dict__
 
     def uid(self, original: str) -> str:
         """Return a valid UID below 2.25 for an original one; registered UIDs of the standard stay."""

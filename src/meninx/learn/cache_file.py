@@ -22,6 +22,7 @@ import hashlib
 import math
 import mmap
 import os
+import re
 import stat
 import struct
 import sys
@@ -45,6 +46,8 @@ BLOCK = 1 << 18  # bytes under one checksum
 _SIGNATURE = b"meninx decoded\x00\x01"
 _TAIL = struct.Struct("<QQ32s")  # bytes of the arrays, bytes of the index, SHA-256 of the index
 _INDEX_LIMIT = 1 << 30
+_MOST_AXES = 8
+_DTYPE = re.compile(r"[<>|][uif][1248]")
 _AHEAD = 2  # decoded arrays that wait for the disk, per thread
 
 Decoder = Callable[[], npt.NDArray[Any]]
@@ -161,7 +164,9 @@ class ImageCache:
         Raises:
             Damaged: the bytes are not those that were written.
         """
-        entry = self.entries[item]
+        entry = self.entries.get(item)
+        if entry is None or len(box) > len(entry.shape):
+            raise Damaged
         if not entry.nbytes:
             return np.zeros(entry.shape, entry.dtype)[tuple(box)]
         if self._map is None:
@@ -351,12 +356,22 @@ def _fits(index: Index, size: int) -> bool:
         return False
     if not all(0 <= value < 1 << 32 for value in index.blocks):
         return False
+    if len(set(index.items)) != len(index.items):
+        return False
     place = 0
-    for entry in index.entries:
+    for (_, kind), entry in zip(index.items, index.entries, strict=True):
         with contextlib.suppress(TypeError, ValueError):
-            kind = np.dtype(entry.dtype)
-            if kind.kind in "uif" and all(n >= 0 for n in entry.shape) and entry.offset == place:
+            if _is_array(kind, entry) and entry.offset == place:
                 place += entry.nbytes
                 continue
         return False
     return place == size
+
+
+def _is_array(kind: str, entry: Entry) -> bool:
+    """Return whether an entry may describe an array of its kind; only the flat indices may be none."""
+    if not _DTYPE.fullmatch(entry.dtype):
+        return False
+    if kind == "places":
+        return len(entry.shape) == 1 and entry.shape[0] >= 0 and np.dtype(entry.dtype).kind in "ui"
+    return 1 <= len(entry.shape) <= _MOST_AXES and all(length > 0 for length in entry.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from meninx.core import machine
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 from meninx.core.manifest import FIRST_ROW, Manifest, TaskKind
 from meninx.imaging import load
 from meninx.learn.augment import Sample
@@ -187,7 +188,15 @@ class CaseStore:
         self._refuse_other_size(index, self._shape(index, MASK)[1:], self.shape(index))
         (count,) = self._shape(index, PLACES)
         position = int(choice * count)
-        return int(self._box(index, PLACES, (slice(position, position + 1),))[0]) if count else None
+        if not count:
+            return None
+        place = int(self._box(index, PLACES, (slice(position, position + 1),))[0])
+        if not 0 <= place < math.prod(self.shape(index)):
+            fix = "remove private/cache in the dataset folder"
+            raise DataError(
+                problem("the cache of decoded images is damaged", where=self._where(index), fix=fix)
+            )
+        return place
 
     def _refuse_other_size(self, index: int, mask: tuple[int, ...], image: tuple[int, ...]) -> None:
         if mask != image:
@@ -197,19 +206,24 @@ class CaseStore:
 
     def _shape(self, index: int, kind: str) -> tuple[int, ...]:
         item = self._item(index, kind)
-        if self.cache is not None and item in self.cache:
+        if self.cache is not None and self._holds(self.cache, item):
             return self.cache.shape(item)
         return tuple(int(length) for length in self._array(index, kind).shape)
 
     def _box(self, index: int, kind: str, box: tuple[slice, ...]) -> npt.NDArray[Any]:
         """Return a box of an array, from the cache where it holds the array undamaged."""
         item = self._item(index, kind)
-        if self.cache is not None and item in self.cache:
+        if self.cache is not None and self._holds(self.cache, item):
             try:
                 return self.cache.read(item, box)
             except Damaged:
                 self.cache.remove()  # the next run builds another
         return self._array(index, kind)[box]
+
+    def _holds(self, cache: ImageCache, item: Item) -> bool:
+        """Return whether a cache has an array with as many axes as the dataset's; any other is decoded again."""
+        axes = 1 if item.kind == PLACES else 1 + self.info.spatial_dims
+        return item in cache and len(cache.shape(item)) == axes
 
     def _item(self, index: int, kind: str) -> Item:
         case = self.manifest.cases[index]
