@@ -167,7 +167,7 @@ class Deidentifier:
             }  # fmt: skip
 
     def __repr__(self) -> str:
-        """Return the site and the settings; never the key. An object without them was refused when it was made."""
+        """Return the site and the settings, never the key; a refused object has neither."""
         if not hasattr(self, "_settings"):
             return f"{type(self).__name__}(unusable)"
         options = sorted(self._cleaner.profile.options)

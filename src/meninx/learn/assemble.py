@@ -16,7 +16,7 @@ from meninx.core import check, plain, plugins
 from meninx.core.artifacts import Ancestry, FeatureStatistics, StartRecord
 from meninx.core.budget import VALIDATION_CASES
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected, problem
-from meninx.core.manifest import DatasetInfo, Manifest, TaskKind, dataset_digest
+from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
 from meninx.learn import features, finetune, kernels, ledger_file, optim, predict, runtime
@@ -494,48 +494,17 @@ def _statistics(
     ancestry: Ancestry,
     world: World,
 ) -> FeatureStatistics | None:
-    """Return the statistics of the run's record in every process, or compute them without a record.
-
-    Raises:
-        PrivacyRefusal: the statistics are those of people of the private training split.
-    """
+    """Return the statistics of the run's record in every process, or compute them without a record."""
     if not config.model.standardize:
         return None
 
     def table() -> dict[str, Any]:
         if plan is not None:
-            _refuse_shared_people(config, data, ancestry.features)
+            features.refuse_shared_people(Path(config.model.standardize), data, ancestry.features)
         found = ancestry.features or feature_statistics(config, data.info, network=network)
         return asdict(found)
 
     return plain.from_plain(world.shared(table), FeatureStatistics, where="the statistics of the features")
-
-
-def _refuse_shared_people(config: LearnConfig, data: Manifest, recorded: FeatureStatistics | None) -> None:
-    """Refuse to standardise the features of a private run by people whom the run protects.
-
-    Args:
-        config: the settings.
-        data: all cases of the private run; its training split is compared.
-        recorded: statistics of an earlier start. Their dataset may be gone, so its digest alone is compared.
-
-    Raises:
-        PrivacyRefusal: the dataset is the private one, or shares training patients or their images with it.
-    """
-    own = dataset_digest(data.root).digest
-    if recorded is not None:
-        shared = recorded.digest == own
-    else:
-        public, train = Manifest.read(Path(config.model.standardize)), data.split("train")
-        images = set(train.image_digests().values()) & set(public.image_digests().values())
-        same = dataset_digest(public.root).digest == own
-        shared = same or bool(images) or not set(train.patients).isdisjoint(public.patients)
-    if shared:
-        fix = "give a public dataset of other people: statistics of the training patients are not protected"
-        got = "one that shares patients or images with the private training split"
-        raise PrivacyRefusal(
-            expected("a dataset without training patients", got=got, where="standardize", fix=fix)
-        )
 
 
 def _pretrained(

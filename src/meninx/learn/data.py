@@ -221,7 +221,7 @@ class CaseStore:
         return self._array(index, kind)[box]
 
     def _holds(self, cache: ImageCache, item: Item) -> bool:
-        """Return whether a cache has an array with as many axes as the dataset's; any other is decoded again."""
+        """Return whether a cache has an array with as many axes as the dataset's."""
         axes = 1 if item.kind == PLACES else 1 + self.info.spatial_dims
         return item in cache and len(cache.shape(item)) == axes
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from meninx.core.artifacts import FeatureStatistics
-from meninx.core.errors import ConfigError, DataError, expected
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
 from meninx.core.manifest import Manifest, dataset_digest
 from meninx.learn.config import ModelConfig
 from meninx.learn.data import split_store
@@ -108,6 +109,33 @@ def standardize(network: nn.Module, statistics: FeatureStatistics, *, keep_head:
             raise ConfigError(expected("a head with a bias", got="none", where="standardize", fix=_FIX))
         head.bias.add_(head.weight @ mean)
         head.weight.mul_(deviation)
+
+
+def refuse_shared_people(public_root: Path, data: Manifest, recorded: FeatureStatistics | None) -> None:
+    """Refuse to standardise the features of a private run by people whom the run protects.
+
+    Args:
+        public_root: the dataset that standardises.
+        data: all cases of the private run; its training split is compared.
+        recorded: statistics of an earlier start. Their dataset may be gone, so its digest alone is compared.
+
+    Raises:
+        PrivacyRefusal: the dataset is the private one, or shares training patients or their images with it.
+    """
+    own = dataset_digest(data.root).digest
+    if recorded is not None:
+        shared = recorded.digest == own
+    else:
+        public, train = Manifest.read(public_root), data.split("train")
+        images = set(train.image_digests().values()) & set(public.image_digests().values())
+        same = dataset_digest(public.root).digest == own
+        shared = same or bool(images) or not set(train.patients).isdisjoint(public.patients)
+    if shared:
+        fix = "give a public dataset of other people: statistics of the training patients are not protected"
+        got = "one that shares patients or images with the private training split"
+        raise PrivacyRefusal(
+            expected("a dataset without training patients", got=got, where="standardize", fix=fix)
+        )
 
 
 def _head(network: nn.Module) -> nn.Linear:
