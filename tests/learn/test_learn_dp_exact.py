@@ -22,7 +22,7 @@ from meninx.learn import (
     TrainState,
     UnitSource,
 )
-from meninx.privacy import ClippedSum, Plan
+from meninx.privacy import ClippedSum, Ledger, Plan
 
 PATIENTS, CANARIES = 20, 6
 PLAN = Plan.build(
@@ -61,9 +61,12 @@ class Compare(Hook):
                     total[name] += value.grad * min(1.0, PLAN.max_grad_norm / float(norm))
         empty = ClippedSum.empty(model, max_grad_norm=PLAN.max_grad_norm, n_units=0)
         noise = PLAN.release(empty, PLAN.noise(self.noise_key), step)
-        for name, value in model.named_parameters():
-            wanted = total[name] / PLAN.expected_batch_size + noise[name].double()
-            self.worst.append(float((value.grad.double() - wanted).norm() / wanted.norm()))
+        wanted = {
+            name: part / PLAN.expected_batch_size + noise[name].double() for name, part in total.items()
+        }
+        found = {name: value.grad.double() for name, value in model.named_parameters()}
+        error = torch.cat([(found[name] - wanted[name]).flatten() for name in wanted]).norm()
+        self.worst.append(float(error / torch.cat([value.flatten() for value in wanted.values()]).norm()))
 
 
 def parts(tmp_path: Path, *, canaries: bool) -> tuple[TrainState, PrivateSampler, PrivateStep, Compare]:
@@ -97,12 +100,12 @@ def test_every_released_gradient_is_the_clipped_sum_plus_the_noise_of_its_step(t
     trainer = Trainer(state, sampler, step, hooks=[compare])
     for until in (2, 3, PLAN.steps):
         trainer.run(until=until, horizon=PLAN.steps)
-    assert len(compare.worst) == 4 * PLAN.steps
+    assert len(compare.worst) == PLAN.steps
     assert max(compare.worst) < 1e-5
     assert step.ledger.epsilon(PLAN.delta) == PLAN.epsilon()
 
 
-def test_a_step_is_not_repeated_with_other_weights_whatever_the_state_says(tmp_path):
+def test_a_step_is_passed_over_rather_than_repeated_with_other_weights(tmp_path):
     state, sampler, step, _ = parts(tmp_path, canaries=False)
     trainer = Trainer(state, sampler, step)
     trainer.run(until=2, horizon=PLAN.steps)
@@ -113,8 +116,19 @@ def test_a_step_is_not_repeated_with_other_weights_whatever_the_state_says(tmp_p
     state.model.load_state_dict(saved)
     trainer.run(until=3, horizon=PLAN.steps)  # the same weights: the same release, which costs nothing
     state.model.load_state_dict({name: 2 * value for name, value in saved.items()})
+    lines = step.ledger.entries
+    trainer.run(until=5, horizon=PLAN.steps)  # step 3 was begun with other weights: on with step 4
+    assert state.step == 5
+    assert step.ledger.entries == lines + 1
+    assert step.ledger.epsilon(PLAN.delta) == PLAN.epsilon(5)
+
+
+def test_the_ledger_refuses_a_line_that_repeats_a_step_with_another_state():
+    ledger, _ = Ledger().next(PLAN, 0, stream="a", state="x")
+    ledger, _ = ledger.next(PLAN, 1, stream="a", state="y")
+    assert ledger.next(PLAN, 0, stream="a", state="x")[0].entries == 3
     with pytest.raises(PrivacyRefusal, match="begun with"):
-        trainer.run(until=4, horizon=PLAN.steps)
+        ledger.next(PLAN, 0, stream="a", state="z")
 
 
 def test_another_sampler_than_the_accounted_one_is_refused(tmp_path):

@@ -900,8 +900,8 @@ def test_a_run_killed_in_the_middle_of_a_step_spends_no_more_and_ends_the_same(i
         import os, signal
         from meninx.learn.dp_step import PrivateStep
         enter = PrivateStep._enter
-        def killed(self, step):
-            enter(self, step)
+        def killed(self, step, begun):
+            enter(self, step, begun)
             if step == 5:
                 os.kill(os.getpid(), signal.SIGKILL)
         PrivateStep._enter = killed

@@ -34,7 +34,7 @@ from meninx.learn.kernels import KernelCache
 from meninx.learn.private_adam import PrivateAdam
 from meninx.learn.sampler import PrivateSampler, Sampler, UnitBatch
 from meninx.learn.state import TrainState
-from meninx.learn.step import Loader, Report
+from meninx.learn.step import Loader, Report, StepSpent
 from meninx.learn.task import Task
 from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
@@ -186,6 +186,7 @@ class PrivateStep:
         self.ledger = ledger_file.read(run) if self.world.main else Ledger()
         self.ledger.verify(plan=plan)
         self.ledger.refuse_other_binding(self.stream, self.binding)
+        self._entered = 0  # steps that the ledger held when the round began
         self._torn = _torn_lines(self.ledger)
         self._thresholds: tuple[float, float] = (0.0, 0.0)  # in force, and after the step
 
@@ -206,6 +207,7 @@ class PrivateStep:
             rule = "a horizon of the plan's steps"
             raise PrivacyRefusal(expected(rule, got=horizon, where="Trainer.run", fix=fix))
         self._refuse_other_sampler(sampler)
+        self._entered = self.world.shared(lambda: self.ledger.next_step)
         if not self.proved:
             prove_network(
                 state.model,
@@ -217,10 +219,17 @@ class PrivateStep:
             self.proved = True
 
     def gradients(self, state: TrainState, units: UnitBatch, *, stop_requested: bool = False) -> Report:
-        """Leave the released gradient of step ``state.step`` on the trained parameters alone."""
+        """Leave the released gradient of step ``state.step`` on the trained parameters alone.
+
+        Raises:
+            StepSpent: the step was begun before and cannot be repeated as it was begun.
+        """
         model, step = state.model, state.step
         threshold_now = ClippingThreshold(value=state.threshold) if state.threshold else self.plan.threshold()
         drawn = self._drawn(units, step)
+        begun = self._begun_with(model, threshold_now, drawn)
+        self._refuse_replay(state)
+        self._pass_over_spent(step, begun)
         count = sum(len(part) for part in drawn)
         parts, first_batch = [], None
         for loader, part in zip(
@@ -233,8 +242,7 @@ class PrivateStep:
         for part_sum in parts[1:]:
             total = total + part_sum
         loss = self._look(model, first_batch, step)
-        self._refuse_replay(state)
-        self._enter(step, self._begun_with(model, threshold_now, drawn))
+        self._enter(step, begun)
         stop_requested = self._pool(total, parts[1:], step, drawn, stop_requested)
         self._assign(model, self.plan.release(total, self.noise, step))
         after = self.plan.next_threshold(threshold_now, total, self.noise, step)
@@ -399,6 +407,20 @@ class PrivateStep:
         numbers = torch.stack([value.to(sums[0].device) for value in sums]).tolist() if sums else []
         text = json.dumps([threshold_now.value, numbers, [part.units for part in drawn]])
         return hmac.new(self._keys.noise, b"begun with\0" + text.encode(), hashlib.sha256).hexdigest()[:32]
+
+    def _pass_over_spent(self, step: int, begun: str) -> None:
+        """Raise StepSpent for a step that was begun before with other weights, threshold or units.
+
+        After a crash, steps are repeated from the last checkpoint. On another machine or with another number
+        of processes, rounding makes other weights; the same noise must not cover their gradients.
+        """
+        if step >= self._entered:
+            return
+        free = self.world.shared(
+            lambda: 0 if self.ledger.repeats(self.stream, step, begun) else self.ledger.next_step
+        )
+        if free:
+            raise StepSpent(free)
 
     def _enter(self, step: int, state: str) -> None:
         """Write the step into the ledger, on the disk, before anything of it is used."""

@@ -47,6 +47,18 @@ class Report:
     slots: Mapping[str, ClippedSum] = field(default_factory=dict)
 
 
+class StepSpent(Exception):
+    """A private step was begun before with other weights, so it stays spent and is not begun again.
+
+    Args:
+        next_step: the first step that was not begun.
+    """
+
+    def __init__(self, next_step: int) -> None:
+        super().__init__(f"go on with step {next_step}")
+        self.next_step = next_step
+
+
 class Loader(Protocol):
     """Makes tensors of the units of a step."""
 

@@ -29,7 +29,7 @@ from meninx.learn.distributed import World
 from meninx.learn.hooks import Evaluated, Hook, Notice, Outcome, RoundDone, RoundStarted, StepDone
 from meninx.learn.sampler import Sampler
 from meninx.learn.state import TrainState
-from meninx.learn.step import Report, Step
+from meninx.learn.step import Report, Step, StepSpent
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Trainer:
         state = self.state
         while state.step < until and not state.stopped:
             stop = self._step(horizon, stop_requested)
-            if state.step % self._every == 0 or state.step == until:
+            if state.step % self._every == 0 or state.step >= until:
                 self._evaluate()
             if stop:
                 raise KeyboardInterrupt
@@ -153,7 +153,13 @@ class Trainer:
         self._prepare()
         rates = {name: player.set_rate(state.step, horizon) for name, player in state.players.items()}
         self.whole = False
-        report = self.step.gradients(state, self.sampler(state.step), stop_requested=stop_requested())
+        try:
+            report = self.step.gradients(state, self.sampler(state.step), stop_requested=stop_requested())
+        except StepSpent as spent:
+            first, state.step, self.whole = state.step, spent.next_step, True
+            why = "they were begun before with other weights and stay spent"
+            self._tell("on_notice", Notice(f"steps {first} to {state.step - 1} are passed over: {why}"))
+            return False
         self._gradients(report)
         self.step.update(state)
         state.step += 1

@@ -306,6 +306,13 @@ class Ledger:
         writer.enter(entry, self.pending, "Ledger.next")
         return writer.close(), ("" if self.terminated else "\n") + entry.line() + "\n"
 
+    def repeats(self, stream: str, step: int, state: str) -> bool:
+        """Return whether a step under named keys is new, or begins as it began before.
+
+        A line without a state, of an earlier version, counts as the same.
+        """
+        return self.states.get((stream, step), state) == state
+
     def verify(self, *, plan: Plan | None = None, steps: int = 0) -> None:
         """Raise PrivacyRefusal if the ledger has fewer than ``steps`` steps, or entries of another plan.
 
