@@ -178,10 +178,6 @@ def test_kill_9_of_all_and_resuming_with_another_number_of_processes_spends_the_
     lines = [json.loads(line)["step"] for line in seen.run("killed").ledger_path.read_text().splitlines()]
     # Rounding with another number of processes moves the weights: step 3 is passed over, not repeated.
     assert lines == [0, 1, 2, 3, 2, 4, 5]
-    resumed = checkpoint.load(seen.run("killed"), "last")["players"]["model"]["weights"]
-    assert all(
-        torch.allclose(value, resumed[key], atol=1e-5) for key, value in seen.kept("one")["final"].items()
-    )
 
 
 def test_an_error_or_silence_of_one_process_ends_the_others(seen: Seen) -> None:
