@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import os
@@ -187,7 +186,7 @@ def test_the_hippocampus_recipe_passes_80_percent_dice_in_a_quarter_of_its_time(
 def trained(recipe: str, root: Path, **changes: object) -> float:
     """Return the first metric on the test part of a recipe trained on ``root/data``."""
     table, source = settings.read_recipe(recipe)
-    config = dataclasses.replace(settings.build(TrainConfig, table, source), threads=1, **changes)
+    config = settings.build(TrainConfig, table, source).replace(threads=1, **changes)
     run = stage.run(config, root / "data", root / "runs").out
     measured = evaluate.run(EvaluateConfig(draws=100), run)
     return next(iter(measured.metrics.values())).value
