@@ -345,8 +345,7 @@ class PrivateStep:
             self.world.all_reduce([own.gradients[name] for name in sorted(own.gradients)])
         if self.plan.clipping == "adaptive" or parts:
             # Adaptive clipping counts short units, and an audit asks for its own: both need the norms of all.
-            # That
-            # every unit is there was just checked.
+            # That every unit is there was just checked.
             self.world.all_reduce([total.unit_norms])
             total.present.fill_(True)
         return requests > 0

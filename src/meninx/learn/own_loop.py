@@ -118,7 +118,7 @@ def training(
     Raises:
         UsageError: the folder holds a run and ``resume`` is false, or it holds none and it is true.
         ConfigError: a setting is out of range.
-        PrivacyRefusal: epsilon cannot be reached; a resumed run differs in plan, keys or ledger.
+        PrivacyRefusal: epsilon cannot be reached; a resumed run differs in plan, units, checkpoint or ledger.
         RunLocked: another process trains in this folder.
     """
     members, names, unit = _grouped(units, rows)
