@@ -99,9 +99,7 @@ def examine() -> dict[str, Any]:
         "dicom codecs": _codecs(),
         "network": {
             "meninx": "opens no connection of its own",
-            "networks of MONAI": (
-                "may download weights where their options ask for it: set pretrained = false"
-            ),
+            "networks of MONAI": "are built with random weights; options that download others are refused",
             "Flower's telemetry": _flower_telemetry(),
         },
     }
