@@ -47,7 +47,7 @@ class StartRecord:
         other_shape: the first of these that have another shape, by their names in the network.
         averaged: stems whose filters for three colours were averaged for another number of channels.
         zeroed: biases set to 0, because the layer has none in the file.
-        statistics_dropped: running statistics of batch normalisation for which the network has no place.
+        statistics_dropped: layers whose running statistics have no place in the network.
         origin: ``random``; ``run``: a run of meninx whose patients were compared; ``unknown``: anything else.
         run: identity of that run.
         shared_patients: the run was trained on some of the same patients.
@@ -88,7 +88,9 @@ class StartRecord:
             f"{self.unused} tensors of the file are not used" if self.unused else "",
             f"averaged over colours: {', '.join(self.averaged)}" if self.averaged else "",
             f"{len(self.zeroed)} biases are 0" if self.zeroed else "",
-            f"{self.statistics_dropped} running statistics are dropped" if self.statistics_dropped else "",
+            f"without the running statistics of {self.statistics_dropped} layers"
+            if self.statistics_dropped
+            else "",
         ]
         parts = [f"{self.share:.1%} of the weights below the head{names}", *filter(None, left)]
         return ", ".join(parts)

@@ -43,7 +43,7 @@ class Translation:
         zeroed: biases that the given layers do not have and that are 0 in the network.
         other_shape: names in the network whose tensor has another shape in the file.
         unused: names in the file that stand for nothing in the network, without statistics.
-        statistics: running statistics of the file that the network has no place for.
+        statistics: layers of the file whose running statistics have no place in the network.
     """
 
     tensors: Mapping[str, Tensor]
@@ -132,6 +132,7 @@ def _taken(
     tensors |= {name: wanted[name].new_zeros(wanted[name].shape) for name in zeroed}
     left = [name for name in given if name not in pairs]
     unused = [name for name in left if name.rpartition(".")[2] not in STATISTICS]
+    dropped = sum(name.endswith("running_mean") for name in left)
     return Translation(
         tensors,
         naming,
@@ -139,7 +140,7 @@ def _taken(
         tuple(zeroed),
         tuple(other_shape),
         tuple(unused),
-        len(left) - len(unused),
+        dropped,
     )
 
 
