@@ -2,7 +2,7 @@
 
 ``sha256sum -c checksums.sha256`` checks a folder without meninx; :func:`damage` does the same and also names
 files that are not in the list. The list's own digest (:func:`digest_of`) names the content of the whole
-folder.
+folder. A single file that is written again and again carries its digest at its own end (:func:`seal`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from meninx.core.progress import SILENT, Progress, task
 CHECKSUMS = "checksums.sha256"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _LIMIT = 1 << 30
+_SEAL = b"\nmeninx-sha256:"
+_SEAL_BYTES = len(_SEAL) + 64 + 1
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,22 @@ def damage(root: Path, *, leave_out: Iterable[str] = (), progress: Progress = SI
     skipped = {CHECKSUMS, *leave_out}
     unlisted = [name for name in _files_below(root, skipped) if name not in listed]
     return Damage(tuple(missing), tuple(changed), tuple(sorted(unlisted)))
+
+
+def seal(content: bytes) -> bytes:
+    """Return the content of a file followed by its digest, which readers of torch's format pass over."""
+    return b"%b%b%b\n" % (content, _SEAL, hashlib.sha256(content).hexdigest().encode())
+
+
+def unseal(whole: bytes) -> tuple[bytes, bool]:
+    """Return the content and whether a digest stood behind it that is the right one.
+
+    Without a digest the content is ``whole`` itself.
+    """
+    content, end = whole[:-_SEAL_BYTES], whole[-_SEAL_BYTES:]
+    if not end.startswith(_SEAL):
+        return whole, False
+    return content, end == seal(content)[-_SEAL_BYTES:]
 
 
 def _inside(root: Path, name: str) -> bool:
