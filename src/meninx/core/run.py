@@ -281,8 +281,8 @@ def open_run(path: Path) -> Run:
     """Return the run that `meninx train` made in a folder.
 
     Raises:
-        UsageError: the folder is not a run folder, or it is one of a loop of the user's own, whose network and
-            data meninx does not know.
+        UsageError: the folder is not a run folder, or it is one of a loop of the user's own, whose network
+            and data meninx does not know.
         DataError: run.json is damaged.
     """
     root = path.resolve()
@@ -298,8 +298,8 @@ def open_run(path: Path) -> Run:
     record = run.record
     if record is not None and record.own_loop:
         why = (
-            "the run was trained in a loop of your own (meninx.privacy.training), so meninx knows neither its "
-            "network nor its data"
+            "the run was trained in a loop of your own (meninx.privacy.training), so meninx knows neither "
+            "its network nor its data"
         )
         fix = "go on with training(..., resume=True), and evaluate with your own code"
         raise UsageError(problem(why, where=run.name, fix=fix))

@@ -204,7 +204,7 @@ def _read(path: Path) -> bytes:
 
 
 def _unpacked(whole: bytes, where: str, kind: Kind) -> dict[str, Any]:
-    """Return the content of a checkpoint's bytes: the seal is right or absent, and the kind is the one asked."""
+    """Return the content of a checkpoint's bytes, of one kind; the seal is right or absent."""
     body, sealed = integrity.unseal(whole)
     damaged = _damaged(where)
     if not sealed and body is not whole:

@@ -1,7 +1,7 @@
 """Checks of what a caller gives to :func:`meninx.privacy.training`, before anything is made of it.
 
-Every refusal is a :class:`~meninx.core.errors.ConfigError` that names the argument. Values are not quoted where
-they may name a patient.
+Every refusal is a :class:`~meninx.core.errors.ConfigError` that names the argument. Values that may name a
+patient are not quoted.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def refuse_wrong_parts(model: object, optimizer: object, loss: object) -> None:
     """Refuse a network, an optimiser or a loss that cannot take a private step.
 
     Raises:
-        ConfigError: one of them is a class or something else; the optimiser needs a closure; the network has no
-            trainable parameter, or lies on several devices or on none.
+        ConfigError: one of them is a class or something else; the optimiser needs a closure; the network has
+            no trainable parameter, or lies on several devices or on none.
     """
     for name, value, kind in (("model", model, nn.Module), ("optimizer", optimizer, torch.optim.Optimizer)):
         if not isinstance(value, kind):

@@ -50,9 +50,9 @@ _NOTE = (
 )
 _NOT_BEGUN = "No step was taken yet: nothing was spent."
 OUTSIDE = (
-    "what the loop does with the data beside its private steps, such as preprocessing statistics, validation, "
-    "early stopping and the choice among runs: data, labels and evaluation are the user's own, and meninx did "
-    "not see them",
+    "what the loop does with the data beside its private steps, such as preprocessing statistics, "
+    "validation, early stopping and the choice among runs: data, labels and evaluation are the user's own, "
+    "and meninx did not see them",
     "which rows belong to which patient, and that the rows given to a step are those that were drawn: meninx "
     "takes the user's word",
     "the training behind the starting weights, which meninx did not see",
@@ -116,9 +116,9 @@ class OwnRun:
             raise UsageError(problem(f"the folder holds other files: {theirs}", where=run.name, fix=fix))
         return known
 
-    def begin(self, state: TrainState) -> None:
+    def begin(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Write the records of a new run."""
-        plan, optimizer = self.plan, state.player.optimizer
+        plan = self.plan
         terms: dict[str, Any] = {
             "unit": str(plan.unit),
             "relation": str(plan.relation),
@@ -133,7 +133,7 @@ class OwnRun:
         if self.declared_units is not None:
             terms["units_declared"] = self.declared_units
         table = {
-            "model": {"name": type(state.model).__name__},
+            "model": {"name": type(model).__name__},
             "optim": {"optimizer": type(optimizer).__name__},
             "privacy": terms,
         }
@@ -166,7 +166,8 @@ class OwnRun:
         """Check the records of a run that goes on.
 
         Raises:
-            UsageError: more steps are planned for a finished run, or ``deterministic_seed`` was given only once.
+            UsageError: more steps are planned for a finished run, or ``deterministic_seed`` was given to one
+                call alone.
             PrivacyRefusal: a record was changed.
         """
         run = self.run
@@ -184,11 +185,8 @@ class OwnRun:
         elif belonging.promise_changed(run.root, known):
             changed = artifacts.place(PrivacyRecord)
         if changed:
-            raise PrivacyRefusal(
-                problem(
-                    f"a record of the run was changed or is missing: {changed}", where=run.name, fix=restore
-                )
-            )
+            what = f"a record of the run was changed or is missing: {changed}"
+            raise PrivacyRefusal(problem(what, where=run.name, fix=restore))
         if self.released and self.plan.steps > known.planned_steps:
             fix = f"start a new run; the weights lie in {run.release.name}/{MODEL}"
             raise UsageError(

@@ -202,8 +202,8 @@ def risk(plan: Plan, ledgers: Sequence[Ledger]) -> RiskRecord:
 def close(run: Run, origin: Origin, *, released_step: int) -> RunRecord:
     """Close a run whose ``release/`` is complete, and return its record.
 
-    ``privacy.json`` gets the origin of the released weights, then ``run.json`` the digests of all that belongs
-    to the finished run. A run that is killed in between is not released.
+    ``privacy.json`` gets the origin of the released weights, then ``run.json`` the digests of all that
+    belongs to the finished run. A run that is killed in between is not released.
 
     Args:
         run: the run folder.
