@@ -8,6 +8,7 @@ folder. A single file that is written again and again carries its digest at its 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _LIMIT = 1 << 30
 _SEAL = b"\nmeninx-sha256:"
 _SEAL_BYTES = len(_SEAL) + 64 + 1
+_PIECE = 16 << 20  # bytes that are read at a time
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,27 @@ def unseal(whole: bytes) -> tuple[bytes, bool]:
     if not end.startswith(_SEAL):
         return whole, False
     return content, end == seal(content)[-_SEAL_BYTES:]
+
+
+def is_whole(path: Path) -> bool | None:
+    """Return whether a file ends in the digest of what stands before it; None when it carries none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with files.regular(path) as stream:
+        left = stream.seek(0, os.SEEK_END) - _SEAL_BYTES
+        stream.seek(max(0, left))
+        end = stream.read(_SEAL_BYTES)
+        if not end.startswith(_SEAL):
+            return None
+        stream.seek(0)
+        total = hashlib.sha256()
+        while left > 0:
+            piece = stream.read(min(left, _PIECE))
+            total.update(piece)
+            left -= len(piece) or left  # a file that shrinks meanwhile ends the loop
+    return end == b"%b%b\n" % (_SEAL, total.hexdigest().encode())
 
 
 def _inside(root: Path, name: str) -> bool:

@@ -403,7 +403,7 @@ class _OwnTask:
         Raises:
             ConfigError: the user's loss has another number of values than rows.
         """
-        losses = self._loss(outputs, targets)
+        losses: Any = self._loss(outputs, targets)
         if not isinstance(losses, Tensor):
             got = type(losses).__name__
             raise ConfigError(expected("a tensor with one loss for each row", got=got, where="loss"))
