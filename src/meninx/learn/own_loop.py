@@ -118,7 +118,8 @@ def training(
     Raises:
         UsageError: the folder holds a run and ``resume`` is false, or it holds none and it is true.
         ConfigError: a setting is out of range.
-        PrivacyRefusal: epsilon cannot be reached; a resumed run differs in plan, units, checkpoint or ledger.
+        PrivacyRefusal: epsilon cannot be reached; a resumed run differs in plan, units, checkpoint or ledger,
+            or has correlated noise (``noise_bands``), which cannot go on under other keys.
         RunLocked: another process trains in this folder.
     """
     members, names, unit = _grouped(units, rows)
@@ -146,10 +147,15 @@ def training(
         raise UsageError(
             f"{folder.name} holds no run to resume: leave resume out, or give the folder of the run"
         )
+    if begun and plan.noise_bands > 1:
+        why = "a run with correlated noise cannot be resumed, because its keys live in memory alone"
+        raise PrivacyRefusal(problem(why, where="privacy.training", fix="start a new run"))
     folder.root.mkdir(parents=True, exist_ok=True)
     workspace.make_private(folder.root)
     with ExitStack() as stack:
         stack.enter_context(workspace.locked(folder.root))
+        if not begun:
+            _refuse_lost_ledger(folder)
         keys = _fresh_keys(folder, deterministic_seed)
         device = next(model.parameters()).device
         loader = _GivenRows()
@@ -213,8 +219,9 @@ class PrivateTraining:
         state.step = step.ledger.next_step
 
     def __len__(self) -> int:
-        """Return the steps that are left."""
-        return max(0, self.plan.steps - self._step.ledger.next_step)
+        """Return the steps that are left; a line of the ledger that a crash cut short counts as one."""
+        ledger = self._step.ledger
+        return max(0, self.plan.steps - ledger.next_step - ledger.torn)
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield the rows of each step that is left.
@@ -473,6 +480,19 @@ def _fresh_keys(run: Run, deterministic_seed: int | None) -> Keys:
         for purpose in ("sampling", "noise")
     )
     return Keys(sampling, noise)
+
+
+def _refuse_lost_ledger(run: Run) -> None:
+    """Refuse a folder whose checkpoint has taken steps that no ledger lists.
+
+    Raises:
+        PrivacyRefusal: what was spent is unknown, and the checkpoint would be overwritten.
+        DataError: the checkpoint is damaged.
+    """
+    path = checkpoint.path_of(run, "last")
+    if path.is_file() and int(_read(path)["anchor"][0]):
+        fix = "restore private/ledger.jsonl from a backup, or give another folder"
+        raise PrivacyRefusal(problem("the ledger of the run is missing", where=run.name, fix=fix))
 
 
 def _refuse_other_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
