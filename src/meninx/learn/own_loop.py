@@ -147,15 +147,11 @@ def training(
         raise UsageError(
             f"{folder.name} holds no run to resume: leave resume out, or give the folder of the run"
         )
-    if begun and plan.noise_bands > 1:
-        why = "a run with correlated noise cannot be resumed, because its keys live in memory alone"
-        raise PrivacyRefusal(problem(why, where="privacy.training", fix="start a new run"))
     folder.root.mkdir(parents=True, exist_ok=True)
     workspace.make_private(folder.root)
     with ExitStack() as stack:
         stack.enter_context(workspace.locked(folder.root))
-        if not begun:
-            _refuse_lost_ledger(folder)
+        _refuse_to_open(folder, plan, begun=begun)
         keys = _fresh_keys(folder, deterministic_seed)
         device = next(model.parameters()).device
         loader = _GivenRows()
@@ -482,15 +478,20 @@ def _fresh_keys(run: Run, deterministic_seed: int | None) -> Keys:
     return Keys(sampling, noise)
 
 
-def _refuse_lost_ledger(run: Run) -> None:
-    """Refuse a folder whose checkpoint has taken steps that no ledger lists.
+def _refuse_to_open(run: Run, plan: Plan, *, begun: bool) -> None:
+    """Refuse a folder in which a run cannot begin or go on.
 
     Raises:
-        PrivacyRefusal: what was spent is unknown, and the checkpoint would be overwritten.
+        PrivacyRefusal: the checkpoint has taken steps that no ledger lists, so that what was spent is unknown;
+            or the noise is correlated. With new keys the units take their turns anew, and a unit may come more
+            often than was planned.
         DataError: the checkpoint is damaged.
     """
     path = checkpoint.path_of(run, "last")
-    if path.is_file() and int(_read(path)["anchor"][0]):
+    if begun and plan.noise_bands > 1:
+        why = "a run with correlated noise cannot be resumed, because its keys live in memory alone"
+        raise PrivacyRefusal(problem(why, where=run.name, fix="start a new run"))
+    if not begun and path.is_file() and int(_read(path)["anchor"][0]):
         fix = "restore private/ledger.jsonl from a backup, or give another folder"
         raise PrivacyRefusal(problem("the ledger of the run is missing", where=run.name, fix=fix))
 
