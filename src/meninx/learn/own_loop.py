@@ -482,9 +482,9 @@ def _refuse_to_open(run: Run, plan: Plan, *, begun: bool) -> None:
     """Refuse a folder in which a run cannot begin or go on.
 
     Raises:
-        PrivacyRefusal: the checkpoint has taken steps that no ledger lists, so that what was spent is unknown;
-            or the noise is correlated. With new keys the units take their turns anew, and a unit may come more
-            often than was planned.
+        PrivacyRefusal: the checkpoint has taken steps that no ledger lists, so that what was spent is
+            unknown; or the noise is correlated. With new keys the units take their turns anew, and a unit may
+            come more often than was planned.
         DataError: the checkpoint is damaged.
     """
     path = checkpoint.path_of(run, "last")
