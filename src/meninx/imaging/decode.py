@@ -7,6 +7,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -33,21 +34,35 @@ _MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = (
 )  # times the file's size; bytes; bytes: those of deid
 _CHUNK = 1 << 20
 _FIRST_GROUP = b"\x08\x00"  # first bytes of a data set without preamble
-_PLUGIN = {
-    "1.2.840.10008.1.2.4.50": "pylibjpeg-libjpeg",
-    "1.2.840.10008.1.2.4.51": "pylibjpeg-libjpeg",
-    "1.2.840.10008.1.2.4.57": "pylibjpeg-libjpeg",
-    "1.2.840.10008.1.2.4.70": "pylibjpeg-libjpeg",
-    "1.2.840.10008.1.2.4.80": "pyjpegls",
-    "1.2.840.10008.1.2.4.81": "pyjpegls",
-    "1.2.840.10008.1.2.4.90": "pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.91": "pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.201": "pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.202": "pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.203": "pylibjpeg-openjpeg",
+_BASELINE, _EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
+_PILLOW, _GDCM, _CHARLS, _OPENJPEG, _LIBJPEG = (
+    ("pillow", "pillow"),
+    ("gdcm", "python-gdcm"),
+    ("pyjpegls", "pyjpegls"),
+    ("pylibjpeg", "pylibjpeg-openjpeg"),
+    ("pylibjpeg", "pylibjpeg-libjpeg"),
+)
+_DECODERS = {
+    _BASELINE: _PILLOW,
+    _EXTENDED: _PILLOW,
+    "1.2.840.10008.1.2.4.57": _GDCM,
+    "1.2.840.10008.1.2.4.70": _GDCM,
+    "1.2.840.10008.1.2.4.80": _CHARLS,
+    "1.2.840.10008.1.2.4.81": _CHARLS,
+    "1.2.840.10008.1.2.4.90": _OPENJPEG,
+    "1.2.840.10008.1.2.4.91": _OPENJPEG,
+    "1.2.840.10008.1.2.4.201": _OPENJPEG,
+    "1.2.840.10008.1.2.4.202": _OPENJPEG,
+    "1.2.840.10008.1.2.4.203": _OPENJPEG,
 }
+"""Transfer syntax -> plug-in of pydicom, and the package that brings it.
+
+The plug-in is fixed, because decoders of lossy JPEG differ by up to three grey levels: without this, the same
+file would become another image where another package is installed.
+"""
 
 
+_INSTALL = {"pylibjpeg-libjpeg": "meninx[gpl-codecs] (pylibjpeg-libjpeg, under the GPL)"}
 _LOGGERS = tuple(
     logging.getLogger(name)
     for name in (
@@ -216,34 +231,59 @@ def pixels_of(dataset: Dataset) -> npt.NDArray[Any]:
     syntax = UID(dataset.file_meta.get("TransferSyntaxUID", ""))
     try:
         with quiet():
-            pixels = pixel_array(dataset)
+            pixels = pixel_array(dataset, decoding_plugin=_decoder(dataset, syntax)[0])
             return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     except Exception as error:
-        raise _undecodable(syntax, error) from None
+        raise _undecodable(syntax, _decoder(dataset, syntax)[1], error) from None
 
 
-def _undecodable(syntax: UID, error: Exception) -> DataError:
+def _decoder(dataset: Dataset, syntax: UID) -> tuple[str, str]:
+    """Return the plug-in of pydicom that decodes a data set, and its package; empty where none is needed."""
+    if syntax == _EXTENDED and dataset.get("BitsStored") != 8:
+        return _LIBJPEG  # the only decoder of 12-bit lossy JPEG, and under the GPL: an extra
+    return _DECODERS.get(syntax, ("", ""))
+
+
+def _undecodable(syntax: UID, package: str, error: Exception) -> DataError:
     name = f"{syntax.name} ({syntax})" if syntax.is_transfer_syntax else "an unknown transfer syntax"
-    plugin = _PLUGIN.get(syntax, "")
+    fix = "the file may be damaged"
     try:
-        available = get_decoder(syntax).is_available
+        get_decoder(syntax)
     except NotImplementedError:
         got, fix = name, "convert it to Explicit VR Little Endian first"
     else:
-        got = (
-            f"{name} that failed to decode ({type(error).__name__})"
-            if available
-            else f"{name} without a decoder"
-        )
-        fix = f"decoder: {plugin}; the file may be damaged" if plugin else ""
-        if plugin and not available:
-            fix = f"install {plugin}"
-        fix = fix or "the file may be damaged"
+        if package and not _installed(package):
+            got, fix = f"{name} without a decoder", f"install {_INSTALL.get(package, package)}"
+        else:
+            got = f"{name} that failed to decode ({type(error).__name__})"
+            fix = f"decoder: {package}; {fix}" if package else fix
     return DataError(
         expected(
             "pixels in a transfer syntax that can be decoded", got=got, where="TransferSyntaxUID", fix=fix
         )
     )
+
+
+def codecs() -> dict[str, str]:
+    """Return what each kind of compressed pixels needs: transfer syntax -> package, with its state here."""
+    shown = {UID(syntax).keyword: package for syntax, (_, package) in _DECODERS.items()}
+    del shown[UID(_EXTENDED).keyword]
+    shown[f"{UID(_EXTENDED).keyword}, 8 bits"], shown[f"{UID(_EXTENDED).keyword}, 12 bits"] = (
+        _PILLOW[1],
+        _LIBJPEG[1],
+    )
+    return {
+        name: f"yes ({package})" if _installed(package) else f"no: install {_INSTALL.get(package, package)}"
+        for name, package in sorted(shown.items())
+    }
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _is_cut(dataset: Dataset, size: int) -> bool:

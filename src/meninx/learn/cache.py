@@ -39,9 +39,10 @@ _DECODERS = (
     "pillow",
     "nibabel",
     "pydicom",
-    "pylibjpeg",
+    "pyjpegls",
     "pylibjpeg-libjpeg",
     "pylibjpeg-openjpeg",
+    "python-gdcm",
 )
 
 
