@@ -93,7 +93,8 @@ TRANSFER = """\
 
 The decoder of a transfer syntax does not depend on what else is installed, because decoders of lossy JPEG
 differ. On 21 JPEG baseline images (the test files of pydicom, and the `dicom/` folder of the development
-data) Pillow and libjpeg differ in 16, by at most 3 of 255 grey levels. Lossless JPEG, JPEG-LS and JPEG 2000 are equal bit for bit with every decoder that reads them.
+data) Pillow and libjpeg differ in 16, by at most 3 of 255 grey levels. Lossless JPEG, JPEG-LS and JPEG 2000
+are equal bit for bit with every decoder that reads them.
 """
 
 
