@@ -13,7 +13,6 @@ from meninx.core import machine, provenance
 EXTRAS = {
     "train": ("torch", "monai", "einops", "dp_accounting", "scipy", "cryptography", "tensorboard"),
     "export": ("onnx", "onnxscript", "highdicom"),
-    "gpl-codecs": ("libjpeg",),
 }
 
 

@@ -27,10 +27,10 @@ WORDS = {"True": True, "False": False}
 
 
 def with_settings(*everyday: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator of verbs for the parser: in place of its config a verb takes one keyword per setting.
+    """Return a decorator that makes a verb for the parser: one keyword per setting in place of its config.
 
-    The verb is a function with a parameter ``config`` of a config class; ``recipe`` and ``resume`` (the path of
-    a run that goes on with its own settings) may be others.
+    The verb is a function with a parameter ``config`` of a config class; ``recipe`` and ``resume`` (the path
+    of a run that goes on with its own settings) may be others.
 
     Args:
         everyday: flat names of the settings that most users give; ``--help`` shows them first.

@@ -23,6 +23,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from meninx.core.errors import DataError, expected, problem
+from meninx.imaging import jpeg
 
 _MAGIC_AT = 128
 _UNDEFINED = 0xFFFFFFFF
@@ -34,19 +35,16 @@ _MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = (
 )  # times the file's size; bytes; bytes: those of deid
 _CHUNK = 1 << 20
 _FIRST_GROUP = b"\x08\x00"  # first bytes of a data set without preamble
-_BASELINE, _EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
-_PILLOW, _GDCM, _CHARLS, _OPENJPEG, _LIBJPEG = (
-    ("pillow", "pillow"),
-    ("gdcm", "python-gdcm"),
+_TURBO, _CHARLS, _OPENJPEG = (
+    (jpeg.NAME, jpeg.PACKAGE),
     ("pyjpegls", "pyjpegls"),
     ("pylibjpeg", "pylibjpeg-openjpeg"),
-    ("pylibjpeg", "pylibjpeg-libjpeg"),
 )
 _DECODERS = {
-    _BASELINE: _PILLOW,
-    _EXTENDED: _PILLOW,
-    "1.2.840.10008.1.2.4.57": _GDCM,
-    "1.2.840.10008.1.2.4.70": _GDCM,
+    "1.2.840.10008.1.2.4.50": _TURBO,
+    "1.2.840.10008.1.2.4.51": _TURBO,
+    "1.2.840.10008.1.2.4.57": _TURBO,
+    "1.2.840.10008.1.2.4.70": _TURBO,
     "1.2.840.10008.1.2.4.80": _CHARLS,
     "1.2.840.10008.1.2.4.81": _CHARLS,
     "1.2.840.10008.1.2.4.90": _OPENJPEG,
@@ -62,7 +60,10 @@ file would become another image where another package is installed.
 """
 
 
-_INSTALL = {"pylibjpeg-libjpeg": "meninx[gpl-codecs] (pylibjpeg-libjpeg, under the GPL)"}
+for _syntax in jpeg.DECODER_DEPENDENCIES:
+    get_decoder(_syntax).add_plugin(jpeg.NAME, (jpeg.__name__, "_decode_frame"))
+
+
 _LOGGERS = tuple(
     logging.getLogger(name)
     for name in (
@@ -231,20 +232,14 @@ def pixels_of(dataset: Dataset) -> npt.NDArray[Any]:
     syntax = UID(dataset.file_meta.get("TransferSyntaxUID", ""))
     try:
         with quiet():
-            pixels = pixel_array(dataset, decoding_plugin=_decoder(dataset, syntax)[0])
+            pixels = pixel_array(dataset, decoding_plugin=_DECODERS.get(syntax, ("", ""))[0])
             return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     except Exception as error:
-        raise _undecodable(syntax, _decoder(dataset, syntax)[1], error) from None
+        raise _undecodable(syntax, error) from None
 
 
-def _decoder(dataset: Dataset, syntax: UID) -> tuple[str, str]:
-    """Return the plug-in of pydicom that decodes a data set, and its package; empty where none is needed."""
-    if syntax == _EXTENDED and dataset.get("BitsStored") != 8:
-        return _LIBJPEG  # the only decoder of 12-bit lossy JPEG, and under the GPL: an extra
-    return _DECODERS.get(syntax, ("", ""))
-
-
-def _undecodable(syntax: UID, package: str, error: Exception) -> DataError:
+def _undecodable(syntax: UID, error: Exception) -> DataError:
+    package = _DECODERS.get(syntax, ("", ""))[1]
     name = f"{syntax.name} ({syntax})" if syntax.is_transfer_syntax else "an unknown transfer syntax"
     fix = "the file may be damaged"
     try:
@@ -253,7 +248,7 @@ def _undecodable(syntax: UID, package: str, error: Exception) -> DataError:
         got, fix = name, "convert it to Explicit VR Little Endian first"
     else:
         if package and not _installed(package):
-            got, fix = f"{name} without a decoder", f"install {_INSTALL.get(package, package)}"
+            got, fix = f"{name} without a decoder", f"install {package}"
         else:
             got = f"{name} that failed to decode ({type(error).__name__})"
             fix = f"decoder: {package}; {fix}" if package else fix
@@ -265,16 +260,10 @@ def _undecodable(syntax: UID, package: str, error: Exception) -> DataError:
 
 
 def codecs() -> dict[str, str]:
-    """Return what each kind of compressed pixels needs: transfer syntax -> package, with its state here."""
-    shown = {UID(syntax).keyword: package for syntax, (_, package) in _DECODERS.items()}
-    del shown[UID(_EXTENDED).keyword]
-    shown[f"{UID(_EXTENDED).keyword}, 8 bits"], shown[f"{UID(_EXTENDED).keyword}, 12 bits"] = (
-        _PILLOW[1],
-        _LIBJPEG[1],
-    )
+    """Return keyword of each compressed transfer syntax -> yes with the package, or what to install."""
     return {
-        name: f"yes ({package})" if _installed(package) else f"no: install {_INSTALL.get(package, package)}"
-        for name, package in sorted(shown.items())
+        UID(syntax).keyword: f"yes ({package})" if _installed(package) else f"no: install {package}"
+        for syntax, (_, package) in _DECODERS.items()
     }
 
 

@@ -39,10 +39,9 @@ _DECODERS = (
     "pillow",
     "nibabel",
     "pydicom",
+    "imagecodecs",
     "pyjpegls",
-    "pylibjpeg-libjpeg",
     "pylibjpeg-openjpeg",
-    "python-gdcm",
 )
 
 
