@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 
@@ -164,7 +165,7 @@ def canonical(name: str) -> str:
 
 def licence(name: str) -> str:
     """Return the licence that an installed package states, as an SPDX expression where that is clear."""
-    facts = metadata.distribution(name).metadata
+    facts: Any = metadata.distribution(name).metadata
     stated = facts.get("License-Expression")
     if stated:
         return str(stated)
