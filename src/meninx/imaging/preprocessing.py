@@ -1,9 +1,12 @@
 """How a decoded image becomes what a dataset stores: channels, grey levels or units, spacing and size.
 
 `meninx prepare` applies it to every image and records it in ``dataset.toml`` (table ``preprocessing``).
-Training hands it on to the released bundle: ``configs/meninx.json`` (``core.artifacts.BundleRecord``) holds it
-in ``info`` beside the intensity that makes network input of stored values. `meninx predict` applies it to new
-images, so that a network receives exactly what it was trained on.
+Training hands it on to the released bundle: ``configs/meninx.json`` (``core.artifacts.BundleRecord``) holds
+it in ``info`` beside the intensity that makes network input of stored values. `meninx predict` applies it to
+new images, so that a network receives exactly what it was trained on.
+
+A bundle also ships this source, so that it works without meninx. It therefore imports at the top only what
+needs no more than numpy, Pillow, pydicom and nibabel.
 
     >>> import numpy as np
     >>> steps = Preprocessing(size=(2, 2))
@@ -19,19 +22,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from meninx.core import check, plain
+from meninx.core import check
 from meninx.core.errors import DataError, expected, problem
-from meninx.core.manifest import Intensity
 from meninx.imaging import load, resample
 from meninx.imaging.image import Image
 
+if TYPE_CHECKING:
+    from meninx.core.manifest import Intensity
+
 Array = npt.NDArray[Any]
-Scaling = Literal["format", "window", "image"]
 CHANNELS, RANGE = "other number of channels", "values without a known range"
 PERCENTILES = (0.5, 99.5)
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -103,6 +107,8 @@ class Preprocessing:
 
     def to_table(self) -> dict[str, Any]:
         """Return the steps as a table of plain values."""
+        from meninx.core import plain
+
         table: dict[str, Any] = plain.to_plain(self)
         return table
 
@@ -113,6 +119,8 @@ class Preprocessing:
         Raises:
             DataError: a key is unknown, a value has another type or is out of range; quotes no value.
         """
+        from meninx.core import plain
+
         unknown = set(table) - set(cls.__dataclass_fields__)
         if unknown:
             raise DataError(
@@ -138,6 +146,8 @@ class Preprocessing:
     @property
     def intensity(self) -> Intensity:
         """How the stored values become network input, from public facts alone."""
+        from meninx.core.manifest import Intensity
+
         low, high = (
             (float(self.window[0]), float(self.window[1]))
             if self.keeps_units
