@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,21 @@ class Intensity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What the stored training images are like: it depends on the patients, so no private run releases it.
+
+    Attributes:
+        images: number of images it was computed from.
+        brightness: mean over the images of their mean values, and its standard deviation.
+        spacing_mm: smallest and largest spacing along each axis; empty when it is not known of every image.
+    """
+
+    images: int
+    brightness: tuple[float, float]
+    spacing_mm: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
     """What the columns and files of a dataset mean.
 
@@ -99,6 +114,9 @@ class DatasetInfo:
         split_rule: how patients were assigned to splits. ``stable`` and ``published`` look at the patient
             alone; ``exact`` also looks at the labels of the others, so that removing one patient may move
             another; empty when unknown.
+        preprocessing: how a decoded image became a stored one, as the table of
+            ``imaging.preprocessing.Preprocessing``; empty in a dataset of an older version.
+        observed: what the training images are like; None when unknown, or withheld by a private run.
 
     Raises:
         DataError: a name cannot be used (see ``core.names``), or a number is out of range.
@@ -117,6 +135,8 @@ class DatasetInfo:
     patients_known: bool = True
     synthetic: bool = False
     split_rule: str = ""
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    observed: Observed | None = None
 
     def __post_init__(self) -> None:
         where = "dataset"
@@ -149,7 +169,9 @@ class DatasetInfo:
         table = {item.name: getattr(self, item.name) for item in fields(self)}
         table["task"] = str(self.task)
         table["intensity"] = {item.name: getattr(self.intensity, item.name) for item in fields(Intensity)}
-        return tomli_w.dumps(table)
+        table["observed"] = plain.to_plain(self.observed)
+        absent = [name for name in ("preprocessing", "observed") if not table[name]]
+        return tomli_w.dumps({name: value for name, value in table.items() if name not in absent})
 
     @classmethod
     def from_toml(cls, text: str, where: str) -> DatasetInfo:
