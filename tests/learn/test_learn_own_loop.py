@@ -115,6 +115,44 @@ def test_steps_lost_to_a_crash_stay_spent_and_their_noise_is_not_used_again(tmp_
     assert [json.loads(line)["step"] for line in lines] == list(range(6))  # each under noise of its own
 
 
+def test_a_line_that_a_crash_cut_short_counts_as_a_step_of_the_budget(tmp_path):
+    run = tmp_path / "run"
+    with opened(run) as dp:
+        taken(dp, 2)
+    path = run / "private/ledger.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines()[0][:50])
+    with opened(run, resume=True) as dp:
+        assert len(taken(dp)) == 3  # of six, two were taken and one was begun
+    assert dp.spent.steps == 6
+    assert dp.spent.epsilon == dp.plan.epsilon()
+
+
+def test_correlated_noise_is_not_gone_on_with_under_other_keys(tmp_path):
+    run = tmp_path / "run"
+    with opened(run, batch=3, noise_bands=2) as dp:
+        taken(dp, 3)
+    with pytest.raises(PrivacyRefusal, match="correlated"), opened(run, batch=3, noise_bands=2, resume=True):
+        pass
+
+
+def test_a_folder_whose_ledger_was_removed_is_not_begun_anew(tmp_path):
+    run = tmp_path / "run"
+    with opened(run) as dp:
+        taken(dp, 2)
+    (run / "private/ledger.jsonl").unlink()
+    saved = (run / "private/checkpoints/last.pt").read_bytes()
+    with pytest.raises(PrivacyRefusal, match="ledger of the run is missing"), opened(run):
+        pass
+    assert (run / "private/checkpoints/last.pt").read_bytes() == saved
+
+
+def test_a_run_that_was_killed_before_its_first_step_begins_anew(tmp_path):
+    with opened(tmp_path / "run"):
+        pass
+    with opened(tmp_path / "run") as dp:
+        assert len(taken(dp)) == 6
+
+
 def test_rows_without_units_are_units_themselves(tmp_path):
     with opened(tmp_path / "run", units=None, rows=ROWS) as dp:
         taken(dp)
