@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from meninx.core import check
 from meninx.core.randomness import child
-from meninx.metrics.bootstrap import BinaryProblem, Calls, Draws, Measured, decisions, interval, measure
+from meninx.metrics.bootstrap import BinaryProblem, Calls, Draws, Measured, decisions, mean_ends, measure
 from meninx.metrics.calibration import Calibration, calibration
 from meninx.metrics.classification import Ranking, checked, checked_table, confusion, mean_defined
 from meninx.metrics.disparity import GroupProblem, group_problems, group_tables
 from meninx.metrics.estimates import ROC_GRID, Estimate, Evaluation
 from meninx.metrics.groups import INSUFFICIENT, MIN_CELL, Grouping, grouping, strata, stratified, sufficient
+from meninx.metrics.intervals import percentile_interval
 from meninx.metrics.thresholds import Threshold
 
 Array = npt.NDArray[np.float64]
@@ -244,7 +245,8 @@ def verdict(low: float, high: float, margin: float) -> str:
 def _difference(one: Measured, other: Measured) -> Measured:
     values = {name: one.values[name] - other.values[name] for name in one.values}
     samples = {name: one.samples[name] - other.samples[name] for name in one.samples}
-    return Measured(values, samples, one.n, one.patients, one.positives, one.smaller)
+    ends = {name: percentile_interval(drawn) for name, drawn in samples.items()}
+    return Measured(values, samples, ends, frozenset(), one.n, one.patients, one.positives, one.smaller)
 
 
 def _judged(item: Estimate, margin: float) -> Estimate:
@@ -356,7 +358,7 @@ def estimates(
     for metric in metrics:
         having = [item for item in measured if metric in item.values]
         value = float(mean_defined([item.values[metric] for item in having]))
-        low, high = interval(mean_defined(np.array([item.samples[metric] for item in having]).T))
+        low, high = mean_ends(having, metric)
         means.append(
             Estimate(
                 name=metric, value=value, low=low, high=high, n=n, patients=patients, note="mean over labels"
@@ -367,7 +369,7 @@ def estimates(
 
 def estimate(metric: str, label: str, item: Measured) -> Estimate:
     """Return one metric of one measured problem, with a note if it has few patients."""
-    low, high = interval(item.samples[metric])
+    low, high = item.ends[metric]
     few = bool(label) and item.smaller < MIN_CELL
     return Estimate(
         name=metric,

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.core.errors import DataError, expected
-from meninx.metrics.bootstrap import Draws, holm, interval, p_value, resampled_sums
+from meninx.metrics.bootstrap import Draws, holm, p_value, resampled_sums
 from meninx.metrics.classification import checked_table, mean_defined, ratio
 from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.metrics.groups import INSUFFICIENT, MIN_CELL, Grouping, grouping, strata, stratified
+from meninx.metrics.intervals import edge_interval, percentile_interval
 
 Array = npt.NDArray[np.float64]
 
@@ -73,6 +74,7 @@ def _overlap(prediction: npt.ArrayLike, truth: npt.ArrayLike, labels: int) -> np
 
 
 Rows = npt.NDArray[np.bool_]
+_SHARES = ("dice", "iou", "dice_empty_as_one", "surface_dice")  # metrics from 0 to 1
 
 
 def evaluate_segmentation(
@@ -197,8 +199,9 @@ def _rows(name: str, table: Array, labels: Sequence[str], rows: Rows, draws: Dra
 def _one(
     name: str, value: float, samples: Array, known: Rows, draws: Draws, label: str = "", note: str = ""
 ) -> Estimate:
-    low, high = interval(samples)
     patients = int(np.unique(draws.patient_index[known]).size)
+    bounded = name in _SHARES
+    low, high = edge_interval(value, samples, patients) if bounded else percentile_interval(samples)
     return Estimate(
         name=name,
         value=float(value),
@@ -224,7 +227,7 @@ def _group_tables(
             groups.append(mine[0])
             if len(present) > 2 or group == present[0]:
                 value, samples = mine[0].value - rest[0].value, mine[1] - rest[1]
-                low, high = interval(samples)
+                low, high = percentile_interval(samples)
                 note = INSUFFICIENT if np.isnan(value) else ""
                 gap = dataclasses.replace(
                     mine[0], name="dice_gap", value=value, low=low, high=high, note=note
