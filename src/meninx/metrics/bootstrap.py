@@ -212,16 +212,19 @@ def decisions(calls: Calls, label: int) -> npt.NDArray[np.bool_] | None:
 def mean_ends(items: Sequence[Measured], metric: str) -> Ends:
     """Return the interval of a metric's mean over several problems, on the same draws.
 
-    When no draw moves the mean, the ends are the means of the ends of the problems, which is wider than needed.
+    When no draw moves the mean, the ends are the means of the ends of the problems, which is wider than
+    needed.
     """
     if len(items) == 1:
         return items[0].ends[metric]
     low, high = intervals.percentile_interval(
         mean_defined(np.array([item.samples[metric] for item in items]).T)
     )
-    if low == high and any(metric in item.scored or item.ends[metric] != (low, high) for item in items):
-        each = np.array([item.ends[metric] for item in items if not math.isnan(item.values[metric])])
-        low, high = (float(end) for end in each.mean(axis=0))
+    each = np.array([item.ends[metric] for item in items])
+    wide = each[each[:, 1] > each[:, 0]]
+    if low == high and len(wide):
+        known = each[~np.isnan(each).any(axis=1)]
+        low, high = (float(end) for end in known.mean(axis=0))
     return low, high
 
 

@@ -37,6 +37,7 @@ def evaluate_classification(
     seed: int,
     draws: int = 1000,
     split: str = "test",
+    asked: Sequence[str] = (),
 ) -> Evaluation:
     """Return the evaluation of a classifier.
 
@@ -55,12 +56,13 @@ def evaluate_classification(
         seed: public seed of the resamples.
         draws: how many resamples.
         split: name of the split.
+        asked: labels that are reported; all by default. Of several classes the highest score of all decides.
 
     Raises:
         DataError: shapes differ, there is no case, or a score is not finite.
     """
     problem = ClassificationProblem.of(
-        y_true, patient_index, labels, attributes, task=task, seed=seed, draws=draws
+        y_true, patient_index, labels, attributes, task=task, seed=seed, draws=draws, asked=asked
     )
     scores_ = np.asarray(scores, dtype=np.float64)
     calls = problem.calls(scores_, thresholds)
@@ -76,7 +78,7 @@ def evaluate_classification(
     return Evaluation(
         task=task,
         split=split,
-        labels=problem.labels,
+        labels=tuple(label for label in problem.labels if label in problem.asked),
         n_cases=len(problem.truth),
         n_patients=problem.draws.patients,
         draws=draws,
@@ -180,6 +182,7 @@ def compare(
     seed: int,
     draws: int = 1000,
     margin: float = MARGIN,
+    asked: Sequence[str] = (),
 ) -> list[Estimate]:
     """Return AUROC differences of two models on the same cases, a minus b (private minus non-private).
 
@@ -198,12 +201,13 @@ def compare(
         seed: public seed of the resamples.
         draws: how many resamples.
         margin: the largest difference that counts as none.
+        asked: labels that are reported; all by default.
 
     Raises:
         DataError: shapes differ, there is no case, or a score is not finite.
     """
     problem = ClassificationProblem.of(
-        y_true, patient_index, labels, attributes, task=task, seed=seed, draws=draws
+        y_true, patient_index, labels, attributes, task=task, seed=seed, draws=draws, asked=asked
     )
     problems, bare = [], []
     for values in (a_scores, b_scores):
@@ -273,6 +277,7 @@ class ClassificationProblem:
         task: ``multiclass`` or ``multilabel``.
         groupings: the attributes that divide the cases.
         draws: the resamples of patients.
+        asked: the labels that are reported.
     """
 
     truth: Array
@@ -280,6 +285,7 @@ class ClassificationProblem:
     task: str
     groupings: tuple[Grouping, ...]
     draws: Draws
+    asked: tuple[str, ...]
 
     @classmethod
     def of(
@@ -292,6 +298,7 @@ class ClassificationProblem:
         task: str,
         seed: int,
         draws: int,
+        asked: Sequence[str] = (),
     ) -> ClassificationProblem:
         """Return the checked problem.
 
@@ -302,14 +309,15 @@ class ClassificationProblem:
         check.one_of(("multiclass", "multilabel"), task=task)
         table, patient = checked_table(truth, patient_index, labels, where="truth")
         groupings = tuple(grouping(name, values, patient) for name, values in sorted(attributes.items()))
-        return cls(
-            table, tuple(labels), task, groupings, Draws(patient, draws, seed, strata(groupings, patient))
-        )
+        resamples = Draws(patient, draws, seed, strata(groupings, patient))
+        return cls(table, tuple(labels), task, groupings, resamples, tuple(asked or labels))
 
     @property
     def focus(self) -> list[int]:
         """Columns that are asked about: of two classes only the second, which is the positive one."""
-        return [1] if self.task == "multiclass" and len(self.labels) == 2 else list(range(len(self.labels)))
+        if self.task == "multiclass" and len(self.labels) == 2:
+            return [1]
+        return [column for column, label in enumerate(self.labels) if label in self.asked]
 
     @property
     def names(self) -> list[str]:
@@ -323,7 +331,9 @@ class ClassificationProblem:
         """
         value = {item.label: item.value for item in thresholds}
         if self.task == "multiclass":
-            if len(self.labels) == 2 and self.labels[1] in value:
+            if len(self.labels) == 2:
+                if self.labels[1] not in value:
+                    return None
                 second = scores[:, 1] >= value[self.labels[1]]
                 return np.column_stack((~second, second)).astype(np.float64)
             return np.asarray(np.arange(len(self.labels)) == scores.argmax(axis=1)[:, None], dtype=np.float64)
@@ -370,7 +380,9 @@ def estimates(
 def estimate(metric: str, label: str, item: Measured) -> Estimate:
     """Return one metric of one measured problem, with a note if it has few patients."""
     low, high = item.ends[metric]
-    few = bool(label) and item.smaller < MIN_CELL
+    note = f"fewer than {MIN_CELL} positive or negative patients" if item.smaller < MIN_CELL else ""
+    if not item.smaller:
+        note = "one class only"
     return Estimate(
         name=metric,
         value=item.values[metric],
@@ -380,5 +392,5 @@ def estimate(metric: str, label: str, item: Measured) -> Estimate:
         patients=item.patients,
         label=label,
         positives=item.positives if label else None,
-        note=f"fewer than {MIN_CELL} positive or negative patients" if few else "",
+        note=note if label else "",
     )

@@ -14,6 +14,7 @@ from meninx.metrics.classification import checked_table, mean_defined, ratio
 from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.metrics.groups import INSUFFICIENT, MIN_CELL, Grouping, grouping, strata, stratified
 from meninx.metrics.intervals import edge_interval, percentile_interval
+from meninx.metrics.surface import SurfaceTable
 
 Array = npt.NDArray[np.float64]
 
@@ -86,6 +87,7 @@ def evaluate_segmentation(
     seed: int,
     draws: int = 1000,
     split: str = "test",
+    surfaces: SurfaceTable | None = None,
 ) -> Evaluation:
     """Return the evaluation of a segmentation.
 
@@ -102,6 +104,7 @@ def evaluate_segmentation(
         seed: public seed of the resamples.
         draws: how many resamples.
         split: name of the split.
+        surfaces: distances of surfaces of the same cases and labels; None to leave them out.
 
     Raises:
         DataError: shapes differ or there is no case.
@@ -114,6 +117,9 @@ def evaluate_segmentation(
         *_rows("dice", table, labels, everyone, resamples),
         *_rows("iou", iou_of_dice(table), labels, everyone, resamples),
     ]
+    if surfaces is not None:
+        metrics += _rows("hd95", surfaces.hd95, labels, everyone, resamples)
+        metrics += _rows("surface_dice", surfaces.surface_dice, labels, everyone, resamples)
     empty = np.isnan(table).sum(axis=0)
     if empty.any():
         metrics += _rows(
@@ -135,6 +141,7 @@ def evaluate_segmentation(
         notes=(
             f"95 % percentile intervals from {draws} resamples of patients{stratified(groupings)}",
             EMPTY_MASKS,
+            *(surfaces.notes() if surfaces is not None else ()),
             (
                 "a gap is the group's mean Dice minus that of all other cases together; p-values are "
                 "adjusted by Holm's method"
