@@ -139,11 +139,49 @@ def test_a_label_with_one_class_in_test_has_no_area_and_no_gap():
     scores = np.random.default_rng(0).random((60, 2))
     attributes = {"sex": ["F", "F", "M", "M"] * 15}
     found = evaluate_classification(
-        truth, scores, np.arange(60), ["a", "b"], attributes, fixed_thresholds(["a", "b"]), task="multilabel",
-        seed=0, draws=50,
-    )  # fmt: skip
+        truth,
+        scores,
+        np.arange(60),
+        ["a", "b"],
+        attributes,
+        fixed_thresholds(["a", "b"]),
+        task="multilabel",
+        seed=0,
+        draws=50,
+    )
     area = found.find("auroc", "b")
     assert math.isnan(area.value)
     assert area.note == "one class only"
     assert found.headline.value == found.find("auroc", "a").value
     assert all(math.isnan(item.value) for item in found.gaps if item.label == "b")
+
+
+def test_the_mean_over_labels_is_as_uncertain_as_its_labels():
+    """Two labels that are always right had a mean of 1 [1, 1]."""
+    truth = np.tile([[0.0, 0.0], [1.0, 1.0]], (20, 1))
+    both = evaluate_classification(
+        truth,
+        truth,
+        np.arange(40),
+        ["a", "b"],
+        {},
+        fixed_thresholds(["a", "b"]),
+        task="multilabel",
+        seed=0,
+        draws=50,
+    )
+    mean, one = both.find("sensitivity"), both.find("sensitivity", "a")
+    assert (mean.low, mean.high) == (one.low, 1.0)
+    scores = np.column_stack((truth[:, 0], np.random.default_rng(0).random(40)))
+    mixed = evaluate_classification(
+        truth,
+        scores,
+        np.arange(40),
+        ["a", "b"],
+        {},
+        fixed_thresholds(["a", "b"]),
+        task="multilabel",
+        seed=0,
+        draws=50,
+    )
+    assert mixed.find("sensitivity").high - mixed.find("sensitivity").low > (1 - one.low) / 2

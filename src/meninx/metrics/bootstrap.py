@@ -212,20 +212,21 @@ def decisions(calls: Calls, label: int) -> npt.NDArray[np.bool_] | None:
 def mean_ends(items: Sequence[Measured], metric: str) -> Ends:
     """Return the interval of a metric's mean over several problems, on the same draws.
 
-    When no draw moves the mean, the ends are the means of the ends of the problems, which is wider than
-    needed.
+    Near the edge, where the interval of a problem is wider than its draws show, the mean's is wider by the
+    mean of what they lack.
     """
     if len(items) == 1:
         return items[0].ends[metric]
-    low, high = intervals.percentile_interval(
-        mean_defined(np.array([item.samples[metric] for item in items]).T)
-    )
-    each = np.array([item.ends[metric] for item in items])
-    wide = each[each[:, 1] > each[:, 0]]
-    if low == high and len(wide):
-        known = each[~np.isnan(each).any(axis=1)]
-        low, high = (float(end) for end in known.mean(axis=0))
-    return low, high
+    samples = np.array([item.samples[metric] for item in items])
+    low, high = intervals.percentile_interval(mean_defined(samples.T))
+    drawn = np.array([intervals.percentile_interval(row) for row in samples])
+    lacking = np.array([item.ends[metric] for item in items]) - drawn
+    known = lacking[~np.isnan(lacking).any(axis=1)]
+    if not len(known):
+        return low, high
+    below, above = known.mean(axis=0)
+    lowest = -1.0 if metric == "mcc" else 0.0
+    return max(min(lowest, low), low + min(0.0, below)), min(max(1.0, high), high + max(0.0, above))
 
 
 def measure(problems: Sequence[BinaryProblem], draws: Draws) -> list[Measured]:
