@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, RunLocked, UsageError
-from meninx.learn import own_loop
+from meninx.learn import own_arguments, own_loop
 from meninx.privacy import PrivateTraining, training
 
 ROWS = 24
@@ -362,7 +362,7 @@ def test_a_run_whose_checkpoint_was_removed_is_not_resumed(tmp_path):
 @settings(max_examples=15, deadline=None)
 def test_the_rows_reach_the_step_as_they_were_given_whatever_the_physical_batch(patients, physical, seed):
     chosen = [unit for unit in range(6) if (seed >> unit) & 1]
-    members, names, _ = own_loop._grouped(patients, None)
+    members, names, _ = own_arguments.grouped(patients, None)
     units = tuple(rows for rows, name in zip(members, names, strict=True) if int(name) in chosen)
     drawn = own_loop.UnitBatch(units)
     rows = torch.tensor([row for unit in units for row in unit], dtype=torch.int64)
