@@ -173,7 +173,6 @@ def training(
             folder.resume()
         private = _assembled(model, optimizer, loss, folder, settings, members, names)
         if begun:
-            _refuse_other_turns(plan, len(private))
             private.restore()
         else:
             folder.begin(model, optimizer)
@@ -471,16 +470,6 @@ def _fresh_keys(deterministic_seed: int | None) -> Keys:
         for purpose in ("sampling", "noise")
     )
     return Keys(sampling, noise)
-
-
-def _refuse_other_turns(plan: Plan, steps_left: int) -> None:
-    """Refuse to take further steps of a resumed run with correlated noise.
-
-    With new keys the units take their turns anew, and a unit may come more often than was planned.
-    """
-    if plan.noise_bands > 1 and steps_left:
-        why = "a run with correlated noise cannot be resumed, because its keys live in memory alone"
-        raise PrivacyRefusal(problem(why, where="privacy.training", fix="start a new run"))
 
 
 def _structure(model: nn.Module) -> object:
