@@ -76,7 +76,7 @@ def trained(data: Path, recipe: str, seed: int) -> Row:
     from meninx import api
     from meninx.core.manifest import Manifest
     from meninx.core.run import Run
-    from meninx.learn.predict import load_model
+    from meninx.learn.inference import load_model
     from study.measure import measured
 
     with tempfile.TemporaryDirectory() as place:

@@ -19,7 +19,7 @@ from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected,
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
-from meninx.learn import features, finetune, kernels, ledger_file, optim, predict, pretrained, runtime
+from meninx.learn import features, finetune, inference, kernels, ledger_file, optim, pretrained, runtime
 from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler
 from meninx.learn.checkpoint import CheckpointHook
@@ -211,6 +211,7 @@ def _memory_format(
 def _task(config: LearnConfig, info: DatasetInfo, *, weights: tuple[float, ...]) -> Task:
     """Return the dataset's own task, or the one of another package that the settings name."""
     if config.task.kind == "auto":
+        plugins.refuse_own(plugins.TASKS, "auto")
         return image_task(info, config.task, weights=weights)
     offered = plugins.names(plugins.TASKS)
     check.one_of(("auto", *offered), task_kind=config.task.kind)
@@ -363,7 +364,7 @@ def _evaluator(config: LearnConfig, valid: CaseStore, task: Task, device: torch.
 
     def measure(state: TrainState) -> dict[str, float]:
         with state.player.averaged() as model:
-            return predict.measure(model, valid, task, config, device)
+            return inference.measure(model, valid, task, config, device)
 
     monitor = "loss" if config.validation.monitor == "loss" else task.metric
     return Evaluator(measure, monitor, config.validation.early_stopping)
@@ -558,11 +559,8 @@ def _class_weights(config: TaskConfig, train: CaseStore, plan: Plan | None) -> t
     kind = train.info.task
     if kind is TaskKind.SEGMENTATION:
         fix = "give numbers, background first"
-        raise ConfigError(
-            problem(
-                "balanced class weights are not available for segmentation", where="class_weights", fix=fix
-            )
-        )
+        what = "balanced class weights are not available for segmentation"
+        raise ConfigError(problem(what, where="class_weights", fix=fix))
     truth = train.targets.numpy()
     known = np.isfinite(truth).sum(0)
     positive = np.nansum(truth, 0)
@@ -575,8 +573,7 @@ def _class_weights(config: TaskConfig, train: CaseStore, plan: Plan | None) -> t
 
 def _caveats(training: Training) -> list[str]:
     """Return what of a private run the guarantee does not cover."""
-    config = training.config
-    plan = training.plan
+    config, plan = training.config, training.plan
     if plan is None:
         return []
     caveats: list[str] = []
