@@ -601,9 +601,13 @@ class EvaluateSettings(TypedDict, total=False):
     """Settings of ``meninx.train.config.EvaluateConfig``.
 
     Attributes:
-        split: Split to measure on.
+        split: Split to measure on; all takes every case of another dataset.
+        label_map: Labels of another dataset that have another name there, each as theirs=ours; several may
+            stand for one.
         threshold: How thresholds are chosen on the validation split: youden, or a condition such as
             sensitivity>=0.9.
+        surface_tolerance: Segmentation: distance within which two surfaces agree, in mm (in voxels where the
+            dataset records no spacing), for the surface Dice.
         draws: Number of resamples of patients for the intervals.
         baseline: Another run on the same data; the difference is measured on the same resamples.
         predictions: What to write to private/predictions: csv, nifti (label maps), dicom-seg (label maps;
@@ -613,14 +617,42 @@ class EvaluateSettings(TypedDict, total=False):
         device: auto, cpu, cuda.
     """
 
-    split: Literal["train", "valid", "test"]
+    split: Literal["train", "valid", "test", "all"]
+    label_map: Sequence[str]
     threshold: str
+    surface_tolerance: float
     draws: int
     baseline: str | Path | None
     predictions: Sequence[Literal["csv", "nifti", "dicom-seg"]]
     dicom: str | Path | None
     seed: int
     device: str
+
+
+class PredictSettings(TypedDict, total=False):
+    """Settings of ``meninx.predict.config.PredictConfig``.
+
+    Attributes:
+        format: files of a predicted label map: nifti (.nii.gz, or .png for 2-D images), dicom-seg (for DICOM
+            input); by default nifti.
+        identified: also write DICOM SEG for files that are not marked as de-identified; it repeats the name
+            and number of the patient from the source.
+        batch: images that are run at once; 0 for 32 images, or 1 volume.
+        device: auto, cpu, cuda.
+        strict: stop at the first image that cannot be predicted, instead of counting it.
+        dry_run: load the model, look at the input and count, write nothing.
+        resume: go on with a complete result of the same model and settings; predicted images are reused.
+        overwrite: replace the result in the output folder, once the new one is complete.
+    """
+
+    format: Sequence[Literal["nifti", "dicom-seg"]]
+    identified: bool
+    batch: int
+    device: str
+    strict: bool
+    dry_run: bool
+    resume: bool
+    overwrite: bool
 
 
 class ReportSettings(TypedDict, total=False):

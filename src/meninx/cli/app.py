@@ -36,12 +36,14 @@ VERBS = {
     "prepare": "Build one dataset of cleaned images with labels, splits by patient and sites.",
     "train": "Train a model, with or without differential privacy, into a run folder.",
     "evaluate": "Measure a run on the test split, with intervals over patients.",
+    "predict": "Predict new images with a trained model: probabilities and label maps.",
     "sweep": "Train over several epsilons and seeds; write a table and figure of utility against epsilon.",
     "report": "Write one HTML page about de-identification, data and runs.",
     "verify": "Check that a folder is complete and unchanged, and that its epsilon follows from its ledger.",
     "demo": "Run the full pipeline on synthetic patients.",
     "recipes": "List, show or copy the packaged recipes.",
     "doctor": "Show what is installed and what this machine can do.",
+    "completion": "Print a script that completes verbs and flags in your shell.",
 }
 HELP = (
     "Turn a hospital's DICOM archive into a privately trained model, and report in numbers what was "

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 FIRST_ROW = 2  # of a table whose first row is its header
 LONGEST_TEXT = 4096  # characters of an attribute
 FIXED_COLUMNS = ("case_id", "patient_id", "study", "site", "split", "image", "mask")
+_GREY_LEVELS = ((0.0, 255.0), (0.0, 65535.0))
 _LARGEST_AXIS = 1 << 20
 _MOST_CHANNELS = 64
 _CASE_ID = re.compile(r'[^./\\:*?"<>|][^/\\:*?"<>|]{0,127}')  # may name a file on every platform
@@ -75,6 +76,61 @@ class Intensity:
             raise DataError(problem("window and shift must be finite, lowest value first", where="intensity"))
         check.one_of(("format", "standard", "train"), source=self.source)
 
+    @property
+    def has_grey_levels(self) -> bool:
+        """Whether values are grey levels that fill 8 or 16 bits, not units such as Hounsfield's."""
+        return self.window in _GREY_LEVELS
+
+    def for_values_of(self, stored: Intensity) -> Intensity:
+        """Return how values of another dataset become the network input that this intensity makes of its own.
+
+        Grey levels keep their share of the range: 257 x 100 of 16 bits is 100 of 8 bits.
+
+        Args:
+            stored: the intensity of the other dataset, whose window says what its values mean.
+
+        Raises:
+            DataError: the windows differ, and one of them is not that of a bit depth.
+
+        Examples:
+            >>> wide = Intensity(window=(0.0, 65535.0), shift=32767.5, scale=32767.5)
+            >>> Intensity().for_values_of(wide).scale
+            32767.5
+        """
+        if stored.window == self.window:
+            return self
+        if not (self.has_grey_levels and stored.has_grey_levels):
+            fix = f"prepare it with `--window {self.window[0]:g} {self.window[1]:g}`"
+            if self.has_grey_levels:
+                fix = "prepare it with grey levels, as the training data was"
+            raise DataError(
+                expected(
+                    f"values from {self.window[0]:g} to {self.window[1]:g} as in training",
+                    got=f"{stored.window[0]:g} to {stored.window[1]:g}",
+                    where="dataset.toml, intensity",
+                    fix=fix,
+                )
+            )
+        factor = stored.window[1] / self.window[1]
+        return Intensity(
+            window=stored.window, shift=self.shift * factor, scale=self.scale * factor, source=self.source
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What the stored training images are like: it depends on the patients, so no private run releases it.
+
+    Attributes:
+        images: number of images it was computed from.
+        brightness: mean over the images of their mean values, and its standard deviation.
+        spacing_mm: smallest and largest spacing along each axis; empty when it is not known of every image.
+    """
+
+    images: int
+    brightness: tuple[float, float]
+    spacing_mm: tuple[tuple[float, float], ...] = ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
@@ -99,6 +155,9 @@ class DatasetInfo:
         split_rule: how patients were assigned to splits. ``stable`` and ``published`` look at the patient
             alone; ``exact`` also looks at the labels of the others, so that removing one patient may move
             another; empty when unknown.
+        preprocessing: how a decoded image became a stored one, as the table of
+            ``imaging.preprocessing.Preprocessing``; empty in a dataset of an older version.
+        observed: what the training images are like; None when unknown, or withheld by a private run.
 
     Raises:
         DataError: a name cannot be used (see ``core.names``), or a number is out of range.
@@ -117,6 +176,8 @@ class DatasetInfo:
     patients_known: bool = True
     synthetic: bool = False
     split_rule: str = ""
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    observed: Observed | None = None
 
     def __post_init__(self) -> None:
         where = "dataset"
@@ -149,7 +210,9 @@ class DatasetInfo:
         table = {item.name: getattr(self, item.name) for item in fields(self)}
         table["task"] = str(self.task)
         table["intensity"] = {item.name: getattr(self.intensity, item.name) for item in fields(Intensity)}
-        return tomli_w.dumps(table)
+        table["observed"] = plain.to_plain(self.observed)
+        absent = [name for name in ("preprocessing", "observed") if not table[name]]
+        return tomli_w.dumps({name: value for name, value in table.items() if name not in absent})
 
     @classmethod
     def from_toml(cls, text: str, where: str) -> DatasetInfo:

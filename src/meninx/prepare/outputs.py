@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from meninx.core import artifacts, files, integrity, names, plain, settings, workspace
 from meninx.core.artifacts import DeidRecord, PrepareRecord
 from meninx.core.errors import DataError
@@ -25,10 +27,11 @@ from meninx.core.manifest import (
     DatasetInfo,
     Intensity,
     Manifest,
+    Observed,
     TaskKind,
 )
 from meninx.prepare import assignment, checks
-from meninx.prepare.cases import CaseJob, CaseRecord, ImagePlan, SharedSettings
+from meninx.prepare.cases import CaseJob, CasePlan, CaseRecord, SharedSettings
 from meninx.prepare.collect import CollectedCases
 from meninx.prepare.config import PIXEL_FIELDS, WORK_FIELDS, PrepareConfig
 from meninx.prepare.source_cases import DatasetCase
@@ -78,9 +81,12 @@ class DatasetFolder:
         self._room = space.staging / workspace.PRIVATE
         self.journal = Journal(self._room / JOURNAL)
 
-    def shared(self, plan: ImagePlan) -> SharedSettings:
+    def shared(self, plan: CasePlan) -> SharedSettings:
         """Return what all jobs have in common."""
-        digest = digest_of(self._config, only=PIXEL_FIELDS) + f"/{plan.spatial_dims}/{','.join(plan.labels)}"
+        digest = (
+            digest_of(self._config, only=PIXEL_FIELDS)
+            + f"/{plan.preprocessing.spatial_dims}/{','.join(plan.labels)}"
+        )
         return SharedSettings(plan=plan, settings=digest, out=self.staging, earlier=self._space.root)
 
     def jobs(self, entries: Sequence[DatasetCase]) -> list[CaseJob]:
@@ -212,7 +218,7 @@ def digest_of(config: PrepareConfig, *, only: Sequence[str] = (), leave_out: Seq
 def info_of(
     config: PrepareConfig,
     gathered: CollectedCases,
-    plan: ImagePlan,
+    plan: CasePlan,
     cases: Sequence[Case],
     records: Mapping[str, CaseRecord],
 ) -> DatasetInfo:
@@ -222,18 +228,20 @@ def info_of(
     """
     known = [records[case.case_id] for case in cases if case.case_id in records]
     sizes, spacings = {record.size for record in known}, {record.spacing_mm for record in known}
-    intensity = plan.intensity
+    steps = plan.preprocessing
+    intensity = steps.intensity
+    trained_on = [
+        records[case.case_id] for case in cases if case.split == "train" and case.case_id in records
+    ]
     if config.images.intensity == "train" and known:
-        intensity = _training_statistics(
-            intensity, [records[case.case_id] for case in cases if case.split == "train"]
-        )
+        intensity = _training_statistics(intensity, trained_on)
     return DatasetInfo(
         name=config.name,
         task=gathered.task,
         labels=gathered.labels,
         attributes=gathered.attributes,
-        spatial_dims=plan.spatial_dims,
-        channels=plan.channels,
+        spatial_dims=steps.spatial_dims,
+        channels=steps.channels,
         size=tuple(next(iter(sizes))) if len(sizes) == 1 else (),
         spacing_mm=tuple(next(iter(spacings))) if len(spacings) == 1 else (),
         intensity=intensity,
@@ -243,6 +251,8 @@ def info_of(
         patients_known=gathered.patients_known,
         synthetic=config.synthetic,
         split_rule=assignment.rule_of(config.split),
+        preprocessing=steps.to_table(),
+        observed=_observed(trained_on),
     )
 
 
@@ -295,6 +305,19 @@ def _training_statistics(public: Intensity, records: Sequence[CaseRecord]) -> In
     mean = sum(record.total for record in records) / count
     variance = max(0.0, sum(record.squares for record in records) / count - mean**2)
     return replace(public, shift=mean, scale=variance**0.5 or 1.0, source="train")
+
+
+def _observed(records: Sequence[CaseRecord]) -> Observed | None:
+    """Return what the stored images of the training split are like; None without any."""
+    if not records:
+        return None
+    means = np.array([record.total / record.count for record in records])
+    spacings = [record.spacing_mm for record in records]
+    ranges: tuple[tuple[float, float], ...] = ()
+    if all(spacings):
+        ranges = tuple((min(axis), max(axis)) for axis in zip(*spacings, strict=True))
+    brightness = (float(means.mean()), float(means.std()))
+    return Observed(images=len(records), brightness=brightness, spacing_mm=ranges)
 
 
 def _identifiers(entries: Sequence[DatasetCase]) -> str:

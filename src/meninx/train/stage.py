@@ -25,7 +25,7 @@ from meninx.core.run import Run
 from meninx.learn import assemble, distributed, finetune, ledger_file, record, runtime
 from meninx.learn.distributed import World
 from meninx.learn.fitting import fit
-from meninx.learn.predict import load_model
+from meninx.learn.inference import load_model
 from meninx.learn.record import FitResult
 from meninx.models import registry
 from meninx.privacy import accounting
