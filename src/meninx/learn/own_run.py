@@ -84,8 +84,7 @@ class OwnRun:
 
         Raises:
             UsageError: ``resume`` is wrong, or the folder holds other files, or is no folder.
-            PrivacyRefusal: a record of a run that took steps is missing, or its noise is correlated. With new
-                keys the units would take their turns anew, and one might come more often than was planned.
+            PrivacyRefusal: a record of a run that took steps is missing.
         """
         run, known = self.run, self._record()
         workspace.outside(run.root)
@@ -102,9 +101,6 @@ class OwnRun:
             raise UsageError(
                 f"{run.name} holds no run to resume: leave resume out, or give the folder of the run"
             )
-        if begun and self.plan.noise_bands > 1:
-            why = "a run with correlated noise cannot be resumed, because its keys live in memory alone"
-            raise PrivacyRefusal(problem(why, where=run.name, fix="start a new run"))
         return begun
 
     def _checkpoint_steps(self) -> int:
