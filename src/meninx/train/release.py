@@ -82,7 +82,9 @@ def _write_bundle(
     )  # fmt: skip
     record = run.record
     own = BundleRecord(
-        info=replace(info, attributes=()),
+        info=replace(
+            info, attributes=(), observed=None if record is None or record.private else info.observed
+        ),
         network=arguments,
         loss=image_task(info, learned.task).loss_name,
         image_size=learned.model.image_size,
