@@ -37,6 +37,8 @@ MODELS: Mapping[str, Builder] = {
     "unet-small": partial(UNet, base=8, depth=3),
     "unet-plain": partial(UNet, base=64, depth=3, norm="none", activation="relu", upsampling="linear"),
 }
+SEGMENTERS = ("unet", "unet-small", "unet-plain")
+"""The networks of :data:`MODELS` that give one output per voxel; the others give one per label."""
 MONAI_PREFIX = "monai:"
 OWN_PREFIX = "own:"
 """Begins the name of a network that a caller gave as an object; it cannot be built from its name."""
