@@ -84,30 +84,32 @@ def publish(config: TrainConfig, run: Run, *, network: nn.Module | None = None) 
 def _write_bundle(
     folder: Path, run: Run, model: nn.Module, learned: LearnConfig, info: DatasetInfo, *, onnx: bool
 ) -> None:
-    arguments: dict[str, Any] = {
+    task, record = image_task(info, learned.task), run.record
+    network: dict[str, Any] = {
         "name": learned.model.name,
         "spatial_dims": info.spatial_dims,
         "in_channels": info.channels,
-        "out_channels": image_task(info, learned.task).out_channels,
+        "out_channels": task.out_channels,
         **learned.model.options,
     }
-    size = learned.model.patch_size or learned.model.image_size or info.size
-    bundle.write_bundle(
-        folder, model, info, network=arguments, size=tuple(size), card=_short_card(info, run),
-        patches=bool(learned.model.patch_size), onnx=onnx,
-    )  # fmt: skip
-    record = run.record
-    own = BundleRecord(
-        info=replace(info, attributes=()),
-        network=arguments,
-        loss=image_task(info, learned.task).loss_name,
-        image_size=learned.model.image_size,
-        patch_size=learned.model.patch_size,
-        weights=weights_digest(model),
-        run=record.id if record is not None else "",
-        meninx=provenance.version(),
+    privacy = artifacts.read(run.root, PrivacyRecord)
+    contents = bundle.Contents(
+        record=BundleRecord(
+            info=replace(info, attributes=()),
+            network=network,
+            loss=task.loss_name,
+            image_size=learned.model.image_size,
+            patch_size=learned.model.patch_size,
+            weights=weights_digest(model),
+            run=record.id if record is not None else "",
+            meninx=provenance.version(),
+        ),
+        sigmoid=task.sigmoid,
+        size=tuple(learned.model.patch_size or learned.model.image_size or info.size),
+        privacy=privacy.sentence if privacy else "not stated",
+        card=_short_card(info, run),
     )
-    artifacts.write(folder, own)
+    bundle.write_bundle(folder, model, contents, onnx=onnx)
 
 
 def _short_card(info: DatasetInfo, run: Run) -> str:
