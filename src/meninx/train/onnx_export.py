@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,11 +71,23 @@ def export_onnx(
                 input_names=[INPUT], output_names=list(OUTPUTS),
             )  # fmt: skip
             assert program is not None
+            _forget_places(program.model)
             program.model.metadata_props.update(facts)
             path.parent.mkdir(parents=True, exist_ok=True)
             program.save(str(path), external_data=False)
     finally:
         model.network.train(training)
+
+
+def _forget_places(model: Any) -> None:
+    """Remove the exporter's stack traces from an ``onnx_ir`` model: they hold paths of this machine."""
+    for graph in (model.graph, *model.functions.values()):
+        graph.metadata_props.clear()
+        for node in graph.all_nodes():
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
 
 
 @contextmanager
