@@ -70,6 +70,7 @@ class NetworkInput:
         unknown = set(preprocessing) - set(Preprocessing.__dataclass_fields__)
         if unknown:
             raise DataError(expected("known settings", got=f"{len(unknown)} others", where="preprocessing"))
+        steps: dict[str, Any]
         steps = {key: tuple(item) if isinstance(item, list) else item for key, item in preprocessing.items()}
         low, high = intensity["window"]
         return cls(

@@ -62,8 +62,8 @@ def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, 
     """
     shape = {"spatial_dims": spatial_dims, "in_channels": in_channels, "out_channels": out_channels}
     if name.startswith(MONAI_PREFIX):
-        kind, arguments = _monai_network(name.removeprefix(MONAI_PREFIX), shape, options)
-        return without_inplace(_constructed(kind, arguments, name))
+        found, arguments = _monai_network(name.removeprefix(MONAI_PREFIX), shape, options)
+        return without_inplace(_constructed(found, arguments, name))
     if name.startswith(OWN_PREFIX):
         fix = f"give it, e.g. model={name.removeprefix(OWN_PREFIX)}(...) in Python"
         raise ConfigError(f"{name} is a network of the caller's own, which is not known by its name; {fix}")

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from meninx.core import files, names
 from meninx.core.errors import DataError, expected, problem
-from meninx.imaging import load, network_input
+from meninx.imaging import load
 from meninx.imaging.image import Image
-from meninx.imaging.network_input import ImageFiles, NetworkInput
+from meninx.imaging.network_input import ImageFiles, NetworkInput, find
 
 TABLE = "predictions.csv"
 Item = dict[str, Any]
@@ -29,7 +29,7 @@ Item = dict[str, Any]
 
 def found(dataset_dir: str, spatial_dims: int) -> list[Item]:
     """Return one item for each image below a folder; see :func:`meninx.imaging.image_files.find`."""
-    return [{"files": image} for image in network_input.find(Path(dataset_dir), spatial_dims)]
+    return [{"files": image} for image in find(Path(dataset_dir), spatial_dims)]
 
 
 class NetworkInputd:
