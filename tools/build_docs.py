@@ -29,12 +29,13 @@ CONFIGS = {
     "prepare": "meninx.prepare.config:PrepareConfig",
     "train": "meninx.train.config:TrainConfig",
     "evaluate": "meninx.train.config:EvaluateConfig",
+    "predict": "meninx.predict.config:PredictConfig",
     "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
     "demo": "meninx.demo.config:DemoConfig",
 }
 SETTINGS = {
-    **{verb: (verb,) for verb in ("deid", "prepare", "evaluate", "report", "demo")},
+    **{verb: (verb,) for verb in ("deid", "prepare", "evaluate", "predict", "report", "demo")},
     "train": ("train",),
     "sweep": ("sweep", "train"),
 }

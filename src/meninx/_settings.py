@@ -622,6 +622,32 @@ class EvaluateSettings(TypedDict, total=False):
     device: str
 
 
+class PredictSettings(TypedDict, total=False):
+    """Settings of ``meninx.predict.config.PredictConfig``.
+
+    Attributes:
+        format: files of a predicted label map: nifti (.nii.gz, or .png for 2-D images), dicom-seg (for DICOM
+            input); by default nifti.
+        identified: also write DICOM SEG for files that are not marked as de-identified; it repeats the name
+            and number of the patient from the source.
+        batch: images that are run at once; 0 for 32 images, or 1 volume.
+        device: auto, cpu, cuda.
+        strict: stop at the first image that cannot be predicted, instead of counting it.
+        dry_run: load the model, look at the input and count, write nothing.
+        resume: go on with a complete result of the same model and settings; predicted images are reused.
+        overwrite: replace the result in the output folder, once the new one is complete.
+    """
+
+    format: Sequence[Literal["nifti", "dicom-seg"]]
+    identified: bool
+    batch: int
+    device: str
+    strict: bool
+    dry_run: bool
+    resume: bool
+    overwrite: bool
+
+
 class ReportSettings(TypedDict, total=False):
     """Settings of ``meninx.report.config.ReportConfig``.
 

@@ -36,6 +36,7 @@ VERBS = {
     "prepare": "Build one dataset of cleaned images with labels, splits by patient and sites.",
     "train": "Train a model, with or without differential privacy, into a run folder.",
     "evaluate": "Measure a run on the test split, with intervals over patients.",
+    "predict": "Predict new images with a trained model: probabilities and label maps.",
     "sweep": "Train over several epsilons and seeds; write a table and figure of utility against epsilon.",
     "report": "Write one HTML page about de-identification, data and runs.",
     "verify": "Check that a folder is complete and unchanged, and that its epsilon follows from its ledger.",

@@ -40,6 +40,8 @@ from meninx.core.provenance import Environment as Environment
 from meninx.core.summaries import FORMAT as FORMAT
 from meninx.core.summaries import DeidRecord as DeidRecord
 from meninx.core.summaries import Departure as Departure
+from meninx.core.summaries import Noticed as Noticed
+from meninx.core.summaries import PredictRecord as PredictRecord
 from meninx.core.summaries import PrepareRecord as PrepareRecord
 
 RecordT = TypeVar("RecordT")
@@ -417,6 +419,7 @@ _PLACES: Mapping[type, str] = {
     ComparisonRecord: "release/comparison.json",
     DeidRecord: "deid.json",
     PrepareRecord: "prepare.json",
+    PredictRecord: "predict.json",
     SweepRecord: "sweep.json",
     Environment: "environment.json",
     BundleRecord: "configs/meninx.json",

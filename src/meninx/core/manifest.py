@@ -77,6 +77,21 @@ class Intensity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What the stored training images are like: it depends on the patients, so no private run releases it.
+
+    Attributes:
+        images: number of images it was computed from.
+        brightness: mean over the images of their mean values, and its standard deviation.
+        spacing_mm: smallest and largest spacing along each axis; empty when it is not known of every image.
+    """
+
+    images: int
+    brightness: tuple[float, float]
+    spacing_mm: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
     """What the columns and files of a dataset mean.
 
@@ -101,6 +116,7 @@ class DatasetInfo:
             another; empty when unknown.
         preprocessing: how a decoded image became a stored one, as the table of
             ``imaging.preprocessing.Preprocessing``; empty in a dataset of an older version.
+        observed: what the training images are like; None when unknown, or withheld by a private run.
 
     Raises:
         DataError: a name cannot be used (see ``core.names``), or a number is out of range.
@@ -120,6 +136,7 @@ class DatasetInfo:
     synthetic: bool = False
     split_rule: str = ""
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    observed: Observed | None = None
 
     def __post_init__(self) -> None:
         where = "dataset"
@@ -152,9 +169,9 @@ class DatasetInfo:
         table = {item.name: getattr(self, item.name) for item in fields(self)}
         table["task"] = str(self.task)
         table["intensity"] = {item.name: getattr(self.intensity, item.name) for item in fields(Intensity)}
-        if not self.preprocessing:
-            del table["preprocessing"]
-        return tomli_w.dumps(table)
+        table["observed"] = plain.to_plain(self.observed)
+        absent = [name for name in ("preprocessing", "observed") if not table[name]]
+        return tomli_w.dumps({name: value for name, value in table.items() if name not in absent})
 
     @classmethod
     def from_toml(cls, text: str, where: str) -> DatasetInfo:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from meninx.learn.task import Task, image_task
 from meninx.models import lora, registry
 
 OVERLAP = 0.5
+KeyT = TypeVar("KeyT")
 
 
 @torch.no_grad()
@@ -38,12 +39,48 @@ def outputs(
 
     The model is put into evaluation mode and stays there.
     """
-    model.eval()
     size = 1 if config.model.patch_size else config.sampling.physical_batch
-    for start in range(0, len(store), size):
-        indices = range(start, min(start + size, len(store)))
-        images = torch.stack([store.image(index) for index in indices])
-        yield from zip(indices, forward(model, images.to(device), config).cpu(), strict=True)
+    images = ((index, store.image(index)) for index in range(len(store)))
+    yield from batched(model, images, config, device, size=size)
+
+
+@torch.no_grad()
+def batched(
+    model: nn.Module,
+    images: Iterable[tuple[KeyT, Tensor]],
+    config: LearnConfig,
+    device: torch.device,
+    *,
+    size: int,
+) -> Iterator[tuple[KeyT, Tensor]]:
+    """Yield (key, logits) of images in order, on the CPU.
+
+    Consecutive images of one shape are run together.
+
+    Args:
+        model: put into evaluation mode; stays there.
+        images: anything that names an image, and network input of shape (channels, *spatial).
+        config: patch size and batch of the sliding window.
+        device: where the model lies.
+        size: most images that are run together, >= 1.
+    """
+    model.eval()
+    keys: list[KeyT] = []
+    waiting: list[Tensor] = []
+
+    def run() -> Iterator[tuple[KeyT, Tensor]]:
+        if waiting:
+            logits = forward(model, torch.stack(waiting).to(device), config).cpu()
+            yield from zip(keys, logits, strict=True)
+        keys.clear()
+        waiting.clear()
+
+    for key, image in images:
+        if waiting and (len(waiting) >= size or image.shape != waiting[0].shape):
+            yield from run()
+        keys.append(key)
+        waiting.append(image)
+    yield from run()
 
 
 def forward(model: nn.Module, images: Tensor, config: LearnConfig) -> Tensor:

@@ -95,7 +95,9 @@ def _write_bundle(
     privacy = artifacts.read(run.root, PrivacyRecord)
     contents = bundle.Contents(
         record=BundleRecord(
-            info=replace(info, attributes=()),
+            info=replace(
+                info, attributes=(), observed=None if record is None or record.private else info.observed
+            ),
             network=network,
             loss=task.loss_name,
             image_size=learned.model.image_size,
