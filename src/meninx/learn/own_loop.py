@@ -169,7 +169,6 @@ def training(
     folder.begun(resume=resume)
     with workspace.held(folder.run.root):
         begun = folder.begun(resume=resume)  # nobody else writes to the folder from here on
-        _refuse_to_open(folder.run, plan, begun=begun)
         if begun:
             folder.resume()
         private = _assembled(model, optimizer, loss, folder, settings, members, names)
@@ -471,24 +470,6 @@ def _fresh_keys(deterministic_seed: int | None) -> Keys:
         for purpose in ("sampling", "noise")
     )
     return Keys(sampling, noise)
-
-
-def _refuse_to_open(run: Run, plan: Plan, *, begun: bool) -> None:
-    """Refuse a folder in which a run cannot begin or go on.
-
-    Raises:
-        PrivacyRefusal: the checkpoint has taken steps that no ledger lists, so that what was spent is
-            unknown; or the noise is correlated. With new keys the units take their turns anew, and a unit may
-            come more often than was planned.
-        DataError: the checkpoint is damaged.
-    """
-    path = checkpoint.path_of(run, "last")
-    if begun and plan.noise_bands > 1:
-        why = "a run with correlated noise cannot be resumed, because its keys live in memory alone"
-        raise PrivacyRefusal(problem(why, where=run.name, fix="start a new run"))
-    if not begun and path.is_file() and int(_read(path)["anchor"][0]):
-        fix = "restore private/ledger.jsonl from a backup, or give another folder"
-        raise PrivacyRefusal(problem("the ledger of the run is missing", where=run.name, fix=fix))
 
 
 def _structure(model: nn.Module) -> object:

@@ -271,7 +271,8 @@ def _result(out: Path, model: Trained, record: PredictRecord, inputs: Inputs, **
     modalities = [kind.removeprefix("DICOM ") for kind in record.input if kind.startswith("DICOM ")]
     if len(modalities) > 1:
         notes.append(
-            f"the input holds several modalities ({', '.join(modalities)}): the model does not tell them apart"
+            f"the input holds several modalities ({', '.join(modalities)}), "
+            "which the model does not tell apart"
         )
     if inputs.not_deidentified:
         notes.append(
