@@ -13,7 +13,7 @@ docs/README.md           what it is and how to use it
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,10 +23,11 @@ import torch
 from torch import nn
 
 from meninx.core import artifacts, files, names, plain
-from meninx.core.artifacts import BundleRecord
+from meninx.core.artifacts import BundleRecord, ThresholdRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.learn.inference import OVERLAP
+from meninx.metrics.thresholds import Threshold
 from meninx.models import registry
 from meninx.train import bundle_source
 from meninx.train.onnx_export import INPUT, OUTPUTS, StoredToProbabilities, export_onnx
@@ -41,7 +42,9 @@ VERSION = "0.2.0"
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 )
-THRESHOLDS = "configs/thresholds.json"
+FOLDER = "bundle"
+THRESHOLDS = artifacts.place(ThresholdRecord)
+THRESHOLDS_IN_RELEASE = f"{FOLDER}/{THRESHOLDS}"
 _READERS = ("pydicom", "nibabel", "pillow")
 
 
@@ -144,6 +147,33 @@ def write_bundle(folder: Path, model: nn.Module, contents: Contents, *, onnx: bo
     if not contents.is_own:
         files.write_text(folder / "configs" / "inference.json", _json(_inference(contents)))
         bundle_source.write(folder / "scripts", networks=contents.ships_network)
+
+
+def write_thresholds(
+    folder: Path, fitted: Sequence[Threshold], *, weights: str, source: str
+) -> tuple[list[Path], list[Path]]:
+    """Write ``configs/thresholds.json`` of a bundle, or remove it when there are none; return both lists.
+
+    Args:
+        folder: the bundle; nothing is done where there is none.
+        fitted: thresholds of the network's labels; those that were not fitted on validation are left out.
+        weights: SHA-256 of the network's state.
+        source: split and dataset that they were fitted on, in words.
+
+    Returns:
+        Files that were written, and files that were removed.
+    """
+    path = folder / THRESHOLDS
+    values = {item.label: float(item.value) for item in fitted if item.split == "valid"}
+    if not folder.is_dir():
+        return [], []
+    if values:
+        record = ThresholdRecord(thresholds=values, weights=weights, source=source)
+        return [artifacts.write(folder, record)], []
+    if not path.is_file():
+        return [], []
+    path.unlink()
+    return [], [path]
 
 
 def check_options(options: Any, *, where: str = "model_options") -> None:

@@ -97,7 +97,7 @@ class ProbabilityTable:
         output_dir: folder for the table.
         labels: names of the network's outputs, in order.
         thresholds: a JSON file of operating thresholds by label (``configs/thresholds.json``). A label that
-            it names gets a column ``<label>_call``: 1 where the probability reaches the threshold.
+            it names gets a column ``positive:<label>``: 1 where the probability reaches the threshold.
     """
 
     def __init__(self, output_dir: str, labels: Sequence[str], thresholds: str = "") -> None:
@@ -119,7 +119,7 @@ class ProbabilityTable:
 
     def close(self) -> None:
         """Write the table."""
-        header = ["image", *self.labels, *(f"{label}_call" for label in self.thresholds)]
+        header = ["image", *self.labels, *(f"positive:{label}" for label in self.thresholds)]
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow([names.csv_cell(name) for name in header])
@@ -227,8 +227,7 @@ def _thresholds(path: Path, labels: Sequence[str]) -> dict[str, float]:
     if not path.is_file():
         return {}
     try:
-        table = json.loads(files.read_text(path))
-        values = {str(label): float(value) for label, value in table.items()}
-    except (ValueError, TypeError, AttributeError) as error:
+        table = json.loads(files.read_text(path))["thresholds"]
+        return {label: float(table[label]) for label in labels if label in table}
+    except (ValueError, TypeError, LookupError) as error:
         raise DataError(expected("thresholds by label", got="another JSON text", where=path.name)) from error
-    return {label: values[label] for label in labels if label in values}

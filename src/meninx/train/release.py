@@ -23,8 +23,6 @@ from meninx.learn.task import image_task
 from meninx.train import bundle, identity, lineage
 from meninx.train.config import TrainConfig
 
-BUNDLE = "bundle"
-
 
 def publish(config: TrainConfig, run: Run, *, network: nn.Module | None = None) -> int:
     """Build the release of a run that took its last step, close the run, and return the number of parameters.
@@ -53,7 +51,7 @@ def publish(config: TrainConfig, run: Run, *, network: nn.Module | None = None) 
     staged.mkdir(mode=0o700, parents=True)
     onnx = "onnx" in config.export
     if "bundle" in config.export or onnx:
-        _write_bundle(staged / BUNDLE, run, model, learned, info, onnx=onnx)
+        _write_bundle(staged / bundle.FOLDER, run, model, learned, info, onnx=onnx)
     artifacts.write(root, found)
     integrity.write(staged, integrity.measured(staged, _files(staged)))
     staging.move_whole(staged, run.release, run.private / REPLACED, last=[integrity.CHECKSUMS])
