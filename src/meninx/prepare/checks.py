@@ -152,9 +152,7 @@ def _unnamed(known: Mapping[int, int], got: str, where: str) -> DataError:
     consecutive = values == list(range(len(values)))
     what = f"0 to {values[-1]}" if consecutive else ", ".join(map(str, values[:_VALUES_LISTED]))
     named = f"1 to {values[-1]}" if consecutive else "these"
-    return DataError(
-        expected(f"mask values {what}", got=got, where=where, fix=f"mask_labels names {named}")
-    )
+    return DataError(expected(f"mask values {what}", got=got, where=where, fix=f"mask_labels names {named}"))
 
 
 def without_duplicates(

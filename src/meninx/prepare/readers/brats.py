@@ -118,7 +118,5 @@ def _labels(
         return mask_labels.of_values(config.masks.labels)
     if paediatric:
         fix = "give mask_labels as name=value"
-        raise LayoutError(
-            problem("paediatric cases have labels of their own", where="BraTS-PED", fix=fix)
-        )
+        raise LayoutError(problem("paediatric cases have labels of their own", where="BraTS-PED", fix=fix))
     return mask_labels.of_names(config.masks.labels, published, where="BraTS")

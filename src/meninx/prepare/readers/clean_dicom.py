@@ -24,7 +24,7 @@ from meninx.core.errors import ConfigError, DataError, LayoutError, PrivacyRefus
 from meninx.core.manifest import TaskKind
 from meninx.imaging import decode, tags
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.readers import values
+from meninx.prepare.readers import mask_labels, values
 from meninx.prepare.readers.source_files import relative, resolve
 from meninx.prepare.source_cases import FileSource, ReaderOutput, SeriesSource, Source, SourceCase
 
@@ -88,6 +88,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
                 study=header["StudyInstanceUID"],
                 image=source,
                 mask=labelled.mask,
+                mask_values=mask_labels.of_values(config.masks.labels).values,
                 where=labelled.where,
                 labels=labelled.labels,
                 attributes=_header_attributes(header, labelled.attributes, config),
@@ -337,7 +338,7 @@ def _meaning(table: CsvTable, config: PrepareConfig, keys: list[str]) -> tuple[T
     task = values.task_of(config)
     if task is TaskKind.SEGMENTATION:
         table.needs([config.masks.column] if config.masks.column else [])
-        return task, config.masks.labels or ("foreground",)
+        return task, mask_labels.of_values(config.masks.labels).names
     if config.labels.class_column:
         table.needs([config.labels.class_column])
         return task, values.class_names(

@@ -29,9 +29,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
         ConfigError: ``mask_labels`` or ``channels`` name something that the task does not have.
     """
     table = dataset_json.read(root)
-    labels = mask_labels.of_names(
-        config.masks.labels, dataset_json.labels_of(table), where=dataset_json.NAME
-    )
+    labels = mask_labels.of_names(config.masks.labels, dataset_json.labels_of(table), where=dataset_json.NAME)
     known = dataset_json.channels_of(table)
     positions = positions_of(config.images.channels, known, where=dataset_json.NAME)
     entries = table.get("training")

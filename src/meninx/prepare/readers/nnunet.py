@@ -60,9 +60,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
         ConfigError: ``mask_labels`` or ``channels`` name something that the dataset does not have.
     """
     table = dataset_json.read(root)
-    labels = mask_labels.of_names(
-        config.masks.labels, dataset_json.labels_of(table), where=dataset_json.NAME
-    )
+    labels = mask_labels.of_names(config.masks.labels, dataset_json.labels_of(table), where=dataset_json.NAME)
     known = dataset_json.channels_of(table)
     ending = _ending(table)
     skipped: list[tuple[str, str]] = []
@@ -71,7 +69,9 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     if config.split.rule == "published":
         listed += _tests(root, ending, skipped)
     elif (root / "imagesTs").is_dir():
-        skipped += [("test image", f"imagesTs, file {n + 1}") for n in range(_count(root / "imagesTs", ending))]
+        skipped += [
+            ("test image", f"imagesTs, file {n + 1}") for n in range(_count(root / "imagesTs", ending))
+        ]
     colour = ENDINGS[ending] == 2 and len(known) == 3 and all(len(case.images) == 1 for case in listed)
     if ENDINGS[ending] == 2:
         _refuse_flat_channels(known, config, colour=colour)
@@ -104,7 +104,9 @@ def _ending(table: Mapping[str, Any]) -> str:
     ending = table.get("file_ending", ".nii.gz")
     if ending not in ENDINGS:
         where = "dataset.json, key 'file_ending'"
-        got = repr(ending) if isinstance(ending, str) and re.fullmatch(r"\.[a-z.]{1,12}", ending) else "another"
+        got = (
+            repr(ending) if isinstance(ending, str) and re.fullmatch(r"\.[a-z.]{1,12}", ending) else "another"
+        )
         fix = "convert the images to .nii.gz"
         raise LayoutError(expected(f"one of {', '.join(ENDINGS)}", got=got, where=where, fix=fix))
     return str(ending)
