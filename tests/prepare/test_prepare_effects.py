@@ -6,6 +6,7 @@ from typing import Any
 
 import prepare_fixtures as make
 import pytest
+import segmentation_fixtures as segmentations
 
 from meninx.core import settings
 from meninx.core.errors import ConfigError
@@ -42,6 +43,9 @@ SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "mask_folder": ("x", MASKS),
     "mask_labels": (("a",), MASKS),
     "mask_empty": ("zero", MASKS),
+    "mask_overlap": ("last", MASKS),
+    "channels": (("a",), {}),
+    "entities": (("run-1",), {}),
     "malignant": (True, {}),
     "laterality": (("a=b",), {}),
     "modalities": (("CT",), {}),
@@ -79,6 +83,8 @@ def settings_of(name: str, reader: str) -> dict[str, Any]:
     value, beside = SAMPLES[name]
     if name in ("classes", "positive", "positive_name") and reader in CLASS_COLUMN:
         beside = {**beside, "class_column": "kind"}
+    if name in ("positive_from", "uncertain", "blank") and reader == "bids":
+        beside = {**beside, "label_columns": ("a",)}  # else its masks are read
     return {**beside, name: value}
 
 
@@ -153,11 +159,15 @@ MAKERS = {
     "msd": make.make_msd,
     "brset": make.make_brset,
     "pad-ufes": make.make_pad,
+    "nnunet": segmentations.make_nnunet,
+    "brats": segmentations.make_brats,
+    "bids": segmentations.make_bids,
+    "totalsegmentator": segmentations.make_totalsegmentator,
 }
 ALONE = {"dicom": {"table": "../north.csv"}, "csv": {"label_columns": ("effusion", "nodule")}}
 CLASSES = {
     "dicom": {"table": "../north.csv", "class_column": "effusion"}, "csv": {"class_column": "kind"},
-    "brset": {"class_column": "Class"}, "npz": {},
+    "brset": {"class_column": "Class"}, "npz": {}, "bids": {"class_column": "group"},
 }  # fmt: skip
 SEGMENTED = {"dicom": {"table": "../north.csv", **MASKS}, "csv": MASKS}
 
@@ -173,7 +183,7 @@ def test_every_reader_that_is_named_for_a_setting_looks_at_it(tmp_path, reader, 
         READERS[reader](root, config, "")
         found |= seen
     named = {name for name, effect in EFFECTS.items() if reader in effect.readers}
-    stage = {"mask_empty"}
+    stage = {"mask_empty", *({"channels"} if reader in ("pairs", "csv", "folder") else ())}
     of_some_cells = {"positive_name", "positive_from", "uncertain", "blank"}
     assert named - stage - of_some_cells <= found
 

@@ -30,7 +30,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     """
     table = dataset_json.read(root)
     labels = mask_labels.of_names(config.masks.labels, dataset_json.labels_of(table), where=dataset_json.NAME)
-    known = dataset_json.channels_of(table)
+    known = dataset_json.channels_of(table) if "modality" in table else ()
     positions = positions_of(config.images.channels, known, where=dataset_json.NAME)
     entries = table.get("training")
     if not isinstance(entries, list):
@@ -46,7 +46,9 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
             SourceCase(
                 key=key,
                 patient=key,
-                image=SelectedChannels(FileSource(image), len(known), positions, where),
+                image=SelectedChannels(FileSource(image), len(known), positions, where)
+                if known
+                else FileSource(image),
                 mask=FileSource(dataset_json.path_of(root, entry["label"], where=where)),
                 mask_values=labels.values,
                 where=where,
