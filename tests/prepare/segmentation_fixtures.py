@@ -103,7 +103,14 @@ def make_bids(root: Path, *, sessions: bool = False, subjects: int = 4) -> Path:
     for number in range(subjects):
         subject = f"sub-{number + 1:02}"
         rows.append(
-            f"{subject}\t{'FM'[number % 2]}\t{40 + number if number else 'n/a'}\t{('case', 'control')[number % 2]}"
+            "\t".join(
+                [
+                    subject,
+                    "FM"[number % 2],
+                    str(40 + number) if number else "n/a",
+                    ("case", "control")[number % 2],
+                ]
+            )
         )
         for session in ("a", "b") if sessions else ("",):
             below = Path(subject, *([f"ses-{session}"] if session else []), "anat")
@@ -113,7 +120,8 @@ def make_bids(root: Path, *, sessions: bool = False, subjects: int = 4) -> Path:
             labels = root / "derivatives" / "manual" / below / f"{stem}_dseg.nii.gz"
             make.write_volume(labels, mask(seed, 10, 49), AFFINE)
     (root / "participants.tsv").write_text("\n".join(rows) + "\n")
-    table = "index\tname\tcolor\n0\tbackground\t#000000\n10\tLeft-Thalamus\t#00760e\n49\tRight-Thalamus\t#00760f\n"
+    names = ("0\tbackground\t#000000", "10\tLeft-Thalamus\t#00760e", "49\tRight-Thalamus\t#00760f")
+    table = "\n".join(["index\tname\tcolor", *names, ""])
     (root / "derivatives" / "manual" / "dseg.tsv").write_text(table)
     return root
 

@@ -184,7 +184,7 @@ def test_every_reader_that_is_named_for_a_setting_looks_at_it(tmp_path, reader, 
         found |= seen
     named = {name for name, effect in EFFECTS.items() if reader in effect.readers}
     stage = {"mask_empty", *({"channels"} if reader in ("pairs", "csv", "folder") else ())}
-    of_some_cells = {"positive_name", "positive_from", "uncertain", "blank"}
+    of_some_cells = {"positive_name", "positive_from", "uncertain", "blank", "mask_overlap"}
     assert named - stage - of_some_cells <= found
 
 

@@ -397,7 +397,7 @@ ONLY_CLASSES = ("folder", "ham10000", "radimagenet", "pad-ufes")
 GRADED = ("csv", "dicom", "brset", "chexpert", "mimic", "bids")  # label cells are read by values.label
 MERGED = ("ham10000", "pad-ufes")
 MASKED = ("csv", "dicom", "pairs", "msd", "nnunet", "brats", "bids", "totalsegmentator")
-MASK_PER_LABEL = ("dicom", "bids", "totalsegmentator")  # each label may have a mask of its own
+MASK_PER_LABEL = ("bids", "totalsegmentator")  # each label may have a mask of its own
 ONLY_MASKS = ("pairs", "msd", "nnunet", "brats", "totalsegmentator")  # layouts of segmentations
 CHANNELS = ("msd", "nnunet", "brats", "bids", "pairs", "csv", "folder")
 

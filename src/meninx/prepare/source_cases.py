@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.core import files
-from meninx.core.errors import LayoutError, expected, problem
+from meninx.core.errors import DataError, LayoutError, expected, problem
 from meninx.core.manifest import TaskKind
 from meninx.imaging import load, rle
 from meninx.imaging.image import Image
@@ -129,8 +129,8 @@ class ChannelSource:
         """Return the channels as one image, shape (channels, spatial...).
 
         Raises:
-            LayoutError: a file holds several channels, the files are on different grids, or the image would
-                be larger than ``files.IMAGE_LIMIT``.
+            LayoutError: a file holds several channels, or the files are on different grids.
+            DataError: the image would be larger than ``files.IMAGE_LIMIT``.
         """
         images: list[Image] = []
         for number, source in enumerate(self.channels, start=1):
@@ -144,7 +144,7 @@ class ChannelSource:
                     problem("the channel is on another grid than the first one", where=where, fix=fix)
                 )
             if image.array.nbytes * len(self.channels) > files.IMAGE_LIMIT:
-                raise LayoutError(
+                raise DataError(
                     problem(f"the image is larger than {files.IMAGE_LIMIT:,} bytes", where=self.where)
                 )
             images.append(image)
