@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import prepare_fixtures as make
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 SIZE = (7, 6, 5)
 AFFINE = np.diag([1.0, 1.5, 2.0, 1.0])
@@ -143,3 +145,114 @@ def make_totalsegmentator(root: Path, cases: int = 3) -> Path:
         )
     (root / "meta.csv").write_text("\n".join(rows) + "\n")
     return root
+
+
+# DICOM objects that hold labels, written by hand: what is read must not come from the program that reads
+
+GRID = {"rows": 6, "columns": 7, "slices": 5, "row_step": 1.0, "column_step": 2.0, "slice_step": 3.0}
+
+
+def label_object(sop_class: str, modality: str, patient: str, series: str, title: str) -> Dataset:
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = sop_class
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = f"{series}.{len(modality)}"
+    data.SeriesInstanceUID, data.StudyInstanceUID = f"{series}.7", "2.25.3"
+    data.PatientID, data.Modality, data.SeriesDescription = patient, modality, title
+    data.PatientIdentityRemoved = "YES"
+    return data
+
+
+def item(**values: Any) -> Dataset:
+    data = Dataset()
+    for keyword, value in values.items():
+        setattr(data, keyword, [value] if isinstance(value, Dataset) else value)
+    return data
+
+
+def write_seg(
+    path: Path, patient: int, masks: dict[str, np.ndarray], *, title: str = "", **changes: Any
+) -> Path:
+    """A binary SEG on the series of ``make_series``; masks (slices, rows, columns), without empty frames."""
+    series = f"2.25.8{patient}"
+    data = label_object("1.2.840.10008.5.1.4.1.1.66.4", "SEG", f"Q{patient}", series, title)
+    data.ContentLabel, data.SegmentationType = "SEGMENTATION", "BINARY"
+    data.ReferencedSeriesSequence = [item(SeriesInstanceUID=series)]
+    data.SegmentSequence = [
+        item(SegmentNumber=number, SegmentLabel=name) for number, name in enumerate(masks, start=1)
+    ]
+    data.SharedFunctionalGroupsSequence = [
+        item(
+            PlaneOrientationSequence=item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
+            PixelMeasuresSequence=item(PixelSpacing=[GRID["row_step"], GRID["column_step"]]),
+        )
+    ]
+    frames, groups = [], []
+    for number, mask in enumerate(masks.values(), start=1):
+        for index in np.flatnonzero(mask.any(axis=(1, 2))):
+            frames.append(mask[index])
+            groups.append(
+                item(
+                    SegmentIdentificationSequence=item(ReferencedSegmentNumber=number),
+                    PlanePositionSequence=item(ImagePositionPatient=[0, 0, GRID["slice_step"] * int(index)]),
+                )
+            )
+    data.PerFrameFunctionalGroupsSequence = groups
+    data.NumberOfFrames, data.Rows, data.Columns = len(frames), *frames[0].shape
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated = data.BitsStored = 1
+    data.HighBit = data.PixelRepresentation = 0
+    packed = np.packbits(np.array(frames, bool).ravel(), bitorder="little").tobytes()
+    data.PixelData = packed + b"\0" * (len(packed) % 2)
+    for keyword, value in changes.items():
+        setattr(data, keyword, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_rtstruct(
+    path: Path,
+    patient: int,
+    regions: dict[str, list[list[tuple[float, float, float]]]],
+    *,
+    title: str = "",
+    kind: str = "CLOSED_PLANAR",
+) -> Path:
+    """An RTSTRUCT on the series of ``make_series``; polygons of (x, y, z) in millimetres, LPS+."""
+    series = f"2.25.8{patient}"
+    data = label_object("1.2.840.10008.5.1.4.1.1.481.3", "RTSTRUCT", f"Q{patient}", series, title)
+    data.StructureSetLabel = "RTSS"
+    study = item(RTReferencedSeriesSequence=item(SeriesInstanceUID=series))
+    data.ReferencedFrameOfReferenceSequence = [item(RTReferencedStudySequence=study)]
+    data.StructureSetROISequence = [
+        item(ROINumber=number, ROIName=name) for number, name in enumerate(regions, start=1)
+    ]
+    data.ROIContourSequence = []
+    for number, polygons in enumerate(regions.values(), start=1):
+        contours = [
+            item(
+                ContourGeometricType=kind,
+                NumberOfContourPoints=len(polygon),
+                ContourData=[value for point in polygon for value in point],
+            )
+            for polygon in polygons
+        ]
+        data.ROIContourSequence.append(item(ReferencedROINumber=number, ContourSequence=contours))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def box(x: tuple[float, float], y: tuple[float, float], z: float) -> list[tuple[float, float, float]]:
+    """The corners of a rectangle in a slice."""
+    return [(x[0], y[0], z), (x[1], y[0], z), (x[1], y[1], z), (x[0], y[1], z)]
+
+
+def organs(patient: int) -> dict[str, np.ndarray]:
+    """Two masks without overlap, (slices, rows, columns)."""
+    liver, tumour = np.zeros((2, 5, 6, 7), bool)
+    liver[1:4, 1:3, 2 : 5 + patient] = True
+    tumour[2, 4, 1:3] = True
+    return {"liver": liver, "tumour": tumour}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import prepare_fixtures as make
@@ -44,6 +45,8 @@ SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "mask_labels": (("a",), MASKS),
     "mask_empty": ("zero", MASKS),
     "mask_overlap": ("last", MASKS),
+    "mask_object": ("seg", MASKS),
+    "mask_series": ("x", MASKS),
     "channels": (("a",), {}),
     "entities": (("run-1",), {}),
     "malignant": (True, {}),
@@ -143,9 +146,15 @@ def seen(monkeypatch) -> set[str]:
     return names
 
 
+def with_segmentation(root: Path) -> Path:
+    """Return the archive with a SEG object, so that a reader looks at the settings that choose among them."""
+    segmentations.write_seg(root / "images" / "seg.dcm", 0, segmentations.organs(0))
+    return root
+
+
 PLACES: dict[str, tuple[type, str]] = {}
 MAKERS = {
-    "dicom": lambda root: make.make_dicom(root / "north"),
+    "dicom": lambda root: with_segmentation(make.make_dicom(root / "north")),
     "folder": make.make_folder,
     "pairs": make.make_pairs,
     "csv": make.make_csv,

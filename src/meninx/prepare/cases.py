@@ -11,11 +11,11 @@ import numpy as np
 from meninx.core import files
 from meninx.core.errors import DataError, LayoutError, expected
 from meninx.imaging import load, resample
-from meninx.imaging.image import Image
+from meninx.imaging.image import Image, same_grid
 from meninx.imaging.preprocessing import Preprocessing, UnfitImage
 from meninx.prepare import checks
 from meninx.prepare.config import AUTO, ImagesConfig, MasksConfig
-from meninx.prepare.source_cases import Source, SourceCase, array_digest, same_grid
+from meninx.prepare.source_cases import Source, SourceCase, array_digest
 
 
 @dataclass(frozen=True, kw_only=True)

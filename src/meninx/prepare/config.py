@@ -58,6 +58,8 @@ PIXEL_FIELDS = (
     "mask_labels",
     "mask_empty",
     "mask_overlap",
+    "mask_object",
+    "mask_series",
 )
 # Fields that change how the work is done, not what comes out.
 WORK_FIELDS = ("dry_run", "overwrite", "resume", "strict", "workers")
@@ -158,6 +160,10 @@ class MasksConfig(Settings):
             ``new=old``; the others become background. Elsewhere: names of the mask values 1, 2, ..., or each
             ``name=value``; a mask of 0 and 255 counts as one label.
         empty: treatment of a case without a mask in segmentation: skip, or zero (an empty mask).
+        object: kind of DICOM objects that hold the masks, where an image has both: seg, rtstruct, or auto
+            (dicom).
+        series: SeriesDescription, ContentLabel or StructureSetLabel of the objects that hold the masks, where
+            an image has several (dicom).
         overlap: treatment of voxels that two labels claim, where each label has a mask of its own: refuse, or
             last (the later one in mask_labels counts).
     """
@@ -166,6 +172,8 @@ class MasksConfig(Settings):
     folder: str = field(default="", metadata=flat("mask_folder"))
     labels: tuple[str, ...] = field(default=(), metadata=flat("mask_labels"))
     empty: Literal["skip", "zero"] = field(default="skip", metadata=flat("mask_empty"))
+    object: Literal["auto", "seg", "rtstruct"] = field(default=AUTO, metadata=flat("mask_object"))
+    series: str = field(default="", metadata=flat("mask_series"))
     overlap: Literal["refuse", "last"] = field(default="refuse", metadata=flat("mask_overlap"))
 
     def check_rules(self) -> None:
@@ -397,7 +405,7 @@ ONLY_CLASSES = ("folder", "ham10000", "radimagenet", "pad-ufes")
 GRADED = ("csv", "dicom", "brset", "chexpert", "mimic", "bids")  # label cells are read by values.label
 MERGED = ("ham10000", "pad-ufes")
 MASKED = ("csv", "dicom", "pairs", "msd", "nnunet", "brats", "bids", "totalsegmentator")
-MASK_PER_LABEL = ("bids", "totalsegmentator")  # each label may have a mask of its own
+MASK_PER_LABEL = ("dicom", "bids", "totalsegmentator")  # each label may have a mask of its own
 ONLY_MASKS = ("pairs", "msd", "nnunet", "brats", "totalsegmentator")  # layouts of segmentations
 CHANNELS = ("msd", "nnunet", "brats", "bids", "pairs", "csv", "folder")
 
@@ -429,7 +437,8 @@ def _masks_wanted(config: PrepareConfig) -> bool:
         return segments_of_bids(config)
     if config.reader in ONLY_MASKS:
         return True
-    given = bool(config.masks.column or config.masks.folder or config.masks.labels)
+    by_object = config.masks.object != AUTO or bool(config.masks.series)
+    given = by_object or bool(config.masks.column or config.masks.folder or config.masks.labels)
     return config.task == "segmentation" or (config.task == "auto" and given)
 
 
@@ -444,7 +453,12 @@ def _has_labels(config: PrepareConfig) -> bool:
     return not config.labels.class_column and not _masks_wanted(config)
 
 
+def _masks_per_label(config: PrepareConfig) -> bool:
+    return _masks_wanted(config) and not config.masks.column
+
+
 _ANY = Effect()
+_OF_OBJECTS = Effect(("dicom",), _masks_per_label, "give task segmentation, and no mask_column")
 _OF_CLASSES = Effect((*CLASS_COLUMN, *ONLY_CLASSES), _has_classes, "give class_column, and no masks")
 _OF_LABELS = Effect(GRADED, _has_labels, "give label_columns in place of class_column and masks")
 _OF_SITES = Effect(
@@ -497,7 +511,9 @@ EFFECTS: dict[str, Effect] = {
     "mask_empty": Effect(
         ("csv", "dicom", "bids", "totalsegmentator"), _masks_wanted, "give task segmentation and masks"
     ),
-    "mask_overlap": Effect(MASK_PER_LABEL, _masks_wanted, "give task segmentation"),
+    "mask_object": _OF_OBJECTS,
+    "mask_series": _OF_OBJECTS,
+    "mask_overlap": Effect(MASK_PER_LABEL, _masks_per_label, "give task segmentation, and no mask_column"),
     "malignant": Effect(MERGED),
     "laterality": _ANY,  # its names are compared with the labels: refuse_by_source
     "entities": Effect(("bids",)),

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from meninx.core import files
 from meninx.core.errors import DataError, LayoutError, expected, problem
 from meninx.core.manifest import TaskKind
-from meninx.imaging import load, rle
-from meninx.imaging.image import Image
+from meninx.imaging import label_objects, load, rle
+from meninx.imaging.image import Image, same_grid
 
 
 class Source(Protocol):
@@ -226,7 +226,7 @@ class MaskPerLabel:
                 first, values = mask, np.zeros((1, *mask.size), np.uint8)
             elif not same_grid(mask, first):
                 raise LayoutError(problem(f"mask {number} is on another grid", where=self.where))
-            draw(values[0], mask.array[0] > 0, number, overlap=self.overlap, where=self.where)
+            label_objects.draw(values[0], mask.array[0] > 0, number, overlap=self.overlap, where=self.where)
         if first is None or values is None:
             raise LayoutError(problem("the case has no mask of any label", where=self.where))
         return Image(values, first.affine)
@@ -239,6 +239,45 @@ class MaskPerLabel:
     def missing(self) -> bool:
         """Return whether a file is not there."""
         return any(source.missing() for source in self.masks if source)
+
+
+@dataclass(frozen=True)
+class ObjectSource:
+    """The label map in a DICOM SEG or RTSTRUCT, on the grid of the images that it refers to.
+
+    Attributes:
+        path: the object.
+        images: the files of the series, or the one image.
+        numbers: segment or ROI number to the label's number; the others are left out.
+        overlap: refuse, or last: where labels overlap, the later one counts.
+        where: place for messages.
+    """
+
+    path: Path
+    images: tuple[Path, ...]
+    numbers: Mapping[int, int]
+    overlap: str
+    where: str
+
+    def load(self, display: int = 0) -> Image:
+        """Return the label map, shape (1, spatial...), values 0 to the number of labels.
+
+        Raises:
+            LayoutError: the object does not lie on the grid of the images, or labels overlap.
+            DataError: it cannot be read.
+        """
+        return label_objects.label_map(
+            self.path, self.images, self.numbers, overlap=self.overlap, where=self.where
+        )
+
+    def digest(self) -> str:
+        """Return a digest of the object and of the choice; the images have their own."""
+        choice = sorted(self.numbers.items())
+        return hashlib.sha256(f"{files.digest(self.path)}{choice}{self.overlap}".encode()).hexdigest()
+
+    def missing(self) -> bool:
+        """Return whether the object is not there."""
+        return not _is_file(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,44 +340,6 @@ class ReaderOutput:
     spatial_dims: int = 2
     channels: tuple[str, ...] = ()
     notes: tuple[tuple[str, str], ...] = ()
-
-
-def same_grid(one: Image, other: Image) -> bool:
-    """Return whether two images have the same size and every voxel the same place.
-
-    Places may differ by 0.05 mm or a tenth of a voxel, whichever is more: headers are rounded.
-    """
-    if one.size != other.size:
-        return False
-    ends = [(0, length - 1) for length in one.size]
-    corners = np.array([*map(np.ravel, np.meshgrid(*ends)), *[np.ones(2 ** len(ends))] * (4 - len(ends))])
-    moved = np.linalg.norm(((one.affine - other.affine) @ corners)[:3], axis=0).max()
-    return bool(moved <= max(0.05, 0.1 * min(one.spacing_mm)))
-
-
-def draw(
-    values: npt.NDArray[Any], mask: npt.NDArray[np.bool_], number: int, *, overlap: str, where: str
-) -> None:
-    """Write the number of a label into a label map where its mask is True.
-
-    Args:
-        values: the label map, changed in place.
-        mask: where the label is, same shape.
-        number: the label's number.
-        overlap: refuse, or last: the label that is drawn later counts.
-        where: place for the message.
-
-    Raises:
-        LayoutError: another label is there already, and overlaps are refused.
-    """
-    if overlap == "refuse":
-        taken = int(np.count_nonzero(values[mask]))
-        if taken:
-            fix = "set mask_overlap to last: the later label counts; mask_labels gives the order"
-            raise LayoutError(
-                expected("labels that do not overlap", got=f"{taken:,} voxels of two", where=where, fix=fix)
-            )
-    values[mask] = number
 
 
 def _is_file(path: Path) -> bool:
