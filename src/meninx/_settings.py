@@ -51,6 +51,8 @@ class MasksTable(TypedDict, total=False):
     folder: str
     labels: Sequence[str]
     empty: Literal["skip", "zero"]
+    object: Literal["auto", "seg", "rtstruct"]
+    series: str
     overlap: Literal["refuse", "last"]
 
 
@@ -308,6 +310,10 @@ class PrepareSettings(TypedDict, total=False):
             as ``new=old``; the others become background. Elsewhere: names of the mask values 1, 2, ..., or
             each ``name=value``; a mask of 0 and 255 counts as one label.
         mask_empty: treatment of a case without a mask in segmentation: skip, or zero (an empty mask).
+        mask_object: kind of DICOM objects that hold the masks, where an image has both: seg, rtstruct, or
+            auto (dicom).
+        mask_series: SeriesDescription, ContentLabel or StructureSetLabel of the objects that hold the masks,
+            where an image has several (dicom).
         mask_overlap: treatment of voxels that two labels claim, where each label has a mask of its own:
             refuse, or last (the later one in mask_labels counts).
         spatial_dims: 2, 3, or 0 to follow the source.
@@ -385,6 +391,8 @@ class PrepareSettings(TypedDict, total=False):
     mask_folder: str
     mask_labels: Sequence[str]
     mask_empty: Literal["skip", "zero"]
+    mask_object: Literal["auto", "seg", "rtstruct"]
+    mask_series: str
     mask_overlap: Literal["refuse", "last"]
     spatial_dims: Literal[0, 2, 3]
     size: Sequence[int]
