@@ -31,6 +31,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
+import pages
 from meninx.core.manifest import Manifest
 from meninx.learn import pretrained
 from meninx.learn.config import ModelConfig
@@ -79,9 +80,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="private runs of every row (default 5)")
     parser.add_argument("--choose", action="store_true", help="settings on the validation part, then stop")
     parser.add_argument("--table", action="store_true", help="print the table and stop")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into a page and stop")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    if not args.table:
+    if not (args.table or args.write):
         for data, start in itertools.product(args.sets, STARTS):
             if args.choose and start != STARTS[0]:
                 continue
@@ -93,6 +95,9 @@ def main() -> None:
                 if not any(row.items() <= done.items() for done in rows_of(args.out)):
                     with args.out.open("a") as stream:
                         stream.write(json.dumps({**row, **measured(parts, row)}) + "\n")
+    if args.write:
+        pages.put(args.write, "fine-tuning", f"{table(rows_of(args.out))}\n")
+        return
     print(table(rows_of(args.out)))
 
 

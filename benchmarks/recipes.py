@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pages
+
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch
 
 SETS = {
@@ -45,8 +47,9 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", type=int, default=3, help="runs of every recipe (default 3)")
     parser.add_argument("--table", action="store_true", help="print the table and stop")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into a page and stop")
     args = parser.parse_args()
-    if not args.table:
+    if not (args.table or args.write):
         for recipe in args.recipes:
             wanted = [(SETS[recipe], BASELINE, 0)]
             wanted += [(SETS[recipe], recipe, seed) for seed in range(args.seeds)]
@@ -59,6 +62,9 @@ def main() -> None:
                     )
                     with args.out.open("a") as stream:
                         stream.write(json.dumps({"set": data, "arm": name, "seed": seed, **found}) + "\n")
+    if args.write:
+        pages.put(args.write, "recipes", f"{table(rows_of(args.out))}\n")
+        return
     print(table(rows_of(args.out)))
 
 
