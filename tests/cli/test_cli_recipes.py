@@ -230,7 +230,7 @@ def described(name: str) -> tuple[str, str]:
 
 
 MEASURED = re.compile(r"Test (AUROC|Dice) (\d\.\d+)")
-BASELINE = re.compile(r"PCA and logistic regression\D* (\d\.\d+)")
+BASELINE = re.compile(r"PCA and logistic[\s#]+regression\D* (\d\.\d+)")
 
 
 @pytest.mark.parametrize("name", settings.recipe_names())
