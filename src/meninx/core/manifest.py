@@ -29,6 +29,7 @@ import tomli_w
 
 from meninx.core import check, files, integrity, names, plain, workspace
 from meninx.core.errors import DataError, LayoutError, MeninxError, expected, problem
+from meninx.core.intensity import Intensity, Observed
 
 MANIFEST_NAME = "manifest.csv"
 SOURCES_NAME = "private/cases.csv"  # identifiers of the source by case; written by prepare
@@ -38,7 +39,6 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 FIRST_ROW = 2  # of a table whose first row is its header
 LONGEST_TEXT = 4096  # characters of an attribute
 FIXED_COLUMNS = ("case_id", "patient_id", "study", "site", "split", "image", "mask")
-_GREY_LEVELS = ((0.0, 255.0), (0.0, 65535.0))
 _LARGEST_AXIS = 1 << 20
 _MOST_CHANNELS = 64
 _CASE_ID = re.compile(r'[^./\\:*?"<>|][^/\\:*?"<>|]{0,127}')  # may name a file on every platform
@@ -54,85 +54,6 @@ class TaskKind(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Intensity:
-    """How voxel values become network input: ``(value - shift) / scale`` after clipping to the window.
-
-    Attributes:
-        window: lowest and highest value kept, in the units of the file.
-        shift: subtracted after clipping.
-        scale: divided by after that, > 0.
-        source: where the numbers came from: ``"format"`` (bit depth, public), ``"standard"`` (a published
-            window, public) or ``"train"`` (statistics of the training split: refused by private training).
-    """
-
-    window: tuple[float, float] = (0.0, 255.0)
-    shift: float = 127.5
-    scale: float = 127.5
-    source: str = "format"
-
-    def __post_init__(self) -> None:
-        check.positive(scale=self.scale)
-        if not all(map(math.isfinite, (*self.window, self.shift))) or self.window[0] > self.window[1]:
-            raise DataError(problem("window and shift must be finite, lowest value first", where="intensity"))
-        check.one_of(("format", "standard", "train"), source=self.source)
-
-    @property
-    def has_grey_levels(self) -> bool:
-        """Whether values are grey levels that fill 8 or 16 bits, not units such as Hounsfield's."""
-        return self.window in _GREY_LEVELS
-
-    def for_values_of(self, stored: Intensity) -> Intensity:
-        """Return how values of another dataset become the network input that this intensity makes of its own.
-
-        Grey levels keep their share of the range: 257 x 100 of 16 bits is 100 of 8 bits.
-
-        Args:
-            stored: the intensity of the other dataset, whose window says what its values mean.
-
-        Raises:
-            DataError: the windows differ, and one of them is not that of a bit depth.
-
-        Examples:
-            >>> wide = Intensity(window=(0.0, 65535.0), shift=32767.5, scale=32767.5)
-            >>> Intensity().for_values_of(wide).scale
-            32767.5
-        """
-        if stored.window == self.window:
-            return self
-        if not (self.has_grey_levels and stored.has_grey_levels):
-            fix = f"prepare it with `--window {self.window[0]:g} {self.window[1]:g}`"
-            if self.has_grey_levels:
-                fix = "prepare it with grey levels, as the training data was"
-            raise DataError(
-                expected(
-                    f"values from {self.window[0]:g} to {self.window[1]:g} as in training",
-                    got=f"{stored.window[0]:g} to {stored.window[1]:g}",
-                    where="dataset.toml, intensity",
-                    fix=fix,
-                )
-            )
-        factor = stored.window[1] / self.window[1]
-        return Intensity(
-            window=stored.window, shift=self.shift * factor, scale=self.scale * factor, source=self.source
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Observed:
-    """What the stored training images are like: it depends on the patients, so no private run releases it.
-
-    Attributes:
-        images: number of images it was computed from.
-        brightness: mean over the images of their mean values, and its standard deviation.
-        spacing_mm: smallest and largest spacing along each axis; empty when it is not known of every image.
-    """
-
-    images: int
-    brightness: tuple[float, float]
-    spacing_mm: tuple[tuple[float, float], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
     """What the columns and files of a dataset mean.
 
@@ -144,7 +65,9 @@ class DatasetInfo:
                 masks.
         attributes: attribute columns (``sex``, ``age``, ...), never model input.
         spatial_dims: 2 or 3.
-        channels: image channels, 1 or 3.
+        channels: image channels: 1 (grey), 3 (colour), or the number that the source has.
+        channel_names: names of channels that are images of their own (T1, T2, ...), in order; empty for grey
+            and colour images.
         size: spatial size all images share, or empty when sizes differ.
         spacing_mm: voxel spacing all images share, or empty when unknown or different.
         intensity: normalisation and where it came from.
@@ -176,6 +99,7 @@ class DatasetInfo:
     patients_known: bool = True
     synthetic: bool = False
     split_rule: str = ""
+    channel_names: tuple[str, ...] = ()
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     observed: Observed | None = None
 
@@ -184,6 +108,7 @@ class DatasetInfo:
         names.check([self.name], what="dataset", where=where)
         names.check(self.labels, what="label", where=where)
         names.check(self.attributes, what="attribute", where=where)
+        names.check(self.channel_names, what="channel", where=where)
         names.check([side for pair in self.laterality for side in pair], what="laterality", where=where)
         columns = (
             *FIXED_COLUMNS,
@@ -195,6 +120,10 @@ class DatasetInfo:
         if self.spatial_dims not in (2, 3) or not 1 <= self.channels <= _MOST_CHANNELS:
             what = f"2 or 3 spatial axes and 1 to {_MOST_CHANNELS} channels"
             raise DataError(expected(what, got=f"{self.spatial_dims} and {self.channels}", where=where))
+        if self.channel_names and (
+            len(self.channel_names) != self.channels or len(set(self.channel_names)) != self.channels
+        ):
+            raise DataError(problem("channel_names do not name each channel once", where=where))
         if self.size and not (
             len(self.size) == self.spatial_dims and all(1 <= n <= _LARGEST_AXIS for n in self.size)
         ):

@@ -18,6 +18,7 @@ import numpy as np
 from meninx.core import artifacts, files, integrity, names, plain, settings, workspace
 from meninx.core.artifacts import DeidRecord, PrepareRecord
 from meninx.core.errors import DataError
+from meninx.core.intensity import Intensity, Observed
 from meninx.core.journal import Journal
 from meninx.core.manifest import (
     INFO_NAME,
@@ -25,9 +26,7 @@ from meninx.core.manifest import (
     SOURCES_NAME,
     Case,
     DatasetInfo,
-    Intensity,
     Manifest,
-    Observed,
     TaskKind,
 )
 from meninx.prepare import assignment, checks
@@ -242,6 +241,7 @@ def info_of(
         attributes=gathered.attributes,
         spatial_dims=steps.spatial_dims,
         channels=steps.channels,
+        channel_names=gathered.channels if steps.each_channel else (),
         size=tuple(next(iter(sizes))) if len(sizes) == 1 else (),
         spacing_mm=tuple(next(iter(spacings))) if len(spacings) == 1 else (),
         intensity=intensity,
