@@ -164,6 +164,7 @@ class ReaderOutput:
         task: what the layout asks.
         attributes: attribute names.
         skipped: reason and place of every row that is no case.
+        notes: what else should be said about the source: reason and place; never a patient's value.
         patients_known: False when the layout names no patients, so that every image counts as its own.
         spatial_dims: 2 or 3.
     """
@@ -173,6 +174,7 @@ class ReaderOutput:
     task: TaskKind
     attributes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
     patients_known: bool = True
     spatial_dims: int = 2
 

@@ -1,4 +1,4 @@
-"""Readers: one module per published layout, each a function from a folder to a :class:`ReaderOutput`."""
+"""Readers: each a function from a folder to a :class:`ReaderOutput`; most published layouts are data of one reader."""
 
 from __future__ import annotations
 
@@ -7,20 +7,8 @@ from pathlib import Path
 
 from meninx.core import plugins
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.readers import (
-    chexpert,
-    class_folder,
-    clean_dicom,
-    custom_table,
-    mimic,
-    msd,
-    nih,
-    npz,
-    pairs,
-    radimagenet,
-    siim,
-)
-from meninx.prepare.readers.published_table import BRSET, HAM10000, PAD_UFES
+from meninx.prepare.readers import class_folder, clean_dicom, custom_table, msd, npz, pairs, siim
+from meninx.prepare.readers.published_layouts import PUBLISHED
 from meninx.prepare.source_cases import ReaderOutput
 
 Reader = Callable[[Path, PrepareConfig, str], ReaderOutput]
@@ -31,15 +19,9 @@ READERS: dict[str, Reader] = {
     "pairs": pairs.read,
     "csv": custom_table.read,
     "npz": npz.read,
-    "nih": nih.read,
-    "chexpert": chexpert.read,
-    "mimic": mimic.read,
     "siim": siim.read,
-    "ham10000": HAM10000,
-    "radimagenet": radimagenet.read,
     "msd": msd.read,
-    "brset": BRSET,
-    "pad-ufes": PAD_UFES,
+    **PUBLISHED,
 }
 
 
