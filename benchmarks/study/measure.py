@@ -10,7 +10,7 @@ from torch import nn
 
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.learn.config import LearnConfig
-from meninx.learn.predict import predict, predict_maps
+from meninx.learn.inference import predict, predict_maps
 from meninx.metrics import segmentation
 from meninx.metrics.evaluation import evaluate_classification
 from meninx.metrics.segmentation import evaluate_segmentation

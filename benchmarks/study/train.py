@@ -10,7 +10,7 @@ import torch
 
 from meninx import api
 from meninx.core.run import Run
-from meninx.learn.predict import load_model
+from meninx.learn.inference import load_model
 from study.sets import PRETRAINING, RECIPES, Study
 
 

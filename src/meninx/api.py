@@ -212,7 +212,7 @@ def load_model(run: StrPath, *, model: nn.Module | None = None) -> nn.Module:
         DataError: no weights, damaged ones, or those of another network.
     """
     from meninx.core.run import open_run
-    from meninx.learn.predict import load_model as load
+    from meninx.learn.inference import load_model as load
 
     return load(open_run(Path(run)), network=model)[0]
 

@@ -20,7 +20,7 @@ from meninx.core.run import Run
 from meninx.learn import assemble, checkpoint, finetune
 from meninx.learn.config import LearnConfig
 from meninx.learn.fitting import fit
-from meninx.learn.predict import load_model, predict
+from meninx.learn.inference import load_model, predict
 from meninx.models import lora, registry
 from meninx.privacy.plan import Plan
 

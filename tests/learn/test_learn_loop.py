@@ -18,7 +18,7 @@ from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import Silent
 from meninx.core.run import Run
 from meninx.imaging import load
-from meninx.learn import checkpoint, predict
+from meninx.learn import checkpoint, inference
 from meninx.learn.config import LearnConfig
 from meninx.learn.fitting import fit
 from meninx.metrics import segmentation
@@ -71,8 +71,8 @@ def test_eight_pictures_are_learnt_by_heart(
 ) -> None:
     data, run = dataset(), new_run()
     result = fit(LearnConfig.of(**TINY, steps=40, lr=3e-3, ema=0.9), data, run)
-    model, config, info = predict.load_model(run, weights="last")
-    said = predict.predict(model, info, data.split("train"), config)
+    model, config, info = inference.load_model(run, weights="last")
+    said = inference.predict(model, info, data.split("train"), config)
     assert np.array_equal(said.probabilities.argmax(1), data.split("train").targets().argmax(1))
     assert result.train_loss < 0.3
     assert result.steps == 40
@@ -90,11 +90,11 @@ def test_unet_reaches_dice_of_95_percent_on_four_pictures(
         **TINY | {"model": "unet-small", "model_options": {"depth": 2}}, steps=60, lr=1e-2
     )
     fit(config, data, run)
-    model, loaded, info = predict.load_model(run, weights="last")
+    model, loaded, info = inference.load_model(run, weights="last")
     train = data.split("train")
     scores = [
         segmentation.dice(label_map, load.load(data.root / case.mask).array[0], 1)
-        for case, label_map in predict.predict_maps(model, info, train, loaded)
+        for case, label_map in inference.predict_maps(model, info, train, loaded)
     ]
     assert np.mean(scores) > 0.95
 

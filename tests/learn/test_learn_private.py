@@ -19,7 +19,7 @@ from meninx.core.errors import ConfigError, Interrupted, PrivacyRefusal, UsageEr
 from meninx.core.manifest import Intensity, Manifest, TaskKind
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.learn import checkpoint, ledger_file, predict
+from meninx.learn import checkpoint, inference, ledger_file
 from meninx.learn.config import LearnConfig
 from meninx.learn.fitting import fit
 from meninx.models import registry
@@ -255,8 +255,8 @@ def test_a_private_run_learns_what_a_plain_one_does(dataset: Data, new_run: NewR
     quiet = plan(n_units=16, expected_batch_size=16, steps=30, noise_multiplier=0.0)
     fit(SMALL.replace(lr=0.05, physical_batch=16, model_options={"width": 8}), data, run, plan=quiet)
     assert run.read_json("privacy.json")["epsilon"] is None  # without noise nothing is promised
-    model, config, info = predict.load_model(run)
-    said = predict.predict(model, info, data.split("train"), config)
+    model, config, info = inference.load_model(run)
+    said = inference.predict(model, info, data.split("train"), config)
     assert (said.probabilities.argmax(1) == data.split("train").targets().argmax(1)).mean() > 0.9
 
 
@@ -337,7 +337,7 @@ def test_only_trained_parameters_get_noise(dataset: Data, new_run: NewRun) -> No
     fit(SMALL.replace(freeze="features"), data, run, plan=plan(steps=2))
     fit(SMALL.replace(freeze="features", lr=1e-30), data, start, plan=plan(steps=1))
     before, after = weights(start), weights(run)
-    head = registry.head_prefix(predict.load_model(run)[0])
+    head = registry.head_prefix(inference.load_model(run)[0])
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     assert changed == {name for name in after if name.startswith(head)}
 

@@ -48,7 +48,7 @@ from meninx.learn import (
     fit,
     from_config,
 )
-from meninx.learn.predict import load_model
+from meninx.learn.inference import load_model
 from meninx.privacy import Plan
 
 CASES = 12

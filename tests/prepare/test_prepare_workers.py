@@ -14,7 +14,7 @@ from meninx.core.errors import DataError
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT
 from meninx.prepare import outputs, stage
-from meninx.prepare.cases import CaseJob, ImagePlan
+from meninx.prepare.cases import CaseJob, CasePlan
 from meninx.prepare.checks import Findings
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.source_cases import ArraySource, SourceCase
@@ -27,7 +27,7 @@ CSV = PrepareConfig.of(reader="csv", name="toy", label_columns=("effusion", "nod
 def test_an_image_that_kills_its_worker_is_named_and_the_rest_is_kept(tmp_path):
     """A worker that is killed for memory made the stage wait for good."""
     config = CSV.replace(workers=2)
-    plan = ImagePlan.of(config.images, config.masks, 2, ())
+    plan = CasePlan.of(config.images, config.masks, 2, ())
     sources = [ArraySource(make.picture(number)[None]) for number in range(34)]
     deadly = make.Deadly()
     jobs = [

@@ -26,7 +26,7 @@ from meninx.core.errors import ConfigError, DataError, Interrupted, PrivacyRefus
 from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.learn import ledger_file, predict
+from meninx.learn import inference, ledger_file
 from meninx.report import stage as report
 from meninx.report.config import ReportConfig
 from meninx.synthetic import write_dataset
@@ -429,8 +429,8 @@ def test_a_run_whose_best_weights_came_before_its_last_step_is_reported_and_veri
         scores.append({"loss": float(len(scores) + 1), name: 1.0 / (len(scores) + 1)})
         return scores[-1]
 
-    real = predict.measure
-    monkeypatch.setattr(predict, "measure", worsening)
+    real = inference.measure
+    monkeypatch.setattr(inference, "measure", worsening)
     config = PLAIN.replace(steps=0, epochs=3, eval_every=1, select="best")
     run = Run(stage.run(config, data.root, tmp_path / "runs").out)
     evaluate.run(QUICK, run.root)

@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser
 from meninx.core.errors import DataError
 from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.core.run import Run
-from meninx.learn.predict import load_model
+from meninx.learn.inference import load_model
 from meninx.models import registry
 from meninx.train import stage
 from meninx.train.bundle import write_bundle

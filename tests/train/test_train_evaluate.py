@@ -20,7 +20,7 @@ from meninx.core.errors import DataError, UsageError
 from meninx.core.manifest import Manifest
 from meninx.core.run import Run
 from meninx.imaging import load
-from meninx.learn.predict import load_model, predict
+from meninx.learn.inference import load_model, predict
 from meninx.metrics import segmentation, thresholds
 from meninx.metrics.classification import auroc
 from meninx.metrics.estimates import Evaluation

@@ -17,7 +17,7 @@ from meninx.core.errors import ConfigError, DataError, Interrupted, PrivacyRefus
 from meninx.core.manifest import MANIFEST_NAME, Manifest
 from meninx.core.run import Run
 from meninx.learn import assemble, features
-from meninx.learn.predict import load_model
+from meninx.learn.inference import load_model
 from meninx.learn.trainer import Trainer
 from meninx.models import registry
 from meninx.train import stage

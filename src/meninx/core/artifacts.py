@@ -35,6 +35,7 @@ from meninx.core.ancestry import FeatureStatistics as FeatureStatistics
 from meninx.core.ancestry import Lineage as Lineage
 from meninx.core.ancestry import StartRecord as StartRecord
 from meninx.core.errors import DataError, expected, problem
+from meninx.core.manifest import DatasetInfo
 from meninx.core.provenance import Environment as Environment
 from meninx.core.summaries import FORMAT as FORMAT
 from meninx.core.summaries import DeidRecord as DeidRecord
@@ -371,6 +372,36 @@ class SweepRecord:
     version: int = FORMAT
 
 
+@dataclass(frozen=True, kw_only=True)
+class BundleRecord:
+    """What a released network needs beside its weights: ``configs/meninx.json`` of a bundle.
+
+    With ``models/model.pt`` it makes predictions without the run folder, on another machine.
+
+    Attributes:
+        info: what the network was trained for: task, labels, preprocessing and intensity of its images. Names
+            of attributes are left out.
+        network: arguments of ``models.registry.build``; a name that begins with ``own:`` cannot be built.
+        loss: resolved loss, which decides between softmax and sigmoid.
+        image_size: size to which smaller images are padded; empty when all images share one size.
+        patch_size: size of the sliding window; empty for whole images.
+        weights: SHA-256 of the network's state (``learn.inference.weights_digest``).
+        run: identity of the run that trained it.
+        meninx: version that wrote the bundle.
+        version: format of the record.
+    """
+
+    info: DatasetInfo
+    network: dict[str, Any]
+    loss: str
+    image_size: tuple[int, ...] = ()
+    patch_size: tuple[int, ...] = ()
+    weights: str = ""
+    run: str = ""
+    meninx: str = ""
+    version: int = FORMAT
+
+
 LEDGER_LIMIT = 1 << 30  # bytes of a ledger
 _LIMITS: Mapping[type, int] = {Lineage: 2 * LEDGER_LIMIT, Ancestry: 2 * LEDGER_LIMIT}
 """A lineage and an ancestry hold whole ledgers, their quotation marks escaped."""
@@ -388,6 +419,7 @@ _PLACES: Mapping[type, str] = {
     PrepareRecord: "prepare.json",
     SweepRecord: "sweep.json",
     Environment: "environment.json",
+    BundleRecord: "configs/meninx.json",
 }
 
 

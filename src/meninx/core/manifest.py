@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +99,8 @@ class DatasetInfo:
         split_rule: how patients were assigned to splits. ``stable`` and ``published`` look at the patient
             alone; ``exact`` also looks at the labels of the others, so that removing one patient may move
             another; empty when unknown.
+        preprocessing: how a decoded image became a stored one, as the table of
+            ``imaging.preprocessing.Preprocessing``; empty in a dataset of an older version.
 
     Raises:
         DataError: a name cannot be used (see ``core.names``), or a number is out of range.
@@ -117,6 +119,7 @@ class DatasetInfo:
     patients_known: bool = True
     synthetic: bool = False
     split_rule: str = ""
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         where = "dataset"
@@ -149,6 +152,8 @@ class DatasetInfo:
         table = {item.name: getattr(self, item.name) for item in fields(self)}
         table["task"] = str(self.task)
         table["intensity"] = {item.name: getattr(self.intensity, item.name) for item in fields(Intensity)}
+        if not self.preprocessing:
+            del table["preprocessing"]
         return tomli_w.dumps(table)
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from meninx.core.errors import DataError, expected
@@ -19,8 +20,12 @@ def suffix(path: Path) -> str:
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
 
-def load(path: Path) -> Image:
+def load(path: Path, *, display_bits: int = 0) -> Image:
     """Return the image in a PNG, JPEG, NIfTI or DICOM file (DICOM also without or with a foreign suffix).
+
+    Args:
+        path: the file.
+        display_bits: 8 or 16 for DICOM pixels as a screen shows them in so many bits; 0 for modality values.
 
     Raises:
         DataError: no such file, an unknown format, or an image that cannot be read exactly.
@@ -31,6 +36,8 @@ def load(path: Path) -> Image:
     if kind in VOLUMES:
         return nifti.read(path)
     if path.is_file() and (kind in (".dcm", "") or decode.is_dicom(path)):
+        if display_bits:
+            return dicom_image.read_instance(path, intensity="display", bits=display_bits)
         return dicom_image.read_instance(path)
     got = (kind or "no suffix") if path.exists() else "no such file"
     known = ", ".join((*PICTURES, *VOLUMES, ".dcm"))
@@ -40,6 +47,17 @@ def load(path: Path) -> Image:
     raise DataError(
         expected(f"an image file ({known}, or DICOM without a suffix)", got=got, where="path", fix=fix)
     )
+
+
+def load_series(paths: Sequence[Path], *, display_bits: int = 0) -> Image:
+    """Return the volume in the files of one DICOM series, in any order.
+
+    Raises:
+        DataError: see :func:`meninx.imaging.dicom_image.read_series`.
+    """
+    if display_bits:
+        return dicom_image.read_series(paths, intensity="display", bits=display_bits)
+    return dicom_image.read_series(paths)
 
 
 def save(path: Path, image: Image) -> None:

@@ -19,7 +19,7 @@ from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected,
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
-from meninx.learn import features, finetune, kernels, ledger_file, optim, predict, runtime
+from meninx.learn import features, finetune, inference, kernels, ledger_file, optim, runtime
 from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler
 from meninx.learn.checkpoint import CheckpointHook
@@ -360,7 +360,7 @@ def _evaluator(config: LearnConfig, valid: CaseStore, task: Task, device: torch.
 
     def measure(state: TrainState) -> dict[str, float]:
         with state.player.averaged() as model:
-            return predict.measure(model, valid, task, config, device)
+            return inference.measure(model, valid, task, config, device)
 
     monitor = "loss" if config.validation.monitor == "loss" else task.metric
     return Evaluator(measure, monitor, config.validation.early_stopping)

@@ -1,4 +1,4 @@
-"""How every case of a dataset is prepared: the part of the config that touches pixels, resolved."""
+"""One case of a dataset prepared: read, checked, converted and written, or why it cannot be used."""
 
 from __future__ import annotations
 
@@ -7,50 +7,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from meninx.core import files
 from meninx.core.errors import DataError
-from meninx.core.manifest import Intensity
 from meninx.imaging import load, resample
 from meninx.imaging.image import Image
+from meninx.imaging.preprocessing import Preprocessing, UnfitImage
 from meninx.prepare import checks
 from meninx.prepare.config import AUTO, ImagesConfig, MasksConfig
 from meninx.prepare.source_cases import Source, SourceCase, array_digest
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagePlan:
+class CasePlan:
     """How every case of a dataset is prepared: the part of the config that touches pixels, resolved.
 
     Attributes:
-        spatial_dims: 2 or 3.
-        size: output size, one number per spatial axis; empty keeps the size.
-        spacing_mm: output spacing of volumes; empty keeps the spacing.
-        aspect: stretch or pad.
-        bits: 8 or 16.
-        channels: 1 or 3.
-        scaling: format, window or image: which values become lowest and highest.
-        window: lowest and highest value kept.
+        preprocessing: how a decoded image becomes a stored one.
         labels: label names when masks are wanted, else empty.
         mask_empty: skip, or zero.
     """
 
-    spatial_dims: int
-    size: tuple[int, ...]
-    spacing_mm: tuple[float, ...]
-    aspect: str
-    bits: int
-    channels: int
-    scaling: str
-    window: tuple[float, ...]
+    preprocessing: Preprocessing
     labels: tuple[str, ...]
     mask_empty: str
 
     @classmethod
     def of(
         cls, config: ImagesConfig, masks: MasksConfig, spatial_dims: int, labels: tuple[str, ...]
-    ) -> ImagePlan:
+    ) -> CasePlan:
         """Return the plan of the settings of images and masks for a source of 2 or 3 dimensions.
 
         ``labels`` empty when no masks are wanted.
@@ -59,7 +44,7 @@ class ImagePlan:
         if scaling == AUTO:
             scaling = "image" if spatial_dims == 3 else "format"
             scaling = "window" if config.window else scaling
-        return cls(
+        preprocessing = Preprocessing(
             spatial_dims=spatial_dims,
             size=_all_axes(config.size, spatial_dims),
             spacing_mm=_all_axes(config.spacing_mm, spatial_dims),
@@ -68,128 +53,20 @@ class ImagePlan:
             channels=3 if config.color == "rgb" else 1,
             scaling=scaling,
             window=config.window,
-            labels=labels,
-            mask_empty=masks.empty,
         )
-
-    @property
-    def suffix(self) -> str:
-        """Suffix of the files written."""
-        return ".png" if self.spatial_dims == 2 else ".nii.gz"
+        return cls(preprocessing=preprocessing, labels=labels, mask_empty=masks.empty)
 
     def image_name(self, case_id: str) -> str:
         """Return the path of a case's image below the dataset folder."""
-        return f"images/{case_id}{self.suffix}"
+        return f"images/{case_id}{self.preprocessing.suffix}"
 
     def mask_name(self, case_id: str) -> str:
         """Return the path of a case's mask below the dataset folder, empty when no masks are wanted."""
-        return f"masks/{case_id}{self.suffix}" if self.labels else ""
-
-    @property
-    def keeps_units(self) -> bool:
-        """Whether volumes keep the units of the window (Hounsfield units) in place of grey levels."""
-        return self.spatial_dims == 3 and self.scaling == "window"
-
-    @property
-    def intensity(self) -> Intensity:
-        """How the written values become network input, from public facts alone."""
-        low, high = (
-            (float(self.window[0]), float(self.window[1]))
-            if self.keeps_units
-            else (0.0, float(2**self.bits - 1))
-        )
-        half = (high - low) / 2
-        source = "standard" if self.scaling == "window" else "format"
-        return Intensity(window=(low, high), shift=low + half, scale=half, source=source)
+        return f"masks/{case_id}{self.preprocessing.suffix}" if self.labels else ""
 
 
 def _all_axes(values: tuple[Any, ...], count: int) -> tuple[Any, ...]:
     return values * count if len(values) == 1 else values
-
-
-Array = npt.NDArray[Any]
-PERCENTILES = (0.5, 99.5)
-LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-INT16 = 32767
-
-
-def write_ready(image: Image, plan: ImagePlan) -> Image:
-    """Return an image as it is written: channels, grey levels or units, size and spacing of the plan.
-
-    Raises:
-        Unusable: channels other than 1 and 3, or values of an unknown range.
-    """
-    array = _channels(image.array, plan.channels)
-    low, high = _limits(array, plan)
-    if plan.spatial_dims == 3:
-        kept = Image(np.clip(array, low, high), image.affine)
-        out = resample.volume(resample.canonical(kept), spacing_mm=plan.spacing_mm, size=plan.size)
-        return Image(_stored(out.array, low, high, plan), out.affine)
-    depth = 2**plan.bits - 1
-    plain = array.dtype == np.uint8 and (low, high) == (0.0, 255.0)
-    grey = array if plain else (np.clip(array.astype(np.float32), low, high) - low) * (depth / (high - low))
-    if plan.size:
-        grey = resample.picture(grey, plan.size, aspect=plan.aspect)
-    if plain and plan.bits == 16:
-        grey = grey.astype(np.float32) * 257
-    return Image(_whole(grey, plan.bits), _scaled_affine(image, grey.shape[1:], plan.aspect))
-
-
-def mask_ready(mask: Image, plan: ImagePlan) -> Image:
-    """Return a label map at the size and spacing of the plan, by nearest neighbour."""
-    if plan.spatial_dims == 3:
-        return resample.volume(
-            resample.canonical(mask), spacing_mm=plan.spacing_mm, size=plan.size, labels=True
-        )
-    return Image(
-        resample.picture(mask.array, plan.size, aspect=plan.aspect, labels=True) if plan.size else mask.array
-    )
-
-
-def _channels(array: Array, wanted: int) -> Array:
-    have = array.shape[0]
-    if have == wanted:
-        return array
-    if have == 1 and wanted == 3:
-        return np.repeat(array, 3, axis=0)
-    if have != 3:
-        raise checks.Unusable(checks.OTHER_CHANNELS)
-    grey = np.tensordot(LUMA, array.astype(np.float32), axes=1)[None]
-    return np.round(grey).astype(np.uint8) if array.dtype == np.uint8 else grey
-
-
-def _limits(array: Array, plan: ImagePlan) -> tuple[float, float]:
-    if plan.scaling == "window":
-        return float(plan.window[0]), float(plan.window[1])
-    if plan.scaling == "format":
-        if array.dtype in (np.uint8, np.uint16):
-            return 0.0, float(np.iinfo(array.dtype).max)
-        raise checks.Unusable("values without a known range", "give window, or intensity image")
-    low, high = (float(value) for value in np.percentile(array, PERCENTILES))
-    return (low, high) if low < high else (float(array.min()), float(array.max()))
-
-
-def _stored(array: Array, low: float, high: float, plan: ImagePlan) -> Array:
-    if not plan.keeps_units:
-        return _whole((array.astype(np.float32) - low) * ((2**plan.bits - 1) / (high - low)), plan.bits)
-    return (
-        np.round(array).astype(np.int16)
-        if max(-low, high) <= INT16 and high - low >= 100
-        else array.astype(np.float32)
-    )
-
-
-def _whole(array: Array, bits: int) -> Array:
-    kind = np.uint8 if bits == 8 else np.uint16
-    return array if array.dtype == kind else np.clip(np.round(array), 0, 2**bits - 1).astype(kind)
-
-
-def _scaled_affine(image: Image, size: tuple[int, ...], aspect: str) -> npt.NDArray[np.float64]:
-    scales = [image.size[axis] / size[axis] for axis in range(2)]
-    affine = image.affine.copy()
-    for axis in range(2):
-        affine[axis, axis] *= max(scales) if aspect == "pad" else scales[axis]
-    return affine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +110,7 @@ class CaseJob:
     source: SourceCase
     before: CaseRecord | None = None
 
-    def missing(self, plan: ImagePlan) -> str:
+    def missing(self, plan: CasePlan) -> str:
         """Return why the case cannot be used for want of a file, empty when nothing is missing."""
         found = self.source
         if plan.labels and found.mask is None and plan.mask_empty == "skip":
@@ -262,7 +139,7 @@ class SharedSettings:
         earlier: dataset that lies there until the new one is whole; its unchanged images are taken over.
     """
 
-    plan: ImagePlan
+    plan: CasePlan
     settings: str
     out: Path
     earlier: Path
@@ -304,7 +181,7 @@ def _prepare(job: CaseJob) -> PreparedCase:
     if job.before is not None and _unchanged(job.before, source):
         return PreparedCase(job.before, reused=True)
     image = _load(found.image, plan, checks.UNREADABLE)
-    if image.spatial_dims != plan.spatial_dims:
+    if image.spatial_dims != plan.preprocessing.spatial_dims:
         raise checks.Unusable(checks.OTHER_AXES)
     checks.check_pixels(image.array)
     content = array_digest(image.array)
@@ -337,14 +214,16 @@ def _prepare(job: CaseJob) -> PreparedCase:
     return PreparedCase(record)
 
 
-def _ready(image: Image, plan: ImagePlan) -> Image:
+def _ready(image: Image, plan: CasePlan) -> Image:
     try:
-        return write_ready(image, plan)
+        return plan.preprocessing.apply(image)
+    except UnfitImage as error:
+        raise checks.Unusable(error.reason, error.fix) from error
     except (DataError, ArithmeticError, ValueError, MemoryError) as error:
         raise checks.Unusable(checks.UNFIT, type(error).__name__) from error
 
 
-def _digest(found: SourceCase, plan: ImagePlan) -> str:
+def _digest(found: SourceCase, plan: CasePlan) -> str:
     try:
         return found.image.digest() + (found.mask.digest() if plan.labels and found.mask else "")
     except OSError as error:
@@ -385,23 +264,24 @@ def _is_file_of(path: Path, digest: str) -> bool:
         return False
 
 
-def _load(source: Source, plan: ImagePlan, reason: str) -> Image:
+def _load(source: Source, plan: CasePlan, reason: str) -> Image:
     try:
-        return source.load(plan.bits if plan.scaling == "format" and reason == checks.UNREADABLE else 0)
+        return source.load(plan.preprocessing.display_bits if reason == checks.UNREADABLE else 0)
     except Exception as error:  # a broken file makes a decoder raise anything
         raise checks.Unusable(reason, type(error).__name__) from error
 
 
-def _mask(found: SourceCase, image: Image, plan: ImagePlan) -> Image:
+def _mask(found: SourceCase, image: Image, plan: CasePlan) -> Image:
+    steps = plan.preprocessing
     if found.mask is None:
         empty = Image(np.zeros((1, *image.size), dtype=np.uint8), image.affine)
-        return mask_ready(empty, plan)
+        return steps.apply_to_mask(empty)
     mask = _load(found.mask, plan, checks.UNREADABLE_MASK)
-    if plan.spatial_dims == 2 or mask.spatial_dims != 3:
+    if steps.spatial_dims == 2 or mask.spatial_dims != 3:
         checks.check_shape(mask.size, image.size, found.where)
     values = checks.label_map(mask.array[:1], plan.labels, found.where)
-    if plan.spatial_dims == 2:
-        return mask_ready(Image(values, image.affine), plan)
+    if steps.spatial_dims == 2:
+        return steps.apply_to_mask(Image(values, image.affine))
     placed, target = resample.canonical(Image(values, mask.affine)), resample.canonical(image)
     checks.check_shape(placed.size, target.size, found.where)
     if not np.allclose(placed.affine, target.affine, atol=0.05, rtol=0.01):
@@ -409,7 +289,7 @@ def _mask(found: SourceCase, image: Image, plan: ImagePlan) -> Image:
             f"expected a mask at the image's place, got another affine ({found.where}); check which "
             "mask belongs to it"
         )
-    return mask_ready(Image(values, mask.affine), plan)
+    return steps.apply_to_mask(Image(values, mask.affine))
 
 
 def _spacing(image: Image, written: Image) -> tuple[float, ...]:

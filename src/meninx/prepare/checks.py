@@ -31,7 +31,7 @@ MISSING, UNREADABLE = "missing file", "unreadable image"
 MISSING_MASK, UNREADABLE_MASK = "missing mask file", "unreadable mask"
 NOT_FINITE, CONSTANT, DUPLICATE = "NaN or infinite pixels", "one value in the whole image", "duplicate image"
 UNFIT = "values or size that cannot be converted"
-NO_MASK, OTHER_AXES, OTHER_CHANNELS = "no mask", "other number of axes", "other number of channels"
+NO_MASK, OTHER_AXES = "no mask", "other number of axes"
 ROWS_LISTED = 20
 
 

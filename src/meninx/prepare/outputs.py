@@ -28,7 +28,7 @@ from meninx.core.manifest import (
     TaskKind,
 )
 from meninx.prepare import assignment, checks
-from meninx.prepare.cases import CaseJob, CaseRecord, ImagePlan, SharedSettings
+from meninx.prepare.cases import CaseJob, CasePlan, CaseRecord, SharedSettings
 from meninx.prepare.collect import CollectedCases
 from meninx.prepare.config import PIXEL_FIELDS, WORK_FIELDS, PrepareConfig
 from meninx.prepare.source_cases import DatasetCase
@@ -78,9 +78,12 @@ class DatasetFolder:
         self._room = space.staging / workspace.PRIVATE
         self.journal = Journal(self._room / JOURNAL)
 
-    def shared(self, plan: ImagePlan) -> SharedSettings:
+    def shared(self, plan: CasePlan) -> SharedSettings:
         """Return what all jobs have in common."""
-        digest = digest_of(self._config, only=PIXEL_FIELDS) + f"/{plan.spatial_dims}/{','.join(plan.labels)}"
+        digest = (
+            digest_of(self._config, only=PIXEL_FIELDS)
+            + f"/{plan.preprocessing.spatial_dims}/{','.join(plan.labels)}"
+        )
         return SharedSettings(plan=plan, settings=digest, out=self.staging, earlier=self._space.root)
 
     def jobs(self, entries: Sequence[DatasetCase]) -> list[CaseJob]:
@@ -212,7 +215,7 @@ def digest_of(config: PrepareConfig, *, only: Sequence[str] = (), leave_out: Seq
 def info_of(
     config: PrepareConfig,
     gathered: CollectedCases,
-    plan: ImagePlan,
+    plan: CasePlan,
     cases: Sequence[Case],
     records: Mapping[str, CaseRecord],
 ) -> DatasetInfo:
@@ -222,7 +225,8 @@ def info_of(
     """
     known = [records[case.case_id] for case in cases if case.case_id in records]
     sizes, spacings = {record.size for record in known}, {record.spacing_mm for record in known}
-    intensity = plan.intensity
+    steps = plan.preprocessing
+    intensity = steps.intensity
     if config.images.intensity == "train" and known:
         intensity = _training_statistics(
             intensity, [records[case.case_id] for case in cases if case.split == "train"]
@@ -232,8 +236,8 @@ def info_of(
         task=gathered.task,
         labels=gathered.labels,
         attributes=gathered.attributes,
-        spatial_dims=plan.spatial_dims,
-        channels=plan.channels,
+        spatial_dims=steps.spatial_dims,
+        channels=steps.channels,
         size=tuple(next(iter(sizes))) if len(sizes) == 1 else (),
         spacing_mm=tuple(next(iter(spacings))) if len(spacings) == 1 else (),
         intensity=intensity,
@@ -243,6 +247,7 @@ def info_of(
         patients_known=gathered.patients_known,
         synthetic=config.synthetic,
         split_rule=assignment.rule_of(config.split),
+        preprocessing=steps.to_table(),
     )
 
 

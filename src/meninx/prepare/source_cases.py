@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from meninx.core import files
 from meninx.core.manifest import TaskKind
-from meninx.imaging import dicom_image, load, rle
+from meninx.imaging import load, rle
 from meninx.imaging.image import Image
 
 
@@ -42,13 +42,7 @@ class FileSource:
 
     def load(self, display: int = 0) -> Image:
         """Return the image in the file."""
-        if load.suffix(self.path) in (*load.PICTURES, *load.VOLUMES):
-            return load.load(self.path)
-        return (
-            dicom_image.read_instance(self.path, intensity="display", bits=display)
-            if display
-            else dicom_image.read_instance(self.path)
-        )
+        return load.load(self.path, display_bits=display)
 
     def digest(self) -> str:
         """Return the digest of the file."""
@@ -67,11 +61,7 @@ class SeriesSource:
 
     def load(self, display: int = 0) -> Image:
         """Return the volume."""
-        return (
-            dicom_image.read_series(self.paths, intensity="display", bits=display)
-            if display
-            else dicom_image.read_series(self.paths)
-        )
+        return load.load_series(self.paths, display_bits=display)
 
     def digest(self) -> str:
         """Return one digest over the slices, independent of their order."""

@@ -15,7 +15,7 @@ from meninx.core.errors import DataError, expected
 from meninx.core.manifest import Case, Manifest, TaskKind
 from meninx.core.result import Result
 from meninx.prepare import assignment, checks, outputs
-from meninx.prepare.cases import CaseJob, CaseRecord, ImagePlan, SharedSettings, begin, run_job
+from meninx.prepare.cases import CaseJob, CasePlan, CaseRecord, SharedSettings, begin, run_job
 from meninx.prepare.checks import Findings, Unusable
 from meninx.prepare.collect import CollectedCases, collect_cases, sources_of
 from meninx.prepare.config import PrepareConfig
@@ -93,7 +93,7 @@ def run(
     findings = checks.Findings(strict=config.work.strict)
     gathered = collect_cases(config, source, findings)
     mask_labels = gathered.labels if gathered.task is TaskKind.SEGMENTATION else ()
-    plan = ImagePlan.of(config.images, config.masks, gathered.spatial_dims, mask_labels)
+    plan = CasePlan.of(config.images, config.masks, gathered.spatial_dims, mask_labels)
     _manifest(
         config, gathered, plan, gathered.entries, {}, out
     )  # a contradiction in the tables is found before any image is read
@@ -112,7 +112,7 @@ def run(
 
 
 def _dry(
-    config: PrepareConfig, gathered: CollectedCases, plan: ImagePlan, out: Path, findings: checks.Findings
+    config: PrepareConfig, gathered: CollectedCases, plan: CasePlan, out: Path, findings: checks.Findings
 ) -> PrepareResult:
     entries = []
     for entry in gathered.entries:
@@ -146,7 +146,7 @@ def _usable(
 def _manifest(
     config: PrepareConfig,
     gathered: CollectedCases,
-    plan: ImagePlan,
+    plan: CasePlan,
     entries: Sequence[DatasetCase],
     records: dict[str, CaseRecord],
     out: Path,
@@ -159,7 +159,7 @@ def _manifest(
     return Manifest(out, outputs.info_of(config, gathered, plan, cases, records), cases)
 
 
-def _case(entry: DatasetCase, gathered: CollectedCases, plan: ImagePlan, split: str, site: str) -> Case:
+def _case(entry: DatasetCase, gathered: CollectedCases, plan: CasePlan, split: str, site: str) -> Case:
     found = entry.source
     blank = 0.0 if gathered.task is TaskKind.MULTICLASS else None
     labels = (

@@ -24,7 +24,7 @@ from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
-from meninx.learn.predict import load_model, predict, predict_maps, released_step, weights_digest
+from meninx.learn.inference import load_model, predict, predict_maps, released_step, weights_digest
 from meninx.metrics import evaluation, segmentation, thresholds
 from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.models import registry

@@ -10,15 +10,15 @@ from typing import Any
 
 from torch import nn
 
-from meninx.core import artifacts, files, integrity, names, staging
-from meninx.core.artifacts import PrivacyRecord, RunRecord, RunState
+from meninx.core import artifacts, files, integrity, names, provenance, staging
+from meninx.core.artifacts import BundleRecord, PrivacyRecord, RunRecord, RunState
 from meninx.core.errors import DataError, problem
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
 from meninx.core.workspace import REPLACED, STAGING
 from meninx.learn import checkpoint
 from meninx.learn.config import LearnConfig
-from meninx.learn.predict import load_model, released_step, weights_digest
+from meninx.learn.inference import load_model, released_step, weights_digest
 from meninx.learn.task import image_task
 from meninx.train import bundle, identity, lineage
 from meninx.train.config import TrainConfig
@@ -96,6 +96,18 @@ def _write_bundle(
         folder, model, info, network=arguments, size=tuple(size), card=_short_card(info, run),
         patches=bool(learned.model.patch_size), onnx=onnx,
     )  # fmt: skip
+    record = run.record
+    own = BundleRecord(
+        info=replace(info, attributes=()),
+        network=arguments,
+        loss=image_task(info, learned.task).loss_name,
+        image_size=learned.model.image_size,
+        patch_size=learned.model.patch_size,
+        weights=weights_digest(model),
+        run=record.id if record is not None else "",
+        meninx=provenance.version(),
+    )
+    artifacts.write(folder, own)
 
 
 def _short_card(info: DatasetInfo, run: Run) -> str:

@@ -27,7 +27,7 @@ from meninx.learn import assemble, checkpoint, distributed, finetune, ledger_fil
 from meninx.learn.distributed import World
 from meninx.learn.dp_step import Keys
 from meninx.learn.fitting import fit
-from meninx.learn.predict import load_model
+from meninx.learn.inference import load_model
 from meninx.learn.record import FitResult
 from meninx.models import registry
 from meninx.privacy import accounting

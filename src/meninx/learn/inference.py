@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from meninx.core import artifacts
-from meninx.core.artifacts import PrivacyRecord
-from meninx.core.errors import DataError, expected, problem
+from meninx.core import artifacts, files
+from meninx.core.artifacts import BundleRecord, PrivacyRecord
+from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.learn import checkpoint, runtime
@@ -129,6 +131,88 @@ def load_model(
         fix = "give the network that the run was trained with"
         raise DataError(problem("the network is not that of the run", where=run.name, fix=fix)) from error
     return lora.merge(network).eval(), config, info
+
+
+@dataclass(frozen=True)
+class ReleasedModel:
+    """A network as a bundle holds it.
+
+    Attributes:
+        network: in evaluation mode, on the CPU.
+        config: settings that matter for predictions.
+        info: what it was trained for.
+        record: what the bundle says of itself.
+    """
+
+    network: nn.Module
+    config: LearnConfig
+    info: DatasetInfo
+    record: BundleRecord
+
+
+def load_bundle(folder: Path, *, network: nn.Module | None = None) -> ReleasedModel:
+    """Return the model in a released bundle; nothing else of the run is needed.
+
+    Guarantee: nothing in the bundle is run as code. The weights are read with ``weights_only`` and compared
+    with the digest that the bundle records.
+
+    Args:
+        folder: the bundle, e.g. ``release/bundle``.
+        network: the architecture of a run that was given a network of its own; its weights are replaced.
+
+    Raises:
+        DataError: the bundle is damaged, was changed, or is of a version without ``configs/meninx.json``.
+        UsageError: the network is the caller's own and was not given.
+        ConfigError: the network is unknown here, e.g. one of a package that is not installed.
+    """
+    record = artifacts.require(folder, BundleRecord, fix="release the run again with this version of meninx")
+    config = LearnConfig.of(
+        model=str(record.network.get("name", "")),
+        image_size=record.image_size,
+        patch_size=record.patch_size,
+        loss=record.loss,
+    )
+    task = image_task(record.info, config.task)
+    shape = {"spatial_dims": record.info.spatial_dims, "in_channels": record.info.channels}
+    network = network or _built(record, {**shape, "out_channels": task.out_channels})
+    weights = _weights(folder / "models" / "model.pt")
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        what = "the weights are not those of the network that the bundle names"
+        raise DataError(problem(what, where="models/model.pt")) from error
+    if record.weights and weights_digest(network) != record.weights:
+        fix = "copy the bundle again from where it was released"
+        raise DataError(
+            expected("the weights that were released", got="others", where="models/model.pt", fix=fix)
+        )
+    return ReleasedModel(network.eval(), config, record.info, record)
+
+
+def _built(record: BundleRecord, shape: dict[str, int]) -> nn.Module:
+    """Return the network that a bundle names, with random weights; the bundle's numbers must fit its task."""
+    name = str(record.network.get("name", ""))
+    if name.startswith(registry.OWN_PREFIX):
+        fix = f"give it in Python: meninx.predict(..., model={name.removeprefix(registry.OWN_PREFIX)}(...))"
+        raise UsageError(problem("the network is one of the caller's own", where=name, fix=fix))
+    if any(record.network.get(key) != value for key, value in shape.items()):
+        got = "other numbers of axes, channels or outputs"
+        raise DataError(expected("a network for the bundle's labels", got=got, where="configs/meninx.json"))
+    options = {key: value for key, value in record.network.items() if key not in (*shape, "name")}
+    with torch.random.fork_rng([]):  # random weights that are replaced at once
+        return registry.build(name, **shape, **options)
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    """Return the state dict in a file that may come from anywhere."""
+    content = io.BytesIO(files.read_bytes(path, limit=files.IMAGE_LIMIT))
+    try:
+        table: Any = torch.load(content, map_location="cpu", weights_only=True)
+    except Exception as error:  # a hostile archive makes the reader raise anything
+        raise DataError(problem("the file holds no state dict", where="models/model.pt")) from error
+    if not isinstance(table, dict) or not all(isinstance(value, Tensor) for value in table.values()):
+        raise DataError(problem("the file holds no state dict", where="models/model.pt"))
+    return table
 
 
 def weights_digest(model: nn.Module) -> str:

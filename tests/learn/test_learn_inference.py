@@ -12,7 +12,7 @@ import torch
 from meninx.core.errors import DataError
 from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.run import Run
-from meninx.learn import checkpoint, predict
+from meninx.learn import checkpoint, inference
 from meninx.learn.config import LearnConfig
 from meninx.learn.fitting import fit
 
@@ -26,14 +26,14 @@ NewRun = Callable[..., Run]
 def test_probabilities_are_in_the_order_of_the_manifest(dataset: Data, new_run: NewRun) -> None:
     data, run = dataset(), new_run()
     fit(TINY, data, run)
-    model, config, info = predict.load_model(run)
-    said = predict.predict(model, info, data, config)
+    model, config, info = inference.load_model(run)
+    said = inference.predict(model, info, data, config)
     assert said.case_ids == tuple(case.case_id for case in data.cases)
     assert said.probabilities.shape == (12, 2)
     np.testing.assert_allclose(said.probabilities.sum(1), 1, rtol=1e-5)
     turned = replace(data, cases=data.cases[::-1])
     np.testing.assert_allclose(
-        predict.predict(model, info, turned, config).logits, said.logits[::-1], rtol=1e-4, atol=1e-5
+        inference.predict(model, info, turned, config).logits, said.logits[::-1], rtol=1e-4, atol=1e-5
     )
     assert not model.training
 
@@ -41,8 +41,8 @@ def test_probabilities_are_in_the_order_of_the_manifest(dataset: Data, new_run: 
 def test_no_case_no_prediction(dataset: Data, new_run: NewRun) -> None:
     data, run = dataset(), new_run()
     fit(TINY, data, run)
-    model, config, info = predict.load_model(run)
-    assert predict.predict(model, info, data.split("test"), config).probabilities.shape == (0, 2)
+    model, config, info = inference.load_model(run)
+    assert inference.predict(model, info, data.split("test"), config).probabilities.shape == (0, 2)
 
 
 def test_averaged_weights_predict_and_training_does_not_notice(dataset: Data, new_run: NewRun) -> None:
@@ -52,7 +52,7 @@ def test_averaged_weights_predict_and_training_does_not_notice(dataset: Data, ne
     fit(config.replace(ema=0.9), data, with_average)
     first, second = (checkpoint.load(run, "last")["players"]["model"] for run in (plain, with_average))
     assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
-    model, _, _ = predict.load_model(with_average)
+    model, _, _ = inference.load_model(with_average)
     shadow = second["average"]["shadow"]
     assert all(torch.equal(model.state_dict()[name], shadow[name]) for name in shadow)
     assert any(not torch.equal(shadow[name], second["weights"][name]) for name in shadow)
@@ -65,10 +65,10 @@ def test_the_best_weights_are_those_of_the_best_evaluation(dataset: Data, new_ru
     assert best["step"] == result.best_step < 12
     assert result.weights == "best"
     assert result.checkpoint == checkpoint.path_of(run, "best")
-    model, _, _ = predict.load_model(run)
+    model, _, _ = inference.load_model(run)
     weights = best["players"]["model"]["weights"]
     assert all(torch.equal(model.state_dict()[name], value) for name, value in weights.items())
-    assert predict.load_model(run, weights="last")[1] == predict.load_model(run)[1]
+    assert inference.load_model(run, weights="last")[1] == inference.load_model(run)[1]
 
 
 @pytest.mark.parametrize("size", [(19, 21), (13, 12, 14)])
@@ -81,8 +81,8 @@ def test_label_maps_have_the_size_of_their_image_with_a_sliding_window(
     )
     result = fit(config, data, run)
     assert result.metric_name == "dice"
-    model, loaded, info = predict.load_model(run)
-    maps = list(predict.predict_maps(model, info, data, loaded))
+    model, loaded, info = inference.load_model(run)
+    maps = list(inference.predict_maps(model, info, data, loaded))
     assert [case.case_id for case, _ in maps] == [case.case_id for case in data.cases]
     assert all(
         label_map.shape == size and label_map.dtype == np.uint8 and label_map.max() <= 1
@@ -94,31 +94,31 @@ def test_padded_images_get_maps_of_their_own_size_and_need_no_mask(dataset: Data
     data, run = dataset(TaskKind.SEGMENTATION), new_run()
     config = TINY.replace(model="unet-small", model_options={"base": 2, "depth": 2}, image_size=(24, 18))
     fit(config, data, run)
-    model, loaded, info = predict.load_model(run)
+    model, loaded, info = inference.load_model(run)
     bare = replace(data, cases=tuple(replace(case, mask="") for case in data.cases))
     assert all(
-        label_map.shape == (16, 16) for _, label_map in predict.predict_maps(model, info, bare, loaded)
+        label_map.shape == (16, 16) for _, label_map in inference.predict_maps(model, info, bare, loaded)
     )
 
 
 def test_the_wrong_kind_of_prediction_is_refused(dataset: Data, new_run: NewRun) -> None:
     data, run = dataset(), new_run()
     fit(TINY, data, run)
-    model, config, info = predict.load_model(run)
+    model, config, info = inference.load_model(run)
     with pytest.raises(DataError, match="segmentation"):
-        next(predict.predict_maps(model, info, data, config))
+        next(inference.predict_maps(model, info, data, config))
     flat = replace(data, info=replace(data.info, spatial_dims=3, size=(16, 16, 16)))
     with pytest.raises(DataError, match="2-D images"):
-        predict.predict(model, info, flat, config)
+        inference.predict(model, info, flat, config)
 
 
 def test_a_damaged_or_missing_checkpoint_is_named(dataset: Data, new_run: NewRun) -> None:
     run = new_run()
     with pytest.raises(DataError, match=r"last\.pt"):
-        predict.load_model(run)
+        inference.load_model(run)
     fit(TINY.replace(select="last"), dataset(), run)
     path = checkpoint.path_of(run, "last")
     assert path.stat().st_mode & 0o777 == 0o600
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match="damaged"):
-        predict.load_model(run)
+        inference.load_model(run)

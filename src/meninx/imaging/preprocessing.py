@@ -1,0 +1,258 @@
+"""How a decoded image becomes what a dataset stores: channels, grey levels or units, spacing and size.
+
+`meninx prepare` applies it to every image and records it in ``dataset.toml`` (table ``preprocessing``).
+Training hands it on to the released bundle: ``configs/meninx.json`` (``core.artifacts.BundleRecord``) holds
+it in ``info`` beside the intensity that makes network input of stored values. `meninx predict` applies it to
+new images, so that a network receives exactly what it was trained on.
+
+A bundle also ships this source, so that it works without meninx. It therefore imports at the top only what
+needs no more than numpy, Pillow, pydicom and nibabel.
+
+    >>> import numpy as np
+    >>> steps = Preprocessing(size=(2, 2))
+    >>> steps.apply(Image(np.full((3, 4, 4), 200, np.uint8))).array.shape
+    (1, 2, 2)
+    >>> Preprocessing.from_table(steps.to_table()) == steps
+    True
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meninx.core import check
+from meninx.core.errors import DataError, expected, problem
+from meninx.imaging import load, resample
+from meninx.imaging.image import Image
+
+if TYPE_CHECKING:
+    from meninx.core.manifest import Intensity
+
+Array = npt.NDArray[Any]
+CHANNELS, RANGE = "other number of channels", "values without a known range"
+PERCENTILES = (0.5, 99.5)
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+INT16 = 32767
+_LARGEST_AXIS = 1 << 16
+_LARGEST_NUMBER = 1e9
+
+
+class UnfitImage(DataError):
+    """An image that cannot be stored as a dataset stores it.
+
+    Attributes:
+        reason: what does not fit, in words that hold no value of the image.
+        fix: what to do; may be empty.
+    """
+
+    def __init__(self, reason: str, fix: str = "") -> None:
+        super().__init__(problem(reason, where="image", fix=fix))
+        self.reason, self.fix = reason, fix
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """The steps from a decoded image to a stored one; the same image gives the same bytes everywhere.
+
+    Attributes:
+        spatial_dims: 2 or 3.
+        size: size along each spatial axis (rows, columns or x, y, z); empty keeps the size.
+        spacing_mm: voxel spacing of volumes; empty keeps the spacing.
+        aspect: ``stretch`` fills the size, ``pad`` keeps proportions (2-D).
+        bits: 8 or 16 bits of a grey level.
+        channels: 1 (grey), 3 (colour), or the number that every image has.
+        scaling: the values that become lowest and highest: those of the file's type (``format``), those of
+            ``window``, or the percentiles 0.5 and 99.5 of each image (``image``).
+        window: lowest and highest value kept; empty without one.
+
+    Raises:
+        DataError, ConfigError: a number is out of range, or two settings contradict each other.
+    """
+
+    spatial_dims: int = 2
+    size: tuple[int, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
+    aspect: str = "stretch"
+    bits: int = 8
+    channels: int = 1
+    scaling: str = "format"
+    window: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        check.one_of(("stretch", "pad"), aspect=self.aspect)
+        check.one_of(("format", "window", "image"), scaling=self.scaling)
+        if self.spatial_dims not in (2, 3) or self.bits not in (8, 16) or not 1 <= self.channels <= 64:
+            raise _unusable("2 or 3 spatial axes, 8 or 16 bits and 1 to 64 channels")
+        if self.size and (
+            len(self.size) != self.spatial_dims or not all(1 <= n <= _LARGEST_AXIS for n in self.size)
+        ):
+            raise _unusable(f"a size of 1 to {_LARGEST_AXIS} along each axis")
+        if self.spacing_mm and not (len(self.spacing_mm) == 3 and all(map(_is_step, self.spacing_mm))):
+            raise _unusable("a spacing > 0 along each of three axes")
+        if self.window and not (
+            len(self.window) == 2
+            and all(abs(value) < _LARGEST_NUMBER for value in self.window)
+            and self.window[0] < self.window[1]
+        ):
+            raise _unusable("a window of lowest and highest value")
+        if self.scaling == "window" and not self.window:
+            raise _unusable("a window with scaling window")
+
+    def to_table(self) -> dict[str, Any]:
+        """Return the steps as a table of plain values."""
+        from meninx.core import plain
+
+        table: dict[str, Any] = plain.to_plain(self)
+        return table
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], *, where: str = "preprocessing") -> Preprocessing:
+        """Return the steps in a table that may come from anywhere.
+
+        Raises:
+            DataError: a key is unknown, a value has another type or is out of range; quotes no value.
+        """
+        from meninx.core import plain
+
+        unknown = set(table) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise DataError(
+                expected("preprocessing of this version", got=f"{len(unknown)} unknown keys", where=where)
+            )
+        return plain.from_plain(dict(table), cls, where=where)
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of stored images."""
+        return ".png" if self.spatial_dims == 2 else ".nii.gz"
+
+    @property
+    def display_bits(self) -> int:
+        """Bits in which DICOM pixels are taken as a screen shows them; 0 for modality values."""
+        return self.bits if self.scaling == "format" else 0
+
+    @property
+    def keeps_units(self) -> bool:
+        """Whether volumes keep the units of the window (Hounsfield units) in place of grey levels."""
+        return self.spatial_dims == 3 and self.scaling == "window"
+
+    @property
+    def intensity(self) -> Intensity:
+        """How the stored values become network input, from public facts alone."""
+        from meninx.core.manifest import Intensity
+
+        low, high = (
+            (float(self.window[0]), float(self.window[1]))
+            if self.keeps_units
+            else (0.0, float(2**self.bits - 1))
+        )
+        half = (high - low) / 2
+        source = "standard" if self.scaling == "window" else "format"
+        return Intensity(window=(low, high), shift=low + half, scale=half, source=source)
+
+    def read(self, paths: Sequence[Path]) -> Image:
+        """Return the image in one file, or the volume in the files of one DICOM series, not yet converted.
+
+        Raises:
+            DataError, OSError, ValueError: it cannot be read.
+        """
+        files = (*load.PICTURES, *load.VOLUMES)
+        if len(paths) == 1 and (self.spatial_dims == 2 or load.suffix(paths[0]) in files):
+            return load.load(paths[0], display_bits=self.display_bits)
+        return load.load_series(paths, display_bits=self.display_bits)
+
+    def apply(self, image: Image) -> Image:
+        """Return an image as it is stored: channels, grey levels or units, size and spacing.
+
+        Raises:
+            UnfitImage: channels other than 1 and 3, or values of an unknown range.
+            DataError: the result would be too large.
+        """
+        array = _channels(image.array, self.channels)
+        low, high = self.limits(array)
+        if self.spatial_dims == 3:
+            clipped = Image(np.clip(array, low, high), image.affine)
+            out = resample.volume(resample.canonical(clipped), spacing_mm=self.spacing_mm, size=self.size)
+            return Image(self._stored_volume(out.array, low, high), out.affine)
+        depth = 2**self.bits - 1
+        as_is = array.dtype == np.uint8 and (low, high) == (0.0, 255.0)
+        grey = (
+            array if as_is else (np.clip(array.astype(np.float32), low, high) - low) * (depth / (high - low))
+        )
+        if self.size:
+            grey = resample.picture(grey, self.size, aspect=self.aspect)
+        if as_is and self.bits == 16:
+            grey = grey.astype(np.float32) * 257
+        return Image(_whole(grey, self.bits), _scaled_affine(image, grey.shape[1:], self.aspect))
+
+    def apply_to_mask(self, mask: Image) -> Image:
+        """Return a label map at the size and spacing of the stored image, by nearest neighbour."""
+        if self.spatial_dims == 3:
+            return resample.volume(
+                resample.canonical(mask), spacing_mm=self.spacing_mm, size=self.size, labels=True
+            )
+        if not self.size:
+            return Image(mask.array)
+        return Image(resample.picture(mask.array, self.size, aspect=self.aspect, labels=True))
+
+    def limits(self, array: Array) -> tuple[float, float]:
+        """Return the values that become lowest and highest.
+
+        Raises:
+            UnfitImage: the range of values follows neither from the type nor from a window.
+        """
+        if self.scaling == "window":
+            return float(self.window[0]), float(self.window[1])
+        if self.scaling == "format":
+            if array.dtype in (np.uint8, np.uint16):
+                return 0.0, float(np.iinfo(array.dtype).max)
+            raise UnfitImage(RANGE, "give window, or intensity image")
+        low, high = (float(value) for value in np.percentile(array, PERCENTILES))
+        return (low, high) if low < high else (float(array.min()), float(array.max()))
+
+    def _stored_volume(self, array: Array, low: float, high: float) -> Array:
+        if not self.keeps_units:
+            return _whole((array.astype(np.float32) - low) * ((2**self.bits - 1) / (high - low)), self.bits)
+        if max(-low, high) <= INT16 and high - low >= 100:
+            return np.round(array).astype(np.int16)
+        return array.astype(np.float32)
+
+
+def _unusable(what: str) -> DataError:
+    return DataError(expected(what, got="other values", where="preprocessing"))
+
+
+def _is_step(value: float) -> bool:
+    return math.isfinite(value) and 0 < value < _LARGEST_NUMBER
+
+
+def _channels(array: Array, wanted: int) -> Array:
+    have = array.shape[0]
+    if have == wanted:
+        return array
+    if have == 1 and wanted == 3:
+        return np.repeat(array, 3, axis=0)
+    if have != 3:
+        raise UnfitImage(CHANNELS)
+    grey = np.tensordot(LUMA, array.astype(np.float32), axes=1)[None]
+    return np.round(grey).astype(np.uint8) if array.dtype == np.uint8 else grey
+
+
+def _whole(array: Array, bits: int) -> Array:
+    kind = np.uint8 if bits == 8 else np.uint16
+    return array if array.dtype == kind else np.clip(np.round(array), 0, 2**bits - 1).astype(kind)
+
+
+def _scaled_affine(image: Image, size: tuple[int, ...], aspect: str) -> npt.NDArray[np.float64]:
+    scales = [image.size[axis] / size[axis] for axis in range(2)]
+    affine = image.affine.copy()
+    for axis in range(2):
+        affine[axis, axis] *= max(scales) if aspect == "pad" else scales[axis]
+    return affine
