@@ -6,6 +6,7 @@ from typing import Any
 
 import prepare_fixtures as make
 import pytest
+from layout_makers import LAYOUTS
 
 from meninx.core import settings
 from meninx.core.errors import ConfigError
@@ -34,6 +35,7 @@ SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "positive_from": (3.0, {}),
     "uncertain": ("one", {}),
     "blank": ("zero", {}),
+    "several_rows": ("any", {}),
     "sex_column": ("x", {}),
     "age_column": ("x", {}),
     "sex_codes": (("1=F",), {}),
@@ -46,6 +48,7 @@ SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "laterality": (("a=b",), {}),
     "modalities": (("CT",), {}),
     "trusted": (True, {}),
+    "allow_missing": (0.5, {}),
     "synthetic": (True, {}),
     "spatial_dims": (3, {}),
     "size": ((8,), {}),
@@ -140,26 +143,23 @@ def seen(monkeypatch) -> set[str]:
 PLACES: dict[str, tuple[type, str]] = {}
 MAKERS = {
     "dicom": lambda root: make.make_dicom(root / "north"),
-    "folder": make.make_folder,
     "pairs": make.make_pairs,
-    "csv": make.make_csv,
-    "npz": make.make_npz,
-    "nih": make.make_nih,
-    "chexpert": make.make_chexpert,
-    "mimic": make.make_mimic,
-    "siim": make.make_siim,
-    "ham10000": make.make_ham,
-    "radimagenet": make.make_radimagenet,
     "msd": make.make_msd,
-    "brset": make.make_brset,
-    "pad-ufes": make.make_pad,
+    **{reader: maker for reader, maker, _ in LAYOUTS.values()},
 }
-ALONE = {"dicom": {"table": "../north.csv"}, "csv": {"label_columns": ("effusion", "nodule")}}
+ALONE = {
+    "dicom": {"table": "../north.csv"}, "csv": {"label_columns": ("effusion", "nodule")},
+    "padchest": {"label_columns": ("cardiomegaly",)},
+}  # fmt: skip
 CLASSES = {
     "dicom": {"table": "../north.csv", "class_column": "effusion"}, "csv": {"class_column": "kind"},
-    "brset": {"class_column": "Class"}, "npz": {},
+    "brset": {"class_column": "DR_ICDR"}, "isic-2020": {"class_column": "diagnosis"}, "npz": {},
+    "padchest": {"label_columns": ("cardiomegaly",)},
 }  # fmt: skip
-SEGMENTED = {"dicom": {"table": "../north.csv", **MASKS}, "csv": MASKS}
+SEGMENTED = {
+    "dicom": {"table": "../north.csv", **MASKS}, "csv": MASKS,
+    "padchest": {"label_columns": ("cardiomegaly",)},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("reader", READER_NAMES)

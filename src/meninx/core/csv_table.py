@@ -1,10 +1,11 @@
 """Tables of any published layout, read strictly: an error names the file, the column and the row.
 
-A table is UTF-8, with or without a byte-order mark, or Latin-1. Its cells are separated by commas, semicolons or
-tabs. Both are found by rules, never by likelihood, and a table for which they give no single answer is refused:
+A table is UTF-8, with or without a byte-order mark, or Latin-1. Its cells are separated by commas, semicolons
+or tabs. Both are found by rules, never by likelihood, and a table for which they give no single answer is
+refused:
 
-- Bytes that are valid UTF-8 are UTF-8. Other bytes are Latin-1, unless they hold a control character of Latin-1
-  (0x80 to 0x9F) or a sequence that is valid UTF-8: then the table is damaged or has another encoding.
+- Bytes that are valid UTF-8 are UTF-8. Other bytes are Latin-1, unless they hold a control character of
+  Latin-1 (0x80 to 0x9F) or a sequence that is valid UTF-8: the table is then damaged or in another encoding.
 - The separator is the one that occurs in the header row. If several occur, it is the only one with which each
   row has as many cells as the header row.
 """
@@ -65,7 +66,8 @@ class CsvTable:
         name: file name, for messages.
         columns: names of the columns that have one.
         rows: the rows that hold anything.
-        form: what is unusual about the file: ``Latin-1``, ``cells separated by ';'``; empty for commas and UTF-8.
+        form: what is unusual about the file: ``Latin-1``, ``cells separated by ';'``; empty for commas and
+            UTF-8.
     """
 
     name: str
@@ -117,8 +119,8 @@ def read_table(path: Path, needed: Iterable[str] = (), *, header: Iterable[str] 
 
     Raises:
         LayoutError: no such file, not text, an unclear encoding or separator, larger than
-            ``files.TABLE_LIMIT``, a missing column, a cell of more than 128 kB, a row with too many or too few
-            cells.
+            ``files.TABLE_LIMIT``, a missing column, a cell of more than 128 kB, a row with too many or too
+            few cells.
     """
     text, encoding = _text(path)
     separator = _separator(text, path.name)

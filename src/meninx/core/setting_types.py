@@ -37,8 +37,8 @@ OpenShare = Annotated[float, Meta(gt=0, lt=1)]
 def convert(hint: Any, value: Any, where: str, name: str = "") -> Any:
     """Return a plain value as the type that a setting declares.
 
-    A whole number may stand for any number, a list for a tuple, one word or number for a list of one, text for a
-    path; nothing else is converted.
+    A whole number may stand for any number, a list for a tuple, one word or number for a list of one, text
+    for a path; nothing else is converted.
 
     Args:
         hint: the declared type.

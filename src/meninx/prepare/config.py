@@ -68,15 +68,15 @@ class InputConfig(Settings):
     """Where images and tables lie below the source, and which of them are taken.
 
     Attributes:
-        table: label table (CSV, TSV or semicolons), relative to the working folder, else to the source; empty for
-            the name published with the layout, or for the only table of the source (csv).
+        table: label table (CSV, TSV or semicolons), relative to the working folder, else to the source; empty
+            for the name published with the layout, or for the only table of the source (csv).
         crosswalks: CSV files with columns id_old,id_new that translate original identifiers of the table into
             clean ones (dicom).
         require: rows to use, each ``column=value`` or ``column=one|other``; all conditions must hold.
         image_column: column of the image's name or path (csv); empty for a column with a documented name.
         image_folder: folder of the images below the source; empty for images (csv, pairs) or the source.
-        patient_column: column of the patient's identifier (csv), none if the table names no patients, or name of
-            its array (npz); empty for a column with a documented name.
+        patient_column: column of the patient's identifier (csv), none if the table names no patients, or name
+            of its array (npz); empty for a column with a documented name.
         study_column: column of the study (csv).
         modalities: DICOM modalities to use; empty for all single images in 2-D, and CT, MR, PT in 3-D.
         trusted: accept DICOM files without PatientIdentityRemoved YES.
@@ -114,11 +114,11 @@ class LabelsConfig(Settings):
         uncertain: what a label of -1 becomes: unknown, zero or one.
         blank: what an empty label becomes: unknown, zero, or auto (zero for chexpert and mimic, else
             unknown).
-        several_rows: how rows of one image become one: refuse, any (a label is 1 if one row says so), majority (of
-            the rows with a value; unknown if they are even), or auto (any for rsna-pneumonia, majority for
-            vindr-cxr, else refuse).
-        malignant: merge the diagnoses into one label malignant (ham10000: akiec, bcc, mel; isic-2018: AKIEC, BCC,
-            MEL; isic-2019 and pad-ufes: BCC, MEL, SCC).
+        several_rows: how rows of one image become one: refuse, any (a label is 1 if one row says so),
+            majority (of the rows with a value; unknown if they are even), or auto (any for rsna-pneumonia,
+            majority for vindr-cxr, else refuse).
+        malignant: merge the diagnoses into one label malignant (ham10000: akiec, bcc, mel; isic-2018: AKIEC,
+            BCC, MEL; isic-2019 and pad-ufes: BCC, MEL, SCC).
         laterality: pairs of labels that a left-right flip exchanges, each ``left=right``.
         sex_column: column of the patient's sex; accepted values are F, M, female and male.
         age_column: column of the age in years; accepted forms are 57, 57.0 and 057Y.
@@ -324,8 +324,8 @@ class WorkConfig(Settings):
 class PrepareConfig(Settings):
     """Settings of `meninx prepare`: from a published layout or de-identified DICOM to a dataset folder.
 
-    Paths may hold ``{source}`` (the source folder) and ``{site}`` (its site name). Folders are relative to the
-    source; tables are relative to the working folder, and to the source if they are not there.
+    Paths may hold ``{source}`` (the source folder) and ``{site}`` (its site name). Folders are relative to
+    the source; tables are relative to the working folder, and to the source if they are not there.
 
     Attributes:
         reader: layout of the source, auto to recognise it, or the name of a reader that an installed package
@@ -522,7 +522,7 @@ def refuse_without_effect(config: PrepareConfig) -> None:
         effect = EFFECTS[name]
         if settings.value_of(config, name) == settings.default_of(PrepareConfig, name):
             continue
-        # What a reader of another package uses is not known, and auto becomes a reader once the source is seen.
+        # What a reader of another package uses is not known. Auto becomes a reader once the source is seen.
         ours = config.reader in READER_NAMES
         if effect.readers and ours and config.reader not in effect.readers:
             raise _without_effect(

@@ -1,4 +1,4 @@
-"""Readers: each a function from a folder to a :class:`ReaderOutput`; most published layouts are data of one reader."""
+"""Readers: each a function from a folder to a :class:`ReaderOutput`. Most layouts are data of one reader."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """One folder per class: ``<source>/<class>/**/*.png`` (or JPEG, TIFF, NIfTI, DICOM).
 
 With folders named train, valid (val) and test at the first level the classes lie below them, and the split is
-published. One folder that wraps everything is passed over, as are folders of operating systems
-(``__MACOSX``) and folders without an image. The layout names no patients: each image counts as its own, so give
-a table (reader csv) where a patient has several.
+published. One folder that wraps everything is passed over, as are folders of operating systems (``__MACOSX``)
+and folders without an image. The layout names no patients: each image counts as its own, so give a table
+(reader csv) where a patient has several.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
 
 
 def unwrapped(root: Path) -> Path:
-    """Return the folder that holds the class or split folders: ``root``, or below single folders that wrap them."""
+    """Return the folder of the class or split folders: ``root``, or below single folders that wrap them."""
     tops = folders_in(root)
     if len(tops) == 1 and not split_name(tops[0].name) and not _images_in(root) and folders_in(tops[0]):
         return unwrapped(tops[0]) if not _images_in(tops[0]) else root
@@ -73,7 +73,7 @@ def unwrapped(root: Path) -> Path:
 def _class_folders(
     root: Path, notes: list[tuple[str, str]]
 ) -> tuple[list[tuple[str, Path, list[Path]]], list[tuple[str, str]]]:
-    """Return split, class folder and images of each class, and the images that lie outside of these folders."""
+    """Return split, class folder and images of each class, and the images outside of these folders."""
     tops = []
     for path in folders_in(root):
         if next(files_below(path, IMAGES), None) is not None:

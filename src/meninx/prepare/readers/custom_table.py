@@ -11,9 +11,10 @@ class         label, class, diagnosis, dx, category, target; one label if all ce
 
 If several columns have one of these names, or none has, the settings must say which one it is.
 ``patient_column="none"`` says that the table names no patients. A cell of the image column is a path from
-``image_folder``, from the table's folder or from the source, or the name of a file below ``image_folder``, with
-or without its suffix. Masks are given by ``mask_column`` (paths from the table's folder) or ``mask_folder`` (files
-named like the images). Graded master lists (1-2 negative, 3-4 positive) are read with ``positive_from=3``.
+``image_folder``, from the table's folder or from the source, or the name of a file below ``image_folder``,
+with or without its suffix. Masks are given by ``mask_column`` (paths from the table's folder) or
+``mask_folder`` (files named like the images). Graded master lists (1-2 negative, 3-4 positive) are read with
+``positive_from=3``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import re
 from pathlib import Path
 
 from meninx.core.csv_table import CsvRow, CsvTable, read_table
-from meninx.core.errors import ConfigError, LayoutError, problem
+from meninx.core.errors import LayoutError, problem
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers.layout import Layout, read_rows
 from meninx.prepare.readers.source_files import (
@@ -49,8 +50,8 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     """Return the cases of a table.
 
     Raises:
-        LayoutError: a file, column or cell is not as configured; names file, column and row.
-        ConfigError: a column has none of the names above, or several columns have.
+        LayoutError: a file, column or cell is not as configured, or not exactly one column has a name
+            of those above; names file, column and row.
     """
     path = table_path(config.input.table, root, site) if config.input.table else only_table(root)
     table = read_table(path)
@@ -99,7 +100,7 @@ def tables_in(root: Path) -> list[Path]:
 
 
 def only_table(root: Path) -> Path:
-    """Return ``labels.csv`` of a source, else its only table; both also in a single folder that wraps everything.
+    """Return ``labels.csv`` of a source, else its only table, also in a single folder that wraps everything.
 
     Raises:
         LayoutError: there is no table, or there are several.
@@ -122,7 +123,8 @@ def only_table(root: Path) -> Path:
     )
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return a column name without case, blanks, hyphens and underscores."""
     return re.sub(r"[\s_-]+", "", name).lower()
 
 
@@ -138,9 +140,9 @@ def _found(
     """Return the only column that has one of the documented names.
 
     Raises:
-        ConfigError: none has, or several have.
+        LayoutError: none has, or several have.
     """
-    found = [column for column in table.columns if _plain(column) in names]
+    found = [column for column in table.columns if plain_name(column) in names]
     if len(found) == 1:
         notes.append((FOUND, f"{setting} {found[0]!r}"))
         return found[0]
@@ -148,19 +150,19 @@ def _found(
         f"several columns may name the {what}: {', '.join(found)}" if found else f"no column names the {what}"
     )
     advice = f"give {setting}{fix}; the columns are {', '.join(table.columns)}"
-    raise ConfigError(problem(got, where=f"{table.name}, row 1", fix=advice))
+    raise LayoutError(problem(got, where=f"{table.name}, row 1", fix=advice))
 
 
 def _with_labels(table: CsvTable, config: PrepareConfig, notes: list[tuple[str, str]]) -> PrepareConfig:
-    """Return the config with the class or label column that the documented names give, if it asks for none."""
+    """Return the config with the class or label column that its name shows, if the config has none."""
     asked = config.labels.label_columns or config.labels.class_column or config.task == "segmentation"
     if asked or config.masks.column or config.masks.folder or config.masks.labels:
         return config
-    found = [column for column in table.columns if _plain(column) in CLASS_NAMES]
+    found = [column for column in table.columns if plain_name(column) in CLASS_NAMES]
     if len(found) > 1:
         fix = "give class_column or label_columns"
         what = f"several columns may hold the classes: {', '.join(found)}"
-        raise ConfigError(problem(what, where=f"{table.name}, row 1", fix=fix))
+        raise LayoutError(problem(what, where=f"{table.name}, row 1", fix=fix))
     if not found:
         return config
     cells = {row.get(found[0]) for row in table}

@@ -71,7 +71,7 @@ class Layout:
     sex: str = ""
     age: str = ""
     further: Mapping[str, str] = field(default_factory=dict)
-    codes: Mapping[str, str] = field(default_factory=dict)
+    codes: dict[str, str] = field(default_factory=dict)
     several_rows: str = "refuse"
     patients_known: bool = True
     notes: tuple[tuple[str, str], ...] = ()
@@ -82,8 +82,8 @@ def read_rows(root: Path, tables: Iterable[CsvTable], layout: Layout, config: Pr
     """Return the cases of one or several tables of the same layout.
 
     Raises:
-        LayoutError: a cell does not fit the layout, names file, column and row; or several files have the name
-            of one image.
+        LayoutError: a cell does not fit the layout, names file, column and row; or several files have the
+            name of one image.
         ConfigError: nothing was asked for, or a class that never occurs.
     """
     chosen = [table.having(config.input.require) for table in tables]

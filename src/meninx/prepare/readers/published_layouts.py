@@ -1,50 +1,57 @@
 """The published datasets that :mod:`meninx.prepare.readers.published_table` reads, as data.
 
-**ChestX-ray14** of the NIH: ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv`` (where ``Patient Gender``
-became ``Patient Sex``), ``images_001/images/*.png`` ... or ``images/*.png``, and for the published split
-``train_val_list.txt`` and ``test_list.txt``.
+**ChestX-ray14** of the NIH: ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv`` (where ``Patient
+Gender`` became ``Patient Sex``), ``images_001/images/*.png`` ... or ``images/*.png``, and for the published
+split ``train_val_list.txt`` and ``test_list.txt``.
 
-**CheXpert** and CheXpert-small: ``train.csv`` and ``valid.csv``; ``Path`` holds ``patientXXXXX/studyN/``. The images lie at
-that path, with or without the folder of the dataset in front, or in the batch folders of the full download
-(``CheXpert-v1.0 batch 2 (train 1)/patientXXXXX/...``). Empty labels mean not mentioned and become 0 unless
-``blank="unknown"``; -1 follows ``uncertain``. ``require=("Frontal/Lateral=Frontal",)`` keeps the frontal views.
+**CheXpert** and CheXpert-small: ``train.csv`` and ``valid.csv``; ``Path`` holds ``patientXXXXX/studyN/``. The
+images lie at that path, with or without the folder of the dataset in front, or in the batch folders of the
+full download (``CheXpert-v1.0 batch 2 (train 1)/patientXXXXX/...``). Empty labels mean not mentioned and
+become 0 unless ``blank="unknown"``; -1 follows ``uncertain``. ``require=("Frontal/Lateral=Frontal",)`` keeps
+the frontal views.
 
-**MIMIC-CXR-JPG**: ``-metadata.csv.gz`` (one row per image), ``-chexpert.csv.gz`` (labels per study), ``-split.csv.gz``,
-images at ``files/p10/p10000032/s50414267/<dicom_id>.jpg``. ``patients.csv.gz`` of MIMIC-IV beside them gives the sex
-and the age at the study: ``anchor_age`` plus the year of the study minus ``anchor_year``. Tables may be unpacked.
+**MIMIC-CXR-JPG**: ``-metadata.csv.gz`` (one row per image), ``-chexpert.csv.gz`` (labels per study),
+``-split.csv.gz``, images at ``files/p10/p10000032/s50414267/<dicom_id>.jpg``. ``patients.csv.gz`` of MIMIC-IV
+beside them gives the sex and the age at the study: ``anchor_age`` plus the year of the study minus
+``anchor_year``. Tables may be unpacked.
 
 **PadChest**: ``PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv``, images in the folders of ``ImageDir``.
 ``label_columns`` names the findings; there is no fixed list. A row without findings has unknown labels.
 
-**RSNA pneumonia**: ``stage_2_train_labels.csv`` with one row per box, images as DICOM. ``patientId`` names an image.
+**RSNA pneumonia**: ``stage_2_train_labels.csv`` with one row per box, images as DICOM. ``patientId`` names an
+image.
 
-**VinDr-CXR**: ``image_labels_train.csv`` with one row per image and radiologist, ``image_labels_test.csv`` with the
-consensus, images as ``<image_id>.dicom``. The majority of the radiologists decides; see ``several_rows``.
+**VinDr-CXR**: ``image_labels_train.csv`` with one row per image and radiologist, ``image_labels_test.csv``
+with the consensus, images as ``<image_id>.dicom``. The majority of the radiologists decides; see
+``several_rows``.
 
-**RadImageNet**: ``RadiologyAI_train.csv``, ``_val``, ``_test`` and ``radiology_ai/<modality>/<region>/<class>/*.png``.
-The tables name no patients, so use ``split="published"``, whose parts were made by patient.
+**RadImageNet**: ``RadiologyAI_train.csv``, ``_val``, ``_test`` and
+``radiology_ai/<modality>/<region>/<class>/*.png``. The tables name no patients, so use ``split="published"``,
+whose parts were made by patient.
 
-**HAM10000**: ``HAM10000_metadata.csv`` and ``HAM10000_images*``. It names lesions, not patients, so the lesion stands
-for the patient, as in **ISIC 2018** (task 3, with ``ISIC2018_Task3_Training_LesionGroupings.csv``) and **ISIC 2019** (with
-``ISIC_2019_Training_Metadata.csv``), whose tables have one column per class. **ISIC 2020** names patients.
+**HAM10000**: ``HAM10000_metadata.csv`` and ``HAM10000_images*``. It names lesions, not patients, so the
+lesion stands for the patient, as in **ISIC 2018** (task 3, with
+``ISIC2018_Task3_Training_LesionGroupings.csv``) and **ISIC 2019** (with ``ISIC_2019_Training_Metadata.csv``),
+whose tables have one column per class. **ISIC 2020** names patients.
 
-**PAD-UFES-20**: ``metadata.csv`` and ``imgs_part_1`` to ``_3``. Caution: gender and many other columns are filled in for
-every biopsied lesion but for few others, so whether they are present leaks the diagnosis. Group metrics by sex
-compare mostly biopsied lesions, and a model must never see these columns.
+**PAD-UFES-20**: ``metadata.csv`` and ``imgs_part_1`` to ``_3``. Caution: gender and many other columns are
+filled in for every biopsied lesion but for few others, so whether they are present leaks the diagnosis. Group
+metrics by sex compare mostly biopsied lesions, and a model must never see these columns.
 
-**BRSET**: ``labels.csv`` or ``labels_brset.csv`` and ``fundus_photos/``; version 1.0.2 calls ``drusens`` ``drusen``.
-``class_column`` takes one grade instead of the labels.
+**BRSET**: ``labels.csv`` or ``labels_brset.csv`` and ``fundus_photos/``; version 1.0.2 calls ``drusens``
+``drusen``. ``class_column`` takes one grade instead of the labels.
 
-**ODIR-5K**: the sheet of annotations saved as CSV (or ``full_df.csv``), with two eyes per row. Its eight labels are of both
-eyes together, so each eye has the labels that its own keywords mean. A row whose keywords do not add up to its
-labels is left out and counted, as is an eye without a diagnosis.
+**ODIR-5K**: the sheet of annotations saved as CSV (or ``full_df.csv``), with two eyes per row. Its eight
+labels are of both eyes together, so each eye has the labels that its own keywords mean. A row whose keywords
+do not add up to its labels is left out and counted, as is an eye without a diagnosis.
 
 References:
-    Wang et al., ChestX-ray8, CVPR 2017. Irvin et al., CheXpert, AAAI 2019. Johnson et al., MIMIC-CXR-JPG, 2019.
-    Bustos et al., PadChest, Medical Image Analysis 2020. Shih et al., RSNA pneumonia, Radiology: AI 2019. Nguyen
-    et al., VinDr-CXR, Scientific Data 2022. Mei et al., RadImageNet, Radiology: AI 2022. Tschandl et al.,
-    HAM10000, Scientific Data 2018. Pacheco et al., PAD-UFES-20, Data in Brief 2020. Rotemberg et al., ISIC 2020,
-    Scientific Data 2021. Nakayama et al., BRSET, PLOS Digital Health 2024. Li et al., ODIR, Bench 2020.
+    Wang et al., ChestX-ray8, CVPR 2017. Irvin et al., CheXpert, AAAI 2019. Johnson et al., MIMIC-CXR-JPG,
+    2019. Bustos et al., PadChest, Medical Image Analysis 2020. Shih et al., RSNA pneumonia, Radiology: AI
+    2019. Nguyen et al., VinDr-CXR, Scientific Data 2022. Mei et al., RadImageNet, Radiology: AI 2022.
+    Tschandl et al., HAM10000, Scientific Data 2018. Pacheco et al., PAD-UFES-20, Data in Brief 2020.
+    Rotemberg et al., ISIC 2020, Scientific Data 2021. Nakayama et al., BRSET, PLOS Digital Health 2024. Li et
+    al., ODIR, Bench 2020.
 """
 
 from __future__ import annotations
@@ -141,7 +148,6 @@ def _letters(keywords: str) -> set[str]:
 NIH = PublishedTable(
     tables=(Part(names=("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")),),
     image=("Image Index",),
-    place="",
     patient=("Patient ID",),
     findings=Findings(
         column="Finding Labels",
@@ -158,7 +164,10 @@ NIH = PublishedTable(
     view=("View Position",),
 )  # fmt: skip
 CHEXPERT = PublishedTable(
-    tables=(Part(names=("train.csv",), split="train"), Part(names=("valid.csv",), split="valid", needed=False)),
+    tables=(
+        Part(names=("train.csv",), split="train"),
+        Part(names=("valid.csv",), split="valid", needed=False),
+    ),
     image=("Path",),
     depth=3,
     whose=re.compile(r"(patient\d+)/(study\d+)/"),
@@ -236,8 +245,8 @@ VINDR = PublishedTable(
             "Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Clavicle fracture",
             "Consolidation", "Edema", "Emphysema", "Enlarged PA", "ILD", "Infiltration", "Lung Opacity",
             "Lung cavity", "Lung cyst", "Mediastinal shift", "Nodule/Mass", "Pleural effusion",
-            "Pleural thickening", "Pneumothorax", "Pulmonary fibrosis", "Rib fracture", "Other lesion", "COPD",
-            "Lung tumor", "Pneumonia", "Tuberculosis", "No finding",
+            "Pleural thickening", "Pneumothorax", "Pulmonary fibrosis", "Rib fracture", "Other lesion",
+            "COPD", "Lung tumor", "Pneumonia", "Tuberculosis", "No finding",
         ),
         "Other diseases": ("Other diseases", "Other disease"),  # the two tables spell it differently
     },
@@ -339,8 +348,8 @@ ODIR = PublishedTable(
     tables=(
         Part(
             names=(
-                "full_df.csv", "ODIR-5K_Training_Annotations(Updated)_V2.csv", "ODIR-5K_Training_Annotations.csv",
-                "data.csv",
+                "full_df.csv", "ODIR-5K_Training_Annotations(Updated)_V2.csv",
+                "ODIR-5K_Training_Annotations.csv", "data.csv",
             )
         ),
     ),

@@ -1,11 +1,11 @@
 """A reader of published datasets that are described by data: tables, columns, and where the images lie.
 
-:class:`PublishedTable` says what one dataset publishes. It is a reader: calling it reads the dataset. The datasets
-are listed in :mod:`meninx.prepare.readers.published_layouts`; a further one is one more entry there.
+:class:`PublishedTable` says what one dataset publishes. It is a reader: calling it reads the dataset. The
+datasets are listed in :mod:`meninx.prepare.readers.published_layouts`; a further one is one more entry there.
 
-A column may have had several names in the versions of a dataset. All names that were published are listed, the
-cells are read under the first one, and a renamed column is noted in the result. A label column that has none of its
-names is an error that names it.
+A column may have had several names in the versions of a dataset. All names that were published are listed,
+the cells are read under the first one, and a renamed column is noted in the result. A label column that has
+none of its names is an error that names it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from re import Pattern
 from meninx.core import check, files
 from meninx.core.csv_table import CsvRow, CsvTable, read_table
 from meninx.core.errors import ConfigError, LayoutError, expected, problem
-from meninx.prepare.config import PrepareConfig
+from meninx.prepare.config import AUTO, PrepareConfig
 from meninx.prepare.readers import values
 from meninx.prepare.readers.layout import Layout, read_rows
 from meninx.prepare.readers.source_files import PICTURES, ImageIndex, first_of, resolve, table_path
@@ -91,8 +91,8 @@ class PublishedTable:
         suffixes: endings of image files.
         place: where an image belongs below the source, with column names in braces; decides among images of
             one name.
-        patient: names of the column with the patient, or with what stands for the patient; empty where each image
-            counts as its own.
+        patient: names of the column with the patient, or with what stands for the patient; empty where each
+            image counts as its own.
         whose: patient and study in the image's path, as two groups.
         study: names of the column with the study.
         labels: labels and the names of their columns.
@@ -136,7 +136,7 @@ class PublishedTable:
     age_of: Callable[[CsvRow], str] | None = None
     age_from: Names = ()
     view: Names = ()
-    codes: Mapping[str, str] = field(default_factory=dict)
+    codes: dict[str, str] = field(default_factory=dict)
     malignant: Names = ()
     patients_known: bool = True
 
@@ -144,12 +144,17 @@ class PublishedTable:
         """Return the cases of the dataset.
 
         Raises:
-            LayoutError: a table or column is missing, a cell is empty or not as published, or several files have
-                the name of one image; names file, column and row.
+            LayoutError: a table or column is missing, a cell is empty or not as published, or several files
+                have the name of one image; names file, column and row.
             ConfigError: a label that the dataset does not have.
         """
         if config.labels.malignant:
             config = config.replace(positive=self.malignant, positive_name="malignant", malignant=False)
+        classes = bool(self.diagnosis or self.one_hot or config.labels.class_column)
+        if config.task == "segmentation" or (config.task == "multiclass" and not classes):
+            config = config.replace(
+                task=AUTO
+            )  # the layout gives another task, which is refused by the caller
         return _Reading(self, root, config, site).output()
 
 

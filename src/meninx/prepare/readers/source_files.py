@@ -16,7 +16,7 @@ IMAGES = (*PICTURES, ".nii", ".nii.gz", *DICOM)
 TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 # What operating systems and archive programs leave beside the files of a dataset.
 _STRAY = {
-    "__macosx", "@eadir", "$recycle.bin", "system volume information", "thumbs.db", "desktop.ini", "lost+found",
+    "__macosx", "@eadir", "$recycle.bin", "system volume information", "thumbs.db", "desktop.ini",
 }  # fmt: skip
 
 
@@ -61,8 +61,8 @@ def resolve(text: str, root: Path, site: str = "") -> Path:
 def table_path(text: str, root: Path, site: str = "", *, name: str = "table") -> Path:
     """Return the path of a table that a setting names, with ``{source}`` and ``{site}`` filled in.
 
-    A relative path starts at the working folder, as everywhere on a command line. If no such file is there, it
-    starts at ``root``.
+    A relative path starts at the working folder, as everywhere on a command line. If no such file is there,
+    it starts at ``root``.
 
     Raises:
         ConfigError: both files exist, and they are not the same.
@@ -78,7 +78,7 @@ def table_path(text: str, root: Path, site: str = "", *, name: str = "table") ->
 
 
 def first_of(root: Path, names: Iterable[str]) -> Path:
-    """Return the file with one of several published names: in ``root``, else in the folders one or two levels below.
+    """Return the file with one of several published names, in ``root`` or at most two folders below.
 
     Raises:
         LayoutError: there is none, or several lie in different folders.
@@ -113,16 +113,19 @@ class ImageIndex:
     ...     (root / name).parent.mkdir(exist_ok=True)
     ...     (root / name).touch()
     >>> index = ImageIndex(root, (".png",))
-    >>> [None if path is None else relative(path, root) for path in map(index.find, ("2", "b/1.png", "3.png", "1"))]
-    ['b/2.png', 'b/1.png', None, None]
-    >>> index.refuse_ambiguous()
+    >>> [relative(index.find(cell), root) for cell in ("2", "b/1.png")]
+    ['b/2.png', 'b/1.png']
+    >>> index.find("3.png"), index.find("1")
+    (None, None)
+    >>> index.refuse_ambiguous()  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    meninx.core.errors.LayoutError: 1 image name of the table has several files (a, b); give image_folder, or ...
+    meninx.core.errors.LayoutError: 1 image name of the table has several files (a, b); give image_folder...
 
     Attributes:
         root: the folder.
         suffixes: endings of the files that count.
-        depth: how many parts at the end of a path identify an image: 1 for its name, 3 for patient/study/name.
+        depth: how many parts at the end of a path identify an image: 1 for its name, 3 for
+            patient/study/name.
         ambiguous: names that several files have, to these files.
     """
 
@@ -133,7 +136,7 @@ class ImageIndex:
     _by_end: dict[str, list[Path]] | None = None
 
     def find(self, text: str) -> Path | None:
-        """Return the only image that a cell of a table names, with or without its suffix; None if there is none.
+        """Return the only image that a cell names, with or without its suffix; None if there is none.
 
         The end of the path in the cell decides among images of one name. If it does not, the cell is
         remembered for :meth:`refuse_ambiguous`.
