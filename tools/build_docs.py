@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import build_licences
 import build_settings
 from meninx.cli import dicom as dicom_steps
 from meninx.cli.app import VERBS, build_app
@@ -29,12 +30,13 @@ CONFIGS = {
     "prepare": "meninx.prepare.config:PrepareConfig",
     "train": "meninx.train.config:TrainConfig",
     "evaluate": "meninx.train.config:EvaluateConfig",
+    "predict": "meninx.predict.config:PredictConfig",
     "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
     "demo": "meninx.demo.config:DemoConfig",
 }
 SETTINGS = {
-    **{verb: (verb,) for verb in ("deid", "prepare", "evaluate", "report", "demo")},
+    **{verb: (verb,) for verb in ("deid", "prepare", "evaluate", "predict", "report", "demo")},
     "train": ("train",),
     "sweep": ("sweep", "train"),
 }
@@ -63,6 +65,7 @@ def pages() -> dict[str, str]:
         "deid-actions.md": deid_actions(),
         "recipes.md": recipes(),
         "errors.md": error_page(),
+        "licences.md": NOTE + build_licences.page(),
     }
 
 

@@ -181,7 +181,7 @@ class RuntimeTable(TypedDict, total=False):
 
     seed: int
     device: str
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "fp16"]
     memory_format: Literal["auto", "contiguous", "channels_last"]
     deterministic: bool
     threads: int
@@ -482,9 +482,10 @@ class TrainSettings(TypedDict, total=False):
         early_stopping: evaluations without improvement before training stops; 0 never stops early.
         seed: seed of initialisation, order and augmentation; never of randomness that protects privacy.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-        precision: `fp32`, or `bf16` for products in bfloat16 (weights stay float32): faster on hardware that
-            supports it; repeatable on the same machine only. Under DP the rounding is charged to
-            max_grad_norm.
+        precision: `fp32`, or products in 16 bits (weights stay float32): faster on hardware that supports
+            them; repeatable on the same machine only. `bf16` is bfloat16; under DP its rounding is charged to
+            max_grad_norm. `fp16` is float16 with a scaled loss, for GPUs without bfloat16; steps that
+            overflow are skipped and counted. It is refused under DP. Evaluation is in float32.
         memory_format: memory layout of 2-D images and weights, which affects speed and rounding: `auto` is
             channels_last for supervised training on a GPU, and contiguous otherwise.
         deterministic: repeatable bit for bit, including the privacy noise; stamps the run NOT FOR RELEASE.
@@ -579,7 +580,7 @@ class TrainSettings(TypedDict, total=False):
     early_stopping: int
     seed: int
     device: str
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "fp16"]
     memory_format: Literal["auto", "contiguous", "channels_last"]
     deterministic: bool
     threads: int
@@ -611,9 +612,13 @@ class EvaluateSettings(TypedDict, total=False):
     """Settings of ``meninx.train.config.EvaluateConfig``.
 
     Attributes:
-        split: Split to measure on.
+        split: Split to measure on; all takes every case of another dataset.
+        label_map: Labels of another dataset that have another name there, each as theirs=ours; several may
+            stand for one.
         threshold: How thresholds are chosen on the validation split: youden, or a condition such as
             sensitivity>=0.9.
+        surface_tolerance: Segmentation: distance within which two surfaces agree, in mm (in voxels where the
+            dataset records no spacing), for the surface Dice.
         draws: Number of resamples of patients for the intervals.
         baseline: Another run on the same data; the difference is measured on the same resamples.
         predictions: What to write to private/predictions: csv, nifti (label maps), dicom-seg (label maps;
@@ -623,14 +628,42 @@ class EvaluateSettings(TypedDict, total=False):
         device: auto, cpu, cuda.
     """
 
-    split: Literal["train", "valid", "test"]
+    split: Literal["train", "valid", "test", "all"]
+    label_map: Sequence[str]
     threshold: str
+    surface_tolerance: float
     draws: int
     baseline: str | Path | None
     predictions: Sequence[Literal["csv", "nifti", "dicom-seg"]]
     dicom: str | Path | None
     seed: int
     device: str
+
+
+class PredictSettings(TypedDict, total=False):
+    """Settings of ``meninx.predict.config.PredictConfig``.
+
+    Attributes:
+        format: files of a predicted label map: nifti (.nii.gz, or .png for 2-D images), dicom-seg (for DICOM
+            input); by default nifti.
+        identified: also write DICOM SEG for files that are not marked as de-identified; it repeats the name
+            and number of the patient from the source.
+        batch: images that are run at once; 0 for 32 images, or 1 volume.
+        device: auto, cpu, cuda.
+        strict: stop at the first image that cannot be predicted, instead of counting it.
+        dry_run: load the model, look at the input and count, write nothing.
+        resume: go on with a complete result of the same model and settings; predicted images are reused.
+        overwrite: replace the result in the output folder, once the new one is complete.
+    """
+
+    format: Sequence[Literal["nifti", "dicom-seg"]]
+    identified: bool
+    batch: int
+    device: str
+    strict: bool
+    dry_run: bool
+    resume: bool
+    overwrite: bool
 
 
 class ReportSettings(TypedDict, total=False):

@@ -6,7 +6,8 @@ checked like them; docs/reference/settings.md describes each. ``progress`` may b
 
     >>> import meninx
     >>> sorted(meninx.__all__)[1:]
-    ['deidentify', 'evaluate', 'load_model', 'new_key', 'prepare', 'report', 'sweep', 'train', 'verify']
+    ['deidentify', 'evaluate', 'load_model', 'new_key', 'predict', 'prepare', 'report', 'sweep', 'train',
+    'verify']
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from meninx._settings import (
     DeidSettings,
     EvaluateSettings,
+    PredictSettings,
     PrepareSettings,
     ReportSettings,
     TrainSettings,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from meninx.deid.stage import DeidResult
+    from meninx.predict.stage import PredictResult
     from meninx.prepare.stage import PrepareResult
     from meninx.report.stage import ReportResult
     from meninx.train.config import TrainConfig
@@ -198,6 +201,37 @@ def evaluate(
         raise UsageError("model is for a run with its own network: give that network, an nn.Module object")
     config = config_settings.build(EvaluateConfig, settings, _HERE)
     return measure(config, Path(run), None if data is None else Path(data), progress=progress, network=model)
+
+
+def predict(
+    run: StrPath,
+    source: StrPath,
+    out: StrPath,
+    *,
+    model: nn.Module | None = None,
+    progress: Progress = SILENT,
+    **settings: Unpack[PredictSettings],
+) -> PredictResult:
+    """Predict new images with a trained model, and write a table of probabilities and label maps to ``out``.
+
+    Args:
+        run: run folder, its ``release/``, or the ``bundle/`` in it, also copied to another machine.
+        source: DICOM, PNG, JPEG or NIfTI, a file or a folder; or a prepared dataset.
+        out: folder of the predictions.
+        model: the network of a run that was given one of its own; a copy of it is filled.
+        progress: shows the images.
+        **settings: those of ``meninx predict``.
+
+    Raises:
+        UsageError, DataError, PrivacyRefusal: see ``meninx.predict.stage.run``.
+    """
+    from meninx.predict.config import PredictConfig
+    from meninx.predict.stage import run as predicted
+
+    if isinstance(model, (str, type)):
+        raise UsageError("model is for a run with its own network: give that network, an nn.Module object")
+    config = config_settings.build(PredictConfig, settings, _HERE)
+    return predicted(config, Path(run), Path(source), Path(out), progress=progress, network=model)
 
 
 def load_model(run: StrPath, *, model: nn.Module | None = None) -> nn.Module:

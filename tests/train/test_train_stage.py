@@ -56,6 +56,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 BUNDLE = {
     "release/bundle/LICENSE",
     "release/bundle/configs/inference.json",
+    "release/bundle/configs/meninx.json",
     "release/bundle/configs/metadata.json",
     "release/bundle/docs/README.md",
     "release/bundle/models/model.pt",

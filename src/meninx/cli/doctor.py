@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json as json_module
 import os
+from pathlib import Path
 from typing import Any
 
-from meninx.core import provenance
+from meninx.core import machine, provenance
 
 EXTRAS = {
     "train": ("torch", "monai", "einops", "dp_accounting", "scipy", "cryptography", "tensorboard"),
@@ -89,19 +90,27 @@ def show_plan(
 
 
 def examine() -> dict[str, Any]:
-    """Return what the machine can do, as JSON-able values; imports nothing heavy."""
+    """Return what the machine can do, as JSON-able values.
+
+    Imports torch, where it is installed, to ask for GPUs.
+    """
+    from meninx.imaging import decode
+
     environment = provenance.environment(["meninx", "doctor"])
     return {
         "python": environment.python,
-        "cpus": environment.cpus,
+        "machine": {
+            "processors": machine.processors(),
+            "free memory": machine.shown_size(machine.free_memory()),
+            "free disk in this folder": machine.shown_size(machine.free_disk(Path())),
+            "GPU": _gpus(),
+        },
         "packages": environment.packages,
         "extras": {name: _state(modules) for name, modules in EXTRAS.items()},
-        "dicom codecs": _codecs(),
+        "dicom codecs": decode.codecs(),
         "network": {
             "meninx": "opens no connection of its own",
-            "networks of MONAI": (
-                "may download weights where their options ask for it: set pretrained = false"
-            ),
+            "networks of MONAI": "are built with random weights; options that download others are refused",
             "Flower's telemetry": _flower_telemetry(),
         },
     }
@@ -112,12 +121,12 @@ def _state(modules: tuple[str, ...]) -> str:
     return f"missing {', '.join(missing)}" if missing else "installed"
 
 
-def _codecs() -> dict[str, str]:
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+def _gpus() -> str:
+    if importlib.util.find_spec("torch") is None:
+        return "unknown without torch (extra train)"
+    from meninx.learn import runtime
 
-    known = (RLELossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless)
-    return {uid.keyword: "yes" if get_decoder(uid).is_available else "no" for uid in known}
+    return runtime.gpus()
 
 
 def _flower_telemetry() -> str:

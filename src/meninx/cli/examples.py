@@ -25,6 +25,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx train data/ --recipe tiny --dry-run",
     ),
     "evaluate": ("meninx evaluate runs/latest", "meninx evaluate runs/latest --baseline runs/first"),
+    "predict": (
+        "meninx predict runs/latest new-images/ predictions/",
+        "meninx predict runs/latest/release/bundle clean/ predictions/ --dry-run",
+    ),
     "sweep": ("meninx sweep data/ --recipe tiny --epsilons 3 8 --seeds 0 1",),
     "report": ("meninx report clean/ data/ runs/latest --out report.html",),
     "verify": ("meninx verify data/", "meninx verify data/ --json"),
@@ -35,6 +39,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx doctor --json",
         "meninx doctor --plan --model resnet9-small --image-size 32 32 --batch 8",
     ),
+    "completion": ("meninx completion bash", "meninx completion zsh"),
     "dicom": ("meninx dicom export clean/ images/", "meninx dicom restore images/ back/"),
     "dicom label": ("meninx dicom label clean/ labelled/ --tag ClinicalTrialTimePointID --from-folder -1",),
     "dicom export": ("meninx dicom export clean/ images/ --intensity display --bits 8",),

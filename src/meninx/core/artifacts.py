@@ -40,6 +40,8 @@ from meninx.core.provenance import Environment as Environment
 from meninx.core.summaries import FORMAT as FORMAT
 from meninx.core.summaries import DeidRecord as DeidRecord
 from meninx.core.summaries import Departure as Departure
+from meninx.core.summaries import Noticed as Noticed
+from meninx.core.summaries import PredictRecord as PredictRecord
 from meninx.core.summaries import PrepareRecord as PrepareRecord
 
 RecordT = TypeVar("RecordT")
@@ -101,6 +103,8 @@ class RunRecord:
         state: see :class:`RunState`.
         private: trained with differential privacy.
         deterministic: noise and sampling came from the seed: NOT FOR RELEASE.
+        own_loop: trained in a loop of the user's own through ``meninx.privacy.training``, so data, labels and
+            evaluation were not seen by meninx.
         config: SHA-256 of ``config.toml`` as it was when the run was created.
         data: keyed digest of the dataset.
         dataset: short name of the dataset.
@@ -134,6 +138,7 @@ class RunRecord:
     state: RunState = RunState.STARTING
     private: bool = False
     deterministic: bool = False
+    own_loop: bool = False
     config: str = ""
     data: str = ""
     dataset: str = ""
@@ -417,6 +422,7 @@ _PLACES: Mapping[type, str] = {
     ComparisonRecord: "release/comparison.json",
     DeidRecord: "deid.json",
     PrepareRecord: "prepare.json",
+    PredictRecord: "predict.json",
     SweepRecord: "sweep.json",
     Environment: "environment.json",
     BundleRecord: "configs/meninx.json",

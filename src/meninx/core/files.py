@@ -220,6 +220,35 @@ def digest(path: Path) -> str:
             raise DataError(expected("a readable file", got=_reason(error), where=path.name)) from error
 
 
+def is_file_of(path: Path, wanted: str) -> bool:
+    """Return whether a path is a regular file, no link, with the SHA-256 ``wanted``."""
+    try:
+        return path.is_file() and not path.is_symlink() and digest(path) == wanted
+    except (DataError, OSError):
+        return False
+
+
+def taken_over(there: Path, here: Path, wanted: str) -> bool:
+    """Return whether a finished file lies at ``here``, brought from ``there`` if need be, by a hard link.
+
+    Args:
+        there: place in an earlier result, which stays as it is.
+        here: place in the result that is being built.
+        wanted: SHA-256 of the finished file; any other file counts as missing.
+    """
+    if is_file_of(here, wanted):
+        return True
+    if not is_file_of(there, wanted):
+        return False
+    try:
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.unlink(missing_ok=True)
+        here.hardlink_to(there)
+    except OSError:  # a file system without hard links
+        write_bytes(here, there.read_bytes())
+    return True
+
+
 def regular(path: Path) -> BufferedReader:
     """Return a regular file opened for reading; a pipe does not block, a device is not read.
 

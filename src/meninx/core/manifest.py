@@ -29,6 +29,7 @@ import tomli_w
 
 from meninx.core import check, files, integrity, names, plain, workspace
 from meninx.core.errors import DataError, LayoutError, MeninxError, expected, problem
+from meninx.core.intensity import Intensity, Observed
 
 MANIFEST_NAME = "manifest.csv"
 SOURCES_NAME = "private/cases.csv"  # identifiers of the source by case; written by prepare
@@ -50,30 +51,6 @@ class TaskKind(StrEnum):
     MULTICLASS = "multiclass"
     MULTILABEL = "multilabel"
     SEGMENTATION = "segmentation"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Intensity:
-    """How voxel values become network input: ``(value - shift) / scale`` after clipping to the window.
-
-    Attributes:
-        window: lowest and highest value kept, in the units of the file.
-        shift: subtracted after clipping.
-        scale: divided by after that, > 0.
-        source: where the numbers came from: ``"format"`` (bit depth, public), ``"standard"`` (a published
-            window, public) or ``"train"`` (statistics of the training split: refused by private training).
-    """
-
-    window: tuple[float, float] = (0.0, 255.0)
-    shift: float = 127.5
-    scale: float = 127.5
-    source: str = "format"
-
-    def __post_init__(self) -> None:
-        check.positive(scale=self.scale)
-        if not all(map(math.isfinite, (*self.window, self.shift))) or self.window[0] > self.window[1]:
-            raise DataError(problem("window and shift must be finite, lowest value first", where="intensity"))
-        check.one_of(("format", "standard", "train"), source=self.source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +78,7 @@ class DatasetInfo:
             another; empty when unknown.
         preprocessing: how a decoded image became a stored one, as the table of
             ``imaging.preprocessing.Preprocessing``; empty in a dataset of an older version.
+        observed: what the training images are like; None when unknown, or withheld by a private run.
 
     Raises:
         DataError: a name cannot be used (see ``core.names``), or a number is out of range.
@@ -120,6 +98,7 @@ class DatasetInfo:
     synthetic: bool = False
     split_rule: str = ""
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    observed: Observed | None = None
 
     def __post_init__(self) -> None:
         where = "dataset"
@@ -152,9 +131,9 @@ class DatasetInfo:
         table = {item.name: getattr(self, item.name) for item in fields(self)}
         table["task"] = str(self.task)
         table["intensity"] = {item.name: getattr(self.intensity, item.name) for item in fields(Intensity)}
-        if not self.preprocessing:
-            del table["preprocessing"]
-        return tomli_w.dumps(table)
+        table["observed"] = plain.to_plain(self.observed)
+        absent = [name for name in ("preprocessing", "observed") if not table[name]]
+        return tomli_w.dumps({name: value for name, value in table.items() if name not in absent})
 
     @classmethod
     def from_toml(cls, text: str, where: str) -> DatasetInfo:

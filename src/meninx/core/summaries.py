@@ -1,4 +1,4 @@
-"""Summaries of the data stages: what ``deid.json`` and ``prepare.json`` say.
+"""Summaries of stages: what ``deid.json``, ``prepare.json`` and ``predict.json`` say.
 
 Written and read by :mod:`meninx.core.artifacts`.
 """
@@ -121,4 +121,70 @@ class PrepareRecord:
     checks: Any = None
     checksums: str = ""
     archives: tuple[str, ...] = ()
+    version: int = FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noticed:
+    """How often something was noticed, and where.
+
+    Attributes:
+        count: number of cases.
+        cases: identifiers of the first of them.
+        example: numbers of the first of them, in words; empty when there is nothing to add.
+    """
+
+    count: int
+    cases: tuple[str, ...] = ()
+    example: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictRecord:
+    """Summary of predictions: ``predict.json``; written last, so it says that the result is whole.
+
+    Identifiers are those of ``predictions.csv``: UIDs of DICOM objects, or paths below the input.
+
+    Attributes:
+        model: name of the dataset that the model was trained on.
+        run: identity of the run that trained it; empty when unknown.
+        weights: SHA-256 of the network's state.
+        network: name of the network.
+        task: what the model was asked.
+        labels: its labels, in output order.
+        cases: number of predicted cases.
+        input: images found, by modality of DICOM and kind of file.
+        refused: reason -> images without a prediction.
+        warnings: what does not fit the training well -> predicted images concerned.
+        thresholds: label -> operating threshold; empty without one.
+        thresholds_from: where the thresholds come from, in words, or why there are none.
+        not_deidentified: DICOM files that are not marked PatientIdentityRemoved YES.
+        ignored: files below the input that are no images.
+        settings: settings that decide the result.
+        device: device of the network.
+        versions: package -> version.
+        made: time, ISO 8601 in UTC.
+        checksums: SHA-256 of ``checksums.sha256``.
+        version: format of the record.
+    """
+
+    model: str
+    run: str
+    weights: str
+    network: str
+    task: str
+    labels: tuple[str, ...]
+    cases: int
+    input: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, Noticed] = field(default_factory=dict)
+    warnings: dict[str, Noticed] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
+    thresholds_from: str = ""
+    not_deidentified: int = 0
+    ignored: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    device: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    made: str = ""
+    checksums: str = ""
     version: int = FORMAT

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from meninx.core import files
 from meninx.core.errors import DataError, UsageError, expected, problem
-from meninx.imaging import decode, dicom_image
+from meninx.imaging import decode, dicom_image, resample
 from meninx.imaging.image import Image
 from meninx.imaging.tags import new_uid
 
@@ -88,6 +88,30 @@ def write_seg(
         stream = io.BytesIO()
         dataset.save_as(stream, enforce_file_format=True)
     files.write_bytes(out, stream.getvalue())
+
+
+def place_on_source(
+    label_map: npt.NDArray[Any], affine: npt.NDArray[np.float64], source_paths: Sequence[Path], aspect: str
+) -> Image:
+    """Return a label map on the grid of its DICOM source, by nearest neighbour.
+
+    Args:
+        label_map: (rows, columns) or (x, y, z), whole numbers, on the grid of the stored image.
+        affine: of the stored image; means nothing in 2-D.
+        source_paths: the instance, or the files of the series.
+        aspect: how the image met its size in 2-D: ``stretch`` or ``pad``.
+
+    Raises:
+        DataError: the files make no volume.
+    """
+    headers = [decode.open_dataset(path, pixels=False) for path in source_paths]
+    rows, columns = int(headers[0].Rows), int(headers[0].Columns)
+    if label_map.ndim == 2:
+        return Image(resample.picture_on_source(label_map, (rows, columns), aspect)[None])
+    with decode.guarded():
+        _, target = dicom_image.order_slices(headers)
+    placed = resample.volume_on_source(label_map, affine, (columns, rows, len(headers)), target)
+    return Image(placed[None], target)
 
 
 def _matched(

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from meninx.core import machine
 from meninx.core.errors import DataError, expected, problem
+from meninx.core.intensity import Intensity
 from meninx.core.manifest import FIRST_ROW, Manifest, TaskKind
 from meninx.imaging import load
 from meninx.learn.augment import Sample
@@ -148,8 +149,7 @@ class CaseStore:
             raise DataError(
                 expected("finite voxel values", got="NaN or infinity", where=self._where(index), fix=fix)
             )
-        values.clamp_(*intensity.window).sub_(intensity.shift).div_(intensity.scale)
-        return padded(values, size, (intensity.window[0] - intensity.shift) / intensity.scale)
+        return normalised(values, intensity, size)
 
     def _goal(self, index: int, low: Sequence[int], size: Sequence[int]) -> Tensor:
         """Return the labels, or the box of the label map that starts at ``low``, padded to ``size``."""
@@ -303,6 +303,12 @@ def split_store(
     """
     rows = [row for row, case in enumerate(manifest.cases, FIRST_ROW) if case.split == split]
     return CaseStore(manifest.split(split), config, rows=rows, memory=memory)
+
+
+def normalised(values: Tensor, intensity: Intensity, size: Sequence[int]) -> Tensor:
+    """Return network input made of stored values (float32, changed in place), padded to ``size``."""
+    values.clamp_(*intensity.window).sub_(intensity.shift).div_(intensity.scale)
+    return padded(values, size, (intensity.window[0] - intensity.shift) / intensity.scale)
 
 
 def padded(value: Tensor, size: Sequence[int], fill: float) -> Tensor:

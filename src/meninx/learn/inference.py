@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from meninx.learn.task import Task, image_task
 from meninx.models import lora, registry
 
 OVERLAP = 0.5
+KeyT = TypeVar("KeyT")
 
 
 @torch.no_grad()
@@ -38,12 +39,48 @@ def outputs(
 
     The model is put into evaluation mode and stays there.
     """
-    model.eval()
     size = 1 if config.model.patch_size else config.sampling.physical_batch
-    for start in range(0, len(store), size):
-        indices = range(start, min(start + size, len(store)))
-        images = torch.stack([store.image(index) for index in indices])
-        yield from zip(indices, forward(model, images.to(device), config).cpu(), strict=True)
+    images = ((index, store.image(index)) for index in range(len(store)))
+    yield from batched(model, images, config, device, size=size)
+
+
+@torch.no_grad()
+def batched(
+    model: nn.Module,
+    images: Iterable[tuple[KeyT, Tensor]],
+    config: LearnConfig,
+    device: torch.device,
+    *,
+    size: int,
+) -> Iterator[tuple[KeyT, Tensor]]:
+    """Yield (key, logits) of images in order, on the CPU.
+
+    Consecutive images of one shape are run together.
+
+    Args:
+        model: put into evaluation mode; stays there.
+        images: anything that names an image, and network input of shape (channels, *spatial).
+        config: patch size and batch of the sliding window.
+        device: where the model lies.
+        size: most images that are run together, >= 1.
+    """
+    model.eval()
+    keys: list[KeyT] = []
+    waiting: list[Tensor] = []
+
+    def run() -> Iterator[tuple[KeyT, Tensor]]:
+        if waiting:
+            logits = forward(model, torch.stack(waiting).to(device), config).cpu()
+            yield from zip(keys, logits, strict=True)
+        keys.clear()
+        waiting.clear()
+
+    for key, image in images:
+        if waiting and (len(waiting) >= size or image.shape != waiting[0].shape):
+            yield from run()
+        keys.append(key)
+        waiting.append(image)
+    yield from run()
 
 
 def forward(model: nn.Module, images: Tensor, config: LearnConfig) -> Tensor:
@@ -215,13 +252,17 @@ def _weights(path: Path) -> dict[str, Tensor]:
     return table
 
 
-def weights_digest(model: nn.Module) -> str:
+def weights_digest(weights: nn.Module | Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of a network's state: every tensor's name, type, shape and bytes, sorted by name.
 
     Two files of the same weights have the same digest, whatever program wrote them.
+
+    Args:
+        weights: the network, or its state.
     """
+    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     total = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(state.items()):
         plain = value.detach().cpu().contiguous()
         total.update(f"{name}\0{plain.dtype}\0{tuple(plain.shape)}\0".encode())
         total.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -287,16 +328,17 @@ def _outputs(model: nn.Module, store: CaseStore, config: LearnConfig) -> Iterato
 
 
 def _for_model(manifest: Manifest, info: DatasetInfo) -> Manifest:
-    """Return the manifest read as the model's training data was: its intensity and channels.
+    """Return the manifest read so that the same picture gives the input that it gave in training.
 
-    Refuse other dimensions.
+    Refuse other dimensions, and values of other units.
     """
     if manifest.info.spatial_dims != info.spatial_dims:
         got = f"{manifest.info.spatial_dims}-D"
         raise DataError(
             expected(f"{info.spatial_dims}-D images as in training", got=got, where="dataset.toml")
         )
-    return replace(manifest, info=info)
+    intensity = info.intensity.for_values_of(manifest.info.intensity)
+    return replace(manifest, info=replace(info, intensity=intensity))
 
 
 def _selected(run: Run) -> str:

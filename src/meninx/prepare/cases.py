@@ -276,29 +276,11 @@ def _unchanged(before: CaseRecord, source: str) -> bool:
         (plan.image_name(before.case_id), before.image),
         (plan.mask_name(before.case_id), before.mask),
     ]
-    return all(_brought(name, digest) for name, digest in files_of_case if name)
-
-
-def _brought(name: str, digest: str) -> bool:
-    here, there = _shared.out / name, _shared.earlier / name
-    if _is_file_of(here, digest):
-        return True
-    if not _is_file_of(there, digest):
-        return False
-    try:
-        here.parent.mkdir(parents=True, exist_ok=True)
-        here.unlink(missing_ok=True)
-        here.hardlink_to(there)
-    except OSError:  # a file system without hard links
-        files.write_bytes(here, there.read_bytes())
-    return True
-
-
-def _is_file_of(path: Path, digest: str) -> bool:
-    try:
-        return path.is_file() and not path.is_symlink() and files.digest(path) == digest
-    except OSError:
-        return False
+    return all(
+        files.taken_over(_shared.earlier / name, _shared.out / name, digest)
+        for name, digest in files_of_case
+        if name
+    )
 
 
 def _load(source: Source, plan: CasePlan, reason: str) -> Image:

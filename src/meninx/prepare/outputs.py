@@ -13,9 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from meninx.core import artifacts, files, integrity, names, plain, settings, workspace
 from meninx.core.artifacts import DeidRecord, PrepareRecord
 from meninx.core.errors import DataError
+from meninx.core.intensity import Intensity, Observed
 from meninx.core.journal import Journal
 from meninx.core.manifest import (
     INFO_NAME,
@@ -23,7 +26,6 @@ from meninx.core.manifest import (
     SOURCES_NAME,
     Case,
     DatasetInfo,
-    Intensity,
     Manifest,
     TaskKind,
 )
@@ -227,10 +229,11 @@ def info_of(
     sizes, spacings = {record.size for record in known}, {record.spacing_mm for record in known}
     steps = plan.preprocessing
     intensity = steps.intensity
+    trained_on = [
+        records[case.case_id] for case in cases if case.split == "train" and case.case_id in records
+    ]
     if config.images.intensity == "train" and known:
-        intensity = _training_statistics(
-            intensity, [records[case.case_id] for case in cases if case.split == "train"]
-        )
+        intensity = _training_statistics(intensity, trained_on)
     return DatasetInfo(
         name=config.name,
         task=gathered.task,
@@ -248,6 +251,7 @@ def info_of(
         synthetic=config.synthetic,
         split_rule=assignment.rule_of(config.split),
         preprocessing=steps.to_table(),
+        observed=_observed(trained_on),
     )
 
 
@@ -300,6 +304,19 @@ def _training_statistics(public: Intensity, records: Sequence[CaseRecord]) -> In
     mean = sum(record.total for record in records) / count
     variance = max(0.0, sum(record.squares for record in records) / count - mean**2)
     return replace(public, shift=mean, scale=variance**0.5 or 1.0, source="train")
+
+
+def _observed(records: Sequence[CaseRecord]) -> Observed | None:
+    """Return what the stored images of the training split are like; None without any."""
+    if not records:
+        return None
+    means = np.array([record.total / record.count for record in records])
+    spacings = [record.spacing_mm for record in records]
+    ranges: tuple[tuple[float, float], ...] = ()
+    if all(spacings):
+        ranges = tuple((min(axis), max(axis)) for axis in zip(*spacings, strict=True))
+    brightness = (float(means.mean()), float(means.std()))
+    return Observed(images=len(records), brightness=brightness, spacing_mm=ranges)
 
 
 def _identifiers(entries: Sequence[DatasetCase]) -> str:

@@ -16,7 +16,7 @@ from meninx.core import artifacts
 from meninx.core.artifacts import PrepareRecord
 from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.manifest import SOURCES_NAME, Case, Manifest
-from meninx.imaging import decode, dicom_image, resample
+from meninx.imaging import decode, seg
 from meninx.imaging.image import Image
 
 Array = npt.NDArray[Any]
@@ -73,15 +73,7 @@ class DicomSources:
             affine: of the dataset's image; means nothing in 2-D.
         """
         paths = self.paths[case.case_id]
-        headers = [decode.open_dataset(path, pixels=False) for path in paths]
-        rows, columns = int(headers[0].Rows), int(headers[0].Columns)
-        if label_map.ndim == 2:
-            return Image(resample.picture_on_source(label_map, (rows, columns), self.aspect)[None]), paths
-        with decode.guarded():
-            _, target = dicom_image.order_slices(headers)
-        return Image(
-            resample.volume_on_source(label_map, affine, (columns, rows, len(headers)), target)[None], target
-        ), paths
+        return seg.place_on_source(label_map, affine, paths, self.aspect), paths
 
 
 def _identities(manifest: Manifest) -> dict[str, str]:

@@ -1,0 +1,177 @@
+"""The model that predicts: from a run folder, its ``release/``, or a bundle alone."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import nn
+
+from meninx.core import artifacts, files, integrity, names
+from meninx.core import run as runs
+from meninx.core.artifacts import BundleRecord, EvaluationRecord, RunRecord, RunState
+from meninx.core.errors import DataError, UsageError, expected, problem
+from meninx.core.manifest import DatasetInfo, TaskKind
+from meninx.core.run import Run
+from meninx.imaging.preprocessing import Preprocessing
+from meninx.learn.config import LearnConfig
+from meninx.learn.inference import load_bundle, load_model, weights_digest
+from meninx.metrics.estimates import Evaluation
+
+BUNDLE, EVALUATION = "bundle", Path(artifacts.place(EvaluationRecord)).name
+BUNDLE_RECORD = artifacts.place(BundleRecord)
+_READ = (BUNDLE_RECORD, "models/model.pt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trained network with everything that predictions of new images need.
+
+    Attributes:
+        network: in evaluation mode, on the CPU.
+        config: settings of learning that matter for predictions.
+        info: what it was trained for.
+        preprocessing: from a decoded to a stored image; None when the training data did not record it.
+        weights: SHA-256 of the network's state.
+        run: identity of the run; empty when unknown.
+        thresholds: label -> operating threshold.
+        thresholds_from: where they come from, or why there are none.
+    """
+
+    network: nn.Module
+    config: LearnConfig
+    info: DatasetInfo
+    preprocessing: Preprocessing | None
+    weights: str
+    run: str = ""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    thresholds_from: str = ""
+
+
+def open_trained(place: Path, *, network: nn.Module | None = None) -> Trained:
+    """Return the model in a folder.
+
+    Args:
+        place: a run folder, its ``release/``, or the ``bundle/`` in it; copies of these will do.
+        network: the architecture of a run that was given a network of its own; a copy of it is filled.
+
+    Raises:
+        UsageError: the folder is none of these, the run is not finished, or a network is missing or not
+            needed.
+        DataError: something is damaged or was changed since the release.
+    """
+    record: RunRecord | None = None
+    bundle, release = _located(place)
+    if release is not None and release.parent.joinpath(artifacts.place(RunRecord)).is_file():
+        record = artifacts.read(release.parent, RunRecord)
+    if record is not None and record.state is not RunState.RELEASED:
+        fix = "finish it with `meninx train DATA --resume RUN`"
+        raise UsageError(expected("a finished run", got="one that is not", where=place.name, fix=fix))
+    own = copy.deepcopy(network)
+    if bundle is None:
+        return _of_checkpoint(runs.open_run(place), own)
+    _refuse_changed(bundle, release)
+    model = load_bundle(bundle, network=own)
+    if record is not None and record.weights and record.weights != model.record.weights:
+        fix = "restore release/, or train again"
+        raise DataError(
+            expected("the released weights of the run", got="others", where=f"{place.name}/bundle", fix=fix)
+        )
+    found = Trained(
+        network=model.network,
+        config=model.config,
+        info=model.info,
+        preprocessing=_preprocessing(model.info),
+        weights=weights_digest(model.network),
+        run=model.record.run,
+    )
+    return _with_thresholds(found, release)
+
+
+def _located(place: Path) -> tuple[Path | None, Path | None]:
+    """Return the bundle (None for a run without one) and the release around it (None for a bundle alone)."""
+    if (place / BUNDLE_RECORD).is_file():
+        around = place.resolve().parent
+        listed = integrity.read(around) if place.resolve().name == BUNDLE else {}
+        return place, around if f"{BUNDLE}/{BUNDLE_RECORD}" in listed else None
+    if (place / BUNDLE / BUNDLE_RECORD).is_file():
+        return place / BUNDLE, place
+    run = Run(place)
+    if (run.release / BUNDLE / BUNDLE_RECORD).is_file():
+        return run.release / BUNDLE, run.release
+    if run.config_path.is_file():
+        return None, run.release
+    got = "another folder" if place.exists() else "no such folder"
+    fix = "give a run folder, its release/ or release/bundle; older bundles: release the run again"
+    raise UsageError(expected("a trained model", got=got, where=str(place), fix=fix))
+
+
+def _refuse_changed(bundle: Path, release: Path | None) -> None:
+    """Compare what is read of a bundle with the list of the release around it, where there is one."""
+    listed = integrity.read(release) if release is not None else {}
+    for name in _READ if listed else ():
+        if listed.get(f"{BUNDLE}/{name}") != files.digest(bundle / name):
+            fix = "copy the release again from where it was made"
+            raise DataError(
+                problem("the file was changed since the release", where=f"{BUNDLE}/{name}", fix=fix)
+            )
+
+
+def _of_checkpoint(run: Run, network: nn.Module | None) -> Trained:
+    """Return the model of a run without a bundle, from its private checkpoint."""
+    model, config, info = load_model(run, network=network)
+    record, weights = run.record, weights_digest(model)
+    if record is not None and record.weights and record.weights != weights:
+        fix = "restore private/checkpoints, or train again"
+        raise DataError(problem("the checkpoint does not hold the released weights", where=run.name, fix=fix))
+    found = Trained(
+        network=model,
+        config=config,
+        info=info,
+        preprocessing=_preprocessing(info),
+        weights=weights,
+        run=record.id if record is not None else "",
+    )
+    return _with_thresholds(found, run.release)
+
+
+def _preprocessing(info: DatasetInfo) -> Preprocessing | None:
+    return Preprocessing.from_table(info.preprocessing) if info.preprocessing else None
+
+
+def _with_thresholds(model: Trained, release: Path | None) -> Trained:
+    """Return the model with the operating thresholds of its evaluation, or the reason why it has none."""
+    if model.info.task is TaskKind.SEGMENTATION:
+        return model
+    thresholds, origin = _thresholds(model, release)
+    return replace(model, thresholds=thresholds, thresholds_from=origin)
+
+
+def _thresholds(model: Trained, release: Path | None) -> tuple[dict[str, float], str]:
+    if release is None or not (release / EVALUATION).is_file():
+        return {}, "none: no evaluation.json lies beside the bundle"
+    listed = integrity.read(release)
+    if listed and listed.get(EVALUATION) != files.digest(release / EVALUATION):
+        return {}, "none: evaluation.json is not the one in the list of the release"
+    record = artifacts.read_file(release / EVALUATION, EvaluationRecord)
+    if record is None or record.origin is None or record.origin.weights != model.weights:
+        return {}, "none: evaluation.json was measured on other weights"
+    found = Evaluation.from_table(record.evaluation).thresholds
+    labels = set(model.info.labels)
+    fitted = {
+        item.label: float(item.value)
+        for item in found
+        if item.label in labels and item.split == "valid" and _is_number(item.value)
+    }
+    if not fitted:
+        return {}, "none: the evaluation fitted none on validation"
+    rules = ", ".join(sorted({names.printable(str(item.rule)) for item in found}))
+    return fitted, f"{rules} on the split {names.printable(record.thresholds_from or 'valid')}"
+
+
+def _is_number(value: object) -> bool:
+    """Return whether a value of a table that may come from anywhere is a finite number."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
