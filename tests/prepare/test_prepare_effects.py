@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import prepare_fixtures as make
 import pytest
+import segmentation_fixtures as segmentations
 from layout_makers import LAYOUTS
 
 from meninx.core import settings
@@ -44,6 +46,11 @@ SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "mask_folder": ("x", MASKS),
     "mask_labels": (("a",), MASKS),
     "mask_empty": ("zero", MASKS),
+    "mask_overlap": ("last", MASKS),
+    "mask_object": ("seg", MASKS),
+    "mask_series": ("x", MASKS),
+    "channels": (("a",), {}),
+    "entities": (("run-1",), {}),
     "malignant": (True, {}),
     "laterality": (("a=b",), {}),
     "modalities": (("CT",), {}),
@@ -82,6 +89,8 @@ def settings_of(name: str, reader: str) -> dict[str, Any]:
     value, beside = SAMPLES[name]
     if name in ("classes", "positive", "positive_name") and reader in CLASS_COLUMN:
         beside = {**beside, "class_column": "kind"}
+    if name in ("positive_from", "uncertain", "blank") and reader == "bids":
+        beside = {**beside, "label_columns": ("a",)}  # else its masks are read
     return {**beside, name: value}
 
 
@@ -140,12 +149,22 @@ def seen(monkeypatch) -> set[str]:
     return names
 
 
+def with_segmentation(root: Path) -> Path:
+    """Return the archive with a SEG object, so that a reader looks at the settings that choose among them."""
+    segmentations.write_seg(root / "images" / "seg.dcm", 0, segmentations.organs(0))
+    return root
+
+
 PLACES: dict[str, tuple[type, str]] = {}
 MAKERS = {
-    "dicom": lambda root: make.make_dicom(root / "north"),
+    "dicom": lambda root: with_segmentation(make.make_dicom(root / "north")),
     "pairs": make.make_pairs,
     "msd": make.make_msd,
     **{reader: maker for reader, maker, _ in LAYOUTS.values()},
+    "nnunet": segmentations.make_nnunet,
+    "brats": segmentations.make_brats,
+    "bids": segmentations.make_bids,
+    "totalsegmentator": segmentations.make_totalsegmentator,
 }
 ALONE = {
     "dicom": {"table": "../north.csv"}, "csv": {"label_columns": ("effusion", "nodule")},
@@ -154,7 +173,7 @@ ALONE = {
 CLASSES = {
     "dicom": {"table": "../north.csv", "class_column": "effusion"}, "csv": {"class_column": "kind"},
     "brset": {"class_column": "DR_ICDR"}, "isic-2020": {"class_column": "diagnosis"}, "npz": {},
-    "padchest": {"label_columns": ("cardiomegaly",)},
+    "padchest": {"label_columns": ("cardiomegaly",)}, "bids": {"class_column": "group"},
 }  # fmt: skip
 SEGMENTED = {
     "dicom": {"table": "../north.csv", **MASKS}, "csv": MASKS,
@@ -173,8 +192,8 @@ def test_every_reader_that_is_named_for_a_setting_looks_at_it(tmp_path, reader, 
         READERS[reader](root, config, "")
         found |= seen
     named = {name for name, effect in EFFECTS.items() if reader in effect.readers}
-    stage = {"mask_empty"}
-    of_some_cells = {"positive_name", "positive_from", "uncertain", "blank"}
+    stage = {"mask_empty", *({"channels"} if reader in ("pairs", "csv", "folder") else ())}
+    of_some_cells = {"positive_name", "positive_from", "uncertain", "blank", "mask_overlap"}
     assert named - stage - of_some_cells <= found
 
 

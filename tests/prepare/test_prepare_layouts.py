@@ -10,15 +10,24 @@ import layout_makers as layouts
 import numpy as np
 import prepare_fixtures as make
 import pytest
+import segmentation_fixtures as segmentations
 from layout_makers import LAYOUTS
 
 from meninx.core.errors import ConfigError, DataError, LayoutError, UsageError
 from meninx.core.manifest import Manifest, TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import READERS
+from meninx.prepare.readers.published_layouts import PUBLISHED
 from meninx.prepare.readers.recognition import recognised
 from meninx.prepare.source_cases import ReaderOutput
 from meninx.prepare.stage import run
+
+SEGMENTED = {
+    "nnunet": segmentations.make_nnunet,
+    "brats": segmentations.make_brats,
+    "bids": segmentations.make_bids,
+    "totalsegmentator": segmentations.make_totalsegmentator,
+}
 
 
 def read(root: Path, **given: Any) -> ReaderOutput:
@@ -329,6 +338,8 @@ def test_auto_knows_archives_of_deid_pairs_and_dicom(tmp_path):
     assert recognised(PrepareConfig(), tmp_path).reader == "dicom"
     assert recognised(PrepareConfig(), make.make_pairs(tmp_path / "pairs")).reader == "pairs"
     assert recognised(PrepareConfig(), make.make_msd(tmp_path / "msd")).reader == "msd"
+    for reader, maker in SEGMENTED.items():
+        assert recognised(PrepareConfig(), maker(tmp_path / reader)).reader == reader
     (tmp_path / "north" / "deid.json").unlink()
     assert recognised(PrepareConfig(), tmp_path / "north").reader == "dicom"
 
@@ -437,5 +448,5 @@ def test_one_word_or_number_stands_for_a_list_of_one():
 
 
 def test_layouts_of_the_module_are_those_of_the_readers():
-    assert {reader for reader, _, _ in LAYOUTS.values()} | {"dicom", "pairs", "msd"} == set(READERS)
+    assert {reader for reader, _, _ in LAYOUTS.values()} >= set(PUBLISHED)
     assert len(layouts.VINDR_FINDINGS) == 28

@@ -103,13 +103,13 @@ def run(
     mask_labels = gathered.labels if gathered.task is TaskKind.SEGMENTATION else ()
     _refuse_missing(config, gathered, bool(mask_labels), findings)
     # A contradiction in the tables is found before any image is read.
-    plan = CasePlan.of(config.images, config.masks, gathered.spatial_dims, mask_labels)
+    dims, channels = gathered.spatial_dims, gathered.channels
+    plan = CasePlan.of(config.images, config.masks, dims, mask_labels, channels=channels)
     planned = _manifest(config, gathered, plan, gathered.entries, {}, out)
     sizes = {str(split): sum(case.split == split for case in planned.cases) for split in SPLITS}
     checks.refuse_no_training(sizes, config.split.fractions[0], config.split.rule == "published")
-    if config.images.color == AUTO and gathered.spatial_dims == 2:
-        in_color = _first_in_color(gathered.entries, plan)
-        plan = CasePlan.of(config.images, config.masks, gathered.spatial_dims, mask_labels, in_color=in_color)
+    if config.images.color == AUTO and dims == 2 and _first_in_color(gathered.entries, plan):
+        plan = CasePlan.of(config.images, config.masks, dims, mask_labels, channels=channels, in_color=True)
     if config.work.dry_run:
         return _dry(config, gathered, plan, out, findings)
     with outputs.claimed(out, config, sources) as folder:

@@ -7,7 +7,19 @@ from pathlib import Path
 
 from meninx.core import plugins
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.readers import class_folder, clean_dicom, custom_table, msd, npz, pairs, siim
+from meninx.prepare.readers import (
+    bids,
+    brats,
+    class_folder,
+    clean_dicom,
+    custom_table,
+    msd,
+    nnunet,
+    npz,
+    pairs,
+    siim,
+    totalsegmentator,
+)
 from meninx.prepare.readers.published_layouts import PUBLISHED
 from meninx.prepare.source_cases import ReaderOutput
 
@@ -21,6 +33,10 @@ READERS: dict[str, Reader] = {
     "npz": npz.read,
     "siim": siim.read,
     "msd": msd.read,
+    "nnunet": nnunet.read,
+    "brats": brats.read,
+    "bids": bids.read,
+    "totalsegmentator": totalsegmentator.read,
     **PUBLISHED,
 }
 

@@ -2,7 +2,10 @@
 
 A reader is taken if the source shows it by what only this layout has, in this order:
 
-1. an ``.npz`` file; a ``deid.json`` of `meninx deid`; the tables of a published dataset, with their columns;
+1. an ``.npz`` file; a ``deid.json`` of `meninx deid`; ``dataset.json`` with channels (nnunet) or without
+   (msd); ``sub-*`` folders beside ``dataset_description.json`` or ``participants.tsv`` (bids);
+   ``segmentations`` folders (totalsegmentator); volumes named BraTS (brats); the tables of a published
+   dataset, with their columns;
 2. a table that names images of the source (csv);
 3. folders of classes or of splits (folder); ``images/`` and ``labels/`` (pairs); DICOM files (dicom).
 
@@ -21,6 +24,7 @@ from meninx.core.artifacts import DeidRecord, place
 from meninx.core.csv_table import CsvTable, read_table
 from meninx.core.errors import ConfigError, DataError, LayoutError, MeninxError, problem
 from meninx.prepare.config import AUTO, PrepareConfig
+from meninx.prepare.readers import bids, dataset_json
 from meninx.prepare.readers.class_folder import unwrapped
 from meninx.prepare.readers.custom_table import IMAGE_NAMES, only_table, plain_name
 from meninx.prepare.readers.published_layouts import PUBLISHED
@@ -90,8 +94,15 @@ def _by_marks(root: Path, config: PrepareConfig) -> list[str]:
         return ["dicom"]
     if list(root.glob("*.npz")):
         return ["npz"]
-    listed = _json_keys(root / "dataset.json")
-    return ["msd"] if {"training", "labels"} <= listed else []
+    listed = _json_keys(root / dataset_json.NAME)
+    if "labels" in listed:
+        return ["nnunet" if {"channel_names", "file_ending"} & listed else "msd"]
+    if any((root / name).is_file() for name in ("dataset_description.json", bids.PATIENTS)):
+        return ["bids"] if any(root.glob("sub-*/**/*.nii*")) else []
+    if any(root.glob("*/segmentations/*.nii.gz")):
+        return ["totalsegmentator"]
+    volumes = islice(files_below(root, (".nii", ".nii.gz")), 4)
+    return ["brats"] if any(path.name.lower().startswith("brats") for path in volumes) else []
 
 
 def _by_published_tables(root: Path, config: PrepareConfig) -> list[str]:
