@@ -64,8 +64,11 @@ class PrepareResult(Result):
             if self.patients_known
             else "patients: not named by the source; images count"
         )
-        others = (line for line in lines if not line.startswith("patients known:"))
-        return "\n".join(patients if line.startswith("patients:") else line for line in others)
+        others = [line for line in lines if not line.startswith("patients known:")]
+        text = "\n".join(patients if line.startswith("patients:") else line for line in others)
+        for reason, place in self.notes.items():  # sentences, not a column of names
+            text = text.replace(f"  {reason:<22} {place}", f"  {reason}: {place}")
+        return text
 
 
 def run(
