@@ -59,8 +59,9 @@ from __future__ import annotations
 import re
 
 from meninx.core.csv_table import CsvRow, CsvTable
+from meninx.imaging.load import PICTURES
 from meninx.prepare.readers.published_table import Findings, Joined, Names, Part, PublishedTable
-from meninx.prepare.readers.source_files import DICOM, PICTURES
+from meninx.prepare.readers.source_files import DICOM
 
 _BACKGROUND = {  # keywords of ODIR about the picture, not about the eye
     "lens dust", "low image quality", "optic disk photographically invisible", "image offset",

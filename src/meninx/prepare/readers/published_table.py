@@ -19,10 +19,18 @@ from re import Pattern
 from meninx.core import check, files
 from meninx.core.csv_table import CsvRow, CsvTable, read_table
 from meninx.core.errors import ConfigError, LayoutError, expected, problem
+from meninx.imaging.load import PICTURES
 from meninx.prepare.config import AUTO, PrepareConfig
 from meninx.prepare.readers import values
 from meninx.prepare.readers.layout import Layout, read_rows
-from meninx.prepare.readers.source_files import PICTURES, ImageIndex, first_of, resolve, table_path
+from meninx.prepare.readers.source_files import (
+    ImageIndex,
+    NoSuchTable,
+    first_of,
+    is_file,
+    resolve,
+    table_path,
+)
 from meninx.prepare.source_cases import ReaderOutput
 
 Names = tuple[str, ...]
@@ -340,7 +348,7 @@ class _Reading:
         for place in tried:
             if place and ".." not in PurePosixPath(place).parts and not place.startswith("/"):
                 path = self._base / place
-                if _is_there(path):
+                if is_file(path):
                     return path
         return self._index.find(text) or self._base / "/".join(
             part for part in parts if part not in ("..", "/")
@@ -377,8 +385,10 @@ class _Reading:
 
 
 def _first_or_none(root: Path, names: Names) -> Path | None:
-    there = any(next(root.glob(pattern + name), None) for pattern in ("", "*/", "*/*/") for name in names)
-    return first_of(root, names) if there else None
+    try:
+        return first_of(root, names)
+    except NoSuchTable:
+        return None
 
 
 def _column(table: CsvTable, names: Names) -> str:
@@ -444,10 +454,3 @@ def _filled(template: str, row: CsvRow) -> str:
         return template.format_map({name: cell.strip() for name, cell in row.cells.items()})
     except (KeyError, ValueError, IndexError):
         return ""
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a NUL
-        return False
