@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict
 
 
 class InputTable(TypedDict, total=False):
-    """Settings of ``meninx.prepare.config.InputConfig``."""
+    """Settings of ``meninx.prepare.setting_tables.InputConfig``."""
 
     table: str
     crosswalks: Sequence[str]
@@ -27,7 +27,7 @@ class InputTable(TypedDict, total=False):
 
 
 class LabelsTable(TypedDict, total=False):
-    """Settings of ``meninx.prepare.config.LabelsConfig``."""
+    """Settings of ``meninx.prepare.setting_tables.LabelsConfig``."""
 
     label_columns: Sequence[str]
     class_column: str
@@ -47,7 +47,7 @@ class LabelsTable(TypedDict, total=False):
 
 
 class MasksTable(TypedDict, total=False):
-    """Settings of ``meninx.prepare.config.MasksConfig``."""
+    """Settings of ``meninx.prepare.setting_tables.MasksConfig``."""
 
     column: str
     folder: str
@@ -59,7 +59,7 @@ class MasksTable(TypedDict, total=False):
 
 
 class ImagesTable(TypedDict, total=False):
-    """Settings of ``meninx.prepare.config.ImagesConfig``."""
+    """Settings of ``meninx.prepare.setting_tables.ImagesConfig``."""
 
     spatial_dims: Literal[0, 2, 3]
     size: int | Sequence[int]
@@ -73,7 +73,7 @@ class ImagesTable(TypedDict, total=False):
 
 
 class SplitTable(TypedDict, total=False):
-    """Settings of ``meninx.prepare.config.SplitConfig``."""
+    """Settings of ``meninx.prepare.setting_tables.SplitConfig``."""
 
     rule: Literal["stable", "exact", "published"]
     fractions: float | Sequence[float]
@@ -82,7 +82,7 @@ class SplitTable(TypedDict, total=False):
 
 
 class SitesTable(TypedDict, total=False):
-    """Settings of ``meninx.prepare.config.SitesConfig``."""
+    """Settings of ``meninx.prepare.setting_tables.SitesConfig``."""
 
     names: Sequence[str]
     mode: Literal["source", "iid", "label-skew", "attribute-skew", "column"]
@@ -92,7 +92,7 @@ class SitesTable(TypedDict, total=False):
 
 
 class WorkTable(TypedDict, total=False):
-    """Settings of ``meninx.prepare.config.WorkConfig``."""
+    """Settings of ``meninx.prepare.setting_tables.WorkConfig``."""
 
     dry_run: bool
     overwrite: bool
