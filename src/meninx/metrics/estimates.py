@@ -167,12 +167,13 @@ def in_words(row: Estimate, *, known: bool = True) -> str:
 
     Images are counted where patients are not ``known``.
     """
-    counted = _counted(row.n, row.patients, known)
+    counted = counted_in_words(row.n, row.patients, known)
     if math.isnan(row.value):
         return f"undefined ({row.note or 'not enough cases'}), {counted}"
     ends = "no interval" if math.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}]"
     return f"{row.value:.3f} {ends}, {counted}"
 
 
-def _counted(cases: int, patients: int, known: bool) -> str:
+def counted_in_words(cases: int, patients: int, known: bool) -> str:
+    """Return the number of cases and patients as text; images alone where patients are not ``known``."""
     return f"{cases} cases of {patients} patients" if known else f"{cases} images"

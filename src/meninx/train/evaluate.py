@@ -32,7 +32,7 @@ from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
 from meninx.learn.inference import load_model, predict, predict_maps, released_step, weights_digest
 from meninx.metrics import evaluation, segmentation, thresholds
-from meninx.metrics.estimates import Estimate, Evaluation, in_words
+from meninx.metrics.estimates import Estimate, Evaluation, counted_in_words, in_words
 from meninx.metrics.surface import SurfaceTable, compare_surfaces
 from meninx.metrics.thresholds import Threshold
 from meninx.models import registry
@@ -95,7 +95,7 @@ class EvaluateResult(Result):
     def summary(self) -> str:
         """Return the result in a few lines for people."""
         known = self.patients_known
-        counted = _counted(self.cases, self.patients, known)
+        counted = counted_in_words(self.cases, self.patients, known)
         part = "all cases" if self.split == "all" else f"{self.split} split"
         if self.external:
             other = f"{names.printable(self.dataset)}, {part}: {counted} (another dataset, not the test split"
