@@ -502,7 +502,8 @@ def in_words(row: Estimate, *, known: bool = True) -> str:
     if math.isnan(row.value):
         return f"undefined ({row.note or 'not enough cases'}), {counted}"
     ends = "no interval" if math.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}]"
-    return f"{row.value:.3f} {ends}, {counted}"
+    unit = f" ({row.note})" if row.name == "hd95" and row.note else ""
+    return f"{row.value:.3f} {ends}{unit}, {counted}"
 
 
 def _counted(cases: int, patients: int, known: bool) -> str:
