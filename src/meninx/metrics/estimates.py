@@ -160,3 +160,21 @@ def _build(kind: type[Built], table: Mapping[str, Any]) -> Built:
     numbers = {name for name, hint in kind.__annotations__.items() if hint == "float"}
     values = {key: math.nan if value is None and key in numbers else value for key, value in table.items()}
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def in_words(row: Estimate, *, known: bool = True) -> str:
+    """Return an estimate as text: value, interval, cases and patients.
+
+    Images are counted where patients are not ``known``.
+    """
+    rests_on = counted(row.n, row.patients, known=known)
+    if math.isnan(row.value):
+        return f"undefined ({row.note or 'not enough cases'}), {rests_on}"
+    ends = "no interval" if math.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}]"
+    unit = f" ({row.note})" if row.name == "hd95" and row.note else ""
+    return f"{row.value:.3f} {ends}{unit}, {rests_on}"
+
+
+def counted(cases: int, patients: int, *, known: bool = True) -> str:
+    """Return numbers of cases and patients in words; of images alone where patients are not ``known``."""
+    return f"{cases} cases of {patients} patients" if known else f"{cases} images"

@@ -159,10 +159,7 @@ def _side_by_side(run: TrainedRun) -> list[ReportTable]:
     if own is None or not others:
         return []
     columns = [f"own test split ({own.origin.dataset or 'unnamed'})"]
-    columns += [
-        f"{item.origin.dataset or 'unnamed'}, {'all cases' if item.origin.split == 'all' else item.origin.split}"
-        for item in others
-    ]
+    columns += [f"{item.origin.dataset or 'unnamed'}, {item.origin.split}" for item in others]
     rows = []
     for row in own.evaluation.metrics:
         if row.name in _BESIDE:
