@@ -145,7 +145,8 @@ def run(
         except KeyboardInterrupt:
             raise pool.interrupted() from None
         if not lines:
-            got = ", ".join(f"{kind}: {row.count}" for kind, row in refusals.to_table().items())
+            rows = refusals.to_table().items()
+            got = ", ".join(f"{_images(row.count)}: {_words(kind, row)}" for kind, row in rows)
             fix = "give images like those of the training"
             raise DataError(
                 expected("at least one image that can be predicted", got=got, where=source.name, fix=fix)
@@ -189,8 +190,8 @@ class _Work:
             return self.folder.label_map(note, unpadded(padded, note.size))
         except (StorageError, UsageError):
             raise
-        except DataError:
-            self.converter.refusals.add(NO_SEG, note.image.case_id)
+        except DataError as error:  # its message quotes no value
+            self.converter.refusals.add(NO_SEG, note.image.case_id, str(error))
             return None
 
 
@@ -270,9 +271,8 @@ def _result(out: Path, model: Trained, record: PredictRecord, inputs: Inputs, **
     notes = []
     modalities = [kind.removeprefix("DICOM ") for kind in record.input if kind.startswith("DICOM ")]
     if len(modalities) > 1:
-        notes.append(
-            f"the input holds several modalities ({', '.join(modalities)}): the model does not tell them apart"
-        )
+        shown = ", ".join(modalities)
+        notes.append(f"the input holds several modalities ({shown}): the model does not tell them apart")
     if inputs.not_deidentified:
         notes.append(
             f"{inputs.not_deidentified} DICOM files are not marked as de-identified: the output holds their "
