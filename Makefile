@@ -22,7 +22,7 @@ override PATH := $(CALLER_PATH):/usr/local/bin:/opt/homebrew/bin:/usr/bin:/bin
 endif
 TESTS ?= tests
 
-.PHONY: help setup demo test test-fast test-slow coverage lint fix types contracts docs docs-check site \
+.PHONY: help setup shell demo test test-fast test-slow coverage lint fix types contracts docs docs-check site \
 	bench bench-dp bench-data utility build clean constraints
 
 help: ## Show this list
@@ -35,6 +35,9 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 setup: $(READY) ## Make the virtual environment in .venv
+
+shell: $(READY) ## A shell in which `meninx` and the tools are found
+	@PATH="$(abspath $(BIN)):$$PATH" $${SHELL:-/bin/sh}
 
 demo: $(READY) ## Run the full pipeline on invented patients and print the report's path (OUT=folder)
 	@$(BIN)/meninx demo $(OUT) --overwrite

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import build_licences
 import build_settings
 from meninx.cli import dicom as dicom_steps
 from meninx.cli.app import VERBS, build_app
@@ -64,6 +65,7 @@ def pages() -> dict[str, str]:
         "deid-actions.md": deid_actions(),
         "recipes.md": recipes(),
         "errors.md": error_page(),
+        "licences.md": NOTE + build_licences.page(),
     }
 
 

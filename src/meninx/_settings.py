@@ -179,7 +179,7 @@ class RuntimeTable(TypedDict, total=False):
 
     seed: int
     device: str
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "fp16"]
     memory_format: Literal["auto", "contiguous", "channels_last"]
     deterministic: bool
     threads: int
@@ -471,9 +471,10 @@ class TrainSettings(TypedDict, total=False):
         early_stopping: evaluations without improvement before training stops; 0 never stops early.
         seed: seed of initialisation, order and augmentation; never of randomness that protects privacy.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-        precision: `fp32`, or `bf16` for products in bfloat16 (weights stay float32): faster on hardware that
-            supports it; repeatable on the same machine only. Under DP the rounding is charged to
-            max_grad_norm.
+        precision: `fp32`, or products in 16 bits (weights stay float32): faster on hardware that supports
+            them; repeatable on the same machine only. `bf16` is bfloat16; under DP its rounding is charged to
+            max_grad_norm. `fp16` is float16 with a scaled loss, for GPUs without bfloat16; steps that
+            overflow are skipped and counted. It is refused under DP. Evaluation is in float32.
         memory_format: memory layout of 2-D images and weights, which affects speed and rounding: `auto` is
             channels_last for supervised training on a GPU, and contiguous otherwise.
         deterministic: repeatable bit for bit, including the privacy noise; stamps the run NOT FOR RELEASE.
@@ -568,7 +569,7 @@ class TrainSettings(TypedDict, total=False):
     early_stopping: int
     seed: int
     device: str
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "fp16"]
     memory_format: Literal["auto", "contiguous", "channels_last"]
     deterministic: bool
     threads: int

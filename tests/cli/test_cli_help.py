@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -63,6 +64,30 @@ def test_the_first_help_lists_the_verbs_and_the_exit_codes(helps):
     assert code == 0
     assert all(f" {verb} " in out for verb in VERBS)
     assert " ".join(out.split()).endswith("130 interrupted.")
+
+
+@pytest.mark.parametrize("verb", ["train", "prepare", "sweep"])
+def test_help_shows_ten_everyday_settings_before_the_others(helps, verb):
+    _, out, _ = helps["helps"][verb]
+    everyday, _, others = out.partition("Everyday settings")[2].partition("─ Settings")
+    assert len(re.findall(r"^│ --", everyday, re.MULTILINE)) == 10
+    assert others
+    assert not set(re.findall(r"^│ (--[a-z-]+)", everyday, re.MULTILINE)) & set(
+        re.findall(r"^│ (--[a-z-]+)", others, re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_verbs_flags_and_choices(invoke, shell):
+    said = invoke("completion", shell)
+    assert (said.code, said.err) == (0, "")
+    assert all(word in said.out for word in (*VERBS, "epsilon", "auto-s"))
+
+
+def test_completion_of_an_unknown_shell_names_those_it_knows(invoke):
+    said = invoke("completion", "csh")
+    assert said.code == 2
+    assert all(name in said.err for name in ("bash", "zsh", "fish", "powershell"))
 
 
 @pytest.mark.parametrize(

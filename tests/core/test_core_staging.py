@@ -131,6 +131,23 @@ def test_a_file_or_a_link_in_its_way(tmp_path):
     assert (tmp_path / "elsewhere" / "kept").exists()
 
 
+def test_a_link_in_the_hidden_folder_is_not_followed(tmp_path):
+    def stopped() -> None:
+        with building(tmp_path / "out", fingerprint="x"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    (tmp_path / "elsewhere").mkdir()
+    place = tmp_path / "out" / FOLDER / "files"
+    place.rmdir()
+    place.symlink_to(tmp_path / "elsewhere")
+    with building(tmp_path / "out", fingerprint="x") as build:
+        files.write_text(build.new("one"), "new")
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert tree(tmp_path / "out") == {"one": "new"}
+
+
 @pytest.mark.parametrize("leads", ["elsewhere", "nowhere"])
 def test_a_link_among_the_folders_is_refused_before_a_file_moves(tmp_path, leads):
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"

@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 
+from meninx.core import integrity
 from meninx.core.errors import DataError, PrivacyRefusal
 from meninx.learn import checkpoint
 from meninx.learn.config import LearnConfig
@@ -62,8 +63,8 @@ FOREIGN = {
     "a list": saved([1, 2]),
     "another dict": saved({"version": 2}),
     "an unhashable version": saved({"version": [1]}),
-    "a sealed list": checkpoint.seal(saved([1, 2])),
-    "a sealed pickle": checkpoint.seal(b"cos\nsystem\n(S'true'\ntR."),
+    "a sealed list": integrity.seal(saved([1, 2])),
+    "a sealed pickle": integrity.seal(b"cos\nsystem\n(S'true'\ntR."),
 }
 
 
@@ -87,7 +88,7 @@ def of_one_player(content, version):
 
 def test_checkpoints_of_earlier_versions_are_read_and_say_whether_they_are_sealed(trained):
     path, content = checkpoint.path_of(trained, "last"), checkpoint.load(trained, "last")
-    older = saved(of_one_player(content, 1)), checkpoint.seal(saved(of_one_player(content, 2)))
+    older = saved(of_one_player(content, 1)), integrity.seal(saved(of_one_player(content, 2)))
     for written, sealed in zip(older, (False, True), strict=True):
         path.write_bytes(written)
         read = checkpoint.load(trained, "last")

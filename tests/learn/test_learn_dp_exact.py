@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from meninx.core.errors import PrivacyRefusal
 from meninx.core.run import create
 from meninx.learn import (
+    Evaluator,
     Hook,
     Keys,
     PrivateSampler,
@@ -22,6 +25,7 @@ from meninx.learn import (
     TrainState,
     UnitSource,
 )
+from meninx.learn.dp_step import _bit_sums
 from meninx.privacy import ClippedSum, Ledger, Plan
 
 PATIENTS, CANARIES = 20, 6
@@ -131,6 +135,68 @@ def test_the_ledger_refuses_a_line_that_repeats_a_step_with_another_state():
         ledger.next(PLAN, 0, stream="a", state="z")
 
 
+def test_a_line_that_was_not_written_binds_nobody_and_one_that_was_stays():
+    first, _ = Ledger().next(PLAN, 0, stream="a", state="x")
+    first.next(PLAN, 1, stream="a", state="lost")  # the disk refused the line: nothing goes on from it
+    again, _ = first.next(PLAN, 1, stream="a", state="y")
+    assert first.repeats("a", 1, "anything")
+    assert again.repeats("a", 1, "y")
+    assert not again.repeats("a", 1, "lost")
+    other, _ = first.next(PLAN, 1, stream="a", state="z")
+    assert (again.repeats("a", 1, "y"), other.repeats("a", 1, "y")) == (True, False)
+
+
+def test_weights_that_changed_places_begin_another_step(tmp_path):
+    state, sampler, step, _ = parts(tmp_path, canaries=False)
+    with torch.no_grad():
+        for places in ([0, 1, 3, 2, 4, 5], [3, 1, 2, 0, 4, 5]):
+            weights = torch.arange(12.0).view(4, 3)
+            state.model[0].weight.copy_(weights)
+            before = step._begun_with(state.model, PLAN.threshold(), [sampler(0)])
+            state.model[0].weight.view(-1)[:6] = weights.view(-1)[places]
+            assert step._begun_with(state.model, PLAN.threshold(), [sampler(0)]) != before
+
+
+@given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=2, max_size=30), st.data())
+def test_the_digest_of_a_tensor_changes_with_any_two_of_its_values(values, data):
+    bits = torch.tensor(values, dtype=torch.int32)
+    places = st.integers(0, len(values) - 1)
+    other = bits.clone()
+    for _ in range(2):
+        other[data.draw(places)] = data.draw(st.integers(-(2**31), 2**31 - 1))
+    sums = [torch.cat(_bit_sums(part.view(torch.float32))).tolist() for part in (bits, other)]
+    assert (sums[0] == sums[1]) == torch.equal(bits, other)
+
+
+def test_two_trainers_on_one_run_folder_do_not_both_take_a_step(tmp_path):
+    state, sampler, step, _ = parts(tmp_path, canaries=False)
+    second = PrivateStep(
+        PLAN, step.run, Squares(), step.loader, Keys.of(step.run, resumed=True), binding="this test"
+    )
+    Trainer(state, sampler, step).run(until=2, horizon=PLAN.steps)
+    lines = step.run.ledger_text()
+    state.step = 0
+    with pytest.raises(PrivacyRefusal, match="other lines"):
+        Trainer(state, sampler, second).run(until=2, horizon=PLAN.steps)
+    assert step.run.ledger_text() == lines
+    assert Ledger.parse(lines).entries == 2
+
+
+def test_a_line_that_was_cut_off_while_the_run_goes_on_stops_it(tmp_path):
+    state, sampler, step, _ = parts(tmp_path, canaries=False)
+    trainer = Trainer(state, sampler, step)
+    trainer.run(until=2, horizon=PLAN.steps)
+    text = step.run.ledger_text()
+    step.run.ledger_path.write_text(text + text.splitlines()[0][:40])
+    with pytest.raises(PrivacyRefusal, match="other lines"):
+        trainer.run(until=3, horizon=PLAN.steps)
+    again = PrivateStep(
+        PLAN, step.run, Squares(), step.loader, Keys.of(step.run, resumed=True), binding="this test"
+    )
+    Trainer(state, sampler, again).run(until=3, horizon=PLAN.steps)
+    assert Ledger.parse(step.run.ledger_text()).spent().steps == 4  # the line that was cut counts
+
+
 def test_another_sampler_than_the_accounted_one_is_refused(tmp_path):
     state, sampler, step, _ = parts(tmp_path, canaries=False)
     others = (
@@ -145,7 +211,7 @@ def test_another_sampler_than_the_accounted_one_is_refused(tmp_path):
     assert step.ledger.entries == 0
 
 
-def test_a_hook_that_declares_nothing_sees_neither_the_loss_nor_the_number_of_drawn_units(tmp_path):
+def test_a_hook_that_declares_nothing_sees_no_loss_no_metric_and_not_the_number_of_drawn_units(tmp_path):
     class Curious(Hook):
         def __init__(self) -> None:
             self.seen: list[object] = []
@@ -153,7 +219,17 @@ def test_a_hook_that_declares_nothing_sees_neither_the_loss_nor_the_number_of_dr
         def on_step_end(self, state, event):
             self.seen.append((event.units, dict(event.metrics)))
 
+        def on_evaluation(self, state, event):
+            self.seen.append((event.improved, dict(event.metrics), dict(event.train)))
+
+    class Owner(Curious):
+        private_log = True
+
     state, sampler, step, _ = parts(tmp_path, canaries=False)
-    curious = Curious()
-    Trainer(state, sampler, step, hooks=[curious]).run(until=2, horizon=PLAN.steps)
-    assert curious.seen == [(0, {}), (0, {})]
+    curious, owner = Curious(), Owner()
+    evaluator = Evaluator(lambda state: {"loss": 0.5})
+    trainer = Trainer(state, sampler, step, hooks=[curious, owner], evaluator=evaluator, eval_every=2)
+    trainer.run(until=2, horizon=PLAN.steps)
+    assert curious.seen == [(0, {}), (0, {}), (True, {}, {})]
+    assert owner.seen[2][1] == {"loss": 0.5}
+    assert owner.seen[2][2].keys() == {"loss", "epsilon"}

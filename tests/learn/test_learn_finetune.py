@@ -198,7 +198,7 @@ def test_the_pretrained_weights_are_under_the_adapters(dataset: Data, weights: s
         ({"head_lr": 0.0}, "head_lr"),
         ({"bias_floor": 0.0}, "bias_floor"),
         ({"bias_correction": "yes"}, "bias_correction"),
-        ({"precision": "fp16"}, "precision"),
+        ({"precision": "fp8"}, "precision"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:

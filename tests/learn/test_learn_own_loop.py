@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, RunLocked, UsageError
-from meninx.learn import own_loop
+from meninx.learn import own_arguments, own_loop
 from meninx.privacy import PrivateTraining, training
 
 ROWS = 24
@@ -113,6 +113,44 @@ def test_steps_lost_to_a_crash_stay_spent_and_their_noise_is_not_used_again(tmp_
     assert dp.spent.steps == 6
     lines = (run / "private/ledger.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(6))  # each under noise of its own
+
+
+def test_a_line_that_a_crash_cut_short_counts_as_a_step_of_the_budget(tmp_path):
+    run = tmp_path / "run"
+    with opened(run) as dp:
+        taken(dp, 2)
+    path = run / "private/ledger.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines()[0][:50])
+    with opened(run, resume=True) as dp:
+        assert len(taken(dp)) == 3  # of six, two were taken and one was begun
+    assert dp.spent.steps == 6
+    assert dp.spent.epsilon == dp.plan.epsilon()
+
+
+def test_correlated_noise_is_not_gone_on_with_under_other_keys(tmp_path):
+    run = tmp_path / "run"
+    with opened(run, batch=3, noise_bands=2) as dp:
+        taken(dp, 3)
+    with pytest.raises(PrivacyRefusal, match="correlated"), opened(run, batch=3, noise_bands=2, resume=True):
+        pass
+
+
+def test_a_folder_whose_ledger_was_removed_is_not_begun_anew(tmp_path):
+    run = tmp_path / "run"
+    with opened(run) as dp:
+        taken(dp, 2)
+    (run / "private/ledger.jsonl").unlink()
+    saved = (run / "private/checkpoints/last.pt").read_bytes()
+    with pytest.raises(PrivacyRefusal, match="ledger of the run is missing"), opened(run):
+        pass
+    assert (run / "private/checkpoints/last.pt").read_bytes() == saved
+
+
+def test_a_run_that_was_killed_before_its_first_step_begins_anew(tmp_path):
+    with opened(tmp_path / "run"):
+        pass
+    with opened(tmp_path / "run") as dp:
+        assert len(taken(dp)) == 6
 
 
 def test_rows_without_units_are_units_themselves(tmp_path):
@@ -324,7 +362,7 @@ def test_a_run_whose_checkpoint_was_removed_is_not_resumed(tmp_path):
 @settings(max_examples=15, deadline=None)
 def test_the_rows_reach_the_step_as_they_were_given_whatever_the_physical_batch(patients, physical, seed):
     chosen = [unit for unit in range(6) if (seed >> unit) & 1]
-    members, names, _ = own_loop._grouped(patients, None)
+    members, names, _ = own_arguments.grouped(patients, None)
     units = tuple(rows for rows, name in zip(members, names, strict=True) if int(name) in chosen)
     drawn = own_loop.UnitBatch(units)
     rows = torch.tensor([row for unit in units for row in unit], dtype=torch.int64)

@@ -213,6 +213,23 @@ def test_the_same_keys_for_something_else_are_refused(start):
     assert longer.phases() == (phase(13),)
 
 
+def test_a_step_under_another_plan_and_the_same_keys_is_refused():
+    ledger = Ledger.parse(run(range(12)))
+    with pytest.raises(PrivacyRefusal, match="one plan for each step"):
+        ledger.next(SECOND, 11, stream="keys")
+    assert set(ledger.next(SECOND, 12, stream="keys")[0].phases()) == {phase(12), phase(1, SECOND)}
+    other, _ = ledger.next(SECOND, 11, stream="other keys")
+    assert set(other.phases()) == {phase(12), phase(1, SECOND)}
+
+
+def test_the_ending_is_that_of_the_text():
+    whole = run(range(3))
+    for cut in range(0, len(whole) + 1):
+        text = whole[:cut]
+        assert text.endswith(Ledger.parse(text).ending)
+        assert bool(Ledger.parse(text).ending) == bool(text)
+
+
 def test_a_ledger_without_bindings_is_read_and_not_gone_on_with():
     text = run(range(12)).replace(',"binding":""', "")
     old = []

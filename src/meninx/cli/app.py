@@ -43,6 +43,7 @@ VERBS = {
     "demo": "Run the full pipeline on synthetic patients.",
     "recipes": "List, show or copy the packaged recipes.",
     "doctor": "Show what is installed and what this machine can do.",
+    "completion": "Print a script that completes verbs and flags in your shell.",
 }
 HELP = (
     "Turn a hospital's DICOM archive into a privately trained model, and report in numbers what was "

@@ -12,7 +12,7 @@ from meninx.cli.flags import with_settings
 from meninx.deid.config import DeidConfig
 
 
-@with_settings
+@with_settings()
 def deid(
     source: Path,
     out: Path,

@@ -9,7 +9,7 @@ from meninx.cli.flags import with_settings
 from meninx.demo.config import DemoConfig
 
 
-@with_settings
+@with_settings()
 def demo(
     out: Path,
     /,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json as json_module
 import os
+from pathlib import Path
 from typing import Any
 
-from meninx.core import provenance
+from meninx.core import machine, provenance
 
 EXTRAS = {
     "train": ("torch", "monai", "einops", "dp_accounting", "scipy", "cryptography", "tensorboard"),
@@ -89,14 +90,24 @@ def show_plan(
 
 
 def examine() -> dict[str, Any]:
-    """Return what the machine can do, as JSON-able values; imports nothing heavy."""
+    """Return what the machine can do, as JSON-able values.
+
+    Imports torch, where it is installed, to ask for GPUs.
+    """
+    from meninx.imaging import decode
+
     environment = provenance.environment(["meninx", "doctor"])
     return {
         "python": environment.python,
-        "cpus": environment.cpus,
+        "machine": {
+            "processors": machine.processors(),
+            "free memory": machine.shown_size(machine.free_memory()),
+            "free disk in this folder": machine.shown_size(machine.free_disk(Path())),
+            "GPU": _gpu(),
+        },
         "packages": environment.packages,
         "extras": {name: _state(modules) for name, modules in EXTRAS.items()},
-        "dicom codecs": _codecs(),
+        "dicom codecs": decode.codecs(),
         "network": {
             "meninx": "opens no connection of its own",
             "networks of MONAI": (
@@ -112,12 +123,15 @@ def _state(modules: tuple[str, ...]) -> str:
     return f"missing {', '.join(missing)}" if missing else "installed"
 
 
-def _codecs() -> dict[str, str]:
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+def _gpu() -> str:
+    if importlib.util.find_spec("torch") is None:
+        return "unknown without torch (extra train)"
+    import torch
 
-    known = (RLELossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless)
-    return {uid.keyword: "yes" if get_decoder(uid).is_available else "no" for uid in known}
+    if torch.cuda.is_available():
+        found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        return "; ".join(f"{one.name}, {machine.shown_size(one.total_memory)}" for one in found)
+    return "Apple GPU (mps)" if torch.backends.mps.is_available() else "none that torch can use"
 
 
 def _flower_telemetry() -> str:

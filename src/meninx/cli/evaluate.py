@@ -10,7 +10,7 @@ from meninx.cli.flags import with_settings
 from meninx.train.config import EvaluateConfig
 
 
-@with_settings
+@with_settings()
 def evaluate(
     run: Path,
     /,

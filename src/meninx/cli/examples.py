@@ -39,6 +39,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx doctor --json",
         "meninx doctor --plan --model resnet9-small --image-size 32 32 --batch 8",
     ),
+    "completion": ("meninx completion bash", "meninx completion zsh"),
     "dicom": ("meninx dicom export clean/ images/", "meninx dicom restore images/ back/"),
     "dicom label": ("meninx dicom label clean/ labelled/ --tag ClinicalTrialTimePointID --from-folder -1",),
     "dicom export": ("meninx dicom export clean/ images/ --intensity display --bits 8",),

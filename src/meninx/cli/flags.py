@@ -26,19 +26,27 @@ FREE = dict[str, Any]
 WORDS = {"True": True, "False": False}
 
 
-def with_settings(verb: Callable[..., None]) -> Callable[..., None]:
-    """Return a verb for the parser: in place of its config it takes one keyword per setting.
+def with_settings(*everyday: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that makes a verb for the parser: one keyword per setting in place of its config.
+
+    The verb is a function with a parameter ``config`` of a config class; ``recipe`` and ``resume`` (the path
+    of a run that goes on with its own settings) may be others.
 
     Args:
-        verb: a function with a parameter ``config`` of a config class; ``recipe`` and ``resume`` (the path of
-            a run that goes on with its own settings) may be others.
+        everyday: flat names of the settings that most users give; ``--help`` shows them first.
     """
+    return functools.partial(_with_settings, everyday)
+
+
+def _with_settings(everyday: tuple[str, ...], verb: Callable[..., None]) -> Callable[..., None]:
     hints = typing.get_type_hints(verb, include_extras=True)
     kind: type[Settings] = hints["config"]
     signature = inspect.signature(verb)
     parameters: list[inspect.Parameter] = []
     for name, parameter in signature.parameters.items():
-        parameters += _flags(kind) if name == "config" else [parameter.replace(annotation=hints[name])]
+        parameters += (
+            _flags(kind, everyday) if name == "config" else [parameter.replace(annotation=hints[name])]
+        )
 
     @functools.wraps(verb)
     def command(*paths: Any, **given: Any) -> None:
@@ -98,18 +106,20 @@ def read_options(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
             argument.tokens[:] = [Token(keyword=argument.name, source="cli", implicit_value=table)]
 
 
-def _flags(kind: type[Settings]) -> Iterator[inspect.Parameter]:
-    """Return the keywords that the parser sees for a config, in groups named after its tables."""
-    top = Group("Settings", sort_key=1)
+def _flags(kind: type[Settings], everyday: tuple[str, ...]) -> Iterator[inspect.Parameter]:
+    """Return the keywords that the parser sees for a config: everyday ones, then in groups as its tables."""
+    first, top = Group("Everyday settings", sort_key=1), Group("Settings", sort_key=2)
     groups = {
         name: Group(f"Settings \\[{name}]", sort_key=order)
-        for order, name in enumerate(settings.tables(kind), 2)
+        for order, name in enumerate(settings.tables(kind), 3)
     }
-    meanings = settings.meanings(kind)
-    for name, (path, item) in settings.index(kind).items():
+    meanings, known = settings.meanings(kind), settings.index(kind)
+    for name in sorted(known, key=lambda name: everyday.index(name) if name in everyday else len(everyday)):
+        path, item = known[name]
+        table = groups[path[0]] if len(path) > 1 else top
         shown = Parameter(
             name=f"--{name.replace('_', '-')}",
-            group=groups[path[0]] if len(path) > 1 else top,
+            group=first if name in everyday else table,
             help=_help(meanings[name], item.hint),
         )
         default = settings.default_of(kind, name)

@@ -9,7 +9,18 @@ from meninx.cli.flags import with_settings
 from meninx.prepare.config import PrepareConfig
 
 
-@with_settings
+@with_settings(
+    "reader",
+    "table",
+    "label_columns",
+    "patient_column",
+    "size",
+    "spatial_dims",
+    "split",
+    "fractions",
+    "limit",
+    "dry_run",
+)
 def prepare(
     source: Path,
     out: Path,

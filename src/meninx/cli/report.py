@@ -9,7 +9,7 @@ from meninx.cli.flags import with_settings
 from meninx.report.config import ReportConfig
 
 
-@with_settings
+@with_settings()
 def report(
     *sources: Path,
     config: ReportConfig,

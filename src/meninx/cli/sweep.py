@@ -10,7 +10,9 @@ from meninx.cli.flags import with_settings
 from meninx.train.config import SweepConfig
 
 
-@with_settings
+@with_settings(
+    "epsilons", "seeds", "non_private", "model", "delta", "epochs", "batch_size", "lr", "name", "device"
+)
 def sweep(
     data: Path,
     /,

@@ -15,7 +15,7 @@ from meninx.core.progress import SILENT
 from meninx.train.config import TrainConfig
 
 
-@with_settings
+@with_settings("model", "epsilon", "delta", "epochs", "batch_size", "lr", "augment", "name", "seed", "device")
 def train(
     data: Path,
     /,

@@ -103,6 +103,8 @@ class RunRecord:
         state: see :class:`RunState`.
         private: trained with differential privacy.
         deterministic: noise and sampling came from the seed: NOT FOR RELEASE.
+        own_loop: trained in a loop of the user's own through ``meninx.privacy.training``, so data, labels and
+            evaluation were not seen by meninx.
         config: SHA-256 of ``config.toml`` as it was when the run was created.
         data: keyed digest of the dataset.
         dataset: short name of the dataset.
@@ -136,6 +138,7 @@ class RunRecord:
     state: RunState = RunState.STARTING
     private: bool = False
     deterministic: bool = False
+    own_loop: bool = False
     config: str = ""
     data: str = ""
     dataset: str = ""

@@ -2,12 +2,13 @@
 
 ``sha256sum -c checksums.sha256`` checks a folder without meninx; :func:`damage` does the same and also names
 files that are not in the list. The list's own digest (:func:`digest_of`) names the content of the whole
-folder.
+folder. A single file that is written again and again carries its digest at its own end (:func:`seal`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from meninx.core.progress import SILENT, Progress, task
 CHECKSUMS = "checksums.sha256"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _LIMIT = 1 << 30
+_SEAL = b"\nmeninx-sha256:"
+_SEAL_BYTES = len(_SEAL) + 64 + 1
+_PIECE = 16 << 20  # bytes that are read at a time
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,43 @@ def damage(root: Path, *, leave_out: Iterable[str] = (), progress: Progress = SI
     skipped = {CHECKSUMS, *leave_out}
     unlisted = [name for name in _files_below(root, skipped) if name not in listed]
     return Damage(tuple(missing), tuple(changed), tuple(sorted(unlisted)))
+
+
+def seal(content: bytes) -> bytes:
+    """Return the content of a file followed by its digest, which readers of torch's format pass over."""
+    return b"%b%b%b\n" % (content, _SEAL, hashlib.sha256(content).hexdigest().encode())
+
+
+def unseal(whole: bytes) -> tuple[bytes, bool]:
+    """Return the content and whether a digest stood behind it that is the right one.
+
+    Without a digest the content is ``whole`` itself.
+    """
+    content, end = whole[:-_SEAL_BYTES], whole[-_SEAL_BYTES:]
+    if not end.startswith(_SEAL):
+        return whole, False
+    return content, end == seal(content)[-_SEAL_BYTES:]
+
+
+def is_whole(path: Path) -> bool | None:
+    """Return whether a file ends in the digest of what stands before it; None when it carries none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with files.regular(path) as stream:
+        left = stream.seek(0, os.SEEK_END) - _SEAL_BYTES
+        stream.seek(max(0, left))
+        end = stream.read(_SEAL_BYTES)
+        if not end.startswith(_SEAL):
+            return None
+        stream.seek(0)
+        total = hashlib.sha256()
+        while left > 0:
+            piece = stream.read(min(left, _PIECE))
+            total.update(piece)
+            left -= len(piece) or left  # a file that shrinks meanwhile ends the loop
+    return end == b"%b%b\n" % (_SEAL, total.hexdigest().encode())
 
 
 def _inside(root: Path, name: str) -> bool:

@@ -227,18 +227,38 @@ def create(
     clean = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:80]
     run = Run(_made(parent / f"{stamp}_{clean}"))
     try:
-        _furnish(run, config_toml, command, private, deterministic)
+        furnish(run, config_toml=config_toml, command=command, private=private, deterministic=deterministic)
     except BaseException:
         shutil.rmtree(run.root, ignore_errors=True)
         raise
     return run
 
 
-def _furnish(run: Run, config_toml: str, command: Iterable[str], private: bool, deterministic: bool) -> None:
-    """Put into a new run folder what every run has; the record comes last."""
+def furnish(
+    run: Run,
+    *,
+    config_toml: str,
+    command: Iterable[str],
+    private: bool,
+    deterministic: bool,
+    own_loop: bool = False,
+) -> None:
+    """Put into a new run folder what every run has; the record comes last.
+
+    Args:
+        run: the folder; it exists.
+        config_toml: the resolved config.
+        command: what the user typed.
+        private: trained with differential privacy.
+        deterministic: stamps the run NOT FOR RELEASE.
+        own_loop: trained in a loop of the user's own.
+
+    Raises:
+        StorageError: the disk refused.
+    """
     workspace.make_private(run.root)
     try:
-        run.release.mkdir()
+        run.release.mkdir(exist_ok=True)
     except OSError as error:
         raise files.storage_error(error, run.root) from error
     files.write_text(run.config_path, config_toml)
@@ -250,6 +270,7 @@ def _furnish(run: Run, config_toml: str, command: Iterable[str], private: bool, 
         name=run.name,
         private=private,
         deterministic=deterministic,
+        own_loop=own_loop,
         config=hashlib.sha256(config_toml.encode()).hexdigest(),
         made=artifacts.now(),
     )
@@ -257,10 +278,12 @@ def _furnish(run: Run, config_toml: str, command: Iterable[str], private: bool, 
 
 
 def open_run(path: Path) -> Run:
-    """Return the run in a folder.
+    """Return the run that `meninx train` made in a folder.
 
     Raises:
-        UsageError: the folder is not a run folder.
+        UsageError: the folder is not a run folder, or it is one of a loop of the user's own, whose network
+            and data meninx does not know.
+        DataError: run.json is damaged.
     """
     root = path.resolve()
     if not (root / "config.toml").is_file() or not (root / "private").is_dir():
@@ -271,7 +294,16 @@ def open_run(path: Path) -> Run:
                 fix="give the folder that `meninx train` printed",
             )
         )
-    return Run(root)
+    run = Run(root)
+    record = run.record
+    if record is not None and record.own_loop:
+        why = (
+            "the run was trained in a loop of your own (meninx.privacy.training), so meninx knows neither "
+            "its network nor its data"
+        )
+        fix = "go on with training(..., resume=True), and evaluate with your own code"
+        raise UsageError(problem(why, where=run.name, fix=fix))
+    return run
 
 
 def _made(root: Path) -> Path:

@@ -180,7 +180,7 @@ def _begin(room: Path, fingerprint: str) -> None:
     known = room / _FINGERPRINT
     continued = bool(fingerprint) and known.is_file() and files.read_text(known) == fingerprint
     try:
-        if not continued:
+        if not continued or (room / _FILES).is_symlink():
             remove(room / _FILES)
         (room / _FILES).mkdir(exist_ok=True)
         for path in (room / _FILES).rglob(f"{files.PARTIAL}*"):  # what a killed process was writing

@@ -7,6 +7,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -22,6 +23,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from meninx.core.errors import DataError, expected, problem
+from meninx.imaging import jpeg
 
 _MAGIC_AT = 128
 _UNDEFINED = 0xFFFFFFFF
@@ -33,19 +35,33 @@ _MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = (
 )  # times the file's size; bytes; bytes: those of deid
 _CHUNK = 1 << 20
 _FIRST_GROUP = b"\x08\x00"  # first bytes of a data set without preamble
-_PLUGIN = {
-    "1.2.840.10008.1.2.4.50": "pylibjpeg-libjpeg",
-    "1.2.840.10008.1.2.4.51": "pylibjpeg-libjpeg",
-    "1.2.840.10008.1.2.4.57": "pylibjpeg-libjpeg",
-    "1.2.840.10008.1.2.4.70": "pylibjpeg-libjpeg",
-    "1.2.840.10008.1.2.4.80": "pyjpegls",
-    "1.2.840.10008.1.2.4.81": "pyjpegls",
-    "1.2.840.10008.1.2.4.90": "pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.91": "pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.201": "pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.202": "pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.203": "pylibjpeg-openjpeg",
+_TURBO, _CHARLS, _OPENJPEG = (
+    (jpeg.NAME, jpeg.PACKAGE),
+    ("pyjpegls", "pyjpegls"),
+    ("pylibjpeg", "pylibjpeg-openjpeg"),
+)
+_DECODERS = {
+    "1.2.840.10008.1.2.4.50": _TURBO,
+    "1.2.840.10008.1.2.4.51": _TURBO,
+    "1.2.840.10008.1.2.4.57": _TURBO,
+    "1.2.840.10008.1.2.4.70": _TURBO,
+    "1.2.840.10008.1.2.4.80": _CHARLS,
+    "1.2.840.10008.1.2.4.81": _CHARLS,
+    "1.2.840.10008.1.2.4.90": _OPENJPEG,
+    "1.2.840.10008.1.2.4.91": _OPENJPEG,
+    "1.2.840.10008.1.2.4.201": _OPENJPEG,
+    "1.2.840.10008.1.2.4.202": _OPENJPEG,
+    "1.2.840.10008.1.2.4.203": _OPENJPEG,
 }
+"""Transfer syntax -> plug-in of pydicom, and the package that brings it.
+
+The plug-in is fixed, because decoders of lossy JPEG differ by up to three grey levels: without this, the same
+file would become another image where another package is installed.
+"""
+
+
+for _syntax in jpeg.DECODER_DEPENDENCIES:
+    get_decoder(_syntax).add_plugin(jpeg.NAME, (jpeg.__name__, "_decode_frame"))
 
 
 _LOGGERS = tuple(
@@ -216,34 +232,47 @@ def pixels_of(dataset: Dataset) -> npt.NDArray[Any]:
     syntax = UID(dataset.file_meta.get("TransferSyntaxUID", ""))
     try:
         with quiet():
-            pixels = pixel_array(dataset)
+            pixels = pixel_array(dataset, decoding_plugin=_DECODERS.get(syntax, ("", ""))[0])
             return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     except Exception as error:
         raise _undecodable(syntax, error) from None
 
 
 def _undecodable(syntax: UID, error: Exception) -> DataError:
+    package = _DECODERS.get(syntax, ("", ""))[1]
     name = f"{syntax.name} ({syntax})" if syntax.is_transfer_syntax else "an unknown transfer syntax"
-    plugin = _PLUGIN.get(syntax, "")
+    fix = "the file may be damaged"
     try:
-        available = get_decoder(syntax).is_available
+        get_decoder(syntax)
     except NotImplementedError:
         got, fix = name, "convert it to Explicit VR Little Endian first"
     else:
-        got = (
-            f"{name} that failed to decode ({type(error).__name__})"
-            if available
-            else f"{name} without a decoder"
-        )
-        fix = f"decoder: {plugin}; the file may be damaged" if plugin else ""
-        if plugin and not available:
-            fix = f"install {plugin}"
-        fix = fix or "the file may be damaged"
+        if package and not _installed(package):
+            got, fix = f"{name} without a decoder", f"install {package}"
+        else:
+            got = f"{name} that failed to decode ({type(error).__name__})"
+            fix = f"decoder: {package}; {fix}" if package else fix
     return DataError(
         expected(
             "pixels in a transfer syntax that can be decoded", got=got, where="TransferSyntaxUID", fix=fix
         )
     )
+
+
+def codecs() -> dict[str, str]:
+    """Return keyword of each compressed transfer syntax -> yes with the package, or what to install."""
+    return {
+        UID(syntax).keyword: f"yes ({package})" if _installed(package) else f"no: install {package}"
+        for syntax, (_, package) in _DECODERS.items()
+    }
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _is_cut(dataset: Dataset, size: int) -> bool:

@@ -36,6 +36,7 @@ from meninx.learn.step import Loader, Step, SupervisedStep
 from meninx.learn.task import ImageTask, Task, image_task
 from meninx.learn.trainer import Evaluator, Trainer
 from meninx.models import lora, registry
+from meninx.privacy.clipping.precision import refuse_unbounded
 from meninx.privacy.composition import joint_phases
 from meninx.privacy.plan import Plan
 
@@ -306,8 +307,9 @@ def _private_parts(
 
     Raises:
         ConfigError: config and plan disagree on the views.
-        PrivacyRefusal: the training split has more units than the plan declares.
+        PrivacyRefusal: the training split has more units than the plan declares, or the precision is fp16.
     """
+    refuse_unbounded(config.runtime.precision)
     if plan.views != config.sampling.views:
         raise ConfigError(
             expected(f"views = {plan.views} as in the plan", got=config.sampling.views, where="views")

@@ -39,8 +39,8 @@ _DECODERS = (
     "pillow",
     "nibabel",
     "pydicom",
-    "pylibjpeg",
-    "pylibjpeg-libjpeg",
+    "imagecodecs",
+    "pyjpegls",
     "pylibjpeg-openjpeg",
 )
 

@@ -1,25 +1,26 @@
 """Checkpoints in private/checkpoints: written atomically, sealed by a digest, read without running code.
 
 They are never ahead of the ledger. A changed bit is refused; checkpoints of earlier versions have no digest
-and are read.
+and are read. Two programs write them, the trainer and a loop of the user's own. A checkpoint names its kind,
+and each reader refuses the other kind by name (:func:`write`, :func:`read`).
 
 Random generators need no saving: every draw is a function of a seed or key and the step.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from meninx.core import files, settings
-from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected, problem
+from meninx.core import files, integrity, settings
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
 from meninx.learn import ledger_file
@@ -29,10 +30,23 @@ from meninx.learn.hooks import Evaluated, Hook, Outcome, RoundDone
 from meninx.learn.state import MODEL, TrainState
 
 VERSION = 3
+
+
+class Kind(StrEnum):
+    """Who wrote a checkpoint."""
+
+    TRAINER = "trainer"
+    """`meninx train`; also a file of an earlier version, which names no kind."""
+    OWN_LOOP = "own loop"
+    """:func:`meninx.privacy.training`."""
+
+
+_OWNERS = {
+    Kind.TRAINER: ("`meninx train`", "go on with `meninx train DATA --resume RUN`"),
+    Kind.OWN_LOOP: ("meninx.privacy.training", "go on with meninx.privacy.training(..., resume=True)"),
+}
 _FLAT = 2  # version that held one player without a name
 _UNSEALED = 1  # version without a seal either
-_SEAL = b"\nmeninx-sha256:"
-_SEAL_BYTES = len(_SEAL) + 64 + 1
 _MOST_BYTES = 1 << 35
 _KEYS = frozenset({"players", "step", "best", "plan", "anchor", "config", "info"})
 _FLAT_KEYS = frozenset({"model", "optimizer", "schedule", "average"})
@@ -75,11 +89,29 @@ def save(
         "config": settings.to_toml(config),
         "info": info.to_toml(),
     }
+    return write(run, name, Kind.TRAINER, content)
+
+
+def write(run: Run, name: str, kind: Kind, content: Mapping[str, Any]) -> Path:
+    """Write a checkpoint's content with its kind and its seal, atomically, mode 0600, and return its path."""
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save({**content, "kind": str(kind)}, buffer)
     path = path_of(run, name)
-    files.write_bytes(path, seal(buffer.getvalue()), mode=0o600)
+    files.write_bytes(path, integrity.seal(buffer.getvalue()), mode=files.PRIVATE_MODE)
     return path
+
+
+def read(run: Run, name: str, kind: Kind) -> dict[str, Any]:
+    """Return the content of a checkpoint of one kind; ``sealed`` says whether the file carried a digest.
+
+    Only tensors and plain values are read (``weights_only``).
+
+    Raises:
+        DataError: the file is damaged, changed, or not from meninx.
+        UsageError: it is a checkpoint of the other kind.
+    """
+    path = path_of(run, name)
+    return _unpacked(_read(path), _where(path), kind)
 
 
 def load(run: Run, name: str) -> dict[str, Any]:
@@ -171,23 +203,10 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def seal(content: bytes) -> bytes:
-    """Return the content of a file followed by its digest, which readers of torch's format pass over."""
-    return b"%b%b%b\n" % (content, _SEAL, hashlib.sha256(content).hexdigest().encode())
-
-
-def unseal(whole: bytes) -> tuple[bytes, bool]:
-    """Return the content and whether a digest stood behind it that is the right one."""
-    content, end = whole[:-_SEAL_BYTES], whole[-_SEAL_BYTES:]
-    if not end.startswith(_SEAL):
-        return whole, False
-    return content, end == seal(content)[-_SEAL_BYTES:]
-
-
-def _parsed(whole: bytes, where: str) -> dict[str, Any]:
-    body, sealed = unseal(whole)
-    fix = "restore it from a backup, or train again"
-    damaged = DataError(problem("the checkpoint is damaged or not from meninx", where=where, fix=fix))
+def _unpacked(whole: bytes, where: str, kind: Kind) -> dict[str, Any]:
+    """Return the content of a checkpoint's bytes, of one kind; the seal is right or absent."""
+    body, sealed = integrity.unseal(whole)
+    damaged = _damaged(where)
     if not sealed and body is not whole:
         raise damaged
     try:
@@ -196,14 +215,31 @@ def _parsed(whole: bytes, where: str) -> dict[str, Any]:
         raise damaged from error
     if not isinstance(content, dict):
         raise damaged
-    version = content.get("version")
+    found = content.get("kind", str(Kind.TRAINER))
+    if not isinstance(found, str) or found not in list(Kind):
+        raise damaged
+    if found != kind:
+        owner, fix = _OWNERS[Kind(found)]
+        rule = f"a checkpoint of {_OWNERS[kind][0]}"
+        raise UsageError(expected(rule, got=f"one of {owner}", where=where, fix=fix))
+    return {**content, "sealed": sealed}
+
+
+def _damaged(where: str) -> DataError:
+    fix = "restore it from a backup, or train again"
+    return DataError(problem("the checkpoint is damaged or not from meninx", where=where, fix=fix))
+
+
+def _parsed(whole: bytes, where: str) -> dict[str, Any]:
+    content = _unpacked(whole, where, Kind.TRAINER)
+    sealed, version = content["sealed"], content.get("version")
     if version not in (VERSION, _FLAT, _UNSEALED):
         raise DataError(expected(f"a checkpoint of version {VERSION}", got=repr(version)[:40], where=where))
     if version != VERSION:
         content = _of_one_player(content)
     if not content.keys() >= _KEYS or sealed != (version != _UNSEALED):
-        raise damaged
-    return {**content, "sealed": sealed}
+        raise _damaged(where)
+    return content
 
 
 def _of_one_player(content: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ TransformName = Literal["flip", "vflip", "zflip", "shift", "rotate", "crop", "in
 Selection = Literal["auto", "last", "best"]
 Method = Literal["shuffle", "poisson"]
 Correction = Literal["auto", "on", "off"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 Balance = Literal["none", "balanced"]
 
@@ -254,9 +254,10 @@ class RuntimeConfig(Settings):
     Attributes:
         seed: seed of initialisation, order and augmentation; never of randomness that protects privacy.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-        precision: `fp32`, or `bf16` for products in bfloat16 (weights stay float32): faster on hardware that
-            supports it; repeatable on the same machine only. Under DP the rounding is charged to
-            max_grad_norm.
+        precision: `fp32`, or products in 16 bits (weights stay float32): faster on hardware that supports
+            them; repeatable on the same machine only. `bf16` is bfloat16; under DP its rounding is charged to
+            max_grad_norm. `fp16` is float16 with a scaled loss, for GPUs without bfloat16; steps that
+            overflow are skipped and counted. It is refused under DP. Evaluation is in float32.
         memory_format: memory layout of 2-D images and weights, which affects speed and rounding: `auto` is
             channels_last for supervised training on a GPU, and contiguous otherwise.
         deterministic: repeatable bit for bit, including the privacy noise; stamps the run NOT FOR RELEASE.

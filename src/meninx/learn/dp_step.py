@@ -40,6 +40,7 @@ from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
 from meninx.privacy.clipping import ClippedSum, Planner, clipped_gradient_sum, dropout, prove
 from meninx.privacy.clipping.dropout import keyed_dropout
+from meninx.privacy.clipping.precision import refuse_unbounded
 from meninx.privacy.keystream import stream_id
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.plan import ClippingThreshold, Plan
@@ -169,6 +170,7 @@ class PrivateStep:
         proved: bool = False,
         world: World | None = None,
     ) -> None:
+        refuse_unbounded(precision)
         self.plan, self.run, self.task, self.loader = plan, run, task, loader
         self.noise, self.stream = plan.noise(keys.noise), keys.stream
         self._keys = keys
@@ -187,7 +189,7 @@ class PrivateStep:
         self.ledger.verify(plan=plan)
         self.ledger.refuse_other_binding(self.stream, self.binding)
         self._entered = 0  # steps that the ledger held when the round began
-        self._torn = _torn_lines(self.ledger)
+        self._torn = self.ledger.torn
         self._thresholds: tuple[float, float] = (0.0, 0.0)  # in force, and after the step
 
     @property
@@ -398,14 +400,15 @@ class PrivateStep:
         """Return a keyed digest of the weights, the threshold and the drawn units that the step begins with.
 
         A step that is begun again under the same noise must begin with the same, which the ledger compares.
-        Sums of the bits of each tensor are exact, whatever the order of the additions, and cost one pass.
         """
         if not self.world.main:
             return ""
+        text = json.dumps([threshold_now.value, [part.units for part in drawn]])
+        code = hmac.new(self._keys.noise, b"begun with\0" + text.encode() + b"\0", hashlib.sha256)
         sums = [total for value in model.state_dict().values() for total in _bit_sums(value)]
-        numbers = torch.stack([value.to(sums[0].device) for value in sums]).tolist() if sums else []
-        text = json.dumps([threshold_now.value, numbers, [part.units for part in drawn]])
-        return hmac.new(self._keys.noise, b"begun with\0" + text.encode(), hashlib.sha256).hexdigest()[:32]
+        if sums:  # one copy to the processor, however many tensors there are
+            code.update(torch.cat([value.to(sums[0].device) for value in sums]).cpu().numpy().tobytes())
+        return code.hexdigest()[:32]
 
     def _pass_over_spent(self, step: int, begun: str) -> None:
         """Raise StepSpent for a step that was begun before with other weights, threshold or units.
@@ -450,11 +453,18 @@ class PrivateStep:
 
 
 def _bit_sums(value: Tensor) -> list[Tensor]:
-    """Return two exact sums over the bits of a tensor: of all elements, and of every third."""
+    """Return exact sums over the bits of a tensor, laid out as a square: of its columns, rows and the rest.
+
+    Integers add up to the same number in any order, so the sums are those of any device. Weights that moved
+    or changed places have the same sums only if the changes cancel in every row and in every column.
+    """
     plain = torch.view_as_real(value) if value.is_complex() else value
     kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     bits = plain.detach().contiguous().view(-1).view(kinds[plain.element_size()])
-    return [bits.sum(dtype=torch.int64), bits[::3].sum(dtype=torch.int64)]
+    width = max(1, math.isqrt(bits.numel()))
+    square = bits[: bits.numel() // width * width].view(-1, width)
+    rest = bits[square.numel() :].to(torch.int64)
+    return [square.sum(0, dtype=torch.int64), square.sum(1, dtype=torch.int64), rest]
 
 
 def prove_network(
@@ -564,9 +574,3 @@ def _bound(binding: str, sources: Sequence[UnitSource]) -> str:
         return binding
     text = "\0".join([binding, *(f"{source.name}\0{source.digest}" for source in sources)])
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _torn_lines(ledger: Ledger) -> int:
-    """Return the unfinished lines of the ledger, each of which counts as a step."""
-    pending = ledger.pending.count("\n") + 1 if ledger.pending else 0
-    return pending + sum(account.torn for account in ledger.accounts)

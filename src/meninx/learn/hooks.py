@@ -124,8 +124,9 @@ class Hook:
 
     Guarantee: with a private step, :meth:`on_gradients` is called after the noise was added, so that what a
         hook finds on the parameters is what was released, and gradients of single units never reach it. The
-        loss and the number of drawn units are private: ``report`` and ``StepDone`` hold none, except for a
-        hook that declares with ``private_log = True`` that what it sees stays in ``private/``. A hook that
+        loss, the number of drawn units and the metrics of the validation cases are private: ``report``,
+        ``StepDone`` and ``Evaluated`` hold none, except for a hook that declares with ``private_log = True``
+        that what it sees stays in ``private/``. A hook that
         changes gradients or weights of a private run has to declare with ``post_processing = True`` that what
         it adds depends on nothing but weights, released gradients and public numbers (the pull of FedProx,
         the control variates of SCAFFOLD); the trainer looks for changes by any other in :meth:`on_gradients`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -252,13 +252,17 @@ def _weights(path: Path) -> dict[str, Tensor]:
     return table
 
 
-def weights_digest(model: nn.Module) -> str:
+def weights_digest(weights: nn.Module | Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of a network's state: every tensor's name, type, shape and bytes, sorted by name.
 
     Two files of the same weights have the same digest, whatever program wrote them.
+
+    Args:
+        weights: the network, or its state.
     """
+    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     total = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(state.items()):
         plain = value.detach().cpu().contiguous()
         total.update(f"{name}\0{plain.dtype}\0{tuple(plain.shape)}\0".encode())
         total.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())

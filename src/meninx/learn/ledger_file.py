@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from pathlib import Path
 
 from torch import nn
 
 from meninx.core import files, settings
+from meninx.core.errors import PrivacyRefusal, problem
 from meninx.core.manifest import Manifest, dataset_digest
 from meninx.core.run import Run
 from meninx.learn import distributed
@@ -35,6 +37,9 @@ FREE_TO_CHANGE = frozenset(
     }
 )
 """Settings that may change when a run is resumed: they change rounding, length or output, but no step."""
+
+
+_NEWLINES = 2  # most of them at the end of a ledger
 
 
 def binding_of(
@@ -100,8 +105,11 @@ def enter(
     The file is made for the owner alone, mode 0600. Before the first line ``run.json`` names the keys, so
     that a run whose ledger and keys were both removed is known to have begun.
 
+    Guarantee: no two steps are entered at one place. The file must still end as ``ledger`` does, so that
+        another trainer on the same folder, or an earlier line that failed half-way, is noticed.
+
     Raises:
-        PrivacyRefusal: see :meth:`meninx.privacy.ledger.Ledger.next`.
+        PrivacyRefusal: the file holds other lines; or see :meth:`meninx.privacy.ledger.Ledger.next`.
         StorageError: the disk refused the line.
     """
     longer, line = ledger.next(plan, step, stream=stream, binding=binding, state=state)
@@ -112,7 +120,21 @@ def enter(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        ending = ledger.ending.encode("utf-8", "surrogateescape").rstrip(b"\n")
+        same = _end_of(path, len(ending)) == ending
     except OSError as error:
         raise files.storage_error(error, path) from error
+    if not same:
+        why = "the file has other lines than those that this training read or wrote"
+        fix = "use one trainer at a time on a run folder, or resume the run"
+        raise PrivacyRefusal(problem(why, where="private/ledger.jsonl", fix=fix))
     files.append_line(path, line)
     return longer
+
+
+def _end_of(path: Path, count: int) -> bytes:
+    """Return the last bytes of a file before its final newlines; at least one more where there is one."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - count - _NEWLINES))
+        text = stream.read().rstrip(b"\n")
+    return text[-count:] if count else text

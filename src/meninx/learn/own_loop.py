@@ -18,38 +18,40 @@ patients drawn for a step, and replaces ``loss.backward(); optimizer.step()``::
     >>> dp.spent.steps, dp.spent.epsilon <= 8
     (4, True)
 
-It is assembled from the trainer's own parts: :class:`.dp_step.PrivateStep` takes the step.
+It is assembled from the trainer's own parts: :class:`.dp_step.PrivateStep` takes the step. The folder is a
+run folder (:mod:`.own_run`): ``meninx verify`` and ``meninx report`` read it, and after the last planned step
+``release/model.pt`` holds the weights.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import math
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from meninx.core import files, randomness, workspace
-from meninx.core.budget import PrivacySpent, PrivacyUnit
-from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, UsageError, expected, problem
+from meninx.core import randomness, workspace
+from meninx.core.budget import PrivacySpent
+from meninx.core.errors import ConfigError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.randomness import KEY_BYTES
-from meninx.core.run import NOT_FOR_RELEASE, Run
-from meninx.learn import checkpoint, kernels, ledger_file
+from meninx.learn import kernels, own_arguments
 from meninx.learn.batches import Batch
 from meninx.learn.dp_step import Keys, PrivateStep, prove_network
+from meninx.learn.own_run import OwnRun
 from meninx.learn.sampler import PrivateSampler, UnitBatch
 from meninx.learn.state import TrainState
 from meninx.privacy.noise_calibration import calibrate
 from meninx.privacy.plan import Plan
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+_COST = ("delta", "epsilon", "noise_multiplier", "steps", "epochs", "max_grad_norm")
 
 _NO_REPLAY = hashlib.sha256(b"meninx own loop: no step is taken twice").hexdigest()
 """Binding of the ledger: each opening of the folder has keys of its own, so no noise is used twice."""
@@ -88,7 +90,7 @@ def training(
             refuses it otherwise.
         optimizer: over parameters of ``model``.
         loss: (outputs, targets) -> one number per row, without reduction.
-        run: folder of the ledger and the checkpoint; made when it is not there.
+        run: folder of the ledger, the checkpoint and the records; made when it is not there.
         delta: probability outside the guarantee, below 1 / number of units.
         batch: mean number of units per step.
         epsilon: most that may be spent over the whole run, all resumes included.
@@ -105,7 +107,8 @@ def training(
         save_every: steps between checkpoints; one is also written at the end and on an interruption.
         resume: go on from the checkpoint in ``run``.
         deterministic_seed: for tests: keys from this seed, and the folder is stamped NOT FOR RELEASE.
-        **mechanism: further fields of :class:`~meninx.privacy.plan.Plan`, for instance ``clipping``.
+        **mechanism: fields of :class:`~meninx.privacy.plan.Plan` that choose clipping and noise:
+            ``clipping``, ``clip_quantile``, ``clip_rate``, ``count_noise_multiplier``, ``noise_bands``.
 
     Guarantee: the weights after any number of steps are (``dp.spent.epsilon``, delta)-differentially private
         for the unit, relation add-or-remove-one, if (1) the rows given to ``dp.step`` are functions of the
@@ -115,67 +118,100 @@ def training(
         step of its own: a step lost to a crash stays spent and is not taken again, so that a resumed run
         spends no more than was planned and no noise is used twice.
 
+    When every planned step was taken and the block ends without an error, the run is finished: its weights
+    lie in ``release/model.pt``, and a resume gives no further step.
+
     Raises:
-        UsageError: the folder holds a run and ``resume`` is false, or it holds none and it is true.
-        ConfigError: a setting is out of range.
-        PrivacyRefusal: epsilon cannot be reached; a resumed run differs in plan, units, checkpoint or ledger.
+        UsageError: the folder holds a run and ``resume`` is false, or it holds none and it is true; or it is
+            no folder for a run.
+        ConfigError: an argument has an unknown name or another type, or is out of range.
+        PrivacyRefusal: epsilon cannot be reached; a resumed run differs in plan, units, records, checkpoint
+            or ledger, or has correlated noise (``noise_bands``), which cannot go on under other keys.
         RunLocked: another process trains in this folder.
     """
-    members, names, unit = _grouped(units, rows)
-    _refuse_other_optimizer(model, optimizer)
+    settings = own_arguments.checked(
+        {
+            "delta": delta,
+            "batch": batch,
+            "epsilon": epsilon,
+            "noise_multiplier": noise_multiplier,
+            "steps": steps,
+            "epochs": epochs,
+            "rows": rows,
+            "declared_units": declared_units,
+            "max_grad_norm": max_grad_norm,
+            "physical_batch": physical_batch,
+            "functional": functional,
+            "save_every": save_every,
+            "resume": resume,
+            "deterministic_seed": deterministic_seed,
+            **mechanism,
+        },
+        inspect.signature(training).parameters,
+    )
+    own_arguments.refuse_wrong_parts(model, optimizer, loss)
+    members, names, unit = own_arguments.grouped(units, settings["rows"])
     plan = calibrate(
-        n_units=len(members) if declared_units is None else declared_units,
-        expected_batch_size=batch,
-        delta=delta,
-        epsilon=epsilon,
-        noise_multiplier=noise_multiplier,
-        steps=steps,
-        epochs=epochs,
-        max_grad_norm=max_grad_norm,
+        n_units=len(members) if declared_units is None else settings["declared_units"],
+        expected_batch_size=settings["batch"],
         unit=unit,
-        **mechanism,
+        **{name: settings[name] for name in (*_COST, *mechanism)},
     )
     if len(members) > plan.n_units_declared:
         rule = f"at most declared_units = {plan.n_units_declared} units"
         raise PrivacyRefusal(expected(rule, got=len(members), where="privacy.training"))
-    folder = Run(Path(run).resolve())
-    begun = folder.ledger_path.is_file()
-    if begun and not resume:
-        raise UsageError(f"{folder.name} holds a run that began before: give resume=True, or another folder")
-    if resume and not begun:
-        raise UsageError(
-            f"{folder.name} holds no run to resume: leave resume out, or give the folder of the run"
-        )
-    folder.root.mkdir(parents=True, exist_ok=True)
-    workspace.make_private(folder.root)
-    with ExitStack() as stack:
-        stack.enter_context(workspace.locked(folder.root))
-        keys = _fresh_keys(folder, deterministic_seed)
-        device = next(model.parameters()).device
-        loader = _GivenRows()
-        step = PrivateStep(
-            plan,
-            folder,
-            _OwnTask(loss),
-            loader,
-            keys,
-            binding=_NO_REPLAY,
-            physical_batch=physical_batch,
-            kernels=kernels.opened(device, deterministic=deterministic_seed is not None),
-            functional=tuple(functional),
-        )
-        sampler = PrivateSampler(plan.sampler(keys.sampling, len(members)), members, names, plan.sample_rate)
-        private = PrivateTraining(
-            folder, plan, TrainState.of(model, optimizer), sampler, step, loader, save_every
-        )
+    folder = OwnRun(
+        own_arguments.folder_of(run),
+        plan,
+        declared_units=settings["declared_units"],
+        deterministic=deterministic_seed is not None,
+    )
+    folder.begun(resume=resume)
+    with workspace.held(folder.run.root):
+        begun = folder.begun(resume=resume)  # nobody else writes to the folder from here on
+        if begun:
+            folder.resume()
+        private = _assembled(model, optimizer, loss, folder, settings, members, names)
         if begun:
             private.restore()
         else:
+            folder.begin(model, optimizer)
             private.save()  # from here on a missing checkpoint is a removed one
         try:
             yield private
         finally:
             private.close()
+        private.publish()  # not after an error
+
+
+def _assembled(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Loss,
+    folder: OwnRun,
+    settings: dict[str, Any],
+    members: tuple[tuple[int, ...], ...],
+    names: tuple[str, ...],
+) -> PrivateTraining:
+    """Return the private training of checked arguments; the caller holds the folder."""
+    plan, seed = folder.plan, settings["deterministic_seed"]
+    keys = _fresh_keys(seed)
+    loader = _GivenRows()
+    step = PrivateStep(
+        plan,
+        folder.run,
+        _OwnTask(loss),
+        loader,
+        keys,
+        binding=_NO_REPLAY,
+        physical_batch=settings["physical_batch"],
+        kernels=kernels.opened(next(model.parameters()).device, deterministic=seed is not None),
+        functional=settings["functional"],
+    )
+    sampler = PrivateSampler(plan.sampler(keys.sampling, len(members)), members, names, plan.sample_rate)
+    return PrivateTraining(
+        folder, TrainState.of(model, optimizer), sampler, step, loader, settings["save_every"]
+    )
 
 
 class PrivateTraining:
@@ -192,18 +228,18 @@ class PrivateTraining:
 
     def __init__(
         self,
-        run: Run,
-        plan: Plan,
+        folder: OwnRun,
         state: TrainState,
         sampler: PrivateSampler,
         step: PrivateStep,
         loader: _GivenRows,
         save_every: int,
     ) -> None:
-        self.plan = plan
+        self.plan: Plan = folder.plan
         self.row_seeds = torch.empty(0, dtype=torch.int64)
-        self._run, self._state, self._sampler, self._step, self._loader = run, state, sampler, step, loader
-        self._every = max(1, save_every)
+        self._state = state
+        self._folder, self._sampler, self._step, self._loader = folder, sampler, step, loader
+        self._every = save_every
         self._drawn: UnitBatch | None = None
         self._whole = True
         self._process, self._closed = os.getpid(), False
@@ -213,8 +249,9 @@ class PrivateTraining:
         state.step = step.ledger.next_step
 
     def __len__(self) -> int:
-        """Return the steps that are left."""
-        return max(0, self.plan.steps - self._step.ledger.next_step)
+        """Return the steps that are left; a line of the ledger that a crash cut short counts as one."""
+        ledger = self._step.ledger
+        return max(0, self.plan.steps - ledger.next_step - ledger.torn)
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield the rows of each step that is left.
@@ -252,6 +289,10 @@ class PrivateTraining:
         drawn = self._drawn
         if drawn is None:
             raise UsageError("dp.step was called without a draw: use it once inside `for rows in dp`")
+        for name, value in (("inputs", inputs), ("targets", targets)):
+            if not isinstance(value, Tensor) or not value.ndim:
+                rule = "a tensor with one row per drawn row"
+                raise UsageError(expected(rule, got=type(value).__name__, where=f"dp.step: {name}"))
         if not len(inputs) == len(targets) == drawn.cases:
             got = f"{len(inputs)} inputs and {len(targets)} targets"
             raise UsageError(expected(f"the {drawn.cases} rows that were drawn", got=got, where="dp.step"))
@@ -269,6 +310,7 @@ class PrivateTraining:
             self._loader.forget()
             self._drawn = None
             self._state.step = self._step.ledger.next_step
+            self._folder.note_steps(self._step.ledger)
         if self._state.step % self._every == 0:
             self.save()
 
@@ -282,18 +324,8 @@ class PrivateTraining:
         return self._step.ledger.spent(self.plan.delta)
 
     def save(self) -> None:
-        """Write weights, optimiser and ledger anchor into ``private/checkpoints/last.pt``."""
-        buffer = io.BytesIO()
-        content = {
-            "state": self._state.state_dict(),
-            "anchor": list(self._step.anchor),
-            "plan": self.plan.fingerprint(),
-            "units": self._grouping,
-        }
-        torch.save(content, buffer)
-        path = checkpoint.path_of(self._run, "last")
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.write_bytes(path, checkpoint.seal(buffer.getvalue()), mode=files.PRIVATE_MODE)
+        """Write the checkpoint into ``private/checkpoints`` and ``privacy.json`` from the ledger."""
+        self._folder.save(self._state, self._step.ledger, units=self._grouping)
 
     def restore(self) -> None:
         """Load the checkpoint, and check the ledger against it; warn of steps that were lost and stay spent.
@@ -303,28 +335,7 @@ class PrivateTraining:
             PrivacyRefusal: it is missing or belongs to another plan or other units, or the ledger was
                 shortened.
         """
-        path = checkpoint.path_of(self._run, "last")
-        if not path.is_file():
-            fix = "restore private/checkpoints from a backup, or start a new run"
-            raise PrivacyRefusal(problem("the run has no checkpoint", where=self._run.name, fix=fix))
-        content = _read(path)
-        if content["plan"] != self.plan.fingerprint():
-            fix = "give the arguments with which the run began"
-            raise PrivacyRefusal(
-                problem("the plan differs from that of the run", where=self._run.name, fix=fix)
-            )
-        if content["units"] != self._grouping:
-            why = "the rows belong to other units than when the run began, so epsilon would not cover them"
-            raise PrivacyRefusal(problem(why, where=self._run.name, fix="give the units of the run"))
-        try:
-            entries, head = content["anchor"]
-            ledger_file.read(self._run, anchor=(int(entries), str(head)))
-            self._state.load_state_dict(content["state"])
-        except (RuntimeError, TypeError, ValueError, KeyError) as error:
-            fix = "give the network and the optimiser of the run"
-            raise DataError(
-                problem("the checkpoint is of another network or optimiser", where=self._run.name, fix=fix)
-            ) from error
+        self._folder.restore(self._state, units=self._grouping)
         lost = self._step.ledger.next_step - self._state.step
         if lost > 0:
             warnings.warn(
@@ -335,8 +346,21 @@ class PrivateTraining:
     def close(self) -> None:
         """Save the state, unless a step was cut in two; the context takes no further step."""
         self._closed = True
-        if self._whole and os.getpid() == self._process and self._step.ledger.entries:
+        if self._is_whole() and not self._folder.released:
             self.save()
+
+    def publish(self) -> None:
+        """Write the weights into ``release/`` and finish the run, if every planned step was taken.
+
+        Raises:
+            StorageError: the disk refused; a resume repeats it.
+        """
+        if self._is_whole() and not len(self) and not self._folder.released:
+            self._folder.publish(self._state.model, self._step.ledger)
+
+    def _is_whole(self) -> bool:
+        """Return whether this process took a step and its last one as a whole."""
+        return self._whole and os.getpid() == self._process and bool(self._step.ledger.entries)
 
     def _refuse_closed(self) -> None:
         if self._closed or os.getpid() != self._process:
@@ -380,7 +404,10 @@ class _OwnTask:
         Raises:
             ConfigError: the user's loss has another number of values than rows.
         """
-        losses = self._loss(outputs, targets)
+        losses: Any = self._loss(outputs, targets)
+        if not isinstance(losses, Tensor):
+            got = type(losses).__name__
+            raise ConfigError(expected("a tensor with one loss for each row", got=got, where="loss"))
         if losses.shape != (len(outputs),):
             fix = 'leave the reduction out, e.g. CrossEntropyLoss(reduction="none")'
             got = f"shape {tuple(losses.shape)}"
@@ -432,42 +459,12 @@ class _GivenRows:
             yield Batch(inputs[on], targets[on], torch.tensor(unit, device=inputs.device), 1, seeds[places])
 
 
-def _grouped(
-    units: Sequence[str] | Sequence[int] | None, rows: int | None
-) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...], PrivacyUnit]:
-    """Return the rows of each unit, the units' names and what a unit is.
-
-    Raises:
-        ConfigError: neither or both of units and rows are given, or there is no row.
-    """
-    if (units is None) == (rows is None):
-        raise ConfigError(
-            "privacy.training: give units (a patient for each row), or rows (every row is a unit)"
-        )
-    if units is None:
-        names = tuple(str(row) for row in range(rows or 0))
-        members: dict[str, list[int]] = {name: [row] for row, name in enumerate(names)}
-        unit = PrivacyUnit.CASE
-    else:
-        members, unit = {}, PrivacyUnit.PATIENT
-        for row, name in enumerate(units):
-            if name is None or name == "" or (isinstance(name, float) and math.isnan(name)):
-                fix = "leave the row out, or name its patient"
-                raise ConfigError(problem(f"row {row} has no unit", where="privacy.training: units", fix=fix))
-            members.setdefault(str(name), []).append(row)
-    if not members:
-        raise ConfigError("privacy.training: there is no row to train on")
-    return tuple(tuple(own) for own in members.values()), tuple(members), unit
-
-
-def _fresh_keys(run: Run, deterministic_seed: int | None) -> Keys:
+def _fresh_keys(deterministic_seed: int | None) -> Keys:
     """Return new secret keys, which live in memory alone.
 
     No step is taken twice, so a resumed run needs none of the earlier keys, and a copied folder cannot repeat
     their noise.
     """
-    if deterministic_seed is not None:
-        files.write_text(run.root / "NOT_FOR_RELEASE", NOT_FOR_RELEASE + "\n")
     sampling, noise = (
         randomness.private_bytes(KEY_BYTES, deterministic_seed=deterministic_seed, purpose=purpose)
         for purpose in ("sampling", "noise")
@@ -475,44 +472,7 @@ def _fresh_keys(run: Run, deterministic_seed: int | None) -> Keys:
     return Keys(sampling, noise)
 
 
-def _refuse_other_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse an optimiser that does not move exactly the trainable parameters of the network.
-
-    Raises:
-        ConfigError: some parameters are of another network, or stay where they are although they are clipped.
-    """
-    moved = {id(value) for group in optimizer.param_groups for value in group["params"]}
-    trained = {id(value) for value in model.parameters() if value.requires_grad}
-    if moved - {id(value) for value in model.parameters()}:
-        fix = "make the optimiser after the network was converted"
-        why = "the optimizer holds parameters that are not of the network"
-        raise ConfigError(problem(why, where="privacy.training", fix=fix))
-    if trained - moved:
-        fix = "freeze the others with requires_grad_(False), or give them to the optimizer"
-        why = "the optimizer leaves out trainable parameters of the network, which would be clipped, too"
-        raise ConfigError(problem(why, where="privacy.training", fix=fix))
-
-
 def _structure(model: nn.Module) -> object:
     """Return what a proof depends on: the modules, their modes, and which parameters are trained."""
     modules = tuple((name, id(part), part.training) for name, part in model.named_modules())
     return modules, tuple(name for name, value in model.named_parameters() if value.requires_grad)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint, checked against its digest and read without running code.
-
-    Raises:
-        DataError: it is damaged or of another program.
-    """
-    damaged = DataError(problem("the checkpoint is damaged or not from meninx", where=path.name))
-    content, whole = checkpoint.unseal(path.read_bytes())
-    if not whole:
-        raise damaged
-    try:
-        table: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch meets in foreign bytes
-        raise damaged from error
-    if not isinstance(table, dict) or table.keys() != {"state", "anchor", "plan", "units"}:
-        raise damaged
-    return table

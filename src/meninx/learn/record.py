@@ -1,6 +1,6 @@
-"""privacy.json: what a run promises, spent and leaves outside.
+"""privacy.json, what a run promises, spent and leaves outside, and the records that close a finished run.
 
-Every epsilon in it is read from the ledger.
+Every epsilon is read from the ledger. The trainer and a loop of the user's own write the same records.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from meninx.core import artifacts
-from meninx.core.artifacts import Origin, PrivacyRecord, RiskRecord, StartRecord
+from meninx.core import artifacts, files, integrity
+from meninx.core.artifacts import Origin, PrivacyRecord, RiskRecord, RunRecord, RunState, StartRecord
 from meninx.core.budget import PrivacySpent
 from meninx.core.result import Result
-from meninx.learn import finetune, ledger_file
+from meninx.core.run import Run
+from meninx.learn import checkpoint, finetune, ledger_file
 from meninx.learn.assemble import Training
 from meninx.privacy import tradeoff
 from meninx.privacy.composition import compose, joint_phases
 from meninx.privacy.ledger import Ledger
+from meninx.privacy.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +108,17 @@ def write(training: Training, *, final: bool) -> PrivacySpent | None:
     spent = None
     if training.plan is not None and ledger.accounts:
         spent = total(ledger, finetune.ledgers(training.ancestry), training.plan.delta)
-        table = _promise(table, training, ledger, spent)
+        table = promise(
+            table,
+            training.plan,
+            ledger,
+            spent,
+            declared_units=training.declared_units,
+            patients_known=training.info.patients_known,
+            composed=bool(training.ancestry.ledgers),
+        )
         if final and training.config.runtime.attack_risk and math.isfinite(spent.epsilon):
-            table = replace(table, risk=_risk(training, ledger))
+            table = replace(table, risk=risk(training.plan, [ledger, *finetune.ledgers(training.ancestry)]))
     artifacts.write(training.run.root, table)
     return spent
 
@@ -130,13 +140,30 @@ def total(ledger: Ledger, earlier: Sequence[Ledger], delta: float) -> PrivacySpe
     return replace(own, epsilon=joint.epsilon, accountant=joint.accountant)
 
 
-def _promise(table: PrivacyRecord, training: Training, ledger: Ledger, spent: PrivacySpent) -> PrivacyRecord:
-    plan = training.plan
-    assert plan is not None
+def promise(
+    table: PrivacyRecord,
+    plan: Plan,
+    ledger: Ledger,
+    spent: PrivacySpent,
+    *,
+    declared_units: int | None,
+    patients_known: bool = True,
+    composed: bool = False,
+) -> PrivacyRecord:
+    """Return a record with the guarantee of a private run, as its ledger gives it.
+
+    Args:
+        table: the record without the guarantee.
+        plan: of the run.
+        ledger: of the run, with at least one step.
+        spent: what the run spent together with the private runs behind its starting weights.
+        declared_units: number of units that the user declared; None when the true one counts as public.
+        patients_known: the source names its patients; otherwise what counts as a patient is one image.
+        composed: private runs behind the starting weights are part of ``spent``.
+    """
     own = ledger.spent(plan.delta)
     noisy = math.isfinite(spent.epsilon)
     at_start = f", the private training behind its starting weights included (own steps: {own.epsilon:.3g})"
-    composed = at_start if training.ancestry.ledgers else ""
     return replace(
         table,
         epsilon=spent.epsilon if noisy else None,
@@ -153,21 +180,52 @@ def _promise(table: PrivacyRecord, training: Training, ledger: Ledger, spent: Pr
         accountant=spent.accountant,
         clipping=spent.clipping,
         expected_batch_size=plan.expected_batch_size,
-        declared_units=training.declared_units,
-        sentence=f"{spent.summary(patients_known=training.info.patients_known)}{composed}."
+        declared_units=declared_units,
+        sentence=f"{spent.summary(patients_known=patients_known)}{at_start if composed else ''}."
         if noisy
         else NOT_PRIVATE,
         ledger=ledger.anchor,
     )
 
 
-def _risk(training: Training, ledger: Ledger) -> RiskRecord:
-    assert training.plan is not None
-    phases = joint_phases([ledger, *finetune.ledgers(training.ancestry)])
-    bounds = tradeoff.attack_risk(phases, prior=1 / training.plan.n_units_declared)
+def risk(plan: Plan, ledgers: Sequence[Ledger]) -> RiskRecord:
+    """Return the proven bounds on attacks on what some ledgers spend together."""
+    bounds = tradeoff.attack_risk(joint_phases(ledgers), prior=1 / plan.n_units_declared)
     return RiskRecord(
         advantage=bounds.advantage,
         tpr_at_fpr={f"{rate:g}": value for rate, value in bounds.tpr_at_fpr.items()},
         prior=bounds.prior,
         reconstruction=bounds.reconstruction,
+    )
+
+
+def close(run: Run, origin: Origin, *, released_step: int) -> RunRecord:
+    """Close a run whose ``release/`` is complete, and return its record.
+
+    ``privacy.json`` gets the origin of the released weights, then ``run.json`` the digests of all that
+    belongs to the finished run. A run that is killed in between is not released.
+
+    Args:
+        run: the run folder.
+        origin: run, data, weights and last step.
+        released_step: optimiser step of the released weights; for ``best`` it may be an earlier one.
+
+    Raises:
+        DataError: a record is missing.
+        StorageError: the disk refused.
+    """
+    promised = artifacts.require(run.root, PrivacyRecord, fix="resume the run")
+    path = artifacts.write(run.root, replace(promised, origin=origin))
+    kept = (checkpoint.path_of(run, name) for name in ("last", "best"))
+    return run.update(
+        state=RunState.RELEASED,
+        weights=origin.weights,
+        released_step=released_step,
+        privacy=files.digest(path),
+        release=integrity.digest_of(run.release),
+        release_next="",
+        checkpoints={path.name: files.digest(path) for path in sorted(kept) if path.is_file()},
+        log=files.digest(run.metrics_path) if run.metrics_path.is_file() else "",
+        config=run.config_digest,
+        finished=artifacts.now(),
     )

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from meninx.core.errors import DataError, UsageError, expected, problem
 
+_SCALE_STEPS = 2_000  # without overflow, after which a larger scale is tried
 MODEL = "model"
 """Name of the only player of a supervised run."""
 
@@ -110,6 +111,45 @@ class Best:
 
 
 @dataclass
+class LossScale:
+    """Factor of the loss under float16, whose gradients would otherwise be too small for the format.
+
+    Halved after a step whose gradients overflowed, which is skipped, and doubled after 2,000 steps without
+    one. This is the rule of ``torch.amp.GradScaler``. It is followed in plain numbers, so that a step waits
+    for the device once, hooks see gradients without the scale, and the state is saved as it is.
+
+    Attributes:
+        value: the factor.
+        steps: steps since it changed.
+        skipped: steps skipped so far.
+        finite: whether the gradients at hand are finite; None between two steps.
+
+    References:
+        Micikevicius et al. (2018), Mixed Precision Training, section 3.2.
+    """
+
+    value: float = 2.0**16
+    steps: int = 0
+    skipped: int = 0
+    finite: bool | None = None
+
+    def settle(self) -> bool:
+        """Return whether the step at hand may be taken, and move the factor for the next one."""
+        finite, self.finite = self.finite is not False, None
+        self.steps = self.steps + 1 if finite else 0
+        if not finite:
+            self.skipped += 1
+            self.value /= 2
+        elif self.steps == _SCALE_STEPS:
+            self.steps, self.value = 0, 2 * self.value
+        return finite
+
+    def state_dict(self) -> dict[str, float]:
+        """Return what has to be saved between two steps."""
+        return {"value": self.value, "steps": self.steps, "skipped": self.skipped}
+
+
+@dataclass
 class Player:
     """One network that is trained, with everything of its own that training changes.
 
@@ -120,6 +160,7 @@ class Player:
         average: averaged evaluation weights, or None.
         freezing: from the network and the step to the names of the parameters that the step does not train;
             None trains what ``requires_grad`` says.
+        loss_scale: of a step in float16, which makes it; None in any other precision.
     """
 
     model: nn.Module
@@ -127,6 +168,7 @@ class Player:
     schedule: RateSchedule | None = None
     average: WeightAverage | None = None
     freezing: Callable[[nn.Module, int], frozenset[str]] | None = None
+    loss_scale: LossScale | None = None
 
     def set_rate(self, step: int, horizon: int) -> float:
         """Set the optimiser's learning rate for a step and return it."""
@@ -138,7 +180,13 @@ class Player:
         return rate
 
     def update(self) -> None:
-        """Do one optimiser step with the gradients at hand, and take the new weights into the average."""
+        """Do one optimiser step with the gradients at hand, and take the new weights into the average.
+
+        Nothing moves when gradients in float16 overflowed.
+        """
+        scale = self.loss_scale
+        if scale is not None and scale.finite is not None and not scale.settle():
+            return
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.model)
@@ -163,6 +211,7 @@ class Player:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict() if self.schedule else None,
             "average": self.average.state_dict() if self.average else None,
+            "loss_scale": self.loss_scale.state_dict() if self.loss_scale else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -174,6 +223,8 @@ class Player:
             self.schedule.load_state_dict(state["schedule"])
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
+        scale = state.get("loss_scale")  # checkpoints of earlier versions hold none
+        self.loss_scale = LossScale(**scale) if scale else None
 
 
 @dataclass

@@ -17,16 +17,18 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from meninx.core import randomness
+from meninx.core import check, randomness
 from meninx.core.errors import DataError, UsageError, expected
 from meninx.learn import runtime
 from meninx.learn.batches import Batch
 from meninx.learn.distributed import World
 from meninx.learn.sampler import Sampler, UnitBatch
-from meninx.learn.state import TrainState
+from meninx.learn.state import LossScale, Player, TrainState
 from meninx.learn.task import Task
 from meninx.privacy.clipping import ClippedSum
 from meninx.privacy.clipping.dropout import keyed_dropout
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,9 @@ class SupervisedStep:
         physical_batch: most rows (cases times views) in memory at once.
         seed: of torch's generators, which networks with randomness of their own draw from.
         world: the processes that share the step.
-        precision: ``fp32``, or ``bf16`` to run the network (not the loss) under autocast.
+        precision: ``fp32``, or ``bf16`` or ``fp16`` to run the network (not the loss) under autocast.
+            Under ``fp16`` the loss is scaled (:class:`.state.LossScale`) and a step whose gradients overflow
+            is skipped; ``skipped`` and ``loss_scale`` are in its report.
     """
 
     task: Task
@@ -156,15 +160,23 @@ class SupervisedStep:
     private: ClassVar[bool] = False
 
     def begin(self, state: TrainState, horizon: int, sampler: Sampler) -> None:
-        """Accept any horizon."""
+        """Accept any horizon.
+
+        Raises:
+            ConfigError: an unknown precision.
+        """
+        check.one_of(("fp32", *_AUTOCAST), precision=self.precision)
 
     def gradients(self, state: TrainState, units: UnitBatch, *, stop_requested: bool = False) -> Report:
         """Leave the mean gradient over all cases of the step; none when no case was drawn.
 
+        Where gradients in float16 overflow, zeros are left, and :meth:`update` skips the step.
+
         Raises:
-            DataError: the loss or the gradient is not finite.
+            DataError: the loss or the gradient is not finite, in float16 at any scale.
         """
         player = state.player
+        factor = self._loss_scale(player).value if self.precision == "fp16" else 1.0
         player.optimizer.zero_grad(set_to_none=True)
         if not units.cases:
             return Report({"loss": math.nan}, 0)
@@ -175,14 +187,40 @@ class SupervisedStep:
         for batch in self.loader.batches(units.share(self.world.rank, self.world.size), state.step, most):
             losses = self.task.loss(outputs_of(player.model, batch, self.precision).float(), batch.targets)
             loss = losses.sum() * scale
-            loss.backward()  # type: ignore[no-untyped-call]
+            scaled = loss * factor if factor != 1 else loss
+            scaled.backward()  # type: ignore[no-untyped-call]
             total = loss.detach() if total is None else total + loss.detach()
         stop_requested, mean = pool(self.world, [player.model], total, stop_requested, (state.step, units))
+        if self.precision == "fp16":
+            return Report(self._unscaled(player, mean, state.step), len(units), stop_requested)
         return Report({"loss": finite_loss([player.model], mean, state.step)}, len(units), stop_requested)
 
     def update(self, state: TrainState) -> None:
-        """Do one optimiser step."""
+        """Do one optimiser step, unless gradients in float16 overflowed."""
         state.player.update()
+
+    def _loss_scale(self, player: Player) -> LossScale:
+        """Return the loss scale of a player, made when its first step begins."""
+        if player.loss_scale is None:
+            player.loss_scale = LossScale()
+        player.loss_scale.finite = None
+        return player.loss_scale
+
+    def _unscaled(self, player: Player, loss: Tensor, step: int) -> dict[str, float]:
+        """Take the scale out of the gradients, or set them to zero where they overflowed; return the metrics.
+
+        Raises:
+            DataError: they overflow without any scale.
+        """
+        scale = self._loss_scale(player)
+        gradients = [item.grad for item in player.model.parameters() if item.grad is not None]
+        value, scale.finite = measured(gradients, loss)
+        if not scale.finite and scale.value <= 1:
+            raise _not_finite(step, "use precision bf16 or fp32, or lower lr")
+        for gradient in gradients:
+            gradient.div_(scale.value) if scale.finite else gradient.zero_()
+        skipped = scale.skipped + (not scale.finite)
+        return {"loss": value, "skipped": float(skipped), "loss_scale": scale.value}
 
 
 PlayerLoss = Callable[[Mapping[str, nn.Module], Batch], Tensor]
@@ -268,7 +306,8 @@ class AlternatingStep:
 
 def outputs_of(model: nn.Module, batch: Batch, precision: str = "fp32") -> Tensor:
     """Return the network's outputs for a batch, its dropout masks drawn from the keys of the rows."""
-    mixed = torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=precision == "bf16")
+    kind = _AUTOCAST.get(precision)
+    mixed = torch.autocast(batch.inputs.device.type, kind, enabled=kind is not None)
     with mixed, keyed_dropout(model, batch.row_keys):
         outputs: Tensor = model(batch.inputs)
     return outputs
@@ -308,16 +347,28 @@ def pool(
 
 
 def finite_loss(models: Sequence[nn.Module], loss: Tensor, step: int) -> float:
-    """Return the loss as a number; the only moment of a step at which the program waits for the device.
+    """Return the loss as a number.
 
     Raises:
         DataError: the loss or a gradient is not finite.
     """
     gradients = [item.grad for model in models for item in model.parameters() if item.grad is not None]
+    value, finite = measured(gradients, loss)
+    if not finite:
+        raise _not_finite(step, "lower lr, add warmup, or check the intensity in dataset.toml")
+    return value
+
+
+def measured(gradients: Sequence[Tensor], loss: Tensor) -> tuple[float, bool]:
+    """Return the loss as a number, and whether it and all gradients are finite.
+
+    This is the only moment of a step at which the program waits for the device.
+    """
     norms = torch.stack([gradient.norm() for gradient in gradients]) if gradients else loss.new_zeros(1)
     # Zero times a finite number is zero, and NaN otherwise: one number tells of all norms.
     value, broken = torch.stack([loss.float(), (norms.float() * 0).sum()]).tolist()
-    if not math.isfinite(value) or math.isnan(broken):
-        fix = "lower lr, add warmup, or check the intensity in dataset.toml"
-        raise DataError(expected("a finite loss", got="NaN or infinity", where=f"step {step}", fix=fix))
-    return float(value)
+    return float(value), math.isfinite(value) and not math.isnan(broken)
+
+
+def _not_finite(step: int, fix: str) -> DataError:
+    return DataError(expected("a finite loss", got="NaN or infinity", where=f"step {step}", fix=fix))

@@ -233,7 +233,7 @@ class Trainer:
             improved = state.best.observe(evaluator.value(metrics), state.step)
             state.stopped = bool(evaluator.patience) and state.best.waited >= evaluator.patience
         self.last = Evaluated(state.step, metrics, train, improved)
-        self._tell("on_evaluation", self.last)
+        self._evaluated(self.last)
         for name, player in state.players.items():
             self.world.agree(f"weights of {name}", lambda model=player.model: distributed.digest(model))  # type: ignore[misc]
 
@@ -242,6 +242,12 @@ class Trainer:
         blank = replace(event, units=0, metrics={})
         for hook in self.hooks:
             hook.on_step_end(self.state, event if hook.private_log or not self.step.private else blank)
+
+    def _evaluated(self, event: Evaluated) -> None:
+        """Tell the hooks of an evaluation; only declared hooks get the numbers of a private run."""
+        blank = replace(event, metrics={}, train={})
+        for hook in self.hooks:
+            hook.on_evaluation(self.state, event if hook.private_log or not self.step.private else blank)
 
     def _tell(self, method: str, event: Any) -> None:
         for hook in self.hooks:

@@ -251,6 +251,13 @@ class Ledger:
         """The number of entries and the head: what a checkpoint keeps to find a shortened ledger out."""
         return self.entries, self.head
 
+    @property
+    def ending(self) -> str:
+        """The end of the text that this ledger was read from or wrote, from the hash of the last line on."""
+        last = f'{_SEAL}{self.head}"}}' if self.entries else ""
+        newline = "\n" if last and (self.pending or self.terminated) else ""
+        return last + newline + self.pending + ("\n" if self.pending and self.terminated else "")
+
     @classmethod
     def parse(cls, text: str, *, anchor: tuple[int, str] | None = None) -> Ledger:
         """Return the ledger that ``text`` holds, verified line by line.
@@ -311,7 +318,7 @@ class Ledger:
 
         A line without a state, of an earlier version, counts as the same.
         """
-        return self.states.get((stream, step), state) == state
+        return step >= self.next_step or self.states.get((stream, step), state) == state
 
     def verify(self, *, plan: Plan | None = None, steps: int = 0) -> None:
         """Raise PrivacyRefusal if the ledger has fewer than ``steps`` steps, or entries of another plan.
@@ -371,6 +378,12 @@ class Ledger:
             phases.append(Phase(sample_rate=rate, noise_multiplier=noise, steps=self.pending.count("\n") + 1))
         return accounting.merge(phases)
 
+    @property
+    def torn(self) -> int:
+        """Unfinished lines, each of which counts as a step."""
+        pending = self.pending.count("\n") + 1 if self.pending else 0
+        return pending + sum(account.torn for account in self.accounts)
+
     def epsilon(self, delta: float) -> float:
         """Return epsilon of everything spent at ``delta``.
 
@@ -418,7 +431,9 @@ class _LedgerWriter:
         self.accounts = {(item.first.plan, item.first.stream): item for item in ledger.accounts}
         self.mechanisms = {item.first.plan: item.first.mechanism() for item in ledger.accounts}
         self.entries, self.head, self.next_step = ledger.entries, ledger.head, ledger.next_step
-        self.states = ledger.states  # shared: it only grows, and copying it would cost more with every step
+        # Shared, because a copy would cost more with every step. So it may hold steps of lines that another
+        # value entered; they are all from next_step on, and are not looked at.
+        self.states = ledger.states
 
     def enter(self, entry: LedgerEntry, pending: str, where: str) -> None:
         """Append one entry, or raise PrivacyRefusal."""
@@ -437,8 +452,11 @@ class _LedgerWriter:
             Phase(sample_rate=entry.sample_rate, noise_multiplier=entry.noise_multiplier, steps=1)  # ranges
             account = LedgerAccount(first=entry)
             self.mechanisms[entry.plan] = entry.mechanism()
+        place = (entry.stream, entry.step)
+        if entry.step == self.next_step and place in self.states:  # of another value: here they part
+            self.states = {item: state for item, state in self.states.items() if item[1] < self.next_step}
         if entry.stream and entry.state:
-            self.states.setdefault((entry.stream, entry.step), entry.state)
+            self.states.setdefault(place, entry.state)
         self.accounts[key] = account.add(entry.step, pending.count("\n") + 1 if pending else 0)
         self.entries, self.head = self.entries + 1, entry.hash
         self.next_step = max(self.next_step, entry.step + 1)
@@ -455,10 +473,13 @@ class _LedgerWriter:
             (self._used(entry).noise_bands == entry.noise_bands, "one noise_bands under one set of keys"),
             (self._used(entry).binding == entry.binding, "one binding under one set of keys"),
             (
-                not entry.state or self.states.get((entry.stream, entry.step), entry.state) == entry.state,
-                "a step is repeated with the weights, the threshold and the units it was begun "
-                "with: the same "
-                "noise would cover other gradients",
+                not self._under_another_plan(entry),
+                "one plan for each step under one set of keys: scaled otherwise, the same noise would cancel",
+            ),
+            (
+                not entry.state or self._begun_with(entry) == entry.state,
+                "a step is repeated with the weights, the threshold and the units it was begun with: the "
+                "same noise would cover other gradients",
             ),
             (
                 self.mechanisms.get(entry.plan, mechanism) == mechanism,
@@ -475,6 +496,20 @@ class _LedgerWriter:
             if entry.stream and account.first.stream == entry.stream
         )
         return next(used, entry)
+
+    def _begun_with(self, entry: LedgerEntry) -> str:
+        """Return the state that an entry's step was begun with before; the entry's own when it is new."""
+        known = self.states if entry.step < self.next_step else {}
+        return known.get((entry.stream, entry.step), entry.state)
+
+    def _under_another_plan(self, entry: LedgerEntry) -> bool:
+        """Return whether the same keys were used for the same step under another plan."""
+        return bool(entry.stream) and any(
+            start <= entry.step < stop
+            for (plan, stream), account in self.accounts.items()
+            if stream == entry.stream and plan != entry.plan
+            for start, stop in account.spans
+        )
 
     def close(self) -> Ledger:
         """Return the ledger as a value again."""

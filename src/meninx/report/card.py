@@ -45,6 +45,10 @@ def render(context: ReportContext, run: TrainedRun) -> str:
     if not run.finished:
         fix = "finish it with `meninx train --resume`, or report without --card"
         raise DataError(problem("a model card needs a finished run", where=f"run {run.name}", fix=fix))
+    if run.record.own_loop:
+        why = "meninx saw neither data nor evaluation of a loop of the user's own, so it cannot fill a card"
+        fix = "write the card yourself, and report without --card"
+        raise DataError(problem(why, where=f"run {run.name}", fix=fix))
     measured = run.evidence.test
     if measured is None:
         what = "the model card's evaluation of the released weights on the test split"

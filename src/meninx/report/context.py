@@ -210,7 +210,14 @@ def _missing(context: ReportContext) -> list[str]:
 
 def _missing_of(run: TrainedRun) -> list[str]:
     sentences = list(run.evidence.refused)
-    if run.evidence.test is None:
+    if run.record.own_loop:
+        sentences.append(
+            f"Run {run.name} was trained in a loop of the user's own. Its data, labels and evaluation are "
+            "the user's own and were not seen by meninx, so its utility and fairness are not known here. "
+            "meninx drew the units of each step, clipped their gradients, added the noise and kept the "
+            "account."
+        )
+    elif run.evidence.test is None:
         what = "utility and its group metrics are not known"
         sentences.append(
             f"Run {run.name} has no evaluation of its released weights on its own test split: its {what}."

@@ -223,10 +223,10 @@ def _caps_of(run: TrainedRun) -> list[Cap]:
     if run.older:
         caps.append(_cap_of_an_older_run(run))
     if run.unknown_start:
-        reason = (
-            f"Run {run.name} started from weights of unknown origin: if they saw the same {run.unit}s, "
-            "epsilon does not hold."
-        )
+        started = "started from weights of unknown origin: if they"
+        if run.record.own_loop:
+            started = "was given a network whose starting weights meninx knows nothing about: if they"
+        reason = f"Run {run.name} {started} saw the same {run.unit}s, epsilon does not hold."
         caps.append(Cap(colour="amber", word="start of unknown origin", reason=reason))
     start = run.start
     if start is not None and start.shared_patients and not start.composed:

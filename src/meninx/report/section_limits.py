@@ -7,6 +7,7 @@ from typing import Any
 
 import tomli_w
 
+from meninx.report import formatting
 from meninx.report.context import ReportContext
 from meninx.report.sources import TrainedRun
 from meninx.report.table_model import ReportTable, Section, TableCell, facts
@@ -66,6 +67,11 @@ def reproduction(context: ReportContext) -> tuple[Section, tuple[tuple[str, str]
     lead: tuple[str, ...] = (
         "The config of a run is itself a recipe: train with it, on the same data, to repeat the run.",
     )
+    own = [run.name for run in context.runs if run.record.own_loop]
+    if own:
+        which = f"run{'s' if len(own) > 1 else ''} {formatting.joined(own)}"
+        plan = f"The config of {which} states the plan of a loop of the user's own, whose code is not here."
+        lead = (*(lead if len(own) < len(context.runs) else ()), plan)
     if any(run.private and not run.void for run in context.runs):
         lead = (
             *lead,

@@ -186,6 +186,15 @@ def _assumptions(run: TrainedRun) -> list[str]:
             "must not leave it."
         ),
     ]
+    if run.record.own_loop:
+        points[1] = (
+            f"In every step of run {run.name} each {run.unit} was drawn with the stated sample rate, "
+            f"independently: {sampler} sampling. That the user's loop gave the rows of those drawn, and "
+            "nothing else of the data, is the user's word."
+        )
+        points[2] = (
+            "The noise came from the operating system's entropy; its key was in memory alone and is gone."
+        )
     if run.void:
         points[2] = (
             f"The noise of run {run.name} came from a SEED: whoever knows it can subtract it. It "

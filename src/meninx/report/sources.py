@@ -151,15 +151,15 @@ class TrainedRun:
     @property
     def declared(self) -> int | None:
         """The number of units that was declared; None when the true number counts as public."""
-        table = self.config.get("privacy")
-        value = table.get("units_declared") if isinstance(table, dict) else None
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
+        return _count(self.config.get("privacy"), "units_declared")
 
     @property
     def units(self) -> int | None:
         """The declared number of units, else the true one; None when it cannot be known."""
         if self.declared is not None:
             return self.declared
+        if self.record.own_loop:  # whose number of units counts as public
+            return _count(self.config.get("privacy"), "units")
         spent = self.account.own if self.account is not None else None
         if spent is None or str(spent.unit) != "patient":
             return None
@@ -170,6 +170,12 @@ class TrainedRun:
     def kind(self) -> str:
         """``private`` or ``not private``."""
         return "private" if self.private else "not private"
+
+
+def _count(table: object, name: str) -> int | None:
+    """Return a whole number of a table of a config; None when it has none."""
+    value = table.get(name) if isinstance(table, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 Source = Deid | Dataset | TrainedRun

@@ -5,6 +5,7 @@ from __future__ import annotations
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected, problem
 from meninx.core.manifest import Manifest
+from meninx.privacy.clipping.precision import refuse_unbounded
 from meninx.privacy.noise_calibration import calibrate
 from meninx.privacy.plan import Plan
 from meninx.train.config import PrivacyConfig, TrainConfig
@@ -25,11 +26,13 @@ def make_plan(config: TrainConfig, data: Manifest) -> Plan | None:
     Raises:
         DataError: the training split is empty.
         ConfigError: the batch is larger than the training split.
-        PrivacyRefusal: the budget cannot be kept with this batch size and these steps.
+        PrivacyRefusal: the budget cannot be kept with this batch size and these steps, or the precision is
+            fp16.
     """
     wanted = config.privacy
     if wanted is None:
         return None
+    refuse_unbounded(config.runtime.precision)
     present = units_in(data, wanted.unit)
     if not present:
         raise DataError(problem("the training split has no cases", where="split 'train'"))

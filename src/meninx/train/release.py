@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import nn
 
-from meninx.core import artifacts, files, integrity, names, provenance, staging
-from meninx.core.artifacts import BundleRecord, PrivacyRecord, RunRecord, RunState
+from meninx.core import artifacts, integrity, names, provenance, staging
+from meninx.core.artifacts import BundleRecord, PrivacyRecord, RunRecord
 from meninx.core.errors import DataError, problem
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
 from meninx.core.workspace import REPLACED, STAGING
-from meninx.learn import checkpoint
+from meninx.learn import record
 from meninx.learn.config import LearnConfig
 from meninx.learn.inference import load_model, released_step, weights_digest
 from meninx.learn.task import image_task
@@ -58,26 +58,10 @@ def publish(config: TrainConfig, run: Run, *, network: nn.Module | None = None) 
     integrity.write(staged, integrity.measured(staged, _files(staged)))
     staging.move_whole(staged, run.release, run.private / REPLACED, last=[integrity.CHECKSUMS])
     shutil.rmtree(root, ignore_errors=True)
-    record = artifacts.require(run.root, PrivacyRecord, fix="resume the run")
-    done = artifacts.require(
-        run.root, RunRecord, fix="start a new run"
-    ).step  # epsilon is that of all steps, also after the best
-    promised = artifacts.write(
-        run.root, replace(record, origin=identity.origin(run, weights=weights, step=done))
-    )
-    kept = (checkpoint.path_of(run, name) for name in ("last", "best"))
-    run.update(
-        state=RunState.RELEASED,
-        weights=weights,
-        released_step=released_step(run),
-        privacy=files.digest(promised),
-        release=integrity.digest_of(run.release),
-        release_next="",
-        checkpoints={path.name: files.digest(path) for path in sorted(kept) if path.is_file()},
-        log=files.digest(run.metrics_path) if run.metrics_path.is_file() else "",
-        config=run.config_digest,
-        finished=artifacts.now(),
-    )
+    # Epsilon is that of all steps, also of those after the best one.
+    done = artifacts.require(run.root, RunRecord, fix="start a new run").step
+    origin = identity.origin(run, weights=weights, step=done)
+    record.close(run, origin, released_step=released_step(run))
     return sum(value.numel() for value in model.parameters())
 
 
@@ -96,28 +80,27 @@ def _write_bundle(
         folder, model, info, network=arguments, size=tuple(size), card=_short_card(info, run),
         patches=bool(learned.model.patch_size), onnx=onnx,
     )  # fmt: skip
-    record = run.record
+    known = run.record
+    open_run = known is not None and not known.private
     own = BundleRecord(
-        info=replace(
-            info, attributes=(), observed=None if record is None or record.private else info.observed
-        ),
+        info=replace(info, attributes=(), observed=info.observed if open_run else None),
         network=arguments,
         loss=image_task(info, learned.task).loss_name,
         image_size=learned.model.image_size,
         patch_size=learned.model.patch_size,
         weights=weights_digest(model),
-        run=record.id if record is not None else "",
+        run=known.id if known is not None else "",
         meninx=provenance.version(),
     )
     artifacts.write(folder, own)
 
 
 def _short_card(info: DatasetInfo, run: Run) -> str:
-    privacy, record = artifacts.read(run.root, PrivacyRecord), run.record
+    privacy, known = artifacts.read(run.root, PrivacyRecord), run.record
     labels = ", ".join(names.markdown(label) for label in info.labels)
     return (
         f"# {names.markdown(info.name)}: {info.task}\n\nLabels: {labels}.\n\n"
-        f"Trained by meninx for {record.step if record else 0} steps.\n\n"
+        f"Trained by meninx for {known.step if known else 0} steps.\n\n"
         f"Privacy: {privacy.sentence if privacy else 'not stated.'}\n\n"
         "`meninx report --card` writes the full model card. Research only; not a medical device.\n"
     )

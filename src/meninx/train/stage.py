@@ -14,18 +14,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from meninx.core import artifacts, belonging, files, integrity, names, plain, provenance, settings, workspace
+from meninx.core import artifacts, belonging, names, plain, provenance, settings, workspace
 from meninx.core import run as runs
-from meninx.core.artifacts import Ancestry, DataRecord, PrivacyRecord, RunRecord, RunState, StartRecord
+from meninx.core.artifacts import Ancestry, PrivacyRecord, RunRecord, StartRecord
 from meninx.core.budget import PrivacySpent
-from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
-from meninx.core.manifest import MANIFEST_NAME, Manifest
+from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
-from meninx.core.run import Run, read_key
-from meninx.learn import assemble, checkpoint, distributed, finetune, ledger_file, record, runtime
+from meninx.core.run import Run
+from meninx.learn import assemble, distributed, finetune, ledger_file, record, runtime
 from meninx.learn.distributed import World
-from meninx.learn.dp_step import Keys
 from meninx.learn.fitting import fit
 from meninx.learn.inference import load_model
 from meninx.learn.record import FitResult
@@ -39,6 +37,14 @@ from meninx.train.config import TrainConfig
 from meninx.train.identity import dataset_of as dataset_of  # the public name of the stage
 from meninx.train.lineage import Start
 from meninx.train.planning import make_plan
+from meninx.train.resume import (
+    bound_inputs,
+    opened,
+    own_inputs,
+    recorded_start,
+    refuse_changed_release,
+    refuse_changed_run,
+)
 
 NO_PRIVACY = "none: trained without differential privacy"
 
@@ -347,133 +353,14 @@ def _reopened(
     path: Path, source: Path, network: nn.Module | None
 ) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
     """Return the path of a run folder to go on with, its settings, and its result when it is finished."""
-    folder = runs.open_run(path)
-    record_of = folder.record
-    if record_of is None:
-        private = folder.ledger_path.is_file()
-        kind: type[Exception] = PrivacyRefusal if private else UsageError
-        why = f"one of an earlier version{', whose guarantee does not hold' if private else ''}"
-        fix = "start a new run; this one can still be evaluated"
-        raise kind(expected("a run of this version to resume", got=why, where=folder.name, fix=fix))
-    known = artifacts.read(folder.root, DataRecord)
-    same = known is not None and bool(identity.own_data(folder, source))
+    folder, released = opened(path)
     table = settings.to_table(stored_config(folder))
-    if record_of.state is RunState.RELEASED:
-        with folder.lock():
-            _refuse_changes(folder, same)
-            return str(folder.root), table, plain.to_plain(_closed(folder, Manifest.read(source), network))
-    if not same:
-        raise _other_cases()
-    return str(folder.root), table, None
-
-
-def _refuse_changes(folder: Run, same_data: bool) -> None:
-    """Refuse to resume a finished run that was changed, so that its noise meets no other gradients."""
-    known = artifacts.require(folder.root, RunRecord, fix="start a new run")
-    problem = ""
-    if not same_data:
-        problem = "another dataset"
-    elif known.config != folder.config_digest:
-        problem = "an edited config.toml"
-    elif any(belonging.secrets_changed(folder.root, known)):
-        problem = "a changed record in private/"
-    elif not all(checkpoint.path_of(folder, name).is_file() for name in {"last", known.selected}):
-        problem = "no checkpoints"
-    elif known.private and not all(
-        (folder.private / "keys" / f"{name}.key").is_file() for name in ("noise", "sampling")
-    ):
-        problem = "no secret keys"
-    if known.private:
-        written = artifacts.require(folder.root, PrivacyRecord, fix="start a new run")
-        ledger = ledger_file.read(folder, anchor=written.ledger)
-        problem = problem or ("another ledger" if ledger.anchor != written.ledger or ledger.pending else "")
-    if problem:
-        kind = PrivacyRefusal if known.private else UsageError
-        fix = "start a new run; --pretrained begins with the weights of this one"
-        raise kind(expected("the finished run as it was released", got=problem, where=folder.name, fix=fix))
-
-
-def _refuse_reopening(folder: Run, plan: Plan | None) -> None:
-    """Refuse to train on with a run that ended, whatever ``run.json`` says of its state.
-
-    A release, or a ledger with all planned steps, is the end. What may be left is to write the release once
-    more: a run that was killed at that moment has its last checkpoint, and that has seen every line of the
-    ledger.
-
-    Raises:
-        PrivacyRefusal: of a private run.
-        UsageError: of another one.
-    """
-    known = artifacts.require(folder.root, RunRecord, fix="start a new run")
-    published = any(
-        (folder.release / name).exists() for name in (lineage.LINEAGE, integrity.CHECKSUMS, "bundle")
-    )
-    ledger = ledger_file.read(folder)
-    whole = plan is not None and sum(account.steps for account in ledger.accounts) >= plan.steps
-    last = checkpoint.path_of(folder, "last")
-    if not last.is_file() and (published or whole):
-        problem = "no checkpoints"
-    elif published and known.config != folder.config_digest:
-        problem = "an edited config.toml"
-    elif published and plan is not None and tuple(checkpoint.load(folder, "last")["anchor"]) != ledger.anchor:
-        problem = "a checkpoint of an earlier step"
-    elif known.ended:
-        problem = f"the state {known.state} in run.json, which names a release"
-    else:
-        return
-    kind = PrivacyRefusal if plan is not None else UsageError
-    fix = "start a new run; --pretrained begins with the weights of this one"
-    raise kind(expected("the finished run as it was", got=problem, where=folder.name, fix=fix))
-
-
-def _refuse_other_keys(folder: Run) -> None:
-    """Refuse a private run whose keys were exchanged since its first step, or whose ledger is gone.
-
-    New keys would begin the run anew under its identity, and nothing would say what was spent before.
-    """
-    known = artifacts.require(folder.root, RunRecord, fix="start a new run")
-    if not known.keys:
-        return
-    fix = "restore private/ from a backup, or start a new run"
-    ledger = ledger_file.read(folder)
-    if not ledger.accounts:
-        raise PrivacyRefusal(
-            problem("the ledger of the interrupted run is missing", where=folder.name, fix=fix)
-        )
-    there = all(folder.key_path(name).is_file() for name in ("sampling", "noise"))
-    if there and Keys.of(folder, resumed=True).stream != known.keys:
-        raise PrivacyRefusal(
-            problem(
-                "the secret keys differ from those that the run began with", where="private/keys", fix=fix
-            )
-        )
-
-
-def _refuse_other_software(folder: Run) -> None:
-    """Refuse to repeat steps of a private run with other versions than those that took them first.
-
-    A step that is repeated has the same noise and counts once, so its gradients must be the same, too, and
-    another version may compute others. New steps have noise of their own: they go on with any version, which
-    is recorded with the first of them.
-    """
-    known, last = (
-        artifacts.require(folder.root, RunRecord, fix="start a new run"),
-        checkpoint.path_of(folder, "last"),
-    )
-    begin = int(checkpoint.load(folder, "last")["step"]) if last.is_file() else 0
-    end, here = ledger_file.read(folder).next_step, provenance.software()
-    ends = [*(step for step, _ in known.software[1:]), max(begin, end)]
-    before = {text for (_, text), stop in zip(known.software, ends, strict=False) if stop > begin}
-    if begin < end and before != {here}:
-        other = " and ".join(sorted(before - {here})) or "unrecorded ones"
-        fix = f"the same noise would cover other gradients; install {other} to resume, or start a new run"
-        if not before:
-            fix = "the same noise would cover other gradients; start a new run"
-        rule = f"the versions that took steps {begin + 1} to {end} before ({other})"
-        raise PrivacyRefusal(expected(rule, got=here, where="resume", fix=fix))
-    if not known.software or known.software[-1][1] != here:
-        kept = tuple(item for item in known.software if item[0] < end)
-        folder.update(software=(*kept, (end, here)))
+    if not released:
+        own_inputs(folder, source)
+        return str(folder.root), table, None
+    with folder.lock():
+        refuse_changed_release(folder, source)
+        return str(folder.root), table, plain.to_plain(_closed(folder, Manifest.read(source), network))
 
 
 def _closed(folder: Run, data: Manifest, network: nn.Module | None) -> TrainResult:
@@ -510,73 +397,16 @@ def _train(
 ) -> TrainResult:
     declared = config.privacy.units_declared if config.privacy else None
     with run.lock() if world.main else nullcontext():
-        ancestry = _ancestry(config, run) if world.main else None
+        ancestry = recorded_start(config, run) if world.main else None
         if resumed:
-            world.shared(lambda: _refuse_reopening(run, plan))
-            if plan is not None:
-                world.shared(lambda: _refuse_other_keys(run))
-                world.shared(lambda: _refuse_other_software(run))
-            world.shared(lambda: identity.refuse_changed_secrets(run))
+            world.shared(lambda: refuse_changed_run(run, plan))
         fitted = fit(
             config, data, run, world=world, plan=plan, progress=progress, resume=resumed,
-            data_digest=world.shared(lambda: _bound(data, run)), ancestry=ancestry, declared_units=declared,
-            network=network,
+            data_digest=world.shared(lambda: bound_inputs(data, run)), ancestry=ancestry,
+            declared_units=declared, network=network,
         )  # fmt: skip
         parameters = world.shared(lambda: release.publish(config, run, network=network))
     return _result(config, data, run.root, parameters, fitted)
-
-
-def _bound(data: Manifest, run: Run) -> str:
-    """Return the name of a run's inputs beside its settings, computed from the files themselves.
-
-    It is keyed, because the ledger that is bound to it is released with the lineage.
-
-    Raises:
-        PrivacyRefusal, DataError: the dataset is not the one that the run was created with.
-    """
-    keyed = identity.own_data(run, data.root)
-    if not keyed:
-        raise _other_cases()
-    key = read_key(run.key_path(identity.KEY))
-    start = run.root / artifacts.place(Ancestry)
-    images = (
-        identity.contents(data)
-        if artifacts.require(run.root, RunRecord, fix="start a new run").private
-        else ""
-    )
-    return artifacts.keyed(key, "run", keyed, images, files.digest(start) if start.is_file() else "")
-
-
-def _other_cases() -> DataError:
-    fix = "give the dataset the run was started with, or start a new run"
-    return DataError(
-        problem("the cases differ from those that the run was started with", where=MANIFEST_NAME, fix=fix)
-    )
-
-
-def _ancestry(config: TrainConfig, run: Run) -> Ancestry | None:
-    """Return what the run knows of its starting weights; refuse a file that was exchanged since."""
-    known = artifacts.read(run.root, Ancestry)
-    if not config.model.pretrained:
-        return None
-    if known is None:  # the cost of the runs behind the weights would be forgotten
-        kind = PrivacyRefusal if config.privacy else DataError
-        fix = f"restore {artifacts.place(Ancestry)}, or start a new run"
-        raise kind(problem("the record of the starting weights is missing", where=run.name, fix=fix))
-    path = Path(config.model.pretrained)
-    if path.is_file() and files.digest(path) != known.sha256:
-        fix = "restore the file, or start a new run"
-        raise PrivacyRefusal(
-            problem("the starting weights were changed since the run began", where="pretrained", fix=fix)
-        )
-    if bool(config.model.standardize) != (known.features is not None):
-        fix = f"restore {artifacts.place(Ancestry)}, or start a new run"
-        raise DataError(
-            expected(
-                "the statistics of the features", got="none, or some not asked for", where=run.name, fix=fix
-            )
-        )
-    return known
 
 
 def _result(

@@ -31,6 +31,7 @@ class Check:
         why: the reason when it is not ok or not possible, or a remark; no name in it can do anything to a
             terminal.
         privacy: a promise to patients depends on it.
+        fix: what to do where it is not ok; empty when nothing but a backup helps.
     """
 
     folder: str
@@ -38,6 +39,7 @@ class Check:
     state: State
     why: str = ""
     privacy: bool = False
+    fix: str = ""
 
     def line(self) -> str:
         """Return the line."""
@@ -51,16 +53,19 @@ class CheckList:
     def __init__(self, folder: str = "") -> None:
         self.folder, self.checks = folder, list[Check]()
 
-    def add(self, what: str, state: State, why: str = "", *, privacy: bool = False) -> None:
+    def add(self, what: str, state: State, why: str = "", *, privacy: bool = False, fix: str = "") -> None:
         """Add a line."""
-        self.checks.append(Check(folder=self.folder, what=what, state=state, why=why, privacy=privacy))
+        self.checks.append(
+            Check(folder=self.folder, what=what, state=state, why=why, privacy=privacy, fix=fix)
+        )
 
-    def judge(self, what: str, wrong: Iterable[str], *, privacy: bool = False, remark: str = "") -> bool:
+    def judge(
+        self, what: str, wrong: Iterable[str], *, privacy: bool = False, remark: str = "", fix: str = ""
+    ) -> bool:
         """Add a line that is ok when nothing is wrong; return whether it is."""
         found = list(wrong)
-        self.add(
-            what, State.NOT_OK if found else State.OK, "; ".join(found) if found else remark, privacy=privacy
-        )
+        state, why = (State.NOT_OK, "; ".join(found)) if found else (State.OK, remark)
+        self.add(what, state, why, privacy=privacy, fix=fix if found else "")
         return not found
 
     def impossible(self, what: str, why: str) -> None:

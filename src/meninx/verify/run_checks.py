@@ -13,6 +13,7 @@ from meninx.core.artifacts import (
     EvaluationRecord,
     Lineage,
     PrivacyRecord,
+    RunRecord,
     RunState,
 )
 from meninx.core.progress import Progress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from meninx.privacy.ledger import Ledger
 
 _OLDER = "an older version wrote this run"
+_OWN_LOOP = "the user's own: data, labels and evaluation were not seen by meninx and cannot be checked"
 
 
 def check(book: CheckList, root: Path, progress: Progress) -> None:
@@ -42,8 +44,14 @@ def _state(book: CheckList, run: Run) -> None:
     if record is None:
         book.impossible("run.json", f"none: {_OLDER}")
         return
+    if record.own_loop:
+        book.add("training loop", State.OK, _OWN_LOOP)
     finished = record.state is RunState.RELEASED
-    book.judge("state", [] if finished else [f"the run is not finished: {record.state}, step {record.step}"])
+    book.judge(
+        "state",
+        [] if finished else [f"the run is not finished: {record.state}, step {record.step}"],
+        fix=_how_to_finish(record, book.folder or run.name),
+    )
     if record.log:
         changed = belonging.log_changed(run.root, record)
         book.judge("training log", ["changed since the release, or gone"] if changed else [])
@@ -59,9 +67,30 @@ def _state(book: CheckList, run: Run) -> None:
     ]
     if record.checkpoints:
         book.judge("checkpoints", exchanged, privacy=record.private)
+    else:
+        _seals(book, run, record)
     book.judge(
         "config.toml", [] if digest == record.config else ["changed since the run was made or released"]
     )
+
+
+def _how_to_finish(record: RunRecord, folder: str) -> str:
+    if record.own_loop:
+        return "finish it with meninx.privacy.training(..., resume=True)"
+    return f"finish it with `meninx train DATA --resume {plain(folder)}`"
+
+
+def _seals(book: CheckList, run: Run, record: RunRecord) -> None:
+    """Check the digest that each checkpoint of a run that is not finished carries at its end."""
+    what = "seals of the checkpoints"
+    found = {path.name: integrity.is_whole(path) for path in (run.private / "checkpoints").glob("*.pt")}
+    broken = [
+        f"{plain(name)}: changed since it was written" for name, whole in found.items() if whole is False
+    ]
+    if broken or any(found.values()):
+        book.judge(what, sorted(broken), privacy=record.private)
+    elif found:
+        book.impossible(what, "they carry none")
 
 
 def _release(book: CheckList, run: Run, progress: Progress) -> None:

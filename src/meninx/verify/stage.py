@@ -92,7 +92,7 @@ class VerifyResult(Result):
         failed = [check for check in self.checks if check.state is State.NOT_OK]
         unfinished = {check.folder for check in failed if check.what == "state"}
         if unfinished >= {check.folder for check in failed} and not any(check.privacy for check in failed):
-            fix = f"finish it with `meninx train DATA --resume {plain(failed[0].folder) or self.out.name}`"
+            fix = next((check.fix for check in failed if check.fix), fix)
         message = expected(
             "a folder as meninx wrote it", got=f"{count} failed checks", where=self.out.name, fix=fix
         )

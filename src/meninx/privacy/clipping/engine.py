@@ -23,7 +23,7 @@ from meninx.privacy.clipping.gradient_record import GradientRecord, row_norms
 from meninx.privacy.clipping.layer import Layer, Pass
 from meninx.privacy.clipping.layer_rules import Forward, refuse_moved_buffers, rule_of, trained_layers
 from meninx.privacy.clipping.planner import Planner
-from meninx.privacy.clipping.precision import pinned
+from meninx.privacy.clipping.precision import pinned, refuse_unbounded
 from meninx.privacy.clipping.raw_parameters import RawParameter, raw_parameter
 from meninx.privacy.clipping.unit_rows import rows_of, slice_units
 
@@ -93,7 +93,8 @@ def clipped_gradient_sum(
         differentiation reaches past its layer; other code is not looked at.
 
     Raises:
-        PrivacyRefusal: an unsafe or unknown module, or one that writes to buffers or draws random numbers.
+        PrivacyRefusal: an unsafe or unknown module, or one that writes to buffers or draws random numbers; or
+            precision fp16.
         DataError: lengths do not fit.
 
     References:
@@ -102,7 +103,7 @@ def clipped_gradient_sum(
     """
     check.positive(max_grad_norm=max_grad_norm, views=views, chunk=chunk)
     check.one_of(CLIPPING_FUNCTIONS, clipping=clipping)
-    check.one_of(("fp32", "bf16"), precision=precision)
+    refuse_unbounded(precision)
     _check_lengths(inputs, targets, unit_index, n_units, views, row_keys)
     engine = _Engine(
         model, per_sample_loss, planner or Planner(), clipping, precision, trained_layers(model, functional)

@@ -1,4 +1,4 @@
-"""A context that computes float32 products in full precision, whatever the caller has allowed."""
+"""Precision of private gradients: a context for float32 products in full precision, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,9 +9,33 @@ from typing import Any
 
 import torch
 
+from meninx.core import check
+from meninx.core.errors import PrivacyRefusal, expected
+
+PRECISIONS = ("fp32", "bf16")
+"""Precisions in which gradients of single units may be computed."""
+
 _lock = threading.Lock()
 _active = 0
 _undo: Callable[[], None] | None = None
+
+
+def refuse_unbounded(precision: str) -> None:
+    """Refuse a precision in which the norm of a clipped gradient is not bounded.
+
+    Raises:
+        PrivacyRefusal: float16.
+        ConfigError: an unknown name.
+    """
+    if precision == "fp16":
+        fix = (
+            "use bf16 or fp32: no margin is proved for what float16 rounds off a clipped gradient, and the "
+            "range of float16 makes a loss scale necessary that follows the private gradients"
+        )
+        raise PrivacyRefusal(
+            expected("precision fp32 or bf16 for private training", got="fp16", where="precision", fix=fix)
+        )
+    check.one_of(PRECISIONS, precision=precision)
 
 
 @contextmanager
