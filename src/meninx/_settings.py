@@ -601,9 +601,13 @@ class EvaluateSettings(TypedDict, total=False):
     """Settings of ``meninx.train.config.EvaluateConfig``.
 
     Attributes:
-        split: Split to measure on.
+        split: Split to measure on; all takes every case of another dataset.
+        label_map: Labels of another dataset that have another name there, each as theirs=ours; several may
+            stand for one.
         threshold: How thresholds are chosen on the validation split: youden, or a condition such as
             sensitivity>=0.9.
+        surface_tolerance: Segmentation: distance within which two surfaces agree, in mm (in voxels where the
+            dataset records no spacing), for the surface Dice.
         draws: Number of resamples of patients for the intervals.
         baseline: Another run on the same data; the difference is measured on the same resamples.
         predictions: What to write to private/predictions: csv, nifti (label maps), dicom-seg (label maps;
@@ -613,8 +617,10 @@ class EvaluateSettings(TypedDict, total=False):
         device: auto, cpu, cuda.
     """
 
-    split: Literal["train", "valid", "test"]
+    split: Literal["train", "valid", "test", "all"]
+    label_map: Sequence[str]
     threshold: str
+    surface_tolerance: float
     draws: int
     baseline: str | Path | None
     predictions: Sequence[Literal["csv", "nifti", "dicom-seg"]]

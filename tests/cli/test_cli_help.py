@@ -98,6 +98,8 @@ def test_completion_of_an_unknown_shell_names_those_it_knows(invoke):
         (["dicom", "exprot", "a", "b"], 'Did you mean "export"?'),
         (["train", "data", "--recipie", "tiny"], "Did you mean --recipe?"),
         (["train", "data", "--privacy.epsilom", "8"], "Did you mean --epsilon?"),
+        (["train", "data", "--learning-rate", "1"], "Did you mean --lr?"),
+        (["train", "data", "--target-epsilon=8"], "Did you mean --epsilon?"),
         (["deid", "a", "b", "--sight", "north"], "Did you mean --site?"),
         (["deid", "a", "b", "--options", "retain-devise"], 'Did you mean "retain-device"?'),
         (["train", "data", "--recipe", "tyni"], "did you mean 'tiny'?"),

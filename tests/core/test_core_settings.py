@@ -168,3 +168,12 @@ def test_a_recipe_of_an_earlier_layout_is_read_with_one_warning_that_says_how_to
 def test_a_recipe_in_tables_is_read_without_a_warning(tmp_path):
     (tmp_path / "new.toml").write_text(settings.to_toml(TrainConfig.of(epsilon=3.0)))
     assert settings.resolve_recipe(TrainConfig, str(tmp_path / "new.toml")) == TrainConfig.of(epsilon=3.0)
+
+
+@pytest.mark.parametrize(("given", "meant"), [("learning_rate", "lr"), ("optim.learning_rate", "optim.lr")])
+def test_a_word_of_another_library_names_ours(given, meant):
+    from meninx.learn.config import LearnConfig
+
+    table, _, name = given.rpartition(".")
+    with pytest.raises(ConfigError, match=f"did you mean '{meant}'"):
+        LearnConfig.of(**({table: {name: 0.1}} if table else {name: 0.1}))

@@ -11,12 +11,12 @@ from meninx.metrics.bootstrap import (
     BinaryProblem,
     Draws,
     holm,
-    interval,
     measure,
     p_value,
     resampled_sums,
 )
 from meninx.metrics.classification import METRICS, Ranking
+from meninx.metrics.intervals import percentile_interval
 
 
 def cohort(cases=300, labels=3, seed=0, decimals=1):
@@ -104,8 +104,8 @@ def test_more_cells_than_a_chunk_keep_their_order():
 
 
 def test_interval_is_withheld_when_draws_are_undefined():
-    assert interval([0.1, 0.2, 0.3]) == pytest.approx((0.105, 0.295))
-    assert all(math.isnan(end) for end in interval([0.1, math.nan]))
+    assert percentile_interval([0.1, 0.2, 0.3]) == pytest.approx((0.105, 0.295))
+    assert all(math.isnan(end) for end in percentile_interval([0.1, math.nan]))
 
 
 def test_holm_by_hand():
@@ -135,7 +135,7 @@ def test_cluster_interval_covers_and_row_interval_does_not():
             (Draws(np.arange(300), 200, table), "row"),
         ):
             drawn = resampled_auroc(truth, scores, draws)
-            low, high = interval(drawn[:, 0] - drawn[:, 1])
+            low, high = percentile_interval(drawn[:, 0] - drawn[:, 1])
             hits += counter == "cluster" and low <= 0 <= high
             row_hits += counter == "row" and low <= 0 <= high
     assert 0.92 <= hits / 400 <= 0.975

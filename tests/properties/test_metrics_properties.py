@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from meninx.metrics.bootstrap import Draws, holm
 from meninx.metrics.classification import METRICS, Counts, Ranking, auroc, rate
+from meninx.metrics.intervals import effective_patients, rate_interval
 from meninx.metrics.segmentation import dice, iou_of_dice
 from meninx.metrics.thresholds import fit_thresholds
 
@@ -123,3 +124,40 @@ def test_overlap_is_symmetric_and_bounded(one, other):
     areas = iou_of_dice(dice(one, other, 2))
     assert (areas[~np.isnan(areas)] <= known).all()
     assert np.nanmin(np.append(dice(one, one, 2), 1.0)) == 1
+
+
+@st.composite
+def patients(draw):
+    of = draw(hnp.arrays(np.int64, st.integers(1, 25), elements=st.integers(0, 6)))
+    of[0] += 1
+    hits = np.array([draw(st.integers(0, int(number))) for number in of])
+    return hits.astype(float), of.astype(float)
+
+
+@few
+@given(patients(), st.integers(0, 3))
+def test_the_interval_of_a_rate_has_width_and_holds_the_rate(table, seed):
+    hits, of = table
+    counts = np.concatenate(list(Draws(np.arange(of.size), 200, seed).blocks()))
+    with np.errstate(invalid="ignore"):
+        samples = (counts @ hits) / (counts @ of)
+    low, high = rate_interval(hits, of, samples)
+    if math.isnan(low):  # too many resamples without a case
+        return
+    assert 0 <= low <= hits.sum() / of.sum() <= high <= 1
+    assert low < high
+    assert 0 < effective_patients(hits, of) <= (of > 0).sum()
+
+
+@few
+@given(patients(), st.integers(0, 3))
+def test_the_interval_turns_with_the_rate(table, seed):
+    """Of the misses it is that of the hits, read from the other end."""
+    hits, of = table
+    if min((hits > 0).sum(), (hits < of).sum()) >= 10:
+        return
+    nothing = np.zeros(1)
+    low, high = rate_interval(hits, of, nothing)
+    other = rate_interval(of - hits, of, nothing)
+    assert abs(low - (1 - other[1])) < 1e-9
+    assert abs(high - (1 - other[0])) < 1e-9

@@ -233,7 +233,7 @@ def test_volumes_are_segmented_by_a_sliding_window_in_their_own_place(volumes, t
     assert found.size == image.size
     assert np.allclose(found.affine, image.affine)
     table = (run.private / "predictions" / "test.csv").read_text().splitlines()
-    assert table[0] == "case_id,patient_id,organ,lesion"
+    assert table[0].startswith("case_id,patient_id,organ dice,lesion dice,organ hd95,lesion hd95,")
     assert len(table) == 1 + len(volumes.split("test"))
     assert {"dice", "iou"} <= set(result.metrics)
     assert result.difference.value == 0.0
@@ -242,7 +242,7 @@ def test_volumes_are_segmented_by_a_sliding_window_in_their_own_place(volumes, t
 def test_hostile_identifiers_stay_text_and_lead_nowhere(copied, data):
     case = replace(data.cases[0], patient_id="-1+cmd|x")
     chosen = Manifest(data.root, data.info, (case,))
-    kept = PredictionFiles(copied, chosen, QUICK, "")
+    kept = PredictionFiles(copied, chosen, QUICK, data.info.labels)
     kept.publish(np.array([[0.5, 0.25, np.nan]]), ("=1+1", "b", "c"))
     lines = (copied.private / "predictions" / "test.csv").read_text().splitlines()
     assert lines == ["case_id,patient_id,'=1+1,b,c", f"{case.case_id},'-1+cmd|x,0.500000,0.250000,"]

@@ -14,13 +14,13 @@ from importlib import metadata
 from types import FrameType
 from typing import TextIO
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from meninx.cli.dicom import dicom
 from meninx.cli.doctor import EXTRAS
 from meninx.cli.examples import epilogue
 from meninx.cli.flags import read_options, without_tables
-from meninx.core import settings
+from meninx.core import check, settings
 from meninx.core.errors import (
     ConfigError,
     Interrupted,
@@ -127,7 +127,7 @@ def run(arguments: list[str]) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()  # here, so that a reader that went away is noticed before the interpreter ends
     except CycloptsError as error:
-        return _say(UsageError(str(error)))
+        return _say(UsageError(_wording(error)))
     except MeninxError as error:
         return _say(error, source)
     except KeyboardInterrupt:
@@ -161,6 +161,16 @@ def run(arguments: list[str]) -> int:
             )
         return _report_bug(error, verbose="--verbose" in arguments or "-v" in arguments)
     return 0
+
+
+def _wording(error: CycloptsError) -> str:
+    """Return the text of an error of the command line; another library's word for a flag names ours."""
+    if isinstance(error, UnknownOptionError):
+        word, given = check.synonym(error.token.keyword or ""), error.token.keyword
+        flag = f"--{word.replace('_', '-')}"
+        if word and any(flag in argument.names for argument in error.argument_collection):
+            return f"Unknown option: {given}. Did you mean {flag}?"
+    return str(error)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -8,6 +8,20 @@ from collections.abc import Iterable
 
 from meninx.core.errors import ConfigError, expected
 
+_SYNONYMS = {
+    "learning_rate": "lr",
+    "num_epochs": "epochs",
+    "n_epochs": "epochs",
+    "max_epochs": "epochs",
+    "network": "model",
+    "architecture": "model",
+    "sigma": "noise_multiplier",
+    "clip_norm": "max_grad_norm",
+    "target_epsilon": "epsilon",
+    "target_delta": "delta",
+}
+"""Words of other libraries -> the name of the setting here."""
+
 
 def positive(**values: float | None) -> None:
     """Raise ConfigError unless every value given is finite and > 0; None passes."""
@@ -52,7 +66,24 @@ def one_of(choices: Iterable[str], **values: str | None) -> None:
             )
 
 
+def synonym(name: str) -> str:
+    """Return the name here of a setting that another library calls ``name``, or an empty string."""
+    return _SYNONYMS.get(name.strip("-").rpartition(".")[2].replace("-", "_"), "")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the known name that another library's word stands for, else the nearest one, or an empty string.
+
+    >>> nearest("learning_rate", ["lr", "rates"]), nearest("epoch", ["epochs", "steps"]), nearest("x", ["lr"])
+    ('lr', 'epochs', '')
+    """
+    names = list(known)
+    word = synonym(name)
+    same = [item for item in names if word and item.rpartition(".")[2] == word]
+    return next(iter(same or difflib.get_close_matches(name, names, n=1, cutoff=0.5)), "")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` for the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else ""
+    near = nearest(name, known)
+    return f"did you mean {near!r}?" if near else ""

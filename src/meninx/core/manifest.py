@@ -38,6 +38,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 FIRST_ROW = 2  # of a table whose first row is its header
 LONGEST_TEXT = 4096  # characters of an attribute
 FIXED_COLUMNS = ("case_id", "patient_id", "study", "site", "split", "image", "mask")
+_GREY_LEVELS = ((0.0, 255.0), (0.0, 65535.0))
 _LARGEST_AXIS = 1 << 20
 _MOST_CHANNELS = 64
 _CASE_ID = re.compile(r'[^./\\:*?"<>|][^/\\:*?"<>|]{0,127}')  # may name a file on every platform
@@ -74,6 +75,46 @@ class Intensity:
         if not all(map(math.isfinite, (*self.window, self.shift))) or self.window[0] > self.window[1]:
             raise DataError(problem("window and shift must be finite, lowest value first", where="intensity"))
         check.one_of(("format", "standard", "train"), source=self.source)
+
+    @property
+    def has_grey_levels(self) -> bool:
+        """Whether values are grey levels that fill 8 or 16 bits, not units such as Hounsfield's."""
+        return self.window in _GREY_LEVELS
+
+    def for_values_of(self, stored: Intensity) -> Intensity:
+        """Return how values of another dataset become the network input that this intensity makes of its own.
+
+        Grey levels keep their share of the range: 257 x 100 of 16 bits is 100 of 8 bits.
+
+        Args:
+            stored: the intensity of the other dataset, whose window says what its values mean.
+
+        Raises:
+            DataError: the windows differ, and one of them is not that of a bit depth.
+
+        Examples:
+            >>> wide = Intensity(window=(0.0, 65535.0), shift=32767.5, scale=32767.5)
+            >>> Intensity().for_values_of(wide).scale
+            32767.5
+        """
+        if stored.window == self.window:
+            return self
+        if not (self.has_grey_levels and stored.has_grey_levels):
+            fix = f"prepare it with `--window {self.window[0]:g} {self.window[1]:g}`"
+            if self.has_grey_levels:
+                fix = "prepare it with grey levels, as the training data was"
+            raise DataError(
+                expected(
+                    f"values from {self.window[0]:g} to {self.window[1]:g} as in training",
+                    got=f"{stored.window[0]:g} to {stored.window[1]:g}",
+                    where="dataset.toml, intensity",
+                    fix=fix,
+                )
+            )
+        factor = stored.window[1] / self.window[1]
+        return Intensity(
+            window=stored.window, shift=self.shift * factor, scale=self.scale * factor, source=self.source
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,8 @@ A package offers them in its ``pyproject.toml``; after ``pip install`` meninx kn
     [project.entry-points."meninx.tasks"]
     ordinal = "mypackage.tasks:ordinal"      # called with (DatasetInfo, TaskConfig)
 
+A name that meninx has itself (a network ``unet``, a task ``auto``) is refused.
+
 Code of another package runs with all rights of the program: install only what you trust.
 """
 
@@ -20,7 +22,7 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Any
 
-from meninx.core.errors import ConfigError
+from meninx.core.errors import ConfigError, problem
 
 NETWORKS = "meninx.networks"
 READERS = "meninx.readers"
@@ -30,6 +32,21 @@ TASKS = "meninx.tasks"
 def names(group: str) -> tuple[str, ...]:
     """Return the names that installed packages offer in a group, sorted."""
     return tuple(sorted({point.name for point in metadata.entry_points(group=group)}))
+
+
+def refuse_own(group: str, name: str) -> None:
+    """Refuse a name of meninx's own that an installed package offers, too.
+
+    Nobody could tell which of the two a recipe means, and the package's would never be used.
+
+    Raises:
+        ConfigError: a package offers it; names the package.
+    """
+    for point in metadata.entry_points(group=group, name=name):
+        package = point.dist.name if point.dist is not None else point.value
+        why = f"the package {package} offers {name} as {group}, which is a name of meninx's own"
+        fix = f"rename its entry point, or uninstall {package}"
+        raise ConfigError(problem(why, where=point.value, fix=fix))
 
 
 def load(group: str, name: str) -> Any:

@@ -14,6 +14,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from meninx.core.errors import ConfigError, expected
 from meninx.deid import selfcheck
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
 from meninx.deid.config import BurnedIn, DeidConfig, MissingLookup, ProfileName, profile_with
@@ -114,10 +115,10 @@ class Deidentifier:
         burned_in: ``quarantine`` refuses instances that declare burned-in annotation, ``keep`` cleans them.
 
     Raises:
-        ConfigError: a setting is out of its range or contradicts another one.
+        ConfigError: a setting has another type, is out of its range or contradicts another one; or the key is
+            neither bytes nor a file.
         PrivacyRefusal: no usable key, or an override would keep the patient's identity.
         DataError: the lookup table cannot be used.
-        TypeError: the key is neither bytes nor a file.
 
     Example:
         >>> ds = Dataset()
@@ -143,6 +144,7 @@ class Deidentifier:
         max_age: int = 89,
         burned_in: BurnedIn = "quarantine",
     ) -> None:
+        _refuse_other_types(options, overrides, lookup)
         config = DeidConfig(
             site=site,
             profile=profile,
@@ -234,12 +236,32 @@ def _rebuilt(settings: dict[str, Any]) -> Deidentifier:
     return Deidentifier(**settings)
 
 
-def _key_file(key: os.PathLike[str] | KeyFile) -> KeyFile:
+def _refuse_other_types(options: Any, overrides: object, lookup: object) -> None:
+    """Refuse arguments of a type that the settings of the folder stage would not name."""
+    several = isinstance(options, Iterable) and not isinstance(options, str | bytes | Mapping)
+    if not several or not all(isinstance(item, str) for item in options if several):
+        fix = f"write [{options!r}]" if isinstance(options, str) else ""
+        rule = "a list of options"
+        raise ConfigError(expected(rule, got=type(options).__name__, where="Deidentifier: options", fix=fix))
+    if overrides is not None and not isinstance(overrides, Mapping):
+        fix = 'give a dictionary, e.g. {"StudyDate": "K"}; only `meninx deid` reads a file of them'
+        rule = "keyword or tag -> action letter"
+        raise ConfigError(
+            expected(rule, got=type(overrides).__name__, where="Deidentifier: overrides", fix=fix)
+        )
+    if lookup is not None and not isinstance(lookup, str | os.PathLike):
+        got = type(lookup).__name__
+        raise ConfigError(expected("the path of a CSV file", got=got, where="Deidentifier: lookup"))
+
+
+def _key_file(key: object) -> KeyFile:
     if isinstance(key, KeyFile):
         return key
     if isinstance(key, os.PathLike):
         return KeyFile(Path(key))
-    raise TypeError(f"expected the bytes of a key, a path or a KeyFile, got {type(key).__name__}")
+    fix = "give Path(...) for a file, or the bytes that it holds" if isinstance(key, str) else ""
+    rule = "the bytes of a key, a path or a KeyFile"
+    raise ConfigError(expected(rule, got=type(key).__name__, where="Deidentifier: key", fix=fix))
 
 
 def _site_key(key: bytes | os.PathLike[str] | KeyFile, site: str) -> SiteKey:

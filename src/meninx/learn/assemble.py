@@ -210,6 +210,7 @@ def _memory_format(
 def _task(config: LearnConfig, info: DatasetInfo, *, weights: tuple[float, ...]) -> Task:
     """Return the dataset's own task, or the one of another package that the settings name."""
     if config.task.kind == "auto":
+        plugins.refuse_own(plugins.TASKS, "auto")
         return image_task(info, config.task, weights=weights)
     offered = plugins.names(plugins.TASKS)
     check.one_of(("auto", *offered), task_kind=config.task.kind)

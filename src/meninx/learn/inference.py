@@ -328,16 +328,17 @@ def _outputs(model: nn.Module, store: CaseStore, config: LearnConfig) -> Iterato
 
 
 def _for_model(manifest: Manifest, info: DatasetInfo) -> Manifest:
-    """Return the manifest read as the model's training data was: its intensity and channels.
+    """Return the manifest read so that the same picture gives the input that it gave in training.
 
-    Refuse other dimensions.
+    Refuse other dimensions, and values of other units.
     """
     if manifest.info.spatial_dims != info.spatial_dims:
         got = f"{manifest.info.spatial_dims}-D"
         raise DataError(
             expected(f"{info.spatial_dims}-D images as in training", got=got, where="dataset.toml")
         )
-    return replace(manifest, info=info)
+    intensity = info.intensity.for_values_of(manifest.info.intensity)
+    return replace(manifest, info=replace(info, intensity=intensity))
 
 
 def _selected(run: Run) -> str:

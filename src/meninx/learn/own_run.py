@@ -90,7 +90,7 @@ class OwnRun:
         if known is None and begun:
             raise PrivacyRefusal(problem("run.json of the run is missing", where=run.name, fix=lost))
         taken = known is not None and bool(known.keys or known.ended or known.state is not RunState.STARTING)
-        if taken and not begun:
+        if not begun and (taken or self._checkpoint_steps()):
             raise PrivacyRefusal(problem("the ledger of the run is missing", where=run.name, fix=lost))
         if begun and not resume:
             raise UsageError(f"{run.name} holds a run that began before: give resume=True, or another folder")
@@ -102,6 +102,12 @@ class OwnRun:
             why = "a run with correlated noise cannot be resumed, because its keys live in memory alone"
             raise PrivacyRefusal(problem(why, where=run.name, fix="start a new run"))
         return begun
+
+    def _checkpoint_steps(self) -> int:
+        """Return the steps that the checkpoint in the folder has seen in its ledger; 0 without one."""
+        if not checkpoint.path_of(self.run, "last").is_file():
+            return 0
+        return int(self._checkpoint()["anchor"][0])
 
     def _record(self) -> RunRecord | None:
         """Return the record in the folder; refuse a folder that holds anything that would be replaced."""
@@ -172,7 +178,8 @@ class OwnRun:
         Raises:
             UsageError: more steps are planned for a finished run, or ``deterministic_seed`` was given to one
                 call alone.
-            PrivacyRefusal: a record was changed.
+            PrivacyRefusal: a record was changed; or steps are left and the noise is correlated. With new keys
+                the units take their turns anew, and a unit may come more often than was planned.
         """
         run = self.run
         known = artifacts.require(run.root, RunRecord, fix="start a new run")
@@ -196,6 +203,10 @@ class OwnRun:
             raise UsageError(
                 problem(f"the run is finished after {known.planned_steps} steps", where=run.name, fix=fix)
             )
+        left = self.plan.steps > ledger_file.read(run).next_step
+        if left and self.plan.noise_bands > 1:
+            why = "a run with correlated noise cannot be resumed, because its keys live in memory alone"
+            raise PrivacyRefusal(problem(why, where=run.name, fix="start a new run"))
         terms = tomllib.loads(files.read_text(run.config_path))["privacy"]
         self.declared_units = terms.get("units_declared")
 
@@ -250,12 +261,7 @@ class OwnRun:
         if not checkpoint.path_of(run, "last").is_file():
             fix = "restore private/checkpoints from a backup, or start a new run"
             raise PrivacyRefusal(problem("the run has no checkpoint", where=run.name, fix=fix))
-        content = checkpoint.read(run, "last", Kind.OWN_LOOP)
-        if not content["sealed"] or not {"version", "state", "anchor", "plan", "units"} <= content.keys():
-            raise DataError(problem("the checkpoint is damaged or not from meninx", where=run.name))
-        if content["version"] != _VERSION:
-            rule = f"a checkpoint of version {_VERSION}"
-            raise DataError(expected(rule, got=repr(content["version"])[:40], where=run.name))
+        content = self._checkpoint()
         if content["plan"] != self.plan.fingerprint():
             fix = "give the arguments with which the run began"
             raise PrivacyRefusal(problem("the plan differs from that of the run", where=run.name, fix=fix))
@@ -271,6 +277,17 @@ class OwnRun:
             raise DataError(
                 problem("the checkpoint is of another network or optimiser", where=run.name, fix=fix)
             ) from error
+
+    def _checkpoint(self) -> dict[str, Any]:
+        """Return the content of the checkpoint, of this version and with a seal."""
+        where = self.run.name
+        content = checkpoint.read(self.run, "last", Kind.OWN_LOOP)
+        if not content["sealed"] or not {"version", "state", "anchor", "plan", "units"} <= content.keys():
+            raise DataError(problem("the checkpoint is damaged or not from meninx", where=where))
+        if content["version"] != _VERSION:
+            rule = f"a checkpoint of version {_VERSION}"
+            raise DataError(expected(rule, got=repr(content["version"])[:40], where=where))
+        return content
 
     def _write_promise(self, ledger: Ledger) -> None:
         """Write ``privacy.json`` from the ledger."""

@@ -1,7 +1,7 @@
 """Evaluation of classifiers and segmentations: every number has its sample size and its interval.
 
-The public names are those of ``__all__``; the modules behind them may change. Nothing here needs torch, scipy
-or scikit-learn.
+The public names are those of ``__all__``; the modules behind them may change. Nothing here needs torch or
+scikit-learn. Intervals of rates near 0 and 1 and distances of surfaces need scipy (extra ``train``).
 
 Example:
     >>> from meninx.metrics import evaluate_classification, fixed_thresholds
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from meninx.metrics.estimates import Estimate, Evaluation
     from meninx.metrics.evaluation import compare, evaluate_classification
     from meninx.metrics.segmentation import compare_segmentation, dice, evaluate_segmentation
+    from meninx.metrics.surface import compare_surfaces
     from meninx.metrics.thresholds import Threshold, fit_thresholds, fixed_thresholds
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "brier",
     "compare",
     "compare_segmentation",
+    "compare_surfaces",
     "dice",
     "evaluate_classification",
     "evaluate_segmentation",
@@ -58,6 +60,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for one that exist
             "brier": "meninx.metrics.classification",
             "compare": "meninx.metrics.evaluation",
             "compare_segmentation": "meninx.metrics.segmentation",
+            "compare_surfaces": "meninx.metrics.surface",
             "dice": "meninx.metrics.segmentation",
             "evaluate_classification": "meninx.metrics.evaluation",
             "evaluate_segmentation": "meninx.metrics.segmentation",

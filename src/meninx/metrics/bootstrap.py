@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.core.randomness import child
-from meninx.metrics.classification import METRICS, Counts, Ranking, Weights, ratio
+from meninx.metrics import intervals
+from meninx.metrics.classification import METRICS, SHARES, Counts, Ranking, Weights, mean_defined, ratio
 from meninx.metrics.groups import patients_of
+from meninx.metrics.intervals import Ends
 
 Array = npt.NDArray[np.float64]
-LEVEL = 0.95
 BLOCK = 100
-_LEAST_DEFINED = 0.9
 _CACHED = 1 << 16  # weights handled at a time: half a megabyte, so that they stay in the processor's cache
 
 
@@ -117,16 +117,6 @@ def sum_by_patient(columns: Array, draws: Draws) -> Array:
     return totals
 
 
-def interval(samples: npt.ArrayLike, level: float = LEVEL) -> tuple[float, float]:
-    """Return the percentile interval of draws (draws,); NaN when more than a tenth of them are undefined."""
-    values = np.asarray(samples, dtype=np.float64)
-    known = values[~np.isnan(values)]
-    if not known.size or known.size < _LEAST_DEFINED * values.size:
-        return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def p_value(value: float, samples: npt.ArrayLike) -> float:
     """Return the two-sided p-value of "the difference is 0".
 
@@ -188,6 +178,8 @@ class Measured:
     Attributes:
         values: each metric on the data itself.
         samples: each metric in every draw, shape (draws,).
+        ends: the 95 % interval of each metric.
+        scored: metrics whose interval is not that of the draws, because too few patients differ.
         n: cases with known truth.
         patients: patients of those.
         positives: positive cases among them.
@@ -196,6 +188,8 @@ class Measured:
 
     values: dict[str, float]
     samples: dict[str, Array]
+    ends: dict[str, Ends]
+    scored: frozenset[str]
     n: int
     patients: int
     positives: int
@@ -213,6 +207,26 @@ def decisions(calls: Calls, label: int) -> npt.NDArray[np.bool_] | None:
     if calls is None or np.isnan(calls[:, label]).any():
         return None
     return np.asarray(calls[:, label] == 1)
+
+
+def mean_ends(items: Sequence[Measured], metric: str) -> Ends:
+    """Return the interval of a metric's mean over several problems, on the same draws.
+
+    Near the edge, where the interval of a problem is wider than its draws show, the mean's is wider by the
+    mean of what they lack.
+    """
+    if len(items) == 1:
+        return items[0].ends[metric]
+    samples = np.array([item.samples[metric] for item in items])
+    low, high = intervals.percentile_interval(mean_defined(samples.T))
+    drawn = np.array([intervals.percentile_interval(row) for row in samples])
+    lacking = np.array([item.ends[metric] for item in items]) - drawn
+    known = lacking[~np.isnan(lacking).any(axis=1)]
+    if not len(known):
+        return low, high
+    below, above = known.mean(axis=0)
+    lowest = -1.0 if metric == "mcc" else 0.0
+    return max(min(lowest, low), low + min(0.0, below)), min(max(1.0, high), high + max(0.0, above))
 
 
 def measure(problems: Sequence[BinaryProblem], draws: Draws) -> list[Measured]:
@@ -234,7 +248,8 @@ def _measure(problems: Sequence[BinaryProblem], draws: Draws) -> list[Measured]:
         name: [index for index, problem in enumerate(problems) if name in problem.metrics] for name in CURVES
     }
     curves = {name: Areas([rankings[index] for index in areas[name]], draws.patient_index) for name in CURVES}
-    columns = np.concatenate([sum_by_patient(_columns(problem), draws) for problem in problems], axis=1)
+    by_patient = [sum_by_patient(_columns(problem), draws) for problem in problems]
+    columns = np.concatenate(by_patient, axis=1)
     once = np.ones((1, draws.patients), dtype=np.int64)
     blocks = [once, *draws.blocks()]
     sums = np.concatenate([block.astype(np.float64) @ columns for block in blocks])
@@ -249,7 +264,7 @@ def _measure(problems: Sequence[BinaryProblem], draws: Draws) -> list[Measured]:
         for name in CURVES:
             if index in areas[name]:
                 table[name] = of_curves[name][:, areas[name].index(index)]
-        result.append(_measured(problem, table, draws))
+        result.append(_measured(problem, table, by_patient[index], draws))
     return result
 
 
@@ -275,14 +290,54 @@ def _rates(problem: BinaryProblem, sums: Array) -> dict[str, Array]:
     return table
 
 
-def _measured(problem: BinaryProblem, table: dict[str, Array], draws: Draws) -> Measured:
+def _measured(problem: BinaryProblem, table: dict[str, Array], by_patient: Array, draws: Draws) -> Measured:
+    """Return a problem's metrics.
+
+    Args:
+        problem: the question.
+        table: each metric on the data and in every draw, shape (1 + draws,).
+        by_patient: the columns of :func:`_columns` summed over each patient, shape (patients, 6).
+        draws: the resamples.
+    """
     known = ~np.isnan(problem.truth)
     names = [name for name in problem.metrics if name in table]
+    positive, negative = patients_of(problem.truth, draws.patient_index)
+    patients = int(np.unique(draws.patient_index[known]).size)
+    counts = Counts(*by_patient[:, :4].T)
+    ends, scored = {}, set()
+    for name in names:
+        value, samples = float(table[name][0]), table[name][1:]
+        if name in SHARES:
+            hits, of = counts.share(name)
+            ends[name] = intervals.rate_interval(hits, of, samples)
+            scored |= {name} if intervals.near_edge(hits, of) else set()
+        else:
+            ends[name] = intervals.edge_interval(
+                value,
+                samples,
+                patients if name == "brier" else min(positive, negative),
+                least=-1.0 if name == "mcc" else 0.0,
+            )
+    halves = {"sensitivity", "specificity"}
+    if "balanced_accuracy" in names and scored & halves and halves <= ends.keys():
+        ends["balanced_accuracy"] = _balanced(table, ends)
     return Measured(
         values={name: float(table[name][0]) for name in names},
         samples={name: table[name][1:] for name in names},
+        ends=ends,
+        scored=frozenset(scored),
         n=int(known.sum()),
-        patients=int(np.unique(draws.patient_index[known]).size),
+        patients=patients,
         positives=int((problem.truth == 1).sum()),
-        smaller=min(patients_of(problem.truth, draws.patient_index)),
+        smaller=min(positive, negative),
     )
+
+
+def _balanced(table: dict[str, Array], ends: dict[str, Ends]) -> Ends:
+    """Return the interval of the mean of sensitivity and specificity from those of the two.
+
+    They rest on different cases.
+    """
+    two = (float(table["sensitivity"][0]), float(table["specificity"][0]))
+    low, high = intervals.combined_interval(two, ends["sensitivity"], ends["specificity"], signs=(1, 1))
+    return max(0.0, low / 2), min(1.0, high / 2)

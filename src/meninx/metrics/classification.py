@@ -21,6 +21,13 @@ class Counts:
     fn: Array
     tn: Array
 
+    def share(self, name: str) -> tuple[Array, Array]:
+        """Return the cases that count and the cases among which they are, of a rate in :data:`SHARES`."""
+        above, below = (
+            np.sum([getattr(self, part) for part in parts.split()], axis=0) for parts in SHARES[name]
+        )
+        return above, below
+
 
 def ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Array:
     """Return ``above / below``, NaN where ``below`` is 0 (the rate is undefined, not zero)."""
@@ -103,6 +110,18 @@ METRICS: Mapping[str, Callable[[Counts], Array]] = MappingProxyType(
     }
 )
 """Every metric that the four counts decide, by name."""
+
+SHARES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "accuracy": ("tp tn", "tp tn fp fn"),
+        "sensitivity": ("tp", "tp fn"),
+        "specificity": ("tn", "tn fp"),
+        "precision": ("tp", "tp fp"),
+        "false_positive_rate": ("fp", "tn fp"),
+        "selection_rate": ("tp fp", "tp tn fp fn"),
+    }
+)
+"""The metrics that are rates: counts above and below the line. Their intervals hold near 0 and 1 too."""
 
 
 Index = npt.NDArray[np.intp]

@@ -9,10 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from meninx.metrics.bootstrap import BinaryProblem, Calls, Measured, decisions, holm, interval, p_value
+from meninx.metrics.bootstrap import (
+    BinaryProblem,
+    Calls,
+    Measured,
+    decisions,
+    holm,
+    mean_ends,
+    p_value,
+)
 from meninx.metrics.classification import mean_defined
 from meninx.metrics.estimates import Estimate
 from meninx.metrics.groups import GAPS, INSUFFICIENT, Grouping, sufficient
+from meninx.metrics.intervals import Ends, combined_interval, p_of_interval, percentile_interval
 
 Array = npt.NDArray[np.float64]
 GROUP_METRICS = ("auroc", "sensitivity", "specificity", "false_positive_rate", "selection_rate", "accuracy")
@@ -104,19 +113,13 @@ def group_tables(problems: Sequence[GroupProblem]) -> tuple[tuple[Estimate, ...]
 def _group_rows(inside: Sequence[GroupProblem]) -> Iterator[Estimate]:
     enough = [problem for problem in inside if problem.enough]
     if len(inside) > 1:
-        yield _row(
-            "auroc", "", inside[0], _mean(enough, "auroc"), _sizes(enough or inside), _over(enough, inside)
-        )
+        value, ends = _mean(enough, "auroc")
+        yield _row("auroc", "", inside[0], value, ends, _sizes(enough or inside), _over(enough, inside))
     for problem in inside:
         for metric in GROUP_METRICS if problem.enough else ("auroc",):
             if not problem.enough or (problem.measured is not None and metric in problem.measured.values):
-                yield _row(
-                    metric,
-                    problem.label,
-                    problem,
-                    _mean([problem] if problem.enough else [], metric),
-                    _sizes([problem]),
-                )
+                value, ends = _mean([problem] if problem.enough else [], metric)
+                yield _row(metric, problem.label, problem, value, ends, _sizes([problem]))
 
 
 def _gap_rows(
@@ -141,25 +144,50 @@ def _gap(
     pairs: Sequence[tuple[GroupProblem, GroupProblem]],
     enough: Sequence[tuple[GroupProblem, GroupProblem]],
 ) -> tuple[Estimate, float]:
-    value, samples = _mean([mine for mine, _ in enough], GAPS[name])
-    other, rest = _mean([rest for _, rest in enough], GAPS[name])
-    difference = (value - other, samples - rest)
     note = "" if label else _over(enough, pairs)
-    row = _row(name, label, pairs[0][0], difference, _sizes([mine for mine, _ in enough or pairs]), note)
-    return row, p_value(*difference)
+    value, ends, p = _difference(GAPS[name], [mine for mine, _ in enough], [rest for _, rest in enough])
+    sizes = _sizes([mine for mine, _ in enough or pairs])
+    return _row(name, label, pairs[0][0], value, ends, sizes, note), p
 
 
-def _mean(problems: Sequence[GroupProblem], metric: str) -> tuple[float, Array]:
-    """Return the mean of a metric over problems, on the data and in every draw; NaN without a problem."""
-    measured = [problem.measured for problem in problems if problem.measured is not None]
+def _difference(
+    metric: str, inside: Sequence[GroupProblem], outside: Sequence[GroupProblem]
+) -> tuple[float, Ends, float]:
+    """Return the mean difference of group and rest, its interval, and the p-value of "no gap".
+
+    Where the draws vary too little for one of the two, both intervals are combined: the groups share no case.
+    """
+    mine, rest = _measured(inside), _measured(outside)
+    value, other = _mean(inside, metric), _mean(outside, metric)
+    gap = value[0] - other[0]
+    if any(metric in item.scored for item in (*mine, *rest)):
+        ends = combined_interval((value[0], other[0]), value[1], other[1], signs=(1, -1))
+        return gap, (max(-1.0, ends[0]), min(1.0, ends[1])), p_of_interval(gap, ends)
+    drawn = _drawn(mine, metric) - _drawn(rest, metric)
+    return gap, percentile_interval(drawn), p_value(gap, drawn)
+
+
+def _measured(problems: Sequence[GroupProblem]) -> list[Measured]:
+    return [problem.measured for problem in problems if problem.measured is not None]
+
+
+def _drawn(measured: Sequence[Measured], metric: str) -> Array:
+    """Return the mean of a metric over problems in every draw; NaN without a problem."""
     if not measured:
-        return float("nan"), np.full(1, np.nan)
-    value = float(mean_defined([item.values[metric] for item in measured]))
-    return value, mean_defined(np.array([item.samples[metric] for item in measured]).T)
+        return np.full(1, np.nan)
+    return mean_defined(np.array([item.samples[metric] for item in measured]).T)
+
+
+def _mean(problems: Sequence[GroupProblem], metric: str) -> tuple[float, Ends]:
+    """Return the mean of a metric over problems and its interval; NaN without a problem."""
+    measured = _measured(problems)
+    if not measured:
+        return float("nan"), (float("nan"), float("nan"))
+    return float(mean_defined([item.values[metric] for item in measured])), mean_ends(measured, metric)
 
 
 def _sizes(problems: Sequence[GroupProblem]) -> tuple[int, int, int]:
-    measured = [problem.measured for problem in problems if problem.measured is not None]
+    measured = _measured(problems)
     return (
         max((item.n for item in measured), default=0),
         max((item.patients for item in measured), default=0),
@@ -175,18 +203,17 @@ def _row(
     name: str,
     label: str,
     problem: GroupProblem,
-    drawn: tuple[float, Array],
+    value: float,
+    ends: Ends,
     sizes: tuple[int, int, int],
     note: str = "",
 ) -> Estimate:
-    value, samples = drawn
-    low, high = interval(samples)
     n, patients, positives = sizes
     return Estimate(
         name=name,
         value=value,
-        low=low,
-        high=high,
+        low=ends[0],
+        high=ends[1],
         n=n,
         patients=patients,
         label=label,

@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from meninx.core import check
 from meninx.core.randomness import child
-from meninx.metrics.bootstrap import BinaryProblem, Calls, Draws, Measured, decisions, interval, measure
+from meninx.metrics.bootstrap import BinaryProblem, Calls, Draws, Measured, decisions, mean_ends, measure
 from meninx.metrics.calibration import Calibration, calibration
 from meninx.metrics.classification import Ranking, checked, checked_table, confusion, mean_defined
 from meninx.metrics.disparity import GroupProblem, group_problems, group_tables
 from meninx.metrics.estimates import ROC_GRID, Estimate, Evaluation
 from meninx.metrics.groups import INSUFFICIENT, MIN_CELL, Grouping, grouping, strata, stratified, sufficient
+from meninx.metrics.intervals import percentile_interval
 from meninx.metrics.thresholds import Threshold
 
 Array = npt.NDArray[np.float64]
@@ -36,6 +37,7 @@ def evaluate_classification(
     seed: int,
     draws: int = 1000,
     split: str = "test",
+    asked: Sequence[str] = (),
 ) -> Evaluation:
     """Return the evaluation of a classifier.
 
@@ -54,12 +56,13 @@ def evaluate_classification(
         seed: public seed of the resamples.
         draws: how many resamples.
         split: name of the split.
+        asked: labels that are reported; all by default. Of several classes the highest score of all decides.
 
     Raises:
         DataError: shapes differ, there is no case, or a score is not finite.
     """
     problem = ClassificationProblem.of(
-        y_true, patient_index, labels, attributes, task=task, seed=seed, draws=draws
+        y_true, patient_index, labels, attributes, task=task, seed=seed, draws=draws, asked=asked
     )
     scores_ = np.asarray(scores, dtype=np.float64)
     calls = problem.calls(scores_, thresholds)
@@ -75,7 +78,7 @@ def evaluate_classification(
     return Evaluation(
         task=task,
         split=split,
-        labels=problem.labels,
+        labels=tuple(label for label in problem.labels if label in problem.asked),
         n_cases=len(problem.truth),
         n_patients=problem.draws.patients,
         draws=draws,
@@ -179,6 +182,7 @@ def compare(
     seed: int,
     draws: int = 1000,
     margin: float = MARGIN,
+    asked: Sequence[str] = (),
 ) -> list[Estimate]:
     """Return AUROC differences of two models on the same cases, a minus b (private minus non-private).
 
@@ -197,12 +201,13 @@ def compare(
         seed: public seed of the resamples.
         draws: how many resamples.
         margin: the largest difference that counts as none.
+        asked: labels that are reported; all by default.
 
     Raises:
         DataError: shapes differ, there is no case, or a score is not finite.
     """
     problem = ClassificationProblem.of(
-        y_true, patient_index, labels, attributes, task=task, seed=seed, draws=draws
+        y_true, patient_index, labels, attributes, task=task, seed=seed, draws=draws, asked=asked
     )
     problems, bare = [], []
     for values in (a_scores, b_scores):
@@ -244,7 +249,8 @@ def verdict(low: float, high: float, margin: float) -> str:
 def _difference(one: Measured, other: Measured) -> Measured:
     values = {name: one.values[name] - other.values[name] for name in one.values}
     samples = {name: one.samples[name] - other.samples[name] for name in one.samples}
-    return Measured(values, samples, one.n, one.patients, one.positives, one.smaller)
+    ends = {name: percentile_interval(drawn) for name, drawn in samples.items()}
+    return Measured(values, samples, ends, frozenset(), one.n, one.patients, one.positives, one.smaller)
 
 
 def _judged(item: Estimate, margin: float) -> Estimate:
@@ -271,6 +277,7 @@ class ClassificationProblem:
         task: ``multiclass`` or ``multilabel``.
         groupings: the attributes that divide the cases.
         draws: the resamples of patients.
+        asked: the labels that are reported.
     """
 
     truth: Array
@@ -278,6 +285,7 @@ class ClassificationProblem:
     task: str
     groupings: tuple[Grouping, ...]
     draws: Draws
+    asked: tuple[str, ...]
 
     @classmethod
     def of(
@@ -290,6 +298,7 @@ class ClassificationProblem:
         task: str,
         seed: int,
         draws: int,
+        asked: Sequence[str] = (),
     ) -> ClassificationProblem:
         """Return the checked problem.
 
@@ -300,14 +309,15 @@ class ClassificationProblem:
         check.one_of(("multiclass", "multilabel"), task=task)
         table, patient = checked_table(truth, patient_index, labels, where="truth")
         groupings = tuple(grouping(name, values, patient) for name, values in sorted(attributes.items()))
-        return cls(
-            table, tuple(labels), task, groupings, Draws(patient, draws, seed, strata(groupings, patient))
-        )
+        resamples = Draws(patient, draws, seed, strata(groupings, patient))
+        return cls(table, tuple(labels), task, groupings, resamples, tuple(asked or labels))
 
     @property
     def focus(self) -> list[int]:
         """Columns that are asked about: of two classes only the second, which is the positive one."""
-        return [1] if self.task == "multiclass" and len(self.labels) == 2 else list(range(len(self.labels)))
+        if self.task == "multiclass" and len(self.labels) == 2:
+            return [1]
+        return [column for column, label in enumerate(self.labels) if label in self.asked]
 
     @property
     def names(self) -> list[str]:
@@ -321,7 +331,9 @@ class ClassificationProblem:
         """
         value = {item.label: item.value for item in thresholds}
         if self.task == "multiclass":
-            if len(self.labels) == 2 and self.labels[1] in value:
+            if len(self.labels) == 2:
+                if self.labels[1] not in value:
+                    return None
                 second = scores[:, 1] >= value[self.labels[1]]
                 return np.column_stack((~second, second)).astype(np.float64)
             return np.asarray(np.arange(len(self.labels)) == scores.argmax(axis=1)[:, None], dtype=np.float64)
@@ -356,7 +368,7 @@ def estimates(
     for metric in metrics:
         having = [item for item in measured if metric in item.values]
         value = float(mean_defined([item.values[metric] for item in having]))
-        low, high = interval(mean_defined(np.array([item.samples[metric] for item in having]).T))
+        low, high = mean_ends(having, metric)
         means.append(
             Estimate(
                 name=metric, value=value, low=low, high=high, n=n, patients=patients, note="mean over labels"
@@ -367,8 +379,10 @@ def estimates(
 
 def estimate(metric: str, label: str, item: Measured) -> Estimate:
     """Return one metric of one measured problem, with a note if it has few patients."""
-    low, high = interval(item.samples[metric])
-    few = bool(label) and item.smaller < MIN_CELL
+    low, high = item.ends[metric]
+    note = f"fewer than {MIN_CELL} positive or negative patients" if item.smaller < MIN_CELL else ""
+    if not item.smaller:
+        note = "one class only"
     return Estimate(
         name=metric,
         value=item.values[metric],
@@ -378,5 +392,5 @@ def estimate(metric: str, label: str, item: Measured) -> Estimate:
         patients=item.patients,
         label=label,
         positives=item.positives if label else None,
-        note=f"fewer than {MIN_CELL} positive or negative patients" if few else "",
+        note=note if label else "",
     )

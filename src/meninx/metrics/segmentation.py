@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.core.errors import DataError, expected
-from meninx.metrics.bootstrap import Draws, holm, interval, p_value, resampled_sums
+from meninx.metrics.bootstrap import Draws, holm, p_value, resampled_sums
 from meninx.metrics.classification import checked_table, mean_defined, ratio
 from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.metrics.groups import INSUFFICIENT, MIN_CELL, Grouping, grouping, strata, stratified
+from meninx.metrics.intervals import edge_interval, percentile_interval
+from meninx.metrics.surface import SurfaceTable
 
 Array = npt.NDArray[np.float64]
 
@@ -73,6 +75,7 @@ def _overlap(prediction: npt.ArrayLike, truth: npt.ArrayLike, labels: int) -> np
 
 
 Rows = npt.NDArray[np.bool_]
+_SHARES = ("dice", "iou", "dice_empty_as_one", "surface_dice")  # metrics from 0 to 1
 
 
 def evaluate_segmentation(
@@ -84,6 +87,7 @@ def evaluate_segmentation(
     seed: int,
     draws: int = 1000,
     split: str = "test",
+    surfaces: SurfaceTable | None = None,
 ) -> Evaluation:
     """Return the evaluation of a segmentation.
 
@@ -100,6 +104,7 @@ def evaluate_segmentation(
         seed: public seed of the resamples.
         draws: how many resamples.
         split: name of the split.
+        surfaces: distances of surfaces of the same cases and labels; None to leave them out.
 
     Raises:
         DataError: shapes differ or there is no case.
@@ -112,6 +117,9 @@ def evaluate_segmentation(
         *_rows("dice", table, labels, everyone, resamples),
         *_rows("iou", iou_of_dice(table), labels, everyone, resamples),
     ]
+    if surfaces is not None:
+        metrics += _rows("hd95", surfaces.hd95, labels, everyone, resamples)
+        metrics += _rows("surface_dice", surfaces.surface_dice, labels, everyone, resamples)
     empty = np.isnan(table).sum(axis=0)
     if empty.any():
         metrics += _rows(
@@ -133,6 +141,7 @@ def evaluate_segmentation(
         notes=(
             f"95 % percentile intervals from {draws} resamples of patients{stratified(groupings)}",
             EMPTY_MASKS,
+            *(surfaces.notes() if surfaces is not None else ()),
             (
                 "a gap is the group's mean Dice minus that of all other cases together; p-values are "
                 "adjusted by Holm's method"
@@ -197,8 +206,9 @@ def _rows(name: str, table: Array, labels: Sequence[str], rows: Rows, draws: Dra
 def _one(
     name: str, value: float, samples: Array, known: Rows, draws: Draws, label: str = "", note: str = ""
 ) -> Estimate:
-    low, high = interval(samples)
     patients = int(np.unique(draws.patient_index[known]).size)
+    bounded = name in _SHARES
+    low, high = edge_interval(value, samples, patients) if bounded else percentile_interval(samples)
     return Estimate(
         name=name,
         value=float(value),
@@ -224,7 +234,7 @@ def _group_tables(
             groups.append(mine[0])
             if len(present) > 2 or group == present[0]:
                 value, samples = mine[0].value - rest[0].value, mine[1] - rest[1]
-                low, high = interval(samples)
+                low, high = percentile_interval(samples)
                 note = INSUFFICIENT if np.isnan(value) else ""
                 gap = dataclasses.replace(
                     mine[0], name="dice_gap", value=value, low=low, high=high, note=note

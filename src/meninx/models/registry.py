@@ -66,6 +66,8 @@ def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, 
     if name.startswith(OWN_PREFIX):
         fix = f"give it, e.g. model={name.removeprefix(OWN_PREFIX)}(...) in Python"
         raise ConfigError(f"{name} is a network of the caller's own, which is not known by its name; {fix}")
+    if name in MODELS:
+        plugins.refuse_own(plugins.NETWORKS, name)
     builder = MODELS[name] if name in MODELS else _of_other_package(name)
     kind = builder.func if isinstance(builder, partial) else builder
     _refuse_unknown(options, set(inspect.signature(kind).parameters) - {*shape, "block", "layers"}, name)

@@ -8,7 +8,6 @@ from typing import Literal
 
 from meninx.core.budget import Clipping, PrivacyUnit
 from meninx.core.errors import ConfigError, expected
-from meninx.core.manifest import Split
 from meninx.core.setting_types import Count, CountOrZero, NonNegative, OpenShare, Positive
 from meninx.core.settings import Settings
 from meninx.learn.config import LearnConfig
@@ -80,9 +79,13 @@ class EvaluateConfig(Settings):
     """How a run is measured.
 
     Attributes:
-        split: Split to measure on.
+        split: Split to measure on; all takes every case of another dataset.
+        label_map: Labels of another dataset that have another name there, each as theirs=ours; several may
+            stand for one.
         threshold: How thresholds are chosen on the validation split: youden, or a condition such as
             sensitivity>=0.9.
+        surface_tolerance: Segmentation: distance within which two surfaces agree, in mm (in voxels where the
+            dataset records no spacing), for the surface Dice.
         draws: Number of resamples of patients for the intervals.
         baseline: Another run on the same data; the difference is measured on the same resamples.
         predictions: What to write to private/predictions: csv, nifti (label maps), dicom-seg (label maps;
@@ -92,8 +95,10 @@ class EvaluateConfig(Settings):
         device: auto, cpu, cuda.
     """
 
-    split: Split = "test"
+    split: Literal["train", "valid", "test", "all"] = "test"
+    label_map: tuple[str, ...] = ()
     threshold: str = "youden"
+    surface_tolerance: NonNegative = 2.0
     draws: Count = 1000
     baseline: Path | None = None
     predictions: tuple[Literal["csv", "nifti", "dicom-seg"], ...] = ("csv",)

@@ -63,6 +63,7 @@ def refuse_idle_evaluation(config: EvaluateConfig, info: DatasetInfo, validation
     fitted = info.task is not TaskKind.SEGMENTATION and validation > 0
     rules = [
         ("threshold", fitted, "a classification task and validation cases to fit thresholds on"),
+        ("surface_tolerance", info.task is TaskKind.SEGMENTATION, "a segmentation task"),
         ("dicom", "dicom-seg" in config.predictions, "predictions that contain dicom-seg"),
     ]
     _refuse(config, iter(rules), "evaluate")

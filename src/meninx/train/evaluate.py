@@ -6,8 +6,9 @@ It also gives differences to a baseline.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from meninx.core import artifacts, belonging, integrity, settings
+from meninx.core import artifacts, belonging, integrity, names, settings
 from meninx.core import run as runs
 from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin, SettingDifference
-from meninx.core.errors import DataError, problem
+from meninx.core.errors import DataError, UsageError, problem
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
@@ -27,10 +28,13 @@ from meninx.learn.config import LearnConfig
 from meninx.learn.inference import load_model, predict, predict_maps, released_step, weights_digest
 from meninx.metrics import evaluation, segmentation, thresholds
 from meninx.metrics.estimates import Estimate, Evaluation
+from meninx.metrics.surface import SurfaceTable, compare_surfaces
+from meninx.metrics.thresholds import Threshold
 from meninx.models import registry
-from meninx.train import effect, identity, predictions, testdata
+from meninx.train import effect, external, identity, predictions, testdata
 from meninx.train.comparison import Arm, differing_settings
 from meninx.train.config import EvaluateConfig, TrainConfig
+from meninx.train.external import LabelMatch
 from meninx.train.identity import dataset_of
 
 Array = npt.NDArray[np.float64]
@@ -45,37 +49,57 @@ class EvaluateResult(Result):
     """The headline of an evaluation; the whole of it lies in ``out``.
 
     Attributes:
-        split: the split measured.
+        split: the split measured, ``all`` of another dataset.
+        dataset: short name of the measured dataset.
         cases: its cases.
         patients: its patients; of images where the source names no patients.
         patients_known: the dataset names its patients.
-        metrics: the first metrics with their intervals, by name.
+        metrics: the first metrics with their intervals, by name: means over labels, or those of the only
+            label.
+        by_label: label -> the same metrics of that label.
+        thresholds: label -> decision threshold, from the validation split of the run's own dataset. A label
+            without one has no entry.
         difference: the headline's difference to the baseline; None without one.
+        baseline: name of the baseline; empty without one.
         external: measured on another dataset than the run's own.
         notes: caveats of these numbers.
+
+    Examples:
+        >>> auroc = Estimate(name="auroc", value=0.9, low=0.8, high=1.0, n=40, patients=20)
+        >>> result = EvaluateResult(
+        ...     out=Path("evaluation.json"), split="test", cases=40, patients=20, metrics={"auroc": auroc}
+        ... )
+        >>> result.metrics["auroc"].value, result.metrics["auroc"].low, result.metrics["auroc"].n
+        (0.9, 0.8, 40)
     """
 
     split: str
     cases: int
     patients: int
     metrics: dict[str, Estimate] = field(default_factory=dict)
+    by_label: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
     difference: Estimate | None = None
+    baseline: str = ""
+    dataset: str = ""
     external: bool = False
     patients_known: bool = True
     notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return the result in a few lines for people."""
-        where = f"{self.split} split{' of another dataset' if self.external else ''}"
-        lines = [f"out: {self.out}", f"{where}: {_counted(self.cases, self.patients, self.patients_known)}"]
-        lines += [
-            f"  {name:<22} {said(row, known=self.patients_known)}" for name, row in self.metrics.items()
-        ]
+        known = self.patients_known
+        counted = _counted(self.cases, self.patients, known)
+        part = "all cases" if self.split == "all" else f"{self.split} split"
+        if self.external:
+            other = f"{names.printable(self.dataset)}, {part}: {counted} (another dataset, not the test split"
+            lines = [f"out: {self.out}", f"{other} of the run's own)"]
+        else:
+            lines = [f"out: {self.out}", f"{part}: {counted}"]
+        lines += [f"  {name:<22} {in_words(row, known=known)}" for name, row in self.metrics.items()]
         if self.difference is not None:
-            lines.append(
-                f"{self.difference.name.replace('_', ' ')} to the baseline: "
-                f"{said(self.difference, known=self.patients_known)}"
-            )
+            what = self.difference.name.replace("_", " ")
+            lines.append(f"{what} to the baseline {self.baseline}: {in_words(self.difference, known=known)}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
@@ -144,8 +168,8 @@ def _refuse_changed(folder: Run) -> None:
             )
         )
     found = integrity.damage(folder.release)
-    for what, names in (("changed", found.changed), ("missing", found.missing)):
-        other = [name for name in names if not name.startswith(_MEASUREMENTS)]
+    for what, altered in (("changed", found.changed), ("missing", found.missing)):
+        other = [name for name in altered if not name.startswith(_MEASUREMENTS)]
         if other:
             more = f" and {len(other) - 1} more" if len(other) > 1 else ""
             raise DataError(
@@ -168,12 +192,18 @@ class _Measurement:
     ) -> None:
         self.config, self.folder, self.dataset, self.progress = config, folder, dataset, progress
         self.network = network
-        self.chosen = dataset.split(config.split)
-        if not len(self.chosen):
-            raise DataError(problem("the split has no cases", where=f"split {config.split!r}"))
         self.model = _Model.of(folder, network)
-        testdata.check_meaning(self.model.info, dataset, self.chosen)
+        testdata.check_task(self.model.info, dataset.info)
+        wanted = dataset if config.split == "all" else dataset.split(config.split)
+        if not len(wanted):
+            raise DataError(problem("the split has no cases", where=f"split {config.split!r}"))
+        self.match = LabelMatch.of(self.model.info.labels, dataset.info.labels, config.label_map)
+        self.chosen = self.match.usable(wanted)
+        self.left_out = len(wanted) - len(self.chosen)
+        testdata.check_truth(self.match, self.chosen)
+        self.caveats = external.check_images(self.model.info, dataset.info, self.model.learned.model)
         self.standing = testdata.standing(folder, dataset, self.chosen, given=given)
+        self._refuse_idle()
         own = self.standing.own
         self.valid = own.split("valid") if own is not None else dataset.select(lambda case: False)
         effect.refuse_idle_evaluation(config, dataset.info, len(self.valid))
@@ -182,29 +212,80 @@ class _Measurement:
         self.differing: tuple[SettingDifference, ...] = ()
         self.compared_note = ""
 
+    def _refuse_idle(self) -> None:
+        """Refuse settings that are for another dataset than the run's own."""
+        if self.standing.external:
+            return
+        if self.config.label_map:
+            raise UsageError("label_map has no effect on the run's own dataset; leave it out")
+        if self.config.split == "all":
+            fix = "name a split; all is for another dataset, of which training saw no case"
+            raise UsageError(
+                problem("the run's own dataset holds its training cases", where="split", fix=fix)
+            )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels in the evaluated columns: of classes all, since the highest score of all decides."""
+        multiclass = self.model.info.task is TaskKind.MULTICLASS
+        return self.model.info.labels if multiclass else self.match.measured
+
+    def _columns(self, table: Array) -> Array:
+        """Return the columns of :attr:`labels` of a table with one column per output of the model."""
+        return table[:, [self.model.info.labels.index(label) for label in self.labels]]
+
     def result(self, notes: Sequence[str]) -> EvaluateResult:
         """Measure, write, and return the headline."""
-        config, dataset = self.config, self.dataset
-        maps = predictions.PredictionFiles(self.folder, self.chosen, config, self.standing.short)
-        measured, truth = _outcome(config, self.model, self.chosen, self.valid, self.progress, maps)
-        found = _evaluation(config, dataset, self.chosen, measured, truth, self._fitted(measured))
+        config, labels = self.config, self.model.info.labels
+        maps = predictions.PredictionFiles(self.folder, self.chosen, config, labels, self.standing.short)
+        measured = _outcome(config, self.model, self.match, self.chosen, self.valid, self.progress, maps)
+        truth = self._columns(self.match.targets(self.chosen)) if measured.surfaces is None else None
+        found = self._evaluation(measured, truth)
         if not any(np.isfinite(row.value) for row in found.metrics):
-            raise DataError(problem("no metric can be computed", where=f"split {config.split!r}"))
+            fix = "measure cases that have the label and cases that do not"
+            raise DataError(problem("no metric can be computed", where=f"split {config.split!r}", fix=fix))
         rows = self._differences(measured, truth)
-        maps.publish(measured.scores, self.model.info.labels)
+        maps.publish(measured.scores, labels, measured.surfaces)
         path = self._write(found, rows)
         first = [row for row in found.metrics if not row.label] or list(found.metrics)
         return EvaluateResult(
             out=path,
             split=config.split,
+            dataset=self.dataset.info.name,
             cases=found.n_cases,
             patients=found.n_patients,
             metrics={row.name: row for row in first},
+            by_label=_by_label(found),
+            thresholds={item.label: item.value for item in found.thresholds},
             difference=rows[0] if rows else None,
+            baseline=self.baseline_name,
             external=self.standing.external,
-            patients_known=dataset.info.patients_known,
-            notes=(*notes, *self._notes()),
+            patients_known=self.dataset.info.patients_known,
+            notes=(*notes, *self._notes(), *self._own_notes(found)),
         )
+
+    def _own_notes(self, found: Evaluation) -> list[str]:
+        """Return what must be known of these numbers beside the conventions; for record and result."""
+        decided = {item.label for item in found.thresholds}
+        undecided = [row.label for row in found.metrics if row.name == "auroc" and row.label not in decided]
+        notes = [*self.match.notes(self.left_out), *self.caveats]
+        known = self.model.info.task is TaskKind.MULTILABEL or len(self.model.info.labels) == 2
+        undecided = [label for label in undecided if label] if known else []
+        if undecided and decided | set(self._one_class()):
+            names_of = ", ".join(names.printable(label) for label in undecided)
+            notes.append(
+                f"no threshold, so no decisions, for {names_of}: one class of it is absent in validation"
+            )
+        return notes
+
+    def _one_class(self) -> list[str]:
+        """Return the labels of which the validation split lacks one class."""
+        truth = self.valid.targets()
+        return [
+            label
+            for column, label in enumerate(self.valid.info.labels)
+            if len(truth) and not {0.0, 1.0} <= set(truth[:, column].tolist())
+        ]
 
     def _notes(self) -> list[str]:
         notes = [self.compared_note] if self.compared_note else []
@@ -212,19 +293,70 @@ class _Measurement:
             notes.append("exact numbers about training patients of a private run: they stay in private/")
         if not self.standing.compared and self.config.split == "test":
             notes.append("whether measured patients took part in training could not be compared")
-        if self.standing.own is None and self.dataset.info.task is not TaskKind.SEGMENTATION:
-            notes.append("no thresholds: the validation split that they are fitted on is not there as it was")
+        if self.standing.external and self.config.split == "test" and len(self.chosen) < len(self.dataset):
+            every = len(self.dataset.patients) if self.dataset.info.patients_known else len(self.dataset)
+            unit = "patients" if self.dataset.info.patients_known else "images"
+            notes.append(f"the dataset has {every} {unit}; `--split all` measures all of them")
         return notes
 
-    def _fitted(self, measured: _Outcome) -> tuple[Any, ...]:
-        """Return thresholds fitted on the run's own validation split, or none without such a split."""
-        if measured.validation is None:
+    def _fitted(self, measured: _Outcome) -> tuple[Threshold, ...]:
+        """Return thresholds fitted on the run's own validation split, or those of its own evaluation.
+
+        Nothing is fitted on another dataset.
+        """
+        if measured.surfaces is not None:
             return ()
+        if measured.validation is None:
+            return self._released_thresholds()
         return thresholds.fit_thresholds(
-            self.valid.targets(), measured.validation, self.dataset.info.labels, rule=self.config.threshold
+            self.valid.targets(), measured.validation, self.model.info.labels, rule=self.config.threshold
         )
 
-    def _differences(self, measured: _Outcome, truth: Array) -> list[Estimate]:
+    def _released_thresholds(self) -> tuple[Threshold, ...]:
+        """Return the thresholds of the run's own evaluation; none without one of the released weights."""
+        run, record = self.folder.record, artifacts.read(self.folder.root, EvaluationRecord)
+        name = Path(artifacts.place(EvaluationRecord)).name
+        if run is None or record is None or not self.standing.external:
+            return ()
+        if belonging.measured(record, run, name) or belonging.unlisted(self.folder.root, run, name):
+            return ()
+        return tuple(
+            item
+            for item in Evaluation.from_table(record.evaluation).thresholds
+            if item.rule == self.config.threshold
+        )
+
+    def _evaluation(self, measured: _Outcome, truth: Array | None) -> Evaluation:
+        """Return all numbers of the chosen cases."""
+        config, chosen = self.config, self.chosen
+        attributes = {name: chosen.attribute(name) for name in self.dataset.info.attributes}
+        common: dict[str, Any] = {"seed": config.seed, "draws": config.draws, "split": config.split}
+        scores, patients = self._columns(measured.scores), chosen.patient_index()
+        if truth is None or measured.surfaces is not None:
+            surfaces = measured.surfaces.columns(self.match.columns) if measured.surfaces else None
+            found = segmentation.evaluate_segmentation(
+                scores, patients, self.labels, attributes, surfaces=surfaces, **common
+            )
+        else:
+            fitted = self._fitted(measured)
+            found = evaluation.evaluate_classification(
+                truth,
+                scores,
+                patients,
+                self.labels,
+                attributes,
+                fitted,
+                asked=self.match.measured,
+                task=str(self.dataset.info.task),
+                **common,
+            )
+            if not fitted and (self.standing.own is None or not len(self.valid)):
+                self.caveats.append(
+                    "no thresholds: the validation split that they are fitted on is not there as it was"
+                )
+        return replace(found, notes=(*found.notes, *self._own_notes(found)))
+
+    def _differences(self, measured: _Outcome, truth: Array | None) -> list[Estimate]:
         """Return the differences to the baseline; none without one."""
         if self.config.baseline is None:
             return []
@@ -232,10 +364,16 @@ class _Measurement:
         testdata.finished(other)
         _refuse_changed(other)
         model = _Model.of(other, self.network)
-        testdata.check_meaning(model.info, self.dataset, self.chosen)
+        testdata.check_task(model.info, self.dataset.info)
+        if set(model.info.labels) != set(self.model.info.labels):
+            fix = "compare runs that were trained for the same labels"
+            raise DataError(problem("the baseline has other labels", where=other.name, fix=fix))
+        external.check_images(model.info, self.dataset.info, model.learned.model)
         testdata.refuse_trained_on(other, self.chosen, self.dataset)
         nothing = self.dataset.select(lambda case: False)
-        outcome, _ = _outcome(self.config, model, self.chosen, nothing, self.progress, None)
+        match = LabelMatch.of(model.info.labels, self.dataset.info.labels, self.config.label_map)
+        outcome = _outcome(self.config, model, match, self.chosen, nothing, self.progress, None)
+        theirs = outcome.scores[:, [model.info.labels.index(label) for label in self.labels]]
         self.baseline = identity.origin(
             other, weights=model.weights, step=model.step, split=self.config.split
         )
@@ -243,7 +381,24 @@ class _Measurement:
         self.differing = differing_settings(
             Arm(self.folder, self.model.learned, self.model.info), Arm(other, model.learned, model.info)
         )
-        return _differences(self.config, self.dataset, self.chosen, measured.scores, outcome.scores, truth)
+        attributes = {name: self.chosen.attribute(name) for name in self.dataset.info.attributes}
+        common: dict[str, Any] = {"seed": self.config.seed, "draws": self.config.draws}
+        mine, patients = self._columns(measured.scores), self.chosen.patient_index()
+        if truth is None:
+            return segmentation.compare_segmentation(
+                mine, theirs, patients, self.labels, attributes, **common
+            )
+        return evaluation.compare(
+            mine,
+            theirs,
+            truth,
+            patients,
+            self.labels,
+            attributes,
+            asked=self.match.measured,
+            task=str(self.dataset.info.task),
+            **common,
+        )
 
     def _origin(self) -> Origin:
         return identity.origin(
@@ -313,12 +468,16 @@ class _Measurement:
         return made is not None and made.same_model(origin) and made.data == origin.data
 
 
-def said(row: Estimate, *, known: bool = True) -> str:
+def in_words(row: Estimate, *, known: bool = True) -> str:
     """Return an estimate as text: value, interval, cases and patients.
 
     Images are counted where patients are not ``known``.
     """
-    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}], {_counted(row.n, row.patients, known)}"
+    counted = _counted(row.n, row.patients, known)
+    if math.isnan(row.value):
+        return f"undefined ({row.note or 'not enough cases'}), {counted}"
+    ends = "no interval" if math.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}]"
+    return f"{row.value:.3f} {ends}, {counted}"
 
 
 def _counted(cases: int, patients: int, known: bool) -> str:
@@ -348,74 +507,72 @@ class _Model:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """Output of a model on the chosen split and on validation: scores, or the Dice of each case."""
+    """Output of a model on the chosen cases and on validation.
+
+    Attributes:
+        scores: probabilities, or the Dice, of each case and output of the model, shape (cases, labels).
+        validation: probabilities of the validation cases; None without any.
+        surfaces: distances of surfaces of a segmentation; None of a classifier.
+    """
 
     scores: Array
     validation: Array | None = None
+    surfaces: SurfaceTable | None = None
 
 
 def _outcome(
     config: EvaluateConfig,
     model: _Model,
+    match: LabelMatch,
     chosen: Manifest,
     valid: Manifest,
     progress: Progress,
     maps: predictions.PredictionFiles | None,
-) -> tuple[_Outcome, Array]:
+) -> _Outcome:
     learned = model.learned.replace(device=config.device)
     with task(progress, f"predicting {config.split}", len(chosen)):
         if chosen.info.task is TaskKind.SEGMENTATION:
-            dice = []
-            for case, label_map in predict_maps(model.network, model.info, chosen, learned):
-                dice.append(
-                    segmentation.dice(label_map, predictions.read_mask(chosen, case), len(model.info.labels))
-                )
-                if maps is not None:
-                    maps.keep(case, label_map)
-                progress.advance()
-            return _Outcome(np.array(dice, dtype=np.float64)), np.zeros((0, 0))
-        said_of = predict(model.network, model.info, chosen, learned).probabilities.astype(np.float64)
+            return _segmented(config, model, match, chosen, progress, maps)
+        scores = predict(model.network, model.info, chosen, learned).probabilities.astype(np.float64)
         on_valid = None
         if len(valid):
             on_valid = predict(model.network, model.info, valid, learned).probabilities.astype(np.float64)
-        return _Outcome(said_of, on_valid), chosen.targets().astype(np.float64)
+        return _Outcome(scores, on_valid)
 
 
-def _evaluation(
+def _segmented(
     config: EvaluateConfig,
-    dataset: Manifest,
+    model: _Model,
+    match: LabelMatch,
     chosen: Manifest,
-    outcome: _Outcome,
-    truth: Array,
-    fitted: tuple[Any, ...],
-) -> Evaluation:
-    attributes = {name: chosen.attribute(name) for name in dataset.info.attributes}
-    common: dict[str, Any] = {"seed": config.seed, "draws": config.draws, "split": config.split}
-    labels = dataset.info.labels
-    if dataset.info.task is TaskKind.SEGMENTATION:
-        return segmentation.evaluate_segmentation(
-            outcome.scores, chosen.patient_index(), labels, attributes, **common
+    progress: Progress,
+    maps: predictions.PredictionFiles | None,
+) -> _Outcome:
+    """Return Dice and distances of surfaces of every case; write its label map where one is wanted."""
+    labels, dims = len(model.info.labels), chosen.info.spatial_dims
+    known = dims == 3 or len(chosen.info.spacing_mm) == dims
+    surfaces = SurfaceTable(tolerance=config.surface_tolerance, unit="mm" if known else "voxels")
+    dice = []
+    learned = model.learned.replace(device=config.device)
+    for case, label_map in predict_maps(model.network, model.info, chosen, learned):
+        mask, spacing = predictions.read_mask(chosen, case)
+        true = match.translated(mask)
+        dice.append(segmentation.dice(label_map, true, labels))
+        surfaces.cases.append(
+            compare_surfaces(
+                label_map, true, labels, spacing=spacing or (1.0,) * dims, tolerance=surfaces.tolerance
+            )
         )
-    return evaluation.evaluate_classification(
-        truth,
-        outcome.scores,
-        chosen.patient_index(),
-        labels,
-        attributes,
-        fitted,
-        task=str(dataset.info.task),
-        **common,
-    )
+        if maps is not None:
+            maps.keep(case, label_map)
+        progress.advance()
+    return _Outcome(np.array(dice, dtype=np.float64), surfaces=surfaces)
 
 
-def _differences(
-    config: EvaluateConfig, dataset: Manifest, chosen: Manifest, mine: Array, theirs: Array, truth: Array
-) -> list[Estimate]:
-    attributes = {name: chosen.attribute(name) for name in dataset.info.attributes}
-    common: dict[str, Any] = {"seed": config.seed, "draws": config.draws}
-    labels, patients = dataset.info.labels, chosen.patient_index()
-    if dataset.info.task is TaskKind.SEGMENTATION:
-        return segmentation.compare_segmentation(mine, theirs, patients, labels, attributes, **common)
-    return evaluation.compare(
-        mine, theirs, truth, patients, labels, attributes, task=str(dataset.info.task), **common
-    )
+def _by_label(found: Evaluation) -> dict[str, dict[str, Estimate]]:
+    """Return label -> metric -> estimate, labels in the order of the evaluation."""
+    table: dict[str, dict[str, Estimate]] = {}
+    for row in found.metrics:
+        if row.label:
+            table.setdefault(row.label, {})[row.name] = row
+    return table

@@ -18,6 +18,7 @@ from meninx.core.manifest import Case, Manifest
 from meninx.core.run import Run
 from meninx.imaging import load, seg
 from meninx.imaging.image import Image
+from meninx.metrics.surface import SurfaceTable
 from meninx.train.config import EvaluateConfig
 from meninx.train.dicom_source import DicomSources
 
@@ -32,14 +33,17 @@ class PredictionFiles:
         run: the run folder.
         chosen: the measured cases.
         config: what is wanted, and the DICOM source for ``dicom-seg``.
+        labels: names of the model's labels.
         other: name of another dataset than the run's own, whose predictions have a folder of their own.
 
     Raises:
         UsageError, DataError: DICOM segmentations are wanted and their source does not fit.
     """
 
-    def __init__(self, run: Run, chosen: Manifest, config: EvaluateConfig, other: str) -> None:
-        self.chosen, self.config = chosen, config
+    def __init__(
+        self, run: Run, chosen: Manifest, config: EvaluateConfig, labels: Sequence[str], other: str = ""
+    ) -> None:
+        self.chosen, self.config, self.labels = chosen, config, tuple(labels)
         self.folder = run.private / FOLDER / (f"external-{other}" if other else "")
         self.staging = run.private / STAGING
         self.sources = DicomSources.find(chosen, config.dicom) if "dicom-seg" in config.predictions else None
@@ -56,22 +60,27 @@ class PredictionFiles:
             load.save(self._path(f"{case.case_id}{suffix}"), Image(label_map[None], affine))
         if self.sources is not None:
             placed, paths = self.sources.placed(case, label_map, affine)
-            seg.write_seg(
-                placed, paths, self.chosen.info.labels, self._path(f"{case.case_id}.seg.dcm"), overwrite=True
-            )
+            seg.write_seg(placed, paths, self.labels, self._path(f"{case.case_id}.seg.dcm"), overwrite=True)
 
-    def publish(self, values: npt.NDArray[np.float64], labels: Sequence[str]) -> None:
+    def publish(
+        self, values: npt.NDArray[np.float64], labels: Sequence[str], surfaces: SurfaceTable | None = None
+    ) -> None:
         """Write one row per case, and move everything into its place.
 
         Args:
             values: probabilities of each case, or its Dice coefficients, NaN where truth and prediction are
                 both empty.
             labels: names of the columns.
+            surfaces: distances of surfaces of the same cases; further columns of a segmentation.
         """
+        columns = list(labels)
+        if surfaces is not None:
+            columns = [f"{label} {name}" for name in ("dice", "hd95", "surface_dice") for label in labels]
+            values = np.concatenate((values, surfaces.hd95, surfaces.surface_dice), axis=1)
         if "csv" in self.config.predictions:
             buffer = io.StringIO()
             writer = csv.writer(buffer, lineterminator="\n")
-            writer.writerow(["case_id", "patient_id", *(names.csv_cell(label) for label in labels)])
+            writer.writerow(["case_id", "patient_id", *(names.csv_cell(name) for name in columns)])
             for case, row in zip(self.chosen.cases, values, strict=True):
                 identifiers = (names.csv_cell(case.case_id), names.csv_cell(case.patient_id))
                 writer.writerow([*identifiers, *("" if np.isnan(value) else f"{value:.6f}" for value in row)])
@@ -95,10 +104,14 @@ class PredictionFiles:
         return files.below(self.staging, name, where="manifest.csv, case_id")
 
 
-def read_mask(manifest: Manifest, case: Case) -> npt.NDArray[Any]:
-    """Return the true label map of a case, shape (*spatial), zeros when it has none."""
-    if not case.mask:
-        return np.zeros(load.load(manifest.root / case.image).size, dtype=np.uint8)
-    manifest.check_file(case.mask)
-    mask: npt.NDArray[Any] = load.load(manifest.root / case.mask).array[0]
-    return mask
+def read_mask(manifest: Manifest, case: Case) -> tuple[npt.NDArray[Any], tuple[float, ...]]:
+    """Return the true label map of a case, shape (*spatial), and its spacing; zeros when it has no mask.
+
+    The spacing is in millimetres; empty where a picture's is not recorded.
+    """
+    info = manifest.info
+    if case.mask:
+        manifest.check_file(case.mask)
+    image = load.load(manifest.root / (case.mask or case.image))
+    found = image.array[0] if case.mask else np.zeros(image.size, dtype=np.uint8)
+    return found, image.spacing_mm if info.spatial_dims == 3 else info.spacing_mm

@@ -13,6 +13,7 @@ from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.train import identity
+from meninx.train.external import LabelMatch
 
 EARLIER = "this run was made by an earlier version of meninx"
 NO_GUARANTEE = f"{EARLIER}: the epsilon that it states does not hold, see docs/sharp-edges.md"
@@ -66,38 +67,26 @@ def check_weights(run: Run, weights: str) -> None:
         raise DataError(problem("the checkpoint does not hold the released weights", where=run.name, fix=fix))
 
 
-def check_meaning(learned: DatasetInfo, dataset: Manifest, chosen: Manifest) -> None:
-    """Raise DataError when a dataset has another task than the model, or no truth to compare with.
-
-    Args:
-        learned: what the model was trained for.
-        dataset: the dataset.
-        chosen: its cases to measure.
-    """
-    here = dataset.info
-    fix = "give a dataset that was prepared like that of the training"
-    pairs = (
-        ("task", str(learned.task), str(here.task)),
-        ("dimensions", learned.spatial_dims, here.spatial_dims),
-        ("channels", learned.channels, here.channels),
-    )
-    for name, wanted, got in pairs:
-        if wanted != got:
-            raise DataError(
-                expected(f"{name} {wanted} as in training", got=got, where="dataset.toml", fix=fix)
-            )
-    if learned.labels != here.labels:
-        got = "the same in another order" if set(learned.labels) == set(here.labels) else "others"
+def check_task(learned: DatasetInfo, here: DatasetInfo) -> None:
+    """Raise DataError when a dataset has another task than a model."""
+    if learned.task is not here.task:
+        fix = f"give a {learned.task} dataset, or a run that was trained for {here.task}"
         raise DataError(
-            expected("the labels of the training, in its order", got=got, where="dataset.toml", fix=fix)
+            expected(f"task {learned.task} as in training", got=str(here.task), where="dataset.toml", fix=fix)
         )
-    if here.task is TaskKind.SEGMENTATION:
-        told = any(case.mask for case in chosen.cases)
+
+
+def check_truth(match: LabelMatch, chosen: Manifest) -> None:
+    """Raise DataError when the cases to measure have no truth to compare with."""
+    masks = chosen.info.task is TaskKind.SEGMENTATION
+    if masks:
+        known = any(case.mask for case in chosen.cases)
     else:
-        told = bool(np.isfinite(chosen.targets()).any())
-    if not told:
-        got = "none" if here.task is TaskKind.SEGMENTATION else "only unknown ones"
-        what = "masks" if here.task is TaskKind.SEGMENTATION else "labels"
+        columns = match.targets(chosen)[:, match.columns]
+        known = bool(np.isfinite(columns).any())
+    if not known:
+        got = "none" if masks or not len(chosen) else "only unknown ones"
+        what = "masks" if masks else "labels"
         raise DataError(expected(f"{what} in the measured split", got=got, where="manifest.csv"))
 
 

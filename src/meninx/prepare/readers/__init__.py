@@ -47,9 +47,10 @@ def reader_of(name: str) -> Reader:
     """Return a reader by its name: one of ours, or of another package (:mod:`meninx.core.plugins`).
 
     Raises:
-        ConfigError: the package that offers it cannot be imported.
+        ConfigError: the package that offers it cannot be imported, or offers one of our names.
     """
     if name in READERS:
+        plugins.refuse_own(plugins.READERS, name)
         return READERS[name]
     reader: Reader = plugins.load(plugins.READERS, name)
     return reader

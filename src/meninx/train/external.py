@@ -1,0 +1,273 @@
+"""How a model reads another site's dataset: labels by name, grey levels by bit depth, size and spacing.
+
+    >>> from meninx.core.manifest import TaskKind
+    >>> match = LabelMatch.of(("effusion", "nodule"), ("nodule", "fluid"), ["fluid=effusion"])
+    >>> match.measured, match.sources["effusion"], match.missing, match.unused
+    (('effusion', 'nodule'), ('fluid',), (), ())
+
+Nothing is matched by position. A label of another name is matched only where the user says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meninx.core import check, names
+from meninx.core.errors import ConfigError, DataError, expected, problem
+from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
+from meninx.learn.config import ModelConfig
+
+Array = npt.NDArray[np.float64]
+_LEAST_DIFFERENCE = 0.01  # share by which two spacings differ at least to be named
+_FLAG = "--label-map"
+
+
+@dataclass(frozen=True)
+class LabelMatch:
+    """Which labels of a dataset stand for which outputs of a model.
+
+    Attributes:
+        learned: labels of the model, in output order.
+        theirs: labels of the dataset, in its order.
+        sources: for each label of the model that the dataset has, the labels that stand for it.
+    """
+
+    learned: tuple[str, ...]
+    theirs: tuple[str, ...]
+    sources: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, learned: Sequence[str], theirs: Sequence[str], renamed: Sequence[str] = ()) -> LabelMatch:
+        """Return the match of two lists of labels.
+
+        Args:
+            learned: labels of the model, in output order.
+            theirs: labels of the dataset.
+            renamed: ``theirs=ours`` for each label that has another name; several may stand for one, which is
+                then present where any of them is.
+
+        Raises:
+            ConfigError: an entry is not ``theirs=ours``, or names a label that is not there.
+            DataError: no label is common to both.
+        """
+        named = dict(_entry(text, learned, theirs) for text in renamed)
+        to = {name: named.get(name, name) for name in theirs}
+        sources = {
+            label: tuple(name for name in theirs if to[name] == label)
+            for label in learned
+            if label in to.values()
+        }
+        match = cls(tuple(learned), tuple(theirs), sources)
+        if not sources:
+            fix = f"name the labels that mean the same, e.g. {_FLAG} '{theirs[0]}={learned[0]}'"
+            got = _listed(theirs)
+            raise DataError(
+                expected(
+                    f"labels of the training: {_listed(learned)}", got=got, where="dataset.toml", fix=fix
+                )
+            )
+        return match
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Labels of the model that the dataset has, in output order."""
+        return tuple(label for label in self.learned if label in self.sources)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Labels of the model that the dataset lacks."""
+        return tuple(label for label in self.learned if label not in self.sources)
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Labels of the dataset that no output of the model stands for."""
+        used = {name for found in self.sources.values() for name in found}
+        return tuple(name for name in self.theirs if name not in used)
+
+    @property
+    def columns(self) -> list[int]:
+        """Positions of :attr:`measured` among the outputs of the model."""
+        return [self.learned.index(label) for label in self.measured]
+
+    def usable(self, chosen: Manifest) -> Manifest:
+        """Return the cases that can be measured: of several classes, those that the model knows."""
+        if chosen.info.task is not TaskKind.MULTICLASS or not self.unused:
+            return chosen
+        return chosen.select(lambda case: not any(case.labels.get(name) for name in self.unused))
+
+    def targets(self, chosen: Manifest) -> Array:
+        """Return the truth in the model's columns, shape (cases, labels of the model).
+
+        A label that several of the dataset stand for is 1 where any of them is, and unknown where none is and
+        one is unknown. A label that the dataset lacks is unknown, of classes 0.
+        """
+        theirs = chosen.targets().astype(np.float64)
+        fill = 0.0 if chosen.info.task is TaskKind.MULTICLASS else np.nan
+        truth = np.full((len(chosen), len(self.learned)), fill)
+        for column, label in enumerate(self.learned):
+            found = [self.theirs.index(name) for name in self.sources.get(label, ())]
+            if found:
+                part = theirs[:, found]
+                some = (part == 1).any(axis=1)
+                truth[:, column] = np.where(some, 1.0, np.where(np.isnan(part).any(axis=1), np.nan, 0.0))
+        return truth
+
+    def translated(self, mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return a label map of the dataset with the model's values; labels that it lacks are background.
+
+        Raises:
+            DataError: the mask holds a value without a name.
+        """
+        if mask.size and (mask.min() < 0 or mask.max() > len(self.theirs)):
+            raise DataError(
+                expected(f"values 0 .. {len(self.theirs)}", got="others", where="a mask of the dataset")
+            )
+        if self.learned == self.theirs and all(found == (label,) for label, found in self.sources.items()):
+            return mask
+        table = np.zeros(len(self.theirs) + 1, dtype=np.uint8 if len(self.learned) < 256 else np.uint16)
+        for value, label in enumerate(self.learned, start=1):
+            for name in self.sources.get(label, ()):
+                table[self.theirs.index(name) + 1] = value
+        return table[mask.astype(np.int64)]
+
+    def notes(self, left_out: int = 0) -> Iterator[str]:
+        """Yield in words what was matched under another name and what was not measured.
+
+        Args:
+            left_out: cases of classes that the model does not know.
+        """
+        other = [
+            f"{' or '.join(found)} as {label}" for label, found in self.sources.items() if found != (label,)
+        ]
+        if other:
+            yield f"labels of the dataset under another name: {_listed(other)}"
+        if self.missing:
+            yield f"not measured, because the dataset lacks them: {_listed(self.missing)}"
+        if self.unused:
+            cases = f" ({left_out} cases)" if left_out else ""
+            yield f"left out, because the model does not know them: {_listed(self.unused)}{cases}"
+
+
+def check_images(learned: DatasetInfo, here: DatasetInfo, config: ModelConfig) -> list[str]:
+    """Return caveats about images that a model can read.
+
+    Args:
+        learned: what the model was trained for.
+        here: another dataset.
+        config: image and patch size of the training.
+
+    Raises:
+        DataError: dimensions, channels, size, or the grey levels or units of the images do not fit the model;
+            says how to prepare images that do.
+    """
+    colour = "rgb" if learned.channels == 3 else "grey"
+    pairs: tuple[tuple[str, Any, Any, str], ...] = (
+        ("dimensions", learned.spatial_dims, here.spatial_dims, "measure it on images of the same kind"),
+        ("channels", learned.channels, here.channels, f"prepare it with `--color {colour}`"),
+    )
+    for name, wanted, got, fix in pairs:
+        if wanted != got:
+            raise DataError(
+                expected(f"{name} {wanted} as in training", got=got, where="dataset.toml", fix=fix)
+            )
+    _check_size(learned, here, config)
+    _check_grey_levels(learned, here)
+    return [*_spacing_notes(learned, here), *_aspect_notes(learned, here)]
+
+
+def _check_size(learned: DatasetInfo, here: DatasetInfo, config: ModelConfig) -> None:
+    """Refuse whole images of another size; patches slide over any, and smaller ones are padded."""
+    wanted = config.image_size or learned.size
+    if config.patch_size or not wanted or here.size == wanted:
+        return
+    smaller = here.size and all(length <= most for length, most in zip(here.size, wanted, strict=True))
+    if config.image_size and (
+        smaller or not here.size
+    ):  # an image that is too large is named when it is read
+        return
+    fix = f"prepare it with `--size {' '.join(map(str, wanted))}`"
+    got = by(here.size) if here.size else "several sizes"
+    raise DataError(
+        expected(f"images of {by(wanted)} as in training", got=got, where="dataset.toml", fix=fix)
+    )
+
+
+def _check_grey_levels(learned: DatasetInfo, here: DatasetInfo) -> None:
+    """Refuse images whose stored values mean something else than those of the training."""
+    wanted, got = _scaling(learned), _scaling(here)
+    if wanted and got and wanted != got:
+        fix = _scaling_fix(learned)
+        raise DataError(
+            expected(f"images scaled by {wanted} as in training", got=got, where="dataset.toml", fix=fix)
+        )
+    learned.intensity.for_values_of(here.intensity)  # refuses other units
+
+
+def _scaling(info: DatasetInfo) -> str:
+    """Return in words which values of an image became lowest and highest; empty where it is not recorded."""
+    scaling, window = info.preprocessing.get("scaling"), info.preprocessing.get("window")
+    if scaling == "window" and isinstance(window, (list, tuple)):
+        return f"the window {' to '.join(f'{value:g}' for value in window)}"
+    words = {"format": "the bit depth of the file", "image": "the percentiles of each image"}
+    return words.get(str(scaling), "")
+
+
+def _scaling_fix(learned: DatasetInfo) -> str:
+    window = learned.preprocessing.get("window") or ()
+    scaling = str(learned.preprocessing.get("scaling"))
+    flags = f"--window {' '.join(f'{value:g}' for value in window)}" if window else f"--intensity {scaling}"
+    return f"prepare it with `{flags}`"
+
+
+def _spacing_notes(learned: DatasetInfo, here: DatasetInfo) -> Iterator[str]:
+    wanted, got = learned.spacing_mm, here.spacing_mm
+    if not wanted or learned.spatial_dims != 3:
+        return
+    if not got:
+        yield f"the voxel spacing differs between its volumes; training had {by(wanted)} mm"
+    elif any(abs(mine - theirs) > _LEAST_DIFFERENCE * mine for mine, theirs in zip(wanted, got, strict=True)):
+        fix = f"`meninx prepare --spacing-mm {' '.join(f'{step:g}' for step in wanted)}` makes them equal"
+        yield f"its voxels are {by(got)} mm, those of the training {by(wanted)} mm; {fix}"
+
+
+def _aspect_notes(learned: DatasetInfo, here: DatasetInfo) -> Iterator[str]:
+    wanted, got = learned.preprocessing.get("aspect"), here.preprocessing.get("aspect")
+    if wanted and got and wanted != got and learned.spatial_dims == 2 and learned.size:
+        yield f"its images were made to fit by `--aspect {got}`, those of the training by `--aspect {wanted}`"
+
+
+def by(values: Sequence[float]) -> str:
+    """Return lengths as people write them: ``32 x 32``."""
+    return " x ".join(f"{value:g}" for value in values)
+
+
+def _entry(text: str, learned: Sequence[str], theirs: Sequence[str]) -> tuple[str, str]:
+    """Return (label of the dataset, label of the model) of an entry of ``label_map``."""
+    where = "label_map"
+    cuts = [(text[:at], text[at + 1 :]) for at, sign in enumerate(text) if sign == "="]
+    if not cuts:
+        raise ConfigError(expected("entries such as 'theirs=ours'", got=repr(text), where=where))
+    known = [(left, right) for left, right in cuts if left in theirs and right in learned]
+    if known:
+        return known[0]
+    left, right = cuts[0]
+    for name, labels, whose in ((left, theirs, "the dataset"), (right, learned, "the model")):
+        if name not in labels:
+            fix = check.did_you_mean(name, labels) or f"it has {_listed(labels)}"
+            raise ConfigError(problem(f"{name!r} is no label of {whose}", where=where, fix=fix))
+    raise ConfigError(expected("entries such as 'theirs=ours'", got=repr(text), where=where))
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """Return names in a sentence; of many the first ones and the number of others."""
+    shown = [names.printable(label) for label in labels[:_MOST_NAMED]]
+    more = len(labels) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+_MOST_NAMED = 20

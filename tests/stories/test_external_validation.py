@@ -1,0 +1,285 @@
+"""Another site measures a trained model on its own data, which never looks quite like the training data."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from meninx.core import artifacts, files
+from meninx.core.artifacts import EvaluationRecord
+from meninx.core.errors import ConfigError, DataError, UsageError
+from meninx.core.manifest import Intensity, Manifest, TaskKind
+from meninx.core.run import Run
+from meninx.imaging import load
+from meninx.imaging.image import Image
+from meninx.metrics.estimates import Evaluation
+from meninx.synthetic import write_dataset
+from meninx.train import evaluate, stage
+from meninx.train.config import EvaluateConfig, TrainConfig
+
+SMALL = TrainConfig.of(model="resnet9-small", model_options={"width": 4}, steps=6, batch_size=6, export=())
+QUICK = EvaluateConfig(draws=50, predictions=(), device="cpu")
+EVERY = QUICK.replace(split="all")
+UNITS = Intensity(window=(-1000.0, 400.0), shift=-300.0, scale=700.0)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Radiographs of 24 invented patients with three findings."""
+    return write_dataset(tmp_path_factory.mktemp("home") / "data", patients=24, size=32, prevalence=0.5)
+
+
+@pytest.fixture(scope="module")
+def trained(home: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run, measured on its own test split."""
+    run = Run(stage.run(SMALL, home.root, tmp_path_factory.mktemp("runs")).out)
+    evaluate.run(QUICK, run.root)
+    return run
+
+
+@pytest.fixture
+def run(trained: Run, tmp_path: Path) -> Run:
+    """A copy of the run that a test may write into."""
+    shutil.copytree(trained.root, tmp_path / "run")
+    return Run(tmp_path / "run")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Manifest:
+    """Radiographs of 12 other patients, prepared in the same way."""
+    found = write_dataset(tmp_path / "site", patients=12, size=32, seed=7, prevalence=0.5)
+    cases = tuple(replace(case, patient_id=f"Q{case.patient_id}") for case in found.cases)
+    return written(replace(found, cases=cases))
+
+
+def written(data: Manifest) -> Manifest:
+    data.write()
+    return Manifest.read(data.root)
+
+
+def with_labels(data: Manifest, names: dict[str, str], order: tuple[str, ...] = ()) -> Manifest:
+    """The dataset with labels under other names, in another order of columns."""
+    cases = tuple(
+        replace(case, labels={names.get(name, name): value for name, value in case.labels.items()})
+        for case in data.cases
+    )
+    labels = order or tuple(names.get(name, name) for name in data.info.labels)
+    return written(replace(data, info=replace(data.info, labels=labels), cases=cases))
+
+
+def external(run: Run) -> EvaluationRecord:
+    [path] = run.release.glob("evaluation-external-*.json")
+    record = artifacts.read_file(path, EvaluationRecord)
+    assert record is not None
+    return record
+
+
+def values(run: Run) -> dict[tuple[str, str], float]:
+    found = Evaluation.from_table(external(run).evaluation)
+    return {(item.label, item.name): item.value for item in found.metrics}
+
+
+def test_the_internal_test_stays_and_thresholds_are_those_of_the_training_hospital(run, site):
+    before = (run.release / "evaluation.json").read_bytes()
+    own = Evaluation.from_table(artifacts.read(run.root, EvaluationRecord).evaluation)
+    result = evaluate.run(EVERY, run.root, site.root)
+    assert (run.release / "evaluation.json").read_bytes() == before
+    found = Evaluation.from_table(external(run).evaluation)
+    assert found.thresholds == own.thresholds
+    assert result.thresholds == {item.label: item.value for item in own.thresholds}
+    assert (result.cases, result.patients, result.external) == (len(site), 12, True)
+    assert "another dataset, not the test split" in result.summary()
+    assert result.by_label["nodule"]["auroc"].value == found.find("auroc", "nodule").value
+    assert result.metrics["auroc"].n == len(site)
+
+
+def test_thresholds_survive_the_training_data(run, site, home, tmp_path):
+    """The run's own dataset is gone: the thresholds of its evaluation are taken, and none is fitted anew."""
+    moved = tmp_path / "gone"
+    home.root.rename(moved)
+    try:
+        evaluate.run(EVERY, run.root, site.root)
+    finally:
+        moved.rename(home.root)
+    own = Evaluation.from_table(artifacts.read(run.root, EvaluationRecord).evaluation)
+    assert Evaluation.from_table(external(run).evaluation).thresholds == own.thresholds
+
+
+def test_a_label_of_another_name_is_refused_until_it_is_mapped(run, site):
+    evaluate.run(EVERY, run.root, site.root)
+    right = values(run)
+    shutil.rmtree(run.private / "predictions", ignore_errors=True)
+    for path in run.release.glob("evaluation-external-*"):
+        path.unlink()
+    renamed = with_labels(site, {name: f"x_{name}" for name in site.info.labels})
+    with pytest.raises(DataError, match="--label-map 'x_effusion=effusion'"):
+        evaluate.run(EVERY, run.root, renamed.root)
+    mapped = EVERY.replace(label_map=tuple(f"x_{name}={name}" for name in site.info.labels))
+    result = evaluate.run(mapped, run.root, renamed.root)
+    assert values(run) == pytest.approx(right, nan_ok=True)
+    assert any("x_effusion as effusion" in note for note in result.notes)
+    assert any("x_effusion as effusion" in note for note in external(run).evaluation["notes"])
+
+
+def test_the_order_of_labels_does_not_matter(run, site):
+    evaluate.run(EVERY, run.root, site.root)
+    right = values(run)
+    for path in run.release.glob("evaluation-external-*"):
+        path.unlink()
+    with_labels(site, {}, order=tuple(reversed(site.info.labels)))
+    evaluate.run(EVERY, run.root, site.root)
+    assert values(run) == pytest.approx(right, nan_ok=True)
+
+
+def test_labels_of_one_side_alone_are_named_and_left_out(run, site):
+    with_labels(site, {"nodule": "fracture"})
+    result = evaluate.run(EVERY, run.root, site.root)
+    assert set(result.by_label) == {"effusion", "pneumothorax"}
+    assert external(run).evaluation["labels"] == ["effusion", "pneumothorax"]
+    assert "not measured, because the dataset lacks them: nodule" in result.notes
+    assert "left out, because the model does not know them: fracture" in result.notes
+
+
+def test_several_labels_may_stand_for_one(run, site):
+    cases = tuple(
+        replace(case, labels={**case.labels, "nodule": 0.0, "mass": case.labels["nodule"]})
+        for case in site.cases
+    )
+    evaluate.run(EVERY, run.root, site.root)
+    right = values(run)
+    for path in run.release.glob("evaluation-external-*"):
+        path.unlink()
+    info = replace(site.info, labels=(*site.info.labels, "mass"))
+    written(replace(site, info=info, cases=cases))
+    evaluate.run(EVERY.replace(label_map=("mass=nodule",)), run.root, site.root)
+    assert values(run) == pytest.approx(right, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("nodul=nodule", "no label of the dataset .label_map.; did you mean 'nodule'"),
+        ("nodule=nodul", "no label of the model .label_map.; did you mean 'nodule'"),
+        ("nodule", "'theirs=ours'"),
+    ],
+)
+def test_a_map_of_labels_that_are_not_there_is_refused(run, site, entry, words):
+    with pytest.raises(ConfigError, match=words):
+        evaluate.run(EVERY.replace(label_map=(entry,)), run.root, site.root)
+
+
+def test_settings_for_another_dataset_are_refused_on_the_own_one(run):
+    with pytest.raises(UsageError, match="label_map has no effect"):
+        evaluate.run(QUICK.replace(label_map=("nodule=nodule",)), run.root)
+    with pytest.raises(UsageError, match="all is for another dataset"):
+        evaluate.run(EVERY, run.root)
+
+
+def test_a_16_bit_copy_of_the_same_pictures_gives_the_same_numbers(run, site):
+    """They were read as 8-bit pictures that are white all over."""
+    evaluate.run(EVERY, run.root, site.root)
+    right = values(run)
+    for path in run.release.glob("evaluation-external-*"):
+        path.unlink()
+    for case in site.cases:
+        picture = load.load(site.root / case.image).array
+        load.save(site.root / case.image, Image(picture.astype(np.uint16) * 257))
+    (site.root / "checksums.sha256").unlink(missing_ok=True)
+    deep = Intensity(window=(0.0, 65535.0), shift=32767.5, scale=32767.5)
+    written(replace(site, info=replace(site.info, intensity=deep)))
+    evaluate.run(EVERY, run.root, site.root)
+    assert values(run) == pytest.approx(right, nan_ok=True, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"intensity": Intensity(window=(-1000.0, 400.0), shift=-300.0, scale=700.0)},
+            "values from 0 to 255",
+        ),
+        ({"channels": 3}, "--color grey"),
+        ({"size": (64, 64)}, "--size 32 32"),
+        ({"size": ()}, "several sizes"),
+        ({"spatial_dims": 3, "size": (32, 32, 8)}, "dimensions 2"),
+        ({"task": TaskKind.SEGMENTATION}, "task multilabel as in training"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused_with_the_command_that_makes_them_fit(run, site, change, words):
+    written(replace(site, info=replace(site.info, **change)))
+    with pytest.raises(DataError, match=words):
+        evaluate.run(EVERY, run.root, site.root)
+
+
+def test_images_of_another_window_are_refused(run, site):
+    """Both have 8 bits; only the records of the preparation tell them apart."""
+    record = {"scaling": "window", "window": [-160.0, 240.0], "bits": 8}
+    config_of = replace(site.info, preprocessing=record)
+    written(replace(site, info=config_of))
+    checkpoint_knows = Manifest.read(site.root).info.preprocessing
+    assert checkpoint_knows == record
+    from meninx.learn.config import ModelConfig
+    from meninx.train import external as matching
+
+    ours = replace(site.info, preprocessing={"scaling": "format", "window": [], "bits": 8})
+    with pytest.raises(DataError, match="the window -160 to 240"):
+        matching.check_images(ours, config_of, ModelConfig())
+
+
+def test_patients_of_the_training_are_refused_under_any_name_of_the_labels(run, home, tmp_path):
+    shutil.copytree(home.root, tmp_path / "copy")
+    copy = Manifest.read(tmp_path / "copy")
+    with_labels(copy, {"nodule": "mass"})
+    with pytest.raises(DataError, match="took no part in training"):
+        evaluate.run(EVERY, run.root, copy.root)
+
+
+def test_several_external_datasets_are_kept_beside_each_other(run, site, tmp_path):
+    evaluate.run(EVERY, run.root, site.root)
+    shutil.copytree(site.root, tmp_path / "third")
+    third = Manifest.read(tmp_path / "third")
+    written(replace(third, info=replace(third.info, name="third"), cases=third.cases[:-2]))
+    evaluate.run(EVERY, run.root, third.root)
+    names = {
+        artifacts.read_file(path, EvaluationRecord).origin.dataset
+        for path in run.release.glob("evaluation-external-*.json")
+    }
+    assert names == {site.info.name, "third"}
+    listed = files.read_text(run.release / "checksums.sha256", limit=1 << 20)
+    assert listed.count("evaluation-external-") == 2
+
+
+@pytest.fixture(scope="module")
+def segmented(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that segments organ and lesion."""
+    root = tmp_path_factory.mktemp("volumes")
+    data = write_dataset(root / "data", task=TaskKind.SEGMENTATION, patients=10, size=16, spatial_dims=3)
+    config = TrainConfig.of(model="unet-small", steps=2, batch_size=2, export=(), eval_every=100)
+    return Run(stage.run(config, data.root, root / "runs").out)
+
+
+def test_values_of_masks_are_matched_by_the_names_of_labels(segmented, tmp_path):
+    run = Run(shutil.copytree(segmented.root, tmp_path / "run"))
+    found = write_dataset(
+        tmp_path / "site", task=TaskKind.SEGMENTATION, patients=10, size=16, spatial_dims=3, seed=3
+    )
+    cases = tuple(replace(case, patient_id=f"Q{case.patient_id}") for case in found.cases)
+    site = written(replace(found, cases=cases))
+    evaluate.run(EVERY, run.root, site.root)
+    right = values(run)
+    for path in run.release.glob("evaluation-external-*"):
+        path.unlink()
+    (site.root / "checksums.sha256").unlink(missing_ok=True)
+    for case in site.cases:  # 1 organ, 2 lesion become 1 spleen, 2 lesion, 3 liver
+        mask = load.load(site.root / case.mask)
+        load.save(site.root / case.mask, Image(np.array([0, 3, 2], np.uint8)[mask.array], mask.affine))
+    info = replace(site.info, labels=("spleen", "lesion", "liver"), spacing_mm=(2.0, 2.0, 5.0))
+    written(replace(site, info=info))
+    result = evaluate.run(EVERY.replace(label_map=("liver=organ",)), run.root, site.root)
+    assert values(run) == pytest.approx(right, nan_ok=True)
+    assert any(note.startswith("its voxels are 2 x 2 x 5 mm") for note in result.notes)
+    assert "left out, because the model does not know them: spleen" in result.notes
