@@ -91,11 +91,9 @@ def remarks_on_stored(array: npt.NDArray[Any], info: DatasetInfo, theirs: Datase
         info: of the training.
         theirs: of the dataset.
     """
-    found = list(_brightness(array, info))
-    if info.intensity.window != theirs.intensity.window:
-        low, high = theirs.intensity.window
-        wanted = " to ".join(f"{value:g}" for value in info.intensity.window)
-        found.append((INTENSITY, f"values from {low:g} to {high:g}, those of the training from {wanted}"))
+    same = info.intensity.window == theirs.intensity.window  # others differ in their bit depth alone
+    factor = 1.0 if same else info.intensity.window[1] / theirs.intensity.window[1]
+    found = list(_brightness(array, info, factor))
     if theirs.spacing_mm:
         found += _spacing(theirs.spacing_mm, info)
     return found
@@ -159,12 +157,12 @@ def _intensity(image: Image, stored: Image, steps: Preprocessing) -> Iterator[Re
         yield FLAT, f"{used:.1%} of it"
 
 
-def _brightness(array: npt.NDArray[Any], info: DatasetInfo) -> Iterator[Remark]:
+def _brightness(array: npt.NDArray[Any], info: DatasetInfo, factor: float = 1.0) -> Iterator[Remark]:
     observed = info.observed
     if observed is None or observed.images < FEWEST or not observed.brightness[1] > 0:
         return
     mean, deviation = observed.brightness
-    own = float(np.mean(array, dtype=np.float64))
+    own = float(np.mean(array, dtype=np.float64)) * factor
     if abs(own - mean) > DEVIATIONS * deviation:
         yield INTENSITY, f"mean {own:.4g}, training {mean:.4g} with deviation {deviation:.2g}"
 
