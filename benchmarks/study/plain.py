@@ -26,7 +26,7 @@ from meninx.learn.assemble import feature_statistics
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore
 from meninx.learn.features import standardize
-from meninx.learn.finetune import initialise
+from meninx.learn.pretrained import initialise
 from meninx.learn.task import ImageTask, image_task
 from meninx.models import registry
 from meninx.privacy.noise_calibration import solve_noise

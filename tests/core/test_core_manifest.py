@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from meninx.core import files, integrity, names, plain, workspace
 from meninx.core.errors import DataError, LayoutError
-from meninx.core.manifest import Case, DatasetInfo, Intensity, Manifest, TaskKind, dataset_digest
+from meninx.core.intensity import Intensity
+from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind, dataset_digest
 
 INFO = DatasetInfo(
     name="toy", task=TaskKind.MULTILABEL, labels=("effusion", "nodule"), attributes=("sex",), size=(8, 8)

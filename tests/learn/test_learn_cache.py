@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -226,6 +227,34 @@ def test_a_changed_byte_is_found_when_its_block_is_read_and_only_then(tmp_path: 
             assert np.array_equal(made.read(Item("a", "image"), (slice(0, 1), row)), array[:, row])
         with pytest.raises(Damaged):
             made.read(Item("a", "image"), (slice(0, 1), slice(2, 4)))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a mapped file cannot be cut off elsewhere")
+@pytest.mark.parametrize("length", [0, 100, BLOCK])
+def test_a_file_that_is_cut_off_while_it_is_mapped_does_not_end_the_process(
+    tmp_path: Path, length: int
+) -> None:
+    path, array = tmp_path / FILE, numbers(1, 3 * BLOCK)
+    build(path, "k", {Item("a", "image"): lambda: array}, limit=1 << 30)
+    with ImageCache.open(path, "k") or pytest.fail("not used") as made:
+        last = (slice(0, 1), slice(3 * BLOCK - 5, 3 * BLOCK))
+        assert np.array_equal(made.read(Item("a", "image"), last), array[last])
+        os.truncate(path, length)
+        for box in (last, (slice(0, 1), slice(0, 5)), ()):
+            with pytest.raises(Damaged):
+                made.read(Item("a", "image"), box)
+
+
+def test_a_run_whose_cache_is_cut_off_decodes_its_images_and_the_next_builds_another(
+    volumes: Manifest,
+) -> None:
+    plain, store = (CaseStore(volumes, ModelConfig(), memory=0) for _ in range(2))
+    store.cache = got(store)
+    assert store.cache is not None
+    os.truncate(place(volumes), 10)
+    assert torch.equal(store.image(0), plain.image(0))
+    assert not place(volumes).exists()
+    assert got(store) is not None
 
 
 def test_a_stopped_build_leaves_no_file(tmp_path: Path) -> None:

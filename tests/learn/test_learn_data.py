@@ -12,7 +12,8 @@ import torch
 
 from meninx.core import integrity
 from meninx.core.errors import DataError
-from meninx.core.manifest import Intensity, Manifest, TaskKind
+from meninx.core.intensity import Intensity
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.randomness import child
 from meninx.imaging import load
 from meninx.imaging.image import Image

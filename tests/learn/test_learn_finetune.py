@@ -17,7 +17,7 @@ from meninx.core.errors import ConfigError, PrivacyRefusal
 from meninx.core.manifest import Manifest
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.learn import assemble, checkpoint, finetune
+from meninx.learn import assemble, checkpoint, finetune, pretrained
 from meninx.learn.config import LearnConfig
 from meninx.learn.fitting import fit
 from meninx.learn.inference import load_model, predict
@@ -177,7 +177,7 @@ def test_the_pretrained_weights_are_under_the_adapters(dataset: Data, weights: s
     config, data = tuned(weights, keep_head=True), dataset()
     model, start = assemble.initial_network(config, data.info)
     plain = registry.build("resnet9-small", spatial_dims=2, in_channels=1, out_channels=2, **OPTIONS)
-    finetune.initialise(plain, Path(weights), keep_head=True)
+    pretrained.initialise(plain, Path(weights), keep_head=True)
     x = torch.randn(2, 1, 16, 16)
     assert torch.equal(model.eval()(x), plain.eval()(x))
     assert start is not None

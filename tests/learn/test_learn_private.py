@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, Interrupted, PrivacyRefusal, UsageError
-from meninx.core.manifest import Intensity, Manifest, TaskKind
+from meninx.core.intensity import Intensity
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import Silent
 from meninx.core.run import Run
 from meninx.learn import checkpoint, inference, ledger_file

@@ -13,7 +13,7 @@ from meninx.core.errors import ConfigError, DataError
 from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.learn import checkpoint, finetune
+from meninx.learn import checkpoint, finetune, pretrained
 from meninx.learn.config import LearnConfig
 from meninx.learn.fitting import fit
 from meninx.models import registry
@@ -49,7 +49,7 @@ def test_what_fits_is_loaded_and_the_head_starts_anew(tmp_path: Path) -> None:
         {"state_dict": {f"module.{name}": value for name, value in source.state_dict().items()}},
         tmp_path / "w.pt",
     )
-    told = finetune.initialise(target, tmp_path / "w.pt", source="public radiographs")
+    told = pretrained.initialise(target, tmp_path / "w.pt", source="public radiographs")
     assert torch.equal(target.state_dict()["stem.0.weight"], source.state_dict()["stem.0.weight"])
     assert torch.equal(target.state_dict()["head.weight"], head)
     assert told.fresh == ("head.weight", "head.bias")
@@ -60,8 +60,8 @@ def test_what_fits_is_loaded_and_the_head_starts_anew(tmp_path: Path) -> None:
 def test_the_head_is_kept_when_asked_and_of_the_same_shape(tmp_path: Path) -> None:
     source, target = network(seed=1), network(seed=2)
     torch.save(source.state_dict(), tmp_path / "w.pt")
-    assert "head.weight" in finetune.initialise(network(seed=3), tmp_path / "w.pt").fresh
-    assert finetune.initialise(target, tmp_path / "w.pt", keep_head=True).fresh == ()
+    assert "head.weight" in pretrained.initialise(network(seed=3), tmp_path / "w.pt").fresh
+    assert pretrained.initialise(target, tmp_path / "w.pt", keep_head=True).fresh == ()
     assert torch.equal(target.state_dict()["head.weight"], source.state_dict()["head.weight"])
 
 
@@ -74,7 +74,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         ("none.pt", "does not exist"),
     ):
         with pytest.raises(DataError, match=message):
-            finetune.initialise(network(), tmp_path / name)
+            pretrained.initialise(network(), tmp_path / name)
 
 
 def test_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
 
     torch.save({"state_dict": Trap()}, tmp_path / "w.pt")
     with pytest.raises(DataError):
-        finetune.initialise(network(), tmp_path / "w.pt")
+        pretrained.initialise(network(), tmp_path / "w.pt")
     assert not (tmp_path / "sprung").exists()
 
 

@@ -18,6 +18,7 @@ SMALL = {
     "resnet50": {"width": 4},
     "wrn-16-4": {"widen": 1},
     "wrn-40-4": {"widen": 1, "weight_standardization": True},
+    "efficientnet-lite0": {},
     "unet": {"base": 2, "depth": 2},
     "unet-small": {"base": 2, "depth": 2},
     "unet-plain": {"base": 2},
@@ -40,6 +41,7 @@ def made(name: str, *, dims: int = 2, channels: int = 1, outputs: int = 2, **opt
         ("resnet18", 3, 1000, 11_689_512),
         ("resnet34", 3, 1000, 21_797_672),
         ("resnet50", 3, 1000, 25_557_032),
+        ("efficientnet-lite0", 3, 1000, 4_652_008),
         ("wrn-16-4", 3, 10, 2_748_890),
         ("wrn-40-4", 3, 10, 8_949_210),
         ("unet-plain", 3, 1, 7_782_913),
@@ -111,6 +113,8 @@ def test_a_network_of_monai_is_found_by_name() -> None:
 
 
 def test_monai_networks_with_other_argument_names_are_filled_too() -> None:
+    resnet = made("monai:ResNet", block="basic", layers=(1, 1, 1, 1), block_inplanes=(4, 4, 4, 4))
+    assert resnet(torch.randn(1, 1, 32, 32)).shape == (1, 2)
     assert made("monai:BasicUNet", features=(4, 4, 8, 8, 8, 4))(torch.randn(1, 1, 32, 32)).shape == (
         1,
         2,

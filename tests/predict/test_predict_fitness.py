@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from meninx.core.manifest import DatasetInfo, Intensity, Observed, TaskKind
+from meninx.core.intensity import Intensity, Observed
+from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.imaging.image import Image
 from meninx.imaging.preprocessing import Preprocessing, UnfitImage
 from meninx.learn.config import ModelConfig

@@ -12,7 +12,8 @@ import pytest
 from meninx.core import artifacts, files
 from meninx.core.artifacts import EvaluationRecord
 from meninx.core.errors import ConfigError, DataError, UsageError
-from meninx.core.manifest import Intensity, Manifest, TaskKind
+from meninx.core.intensity import Intensity
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.imaging import load
 from meninx.imaging.image import Image

@@ -103,16 +103,14 @@ def examine() -> dict[str, Any]:
             "processors": machine.processors(),
             "free memory": machine.shown_size(machine.free_memory()),
             "free disk in this folder": machine.shown_size(machine.free_disk(Path())),
-            "GPU": _gpu(),
+            "GPU": _gpus(),
         },
         "packages": environment.packages,
         "extras": {name: _state(modules) for name, modules in EXTRAS.items()},
         "dicom codecs": decode.codecs(),
         "network": {
             "meninx": "opens no connection of its own",
-            "networks of MONAI": (
-                "may download weights where their options ask for it: set pretrained = false"
-            ),
+            "networks of MONAI": "are built with random weights; options that download others are refused",
             "Flower's telemetry": _flower_telemetry(),
         },
     }
@@ -123,15 +121,12 @@ def _state(modules: tuple[str, ...]) -> str:
     return f"missing {', '.join(missing)}" if missing else "installed"
 
 
-def _gpu() -> str:
+def _gpus() -> str:
     if importlib.util.find_spec("torch") is None:
         return "unknown without torch (extra train)"
-    import torch
+    from meninx.learn import runtime
 
-    if torch.cuda.is_available():
-        found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-        return "; ".join(f"{one.name}, {machine.shown_size(one.total_memory)}" for one in found)
-    return "Apple GPU (mps)" if torch.backends.mps.is_available() else "none that torch can use"
+    return runtime.gpus()
 
 
 def _flower_telemetry() -> str:

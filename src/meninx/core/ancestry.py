@@ -37,9 +37,17 @@ class StartRecord:
         file: name of the file, without folders; empty for random weights.
         sha256: digest of the file.
         source: what the weights were trained on, in the user's words; not verified.
+        package: package, version and licence of the file; empty when it was given as a file.
+        naming: the libraries between whose names the tensors were translated; empty for the network's own.
         loaded: tensors taken over.
+        share: share of the numbers below the head that were taken over, 0 to 1.
         fresh: tensors that kept their random start.
-        unused: tensors of the file that fit nowhere.
+        unused: tensors of the file that fit nowhere, without running statistics.
+        unused_names: the first of these that have no place in the network, by their names in the file.
+        other_shape: the first of these that have another shape, by their names in the network.
+        averaged: stems whose filters for three colours were averaged for another number of channels.
+        zeroed: biases set to 0, because the layer has none in the file.
+        statistics_dropped: layers whose running statistics have no place in the network.
         origin: ``random``; ``run``: a run of meninx whose patients were compared; ``unknown``: anything else.
         run: identity of that run.
         shared_patients: the run was trained on some of the same patients.
@@ -53,9 +61,17 @@ class StartRecord:
     file: str = ""
     sha256: str = ""
     source: str = ""
+    package: str = ""
+    naming: str = ""
     loaded: int = 0
+    share: float = 0.0
     fresh: tuple[str, ...] = ()
     unused: int = 0
+    unused_names: tuple[str, ...] = ()
+    other_shape: tuple[str, ...] = ()
+    averaged: tuple[str, ...] = ()
+    zeroed: tuple[str, ...] = ()
+    statistics_dropped: int = 0
     origin: str = "random"
     run: str = ""
     shared_patients: bool = False
@@ -63,6 +79,28 @@ class StartRecord:
     standardized: str = ""
     standardized_sha256: str = ""
     standardized_images: int = 0
+
+    def taken_over(self) -> str:
+        """Return in words which part of the file became part of the network, and which part did not."""
+        names = f" ({self.naming})" if self.naming else ""
+        left = [
+            f"{len(self.fresh)} tensors start at random" if self.fresh else "",
+            f"{self.unused} tensors of the file are not used" if self.unused else "",
+            f"averaged over colours: {', '.join(self.averaged)}" if self.averaged else "",
+            f"{len(self.zeroed)} biases are 0" if self.zeroed else "",
+            f"without the running statistics of {self.statistics_dropped} layers"
+            if self.statistics_dropped
+            else "",
+        ]
+        parts = [f"{self.share:.1%} of the weights below the head{names}", *filter(None, left)]
+        return ", ".join(parts)
+
+    def summary(self) -> str:
+        """Return in words what the network started from."""
+        if not self.file:
+            return "random weights" if self.origin == "random" else self.source or "weights of unknown origin"
+        given = [f"described as {self.source!r}" if self.source else "", self.package]
+        return ", ".join([self.file, *filter(None, given)]) + f": {self.taken_over()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +147,7 @@ class Lineage:
         ledger: the privacy ledger, split at its newlines, from which epsilon can be computed again.
         delta: the delta that epsilon is stated at; 0 without privacy.
         parents: lineages of the weights it started from.
+        start: digest of the file of weights that it started from; empty for random weights.
         unknown_start: it started from weights of unknown origin.
         statistics_of: dataset whose statistics went into the weights without privacy; empty for a run. Such a
             lineage stands for a dataset: ``run`` is its digest, cut to 32 digits.
@@ -126,6 +165,7 @@ class Lineage:
     ledger: tuple[str, ...] = ()
     delta: float = 0.0
     parents: tuple[Lineage, ...] = ()
+    start: str = ""
     unknown_start: bool = False
     statistics_of: str = ""
     version: int = FORMAT

@@ -15,22 +15,21 @@ import hashlib
 import io
 import math
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import tomli_w
 
-from meninx.core import files, integrity, names, workspace
-from meninx.core.dataset_info import FIXED_COLUMNS as FIXED_COLUMNS
-from meninx.core.dataset_info import DatasetInfo as DatasetInfo
-from meninx.core.dataset_info import Intensity as Intensity
-from meninx.core.dataset_info import Observed as Observed
-from meninx.core.dataset_info import TaskKind as TaskKind
-from meninx.core.errors import DataError, LayoutError, expected, problem
+from meninx.core import check, files, integrity, names, plain, workspace
+from meninx.core.errors import DataError, LayoutError, MeninxError, expected, problem
+from meninx.core.intensity import Intensity, Observed
 
 MANIFEST_NAME = "manifest.csv"
 SOURCES_NAME = "private/cases.csv"  # identifiers of the source by case; written by prepare
@@ -39,8 +38,118 @@ Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 FIRST_ROW = 2  # of a table whose first row is its header
 LONGEST_TEXT = 4096  # characters of an attribute
+FIXED_COLUMNS = ("case_id", "patient_id", "study", "site", "split", "image", "mask")
+_LARGEST_AXIS = 1 << 20
+_MOST_CHANNELS = 64
 _CASE_ID = re.compile(r'[^./\\:*?"<>|][^/\\:*?"<>|]{0,127}')  # may name a file on every platform
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,255}")  # passes names.problem, at a tenth of the cost
+
+
+class TaskKind(StrEnum):
+    """What a model is asked: one class of several, any of several labels, or a label map."""
+
+    MULTICLASS = "multiclass"
+    MULTILABEL = "multilabel"
+    SEGMENTATION = "segmentation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """What the columns and files of a dataset mean.
+
+    Attributes:
+        name: short name of the dataset.
+        task: what is to be learnt.
+        labels: label columns, in output order. MULTICLASS: one column per class, exactly one is 1.
+            MULTILABEL: 0, 1 or empty (unknown). SEGMENTATION: names of the label values 1, 2, ... of the
+                masks.
+        attributes: attribute columns (``sex``, ``age``, ...), never model input.
+        spatial_dims: 2 or 3.
+        channels: image channels, 1 or 3.
+        size: spatial size all images share, or empty when sizes differ.
+        spacing_mm: voxel spacing all images share, or empty when unknown or different.
+        intensity: normalisation and where it came from.
+        laterality: pairs of labels that a left-right flip exchanges.
+        patients_known: False when the source names no patients, so that every image (or lesion) counts as
+            one.
+        synthetic: True when no patient stands behind the images.
+        split_rule: how patients were assigned to splits. ``stable`` and ``published`` look at the patient
+            alone; ``exact`` also looks at the labels of the others, so that removing one patient may move
+            another; empty when unknown.
+        preprocessing: how a decoded image became a stored one, as the table of
+            ``imaging.preprocessing.Preprocessing``; empty in a dataset of an older version.
+        observed: what the training images are like; None when unknown, or withheld by a private run.
+
+    Raises:
+        DataError: a name cannot be used (see ``core.names``), or a number is out of range.
+    """
+
+    name: str
+    task: TaskKind
+    labels: tuple[str, ...]
+    attributes: tuple[str, ...] = ()
+    spatial_dims: int = 2
+    channels: int = 1
+    size: tuple[int, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
+    intensity: Intensity = field(default_factory=Intensity)
+    laterality: tuple[tuple[str, str], ...] = ()
+    patients_known: bool = True
+    synthetic: bool = False
+    split_rule: str = ""
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    observed: Observed | None = None
+
+    def __post_init__(self) -> None:
+        where = "dataset"
+        names.check([self.name], what="dataset", where=where)
+        names.check(self.labels, what="label", where=where)
+        names.check(self.attributes, what="attribute", where=where)
+        names.check([side for pair in self.laterality for side in pair], what="laterality", where=where)
+        columns = (
+            *FIXED_COLUMNS,
+            *self.attributes,
+            *(() if self.task is TaskKind.SEGMENTATION else self.labels),
+        )
+        if len(set(columns)) != len(columns):
+            raise DataError(problem("a label or attribute is named twice", where=where))
+        if self.spatial_dims not in (2, 3) or not 1 <= self.channels <= _MOST_CHANNELS:
+            what = f"2 or 3 spatial axes and 1 to {_MOST_CHANNELS} channels"
+            raise DataError(expected(what, got=f"{self.spatial_dims} and {self.channels}", where=where))
+        if self.size and not (
+            len(self.size) == self.spatial_dims and all(1 <= n <= _LARGEST_AXIS for n in self.size)
+        ):
+            raise DataError(
+                expected(f"a size of 1 to {_LARGEST_AXIS} along each axis", got=self.size, where=where)
+            )
+        if self.spacing_mm and not all(math.isfinite(step) and step > 0 for step in self.spacing_mm):
+            raise DataError(expected("a spacing > 0 along each axis", got=self.spacing_mm, where=where))
+        check.one_of(("", "stable", "exact", "published"), split_rule=self.split_rule)
+
+    def to_toml(self) -> str:
+        """Return the content of ``dataset.toml``."""
+        table = {item.name: getattr(self, item.name) for item in fields(self)}
+        table["task"] = str(self.task)
+        table["intensity"] = {item.name: getattr(self.intensity, item.name) for item in fields(Intensity)}
+        table["observed"] = plain.to_plain(self.observed)
+        absent = [name for name in ("preprocessing", "observed") if not table[name]]
+        return tomli_w.dumps({name: value for name, value in table.items() if name not in absent})
+
+    @classmethod
+    def from_toml(cls, text: str, where: str) -> DatasetInfo:
+        """Return the information in ``dataset.toml``; LayoutError names the file and key."""
+        what = "a dataset.toml as `meninx prepare` writes it"
+        try:
+            table = tomllib.loads(text)
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise LayoutError(expected(what, got=f"text that is no TOML ({error})", where=where)) from error
+        unknown = sorted(set(table) - {item.name for item in fields(cls)})
+        if unknown:
+            raise LayoutError(expected(what, got=f"{len(unknown)} unknown keys", where=where))
+        try:
+            return plain.from_plain(table, cls, where=where)
+        except MeninxError as error:
+            raise LayoutError(expected(what, got=f"another value: {error}", where=where)) from error
 
 
 @dataclass(frozen=True, kw_only=True)

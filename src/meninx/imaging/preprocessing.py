@@ -33,7 +33,7 @@ from meninx.imaging import load, resample
 from meninx.imaging.image import Image
 
 if TYPE_CHECKING:
-    from meninx.core.dataset_info import Intensity
+    from meninx.core.intensity import Intensity
 
 Array = npt.NDArray[Any]
 CHANNELS, RANGE = "other number of channels", "values without a known range"
@@ -146,7 +146,7 @@ class Preprocessing:
     @property
     def intensity(self) -> Intensity:
         """How the stored values become network input, from public facts alone."""
-        from meninx.core.dataset_info import Intensity
+        from meninx.core.intensity import Intensity
 
         low, high = (
             (float(self.window[0]), float(self.window[1]))

@@ -19,7 +19,7 @@ from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected,
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
-from meninx.learn import features, finetune, inference, kernels, ledger_file, optim, runtime
+from meninx.learn import features, finetune, inference, kernels, ledger_file, optim, pretrained, runtime
 from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler
 from meninx.learn.checkpoint import CheckpointHook
@@ -40,6 +40,7 @@ from meninx.privacy.clipping.precision import refuse_unbounded
 from meninx.privacy.composition import joint_phases
 from meninx.privacy.plan import Plan
 
+OWN_WEIGHTS = "the weights that the caller's own network had"
 UNKNOWN_START = (
     "the training started from weights of unknown origin: what they hold of the patients is not covered"
 )
@@ -191,7 +192,7 @@ def from_config(
     loader.follow(sampler, until=total_steps, world=world)
     training = Training(
         config, run, data.info, task, device, train, valid, loader, trainer, total_steps=total_steps,
-        plan=plan, start=finetune.known(start, ancestry) if start else None, ancestry=ancestry,
+        plan=plan, start=pretrained.known(start, ancestry) if start else None, ancestry=ancestry,
         declared_units=declared_units,
     )  # fmt: skip
     training.caveats.extend(_caveats(training))
@@ -435,7 +436,7 @@ def initial_network(
     network: nn.Module | None = None,
     statistics: FeatureStatistics | None = None,
 ) -> tuple[nn.Module, StartRecord | None]:
-    """Return the network that a run begins with: random or pretrained weights, with any adapters.
+    """Return the network that a run begins with, with any adapters, and its start: None for random weights.
 
     Args:
         config: the settings.
@@ -444,8 +445,8 @@ def initial_network(
         statistics: those of a public dataset by which the pretrained features are standardised.
     """
     network, start = _pretrained(config, info, network)
-    if start is None:
-        return network, None
+    if not config.model.pretrained or start is None:
+        return network, start
     if statistics is not None:
         features.standardize(network, statistics, keep_head=config.model.keep_head)
         start = replace(
@@ -481,10 +482,10 @@ def feature_statistics(
     public = Manifest.read(Path(config.model.standardize))
     threads = torch.get_num_threads()
     with torch.random.fork_rng():
-        pretrained, _ = _pretrained(config, info, copy.deepcopy(network))
+        begun, _ = _pretrained(config, info, copy.deepcopy(network))
         torch.set_num_threads(1)
         try:
-            return features.public_statistics(pretrained, public, size=config.model.image_size or info.size)
+            return features.public_statistics(begun, public, size=config.model.image_size or info.size)
         finally:
             torch.set_num_threads(threads)
 
@@ -515,6 +516,7 @@ def _pretrained(
 ) -> tuple[nn.Module, StartRecord | None]:
     """Return the network with random or pretrained weights, before anything is written into them."""
     runtime.seed_torch(config.runtime.seed, "init")
+    own = network is not None
     if network is None:
         network = registry.build(
             config.model.name,
@@ -524,11 +526,11 @@ def _pretrained(
             **config.model.options,
         )
     if not config.model.pretrained:
-        return network, None
-    path = Path(config.model.pretrained)
-    return network, finetune.initialise(
-        network, path, source=config.model.pretrained_source, keep_head=config.model.keep_head
-    )
+        return network, StartRecord(source=OWN_WEIGHTS, origin="unknown") if own else None
+    return network, pretrained.initialise(
+        network, pretrained.path_of(config.model.pretrained), source=config.model.pretrained_source,
+        package=pretrained.origin_of(config.model.pretrained), keep_head=config.model.keep_head,
+    )  # fmt: skip
 
 
 def _refuse_private_intensity(info: DatasetInfo, plan: Plan | None) -> None:
@@ -557,11 +559,8 @@ def _class_weights(config: TaskConfig, train: CaseStore, plan: Plan | None) -> t
     kind = train.info.task
     if kind is TaskKind.SEGMENTATION:
         fix = "give numbers, background first"
-        raise ConfigError(
-            problem(
-                "balanced class weights are not available for segmentation", where="class_weights", fix=fix
-            )
-        )
+        what = "balanced class weights are not available for segmentation"
+        raise ConfigError(problem(what, where="class_weights", fix=fix))
     truth = train.targets.numpy()
     known = np.isfinite(truth).sum(0)
     positive = np.nansum(truth, 0)
@@ -574,8 +573,7 @@ def _class_weights(config: TaskConfig, train: CaseStore, plan: Plan | None) -> t
 
 def _caveats(training: Training) -> list[str]:
     """Return what of a private run the guarantee does not cover."""
-    config = training.config
-    plan = training.plan
+    config, plan = training.config, training.plan
     if plan is None:
         return []
     caveats: list[str] = []

@@ -13,6 +13,12 @@ released. Its layout is: a signature, the arrays one after the other, an index a
 size with the lengths of both and the SHA-256 of the index. The index holds a checksum of every block of the
 arrays. A block is compared with its checksum when it is first read, so a patch of a volume reads only the
 blocks that it lies in.
+
+On POSIX systems a process is ended by SIGBUS when it reads a mapped page that the file no longer has. meninx
+never shortens a cache file: it writes a new one and renames it, or removes the name, and what is mapped stays
+readable. A file that another program cuts off is noticed by its size before each read, and its images are
+decoded again. Two cases remain: a file that is cut off during a read, and a disk or network that fails to
+deliver a page. Training then ends and is resumed with ``--resume`` (``cache = "off"`` maps no file).
 """
 
 from __future__ import annotations
@@ -169,7 +175,7 @@ class ImageCache:
             raise Damaged
         if not entry.nbytes:
             return np.zeros(entry.shape, entry.dtype)[tuple(box)]
-        if self._map is None:
+        if self._map is None or self._map.size() < len(self._map):  # cut off: reading would be a SIGBUS
             raise Damaged
         start = len(_SIGNATURE) + entry.offset
         whole = np.ndarray(entry.shape, entry.dtype, self._map, start)

@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from meninx.core import machine
 from meninx.core.errors import DataError, expected, problem
-from meninx.core.manifest import FIRST_ROW, Intensity, Manifest, TaskKind
+from meninx.core.intensity import Intensity
+from meninx.core.manifest import FIRST_ROW, Manifest, TaskKind
 from meninx.imaging import load
 from meninx.learn.augment import Sample
 from meninx.learn.cache_file import Damaged, Decoder, ImageCache, Item

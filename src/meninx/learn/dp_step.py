@@ -125,6 +125,18 @@ class UnitSource:
 class PrivateStep:
     """The noisy clipped sum of a plan, one ledger line and one optimiser step.
 
+    A step in order, with the module of each part::
+
+        the drawn units of the step                       sampler, privacy.sampling
+        refuse one that was begun with other weights      privacy.ledger
+        tensors of the units, augmented by their keys     loader, batches, augment
+        clipped sum of each physical batch                privacy.clipping.engine (layer_rules, planner)
+        one line of the ledger, on the disk               ledger_file, privacy.ledger
+        sum over sources and processes                    privacy.clipping.clipped_sum, distributed
+        noise, and division by the expected batch size    privacy.plan, privacy.noise
+        hooks see the released gradients                  trainer, hooks
+        optimiser step, averages, next threshold          state.Player, optim, private_adam
+
     Guarantee: the optimiser sees nothing of the drawn cases but ``plan.release`` of their clipped sum, with
         the noise of this step, and only after the step is in the ledger on disk. An empty draw is such a
         step, too. Of several processes each clips its share of the drawn units, process 0 writes the line

@@ -5,18 +5,14 @@ All parameters but those below a prefix can be chosen, too.
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from meninx.core import check, files
-from meninx.core.artifacts import Ancestry, StartRecord
-from meninx.core.errors import ConfigError, DataError, expected, problem
+from meninx.core import check
+from meninx.core.artifacts import Ancestry
+from meninx.core.errors import ConfigError, expected, problem
 from meninx.learn.config import ModelConfig
 from meninx.models import lora, registry
 from meninx.privacy.ledger import Ledger
@@ -114,20 +110,6 @@ def _asked(model: nn.Module, config: ModelConfig, names: list[str]) -> set[str]:
     return frozen
 
 
-_NESTS = ("players", "state_dict", "model", "model_state_dict", "network_weights", "weights")
-
-
-def known(start: StartRecord, ancestry: Ancestry) -> StartRecord:
-    """Return the start record of a network, completed by what is known about its training."""
-    return replace(
-        start,
-        origin=ancestry.origin,
-        run=ancestry.run,
-        shared_patients=ancestry.shared_patients,
-        composed=bool(ancestry.ledgers),
-    )
-
-
 def ledgers(ancestry: Ancestry) -> tuple[Ledger, ...]:
     """Return the ledgers whose cost is part of a run's.
 
@@ -135,64 +117,6 @@ def ledgers(ancestry: Ancestry) -> tuple[Ledger, ...]:
         PrivacyRefusal: a line was changed.
     """
     return tuple(Ledger.parse("\n".join(lines)) for lines in ancestry.ledgers)
-
-
-def initialise(model: nn.Module, path: Path, *, source: str = "", keep_head: bool = False) -> StartRecord:
-    """Load what fits of a state dict into ``model`` and return what was done.
-
-    Args:
-        model: changed; its head keeps its random start unless ``keep_head``.
-        path: file of ``torch.save``: a state dict, or one below ``state_dict``, ``model`` or the like.
-        source: where the weights come from, in words.
-        keep_head: take the last layer over too, if it has the same shape.
-
-    Raises:
-        DataError: no such file, not a state dict, or nothing in it fits.
-    """
-    given = {name.removeprefix("module."): value for name, value in _read(path).items()}
-    head = registry.head_prefix(model)
-    own = model.state_dict()
-    taken = {
-        name: given[name]
-        for name, value in own.items()
-        if name in given and given[name].shape == value.shape and (keep_head or not name.startswith(head))
-    }
-    if not taken:
-        fix = "check that the file was saved from the same architecture"
-        raise DataError(
-            problem("no weight of the file matches the model by name and shape", where=path.name, fix=fix)
-        )
-    model.load_state_dict({**own, **taken})
-    return StartRecord(
-        file=path.name,
-        sha256=files.digest(path),
-        source=source,
-        loaded=len(taken),
-        fresh=tuple(name for name in own if name not in taken),
-        unused=len(set(given) - set(taken)),
-        origin="unknown",
-    )
-
-
-def _read(path: Path) -> Mapping[str, Tensor]:
-    if not path.is_file():
-        raise DataError(problem("the file of pretrained weights does not exist", where=str(path)))
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        fix = "save only the state dict, with torch.save(model.state_dict(), path)"
-        raise DataError(problem("the file is not a state dict", where=path.name, fix=fix)) from error
-    for nest in _NESTS:
-        if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping):
-            content = content[nest]
-    tensors = (
-        {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-        if isinstance(content, Mapping)
-        else {}
-    )
-    if not tensors:
-        raise DataError(problem("the state dict has no tensors", where=path.name))
-    return tensors
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from meninx.core import randomness
+from meninx.core import machine, randomness
 from meninx.core.errors import ConfigError, expected
 from meninx.learn import distributed
 from meninx.learn.config import MemoryFormat, RuntimeConfig
@@ -42,6 +42,14 @@ def device(name: str) -> torch.device:
             expected("a device of this machine", got=repr(name), where="device", fix="use --device auto")
         )
     return found
+
+
+def gpus() -> str:
+    """Return the GPUs of this machine in words."""
+    if torch.cuda.is_available():
+        found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        return "; ".join(f"{one.name}, {machine.shown_size(one.total_memory)}" for one in found)
+    return "Apple GPU (mps)" if torch.backends.mps.is_available() else "none that torch can use"
 
 
 def memory_format(setting: MemoryFormat, where: torch.device, *, dims: int, private: bool) -> MemoryFormat:

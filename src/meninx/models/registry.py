@@ -15,6 +15,7 @@ from torch import nn
 
 from meninx.core import check, plugins
 from meninx.core.errors import ConfigError, expected, problem
+from meninx.models.efficientnet import EfficientNetLite
 from meninx.models.resnet import BasicBlock, Bottleneck, ResNet
 from meninx.models.unet import UNet
 from meninx.models.wideresnet import WideResNet
@@ -31,6 +32,7 @@ MODELS: Mapping[str, Builder] = {
     "resnet50": partial(ResNet, block=Bottleneck, layers=(3, 4, 6, 3), activation="relu"),
     "wrn-16-4": partial(WideResNet, depth=16, widen=4),
     "wrn-40-4": partial(WideResNet, depth=40, widen=4),
+    "efficientnet-lite0": EfficientNetLite,
     "unet": UNet,
     "unet-small": partial(UNet, base=8, depth=3),
     "unet-plain": partial(UNet, base=64, depth=3, norm="none", activation="relu", upsampling="linear"),
@@ -38,9 +40,12 @@ MODELS: Mapping[str, Builder] = {
 MONAI_PREFIX = "monai:"
 OWN_PREFIX = "own:"
 """Begins the name of a network that a caller gave as an object; it cannot be built from its name."""
+_OFFLINE: Mapping[str, object] = {"pretrained": False, "weights": None, "pretrained_url": None}
+"""Arguments by which networks of MONAI download weights, and the value with which they stay offline."""
+_DOWNLOADERS = ("Transchex",)  # fetches a language model whatever its arguments are
 _TYPES = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
 _ALIASES = {
-    "in_channels": ("in_channels", "n_channels", "in_chns", "num_input_channels"),
+    "in_channels": ("in_channels", "n_input_channels", "n_channels", "in_chns", "num_input_channels"),
     "out_channels": ("out_channels", "num_classes", "n_classes", "out_chns"),
     "spatial_dims": ("spatial_dims", "dimensions"),
 }
@@ -48,6 +53,9 @@ _ALIASES = {
 
 def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
     """Return a new network with random weights from torch's current generator.
+
+    Nothing is downloaded: networks of MONAI that would fetch weights are built without them, or refused where
+    an option asks for weights.
 
     Args:
         name: a key of :data:`MODELS`, a network of another package (:mod:`meninx.core.plugins`), or
@@ -58,7 +66,7 @@ def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, 
         **options: further keyword arguments of the network, e.g. ``width=32``, ``base=16``.
 
     Raises:
-        ConfigError: no such network or option; suggests the nearest.
+        ConfigError: no such network or option (suggests the nearest), or one that downloads weights.
     """
     shape = {"spatial_dims": spatial_dims, "in_channels": in_channels, "out_channels": out_channels}
     if name.startswith(MONAI_PREFIX):
@@ -132,8 +140,9 @@ def _build_monai(name: str, shape: Mapping[str, int], options: Mapping[str, Any]
     parameters = inspect.signature(classes[name]).parameters
     known = _known_parameters(classes[name])
     _refuse_unknown(options, known, f"{MONAI_PREFIX}{name}")
+    _refuse_download(name, options)
     _refuse_other_types(options, classes[name], f"{MONAI_PREFIX}{name}")
-    arguments = dict(options)
+    arguments = {**{key: value for key, value in _OFFLINE.items() if key in known}, **options}
     for role, value in shape.items():
         accepted = [alias for alias in _ALIASES[role] if alias in known]
         if accepted:
@@ -157,6 +166,20 @@ def _build_monai(name: str, shape: Mapping[str, int], options: Mapping[str, Any]
             )
         )
     return without_inplace(_constructed(classes[name], arguments, f"{MONAI_PREFIX}{name}"))
+
+
+def _refuse_download(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse a network that would fetch weights from the internet."""
+    fix = "download the file yourself and give it as pretrained (--pretrained FILE), which records it"
+    if name in _DOWNLOADERS:
+        got = f"{name}, which always downloads weights"
+        fix = "take another network"
+        raise ConfigError(expected("a network that can be built offline", got=got, where="model", fix=fix))
+    for key in _OFFLINE.keys() & options.keys():
+        if options[key]:
+            where = f"model_options.{key} of {MONAI_PREFIX}{name}"
+            got = "an option that downloads weights"
+            raise ConfigError(expected("random weights", got=got, where=where, fix=fix))
 
 
 def _known_parameters(kind: type[nn.Module]) -> set[str]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from meninx.core.errors import DataError, StorageError, expected, problem
-from meninx.core.manifest import Case, Intensity, Manifest
+from meninx.core.intensity import Intensity
+from meninx.core.manifest import Case, Manifest
 from meninx.imaging import load
 from meninx.imaging.image import Image
 from meninx.imaging.preprocessing import Preprocessing, UnfitImage

@@ -18,6 +18,7 @@ import numpy as np
 from meninx.core import artifacts, files, integrity, names, plain, settings, workspace
 from meninx.core.artifacts import DeidRecord, PrepareRecord
 from meninx.core.errors import DataError
+from meninx.core.intensity import Intensity, Observed
 from meninx.core.journal import Journal
 from meninx.core.manifest import (
     INFO_NAME,
@@ -25,9 +26,7 @@ from meninx.core.manifest import (
     SOURCES_NAME,
     Case,
     DatasetInfo,
-    Intensity,
     Manifest,
-    Observed,
     TaskKind,
 )
 from meninx.prepare import assignment, checks

@@ -108,6 +108,7 @@ def _described(context: ReportContext, run: TrainedRun, dataset: Dataset) -> dic
         "people": "patients" if known else "images",
         "declared": run.declared,
         "record": run.record,
+        "start": run.start.summary() if run.start is not None else "not recorded",
     }
 
 

@@ -15,7 +15,8 @@ from PIL import Image as Pillow
 
 from meninx.core import check, files
 from meninx.core.errors import ConfigError, expected
-from meninx.core.manifest import Case, DatasetInfo, Intensity, Manifest, TaskKind
+from meninx.core.intensity import Intensity
+from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.core.randomness import child
 from meninx.synthetic import abdomen, anatomy, chest
 from meninx.synthetic.people import FINDINGS, Subject, subjects, until

@@ -100,6 +100,7 @@ def draft(
         deterministic=run.deterministic,
         delta=privacy.delta if privacy else 0.0,
         parents=(*start.parents, *public),
+        start=start.ancestry.sha256 if start.ancestry is not None else "",
         unknown_start=start.ancestry is not None and start.ancestry.origin == "unknown",
     )
 

@@ -15,7 +15,7 @@ from meninx.core.artifacts import Ancestry, DataRecord, PrivacyRecord, RunRecord
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.manifest import MANIFEST_NAME, Manifest
 from meninx.core.run import Run, read_key
-from meninx.learn import checkpoint, ledger_file
+from meninx.learn import checkpoint, ledger_file, pretrained
 from meninx.learn.dp_step import Keys
 from meninx.privacy.plan import Plan
 from meninx.train import identity, lineage
@@ -127,12 +127,12 @@ def recorded_start(config: TrainConfig, run: Run) -> Ancestry | None:
     """Return what the run knows of its starting weights; refuse a file that was exchanged since."""
     known = artifacts.read(run.root, Ancestry)
     if not config.model.pretrained:
-        return None
+        return known
     if known is None:  # the cost of the runs behind the weights would be forgotten
         kind = PrivacyRefusal if config.privacy else DataError
         fix = f"restore {artifacts.place(Ancestry)}, or start a new run"
         raise kind(problem("the record of the starting weights is missing", where=run.name, fix=fix))
-    path = Path(config.model.pretrained)
+    path = pretrained.path_of(config.model.pretrained)
     if path.is_file() and files.digest(path) != known.sha256:
         fix = "restore the file, or start a new run"
         raise PrivacyRefusal(

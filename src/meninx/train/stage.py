@@ -22,7 +22,7 @@ from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
-from meninx.learn import assemble, distributed, finetune, ledger_file, record, runtime
+from meninx.learn import assemble, distributed, finetune, ledger_file, pretrained, record, runtime
 from meninx.learn.distributed import World
 from meninx.learn.fitting import fit
 from meninx.learn.inference import load_model
@@ -103,6 +103,7 @@ class TrainResult(Result):
             )
         if self.start is not None and self.start.file:
             lines.append(f"start: {self.start.file}, {self._start_words(self.start)}")
+            lines.append(f"taken over: {self.start.taken_over()}")
         if self.dry_run:
             lines.append("dry run: nothing was written")
         if self.closed:
@@ -219,14 +220,17 @@ def _checked(
     found: list[Start] = []
     if config.model.pretrained:  # process 0 alone sees the folders; its refusal stops the others
         world.shared(lambda: found.append(_traced(config, data, out, network)))
-    return plan, found[0] if found else Start()
+    own = Start(Ancestry()) if network is not None else Start()  # nobody can say what it was trained on
+    return plan, found[0] if found else own
 
 
 def _traced(config: TrainConfig, data: Manifest, out: Path, network: nn.Module | None) -> Start:
     """Return what is known of the starting weights, with any statistics of their features."""
     unit = str(config.privacy.unit) if config.privacy else ""
     members, known = identity.members_of(data), identity.data_record(data.root)
-    start = lineage.trace(Path(config.model.pretrained), members, known, unit=unit, folders=(out,))
+    start = lineage.trace(
+        pretrained.path_of(config.model.pretrained), members, known, unit=unit, folders=(out,)
+    )
     if not config.model.standardize:
         return start
     public = Manifest.read(Path(config.model.standardize))

