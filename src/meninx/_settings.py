@@ -20,6 +20,7 @@ class InputTable(TypedDict, total=False):
     image_folder: str
     patient_column: str
     study_column: str
+    entities: Sequence[str]
     modalities: Sequence[str]
     trusted: bool
 
@@ -50,6 +51,9 @@ class MasksTable(TypedDict, total=False):
     folder: str
     labels: Sequence[str]
     empty: Literal["skip", "zero"]
+    object: Literal["auto", "seg", "rtstruct"]
+    series: str
+    overlap: Literal["refuse", "last"]
 
 
 class ImagesTable(TypedDict, total=False):
@@ -62,6 +66,7 @@ class ImagesTable(TypedDict, total=False):
     window: Sequence[float]
     bits: Literal[8, 16]
     color: Literal["grey", "rgb"]
+    channels: Sequence[str]
     intensity: Literal["auto", "format", "window", "image", "train"]
 
 
@@ -277,6 +282,8 @@ class PrepareSettings(TypedDict, total=False):
         image_folder: folder of the images below the source (csv, pairs).
         patient_column: column of the patient's identifier (csv) or name of its array (npz).
         study_column: column of the study (csv).
+        entities: BIDS entities of the files to use where several fit, each ``key-value``, e.g. run-1 or
+            desc-manual; ``key-`` for files without it; suffix-dseg or suffix-mask for a kind of masks (bids).
         modalities: DICOM modalities to use; empty for all single images in 2-D, and CT, MR, PT in 3-D.
         trusted: accept DICOM files without PatientIdentityRemoved YES.
         label_columns: label columns to use, in output order; empty for all columns published with the layout.
@@ -297,9 +304,18 @@ class PrepareSettings(TypedDict, total=False):
         sex_codes: further codes of sex, each ``code=F`` or ``code=M``.
         attribute_columns: further columns to keep as attributes; they are never model input.
         mask_column: column with the mask's path (csv, dicom).
-        mask_folder: folder with masks named like the images (csv), or of the label maps (pairs).
-        mask_labels: names of the mask values 1, 2, ...; a mask of 0 and 255 counts as one label.
+        mask_folder: folder with masks named like the images (csv), of the label maps (pairs), or of the
+            pipeline that made them, e.g. derivatives/manual (bids).
+        mask_labels: labels and their order. Where the source names its labels: some of these names, each also
+            as ``new=old``; the others become background. Elsewhere: names of the mask values 1, 2, ..., or
+            each ``name=value``; a mask of 0 and 255 counts as one label.
         mask_empty: treatment of a case without a mask in segmentation: skip, or zero (an empty mask).
+        mask_object: kind of DICOM objects that hold the masks, where an image has both: seg, rtstruct, or
+            auto (dicom).
+        mask_series: SeriesDescription, ContentLabel or StructureSetLabel of the objects that hold the masks,
+            where an image has several (dicom).
+        mask_overlap: treatment of voxels that two labels claim, where each label has a mask of its own:
+            refuse, or last (the later one in mask_labels counts).
         spatial_dims: 2, 3, or 0 to follow the source.
         size: output size along each spatial axis (rows, columns or x, y, z); one number for all axes; empty
             keeps the size.
@@ -307,9 +323,13 @@ class PrepareSettings(TypedDict, total=False):
             value; 2-D).
         spacing_mm: voxel spacing after resampling volumes; with size, the result is then cropped or padded
             about its centre.
-        window: lowest and highest value kept, e.g. -150 and 200 Hounsfield units; empty for none.
+        window: lowest and highest value kept, e.g. -150 and 200 Hounsfield units, or these two for each
+            channel; empty for none.
         bits: bit depth of the written images: 8 or 16.
         color: grey or rgb.
+        channels: channels that are images of their own, and their order: some of those that the source names
+            (nnunet, msd, brats, bids), or names of the fourth axis of volumes (pairs, csv, folder). Each is
+            scaled alone.
         intensity: source of the normalisation: auto, format (bit depth), window, image (0.5 and 99.5
             percentile of each image), or train (mean and deviation of the training split; refused by private
             training).
@@ -350,6 +370,7 @@ class PrepareSettings(TypedDict, total=False):
     image_folder: str
     patient_column: str
     study_column: str
+    entities: Sequence[str]
     modalities: Sequence[str]
     trusted: bool
     label_columns: Sequence[str]
@@ -370,6 +391,9 @@ class PrepareSettings(TypedDict, total=False):
     mask_folder: str
     mask_labels: Sequence[str]
     mask_empty: Literal["skip", "zero"]
+    mask_object: Literal["auto", "seg", "rtstruct"]
+    mask_series: str
+    mask_overlap: Literal["refuse", "last"]
     spatial_dims: Literal[0, 2, 3]
     size: Sequence[int]
     aspect: Literal["stretch", "pad"]
@@ -377,6 +401,7 @@ class PrepareSettings(TypedDict, total=False):
     window: Sequence[float]
     bits: Literal[8, 16]
     color: Literal["grey", "rgb"]
+    channels: Sequence[str]
     intensity: Literal["auto", "format", "window", "image", "train"]
     split: Literal["stable", "exact", "published"] | SplitTable | Mapping[str, Any]
     fractions: Sequence[float]

@@ -52,6 +52,24 @@ def test_channels_are_converted(dataset: Data) -> None:
     assert float(grey[0, 0, 0]) == pytest.approx((100 - 127.5) / 127.5)
 
 
+def test_channels_that_are_images_of_their_own_are_never_converted(dataset: Data) -> None:
+    manifest = dataset()
+    array = np.stack([np.full((16, 16), value, np.uint8) for value in (0, 100, 200)])
+    overwrite(manifest, 0, array)
+    names = replace(manifest.info, channels=3, channel_names=("T1", "T2", "FLAIR"))
+    store = CaseStore(replace(manifest, info=names), ModelConfig())
+    image = store.image(0)
+    assert [round(float(value)) for value in image[:, 0, 0] * 127.5 + 127.5] == [0, 100, 200]
+    with pytest.raises(DataError, match=r"3 channels, got 1.*row 3"):
+        store.image(1)
+    one = replace(manifest.info, channel_names=("T1",))
+    with pytest.raises(DataError, match=r"1 channels, got 3.*row 2"):
+        CaseStore(replace(manifest, info=one), ModelConfig()).image(0)
+    two = replace(manifest.info, channels=2)  # without names, too: only grey and colour are converted
+    with pytest.raises(DataError, match=r"2 channels, got 3.*row 2"):
+        CaseStore(replace(manifest, info=two), ModelConfig()).image(0)
+
+
 def test_another_size_is_refused_with_its_row_and_what_to_do(dataset: Data) -> None:
     manifest = dataset()
     overwrite(manifest, 9, np.zeros((1, 12, 16), np.uint8))

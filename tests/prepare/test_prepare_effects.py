@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import prepare_fixtures as make
 import pytest
+import segmentation_fixtures as segmentations
 
 from meninx.core import settings
 from meninx.core.errors import ConfigError
@@ -42,6 +44,11 @@ SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "mask_folder": ("x", MASKS),
     "mask_labels": (("a",), MASKS),
     "mask_empty": ("zero", MASKS),
+    "mask_overlap": ("last", MASKS),
+    "mask_object": ("seg", MASKS),
+    "mask_series": ("x", MASKS),
+    "channels": (("a",), {}),
+    "entities": (("run-1",), {}),
     "malignant": (True, {}),
     "laterality": (("a=b",), {}),
     "modalities": (("CT",), {}),
@@ -79,6 +86,8 @@ def settings_of(name: str, reader: str) -> dict[str, Any]:
     value, beside = SAMPLES[name]
     if name in ("classes", "positive", "positive_name") and reader in CLASS_COLUMN:
         beside = {**beside, "class_column": "kind"}
+    if name in ("positive_from", "uncertain", "blank") and reader == "bids":
+        beside = {**beside, "label_columns": ("a",)}  # else its masks are read
     return {**beside, name: value}
 
 
@@ -137,9 +146,15 @@ def seen(monkeypatch) -> set[str]:
     return names
 
 
+def with_segmentation(root: Path) -> Path:
+    """Return the archive with a SEG object, so that a reader looks at the settings that choose among them."""
+    segmentations.write_seg(root / "images" / "seg.dcm", 0, segmentations.organs(0))
+    return root
+
+
 PLACES: dict[str, tuple[type, str]] = {}
 MAKERS = {
-    "dicom": lambda root: make.make_dicom(root / "north"),
+    "dicom": lambda root: with_segmentation(make.make_dicom(root / "north")),
     "folder": make.make_folder,
     "pairs": make.make_pairs,
     "csv": make.make_csv,
@@ -153,11 +168,15 @@ MAKERS = {
     "msd": make.make_msd,
     "brset": make.make_brset,
     "pad-ufes": make.make_pad,
+    "nnunet": segmentations.make_nnunet,
+    "brats": segmentations.make_brats,
+    "bids": segmentations.make_bids,
+    "totalsegmentator": segmentations.make_totalsegmentator,
 }
 ALONE = {"dicom": {"table": "../north.csv"}, "csv": {"label_columns": ("effusion", "nodule")}}
 CLASSES = {
     "dicom": {"table": "../north.csv", "class_column": "effusion"}, "csv": {"class_column": "kind"},
-    "brset": {"class_column": "Class"}, "npz": {},
+    "brset": {"class_column": "Class"}, "npz": {}, "bids": {"class_column": "group"},
 }  # fmt: skip
 SEGMENTED = {"dicom": {"table": "../north.csv", **MASKS}, "csv": MASKS}
 
@@ -173,8 +192,8 @@ def test_every_reader_that_is_named_for_a_setting_looks_at_it(tmp_path, reader, 
         READERS[reader](root, config, "")
         found |= seen
     named = {name for name, effect in EFFECTS.items() if reader in effect.readers}
-    stage = {"mask_empty"}
-    of_some_cells = {"positive_name", "positive_from", "uncertain", "blank"}
+    stage = {"mask_empty", *({"channels"} if reader in ("pairs", "csv", "folder") else ())}
+    of_some_cells = {"positive_name", "positive_from", "uncertain", "blank", "mask_overlap"}
     assert named - stage - of_some_cells <= found
 
 

@@ -275,8 +275,8 @@ def test_radimagenet(tmp_path):
 def test_msd(tmp_path):
     reading = read(make.make_msd(tmp_path), reader="msd")
     assert (reading.labels, reading.spatial_dims, len(reading.cases)) == (("liver", "cancer"), 3, 3)
-    (tmp_path / "dataset.json").write_text('{"labels": {"0": "background", "2": "x"}, "training": []}')
-    with pytest.raises(LayoutError, match="label values 1, 2"):
+    (tmp_path / "dataset.json").write_text('{"labels": {"0": "background", "a": "x"}, "training": []}')
+    with pytest.raises(LayoutError, match="label names with whole numbers"):
         read(tmp_path, reader="msd")
     (tmp_path / "dataset.json").write_text('{"labels": {"1": "x"}, "training": [{"image": "a"}]}')
     with pytest.raises(LayoutError, match="training entry 1"):

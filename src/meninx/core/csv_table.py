@@ -1,10 +1,21 @@
-"""Tables of any published layout, read strictly: an error names the file, the column and the row."""
+"""Tables of any published layout, read strictly: an error names the file, the column and the row.
+
+A table is UTF-8, with or without a byte-order mark, or Latin-1. Its cells are separated by commas, semicolons
+or tabs. Both are found by rules, never by likelihood, and a table for which they give no single answer is
+refused:
+
+- Bytes that are valid UTF-8 are UTF-8. Other bytes are Latin-1, unless they hold a control character of
+  Latin-1 (0x80 to 0x9F) or a sequence that is valid UTF-8: the table is then damaged or in another encoding.
+- The separator is the one that occurs in the header row. If several occur, it is the only one with which each
+  row has as many cells as the header row.
+"""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -49,11 +60,20 @@ class CsvRow:
 
 @dataclass(frozen=True)
 class CsvTable:
-    """A CSV table in memory."""
+    """A CSV table in memory.
+
+    Attributes:
+        name: file name, for messages.
+        columns: names of the columns that have one.
+        rows: the rows that hold anything.
+        form: what is unusual about the file: ``Latin-1``, ``cells separated by ';'``; empty for commas and
+            UTF-8.
+    """
 
     name: str
     columns: tuple[str, ...]
     rows: tuple[CsvRow, ...]
+    form: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[CsvRow]:
         return iter(self.rows)
@@ -86,11 +106,11 @@ class CsvTable:
             raise ConfigError(
                 problem("no row meets every rule of require", where=self.name, fix="check require")
             )
-        return CsvTable(self.name, self.columns, rows)
+        return CsvTable(self.name, self.columns, rows, self.form)
 
 
 def read_table(path: Path, needed: Iterable[str] = (), *, header: Iterable[str] | None = None) -> CsvTable:
-    """Return a CSV table (UTF-8, byte-order mark and ``.gz`` welcome).
+    """Return a table (CSV, TSV or semicolons; UTF-8 or Latin-1; byte-order mark and ``.gz`` welcome).
 
     Args:
         path: the file.
@@ -98,10 +118,13 @@ def read_table(path: Path, needed: Iterable[str] = (), *, header: Iterable[str] 
         header: column names of a table without a header row.
 
     Raises:
-        LayoutError: no such file, not text, larger than ``files.TABLE_LIMIT``, a missing column, a cell of
-            more than 128 kB, a row with too many or too few cells.
+        LayoutError: no such file, not text, an unclear encoding or separator, larger than
+            ``files.TABLE_LIMIT``, a missing column, a cell of more than 128 kB, a row with too many or too
+            few cells.
     """
-    lines = _lines(path)
+    text, encoding = _text(path)
+    separator = _separator(text, path.name)
+    lines = _lines(text, separator, path.name)
     if header is None and not lines:
         raise LayoutError(expected("a header row", got="an empty file", where=path.name))
     names = tuple(header) if header is not None else tuple(name.strip() for name in lines.pop(0))
@@ -109,20 +132,64 @@ def read_table(path: Path, needed: Iterable[str] = (), *, header: Iterable[str] 
     rows = tuple(
         _row(cells, names, path.name, number) for number, cells in enumerate(lines, start=first) if any(cells)
     )
-    return CsvTable(path.name, tuple(name for name in names if name), rows).needs(needed)
+    form = (*([encoding] if encoding else []), *([SEPARATORS[separator]] if separator != "," else []))
+    return CsvTable(path.name, tuple(name for name in names if name), rows, form).needs(needed)
 
 
-def _lines(path: Path) -> list[list[str]]:
-    reader = csv.reader(io.StringIO(_text(path), newline=""))
+SEPARATORS = {
+    ",": "cells separated by commas",
+    ";": "cells separated by semicolons",
+    "\t": "cells separated by tabs",
+}
+_UTF8_PAIR = re.compile(rb"[\xc2-\xf4][\x80-\xbf]")
+_LATIN1_CONTROL = re.compile(rb"[\x80-\x9f]")
+
+
+def _separator(text: str, name: str) -> str:
+    """Return the separator of a table's cells.
+
+    Raises:
+        LayoutError: several separators are possible.
+    """
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    there = [separator for separator in SEPARATORS if separator in unquoted]
+    if len(there) < 2:
+        return there[0] if there else ","
+    regular = [separator for separator in there if _is_regular(text, separator, name)]
+    if len(regular) != 1:
+        which = " and ".join(SEPARATORS[separator].split()[-1] for separator in regular or there)
+        raise LayoutError(
+            expected(
+                "one separator of the cells",
+                got=which,
+                where=f"{name}, row 1",
+                fix="save it as CSV with commas",
+            )
+        )
+    return regular[0]
+
+
+def _is_regular(text: str, separator: str, name: str) -> bool:
+    """Return whether every row has as many cells as the header, with this separator."""
+    try:
+        return len({len(cells) for cells in _lines(text, separator, name) if any(cells)}) == 1
+    except LayoutError:
+        return False
+
+
+def _lines(text: str, separator: str, name: str) -> list[list[str]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         return list(reader)
     except csv.Error as error:
         raise LayoutError(
-            expected("a CSV table", got=str(error), where=f"{path.name}, line {reader.line_num}")
+            expected("a CSV table", got=str(error), where=f"{name}, line {reader.line_num}")
         ) from error
 
 
-def _text(path: Path) -> str:
+def _text(path: Path) -> tuple[str, str]:
+    """Return the text of a table, and the name of its encoding if that is not UTF-8."""
     try:
         is_file = path.is_file()
     except (OSError, ValueError):  # a name that is too long, or holds a NUL
@@ -140,9 +207,27 @@ def _text(path: Path) -> str:
                 raise LayoutError(
                     problem(f"the table is larger than {files.TABLE_LIMIT:,} bytes", where=path.name)
                 )
-        return data.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise LayoutError(expected("a UTF-8 table", got=type(error).__name__, where=path.name)) from error
+    return _decoded(data, path.name)
+
+
+def _decoded(data: bytes, name: str) -> tuple[str, str]:
+    try:
+        return data.decode("utf-8-sig"), ""
+    except UnicodeDecodeError as error:
+        if b"\0" in data or _LATIN1_CONTROL.search(data) or _UTF8_PAIR.search(data):
+            line = data[: error.start].count(b"\n") + 1
+            fix = "save the table as UTF-8"
+            raise LayoutError(
+                expected(
+                    "a table in UTF-8 or Latin-1",
+                    got="another encoding",
+                    where=f"{name}, line {line}",
+                    fix=fix,
+                )
+            ) from error
+    return data.decode("latin-1"), "Latin-1"
 
 
 def _row(cells: list[str], names: tuple[str, ...], table: str, number: int) -> CsvRow:

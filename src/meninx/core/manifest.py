@@ -65,7 +65,9 @@ class DatasetInfo:
                 masks.
         attributes: attribute columns (``sex``, ``age``, ...), never model input.
         spatial_dims: 2 or 3.
-        channels: image channels, 1 or 3.
+        channels: image channels: 1 (grey), 3 (colour), or the number that the source has.
+        channel_names: names of channels that are images of their own (T1, T2, ...), in order; empty for grey
+            and colour images.
         size: spatial size all images share, or empty when sizes differ.
         spacing_mm: voxel spacing all images share, or empty when unknown or different.
         intensity: normalisation and where it came from.
@@ -97,6 +99,7 @@ class DatasetInfo:
     patients_known: bool = True
     synthetic: bool = False
     split_rule: str = ""
+    channel_names: tuple[str, ...] = ()
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     observed: Observed | None = None
 
@@ -105,6 +108,7 @@ class DatasetInfo:
         names.check([self.name], what="dataset", where=where)
         names.check(self.labels, what="label", where=where)
         names.check(self.attributes, what="attribute", where=where)
+        names.check(self.channel_names, what="channel", where=where)
         names.check([side for pair in self.laterality for side in pair], what="laterality", where=where)
         columns = (
             *FIXED_COLUMNS,
@@ -116,6 +120,10 @@ class DatasetInfo:
         if self.spatial_dims not in (2, 3) or not 1 <= self.channels <= _MOST_CHANNELS:
             what = f"2 or 3 spatial axes and 1 to {_MOST_CHANNELS} channels"
             raise DataError(expected(what, got=f"{self.spatial_dims} and {self.channels}", where=where))
+        if self.channel_names and (
+            len(self.channel_names) != self.channels or len(set(self.channel_names)) != self.channels
+        ):
+            raise DataError(problem("channel_names do not name each channel once", where=where))
         if self.size and not (
             len(self.size) == self.spatial_dims and all(1 <= n <= _LARGEST_AXIS for n in self.size)
         ):

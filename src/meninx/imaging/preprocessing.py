@@ -70,7 +70,9 @@ class Preprocessing:
         channels: 1 (grey), 3 (colour), or the number that every image has.
         scaling: the values that become lowest and highest: those of the file's type (``format``), those of
             ``window``, or the percentiles 0.5 and 99.5 of each image (``image``).
-        window: lowest and highest value kept; empty without one.
+        window: lowest and highest value kept, or these two for each channel; empty without one.
+        each_channel: every channel is an image of its own (T1, T2, ...): it is scaled alone, and an image
+            must have exactly ``channels`` of them.
 
     Raises:
         DataError, ConfigError: a number is out of range, or two settings contradict each other.
@@ -84,6 +86,7 @@ class Preprocessing:
     channels: int = 1
     scaling: str = "format"
     window: tuple[float, ...] = ()
+    each_channel: bool = False
 
     def __post_init__(self) -> None:
         check.one_of(("stretch", "pad"), aspect=self.aspect)
@@ -97,11 +100,11 @@ class Preprocessing:
         if self.spacing_mm and not (len(self.spacing_mm) == 3 and all(map(_is_step, self.spacing_mm))):
             raise _unusable("a spacing > 0 along each of three axes")
         if self.window and not (
-            len(self.window) == 2
+            len(self.window) in (2, 2 * self.channels if self.each_channel else 2)
             and all(abs(value) < _LARGEST_NUMBER for value in self.window)
-            and self.window[0] < self.window[1]
+            and all(low < high for low, high in zip(self.window[::2], self.window[1::2], strict=True))
         ):
-            raise _unusable("a window of lowest and highest value")
+            raise _unusable("a window of lowest and highest value, or one per channel")
         if self.scaling == "window" and not self.window:
             raise _unusable("a window with scaling window")
 
@@ -141,7 +144,7 @@ class Preprocessing:
     @property
     def keeps_units(self) -> bool:
         """Whether volumes keep the units of the window (Hounsfield units) in place of grey levels."""
-        return self.spatial_dims == 3 and self.scaling == "window"
+        return self.spatial_dims == 3 and self.scaling == "window" and len(self.window) == 2
 
     @property
     def intensity(self) -> Intensity:
@@ -172,11 +175,21 @@ class Preprocessing:
         """Return an image as it is stored: channels, grey levels or units, size and spacing.
 
         Raises:
-            UnfitImage: channels other than 1 and 3, or values of an unknown range.
+            UnfitImage: another number of channels, or values of an unknown range.
             DataError: the result would be too large.
         """
-        array = _channels(image.array, self.channels)
-        low, high = self.limits(array)
+        if not self.each_channel:
+            array = _channels(image.array, self.channels)
+            return self._converted(array, image, self.limits(array))
+        if image.channels != self.channels:
+            raise UnfitImage(CHANNELS)
+        parts = [image.array[number : number + 1] for number in range(self.channels)]
+        made = [self._converted(part, image, self.limits(part, number)) for number, part in enumerate(parts)]
+        return Image(np.concatenate([part.array for part in made]), made[0].affine)
+
+    def _converted(self, array: Array, image: Image, limits: tuple[float, float]) -> Image:
+        """Return channels that share their limits as they are stored; ``image`` gives their place."""
+        low, high = limits
         if self.spatial_dims == 3:
             clipped = Image(np.clip(array, low, high), image.affine)
             out = resample.volume(resample.canonical(clipped), spacing_mm=self.spacing_mm, size=self.size)
@@ -202,14 +215,19 @@ class Preprocessing:
             return Image(mask.array)
         return Image(resample.picture(mask.array, self.size, aspect=self.aspect, labels=True))
 
-    def limits(self, array: Array) -> tuple[float, float]:
+    def limits(self, array: Array, channel: int = 0) -> tuple[float, float]:
         """Return the values that become lowest and highest.
+
+        Args:
+            array: the channels that share their limits.
+            channel: position of the channel where each has its own.
 
         Raises:
             UnfitImage: the range of values follows neither from the type nor from a window.
         """
         if self.scaling == "window":
-            return float(self.window[0]), float(self.window[1])
+            first = 2 * channel if len(self.window) > 2 else 0
+            return float(self.window[first]), float(self.window[first + 1])
         if self.scaling == "format":
             if array.dtype in (np.uint8, np.uint16):
                 return 0.0, float(np.iinfo(array.dtype).max)
@@ -239,8 +257,8 @@ def _channels(array: Array, wanted: int) -> Array:
         return array
     if have == 1 and wanted == 3:
         return np.repeat(array, 3, axis=0)
-    if have != 3:
-        raise UnfitImage(CHANNELS)
+    if have != 3 or array.ndim == 4:  # the three channels of a volume are no colours
+        raise UnfitImage(CHANNELS, "name the channels of the volume with channels" * (array.ndim == 4))
     grey = np.tensordot(LUMA, array.astype(np.float32), axes=1)[None]
     return np.round(grey).astype(np.uint8) if array.dtype == np.uint8 else grey
 

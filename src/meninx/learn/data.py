@@ -161,7 +161,8 @@ class CaseStore:
     def _image(self, index: int, box: tuple[slice, ...]) -> npt.NDArray[Any]:
         """Return a box of an image with as many channels as the dataset has."""
         there, wanted = self._shape(index, IMAGE)[0], self.info.channels
-        if 1 < there < wanted:
+        fits = there == wanted or (not self.info.channel_names and there in (1, 3) and wanted in (1, 3))
+        if not fits:  # colour may become grey, and grey colour; other channels are what they are
             raise DataError(expected(f"{wanted} channels", got=there, where=self._where(index)))
         channels = slice(0, 3 if wanted == 1 else wanted)
         array = self._box(index, IMAGE, (channels, *box))

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from meninx.core import files
-from meninx.core.errors import DataError
+from meninx.core.errors import DataError, LayoutError, expected
 from meninx.imaging import load, resample
-from meninx.imaging.image import Image
+from meninx.imaging.image import Image, same_grid
 from meninx.imaging.preprocessing import Preprocessing, UnfitImage
 from meninx.prepare import checks
 from meninx.prepare.config import AUTO, ImagesConfig, MasksConfig
@@ -34,11 +34,22 @@ class CasePlan:
 
     @classmethod
     def of(
-        cls, config: ImagesConfig, masks: MasksConfig, spatial_dims: int, labels: tuple[str, ...]
+        cls,
+        config: ImagesConfig,
+        masks: MasksConfig,
+        spatial_dims: int,
+        labels: tuple[str, ...],
+        *,
+        channels: tuple[str, ...] = (),
     ) -> CasePlan:
-        """Return the plan of the settings of images and masks for a source of 2 or 3 dimensions.
+        """Return the plan of the settings of images and masks.
 
-        ``labels`` empty when no masks are wanted.
+        Args:
+            config: settings of the images.
+            masks: settings of the masks.
+            spatial_dims: 2 or 3.
+            labels: label names; empty when no masks are wanted.
+            channels: names of the channels, each an image of its own; empty for grey or colour images.
         """
         scaling = config.intensity if config.intensity in ("format", "window", "image") else AUTO
         if scaling == AUTO:
@@ -50,9 +61,10 @@ class CasePlan:
             spacing_mm=_all_axes(config.spacing_mm, spatial_dims),
             aspect=config.aspect,
             bits=config.bits,
-            channels=3 if config.color == "rgb" else 1,
+            channels=3 if config.color == "rgb" else len(channels) or 1,
             scaling=scaling,
             window=config.window,
+            each_channel=bool(channels) and config.color != "rgb",
         )
         return cls(preprocessing=preprocessing, labels=labels, mask_empty=masks.empty)
 
@@ -183,7 +195,8 @@ def _prepare(job: CaseJob) -> PreparedCase:
     image = _load(found.image, plan, checks.UNREADABLE)
     if image.spatial_dims != plan.preprocessing.spatial_dims:
         raise checks.Unusable(checks.OTHER_AXES)
-    checks.check_pixels(image.array)
+    for part in image.array if plan.preprocessing.each_channel else (image.array,):
+        checks.check_pixels(part)
     content = array_digest(image.array)
     mask = _mask(found, image, plan) if plan.labels else None
     written = _ready(image, plan)
@@ -225,7 +238,9 @@ def _ready(image: Image, plan: CasePlan) -> Image:
 
 def _digest(found: SourceCase, plan: CasePlan) -> str:
     try:
-        return found.image.digest() + (found.mask.digest() if plan.labels and found.mask else "")
+        mask = found.mask.digest() if plan.labels and found.mask else ""
+        values = ",".join(f"{value}={number}" for value, number in sorted(found.mask_values.items()))
+        return found.image.digest() + mask + (f"/{values}" if mask and values else "")
     except OSError as error:
         raise checks.Unusable(checks.UNREADABLE, type(error).__name__) from error
 
@@ -249,6 +264,8 @@ def _unchanged(before: CaseRecord, source: str) -> bool:
 def _load(source: Source, plan: CasePlan, reason: str) -> Image:
     try:
         return source.load(plan.preprocessing.display_bits if reason == checks.UNREADABLE else 0)
+    except LayoutError:  # the files contradict each other or the layout
+        raise
     except Exception as error:  # a broken file makes a decoder raise anything
         raise checks.Unusable(reason, type(error).__name__) from error
 
@@ -261,15 +278,18 @@ def _mask(found: SourceCase, image: Image, plan: CasePlan) -> Image:
     mask = _load(found.mask, plan, checks.UNREADABLE_MASK)
     if steps.spatial_dims == 2 or mask.spatial_dims != 3:
         checks.check_shape(mask.size, image.size, found.where)
-    values = checks.label_map(mask.array[:1], plan.labels, found.where)
+    if mask.channels > 1 and (mask.array != mask.array[:1]).any():  # a grey mask may be stored in colour
+        got = f"{mask.channels} different channels"
+        raise DataError(expected("a label map of one channel", got=got, where=found.where))
+    values = checks.label_map(mask.array[:1], plan.labels, found.where, found.mask_values)
     if steps.spatial_dims == 2:
         return steps.apply_to_mask(Image(values, image.affine))
     placed, target = resample.canonical(Image(values, mask.affine)), resample.canonical(image)
     checks.check_shape(placed.size, target.size, found.where)
-    if not np.allclose(placed.affine, target.affine, atol=0.05, rtol=0.01):
+    if not same_grid(placed, target):
+        fix = "check which mask belongs to it"
         raise DataError(
-            f"expected a mask at the image's place, got another affine ({found.where}); check which "
-            "mask belongs to it"
+            expected("a mask at the image's place", got="another affine", where=found.where, fix=fix)
         )
     return steps.apply_to_mask(Image(values, mask.affine))
 

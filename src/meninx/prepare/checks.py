@@ -33,6 +33,8 @@ NOT_FINITE, CONSTANT, DUPLICATE = "NaN or infinite pixels", "one value in the wh
 UNFIT = "values or size that cannot be converted"
 NO_MASK, OTHER_AXES = "no mask", "other number of axes"
 ROWS_LISTED = 20
+_VALUES_LISTED = 20
+_NO_NAME = -1  # of a mask value in a table of label numbers
 
 
 class Unusable(Exception):  # internal to prepare: it becomes a counted reason
@@ -104,10 +106,17 @@ def check_shape(mask: Sequence[int], image: Sequence[int], where: str) -> None:
         )
 
 
-def label_map(values: npt.NDArray[Any], labels: Sequence[str], where: str) -> npt.NDArray[np.uint8]:
+def label_map(
+    values: npt.NDArray[Any], labels: Sequence[str], where: str, table: Mapping[int, int] | None = None
+) -> npt.NDArray[np.uint8]:
     """Return a mask as whole numbers 0 to the number of labels, same shape.
 
-    With one label, a grey mask up to 255 is cut at half: 128 and more is the label.
+    Args:
+        values: the mask as it is stored.
+        labels: names of the numbers 1, 2, ...
+        where: place for the message.
+        table: value in the mask to label number, 0 for background. Without one the values are the numbers;
+            with one label, a grey mask up to 255 is then cut at half: 128 and more is the label.
 
     Raises:
         DataError: a value has no name, or is no whole number.
@@ -122,14 +131,28 @@ def label_map(values: npt.NDArray[Any], labels: Sequence[str], where: str) -> np
                 fix="give the label map, not probabilities",
             )
         )
+    if found.dtype.kind in "fb":  # neither counts the entries of a table
+        found = found.astype(np.int64)
     top, low = int(found.max(initial=0)), int(found.min(initial=0))
-    if len(labels) == 1 and 128 <= top <= 255 and low >= 0:
+    if not table and len(labels) == 1 and 128 <= top <= 255 and low >= 0:
         return (found >= 128).astype(np.uint8)
-    if low < 0 or top > len(labels):
-        got = f"values from {low} to {top}"
-        fix = f"mask_labels names 1 to {len(labels)}"
-        raise DataError(expected(f"mask values 0 to {len(labels)}", got=got, where=where, fix=fix))
-    return found.astype(np.uint8)
+    known = {0: 0, **(table or {number: number for number in range(1, len(labels) + 1)})}
+    if low < 0 or top > max(known):
+        raise _unnamed(known, f"values from {low} to {top}", where)
+    numbers = np.full(max(known) + 1, _NO_NAME, dtype=np.int16)
+    numbers[list(known)] = list(known.values())
+    mapped = numbers[found]
+    if (mapped == _NO_NAME).any():
+        raise _unnamed(known, "others between them", where)
+    return mapped.astype(np.uint8)
+
+
+def _unnamed(known: Mapping[int, int], got: str, where: str) -> DataError:
+    values = sorted(known)
+    consecutive = values == list(range(len(values)))
+    what = f"0 to {values[-1]}" if consecutive else ", ".join(map(str, values[:_VALUES_LISTED]))
+    named = f"1 to {values[-1]}" if consecutive else "these"
+    return DataError(expected(f"mask values {what}", got=got, where=where, fix=f"mask_labels names {named}"))
 
 
 def without_duplicates(

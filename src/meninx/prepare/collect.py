@@ -22,6 +22,11 @@ from meninx.prepare.readers.clean_dicom import SUMMARY
 from meninx.prepare.readers.source_files import resolve
 from meninx.prepare.source_cases import DatasetCase, ReaderOutput, SourceCase
 
+CT = "CT"
+CT_WITHOUT_WINDOW = (
+    "CT without a window: each image is scaled by its own percentiles (set window, e.g. -150 250)"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CollectedCases:
@@ -33,6 +38,7 @@ class CollectedCases:
     attributes: tuple[str, ...]
     patients_known: bool
     spatial_dims: int
+    channels: tuple[str, ...] = ()
 
 
 def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings: Findings) -> CollectedCases:
@@ -54,6 +60,8 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
         reading = _read(root, config, site)
         for reason, where in reading.skipped:
             findings.add(reason, f"{site}: {where}" if site else where)
+        for reason, where in reading.notes:
+            findings.notes[reason].append(f"{site}: {where}" if site else where)
         readings.append(_of_site(reading, site, several=len(places) > 1))
     first = _joined(readings, config.labels)
     entries = tuple(
@@ -68,7 +76,10 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
     if first.task is TaskKind.MULTICLASS:
         _refuse_unclear(first.cases)
     dims = config.images.spatial_dims or first.spatial_dims
-    refuse_by_source(config, task=first.task, spatial_dims=dims, labels=first.labels)
+    channels = first.channels or config.images.channels
+    refuse_by_source(config, task=first.task, spatial_dims=dims, labels=first.labels, channels=len(channels))
+    if CT in (name.upper() for name in channels) and not config.images.window:
+        findings.notes[CT_WITHOUT_WINDOW].append("channels")
     return CollectedCases(
         entries=limited(entries, config.limit, config.seed),
         labels=first.labels,
@@ -76,6 +87,7 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
         attributes=first.attributes,
         patients_known=first.patients_known,
         spatial_dims=dims,
+        channels=channels if config.images.color != "rgb" else (),
     )
 
 
@@ -221,6 +233,9 @@ def _joined(readings: Sequence[ReaderOutput], config: LabelsConfig) -> ReaderOut
             raise LayoutError(
                 problem("the sites have different labels", where="source", fix="give label_columns")
             )
+        if other.channels != first.channels:
+            fix = "choose those that all have, with channels"
+            raise LayoutError(problem("the sites have different channels", where="source", fix=fix))
     classes = config.classes or tuple(sorted({label for reading in readings for label in reading.labels}))
     attributes = tuple(dict.fromkeys(name for reading in readings for name in reading.attributes))
     return replace(

@@ -7,6 +7,7 @@ without an effect is refused, because the user expects one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -34,6 +35,10 @@ READER_NAMES = (
     "msd",
     "brset",
     "pad-ufes",
+    "nnunet",
+    "brats",
+    "bids",
+    "totalsegmentator",
 )
 ReaderName = Annotated[str, Meta(examples=list(READER_NAMES))]  # packages may offer more
 AUTO: Literal["auto"] = "auto"
@@ -49,8 +54,12 @@ PIXEL_FIELDS = (
     "bits",
     "color",
     "intensity",
+    "channels",
     "mask_labels",
     "mask_empty",
+    "mask_overlap",
+    "mask_object",
+    "mask_series",
 )
 # Fields that change how the work is done, not what comes out.
 WORK_FIELDS = ("dry_run", "overwrite", "resume", "strict", "workers")
@@ -69,6 +78,8 @@ class InputConfig(Settings):
         image_folder: folder of the images below the source (csv, pairs).
         patient_column: column of the patient's identifier (csv) or name of its array (npz).
         study_column: column of the study (csv).
+        entities: BIDS entities of the files to use where several fit, each ``key-value``, e.g. run-1 or
+            desc-manual; ``key-`` for files without it; suffix-dseg or suffix-mask for a kind of masks (bids).
         modalities: DICOM modalities to use; empty for all single images in 2-D, and CT, MR, PT in 3-D.
         trusted: accept DICOM files without PatientIdentityRemoved YES.
     """
@@ -80,12 +91,16 @@ class InputConfig(Settings):
     image_folder: str = "images"
     patient_column: str = "patient_id"
     study_column: str = ""
+    entities: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     trusted: bool = False
 
     def check_rules(self) -> None:
         """Refuse conditions on rows that name no value."""
         _refuse_without_value(require=self.require)
+        for entity in self.entities:
+            if not re.fullmatch(r"[A-Za-z0-9]+-[A-Za-z0-9+]*", entity):
+                raise ConfigError(expected("entities as key-value", got=repr(entity), where="entities"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,15 +154,27 @@ class MasksConfig(Settings):
 
     Attributes:
         column: column with the mask's path (csv, dicom).
-        folder: folder with masks named like the images (csv), or of the label maps (pairs).
-        labels: names of the mask values 1, 2, ...; a mask of 0 and 255 counts as one label.
+        folder: folder with masks named like the images (csv), of the label maps (pairs), or of the pipeline
+            that made them, e.g. derivatives/manual (bids).
+        labels: labels and their order. Where the source names its labels: some of these names, each also as
+            ``new=old``; the others become background. Elsewhere: names of the mask values 1, 2, ..., or each
+            ``name=value``; a mask of 0 and 255 counts as one label.
         empty: treatment of a case without a mask in segmentation: skip, or zero (an empty mask).
+        object: kind of DICOM objects that hold the masks, where an image has both: seg, rtstruct, or auto
+            (dicom).
+        series: SeriesDescription, ContentLabel or StructureSetLabel of the objects that hold the masks, where
+            an image has several (dicom).
+        overlap: treatment of voxels that two labels claim, where each label has a mask of its own: refuse, or
+            last (the later one in mask_labels counts).
     """
 
     column: str = field(default="", metadata=flat("mask_column"))
     folder: str = field(default="", metadata=flat("mask_folder"))
     labels: tuple[str, ...] = field(default=(), metadata=flat("mask_labels"))
     empty: Literal["skip", "zero"] = field(default="skip", metadata=flat("mask_empty"))
+    object: Literal["auto", "seg", "rtstruct"] = field(default=AUTO, metadata=flat("mask_object"))
+    series: str = field(default="", metadata=flat("mask_series"))
+    overlap: Literal["refuse", "last"] = field(default="refuse", metadata=flat("mask_overlap"))
 
     def check_rules(self) -> None:
         """Refuse names of mask values that are none."""
@@ -166,9 +193,13 @@ class ImagesConfig(Settings):
             value; 2-D).
         spacing_mm: voxel spacing after resampling volumes; with size, the result is then cropped or padded
             about its centre.
-        window: lowest and highest value kept, e.g. -150 and 200 Hounsfield units; empty for none.
+        window: lowest and highest value kept, e.g. -150 and 200 Hounsfield units, or these two for each
+            channel; empty for none.
         bits: bit depth of the written images: 8 or 16.
         color: grey or rgb.
+        channels: channels that are images of their own, and their order: some of those that the source names
+            (nnunet, msd, brats, bids), or names of the fourth axis of volumes (pairs, csv, folder). Each is
+            scaled alone.
         intensity: source of the normalisation: auto, format (bit depth), window, image (0.5 and 99.5
             percentile of each image), or train (mean and deviation of the training split; refused by private
             training).
@@ -181,6 +212,7 @@ class ImagesConfig(Settings):
     window: tuple[float, ...] = ()
     bits: Literal[8, 16] = 8
     color: Literal["grey", "rgb"] = "grey"
+    channels: tuple[str, ...] = ()
     intensity: Literal["auto", "format", "window", "image", "train"] = AUTO
 
     def check_rules(self) -> None:
@@ -196,8 +228,12 @@ class ImagesConfig(Settings):
         for name, values in (("size", self.size), ("spacing_mm", self.spacing_mm)):
             if len(values) > 3:
                 raise ConfigError(expected(f"{name} of one to three numbers > 0", got=values, where=name))
-        if self.window and not (len(self.window) == 2 and self.window[0] < self.window[1]):
+        pairs = list(zip(self.window[::2], self.window[1::2], strict=False))
+        if len(self.window) % 2 or not all(low < high for low, high in pairs):
             raise ConfigError(expected("window as lowest and highest value", got=self.window, where="window"))
+        _refuse_names(*self.channels)
+        if len(set(self.channels)) != len(self.channels):
+            raise ConfigError(expected("each channel once", got=self.channels, where="channels"))
         if self.intensity == "window" and not self.window:
             raise ConfigError(
                 problem(
@@ -361,13 +397,17 @@ def _refuse_names(*written: str) -> None:
 
 
 SKEWED = ("label-skew", "attribute-skew")
+BIDS = "bids"
 ROWS = ("csv", "chexpert", "ham10000", "radimagenet", "brset", "pad-ufes")  # read by readers.rows
-CLASS_COLUMN = ("csv", "npz", "dicom", "brset")
-LABEL_COLUMNS = ("csv", "npz", "dicom", "brset", "nih", "chexpert", "mimic")
+CLASS_COLUMN = ("csv", "npz", "dicom", "brset", "bids")
+LABEL_COLUMNS = ("csv", "npz", "dicom", "brset", "nih", "chexpert", "mimic", "bids")
 ONLY_CLASSES = ("folder", "ham10000", "radimagenet", "pad-ufes")
-GRADED = ("csv", "dicom", "brset", "chexpert", "mimic")  # label cells are read by values.label
+GRADED = ("csv", "dicom", "brset", "chexpert", "mimic", "bids")  # label cells are read by values.label
 MERGED = ("ham10000", "pad-ufes")
-MASKED = ("csv", "dicom", "pairs", "msd")
+MASKED = ("csv", "dicom", "pairs", "msd", "nnunet", "brats", "bids", "totalsegmentator")
+MASK_PER_LABEL = ("dicom", "bids", "totalsegmentator")  # each label may have a mask of its own
+ONLY_MASKS = ("pairs", "msd", "nnunet", "brats", "totalsegmentator")  # layouts of segmentations
+CHANNELS = ("msd", "nnunet", "brats", "bids", "pairs", "csv", "folder")
 
 
 @dataclass(frozen=True)
@@ -385,11 +425,20 @@ class Effect:
     fix: str = ""
 
 
+def segments_of_bids(config: PrepareConfig) -> bool:
+    """Return whether a BIDS dataset is read for its masks: unless columns of its table are asked for."""
+    asked = bool(config.labels.class_column or config.labels.label_columns)
+    return config.task == "segmentation" or (config.task == AUTO and not asked)
+
+
 def _masks_wanted(config: PrepareConfig) -> bool:
     """Return whether masks are what is learnt, for a reader that leaves it to the config."""
-    if config.reader in ("pairs", "msd"):
+    if config.reader == BIDS:
+        return segments_of_bids(config)
+    if config.reader in ONLY_MASKS:
         return True
-    given = bool(config.masks.column or config.masks.folder or config.masks.labels)
+    by_object = config.masks.object != AUTO or bool(config.masks.series)
+    given = by_object or bool(config.masks.column or config.masks.folder or config.masks.labels)
     return config.task == "segmentation" or (config.task == "auto" and given)
 
 
@@ -404,21 +453,28 @@ def _has_labels(config: PrepareConfig) -> bool:
     return not config.labels.class_column and not _masks_wanted(config)
 
 
+def _masks_per_label(config: PrepareConfig) -> bool:
+    return _masks_wanted(config) and not config.masks.column
+
+
 _ANY = Effect()
+_OF_OBJECTS = Effect(("dicom",), _masks_per_label, "give task segmentation, and no mask_column")
 _OF_CLASSES = Effect((*CLASS_COLUMN, *ONLY_CLASSES), _has_classes, "give class_column, and no masks")
 _OF_LABELS = Effect(GRADED, _has_labels, "give label_columns in place of class_column and masks")
 _OF_SITES = Effect(
     (), lambda c: c.sites.mode in ("iid", *SKEWED), "give site_mode iid, label-skew or attribute-skew"
 )
-_OF_SEX = ("csv", "chexpert", "ham10000", "brset", "pad-ufes", "nih", "dicom")
+_OF_SEX = ("csv", "chexpert", "ham10000", "brset", "pad-ufes", "nih", "dicom", "bids", "totalsegmentator")
 
 EFFECTS: dict[str, Effect] = {
     "reader": _ANY,
     "name": _ANY,
     "task": _ANY,  # compared with what the source gives: refuse_by_source
-    "table": Effect(("dicom", "csv", "npz", "nih", "siim", "ham10000", "brset", "pad-ufes")),
+    "table": Effect(
+        ("dicom", "csv", "npz", "nih", "siim", "ham10000", "brset", "pad-ufes", "bids", "totalsegmentator")
+    ),
     "crosswalks": Effect(("dicom",)),
-    "require": Effect((*ROWS, "mimic", "nih", "siim", "dicom")),
+    "require": Effect((*ROWS, "mimic", "nih", "siim", "dicom", "bids", "totalsegmentator")),
     "image_column": Effect(("csv",)),
     "image_folder": Effect(("csv", "pairs")),
     "patient_column": Effect(("csv", "npz")),
@@ -441,20 +497,26 @@ EFFECTS: dict[str, Effect] = {
     "positive_from": _OF_LABELS,
     "uncertain": _OF_LABELS,
     "blank": _OF_LABELS,
-    "sex_column": Effect(("csv", "npz")),
-    "age_column": Effect(("csv", "npz")),
+    "sex_column": Effect(("csv", "npz", "bids")),
+    "age_column": Effect(("csv", "npz", "bids")),
     "sex_codes": Effect(_OF_SEX),
-    "attribute_columns": Effect((*ROWS, "nih", "mimic", "npz", "dicom")),
+    "attribute_columns": Effect((*ROWS, "nih", "mimic", "npz", "dicom", "bids", "totalsegmentator")),
     "mask_column": Effect(("csv", "dicom"), _masks_wanted, "give task segmentation"),
     "mask_folder": Effect(
-        ("csv", "pairs"),
+        ("csv", "pairs", "bids"),
         lambda c: _masks_wanted(c) and not c.masks.column,
         "give task segmentation, and no mask_column",
     ),
     "mask_labels": Effect(MASKED, _masks_wanted, "give task segmentation"),
-    "mask_empty": Effect(("csv", "dicom"), _masks_wanted, "give task segmentation and masks"),
+    "mask_empty": Effect(
+        ("csv", "dicom", "bids", "totalsegmentator"), _masks_wanted, "give task segmentation and masks"
+    ),
+    "mask_object": _OF_OBJECTS,
+    "mask_series": _OF_OBJECTS,
+    "mask_overlap": Effect(MASK_PER_LABEL, _masks_per_label, "give task segmentation, and no mask_column"),
     "malignant": Effect(MERGED),
     "laterality": _ANY,  # its names are compared with the labels: refuse_by_source
+    "entities": Effect(("bids",)),
     "modalities": Effect(("dicom",)),
     "trusted": Effect(("dicom",)),
     "synthetic": _ANY,
@@ -465,6 +527,7 @@ EFFECTS: dict[str, Effect] = {
     "window": Effect((), lambda c: c.images.intensity not in ("format", "image"), "give intensity window"),
     "bits": _ANY,  # not of volumes in the units of a window: refuse_by_source
     "color": _ANY,
+    "channels": Effect(CHANNELS),
     "intensity": _ANY,
     "split": _ANY,
     "fractions": _ANY,
@@ -504,9 +567,16 @@ def refuse_without_effect(config: PrepareConfig) -> None:
 
 
 def refuse_by_source(
-    config: PrepareConfig, *, task: TaskKind, spatial_dims: int, labels: tuple[str, ...]
+    config: PrepareConfig, *, task: TaskKind, spatial_dims: int, labels: tuple[str, ...], channels: int = 0
 ) -> None:
     """Refuse settings that the source gives no effect, once it has been looked at.
+
+    Args:
+        config: the settings.
+        task: what the source asks.
+        spatial_dims: 2 or 3.
+        labels: label names.
+        channels: number of channels that are images of their own; 0 for grey or colour images.
 
     Raises:
         ConfigError: names the setting and what would give it an effect.
@@ -519,7 +589,15 @@ def refuse_by_source(
         raise _without_effect(
             "aspect", "volumes", "give spacing_mm with size: the result is then cropped or padded"
         )
-    if config.images.bits != 8 and spatial_dims == 3 and config.images.window:
+    window = config.images.window
+    if len(window) > 2 and len(window) != 2 * channels:
+        what = f"one window, or one for each of {channels or 1} channels"
+        raise ConfigError(expected(what, got=f"{len(window)} numbers", where="window"))
+    if config.images.channels and spatial_dims == 2:
+        raise _without_effect("channels", "pictures", "give color grey or rgb")
+    if config.images.color == "rgb" and channels > 1:
+        raise _without_effect("color", "channels that are images of their own", "choose some with channels")
+    if config.images.bits != 8 and spatial_dims == 3 and len(window) == 2:
         raise _without_effect(
             "bits", "volumes with a window, which keep its units", "leave it out, or give intensity image"
         )

@@ -241,6 +241,7 @@ def info_of(
         attributes=gathered.attributes,
         spatial_dims=steps.spatial_dims,
         channels=steps.channels,
+        channel_names=gathered.channels if steps.each_channel else (),
         size=tuple(next(iter(sizes))) if len(sizes) == 1 else (),
         spacing_mm=tuple(next(iter(spacings))) if len(spacings) == 1 else (),
         intensity=intensity,

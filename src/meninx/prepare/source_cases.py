@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.core import files
+from meninx.core.errors import DataError, LayoutError, expected, problem
 from meninx.core.manifest import TaskKind
-from meninx.imaging import load, rle
-from meninx.imaging.image import Image
+from meninx.imaging import label_objects, load, rle
+from meninx.imaging.image import Image, same_grid
 
 
 class Source(Protocol):
@@ -112,6 +113,173 @@ class RunsSource:
         return False
 
 
+@dataclass(frozen=True)
+class ChannelSource:
+    """The channels of one volume, one file per channel, all on one grid.
+
+    Attributes:
+        channels: the files, in the order of the channels.
+        where: place for messages.
+    """
+
+    channels: tuple[Source, ...]
+    where: str
+
+    def load(self, display: int = 0) -> Image:
+        """Return the channels as one image, shape (channels, spatial...).
+
+        Raises:
+            LayoutError: a file holds several channels, or the files are on different grids.
+            DataError: the image would be larger than ``files.IMAGE_LIMIT``.
+        """
+        images: list[Image] = []
+        for number, source in enumerate(self.channels, start=1):
+            image = source.load(display)
+            where = f"{self.where}, channel {number}"
+            if image.channels != 1:
+                raise LayoutError(expected("one channel per file", got=image.channels, where=where))
+            if images and not same_grid(image, images[0]):
+                fix = "resample the channels to one grid"
+                raise LayoutError(
+                    problem("the channel is on another grid than the first one", where=where, fix=fix)
+                )
+            if image.array.nbytes * len(self.channels) > files.IMAGE_LIMIT:
+                raise DataError(
+                    problem(f"the image is larger than {files.IMAGE_LIMIT:,} bytes", where=self.where)
+                )
+            images.append(image)
+        return Image(np.concatenate([image.array for image in images]), images[0].affine, images[0].header)
+
+    def digest(self) -> str:
+        """Return one digest over the files in their order."""
+        return hashlib.sha256("\n".join(source.digest() for source in self.channels).encode()).hexdigest()
+
+    def missing(self) -> bool:
+        """Return whether a file is not there."""
+        return any(source.missing() for source in self.channels)
+
+
+@dataclass(frozen=True)
+class SelectedChannels:
+    """Some channels of an image that holds several.
+
+    Attributes:
+        image: the image.
+        held: number of channels that it must have.
+        positions: the channels to take, counted from 0, in their new order.
+        where: place for messages.
+    """
+
+    image: Source
+    held: int
+    positions: tuple[int, ...]
+    where: str
+
+    def load(self, display: int = 0) -> Image:
+        """Return the chosen channels, shape (channels, spatial...).
+
+        Raises:
+            LayoutError: the image has another number of channels than the layout says.
+        """
+        image = self.image.load(display)
+        if image.channels != self.held:
+            what = f"{self.held} channel{'s' * (self.held > 1)}, as the layout names them"
+            raise LayoutError(expected(what, got=image.channels, where=self.where))
+        return Image(image.array[list(self.positions)], image.affine, image.header)
+
+    def digest(self) -> str:
+        """Return a digest of the file and the choice."""
+        return hashlib.sha256(f"{self.image.digest()}{self.held}{self.positions}".encode()).hexdigest()
+
+    def missing(self) -> bool:
+        """Return whether the file is not there."""
+        return self.image.missing()
+
+
+@dataclass(frozen=True)
+class MaskPerLabel:
+    """A label map of several masks, one file per label: what is not 0 in the n-th file has the value n.
+
+    Attributes:
+        masks: the mask of each label, None where the case has none.
+        overlap: refuse, or last: where masks overlap, the later one counts.
+        where: place for messages.
+    """
+
+    masks: tuple[Source | None, ...]
+    overlap: str
+    where: str
+
+    def load(self, display: int = 0) -> Image:
+        """Return the label map, shape (1, spatial...), whole numbers.
+
+        Raises:
+            LayoutError: the masks are on different grids, or overlap where that is refused.
+        """
+        first: Image | None = None
+        values: npt.NDArray[np.uint8] | None = None
+        for number, source in enumerate(self.masks, start=1):
+            if source is None:
+                continue
+            mask = source.load()
+            if first is None or values is None:
+                first, values = mask, np.zeros((1, *mask.size), np.uint8)
+            elif not same_grid(mask, first):
+                raise LayoutError(problem(f"mask {number} is on another grid", where=self.where))
+            label_objects.draw(values[0], mask.array[0] > 0, number, overlap=self.overlap, where=self.where)
+        if first is None or values is None:
+            raise LayoutError(problem("the case has no mask of any label", where=self.where))
+        return Image(values, first.affine)
+
+    def digest(self) -> str:
+        """Return one digest over the files in the order of the labels."""
+        parts = [source.digest() if source else "" for source in self.masks]
+        return hashlib.sha256("\n".join([*parts, self.overlap]).encode()).hexdigest()
+
+    def missing(self) -> bool:
+        """Return whether a file is not there."""
+        return any(source.missing() for source in self.masks if source)
+
+
+@dataclass(frozen=True)
+class ObjectSource:
+    """The label map in a DICOM SEG or RTSTRUCT, on the grid of the images that it refers to.
+
+    Attributes:
+        path: the object.
+        images: the files of the series, or the one image.
+        numbers: segment or ROI number to the label's number; the others are left out.
+        overlap: refuse, or last: where labels overlap, the later one counts.
+        where: place for messages.
+    """
+
+    path: Path
+    images: tuple[Path, ...]
+    numbers: Mapping[int, int]
+    overlap: str
+    where: str
+
+    def load(self, display: int = 0) -> Image:
+        """Return the label map, shape (1, spatial...), values 0 to the number of labels.
+
+        Raises:
+            LayoutError: the object does not lie on the grid of the images, or labels overlap.
+            DataError: it cannot be read.
+        """
+        return label_objects.label_map(
+            self.path, self.images, self.numbers, overlap=self.overlap, where=self.where
+        )
+
+    def digest(self) -> str:
+        """Return a digest of the object and of the choice; the images have their own."""
+        choice = sorted(self.numbers.items())
+        return hashlib.sha256(f"{files.digest(self.path)}{choice}{self.overlap}".encode()).hexdigest()
+
+    def missing(self) -> bool:
+        """Return whether the object is not there."""
+        return not _is_file(self.path)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceCase:
     """One case as a reader found it, with the source's own identifiers.
@@ -124,6 +292,8 @@ class SourceCase:
         where: place for messages, e.g. ``labels.csv, row 7``; never a patient's value.
         study: identity of the study, empty when unknown.
         mask: label map, None when there is none.
+        mask_values: value in the label map to the label's number (1, 2, ...), or to 0 for background. A value
+            that is not named stops the work. Empty: the values are the numbers.
         labels: label name to 0, 1 or None (unknown); in a multi-class task only the classes that are 1.
         attributes: attribute name to text.
         site: site named by the source.
@@ -137,6 +307,7 @@ class SourceCase:
     where: str
     study: str = ""
     mask: Source | None = None
+    mask_values: Mapping[int, int] = field(default_factory=dict)
     labels: Mapping[str, float | None] = field(default_factory=dict)
     attributes: Mapping[str, str] = field(default_factory=dict)
     site: str = ""
@@ -156,6 +327,8 @@ class ReaderOutput:
         skipped: reason and place of every row that is no case.
         patients_known: False when the layout names no patients, so that every image counts as its own.
         spatial_dims: 2 or 3.
+        channels: names of the channels of every image; empty for grey or colour images.
+        notes: other things worth knowing, with their place; they leave nothing out.
     """
 
     cases: tuple[SourceCase, ...]
@@ -165,6 +338,8 @@ class ReaderOutput:
     skipped: tuple[tuple[str, str], ...] = ()
     patients_known: bool = True
     spatial_dims: int = 2
+    channels: tuple[str, ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 def _is_file(path: Path) -> bool:

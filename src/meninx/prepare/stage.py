@@ -93,7 +93,9 @@ def run(
     findings = checks.Findings(strict=config.work.strict)
     gathered = collect_cases(config, source, findings)
     mask_labels = gathered.labels if gathered.task is TaskKind.SEGMENTATION else ()
-    plan = CasePlan.of(config.images, config.masks, gathered.spatial_dims, mask_labels)
+    plan = CasePlan.of(
+        config.images, config.masks, gathered.spatial_dims, mask_labels, channels=gathered.channels
+    )
     _manifest(
         config, gathered, plan, gathered.entries, {}, out
     )  # a contradiction in the tables is found before any image is read

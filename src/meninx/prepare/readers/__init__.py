@@ -8,6 +8,8 @@ from pathlib import Path
 from meninx.core import plugins
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import (
+    bids,
+    brats,
     chexpert,
     class_folder,
     clean_dicom,
@@ -15,10 +17,12 @@ from meninx.prepare.readers import (
     mimic,
     msd,
     nih,
+    nnunet,
     npz,
     pairs,
     radimagenet,
     siim,
+    totalsegmentator,
 )
 from meninx.prepare.readers.published_table import BRSET, HAM10000, PAD_UFES
 from meninx.prepare.source_cases import ReaderOutput
@@ -40,6 +44,10 @@ READERS: dict[str, Reader] = {
     "msd": msd.read,
     "brset": BRSET,
     "pad-ufes": PAD_UFES,
+    "nnunet": nnunet.read,
+    "brats": brats.read,
+    "bids": bids.read,
+    "totalsegmentator": totalsegmentator.read,
 }
 
 

@@ -4,7 +4,9 @@ Layout: any tree of DICOM files; each folder with a ``deid.json`` is a site, nam
 every instance is a case, in 3-D every series. Labels come from ``table`` (class_column or label_columns),
 whose rows name an image by the most specific identifier that they fill in: SOPInstanceUID, SeriesInstanceUID,
 StudyInstanceUID, AccessionNumber, PatientID. A table with original identifiers is translated by
-``crosswalks`` (columns id_old, id_new).
+``crosswalks`` (columns id_old, id_new). The masks of a segmentation are files that ``mask_column`` names, or
+the SEG and RTSTRUCT objects of the archive (:mod:`meninx.prepare.readers.dicom_masks`); the table is then
+optional.
 
 Guarantee: a file that does not say PatientIdentityRemoved YES stops the work with PrivacyRefusal, unless
     ``trusted``; one that
@@ -14,7 +16,7 @@ Guarantee: a file that does not say PatientIdentityRemoved YES stops the work wi
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from meninx.core import artifacts
@@ -22,14 +24,16 @@ from meninx.core.artifacts import DeidRecord
 from meninx.core.csv_table import CsvRow, CsvTable, read_table
 from meninx.core.errors import ConfigError, DataError, LayoutError, PrivacyRefusal, expected, problem
 from meninx.core.manifest import TaskKind
-from meninx.imaging import decode, tags
+from meninx.imaging import decode, label_objects, tags
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.readers import values
+from meninx.prepare.readers import dicom_masks, mask_labels, values
+from meninx.prepare.readers.dicom_masks import DicomMasks
 from meninx.prepare.readers.source_files import relative, resolve
 from meninx.prepare.source_cases import FileSource, ReaderOutput, SeriesSource, Source, SourceCase
 
 Header = dict[str, str]
 KEYWORDS = (
+    "SOPClassUID",
     "SOPInstanceUID",
     "SeriesInstanceUID",
     "StudyInstanceUID",
@@ -54,7 +58,8 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
 
     Raises:
         PrivacyRefusal: a file is not marked as de-identified.
-        LayoutError: the label table has a wrong column, cell or crosswalk; names file, column and row.
+        LayoutError: the label table has a wrong column, cell or crosswalk; names file, column and row. Or
+            several label objects refer to one image.
         DataError: no row of the label table fits any image.
     """
     headers, skipped = _headers(root)
@@ -62,43 +67,73 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     if not config.input.trusted:
         headers, flagged = _reviewed(headers)
         skipped += flagged
+    objects = {path for path, header in headers.items() if header["SOPClassUID"] in label_objects.CLASSES}
+    masks = DicomMasks.read(sorted(objects), config) if dicom_masks.wanted(config) else None
+    images = {path: header for path, header in headers.items() if path not in objects}
     skipped += [("object without pixels", "DICOM source")] * sum(
-        not header["Rows"] for header in headers.values()
+        not header["Rows"] for header in (images if masks else headers).values()
     )
-    wanted = {path: header for path, header in headers.items() if header["Rows"] and _wanted(header, config)}
-    table = LabelTable.read(root, config, site)
+    wanted = {path: header for path, header in images.items() if header["Rows"] and _wanted(header, config)}
+    table = LabelTable.read(root, config, site) if config.input.table or masks is None else None
     dims = config.images.spatial_dims or 2
     units = _series(wanted) if dims == 3 else [((path,), header) for path, header in wanted.items()]
     pseudonymous = not config.input.trusted or all(map(_is_clean, headers.values()))
     cases: list[SourceCase] = []
     for number, (paths, header) in enumerate(units, start=1):
-        labelled = table.find(header, whole_series=dims == 3)
+        labelled: Labelled | None = Labelled({}, None, {}, f"image {number} of {len(units)}")
+        if table is not None:
+            labelled = table.find(header, whole_series=dims == 3)
         if labelled is None:
             skipped.append(("no label row", f"image {number} of {len(units)}"))
             continue
         if not labelled.wanted:
             skipped.append(("no class that was asked for", labelled.where))
             continue
-        source: Source = SeriesSource(paths) if dims == 3 else FileSource(paths[0])
-        identity = header["SeriesInstanceUID" if dims == 3 else "SOPInstanceUID"]
-        cases.append(
-            SourceCase(
-                key=identity or relative(paths[0], root),
-                patient=header["PatientID"] or identity,
-                study=header["StudyInstanceUID"],
-                image=source,
-                mask=labelled.mask,
-                where=labelled.where,
-                labels=labelled.labels,
-                attributes=_header_attributes(header, labelled.attributes, config),
-                pseudonymous=pseudonymous,
-            )
-        )
-    skipped += table.unused(bool(units))
+        instances = frozenset(wanted[path]["SOPInstanceUID"] for path in paths) - {""}
+        case = _case(root, paths, header, labelled, config, whole_series=dims == 3)
+        if masks is not None:
+            series = header["SeriesInstanceUID"] if dims == 3 else ""
+            found = masks.find(paths, header["PatientID"], series, instances, where=labelled.where)
+            case = replace(case, mask=found, mask_values={})
+        cases.append(replace(case, pseudonymous=pseudonymous))
+    skipped += table.unused(bool(units)) if table is not None else []
+    skipped += masks.left_over() if masks is not None else []
+    further = table.attributes if table is not None else ()
+    labels = table.labels if table is not None else ()
     return ReaderOutput(
-        cases=tuple(cases), labels=table.labels, task=table.task, skipped=tuple(skipped), spatial_dims=dims,
-        attributes=("sex", "age", "view", *table.attributes),
-    )  # fmt: skip
+        cases=tuple(cases),
+        labels=labels if masks is None else masks.labels.names,
+        task=values.task_of(config),
+        skipped=tuple(skipped),
+        spatial_dims=dims,
+        attributes=("sex", "age", "view", *further),
+        notes=masks.notes() if masks is not None else (),
+    )
+
+
+def _case(
+    root: Path,
+    paths: tuple[Path, ...],
+    header: Header,
+    labelled: Labelled,
+    config: PrepareConfig,
+    *,
+    whole_series: bool,
+) -> SourceCase:
+    source: Source = SeriesSource(paths) if whole_series else FileSource(paths[0])
+    identity = header["SeriesInstanceUID" if whole_series else "SOPInstanceUID"]
+    by_column = labelled.mask is not None
+    return SourceCase(
+        key=identity or relative(paths[0], root),
+        patient=header["PatientID"] or identity,
+        study=header["StudyInstanceUID"],
+        image=source,
+        mask=labelled.mask,
+        mask_values=mask_labels.of_values(config.masks.labels).values if by_column else {},
+        where=labelled.where,
+        labels=labelled.labels,
+        attributes=_header_attributes(header, labelled.attributes, config),
+    )
 
 
 def _headers(root: Path) -> tuple[dict[Path, Header], list[tuple[str, str]]]:
@@ -336,8 +371,10 @@ class LabelTable:
 def _meaning(table: CsvTable, config: PrepareConfig, keys: list[str]) -> tuple[TaskKind, tuple[str, ...]]:
     task = values.task_of(config)
     if task is TaskKind.SEGMENTATION:
-        table.needs([config.masks.column] if config.masks.column else [])
-        return task, config.masks.labels or ("foreground",)
+        if not config.masks.column:  # the objects in the archive name the labels
+            return task, ()
+        table.needs([config.masks.column])
+        return task, mask_labels.of_values(config.masks.labels).names
     if config.labels.class_column:
         table.needs([config.labels.class_column])
         return task, values.class_names(

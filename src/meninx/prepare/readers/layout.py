@@ -10,7 +10,7 @@ from meninx.core.csv_table import CsvRow, CsvTable
 from meninx.core.errors import ConfigError, problem
 from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.readers import values
+from meninx.prepare.readers import mask_labels, values
 from meninx.prepare.readers.source_files import relative
 from meninx.prepare.source_cases import FileSource, ReaderOutput, Source, SourceCase
 
@@ -108,7 +108,7 @@ def _label_names(
     task: TaskKind, tables: list[CsvTable], layout: Layout, config: PrepareConfig
 ) -> tuple[str, ...]:
     if task is TaskKind.SEGMENTATION:
-        return config.masks.labels or ("foreground",)
+        return mask_labels.of_values(config.masks.labels).names
     if layout.classes is not None:
         seen = [layout.classes(row) for table in tables for row in table]
         return values.class_names(config.labels, seen, tables[0].name)
@@ -150,6 +150,7 @@ def _case(
         where=row.where,
         study=layout.study(row),
         mask=layout.mask(row),
+        mask_values=mask_labels.of_values(config.masks.labels).values,
         labels=labels,
         attributes=values.attributes(row, names, codes, sex_column=layout.sex, age_column=layout.age),
         site=layout.site(row),

@@ -1,8 +1,9 @@
 """Medical Segmentation Decathlon: one ``TaskNN_Name`` folder with ``dataset.json``.
 
-Layout: ``dataset.json`` lists ``training`` pairs of ``image`` and ``label`` and names the label values; its
-``test`` images have no labels and are left out. Several modalities a case are refused unless they make 1 or 3
-channels. Each image is its own patient.
+Layout: ``dataset.json`` lists ``training`` pairs of ``image`` and ``label``, names the label values and, as
+``modality``, the channels. An image of several modalities (prostate: T2 and ADC; brain tumours: FLAIR, T1w,
+T1gd, T2w) has a fourth axis. The ``test`` images have no labels and are left out. Each image is its own
+patient.
 
 References:
     Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 2022.
@@ -10,25 +11,27 @@ References:
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from meninx.core import files
-from meninx.core.errors import DataError, LayoutError, expected, problem
+from meninx.core.errors import LayoutError, problem
 from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
-from meninx.prepare.source_cases import FileSource, ReaderOutput, SourceCase
+from meninx.prepare.readers import dataset_json, mask_labels
+from meninx.prepare.readers.channels import positions_of
+from meninx.prepare.source_cases import FileSource, ReaderOutput, SelectedChannels, SourceCase
 
 
 def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
-    """Return the training cases of a Decathlon task, labels named as ``dataset.json`` names them.
+    """Return the training cases of a Decathlon task, labels and channels named as in ``dataset.json``.
 
     Raises:
         LayoutError: ``dataset.json`` is missing or has another shape; names the key and entry.
+        ConfigError: ``mask_labels`` or ``channels`` name something that the task does not have.
     """
-    table = _json(root / "dataset.json")
-    labels = config.masks.labels or _labels(table)
+    table = dataset_json.read(root)
+    labels = mask_labels.of_names(config.masks.labels, dataset_json.labels_of(table), where=dataset_json.NAME)
+    known = dataset_json.channels_of(table) if "modality" in table else ()
+    positions = positions_of(config.images.channels, known, where=dataset_json.NAME)
     entries = table.get("training")
     if not isinstance(entries, list):
         raise LayoutError(problem("there is no list of pairs", where="dataset.json, key 'training'"))
@@ -37,10 +40,19 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
         where = f"dataset.json, training entry {number}"
         if not isinstance(entry, dict) or not {"image", "label"} <= entry.keys():
             raise LayoutError(problem("an entry is not an image with its label", where=where))
-        image = str(entry["image"]).removeprefix("./")
-        mask = FileSource(root / str(entry["label"]))
+        image = dataset_json.path_of(root, entry["image"], where=where)
+        key = image.relative_to(root).as_posix()
         cases.append(
-            SourceCase(key=image, patient=image, image=FileSource(root / image), mask=mask, where=where)
+            SourceCase(
+                key=key,
+                patient=key,
+                image=SelectedChannels(FileSource(image), len(known), positions, where)
+                if known
+                else FileSource(image),
+                mask=FileSource(dataset_json.path_of(root, entry["label"], where=where)),
+                mask_values=labels.values,
+                where=where,
+            )
         )
     tests = table.get("test", [])
     skipped = tuple(
@@ -49,35 +61,10 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     )
     return ReaderOutput(
         cases=tuple(cases),
-        labels=labels,
+        labels=labels.names,
         task=TaskKind.SEGMENTATION,
         skipped=skipped,
         patients_known=False,
         spatial_dims=3,
+        channels=tuple(known[position] for position in positions),
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        table = json.loads(files.read_text(path))
-    except (DataError, ValueError, RecursionError) as error:
-        got = "none" if not path.is_file() else "something else"
-        raise LayoutError(expected("a dataset.json", got=got, where=f"folder {path.parent.name}")) from error
-    if not isinstance(table, dict):
-        raise LayoutError(problem("the file does not hold one JSON object", where="dataset.json"))
-    return table
-
-
-def _labels(table: dict[str, Any]) -> tuple[str, ...]:
-    try:
-        names = {int(value): str(name) for value, name in table["labels"].items()}
-    except (KeyError, AttributeError, ValueError) as error:
-        raise LayoutError(
-            expected("label values and names", got=type(error).__name__, where="dataset.json, key 'labels'")
-        ) from error
-    names.pop(0, None)
-    if sorted(names) != list(range(1, len(names) + 1)) or not names:
-        raise LayoutError(
-            expected("label values 1, 2, ...", got=sorted(names), where="dataset.json, key 'labels'")
-        )
-    return tuple(names[value] for value in sorted(names))

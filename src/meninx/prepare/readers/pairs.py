@@ -12,6 +12,7 @@ from pathlib import Path
 from meninx.core.errors import LayoutError, problem
 from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
+from meninx.prepare.readers import mask_labels
 from meninx.prepare.readers.source_files import IMAGES, relative, resolve, stem
 from meninx.prepare.source_cases import FileSource, ReaderOutput, SourceCase
 
@@ -36,12 +37,14 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
             if name not in images
         ),
     ]
+    labels = mask_labels.of_values(config.masks.labels)
     cases = tuple(
         SourceCase(
             key=relative(path, root),
             patient=name,
             image=FileSource(path),
             mask=FileSource(masks[name]),
+            mask_values=labels.values,
             where=f"images, file {number}",
         )
         for number, (name, path) in enumerate(images.items(), start=1)
@@ -50,7 +53,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     volumes = bool(cases) and cases[0].key.lower().endswith((".nii", ".nii.gz"))
     return ReaderOutput(
         cases=cases,
-        labels=config.masks.labels or ("foreground",),
+        labels=labels.names,
         task=TaskKind.SEGMENTATION,
         skipped=tuple(skipped),
         patients_known=False,

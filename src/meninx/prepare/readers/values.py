@@ -97,7 +97,8 @@ def task_of(config: PrepareConfig, *, one_class: bool = False) -> TaskKind:
     """Return the task: the one configured, or what the columns and masks given imply."""
     if config.task != AUTO:
         return TaskKind(config.task)
-    if config.masks.column or config.masks.folder or config.masks.labels:
+    masks = config.masks
+    if masks.column or masks.folder or masks.labels or masks.object != AUTO or masks.series:
         return TaskKind.SEGMENTATION
     if (one_class or config.labels.class_column) and not config.labels.positive:
         return TaskKind.MULTICLASS
