@@ -76,6 +76,22 @@ def test_colours():
     assert kinds(noise(1, 8, 8), Preprocessing(channels=3), replace(FLAT, channels=3)) == [fitness.GREY]
 
 
+def test_channels_with_windows_of_their_own():
+    info = replace(CT, channels=2, intensity=Intensity())
+    steps = Preprocessing(
+        spatial_dims=3, channels=2, each_channel=True, scaling="window", window=(-150.0, 200.0, 0.0, 10.0)
+    )
+    array = noise(2, 9, 9, 9, low=-140, high=190, kind=np.int16)
+    found = fitness.remarks(Image(array), steps.apply(Image(array)), steps, info)
+    assert found == []
+    array[1] = 5000
+    array[1, 0, 0, 0] = 4999
+    ((kind, said),) = fitness.remarks(Image(array), steps.apply(Image(array)), steps, info)
+    assert (kind, said) == (fitness.OUTSIDE, "channel 2, 100% outside 0 to 10")
+    with pytest.raises(UnfitImage, match="3 channels for a model of 1"):
+        fitness.refuse_unfit(Image(noise(3, 4, 4, 4)), CT)
+
+
 def test_units():
     assert kinds(noise(1, 9, 9, 9, low=5, high=900, kind=np.int16), WINDOW, CT) == [fitness.NO_UNITS]
     assert fitness.OUTSIDE in kinds(noise(1, 9, 9, 9, low=-90000, high=90000, kind=np.int32), WINDOW, CT)

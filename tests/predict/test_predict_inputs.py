@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import prepare_fixtures as make
 import pytest
 
@@ -80,3 +81,15 @@ def test_a_digest_does_not_depend_on_the_order_of_the_slices(tmp_path):
     turned = inputs.InputImage(case_id="x", paths=image.paths[::-1])
     assert image.digest() == turned.digest()
     assert inputs.InputImage(case_id="x", paths=image.paths[:2]).digest() != image.digest()
+
+
+def test_channels_of_one_image_in_several_files(tmp_path):
+    for name in ("a_0001", "a_0000", "b_0000", "c"):
+        make.write_volume(tmp_path / f"{name}.nii.gz", np.zeros((2, 2, 2), np.float32))
+    found = inputs.find_images(tmp_path, 3, Refusals(), channels=2).images
+    assert [(image.case_id, [path.name[:6] for path in image.paths]) for image in found] == [
+        ("a", ["a_0000", "a_0001"]),
+        ("b", ["b_0000"]),
+        ("c", ["c.nii."]),
+    ]
+    assert len(inputs.find_images(tmp_path, 3, Refusals()).images) == 4

@@ -138,8 +138,7 @@ def test_pictures_get_the_numbers_of_evaluate_from_a_bundle_alone(pictures, tmp_
             assert float(mine[label]) == pytest.approx(float(row[label]), abs=1e-6)
     assert result.cases == len(found) == 28
     assert not result.refused
-    assert "none" in result.thresholds_from
-    assert "probabilities alone" in result.summary()
+    assert result.thresholds_from == "fitted on the split valid of dataset"
     assert integrity.damage(result.out, leave_out=["private", "predict.json"]) == integrity.Damage()
 
 
@@ -169,6 +168,15 @@ def test_decisions_are_made_at_the_thresholds_of_validation(pictures, tmp_path):
     for row in table(result.out).values():
         for label, value in result.thresholds.items():
             assert row[f"positive:{label}"] == str(int(float(row[label]) >= value))
+
+
+def test_without_an_evaluation_there_are_probabilities_alone(pictures, tmp_path):
+    bundle = shutil.copytree(pictures.bundle, tmp_path / "bundle")
+    (bundle / "configs" / "thresholds.json").unlink()
+    result = meninx.predict(bundle, pictures.source / "images", tmp_path / "out")
+    assert result.thresholds_from.startswith("none: ")
+    assert "probabilities alone" in result.summary()
+    assert set(table(result.out)["p0_0"]) == {"case_id", "effusion", "nodule"}
 
 
 def test_an_evaluation_that_was_changed_decides_nothing(pictures, tmp_path):
@@ -615,6 +623,8 @@ def test_a_model_of_an_older_dataset_predicts_prepared_images_only(tmp_path):
     from meninx.synthetic import write_dataset
 
     data = write_dataset(tmp_path / "data", patients=8, size=16)
+    path = data.root / "dataset.toml"
+    path.write_text(path.read_text().partition("[preprocessing]")[0])
     run = meninx.train(data.root, out=tmp_path / "runs", **SMALL)
     picture = data.root / data.cases[0].image
     with pytest.raises(DataError, match="does not record how its images were prepared"):
@@ -651,3 +661,32 @@ def test_pictures_of_a_segmentation_get_maps_of_their_own_size(tmp_path):
         found = np.asarray(Pillow.open(result.out / "label_maps" / f"{case}.png"))
         assert found.shape == (12, 10)
         assert int(row["bright_pixels"]) == int((found == 1).sum())
+
+
+def test_a_model_of_an_nnunet_folder_predicts_files_of_several_channels(tmp_path):
+    folder = tmp_path / "Dataset001_Toy"
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        part = "Tr" if number < 5 else "Ts"
+        for channel in range(2):
+            values = rng.normal(100, 20, (8, 8, 8)).astype(np.float32)
+            make.write_volume(folder / f"images{part}" / f"toy_{number}_000{channel}.nii.gz", values)
+        if part == "Tr":
+            mask = np.zeros((8, 8, 8), np.uint8)
+            mask[2:5, 2:5, number : number + 3] = 1
+            make.write_volume(folder / "labelsTr" / f"toy_{number}.nii.gz", mask)
+    content = {
+        "channel_names": {"0": "T1", "1": "T2"},
+        "labels": {"background": 0, "tumor": 1},
+        "numTraining": 5,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    meninx.prepare(folder, tmp_path / "data", reader="nnunet", split="exact", fractions=(0.6, 0.2, 0.2))
+    run = meninx.train(tmp_path / "data", out=tmp_path / "runs", **QUICK, model="unet-small")
+    bundle = Run(run.out).release / "bundle"
+    result = meninx.predict(bundle, folder / "imagesTs", tmp_path / "out")
+    assert [path.name for path in (result.out / "label_maps").iterdir()] == ["toy_5.nii.gz"]
+    (folder / "imagesTs" / "toy_5_0001.nii.gz").unlink()
+    with pytest.raises(DataError, match="1 channels for a model of 2"):
+        meninx.predict(bundle, folder / "imagesTs", tmp_path / "other")
