@@ -5,9 +5,8 @@ checked like them; docs/reference/settings.md describes each. ``progress`` may b
 :class:`meninx.core.progress.Progress`. Nothing heavy is imported before a function is called.
 
     >>> import meninx
-    >>> sorted(meninx.__all__)[1:]
-    ['deidentify', 'evaluate', 'load_model', 'new_key', 'predict', 'prepare', 'report', 'sweep', 'train',
-    'verify']
+    >>> print(*sorted(meninx.__all__)[1:], sep=", ")
+    deidentify, evaluate, load_model, new_key, predict, prepare, report, sweep, train, verify
 """
 
 from __future__ import annotations
