@@ -18,7 +18,13 @@ from torch import nn
 
 from meninx.core import artifacts, belonging, integrity, names, settings
 from meninx.core import run as runs
-from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin, SettingDifference
+from meninx.core.artifacts import (
+    CaseValuesRecord,
+    ComparisonRecord,
+    EvaluationRecord,
+    Origin,
+    SettingDifference,
+)
 from meninx.core.errors import DataError, UsageError, problem
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress, task
@@ -248,6 +254,8 @@ class _Measurement:
         rows = self._differences(measured, truth)
         maps.publish(measured.scores, labels, measured.surfaces)
         path = self._write(found, rows)
+        if measured.surfaces is not None:
+            self._write_case_values(measured.scores)
         first = [row for row in found.metrics if not row.label] or list(found.metrics)
         return EvaluateResult(
             out=path,
@@ -460,6 +468,16 @@ class _Measurement:
         if not self.private:
             self.folder.enlist(added=added, removed=removed)
         return path
+
+    def _write_case_values(self, dice: Array) -> None:
+        """Write the Dice of single cases, in ascending order, for the figure of the report."""
+        values = {}
+        for label, column in zip(self.labels, self._columns(dice).T, strict=True):
+            values[label] = tuple(sorted(float(value) for value in column[~np.isnan(column)]))
+        record = CaseValuesRecord(origin=self._origin(), metric="dice", values=values)
+        artifacts.write(
+            self.folder.root, record, split=self.config.split, dataset=self.standing.short, private=True
+        )
 
     def _still_holds(self, path: Path, origin: Origin) -> bool:
         """Return whether a comparison is listed and belongs to the weights and the dataset just measured."""
