@@ -6,7 +6,6 @@ It also gives differences to a baseline.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +32,7 @@ from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
 from meninx.learn.inference import load_model, predict, predict_maps, released_step, weights_digest
 from meninx.metrics import evaluation, segmentation, thresholds
-from meninx.metrics.estimates import Estimate, Evaluation
+from meninx.metrics.estimates import Estimate, Evaluation, in_words
 from meninx.metrics.surface import SurfaceTable, compare_surfaces
 from meninx.metrics.thresholds import Threshold
 from meninx.models import registry
@@ -491,22 +490,6 @@ class _Measurement:
         comparison = artifacts.read_file(path, ComparisonRecord)
         made = comparison.origin if comparison is not None else None
         return made is not None and made.same_model(origin) and made.data == origin.data
-
-
-def in_words(row: Estimate, *, known: bool = True) -> str:
-    """Return an estimate as text: value, interval, cases and patients.
-
-    Images are counted where patients are not ``known``.
-    """
-    counted = _counted(row.n, row.patients, known)
-    if math.isnan(row.value):
-        return f"undefined ({row.note or 'not enough cases'}), {counted}"
-    ends = "no interval" if math.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}]"
-    return f"{row.value:.3f} {ends}, {counted}"
-
-
-def _counted(cases: int, patients: int, known: bool) -> str:
-    return f"{cases} cases of {patients} patients" if known else f"{cases} images"
 
 
 @dataclass(frozen=True)
