@@ -215,7 +215,7 @@ def predict(
 
     Args:
         run: run folder, its ``release/``, or the ``bundle/`` in it, also copied to another machine.
-        source: DICOM, PNG, JPEG or NIfTI, a file or a folder; or a prepared dataset.
+        source: DICOM, PNG, JPEG, TIFF or NIfTI, a file or a folder; or a prepared dataset.
         out: folder of the predictions.
         model: the network of a run that was given one of its own; a copy of it is filled.
         progress: shows the images.

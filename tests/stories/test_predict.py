@@ -160,6 +160,17 @@ def test_the_dataset_itself_and_every_form_of_the_model_give_the_same(pictures, 
             )
 
 
+def test_a_tiff_and_a_png_of_the_same_pixels_are_predicted_alike(pictures, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pixels = Pillow.open(pictures.source / "images" / "p0_0.png")
+    for name in ("a.png", "b.tif", "c.tiff"):
+        pixels.save(folder / name)
+    found = table(meninx.predict(pictures.bundle, folder, tmp_path / "out").out)
+    assert set(found) == {"a", "b", "c"}
+    assert len({row["effusion"] for row in found.values()}) == 1
+
+
 def test_decisions_are_made_at_the_thresholds_of_validation(pictures, tmp_path):
     result = meninx.predict(pictures.run.root, pictures.source / "images", tmp_path / "out")
     assert set(result.thresholds) <= {"effusion", "nodule"}

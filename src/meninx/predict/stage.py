@@ -109,7 +109,7 @@ def run(
     Args:
         config: what to write, and how to work.
         model: a run folder, its ``release/``, or the ``bundle/`` in it.
-        source: DICOM, PNG, JPEG or NIfTI: a file or a folder; or a prepared dataset.
+        source: DICOM, PNG, JPEG, TIFF or NIfTI: a file or a folder; or a prepared dataset.
         out: folder of the predictions; must be new or empty unless ``resume`` or ``overwrite``.
         progress: advanced by every image.
         network: the architecture of a run that was given a network of its own; a copy of it is filled.
