@@ -17,6 +17,7 @@ from PIL import Image as Pillow
 
 from meninx.core.errors import ConfigError, DataError, LayoutError, UsageError
 from meninx.core.manifest import Manifest, TaskKind
+from meninx.prepare import stage
 from meninx.prepare.config import READER_NAMES, PrepareConfig
 from meninx.prepare.readers import READERS
 from meninx.prepare.readers.published_layouts import PUBLISHED
@@ -291,6 +292,8 @@ def test_one_obvious_table_is_read_and_several_are_listed(tmp_path):
     shutil.copy(root / "findings.csv", root / "other.tsv")
     with pytest.raises(LayoutError, match=r"2 tables: findings.csv, other.tsv.*give table"):
         read(root, reader="csv", label_columns="effusion")
+    with pytest.raises(LayoutError, match=r"2 tables: findings.csv, other.tsv.*give table"):
+        recognised(PrepareConfig(), root)
 
 
 def test_columns_are_found_by_documented_names_alone(tmp_path):
@@ -417,14 +420,17 @@ def test_pictures_in_colour_stay_in_colour_unless_the_setting_says_grey(tmp_path
     assert (again.reused, again.notes) == (6, grey.notes)
 
 
-def test_grey_pictures_stored_in_three_channels_are_grey(tmp_path):
+def test_grey_pictures_stored_in_three_channels_are_grey(tmp_path, monkeypatch):
     root = make.make_csv(tmp_path / "in")
     for n, path in enumerate(sorted((root / "images").iterdir())):
         make.write_picture(path, np.repeat(make.picture(n)[..., None], 3, axis=2))
     config = PrepareConfig.of(label_columns="effusion", split="exact")
     assert run(config, root, tmp_path / "a").channels == 1
     make.write_picture(root / "images" / "p3_1.png", make.picture(77, (12, 10, 3)))
-    with pytest.raises(DataError, match=r"pictures.*give color grey or color rgb"):
+    with pytest.raises(DataError, match=r"got 1 of 12 in colour.*give color grey or"):
+        run(config, root, tmp_path / "b")
+    monkeypatch.setattr(stage, "FIRST_ONES", 1)
+    with pytest.raises(DataError, match=r"pictures.*as the first ones are.*give color grey or color rgb"):
         run(config, root, tmp_path / "b")
     mixed = run(config.replace(color="grey"), root, tmp_path / "b")
     assert mixed.notes["pictures in colour that were stored as grey"] == "1 of 12"
