@@ -15,7 +15,7 @@ from meninx.imaging.image import Image, same_grid
 from meninx.imaging.png import UnsupportedPicture
 from meninx.imaging.preprocessing import Preprocessing, UnfitImage
 from meninx.prepare import checks
-from meninx.prepare.config import AUTO, ImagesConfig, MasksConfig
+from meninx.prepare.setting_tables import AUTO, ImagesConfig, MasksConfig
 from meninx.prepare.source_cases import Source, SourceCase, array_digest
 
 

@@ -18,9 +18,10 @@ from meninx.prepare import assignment, checks, outputs
 from meninx.prepare.cases import CaseJob, CasePlan, CaseRecord, SharedSettings, begin, is_in_color, run_job
 from meninx.prepare.checks import Findings, Unusable
 from meninx.prepare.collect import CollectedCases, collect_cases, sources_of
-from meninx.prepare.config import AUTO, PrepareConfig
+from meninx.prepare.config import PrepareConfig
 from meninx.prepare.outputs import DatasetFolder
 from meninx.prepare.readers.recognition import recognised
+from meninx.prepare.setting_tables import AUTO
 from meninx.prepare.source_cases import DatasetCase
 
 
