@@ -94,7 +94,10 @@ def test_two_files_of_one_name_are_refused_with_numbers(tmp_path):
     root = make.make_nih(tmp_path)
     for path in sorted(root.glob("images_*/images/*.png")):
         make.write_picture(root / "a_thumbnails" / path.name, make.picture(7, (3, 3)))
-    with pytest.raises(LayoutError, match=r"4 image names of the table have several files.*a_thumbnails"):
+    with pytest.raises(
+        LayoutError,
+        match=r"4 image names .* several files, the first one 2 \(Data_Entry_2017.csv, row 2\)",
+    ):
         read(root, reader="nih")
     shutil.move(root / "images_002" / "images" / "00000001_000.png", root / "images_001" / "images")
     shutil.move(root / "images_002" / "images" / "00000003_000.png", root / "images_001" / "images")
@@ -111,9 +114,7 @@ def test_the_path_in_the_table_decides_among_files_of_one_name(tmp_path):
     make.write_table(tmp_path / "labels.csv", ["file", "patient", "label"], [["old/b/1.png", "P", 1]])
     assert read(tmp_path, reader="csv", image_folder="scans").cases[0].key == "scans/b/1.png"
     make.write_table(tmp_path / "labels.csv", ["file", "patient", "label"], [["1.png", "P", 1]])
-    with pytest.raises(
-        LayoutError, match=r"1 image name of the table has several files \(scans/a, scans/b\)"
-    ):
+    with pytest.raises(LayoutError, match=r"1 image name of the table has 2 files \(labels.csv, row 2\)"):
         read(tmp_path, reader="csv")
 
 
