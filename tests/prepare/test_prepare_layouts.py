@@ -437,6 +437,18 @@ def test_grey_pictures_stored_in_three_channels_are_grey(tmp_path, monkeypatch):
     assert mixed.notes["pictures in colour that were stored as grey"] == "1 of 12"
 
 
+def test_an_existing_output_is_refused_before_the_source_is_searched(tmp_path, monkeypatch):
+    root = make.make_pad(tmp_path / "in")
+    config = PrepareConfig.of(split="exact")
+    run(config, root, tmp_path / "out")
+    assert run(config.replace(resume=True), root, tmp_path / "out").reused == 6
+    monkeypatch.setattr(stage, "recognised", lambda *_: pytest.fail("the source was searched"))
+    with pytest.raises(UsageError, match="holds a complete result"):
+        run(config, root, tmp_path / "out")
+    with pytest.raises(UsageError, match="apart from each other"):
+        run(config, root, root / "out")
+
+
 def test_an_unlabelled_dataset_and_a_split_without_training_are_errors(tmp_path):
     root = make.make_csv(tmp_path / "in", patients=1)
     with pytest.raises(DataError, match="none of 2 cases has a label: every cell of nodule is empty"):

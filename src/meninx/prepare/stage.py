@@ -99,6 +99,7 @@ def run(
         Interrupted: stopped by the user; the same command goes on.
     """
     pool.refuse_import_in_worker()
+    outputs.check_before_reading(out, config, [source] if isinstance(source, Path) else source)
     config = recognised(config, source)
     sources = sources_of(config, source)
     outputs.check(out, config, sources)
