@@ -353,7 +353,7 @@ class PrepareSettings(TypedDict, total=False):
             skew.
         site_column: column or attribute with the site (site_mode column), or that skews the sites
             (attribute-skew).
-        dry_run: read tables and headers, count, write nothing.
+        dry_run: read tables, headers and the first pictures, count, write nothing.
         overwrite: replace the dataset in the output folder, once the new one is complete.
         resume: update the dataset in the output folder with the same settings; finished images are reused.
         strict: stop at the first unusable case, instead of counting it.
