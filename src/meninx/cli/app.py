@@ -16,6 +16,7 @@ from typing import TextIO
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
+from meninx.cli import early
 from meninx.cli.dicom import dicom
 from meninx.cli.doctor import EXTRAS
 from meninx.cli.examples import epilogue
@@ -28,7 +29,6 @@ from meninx.core.errors import (
     StorageError,
     UsageError,
     expected,
-    problem,
 )
 
 VERBS = {
@@ -144,14 +144,7 @@ def run(arguments: list[str]) -> int:
         )
         if extra is None:
             return _report_bug(error, verbose="--verbose" in arguments or "-v" in arguments)
-        fix = f"pip install 'meninx[{extra}]'"
-        return _say(
-            UsageError(
-                problem(
-                    f"the extra {extra} is not installed ({error.name} is missing)", where="verb", fix=fix
-                )
-            )
-        )
+        return _say(UsageError(early.missing_extra(extra, error.name or "")))
     except Exception as error:  # a bug: its message may hold a patient's value, so only its kind is shown
         if isinstance(error, OSError) and error.errno in REFUSED_BY_THE_SYSTEM:
             return _say(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App, Parameter
 
+from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
 from meninx.core.errors import UsageError, expected
@@ -82,6 +83,7 @@ def label(
         tag: Attribute that gets the label: keyword, (gggg,eeee) or eight hexadecimal digits.
         overwrite: Replace other files in the output.
     """
+    early.exists(source)
     from meninx.dicom.label import write_labels
 
     output.show(write_labels(source, out, tag, rule.rule(), overwrite=overwrite, progress=output.progress()))
@@ -111,6 +113,7 @@ def export(
         trusted: Accept files without PatientIdentityRemoved YES.
         overwrite: Replace images of an earlier export.
     """
+    early.exists(source)
     from meninx.dicom.export import ExportConfig, export_images
 
     config = ExportConfig(
@@ -128,6 +131,7 @@ def restore(source: Path, out: Path, /, *, overwrite: bool = False, output: Outp
         out: Folder of the DICOM files.
         overwrite: Replace existing files.
     """
+    early.exists(source)
     from meninx.dicom.restore import restore_images
 
     output.show(restore_images(source, out, overwrite=overwrite, progress=output.progress()))
@@ -152,6 +156,7 @@ def folders(
         way: copy, hardlink or symlink.
         overwrite: Replace other files in the output.
     """
+    early.exists(source)
     from meninx.dicom.class_folders import class_folders
 
     output.show(
@@ -168,6 +173,7 @@ def table(source: Path, out: Path, /, *, overwrite: bool = False, output: Output
         out: CSV file to write.
         overwrite: Replace another table.
     """
+    early.exists(source)
     from meninx.dicom.class_folders import class_table
 
     output.show(class_table(source, out, overwrite=overwrite, progress=output.progress()))
