@@ -20,7 +20,7 @@ from meninx.cli import early
 from meninx.cli.dicom import dicom
 from meninx.cli.doctor import EXTRAS
 from meninx.cli.examples import epilogue
-from meninx.cli.flags import read_options, without_tables
+from meninx.cli.flags import read_options, shown_default, without_tables
 from meninx.core import check, settings
 from meninx.core.errors import (
     ConfigError,
@@ -63,7 +63,7 @@ EPILOGUE = "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy
 
 def build_app() -> App:
     """Return the command line; verbs are imported when they are called, the light `dicom` group at once."""
-    several = Parameter(consume_multiple=True, negative_iterable=())
+    several = Parameter(consume_multiple=True, negative_iterable=(), show_default=shown_default)
     version = metadata.version("meninx")
     app = App(
         "meninx",

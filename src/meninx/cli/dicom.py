@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cyclopts import App, Parameter
 
@@ -95,8 +95,8 @@ def export(
     out: Path,
     /,
     *,
-    intensity: str = "stored",
-    bits: int = 8,
+    intensity: Literal["stored", "display"] = "stored",
+    bits: Literal["8", "16"] = "8",
     attributes: tuple[str, ...] = (),
     trusted: bool = False,
     overwrite: bool = False,
@@ -107,8 +107,8 @@ def export(
     Args:
         source: Folder of de-identified DICOM.
         out: Folder of the images.
-        intensity: stored (lossless) or display (windowed).
-        bits: Bit depth of display images: 8 or 16.
+        intensity: stored is lossless, display is windowed.
+        bits: Bit depth of display images.
         attributes: Further attributes for the side-cars, by keyword.
         trusted: Accept files without PatientIdentityRemoved YES.
         overwrite: Replace images of an earlier export.
@@ -117,7 +117,7 @@ def export(
     from meninx.dicom.export import ExportConfig, export_images
 
     config = ExportConfig(
-        intensity=intensity, bits=bits, attributes=attributes, trusted=trusted, overwrite=overwrite
+        intensity=intensity, bits=int(bits), attributes=attributes, trusted=trusted, overwrite=overwrite
     )
     output.show(export_images(source, out, config, progress=output.progress()))
 
@@ -144,7 +144,7 @@ def folders(
     /,
     *,
     rule: LabelFrom = LabelFrom(),
-    way: str = "copy",
+    way: Literal["copy", "hardlink", "symlink"] = "copy",
     overwrite: bool = False,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
@@ -153,7 +153,7 @@ def folders(
     Args:
         source: Folder of images.
         out: Folder of the class folders.
-        way: copy, hardlink or symlink.
+        way: How images get there; a link saves space and needs the source to stay.
         overwrite: Replace other files in the output.
     """
     early.exists(source)
