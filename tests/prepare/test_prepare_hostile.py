@@ -149,7 +149,7 @@ def test_a_device_is_no_table_and_no_image(tmp_path):
         run(CSV.replace(table="/dev/zero"), root, tmp_path / "out")
     (root / "images" / "p0_0.png").unlink()
     (root / "images" / "p0_0.png").symlink_to("/dev/zero")
-    assert run(CSV, root, tmp_path / "out").skipped == {"missing file": 1}
+    assert run(CSV.replace(allow_missing=0.1), root, tmp_path / "out").skipped == {"missing file": 1}
 
 
 def mutated(content: bytes, seed: int) -> bytes:
@@ -187,13 +187,14 @@ def samples(root: Path) -> dict[str, Callable[[Path], object]]:
     )
     make.write_table(root / "g.csv", ["a", "b"], [["1", "x,y"], ["2", 'say "z"']])
     make.write_table(root / "h.csv.gz", ["a", "b"], [["1", "x"], ["2", "y"]])
-    return dict.fromkeys(("a.png", "b.jpg", "c.nii", "d.nii.gz", "e.dcm"), load.load) | {
+    make.write_picture(root / "i.tif", make.picture(4))
+    return dict.fromkeys(("a.png", "b.jpg", "i.tif", "c.nii", "d.nii.gz", "e.dcm"), load.load) | {
         "f.npz": read_arrays, "g.csv": read_table, "h.csv.gz": read_table,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "name", ["a.png", "b.jpg", "c.nii", "d.nii.gz", "e.dcm", "f.npz", "g.csv", "h.csv.gz"]
+    "name", ["a.png", "b.jpg", "c.nii", "d.nii.gz", "e.dcm", "f.npz", "g.csv", "h.csv.gz", "i.tif"]
 )
 def test_no_mutation_of_a_file_raises_anything_outside_the_tree(tmp_path, name):
     read = samples(tmp_path / "whole")[name]
@@ -312,7 +313,7 @@ def test_image_names_that_no_disk_knows_are_missing_files(tmp_path):
     root = make.make_csv(tmp_path / "in")
     table = root / "labels.csv"
     table.write_text(table.read_text().replace("p0_0.png", "x" * 5000).replace("p0_1.png", "a\x00.png"))
-    assert run(CSV, root, tmp_path / "out").skipped == {"missing file": 2}
+    assert run(CSV.replace(allow_missing=0.2), root, tmp_path / "out").skipped == {"missing file": 2}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
@@ -327,6 +328,7 @@ def test_file_names_that_are_no_text_are_spelled_out(tmp_path):
     result = run(PrepareConfig.of(reader="folder", name="toy"), root, tmp_path / "out")
     assert (result.cases, result.skipped) == (9, {"unreadable image": 1})
     assert "\\udcff.png" in (tmp_path / "out" / "private" / "cases.csv").read_text()
-    Path(os.fsdecode(os.fsencode(root) + b"/\xffclass")).mkdir()
+    odd_class = Path(os.fsdecode(os.fsencode(root) + b"/\xffclass"))
+    make.write_picture(odd_class / "0.png", make.picture(99))
     with pytest.raises(DataError, match="plain name for label"):
         run(PrepareConfig.of(reader="folder", name="toy"), root, tmp_path / "out2")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from meninx.core.errors import UsageError, problem
-from meninx.core.manifest import Intensity
+from meninx.core.intensity import Intensity
 
 INPUT, OUTPUTS = "image", ("probabilities", "logits")
 

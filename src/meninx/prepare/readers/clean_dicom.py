@@ -28,7 +28,7 @@ from meninx.imaging import decode, label_objects, tags
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import dicom_masks, mask_labels, values
 from meninx.prepare.readers.dicom_masks import DicomMasks
-from meninx.prepare.readers.source_files import relative, resolve
+from meninx.prepare.readers.source_files import relative, table_path
 from meninx.prepare.source_cases import FileSource, ReaderOutput, SeriesSource, Source, SourceCase
 
 Header = dict[str, str]
@@ -99,9 +99,10 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     skipped += table.unused(bool(units)) if table is not None else []
     skipped += masks.left_over() if masks is not None else []
     further = table.attributes if table is not None else ()
+    labels = table.labels if table is not None else ()
     return ReaderOutput(
         cases=tuple(cases),
-        labels=masks.labels.names if masks is not None else table.labels if table is not None else (),
+        labels=labels if masks is None else masks.labels.names,
         task=values.task_of(config),
         skipped=tuple(skipped),
         spatial_dims=dims,
@@ -280,7 +281,7 @@ class LabelTable:
         if not config.input.table:
             fix = "give the label table"
             raise ConfigError(problem("no table of labels was given", where="table, reader dicom", fix=fix))
-        path = resolve(config.input.table, root, site)
+        path = table_path(config.input.table, root, site)
         table = read_table(path)
         keys = [name for name in KEYS if name in table.columns]
         if not keys:
@@ -290,7 +291,8 @@ class LabelTable:
         task, labels = _meaning(table, config, keys)
         attributes = _more_columns(table, config)
         found = cls(labels, task, attributes, config, path.parent)
-        clean = _crosswalk([resolve(text, root, site) for text in config.input.crosswalks])
+        walks = config.input.crosswalks
+        clean = _crosswalk([table_path(text, root, site, name="crosswalks") for text in walks])
         for row in table.having(config.input.require):
             found._add(row, keys, clean)
         return found
