@@ -171,8 +171,9 @@ class DatasetFolder:
 
 
 def _archives(sources: Iterable[Path]) -> tuple[str, ...]:
-    """Return the digests of the clean archives among the sources, sorted."""
-    clean = [root for root in sources if (root / artifacts.place(DeidRecord)).is_file()]
+    """Return the digests of the clean archives among the sources and in the folders of sites in them."""
+    folders = [folder for root in sources for folder in (root, *(root.iterdir() if root.is_dir() else ()))]
+    clean = [folder for folder in folders if (folder / artifacts.place(DeidRecord)).is_file()]
     return tuple(sorted({digest for root in clean if (digest := integrity.digest_of(root))}))
 
 
