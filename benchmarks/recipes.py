@@ -210,7 +210,10 @@ def table(rows: list[Row]) -> str:
             (row for row in rows if (row["set"], row["arm"]) == (data, arm)), key=lambda row: row["seed"]
         )
         values, first, floor = [row["value"] for row in own], own[0], floors.get(data)
-        spread = f"{sum(values) / len(values):.3f} [{min(values):.3f}, {max(values):.3f}], {len(values)} runs"
+        spread = f"{values[0]:.3f}, one run"
+        if len(values) > 1:
+            mean = sum(values) / len(values)
+            spread = f"{mean:.3f} [{min(values):.3f}, {max(values):.3f}], {len(values)} runs"
         floor_text = f"{floor['value']:.3f} [{floor['low']:.3f}, {floor['high']:.3f}]" if floor else ""
         epsilon = f"{first['epsilon']:.3g}" if first["epsilon"] else "none"
         lines.append(
