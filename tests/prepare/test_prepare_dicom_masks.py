@@ -85,6 +85,18 @@ def test_segments_without_names_are_chosen_by_number(tmp_path):
     np.testing.assert_array_equal(found["Q0"], number_of(dict(reversed(layouts.organs(0).items()))))
 
 
+def test_names_that_deidentification_removed_are_none(tmp_path):
+    root = archive(tmp_path)
+    for patient, name in enumerate(("REMOVED", "liver")):
+        named = [layouts.item(SegmentNumber=n, SegmentLabel=text) for n, text in ((1, name), (2, "REMOVED"))]
+        path = root / "images" / f"seg{patient}.dcm"
+        layouts.write_seg(path, patient, layouts.organs(patient), SegmentSequence=named)
+    reading = read(root)
+    assert reading.labels == ("liver",)
+    assert [place for _, place in reading.notes] == ["label 'liver', 1 of 2", "2 of 2 objects"]
+    assert read(root, mask_labels=("tumour=2", "liver=1")).labels == ("tumour", "liver")
+
+
 def test_a_label_that_some_objects_lack_is_noted_and_an_object_without_images_is_counted(tmp_path):
     root = with_segs(archive(tmp_path))
     layouts.write_seg(root / "images" / "seg1.dcm", 1, {"liver": layouts.organs(1)["liver"]})

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import prepare_fixtures as make
+import pydicom
 import pytest
 import segmentation_fixtures as layouts
 
 import meninx
 from meninx.cli.app import run as command
 from meninx.core.manifest import Manifest
+from meninx.imaging import nifti
 
 pytestmark = pytest.mark.torch
 TRAIN = ("--model", "unet-small", "--batch-size", "2", "--steps", "2", "--patch-size", "8", "8", "8")
@@ -37,6 +41,47 @@ def test_an_nnunet_folder_of_two_channels_is_prepared_trained_on_and_measured(da
     assert measured.cases == sum(case.split == "test" for case in Manifest.read(data).cases)
     metadata = json.loads((run / "release" / "bundle" / "configs" / "metadata.json").read_text())
     assert metadata["network_data_format"]["inputs"]["image"]["num_channels"] == 2
+
+
+def test_masks_of_dicom_objects_survive_deidentification(tmp_path):
+    hospital = make.make_series(tmp_path / "hospital") / "images"
+    shutil.rmtree(tmp_path / "hospital" / "masks")
+    (tmp_path / "hospital" / "deid.json").unlink()
+    for patient in range(2):
+        layouts.write_seg(hospital / f"seg{patient}.dcm", patient, layouts.organs(patient))
+        outline = [layouts.box((1, 11), (0.5, 4.5), 3.0)]
+        layouts.write_rtstruct(hospital / f"rt{patient}.dcm", patient, {"kidney": outline})
+    for path in hospital.rglob("*.dcm"):
+        data = pydicom.dcmread(path)
+        del data.PatientIdentityRemoved
+        data.save_as(path)
+    clean = tmp_path / "clean"
+    key = ("--key", str(tmp_path / "key"), "--new-key")
+    assert command(["deid", str(tmp_path / "hospital"), str(clean), *key]) == 0
+    given = (
+        "--reader",
+        "dicom",
+        "--spatial-dims",
+        "3",
+        "--task",
+        "segmentation",
+        "--window",
+        "-1024",
+        "1000",
+    )
+    assert command(["prepare", str(clean), str(tmp_path / "both"), *given]) == 2
+    for kind, labels, voxels in (
+        ("seg", ("liver", "tumour"), (18 + 24, 4)),
+        ("rtstruct", ("kidney",), (40,)),
+    ):
+        out = tmp_path / kind
+        assert command(["prepare", str(clean), str(out), *given, "--mask-object", kind]) == 0
+        manifest = Manifest.read(out)
+        assert manifest.info.labels == labels
+        masks = [nifti.read(out / case.mask).array for case in manifest.cases]
+        assert (
+            tuple(sum(int((mask == n).sum()) for mask in masks) for n in range(1, len(labels) + 1)) == voxels
+        )
 
 
 def test_two_channels_are_trained_on_privately(data, tmp_path):

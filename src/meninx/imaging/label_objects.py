@@ -36,6 +36,7 @@ CLASSES: dict[str, Kind] = {
     "1.2.840.10008.5.1.4.1.1.481.3": "rtstruct",
 }
 OFF_GRID = 0.1  # voxels that a frame or polygon may lie beside its slice: headers are rounded
+REMOVED = "REMOVED"  # what de-identification leaves of a name that must not be empty
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 
@@ -48,7 +49,7 @@ class LabelObject:
         patient: PatientID.
         series: SeriesInstanceUIDs of the images that it refers to.
         instances: SOPInstanceUIDs of these images, as far as it lists them.
-        names: segment or ROI number to its name, which may be empty.
+        names: segment or ROI number to its name; empty where there is none, or de-identification removed it.
         titles: its SeriesDescription, and its ContentLabel or StructureSetLabel; empty ones left out.
     """
 
@@ -71,7 +72,8 @@ def read_object(path: Path) -> LabelObject:
         kind = _kind(dataset)
         items = dataset.get("SegmentSequence" if kind == "seg" else "StructureSetROISequence") or []
         number, name = ("SegmentNumber", "SegmentLabel") if kind == "seg" else ("ROINumber", "ROIName")
-        names = {int(item[number].value): str(item.get(name) or "").strip() for item in items}
+        found = {int(item[number].value): str(item.get(name) or "").strip() for item in items}
+        names = {key: text if text != REMOVED else "" for key, text in found.items()}
         if len(names) != len(items):
             raise DataError(problem("two segments have one number", where=f"DICOM {kind}"))
         label = dataset.get("ContentLabel" if kind == "seg" else "StructureSetLabel")

@@ -2,8 +2,9 @@
 
 An object belongs to the series (in 2-D: to the image) that it refers to by UID, if both have one PatientID.
 The names of segments and regions (ROIs) are the labels: all of them in alphabetical order, or those that
-``mask_labels`` chooses (``liver``, ``tumour=GTV-1``, or ``liver=1`` by number where objects hold no names). A
-label that the object of a case does not hold has no voxels there, which is noted. Where an image has several
+``mask_labels`` chooses: ``liver``, ``tumour=GTV-1``, or ``liver=1`` by number where de-identification removed
+the names and a number means the same in all objects. A label that the object of a case does not hold has no
+voxels there, and segments without a name are left out; both are noted. Where an image has several
 objects, ``mask_object`` chooses the kind and ``mask_series`` the SeriesDescription, ContentLabel or
 StructureSetLabel. Without a choice they are refused.
 """
@@ -117,16 +118,23 @@ class DicomMasks:
         ]
 
     def notes(self) -> tuple[tuple[str, str], ...]:
-        """Return how many objects lack a label."""
+        """Return how many objects lack a label, and how many hold segments that no name can choose."""
+        unnamed = 0
+        if not self.labels.values:
+            unnamed = sum("" in self.objects[path].names.values() for path in self.used)
         lacking = {
             name: sum(number not in self._numbers(path).values() for path in self.used)
             for number, name in enumerate(self.labels.names, start=1)
         }
-        return tuple(
+        notes = [
             ("label that some objects do not hold", f"label {name!r}, {count} of {len(self.used)}")
             for name, count in lacking.items()
             if count
-        )
+        ]
+        if unnamed:
+            reason = "segments without a name are left out (mask_labels takes them by number)"
+            notes.append((reason, f"{unnamed} of {len(self.used)} objects"))
+        return tuple(notes)
 
     def _numbers(self, path: Path) -> dict[int, int]:
         """Return the segment or ROI numbers of an object that are labels, to the labels' numbers."""
