@@ -35,7 +35,8 @@ def _crossings(corners: np.ndarray, x: float, y: float) -> int:
     total = 0
     for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         if (ay <= y < by) or (by <= y < ay):
-            total += int(ax + (y - ay) * (bx - ax) / (by - ay) < x)
+            slope = (bx - ax) / (by - ay)
+            total += int(ax + (y - ay) * slope < x)
     return total
 
 
