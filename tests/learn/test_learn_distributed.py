@@ -152,7 +152,7 @@ CHI_SQUARE = 30.0  # exceeded by one of 276 independent pairs with probability 1
 
 def test_equal_user_seeds_give_one_draw_of_the_whole_dataset(seen: Seen) -> None:
     table = matrix(seen.gave("masks"))
-    assert frequency_off(table) < 4
+    assert frequency_off(table) < 5  # standard errors; the largest of 24 passes 4 once in 700 runs
     assert dependence(table) < CHI_SQUARE
     both = [steps for steps in zip(*seen.gave("masks"), strict=True) if steps[0] and steps[1]]
     assert len(both) > DRAWS / 2  # the work is really shared

@@ -133,6 +133,10 @@ def test_correlated_noise_is_not_gone_on_with_under_other_keys(tmp_path):
         taken(dp, 3)
     with pytest.raises(PrivacyRefusal, match="correlated"), opened(run, batch=3, noise_bands=2, resume=True):
         pass
+    whole = tmp_path / "whole"
+    for resume in (False, True):  # without a step that is left, no key is used
+        with opened(whole, batch=3, noise_bands=2, resume=resume) as dp:
+            assert len(taken(dp)) == (0 if resume else 6)
 
 
 def test_a_folder_whose_ledger_was_removed_is_not_begun_anew(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from meninx.core.artifacts import BundleRecord
 from meninx.core.errors import DataError
 from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.core.run import Run
 from meninx.learn.inference import load_model
 from meninx.models import registry
 from meninx.train import stage
-from meninx.train.bundle import write_bundle
+from meninx.train.bundle import Contents, write_bundle
 from meninx.train.config import TrainConfig
 
 # mandatory keys of MONAI's bundle specification, of the file and of each tensor
@@ -47,8 +49,24 @@ TENSOR = {
 }
 
 
+@pytest.fixture(autouse=True)
+def scripts_of_each_bundle(monkeypatch):
+    """Let every test import ``scripts`` anew: each bundle brings a package of this name."""
+    monkeypatch.setattr("sys.path", list(sys.path))
+    forget_scripts()
+    yield
+    forget_scripts()
+
+
+def forget_scripts() -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "scripts"]:
+        del sys.modules[name]
+
+
 def parsed(bundle: Path) -> torch.nn.Module:
     """Return the network as a program that knows MONAI alone would make it."""
+    forget_scripts()
+    sys.path.insert(0, str(bundle))  # as `python -m monai.bundle` finds scripts/
     parser = ConfigParser()
     parser.read_config(str(bundle / "configs" / "inference.json"))
     parser.read_meta(str(bundle / "configs" / "metadata.json"))
@@ -68,8 +86,14 @@ def written(folder, *, name, size, task, labels, outputs, channels=1, onnx=True)
     info = DatasetInfo(
         name="small", task=task, labels=labels, spatial_dims=len(size), channels=channels, size=size
     )
-    write_bundle(folder, model, info, network=network, size=size, card="# small\n", onnx=onnx)
+    write_bundle(folder, model, contents(info, network, size), onnx=onnx)
     return model.eval()
+
+
+def contents(info: DatasetInfo, network: dict, size: tuple[int, ...]) -> Contents:
+    sigmoid = network["out_channels"] == len(info.labels) and info.task is not TaskKind.MULTICLASS
+    record = BundleRecord(info=info, network=network, loss="")
+    return Contents(record=record, sigmoid=sigmoid, size=size, privacy="not stated", card="# small\n")
 
 
 def test_the_parser_gives_the_network_of_the_run(plain):
@@ -100,13 +124,26 @@ def test_the_bundle_explains_itself(plain):
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_onnx_gives_the_numbers_of_the_network(plain, batch):
+def test_onnx_gives_probabilities_of_stored_images(plain, batch):
     model, _, info = load_model(plain)
-    image = torch.randn(batch, info.channels, *info.size)
-    session = onnxruntime.InferenceSession(str(plain.release / "bundle" / "models" / "model.onnx"))
-    (found,) = session.run(["pred"], {"image": image.numpy()})
+    grey = torch.randint(0, 256, (batch, info.channels, *info.size)).float()
     with torch.no_grad():
-        assert np.abs(found - model(image).numpy()).max() <= 1e-4
+        logits = model((grey - 127.5) / 127.5)
+    session = onnxruntime.InferenceSession(str(plain.release / "bundle" / "models" / "model.onnx"))
+    probabilities, own = session.run(["probabilities", "logits"], {"image": grey.numpy()})
+    assert np.abs(own - logits.numpy()).max() <= 1e-4
+    assert np.abs(probabilities - torch.sigmoid(logits).numpy()).max() <= 1e-5
+
+
+def test_onnx_says_what_it_is_and_nothing_of_this_machine(plain):
+    path = plain.release / "bundle" / "models" / "model.onnx"
+    facts = onnxruntime.InferenceSession(str(path)).get_modelmeta().custom_metadata_map
+    assert json.loads(facts["labels"]) == list(load_model(plain)[2].labels)
+    assert (facts["activation"], facts["task"]) == ("sigmoid", "multilabel")
+    assert facts["privacy"].startswith("Trained without differential privacy")
+    assert json.loads(facts["intensity"])["window"] == [0.0, 255.0]
+    assert str(Path(torch.__file__).parent).encode() not in path.read_bytes()
+    assert b"meninx/train" not in path.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -120,12 +157,13 @@ def test_segmentation_networks_in_2d_and_3d(tmp_path, size, labels, outputs, nam
     model = written(
         tmp_path, name="unet-small", size=size, task=TaskKind.SEGMENTATION, labels=labels, outputs=outputs
     )
-    image = torch.randn(2, 1, *size)
+    grey = torch.randint(0, 256, (2, 1, *size)).float()
+    image = (grey - 127.5) / 127.5
     with torch.no_grad():
         expected = model(image)
         assert torch.equal(parsed(tmp_path)(image), expected)
     session = onnxruntime.InferenceSession(str(tmp_path / "models" / "model.onnx"))
-    (found,) = session.run(None, {"image": image.numpy()})
+    (found,) = session.run(["logits"], {"image": grey.numpy()})
     assert np.abs(found - expected.numpy()).max() <= 1e-4
     pred = metadata(tmp_path)["network_data_format"]["outputs"]["pred"]
     assert (pred["num_channels"], list(pred["channel_def"].values()), pred["format"]) == (
@@ -187,7 +225,7 @@ def bundle_of(folder: Path, **changes: object) -> None:
         object.__setattr__(info, item.name, {**PLAIN, **changes}.get(item.name, default))
     network = NETWORK | changes.get("network", {})
     build = {name: value for name, value in NETWORK.items() if name != "nested"}
-    write_bundle(folder, registry.build(**build), info, network=network, size=(32, 32), card="# small\n")
+    write_bundle(folder, registry.build(**build), contents(info, network, (32, 32)))
 
 
 @pytest.mark.parametrize(

@@ -407,6 +407,23 @@ class BundleRecord:
     version: int = FORMAT
 
 
+@dataclass(frozen=True, kw_only=True)
+class ThresholdRecord:
+    """Operating thresholds of a released classifier: ``configs/thresholds.json`` of a bundle.
+
+    Attributes:
+        thresholds: label -> probability from which on the label counts as present.
+        weights: SHA-256 of the state of the network that they were fitted for.
+        source: split and dataset that they were fitted on, in words.
+        version: format of the record.
+    """
+
+    thresholds: dict[str, float]
+    weights: str
+    source: str = ""
+    version: int = FORMAT
+
+
 LEDGER_LIMIT = 1 << 30  # bytes of a ledger
 _LIMITS: Mapping[type, int] = {Lineage: 2 * LEDGER_LIMIT, Ancestry: 2 * LEDGER_LIMIT}
 """A lineage and an ancestry hold whole ledgers, their quotation marks escaped."""
@@ -426,6 +443,7 @@ _PLACES: Mapping[type, str] = {
     SweepRecord: "sweep.json",
     Environment: "environment.json",
     BundleRecord: "configs/meninx.json",
+    ThresholdRecord: "configs/thresholds.json",
 }
 
 

@@ -33,7 +33,7 @@ from meninx.learn.optim import Schedule
 from meninx.learn.sampler import PrivateSampler, Sampler, public_sampler, unit_members, unit_names
 from meninx.learn.state import MODEL, Player, TrainState, WeightAverage
 from meninx.learn.step import Loader, Step, SupervisedStep
-from meninx.learn.task import ImageTask, Task, image_task
+from meninx.learn.task import ImageTask, Task, image_task, with_network
 from meninx.learn.trainer import Evaluator, Trainer
 from meninx.models import lora, registry
 from meninx.privacy.clipping.precision import refuse_unbounded
@@ -153,6 +153,7 @@ def from_config(
         ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit together.
     """
     config, world = learn_part(config), world or World()
+    config = config if network is not None else with_network(config, data.info)
     device, ancestry = device or runtime.device(config.runtime.device), ancestry or Ancestry()
     train, valid = _stores(config, data, plan)
     architecture = "" if network is None and task is None else f"{network}, {_name_of(task)}"

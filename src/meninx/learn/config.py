@@ -37,6 +37,7 @@ Correction = Literal["auto", "on", "off"]
 Precision = Literal["fp32", "bf16", "fp16"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 Balance = Literal["none", "balanced"]
+AUTO_MODEL = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,8 @@ class ModelConfig(Settings):
     """The network, the size of its images, and the weights that it starts from.
 
     Attributes:
-        name: name of the network (`resnet9`, `unet`, `monai:SegResNet`, ...).
+        name: name of the network (`resnet9`, `unet`, `monai:SegResNet`, ...); `auto` takes `unet` for
+            segmentation and `resnet9` for other tasks.
         options: further arguments of the network: `options = { base = 16 }` in a recipe,
             `--model-options.base 16` as a flag.
         image_size: spatial size to which smaller images are padded; empty when all images share one size.
@@ -68,7 +70,7 @@ class ModelConfig(Settings):
             and exact.
     """
 
-    name: str = field(default="resnet9", metadata=flat("model"))
+    name: str = field(default=AUTO_MODEL, metadata=flat("model"))
     options: dict[str, Any] = field(default_factory=dict, metadata=flat("model_options"))
     image_size: tuple[Count, ...] = ()
     patch_size: tuple[Count, ...] = ()

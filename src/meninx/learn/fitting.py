@@ -26,7 +26,7 @@ from meninx.learn.distributed import World
 from meninx.learn.hooks import Hook, StepDone
 from meninx.learn.record import FitResult
 from meninx.learn.state import TrainState
-from meninx.learn.task import Task
+from meninx.learn.task import Task, with_network
 from meninx.privacy.plan import Plan
 
 
@@ -79,6 +79,7 @@ def fit(
         ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit, or training diverged.
     """
     config, world = learn_part(config), world or World()
+    config = config if network is not None else with_network(config, data.info)
     begun = world.shared(lambda: checkpoint.path_of(run, "last").is_file() or run.ledger_path.is_file())
     if begun and not resume:
         fix = "give --resume, or another --out"

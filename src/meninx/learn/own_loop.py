@@ -324,8 +324,8 @@ class PrivateTraining:
         return self._step.ledger.spent(self.plan.delta)
 
     def save(self) -> None:
-        """Write the checkpoint into ``private/checkpoints`` and ``privacy.json`` from the ledger."""
-        self._folder.save(self._state, self._step.ledger, units=self._grouping)
+        """Write the checkpoint into ``private/checkpoints``, and in intervals ``privacy.json``."""
+        self._folder.save(self._state, self._step.ledger, units=self._grouping, last=self._closed)
 
     def restore(self) -> None:
         """Load the checkpoint, and check the ledger against it; warn of steps that were lost and stay spent.

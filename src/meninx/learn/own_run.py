@@ -9,7 +9,7 @@ file                   contents
 run.json               identity and state: starting, training from the first step on, and released when
                        every planned step was taken and the block ended without an error
 config.toml            the plan; not a recipe
-privacy.json           the guarantee, from the ledger, as of the last save
+privacy.json           the guarantee, from the ledger; written each minute and when the loop is left
 private/ledger.jsonl   one line per step
 private/checkpoints    network, optimiser and position in the ledger
 release/model.pt       the weights after the last step, a state_dict; with ``lineage.json`` and digests
@@ -19,7 +19,9 @@ release/model.pt       the weights after the last step, a state_dict; with ``lin
 from __future__ import annotations
 
 import io
+import math
 import shutil
+import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +46,7 @@ from meninx.privacy.plan import Plan
 
 MODEL = "model.pt"
 _VERSION = 1
+_PROMISE_SECONDS = 60
 _COMMAND = ("meninx.privacy.training",)
 _NOTE = (
     "# The plan of a loop of the user's own (meninx.privacy.training). It is no recipe of `meninx train`.\n"
@@ -72,6 +75,7 @@ class OwnRun:
     def __init__(self, folder: Path, plan: Plan, *, declared_units: int | None, deterministic: bool) -> None:
         self.run, self.plan = Run(folder), plan
         self.declared_units, self.deterministic = declared_units, deterministic
+        self._promised = -math.inf
 
     # begin and resume
 
@@ -80,8 +84,7 @@ class OwnRun:
 
         Raises:
             UsageError: ``resume`` is wrong, or the folder holds other files, or is no folder.
-            PrivacyRefusal: a record of a run that took steps is missing, or its noise is correlated. With new
-                keys the units would take their turns anew, and one might come more often than was planned.
+            PrivacyRefusal: a record of a run that took steps is missing.
         """
         run, known = self.run, self._record()
         workspace.outside(run.root)
@@ -98,9 +101,6 @@ class OwnRun:
             raise UsageError(
                 f"{run.name} holds no run to resume: leave resume out, or give the folder of the run"
             )
-        if begun and self.plan.noise_bands > 1:
-            why = "a run with correlated noise cannot be resumed, because its keys live in memory alone"
-            raise PrivacyRefusal(problem(why, where=run.name, fix="start a new run"))
         return begun
 
     def _checkpoint_steps(self) -> int:
@@ -218,13 +218,16 @@ class OwnRun:
 
     # what is saved on the way
 
-    def save(self, state: TrainState, ledger: Ledger, *, units: str) -> None:
-        """Write the checkpoint, ``privacy.json`` and how far the run is.
+    def save(self, state: TrainState, ledger: Ledger, *, units: str, last: bool = False) -> None:
+        """Write the checkpoint and how far the run is; ``privacy.json`` at the end, and once a minute before.
+
+        Computing epsilon takes as long as several steps of a small network.
 
         Args:
             state: network, optimiser and step.
             ledger: as it is on the disk.
             units: digest of the units and their rows.
+            last: the loop is left.
         """
         content = {
             "version": _VERSION,
@@ -235,7 +238,8 @@ class OwnRun:
         }
         checkpoint.write(self.run, "last", Kind.OWN_LOOP, content)
         if ledger.entries:
-            self._write_promise(ledger)
+            if last or time.monotonic() - self._promised >= _PROMISE_SECONDS:
+                self._write_promise(ledger)
             self.run.update(state=RunState.TRAINING, step=ledger.next_step, planned_steps=self.plan.steps)
 
     def note_steps(self, ledger: Ledger) -> None:
@@ -291,6 +295,7 @@ class OwnRun:
 
     def _write_promise(self, ledger: Ledger) -> None:
         """Write ``privacy.json`` from the ledger."""
+        self._promised = time.monotonic()
         known = artifacts.require(self.run.root, RunRecord, fix="start a new run")
         public = f"the number of training units ({self.plan.unit}s) counts as public: none was declared"
         seeded = "noise and sampling came from deterministic_seed: no privacy against anyone who knows it"

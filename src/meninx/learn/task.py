@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,11 @@ from torch.nn import functional
 
 from meninx.core.errors import ConfigError, expected
 from meninx.core.manifest import DatasetInfo, TaskKind
-from meninx.learn.config import TaskConfig
+from meninx.learn.config import AUTO_MODEL, LearnConfig, TaskConfig
 from meninx.metrics import classification, segmentation
+from meninx.models import registry
+
+ConfigT = TypeVar("ConfigT", bound=LearnConfig)
 
 
 class Task(Protocol):
@@ -290,6 +293,25 @@ class ImageTask:
 
     def _weights(self, like: Tensor) -> Tensor | None:
         return torch.tensor(self.weights, device=like.device) if self.weights else None
+
+
+def with_network(config: ConfigT, info: DatasetInfo) -> ConfigT:
+    """Return the settings with the name of a network for a dataset's task.
+
+    ``auto`` becomes ``unet`` for segmentation and ``resnet9`` otherwise; both take 2 and 3 dimensions.
+
+    Raises:
+        ConfigError: the named network is one of ours for another task.
+    """
+    name, segmentation = config.model.name, info.task is TaskKind.SEGMENTATION
+    usual = "unet" if segmentation else "resnet9"
+    if name == AUTO_MODEL:
+        return config.replace(model=usual)
+    if name in registry.MODELS and (name in registry.SEGMENTERS) is not segmentation:
+        got = f"{name}, which is for {'classification' if segmentation else 'segmentation'}"
+        fix = f"leave the model out, or give e.g. {usual}"
+        raise ConfigError(expected(f"a network for {info.task}", got=got, where="model", fix=fix))
+    return config
 
 
 def image_task(info: DatasetInfo, config: TaskConfig, *, weights: tuple[float, ...] = ()) -> ImageTask:

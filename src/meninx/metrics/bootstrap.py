@@ -219,8 +219,11 @@ def mean_ends(items: Sequence[Measured], metric: str) -> Ends:
         return items[0].ends[metric]
     samples = np.array([item.samples[metric] for item in items])
     low, high = intervals.percentile_interval(mean_defined(samples.T))
-    drawn = np.array([intervals.percentile_interval(row) for row in samples])
-    lacking = np.array([item.ends[metric] for item in items]) - drawn
+    ends = np.array([item.ends[metric] for item in items])
+    if math.isnan(low) and not np.isnan(ends).all():  # undefined in too many draws
+        low, high = (float(end) for end in ends[~np.isnan(ends).any(axis=1)].mean(axis=0))
+        return low, high
+    lacking = ends - np.array([intervals.percentile_interval(row) for row in samples])
     known = lacking[~np.isnan(lacking).any(axis=1)]
     if not len(known):
         return low, high

@@ -37,6 +37,8 @@ MODELS: Mapping[str, Builder] = {
     "unet-small": partial(UNet, base=8, depth=3),
     "unet-plain": partial(UNet, base=64, depth=3, norm="none", activation="relu", upsampling="linear"),
 }
+SEGMENTERS = ("unet", "unet-small", "unet-plain")
+"""The networks of :data:`MODELS` that give one output per voxel; the others give one per label."""
 MONAI_PREFIX = "monai:"
 OWN_PREFIX = "own:"
 """Begins the name of a network that a caller gave as an object; it cannot be built from its name."""
@@ -70,7 +72,8 @@ def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, 
     """
     shape = {"spatial_dims": spatial_dims, "in_channels": in_channels, "out_channels": out_channels}
     if name.startswith(MONAI_PREFIX):
-        return _build_monai(name.removeprefix(MONAI_PREFIX), shape, options)
+        found, arguments = _monai_network(name.removeprefix(MONAI_PREFIX), shape, options)
+        return without_inplace(_constructed(found, arguments, name))
     if name.startswith(OWN_PREFIX):
         fix = f"give it, e.g. model={name.removeprefix(OWN_PREFIX)}(...) in Python"
         raise ConfigError(f"{name} is a network of the caller's own, which is not known by its name; {fix}")
@@ -124,7 +127,29 @@ def _of_other_package(name: str) -> Builder:
     return builder
 
 
-def _build_monai(name: str, shape: Mapping[str, int], options: Mapping[str, Any]) -> nn.Module:
+def monai_arguments(
+    name: str, *, spatial_dims: int, in_channels: int, out_channels: int, **options: Any
+) -> dict[str, Any]:
+    """Return the arguments with which :func:`build` calls a class of MONAI, for programs without meninx.
+
+    Args:
+        name: ``monai:`` and a class of ``monai.networks.nets``.
+        spatial_dims: as for :func:`build`.
+        in_channels: as for :func:`build`.
+        out_channels: as for :func:`build`.
+        **options: as for :func:`build`.
+
+    Raises:
+        ConfigError: as :func:`build`.
+    """
+    shape = {"spatial_dims": spatial_dims, "in_channels": in_channels, "out_channels": out_channels}
+    return _monai_network(name.removeprefix(MONAI_PREFIX), shape, options)[1]
+
+
+def _monai_network(
+    name: str, shape: Mapping[str, int], options: Mapping[str, Any]
+) -> tuple[type[nn.Module], dict[str, Any]]:
+    """Return a class of MONAI and its arguments."""
     from monai.networks import nets  # a heavy import that only these models need
 
     classes = {
@@ -165,7 +190,7 @@ def _build_monai(name: str, shape: Mapping[str, int], options: Mapping[str, Any]
                 f"the network needs a value for {', '.join(missing)}", where=f"{MONAI_PREFIX}{name}", fix=fix
             )
         )
-    return without_inplace(_constructed(classes[name], arguments, f"{MONAI_PREFIX}{name}"))
+    return classes[name], arguments
 
 
 def _refuse_download(name: str, options: Mapping[str, Any]) -> None:

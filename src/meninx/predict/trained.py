@@ -12,7 +12,7 @@ from torch import nn
 
 from meninx.core import artifacts, files, integrity, names
 from meninx.core import run as runs
-from meninx.core.artifacts import BundleRecord, EvaluationRecord, RunRecord, RunState
+from meninx.core.artifacts import BundleRecord, EvaluationRecord, RunRecord, RunState, ThresholdRecord
 from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.core.run import Run
@@ -88,7 +88,7 @@ def open_trained(place: Path, *, network: nn.Module | None = None) -> Trained:
         weights=weights_digest(model.network),
         run=model.record.run,
     )
-    return _with_thresholds(found, release)
+    return _with_thresholds(found, release, bundle)
 
 
 def _located(place: Path) -> tuple[Path | None, Path | None]:
@@ -135,18 +135,21 @@ def _of_checkpoint(run: Run, network: nn.Module | None) -> Trained:
         weights=weights,
         run=record.id if record is not None else "",
     )
-    return _with_thresholds(found, run.release)
+    return _with_thresholds(found, run.release, None)
 
 
 def _preprocessing(info: DatasetInfo) -> Preprocessing | None:
     return Preprocessing.from_table(info.preprocessing) if info.preprocessing else None
 
 
-def _with_thresholds(model: Trained, release: Path | None) -> Trained:
+def _with_thresholds(model: Trained, release: Path | None, bundle: Path | None) -> Trained:
     """Return the model with the operating thresholds of its evaluation, or the reason why it has none."""
     if model.info.task is TaskKind.SEGMENTATION:
         return model
-    thresholds, origin = _thresholds(model, release)
+    evaluated = release is not None and (release / EVALUATION).is_file()
+    thresholds, origin = (
+        _of_bundle(model, bundle) if bundle and not evaluated else _thresholds(model, release)
+    )
     return replace(model, thresholds=thresholds, thresholds_from=origin)
 
 
@@ -170,6 +173,22 @@ def _thresholds(model: Trained, release: Path | None) -> tuple[dict[str, float],
         return {}, "none: the evaluation fitted none on validation"
     rules = ", ".join(sorted({names.printable(str(item.rule)) for item in found}))
     return fitted, f"{rules} on the split {names.printable(record.thresholds_from or 'valid')}"
+
+
+def _of_bundle(model: Trained, bundle: Path) -> tuple[dict[str, float], str]:
+    """Return the thresholds that `meninx evaluate` wrote into a bundle that lies alone."""
+    record = artifacts.read(bundle, ThresholdRecord)
+    if record is None:
+        return {}, "none: the bundle holds no thresholds, and no evaluation.json lies beside it"
+    if record.weights != model.weights:
+        return {}, "none: the thresholds of the bundle were fitted for other weights"
+    labels = set(model.info.labels)
+    fitted = {
+        label: float(value)
+        for label, value in record.thresholds.items()
+        if label in labels and _is_number(value)
+    }
+    return fitted, f"fitted on the split {names.printable(record.source or 'valid')}"
 
 
 def _is_number(value: object) -> bool:

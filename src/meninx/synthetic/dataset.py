@@ -195,6 +195,12 @@ def _info(task: TaskKind, size: int, spatial_dims: int) -> DatasetInfo:
             spacing_mm=(360 / shape[0], 300 / shape[1], 160 / shape[2]),
             intensity=intensity,
             synthetic=True,
+            preprocessing={
+                "spatial_dims": 3,
+                "size": list(shape),
+                "scaling": "window",
+                "window": list(intensity.window),
+            },
         )
     return DatasetInfo(
         name="phantom-chest",
@@ -203,6 +209,7 @@ def _info(task: TaskKind, size: int, spatial_dims: int) -> DatasetInfo:
         attributes=("sex", "age"),
         size=(size, size),
         synthetic=True,
+        preprocessing={"size": [size, size]},
     )
 
 

@@ -1,8 +1,20 @@
-"""A MONAI bundle of the trained network: configs, weights and documentation in MONAI's layout."""
+"""A MONAI bundle of the trained network: weights, what they mean, and how to use them without meninx.
+
+configs/metadata.json    what goes in and comes out, labels, preprocessing, privacy
+configs/meninx.json      the record that `meninx predict` reads
+configs/inference.json   `python -m monai.bundle run`: from a folder of images to predictions
+configs/thresholds.json  operating thresholds, written by `meninx evaluate`
+models/model.pt          state dict of the network, which returns logits
+models/model.onnx        the same network between stored images and probabilities
+scripts/                 the parts of meninx that inference.json needs (:mod:`meninx.train.bundle_source`)
+docs/README.md           what it is and how to use it
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,64 +22,158 @@ from typing import Any
 import torch
 from torch import nn
 
-from meninx.core import files, names, plain
+from meninx.core import artifacts, files, names, plain
+from meninx.core.artifacts import BundleRecord, ThresholdRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.manifest import DatasetInfo, TaskKind
+from meninx.learn.inference import OVERLAP
+from meninx.metrics.thresholds import Threshold
 from meninx.models import registry
-from meninx.train.onnx_export import export_onnx
+from meninx.train import bundle_source
+from meninx.train.onnx_export import INPUT, OUTPUTS, StoredToProbabilities, export_onnx
 
 LICENSE = (
     "The weights were trained on the data named in docs/README.md. Whoever controls that data "
     "decides under which terms\n"
-    "the weights may be used; meninx, the program that made them, is under the Apache License 2.0.\n"
+    "the weights may be used. The folder scripts/ is a copy of parts of meninx, the program that made them,\n"
+    "and is under the Apache License 2.0: http://www.apache.org/licenses/LICENSE-2.0\n"
 )
-SCHEMA_VERSION = "0.1.0"
+VERSION = "0.2.0"
+SCHEMA = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+)
+FOLDER = "bundle"
+THRESHOLDS = artifacts.place(ThresholdRecord)
+THRESHOLDS_IN_RELEASE = f"{FOLDER}/{THRESHOLDS}"
+_READERS = ("pydicom", "nibabel", "pillow")
 
 
-def write_bundle(
-    folder: Path,
-    model: nn.Module,
-    info: DatasetInfo,
-    *,
-    network: dict[str, Any],
-    size: tuple[int, ...],
-    card: str,
-    patches: bool = False,
-    onnx: bool = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a bundle says about its network.
+
+    Attributes:
+        record: what the network was trained for, how it is built, and its digest.
+        sigmoid: each output is decided on its own; else the outputs are classes of which one is right.
+        size: spatial size of an input.
+        privacy: the sentence of ``privacy.json``.
+        card: Markdown for ``docs/README.md``.
+    """
+
+    record: BundleRecord
+    sigmoid: bool
+    size: tuple[int, ...]
+    privacy: str
+    card: str
+
+    @property
+    def info(self) -> DatasetInfo:
+        """The dataset's labels, channels, preprocessing and intensity."""
+        return self.record.info
+
+    @property
+    def segmentation(self) -> bool:
+        """Whether the outputs are maps."""
+        return self.info.task is TaskKind.SEGMENTATION
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the network's outputs, in order."""
+        softmax_map = self.segmentation and not self.sigmoid
+        return ("background", *self.info.labels) if softmax_map else self.info.labels
+
+    @property
+    def patches(self) -> bool:
+        """Whether inputs are patches of larger images."""
+        return bool(self.record.patch_size)
+
+    @property
+    def activation(self) -> str:
+        """Function from logits to probabilities."""
+        return "sigmoid" if self.sigmoid else "softmax"
+
+    @property
+    def network_name(self) -> str:
+        """Name of the network in ``models.registry``."""
+        return str(self.record.network["name"])
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the network is an object of the caller's, which is not known by its name."""
+        return self.network_name.startswith(registry.OWN_PREFIX)
+
+    @property
+    def ships_network(self) -> bool:
+        """Whether the network is one of meninx, whose source the bundle holds."""
+        return self.network_name in registry.MODELS
+
+    @property
+    def from_monai(self) -> bool:
+        """Whether the network is one of MONAI."""
+        return self.network_name.startswith(registry.MONAI_PREFIX)
+
+
+def write_bundle(folder: Path, model: nn.Module, contents: Contents, *, onnx: bool = False) -> None:
     """Write the bundle.
 
     Args:
         folder: the bundle's folder, usually ``release/bundle``.
         model: the network whose weights are released (averaged weights where an average was kept).
-        info: the dataset's labels, channels and intensity.
-        network: arguments of ``meninx.models.registry.build`` that make the same network again. For a network
-            of the caller's own, which they cannot make, ``configs/inference.json`` is left out.
-        size: spatial size of an input.
-        patches: inputs are patches of larger images.
-        card: Markdown for ``docs/README.md``.
+        contents: what the bundle says about it.
         onnx: also write ``models/model.onnx``.
 
     Raises:
         DataError: a name or an option is one that MONAI would take for code or a reference.
     """
+    info, network = contents.info, contents.record.network
     names.check([info.name], what="dataset", where="bundle")
     names.check(info.labels, what="label", where="bundle")
     check_options(network)
-    models = folder / "models"
-    models.mkdir(parents=True, exist_ok=True)
+    check_options(dict(info.preprocessing), where="preprocessing")
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    with files.atomic(models / "model.pt") as stream:
+    with files.atomic(folder / "models" / "model.pt") as stream:
         torch.save(weights, stream)
+    table = _metadata(contents, onnx=onnx)
     if onnx:
-        example = torch.zeros(1, info.channels, *size, device=next(model.parameters()).device)
-        export_onnx(model, example, models / "model.onnx")
+        low = info.intensity.window[0]
+        device = next(model.parameters()).device
+        example = torch.full((1, info.channels, *contents.size), low, device=device)
+        whole = StoredToProbabilities(model, info.intensity, sigmoid=contents.sigmoid)
+        export_onnx(whole, example, folder / "models" / "model.onnx", facts=_facts(contents))
     files.write_text(folder / "LICENSE", LICENSE)
-    files.write_text(folder / "docs" / "README.md", card)
-    metadata = _metadata(info, size, int(network["out_channels"]), patches)
-    files.write_text(folder / "configs" / "metadata.json", plain.to_json(metadata))
-    if not str(network["name"]).startswith(registry.OWN_PREFIX):
-        files.write_text(folder / "configs" / "inference.json", plain.to_json(_inference(network)))
+    files.write_text(folder / "docs" / "README.md", contents.card + _usage(contents, onnx=onnx))
+    files.write_text(folder / "configs" / "metadata.json", _json(table))
+    artifacts.write(folder, contents.record)
+    if not contents.is_own:
+        files.write_text(folder / "configs" / "inference.json", _json(_inference(contents)))
+        bundle_source.write(folder / "scripts", networks=contents.ships_network)
+
+
+def write_thresholds(
+    folder: Path, fitted: Sequence[Threshold], *, weights: str, source: str
+) -> tuple[list[Path], list[Path]]:
+    """Write ``configs/thresholds.json`` of a bundle, or remove it when there are none; return both lists.
+
+    Args:
+        folder: the bundle; nothing is done where there is none.
+        fitted: thresholds of the network's labels; those that were not fitted on validation are left out.
+        weights: SHA-256 of the network's state.
+        source: split and dataset that they were fitted on, in words.
+
+    Returns:
+        Files that were written, and files that were removed.
+    """
+    path = folder / THRESHOLDS
+    values = {item.label: float(item.value) for item in fitted if item.split == "valid"}
+    if not folder.is_dir():
+        return [], []
+    if values:
+        record = ThresholdRecord(thresholds=values, weights=weights, source=source)
+        return [artifacts.write(folder, record)], []
+    if not path.is_file():
+        return [], []
+    path.unlink()
+    return [], [path]
 
 
 def check_options(options: Any, *, where: str = "model_options") -> None:
@@ -91,67 +197,243 @@ def check_options(options: Any, *, where: str = "model_options") -> None:
         raise DataError(expected("a plain text", got=names.problem(options), where=where))
 
 
-def _metadata(info: DatasetInfo, size: tuple[int, ...], outputs: int, patches: bool) -> dict[str, Any]:
-    low, high = ((value - info.intensity.shift) / info.intensity.scale for value in info.intensity.window)
-    segmentation = info.task is TaskKind.SEGMENTATION
-    classes = ("background", *info.labels) if outputs > len(info.labels) else info.labels
-    image = {
-        "type": "image",
-        "format": "magnitude",
-        "modality": "n/a",
-        "num_channels": info.channels,
-        "spatial_shape": list(size),
-        "dtype": "float32",
-        "value_range": [low, high],
-        "is_patch_data": patches,
-        "channel_def": _channels(info.channels),
-    }
-    prediction = {
-        "type": "image" if segmentation else "probabilities",
-        "format": "labels" if segmentation else "classes",
-        "modality": "n/a",
-        "num_channels": len(classes),
-        "spatial_shape": list(size) if segmentation else [len(classes)],
-        "dtype": "float32",
-        "value_range": [],
-        "is_patch_data": patches,
-        "channel_def": {str(index): name for index, name in enumerate(classes)},
-    }
+def _json(table: Mapping[str, Any]) -> str:
+    """Return indented JSON with the keys in the order of the table."""
+    return json.dumps(plain.to_plain(table), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _metadata(contents: Contents, *, onnx: bool) -> dict[str, Any]:
+    info = contents.info
+    packages = {name: metadata.version(name) for name in _READERS}
+    if not (contents.ships_network or contents.from_monai):
+        packages["meninx"] = metadata.version("meninx")
     return {
-        "version": SCHEMA_VERSION,
-        "changelog": {SCHEMA_VERSION: "as trained"},
+        "schema": SCHEMA,
+        "version": VERSION,
+        "changelog": {VERSION: "as trained"},
         "monai_version": metadata.version("monai"),
         "pytorch_version": metadata.version("torch").partition("+")[0],
         "numpy_version": metadata.version("numpy"),
-        "required_packages_version": {"meninx": metadata.version("meninx")},
+        "required_packages_version": packages,
         "name": info.name,
         "task": str(info.task),
-        "description": f"{info.task} on {info.name}, trained by meninx",
+        "description": f"{info.task} on {info.name}, trained by meninx {metadata.version('meninx')}",
         "authors": "the data controller",
         "copyright": "see LICENSE",
         "intended_use": "research; not a medical device",
-        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": prediction}},
-        "intensity": {
-            "window": list(info.intensity.window),
-            "shift": info.intensity.shift,
-            "scale": info.intensity.scale,
-        },
+        "network_data_format": _data_format(contents),
+        "activation": contents.activation,
+        "preprocessing": dict(info.preprocessing),
+        "intensity": _intensity(info),
+        "image_size": list(contents.record.image_size),
+        "privacy": contents.privacy,
+        "thresholds": f"{THRESHOLDS}, once `meninx evaluate` has measured them",
+        **({"onnx": _onnx_format(contents)} if onnx else {}),
     }
 
 
-def _channels(count: int) -> dict[str, str]:
-    colours = ("red", "green", "blue") if count == 3 else ("image",)
-    return {str(index): name for index, name in enumerate(colours)}
-
-
-def _inference(network: dict[str, Any]) -> dict[str, Any]:
+def _data_format(contents: Contents) -> dict[str, Any]:
+    """Return what the network of ``model.pt`` takes and returns, and what ``inference.json`` makes of it."""
+    info, count = contents.info, len(contents.outputs)
+    low, high = ((value - info.intensity.shift) / info.intensity.scale for value in info.intensity.window)
+    size = list(contents.size)
+    image = _tensor(
+        ("image", "magnitude"), size, [low, high], _channels(info.channels), patches=contents.patches
+    )
+    names_by_channel = {str(index): name for index, name in enumerate(contents.outputs)}
+    if contents.segmentation:
+        logits = _tensor(("image", "labels"), size, [], names_by_channel, patches=contents.patches)
+        values = {str(index): name for index, name in enumerate(("background", *info.labels))}
+        final = _tensor(("image", "segmentation"), ["*"] * len(size), [0, len(info.labels)], values)
+        final["num_channels"] = 1
+    else:
+        logits = _tensor(("logits", "classes"), [count], [], names_by_channel)
+        final = _tensor(("probabilities", "classes"), [count], [0, 1], names_by_channel)
     return {
+        "inputs": {"image": image},
+        "outputs": {"pred": logits},
+        "post_processed_outputs": {"pred": final},
+    }
+
+
+def _tensor(
+    kind: tuple[str, str],
+    shape: list[Any],
+    values: list[float],
+    channels: Mapping[str, str],
+    *,
+    patches: bool = False,
+) -> dict[str, Any]:
+    return {
+        "type": kind[0],
+        "format": kind[1],
+        "modality": "n/a",
+        "num_channels": len(channels),
+        "spatial_shape": shape,
+        "dtype": "float32",
+        "value_range": values,
+        "is_patch_data": patches,
+        "channel_def": dict(channels),
+    }
+
+
+def _intensity(info: DatasetInfo) -> dict[str, Any]:
+    found = info.intensity
+    return {"window": list(found.window), "shift": found.shift, "scale": found.scale}
+
+
+def _channels(count: int) -> dict[str, str]:
+    if count == 3:
+        return {"0": "red", "1": "green", "2": "blue"}
+    return {"0": "image"} if count == 1 else {str(n): f"image {n + 1}" for n in range(count)}
+
+
+def _onnx_format(contents: Contents) -> dict[str, Any]:
+    """Return what ``model.onnx`` takes and returns, which differs from ``model.pt``."""
+    patches = "patches: average the logits of overlapping patches with Gaussian weights, then activate"
+    return {
+        "file": "models/model.onnx",
+        "input": INPUT,
+        "input_values": "stored values (grey levels or units) after `preprocessing`, not normalised",
+        "outputs": list(OUTPUTS),
+        "shape": ["batch", contents.info.channels, *contents.size],
+        "use": patches if contents.patches else "whole images",
+    }
+
+
+def _facts(contents: Contents) -> dict[str, str]:
+    """Return what ``model.onnx`` says about itself; every value is a text."""
+    info = contents.info
+    tables = {
+        "labels": list(contents.outputs),
+        "preprocessing": dict(info.preprocessing),
+        "intensity": _intensity(info),
+        "format": _onnx_format(contents),
+    }
+    texts = {name: json.dumps(plain.to_plain(table), ensure_ascii=False) for name, table in tables.items()}
+    return {
+        "name": info.name,
+        "task": str(info.task),
+        "activation": contents.activation,
+        "privacy": contents.privacy,
+        "intended_use": "research; not a medical device",
+        **texts,
+    }
+
+
+def _network(contents: Contents) -> dict[str, Any]:
+    """Return the network for MONAI's parser: of MONAI itself, of ``scripts/``, or of an installed package."""
+    arguments = dict(contents.record.network)
+    if contents.from_monai:
+        name = contents.network_name.removeprefix(registry.MONAI_PREFIX)
+        return {"_target_": f"monai.networks.nets.{name}", **registry.monai_arguments(**arguments)}
+    package = "scripts" if contents.ships_network else "meninx"
+    return {"_target_": f"{package}.models.registry.build", **arguments}
+
+
+def _inference(contents: Contents) -> dict[str, Any]:
+    """Return the workflow for ``python -m monai.bundle run``.
+
+    A dataset of an older version says nothing of preprocessing. Then the network alone is described.
+    """
+    network = {
         "imports": ["$import torch", "$from pathlib import Path"],
         "bundle_root": ".",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
-        "network_def": {"_target_": "meninx.models.registry.build", **network},
+        "network_def": _network(contents),
         "weights": (
             "$torch.load(Path(@bundle_root) / 'models' / 'model.pt', map_location=@device, weights_only=True)"
         ),
         "network": "$(@network_def.load_state_dict(@weights), @network_def.eval().to(@device))[1]",
     }
+    if not contents.info.preprocessing:
+        return network
+    info, record = contents.info, contents.record
+    steps = {
+        "_target_": "scripts.inference.NetworkInputd",
+        "preprocessing": dict(info.preprocessing),
+        "intensity": _intensity(info),
+        "image_size": list(record.image_size),
+        "size": [] if record.image_size or record.patch_size else list(contents.size),
+    }
+    return network | {
+        "dataset_dir": "images",
+        "output_dir": "predictions",
+        "data": {
+            "_target_": "scripts.inference.found",
+            "dataset_dir": "@dataset_dir",
+            "spatial_dims": info.spatial_dims,
+        },
+        "preprocessing": {"_target_": "monai.transforms.Compose", "transforms": [steps]},
+        "dataset": {"_target_": "monai.data.Dataset", "data": "@data", "transform": "@preprocessing"},
+        "inferer": _inferer(contents),
+        "postprocessing": {"_target_": "monai.transforms.Compose", "transforms": [_activation(contents)]},
+        "writer": _writer(contents),
+        "evaluator": {
+            "_target_": "scripts.inference.Predictor",
+            **{
+                name: f"@{name}"
+                for name in ("dataset", "network", "inferer", "device", "postprocessing", "writer")
+            },
+        },
+        "run": ["$@evaluator.run()"],
+    }
+
+
+def _inferer(contents: Contents) -> dict[str, Any]:
+    if not contents.patches:
+        return {"_target_": "monai.inferers.SimpleInferer"}
+    return {
+        "_target_": "monai.inferers.SlidingWindowInferer",
+        "roi_size": list(contents.record.patch_size),
+        "sw_batch_size": 1,
+        "overlap": OVERLAP,
+        "mode": "gaussian",
+        "padding_mode": "replicate",
+    }
+
+
+def _activation(contents: Contents) -> dict[str, Any]:
+    if not contents.segmentation:
+        return {"_target_": "monai.transforms.Activationsd", "keys": "pred", contents.activation: True}
+    if contents.sigmoid:
+        return {"_target_": "scripts.inference.LabelMapd"}
+    return {"_target_": "monai.transforms.AsDiscreted", "keys": "pred", "argmax": True}
+
+
+def _writer(contents: Contents) -> dict[str, Any]:
+    if contents.segmentation:
+        return {"_target_": "scripts.inference.LabelMapFiles", "output_dir": "@output_dir"}
+    return {
+        "_target_": "scripts.inference.ProbabilityTable",
+        "output_dir": "@output_dir",
+        "labels": list(contents.outputs),
+        "thresholds": f"$str(Path(@bundle_root) / '{THRESHOLDS}')",
+    }
+
+
+def _usage(contents: Contents, *, onnx: bool) -> str:
+    """Return the part of the README that says how to make predictions."""
+    files_written = "label maps" if contents.segmentation else "`predictions.csv`"
+    ways = [
+        "## Use\n",
+        f"`images` is a folder of DICOM, PNG or NIfTI files. The results are {files_written} in `out`.\n",
+    ]
+    if not contents.is_own:
+        ways.append("With meninx:\n\n    meninx predict BUNDLE images out\n")
+    if contents.info.preprocessing and not contents.is_own:
+        needed = "torch, monai, pydicom, nibabel and pillow"
+        needed += "" if contents.ships_network or contents.from_monai else ", and meninx for the network"
+        ways.append(
+            f"With MONAI, in this folder (needs {needed}; compressed DICOM: pylibjpeg):\n\n"
+            "    python -m monai.bundle run --config_file configs/inference.json --bundle_root . \\\n"
+            "      --dataset_dir images --output_dir out\n"
+        )
+    if onnx:
+        ways.append(
+            "With ONNX Runtime: `models/model.onnx` takes stored images (float32, batch x channels x size). "
+            f"It returns {contents.activation} probabilities and logits. Normalisation is part of the graph. "
+            "`scripts/images.py` makes stored images of files without torch: "
+            "`NetworkInput.of(preprocessing, intensity)` with the tables of `configs/metadata.json`.\n"
+        )
+    return "\n" + "\n".join(ways)

@@ -31,7 +31,7 @@ from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.metrics.surface import SurfaceTable, compare_surfaces
 from meninx.metrics.thresholds import Threshold
 from meninx.models import registry
-from meninx.train import effect, external, identity, predictions, testdata
+from meninx.train import bundle, effect, external, identity, predictions, testdata
 from meninx.train.comparison import Arm, differing_settings
 from meninx.train.config import EvaluateConfig, TrainConfig
 from meninx.train.external import LabelMatch
@@ -41,6 +41,7 @@ Array = npt.NDArray[np.float64]
 _MEASUREMENTS = (
     "evaluation",
     "comparison",
+    bundle.THRESHOLDS_IN_RELEASE,
 )  # first words of the names of files that an evaluation writes itself
 
 
@@ -450,6 +451,12 @@ class _Measurement:
         elif compared.is_file() and not self._still_holds(compared, origin):
             compared.unlink()
             removed.append(compared)
+        if path == self.folder.root / artifacts.place(EvaluationRecord):
+            place_of = self.folder.release / bundle.FOLDER
+            written, gone = bundle.write_thresholds(
+                place_of, found.thresholds, weights=self.model.weights, source=fitted
+            )
+            added, removed = [*added, *written], [*removed, *gone]
         if not self.private:
             self.folder.enlist(added=added, removed=removed)
         return path

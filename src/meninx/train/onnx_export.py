@@ -4,24 +4,54 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from meninx.core.errors import UsageError, problem
+from meninx.core.intensity import Intensity
+
+INPUT, OUTPUTS = "image", ("probabilities", "logits")
 
 
-def export_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> None:
-    """Write ``model`` as ONNX with a free batch axis, input ``image`` and output ``pred``.
+class StoredToProbabilities(nn.Module):
+    """A network between the values of stored images and probabilities.
+
+    Args:
+        network: takes normalised images and returns logits.
+        intensity: how stored values become network input.
+        sigmoid: each output is decided on its own; else the outputs are classes of which one is right.
+    """
+
+    def __init__(self, network: nn.Module, intensity: Intensity, *, sigmoid: bool) -> None:
+        super().__init__()
+        self.network, self.intensity, self.sigmoid = network, intensity, sigmoid
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return probabilities and logits (batch, outputs, ...) of stored images (batch, channels, ...)."""
+        low, high = self.intensity.window
+        values = (image.clamp(low, high) - self.intensity.shift) / self.intensity.scale
+        logits: Tensor = self.network(values)
+        return torch.sigmoid(logits) if self.sigmoid else torch.softmax(logits, dim=1), logits
+
+
+def export_onnx(
+    model: StoredToProbabilities, example: Tensor, path: Path, *, facts: Mapping[str, str]
+) -> None:
+    """Write a network as ONNX with a free batch axis.
+
+    The input ``image`` holds stored values (float32), the outputs are ``probabilities`` and ``logits``:
+    normalisation and activation are part of the graph.
 
     Args:
         model: the network; it is exported in evaluation mode and left in the mode it was.
-        example: normalised input, shape (1, channels, *spatial); its spatial size is the size the file
-            accepts.
+        example: stored values, shape (1, channels, *spatial); its spatial size is the size the file accepts.
         path: file to write.
+        facts: what the file says about itself, as ``metadata_props``.
 
     Raises:
         UsageError: the packages of the ``export`` extra are missing.
@@ -31,22 +61,33 @@ def export_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> None:
     except ImportError as error:
         fix = "pip install 'meninx[export]'"
         raise UsageError(problem("onnx and onnxscript are not installed", where="export", fix=fix)) from error
-    training = model.training
+    training = model.network.training
     model.eval()
-    batch = example.expand(
-        2, *example.shape[1:]
-    ).contiguous()  # a batch of one would be baked in as a constant
+    batch = example.expand(2, *example.shape[1:]).contiguous()  # a batch of one would become a constant
     try:
         with _quiet():
             program = torch.onnx.export(
                 model, (batch,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
-                input_names=["image"], output_names=["pred"],
+                input_names=[INPUT], output_names=list(OUTPUTS),
             )  # fmt: skip
             assert program is not None
+            _forget_places(program.model)
+            program.model.metadata_props.update(facts)
             path.parent.mkdir(parents=True, exist_ok=True)
             program.save(str(path), external_data=False)
     finally:
-        model.train(training)
+        model.network.train(training)
+
+
+def _forget_places(model: Any) -> None:
+    """Remove the exporter's stack traces from an ``onnx_ir`` model: they hold paths of this machine."""
+    for graph in (model.graph, *model.functions.values()):
+        graph.metadata_props.clear()
+        for node in graph.all_nodes():
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
 
 
 @contextmanager

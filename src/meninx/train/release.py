@@ -23,8 +23,6 @@ from meninx.learn.task import image_task
 from meninx.train import bundle, identity, lineage
 from meninx.train.config import TrainConfig
 
-BUNDLE = "bundle"
-
 
 def publish(config: TrainConfig, run: Run, *, network: nn.Module | None = None) -> int:
     """Build the release of a run that took its last step, close the run, and return the number of parameters.
@@ -53,7 +51,7 @@ def publish(config: TrainConfig, run: Run, *, network: nn.Module | None = None) 
     staged.mkdir(mode=0o700, parents=True)
     onnx = "onnx" in config.export
     if "bundle" in config.export or onnx:
-        _write_bundle(staged / BUNDLE, run, model, learned, info, onnx=onnx)
+        _write_bundle(staged / bundle.FOLDER, run, model, learned, info, onnx=onnx)
     artifacts.write(root, found)
     integrity.write(staged, integrity.measured(staged, _files(staged)))
     staging.move_whole(staged, run.release, run.private / REPLACED, last=[integrity.CHECKSUMS])
@@ -68,32 +66,34 @@ def publish(config: TrainConfig, run: Run, *, network: nn.Module | None = None) 
 def _write_bundle(
     folder: Path, run: Run, model: nn.Module, learned: LearnConfig, info: DatasetInfo, *, onnx: bool
 ) -> None:
-    arguments: dict[str, Any] = {
+    task, known = image_task(info, learned.task), run.record
+    network: dict[str, Any] = {
         "name": learned.model.name,
         "spatial_dims": info.spatial_dims,
         "in_channels": info.channels,
-        "out_channels": image_task(info, learned.task).out_channels,
+        "out_channels": task.out_channels,
         **learned.model.options,
     }
-    size = learned.model.patch_size or learned.model.image_size or info.size
-    bundle.write_bundle(
-        folder, model, info, network=arguments, size=tuple(size), card=_short_card(info, run),
-        patches=bool(learned.model.patch_size), onnx=onnx,
-    )  # fmt: skip
-    record = run.record
-    own = BundleRecord(
-        info=replace(
-            info, attributes=(), observed=None if record is None or record.private else info.observed
+    privacy = artifacts.read(run.root, PrivacyRecord)
+    contents = bundle.Contents(
+        record=BundleRecord(
+            info=replace(
+                info, attributes=(), observed=None if known is None or known.private else info.observed
+            ),
+            network=network,
+            loss=task.loss_name,
+            image_size=learned.model.image_size,
+            patch_size=learned.model.patch_size,
+            weights=weights_digest(model),
+            run=known.id if known is not None else "",
+            meninx=provenance.version(),
         ),
-        network=arguments,
-        loss=image_task(info, learned.task).loss_name,
-        image_size=learned.model.image_size,
-        patch_size=learned.model.patch_size,
-        weights=weights_digest(model),
-        run=record.id if record is not None else "",
-        meninx=provenance.version(),
+        sigmoid=task.sigmoid,
+        size=tuple(learned.model.patch_size or learned.model.image_size or info.size),
+        privacy=privacy.sentence if privacy else "not stated",
+        card=_short_card(info, run),
     )
-    artifacts.write(folder, own)
+    bundle.write_bundle(folder, model, contents, onnx=onnx)
 
 
 def _short_card(info: DatasetInfo, run: Run) -> str:

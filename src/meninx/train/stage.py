@@ -27,6 +27,7 @@ from meninx.learn.distributed import World
 from meninx.learn.fitting import fit
 from meninx.learn.inference import load_model
 from meninx.learn.record import FitResult
+from meninx.learn.task import with_network
 from meninx.models import registry
 from meninx.privacy import accounting
 from meninx.privacy.clipping import trained_layers
@@ -171,6 +172,7 @@ def run(
         config = named(config, recipe)
         if network is not None:
             config = config.replace(model=registry.own_name(network))
+        config = with_network(config, data.info)
         world.agree("settings", lambda: settings.to_toml(config))
         plan, start = _checked(config, data, out, world, network)
         begun = _network(config, data, plan, network)  # all of these refuse before a folder is made

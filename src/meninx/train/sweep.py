@@ -24,6 +24,7 @@ from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
 from meninx.learn import ledger_file
+from meninx.learn.task import with_network
 from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.privacy.composition import compose
 from meninx.privacy.ledger import Ledger
@@ -138,6 +139,7 @@ def run(
             )
         )
     config, data = stage.named(config, recipe), Manifest.read(source)
+    config = with_network(config, data.info)
     effect.refuse_idle_sweep(config)
     workspace.outside(out, [source])
     with workspace.held(out):

@@ -99,9 +99,10 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     skipped += table.unused(bool(units)) if table is not None else []
     skipped += masks.left_over() if masks is not None else []
     further = table.attributes if table is not None else ()
+    labels = table.labels if table is not None else ()
     return ReaderOutput(
         cases=tuple(cases),
-        labels=masks.labels.names if masks is not None else table.labels if table is not None else (),
+        labels=labels if masks is None else masks.labels.names,
         task=values.task_of(config),
         skipped=tuple(skipped),
         spatial_dims=dims,

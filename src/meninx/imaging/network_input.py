@@ -1,0 +1,156 @@
+"""From image files to what a released network receives; numpy, Pillow, pydicom and nibabel are enough.
+
+A bundle ships this source as ``scripts/images.py`` together with the modules that it imports, so a program
+that has neither meninx nor torch (for example one that runs the ONNX file) prepares images as training did.
+
+    >>> reader = NetworkInput.of({"size": [2, 2]}, {"window": [0, 255], "shift": 127.5, "scale": 127.5})
+    >>> reader.normalised(np.full((1, 2, 2), 255, np.uint8)).tolist()
+    [[[1.0, 1.0], [1.0, 1.0]]]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meninx.core.errors import DataError, expected, problem
+from meninx.imaging import resample
+from meninx.imaging.image import Image
+from meninx.imaging.image_files import ImageFiles as ImageFiles
+from meninx.imaging.image_files import find as find
+from meninx.imaging.preprocessing import Preprocessing
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkInput:
+    """How the files of an image become network input.
+
+    Attributes:
+        preprocessing: from a decoded image to the stored image (grey levels or units at the network's size).
+        window: lowest and highest stored value kept.
+        shift: subtracted after clipping.
+        scale: divided by after that.
+        image_size: size to which smaller images are padded; empty when nothing is padded.
+        size: size that every stored image must have; empty when sizes may differ.
+    """
+
+    preprocessing: Preprocessing
+    window: tuple[float, float]
+    shift: float
+    scale: float
+    image_size: tuple[int, ...] = ()
+    size: tuple[int, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        preprocessing: Mapping[str, Any],
+        intensity: Mapping[str, Any],
+        image_size: Sequence[int] = (),
+        size: Sequence[int] = (),
+    ) -> NetworkInput:
+        """Return the steps that a bundle names in ``configs/metadata.json``.
+
+        Args:
+            preprocessing: the table ``preprocessing``.
+            intensity: the table ``intensity``.
+            image_size: size to which smaller images are padded.
+            size: size that every stored image must have.
+
+        Raises:
+            DataError: a setting is out of range or unknown.
+        """
+        unknown = set(preprocessing) - set(Preprocessing.__dataclass_fields__)
+        if unknown:
+            raise DataError(expected("known settings", got=f"{len(unknown)} others", where="preprocessing"))
+        steps: dict[str, Any]
+        steps = {key: tuple(item) if isinstance(item, list) else item for key, item in preprocessing.items()}
+        low, high = intensity["window"]
+        return cls(
+            preprocessing=Preprocessing(**steps),
+            window=(float(low), float(high)),
+            shift=float(intensity["shift"]),
+            scale=float(intensity["scale"]),
+            image_size=tuple(image_size),
+            size=tuple(size),
+        )
+
+    def source(self, paths: Sequence[Path]) -> Image:
+        """Return the image in one file, or the volume in the files of one DICOM series, not yet converted.
+
+        Raises:
+            DataError: it cannot be read, has another number of axes, or holds NaN or infinity.
+        """
+        image = self.preprocessing.read(paths)
+        axes = self.preprocessing.spatial_dims
+        if image.spatial_dims != axes:
+            raise DataError(expected(f"a {axes}-D image", got=f"{image.spatial_dims} axes", where="image"))
+        if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
+            raise DataError(expected("finite values", got="NaN or infinity", where="image"))
+        return image
+
+    def stored(self, source: Image) -> Image:
+        """Return an image as the dataset stored those of training: grey levels or units, size and spacing.
+
+        Raises:
+            DataError: the channels, the range of values or the size do not fit the network.
+        """
+        image = self.preprocessing.apply(source)
+        if self.size and image.size != self.size:
+            raise DataError(expected(f"an image of size {self.size}", got=image.size, where="image"))
+        if self.image_size and any(a > b for a, b in zip(image.size, self.image_size, strict=True)):
+            what = f"an image of at most {self.image_size}"
+            raise DataError(expected(what, got=image.size, where="image"))
+        return image
+
+    def padded(self, stored: Array) -> npt.NDArray[np.float32]:
+        """Return stored values (channels, ...) at ``image_size``: the lowest value is added around them.
+
+        It is the input of the ONNX file, without its batch axis.
+        """
+        return self._at_size(stored.astype(np.float32), np.float32(self.window[0]))
+
+    def normalised(self, stored: Array) -> npt.NDArray[np.float32]:
+        """Return the input of the network (channels, ...) from stored values (channels, ...)."""
+        low, high = (np.float32(value) for value in self.window)
+        values = np.clip(stored.astype(np.float32), low, high)
+        values = (values - np.float32(self.shift)) / np.float32(self.scale)
+        fill = (self.window[0] - self.shift) / self.scale
+        return self._at_size(values, np.float32(fill))
+
+    def on_source(self, label_map: Array, stored: Image, source: Image) -> Array:
+        """Return a label map of the network, (...), on the pixels of the source image, by nearest neighbour.
+
+        Args:
+            label_map: of the network's input, padding included.
+            stored: the image that the network received.
+            source: the image it was made of.
+
+        Raises:
+            DataError: the source has another number of axes than the map.
+        """
+        if label_map.ndim != source.spatial_dims:
+            raise DataError(problem("the label map and the image have different axes", where="label map"))
+        inside = _unpadded(label_map, stored.size)
+        if source.spatial_dims == 3:
+            return resample.volume_on_source(inside, stored.affine, source.size, source.affine)
+        return resample.picture_on_source(inside, (source.size[0], source.size[1]), self.preprocessing.aspect)
+
+    def _at_size(self, values: npt.NDArray[np.float32], fill: np.float32) -> npt.NDArray[np.float32]:
+        if not self.image_size:
+            return values
+        extra = [max(0, a - b) for a, b in zip(self.image_size, values.shape[1:], strict=True)]
+        widths = [(0, 0), *((missing // 2, missing - missing // 2) for missing in extra)]
+        return np.pad(values, widths, constant_values=fill)
+
+
+def _unpadded(label_map: Array, size: Sequence[int]) -> Array:
+    starts = [(have - wanted) // 2 for have, wanted in zip(label_map.shape, size, strict=True)]
+    return label_map[tuple(slice(start, start + n) for start, n in zip(starts, size, strict=True))]

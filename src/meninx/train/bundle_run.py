@@ -1,0 +1,233 @@
+"""What ``python -m monai.bundle run`` does with a released bundle: read, predict, write.
+
+A bundle ships this source as ``scripts/inference.py``; ``configs/inference.json`` assembles its parts with
+MONAI's dataset, inferers and transforms. It needs neither meninx nor pytorch-ignite.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from meninx.core import files, names
+from meninx.core.errors import DataError, expected, problem
+from meninx.imaging import load
+from meninx.imaging.image import Image
+from meninx.imaging.network_input import ImageFiles, NetworkInput, find
+
+TABLE = "predictions.csv"
+Item = dict[str, Any]
+
+
+def found(dataset_dir: str, spatial_dims: int) -> list[Item]:
+    """Return one item for each image below a folder; see :func:`meninx.imaging.image_files.find`."""
+    return [{"files": image} for image in find(Path(dataset_dir), spatial_dims)]
+
+
+class NetworkInputd:
+    """MONAI transform from ``files`` to ``image``, the input of the network (channels, ...).
+
+    Args:
+        preprocessing: table of ``configs/metadata.json``: from a decoded image to a stored one.
+        intensity: table of ``configs/metadata.json``: from stored values to network input.
+        image_size: size to which smaller images are padded.
+        size: size that every stored image must have.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Mapping[str, Any],
+        intensity: Mapping[str, Any],
+        image_size: Sequence[int] = (),
+        size: Sequence[int] = (),
+    ) -> None:
+        self.reader = NetworkInput.of(preprocessing, intensity, image_size, size)
+
+    def __call__(self, item: Mapping[str, Any]) -> Item:
+        """Return the item with ``image``, and with what is needed to put a label map on the source's pixels.
+
+        Raises:
+            DataError: the image cannot be read, or does not fit the network; names the file.
+        """
+        image: ImageFiles = item["files"]
+        try:
+            source = self.reader.source(image.paths)
+            stored = self.reader.stored(source)
+        except (DataError, OSError, ValueError, ArithmeticError) as error:
+            raise DataError(problem(str(error), where=names.printable(image.name))) from error
+        values = torch.from_numpy(self.reader.normalised(stored.array))
+        return {**item, "image": values, "stored": stored, "source": source, "reader": self.reader}
+
+
+class LabelMapd:
+    """MONAI transform from logits ``pred`` (labels, ...) of independent labels to a label map (1, ...).
+
+    The label with the largest logit wins where that logit is above 0 (a probability of 0.5).
+    """
+
+    def __call__(self, item: Mapping[str, Any]) -> Item:
+        """Return the item with the label map in place of the logits; 0 is background."""
+        logits = item["pred"]
+        best = torch.where(logits.amax(0) > 0, logits.argmax(0) + 1, 0)
+        return {**item, "pred": best[None]}
+
+
+class Writer(Protocol):
+    """Where predictions go."""
+
+    def add(self, item: Mapping[str, Any]) -> None:
+        """Take the prediction ``pred`` of one image."""
+
+    def close(self) -> None:
+        """Finish the output; called once, after the last image."""
+
+
+class ProbabilityTable:
+    """Writer of ``predictions.csv``: one row per image, one column per label.
+
+    Args:
+        output_dir: folder for the table.
+        labels: names of the network's outputs, in order.
+        thresholds: a JSON file of operating thresholds by label (``configs/thresholds.json``). A label that
+            it names gets a column ``positive:<label>``: 1 where the probability reaches the threshold.
+    """
+
+    def __init__(self, output_dir: str, labels: Sequence[str], thresholds: str = "") -> None:
+        self.path, self.labels = Path(output_dir) / TABLE, tuple(labels)
+        self.thresholds = _thresholds(Path(thresholds), self.labels) if thresholds else {}
+        self.rows: list[list[str]] = []
+        _refuse_present(self.path)
+
+    def add(self, item: Mapping[str, Any]) -> None:
+        """Take the probabilities ``pred`` (labels,) of one image."""
+        image: ImageFiles = item["files"]
+        values = np.asarray(item["pred"], dtype=np.float32).reshape(-1)
+        if len(values) != len(self.labels):
+            got = f"{len(values)} outputs"
+            raise DataError(expected(f"{len(self.labels)} outputs", got=got, where="network"))
+        named = dict(zip(self.labels, values, strict=True))
+        calls = [str(int(named[label] >= value)) for label, value in self.thresholds.items()]
+        self.rows.append([names.csv_cell(image.name), *(f"{value:.9g}" for value in values), *calls])
+
+    def close(self) -> None:
+        """Write the table."""
+        header = ["image", *self.labels, *(f"positive:{label}" for label in self.thresholds)]
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow([names.csv_cell(name) for name in header])
+        writer.writerows(self.rows)
+        files.write_text(self.path, buffer.getvalue())
+
+
+class LabelMapFiles:
+    """Writer of label maps on the pixels of their source images: PNG in 2-D, NIfTI in 3-D.
+
+    Args:
+        output_dir: folder for the maps, named as their images.
+    """
+
+    def __init__(self, output_dir: str) -> None:
+        self.folder = Path(output_dir)
+        self.used: set[Path] = set()
+
+    def add(self, item: Mapping[str, Any]) -> None:
+        """Write the label map ``pred`` (1, ...) of one image."""
+        source: Image = item["source"]
+        values = np.asarray(item["pred"])[0]
+        kind = np.uint8 if values.max(initial=0) < 256 else np.uint16
+        placed = item["reader"].on_source(values.astype(kind), item["stored"], source)
+        path = self._path(item["files"].name, ".png" if source.spatial_dims == 2 else ".nii.gz")
+        _refuse_present(path)
+        load.save(path, Image(placed[None], source.affine))
+
+    def close(self) -> None:
+        """Do nothing: every map is written already."""
+
+    def _path(self, name: str, suffix: str) -> Path:
+        """Return the path of the map of an image; two images that differ in their suffix get two maps."""
+        end = load.suffix(Path(name))
+        stem = name[: len(name) - len(end)] if end in _SUFFIXES else name
+        path = self.folder / f"{stem}{suffix}"
+        path = self.folder / f"{name}{suffix}" if path in self.used else path
+        self.used.add(path)
+        return path
+
+
+_SUFFIXES = (*load.PICTURES, *load.VOLUMES, ".dcm")
+
+
+class Predictor:
+    """Evaluator of ``configs/inference.json``: applies the network to every image of a dataset.
+
+    Args:
+        dataset: items with ``files`` and ``image``.
+        network: in evaluation mode, on ``device``.
+        inferer: MONAI inferer: the whole image, or a sliding window.
+        device: where the network is.
+        postprocessing: from logits ``pred`` to what is written.
+        writer: where predictions go.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: Sequence[Mapping[str, Any]],
+        network: nn.Module,
+        inferer: Callable[[Tensor, nn.Module], Tensor],
+        device: torch.device,
+        postprocessing: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        writer: Writer,
+    ) -> None:
+        self.dataset, self.network, self.inferer, self.device = dataset, network, inferer, device
+        self.postprocessing, self.writer = postprocessing, writer
+
+    @torch.no_grad()
+    def run(self) -> int:
+        """Predict every image, write the results, and return the number of images.
+
+        Raises:
+            DataError: an image cannot be read or does not fit the network; names the file.
+        """
+        self.network.eval()
+        for index in range(len(self.dataset)):  # by index: iteration would end at an IndexError of a reader
+            item = self._read(index)
+            logits = self.inferer(item["image"][None].to(self.device), self.network)[0].cpu()
+            self.writer.add(self.postprocessing({**item, "pred": logits}))
+        self.writer.close()
+        return len(self.dataset)
+
+    def _read(self, index: int) -> Mapping[str, Any]:
+        """Return an item; MONAI wraps the errors of its transforms."""
+        try:
+            return self.dataset[index]
+        except RuntimeError as error:
+            if isinstance(error.__cause__, DataError):
+                raise error.__cause__ from None
+            raise
+
+
+def _refuse_present(path: Path) -> None:
+    if path.exists():
+        fix = "give an empty folder as output_dir"
+        raise DataError(
+            problem(f"{names.printable(path.name)} is there already", where="output_dir", fix=fix)
+        )
+
+
+def _thresholds(path: Path, labels: Sequence[str]) -> dict[str, float]:
+    """Return the thresholds of a file in the order of the labels; empty without the file."""
+    if not path.is_file():
+        return {}
+    try:
+        table = json.loads(files.read_text(path))["thresholds"]
+        return {label: float(table[label]) for label in labels if label in table}
+    except (ValueError, TypeError, LookupError) as error:
+        raise DataError(expected("thresholds by label", got="another JSON text", where=path.name)) from error

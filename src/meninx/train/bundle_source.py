@@ -1,0 +1,109 @@
+"""The source that a bundle ships in ``scripts/``: copies of modules of meninx that work without meninx.
+
+What is copied follows from the imports at the top of each module, so a bundle always holds the code that the
+program itself runs. Imports of meninx become relative ones, nothing else is changed::
+
+    scripts/inference.py     meninx.train.bundle_run        for MONAI
+    scripts/images.py        meninx.imaging.network_input   for programs without torch
+    scripts/models/          the networks of meninx, when the bundle holds one of them
+    scripts/core/, imaging/  what these modules import
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from meninx.core import files, provenance
+
+IMAGES = "meninx.imaging.network_input"
+INFERENCE = "meninx.train.bundle_run"
+NETWORKS = "meninx.models.registry"
+_PLACES: Mapping[str, str] = {IMAGES: "images", INFERENCE: "inference"}
+"""Modules whose place in ``scripts/`` is not that in the package."""
+_IMPORT = re.compile(r"^(\s*)from meninx\.([\w.]+) import ", re.MULTILINE)
+_HEADER = """\
+# Copyright The meninx authors. SPDX-License-Identifier: Apache-2.0
+# Licensed under the Apache License, Version 2.0: http://www.apache.org/licenses/LICENSE-2.0
+# Copy of {module} of meninx {version}, with relative imports. Generated; do not edit.
+
+"""
+
+
+def write(folder: Path, *, networks: bool) -> None:
+    """Write the package ``scripts`` into a folder.
+
+    Args:
+        folder: becomes the package.
+        networks: also copy the networks of meninx.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    roots = (INFERENCE, IMAGES, *((NETWORKS,) if networks else ()))
+    version = provenance.version()
+    packages = {folder}
+    for module in needed(roots):
+        target = folder / f"{_place(module)}.py"
+        text = _HEADER.format(module=module, version=version) + _relative(_source(module), module)
+        files.write_text(target, text)
+        packages.add(target.parent)
+    for package in sorted(packages):
+        files.write_text(package / "__init__.py", _HEADER.format(module="a package", version=version))
+
+
+def needed(modules: tuple[str, ...]) -> list[str]:
+    """Return modules and those of meninx that they import at their tops, sorted.
+
+    Imports inside functions and under ``TYPE_CHECKING`` are not followed: a bundle does without them.
+    """
+    found: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting += _imported(_source(module))
+    return sorted(found)
+
+
+def _imported(source: str) -> Iterator[str]:
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("meninx."):
+            for item in node.names:
+                whole = f"{node.module}.{item.name}"
+                yield whole if _is_module(whole) else str(node.module)
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # its parent is a module and no package
+        return False
+
+
+def _source(module: str) -> str:
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).read_text(encoding="utf-8")
+
+
+def _place(module: str) -> str:
+    """Return the path of a module below ``scripts/``, without its suffix."""
+    return _PLACES.get(module) or module.removeprefix("meninx.").replace(".", "/")
+
+
+def _relative(source: str, module: str) -> str:
+    """Return the source with relative imports in place of those of meninx."""
+    depth = _place(module).count("/") + 1
+
+    def changed(match: re.Match[str]) -> str:
+        whole = f"meninx.{match[2]}"
+        place = _place(whole).replace("/", ".")
+        return f"{match[1]}from {'.' * depth}{place} import "
+
+    return _IMPORT.sub(changed, source)

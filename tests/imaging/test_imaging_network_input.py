@@ -1,0 +1,128 @@
+"""Image files become the same network input in a bundle as in the program."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from clean_dicoms import image as dicom
+from clean_dicoms import series, write
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meninx.core.errors import DataError
+from meninx.imaging import nifti, png, resample
+from meninx.imaging.image import Image
+from meninx.imaging.image_files import find
+from meninx.imaging.network_input import NetworkInput
+
+GREY = {"window": [0.0, 255.0], "shift": 127.5, "scale": 127.5}
+
+
+def reader(**settings) -> NetworkInput:
+    intensity = settings.pop("intensity", GREY)
+    image_size = settings.pop("image_size", ())
+    size = settings.pop("expected", ())
+    return NetworkInput.of(settings, intensity, image_size, size)
+
+
+def test_images_below_a_folder_are_found_by_content_and_not_by_name(tmp_path):
+    png.write(tmp_path / "b" / "one.PNG", Image(np.zeros((1, 3, 3), np.uint8)))
+    write(tmp_path / "a" / "plain", dicom(np.zeros((3, 3), np.uint8)))
+    write(tmp_path / "a" / "report.dcm", without_pixels())
+    (tmp_path / "labels.csv").write_text("image,label\n")
+    (tmp_path / ".hidden").mkdir()
+    png.write(tmp_path / ".hidden" / "two.png", Image(np.zeros((1, 3, 3), np.uint8)))
+    assert [item.name for item in find(tmp_path, 2)] == ["a/plain", "b/one.PNG"]
+    assert [item.name for item in find(tmp_path / "b" / "one.PNG", 2)] == ["one.PNG"]
+
+
+def without_pixels():
+    dataset = dicom(np.zeros((3, 3), np.uint8))
+    del dataset.Rows
+    return dataset
+
+
+def test_volumes_are_files_and_series(tmp_path):
+    nifti.write(tmp_path / "v.nii.gz", Image(np.zeros((1, 3, 3, 3), np.int16)))
+    series(tmp_path / "ct" / "first", np.zeros((3, 4, 4), np.int16), patient="P1", name="a")
+    series(tmp_path / "ct" / "both", np.zeros((3, 4, 4), np.int16), patient="P2", name="b")
+    series(tmp_path / "ct" / "both", np.zeros((2, 4, 4), np.int16), patient="P2", name="c")
+    found = {item.name: len(item.paths) for item in find(tmp_path, 3)}
+    assert found == {"ct/both/b-1.dcm": 3, "ct/both/c-1.dcm": 2, "ct/first": 3, "v.nii.gz": 1}
+
+
+def test_an_archive_of_deid_is_searched_where_its_images_are(tmp_path):
+    write(tmp_path / "images" / "x.dcm", dicom(np.zeros((3, 3), np.uint8)))
+    write(tmp_path / "private" / "quarantine.dcm", dicom(np.zeros((3, 3), np.uint8)))
+    (tmp_path / "deid.json").write_text("{}")
+    assert [item.name for item in find(tmp_path, 2)] == ["x.dcm"]
+
+
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_nothing_to_read_is_said(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError):
+        find(tmp_path / name, 2)
+
+
+def test_a_file_in_dicom_syntax_with_a_broken_header_is_refused(tmp_path):
+    (tmp_path / "x.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 40)
+    with pytest.raises(DataError):
+        find(tmp_path, 2)
+
+
+@pytest.mark.torch
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 3), st.integers(0, 3))
+def test_padding_is_that_of_training(rows, columns, more, wider):
+    import torch
+
+    from meninx.learn.data import padded
+
+    stored = np.random.default_rng(rows).integers(0, 256, (1, rows, columns), dtype=np.uint8)
+    size = (rows + more, columns + wider)
+    own = reader(image_size=size)
+    values = (torch.from_numpy(stored.astype(np.float32)).clamp(0, 255) - 127.5) / 127.5
+    assert np.array_equal(own.normalised(stored), padded(values, size, -1.0).numpy())
+    assert np.array_equal((own.padded(stored) - 127.5) / 127.5, own.normalised(stored))
+
+
+@pytest.mark.parametrize(
+    ("settings", "array", "words"),
+    [
+        ({"channels": 1}, np.zeros((2, 4, 4), np.uint8), "channels"),
+        ({"expected": (8, 8)}, np.zeros((1, 4, 4), np.uint8), "size"),
+        ({"image_size": (3, 9)}, np.zeros((1, 4, 4), np.uint8), "at most"),
+        ({}, np.zeros((1, 4, 4), np.int16), "range"),
+    ],
+)
+def test_an_image_that_does_not_fit_is_refused_by_name(settings, array, words):
+    with pytest.raises(DataError, match=words):
+        reader(**settings).stored(Image(array))
+
+
+def test_a_volume_for_a_network_of_pictures_is_refused(tmp_path):
+    nifti.write(tmp_path / "v.nii", Image(np.zeros((1, 3, 3, 3), np.int16)))
+    with pytest.raises(DataError, match="2-D"):
+        reader(window=[0, 9], scaling="window").source((tmp_path / "v.nii",))
+
+
+def test_voxels_that_are_no_numbers_are_refused(tmp_path):
+    nifti.write(tmp_path / "v.nii", Image(np.full((1, 3, 3, 3), np.nan, np.float32)))
+    with pytest.raises(DataError, match="finite"):
+        reader(spatial_dims=3, window=[0, 9], scaling="window").source((tmp_path / "v.nii",))
+
+
+def test_settings_of_another_version_are_refused():
+    with pytest.raises(DataError, match="known settings"):
+        reader(sharpen=True)
+
+
+def test_a_label_map_comes_back_to_the_source(tmp_path):
+    affine = np.diag([-1.0, 2.0, -3.0, 1.0])
+    source = Image(np.random.default_rng(0).normal(size=(1, 6, 5, 4)).astype(np.float32), affine)
+    own = reader(spatial_dims=3, scaling="image", image_size=(8, 8, 8), intensity=GREY)
+    stored = own.stored(source)
+    truth = (source.array > 0).astype(np.uint8)
+    label_map = resample.canonical(Image(truth, affine)).array[0]
+    inside = np.pad(label_map, [(1, 1), (1, 2), (2, 2)])
+    assert np.array_equal(own.on_source(inside, stored, source), truth[0])
