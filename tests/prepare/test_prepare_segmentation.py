@@ -208,7 +208,7 @@ def test_a_mask_on_another_grid_stops(tmp_path, shift):
 def test_a_channel_on_another_grid_stops(tmp_path):
     root = layouts.make_nnunet(tmp_path / "in")
     make.write_volume(root / "imagesTr" / "prostate_03_0001.nii.gz", layouts.values(1), np.eye(4))
-    with pytest.raises(LayoutError, match=r"another grid than the first one.*case 4 of 4, channel 2"):
+    with pytest.raises(LayoutError, match=r"channel 2 is on another grid than the first one.*case 4 of 4"):
         run(PrepareConfig.of(reader="nnunet"), root, tmp_path / "out")
 
 

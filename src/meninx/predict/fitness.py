@@ -44,7 +44,8 @@ def refuse_unfit(image: Image, info: DatasetInfo) -> None:
         what = "volume" if image.spatial_dims == 3 else "2-D image"
         wanted = "volumes" if info.spatial_dims == 3 else "2-D images"
         raise UnfitImage(f"{what} for a model of {wanted}")
-    if image.channels != info.channels and not {image.channels, info.channels} <= {1, 3}:
+    alike = not info.channel_names and {image.channels, info.channels} <= {1, 3}  # grey and colour
+    if image.channels != info.channels and not alike:
         raise UnfitImage(f"{image.channels} channels for a model of {info.channels}")
     if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
         raise UnfitImage("NaN or infinite values")

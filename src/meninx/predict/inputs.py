@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ KEYWORDS = (
     "NumberOfFrames",
     "PatientIdentityRemoved",
 )
+INCOMPLETE = "image without all channels"
 UNREADABLE, TWICE = "unreadable image", "instance that is there twice"
 NO_IMAGE, ONE_SLICE = "no image (report, segmentation, ...)", "single slice for a model of volumes"
 _NOT_IMAGES = ("SEG", "SR", "PR", "KO", "REG", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "DOC", "PLAN")
@@ -84,7 +85,9 @@ class Inputs:
         return dict(sorted(Counter(image.kind for image in self.images).items()))
 
 
-def find_images(source: Path, spatial_dims: int, refusals: Refusals) -> Inputs:
+def find_images(
+    source: Path, spatial_dims: int, refusals: Refusals, *, channels: Sequence[str] = ()
+) -> Inputs:
     """Return the images below a folder, or the one in a file.
 
     A folder with ``manifest.csv`` and ``dataset.toml`` is a prepared dataset. Hidden files and the private
@@ -94,6 +97,9 @@ def find_images(source: Path, spatial_dims: int, refusals: Refusals) -> Inputs:
         source: file or folder.
         spatial_dims: of the model. 2: each DICOM instance is an image; 3: each series.
         refusals: receives what cannot be predicted.
+        channels: names of the model's channels, where each is an image of its own. Volumes named
+            ``<case>_0000``, ``<case>_0001``, ..., or ``<case>_<channel>`` for each of them, are then the
+            channels of one image.
 
     Raises:
         DataError: no such file or folder, or no image below it.
@@ -120,9 +126,13 @@ def find_images(source: Path, spatial_dims: int, refusals: Refusals) -> Inputs:
             ignored += 1
     taken: set[str] = set()
     found = list(_dicom(headers, root, spatial_dims, taken, refusals))
-    for path in pictures:
-        case_id = _unique(_path_id(path, root), path, root, taken)
-        found.append(InputImage(case_id=case_id, paths=(path,), kind=load.suffix(path)[1:]))
+    for name, paths_of_channels in _cases(pictures, channels if len(channels) > 1 else ()):
+        case_id = _unique(_path_id(name, root), name, root, taken)
+        if len(paths_of_channels) not in (1, len(channels)):
+            refusals.add(INCOMPLETE, case_id)
+            continue
+        kind = load.suffix(paths_of_channels[0])[1:]
+        found.append(InputImage(case_id=case_id, paths=paths_of_channels, kind=kind))
     if not found and not refusals.count:
         got = f"{ignored} other files" if ignored else "no file"
         fix = f"give DICOM, {', '.join(FILES)}, or a prepared dataset"
@@ -130,6 +140,27 @@ def find_images(source: Path, spatial_dims: int, refusals: Refusals) -> Inputs:
     dirty = sum(header["PatientIdentityRemoved"] != "YES" for header in headers.values())
     images = tuple(sorted(found, key=lambda image: image.case_id))
     return Inputs(images=images, ignored=ignored, not_deidentified=dirty)
+
+
+def _cases(paths: Sequence[Path], channels: Sequence[str]) -> Iterator[tuple[Path, tuple[Path, ...]]]:
+    """Yield a path that names an image, and its files: one, or one per channel; none if one is missing."""
+    found: dict[Path, dict[int, Path]] = {}
+    for path in paths:
+        stem = path.name[: -len(load.suffix(path))]
+        ends = [
+            (position, stem.removesuffix(end))
+            for position, name in enumerate(channels)
+            for end in (f"_{position:04}", f"_{name}", f"-{name}")
+            if stem.endswith(end) and stem != end
+        ]
+        if not ends or load.suffix(path) not in load.VOLUMES:
+            yield path, (path,)
+            continue
+        position, case = ends[0]
+        found.setdefault(path.with_name(case + load.suffix(path)), {})[position] = path
+    for name, parts in found.items():
+        whole = len(parts) == len(channels)
+        yield name, tuple(parts[position] for position in sorted(parts)) if whole else ()
 
 
 def _of_dataset(manifest: Manifest) -> Inputs:

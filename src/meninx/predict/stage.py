@@ -127,7 +127,7 @@ def run(
     sources = (source, model)
     results.check(out, config, made_of, sources)
     refusals = Refusals(strict=config.strict)
-    inputs = find_images(source, trained.info.spatial_dims, refusals)
+    inputs = find_images(source, trained.info.spatial_dims, refusals, channels=trained.info.channel_names)
     _refuse_no_dicom(config, inputs)
     converter = Converter(trained, inputs.dataset, refusals)
     if config.dry_run:
