@@ -57,13 +57,13 @@ def text() -> str:
 def _table(owner: type[Settings]) -> str:
     """Return the dictionary of one table, whose keys are those of a recipe."""
     hints = {path[-1]: item.hint for path, item in settings.index(owner).values()}
-    return _class(_name(owner), owner, {key: _source(hint) for key, hint in hints.items()}, {})
+    return _class(_name(owner), owner, {key: _setting(hint) for key, hint in hints.items()}, {})
 
 
 def _stage(name: str, kind: type[Settings], named: frozenset[str]) -> str:
     """Return the dictionary of a stage: all settings by their flat names, and its tables."""
     tables = {key: f"{_name(owner)} | Mapping[str, Any]" for key, owner in settings.tables(kind).items()}
-    fields = {key: _source(item.hint) for key, (_, item) in settings.index(kind).items() if key not in named}
+    fields = {key: _setting(item.hint) for key, (_, item) in settings.index(kind).items() if key not in named}
     for key, hint in tables.items():
         if key not in named:
             absent = " | None" if getattr(kind(), key) is None else ""
@@ -112,6 +112,12 @@ def _source(hint: Any) -> str:
     if hint is type(None):
         return "None"
     return re.sub(r"^typing\.", "", hint.__name__ if isinstance(hint, type) else str(hint))
+
+
+def _setting(hint: Any) -> str:
+    """Return the type of a setting; one number may stand for a list of one."""
+    parts = get_args(setting_types.without_ranges(hint))
+    return f"{parts[0].__name__} | {_source(hint)}" if parts in ((int, ...), (float, ...)) else _source(hint)
 
 
 def _quoted(value: object) -> str:

@@ -23,6 +23,7 @@ class InputTable(TypedDict, total=False):
     entities: Sequence[str]
     modalities: Sequence[str]
     trusted: bool
+    allow_missing: float
 
 
 class LabelsTable(TypedDict, total=False):
@@ -36,6 +37,7 @@ class LabelsTable(TypedDict, total=False):
     positive_from: float | None
     uncertain: Literal["unknown", "zero", "one"]
     blank: Literal["unknown", "zero", "auto"]
+    several_rows: Literal["auto", "refuse", "any", "majority"]
     malignant: bool
     laterality: Sequence[str]
     sex_column: str
@@ -60,12 +62,12 @@ class ImagesTable(TypedDict, total=False):
     """Settings of ``meninx.prepare.config.ImagesConfig``."""
 
     spatial_dims: Literal[0, 2, 3]
-    size: Sequence[int]
+    size: int | Sequence[int]
     aspect: Literal["stretch", "pad"]
-    spacing_mm: Sequence[float]
-    window: Sequence[float]
+    spacing_mm: float | Sequence[float]
+    window: float | Sequence[float]
     bits: Literal[8, 16]
-    color: Literal["grey", "rgb"]
+    color: Literal["auto", "grey", "rgb"]
     channels: Sequence[str]
     intensity: Literal["auto", "format", "window", "image", "train"]
 
@@ -74,7 +76,7 @@ class SplitTable(TypedDict, total=False):
     """Settings of ``meninx.prepare.config.SplitConfig``."""
 
     rule: Literal["stable", "exact", "published"]
-    fractions: Sequence[float]
+    fractions: float | Sequence[float]
     from_dataset: str
     column: str
 
@@ -84,7 +86,7 @@ class SitesTable(TypedDict, total=False):
 
     names: Sequence[str]
     mode: Literal["source", "iid", "label-skew", "attribute-skew", "column"]
-    fractions: Sequence[float]
+    fractions: float | Sequence[float]
     alpha: float
     column: str
 
@@ -104,8 +106,8 @@ class ModelTable(TypedDict, total=False):
 
     name: str
     options: Mapping[str, Any]
-    image_size: Sequence[int]
-    patch_size: Sequence[int]
+    image_size: int | Sequence[int]
+    patch_size: int | Sequence[int]
     pretrained: str
     pretrained_source: str
     standardize: str
@@ -138,8 +140,8 @@ class OptimTable(TypedDict, total=False):
     weight_decay: float
     momentum: float
     schedule: Literal["constant", "cosine", "plateau", "step", "manual"]
-    milestones: Sequence[int]
-    rates: Sequence[float]
+    milestones: int | Sequence[int]
+    rates: float | Sequence[float]
     gamma: float
     plateau_patience: int
     warmup: int
@@ -267,27 +269,31 @@ class PrepareSettings(TypedDict, total=False):
     """Settings of ``meninx.prepare.config.PrepareConfig``.
 
     Attributes:
-        reader: layout of the source, or the name of a reader that an installed package offers.
+        reader: layout of the source, auto to recognise it, or the name of a reader that an installed package
+            offers.
         name: short name of the dataset; pseudonyms of cases depend on it.
         task: auto, multiclass, multilabel or segmentation; auto follows from the columns and masks given.
         synthetic: record that the images belong to no real patients.
         seed: seed of splits and sites.
         limit: largest number of cases, in whole patients; 0 for all.
         duplicates: the same image of two patients: refuse (stop), or drop (leave out all copies).
-        table: label table (CSV); empty for the name published with the layout.
+        table: label table (CSV, TSV or semicolons), relative to the working folder, else to the source; empty
+            for the name published with the layout, or for the only table of the source (csv).
         crosswalks: CSV files with columns id_old,id_new that translate original identifiers of the table into
             clean ones (dicom).
         require: rows to use, each ``column=value`` or ``column=one|other``; all conditions must hold.
-        image_column: column of the image's path or array name (csv).
-        image_folder: folder of the images below the source (csv, pairs).
-        patient_column: column of the patient's identifier (csv) or name of its array (npz).
+        image_column: column of the image's name or path (csv); empty for a column with a documented name.
+        image_folder: folder of the images below the source; empty for images (csv, pairs) or the source.
+        patient_column: column of the patient's identifier (csv), none if the table names no patients, or name
+            of its array (npz); empty for a column with a documented name.
         study_column: column of the study (csv).
         entities: BIDS entities of the files to use where several fit, each ``key-value``, e.g. run-1 or
             desc-manual; ``key-`` for files without it; suffix-dseg or suffix-mask for a kind of masks (bids).
         modalities: DICOM modalities to use; empty for all single images in 2-D, and CT, MR, PT in 3-D.
         trusted: accept DICOM files without PatientIdentityRemoved YES.
+        allow_missing: share of images or masks of the table that may be missing; more is an error.
         label_columns: label columns to use, in output order; empty for all columns published with the layout.
-        class_column: column with one class per row, instead of label columns (csv, npz, dicom, brset).
+        class_column: column with one class per row, instead of label columns.
         classes: the classes and their order; empty for all classes in the data, sorted.
         positive: classes that are merged into one yes-or-no label.
         positive_name: name of that label.
@@ -296,8 +302,11 @@ class PrepareSettings(TypedDict, total=False):
         uncertain: what a label of -1 becomes: unknown, zero or one.
         blank: what an empty label becomes: unknown, zero, or auto (zero for chexpert and mimic, else
             unknown).
-        malignant: merge the diagnoses into one label malignant (ham10000: akiec, bcc, mel; pad-ufes: BCC,
-            MEL, SCC).
+        several_rows: how rows of one image become one: refuse, any (a label is 1 if one row says so),
+            majority (of the rows with a value; unknown if they are even), or auto (any for rsna-pneumonia,
+            majority for vindr-cxr, else refuse).
+        malignant: merge the diagnoses into one label malignant (ham10000: akiec, bcc, mel; isic-2018: AKIEC,
+            BCC, MEL; isic-2019 and pad-ufes: BCC, MEL, SCC).
         laterality: pairs of labels that a left-right flip exchanges, each ``left=right``.
         sex_column: column of the patient's sex; accepted values are F, M, female and male.
         age_column: column of the age in years; accepted forms are 57, 57.0 and 057Y.
@@ -326,7 +335,7 @@ class PrepareSettings(TypedDict, total=False):
         window: lowest and highest value kept, e.g. -150 and 200 Hounsfield units, or these two for each
             channel; empty for none.
         bits: bit depth of the written images: 8 or 16.
-        color: grey or rgb.
+        color: grey, rgb, or auto (rgb for pictures in colour, else grey; pictures of both kinds are refused).
         channels: channels that are images of their own, and their order: some of those that the source names
             (nnunet, msd, brats, bids), or names of the fourth axis of volumes (pairs, csv, folder). Each is
             scaled alone.
@@ -373,6 +382,7 @@ class PrepareSettings(TypedDict, total=False):
     entities: Sequence[str]
     modalities: Sequence[str]
     trusted: bool
+    allow_missing: float
     label_columns: Sequence[str]
     class_column: str
     classes: Sequence[str]
@@ -381,6 +391,7 @@ class PrepareSettings(TypedDict, total=False):
     positive_from: float | None
     uncertain: Literal["unknown", "zero", "one"]
     blank: Literal["unknown", "zero", "auto"]
+    several_rows: Literal["auto", "refuse", "any", "majority"]
     malignant: bool
     laterality: Sequence[str]
     sex_column: str
@@ -395,21 +406,21 @@ class PrepareSettings(TypedDict, total=False):
     mask_series: str
     mask_overlap: Literal["refuse", "last"]
     spatial_dims: Literal[0, 2, 3]
-    size: Sequence[int]
+    size: int | Sequence[int]
     aspect: Literal["stretch", "pad"]
-    spacing_mm: Sequence[float]
-    window: Sequence[float]
+    spacing_mm: float | Sequence[float]
+    window: float | Sequence[float]
     bits: Literal[8, 16]
-    color: Literal["grey", "rgb"]
+    color: Literal["auto", "grey", "rgb"]
     channels: Sequence[str]
     intensity: Literal["auto", "format", "window", "image", "train"]
     split: Literal["stable", "exact", "published"] | SplitTable | Mapping[str, Any]
-    fractions: Sequence[float]
+    fractions: float | Sequence[float]
     split_from: str
     split_column: str
     sites: Sequence[str] | SitesTable | Mapping[str, Any]
     site_mode: Literal["source", "iid", "label-skew", "attribute-skew", "column"]
-    site_fractions: Sequence[float]
+    site_fractions: float | Sequence[float]
     site_alpha: float
     site_column: str
     dry_run: bool
@@ -540,8 +551,8 @@ class TrainSettings(TypedDict, total=False):
     """
 
     model_options: Mapping[str, Any]
-    image_size: Sequence[int]
-    patch_size: Sequence[int]
+    image_size: int | Sequence[int]
+    patch_size: int | Sequence[int]
     pretrained: str
     pretrained_source: str
     standardize: str
@@ -564,8 +575,8 @@ class TrainSettings(TypedDict, total=False):
     weight_decay: float
     momentum: float
     schedule: Literal["constant", "cosine", "plateau", "step", "manual"]
-    milestones: Sequence[int]
-    rates: Sequence[float]
+    milestones: int | Sequence[int]
+    rates: float | Sequence[float]
     gamma: float
     plateau_patience: int
     warmup: int

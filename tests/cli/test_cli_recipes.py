@@ -133,7 +133,7 @@ def test_text_that_says_false_is_refused_and_never_true():
         ('[sampling]\nepochs = "3"', "type int"), ("[sampling]\nepochs = true", "type int"),
         ("[optim]\nlr = false", "type float"), ('[optim]\nlr = "1e-3"', "type float"),
         ('[runtime]\ndeterministic = "false"', "type bool"), ("name = 5", "type str"),
-        ('[augment]\ntransforms = "flip"', "a list"), ("[model]\nimage_size = 64", "a list"),
+        ("[augment]\ntransforms = true", "a list"), ('[model]\nimage_size = "64"', "type int"),
         ("[sampling]\nbatch-size = 4", "'sampling.batch_size'"), ('[privacy]\nepsilon = "8"', "type float"),
     ],
 )  # fmt: skip

@@ -61,8 +61,8 @@ def test_a_misspelt_key_names_file_and_key_and_suggests():
         ({"privacy": {"unit": "image"}}, "case, patient"),
         ({"epochs": True}, "type int"),
         ({"lr": False}, "type float"),
-        ({"names": "ab"}, "a list"),
-        ({"names": 3}, "a list"),
+        ({"names": 3}, "type str"),
+        ({"names": True}, "a list"),
         ({"table": 3}, "type Path"),
     ],
 )

@@ -164,12 +164,16 @@ def make_nih(root: Path) -> Path:
         "Patient Age",
         "Patient Gender",
         "View Position",
+        "OriginalImage[Width",
+        "Height]",
+        "OriginalImagePixelSpacing[x",
+        "y]",
         "",
     ]
     findings = ["No Finding", "Cardiomegaly|Effusion", "Hernia", "No Finding"]
     names = [f"0000000{index}_000.png" for index in range(4)]
     rows = [
-        [name, found, 0, index, "058Y", "FM"[index % 2], "PA", ""]
+        [name, found, 0, index, "058Y", "FM"[index % 2], "PA", 2682, 2749, 0.143, 0.143, ""]
         for index, (name, found) in enumerate(zip(names, findings, strict=True))
     ]
     write_table(root / "Data_Entry_2017.csv", header, rows)
@@ -214,27 +218,41 @@ def make_chexpert(root: Path) -> Path:
 
 
 def make_mimic(root: Path) -> Path:
-    from meninx.prepare.readers.mimic import FINDINGS
-
+    findings = [
+        "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture",
+        "Lung Lesion", "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia",
+        "Pneumothorax", "Support Devices",
+    ]  # fmt: skip
     people = (
         (10000032, 50414267, "a-1", "train"),
         (10000764, 57375967, "b-2", "validate"),
         (11000001, 50000001, "c-3", "test"),
     )
     labels = [[person, study, *(["1.0", "-1.0"] + [""] * 12)] for person, study, _, _ in people]
-    write_table(root / "mimic-cxr-2.0.0-chexpert.csv.gz", ["subject_id", "study_id", *FINDINGS], labels)
+    write_table(root / "mimic-cxr-2.0.0-chexpert.csv.gz", ["subject_id", "study_id", *findings], labels)
     write_table(
         root / "mimic-cxr-2.0.0-split.csv.gz",
         ["dicom_id", "study_id", "subject_id", "split"],
         [[i, s, p, t] for p, s, i, t in people],
     )
-    rows = [[image, person, study, "PA"] for person, study, image, _ in people] + [
-        ["d-4", 10000032, 99999999, "AP"]
+    header = [
+        "dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows",
+        "Columns",
+        "StudyDate", "StudyTime", "ProcedureCodeSequence_CodeMeaning", "ViewCodeSequence_CodeMeaning",
+        "PatientOrientationCodeSequence_CodeMeaning",
+    ]  # fmt: skip
+    images = [*((image, person, study, "PA") for person, study, image, _ in people)]
+    images.append(("d-4", 10000032, 99999999, "AP"))
+    rows = [
+        [image, person, study, "CHEST (PA AND LAT)", view, 3056, 2544, 21800506, 213014.531, "", "", "Erect"]
+        for image, person, study, view in images
     ]
+    write_table(root / "mimic-cxr-2.0.0-metadata.csv", header, rows)
     write_table(
-        root / "mimic-cxr-2.0.0-metadata.csv", ["dicom_id", "subject_id", "study_id", "ViewPosition"], rows
+        root / "patients.csv.gz",
+        ["subject_id", "gender", "anchor_age", "anchor_year", "anchor_year_group", "dod"],
+        [[10000032, "F", 52, 2175, "2014 - 2016", "2180-09-09"]],
     )
-    write_table(root / "patients.csv.gz", ["subject_id", "gender", "anchor_age"], [[10000032, "F", 52]])
     for number, (person, study, image, _) in enumerate(people):
         write_picture(
             root / "files" / f"p{str(person)[:2]}" / f"p{person}" / f"s{study}" / f"{image}.jpg",
@@ -321,26 +339,63 @@ def make_msd(root: Path) -> Path:
 
 
 def make_brset(root: Path) -> Path:
-    rows = [[f"img0000{n}", f"{n // 2}", 40 + n, 1 + n % 2, n % 2, 0, "None"] for n in range(4)]
-    write_table(
-        root / "labels.csv",
-        ["image_id", "patient_id", "patient_age", "patient_sex", "diabetic_retinopathy", "drusens", "Class"],
-        rows,
-    )
+    header = [
+        "image_id", "patient_id", "camera", "patient_age", "comorbidities", "diabetes_time_y", "insuline",
+        "patient_sex", "exam_eye", "diabetes", "nationality", "optic_disc", "vessels", "macula", "DR_SDRG",
+        "DR_ICDR",
+        "focus", "Illuminaton", "image_field", "artifacts", "diabetic_retinopathy", "macular_edema", "scar",
+        "nevus",
+        "amd", "vascular_occlusion", "hypertensive_retinopathy", "drusens", "hemorrhage",
+        "retinal_detachment",
+        "myopic_fundus", "increased_cup_disc", "other", "quality",
+    ]  # fmt: skip
+    known = {
+        "camera": "Canon CR",
+        "exam_eye": 1,
+        "diabetes": "yes",
+        "nationality": "Brazil",
+        "quality": "Adequate",
+    }
+    rows = []
+    for n in range(4):
+        cells = {**dict.fromkeys(header, 0), **known, "image_id": f"img0000{n}", "patient_id": n // 2}
+        cells |= {
+            "patient_age": 40 + n,
+            "patient_sex": 1 + n % 2,
+            "diabetic_retinopathy": n % 2,
+            "DR_ICDR": n,
+        }
+        rows.append(list(cells.values()))
+    write_table(root / "labels.csv", header, rows)
     for n in range(4):
         write_picture(root / "fundus_photos" / f"img0000{n}.jpg", picture(n, (12, 10, 3)))
     return root
 
 
 def make_pad(root: Path) -> Path:
+    header = [
+        "patient_id", "lesion_id", "smoke", "drink", "background_father", "background_mother", "age",
+        "pesticide",
+        "gender", "skin_cancer_history", "cancer_history", "has_piped_water", "has_sewage_system",
+        "fitspatrick",
+        "region", "diameter_1", "diameter_2", "diagnostic", "itch", "grew", "hurt", "changed", "bleed",
+        "elevation",
+        "img_id", "biopsed",
+    ]  # fmt: skip
     rows = []
     for n, kind in enumerate(("BCC", "ACK", "MEL", "NEV", "SCC", "SEK")):
-        name = f"PAT_{n}_1.png"
+        name, biopsed = f"PAT_{n}_1.png", kind in ("BCC", "MEL", "SCC")
         write_picture(root / f"imgs_part_{n % 3 + 1}" / name, picture(n, (12, 10, 3)))
-        rows.append([f"PAT_{n}", n, 60 + n, "FEMALE" if kind in ("BCC", "MEL", "SCC") else "", kind, name])
-    write_table(
-        root / "metadata.csv", ["patient_id", "lesion_id", "age", "gender", "diagnostic", "img_id"], rows
-    )
+        cells = {
+            **dict.fromkeys(header, ""),
+            "patient_id": f"PAT_{n}",
+            "lesion_id": n,
+            "age": 60 + n,
+            "img_id": name,
+        }
+        cells |= {"gender": "FEMALE" if biopsed else "", "diagnostic": kind, "biopsed": biopsed}
+        rows.append(list(cells.values()))
+    write_table(root / "metadata.csv", header, rows)
     return root
 
 

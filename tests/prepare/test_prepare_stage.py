@@ -233,13 +233,14 @@ def test_unusable_files_are_counted_with_their_rows_and_strict_stops(tmp_path):
     (root / "images" / "p0_0.png").unlink()
     (root / "images" / "p0_1.png").write_bytes(b"no picture")
     make.write_picture(root / "images" / "p1_0.png", np.full((12, 10), 7, np.uint8))
-    result = run(CSV, root, tmp_path / "out")
+    lenient = CSV.replace(allow_missing=0.1)
+    result = run(lenient, root, tmp_path / "out")
     assert result.cases == 9
     assert result.skipped == {"missing file": 1, "one value in the whole image": 1, "unreadable image": 1}
     checks = json.loads((tmp_path / "out" / "prepare.json").read_text())["checks"]
     assert checks["missing file"] == {"count": 1, "rows": ["labels.csv, row 2"]}
     with pytest.raises(DataError, match=r"labels.csv, row \d") as caught:
-        run(with_(CSV, strict=True), root, tmp_path / "strict")
+        run(with_(lenient, strict=True), root, tmp_path / "strict")
     assert "p0" not in str(caught.value)
 
 
@@ -398,7 +399,9 @@ def test_spacing_of_radiographs_follows_the_resizing(tmp_path):
         )
     make.write_table(tmp_path / "in" / "labels.csv", ["PatientID", "ill"], [["P0", 0], ["P1", 1]])
     for aspect, spacing in (("stretch", (1.0, 0.25)), ("pad", (1.0, 0.5))):
-        config = PrepareConfig.of(reader="dicom", name="toy", table="labels.csv", size=(10,), aspect=aspect)
+        config = PrepareConfig.of(
+            reader="dicom", name="toy", table="labels.csv", size=(10,), aspect=aspect, split="exact"
+        )
         run(config, tmp_path / "in", tmp_path / aspect)
         assert Manifest.read(tmp_path / aspect).info.spacing_mm == spacing
 
@@ -415,9 +418,8 @@ def test_a_mask_somewhere_else_stops_the_work(tmp_path):
 
 
 def test_siim_masks_reach_the_folder(tmp_path):
-    result = run(
-        PrepareConfig.of(reader="siim", name="toy"), make.make_siim(tmp_path / "in"), tmp_path / "out"
-    )
+    config = PrepareConfig.of(reader="siim", name="toy", allow_missing=0.25)
+    result = run(config, make.make_siim(tmp_path / "in"), tmp_path / "out")
     assert (result.cases, result.labels, result.skipped) == (3, {"pneumothorax": 1}, {"missing file": 1})
 
 
@@ -507,6 +509,6 @@ def test_nothing_usable_is_an_error_with_reasons(tmp_path):
     root = make.make_csv(tmp_path / "in")
     shutil.rmtree(root / "images")
     with pytest.raises(DataError, match="missing file: 12"):
-        run(CSV, root, tmp_path / "out")
+        run(CSV.replace(allow_missing=1.0), root, tmp_path / "out")
     with pytest.raises(DataError, match="no such folder"):
         run(CSV, tmp_path / "nowhere", tmp_path / "out2")

@@ -554,7 +554,7 @@ CSV = ("--reader", "csv", "--label-columns", "ill", "--quiet")
 @pytest.mark.parametrize(
     ("told", "words", "columns"),
     [
-        (r"there is no column 'file' \(labels.csv, row 1\)", (), {"rename": "file"}),
+        (r"no column names the images \(labels.csv, row 1\)", (), {"rename": "file"}),
         (r"there is no column 'ill' \(labels.csv, row 1\)", (), {"rename": "ill"}),
         (r"\(labels.csv, row 3, column 'ill'\)", (), {"ill": lambda n: SECRET if n == 1 else "0"}),
         (
@@ -607,7 +607,9 @@ def test_unusable_images_are_counted_and_left_out_or_stop_a_strict_run(refused, 
     path = root / "images" / f"{SECRET}-2.png"
     path.write_bytes(path.read_bytes()[:60])
     before = snapshot(root)
-    said = invoke("prepare", root, tmp_path / "data", *CSV, "--json")
+    words = ("prepare", root, tmp_path / "data", *CSV, "--json")
+    refused(3, r"at most 5 % of 6 images.*1 missing \(16.7 %\) \(first labels.csv, row 3\)", *words)
+    said = invoke(*words, "--allow-missing", "0.2")
     assert said.code == 0
     table = json.loads(said.out)
     assert (table["cases"], table["skipped"]) == (4, {"missing file": 1, "unreadable image": 1})

@@ -37,7 +37,8 @@ OpenShare = Annotated[float, Meta(gt=0, lt=1)]
 def convert(hint: Any, value: Any, where: str, name: str = "") -> Any:
     """Return a plain value as the type that a setting declares.
 
-    A whole number may stand for any number, a list for a tuple, text for a path; nothing else is converted.
+    A whole number may stand for any number, a list for a tuple, one word or number for a list of one, text
+    for a path; nothing else is converted.
 
     Args:
         hint: the declared type.
@@ -48,6 +49,8 @@ def convert(hint: Any, value: Any, where: str, name: str = "") -> Any:
     Raises:
         ConfigError: the value has another type, is out of range, or is none of the choices.
     """
+    if _is_list(hint) and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        value = (value,)
     try:
         result = msgspec.convert(value, hint, dec_hook=_decoded)
     except msgspec.ValidationError as error:
@@ -134,6 +137,12 @@ def without_none(hint: Any) -> Any:
         rest = [item for item in typing.get_args(hint) if item is not type(None)]
         return rest[0] if len(rest) == 1 else hint
     return hint
+
+
+def _is_list(hint: Any) -> bool:
+    """Return whether a setting is a list of any length, so that one entry may stand for it."""
+    hint = without_none(hint)
+    return typing.get_origin(hint) is tuple and typing.get_args(hint)[1:] == (...,)
 
 
 def _decoded(kind: type[Any], value: Any) -> Any:

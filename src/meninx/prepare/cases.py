@@ -26,11 +26,13 @@ class CasePlan:
         preprocessing: how a decoded image becomes a stored one.
         labels: label names when masks are wanted, else empty.
         mask_empty: skip, or zero.
+        one_kind: pictures must all be in colour or all be grey: no setting says what becomes of the others.
     """
 
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     mask_empty: str
+    one_kind: bool = False
 
     @classmethod
     def of(
@@ -41,6 +43,7 @@ class CasePlan:
         labels: tuple[str, ...],
         *,
         channels: tuple[str, ...] = (),
+        in_color: bool = False,
     ) -> CasePlan:
         """Return the plan of the settings of images and masks.
 
@@ -50,7 +53,9 @@ class CasePlan:
             spatial_dims: 2 or 3.
             labels: label names; empty when no masks are wanted.
             channels: names of the channels, each an image of its own; empty for grey or colour images.
+            in_color: the source's pictures are in colour, which decides when the setting is auto.
         """
+        rgb = config.color == "rgb" or (config.color == AUTO and in_color)
         scaling = config.intensity if config.intensity in ("format", "window", "image") else AUTO
         if scaling == AUTO:
             scaling = "image" if spatial_dims == 3 else "format"
@@ -61,12 +66,13 @@ class CasePlan:
             spacing_mm=_all_axes(config.spacing_mm, spatial_dims),
             aspect=config.aspect,
             bits=config.bits,
-            channels=3 if config.color == "rgb" else len(channels) or 1,
+            channels=3 if rgb else len(channels) or 1,
             scaling=scaling,
             window=config.window,
-            each_channel=bool(channels) and config.color != "rgb",
+            each_channel=bool(channels) and not rgb,
         )
-        return cls(preprocessing=preprocessing, labels=labels, mask_empty=masks.empty)
+        one_kind = config.color == AUTO and spatial_dims == 2
+        return cls(preprocessing=preprocessing, labels=labels, mask_empty=masks.empty, one_kind=one_kind)
 
     def image_name(self, case_id: str) -> str:
         """Return the path of a case's image below the dataset folder."""
@@ -75,6 +81,16 @@ class CasePlan:
     def mask_name(self, case_id: str) -> str:
         """Return the path of a case's mask below the dataset folder, empty when no masks are wanted."""
         return f"masks/{case_id}{self.preprocessing.suffix}" if self.labels else ""
+
+
+def is_in_color(image: Image) -> bool:
+    """Return whether a picture has three channels that differ; a grey picture stored as RGB has not."""
+    array = image.array
+    return bool(
+        image.spatial_dims == 2
+        and image.channels == 3
+        and (array[0] != array[1]).any() | (array[0] != array[2]).any()
+    )
 
 
 def _all_axes(values: tuple[Any, ...], count: int) -> tuple[Any, ...]:
@@ -98,6 +114,7 @@ class CaseRecord:
         voxels: mask voxels of each label.
         image: SHA-256 of the image file.
         mask: SHA-256 of the mask file; empty without one.
+        greyed: a picture in colour was stored as grey.
     """
 
     case_id: str
@@ -112,6 +129,7 @@ class CaseRecord:
     voxels: tuple[int, ...] = ()
     image: str
     mask: str = ""
+    greyed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +215,9 @@ def _prepare(job: CaseJob) -> PreparedCase:
         raise checks.Unusable(checks.OTHER_AXES)
     for part in image.array if plan.preprocessing.each_channel else (image.array,):
         checks.check_pixels(part)
+    greyed = plan.preprocessing.channels == 1 and is_in_color(image)
+    if plan.one_kind and (greyed or (plan.preprocessing.channels == 3 and image.channels == 1)):
+        raise _other_kind(greyed, found.where)
     content = array_digest(image.array)
     mask = _mask(found, image, plan) if plan.labels else None
     written = _ready(image, plan)
@@ -223,8 +244,15 @@ def _prepare(job: CaseJob) -> PreparedCase:
         voxels=voxels,
         image=files.digest(image_path),
         mask=mask_digest,
+        greyed=greyed,
     )
     return PreparedCase(record)
+
+
+def _other_kind(in_color: bool, where: str) -> DataError:
+    got = "one in colour" if in_color else "a grey one"
+    what = "grey pictures, as the first one is" if in_color else "pictures in colour, as the first one is"
+    return DataError(expected(what, got=got, where=where, fix="give color grey or color rgb"))
 
 
 def _ready(image: Image, plan: CasePlan) -> Image:

@@ -1,13 +1,18 @@
 """What may be wrong with the data, and what happens then.
 
 ============================== ==========================================================
-missing or unreadable file     the case is left out, counted, listed with its row
+missing file                   the case is left out, counted, listed with its row; stop if more than the
+                               share of ``allow_missing`` is missing
+unreadable file                the case is left out, counted, listed with its row
 NaN or infinite pixels         the same
 one value in the whole image   the same
 another image of the dataset   same patient: the copy is left out and counted; two patients: stop
 mask of another shape          stop
 mask value without a name      stop
-label that never occurs        named in the summary
+no training case               stop, if the settings give training a share
+another empty split            named in the result
+label that never occurs        named in the result
+no label known in any case     stop
 ============================== ==========================================================
 
 With ``strict`` everything in the table stops the work.
@@ -75,6 +80,18 @@ class Findings:
                 )
             )
 
+    def note(self, reason: str, where: str) -> None:
+        """Remember something worth knowing that stops nothing."""
+        self.notes[reason].append(names.encodable(where))
+
+    def noted(self) -> dict[str, str]:
+        """Return reason of each note to its places, or to their number and the first one."""
+        return {
+            reason: ", ".join(places) if len(places) < 4 else f"{len(places):,}, first {places[0]}"
+            for reason, places in sorted(self.notes.items())
+            if places
+        }
+
     def counts(self) -> dict[str, int]:
         """Return reason to count, sorted."""
         return {reason: len(places) for reason, places in sorted(self.places.items())}
@@ -85,6 +102,30 @@ class Findings:
             reason: {"count": len(places), "rows": sorted(places)[:ROWS_LISTED]}
             for reason, places in sorted([*self.places.items(), *self.notes.items()])
         }
+
+
+def refuse_missing(missing: Sequence[str], total: int, allowed: float) -> None:
+    """Raise DataError when more images or masks are missing than the share that is allowed.
+
+    Args:
+        missing: place of each case whose image or mask is missing.
+        total: cases in all, those with missing files included.
+        allowed: share that may be missing.
+    """
+    share = len(missing) / total if total else 0.0
+    if share > allowed:
+        got = f"{len(missing):,} missing ({100 * share:.1f} %)"
+        fix = "check that the download is complete and image_folder is right, or give a larger allow_missing"
+        what = f"at most {100 * allowed:g} % of {total:,} images and masks to be missing"
+        raise DataError(expected(what, got=got, where=f"first {missing[0]}", fix=fix))
+
+
+def refuse_no_training(sizes: Mapping[str, int], share: float, published: bool) -> None:
+    """Raise DataError when no case is in the training split although the settings give it a share."""
+    if not sizes.get("train") and share > 0 and not published:
+        got = ", ".join(f"{split}: {size}" for split, size in sizes.items())
+        fix = "add patients, give split exact, or other fractions"
+        raise DataError(expected("cases for training", got=got, where="splits", fix=fix))
 
 
 def check_pixels(array: npt.NDArray[Any]) -> None:
@@ -228,21 +269,21 @@ def check_classes(
         sizes[case.split] += 1
     for split in SPLITS:
         if not sizes[split]:
-            findings.notes["empty split"].append(split)
+            findings.note("empty split", split)
     for label in labels:
         bare = [split for split in SPLITS if sizes[split] and not counts[split][label]]
         if len(bare) == sum(sizes[split] > 0 for split in SPLITS):
-            findings.notes["label that never occurs"].append(f"label {label!r}")
+            findings.note("label that never occurs", f"label {label!r}")
         else:
             findings.notes["label that never occurs in a split"] += [
                 f"label {label!r}, split {split}" for split in bare
             ]
-    if findings.strict and findings.notes["label that never occurs"]:
-        where = ", ".join(findings.notes["label that never occurs"])
+    never = findings.notes.get("label that never occurs")
+    if findings.strict and never:
+        where = ", ".join(never)
         raise DataError(
             problem("a label occurs in no case", where=where, fix="leave the label out of label_columns")
         )
-    findings.notes = {reason: places for reason, places in findings.notes.items() if places}
 
 
 def present_labels(

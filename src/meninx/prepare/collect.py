@@ -19,7 +19,7 @@ from meninx.prepare.checks import Findings
 from meninx.prepare.config import LabelsConfig, PrepareConfig, refuse_by_source
 from meninx.prepare.readers import reader_of
 from meninx.prepare.readers.clean_dicom import SUMMARY
-from meninx.prepare.readers.source_files import resolve
+from meninx.prepare.readers.source_files import linked_folders, resolve
 from meninx.prepare.source_cases import DatasetCase, ReaderOutput, SourceCase
 
 CT = "CT"
@@ -61,7 +61,7 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
         for reason, where in reading.skipped:
             findings.add(reason, f"{site}: {where}" if site else where)
         for reason, where in reading.notes:
-            findings.notes[reason].append(f"{site}: {where}" if site else where)
+            findings.note(reason, f"{site}: {where}" if site else where)
         readings.append(_of_site(reading, site, several=len(places) > 1))
     first = _joined(readings, config.labels)
     entries = tuple(
@@ -75,6 +75,8 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
     _refuse_names(first)
     if first.task is TaskKind.MULTICLASS:
         _refuse_unclear(first.cases)
+    elif first.task is TaskKind.MULTILABEL:
+        _refuse_unlabelled(first, findings)
     dims = config.images.spatial_dims or first.spatial_dims
     channels = first.channels or config.images.channels
     refuse_by_source(config, task=first.task, spatial_dims=dims, labels=first.labels, channels=len(channels))
@@ -92,19 +94,20 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
 
 
 def sources_of(config: PrepareConfig, source: Path | Sequence[Path]) -> tuple[Path, ...]:
-    """Return the folders that are read: the sources, and folders of images and masks elsewhere.
+    """Return the folders that are read: the sources, and linked or named folders of images elsewhere.
 
     Raises:
         DataError: no such source.
     """
     roots = [source] if isinstance(source, Path) else list(source)
-    elsewhere = [
-        name
-        for name in (config.input.image_folder, config.masks.folder)
-        if name and config.reader in ("csv", "pairs")
-    ]
+    elsewhere = [name for name in (config.input.image_folder, config.masks.folder) if name]
     places = _places(config, source)
-    return (*roots, *(resolve(name, root, site) for site, root in places.items() for name in elsewhere))
+    linked = [target for root in roots for target in linked_folders(root)]
+    return (
+        *roots,
+        *linked,
+        *(resolve(name, root, site) for site, root in places.items() for name in elsewhere),
+    )
 
 
 def limited(entries: Sequence[DatasetCase], limit: int, seed: int) -> tuple[DatasetCase, ...]:
@@ -284,6 +287,19 @@ def _refuse_unclear(cases: Sequence[SourceCase]) -> None:
             )
 
 
+def _refuse_unlabelled(reading: ReaderOutput, findings: Findings) -> None:
+    """Refuse cases of which no label is known, and note labels that are unknown in every case."""
+    known = {name for found in reading.cases for name, value in found.labels.items() if value is not None}
+    if not known:
+        cells = ", ".join(reading.labels)
+        what = f"none of {len(reading.cases):,} cases has a label: every cell of {cells} is empty"
+        fix = "check label_columns, or give blank zero if empty means no"
+        raise DataError(problem(what, where="source", fix=fix))
+    for name in reading.labels:
+        if name not in known:
+            findings.note("label that is unknown in every case", f"label {name!r}")
+
+
 def _refuse_twice(entries: Sequence[DatasetCase]) -> None:
     seen: Mapping[str, DatasetCase] = {entry.case_id: entry for entry in entries}
     if len(seen) == len(entries):
@@ -291,6 +307,5 @@ def _refuse_twice(entries: Sequence[DatasetCase]) -> None:
     for entry in entries:
         if seen[entry.case_id] is not entry:
             got = f"it again: {entry.source.where} and {seen[entry.case_id].source.where}"
-            raise LayoutError(
-                expected("each image once", got=got, where="source", fix="remove one of the rows")
-            )
+            fix = "remove one of the rows, or give several_rows any or majority"
+            raise LayoutError(expected("each image once", got=got, where="source", fix=fix))

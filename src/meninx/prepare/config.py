@@ -26,22 +26,29 @@ READER_NAMES = (
     "pairs",
     "csv",
     "npz",
-    "nih",
-    "chexpert",
-    "mimic",
     "siim",
-    "ham10000",
-    "radimagenet",
     "msd",
-    "brset",
-    "pad-ufes",
     "nnunet",
     "brats",
     "bids",
     "totalsegmentator",
+    "nih",
+    "chexpert",
+    "mimic",
+    "padchest",
+    "rsna-pneumonia",
+    "vindr-cxr",
+    "radimagenet",
+    "ham10000",
+    "isic-2018",
+    "isic-2019",
+    "isic-2020",
+    "pad-ufes",
+    "brset",
+    "odir",
 )
-ReaderName = Annotated[str, Meta(examples=list(READER_NAMES))]  # packages may offer more
 AUTO: Literal["auto"] = "auto"
+ReaderName = Annotated[str, Meta(examples=[AUTO, *READER_NAMES])]  # packages may offer more
 # Fields that change what is written for one case; a change of any other field leaves finished images as they
 # are.
 PIXEL_FIELDS = (
@@ -70,30 +77,34 @@ class InputConfig(Settings):
     """Where images and tables lie below the source, and which of them are taken.
 
     Attributes:
-        table: label table (CSV); empty for the name published with the layout.
+        table: label table (CSV, TSV or semicolons), relative to the working folder, else to the source; empty
+            for the name published with the layout, or for the only table of the source (csv).
         crosswalks: CSV files with columns id_old,id_new that translate original identifiers of the table into
             clean ones (dicom).
         require: rows to use, each ``column=value`` or ``column=one|other``; all conditions must hold.
-        image_column: column of the image's path or array name (csv).
-        image_folder: folder of the images below the source (csv, pairs).
-        patient_column: column of the patient's identifier (csv) or name of its array (npz).
+        image_column: column of the image's name or path (csv); empty for a column with a documented name.
+        image_folder: folder of the images below the source; empty for images (csv, pairs) or the source.
+        patient_column: column of the patient's identifier (csv), none if the table names no patients, or name
+            of its array (npz); empty for a column with a documented name.
         study_column: column of the study (csv).
         entities: BIDS entities of the files to use where several fit, each ``key-value``, e.g. run-1 or
             desc-manual; ``key-`` for files without it; suffix-dseg or suffix-mask for a kind of masks (bids).
         modalities: DICOM modalities to use; empty for all single images in 2-D, and CT, MR, PT in 3-D.
         trusted: accept DICOM files without PatientIdentityRemoved YES.
+        allow_missing: share of images or masks of the table that may be missing; more is an error.
     """
 
     table: str = ""
     crosswalks: tuple[str, ...] = ()
     require: tuple[str, ...] = ()
-    image_column: str = "file"
-    image_folder: str = "images"
-    patient_column: str = "patient_id"
+    image_column: str = ""
+    image_folder: str = ""
+    patient_column: str = ""
     study_column: str = ""
     entities: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     trusted: bool = False
+    allow_missing: Share = 0.05
 
     def check_rules(self) -> None:
         """Refuse conditions on rows that name no value."""
@@ -109,7 +120,7 @@ class LabelsConfig(Settings):
 
     Attributes:
         label_columns: label columns to use, in output order; empty for all columns published with the layout.
-        class_column: column with one class per row, instead of label columns (csv, npz, dicom, brset).
+        class_column: column with one class per row, instead of label columns.
         classes: the classes and their order; empty for all classes in the data, sorted.
         positive: classes that are merged into one yes-or-no label.
         positive_name: name of that label.
@@ -118,8 +129,11 @@ class LabelsConfig(Settings):
         uncertain: what a label of -1 becomes: unknown, zero or one.
         blank: what an empty label becomes: unknown, zero, or auto (zero for chexpert and mimic, else
             unknown).
-        malignant: merge the diagnoses into one label malignant (ham10000: akiec, bcc, mel; pad-ufes: BCC,
-            MEL, SCC).
+        several_rows: how rows of one image become one: refuse, any (a label is 1 if one row says so),
+            majority (of the rows with a value; unknown if they are even), or auto (any for rsna-pneumonia,
+            majority for vindr-cxr, else refuse).
+        malignant: merge the diagnoses into one label malignant (ham10000: akiec, bcc, mel; isic-2018: AKIEC,
+            BCC, MEL; isic-2019 and pad-ufes: BCC, MEL, SCC).
         laterality: pairs of labels that a left-right flip exchanges, each ``left=right``.
         sex_column: column of the patient's sex; accepted values are F, M, female and male.
         age_column: column of the age in years; accepted forms are 57, 57.0 and 057Y.
@@ -135,6 +149,7 @@ class LabelsConfig(Settings):
     positive_from: float | None = None
     uncertain: Literal["unknown", "zero", "one"] = "unknown"
     blank: Literal["unknown", "zero", "auto"] = AUTO
+    several_rows: Literal["auto", "refuse", "any", "majority"] = AUTO
     malignant: bool = False
     laterality: tuple[str, ...] = ()
     sex_column: str = "sex"
@@ -196,7 +211,7 @@ class ImagesConfig(Settings):
         window: lowest and highest value kept, e.g. -150 and 200 Hounsfield units, or these two for each
             channel; empty for none.
         bits: bit depth of the written images: 8 or 16.
-        color: grey or rgb.
+        color: grey, rgb, or auto (rgb for pictures in colour, else grey; pictures of both kinds are refused).
         channels: channels that are images of their own, and their order: some of those that the source names
             (nnunet, msd, brats, bids), or names of the fourth axis of volumes (pairs, csv, folder). Each is
             scaled alone.
@@ -211,7 +226,7 @@ class ImagesConfig(Settings):
     spacing_mm: tuple[Positive, ...] = ()
     window: tuple[float, ...] = ()
     bits: Literal[8, 16] = 8
-    color: Literal["grey", "rgb"] = "grey"
+    color: Literal["auto", "grey", "rgb"] = AUTO
     channels: tuple[str, ...] = ()
     intensity: Literal["auto", "format", "window", "image", "train"] = AUTO
 
@@ -345,11 +360,12 @@ class WorkConfig(Settings):
 class PrepareConfig(Settings):
     """Settings of `meninx prepare`: from a published layout or de-identified DICOM to a dataset folder.
 
-    Paths may hold ``{source}`` (the source folder) and ``{site}`` (its site name); relative ones start at the
-    source.
+    Paths may hold ``{source}`` (the source folder) and ``{site}`` (its site name). Folders are relative to
+    the source; tables are relative to the working folder, and to the source if they are not there.
 
     Attributes:
-        reader: layout of the source, or the name of a reader that an installed package offers.
+        reader: layout of the source, auto to recognise it, or the name of a reader that an installed package
+            offers.
         name: short name of the dataset; pseudonyms of cases depend on it.
         task: auto, multiclass, multilabel or segmentation; auto follows from the columns and masks given.
         synthetic: record that the images belong to no real patients.
@@ -358,7 +374,7 @@ class PrepareConfig(Settings):
         duplicates: the same image of two patients: refuse (stop), or drop (leave out all copies).
     """
 
-    reader: ReaderName = "dicom"
+    reader: ReaderName = AUTO
     name: str = "dataset"
     task: Literal["auto", "multiclass", "multilabel", "segmentation"] = AUTO
     synthetic: bool = False
@@ -375,7 +391,7 @@ class PrepareConfig(Settings):
 
     def check_rules(self) -> None:
         """Refuse settings that have no effect beside the others."""
-        check.one_of((*READER_NAMES, *plugins.names(plugins.READERS)), reader=self.reader)
+        check.one_of((AUTO, *READER_NAMES, *plugins.names(plugins.READERS)), reader=self.reader)
         _refuse_names(self.name)
         refuse_without_effect(self)
 
@@ -398,16 +414,23 @@ def _refuse_names(*written: str) -> None:
 
 SKEWED = ("label-skew", "attribute-skew")
 BIDS = "bids"
-ROWS = ("csv", "chexpert", "ham10000", "radimagenet", "brset", "pad-ufes")  # read by readers.rows
-CLASS_COLUMN = ("csv", "npz", "dicom", "brset", "bids")
-LABEL_COLUMNS = ("csv", "npz", "dicom", "brset", "nih", "chexpert", "mimic", "bids")
-ONLY_CLASSES = ("folder", "ham10000", "radimagenet", "pad-ufes")
-GRADED = ("csv", "dicom", "brset", "chexpert", "mimic", "bids")  # label cells are read by values.label
-MERGED = ("ham10000", "pad-ufes")
-MASKED = ("csv", "dicom", "pairs", "msd", "nnunet", "brats", "bids", "totalsegmentator")
-MASK_PER_LABEL = ("dicom", "bids", "totalsegmentator")  # each label may have a mask of its own
+_FINDINGS = ("nih", "padchest")  # one column with all findings
+_ONE_HOT = ("isic-2018", "isic-2019")  # one column per class
+_LABELLED = ("chexpert", "mimic", "rsna-pneumonia", "vindr-cxr", "isic-2020", "brset", "odir")
+PUBLISHED = (*_FINDINGS, *_LABELLED, *_ONE_HOT, "ham10000", "radimagenet", "pad-ufes")
+ROWS = ("csv", *PUBLISHED)  # read by readers.layout
+ONE_TABLE = tuple(
+    name for name in PUBLISHED if name not in ("chexpert", "vindr-cxr", "radimagenet", "isic-2018")
+)
+CLASS_COLUMN = ("csv", "npz", "dicom", "brset", "isic-2020", BIDS)
+LABEL_COLUMNS = ("csv", "npz", "dicom", *_FINDINGS, *_LABELLED, BIDS)
+ONLY_CLASSES = ("folder", "ham10000", "radimagenet", "pad-ufes", *_ONE_HOT)
+GRADED = ("csv", "dicom", *_LABELLED, BIDS)  # label cells are read by values.label
+MERGED = ("ham10000", "pad-ufes", *_ONE_HOT)
+MASKED = ("csv", "dicom", "pairs", "msd", "nnunet", "brats", BIDS, "totalsegmentator")
+MASK_PER_LABEL = ("dicom", BIDS, "totalsegmentator")  # each label may have a mask of its own
 ONLY_MASKS = ("pairs", "msd", "nnunet", "brats", "totalsegmentator")  # layouts of segmentations
-CHANNELS = ("msd", "nnunet", "brats", "bids", "pairs", "csv", "folder")
+CHANNELS = ("msd", "nnunet", "brats", BIDS, "pairs", "csv", "folder")
 
 
 @dataclass(frozen=True)
@@ -464,19 +487,20 @@ _OF_LABELS = Effect(GRADED, _has_labels, "give label_columns in place of class_c
 _OF_SITES = Effect(
     (), lambda c: c.sites.mode in ("iid", *SKEWED), "give site_mode iid, label-skew or attribute-skew"
 )
-_OF_SEX = ("csv", "chexpert", "ham10000", "brset", "pad-ufes", "nih", "dicom", "bids", "totalsegmentator")
+_OF_SEX = (
+    *("csv", "dicom", "nih", "chexpert", "mimic", "padchest", "ham10000", "isic-2019", "isic-2020"),
+    *("pad-ufes", "brset", "odir", BIDS, "totalsegmentator"),
+)
 
 EFFECTS: dict[str, Effect] = {
     "reader": _ANY,
     "name": _ANY,
     "task": _ANY,  # compared with what the source gives: refuse_by_source
-    "table": Effect(
-        ("dicom", "csv", "npz", "nih", "siim", "ham10000", "brset", "pad-ufes", "bids", "totalsegmentator")
-    ),
+    "table": Effect(("dicom", "csv", "npz", "siim", *ONE_TABLE, BIDS, "totalsegmentator")),
     "crosswalks": Effect(("dicom",)),
-    "require": Effect((*ROWS, "mimic", "nih", "siim", "dicom", "bids", "totalsegmentator")),
+    "require": Effect((*ROWS, "siim", "dicom", BIDS, "totalsegmentator")),
     "image_column": Effect(("csv",)),
-    "image_folder": Effect(("csv", "pairs")),
+    "image_folder": Effect((*ROWS, "siim", "pairs")),
     "patient_column": Effect(("csv", "npz")),
     "study_column": Effect(("csv",)),
     "site_column": Effect(
@@ -497,10 +521,11 @@ EFFECTS: dict[str, Effect] = {
     "positive_from": _OF_LABELS,
     "uncertain": _OF_LABELS,
     "blank": _OF_LABELS,
-    "sex_column": Effect(("csv", "npz", "bids")),
-    "age_column": Effect(("csv", "npz", "bids")),
+    "several_rows": Effect(ROWS, lambda c: not _masks_wanted(c), "leave the masks out"),
+    "sex_column": Effect(("csv", "npz", BIDS)),
+    "age_column": Effect(("csv", "npz", BIDS)),
     "sex_codes": Effect(_OF_SEX),
-    "attribute_columns": Effect((*ROWS, "nih", "mimic", "npz", "dicom", "bids", "totalsegmentator")),
+    "attribute_columns": Effect((*ROWS, "npz", "dicom", BIDS, "totalsegmentator")),
     "mask_column": Effect(("csv", "dicom"), _masks_wanted, "give task segmentation"),
     "mask_folder": Effect(
         ("csv", "pairs", "bids"),
@@ -519,6 +544,7 @@ EFFECTS: dict[str, Effect] = {
     "entities": Effect(("bids",)),
     "modalities": Effect(("dicom",)),
     "trusted": Effect(("dicom",)),
+    "allow_missing": _ANY,
     "synthetic": _ANY,
     "spatial_dims": _ANY,  # compared with the source: refuse_by_source
     "size": _ANY,
@@ -557,7 +583,8 @@ def refuse_without_effect(config: PrepareConfig) -> None:
         effect = EFFECTS[name]
         if settings.value_of(config, name) == settings.default_of(PrepareConfig, name):
             continue
-        ours = config.reader in READER_NAMES  # what a reader of another package looks at is not known
+        # What a reader of another package uses is not known. Auto becomes a reader once the source is seen.
+        ours = config.reader in READER_NAMES
         if effect.readers and ours and config.reader not in effect.readers:
             raise _without_effect(
                 name, f"reader {config.reader}", f"readers that use it: {', '.join(effect.readers)}"

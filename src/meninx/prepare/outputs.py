@@ -84,7 +84,7 @@ class DatasetFolder:
         """Return what all jobs have in common."""
         digest = (
             digest_of(self._config, only=PIXEL_FIELDS)
-            + f"/{plan.preprocessing.spatial_dims}/{','.join(plan.labels)}"
+            + f"/{plan.preprocessing.spatial_dims}/{plan.preprocessing.channels}/{','.join(plan.labels)}"
         )
         return SharedSettings(plan=plan, settings=digest, out=self.staging, earlier=self._space.root)
 

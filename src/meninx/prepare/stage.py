@@ -12,14 +12,15 @@ from typing import NoReturn
 from meninx.core import pool
 from meninx.core import progress as bars
 from meninx.core.errors import DataError, expected
-from meninx.core.manifest import Case, Manifest, TaskKind
+from meninx.core.manifest import SPLITS, Case, Manifest, TaskKind
 from meninx.core.result import Result
 from meninx.prepare import assignment, checks, outputs
-from meninx.prepare.cases import CaseJob, CasePlan, CaseRecord, SharedSettings, begin, run_job
+from meninx.prepare.cases import CaseJob, CasePlan, CaseRecord, SharedSettings, begin, is_in_color, run_job
 from meninx.prepare.checks import Findings, Unusable
 from meninx.prepare.collect import CollectedCases, collect_cases, sources_of
-from meninx.prepare.config import PrepareConfig
+from meninx.prepare.config import AUTO, PrepareConfig
 from meninx.prepare.outputs import DatasetFolder
+from meninx.prepare.readers.recognition import recognised
 from meninx.prepare.source_cases import DatasetCase
 
 
@@ -28,24 +29,30 @@ class PrepareResult(Result):
     """What was prepared; counts only.
 
     Attributes:
+        reader: the layout that was read.
         cases: number of cases.
         patients: number of patients; where the source names none, each image (or lesion) counts as one.
         patients_known: the source names its patients.
         splits: cases of each split.
         sites: cases of each site.
         labels: cases in which each label is 1, or whose mask holds it; empty for masks in a dry run.
-        skipped: reason to number of rows or files left out, and of other things worth knowing.
+        channels: 1 for grey images, 3 for images in colour.
+        skipped: reason to number of rows or files left out.
+        notes: what else is worth knowing, to where it was met.
         reused: cases whose files were up to date already.
         dry_run: nothing was written.
     """
 
+    reader: str = ""
     cases: int
     patients: int
     patients_known: bool = True
     splits: dict[str, int] = field(default_factory=dict)
     sites: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
+    channels: int = 1
     skipped: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
     reused: int = 0
     dry_run: bool = False
 
@@ -88,17 +95,21 @@ def run(
         Interrupted: stopped by the user; the same command goes on.
     """
     pool.refuse_import_in_worker()
+    config = recognised(config, source)
     sources = sources_of(config, source)
     outputs.check(out, config, sources)
     findings = checks.Findings(strict=config.work.strict)
     gathered = collect_cases(config, source, findings)
     mask_labels = gathered.labels if gathered.task is TaskKind.SEGMENTATION else ()
-    plan = CasePlan.of(
-        config.images, config.masks, gathered.spatial_dims, mask_labels, channels=gathered.channels
-    )
-    _manifest(
-        config, gathered, plan, gathered.entries, {}, out
-    )  # a contradiction in the tables is found before any image is read
+    _refuse_missing(config, gathered, bool(mask_labels), findings)
+    # A contradiction in the tables is found before any image is read.
+    dims, channels = gathered.spatial_dims, gathered.channels
+    plan = CasePlan.of(config.images, config.masks, dims, mask_labels, channels=channels)
+    planned = _manifest(config, gathered, plan, gathered.entries, {}, out)
+    sizes = {str(split): sum(case.split == split for case in planned.cases) for split in SPLITS}
+    checks.refuse_no_training(sizes, config.split.fractions[0], config.split.rule == "published")
+    if config.images.color == AUTO and dims == 2 and _first_in_color(gathered.entries, plan):
+        plan = CasePlan.of(config.images, config.masks, dims, mask_labels, channels=channels, in_color=True)
     if config.work.dry_run:
         return _dry(config, gathered, plan, out, findings)
     with outputs.claimed(out, config, sources) as folder:
@@ -108,9 +119,9 @@ def run(
         )
         entries = _usable(gathered, records, findings, config)
         manifest = _manifest(config, gathered, plan, entries, records, out)
-        _tell_classes(manifest, records, findings)
+        _note_results(manifest, records, findings)
         folder.finish(manifest, entries, records, gathered, findings)
-    return _result(manifest, records, findings, reused)
+    return _result(config, manifest, records, findings, reused)
 
 
 def _dry(
@@ -125,7 +136,39 @@ def _dry(
             entries.append(entry)
     checks.refuse_nothing(entries, findings)
     manifest = _manifest(config, gathered, plan, entries, {}, out)
-    return _result(manifest, {}, findings, 0, dry=True)
+    if gathered.task is not TaskKind.SEGMENTATION:
+        _note_results(manifest, {}, findings)
+    return _result(config, manifest, {}, findings, 0, dry=True)
+
+
+def _refuse_missing(
+    config: PrepareConfig, gathered: CollectedCases, masks: bool, findings: checks.Findings
+) -> None:
+    """Refuse a source of which too many files are missing; those that the reader missed count, too."""
+    missing = [*findings.places.get(checks.MISSING, ()), *findings.places.get(checks.MISSING_MASK, ())]
+    total = len(gathered.entries) + len(missing)
+    for entry in gathered.entries:
+        found = entry.source
+        if found.image.missing() or (masks and found.mask is not None and found.mask.missing()):
+            missing.append(found.where)
+    if not config.work.strict:  # which stops at the first one
+        checks.refuse_missing(missing, total, config.input.allow_missing)
+
+
+MOST_TRIED = 20  # images until one can be read
+
+
+def _first_in_color(entries: Sequence[DatasetCase], plan: CasePlan) -> bool:
+    """Return whether the first picture that can be read is in colour.
+
+    All others must be alike (``CasePlan.one_kind``), so it does not matter which one is the first.
+    """
+    for entry in entries[:MOST_TRIED]:
+        try:
+            return is_in_color(entry.source.image.load(plan.preprocessing.display_bits))
+        except Exception:  # a broken file makes a decoder raise anything; it is counted later
+            continue
+    return False
 
 
 def _usable(
@@ -182,11 +225,15 @@ def _case(entry: DatasetCase, gathered: CollectedCases, plan: CasePlan, split: s
     )
 
 
-def _tell_classes(manifest: Manifest, records: dict[str, CaseRecord], findings: checks.Findings) -> None:
+def _note_results(manifest: Manifest, records: dict[str, CaseRecord], findings: checks.Findings) -> None:
+    greyed = sum(record.greyed for record in records.values())
+    if greyed:
+        findings.note("pictures in colour that were stored as grey", f"{greyed:,} of {len(records):,}")
     checks.check_classes(manifest.cases, outputs.present(manifest, records), manifest.info.labels, findings)
 
 
 def _result(
+    config: PrepareConfig,
     manifest: Manifest,
     records: dict[str, CaseRecord],
     findings: checks.Findings,
@@ -197,13 +244,16 @@ def _result(
     counts = outputs.counts_of(manifest, records)
     return PrepareResult(
         out=manifest.root,
+        reader=config.reader,
         cases=len(manifest),
         patients=len(manifest.patients),
         patients_known=manifest.info.patients_known,
         splits=counts["splits"],
         sites=counts["sites"],
         labels=counts["labels"],
+        channels=manifest.info.channels,
         skipped=findings.counts(),
+        notes=findings.noted(),
         reused=reused,
         dry_run=dry,
     )

@@ -1,4 +1,4 @@
-"""Readers: one module per published layout, each a function from a folder to a :class:`ReaderOutput`."""
+"""Readers: each a function from a folder to a :class:`ReaderOutput`. Most layouts are data of one reader."""
 
 from __future__ import annotations
 
@@ -10,21 +10,17 @@ from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import (
     bids,
     brats,
-    chexpert,
     class_folder,
     clean_dicom,
     custom_table,
-    mimic,
     msd,
-    nih,
     nnunet,
     npz,
     pairs,
-    radimagenet,
     siim,
     totalsegmentator,
 )
-from meninx.prepare.readers.published_table import BRSET, HAM10000, PAD_UFES
+from meninx.prepare.readers.published_layouts import PUBLISHED
 from meninx.prepare.source_cases import ReaderOutput
 
 Reader = Callable[[Path, PrepareConfig, str], ReaderOutput]
@@ -35,19 +31,13 @@ READERS: dict[str, Reader] = {
     "pairs": pairs.read,
     "csv": custom_table.read,
     "npz": npz.read,
-    "nih": nih.read,
-    "chexpert": chexpert.read,
-    "mimic": mimic.read,
     "siim": siim.read,
-    "ham10000": HAM10000,
-    "radimagenet": radimagenet.read,
     "msd": msd.read,
-    "brset": BRSET,
-    "pad-ufes": PAD_UFES,
     "nnunet": nnunet.read,
     "brats": brats.read,
     "bids": bids.read,
     "totalsegmentator": totalsegmentator.read,
+    **PUBLISHED,
 }
 
 

@@ -33,7 +33,7 @@ from meninx.prepare.config import PrepareConfig, segments_of_bids
 from meninx.prepare.readers import mask_labels, values
 from meninx.prepare.readers.channels import positions_of
 from meninx.prepare.readers.mask_labels import MaskLabels
-from meninx.prepare.readers.source_files import resolve
+from meninx.prepare.readers.source_files import resolve, table_path
 from meninx.prepare.source_cases import (
     ChannelSource,
     FileSource,
@@ -432,7 +432,8 @@ def _of_masks(
 
 def _people(root: Path, config: PrepareConfig, site: str) -> dict[str, CsvRow]:
     """Return the row of each subject; ``n/a`` becomes an empty cell."""
-    path = resolve(config.input.table or PATIENTS, root, site)
+    named = config.input.table
+    path = table_path(named, root, site) if named else root / PATIENTS
     if not path.is_file() and not config.input.table and segments_of_bids(config):
         return {}
     table = read_table(path, ("participant_id",)).having(config.input.require)

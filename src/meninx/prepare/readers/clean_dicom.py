@@ -28,7 +28,7 @@ from meninx.imaging import decode, label_objects, tags
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import dicom_masks, mask_labels, values
 from meninx.prepare.readers.dicom_masks import DicomMasks
-from meninx.prepare.readers.source_files import relative, resolve
+from meninx.prepare.readers.source_files import relative, table_path
 from meninx.prepare.source_cases import FileSource, ReaderOutput, SeriesSource, Source, SourceCase
 
 Header = dict[str, str]
@@ -281,7 +281,7 @@ class LabelTable:
         if not config.input.table:
             fix = "give the label table"
             raise ConfigError(problem("no table of labels was given", where="table, reader dicom", fix=fix))
-        path = resolve(config.input.table, root, site)
+        path = table_path(config.input.table, root, site)
         table = read_table(path)
         keys = [name for name in KEYS if name in table.columns]
         if not keys:
@@ -291,7 +291,8 @@ class LabelTable:
         task, labels = _meaning(table, config, keys)
         attributes = _more_columns(table, config)
         found = cls(labels, task, attributes, config, path.parent)
-        clean = _crosswalk([resolve(text, root, site) for text in config.input.crosswalks])
+        walks = config.input.crosswalks
+        clean = _crosswalk([table_path(text, root, site, name="crosswalks") for text in walks])
         for row in table.having(config.input.require):
             found._add(row, keys, clean)
         return found

@@ -1,81 +1,222 @@
 """A table and a folder of images, every column configurable.
 
-Layout: ``labels.csv`` (or ``table``) with ``image_column`` naming a file below ``image_folder``,
-``patient_column``, and ``label_columns`` or one ``class_column``; masks by ``mask_column`` (paths from the
-table's folder) or ``mask_folder`` (files named like the images). Graded master lists (1-2 negative, 3-4
-positive) are read with ``positive_from=3``.
+Layout: ``labels.csv``, the only table of the source, or ``table``. Columns that no setting names are found by
+these names alone, in any case and with any of ``_``, ``-`` and blanks between the words:
+
+============= =======================================================================================
+image         file, filename, image, image path, image name, image id, path, img, img id
+patient       patient, patient id, subject, subject id, participant id
+class         label, class, diagnosis, dx, category, target; one label if all cells are 0, 1, -1 or empty
+============= =======================================================================================
+
+If several columns have one of these names, or none has, the settings must say which one it is.
+``patient_column="none"`` says that the table names no patients. A cell of the image column is a path from
+``image_folder``, from the table's folder or from the source, or the name of a file below ``image_folder``,
+with or without its suffix. Masks are given by ``mask_column`` (paths from the table's folder) or
+``mask_folder`` (files named like the images). Graded master lists (1-2 negative, 3-4 positive) are read with
+``positive_from=3``.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from meninx.core.csv_table import CsvRow, read_table
+from meninx.core.csv_table import CsvRow, CsvTable, read_table
+from meninx.core.errors import LayoutError, problem
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers.layout import Layout, read_rows
-from meninx.prepare.readers.source_files import IMAGES, index_files, resolve, stem
+from meninx.prepare.readers.source_files import (
+    IMAGES,
+    TABLES,
+    ImageIndex,
+    folders_in,
+    is_stray,
+    resolve,
+    table_path,
+)
 from meninx.prepare.source_cases import FileSource, ReaderOutput, Source
+
+IMAGE_NAMES = (
+    "file", "filename", "image", "imagepath", "imagename", "imageid", "path", "img", "imgid",
+)  # fmt: skip
+PATIENT_NAMES = ("patient", "patientid", "subject", "subjectid", "participantid")
+CLASS_NAMES = ("label", "class", "diagnosis", "dx", "category", "target")
+NO_PATIENTS = "none"
+FOUND = "column found by its name"
 
 
 def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     """Return the cases of a table.
 
     Raises:
-        LayoutError: a file, column or cell is not as configured; names file, column and row.
+        LayoutError: a file, column or cell is not as configured, or not exactly one column has a name
+            of those above; names file, column and row.
     """
-    path = resolve(config.input.table or "labels.csv", root, site)
+    path = table_path(config.input.table, root, site) if config.input.table else only_table(root)
+    table = read_table(path)
+    notes = [] if config.input.table or path.name == "labels.csv" else [("table found", path.name)]
+    image = config.input.image_column or _found(table, IMAGE_NAMES, "image_column", "images", notes)
+    none = f", or patient_column {NO_PATIENTS} if no patient has several images"
+    patient = config.input.patient_column or _found(
+        table, PATIENT_NAMES, "patient_column", "patients", notes, fix=none
+    )
+    config = _with_labels(table, config, notes)
+    known = patient != NO_PATIENTS or NO_PATIENTS in table.columns
+    by_column = config.sites.mode == "column"
     optional = (
+        patient if known else "",
         config.input.study_column,
         config.split.column,
         config.labels.class_column,
         config.masks.column,
+        config.sites.column if by_column else "",
     )
-    table = read_table(
-        path,
-        (
-            config.input.image_column,
-            config.input.patient_column,
-            *filter(None, optional),
-            *config.labels.label_columns,
-        ),
-    )
-    folder = resolve(config.input.image_folder, root, site)
-    by_column = config.sites.mode == "column"
-    if by_column:
-        table.needs([config.sites.column])
+    table.needs([image, *filter(None, optional), *config.labels.label_columns])
+    place = _Images(root, path.parent, config, site)
+    masks = _Masks(config, path.parent, resolve(config.masks.folder, root, site), image)
     layout = Layout(
-        image=lambda row: _image(folder, row.need(config.input.image_column)),
-        patient=lambda row: row.need(config.input.patient_column),
+        image=lambda row: place(row.need(image)),
+        indices=(place.index, *([masks.index] if masks.index else [])),
+        patient=lambda row: row.need(patient) if known else "",
         study=lambda row: row.get(config.input.study_column),
         split=lambda row: row.get(config.split.column),
         site=lambda row: row.get(config.sites.column) if by_column else "",
-        mask=_Masks(
-            config, path.parent, resolve(config.masks.folder, root, site) if config.masks.folder else None
-        ),
+        mask=masks,
         classes=(lambda row: row.get(config.labels.class_column)) if config.labels.class_column else None,
         labels=config.labels.label_columns,
         sex=config.labels.sex_column,
         age=config.labels.age_column,
+        patients_known=known,
+        notes=tuple(notes),
     )
     return read_rows(root, [table], layout, config)
 
 
-def _image(folder: Path, name: str) -> Path:
-    return folder / name
+def tables_in(root: Path) -> list[Path]:
+    """Return the tables directly in a folder, sorted."""
+    paths = [path for path in sorted(root.iterdir()) if path.name.lower().endswith(TABLES)]
+    return [path for path in paths if not is_stray(path.name) and path.is_file()]
+
+
+def only_table(root: Path) -> Path:
+    """Return ``labels.csv`` of a source, else its only table, also in a single folder that wraps everything.
+
+    Raises:
+        LayoutError: there is no table, or there are several.
+    """
+    if (root / "labels.csv").is_file():
+        return root / "labels.csv"
+    found = tables_in(root) if root.is_dir() else []
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise LayoutError(
+            problem(f"there are {len(found)} tables: {names}", where=f"folder {root.name}", fix="give table")
+        )
+    if found:
+        return found[0]
+    below = folders_in(root) if root.is_dir() else []
+    if len(below) == 1 and tables_in(below[0]):
+        return only_table(below[0])
+    raise LayoutError(
+        problem("there is no table (.csv or .tsv)", where=f"folder {root.name}", fix="give table")
+    )
+
+
+def plain_name(name: str) -> str:
+    """Return a column name without case, blanks, hyphens and underscores."""
+    return re.sub(r"[\s_-]+", "", name).lower()
+
+
+def _found(
+    table: CsvTable,
+    names: tuple[str, ...],
+    setting: str,
+    what: str,
+    notes: list[tuple[str, str]],
+    *,
+    fix: str = "",
+) -> str:
+    """Return the only column that has one of the documented names.
+
+    Raises:
+        LayoutError: none has, or several have.
+    """
+    found = [column for column in table.columns if plain_name(column) in names]
+    if len(found) == 1:
+        notes.append((FOUND, f"{setting} {found[0]!r}"))
+        return found[0]
+    got = (
+        f"several columns may name the {what}: {', '.join(found)}" if found else f"no column names the {what}"
+    )
+    advice = f"give {setting}{fix}; the columns are {', '.join(table.columns)}"
+    raise LayoutError(problem(got, where=f"{table.name}, row 1", fix=advice))
+
+
+def _with_labels(table: CsvTable, config: PrepareConfig, notes: list[tuple[str, str]]) -> PrepareConfig:
+    """Return the config with the class or label column that its name shows, if the config has none."""
+    asked = config.labels.label_columns or config.labels.class_column or config.task == "segmentation"
+    if asked or config.masks.column or config.masks.folder or config.masks.labels:
+        return config
+    found = [column for column in table.columns if plain_name(column) in CLASS_NAMES]
+    if len(found) > 1:
+        fix = "give class_column or label_columns"
+        what = f"several columns may hold the classes: {', '.join(found)}"
+        raise LayoutError(problem(what, where=f"{table.name}, row 1", fix=fix))
+    if not found:
+        return config
+    cells = {row.get(found[0]) for row in table}
+    binary = cells <= {"0", "1", "-1", "0.0", "1.0", "-1.0", ""}
+    setting = "label_columns" if binary else "class_column"
+    notes.append((FOUND, f"{setting} {found[0]!r}"))
+    return config.replace(**{setting: found[0]})
+
+
+class _Images:
+    """Finds the image that a cell names."""
+
+    def __init__(self, root: Path, base: Path, config: PrepareConfig, site: str) -> None:
+        given = config.input.image_folder
+        usual = next((place for place in (base / "images", root / "images") if place.is_dir()), base)
+        folder = resolve(given, root, site) if given else usual
+        if not folder.is_dir():
+            raise LayoutError(problem(f"there is no folder {folder.name[:80]!r}", where="image_folder"))
+        # A folder that a setting names is the only place; otherwise a path may begin in three.
+        self._places = (folder,) if given else tuple(dict.fromkeys((folder, base, root)))
+        self.index = ImageIndex(folder, IMAGES)
+
+    def __call__(self, name: str) -> Path:
+        """Return the image's path; one of no file when it is missing."""
+        there = {path.resolve(): path for place in self._places if _is_there(path := place / name)}
+        if len(there) > 1:
+            self.index.ambiguous[name] = list(there.values())
+        if there:
+            return next(iter(there.values()))
+        return self.index.find(name) or self._places[0] / name
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return False
 
 
 class _Masks:
     """Finds the mask of a row, by column or by a folder of equal names."""
 
-    def __init__(self, config: PrepareConfig, base: Path, folder: Path | None) -> None:
-        self._config, self._base = config, base
-        self._by_name = index_files(folder, IMAGES) if folder else {}
+    def __init__(self, config: PrepareConfig, base: Path, folder: Path, image: str) -> None:
+        self._config, self._base, self._image = config, base, image
+        by_name = bool(config.masks.folder) and not config.masks.column
+        self.index = ImageIndex(folder, IMAGES) if by_name else None
 
     def __call__(self, row: CsvRow) -> Source | None:
         """Return the mask, or None."""
         if self._config.masks.column:
             name = row.get(self._config.masks.column)
             return FileSource(self._base / name) if name else None
-        name = Path(row.need(self._config.input.image_column)).name
-        path = self._by_name.get(name) or self._by_name.get(stem(name))
+        if self.index is None:
+            return None
+        name = Path(row.need(self._image)).name
+        path = self.index.find(name) or self.index.find(Path(name).stem)
         return FileSource(path) if path else None

@@ -30,6 +30,7 @@ from meninx.core.errors import ConfigError, LayoutError, expected, problem
 from meninx.core.manifest import TaskKind
 from meninx.prepare.config import InputConfig, LabelsConfig, PrepareConfig
 from meninx.prepare.readers import values
+from meninx.prepare.readers.source_files import table_path
 from meninx.prepare.source_cases import ArraySource, ReaderOutput, SourceCase
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -49,9 +50,10 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     skipped: list[tuple[str, str]] = []
     labels, columns = _columns(arrays, parts, config, path.name)
     copies: Counter[str] = Counter()
+    people_name = config.input.patient_column or "patient_id"
     for prefix, split in parts:
         images = _images(arrays, prefix, path.name)
-        people = _optional(arrays, f"{prefix}{config.input.patient_column}", len(images), path.name)
+        people = _optional(arrays, f"{prefix}{people_name}", len(images), path.name)
         cells = {
             name: _optional(arrays, f"{prefix}{name}", len(images), path.name)
             for name in _extra(arrays, prefix, config.labels)
@@ -86,7 +88,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
         task=_task(config, arrays, parts),
         attributes=attributes,
         skipped=tuple(skipped),
-        patients_known=f"{parts[0][0]}{config.input.patient_column}" in arrays,
+        patients_known=f"{parts[0][0]}{people_name}" in arrays,
         spatial_dims=first,
     )
 
@@ -156,7 +158,7 @@ def _matrix(arrays: Arrays, prefix: str) -> int:
 def _file(root: Path, config: InputConfig) -> Path:
     if root.is_file():
         return root
-    found = [root / config.table] if config.table else sorted(root.glob("*.npz"))
+    found = [table_path(config.table, root)] if config.table else sorted(root.glob("*.npz"))
     if len(found) != 1 or not found[0].is_file():
         raise LayoutError(
             expected("one .npz file", got=len(found), where=f"folder {root.name}", fix="name it in table")

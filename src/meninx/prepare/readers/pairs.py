@@ -23,7 +23,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     Raises:
         LayoutError: a folder is missing.
     """
-    images = _by_stem(resolve(config.input.image_folder, root, site))
+    images = _by_stem(resolve(config.input.image_folder or "images", root, site))
     masks = _by_stem(resolve(config.masks.folder or "labels", root, site))
     skipped = [
         *(

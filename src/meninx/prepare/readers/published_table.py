@@ -1,37 +1,83 @@
-"""Published datasets of one table and one tree of images: HAM10000, PAD-UFES-20 and BRSET.
+"""A reader of published datasets that are described by data: tables, columns, and where the images lie.
 
-**HAM10000**, seven diagnoses of pigmented skin lesions: ``HAM10000_metadata.csv`` (lesion_id, image_id, dx,
-age, sex, localization) and the images in ``HAM10000_images*``. It names lesions, not patients, so the lesion
-stands for the patient. ``malignant=True`` merges akiec, bcc and mel against the rest.
+:class:`PublishedTable` says what one dataset publishes. It is a reader: calling it reads the dataset. The
+datasets are listed in :mod:`meninx.prepare.readers.published_layouts`; a further one is one more entry there.
 
-**PAD-UFES-20**, six diagnoses of skin lesions photographed by smartphone: ``metadata.csv`` (patient_id,
-lesion_id, age, gender, diagnostic, img_id) and the images in ``imgs_part_1`` to ``_3`` or ``images``.
-``malignant=True`` merges BCC, MEL and SCC against the rest. Caution: gender and many other columns are filled
-in for every biopsied lesion but for few others, so whether they are present leaks the diagnosis. Group
-metrics by sex compare mostly biopsied lesions, and a model must never see these columns.
-
-**BRSET**, colour fundus photographs with eye findings: ``labels.csv`` or ``labels_brset.csv`` (image_id,
-patient_id, patient_age, patient_sex with 1 male and 2 female, and the findings) and the images at
-``fundus_photos/<image_id>.jpg`` or anywhere below. ``class_column`` takes one grade instead.
-
-References:
-    Tschandl et al., HAM10000, Scientific Data 2018. Pacheco et al., PAD-UFES-20, Data in Brief 2020.
-    Nakayama et al., A Brazilian Multilabel Ophthalmological Dataset, PhysioNet 2023.
+A column may have had several names in the versions of a dataset. All names that were published are listed,
+the cells are read under the first one, and a renamed column is noted in the result. A label column that has
+none of its names is an error that names it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
+from re import Pattern
 
-from meninx.core.csv_table import CsvRow, read_table
-from meninx.prepare.config import PrepareConfig
+from meninx.core import check, files
+from meninx.core.csv_table import CsvRow, CsvTable, read_table
+from meninx.core.errors import ConfigError, LayoutError, expected, problem
+from meninx.prepare.config import AUTO, PrepareConfig
 from meninx.prepare.readers import values
 from meninx.prepare.readers.layout import Layout, read_rows
-from meninx.prepare.readers.source_files import first_of, index_files, resolve
+from meninx.prepare.readers.source_files import PICTURES, ImageIndex, first_of, resolve, table_path
 from meninx.prepare.source_cases import ReaderOutput
 
-_SUFFIXES = (".jpg", ".jpeg", ".png")
+Names = tuple[str, ...]
+RENAMED, NO_ATTRIBUTE = "label read from a renamed column", "no column of this name"
+NO_ROW, ABSENT = "no label row", "table that is not there"
+AGE = "computed age"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One table of cases.
+
+    Attributes:
+        names: file names under which it was published.
+        split: published split of all its rows.
+        needed: whether the dataset is unreadable without it.
+    """
+
+    names: Names
+    split: str = ""
+    needed: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """A table whose cells belong to rows of the cases.
+
+    Attributes:
+        names: file names under which it was published.
+        key: column that it shares with the cases.
+        columns: columns that must be there.
+        needed: a row of the cases without a row here is left out, and the table must be there.
+    """
+
+    names: Names
+    key: str
+    columns: Names = ()
+    needed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """A column with all findings of an image.
+
+    Attributes:
+        column: the column.
+        parts: the findings in a cell; None where the cell says nothing.
+        nothing: findings that mean that there is none.
+        known: all findings that exist, in output order; empty where the user must choose.
+    """
+
+    column: str
+    parts: Callable[[str], set[str] | None]
+    nothing: frozenset[str] = frozenset()
+    known: Names = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,98 +85,369 @@ class PublishedTable:
     """The layout of one dataset; calling it reads the dataset.
 
     Attributes:
-        tables: published names of the table; the first that exists is read.
-        name: column with the name of the image, with or without a suffix.
-        patient: column with the patient, or with what stands for the patient.
-        image: where an image belongs when no file of its name is found; ``{}`` stands for the name.
-        diagnosis: column with the one class of a row; empty where the dataset has one column per label.
-        labels: columns of the labels; those that the table lacks are left out.
-        malignant: classes that the setting ``malignant`` merges.
-        sex: column of the sex.
-        age: column of the age.
+        tables: the tables of cases.
+        image: names of the column with the image's name or path, with or without a suffix.
+        depth: how many parts at the end of that path identify an image.
+        suffixes: endings of image files.
+        place: where an image belongs below the source, with column names in braces; decides among images of
+            one name.
+        patient: names of the column with the patient, or with what stands for the patient; empty where each
+            image counts as its own.
+        whose: patient and study in the image's path, as two groups.
+        study: names of the column with the study.
+        labels: labels and the names of their columns.
+        one_hot: the label columns are classes, of which each row has one.
+        diagnosis: names of the column with the one class of a row.
+        findings: a column with several findings.
+        joined: further tables.
+        expanded: rows of cases in place of the rows of the table.
+        split_lists: text files that list the images of a split.
+        blank: what an empty label means.
+        several_rows: how rows of one image are merged: refuse, any, majority.
+        sex: names of the column of the sex.
+        age: names of the column of the age.
+        age_of: the age where it must be computed.
+        age_from: columns that it is computed from.
+        view: names of the column of the view.
         codes: codes of the sex.
-        required: further columns that must be there.
+        malignant: classes that the setting ``malignant`` merges.
         patients_known: False when the dataset names no patients.
     """
 
-    tables: tuple[str, ...]
-    name: str
-    patient: str
-    image: str
-    diagnosis: str = ""
-    labels: tuple[str, ...] = ()
-    malignant: tuple[str, ...] = ()
-    sex: str = "sex"
-    age: str = "age"
+    tables: tuple[Part, ...]
+    image: Names
+    depth: int = 1
+    suffixes: Names = PICTURES
+    place: str = ""
+    patient: Names = ()
+    whose: Pattern[str] | None = None
+    study: Names = ()
+    labels: Mapping[str, Names] = field(default_factory=dict)
+    one_hot: bool = False
+    diagnosis: Names = ()
+    findings: Findings | None = None
+    joined: tuple[Joined, ...] = ()
+    expanded: Callable[[CsvTable], tuple[CsvTable, tuple[tuple[str, str], ...]]] | None = None
+    split_lists: tuple[tuple[str, str], ...] = ()
+    blank: str = "unknown"
+    several_rows: str = "refuse"
+    sex: Names = ()
+    age: Names = ()
+    age_of: Callable[[CsvRow], str] | None = None
+    age_from: Names = ()
+    view: Names = ()
     codes: dict[str, str] = field(default_factory=dict)
-    required: tuple[str, ...] = ()
+    malignant: Names = ()
     patients_known: bool = True
 
     def __call__(self, root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
         """Return the cases of the dataset.
 
         Raises:
-            LayoutError: a column is missing, or a cell is empty or not as published; names file, column and
-                row.
+            LayoutError: a table or column is missing, a cell is empty or not as published, or several files
+                have the name of one image; names file, column and row.
+            ConfigError: a label that the dataset does not have.
         """
         if config.labels.malignant:
             config = config.replace(positive=self.malignant, positive_name="malignant", malignant=False)
-        path = resolve(config.input.table, root, site) if config.input.table else first_of(root, self.tables)
-        column = self.diagnosis or config.labels.class_column
-        table = read_table(path, (self.patient, self.name, *self.required, *([column] if column else [])))
-        published = tuple(name for name in self.labels if name in table.columns)
-        places = index_files(root, _SUFFIXES)
+        classes = bool(self.diagnosis or self.one_hot or config.labels.class_column)
+        if config.task == "segmentation" or (config.task == "multiclass" and not classes):
+            config = config.replace(
+                task=AUTO
+            )  # the layout gives another task, which is refused by the caller
+        return _Reading(self, root, config, site).output()
 
-        def image(row: CsvRow) -> Path:
-            name = row.need(self.name)
-            return places.get(name, root / self.image.replace("{}", name))
 
-        def diagnosis(row: CsvRow) -> str:
-            return row.need(column) if self.diagnosis else row.get(column)
+class _Reading:
+    """One dataset while it is read: its tables under the published column names, and its images."""
 
-        layout = Layout(
-            image=image,
-            patient=lambda row: row.need(self.patient),
-            classes=diagnosis if column else None,
-            labels=() if column else values.chosen(config.labels.label_columns, published, path.name),
-            sex=self.sex,
-            age=self.age,
-            codes=self.codes,
-            patients_known=self.patients_known,
+    def __init__(self, layout: PublishedTable, root: Path, config: PrepareConfig, site: str) -> None:
+        self._layout, self._root, self._config, self._site = layout, root, config, site
+        self._notes: list[tuple[str, str]] = []
+        self._skipped: list[tuple[str, str]] = []
+        self._column = config.labels.class_column or (layout.diagnosis[0] if layout.diagnosis else "")
+        self._one_hot = layout.one_hot and not self._column
+        folder = config.input.image_folder
+        self._base = resolve(folder, root, site) if folder else root
+        self._index = ImageIndex(self._base, layout.suffixes, layout.depth)
+
+    def output(self) -> ReaderOutput:
+        """Return the cases."""
+        layout = self._layout
+        labels = self._labels()
+        tables = [self._named(table, labels) for table in self._tables()]
+        lists = self._lists()
+        parts = {name: part.split for part in layout.tables for name in part.names}
+        if layout.findings and not layout.findings.known:
+            _refuse_absent(tables, layout.findings, labels)
+
+        def split(row: CsvRow) -> str:
+            name = PurePosixPath(row.get(layout.image[0])).name
+            return lists.get(name, "") or parts.get(row.table, "") or row.get("split")
+
+        classes: Callable[[CsvRow], str] | None = None
+        if self._column:
+            column = self._column
+            published = bool(layout.diagnosis) and not self._config.labels.class_column
+            classes = (lambda row: row.need(column)) if published else (lambda row: row.get(column))
+        elif self._one_hot:
+            classes = partial(_hot, labels=labels)
+        return read_rows(
+            self._root,
+            tables,
+            Layout(
+                image=self._image,
+                indices=(self._index,),
+                patient=self._patient,
+                study=self._study,
+                split=split,
+                classes=classes,
+                labels=() if classes else labels,
+                label=partial(_finding, findings=layout.findings) if layout.findings else None,
+                blank=layout.blank,
+                sex=layout.sex[0] if layout.sex else "",
+                age=AGE if layout.age_of else (layout.age[0] if layout.age else ""),
+                further={"view": layout.view[0]} if layout.view and _has(tables, layout.view[0]) else {},
+                codes=layout.codes,
+                several_rows=layout.several_rows,
+                patients_known=layout.patients_known,
+                notes=tuple(self._notes),
+                skipped=tuple(self._skipped),
+            ),
+            self._config,
         )
-        return read_rows(root, [table], layout, config)
+
+    def _labels(self) -> Names:
+        """Return the labels that are read."""
+        chosen, layout = self._config.labels.label_columns, self._layout
+        if self._column:
+            return ()
+        if layout.findings is not None:
+            if not layout.findings.known and not chosen:
+                fix = "give label_columns: the findings that are to be learnt"
+                where = f"column {layout.findings.column!r}"
+                raise ConfigError(problem("the layout has no fixed list of findings", where=where, fix=fix))
+            return (
+                values.chosen(chosen, layout.findings.known, "findings") if layout.findings.known else chosen
+            )
+        return values.chosen(chosen, layout.labels, layout.tables[0].names[0])
+
+    def _tables(self) -> list[CsvTable]:
+        """Return the tables of cases, with the cells of the joined tables."""
+        found = []
+        for part in self._layout.tables:
+            if self._config.input.table:
+                path = table_path(self._config.input.table, self._root, self._site)
+            elif part.needed:
+                path = first_of(self._root, part.names)
+            else:
+                there = _first_or_none(self._root, part.names)
+                if there is None:
+                    continue
+                path = there
+            table = read_table(path)
+            if self._layout.expanded is not None:
+                table, skipped = self._layout.expanded(table)
+                self._skipped += skipped
+            found.append(table)
+        return self._joined(found)
+
+    def _joined(self, tables: list[CsvTable]) -> list[CsvTable]:
+        for other in self._layout.joined:
+            path = (
+                first_of(self._root, other.names) if other.needed else _first_or_none(self._root, other.names)
+            )
+            if path is None:
+                self._notes.append((ABSENT, other.names[-1]))
+                continue
+            cells = {row.need(other.key): row.cells for row in read_table(path, (other.key, *other.columns))}
+            tables = [self._with_cells(table, other, cells) for table in tables]
+        return tables
+
+    def _with_cells(self, table: CsvTable, other: Joined, cells: Mapping[str, dict[str, str]]) -> CsvTable:
+        rows = []
+        for row in table.needs([other.key]):
+            found = cells.get(row.need(other.key))
+            if found is None and other.needed:
+                self._skipped.append((NO_ROW, row.where))
+                continue
+            rows.append(CsvRow({**(found or {}), **row.cells}, row.table, row.number))
+        new = tuple(dict.fromkeys(name for found in cells.values() for name in found))
+        columns = tuple(dict.fromkeys((*table.columns, *new)))
+        return CsvTable(table.name, columns, tuple(rows), table.form)
+
+    def _named(self, table: CsvTable, labels: Names) -> CsvTable:
+        """Return the table with each column also under the first of its published names."""
+        layout = self._layout
+        by_label = {name: layout.labels[name] for name in labels if name in layout.labels}
+        lacking = [name for name, names in by_label.items() if not set(names) & set(table.columns)]
+        if lacking:
+            fix = f"give label_columns without them; its columns are {', '.join(table.columns)}"
+            what = f"{len(lacking)} of {len(by_label)} label columns are missing: {', '.join(lacking)}"
+            raise LayoutError(problem(what, where=f"{table.name}, row 1", fix=fix))
+        renamed = {name: _column(table, names) for name, names in by_label.items()}
+        for name, column in renamed.items():
+            if column != by_label[name][0]:
+                self._notes.append((RENAMED, f"{table.name}, {column!r} as {name!r}"))
+        owner = layout.patient if self._needs_patient else ()
+        for names in filter(None, (layout.image, owner, layout.study, layout.diagnosis)):
+            renamed[names[0]] = _column(table, names)
+        optional = () if self._needs_patient else layout.patient
+        for names in filter(None, (optional, layout.sex, layout.age, layout.age_from[:1], layout.view)):
+            if set(names) & set(table.columns):
+                renamed[names[0]] = _column(table, names)
+            else:
+                self._notes.append((NO_ATTRIBUTE, f"{table.name}, {' or '.join(map(repr, names))}"))
+        if self._config.labels.class_column:
+            table.needs([self._column])
+        if layout.findings is not None:
+            table.needs([layout.findings.column])
+        return self._under(table, renamed)
+
+    @property
+    def _needs_patient(self) -> bool:
+        """Whether each row must name its patient; lesions of a joined table may be unknown."""
+        return self._layout.patients_known or not self._layout.joined
+
+    def _under(self, table: CsvTable, renamed: Mapping[str, str]) -> CsvTable:
+        """Return the table with further columns, and the computed age."""
+        layout = self._layout
+        age_of = layout.age_of if set(layout.age_from) <= set(table.columns) else None
+        rows = tuple(
+            CsvRow(
+                {
+                    **row.cells,
+                    **{name: row.cells.get(column, "") for name, column in renamed.items()},
+                    **({AGE: age_of(row)} if age_of else {}),
+                },
+                row.table,
+                row.number,
+            )
+            for row in table
+        )
+        columns = (*table.columns, *renamed, *((AGE,) if age_of else ()))
+        return CsvTable(table.name, tuple(dict.fromkeys(columns)), rows, table.form)
+
+    def _image(self, row: CsvRow) -> Path:
+        """Return the image's path; one of no file when it is missing."""
+        text = row.need(self._layout.image[0])
+        parts = PurePosixPath(text.replace("\\", "/")).parts
+        # A path in the table, or the published place, decides among files of one name. Cells never lead
+        # out of the source.
+        tried = [text, "/".join(parts[1:])] if len(parts) > 1 else []
+        if self._layout.place:
+            tried.append(_filled(self._layout.place, row))
+        for place in tried:
+            if place and ".." not in PurePosixPath(place).parts and not place.startswith("/"):
+                path = self._base / place
+                if _is_there(path):
+                    return path
+        return self._index.find(text) or self._base / "/".join(
+            part for part in parts if part not in ("..", "/")
+        )
+
+    def _patient(self, row: CsvRow) -> str:
+        layout = self._layout
+        if layout.whose is not None:
+            return self._owner(row)[0]
+        if not layout.patient:
+            return ""
+        return row.need(layout.patient[0]) if self._needs_patient else row.get(layout.patient[0])
+
+    def _study(self, row: CsvRow) -> str:
+        if self._layout.whose is not None:
+            return "/".join(self._owner(row))
+        return row.get(self._layout.study[0]) if self._layout.study else ""
+
+    def _owner(self, row: CsvRow) -> tuple[str, str]:
+        assert self._layout.whose is not None
+        match = self._layout.whose.search(row.need(self._layout.image[0]))
+        if match is None:
+            where = f"{row.where}, column {self._layout.image[0]!r}"
+            raise LayoutError(problem("the path does not hold patientXXXXX/studyN/", where=where))
+        return match[1], match[2]
+
+    def _lists(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for name, split in self._layout.split_lists:
+            path = _first_or_none(self._root, (name,))
+            if path is not None:
+                found.update(dict.fromkeys(files.read_text(path).split(), split))
+        return found
 
 
-HAM10000 = PublishedTable(
-    tables=("HAM10000_metadata.csv",),
-    name="image_id",
-    patient="lesion_id",
-    image="HAM10000_images/{}.jpg",
-    diagnosis="dx",
-    malignant=("akiec", "bcc", "mel"),
-    patients_known=False,
-)
-PAD_UFES = PublishedTable(
-    tables=("metadata.csv",),
-    name="img_id",
-    patient="patient_id",
-    image="images/{}",
-    diagnosis="diagnostic",
-    malignant=("BCC", "MEL", "SCC"),
-    sex="gender",
-)
-BRSET = PublishedTable(
-    tables=("labels.csv", "labels_brset.csv"),
-    name="image_id",
-    patient="patient_id",
-    image="fundus_photos/{}.jpg",
-    labels=(
-        "diabetic_retinopathy", "macular_edema", "scar", "nevus", "amd", "vascular_occlusion",
-        "hypertensive_retinopathy", "drusens", "hemorrhage", "retinal_detachment", "myopic_fundus",
-        "increased_cup_disc", "other",
-    ),
-    sex="patient_sex",
-    age="patient_age",
-    codes={"1": "M", "2": "F"},
-    required=("patient_sex", "patient_age"),
-)  # fmt: skip
+def _first_or_none(root: Path, names: Names) -> Path | None:
+    there = any(next(root.glob(pattern + name), None) for pattern in ("", "*/", "*/*/") for name in names)
+    return first_of(root, names) if there else None
+
+
+def _column(table: CsvTable, names: Names) -> str:
+    """Return the only one of several published names that a table has.
+
+    Raises:
+        LayoutError: it has none, or several.
+    """
+    there = [name for name in names if name in table.columns]
+    if len(there) > 1:
+        raise LayoutError(
+            expected("one of these columns", got=" and ".join(there), where=f"{table.name}, row 1")
+        )
+    if there:
+        return there[0]
+    if len(names) == 1:
+        table.needs(names)
+    fix = check.did_you_mean(names[0], table.columns) or f"its columns are {', '.join(table.columns)}"
+    which = " or ".join(map(repr, names))
+    raise LayoutError(problem(f"there is no column {which}", where=f"{table.name}, row 1", fix=fix))
+
+
+def _hot(row: CsvRow, *, labels: Names) -> str:
+    """Return the one class of a row whose columns are classes."""
+    classes = [name for name in labels if row.get(name) in ("1", "1.0")]
+    others = [name for name in labels if row.get(name) not in ("0", "0.0", "1", "1.0")]
+    if others or len(classes) > 1:
+        got = f"{len(classes)} and {len(others)} cells that are neither 0 nor 1"
+        raise LayoutError(expected("one class of 1, the others 0", got=got, where=row.where))
+    return classes[0] if classes else ""
+
+
+def _finding(row: CsvRow, name: str, *, findings: Findings | None) -> float | None:
+    """Return whether a row has a finding; None where its cell says nothing."""
+    assert findings is not None
+    present = findings.parts(row.get(findings.column))
+    if present is None:
+        return None
+    if findings.known and present - set(findings.known) - findings.nothing:
+        where = f"{row.where}, column {findings.column!r}"
+        raise LayoutError(problem("a finding is not one of the published ones", where=where))
+    return float(name in present)
+
+
+def _refuse_absent(tables: list[CsvTable], findings: Findings, labels: Names) -> None:
+    """Refuse labels that occur in no row, which are spelt wrongly as a rule."""
+    seen = {
+        name for table in tables for row in table for name in findings.parts(row.get(findings.column)) or ()
+    }
+    for name in labels:
+        if name not in seen:
+            fix = check.did_you_mean(name, seen) or f"{len(seen)} findings occur"
+            where = f"label_columns, column {findings.column!r}"
+            raise ConfigError(expected("findings that occur", got=repr(name), where=where, fix=fix))
+
+
+def _has(tables: list[CsvTable], column: str) -> bool:
+    return all(column in table.columns for table in tables)
+
+
+def _filled(template: str, row: CsvRow) -> str:
+    try:
+        return template.format_map({name: cell.strip() for name, cell in row.cells.items()})
+    except (KeyError, ValueError, IndexError):
+        return ""
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return False

@@ -17,7 +17,7 @@ from meninx.core.manifest import TaskKind
 from meninx.imaging import decode
 from meninx.prepare.config import AUTO, PrepareConfig
 from meninx.prepare.readers import values
-from meninx.prepare.readers.source_files import first_of, index_files, relative, resolve
+from meninx.prepare.readers.source_files import DICOM, ImageIndex, first_of, relative, resolve, table_path
 from meninx.prepare.source_cases import FileSource, ReaderOutput, RunsSource, SourceCase
 
 COLUMNS = ("ImageId", "EncodedPixels")
@@ -31,20 +31,23 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     Raises:
         LayoutError: the table is missing or a row has no runs; names file, column and row.
     """
-    table = _table(resolve(config.input.table, root, site) if config.input.table else first_of(root, TABLES))
+    named = config.input.table
+    table = _table(table_path(named, root, site) if named else first_of(root, TABLES))
     runs: dict[str, list[CsvRow]] = defaultdict(list)
     for row in table.having(config.input.require):
         runs[row.need("ImageId")].append(row)
-    places = index_files(root, (".dcm",))
+    folder = config.input.image_folder
+    index = ImageIndex(resolve(folder, root, site) if folder else root, DICOM)
     task = TaskKind.SEGMENTATION if config.task == AUTO else TaskKind(config.task)
     cases, skipped = [], []
     for name, rows in runs.items():
-        path = places.get(name)
+        path = index.find(name)
         header = _header(path) if path else None
         if path is None or header is None:
             skipped.append(("missing file" if path is None else "unreadable image", rows[0].where))
             continue
         cases.append(_case(root, path, header, rows, task))
+    index.refuse_ambiguous()
     labels = ("pneumothorax",)
     return ReaderOutput(
         cases=tuple(cases),

@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
-from meninx.core.errors import LayoutError, problem
+from meninx.core.errors import ConfigError, LayoutError, problem
 
-IMAGES = (".png", ".jpg", ".jpeg", ".nii", ".nii.gz", ".dcm")
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+DICOM = (".dcm", ".dicom")
+IMAGES = (*PICTURES, ".nii", ".nii.gz", *DICOM)
+TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+# What operating systems and archive programs leave beside the files of a dataset.
+_STRAY = {
+    "__macosx", "@eadir", "$recycle.bin", "system volume information", "thumbs.db", "desktop.ini",
+}  # fmt: skip
+
+
+def is_stray(name: str) -> bool:
+    """Return whether a file or folder belongs to an operating system, not to a dataset.
+
+    >>> [is_stray(name) for name in ("__MACOSX", ".DS_Store", "._1.png", "train")]
+    [True, True, True, False]
+    """
+    return name.startswith(".") or name.lower() in _STRAY
+
+
+def folders_in(root: Path) -> list[Path]:
+    """Return the folders directly below ``root``, sorted, without stray ones; linked folders count."""
+    return [path for path in sorted(root.iterdir()) if not is_stray(path.name) and path.is_dir()]
+
+
+def files_below(root: Path, suffixes: Iterable[str]) -> Iterator[Path]:
+    """Yield every file below ``root`` with one of the suffixes, sorted folder by folder.
+
+    Linked folders are followed. Stray files and folders are passed over.
+
+    Raises:
+        LayoutError: a linked folder leads to a folder that is read anyway, so its images would be read twice.
+    """
+    yield from _walk(root, tuple(suffixes), {os.path.realpath(root)}, os.path.realpath(root))
+
+
+def linked_folders(root: Path) -> tuple[Path, ...]:
+    """Return the targets of the linked folders directly below ``root``."""
+    return tuple(path.resolve() for path in folders_in(root) if path.is_symlink()) if root.is_dir() else ()
 
 
 def resolve(text: str, root: Path, site: str = "") -> Path:
@@ -15,34 +55,126 @@ def resolve(text: str, root: Path, site: str = "") -> Path:
 
     Relative ones start at ``root``.
     """
-    return root / text.replace("{source}", str(root.resolve())).replace("{site}", site)
+    return root / _filled(text, root, site)
+
+
+def table_path(text: str, root: Path, site: str = "", *, name: str = "table") -> Path:
+    """Return the path of a table that a setting names, with ``{source}`` and ``{site}`` filled in.
+
+    A relative path starts at the working folder, as everywhere on a command line. If no such file is there,
+    it starts at ``root``.
+
+    Raises:
+        ConfigError: both files exist, and they are not the same.
+    """
+    here, there = Path(_filled(text, root, site)), resolve(text, root, site)
+    if not _is_file(here):
+        return there
+    if _is_file(there) and not here.samefile(there):
+        fix = "give the whole path, or begin it with {source}/"
+        what = "two tables have this path: one below the working folder and one below the source"
+        raise ConfigError(problem(what, where=f"{name} {Path(text).name[:80]}", fix=fix))
+    return here
 
 
 def first_of(root: Path, names: Iterable[str]) -> Path:
-    """Return the first of several published names that exists below ``root``.
+    """Return the file with one of several published names, in ``root`` or at most two folders below.
 
     Raises:
-        LayoutError: none does.
+        LayoutError: there is none, or several lie in different folders.
     """
     choices = tuple(names)
-    for name in choices:
-        if (root / name).is_file():
-            return root / name
+    for pattern in ("", "*/", "*/*/"):
+        found = [path for name in choices for path in sorted(root.glob(pattern + name)) if path.is_file()]
+        found = [path for path in found if not any(map(is_stray, path.relative_to(root).parts))]
+        if len({path.parent for path in found}) > 1:
+            places = ", ".join(sorted(path.relative_to(root).as_posix() for path in found))
+            raise LayoutError(
+                problem(
+                    f"the table is there {len(found)} times: {places}",
+                    where=f"folder {root.name}",
+                    fix="give table",
+                )
+            )
+        if found:
+            return found[0]
     raise LayoutError(
         problem(f"there is no file {' or '.join(choices)}", where=f"folder {root.name}", fix="give table")
     )
 
 
-def index_files(root: Path, suffixes: Iterable[str]) -> dict[str, Path]:
-    """Return every file below ``root`` with one of the suffixes, by name and by name without suffix."""
-    ends = tuple(suffixes)
-    found: dict[str, Path] = {}
-    for path in sorted(root.rglob("*")):
-        name = path.name
-        if name.lower().endswith(ends) and not name.startswith(".") and path.is_file():
-            found.setdefault(name, path)
-            found.setdefault(stem(name), path)
-    return found
+@dataclass
+class ImageIndex:
+    """The images below a folder by the end of their path; no image is chosen among several.
+
+    >>> from tempfile import mkdtemp
+    >>> root = Path(mkdtemp())
+    >>> for name in ("a/1.png", "b/1.png", "b/2.png"):
+    ...     (root / name).parent.mkdir(exist_ok=True)
+    ...     (root / name).touch()
+    >>> index = ImageIndex(root, (".png",))
+    >>> [relative(index.find(cell), root) for cell in ("2", "b/1.png")]
+    ['b/2.png', 'b/1.png']
+    >>> index.find("3.png"), index.find("1")
+    (None, None)
+    >>> index.refuse_ambiguous()  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    meninx.core.errors.LayoutError: 1 image name of the table has several files (a, b); give image_folder...
+
+    Attributes:
+        root: the folder.
+        suffixes: endings of the files that count.
+        depth: how many parts at the end of a path identify an image: 1 for its name, 3 for
+            patient/study/name.
+        ambiguous: names that several files have, to these files.
+    """
+
+    root: Path
+    suffixes: tuple[str, ...]
+    depth: int = 1
+    ambiguous: dict[str, list[Path]] = field(default_factory=dict)
+    _by_end: dict[str, list[Path]] | None = None
+
+    def find(self, text: str) -> Path | None:
+        """Return the only image that a cell names, with or without its suffix; None if there is none.
+
+        The end of the path in the cell decides among images of one name. If it does not, the cell is
+        remembered for :meth:`refuse_ambiguous`.
+        """
+        parts = tuple(part for part in PurePosixPath(text.replace("\\", "/")).parts if part not in (".", "/"))
+        if len(parts) < self.depth:
+            return None
+        if self._by_end is None:
+            self._by_end = self._read()
+        found = self._by_end.get("/".join(parts[-self.depth :]), [])
+        if len(found) > 1:
+            found = _longest_match(found, parts)
+        if len(found) > 1:
+            self.ambiguous[text] = found
+        return found[0] if len(found) == 1 else None
+
+    def refuse_ambiguous(self) -> None:
+        """Raise LayoutError if a cell named several images; says how many did and where their files are."""
+        if not self.ambiguous:
+            return
+        folders = sorted(
+            {relative(path.parent, self.root) for paths in self.ambiguous.values() for path in paths}
+        )
+        shown = ", ".join(folders[:6]) + (f" and {len(folders) - 6} more" if len(folders) > 6 else "")
+        count = len(self.ambiguous)
+        what = f"{count:,} image names of the table have" if count > 1 else "1 image name of the table has"
+        fix = "give image_folder, or write the images' paths into the table"
+        raise LayoutError(problem(f"{what} several files", where=shown, fix=fix))
+
+    def _read(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = defaultdict(list)
+        for path in files_below(self.root, self.suffixes):
+            parents = path.relative_to(self.root).parts[:-1]
+            before = parents[len(parents) - self.depth + 1 :] if self.depth > 1 else ()
+            if len(parents) >= self.depth - 1:
+                for name in {path.name, stem(path.name)}:
+                    found["/".join((*before, name))].append(path)
+        return found
 
 
 def stem(name: str) -> str:
@@ -57,3 +189,53 @@ def stem(name: str) -> str:
 def relative(path: Path, root: Path) -> str:
     """Return a path below ``root`` as POSIX text, or the whole path when it lies elsewhere."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def _filled(text: str, root: Path, site: str) -> str:
+    return text.replace("{source}", str(root.resolve())).replace("{site}", site)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return False
+
+
+def _longest_match(paths: list[Path], parts: tuple[str, ...]) -> list[Path]:
+    """Return those paths whose end agrees with the most parts of a table's path."""
+
+    def agreement(path: Path) -> int:
+        count = 1  # the names agree, up to the suffix
+        for mine, asked in zip(reversed(path.parts[:-1]), reversed(parts[:-1]), strict=False):
+            if mine != asked:
+                break
+            count += 1
+        return count
+
+    most = max(map(agreement, paths))
+    same = [path for path in paths if agreement(path) == most]
+    exact = [path for path in same if path.name == parts[-1]]
+    return exact if len(exact) == 1 and len({path.parent for path in same}) == 1 else same
+
+
+def _walk(folder: Path, suffixes: tuple[str, ...], seen: set[str], root: str) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if is_stray(path.name):
+            continue
+        if path.is_dir():
+            if path.is_symlink():
+                _refuse_twice(path, seen, root)
+            yield from _walk(path, suffixes, seen, root)
+        elif path.name.lower().endswith(suffixes) and path.is_file():
+            yield path
+
+
+def _refuse_twice(link: Path, seen: set[str], root: str) -> None:
+    """Refuse a linked folder that is above, below or equal to a folder that is read anyway."""
+    target = os.path.realpath(link)
+    for other in seen:
+        if os.path.commonpath((target, other)) in (target, other):
+            what = f"the linked folder {link.name!r} leads to a folder that is read already"
+            raise LayoutError(problem(what, where=f"folder {link.parent.name}", fix="remove the link"))
+    seen.add(target)

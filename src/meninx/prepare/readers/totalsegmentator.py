@@ -20,7 +20,7 @@ from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import mask_labels, values
 from meninx.prepare.readers.layout import split_name
-from meninx.prepare.readers.source_files import resolve
+from meninx.prepare.readers.source_files import table_path
 from meninx.prepare.source_cases import (
     FileSource,
     MaskPerLabel,
@@ -96,7 +96,8 @@ def _structures(folder: Path) -> dict[str, Path]:
 
 
 def _table(root: Path, config: PrepareConfig, site: str) -> CsvTable:
-    path = resolve(config.input.table or TABLE, root, site)
+    named = config.input.table
+    path = table_path(named, root, site) if named else root / TABLE
     if not path.is_file() and not config.input.table and not config.input.require:
         return CsvTable(TABLE, (), ())
     return read_table(path, ("image_id",)).having(config.input.require)

@@ -1,0 +1,176 @@
+"""Which reader a source needs when no setting says so (``reader="auto"``).
+
+A reader is taken if the source shows it by what only this layout has, in this order:
+
+1. an ``.npz`` file; a ``deid.json`` of `meninx deid`; ``dataset.json`` with channels (nnunet) or without
+   (msd); ``sub-*`` folders beside ``dataset_description.json`` or ``participants.tsv`` (bids);
+   ``segmentations`` folders (totalsegmentator); volumes named BraTS (brats); the tables of a published
+   dataset, with their columns;
+2. a table that names images of the source (csv);
+3. folders of classes or of splits (folder); ``images/`` and ``labels/`` (pairs); DICOM files (dicom).
+
+If several readers fit equally well, or none does, the source is refused with what was found.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from meninx.core import files
+from meninx.core.artifacts import DeidRecord, place
+from meninx.core.csv_table import CsvTable, read_table
+from meninx.core.errors import ConfigError, DataError, LayoutError, MeninxError, problem
+from meninx.prepare.config import AUTO, PrepareConfig
+from meninx.prepare.readers import bids, dataset_json
+from meninx.prepare.readers.class_folder import unwrapped
+from meninx.prepare.readers.custom_table import IMAGE_NAMES, only_table, plain_name
+from meninx.prepare.readers.published_layouts import PUBLISHED
+from meninx.prepare.readers.published_table import PublishedTable
+from meninx.prepare.readers.siim import TABLES as SIIM_TABLES
+from meninx.prepare.readers.source_files import (
+    DICOM,
+    IMAGES,
+    ImageIndex,
+    files_below,
+    first_of,
+    folders_in,
+    table_path,
+)
+
+_JSON_LIMIT = 1 << 26  # bytes of a dataset.json
+
+
+def recognised(config: PrepareConfig, source: Path | Sequence[Path]) -> PrepareConfig:
+    """Return the config with the reader that the source needs; the same config if it names one.
+
+    Raises:
+        DataError: there is no such folder, or no layout is recognised.
+        ConfigError: several readers fit, or a setting has no effect with the reader.
+    """
+    if config.reader != AUTO:
+        return config
+    roots = [source] if isinstance(source, Path) else list(source)
+    found = {reader_of_source(root, config) for root in roots}
+    if len(found) > 1:
+        what = f"the sources have several layouts: {', '.join(sorted(found))}"
+        raise ConfigError(problem(what, where="source", fix="give reader, or prepare them one by one"))
+    return config.replace(reader=found.pop())
+
+
+def reader_of_source(root: Path, config: PrepareConfig) -> str:
+    """Return the name of the reader that a source needs.
+
+    Raises:
+        DataError: there is no such folder, or no layout is recognised.
+        ConfigError: several readers fit.
+    """
+    if not root.exists():
+        raise DataError(problem("there is no such folder", where=root.name, fix="check the path"))
+    if root.is_file():
+        if root.suffix == ".npz":
+            return "npz"
+        raise DataError(problem("the source is a file, not a folder", where=root.name, fix="give its folder"))
+    for find in (_by_marks, _by_published_tables, _by_own_table, _by_folders):
+        found = find(root, config)
+        if len(found) > 1:
+            what = f"several readers fit this source: {', '.join(found)}"
+            raise ConfigError(problem(what, where=f"folder {root.name}", fix="give reader"))
+        if found:
+            return found[0]
+    images = sum(1 for _ in islice(files_below(root, IMAGES), 1000))
+    what = (
+        f"no known layout: {images} images{' or more' if images == 1000 else ''} and no table that names them"
+    )
+    fix = "give reader and table, or sort the images into one folder per class"
+    raise DataError(problem(what, where=f"folder {root.name}", fix=fix))
+
+
+def _by_marks(root: Path, config: PrepareConfig) -> list[str]:
+    record = place(DeidRecord)
+    if (root / record).is_file() or any((folder / record).is_file() for folder in folders_in(root)):
+        return ["dicom"]
+    if list(root.glob("*.npz")):
+        return ["npz"]
+    listed = _json_keys(root / dataset_json.NAME)
+    if "labels" in listed:
+        return ["nnunet" if {"channel_names", "file_ending"} & listed else "msd"]
+    if any((root / name).is_file() for name in ("dataset_description.json", bids.PATIENTS)):
+        return ["bids"] if any(root.glob("sub-*/**/*.nii*")) else []
+    if any(root.glob("*/segmentations/*.nii.gz")):
+        return ["totalsegmentator"]
+    volumes = islice(files_below(root, (".nii", ".nii.gz")), 4)
+    return ["brats"] if any(path.name.lower().startswith("brats") for path in volumes) else []
+
+
+def _by_published_tables(root: Path, config: PrepareConfig) -> list[str]:
+    if config.input.table:
+        return []
+    found = [name for name, layout in PUBLISHED.items() if _fits(root, layout)]
+    try:
+        first_of(root, SIIM_TABLES)
+    except LayoutError:
+        return found
+    return [*found, "siim"]
+
+
+def _fits(root: Path, layout: PublishedTable) -> bool:
+    """Return whether the needed tables of a layout are there, with its columns."""
+    try:
+        tables = [read_table(first_of(root, part.names)) for part in layout.tables if part.needed]
+    except MeninxError:
+        return False
+    return all(_has_columns(table, layout) for table in tables)
+
+
+def _has_columns(table: CsvTable, layout: PublishedTable) -> bool:
+    there = set(table.columns)
+    labels = [*layout.labels.values(), layout.diagnosis] if layout.diagnosis else [*layout.labels.values()]
+    in_main = any(there & set(names) for names in labels) or bool(layout.joined)
+    if layout.findings is not None:
+        in_main = layout.findings.column in there
+    images = bool(there & set(layout.image)) or layout.expanded is not None
+    patient = not layout.patient or bool(layout.joined) or bool(there & set(layout.patient))
+    return images and in_main and patient
+
+
+def _by_own_table(root: Path, config: PrepareConfig) -> list[str]:
+    """Return csv if a table names an image of the source, dicom if it names DICOM identifiers."""
+    try:
+        path = table_path(config.input.table, root) if config.input.table else only_table(root)
+        table = read_table(path)
+    except MeninxError:
+        return []
+    if any(name.endswith("InstanceUID") for name in table.columns):
+        return ["dicom"]
+    columns = [config.input.image_column] if config.input.image_column else [
+        name for name in table.columns if plain_name(name) in IMAGE_NAMES
+    ]  # fmt: skip
+    index = ImageIndex(root, IMAGES)
+    for column in columns:
+        cells = [row.get(column) for row in islice(table, 20)]
+        if any(cell and (index.find(cell) or cell in index.ambiguous) for cell in cells):
+            return ["csv"]
+    return []
+
+
+def _by_folders(root: Path, config: PrepareConfig) -> list[str]:
+    top = unwrapped(root)
+    folders = [folder for folder in folders_in(top) if next(files_below(folder, IMAGES), None) is not None]
+    names = {folder.name.lower() for folder in folders}
+    first = next(files_below(root, IMAGES), None)
+    if names == {"images", "labels"}:
+        return ["pairs"]
+    if first is not None and first.name.lower().endswith(DICOM):
+        return ["dicom"]
+    return ["folder"] if len(folders) > 1 else []
+
+
+def _json_keys(path: Path) -> set[str]:
+    try:
+        found = json.loads(files.read_text(path, limit=_JSON_LIMIT)) if path.is_file() else {}
+    except (MeninxError, ValueError, RecursionError):
+        return set()
+    return set(found) if isinstance(found, dict) else set()
