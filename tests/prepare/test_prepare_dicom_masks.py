@@ -248,6 +248,28 @@ def test_a_seg_and_an_rtstruct_of_one_series_are_refused_until_one_is_chosen(tmp
     assert [found.mask is None for found in read(root, mask_object="rtstruct").cases] == [False, True]
 
 
+def test_a_damaged_object_is_counted_and_its_series_has_no_mask(tmp_path):
+    root = with_segs(archive(tmp_path / "in"))
+    path = root / "images" / "seg0.dcm"
+    whole = path.read_bytes()
+    for kept, reason in ((len(whole) - 9, "unreadable mask"), (600, "no mask")):
+        path.write_bytes(whole[:kept])
+        result = run(PrepareConfig.of(**VOLUMES), root, tmp_path / f"out{kept}")
+        assert (result.cases, result.skipped[reason]) == (1, 1)
+
+
+def test_a_series_of_one_slice(tmp_path):
+    root = with_segs(archive(tmp_path / "in"))
+    for path in (root / "images" / "Q0").glob("[13-9].dcm"):
+        path.unlink()
+    (root / "images" / "Q0" / "0.dcm").unlink()
+    lesion = np.zeros((5, 6, 7), bool)
+    lesion[2, 1:3, 2:5] = True
+    layouts.write_seg(root / "images" / "seg0.dcm", 0, {"liver": lesion})
+    _, found = masks(root, tmp_path / "out")
+    np.testing.assert_array_equal(found["Q0"], lesion[2:3])
+
+
 def test_an_archive_without_objects_says_what_to_give(tmp_path):
     with pytest.raises(LayoutError, match=r"SEG or RTSTRUCT objects, got none.*mask_column"):
         read(archive(tmp_path))

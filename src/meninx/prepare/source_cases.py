@@ -244,6 +244,7 @@ class ObjectSource:
     Attributes:
         path: the object.
         images: the files of the series, or the one image.
+        volume: the images are the slices of a volume.
         numbers: segment or ROI number to the label's number; the others are left out.
         overlap: refuse, or last: where labels overlap, the later one counts.
         where: place for messages.
@@ -251,6 +252,7 @@ class ObjectSource:
 
     path: Path
     images: tuple[Path, ...]
+    volume: bool
     numbers: Mapping[int, int]
     overlap: str
     where: str
@@ -263,7 +265,12 @@ class ObjectSource:
             DataError: it cannot be read.
         """
         return label_objects.label_map(
-            self.path, self.images, self.numbers, overlap=self.overlap, where=self.where
+            self.path,
+            self.images,
+            self.numbers,
+            volume=self.volume,
+            overlap=self.overlap,
+            where=self.where,
         )
 
     def digest(self) -> str:
