@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict
 
 
 class InputTable(TypedDict, total=False):
-    """Settings of ``meninx.prepare.config.InputConfig``."""
+    """Settings of ``meninx.prepare.setting_tables.InputConfig``."""
 
     table: str
     crosswalks: Sequence[str]
@@ -27,7 +27,7 @@ class InputTable(TypedDict, total=False):
 
 
 class LabelsTable(TypedDict, total=False):
-    """Settings of ``meninx.prepare.config.LabelsConfig``."""
+    """Settings of ``meninx.prepare.setting_tables.LabelsConfig``."""
 
     label_columns: Sequence[str]
     class_column: str
@@ -47,7 +47,7 @@ class LabelsTable(TypedDict, total=False):
 
 
 class MasksTable(TypedDict, total=False):
-    """Settings of ``meninx.prepare.config.MasksConfig``."""
+    """Settings of ``meninx.prepare.setting_tables.MasksConfig``."""
 
     column: str
     folder: str
@@ -59,7 +59,7 @@ class MasksTable(TypedDict, total=False):
 
 
 class ImagesTable(TypedDict, total=False):
-    """Settings of ``meninx.prepare.config.ImagesConfig``."""
+    """Settings of ``meninx.prepare.setting_tables.ImagesConfig``."""
 
     spatial_dims: Literal[0, 2, 3]
     size: int | Sequence[int]
@@ -73,7 +73,7 @@ class ImagesTable(TypedDict, total=False):
 
 
 class SplitTable(TypedDict, total=False):
-    """Settings of ``meninx.prepare.config.SplitConfig``."""
+    """Settings of ``meninx.prepare.setting_tables.SplitConfig``."""
 
     rule: Literal["stable", "exact", "published"]
     fractions: float | Sequence[float]
@@ -82,7 +82,7 @@ class SplitTable(TypedDict, total=False):
 
 
 class SitesTable(TypedDict, total=False):
-    """Settings of ``meninx.prepare.config.SitesConfig``."""
+    """Settings of ``meninx.prepare.setting_tables.SitesConfig``."""
 
     names: Sequence[str]
     mode: Literal["source", "iid", "label-skew", "attribute-skew", "column"]
@@ -92,7 +92,7 @@ class SitesTable(TypedDict, total=False):
 
 
 class WorkTable(TypedDict, total=False):
-    """Settings of ``meninx.prepare.config.WorkConfig``."""
+    """Settings of ``meninx.prepare.setting_tables.WorkConfig``."""
 
     dry_run: bool
     overwrite: bool
@@ -705,6 +705,7 @@ class ReportSettings(TypedDict, total=False):
             is judged against a run without privacy that was measured on the same cases, if there is one.
         utility_loss: Largest loss against that run that does not count as a loss.
         training_curves: Show training curves; under DP they are outside the guarantee, as the page states.
+        case_plots: Show the Dice of each test case of a segmentation, without names, from the private folder.
         card: Also write MODEL_CARD.md into the release folder of every run.
         license: Licence of the model, for the card (an SPDX identifier in lower case, or other).
         authors: Person or group responsible for the model card; required for it.
@@ -723,6 +724,7 @@ class ReportSettings(TypedDict, total=False):
     utility_floor: float | None
     utility_loss: float
     training_curves: bool
+    case_plots: bool
     card: bool
     license: str
     authors: str

@@ -199,3 +199,37 @@ def test_load_reads_dicom_under_any_name(tmp_path):
         np.testing.assert_array_equal(
             load.load(dicoms.write(tmp_path / name, dicoms.image(pixels))).array[0], pixels
         )
+
+
+def test_tiff_files_of_one_page_are_read_bit_for_bit(tmp_path):
+    for name, array in (
+        ("grey.tif", np.arange(48, dtype=np.uint8).reshape(6, 8)),
+        ("deep.tiff", np.arange(48, dtype=np.uint16).reshape(6, 8) * 1000),
+        ("rgb.TIF", np.arange(144, dtype=np.uint8).reshape(6, 8, 3)),
+    ):
+        Pillow.fromarray(array).save(tmp_path / name, "TIFF", compression="tiff_lzw")
+        image = load.load(tmp_path / name)
+        assert image.array.dtype == array.dtype
+        assert np.array_equal(image.array, array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0))
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (np.ones((6, 8), np.float32), "TIFF of floating-point numbers"),
+        (np.ones((6, 8), np.int32), "TIFF of 32 bits"),
+        (None, "TIFF of several pages"),
+        ("inverted", "TIFF of 16 bits with white as 0"),
+    ],
+)
+def test_tiff_files_whose_pixels_would_be_lost_are_refused_by_name(tmp_path, array, told):
+    path = tmp_path / "x.tif"
+    if array is None:
+        pages = [Pillow.fromarray(np.full((6, 8), value, np.uint8)) for value in (1, 2)]
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+    elif isinstance(array, str):
+        Pillow.fromarray(np.ones((6, 8), np.uint16)).save(path, tiffinfo={262: 0})
+    else:
+        Pillow.fromarray(array).save(path)
+    with pytest.raises(png.UnsupportedPicture, match=told):
+        load.load(path)

@@ -6,7 +6,8 @@ import pytest
 
 from meninx.core import settings
 from meninx.core.errors import ConfigError
-from meninx.prepare.config import PIXEL_FIELDS, WORK_FIELDS, PrepareConfig, WorkConfig
+from meninx.prepare.config import PIXEL_FIELDS, WORK_FIELDS, PrepareConfig
+from meninx.prepare.setting_tables import WorkConfig
 
 
 @pytest.mark.parametrize(

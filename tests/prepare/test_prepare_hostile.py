@@ -187,13 +187,14 @@ def samples(root: Path) -> dict[str, Callable[[Path], object]]:
     )
     make.write_table(root / "g.csv", ["a", "b"], [["1", "x,y"], ["2", 'say "z"']])
     make.write_table(root / "h.csv.gz", ["a", "b"], [["1", "x"], ["2", "y"]])
-    return dict.fromkeys(("a.png", "b.jpg", "c.nii", "d.nii.gz", "e.dcm"), load.load) | {
+    make.write_picture(root / "i.tif", make.picture(4))
+    return dict.fromkeys(("a.png", "b.jpg", "i.tif", "c.nii", "d.nii.gz", "e.dcm"), load.load) | {
         "f.npz": read_arrays, "g.csv": read_table, "h.csv.gz": read_table,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "name", ["a.png", "b.jpg", "c.nii", "d.nii.gz", "e.dcm", "f.npz", "g.csv", "h.csv.gz"]
+    "name", ["a.png", "b.jpg", "c.nii", "d.nii.gz", "e.dcm", "f.npz", "g.csv", "h.csv.gz", "i.tif"]
 )
 def test_no_mutation_of_a_file_raises_anything_outside_the_tree(tmp_path, name):
     read = samples(tmp_path / "whole")[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import prepare_fixtures as make
 import pytest
 import segmentation_fixtures as segmentations
 from layout_makers import LAYOUTS
+from PIL import Image as Pillow
 
 from meninx.core.errors import ConfigError, DataError, LayoutError, UsageError
 from meninx.core.manifest import Manifest, TaskKind
-from meninx.prepare.config import PrepareConfig
+from meninx.prepare.config import READER_NAMES, PrepareConfig
 from meninx.prepare.readers import READERS
 from meninx.prepare.readers.published_layouts import PUBLISHED
 from meninx.prepare.readers.recognition import recognised
@@ -445,6 +447,39 @@ def test_one_word_or_number_stands_for_a_list_of_one():
     assert (config.labels.label_columns, config.images.size) == (("pneumonia",), (32,))
     with pytest.raises(ConfigError, match="size"):
         PrepareConfig.of(size=True)
+
+
+def test_a_folder_reader_says_which_table_it_did_not_read(tmp_path):
+    make.make_folder(tmp_path)
+    make.write_table(tmp_path / "notes.csv", ["file"], [["cat/0.png"]])
+    assert ("table that this reader does not read", "notes.csv") in read(tmp_path, reader="folder").notes
+
+
+def test_tiff_pictures_are_prepared_and_other_kinds_counted_by_name(tmp_path):
+    root = make.make_csv(tmp_path / "in", patients=6)
+    table = root / "labels.csv"
+    table.write_text(table.read_text().replace(".png", ".tif"))
+    for path in sorted((root / "images").iterdir()):
+        picture = Pillow.open(path)
+        picture.save(path.with_suffix(".tif"))
+        path.unlink()
+    pages = [Pillow.fromarray(make.picture(n)) for n in (1, 2)]
+    pages[0].save(root / "images" / "p0_0.tif", save_all=True, append_images=pages[1:])
+    result = run(PrepareConfig.of(label_columns="effusion", split="exact"), root, tmp_path / "out")
+    assert (result.cases, result.skipped) == (11, {"TIFF of several pages": 1})
+
+
+def test_the_page_lists_every_reader_and_whether_it_names_patients():
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "prepare.md").read_text()
+    rows = re.findall(
+        r"^\| `([a-z0-9-]+)` \| .* \| (.*) \|$",
+        page.split("## From a public layout")[1].split("## ")[0],
+        re.M,
+    )
+    assert sorted(name for name, _ in rows) == sorted(READER_NAMES)
+    patients = dict(rows)
+    for name, layout in PUBLISHED.items():
+        assert patients[name].startswith("yes" if layout.patients_known else "**no**"), name
 
 
 def test_layouts_of_the_module_are_those_of_the_readers():

@@ -2,8 +2,8 @@
 
 Blocks run in order, in process, in a folder of their own. In ``sh`` blocks each line is a command of
 ``meninx``; a comment ``# exits N`` states another exit code than 0. A block whose fence names a file (`````
-```toml name.toml `````) writes it. ``text`` and ``console`` blocks are output, or belong to another program,
-and are left alone.
+```toml name.toml `````) writes it. ``bash`` blocks run in a shell of a machine without meninx. ``text`` and
+``console`` blocks are output, or belong to another program, and are left alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import pydicom
 import pytest
+from released_models import table, without_meninx
 
 from meninx.cli.app import VERBS, run
 
@@ -60,6 +62,8 @@ class Block:
                 words = shlex.split(line, comments=True)
                 assert words[0] == "meninx", f"{self.where}: {line}"
                 assert run(words[1:]) == int(wanted[1] if wanted else 0), f"{self.where}: {line}"
+        elif self.language == "bash":
+            without_meninx(folder, "bash", "-ec", self.text)
         elif self.language == "python":
             with warnings.catch_warnings():
                 if "import opacus" in self.text or "from opacus" in self.text:
@@ -114,6 +118,7 @@ RUNNING = [
     path.relative_to(DOCS).as_posix()
     for room in ("how-to", "explanation")
     for path in sorted((DOCS / room).glob("*.md"))
+    if path.name != "use-a-released-model.md"  # has a test of its own
 ]
 
 
@@ -123,6 +128,20 @@ RUNNING = [
 def test_a_page_runs(name: str, workshop: Path) -> None:
     for block in blocks(DOCS / name):
         block.play(workshop)
+
+
+def test_three_ways_give_the_same_probabilities(workshop: Path) -> None:
+    for block in blocks(DOCS / "how-to" / "use-a-released-model.md"):
+        block.play(workshop)
+    place = workshop / "elsewhere"
+    names = {path.name: path for path in (place / "images").iterdir()}
+    by_monai, by_onnx = table(place / "by-monai" / "predictions.csv"), table(place / "by-onnx.csv")
+    by_meninx = table(place / "by-meninx" / "predictions.csv")
+    assert by_monai.keys() == by_onnx.keys() == names.keys()
+    for name, path in names.items():
+        uid = str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID)
+        for other in (by_monai[name], by_onnx[name]):
+            assert abs(other - by_meninx[uid]).max() <= 1e-5
 
 
 def test_the_readme_runs(workshop: Path) -> None:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import released_models as make
 import torch
+from monai.bundle import verify_metadata
 
+from meninx.core import artifacts
+from meninx.core.artifacts import ThresholdRecord
 from meninx.core.manifest import Manifest
 from meninx.core.run import Run
 from meninx.imaging import nifti, resample
 from meninx.imaging.preprocessing import Preprocessing
 from meninx.learn.inference import forward, load_model, predict
+from meninx.predict import stage as predict_stage
+from meninx.predict.config import PredictConfig
 from meninx.prepare import stage as prepare
 from meninx.prepare.config import PrepareConfig
 from meninx.train import stage as train
@@ -38,6 +48,43 @@ for image in find(Path(sys.argv[1]), 2):
     csv.writer(sys.stdout).writerow([image.name, *found[0].tolist()])
 assert not {"torch", "monai", "meninx"} & set(sys.modules)
 """
+
+TENSOR = {
+    "type": "object",
+    "properties": {
+        **{name: {"type": "string"} for name in ("type", "format", "modality", "dtype")},
+        "num_channels": {"type": "integer"},
+        "spatial_shape": {"type": "array", "items": {"type": ["integer", "string"]}},
+        "value_range": {"type": "array", "items": {"type": "number"}},
+        "is_patch_data": {"type": "boolean"},
+        "channel_def": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+    "additionalProperties": False,
+}
+TENSOR["required"] = list(TENSOR["properties"])
+TENSORS = {"type": "object", "additionalProperties": TENSOR}
+SCHEMA = {
+    "$schema": "http://json-schema.org/draft-07/schema#",
+    "type": "object",
+    "properties": {
+        **{
+            name: {"type": "string", "minLength": 1}
+            for name in (
+                *("schema", "version", "monai_version", "pytorch_version", "numpy_version", "task"),
+                *("description", "authors", "copyright"),
+            )
+        },
+        "required_packages_version": {"type": "object", "additionalProperties": {"type": "string"}},
+        "changelog": {"type": "object", "additionalProperties": {"type": "string"}},
+        "network_data_format": {
+            "type": "object",
+            "properties": {"inputs": TENSORS, "outputs": TENSORS, "post_processed_outputs": TENSORS},
+            "required": ["inputs", "outputs"],
+        },
+    },
+}
+SCHEMA["required"] = list(SCHEMA["properties"])
+"""What MONAI's specification of metadata.json demands; the schema itself would have to be downloaded."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +125,18 @@ def released(folder: Path, *, model: str, options: dict | None = None, **setting
     )
 
 
-def by_monai(model: Released, out: Path, *more: str) -> dict[str, np.ndarray]:
-    make.run_monai(model.bundle, "--dataset_dir", str(model.images), "--output_dir", str(out), *more)
+def by_monai(model: Released, out: Path) -> dict[str, np.ndarray]:
+    make.run_monai(model.bundle, model.images, out)
     return make.table(out / "predictions.csv")
 
 
+def call(bundle: Path, images: Path, out: Path) -> None:
+    places = {"bundle_root": str(bundle), "dataset_dir": str(images), "output_dir": str(out)}
+    make.call_monai(bundle, "run", **places)
+
+
 def by_onnx(model: Released) -> dict[str, np.ndarray]:
-    printed = make.without_meninx(model.bundle, "-c", WITH_ONNX, str(model.images))
+    printed = make.without_meninx(model.bundle, sys.executable, "-c", WITH_ONNX, str(model.images))
     rows = list(csv.reader(printed.splitlines()))
     return {row[0]: np.array([float(cell) for cell in row[1:]]) for row in rows}
 
@@ -106,6 +158,65 @@ def test_onnx_alone_gives_the_probabilities_of_the_program(own: Released) -> Non
 
 def test_monai_alone_gives_the_probabilities_of_the_program(own: Released, tmp_path: Path) -> None:
     agree(by_monai(own, tmp_path / "out"), own.expected)
+
+
+def test_the_program_gives_them_from_the_bundle_alone(own: Released, tmp_path: Path) -> None:
+    predict_stage.run(PredictConfig(), own.bundle, own.images, tmp_path / "out")
+    by_uid = {}
+    for name in own.expected:
+        uid = str(pydicom.dcmread(own.images / name, stop_before_pixels=True).SOPInstanceUID)
+        by_uid[uid] = own.expected[name]
+    agree(make.table(tmp_path / "out" / "predictions.csv"), by_uid)
+
+
+def test_the_network_has_the_shape_that_the_metadata_state(own: Released) -> None:
+    metadata = str(own.bundle / "configs" / "metadata.json")
+    make.call_monai(own.bundle, "verify_net_in_out", net_id="network_def", meta_file=metadata, device="cpu")
+
+
+def test_the_metadata_are_those_of_the_specification(own: Released, tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
+    metadata = own.bundle / "configs" / "metadata.json"
+    # MONAI takes the schema that lies there, in place of downloading it.
+    digest = hashlib.md5((tmp_path / "schema.json").read_bytes()).hexdigest()
+    verify_metadata(meta_file=str(metadata), filepath=str(tmp_path / "schema.json"), hash_val=digest)
+
+
+def test_thresholds_of_an_evaluation_decide_in_monai_and_in_the_program(
+    own: Released, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(own.bundle, bundle)
+    weights = json.loads((bundle / "configs" / "meninx.json").read_text())["weights"]
+    middle = float(np.median([values[0] for values in own.expected.values()]))
+    artifacts.write(bundle, ThresholdRecord(thresholds={"effusion": middle}, weights=weights, source="valid"))
+    call(bundle, own.images, tmp_path / "monai")
+    predict_stage.run(PredictConfig(), bundle, own.images, tmp_path / "meninx")
+    for folder in ("monai", "meninx"):
+        with (tmp_path / folder / "predictions.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        calls = [row["positive:effusion"] for row in rows]
+        assert sorted(calls) == sorted(str(int(float(row["effusion"]) >= middle)) for row in rows)
+        assert set(calls) == {"0", "1"}
+        assert "positive:nodule" not in rows[0]
+
+
+@pytest.mark.parametrize("kind", ["broken", "volume", "there already"])
+def test_monai_stops_at_what_it_cannot_do_and_names_it(own: Released, tmp_path: Path, kind: str) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    make.dicoms(images, range(1))
+    if kind == "broken":
+        (images / "x.png").write_bytes(b"no picture")
+    elif kind == "volume":
+        make.volumes(images, range(1), masks=False)
+    else:
+        out.mkdir()
+        (out / "predictions.csv").write_text("earlier")
+    name = {"broken": "x.png", "volume": "case_0.nii.gz", "there already": "is there already"}[kind]
+    with pytest.raises(RuntimeError) as caught:
+        call(own.bundle, images, out)
+    assert name in str(caught.value.__cause__)  # MONAI prints both, the cause first
+    assert not (out / "predictions.csv").is_file() or kind == "there already"
 
 
 @pytest.mark.slow
@@ -130,7 +241,7 @@ def test_volumes_are_segmented_with_monai_alone(tmp_path: Path) -> None:
     new = make.volumes(tmp_path / "new", range(30, 33), masks=False)
     bundle = make.copied(run.release, tmp_path / "elsewhere" / "bundle")
     out = tmp_path / "out"
-    make.run_monai(bundle, "--dataset_dir", str(new), "--output_dir", str(out))
+    make.run_monai(bundle, new, out)
 
     network, learned, info = load_model(run)
     steps = Preprocessing.from_table(info.preprocessing)

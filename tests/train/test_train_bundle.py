@@ -215,6 +215,7 @@ def test_averaged_weights_are_the_ones_released(data, tmp_path):
 CODE = "$__import__('pathlib').Path({place!r}).touch()"
 NETWORK = {"name": "resnet9-small", "spatial_dims": 2, "in_channels": 1, "out_channels": 2, "width": 4}
 PLAIN = {"name": "small", "task": TaskKind.MULTILABEL, "labels": ("a", "b"), "size": (32, 32)}
+PLAIN |= {"preprocessing": {"size": [32, 32]}}
 
 
 def bundle_of(folder: Path, **changes: object) -> None:
@@ -243,6 +244,8 @@ def bundle_of(folder: Path, **changes: object) -> None:
         {"network": {"nested": {"deep": ["fine", CODE]}}},
         {"network": {"nested": {"_target_": "os.system", "command": "true"}}},
         {"network": {CODE: 1}},
+        {"preprocessing": {"aspect": CODE}},
+        {"preprocessing": {"_target_": "os.system"}},
     ],
 )
 def test_a_name_that_monai_would_run_is_refused_before_anything_is_written(tmp_path, changes):
@@ -281,6 +284,7 @@ def test_a_bundle_with_odd_names_is_read_as_it_was_written(tmp_path):
     meta = parser.get_parsed_content("_meta_")
     assert tuple(meta["network_data_format"]["outputs"]["pred"]["channel_def"].values()) == labels
     assert meta == metadata(tmp_path / "bundle")
+    assert parser.get_parsed_content("writer#labels") == list(labels)
 
 
 def test_network_options_of_a_run_are_checked_before_it_starts(data, tmp_path):

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from meninx.core import artifacts
-from meninx.core.artifacts import EvaluationRecord, RunRecord
+from meninx.core import artifacts, integrity
+from meninx.core.artifacts import EvaluationRecord, RunRecord, ThresholdRecord
 from meninx.core.errors import DataError, UsageError
 from meninx.core.manifest import Manifest
 from meninx.core.run import Run
@@ -116,6 +116,31 @@ def test_another_dataset_without_a_validation_split_takes_the_thresholds_of_the_
         [item.value for item in wanted]
     )
     assert "sensitivity" in {row.name for row in external(copied).metrics}
+
+
+def test_the_bundle_carries_the_thresholds_of_the_own_test(copied, data, tmp_path):
+    evaluate.run(QUICK, copied.root)
+    found = artifacts.read(copied.release / "bundle", ThresholdRecord)
+    assert found is not None
+    assert found.thresholds == {item.label: item.value for item in evaluation(copied).thresholds}
+    assert found.weights == copied.record.weights
+    assert found.source == f"valid of {data.info.name}"
+    assert "bundle/configs/thresholds.json" in integrity.read(copied.release)
+    assert not integrity.damage(copied.release)
+    shutil.copytree(data.root, tmp_path / "data")
+    Manifest(tmp_path / "data", data.info, data.split("test").cases).write()
+    evaluate.run(QUICK, copied.root, tmp_path / "data")
+    assert artifacts.read(copied.release / "bundle", ThresholdRecord) == found
+
+
+def test_thresholds_that_a_killed_evaluation_left_are_written_again(copied):
+    evaluate.run(QUICK, copied.root)
+    path = copied.release / "bundle" / "configs" / "thresholds.json"
+    before = path.read_bytes()
+    path.write_text("{}")
+    evaluate.run(QUICK, copied.root)
+    assert path.read_bytes() == before
+    assert not integrity.damage(copied.release)
 
 
 def test_a_wished_sensitivity_is_a_rule(copied):

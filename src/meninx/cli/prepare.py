@@ -33,7 +33,7 @@ def prepare(
     """Build one dataset of cleaned images with labels, splits by patient and sites.
 
     Args:
-        source: Folder in the layout that --reader names.
+        source: Folder whose layout is recognised, or that --reader names.
         out: New dataset folder.
         recipe: TOML file with these settings; flags override it.
     """

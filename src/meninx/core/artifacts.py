@@ -314,6 +314,23 @@ class EvaluationRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CaseValuesRecord:
+    """The values of single cases of a segmentation, without their names: ``private/case_values.json``.
+
+    Attributes:
+        origin: run, weights, step, dataset and split, as in the evaluation.
+        metric: what the values are, e.g. ``dice``.
+        values: label -> value of each case in ascending order, without cases that have none.
+        version: format of the record.
+    """
+
+    origin: Origin
+    metric: str
+    values: dict[str, tuple[float, ...]]
+    version: int = FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
 class SettingDifference:
     """A setting beside privacy in which two compared runs differ.
 
@@ -437,6 +454,7 @@ _PLACES: Mapping[type, str] = {
     Lineage: "release/lineage.json",
     EvaluationRecord: "release/evaluation.json",
     ComparisonRecord: "release/comparison.json",
+    CaseValuesRecord: "private/case_values.json",
     DeidRecord: "deid.json",
     PrepareRecord: "prepare.json",
     PredictRecord: "predict.json",
@@ -467,7 +485,7 @@ def place(kind: type, *, split: str = "test", dataset: str = "", private: bool =
             problem("the name may hold only letters, digits and dashes", where="name of a split or dataset")
         )
     name = _PLACES[kind]
-    if kind in (EvaluationRecord, ComparisonRecord):
+    if kind in (EvaluationRecord, ComparisonRecord, CaseValuesRecord):
         tail = "".join(
             f"-{part}"
             for part in (f"external-{dataset}" if dataset else "", "" if split == "test" else split)

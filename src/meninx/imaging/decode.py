@@ -6,7 +6,7 @@ import logging
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
@@ -61,7 +61,8 @@ file would become another image where another package is installed.
 
 
 for _syntax in jpeg.DECODER_DEPENDENCIES:
-    get_decoder(_syntax).add_plugin(jpeg.NAME, (jpeg.__name__, "_decode_frame"))
+    with suppress(ValueError):  # there already: a copy of this module, which a bundle ships, was imported
+        get_decoder(_syntax).add_plugin(jpeg.NAME, (jpeg.__name__, "_decode_frame"))
 
 
 _LOGGERS = tuple(

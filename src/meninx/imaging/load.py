@@ -9,7 +9,7 @@ from meninx.core.errors import DataError, expected
 from meninx.imaging import decode, dicom_image, nifti, png
 from meninx.imaging.image import Image
 
-PICTURES = (".png", ".jpg", ".jpeg")
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 VOLUMES = (".nii", ".nii.gz")
 WRITABLE = (".png", *VOLUMES)
 
@@ -21,7 +21,7 @@ def suffix(path: Path) -> str:
 
 
 def load(path: Path, *, display_bits: int = 0) -> Image:
-    """Return the image in a PNG, JPEG, NIfTI or DICOM file (DICOM also without or with a foreign suffix).
+    """Return the image in a PNG, JPEG, TIFF, NIfTI or DICOM file (DICOM also with any other suffix).
 
     Args:
         path: the file.

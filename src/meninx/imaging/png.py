@@ -1,7 +1,8 @@
-"""PNG files in and out (JPEG in only): 8 and 16 bit grey, 8 bit RGB; pixels and nothing else."""
+"""PNG files in and out, JPEG and TIFF files in: 8 and 16 bit grey, 8 bit RGB; pixels and nothing else."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from pathlib import Path
@@ -25,30 +26,51 @@ _GREY = {"1": "L", "L": "L", "LA": "L", "I;16": "I;16", "I;16B": "I;16", "I": "I
 _COLOUR = {"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"}
 
 
+_WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262  # of a TIFF file: value and tag of its photometric interpretation
+
+
+class UnsupportedPicture(DataError):
+    """A picture of a kind that is not read.
+
+    Attributes:
+        reason: the kind, in words that hold no value of the picture and no name.
+    """
+
+    def __init__(self, reason: str, *, where: str, fix: str = "") -> None:
+        super().__init__(problem(f"{reason} is not read", where=where, fix=fix))
+        self.reason = reason
+
+
 def read(path: Path) -> Image:
-    """Return the pixels of a PNG or JPEG file, channel-first, uint8 or (16 bit grey) uint16.
+    """Return the pixels of a PNG, JPEG or TIFF file, channel-first, uint8 or (16 bit grey) uint16.
 
     Palettes become RGB. The affine is the identity: these formats know no millimetres.
 
     Raises:
         DataError: no such file, not an image, larger than ``files.IMAGE_LIMIT`` or 178 million pixels,
             see-through pixels, or 16 bit colour (which would lose its low bits).
+        UnsupportedPicture: a TIFF file of several pages, of numbers other than 8 or 16 bits, or of 16 bits
+            with white as 0.
     """
     if not path.is_file():
-        raise DataError(problem("no such file: PNG or JPEG image", where=path.name))
+        raise DataError(problem("no such file: PNG, JPEG or TIFF image", where=path.name))
     content = files.read_bytes(path, limit=files.IMAGE_LIMIT)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            picture = Pillow.open(io.BytesIO(content), formats=("PNG", "JPEG"))
+            picture = Pillow.open(io.BytesIO(content), formats=("PNG", "JPEG", "TIFF"))
             if picture.width * picture.height > _MOST_PIXELS:
                 raise Pillow.DecompressionBombError  # also where another program took Pillow's own limit away
+            if picture.format == "TIFF":
+                _check_tiff(picture, path.name)
             picture.load()
+    except UnsupportedPicture:
+        raise
     except Exception as error:  # a broken file makes the decoders raise anything
         got = (
             "one of too many pixels" if isinstance(error, Pillow.DecompressionBombError) else "something else"
         )
-        raise DataError(expected("a PNG or JPEG file", got=got, where=path.name)) from error
+        raise DataError(expected("a PNG, JPEG or TIFF file", got=got, where=path.name)) from error
     if picture.format == "PNG" and content[_DEPTH_BYTE] == 16 and picture.mode in _COLOUR | {"LA"}:
         fix = "store it as 8 bit colour or 16 bit grey"
         raise DataError(expected("8 bits per colour channel", got="16 bits", where=path.name, fix=fix))
@@ -86,6 +108,20 @@ def encode(image: Image, where: str = "image") -> bytes:
         stream, "PNG", compress_level=1, compress_type=_RUNS
     )
     return stream.getvalue()
+
+
+def _check_tiff(picture: ImageFile.ImageFile, where: str) -> None:
+    """Refuse the kinds of TIFF whose pixels would be lost or read wrongly."""
+    with contextlib.suppress(EOFError):
+        picture.seek(1)
+        raise UnsupportedPicture("TIFF of several pages", where=where, fix="export one page per file")
+    if picture.mode == "F":
+        raise UnsupportedPicture("TIFF of floating-point numbers", where=where, fix="export 8 or 16 bits")
+    if picture.mode == "I":
+        raise UnsupportedPicture("TIFF of 32 bits", where=where, fix="export 8 or 16 bits")
+    tags: Any = getattr(picture, "tag_v2", {})
+    if picture.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise UnsupportedPicture("TIFF of 16 bits with white as 0", where=where, fix="export black as 0")
 
 
 def _channel_first(picture: ImageFile.ImageFile, where: str) -> npt.NDArray[Any]:

@@ -160,3 +160,19 @@ def _build(kind: type[Built], table: Mapping[str, Any]) -> Built:
     numbers = {name for name, hint in kind.__annotations__.items() if hint == "float"}
     values = {key: math.nan if value is None and key in numbers else value for key, value in table.items()}
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def in_words(row: Estimate, *, known: bool = True) -> str:
+    """Return an estimate as text: value, interval, cases and patients.
+
+    Images are counted where patients are not ``known``.
+    """
+    counted = _counted(row.n, row.patients, known)
+    if math.isnan(row.value):
+        return f"undefined ({row.note or 'not enough cases'}), {counted}"
+    ends = "no interval" if math.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}]"
+    return f"{row.value:.3f} {ends}, {counted}"
+
+
+def _counted(cases: int, patients: int, known: bool) -> str:
+    return f"{cases} cases of {patients} patients" if known else f"{cases} images"

@@ -12,7 +12,7 @@ import numpy as np
 from meninx.core import randomness
 from meninx.core.errors import ConfigError, DataError, LayoutError, expected, problem
 from meninx.core.manifest import SPLITS, Manifest, TaskKind
-from meninx.prepare.config import SitesConfig, SplitConfig
+from meninx.prepare.setting_tables import SitesConfig, SplitConfig
 from meninx.prepare.source_cases import DatasetCase
 
 pass

@@ -12,9 +12,10 @@ from meninx.core import files
 from meninx.core.errors import DataError, LayoutError, expected
 from meninx.imaging import load, resample
 from meninx.imaging.image import Image, same_grid
+from meninx.imaging.png import UnsupportedPicture
 from meninx.imaging.preprocessing import Preprocessing, UnfitImage
 from meninx.prepare import checks
-from meninx.prepare.config import AUTO, ImagesConfig, MasksConfig
+from meninx.prepare.setting_tables import AUTO, ImagesConfig, MasksConfig
 from meninx.prepare.source_cases import Source, SourceCase, array_digest
 
 
@@ -294,6 +295,8 @@ def _load(source: Source, plan: CasePlan, reason: str) -> Image:
         return source.load(plan.preprocessing.display_bits if reason == checks.UNREADABLE else 0)
     except LayoutError:  # the files contradict each other or the layout
         raise
+    except UnsupportedPicture as error:
+        raise checks.Unusable(error.reason) from error
     except Exception as error:  # a broken file makes a decoder raise anything
         raise checks.Unusable(reason, type(error).__name__) from error
 

@@ -16,10 +16,11 @@ from meninx.core.errors import ConfigError, DataError, LayoutError, expected, pr
 from meninx.core.manifest import FIXED_COLUMNS, LONGEST_TEXT, TaskKind, is_odd_text
 from meninx.prepare.assignment import number_of
 from meninx.prepare.checks import Findings
-from meninx.prepare.config import LabelsConfig, PrepareConfig, refuse_by_source
+from meninx.prepare.config import PrepareConfig, refuse_by_source
 from meninx.prepare.readers import reader_of
 from meninx.prepare.readers.clean_dicom import SUMMARY
 from meninx.prepare.readers.source_files import linked_folders, resolve
+from meninx.prepare.setting_tables import LabelsConfig
 from meninx.prepare.source_cases import DatasetCase, ReaderOutput, SourceCase
 
 CT = "CT"

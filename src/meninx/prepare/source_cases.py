@@ -37,7 +37,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FileSource:
-    """One image file (PNG, JPEG, NIfTI, DICOM)."""
+    """One image file (PNG, JPEG, TIFF, NIfTI, DICOM)."""
 
     path: Path
 

@@ -18,9 +18,10 @@ from meninx.prepare import assignment, checks, outputs
 from meninx.prepare.cases import CaseJob, CasePlan, CaseRecord, SharedSettings, begin, is_in_color, run_job
 from meninx.prepare.checks import Findings, Unusable
 from meninx.prepare.collect import CollectedCases, collect_cases, sources_of
-from meninx.prepare.config import AUTO, PrepareConfig
+from meninx.prepare.config import PrepareConfig
 from meninx.prepare.outputs import DatasetFolder
 from meninx.prepare.readers.recognition import recognised
+from meninx.prepare.setting_tables import AUTO
 from meninx.prepare.source_cases import DatasetCase
 
 
@@ -64,8 +65,11 @@ class PrepareResult(Result):
             if self.patients_known
             else "patients: not named by the source; images count"
         )
-        others = (line for line in lines if not line.startswith("patients known:"))
-        return "\n".join(patients if line.startswith("patients:") else line for line in others)
+        others = [line for line in lines if not line.startswith("patients known:")]
+        text = "\n".join(patients if line.startswith("patients:") else line for line in others)
+        for reason, place in self.notes.items():  # sentences, not a column of names
+            text = text.replace(f"  {reason:<22} {place}", f"  {reason}: {place}")
+        return text
 
 
 def run(

@@ -24,6 +24,7 @@ class ReportConfig(Settings):
             is judged against a run without privacy that was measured on the same cases, if there is one.
         utility_loss: Largest loss against that run that does not count as a loss.
         training_curves: Show training curves; under DP they are outside the guarantee, as the page states.
+        case_plots: Show the Dice of each test case of a segmentation, without names, from the private folder.
         card: Also write MODEL_CARD.md into the release folder of every run.
         license: Licence of the model, for the card (an SPDX identifier in lower case, or other).
         authors: Person or group responsible for the model card; required for it.
@@ -42,6 +43,7 @@ class ReportConfig(Settings):
     utility_floor: Share | None = None
     utility_loss: Positive = 0.05
     training_curves: bool = True
+    case_plots: bool = True
     card: bool = False
     license: str = "other"
     authors: str = ""

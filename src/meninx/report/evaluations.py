@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
 
 from meninx.core import artifacts, belonging, plain
-from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin, RunRecord
+from meninx.core.artifacts import (
+    CaseValuesRecord,
+    ComparisonRecord,
+    EvaluationRecord,
+    Origin,
+    RunRecord,
+)
 from meninx.core.errors import DataError, problem
 from meninx.metrics.estimates import ROC_GRID, Estimate, Evaluation
 
@@ -28,11 +34,14 @@ class MeasuredSplit:
         record: the file.
         origin: its origin.
         evaluation: its numbers.
+        case_values: label -> Dice of each case in ascending order, of a segmentation; empty without a record
+            of the same weights and cases.
     """
 
     record: EvaluationRecord
     origin: Origin
     evaluation: Evaluation
+    case_values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def unseen(self) -> bool:
@@ -129,10 +138,25 @@ def _evaluations(
             evaluation = typed(record.evaluation, f"{root.name}/{path.name}")
             problem = _unlike(origin, evaluation, closed=closed)
             if not problem:
-                found.append(MeasuredSplit(record=record, origin=origin, evaluation=evaluation))
+                values = _case_values(root, origin) if not record.external else {}
+                found.append(
+                    MeasuredSplit(record=record, origin=origin, evaluation=evaluation, case_values=values)
+                )
         if problem:
             refused.append(f"The evaluation in {path.name} of run {name} {problem}: not shown.")
     return found
+
+
+def _case_values(root: Path, origin: Origin) -> dict[str, tuple[float, ...]]:
+    """Return the values of single cases of an evaluation on the run's own dataset; empty without any."""
+    record = artifacts.read(root, CaseValuesRecord, split=origin.split, private=True)
+    if record is None or not record.origin.same_model(origin) or record.origin.data != origin.data:
+        return {}
+    possible = all(0 <= value <= 1 for values in record.values.values() for value in values)
+    if not possible or any(list(values) != sorted(values) for values in record.values.values()):
+        where = f"{root.name}/{artifacts.place(CaseValuesRecord, split=origin.split)}"
+        raise DataError(problem("the file does not hold the values of cases in order", where=where))
+    return record.values
 
 
 def _unlike(origin: Origin, evaluation: Evaluation, *, closed: bool) -> str:

@@ -21,6 +21,8 @@ METRICS: Mapping[str, str] = {
     "brier": "Brier score",
     "dice": "Dice",
     "iou": "IoU",
+    "hd95": "HD95",
+    "surface_dice": "surface Dice",
     "dice_empty_as_one": "Dice, empty masks as 1",
     "false_positive_rate": "false positive rate",
     "selection_rate": "selection rate",

@@ -6,15 +6,29 @@ import math
 from collections.abc import Sequence
 
 from meninx.metrics.estimates import Estimate, Evaluation
+from meninx.metrics.groups import MIN_CELL
 from meninx.report import figures, formatting, training_log
 from meninx.report.context import Comparison, ReportContext, drawn_runs
 from meninx.report.evaluations import MeasuredSplit
 from meninx.report.sources import TrainedRun
-from meninx.report.table_model import Picture, ReportTable, Section, TableCell, estimates
+from meninx.report.table_model import Picture, ReportTable, Section, TableCell, estimates, of_what
 from meninx.report.verdict import at_chance, by_label
 
 _LABELS_DRAWN = 4
 _FEW_POINTS = 8
+_MANY_CASES = 60  # from which on a line reads better than points
+_DATASETS_BESIDE = 3  # external datasets in one table
+_ROWS = 8
+_BESIDE = (
+    "auroc",
+    "average_precision",
+    "sensitivity",
+    "specificity",
+    "accuracy",
+    "dice",
+    "hd95",
+    "surface_dice",
+)
 Evaluated = tuple[TrainedRun, MeasuredSplit]
 
 
@@ -34,12 +48,16 @@ def utility(context: ReportContext) -> Section:
     tables = [_comparison(item) for item in context.comparisons]
     for run, measured in tested:
         tables += _tables(run, measured)
+    for run in context.runs:
+        tables += _side_by_side(run)
     for run, measured in (*others, *external):
         tables += _tables(run, measured)[:1]
     tables.sort(key=lambda item: len(item.columns) <= 4)  # small tables share a row of the page
     shown = drawn_runs(context)
     drawn_of = [(run, item) for run, item in tested if run in shown]
     pictures = [*_rocs(drawn_of), *_calibrated(drawn_of)]
+    if context.config.case_plots:
+        pictures += _cases(drawn_of)
     if context.config.training_curves:
         drawn = [
             run for run in shown if run.private or not context.counts_hidden
@@ -133,6 +151,73 @@ def _comparison(item: Comparison) -> ReportTable:
     if item.compared.origin.dataset:
         caption += f" of {item.compared.origin.dataset}"
     return estimates(caption, shown, note, folded=folded, patients=item.run.patients_known)
+
+
+def _side_by_side(run: TrainedRun) -> list[ReportTable]:
+    """Return the run's own test split beside the other datasets it was measured on; none without both."""
+    own, others = run.evidence.test, run.evidence.external[:_DATASETS_BESIDE]
+    if own is None or not others:
+        return []
+    columns = [f"own test split ({own.origin.dataset or 'unnamed'})"]
+    columns += [
+        f"{item.origin.dataset or 'unnamed'}, {'all' if item.origin.split == 'all' else item.origin.split}"
+        for item in others
+    ]
+    rows = []
+    for row in own.evaluation.metrics:
+        if row.name in _BESIDE:
+            found = [item.evaluation.find(row.name, row.label) for item in others]
+            rows.append(
+                (
+                    TableCell(formatting.metric(row.name), head=True),
+                    TableCell(of_what(row)),
+                    *(_beside(item) for item in (row, *found)),
+                )
+            )
+    note = "The same weights and the same thresholds everywhere; nothing was fitted on another dataset."
+    left = len(run.evidence.external) - len(others)
+    note += f" {left} more datasets have tables of their own." if left else ""
+    caption = f"Run {run.name}: internal test beside external validation"
+    return [
+        ReportTable(
+            caption, ("metric", "of", *columns), tuple(rows[:_ROWS]), more=tuple(rows[_ROWS:]), note=note
+        )
+    ]
+
+
+def _beside(item: Estimate | None) -> TableCell:
+    """Return a value with its interval and number of cases; a dash where a dataset lacks the label."""
+    if item is None:
+        return TableCell(formatting.DASH, number=True)
+    sub = f"{formatting.interval(item)}, n = {item.n:,}"
+    return TableCell(formatting.value(item), sub=sub, number=True)
+
+
+def _cases(evaluated: Sequence[Evaluated]) -> list[Picture]:
+    """Return the Dice of each case in ascending order, one line per label; none of a few patients."""
+    pictures = []
+    for number, (run, measured) in enumerate(evaluated):
+        shown = dict(list(measured.case_values.items())[:_LABELS_DRAWN])
+        if measured.evaluation.n_patients < MIN_CELL or not any(shown.values()):
+            continue
+        curves = {
+            label: [(float(rank), value) for rank, value in enumerate(values, 1)]
+            for label, values in shown.items()
+            if values
+        }
+        sizes = ", ".join(f"{label}: n = {len(values):,}" for label, values in shown.items())
+        alt = f"Dice of each test case of run {run.name} in ascending order; {sizes}."
+        svg = figures.lines(
+            curves,
+            name=f"cases{number}",
+            alt=alt,
+            across="cases, worst first",
+            up="Dice",
+            markers_below=_MANY_CASES,
+        )
+        left_out = "Cases in which neither truth nor prediction holds the label are left out."
+        pictures.append(Picture(svg, f"{alt} {left_out}"))
+    return pictures
 
 
 def _tables(run: TrainedRun, measured: MeasuredSplit) -> list[ReportTable]:

@@ -146,6 +146,7 @@ def write_bundle(folder: Path, model: nn.Module, contents: Contents, *, onnx: bo
     artifacts.write(folder, contents.record)
     if not contents.is_own:
         files.write_text(folder / "configs" / "inference.json", _json(_inference(contents)))
+    if onnx or not contents.is_own:
         bundle_source.write(folder / "scripts", networks=contents.ships_network)
 
 
@@ -423,10 +424,10 @@ def _usage(contents: Contents, *, onnx: bool) -> str:
     if not contents.is_own:
         ways.append("With meninx:\n\n    meninx predict BUNDLE images out\n")
     if contents.info.preprocessing and not contents.is_own:
-        needed = "torch, monai, pydicom, nibabel and pillow"
+        needed = "torch, monai, fire, pydicom, nibabel and pillow"
         needed += "" if contents.ships_network or contents.from_monai else ", and meninx for the network"
         ways.append(
-            f"With MONAI, in this folder (needs {needed}; compressed DICOM: pylibjpeg):\n\n"
+            f"With MONAI, in this folder (needs {needed}):\n\n"
             "    python -m monai.bundle run --config_file configs/inference.json --bundle_root . \\\n"
             "      --dataset_dir images --output_dir out\n"
         )
@@ -436,5 +437,10 @@ def _usage(contents: Contents, *, onnx: bool) -> str:
             f"It returns {contents.activation} probabilities and logits. Normalisation is part of the graph. "
             "`scripts/images.py` makes stored images of files without torch: "
             "`NetworkInput.of(preprocessing, intensity)` with the tables of `configs/metadata.json`.\n"
+        )
+    if len(ways) > 2:
+        ways.append(
+            "Compressed DICOM also needs imagecodecs (JPEG), pyjpegls (JPEG-LS), or pylibjpeg with "
+            "pylibjpeg-openjpeg (JPEG 2000).\n"
         )
     return "\n" + "\n".join(ways)

@@ -6,7 +6,6 @@ It also gives differences to a baseline.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,13 @@ from torch import nn
 
 from meninx.core import artifacts, belonging, integrity, names, settings
 from meninx.core import run as runs
-from meninx.core.artifacts import ComparisonRecord, EvaluationRecord, Origin, SettingDifference
+from meninx.core.artifacts import (
+    CaseValuesRecord,
+    ComparisonRecord,
+    EvaluationRecord,
+    Origin,
+    SettingDifference,
+)
 from meninx.core.errors import DataError, UsageError, problem
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress, task
@@ -27,7 +32,7 @@ from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
 from meninx.learn.inference import load_model, predict, predict_maps, released_step, weights_digest
 from meninx.metrics import evaluation, segmentation, thresholds
-from meninx.metrics.estimates import Estimate, Evaluation
+from meninx.metrics.estimates import Estimate, Evaluation, in_words
 from meninx.metrics.surface import SurfaceTable, compare_surfaces
 from meninx.metrics.thresholds import Threshold
 from meninx.models import registry
@@ -248,6 +253,8 @@ class _Measurement:
         rows = self._differences(measured, truth)
         maps.publish(measured.scores, labels, measured.surfaces)
         path = self._write(found, rows)
+        if measured.surfaces is not None:
+            self._write_case_values(measured.scores)
         first = [row for row in found.metrics if not row.label] or list(found.metrics)
         return EvaluateResult(
             out=path,
@@ -461,6 +468,16 @@ class _Measurement:
             self.folder.enlist(added=added, removed=removed)
         return path
 
+    def _write_case_values(self, dice: Array) -> None:
+        """Write the Dice of single cases, in ascending order, for the figure of the report."""
+        values = {}
+        for label, column in zip(self.labels, self._columns(dice).T, strict=True):
+            values[label] = tuple(sorted(float(value) for value in column[~np.isnan(column)]))
+        record = CaseValuesRecord(origin=self._origin(), metric="dice", values=values)
+        artifacts.write(
+            self.folder.root, record, split=self.config.split, dataset=self.standing.short, private=True
+        )
+
     def _still_holds(self, path: Path, origin: Origin) -> bool:
         """Return whether a comparison is listed and belongs to the weights and the dataset just measured."""
         record = self.folder.record
@@ -473,22 +490,6 @@ class _Measurement:
         comparison = artifacts.read_file(path, ComparisonRecord)
         made = comparison.origin if comparison is not None else None
         return made is not None and made.same_model(origin) and made.data == origin.data
-
-
-def in_words(row: Estimate, *, known: bool = True) -> str:
-    """Return an estimate as text: value, interval, cases and patients.
-
-    Images are counted where patients are not ``known``.
-    """
-    counted = _counted(row.n, row.patients, known)
-    if math.isnan(row.value):
-        return f"undefined ({row.note or 'not enough cases'}), {counted}"
-    ends = "no interval" if math.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}]"
-    return f"{row.value:.3f} {ends}, {counted}"
-
-
-def _counted(cases: int, patients: int, known: bool) -> str:
-    return f"{cases} cases of {patients} patients" if known else f"{cases} images"
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,8 @@ from meninx.prepare.readers.layout import NOT_ASKED_FOR, split_name
 from meninx.prepare.readers.source_files import IMAGES, files_below, folders_in, is_stray, relative
 from meninx.prepare.source_cases import FileSource, ReaderOutput, SourceCase
 
-OUTSIDE, EMPTY, WRAPPED = (
-    "image outside of a class folder",
-    "folder without an image",
-    "read below one folder",
-)
+OUTSIDE, EMPTY = "image outside of a class folder", "folder without an image"
+WRAPPED, NOT_READ = "read below one folder", "table that this reader does not read"
 
 
 def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
@@ -34,6 +31,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     top = unwrapped(root)
     notes = [] if top == root else [(WRAPPED, relative(top, root))]
     places, skipped = _class_folders(top, notes)
+    notes += [(NOT_READ, path.name) for path in tables_in(top)]
     labels = values.class_names(
         config.labels, [folder.name for _, folder, _ in places], f"folder {root.name}"
     )

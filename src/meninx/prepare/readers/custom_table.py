@@ -31,6 +31,7 @@ from meninx.prepare.readers.source_files import (
     TABLES,
     ImageIndex,
     folders_in,
+    is_file,
     is_stray,
     resolve,
     table_path,
@@ -187,19 +188,12 @@ class _Images:
 
     def __call__(self, name: str) -> Path:
         """Return the image's path; one of no file when it is missing."""
-        there = {path.resolve(): path for place in self._places if _is_there(path := place / name)}
+        there = {path.resolve(): path for place in self._places if is_file(path := place / name)}
         if len(there) > 1:
             self.index.ambiguous[name] = list(there.values())
         if there:
             return next(iter(there.values()))
         return self.index.find(name) or self._places[0] / name
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a NUL
-        return False
 
 
 class _Masks:

@@ -19,9 +19,10 @@ from meninx.core.errors import ConfigError, DataError, LayoutError, expected, pr
 from meninx.core.manifest import TaskKind
 from meninx.imaging import label_objects
 from meninx.imaging.label_objects import LabelObject
-from meninx.prepare.config import AUTO, PrepareConfig
+from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import mask_labels, values
 from meninx.prepare.readers.mask_labels import MaskLabels
+from meninx.prepare.setting_tables import AUTO
 from meninx.prepare.source_cases import ObjectSource, Source
 
 MASK_OBJECTS = "DICOM label objects"

@@ -10,9 +10,10 @@ from pathlib import Path
 from meninx.core.csv_table import CsvRow, CsvTable
 from meninx.core.errors import ConfigError, LayoutError, expected, problem
 from meninx.core.manifest import TaskKind
-from meninx.prepare.config import AUTO, PrepareConfig
+from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import mask_labels, values
 from meninx.prepare.readers.source_files import ImageIndex, relative
+from meninx.prepare.setting_tables import AUTO
 from meninx.prepare.source_cases import FileSource, ReaderOutput, Source, SourceCase
 
 SPLIT_NAMES = {

@@ -28,9 +28,10 @@ from numpy.lib import format as npy
 from meninx.core import files
 from meninx.core.errors import ConfigError, LayoutError, expected, problem
 from meninx.core.manifest import TaskKind
-from meninx.prepare.config import InputConfig, LabelsConfig, PrepareConfig
+from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import values
 from meninx.prepare.readers.source_files import table_path
+from meninx.prepare.setting_tables import InputConfig, LabelsConfig
 from meninx.prepare.source_cases import ArraySource, ReaderOutput, SourceCase
 
 Arrays = Mapping[str, npt.NDArray[Any]]

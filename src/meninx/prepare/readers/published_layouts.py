@@ -59,8 +59,9 @@ from __future__ import annotations
 import re
 
 from meninx.core.csv_table import CsvRow, CsvTable
-from meninx.prepare.readers.published_table import Findings, Joined, Names, Part, PublishedTable
-from meninx.prepare.readers.source_files import DICOM, PICTURES
+from meninx.imaging.load import PICTURES
+from meninx.prepare.readers.published_table import FindingsColumn, Joined, Names, Part, PublishedTable
+from meninx.prepare.readers.source_files import DICOM
 
 _BACKGROUND = {  # keywords of ODIR about the picture, not about the eye
     "lens dust", "low image quality", "optic disk photographically invisible", "image offset",
@@ -149,7 +150,7 @@ NIH = PublishedTable(
     tables=(Part(names=("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")),),
     image=("Image Index",),
     patient=("Patient ID",),
-    findings=Findings(
+    findings=FindingsColumn(
         column="Finding Labels",
         parts=_bar_separated,
         nothing=frozenset({"No Finding"}),
@@ -219,7 +220,7 @@ PADCHEST = PublishedTable(
     place="{ImageDir}/{ImageID}",
     patient=("PatientID",),
     study=("StudyID",),
-    findings=Findings(column="Labels", parts=_python_list),
+    findings=FindingsColumn(column="Labels", parts=_python_list),
     sex=("PatientSex_DICOM",),
     age_of=_age_by_birth,
     age_from=("PatientBirth", "StudyDate_DICOM"),

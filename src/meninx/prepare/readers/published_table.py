@@ -19,10 +19,19 @@ from re import Pattern
 from meninx.core import check, files
 from meninx.core.csv_table import CsvRow, CsvTable, read_table
 from meninx.core.errors import ConfigError, LayoutError, expected, problem
-from meninx.prepare.config import AUTO, PrepareConfig
+from meninx.imaging.load import PICTURES
+from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import values
 from meninx.prepare.readers.layout import Layout, read_rows
-from meninx.prepare.readers.source_files import PICTURES, ImageIndex, first_of, resolve, table_path
+from meninx.prepare.readers.source_files import (
+    ImageIndex,
+    NoSuchTable,
+    first_of,
+    is_file,
+    resolve,
+    table_path,
+)
+from meninx.prepare.setting_tables import AUTO
 from meninx.prepare.source_cases import ReaderOutput
 
 Names = tuple[str, ...]
@@ -64,7 +73,7 @@ class Joined:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Findings:
+class FindingsColumn:
     """A column with all findings of an image.
 
     Attributes:
@@ -125,7 +134,7 @@ class PublishedTable:
     labels: Mapping[str, Names] = field(default_factory=dict)
     one_hot: bool = False
     diagnosis: Names = ()
-    findings: Findings | None = None
+    findings: FindingsColumn | None = None
     joined: tuple[Joined, ...] = ()
     expanded: Callable[[CsvTable], tuple[CsvTable, tuple[tuple[str, str], ...]]] | None = None
     split_lists: tuple[tuple[str, str], ...] = ()
@@ -206,7 +215,7 @@ class _Reading:
                 label=partial(_finding, findings=layout.findings) if layout.findings else None,
                 blank=layout.blank,
                 sex=layout.sex[0] if layout.sex else "",
-                age=AGE if layout.age_of else (layout.age[0] if layout.age else ""),
+                age=AGE if layout.age_of else next(iter(layout.age), ""),
                 further={"view": layout.view[0]} if layout.view and _has(tables, layout.view[0]) else {},
                 codes=layout.codes,
                 several_rows=layout.several_rows,
@@ -340,7 +349,7 @@ class _Reading:
         for place in tried:
             if place and ".." not in PurePosixPath(place).parts and not place.startswith("/"):
                 path = self._base / place
-                if _is_there(path):
+                if is_file(path):
                     return path
         return self._index.find(text) or self._base / "/".join(
             part for part in parts if part not in ("..", "/")
@@ -377,8 +386,10 @@ class _Reading:
 
 
 def _first_or_none(root: Path, names: Names) -> Path | None:
-    there = any(next(root.glob(pattern + name), None) for pattern in ("", "*/", "*/*/") for name in names)
-    return first_of(root, names) if there else None
+    try:
+        return first_of(root, names)
+    except NoSuchTable:
+        return None
 
 
 def _column(table: CsvTable, names: Names) -> str:
@@ -411,7 +422,7 @@ def _hot(row: CsvRow, *, labels: Names) -> str:
     return classes[0] if classes else ""
 
 
-def _finding(row: CsvRow, name: str, *, findings: Findings | None) -> float | None:
+def _finding(row: CsvRow, name: str, *, findings: FindingsColumn | None) -> float | None:
     """Return whether a row has a finding; None where its cell says nothing."""
     assert findings is not None
     present = findings.parts(row.get(findings.column))
@@ -423,11 +434,10 @@ def _finding(row: CsvRow, name: str, *, findings: Findings | None) -> float | No
     return float(name in present)
 
 
-def _refuse_absent(tables: list[CsvTable], findings: Findings, labels: Names) -> None:
+def _refuse_absent(tables: list[CsvTable], findings: FindingsColumn, labels: Names) -> None:
     """Refuse labels that occur in no row, which are spelt wrongly as a rule."""
-    seen = {
-        name for table in tables for row in table for name in findings.parts(row.get(findings.column)) or ()
-    }
+    rows = (row for table in tables for row in table)
+    seen = {name for row in rows for name in findings.parts(row.get(findings.column)) or ()}
     for name in labels:
         if name not in seen:
             fix = check.did_you_mean(name, seen) or f"{len(seen)} findings occur"
@@ -444,10 +454,3 @@ def _filled(template: str, row: CsvRow) -> str:
         return template.format_map({name: cell.strip() for name, cell in row.cells.items()})
     except (KeyError, ValueError, IndexError):
         return ""
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a NUL
-        return False

@@ -23,7 +23,7 @@ from meninx.core import files
 from meninx.core.artifacts import DeidRecord, place
 from meninx.core.csv_table import CsvTable, read_table
 from meninx.core.errors import ConfigError, DataError, LayoutError, MeninxError, problem
-from meninx.prepare.config import AUTO, PrepareConfig
+from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import bids, dataset_json
 from meninx.prepare.readers.class_folder import unwrapped
 from meninx.prepare.readers.custom_table import IMAGE_NAMES, only_table, plain_name
@@ -39,6 +39,7 @@ from meninx.prepare.readers.source_files import (
     folders_in,
     table_path,
 )
+from meninx.prepare.setting_tables import AUTO
 
 _JSON_LIMIT = 1 << 26  # bytes of a dataset.json
 

@@ -15,9 +15,10 @@ from meninx.core.csv_table import CsvRow, CsvTable, read_table
 from meninx.core.errors import DataError, LayoutError, expected
 from meninx.core.manifest import TaskKind
 from meninx.imaging import decode
-from meninx.prepare.config import AUTO, PrepareConfig
+from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import values
 from meninx.prepare.readers.source_files import DICOM, ImageIndex, first_of, relative, resolve, table_path
+from meninx.prepare.setting_tables import AUTO
 from meninx.prepare.source_cases import FileSource, ReaderOutput, RunsSource, SourceCase
 
 COLUMNS = ("ImageId", "EncodedPixels")

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from meninx.core.errors import ConfigError, LayoutError, problem
+from meninx.imaging.load import PICTURES, VOLUMES
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 DICOM = (".dcm", ".dicom")
-IMAGES = (*PICTURES, ".nii", ".nii.gz", *DICOM)
+IMAGES = (*PICTURES, *VOLUMES, *DICOM)
 TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 # What operating systems and archive programs leave beside the files of a dataset.
 _STRAY = {
     "__macosx", "@eadir", "$recycle.bin", "system volume information", "thumbs.db", "desktop.ini",
 }  # fmt: skip
+
+
+class NoSuchTable(LayoutError):
+    """A source has no file of any published name."""
 
 
 def is_stray(name: str) -> bool:
@@ -50,6 +55,14 @@ def linked_folders(root: Path) -> tuple[Path, ...]:
     return tuple(path.resolve() for path in folders_in(root) if path.is_symlink()) if root.is_dir() else ()
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a file is there; False for a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return False
+
+
 def resolve(text: str, root: Path, site: str = "") -> Path:
     """Return a path of the config with ``{source}`` and ``{site}`` filled in.
 
@@ -68,9 +81,9 @@ def table_path(text: str, root: Path, site: str = "", *, name: str = "table") ->
         ConfigError: both files exist, and they are not the same.
     """
     here, there = Path(_filled(text, root, site)), resolve(text, root, site)
-    if not _is_file(here):
+    if not is_file(here):
         return there
-    if _is_file(there) and not here.samefile(there):
+    if is_file(there) and not here.samefile(there):
         fix = "give the whole path, or begin it with {source}/"
         what = "two tables have this path: one below the working folder and one below the source"
         raise ConfigError(problem(what, where=f"{name} {Path(text).name[:80]}", fix=fix))
@@ -78,15 +91,16 @@ def table_path(text: str, root: Path, site: str = "", *, name: str = "table") ->
 
 
 def first_of(root: Path, names: Iterable[str]) -> Path:
-    """Return the file with one of several published names, in ``root`` or at most two folders below.
+    """Return the file with one of several published names, in ``root`` or in one of its folders.
+
+    Folders that hold nothing but one folder are passed over.
 
     Raises:
         LayoutError: there is none, or several lie in different folders.
     """
-    choices = tuple(names)
-    for pattern in ("", "*/", "*/*/"):
-        found = [path for name in choices for path in sorted(root.glob(pattern + name)) if path.is_file()]
-        found = [path for path in found if not any(map(is_stray, path.relative_to(root).parts))]
+    choices, top = tuple(names), _unwrapped(root)
+    for folders in ([top], folders_in(top) if top.is_dir() else []):
+        found = [folder / name for name in choices for folder in folders if is_file(folder / name)]
         if len({path.parent for path in found}) > 1:
             places = ", ".join(sorted(path.relative_to(root).as_posix() for path in found))
             raise LayoutError(
@@ -98,7 +112,7 @@ def first_of(root: Path, names: Iterable[str]) -> Path:
             )
         if found:
             return found[0]
-    raise LayoutError(
+    raise NoSuchTable(
         problem(f"there is no file {' or '.join(choices)}", where=f"folder {root.name}", fix="give table")
     )
 
@@ -157,9 +171,9 @@ class ImageIndex:
         """Raise LayoutError if a cell named several images; says how many did and where their files are."""
         if not self.ambiguous:
             return
-        folders = sorted(
-            {relative(path.parent, self.root) for paths in self.ambiguous.values() for path in paths}
-        )
+        # Folders may be named after patients, so numbers are not shown.
+        parents = {path.parent for paths in self.ambiguous.values() for path in paths}
+        folders = sorted({re.sub(r"\d+", "#", relative(parent, self.root)) for parent in parents})
         shown = ", ".join(folders[:6]) + (f" and {len(folders) - 6} more" if len(folders) > 6 else "")
         count = len(self.ambiguous)
         what = f"{count:,} image names of the table have" if count > 1 else "1 image name of the table has"
@@ -195,11 +209,14 @@ def _filled(text: str, root: Path, site: str) -> str:
     return text.replace("{source}", str(root.resolve())).replace("{site}", site)
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a NUL
-        return False
+def _unwrapped(root: Path) -> Path:
+    """Return the first folder from ``root`` downwards that holds more than one folder."""
+    while root.is_dir():
+        there = [path for path in root.iterdir() if not is_stray(path.name)]
+        if len(there) != 1 or not there[0].is_dir():
+            break
+        root = there[0]
+    return root
 
 
 def _longest_match(paths: list[Path], parts: tuple[str, ...]) -> list[Path]:

@@ -9,12 +9,13 @@ from meninx.core import check
 from meninx.core.csv_table import CsvRow, CsvTable
 from meninx.core.errors import ConfigError, LayoutError, expected, problem
 from meninx.core.manifest import FIXED_COLUMNS, TaskKind
-from meninx.prepare.config import AUTO, LabelsConfig, PrepareConfig
+from meninx.prepare.config import PrepareConfig
+from meninx.prepare.setting_tables import AUTO, LabelsConfig
 
 MALE_FEMALE = {"f": "F", "female": "F", "w": "F", "woman": "F", "m": "M", "male": "M", "man": "M"}
 _WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 _POLICY = {"unknown": None, "zero": 0.0, "one": 1.0}
-_AGE = re.compile(r"(\d{1,3})(?:\.\d*)?([YMWD])?")
+_AGE = re.compile(r"(\d{1,3})(?:[.,]\d*)?([YMWD])?")
 _PER_YEAR = {"Y": 1, "M": 12, "W": 52, "D": 365}
 OLDEST = 120
 

@@ -1,0 +1,124 @@
+"""The parts of a bundle's MONAI workflow, each alone; test_released_model runs them together."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meninx.core.errors import DataError
+from meninx.core.manifest import TaskKind
+from meninx.imaging import nifti, png
+from meninx.imaging.image import Image
+from meninx.imaging.network_input import ImageFiles, NetworkInput
+from meninx.learn.task import ImageTask
+from meninx.train.bundle_run import LabelMapd, LabelMapFiles, Predictor, ProbabilityTable
+
+GREY = {"window": [0.0, 255.0], "shift": 127.5, "scale": 127.5}
+
+
+def image(name: str) -> ImageFiles:
+    return ImageFiles(name, (Path(name),))
+
+
+def mapped(name: str, label_map: np.ndarray, shape: tuple[int, ...], **steps) -> dict:
+    """An item after the network: its map, and a source image of another shape."""
+    reader = NetworkInput.of(steps, GREY)
+    source = Image(np.arange(np.prod(shape), dtype=np.uint8).reshape(1, *shape))
+    fixed = {"files": image(name), "pred": torch.from_numpy(label_map)[None], "source": source}
+    return fixed | {"stored": reader.stored(source), "reader": reader}
+
+
+def picture(name: str, label_map: np.ndarray) -> dict:
+    return mapped(name, label_map, (4, 4), size=[2, 2])
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4))
+def test_independent_labels_make_the_map_of_training(seed, labels):
+    logits = torch.from_numpy(np.random.default_rng(seed).normal(size=(labels, 5, 4)).astype(np.float32))
+    task = ImageTask(TaskKind.SEGMENTATION, tuple("abcd"[:labels]), "bce")
+    assert torch.equal(LabelMapd()({"pred": logits})["pred"], task.label_map(logits[None]))
+
+
+def test_a_table_has_a_row_per_image_and_calls_where_a_threshold_is_known(tmp_path):
+    path = tmp_path / "thresholds.json"
+    path.write_text('{"thresholds": {"b": 0.5, "other": 0.1}}')
+    table = ProbabilityTable(str(tmp_path / "out"), ["a", "b"], str(path))
+    table.add({"files": image("=1+1.png"), "pred": torch.tensor([0.25, 0.5])})
+    table.add({"files": image("two.png"), "pred": torch.tensor([1e-9, 0.49999])})
+    table.close()
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as stream:
+        rows = list(csv.reader(stream))
+    assert rows[0] == ["image", "a", "b", "positive:b"]
+    assert rows[1] == ["'=1+1.png", "0.25", "0.5", "1"]
+    assert (rows[2][0], rows[2][3], float(rows[2][1])) == ("two.png", "0", pytest.approx(1e-9))
+
+
+def test_another_number_of_outputs_is_refused(tmp_path):
+    with pytest.raises(DataError, match="2 outputs"):
+        ProbabilityTable(str(tmp_path), ["a", "b"]).add({"files": image("x"), "pred": torch.zeros(3)})
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"thresholds": {"a": "x"}}', "{"])
+def test_damaged_thresholds_are_refused(tmp_path, text):
+    (tmp_path / "thresholds.json").write_text(text)
+    with pytest.raises(DataError, match=r"thresholds.json"):
+        ProbabilityTable(str(tmp_path), ["a"], str(tmp_path / "thresholds.json"))
+
+
+def test_maps_have_the_pixels_of_their_sources_and_names_of_their_own(tmp_path):
+    writer = LabelMapFiles(str(tmp_path))
+    label_map = np.array([[0, 1], [2, 0]])
+    for name in ("a/x.png", "a/x.dcm", "y"):
+        writer.add(picture(name, label_map))
+    writer.close()
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
+    assert names == {"a/x.png", "a/x.dcm.png", "y.png"}
+    assert np.array_equal(png.read(tmp_path / "y.png").array[0], np.kron(label_map, np.ones((2, 2))))
+
+
+def test_a_source_image_is_never_replaced_by_its_map(tmp_path):
+    png.write(tmp_path / "x.png", Image(np.zeros((1, 4, 4), np.uint8)))
+    before = (tmp_path / "x.png").read_bytes()
+    with pytest.raises(DataError, match="there already"):
+        LabelMapFiles(str(tmp_path)).add(picture("x.png", np.zeros((2, 2), int)))
+    assert (tmp_path / "x.png").read_bytes() == before
+
+
+def test_maps_of_volumes_are_nifti_in_the_place_of_the_source(tmp_path):
+    LabelMapFiles(str(tmp_path)).add(
+        mapped("v.nii", np.ones((3, 3, 2), int), (3, 3, 2), spatial_dims=3, scaling="image")
+    )
+    found = nifti.read(tmp_path / "v.nii.gz")
+    assert (found.size, found.array.dtype) == ((3, 3, 2), np.uint8)
+
+
+class Broken:
+    """A dataset whose second image raises what would end an iteration."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> dict:
+        if index == 1:
+            raise IndexError("in a reader")
+        return {"files": image(f"{index}.png"), "image": torch.zeros(1, 2, 2)}
+
+
+def test_an_error_of_a_reader_does_not_end_the_work_silently(tmp_path):
+    predictor = Predictor(
+        dataset=Broken(),
+        network=torch.nn.Identity(),
+        inferer=lambda images, network: images.mean((2, 3)),
+        device=torch.device("cpu"),
+        postprocessing=dict,
+        writer=ProbabilityTable(str(tmp_path), ["a"]),
+    )
+    with pytest.raises(IndexError):
+        predictor.run()
+    assert not (tmp_path / "predictions.csv").exists()
