@@ -259,10 +259,11 @@ def test_linked_folders_are_followed(tmp_path):
 
 def test_another_order_of_values_prepares_the_masks_again(tmp_path):
     root = layouts.make_nnunet(tmp_path / "in")
-    prepared(root, tmp_path / "out", reader="nnunet")
+    given = {"reader": "nnunet", "mask_labels": ("PZ", "TZ")}  # the settings stay, the meaning changes
+    prepared(root, tmp_path / "out", **given)
     labels = {"background": 0, "PZ": 2, "TZ": 1}
     layouts.write_json(root / "dataset.json", layouts.nnunet_table(labels=labels))
-    manifest = prepared(root, tmp_path / "out", reader="nnunet", mask_labels=("PZ", "TZ"), overwrite=True)
+    manifest = prepared(root, tmp_path / "out", **given, overwrite=True)
     _, mask = first_case(manifest, "prostate_01")
     np.testing.assert_array_equal(mask, layouts.mask(1, 2, 1))
 

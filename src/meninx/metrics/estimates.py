@@ -167,12 +167,13 @@ def in_words(row: Estimate, *, known: bool = True) -> str:
 
     Images are counted where patients are not ``known``.
     """
-    counted = _counted(row.n, row.patients, known)
+    count = counted(row.n, row.patients, known)
     if math.isnan(row.value):
-        return f"undefined ({row.note or 'not enough cases'}), {counted}"
+        return f"undefined ({row.note or 'not enough cases'}), {count}"
     ends = "no interval" if math.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}]"
-    return f"{row.value:.3f} {ends}, {counted}"
+    return f"{row.value:.3f} {ends}, {count}"
 
 
-def _counted(cases: int, patients: int, known: bool) -> str:
+def counted(cases: int, patients: int, known: bool) -> str:
+    """Return the numbers of cases and patients as text; of images where patients are not ``known``."""
     return f"{cases} cases of {patients} patients" if known else f"{cases} images"

@@ -32,7 +32,7 @@ from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
 from meninx.learn.inference import load_model, predict, predict_maps, released_step, weights_digest
 from meninx.metrics import evaluation, segmentation, thresholds
-from meninx.metrics.estimates import Estimate, Evaluation, in_words
+from meninx.metrics.estimates import Estimate, Evaluation, counted, in_words
 from meninx.metrics.surface import SurfaceTable, compare_surfaces
 from meninx.metrics.thresholds import Threshold
 from meninx.models import registry
@@ -95,13 +95,13 @@ class EvaluateResult(Result):
     def summary(self) -> str:
         """Return the result in a few lines for people."""
         known = self.patients_known
-        counted = _counted(self.cases, self.patients, known)
+        count = counted(self.cases, self.patients, known)
         part = "all cases" if self.split == "all" else f"{self.split} split"
         if self.external:
-            other = f"{names.printable(self.dataset)}, {part}: {counted} (another dataset, not the test split"
+            other = f"{names.printable(self.dataset)}, {part}: {count} (another dataset, not the test split"
             lines = [f"out: {self.out}", f"{other} of the run's own)"]
         else:
-            lines = [f"out: {self.out}", f"{part}: {counted}"]
+            lines = [f"out: {self.out}", f"{part}: {count}"]
         lines += [f"  {name:<22} {in_words(row, known=known)}" for name, row in self.metrics.items()]
         if self.difference is not None:
             what = self.difference.name.replace("_", " ")
