@@ -80,7 +80,7 @@ def test_data_of_other_channels_are_refused_by_name(data, tmp_path):
     one = tmp_path / "imagesTs"
     one.mkdir()
     shutil.copy(data.parent / "Dataset005_Prostate" / "imagesTs" / "prostate_90_0000.nii.gz", one)
-    with pytest.raises(DataError, match=r"image without all channels: 1"):
+    with pytest.raises(DataError, match=r"1 channels for a model of 2"):
         meninx.predict(run, one, tmp_path / "one")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 from meninx.imaging import decode, dicom_image, nifti, png
-from meninx.imaging.image import Image
+from meninx.imaging.image import Image, stacked
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 VOLUMES = (".nii", ".nii.gz")
@@ -58,6 +58,20 @@ def load_series(paths: Sequence[Path], *, display_bits: int = 0) -> Image:
     if display_bits:
         return dicom_image.read_series(paths, intensity="display", bits=display_bits)
     return dicom_image.read_series(paths)
+
+
+def load_channels(paths: Sequence[Path]) -> Image:
+    """Return several files of one channel each as one image, in the order given.
+
+    Raises:
+        DataError: a file holds several channels, or the files lie on different grids.
+    """
+    images = [load(path) for path in paths]
+    try:
+        return stacked(images)
+    except ValueError as error:
+        fix = "resample the channels to one grid, one file per channel"
+        raise DataError(problem(str(error), where="channels", fix=fix)) from error
 
 
 def save(path: Path, image: Image) -> None:

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from meninx.core import check
 from meninx.core.errors import DataError, expected, problem
 from meninx.imaging import load, resample
-from meninx.imaging.image import Image, stacked
+from meninx.imaging.image import Image
 
 if TYPE_CHECKING:
     from meninx.core.intensity import Intensity
@@ -161,20 +161,21 @@ class Preprocessing:
         return Intensity(window=(low, high), shift=low + half, scale=half, source=source)
 
     def read(self, paths: Sequence[Path]) -> Image:
-        """Return the image in one file or one DICOM series, or of one file per channel, not yet converted.
+        """Return an image that is not yet converted.
+
+        Args:
+            paths: one file, the files of one DICOM series in any order, or (other formats) one file per
+                channel in the order of the channels.
 
         Raises:
-            UnfitImage: files of channels on different grids.
             DataError, OSError, ValueError: it cannot be read.
         """
         files = (*load.PICTURES, *load.VOLUMES)
-        if len(paths) > 1 and all(load.suffix(path) in load.VOLUMES for path in paths):
-            try:
-                return stacked([load.load(path) for path in paths])
-            except ValueError as error:
-                raise UnfitImage(str(error), "resample the channels to one grid") from error
-        if len(paths) == 1 and (self.spatial_dims == 2 or load.suffix(paths[0]) in files):
+        known = load.suffix(paths[0]) in files
+        if len(paths) == 1 and (self.spatial_dims == 2 or known):
             return load.load(paths[0], display_bits=self.display_bits)
+        if known:
+            return load.load_channels(paths)
         return load.load_series(paths, display_bits=self.display_bits)
 
     def apply(self, image: Image) -> Image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +27,11 @@ KEYWORDS = (
     "NumberOfFrames",
     "PatientIdentityRemoved",
 )
-INCOMPLETE = "image without all channels"
 UNREADABLE, TWICE = "unreadable image", "instance that is there twice"
 NO_IMAGE, ONE_SLICE = "no image (report, segmentation, ...)", "single slice for a model of volumes"
 _NOT_IMAGES = ("SEG", "SR", "PR", "KO", "REG", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "DOC", "PLAN")
 _UID = re.compile(r"[0-9.]{1,64}")
+_CHANNEL = re.compile(r"(.+)_[0-9]{4}")
 _MODALITY = re.compile(r"[A-Z]{2,16}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _PRIVATE = "private"
@@ -85,9 +85,7 @@ class Inputs:
         return dict(sorted(Counter(image.kind for image in self.images).items()))
 
 
-def find_images(
-    source: Path, spatial_dims: int, refusals: Refusals, *, channels: Sequence[str] = ()
-) -> Inputs:
+def find_images(source: Path, spatial_dims: int, refusals: Refusals, *, channels: int = 1) -> Inputs:
     """Return the images below a folder, or the one in a file.
 
     A folder with ``manifest.csv`` and ``dataset.toml`` is a prepared dataset. Hidden files and the private
@@ -97,9 +95,8 @@ def find_images(
         source: file or folder.
         spatial_dims: of the model. 2: each DICOM instance is an image; 3: each series.
         refusals: receives what cannot be predicted.
-        channels: names of the model's channels, where each is an image of its own. Volumes named
-            ``<case>_0000``, ``<case>_0001``, ..., or ``<case>_<channel>`` for each of them, are then the
-            channels of one image.
+        channels: of the model. With several, files that end in ``_0000``, ``_0001``, ... are the channels of
+            one image, as in nnU-Net.
 
     Raises:
         DataError: no such file or folder, or no image below it.
@@ -112,27 +109,23 @@ def find_images(
     pictures: list[Path] = []
     headers: dict[Path, dict[str, str]] = {}
     ignored = 0
-    paths = list(_files(source))
-    for number, path in enumerate(paths, start=1):
+    every = list(_files(source))
+    for number, path in enumerate(every, start=1):
         if load.suffix(path) in FILES:
             pictures.append(path)
         elif decode.is_dicom(path):
             header = _header(path)
             if header is None:
-                refusals.add(UNREADABLE, f"file {number} of {len(paths)}")
+                refusals.add(UNREADABLE, f"file {number} of {len(every)}")
             else:
                 headers[path] = header
         else:
             ignored += 1
     taken: set[str] = set()
     found = list(_dicom(headers, root, spatial_dims, taken, refusals))
-    for name, paths_of_channels in _cases(pictures, channels if len(channels) > 1 else ()):
+    for name, paths in _of_channels(pictures, channels):
         case_id = _unique(_path_id(name, root), name, root, taken)
-        if len(paths_of_channels) not in (1, len(channels)):
-            refusals.add(INCOMPLETE, case_id)
-            continue
-        kind = load.suffix(paths_of_channels[0])[1:]
-        found.append(InputImage(case_id=case_id, paths=paths_of_channels, kind=kind))
+        found.append(InputImage(case_id=case_id, paths=paths, kind=load.suffix(name)[1:]))
     if not found and not refusals.count:
         got = f"{ignored} other files" if ignored else "no file"
         fix = f"give DICOM, {', '.join(FILES)}, or a prepared dataset"
@@ -140,27 +133,6 @@ def find_images(
     dirty = sum(header["PatientIdentityRemoved"] != "YES" for header in headers.values())
     images = tuple(sorted(found, key=lambda image: image.case_id))
     return Inputs(images=images, ignored=ignored, not_deidentified=dirty)
-
-
-def _cases(paths: Sequence[Path], channels: Sequence[str]) -> Iterator[tuple[Path, tuple[Path, ...]]]:
-    """Yield a path that names an image, and its files: one, or one per channel; none if one is missing."""
-    found: dict[Path, dict[int, Path]] = {}
-    for path in paths:
-        stem = path.name[: -len(load.suffix(path))]
-        ends = [
-            (position, stem.removesuffix(end))
-            for position, name in enumerate(channels)
-            for end in (f"_{position:04}", f"_{name}", f"-{name}")
-            if stem.endswith(end) and stem != end
-        ]
-        if not ends or load.suffix(path) not in load.VOLUMES:
-            yield path, (path,)
-            continue
-        position, case = ends[0]
-        found.setdefault(path.with_name(case + load.suffix(path)), {})[position] = path
-    for name, parts in found.items():
-        whole = len(parts) == len(channels)
-        yield name, tuple(parts[position] for position in sorted(parts)) if whole else ()
 
 
 def _of_dataset(manifest: Manifest) -> Inputs:
@@ -191,6 +163,18 @@ def _in_private_room(source: Path, parts: tuple[str, ...]) -> bool:
             return True
         folder = folder / part
     return False
+
+
+def _of_channels(paths: list[Path], channels: int) -> Iterator[tuple[Path, tuple[Path, ...]]]:
+    """Yield the name and the files of each image that is no DICOM."""
+    groups: dict[Path, list[Path]] = {}
+    for path in paths:
+        kind = load.suffix(path)
+        numbered = _CHANNEL.fullmatch(path.name[: -len(kind)]) if channels > 1 else None
+        name = path.with_name(numbered[1] + path.name[-len(kind) :]) if numbered else path
+        groups.setdefault(name, []).append(path)
+    for name, members in groups.items():
+        yield name, tuple(sorted(members))
 
 
 def _header(path: Path) -> dict[str, str] | None:
