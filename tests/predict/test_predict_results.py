@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from meninx.core import plain
+from meninx.core import files, plain, workspace
 from meninx.core.artifacts import PredictRecord
 from meninx.core.errors import DataError
 from meninx.core.manifest import DatasetInfo, TaskKind
@@ -71,8 +71,14 @@ def test_a_label_with_the_name_of_a_column_is_refused(tmp_path):
 def test_a_journal_cannot_name_other_files(tmp_path, name):
     (tmp_path / "in").write_bytes(b"x")
     image = InputImage(case_id="c", paths=(tmp_path / "in",))
-    held = replace(line(files={name: "0" * 64}), source=image.digest())
+    there = (tmp_path / "out" / name).resolve()
+    if there.is_relative_to(tmp_path):
+        files.write_text(there, "somebody's")
+    held = replace(line(files={name: files.digest(there)}), source=image.digest())
     config, made_of = PredictConfig(), results.fingerprint(PredictConfig(), MODEL)
+    (tmp_path / "out" / "private").mkdir(parents=True, exist_ok=True)
+    marker = workspace.Marker(stage="predict")
+    files.write_text(tmp_path / "out" / "private" / workspace.MARKER, plain.to_json(marker))
     with results.claimed(tmp_path / "out", config, MODEL, made_of, []) as folder:
         with folder.journal.appending() as lines:
             lines.add(plain.to_plain(held))

@@ -17,6 +17,7 @@ from meninx.core.artifacts import DeidRecord, PrepareRecord
 from meninx.core.errors import DataError, UsageError
 from meninx.core.manifest import Manifest
 from meninx.prepare.config import PrepareConfig
+from meninx.prepare.outputs import _archives
 from meninx.prepare.stage import run
 
 CSV = PrepareConfig.of(reader="csv", name="toy", label_columns=("effusion", "nodule"), split="exact")
@@ -256,3 +257,12 @@ def test_a_dataset_names_the_clean_archive_that_it_was_made_from(tmp_path):
     artifacts.write(root, DeidRecord(profile="basic", checksums=integrity.write(root, {})))
     run(CSV, root, tmp_path / "out")
     assert artifacts.require(tmp_path / "out", PrepareRecord, fix="").archives == (integrity.digest_of(root),)
+
+
+def test_a_dataset_names_the_clean_archives_in_the_folders_of_its_sites(tmp_path):
+    roots = [make.make_csv(tmp_path / "in" / name) for name in ("north", "south")]
+    for root in roots:
+        listed = integrity.measured(root, [root / "labels.csv"]) if root.name == "north" else {}
+        artifacts.write(root, DeidRecord(profile="basic", checksums=integrity.write(root, listed)))
+    digests = {integrity.digest_of(root) for root in roots}
+    assert set(_archives([tmp_path / "in"])) == set(_archives(roots)) == digests

@@ -69,7 +69,7 @@ def reported(tmp_path, *sources, config=CONFIG):
     """Return the result and the visible text of a report."""
     out = tmp_path / f"{len(list(tmp_path.glob('*.html')))}.html"
     result = stage.run(config, list(sources), out)
-    text = re.sub(r"<style>.*?</style>", "", out.read_text(), flags=re.DOTALL)
+    text = re.sub(r"<style>.*?</style>", "", out.read_text(), flags=re.DOTALL).replace("<wbr>", "")
     return result, " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
 
 
@@ -878,3 +878,117 @@ def test_ledgers_of_the_samples_differ():
     assert ledger_text("a") != ledger_text("b")
     assert len(ledger_text("a").splitlines()) == STEPS
     assert all(len(part) for part in itertools.pairwise(LABELS))
+
+
+class TestWhatStays:
+    """The section on de-identification names first what the files still tell about a patient."""
+
+    def archive(self, tmp_path, name, **actions):
+        every = {"Rows": {"K": 9}, "PatientName": {"Z": 9}, "PatientSex": {"K": 9}} | actions
+        return write_deid(tmp_path / name, "north", actions=every, options=())
+
+    def test_sex_comes_before_every_technical_attribute_and_names_last(self, tmp_path):
+        _, text = reported(tmp_path, self.archive(tmp_path, "a"))
+        assert text.index("PatientSex the value") < text.index("names, numbers, date of birth nothing")
+        assert text.index("names, numbers, date of birth nothing") < text.index("Rows K × 9")
+
+    @pytest.mark.parametrize(
+        ("keyword", "before", "after", "words"),
+        [
+            ("PatientWeight", "K", "X", ("PatientWeight exact 9 0", "weight nothing 0 9")),
+            ("StudyDate", "K", "C", ("StudyDate exact 9 0", "StudyDate shifted by whole days")),
+            ("EthnicGroup", "K", "X", ("EthnicGroup the value", "origin, religion nothing")),
+            ("PregnancyStatus", "K", "X", ("PregnancyStatus the value", "pregnancy nothing")),
+            ("StudyDescription", "C", "K", ("known words of the field", "as written, without")),
+        ],
+    )
+    def test_another_action_makes_another_row(self, tmp_path, keyword, before, after, words):
+        pages = [
+            reported(tmp_path, self.archive(tmp_path, action, **{keyword: {action: 9}}))[1]
+            for action in (before, after)
+        ]
+        for page, mine, other in ((pages[0], *words), (pages[1], *words[::-1])):
+            assert mine in page
+            assert other not in page
+
+    def test_what_no_file_holds_is_named(self, tmp_path):
+        _, text = reported(tmp_path, self.archive(tmp_path, "a"))
+        assert "No file has an attribute about: age; weight; height; ethnic group" in text
+        _, text = reported(tmp_path, self.archive(tmp_path, "b", PatientAge={"K": 9}))
+        assert "No file has an attribute about: weight; height; ethnic group" in text
+
+    def test_a_declared_number_hides_the_counts(self, tmp_path):
+        archive = self.archive(tmp_path, "a", PatientWeight={"K": 8123})
+        assert "8,123" in reported(tmp_path, archive)[1]
+        run = write_run(tmp_path / "run", private=True, declared=30)
+        assert "8,123" not in reported(tmp_path, archive, run)[1]
+
+
+class TestRunsSideBySide:
+    def test_one_run_has_no_such_table(self, tmp_path):
+        run = write_run(tmp_path / "a", private=True)
+        assert "Runs side by side" not in reported(tmp_path, run)[1]
+
+    def test_only_settings_that_differ_are_named_with_the_values_of_each_run(self, tmp_path):
+        first = write_run(tmp_path / "a", private=False, settings={"lr": 0.125})
+        for name, rate, words in (("b", 0.25, "lr: 0.25"), ("c", 0.125, "none none")):
+            second = write_run(tmp_path / name, private=False, settings={"lr": rate})
+            _, text = reported(tmp_path, first, second)
+            table = text[text.index("Runs side by side") : text.index("Recipes")]
+            assert words in table
+            assert ("lr: 0.125" in table) == (rate != 0.125)
+            assert "batch size" not in table
+
+    def test_settings_of_privacy_are_compared_among_private_runs_only(self, tmp_path):
+        plain = write_run(tmp_path / "plain", private=False)
+        private = write_run(tmp_path / "private", private=True)
+        _, text = reported(tmp_path, plain, private)
+        table = text[text.index("Runs side by side") : text.index("Recipes")]
+        assert "privacy.delta" not in table
+        assert "ε = 4.64 δ = 0.0001 per patient" in table
+        assert "no epsilon not private" in table
+        other = write_run(tmp_path / "other", private=True, delta=1e-5)
+        _, text = reported(tmp_path, plain, private, other)
+        assert "privacy.delta: 0.0001" in text
+
+    def test_the_joint_epsilon_and_results_on_other_data_are_in_the_table(self, tmp_path):
+        runs = [write_run(tmp_path / name, private=True) for name in "ab"]
+        _, text = reported(tmp_path, *runs)
+        table = text[text.index("Runs side by side") : text.index("Recipes")]
+        joint = re.search(r"count together, .*? epsilon = (\d+\.?\d*)", text).group(1)
+        assert f"Runs a and b share patients: ε = {joint} together." in table
+        assert "elsewhere" not in table
+        write_evaluation(runs[0], record_of(runs[0]), private=True, external="elsewhere")
+        _, text = reported(tmp_path, *runs)
+        assert "elsewhere (test): AUROC 0." in text[text.index("Runs side by side") : text.index("Recipes")]
+
+    def test_a_void_run_shows_no_epsilon(self, tmp_path):
+        void = write_run(tmp_path / "void", private=True, deterministic=True)
+        sound = write_run(tmp_path / "sound", private=True)
+        _, text = reported(tmp_path, void, sound)
+        table = text[text.index("Runs side by side") : text.index("Recipes")]
+        assert "void private no epsilon void: noise from a seed" in table
+        assert "no epsilon holds" in table
+
+    def test_runs_are_named_without_their_time_unless_two_would_share_a_name(self, tmp_path):
+        one = write_run(tmp_path / "2026-11-20_101500_cxr_s0", private=False)
+        two = write_run(tmp_path / "2026-11-21_101500_cxr_s1", private=False)
+        _, text = reported(tmp_path, one, two)
+        assert "Run cxr_s0 " in text
+        assert "folder 2026-11-20_101500_cxr_s0" in text
+        same = write_run(tmp_path / "2026-11-22_101500_cxr_s0", private=False)
+        _, text = reported(tmp_path, one, same)
+        assert "Run 2026-11-20_101500_cxr_s0 " in text
+        assert "Run 2026-11-22_101500_cxr_s0 " in text
+
+    def test_hostile_names_stay_text(self, tmp_path):
+        hostile = "<img src=x onerror=alert(1)>"
+        runs = [
+            write_run(tmp_path / name, private=False, settings={"note": f"{hostile}{name}", hostile: name})
+            for name in "ab"
+        ]
+        archive = write_deid(tmp_path / "d", "north", actions={hostile: {hostile: 1, "K": 1}})
+        stage.run(CONFIG, [*runs, archive], tmp_path / "page.html")
+        page = (tmp_path / "page.html").read_text().replace("<wbr>", "")
+        assert "<img" not in page
+        assert "&lt;img src=x" in page

@@ -33,6 +33,9 @@ def predict(
     """
     early.model(model)
     early.exists(source)
+    early.extra("train", *(["export"] if "dicom-seg" in config.format else []))
+    early.device(config.device)
+    early.result(out, source, model, stage="predict", replaced=config.resume or config.overwrite)
     from meninx.predict import stage
 
     output.show(stage.run(config, model, source, out, progress=output.progress()))

@@ -41,8 +41,8 @@ def find(source: Path, spatial_dims: int, *, channels: int = 1) -> list[ImageFil
     """Return the images in a file or below a folder, sorted by name.
 
     In 2-D every PNG, JPEG, TIFF, NIfTI or DICOM file is an image. In 3-D every NIfTI file and every DICOM
-    series is one. Files of other kinds, hidden files, DICOM objects without pixels and segmentations are left
-    out. Of a folder that `meninx deid` wrote, ``images`` is searched.
+    series is one. Files of other kinds, hidden files, DICOM objects without pixels and segmentations are
+    left out. Of a folder that `meninx deid` wrote, ``images`` is searched.
 
     Args:
         source: a file or a folder.

@@ -50,6 +50,13 @@ def check(out: Path, config: PrepareConfig, sources: Iterable[Path]) -> None:
     workspace.apart(out, sources)
 
 
+def check_before_reading(out: Path, config: PrepareConfig, roots: Iterable[Path]) -> None:
+    """Raise what does not depend on the source, since looking for its layout may be slow."""
+    if config.work.resume:  # whether the settings are the same is only known with the reader
+        config = config.replace(resume=False, overwrite=True)
+    check(out, config, roots)
+
+
 @contextmanager
 def claimed(out: Path, config: PrepareConfig, sources: Iterable[Path]) -> Iterator[DatasetFolder]:
     """Hold a dataset folder for this process; what lies there stays whole until :meth:`DatasetFolder.finish`.
@@ -164,8 +171,9 @@ class DatasetFolder:
 
 
 def _archives(sources: Iterable[Path]) -> tuple[str, ...]:
-    """Return the digests of the clean archives among the sources, sorted."""
-    clean = [root for root in sources if (root / artifacts.place(DeidRecord)).is_file()]
+    """Return the digests of the clean archives among the sources and in the folders of sites in them."""
+    folders = [folder for root in sources for folder in (root, *(root.iterdir() if root.is_dir() else ()))]
+    clean = [folder for folder in folders if (folder / artifacts.place(DeidRecord)).is_file()]
     return tuple(sorted({digest for root in clean if (digest := integrity.digest_of(root))}))
 
 

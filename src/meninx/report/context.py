@@ -5,8 +5,9 @@ What is missing is named, never invented.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from meninx.report.joint_privacy import Joint
 from meninx.report.sources import Dataset, Deid, TrainedRun
 
 _RUNS_DRAWN = 4
+_TIME = re.compile(r"^\d{4}-\d{2}-\d{2}_\d{6}_")  # with which `train` begins the name of a run's folder
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ def gather(config: ReportConfig, paths: Sequence[Path]) -> ReportContext:
         PrivacyRefusal: a privacy record contradicts its ledger.
     """
     found = sources.read(paths)
-    every = sorted((item for item in found if isinstance(item, TrainedRun)), key=joint_privacy.order)
+    given = sorted((item for item in found if isinstance(item, TrainedRun)), key=joint_privacy.order)
+    every = _briefly_named(given)
     runs = sorted((run for run in every if run.finished), key=lambda run: not run.private)
     comparisons, refused = _comparisons(runs, every)
     context = ReportContext(
@@ -136,6 +139,15 @@ def gather(config: ReportConfig, paths: Sequence[Path]) -> ReportContext:
         comparisons=tuple(comparisons),
     )
     return ReportContext(**{**vars(context), "missing": tuple(dict.fromkeys([*refused, *_missing(context)]))})
+
+
+def _briefly_named(runs: Sequence[TrainedRun]) -> list[TrainedRun]:
+    """Return the runs without the time in their names, as far as that leaves no two of one name."""
+    brief = [_TIME.sub("", run.name) or run.name for run in runs]
+    return [
+        replace(run, name=name) if brief.count(name) == 1 else run
+        for run, name in zip(runs, brief, strict=True)
+    ]
 
 
 def _comparisons(

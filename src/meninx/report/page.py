@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from meninx.core import artifacts
 from meninx.report import (
@@ -16,6 +19,9 @@ from meninx.report import (
 from meninx.report.context import ReportContext
 from meninx.report.verdict import verdicts
 
+_LONG_WORD = 16  # letters that fit into the narrowest column
+_BETWEEN = re.compile(r"([ -])")  # where a browser breaks lines by itself
+_SEAM = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[_./:=@])(?=[^_./:=@])")
 SIGNS = {"green": "✓", "amber": "!", "red": "✗", "grey": "?"}
 
 
@@ -53,10 +59,33 @@ def environment() -> Environment:
 
     A name that is not given is an error, never an empty string.
     """
-    return Environment(
+    engine = Environment(
         loader=PackageLoader("meninx.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    engine.filters["breakable"] = breakable
+    return engine
+
+
+def breakable(text: str) -> Markup:
+    """Return a text, escaped, with places where its long words may break in a narrow cell.
+
+    >>> breakable("count_noise_multiplier <b>")
+    Markup('count_<wbr>noise_<wbr>multiplier &lt;b&gt;')
+    """
+    words = _BETWEEN.split(text)
+    return Markup("").join(
+        Markup("<wbr>").join(_parts(word)) if len(word) > _LONG_WORD else word for word in words
+    )
+
+
+def _parts(word: str) -> list[str]:
+    """Return the parts of a long word: split behind marks and before capitals, else every few letters."""
+    return [
+        part[start : start + _LONG_WORD]
+        for part in _SEAM.split(word)
+        for start in range(0, len(part), _LONG_WORD)
+    ]

@@ -1,19 +1,19 @@
-"""The section on de-identification: actions by attribute, departures from the profile, flagged files."""
+"""The section on de-identification: departures from the profile, what stays, flagged files, counts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 
-from meninx.report import formatting
+from meninx.report import deid_attributes, formatting
 from meninx.report.context import ReportContext, deid_total, departures_of, keeps_attribute
 from meninx.report.table_model import ReportTable, Section, TableCell
 
-_FIRST = 15
+_NAMED = 3  # attributes of a subject that are named in its row
 
 
 def deid(context: ReportContext) -> Section:
-    """Return the section on de-identification: departures first."""
+    """Return the section on de-identification: departures first, then what stays, then counts."""
     if not context.deid:
         return Section(
             "deid", "De-identification", ("No de-identification summary was given. Nothing is claimed here.",)
@@ -29,12 +29,18 @@ def deid(context: ReportContext) -> Section:
         f"Pixels were NOT checked for burned-in text.{text} Look at the images before they leave "
         "the hospital."
     )
-    tables = [_departures(context), _flagged(context), _archives(context), _by_action(context)]
+    tables = [
+        _departures(context),
+        _what_stays(context),
+        _flagged(context),
+        _archives(context),
+        _by_action(context),
+    ]
     reasons: Counter[str] = Counter()
     for item in context.deid:
         reasons.update(item.record.quarantined)
     tables.append(_counted("Quarantined files (never copied)", "files", reasons))
-    tables.append(_by_keyword(context))
+    tables += _by_keyword(context)
     return Section(
         "deid", "De-identification", tuple(lead), tables=tuple(table for table in tables if table is not None)
     )
@@ -109,19 +115,36 @@ def _archives(context: ReportContext) -> ReportTable:
     )
 
 
-def _actions(context: ReportContext) -> dict[str, Counter[str]]:
-    merged: dict[str, Counter[str]] = {}
-    for item in context.deid:
-        for keyword, counts in item.record.actions.items():
-            merged.setdefault(keyword, Counter()).update(counts)
-    return merged
+def _what_stays(context: ReportContext) -> ReportTable:
+    """Return what the files still tell about a patient, by subject: those of which something stays first."""
+    found = deid_attributes.remaining([item.record for item in context.deid])
+    rows = []
+    for item in sorted(found, key=lambda item: not item.staying):
+        if not (item.staying or item.going):
+            continue
+        staying = sorted(item.staying, key=lambda keyword: (-item.staying[keyword].total(), keyword))
+        named = formatting.joined(staying[:_NAMED]) if staying else ""
+        if len(staying) > _NAMED:
+            named = f"{', '.join(staying[:_NAMED])} and {len(staying) - _NAMED} more"
+        counts = (TableCell(_count(context, number), number=True) for number in (item.stays, item.goes))
+        rows.append((TableCell(item.title, sub=named, head=True), TableCell(item.what or "nothing"), *counts))
+    absent = [item.title for item in found if not (item.staying or item.going)]
+    note = "The lists below name every attribute. What stays can point to a person together with others."
+    if absent:
+        note = f"No file has an attribute about: {'; '.join(absent)}. {note}"
+    columns = ("about", "what stays in the files", "values that stay", "values removed or replaced")
+    caption = "What the files still tell about a patient"
+    return ReportTable(caption, columns, tuple(rows), note=note, wide=True)
+
+
+def _count(context: ReportContext, number: int) -> str:
+    return formatting.HIDDEN if context.counts_hidden and number else f"{number:,}"
 
 
 def _by_action(context: ReportContext) -> ReportTable:
-    merged = _actions(context)
     totals: Counter[str] = Counter()
     touched: Counter[str] = Counter()
-    for counts in merged.values():
+    for counts in deid_attributes.merged(item.record.actions for item in context.deid).values():
         totals.update(counts)
         touched.update(counts.keys())
     rows = tuple(
@@ -129,37 +152,40 @@ def _by_action(context: ReportContext) -> ReportTable:
             TableCell(action, head=True),
             TableCell(formatting.ACTIONS.get(action, "other")),
             TableCell(f"{touched[action]:,}", number=True),
-            TableCell(formatting.HIDDEN if context.counts_hidden else f"{count:,}", number=True),
+            TableCell(_count(context, count), number=True),
         )
         for action, count in sorted(totals.items())
     )
-    return ReportTable("Actions", ("action", "meaning", "attributes", "values"), rows)
+    return ReportTable("Actions over all attributes", ("action", "meaning", "attributes", "values"), rows)
 
 
-def _by_keyword(context: ReportContext) -> ReportTable:
-    """Return the actions of every attribute.
+def _by_keyword(context: ReportContext) -> list[ReportTable]:
+    """Return folded lists of every attribute: those above that stay, technical ones that stay, all others."""
+    records = [item.record for item in context.deid]
+    told = deid_attributes.remaining(records)
+    technical = deid_attributes.others(records)
+    staying = {word: counts for word, counts in technical.items() if deid_attributes.stays(counts)}
+    going = {word: counts for word, counts in technical.items() if word not in staying}
+    lists = {
+        "Attributes about a patient that stay": {
+            word: counts for item in told for word, counts in item.staying.items()
+        },
+        "Technical attributes that stay": staying,
+        "Attributes of which nothing stays": going
+        | {word: counts for item in told for word, counts in item.going.items()},
+    }
+    return [_listed(context, caption, found) for caption, found in lists.items() if found]
 
-    Attributes that stay come first, because a reader must judge them.
-    """
-    ranked = sorted(
-        _actions(context).items(), key=lambda pair: (*(letter not in pair[1] for letter in "KC"), pair[0])
-    )
-    rows = tuple(
+
+def _listed(context: ReportContext, caption: str, found: Mapping[str, Mapping[str, int]]) -> ReportTable:
+    pairs = tuple(
         (
-            TableCell(keyword, head=True),
-            TableCell(
-                ", ".join(
-                    action if context.counts_hidden else f"{action} × {count:,}"
-                    for action, count in sorted(counts.items())
-                )
+            keyword,
+            ", ".join(
+                action if context.counts_hidden else f"{action} × {count:,}"
+                for action, count in sorted(counts.items())
             ),
         )
-        for keyword, counts in ranked
+        for keyword, counts in sorted(found.items())
     )
-    caption = "Actions by attribute: kept (K) and cleaned (C) ones first"
-    return ReportTable(
-        caption,
-        ("attribute", "actions" if context.counts_hidden else "actions × values"),
-        rows[:_FIRST],
-        more=rows[_FIRST:],
-    )
+    return ReportTable(caption, (), (), names=pairs)

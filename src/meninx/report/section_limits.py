@@ -96,6 +96,7 @@ def _belongs(run: TrainedRun) -> ReportTable:
     record = run.record
     rows = [
         ("run", record.id or "not recorded"),
+        ("folder", run.root.name),
         ("step of the released weights", f"{record.step:,}" if record.step else "not recorded"),
         ("digest of the released weights", record.weights or "not recorded"),
         ("digest of the dataset (keyed)", record.data or "not recorded"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meninx.report import formatting
-from meninx.report.context import ReportContext, deid_total
+from meninx.report import formatting, run_comparison
+from meninx.report.context import ReportContext, deid_total, drawn_runs
 from meninx.report.sources import Dataset, TrainedRun
-from meninx.report.table_model import ReportTable, Section, TableCell, facts
+from meninx.report.table_model import ReportTable, Section, TableCell
 
 _CONFIG = ("model", "loss", "optimizer", "lr", "batch_size", "epochs", "steps", "sampling", "seed")
 
@@ -15,18 +15,12 @@ _CONFIG = ("model", "loss", "optimizer", "lr", "batch_size", "epochs", "steps", 
 def overview(context: ReportContext) -> Section:
     """Return the section on what was done: pipeline, counts, recipe."""
     tables: list[ReportTable] = []
+    compared = run_comparison.comparison(context)
+    tables += [compared] if compared is not None else []
     for dataset in context.datasets:
         tables += _dataset(context, dataset)
-    for run in context.runs:
-        chosen = _resolved(run, hidden=context.counts_hidden)
-        if chosen:
-            tables.append(
-                facts(
-                    f"Recipe of run {run.name} ({run.kind})",
-                    chosen,
-                    "The whole config is in the last section.",
-                )
-            )
+    recipes = _recipes(context)
+    tables += [recipes] if recipes is not None else []
     if context.unfinished:
         rows = tuple(
             (
@@ -44,6 +38,26 @@ def overview(context: ReportContext) -> Section:
             ReportTable("Runs that are not finished", ("run", "kind", "steps recorded"), rows, note=note)
         )
     return Section("done", "What was done", tables=tuple(tables), pipeline=_pipeline(context))
+
+
+def _recipes(context: ReportContext) -> ReportTable | None:
+    """Return the chief settings of the runs that are drawn, one column per run; None without any."""
+    runs = drawn_runs(context)
+    chosen = [dict(_resolved(run, hidden=context.counts_hidden)) for run in runs]
+    rows = tuple(
+        (
+            TableCell(name.replace("_", " "), head=True),
+            *(
+                TableCell(formatting.listed(table[name]) if name in table else formatting.DASH)
+                for table in chosen
+            ),
+        )
+        for name in _CONFIG
+        if any(name in table for table in chosen)
+    )
+    columns = ("setting", *(f"{run.name} ({run.kind})" for run in runs))
+    note = "The whole config of every run is in the last section."
+    return ReportTable("Recipes", columns, rows, note=note, wide=len(runs) > 1) if rows else None
 
 
 def _resolved(run: TrainedRun, *, hidden: bool) -> list[tuple[str, object]]:

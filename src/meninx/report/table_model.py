@@ -37,6 +37,8 @@ class ReportTable:
         estimates: True when every row is an estimate: it then holds an interval and n.
         more: rows that are folded away on the screen.
         note: a line below.
+        wide: spread over the page whatever the number of columns, because cells hold sentences.
+        names: folded pairs of a name and a short value, as many a line as fit.
     """
 
     caption: str
@@ -45,6 +47,8 @@ class ReportTable:
     estimates: bool = False
     more: tuple[tuple[TableCell, ...], ...] = ()
     note: str = ""
+    wide: bool = False
+    names: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
