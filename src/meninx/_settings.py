@@ -353,7 +353,7 @@ class PrepareSettings(TypedDict, total=False):
             skew.
         site_column: column or attribute with the site (site_mode column), or that skews the sites
             (attribute-skew).
-        dry_run: read tables and headers, count, write nothing.
+        dry_run: read tables, headers and the first pictures, count, write nothing.
         overwrite: replace the dataset in the output folder, once the new one is complete.
         resume: update the dataset in the output folder with the same settings; finished images are reused.
         strict: stop at the first unusable case, instead of counting it.
@@ -506,7 +506,7 @@ class TrainSettings(TypedDict, total=False):
         select: weights to keep: `best` on validation, `last`, or `auto` (best without DP, last with DP).
         early_stopping: evaluations without improvement before training stops; 0 never stops early.
         seed: seed of initialisation, order and augmentation; never of randomness that protects privacy.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        device: where the network runs; `auto` takes CUDA, then MPS, then the CPU.
         precision: `fp32`, or products in 16 bits (weights stay float32): faster on hardware that supports
             them; repeatable on the same machine only. `bf16` is bfloat16; under DP its rounding is charged to
             max_grad_norm. `fp16` is float16 with a scaled loss, for GPUs without bfloat16; steps that
@@ -650,7 +650,7 @@ class EvaluateSettings(TypedDict, total=False):
             needs dicom).
         dicom: Folder of the de-identified DICOM from which the dataset was prepared, for dicom-seg.
         seed: Seed of the resamples.
-        device: auto, cpu, cuda.
+        device: where the network runs; auto takes CUDA, then MPS, then the CPU.
     """
 
     split: Literal["train", "valid", "test", "all"]
@@ -674,7 +674,7 @@ class PredictSettings(TypedDict, total=False):
         identified: also write DICOM SEG for files that are not marked as de-identified; it repeats the name
             and number of the patient from the source.
         batch: images that are run at once; 0 for 32 images, or 1 volume.
-        device: auto, cpu, cuda.
+        device: where the network runs; auto takes CUDA, then MPS, then the CPU.
         strict: stop at the first image that cannot be predicted, instead of counting it.
         dry_run: load the model, look at the input and count, write nothing.
         resume: go on with a complete result of the same model and settings; predicted images are reused.

@@ -5,9 +5,8 @@ checked like them; docs/reference/settings.md describes each. ``progress`` may b
 :class:`meninx.core.progress.Progress`. Nothing heavy is imported before a function is called.
 
     >>> import meninx
-    >>> sorted(meninx.__all__)[1:]
-    ['deidentify', 'evaluate', 'load_model', 'new_key', 'predict', 'prepare', 'report', 'sweep', 'train',
-    'verify']
+    >>> print(*sorted(meninx.__all__)[1:], sep=", ")
+    deidentify, evaluate, load_model, new_key, predict, prepare, report, sweep, train, verify
 """
 
 from __future__ import annotations
@@ -216,7 +215,7 @@ def predict(
 
     Args:
         run: run folder, its ``release/``, or the ``bundle/`` in it, also copied to another machine.
-        source: DICOM, PNG, JPEG or NIfTI, a file or a folder; or a prepared dataset.
+        source: DICOM, PNG, JPEG, TIFF or NIfTI, a file or a folder; or a prepared dataset.
         out: folder of the predictions.
         model: the network of a run that was given one of its own; a copy of it is filled.
         progress: shows the images.

@@ -87,8 +87,8 @@ def test_verbose_shows_the_traceback_of_a_bug(invoke, monkeypatch, tmp_path):
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(stage, "run", fail)
-    assert NAME not in invoke("prepare", "a", "b").err
-    assert "Traceback" in invoke("prepare", "a", "b", "--verbose").err
+    assert NAME not in invoke("prepare", tmp_path, "b").err
+    assert "Traceback" in invoke("prepare", tmp_path, "b", "--verbose").err
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])

@@ -55,6 +55,30 @@ def test_every_help_ends_in_its_examples(helps, verb):
     assert " ".join(out.split()).endswith(ending)
 
 
+@pytest.mark.parametrize("verb", EXAMPLES)
+def test_no_default_is_written_in_python(helps, verb):
+    shown = re.findall(
+        r"\[default: ([^\]]*)\]", " ".join(re.sub("[│\n]", " ", helps["helps"][verb][1]).split())
+    )
+    assert [item for item in shown if not item or re.search(r"[(\[{'\"]|^(None|True|False)$", item)] == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "flag", "words"),
+    [
+        ("dicom export", "--intensity", "stored, display"),
+        ("dicom export", "--bits", "8, 16"),
+        ("dicom folders", "--way", "copy, hardlink, symlink"),
+        ("train", "--device", "auto, cpu, cuda, cuda:1, mps"),
+        ("evaluate", "--device", "auto, cpu, cuda, cuda:1, mps"),
+        ("predict", "--device", "auto, cpu, cuda, cuda:1, mps"),
+    ],
+)
+def test_what_a_flag_takes_is_shown(helps, verb, flag, words):
+    text = " ".join(re.sub("[│\n]", " ", helps["helps"][verb][1]).split())
+    assert words in text.partition(f" {flag} ")[2].partition(" --")[0]
+
+
 def test_no_help_imports_a_heavy_library(helps):
     assert helps["heavy"] == []
 

@@ -362,6 +362,19 @@ def test_an_output_lies_in_no_source_and_in_no_result_of_a_stage(tmp_path: Path)
     workspace.outside(tmp_path, [tmp_path / "data"])  # the source may lie in the folder of outputs
 
 
+def test_no_result_is_built_inside_another_one(tmp_path: Path):
+    """A second archive inside the first one would make ``verify`` refuse the first."""
+    made(tmp_path / "clean", "a", "text")
+    with pytest.raises(UsageError, match="outside datasets and archives, and clean is one"):
+        workspace.check(tmp_path / "clean" / "north", stage="deid", fingerprint="f")
+    with (
+        pytest.raises(UsageError, match="outside"),
+        workspace.claim(tmp_path / "clean" / "deep" / "north", stage="deid", fingerprint="f"),
+    ):
+        pass
+    assert not (tmp_path / "clean" / "deep").exists()
+
+
 def stopped(out: Path, *, work: bool) -> None:
     """Hold a folder, see that nobody else can, and fail with or without a result."""
     with workspace.held(out):

@@ -51,6 +51,16 @@ def test_volumes_are_files_and_series(tmp_path):
     assert found == {"ct/both/b-1.dcm": 3, "ct/both/c-1.dcm": 2, "ct/first": 3, "v.nii.gz": 1}
 
 
+def test_files_of_one_image_are_its_channels(tmp_path):
+    for name, value in (("a_0001", 1), ("a_0000", 0), ("b", 2)):
+        nifti.write(tmp_path / f"{name}.nii.gz", Image(np.full((1, 3, 3, 3), value, np.int16)))
+    found = {item.name: item.paths for item in find(tmp_path, 3, channels=2)}
+    assert {name: len(paths) for name, paths in found.items()} == {"a.nii.gz": 2, "b.nii.gz": 1}
+    two = reader(spatial_dims=3, channels=2, each_channel=True, scaling="image").source(found["a.nii.gz"])
+    assert two.array[:, 0, 0, 0].tolist() == [0, 1]
+    assert [item.name for item in find(tmp_path, 3)] == ["a_0000.nii.gz", "a_0001.nii.gz", "b.nii.gz"]
+
+
 def test_an_archive_of_deid_is_searched_where_its_images_are(tmp_path):
     write(tmp_path / "images" / "x.dcm", dicom(np.zeros((3, 3), np.uint8)))
     write(tmp_path / "private" / "quarantine.dcm", dicom(np.zeros((3, 3), np.uint8)))

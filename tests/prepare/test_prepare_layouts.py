@@ -17,6 +17,7 @@ from PIL import Image as Pillow
 
 from meninx.core.errors import ConfigError, DataError, LayoutError, UsageError
 from meninx.core.manifest import Manifest, TaskKind
+from meninx.prepare import stage
 from meninx.prepare.config import READER_NAMES, PrepareConfig
 from meninx.prepare.readers import READERS
 from meninx.prepare.readers.published_layouts import PUBLISHED
@@ -93,7 +94,10 @@ def test_two_files_of_one_name_are_refused_with_numbers(tmp_path):
     root = make.make_nih(tmp_path)
     for path in sorted(root.glob("images_*/images/*.png")):
         make.write_picture(root / "a_thumbnails" / path.name, make.picture(7, (3, 3)))
-    with pytest.raises(LayoutError, match=r"4 image names of the table have several files.*a_thumbnails"):
+    with pytest.raises(
+        LayoutError,
+        match=r"4 image names .* several files, the first one 2 \(Data_Entry_2017.csv, row 2\)",
+    ):
         read(root, reader="nih")
     shutil.move(root / "images_002" / "images" / "00000001_000.png", root / "images_001" / "images")
     shutil.move(root / "images_002" / "images" / "00000003_000.png", root / "images_001" / "images")
@@ -110,9 +114,7 @@ def test_the_path_in_the_table_decides_among_files_of_one_name(tmp_path):
     make.write_table(tmp_path / "labels.csv", ["file", "patient", "label"], [["old/b/1.png", "P", 1]])
     assert read(tmp_path, reader="csv", image_folder="scans").cases[0].key == "scans/b/1.png"
     make.write_table(tmp_path / "labels.csv", ["file", "patient", "label"], [["1.png", "P", 1]])
-    with pytest.raises(
-        LayoutError, match=r"1 image name of the table has several files \(scans/a, scans/b\)"
-    ):
+    with pytest.raises(LayoutError, match=r"1 image name of the table has 2 files \(labels.csv, row 2\)"):
         read(tmp_path, reader="csv")
 
 
@@ -291,6 +293,8 @@ def test_one_obvious_table_is_read_and_several_are_listed(tmp_path):
     shutil.copy(root / "findings.csv", root / "other.tsv")
     with pytest.raises(LayoutError, match=r"2 tables: findings.csv, other.tsv.*give table"):
         read(root, reader="csv", label_columns="effusion")
+    with pytest.raises(LayoutError, match=r"2 tables: findings.csv, other.tsv.*give table"):
+        recognised(PrepareConfig(), root)
 
 
 def test_columns_are_found_by_documented_names_alone(tmp_path):
@@ -417,17 +421,32 @@ def test_pictures_in_colour_stay_in_colour_unless_the_setting_says_grey(tmp_path
     assert (again.reused, again.notes) == (6, grey.notes)
 
 
-def test_grey_pictures_stored_in_three_channels_are_grey(tmp_path):
+def test_grey_pictures_stored_in_three_channels_are_grey(tmp_path, monkeypatch):
     root = make.make_csv(tmp_path / "in")
     for n, path in enumerate(sorted((root / "images").iterdir())):
         make.write_picture(path, np.repeat(make.picture(n)[..., None], 3, axis=2))
     config = PrepareConfig.of(label_columns="effusion", split="exact")
     assert run(config, root, tmp_path / "a").channels == 1
     make.write_picture(root / "images" / "p3_1.png", make.picture(77, (12, 10, 3)))
-    with pytest.raises(DataError, match=r"pictures.*give color grey or color rgb"):
+    with pytest.raises(DataError, match=r"got 1 of 12 in colour.*give color grey or"):
+        run(config, root, tmp_path / "b")
+    monkeypatch.setattr(stage, "FIRST_ONES", 1)
+    with pytest.raises(DataError, match=r"pictures.*as the first ones are.*give color grey or color rgb"):
         run(config, root, tmp_path / "b")
     mixed = run(config.replace(color="grey"), root, tmp_path / "b")
     assert mixed.notes["pictures in colour that were stored as grey"] == "1 of 12"
+
+
+def test_an_existing_output_is_refused_before_the_source_is_searched(tmp_path, monkeypatch):
+    root = make.make_pad(tmp_path / "in")
+    config = PrepareConfig.of(split="exact")
+    run(config, root, tmp_path / "out")
+    assert run(config.replace(resume=True), root, tmp_path / "out").reused == 6
+    monkeypatch.setattr(stage, "recognised", lambda *_: pytest.fail("the source was searched"))
+    with pytest.raises(UsageError, match="holds a complete result"):
+        run(config, root, tmp_path / "out")
+    with pytest.raises(UsageError, match="apart from each other"):
+        run(config, root, root / "out")
 
 
 def test_an_unlabelled_dataset_and_a_split_without_training_are_errors(tmp_path):

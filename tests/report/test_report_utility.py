@@ -44,6 +44,29 @@ def test_external_datasets_stand_beside_the_internal_test(tmp_path):
     assert "nothing was fitted on another dataset" in page
 
 
+def test_means_over_other_labels_are_not_compared(tmp_path):
+    run = write_run(tmp_path / "run", private=False)
+    path = write_evaluation(
+        run, artifacts.require(run, RunRecord, fix=""), private=False, split="all", external="south"
+    )
+    record = artifacts.read_file(path, EvaluationRecord)
+    table = record.evaluation
+    kept = [row for row in table["metrics"] if row["label"] in ("", table["labels"][0])]
+    artifacts.write(
+        run,
+        replace(record, evaluation={**table, "labels": table["labels"][:1], "metrics": kept}),
+        split="all",
+        dataset="south",
+    )
+    relist(run)
+    page = page_of(tmp_path, run)
+    start = page.index("internal test beside external validation</caption>")
+    first = page[page.index("<tbody>", start) :].partition("</tr>")[0]
+    assert "all labels" in first
+    assert "–" in re.sub(r"\s", "", first)
+    assert "all cases of south (another dataset" in page
+
+
 def record_of(run: Path, dataset: str) -> dict:
     found = artifacts.read(run, EvaluationRecord, dataset=dataset)
     assert found is not None

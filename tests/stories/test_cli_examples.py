@@ -27,6 +27,7 @@ NEEDS = {
     "prepare": ("clean", "labels.csv", "images"),
     "train": ("data",),
     "evaluate": ("data", "runs"),
+    "predict": ("runs", "clean", "images"),
     "verify": ("data",),
     "sweep": ("data",),
     "report": ("clean", "data", "runs"),
@@ -98,7 +99,7 @@ def _put(name: str, here: Path, shop: Path, trained: Path, verb: str) -> None:
             record = json.loads(run_json.read_text())
             record["secrets"] |= {known.name: hashlib.sha256(known.read_bytes()).hexdigest()}
             run_json.write_text(json.dumps(record))
-    elif name == "images" and verb == "prepare":
+    elif name == "images" and verb in ("prepare", "predict"):
         data = Manifest.read(trained / "data")
         for case in data.cases:
             folder = here / "images" / ("effusion" if case.labels["effusion"] else "clear")

@@ -160,6 +160,14 @@ def test_several_labels_may_stand_for_one(run, site):
     assert values(run) == pytest.approx(right, nan_ok=True)
 
 
+def test_a_baseline_is_measured_on_the_same_labels(run, site, trained):
+    with_labels(site, {"effusion": "fluid"})
+    config = EVERY.replace(label_map=("fluid=effusion",), baseline=trained.root)
+    result = evaluate.run(config, run.root, site.root)
+    assert (result.difference.value, result.difference.low, result.difference.high) == (0, 0, 0)
+    assert f"auroc difference to the baseline {trained.name}: 0.000" in result.summary()
+
+
 @pytest.mark.parametrize(
     ("entry", "words"),
     [

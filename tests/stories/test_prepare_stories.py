@@ -218,3 +218,31 @@ def _public_set(root: Path, patients: int) -> None:
 def _rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
+
+
+def test_a_stranger_prepares_a_folder_of_pictures_with_a_table_as_a_spreadsheet_saved_it(
+    tmp_path, monkeypatch, capsys
+):
+    """Semicolons, Latin-1, names without a suffix, a table beside the folder, a relative path."""
+    monkeypatch.chdir(tmp_path)
+    rows = ["Image ID;Patient;Diagnosis;Clinic"]
+    random = np.random.default_rng(0)
+    for n in range(24):
+        path = tmp_path / "pictures" / "photos" / f"ISIC_{n:03d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(path)
+        rows.append(f"ISIC_{n:03d};P{n // 2};{('nevus', 'melanoma')[n % 2]};Zürich")
+    (tmp_path / "lesions.csv").write_bytes("\n".join(rows).encode("latin-1"))
+    words = ["prepare", "pictures", "data", "--table", "lesions.csv", "--split", "exact", "--quiet"]
+    assert command(words) == 0
+    said = capsys.readouterr().out
+    assert "reader: csv" in said
+    assert "class_column 'Diagnosis'" in said
+    assert "cells separated by semicolons" in said
+    data = Manifest.read(tmp_path / "data")
+    assert (data.info.labels, data.info.channels, len(data.patients)) == (("melanoma", "nevus"), 3, 12)
+    for n in range(3):
+        (tmp_path / "pictures" / "photos" / f"ISIC_{n:03d}.jpg").unlink()
+    assert command([*words[:2], "again", *words[3:]]) == 3
+    assert "got 3 missing (12.5 %)" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()

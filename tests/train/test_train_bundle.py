@@ -14,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from meninx.core.artifacts import BundleRecord
-from meninx.core.errors import DataError
+from meninx.core.errors import ConfigError, DataError
 from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.core.run import Run
 from meninx.learn.inference import load_model
@@ -291,3 +291,22 @@ def test_network_options_of_a_run_are_checked_before_it_starts(data, tmp_path):
     config = TrainConfig.of(model="resnet9-small", model_options={"norm": "$1"}, steps=1)
     with pytest.raises(DataError, match="begins with one of"):
         stage.run(config, data.root, tmp_path / "runs", dry_run=True)
+
+
+class Unsteady(torch.nn.Module):
+    """A network whose path depends on its input, which no graph can hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(32 * 32, 3)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        flat = image.flatten(1)
+        return self.head(flat if float(flat.sum()) > 0 else -flat)
+
+
+def test_a_network_that_has_no_graph_is_refused_before_it_is_trained(data, tmp_path):
+    config = TrainConfig.of(steps=1, export=("bundle", "onnx"))
+    with pytest.raises(ConfigError, match="cannot be exported as ONNX"):
+        stage.run(config, data.root, tmp_path / "runs", network=Unsteady())
+    assert not (tmp_path / "runs").exists()

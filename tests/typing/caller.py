@@ -25,13 +25,14 @@ def right_calls(net: nn.Module) -> None:
     again = meninx.train("data", model="resnet9", privacy={"epsilon": 8.0}, lr=0.1)
     auroc: Estimate = meninx.evaluate(again.out, split="valid").metrics["auroc"]
     low: float = auroc.low
+    predicted: int = meninx.predict(run.out, "new", "out", format=["dicom-seg"], device="cpu").cases
     loaded: nn.Module = meninx.load_model(run.out, model=net)
     meninx.prepare(["north", "south"], "data", reader="csv", label_columns=("effusion",), size=(64, 64))
     meninx.deidentify("archive", "clean", key="north.key", site="north", profile="basic")
     meninx.report(["clean", "data", run.out], "page.html", utility_floor=0.8)
     meninx.sweep("data", "sweep", epsilons=[1, 8], recipe="tiny")
     ok: bool = meninx.verify("data").ok
-    print(version, spent, low, loaded, ok, Deidentifier, build)
+    print(version, spent, low, loaded, predicted, ok, Deidentifier, build)
 
 
 def wrong_calls() -> None:
@@ -39,6 +40,7 @@ def wrong_calls() -> None:
     meninx.train("data", lr="fast")  # type: ignore[arg-type]
     meninx.train("data", optimizer="sdg")  # type: ignore[arg-type]
     meninx.train("data", model=3)  # type: ignore[arg-type]
+    meninx.predict("run", "new", "out", format=["png"])  # type: ignore[list-item]
     meninx.deidentify("archive", "clean")  # type: ignore[call-arg]
     print(meninx.evaluate("run").metrics["auroc"].number)  # type: ignore[attr-defined]
     print(meninx.federate)  # type: ignore[attr-defined]

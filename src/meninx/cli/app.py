@@ -16,10 +16,11 @@ from typing import TextIO
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
+from meninx.cli import early
 from meninx.cli.dicom import dicom
 from meninx.cli.doctor import EXTRAS
 from meninx.cli.examples import epilogue
-from meninx.cli.flags import read_options, without_tables
+from meninx.cli.flags import read_options, shown_default, without_tables
 from meninx.core import check, settings
 from meninx.core.errors import (
     ConfigError,
@@ -28,7 +29,6 @@ from meninx.core.errors import (
     StorageError,
     UsageError,
     expected,
-    problem,
 )
 
 VERBS = {
@@ -63,7 +63,7 @@ EPILOGUE = "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy
 
 def build_app() -> App:
     """Return the command line; verbs are imported when they are called, the light `dicom` group at once."""
-    several = Parameter(consume_multiple=True, negative_iterable=())
+    several = Parameter(consume_multiple=True, negative_iterable=(), show_default=shown_default)
     version = metadata.version("meninx")
     app = App(
         "meninx",
@@ -144,14 +144,7 @@ def run(arguments: list[str]) -> int:
         )
         if extra is None:
             return _report_bug(error, verbose="--verbose" in arguments or "-v" in arguments)
-        fix = f"pip install 'meninx[{extra}]'"
-        return _say(
-            UsageError(
-                problem(
-                    f"the extra {extra} is not installed ({error.name} is missing)", where="verb", fix=fix
-                )
-            )
-        )
+        return _say(UsageError(early.missing_extra(extra, error.name or "")))
     except Exception as error:  # a bug: its message may hold a patient's value, so only its kind is shown
         if isinstance(error, OSError) and error.errno in REFUSED_BY_THE_SYSTEM:
             return _say(

@@ -7,8 +7,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.flags import with_settings
+from meninx.core import workspace
 from meninx.deid.config import DeidConfig
 
 
@@ -32,6 +34,8 @@ def deid(
             uses a random key.
         recipe: TOML file with these settings; flags override it.
     """
+    early.exists(source, config.lookup, config.overrides)
+    workspace.apart(out, [source.parent if source.is_file() else source])
     from meninx.deid import keys, stage
 
     throwaway = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.flags import with_settings
 from meninx.demo.config import DemoConfig
@@ -22,6 +23,8 @@ def demo(
     Args:
         out: New folder for all results.
     """
+    if not config.dry_run:
+        early.extra("train")
     from meninx.demo import stage
 
     output.show(stage.run(config, out, progress=output.progress()))

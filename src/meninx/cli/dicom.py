@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cyclopts import App, Parameter
 
+from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
 from meninx.core.errors import UsageError, expected
@@ -82,6 +83,7 @@ def label(
         tag: Attribute that gets the label: keyword, (gggg,eeee) or eight hexadecimal digits.
         overwrite: Replace other files in the output.
     """
+    early.exists(source)
     from meninx.dicom.label import write_labels
 
     output.show(write_labels(source, out, tag, rule.rule(), overwrite=overwrite, progress=output.progress()))
@@ -93,8 +95,8 @@ def export(
     out: Path,
     /,
     *,
-    intensity: str = "stored",
-    bits: int = 8,
+    intensity: Literal["stored", "display"] = "stored",
+    bits: Literal["8", "16"] = "8",
     attributes: tuple[str, ...] = (),
     trusted: bool = False,
     overwrite: bool = False,
@@ -105,16 +107,17 @@ def export(
     Args:
         source: Folder of de-identified DICOM.
         out: Folder of the images.
-        intensity: stored (lossless) or display (windowed).
-        bits: Bit depth of display images: 8 or 16.
+        intensity: stored is lossless, display is windowed.
+        bits: Bit depth of display images.
         attributes: Further attributes for the side-cars, by keyword.
         trusted: Accept files without PatientIdentityRemoved YES.
         overwrite: Replace images of an earlier export.
     """
+    early.exists(source)
     from meninx.dicom.export import ExportConfig, export_images
 
     config = ExportConfig(
-        intensity=intensity, bits=bits, attributes=attributes, trusted=trusted, overwrite=overwrite
+        intensity=intensity, bits=int(bits), attributes=attributes, trusted=trusted, overwrite=overwrite
     )
     output.show(export_images(source, out, config, progress=output.progress()))
 
@@ -128,6 +131,7 @@ def restore(source: Path, out: Path, /, *, overwrite: bool = False, output: Outp
         out: Folder of the DICOM files.
         overwrite: Replace existing files.
     """
+    early.exists(source)
     from meninx.dicom.restore import restore_images
 
     output.show(restore_images(source, out, overwrite=overwrite, progress=output.progress()))
@@ -140,7 +144,7 @@ def folders(
     /,
     *,
     rule: LabelFrom = LabelFrom(),
-    way: str = "copy",
+    way: Literal["copy", "hardlink", "symlink"] = "copy",
     overwrite: bool = False,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
@@ -149,9 +153,10 @@ def folders(
     Args:
         source: Folder of images.
         out: Folder of the class folders.
-        way: copy, hardlink or symlink.
+        way: How images get there; a link saves space and needs the source to stay.
         overwrite: Replace other files in the output.
     """
+    early.exists(source)
     from meninx.dicom.class_folders import class_folders
 
     output.show(
@@ -168,6 +173,7 @@ def table(source: Path, out: Path, /, *, overwrite: bool = False, output: Output
         out: CSV file to write.
         overwrite: Replace another table.
     """
+    early.exists(source)
     from meninx.dicom.class_folders import class_table
 
     output.show(class_table(source, out, overwrite=overwrite, progress=output.progress()))

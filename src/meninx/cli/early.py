@@ -1,15 +1,19 @@
-"""Checks of paths before a verb imports anything slow, so that a misspelt folder is reported immediately.
+"""Checks before a verb imports anything slow: paths, the output, the device, and the installed extras.
 
 The stages check again, for those who call them from Python.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from importlib import metadata
 from pathlib import Path
 
-from meninx.core import artifacts
+from meninx.cli.doctor import EXTRAS
+from meninx.core import artifacts, workspace
 from meninx.core.artifacts import BundleRecord, RunRecord
-from meninx.core.errors import DataError, UsageError, expected, problem
+from meninx.core.errors import ConfigError, DataError, UsageError, problem
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
 from meninx.core.run import open_run
 
@@ -44,16 +48,86 @@ def model(folder: Path) -> None:
     record = artifacts.place(BundleRecord)
     marks = (record, f"bundle/{record}", "config.toml", artifacts.place(RunRecord))
     if not any((folder / name).is_file() for name in marks):
-        got = "another folder" if folder.exists() else "no such folder"
+        what = "this folder holds no trained model" if folder.exists() else "there is no such folder"
         fix = "give a run folder, its release/ or release/bundle"
-        raise UsageError(expected("a trained model", got=got, where=str(folder), fix=fix))
+        raise UsageError(problem(what, where=str(folder), fix=fix))
 
 
-def exists(path: Path) -> None:
-    """Refuse a path that leads nowhere.
+def exists(*paths: Path | None) -> None:
+    """Refuse a path that leads nowhere; None passes.
 
     Raises:
         DataError: there is no file or folder.
     """
-    if not path.exists():
-        raise DataError(problem("there is no such file or folder", where=str(path), fix="check the path"))
+    for path in paths:
+        if path is not None and not path.exists():
+            raise DataError(problem("there is no such file or folder", where=str(path), fix="check the path"))
+
+
+def pretrained(setting: str) -> None:
+    """Refuse a file of weights that does not exist; an empty setting and a package's name pass.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    if setting and not setting.startswith("package:") and not Path(setting).is_file():
+        fix = "check the path; `package:NAME` names an installed package"
+        raise DataError(problem("there is no such file of weights", where=f"pretrained: {setting}", fix=fix))
+
+
+def result(out: Path, *sources: Path, stage: str, replaced: bool) -> None:
+    """Refuse an output folder that the stage itself would refuse whatever its settings are.
+
+    Args:
+        out: the folder.
+        *sources: folders that the stage reads.
+        stage: name of the stage.
+        replaced: ``--resume`` or ``--overwrite`` is given.
+
+    Raises:
+        UsageError: it lies in a source, holds other files, or a complete result and not ``replaced``.
+    """
+    workspace.check(out, stage=stage, fingerprint="", sources=sources, overwrite=replaced)
+
+
+def new_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse a file that exists already, unless ``overwrite`` is set.
+
+    Raises:
+        UsageError: it exists.
+    """
+    if path.exists() and not overwrite:
+        fix = "give --overwrite or another name"
+        raise UsageError(problem("the file exists already", where=str(path), fix=fix))
+
+
+def extra(*names: str) -> None:
+    """Refuse a verb whose packages are not installed; nothing is imported.
+
+    Raises:
+        UsageError: a package of an extra is missing; names it and the command that installs it.
+    """
+    for name in names:
+        missing = next((item for item in EXTRAS[name] if importlib.util.find_spec(item) is None), None)
+        if missing is not None:
+            raise UsageError(missing_extra(name, missing))
+
+
+def missing_extra(name: str, missing: str) -> str:
+    """Return the message about a package of an extra that is not installed."""
+    what = f"the extra {name} is not installed ({missing} is missing)"
+    return problem(what, where="verb", fix=f"pip install 'meninx[{name}]'")
+
+
+def device(word: str) -> None:
+    """Refuse a device that the installed PyTorch cannot use; torch is not imported.
+
+    Raises:
+        ConfigError: PyTorch was built without it.
+    """
+    fix = "use --device auto"
+    if word.startswith("cuda") and metadata.version("torch").endswith("+cpu"):
+        fix = "use --device auto, or install a build of PyTorch for CUDA"
+        raise ConfigError(problem("the installed PyTorch has no CUDA", where=f"device {word}", fix=fix))
+    if word == "mps" and sys.platform != "darwin":
+        raise ConfigError(problem("only Apple computers have mps", where="device mps", fix=fix))

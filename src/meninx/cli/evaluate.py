@@ -29,6 +29,9 @@ def evaluate(
     """
     early.runs(run, config.baseline)
     early.dataset(data)
+    early.exists(config.dicom)
+    early.extra("train", *(["export"] if "dicom-seg" in config.predictions else []))
+    early.device(config.device)
     from meninx.train import evaluate as measure
 
     output.show(measure.run(config, run, data, progress=output.progress()))

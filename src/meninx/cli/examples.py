@@ -26,7 +26,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "evaluate": ("meninx evaluate runs/latest", "meninx evaluate runs/latest --baseline runs/first"),
     "predict": (
-        "meninx predict runs/latest new-images/ predictions/",
+        "meninx predict runs/latest images/ predictions/",
         "meninx predict runs/latest/release/bundle clean/ predictions/ --dry-run",
     ),
     "sweep": ("meninx sweep data/ --recipe tiny --epsilons 3 8 --seeds 0 1",),

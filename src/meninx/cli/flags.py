@@ -14,12 +14,13 @@ import re
 import tomllib
 import typing
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import Annotated, Any
 
 from cyclopts import App, ArgumentCollection, Group, Parameter, Token
 
 from meninx.core import setting_types, settings
-from meninx.core.errors import ConfigError, UsageError, problem
+from meninx.core.errors import ConfigError, UsageError, in_words, problem
 from meninx.core.settings import Settings
 
 FREE = dict[str, Any]
@@ -104,6 +105,19 @@ def read_options(app: App, commands: tuple[str, ...], arguments: ArgumentCollect
             for token in argument.tokens:
                 table = settings.merged(table, _nested(token))
             argument.tokens[:] = [Token(keyword=argument.name, source="cli", implicit_value=table)]
+
+
+def shown_default(value: Any) -> str | None:
+    """Return a default as ``--help`` shows it, in words; None, which hides it, for nothing or an empty text.
+
+    >>> shown_default(("bundle",)), shown_default(()), shown_default(False), shown_default("")
+    ('bundle', 'none', 'off', None)
+    """
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return in_words(value.value if isinstance(value, Enum) else value)
 
 
 def _flags(kind: type[Settings], everyday: tuple[str, ...]) -> Iterator[inspect.Parameter]:

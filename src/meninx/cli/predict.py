@@ -10,7 +10,7 @@ from meninx.cli.flags import with_settings
 from meninx.predict.config import PredictConfig
 
 
-@with_settings()
+@with_settings("format", "device", "batch", "strict", "dry_run", "resume", "overwrite")
 def predict(
     model: Path,
     source: Path,
@@ -20,7 +20,7 @@ def predict(
     config: PredictConfig,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
-    """Predict new images with a trained model: DICOM, PNG, JPEG, NIfTI or a prepared dataset.
+    """Predict new images with a trained model: DICOM, PNG, JPEG, TIFF, NIfTI or a prepared dataset.
 
     Images go through the preprocessing that the model records. Each has a row in predictions.csv with the
     probability of every label and, where the model was evaluated, the decision at the operating threshold.
@@ -33,6 +33,9 @@ def predict(
     """
     early.model(model)
     early.exists(source)
+    early.extra("train", *(["export"] if "dicom-seg" in config.format else []))
+    early.device(config.device)
+    early.result(out, source, model, stage="predict", replaced=config.resume or config.overwrite)
     from meninx.predict import stage
 
     output.show(stage.run(config, model, source, out, progress=output.progress()))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.flags import with_settings
+from meninx.core import workspace
 from meninx.prepare.config import PrepareConfig
 
 
@@ -37,6 +39,10 @@ def prepare(
         out: New dataset folder.
         recipe: TOML file with these settings; flags override it.
     """
+    early.exists(source)
+    workspace.apart(out, [source])
+    if workspace.read_marker(out) is not None:  # the stage judges the folders of older versions
+        early.result(out, source, stage="prepare", replaced=config.work.resume or config.work.overwrite)
     from meninx.prepare import stage
 
     output.show(stage.run(config, source, out, progress=output.progress()))

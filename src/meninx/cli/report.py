@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.flags import with_settings
+from meninx.core.errors import UsageError, problem
 from meninx.report.config import ReportConfig
 
 
@@ -24,6 +26,12 @@ def report(
         out: HTML file to write.
         recipe: TOML file with these settings; flags override it.
     """
+    if not sources:
+        fix = "give the folders that deid, prepare, train and sweep wrote"
+        raise UsageError(problem("there is nothing to report on", where="meninx report", fix=fix))
+    early.exists(*sources)
+    if not out.is_dir():
+        early.new_file(out, overwrite=config.overwrite)
     from meninx.report import stage
 
     output.show(stage.run(config, sources, out, progress=output.progress()))

@@ -7,6 +7,7 @@ from pathlib import Path
 from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.flags import with_settings
+from meninx.core import workspace
 from meninx.train.config import SweepConfig
 
 
@@ -30,6 +31,11 @@ def sweep(
         recipe: Packaged recipe or TOML file; flags override it.
     """
     early.dataset(data)
+    early.extra("train", *(["export"] if "onnx" in config.export else []))
+    early.device(config.runtime.device)
+    early.pretrained(config.model.pretrained)
+    early.dataset(Path(config.model.standardize) if config.model.standardize else None)
+    workspace.outside(out, [data])
     from meninx.train.sweep import run
 
     output.show(run(config.training, config.grid, data, out, progress=output.progress(), recipe=recipe))

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.flags import with_settings
+from meninx.core import workspace
 from meninx.core.errors import Interrupted
 from meninx.core.progress import SILENT
 from meninx.train.config import TrainConfig
@@ -40,6 +41,12 @@ def train(
     """
     early.dataset(data)
     early.runs(resume)
+    early.extra("train", *(["export"] if "onnx" in config.export else []))
+    early.device(config.runtime.device)
+    early.pretrained(config.model.pretrained)
+    early.dataset(Path(config.model.standardize) if config.model.standardize else None)
+    if resume is None:
+        workspace.outside(out, [data])
     from meninx.learn import distributed
     from meninx.train import stage
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from meninx.cli import early
 from meninx.cli.console import Output
 
 
@@ -18,6 +19,7 @@ def verify(folder: Path, /, *, output: Output = Output()) -> None:  # noqa: B008
     Args:
         folder: A run, dataset, clean archive, release or sweep, or a folder of them.
     """
+    early.exists(folder)
     from meninx.verify import stage
 
     result = stage.run(folder, progress=output.progress())

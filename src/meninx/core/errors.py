@@ -68,14 +68,36 @@ class Interrupted(MeninxError):
 def expected(what: str, *, got: object, where: str, fix: str = "") -> str:
     """Return a message of the house form: expected what, got what, where, do what.
 
+    >>> expected("one size per axis", got=(64, 64, 1), where="size", fix="give two")
+    'expected one size per axis, got 64, 64, 1 (size); give two'
+
     Args:
         what: the rule, in words, e.g. ``"0 < delta < 1"``.
-        got: what was found; never a patient's value.
+        got: what was found; never a patient's value. Several values are listed in words.
         where: file, key, row or argument name.
         fix: what to do about it; left out when empty.
     """
-    message = f"expected {what}, got {got} ({where})"
+    message = f"expected {what}, got {in_words(got)} ({where})"
     return f"{message}; {fix}" if fix else message
+
+
+def in_words(value: object) -> str:
+    """Return a value as people write it: lists without brackets and quotes, nothing as ``none``.
+
+    >>> in_words((1.0, 3.0)), in_words(["flip", "shift"]), in_words({}), in_words({"base": 16})
+    ('1, 3', 'flip, shift', 'none', 'base = 16')
+    """
+    if value is None or (isinstance(value, (tuple, list, dict, set, frozenset)) and not value):
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return ", ".join(f"{name} = {in_words(item)}" for name, item in value.items())
+    if isinstance(value, (set, frozenset)):
+        return in_words(sorted(value, key=str))
+    if isinstance(value, (tuple, list)):
+        return ", ".join(in_words(item) for item in value)
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def problem(what: str, *, where: str = "", fix: str = "") -> str:

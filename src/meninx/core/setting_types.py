@@ -32,6 +32,9 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 PositiveShare = Annotated[float, Meta(gt=0, le=1)]
 ShareBelowOne = Annotated[float, Meta(ge=0, lt=1)]
 OpenShare = Annotated[float, Meta(gt=0, lt=1)]
+Device = Annotated[
+    str, Meta(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", examples=["auto", "cpu", "cuda", "cuda:1", "mps"])
+]
 
 
 def convert(hint: Any, value: Any, where: str, name: str = "") -> Any:
@@ -177,6 +180,9 @@ def _refusal(hint: Any, value: Any, where: str, name: str) -> str:
         known = sorted(choices(hint))
         fix = check.did_you_mean(str(value), known)
         return expected(f"{name} to be one of {', '.join(known)}", got=repr(value), where=where, fix=fix)
+    elif examples(hint) and isinstance(value, str):
+        fix = check.did_you_mean(value, examples(hint))
+        return expected(f"{name} such as {', '.join(examples(hint))}", got=repr(value), where=where, fix=fix)
     elif bounds(hint) and _fits(inner[0], value):
         return expected(bounds(hint, name), got=value, where=where)
     bare = inner[0] if origin is Annotated else hint

@@ -270,6 +270,7 @@ def check(
     """Raise what :func:`claim` would, making nothing: for dry runs and before anything slow."""
     apart(out, sources)
     refuse_links(out)
+    _refuse_results(_resolved(out).parents)
     if not out.exists():
         return
     if not out.is_dir():
@@ -323,9 +324,15 @@ def outside(out: Path, sources: Iterable[Path] = ()) -> None:
     fix = "choose a place beside it"
     if any(_within(place, _resolved(source)) for source in sources):
         raise UsageError(problem("the output must lie outside the source", where="out", fix=fix))
-    if any((folder / PRIVATE / MARKER).is_file() for folder in (place, *place.parents)):
-        got = "one inside the result of another stage"
-        raise UsageError(expected("an output outside datasets and archives", got=got, where="out", fix=fix))
+    _refuse_results((place, *place.parents))
+
+
+def _refuse_results(folders: Iterable[Path]) -> None:
+    """Refuse an output for which one of its folders is the result of a stage."""
+    result = next((folder for folder in folders if (folder / PRIVATE / MARKER).is_file()), None)
+    if result is not None:
+        what = f"the output must lie outside datasets and archives, and {result.name} is one"
+        raise UsageError(problem(what, where="out", fix="choose a place beside it"))
 
 
 def _resolved(path: Path) -> Path:

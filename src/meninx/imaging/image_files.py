@@ -5,6 +5,7 @@ A released bundle ships this source (see ``train/bundle.py``), so it needs no mo
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ _NO_IMAGES = ("SEG",)
 """Modalities of objects whose pixels are not those of an image."""
 _ARCHIVE = ("deid.json", "images")
 """File that marks the output of `meninx deid`, and the folder in it that holds its images."""
-_FORMATS = "PNG, JPEG, NIfTI or DICOM"
+_FORMATS = "PNG, JPEG, TIFF, NIfTI or DICOM"
+_CHANNEL = re.compile(r"(.+)_[0-9]{4}")
 
 
 @dataclass(frozen=True)
@@ -28,23 +30,25 @@ class ImageFiles:
     Attributes:
         name: path below the folder, with ``/``: of the file, or of a DICOM series of several files its folder
             (its first file where two series share a folder).
-        paths: the file, or the files of one series, sorted.
+        paths: the file, the files of one series, or one file per channel, sorted.
     """
 
     name: str
     paths: tuple[Path, ...]
 
 
-def find(source: Path, spatial_dims: int) -> list[ImageFiles]:
+def find(source: Path, spatial_dims: int, *, channels: int = 1) -> list[ImageFiles]:
     """Return the images in a file or below a folder, sorted by name.
 
-    In 2-D every PNG, JPEG, NIfTI or DICOM file is an image. In 3-D every NIfTI file and every DICOM series is
-    one. Files of other kinds, hidden files, DICOM objects without pixels and segmentations are left out. Of a
-    folder that `meninx deid` wrote, ``images`` is searched.
+    In 2-D every PNG, JPEG, TIFF, NIfTI or DICOM file is an image. In 3-D every NIfTI file and every DICOM
+    series is one. Files of other kinds, hidden files, DICOM objects without pixels and segmentations are
+    left out. Of a folder that `meninx deid` wrote, ``images`` is searched.
 
     Args:
         source: a file or a folder.
         spatial_dims: 2 or 3.
+        channels: of the network. With several, files that end in ``_0000``, ``_0001``, ... are the channels
+            of one image, as in nnU-Net; it is named without these digits.
 
     Raises:
         DataError: nothing is there, no image is found, or a DICOM header cannot be read.
@@ -54,7 +58,7 @@ def find(source: Path, spatial_dims: int) -> list[ImageFiles]:
     root, paths = _candidates(source)
     names = {path: path.relative_to(root).as_posix() for path in paths}
     kinds = load.VOLUMES if spatial_dims == 3 else (*load.PICTURES, *load.VOLUMES)
-    found = [ImageFiles(names[path], (path,)) for path in paths if load.suffix(path) in kinds]
+    found = _of_channels([path for path in paths if load.suffix(path) in kinds], names, channels)
     others = [path for path in paths if load.suffix(path) not in (*load.PICTURES, *load.VOLUMES)]
     series = _series(path for path in others if decode.is_dicom(path))
     if spatial_dims == 3:
@@ -76,6 +80,16 @@ def _candidates(source: Path) -> tuple[Path, list[Path]]:
     return root, [
         path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts)
     ]
+
+
+def _of_channels(paths: list[Path], names: dict[Path, str], channels: int) -> list[ImageFiles]:
+    """Return files, of a network with several channels in groups of one image each."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        end = load.suffix(path)
+        numbered = _CHANNEL.fullmatch(names[path][: -len(end)]) if channels > 1 else None
+        groups[f"{numbered[1]}{names[path][-len(end) :]}" if numbered else names[path]].append(path)
+    return [ImageFiles(name, tuple(sorted(group))) for name, group in groups.items()]
 
 
 def _series(paths: Iterable[Path]) -> list[list[Path]]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from meninx.core.errors import DataError, expected
+import numpy as np
+
+from meninx.core.errors import DataError, expected, problem
 from meninx.imaging import decode, dicom_image, nifti, png
-from meninx.imaging.image import Image
+from meninx.imaging.image import Image, same_grid
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 VOLUMES = (".nii", ".nii.gz")
@@ -58,6 +60,21 @@ def load_series(paths: Sequence[Path], *, display_bits: int = 0) -> Image:
     if display_bits:
         return dicom_image.read_series(paths, intensity="display", bits=display_bits)
     return dicom_image.read_series(paths)
+
+
+def load_channels(paths: Sequence[Path]) -> Image:
+    """Return several files of one channel each as one image, in the order given.
+
+    Raises:
+        DataError: a file holds several channels, or the files lie on different grids.
+    """
+    images = [load(path) for path in paths]
+    if any(image.channels != 1 for image in images):
+        raise DataError(expected("one channel per file", got="several", where="channels"))
+    if not all(same_grid(image, images[0]) for image in images):
+        fix = "resample the channels to one grid"
+        raise DataError(problem("the channels lie on different grids", where="channels", fix=fix))
+    return Image(np.concatenate([image.array for image in images]), images[0].affine)
 
 
 def save(path: Path, image: Image) -> None:

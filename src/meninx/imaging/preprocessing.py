@@ -161,14 +161,21 @@ class Preprocessing:
         return Intensity(window=(low, high), shift=low + half, scale=half, source=source)
 
     def read(self, paths: Sequence[Path]) -> Image:
-        """Return the image in one file, or the volume in the files of one DICOM series, not yet converted.
+        """Return an image that is not yet converted.
+
+        Args:
+            paths: one file, the files of one DICOM series in any order, or (other formats) one file per
+                channel in the order of the channels.
 
         Raises:
             DataError, OSError, ValueError: it cannot be read.
         """
         files = (*load.PICTURES, *load.VOLUMES)
-        if len(paths) == 1 and (self.spatial_dims == 2 or load.suffix(paths[0]) in files):
+        known = load.suffix(paths[0]) in files
+        if len(paths) == 1 and (self.spatial_dims == 2 or known):
             return load.load(paths[0], display_bits=self.display_bits)
+        if known:
+            return load.load_channels(paths)
         return load.load_series(paths, display_bits=self.display_bits)
 
     def apply(self, image: Image) -> Image:

@@ -152,6 +152,9 @@ def _in_order(paths: Sequence[Path]) -> tuple[list[Dataset], npt.NDArray[np.floa
         return headers, np.diag([rows, columns, 1.0, 1.0])
     with decode.guarded():
         order, affine = dicom_image.order_slices(headers)
+    for header in headers:
+        if not header.get("SliceThickness"):  # the segmentation copies it; some series do not state it
+            header.SliceThickness = f"{np.linalg.norm(affine[:3, 2]):.6g}"
     return [headers[index] for index in order], affine
 
 

@@ -18,6 +18,7 @@ from meninx.core.errors import ConfigError, expected, problem
 from meninx.core.setting_types import (
     Count,
     CountOrZero,
+    Device,
     NonNegative,
     OpenShare,
     Positive,
@@ -255,7 +256,7 @@ class RuntimeConfig(Settings):
 
     Attributes:
         seed: seed of initialisation, order and augmentation; never of randomness that protects privacy.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        device: where the network runs; `auto` takes CUDA, then MPS, then the CPU.
         precision: `fp32`, or products in 16 bits (weights stay float32): faster on hardware that supports
             them; repeatable on the same machine only. `bf16` is bfloat16; under DP its rounding is charged to
             max_grad_norm. `fp16` is float16 with a scaled loss, for GPUs without bfloat16; steps that
@@ -275,7 +276,7 @@ class RuntimeConfig(Settings):
     """
 
     seed: CountOrZero = 0
-    device: str = "auto"
+    device: Device = "auto"
     precision: Precision = "fp32"
     memory_format: MemoryFormat = "auto"
     deterministic: bool = False

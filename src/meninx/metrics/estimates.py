@@ -167,12 +167,14 @@ def in_words(row: Estimate, *, known: bool = True) -> str:
 
     Images are counted where patients are not ``known``.
     """
-    counted = _counted(row.n, row.patients, known)
+    rests_on = counted(row.n, row.patients, known=known)
     if math.isnan(row.value):
-        return f"undefined ({row.note or 'not enough cases'}), {counted}"
+        return f"undefined ({row.note or 'not enough cases'}), {rests_on}"
     ends = "no interval" if math.isnan(row.low) else f"[{row.low:.3f}, {row.high:.3f}]"
-    return f"{row.value:.3f} {ends}, {counted}"
+    unit = f" ({row.note})" if row.name == "hd95" and row.note else ""
+    return f"{row.value:.3f} {ends}{unit}, {rests_on}"
 
 
-def _counted(cases: int, patients: int, known: bool) -> str:
+def counted(cases: int, patients: int, *, known: bool = True) -> str:
+    """Return numbers of cases and patients in words; of images alone where patients are not ``known``."""
     return f"{cases} cases of {patients} patients" if known else f"{cases} images"

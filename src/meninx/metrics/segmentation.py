@@ -118,7 +118,11 @@ def evaluate_segmentation(
         *_rows("iou", iou_of_dice(table), labels, everyone, resamples),
     ]
     if surfaces is not None:
-        metrics += _rows("hd95", surfaces.hd95, labels, everyone, resamples)
+        unit = f"in {surfaces.unit}"
+        metrics += [
+            dataclasses.replace(row, note=f"{row.note}, {unit}" if row.note else unit)
+            for row in _rows("hd95", surfaces.hd95, labels, everyone, resamples)
+        ]
         metrics += _rows("surface_dice", surfaces.surface_dice, labels, everyone, resamples)
     empty = np.isnan(table).sum(axis=0)
     if empty.any():

@@ -127,7 +127,9 @@ def compare_surfaces(
         raise DataError(expected(f"a prediction of shape {true.shape}", got=got, where="label map"))
     diagonal = math.sqrt(sum((n * step) ** 2 for n, step in zip(true.shape, spacing, strict=True)))
     hd95, shares, one_empty = np.full(labels, np.nan), np.full(labels, np.nan), np.zeros(labels, dtype=bool)
-    for label in range(1, labels + 1):
+    for label in np.union1d(called, true).astype(int).tolist():
+        if not 1 <= label <= labels:
+            continue
         two = (called == label, true == label)
         filled = [bool(mask.any()) for mask in two]
         if all(filled):

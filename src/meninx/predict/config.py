@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from meninx.core.errors import ConfigError, problem
-from meninx.core.setting_types import CountOrZero
+from meninx.core.setting_types import CountOrZero, Device
 from meninx.core.settings import Settings
 
 WORK_FIELDS = ("batch", "device", "strict", "dry_run", "resume", "overwrite")
@@ -23,7 +23,7 @@ class PredictConfig(Settings):
         identified: also write DICOM SEG for files that are not marked as de-identified; it repeats the name
             and number of the patient from the source.
         batch: images that are run at once; 0 for 32 images, or 1 volume.
-        device: auto, cpu, cuda.
+        device: where the network runs; auto takes CUDA, then MPS, then the CPU.
         strict: stop at the first image that cannot be predicted, instead of counting it.
         dry_run: load the model, look at the input and count, write nothing.
         resume: go on with a complete result of the same model and settings; predicted images are reused.
@@ -33,7 +33,7 @@ class PredictConfig(Settings):
     format: tuple[Literal["nifti", "dicom-seg"], ...] = ()
     identified: bool = False
     batch: CountOrZero = 0
-    device: str = "auto"
+    device: Device = "auto"
     strict: bool = False
     dry_run: bool = False
     resume: bool = False

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from meninx.core.errors import DataError, StorageError, expected, problem
+from meninx.core.intensity import Intensity
 from meninx.core.manifest import Case, Manifest
 from meninx.imaging import load
 from meninx.imaging.image import Image
@@ -64,10 +65,13 @@ class Converter:
     refusals: Refusals
     _cases: dict[str, Case] = field(init=False, default_factory=dict)
     _steps: Preprocessing = field(init=False)
+    _intensity: Intensity = field(init=False)
 
     def __post_init__(self) -> None:
+        self._intensity = self.model.info.intensity
         if self.dataset is not None:
             refuse_dataset(self.model, self.dataset)
+            self._intensity = self._intensity.for_values_of(self.dataset.info.intensity)
             self._cases = {case.case_id: case for case in self.dataset.cases}
             return
         if self.model.preprocessing is None:
@@ -110,7 +114,7 @@ class Converter:
         fitness.refuse_size(stored.size, info, model)
         whole = model.patch_size and not model.image_size
         size = stored.size if whole else model.image_size or stored.size
-        values = normalised(torch.from_numpy(stored.array.astype(np.float32)), info.intensity, size)
+        values = normalised(torch.from_numpy(stored.array.astype(np.float32)), self._intensity, size)
         note = Converted(
             image=image,
             digest=digest,
@@ -138,6 +142,8 @@ class Converter:
 def refuse_dataset(model: Trained, dataset: Manifest) -> None:
     """Refuse a prepared dataset whose images were stored in another way than those of the training.
 
+    Another bit depth is allowed.
+
     Raises:
         DataError: other dimensions or channels, or another preprocessing; names what differs.
     """
@@ -157,7 +163,8 @@ def refuse_dataset(model: Trained, dataset: Manifest) -> None:
     differing = [
         f"{name} {_shown(getattr(theirs, name))} for {_shown(getattr(ours, name))}"
         for name in Preprocessing.__dataclass_fields__
-        if getattr(theirs, name) != getattr(ours, name)
+        if name != "bits"  # grey levels keep their share of the range
+        and getattr(theirs, name) != getattr(ours, name)
     ]
     if differing:
         what = "images prepared as those of the training"

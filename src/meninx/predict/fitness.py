@@ -44,7 +44,8 @@ def refuse_unfit(image: Image, info: DatasetInfo) -> None:
         what = "volume" if image.spatial_dims == 3 else "2-D image"
         wanted = "volumes" if info.spatial_dims == 3 else "2-D images"
         raise UnfitImage(f"{what} for a model of {wanted}")
-    if image.channels != info.channels and not {image.channels, info.channels} <= {1, 3}:
+    colours = image.spatial_dims == 2 and {image.channels, info.channels} <= {1, 3}
+    if image.channels != info.channels and not colours:
         raise UnfitImage(f"{image.channels} channels for a model of {info.channels}")
     if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
         raise UnfitImage("NaN or infinite values")
@@ -91,11 +92,9 @@ def remarks_on_stored(array: npt.NDArray[Any], info: DatasetInfo, theirs: Datase
         info: of the training.
         theirs: of the dataset.
     """
-    found = list(_brightness(array, info))
-    if info.intensity.window != theirs.intensity.window:
-        low, high = theirs.intensity.window
-        wanted = " to ".join(f"{value:g}" for value in info.intensity.window)
-        found.append((INTENSITY, f"values from {low:g} to {high:g}, those of the training from {wanted}"))
+    same = info.intensity.window == theirs.intensity.window  # others differ in their bit depth alone
+    factor = 1.0 if same else info.intensity.window[1] / theirs.intensity.window[1]
+    found = list(_brightness(array, info, factor))
     if theirs.spacing_mm:
         found += _spacing(theirs.spacing_mm, info)
     return found
@@ -144,27 +143,31 @@ def _intensity(image: Image, stored: Image, steps: Preprocessing) -> Iterator[Re
     if steps.scaling == "format" and 8 * array.dtype.itemsize > steps.bits:
         yield DEPTH, f"{8 * array.dtype.itemsize} bits, stored as {steps.bits}"
     if steps.scaling == "window":
-        low, high = steps.window
-        if low < 0 <= array.min():
-            yield NO_UNITS, f"values from {array.min():g}, the window begins at {low:g}"
-        outside = float(np.mean((array < low) | (array > high)))
-        if outside >= CLIPPED:
-            yield OUTSIDE, f"{outside:.0%} outside {low:g} to {high:g}"
-    if steps.keeps_units:
-        low, high = steps.window
-    else:
-        low, high = 0, 2**steps.bits - 1
+        yield from _outside(array, steps)
+    low, high = steps.intensity.window
     used = (float(stored.array.max()) - float(stored.array.min())) / (high - low)
     if used < USED:
         yield FLAT, f"{used:.1%} of it"
 
 
-def _brightness(array: npt.NDArray[Any], info: DatasetInfo) -> Iterator[Remark]:
+def _outside(array: npt.NDArray[Any], steps: Preprocessing) -> Iterator[Remark]:
+    """Compare the values with the window, or with that of each channel."""
+    for number, part in enumerate(array):
+        low, high = steps.limits(part, number)
+        channel = f"channel {number + 1}, " if len(steps.window) > 2 else ""
+        if low < 0 <= part.min():
+            yield NO_UNITS, f"{channel}values from {part.min():g}, the window begins at {low:g}"
+        outside = float(np.mean((part < low) | (part > high)))
+        if outside >= CLIPPED:
+            yield OUTSIDE, f"{channel}{outside:.0%} outside {low:g} to {high:g}"
+
+
+def _brightness(array: npt.NDArray[Any], info: DatasetInfo, factor: float = 1.0) -> Iterator[Remark]:
     observed = info.observed
     if observed is None or observed.images < FEWEST or not observed.brightness[1] > 0:
         return
     mean, deviation = observed.brightness
-    own = float(np.mean(array, dtype=np.float64))
+    own = float(np.mean(array, dtype=np.float64)) * factor
     if abs(own - mean) > DEVIATIONS * deviation:
         yield INTENSITY, f"mean {own:.4g}, training {mean:.4g} with deviation {deviation:.2g}"
 

@@ -31,6 +31,7 @@ UNREADABLE, TWICE = "unreadable image", "instance that is there twice"
 NO_IMAGE, ONE_SLICE = "no image (report, segmentation, ...)", "single slice for a model of volumes"
 _NOT_IMAGES = ("SEG", "SR", "PR", "KO", "REG", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "DOC", "PLAN")
 _UID = re.compile(r"[0-9.]{1,64}")
+_CHANNEL = re.compile(r"(.+)_[0-9]{4}")
 _MODALITY = re.compile(r"[A-Z]{2,16}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _PRIVATE = "private"
@@ -84,7 +85,7 @@ class Inputs:
         return dict(sorted(Counter(image.kind for image in self.images).items()))
 
 
-def find_images(source: Path, spatial_dims: int, refusals: Refusals) -> Inputs:
+def find_images(source: Path, spatial_dims: int, refusals: Refusals, *, channels: int = 1) -> Inputs:
     """Return the images below a folder, or the one in a file.
 
     A folder with ``manifest.csv`` and ``dataset.toml`` is a prepared dataset. Hidden files and the private
@@ -94,6 +95,8 @@ def find_images(source: Path, spatial_dims: int, refusals: Refusals) -> Inputs:
         source: file or folder.
         spatial_dims: of the model. 2: each DICOM instance is an image; 3: each series.
         refusals: receives what cannot be predicted.
+        channels: of the model. With several, files that end in ``_0000``, ``_0001``, ... are the channels of
+            one image, as in nnU-Net.
 
     Raises:
         DataError: no such file or folder, or no image below it.
@@ -106,23 +109,23 @@ def find_images(source: Path, spatial_dims: int, refusals: Refusals) -> Inputs:
     pictures: list[Path] = []
     headers: dict[Path, dict[str, str]] = {}
     ignored = 0
-    paths = list(_files(source))
-    for number, path in enumerate(paths, start=1):
+    every = list(_files(source))
+    for number, path in enumerate(every, start=1):
         if load.suffix(path) in FILES:
             pictures.append(path)
         elif decode.is_dicom(path):
             header = _header(path)
             if header is None:
-                refusals.add(UNREADABLE, f"file {number} of {len(paths)}")
+                refusals.add(UNREADABLE, f"file {number} of {len(every)}")
             else:
                 headers[path] = header
         else:
             ignored += 1
     taken: set[str] = set()
     found = list(_dicom(headers, root, spatial_dims, taken, refusals))
-    for path in pictures:
-        case_id = _unique(_path_id(path, root), path, root, taken)
-        found.append(InputImage(case_id=case_id, paths=(path,), kind=load.suffix(path)[1:]))
+    for name, paths in _of_channels(pictures, channels):
+        case_id = _unique(_path_id(name, root), name, root, taken)
+        found.append(InputImage(case_id=case_id, paths=paths, kind=load.suffix(name)[1:]))
     if not found and not refusals.count:
         got = f"{ignored} other files" if ignored else "no file"
         fix = f"give DICOM, {', '.join(FILES)}, or a prepared dataset"
@@ -160,6 +163,18 @@ def _in_private_room(source: Path, parts: tuple[str, ...]) -> bool:
             return True
         folder = folder / part
     return False
+
+
+def _of_channels(paths: list[Path], channels: int) -> Iterator[tuple[Path, tuple[Path, ...]]]:
+    """Yield the name and the files of each image that is no DICOM."""
+    groups: dict[Path, list[Path]] = {}
+    for path in paths:
+        kind = load.suffix(path)
+        numbered = _CHANNEL.fullmatch(path.name[: -len(kind)]) if channels > 1 else None
+        name = path.with_name(numbered[1] + path.name[-len(kind) :]) if numbered else path
+        groups.setdefault(name, []).append(path)
+    for name, members in groups.items():
+        yield name, tuple(sorted(members))
 
 
 def _header(path: Path) -> dict[str, str] | None:

@@ -109,7 +109,7 @@ def run(
     Args:
         config: what to write, and how to work.
         model: a run folder, its ``release/``, or the ``bundle/`` in it.
-        source: DICOM, PNG, JPEG or NIfTI: a file or a folder; or a prepared dataset.
+        source: DICOM, PNG, JPEG, TIFF or NIfTI: a file or a folder; or a prepared dataset.
         out: folder of the predictions; must be new or empty unless ``resume`` or ``overwrite``.
         progress: advanced by every image.
         network: the architecture of a run that was given a network of its own; a copy of it is filled.
@@ -127,7 +127,7 @@ def run(
     sources = (source, model)
     results.check(out, config, made_of, sources)
     refusals = Refusals(strict=config.strict)
-    inputs = find_images(source, trained.info.spatial_dims, refusals)
+    inputs = find_images(source, trained.info.spatial_dims, refusals, channels=trained.info.channels)
     _refuse_no_dicom(config, inputs)
     converter = Converter(trained, inputs.dataset, refusals)
     if config.dry_run:
@@ -145,7 +145,8 @@ def run(
         except KeyboardInterrupt:
             raise pool.interrupted() from None
         if not lines:
-            got = ", ".join(f"{kind}: {row.count}" for kind, row in refusals.to_table().items())
+            rows = refusals.to_table().items()
+            got = ", ".join(f"{_images(row.count)}: {_words(kind, row)}" for kind, row in rows)
             fix = "give images like those of the training"
             raise DataError(
                 expected("at least one image that can be predicted", got=got, where=source.name, fix=fix)
@@ -189,8 +190,8 @@ class _Work:
             return self.folder.label_map(note, unpadded(padded, note.size))
         except (StorageError, UsageError):
             raise
-        except DataError:
-            self.converter.refusals.add(NO_SEG, note.image.case_id)
+        except DataError as error:  # its message quotes no value
+            self.converter.refusals.add(NO_SEG, note.image.case_id, str(error))
             return None
 
 
@@ -270,10 +271,8 @@ def _result(out: Path, model: Trained, record: PredictRecord, inputs: Inputs, **
     notes = []
     modalities = [kind.removeprefix("DICOM ") for kind in record.input if kind.startswith("DICOM ")]
     if len(modalities) > 1:
-        notes.append(
-            f"the input holds several modalities ({', '.join(modalities)}), "
-            "which the model does not tell apart"
-        )
+        shown = ", ".join(modalities)
+        notes.append(f"the input holds several modalities ({shown}): the model does not tell them apart")
     if inputs.not_deidentified:
         notes.append(
             f"{inputs.not_deidentified} DICOM files are not marked as de-identified: the output holds their "

@@ -252,7 +252,7 @@ def _prepare(job: CaseJob) -> PreparedCase:
 
 def _other_kind(in_color: bool, where: str) -> DataError:
     got = "one in colour" if in_color else "a grey one"
-    what = "grey pictures, as the first one is" if in_color else "pictures in colour, as the first one is"
+    what = "grey pictures, as the first ones are" if in_color else "pictures in colour, as the first ones are"
     return DataError(expected(what, got=got, where=where, fix="give color grey or color rgb"))
 
 

@@ -50,6 +50,13 @@ def check(out: Path, config: PrepareConfig, sources: Iterable[Path]) -> None:
     workspace.apart(out, sources)
 
 
+def check_before_reading(out: Path, config: PrepareConfig, roots: Iterable[Path]) -> None:
+    """Raise what does not depend on the source, since looking for its layout may be slow."""
+    if config.work.resume:  # whether the settings are the same is only known with the reader
+        config = config.replace(resume=False, overwrite=True)
+    check(out, config, roots)
+
+
 @contextmanager
 def claimed(out: Path, config: PrepareConfig, sources: Iterable[Path]) -> Iterator[DatasetFolder]:
     """Hold a dataset folder for this process; what lies there stays whole until :meth:`DatasetFolder.finish`.

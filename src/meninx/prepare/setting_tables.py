@@ -278,7 +278,7 @@ class WorkConfig(Settings):
     """How the work is done, not what comes out.
 
     Attributes:
-        dry_run: read tables and headers, count, write nothing.
+        dry_run: read tables, headers and the first pictures, count, write nothing.
         overwrite: replace the dataset in the output folder, once the new one is complete.
         resume: update the dataset in the output folder with the same settings; finished images are reused.
         strict: stop at the first unusable case, instead of counting it.

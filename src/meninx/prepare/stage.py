@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -99,6 +99,7 @@ def run(
         Interrupted: stopped by the user; the same command goes on.
     """
     pool.refuse_import_in_worker()
+    outputs.check_before_reading(out, config, [source] if isinstance(source, Path) else source)
     config = recognised(config, source)
     sources = sources_of(config, source)
     outputs.check(out, config, sources)
@@ -112,7 +113,7 @@ def run(
     planned = _manifest(config, gathered, plan, gathered.entries, {}, out)
     sizes = {str(split): sum(case.split == split for case in planned.cases) for split in SPLITS}
     checks.refuse_no_training(sizes, config.split.fractions[0], config.split.rule == "published")
-    if config.images.color == AUTO and dims == 2 and _first_in_color(gathered.entries, plan):
+    if config.images.color == AUTO and dims == 2 and _in_color(gathered.entries, plan):
         plan = CasePlan.of(config.images, config.masks, dims, mask_labels, channels=channels, in_color=True)
     if config.work.dry_run:
         return _dry(config, gathered, plan, out, findings)
@@ -159,20 +160,24 @@ def _refuse_missing(
         checks.refuse_missing(missing, total, config.input.allow_missing)
 
 
-MOST_TRIED = 20  # images until one can be read
+FIRST_ONES = 20  # images that decide whether the source is in colour
 
 
-def _first_in_color(entries: Sequence[DatasetCase], plan: CasePlan) -> bool:
-    """Return whether the first picture that can be read is in colour.
+def _in_color(entries: Sequence[DatasetCase], plan: CasePlan) -> bool:
+    """Return whether the first pictures are in colour; all others must be alike (``CasePlan.one_kind``).
 
-    All others must be alike (``CasePlan.one_kind``), so it does not matter which one is the first.
+    Raises:
+        DataError: some of them are in colour and others are grey.
     """
-    for entry in entries[:MOST_TRIED]:
-        try:
-            return is_in_color(entry.source.image.load(plan.preprocessing.display_bits))
-        except Exception:  # a broken file makes a decoder raise anything; it is counted later
-            continue
-    return False
+    seen = []
+    for entry in entries[:FIRST_ONES]:
+        with suppress(Exception):  # a broken file makes a decoder raise anything; it is counted later
+            seen.append(is_in_color(entry.source.image.load(plan.preprocessing.display_bits)))
+    if len(set(seen)) > 1:
+        got = f"{sum(seen)} of {len(seen)} in colour"
+        fix = "give color grey or color rgb"
+        raise DataError(expected("pictures in colour, or grey ones", got=got, where="images", fix=fix))
+    return any(seen)
 
 
 def _usable(

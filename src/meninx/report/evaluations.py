@@ -52,9 +52,8 @@ class MeasuredSplit:
     def where(self) -> str:
         """The split and dataset in words."""
         name = self.origin.dataset or "unnamed dataset"
-        return f"{self.origin.split} split of {name}" + (
-            " (another dataset than the run's own)" if self.record.external else ""
-        )
+        part = "all cases" if self.origin.split == "all" else f"{self.origin.split} split"
+        return f"{part} of {name}" + (" (another dataset than the run's own)" if self.record.external else "")
 
 
 @dataclass(frozen=True, kw_only=True)

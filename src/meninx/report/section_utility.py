@@ -159,14 +159,11 @@ def _side_by_side(run: TrainedRun) -> list[ReportTable]:
     if own is None or not others:
         return []
     columns = [f"own test split ({own.origin.dataset or 'unnamed'})"]
-    columns += [
-        f"{item.origin.dataset or 'unnamed'}, {'all' if item.origin.split == 'all' else item.origin.split}"
-        for item in others
-    ]
+    columns += [f"{item.origin.dataset or 'unnamed'}, {item.origin.split}" for item in others]
     rows = []
     for row in own.evaluation.metrics:
         if row.name in _BESIDE:
-            found = [item.evaluation.find(row.name, row.label) for item in others]
+            found = [_counterpart(row, own.evaluation, item.evaluation) for item in others]
             rows.append(
                 (
                     TableCell(formatting.metric(row.name), head=True),
@@ -176,6 +173,7 @@ def _side_by_side(run: TrainedRun) -> list[ReportTable]:
             )
     note = "The same weights and the same thresholds everywhere; nothing was fitted on another dataset."
     left = len(run.evidence.external) - len(others)
+    note += " A mean over labels is compared only over the same labels."
     note += f" {left} more datasets have tables of their own." if left else ""
     caption = f"Run {run.name}: internal test beside external validation"
     return [
@@ -185,11 +183,19 @@ def _side_by_side(run: TrainedRun) -> list[ReportTable]:
     ]
 
 
+def _counterpart(row: Estimate, own: Evaluation, other: Evaluation) -> Estimate | None:
+    """Return an estimate of another dataset; None without the label, and for a mean over other labels."""
+    if not row.label and own.labels != other.labels:
+        return None
+    return other.find(row.name, row.label)
+
+
 def _beside(item: Estimate | None) -> TableCell:
     """Return a value with its interval and number of cases; a dash where a dataset lacks the label."""
     if item is None:
         return TableCell(formatting.DASH, number=True)
-    sub = f"{formatting.interval(item)}, n = {item.n:,}"
+    ends = "no interval" if math.isnan(item.low) else formatting.interval(item)
+    sub = f"{ends}, n = {item.n:,}"
     return TableCell(formatting.value(item), sub=sub, number=True)
 
 

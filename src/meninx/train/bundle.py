@@ -364,6 +364,7 @@ def _inference(contents: Contents) -> dict[str, Any]:
             "_target_": "scripts.inference.found",
             "dataset_dir": "@dataset_dir",
             "spatial_dims": info.spatial_dims,
+            "channels": info.channels if info.preprocessing.get("each_channel") else 1,
         },
         "preprocessing": {"_target_": "monai.transforms.Compose", "transforms": [steps]},
         "dataset": {"_target_": "monai.data.Dataset", "data": "@data", "transform": "@preprocessing"},

@@ -27,9 +27,9 @@ TABLE = "predictions.csv"
 Item = dict[str, Any]
 
 
-def found(dataset_dir: str, spatial_dims: int) -> list[Item]:
+def found(dataset_dir: str, spatial_dims: int, channels: int = 1) -> list[Item]:
     """Return one item for each image below a folder; see :func:`meninx.imaging.image_files.find`."""
-    return [{"files": image} for image in find(Path(dataset_dir), spatial_dims)]
+    return [{"files": image} for image in find(Path(dataset_dir), spatial_dims, channels=channels)]
 
 
 class NetworkInputd:

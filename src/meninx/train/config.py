@@ -8,7 +8,7 @@ from typing import Literal
 
 from meninx.core.budget import Clipping, PrivacyUnit
 from meninx.core.errors import ConfigError, expected
-from meninx.core.setting_types import Count, CountOrZero, NonNegative, OpenShare, Positive
+from meninx.core.setting_types import Count, CountOrZero, Device, NonNegative, OpenShare, Positive
 from meninx.core.settings import Settings
 from meninx.learn.config import LearnConfig
 
@@ -92,7 +92,7 @@ class EvaluateConfig(Settings):
             needs dicom).
         dicom: Folder of the de-identified DICOM from which the dataset was prepared, for dicom-seg.
         seed: Seed of the resamples.
-        device: auto, cpu, cuda.
+        device: where the network runs; auto takes CUDA, then MPS, then the CPU.
     """
 
     split: Literal["train", "valid", "test", "all"] = "test"
@@ -104,7 +104,7 @@ class EvaluateConfig(Settings):
     predictions: tuple[Literal["csv", "nifti", "dicom-seg"], ...] = ("csv",)
     dicom: Path | None = None
     seed: CountOrZero = 0
-    device: str = "auto"
+    device: Device = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ It also gives differences to a baseline.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from meninx.core import artifacts, belonging, integrity, names, settings
+from meninx.core import artifacts, belonging, integrity, names
 from meninx.core import run as runs
 from meninx.core.artifacts import (
     CaseValuesRecord,
@@ -25,22 +24,19 @@ from meninx.core.artifacts import (
     SettingDifference,
 )
 from meninx.core.errors import DataError, UsageError, problem
-from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
-from meninx.core.progress import SILENT, Progress, task
+from meninx.core.manifest import Manifest, TaskKind
+from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
-from meninx.learn.config import LearnConfig
-from meninx.learn.inference import load_model, predict, predict_maps, released_step, weights_digest
 from meninx.metrics import evaluation, segmentation, thresholds
-from meninx.metrics.estimates import Estimate, Evaluation, in_words
-from meninx.metrics.surface import SurfaceTable, compare_surfaces
+from meninx.metrics.estimates import Estimate, Evaluation, counted, in_words
 from meninx.metrics.thresholds import Threshold
-from meninx.models import registry
 from meninx.train import bundle, effect, external, identity, predictions, testdata
 from meninx.train.comparison import Arm, differing_settings
-from meninx.train.config import EvaluateConfig, TrainConfig
+from meninx.train.config import EvaluateConfig
 from meninx.train.external import LabelMatch
 from meninx.train.identity import dataset_of
+from meninx.train.model_outputs import EvaluatedModel, ModelOutputs, outputs_of
 
 Array = npt.NDArray[np.float64]
 _MEASUREMENTS = (
@@ -95,13 +91,15 @@ class EvaluateResult(Result):
     def summary(self) -> str:
         """Return the result in a few lines for people."""
         known = self.patients_known
-        counted = _counted(self.cases, self.patients, known)
+        measured = counted(self.cases, self.patients, known=known)
         part = "all cases" if self.split == "all" else f"{self.split} split"
         if self.external:
-            other = f"{names.printable(self.dataset)}, {part}: {counted} (another dataset, not the test split"
+            other = (
+                f"{names.printable(self.dataset)}, {part}: {measured} (another dataset, not the test split"
+            )
             lines = [f"out: {self.out}", f"{other} of the run's own)"]
         else:
-            lines = [f"out: {self.out}", f"{part}: {counted}"]
+            lines = [f"out: {self.out}", f"{part}: {measured}"]
         lines += [f"  {name:<22} {in_words(row, known=known)}" for name, row in self.metrics.items()]
         if self.difference is not None:
             what = self.difference.name.replace("_", " ")
@@ -198,7 +196,7 @@ class _Measurement:
     ) -> None:
         self.config, self.folder, self.dataset, self.progress = config, folder, dataset, progress
         self.network = network
-        self.model = _Model.of(folder, network)
+        self.model = EvaluatedModel.of(folder, network)
         testdata.check_task(self.model.info, dataset.info)
         wanted = dataset if config.split == "all" else dataset.split(config.split)
         if not len(wanted):
@@ -244,7 +242,7 @@ class _Measurement:
         """Measure, write, and return the headline."""
         config, labels = self.config, self.model.info.labels
         maps = predictions.PredictionFiles(self.folder, self.chosen, config, labels, self.standing.short)
-        measured = _outcome(config, self.model, self.match, self.chosen, self.valid, self.progress, maps)
+        measured = outputs_of(config, self.model, self.match, self.chosen, self.valid, self.progress, maps)
         truth = self._columns(self.match.targets(self.chosen)) if measured.surfaces is None else None
         found = self._evaluation(measured, truth)
         if not any(np.isfinite(row.value) for row in found.metrics):
@@ -307,7 +305,7 @@ class _Measurement:
             notes.append(f"the dataset has {every} {unit}; `--split all` measures all of them")
         return notes
 
-    def _fitted(self, measured: _Outcome) -> tuple[Threshold, ...]:
+    def _fitted(self, measured: ModelOutputs) -> tuple[Threshold, ...]:
         """Return thresholds fitted on the run's own validation split, or those of its own evaluation.
 
         Nothing is fitted on another dataset.
@@ -334,7 +332,7 @@ class _Measurement:
             if item.rule == self.config.threshold
         )
 
-    def _evaluation(self, measured: _Outcome, truth: Array | None) -> Evaluation:
+    def _evaluation(self, measured: ModelOutputs, truth: Array | None) -> Evaluation:
         """Return all numbers of the chosen cases."""
         config, chosen = self.config, self.chosen
         attributes = {name: chosen.attribute(name) for name in self.dataset.info.attributes}
@@ -364,14 +362,14 @@ class _Measurement:
                 )
         return replace(found, notes=(*found.notes, *self._own_notes(found)))
 
-    def _differences(self, measured: _Outcome, truth: Array | None) -> list[Estimate]:
+    def _differences(self, measured: ModelOutputs, truth: Array | None) -> list[Estimate]:
         """Return the differences to the baseline; none without one."""
         if self.config.baseline is None:
             return []
         other = runs.open_run(self.config.baseline)
         testdata.finished(other)
         _refuse_changed(other)
-        model = _Model.of(other, self.network)
+        model = EvaluatedModel.of(other, self.network)
         testdata.check_task(model.info, self.dataset.info)
         if set(model.info.labels) != set(self.model.info.labels):
             fix = "compare runs that were trained for the same labels"
@@ -380,7 +378,7 @@ class _Measurement:
         testdata.refuse_trained_on(other, self.chosen, self.dataset)
         nothing = self.dataset.select(lambda case: False)
         match = LabelMatch.of(model.info.labels, self.dataset.info.labels, self.config.label_map)
-        outcome = _outcome(self.config, model, match, self.chosen, nothing, self.progress, None)
+        outcome = outputs_of(self.config, model, match, self.chosen, nothing, self.progress, None)
         theirs = outcome.scores[:, [model.info.labels.index(label) for label in self.labels]]
         self.baseline = identity.origin(
             other, weights=model.weights, step=model.step, split=self.config.split
@@ -490,91 +488,6 @@ class _Measurement:
         comparison = artifacts.read_file(path, ComparisonRecord)
         made = comparison.origin if comparison is not None else None
         return made is not None and made.same_model(origin) and made.data == origin.data
-
-
-@dataclass(frozen=True)
-class _Model:
-    """A trained network and what it was trained for."""
-
-    network: nn.Module
-    learned: LearnConfig
-    info: DatasetInfo
-    weights: str
-    step: int
-
-    @classmethod
-    def of(cls, folder: Run, network: nn.Module | None) -> _Model:
-        """Return the released model of a run; refuse a checkpoint with other weights."""
-        settled = settings.resolve_recipe(TrainConfig, str(folder.config_path))
-        own = network if settled.model.name.startswith(registry.OWN_PREFIX) else None
-        network, learned, info = load_model(folder, network=copy.deepcopy(own))
-        weights = weights_digest(network)
-        testdata.check_weights(folder, weights)
-        return cls(network, learned, info, weights, released_step(folder))
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """Output of a model on the chosen cases and on validation.
-
-    Attributes:
-        scores: probabilities, or the Dice, of each case and output of the model, shape (cases, labels).
-        validation: probabilities of the validation cases; None without any.
-        surfaces: distances of surfaces of a segmentation; None of a classifier.
-    """
-
-    scores: Array
-    validation: Array | None = None
-    surfaces: SurfaceTable | None = None
-
-
-def _outcome(
-    config: EvaluateConfig,
-    model: _Model,
-    match: LabelMatch,
-    chosen: Manifest,
-    valid: Manifest,
-    progress: Progress,
-    maps: predictions.PredictionFiles | None,
-) -> _Outcome:
-    learned = model.learned.replace(device=config.device)
-    with task(progress, f"predicting {config.split}", len(chosen)):
-        if chosen.info.task is TaskKind.SEGMENTATION:
-            return _segmented(config, model, match, chosen, progress, maps)
-        scores = predict(model.network, model.info, chosen, learned).probabilities.astype(np.float64)
-        on_valid = None
-        if len(valid):
-            on_valid = predict(model.network, model.info, valid, learned).probabilities.astype(np.float64)
-        return _Outcome(scores, on_valid)
-
-
-def _segmented(
-    config: EvaluateConfig,
-    model: _Model,
-    match: LabelMatch,
-    chosen: Manifest,
-    progress: Progress,
-    maps: predictions.PredictionFiles | None,
-) -> _Outcome:
-    """Return Dice and distances of surfaces of every case; write its label map where one is wanted."""
-    labels, dims = len(model.info.labels), chosen.info.spatial_dims
-    known = dims == 3 or len(chosen.info.spacing_mm) == dims
-    surfaces = SurfaceTable(tolerance=config.surface_tolerance, unit="mm" if known else "voxels")
-    dice = []
-    learned = model.learned.replace(device=config.device)
-    for case, label_map in predict_maps(model.network, model.info, chosen, learned):
-        mask, spacing = predictions.read_mask(chosen, case)
-        true = match.translated(mask)
-        dice.append(segmentation.dice(label_map, true, labels))
-        surfaces.cases.append(
-            compare_surfaces(
-                label_map, true, labels, spacing=spacing or (1.0,) * dims, tolerance=surfaces.tolerance
-            )
-        )
-        if maps is not None:
-            maps.keep(case, label_map)
-        progress.advance()
-    return _Outcome(np.array(dice, dtype=np.float64), surfaces=surfaces)
 
 
 def _by_label(found: Evaluation) -> dict[str, dict[str, Estimate]]:

@@ -149,7 +149,7 @@ class LabelMatch:
         if self.missing:
             yield f"not measured, because the dataset lacks them: {_listed(self.missing)}"
         if self.unused:
-            cases = f" ({left_out} cases)" if left_out else ""
+            cases = f" ({left_out} {'case' if left_out == 1 else 'cases'})" if left_out else ""
             yield f"left out, because the model does not know them: {_listed(self.unused)}{cases}"
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from meninx.core.errors import UsageError, problem
+from meninx.core.errors import ConfigError, UsageError, problem
 from meninx.core.intensity import Intensity
+from meninx.core.manifest import DatasetInfo
 
 INPUT, OUTPUTS = "image", ("probabilities", "logits")
 
@@ -55,7 +56,35 @@ def export_onnx(
 
     Raises:
         UsageError: the packages of the ``export`` extra are missing.
+        ConfigError: the exporter of torch cannot translate the network.
     """
+    program = _exported(model, example)
+    program.model.metadata_props.update(facts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    program.save(str(path), external_data=False)
+
+
+def refuse_unfit(network: nn.Module, info: DatasetInfo, size: tuple[int, ...]) -> None:
+    """Refuse a network that could not be exported when its training is over.
+
+    Args:
+        network: as training begins with it.
+        info: channels and intensity of the images.
+        size: spatial size of an input.
+
+    Raises:
+        UsageError, ConfigError: as :func:`export_onnx`; also without a size that all inputs share.
+    """
+    if not size:
+        fix = "prepare the images at one size, or set image_size or patch_size"
+        raise ConfigError(problem("an ONNX file needs inputs of one size", where="export", fix=fix))
+    _exported(
+        StoredToProbabilities(network, info.intensity, sigmoid=True), torch.zeros(1, info.channels, *size)
+    )
+
+
+def _exported(model: StoredToProbabilities, example: Tensor) -> Any:
+    """Return the network as torch's ONNX program, without places of this machine."""
     try:
         import onnxscript  # noqa: F401 (torch.onnx needs it and says so late)
     except ImportError as error:
@@ -70,13 +99,15 @@ def export_onnx(
                 model, (batch,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
                 input_names=[INPUT], output_names=list(OUTPUTS),
             )  # fmt: skip
-            assert program is not None
-            _forget_places(program.model)
-            program.model.metadata_props.update(facts)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            program.save(str(path), external_data=False)
+    except Exception as error:  # a network that cannot be traced makes the exporter raise anything
+        fix = "leave onnx out of export"
+        what = f"the network cannot be exported as ONNX ({type(error).__name__})"
+        raise ConfigError(problem(what, where="export", fix=fix)) from error
     finally:
         model.network.train(training)
+    assert program is not None
+    _forget_places(program.model)
+    return program
 
 
 def _forget_places(model: Any) -> None:

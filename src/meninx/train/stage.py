@@ -33,7 +33,7 @@ from meninx.privacy import accounting
 from meninx.privacy.clipping import trained_layers
 from meninx.privacy.composition import joint_phases
 from meninx.privacy.plan import Plan
-from meninx.train import bundle, effect, identity, lineage, release
+from meninx.train import bundle, effect, identity, lineage, onnx_export, release
 from meninx.train.config import TrainConfig
 from meninx.train.identity import dataset_of as dataset_of  # the public name of the stage
 from meninx.train.lineage import Start
@@ -252,6 +252,9 @@ def _network(config: TrainConfig, data: Manifest, plan: Plan | None, own: nn.Mod
     """Return a copy of the network that a run begins with, if it can be built and trained with the plan."""
     with torch.random.fork_rng():
         network, _ = assemble.initial_network(config, data.info, network=copy.deepcopy(own))
+        if "onnx" in config.export:  # nothing is trained, and no epsilon spent, for a release that must fail
+            size = config.model.patch_size or config.model.image_size or data.info.size
+            onnx_export.refuse_unfit(network, data.info, size)
     if plan is not None:
         finetune.apply(network, finetune.never_trained(network, config.model))
         trained_layers(network, config.model.functional)

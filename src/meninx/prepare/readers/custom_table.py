@@ -77,7 +77,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     place = _Images(root, path.parent, config, site)
     masks = _Masks(config, path.parent, resolve(config.masks.folder, root, site), image)
     layout = Layout(
-        image=lambda row: place(row.need(image)),
+        image=lambda row: place(row.need(image), row.where),
         indices=(place.index, *([masks.index] if masks.index else [])),
         patient=lambda row: row.need(patient) if known else "",
         study=lambda row: row.get(config.input.study_column),
@@ -186,14 +186,14 @@ class _Images:
         self._places = (folder,) if given else tuple(dict.fromkeys((folder, base, root)))
         self.index = ImageIndex(folder, IMAGES)
 
-    def __call__(self, name: str) -> Path:
+    def __call__(self, name: str, where: str) -> Path:
         """Return the image's path; one of no file when it is missing."""
         there = {path.resolve(): path for place in self._places if is_file(path := place / name)}
         if len(there) > 1:
-            self.index.ambiguous[name] = list(there.values())
+            self.index.ambiguous[name] = where, len(there)
         if there:
             return next(iter(there.values()))
-        return self.index.find(name) or self._places[0] / name
+        return self.index.find(name, where) or self._places[0] / name
 
 
 class _Masks:
@@ -212,5 +212,5 @@ class _Masks:
         if self.index is None:
             return None
         name = Path(row.need(self._image)).name
-        path = self.index.find(name) or self.index.find(Path(name).stem)
+        path = self.index.find(name, row.where) or self.index.find(Path(name).stem, row.where)
         return FileSource(path) if path else None

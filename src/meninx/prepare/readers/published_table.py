@@ -161,9 +161,8 @@ class PublishedTable:
             config = config.replace(positive=self.malignant, positive_name="malignant", malignant=False)
         classes = bool(self.diagnosis or self.one_hot or config.labels.class_column)
         if config.task == "segmentation" or (config.task == "multiclass" and not classes):
-            config = config.replace(
-                task=AUTO
-            )  # the layout gives another task, which is refused by the caller
+            # The layout gives another task. The caller compares it with the setting, and refuses that.
+            config = config.replace(task=AUTO)
         return _Reading(self, root, config, site).output()
 
 
@@ -175,7 +174,6 @@ class _Reading:
         self._notes: list[tuple[str, str]] = []
         self._skipped: list[tuple[str, str]] = []
         self._column = config.labels.class_column or (layout.diagnosis[0] if layout.diagnosis else "")
-        self._one_hot = layout.one_hot and not self._column
         folder = config.input.image_folder
         self._base = resolve(folder, root, site) if folder else root
         self._index = ImageIndex(self._base, layout.suffixes, layout.depth)
@@ -194,13 +192,7 @@ class _Reading:
             name = PurePosixPath(row.get(layout.image[0])).name
             return lists.get(name, "") or parts.get(row.table, "") or row.get("split")
 
-        classes: Callable[[CsvRow], str] | None = None
-        if self._column:
-            column = self._column
-            published = bool(layout.diagnosis) and not self._config.labels.class_column
-            classes = (lambda row: row.need(column)) if published else (lambda row: row.get(column))
-        elif self._one_hot:
-            classes = partial(_hot, labels=labels)
+        classes = self._classes(labels)
         return read_rows(
             self._root,
             tables,
@@ -225,6 +217,14 @@ class _Reading:
             ),
             self._config,
         )
+
+    def _classes(self, labels: Names) -> Callable[[CsvRow], str] | None:
+        """Return what gives the class of a row; None for a dataset of labels."""
+        column = self._column
+        if column:
+            published = bool(self._layout.diagnosis) and not self._config.labels.class_column
+            return (lambda row: row.need(column)) if published else (lambda row: row.get(column))
+        return partial(_hot, labels=labels) if self._layout.one_hot else None
 
     def _labels(self) -> Names:
         """Return the labels that are read."""
@@ -351,7 +351,7 @@ class _Reading:
                 path = self._base / place
                 if is_file(path):
                     return path
-        return self._index.find(text) or self._base / "/".join(
+        return self._index.find(text, row.where) or self._base / "/".join(
             part for part in parts if part not in ("..", "/")
         )
 

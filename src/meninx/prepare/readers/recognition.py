@@ -26,7 +26,7 @@ from meninx.core.errors import ConfigError, DataError, LayoutError, MeninxError,
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import bids, dataset_json
 from meninx.prepare.readers.class_folder import unwrapped
-from meninx.prepare.readers.custom_table import IMAGE_NAMES, only_table, plain_name
+from meninx.prepare.readers.custom_table import IMAGE_NAMES, only_table, plain_name, tables_in
 from meninx.prepare.readers.published_layouts import PUBLISHED
 from meninx.prepare.readers.published_table import PublishedTable
 from meninx.prepare.readers.siim import TABLES as SIIM_TABLES
@@ -138,7 +138,13 @@ def _has_columns(table: CsvTable, layout: PublishedTable) -> bool:
 
 
 def _by_own_table(root: Path, config: PrepareConfig) -> list[str]:
-    """Return csv if a table names an image of the source, dicom if it names DICOM identifiers."""
+    """Return csv if a table names an image of the source, dicom if it names DICOM identifiers.
+
+    Raises:
+        LayoutError: several tables lie beside images that no folders of classes hold; lists them.
+    """
+    if not config.input.table and len(tables_in(root)) > 1 and not _by_folders(root, config):
+        only_table(root)
     try:
         path = table_path(config.input.table, root) if config.input.table else only_table(root)
         table = read_table(path)

@@ -42,7 +42,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     task = TaskKind.SEGMENTATION if config.task == AUTO else TaskKind(config.task)
     cases, skipped = [], []
     for name, rows in runs.items():
-        path = index.find(name)
+        path = index.find(name, rows[0].where)
         header = _header(path) if path else None
         if path is None or header is None:
             skipped.append(("missing file" if path is None else "unreadable image", rows[0].where))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -133,27 +132,31 @@ class ImageIndex:
     (None, None)
     >>> index.refuse_ambiguous()  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    meninx.core.errors.LayoutError: 1 image name of the table has several files (a, b); give image_folder...
+    meninx.core.errors.LayoutError: 1 image name of the table has 2 files (table); give image_folder...
 
     Attributes:
         root: the folder.
         suffixes: endings of the files that count.
         depth: how many parts at the end of a path identify an image: 1 for its name, 3 for
             patient/study/name.
-        ambiguous: names that several files have, to these files.
+        ambiguous: names that several files have, to the place of the cell and the number of files.
     """
 
     root: Path
     suffixes: tuple[str, ...]
     depth: int = 1
-    ambiguous: dict[str, list[Path]] = field(default_factory=dict)
+    ambiguous: dict[str, tuple[str, int]] = field(default_factory=dict)
     _by_end: dict[str, list[Path]] | None = None
 
-    def find(self, text: str) -> Path | None:
+    def find(self, text: str, where: str = "table") -> Path | None:
         """Return the only image that a cell names, with or without its suffix; None if there is none.
 
         The end of the path in the cell decides among images of one name. If it does not, the cell is
         remembered for :meth:`refuse_ambiguous`.
+
+        Args:
+            text: the cell.
+            where: its place, for the message.
         """
         parts = tuple(part for part in PurePosixPath(text.replace("\\", "/")).parts if part not in (".", "/"))
         if len(parts) < self.depth:
@@ -164,21 +167,23 @@ class ImageIndex:
         if len(found) > 1:
             found = _longest_match(found, parts)
         if len(found) > 1:
-            self.ambiguous[text] = found
+            self.ambiguous[text] = where, len(found)
         return found[0] if len(found) == 1 else None
 
     def refuse_ambiguous(self) -> None:
-        """Raise LayoutError if a cell named several images; says how many did and where their files are."""
+        """Raise LayoutError if a cell named several images; says how many cells did, and the first of them.
+
+        The folders of the files are not named, since they may have the names of patients.
+        """
         if not self.ambiguous:
             return
-        # Folders may be named after patients, so numbers are not shown.
-        parents = {path.parent for paths in self.ambiguous.values() for path in paths}
-        folders = sorted({re.sub(r"\d+", "#", relative(parent, self.root)) for parent in parents})
-        shown = ", ".join(folders[:6]) + (f" and {len(folders) - 6} more" if len(folders) > 6 else "")
+        where, first = next(iter(self.ambiguous.values()))
         count = len(self.ambiguous)
-        what = f"{count:,} image names of the table have" if count > 1 else "1 image name of the table has"
+        what = f"{count:,} image names of the table have several files, the first one {first}"
+        if count == 1:
+            what = f"1 image name of the table has {first} files"
         fix = "give image_folder, or write the images' paths into the table"
-        raise LayoutError(problem(f"{what} several files", where=shown, fix=fix))
+        raise LayoutError(problem(what, where=where, fix=fix))
 
     def _read(self) -> dict[str, list[Path]]:
         found: dict[str, list[Path]] = defaultdict(list)
@@ -254,5 +259,5 @@ def _refuse_twice(link: Path, seen: set[str], root: str) -> None:
     for other in seen:
         if os.path.commonpath((target, other)) in (target, other):
             what = f"the linked folder {link.name!r} leads to a folder that is read already"
-            raise LayoutError(problem(what, where=f"folder {link.parent.name}", fix="remove the link"))
+            raise LayoutError(problem(what, where="source", fix="remove the link"))
     seen.add(target)

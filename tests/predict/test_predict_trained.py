@@ -1,0 +1,81 @@
+"""The model in a folder: a run, a release, a bundle, and what is none of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from meninx.core.artifacts import RunState
+from meninx.core.errors import DataError, UsageError
+from meninx.core.run import Run
+from meninx.imaging.preprocessing import Preprocessing
+from meninx.learn.inference import load_bundle
+from meninx.predict.trained import open_trained
+from meninx.synthetic import write_dataset
+from meninx.train import stage
+from meninx.train.config import TrainConfig
+
+SMALL = {
+    "model": "resnet9-small",
+    "model_options": {"width": 4},
+    "steps": 1,
+    "batch_size": 4,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    root = tmp_path_factory.mktemp("trained")
+    data = write_dataset(root / "data", patients=8, size=16)
+    return Run(stage.run(TrainConfig.of(**SMALL, name="a"), data.root, root / "runs").out)
+
+
+def test_every_place_gives_the_same_weights(run, tmp_path):
+    copy = shutil.copytree(run.release, tmp_path / "release")
+    bundle = shutil.copytree(run.release / "bundle", tmp_path / "other name")
+    found = [open_trained(place) for place in (run.root, run.release, copy, bundle, copy / "bundle")]
+    assert len({item.weights for item in found}) == 1
+    assert {item.run for item in found} == {run.record.id}
+    assert {item.preprocessing for item in found} == {Preprocessing(size=(16, 16))}
+    assert found[3].thresholds_from.startswith("none: ")
+
+
+def test_a_run_without_a_bundle_is_read_from_its_checkpoint(run, tmp_path):
+    root = shutil.copytree(run.root, tmp_path / "run")
+    shutil.rmtree(root / "release" / "bundle")
+    assert open_trained(root).weights == open_trained(run.root).weights
+
+
+def test_what_is_no_model(run, tmp_path):
+    for place in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UsageError, match="expected a trained model"):
+            open_trained(place)
+    root = shutil.copytree(run.root, tmp_path / "run")
+    Run(root).update(state=RunState.TRAINING)
+    with pytest.raises(UsageError, match="expected a finished run"):
+        open_trained(root)
+
+
+def test_another_runs_bundle_in_a_run_is_refused(run, tmp_path):
+    root = shutil.copytree(run.root, tmp_path / "run")
+    Run(root).update(weights="0" * 64)
+    with pytest.raises(DataError, match="expected the released weights of the run"):
+        open_trained(root)
+
+
+def test_exchanged_weights_are_refused(run, tmp_path):
+    bundle = shutil.copytree(run.release / "bundle", tmp_path / "bundle")
+    path = bundle / "configs" / "meninx.json"
+    table = json.loads(path.read_text())
+    path.write_text(json.dumps({**table, "weights": "1" * 64}))
+    with pytest.raises(DataError, match="expected the weights that were released"):
+        load_bundle(bundle)
+    path.write_text(json.dumps({**table, "network": {**table["network"], "width": 8}}))
+    with pytest.raises(DataError, match="not those of the network"):
+        load_bundle(bundle)
+    path.unlink()
+    with pytest.raises(DataError, match=r"configs/meninx\.json"):
+        load_bundle(bundle)
