@@ -58,6 +58,7 @@ class Dataset:
         digests: name its content, with its images where it lists them, and its tables alone; compared with
             that of a run's own dataset, never shown.
         archives: digests of the clean archives that it was made from, as far as they are recorded.
+        root: the folder.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Dataset:
     positives: Mapping[str, tuple[int, int]]
     digests: tuple[str, str]
     archives: tuple[str, ...] = ()
+    root: Path = Path()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,9 +315,8 @@ def _dataset(path: Path) -> Dataset:
     }
     archives = prepared.archives if prepared is not None else ()
     digests = (dataset_digest(path).digest, dataset_digest(path, images=False).digest)
-    return Dataset(
-        name, manifest.info, _tally(manifest, "split"), _tally(manifest, "site"), positives, digests, archives
-    )
+    splits, sites = _tally(manifest, "split"), _tally(manifest, "site")
+    return Dataset(name, manifest.info, splits, sites, positives, digests, archives, path)
 
 
 def _tally(manifest: Manifest, column: str) -> dict[str, tuple[int, int]]:

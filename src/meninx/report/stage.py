@@ -14,7 +14,7 @@ from meninx.core.manifest import INFO_NAME
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.run import Run
-from meninx.report import card, page
+from meninx.report import card, contact_sheet, page
 from meninx.report.config import ReportConfig
 from meninx.report.context import gather
 from meninx.report.verdict import verdicts
@@ -71,7 +71,8 @@ def run(
             is off, or the page would lie in a dataset or an archive.
         DataError: a record cannot be read or contradicts another, or a model card would have an empty field.
         RunLocked: the release of a run that is being trained or measured would be written to.
-        PrivacyRefusal: a privacy record contradicts its ledger.
+        PrivacyRefusal: a privacy record contradicts its ledger, or a contact sheet would show images of a
+            private run.
     """
     page_path = out / "report.html" if out.is_dir() else out
     _refuse_incomplete_card(config)
@@ -86,6 +87,7 @@ def run(
     _refuse_existing([page_path], config)
     with task(progress, "report", 3):
         context = gather(config, sources)
+        contact_sheet.refuse(context, page_path)
         progress.advance()
         wanted = [*context.runs, *context.unfinished] if config.card else []
         cards = {item.root / "release" / card.NAME: item for item in wanted}
