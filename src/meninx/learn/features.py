@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from meninx.core.artifacts import FeatureStatistics
-from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected, in_words
 from meninx.core.manifest import Manifest, dataset_digest
 from meninx.learn.config import ModelConfig
 from meninx.learn.data import split_store
@@ -175,7 +175,7 @@ def _features(network: nn.Module, image: Tensor) -> Tensor:
         network(image[None])
     except (RuntimeError, ValueError, IndexError) as error:
         fix = "prepare the public dataset with the channels and the size of the dataset to train on"
-        got = f"{tuple(image.shape)}"
+        got = f"shape {in_words(tuple(image.shape))}"
         raise DataError(
             expected("public images that the network takes", got=got, where="standardize", fix=fix)
         ) from error
