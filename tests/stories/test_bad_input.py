@@ -412,10 +412,8 @@ def test_a_privacy_guard_says_no_and_what_would_do(refused, dataset, tmp_path, c
 
 def test_deid_does_nothing_without_a_good_key(refused, cohort, tmp_path):
     archive, clean = cohort.root / "north" / "archive", tmp_path / "clean"
-    refused(4, "expected a site key file, got none .*--key FILE --new-key", "deid", archive, clean)
-    refused(
-        4, "expected a site key file, got none .*--key FILE --new-key", "deid", archive, clean, "--new-key"
-    )
+    refused(4, "there is no key .*--key FILE --new-key", "deid", archive, clean)
+    refused(4, "there is no key .*--key FILE --new-key", "deid", archive, clean, "--new-key")
     refused(
         4,
         "expected a readable key file of at most 1,048,576 bytes, got none .*--new-key",

@@ -105,7 +105,7 @@ def _steps(steps: int | None, epochs: float | None, steps_per_epoch: float) -> i
     if epochs is None:
         return steps
     if steps is not None:
-        raise ConfigError(expected("steps or epochs", got="both", where="calibrate"))
+        raise ConfigError(problem("steps and epochs exclude each other", where="calibrate"))
     return math.ceil(epochs * steps_per_epoch)
 
 
