@@ -85,6 +85,18 @@ def test_segments_without_names_are_chosen_by_number(tmp_path):
     np.testing.assert_array_equal(found["Q0"], number_of(dict(reversed(layouts.organs(0).items()))))
 
 
+def test_names_that_deidentification_removed_are_none(tmp_path):
+    root = archive(tmp_path)
+    for patient, name in enumerate(("REMOVED", "liver")):
+        named = [layouts.item(SegmentNumber=n, SegmentLabel=text) for n, text in ((1, name), (2, "REMOVED"))]
+        path = root / "images" / f"seg{patient}.dcm"
+        layouts.write_seg(path, patient, layouts.organs(patient), SegmentSequence=named)
+    reading = read(root)
+    assert reading.labels == ("liver",)
+    assert [place for _, place in reading.notes] == ["label 'liver', 1 of 2", "2 of 2 objects"]
+    assert read(root, mask_labels=("tumour=2", "liver=1")).labels == ("tumour", "liver")
+
+
 def test_a_label_that_some_objects_lack_is_noted_and_an_object_without_images_is_counted(tmp_path):
     root = with_segs(archive(tmp_path))
     layouts.write_seg(root / "images" / "seg1.dcm", 1, {"liver": layouts.organs(1)["liver"]})
@@ -234,6 +246,28 @@ def test_a_seg_and_an_rtstruct_of_one_series_are_refused_until_one_is_chosen(tmp
         read(root)
     assert len(read(root, mask_object="seg").cases) == 2
     assert [found.mask is None for found in read(root, mask_object="rtstruct").cases] == [False, True]
+
+
+def test_a_damaged_object_is_counted_and_its_series_has_no_mask(tmp_path):
+    root = with_segs(archive(tmp_path / "in"))
+    path = root / "images" / "seg0.dcm"
+    whole = path.read_bytes()
+    for kept, reason in ((len(whole) - 9, "unreadable mask"), (600, "no mask")):
+        path.write_bytes(whole[:kept])
+        result = run(PrepareConfig.of(**VOLUMES), root, tmp_path / f"out{kept}")
+        assert (result.cases, result.skipped[reason]) == (1, 1)
+
+
+def test_a_series_of_one_slice(tmp_path):
+    root = with_segs(archive(tmp_path / "in"))
+    for path in (root / "images" / "Q0").glob("[13-9].dcm"):
+        path.unlink()
+    (root / "images" / "Q0" / "0.dcm").unlink()
+    lesion = np.zeros((5, 6, 7), bool)
+    lesion[2, 1:3, 2:5] = True
+    layouts.write_seg(root / "images" / "seg0.dcm", 0, {"liver": lesion})
+    _, found = masks(root, tmp_path / "out")
+    np.testing.assert_array_equal(found["Q0"], lesion[2:3])
 
 
 def test_an_archive_without_objects_says_what_to_give(tmp_path):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
+import segmentation_fixtures as layouts
 
 from meninx.core.manifest import Manifest
+from meninx.imaging import nifti
+from meninx.imaging.image import Image
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.stage import run
 
@@ -121,3 +126,48 @@ def test_a_few_cases_of_each_set_are_written(name, tmp_path):
 def _with(config: PrepareConfig, **changes: object) -> PrepareConfig:
 
     return config.replace(**changes)
+
+
+def test_the_hippocampus_as_an_nnunet_folder_gives_the_same_dataset(tmp_path):
+    source, folder = (DATA / "msd_hippocampus").resolve(), tmp_path / "Dataset004_Hippocampus"
+    names = sorted(path.name for path in (source / "images").iterdir())[:12]
+    few = tmp_path / "few"
+    for made in (folder / "imagesTr", folder / "labelsTr", few / "images", few / "labels"):
+        made.mkdir(parents=True)
+    for name in names:
+        case = name.removesuffix(".nii.gz")
+        for kind in ("images", "labels"):
+            (few / kind / name).symlink_to(source / kind / name)
+        (folder / "imagesTr" / f"{case}_0000.nii.gz").symlink_to(source / "images" / name)
+        (folder / "labelsTr" / name).symlink_to(source / "labels" / name)
+    labels = {"background": 0, "anterior": 1, "posterior": 2}
+    table = layouts.nnunet_table(channel_names={"0": "MRI"}, labels=labels, numTraining=len(names))
+    layouts.write_json(folder / "dataset.json", table)
+    config = PrepareConfig.of(reader="nnunet", name="hippo", split="exact")
+    found = _content(run(config, folder, tmp_path / "nnunet").out)
+    pairs = PrepareConfig.of(reader="pairs", name="hippo", mask_labels=("anterior", "posterior"))
+    assert found == _content(run(pairs, few, tmp_path / "pairs").out)
+    assert len(found) == len(names)
+
+
+def test_structures_of_a_ct_as_totalsegmentator_publishes_them(tmp_path):
+    source, case = DATA / "ct_abdomen_totalseg", tmp_path / "in" / "s0001"
+    volume = nifti.read(source / "seg_total.nii.gz")
+    for number, name in ((1, "spleen"), (5, "liver")):
+        present = Image((volume.array == number).astype(np.uint8), volume.affine)
+        nifti.write(case / "segmentations" / f"{name}.nii.gz", present)
+    (case / "ct.nii.gz").symlink_to((source / "ct.nii.gz").resolve())
+    config = PrepareConfig.of(reader="totalsegmentator", window=(-150.0, 250.0), fractions=(1.0, 0.0, 0.0))
+    out = run(config, tmp_path / "in", tmp_path / "out").out
+    (mask,) = (nifti.read(path).array for path in (out / "masks").iterdir())
+    assert [int((mask == n).sum()) for n in (1, 2)] == [int((volume.array == n).sum()) for n in (5, 1)]
+
+
+def _content(out: Path) -> dict[str, tuple[str, str]]:
+    """Patient in the source to the digests of image and mask."""
+    with (out / "private" / "cases.csv").open(newline="") as stream:
+        people = {row["case_id"]: row["patient"] for row in csv.DictReader(stream)}
+    data = Manifest.read(out)
+    return {
+        people[case.case_id]: (data.checksums[case.image], data.checksums[case.mask]) for case in data.cases
+    }

@@ -208,7 +208,7 @@ def test_a_mask_on_another_grid_stops(tmp_path, shift):
 def test_a_channel_on_another_grid_stops(tmp_path):
     root = layouts.make_nnunet(tmp_path / "in")
     make.write_volume(root / "imagesTr" / "prostate_03_0001.nii.gz", layouts.values(1), np.eye(4))
-    with pytest.raises(LayoutError, match=r"another grid than the first one.*case 4 of 4, channel 2"):
+    with pytest.raises(LayoutError, match=r"channel 2 is on another grid than the first one.*case 4 of 4"):
         run(PrepareConfig.of(reader="nnunet"), root, tmp_path / "out")
 
 
@@ -226,12 +226,44 @@ def test_a_case_whose_channels_are_larger_than_the_limit_together_is_left_out(tm
         run(PrepareConfig.of(reader="nnunet"), root, tmp_path / "out")
 
 
+@pytest.mark.parametrize("channels", [3, 1])
+def test_pictures_of_an_nnunet_folder(tmp_path, channels):
+    root = tmp_path / "in"
+    for number in range(4):
+        size = (12, 10, 3) if channels == 3 else (12, 10)
+        make.write_picture(root / "imagesTr" / f"c_{number}_0000.png", make.picture(number, size))
+        make.write_picture(
+            root / "labelsTr" / f"c_{number}.png", (make.picture(number) > 200).astype(np.uint8)
+        )
+    names = {str(n): "RGB"[n] for n in range(channels)}
+    table = layouts.nnunet_table(channel_names=names, labels={"background": 0, "road": 1}, file_ending=".png")
+    layouts.write_json(root / "dataset.json", table)
+    manifest = prepared(root, tmp_path / "out", reader="nnunet")
+    assert (manifest.info.channels, manifest.info.spatial_dims) == (channels, 2)
+    layouts.write_json(root / "dataset.json", {**table, "channel_names": {"0": "a", "1": "b"}})
+    with pytest.raises(LayoutError, match=r"pictures of one channel, or of colour, got 2 channels"):
+        read(root, reader="nnunet")
+
+
+def test_linked_folders_are_followed(tmp_path):
+    layouts.make_brats(tmp_path / "store")
+    (tmp_path / "in").mkdir()
+    for case in sorted((tmp_path / "store").iterdir()):
+        (tmp_path / "in" / case.name).symlink_to(case)
+    assert len(read(tmp_path / "in", reader="brats").cases) == 3
+    root = layouts.make_bids(tmp_path / "bids")
+    (root / "derivatives").rename(tmp_path / "elsewhere")
+    (root / "derivatives").symlink_to(tmp_path / "elsewhere")
+    assert len(read(root, reader="bids").cases) == 4
+
+
 def test_another_order_of_values_prepares_the_masks_again(tmp_path):
     root = layouts.make_nnunet(tmp_path / "in")
-    prepared(root, tmp_path / "out", reader="nnunet")
+    given = {"reader": "nnunet", "mask_labels": ("PZ", "TZ")}  # the settings stay, the meaning changes
+    prepared(root, tmp_path / "out", **given)
     labels = {"background": 0, "PZ": 2, "TZ": 1}
     layouts.write_json(root / "dataset.json", layouts.nnunet_table(labels=labels))
-    manifest = prepared(root, tmp_path / "out", reader="nnunet", mask_labels=("PZ", "TZ"), overwrite=True)
+    manifest = prepared(root, tmp_path / "out", **given, overwrite=True)
     _, mask = first_case(manifest, "prostate_01")
     np.testing.assert_array_equal(mask, layouts.mask(1, 2, 1))
 

@@ -371,6 +371,26 @@ def volumes_only(root: Path) -> Path:
     return root / "only"
 
 
+def test_verify_sees_every_change_of_predictions(volumes, tmp_path):
+    values = np.random.default_rng(1).normal(30, 60, (1, 20, 20, 8)).astype(np.float32)
+    nifti.write(tmp_path / "in" / "a.nii.gz", Image(values, np.diag([12.0, 12, 12, 1])))
+    out = meninx.predict(volumes.bundle, tmp_path / "in", tmp_path / "out").out
+    found = meninx.verify(out)
+    assert (found.ok, found.kinds) == (True, ("predictions",))
+    for name in ("predictions.csv", "label_maps/a.nii.gz"):
+        before = (out / name).read_bytes()
+        (out / name).write_bytes(before + b"x")
+        assert not meninx.verify(out).ok
+        (out / name).write_bytes(before)
+    (out / "label_maps" / "b.nii.gz").write_bytes(b"x")
+    assert not meninx.verify(out).ok
+
+
+def test_predictions_do_not_go_into_a_dataset(pictures, tmp_path):
+    with pytest.raises(UsageError, match="outside datasets and archives"):
+        meninx.predict(pictures.bundle, pictures.source / "images", pictures.data.root / "out")
+
+
 def test_a_dry_run_writes_nothing(pictures, tmp_path):
     result = meninx.predict(pictures.bundle, pictures.source / "images", tmp_path / "out", dry_run=True)
     assert result.cases == 28

@@ -17,7 +17,7 @@ def verify(folder: Path, /, *, output: Output = Output()) -> None:  # noqa: B008
     or incomplete. 4: a guarantee to patients is broken.
 
     Args:
-        folder: A run, dataset, clean archive, release or sweep, or a folder of them.
+        folder: A run, dataset, clean archive, predictions, release or sweep, or a folder of them.
     """
     early.exists(folder)
     from meninx.verify import stage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,21 @@ class Image:
     def spacing_mm(self) -> tuple[float, ...]:
         """Distance between voxel centres along each spatial axis, from the affine."""
         return tuple(float(np.linalg.norm(self.affine[:3, axis])) for axis in range(self.spatial_dims))
+
+
+def stacked(images: Sequence[Image]) -> Image:
+    """Return images of one channel each as the channels of one image.
+
+    Raises:
+        ValueError: an image has several channels, or lies on another grid than the first; names its position.
+    """
+    for number, image in enumerate(images, start=1):
+        if image.channels != 1:
+            raise ValueError(f"file {number} of a channel holds {image.channels} channels")
+        if not same_grid(image, images[0]):
+            raise ValueError(f"channel {number} is on another grid than the first one")
+    first = images[0]
+    return Image(np.concatenate([image.array for image in images]), first.affine, first.header)
 
 
 def same_grid(one: Image, other: Image) -> bool:

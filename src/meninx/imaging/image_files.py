@@ -40,15 +40,15 @@ class ImageFiles:
 def find(source: Path, spatial_dims: int, *, channels: int = 1) -> list[ImageFiles]:
     """Return the images in a file or below a folder, sorted by name.
 
-    In 2-D every PNG, JPEG, TIFF, NIfTI or DICOM file is an image. In 3-D every NIfTI file and every DICOM series is
-    one. Files of other kinds, hidden files, DICOM objects without pixels and segmentations are left out. Of a
-    folder that `meninx deid` wrote, ``images`` is searched.
+    In 2-D every PNG, JPEG, TIFF, NIfTI or DICOM file is an image. In 3-D every NIfTI file and every DICOM
+    series is one. Files of other kinds, hidden files, DICOM objects without pixels and segmentations are
+    left out. Of a folder that `meninx deid` wrote, ``images`` is searched.
 
     Args:
         source: a file or a folder.
         spatial_dims: 2 or 3.
-        channels: of the network. With several, files that end in ``_0000``, ``_0001``, ... are the channels of
-            one image, as in nnU-Net; it is named without these digits.
+        channels: of the network. With several, files that end in ``_0000``, ``_0001``, ... are the channels
+            of one image, as in nnU-Net; it is named without these digits.
 
     Raises:
         DataError: nothing is there, no image is found, or a DICOM header cannot be read.

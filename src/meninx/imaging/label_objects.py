@@ -36,6 +36,7 @@ CLASSES: dict[str, Kind] = {
     "1.2.840.10008.5.1.4.1.1.481.3": "rtstruct",
 }
 OFF_GRID = 0.1  # voxels that a frame or polygon may lie beside its slice: headers are rounded
+REMOVED = "REMOVED"  # what de-identification leaves of a name that must not be empty
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 
@@ -48,7 +49,7 @@ class LabelObject:
         patient: PatientID.
         series: SeriesInstanceUIDs of the images that it refers to.
         instances: SOPInstanceUIDs of these images, as far as it lists them.
-        names: segment or ROI number to its name, which may be empty.
+        names: segment or ROI number to its name; empty where there is none, or de-identification removed it.
         titles: its SeriesDescription, and its ContentLabel or StructureSetLabel; empty ones left out.
     """
 
@@ -64,6 +65,7 @@ def read_object(path: Path) -> LabelObject:
     """Return what the header of a SEG or RTSTRUCT says; pixels are not decoded.
 
     Raises:
+        LayoutError: two segments or regions have one number.
         DataError: the file is neither, or damaged.
     """
     dataset = _opened(path, pixels=False)
@@ -71,9 +73,10 @@ def read_object(path: Path) -> LabelObject:
         kind = _kind(dataset)
         items = dataset.get("SegmentSequence" if kind == "seg" else "StructureSetROISequence") or []
         number, name = ("SegmentNumber", "SegmentLabel") if kind == "seg" else ("ROINumber", "ROIName")
-        names = {int(item[number].value): str(item.get(name) or "").strip() for item in items}
+        found = {int(item[number].value): str(item.get(name) or "").strip() for item in items}
+        names = {key: text if text != REMOVED else "" for key, text in found.items()}
         if len(names) != len(items):
-            raise DataError(problem("two segments have one number", where=f"DICOM {kind}"))
+            raise LayoutError(problem("two segments have one number", where=f"DICOM {kind}"))
         label = dataset.get("ContentLabel" if kind == "seg" else "StructureSetLabel")
         titles = [str(text or "").strip() for text in (dataset.get("SeriesDescription"), label)]
         references = list(_series(dataset, kind))
@@ -88,7 +91,13 @@ def read_object(path: Path) -> LabelObject:
 
 
 def label_map(
-    path: Path, images: Sequence[Path], numbers: Mapping[int, int], *, overlap: str, where: str
+    path: Path,
+    images: Sequence[Path],
+    numbers: Mapping[int, int],
+    *,
+    volume: bool = True,
+    overlap: str = "refuse",
+    where: str = "label object",
 ) -> Image:
     """Return the labels of a SEG or RTSTRUCT on the grid of its images.
 
@@ -96,6 +105,7 @@ def label_map(
         path: the object.
         images: the files of the series in any order, one multi-frame file, or one image.
         numbers: segment or ROI number to the label's number from 1; the others are left out.
+        volume: the images are the slices of a volume, which may be one alone.
         overlap: refuse, or last: where labels overlap, the larger number counts.
         where: place for messages.
 
@@ -110,7 +120,7 @@ def label_map(
     dataset = _opened(path, pixels=True)
     with decode.guarded():
         kind = _kind(dataset)
-        grid = _Grid.of(images)
+        grid = _Grid.of(images, volume=volume)
         values = np.zeros((len(grid.instances), grid.rows, grid.columns), np.uint8)
         parts = _frames(dataset, grid, where) if kind == "seg" else _regions(dataset, grid, numbers, where)
         for number, index, mask in parts:
@@ -195,14 +205,15 @@ class _Grid:
     affine: npt.NDArray[np.float64] | None
 
     @classmethod
-    def of(cls, images: Sequence[Path]) -> _Grid:
+    def of(cls, images: Sequence[Path], *, volume: bool) -> _Grid:
         headers = [decode.open_dataset(path, pixels=False) for path in images]
         rows, columns = int(headers[0].Rows), int(headers[0].Columns)
         instances = [str(header.get("SOPInstanceUID", "")) for header in headers]
-        if len(headers) > 1:
+        single = int(headers[0].get("NumberOfFrames") or 1) == 1
+        if len(headers) > 1 or (volume and single):
             order, affine = dicom_image.order_slices(headers)
             return cls(tuple(instances[index] for index in order), rows, columns, affine)
-        if int(headers[0].get("NumberOfFrames") or 1) == 1:
+        if single:
             return cls(tuple(instances), rows, columns, None)
         whole = dicom_image.read_instance(images[0])
         return cls((instances[0],) * whole.size[2], rows, columns, whole.affine)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from meninx.core.errors import DataError, expected, problem
 from meninx.imaging import decode, dicom_image, nifti, png
-from meninx.imaging.image import Image, same_grid
+from meninx.imaging.image import Image, stacked
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 VOLUMES = (".nii", ".nii.gz")
@@ -69,12 +67,11 @@ def load_channels(paths: Sequence[Path]) -> Image:
         DataError: a file holds several channels, or the files lie on different grids.
     """
     images = [load(path) for path in paths]
-    if any(image.channels != 1 for image in images):
-        raise DataError(expected("one channel per file", got="several", where="channels"))
-    if not all(same_grid(image, images[0]) for image in images):
-        fix = "resample the channels to one grid"
-        raise DataError(problem("the channels lie on different grids", where="channels", fix=fix))
-    return Image(np.concatenate([image.array for image in images]), images[0].affine)
+    try:
+        return stacked(images)
+    except ValueError as error:
+        fix = "resample the channels to one grid, one file per channel"
+        raise DataError(problem(str(error), where="channels", fix=fix)) from error
 
 
 def save(path: Path, image: Image) -> None:

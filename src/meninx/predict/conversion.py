@@ -152,6 +152,7 @@ def refuse_dataset(model: Trained, dataset: Manifest) -> None:
     for name, got, wanted in (
         ("dimensions", here.spatial_dims, there.spatial_dims),
         ("channels", here.channels, there.channels),
+        ("channels", " ".join(here.channel_names), " ".join(there.channel_names)),
     ):
         if got != wanted:
             raise DataError(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from meninx.core import artifacts, names, plain, pool, settings
+from meninx.core import artifacts, names, plain, pool, settings, workspace
 from meninx.core import progress as bars
 from meninx.core.artifacts import Noticed, PredictRecord
 from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected, problem
@@ -125,6 +125,7 @@ def run(
     device = runtime.device(config.device)
     made_of = results.fingerprint(config, trained)
     sources = (source, model)
+    workspace.outside(out.parent)  # another file in a dataset or archive would not be in its list of digests
     results.check(out, config, made_of, sources)
     refusals = Refusals(strict=config.strict)
     inputs = find_images(source, trained.info.spatial_dims, refusals, channels=trained.info.channels)

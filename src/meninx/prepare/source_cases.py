@@ -15,7 +15,7 @@ from meninx.core import files
 from meninx.core.errors import DataError, LayoutError, expected, problem
 from meninx.core.manifest import TaskKind
 from meninx.imaging import label_objects, load, rle
-from meninx.imaging.image import Image, same_grid
+from meninx.imaging.image import Image, same_grid, stacked
 
 
 class Source(Protocol):
@@ -133,22 +133,18 @@ class ChannelSource:
             DataError: the image would be larger than ``files.IMAGE_LIMIT``.
         """
         images: list[Image] = []
-        for number, source in enumerate(self.channels, start=1):
+        for source in self.channels:
             image = source.load(display)
-            where = f"{self.where}, channel {number}"
-            if image.channels != 1:
-                raise LayoutError(expected("one channel per file", got=image.channels, where=where))
-            if images and not same_grid(image, images[0]):
-                fix = "resample the channels to one grid"
-                raise LayoutError(
-                    problem("the channel is on another grid than the first one", where=where, fix=fix)
-                )
             if image.array.nbytes * len(self.channels) > files.IMAGE_LIMIT:
                 raise DataError(
                     problem(f"the image is larger than {files.IMAGE_LIMIT:,} bytes", where=self.where)
                 )
             images.append(image)
-        return Image(np.concatenate([image.array for image in images]), images[0].affine, images[0].header)
+        try:
+            return stacked(images)
+        except ValueError as error:
+            fix = "resample the channels to one grid, one file per channel"
+            raise LayoutError(problem(str(error), where=self.where, fix=fix)) from error
 
     def digest(self) -> str:
         """Return one digest over the files in their order."""
@@ -248,6 +244,7 @@ class ObjectSource:
     Attributes:
         path: the object.
         images: the files of the series, or the one image.
+        volume: the images are the slices of a volume.
         numbers: segment or ROI number to the label's number; the others are left out.
         overlap: refuse, or last: where labels overlap, the later one counts.
         where: place for messages.
@@ -255,6 +252,7 @@ class ObjectSource:
 
     path: Path
     images: tuple[Path, ...]
+    volume: bool
     numbers: Mapping[int, int]
     overlap: str
     where: str
@@ -267,7 +265,12 @@ class ObjectSource:
             DataError: it cannot be read.
         """
         return label_objects.label_map(
-            self.path, self.images, self.numbers, overlap=self.overlap, where=self.where
+            self.path,
+            self.images,
+            self.numbers,
+            volume=self.volume,
+            overlap=self.overlap,
+            where=self.where,
         )
 
     def digest(self) -> str:

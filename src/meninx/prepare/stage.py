@@ -37,7 +37,7 @@ class PrepareResult(Result):
         splits: cases of each split.
         sites: cases of each site.
         labels: cases in which each label is 1, or whose mask holds it; empty for masks in a dry run.
-        channels: 1 for grey images, 3 for images in colour.
+        channels: 1 for grey images, 3 for images in colour, otherwise the number that the source names.
         skipped: reason to number of rows or files left out.
         notes: what else is worth knowing, to where it was met.
         reused: cases whose files were up to date already.

@@ -24,7 +24,7 @@ STAYING = ("K", "C")
 
 
 @dataclass(frozen=True)
-class Subject:
+class PersonalTopic:
     """Something about a person that attributes can tell.
 
     Attributes:
@@ -70,8 +70,8 @@ class Remaining:
         return every - self.stays
 
 
-def _subject(title: str, pattern: str, kept: str, cleaned: str = "", *, vrs: str = "") -> Subject:
-    return Subject(title, re.compile(pattern), kept, cleaned, frozenset(vrs.split()))
+def _subject(title: str, pattern: str, kept: str, cleaned: str = "", *, vrs: str = "") -> PersonalTopic:
+    return PersonalTopic(title, re.compile(pattern), kept, cleaned, frozenset(vrs.split()))
 
 
 _CODED = re.compile(r"(Long|URN)?Code(Value|Meaning)|CodingScheme.*|MappingResource.*")  # terms of a standard
@@ -170,7 +170,7 @@ def merged(tables: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, Count
     return dict(sorted(every.items()))
 
 
-def subject_of(keyword: str) -> Subject | None:
+def subject_of(keyword: str) -> PersonalTopic | None:
     """Return what an attribute tells about a person; None when it is technical."""
     if _CODED.fullmatch(keyword):
         return None
@@ -191,7 +191,7 @@ def stays(counts: Mapping[str, int]) -> bool:
     return any(counts.get(letter, 0) for letter in STAYING)
 
 
-def _what(subject: Subject, mine: Remaining, max_age: int) -> str:
+def _what(subject: PersonalTopic, mine: Remaining, max_age: int) -> str:
     letters = {letter for counts in mine.staying.values() for letter in STAYING if counts[letter]}
     words = [subject.kept] if "K" in letters else []
     if "C" in letters and (subject.cleaned or subject.kept) not in words:

@@ -238,9 +238,7 @@ def _data_format(contents: Contents) -> dict[str, Any]:
     info, count = contents.info, len(contents.outputs)
     low, high = ((value - info.intensity.shift) / info.intensity.scale for value in info.intensity.window)
     size = list(contents.size)
-    image = _tensor(
-        ("image", "magnitude"), size, [low, high], _channels(info.channels), patches=contents.patches
-    )
+    image = _tensor(("image", "magnitude"), size, [low, high], _channels(info), patches=contents.patches)
     names_by_channel = {str(index): name for index, name in enumerate(contents.outputs)}
     if contents.segmentation:
         logits = _tensor(("image", "labels"), size, [], names_by_channel, patches=contents.patches)
@@ -283,10 +281,13 @@ def _intensity(info: DatasetInfo) -> dict[str, Any]:
     return {"window": list(found.window), "shift": found.shift, "scale": found.scale}
 
 
-def _channels(count: int) -> dict[str, str]:
-    if count == 3:
+def _channels(info: DatasetInfo) -> dict[str, str]:
+    """Return the position of each channel to its name."""
+    if info.channel_names:
+        return {str(position): name for position, name in enumerate(info.channel_names)}
+    if info.channels == 3:
         return {"0": "red", "1": "green", "2": "blue"}
-    return {"0": "image"} if count == 1 else {str(n): f"image {n + 1}" for n in range(count)}
+    return {"0": "image"} if info.channels == 1 else {str(n): f"image {n + 1}" for n in range(info.channels)}
 
 
 def _onnx_format(contents: Contents) -> dict[str, Any]:

@@ -175,9 +175,20 @@ def check_images(learned: DatasetInfo, here: DatasetInfo, config: ModelConfig) -
             raise DataError(
                 expected(f"{name} {wanted} as in training", got=got, where="dataset.toml", fix=fix)
             )
+    _check_channel_names(learned, here)
     _check_size(learned, here, config)
     _check_grey_levels(learned, here)
     return [*_spacing_notes(learned, here), *_aspect_notes(learned, here)]
+
+
+def _check_channel_names(learned: DatasetInfo, here: DatasetInfo) -> None:
+    """Refuse channels of other names, or in another order, where both datasets name several."""
+    both = learned.channel_names and here.channel_names and learned.channels > 1
+    if both and learned.channel_names != here.channel_names:
+        wanted = ", ".join(learned.channel_names)
+        fix = f"prepare it with `--channels {' '.join(learned.channel_names)}`"
+        got = ", ".join(here.channel_names)
+        raise DataError(expected(f"channels {wanted} as in training", got=got, where="dataset.toml", fix=fix))
 
 
 def _check_size(learned: DatasetInfo, here: DatasetInfo, config: ModelConfig) -> None:

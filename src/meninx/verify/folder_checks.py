@@ -8,14 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from meninx.core import artifacts, integrity, workspace
-from meninx.core.artifacts import DeidRecord, Lineage, PrepareRecord, RunRecord, SweepRecord
+from meninx.core.artifacts import (
+    DeidRecord,
+    Lineage,
+    PredictRecord,
+    PrepareRecord,
+    RunRecord,
+    SweepRecord,
+)
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
 from meninx.core.progress import Progress
 from meninx.verify.check_list import CheckList, damaged, some
 
 RUN, DATASET, ARCHIVE, RELEASE, SWEEP = "run", "dataset", "clean archive", "release", "sweep"
+PREDICTIONS = "predictions"
 _DEPTH = 4  # a sweep keeps its runs in cells/<epsilon>/<seed>/<run>
-_OWN_PAPERS = ("deid.json", "prepare.json")  # they hold the digest of the list
+_OWN_PAPERS = ("deid.json", "prepare.json", "predict.json")  # they hold the digest of the list
 _TENSORBOARD = "events.out.tfevents"
 
 
@@ -29,12 +37,15 @@ def kind_of(folder: Path) -> str:
         return SWEEP
     if (folder / artifacts.place(DeidRecord)).is_file():
         return ARCHIVE
+    if (folder / artifacts.place(PredictRecord)).is_file():
+        return PREDICTIONS
     if (folder / MANIFEST_NAME).is_file() and (folder / INFO_NAME).is_file():
         return DATASET
     if (folder / Path(artifacts.place(Lineage)).name).is_file() or _is_bundle(folder):
         return RELEASE
     marker = folder / workspace.PRIVATE / workspace.MARKER
-    return {"deid": ARCHIVE, "prepare": DATASET}.get(_stage(folder), "") if marker.is_file() else ""
+    kinds = {"deid": ARCHIVE, "prepare": DATASET, "predict": PREDICTIONS}
+    return kinds.get(_stage(folder), "") if marker.is_file() else ""
 
 
 def found(folder: Path, depth: int = _DEPTH) -> Iterator[tuple[Path, str]]:
@@ -152,6 +163,15 @@ def archive(book: CheckList, root: Path, progress: Progress) -> None:
         leave_out=(workspace.PRIVATE, *_OWN_PAPERS),
         progress=progress,
     )
+    modes(book, root)
+
+
+def predictions(book: CheckList, root: Path, progress: Progress) -> None:
+    """Check the output of `meninx predict`."""
+    if not completion(book, root):
+        return
+    record = artifacts.require(root, PredictRecord, fix="predict again")
+    digests(book, root, record.checksums, leave_out=(workspace.PRIVATE, *_OWN_PAPERS), progress=progress)
     modes(book, root)
 
 

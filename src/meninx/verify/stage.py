@@ -26,7 +26,8 @@ class VerifyResult(Result):
     """What was checked and what came of it.
 
     Attributes:
-        kinds: what was found: ``run``, ``dataset``, ``clean archive``, ``release``, ``sweep``.
+        kinds: what was found: ``run``, ``dataset``, ``clean archive``, ``predictions``, ``release`` or
+            ``sweep``.
         checks: one line each.
     """
 
@@ -103,7 +104,7 @@ def run(folder: Path, *, progress: Progress = SILENT) -> VerifyResult:
     """Check every folder of meninx in a place; nothing is written.
 
     Args:
-        folder: a run, dataset, clean archive, release, bundle or sweep, or a folder of such.
+        folder: a run, dataset, clean archive, predictions, release, bundle or sweep, or a folder of such.
         progress: told of every file whose digest is computed.
 
     Raises:
@@ -119,7 +120,7 @@ def run(folder: Path, *, progress: Progress = SILENT) -> VerifyResult:
         checks += book.checks
         kinds.append(kind)
     if not kinds:
-        fix = "give a run, dataset, clean archive, release or sweep, or a folder of them"
+        fix = "give a run, dataset, clean archive, predictions, release or sweep, or a folder of them"
         raise UsageError(problem("meninx wrote no folder here", where=root.name, fix=fix))
     return VerifyResult(out=root, kinds=tuple(kinds), checks=tuple(checks))
 
@@ -133,6 +134,8 @@ def _check(book: CheckList, place: Path, kind: str, progress: Progress) -> None:
         folder_checks.dataset(book, place, progress)
     elif kind == folder_checks.ARCHIVE:
         folder_checks.archive(book, place, progress)
+    elif kind == folder_checks.PREDICTIONS:
+        folder_checks.predictions(book, place, progress)
     else:
         folder_checks.release(book, place, progress)
 

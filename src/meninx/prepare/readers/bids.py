@@ -33,7 +33,7 @@ from meninx.prepare.config import PrepareConfig, segments_of_bids
 from meninx.prepare.readers import mask_labels, values
 from meninx.prepare.readers.channels import positions_of
 from meninx.prepare.readers.mask_labels import MaskLabels
-from meninx.prepare.readers.source_files import resolve, table_path
+from meninx.prepare.readers.source_files import files_below, resolve, table_path
 from meninx.prepare.source_cases import (
     ChannelSource,
     FileSource,
@@ -212,7 +212,7 @@ def _files(folder: Path) -> list[_Named]:
 
 def _mask_files(folder: Path) -> list[_Named]:
     """Return label maps and masks per label; a mask without a label (of the brain) is neither."""
-    paths = [path for pattern in ("*.nii.gz", "*.nii") for path in folder.rglob(pattern)]
+    paths = files_below(folder, ENDINGS) if folder.is_dir() else []
     found = [_named(path) for path in sorted(paths)]
     return [
         item

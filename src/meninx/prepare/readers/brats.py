@@ -26,7 +26,7 @@ from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import mask_labels
 from meninx.prepare.readers.channels import positions_of
-from meninx.prepare.readers.source_files import relative
+from meninx.prepare.readers.source_files import files_below, relative
 from meninx.prepare.source_cases import ChannelSource, FileSource, ReaderOutput, SourceCase
 
 CHANNELS = ("flair", "t1", "t1ce", "t2")
@@ -87,7 +87,7 @@ def _cases(root: Path) -> tuple[dict[tuple[Path, str], dict[str, Path]], bool]:
     """Return the files of each case by channel, and whether they have the names of 2023."""
     found: dict[tuple[Path, str], dict[str, Path]] = defaultdict(dict)
     generations = set()
-    for path in sorted(root.rglob("*.nii*")):
+    for path in sorted(files_below(root, (".nii", ".nii.gz"))):
         match = _FILE.fullmatch(path.name)
         if match is None or path.name.startswith(".") or not path.is_file():
             continue

@@ -2,8 +2,9 @@
 
 An object belongs to the series (in 2-D: to the image) that it refers to by UID, if both have one PatientID.
 The names of segments and regions (ROIs) are the labels: all of them in alphabetical order, or those that
-``mask_labels`` chooses (``liver``, ``tumour=GTV-1``, or ``liver=1`` by number where objects hold no names). A
-label that the object of a case does not hold has no voxels there, which is noted. Where an image has several
+``mask_labels`` chooses: ``liver``, ``tumour=GTV-1``, or ``liver=1`` by number where de-identification removed
+the names and a number means the same in all objects. A label that the object of a case does not hold has no
+voxels there, and segments without a name are left out; both are noted. Where an image has several
 objects, ``mask_object`` chooses the kind and ``mask_series`` the SeriesDescription, ContentLabel or
 StructureSetLabel. Without a choice they are refused.
 """
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from meninx.core.errors import ConfigError, LayoutError, expected, problem
+from meninx.core.errors import ConfigError, DataError, LayoutError, expected, problem
 from meninx.core.manifest import TaskKind
 from meninx.imaging import label_objects
 from meninx.imaging.label_objects import LabelObject
@@ -40,12 +41,14 @@ class DicomMasks:
         objects: file to what its header says.
         labels: the labels of the dataset.
         overlap: refuse, or last.
+        unreadable: number of objects that are damaged.
         used: files that belong to an image.
     """
 
     objects: Mapping[Path, LabelObject]
     labels: MaskLabels
     overlap: str
+    unreadable: int = 0
     used: set[Path] = field(default_factory=set)
 
     @classmethod
@@ -56,7 +59,14 @@ class DicomMasks:
             LayoutError: there is none, two segments of one have one name, or none has a name.
             ConfigError: ``mask_labels`` names something that no object holds.
         """
-        found = {path: label_objects.read_object(path) for path in paths}
+        found: dict[Path, LabelObject] = {}
+        for path in paths:
+            try:
+                found[path] = label_objects.read_object(path)
+            except LayoutError:
+                raise
+            except DataError:  # damaged: counted, as a damaged image is
+                continue
         kind, title = config.masks.object, config.masks.series
         chosen = {
             path: item
@@ -74,7 +84,7 @@ class DicomMasks:
                 fix = "choose by number: mask_labels as name=number"
                 if not _by_number(config.masks.labels):
                     raise LayoutError(problem("two segments have one name", where=where, fix=fix))
-        return cls(chosen, _labels(chosen, config), config.masks.overlap)
+        return cls(chosen, _labels(chosen, config), config.masks.overlap, len(paths) - len(found))
 
     def find(
         self, paths: tuple[Path, ...], patient: str, series: str, instances: frozenset[str], *, where: str
@@ -107,27 +117,35 @@ class DicomMasks:
             raise LayoutError(expected("one label object per image", got=len(fitting), where=where, fix=fix))
         (path,) = fitting
         self.used.add(path)
-        return ObjectSource(path, paths, self._numbers(path), self.overlap, where)
+        return ObjectSource(path, paths, bool(series), self._numbers(path), self.overlap, where)
 
     def left_over(self) -> list[tuple[str, str]]:
-        """Return reason and place of the objects that refer to no image."""
-        return [
+        """Return reason and place of the objects that refer to no image, or are damaged."""
+        damaged = [("unreadable label object", MASK_OBJECTS)] * self.unreadable
+        return damaged + [
             ("label object without its images", f"{MASK_OBJECTS}, {number} of {len(self.objects)}")
             for number, path in enumerate(self.objects, start=1)
             if path not in self.used
         ]
 
     def notes(self) -> tuple[tuple[str, str], ...]:
-        """Return how many objects lack a label."""
+        """Return how many objects lack a label, and how many hold segments that no name can choose."""
+        unnamed = 0
+        if not self.labels.values:
+            unnamed = sum("" in self.objects[path].names.values() for path in self.used)
         lacking = {
             name: sum(number not in self._numbers(path).values() for path in self.used)
             for number, name in enumerate(self.labels.names, start=1)
         }
-        return tuple(
+        notes = [
             ("label that some objects do not hold", f"label {name!r}, {count} of {len(self.used)}")
             for name, count in lacking.items()
             if count
-        )
+        ]
+        if unnamed:
+            reason = "segments without a name are left out (mask_labels takes them by number)"
+            notes.append((reason, f"{unnamed} of {len(self.used)} objects"))
+        return tuple(notes)
 
     def _numbers(self, path: Path) -> dict[int, int]:
         """Return the segment or ROI numbers of an object that are labels, to the labels' numbers."""

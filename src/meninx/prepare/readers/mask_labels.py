@@ -53,11 +53,11 @@ def of_values(asked: tuple[str, ...]) -> MaskLabels:
     """
     given = [entry.rpartition("=")[::2] for entry in asked if "=" in entry]
     if not given:
-        return MaskLabels(_counted(asked or ("foreground",)))
+        return MaskLabels(_within_limit(asked or ("foreground",)))
     if len(given) != len(asked) or not all(_is_value(value) for _, value in given):
         what = f"mask_labels as plain names, or each as name=value with a value from 1 to {LARGEST_VALUE}"
         raise ConfigError(expected(what, got=asked, where="mask_labels"))
-    names = _counted(tuple(name for name, _ in given))
+    names = _within_limit(tuple(name for name, _ in given))
     values = {int(value): number for number, (_, value) in enumerate(given, start=1)}
     if len(values) != len(given):
         raise ConfigError(problem("two labels have one value", where="mask_labels"))
@@ -90,7 +90,7 @@ def of_names(asked: tuple[str, ...], published: Mapping[str, int], *, where: str
         raise ConfigError(problem("one label is chosen twice", where="mask_labels"))
     numbers = {old: number for number, old in enumerate(sources, start=1)}
     values = {value: numbers.get(name, 0) for name, value in published.items()}
-    return MaskLabels(_counted(tuple(new for new, _ in chosen)), values, sources)
+    return MaskLabels(_within_limit(tuple(new for new, _ in chosen)), values, sources)
 
 
 def _found(
@@ -114,7 +114,7 @@ def _is_value(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= LARGEST_VALUE
 
 
-def _counted(names: tuple[str, ...]) -> tuple[str, ...]:
+def _within_limit(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(names) > MOST_LABELS:
         fix = "choose some with mask_labels"
         raise LayoutError(

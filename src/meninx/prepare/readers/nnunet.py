@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meninx.core.errors import ConfigError, LayoutError, expected, problem
+from meninx.core.errors import LayoutError, expected, problem
 from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import dataset_json, mask_labels
@@ -73,8 +73,9 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
             ("test image", f"imagesTs, file {n + 1}") for n in range(_count(root / "imagesTs", ending))
         ]
     colour = ENDINGS[ending] == 2 and len(known) == 3 and all(len(case.images) == 1 for case in listed)
-    if ENDINGS[ending] == 2:
-        _refuse_flat_channels(known, config, colour=colour)
+    if ENDINGS[ending] == 2 and len(known) > 1 and not colour:
+        got = f"{len(known)} channels in files of their own"
+        raise LayoutError(expected("pictures of one channel, or of colour", got=got, where=dataset_json.NAME))
     positions = positions_of(config.images.channels, known, where=dataset_json.NAME)
     cases = []
     for case in listed:
@@ -194,16 +195,6 @@ def _refuse_other_number(table: Mapping[str, Any], listed: list[_Listed]) -> Non
         raise LayoutError(problem("the number of training cases is not a whole number", where=where))
     what = f"{promised} training cases with images and label maps"
     raise LayoutError(expected(what, got=complete, where=where, fix=fix))
-
-
-def _refuse_flat_channels(known: tuple[str, ...], config: PrepareConfig, *, colour: bool) -> None:
-    """Refuse pictures of channels that a PNG file cannot hold."""
-    if not colour and len(known) > 1:
-        got = f"{len(known)} channels in files of their own"
-        raise LayoutError(expected("pictures of one channel, or of colour", got=got, where=dataset_json.NAME))
-    if colour and config.images.color != "rgb":
-        fix = "set color to rgb"
-        raise ConfigError(problem("the pictures have three channels", where=dataset_json.NAME, fix=fix))
 
 
 def _unfit(case: _Listed, channels: int) -> str:
