@@ -144,5 +144,11 @@ class SweepConfig(TrainConfig):
 
     @property
     def training(self) -> TrainConfig:
-        """The settings that all runs of the sweep share."""
-        return TrainConfig(**{item.name: getattr(self, item.name) for item in fields(TrainConfig)})
+        """The settings that all runs of the sweep share; the grid replaces epsilon."""
+        shared = {item.name: getattr(self, item.name) for item in fields(TrainConfig)}
+        if self.privacy is not None:
+            terms = {item.name: getattr(self.privacy, item.name) for item in fields(PrivacyConfig)}
+            if terms["epsilon"] is None and terms["noise_multiplier"] is None:
+                terms["epsilon"] = max(self.grid.epsilons, default=1.0)
+            shared["privacy"] = PrivacyConfig(**terms)
+        return TrainConfig(**shared)
