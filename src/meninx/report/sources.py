@@ -200,10 +200,11 @@ def read(paths: Sequence[Path]) -> list[Source]:
     for path in paths:
         here = dict(_read_tree(path.resolve(), depth=_DEPTH))
         if not here:
-            what = "a folder that deid, prepare, train or sweep wrote, with a run that has taken a step"
-            raise UsageError(
-                expected(what, got="none" if path.exists() else "no such folder", where=printable(path.name))
+            what = (
+                "nothing to report on, or only runs that took no step" if path.exists() else "no such folder"
             )
+            fix = "give folders that deid, prepare, train and sweep wrote"
+            raise UsageError(problem(what, where=printable(path.name), fix=fix))
         found |= here
     flat = [item for items in found.values() for item in items]
     _refuse_copies([item for item in flat if isinstance(item, TrainedRun)])
