@@ -22,7 +22,7 @@ override PATH := $(CALLER_PATH):/usr/local/bin:/opt/homebrew/bin:/usr/bin:/bin
 endif
 TESTS ?= tests
 
-.PHONY: help setup shell demo test test-fast test-slow coverage lint fix types contracts docs docs-check site \
+.PHONY: help setup shell demo picture test test-fast test-slow coverage lint fix types contracts docs docs-check site \
 	bench bench-dp bench-data utility build clean constraints
 
 help: ## Show this list
@@ -41,6 +41,10 @@ shell: $(READY) ## A shell in which `meninx` and the tools are found
 
 demo: $(READY) ## Run the full pipeline on invented patients and print the report's path (OUT=folder)
 	@$(BIN)/meninx demo $(OUT) --overwrite
+
+picture: $(READY) ## Make docs/img/report.png again from the demo's report (OUT=folder; needs chromium)
+	@chromium --headless --hide-scrollbars --window-size=1280,860 --screenshot=$(abspath docs/img/report.png) \
+		file://$(abspath $(OUT))/report.html
 
 test: lint types contracts docs-check ## Lint, types, import contracts, docs and tests, with one summary
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"

@@ -708,6 +708,9 @@ class ReportSettings(TypedDict, total=False):
         utility_loss: Largest loss against that run that does not count as a loss.
         training_curves: Show training curves; under DP they are outside the guarantee, as the page states.
         case_plots: Show the Dice of each test case of a segmentation, without names, from the private folder.
+        contact_sheet: Number of training images to show, at most 64. Only of synthetic datasets, or with
+            contact_sheet_permission of datasets that no private run given here was trained on.
+        contact_sheet_permission: Licence or approval by which real images are shown; printed below them.
         card: Also write MODEL_CARD.md into the release folder of every run.
         license: Licence of the model, for the card (an SPDX identifier in lower case, or other).
         authors: Person or group responsible for the model card; required for it.
@@ -727,6 +730,8 @@ class ReportSettings(TypedDict, total=False):
     utility_loss: float
     training_curves: bool
     case_plots: bool
+    contact_sheet: int
+    contact_sheet_permission: str
     card: bool
     license: str
     authors: str

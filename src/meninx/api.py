@@ -11,7 +11,7 @@ checked like them; docs/reference/settings.md describes each. ``progress`` may b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -254,8 +254,8 @@ def sweep(
     data: StrPath,
     out: StrPath,
     *,
-    epsilons: Sequence[float],
-    seeds: Sequence[int] = (0, 1, 2),
+    epsilons: Sequence[float] | float,
+    seeds: Sequence[int] | int = (0, 1, 2),
     model: str = "",
     recipe: str = "",
     non_private: bool = True,
@@ -278,16 +278,17 @@ def sweep(
     Raises:
         UsageError, ConfigError, DataError: see ``meninx.train.sweep.run``.
     """
-    from meninx.train.config import GridConfig
+    from meninx.train.config import SweepConfig
     from meninx.train.sweep import run
 
-    config = _train_config(recipe, {**settings, **({"model": model} if model else {})})
-    grid = GridConfig(epsilons=tuple(epsilons), seeds=tuple(seeds), non_private=non_private)
-    return run(config, grid, Path(data), Path(out), progress=progress, recipe=recipe or None)
+    grid = {"epsilons": _listed(epsilons), "seeds": _listed(seeds), "non_private": non_private}
+    given = {**settings, **({"model": model} if model else {}), **grid}
+    config = config_settings.resolve_recipe(SweepConfig, recipe, (given, _HERE))
+    return run(config.training, config.grid, Path(data), Path(out), progress=progress, recipe=recipe or None)
 
 
 def report(
-    sources: Sequence[StrPath],
+    sources: StrPath | Sequence[StrPath],
     out: StrPath,
     *,
     progress: Progress = SILENT,
@@ -296,7 +297,7 @@ def report(
     """Write the report of some folders (clean archives, datasets, runs, sweeps) to one HTML file.
 
     Args:
-        sources: the folders.
+        sources: the folders, or one.
         out: the HTML file.
         progress: shows the sections.
         **settings: those of ``meninx report``.
@@ -308,7 +309,8 @@ def report(
     from meninx.report.stage import run
 
     config = config_settings.build(ReportConfig, settings, _HERE)
-    return run(config, [Path(item) for item in sources], Path(out), progress=progress)
+    folders = [sources] if isinstance(sources, (str, Path)) else sources
+    return run(config, [Path(item) for item in folders], Path(out), progress=progress)
 
 
 def verify(folder: StrPath, *, progress: Progress = SILENT) -> VerifyResult:
@@ -319,6 +321,11 @@ def verify(folder: StrPath, *, progress: Progress = SILENT) -> VerifyResult:
     from meninx.verify.stage import run
 
     return run(Path(folder), progress=progress)
+
+
+def _listed(value: Sequence[float] | float) -> tuple[float, ...] | float:
+    """Return several numbers as a tuple, and one as it is."""
+    return tuple(value) if isinstance(value, Iterable) else value
 
 
 def _train_config(recipe: str, settings: Mapping[str, Any]) -> TrainConfig:

@@ -57,6 +57,14 @@ def test_each_class_has_its_exit_code_and_no_traceback(invoke, monkeypatch, name
     assert said.out == ""
 
 
+def test_no_message_ends_in_got_another_or_got_none():
+    """Such a message says no more than its first half; ``problem`` says what is wrong instead."""
+    empty = re.compile(r'got=f?"(another\b[^"{]*|none|others?|other values|both|neither|nothing)"')
+    root = Path(errors.__file__).parent.parent
+    found = [path.name for path in root.rglob("*.py") if empty.search(path.read_text(encoding="utf-8"))]
+    assert found == []
+
+
 def test_ctrl_c_is_130(invoke, monkeypatch):
     _raising(monkeypatch, KeyboardInterrupt())
     said = invoke("doctor")

@@ -62,7 +62,7 @@ def test_what_is_no_model(run, tmp_path):
 def test_another_runs_bundle_in_a_run_is_refused(run, tmp_path):
     root = shutil.copytree(run.root, tmp_path / "run")
     Run(root).update(weights="0" * 64)
-    with pytest.raises(DataError, match="expected the released weights of the run"):
+    with pytest.raises(DataError, match="the weights are not those of the release"):
         open_trained(root)
 
 
@@ -71,7 +71,7 @@ def test_exchanged_weights_are_refused(run, tmp_path):
     path = bundle / "configs" / "meninx.json"
     table = json.loads(path.read_text())
     path.write_text(json.dumps({**table, "weights": "1" * 64}))
-    with pytest.raises(DataError, match="expected the weights that were released"):
+    with pytest.raises(DataError, match="the weights are not those of the release"):
         load_bundle(bundle)
     path.write_text(json.dumps({**table, "network": {**table["network"], "width": 8}}))
     with pytest.raises(DataError, match="not those of the network"):

@@ -405,7 +405,7 @@ def test_unclear_separators_and_encodings_are_refused(tmp_path):
     assert len(read(tmp_path, reader="csv").cases) == 2
     for content in (b"file,patient,label\n\x93a\x94.png,P,1\n", "file,patient\nä,".encode() + b"\xe4\n"):
         table.write_bytes(content)
-        with pytest.raises(LayoutError, match=r"UTF-8 or Latin-1, got another.*labels.csv, line 2"):
+        with pytest.raises(LayoutError, match=r"neither UTF-8 nor Latin-1.*labels.csv, line 2"):
             read(tmp_path, reader="csv")
 
 

@@ -93,11 +93,11 @@ def test_channels_and_labels_are_chosen_and_ordered_by_name(tmp_path):
         ({"labels": {"background": 0, "PZ": 1.5}}, "something else in entry 2"),
         ({"labels": {"background": 0, "PZ": True}}, "something else in entry 2"),
         ({"labels": {"background": 0, "PZ": -1}}, "label values from 1 to 65535"),
-        ({"labels": {"background": 1, "PZ": 2}}, "background as value 0"),
+        ({"labels": {"background": 1, "PZ": 2}}, "background has value 1, not 0"),
         ({"labels": {"background": 0, "PZ": 1, "TZ": 1}}, "two labels have one value"),
         ({"labels": {"background": 0}}, "label values from 1 to 65535, got none"),
-        ({"labels": None}, "label values and names, got none"),
-        ({"channel_names": {"0": "T2", "2": "ADC"}}, "channels 0, 1"),
+        ({"labels": None}, "there are no labels"),
+        ({"channel_names": {"0": "T2", "2": "ADC"}}, "channels are not numbered 0, 1"),
         ({"channel_names": {"0": "T2"}}, r"channels up to 0000.*got 0001 \(imagesTr, case 1 of 4\)"),
         ({"channel_names": {"0": "$__import__('os')", "1": "ADC"}}, "plain name for channel 1"),
         ({"file_ending": ".mha"}, r"one of .nii.gz, .nii, .png, got '.mha'"),
@@ -201,7 +201,7 @@ def test_a_mask_on_another_grid_stops(tmp_path, shift):
     affine = layouts.AFFINE.copy()
     affine[:3, 3] = shift
     make.write_volume(root / "labelsTr" / "prostate_03.nii.gz", layouts.mask(3, 1, 2), affine)
-    with pytest.raises(DataError, match=r"a mask at the image's place, got another affine.*case 4 of 4"):
+    with pytest.raises(DataError, match=r"the mask lies elsewhere in space than its image.*case 4 of 4"):
         run(PrepareConfig.of(reader="nnunet"), root, tmp_path / "out")
 
 

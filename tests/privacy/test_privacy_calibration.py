@@ -74,7 +74,7 @@ def test_what_cannot_be_reached_is_refused_with_advice():
     "given", [{}, {"epsilon": 1.0}, {"steps": 3}, THREE, {"steps": 3, "epochs": 1, "epsilon": 1.0}]
 )
 def test_exactly_two_are_asked_for(given):
-    with pytest.raises(ConfigError, match=r"exactly two|steps or epochs"):
+    with pytest.raises(ConfigError, match=r"exactly two|steps and epochs"):
         calibrate(n_units=100, expected_batch_size=10, delta=1e-5, **given)
 
 

@@ -63,12 +63,16 @@ def test_a_stamped_run_is_not_for_release(tmp_path):
 
 
 def test_everything_that_a_person_must_say_is_asked_for_at_once(tmp_path, sources):
-    with pytest.raises(ConfigError, match=r"authors, contact, .*--authors --contact"):
+    with pytest.raises(ConfigError, match=r"lacks authors, contact \(card\); give --authors --contact, or"):
         stage.run(ReportConfig(card=True), [tmp_path / "never looked at"], tmp_path / "r.html")
     with pytest.raises(ConfigError, match="intended use"):
         stage.run(
             ReportConfig(card=True, authors="a", contact="c", intended_use=" "), sources, tmp_path / "r.html"
         )
+    (sources[1] / place(EvaluationRecord)).unlink()
+    relist(sources[1])
+    with pytest.raises(ConfigError, match=r"lacks contact, an evaluation of run .* run `meninx evaluate"):
+        stage.run(ReportConfig(card=True, authors="a"), sources, tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
 
 

@@ -136,7 +136,7 @@ def test_nothing_planted_in_private_files_or_manifest_is_on_the_page(whole):
 
 
 def test_what_was_not_checked_is_said(whole):
-    text = " ".join(Page(whole[1]).text)
+    text = " ".join(" ".join(Page(whole[1]).text).split())
     for words in (
         "Pixels were NOT checked",
         "No attack was carried out",

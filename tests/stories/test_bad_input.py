@@ -290,7 +290,7 @@ PIXELS = [
     (
         "findings",
         image_of_another_size,
-        r"expected images of size \(32, 32\), got \(20, 30\) \(manifest.csv, row \d+\)",
+        r"expected images of size 32 x 32, got 20 x 30 \(manifest.csv, row \d+\)",
     ),
     ("findings", volume_for_picture, r"expected 2-D images, got 3 dimensions \(manifest.csv, row \d+\)"),
     (
@@ -388,7 +388,7 @@ def test_a_folder_that_is_not_there(refused, invoke, tmp_path):
         (4, "expected delta < 1 / n_units_declared", "--privacy.noise-multiplier 1 --privacy.delta 0.5"),
         (4, "class weights computed from private labels", f"{NOISE} --class-weights balanced"),
         (2, "expected batch_size <= 6 patients, got 100", f"{NOISE} --batch-size 100"),
-        (2, "expected epsilon or noise_multiplier, got neither", "--privacy.delta 1e-3"),
+        (2, "there is no privacy budget .*; give epsilon, or noise_multiplier", "--privacy.delta 1e-3"),
     ],
 )
 def test_a_privacy_guard_says_no_and_what_would_do(refused, dataset, tmp_path, code, told, words):
@@ -412,10 +412,8 @@ def test_a_privacy_guard_says_no_and_what_would_do(refused, dataset, tmp_path, c
 
 def test_deid_does_nothing_without_a_good_key(refused, cohort, tmp_path):
     archive, clean = cohort.root / "north" / "archive", tmp_path / "clean"
-    refused(4, "expected a site key file, got none .*--key FILE --new-key", "deid", archive, clean)
-    refused(
-        4, "expected a site key file, got none .*--key FILE --new-key", "deid", archive, clean, "--new-key"
-    )
+    refused(4, "there is no key .*--key FILE --new-key", "deid", archive, clean)
+    refused(4, "there is no key .*--key FILE --new-key", "deid", archive, clean, "--new-key")
     refused(
         4,
         "expected a readable key file of at most 1,048,576 bytes, got none .*--new-key",
@@ -453,7 +451,7 @@ def test_no_key_is_made_for_a_run_that_is_refused(refused, tmp_path):
     refused(2, "the output folder holds other files", "deid", source, mine, "--key", key, "--new-key")
     refused(
         3,
-        "expected a folder of DICOM files",
+        "there is no such file or folder .*; check the path",
         "deid",
         tmp_path / "none",
         tmp_path / "out",

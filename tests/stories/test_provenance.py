@@ -364,7 +364,7 @@ def test_another_dataset_has_its_own_place_and_the_thresholds_of_the_run(copied,
             lambda found: replace(
                 found, cases=tuple(replace(case, labels=dict.fromkeys(case.labels)) for case in found.cases)
             ),
-            "only unknown ones",
+            "no case of the measured split has a label",
         ),
     ],
 )

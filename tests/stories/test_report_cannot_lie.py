@@ -46,6 +46,7 @@ from meninx.core.artifacts import (
     place,
 )
 from meninx.core.errors import DataError, MeninxError, PrivacyRefusal, UsageError
+from meninx.core.run import Run
 from meninx.report import figures, stage
 from meninx.report.config import ReportConfig
 from meninx.report.context import gather
@@ -390,7 +391,7 @@ class TestStates:
     def test_a_run_that_never_began_is_passed_over(self, tmp_path):
         run = write_run(tmp_path / "begun", private=True, state=RunState.STARTING, steps=0)
         (run / "private" / "ledger.jsonl").unlink()
-        with pytest.raises(UsageError, match="has taken a step"):
+        with pytest.raises(UsageError, match="runs without a step"):
             reported(tmp_path, run)
         done = write_run(tmp_path / "done", private=True)
         _, text = reported(tmp_path, tmp_path)
@@ -992,3 +993,50 @@ class TestRunsSideBySide:
         page = (tmp_path / "page.html").read_text().replace("<wbr>", "")
         assert "<img" not in page
         assert "&lt;img src=x" in page
+
+
+class TestWhatIsLeftOutOfGroups:
+    def test_cases_without_sex_are_counted_and_the_count_follows_the_data(self, tmp_path):
+        run = write_run(tmp_path / "run", private=False)
+        whole = reported(tmp_path, run)[1]
+        assert "no group of sex" not in whole
+        path = run / place(EvaluationRecord)
+        record = json.loads(path.read_text())
+        men = [item for item in record["evaluation"]["groups"] if item["group"] == "M"]
+        for item in men:
+            item["n"] -= 47
+        path.write_text(json.dumps(record))
+        relist(run)
+        total = record["evaluation"]["n_cases"]
+        assert f"Run run: 47 of {total} cases are in no group of sex" in reported(tmp_path, run)[1]
+
+
+class TestCalibrationAndUse:
+    def test_every_label_has_a_calibration_and_the_worst_comes_first(self, tmp_path):
+        run = write_run(tmp_path / "run", private=False)
+        text = reported(tmp_path, run)[1]
+        table = text[text.index("Run run: calibration") :]
+        found = json.loads((run / place(EvaluationRecord)).read_text())["evaluation"]["calibration"]
+        ranked = [item["label"] for item in sorted(found, key=lambda item: -item["ece"])]
+        assert len(ranked) == len(LABELS)
+        places = [table.index(label) for label in ranked]
+        assert places == sorted(places)
+
+    def test_the_page_names_the_ways_to_predict_that_the_release_holds(self, tmp_path):
+        run = write_run(tmp_path / "run", private=False)
+        assert "`meninx predict` cannot use it" in reported(tmp_path, run)[1]
+        bundle = run / "release" / "bundle"
+        for name, words in (
+            ("models/model.pt", "meninx predict release IMAGES OUT"),
+            ("configs/inference.json", "python -m monai.bundle run"),
+            ("models/model.onnx", "with ONNX Runtime alone"),
+        ):
+            assert words not in reported(tmp_path, run)[1]
+            (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+            (bundle / name).write_bytes(b"x")
+            Run(run).enlist(added=[bundle / name])
+            assert words in reported(tmp_path, run)[1]
+
+    def test_a_void_run_is_not_to_be_used(self, tmp_path):
+        run = write_run(tmp_path / "run", private=True, deterministic=True)
+        assert "must not be released or used" in reported(tmp_path, run)[1]

@@ -16,7 +16,7 @@ from meninx.core.errors import ConfigError, DataError, RunLocked, UsageError
 from meninx.core.run import Run
 from meninx.synthetic import write_dataset
 from meninx.train import evaluate, stage, sweep
-from meninx.train.config import EvaluateConfig, GridConfig, PrivacyConfig, TrainConfig
+from meninx.train.config import EvaluateConfig, GridConfig, PrivacyConfig, SweepConfig, TrainConfig
 
 CONFIG = TrainConfig.of(
     model="resnet9-small",
@@ -211,3 +211,11 @@ def test_all_private_runs_of_the_folder_are_named(swept, data):
     private = {Run(path).record.id for path in (swept.out / "cells").glob("*/2*") if Run(path).record.private}
     assert private <= set(record.runs)
     assert len(set(record.runs)) == len(record.runs) == 4
+
+
+def test_delta_alone_is_a_setting_of_a_sweep():
+    """The grid gives each run its epsilon, so the settings of privacy need no budget of their own."""
+    shared = SweepConfig.of(epsilons=(3.0, 8.0), delta=1e-3).training
+    assert shared.privacy == PrivacyConfig(epsilon=8.0, delta=1e-3)
+    assert SweepConfig.of(epsilons=8.0).training.privacy is None
+    assert SweepConfig.of(noise_multiplier=1.0).training.privacy == PrivacyConfig(noise_multiplier=1.0)

@@ -220,9 +220,8 @@ def _decoded(data: bytes, name: str) -> tuple[str, str]:
             line = data[: error.start].count(b"\n") + 1
             fix = "save the table as UTF-8"
             raise LayoutError(
-                expected(
-                    "a table in UTF-8 or Latin-1",
-                    got="another encoding",
+                problem(
+                    "the table is neither UTF-8 nor Latin-1",
                     where=f"{name}, line {line}",
                     fix=fix,
                 )

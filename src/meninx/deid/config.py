@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from meninx.core.errors import ConfigError, PrivacyRefusal, expected
+from meninx.core.errors import ConfigError, PrivacyRefusal, expected, problem
 from meninx.core.setting_types import CountOrZero
 from meninx.core.settings import Settings
 from meninx.deid import options as known
@@ -127,8 +127,8 @@ def _read_overrides(path: Path | None) -> dict[str, str]:
     wrong = [name for name, value in table.items() if not isinstance(value, str)]
     if wrong:
         raise ConfigError(
-            expected(
-                'lines like PatientSex = "X"', got="another kind of value", where=f"overrides, {wrong[0]}"
+            problem(
+                "the action is not in quotes", where=f"overrides, {wrong[0]}", fix='write PatientSex = "X"'
             )
         )
     return table

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from meninx.core import files
-from meninx.core.errors import DataError, PrivacyRefusal, StorageError, expected
+from meninx.core.errors import DataError, PrivacyRefusal, StorageError, expected, problem
 
 MINIMUM_BYTES, MAXIMUM_BYTES = 32, 1 << 20
 _SALT = b"meninx de-identification, key derivation 1"
@@ -79,7 +79,7 @@ def read_key(path: Path | None, site: str) -> SiteKey:
     """
     if path is None:
         fix = "name the site's own with --key FILE; --key FILE --new-key makes it"
-        raise PrivacyRefusal(expected("a site key file", got="none", where="key", fix=fix))
+        raise PrivacyRefusal(problem("there is no key", where="key", fix=fix))
     try:
         secret = files.read_bytes(path, limit=MAXIMUM_BYTES)
     except DataError as error:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from meninx.core.check import did_you_mean
-from meninx.core.errors import ConfigError, expected
+from meninx.core.errors import ConfigError, expected, problem
 
 
 class Code(NamedTuple):
@@ -109,9 +109,8 @@ def check(options: frozenset[Option]) -> None:
     """Raise ConfigError when two of the options exclude each other (full and modified dates)."""
     if {Option.RETAIN_FULL_DATES, Option.RETAIN_MODIFIED_DATES} <= options:
         raise ConfigError(
-            expected(
-                "at most one of retain-full-dates and retain-modified-dates",
-                got="both",
+            problem(
+                "retain-full-dates and retain-modified-dates exclude each other",
                 where="options",
                 fix="drop retain-full-dates to have the dates shifted",
             )

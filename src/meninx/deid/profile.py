@@ -20,7 +20,7 @@ from typing import NamedTuple
 from pydicom.datadict import dictionary_keyword, dictionary_VR, keyword_dict
 
 from meninx.core.check import did_you_mean
-from meninx.core.errors import ConfigError, expected
+from meninx.core.errors import ConfigError, expected, problem
 from meninx.deid.elements import standard_vr
 from meninx.deid.options import Option, check
 
@@ -401,6 +401,6 @@ def _action_named(tag: int, name: str, letter: str) -> Action:
         raise ConfigError(expected("one of D, Z, X, K, C, U", got=repr(letter), where=f"overrides.{name}"))
     if letter == Action.U and not dictionary_vrs(tag) & {"UI", "SQ"}:
         raise ConfigError(
-            expected("U on a UID or a sequence only", got="another VR", where=f"overrides.{name}")
+            problem("the attribute is no UID and no sequence, so U has no meaning", where=f"overrides.{name}")
         )
     return Action(letter)

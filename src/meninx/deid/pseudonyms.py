@@ -17,7 +17,7 @@ from typing import Any
 from pydicom._uid_dict import UID_dictionary
 
 from meninx.core import files
-from meninx.core.errors import DataError, LayoutError, expected
+from meninx.core.errors import DataError, LayoutError, expected, problem
 from meninx.deid.keys import SiteKey, framed, normal, refuse_pickle
 from meninx.deid.quarantine import Reason, Refused
 
@@ -172,7 +172,7 @@ def read_lookup(path: Path) -> Lookup:
         text = files.read_text(path, limit=_LARGEST)
     except DataError as error:
         raise LayoutError(
-            expected("a readable UTF-8 CSV file", got="another file or none", where="lookup")
+            problem("the table cannot be read", where="lookup", fix="give a CSV file in UTF-8")
         ) from error
     table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     patients: dict[str, str] = {}
@@ -202,9 +202,8 @@ def _add_row(
 ) -> None:
     if None in row or any(value is None for value in row.values()):
         raise DataError(
-            expected(
-                "as many values as columns",
-                got="another number",
+            problem(
+                "the row has more or fewer values than columns",
                 where=where,
                 fix="quote values that hold a comma",
             )
@@ -212,8 +211,10 @@ def _add_row(
     old, new = normal(row[LOOKUP_COLUMNS[0]]), row[LOOKUP_COLUMNS[1]].strip()
     if not old or not _LO.fullmatch(new):
         raise DataError(
-            expected(
-                "an old and a new patient ID (1 to 64 plain characters)", got="another value", where=where
+            problem(
+                "a patient ID is empty, too long or not plain text",
+                where=where,
+                fix="give an old and a new one of 1 to 64 plain characters",
             )
         )
     if patients.setdefault(old, new) != new:
@@ -235,10 +236,10 @@ def _add_row(
         return
     if not old_number or not _SH.fullmatch(new_number):
         raise DataError(
-            expected(
-                "an old and a new accession number (1 to 16 plain characters)",
-                got="another value",
+            problem(
+                "an accession number is missing, too long or not plain text",
                 where=where,
+                fix="give an old and a new one of 1 to 16 plain characters, or neither",
             )
         )
     if accessions.setdefault((new, old_number), new_number) != new_number:

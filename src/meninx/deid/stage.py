@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meninx.core import workspace
 from meninx.core.artifacts import DeidRecord
-from meninx.core.errors import PrivacyRefusal, StorageError, expected
+from meninx.core.errors import DataError, PrivacyRefusal, StorageError, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
@@ -127,6 +127,8 @@ def run(
     engine, fingerprint = _engine(config, source, out, throwaway)
     _check_claim(config, source, out, fingerprint)
     found = files_below(source)
+    if not found:
+        raise DataError(problem("the folder holds no files", where="source", fix="check the path"))
     engine = replace(engine, cleaner=engine.cleaner.with_shared_ids(shared_ids(engine.source, found)))
     if config.dry_run:
         return _dry_run(engine, config, out, found, progress)
@@ -143,6 +145,7 @@ def run(
         resumed = _work(engine, config, found, journal, progress)
         journal.settle()
         _clear_waiting(engine)
+        _refuse_no_dicom(space, journal)
         record = summary.write_summary(
             config, space, journal, engine.cleaner.profile, engine.cleaner.resolver.pseudonyms
         )
@@ -213,6 +216,14 @@ def _engine(config: DeidConfig, source: Path, out: Path, throwaway: SiteKey | No
     ]
     deciding += [table.digest if table else "", config.profile, config.burned_in, *config.options]
     return engine, hashlib.sha256("\n".join(deciding).encode()).hexdigest()
+
+
+def _refuse_no_dicom(space: workspace.Workspace, journal: FileJournal) -> None:
+    """Refuse a source in which no file is DICOM; nothing of the run is left then."""
+    if all(entry.status != WRITTEN and entry.reason == Reason.NOT_DICOM for entry in journal.entries()):
+        shutil.rmtree(space.staging, ignore_errors=True)
+        fix = "give the folder of the archive; compressed archives must be unpacked first"
+        raise DataError(problem("no file of the source is DICOM", where="source", fix=fix))
 
 
 def _workers(config: DeidConfig, count: int) -> int:

@@ -116,6 +116,7 @@ def class_table(
         DataError: no such source folder.
         StorageError: the disk refused.
     """
+    copies.refuse_empty(source)
     classes: Counter[str] = Counter()
     passed_over = 0
     buffer = io.StringIO()

@@ -42,12 +42,23 @@ def refuse_inside(source: Path, out: Path) -> None:
     """Refuse a source that is no folder, and an output that is the source, lies in it or holds it.
 
     Raises:
-        DataError: ``source`` is no folder.
+        DataError: ``source`` is no folder, or an empty one.
         UsageError: one folder lies within the other.
     """
     if not source.is_dir():
         raise DataError(problem("there is no such folder", where="source", fix="check the path"))
     workspace.apart(out, [source])
+    refuse_empty(source)
+
+
+def refuse_empty(source: Path) -> None:
+    """Refuse a folder without a single file.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not any(path.is_file() for path in source.rglob("*")):
+        raise DataError(problem("the folder holds no files", where=source.name, fix="check the path"))
 
 
 def place_bytes(

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from meninx.core.errors import DataError, expected, problem
+from meninx.core.errors import DataError, problem
 from meninx.imaging import decode, load
 
 _KEYWORDS = ("Rows", "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -66,7 +66,7 @@ def find(source: Path, spatial_dims: int, *, channels: int = 1) -> list[ImageFil
     else:
         found += [ImageFiles(names[path], (path,)) for group in series for path in group]
     if not found:
-        raise DataError(expected(f"images ({_FORMATS})", got="none", where="input", fix="check the path"))
+        raise DataError(problem("there are no images", where="input", fix=f"give {_FORMATS}"))
     return sorted(found, key=lambda item: item.name)
 
 

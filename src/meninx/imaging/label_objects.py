@@ -248,7 +248,7 @@ def _opened(path: Path, *, pixels: bool) -> Dataset:
 def _kind(dataset: Dataset) -> Kind:
     kind = CLASSES.get(str(dataset.get("SOPClassUID", "")))
     if kind is None:
-        raise DataError(expected("a SEG or RTSTRUCT", got="another object", where="SOPClassUID"))
+        raise DataError(problem("the object is neither a SEG nor an RTSTRUCT", where="SOPClassUID"))
     return kind
 
 

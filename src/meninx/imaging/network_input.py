@@ -104,10 +104,12 @@ class NetworkInput:
         """
         image = self.preprocessing.apply(source)
         if self.size and image.size != self.size:
-            raise DataError(expected(f"an image of size {self.size}", got=image.size, where="image"))
+            raise DataError(
+                expected(f"an image of size {_by(self.size)}", got=_by(image.size), where="image")
+            )
         if self.image_size and any(a > b for a, b in zip(image.size, self.image_size, strict=True)):
-            what = f"an image of at most {self.image_size}"
-            raise DataError(expected(what, got=image.size, where="image"))
+            what = f"an image of at most {_by(self.image_size)}"
+            raise DataError(expected(what, got=_by(image.size), where="image"))
         return image
 
     def padded(self, stored: Array) -> npt.NDArray[np.float32]:
@@ -154,3 +156,8 @@ class NetworkInput:
 def _unpadded(label_map: Array, size: Sequence[int]) -> Array:
     starts = [(have - wanted) // 2 for have, wanted in zip(label_map.shape, size, strict=True)]
     return label_map[tuple(slice(start, start + n) for start, n in zip(starts, size, strict=True))]
+
+
+def _by(size: Sequence[int]) -> str:
+    """Return a size in words, such as ``64 x 64``."""
+    return " x ".join(map(str, size))

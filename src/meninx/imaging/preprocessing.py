@@ -251,7 +251,7 @@ class Preprocessing:
 
 
 def _unusable(what: str) -> DataError:
-    return DataError(expected(what, got="other values", where="preprocessing"))
+    return DataError(problem(f"the recorded preprocessing lacks {what}", where="preprocessing"))
 
 
 def _is_step(value: float) -> bool:

@@ -15,7 +15,7 @@ from torch import nn
 from meninx.core import check, plain, plugins
 from meninx.core.artifacts import Ancestry, FeatureStatistics, StartRecord
 from meninx.core.budget import VALIDATION_CASES
-from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected, problem
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected, in_words, problem
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
@@ -412,7 +412,7 @@ def probe(training: Training) -> None:
     try:
         output = model(sample.image[None].to(training.device))
     except (RuntimeError, ValueError, IndexError) as error:
-        got = f"{tuple(sample.image.shape)}"
+        got = f"images of shape {in_words(tuple(sample.image.shape))}"
         fix = "give image_size, patch_size or another model"
         raise ConfigError(
             expected("images that the network takes", got=got, where="model", fix=fix)
@@ -423,7 +423,7 @@ def probe(training: Training) -> None:
         return
     space = tuple(sample.target.shape) if task.kind is TaskKind.SEGMENTATION else ()
     if tuple(output.shape) != (1, task.out_channels, *space):
-        got = f"outputs of shape {tuple(output.shape[1:])}"
+        got = f"outputs of shape {in_words(tuple(output.shape[1:]))}"
         fix = (
             "use a segmentation network, e.g. unet" if space else "use a classification network, e.g. resnet9"
         )
@@ -549,7 +549,7 @@ def _class_weights(config: TaskConfig, train: CaseStore, plan: Plan | None) -> t
     if config.class_weights != "balanced":
         return ()
     if plan is not None:
-        fix = "give public numbers, e.g. class_weights = [1.0, 3.0], or none"
+        fix = "give public numbers, one for each class, or none"
         raise PrivacyRefusal(
             problem(
                 "class weights computed from private labels (balanced) are outside the guarantee",

@@ -94,12 +94,7 @@ class ModelConfig(Settings):
         if self.standardize and not self.pretrained:
             fix = "give pretrained (a state dict of this network), or leave standardize out"
             raise ConfigError(
-                expected(
-                    "pretrained weights with features to standardise",
-                    got="none",
-                    where="standardize",
-                    fix=fix,
-                )
+                problem("there are no pretrained features to standardise", where="standardize", fix=fix)
             )
         if not self.lora_rank:
             return

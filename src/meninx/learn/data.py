@@ -284,8 +284,12 @@ class CaseStore:
         fits = len(own) == len(self._size) and all(a <= b for a, b in zip(own, self._size, strict=True))
         if own == self._size or (self.config.image_size and fits):
             return self._size
-        fix = "prepare the dataset with one size, or set image_size (pads) or patch_size"
-        raise DataError(expected(f"images of size {self._size}", got=own, where=self._where(index), fix=fix))
+        wanted, found = (" x ".join(map(str, size)) for size in (self._size, own))
+        if self.config.image_size:
+            fix = "image_size pads smaller images: give a size that holds every image, one number per axis"
+        else:
+            fix = "prepare the dataset with one size, or set image_size (pads) or patch_size"
+        raise DataError(expected(f"images of size {wanted}", got=found, where=self._where(index), fix=fix))
 
     def _where(self, index: int) -> str:
         return f"manifest.csv, row {self.rows[index]}"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from meninx.core.artifacts import FeatureStatistics
-from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected
+from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected, in_words, problem
 from meninx.core.manifest import Manifest, dataset_digest
 from meninx.learn.config import ModelConfig
 from meninx.learn.data import split_store
@@ -106,7 +106,7 @@ def standardize(network: nn.Module, statistics: FeatureStatistics, *, keep_head:
     bias.sub_(mean).div_(deviation)
     if keep_head:
         if head.bias is None:
-            raise ConfigError(expected("a head with a bias", got="none", where="standardize", fix=_FIX))
+            raise ConfigError(problem("the head has no bias", where="standardize", fix=_FIX))
         head.bias.add_(head.weight @ mean)
         head.weight.mul_(deviation)
 
@@ -175,7 +175,7 @@ def _features(network: nn.Module, image: Tensor) -> Tensor:
         network(image[None])
     except (RuntimeError, ValueError, IndexError) as error:
         fix = "prepare the public dataset with the channels and the size of the dataset to train on"
-        got = f"{tuple(image.shape)}"
+        got = f"shape {in_words(tuple(image.shape))}"
         raise DataError(
             expected("public images that the network takes", got=got, where="standardize", fix=fix)
         ) from error
@@ -183,7 +183,7 @@ def _features(network: nn.Module, image: Tensor) -> Tensor:
         handle.remove()
     if len(seen) != 1 or seen[0].ndim != 2:
         raise ConfigError(
-            expected("one row of features per image", got="another shape", where="standardize", fix=_FIX)
+            problem("the head does not take one row of features per image", where="standardize", fix=_FIX)
         )
     return seen[0]
 

@@ -220,9 +220,7 @@ def load_bundle(folder: Path, *, network: nn.Module | None = None) -> ReleasedMo
         raise DataError(problem(what, where="models/model.pt")) from error
     if record.weights and weights_digest(network) != record.weights:
         fix = "copy the bundle again from where it was released"
-        raise DataError(
-            expected("the weights that were released", got="others", where="models/model.pt", fix=fix)
-        )
+        raise DataError(problem("the weights are not those of the release", where="models/model.pt", fix=fix))
     return ReleasedModel(network.eval(), config, record.info, record)
 
 

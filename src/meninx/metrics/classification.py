@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 
 
 @dataclass(frozen=True)
@@ -327,7 +327,7 @@ def checked(truth: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Array, Array]:
             expected(f"scores of shape {truth_.shape}", got=f"shape {scores_.shape}", where="scores")
         )
     if not np.isin(truth_[~np.isnan(truth_)], (0.0, 1.0)).all():
-        raise DataError(expected("truth of 0, 1 or NaN", got="another number", where="truth"))
+        raise DataError(problem("a label is not 0, 1 or unknown (NaN)", where="truth"))
     bad = np.argwhere(~np.isfinite(scores_) & ~np.isnan(truth_))
     if bad.size:
         fix = "the model gave NaN or infinity: look at its training"

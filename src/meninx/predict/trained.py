@@ -78,7 +78,7 @@ def open_trained(place: Path, *, network: nn.Module | None = None) -> Trained:
     if record is not None and record.weights and record.weights != model.record.weights:
         fix = "restore release/, or train again"
         raise DataError(
-            expected("the released weights of the run", got="others", where=f"{place.name}/bundle", fix=fix)
+            problem("the weights are not those of the release", where=f"{place.name}/bundle", fix=fix)
         )
     found = Trained(
         network=model.network,

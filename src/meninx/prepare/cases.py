@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from meninx.core import files
-from meninx.core.errors import DataError, LayoutError, expected
+from meninx.core.errors import DataError, LayoutError, expected, problem
 from meninx.imaging import load, resample
 from meninx.imaging.image import Image, same_grid
 from meninx.imaging.png import UnsupportedPicture
@@ -320,7 +320,7 @@ def _mask(found: SourceCase, image: Image, plan: CasePlan) -> Image:
     if not same_grid(placed, target):
         fix = "check which mask belongs to it"
         raise DataError(
-            expected("a mask at the image's place", got="another affine", where=found.where, fix=fix)
+            problem("the mask lies elsewhere in space than its image", where=found.where, fix=fix)
         )
     return steps.apply_to_mask(Image(values, mask.affine))
 

@@ -105,7 +105,7 @@ def _steps(steps: int | None, epochs: float | None, steps_per_epoch: float) -> i
     if epochs is None:
         return steps
     if steps is not None:
-        raise ConfigError(expected("steps or epochs", got="both", where="calibrate"))
+        raise ConfigError(problem("steps and epochs exclude each other", where="calibrate"))
     return math.ceil(epochs * steps_per_epoch)
 
 
@@ -238,6 +238,7 @@ def _slope(here: tuple[float, float], last: tuple[float, float], slope: float) -
 def _refuse_noise(sample_rate: float, steps: int, epsilon: float, delta: float) -> None:
     phase = Phase(sample_rate=sample_rate, noise_multiplier=MAX_NOISE_MULTIPLIER, steps=steps)
     least = accounting.epsilon([phase], delta).value
-    fix = f"use fewer steps, a smaller expected_batch_size, or an epsilon of at least {least:.3g}"
+    # rounded upwards: the epsilon that the message names must be accepted
+    fix = f"use fewer steps, a smaller expected_batch_size, or an epsilon of at least {1.01 * least:.3g}"
     rule = f"an epsilon that a noise_multiplier up to {MAX_NOISE_MULTIPLIER:g} reaches in {steps} steps"
     raise PrivacyRefusal(expected(rule, got=epsilon, where="calibrate, epsilon", fix=fix))

@@ -425,10 +425,9 @@ def _check_rate(plan: Plan) -> None:
             expected(rule, got=plan.sample_rate, where="Plan.sample_rate", fix="use Plan.build or calibrate")
         )
     if plan.noise_bands * plan.sample_rate > 1 + 1e-9:
-        rule, fix = (
-            f"noise_bands <= 1 / sample_rate = {1 / plan.sample_rate:.6g}",
-            "a group must hold an expected batch",
-        )
+        most = max(1, math.floor(1 / plan.sample_rate + 1e-9))
+        rule = f"noise_bands <= 1 / sample_rate = {1 / plan.sample_rate:.6g}"
+        fix = f"a group must hold an expected batch: give {most} or less, or a smaller batch"
         raise ConfigError(expected(rule, got=plan.noise_bands, where="Plan.noise_bands", fix=fix))
 
 

@@ -51,9 +51,9 @@ def render(context: ReportContext, run: TrainedRun) -> str:
         raise DataError(problem(why, where=f"run {run.name}", fix=fix))
     measured = run.evidence.test
     if measured is None:
-        what = "the model card's evaluation of the released weights on the test split"
+        what = "evaluation of the released weights on the test split, which the model card states"
         raise DataError(
-            expected(what, got="none", where=f"run {run.name}", fix="run `meninx evaluate` first")
+            problem(f"there is no {what}", where=f"run {run.name}", fix="run `meninx evaluate` first")
         )
     dataset = _dataset(context, run)
     recorded = _needed(run.environment, "package versions", f"the environment of run {run.name}")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meninx.core.errors import ConfigError, expected
-from meninx.core.setting_types import Positive, Share
+from meninx.core.setting_types import CountOrZero, Positive, Share
 from meninx.core.settings import Settings
+
+_MOST_PICTURES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,9 @@ class ReportConfig(Settings):
         utility_loss: Largest loss against that run that does not count as a loss.
         training_curves: Show training curves; under DP they are outside the guarantee, as the page states.
         case_plots: Show the Dice of each test case of a segmentation, without names, from the private folder.
+        contact_sheet: Number of training images to show, at most 64. Only of synthetic datasets, or with
+            contact_sheet_permission of datasets that no private run given here was trained on.
+        contact_sheet_permission: Licence or approval by which real images are shown; printed below them.
         card: Also write MODEL_CARD.md into the release folder of every run.
         license: Licence of the model, for the card (an SPDX identifier in lower case, or other).
         authors: Person or group responsible for the model card; required for it.
@@ -44,6 +49,8 @@ class ReportConfig(Settings):
     utility_loss: Positive = 0.05
     training_curves: bool = True
     case_plots: bool = True
+    contact_sheet: CountOrZero = 0
+    contact_sheet_permission: str = ""
     card: bool = False
     license: str = "other"
     authors: str = ""
@@ -55,7 +62,15 @@ class ReportConfig(Settings):
     overwrite: bool = False
 
     def check_rules(self) -> None:
-        """Refuse limits in the wrong order."""
+        """Refuse limits in the wrong order and a sheet of too many images."""
+        if self.contact_sheet > _MOST_PICTURES:
+            raise ConfigError(
+                expected(f"at most {_MOST_PICTURES}", got=self.contact_sheet, where="contact_sheet")
+            )
+        if self.contact_sheet_permission and not self.contact_sheet:
+            raise ConfigError(
+                expected("contact_sheet", got="a permission alone", where="contact_sheet_permission")
+            )
         for low, high in (("epsilon_amber", "epsilon_red"), ("attack_amber", "attack_red")):
             if getattr(self, low) > getattr(self, high):
                 raise ConfigError(expected(f"{low} <= {high}", got=getattr(self, low), where=low))

@@ -143,6 +143,7 @@ def forest(gaps: Sequence[Estimate], *, name: str, limit: float, what: str) -> s
             fontsize=8.5,
         )
         axes.set_ylim(len(known) - 0.5, -0.5)
+        axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel(f"{what}, group minus rest (band: ±{limit:g})")
 
     text = "; ".join(

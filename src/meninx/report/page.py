@@ -50,8 +50,21 @@ def render(context: ReportContext) -> str:
             sections=sections,
             configs=configs,
             headline=context.headline,
+            holds=_holds(context),
         )
     )
+
+
+def _holds(context: ReportContext) -> str:
+    """Return what the page holds of single persons, in a sentence."""
+    pictures = "pictures of training images" if context.config.contact_sheet else ""
+    measured = [run.evidence.test for run in context.runs if run.evidence.test is not None]
+    cases = context.config.case_plots and any(item.case_values for item in measured)
+    values = "the Dice of single test cases, without their names" if cases else ""
+    held = " and ".join(part for part in (pictures, values) if part)
+    if held:
+        return f"It holds no model, and {held}."
+    return "It holds no image, no model and no value of a single person."
 
 
 def environment() -> Environment:
@@ -76,7 +89,7 @@ def breakable(text: str) -> Markup:
     >>> breakable("count_noise_multiplier <b>")
     Markup('count_<wbr>noise_<wbr>multiplier &lt;b&gt;')
     """
-    words = _BETWEEN.split(text)
+    words = _BETWEEN.split(text.replace(" %", "\u00a0%"))
     return Markup("").join(
         Markup("<wbr>").join(_parts(word)) if len(word) > _LONG_WORD else word for word in words
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.report import figures, formatting
 from meninx.report.context import ReportContext
+from meninx.report.sources import TrainedRun
 from meninx.report.table_model import Picture, ReportTable, Section, TableCell, estimates
 
 _GROUP_COLUMNS = ("auroc", "dice", "sensitivity", "specificity", "selection_rate", "accuracy")
@@ -16,6 +17,7 @@ def fairness(context: ReportContext) -> Section:
     """Return the section on groups, of the test split."""
     tables: list[ReportTable] = []
     pictures: list[Picture] = []
+    points: list[str] = []
     for number, run in enumerate(context.runs):
         measured = run.evidence.test
         if measured is None or not measured.evaluation.groups:
@@ -47,6 +49,7 @@ def fairness(context: ReportContext) -> Section:
         folded = [item for item in evaluation.gaps if item.label != label]
         caption = f"Run {run.name} ({run.kind}): gaps, group minus rest"
         tables.append(estimates(caption, shown, folded=folded, patients=known))
+        points += _left_out(run, evaluation, known=known)
     if not tables:
         return Section(
             "fairness", "Fairness by group", ("No group metrics were given. Nothing is claimed here.",)
@@ -61,7 +64,22 @@ def fairness(context: ReportContext) -> Section:
         "sign tells who is behind. "
         f"{least}",
     )
-    return Section("fairness", "Fairness by group", lead, tuple(pictures), tuple(tables))
+    return Section("fairness", "Fairness by group", lead, tuple(pictures), tuple(tables), tuple(points))
+
+
+def _left_out(run: TrainedRun, evaluation: Evaluation, *, known: bool) -> list[str]:
+    """Return how many cases are in no group of an attribute, in sentences; all labels count for a group."""
+    sizes: dict[str, dict[str, int]] = {}
+    for item in evaluation.groups:
+        groups = sizes.setdefault(item.attribute, {})
+        groups[item.group] = max(groups.get(item.group, 0), item.n)
+    what = "cases" if known else "images"
+    return [
+        f"Run {run.name}: {evaluation.n_cases - sum(groups.values()):,} of {evaluation.n_cases:,} {what} are "
+        f"in no group of {attribute}, because their {attribute} is not known or nothing was measured of them."
+        for attribute, groups in sorted(sizes.items())
+        if evaluation.n_cases > sum(groups.values())
+    ]
 
 
 def _focus(evaluation: Evaluation) -> str:

@@ -85,10 +85,33 @@ def reproduction(context: ReportContext) -> tuple[Section, tuple[tuple[str, str]
     )
     return Section(
         "reproduction",
-        "Reproduction",
+        "Reproduction and use",
         lead if context.runs else ("No finished run was given.",),
         tables=tuple(tables),
+        points=tuple(sentence for run in context.runs for sentence in _use(run)),
     ), configs
+
+
+def _use(run: TrainedRun) -> list[str]:
+    """Return how the released model of a run makes predictions, by the files that are there."""
+    bundle = run.root / "release" / "bundle"
+    if run.void:
+        return [f"Run {run.name}: its model must not be released or used outside this test."]
+    if not (bundle / "models" / "model.pt").is_file():
+        return [f"Run {run.name}: its release holds no model bundle, so `meninx predict` cannot use it."]
+    ways = ["with meninx: meninx predict release IMAGES OUT"]
+    if (bundle / "configs" / "inference.json").is_file():
+        ways.append(
+            "with MONAI alone, in release/bundle: python -m monai.bundle run --config_file "
+            "configs/inference.json --bundle_root . --dataset_dir IMAGES --output_dir OUT"
+        )
+    if (bundle / "models" / "model.onnx").is_file():
+        ways.append(
+            "with ONNX Runtime alone: release/bundle/models/model.onnx, as bundle/docs/README.md shows"
+        )
+    same = "; all give the same probabilities" if len(ways) > 1 else ""
+    images = "IMAGES is a folder of DICOM, PNG or NIfTI files"
+    return [f"Predict with run {run.name}, {'; '.join(ways)}{same}. {images}."]
 
 
 def _belongs(run: TrainedRun) -> ReportTable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meninx.report import formatting, run_comparison
+from meninx.report import contact_sheet, formatting, run_comparison
 from meninx.report.context import ReportContext, deid_total, drawn_runs
 from meninx.report.sources import Dataset, TrainedRun
 from meninx.report.table_model import ReportTable, Section, TableCell
@@ -37,7 +37,9 @@ def overview(context: ReportContext) -> Section:
         tables.append(
             ReportTable("Runs that are not finished", ("run", "kind", "steps recorded"), rows, note=note)
         )
-    return Section("done", "What was done", tables=tuple(tables), pipeline=_pipeline(context))
+    pictures = tuple(contact_sheet.sheets(context))
+    points = () if pictures else (contact_sheet.WHY_NONE,)
+    return Section("done", "What was done", (), pictures, tuple(tables), points, pipeline=_pipeline(context))
 
 
 def _recipes(context: ReportContext) -> ReportTable | None:

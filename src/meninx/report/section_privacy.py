@@ -50,6 +50,10 @@ def _joint_sentences(context: ReportContext, joint: Joint) -> list[str]:
     if joint.void:
         return [f"No epsilon holds for {joint.names}: the noise of {_void_names(joint)} came from a seed."]
     sentences = [formatting.meaning(joint.epsilon, spent.delta, joint.unit)]
+    if joint.bounds is not None:
+        sentences[0] += (
+            " That is the worst case of one conclusion; the table below says what an attacker gains."
+        )
     if len(joint.runs) > 1:
         why = "no record says that they do not share" if joint.assumed else "they share"
         sentences.insert(

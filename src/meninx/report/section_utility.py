@@ -235,6 +235,8 @@ def _tables(run: TrainedRun, measured: MeasuredSplit) -> list[ReportTable]:
     tables = [estimates(caption, overall or single, folded=single if overall else (), patients=known)]
     if evaluation.thresholds:
         tables.append(_thresholds(run, evaluation))
+    if any(not math.isnan(item.ece) for item in evaluation.calibration):
+        tables.append(_calibration(run, evaluation))
     if "" in evaluation.confusion:
         tables.append(_confusion(run, evaluation))
     if any(evaluation.empty_masks.values()):
@@ -270,6 +272,25 @@ def _thresholds(run: TrainedRun, evaluation: Evaluation) -> ReportTable:
     )
     columns = ("label", "threshold", "n validation cases", "rule")
     return ReportTable(f"Run {run.name}: frozen thresholds", columns, rows[:6], more=rows[6:])
+
+
+def _calibration(run: TrainedRun, evaluation: Evaluation) -> ReportTable:
+    """Return the calibration of every label, the worst first; labels without a number last."""
+    ranked = sorted(evaluation.calibration, key=lambda item: (math.isnan(item.ece), -item.ece))
+    rows = tuple(
+        (
+            TableCell(item.label, head=True),
+            TableCell(
+                formatting.number(item.ece), sub=f"{formatting.number(item.ece_null)} by chance", number=True
+            ),
+            TableCell(formatting.number(item.slope), number=True),
+            TableCell(f"{item.n:,}", number=True),
+        )
+        for item in ranked
+    )
+    columns = ("label", "ECE", "slope", "n cases")
+    note = "ECE: mean distance of probability and observed share. A slope below 1: probabilities too extreme."
+    return ReportTable(f"Run {run.name}: calibration", columns, rows[:_ROWS], more=rows[_ROWS:], note=note)
 
 
 def _confusion(run: TrainedRun, evaluation: Evaluation) -> ReportTable:

@@ -58,6 +58,7 @@ class Dataset:
         digests: name its content, with its images where it lists them, and its tables alone; compared with
             that of a run's own dataset, never shown.
         archives: digests of the clean archives that it was made from, as far as they are recorded.
+        root: the folder.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Dataset:
     positives: Mapping[str, tuple[int, int]]
     digests: tuple[str, str]
     archives: tuple[str, ...] = ()
+    root: Path = Path()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,10 +200,11 @@ def read(paths: Sequence[Path]) -> list[Source]:
     for path in paths:
         here = dict(_read_tree(path.resolve(), depth=_DEPTH))
         if not here:
-            what = "a folder that deid, prepare, train or sweep wrote, with a run that has taken a step"
-            raise UsageError(
-                expected(what, got="none" if path.exists() else "no such folder", where=printable(path.name))
+            what = (
+                "nothing to report on, or only runs that took no step" if path.exists() else "no such folder"
             )
+            fix = "give folders that deid, prepare, train and sweep wrote"
+            raise UsageError(problem(what, where=printable(path.name), fix=fix))
         found |= here
     flat = [item for items in found.values() for item in items]
     _refuse_copies([item for item in flat if isinstance(item, TrainedRun)])
@@ -313,9 +316,8 @@ def _dataset(path: Path) -> Dataset:
     }
     archives = prepared.archives if prepared is not None else ()
     digests = (dataset_digest(path).digest, dataset_digest(path, images=False).digest)
-    return Dataset(
-        name, manifest.info, _tally(manifest, "split"), _tally(manifest, "site"), positives, digests, archives
-    )
+    splits, sites = _tally(manifest, "split"), _tally(manifest, "site")
+    return Dataset(name, manifest.info, splits, sites, positives, digests, archives, path)
 
 
 def _tally(manifest: Manifest, column: str) -> dict[str, tuple[int, int]]:

@@ -7,14 +7,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from meninx.core import artifacts, files, workspace
-from meninx.core.artifacts import DeidRecord
-from meninx.core.errors import ConfigError, UsageError, expected, problem
+from meninx.core import artifacts, files, names, workspace
+from meninx.core.artifacts import DeidRecord, EvaluationRecord, RunRecord, RunState
+from meninx.core.errors import ConfigError, DataError, UsageError, problem
 from meninx.core.manifest import INFO_NAME
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.run import Run
-from meninx.report import card, page
+from meninx.report import card, contact_sheet, page
 from meninx.report.config import ReportConfig
 from meninx.report.context import gather
 from meninx.report.verdict import verdicts
@@ -71,10 +71,11 @@ def run(
             is off, or the page would lie in a dataset or an archive.
         DataError: a record cannot be read or contradicts another, or a model card would have an empty field.
         RunLocked: the release of a run that is being trained or measured would be written to.
-        PrivacyRefusal: a privacy record contradicts its ledger.
+        PrivacyRefusal: a privacy record contradicts its ledger, or a contact sheet would show images of a
+            private run.
     """
     page_path = out / "report.html" if out.is_dir() else out
-    _refuse_incomplete_card(config)
+    _refuse_incomplete_card(config, sources)
     folders = (page_path.absolute(), *page_path.absolute().parents)
     marks = (
         INFO_NAME,
@@ -86,6 +87,7 @@ def run(
     _refuse_existing([page_path], config)
     with task(progress, "report", 3):
         context = gather(config, sources)
+        contact_sheet.refuse(context, page_path)
         progress.advance()
         wanted = [*context.runs, *context.unfinished] if config.card else []
         cards = {item.root / "release" / card.NAME: item for item in wanted}
@@ -102,25 +104,34 @@ def run(
     )
 
 
-def _refuse_incomplete_card(config: ReportConfig) -> None:
-    """Say at once everything that only a person can say, before anything slow."""
+def _refuse_incomplete_card(config: ReportConfig, sources: Sequence[Path]) -> None:
+    """Name at once everything that a model card lacks, before anything slow."""
+    if not config.card:
+        return
     needed = {
         "license": config.license,
         "authors": config.authors,
         "contact": config.contact,
         "intended use": config.intended_use,
     }
-    missing = [name for name, value in needed.items() if not value.strip()] if config.card else []
-    if missing:
-        flags = " ".join(f"--{name.replace(' ', '-')}" for name in missing)
-        raise ConfigError(
-            expected(
-                f"the model card's {', '.join(missing)}",
-                got="nothing",
-                where="card",
-                fix=f"give {flags}, or leave --card out",
-            )
-        )
+    missing = [name for name, value in needed.items() if not value.strip()]
+    flags = " ".join(f"--{name.replace(' ', '-')}" for name in missing)
+    unmeasured = [folder for folder in sources if _lacks_evaluation(folder)]
+    if not missing and not unmeasured:
+        return
+    lacks = [*missing, *(f"an evaluation of {names.printable(folder.name)}" for folder in unmeasured)]
+    fixes = [f"give {flags}"] if missing else []
+    fixes += [f"run `meninx evaluate {folder}`" for folder in unmeasured]
+    fix = f"{', '.join(fixes)}, or leave --card out"
+    kind = ConfigError if missing else DataError
+    raise kind(problem(f"the model card lacks {', '.join(lacks)}", where="card", fix=fix))
+
+
+def _lacks_evaluation(folder: Path) -> bool:
+    """Return whether a folder is a finished run that was not measured; the page judges all others."""
+    record = Run(folder).record if (folder / artifacts.place(RunRecord)).is_file() else None
+    finished = record is not None and record.state is RunState.RELEASED
+    return finished and not (folder / artifacts.place(EvaluationRecord)).is_file()
 
 
 def _refuse_existing(paths: Sequence[Path] | Mapping[Path, object], config: ReportConfig) -> None:

@@ -95,7 +95,7 @@ def _few(names: Sequence[str]) -> str:
 def _epsilon(context: ReportContext) -> Verdict:
     config = context.config
     limit = (
-        f"green: ε ≤ {config.epsilon_amber:g} and δ ≤ 1/(10 n); amber: ε ≤ {config.epsilon_red:g}; red: "
+        f"green: ε ≤ {config.epsilon_amber:g} and δ ≤ 1/(10n); amber: ε ≤ {config.epsilon_red:g}; red: "
         "above or none"
     )
     question = "Privacy of training?"
@@ -280,7 +280,7 @@ def utility_rule(context: ReportContext) -> str:
         return f"green: every label's interval above {floor:g}; red: one wholly below; amber: between"
     return (
         f"against a run without privacy on the same cases; green: every label loses less than {loss:g}; "
-        f"red: one loses more; amber: between; --utility-floor was not given"
+        f"red: one loses more; amber: between; no utility floor was given"
     )
 
 

@@ -230,4 +230,4 @@ def _thresholds(path: Path, labels: Sequence[str]) -> dict[str, float]:
         table = json.loads(files.read_text(path))["thresholds"]
         return {label: float(table[label]) for label in labels if label in table}
     except (ValueError, TypeError, LookupError) as error:
-        raise DataError(expected("thresholds by label", got="another JSON text", where=path.name)) from error
+        raise DataError(problem("the thresholds cannot be read", where=path.name)) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from meninx.core.budget import Clipping, PrivacyUnit
-from meninx.core.errors import ConfigError, expected
+from meninx.core.errors import ConfigError, problem
 from meninx.core.setting_types import Count, CountOrZero, Device, NonNegative, OpenShare, Positive
 from meninx.core.settings import Settings
 from meninx.learn.config import LearnConfig
@@ -55,7 +55,8 @@ class PrivacyConfig(Settings):
     def check_rules(self) -> None:
         """Refuse privacy without a budget."""
         if self.epsilon is None and self.noise_multiplier is None:
-            raise ConfigError(expected("epsilon or noise_multiplier", got="neither", where="privacy"))
+            fix = "give epsilon, or noise_multiplier; the other settings of privacy do not make a run private"
+            raise ConfigError(problem("there is no privacy budget", where="privacy", fix=fix))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +124,31 @@ class GridConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepConfig(TrainConfig):
-    """A sweep: the settings that its runs share, and the grid."""
+class SharedPrivacyConfig(PrivacyConfig):
+    """What the private runs of a sweep share; the grid gives each its epsilon."""
 
+    def check_rules(self) -> None:
+        """Accept privacy without a budget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(TrainConfig):
+    """A sweep: the settings that its runs share, and the grid.
+
+    Attributes:
+        privacy: Differential privacy of the private runs.
+    """
+
+    privacy: SharedPrivacyConfig | None = None
     grid: GridConfig = field(default_factory=GridConfig)
 
     @property
     def training(self) -> TrainConfig:
-        """The settings that all runs of the sweep share."""
-        return TrainConfig(**{item.name: getattr(self, item.name) for item in fields(TrainConfig)})
+        """The settings that all runs of the sweep share; the grid replaces epsilon."""
+        shared = {item.name: getattr(self, item.name) for item in fields(TrainConfig)}
+        if self.privacy is not None:
+            terms = {item.name: getattr(self.privacy, item.name) for item in fields(PrivacyConfig)}
+            if terms["epsilon"] is None and terms["noise_multiplier"] is None:
+                terms["epsilon"] = max(self.grid.epsilons, default=1.0)
+            shared["privacy"] = PrivacyConfig(**terms)
+        return TrainConfig(**shared)

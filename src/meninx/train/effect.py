@@ -12,7 +12,7 @@ import tomli_w
 
 from meninx.core import settings
 from meninx.core.budget import PrivacyUnit
-from meninx.core.errors import ConfigError, UsageError, expected
+from meninx.core.errors import ConfigError, UsageError, expected, in_words
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.learn import runtime
 from meninx.learn.config import OptimConfig, RuntimeConfig, SamplingConfig
@@ -221,9 +221,12 @@ def _steps_follow(config: PrivacyConfig) -> bool:
 
 def _refuse(config: settings.Settings, rules: Iterator[Rule], where: str) -> None:
     for name, useful, needs in rules:
-        if not useful and settings.value_of(config, name) != settings.default_of(type(config), name):
-            raise ConfigError(_nothing(name, needs, where))
+        default = settings.default_of(type(config), name)
+        if not useful and settings.value_of(config, name) != default:
+            words = in_words(settings.to_plain(default)) or "empty"
+            recipe = "" if where == "evaluate" else f", or set what a recipe gives back to {words}"
+            raise ConfigError(_nothing(name, needs, where, recipe))
 
 
-def _nothing(name: str, needs: str, where: str) -> str:
-    return f"{name} has no effect here ({where}): it needs {needs}; leave it out"
+def _nothing(name: str, needs: str, where: str, recipe: str = "") -> str:
+    return f"{name} has no effect here ({where}): it needs {needs}; leave it out{recipe}"

@@ -200,7 +200,7 @@ class _Measurement:
         testdata.check_task(self.model.info, dataset.info)
         wanted = dataset if config.split == "all" else dataset.split(config.split)
         if not len(wanted):
-            raise DataError(problem("the split has no cases", where=f"split {config.split!r}"))
+            raise DataError(testdata.empty_split(dataset, config.split))
         self.match = LabelMatch.of(self.model.info.labels, dataset.info.labels, config.label_map)
         self.chosen = self.match.usable(wanted)
         self.left_out = len(wanted) - len(self.chosen)

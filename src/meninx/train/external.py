@@ -125,7 +125,7 @@ class LabelMatch:
         """
         if mask.size and (mask.min() < 0 or mask.max() > len(self.theirs)):
             raise DataError(
-                expected(f"values 0 .. {len(self.theirs)}", got="others", where="a mask of the dataset")
+                problem(f"a mask has values outside 0 .. {len(self.theirs)}", where="masks of the dataset")
             )
         if self.learned == self.theirs and all(found == (label,) for label, found in self.sources.items()):
             return mask

@@ -35,7 +35,7 @@ def make_plan(config: TrainConfig, data: Manifest) -> Plan | None:
     refuse_unbounded(config.runtime.precision)
     present = units_in(data, wanted.unit)
     if not present:
-        raise DataError(problem("the training split has no cases", where="split 'train'"))
+        raise DataError(problem("the training split has no cases", where="split train"))
     declared = wanted.units_declared or present
     if present > declared:
         fix = "declare the true number of units, or more"
@@ -46,7 +46,7 @@ def make_plan(config: TrainConfig, data: Manifest) -> Plan | None:
     if config.sampling.batch_size > declared:
         fix = (
             f"give --batch-size {max(1, declared // 2)} or less; under privacy it counts {wanted.unit}s "
-            "a step"
+            "per step"
         )
         rule = f"batch_size <= {declared} {wanted.unit}s"
         raise ConfigError(expected(rule, got=config.sampling.batch_size, where="batch_size", fix=fix))

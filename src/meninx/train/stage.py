@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,11 +19,13 @@ from meninx.core import artifacts, belonging, names, plain, provenance, settings
 from meninx.core import run as runs
 from meninx.core.artifacts import Ancestry, PrivacyRecord, RunRecord, StartRecord
 from meninx.core.budget import PrivacySpent
-from meninx.core.manifest import Manifest
+from meninx.core.errors import DataError, problem
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
 from meninx.learn import assemble, distributed, finetune, ledger_file, pretrained, record, runtime
+from meninx.learn.config import TaskConfig
 from meninx.learn.distributed import World
 from meninx.learn.fitting import fit
 from meninx.learn.inference import load_model
@@ -33,7 +36,7 @@ from meninx.privacy import accounting
 from meninx.privacy.clipping import trained_layers
 from meninx.privacy.composition import joint_phases
 from meninx.privacy.plan import Plan
-from meninx.train import bundle, effect, identity, lineage, onnx_export, release
+from meninx.train import bundle, effect, identity, lineage, onnx_export, release, testdata
 from meninx.train.config import TrainConfig
 from meninx.train.identity import dataset_of as dataset_of  # the public name of the stage
 from meninx.train.lineage import Start
@@ -69,6 +72,7 @@ class TrainResult(Result):
         start: what the network started from.
         dry_run: nothing was written.
         closed: the run was finished before, so nothing was changed.
+        notes: what the user should know of the dataset, e.g. a split without cases.
     """
 
     model: str
@@ -84,6 +88,7 @@ class TrainResult(Result):
     patients_known: bool = True
     dry_run: bool = False
     closed: bool = False
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return the result in a few lines for people."""
@@ -105,6 +110,7 @@ class TrainResult(Result):
         if self.start is not None and self.start.file:
             lines.append(f"start: {self.start.file}, {self._start_words(self.start)}")
             lines.append(f"taken over: {self.start.taken_over()}")
+        lines += [f"note: {note}" for note in self.notes]
         if self.dry_run:
             lines.append("dry run: nothing was written")
         if self.closed:
@@ -217,6 +223,8 @@ def _checked(
     bundle.check_options(config.model.options)
     runtime.device(distributed.own_device(config.runtime.device, world))
     effect.refuse_idle(config, data)
+    if config.task.kind == TaskConfig.kind:  # a task of another package may need no labels
+        _refuse_unlabelled(data)
     plan = _agreed_plan(config, data, world)
     effect.refuse_long_warmup(config.optim, effect.total_steps(config.sampling, data, plan))
     found: list[Start] = []
@@ -224,6 +232,28 @@ def _checked(
         world.shared(lambda: found.append(_traced(config, data, out, network)))
     own = Start(Ancestry()) if network is not None else Start()  # nobody can say what it was trained on
     return plan, found[0] if found else own
+
+
+def _refuse_unlabelled(data: Manifest) -> None:
+    """Refuse a training split from which nothing can be learned."""
+    chosen = data.split("train")
+    if not len(chosen):
+        raise DataError(testdata.empty_split(data, "train"))
+    masks = data.info.task is TaskKind.SEGMENTATION
+    known = any(case.mask for case in chosen.cases) if masks else np.isfinite(chosen.targets()).any()
+    if not known:
+        fix = "prepare the dataset with the table or the masks that hold them"
+        what = f"no case of the training split has a {'mask' if masks else 'label'}"
+        raise DataError(problem(what, where="manifest.csv", fix=fix))
+
+
+def _notes(data: Manifest) -> tuple[str, ...]:
+    """Return what the user should know of the splits, before a long training."""
+    meanings = {
+        "valid": "the validation split has no cases: no metric during training, and no thresholds",
+        "test": "the test split has no cases: `meninx evaluate` can measure on another dataset only",
+    }
+    return tuple(text for name, text in meanings.items() if not len(data.split(name)))
 
 
 def _traced(config: TrainConfig, data: Manifest, out: Path, network: nn.Module | None) -> Start:
@@ -299,7 +329,7 @@ def _preview(
         out=out, model=config.model.name, parameters=sum(value.numel() for value in network.parameters()),
         dry_run=True, train_cases=len(split), train_patients=len(split.patients),
         patients_known=data.info.patients_known, steps=effect.total_steps(config.sampling, data, plan),
-        privacy=privacy, own_epsilon=own, start=training.start,
+        privacy=privacy, own_epsilon=own, start=training.start, notes=_notes(data),
     )  # fmt: skip
 
 
@@ -428,4 +458,5 @@ def _result(
         steps=fitted.steps, metric=fitted.metric_name,
         validation=fitted.metric if fitted.metric_name else None,
         privacy=fitted.privacy, own_epsilon=fitted.own_epsilon, start=fitted.start,
+        notes=_notes(data),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +77,15 @@ def check_task(learned: DatasetInfo, here: DatasetInfo) -> None:
         )
 
 
+def empty_split(dataset: Manifest, wanted: str) -> str:
+    """Return the message about a split without cases; it says how many cases the others have."""
+    counts = Counter(case.split for case in dataset.cases)
+    found = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none at all"
+    other = "" if wanted == "train" else "give one of these as --split, or "
+    fix = f"the dataset has {found}: {other}prepare it with other fractions"
+    return problem("the split has no cases", where=f"split {wanted}", fix=fix)
+
+
 def check_truth(match: LabelMatch, chosen: Manifest) -> None:
     """Raise DataError when the cases to measure have no truth to compare with."""
     masks = chosen.info.task is TaskKind.SEGMENTATION
@@ -85,9 +95,9 @@ def check_truth(match: LabelMatch, chosen: Manifest) -> None:
         columns = match.targets(chosen)[:, match.columns]
         known = bool(np.isfinite(columns).any())
     if not known:
-        got = "none" if masks or not len(chosen) else "only unknown ones"
-        what = "masks" if masks else "labels"
-        raise DataError(expected(f"{what} in the measured split", got=got, where="manifest.csv"))
+        what = "mask" if masks else "label"
+        fix = "prepare the dataset with a table or masks that name these cases"
+        raise DataError(problem(f"no case of the measured split has a {what}", where="manifest.csv", fix=fix))
 
 
 def standing(run: Run, dataset: Manifest, chosen: Manifest, *, given: bool) -> Standing:

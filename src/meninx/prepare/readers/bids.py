@@ -181,7 +181,9 @@ def _examinations(root: Path, pipeline: Path | None) -> list[_Examination]:
     """Return every examination below the source, with the masks of the pipeline."""
     subjects = [path for path in sorted(root.glob("sub-*")) if path.is_dir()]
     if not subjects:
-        raise LayoutError(expected("folders sub-*", got="none", where=f"folder {root.name}"))
+        raise LayoutError(
+            problem("there are no folders sub-*", where=f"folder {root.name}", fix="check the path")
+        )
     found = []
     for number, subject in enumerate(subjects, start=1):
         sessions = [path for path in sorted(subject.glob("ses-*")) if path.is_dir()] or [subject]
@@ -297,7 +299,7 @@ def _one(items: Sequence[_Named], what: str, examination: _Examination) -> _Name
 def _channels(found: Sequence[_Examination], config: PrepareConfig) -> tuple[str, ...]:
     known = tuple(sorted({item.entities[SUFFIX] for examination in found for item in examination.images}))
     if not known:
-        raise LayoutError(expected("images below anat", got="none", where="folders sub-*"))
+        raise LayoutError(problem("there are no images below anat", where="folders sub-*"))
     if len(known) > 1 and not config.images.channels:
         fix = f"choose with channels: {', '.join(known[:_LISTED])}"
         raise ConfigError(expected("one kind of images", got=len(known), where="folders anat", fix=fix))
@@ -340,8 +342,8 @@ def _masks(
         fix = (
             "choose with entities: suffix-dseg or suffix-mask" if kinds else "check mask_folder and entities"
         )
-        what = "either label maps (dseg) or masks per label"
-        raise ConfigError(expected(what, got="both" if kinds else "none", where="derivatives", fix=fix))
+        what = "there are label maps (dseg) and masks per label" if kinds else "there are no masks"
+        raise ConfigError(problem(what, where="derivatives", fix=fix))
     if "mask" in kinds:
         return _of_masks(found, config)
     maps = {examination.key: _one(examination.masks, "dseg", examination) for examination in found}

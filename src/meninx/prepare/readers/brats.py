@@ -21,7 +21,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from meninx.core.errors import LayoutError, expected, problem
+from meninx.core.errors import LayoutError, problem
 from meninx.core.manifest import TaskKind
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import mask_labels
@@ -100,7 +100,7 @@ def _cases(root: Path) -> tuple[dict[tuple[Path, str], dict[str, Path]], bool]:
         paths[channel] = path
     if not found:
         what = "files <case>_flair.nii.gz (until 2021) or <case>-t2f.nii.gz (from 2023)"
-        raise LayoutError(expected(what, got="none", where=f"folder {root.name}"))
+        raise LayoutError(problem(f"no {what}", where=f"folder {root.name}", fix="check the path"))
     if len(generations) > 1:
         fix = "prepare them apart: the values of their label maps differ"
         raise LayoutError(problem("files of two generations of BraTS lie here", where="source", fix=fix))

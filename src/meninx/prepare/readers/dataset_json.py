@@ -52,7 +52,7 @@ def labels_of(table: Mapping[str, Any]) -> dict[str, int]:
     where = f"{NAME}, key 'labels'"
     given = table.get("labels")
     if not isinstance(given, dict) or not given:
-        raise LayoutError(expected("label values and names", got="none", where=where))
+        raise LayoutError(problem("there are no labels", where=where, fix="list names and values"))
     by_value = all(key.isascii() and key.isdigit() for key in given)
     pairs = [(name, key) if by_value else (key, name) for key, name in given.items()]
     for number, (name, value) in enumerate(pairs, start=1):
@@ -70,7 +70,7 @@ def labels_of(table: Mapping[str, Any]) -> dict[str, int]:
         fix = "give the voxels a label, or take the cases out"
         raise LayoutError(problem("voxels to ignore are not supported: 'ignore'", where=where, fix=fix))
     if labels.get(BACKGROUND, 0) != 0:
-        raise LayoutError(expected("background as value 0", got="another value", where=where))
+        raise LayoutError(problem(f"background has value {labels[BACKGROUND]}, not 0", where=where))
     return {name: value for name, value in labels.items() if value != 0}
 
 
@@ -84,10 +84,10 @@ def channels_of(table: Mapping[str, Any]) -> tuple[str, ...]:
     where = f"{NAME}, key {key!r}"
     given = table.get(key)
     if not isinstance(given, dict) or not given:
-        raise LayoutError(expected("channel numbers and names", got="none", where=where))
+        raise LayoutError(problem("there are no channels", where=where, fix="list numbers and names"))
     numbers = [str(number) for number in range(len(given))]
     if set(given) != set(numbers) or not all(isinstance(name, str) for name in given.values()):
-        raise LayoutError(expected("channels 0, 1, ... with their names", got="others", where=where))
+        raise LayoutError(problem("channels are not numbered 0, 1, ..., each with a name", where=where))
     found = tuple(given[number] for number in numbers)
     names.check(found, what="channel", where=where)
     return numbered(found)

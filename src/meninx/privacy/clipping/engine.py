@@ -146,7 +146,7 @@ def _check_lengths(
         cases and not bool(((unit_index >= 0) & (unit_index < n_units)).all())
     ):
         raise DataError(
-            expected("integers in [0, n_units)", got="others", where="clipped_gradient_sum, unit_index")
+            problem("a unit is no whole number in [0, n_units)", where="clipped_gradient_sum, unit_index")
         )
     if row_keys is not None and len(row_keys) != len(inputs):
         raise DataError(expected(f"{len(inputs)} row_keys", got=len(row_keys), where="clipped_gradient_sum"))
