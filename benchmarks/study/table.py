@@ -92,14 +92,15 @@ def text(rows: Sequence[Row]) -> str:
 
 def _utility(rows: Sequence[Row]) -> list[str]:
     lines = [
-        "| dataset | epsilon | meninx | plain Opacus | meninx minus Opacus | meninx minus non-private |",
+        "| dataset | epsilon | meninx: mean over seeds; over patients | plain Opacus, likewise | "
+        "meninx minus Opacus | meninx minus non-private |",
         "|---|---|---|---|---|---|",
     ]
     for study in present(rows):
         clean = level(rows, study.key, NON_PRIVATE, None)
         if clean:
             lines.append(
-                f"| {study.title} ({study.metric}), delta {study.delta:g} | none | {clean.said()} "
+                f"| {study.title} ({study.metric}), delta {study.delta:g} | none | {_said(clean)} "
                 "(non-private) | | | |"
             )
         for epsilon in EPSILONS:
@@ -108,12 +109,16 @@ def _utility(rows: Sequence[Row]) -> list[str]:
                 cells = [_said(mine), _said(theirs), _gap(mine, theirs), _gap(mine, clean)]
                 lines.append(f"| | {epsilon:g} | {' | '.join(cells)} |")
             if warm:
-                lines.append(f"| | {epsilon:g} | | {warm.said()} (from our weights) | {_gap(mine, warm)} | |")
+                lines.append(f"| | {epsilon:g} | | {_said(warm)} (from our weights) | {_gap(mine, warm)} | |")
     return lines
 
 
 def _said(found: Level | None) -> str:
-    return found.said() if found else ""
+    """Return mean and spread over seeds, and beside it how far the test patients could be others."""
+    if found is None:
+        return ""
+    low, high = found.patients
+    return f"{found.said()}; patients [{low:.3f}, {high:.3f}]"
 
 
 def _gap(mine: Level | None, other: Level | None) -> str:

@@ -444,7 +444,9 @@ class TrainSettings(TypedDict, total=False):
         image_size: spatial size to which smaller images are padded; empty when all images share one size.
         patch_size: spatial size of random training patches (segmentation); prediction then uses a sliding
             window of this size.
-        pretrained: file with a state dict to start from; empty starts from random weights.
+        pretrained: file of weights to start from (`.pt`, `.pth`, `.safetensors`), in the names of the
+            network, torchvision, timm or MONAI, or `package:NAME` for the file of an installed package; empty
+            starts from random weights. Nothing is downloaded.
         pretrained_source: what the pretrained weights were trained on; recorded in privacy.json.
         standardize: prepared public dataset whose training images standardise the features of the pretrained
             network (mean 0, deviation 1 of what the head receives). They are written into its last norm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import tomllib
 import warnings
@@ -220,3 +221,24 @@ def test_a_flag_may_name_its_table():
     line = "train data --optim.lr 0.5 --privacy.epsilon=3 --model-options.a.b 1 --runtime.no-attack-risk"
     config = on_the_command_line(line)
     assert config == TrainConfig.of(lr=0.5, epsilon=3.0, model_options={"a": {"b": 1}}, attack_risk=False)
+
+
+def described(name: str) -> tuple[str, str]:
+    """The first line of a packaged recipe, and all of its comments."""
+    lines = (Path(settings.__file__).parents[1] / "recipes" / f"{name}.toml").read_text().splitlines()
+    return lines[0], "\n".join(line for line in lines if line.startswith("#"))
+
+
+MEASURED = re.compile(r"Test (AUROC|Dice) (\d\.\d+)")
+BASELINE = re.compile(r"PCA and logistic[\s#]+regression\D* (\d\.\d+)")
+
+
+@pytest.mark.parametrize("name", settings.recipe_names())
+def test_a_packaged_recipe_beats_the_baseline_or_says_in_its_first_line_that_it_does_not(name: str):
+    first, comments = described(name)
+    measured, baseline = MEASURED.search(comments), BASELINE.search(comments)
+    if measured is None or (measured[1] == "AUROC" and baseline is None):
+        assert re.search(r"not measured here|not for results|below (PCA|it) on", first), first
+    elif baseline is not None:
+        assert float(measured[2]) > float(baseline[1]) or "below PCA" in first
+    assert len(first) <= 140

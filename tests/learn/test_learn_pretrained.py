@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from meninx.core.errors import DataError
 from meninx.core.manifest import Manifest
 from meninx.core.run import Run
-from meninx.learn import pretrained
+from meninx.learn import checkpoint, pretrained
 from meninx.learn.config import LearnConfig
 from meninx.learn.fitting import fit
 from meninx.models import registry
+from meninx.privacy.plan import Plan
 
 KINDS = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.int64: "I64"}
 
@@ -187,3 +188,28 @@ def test_a_run_from_a_package_is_recorded_and_moves_with_the_package(
     assert result.start is not None
     assert "small.pth, public-weights 1.2 (Apache" in result.start.summary()
     assert asdict(result.start)["file"] == "small.pth"
+
+
+@pytest.mark.parametrize("norm", ["batch", ["group", {"num_groups": 8}]])
+def test_a_head_on_a_frozen_network_of_monai_is_trained_privately(
+    norm: Any, dataset: Callable[..., Manifest], new_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    """Batch norm keeps its statistics, and stochastic depth between frozen layers is off."""
+    options = {"model_name": "efficientnet-b0", "norm": norm}
+    torch.manual_seed(0)
+    shape = {"spatial_dims": 2, "in_channels": 3, "out_channels": 9}
+    state = registry.build("monai:EfficientNetBN", **shape, **options).state_dict()
+    state = {name: value + 0.1 if "running_" in name else value for name, value in state.items()}
+    torch.save(state, tmp_path / "w.pt")
+    config = LearnConfig.of(
+        model="monai:EfficientNetBN", model_options=options, pretrained=str(tmp_path / "w.pt"), device="cpu",
+        freeze="features", deterministic=True, attack_risk=False,
+    )  # fmt: skip
+    plan = Plan.build(
+        n_units=8, expected_batch_size=4, steps=1, noise_multiplier=1.0, delta=1e-3, max_grad_norm=1.0
+    )
+    run = new_run()
+    fit(config, dataset(size=(64, 64)), run, plan=plan)
+    after = checkpoint.load(run, "last")["players"]["model"]["weights"]
+    changed = {name for name, value in state.items() if name in after and not torch.equal(after[name], value)}
+    assert changed == {"_conv_stem.weight", "_fc.weight", "_fc.bias"}  # averaged over colours; the head

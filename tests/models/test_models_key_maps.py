@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -231,3 +233,30 @@ def test_what_does_not_fit_is_named(theirs: TorchvisionResNet) -> None:
     assert found.unused == ("extra.weight",)
     assert found.other_shape == ("head.weight",)
     assert "head.weight" not in found.tensors
+
+
+TOKENS = (
+    "layer",
+    "blocks",
+    "_blocks",
+    "features",
+    "denseblock",
+    "denselayer",
+    "block",
+    "conv",
+    "bn",
+    "weight",
+)
+PIECES = st.one_of(
+    st.sampled_from(TOKENS), st.integers(0, 99999).map(str), st.text(max_size=3), st.just("9" * 5000)
+)
+
+
+@example([f"blocks.{'9' * 5000}.1.conv_pw.weight", f"layer{'9' * 5000}.0.conv1.weight"])
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(PIECES, min_size=1, max_size=6).map(".".join), max_size=8))
+def test_any_names_are_read_and_what_has_no_place_is_named(names: list[str]) -> None:
+    given_tensors = {name: torch.zeros(1) for name in names}
+    found = key_maps.translated(given_tensors, {"stem.0.weight": torch.zeros(2, 1, 3, 3)})
+    assert found.tensors == {}
+    assert len(found.unused) + len(found.other_shape) <= len(given_tensors)

@@ -44,7 +44,11 @@ from meninx.train.config import TrainConfig
 POOL = 40  # images of each kind
 SHAPES = {"2d": (12, 12), "3d": (8, 8, 8)}
 PRIVATE = tuple(name for name in toml.recipe_names() if "privacy" in toml.read_recipe(name)[0])
-SMALLER = {"resnet9": {"width": 4, "groups": 2}, "resnet9-small": {"width": 4, "groups": 2}}
+SMALLER = {
+    "resnet9": {"width": 4, "groups": 2},
+    "resnet9-small": {"width": 4, "groups": 2},
+    "efficientnet-lite0": {"norm": "group"},  # with random weights the frozen norm gives all images alike
+}
 WAYS = ((1, 1), (3, 2), (64, 3))  # images in memory at once, processes
 BOUND = 0.05  # below the length of every gradient here, so that each unit could move the sum by all of it
 ROUNDING = 1 + 1e-5
@@ -242,6 +246,8 @@ def recipe(name: str, data: Pool, **changes: Any) -> tuple[LearnConfig, Manifest
     learn = learn_part(config).replace(
         model_options=options,
         patch_size=patch,
+        pretrained="",  # a package that is not installed here; the bound holds for any weights
+        pretrained_source="",
         device="cpu",
         deterministic=True,
         attack_risk=False,

@@ -73,8 +73,8 @@ def never_trained(model: nn.Module, config: ModelConfig) -> frozenset[str]:
 def apply(model: nn.Module, frozen: frozenset[str]) -> None:
     """Put the model into training mode with the named parameters fixed.
 
-    A layer all of whose own parameters are frozen runs in evaluation mode, so that its buffers stay as they
-    are too.
+    A module all of whose parameters are frozen runs in evaluation mode, with everything inside it: its
+    buffers stay as they are, and dropout or stochastic depth between frozen layers is off.
     """
     model.train()
     for name, parameter in model.named_parameters():
@@ -82,7 +82,7 @@ def apply(model: nn.Module, frozen: frozenset[str]) -> None:
         if name in frozen:
             parameter.grad = None
     for module in model.modules():
-        own = list(module.parameters(recurse=False))
+        own = list(module.parameters())
         if own and not any(parameter.requires_grad for parameter in own):
             module.eval()
 

@@ -196,7 +196,8 @@ def _numbered(rules: Mapping[str, str]) -> Dialect:
     return lambda names: _replaced(names, rules, lambda match: match[1])
 
 
-_RESNET_BLOCK = r"layer(\d+)\.(\d+)\."
+_NUMBER = r"\d{1,4}"  # names come from files: a longer number is none of a block
+_RESNET_BLOCK = r"layer(\d{1,4})\.(\d{1,4})\."
 _torchvision_resnet = _staged(
     _RESNET_BLOCK,
     {
@@ -213,13 +214,13 @@ _meninx_resnet = _numbered(
     {
         r"stem\.0\.": r"stem.conv.",
         r"stem\.1\.": r"stem.norm.",
-        r"stages\.(\d+)\.(conv|norm)(\d)\.": r"block.{}.\2\3.",
-        r"stages\.(\d+)\.shortcut\.0\.": r"block.{}.shortcut.conv.",
-        r"stages\.(\d+)\.shortcut\.1\.": r"block.{}.shortcut.norm.",
+        r"stages\.(\d{1,4})\.(conv|norm)(\d)\.": r"block.{}.\2\3.",
+        r"stages\.(\d{1,4})\.shortcut\.0\.": r"block.{}.shortcut.conv.",
+        r"stages\.(\d{1,4})\.shortcut\.1\.": r"block.{}.shortcut.norm.",
         r"head\.": r"head.",
     }
 )
-_DENSE = r"features\.denseblock(\d+)\.denselayer(\d+)\."
+_DENSE = r"features\.denseblock(\d{1,4})\.denselayer(\d{1,4})\."
 _torchvision_densenet = _staged(
     _DENSE,
     {
@@ -250,7 +251,7 @@ _monai_efficientnet = _numbered(  # also efficientnet-pytorch, which has no stag
         r"_conv_stem\.": r"stem.conv.",
         r"_bn0\.": r"stem.norm.",
         **{
-            rf"_blocks\.(?:\d+\.)?(\d+)\.{part}": rf"block.{{}}.{shared}"
+            rf"_blocks\.(?:{_NUMBER}\.)?({_NUMBER})\.{part}": rf"block.{{}}.{shared}"
             for part, shared in _EFFICIENT_PARTS.items()
         },
         r"_conv_head\.": r"top.conv.",
@@ -261,7 +262,7 @@ _monai_efficientnet = _numbered(  # also efficientnet-pytorch, which has no stag
 _meninx_efficientnet = _numbered(
     {
         r"(stem|top)\.(conv|norm)\.": r"\1.\2.",
-        r"blocks\.(\d+)\.(expand|depthwise|project)\.(conv|norm)\.": r"block.{}.\2.\3.",
+        r"blocks\.(\d{1,4})\.(expand|depthwise|project)\.(conv|norm)\.": r"block.{}.\2.\3.",
         r"head\.": r"head.",
     }
 )
@@ -270,7 +271,7 @@ _meninx_efficientnet = _numbered(
 def _timm_efficientnet(names: Iterable[str]) -> dict[str, str]:
     """Return the shared names; a block without expansion names its parts otherwise."""
     names = list(names)
-    place = r"blocks\.(\d+)\.(\d+)\."
+    place = r"blocks\.(\d{1,4})\.(\d{1,4})\."
     wide = {match[0] for name in names if (match := re.match(rf"{place}(?=conv_pwl\.)", name))}
     parts = {
         "conv_pw": "expand.conv",
@@ -293,7 +294,7 @@ def _timm_efficientnet(names: Iterable[str]) -> dict[str, str]:
 def _torchvision_efficientnet(names: Iterable[str]) -> dict[str, str]:
     """Return the shared names; the parts of a block are numbered, and one without expansion has one less."""
     names = list(names)
-    place = r"features\.(\d+)\.(\d+)\.block\."
+    place = r"features\.(\d{1,4})\.(\d{1,4})\.block\."
     wide = {match[0] for name in names if (match := re.match(rf"{place}(?=3\.)", name))}
     order = ("expand", "depthwise", "se", "project")
 
@@ -305,7 +306,7 @@ def _torchvision_efficientnet(names: Iterable[str]) -> dict[str, str]:
         return found
 
     last = max(
-        (int(match[1]) for name in names if (match := re.match(r"features\.(\d+)\.", name))), default=0
+        (int(match[1]) for name in names if (match := re.match(r"features\.(\d{1,4})\.", name))), default=0
     )
     ends = {"features.0.0.": "stem.conv.", "features.0.1.": "stem.norm.", "classifier.1.": "head."}
     ends |= {f"features.{last}.0.": "top.conv.", f"features.{last}.1.": "top.norm."}
