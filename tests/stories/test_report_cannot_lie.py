@@ -1045,7 +1045,8 @@ class TestCalibrationAndUse:
 class TestSeveralRunsInOneSentence:
     def test_runs_share_a_sentence_only_when_the_same_is_to_be_said(self, tmp_path):
         runs = [write_run(tmp_path / name, private=False) for name in "abc"]
-        assert "Runs a, b and c were each measured on the test split of cohort" in reported(tmp_path, *runs)[1]
+        text = reported(tmp_path, *runs)[1]
+        assert "Runs a, b and c were each measured on the test split of cohort" in text
         odd = write_run(tmp_path / "d", private=False, compared=False)
         text = reported(tmp_path, runs[0], runs[1], odd)[1]
         assert "Runs a and b were each measured on the test split of cohort" in text
