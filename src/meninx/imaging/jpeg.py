@@ -42,9 +42,9 @@ def _decode_frame(stream: bytes, runner: DecodeRunner) -> bytes:
     """Return the pixels of one frame in native byte order, color by pixel; pydicom calls it.
 
     Raises:
-        ValueError, DataError: the stream is damaged, of another kind than the transfer syntax, of another size
-            than the data set says, or of many scans. Kind, size and scans are compared first, so that a forged
-            header costs neither memory nor time.
+        ValueError, DataError: the stream is damaged, of another kind than the transfer syntax, of another
+            size than the data set says, or of many scans. These are compared first, so that a forged header
+            costs neither memory nor time.
     """
     import imagecodecs
 

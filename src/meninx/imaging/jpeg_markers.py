@@ -1,7 +1,7 @@
 """What the markers of a JPEG stream say before anything is decoded: kind, size and number of scans.
 
-A decoder runs through the whole image once for each scan, and nothing in the format bounds their number. A file
-of 400 kB may hold thousands, so they are counted first.
+A decoder runs through the whole image once for each scan, and nothing in the format bounds their number. A
+file of 400 kB may hold thousands, so they are counted first.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def frame_header(stream: bytes) -> FrameHeader:
 def refuse_many_scans(stream: bytes, *, where: str) -> None:
     """Refuse a JPEG stream of more than ``MOST_SCANS`` scans.
 
-    Scans are counted as a decoder meets them: like libjpeg, the search passes over bytes between two segments.
+    Scans are counted as libjpeg meets them: bytes between two segments are passed over.
 
     Raises:
         DataError: there are more.
