@@ -181,6 +181,15 @@ def test_decisions_are_made_at_the_thresholds_of_validation(pictures, tmp_path):
             assert row[f"positive:{label}"] == str(int(float(row[label]) >= value))
 
 
+def test_the_output_lies_in_no_release(pictures, tmp_path):
+    release = shutil.copytree(pictures.run.release, tmp_path / "release")
+    for model in (release, release / "bundle", pictures.run.root):
+        for out in (release / "mine", release / "bundle" / "mine", release / "bundle" / "models" / "mine"):
+            with pytest.raises(UsageError, match=r"outside|apart"):
+                meninx.predict(model, pictures.source / "images", out)
+    assert integrity.damage(release) == integrity.Damage()
+
+
 def test_without_an_evaluation_there_are_probabilities_alone(pictures, tmp_path):
     bundle = shutil.copytree(pictures.bundle, tmp_path / "bundle")
     (bundle / "configs" / "thresholds.json").unlink()
