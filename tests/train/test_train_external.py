@@ -12,7 +12,8 @@ import pytest
 from meninx.core.errors import DataError
 from meninx.core.manifest import Case, DatasetInfo, Intensity, Manifest, TaskKind
 from meninx.learn.config import ModelConfig
-from meninx.train.external import LabelMatch, check_images
+from meninx.learn.dataset_fit import check_images
+from meninx.train.external import LabelMatch
 
 FLAT = DatasetInfo(name="home", task=TaskKind.MULTILABEL, labels=("a",), size=(32, 32))
 DEEP = DatasetInfo(
@@ -73,7 +74,7 @@ def test_values_of_masks_follow_their_names():
     assert match.translated(mask).tolist() == [[0, 2], [0, 1]]
     same = LabelMatch.of(("organ", "lesion"), ("organ", "lesion"))
     assert same.translated(mask[:1]) is not None
-    with pytest.raises(DataError, match=r"values 0 \.\. 2"):
+    with pytest.raises(DataError, match=r"values outside 0 \.\. 2"):
         same.translated(mask)
     swapped = LabelMatch.of(("organ", "lesion"), ("lesion", "organ"))
     assert swapped.translated(mask[:1]).tolist() == [[0, 2]]
