@@ -4,8 +4,6 @@ Run: ``python benchmarks/recipes.py --data DIR --out FILE [--recipes NAME ...] [
 trained on its dataset, as packaged, once per seed, and measured on the test part; the baseline is fitted and
 measured on the same split. One line of JSON per run; what is in FILE already is not repeated. ``--table``
 prints the comparison: mean and spread over the runs, interval over patients of the first run, the baseline.
-``--folds 5`` cross-validates instead, where the test part has few patients: every patient is scored once, by
-a network and a baseline that were fitted on other patients, and all scores are measured together.
 
 DIR holds the datasets as ``docs/results.md`` prepares them (``kermany64``, ``kermany224``, ``nih64`` and
 ``pad128``).
@@ -16,11 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import tempfile
 import time
-import zlib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +46,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file of results, one line of JSON per run")
     parser.add_argument("--recipes", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", type=int, default=3, help="runs of every recipe (default 3)")
-    parser.add_argument("--folds", type=int, default=0, help="cross-validate over all patients and stop")
     parser.add_argument("--table", action="store_true", help="print the table and stop")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into a page and stop")
     args = parser.parse_args()
-    if not (args.table or args.write or args.folds):
+    if not (args.table or args.write):
         for recipe in args.recipes:
             wanted = [(SETS[recipe], BASELINE, 0)]
             wanted += [(SETS[recipe], recipe, seed) for seed in range(args.seeds)]
@@ -68,10 +62,6 @@ def main() -> None:
                     )
                     with args.out.open("a") as stream:
                         stream.write(json.dumps({"set": data, "arm": name, "seed": seed, **found}) + "\n")
-    if args.folds:
-        for recipe in args.recipes:
-            print(json.dumps(crossed(args.data / SETS[recipe], recipe, args.folds)), flush=True)
-        return
     if args.write:
         pages.put(args.write, "recipes", f"{table(rows_of(args.out))}\n")
         return
@@ -133,68 +123,6 @@ def baseline(data: Path) -> Row:
     )  # fmt: skip
     whole = next(row for row in found.metrics if row.name == "auroc" and (not row.label or len(names) == 1))
     return {"value": whole.value, "low": whole.low, "high": whole.high, "patients": len(test.patients)}
-
-
-def crossed(root: Path, recipe: str, folds: int) -> Row:
-    """Return the AUROC of recipe and baseline over all patients, each scored by models of the others."""
-    import numpy as np
-    from meninx.learn.predict import load_model, predict
-
-    import pca_baseline
-    from meninx import api
-    from meninx.core.manifest import Manifest
-    from meninx.core.run import Run
-    from meninx.metrics.evaluation import evaluate_classification
-
-    data = Manifest.read(root)
-    order = np.random.default_rng(0).permutation(data.patients)
-    truth, rows = data.targets().astype(np.float64), pca_baseline.pixels(data, 32)
-    scores = {recipe: np.full(truth.shape, np.nan), BASELINE: np.full(truth.shape, np.nan)}
-    for fold in range(folds):
-        test = set(order[fold::folds])
-        valid = {name for name in order if name not in test and hash_of(name) < VALID_SHARE}
-        parts = np.array([_part(case.patient_id, test, valid) for case in data.cases])
-        with tempfile.TemporaryDirectory() as place:
-            shutil.copytree(root / "images", Path(place) / "data" / "images")
-            cases = tuple(replace(case, split=part) for case, part in zip(data.cases, parts, strict=True))
-            part = Manifest(Path(place) / "data", data.info, cases)
-            part.write()
-            result = api.train(part.root, out=Path(place) / "runs", recipe=recipe, seed=fold, threads=1)
-            model, config, info = load_model(Run(result.out))
-            scores[recipe][parts == "test"] = predict(model, info, part.split("test"), config).probabilities
-        fit, choose, held = (rows[parts == name] for name in ("train", "valid", "test"))
-        known, seen = truth[parts == "train"], truth[parts == "valid"]
-        usable = [column for column in range(truth.shape[1]) if len(np.unique(known[:, column])) == 2]
-        shown = [column for column in usable if len(np.unique(seen[:, column])) == 2]
-        components, penalty = pca_baseline.chosen(fit, known[:, shown], choose, seen[:, shown])
-        for column in usable:
-            found = pca_baseline.scores(fit, known[:, column], held, components, penalty)
-            scores[BASELINE][parts == "test", column] = found
-    complete = np.isfinite(scores[BASELINE]).all(0) & (truth.sum(0) > 0)
-    names = tuple(label for label, whole in zip(data.info.labels, complete, strict=True) if whole)
-    table = {"set": root.name, "folds": folds, "patients": len(data.patients), "labels": len(names)}
-    for arm, values in scores.items():
-        found = evaluate_classification(
-            truth[:, complete], values[:, complete], data.patient_index(), names, {}, task="multilabel",
-            seed=0, draws=1000,
-        )  # fmt: skip
-        whole = next(row for row in found.metrics if row.name == "auroc" and not row.label)
-        table[arm] = [round(number, 4) for number in (whole.value, whole.low, whole.high)]
-    return table
-
-
-VALID_SHARE = 0.1
-
-
-def hash_of(patient: str) -> float:
-    """Return a number in [0, 1) that depends on the patient alone."""
-    return zlib.crc32(patient.encode()) / 2**32
-
-
-def _part(patient: str, test: set[str], valid: set[str]) -> str:
-    if patient in test:
-        return "test"
-    return "valid" if patient in valid else "train"
 
 
 def table(rows: list[Row]) -> str:

@@ -391,7 +391,7 @@ class TestStates:
     def test_a_run_that_never_began_is_passed_over(self, tmp_path):
         run = write_run(tmp_path / "begun", private=True, state=RunState.STARTING, steps=0)
         (run / "private" / "ledger.jsonl").unlink()
-        with pytest.raises(UsageError, match="runs without a step"):
+        with pytest.raises(UsageError, match="runs that took no step"):
             reported(tmp_path, run)
         done = write_run(tmp_path / "done", private=True)
         _, text = reported(tmp_path, tmp_path)
@@ -1040,3 +1040,15 @@ class TestCalibrationAndUse:
     def test_a_void_run_is_not_to_be_used(self, tmp_path):
         run = write_run(tmp_path / "run", private=True, deterministic=True)
         assert "must not be released or used" in reported(tmp_path, run)[1]
+
+
+class TestSeveralRunsInOneSentence:
+    def test_runs_share_a_sentence_only_when_the_same_is_to_be_said(self, tmp_path):
+        runs = [write_run(tmp_path / name, private=False) for name in "abc"]
+        text = reported(tmp_path, *runs)[1]
+        assert "Runs a, b and c were each measured on the test split of cohort" in text
+        odd = write_run(tmp_path / "d", private=False, compared=False)
+        text = reported(tmp_path, runs[0], runs[1], odd)[1]
+        assert "Runs a and b were each measured on the test split of cohort" in text
+        assert "Run d was measured on the test split of cohort" in text
+        assert "d were each" not in text

@@ -42,6 +42,7 @@ _STYLE: dict[Any, Any] = {
 }
 Points = Sequence[tuple[float, float]]
 _LONGEST = 60
+_LONGEST_RUN = 26
 
 
 def roc(label: str, curves: Mapping[str, Sequence[float]], aurocs: Mapping[str, Estimate], name: str) -> str:
@@ -60,7 +61,7 @@ def roc(label: str, curves: Mapping[str, Sequence[float]], aurocs: Mapping[str, 
             axes.plot(
                 ROC_GRID,
                 curve,
-                label=_plain(_described(run, aurocs.get(run))),
+                label=_plain(_described(_brief(run), aurocs.get(run))),
                 linewidth=1.8,
                 **_look(number),
             )
@@ -168,7 +169,7 @@ def reliability(curves: Mapping[str, Points], *, name: str, label: str) -> str:
             axes.plot(
                 [x for x, _ in points],
                 [y for _, y in points],
-                label=_plain(run),
+                label=_plain(_brief(run)),
                 markersize=3.5,
                 linewidth=1.4,
                 **look,
@@ -198,6 +199,11 @@ def _plain(text: str) -> str:
     shown = printable(text, hidden=" ")
     shown = shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
     return f" {shown}" if shown.startswith("_") else shown
+
+
+def _brief(run: str) -> str:
+    """Return a run's name for a legend: its ends, where seeds and kinds stand, when it is long."""
+    return run if len(run) <= _LONGEST_RUN else f"{run[: _LONGEST_RUN // 2]}…{run[-_LONGEST_RUN // 2 + 1 :]}"
 
 
 def _described(run: str, area: Estimate | None) -> str:

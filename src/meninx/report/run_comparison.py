@@ -47,7 +47,7 @@ def differences(context: ReportContext) -> dict[str, str]:
 
     Settings of privacy are compared among private runs only; which runs are private has its own column.
     """
-    tables = {run.key: _flat(resolved(run, hidden=context.counts_hidden)) for run in context.runs}
+    tables = {run.key: _settings(run, hidden=context.counts_hidden) for run in context.runs}
     private = {run.key for run in context.runs if run.private}
     differing = []
     for name in sorted({name for table in tables.values() for name in table} - {"name"}):
@@ -62,6 +62,15 @@ def _described(table: Mapping[str, str], differing: Sequence[str], private: bool
     parts = [f"{name.replace('_', ' ')}: {table.get(name, _NOT_SET)}" for name in mine[:_SETTINGS]]
     left = len(mine) - _SETTINGS
     return "; ".join([*parts, *([f"{left} more in the last section"] if left > 0 else [])]) or "none"
+
+
+def _settings(run: TrainedRun, *, hidden: bool) -> dict[str, str]:
+    """Return the settings of a run as they were in the end: a private run draws as its ledger says."""
+    table = _flat(resolved(run, hidden=hidden))
+    spent = run.account.own if run.account is not None else None
+    if spent is not None:
+        table["sampling"] = spent.sampler
+    return table
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

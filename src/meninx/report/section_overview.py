@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from meninx.report import contact_sheet, formatting, run_comparison
 from meninx.report.context import ReportContext, deid_total, drawn_runs
 from meninx.report.sources import Dataset, TrainedRun
-from meninx.report.table_model import ReportTable, Section, TableCell
+from meninx.report.table_model import ReportTable, Section, TableCell, facts
 
 _CONFIG = ("model", "loss", "optimizer", "lr", "batch_size", "epochs", "steps", "sampling", "seed")
 
@@ -43,23 +43,25 @@ def overview(context: ReportContext) -> Section:
 
 
 def _recipes(context: ReportContext) -> ReportTable | None:
-    """Return the chief settings of the runs that are drawn, one column per run; None without any."""
+    """Return the chief settings of the runs that are drawn, a row per run of several; None without any."""
     runs = drawn_runs(context)
     chosen = [dict(_resolved(run, hidden=context.counts_hidden)) for run in runs]
+    note = "The whole config of every run is in the last section."
+    if len(runs) == 1:
+        return facts(f"Recipe of run {runs[0].name} ({runs[0].kind})", chosen[0].items(), note)
+    names = [name for name in _CONFIG if any(name in table for table in chosen)]
     rows = tuple(
         (
-            TableCell(name.replace("_", " "), head=True),
+            TableCell(run.name, sub=run.kind, head=True),
             *(
                 TableCell(formatting.listed(table[name]) if name in table else formatting.DASH)
-                for table in chosen
+                for name in names
             ),
         )
-        for name in _CONFIG
-        if any(name in table for table in chosen)
+        for run, table in zip(runs, chosen, strict=True)
     )
-    columns = ("setting", *(f"{run.name} ({run.kind})" for run in runs))
-    note = "The whole config of every run is in the last section."
-    return ReportTable("Recipes", columns, rows, note=note, wide=len(runs) > 1) if rows else None
+    columns = ("run", *(name.replace("_", " ") for name in names))
+    return ReportTable("Recipes", columns, rows, note=note, wide=True) if names else None
 
 
 def _resolved(run: TrainedRun, *, hidden: bool) -> list[tuple[str, object]]:

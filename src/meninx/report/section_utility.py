@@ -66,7 +66,7 @@ def utility(context: ReportContext) -> Section:
     notes = dict.fromkeys(
         _note(note, item) for _, item in (*tested, *others, *external) for note in item.evaluation.notes
     )
-    lead = tuple(dict.fromkeys(_measured_on(run, item) for run, item in (*tested, *others, *external)))
+    lead = _measured_on((*tested, *others, *external))
     if len(shown) < len(context.runs):
         lead = (
             *lead,
@@ -85,14 +85,26 @@ def utility(context: ReportContext) -> Section:
     )
 
 
-def _measured_on(run: TrainedRun, measured: MeasuredSplit) -> str:
+def _measured_on(evaluated: Sequence[Evaluated]) -> tuple[str, ...]:
+    """Return what the runs were measured on; runs of which the same is to be said share a sentence."""
+    runs: dict[str, list[str]] = {}
+    for run, measured in evaluated:
+        runs.setdefault(_where(run, measured), []).append(run.name)
+    return tuple(
+        f"Run {names[0]} was {what}"
+        if len(names) == 1
+        else f"Runs {formatting.joined(names)} were each {what}"
+        for what, names in runs.items()
+    )
+
+
+def _where(run: TrainedRun, measured: MeasuredSplit) -> str:
     """Return what a run was measured on, with no word more than the record supports."""
     evaluation = measured.evaluation
     known = measured.record.patients_known and run.patients_known
     people = f" of {evaluation.n_patients:,} patients" if known else ""
     text = (
-        f"Run {run.name} was measured on the {measured.where}: {evaluation.n_cases:,} "
-        f"{'cases' if known else 'images'}{people}"
+        f"measured on the {measured.where}: {evaluation.n_cases:,} {'cases' if known else 'images'}{people}"
     )
     if measured.unseen and run.patients_known:
         text += ", patients that training never saw"
