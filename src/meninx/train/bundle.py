@@ -88,6 +88,11 @@ class Contents:
         return bool(self.record.patch_size)
 
     @property
+    def whole_images(self) -> bool:
+        """Whether whole images become probabilities, so that the ONNX file alone makes a table."""
+        return not (self.segmentation or self.patches)
+
+    @property
     def only_size(self) -> list[int]:
         """The size that every stored image must have; empty when smaller or larger ones are padded or cut."""
         return [] if self.record.image_size or self.record.patch_size else list(self.size)
@@ -152,7 +157,9 @@ def write_bundle(folder: Path, model: nn.Module, contents: Contents, *, onnx: bo
     if not contents.is_own:
         files.write_text(folder / "configs" / "inference.json", _json(_inference(contents)))
     if onnx or not contents.is_own:
-        bundle_source.write(folder / "scripts", networks=contents.ships_network, onnx=onnx)
+        bundle_source.write(
+            folder / "scripts", networks=contents.ships_network, onnx=onnx and contents.whole_images
+        )
 
 
 def write_thresholds(
@@ -421,16 +428,14 @@ def _writer(contents: Contents) -> dict[str, Any]:
     }
 
 
-_ONNX_USE = {
-    False: (
-        "In this folder (needs onnxruntime, pydicom, nibabel and pillow):\n\n"
-        "    python -m scripts.with_onnx images predictions.csv\n"
-    ),
-    True: (
-        "`scripts/images.py` makes stored images of files without torch; `scripts/with_onnx.py` shows how for "
-        "networks that classify whole images.\n"
-    ),
-}
+_ONNX_PROGRAM = (
+    "In this folder (needs onnxruntime, pydicom, nibabel and pillow):\n\n"
+    "    python -m scripts.with_onnx images predictions.csv\n"
+)
+_ONNX_READER = (
+    "`scripts/images.py` makes stored images of files without torch: "
+    "`NetworkInput.of(preprocessing, intensity, image_size)` with the tables of `configs/metadata.json`.\n"
+)
 
 
 def _usage(contents: Contents, *, onnx: bool) -> str:
@@ -454,7 +459,7 @@ def _usage(contents: Contents, *, onnx: bool) -> str:
         ways.append(
             "With ONNX Runtime: `models/model.onnx` takes stored images (float32, batch x channels x size). "
             f"It returns {contents.activation} probabilities and logits. Normalisation is part of the graph. "
-            + _ONNX_USE[contents.patches or contents.segmentation]
+            + (_ONNX_PROGRAM if contents.whole_images else _ONNX_READER)
         )
     if len(ways) > 2:
         ways.append(
