@@ -29,6 +29,7 @@ from meninx.core.manifest import Manifest
 from meninx.core.run import Run
 from meninx.imaging import decode, dicom_image, load, nifti
 from meninx.imaging.image import Image
+from meninx.imaging.preprocessing import Preprocessing
 from meninx.predict import fitness
 
 QUICK = {"steps": 2, "batch_size": 4, "device": "cpu", "attack_risk": False}
@@ -423,6 +424,31 @@ def test_refused_images_are_named_and_the_others_go_on(pictures, tmp_path):
     assert app.run(["predict", str(pictures.bundle), str(folder), str(tmp_path / "s"), "-q", "--strict"]) == 3
     (folder / "good.png").unlink()
     assert app.run(["predict", str(pictures.bundle), str(folder), str(tmp_path / "none"), "-q"]) == 3
+
+
+@pytest.mark.parametrize("step", ["apply", "limits"])
+def test_a_mistake_in_the_program_is_no_unreadable_image(pictures, tmp_path, monkeypatch, step):
+    """Only a decoder may fail in any way; what fails after it must not be counted as a broken file."""
+
+    def mistaken(*_: object) -> None:
+        raise TypeError("planted")
+
+    make.write_picture(tmp_path / "in" / "good.png", make.picture(1))
+    monkeypatch.setattr(Preprocessing, step, mistaken)
+    with pytest.raises(TypeError, match="planted"):
+        meninx.predict(pictures.bundle, tmp_path / "in", tmp_path / "out")
+    monkeypatch.undo()
+    make.write_picture(tmp_path / "in" / "odd.png", make.picture(2))
+    own = load.load
+
+    def failing(path: Path, **settings: object) -> object:
+        if path.name == "odd.png":
+            raise TypeError("of a decoder")
+        return own(path, **settings)
+
+    monkeypatch.setattr(load, "load", failing)
+    result = meninx.predict(pictures.bundle, tmp_path / "in", tmp_path / "two")
+    assert (result.cases, result.refused["unreadable image"].cases) == (1, ("odd",))
 
 
 def test_what_is_unlike_the_training_is_said_with_numbers(pictures, tmp_path):

@@ -112,6 +112,21 @@ def test_spacing_is_named_with_numbers_and_other_aspects_too():
     assert "`--aspect stretch`, those of the training by `--aspect pad`" in note
 
 
+@pytest.mark.parametrize(
+    ("learned", "here"), [(("T2", "ADC"), ("ADC", "T2")), (("T2", "ADC"), ()), ((), ("T2", "ADC"))]
+)
+def test_several_channels_must_have_the_names_of_the_training(learned, here):
+    model, data = (replace(DEEP, channels=2, channel_names=names) for names in (learned, here))
+    with pytest.raises(DataError, match="as in training"):
+        check_images(model, data, ModelConfig())
+    assert check_images(model, model, ModelConfig()) == []
+
+
+def test_another_name_of_the_only_channel_is_named():
+    model, data = (replace(DEEP, channel_names=(name,)) for name in ("MRI", "T2"))
+    assert check_images(model, data, ModelConfig()) == ["its channel is T2, that of the training MRI"]
+
+
 def test_grey_levels_of_any_depth_fit_and_units_do_not():
     wide = Intensity(window=(0.0, 65535.0), shift=32767.5, scale=32767.5)
     own = Intensity(shift=100.0, scale=50.0, source="train")
