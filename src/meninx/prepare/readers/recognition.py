@@ -9,7 +9,9 @@ A reader is taken if the source shows it by what only this layout has, in this o
 2. a table that names images of the source (csv);
 3. folders of classes or of splits (folder); ``images/`` and ``labels/`` (pairs); DICOM files (dicom).
 
-If several readers fit equally well, or none does, the source is refused with what was found.
+If several readers fit equally well, or none does, the source is refused with what was found. So is a source
+whose first two levels of folders hold a layout of 1 or 2: its folders are no classes. The message gives the
+command that names the folder of the layout.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from meninx.core.csv_table import CsvTable, read_table
 from meninx.core.errors import ConfigError, DataError, LayoutError, MeninxError, problem
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import bids, dataset_json
-from meninx.prepare.readers.class_folder import unwrapped
+from meninx.prepare.readers.class_folder import part_of_layout, unwrapped
 from meninx.prepare.readers.custom_table import IMAGE_NAMES, only_table, plain_name, tables_in
 from meninx.prepare.readers.published_layouts import PUBLISHED
 from meninx.prepare.readers.published_table import PublishedTable
@@ -42,6 +44,8 @@ from meninx.prepare.readers.source_files import (
 from meninx.prepare.setting_tables import AUTO
 
 _JSON_LIMIT = 1 << 26  # bytes of a dataset.json
+_FOLDERS_SEARCHED = 200  # of one folder, for layouts below it
+_LAYOUTS_LISTED = 5
 
 
 def recognised(config: PrepareConfig, source: Path | Sequence[Path]) -> PrepareConfig:
@@ -74,7 +78,7 @@ def reader_of_source(root: Path, config: PrepareConfig) -> str:
         if root.suffix == ".npz":
             return "npz"
         raise DataError(problem("the source is a file, not a folder", where=root.name, fix="give its folder"))
-    for find in (_by_marks, _by_published_tables, _by_own_table, _by_folders):
+    for find in (_by_marks, _by_published_tables, _by_own_table, _refuse_layout_below, _by_folders):
         found = find(root, config)
         if len(found) > 1:
             what = f"several readers fit this source: {', '.join(found)}"
@@ -161,6 +165,45 @@ def _by_own_table(root: Path, config: PrepareConfig) -> list[str]:
         if any(cell and (index.find(cell) or cell in index.ambiguous) for cell in cells):
             return ["csv"]
     return []
+
+
+def _refuse_layout_below(root: Path, config: PrepareConfig) -> list[str]:
+    """Return nothing.
+
+    Raises:
+        LayoutError: a folder one or two levels down holds a layout of its own.
+    """
+    found: dict[Path, str] = {}
+    for folder in islice(folders_in(root), _FOLDERS_SEARCHED):
+        for inner in (folder, *islice(folders_in(folder), _FOLDERS_SEARCHED)):
+            if inner.parent not in found and (reader := _layout_of(inner, config)):
+                found[inner] = reader
+    if not found:
+        return []
+    names = [f"{path.relative_to(root).as_posix()} ({reader})" for path, reader in found.items()]
+    more = f" and {len(names) - _LAYOUTS_LISTED} more" if len(names) > _LAYOUTS_LISTED else ""
+    what = f"the layout lies in a folder below: {', '.join(names[:_LAYOUTS_LISTED])}{more}"
+    if len(found) > 1:
+        what = f"{len(found)} layouts lie in folders below: {', '.join(names[:_LAYOUTS_LISTED])}{more}"
+    each = "" if len(found) == 1 else ", and so on, one by one"
+    fix = (
+        f"run meninx prepare {next(iter(found))} OUT{each}, or give reader folder if the folders are classes"
+    )
+    raise LayoutError(problem(what, where=f"folder {root.name}", fix=fix))
+
+
+def _layout_of(folder: Path, config: PrepareConfig) -> str:
+    """Return the reader of a layout that a folder shows by its own files, or an empty text."""
+    own = () if config.input.table else (_by_own_table,)
+    for find in (_by_marks, _by_published_tables, *own):
+        try:
+            found: list[str] = find(folder, config)
+        except MeninxError:  # several tables, which say nothing about the folder above
+            continue
+        if found:
+            return found[0]
+    images, masks = part_of_layout(path.name for path in folders_in(folder))
+    return "pairs" if images and masks else ""
 
 
 def _by_folders(root: Path, config: PrepareConfig) -> list[str]:
