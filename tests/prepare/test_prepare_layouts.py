@@ -392,12 +392,44 @@ def test_columns_are_found_by_documented_names_alone(tmp_path):
     assert (reading.patients_known, reading.cases[0].patient) == (False, "images/a.png")
 
 
+def test_a_table_of_unknown_columns_is_named_with_the_flags_it_needs(tmp_path):
+    for number in range(2):
+        make.write_picture(tmp_path / "in" / f"{number}.png", make.picture(number))
+    rows = [["0.png", "P0", "1"], ["1.png", "P1", "0"]]
+    table = make.write_table(tmp_path / "in" / "tabelle.csv", ["Bild", "Fall", "Befund"], rows)
+    with pytest.raises(DataError) as caught:
+        recognised(PrepareConfig(), tmp_path / "in")
+    message = str(caught.value)
+    assert "2 images, and no column of tabelle.csv is known to name them (Bild, Fall, Befund)" in message
+    assert "--image-column COLUMN --patient-column COLUMN (or none)" in message
+    assert all(row[1] not in message for row in rows)
+    given = {"image_column": "Bild", "patient_column": "Fall", "label_columns": "Befund"}
+    assert len(read(tmp_path / "in", reader="csv", table=str(table), **given).cases) == 2
+    table.write_bytes(b"Bild;Fall\n\xff\x00")
+    with pytest.raises(DataError, match=r"the table tabelle.csv cannot be read"):
+        recognised(PrepareConfig(), tmp_path / "in")
+
+
+def test_images_without_a_row_are_counted(tmp_path):
+    root = make.make_csv(tmp_path, masks=True)
+    common = {"reader": "csv", "label_columns": "effusion"}
+    assert all(reason != "images without a row of the table" for reason, _ in read(root, **common).notes)
+    for number in range(3):
+        make.write_picture(root / "images" / "more" / f"{number}.png", make.picture(50 + number))
+    note = ("images without a row of the table", "3 of 15 files")
+    assert note in read(root, **common).notes
+    assert note in read(root, **common, require="kind=virus").notes
+    (root / "masks").rename(root / "images" / "masks")
+    segmentation = {"reader": "csv", "mask_folder": "images/masks", "mask_labels": "lung"}
+    assert note in read(root, **segmentation).notes
+
+
 def test_auto_refuses_what_it_does_not_know(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no known layout: 0 images"):
         recognised(PrepareConfig(), tmp_path / "empty")
     make.write_picture(tmp_path / "loose" / "a.png", make.picture(0))
-    with pytest.raises(DataError, match="no known layout: 1 images"):
+    with pytest.raises(DataError, match="no known layout: 1 image and"):
         recognised(PrepareConfig(), tmp_path / "loose")
     with pytest.raises(DataError, match="no such folder"):
         recognised(PrepareConfig(), tmp_path / "nowhere")

@@ -28,7 +28,7 @@ from meninx.core.errors import ConfigError, DataError, LayoutError, MeninxError,
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import bids, dataset_json
 from meninx.prepare.readers.class_folder import part_of_layout, unwrapped
-from meninx.prepare.readers.custom_table import IMAGE_NAMES, only_table, plain_name, tables_in
+from meninx.prepare.readers.custom_table import IMAGE_NAMES, NO_PATIENTS, only_table, plain_name, tables_in
 from meninx.prepare.readers.published_layouts import PUBLISHED
 from meninx.prepare.readers.published_table import PublishedTable
 from meninx.prepare.readers.siim import TABLES as SIIM_TABLES
@@ -85,12 +85,37 @@ def reader_of_source(root: Path, config: PrepareConfig) -> str:
             raise ConfigError(problem(what, where=f"folder {root.name}", fix="give reader"))
         if found:
             return found[0]
+    raise _unknown(root, config)
+
+
+def _unknown(root: Path, config: PrepareConfig) -> DataError:
+    """Return the error for a source of no known layout, with the tables that were looked at."""
     images = sum(1 for _ in islice(files_below(root, IMAGES), 1000))
-    what = (
-        f"no known layout: {images} images{' or more' if images == 1000 else ''} and no table that names them"
-    )
+    found = f"{images} image{'' if images == 1 else 's'}{' or more' if images == 1000 else ''}"
     fix = "give reader and table, or sort the images into one folder per class"
-    raise DataError(problem(what, where=f"folder {root.name}", fix=fix))
+    path = _table_of(root, config)
+    if path is None:
+        what = f"no known layout: {found} and no table that names them"
+        return DataError(problem(what, where=f"folder {root.name}", fix=fix))
+    try:
+        columns = ", ".join(read_table(path).columns)
+    except MeninxError as error:
+        what = f"no known layout: {found}, and the table {path.name} cannot be read: {error}"
+        return DataError(problem(what, where=f"folder {root.name}"))
+    what = f"no known layout: {found}, and no column of {path.name} is known to name them ({columns})"
+    patients = f"--patient-column COLUMN (or {NO_PATIENTS})"
+    fix = f"give --reader csv --table {path} --image-column COLUMN {patients} and --class-column COLUMN, or "
+    fix += "--label-columns for columns of 0 and 1"
+    return DataError(problem(what, where=f"folder {root.name}", fix=fix))
+
+
+def _table_of(root: Path, config: PrepareConfig) -> Path | None:
+    """Return the table that a custom layout would be read from; None when there is none."""
+    try:
+        path = table_path(config.input.table, root) if config.input.table else only_table(root)
+    except MeninxError:
+        return None
+    return path if path.is_file() else None
 
 
 def _by_marks(root: Path, config: PrepareConfig) -> list[str]:
