@@ -1,9 +1,9 @@
-"""Whether an image fits what a model was trained on: what is refused, and what is worth a warning.
+"""What of an image that fits a model is unlike the training, and worth a warning.
 
-A refusal is an ``imaging.preprocessing.UnfitImage``. A warning is a pair of its kind, which is the same for
-all images, and the numbers of this one. What is known of the training images is what the bundle says:
-preprocessing, intensity, size and spacing. The bundle of a run without privacy also says how bright they are
-and the range of their spacing (``core.manifest.Observed``).
+What does not fit is refused by ``refuse_unfit`` and ``refuse_size`` of ``imaging.preprocessing``. A warning
+is a pair of its kind, which is the same for all images, and the numbers of this one. What is known of the
+training images is what the bundle says: preprocessing, intensity, size and spacing. The bundle of a run
+without privacy also says how bright they are and the range of their spacing (``core.manifest.Observed``).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from meninx.core.manifest import DatasetInfo
 from meninx.imaging.image import Image
-from meninx.imaging.preprocessing import Preprocessing, UnfitImage
-from meninx.learn.config import ModelConfig
+from meninx.imaging.preprocessing import Preprocessing
 
 Remark = tuple[str, str]
 
@@ -32,20 +31,6 @@ CLIPPED = 0.98  # share of values outside the window: a chest or abdomen with mu
 USED = 0.1  # share of the range of values: an image of 12 bits in a file of 16 uses a sixteenth
 DEVIATIONS, FEWEST = 4.0, 10  # of the brightness of training images; the fewest of them that count
 SPACING_FACTOR, COARSE_FACTOR, ENLARGED, STRETCHED = 1.5, 3.0, 2.0, 2.0
-
-
-def refuse_size(size: tuple[int, ...], info: DatasetInfo, model: ModelConfig) -> None:
-    """Refuse a stored image of a size that the network was not trained on.
-
-    Raises:
-        UnfitImage: larger than ``image_size``, or another size than all training images had.
-    """
-    if model.patch_size and not model.image_size:
-        return
-    wanted = model.image_size or info.size
-    smaller = all(own <= largest for own, largest in zip(size, wanted, strict=True)) if wanted else True
-    if not (size == wanted or (model.image_size and smaller) or not wanted):
-        raise UnfitImage(f"size {_by(size)} for a model of {_by(wanted)}")
 
 
 def remarks(image: Image, stored: Image, steps: Preprocessing, info: DatasetInfo) -> list[Remark]:
