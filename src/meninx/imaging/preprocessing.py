@@ -109,6 +109,8 @@ class Preprocessing:
             len(self.size) != self.spatial_dims or not all(1 <= n <= _LARGEST_AXIS for n in self.size)
         ):
             raise _unusable(f"a size of 1 to {_LARGEST_AXIS} along each axis")
+        if self.size and not resample.is_allowed(self.channels, self.size):
+            raise _unusable("a size that fits into memory")
         if self.spacing_mm and not (len(self.spacing_mm) == 3 and all(map(_is_step, self.spacing_mm))):
             raise _unusable("a spacing > 0 along each of three axes")
         if self.window and not (
