@@ -69,4 +69,6 @@ def test_a_network_of_monai_brings_no_network_of_ours(tmp_path):
 
 
 def test_the_copy_stays_small(scripts):
-    assert sum(path.stat().st_size for path in scripts.rglob("*.py")) < 200_000
+    assert (
+        sum(path.stat().st_size for path in scripts.rglob("*.py")) < 210_000
+    )  # since it holds the finder of `predict`
