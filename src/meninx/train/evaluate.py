@@ -31,7 +31,7 @@ from meninx.core.run import Run
 from meninx.metrics import evaluation, segmentation, thresholds
 from meninx.metrics.estimates import Estimate, Evaluation, counted, in_words
 from meninx.metrics.thresholds import Threshold
-from meninx.train import bundle, effect, external, identity, predictions, testdata
+from meninx.train import bundle, effect, external, identity, other_intensity, predictions, testdata
 from meninx.train.comparison import Arm, differing_settings
 from meninx.train.config import EvaluateConfig
 from meninx.train.external import LabelMatch
@@ -208,6 +208,8 @@ class _Measurement:
         self.caveats = external.check_images(self.model.info, dataset.info, self.model.learned.model)
         self.standing = testdata.standing(folder, dataset, self.chosen, given=given)
         self._refuse_idle()
+        if self.standing.external:
+            self.caveats += self._intensity_caveats(self.folder, self.model)
         own = self.standing.own
         self.valid = own.split("valid") if own is not None else dataset.select(lambda case: False)
         effect.refuse_idle_evaluation(config, dataset.info, len(self.valid))
@@ -216,12 +218,19 @@ class _Measurement:
         self.differing: tuple[SettingDifference, ...] = ()
         self.compared_note = ""
 
+    def _intensity_caveats(self, folder: Run, model: EvaluatedModel) -> list[str]:
+        """Return how the images of another dataset differ in brightness from those of a training."""
+        private, allowed = testdata.is_private(folder), self.config.allow_other_intensity
+        return other_intensity.check(model.info, self.chosen, private=private, allowed=allowed)
+
     def _refuse_idle(self) -> None:
         """Refuse settings that are for another dataset than the run's own."""
         if self.standing.external:
             return
         if self.config.label_map:
             raise UsageError("label_map has no effect on the run's own dataset; leave it out")
+        if self.config.allow_other_intensity:
+            raise UsageError("allow_other_intensity has no effect on the run's own dataset; leave it out")
         if self.config.split == "all":
             fix = "name a split; all is for another dataset, of which training saw no case"
             raise UsageError(
@@ -375,6 +384,8 @@ class _Measurement:
             fix = "compare runs that were trained for the same labels"
             raise DataError(problem("the baseline has other labels", where=other.name, fix=fix))
         external.check_images(model.info, self.dataset.info, model.learned.model)
+        if not identity.is_own(other, self.dataset.root):
+            self._intensity_caveats(other, model)
         testdata.refuse_trained_on(other, self.chosen, self.dataset)
         nothing = self.dataset.select(lambda case: False)
         match = LabelMatch.of(model.info.labels, self.dataset.info.labels, self.config.label_map)

@@ -25,6 +25,8 @@ from meninx.learn.config import ModelConfig
 Array = npt.NDArray[np.float64]
 _LEAST_DIFFERENCE = 0.01  # share by which two spacings differ at least to be named
 _FLAG = "--label-map"
+_BY_DEPTH = "the bit depth of the file"
+_BIT_DEPTHS = tuple((0.0, 2.0**bits - 1) for bits in range(8, 17))  # windows that say how many bits are used
 
 
 @dataclass(frozen=True)
@@ -223,8 +225,10 @@ def _scaling(info: DatasetInfo) -> str:
     """Return in words which values of an image became lowest and highest; empty where it is not recorded."""
     scaling, window = info.preprocessing.get("scaling"), info.preprocessing.get("window")
     if scaling == "window" and isinstance(window, (list, tuple)):
+        if info.intensity.has_grey_levels and tuple(window) in _BIT_DEPTHS:
+            return _BY_DEPTH
         return f"the window {' to '.join(f'{value:g}' for value in window)}"
-    words = {"format": "the bit depth of the file", "image": "the percentiles of each image"}
+    words = {"format": _BY_DEPTH, "image": "the percentiles of each image"}
     return words.get(str(scaling), "")
 
 
