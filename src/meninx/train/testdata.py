@@ -83,7 +83,8 @@ def empty_split(dataset: Manifest, wanted: str) -> str:
     found = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none at all"
     other = "" if wanted == "train" else "give one of these as --split, or "
     fix = f"the dataset has {found}: {other}prepare it with other fractions"
-    return problem("the split has no cases", where=f"split {wanted}", fix=fix)
+    words = {"train": "training split", "valid": "validation split", "test": "test split"}
+    return problem(f"the {words.get(wanted, 'dataset')} has no cases", where="manifest.csv", fix=fix)
 
 
 def check_truth(match: LabelMatch, chosen: Manifest) -> None:
