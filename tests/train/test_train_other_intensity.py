@@ -13,7 +13,8 @@ from meninx.core.intensity import Intensity, Observed
 from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.imaging import load
 from meninx.imaging.image import Image
-from meninx.train.external import check_images
+from meninx.learn.config import ModelConfig
+from meninx.learn.dataset_fit import check_images
 from meninx.train.other_intensity import check
 
 SEEN = DatasetInfo(
@@ -106,8 +107,6 @@ def test_a_training_with_dark_images_of_its_own_is_measured_on_others_like_them(
 
 def test_a_window_of_all_bits_is_the_bit_depth_of_the_file():
     """12 bits in files of 16 are made comparable by their window, which was refused."""
-    from meninx.learn.config import ModelConfig
-
     by_format = replace(SEEN, preprocessing={"scaling": "format", "window": ()})
     of_12_bits = replace(SEEN, preprocessing={"scaling": "window", "window": (0.0, 4095.0)})
     assert check_images(by_format, of_12_bits, ModelConfig()) == []
