@@ -219,7 +219,9 @@ def test_12_bits_in_files_of_16_are_refused_until_they_are_allowed(run, site):
     (site.root / "checksums.sha256").unlink(missing_ok=True)
     deep = Intensity(window=(0.0, 65535.0), shift=32767.5, scale=32767.5)
     written(replace(site, info=replace(site.info, intensity=deep)))
-    with pytest.raises(DataError, match=r"less than 10% of it .*--window 0 4095.*--allow-other-intensity"):
+    with pytest.raises(
+        DataError, match=r"less than 10% of the range .*--window 0 4095.*--allow-other-intensity"
+    ):
         evaluate.run(EVERY, run.root, site.root)
     assert not list(run.release.glob("evaluation-external-*"))
     result = evaluate.run(EVERY.replace(allow_other_intensity=True), run.root, site.root)

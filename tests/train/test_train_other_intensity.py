@@ -59,7 +59,9 @@ def test_far_brighter_or_darker_images_are_refused_with_both_numbers(tmp_path, m
     ):
         check(SEEN, data, private=False, allowed=False)
     [note] = check(SEEN, data, private=False, allowed=True)
-    assert note.startswith("measured although the intensity is far off (--allow-other-intensity): mean value")
+    assert note.startswith(
+        "dataset home: measured although the intensity is far off (--allow-other-intensity): mean value"
+    )
 
 
 def test_inverted_images_are_refused(tmp_path):
@@ -86,16 +88,18 @@ def test_a_private_run_is_compared_by_public_facts_alone(tmp_path):
     assert "private run" in note
     (tmp_path / "dark").mkdir()
     dark = dataset(tmp_path / "dark", [picture // 16 for picture in pictures(104)])
-    with pytest.raises(DataError, match=r"6 of 6 images use less than 10% of it \(median 5.1%\)") as caught:
+    with pytest.raises(
+        DataError, match=r"6 of 6 images use less than 10% of the range \(median 5.1%\)"
+    ) as caught:
         check(SEEN, dark, private=True, allowed=False)
     assert "39.2" not in str(caught.value)
     notes = check(SEEN, dark, private=True, allowed=True)
-    assert notes[0].startswith("measured although the intensity is far off")
+    assert notes[0].startswith("dataset home: measured although the intensity is far off")
 
 
 def test_constant_images_use_nothing_of_the_range(tmp_path):
     data = dataset(tmp_path, [np.full((8, 8), 100, np.uint8)] * 4)
-    with pytest.raises(DataError, match=r"4 of 4 images use less than 10% of it \(median 0.0%\)"):
+    with pytest.raises(DataError, match=r"4 of 4 images use less than 10% of the range \(median 0.0%\)"):
         check(SEEN, data, private=True, allowed=False)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from meninx.core import names
 from meninx.core.errors import DataError, expected
 from meninx.core.intensity import Observed
 from meninx.core.manifest import DatasetInfo, Manifest
@@ -70,7 +71,8 @@ def check(learned: DatasetInfo, chosen: Manifest, *, private: bool, allowed: boo
         )
         raise DataError(expected(what, got=far, where="images of the dataset", fix=_fix(learned)))
     if far:
-        notes.append(f"measured although the intensity is far off ({ALLOW}): {far}")
+        name = names.printable(chosen.info.name)  # the report lists the notes of several datasets together
+        notes.append(f"dataset {name}: measured although the intensity is far off ({ALLOW}): {far}")
     elif observed is not None:
         unlike = sum(brightness.is_unlike(mean, observed) for mean in found.means)
         if unlike:
@@ -96,7 +98,7 @@ def _far_words(found: _Examined, learned: DatasetInfo, observed: Observed | None
     if observed is None:
         share = float(np.median(found.used))
         flat = int((found.used < brightness.USED).sum())
-        few = f"{_counted(flat, found)} use less than {brightness.USED:.0%} of it (median {share:.1%})"
+        few = f"{_counted(flat, found)} use less than {brightness.USED:.0%} of the range (median {share:.1%})"
         return few if share < brightness.USED else ""
     low, high = learned.intensity.window
     here, there = ((value - low) / (high - low) for value in (typical, observed.brightness[0]))
