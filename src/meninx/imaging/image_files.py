@@ -66,7 +66,7 @@ class ImageFiles:
 
 
 @dataclass(frozen=True)
-class Unusable:
+class LeftOut:
     """Files that are no image, or none that a model can be applied to.
 
     Attributes:
@@ -94,7 +94,7 @@ class FoundImages:
 
     root: Path
     images: tuple[ImageFiles, ...]
-    unusable: tuple[Unusable, ...]
+    unusable: tuple[LeftOut, ...]
     ignored: int
     not_deidentified: int
 
@@ -155,7 +155,7 @@ def search(source: Path, steps: Preprocessing) -> FoundImages:
         header = _header(path)
         if header is None:
             files = ImageFiles(found.name(path), (path,), kind="DICOM other")
-            found.unusable.append(Unusable(files, UNREADABLE, f"DICOM file {number} of {len(instances)}"))
+            found.unusable.append(LeftOut(files, UNREADABLE, f"DICOM file {number} of {len(instances)}"))
         else:
             headers[path] = header
     found.add_dicom(headers)
@@ -239,7 +239,7 @@ class _Collected:
     root: Path
     steps: Preprocessing
     images: list[ImageFiles] = field(default_factory=list)
-    unusable: list[Unusable] = field(default_factory=list)
+    unusable: list[LeftOut] = field(default_factory=list)
 
     def name(self, path: Path) -> str:
         """Return the path below the root, with ``/``."""
@@ -252,7 +252,7 @@ class _Collected:
         reason, example = self._channel_problem(members, wanted) if name[1] else ("", "")
         if reason:
             paths = tuple(path for _, path in sorted(members.items()))
-            self.unusable.append(Unusable(ImageFiles(name[0], paths, kind=kind), reason, example))
+            self.unusable.append(LeftOut(ImageFiles(name[0], paths, kind=kind), reason, example))
             return
         chosen = wanted if name[1] else (0,)
         self.images.append(ImageFiles(name[0], tuple(members[number] for number in chosen), kind=kind))
@@ -300,13 +300,13 @@ class _Collected:
             clean=all(headers[path]["PatientIdentityRemoved"] == "YES" for path in paths),
         )
         if volumes and len(paths) == 1 and first["NumberOfFrames"] in ("", "1"):
-            self.unusable.append(Unusable(found, ONE_SLICE))
+            self.unusable.append(LeftOut(found, ONE_SLICE))
         else:
             self.images.append(found)
 
     def _refuse_dicom(self, path: Path, header: Mapping[str, str], reason: str) -> None:
         files = ImageFiles(self.name(path), (path,), kind="DICOM other", uid=header["SOPInstanceUID"])
-        self.unusable.append(Unusable(files, reason))
+        self.unusable.append(LeftOut(files, reason))
 
 
 def _numbers(values: Sequence[int]) -> str:

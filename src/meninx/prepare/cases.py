@@ -18,6 +18,9 @@ from meninx.prepare import checks
 from meninx.prepare.setting_tables import AUTO, ImagesConfig, MasksConfig
 from meninx.prepare.source_cases import Source, SourceCase, array_digest
 
+COLOR_FIX = "take out files that are no images (masks, overlays), then give color grey or color rgb"
+"""What to do about grey pictures beside pictures in colour: masks among the images are the usual cause."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CasePlan:
@@ -269,7 +272,7 @@ def _used_bits(image: Image, steps: Preprocessing) -> int:
 def _other_kind(in_color: bool, where: str) -> DataError:
     got = "one in colour" if in_color else "a grey one"
     what = "grey pictures, as the first ones are" if in_color else "pictures in colour, as the first ones are"
-    return DataError(expected(what, got=got, where=where, fix="give color grey or color rgb"))
+    return DataError(expected(what, got=got, where=where, fix=COLOR_FIX))
 
 
 def _ready(image: Image, plan: CasePlan) -> Image:

@@ -15,7 +15,16 @@ from meninx.core.errors import DataError, expected
 from meninx.core.manifest import SPLITS, Case, Manifest, TaskKind
 from meninx.core.result import Result
 from meninx.prepare import assignment, checks, outputs
-from meninx.prepare.cases import CaseJob, CasePlan, CaseRecord, SharedSettings, begin, is_in_color, run_job
+from meninx.prepare.cases import (
+    COLOR_FIX,
+    CaseJob,
+    CasePlan,
+    CaseRecord,
+    SharedSettings,
+    begin,
+    is_in_color,
+    run_job,
+)
 from meninx.prepare.checks import Findings, Unusable
 from meninx.prepare.collect import CollectedCases, collect_cases, sources_of
 from meninx.prepare.config import PrepareConfig
@@ -189,8 +198,8 @@ def _in_color(entries: Sequence[DatasetCase], plan: CasePlan) -> bool:
             seen.append(is_in_color(entry.source.image.load(plan.preprocessing.display_bits)))
     if len(set(seen)) > 1:
         got = f"{sum(seen)} of {len(seen)} in colour"
-        fix = "give color grey or color rgb"
-        raise DataError(expected("pictures in colour, or grey ones", got=got, where="images", fix=fix))
+        what = "pictures in colour, or grey ones"
+        raise DataError(expected(what, got=got, where="images", fix=COLOR_FIX))
     return any(seen)
 
 
