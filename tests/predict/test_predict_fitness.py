@@ -129,3 +129,13 @@ def test_brightness_counts_only_with_enough_images():
     near = replace(FLAT, observed=Observed(images=50, brightness=(float(array.mean()), 5.0)))
     assert fitness.remarks_on_stored(array.astype(np.uint16) * 257, near, stored) == []
     assert fitness.remarks_on_stored(array, near, stored) != []
+
+
+def test_a_stored_image_that_uses_little_of_its_range():
+    """A dataset prepared with 12 bits in 16 passed without a word where the training is private."""
+    theirs = replace(FLAT, intensity=Intensity(window=(0.0, 65535.0), shift=32767.5, scale=32767.5))
+    dark = noise(1, 8, 8, high=4096, kind=np.uint16)
+    [(kind, words)] = fitness.remarks_on_stored(dark, FLAT, theirs)
+    assert kind == fitness.FLAT
+    assert words.startswith("6.")
+    assert fitness.remarks_on_stored(noise(1, 8, 8, high=65536, kind=np.uint16), FLAT, theirs) == []
