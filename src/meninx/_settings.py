@@ -641,7 +641,7 @@ class EvaluateSettings(TypedDict, total=False):
     Attributes:
         split: Split to measure on; all takes every case of another dataset.
         label_map: Labels of another dataset that have another name there, each as theirs=ours; several may
-            stand for one.
+            stand for one, each with an entry.
         other_patients: State that patients of another dataset whose identifiers in the source are those of
             training patients are other people, as when both sites number their patients.
         threshold: How thresholds are chosen on the validation split: youden, or a condition such as

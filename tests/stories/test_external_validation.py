@@ -161,7 +161,7 @@ def test_several_labels_may_stand_for_one(run, site):
         path.unlink()
     info = replace(site.info, labels=(*site.info.labels, "mass"))
     written(replace(site, info=info, cases=cases))
-    evaluate.run(EVERY.replace(label_map=("mass=nodule",)), run.root, site.root)
+    evaluate.run(EVERY.replace(label_map=("mass=nodule", "nodule=nodule")), run.root, site.root)
     assert values(run) == pytest.approx(right, nan_ok=True)
 
 
