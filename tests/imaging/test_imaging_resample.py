@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from meninx.core.errors import DataError
 from meninx.imaging import resample
 from meninx.imaging.image import Image
 
@@ -88,3 +89,13 @@ def test_padding_centres_the_picture():
     out = resample.picture(array, (8, 8), aspect="pad")
     assert out[0, 2:6].min() == 9
     assert out[0, :2].max() == out[0, 6:].max() == 0
+
+
+def test_a_size_that_exhausts_the_memory_is_refused_before_anything_is_made():
+    small = Image(np.zeros((1, 4, 4, 4), np.float32))
+    for spacing in ((), (1.0, 1.0, 1.0)):
+        with pytest.raises(DataError, match="the volume would be larger"):
+            resample.volume(small, spacing_mm=spacing, size=(3000, 600, 600))
+    for aspect in ("stretch", "pad"):
+        with pytest.raises(DataError, match="the image would be too large"):
+            resample.picture(np.zeros((1, 4, 4), np.uint8), (24_000, 24_000), aspect=aspect)

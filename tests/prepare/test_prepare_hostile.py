@@ -331,7 +331,7 @@ def test_a_cell_that_no_attribute_can_be_is_refused_with_its_row(tmp_path, cell)
 def test_an_identifier_with_a_nul_is_refused_with_its_row(tmp_path):
     root = make.make_csv(tmp_path / "in")
     table = root / "labels.csv"
-    table.write_text(re.sub(r"(png,p)(\w+)", "\\1\0\\2", table.read_text(), count=1))
+    table.write_text(re.sub(r"(png,P)(\w+)", "\\1\0\\2", table.read_text(), count=1))
     with pytest.raises(LayoutError, match=r"patient or study holds a NUL .labels.csv, row 2"):
         run(CSV.replace(dry_run=True), root, tmp_path / "out")
 

@@ -237,11 +237,11 @@ def test_images_of_another_window_are_refused(run, site):
     checkpoint_knows = Manifest.read(site.root).info.preprocessing
     assert checkpoint_knows == record
     from meninx.learn.config import ModelConfig
-    from meninx.train import external as matching
+    from meninx.learn.dataset_fit import check_images
 
     ours = replace(site.info, preprocessing={"scaling": "format", "window": [], "bits": 8})
     with pytest.raises(DataError, match="the window -160 to 240"):
-        matching.check_images(ours, config_of, ModelConfig())
+        check_images(ours, config_of, ModelConfig())
 
 
 def test_patients_of_the_training_are_refused_under_any_name_of_the_labels(run, home, tmp_path):

@@ -120,8 +120,8 @@ def read_table(path: Path, needed: Iterable[str] = (), *, header: Iterable[str] 
 
     Raises:
         LayoutError: no such file, not text, an unclear encoding or separator, larger than
-            ``files.TABLE_LIMIT``, a missing column, two columns of one name, a cell of more than 128 kB, a row
-            with too many or too few cells.
+            ``files.TABLE_LIMIT``, a missing column, two columns of one name, a cell of more than 128 kB, a
+            row with too many or too few cells.
     """
     text, encoding = _text(path)
     separator = _separator(text, path.name)

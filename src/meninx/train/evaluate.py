@@ -28,10 +28,11 @@ from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
+from meninx.learn.dataset_fit import check_images
 from meninx.metrics import evaluation, segmentation, thresholds
 from meninx.metrics.estimates import Estimate, Evaluation, counted, in_words
 from meninx.metrics.thresholds import Threshold
-from meninx.train import bundle, effect, external, identity, predictions, testdata
+from meninx.train import bundle, effect, identity, predictions, testdata
 from meninx.train.comparison import Arm, differing_settings
 from meninx.train.config import EvaluateConfig
 from meninx.train.external import LabelMatch
@@ -205,7 +206,7 @@ class _Measurement:
         self.chosen = self.match.usable(wanted)
         self.left_out = len(wanted) - len(self.chosen)
         testdata.check_truth(self.match, self.chosen)
-        self.caveats = external.check_images(self.model.info, dataset.info, self.model.learned.model)
+        self.caveats = check_images(self.model.info, dataset.info, self.model.learned.model)
         self.standing = testdata.standing(
             folder, dataset, self.chosen, given=given, other_patients=config.other_patients
         )
@@ -378,7 +379,7 @@ class _Measurement:
         if set(model.info.labels) != set(self.model.info.labels):
             fix = "compare runs that were trained for the same labels"
             raise DataError(problem("the baseline has other labels", where=other.name, fix=fix))
-        external.check_images(model.info, self.dataset.info, model.learned.model)
+        check_images(model.info, self.dataset.info, model.learned.model)
         testdata.refuse_trained_on(
             other, self.chosen, self.dataset, other_patients=self.config.other_patients
         )
