@@ -161,7 +161,7 @@ def test_several_labels_may_stand_for_one(run, site):
         path.unlink()
     info = replace(site.info, labels=(*site.info.labels, "mass"))
     written(replace(site, info=info, cases=cases))
-    evaluate.run(EVERY.replace(label_map=("mass=nodule",)), run.root, site.root)
+    evaluate.run(EVERY.replace(label_map=("mass=nodule", "nodule=nodule")), run.root, site.root)
     assert values(run) == pytest.approx(right, nan_ok=True)
 
 
@@ -353,6 +353,12 @@ def test_few_equal_identifiers_are_stated_and_many_need_a_statement(numbered, tm
     assert not any("identifiers" in note or "compared" in note for note in clear.notes)
     with pytest.raises(UsageError, match="other_patients has no effect"):
         evaluate.run(EVERY.replace(other_patients=True), run.root, nobody.root)
+    (nobody.root / "private" / "cases.csv").unlink()  # pseudonyms of another dataset name prove nothing
+    blind = evaluate.run(EVERY, run.root, nobody.root)
+    assert "whether measured patients took part in training could not be compared" in blind.notes
+    record = artifacts.read_file(blind.out, EvaluationRecord)
+    assert record is not None
+    assert not record.patients_compared
 
 
 @pytest.fixture(scope="module")
