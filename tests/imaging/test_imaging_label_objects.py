@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import dicoms
@@ -38,6 +39,19 @@ def _crossings(corners: np.ndarray, x: float, y: float) -> int:
             slope = (bx - ax) / (by - ay)
             total += int(ax + (y - ay) * slope < x)
     return total
+
+
+def test_many_tall_edges_take_little_memory(monkeypatch):
+    columns = np.random.default_rng(0).uniform(0, 64, 1000)
+    zigzag = np.stack([columns, np.tile([-1.0, 600.0], 500)], axis=1)
+    whole = filled([zigzag], (512, 64))
+    monkeypatch.setattr(label_objects, "_CROSSINGS", 1 << 14)
+    tracemalloc.start()
+    found = filled([zigzag], (512, 64))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20  # at once they take 30 MB
+    np.testing.assert_array_equal(found, whole)
 
 
 def test_an_outline_without_crossings_is_filled_as_matplotlib_does_and_has_its_area():

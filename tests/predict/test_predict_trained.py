@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from meninx.core.artifacts import RunState
+from meninx.core import integrity, plain
+from meninx.core.artifacts import RunState, ThresholdRecord
 from meninx.core.errors import DataError, MeninxError, UsageError
 from meninx.core.run import Run
 from meninx.imaging.preprocessing import Preprocessing
@@ -114,3 +115,38 @@ def test_a_network_of_other_numbers_is_refused_before_memory_is_taken(run, tmp_p
 def test_a_record_without_the_digest_of_its_weights_is_refused(run, tmp_path):
     with pytest.raises(DataError, match="the weights are not those of the release"):
         load_bundle(_edited(run, tmp_path, weights=""))
+
+
+@pytest.mark.parametrize("name", ["configs/meninx.json", "configs/thresholds.json", "models/model.pt"])
+@pytest.mark.parametrize("where", ["bundle", "release", "bundle in a release"])
+def test_an_edited_file_is_refused_wherever_the_bundle_lies(run, tmp_path, name, where):
+    root = shutil.copytree(run.release, tmp_path / "release")
+    if where == "bundle":
+        root = shutil.move(root / "bundle", tmp_path / "alone")
+    bundle = root if where == "bundle" else root / "bundle"
+    (bundle / name).write_bytes((bundle / name).read_bytes() + b" " if (bundle / name).exists() else b"{}")
+    with pytest.raises(DataError, match=rf"changed since the release.*{name}"):
+        open_trained(root if where == "release" else bundle)
+
+
+def test_a_bundle_alone_without_its_list_is_refused(run, tmp_path):
+    bundle = shutil.copytree(run.release / "bundle", tmp_path / "bundle")
+    assert integrity.damage(bundle) == integrity.Damage()
+    (bundle / integrity.CHECKSUMS).unlink()
+    with pytest.raises(DataError, match=r"missing.*checksums\.sha256"):
+        open_trained(bundle)
+
+
+@pytest.mark.parametrize("value", [-5.0, 1.5, float("nan"), float("inf")])
+def test_a_threshold_that_is_no_probability_is_refused(run, tmp_path, value):
+    bundle = shutil.copytree(run.release / "bundle", tmp_path / "bundle")
+    record = ThresholdRecord(thresholds={run_label(run): value}, weights=load_bundle(bundle).record.weights)
+    path = bundle / "configs" / "thresholds.json"
+    path.write_text(json.dumps(plain.to_plain(record)))
+    integrity.write(bundle, integrity.read(bundle) | integrity.measured(bundle, [path]))
+    with pytest.raises(DataError, match=r"thresholds"):
+        open_trained(bundle)
+
+
+def run_label(run: Run) -> str:
+    return load_bundle(run.release / "bundle").info.labels[0]

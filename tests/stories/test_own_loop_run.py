@@ -21,7 +21,7 @@ from meninx.core.errors import DataError, PrivacyRefusal, UsageError
 from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.learn import checkpoint
-from meninx.learn.inference import weights_digest
+from meninx.learn.state_digest import weights_digest
 from meninx.privacy import training
 from meninx.report import stage as report
 from meninx.report.config import ReportConfig

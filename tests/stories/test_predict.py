@@ -183,6 +183,35 @@ def test_decisions_are_made_at_the_thresholds_of_validation(pictures, tmp_path):
             assert row[f"positive:{label}"] == str(int(float(row[label]) >= value))
 
 
+def test_every_refused_image_is_listed_with_its_own_reason(pictures, tmp_path):
+    folder = shutil.copytree(pictures.source / "images", tmp_path / "images")
+    for number in range(25):
+        (folder / f"broken{number}.png").write_bytes(b"no image" * number)
+    Pillow.new("L", (16, 16), 7).save(folder / "flat.png")
+    out = meninx.predict(pictures.bundle, folder, tmp_path / "out").out
+    with (out / "refused.csv").open(newline="") as stream:
+        rows = {row["case_id"]: row for row in csv.DictReader(stream)}
+    assert set(rows) == {"flat", *(f"broken{number}" for number in range(25))}
+    assert rows["flat"]["reason"] != rows["broken3"]["reason"]
+    assert "broken3.png" in rows["broken3"]["details"]
+    assert "refused.csv" in integrity.read(out)
+    for path in folder.glob("broken*"):
+        path.unlink()
+    (folder / "flat.png").unlink()
+    meninx.predict(pictures.bundle, folder, out, overwrite=True)
+    assert not (out / "refused.csv").exists()
+    assert integrity.damage(out, leave_out=["private", "predict.json"]) == integrity.Damage()
+
+
+def test_the_output_lies_in_no_release(pictures, tmp_path):
+    release = shutil.copytree(pictures.run.release, tmp_path / "release")
+    for model in (release, release / "bundle", pictures.run.root):
+        for out in (release / "mine", release / "bundle" / "mine", release / "bundle" / "models" / "mine"):
+            with pytest.raises(UsageError, match=r"outside|apart"):
+                meninx.predict(model, pictures.source / "images", out)
+    assert integrity.damage(release) == integrity.Damage()
+
+
 def test_without_an_evaluation_there_are_probabilities_alone(pictures, tmp_path):
     bundle = shutil.copytree(pictures.bundle, tmp_path / "bundle")
     (bundle / "configs" / "thresholds.json").unlink()

@@ -17,7 +17,7 @@ import released_models as make
 import torch
 from monai.bundle import verify_metadata
 
-from meninx.core import artifacts
+from meninx.core import artifacts, integrity
 from meninx.core.artifacts import ThresholdRecord
 from meninx.core.manifest import Manifest
 from meninx.core.run import Run
@@ -199,7 +199,9 @@ def test_thresholds_of_an_evaluation_decide_in_monai_and_in_the_program(
     shutil.copytree(own.bundle, bundle)
     weights = json.loads((bundle / "configs" / "meninx.json").read_text())["weights"]
     middle = float(np.median([values[0] for values in own.expected.values()]))
-    artifacts.write(bundle, ThresholdRecord(thresholds={"effusion": middle}, weights=weights, source="valid"))
+    found = ThresholdRecord(thresholds={"effusion": middle}, weights=weights, source="valid")
+    written = artifacts.write(bundle, found)
+    integrity.write(bundle, integrity.read(bundle) | integrity.measured(bundle, [written]))
     call(bundle, own.images, tmp_path / "monai")
     predict_stage.run(PredictConfig(), bundle, own.images, tmp_path / "meninx")
     for folder in ("monai", "meninx"):

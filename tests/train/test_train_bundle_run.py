@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from meninx.core.manifest import TaskKind
 from meninx.imaging import nifti, png
 from meninx.imaging.image import Image
 from meninx.imaging.network_input import ImageFiles, NetworkInput
+from meninx.learn.state_digest import weights_digest
 from meninx.learn.task import ImageTask
 from meninx.train.bundle_run import LabelMapd, LabelMapFiles, Predictor, ProbabilityTable
 
+WRONG = ('"x"', "NaN", "Infinity", "-5", "1.5", "true", "null")  # as thresholds
 GREY = {"window": [0.0, 255.0], "shift": 127.5, "scale": 127.5}
 
 
@@ -64,11 +67,25 @@ def test_another_number_of_outputs_is_refused(tmp_path):
         ProbabilityTable(str(tmp_path), ["a", "b"]).add({"files": image("x"), "pred": torch.zeros(3)})
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"thresholds": {"a": "x"}}', "{"])
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{}", '{"thresholds": 5}', "{", *(f'{{"thresholds": {{"a": {value}}}}}' for value in WRONG)],
+)
 def test_damaged_thresholds_are_refused(tmp_path, text):
     (tmp_path / "thresholds.json").write_text(text)
     with pytest.raises(DataError, match=r"thresholds.json"):
         ProbabilityTable(str(tmp_path), ["a"], str(tmp_path / "thresholds.json"))
+
+
+def test_thresholds_of_other_weights_are_left_out(tmp_path):
+    network = torch.nn.Linear(2, 1)
+    path = tmp_path / "thresholds.json"
+    for weights in ("", "0" * 64):
+        path.write_text(json.dumps({"thresholds": {"a": 0.5}, "weights": weights}))
+        with pytest.warns(UserWarning, match="other weights"):
+            assert not ProbabilityTable(str(tmp_path), ["a"], str(path), network).thresholds
+    path.write_text(json.dumps({"thresholds": {"a": 0.5}, "weights": weights_digest(network)}))
+    assert ProbabilityTable(str(tmp_path), ["a"], str(path), network).thresholds == {"a": 0.5}
 
 
 def test_maps_have_the_pixels_of_their_sources_and_names_of_their_own(tmp_path):

@@ -39,9 +39,11 @@ def test_nothing_imports_meninx_and_torch_stays_with_the_networks(scripts):
     found = others(scripts)
     assert {name for names in found.values() for name in names} == LIGHT | {"torch"}
     with_torch = {name for name, names in found.items() if "torch" in names}
-    assert with_torch == {"inference.py", *(name for name in found if name.startswith("models/"))} - {
-        "models/__init__.py"
-    }
+    assert with_torch == {
+        "inference.py",
+        "learn/state_digest.py",
+        *(name for name in found if name.startswith("models/")),
+    } - {"models/__init__.py"}
 
 
 def test_every_module_can_be_imported_where_meninx_cannot(scripts):
@@ -69,6 +71,4 @@ def test_a_network_of_monai_brings_no_network_of_ours(tmp_path):
 
 
 def test_the_copy_stays_small(scripts):
-    assert (
-        sum(path.stat().st_size for path in scripts.rglob("*.py")) < 210_000
-    )  # since it holds the finder of `predict`
+    assert sum(path.stat().st_size for path in scripts.rglob("*.py")) < 220_000

@@ -19,7 +19,8 @@ from meninx.core.manifest import Manifest
 from meninx.core.names import markdown
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.learn.inference import load_model, weights_digest
+from meninx.learn.inference import load_model
+from meninx.learn.state_digest import weights_digest
 from meninx.synthetic import write_dataset
 from meninx.train import evaluate, stage
 from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig

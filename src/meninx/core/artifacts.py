@@ -409,7 +409,7 @@ class BundleRecord:
         loss: resolved loss, which decides between softmax and sigmoid.
         image_size: size to which smaller images are padded; empty when all images share one size.
         patch_size: size of the sliding window; empty for whole images.
-        weights: SHA-256 of the network's state (``learn.inference.weights_digest``).
+        weights: SHA-256 of the network's state (``learn.state_digest``).
         run: identity of the run that trained it.
         meninx: version that wrote the bundle.
         version: format of the record.

@@ -37,6 +37,11 @@ def non_negative(**values: float | None) -> None:
             raise ConfigError(expected(f"{name} >= 0", got=value, where=name))
 
 
+def is_probability(value: object) -> bool:
+    """Return whether a value of a table that may come from anywhere is a number from 0 to 1."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
 def probability(**values: float | None) -> None:
     """Raise ConfigError unless every value given lies in [0, 1]; None passes."""
     for name, value in values.items():

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from meninx.core import files, plain
+from meninx.core import files, integrity, plain
 from meninx.core.errors import DataError, RunLocked, StorageError, UsageError, expected, problem
 
 PRIVATE, LOCK, MARKER, STAGING, REPLACED = "private", "lock", "workspace.json", "staging", "replaced"
@@ -307,7 +307,7 @@ def apart(out: Path, sources: Iterable[Path]) -> None:
 
 
 def outside(out: Path, sources: Iterable[Path] = ()) -> None:
-    """Refuse an output that lies in a source, or in a dataset or archive of any stage.
+    """Refuse an output that lies in a source, or in a dataset, archive, release or bundle.
 
     A source may lie beside or below it.
 
@@ -328,10 +328,11 @@ def outside(out: Path, sources: Iterable[Path] = ()) -> None:
 
 
 def _refuse_results(folders: Iterable[Path]) -> None:
-    """Refuse an output for which one of its folders is the result of a stage."""
-    result = next((folder for folder in folders if (folder / PRIVATE / MARKER).is_file()), None)
+    """Refuse an output for which one of its folders is the result of a stage, a release or a bundle."""
+    marks = (Path(PRIVATE, MARKER), Path(integrity.CHECKSUMS))
+    result = next((folder for folder in folders if any((folder / mark).is_file() for mark in marks)), None)
     if result is not None:
-        what = f"the output must lie outside datasets and archives, and {result.name} is one"
+        what = f"the output must lie outside datasets, archives and releases, and {result.name} is one"
         raise UsageError(problem(what, where="out", fix="choose a place beside it"))
 
 

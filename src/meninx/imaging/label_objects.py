@@ -37,6 +37,7 @@ CLASSES: dict[str, Kind] = {
 }
 OFF_GRID = 0.1  # voxels that a frame or polygon may lie beside its slice: headers are rounded
 REMOVED = "REMOVED"  # what de-identification leaves of a name that must not be empty
+_CROSSINGS = 1 << 20  # of edges and rows that are computed at once, about 80 MB
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 
@@ -173,19 +174,34 @@ def filled(polygons: Sequence[npt.NDArray[np.float64]], shape: tuple[int, int]) 
     """
     rows, columns = shape
     crossings = np.zeros((rows, columns + 1), np.int64)
+    several = max(1, _CROSSINGS // max(1, rows))
     for polygon in polygons:
-        (x, y), (next_x, next_y) = polygon.T, np.roll(polygon, -1, axis=0).T
-        first, last = (
-            np.clip(np.ceil(end(y, next_y)), 0, rows).astype(int) for end in (np.minimum, np.maximum)
-        )
-        counts = last - first  # rows that an edge crosses; a level edge crosses none
-        edge = np.repeat(np.arange(len(x)), counts)
-        row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
-        slope = (next_x[edge] - x[edge]) / (next_y[edge] - y[edge])
-        place = x[edge] + (row - y[edge]) * slope
-        column = np.clip(np.floor(place) + 1, 0, columns).astype(int)
-        np.add.at(crossings, (row, column), 1)
+        following = np.roll(polygon, -1, axis=0)
+        for at in range(0, len(polygon), several):  # a tall edge crosses every row
+            _cross(crossings, polygon[at : at + several], following[at : at + several])
     return np.asarray(np.cumsum(crossings, axis=1)[:, :columns] % 2 == 1)
+
+
+def _cross(
+    crossings: npt.NDArray[np.int64], starts: npt.NDArray[np.float64], ends: npt.NDArray[np.float64]
+) -> None:
+    """Count where edges cross rows.
+
+    Args:
+        crossings: shape (rows, columns + 1), changed in place: the first pixel centre right of each crossing.
+        starts: corners as (column, row), shape (edges, 2).
+        ends: the next corners.
+    """
+    rows, columns = crossings.shape[0], crossings.shape[1] - 1
+    (x, y), (next_x, next_y) = starts.T, ends.T
+    first, last = (np.clip(np.ceil(end(y, next_y)), 0, rows).astype(int) for end in (np.minimum, np.maximum))
+    counts = last - first  # rows that an edge crosses; a level edge crosses none
+    edge = np.repeat(np.arange(len(x)), counts)
+    row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
+    slope = (next_x[edge] - x[edge]) / (next_y[edge] - y[edge])
+    place = x[edge] + (row - y[edge]) * slope
+    column = np.clip(np.floor(place) + 1, 0, columns).astype(int)
+    np.add.at(crossings, (row, column), 1)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -24,6 +23,7 @@ from meninx.imaging import resample
 from meninx.learn import checkpoint, runtime
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore, unpadded
+from meninx.learn.state_digest import weights_digest
 from meninx.learn.task import Task, image_task
 from meninx.models import lora, registry
 
@@ -310,23 +310,6 @@ def _weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(table, dict) or not all(isinstance(value, Tensor) for value in table.values()):
         raise DataError(problem("the file holds no state dict", where="models/model.pt"))
     return table
-
-
-def weights_digest(weights: nn.Module | Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of a network's state: every tensor's name, type, shape and bytes, sorted by name.
-
-    Two files of the same weights have the same digest, whatever program wrote them.
-
-    Args:
-        weights: the network, or its state.
-    """
-    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
-    total = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        plain = value.detach().cpu().contiguous()
-        total.update(f"{name}\0{plain.dtype}\0{tuple(plain.shape)}\0".encode())
-        total.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
 
 
 def released_step(run: Run) -> int:

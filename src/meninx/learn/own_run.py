@@ -39,8 +39,8 @@ from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, 
 from meninx.core.run import Run
 from meninx.learn import checkpoint, ledger_file, record
 from meninx.learn.checkpoint import Kind
-from meninx.learn.inference import weights_digest
 from meninx.learn.state import TrainState
+from meninx.learn.state_digest import weights_digest
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.plan import Plan
 

@@ -45,9 +45,11 @@ class Refusals(Remarks):
 
     Attributes:
         strict: whether the first one stops the work.
+        every: identifier, reason and details of every image, in the order in which they were met.
     """
 
     strict: bool = False
+    every: list[tuple[str, str, str]] = field(default_factory=list)
 
     def add(self, kind: str, case_id: str, example: str = "") -> None:
         """Count one refusal.
@@ -56,6 +58,7 @@ class Refusals(Remarks):
             DataError: ``strict`` is set.
         """
         super().add(kind, case_id, example)
+        self.every.append((case_id, kind, example))
         if self.strict:
             got = f"{kind}: {example}" if example else kind
             fix = "mend it, or run without strict to leave it out"

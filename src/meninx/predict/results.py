@@ -30,8 +30,9 @@ from meninx.predict.trained import Trained
 
 STAGE = "predict"
 TABLE, MAPS, JOURNAL = "predictions.csv", "label_maps", "journal.jsonl"
+REFUSED = "refused.csv"
 RECORD = artifacts.place(PredictRecord)
-PUBLISHED = (MAPS, TABLE, integrity.CHECKSUMS, RECORD)
+PUBLISHED = (MAPS, TABLE, REFUSED, integrity.CHECKSUMS, RECORD)
 """What an output folder holds beside its private room; the last one marks the result as complete."""
 POSITIVE = "positive:"
 
@@ -210,8 +211,19 @@ class ResultFolder:
         steps = self._model.preprocessing
         return steps.aspect if steps is not None else "stretch"
 
-    def finish(self, lines: Mapping[str, CasePrediction], record: PredictRecord) -> PredictRecord:
-        """Write table and record, put the result in the place of an earlier one, and return the record."""
+    def finish(
+        self,
+        lines: Mapping[str, CasePrediction],
+        record: PredictRecord,
+        refused: Iterable[tuple[str, str, str]] = (),
+    ) -> PredictRecord:
+        """Write tables and record, put the result in the place of an earlier one, and return the record.
+
+        Args:
+            lines: the predictions, by identifier.
+            record: of the call, without the digest of the list.
+            refused: identifier, reason and details of every image without a prediction.
+        """
         maps = {name: digest for line in lines.values() for name, digest in line.files.items()}
         for path in (self._staging / MAPS).glob("*"):
             if path.relative_to(self._staging).as_posix() not in maps:
@@ -219,7 +231,12 @@ class ResultFolder:
         ordered = [lines[case_id] for case_id in sorted(lines)]
         self.journal.rewrite(plain.to_plain(line) for line in ordered)
         files.write_text(self._staging / TABLE, _table(ordered, self._model))
-        digests = maps | integrity.measured(self._staging, [self._staging / TABLE])
+        tables = [self._staging / TABLE]
+        (self._staging / REFUSED).unlink(missing_ok=True)  # of an interrupted call
+        if rows := sorted(refused):
+            tables.append(self._staging / REFUSED)
+            files.write_text(tables[-1], _csv([("case_id", "reason", "details"), *rows]))
+        digests = maps | integrity.measured(self._staging, tables)
         done = plain.from_plain(
             {**plain.to_plain(record), "checksums": integrity.write(self._staging, digests)},
             PredictRecord,
@@ -255,6 +272,13 @@ def _table(lines: Iterable[CasePrediction], model: Trained) -> str:
     for line in lines:
         cells = _volumes(line) if segmentation else _decisions(line, model)
         writer.writerow([names.csv_cell(line.case_id), names.csv_cell(line.file), *cells])
+    return buffer.getvalue()
+
+
+def _csv(rows: Iterable[Sequence[str]]) -> str:
+    """Return a table whose cells no spreadsheet runs as a formula."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(map(names.csv_cell, row) for row in rows)
     return buffer.getvalue()
 
 

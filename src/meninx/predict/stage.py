@@ -98,8 +98,9 @@ def run(
 ) -> PredictResult:
     """Predict new images, and return counts.
 
-    Writes ``predictions.csv`` (one row per image), ``label_maps/`` of a segmentation, ``predict.json`` and
-    ``checksums.sha256``. A call that was stopped goes on when it is started again.
+    Writes ``predictions.csv`` (one row per image), ``refused.csv`` (one row per image without a prediction,
+    with the reason), ``label_maps/`` of a segmentation, ``predict.json`` and ``checksums.sha256``. A call
+    that was stopped goes on when it is started again.
 
     Guarantee: an image goes through the preprocessing that the model records, byte for byte as
         `meninx prepare` would have stored it. Outputs and messages hold no value of a patient: images are
@@ -156,7 +157,8 @@ def run(
             raise DataError(
                 expected("at least one image that can be predicted", got=got, where=source.name, fix=fix)
             )
-        record = folder.finish(lines, _record(config, trained, inputs, refusals, lines.values()))
+        record = _record(config, trained, inputs, refusals, lines.values())
+        record = folder.finish(lines, record, refusals.every)
     return _result(out, trained, record, inputs, converter.caveats, cases=len(lines), reused=reused)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
 
-from meninx.core import artifacts, files, integrity, names
+from meninx.core import artifacts, check, files, integrity, names
 from meninx.core import run as runs
 from meninx.core.artifacts import BundleRecord, EvaluationRecord, RunRecord, RunState, ThresholdRecord
 from meninx.core.errors import DataError, UsageError, expected, problem
@@ -18,12 +17,14 @@ from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.core.run import Run
 from meninx.imaging.preprocessing import Preprocessing
 from meninx.learn.config import LearnConfig
-from meninx.learn.inference import load_bundle, load_model, weights_digest
+from meninx.learn.inference import load_bundle, load_model
+from meninx.learn.state_digest import weights_digest
 from meninx.metrics.estimates import Evaluation
 
 BUNDLE, EVALUATION = "bundle", Path(artifacts.place(EvaluationRecord)).name
 BUNDLE_RECORD = artifacts.place(BundleRecord)
-_READ = (BUNDLE_RECORD, "models/model.pt")
+THRESHOLDS = artifacts.place(ThresholdRecord)
+_READ = (BUNDLE_RECORD, "models/model.pt", THRESHOLDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +111,23 @@ def _located(place: Path) -> tuple[Path | None, Path | None]:
 
 
 def _refuse_changed(bundle: Path, release: Path | None) -> None:
-    """Compare what is read of a bundle with the list of the release around it, where there is one."""
-    listed = integrity.read(release) if release is not None else {}
-    for name in _READ if listed else ():
-        if listed.get(f"{BUNDLE}/{name}") != files.digest(bundle / name):
+    """Compare what is read of a bundle with its own list, and with that of the release around it.
+
+    A file of thresholds may be missing: then there are none.
+
+    Raises:
+        DataError: a file is not the listed one, or there is no list.
+    """
+    around = integrity.read(release) if release is not None else {}
+    within = {name.removeprefix(f"{BUNDLE}/"): value for name, value in around.items()}
+    lists = [found for found in (within if around else {}, integrity.read(bundle)) if found]
+    if not lists:
+        fix = "copy the whole bundle, or release the run again with this version of meninx"
+        raise DataError(problem("the list of digests is missing", where=integrity.CHECKSUMS, fix=fix))
+    for name in _READ:
+        path = bundle / name
+        digest = files.digest(path) if path.is_file() or name != THRESHOLDS else None
+        if digest is not None and any(found.get(name) != digest for found in lists):
             fix = "copy the release again from where it was made"
             raise DataError(
                 problem("the file was changed since the release", where=f"{BUNDLE}/{name}", fix=fix)
@@ -164,10 +178,9 @@ def _thresholds(model: Trained, release: Path | None) -> tuple[dict[str, float],
         return {}, "none: evaluation.json was measured on other weights"
     found = Evaluation.from_table(record.evaluation).thresholds
     labels = set(model.info.labels)
+    _refuse_improbable((item.value for item in found), EVALUATION)
     fitted = {
-        item.label: float(item.value)
-        for item in found
-        if item.label in labels and item.split == "valid" and _is_number(item.value)
+        item.label: float(item.value) for item in found if item.label in labels and item.split == "valid"
     }
     if not fitted:
         return {}, "none: the evaluation fitted none on validation"
@@ -183,14 +196,13 @@ def _of_bundle(model: Trained, bundle: Path) -> tuple[dict[str, float], str]:
     if record.weights != model.weights:
         return {}, "none: the thresholds of the bundle were fitted for other weights"
     labels = set(model.info.labels)
-    fitted = {
-        label: float(value)
-        for label, value in record.thresholds.items()
-        if label in labels and _is_number(value)
-    }
+    _refuse_improbable(record.thresholds.values(), THRESHOLDS)
+    fitted = {label: float(value) for label, value in record.thresholds.items() if label in labels}
     return fitted, f"fitted on the split {names.printable(record.source or 'valid')}"
 
 
-def _is_number(value: object) -> bool:
-    """Return whether a value of a table that may come from anywhere is a finite number."""
-    return isinstance(value, (int, float)) and math.isfinite(value)
+def _refuse_improbable(thresholds: Iterable[object], where: str) -> None:
+    """Refuse thresholds of probabilities that are no numbers from 0 to 1."""
+    if not all(map(check.is_probability, thresholds)):
+        fix = "evaluate the run again"
+        raise DataError(problem("a threshold is not a number from 0 to 1", where=where, fix=fix))

@@ -8,6 +8,7 @@ models/model.pt          state dict of the network, which returns logits
 models/model.onnx        the same network between stored images and probabilities
 scripts/                 the parts of meninx that inference.json needs (:mod:`meninx.train.bundle_source`)
 docs/README.md           what it is and how to use it
+checksums.sha256         digests of all these files
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from meninx.core import artifacts, files, names, plain
+from meninx.core import artifacts, files, integrity, names, plain
 from meninx.core.artifacts import BundleRecord, ThresholdRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.manifest import DatasetInfo, TaskKind
@@ -160,6 +161,7 @@ def write_bundle(folder: Path, model: nn.Module, contents: Contents, *, onnx: bo
         bundle_source.write(
             folder / "scripts", networks=contents.ships_network, onnx=onnx and contents.whole_images
         )
+    integrity.write(folder, integrity.measured(folder, filter(Path.is_file, folder.rglob("*"))))
 
 
 def write_thresholds(
@@ -180,13 +182,17 @@ def write_thresholds(
     values = {item.label: float(item.value) for item in fitted if item.split == "valid"}
     if not folder.is_dir():
         return [], []
-    if values:
-        record = ThresholdRecord(thresholds=values, weights=weights, source=source)
-        return [artifacts.write(folder, record)], []
-    if not path.is_file():
+    if not values and not path.is_file():
         return [], []
-    path.unlink()
-    return [], [path]
+    listed = {name: digest for name, digest in integrity.read(folder).items() if name != THRESHOLDS}
+    if values:
+        artifacts.write(folder, ThresholdRecord(thresholds=values, weights=weights, source=source))
+    else:
+        path.unlink()
+    if listed:
+        integrity.write(folder, listed | integrity.measured(folder, [path] if values else []))
+    written = [folder / integrity.CHECKSUMS] if listed else []
+    return ([path, *written], []) if values else (written, [path])
 
 
 def check_options(options: Any, *, where: str = "model_options") -> None:
@@ -425,6 +431,7 @@ def _writer(contents: Contents) -> dict[str, Any]:
         "output_dir": "@output_dir",
         "labels": list(contents.outputs),
         "thresholds": f"$str(Path(@bundle_root) / '{THRESHOLDS}')",
+        "network": "@network",
     }
 
 

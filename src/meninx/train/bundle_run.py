@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from meninx.core import files, names
+from meninx.core import check, files, names
 from meninx.core.errors import DataError, expected, problem
 from meninx.imaging import load
 from meninx.imaging.image import Image
 from meninx.imaging.network_input import ImageFiles, NetworkInput, find, preprocessing_of
+from meninx.learn.state_digest import weights_digest
 
 TABLE = "predictions.csv"
 Item = dict[str, Any]
@@ -104,11 +106,21 @@ class ProbabilityTable:
         labels: names of the network's outputs, in order.
         thresholds: a JSON file of operating thresholds by label (``configs/thresholds.json``). A label that
             it names gets a column ``positive:<label>``: 1 where the probability reaches the threshold.
+        network: with its weights; thresholds that were fitted for others are left out with a warning.
+
+    Raises:
+        DataError: the file is damaged, or a threshold is not a number from 0 to 1.
     """
 
-    def __init__(self, output_dir: str, labels: Sequence[str], thresholds: str = "") -> None:
+    def __init__(
+        self,
+        output_dir: str,
+        labels: Sequence[str],
+        thresholds: str = "",
+        network: nn.Module | None = None,
+    ) -> None:
         self.path, self.labels = Path(output_dir) / TABLE, tuple(labels)
-        self.thresholds = _thresholds(Path(thresholds), self.labels) if thresholds else {}
+        self.thresholds = _thresholds(Path(thresholds), self.labels, network) if thresholds else {}
         self.rows: list[list[str]] = []
         _refuse_present(self.path)
 
@@ -228,12 +240,18 @@ def _refuse_present(path: Path) -> None:
         )
 
 
-def _thresholds(path: Path, labels: Sequence[str]) -> dict[str, float]:
+def _thresholds(path: Path, labels: Sequence[str], network: nn.Module | None) -> dict[str, float]:
     """Return the thresholds of a file in the order of the labels; empty without the file."""
     if not path.is_file():
         return {}
     try:
-        table = json.loads(files.read_text(path))["thresholds"]
-        return {label: float(table[label]) for label in labels if label in table}
-    except (ValueError, TypeError, LookupError) as error:
+        content = json.loads(files.read_text(path))
+        table, weights = dict(content["thresholds"]), content.get("weights")
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise DataError(problem("the thresholds cannot be read", where=path.name)) from error
+    if not all(check.is_probability(value) for value in table.values()):
+        raise DataError(problem("a threshold is not a number from 0 to 1", where=path.name))
+    if network is not None and weights != weights_digest(network):
+        warnings.warn("the thresholds were fitted for other weights and are left out", stacklevel=2)
+        return {}
+    return {label: float(table[label]) for label in labels if label in table}

@@ -14,7 +14,8 @@ from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import Progress, task
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
-from meninx.learn.inference import load_model, predict, predict_maps, released_step, weights_digest
+from meninx.learn.inference import load_model, predict, predict_maps, released_step
+from meninx.learn.state_digest import weights_digest
 from meninx.metrics import segmentation
 from meninx.metrics.surface import SurfaceTable, compare_surfaces
 from meninx.models import registry

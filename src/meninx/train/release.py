@@ -18,7 +18,8 @@ from meninx.core.run import Run
 from meninx.core.workspace import REPLACED, STAGING
 from meninx.learn import record
 from meninx.learn.config import LearnConfig
-from meninx.learn.inference import load_model, released_step, weights_digest
+from meninx.learn.inference import load_model, released_step
+from meninx.learn.state_digest import weights_digest
 from meninx.learn.task import image_task
 from meninx.train import bundle, identity, lineage
 from meninx.train.config import TrainConfig
@@ -108,4 +109,4 @@ def _short_card(info: DatasetInfo, run: Run) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and path.name != integrity.CHECKSUMS]
+    return [path for path in folder.rglob("*") if path.is_file() and path != folder / integrity.CHECKSUMS]
