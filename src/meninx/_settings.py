@@ -641,7 +641,9 @@ class EvaluateSettings(TypedDict, total=False):
     Attributes:
         split: Split to measure on; all takes every case of another dataset.
         label_map: Labels of another dataset that have another name there, each as theirs=ours; several may
-            stand for one.
+            stand for one, each with an entry.
+        allow_other_intensity: Measure another dataset although its images are far darker or brighter than
+            those of the training, or use a small part of the range of values; the numbers go to the notes.
         other_patients: State that patients of another dataset whose identifiers in the source are those of
             training patients are other people, as when both sites number their patients.
         threshold: How thresholds are chosen on the validation split: youden, or a condition such as
@@ -659,6 +661,7 @@ class EvaluateSettings(TypedDict, total=False):
 
     split: Literal["train", "valid", "test", "all"]
     label_map: Sequence[str]
+    allow_other_intensity: bool
     other_patients: bool
     threshold: str
     surface_tolerance: float

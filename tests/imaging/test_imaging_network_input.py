@@ -58,7 +58,9 @@ def test_volumes_are_files_and_series(tmp_path):
 
 def test_files_of_one_image_are_its_channels(tmp_path):
     for name, value in (("a_0001", 1), ("a_0000", 0), ("b", 2)):
-        nifti.write(tmp_path / f"{name}.nii.gz", Image(np.full((1, 3, 3, 3), value, np.int16)))
+        nifti.write(
+            tmp_path / f"{name}.nii.gz", Image(np.arange(27, dtype=np.int16).reshape(1, 3, 3, 3) + value)
+        )
     found = {item.name: item.paths for item in find(tmp_path, TWO)}
     assert {name: len(paths) for name, paths in found.items()} == {"a.nii.gz": 2, "b.nii.gz": 1}
     two = reader(spatial_dims=3, channels=2, each_channel=True, scaling="image").source(found["a.nii.gz"])

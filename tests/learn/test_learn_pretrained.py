@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -79,6 +80,61 @@ def test_a_broken_safetensors_file_is_refused(content: bytes, tmp_path: Path) ->
     (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(DataError, match="safetensors"):
         pretrained.initialise(network(), tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda value: torch.full_like(value, float("nan")), "finite weights, got NaN or infinity in stem"),
+        (lambda value: torch.full_like(value, 1e300, dtype=torch.float64), "finite weights"),
+        (lambda value: value.to(torch.complex64), "floating-point weights, got complex64 for stem"),
+        (lambda value: value > 0, "floating-point weights, got bool for stem"),
+        (lambda value: value.to_sparse(), "dense tensors .*got stem.0.weight of another kind"),
+        (lambda value: value.to("meta"), "dense tensors"),
+        (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), "dense tensors"),
+        (lambda value: torch.nested.nested_tensor([value]), "dense tensors|not a state dict"),
+        (
+            lambda value: torch.zeros(1).expand(value.shape),
+            "tensors that hold every value, got stem.0.weight",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_are_no_plain_finite_numbers_are_refused_by_name(change, words, tmp_path):
+    state = network(1).state_dict()
+    torch.save({**state, "stem.0.weight": change(state["stem.0.weight"])}, tmp_path / "w.pt")
+    with pytest.raises(DataError, match=words):
+        pretrained.initialise(network(), tmp_path / "w.pt")
+
+
+def test_a_content_larger_than_the_file_is_refused(tmp_path: Path) -> None:
+    torch.save({**network(1).state_dict(), "z": torch.zeros(1 << 20)}, tmp_path / "plain.pt")
+    packed = zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(DataError, match="the content is larger than the file"):
+        pretrained.initialise(network(), tmp_path / "w.pt")
+    entry = {"dtype": "U8", "shape": [64], "data_offsets": [0, 64]}
+    text = json.dumps({f"t{number}": entry for number in range(300)}).encode()
+    (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(64))
+    with pytest.raises(DataError, match="not a safetensors file"):
+        pretrained.initialise(network(), tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x80\x02" + b"(" * 100_000 + b".", b"PK\3\4", b"PK\3\4" + bytes(99), b"\x80\x02."]
+)
+def test_a_file_that_no_reader_understands_is_no_state_dict(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(DataError, match="not a state dict"):
+        pretrained.initialise(network(), tmp_path / "w.pt")
+
+
+def test_tied_weights_are_read(tmp_path: Path) -> None:
+    state = network(1).state_dict()
+    torch.save({**state, "again": state["stem.0.weight"]}, tmp_path / "w.pt")
+    assert pretrained.initialise(network(), tmp_path / "w.pt").share == 1
 
 
 def test_a_start_that_fills_less_than_half_of_the_network_is_refused(tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ import pytest
 from meninx.core.intensity import Intensity, Observed
 from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.imaging.image import Image
-from meninx.imaging.preprocessing import Preprocessing, UnfitImage, refuse_unfit
-from meninx.learn.config import ModelConfig
+from meninx.imaging.preprocessing import Preprocessing, UnfitImage, refuse_size, refuse_unfit
 from meninx.predict import fitness
 
 FLAT = DatasetInfo(name="flat", task=TaskKind.MULTILABEL, labels=("a",), size=(8, 8))
@@ -55,13 +54,24 @@ def test_a_slice_for_a_model_of_volumes():
 
 
 def test_sizes():
-    fitness.refuse_size((8, 8), FLAT, ModelConfig())
-    fitness.refuse_size((4, 9, 7), CT, ModelConfig(patch_size=(8, 8, 8)))
-    fitness.refuse_size((4, 6), FLAT, ModelConfig(image_size=(8, 8)))
+    refuse_size((8, 8), largest=(), only=(8, 8))
+    refuse_size((4, 9, 7), largest=(), only=())
+    refuse_size((4, 6), largest=(8, 8), only=())
+    refuse_size((4, 6), largest=(8, 8), only=(4, 4))
     with pytest.raises(UnfitImage, match="size 9 x 8 for a model of 8 x 8"):
-        fitness.refuse_size((9, 8), FLAT, ModelConfig())
+        refuse_size((9, 8), largest=(), only=(8, 8))
     with pytest.raises(UnfitImage, match="size 9 x 8"):
-        fitness.refuse_size((9, 8), FLAT, ModelConfig(image_size=(8, 8)))
+        refuse_size((9, 8), largest=(8, 8), only=())
+
+
+def test_one_value_in_a_channel_that_is_an_image_of_its_own():
+    array = noise(2, 4, 4, 4)
+    array[1] = 7
+    with pytest.raises(UnfitImage, match="one value in a whole channel"):
+        refuse_unfit(Image(array), 3, 2)
+    red = noise(3, 4, 4)
+    red[1:] = 0
+    refuse_unfit(Image(red), 2, 3)
 
 
 def test_an_image_like_those_of_the_training_is_passed_in_silence():
@@ -119,3 +129,13 @@ def test_brightness_counts_only_with_enough_images():
     near = replace(FLAT, observed=Observed(images=50, brightness=(float(array.mean()), 5.0)))
     assert fitness.remarks_on_stored(array.astype(np.uint16) * 257, near, stored) == []
     assert fitness.remarks_on_stored(array, near, stored) != []
+
+
+def test_a_stored_image_that_uses_little_of_its_range():
+    """A dataset prepared with 12 bits in 16 passed without a word where the training is private."""
+    theirs = replace(FLAT, intensity=Intensity(window=(0.0, 65535.0), shift=32767.5, scale=32767.5))
+    dark = noise(1, 8, 8, high=4096, kind=np.uint16)
+    [(kind, words)] = fitness.remarks_on_stored(dark, FLAT, theirs)
+    assert kind == fitness.FLAT
+    assert words.startswith("6.")
+    assert fitness.remarks_on_stored(noise(1, 8, 8, high=65536, kind=np.uint16), FLAT, theirs) == []

@@ -42,6 +42,7 @@ def test_a_single_file_and_a_folder_of_mixed_files(tmp_path):
     assert names(one) == ["one"]
     found = inputs.find_images(tmp_path / "in", FLAT, Refusals())
     assert [image.case_id for image in found.images] == ["2.25.5", "deep__one"]
+    assert [image.file for image in found.images] == ["2.25.5", "deep/one.png"]  # no path of a DICOM file
     assert found.not_deidentified == 1
     assert found.kinds == {"DICOM DX": 1, "png": 1}
 

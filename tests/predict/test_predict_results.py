@@ -47,18 +47,22 @@ def written(tmp_path, lines, model=MODEL):
 
 
 def test_columns_of_a_classification(tmp_path):
-    rows = written(tmp_path, [line("b"), line("a")], replace(MODEL, thresholds={"b": 0.25}))
+    rows = written(
+        tmp_path,
+        [line("b", file="x/b.png"), line("a", file="=a.png")],
+        replace(MODEL, thresholds={"b": 0.25}),
+    )
     assert rows == [
-        ["case_id", "a", "b", "positive:b", "most_probable"],
-        ["a", "0.75000000", "0.25000000", "1", "a"],
-        ["b", "0.75000000", "0.25000000", "1", "a"],
+        ["case_id", "file", "a", "b", "positive:b", "most_probable"],
+        ["a", "'=a.png", "0.75000000", "0.25000000", "1", "a"],
+        ["b", "x/b.png", "0.75000000", "0.25000000", "1", "a"],
     ]
 
 
 def test_columns_of_a_segmentation(tmp_path):
     info = replace(INFO, task=TaskKind.SEGMENTATION, spatial_dims=3)
     rows = written(tmp_path, [line(voxels=(1000, 5), voxel_mm3=2.0)], replace(MODEL, info=info))
-    assert rows == [["case_id", "a_ml", "b_ml"], ["c", "2.0000", "0.0100"]]
+    assert rows == [["case_id", "file", "a_ml", "b_ml"], ["c", "", "2.0000", "0.0100"]]
 
 
 def test_a_label_with_the_name_of_a_column_is_refused(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import struct
 import sys
 import tracemalloc
@@ -140,6 +141,24 @@ def test_tables_are_bounded_plain_and_packed(tmp_path, monkeypatch):
     (tmp_path / "cell.csv").write_text('a,b\n1,2\n"' + "x" * 200_000 + '",2\n')
     with pytest.raises(LayoutError, match=r"cell.csv, line 3"):
         read_table(tmp_path / "cell.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("file,patient_id,y,y\na.png,p,0,1\n", "several columns have the name 'y' .t.csv, row 1"),
+        ("file,y, y\na.png,0,1\n", "several columns have the name 'y'"),
+    ],
+)
+def test_tables_with_two_columns_of_one_name_are_refused(tmp_path, text, words):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(LayoutError, match=words):
+        read_table(tmp_path / "t.csv")
+
+
+def test_columns_without_a_name_may_be_several(tmp_path):
+    (tmp_path / "t.csv").write_text("a,,\n1,2,3\n")
+    assert read_table(tmp_path / "t.csv").columns == ("a",)
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no devices")
@@ -307,6 +326,14 @@ def test_a_cell_that_no_attribute_can_be_is_refused_with_its_row(tmp_path, cell)
     table.write_text(table.read_text().replace("site1", cell, 1))
     with pytest.raises(DataError, match=r"labels.csv, row 4"):
         run(CSV.replace(attribute_columns=("hospital",)), root, tmp_path / "out")
+
+
+def test_an_identifier_with_a_nul_is_refused_with_its_row(tmp_path):
+    root = make.make_csv(tmp_path / "in")
+    table = root / "labels.csv"
+    table.write_text(re.sub(r"(png,P)(\w+)", "\\1\0\\2", table.read_text(), count=1))
+    with pytest.raises(LayoutError, match=r"patient or study holds a NUL .labels.csv, row 2"):
+        run(CSV.replace(dry_run=True), root, tmp_path / "out")
 
 
 def test_image_names_that_no_disk_knows_are_missing_files(tmp_path):

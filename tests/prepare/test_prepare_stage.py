@@ -512,3 +512,51 @@ def test_nothing_usable_is_an_error_with_reasons(tmp_path):
         run(CSV.replace(allow_missing=1.0), root, tmp_path / "out")
     with pytest.raises(DataError, match="no such folder"):
         run(CSV, tmp_path / "nowhere", tmp_path / "out2")
+
+
+def _of_bits(root: Path, bits: dict[int, int]) -> Path:
+    """Rewrite pictures as files of 16 bits whose values use so many: number of the picture -> bits."""
+    paths = sorted((root / "images").rglob("*.png"))
+    for number, path in enumerate(paths):
+        values = png.read(path).array[0].astype(np.uint16)
+        values.flat[0] = 255
+        make.write_picture(path, values * 257 >> (16 - bits.get(number, bits[-1])))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("settings", "levels"), [({}, "at most 16 of 256 grey levels"), ({"bits": 16}, "at most 4,096 of 65,536")]
+)
+def test_pictures_of_12_bits_in_files_of_16_are_named_with_the_fix(tmp_path, settings, levels):
+    """They became nearly black with 16 grey levels, and nothing said so."""
+    root = _of_bits(make.make_csv(tmp_path / "in"), {-1: 12})
+    result = run(CSV.replace(**settings), root, tmp_path / "out")
+    [(reason, words)] = [(key, value) for key, value in result.notes.items() if "bits" in key]
+    assert reason == "warning: at most 12 of 16 bits are used, the stored images are nearly black"
+    assert words.startswith(f"12 of 12 images, {levels}")
+    assert words.endswith("give `--window 0 4095` or `--intensity image`")
+    assert f"{reason}: {words}" in result.summary()
+    assert "12 of 12 images" in (tmp_path / "out" / "prepare.json").read_text()
+    again = run(CSV.replace(**settings, resume=True), root, tmp_path / "out")
+    assert (again.reused, again.notes) == (12, result.notes)
+
+
+@pytest.mark.parametrize("settings", [{"window": (0, 4095)}, {"intensity": "image"}])
+def test_the_settings_of_the_warning_keep_the_grey_levels(tmp_path, settings):
+    root = _of_bits(make.make_csv(tmp_path / "in"), {-1: 12})
+    result = run(CSV.replace(**settings), root, tmp_path / "out")
+    assert not any("bits" in reason for reason in result.notes)
+    data = Manifest.read(tmp_path / "out")
+    assert all(len(np.unique(png.read(data.root / case.image).array)) > 50 for case in data.cases)
+
+
+def test_some_pictures_of_fewer_bits_are_counted_and_no_window_is_offered_for_all(tmp_path):
+    root = _of_bits(make.make_csv(tmp_path / "in"), {-1: 16, 2: 10, 3: 12})
+    result = run(CSV, root, tmp_path / "out")
+    [words] = [value for key, value in result.notes.items() if "at most 12 of 16 bits" in key]
+    assert words == "2 of 12 images, at most 16 of 256 grey levels; give `--intensity image`"
+
+
+def test_pictures_that_use_their_bits_need_no_warning(tmp_path):
+    result = run(CSV, _of_bits(make.make_csv(tmp_path / "in"), {-1: 15}), tmp_path / "out")
+    assert not any("bits" in reason for reason in result.notes)

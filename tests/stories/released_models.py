@@ -155,5 +155,6 @@ def table(path: Path) -> dict[str, np.ndarray]:
     """Image -> probabilities of a table of predictions."""
     with path.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.reader(stream))
-    width = sum(not name.startswith("positive:") for name in rows[0]) - 1
-    return {row[0]: np.array([float(cell) for cell in row[1 : 1 + width]]) for row in rows[1:]}
+    first = 2 if rows[0][1] == "file" else 1
+    last = sum(not name.startswith("positive:") for name in rows[0])
+    return {row[0]: np.array([float(cell) for cell in row[first:last]]) for row in rows[1:]}

@@ -161,7 +161,7 @@ def test_several_labels_may_stand_for_one(run, site):
         path.unlink()
     info = replace(site.info, labels=(*site.info.labels, "mass"))
     written(replace(site, info=info, cases=cases))
-    evaluate.run(EVERY.replace(label_map=("mass=nodule",)), run.root, site.root)
+    evaluate.run(EVERY.replace(label_map=("mass=nodule", "nodule=nodule")), run.root, site.root)
     assert values(run) == pytest.approx(right, nan_ok=True)
 
 
@@ -189,6 +189,8 @@ def test_a_map_of_labels_that_are_not_there_is_refused(run, site, entry, words):
 def test_settings_for_another_dataset_are_refused_on_the_own_one(run):
     with pytest.raises(UsageError, match="label_map has no effect"):
         evaluate.run(QUICK.replace(label_map=("nodule=nodule",)), run.root)
+    with pytest.raises(UsageError, match="allow_other_intensity has no effect"):
+        evaluate.run(QUICK.replace(allow_other_intensity=True), run.root)
     with pytest.raises(UsageError, match="all is for another dataset"):
         evaluate.run(EVERY, run.root)
 
@@ -207,6 +209,25 @@ def test_a_16_bit_copy_of_the_same_pictures_gives_the_same_numbers(run, site):
     written(replace(site, info=replace(site.info, intensity=deep)))
     evaluate.run(EVERY, run.root, site.root)
     assert values(run) == pytest.approx(right, nan_ok=True, abs=1e-6)
+
+
+def test_12_bits_in_files_of_16_are_refused_until_they_are_allowed(run, site):
+    """A network sees them as black; the numbers looked like those of a model that fails at the other site."""
+    for case in site.cases:
+        picture = load.load(site.root / case.image).array
+        load.save(site.root / case.image, Image(picture.astype(np.uint16) * 16))
+    (site.root / "checksums.sha256").unlink(missing_ok=True)
+    deep = Intensity(window=(0.0, 65535.0), shift=32767.5, scale=32767.5)
+    written(replace(site, info=replace(site.info, intensity=deep)))
+    with pytest.raises(
+        DataError, match=r"less than 10% of the range .*--window 0 4095.*--allow-other-intensity"
+    ):
+        evaluate.run(EVERY, run.root, site.root)
+    assert not list(run.release.glob("evaluation-external-*"))
+    result = evaluate.run(EVERY.replace(allow_other_intensity=True), run.root, site.root)
+    [note] = [note for note in result.notes if "far off" in note]
+    assert note in Evaluation.from_table(external(run).evaluation).notes
+    assert f"{len(site)} of {len(site)} images" in note
 
 
 @pytest.mark.parametrize(
@@ -332,6 +353,12 @@ def test_few_equal_identifiers_are_stated_and_many_need_a_statement(numbered, tm
     assert not any("identifiers" in note or "compared" in note for note in clear.notes)
     with pytest.raises(UsageError, match="other_patients has no effect"):
         evaluate.run(EVERY.replace(other_patients=True), run.root, nobody.root)
+    (nobody.root / "private" / "cases.csv").unlink()  # pseudonyms of another dataset name prove nothing
+    blind = evaluate.run(EVERY, run.root, nobody.root)
+    assert "whether measured patients took part in training could not be compared" in blind.notes
+    record = artifacts.read_file(blind.out, EvaluationRecord)
+    assert record is not None
+    assert not record.patients_compared
 
 
 @pytest.fixture(scope="module")

@@ -137,6 +137,7 @@ def test_pictures_get_the_numbers_of_evaluate_from_a_bundle_alone(pictures, tmp_
         mine = found[Path(named[case]).stem]
         for label in ("effusion", "nodule"):
             assert float(mine[label]) == pytest.approx(float(row[label]), abs=1e-6)
+        assert (pictures.source / "images" / mine["file"]).is_file()
     assert result.cases == len(found) == 28
     assert not result.refused
     assert result.thresholds_from == "fitted on the split valid of dataset"
@@ -156,8 +157,8 @@ def test_the_dataset_itself_and_every_form_of_the_model_give_the_same(pictures, 
     for other in tables[1:]:
         assert other.keys() == tables[0].keys()
         for case, row in other.items():
-            assert [float(v) for k, v in row.items() if k != "case_id"] == pytest.approx(
-                [float(v) for k, v in tables[0][case].items() if k != "case_id"], abs=1e-6
+            assert [float(v) for k, v in row.items() if k not in ("case_id", "file")] == pytest.approx(
+                [float(v) for k, v in tables[0][case].items() if k not in ("case_id", "file")], abs=1e-6
             )
 
 
@@ -217,7 +218,7 @@ def test_without_an_evaluation_there_are_probabilities_alone(pictures, tmp_path)
     result = meninx.predict(bundle, pictures.source / "images", tmp_path / "out")
     assert result.thresholds_from.startswith("none: ")
     assert "probabilities alone" in result.summary()
-    assert set(table(result.out)["p0_0"]) == {"case_id", "effusion", "nodule"}
+    assert set(table(result.out)["p0_0"]) == {"case_id", "file", "effusion", "nodule"}
 
 
 def test_an_evaluation_that_was_changed_decides_nothing(pictures, tmp_path):
@@ -523,6 +524,10 @@ def test_files_that_are_not_marked_as_clean(radiographs, volumes, tmp_path):
     result = meninx.predict(radiographs.bundle, tmp_path / "open", tmp_path / "out")
     assert set(table(result.out)) == {"2.25.50", "2.25.51"}
     assert "2 DICOM files are not marked as de-identified" in result.summary()
+    assert "gives the reason in DeidentificationMethod" in result.summary()
+    assert all(row["file"] == case for case, row in table(result.out).items())
+    one = meninx.predict(radiographs.bundle, tmp_path / "open" / "Doe_Jane_0.dcm", tmp_path / "one")
+    assert "1 DICOM file is not marked as de-identified: the output holds its UIDs" in one.summary()
     for path in result.out.rglob("*"):
         data = path.read_bytes() if path.is_file() else b""
         assert not any(word in data for word in (b"Doe", b"MRN", b"Jane")), path

@@ -71,4 +71,4 @@ def test_a_network_of_monai_brings_no_network_of_ours(tmp_path):
 
 
 def test_the_copy_stays_small(scripts):
-    assert sum(path.stat().st_size for path in scripts.rglob("*.py")) < 210_000
+    assert sum(path.stat().st_size for path in scripts.rglob("*.py")) < 220_000

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from meninx.core.errors import DataError
+from meninx.core.errors import ConfigError, DataError
 from meninx.core.manifest import Case, DatasetInfo, Intensity, Manifest, TaskKind
 from meninx.learn.config import ModelConfig
 from meninx.learn.dataset_fit import check_images
@@ -66,6 +66,25 @@ def test_cases_of_a_class_that_the_model_does_not_know_are_left_out():
 def test_names_may_hold_the_sign_that_separates_them():
     match = LabelMatch.of(("a=1", "b"), ("x=2", "b"), ["x=2=a=1"])
     assert match.sources == {"a=1": ("x=2",), "b": ("b",)}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "entries", "words"),
+    [
+        (("x", "y"), ("x=a", "x=b"), "one label of the model for 'x', got 'a' and 'b'"),
+        (("a", "b"), ("a=b",), "own label 'b', with which 'a' would be merged .*'b=b'"),
+        (("a", "x"), ("x=a",), "own label 'a', with which 'x' would be merged .*'a=a'"),
+    ],
+)
+def test_a_label_with_two_meanings_and_an_unasked_merge_are_refused(theirs, entries, words):
+    with pytest.raises(ConfigError, match=words):
+        LabelMatch.of(("a", "b"), theirs, entries)
+
+
+def test_labels_are_merged_and_swapped_when_every_entry_says_so():
+    assert LabelMatch.of(("a", "b"), ("a", "x"), ["x=a", "a=a"]).sources == {"a": ("a", "x")}
+    assert LabelMatch.of(("a", "b"), ("a", "b"), ["a=b", "b=a"]).sources == {"a": ("b",), "b": ("a",)}
+    assert LabelMatch.of(("a",), ("x",), ["x=a", "x=a"]).sources == {"a": ("x",)}
 
 
 def test_values_of_masks_follow_their_names():

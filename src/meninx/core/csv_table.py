@@ -2,7 +2,7 @@
 
 A table is UTF-8, with or without a byte-order mark, or Latin-1. Its cells are separated by commas, semicolons
 or tabs. Both are found by rules, never by likelihood, and a table for which they give no single answer is
-refused:
+refused. So is one with two columns of the same name:
 
 - Bytes that are valid UTF-8 are UTF-8. Other bytes are Latin-1, unless they hold a control character of
   Latin-1 (0x80 to 0x9F) or a sequence that is valid UTF-8: the table is then damaged or in another encoding.
@@ -17,6 +17,7 @@ import gzip
 import io
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,15 +120,15 @@ def read_table(path: Path, needed: Iterable[str] = (), *, header: Iterable[str] 
 
     Raises:
         LayoutError: no such file, not text, an unclear encoding or separator, larger than
-            ``files.TABLE_LIMIT``, a missing column, a cell of more than 128 kB, a row with too many or too
-            few cells.
+            ``files.TABLE_LIMIT``, a missing column, two columns of one name, a cell of more than 128 kB, a
+            row with too many or too few cells.
     """
     text, encoding = _text(path)
     separator = _separator(text, path.name)
     lines = _lines(text, separator, path.name)
     if header is None and not lines:
         raise LayoutError(expected("a header row", got="an empty file", where=path.name))
-    names = tuple(header) if header is not None else tuple(name.strip() for name in lines.pop(0))
+    names = tuple(header) if header is not None else _columns(lines.pop(0), path.name)
     first = 1 if header is not None else 2
     rows = tuple(
         _row(cells, names, path.name, number) for number, cells in enumerate(lines, start=first) if any(cells)
@@ -141,6 +142,24 @@ SEPARATORS = {
     ";": "cells separated by semicolons",
     "\t": "cells separated by tabs",
 }
+
+
+def _columns(cells: Iterable[str], table: str) -> tuple[str, ...]:
+    """Return the names of the columns; a column may have none.
+
+    Raises:
+        LayoutError: two columns have the same name, so a cell of it would have two values.
+    """
+    columns = tuple(name.strip() for name in cells)
+    repeated = next((name for name, count in Counter(columns).items() if name and count > 1), "")
+    if repeated:
+        fix = "rename or remove one of them"
+        raise LayoutError(
+            problem(f"several columns have the name {repeated!r}", where=f"{table}, row 1", fix=fix)
+        )
+    return columns
+
+
 _UTF8_PAIR = re.compile(rb"[\xc2-\xf4][\x80-\xbf]")
 _LATIN1_CONTROL = re.compile(rb"[\x80-\x9f]")
 

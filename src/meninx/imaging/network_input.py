@@ -23,7 +23,7 @@ from meninx.imaging import resample
 from meninx.imaging.image import Image
 from meninx.imaging.image_files import ImageFiles as ImageFiles
 from meninx.imaging.image_files import find as find
-from meninx.imaging.preprocessing import Preprocessing, refuse_unfit
+from meninx.imaging.preprocessing import Preprocessing, refuse_size, refuse_unfit
 
 Array = npt.NDArray[Any]
 
@@ -95,13 +95,7 @@ class NetworkInput:
             DataError: the channels, the range of values or the size do not fit the network.
         """
         image = self.preprocessing.apply(source)
-        if self.size and image.size != self.size:
-            raise DataError(
-                expected(f"an image of size {_by(self.size)}", got=_by(image.size), where="image")
-            )
-        if self.image_size and any(a > b for a, b in zip(image.size, self.image_size, strict=True)):
-            what = f"an image of at most {_by(self.image_size)}"
-            raise DataError(expected(what, got=_by(image.size), where="image"))
+        refuse_size(image.size, largest=self.image_size, only=self.size)
         return image
 
     def padded(self, stored: Array) -> npt.NDArray[np.float32]:
@@ -162,8 +156,3 @@ def preprocessing_of(table: Mapping[str, Any]) -> Preprocessing:
 def _unpadded(label_map: Array, size: Sequence[int]) -> Array:
     starts = [(have - wanted) // 2 for have, wanted in zip(label_map.shape, size, strict=True)]
     return label_map[tuple(slice(start, start + n) for start, n in zip(starts, size, strict=True))]
-
-
-def _by(size: Sequence[int]) -> str:
-    """Return a size in words, such as ``64 x 64``."""
-    return " x ".join(map(str, size))

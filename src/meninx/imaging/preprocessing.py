@@ -295,7 +295,8 @@ def refuse_unfit(image: Image, spatial_dims: int, channels: int) -> None:
         channels: of the model.
 
     Raises:
-        UnfitImage: other dimensions or channels, values that are not finite, or nothing but one value.
+        UnfitImage: other dimensions or channels, values that are not finite, or nothing but one value in the
+            image, or in a channel that is an image of its own.
     """
     if image.spatial_dims != spatial_dims:
         what = "volume" if image.spatial_dims == 3 else "2-D image"
@@ -308,6 +309,28 @@ def refuse_unfit(image: Image, spatial_dims: int, channels: int) -> None:
         raise UnfitImage("NaN or infinite values")
     if image.array.size == 0 or image.array.min() == image.array.max():
         raise UnfitImage("one value in the whole image")
+    if not colours and any(part.min() == part.max() for part in image.array):
+        raise UnfitImage("one value in a whole channel")
+
+
+def refuse_size(size: tuple[int, ...], *, largest: tuple[int, ...], only: tuple[int, ...]) -> None:
+    """Refuse a stored image of a size that a network was not trained on.
+
+    Args:
+        size: of the stored image.
+        largest: smaller images are padded to this size; empty where none are.
+        only: the size of all training images, where the network sees whole images; else empty.
+
+    Raises:
+        UnfitImage: larger than ``largest``; or without ``largest``, another size than ``only``.
+    """
+    if largest:
+        fits = all(length <= most for length, most in zip(size, largest, strict=True))
+    else:
+        fits = not only or size == only
+    if not fits:
+        own, wanted = (" x ".join(map(str, lengths)) for lengths in (size, largest or only))
+        raise UnfitImage(f"size {own} for a model of {'at most ' if largest else ''}{wanted}")
 
 
 def _unusable(what: str) -> DataError:

@@ -13,6 +13,8 @@ from meninx.core.manifest import DatasetInfo
 from meninx.learn.config import ModelConfig
 
 _LEAST_DIFFERENCE = 0.01  # share by which two spacings differ at least to be named
+_BY_DEPTH = "the bit depth of the file"
+_BIT_DEPTHS = tuple((0.0, 2.0**bits - 1) for bits in range(8, 17))  # windows that say how many bits are used
 
 
 def check_images(learned: DatasetInfo, here: DatasetInfo, config: ModelConfig) -> list[str]:
@@ -86,8 +88,10 @@ def _scaling(info: DatasetInfo) -> str:
     """Return in words which values of an image became lowest and highest; empty where it is not recorded."""
     scaling, window = info.preprocessing.get("scaling"), info.preprocessing.get("window")
     if scaling == "window" and isinstance(window, (list, tuple)):
+        if info.intensity.has_grey_levels and tuple(window) in _BIT_DEPTHS:
+            return _BY_DEPTH
         return f"the window {' to '.join(f'{value:g}' for value in window)}"
-    words = {"format": "the bit depth of the file", "image": "the percentiles of each image"}
+    words = {"format": _BY_DEPTH, "image": "the percentiles of each image"}
     return words.get(str(scaling), "")
 
 

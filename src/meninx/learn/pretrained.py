@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib import metadata
@@ -118,8 +118,8 @@ def initialise(
         keep_head: take the last layer over too, if it has the same shape.
 
     Raises:
-        DataError: no such file, not a state dict, or less than half of the network (:data:`LEAST_SHARE`) is
-            in it.
+        DataError: no such file, not a state dict, content larger than the file, tensors that are no plain
+            finite numbers, or less than half of the network (:data:`LEAST_SHARE`) is in it.
     """
     head, own = registry.head_prefix(model), model.state_dict()
     found = key_maps.translated(_read(path), own)
@@ -128,6 +128,7 @@ def initialise(
     share = _numbers(below[name] for name in below.keys() & taken.keys()) / max(1, _numbers(below.values()))
     if share < LEAST_SHARE:
         _refuse(path, share, below, taken, found)
+    _refuse_values(taken, own, path)
     model.load_state_dict({**own, **taken})
     unused = [*found.unused, *(name for name in found.tensors if name not in taken)]
     return StartRecord(
@@ -184,9 +185,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise DataError(problem("the file of pretrained weights does not exist", where=str(path)))
     if path.suffix == ".safetensors":
         return _safetensors(path)
+    _refuse_packed(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a hostile file makes the reader raise anything
         fix = "save only the state dict, with torch.save(model.state_dict(), path)"
         raise DataError(problem("the file is not a state dict", where=path.name, fix=fix)) from error
     for nest in _NESTS:
@@ -199,7 +201,54 @@ def _read(path: Path) -> dict[str, Tensor]:
     )
     if not tensors:
         raise DataError(problem("the state dict has no tensors", where=path.name))
+    _refuse_odd(tensors, path)
     return tensors
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse an archive whose content is larger than the file: packed members, or members that overlap."""
+    try:
+        with path.open("rb") as stream:
+            if stream.read(4) != b"PK\3\4":
+                return  # of older versions of torch
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise DataError(problem("the file is not a state dict", where=path.name)) from error
+    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    if packed or sum(member.file_size for member in members) > path.stat().st_size:
+        fix = "save the state dict again with torch.save, which packs nothing"
+        raise DataError(problem("the content is larger than the file", where=path.name, fix=fix))
+
+
+def _refuse_odd(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that are no plain numbers in memory, or more of them than the file can hold."""
+    storages: dict[int, int] = {}
+    for name, value in tensors.items():
+        plain = value.layout is torch.strided and value.device.type == "cpu"
+        if not plain or value.is_nested or value.is_quantized:
+            got, where = f"{_listed([name])[0]} of another kind", path.name
+            raise DataError(expected("dense tensors that hold their values", got=got, where=where))
+        storage = value.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        if value.numel() * value.element_size() > storage.nbytes():
+            got = f"{_listed([name])[0]}, which repeats its values"
+            raise DataError(expected("tensors that hold every value", got=got, where=path.name))
+    if sum(storages.values()) > path.stat().st_size:
+        raise DataError(problem("the content is larger than the file", where=path.name))
+
+
+def _refuse_values(taken: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse values that are no finite floating-point numbers where the network has such numbers."""
+    for name, value in taken.items():
+        if not own[name].is_floating_point():
+            continue
+        if not value.is_floating_point():
+            got = f"{value.dtype} for {name}".removeprefix("torch.")
+            raise DataError(expected("floating-point weights", got=got, where=path.name))
+        if not bool(torch.isfinite(value.to(own[name].dtype)).all()):
+            got = f"NaN or infinity in {name}"
+            raise DataError(expected("finite weights", got=got, where=path.name))
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -216,12 +265,22 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         header = json.loads(content[8 : 8 + length])
         header.pop("__metadata__", None)
         values = memoryview(content)[8 + length :]
+        _refuse_overlap(header.values())
         tensors = {str(name): _tensor(values, entry) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise DataError(problem("the file is not a safetensors file", where=path.name)) from error
     if not tensors:
         raise DataError(problem("the file has no tensors", where=path.name))
     return tensors
+
+
+def _refuse_overlap(entries: Iterable[Mapping[str, Any]]) -> None:
+    """Raise ValueError when two tensors share bytes, so that the content may be larger than the file."""
+    end = 0
+    for first, last in sorted(tuple(entry["data_offsets"]) for entry in entries):
+        if first < last and first < end:
+            raise ValueError("tensors that overlap")
+        end = max(end, last)
 
 
 def _tensor(values: memoryview, entry: Mapping[str, Any]) -> Tensor:

@@ -17,7 +17,7 @@ from meninx.core.manifest import Case, Manifest
 from meninx.imaging import load
 from meninx.imaging.image import Image
 from meninx.imaging.image_files import UNREADABLE
-from meninx.imaging.preprocessing import Preprocessing, UnfitImage, refuse_unfit
+from meninx.imaging.preprocessing import Preprocessing, UnfitImage, refuse_size, refuse_unfit
 from meninx.learn.data import normalised
 from meninx.learn.dataset_fit import check_images
 from meninx.predict import fitness
@@ -130,8 +130,8 @@ class Converter:
         else:
             stored = decoded
             remarks = fitness.remarks_on_stored(stored.array, info, self.dataset.info)
-        fitness.refuse_size(stored.size, info, model)
         whole = model.patch_size and not model.image_size
+        refuse_size(stored.size, largest=model.image_size, only=() if whole else info.size)
         size = stored.size if whole else model.image_size or stored.size
         values = normalised(torch.from_numpy(stored.array.astype(np.float32)), self._intensity, size)
         note = Converted(

@@ -1,9 +1,9 @@
-"""Whether an image fits what a model was trained on: what is refused, and what is worth a warning.
+"""What of an image that fits a model is unlike the training, and worth a warning.
 
-A refusal is an ``imaging.preprocessing.UnfitImage``. A warning is a pair of its kind, which is the same for
-all images, and the numbers of this one. What is known of the training images is what the bundle says:
-preprocessing, intensity, size and spacing. The bundle of a run without privacy also says how bright they are
-and the range of their spacing (``core.manifest.Observed``).
+What does not fit is refused by ``refuse_unfit`` and ``refuse_size`` of ``imaging.preprocessing``. A warning
+is a pair of its kind, which is the same for all images, and the numbers of this one. What is known of the
+training images is what the bundle says: preprocessing, intensity, size and spacing. The bundle of a run
+without privacy also says how bright they are and the range of their spacing (``core.manifest.Observed``).
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from meninx.core.intensity import Intensity
 from meninx.core.manifest import DatasetInfo
+from meninx.imaging import brightness
 from meninx.imaging.image import Image
-from meninx.imaging.preprocessing import Preprocessing, UnfitImage
-from meninx.learn.config import ModelConfig
+from meninx.imaging.preprocessing import Preprocessing
 
 Remark = tuple[str, str]
 
@@ -29,23 +30,7 @@ OUTSIDE, NO_UNITS = "nearly all values lie outside the window", "no Hounsfield u
 FLAT, INTENSITY = "small part of the range of values is used", "intensity far from that of the training"
 
 CLIPPED = 0.98  # share of values outside the window: a chest or abdomen with much air has up to 0.9
-USED = 0.1  # share of the range of values: an image of 12 bits in a file of 16 uses a sixteenth
-DEVIATIONS, FEWEST = 4.0, 10  # of the brightness of training images; the fewest of them that count
 SPACING_FACTOR, COARSE_FACTOR, ENLARGED, STRETCHED = 1.5, 3.0, 2.0, 2.0
-
-
-def refuse_size(size: tuple[int, ...], info: DatasetInfo, model: ModelConfig) -> None:
-    """Refuse a stored image of a size that the network was not trained on.
-
-    Raises:
-        UnfitImage: larger than ``image_size``, or another size than all training images had.
-    """
-    if model.patch_size and not model.image_size:
-        return
-    wanted = model.image_size or info.size
-    smaller = all(own <= largest for own, largest in zip(size, wanted, strict=True)) if wanted else True
-    if not (size == wanted or (model.image_size and smaller) or not wanted):
-        raise UnfitImage(f"size {_by(size)} for a model of {_by(wanted)}")
 
 
 def remarks(image: Image, stored: Image, steps: Preprocessing, info: DatasetInfo) -> list[Remark]:
@@ -61,7 +46,7 @@ def remarks(image: Image, stored: Image, steps: Preprocessing, info: DatasetInfo
         *_channels(image, info),
         *_geometry(image, stored, steps, info),
         *_intensity(image, stored, steps),
-        *_brightness(stored.array, info),
+        *_brightness(stored.array, info, info),
     ]
 
 
@@ -73,9 +58,7 @@ def remarks_on_stored(array: npt.NDArray[Any], info: DatasetInfo, theirs: Datase
         info: of the training.
         theirs: of the dataset.
     """
-    same = info.intensity.window == theirs.intensity.window  # others differ in their bit depth alone
-    factor = 1.0 if same else info.intensity.window[1] / theirs.intensity.window[1]
-    found = list(_brightness(array, info, factor))
+    found = [*_used(array, theirs.intensity), *_brightness(array, info, theirs)]
     if theirs.spacing_mm:
         found += _spacing(theirs.spacing_mm, info)
     return found
@@ -125,10 +108,7 @@ def _intensity(image: Image, stored: Image, steps: Preprocessing) -> Iterator[Re
         yield DEPTH, f"{8 * array.dtype.itemsize} bits, stored as {steps.bits}"
     if steps.scaling == "window":
         yield from _outside(array, steps)
-    low, high = steps.intensity.window
-    used = (float(stored.array.max()) - float(stored.array.min())) / (high - low)
-    if used < USED:
-        yield FLAT, f"{used:.1%} of it"
+    yield from _used(stored.array, steps.intensity)
 
 
 def _outside(array: npt.NDArray[Any], steps: Preprocessing) -> Iterator[Remark]:
@@ -143,13 +123,19 @@ def _outside(array: npt.NDArray[Any], steps: Preprocessing) -> Iterator[Remark]:
             yield OUTSIDE, f"{channel}{outside:.0%} outside {low:g} to {high:g}"
 
 
-def _brightness(array: npt.NDArray[Any], info: DatasetInfo, factor: float = 1.0) -> Iterator[Remark]:
+def _used(array: npt.NDArray[Any], intensity: Intensity) -> Iterator[Remark]:
+    used = brightness.used_share(array, intensity)
+    if used < brightness.USED:
+        yield FLAT, f"{used:.1%} of it"
+
+
+def _brightness(array: npt.NDArray[Any], info: DatasetInfo, theirs: DatasetInfo) -> Iterator[Remark]:
     observed = info.observed
-    if observed is None or observed.images < FEWEST or not observed.brightness[1] > 0:
+    if observed is None or not brightness.is_comparable(observed):
         return
-    mean, deviation = observed.brightness
-    own = float(np.mean(array, dtype=np.float64)) * factor
-    if abs(own - mean) > DEVIATIONS * deviation:
+    own = brightness.mean_value(array, theirs.intensity, info.intensity)
+    if brightness.is_unlike(own, observed):
+        mean, deviation = observed.brightness
         yield INTENSITY, f"mean {own:.4g}, training {mean:.4g} with deviation {deviation:.2g}"
 
 

@@ -31,6 +31,8 @@ class InputImage:
         dicom: it is DICOM.
         clean: it is marked as de-identified; True for what is no DICOM.
         kind: modality of DICOM, or suffix of the file.
+        file: its path below the input, by which a user finds it again; for DICOM ``case_id``, since names of
+            DICOM files may hold a patient's name.
     """
 
     case_id: str
@@ -38,6 +40,7 @@ class InputImage:
     dicom: bool = False
     clean: bool = True
     kind: str = ""
+    file: str = ""
 
     def digest(self) -> str:
         """Return one digest of its files; the order of channels counts, that of slices does not."""
@@ -88,16 +91,7 @@ def find_images(source: Path, steps: Preprocessing, refusals: Refusals) -> Input
     for item in found.unusable:
         refusals.add(item.reason, _identifier(item.files), item.example)
     taken: set[str] = set()
-    images = [
-        InputImage(
-            case_id=_unique(_identifier(image), image.name, taken),
-            paths=image.paths,
-            dicom=image.dicom,
-            clean=image.clean,
-            kind=image.kind,
-        )
-        for image in found.images
-    ]
+    images = [_named(image, taken) for image in found.images]
     if not images and not refusals.count:
         got = f"{found.ignored} other files" if found.ignored else "no file"
         fix = f"give DICOM, {', '.join(FILES)}, or a prepared dataset"
@@ -109,9 +103,24 @@ def find_images(source: Path, steps: Preprocessing, refusals: Refusals) -> Input
     )
 
 
+def _named(image: ImageFiles, taken: set[str]) -> InputImage:
+    """Return an image under an identifier that no other image has."""
+    case_id = _unique(_identifier(image), image.name, taken)
+    return InputImage(
+        case_id=case_id,
+        paths=image.paths,
+        dicom=image.dicom,
+        clean=image.clean,
+        kind=image.kind,
+        file=case_id if image.dicom else names.encodable(image.name),
+    )
+
+
 def _of_dataset(manifest: Manifest) -> Inputs:
     images = tuple(
-        InputImage(case_id=case.case_id, paths=(manifest.root / case.image,), kind="prepared")
+        InputImage(
+            case_id=case.case_id, paths=(manifest.root / case.image,), kind="prepared", file=case.image
+        )
         for case in manifest.cases
     )
     return Inputs(images=images, dataset=manifest)

@@ -50,6 +50,7 @@ class CasePrediction:
         voxel_mm3: volume of a voxel; 0 for 2-D images.
         files: file of a label map below the output folder -> its SHA-256.
         remarks: what of the image is unlike the training.
+        file: path of the image below the input; its identifier for DICOM.
     """
 
     case_id: str
@@ -60,6 +61,7 @@ class CasePrediction:
     voxel_mm3: float = 0.0
     files: dict[str, str]
     remarks: tuple[Remark, ...] = ()
+    file: str = ""
 
 
 def fingerprint(config: PredictConfig, model: Trained) -> str:
@@ -124,7 +126,9 @@ class ResultFolder:
         return {
             image.case_id: before[image.case_id]
             for image in images
-            if image.case_id in before and self._holds(before[image.case_id], image)
+            if image.case_id in before
+            and before[image.case_id].file == image.file
+            and self._holds(before[image.case_id], image)
         }
 
     def _holds(self, line: CasePrediction, image: InputImage) -> bool:
@@ -150,6 +154,7 @@ class ResultFolder:
             probabilities=tuple(float(value) for value in values),
             files={},
             remarks=note.remarks,
+            file=note.image.file,
         )
 
     def label_map(self, note: Converted, array: npt.NDArray[Any]) -> CasePrediction:
@@ -183,6 +188,7 @@ class ResultFolder:
             voxel_mm3=size,
             files=integrity.measured(self._staging, [self._staging / name for name in written]),
             remarks=note.remarks,
+            file=note.image.file,
         )
 
     def _wants_seg(self, image: InputImage) -> bool:
@@ -254,18 +260,18 @@ def _table(lines: Iterable[CasePrediction], model: Trained) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     if segmentation:
         unit = "ml" if model.info.spatial_dims == 3 else "pixels"
-        header = ["case_id", *(f"{label}_{unit}" for label in labels)]
+        header = ["case_id", "file", *(f"{label}_{unit}" for label in labels)]
     else:
         decided = [label for label in labels if label in model.thresholds]
         most = ["most_probable"] if model.info.task is TaskKind.MULTICLASS else []
-        header = ["case_id", *labels, *(f"{POSITIVE}{label}" for label in decided), *most]
+        header = ["case_id", "file", *labels, *(f"{POSITIVE}{label}" for label in decided), *most]
     if len(set(header)) != len(header):
         fix = "rename the label in the source table, prepare and train again"
         raise DataError(problem(f"a label has the name of a column of {TABLE}", where="labels", fix=fix))
     writer.writerow(names.csv_cell(name) for name in header)
     for line in lines:
         cells = _volumes(line) if segmentation else _decisions(line, model)
-        writer.writerow([names.csv_cell(line.case_id), *cells])
+        writer.writerow([names.csv_cell(line.case_id), names.csv_cell(line.file), *cells])
     return buffer.getvalue()
 
 

@@ -274,6 +274,23 @@ def _record(
     )
 
 
+def _not_marked(count: int) -> str:
+    """Return the note on DICOM files that do not state ``PatientIdentityRemoved YES``."""
+    one = (
+        "1 DICOM file is not marked as de-identified: the output holds its UIDs and is as "
+        "confidential as it is"
+    )
+    several = (
+        f"{count} DICOM files are not marked as de-identified: the output holds their UIDs and is as "
+        "confidential as they are"
+    )
+    why = (
+        "`meninx deid` writes PatientIdentityRemoved NO while the pixels are not reviewed, and gives the "
+        "reason in DeidentificationMethod"
+    )
+    return f"{one if count == 1 else several}. {why}"
+
+
 def _result(
     out: Path,
     model: Trained,
@@ -288,14 +305,13 @@ def _result(
         shown = ", ".join(modalities)
         notes.append(f"the input holds several modalities ({shown}): the model does not tell them apart")
     if inputs.not_deidentified:
-        notes.append(
-            f"{inputs.not_deidentified} DICOM files are not marked as de-identified: the output holds their "
-            "UIDs and is as confidential as they are"
-        )
+        notes.append(_not_marked(inputs.not_deidentified))
         if "dicom-seg" in record.settings["format"] and not record.settings["identified"]:
             notes.append("they have no DICOM SEG, which would repeat the patient's name and number")
     if inputs.ignored:
-        notes.append(f"{inputs.ignored} other files below the input are no images")
+        other = "other file below the input is no image"
+        others = "other files below the input are no images"
+        notes.append(f"{inputs.ignored} {other if inputs.ignored == 1 else others}")
     return PredictResult(
         out=out,
         input=record.input,

@@ -126,6 +126,8 @@ class CaseRecord:
         image: SHA-256 of the image file.
         mask: SHA-256 of the mask file; empty without one.
         greyed: a picture in colour was stored as grey.
+        used_bits: bits that the values of a file of 16 bits use where the file's type is the range of values;
+            0 of any other image.
     """
 
     case_id: str
@@ -141,6 +143,7 @@ class CaseRecord:
     image: str
     mask: str = ""
     greyed: bool = False
+    used_bits: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,8 +259,14 @@ def _prepare(job: CaseJob) -> PreparedCase:
         image=files.digest(image_path),
         mask=mask_digest,
         greyed=greyed,
+        used_bits=_used_bits(image, plan.preprocessing),
     )
     return PreparedCase(record)
+
+
+def _used_bits(image: Image, steps: Preprocessing) -> int:
+    deep = steps.scaling == "format" and image.array.dtype == np.uint16
+    return int(image.array.max()).bit_length() if deep else 0
 
 
 def _other_kind(in_color: bool, where: str) -> DataError:

@@ -11,6 +11,7 @@ mask of another shape          stop
 mask value without a name      stop
 no training case               stop, if the settings give training a share
 another empty split            named in the result
+few of 16 bits are used        named in the result, where the type of the file is the range of values
 label that never occurs        named in the result
 no label known in any case     stop
 ============================== ==========================================================
@@ -39,6 +40,7 @@ UNFIT = "values or size that cannot be converted"
 NO_MASK, OTHER_AXES = "no mask", "other number of axes"
 ROWS_LISTED = 20
 _VALUES_LISTED = 20
+_FILE_BITS, _UNUSED = 16, 2  # with two bits unused, an image has a quarter of its brightness
 _NO_NAME = -1  # of a mask value in a table of label numbers
 
 
@@ -134,6 +136,28 @@ def check_pixels(array: npt.NDArray[Any]) -> None:
         raise Unusable(NOT_FINITE)
     if array.size == 0 or array.min() == array.max():
         raise Unusable(CONSTANT)
+
+
+def note_unused_bits(used: Sequence[int], stored: int, findings: Findings) -> None:
+    """Warn of files of 16 bits whose values use fewer: by their type they become dark, with few grey levels.
+
+    Args:
+        used: bits that the values of each image use; 0 of images that are not scaled by a type of 16 bits.
+        stored: 8 or 16 bits of a stored grey level.
+        findings: receives a note with numbers and the settings that keep the grey levels.
+    """
+    dark = [bits for bits in used if 0 < bits <= _FILE_BITS - _UNUSED]
+    if not dark:
+        return
+    most = max(dark)
+    levels = 2 ** max(0, min(most, stored + most - _FILE_BITS))
+    fix = "give `--intensity image`"
+    if len(dark) == sum(bits > 0 for bits in used):
+        fix = f"give `--window 0 {2**most - 1}` or `--intensity image`"
+    findings.note(
+        f"warning: at most {most} of {_FILE_BITS} bits are used, the stored images are nearly black",
+        f"{len(dark):,} of {len(used):,} images, at most {levels:,} of {2**stored:,} grey levels; {fix}",
+    )
 
 
 def check_shape(mask: Sequence[int], image: Sequence[int], where: str) -> None:

@@ -266,6 +266,8 @@ def _refuse_names(reading: ReaderOutput) -> None:
     names.check(reading.attributes, what="attribute", where=where)
     names.check(sorted({found.site for found in reading.cases} - {""}), what="site", where=where)
     for found in reading.cases:
+        if "\0" in found.patient or "\0" in found.study:
+            raise LayoutError(problem("the identifier of a patient or study holds a NUL", where=found.where))
         if any(map(is_odd_text, found.attributes.values())):
             raise LayoutError(
                 problem(

@@ -261,6 +261,8 @@ def _note_results(manifest: Manifest, records: dict[str, CaseRecord], findings: 
     greyed = sum(record.greyed for record in records.values())
     if greyed:
         findings.note("pictures in colour that were stored as grey", f"{greyed:,} of {len(records):,}")
+    bits = manifest.info.preprocessing["bits"]
+    checks.note_unused_bits([record.used_bits for record in records.values()], bits, findings)
     checks.check_classes(manifest.cases, outputs.present(manifest, records), manifest.info.labels, findings)
 
 

@@ -32,7 +32,7 @@ from meninx.learn.dataset_fit import check_images
 from meninx.metrics import evaluation, segmentation, thresholds
 from meninx.metrics.estimates import Estimate, Evaluation, counted, in_words
 from meninx.metrics.thresholds import Threshold
-from meninx.train import bundle, effect, identity, predictions, testdata
+from meninx.train import bundle, effect, identity, other_intensity, predictions, testdata
 from meninx.train.comparison import Arm, differing_settings
 from meninx.train.config import EvaluateConfig
 from meninx.train.external import LabelMatch
@@ -212,6 +212,8 @@ class _Measurement:
         )
         self._refuse_idle()
         self.caveats += self.standing.notes()
+        if self.standing.external:
+            self.caveats += self._intensity_caveats(self.folder, self.model)
         own = self.standing.own
         self.valid = own.split("valid") if own is not None else dataset.select(lambda case: False)
         effect.refuse_idle_evaluation(config, dataset.info, len(self.valid))
@@ -220,12 +222,19 @@ class _Measurement:
         self.differing: tuple[SettingDifference, ...] = ()
         self.compared_note = ""
 
+    def _intensity_caveats(self, folder: Run, model: EvaluatedModel) -> list[str]:
+        """Return how the images of another dataset differ in brightness from those of a training."""
+        private, allowed = testdata.is_private(folder), self.config.allow_other_intensity
+        return other_intensity.check(model.info, self.chosen, private=private, allowed=allowed)
+
     def _refuse_idle(self) -> None:
         """Refuse settings that are for another dataset than the run's own."""
         if self.standing.external:
             return
         if self.config.label_map:
             raise UsageError("label_map has no effect on the run's own dataset; leave it out")
+        if self.config.allow_other_intensity:
+            raise UsageError("allow_other_intensity has no effect on the run's own dataset; leave it out")
         if self.config.split == "all":
             fix = "name a split; all is for another dataset, of which training saw no case"
             raise UsageError(
@@ -380,6 +389,8 @@ class _Measurement:
             fix = "compare runs that were trained for the same labels"
             raise DataError(problem("the baseline has other labels", where=other.name, fix=fix))
         check_images(model.info, self.dataset.info, model.learned.model)
+        if not identity.is_own(other, self.dataset.root):
+            self._intensity_caveats(other, model)
         testdata.refuse_trained_on(
             other, self.chosen, self.dataset, other_patients=self.config.other_patients
         )

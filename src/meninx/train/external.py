@@ -50,10 +50,11 @@ class LabelMatch:
                 then present where any of them is.
 
         Raises:
-            ConfigError: an entry is not ``theirs=ours``, or names a label that is not there.
+            ConfigError: an entry is not ``theirs=ours``, names a label that is not there, gives a label a
+                second meaning, or merges it with a label of the dataset that has no entry.
             DataError: no label is common to both.
         """
-        named = dict(_entry(text, learned, theirs) for text in renamed)
+        named = _renamed(renamed, learned, theirs)
         to = {name: named.get(name, name) for name in theirs}
         sources = {
             label: tuple(name for name in theirs if to[name] == label)
@@ -149,6 +150,26 @@ class LabelMatch:
         if self.unused:
             cases = f" ({left_out} {'case' if left_out == 1 else 'cases'})" if left_out else ""
             yield f"left out, because the model does not know them: {_listed(self.unused)}{cases}"
+
+
+def _renamed(entries: Sequence[str], learned: Sequence[str], theirs: Sequence[str]) -> dict[str, str]:
+    """Return label of the dataset -> label of the model for the entries of ``label_map``.
+
+    Raises:
+        ConfigError: an entry is wrong, a label has two meanings, or is merged with one without an entry.
+    """
+    named: dict[str, str] = {}
+    for text in entries:
+        left, right = _entry(text, learned, theirs)
+        if named.setdefault(left, right) != right:
+            got = f"{named[left]!r} and {right!r}"
+            raise ConfigError(expected(f"one label of the model for {left!r}", got=got, where="label_map"))
+    for left, right in named.items():
+        if right in theirs and right not in named:
+            fix = f"add '{right}={right}' if both labels stand for it, or leave '{left}={right}' out"
+            what = f"the dataset has its own label {right!r}, with which {left!r} would be merged"
+            raise ConfigError(problem(what, where="label_map", fix=fix))
+    return named
 
 
 def _entry(text: str, learned: Sequence[str], theirs: Sequence[str]) -> tuple[str, str]:

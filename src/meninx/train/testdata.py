@@ -151,12 +151,24 @@ def standing(
     data = _keyed(run, identity.data_record(dataset.root).digest) if external else _own_name(run, dataset)
     return Standing(
         external=external,
-        compared=found is not None and not found.doubtful and (found.compared or not external),
+        compared=found is not None
+        and not found.doubtful
+        and (not external or (found.compared and _comparable(run, dataset, members, found))),
         data=data,
         own=own,
         equal_identifiers=equal,
         measured_identifiers=found.of_identifiers if found is not None else 0,
     )
+
+
+def _comparable(run: Run, dataset: Manifest, members: Members | None, found: identity.Overlap) -> bool:
+    """Return whether the same patient would be found in another dataset.
+
+    Pseudonyms are equal under the same dataset name. Otherwise both sides need identifiers of the source,
+    which a copy without ``private/`` lacks.
+    """
+    same_name = run.record is not None and run.record.dataset == dataset.info.name
+    return same_name or bool(found.of_identifiers and members is not None and members.identifiers)
 
 
 def _refuse_overlap(

@@ -182,7 +182,8 @@ def _without_row(
     reading: ReaderOutput, table: CsvTable, image: str, images: _Images, masks: _Masks
 ) -> list[tuple[str, str]]:
     """Return a note with the number of image files that no row names, as image or as mask."""
-    named = {images(cell, row.where).resolve() for row in table if (cell := row.get(image))}
+    cells = [(cell, row.where) for row in table if (cell := row.get(image)) and "\0" not in cell]
+    named = {images(cell, where).resolve() for cell, where in cells}
     named |= {case.mask.path.resolve() for case in reading.cases if isinstance(case.mask, FileSource)}
     others = [path.resolve() for path in files_below(images.index.root, IMAGES)]
     if masks.index is not None:
