@@ -332,7 +332,8 @@ def _refuse_results(folders: Iterable[Path]) -> None:
     marks = (Path(PRIVATE, MARKER), Path(integrity.CHECKSUMS))
     result = next((folder for folder in folders if any((folder / mark).is_file() for mark in marks)), None)
     if result is not None:
-        what = f"the output must lie outside releases, and outside datasets and archives, and {result.name} is one"
+        outside = "outside releases, and outside datasets and archives"
+        what = f"the output must lie {outside}, and {result.name} is one"
         raise UsageError(problem(what, where="out", fix="choose a place beside it"))
 
 
