@@ -150,7 +150,7 @@ def _notes(problem: ClassificationProblem) -> tuple[str, ...]:
     return (
         (
             f"95 % percentile intervals from {problem.draws.count} resamples of "
-            f"patients{stratified(problem.groupings)}"
+            f"patients{stratified(problem.groupings)}; rates: Clopper and Pearson with effective patients"
         ),
         rule,
         (
