@@ -60,7 +60,7 @@ def volumes(root: Path, *, other: bool) -> Manifest:
     ids=["patches", "padded"],
 )
 def test_one_training_case_changes_nothing_but_weights_and_digests(tmp_path, model):
-    """The bundle stated the spacing and size that all images share; one patient of another spacing emptied both."""
+    """The bundle stated the spacing and size that all images share; one patient of another emptied both."""
     facts = []
     for other in (False, True):
         data = volumes(tmp_path / str(other), other=other)

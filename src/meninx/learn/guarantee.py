@@ -19,7 +19,8 @@ UNKNOWN_START = (
     "the training started from weights of unknown origin: what they hold of the patients is not covered"
 )
 MEASURED = (
-    "operating thresholds and metrics are exact numbers about validation and test patients, unprotected"
+    "operating thresholds and metrics are exact numbers about validation and test patients, "
+    "who are not protected"
 )
 
 
