@@ -642,6 +642,8 @@ class EvaluateSettings(TypedDict, total=False):
         split: Split to measure on; all takes every case of another dataset.
         label_map: Labels of another dataset that have another name there, each as theirs=ours; several may
             stand for one.
+        other_patients: State that patients of another dataset whose identifiers in the source are those of
+            training patients are other people, as when both sites number their patients.
         threshold: How thresholds are chosen on the validation split: youden, or a condition such as
             sensitivity>=0.9.
         surface_tolerance: Segmentation: distance within which two surfaces agree, in mm (in voxels where the
@@ -657,6 +659,7 @@ class EvaluateSettings(TypedDict, total=False):
 
     split: Literal["train", "valid", "test", "all"]
     label_map: Sequence[str]
+    other_patients: bool
     threshold: str
     surface_tolerance: float
     draws: int

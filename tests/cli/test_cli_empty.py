@@ -71,7 +71,10 @@ def test_an_empty_split_is_said_with_the_cases_of_the_others(invoke, tmp_path):
     said = invoke("train", data.root, "--out", tmp_path / "runs")
     assert said.code == 3
     total = len(data)
-    assert f"the split has no cases (split train); the dataset has test {total}: prepare it" in said.err
+    assert (
+        f"the training split has no cases (manifest.csv); the dataset has test {total}: prepare it"
+        in said.err
+    )
     assert not (tmp_path / "runs").exists()
     assert count < total
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from importlib.metadata import PackageNotFoundError
 
 import dicoms
@@ -12,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from PIL import Image as Pillow
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
 
 from meninx.core.errors import DataError
-from meninx.imaging import decode, jpeg
+from meninx.imaging import decode, jpeg_markers
 
 GREY = np.linspace(0, 255, 64 * 64).reshape(64, 64).astype(np.uint8)
 COLOUR = np.random.default_rng(0).integers(0, 256, (16, 24, 3)).astype(np.uint8)
@@ -105,7 +107,39 @@ def test_a_stream_of_another_size_than_the_header_says_is_refused_before_decodin
 )
 def test_a_stream_without_a_frame_has_no_size(stream):
     with pytest.raises(ValueError, match="without a header"):
-        jpeg.frame_size(stream)
+        jpeg_markers.frame_header(stream)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "options"),
+    [
+        (JPEGBaseline8Bit, {"progressive": True}),
+        (JPEGBaseline8Bit, {"lossless": True}),
+        (JPEGExtended12Bit, {"progressive": True}),
+        (JPEGLosslessSV1, {}),
+    ],
+)
+def test_a_stream_of_another_kind_than_the_syntax_is_refused_before_decoding(monkeypatch, syntax, options):
+    """A progressive stream of a few hundred kB can keep the decoder busy for minutes."""
+    monkeypatch.setattr(imagecodecs, "jpeg8_decode", lambda *_, **__: pytest.fail("it was decoded"))
+    with pytest.raises(DataError, match=r"JPEG"):
+        decode.pixels_of(_dataset(GREY, _stream(**options), syntax))
+
+
+def test_the_scans_of_a_frame_are_counted_before_decoding(monkeypatch):
+    stream = _stream()
+    scan = stream[stream.index(b"\xff\xda") : -2]
+    monkeypatch.setattr(imagecodecs, "jpeg8_decode", lambda *_, **__: pytest.fail("it was decoded"))
+    with pytest.raises(DataError, match="JPEG"):
+        decode.pixels_of(_dataset(GREY, stream[:-2] + scan * 64 + b"\xff\xd9", JPEGBaseline8Bit))
+
+
+def _stream(*, progressive: bool = False, lossless: bool = False) -> bytes:
+    if lossless:
+        return _lossless(GREY, 8)
+    stream = io.BytesIO()
+    Pillow.fromarray(GREY).save(stream, "JPEG", progressive=progressive)
+    return stream.getvalue()
 
 
 def test_without_the_package_the_error_names_it(monkeypatch):

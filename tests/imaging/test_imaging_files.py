@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import io
 
 import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from PIL import ImageFile
 from PIL.PngImagePlugin import PngInfo
 
 from meninx.core.errors import DataError
@@ -98,6 +100,25 @@ def test_pictures_that_would_lose_something_are_refused(tmp_path):
             png.read(tmp_path / name)
     with pytest.raises(DataError, match="no such file"):
         png.read(tmp_path / "none.png")
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    """A decoder passes through the whole image once for each scan."""
+    stream = io.BytesIO()
+    Pillow.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)).save(
+        stream, "JPEG", progressive=True
+    )
+    whole = stream.getvalue()
+    (tmp_path / "usual.jpg").write_bytes(whole)
+    assert png.read(tmp_path / "usual.jpg").size == (64, 64)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    thumbnail = b"\xff\xe1\x01\x00" + b"\xff\xda\x00\x02" * 63 + b"\0\0"  # no scans of this image
+    (tmp_path / "thumbnail.jpg").write_bytes(whole[:2] + thumbnail * 2 + whole[2:])
+    assert png.read(tmp_path / "thumbnail.jpg").size == (64, 64)
+    (tmp_path / "many.jpg").write_bytes(whole[:-2] + last * 64 + b"\xff\xd9")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
+    with pytest.raises(DataError, match="more than 64 scans"):
+        png.read(tmp_path / "many.jpg")
 
 
 def test_text_of_a_source_picture_is_not_carried_along(tmp_path):

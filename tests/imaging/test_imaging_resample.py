@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from meninx.core.errors import DataError
 from meninx.imaging import resample
 from meninx.imaging.image import Image
 
@@ -100,3 +101,13 @@ def test_spacing_of_a_nifti_header_resamples_as_that_of_dicom():
         for affine in (exact, stored)
     ]
     assert np.array_equal(*map(np.round, made))
+
+
+def test_a_size_that_exhausts_the_memory_is_refused_before_anything_is_made():
+    small = Image(np.zeros((1, 4, 4, 4), np.float32))
+    for spacing in ((), (1.0, 1.0, 1.0)):
+        with pytest.raises(DataError, match="the volume would be larger"):
+            resample.volume(small, spacing_mm=spacing, size=(3000, 600, 600))
+    for aspect in ("stretch", "pad"):
+        with pytest.raises(DataError, match="the image would be too large"):
+            resample.picture(np.zeros((1, 4, 4), np.uint8), (24_000, 24_000), aspect=aspect)

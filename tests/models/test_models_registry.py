@@ -176,3 +176,15 @@ def test_an_option_of_another_type_is_refused(name: str, option: str, value: obj
         match=rf"expected (true or false|a whole number|text), got .*model_options\.{option} of {name}",
     ):
         made(name, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet9", {"width": -3}),
+        ("monai:DynUNet", {"kernel_size": [], "strides": [], "upsample_kernel_size": []}),
+    ],
+)
+def test_whatever_a_constructor_raises_is_an_error_of_the_options(name, options) -> None:
+    with pytest.raises(ConfigError, match="options the network accepts"):
+        made(name, **options)

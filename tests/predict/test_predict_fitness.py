@@ -10,7 +10,7 @@ import pytest
 from meninx.core.intensity import Intensity, Observed
 from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.imaging.image import Image
-from meninx.imaging.preprocessing import Preprocessing, UnfitImage
+from meninx.imaging.preprocessing import Preprocessing, UnfitImage, refuse_unfit
 from meninx.learn.config import ModelConfig
 from meninx.predict import fitness
 
@@ -45,13 +45,13 @@ def kinds(array, steps, info, affine=None):
 )
 def test_refusals(array, reason):
     with pytest.raises(UnfitImage) as caught:
-        fitness.refuse_unfit(Image(array), FLAT)
+        refuse_unfit(Image(array), FLAT.spatial_dims, FLAT.channels)
     assert caught.value.reason == reason
 
 
 def test_a_slice_for_a_model_of_volumes():
     with pytest.raises(UnfitImage, match="2-D image for a model of volumes"):
-        fitness.refuse_unfit(Image(noise(1, 4, 4)), CT)
+        refuse_unfit(Image(noise(1, 4, 4)), CT.spatial_dims, CT.channels)
 
 
 def test_sizes():
@@ -89,7 +89,7 @@ def test_channels_with_windows_of_their_own():
     ((kind, said),) = fitness.remarks(Image(array), steps.apply(Image(array)), steps, info)
     assert (kind, said) == (fitness.OUTSIDE, "channel 2, 100% outside 0 to 10")
     with pytest.raises(UnfitImage, match="3 channels for a model of 1"):
-        fitness.refuse_unfit(Image(noise(3, 4, 4, 4)), CT)
+        refuse_unfit(Image(noise(3, 4, 4, 4)), CT.spatial_dims, CT.channels)
 
 
 def test_units():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from meninx.core.artifacts import RunState
-from meninx.core.errors import DataError, UsageError
+from meninx.core.errors import DataError, MeninxError, UsageError
 from meninx.core.run import Run
 from meninx.imaging.preprocessing import Preprocessing
 from meninx.learn.inference import load_bundle
@@ -79,3 +80,37 @@ def test_exchanged_weights_are_refused(run, tmp_path):
     path.unlink()
     with pytest.raises(DataError, match=r"configs/meninx\.json"):
         load_bundle(bundle)
+
+
+def _edited(run: Run, root: Path, **changes: object) -> Path:
+    """Return a copy of the bundle whose record says something else."""
+    bundle = shutil.copytree(run.release / "bundle", root / "bundle")
+    path = bundle / "configs" / "meninx.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return bundle
+
+
+@pytest.mark.parametrize("size", [(24_000, 24_000), (-5, 10), (16,), (0, 0)])
+@pytest.mark.parametrize("name", ["image_size", "patch_size"])
+def test_a_size_that_no_image_has_is_refused(run, tmp_path, name, size):
+    with pytest.raises(MeninxError, match=name):
+        load_bundle(_edited(run, tmp_path, **{name: size}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 20_000}, "much larger than the weights"),
+        ({"width": -3}, "options the network accepts"),
+        ({"width": 8}, "not those of the network"),
+    ],
+)
+def test_a_network_of_other_numbers_is_refused_before_memory_is_taken(run, tmp_path, change, message):
+    network = json.loads((run.release / "bundle/configs/meninx.json").read_text())["network"]
+    with pytest.raises(MeninxError, match=message):
+        load_bundle(_edited(run, tmp_path, network={**network, **change}))
+
+
+def test_a_record_without_the_digest_of_its_weights_is_refused(run, tmp_path):
+    with pytest.raises(DataError, match="the weights are not those of the release"):
+        load_bundle(_edited(run, tmp_path, weights=""))

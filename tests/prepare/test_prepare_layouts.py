@@ -274,6 +274,74 @@ def test_images_outside_of_class_folders_are_counted(tmp_path):
     assert (len(reading.cases), reading.skipped[0][0]) == (9, "image outside of a class folder")
 
 
+def _two_nnunet(root: Path) -> None:
+    for name in ("Dataset001_A", "Dataset002_B"):
+        segmentations.make_nnunet(root / "nnUNet_raw" / name)
+
+
+def _no_json(root: Path) -> None:
+    (segmentations.make_nnunet(root / "data") / "dataset.json").unlink()
+
+
+def _images_and_masks(root: Path) -> None:
+    make.make_pairs(root / "data")
+    (root / "data" / "labels").rename(root / "data" / "masks")
+
+
+TOO_HIGH = {
+    "nnunet": (lambda root: segmentations.make_nnunet(root / "Dataset001_A"), "Dataset001_A OUT"),
+    "two nnunet": (_two_nnunet, r"2 layouts.*Dataset001_A \(nnunet\), .*Dataset002_B \(nnunet\)"),
+    "msd": (lambda root: segmentations.make_msd(root / "Task04_H"), "Task04_H OUT"),
+    "bids": (lambda root: segmentations.make_bids(root / "ds1"), "ds1 OUT"),
+    "deep bids": (lambda root: segmentations.make_bids(root / "a" / "ds1"), "a/ds1 OUT"),
+    "pairs": (lambda root: make.make_pairs(root / "data"), "data OUT"),
+    "no dataset.json": (_no_json, r"data OUT"),
+    "masks": (_images_and_masks, r"data OUT"),
+    "tables": (
+        lambda root: (make.make_csv(root / "a"), make.make_csv(root / "b")),
+        r"2 layouts.*a \(csv\), b \(csv\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOO_HIGH)
+def test_a_folder_too_high_is_refused_with_the_command_that_works(tmp_path, name):
+    maker, message = TOO_HIGH[name]
+    maker(tmp_path / "in")
+    with pytest.raises(LayoutError, match=message):
+        run(PrepareConfig.of(dry_run=True), tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", [name for name in TOO_HIGH if name != "tables"])
+def test_parts_of_a_layout_are_no_classes_whatever_the_settings(tmp_path, name):
+    TOO_HIGH[name][0](tmp_path / "in")
+    with pytest.raises(LayoutError, match=r"another layout|subjects of BIDS"):
+        read(tmp_path / "in", reader="folder", color="grey")
+
+
+def test_masks_do_not_become_images_of_a_class(tmp_path):
+    for number, name in enumerate(("images", "masks")):
+        make.write_picture(tmp_path / "flat" / name / "a.png", make.picture(number))
+    with pytest.raises(LayoutError, match=r"images, masks .*reader pairs.*mask_folder masks and"):
+        read(tmp_path / "flat", color="grey")
+    make.make_folder(tmp_path / "inside")
+    make.write_picture(tmp_path / "inside" / "cat" / "masks" / "0.png", make.picture(50))
+    with pytest.raises(LayoutError, match="folder cat holds folders of another layout: masks"):
+        read(tmp_path / "inside")
+    make.make_folder(tmp_path / "beside")
+    for name in ("b.png", "b_mask.png", "b_mask_1.png"):
+        make.write_picture(tmp_path / "beside" / "cow" / name, make.picture(len(name)))
+    with pytest.raises(LayoutError, match=r"2 files are named as masks of images beside them.*folder cow"):
+        read(tmp_path / "beside")
+
+
+def test_classes_that_mention_masks_are_classes(tmp_path):
+    for number, name in enumerate(("with_mask", "without_mask", "sub-acute")):
+        make.write_picture(tmp_path / name / "a.png", make.picture(number))
+        make.write_picture(tmp_path / name / "mask_1.png", make.picture(9 + number))
+    assert read(tmp_path).labels == ("sub-acute", "with_mask", "without_mask")
+
+
 def test_a_table_beside_one_folder_of_images_is_no_class(tmp_path):
     root = make.make_csv(tmp_path)
     with pytest.raises(LayoutError, match=r"one per class, got 1, beside a table \(labels.csv\).*reader csv"):
@@ -324,12 +392,44 @@ def test_columns_are_found_by_documented_names_alone(tmp_path):
     assert (reading.patients_known, reading.cases[0].patient) == (False, "images/a.png")
 
 
+def test_a_table_of_unknown_columns_is_named_with_the_flags_it_needs(tmp_path):
+    for number in range(2):
+        make.write_picture(tmp_path / "in" / f"{number}.png", make.picture(number))
+    rows = [["0.png", "P0", "1"], ["1.png", "P1", "0"]]
+    table = make.write_table(tmp_path / "in" / "tabelle.csv", ["Bild", "Fall", "Befund"], rows)
+    with pytest.raises(DataError) as caught:
+        recognised(PrepareConfig(), tmp_path / "in")
+    message = str(caught.value)
+    assert "2 images, and no column of tabelle.csv is known to name them (Bild, Fall, Befund)" in message
+    assert "--image-column COLUMN --patient-column COLUMN (or none)" in message
+    assert all(row[1] not in message for row in rows)
+    given = {"image_column": "Bild", "patient_column": "Fall", "label_columns": "Befund"}
+    assert len(read(tmp_path / "in", reader="csv", table=str(table), **given).cases) == 2
+    table.write_bytes(b"Bild;Fall\n\xff\x00")
+    with pytest.raises(DataError, match=r"the table tabelle.csv cannot be read"):
+        recognised(PrepareConfig(), tmp_path / "in")
+
+
+def test_images_without_a_row_are_counted(tmp_path):
+    root = make.make_csv(tmp_path, masks=True)
+    common = {"reader": "csv", "label_columns": "effusion"}
+    assert all(reason != "images without a row of the table" for reason, _ in read(root, **common).notes)
+    for number in range(3):
+        make.write_picture(root / "images" / "more" / f"{number}.png", make.picture(50 + number))
+    note = ("images without a row of the table", "3 of 15 files")
+    assert note in read(root, **common).notes
+    assert note in read(root, **common, require="kind=virus").notes
+    (root / "masks").rename(root / "images" / "masks")
+    segmentation = {"reader": "csv", "mask_folder": "images/masks", "mask_labels": "lung"}
+    assert note in read(root, **segmentation).notes
+
+
 def test_auto_refuses_what_it_does_not_know(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no known layout: 0 images"):
         recognised(PrepareConfig(), tmp_path / "empty")
     make.write_picture(tmp_path / "loose" / "a.png", make.picture(0))
-    with pytest.raises(DataError, match="no known layout: 1 images"):
+    with pytest.raises(DataError, match="no known layout: 1 image and"):
         recognised(PrepareConfig(), tmp_path / "loose")
     with pytest.raises(DataError, match="no such folder"):
         recognised(PrepareConfig(), tmp_path / "nowhere")
@@ -428,10 +528,10 @@ def test_grey_pictures_stored_in_three_channels_are_grey(tmp_path, monkeypatch):
     config = PrepareConfig.of(label_columns="effusion", split="exact")
     assert run(config, root, tmp_path / "a").channels == 1
     make.write_picture(root / "images" / "p3_1.png", make.picture(77, (12, 10, 3)))
-    with pytest.raises(DataError, match=r"got 1 of 12 in colour.*give color grey or"):
+    with pytest.raises(DataError, match=r"got 1 of 12 in colour.*take out files.*color grey or"):
         run(config, root, tmp_path / "b")
     monkeypatch.setattr(stage, "FIRST_ONES", 1)
-    with pytest.raises(DataError, match=r"pictures.*as the first ones are.*give color grey or color rgb"):
+    with pytest.raises(DataError, match=r"pictures.*first ones are.*take out files.*color grey or color rgb"):
         run(config, root, tmp_path / "b")
     mixed = run(config.replace(color="grey"), root, tmp_path / "b")
     assert mixed.notes["pictures in colour that were stored as grey"] == "1 of 12"

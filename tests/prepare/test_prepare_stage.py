@@ -413,7 +413,7 @@ def test_a_mask_somewhere_else_stops_the_work(tmp_path):
     config = PrepareConfig.of(
         reader="dicom", name="toy", table="labels.csv", mask_column="mask", spatial_dims=3
     )
-    with pytest.raises(DataError, match="image's place"):
+    with pytest.raises(DataError, match="elsewhere in space"):
         run(config, root, tmp_path / "out")
 
 

@@ -296,13 +296,13 @@ PIXELS = [
     (
         "masks",
         mask_of_another_shape,
-        r"expected a mask of the image's size \(32, 32\), got \(30, 32\) \(manifest.csv, row \d+\)",
+        r"expected a mask of the image's size 32 x 32, got 30 x 32 \(manifest.csv, row \d+\)",
     ),
     ("masks", without_mask, r"expected a readable image, got no such file \(manifest.csv, row \d+\)"),
     (
         "volumes",
         mask_of_another_shape,
-        r"expected a mask of the image's size .*, got \(16, 16, 7\) \(manifest.csv, row \d+\)",
+        r"expected a mask of the image's size .*, got 16 x 16 x 7 \(manifest.csv, row \d+\)",
     ),
     (
         "volumes",
@@ -343,7 +343,7 @@ def test_a_folder_that_is_not_there(refused, invoke, tmp_path):
     refused(3, "is missing", "train", missing)
     refused(
         3,
-        "there is no such folder",
+        "there is no such file or folder",
         "prepare",
         missing,
         tmp_path / "data",
@@ -351,7 +351,7 @@ def test_a_folder_that_is_not_there(refused, invoke, tmp_path):
         "folder",
     )
     refused(2, "this is no run folder", "evaluate", missing)
-    refused(2, "expected ", "report", missing, "--out", tmp_path / "report.html")
+    refused(3, "there is no such file or folder", "report", missing, "--out", tmp_path / "report.html")
     for words in (
         ("export",),
         ("restore",),
@@ -360,14 +360,14 @@ def test_a_folder_that_is_not_there(refused, invoke, tmp_path):
     ):
         refused(
             3,
-            "there is no such folder",
+            "there is no such file or folder",
             "dicom",
             words[0],
             missing,
             tmp_path / "out",
             *words[1:],
         )
-    refused(3, "there is no such folder", "dicom", "table", missing, tmp_path / "table.csv")
+    refused(3, "there is no such file or folder", "dicom", "table", missing, tmp_path / "table.csv")
     (tmp_path / "site.key").write_bytes(bytes(range(32)))
     refused(3, "folder", "deid", missing, tmp_path / "clean", "--key", tmp_path / "site.key")
     assert [path.name for path in tmp_path.iterdir()] == ["site.key"]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import meninx
 from meninx.core import artifacts, files
-from meninx.core.artifacts import EvaluationRecord
+from meninx.core.artifacts import EvaluationRecord, Members
 from meninx.core.errors import ConfigError, DataError, UsageError
 from meninx.core.intensity import Intensity
 from meninx.core.manifest import Manifest, TaskKind
@@ -18,13 +22,14 @@ from meninx.core.run import Run
 from meninx.imaging import load
 from meninx.imaging.image import Image
 from meninx.metrics.estimates import Evaluation
-from meninx.synthetic import write_dataset
+from meninx.synthetic import radiographs, write_dataset
 from meninx.train import evaluate, stage
 from meninx.train.config import EvaluateConfig, TrainConfig
 
 SMALL = TrainConfig.of(model="resnet9-small", model_options={"width": 4}, steps=6, batch_size=6, export=())
 QUICK = EvaluateConfig(draws=50, predictions=(), device="cpu")
 EVERY = QUICK.replace(split="all")
+HALVES = (0.5, 0.1, 0.4)
 UNITS = Intensity(window=(-1000.0, 400.0), shift=-300.0, scale=700.0)
 
 
@@ -232,11 +237,11 @@ def test_images_of_another_window_are_refused(run, site):
     checkpoint_knows = Manifest.read(site.root).info.preprocessing
     assert checkpoint_knows == record
     from meninx.learn.config import ModelConfig
-    from meninx.train import external as matching
+    from meninx.learn.dataset_fit import check_images
 
     ours = replace(site.info, preprocessing={"scaling": "format", "window": [], "bits": 8})
     with pytest.raises(DataError, match="the window -160 to 240"):
-        matching.check_images(ours, config_of, ModelConfig())
+        check_images(ours, config_of, ModelConfig())
 
 
 def test_patients_of_the_training_are_refused_under_any_name_of_the_labels(run, home, tmp_path):
@@ -260,6 +265,73 @@ def test_several_external_datasets_are_kept_beside_each_other(run, site, tmp_pat
     assert names == {site.info.name, "third"}
     listed = files.read_text(run.release / "checksums.sha256", limit=1 << 20)
     assert listed.count("evaluation-external-") == 2
+
+
+def source(root: Path, named: Callable[[int], str], seed: int = 0) -> Path:
+    """Pictures of 30 invented patients with a table, whom the hospital calls as it likes."""
+    found = radiographs(30, size=32, seed=seed, prevalence=0.5)
+    (root / "pictures").mkdir(parents=True)
+    rows = ["file,patient,nodule"]
+    for row, picture in enumerate(found.images):
+        load.save(root / "pictures" / f"{row}.png", Image(picture[None]))
+        rows.append(f"pictures/{row}.png,{named(row)},{int(found.labels['nodule'][row])}")
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def prepared(place: Path, out: Path, **settings: Any) -> Manifest:
+    columns = {"image_column": "file", "patient_column": "patient", "label_columns": ("nodule",)}
+    meninx.prepare(place, out, reader="csv", table="labels.csv", **{**columns, "name": out.name, **settings})
+    return Manifest.read(out)
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A hospital's pictures, and a run that was trained on them."""
+    root = tmp_path_factory.mktemp("numbered")
+    place = source(root / "source", "NR-{:04}".format)
+    data = prepared(place, root / "ours", seed=3, fractions=HALVES)
+    return place, Run(stage.run(SMALL, data.root, root / "runs").out)
+
+
+@pytest.mark.parametrize("split", ["all", "test"])
+@pytest.mark.parametrize("patient", ["patient", "none"])
+def test_training_patients_prepared_again_under_another_name_are_refused(numbered, tmp_path, split, patient):
+    """Pseudonyms depend on the name, image digests on the bits; identifiers of the source are equal."""
+    place, run = numbered
+    again = prepared(place, tmp_path / "other", bits=16, patient_column=patient, fractions=HALVES)
+    with pytest.raises(
+        DataError, match=r"\d+ of \d+ identifiers of the source that are equal.*other-patients"
+    ):
+        evaluate.run(QUICK.replace(split=split), run.root, again.root)
+
+
+def test_few_equal_identifiers_are_stated_and_many_need_a_statement(numbered, tmp_path):
+    """Hospitals that number their patients have equal identifiers of other people."""
+    _, trained = numbered
+    run = Run(shutil.copytree(trained.root, tmp_path / "run"))
+    ours = set(artifacts.read(run.root, Members).identifiers)
+    known = [n for n in range(30) if hashlib.sha256(f"NR-{n:04}".encode()).hexdigest() in ours]
+
+    def site(equal: int) -> Manifest:
+        names = [f"NR-{n:04}" for n in known[:equal]] + [f"Q{n}" for n in range(30)]
+        return prepared(source(tmp_path / f"source{equal}", names.__getitem__, 9), tmp_path / f"site{equal}")
+
+    result = evaluate.run(EVERY, run.root, site(3).root)
+    [note] = [note for note in result.notes if "identifiers" in note]
+    assert note.startswith("3 of the 30 measured identifiers of the source are identifiers of the training")
+    assert note in external(run).evaluation["notes"]
+    assert not external(run).patients_compared
+    many = site(4)
+    with pytest.raises(DataError, match="4 of 30 identifiers"):
+        evaluate.run(EVERY, run.root, many.root)
+    stated = evaluate.run(EVERY.replace(other_patients=True), run.root, many.root)
+    assert any(note.startswith("4 of the 30 measured identifiers") for note in stated.notes)
+    nobody = site(0)
+    clear = evaluate.run(EVERY, run.root, nobody.root)
+    assert not any("identifiers" in note or "compared" in note for note in clear.notes)
+    with pytest.raises(UsageError, match="other_patients has no effect"):
+        evaluate.run(EVERY.replace(other_patients=True), run.root, nobody.root)
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from meninx.core.manifest import Manifest
 from meninx.core.run import Run
 from meninx.imaging import decode, dicom_image, load, nifti
 from meninx.imaging.image import Image
+from meninx.imaging.preprocessing import Preprocessing
 from meninx.predict import fitness
 
 QUICK = {"steps": 2, "batch_size": 4, "device": "cpu", "attack_risk": False}
@@ -425,6 +426,31 @@ def test_refused_images_are_named_and_the_others_go_on(pictures, tmp_path):
     assert app.run(["predict", str(pictures.bundle), str(folder), str(tmp_path / "none"), "-q"]) == 3
 
 
+@pytest.mark.parametrize("step", ["apply", "limits"])
+def test_a_mistake_in_the_program_is_no_unreadable_image(pictures, tmp_path, monkeypatch, step):
+    """Only a decoder may fail in any way; what fails after it must not be counted as a broken file."""
+
+    def mistaken(*_: object) -> None:
+        raise TypeError("planted")
+
+    make.write_picture(tmp_path / "in" / "good.png", make.picture(1))
+    monkeypatch.setattr(Preprocessing, step, mistaken)
+    with pytest.raises(TypeError, match="planted"):
+        meninx.predict(pictures.bundle, tmp_path / "in", tmp_path / "out")
+    monkeypatch.undo()
+    make.write_picture(tmp_path / "in" / "odd.png", make.picture(2))
+    own = load.load
+
+    def failing(path: Path, **settings: object) -> object:
+        if path.name == "odd.png":
+            raise TypeError("of a decoder")
+        return own(path, **settings)
+
+    monkeypatch.setattr(load, "load", failing)
+    result = meninx.predict(pictures.bundle, tmp_path / "in", tmp_path / "two")
+    assert (result.cases, result.refused["unreadable image"].cases) == (1, ("odd",))
+
+
 def test_what_is_unlike_the_training_is_said_with_numbers(pictures, tmp_path):
     folder = tmp_path / "in"
     deep = make.picture(5, (40, 40)).astype(np.uint16) * 16
@@ -523,7 +549,7 @@ def test_a_dataset_prepared_otherwise_is_refused(pictures, tmp_path):
     source = make.make_csv(tmp_path / "in", patients=4)
     common = {"reader": "csv", "label_columns": ("effusion", "nodule")}
     meninx.prepare(source, tmp_path / "d20", size=(20, 20), **common)
-    with pytest.raises(DataError, match="size 20 x 20 for 16 x 16"):
+    with pytest.raises(DataError, match="images of 16 x 16 as in training, got 20 x 20"):
         meninx.predict(pictures.bundle, tmp_path / "d20", tmp_path / "out")
     meninx.prepare(source, tmp_path / "rgb", size=(16, 16), color="rgb", **common)
     with pytest.raises(DataError, match="channels 1 as in training, got 3"):
@@ -694,30 +720,56 @@ def test_pictures_of_a_segmentation_get_maps_of_their_own_size(tmp_path):
         assert int(row["bright_pixels"]) == int((found == 1).sum())
 
 
-def test_a_model_of_an_nnunet_folder_predicts_files_of_several_channels(tmp_path):
-    folder = tmp_path / "Dataset001_Toy"
+def nnunet_folder(folder: Path, names: tuple[str, ...]) -> Path:
+    """Write five cases with labels and one without, whose channels differ in their brightness."""
     rng = np.random.default_rng(0)
     for number in range(6):
         part = "Tr" if number < 5 else "Ts"
-        for channel in range(2):
-            values = rng.normal(100, 20, (8, 8, 8)).astype(np.float32)
+        for channel in range(len(names)):
+            values = rng.normal(100 * (channel + 1), 20, (8, 8, 8)).astype(np.float32)
             make.write_volume(folder / f"images{part}" / f"toy_{number}_000{channel}.nii.gz", values)
         if part == "Tr":
             mask = np.zeros((8, 8, 8), np.uint8)
             mask[2:5, 2:5, number : number + 3] = 1
             make.write_volume(folder / "labelsTr" / f"toy_{number}.nii.gz", mask)
     content = {
-        "channel_names": {"0": "T1", "1": "T2"},
+        "channel_names": {str(number): name for number, name in enumerate(names)},
         "labels": {"background": 0, "tumor": 1},
         "numTraining": 5,
         "file_ending": ".nii.gz",
     }
     (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(("chosen", "positions"), [(("ADC", "T2"), (1, 0)), (("ADC",), (1,))])
+def test_channels_reach_the_network_as_in_training_whatever_their_numbers(tmp_path, chosen, positions):
+    folder = nnunet_folder(tmp_path / "Dataset005", ("T2", "ADC"))
+    split = {"split": "exact", "fractions": (0.6, 0.2, 0.2)}
+    meninx.prepare(folder, tmp_path / "data", reader="nnunet", channels=chosen, **split)
+    data = Manifest.read(tmp_path / "data")
+    assert tuple(data.info.preprocessing["channel_positions"]) == positions
+    run = meninx.train(tmp_path / "data", out=tmp_path / "runs", **QUICK, model="unet-small")
+    by_files = meninx.predict(run.out, folder / "imagesTr", tmp_path / "files")
+    stored = meninx.predict(run.out, tmp_path / "data", tmp_path / "stored")
+    assert (by_files.cases, stored.cases) == (5, 5)
+    maps = [
+        sorted(nifti.read(path).array.tobytes() for path in (out / "label_maps").iterdir())
+        for out in (by_files.out, stored.out)
+    ]
+    assert maps[0] == maps[1]
+    (folder / "imagesTs" / "toy_5_0001.nii.gz").rename(folder / "imagesTs" / "toy_5_0007.nii.gz")
+    with pytest.raises(DataError, match="file of a channel that the model does not know \\(_0007\\)"):
+        meninx.predict(run.out, folder / "imagesTs", tmp_path / "other")
+
+
+def test_a_model_of_an_nnunet_folder_predicts_files_of_several_channels(tmp_path):
+    folder = nnunet_folder(tmp_path / "Dataset001_Toy", ("T1", "T2"))
     meninx.prepare(folder, tmp_path / "data", reader="nnunet", split="exact", fractions=(0.6, 0.2, 0.2))
     run = meninx.train(tmp_path / "data", out=tmp_path / "runs", **QUICK, model="unet-small")
     bundle = Run(run.out).release / "bundle"
     result = meninx.predict(bundle, folder / "imagesTs", tmp_path / "out")
     assert [path.name for path in (result.out / "label_maps").iterdir()] == ["toy_5.nii.gz"]
     (folder / "imagesTs" / "toy_5_0001.nii.gz").unlink()
-    with pytest.raises(DataError, match="1 channels for a model of 2"):
+    with pytest.raises(DataError, match=r"file of a channel is missing \(_0001\)"):
         meninx.predict(bundle, folder / "imagesTs", tmp_path / "other")

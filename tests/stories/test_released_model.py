@@ -34,18 +34,10 @@ from meninx.train.config import TrainConfig
 TRAINED, NEW = range(12), range(20, 28)
 TINY_MONAI = {"init_features": 8, "growth_rate": 4, "block_config": [2, 2]}
 WITH_ONNX = """
-import csv, json, sys
-from pathlib import Path
-import onnxruntime
-from scripts.images import NetworkInput, find
+import sys
+from scripts import with_onnx
 
-facts = json.loads(Path("configs/metadata.json").read_text())
-reader = NetworkInput.of(facts["preprocessing"], facts["intensity"], facts["image_size"])
-session = onnxruntime.InferenceSession("models/model.onnx")
-for image in find(Path(sys.argv[1]), 2):
-    stored = reader.stored(reader.source(image.paths)).array
-    (found,) = session.run(["probabilities"], {"image": reader.padded(stored)[None]})
-    csv.writer(sys.stdout).writerow([image.name, *found[0].tolist()])
+with_onnx.main(*sys.argv[1:])
 assert not {"torch", "monai", "meninx"} & set(sys.modules)
 """
 
@@ -103,11 +95,18 @@ def prepared(folder: Path, images: Path, seeds: range, **settings: object) -> Ma
     return Manifest.read(folder / "data")
 
 
-def released(folder: Path, *, model: str, options: dict | None = None, **settings: object) -> Released:
+def released(
+    folder: Path, *, model: str, options: dict | None = None, training: dict | None = None, **settings: object
+) -> Released:
     """Train on DICOM, copy the bundle, and predict new DICOM by way of `meninx prepare`."""
     prepared(folder, make.dicoms(folder / "old", TRAINED), TRAINED, **settings)
     config = TrainConfig.of(
-        model=model, model_options=options or {}, steps=4, batch_size=6, export=("bundle", "onnx")
+        model=model,
+        model_options=options or {},
+        steps=4,
+        batch_size=6,
+        export=("bundle", "onnx"),
+        **(training or {}),
     )
     run = Run(train.run(config, folder / "data", folder / "runs").out)
     images = make.dicoms(folder / "new", NEW)
@@ -136,9 +135,9 @@ def call(bundle: Path, images: Path, out: Path) -> None:
 
 
 def by_onnx(model: Released) -> dict[str, np.ndarray]:
-    printed = make.without_meninx(model.bundle, sys.executable, "-c", WITH_ONNX, str(model.images))
-    rows = list(csv.reader(printed.splitlines()))
-    return {row[0]: np.array([float(cell) for cell in row[1:]]) for row in rows}
+    out = model.bundle.parent / "by-onnx.csv"
+    make.without_meninx(model.bundle, sys.executable, "-c", WITH_ONNX, str(model.images), str(out))
+    return make.table(out)
 
 
 def agree(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -154,6 +153,17 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Released:
 
 def test_onnx_alone_gives_the_probabilities_of_the_program(own: Released) -> None:
     agree(by_onnx(own), own.expected)
+
+
+def test_page_and_readme_name_the_program_that_is_tested(own: Released) -> None:
+    page = (make.ROOT / "docs" / "how-to" / "use-a-released-model.md").read_text()
+    for text in (page, (own.bundle / "docs" / "README.md").read_text()):
+        assert "python -m scripts.with_onnx " in text
+
+
+def test_onnx_pads_small_images_as_the_program_does(tmp_path: Path) -> None:
+    model = released(tmp_path, model="resnet9-small", training={"image_size": (40, 36)})
+    agree(by_onnx(model), model.expected)
 
 
 def test_monai_alone_gives_the_probabilities_of_the_program(own: Released, tmp_path: Path) -> None:

@@ -391,7 +391,7 @@ class TestStates:
     def test_a_run_that_never_began_is_passed_over(self, tmp_path):
         run = write_run(tmp_path / "begun", private=True, state=RunState.STARTING, steps=0)
         (run / "private" / "ledger.jsonl").unlink()
-        with pytest.raises(UsageError, match="runs without a step"):
+        with pytest.raises(UsageError, match="runs that took no step"):
             reported(tmp_path, run)
         done = write_run(tmp_path / "done", private=True)
         _, text = reported(tmp_path, tmp_path)

@@ -17,7 +17,7 @@ LIGHT = {"PIL", "nibabel", "numpy", "pydicom"}
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "scripts"
-    bundle_source.write(folder, networks=True)
+    bundle_source.write(folder, networks=True, onnx=True)
     return folder
 
 

@@ -12,7 +12,8 @@ import pytest
 from meninx.core.errors import DataError
 from meninx.core.manifest import Case, DatasetInfo, Intensity, Manifest, TaskKind
 from meninx.learn.config import ModelConfig
-from meninx.train.external import LabelMatch, check_images
+from meninx.learn.dataset_fit import check_images
+from meninx.train.external import LabelMatch
 
 FLAT = DatasetInfo(name="home", task=TaskKind.MULTILABEL, labels=("a",), size=(32, 32))
 DEEP = DatasetInfo(
@@ -73,7 +74,7 @@ def test_values_of_masks_follow_their_names():
     assert match.translated(mask).tolist() == [[0, 2], [0, 1]]
     same = LabelMatch.of(("organ", "lesion"), ("organ", "lesion"))
     assert same.translated(mask[:1]) is not None
-    with pytest.raises(DataError, match=r"values 0 \.\. 2"):
+    with pytest.raises(DataError, match=r"values outside 0 \.\. 2"):
         same.translated(mask)
     swapped = LabelMatch.of(("organ", "lesion"), ("lesion", "organ"))
     assert swapped.translated(mask[:1]).tolist() == [[0, 2]]
@@ -109,6 +110,21 @@ def test_spacing_is_named_with_numbers_and_other_aspects_too():
     one, other = (replace(FLAT, preprocessing={"aspect": aspect}) for aspect in ("pad", "stretch"))
     [note] = check_images(one, other, ModelConfig())
     assert "`--aspect stretch`, those of the training by `--aspect pad`" in note
+
+
+@pytest.mark.parametrize(
+    ("learned", "here"), [(("T2", "ADC"), ("ADC", "T2")), (("T2", "ADC"), ()), ((), ("T2", "ADC"))]
+)
+def test_several_channels_must_have_the_names_of_the_training(learned, here):
+    model, data = (replace(DEEP, channels=2, channel_names=names) for names in (learned, here))
+    with pytest.raises(DataError, match="as in training"):
+        check_images(model, data, ModelConfig())
+    assert check_images(model, model, ModelConfig()) == []
+
+
+def test_another_name_of_the_only_channel_is_named():
+    model, data = (replace(DEEP, channel_names=(name,)) for name in ("MRI", "T2"))
+    assert check_images(model, data, ModelConfig()) == ["its channel is T2, that of the training MRI"]
 
 
 def test_grey_levels_of_any_depth_fit_and_units_do_not():

@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from meninx.core import plain
 from meninx.core.progress import Progress as ProgressProtocol
 from meninx.core.progress import Silent
 from meninx.core.result import Result
@@ -48,9 +49,14 @@ class Output:
             return Silent()
         return Bar() if sys.stderr.isatty() else PlainLines()
 
-    def show(self, result: Result) -> None:
-        """Print a result on stdout, as words or as JSON."""
-        print(result.to_json() if self.json else result.summary())
+    def show(self, *results: Result) -> None:
+        """Print results on stdout: as words one after the other, as JSON in one value (several as a list)."""
+        if not self.json:
+            print("\n\n".join(result.summary() for result in results))
+        elif len(results) == 1:
+            print(results[0].to_json())
+        else:
+            print(plain.to_json([result.to_table() for result in results]))
 
 
 class Bar:

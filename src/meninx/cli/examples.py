@@ -23,6 +23,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx train data/ --recipe tiny",
         "meninx train data/ --recipe tiny --epsilon 8 --delta 1e-3",
         "meninx train data/ --recipe tiny --dry-run",
+        "meninx train data/ --recipe tiny --report page.html",
     ),
     "evaluate": ("meninx evaluate runs/latest", "meninx evaluate runs/latest --baseline runs/first"),
     "predict": (

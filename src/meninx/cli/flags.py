@@ -182,7 +182,8 @@ def _value(hint: Any, given: Any) -> Any:
 
 def _refuse_idle(given: dict[str, Any]) -> None:
     """Refuse flags beside ``train --resume``: the run goes on with its own settings and would ignore them."""
-    idle = [f"--{name.replace('_', '-')}" for name in given if name not in ("resume", "output")]
+    used = ("resume", "output", "report", "archives")
+    idle = [f"--{name.replace('_', '-')}" for name in given if name not in used]
     if idle:
         fix = "leave them out, or start a new run without --resume"
         raise UsageError(f"a resumed run keeps its own settings and would ignore {', '.join(idle)}; {fix}")

@@ -198,6 +198,7 @@ class Members:
         train_images: those of the training images alone.
         identifiers: SHA-256 of the identifiers that training and validation patients have in the source,
             where the dataset keeps them; they compare datasets that were prepared under other names.
+        source_files: SHA-256 of the names of their images in the source, likewise.
         earlier: pseudonyms of the patients behind the starting weights, as far as they are known.
         earlier_images: digests of their images.
     """
@@ -208,6 +209,7 @@ class Members:
     images: tuple[str, ...] = ()
     train_images: tuple[str, ...] = ()
     identifiers: tuple[str, ...] = ()
+    source_files: tuple[str, ...] = ()
     earlier: tuple[str, ...] = ()
     earlier_images: tuple[str, ...] = ()
 

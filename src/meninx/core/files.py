@@ -30,6 +30,7 @@ PARTIAL = ".partial-"  # begins the name of a file that is being written; a kill
 TEXT_LIMIT = 64 << 20  # bytes of a JSON, TOML or Markdown file that somebody may hand us
 TABLE_LIMIT = 512 << 20  # bytes of a CSV table, unpacked
 IMAGE_LIMIT = 4 << 30  # bytes of one image or array, as stored and as decoded
+PICTURE_PIXELS = 178_956_970  # of one 2-D image, where Pillow refuses: 512 MiB of RGB
 _PLAIN_PATH = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _LONGEST_PATH = 4096
 

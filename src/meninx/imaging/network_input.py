@@ -23,7 +23,7 @@ from meninx.imaging import resample
 from meninx.imaging.image import Image
 from meninx.imaging.image_files import ImageFiles as ImageFiles
 from meninx.imaging.image_files import find as find
-from meninx.imaging.preprocessing import Preprocessing
+from meninx.imaging.preprocessing import Preprocessing, refuse_unfit
 
 Array = npt.NDArray[Any]
 
@@ -67,14 +67,9 @@ class NetworkInput:
         Raises:
             DataError: a setting is out of range or unknown.
         """
-        unknown = set(preprocessing) - set(Preprocessing.__dataclass_fields__)
-        if unknown:
-            raise DataError(expected("known settings", got=f"{len(unknown)} others", where="preprocessing"))
-        steps: dict[str, Any]
-        steps = {key: tuple(item) if isinstance(item, list) else item for key, item in preprocessing.items()}
         low, high = intensity["window"]
         return cls(
-            preprocessing=Preprocessing(**steps),
+            preprocessing=preprocessing_of(preprocessing),
             window=(float(low), float(high)),
             shift=float(intensity["shift"]),
             scale=float(intensity["scale"]),
@@ -86,14 +81,11 @@ class NetworkInput:
         """Return the image in one file, or the volume in the files of one DICOM series, not yet converted.
 
         Raises:
-            DataError: it cannot be read, has another number of axes, or holds NaN or infinity.
+            DataError: it cannot be read, or does not fit the network
+                (:func:`meninx.imaging.preprocessing.refuse_unfit`).
         """
         image = self.preprocessing.read(paths)
-        axes = self.preprocessing.spatial_dims
-        if image.spatial_dims != axes:
-            raise DataError(expected(f"a {axes}-D image", got=f"{image.spatial_dims} axes", where="image"))
-        if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
-            raise DataError(expected("finite values", got="NaN or infinity", where="image"))
+        refuse_unfit(image, self.preprocessing.spatial_dims, self.preprocessing.channels)
         return image
 
     def stored(self, source: Image) -> Image:
@@ -151,6 +143,20 @@ class NetworkInput:
         extra = [max(0, a - b) for a, b in zip(self.image_size, values.shape[1:], strict=True)]
         widths = [(0, 0), *((missing // 2, missing - missing // 2) for missing in extra)]
         return np.pad(values, widths, constant_values=fill)
+
+
+def preprocessing_of(table: Mapping[str, Any]) -> Preprocessing:
+    """Return the steps of the table ``preprocessing`` of a bundle, without the packages that meninx needs.
+
+    Raises:
+        DataError: a setting is out of range or unknown.
+    """
+    unknown = set(table) - set(Preprocessing.__dataclass_fields__)
+    if unknown:
+        raise DataError(expected("known settings", got=f"{len(unknown)} others", where="preprocessing"))
+    steps: dict[str, Any]
+    steps = {key: tuple(item) if isinstance(item, list) else item for key, item in table.items()}
+    return Preprocessing(**steps)
 
 
 def _unpadded(label_map: Array, size: Sequence[int]) -> Array:

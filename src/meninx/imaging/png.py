@@ -15,12 +15,12 @@ from PIL import ImageFile
 
 from meninx.core import files
 from meninx.core.errors import DataError, expected, problem
+from meninx.imaging import jpeg_markers
 from meninx.imaging.image import Image
 
 _DEPTH_BYTE = (
     24  # position of the bit depth in a PNG file, behind signature, chunk length, name, width and height
 )
-_MOST_PIXELS = 178_956_970  # where Pillow refuses: 512 MiB of RGB
 _RUNS = 3  # zlib's Z_RLE: on filtered photographs seven times as fast as the default, and smaller
 _GREY = {"1": "L", "L": "L", "LA": "L", "I;16": "I;16", "I;16B": "I;16", "I": "I;16"}
 _COLOUR = {"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"}
@@ -48,7 +48,7 @@ def read(path: Path) -> Image:
 
     Raises:
         DataError: no such file, not an image, larger than ``files.IMAGE_LIMIT`` or 178 million pixels,
-            see-through pixels, or 16 bit colour (which would lose its low bits).
+            see-through pixels, a JPEG of very many scans, or 16 bit colour (which would lose its low bits).
         UnsupportedPicture: a TIFF file of several pages, of numbers other than 8 or 16 bits, or of 16 bits
             with white as 0.
     """
@@ -59,12 +59,14 @@ def read(path: Path) -> Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             picture = Pillow.open(io.BytesIO(content), formats=("PNG", "JPEG", "TIFF"))
-            if picture.width * picture.height > _MOST_PIXELS:
+            if picture.width * picture.height > files.PICTURE_PIXELS:
                 raise Pillow.DecompressionBombError  # also where another program took Pillow's own limit away
+            if picture.format == "JPEG":
+                jpeg_markers.refuse_many_scans(content, where=path.name)
             if picture.format == "TIFF":
                 _check_tiff(picture, path.name)
             picture.load()
-    except UnsupportedPicture:
+    except DataError:
         raise
     except Exception as error:  # a broken file makes the decoders raise anything
         got = (

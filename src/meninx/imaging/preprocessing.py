@@ -37,10 +37,12 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 CHANNELS, RANGE = "other number of channels", "values without a known range"
+NUMBERING = "channels that the sources of the training numbered differently"
 PERCENTILES = (0.5, 99.5)
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 INT16 = 32767
 _LARGEST_AXIS = 1 << 16
+_MOST_CHANNELS = 64
 _LARGEST_NUMBER = 1e9
 
 
@@ -73,6 +75,10 @@ class Preprocessing:
         window: lowest and highest value kept, or these two for each channel; empty without one.
         each_channel: every channel is an image of its own (T1, T2, ...): it is scaled alone, and an image
             must have exactly ``channels`` of them.
+        channel_positions: for each channel its position, from 0, in the numbering of the source (files that
+            end in ``_0000``, ``_0001``, ... or the last axis of a file); empty where the source numbered
+            none, or where several sources numbered them differently.
+        source_channels: number of channels that the source numbered; 0 where it numbered none.
 
     Raises:
         DataError, ConfigError: a number is out of range, or two settings contradict each other.
@@ -87,16 +93,24 @@ class Preprocessing:
     scaling: str = "format"
     window: tuple[float, ...] = ()
     each_channel: bool = False
+    channel_positions: tuple[int, ...] = ()
+    source_channels: int = 0
 
     def __post_init__(self) -> None:
         check.one_of(("stretch", "pad"), aspect=self.aspect)
         check.one_of(("format", "window", "image"), scaling=self.scaling)
-        if self.spatial_dims not in (2, 3) or self.bits not in (8, 16) or not 1 <= self.channels <= 64:
-            raise _unusable("2 or 3 spatial axes, 8 or 16 bits and 1 to 64 channels")
+        if (
+            self.spatial_dims not in (2, 3)
+            or self.bits not in (8, 16)
+            or not 1 <= self.channels <= _MOST_CHANNELS
+        ):
+            raise _unusable(f"2 or 3 spatial axes, 8 or 16 bits and 1 to {_MOST_CHANNELS} channels")
         if self.size and (
             len(self.size) != self.spatial_dims or not all(1 <= n <= _LARGEST_AXIS for n in self.size)
         ):
             raise _unusable(f"a size of 1 to {_LARGEST_AXIS} along each axis")
+        if self.size and not resample.is_allowed(self.channels, self.size):
+            raise _unusable("a size that fits into memory")
         if self.spacing_mm and not (len(self.spacing_mm) == 3 and all(map(_is_step, self.spacing_mm))):
             raise _unusable("a spacing > 0 along each of three axes")
         if self.window and not (
@@ -107,6 +121,17 @@ class Preprocessing:
             raise _unusable("a window of lowest and highest value, or one per channel")
         if self.scaling == "window" and not self.window:
             raise _unusable("a window with scaling window")
+        self._check_positions()
+
+    def _check_positions(self) -> None:
+        positions, numbered = self.channel_positions, self.source_channels
+        if not 0 <= numbered <= _MOST_CHANNELS or (numbered and not self.each_channel):
+            raise _unusable(f"0 to {_MOST_CHANNELS} channels of the source, each an image of its own")
+        if positions and not (
+            len(positions) == self.channels == len(set(positions))
+            and all(0 <= position < numbered for position in positions)
+        ):
+            raise _unusable("one position in the source for each channel")
 
     def to_table(self) -> dict[str, Any]:
         """Return the steps as a table of plain values."""
@@ -168,15 +193,26 @@ class Preprocessing:
                 channel in the order of the channels.
 
         Raises:
+            UnfitImage: one file holds several channels, but not all that the source numbered.
             DataError, OSError, ValueError: it cannot be read.
         """
         files = (*load.PICTURES, *load.VOLUMES)
         known = load.suffix(paths[0]) in files
         if len(paths) == 1 and (self.spatial_dims == 2 or known):
-            return load.load(paths[0], display_bits=self.display_bits)
+            return self._selected(load.load(paths[0], display_bits=self.display_bits))
         if known:
             return load.load_channels(paths)
         return load.load_series(paths, display_bits=self.display_bits)
+
+    def _selected(self, image: Image) -> Image:
+        """Return the channels of this dataset from an image of one file that holds those of the source."""
+        if image.channels == 1 or not self.source_channels:
+            return image
+        if not self.channel_positions:
+            raise UnfitImage(NUMBERING)
+        if image.channels != self.source_channels:
+            raise UnfitImage(f"{image.channels} channels in a file, the source had {self.source_channels}")
+        return Image(image.array[list(self.channel_positions)], image.affine, image.header)
 
     def apply(self, image: Image) -> Image:
         """Return an image as it is stored: channels, grey levels or units, size and spacing.
@@ -248,6 +284,30 @@ class Preprocessing:
         if max(-low, high) <= INT16 and high - low >= 100:
             return np.round(array).astype(np.int16)
         return array.astype(np.float32)
+
+
+def refuse_unfit(image: Image, spatial_dims: int, channels: int) -> None:
+    """Refuse a decoded image that no preprocessing makes fit a model.
+
+    Args:
+        image: as decoded.
+        spatial_dims: of the model.
+        channels: of the model.
+
+    Raises:
+        UnfitImage: other dimensions or channels, values that are not finite, or nothing but one value.
+    """
+    if image.spatial_dims != spatial_dims:
+        what = "volume" if image.spatial_dims == 3 else "2-D image"
+        wanted = "volumes" if spatial_dims == 3 else "2-D images"
+        raise UnfitImage(f"{what} for a model of {wanted}")
+    colours = image.spatial_dims == 2 and {image.channels, channels} <= {1, 3}
+    if image.channels != channels and not colours:
+        raise UnfitImage(f"{image.channels} channels for a model of {channels}")
+    if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
+        raise UnfitImage("NaN or infinite values")
+    if image.array.size == 0 or image.array.min() == image.array.max():
+        raise UnfitImage("one value in the whole image")
 
 
 def _unusable(what: str) -> DataError:

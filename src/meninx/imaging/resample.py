@@ -8,6 +8,7 @@ case. No anti-aliasing is done on volumes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,21 @@ _FLOAT = 4  # bytes of an interpolated voxel
 _LARGEST_AXIS = 1 << 40
 
 
+def is_allowed(channels: int, size: Sequence[int]) -> bool:
+    """Return whether an image of this size may be made: as float32 it fits ``files.IMAGE_LIMIT``.
+
+    A 2-D image has at most ``files.PICTURE_PIXELS`` pixels as well.
+
+    Args:
+        channels: number of channels.
+        size: spatial size, two or three numbers.
+    """
+    count = math.prod(int(number) for number in size)
+    return channels * count * _FLOAT <= files.IMAGE_LIMIT and (
+        len(size) != 2 or count <= files.PICTURE_PIXELS
+    )
+
+
 def picture(array: Array, size: Sequence[int], *, aspect: str = "stretch", labels: bool = False) -> Array:
     """Return a 2-D image at ``size`` (rows, columns), shape (channels, rows, columns), same type.
 
@@ -33,8 +49,13 @@ def picture(array: Array, size: Sequence[int], *, aspect: str = "stretch", label
         size: output rows and columns.
         aspect: ``stretch`` fills the size; ``pad`` keeps proportions and fills with 0 around the centre.
         labels: nearest neighbour in place of area (when shrinking) or bilinear interpolation.
+
+    Raises:
+        DataError: the result would be larger than :func:`is_allowed` permits.
     """
     rows, columns = array.shape[1:]
+    if not is_allowed(array.shape[0], size):
+        raise DataError(problem("the image would be too large", where="size", fix="give a smaller size"))
     inner = _fit((rows, columns), size) if aspect == "pad" else (int(size[0]), int(size[1]))
     if inner == (rows, columns):
         resized = array
@@ -86,7 +107,7 @@ def volume(
     """
     old = np.array(image.size, dtype=float)
     if spacing_mm:
-        # A NIfTI header holds float32. Unrounded, the same volume from DICOM differs wherever a value is a tie.
+        # A NIfTI header holds float32: unrounded, the same volume from DICOM differs where values tie.
         step = np.array(spacing_mm, dtype=float) / _rounded(np.array(image.spacing_mm))
         new = np.clip(np.round(old / step), 1, _LARGEST_AXIS).astype(int)
     elif size:
@@ -94,13 +115,12 @@ def volume(
         step = old / new
     else:
         return image
-    if image.channels * np.prod(np.maximum(old, new)) * _FLOAT > files.IMAGE_LIMIT:
-        fix = "give a larger spacing"
-        raise DataError(
-            problem(
-                f"the volume would be larger than {files.IMAGE_LIMIT:,} bytes", where="spacing_mm", fix=fix
-            )
-        )
+    largest = np.maximum(old, new)  # one axis after the other changes from old to new
+    largest = np.maximum(largest, size) if spacing_mm and size else largest
+    if not is_allowed(image.channels, [int(number) for number in largest]):
+        what = f"the volume would be larger than {files.IMAGE_LIMIT:,} bytes"
+        fix = "give a larger spacing or a smaller size"
+        raise DataError(problem(what, where="spacing_mm" if spacing_mm else "size", fix=fix))
     first = (old - 1) / 2 - step * (new - 1) / 2
     array = image.array if labels else image.array.astype(np.float32)
     for axis in range(3):

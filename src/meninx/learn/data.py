@@ -202,7 +202,7 @@ class CaseStore:
     def _refuse_other_size(self, index: int, mask: tuple[int, ...], image: tuple[int, ...]) -> None:
         if mask != image:
             raise DataError(
-                expected(f"a mask of the image's size {image}", got=mask, where=self._where(index))
+                expected(f"a mask of the image's size {_by(image)}", got=_by(mask), where=self._where(index))
             )
 
     def _shape(self, index: int, kind: str) -> tuple[int, ...]:
@@ -284,7 +284,7 @@ class CaseStore:
         fits = len(own) == len(self._size) and all(a <= b for a, b in zip(own, self._size, strict=True))
         if own == self._size or (self.config.image_size and fits):
             return self._size
-        wanted, found = (" x ".join(map(str, size)) for size in (self._size, own))
+        wanted, found = _by(self._size), _by(own)
         if self.config.image_size:
             fix = "image_size pads smaller images: give a size that holds every image, one number per axis"
         else:
@@ -293,6 +293,11 @@ class CaseStore:
 
     def _where(self, index: int) -> str:
         return f"manifest.csv, row {self.rows[index]}"
+
+
+def _by(size: Sequence[int]) -> str:
+    """Return a size in words, such as ``64 x 64``."""
+    return " x ".join(map(str, size))
 
 
 def split_store(

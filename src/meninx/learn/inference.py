@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from meninx.core import artifacts, files
 from meninx.core.artifacts import BundleRecord, PrivacyRecord
 from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.core.run import Run
+from meninx.imaging import resample
 from meninx.learn import checkpoint, runtime
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore, unpadded
@@ -26,6 +28,20 @@ from meninx.learn.task import Task, image_task
 from meninx.models import lora, registry
 
 OVERLAP = 0.5
+_CONSTANTS = 1 << 24  # numbers of a network beside its weights, e.g. positions
+_MAKERS = frozenset(
+    {
+        torch.empty,
+        torch.zeros,
+        torch.ones,
+        torch.full,
+        torch.rand,
+        torch.randn,
+        torch.arange,
+        torch.linspace,
+        torch.eye,
+    }
+)
 KeyT = TypeVar("KeyT")
 
 
@@ -209,19 +225,65 @@ def load_bundle(folder: Path, *, network: nn.Module | None = None) -> ReleasedMo
         patch_size=record.patch_size,
         loss=record.loss,
     )
+    _refuse_size(record)
     task = image_task(record.info, config.task)
     shape = {"spatial_dims": record.info.spatial_dims, "in_channels": record.info.channels}
-    network = network or _built(record, {**shape, "out_channels": task.out_channels})
     weights = _weights(folder / "models" / "model.pt")
+    if network is None:
+        with _Bounded(sum(value.numel() for value in weights.values())):
+            network = _built(record, {**shape, "out_channels": task.out_channels})
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         what = "the weights are not those of the network that the bundle names"
         raise DataError(problem(what, where="models/model.pt")) from error
-    if record.weights and weights_digest(network) != record.weights:
+    if weights_digest(network) != record.weights:
         fix = "copy the bundle again from where it was released"
         raise DataError(problem("the weights are not those of the release", where="models/model.pt", fix=fix))
     return ReleasedModel(network.eval(), config, record.info, record)
+
+
+def _refuse_size(record: BundleRecord) -> None:
+    """Refuse sizes of an input that could only exhaust the memory."""
+    info = record.info
+    for name, size in (("image_size", record.image_size), ("patch_size", record.patch_size)):
+        fits = len(size) == info.spatial_dims and min(size) >= 1 and resample.is_allowed(info.channels, size)
+        if size and not fits:
+            what = f"{info.spatial_dims} numbers > 0 of an image that fits into memory"
+            raise DataError(expected(what, got="others", where=f"configs/meninx.json, {name}"))
+
+
+class _Bounded(TorchFunctionMode):
+    """Refuses tensors of a network that has many more numbers than its weights, before memory is taken.
+
+    Args:
+        numbers: of the weights; four times as many are allowed, and some for constants.
+    """
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        self.left = 4 * numbers + _CONSTANTS
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Return what the function returns.
+
+        Raises:
+            DataError: the limit is reached.
+        """
+        options = kwargs or {}
+        if func in _MAKERS:
+            plain = {key: value for key, value in options.items() if key not in ("out", "generator")}
+            self.left -= func(*args, **{**plain, "device": "meta"}).numel()
+            if self.left < 0:
+                what = "the network that the bundle names is much larger than the weights"
+                raise DataError(problem(what, where="configs/meninx.json"))
+        return func(*args, **options)
 
 
 def _built(record: BundleRecord, shape: dict[str, int]) -> nn.Module:

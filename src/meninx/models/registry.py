@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from meninx.core import check, plugins
-from meninx.core.errors import ConfigError, expected, problem
+from meninx.core.errors import ConfigError, MeninxError, expected, problem
 from meninx.models.efficientnet import EfficientNetLite
 from meninx.models.resnet import BasicBlock, Bottleneck, ResNet
 from meninx.models.unet import UNet
@@ -258,5 +258,7 @@ def _is_a(value: object, name: str) -> bool:
 def _constructed(kind: Builder, arguments: Mapping[str, Any], where: str) -> nn.Module:
     try:
         return kind(**arguments)
-    except (TypeError, ValueError, NotImplementedError, ImportError) as error:
+    except MeninxError:
+        raise
+    except Exception as error:  # options may come from a file: a constructor raises anything
         raise ConfigError(expected("options the network accepts", got=error, where=where)) from error

@@ -11,16 +11,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from meninx.core.errors import DataError, StorageError, expected, problem
+from meninx.core.errors import DataError, MeninxError, StorageError, problem
 from meninx.core.intensity import Intensity
 from meninx.core.manifest import Case, Manifest
 from meninx.imaging import load
 from meninx.imaging.image import Image
-from meninx.imaging.preprocessing import Preprocessing, UnfitImage
+from meninx.imaging.image_files import UNREADABLE
+from meninx.imaging.preprocessing import Preprocessing, UnfitImage, refuse_unfit
 from meninx.learn.data import normalised
+from meninx.learn.dataset_fit import check_images
 from meninx.predict import fitness
 from meninx.predict.fitness import Remark
-from meninx.predict.inputs import UNREADABLE, InputImage
+from meninx.predict.inputs import InputImage
 from meninx.predict.noticed import Refusals
 from meninx.predict.trained import Trained
 
@@ -58,11 +60,13 @@ class Converter:
         model: what the images must fit.
         dataset: the prepared dataset that they belong to; None for images that are not stored yet.
         refusals: receives the images without network input.
+        caveats: how the images of ``dataset`` differ from those of the training.
     """
 
     model: Trained
     dataset: Manifest | None
     refusals: Refusals
+    caveats: tuple[str, ...] = field(init=False, default=())
     _cases: dict[str, Case] = field(init=False, default_factory=dict)
     _steps: Preprocessing = field(init=False)
     _intensity: Intensity = field(init=False)
@@ -70,7 +74,8 @@ class Converter:
     def __post_init__(self) -> None:
         self._intensity = self.model.info.intensity
         if self.dataset is not None:
-            refuse_dataset(self.model, self.dataset)
+            here = self.dataset.info
+            self.caveats = tuple(check_images(self.model.info, here, self.model.config.model))
             self._intensity = self._intensity.for_values_of(self.dataset.info.intensity)
             self._cases = {case.case_id: case for case in self.dataset.cases}
             return
@@ -89,27 +94,41 @@ class Converter:
         """
         for image in images:
             try:
-                yield self._one(image)
+                decoded = self._read(image)
+                ready = self._ready(image, decoded) if decoded is not None else None
             except UnfitImage as error:
                 self.refusals.add(error.reason, image.case_id)
+                continue
             except StorageError:
                 raise
             except DataError as error:  # its message quotes no value
                 self.refusals.add(UNREADABLE, image.case_id, str(error))
-            except Exception as error:  # a broken file makes a decoder raise anything
-                self.refusals.add(UNREADABLE, image.case_id, type(error).__name__)
+                continue
+            if ready is not None:
+                yield ready
 
-    def _one(self, image: InputImage) -> tuple[Converted, Tensor]:
+    def _read(self, image: InputImage) -> Image | None:
+        """Return an image as decoded, or as the dataset stores it; None for one whose decoder fails."""
+        try:
+            if self.dataset is None:
+                return self._steps.read(image.paths)
+            case = self._cases[image.case_id]
+            self.dataset.check_file(case.image)
+            return load.load(Path(self.dataset.root, case.image))
+        except MeninxError:
+            raise
+        except Exception as error:  # a broken file makes a decoder raise anything
+            self.refusals.add(UNREADABLE, image.case_id, type(error).__name__)
+            return None
+
+    def _ready(self, image: InputImage, decoded: Image) -> tuple[Converted, Tensor]:
         info, model = self.model.info, self.model.config.model
-        digest = image.digest()
+        refuse_unfit(decoded, info.spatial_dims, info.channels)
         if self.dataset is None:
-            decoded = self._steps.read(image.paths)
-            fitness.refuse_unfit(decoded, info)
             stored = self._steps.apply(decoded)
             remarks = fitness.remarks(decoded, stored, self._steps, info)
         else:
-            decoded = stored = self._stored(self.dataset, image)
-            fitness.refuse_unfit(stored, info)
+            stored = decoded
             remarks = fitness.remarks_on_stored(stored.array, info, self.dataset.info)
         fitness.refuse_size(stored.size, info, model)
         whole = model.patch_size and not model.image_size
@@ -117,7 +136,7 @@ class Converter:
         values = normalised(torch.from_numpy(stored.array.astype(np.float32)), self._intensity, size)
         note = Converted(
             image=image,
-            digest=digest,
+            digest=image.digest(),
             size=stored.size,
             affine=stored.affine,
             source_size=decoded.size,
@@ -125,55 +144,3 @@ class Converter:
             remarks=tuple(remarks),
         )
         return note, values
-
-    def _stored(self, dataset: Manifest, image: InputImage) -> Image:
-        """Return an image of a prepared dataset, with as many channels as the model takes."""
-        case = self._cases[image.case_id]
-        dataset.check_file(case.image)
-        found = load.load(Path(dataset.root, case.image))
-        wanted = self.model.info.channels
-        if found.channels == wanted:
-            return found
-        array = found.array
-        array = np.repeat(array, wanted, axis=0) if found.channels == 1 else array[:3].mean(0, keepdims=True)
-        return Image(array, found.affine)
-
-
-def refuse_dataset(model: Trained, dataset: Manifest) -> None:
-    """Refuse a prepared dataset whose images were stored in another way than those of the training.
-
-    Another bit depth is allowed.
-
-    Raises:
-        DataError: other dimensions or channels, or another preprocessing; names what differs.
-    """
-    here, there = dataset.info, model.info
-    fix = "prepare it like the dataset of the training, or give the original images"
-    for name, got, wanted in (
-        ("dimensions", here.spatial_dims, there.spatial_dims),
-        ("channels", here.channels, there.channels),
-        ("channels", " ".join(here.channel_names), " ".join(there.channel_names)),
-    ):
-        if got != wanted:
-            raise DataError(
-                expected(f"{name} {wanted} as in training", got=got, where="dataset.toml", fix=fix)
-            )
-    if not (here.preprocessing and there.preprocessing):
-        return  # a dataset of an older version, which did not record it
-    ours, theirs = Preprocessing.from_table(there.preprocessing), Preprocessing.from_table(here.preprocessing)
-    differing = [
-        f"{name} {_shown(getattr(theirs, name))} for {_shown(getattr(ours, name))}"
-        for name in Preprocessing.__dataclass_fields__
-        if name != "bits"  # grey levels keep their share of the range
-        and getattr(theirs, name) != getattr(ours, name)
-    ]
-    if differing:
-        what = "images prepared as those of the training"
-        raise DataError(expected(what, got=", ".join(differing), where="dataset.toml", fix=fix))
-
-
-def _shown(value: object) -> str:
-    """Return a setting as text; an empty one is ``none``."""
-    if isinstance(value, tuple):
-        return " x ".join(f"{item:g}" for item in value) or "none"
-    return str(value)

@@ -34,25 +34,6 @@ DEVIATIONS, FEWEST = 4.0, 10  # of the brightness of training images; the fewest
 SPACING_FACTOR, COARSE_FACTOR, ENLARGED, STRETCHED = 1.5, 3.0, 2.0, 2.0
 
 
-def refuse_unfit(image: Image, info: DatasetInfo) -> None:
-    """Refuse a decoded image that no preprocessing makes fit.
-
-    Raises:
-        UnfitImage: other dimensions or channels, values that are not finite, or nothing but one value.
-    """
-    if image.spatial_dims != info.spatial_dims:
-        what = "volume" if image.spatial_dims == 3 else "2-D image"
-        wanted = "volumes" if info.spatial_dims == 3 else "2-D images"
-        raise UnfitImage(f"{what} for a model of {wanted}")
-    colours = image.spatial_dims == 2 and {image.channels, info.channels} <= {1, 3}
-    if image.channels != info.channels and not colours:
-        raise UnfitImage(f"{image.channels} channels for a model of {info.channels}")
-    if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
-        raise UnfitImage("NaN or infinite values")
-    if image.array.size == 0 or image.array.min() == image.array.max():
-        raise UnfitImage("one value in the whole image")
-
-
 def refuse_size(size: tuple[int, ...], info: DatasetInfo, model: ModelConfig) -> None:
     """Refuse a stored image of a size that the network was not trained on.
 

@@ -18,6 +18,7 @@ from meninx.core.artifacts import Noticed, PredictRecord
 from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected, problem
 from meninx.core.manifest import TaskKind
 from meninx.core.result import Result
+from meninx.imaging.preprocessing import Preprocessing
 from meninx.learn import runtime
 from meninx.learn.data import unpadded
 from meninx.learn.inference import batched
@@ -128,12 +129,15 @@ def run(
     workspace.outside(out.parent)  # another file in a dataset or archive would not be in its list of digests
     results.check(out, config, made_of, sources)
     refusals = Refusals(strict=config.strict)
-    inputs = find_images(source, trained.info.spatial_dims, refusals, channels=trained.info.channels)
+    steps = trained.preprocessing or Preprocessing(spatial_dims=trained.info.spatial_dims)
+    inputs = find_images(source, steps, refusals)
     _refuse_no_dicom(config, inputs)
     converter = Converter(trained, inputs.dataset, refusals)
     if config.dry_run:
         record = _record(config, trained, inputs, refusals, [])
-        return _result(out, trained, record, inputs, cases=len(inputs.images), dry_run=True)
+        return _result(
+            out, trained, record, inputs, converter.caveats, cases=len(inputs.images), dry_run=True
+        )
     with results.claimed(out, config, trained, made_of, sources) as folder:
         lines = folder.finished(inputs.images)
         reused = len(lines)
@@ -153,7 +157,7 @@ def run(
                 expected("at least one image that can be predicted", got=got, where=source.name, fix=fix)
             )
         record = folder.finish(lines, _record(config, trained, inputs, refusals, lines.values()))
-    return _result(out, trained, record, inputs, cases=len(lines), reused=reused)
+    return _result(out, trained, record, inputs, converter.caveats, cases=len(lines), reused=reused)
 
 
 class _Work:
@@ -268,8 +272,15 @@ def _record(
     )
 
 
-def _result(out: Path, model: Trained, record: PredictRecord, inputs: Inputs, **counts: Any) -> PredictResult:
-    notes = []
+def _result(
+    out: Path,
+    model: Trained,
+    record: PredictRecord,
+    inputs: Inputs,
+    caveats: Sequence[str],
+    **counts: Any,
+) -> PredictResult:
+    notes = list(caveats)
     modalities = [kind.removeprefix("DICOM ") for kind in record.input if kind.startswith("DICOM ")]
     if len(modalities) > 1:
         shown = ", ".join(modalities)

@@ -18,6 +18,9 @@ from meninx.prepare import checks
 from meninx.prepare.setting_tables import AUTO, ImagesConfig, MasksConfig
 from meninx.prepare.source_cases import Source, SourceCase, array_digest
 
+COLOR_FIX = "take out files that are no images (masks, overlays), then give color grey or color rgb"
+"""What to do about grey pictures beside pictures in colour: masks among the images are the usual cause."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CasePlan:
@@ -44,6 +47,8 @@ class CasePlan:
         labels: tuple[str, ...],
         *,
         channels: tuple[str, ...] = (),
+        channel_positions: tuple[int, ...] = (),
+        source_channels: int = 0,
         in_color: bool = False,
     ) -> CasePlan:
         """Return the plan of the settings of images and masks.
@@ -54,6 +59,8 @@ class CasePlan:
             spatial_dims: 2 or 3.
             labels: label names; empty when no masks are wanted.
             channels: names of the channels, each an image of its own; empty for grey or colour images.
+            channel_positions: position of each channel in the numbering of the source; empty without one.
+            source_channels: number of channels that the source numbers.
             in_color: the source's pictures are in colour, which decides when the setting is auto.
         """
         rgb = config.color == "rgb" or (config.color == AUTO and in_color)
@@ -61,6 +68,7 @@ class CasePlan:
         if scaling == AUTO:
             scaling = "image" if spatial_dims == 3 else "format"
             scaling = "window" if config.window else scaling
+        several = bool(channels) and not rgb
         preprocessing = Preprocessing(
             spatial_dims=spatial_dims,
             size=_all_axes(config.size, spatial_dims),
@@ -70,7 +78,9 @@ class CasePlan:
             channels=3 if rgb else len(channels) or 1,
             scaling=scaling,
             window=config.window,
-            each_channel=bool(channels) and not rgb,
+            each_channel=several,
+            channel_positions=channel_positions if several else (),
+            source_channels=source_channels if several else 0,
         )
         one_kind = config.color == AUTO and spatial_dims == 2
         return cls(preprocessing=preprocessing, labels=labels, mask_empty=masks.empty, one_kind=one_kind)
@@ -253,7 +263,7 @@ def _prepare(job: CaseJob) -> PreparedCase:
 def _other_kind(in_color: bool, where: str) -> DataError:
     got = "one in colour" if in_color else "a grey one"
     what = "grey pictures, as the first ones are" if in_color else "pictures in colour, as the first ones are"
-    return DataError(expected(what, got=got, where=where, fix="give color grey or color rgb"))
+    return DataError(expected(what, got=got, where=where, fix=COLOR_FIX))
 
 
 def _ready(image: Image, plan: CasePlan) -> Image:

@@ -40,6 +40,8 @@ class CollectedCases:
     patients_known: bool
     spatial_dims: int
     channels: tuple[str, ...] = ()
+    channel_positions: tuple[int, ...] = ()
+    source_channels: int = 0
 
 
 def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings: Findings) -> CollectedCases:
@@ -83,6 +85,7 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
     refuse_by_source(config, task=first.task, spatial_dims=dims, labels=first.labels, channels=len(channels))
     if CT in (name.upper() for name in channels) and not config.images.window:
         findings.notes[CT_WITHOUT_WINDOW].append("channels")
+    named = config.images.color != "rgb"
     return CollectedCases(
         entries=limited(entries, config.limit, config.seed),
         labels=first.labels,
@@ -90,7 +93,9 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
         attributes=first.attributes,
         patients_known=first.patients_known,
         spatial_dims=dims,
-        channels=channels if config.images.color != "rgb" else (),
+        channels=channels if named else (),
+        channel_positions=first.channel_positions if named else (),
+        source_channels=first.source_channels if named else 0,
     )
 
 
@@ -240,6 +245,7 @@ def _joined(readings: Sequence[ReaderOutput], config: LabelsConfig) -> ReaderOut
         if other.channels != first.channels:
             fix = "choose those that all have, with channels"
             raise LayoutError(problem("the sites have different channels", where="source", fix=fix))
+    same_numbers = len({(item.channel_positions, item.source_channels) for item in readings}) == 1
     classes = config.classes or tuple(sorted({label for reading in readings for label in reading.labels}))
     attributes = tuple(dict.fromkeys(name for reading in readings for name in reading.attributes))
     return replace(
@@ -248,6 +254,8 @@ def _joined(readings: Sequence[ReaderOutput], config: LabelsConfig) -> ReaderOut
         labels=first.labels if len(readings) == 1 or first.task is not TaskKind.MULTICLASS else classes,
         attributes=attributes,
         patients_known=all(reading.patients_known for reading in readings),
+        channel_positions=first.channel_positions if same_numbers else (),
+        source_channels=max(reading.source_channels for reading in readings),
     )
 
 

@@ -331,6 +331,9 @@ class ReaderOutput:
         patients_known: False when the layout names no patients, so that every image counts as its own.
         spatial_dims: 2 or 3.
         channels: names of the channels of every image; empty for grey or colour images.
+        channel_positions: for each of ``channels`` its position in the numbering of the source; empty where
+            the source numbers none, or where several sources number them differently.
+        source_channels: number of channels that the source numbers; 0 where it numbers none.
         notes: other things worth knowing, with their place; they leave nothing out.
     """
 
@@ -342,6 +345,8 @@ class ReaderOutput:
     patients_known: bool = True
     spatial_dims: int = 2
     channels: tuple[str, ...] = ()
+    channel_positions: tuple[int, ...] = ()
+    source_channels: int = 0
     notes: tuple[tuple[str, str], ...] = ()
 
 

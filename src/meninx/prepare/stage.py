@@ -15,7 +15,16 @@ from meninx.core.errors import DataError, expected
 from meninx.core.manifest import SPLITS, Case, Manifest, TaskKind
 from meninx.core.result import Result
 from meninx.prepare import assignment, checks, outputs
-from meninx.prepare.cases import CaseJob, CasePlan, CaseRecord, SharedSettings, begin, is_in_color, run_job
+from meninx.prepare.cases import (
+    COLOR_FIX,
+    CaseJob,
+    CasePlan,
+    CaseRecord,
+    SharedSettings,
+    begin,
+    is_in_color,
+    run_job,
+)
 from meninx.prepare.checks import Findings, Unusable
 from meninx.prepare.collect import CollectedCases, collect_cases, sources_of
 from meninx.prepare.config import PrepareConfig
@@ -108,13 +117,12 @@ def run(
     mask_labels = gathered.labels if gathered.task is TaskKind.SEGMENTATION else ()
     _refuse_missing(config, gathered, bool(mask_labels), findings)
     # A contradiction in the tables is found before any image is read.
-    dims, channels = gathered.spatial_dims, gathered.channels
-    plan = CasePlan.of(config.images, config.masks, dims, mask_labels, channels=channels)
+    plan = _plan(config, gathered, mask_labels)
     planned = _manifest(config, gathered, plan, gathered.entries, {}, out)
     sizes = {str(split): sum(case.split == split for case in planned.cases) for split in SPLITS}
     checks.refuse_no_training(sizes, config.split.fractions[0], config.split.rule == "published")
-    if config.images.color == AUTO and dims == 2 and _in_color(gathered.entries, plan):
-        plan = CasePlan.of(config.images, config.masks, dims, mask_labels, channels=channels, in_color=True)
+    if config.images.color == AUTO and gathered.spatial_dims == 2 and _in_color(gathered.entries, plan):
+        plan = _plan(config, gathered, mask_labels, in_color=True)
     if config.work.dry_run:
         return _dry(config, gathered, plan, out, findings)
     with outputs.claimed(out, config, sources) as folder:
@@ -127,6 +135,21 @@ def run(
         _note_results(manifest, records, findings)
         folder.finish(manifest, entries, records, gathered, findings)
     return _result(config, manifest, records, findings, reused)
+
+
+def _plan(
+    config: PrepareConfig, gathered: CollectedCases, labels: tuple[str, ...], *, in_color: bool = False
+) -> CasePlan:
+    return CasePlan.of(
+        config.images,
+        config.masks,
+        gathered.spatial_dims,
+        labels,
+        channels=gathered.channels,
+        channel_positions=gathered.channel_positions,
+        source_channels=gathered.source_channels,
+        in_color=in_color,
+    )
 
 
 def _dry(
@@ -175,8 +198,8 @@ def _in_color(entries: Sequence[DatasetCase], plan: CasePlan) -> bool:
             seen.append(is_in_color(entry.source.image.load(plan.preprocessing.display_bits)))
     if len(set(seen)) > 1:
         got = f"{sum(seen)} of {len(seen)} in colour"
-        fix = "give color grey or color rgb"
-        raise DataError(expected("pictures in colour, or grey ones", got=got, where="images", fix=fix))
+        what = "pictures in colour, or grey ones"
+        raise DataError(expected(what, got=got, where="images", fix=COLOR_FIX))
     return any(seen)
 
 

@@ -22,7 +22,7 @@ from PIL import Image as Pillow
 
 from meninx.core import files
 from meninx.core.artifacts import RunRecord, place
-from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, problem
 from meninx.core.manifest import MANIFEST_NAME, Case, Manifest
 from meninx.imaging import load, png
 from meninx.imaging.image import Image
@@ -58,7 +58,7 @@ def refuse(context: ReportContext, page: Path) -> None:
     if not datasets:
         fix = "add the folder of the dataset as it was when a run was trained, or leave --contact-sheet out"
         raise UsageError(
-            expected("the dataset that a run was trained on", got="none", where="contact sheet", fix=fix)
+            problem("no run was given together with its dataset", where="contact sheet", fix=fix)
         )
     for dataset in datasets:
         if not dataset.info.synthetic:

@@ -91,6 +91,16 @@ class Contents:
         return bool(self.record.patch_size)
 
     @property
+    def whole_images(self) -> bool:
+        """Whether whole images become probabilities, so that the ONNX file alone makes a table."""
+        return not (self.segmentation or self.patches)
+
+    @property
+    def only_size(self) -> list[int]:
+        """The size that every stored image must have; empty when smaller or larger ones are padded or cut."""
+        return [] if self.record.image_size or self.record.patch_size else list(self.size)
+
+    @property
     def activation(self) -> str:
         """Function from logits to probabilities."""
         return "sigmoid" if self.sigmoid else "softmax"
@@ -150,7 +160,9 @@ def write_bundle(folder: Path, model: nn.Module, contents: Contents, *, onnx: bo
     if not contents.is_own:
         files.write_text(folder / "configs" / "inference.json", _json(_inference(contents)))
     if onnx or not contents.is_own:
-        bundle_source.write(folder / "scripts", networks=contents.ships_network)
+        bundle_source.write(
+            folder / "scripts", networks=contents.ships_network, onnx=onnx and contents.whole_images
+        )
 
 
 def write_thresholds(
@@ -320,6 +332,8 @@ def _facts(contents: Contents) -> dict[str, str]:
         "labels": list(contents.outputs),
         "preprocessing": dict(info.preprocessing),
         "intensity": _intensity(info),
+        "image_size": list(contents.record.image_size),
+        "size": contents.only_size,
         "format": _onnx_format(contents),
     }
     texts = {name: json.dumps(plain.to_plain(table), ensure_ascii=False) for name, table in tables.items()}
@@ -367,7 +381,7 @@ def _inference(contents: Contents) -> dict[str, Any]:
         "preprocessing": dict(info.preprocessing),
         "intensity": _intensity(info),
         "image_size": list(record.image_size),
-        "size": [] if record.image_size or record.patch_size else list(contents.size),
+        "size": contents.only_size,
     }
     return network | {
         "dataset_dir": "images",
@@ -375,8 +389,7 @@ def _inference(contents: Contents) -> dict[str, Any]:
         "data": {
             "_target_": "scripts.inference.found",
             "dataset_dir": "@dataset_dir",
-            "spatial_dims": info.spatial_dims,
-            "channels": info.channels if info.preprocessing.get("each_channel") else 1,
+            "preprocessing": dict(info.preprocessing),
         },
         "preprocessing": {"_target_": "monai.transforms.Compose", "transforms": [steps]},
         "dataset": {"_target_": "monai.data.Dataset", "data": "@data", "transform": "@preprocessing"},
@@ -426,6 +439,16 @@ def _writer(contents: Contents) -> dict[str, Any]:
     }
 
 
+_ONNX_PROGRAM = (
+    "In this folder (needs onnxruntime, pydicom, nibabel and pillow):\n\n"
+    "    python -m scripts.with_onnx images predictions.csv\n"
+)
+_ONNX_READER = (
+    "`scripts/images.py` makes stored images of files without torch: "
+    "`NetworkInput.of(preprocessing, intensity, image_size)` with the tables of `configs/metadata.json`.\n"
+)
+
+
 def _usage(contents: Contents, *, onnx: bool) -> str:
     """Return the part of the README that says how to make predictions."""
     files_written = "label maps" if contents.segmentation else "`predictions.csv`"
@@ -447,8 +470,7 @@ def _usage(contents: Contents, *, onnx: bool) -> str:
         ways.append(
             "With ONNX Runtime: `models/model.onnx` takes stored images (float32, batch x channels x size). "
             f"It returns {contents.activation} probabilities and logits. Normalisation is part of the graph. "
-            "`scripts/images.py` makes stored images of files without torch: "
-            "`NetworkInput.of(preprocessing, intensity)` with the tables of `configs/metadata.json`.\n"
+            + (_ONNX_PROGRAM if contents.whole_images else _ONNX_READER)
         )
     if len(ways) > 2:
         ways.append(

@@ -21,15 +21,21 @@ from meninx.core import files, names
 from meninx.core.errors import DataError, expected, problem
 from meninx.imaging import load
 from meninx.imaging.image import Image
-from meninx.imaging.network_input import ImageFiles, NetworkInput, find
+from meninx.imaging.network_input import ImageFiles, NetworkInput, find, preprocessing_of
 
 TABLE = "predictions.csv"
 Item = dict[str, Any]
 
 
-def found(dataset_dir: str, spatial_dims: int, channels: int = 1) -> list[Item]:
-    """Return one item for each image below a folder; see :func:`meninx.imaging.image_files.find`."""
-    return [{"files": image} for image in find(Path(dataset_dir), spatial_dims, channels=channels)]
+def found(dataset_dir: str, preprocessing: Mapping[str, Any]) -> list[Item]:
+    """Return one item for each image below a folder; see :func:`meninx.imaging.image_files.find`.
+
+    Args:
+        dataset_dir: the folder.
+        preprocessing: table of ``configs/metadata.json``.
+    """
+    steps = preprocessing_of(preprocessing)
+    return [{"files": image} for image in find(Path(dataset_dir), steps)]
 
 
 class NetworkInputd:

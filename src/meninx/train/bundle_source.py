@@ -4,6 +4,7 @@ What is copied follows from the imports at the top of each module, so a bundle a
 program itself runs. Imports of meninx become relative ones, nothing else is changed::
 
     scripts/inference.py     meninx.train.bundle_run        for MONAI
+    scripts/with_onnx.py     meninx.train.bundle_onnx       for ONNX Runtime, when there is an ONNX file
     scripts/images.py        meninx.imaging.network_input   for programs without torch
     scripts/models/          the networks of meninx, when the bundle holds one of them
     scripts/core/, imaging/  what these modules import
@@ -21,8 +22,9 @@ from meninx.core import files, provenance
 
 IMAGES = "meninx.imaging.network_input"
 INFERENCE = "meninx.train.bundle_run"
+ONNX = "meninx.train.bundle_onnx"
 NETWORKS = "meninx.models.registry"
-_PLACES: Mapping[str, str] = {IMAGES: "images", INFERENCE: "inference"}
+_PLACES: Mapping[str, str] = {IMAGES: "images", INFERENCE: "inference", ONNX: "with_onnx"}
 """Modules whose place in ``scripts/`` is not that in the package."""
 _IMPORT = re.compile(r"^(\s*)from meninx\.([\w.]+) import ", re.MULTILINE)
 _HEADER = """\
@@ -33,17 +35,18 @@ _HEADER = """\
 """
 
 
-def write(folder: Path, *, networks: bool) -> None:
+def write(folder: Path, *, networks: bool, onnx: bool = False) -> None:
     """Write the package ``scripts`` into a folder.
 
     Args:
         folder: becomes the package.
         networks: also copy the networks of meninx.
+        onnx: also copy the program that uses the ONNX file.
 
     Raises:
         StorageError: the disk refused.
     """
-    roots = (INFERENCE, IMAGES, *((NETWORKS,) if networks else ()))
+    roots = (INFERENCE, IMAGES, *((NETWORKS,) if networks else ()), *((ONNX,) if onnx else ()))
     version = provenance.version()
     packages = {folder}
     for module in needed(roots):

@@ -83,6 +83,8 @@ class EvaluateConfig(Settings):
         split: Split to measure on; all takes every case of another dataset.
         label_map: Labels of another dataset that have another name there, each as theirs=ours; several may
             stand for one.
+        other_patients: State that patients of another dataset whose identifiers in the source are those of
+            training patients are other people, as when both sites number their patients.
         threshold: How thresholds are chosen on the validation split: youden, or a condition such as
             sensitivity>=0.9.
         surface_tolerance: Segmentation: distance within which two surfaces agree, in mm (in voxels where the
@@ -98,6 +100,7 @@ class EvaluateConfig(Settings):
 
     split: Literal["train", "valid", "test", "all"] = "test"
     label_map: tuple[str, ...] = ()
+    other_patients: bool = False
     threshold: str = "youden"
     surface_tolerance: NonNegative = 2.0
     draws: Count = 1000

@@ -28,10 +28,11 @@ from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
+from meninx.learn.dataset_fit import check_images
 from meninx.metrics import evaluation, segmentation, thresholds
 from meninx.metrics.estimates import Estimate, Evaluation, counted, in_words
 from meninx.metrics.thresholds import Threshold
-from meninx.train import bundle, effect, external, identity, predictions, testdata
+from meninx.train import bundle, effect, identity, predictions, testdata
 from meninx.train.comparison import Arm, differing_settings
 from meninx.train.config import EvaluateConfig
 from meninx.train.external import LabelMatch
@@ -205,9 +206,12 @@ class _Measurement:
         self.chosen = self.match.usable(wanted)
         self.left_out = len(wanted) - len(self.chosen)
         testdata.check_truth(self.match, self.chosen)
-        self.caveats = external.check_images(self.model.info, dataset.info, self.model.learned.model)
-        self.standing = testdata.standing(folder, dataset, self.chosen, given=given)
+        self.caveats = check_images(self.model.info, dataset.info, self.model.learned.model)
+        self.standing = testdata.standing(
+            folder, dataset, self.chosen, given=given, other_patients=config.other_patients
+        )
         self._refuse_idle()
+        self.caveats += self.standing.notes()
         own = self.standing.own
         self.valid = own.split("valid") if own is not None else dataset.select(lambda case: False)
         effect.refuse_idle_evaluation(config, dataset.info, len(self.valid))
@@ -297,7 +301,8 @@ class _Measurement:
         notes = [self.compared_note] if self.compared_note else []
         if self.private:
             notes.append("exact numbers about training patients of a private run: they stay in private/")
-        if not self.standing.compared and self.config.split == "test":
+        unequal = self.standing.equal_identifiers == 0  # equal ones have a note of their own
+        if not self.standing.compared and unequal and (self.standing.external or self.config.split == "test"):
             notes.append("whether measured patients took part in training could not be compared")
         if self.standing.external and self.config.split == "test" and len(self.chosen) < len(self.dataset):
             every = len(self.dataset.patients) if self.dataset.info.patients_known else len(self.dataset)
@@ -374,8 +379,10 @@ class _Measurement:
         if set(model.info.labels) != set(self.model.info.labels):
             fix = "compare runs that were trained for the same labels"
             raise DataError(problem("the baseline has other labels", where=other.name, fix=fix))
-        external.check_images(model.info, self.dataset.info, model.learned.model)
-        testdata.refuse_trained_on(other, self.chosen, self.dataset)
+        check_images(model.info, self.dataset.info, model.learned.model)
+        testdata.refuse_trained_on(
+            other, self.chosen, self.dataset, other_patients=self.config.other_patients
+        )
         nothing = self.dataset.select(lambda case: False)
         match = LabelMatch.of(model.info.labels, self.dataset.info.labels, self.config.label_map)
         outcome = outputs_of(self.config, model, match, self.chosen, nothing, self.progress, None)

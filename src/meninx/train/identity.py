@@ -139,6 +139,7 @@ def members_of(data: Manifest) -> Members:
         images=images_of(training, validation),
         train_images=images_of(training),
         identifiers=identifiers_of(training, validation),
+        source_files=source_files_of(training, validation),
     )
 
 
@@ -156,12 +157,22 @@ def identifiers_of(*parts: Manifest) -> tuple[str, ...]:
 
     Empty if unknown.
     """
-    known = _identifiers(parts[0].root)
+    known = _sources(parts[0].root, "patient_id", "patient")
     return tuple(sorted({known[patient] for part in parts for patient in part.patients if patient in known}))
 
 
-def _identifiers(root: Path) -> dict[str, str]:
-    """Return pseudonym -> SHA-256 of the patient's identifier in the source.
+def source_files_of(*parts: Manifest) -> tuple[str, ...]:
+    """Return the SHA-256 of the names that the images of some cases have in the source, sorted.
+
+    Empty if unknown.
+    """
+    known = _sources(parts[0].root, "case_id", "key")
+    cases = (case.case_id for part in parts for case in part.cases)
+    return tuple(sorted({known[case] for case in cases if case in known}))
+
+
+def _sources(root: Path, pseudonym: str, identifier: str) -> dict[str, str]:
+    """Return pseudonym -> SHA-256 of the identifier in the source, from two columns of the private table.
 
     Empty where the dataset does not keep them.
     """
@@ -169,9 +180,17 @@ def _identifiers(root: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     rows = csv.DictReader(io.StringIO(files.read_text(path, limit=1 << 30)))
-    if not {"patient_id", "patient"} <= set(rows.fieldnames or ()):
+    if not {pseudonym, identifier} <= set(rows.fieldnames or ()):
         return {}
-    return {row["patient_id"]: hashlib.sha256(str(row["patient"]).encode()).hexdigest() for row in rows}
+    return {
+        row[pseudonym]: hashlib.sha256(str(row[identifier]).encode()).hexdigest()
+        for row in rows
+        if row[identifier]
+    }
+
+
+MOST_BY_CHANCE = 3
+"""Number of equal identifiers of the source, at most, that may be a coincidence of two hospitals."""
 
 
 @dataclass(frozen=True)
@@ -182,14 +201,33 @@ class Overlap:
         patients: pseudonyms in both.
         images: image files in both.
         compared: the comparison means something: both sides name patients, or both carry image digests.
-        doubtful: other pseudonyms, but identifiers of the source are equal: the same people under another
-            dataset name, or a coincidence of two hospitals.
+        identifiers: identifiers of the source in both: of patients, or of image files where one side does not
+            name its patients. Pseudonyms depend on the name of the dataset, these do not.
+        of_identifiers: all identifiers of the first group.
     """
 
     patients: int
     images: int
     compared: bool
-    doubtful: bool = False
+    identifiers: int = 0
+    of_identifiers: int = 0
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether pseudonyms differ and identifiers of the source are equal.
+
+        These are the same people under another dataset name, or a coincidence of two hospitals.
+        """
+        return bool(self.identifiers) and not self.patients
+
+    @property
+    def probable(self) -> bool:
+        """Whether more identifiers are equal than a coincidence explains.
+
+        That is more than :data:`MOST_BY_CHANCE`, or at least half of the first group.
+        """
+        half = self.of_identifiers / 2
+        return self.identifiers > MOST_BY_CHANCE or self.identifiers >= max(1, half)
 
     def __bool__(self) -> bool:
         return bool(self.patients or self.images)
@@ -210,6 +248,7 @@ def overlap(
     *,
     images: tuple[Iterable[str], Iterable[str]] = ((), ()),
     identifiers: tuple[Iterable[str], Iterable[str]] = ((), ()),
+    source_files: tuple[Iterable[str], Iterable[str]] = ((), ()),
     known: bool = True,
 ) -> Overlap:
     """Compare two groups of people.
@@ -219,17 +258,20 @@ def overlap(
         there: pseudonyms of the other.
         images: digests of the image files of both.
         identifiers: digests of the source's identifiers of both.
+        source_files: digests of the names of the image files in the source of both, which are compared where
+            one side does not name its patients.
         known: both sources name their patients; otherwise equal pseudonyms mean nothing when the images
             differ.
     """
     own, other = set(images[0]), set(images[1])
     patients = set(here) & set(there)
-    same = set(identifiers[0]) & set(identifiers[1])
+    named, theirs = map(set, identifiers if known else source_files)
     return Overlap(
         patients=len(patients),
         images=len(own & other),
         compared=known or bool(own and other),
-        doubtful=known and bool(same) and not patients,
+        identifiers=len(named & theirs),
+        of_identifiers=len(named),
     )
 
 

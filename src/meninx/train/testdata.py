@@ -11,7 +11,7 @@ import numpy as np
 from meninx.core import artifacts
 from meninx.core.artifacts import DataRecord, Members, RunRecord, RunState
 from meninx.core.errors import DataError, UsageError, expected, problem
-from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
+from meninx.core.manifest import SOURCES_NAME, DatasetInfo, Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.train import identity
 from meninx.train.external import LabelMatch
@@ -29,6 +29,8 @@ class Standing:
         compared: its measured patients were compared with those of training and validation, and none is
             shared.
         data: keyed digest of the dataset.
+        equal_identifiers: measured identifiers of the source that training or validation patients have, too.
+        measured_identifiers: all measured identifiers of the source.
         own: the run's own dataset, when it is still as it was; thresholds are fitted on its validation split.
     """
 
@@ -36,6 +38,18 @@ class Standing:
     compared: bool
     data: str
     own: Manifest | None
+    equal_identifiers: int = 0
+    measured_identifiers: int = 0
+
+    def notes(self) -> list[str]:
+        """Return what must be known of the people in the measured dataset, for result, record and report."""
+        if not self.equal_identifiers:
+            return []
+        equal = f"{self.equal_identifiers} of the {self.measured_identifiers} measured identifiers"
+        return [
+            f"{equal} of the source are identifiers of the training or validation, too: "
+            "whether they are the same people could not be compared"
+        ]
 
     @property
     def short(self) -> str:
@@ -83,7 +97,8 @@ def empty_split(dataset: Manifest, wanted: str) -> str:
     found = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none at all"
     other = "" if wanted == "train" else "give one of these as --split, or "
     fix = f"the dataset has {found}: {other}prepare it with other fractions"
-    return problem("the split has no cases", where=f"split {wanted}", fix=fix)
+    words = {"train": "training split", "valid": "validation split", "test": "test split"}
+    return problem(f"the {words.get(wanted, 'dataset')} has no cases", where="manifest.csv", fix=fix)
 
 
 def check_truth(match: LabelMatch, chosen: Manifest) -> None:
@@ -100,7 +115,9 @@ def check_truth(match: LabelMatch, chosen: Manifest) -> None:
         raise DataError(problem(f"no case of the measured split has a {what}", where="manifest.csv", fix=fix))
 
 
-def standing(run: Run, dataset: Manifest, chosen: Manifest, *, given: bool) -> Standing:
+def standing(
+    run: Run, dataset: Manifest, chosen: Manifest, *, given: bool, other_patients: bool = False
+) -> Standing:
     """Return how a dataset stands to a run.
 
     Args:
@@ -108,8 +125,10 @@ def standing(run: Run, dataset: Manifest, chosen: Manifest, *, given: bool) -> S
         dataset: the dataset.
         chosen: its cases to measure.
         given: the user named the dataset; otherwise it lies where the run's own was.
+        other_patients: the user states that equal identifiers of the source belong to other people.
 
     Raises:
+        UsageError: ``other_patients`` is given and no identifier is equal.
         DataError: measured patients or images took part in training or validation, or in that of the starting
             weights; or the run's own dataset was replaced.
     """
@@ -119,20 +138,58 @@ def standing(run: Run, dataset: Manifest, chosen: Manifest, *, given: bool) -> S
     own = dataset if not external else _as_it_was(run, known)
     if members is None and own is not None:
         members = identity.members_of(own)
-    compared = _refuse_overlap(members, dataset, chosen, external=external)
+    found = _refuse_overlap(members, dataset, chosen, external=external, other_patients=other_patients)
+    equal = found.identifiers if found is not None else 0
+    if other_patients and not equal:
+        got = "no identifier of the source that is equal"
+        raise UsageError(problem(f"other_patients has no effect with {got}; leave it out"))
     if external and not given:
         fix = "restore it, or name the folder with --data to measure the run on it as on another dataset"
         raise DataError(
             problem("the dataset that the run was trained on was changed", where="manifest.csv", fix=fix)
         )
     data = _keyed(run, identity.data_record(dataset.root).digest) if external else _own_name(run, dataset)
-    return Standing(external=external, compared=compared, data=data, own=own)
+    return Standing(
+        external=external,
+        compared=found is not None and not found.doubtful and (found.compared or not external),
+        data=data,
+        own=own,
+        equal_identifiers=equal,
+        measured_identifiers=found.of_identifiers if found is not None else 0,
+    )
 
 
-def _refuse_overlap(members: Members | None, dataset: Manifest, chosen: Manifest, *, external: bool) -> bool:
-    """Refuse measured patients that took part in training; return whether the comparison means something."""
+def _refuse_overlap(
+    members: Members | None,
+    dataset: Manifest,
+    chosen: Manifest,
+    *,
+    external: bool,
+    other_patients: bool = False,
+) -> identity.Overlap | None:
+    """Refuse measured patients that took part in training.
+
+    Pseudonyms depend on the name of a dataset and image digests on how it was prepared. So another dataset is
+    also refused when more than three of its measured identifiers of the source, or at least half of them, are
+    those of training or validation patients. Hospitals that number their patients 1, 2, 3 have equal
+    identifiers, too: the user then states that they are other people, and their number stays a caveat of the
+    result. Fewer equal identifiers are a caveat without a question.
+
+    Args:
+        members: who took part; None if the run does not know.
+        dataset: the measured dataset.
+        chosen: its cases to measure.
+        external: it is another dataset than the run's own.
+        other_patients: equal identifiers of the source were stated to belong to other people.
+
+    Returns:
+        What is common; None if nothing was compared.
+
+    Raises:
+        DataError: measured patients took part in training.
+    """
     if members is None:
-        return False
+        return None
     measured = identity.images_of(chosen)
     split = {case.split for case in chosen.cases}
     before = identity.overlap(chosen.patients, members.earlier, images=(measured, members.earlier_images))
@@ -147,6 +204,7 @@ def _refuse_overlap(members: Members | None, dataset: Manifest, chosen: Manifest
         patients,
         images=(measured, images),
         identifiers=(identity.identifiers_of(chosen), members.identifiers if external else ()),
+        source_files=(identity.source_files_of(chosen), members.source_files if external else ()),
         known=members.patients_known and dataset.info.patients_known,
     )
     for overlap, part in (
@@ -160,7 +218,14 @@ def _refuse_overlap(members: Members | None, dataset: Manifest, chosen: Manifest
                     f"patients who took no part in {part}", got=overlap.words(), where="manifest.csv", fix=fix
                 )
             )
-    return bool(patients) and not found.doubtful and (found.compared or not external)
+    if found.doubtful and found.probable and not other_patients:
+        got = f"{found.identifiers} of {found.of_identifiers} identifiers of the source that are equal"
+        fix = (
+            "measure on other patients, or state that they are, with `--other-patients` (other_patients=True)"
+        )
+        rule = "patients who took no part in training or validation of the run"
+        raise DataError(expected(rule, got=got, where=SOURCES_NAME, fix=fix))
+    return found if patients else None
 
 
 def _as_it_was(run: Run, known: DataRecord | None) -> Manifest | None:
@@ -185,12 +250,12 @@ def _keyed(run: Run, digest: str) -> str:
     return identity.keyed_data(run.key(identity.KEY), digest)
 
 
-def refuse_trained_on(run: Run, chosen: Manifest, dataset: Manifest) -> None:
+def refuse_trained_on(run: Run, chosen: Manifest, dataset: Manifest, *, other_patients: bool = False) -> None:
     """Raise DataError when measured patients were trained on by a run that is only compared with."""
     members = artifacts.read(run.root, Members)
     external = not identity.is_own(run, dataset.root)
     if members is not None:
-        _refuse_overlap(members, dataset, chosen, external=external)
+        _refuse_overlap(members, dataset, chosen, external=external, other_patients=other_patients)
 
 
 def is_private(run: Run) -> bool:

@@ -20,6 +20,7 @@ with or without its suffix. Masks are given by ``mask_column`` (paths from the t
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from meninx.core.csv_table import CsvRow, CsvTable, read_table
@@ -30,6 +31,7 @@ from meninx.prepare.readers.source_files import (
     IMAGES,
     TABLES,
     ImageIndex,
+    files_below,
     folders_in,
     is_file,
     is_stray,
@@ -45,6 +47,7 @@ PATIENT_NAMES = ("patient", "patientid", "subject", "subjectid", "participantid"
 CLASS_NAMES = ("label", "class", "diagnosis", "dx", "category", "target")
 NO_PATIENTS = "none"
 FOUND = "column found by its name"
+NO_ROW = "images without a row of the table"
 
 
 def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
@@ -91,7 +94,9 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
         patients_known=known,
         notes=tuple(notes),
     )
-    return read_rows(root, [table], layout, config)
+    reading = read_rows(root, [table], layout, config)
+    unnamed = _without_row(reading, table, image, place, masks)
+    return replace(reading, notes=(*reading.notes, *unnamed))
 
 
 def tables_in(root: Path) -> list[Path]:
@@ -171,6 +176,20 @@ def _with_labels(table: CsvTable, config: PrepareConfig, notes: list[tuple[str, 
     setting = "label_columns" if binary else "class_column"
     notes.append((FOUND, f"{setting} {found[0]!r}"))
     return config.replace(**{setting: found[0]})
+
+
+def _without_row(
+    reading: ReaderOutput, table: CsvTable, image: str, images: _Images, masks: _Masks
+) -> list[tuple[str, str]]:
+    """Return a note with the number of image files that no row names, as image or as mask."""
+    named = {images(cell, row.where).resolve() for row in table if (cell := row.get(image))}
+    named |= {case.mask.path.resolve() for case in reading.cases if isinstance(case.mask, FileSource)}
+    others = [path.resolve() for path in files_below(images.index.root, IMAGES)]
+    if masks.index is not None:
+        folder = masks.index.root.resolve()
+        others = [path for path in others if not path.is_relative_to(folder)]
+    count = sum(path not in named for path in others)
+    return [(NO_ROW, f"{count:,} of {len(others):,} files")] if count else []
 
 
 class _Images:

@@ -67,4 +67,6 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
         patients_known=False,
         spatial_dims=3,
         channels=tuple(known[position] for position in positions),
+        channel_positions=positions if len(known) > 1 else (),
+        source_channels=len(known) if len(known) > 1 else 0,
     )

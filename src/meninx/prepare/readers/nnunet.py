@@ -77,6 +77,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
         got = f"{len(known)} channels in files of their own"
         raise LayoutError(expected("pictures of one channel, or of colour", got=got, where=dataset_json.NAME))
     positions = positions_of(config.images.channels, known, where=dataset_json.NAME)
+    several = len(known) > 1 and not colour
     cases = []
     for case in listed:
         reason = _unfit(case, 1 if colour else len(known))
@@ -98,6 +99,8 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
         patients_known=False,
         spatial_dims=ENDINGS[ending],
         channels=() if colour else tuple(known[position] for position in positions),
+        channel_positions=positions if several else (),
+        source_channels=len(known) if several else 0,
     )
 
 

@@ -9,7 +9,9 @@ A reader is taken if the source shows it by what only this layout has, in this o
 2. a table that names images of the source (csv);
 3. folders of classes or of splits (folder); ``images/`` and ``labels/`` (pairs); DICOM files (dicom).
 
-If several readers fit equally well, or none does, the source is refused with what was found.
+If several readers fit equally well, or none does, the source is refused with what was found. So is a source
+whose first two levels of folders hold a layout of 1 or 2: its folders are no classes. The message gives the
+command that names the folder of the layout.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from meninx.core.csv_table import CsvTable, read_table
 from meninx.core.errors import ConfigError, DataError, LayoutError, MeninxError, problem
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import bids, dataset_json
-from meninx.prepare.readers.class_folder import unwrapped
-from meninx.prepare.readers.custom_table import IMAGE_NAMES, only_table, plain_name, tables_in
+from meninx.prepare.readers.class_folder import part_of_layout, unwrapped
+from meninx.prepare.readers.custom_table import IMAGE_NAMES, NO_PATIENTS, only_table, plain_name, tables_in
 from meninx.prepare.readers.published_layouts import PUBLISHED
 from meninx.prepare.readers.published_table import PublishedTable
 from meninx.prepare.readers.siim import TABLES as SIIM_TABLES
@@ -42,6 +44,8 @@ from meninx.prepare.readers.source_files import (
 from meninx.prepare.setting_tables import AUTO
 
 _JSON_LIMIT = 1 << 26  # bytes of a dataset.json
+_FOLDERS_SEARCHED = 200  # of one folder, for layouts below it
+_LAYOUTS_LISTED = 5
 
 
 def recognised(config: PrepareConfig, source: Path | Sequence[Path]) -> PrepareConfig:
@@ -74,19 +78,44 @@ def reader_of_source(root: Path, config: PrepareConfig) -> str:
         if root.suffix == ".npz":
             return "npz"
         raise DataError(problem("the source is a file, not a folder", where=root.name, fix="give its folder"))
-    for find in (_by_marks, _by_published_tables, _by_own_table, _by_folders):
+    for find in (_by_marks, _by_published_tables, _by_own_table, _refuse_layout_below, _by_folders):
         found = find(root, config)
         if len(found) > 1:
             what = f"several readers fit this source: {', '.join(found)}"
             raise ConfigError(problem(what, where=f"folder {root.name}", fix="give reader"))
         if found:
             return found[0]
+    raise _unknown(root, config)
+
+
+def _unknown(root: Path, config: PrepareConfig) -> DataError:
+    """Return the error for a source of no known layout, with the tables that were looked at."""
     images = sum(1 for _ in islice(files_below(root, IMAGES), 1000))
-    what = (
-        f"no known layout: {images} images{' or more' if images == 1000 else ''} and no table that names them"
-    )
+    found = f"{images} image{'' if images == 1 else 's'}{' or more' if images == 1000 else ''}"
     fix = "give reader and table, or sort the images into one folder per class"
-    raise DataError(problem(what, where=f"folder {root.name}", fix=fix))
+    path = _table_of(root, config)
+    if path is None:
+        what = f"no known layout: {found} and no table that names them"
+        return DataError(problem(what, where=f"folder {root.name}", fix=fix))
+    try:
+        columns = ", ".join(read_table(path).columns)
+    except MeninxError as error:
+        what = f"no known layout: {found}, and the table {path.name} cannot be read: {error}"
+        return DataError(problem(what, where=f"folder {root.name}"))
+    what = f"no known layout: {found}, and no column of {path.name} is known to name them ({columns})"
+    patients = f"--patient-column COLUMN (or {NO_PATIENTS})"
+    fix = f"give --reader csv --table {path} --image-column COLUMN {patients} and --class-column COLUMN, or "
+    fix += "--label-columns for columns of 0 and 1"
+    return DataError(problem(what, where=f"folder {root.name}", fix=fix))
+
+
+def _table_of(root: Path, config: PrepareConfig) -> Path | None:
+    """Return the table that a custom layout would be read from; None when there is none."""
+    try:
+        path = table_path(config.input.table, root) if config.input.table else only_table(root)
+    except MeninxError:
+        return None
+    return path if path.is_file() else None
 
 
 def _by_marks(root: Path, config: PrepareConfig) -> list[str]:
@@ -161,6 +190,45 @@ def _by_own_table(root: Path, config: PrepareConfig) -> list[str]:
         if any(cell and (index.find(cell) or cell in index.ambiguous) for cell in cells):
             return ["csv"]
     return []
+
+
+def _refuse_layout_below(root: Path, config: PrepareConfig) -> list[str]:
+    """Return nothing.
+
+    Raises:
+        LayoutError: a folder one or two levels down holds a layout of its own.
+    """
+    found: dict[Path, str] = {}
+    for folder in islice(folders_in(root), _FOLDERS_SEARCHED):
+        for inner in (folder, *islice(folders_in(folder), _FOLDERS_SEARCHED)):
+            if inner.parent not in found and (reader := _layout_of(inner, config)):
+                found[inner] = reader
+    if not found:
+        return []
+    names = [f"{path.relative_to(root).as_posix()} ({reader})" for path, reader in found.items()]
+    more = f" and {len(names) - _LAYOUTS_LISTED} more" if len(names) > _LAYOUTS_LISTED else ""
+    what = f"the layout lies in a folder below: {', '.join(names[:_LAYOUTS_LISTED])}{more}"
+    if len(found) > 1:
+        what = f"{len(found)} layouts lie in folders below: {', '.join(names[:_LAYOUTS_LISTED])}{more}"
+    each = "" if len(found) == 1 else ", and so on, one by one"
+    fix = (
+        f"run meninx prepare {next(iter(found))} OUT{each}, or give reader folder if the folders are classes"
+    )
+    raise LayoutError(problem(what, where=f"folder {root.name}", fix=fix))
+
+
+def _layout_of(folder: Path, config: PrepareConfig) -> str:
+    """Return the reader of a layout that a folder shows by its own files, or an empty text."""
+    own = () if config.input.table else (_by_own_table,)
+    for find in (_by_marks, _by_published_tables, *own):
+        try:
+            found: list[str] = find(folder, config)
+        except MeninxError:  # several tables, which say nothing about the folder above
+            continue
+        if found:
+            return found[0]
+    images, masks = part_of_layout(path.name for path in folders_in(folder))
+    return "pairs" if images and masks else ""
 
 
 def _by_folders(root: Path, config: PrepareConfig) -> list[str]:

@@ -1,0 +1,85 @@
+"""From a hospital's own DICOM to a report in three commands."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from meninx.cli.app import run
+from meninx.synthetic import PhantomConfig, write_archives
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def hospital(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with `archive/` and `labels.csv` of one hospital; commands run in it."""
+    cohort = PhantomConfig(patients=24, hospitals=("north",), size=64, ct_patients=0, ct_size=(16, 16, 8))
+    write_archives(cohort, tmp_path / "hospitals")
+    monkeypatch.chdir(tmp_path / "hospitals" / "north")
+    return tmp_path / "hospitals" / "north"
+
+
+def commands() -> list[str]:
+    """The three commands of the README."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.partition("three commands")[2].partition("```console\n")[2].partition("```")[0]
+    return [line for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def test_three_commands_lead_from_dicom_to_a_report(hospital, capsys):
+    lines = commands()
+    assert len(lines) == 3
+    for line in lines:
+        words = shlex.split(line)[1:]
+        more = ["--steps", "2", "--recipe", "tiny"] if words[0] == "train" else []
+        assert run([*words, *more]) == 0, capsys.readouterr().err
+    page = (hospital / "report.html").read_text(encoding="utf-8")
+    for told in ("De-identification", "north", "epsilon", "test"):
+        assert told in page
+    assert "auroc" in capsys.readouterr().out
+
+
+def test_json_of_a_run_with_a_report_is_one_value(hospital, capsys):
+    deid, prepare, _ = (shlex.split(line)[1:] for line in commands())
+    assert (run(deid), run(prepare)) == (0, 0)
+    capsys.readouterr()
+    train = [
+        "train",
+        "data",
+        "--recipe",
+        "tiny",
+        "--steps",
+        "2",
+        "--report",
+        "page.html",
+        "--json",
+        "--quiet",
+    ]
+    assert run(train) == 0
+    trained, measured, reported = json.loads(capsys.readouterr().out)
+    assert trained["out"]
+    assert measured["split"] == "test"
+    assert reported["out"].endswith("page.html")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("train data --archives clean", "--report PAGE.html"),
+        ("train data --report page.html --dry-run", "a dry run trains nothing"),
+        ("train data --report there.html", "there.html"),
+        ("train data --report page.html --archives missing", "missing"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_refused_before_training(hospital, capsys, words, told):
+    (hospital / "there.html").write_text("mine")
+    (hospital / "data").mkdir()
+    for name in ("manifest.csv", "dataset.toml"):
+        (hospital / "data" / name).touch()
+    assert run(words.split()) in (2, 3)
+    assert told in capsys.readouterr().err
+    assert not (hospital / "runs").exists()
