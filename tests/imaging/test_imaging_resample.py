@@ -91,6 +91,18 @@ def test_padding_centres_the_picture():
     assert out[0, :2].max() == out[0, 6:].max() == 0
 
 
+def test_spacing_of_a_nifti_header_resamples_as_that_of_dicom():
+    """A header holds float32: 0.7 is 0.699999988 there, which moved rounded voxels by 1 HU."""
+    values = np.random.default_rng(0).integers(-1000, 1000, (1, 40, 40, 20)).astype(np.int16)
+    exact = np.diag([0.7, 0.7, 2.5, 1.0])
+    stored = exact.astype(np.float32).astype(np.float64)
+    made = [
+        resample.volume(Image(values, affine), spacing_mm=(1.4, 1.05, 5.0)).array
+        for affine in (exact, stored)
+    ]
+    assert np.array_equal(*map(np.round, made))
+
+
 def test_a_size_that_exhausts_the_memory_is_refused_before_anything_is_made():
     small = Image(np.zeros((1, 4, 4, 4), np.float32))
     for spacing in ((), (1.0, 1.0, 1.0)):

@@ -20,7 +20,7 @@ from meninx.core.intensity import Intensity
 from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import Silent
 from meninx.core.run import Run
-from meninx.learn import checkpoint, inference, ledger_file
+from meninx.learn import checkpoint, guarantee, inference, ledger_file
 from meninx.learn.config import LearnConfig
 from meninx.learn.fitting import fit
 from meninx.models import registry
@@ -313,10 +313,14 @@ def test_what_lies_outside_the_guarantee_is_named(dataset: Data, new_run: NewRun
         assert word in said
     assert result.weights == "best"
     silent = SMALL.replace(deterministic=False)
-    (only,) = fit(silent, dataset(), new_run("silent"), plan=plan(steps=1)).outside_guarantee
-    assert "counts as public" in only
+    units, *always = fit(silent, dataset(), new_run("silent"), plan=plan(steps=1)).outside_guarantee
+    assert "training units" in units
+    assert "counts as public" in units
     declared = fit(silent, dataset(), new_run("declared"), plan=plan(n_units=40, steps=1))
-    assert declared.outside_guarantee == ()
+    assert declared.outside_guarantee == tuple(always)
+    size, measured = always
+    assert "input size" in size
+    assert measured == guarantee.MEASURED
     nameless = dataset()
     nameless = replace(nameless, info=replace(nameless.info, patients_known=False))
     assert any(

@@ -44,14 +44,27 @@ def test_14_of_14_is_not_certain():
 
 def test_images_of_one_patient_are_not_independent():
     patients, images = np.ones(14), np.full(14, 10.0)
-    assert rate_interval(images, images, np.ones(100)) == rate_interval(patients, patients, np.ones(100))
+    assert rate_interval(images, images) == rate_interval(patients, patients)
     assert effective_patients(np.array([10.0] * 7 + [0.0] * 7), images) == pytest.approx(13, abs=0.1)
 
 
-def test_a_rate_far_from_the_edge_is_resampled():
+def test_a_rate_of_independent_patients_is_that_of_clopper_and_pearson():
     hits, of = np.array([1.0] * 20 + [0.0] * 20), np.ones(40)
-    assert rate_interval(hits, of, np.linspace(0.3, 0.7, 101)) == pytest.approx((0.31, 0.69))
-    assert all(map(math.isnan, rate_interval(np.zeros(3), np.zeros(3), np.full(5, np.nan))))
+    assert rate_interval(hits, of) == pytest.approx(clopper_pearson(20, 40), abs=0.01)
+    assert all(map(math.isnan, rate_interval(np.zeros(3), np.zeros(3))))
+
+
+def test_a_perfect_mcc_has_width():
+    """The MCC of eight right cases is 0.9999999999999999; its interval was [1, 1]."""
+    truth = np.array([[0.0], [1.0]] * 4)
+    found = evaluate_classification(
+        truth, truth, np.arange(8), ["x"], {}, fixed_thresholds(["x"]), task="multilabel", seed=0, draws=200
+    )
+    mcc = found.find("mcc", "x")
+    assert mcc.value == pytest.approx(1)
+    assert mcc.low < 0.5
+    assert mcc.high == 1
+    assert edge_interval(1 - 2**-53, np.array([1.0, 1 - 2**-53]), 4, least=-1.0)[0] < 0.5
 
 
 def test_groups_without_an_error_have_no_certain_gap():
@@ -93,20 +106,37 @@ def test_ends_of_a_range_have_an_interval_and_other_constants_keep_theirs():
     assert edge_interval(0.5, np.full(10, 0.5), 20) == (0.5, 0.5)
 
 
+def covered(images, rate, correlation, repeats=200):
+    """Return how often the interval and that of resamples hold the rate of simulated patients."""
+    rng = np.random.default_rng(0)
+    scale, patients = 1 / correlation - 1, len(images)
+    drawn = rng.multinomial(patients, np.full(patients, 1 / patients), size=200)
+    rule = plain = 0
+    for _ in range(repeats):
+        of = rng.permutation(images).astype(float)
+        hits = rng.binomial(of.astype(int), rng.beta(rate * scale, (1 - rate) * scale, patients)).astype(
+            float
+        )
+        low, high = rate_interval(hits, of)
+        rule += low <= rate <= high
+        low, high = np.quantile((drawn @ hits) / (drawn @ of), (0.025, 0.975))
+        plain += low <= rate <= high
+    return rule / repeats, plain / repeats
+
+
 def test_the_rule_covers_where_resampling_does_not():
     """Rates of 0.95 of 14 patients with three images each; the docstring states the whole simulation."""
-    rng = np.random.default_rng(0)
-    of = np.full(14, 3.0)
-    drawn = rng.multinomial(14, np.full(14, 1 / 14), size=200)
-    rule = plain = 0
-    for _ in range(200):
-        hits = rng.binomial(3, rng.beta(0.95 * 2, 0.05 * 2, 14)).astype(float)
-        samples = (drawn @ hits) / (drawn @ of)
-        low, high = rate_interval(hits, of, samples)
-        rule += low <= 0.95 <= high
-        plain += np.quantile(samples, 0.025) <= 0.95 <= np.quantile(samples, 0.975)
-    assert plain / 200 < 0.85
-    assert rule / 200 >= 0.95
+    rule, plain = covered([3] * 14, 0.95, 1 / 3)
+    assert plain < 0.85
+    assert rule >= 0.95
+
+
+def test_the_rule_covers_where_a_few_patients_have_most_images():
+    """More than ten patients have a miss, so that the interval was that of the resamples: 89 % here."""
+    images = [1] * 92 + [2] * 50 + [5] * 24 + [12] * 12 + [30] * 4 + [61] * 2
+    rule, plain = covered(images, 0.9, 0.3, repeats=400)
+    assert plain < 0.92
+    assert rule >= 0.93
 
 
 def one_class(labels, task):

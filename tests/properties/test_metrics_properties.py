@@ -135,29 +135,21 @@ def patients(draw):
 
 
 @few
-@given(patients(), st.integers(0, 3))
-def test_the_interval_of_a_rate_has_width_and_holds_the_rate(table, seed):
+@given(patients())
+def test_the_interval_of_a_rate_has_width_and_holds_the_rate(table):
     hits, of = table
-    counts = np.concatenate(list(Draws(np.arange(of.size), 200, seed).blocks()))
-    with np.errstate(invalid="ignore"):
-        samples = (counts @ hits) / (counts @ of)
-    low, high = rate_interval(hits, of, samples)
-    if math.isnan(low):  # too many resamples without a case
-        return
+    low, high = rate_interval(hits, of)
     assert 0 <= low <= hits.sum() / of.sum() <= high <= 1
     assert low < high
     assert 0 < effective_patients(hits, of) <= (of > 0).sum()
 
 
 @few
-@given(patients(), st.integers(0, 3))
-def test_the_interval_turns_with_the_rate(table, seed):
+@given(patients())
+def test_the_interval_turns_with_the_rate(table):
     """Of the misses it is that of the hits, read from the other end."""
     hits, of = table
-    if min((hits > 0).sum(), (hits < of).sum()) >= 10:
-        return
-    nothing = np.zeros(1)
-    low, high = rate_interval(hits, of, nothing)
-    other = rate_interval(of - hits, of, nothing)
+    low, high = rate_interval(hits, of)
+    other = rate_interval(of - hits, of)
     assert abs(low - (1 - other[1])) < 1e-9
     assert abs(high - (1 - other[0])) < 1e-9

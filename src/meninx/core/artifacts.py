@@ -434,12 +434,14 @@ class ThresholdRecord:
         thresholds: label -> probability from which on the label counts as present.
         weights: SHA-256 of the state of the network that they were fitted for.
         source: split and dataset that they were fitted on, in words.
+        outside_guarantee: what a private run does not promise to the patients behind them, in words.
         version: format of the record.
     """
 
     thresholds: dict[str, float]
     weights: str
     source: str = ""
+    outside_guarantee: str = ""
     version: int = FORMAT
 
 

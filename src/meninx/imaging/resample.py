@@ -107,7 +107,8 @@ def volume(
     """
     old = np.array(image.size, dtype=float)
     if spacing_mm:
-        step = np.array(spacing_mm, dtype=float) / np.array(image.spacing_mm)
+        # A NIfTI header holds float32: unrounded, the same volume from DICOM differs where values tie.
+        step = np.array(spacing_mm, dtype=float) / _rounded(np.array(image.spacing_mm))
         new = np.clip(np.round(old / step), 1, _LARGEST_AXIS).astype(int)
     elif size:
         new = np.array(size, dtype=int)
@@ -129,6 +130,12 @@ def volume(
     move[:3, 3] = first
     out = Image(array, image.affine @ move, image.header)
     return _crop_or_pad(out, size) if spacing_mm and size else out
+
+
+def _rounded(spacing: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return a spacing to 1e-5 mm, or as it is where that would be 0."""
+    rounded = np.round(spacing, 5)
+    return np.where(rounded > 0, rounded, spacing)
 
 
 def _plane(plane: Array, size: tuple[int, int], how: Pillow.Resampling) -> Array:

@@ -14,12 +14,21 @@ from torch import nn
 
 from meninx.core import check, plain, plugins
 from meninx.core.artifacts import Ancestry, FeatureStatistics, StartRecord
-from meninx.core.budget import VALIDATION_CASES
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected, in_words, problem
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
-from meninx.learn import features, finetune, inference, kernels, ledger_file, optim, pretrained, runtime
+from meninx.learn import (
+    features,
+    finetune,
+    guarantee,
+    inference,
+    kernels,
+    ledger_file,
+    optim,
+    pretrained,
+    runtime,
+)
 from meninx.learn.augment import augmenter
 from meninx.learn.batches import Assembler
 from meninx.learn.checkpoint import CheckpointHook
@@ -41,9 +50,6 @@ from meninx.privacy.composition import joint_phases
 from meninx.privacy.plan import Plan
 
 OWN_WEIGHTS = "the weights that the caller's own network had"
-UNKNOWN_START = (
-    "the training started from weights of unknown origin: what they hold of the patients is not covered"
-)
 
 
 @dataclass
@@ -196,8 +202,18 @@ def from_config(
         plan=plan, start=pretrained.known(start, ancestry) if start else None, ancestry=ancestry,
         declared_units=declared_units,
     )  # fmt: skip
-    training.caveats.extend(_caveats(training))
+    training.caveats.extend(
+        guarantee.caveats(
+            config, plan, data.info, ancestry if start else None, units=_units(train, plan),
+            declared=declared_units is not None, validated=len(valid) > 0, selects_best=training.selects_best,
+        )
+    )  # fmt: skip
     return training
+
+
+def _units(train: CaseStore, plan: Plan | None) -> int:
+    """Return the number of privacy units of the training split; 0 without a plan."""
+    return len(unit_members(train.manifest, plan.unit)) if plan is not None else 0
 
 
 def _memory_format(
@@ -570,30 +586,3 @@ def _class_weights(config: TaskConfig, train: CaseStore, plan: Plan | None) -> t
     else:
         weights = len(train) / (len(train.info.labels) * np.maximum(positive, 1))
     return tuple(float(value) for value in np.maximum(weights, 1e-3))
-
-
-def _caveats(training: Training) -> list[str]:
-    """Return what of a private run the guarantee does not cover."""
-    config, plan = training.config, training.plan
-    if plan is None:
-        return []
-    caveats: list[str] = []
-    units = len(unit_members(training.train.manifest, plan.unit))
-    if training.declared_units is None and plan.n_units_declared == units:
-        caveats.append(f"the number of training units ({plan.unit}s) counts as public: none was declared")
-    if training.start is not None:
-        unknown = [UNKNOWN_START] if training.ancestry.origin == "unknown" else []
-        caveats += [*unknown, *training.ancestry.caveats]
-    if not training.info.patients_known:
-        caveats.append("the source names no patients: what is called a patient is a single image or lesion")
-    if training.selects_best:
-        caveats.append(f"the weights were selected by {config.validation.monitor} on {VALIDATION_CASES}")
-    if config.validation.early_stopping:
-        caveats.append(f"training may have stopped early because of {VALIDATION_CASES}")
-    if config.optim.schedule == "plateau":
-        caveats.append(f"the learning rate followed {VALIDATION_CASES}")
-    if config.runtime.deterministic:
-        caveats.append(
-            "noise and sampling came from the seed (--deterministic): no privacy against anyone who knows it"
-        )
-    return caveats

@@ -179,7 +179,7 @@ class Measured:
         values: each metric on the data itself.
         samples: each metric in every draw, shape (draws,).
         ends: the 95 % interval of each metric.
-        scored: metrics whose interval is not that of the draws, because too few patients differ.
+        scored: rates, whose interval is not that of the draws.
         n: cases with known truth.
         patients: patients of those.
         positives: positive cases among them.
@@ -212,8 +212,8 @@ def decisions(calls: Calls, label: int) -> npt.NDArray[np.bool_] | None:
 def mean_ends(items: Sequence[Measured], metric: str) -> Ends:
     """Return the interval of a metric's mean over several problems, on the same draws.
 
-    Near the edge, where the interval of a problem is wider than its draws show, the mean's is wider by the
-    mean of what they lack.
+    Where the interval of a problem is wider than its draws show, the mean's is wider by the mean of what they
+    lack.
     """
     if len(items) == 1:
         return items[0].ends[metric]
@@ -307,13 +307,13 @@ def _measured(problem: BinaryProblem, table: dict[str, Array], by_patient: Array
     positive, negative = patients_of(problem.truth, draws.patient_index)
     patients = int(np.unique(draws.patient_index[known]).size)
     counts = Counts(*by_patient[:, :4].T)
-    ends, scored = {}, set()
+    ends: dict[str, Ends] = {}
+    scored: set[str] = set()
     for name in names:
         value, samples = float(table[name][0]), table[name][1:]
         if name in SHARES:
-            hits, of = counts.share(name)
-            ends[name] = intervals.rate_interval(hits, of, samples)
-            scored |= {name} if intervals.near_edge(hits, of) else set()
+            ends[name] = intervals.rate_interval(*counts.share(name))
+            scored.add(name)
         else:
             ends[name] = intervals.edge_interval(
                 value,

@@ -155,7 +155,7 @@ def _difference(
 ) -> tuple[float, Ends, float]:
     """Return the mean difference of group and rest, its interval, and the p-value of "no gap".
 
-    Where the draws vary too little for one of the two, both intervals are combined: the groups share no case.
+    The two intervals of a rate are combined: the groups share no case. Other metrics use the paired draws.
     """
     mine, rest = _measured(inside), _measured(outside)
     value, other = _mean(inside, metric), _mean(outside, metric)

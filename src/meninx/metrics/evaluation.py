@@ -149,8 +149,8 @@ def _notes(problem: ClassificationProblem) -> tuple[str, ...]:
         rule = two if len(problem.labels) == 2 else "the class with the highest score is called"
     return (
         (
-            f"95 % percentile intervals from {problem.draws.count} resamples of "
-            f"patients{stratified(problem.groupings)}"
+            "95 % intervals of rates by Clopper and Pearson with effective patients, other percentile "
+            f"intervals from {problem.draws.count} resamples of patients{stratified(problem.groupings)}"
         ),
         rule,
         (

@@ -1,11 +1,12 @@
-"""95 % intervals of rates over patients, also near 0 and 1, where resampled ones are too narrow.
+"""95 % intervals of rates over patients, and of metrics at an end of their range.
 
-Resamples of 14 patients who were all called right are all right: their percentile interval is [1, 1]. Here
-such a rate gets an interval of Clopper and Pearson with as many trials as the images are worth in patients:
+Resamples of 14 patients who were all called right are all right: their percentile interval is [1, 1]. Where
+a few patients have most of the images, resampled intervals are too narrow for other rates as well. A rate
+therefore has an interval of Clopper and Pearson with as many trials as the images are worth in patients:
 
     >>> import numpy as np
     >>> right, of = np.ones(14), np.ones(14)
-    >>> low, high = rate_interval(right, of, np.ones(1000))
+    >>> low, high = rate_interval(right, of)
     >>> round(low, 3), high
     (0.768, 1.0)
 """
@@ -18,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 LEVEL = 0.95
-FEW = 10
-"""Patients with a wrong decision, or with a right one, below which a rate counts as near the edge."""
 
 _LEAST_DEFINED = 0.9
+_SAME = 1e-9  # a perfect MCC may be 0.9999999999999999
 _QUANTILE = 1.959963984540054  # of the normal distribution, at (1 + LEVEL) / 2
 Array = npt.NDArray[np.float64]
 Ends = tuple[float, float]
@@ -63,26 +63,19 @@ def clopper_pearson(events: float, trials: float, level: float = LEVEL) -> Ends:
     return low, high
 
 
-def near_edge(hits: Array, of: Array) -> bool:
-    """Return whether fewer than :data:`FEW` patients have a hit, or fewer have a miss.
-
-    Arguments as in :func:`effective_patients`.
-    """
-    return min(int((hits > 0).sum()), int((hits < of).sum())) < FEW
-
-
 def effective_patients(hits: Array, of: Array) -> float:
     """Return how many independent trials the cases of some patients are worth for their rate.
 
-    It is the rate's binomial variance over its variance between patients (the inverse design effect times the
-    number of cases), at most the number of patients.
+    It is the rate's binomial variance for one trial over its jackknife variance between patients, at least 1
+    and at most the number of patients.
 
     Args:
         hits: cases of each patient that count, shape (patients,).
         of: cases of each patient among which they are, shape (patients,).
 
     References:
-        Korn and Graubard, Survey Methodology 24 (1998) 193-201.
+        Korn and Graubard, Survey Methodology 24 (1998) 193-201, here with the variance that leaves out one
+        patient at a time, since theirs is too small where one patient has many of the cases.
     """
     there = of > 0
     hits, of = hits[there], of[there]
@@ -90,36 +83,38 @@ def effective_patients(hits: Array, of: Array) -> float:
     rate = float(hits.sum()) / cases
     if patients < 2 or rate in (0.0, 1.0):
         return float(patients)
-    spread = float(((hits - rate * of) ** 2).sum()) * patients / (patients - 1) / cases**2
+    moves = (hits - rate * of) / (cases - of)  # of the rate when a patient is left out
+    spread = float((moves**2).sum()) * (patients - 1) / patients
     if spread == 0:
         return float(patients)
-    return float(min(patients, rate * (1 - rate) / spread))
+    return float(min(patients, max(1.0, rate * (1 - rate) / spread)))
 
 
-def rate_interval(hits: Array, of: Array, samples: npt.ArrayLike) -> Ends:
-    """Return the 95 % interval of a rate over patients.
-
-    It is the percentile interval of the resamples where at least :data:`FEW` patients have a hit and as many
-    have a miss, otherwise that of Clopper and Pearson with :func:`effective_patients`.
+def rate_interval(hits: Array, of: Array) -> Ends:
+    """Return the 95 % interval of a rate over patients: Clopper and Pearson's with effective trials.
 
     Args:
         hits: cases of each patient that count, shape (patients,).
         of: cases of each patient among which they are, shape (patients,).
-        samples: the rate in each resample, shape (draws,).
 
     Returns:
         The ends, 0 <= low <= rate <= high <= 1 and low < high; NaN without a case.
 
     Notes:
-        The rule was chosen by simulation: 14, 30 and 80 patients with 1 or on average 3 images each,
-        correlations of 0, 0.3 and 0.9 within a patient, rates of 0.8 to 0.99 (48 settings). This interval
-        covers the rate in 92.6 to 100 % of tables (mean 98.3 %, mean width 0.22), the percentile interval
-        alone in 13 to 96 % (mean 76 %, width 0.13), Wilson's with the same trials in 87 to 100 %.
+        Coverage of the true rate in 1000 simulated tables for each setting: 14, 30, 56 and 184 patients,
+        rates of 0.5 to 0.95, correlations of 0.3 and 0.9 within a patient (none with one image). In brackets
+        the percentile interval of resampled patients, in 300 tables.
+
+        - one image per patient: 95.1 to 100 %, mean 97.3 % (44 to 96 %, mean 88 %);
+        - 3 images on average, geometric: 94.3 to 100 %, mean 98.1 % (51 to 96 %, mean 87 %);
+        - images per patient as in the NIH radiographs (mean 3.5, at most 61): 89.5 to 100 %, mean 96.7 % (54
+          to 96 %, mean 84 %);
+        - a tenth of the patients with 10 to 61 images: 85.7 to 100 %, mean 96.2 % (54 to 95 %, mean 83 %).
+
+        It is below 93 % only at a correlation of 0.9 in the last two, where a few patients decide the rate.
     """
     if not (of > 0).any():
         return float("nan"), float("nan")
-    if not near_edge(hits, of):
-        return percentile_interval(samples)
     trials = effective_patients(hits, of)
     rate = float(hits.sum() / of.sum())
     low, high = clopper_pearson(rate * trials, trials)
@@ -140,10 +135,11 @@ def edge_interval(value: float, samples: npt.ArrayLike, patients: int, *, least:
         least: lower end of the metric's range, whose upper end is 1.
     """
     low, high = percentile_interval(samples)
-    if not (low == high == value and value in (least, 1.0)) or patients < 1:
+    end = 1.0 if abs(value - 1) < _SAME else least
+    # Written so that NaN is no end of the range.
+    if not max(abs(value - end), abs(low - end), abs(high - end)) < _SAME or patients < 1:
         return low, high
-    share = (value - least) / (1 - least)
-    ends = clopper_pearson(share * patients, patients)
+    ends = clopper_pearson(patients if end == 1 else 0, patients)
     return least + ends[0] * (1 - least), least + ends[1] * (1 - least)
 
 

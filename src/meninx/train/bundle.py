@@ -27,6 +27,7 @@ from meninx.core import artifacts, files, integrity, names, plain
 from meninx.core.artifacts import BundleRecord, ThresholdRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.manifest import DatasetInfo, TaskKind
+from meninx.learn.guarantee import MEASURED
 from meninx.learn.inference import OVERLAP
 from meninx.metrics.thresholds import Threshold
 from meninx.models import registry
@@ -58,6 +59,7 @@ class Contents:
         sigmoid: each output is decided on its own; else the outputs are classes of which one is right.
         size: spatial size of an input.
         privacy: the sentence of ``privacy.json``.
+        outside: what its guarantee does not cover, in words.
         card: Markdown for ``docs/README.md``.
     """
 
@@ -66,6 +68,7 @@ class Contents:
     size: tuple[int, ...]
     privacy: str
     card: str
+    outside: tuple[str, ...] = ()
 
     @property
     def info(self) -> DatasetInfo:
@@ -165,7 +168,7 @@ def write_bundle(folder: Path, model: nn.Module, contents: Contents, *, onnx: bo
 
 
 def write_thresholds(
-    folder: Path, fitted: Sequence[Threshold], *, weights: str, source: str
+    folder: Path, fitted: Sequence[Threshold], *, weights: str, source: str, private: bool = False
 ) -> tuple[list[Path], list[Path]]:
     """Write ``configs/thresholds.json`` of a bundle, or remove it when there are none; return both lists.
 
@@ -174,6 +177,7 @@ def write_thresholds(
         fitted: thresholds of the network's labels; those that were not fitted on validation are left out.
         weights: SHA-256 of the network's state.
         source: split and dataset that they were fitted on, in words.
+        private: the network was trained with differential privacy, which does not cover the thresholds.
 
     Returns:
         Files that were written, and files that were removed.
@@ -186,7 +190,9 @@ def write_thresholds(
         return [], []
     listed = {name: digest for name, digest in integrity.read(folder).items() if name != THRESHOLDS}
     if values:
-        artifacts.write(folder, ThresholdRecord(thresholds=values, weights=weights, source=source))
+        outside = MEASURED if private else ""
+        record = ThresholdRecord(thresholds=values, weights=weights, source=source, outside_guarantee=outside)
+        artifacts.write(folder, record)
     else:
         path.unlink()
     if listed:
@@ -246,6 +252,7 @@ def _metadata(contents: Contents, *, onnx: bool) -> dict[str, Any]:
         "intensity": _intensity(info),
         "image_size": list(contents.record.image_size),
         "privacy": contents.privacy,
+        "outside_guarantee": list(contents.outside),
         "thresholds": f"{THRESHOLDS}, once `meninx evaluate` has measured them",
         **({"onnx": _onnx_format(contents)} if onnx else {}),
     }
@@ -338,6 +345,7 @@ def _facts(contents: Contents) -> dict[str, str]:
         "task": str(info.task),
         "activation": contents.activation,
         "privacy": contents.privacy,
+        "outside_guarantee": " | ".join(contents.outside) or "not stated",
         "intended_use": "research; not a medical device",
         **texts,
     }

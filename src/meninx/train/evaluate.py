@@ -477,7 +477,11 @@ class _Measurement:
         if path == self.folder.root / artifacts.place(EvaluationRecord):
             place_of = self.folder.release / bundle.FOLDER
             written, gone = bundle.write_thresholds(
-                place_of, found.thresholds, weights=self.model.weights, source=fitted
+                place_of,
+                found.thresholds,
+                weights=self.model.weights,
+                source=fitted,
+                private=testdata.is_private(self.folder),
             )
             added, removed = [*added, *written], [*removed, *gone]
         if not self.private:

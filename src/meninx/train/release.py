@@ -16,7 +16,7 @@ from meninx.core.errors import DataError, problem
 from meninx.core.manifest import DatasetInfo
 from meninx.core.run import Run
 from meninx.core.workspace import REPLACED, STAGING
-from meninx.learn import record
+from meninx.learn import guarantee, record
 from meninx.learn.config import LearnConfig
 from meninx.learn.inference import load_model, released_step
 from meninx.learn.state_digest import weights_digest
@@ -76,11 +76,11 @@ def _write_bundle(
         **learned.model.options,
     }
     privacy = artifacts.read(run.root, PrivacyRecord)
+    if known is None or known.private:
+        info = guarantee.public_facts(info, learned.model)
     contents = bundle.Contents(
         record=BundleRecord(
-            info=replace(
-                info, attributes=(), observed=None if known is None or known.private else info.observed
-            ),
+            info=replace(info, attributes=()),
             network=network,
             loss=task.loss_name,
             image_size=learned.model.image_size,
@@ -92,6 +92,7 @@ def _write_bundle(
         sigmoid=task.sigmoid,
         size=tuple(learned.model.patch_size or learned.model.image_size or info.size),
         privacy=privacy.sentence if privacy else "not stated",
+        outside=privacy.outside_guarantee if privacy else (),
         card=_short_card(info, run),
     )
     bundle.write_bundle(folder, model, contents, onnx=onnx)
@@ -100,10 +101,14 @@ def _write_bundle(
 def _short_card(info: DatasetInfo, run: Run) -> str:
     privacy, known = artifacts.read(run.root, PrivacyRecord), run.record
     labels = ", ".join(names.markdown(label) for label in info.labels)
+    outside = privacy.outside_guarantee if privacy else ()
+    listed = "".join(f"- {names.markdown(item)}\n" for item in outside)
+    restriction = f"Outside this guarantee:\n\n{listed}\n" if listed else ""
     return (
         f"# {names.markdown(info.name)}: {info.task}\n\nLabels: {labels}.\n\n"
         f"Trained by meninx for {known.step if known else 0} steps.\n\n"
         f"Privacy: {privacy.sentence if privacy else 'not stated.'}\n\n"
+        f"{restriction}"
         "`meninx report --card` writes the full model card. Research only; not a medical device.\n"
     )
 
