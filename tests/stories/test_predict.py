@@ -447,7 +447,7 @@ def test_refused_images_are_named_and_the_others_go_on(pictures, tmp_path):
         "no image (report, segmentation, ...)": ("2.25.77",),
     }
     assert set(table(result.out)) == {"good"}
-    assert "1 other files" in result.summary()
+    assert "1 other file below" in result.summary()
     record = read(result.out, PredictRecord)
     assert record.refused == result.refused
     assert app.run(["predict", str(pictures.bundle), str(folder), str(tmp_path / "two"), "-q"]) == 0
