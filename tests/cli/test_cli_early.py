@@ -29,7 +29,7 @@ TYPOS = (
     "sweep datta",
     "sweep data --epsilons 1 --device gpu",
     "sweep data --epsilons 1 --out data/sweep",
-    "predict modle data out",
+    "predict mdl data out",
     "predict bundle datta out",
     "predict bundle data data",
     "predict bundle data out --device cdua",

@@ -65,7 +65,6 @@ SCATTERED = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 2, device="meta"))
         ({"physical_batch": 0}, r"physical_batch > 0"),
         ({"save_every": 0}, r"save_every > 0"),
         ({"resume": "yes"}, r"resume"),
-        ({"functional": "head"}, r"a list, got 'head' .*functional"),
         ({"deterministic_seed": "one"}, r"deterministic_seed"),
         ({"clipping": "flatt"}, r"did you mean 'flat'"),
         ({"noise_bands": 0}, r"noise_bands > 0"),

@@ -85,7 +85,7 @@ def test_mean_over_classes_equals_scikit_learn():
     [
         ([0, 1], [0.1, math.nan], "row 1"),
         ([0, 1], [0.1], "shape"),
-        ([0, 2], [0.1, 0.2], "0, 1 or NaN"),
+        ([0, 2], [0.1, 0.2], "not 0, 1 or unknown"),
         ([1, 0], [math.inf, 0], "row 0"),
     ],
 )

@@ -90,7 +90,7 @@ def test_a_refused_name_is_not_quoted(every: list[str]):
 def _refusal(number: int, name: str) -> DataError:
     """Return the error with the words of :func:`names.problem`, which are a few fixed ones."""
     found = names.problem(name)
-    assert found in {names.problem(example) for example in ("", "$x", "\u200b" * 3, "x" * 256)}
+    assert found in {names.problem(example) for example in ("", "$x", "\u200b" * 3, "x" * 256, "a#b")}
     fix = "rename it in the source table and prepare again"
     return DataError(expected(f"a plain name for label {number}", got=found, where="table.csv", fix=fix))
 

@@ -123,7 +123,7 @@ def test_real_images_do_not_go_into_a_release(tmp_path):
 def test_another_dataset_than_the_runs_own_is_refused(tmp_path, synthetic):
     other = dataset_with_images(tmp_path / "other", level=77)
     (other / "manifest.csv").write_text((other / "manifest.csv").read_text().replace(",60", ",61"))
-    with pytest.raises(UsageError, match="that a run was trained on"):
+    with pytest.raises(UsageError, match="no run was given together with its dataset"):
         page_of(tmp_path, SHEET, other, synthetic[1])
 
 

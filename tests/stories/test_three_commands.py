@@ -35,7 +35,7 @@ def test_three_commands_lead_from_dicom_to_a_report(hospital, capsys):
     assert len(lines) == 3
     for line in lines:
         words = shlex.split(line)[1:]
-        more = ["--steps", "2", "--recipe", "tiny"] if words[0] == "train" else []
+        more = ["--steps", "2", "--recipe", "tiny", "--batch-size", "4"] if words[0] == "train" else []
         assert run([*words, *more]) == 0, capsys.readouterr().err
     page = (hospital / "report.html").read_text(encoding="utf-8")
     for told in ("De-identification", "north", "epsilon", "test"):

@@ -58,6 +58,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 BUNDLE = {
+    "release/bundle/checksums.sha256",
     "release/bundle/LICENSE",
     "release/bundle/configs/inference.json",
     "release/bundle/configs/meninx.json",

@@ -175,7 +175,7 @@ def test_a_later_private_run_on_the_public_people_is_refused(private, public, co
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [
-        ({"pretrained": ""}, ConfigError, "pretrained weights with features"),
+        ({"pretrained": ""}, ConfigError, "no pretrained features"),
         ({"standardize": "nowhere"}, DataError, "nowhere"),
         ({"model": "resnet9", "model_options": {"width": 8, "groups": 4}}, ConfigError, "norm layer"),
         ({"model": "wrn-16-4"}, ConfigError, "norm layer"),

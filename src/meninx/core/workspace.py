@@ -306,7 +306,7 @@ def apart(out: Path, sources: Iterable[Path]) -> None:
             )
 
 
-def outside(out: Path, sources: Iterable[Path] = ()) -> None:
+def outside(out: Path, sources: Iterable[Path] = (), *, in_release: bool = False) -> None:
     """Refuse an output that lies in a source, or in a dataset, archive, release or bundle.
 
     A source may lie beside or below it.
@@ -316,6 +316,7 @@ def outside(out: Path, sources: Iterable[Path] = ()) -> None:
     Args:
         out: file or folder to write.
         sources: folders that are read.
+        in_release: whether it may lie in a release, as the page of a report does that leaves with the model.
 
     Raises:
         UsageError: it lies in one of them.
@@ -324,12 +325,12 @@ def outside(out: Path, sources: Iterable[Path] = ()) -> None:
     fix = "choose a place beside it"
     if any(_within(place, _resolved(source)) for source in sources):
         raise UsageError(problem("the output must lie outside the source", where="out", fix=fix))
-    _refuse_results((place, *place.parents))
+    _refuse_results((place, *place.parents), in_release=in_release)
 
 
-def _refuse_results(folders: Iterable[Path]) -> None:
+def _refuse_results(folders: Iterable[Path], *, in_release: bool = False) -> None:
     """Refuse an output for which one of its folders is the result of a stage, a release or a bundle."""
-    marks = (Path(PRIVATE, MARKER), Path(integrity.CHECKSUMS))
+    marks = (Path(PRIVATE, MARKER), *([] if in_release else [Path(integrity.CHECKSUMS)]))
     result = next((folder for folder in folders if any((folder / mark).is_file() for mark in marks)), None)
     if result is not None:
         outside = "outside releases, and outside datasets and archives"

@@ -250,7 +250,7 @@ def _refuse_size(record: BundleRecord) -> None:
         fits = len(size) == info.spatial_dims and min(size) >= 1 and resample.is_allowed(info.channels, size)
         if size and not fits:
             what = f"{info.spatial_dims} numbers > 0 of an image that fits into memory"
-            raise DataError(expected(what, got="others", where=f"configs/meninx.json, {name}"))
+            raise DataError(expected(what, got=len(size), where=f"configs/meninx.json, {name}"))
 
 
 class _Bounded(TorchFunctionMode):

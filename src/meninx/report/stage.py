@@ -81,9 +81,8 @@ def run(
         INFO_NAME,
         artifacts.place(DeidRecord),
     )  # of folders that older versions made, which have no marker
-    workspace.outside(
-        page_path, [folder for folder in folders if any((folder / mark).is_file() for mark in marks)]
-    )
+    made = [folder for folder in folders if any((folder / mark).is_file() for mark in marks)]
+    workspace.outside(page_path, made, in_release=True)
     _refuse_existing([page_path], config)
     with task(progress, "report", 3):
         context = gather(config, sources)
@@ -128,10 +127,11 @@ def _refuse_incomplete_card(config: ReportConfig, sources: Sequence[Path]) -> No
 
 
 def _lacks_evaluation(folder: Path) -> bool:
-    """Return whether a folder is a finished run that was not measured; the page judges all others."""
+    """Return whether a folder is a finished run of a stage that was not measured; the page judges others."""
     record = Run(folder).record if (folder / artifacts.place(RunRecord)).is_file() else None
     finished = record is not None and record.state is RunState.RELEASED
-    return finished and not (folder / artifacts.place(EvaluationRecord)).is_file()
+    measured = (folder / artifacts.place(EvaluationRecord)).is_file()
+    return record is not None and finished and not record.own_loop and not measured
 
 
 def _refuse_existing(paths: Sequence[Path] | Mapping[Path, object], config: ReportConfig) -> None:
