@@ -238,6 +238,7 @@ def start(folder: Path, data: Path, processes: int) -> Path:
     return folder / "latest"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_recipe_runs_unchanged_under_torchrun(tmp_path: Path, processes: int) -> None:
     data = write_dataset(tmp_path / "data", patients=18, size=32).root

@@ -246,6 +246,7 @@ def test_a_run_from_a_package_is_recorded_and_moves_with_the_package(
     assert asdict(result.start)["file"] == "small.pth"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["batch", ["group", {"num_groups": 8}]])
 def test_a_head_on_a_frozen_network_of_monai_is_trained_privately(
     norm: Any, dataset: Callable[..., Manifest], new_run: Callable[..., Run], tmp_path: Path

@@ -20,7 +20,7 @@ from meninx.synthetic import write_dataset
 
 HOSPITAL = "north"
 LINES = list(dict.fromkeys(line for lines in EXAMPLES.values() for line in lines))
-SLOW = ("meninx demo demo-out/",)
+SLOW = ("meninx demo demo-out/", "meninx sweep data/ --recipe tiny --epsilons 3 8 --seeds 0 1")
 # What must lie in the folder before an example can run; all else the example makes itself.
 NEEDS = {
     "deid": ("archive",),

@@ -161,6 +161,7 @@ def test_page_and_readme_name_the_program_that_is_tested(own: Released) -> None:
         assert "python -m scripts.with_onnx " in text
 
 
+@pytest.mark.slow
 def test_onnx_pads_small_images_as_the_program_does(tmp_path: Path) -> None:
     model = released(tmp_path, model="resnet9-small", training={"image_size": (40, 36)})
     agree(by_onnx(model), model.expected)

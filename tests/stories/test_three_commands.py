@@ -43,6 +43,7 @@ def test_three_commands_lead_from_dicom_to_a_report(hospital, capsys):
     assert "auroc" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_json_of_a_run_with_a_report_is_one_value(hospital, capsys):
     deid, prepare, _ = (shlex.split(line)[1:] for line in commands())
     assert (run(deid), run(prepare)) == (0, 0)
