@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -122,3 +123,16 @@ def test_a_damaged_or_missing_checkpoint_is_named(dataset: Data, new_run: NewRun
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match="damaged"):
         inference.load_model(run)
+
+
+def test_weights_of_a_bundle_that_expand_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    """The archive of torch may hold packed members: a small file would become a large state dict."""
+    plain, packed = tmp_path / "plain.pt", tmp_path / "packed.pt"
+    torch.save({"weight": torch.zeros(1000)}, plain)
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for member in old.namelist():
+            new.writestr(member, old.read(member))
+    assert set(inference._weights(plain)) == {"weight"}
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(DataError, match="larger than the file"):
+        inference._weights(packed)

@@ -20,7 +20,7 @@ from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.imaging import resample
-from meninx.learn import checkpoint, runtime
+from meninx.learn import checkpoint, pretrained, runtime
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore, unpadded
 from meninx.learn.state_digest import weights_digest
@@ -303,12 +303,14 @@ def _built(record: BundleRecord, shape: dict[str, int]) -> nn.Module:
 def _weights(path: Path) -> dict[str, Tensor]:
     """Return the state dict in a file that may come from anywhere."""
     content = io.BytesIO(files.read_bytes(path, limit=files.IMAGE_LIMIT))
+    pretrained.refuse_packed(path)
     try:
         table: Any = torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile archive makes the reader raise anything
         raise DataError(problem("the file holds no state dict", where="models/model.pt")) from error
     if not isinstance(table, dict) or not all(isinstance(value, Tensor) for value in table.values()):
         raise DataError(problem("the file holds no state dict", where="models/model.pt"))
+    pretrained.refuse_odd(table, path)
     return table
 
 

@@ -185,7 +185,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise DataError(problem("the file of pretrained weights does not exist", where=str(path)))
     if path.suffix == ".safetensors":
         return _safetensors(path)
-    _refuse_packed(path)
+    refuse_packed(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile file makes the reader raise anything
@@ -201,12 +201,16 @@ def _read(path: Path) -> dict[str, Tensor]:
     )
     if not tensors:
         raise DataError(problem("the state dict has no tensors", where=path.name))
-    _refuse_odd(tensors, path)
+    refuse_odd(tensors, path)
     return tensors
 
 
-def _refuse_packed(path: Path) -> None:
-    """Refuse an archive whose content is larger than the file: packed members, or members that overlap."""
+def refuse_packed(path: Path) -> None:
+    """Refuse an archive whose content is larger than the file: packed members, or members that overlap.
+
+    Raises:
+        DataError: it is; names the file.
+    """
     try:
         with path.open("rb") as stream:
             if stream.read(4) != b"PK\3\4":
@@ -221,8 +225,12 @@ def _refuse_packed(path: Path) -> None:
         raise DataError(problem("the content is larger than the file", where=path.name, fix=fix))
 
 
-def _refuse_odd(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse tensors that are no plain numbers in memory, or more of them than the file can hold."""
+def refuse_odd(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that are no plain numbers in memory, or more of them than the file can hold.
+
+    Raises:
+        DataError: a tensor is odd; names it and the file.
+    """
     storages: dict[int, int] = {}
     for name, value in tensors.items():
         plain = value.layout is torch.strided and value.device.type == "cpu"
