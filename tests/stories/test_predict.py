@@ -251,8 +251,9 @@ def test_radiographs_are_predicted_straight_from_the_clean_archive(radiographs, 
 def test_no_original_of_the_private_room_is_predicted(radiographs, tmp_path):
     """A clean archive keeps originals in quarantine."""
     clean = shutil.copytree(radiographs.source, tmp_path / "clean")
-    some = next(path for path in (clean / "images").rglob("*.dcm"))
-    header = pydicom.dcmread(some)
+    images = table(meninx.predict(radiographs.bundle, clean, tmp_path.parent / "out-before").out)
+    headers = (pydicom.dcmread(path) for path in (clean / "images").rglob("*.dcm"))
+    header = next(header for header in headers if header.SOPInstanceUID in images)
     header.SOPInstanceUID = "1.2.3"
     header.save_as(clean / "private" / "quarantine.dcm")
     for source in (clean, tmp_path):
