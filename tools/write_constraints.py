@@ -10,7 +10,7 @@ from pathlib import Path
 HEADER = """\
 # Versions that were tested together on Python 3.11; `make` installs with them. \
 Regenerate with `make constraints`.
-# Flower 1.42, which federated training will use, requires protobuf < 7 and packaging < 26.
+# Flower 1.42, which federated training uses, requires protobuf < 7 and packaging < 26.
 """
 CEILINGS = {"protobuf": 7, "packaging": 26}  # major versions that Flower refuses
 SKIPPED = {"meninx", "pip", "setuptools", "wheel"}

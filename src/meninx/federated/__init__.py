@@ -1,0 +1,1 @@
+"""Federated training: hospitals train one network together, and no image leaves a hospital."""
