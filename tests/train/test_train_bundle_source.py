@@ -17,7 +17,8 @@ LIGHT = {"PIL", "nibabel", "numpy", "pydicom"}
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "scripts"
-    bundle_source.write(folder, networks=True, onnx=True)
+    for segmentation in (False, True):
+        bundle_source.write(folder, networks=True, onnx=True, segmentation=segmentation)
     return folder
 
 
@@ -70,5 +71,7 @@ def test_a_network_of_monai_brings_no_network_of_ours(tmp_path):
     assert (tmp_path / "scripts" / "inference.py").is_file()
 
 
-def test_the_copy_stays_small(scripts):
-    assert sum(path.stat().st_size for path in scripts.rglob("*.py")) < 220_000
+@pytest.mark.parametrize("segmentation", [False, True])
+def test_the_copy_stays_small(tmp_path, segmentation):
+    bundle_source.write(tmp_path, networks=True, onnx=True, segmentation=segmentation)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.py")) < 220_000

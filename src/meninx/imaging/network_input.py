@@ -124,9 +124,23 @@ class NetworkInput:
         Raises:
             DataError: the source has another number of axes than the map.
         """
-        if label_map.ndim != source.spatial_dims:
+        placed: Array = self.maps_on_source(label_map[None], stored, source)[0]
+        return placed
+
+    def maps_on_source(self, maps: Array, stored: Image, source: Image) -> Array:
+        """Return several maps of the network, (maps, ...), on the pixels of the source, by nearest neighbour.
+
+        Args:
+            maps: of the network's input, padding included, e.g. the probability of each label.
+            stored: the image that the network received.
+            source: the image it was made of.
+
+        Raises:
+            DataError: the source has another number of axes than a map.
+        """
+        if maps.ndim != source.spatial_dims + 1:
             raise DataError(problem("the label map and the image have different axes", where="label map"))
-        inside = _unpadded(label_map, stored.size)
+        inside = _unpadded(maps, stored.size)
         if source.spatial_dims == 3:
             return resample.volume_on_source(inside, stored.affine, source.size, source.affine)
         return resample.picture_on_source(inside, (source.size[0], source.size[1]), self.preprocessing.aspect)
@@ -153,6 +167,6 @@ def preprocessing_of(table: Mapping[str, Any]) -> Preprocessing:
     return Preprocessing(**steps)
 
 
-def _unpadded(label_map: Array, size: Sequence[int]) -> Array:
-    starts = [(have - wanted) // 2 for have, wanted in zip(label_map.shape, size, strict=True)]
-    return label_map[tuple(slice(start, start + n) for start, n in zip(starts, size, strict=True))]
+def _unpadded(maps: Array, size: Sequence[int]) -> Array:
+    starts = [(have - wanted) // 2 for have, wanted in zip(maps.shape[1:], size, strict=True)]
+    return maps[(slice(None), *(slice(start, start + n) for start, n in zip(starts, size, strict=True)))]

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from meninx.core import check, files, names
 from meninx.core.errors import DataError, expected, problem
-from meninx.imaging import load
-from meninx.imaging.image import Image
 from meninx.imaging.network_input import ImageFiles, NetworkInput, find, preprocessing_of
 from meninx.learn.state_digest import weights_digest
+from meninx.train.bundle_maps import refuse_present
 
 TABLE = "predictions.csv"
 Item = dict[str, Any]
@@ -88,6 +87,26 @@ class LabelMapd:
         return {**item, "pred": best[None]}
 
 
+class Probabilitiesd:
+    """MONAI transform that adds ``probabilities`` of each label, (labels, ...), from logits ``pred``.
+
+    Args:
+        sigmoid: each output is decided on its own; else the first output is the background.
+        wanted: add them; else the item stays as it is.
+    """
+
+    def __init__(self, *, sigmoid: bool, wanted: bool) -> None:
+        self.sigmoid, self.wanted = sigmoid, wanted
+
+    def __call__(self, item: Mapping[str, Any]) -> Item:
+        """Return the item, with probabilities where they are wanted."""
+        if not self.wanted:
+            return dict(item)
+        logits = item["pred"].float()
+        found = torch.sigmoid(logits) if self.sigmoid else torch.softmax(logits, dim=0)[1:]
+        return {**item, "probabilities": found}
+
+
 class Writer(Protocol):
     """Where predictions go."""
 
@@ -122,7 +141,7 @@ class ProbabilityTable:
         self.path, self.labels = Path(output_dir) / TABLE, tuple(labels)
         self.thresholds = _thresholds(Path(thresholds), self.labels, network) if thresholds else {}
         self.rows: list[list[str]] = []
-        _refuse_present(self.path)
+        refuse_present(self.path)
 
     def add(self, item: Mapping[str, Any]) -> None:
         """Take the probabilities ``pred`` (labels,) of one image."""
@@ -143,43 +162,6 @@ class ProbabilityTable:
         writer.writerow([names.csv_cell(name) for name in header])
         writer.writerows(self.rows)
         files.write_text(self.path, buffer.getvalue())
-
-
-class LabelMapFiles:
-    """Writer of label maps on the pixels of their source images: PNG in 2-D, NIfTI in 3-D.
-
-    Args:
-        output_dir: folder for the maps, named as their images.
-    """
-
-    def __init__(self, output_dir: str) -> None:
-        self.folder = Path(output_dir)
-        self.used: set[Path] = set()
-
-    def add(self, item: Mapping[str, Any]) -> None:
-        """Write the label map ``pred`` (1, ...) of one image."""
-        source: Image = item["source"]
-        values = np.asarray(item["pred"])[0]
-        kind = np.uint8 if values.max(initial=0) < 256 else np.uint16
-        placed = item["reader"].on_source(values.astype(kind), item["stored"], source)
-        path = self._path(item["files"].name, ".png" if source.spatial_dims == 2 else ".nii.gz")
-        _refuse_present(path)
-        load.save(path, Image(placed[None], source.affine))
-
-    def close(self) -> None:
-        """Do nothing: every map is written already."""
-
-    def _path(self, name: str, suffix: str) -> Path:
-        """Return the path of the map of an image; two images that differ in their suffix get two maps."""
-        end = load.suffix(Path(name))
-        stem = name[: len(name) - len(end)] if end in _SUFFIXES else name
-        path = self.folder / f"{stem}{suffix}"
-        path = self.folder / f"{name}{suffix}" if path in self.used else path
-        self.used.add(path)
-        return path
-
-
-_SUFFIXES = (*load.PICTURES, *load.VOLUMES, ".dcm")
 
 
 class Predictor:
@@ -230,14 +212,6 @@ class Predictor:
             if isinstance(error.__cause__, DataError):
                 raise error.__cause__ from None
             raise
-
-
-def _refuse_present(path: Path) -> None:
-    if path.exists():
-        fix = "give an empty folder as output_dir"
-        raise DataError(
-            problem(f"{names.printable(path.name)} is there already", where="output_dir", fix=fix)
-        )
 
 
 def _thresholds(path: Path, labels: Sequence[str], network: nn.Module | None) -> dict[str, float]:
