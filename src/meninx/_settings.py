@@ -640,8 +640,8 @@ class EvaluateSettings(TypedDict, total=False):
 
     Attributes:
         split: Split to measure on; all takes every case of another dataset.
-        label_map: Labels of another dataset that have another name there, each as theirs=ours; several may
-            stand for one, each with an entry.
+        rename_labels: Labels of another dataset that have another name there, each as theirs=ours; several
+            may stand for one, each with an entry.
         allow_other_intensity: Measure another dataset although its images are far darker or brighter than
             those of the training, or use a small part of the range of values; the numbers go to the notes.
         other_patients: State that patients of another dataset whose identifiers in the source are those of
@@ -660,7 +660,7 @@ class EvaluateSettings(TypedDict, total=False):
     """
 
     split: Literal["train", "valid", "test", "all"]
-    label_map: Sequence[str]
+    rename_labels: Sequence[str]
     allow_other_intensity: bool
     other_patients: bool
     threshold: str
