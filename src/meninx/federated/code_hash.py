@@ -16,11 +16,11 @@ from pathlib import Path
 
 import msgspec
 
-import meninx
 from meninx.core import files, names, provenance
 from meninx.core.errors import DataError, problem
 
 _SUFFIXES = (".py", ".toml", ".csv", ".txt", ".html", ".css", ".js", ".j2", ".svg")
+_PACKAGE = Path(__file__).resolve().parents[1]  # the folder of meninx
 _SKIPPED = "__pycache__"
 
 
@@ -43,7 +43,7 @@ def installed() -> CodeVersion:
     Raises:
         DataError: a source file cannot be read.
     """
-    return CodeVersion(provenance.version(), source_digest(Path(meninx.__file__).parent))
+    return CodeVersion(provenance.version(), source_digest(_PACKAGE))
 
 
 def source_digest(root: Path) -> str:
