@@ -49,7 +49,7 @@ class SlidingWindow:
     def __post_init__(self) -> None:
         if (self.mode, self.padding_mode) != (GAUSSIAN, REPLICATE):
             what = f"mode {GAUSSIAN} and padding_mode {REPLICATE}"
-            raise DataError(expected(what, got="others", where="sliding_window"))
+            raise DataError(problem(f"the settings are not {what}", where="sliding_window"))
         if not self.roi_size or min(self.roi_size) < 1 or not 0 <= self.overlap < 1 or self.sigma_scale <= 0:
             raise DataError(problem("a number is out of range", where="sliding_window"))
 

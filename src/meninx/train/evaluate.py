@@ -24,7 +24,7 @@ from meninx.core.artifacts import (
     SettingDifference,
 )
 from meninx.core.errors import DataError, UsageError, problem
-from meninx.core.manifest import Manifest, TaskKind
+from meninx.core.manifest import Manifest, TaskKind, refuse_other_task
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
@@ -198,7 +198,7 @@ class _Measurement:
         self.config, self.folder, self.dataset, self.progress = config, folder, dataset, progress
         self.network = network
         self.model = EvaluatedModel.of(folder, network)
-        testdata.check_task(self.model.info, dataset.info)
+        refuse_other_task(self.model.info, dataset.info)
         wanted = dataset if config.split == "all" else dataset.split(config.split)
         if not len(wanted):
             raise DataError(testdata.empty_split(dataset, config.split))
@@ -384,7 +384,7 @@ class _Measurement:
         testdata.finished(other)
         _refuse_changed(other)
         model = EvaluatedModel.of(other, self.network)
-        testdata.check_task(model.info, self.dataset.info)
+        refuse_other_task(model.info, self.dataset.info)
         if set(model.info.labels) != set(self.model.info.labels):
             fix = "compare runs that were trained for the same labels"
             raise DataError(problem("the baseline has other labels", where=other.name, fix=fix))
