@@ -77,9 +77,10 @@ class Covered(msgspec.Struct, frozen=True, kw_only=True):
         lost = "No site" if not self.dropouts else f"Up to {_count(self.dropouts, 'site')}"
         return (
             f"Of {self.sites} sites, {self.quorum} must agree before a sum is opened. "
-            f"Up to {_count(self.colluders, 'site')} may collude with the coordinator: together they learn the sum "
-            f"of at least {honest} other sites and no single update. {self.colluders + 1} colluding sites are not "
-            f"covered{_with_three(self.sites)}. {lost} may drop out of a round before the agreement."
+            f"Up to {_count(self.colluders, 'site')} may collude with the coordinator: together they learn "
+            f"the sum of at least {honest} other sites and no single update. {self.colluders + 1} colluding "
+            f"sites are not covered{_with_three(self.sites)}. "
+            f"{lost} may drop out of a round before the agreement."
         )
 
 

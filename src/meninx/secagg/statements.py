@@ -22,14 +22,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.secagg.roster import Roster
 
-StatementT = TypeVar("StatementT", bound="Statement")
+StatementT = TypeVar("StatementT", bound="SignedStatement")
 STATEMENT_LIMIT = 1 << 23  # bytes; an upload of 10^8 parameters by 32 sites needs 1.6 MB
 _DOMAIN = b"meninx/secagg/1/statement\x00"
 _SESSION_DOMAIN = b"meninx/secagg/1/session\x00"
 _ATTEMPT_DOMAIN = b"meninx/secagg/1/attempt\x00"
 
 
-class Statement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+class SignedStatement(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"
+):
     """Base of every signed statement.
 
     Attributes:
@@ -39,7 +41,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     site: str
 
 
-class Announcement(Statement, frozen=True, kw_only=True, tag="announcement"):
+class Announcement(SignedStatement, frozen=True, kw_only=True, tag="announcement"):
     """A site's fresh exchange key of this run.
 
     Attributes:
@@ -55,7 +57,7 @@ class Announcement(Statement, frozen=True, kw_only=True, tag="announcement"):
     exchange_key: bytes
 
 
-class InSession(Statement, frozen=True, kw_only=True):
+class InSession(SignedStatement, frozen=True, kw_only=True):
     """Base of the statements of a round.
 
     Attributes:
@@ -131,7 +133,7 @@ class _Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     signature: bytes
 
 
-def sign(statement: Statement, signing_key: Ed25519PrivateKey) -> bytes:
+def sign(statement: SignedStatement, signing_key: Ed25519PrivateKey) -> bytes:
     """Return a statement with its signature, encoded."""
     body = msgspec.msgpack.encode(statement)
     return msgspec.msgpack.encode(_Envelope(body, signing_key.sign(_DOMAIN + body)))
