@@ -49,7 +49,7 @@ def study(*, rounds: int = 3) -> list[AnyEvent]:
             aggregation="pairwise masks",
         ),
         *(kinds.SiteConnected(time=1001.0, site=site) for site in SITES),
-        kinds.RoundStarted(time=1010.0, round=0, attempt=0, members=SITES),
+        kinds.RoundOpened(time=1010.0, round=0, attempt=0, members=SITES),
     ]
     for number, site in enumerate(SITES):
         time = 1020.0 + number
@@ -65,7 +65,7 @@ def study(*, rounds: int = 3) -> list[AnyEvent]:
             time=1070.0, round=0, attempt=0, survivors=("east", "north"), metrics={"loss": 0.6}
         ),
         kinds.SumRecomputed(time=1071.0, site="north", round=0, share=1.0, matches=True),
-        kinds.RoundStarted(time=1080.0, round=1, attempt=0, members=SITES),
+        kinds.RoundOpened(time=1080.0, round=1, attempt=0, members=SITES),
         kinds.SiteLost(time=1085.0, site="west", reason="the connection was cut"),
         kinds.SiteRefused(time=1086.0, site="west", reason="budget of patients spent", code=4, final=True),
         kinds.UpdateUploaded(time=1090.0, site="east", round=1, attempt=0, sent=4_100_000),
@@ -92,7 +92,7 @@ def any_event(sites: st.SearchStrategy[str], text: st.SearchStrategy[str]) -> st
         st.builds(kinds.SiteConnected, time=times, site=sites),
         st.builds(kinds.SiteLost, time=times, site=sites, reason=text),
         st.builds(kinds.SitesAwaited, time=times, connected=SMALL, needed=SMALL),
-        st.builds(kinds.RoundStarted, **at, members=groups),
+        st.builds(kinds.RoundOpened, **at, members=groups),
         st.builds(kinds.UpdateUploaded, **sent),
         st.builds(kinds.SurvivorsAgreed, **sent),
         st.builds(kinds.SecretsRevealed, **sent),

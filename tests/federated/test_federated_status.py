@@ -51,7 +51,7 @@ def test_the_end_is_estimated_from_past_rounds_with_their_failures() -> None:
     assert status.expected_end == 1080.0 + 2 * 60.0
     aborted = kinds.RoundAborted(time=1100.0, round=1, attempt=0, reason=AbortReason.TIME_OVER)
     again = [
-        kinds.RoundStarted(time=1110.0, round=2, attempt=0, members=SITES),
+        kinds.RoundOpened(time=1110.0, round=2, attempt=0, members=SITES),
         kinds.RoundAccepted(time=1150.0, round=2, attempt=0, survivors=SITES),
     ]
     later = status_of([*study(), aborted, *again])

@@ -11,7 +11,7 @@ from meninx.federated.events import AnyEvent
 from meninx.federated.study_status import status_of, view_of
 
 START = kinds.StudyStarted(time=0.0, study="chest", run="a1", sites=SITES, rounds=5)
-EVENTS = st.lists(any_event(st.sampled_from(SITES), HOSTILE), max_size=25)
+EVENTS = st.lists(any_event(st.sampled_from(SITES), HOSTILE), max_size=12)
 PRESENCE = (kinds.SiteConnected, kinds.SiteLost)
 
 
@@ -20,6 +20,8 @@ def changed(draw: st.DrawFn, event: AnyEvent) -> list[AnyEvent]:
     """Return other events that another site could have caused in the place of one."""
     if isinstance(event, kinds.RoundAborted):
         return [msgspec.structs.replace(event, detail=draw(HOSTILE))]
+    if isinstance(event, kinds.StudyEnded):
+        return [msgspec.structs.replace(event, reason=draw(HOSTILE))]
     if getattr(event, "site", "east") == "east":
         return [event]
     if isinstance(event, kinds.SiteLost):
@@ -32,7 +34,7 @@ def changed(draw: st.DrawFn, event: AnyEvent) -> list[AnyEvent]:
     return draw(st.lists(others, max_size=2))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data(), events=EVENTS)
 def test_the_view_of_a_site_does_not_depend_on_the_others(
     data: st.DataObject, events: list[AnyEvent]

@@ -1,7 +1,7 @@
 """One sentence per event of a study, for the terminal, the page and logs; rounds count from 1.
 
->>> from meninx.federated.events import RoundStarted
->>> sentence(RoundStarted(round=2, attempt=0, members=("east", "north", "west")))
+>>> from meninx.federated.events import RoundOpened
+>>> sentence(RoundOpened(round=2, attempt=0, members=("east", "north", "west")))
 'Round 3 started with 3 sites.'
 """
 
@@ -95,7 +95,7 @@ _SENTENCES: dict[type, Callable[[Any], str]] = {
     kinds.SitesAwaited: lambda event: (
         f"Waiting for sites: {event.connected} connected, {event.needed} needed."
     ),
-    kinds.RoundStarted: lambda event: f"Round {event.round + 1} started with {len(event.members)} sites.",
+    kinds.RoundOpened: lambda event: f"Round {event.round + 1} started with {len(event.members)} sites.",
     kinds.UpdateUploaded: lambda event: (
         f"{event.site} uploaded its part of round {event.round + 1} ({size(event.sent)})."
     ),

@@ -124,7 +124,7 @@ class SitesAwaited(Event, frozen=True, kw_only=True, tag="sites_awaited"):
     needed: Count
 
 
-class RoundStarted(Event, frozen=True, kw_only=True, tag="round_started"):
+class RoundOpened(Event, frozen=True, kw_only=True, tag="round_opened"):
     """The sites train from the model of the last accepted round.
 
     Attributes:
@@ -280,7 +280,12 @@ class ModelReleased(Event, frozen=True, kw_only=True, tag="model_released"):
 
 
 class StudyEnded(Event, frozen=True, kw_only=True, tag="study_ended"):
-    """The study is over, or stopped until somebody resumes it."""
+    """The study is over, or stopped until somebody resumes it.
+
+    Attributes:
+        outcome: what every site may see.
+        reason: in words, for the coordinator only.
+    """
 
     outcome: StudyOutcome
     reason: str = ""
@@ -291,7 +296,7 @@ AnyEvent: TypeAlias = (
     | SiteConnected
     | SiteLost
     | SitesAwaited
-    | RoundStarted
+    | RoundOpened
     | UpdateUploaded
     | SurvivorsAgreed
     | SecretsRevealed

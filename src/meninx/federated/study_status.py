@@ -1,10 +1,10 @@
 """Status of a study: one frozen value, computed from its events, for terminal, page, JSON and Prometheus.
 
->>> from meninx.federated.events import RoundStarted, SiteConnected, StudyStarted, UpdateUploaded
+>>> from meninx.federated.events import RoundOpened, SiteConnected, StudyStarted, UpdateUploaded
 >>> events = [
 ...     StudyStarted(study="chest", run="a1", sites=("east", "north", "west"), rounds=20),
 ...     SiteConnected(site="east"),
-...     RoundStarted(round=0, attempt=0, members=("east", "north", "west")),
+...     RoundOpened(round=0, attempt=0, members=("east", "north", "west")),
 ...     UpdateUploaded(site="north", round=0, attempt=0, sent=4_100_000),
 ... ]
 >>> [(site.name, site.up, site.numbers.sent) for site in status_of(events).sites]
@@ -276,6 +276,8 @@ def _visible(viewer: str, events: Iterable[AnyEvent]) -> Iterator[AnyEvent]:
             yield kinds.RoundAborted(
                 time=event.time, round=event.round, attempt=event.attempt, reason=event.reason
             )
+        elif isinstance(event, kinds.StudyEnded):
+            yield kinds.StudyEnded(time=event.time, outcome=event.outcome)
         elif site == viewer or isinstance(event, kinds.SiteConnected):
             yield event
         elif isinstance(event, kinds.SiteLost):
@@ -373,7 +375,7 @@ class _Fold:
     def _awaited(self, event: kinds.SitesAwaited) -> None:
         self._phase = StudyPhase.WAITING
 
-    def _round_started(self, event: kinds.RoundStarted) -> None:
+    def _round_opened(self, event: kinds.RoundOpened) -> None:
         self._end_attempt(event.time, AttemptResult.ABORTED, reason=AbortReason.INTERRUPTED)
         self._phase = StudyPhase.ROUND_RUNNING
         self._attempts.append(
@@ -500,7 +502,7 @@ _RULES: dict[type, Callable[[_Fold, Any], None]] = {
     kinds.SiteConnected: _Fold._connected,
     kinds.SiteLost: _Fold._lost,
     kinds.SitesAwaited: _Fold._awaited,
-    kinds.RoundStarted: _Fold._round_started,
+    kinds.RoundOpened: _Fold._round_opened,
     kinds.UpdateUploaded: _Fold._uploaded,
     kinds.SurvivorsAgreed: _Fold._agreed,
     kinds.SecretsRevealed: _Fold._revealed,
