@@ -339,9 +339,7 @@ def test_a_folder_per_case_with_its_mask_is_no_class(tmp_path):
     """Five cases of image.png and mask.png became five classes of two images."""
     for case in range(5):
         for number, name in enumerate(("image", "mask")):
-            make.write_picture(
-                tmp_path / f"case{case}" / f"{name}.png", make.picture(2 * case + number)
-            )
+            make.write_picture(tmp_path / f"case{case}" / f"{name}.png", make.picture(2 * case + number))
     with pytest.raises(LayoutError, match=r"named as masks of images"):
         read(tmp_path)
 

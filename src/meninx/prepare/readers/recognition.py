@@ -16,8 +16,8 @@ command that names the folder of the layout.
 
 from __future__ import annotations
 
-import shlex
 import json
+import shlex
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
