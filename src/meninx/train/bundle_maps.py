@@ -6,18 +6,20 @@ program for ONNX Runtime (``scripts/segment_with_onnx.py``) write their results 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from meninx.core import names
+from meninx.core import files, names
 from meninx.core.errors import DataError, problem
 from meninx.imaging import load, nifti
 from meninx.imaging.image import Image
 
-PROBABILITY_MAPS = "probability_maps"
+PROBABILITY_MAPS, REFUSED = "probability_maps", "refused.csv"
 _SUFFIXES = (*load.PICTURES, *load.VOLUMES, ".dcm")
 
 
@@ -34,6 +36,7 @@ class LabelMapFiles:
     def __init__(self, output_dir: str) -> None:
         self.folder = Path(output_dir)
         self.used: set[str] = set()
+        refuse_present(self.folder / REFUSED)
 
     def add(self, item: Mapping[str, Any]) -> None:
         """Write the label map ``pred`` (1, ...) of one image, and its probabilities where there are any."""
@@ -51,8 +54,9 @@ class LabelMapFiles:
             refuse_present(path)
             nifti.write_maps(path, item["reader"].maps_on_source(maps, item["stored"], source), source.affine)
 
-    def close(self) -> None:
-        """Do nothing: every map is written already."""
+    def close(self, refused: Sequence[tuple[str, str]] = ()) -> None:
+        """Write the table of refused images; every map is written already."""
+        write_refused(self.folder, refused)
 
     def _stem(self, name: str) -> str:
         """Return the name of the maps of an image; two images that differ in their suffix get two names."""
@@ -61,6 +65,20 @@ class LabelMapFiles:
         stem = name if stem in self.used else stem
         self.used.add(stem)
         return stem
+
+
+def write_refused(folder: Path, refused: Sequence[tuple[str, str]]) -> None:
+    """Write the table of (name, reason) of the images without a prediction; nothing without any."""
+    if refused:
+        rows = [[names.csv_cell(text) for text in row] for row in sorted(refused)]
+        write_table(folder / REFUSED, [["image", "reason"], *rows])
+
+
+def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Write rows as CSV."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    files.write_text(path, buffer.getvalue())
 
 
 def refuse_present(path: Path) -> None:

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from meninx.core import names
 from meninx.core.errors import DataError, problem
-from meninx.imaging.network_input import ImageFiles, NetworkInput, find
+from meninx.imaging.image_files import ImageFiles, LeftOut, find
+from meninx.imaging.network_input import NetworkInput
 from meninx.imaging.sliding_window import SlidingWindow
 from meninx.train.bundle_maps import LabelMapFiles
 
@@ -57,13 +58,10 @@ class OnnxSegmenter:
         """Return the label map of an image, and what is needed to put it on the image's pixels.
 
         Raises:
-            DataError: the image cannot be read or does not fit the network; names the file.
+            DataError: the image does not fit the network. A broken file makes a decoder raise anything.
         """
-        try:
-            source = self.reader.source(files.paths)
-            stored = self.reader.stored(source)
-        except (DataError, OSError, ValueError, ArithmeticError) as error:
-            raise DataError(problem(str(error), where=names.printable(files.name))) from error
+        source = self.reader.source(files.paths)
+        stored = self.reader.stored(source)
         logits = self.logits(self.reader.padded(stored.array))
         item = {"files": files, "source": source, "stored": stored, "reader": self.reader}
         item["pred"] = label_map(logits, sigmoid=self.sigmoid)[None]
@@ -93,20 +91,31 @@ def label_probabilities(logits: Floats, *, sigmoid: bool) -> Floats:
 def main(images: str, out: str, *flags: str) -> None:
     """Write the label map of every image below a folder, on the pixels of the image.
 
+    Images that cannot be read or do not fit the network are named on stderr and in ``refused.csv``.
+
     Args:
         images: the folder.
         out: folder to write to; no file in it is replaced.
         *flags: ``--probabilities`` also writes the probability of each label, as NIfTI.
 
     Raises:
-        DataError: an image cannot be read or does not fit the network, or a flag is unknown.
+        DataError: a flag is unknown, or a file to write is there already.
     """
     if set(flags) - {PROBABILITIES}:
         raise DataError(problem("the only flag is --probabilities", where="command line"))
     network = OnnxSegmenter(Path(__file__).resolve().parents[1] / MODEL)
     writer = LabelMapFiles(out)
-    for image in find(Path(images), network.reader.preprocessing):
-        writer.add(network.item(image, probabilities=PROBABILITIES in flags))
+    refused: list[LeftOut] = []
+    for image in find(Path(images), network.reader.preprocessing, refused):
+        try:
+            item = network.item(image, probabilities=PROBABILITIES in flags)
+        except Exception as error:  # a broken file makes a decoder raise anything
+            refused.append(LeftOut(image, str(error) or type(error).__name__))
+            continue
+        writer.add(item)
+    for left in refused:
+        print(f"not predicted: {names.printable(f'{left.files.name}: {left.words}')}", file=sys.stderr)
+    writer.close([(left.files.name, left.words) for left in refused])
 
 
 def _plain(text: str) -> Any:

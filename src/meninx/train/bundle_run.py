@@ -6,9 +6,8 @@ MONAI's dataset, inferers and transforms. It needs neither meninx nor pytorch-ig
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,9 +19,11 @@ from torch import Tensor, nn
 
 from meninx.core import check, files, names
 from meninx.core.errors import DataError, expected, problem
-from meninx.imaging.network_input import ImageFiles, NetworkInput, find, preprocessing_of
+from meninx.imaging.image import Image
+from meninx.imaging.image_files import UNREADABLE, ImageFiles, LeftOut, find
+from meninx.imaging.network_input import NetworkInput, preprocessing_of
 from meninx.learn.state_digest import weights_digest
-from meninx.train.bundle_maps import refuse_present
+from meninx.train.bundle_maps import REFUSED, refuse_present, write_refused, write_table
 
 TABLE = "predictions.csv"
 Item = dict[str, Any]
@@ -31,12 +32,16 @@ Item = dict[str, Any]
 def found(dataset_dir: str, preprocessing: Mapping[str, Any]) -> list[Item]:
     """Return one item for each image below a folder; see :func:`meninx.imaging.image_files.find`.
 
+    The item of a file that cannot be used has the reason as ``refused``.
+
     Args:
         dataset_dir: the folder.
         preprocessing: table of ``configs/metadata.json``.
     """
-    steps = preprocessing_of(preprocessing)
-    return [{"files": image} for image in find(Path(dataset_dir), steps)]
+    refused: list[LeftOut] = []
+    images = find(Path(dataset_dir), preprocessing_of(preprocessing), refused)
+    unusable = [{"files": item.files, "refused": item.words} for item in refused]
+    return [*({"files": image} for image in images), *unusable]
 
 
 class NetworkInputd:
@@ -61,17 +66,25 @@ class NetworkInputd:
     def __call__(self, item: Mapping[str, Any]) -> Item:
         """Return the item with ``image``, and with what is needed to put a label map on the source's pixels.
 
-        Raises:
-            DataError: the image cannot be read, or does not fit the network; names the file.
+        An image that cannot be read or does not fit the network gets the reason as ``refused`` instead.
         """
-        image: ImageFiles = item["files"]
+        if "refused" in item:
+            return dict(item)
         try:
-            source = self.reader.source(image.paths)
+            source = self._source(item["files"])
             stored = self.reader.stored(source)
-        except (DataError, OSError, ValueError, ArithmeticError) as error:
-            raise DataError(problem(str(error), where=names.printable(image.name))) from error
+        except DataError as error:
+            return {**item, "refused": str(error)}
         values = torch.from_numpy(self.reader.normalised(stored.array))
         return {**item, "image": values, "stored": stored, "source": source, "reader": self.reader}
+
+    def _source(self, image: ImageFiles) -> Image:
+        try:
+            return self.reader.source(image.paths)
+        except DataError:
+            raise
+        except Exception as error:  # a broken file makes a decoder raise anything
+            raise DataError(f"{UNREADABLE} ({type(error).__name__})") from error
 
 
 class LabelMapd:
@@ -113,8 +126,8 @@ class Writer(Protocol):
     def add(self, item: Mapping[str, Any]) -> None:
         """Take the prediction ``pred`` of one image."""
 
-    def close(self) -> None:
-        """Finish the output; called once, after the last image."""
+    def close(self, refused: Sequence[tuple[str, str]]) -> None:
+        """Finish the output; called once, after the last image, with (name, reason) of the refused ones."""
 
 
 class ProbabilityTable:
@@ -142,6 +155,7 @@ class ProbabilityTable:
         self.thresholds = _thresholds(Path(thresholds), self.labels, network) if thresholds else {}
         self.rows: list[list[str]] = []
         refuse_present(self.path)
+        refuse_present(self.path.parent / REFUSED)
 
     def add(self, item: Mapping[str, Any]) -> None:
         """Take the probabilities ``pred`` (labels,) of one image."""
@@ -154,14 +168,11 @@ class ProbabilityTable:
         calls = [str(int(named[label] >= value)) for label, value in self.thresholds.items()]
         self.rows.append([names.csv_cell(image.name), *(f"{value:.9g}" for value in values), *calls])
 
-    def close(self) -> None:
-        """Write the table."""
+    def close(self, refused: Sequence[tuple[str, str]] = ()) -> None:
+        """Write the table, and the one of refused images."""
         header = ["image", *self.labels, *(f"positive:{label}" for label in self.thresholds)]
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow([names.csv_cell(name) for name in header])
-        writer.writerows(self.rows)
-        files.write_text(self.path, buffer.getvalue())
+        write_table(self.path, [[names.csv_cell(name) for name in header], *self.rows])
+        write_refused(self.path.parent, refused)
 
 
 class Predictor:
@@ -191,27 +202,28 @@ class Predictor:
 
     @torch.no_grad()
     def run(self) -> int:
-        """Predict every image, write the results, and return the number of images.
+        """Predict every image, write the results, and return the number of predictions.
+
+        Images that cannot be read or do not fit the network are listed in ``refused.csv``.
 
         Raises:
-            DataError: an image cannot be read or does not fit the network; names the file.
+            DataError: no image is left; names the first one.
         """
         self.network.eval()
+        refused: list[tuple[str, str]] = []
         for index in range(len(self.dataset)):  # by index: iteration would end at an IndexError of a reader
-            item = self._read(index)
+            item = self.dataset[index]
+            if "refused" in item:
+                refused.append((item["files"].name, item["refused"]))
+                print(f"not predicted: {names.printable(': '.join(refused[-1]))}", file=sys.stderr)
+                continue
             logits = self.inferer(item["image"][None].to(self.device), self.network)[0].cpu()
             self.writer.add(self.postprocessing({**item, "pred": logits}))
-        self.writer.close()
-        return len(self.dataset)
-
-    def _read(self, index: int) -> Mapping[str, Any]:
-        """Return an item; MONAI wraps the errors of its transforms."""
-        try:
-            return self.dataset[index]
-        except RuntimeError as error:
-            if isinstance(error.__cause__, DataError):
-                raise error.__cause__ from None
-            raise
+        if refused and len(refused) == len(self.dataset):
+            name, reason = refused[0]
+            raise DataError(problem(f"no image can be predicted: {reason}", where=names.printable(name)))
+        self.writer.close(refused)
+        return len(self.dataset) - len(refused)
 
 
 def _thresholds(path: Path, labels: Sequence[str], network: nn.Module | None) -> dict[str, float]:
