@@ -205,13 +205,19 @@ def test_thresholds_of_an_evaluation_decide_in_monai_and_in_the_program(
     integrity.write(bundle, integrity.read(bundle) | integrity.measured(bundle, [written]))
     call(bundle, own.images, tmp_path / "monai")
     predict_stage.run(PredictConfig(), bundle, own.images, tmp_path / "meninx")
-    for folder in ("monai", "meninx"):
+    table = tmp_path / "onnx" / "predictions.csv"
+    table.parent.mkdir()
+    make.without_meninx(bundle, sys.executable, "-c", WITH_ONNX, str(own.images), str(table))
+    headers = set()
+    for folder in ("monai", "meninx", "onnx"):
         with (tmp_path / folder / "predictions.csv").open(newline="") as stream:
             rows = list(csv.DictReader(stream))
+        headers.add(tuple(name for name in rows[0] if name not in ("image", "case_id", "file")))
         calls = [row["positive:effusion"] for row in rows]
         assert sorted(calls) == sorted(str(int(float(row["effusion"]) >= middle)) for row in rows)
         assert set(calls) == {"0", "1"}
         assert "positive:nodule" not in rows[0]
+    assert headers == {("effusion", "nodule", "positive:effusion")}
 
 
 def unusable(images: Path) -> set[str]:
