@@ -33,8 +33,8 @@ from meninx.prepare.setting_tables import (
 
 # The published tables, in the order of readers/published_layouts.py, which a test compares with these tuples.
 PUBLISHED = (
-    "nih", "chexpert", "mimic", "padchest", "rsna-pneumonia", "vindr-cxr", "radimagenet", "ham10000", "isic-2018",
-    "isic-2019", "isic-2020", "pad-ufes", "brset", "odir",
+    "nih", "chexpert", "mimic", "padchest", "rsna-pneumonia", "vindr-cxr", "radimagenet", "ham10000",
+    "isic-2018", "isic-2019", "isic-2020", "pad-ufes", "brset", "odir",
 )  # fmt: skip
 READER_NAMES = (
     "dicom",

@@ -20,7 +20,7 @@ from meninx.core import run as runs
 from meninx.core.artifacts import Ancestry, PrivacyRecord, RunRecord, StartRecord
 from meninx.core.budget import PrivacySpent
 from meninx.core.errors import DataError, problem
-from meninx.core.manifest import Manifest, TaskKind
+from meninx.core.manifest import EMPTY_SPLITS, Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
@@ -72,7 +72,7 @@ class TrainResult(Result):
         start: what the network started from.
         dry_run: nothing was written.
         closed: the run was finished before, so nothing was changed.
-        notes: what the user should know of the dataset, e.g. a split without cases.
+        empty_splits: splits without cases, of valid and test.
     """
 
     model: str
@@ -88,7 +88,7 @@ class TrainResult(Result):
     patients_known: bool = True
     dry_run: bool = False
     closed: bool = False
-    notes: tuple[str, ...] = ()
+    empty_splits: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return the result in a few lines for people."""
@@ -110,12 +110,16 @@ class TrainResult(Result):
         if self.start is not None and self.start.file:
             lines.append(f"start: {self.start.file}, {self._start_words(self.start)}")
             lines.append(f"taken over: {self.start.taken_over()}")
-        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"note: {text}" for text in self.alerts()]
         if self.dry_run:
             lines.append("dry run: nothing was written")
         if self.closed:
             lines.append("this run was finished before: nothing was changed")
         return "\n".join(lines)
+
+    def alerts(self) -> tuple[str, ...]:
+        """Return what it means that a split has no cases."""
+        return tuple(EMPTY_SPLITS[name] for name in self.empty_splits)
 
     def _counted(self) -> str:
         if not self.patients_known:
@@ -185,6 +189,8 @@ def run(
         if dry_run:
             return _preview(config, data, out, begun, plan, start, world, given=network is not None)
         config = effect.resolved(config, data, plan)
+        for name in data.empty_splits:  # before a long training; the result says it again
+            progress.note(f"warning: {EMPTY_SPLITS[name]}")
         with _leaving_no_trace(out, world):
             folder = Run(Path(world.shared(lambda: _created(config, data, out, start))))
             with _discarded_on_failure(folder, world):
@@ -245,15 +251,6 @@ def _refuse_unlabelled(data: Manifest) -> None:
         fix = "prepare the dataset with the table or the masks that hold them"
         what = f"no case of the training split has a {'mask' if masks else 'label'}"
         raise DataError(problem(what, where="manifest.csv", fix=fix))
-
-
-def _notes(data: Manifest) -> tuple[str, ...]:
-    """Return what the user should know of the splits, before a long training."""
-    meanings = {
-        "valid": "the validation split has no cases: no metric during training, and no thresholds",
-        "test": "the test split has no cases: `meninx evaluate` can measure on another dataset only",
-    }
-    return tuple(text for name, text in meanings.items() if not len(data.split(name)))
 
 
 def _traced(config: TrainConfig, data: Manifest, out: Path, network: nn.Module | None) -> Start:
@@ -329,7 +326,8 @@ def _preview(
         out=out, model=config.model.name, parameters=sum(value.numel() for value in network.parameters()),
         dry_run=True, train_cases=len(split), train_patients=len(split.patients),
         patients_known=data.info.patients_known, steps=effect.total_steps(config.sampling, data, plan),
-        privacy=privacy, own_epsilon=own, start=training.start, notes=_notes(data),
+        privacy=privacy, own_epsilon=own, start=training.start,
+        empty_splits=data.empty_splits,
     )  # fmt: skip
 
 
@@ -458,5 +456,5 @@ def _result(
         steps=fitted.steps, metric=fitted.metric_name,
         validation=fitted.metric if fitted.metric_name else None,
         privacy=fitted.privacy, own_epsilon=fitted.own_epsilon, start=fitted.start,
-        notes=_notes(data),
+        empty_splits=data.empty_splits,
     )  # fmt: skip
