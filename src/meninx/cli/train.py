@@ -51,6 +51,7 @@ def train(
     early.device(config.runtime.device)
     early.pretrained(config.model.pretrained)
     early.dataset(Path(config.model.standardize) if config.model.standardize else None)
+    early.network(config.model.name, data)
     _check_page(report, archives, dry_run=dry_run)
     if resume is None:
         workspace.outside(out, [data])
