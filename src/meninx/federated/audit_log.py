@@ -12,9 +12,9 @@ many lines there are and where the last one ends.
 ['log began', 'study refused']
 
 Guarantee: whoever does not hold the signing key cannot edit, remove, insert, reorder or cut off lines
-without :func:`AuditLog.verify` raising. Somebody who can write to the disk can put back an older copy of both
-files together; the number and hash of the last line (:func:`AuditLog.anchor`) travel with each approval, so
-that the coordinator can notice it.
+without :func:`AuditLog.verify` raising. Somebody who can write to the disk can put back an older copy of
+both files together; the number and hash of the last line (:func:`AuditLog.anchor`) travel with each
+approval, so that the coordinator can notice it.
 """
 
 from __future__ import annotations

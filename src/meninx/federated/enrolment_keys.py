@@ -6,8 +6,8 @@ Every site and the coordinator have three key pairs, made once by ``meninx feder
 - ECDSA P-384 identifies the site's node to Flower,
 - ECDSA P-384 belongs to the TLS certificate (:mod:`.authority`).
 
-Private keys lie in ``private/keys/`` (mode 0600, folder 0700) and never leave it. People compare fingerprints
-by telephone; twelve words are 132 bits:
+Private keys lie in ``private/keys/`` (mode 0600, folder 0700) and never leave it. People compare
+fingerprints by telephone; twelve words are 132 bits:
 
 >>> len(words(bytes(32)).split()), words(bytes(32)).split()[0]
 (12, 'a')
