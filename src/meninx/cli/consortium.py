@@ -28,7 +28,7 @@ def new(
     /,
     *,
     config: StudyConfig,
-    training: Annotated[str | None, Parameter(name="--recipe")] = None,
+    recipe: str | None = None,
     like: Path | None = None,
     dry_run: Off = False,
     output: Output = Output(),  # noqa: B008 (frozen)
@@ -37,7 +37,7 @@ def new(
 
     Args:
         folder: New folder of the study.
-        training: Packaged recipe of `meninx train` or TOML file; its length is replaced by the rounds.
+        recipe: Recipe of `meninx train`, whose length the rounds replace, or the TOML file of a study.
         like: Prepared dataset, or its dataset.toml, that says what every site's dataset must be like.
         dry_run: Check the settings and write nothing.
     """
@@ -45,7 +45,7 @@ def new(
     early.extra("train")
     from meninx.federated.consortium import new_study
 
-    output.show(new_study(folder, config, recipe=training, like=like, dry_run=dry_run))
+    output.show(new_study(folder, config, like=like, dry_run=dry_run))
 
 
 @with_settings("max_epsilon", "max_delta", "allowed_recipes", "require_secure_aggregation", "min_quorum")

@@ -179,7 +179,7 @@ def approve(site: SiteFolder, study: Study, data: Path, *, expect: str = "") -> 
     for name, value in ((DATA_FILE, record), (STUDY_FILE, study.content), (APPROVAL_FILE, content)):
         files.write_bytes(folder / name, value, mode=files.PRIVATE_MODE)
     files.write_bytes(site.approval_path(study.name), content)
-    return replace(review(site, study, data), answer=site.approval_path(study.name))
+    return replace(found, approved=True, answer=site.approval_path(study.name))
 
 
 def refuse(site: SiteFolder, study: Study, reason: str) -> Path:

@@ -69,7 +69,7 @@ class TermsConfig(Settings):
     """
 
     name: Name | None = None
-    recipe: str = field(default="", metadata=flat("study_recipe"))
+    recipe: str = field(default="", metadata=flat("recipe_name"))
     rounds: Count = 10
     local_epochs: Count = 1
     local_steps: CountOrZero = 0
@@ -252,6 +252,19 @@ class StudyConfig(Settings):
             raise ConfigError(problem("cyclic adds nothing up", where="aggregation", fix=fix))
         _refuse_other_length(self.train, self.study)
         _refuse_of_the_site(self.training)
+
+    @classmethod
+    def of_recipe(cls, table: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+        """Return the settings of a study's TOML file, or those that a recipe of ``meninx train`` gives.
+
+        The length of the recipe is left out: the rounds decide it.
+        """
+        if any(key in settings.tables(cls) and key != "train" for key in table):
+            train = table.get("train")
+            return {**table, "train": without_length(train)} if isinstance(train, Mapping) else table
+        name = names.printable(source.removeprefix("recipe ").removesuffix(".toml"))
+        train = settings.arranged(TrainConfig, without_length(table), source)
+        return {"train": settings.to_plain(train), "study": {"recipe": name}}
 
     @property
     def training(self) -> TrainConfig:

@@ -16,17 +16,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from meninx.core import files, names, settings
+from meninx.core import files
 from meninx.core.errors import ConfigError, DataError, UsageError, expected, problem
 from meninx.core.manifest import INFO_NAME, DatasetInfo
 from meninx.core.result import Result
 from meninx.federated import approval, authority, enrolment, signed_file, site_folder, study
 from meninx.federated.approval_page import StudyPage
-from meninx.federated.config import DataConfig, StudyConfig, without_length
+from meninx.federated.config import DataConfig, StudyConfig
 from meninx.federated.policy import POLICY, PolicyConfig
 from meninx.federated.site_folder import SiteFolder
 from meninx.federated.study import StudyFolder
-from meninx.train.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +113,6 @@ def new_study(
     root: Path,
     config: StudyConfig,
     *,
-    recipe: str | None = None,
     like: Path | None = None,
     dry_run: bool = False,
 ) -> StudyStatus:
@@ -122,8 +120,7 @@ def new_study(
 
     Args:
         root: the folder.
-        config: the settings; ``train`` comes on top of the recipe.
-        recipe: packaged recipe of ``meninx train``, or a TOML file; its length is left out.
+        config: the settings.
         like: prepared dataset, or its ``dataset.toml``, that says what every site's dataset must be like.
         dry_run: check everything and write nothing.
 
@@ -131,7 +128,7 @@ def new_study(
         UsageError, ConfigError: the folder is not empty, or the settings are refused or incomplete.
         DataError: a file cannot be read.
     """
-    complete = study.named(_complete(config, recipe, like), root)
+    complete = study.named(_complete(config, like), root)
     complete.data.info()
     if dry_run:
         study.check_new(root)
@@ -283,14 +280,8 @@ def _enrolment(site: SiteFolder, *, rotated: bool = False) -> SiteEnrolment:
     )
 
 
-def _complete(config: StudyConfig, recipe: str | None, like: Path | None) -> StudyConfig:
-    """Return the settings with those of the recipe below, and with the facts of a dataset."""
-    if recipe:
-        table, source = settings.read_recipe(recipe)
-        name = names.printable(Path(source.removeprefix("recipe ")).stem)
-        below = settings.arranged(TrainConfig, without_length(table), source)
-        train = settings.merged(below, settings.arranged(TrainConfig, config.train, "--train"))
-        config = config.replace(train=train, study_recipe=name)
+def _complete(config: StudyConfig, like: Path | None) -> StudyConfig:
+    """Return the settings with the facts of a dataset."""
     if like is not None:
         if config.data != DataConfig():
             fix = "leave out --like, or the settings of [data]"

@@ -43,12 +43,10 @@ class SiteRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     Attributes:
         name: name of the site.
         made: time, ISO 8601 in UTC.
-        rotations: how often the keys were replaced.
     """
 
     name: str
     made: str
-    rotations: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,26 +97,22 @@ class SiteFolder:
         """Return the site's policy; PrivacyRefusal when it cannot be used."""
         return read_policy(self.root / POLICY)
 
-    def record(self) -> SiteRecord:
-        """Return the site's record; DataError when it is damaged."""
-        return _read_record(self.private / RECORD)
-
     def rotate(self) -> EnrolmentKeys:
         """Replace the keys by new ones and return the old ones, which then serve no more.
 
-        The old keys stay in ``private/keys/retired``. The site needs a new enrolment in every study.
+        The old keys stay in ``private/retired``. The site needs a new enrolment in every study. A rotation
+        that was interrupted is completed by the next one.
 
         Raises:
-            DataError: the old keys cannot be read.
+            DataError: the old keys or the audit log cannot be read.
             StorageError: the disk refused.
         """
-        old, record, log = self.keys(), self.record(), self.log()
-        new = enrolment_keys.generate(self.name)
-        log.rotate(new.signing)
-        enrolment_keys.retire(self.root, record.rotations)
-        enrolment_keys.store(self.root, new)
-        changed = msgspec.structs.replace(record, rotations=record.rotations + 1)
-        _write_record(self.private / RECORD, changed)
+        here = (self.private / enrolment_keys.KEYS).exists()
+        place = enrolment_keys.KEYS if here else enrolment_keys.retired(self.root)[-1]
+        old = enrolment_keys.load(self.root, self.name, folder=place)
+        new = enrolment_keys.prepare_next(self.root, self.name)
+        AuditLog.open(self.root, old.signing).rotate(new.signing)
+        enrolment_keys.replace(self.root)
         return old
 
 
