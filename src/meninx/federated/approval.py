@@ -88,8 +88,8 @@ class ApprovedStudy:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where a site of a study stands, as the coordinator knows it.
+class SiteAnswer:
+    """What a site of a study has answered, as the coordinator knows it.
 
     Attributes:
         approved: the site's approval of the current revision is here.
@@ -269,14 +269,14 @@ def receive(folder: StudyFolder, path: Path) -> str:
     return f"{statement.site} approves"
 
 
-def standings(folder: StudyFolder) -> dict[str, Standing]:
-    """Return where each enrolled site stands, by its name.
+def answers(folder: StudyFolder) -> dict[str, SiteAnswer]:
+    """Return what each enrolled site has answered, by its name.
 
     Raises:
         UsageError, DataError, PrivacyRefusal: the study file itself cannot be used.
     """
     study = folder.study()
-    return {name: _standing(folder, study, name) for name in study.site_names}
+    return {name: _answer(folder, study, name) for name in study.site_names}
 
 
 def agreed(folder: StudyFolder) -> tuple[Study, Roster]:
@@ -288,7 +288,7 @@ def agreed(folder: StudyFolder) -> tuple[Study, Roster]:
         UsageError: ``study.toml`` was changed since it was published.
         DataError: an artefact cannot be read.
     """
-    study, found = folder.study(), standings(folder)
+    study, found = folder.study(), answers(folder)
     check_dates(study)
     difference = code_hash.difference(study.file.code)
     if difference:
@@ -399,15 +399,15 @@ def _statement(content: bytes, study: Study, where: str) -> Approval | StudyRefu
     return statement
 
 
-def _standing(folder: StudyFolder, study: Study, name: str) -> Standing:
+def _answer(folder: StudyFolder, study: Study, name: str) -> SiteAnswer:
     path = folder.approvals / file_name("approval", study.name, name)
     if not path.is_file():
-        return Standing(False, "has not answered")
+        return SiteAnswer(False, "has not answered")
     statement = _statement(files.read_bytes(path, limit=signed_file.LIMIT), study, path.name)
     if statement.site != name:
         raise DataError(problem("the answer is of another site", where=path.name))
     if statement.digest != study.digest:
-        return Standing(False, "answered about another revision")
+        return SiteAnswer(False, "answered about another revision")
     if isinstance(statement, StudyRefusal):
-        return Standing(False, f"refuses: {statement.reason}")
-    return Standing(True, "", statement.roster)
+        return SiteAnswer(False, f"refuses: {statement.reason}")
+    return SiteAnswer(True, "", statement.roster)

@@ -144,7 +144,7 @@ def study_status(folder: StudyFolder, *, notes: Iterable[str] = ()) -> StudyStat
         UsageError: ``study.toml`` was changed since it was published.
         DataError, PrivacyRefusal: the study file or an answer is damaged.
     """
-    found, standings = folder.study(), approval.standings(folder)
+    found, answers = folder.study(), approval.answers(folder)
     ends = [
         f"the certificate of {site.name} ends in {days} days: accept its enrolment again"
         for site in found.file.sites
@@ -158,8 +158,8 @@ def study_status(folder: StudyFolder, *, notes: Iterable[str] = ()) -> StudyStat
         in_words=found.in_words(),
         coordinator=found.file.coordinator.in_words(),
         sites={site.name: site.keys.in_words() for site in found.file.sites},
-        answers={name: "approves" if item.approved else item.reason for name, item in standings.items()},
-        ready=bool(standings) and all(item.approved for item in standings.values()),
+        answers={name: "approves" if item.approved else item.reason for name, item in answers.items()},
+        ready=bool(answers) and all(item.approved for item in answers.values()),
         file=folder.study_path,
         notes=(*notes, *ends),
     )
