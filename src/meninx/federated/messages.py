@@ -90,12 +90,13 @@ class Reveal(Message, frozen=True, kw_only=True, tag="reveal"):
 
     Attributes:
         agreements: signed agreements, encoded by ``meninx.secagg``.
-        lost: survivors that did not answer since.
+        lost: signed statements of the uploads of survivors that did not answer since, encoded by
+            ``meninx.secagg``; they carry the encrypted shares.
     """
 
     at: Position
     agreements: tuple[bytes, ...]
-    lost: tuple[str, ...] = ()
+    lost: tuple[bytes, ...] = ()
 
 
 class Recompute(Message, frozen=True, kw_only=True, tag="recompute"):
