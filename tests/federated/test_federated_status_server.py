@@ -280,8 +280,8 @@ def browse(url: str, folder: Path) -> tuple[str, str, list[str]]:
     """
     log = folder / "net.json"
     flags = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run
-        --disable-background-networking --disable-component-update --disable-sync --disable-extensions --enable-logging=stderr
-        --virtual-time-budget=10000 --dump-dom"""
+        --disable-background-networking --disable-component-update --disable-sync --disable-extensions
+        --enable-logging=stderr --virtual-time-budget=10000 --dump-dom"""
     command = [
         str(CHROMIUM),
         *flags.split(),
