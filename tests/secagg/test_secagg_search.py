@@ -66,7 +66,7 @@ def test_settings_are_all_that_the_rules_cover():
 
 @pytest.mark.parametrize(("count", "colluders"), [(3, 1), (4, 1), (5, 2), (7, 2)])
 def test_quick_search_finds_no_leak(count, colluders):
-    found, sums, refusals = played(count, colluders, 30, seed=count)
+    found, sums, refusals = played(count, colluders, 20, seed=count)
     assert found == []
     assert sums > 0  # some rounds were completed
     assert refusals > 0
@@ -88,7 +88,7 @@ def test_search_finds_leaks_when_a_rule_is_planted_away(protocol):
 
 def test_more_colluders_than_covered_leak():
     assert covered(4).colluders == 1
-    found, _, _ = played(4, 2, 60, seed=5)
+    found, _, _ = played(4, 2, 40, seed=5)
     assert found
 
 
