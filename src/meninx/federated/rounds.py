@@ -1,0 +1,468 @@
+"""The coordinator's rounds: ask the sites to train, add up what they give, make the next common model.
+
+One :class:`Coordinator` goes through a study over an :class:`.exchange.Exchange`, whatever carries it. Every
+transition is in :class:`.study_state.StudyState` before it takes effect, so :meth:`Coordinator.run` goes on with a
+study that was killed at any moment::
+
+    hello, meet ─▶ train ─▶ agree ─▶ reveal ─▶ sum ─▶ check ─▶ accept ─▶ next round … ─▶ finish
+                     └────────┴────────┴─────────────────┴──▶ abort: same model, next round
+
+A round with fewer survivors than the quorum is aborted. Nothing of it is revealed and the model stays. A
+round that was aborted before the sites agreed on survivors costs no training: the sites contribute the same
+update to the next one. After that they train anew, because one update in two sums of different sites would
+show the update of the site in which the sums differ.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from meninx.core.errors import DataError, Interrupted, MeninxError, problem
+from meninx.federated import messages
+from meninx.federated.aggregation import RoundEnd
+from meninx.federated.contribution import RoundSum
+from meninx.federated.events import Event, EventKind, Listener
+from meninx.federated.exchange import Exchange
+from meninx.federated.messages import Position, Reply, Request
+from meninx.federated.study_state import Phase, Round, Stage, StudyState
+from meninx.federated.strategies import Strategy
+from meninx.federated.vector import to_bytes
+
+ANSWER_SECONDS = 120.0
+"""Time for an answer that needs no training."""
+TRAIN_SECONDS = 7 * 24 * 3600.0
+"""Time for a round without a time of its own; the carrier gives up a site that is gone much earlier."""
+UPLOAD_SECONDS = 600.0
+"""Time beyond that of the training, for saving, masking and the way back."""
+MOST_ABORTS = 10
+"""Rounds that may fail one after the other before the coordinator gives up; it can be resumed."""
+_POLL = 1.0
+_VISIBLE_CUT = 1e-3  # share of cut values above which a person should know
+
+
+class Ends(Protocol):
+    """Makes the coordinator's end of the aggregation."""
+
+    def __call__(self, at: Position, members: Sequence[str], announcements: Mapping[str, bytes]) -> RoundEnd:
+        """Return the end for one attempt at a round."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the coordinator has to know of a study.
+
+    Attributes:
+        sites: names of all sites of the signed roster, sorted.
+        quorum: fewest survivors of a round.
+        strategy: the algorithm.
+        round_seconds: time after which a site stops training; 0 for no limit.
+        waiting_seconds: time after which the coordinator gives up to wait for a quorum.
+        checks: sites compute the sum again before a round is accepted.
+    """
+
+    sites: tuple[str, ...]
+    quorum: int
+    strategy: Strategy
+    round_seconds: float = 0.0
+    waiting_seconds: float = 24 * 3600.0
+    checks: bool = True
+
+
+class Coordinator:
+    """Goes through the rounds of a study.
+
+    Args:
+        terms: of the study.
+        state: on disk; new or resumed.
+        exchange: carries requests and replies.
+        ends: makes the coordinator's end of the aggregation.
+        listen: takes events, which are also kept in the state.
+        stop: asked between requests; true ends the run, which can be resumed.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        state: StudyState,
+        exchange: Exchange,
+        ends: Ends,
+        *,
+        listen: Listener = lambda event: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.terms, self.state, self.exchange = terms, state, exchange
+        self._ends, self._listen, self._stop = ends, listen, stop
+        self._began = 0.0
+
+    def run(self) -> None:
+        """Go through the study to its end; one that was begun before goes on where it was.
+
+        Raises:
+            DataError: too few sites came, or too many rounds failed. The study can be resumed.
+            Interrupted: somebody stopped it; likewise.
+            StorageError: the state cannot be written.
+        """
+        state = self.state
+        resumed = state.stage is not Stage.MEETING or bool(state.rounds())
+        self._say(EventKind.STUDY_RESUMED if resumed else EventKind.STUDY_STARTED)
+        try:
+            if state.stage is Stage.MEETING:
+                self._meet()
+                state.enter(Stage.ROUNDS)
+            elif state.stage is Stage.ROUNDS:
+                self._greet(self.terms.sites)
+            if state.stage is Stage.ROUNDS:
+                self._rounds()
+                state.enter(Stage.FINISHING)
+            if state.stage is Stage.FINISHING:
+                self._finish()
+                state.enter(Stage.FINISHED)
+        except MeninxError as error:
+            self._say(EventKind.STUDY_FAILED, words=str(error))
+            raise
+        self._say(EventKind.STUDY_FINISHED, numbers={"rounds": len(state.rounds())})
+
+    # who takes part
+
+    def _meet(self) -> None:
+        """Collect the keys of all sites that come in time, and give everybody all of them."""
+        self._wait_for(self.terms.sites)
+        self._greet(self.terms.sites)
+        if len(self.state.announced()) < self.terms.quorum:
+            raise DataError(problem(f"fewer than {self.terms.quorum} sites announced keys", where="study"))
+
+    def _greet(self, sites: Sequence[str]) -> None:
+        """Ask for keys, keep the first ones of each site, and give everybody all of them."""
+        at = self._at(max(0, len(self.state.rounds()) - 1))
+        asked = [name for name in sites if name in self.exchange.present()]
+        replies = self._ask({name: messages.Hello(at=at) for name in asked}, ANSWER_SECONDS)
+        for name, reply in replies.items():
+            if isinstance(reply, messages.Greeting):
+                self.state.announce(name, reply.announcement)
+                self._say(EventKind.SITE_JOINED, site=name)
+            else:
+                self._refused(name, reply)
+        known = self.state.announced()
+        papers = tuple(known[name] for name in sorted(known))
+        met = self._ask(
+            {name: messages.Meet(at=at, announcements=papers) for name in replies if name in known},
+            ANSWER_SECONDS,
+        )
+        for name, reply in met.items():
+            if not isinstance(reply, messages.Done):
+                self._refused(name, reply)
+
+    def _able(self) -> tuple[str, ...]:
+        """Return the sites that are here, gave keys, and did not leave."""
+        here, left, known = self.exchange.present(), self.state.left(), self.state.announced()
+        return tuple(name for name in self.terms.sites if name in here and name in known and name not in left)
+
+    def _wait_for(self, sites: Sequence[str]) -> None:
+        """Wait until all of some sites are connected, or a quorum of them and half of the time is over."""
+        end = time.monotonic() + self.terms.waiting_seconds
+        half = end - self.terms.waiting_seconds / 2
+        told = False
+        while True:
+            here = self.exchange.present()
+            missing = [name for name in sites if name not in here]
+            if not missing or (len(sites) - len(missing) >= self.terms.quorum and time.monotonic() >= half):
+                return
+            self._wait(end, told, f"not connected: {', '.join(missing)}")
+            told = True
+
+    def _wait_for_quorum(self, needed: Sequence[str], count: int) -> None:
+        """Wait until so many of some sites can take part.
+
+        Raises:
+            DataError: so many cannot come any more, or the time is over.
+        """
+        end, told = time.monotonic() + self.terms.waiting_seconds, False
+        while True:
+            able = [name for name in needed if name in self._able()]
+            if len(able) >= count:
+                return
+            left = self.state.left()
+            if sum(name not in left for name in needed) < count:
+                reasons = "; ".join(f"{name}: {reason}" for name, reason in left.items())
+                what = f"fewer than {count} sites are left ({reasons})"
+                raise DataError(problem(what, where="study", fix="begin a new run"))
+            self._wait(end, told, f"{len(able)} of at least {count} sites are here")
+            told = True
+
+    def _wait(self, end: float, told: bool, words: str) -> None:
+        if not told:
+            self._say(EventKind.WAITING, words=words)
+        if time.monotonic() >= end:
+            raise DataError(problem("too few sites came", where="study", fix="resume when they are there"))
+        self._refuse_stopped()
+        time.sleep(_POLL)
+
+    # rounds
+
+    def _rounds(self) -> None:
+        terms, failed = self.terms, 0
+        total = terms.strategy.turns(terms.sites)
+        while self.state.position < total:
+            self._refuse_stopped()
+            self._began = time.monotonic()
+            now = self.state.at_hand() or self._begun()
+            if now is None:
+                continue
+            done = self._round(now)
+            failed = 0 if done.phase is Phase.ACCEPTED else failed + 1
+            if failed >= MOST_ABORTS:
+                what = f"{failed} rounds failed one after the other; the last: {done.words}"
+                raise DataError(problem(what, where="study", fix="resume when the sites are ready"))
+
+    def _begun(self) -> Round | None:
+        """Write down the next round; None when it has to be passed over."""
+        turn = self.terms.strategy.turn(self.state.position, self.terms.sites)
+        if self.terms.strategy.adds_up:
+            self._wait_for_quorum(turn.sites, self.terms.quorum)
+        able = self._able()
+        members = tuple(name for name in turn.sites if name in able)
+        now = self.state.begin_round(members)
+        if not members:  # of cyclic transfer: the turn of a site that is not there is passed over
+            self._abort(now, f"{', '.join(turn.sites)} is not here")
+            return None
+        numbers = {"sites": float(len(members))}
+        self._say(EventKind.ROUND_STARTED, now, numbers=numbers)
+        return now
+
+    def _round(self, now: Round) -> Round:
+        """Bring a round to its end from wherever it stands."""
+        end = self._end_of(now)
+        try:
+            if now.phase is Phase.TRAINING:
+                now = self._train(now, end)
+            if now.phase is Phase.AGREEING:
+                now = self._agree(now, end)
+            if now.phase is Phase.REVEALING:
+                now = self._reveal(now, end)
+            if now.phase.over:
+                return now
+            total = end.total()
+            if now.phase is Phase.CHECKING:
+                now = self._check(now, end)
+                if now.phase.over:
+                    return now
+        except DataError as error:
+            if self.state.at_hand() is None:
+                raise
+            return self._abort(self.state.at_hand() or now, str(error))
+        return self._accept(now, end, total)
+
+    def _end_of(self, now: Round) -> RoundEnd:
+        """Return the end of the aggregation with all that was kept of the round."""
+        at, state = self._at(now.number), self.state
+        end = self._ends(at, now.members, state.announced())
+        for site, upload in state.papers(now, "upload").items():
+            end.receive(site, upload)
+        for site, agreement in state.papers(now, "agreement").items():
+            end.accept_agreement(site, agreement)
+        for site, opened in state.papers(now, "reveal").items():
+            end.accept_reveal(site, opened)
+        return end
+
+    def _train(self, now: Round, end: RoundEnd) -> Round:
+        """Collect the updates, and go on when there are enough."""
+        turn = self.terms.strategy.turn(now.position, self.terms.sites)
+        _, model = self.state.model()
+        request = messages.Train(
+            at=self._at(now.number), members=now.members, model=to_bytes(model.weights), until=turn.until,
+            horizon=turn.horizon, seconds=self.terms.round_seconds,
+        )  # fmt: skip
+        seconds = self.terms.round_seconds or TRAIN_SECONDS
+        asked = [name for name in now.members if name not in end.survivors]
+        replies = self._ask(dict.fromkeys(asked, request), seconds + UPLOAD_SECONDS)
+        for name in asked:
+            reply = replies.get(name)
+            if isinstance(reply, messages.Uploaded):
+                self._take(now, "upload", name, reply.upload, end.receive)
+            else:
+                self._missing(now, name, reply)
+        needed = self.terms.quorum if self.terms.strategy.adds_up else 1
+        if len(end.survivors) < needed:
+            return self._abort(now, f"{len(end.survivors)} of at least {needed} sites gave an update")
+        self._warn_of_difference(now, end.survivors)
+        following = Phase.AGREEING if end.agrees else Phase.TRAINING
+        if following is Phase.TRAINING:
+            return msgspec.structs.replace(now, survivors=end.survivors)
+        return self.state.advance(now, following, survivors=end.survivors)
+
+    def _agree(self, now: Round, end: RoundEnd) -> Round:
+        """Collect signatures of a quorum over the survivors."""
+        known = self.state.papers(now, "agreement")
+        request = messages.Agree(at=self._at(now.number), survivors=now.survivors)
+        asked = [name for name in now.survivors if name not in known]
+        replies = self._ask(dict.fromkeys(asked, request), ANSWER_SECONDS)
+        for name in asked:
+            reply = replies.get(name)
+            if isinstance(reply, messages.Agreed):
+                self._take(now, "agreement", name, reply.agreement, end.accept_agreement)
+            else:
+                self._missing(now, name, reply)
+        if not end.agreements:
+            return self._abort(now, "fewer sites than the quorum agreed on the survivors")
+        self._say(EventKind.ROUND_AGREED, now, numbers={"sites": float(len(now.survivors))})
+        return self.state.advance(now, Phase.REVEALING)
+
+    def _reveal(self, now: Round, end: RoundEnd) -> Round:
+        """Collect the secrets that open the sum; those of lost sites from the others."""
+        for lost in (False, True):
+            if end.complete:
+                break
+            papers = end.lost() if lost else ()
+            known = {} if lost else self.state.papers(now, "reveal")
+            request = messages.Reveal(at=self._at(now.number), agreements=end.agreements, lost=papers)
+            asked = [name for name in now.survivors if name not in known]
+            for name, reply in self._ask(dict.fromkeys(asked, request), ANSWER_SECONDS).items():
+                if isinstance(reply, messages.Revealed):
+                    self._take(now, "reveal", name, reply.reveal, end.accept_reveal)
+                else:
+                    self._missing(now, name, reply)
+        if not end.complete:
+            return self._abort(now, "too many sites were lost after they agreed, so the sum cannot be opened")
+        return self.state.advance(now, Phase.CHECKING)
+
+    def _check(self, now: Round, end: RoundEnd) -> Round:
+        """Let the sites compute the sum again; a difference aborts the round."""
+        transcript, total = end.published()
+        if not self.terms.checks or not transcript:
+            return now
+        request = messages.Check(at=self._at(now.number), transcript=transcript, total=total)
+        checked, wrong = dict(now.checked), list(now.mismatches)
+        for name, reply in self._ask(dict.fromkeys(now.survivors, request), ANSWER_SECONDS).items():
+            if not isinstance(reply, messages.Checked):
+                self._missing(now, name, reply)
+            elif reply.matches:
+                checked[name] = reply.share
+                self._say(EventKind.SUM_CHECKED, now, site=name, numbers={"share": reply.share})
+            else:
+                wrong.append(name)
+                self._say(EventKind.SUM_MISMATCH, now, site=name)
+        changed = msgspec.structs.replace(now, checked=checked, mismatches=tuple(wrong))
+        if wrong:
+            return self._abort(changed, f"the sum differs at {', '.join(wrong)}")
+        return changed
+
+    def _accept(self, now: Round, end: RoundEnd, total: RoundSum) -> Round:
+        _, before = self.state.model()
+        after = self.terms.strategy.apply(before, total)
+        loss = total.loss if math.isfinite(total.loss) else None
+        received = sum(len(item) for item in self.state.papers(now, "upload").values())
+        done = self.state.accept(
+            now, after, survivors=now.survivors, units=total.units, loss=loss, cut=total.cut, checked=now.checked,
+            received=received, seconds=time.monotonic() - self._began,
+        )  # fmt: skip
+        if total.cut > _VISIBLE_CUT:
+            words = "changes larger than the clip were cut; give a larger --clip"
+            self._say(EventKind.UPDATES_CUT, now, words=words, numbers={"share": total.cut})
+        numbers = {"sites": float(len(now.survivors)), "units": float(total.units), "bytes": float(received)}
+        if loss is not None:
+            numbers["loss"] = loss
+        self._say(EventKind.ROUND_ACCEPTED, now, numbers=numbers)
+        return done
+
+    def _abort(self, now: Round, words: str) -> Round:
+        used = now.phase is not Phase.TRAINING or not self.terms.strategy.adds_up
+        seconds = time.monotonic() - self._began
+        done = self.state.abort(
+            now, words, used=used, checked=now.checked, mismatches=now.mismatches, seconds=seconds
+        )
+        self._say(EventKind.ROUND_ABORTED, now, words=words)
+        return done
+
+    def _warn_of_difference(self, now: Round, survivors: Sequence[str]) -> None:
+        """Warn when one site more or less takes part than in the last sum."""
+        before = next((item for item in reversed(self.state.rounds()) if item.phase is Phase.ACCEPTED), None)
+        if before is None or not self.terms.strategy.adds_up:
+            return
+        differing = set(before.survivors) ^ set(survivors)
+        if len(differing) == 1:
+            (site,) = differing
+            words = (
+                "two sums whose sites differ by one come close to showing the update of that site; only "
+                "differential privacy bounds it"
+            )
+            self._say(EventKind.DIFFERENCE_OF_ONE, now, site=site, words=words)
+
+    # the end
+
+    def _finish(self) -> None:
+        """Give the last model to all sites that can take it."""
+        _, model = self.state.model()
+        request = messages.Finish(at=self._at(len(self.state.rounds())), model=to_bytes(model.weights))
+        waiting = [name for name in self._able() if name not in self.state.finished()]
+        for name, reply in self._ask(dict.fromkeys(waiting, request), TRAIN_SECONDS).items():
+            if isinstance(reply, messages.Finished):
+                self.state.finish(name, reply.epsilon)
+                numbers = dict(reply.metrics)
+                if reply.epsilon is not None:
+                    numbers["epsilon"] = reply.epsilon
+                self._say(EventKind.SITE_FINISHED, site=name, numbers=numbers)
+            else:
+                self._refused(name, reply)
+
+    # helpers
+
+    def _take(
+        self, now: Round, kind: str, site: str, content: bytes, accept: Callable[[str, bytes], None]
+    ) -> None:
+        """Take what a site sent in, and keep it; refuse what the aggregation does not accept."""
+        try:
+            accept(site, content)
+        except DataError as error:
+            self._say(EventKind.SITE_REFUSED, now, site=site, words=f"not accepted: {error}")
+            return
+        self.state.keep(now, kind, site, content)
+        if kind == "upload":
+            self._say(EventKind.SITE_UPLOADED, now, site=site, numbers={"bytes": float(len(content))})
+
+    def _missing(self, now: Round, site: str, reply: Reply | None) -> None:
+        """Write down why a site did not do what was asked."""
+        if reply is None:
+            self._say(EventKind.SITE_DROPPED, now, site=site, words="no answer")
+        else:
+            self._refused(site, reply, now)
+
+    def _refused(self, site: str, reply: Reply, now: Round | None = None) -> None:
+        if not isinstance(reply, messages.Refused):
+            self._say(EventKind.SITE_REFUSED, now, site=site, words="an answer to another question")
+            return
+        if reply.final:
+            self.state.leave(site, reply.reason)
+        words = f"{reply.reason}{' (it takes no further part)' if reply.final else ''}"
+        self._say(EventKind.SITE_REFUSED, now, site=site, words=words)
+
+    def _ask(self, requests: Mapping[str, Request], within: float) -> Mapping[str, Reply]:
+        self._refuse_stopped()
+        return self.exchange.ask(requests, within=within) if requests else {}
+
+    def _at(self, number: int) -> Position:
+        return self.state.header.at(number)
+
+    def _refuse_stopped(self) -> None:
+        if self._stop():
+            raise Interrupted("the study was stopped; go on with resume")
+
+    def _say(
+        self,
+        kind: EventKind,
+        now: Round | None = None,
+        *,
+        site: str = "",
+        words: str = "",
+        numbers: Mapping[str, float] | None = None,
+    ) -> None:
+        event = Event(
+            kind=kind, round=-1 if now is None else now.number, site=site, words=words, numbers=numbers or {}
+        )
+        self.state.log(event)
+        self._listen(event)
