@@ -54,12 +54,19 @@ def volumes(root: Path, *, other: bool) -> Manifest:
     return Manifest.read(root / "data")
 
 
+PATCHES, PADDED = {"patch_size": (8, 8, 8)}, {"image_size": (16, 16, 16)}
+
+
 @pytest.mark.parametrize(
-    "model",
-    [{"patch_size": (8, 8, 8)}, pytest.param({"image_size": (16, 16, 16)}, marks=pytest.mark.slow)],
-    ids=["patches", "padded"],
+    ("model", "export"),
+    [
+        (PATCHES, ("bundle",)),
+        pytest.param(PATCHES, ("bundle", "onnx"), marks=pytest.mark.slow),
+        pytest.param(PADDED, ("bundle", "onnx"), marks=pytest.mark.slow),
+    ],
+    ids=["patches", "patches onnx", "padded onnx"],
 )
-def test_one_training_case_changes_nothing_but_weights_and_digests(tmp_path, model):
+def test_one_training_case_changes_nothing_but_weights_and_digests(tmp_path, model, export):
     """The bundle stated the spacing and size that all images share; one patient of another emptied both."""
     facts = []
     for other in (False, True):
@@ -68,7 +75,7 @@ def test_one_training_case_changes_nothing_but_weights_and_digests(tmp_path, mod
         assert (data.info.observed.spacing_mm[2] != (1.0, 1.0)) == other  # it is a training patient
         assert bool(data.info.spacing_mm) != other
         assert bool(data.info.size) != other
-        settings = {**PRIVATE, "model": "unet-small", "export": ("bundle", "onnx"), **model}
+        settings = {**PRIVATE, "model": "unet-small", "export": export, **model}
         out = meninx.train(data.root, out=tmp_path / str(other) / "runs", name="private", **settings).out
         promised = CHANGING.sub("*", json.dumps(Run(out).read_json("privacy.json")))
         facts.append(released(Run(out)) | {"privacy.json": promised})
