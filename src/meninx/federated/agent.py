@@ -27,7 +27,7 @@ from meninx.federated import messages
 from meninx.federated.aggregation import SiteEnd
 from meninx.federated.contribution import Contribution
 from meninx.federated.messages import Position, Reply, Request
-from meninx.federated.vector import Layout, Vector, from_bytes, name_of
+from meninx.federated.vector import Vector, WeightLayout, from_bytes, name_of
 from meninx.learn import finetune
 from meninx.learn.hooks import Hook, ProximalPull
 from meninx.learn.trainer import never
@@ -84,7 +84,7 @@ class SiteAgent:
         self._stack, self._run_of = ExitStack(), ""
         self._run: RunInRounds | None = None
         self._end: SiteEnd | None = None
-        self._layout: Layout | None = None
+        self._layout: WeightLayout | None = None
 
     def handle(self, request: Request) -> Reply:
         """Return the reply to a request.
@@ -179,7 +179,7 @@ class SiteAgent:
         return messages.Finished(site=self.name, epsilon=epsilon)
 
     @staticmethod
-    def _common(layout: Layout, model: Vector, run: RunInRounds) -> dict[str, Tensor]:
+    def _common(layout: WeightLayout, model: Vector, run: RunInRounds) -> dict[str, Tensor]:
         """Return the common weights by name, without those that stay at the site."""
         whole = layout.unflatten(model, run.weights())
         return {name: value for name, value in whole.items() if name not in layout.local}
@@ -191,7 +191,7 @@ class SiteAgent:
             self._end, self._run_of = self._ends(at.run), at.run
         return self._end
 
-    def _opened(self, at: Position) -> tuple[RunInRounds, Layout]:
+    def _opened(self, at: Position) -> tuple[RunInRounds, WeightLayout]:
         """Return the site's run of a run of the study, and the layout of its weights."""
         self._end_of(at)
         if self._run is None or self._layout is None:
@@ -211,10 +211,10 @@ class SiteAgent:
         return self._run, self._layout
 
 
-def layout_of(run: RunInRounds, local: tuple[str, ...]) -> Layout:
+def layout_of(run: RunInRounds, local: tuple[str, ...]) -> WeightLayout:
     """Return the layout of the common weights of a run."""
     network = run.training.state.model
-    return Layout.of(network, local=local, frozen=finetune.never_trained(network, run.config.model))
+    return WeightLayout.of(network, local=local, frozen=finetune.never_trained(network, run.config.model))
 
 
 def find_run(out: Path, part: StudyPart) -> Path | None:

@@ -83,7 +83,7 @@ class RoundEnd(Protocol):
         """Return the sum of the round."""
 
     def published(self) -> tuple[bytes, bytes]:
-        """Return the transcript and the sum from which sites compute the aggregation again; empty for none."""
+        """Return the transcript and the sum, from which sites compute the sum again; empty for none."""
 
 
 class PlainSiteEnd:

@@ -90,12 +90,13 @@ class Reveal(Message, frozen=True, kw_only=True, tag="reveal"):
 
     Attributes:
         agreements: signed agreements, encoded by ``meninx.secagg``.
-        lost: survivors that did not answer since.
+        lost: signed statements of survivors that did not answer since, for the others to open; encoded by
+            ``meninx.secagg``.
     """
 
     at: Position
     agreements: tuple[bytes, ...]
-    lost: tuple[str, ...] = ()
+    lost: tuple[bytes, ...] = ()
 
 
 class Check(Message, frozen=True, kw_only=True, tag="check"):

@@ -1,8 +1,8 @@
 """The coordinator's rounds: ask the sites to train, add up what they give, make the next common model.
 
 One :class:`Coordinator` goes through a study over an :class:`.exchange.Exchange`, whatever carries it. Every
-transition is in :class:`.study_state.StudyState` before it takes effect, so :meth:`Coordinator.run` goes on with a
-study that was killed at any moment::
+transition is in :class:`.study_state.StudyState` before it takes effect, so :meth:`Coordinator.run` goes on
+with a study that was killed at any moment::
 
     hello, meet ─▶ train ─▶ agree ─▶ reveal ─▶ sum ─▶ check ─▶ accept ─▶ next round … ─▶ finish
                      └────────┴────────┴─────────────────┴──▶ abort: same model, next round
@@ -24,14 +24,14 @@ from typing import Protocol
 import msgspec
 
 from meninx.core.errors import DataError, Interrupted, MeninxError, problem
-from meninx.federated import messages
+from meninx.federated import events, messages
 from meninx.federated.aggregation import RoundEnd
 from meninx.federated.contribution import RoundSum
-from meninx.federated.events import Event, EventKind, Listener
+from meninx.federated.events import AbortReason, AnyEvent, Emit, StudyOutcome
 from meninx.federated.exchange import Exchange
 from meninx.federated.messages import Position, Reply, Request
-from meninx.federated.study_state import Phase, Round, Stage, StudyState
 from meninx.federated.strategies import Strategy
+from meninx.federated.study_state import Round, RoundPhase, Stage, StudyState
 from meninx.federated.vector import to_bytes
 
 ANSWER_SECONDS = 120.0
@@ -44,6 +44,12 @@ MOST_ABORTS = 10
 """Rounds that may fail one after the other before the coordinator gives up; it can be resumed."""
 _POLL = 1.0
 _VISIBLE_CUT = 1e-3  # share of cut values above which a person should know
+_SENT: Mapping[str, Callable[..., AnyEvent]] = {
+    "upload": events.UpdateUploaded,
+    "agreement": events.SurvivorsAgreed,
+    "reveal": events.SecretsRevealed,
+}
+"""Kind of what a site sent -> the event that says so."""
 
 
 class Ends(Protocol):
@@ -82,7 +88,8 @@ class Coordinator:
         state: on disk; new or resumed.
         exchange: carries requests and replies.
         ends: makes the coordinator's end of the aggregation.
-        listen: takes events, which are also kept in the state.
+        emit: takes events.
+        aggregation: how updates are protected, in words, for the events.
         stop: asked between requests; true ends the run, which can be resumed.
     """
 
@@ -93,11 +100,12 @@ class Coordinator:
         exchange: Exchange,
         ends: Ends,
         *,
-        listen: Listener = lambda event: None,
+        emit: Emit = events.ignore,
+        aggregation: str = "",
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.terms, self.state, self.exchange = terms, state, exchange
-        self._ends, self._listen, self._stop = ends, listen, stop
+        self._ends, self._emit, self._stop, self._aggregation = ends, emit, stop, aggregation
         self._began = 0.0
 
     def run(self) -> None:
@@ -108,9 +116,13 @@ class Coordinator:
             Interrupted: somebody stopped it; likewise.
             StorageError: the state cannot be written.
         """
-        state = self.state
-        resumed = state.stage is not Stage.MEETING or bool(state.rounds())
-        self._say(EventKind.STUDY_RESUMED if resumed else EventKind.STUDY_STARTED)
+        state, terms = self.state, self.terms
+        self._emit(
+            events.StudyStarted(
+                study=state.header.study, run=state.header.run, sites=terms.sites, quorum=terms.quorum,
+                rounds=terms.strategy.turns(terms.sites), aggregation=self._aggregation,
+            )
+        )  # fmt: skip
         try:
             if state.stage is Stage.MEETING:
                 self._meet()
@@ -124,9 +136,11 @@ class Coordinator:
                 self._finish()
                 state.enter(Stage.FINISHED)
         except MeninxError as error:
-            self._say(EventKind.STUDY_FAILED, words=str(error))
+            stopped = isinstance(error, Interrupted)
+            outcome = StudyOutcome.STOPPED if stopped else StudyOutcome.FAILED
+            self._emit(events.StudyEnded(outcome=outcome, reason=str(error)))
             raise
-        self._say(EventKind.STUDY_FINISHED, numbers={"rounds": len(state.rounds())})
+        self._emit(events.StudyEnded(outcome=StudyOutcome.FINISHED))
 
     # who takes part
 
@@ -145,7 +159,7 @@ class Coordinator:
         for name, reply in replies.items():
             if isinstance(reply, messages.Greeting):
                 self.state.announce(name, reply.announcement)
-                self._say(EventKind.SITE_JOINED, site=name)
+                self._emit(events.SiteConnected(site=name))
             else:
                 self._refused(name, reply)
         known = self.state.announced()
@@ -173,7 +187,7 @@ class Coordinator:
             missing = [name for name in sites if name not in here]
             if not missing or (len(sites) - len(missing) >= self.terms.quorum and time.monotonic() >= half):
                 return
-            self._wait(end, told, f"not connected: {', '.join(missing)}")
+            self._wait(end, told, len(sites) - len(missing), len(sites))
             told = True
 
     def _wait_for_quorum(self, needed: Sequence[str], count: int) -> None:
@@ -192,12 +206,12 @@ class Coordinator:
                 reasons = "; ".join(f"{name}: {reason}" for name, reason in left.items())
                 what = f"fewer than {count} sites are left ({reasons})"
                 raise DataError(problem(what, where="study", fix="begin a new run"))
-            self._wait(end, told, f"{len(able)} of at least {count} sites are here")
+            self._wait(end, told, len(able), count)
             told = True
 
-    def _wait(self, end: float, told: bool, words: str) -> None:
+    def _wait(self, end: float, told: bool, connected: int, needed: int) -> None:
         if not told:
-            self._say(EventKind.WAITING, words=words)
+            self._emit(events.SitesAwaited(connected=connected, needed=needed))
         if time.monotonic() >= end:
             raise DataError(problem("too few sites came", where="study", fix="resume when they are there"))
         self._refuse_stopped()
@@ -215,7 +229,7 @@ class Coordinator:
             if now is None:
                 continue
             done = self._round(now)
-            failed = 0 if done.phase is Phase.ACCEPTED else failed + 1
+            failed = 0 if done.phase is RoundPhase.ACCEPTED else failed + 1
             if failed >= MOST_ABORTS:
                 what = f"{failed} rounds failed one after the other; the last: {done.words}"
                 raise DataError(problem(what, where="study", fix="resume when the sites are ready"))
@@ -229,33 +243,32 @@ class Coordinator:
         members = tuple(name for name in turn.sites if name in able)
         now = self.state.begin_round(members)
         if not members:  # of cyclic transfer: the turn of a site that is not there is passed over
-            self._abort(now, f"{', '.join(turn.sites)} is not here")
+            self._abort(now, AbortReason.BELOW_QUORUM, f"{', '.join(turn.sites)} is not here")
             return None
-        numbers = {"sites": float(len(members))}
-        self._say(EventKind.ROUND_STARTED, now, numbers=numbers)
+        self._emit(events.RoundStarted(round=now.number, attempt=0, members=members))
         return now
 
     def _round(self, now: Round) -> Round:
         """Bring a round to its end from wherever it stands."""
         end = self._end_of(now)
         try:
-            if now.phase is Phase.TRAINING:
+            if now.phase is RoundPhase.TRAINING:
                 now = self._train(now, end)
-            if now.phase is Phase.AGREEING:
+            if now.phase is RoundPhase.AGREEING:
                 now = self._agree(now, end)
-            if now.phase is Phase.REVEALING:
+            if now.phase is RoundPhase.REVEALING:
                 now = self._reveal(now, end)
             if now.phase.over:
                 return now
             total = end.total()
-            if now.phase is Phase.CHECKING:
+            if now.phase is RoundPhase.CHECKING:
                 now = self._check(now, end)
                 if now.phase.over:
                     return now
         except DataError as error:
             if self.state.at_hand() is None:
                 raise
-            return self._abort(self.state.at_hand() or now, str(error))
+            return self._abort(self.state.at_hand() or now, AbortReason.SUM_REFUSED, str(error))
         return self._accept(now, end, total)
 
     def _end_of(self, now: Round) -> RoundEnd:
@@ -289,10 +302,11 @@ class Coordinator:
                 self._missing(now, name, reply)
         needed = self.terms.quorum if self.terms.strategy.adds_up else 1
         if len(end.survivors) < needed:
-            return self._abort(now, f"{len(end.survivors)} of at least {needed} sites gave an update")
+            words = f"{len(end.survivors)} of at least {needed} sites gave an update"
+            return self._abort(now, AbortReason.BELOW_QUORUM, words)
         self._warn_of_difference(now, end.survivors)
-        following = Phase.AGREEING if end.agrees else Phase.TRAINING
-        if following is Phase.TRAINING:
+        following = RoundPhase.AGREEING if end.agrees else RoundPhase.TRAINING
+        if following is RoundPhase.TRAINING:
             return msgspec.structs.replace(now, survivors=end.survivors)
         return self.state.advance(now, following, survivors=end.survivors)
 
@@ -309,9 +323,8 @@ class Coordinator:
             else:
                 self._missing(now, name, reply)
         if not end.agreements:
-            return self._abort(now, "fewer sites than the quorum agreed on the survivors")
-        self._say(EventKind.ROUND_AGREED, now, numbers={"sites": float(len(now.survivors))})
-        return self.state.advance(now, Phase.REVEALING)
+            return self._abort(now, AbortReason.NO_AGREEMENT)
+        return self.state.advance(now, RoundPhase.REVEALING)
 
     def _reveal(self, now: Round, end: RoundEnd) -> Round:
         """Collect the secrets that open the sum; those of lost sites from the others."""
@@ -328,8 +341,8 @@ class Coordinator:
                 else:
                     self._missing(now, name, reply)
         if not end.complete:
-            return self._abort(now, "too many sites were lost after they agreed, so the sum cannot be opened")
-        return self.state.advance(now, Phase.CHECKING)
+            return self._abort(now, AbortReason.NOT_REVEALED)
+        return self.state.advance(now, RoundPhase.CHECKING)
 
     def _check(self, now: Round, end: RoundEnd) -> Round:
         """Let the sites compute the sum again; a difference aborts the round."""
@@ -341,15 +354,17 @@ class Coordinator:
         for name, reply in self._ask(dict.fromkeys(now.survivors, request), ANSWER_SECONDS).items():
             if not isinstance(reply, messages.Checked):
                 self._missing(now, name, reply)
-            elif reply.matches:
+                continue
+            self._emit(
+                events.SumRecomputed(site=name, round=now.number, share=reply.share, matches=reply.matches)
+            )
+            if reply.matches:
                 checked[name] = reply.share
-                self._say(EventKind.SUM_CHECKED, now, site=name, numbers={"share": reply.share})
             else:
                 wrong.append(name)
-                self._say(EventKind.SUM_MISMATCH, now, site=name)
         changed = msgspec.structs.replace(now, checked=checked, mismatches=tuple(wrong))
         if wrong:
-            return self._abort(changed, f"the sum differs at {', '.join(wrong)}")
+            return self._abort(changed, AbortReason.SUM_REFUSED, f"the sum differs at {', '.join(wrong)}")
         return changed
 
     def _accept(self, now: Round, end: RoundEnd, total: RoundSum) -> Round:
@@ -358,40 +373,38 @@ class Coordinator:
         loss = total.loss if math.isfinite(total.loss) else None
         received = sum(len(item) for item in self.state.papers(now, "upload").values())
         done = self.state.accept(
-            now, after, survivors=now.survivors, units=total.units, loss=loss, cut=total.cut, checked=now.checked,
-            received=received, seconds=time.monotonic() - self._began,
+            now, after, survivors=now.survivors, units=total.units, loss=loss, cut=total.cut,
+            checked=now.checked, received=received, seconds=time.monotonic() - self._began,
         )  # fmt: skip
         if total.cut > _VISIBLE_CUT:
-            words = "changes larger than the clip were cut; give a larger --clip"
-            self._say(EventKind.UPDATES_CUT, now, words=words, numbers={"share": total.cut})
-        numbers = {"sites": float(len(now.survivors)), "units": float(total.units), "bytes": float(received)}
-        if loss is not None:
-            numbers["loss"] = loss
-        self._say(EventKind.ROUND_ACCEPTED, now, numbers=numbers)
+            self._emit(events.UpdatesClipped(round=now.number, share=total.cut))
+        metrics = {} if loss is None else {"loss": loss}
+        self._emit(
+            events.RoundAccepted(round=now.number, attempt=0, survivors=now.survivors, metrics=metrics)
+        )
         return done
 
-    def _abort(self, now: Round, words: str) -> Round:
-        used = now.phase is not Phase.TRAINING or not self.terms.strategy.adds_up
+    def _abort(self, now: Round, reason: AbortReason, detail: str = "") -> Round:
+        used = now.phase is not RoundPhase.TRAINING or not self.terms.strategy.adds_up
         seconds = time.monotonic() - self._began
+        words = f"{reason} ({detail})" if detail else str(reason)
         done = self.state.abort(
             now, words, used=used, checked=now.checked, mismatches=now.mismatches, seconds=seconds
         )
-        self._say(EventKind.ROUND_ABORTED, now, words=words)
+        self._emit(events.RoundAborted(round=now.number, attempt=0, reason=reason, detail=detail))
         return done
 
     def _warn_of_difference(self, now: Round, survivors: Sequence[str]) -> None:
         """Warn when one site more or less takes part than in the last sum."""
-        before = next((item for item in reversed(self.state.rounds()) if item.phase is Phase.ACCEPTED), None)
+        before = next(
+            (item for item in reversed(self.state.rounds()) if item.phase is RoundPhase.ACCEPTED), None
+        )
         if before is None or not self.terms.strategy.adds_up:
             return
         differing = set(before.survivors) ^ set(survivors)
         if len(differing) == 1:
-            (site,) = differing
-            words = (
-                "two sums whose sites differ by one come close to showing the update of that site; only "
-                "differential privacy bounds it"
-            )
-            self._say(EventKind.DIFFERENCE_OF_ONE, now, site=site, words=words)
+            (site,) = differing  # the difference of the sums comes close to the update of this site
+            self._emit(events.SumsDiffer(site=site, round=now.number, earlier=before.number))
 
     # the end
 
@@ -403,10 +416,7 @@ class Coordinator:
         for name, reply in self._ask(dict.fromkeys(waiting, request), TRAIN_SECONDS).items():
             if isinstance(reply, messages.Finished):
                 self.state.finish(name, reply.epsilon)
-                numbers = dict(reply.metrics)
-                if reply.epsilon is not None:
-                    numbers["epsilon"] = reply.epsilon
-                self._say(EventKind.SITE_FINISHED, site=name, numbers=numbers)
+                self._emit(events.ModelReleased(site=name))
             else:
                 self._refused(name, reply)
 
@@ -419,27 +429,27 @@ class Coordinator:
         try:
             accept(site, content)
         except DataError as error:
-            self._say(EventKind.SITE_REFUSED, now, site=site, words=f"not accepted: {error}")
+            self._emit(events.SiteRefused(site=site, reason=f"not accepted: {error}", code=error.exit_code))
             return
         self.state.keep(now, kind, site, content)
-        if kind == "upload":
-            self._say(EventKind.SITE_UPLOADED, now, site=site, numbers={"bytes": float(len(content))})
+        self._emit(_SENT[kind](site=site, round=now.number, attempt=0, sent=len(content)))
 
     def _missing(self, now: Round, site: str, reply: Reply | None) -> None:
         """Write down why a site did not do what was asked."""
         if reply is None:
-            self._say(EventKind.SITE_DROPPED, now, site=site, words="no answer")
+            self._emit(events.SiteLost(site=site, reason=f"no answer in round {now.number + 1}"))
         else:
-            self._refused(site, reply, now)
+            self._refused(site, reply)
 
-    def _refused(self, site: str, reply: Reply, now: Round | None = None) -> None:
+    def _refused(self, site: str, reply: Reply) -> None:
         if not isinstance(reply, messages.Refused):
-            self._say(EventKind.SITE_REFUSED, now, site=site, words="an answer to another question")
+            self._emit(events.SiteRefused(site=site, reason="it answered another question", code=3))
             return
         if reply.final:
             self.state.leave(site, reply.reason)
-        words = f"{reply.reason}{' (it takes no further part)' if reply.final else ''}"
-        self._say(EventKind.SITE_REFUSED, now, site=site, words=words)
+        self._emit(
+            events.SiteRefused(site=site, reason=reply.reason, code=max(0, reply.code), final=reply.final)
+        )
 
     def _ask(self, requests: Mapping[str, Request], within: float) -> Mapping[str, Reply]:
         self._refuse_stopped()
@@ -451,18 +461,3 @@ class Coordinator:
     def _refuse_stopped(self) -> None:
         if self._stop():
             raise Interrupted("the study was stopped; go on with resume")
-
-    def _say(
-        self,
-        kind: EventKind,
-        now: Round | None = None,
-        *,
-        site: str = "",
-        words: str = "",
-        numbers: Mapping[str, float] | None = None,
-    ) -> None:
-        event = Event(
-            kind=kind, round=-1 if now is None else now.number, site=site, words=words, numbers=numbers or {}
-        )
-        self.state.log(event)
-        self._listen(event)

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -96,7 +96,7 @@ class FedAvg:
 
     rounds: int = 1
     steps: int = 0
-    adds_up: bool = True
+    adds_up: ClassVar[bool] = True
 
     def init(self, weights: Vector) -> ServerState:
         """Return the state before the first round."""
@@ -148,7 +148,7 @@ class Cyclic(FedAvg):
     """
 
     batches: bool = False
-    adds_up: bool = False
+    adds_up: ClassVar[bool] = False
 
     @property
     def _laps(self) -> int:
@@ -171,13 +171,13 @@ def of_config(terms: TermsConfig) -> Strategy:
     Raises:
         ConfigError: cyclic transfer per batch without a number of steps.
     """
-    length = {"rounds": terms.rounds, "steps": terms.local_steps}
+    rounds, steps = terms.rounds, terms.local_steps
     if terms.algorithm == "cyclic":
         batches = terms.turns == "batch"
         if batches and not terms.local_steps:
             fix = "give --local-steps: a lap has one batch of every site"
             raise ConfigError(problem("turns per batch need a number of steps", where="turns", fix=fix))
-        return Cyclic(**length, batches=batches)
+        return Cyclic(rounds, steps, batches=batches)
     if terms.algorithm == "fedprox":
-        return FedProx(**length, mu=terms.proximal)
-    return FedAvg(**length)
+        return FedProx(rounds, steps, mu=terms.proximal)
+    return FedAvg(rounds, steps)

@@ -1,8 +1,8 @@
 """The coordinator's state of a study: SQLite, written before every step, so that a killed study goes on.
 
-A study stands in one :class:`Stage`, a round in one :class:`Phase`; each change is one transaction that is on
-the disk before what it announces is done. Uploads, signatures and opened secrets of the round at hand are
-kept until the round is over, so a coordinator that was killed asks only for what is missing, and a site
+A study stands in one :class:`Stage`, a round in one :class:`RoundPhase`. Each change is one transaction that
+is on the disk before what it announces is done. Uploads, signatures and opened secrets of the round at hand
+are kept until the round is over, so a coordinator that was killed asks only for what is missing, and a site
 answers a repeated request with the same bytes. At most the round at hand is repeated.
 
     training ──▶ agreeing ──▶ revealing ──▶ checking ──▶ accepted
@@ -26,7 +26,6 @@ import msgspec
 import numpy as np
 
 from meninx.core.errors import DataError, StorageError, UsageError, expected, problem
-from meninx.federated.events import Event, EventKind
 from meninx.federated.messages import Position
 from meninx.federated.strategies import ServerState
 from meninx.federated.vector import name_of, to_bytes
@@ -34,12 +33,13 @@ from meninx.federated.vector import name_of, to_bytes
 VERSION = 1
 _TABLES = """
 CREATE TABLE study (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE models (number INTEGER PRIMARY KEY, name TEXT NOT NULL, weights BLOB NOT NULL, memory BLOB NOT NULL) STRICT;
+CREATE TABLE models (number INTEGER PRIMARY KEY, name TEXT NOT NULL, weights BLOB NOT NULL,
+                     memory BLOB NOT NULL) STRICT;
 CREATE TABLE rounds (round INTEGER PRIMARY KEY, content BLOB NOT NULL) STRICT;
 CREATE TABLE papers (round INTEGER NOT NULL, kind TEXT NOT NULL, site TEXT NOT NULL, content BLOB NOT NULL,
                      PRIMARY KEY (round, kind, site)) STRICT;
-CREATE TABLE sites (site TEXT PRIMARY KEY, announcement BLOB, left_because TEXT, epsilon REAL, finished INTEGER) STRICT;
-CREATE TABLE events (number INTEGER PRIMARY KEY, content BLOB NOT NULL) STRICT;
+CREATE TABLE sites (site TEXT PRIMARY KEY, announcement BLOB, left_because TEXT, epsilon REAL,
+                    finished INTEGER) STRICT;
 """
 
 
@@ -54,7 +54,7 @@ class Stage(StrEnum):
     FINISHED = "finished"
 
 
-class Phase(StrEnum):
+class RoundPhase(StrEnum):
     """Where a round stands."""
 
     TRAINING = "training"
@@ -67,18 +67,18 @@ class Phase(StrEnum):
     @property
     def over(self) -> bool:
         """Whether the round ended."""
-        return self in (Phase.ACCEPTED, Phase.ABORTED)
+        return self in (RoundPhase.ACCEPTED, RoundPhase.ABORTED)
 
 
 NEXT = {
-    Phase.TRAINING: {Phase.AGREEING, Phase.ACCEPTED, Phase.ABORTED},
-    Phase.AGREEING: {Phase.REVEALING, Phase.ABORTED},
-    Phase.REVEALING: {Phase.CHECKING, Phase.ABORTED},
-    Phase.CHECKING: {Phase.ACCEPTED, Phase.ABORTED},
-    Phase.ACCEPTED: set[Phase](),
-    Phase.ABORTED: set[Phase](),
+    RoundPhase.TRAINING: {RoundPhase.AGREEING, RoundPhase.ACCEPTED, RoundPhase.ABORTED},
+    RoundPhase.AGREEING: {RoundPhase.REVEALING, RoundPhase.ABORTED},
+    RoundPhase.REVEALING: {RoundPhase.CHECKING, RoundPhase.ABORTED},
+    RoundPhase.CHECKING: {RoundPhase.ACCEPTED, RoundPhase.ABORTED},
+    RoundPhase.ACCEPTED: set[RoundPhase](),
+    RoundPhase.ABORTED: set[RoundPhase](),
 }
-"""Phase -> phases that may follow."""
+"""RoundPhase -> phases that may follow."""
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +103,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int
     position: int
-    phase: Phase
+    phase: RoundPhase
     model: int
     members: tuple[str, ...]
     survivors: tuple[str, ...] = ()
@@ -170,8 +170,8 @@ class StudyState:
             raise UsageError(problem("the study was begun before", where=path.name, fix=fix))
         base = _connected(path)
         table = {
-            "version": str(VERSION), "study": study, "run": secrets.token_hex(8), "terms": terms, "layout": layout,
-            "stage": str(Stage.MEETING), "position": "0",
+            "version": str(VERSION), "study": study, "run": secrets.token_hex(8), "terms": terms,
+            "layout": layout, "stage": str(Stage.MEETING), "position": "0",
         }  # fmt: skip
         with _guard(path):
             base.executescript(f"BEGIN IMMEDIATE;{_TABLES}")
@@ -297,7 +297,7 @@ class StudyState:
         begun = Round(
             number=len(self.rounds()),
             position=self.position,
-            phase=Phase.TRAINING,
+            phase=RoundPhase.TRAINING,
             model=number,
             members=members,
         )
@@ -305,7 +305,7 @@ class StudyState:
             self._write(begun)
         return begun
 
-    def advance(self, now: Round, phase: Phase, **changes: Any) -> Round:
+    def advance(self, now: Round, phase: RoundPhase, **changes: Any) -> Round:
         """Write down that a round enters a phase, and return it.
 
         Raises:
@@ -318,7 +318,7 @@ class StudyState:
 
     def accept(self, now: Round, model: ServerState, **changes: Any) -> Round:
         """Write down the model of a round and that the round is over, in one transaction."""
-        changed = self._changed(now, Phase.ACCEPTED, changes)
+        changed = self._changed(now, RoundPhase.ACCEPTED, changes)
         with self._transaction():
             _insert_model(self._base, now.model + 1, model)
             self._base.execute("DELETE FROM models WHERE number < ?", (now.model,))
@@ -336,7 +336,7 @@ class StudyState:
             used: its training may not be used in another round, so the next round trains anew.
             **changes: further fields.
         """
-        changed = self._changed(now, Phase.ABORTED, {"words": words, **changes})
+        changed = self._changed(now, RoundPhase.ABORTED, {"words": words, **changes})
         with self._transaction():
             self._put("position", str(now.position + used))
             self._write(changed)
@@ -359,31 +359,9 @@ class StudyState:
             )
             return dict(rows.fetchall())
 
-    # events
-
-    def log(self, event: Event) -> None:
-        """Keep an event."""
-        content = msgspec.msgpack.encode(
-            [str(event.kind), event.at, event.round, event.site, event.words, dict(event.numbers)]
-        )
-        with self._transaction():
-            self._base.execute("INSERT INTO events (content) VALUES (?)", (content,))
-
-    def events(self) -> tuple[Event, ...]:
-        """Return all events, in order."""
-        with self._guarded():
-            rows = self._base.execute("SELECT content FROM events ORDER BY number").fetchall()
-        found = []
-        for (content,) in rows:
-            kind, at, number, site, words, numbers = msgspec.msgpack.decode(content)
-            found.append(
-                Event(kind=EventKind(kind), at=at, round=number, site=site, words=words, numbers=numbers)
-            )
-        return tuple(found)
-
     # within
 
-    def _changed(self, now: Round, phase: Phase, changes: Mapping[str, Any]) -> Round:
+    def _changed(self, now: Round, phase: RoundPhase, changes: Mapping[str, Any]) -> Round:
         if phase not in NEXT[now.phase]:
             raise DataError(
                 problem(f"a round that is {now.phase} cannot become {phase}", where=self._path.name)

@@ -1,14 +1,14 @@
-"""Layout: which weights of a network are common to all sites, as one float32 vector, and back.
+"""The layout of weights: which weights of a network are common to all sites, as one float32 vector, and back.
 
 Common are the trained parameters and the floating buffers, such as the running statistics of batch
 normalisation. Integer buffers (``num_batches_tracked``) are counters of a site and stay there, with their
 type. Layers that a study names stay at each site, too: ``norms`` stands for all norm layers (FedBN).
 
 >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
->>> layout = Layout.of(net)
+>>> layout = WeightLayout.of(net)
 >>> layout.size, layout.local
 (28, ('1.num_batches_tracked',))
->>> Layout.of(net, local=("norms",)).size
+>>> WeightLayout.of(net, local=("norms",)).size
 20
 
 Shared parameters count once. 16-bit weights become float32 exactly and are rounded to nearest on the way
@@ -40,7 +40,7 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 @dataclass(frozen=True)
-class Entry:
+class Segment:
     """One tensor of the vector.
 
     Attributes:
@@ -62,7 +62,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Layout:
+class WeightLayout:
     """The order of a network's common weights in a vector.
 
     Attributes:
@@ -70,13 +70,13 @@ class Layout:
         local: names of the state that stay at each site.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[Segment, ...]
     local: tuple[str, ...] = ()
 
     @classmethod
     def of(
         cls, network: nn.Module, *, local: tuple[str, ...] = (), frozen: frozenset[str] = frozenset()
-    ) -> Layout:
+    ) -> WeightLayout:
         """Return the layout of a network.
 
         Args:
@@ -90,7 +90,7 @@ class Layout:
         """
         kept = _prefixed(network, local) | frozen
         parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
-        entries: dict[tuple[int, tuple[int, ...]], Entry] = {}
+        entries: dict[tuple[int, tuple[int, ...]], Segment] = {}
         stay = []
         for name, value in network.state_dict(keep_vars=True).items():
             if value.is_complex():
@@ -102,9 +102,9 @@ class Layout:
             place = (id(value), tuple(value.shape)) if name in parameters else (-len(entries) - 1, ())
             known = entries.get(place)
             if known is not None:
-                entries[place] = Entry(known.name, known.shape, known.dtype, (*known.aliases, name))
+                entries[place] = Segment(known.name, known.shape, known.dtype, (*known.aliases, name))
             else:
-                entries[place] = Entry(name, tuple(value.shape), str(value.dtype).removeprefix("torch."))
+                entries[place] = Segment(name, tuple(value.shape), str(value.dtype).removeprefix("torch."))
         if not entries:
             raise ConfigError(problem("no weight is left to train together", where="local_layers"))
         return cls(tuple(entries.values()), tuple(stay))

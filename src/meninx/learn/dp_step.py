@@ -143,7 +143,7 @@ class PrivateStep:
         before it gives its share away, and the noise, which all compute alike, is added once, to the sum over
         all. Every drawn unit of every source is in the sum exactly once, or the step is refused. Of a step,
         :meth:`gradients` keeps no tensor but the released gradients. Weights may come in from outside between
-        two rounds, by ``TrainState.load_weights`` alone; a step is then begun twice only after the same loads.
+        two rounds, by ``TrainState.load_weights`` alone; a step is begun twice only after the same loads.
 
     Args:
         plan: the plan.

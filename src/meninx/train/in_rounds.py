@@ -1,4 +1,4 @@
-"""A run folder of `meninx train` that is trained in rounds: weights come in, a stretch of steps, weights go out.
+"""A run folder of `meninx train` that is trained in rounds: weights in, a stretch of steps, weights out.
 
 It is an ordinary run otherwise: own plan, own ledger, own checkpoints, and a release at the end::
 
@@ -153,8 +153,8 @@ class RunInRounds:
         units: patients of the training split, or what else is the privacy unit: the weight of this site. The
             declared number, where one is declared.
 
-    Guarantee: with privacy, that of the run's plan: weights that come in change nothing in what a step spends,
-        and no step is taken beyond the plan. A step that was begun is begun again only with the same weights.
+    Guarantee: with privacy, that of the run's plan. Weights that come in change nothing in what a step
+        spends, and no step is taken beyond the plan. A step is begun again only with the same weights.
     """
 
     def __init__(
