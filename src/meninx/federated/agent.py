@@ -98,7 +98,7 @@ class SiteAgent:
             raise
         except MeninxError as error:
             final = isinstance(error, PrivacyRefusal)
-            return messages.Refused(site=self.name, reason=str(error), code=error.exit_code, final=final)
+            return messages.Declined(site=self.name, reason=str(error), code=error.exit_code, final=final)
 
     def close(self) -> None:
         """Leave the run folder to others; a later request takes it up again."""
@@ -130,9 +130,9 @@ class SiteAgent:
             case messages.Reveal():
                 opened = self._end_of(at).reveal(at, request.agreements, request.lost)
                 return messages.Revealed(site=self.name, reveal=opened)
-            case messages.Check():
+            case messages.Recompute():
                 share, matches = self._end_of(at).check(at, request.transcript, request.total)
-                return messages.Checked(site=self.name, share=share, matches=matches)
+                return messages.Recomputed(site=self.name, share=share, matches=matches)
             case messages.Finish():
                 return self._finish(request)
 

@@ -245,7 +245,7 @@ class Coordinator:
         if not members:  # of cyclic transfer: the turn of a site that is not there is passed over
             self._abort(now, AbortReason.BELOW_QUORUM, f"{', '.join(turn.sites)} is not here")
             return None
-        self._emit(events.RoundStarted(round=now.number, attempt=0, members=members))
+        self._emit(events.RoundOpened(round=now.number, attempt=0, members=members))
         return now
 
     def _round(self, now: Round) -> Round:
@@ -349,10 +349,10 @@ class Coordinator:
         transcript, total = end.published()
         if not self.terms.checks or not transcript:
             return now
-        request = messages.Check(at=self._at(now.number), transcript=transcript, total=total)
+        request = messages.Recompute(at=self._at(now.number), transcript=transcript, total=total)
         checked, wrong = dict(now.checked), list(now.mismatches)
         for name, reply in self._ask(dict.fromkeys(now.survivors, request), ANSWER_SECONDS).items():
-            if not isinstance(reply, messages.Checked):
+            if not isinstance(reply, messages.Recomputed):
                 self._missing(now, name, reply)
                 continue
             self._emit(
@@ -442,7 +442,7 @@ class Coordinator:
             self._refused(site, reply)
 
     def _refused(self, site: str, reply: Reply) -> None:
-        if not isinstance(reply, messages.Refused):
+        if not isinstance(reply, messages.Declined):
             self._emit(events.SiteRefused(site=site, reason="it answered another question", code=3))
             return
         if reply.final:
