@@ -90,8 +90,8 @@ class Reveal(Message, frozen=True, kw_only=True, tag="reveal"):
 
     Attributes:
         agreements: signed agreements, encoded by ``meninx.secagg``.
-        lost: signed statements of survivors that did not answer since, for the others to open; encoded by
-            ``meninx.secagg``.
+        lost: signed statements of the uploads of survivors that did not answer since, encoded by
+            ``meninx.secagg``; they carry the encrypted shares.
     """
 
     at: Position
