@@ -38,19 +38,19 @@ class RoundRecord:
     """How far a site is in the round at hand: ``private/round.json``.
 
     Attributes:
+        number: of the round: its update is part of no other round.
         model: digest of the model that the round began with.
         first: optimiser steps done when the round began.
         until: optimiser step at which the round ends.
         done: the site trained to the end of the round, or to the end of its time.
         loss: mean training loss of the round; None where unknown. Private.
-        agreed: the site signed a set of survivors of this round, so its update is not used in another one.
         version: format of the record.
     """
 
+    number: int
     model: str
     first: int
     until: int
     done: bool = False
     loss: float | None = None
-    agreed: bool = False
     version: int = FORMAT

@@ -24,7 +24,7 @@ from meninx.core.artifacts import RunRecord, StudyPart
 from meninx.core.errors import DataError, Interrupted, MeninxError, PrivacyRefusal, expected, problem
 from meninx.core.progress import SILENT, Progress
 from meninx.federated import messages
-from meninx.federated.aggregation import SiteEnd
+from meninx.federated.aggregators import SiteEnd
 from meninx.federated.contribution import Contribution
 from meninx.federated.messages import Position, Reply, Request
 from meninx.federated.vector import Vector, WeightLayout, from_bytes, name_of
@@ -125,7 +125,7 @@ class SiteAgent:
             case messages.Train():
                 return self._train(request)
             case messages.Agree():
-                signature = self._agree(request)
+                signature = self._end_of(at).agree(at, request.survivors)
                 return messages.Agreed(site=self.name, agreement=signature)
             case messages.Reveal():
                 opened = self._end_of(at).reveal(at, request.agreements, request.lost)
@@ -148,28 +148,19 @@ class SiteAgent:
         for hook in self._hooks:
             if isinstance(hook, ProximalPull):
                 hook.pull_to(common)
-        known = run.at_hand
         trained = run.train(
             lambda: layout.unflatten(model, run.weights()),
+            number=request.at.round,
             name=name_of(model),
             share=Fraction(request.until, request.horizon),
             seconds=request.seconds,
             stop=self._stop,
         )
-        if known is not None and known.agreed and known == run.at_hand:
-            fix = "ask for the next stretch of training"
-            what = "the update may have been opened in an earlier round, so it is not used again"
-            raise DataError(problem(what, where="request", fix=fix))
         given = Contribution(
             layout.flatten(run.weights()) - model, run.units, math.nan if run.private else trained.loss
         )
         upload = self._end_of(request.at).upload(request.at, request.members, given)
         return messages.Uploaded(site=self.name, at=request.at, upload=upload)
-
-    def _agree(self, request: messages.Agree) -> bytes:
-        run, _ = self._opened(request.at)
-        run.agree()
-        return self._end_of(request.at).agree(request.at, request.survivors)
 
     def _finish(self, request: messages.Finish) -> Reply:
         run, layout = self._opened(request.at)

@@ -1,49 +1,33 @@
-"""Contribution: what a site adds to the sum of a round: its weighted update, its weight, and a few metrics.
+"""Contribution: what a site gives to a round, and what the sum of all contributions says.
 
-All of it is one float32 vector with values in [-clip, clip], so that it can be quantised, masked and added up
-without anybody seeing a single site's part. The weight of a site and its loss travel inside the sum, too::
+The update, the weight of the site and a few metrics travel in one vector, so that whatever hides a single
+update hides these, too. A private site reports no training loss, which its guarantee does not cover.
 
-    [ w * update, cut to the clip ... | w, w * share of cut values, w_loss, w_loss * loss, each times clip ]
-
-with ``w = units / bound``. A private site gives no loss: it is not covered by the guarantee.
-
->>> scale = Scale(clip=1.0)
 >>> one = Contribution(np.array([0.5, -0.25], np.float32), units=30, loss=0.7)
->>> two = Contribution(np.array([0.1, 0.75], np.float32), units=10, loss=0.5)
->>> total = read(one.vector(scale) + two.vector(scale), scale)
->>> total.units, total.mean().round(3).tolist(), round(total.loss, 3)
-(40, [0.4, 0.0], 0.65)
+>>> two = Contribution(np.array([0.1, 0.75], np.float32), units=10)
+>>> total = plain_sum([one.plain(clip=1.0), two.plain(clip=1.0)])
+>>> total.units, total.mean.round(3).tolist(), round(total.loss, 3)
+(40, [0.4, 0.0], 0.7)
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from meninx.core.errors import DataError, problem
 from meninx.federated.vector import Vector
 
-EXTRA = 4  # slots behind the update
+METRICS = 3
+"""Metrics of a contribution: whether it reports a loss, the loss, and the share of values that were cut."""
 MOST_LOSS = 16.0
 """Largest training loss that a site reports; a larger one counts as this."""
-MOST_UNITS = 1 << 14
-"""Units that a site counts at most under numbers of 32 bits: a larger bound would cost precision."""
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Public numbers of a study that the contributions share.
-
-    Attributes:
-        clip: largest change of a weight in one round.
-        units: units that a site counts at most.
-    """
-
-    clip: float
-    units: int = MOST_UNITS
+MOST_UNITS = {32: 1 << 14, 64: 1 << 30}
+"""Bits of the ring -> units that a site counts at most: a larger bound would cost precision of the mean."""
+_TAIL = METRICS + 1
 
 
 @dataclass(frozen=True)
@@ -60,24 +44,27 @@ class Contribution:
     units: int
     loss: float = math.nan
 
-    def vector(self, scale: Scale) -> Vector:
-        """Return the vector that the site adds to the sum, with values in [-clip, clip].
+    def metrics(self, clip: float) -> tuple[float, ...]:
+        """Return the metrics, :data:`METRICS` of them, each in [0, :data:`MOST_LOSS`]."""
+        known = math.isfinite(self.loss)
+        cut = float(np.mean(np.abs(self.update) > clip)) if self.update.size else 0.0
+        return (float(known), min(max(self.loss, 0.0), MOST_LOSS) if known else 0.0, cut)
+
+    def plain(self, clip: float) -> Vector:
+        """Return the contribution as it is without secure aggregation: update, units and metrics.
+
+        Args:
+            clip: largest change of a weight; larger ones are cut.
 
         Raises:
             DataError: the update is not finite, or the site has no unit.
         """
-        update = self.update
-        if not np.isfinite(update).all():
+        if not np.isfinite(self.update).all():
             raise DataError(problem("the update is not finite", where="round", fix="lower lr"))
         if self.units < 1:
             raise DataError(problem("the site has no unit to train on", where="training split"))
-        weight = min(self.units, scale.units) / scale.units
-        cut = float(np.mean(np.abs(update) > scale.clip)) if update.size else 0.0
-        known = math.isfinite(self.loss)
-        shown = min(max(self.loss, 0.0), MOST_LOSS) / MOST_LOSS if known else 0.0
-        extra = np.array([weight, weight * cut, weight * known, weight * shown], np.float32)
-        body = np.clip(update, -scale.clip, scale.clip) * np.float32(weight)
-        return np.concatenate([body, extra * np.float32(scale.clip)]).astype(np.float32, copy=False)
+        tail = np.array([self.units, *self.metrics(clip)], np.float32)
+        return np.concatenate([np.clip(self.update, -clip, clip), tail]).astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)
@@ -85,40 +72,41 @@ class RoundSum:
     """What the sum of a round says.
 
     Attributes:
-        update: sum of the sites' updates times their weights, float64.
-        weight: sum of the weights; the mean update is ``update / weight``.
+        mean: mean update of the sites, weighted by their units.
         units: units of all sites together.
-        loss: mean training loss, weighted by units, of the sites that report one; NaN without any.
+        loss: mean training loss of the sites that report one, weighted by units; NaN without any.
         cut: share of the weights' changes that were cut to the clip, in [0, 1].
     """
 
-    update: npt.NDArray[np.float64]
-    weight: float
+    mean: Vector
     units: int
     loss: float = math.nan
     cut: float = 0.0
 
-    def mean(self) -> npt.NDArray[np.float64]:
-        """Return the mean update, weighted by units."""
-        return self.update / self.weight
+    @classmethod
+    def of_means(cls, mean: Vector, units: int, metrics: Sequence[float]) -> RoundSum:
+        """Return the sum from weighted means of updates and metrics."""
+        reporting, loss, cut = metrics
+        known = reporting > 1e-6
+        return cls(mean, units, loss / reporting if known else math.nan, min(max(cut, 0.0), 1.0))
 
 
-def read(total: npt.NDArray[np.floating], scale: Scale) -> RoundSum:
-    """Return what a sum of contributions says.
+def plain_sum(contributions: Sequence[Vector]) -> RoundSum:
+    """Return what plain contributions of one length say together, added up in their order.
 
     Raises:
-        DataError: the sum is too short, not finite, or holds no weight.
+        DataError: a contribution is damaged.
     """
-    if total.size < EXTRA or not np.isfinite(total).all():
-        raise DataError(problem("the sum of the round is damaged", where="round"))
-    weight, cut, reporting, loss = (float(value) / scale.clip for value in total[-EXTRA:])
-    half = 0.5 / scale.units
-    if weight < half:
-        raise DataError(problem("the sum of the round holds no units", where="round"))
-    return RoundSum(
-        update=total[:-EXTRA].astype(np.float64),
-        weight=weight,
-        units=round(weight * scale.units),
-        loss=loss / reporting * MOST_LOSS if reporting > half else math.nan,
-        cut=min(max(cut / weight, 0.0), 1.0),
-    )
+    units = [int(vector[-_TAIL]) for vector in contributions]
+    if not units or min(units) < 1 or not all(np.isfinite(vector).all() for vector in contributions):
+        raise DataError(problem("a contribution is damaged", where="round"))
+    total = sum(units)
+    whole = np.zeros(len(contributions[0]), np.float64)
+    for weight, vector in zip(units, contributions, strict=True):
+        whole += vector.astype(np.float64) * (weight / total)
+    return RoundSum.of_means(whole[:-_TAIL].astype(np.float32), total, whole[-METRICS:].tolist())
+
+
+def plain_length(size: int) -> int:
+    """Return the numbers of a plain contribution to a model of ``size`` numbers."""
+    return size + _TAIL

@@ -7,10 +7,11 @@ with a study that was killed at any moment::
     hello, meet ─▶ train ─▶ agree ─▶ reveal ─▶ sum ─▶ check ─▶ accept ─▶ next round … ─▶ finish
                      └────────┴────────┴─────────────────┴──▶ abort: same model, next round
 
-A round with fewer survivors than the quorum is aborted. Nothing of it is revealed and the model stays. A
-round that was aborted before the sites agreed on survivors costs no training: the sites contribute the same
-update to the next one. After that they train anew, because one update in two sums of different sites would
-show the update of the site in which the sums differ.
+With fewer survivors than the quorum nothing is revealed and the model stays. The next attempt at the same
+round costs no training: the sites contribute the same updates. Once sites were asked to agree on survivors,
+the round number is used up. After a failure the next round begins with the same model, and the sites train
+anew, because one update in two sums of different sites would show the update of the site in which the sums
+differ.
 """
 
 from __future__ import annotations
@@ -23,9 +24,16 @@ from typing import Protocol
 
 import msgspec
 
-from meninx.core.errors import DataError, Interrupted, MeninxError, problem
+from meninx.core.errors import (
+    DataError,
+    Interrupted,
+    MeninxError,
+    PrivacyRefusal,
+    StorageError,
+    problem,
+)
 from meninx.federated import events, messages
-from meninx.federated.aggregation import RoundEnd
+from meninx.federated.aggregators import RoundEnd
 from meninx.federated.contribution import RoundSum
 from meninx.federated.events import AbortReason, AnyEvent, Emit, StudyOutcome
 from meninx.federated.exchange import Exchange
@@ -127,8 +135,6 @@ class Coordinator:
             if state.stage is Stage.MEETING:
                 self._meet()
                 state.enter(Stage.ROUNDS)
-            elif state.stage is Stage.ROUNDS:
-                self._greet(self.terms.sites)
             if state.stage is Stage.ROUNDS:
                 self._rounds()
                 state.enter(Stage.FINISHING)
@@ -145,37 +151,36 @@ class Coordinator:
     # who takes part
 
     def _meet(self) -> None:
-        """Collect the keys of all sites that come in time, and give everybody all of them."""
+        """Collect the keys of all sites that come in time."""
         self._wait_for(self.terms.sites)
-        self._greet(self.terms.sites)
-        if len(self.state.announced()) < self.terms.quorum:
-            raise DataError(problem(f"fewer than {self.terms.quorum} sites announced keys", where="study"))
-
-    def _greet(self, sites: Sequence[str]) -> None:
-        """Ask for keys, keep the first ones of each site, and give everybody all of them."""
-        at = self._at(max(0, len(self.state.rounds()) - 1))
-        asked = [name for name in sites if name in self.exchange.present()]
-        replies = self._ask({name: messages.Hello(at=at) for name in asked}, ANSWER_SECONDS)
-        for name, reply in replies.items():
+        known = self.state.announced()
+        asked = [name for name in self.terms.sites if name in self.exchange.present() and name not in known]
+        hello = messages.Hello(at=self._at(self.state.next_number))
+        for name, reply in self._ask(dict.fromkeys(asked, hello), ANSWER_SECONDS).items():
             if isinstance(reply, messages.Greeting):
                 self.state.announce(name, reply.announcement)
                 self._emit(events.SiteConnected(site=name))
             else:
                 self._refused(name, reply)
-        known = self.state.announced()
+        if len(self.state.announced()) < self.terms.quorum:
+            raise DataError(problem(f"fewer than {self.terms.quorum} sites announced keys", where="study"))
+
+    def _introduce(self) -> None:
+        """Give the keys of all to the sites that do not have them yet. The keys of a run never change."""
+        known, met = self.state.announced(), self.state.met()
+        asked = [name for name in self._able() if name not in met]
         papers = tuple(known[name] for name in sorted(known))
-        met = self._ask(
-            {name: messages.Meet(at=at, announcements=papers) for name in replies if name in known},
-            ANSWER_SECONDS,
-        )
-        for name, reply in met.items():
-            if not isinstance(reply, messages.Done):
+        request = messages.Meet(at=self._at(self.state.next_number), announcements=papers)
+        for name, reply in self._ask(dict.fromkeys(asked, request), ANSWER_SECONDS).items():
+            if isinstance(reply, messages.Done):
+                self.state.meet(name)
+            else:
                 self._refused(name, reply)
 
     def _able(self) -> tuple[str, ...]:
         """Return the sites that are here, gave keys, and did not leave."""
         here, left, known = self.exchange.present(), self.state.left(), self.state.announced()
-        return tuple(name for name in self.terms.sites if name in here and name in known and name not in left)
+        return tuple(name for name in self.terms.sites if name in here & known.keys() and name not in left)
 
     def _wait_for(self, sites: Sequence[str]) -> None:
         """Wait until all of some sites are connected, or a quorum of them and half of the time is over."""
@@ -226,54 +231,57 @@ class Coordinator:
             self._refuse_stopped()
             self._began = time.monotonic()
             now = self.state.at_hand() or self._begun()
-            if now is None:
-                continue
-            done = self._round(now)
+            done = now if now.phase.over else self._round(now)
             failed = 0 if done.phase is RoundPhase.ACCEPTED else failed + 1
             if failed >= MOST_ABORTS:
                 what = f"{failed} rounds failed one after the other; the last: {done.words}"
                 raise DataError(problem(what, where="study", fix="resume when the sites are ready"))
 
-    def _begun(self) -> Round | None:
-        """Write down the next round; None when it has to be passed over."""
-        turn = self.terms.strategy.turn(self.state.position, self.terms.sites)
-        if self.terms.strategy.adds_up:
-            self._wait_for_quorum(turn.sites, self.terms.quorum)
-        able = self._able()
-        members = tuple(name for name in turn.sites if name in able)
+    def _begun(self) -> Round:
+        """Write down the next round and return it."""
+        members = self._members(self.state.position)
         now = self.state.begin_round(members)
         if not members:  # of cyclic transfer: the turn of a site that is not there is passed over
-            self._abort(now, AbortReason.BELOW_QUORUM, f"{', '.join(turn.sites)} is not here")
-            return None
+            return self._abort(now, AbortReason.BELOW_QUORUM, "the site whose turn it is, is not here")
         self._emit(events.RoundOpened(round=now.number, attempt=0, members=members))
         return now
 
+    def _members(self, position: int) -> tuple[str, ...]:
+        """Return the sites that are asked now, once there is a quorum of them."""
+        turn = self.terms.strategy.turn(position, self.terms.sites)
+        if self.terms.strategy.adds_up:
+            self._wait_for_quorum(turn.sites, self.terms.quorum)
+        self._introduce()
+        met = self.state.met()
+        return tuple(name for name in turn.sites if name in self._able() and name in met)
+
     def _round(self, now: Round) -> Round:
-        """Bring a round to its end from wherever it stands."""
-        end = self._end_of(now)
+        """Bring a round to its end, or to the end of an attempt, from wherever it stands."""
         try:
+            end = self._end_of(now)
             if now.phase is RoundPhase.TRAINING:
                 now = self._train(now, end)
             if now.phase is RoundPhase.AGREEING:
                 now = self._agree(now, end)
             if now.phase is RoundPhase.REVEALING:
                 now = self._reveal(now, end)
-            if now.phase.over:
-                return now
-            total = end.total()
             if now.phase is RoundPhase.CHECKING:
                 now = self._check(now, end)
-                if now.phase.over:
-                    return now
-        except DataError as error:
-            if self.state.at_hand() is None:
+            if now.phase.over or not now.survivors:
+                return now
+            total = end.total()
+        except StorageError:
+            raise
+        except MeninxError as error:
+            stands = self.state.at_hand()
+            if stands is None or isinstance(error, Interrupted):
                 raise
-            return self._abort(self.state.at_hand() or now, AbortReason.SUM_REFUSED, str(error))
-        return self._accept(now, end, total)
+            return self._abort(stands, AbortReason.SUM_REFUSED, str(error))
+        return self._accept(now, total)
 
     def _end_of(self, now: Round) -> RoundEnd:
         """Return the end of the aggregation with all that was kept of the round."""
-        at, state = self._at(now.number), self.state
+        at, state = self._at(now), self.state
         end = self._ends(at, now.members, state.announced())
         for site, upload in state.papers(now, "upload").items():
             end.receive(site, upload)
@@ -288,7 +296,7 @@ class Coordinator:
         turn = self.terms.strategy.turn(now.position, self.terms.sites)
         _, model = self.state.model()
         request = messages.Train(
-            at=self._at(now.number), members=now.members, model=to_bytes(model.weights), until=turn.until,
+            at=self._at(now), members=now.members, model=to_bytes(model.weights), until=turn.until,
             horizon=turn.horizon, seconds=self.terms.round_seconds,
         )  # fmt: skip
         seconds = self.terms.round_seconds or TRAIN_SECONDS
@@ -300,20 +308,34 @@ class Coordinator:
                 self._take(now, "upload", name, reply.upload, end.receive)
             else:
                 self._missing(now, name, reply)
-        needed = self.terms.quorum if self.terms.strategy.adds_up else 1
+        needed = len(now.members) if end.needs_all else self.terms.quorum
+        if not self.terms.strategy.adds_up:
+            needed = 1
         if len(end.survivors) < needed:
             words = f"{len(end.survivors)} of at least {needed} sites gave an update"
-            return self._abort(now, AbortReason.BELOW_QUORUM, words)
+            return self._again(now, words)
         self._warn_of_difference(now, end.survivors)
-        following = RoundPhase.AGREEING if end.agrees else RoundPhase.TRAINING
-        if following is RoundPhase.TRAINING:
+        if not end.agrees:
             return msgspec.structs.replace(now, survivors=end.survivors)
-        return self.state.advance(now, following, survivors=end.survivors)
+        return self.state.advance(now, RoundPhase.AGREEING, survivors=end.survivors)
+
+    def _again(self, now: Round, words: str) -> Round:
+        """Begin another attempt at a round that has too few updates; a turn is passed over instead."""
+        if not self.terms.strategy.adds_up:
+            return self._abort(now, AbortReason.BELOW_QUORUM, words)
+        self._emit(
+            events.RoundAborted(
+                round=now.number, attempt=now.attempt, reason=AbortReason.BELOW_QUORUM, detail=words
+            )
+        )
+        again = self.state.retry(now, self._members(now.position), words)
+        self._emit(events.RoundOpened(round=now.number, attempt=again.attempt, members=again.members))
+        return again
 
     def _agree(self, now: Round, end: RoundEnd) -> Round:
         """Collect signatures of a quorum over the survivors."""
         known = self.state.papers(now, "agreement")
-        request = messages.Agree(at=self._at(now.number), survivors=now.survivors)
+        request = messages.Agree(at=self._at(now), survivors=now.survivors)
         asked = [name for name in now.survivors if name not in known]
         replies = self._ask(dict.fromkeys(asked, request), ANSWER_SECONDS)
         for name in asked:
@@ -328,14 +350,18 @@ class Coordinator:
 
     def _reveal(self, now: Round, end: RoundEnd) -> Round:
         """Collect the secrets that open the sum; those of lost sites from the others."""
-        for lost in (False, True):
+        for again in (False, True):
             if end.complete:
                 break
-            papers = end.lost() if lost else ()
-            known = {} if lost else self.state.papers(now, "reveal")
-            request = messages.Reveal(at=self._at(now.number), agreements=end.agreements, lost=papers)
-            asked = [name for name in now.survivors if name not in known]
-            for name, reply in self._ask(dict.fromkeys(asked, request), ANSWER_SECONDS).items():
+            known = {} if again else self.state.papers(now, "reveal")
+            requests = {
+                name: messages.Reveal(
+                    at=self._at(now), agreements=end.agreements, lost=end.enclosed(name, again=again)
+                )
+                for name in now.survivors
+                if name not in known
+            }
+            for name, reply in self._ask(requests, ANSWER_SECONDS).items():
                 if isinstance(reply, messages.Revealed):
                     self._take(now, "reveal", name, reply.reveal, end.accept_reveal)
                 else:
@@ -349,7 +375,7 @@ class Coordinator:
         transcript, total = end.published()
         if not self.terms.checks or not transcript:
             return now
-        request = messages.Recompute(at=self._at(now.number), transcript=transcript, total=total)
+        request = messages.Recompute(at=self._at(now), transcript=transcript, total=total)
         checked, wrong = dict(now.checked), list(now.mismatches)
         for name, reply in self._ask(dict.fromkeys(now.survivors, request), ANSWER_SECONDS).items():
             if not isinstance(reply, messages.Recomputed):
@@ -367,7 +393,7 @@ class Coordinator:
             return self._abort(changed, AbortReason.SUM_REFUSED, f"the sum differs at {', '.join(wrong)}")
         return changed
 
-    def _accept(self, now: Round, end: RoundEnd, total: RoundSum) -> Round:
+    def _accept(self, now: Round, total: RoundSum) -> Round:
         _, before = self.state.model()
         after = self.terms.strategy.apply(before, total)
         loss = total.loss if math.isfinite(total.loss) else None
@@ -380,18 +406,17 @@ class Coordinator:
             self._emit(events.UpdatesClipped(round=now.number, share=total.cut))
         metrics = {} if loss is None else {"loss": loss}
         self._emit(
-            events.RoundAccepted(round=now.number, attempt=0, survivors=now.survivors, metrics=metrics)
+            events.RoundAccepted(
+                round=now.number, attempt=now.attempt, survivors=now.survivors, metrics=metrics
+            )
         )
         return done
 
     def _abort(self, now: Round, reason: AbortReason, detail: str = "") -> Round:
-        used = now.phase is not RoundPhase.TRAINING or not self.terms.strategy.adds_up
         seconds = time.monotonic() - self._began
         words = f"{reason} ({detail})" if detail else str(reason)
-        done = self.state.abort(
-            now, words, used=used, checked=now.checked, mismatches=now.mismatches, seconds=seconds
-        )
-        self._emit(events.RoundAborted(round=now.number, attempt=0, reason=reason, detail=detail))
+        done = self.state.abort(now, words, checked=now.checked, mismatches=now.mismatches, seconds=seconds)
+        self._emit(events.RoundAborted(round=now.number, attempt=now.attempt, reason=reason, detail=detail))
         return done
 
     def _warn_of_difference(self, now: Round, survivors: Sequence[str]) -> None:
@@ -411,7 +436,7 @@ class Coordinator:
     def _finish(self) -> None:
         """Give the last model to all sites that can take it."""
         _, model = self.state.model()
-        request = messages.Finish(at=self._at(len(self.state.rounds())), model=to_bytes(model.weights))
+        request = messages.Finish(at=self._at(self.state.next_number), model=to_bytes(model.weights))
         waiting = [name for name in self._able() if name not in self.state.finished()]
         for name, reply in self._ask(dict.fromkeys(waiting, request), TRAIN_SECONDS).items():
             if isinstance(reply, messages.Finished):
@@ -428,11 +453,11 @@ class Coordinator:
         """Take what a site sent in, and keep it; refuse what the aggregation does not accept."""
         try:
             accept(site, content)
-        except DataError as error:
+        except (DataError, PrivacyRefusal) as error:
             self._emit(events.SiteRefused(site=site, reason=f"not accepted: {error}", code=error.exit_code))
             return
         self.state.keep(now, kind, site, content)
-        self._emit(_SENT[kind](site=site, round=now.number, attempt=0, sent=len(content)))
+        self._emit(_SENT[kind](site=site, round=now.number, attempt=now.attempt, sent=len(content)))
 
     def _missing(self, now: Round, site: str, reply: Reply | None) -> None:
         """Write down why a site did not do what was asked."""
@@ -455,8 +480,9 @@ class Coordinator:
         self._refuse_stopped()
         return self.exchange.ask(requests, within=within) if requests else {}
 
-    def _at(self, number: int) -> Position:
-        return self.state.header.at(number)
+    def _at(self, now: Round | int) -> Position:
+        header = self.state.header
+        return header.at(now) if isinstance(now, int) else header.at(now.number, now.attempt)
 
     def _refuse_stopped(self) -> None:
         if self._stop():

@@ -11,33 +11,36 @@ import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from meninx.core import artifacts, files, names, settings, workspace
+from meninx.core import artifacts, files, names, randomness, settings, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import RunRecord, RunState, StudyPart
 from meninx.core.errors import ConfigError, UsageError, expected, problem
 from meninx.core.manifest import DatasetInfo, Manifest
 from meninx.core.progress import SILENT, Progress
+from meninx.core.randomness import KEY_BYTES
 from meninx.core.result import Result
 from meninx.federated import strategies
 from meninx.federated.agent import InProcess, SiteAgent, find_run
-from meninx.federated.aggregation import PlainRoundEnd, PlainSiteEnd
+from meninx.federated.aggregation_methods import quorum_of, round_ends, site_ends
 from meninx.federated.config import DataConfig, StudyConfig
-from meninx.federated.contribution import Scale
 from meninx.federated.event_words import sentence
 from meninx.federated.events import AnyEvent, StudyEvents
 from meninx.federated.pooling import pooled
 from meninx.federated.rounds import Coordinator, Terms
-from meninx.federated.study_state import Stage, StudyState
+from meninx.federated.study_state import RoundPhase, Stage, StudyState
 from meninx.federated.vector import Vector, WeightLayout
 from meninx.learn import assemble, finetune
 from meninx.learn.task import with_network
 from meninx.metrics.estimates import Estimate
+from meninx.secagg import Member, Roster
+from meninx.secagg.roster import public_bytes
 from meninx.train import evaluate, stage
 from meninx.train.config import EvaluateConfig, TrainConfig
 
@@ -174,44 +177,59 @@ class _Simulation:
         study, aggregation = self.config.study, self.config.aggregation
         strategy = strategies.of_config(study)
         weights, layout = start(self.training, next(iter(self.data.values())).info, study.local_layers)
-        scale = Scale(clip=aggregation.clip)
         path = self.out / workspace.PRIVATE / STATE
-        known = {"study": self.config.name, "terms": self.digest, "layout": layout.digest}
         if path.is_file():
-            state = StudyState.resume(path, **known)
+            state = StudyState.resume(path, study=self.config.name, terms=self.digest, layout=layout.digest)
         else:
-            state = StudyState.begin(path, **known, weights=strategy.init(weights))
+            state = StudyState.begin(
+                path, study=self.config.name, terms=self.digest, layout=layout.digest,
+                weights=strategy.init(weights),
+            )  # fmt: skip
+        roster, keys = self._enrolled()
         agents = {
             name: SiteAgent(
                 name, self.training, manifest.root, self.out / "sites" / name, study=self.config.name,
-                part=functools.partial(self._part, name), ends=lambda run: PlainSiteEnd(scale),
-                local=study.local_layers, hooks=strategy.hooks(), progress=self.progress,
+                part=functools.partial(self._part, name), local=study.local_layers, hooks=strategy.hooks(),
+                ends=site_ends(aggregation, roster, name, keys[name], path.with_name(f"history-{name}")),
+                progress=self.progress,
             )
             for name, manifest in self.data.items()
         }  # fmt: skip
         self.run_id = state.header.run
-        terms = Terms(sites=tuple(sorted(self.data)), quorum=len(self.data), strategy=strategy,
-                      round_seconds=60 * study.round_minutes)  # fmt: skip
-        with closing(state):
-            try:
-                with StudyEvents(path.with_name(EVENTS)).writing() as emit:
+        terms = Terms(
+            sites=roster.names, quorum=quorum_of(aggregation, len(agents)), strategy=strategy,
+            round_seconds=60 * study.round_minutes,
+        )  # fmt: skip
+        with ExitStack() as stack:
+            stack.enter_context(closing(state))
+            for agent in agents.values():
+                stack.callback(agent.close)
+            emit = stack.enter_context(StudyEvents(path.with_name(EVENTS)).writing())
 
-                    def told(event: AnyEvent) -> None:
-                        emit(event)
-                        self.progress.note(sentence(event))
+            def told(event: AnyEvent) -> None:
+                emit(event)
+                self.progress.note(sentence(event))
 
-                    coordinator = Coordinator(
-                        terms, state, InProcess(agents),
-                        lambda at, members, announcements: PlainRoundEnd(members, layout.size, scale),
-                        emit=told, aggregation=aggregation.method,
-                    )  # fmt: skip
-                    if state.stage is not Stage.FINISHED:
-                        coordinator.run()
-            finally:
-                for agent in agents.values():
-                    agent.close()
-            self.accepted = sum(item.phase == "accepted" for item in state.rounds())
-            self.aborted = sum(item.phase == "aborted" for item in state.rounds())
+            coordinator = Coordinator(
+                terms, state, InProcess(agents), round_ends(aggregation, roster, layout.size), emit=told,
+                aggregation=aggregation.method,
+            )  # fmt: skip
+            if state.stage is not Stage.FINISHED:
+                coordinator.run()
+            self.accepted = sum(item.phase is RoundPhase.ACCEPTED for item in state.rounds())
+            self.aborted = sum(item.phase is RoundPhase.ABORTED for item in state.rounds())
+
+    def _enrolled(self) -> tuple[Roster, dict[str, Ed25519PrivateKey]]:
+        """Return the roster that all sites signed, and their keys, which are made for this simulation."""
+        keys = {}
+        for name in sorted(self.data):
+            path = self.out / workspace.PRIVATE / f"signing-{name}.key"
+            if not path.is_file():
+                files.write_bytes(path, randomness.private_bytes(KEY_BYTES), mode=files.PRIVATE_MODE)
+            keys[name] = Ed25519PrivateKey.from_private_bytes(runs.read_key(path))
+        members = tuple(Member(name=name, key=public_bytes(key)) for name, key in keys.items())
+        roster = Roster(study=self.config.name, members=members, terms=bytes.fromhex(self.digest))
+        return roster.signed({name: roster.signature(key) for name, key in keys.items()}), keys
 
     def _part(self, site: str, run: str) -> StudyPart:
         study = self.config.study

@@ -4,7 +4,7 @@ A strategy is ``init`` and ``apply``. The site's part, where it has one, is a ho
 
 >>> strategy = FedAvg()
 >>> state = strategy.init(np.zeros(2, np.float32))
->>> total = RoundSum(update=np.array([0.25, -0.5]), weight=0.5, units=2)
+>>> total = RoundSum(mean=np.array([0.5, -1.0], np.float32), units=2)
 >>> strategy.apply(state, total).weights.tolist()
 [0.5, -1.0]
 
@@ -24,8 +24,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
-
-import numpy as np
 
 from meninx.core.errors import ConfigError, problem
 from meninx.federated.config import TermsConfig
@@ -104,7 +102,7 @@ class FedAvg:
 
     def apply(self, state: ServerState, total: RoundSum) -> ServerState:
         """Return the model plus the mean update."""
-        return ServerState((state.weights.astype(np.float64) + total.mean()).astype(np.float32))
+        return ServerState(state.weights + total.mean)
 
     def turns(self, sites: Sequence[str]) -> int:
         """Return the number of rounds."""

@@ -6,9 +6,12 @@ are kept until the round is over, so a coordinator that was killed asks only for
 answers a repeated request with the same bytes. At most the round at hand is repeated.
 
     training ──▶ agreeing ──▶ revealing ──▶ checking ──▶ accepted
-        └───────────┴─────────────┴────────────┴───────▶ aborted: same model, next round
+      ▲  │           └─────────────┴────────────┴──────▶ aborted: same model, next round, training anew
+      └──┘ another attempt, same updates
 
-A round without secure aggregation goes from training to accepted.
+A round without secure aggregation goes from training to accepted. After the sites were asked to agree there
+is no further attempt: an update is part of one round number alone, and a site signs one set of survivors for
+it.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ CREATE TABLE models (number INTEGER PRIMARY KEY, name TEXT NOT NULL, weights BLO
 CREATE TABLE rounds (round INTEGER PRIMARY KEY, content BLOB NOT NULL) STRICT;
 CREATE TABLE papers (round INTEGER NOT NULL, kind TEXT NOT NULL, site TEXT NOT NULL, content BLOB NOT NULL,
                      PRIMARY KEY (round, kind, site)) STRICT;
-CREATE TABLE sites (site TEXT PRIMARY KEY, announcement BLOB, left_because TEXT, epsilon REAL,
+CREATE TABLE sites (site TEXT PRIMARY KEY, announcement BLOB, met INTEGER, left_because TEXT, epsilon REAL,
                     finished INTEGER) STRICT;
 """
 
@@ -71,7 +74,12 @@ class RoundPhase(StrEnum):
 
 
 NEXT = {
-    RoundPhase.TRAINING: {RoundPhase.AGREEING, RoundPhase.ACCEPTED, RoundPhase.ABORTED},
+    RoundPhase.TRAINING: {
+        RoundPhase.TRAINING,
+        RoundPhase.AGREEING,
+        RoundPhase.ACCEPTED,
+        RoundPhase.ABORTED,
+    },
     RoundPhase.AGREEING: {RoundPhase.REVEALING, RoundPhase.ABORTED},
     RoundPhase.REVEALING: {RoundPhase.CHECKING, RoundPhase.ABORTED},
     RoundPhase.CHECKING: {RoundPhase.ACCEPTED, RoundPhase.ABORTED},
@@ -85,7 +93,8 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     """One round as it is written down.
 
     Attributes:
-        number: of the round, from 0.
+        number: of the round, from 0, over all runs of the study.
+        attempt: number of the attempt, from 0.
         position: how many stretches of training lie behind it; a round that is repeated has the same.
         phase: where it stands.
         model: number of the model it begins with.
@@ -98,10 +107,11 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
         mismatches: sites that computed another sum.
         received: bytes of the uploads.
         seconds: duration.
-        words: why it was aborted.
+        words: why it was aborted, or the attempt before it.
     """
 
     number: int
+    attempt: int = 0
     position: int
     phase: RoundPhase
     model: int
@@ -126,12 +136,15 @@ class Header:
         run: identifier of this run of it, fresh for each start.
         terms: digest of its terms.
         layout: digest of the layout of its weights.
+        first: number of the first round: no round number of an earlier run comes again, because a site signs
+            one set of survivors for each.
     """
 
     study: str
     run: str
     terms: str
     layout: str
+    first: int = 0
 
     def at(self, number: int, attempt: int = 0) -> Position:
         """Return where a message of a round belongs."""
@@ -156,11 +169,22 @@ class StudyState:
         if self._header.get("version") != str(VERSION):
             got = self._header.get("version", "none")
             raise DataError(expected(f"a study of version {VERSION}", got=got, where=path.name))
-        self.header = Header(**{name: self._header[name] for name in ("study", "run", "terms", "layout")})
+        texts = {name: self._header[name] for name in ("study", "run", "terms", "layout")}
+        self.header = Header(**texts, first=int(self._header["first"]))
 
     @classmethod
-    def begin(cls, path: Path, *, study: str, terms: str, layout: str, weights: ServerState) -> StudyState:
+    def begin(
+        cls, path: Path, *, study: str, terms: str, layout: str, weights: ServerState, first: int = 0
+    ) -> StudyState:
         """Make the state of a new run of a study and return it.
+
+        Args:
+            path: the file.
+            study: name of the study.
+            terms: digest of its terms.
+            layout: digest of the layout of its weights.
+            weights: the first common model.
+            first: number of the first round, above those of all earlier runs (:attr:`next_number`).
 
         Raises:
             UsageError: there is one already.
@@ -171,7 +195,7 @@ class StudyState:
         base = _connected(path)
         table = {
             "version": str(VERSION), "study": study, "run": secrets.token_hex(8), "terms": terms,
-            "layout": layout, "stage": str(Stage.MEETING), "position": "0",
+            "layout": layout, "stage": str(Stage.MEETING), "position": "0", "first": str(first),
         }  # fmt: skip
         with _guard(path):
             base.executescript(f"BEGIN IMMEDIATE;{_TABLES}")
@@ -248,6 +272,17 @@ class StudyState:
                 (announcement, site),
             )
 
+    def met(self) -> frozenset[str]:
+        """Return the sites that have the keys of all."""
+        with self._guarded():
+            rows = self._base.execute("SELECT site FROM sites WHERE met = 1")
+            return frozenset(site for (site,) in rows)
+
+    def meet(self, site: str) -> None:
+        """Write down that a site has the keys of all."""
+        with self._transaction():
+            self._base.execute("UPDATE sites SET met = 1 WHERE site = ?", (site,))
+
     def left(self) -> dict[str, str]:
         """Return site -> reason, of the sites that take no further part."""
         with self._guarded():
@@ -295,7 +330,7 @@ class StudyState:
             raise DataError(problem("a round is not over", where=self._path.name))
         number, _ = self.model()
         begun = Round(
-            number=len(self.rounds()),
+            number=self.next_number,
             position=self.position,
             phase=RoundPhase.TRAINING,
             model=number,
@@ -304,6 +339,26 @@ class StudyState:
         with self._transaction():
             self._write(begun)
         return begun
+
+    @property
+    def next_number(self) -> int:
+        """Number of the next round."""
+        return self.header.first + len(self.rounds())
+
+    def retry(self, now: Round, members: tuple[str, ...], words: str) -> Round:
+        """Write down that another attempt at a round begins, and return it.
+
+        Args:
+            now: the round, in training.
+            members: sites that are asked now.
+            words: why the attempt before failed.
+        """
+        changes = {"attempt": now.attempt + 1, "members": members, "words": words}
+        changed = self._changed(now, RoundPhase.TRAINING, changes)
+        with self._transaction():
+            self._write(changed)
+            self._base.execute("DELETE FROM papers WHERE round <= ?", (now.number,))
+        return changed
 
     def advance(self, now: Round, phase: RoundPhase, **changes: Any) -> Round:
         """Write down that a round enters a phase, and return it.
@@ -327,18 +382,17 @@ class StudyState:
             self._base.execute("DELETE FROM papers WHERE round <= ?", (now.number,))
         return changed
 
-    def abort(self, now: Round, words: str, *, used: bool, **changes: Any) -> Round:
-        """Write down that a round failed; the model stays.
+    def abort(self, now: Round, words: str, **changes: Any) -> Round:
+        """Write down that a round failed: the model stays, the training of the round is used up.
 
         Args:
             now: the round.
             words: why.
-            used: its training may not be used in another round, so the next round trains anew.
             **changes: further fields.
         """
         changed = self._changed(now, RoundPhase.ABORTED, {"words": words, **changes})
         with self._transaction():
-            self._put("position", str(now.position + used))
+            self._put("position", str(now.position + 1))
             self._write(changed)
             self._base.execute("DELETE FROM papers WHERE round <= ?", (now.number,))
         return changed

@@ -5,9 +5,9 @@ It is an ordinary run otherwise: own plan, own ledger, own checkpoints, and a re
     with in_rounds.opened(config, data, out, study=part) as run:
         weights = run.weights()
         for number in range(rounds):
-            run.train(weights, name=digest_of(weights), share=Fraction(number + 1, rounds))
+            run.train(lambda: weights, number=number, name=digest, share=Fraction(number + 1, rounds))
             weights = common(run.weights())
-        result = run.finish(weights, name=digest_of(weights))
+        result = run.finish(weights, name=digest)
 
 What a round began with and how far it is lies in ``private/round.json``. A round that is asked for again goes
 on from the last checkpoint, or is over at once.
@@ -218,6 +218,7 @@ class RunInRounds:
         self,
         weights: Callable[[], Mapping[str, Tensor]],
         *,
+        number: int,
         name: str,
         share: Fraction,
         seconds: float = 0.0,
@@ -227,7 +228,8 @@ class RunInRounds:
 
         Args:
             weights: gives what the round begins with; not called for a round that was begun before.
-            name: digest of the common model; together with ``share`` it names the round.
+            number: of the round.
+            name: digest of the common model.
             share: part of the planned steps that are done at the end of the round, in (0, 1].
             seconds: time after which the round ends, after at least one step; 0 for no limit.
             stop: asked after each step; true interrupts the round, which can go on later.
@@ -235,24 +237,22 @@ class RunInRounds:
         Raises:
             PrivacyRefusal: the planned steps are used up, so the budget is.
             Interrupted: ``stop`` said so, or the user did; the state is saved.
-            DataError: the weights do not fit, or training diverged.
+            DataError: the weights do not fit, training diverged, or another round had these very steps.
         """
         total = self.training.total_steps
         until = math.floor(total * share)
         known = self.at_hand
         if known is None or (known.model, known.until) != (name, until):
-            known = self._begin(weights(), name, until)
+            known = self._begin(weights(), number, name, until)
+        elif known.number != number:
+            fix = "ask for later steps: one update in two sums of other sites could be told from the rest"
+            what = f"these steps were taken for round {known.number}"
+            raise DataError(problem(what, where=f"round {number}", fix=fix))
         if not known.done:
             known = self._steps(known, seconds, stop)
         steps = self.training.state.step
         loss = math.nan if known.loss is None else known.loss
         return TrainedRound(steps=steps, new=steps - known.first, loss=loss, timed_out=steps < until)
-
-    def agree(self) -> None:
-        """Write down that the update of the round at hand may be opened in a sum; no other round uses it."""
-        known = self.at_hand
-        if known is not None and not known.agreed:
-            artifacts.write(self.run.root, replace(known, agreed=True))
 
     def finish(self, weights: Mapping[str, Tensor], *, name: str) -> TrainResult:
         """Take the last common weights, release them as an ordinary run, and return its result.
@@ -276,7 +276,8 @@ class RunInRounds:
             fix = "train a round first"
             raise DataError(problem("the site took part in no round", where=self.run.name, fix=fix))
         if known is None or known.model != name or not known.done:
-            self._begin(weights, name, self.training.state.step, done=True)
+            number = known.number + 1 if known is not None else 0
+            self._begin(weights, number, name, self.training.state.step, done=True)
         training = self.training
         with runtime.prepared(self.config.runtime, World()):
             evaluator = training.trainer.evaluator
@@ -316,7 +317,7 @@ class RunInRounds:
         return training
 
     def _begin(
-        self, weights: Mapping[str, Tensor], name: str, until: int, *, done: bool = False
+        self, weights: Mapping[str, Tensor], number: int, name: str, until: int, *, done: bool = False
     ) -> RoundRecord:
         """Take the weights of a new round, save them as the last checkpoint, and write the round down."""
         training = self.training
@@ -328,7 +329,7 @@ class RunInRounds:
         state.load_weights(weights)
         if saver is not None:
             saver.save("last", state)
-        record = RoundRecord(model=name, first=state.step, until=until, done=done)
+        record = RoundRecord(number=number, model=name, first=state.step, until=until, done=done)
         artifacts.write(self.run.root, record)
         return record
 

@@ -18,12 +18,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from meninx.core.errors import DataError, expected, problem
-from meninx.federated.contribution import EXTRA, Contribution, RoundSum, Scale, read
+from meninx.federated.contribution import Contribution, RoundSum, plain_length, plain_sum
 from meninx.federated.messages import Position
-from meninx.federated.vector import from_bytes, to_bytes
+from meninx.federated.vector import Vector, from_bytes, to_bytes
 
 
 class SiteEnd(Protocol):
@@ -72,8 +71,17 @@ class RoundEnd(Protocol):
     def accept_reveal(self, site: str, reveal: bytes) -> None:
         """Take a site's secrets in."""
 
-    def lost(self) -> tuple[bytes, ...]:
-        """Return statements of the survivors that did not reveal, for the others to open; empty for none."""
+    @property
+    def needs_all(self) -> bool:
+        """Whether every member has to give an update and to answer later on."""
+
+    def enclosed(self, site: str, *, again: bool) -> tuple[bytes, ...]:
+        """Return what goes to a site beside the agreements when it is asked to reveal.
+
+        Args:
+            site: who is asked.
+            again: some survivors did not answer the first time.
+        """
 
     @property
     def complete(self) -> bool:
@@ -90,11 +98,11 @@ class PlainSiteEnd:
     """A site that shows its contribution.
 
     Args:
-        scale: of the study.
+        clip: largest change of a weight in one round.
     """
 
-    def __init__(self, scale: Scale) -> None:
-        self._scale = scale
+    def __init__(self, clip: float) -> None:
+        self._clip = clip
 
     def announce(self) -> bytes:
         """Return nothing."""
@@ -105,7 +113,7 @@ class PlainSiteEnd:
 
     def upload(self, at: Position, members: Sequence[str], given: Contribution) -> bytes:
         """Return the contribution."""
-        return to_bytes(given.vector(self._scale))
+        return to_bytes(given.plain(self._clip))
 
     def agree(self, at: Position, survivors: Sequence[str]) -> bytes:
         """Refuse: nothing is hidden that could be opened."""
@@ -126,15 +134,16 @@ class PlainRoundEnd:
     Args:
         members: sites that were asked.
         size: numbers of the common model.
-        scale: of the study.
+        clip: largest change of a weight in one round.
     """
 
     agrees = False
+    needs_all = False
     agreements: tuple[bytes, ...] = ()
 
-    def __init__(self, members: Sequence[str], size: int, scale: Scale) -> None:
-        self._members, self._size, self._scale = tuple(members), size, scale
-        self._received: dict[str, npt.NDArray[np.float32]] = {}
+    def __init__(self, members: Sequence[str], size: int, clip: float) -> None:
+        self._members, self._size, self._clip = tuple(members), size, clip
+        self._received: dict[str, Vector] = {}
 
     @property
     def survivors(self) -> tuple[str, ...]:
@@ -149,10 +158,10 @@ class PlainRoundEnd:
         """
         if site not in self._members:
             raise DataError(problem("the site was not asked", where=site))
-        vector = from_bytes(upload, self._size + EXTRA)
-        if not (np.abs(vector) <= self._scale.clip * (1 + 1e-6)).all():
+        vector = from_bytes(upload, plain_length(self._size))
+        if not (np.abs(vector[: self._size]) <= self._clip).all():
             got = "a larger one, or none that is finite"
-            raise DataError(expected(f"values of at most {self._scale.clip:g}", got=got, where=site))
+            raise DataError(expected(f"values of at most {self._clip:g}", got=got, where=site))
         self._received[site] = vector
 
     def accept_agreement(self, site: str, agreement: bytes) -> None:
@@ -163,7 +172,7 @@ class PlainRoundEnd:
         """Refuse: nothing is hidden."""
         raise _not_asked()
 
-    def lost(self) -> tuple[bytes, ...]:
+    def enclosed(self, site: str, *, again: bool) -> tuple[bytes, ...]:
         """Return nothing."""
         return ()
 
@@ -174,10 +183,7 @@ class PlainRoundEnd:
 
     def total(self) -> RoundSum:
         """Return the sum over the survivors, added up in the order of their names."""
-        whole = np.zeros(self._size + EXTRA, np.float64)
-        for name in sorted(self._received):
-            whole += self._received[name]
-        return read(whole, self._scale)
+        return plain_sum([self._received[name] for name in sorted(self._received)])
 
     def published(self) -> tuple[bytes, bytes]:
         """Return nothing: whoever published it would show every site's update to the others."""
