@@ -24,6 +24,7 @@ from meninx.core.artifacts import RunRecord, StudyPart
 from meninx.core.errors import DataError, Interrupted, MeninxError, PrivacyRefusal, expected, problem
 from meninx.core.progress import SILENT, Progress
 from meninx.federated import messages
+from meninx.federated.aggregation_methods import SiteEnds
 from meninx.federated.aggregators import SiteEnd
 from meninx.federated.contribution import Contribution
 from meninx.federated.messages import Position, Reply, Request
@@ -35,9 +36,6 @@ from meninx.train import in_rounds
 from meninx.train.config import TrainConfig
 from meninx.train.in_rounds import RunInRounds
 from meninx.train.stage import TrainResult
-
-Ends = Callable[[str], SiteEnd]
-"""Makes the site's end of the aggregation for one run of the study, by the identifier of the run."""
 
 
 class SiteAgent:
@@ -70,7 +68,7 @@ class SiteAgent:
         *,
         study: str,
         part: Callable[[str], StudyPart],
-        ends: Ends,
+        ends: SiteEnds,
         local: tuple[str, ...] = (),
         hooks: tuple[Hook, ...] = (),
         progress: Progress = SILENT,

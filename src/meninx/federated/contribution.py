@@ -6,7 +6,7 @@ update hides these, too. A private site reports no training loss, which its guar
 >>> one = Contribution(np.array([0.5, -0.25], np.float32), units=30, loss=0.7)
 >>> two = Contribution(np.array([0.1, 0.75], np.float32), units=10)
 >>> total = plain_sum([one.plain(clip=1.0), two.plain(clip=1.0)])
->>> total.units, total.mean.round(3).tolist(), round(total.loss, 3)
+>>> total.units, [round(float(value), 3) for value in total.mean], round(total.loss, 3)
 (40, [0.4, 0.0], 0.7)
 """
 

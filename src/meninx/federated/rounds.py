@@ -20,7 +20,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
@@ -33,6 +32,7 @@ from meninx.core.errors import (
     problem,
 )
 from meninx.federated import events, messages
+from meninx.federated.aggregation_methods import RoundEnds
 from meninx.federated.aggregators import RoundEnd
 from meninx.federated.contribution import RoundSum
 from meninx.federated.events import AbortReason, AnyEvent, Emit, StudyOutcome
@@ -58,13 +58,6 @@ _SENT: Mapping[str, Callable[..., AnyEvent]] = {
     "reveal": events.SecretsRevealed,
 }
 """Kind of what a site sent -> the event that says so."""
-
-
-class Ends(Protocol):
-    """Makes the coordinator's end of the aggregation."""
-
-    def __call__(self, at: Position, members: Sequence[str], announcements: Mapping[str, bytes]) -> RoundEnd:
-        """Return the end for one attempt at a round."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +99,7 @@ class Coordinator:
         terms: Terms,
         state: StudyState,
         exchange: Exchange,
-        ends: Ends,
+        ends: RoundEnds,
         *,
         emit: Emit = events.ignore,
         aggregation: str = "",

@@ -58,13 +58,11 @@ class TrainedRound:
         steps: optimiser steps done so far, over all rounds.
         new: of them in this round.
         loss: mean training loss of the round; NaN where unknown. Private.
-        timed_out: the time was over before the last step.
     """
 
     steps: int
     new: int
     loss: float = math.nan
-    timed_out: bool = False
 
 
 def in_rounds(config: TrainConfig) -> TrainConfig:
@@ -252,7 +250,7 @@ class RunInRounds:
             known = self._steps(known, seconds, stop)
         steps = self.training.state.step
         loss = math.nan if known.loss is None else known.loss
-        return TrainedRound(steps=steps, new=steps - known.first, loss=loss, timed_out=steps < until)
+        return TrainedRound(steps=steps, new=steps - known.first, loss=loss)
 
     def finish(self, weights: Mapping[str, Tensor], *, name: str) -> TrainResult:
         """Take the last common weights, release them as an ordinary run, and return its result.
