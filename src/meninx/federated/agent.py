@@ -11,6 +11,7 @@ round at hand. A request that is asked again is answered the same way.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -23,17 +24,18 @@ from meninx.core import artifacts
 from meninx.core.artifacts import RunRecord, StudyPart
 from meninx.core.errors import DataError, Interrupted, MeninxError, PrivacyRefusal, expected, problem
 from meninx.core.progress import SILENT, Progress
-from meninx.federated import messages
+from meninx.federated import events, messages
 from meninx.federated.aggregation_methods import SiteEnds
 from meninx.federated.aggregators import SiteEnd
 from meninx.federated.contribution import Contribution
+from meninx.federated.events import AnyEvent, Emit
 from meninx.federated.messages import Position, Reply, Request
 from meninx.federated.vector import Vector, WeightLayout, from_bytes, name_of
 from meninx.learn import finetune
 from meninx.learn.hooks import Hook, ProximalPull
 from meninx.learn.trainer import never
-from meninx.train import in_rounds
-from meninx.train.config import TrainConfig
+from meninx.train import evaluate, in_rounds
+from meninx.train.config import EvaluateConfig, TrainConfig
 from meninx.train.in_rounds import RunInRounds
 from meninx.train.stage import TrainResult
 
@@ -51,6 +53,9 @@ class SiteAgent:
         ends: makes the site's end of the aggregation.
         local: prefixes of weights that stay at the site.
         hooks: listeners of the trainer, e.g. the pull of FedProx.
+        admit: asked before the site's run is opened; raises PrivacyRefusal when the site does not allow it.
+        share_metrics: the site tells the metrics of its test patients at the end.
+        emit: takes events about this site.
         progress: shows steps and loss.
         stop: asked after each step; true interrupts the training.
 
@@ -71,6 +76,9 @@ class SiteAgent:
         ends: SiteEnds,
         local: tuple[str, ...] = (),
         hooks: tuple[Hook, ...] = (),
+        admit: Callable[[], None] = lambda: None,
+        share_metrics: bool = False,
+        emit: Emit = events.ignore,
         progress: Progress = SILENT,
         stop: Callable[[], bool] = never,
     ) -> None:
@@ -78,7 +86,9 @@ class SiteAgent:
         self.result: TrainResult | None = None
         self._config, self._source, self._out, self._study = config, source, out, study
         self._part, self._ends, self._local, self._hooks = part, ends, local, hooks
+        self._admit, self._share_metrics, self._emit = admit, share_metrics, emit
         self._progress, self._stop = progress, stop
+        self._training_refused = False
         self._stack, self._run_of = ExitStack(), ""
         self._run: RunInRounds | None = None
         self._end: SiteEnd | None = None
@@ -90,13 +100,19 @@ class SiteAgent:
         Raises:
             Interrupted: the user stopped the site; its state is saved.
         """
+        self._training_refused = False
         try:
             return self._answered(request)
         except Interrupted:
             raise
         except MeninxError as error:
-            final = isinstance(error, PrivacyRefusal)
-            return messages.Declined(site=self.name, reason=str(error), code=error.exit_code, final=final)
+            # a guard of the site's own training says no for good; one of the aggregation to this request
+            final = isinstance(error, PrivacyRefusal) and self._training_refused
+            reply = messages.Declined(site=self.name, reason=str(error), code=error.exit_code, final=final)
+            self._emit(
+                events.SiteRefused(site=self.name, reason=reply.reason, code=reply.code, final=reply.final)
+            )
+            return reply
 
     def close(self) -> None:
         """Leave the run folder to others; a later request takes it up again."""
@@ -124,15 +140,21 @@ class SiteAgent:
                 return self._train(request)
             case messages.Agree():
                 signature = self._end_of(at).agree(at, request.survivors)
+                self._sent(events.SurvivorsAgreed, at, signature)
                 return messages.Agreed(site=self.name, agreement=signature)
             case messages.Reveal():
                 opened = self._end_of(at).reveal(at, request.agreements, request.lost)
+                self._sent(events.SecretsRevealed, at, opened)
                 return messages.Revealed(site=self.name, reveal=opened)
             case messages.Recompute():
                 share, matches = self._end_of(at).check(at, request.transcript, request.total)
+                self._emit(events.SumRecomputed(site=self.name, round=at.round, share=share, matches=matches))
                 return messages.Recomputed(site=self.name, share=share, matches=matches)
             case messages.Finish():
                 return self._finish(request)
+
+    def _sent(self, kind: Callable[..., AnyEvent], at: Position, content: bytes) -> None:
+        self._emit(kind(site=self.name, round=at.round, attempt=at.attempt, sent=len(content)))
 
     def _train(self, request: messages.Train) -> Reply:
         if self.name not in request.members:
@@ -140,7 +162,20 @@ class SiteAgent:
         if not 0 < request.until <= request.horizon:
             rule = f"0 < until <= {request.horizon}"
             raise DataError(expected(rule, got=request.until, where="request"))
-        run, layout = self._opened(request.at)
+        at = request.at
+        self._emit(events.RoundOpened(round=at.round, attempt=at.attempt, members=request.members))
+        self._training_refused = True
+        given = self._trained(request)
+        self._training_refused = False
+        upload = self._end_of(at).upload(at, request.members, given)
+        reply = messages.Uploaded(site=self.name, at=at, upload=upload)
+        self._sent(events.UpdateUploaded, at, upload)
+        return reply
+
+    def _trained(self, request: messages.Train) -> Contribution:
+        """Train and return the change of the common weights."""
+        run = self._opened(request.at)
+        layout = self._layout_of(run)
         model = from_bytes(request.model, layout.size)
         common = self._common(layout, model, run)
         for hook in self._hooks:
@@ -154,18 +189,39 @@ class SiteAgent:
             seconds=request.seconds,
             stop=self._stop,
         )
-        given = Contribution(
-            layout.flatten(run.weights()) - model, run.units, math.nan if run.private else trained.loss
-        )
-        upload = self._end_of(request.at).upload(request.at, request.members, given)
-        return messages.Uploaded(site=self.name, at=request.at, upload=upload)
+        self._emit_spent(run)
+        loss = math.nan if run.private else trained.loss
+        return Contribution(layout.flatten(run.weights()) - model, run.units, loss)
+
+    def _emit_spent(self, run: RunInRounds) -> None:
+        """Emit what the site's run spent so far; an accounting takes a moment, so only for a watcher."""
+        plan = run.plan
+        if plan is None or self._emit is events.ignore:
+            return
+        limit = run.config.privacy.epsilon if run.config.privacy else None
+        spent = run.epsilon or 0.0
+        self._emit(events.EpsilonSpent(site=self.name, epsilon=spent, delta=plan.delta, limit=limit))
 
     def _finish(self, request: messages.Finish) -> Reply:
-        run, layout = self._opened(request.at)
-        model = from_bytes(request.model, layout.size)
-        self.result = run.finish(layout.unflatten(model, run.weights()), name=name_of(model))
+        run = self._opened(request.at)
+        name = hashlib.sha256(request.model).hexdigest()
+        whole: Mapping[str, Tensor] = {}
+        if not run.closed:
+            layout = self._layout_of(run)
+            whole = layout.unflatten(from_bytes(request.model, layout.size), run.weights())
+        self.result = run.finish(whole, name=name)
         epsilon = self.result.privacy.epsilon if self.result.privacy else None
-        return messages.Finished(site=self.name, epsilon=epsilon)
+        self._emit(events.ModelReleased(site=self.name))
+        return messages.Finished(site=self.name, epsilon=epsilon, metrics=self._metrics(run))
+
+    def _metrics(self, run: RunInRounds) -> dict[str, float]:
+        """Return the headline of the site's test patients, where its policy tells it."""
+        if not self._share_metrics or not len(run.data.split("test")):
+            return {}
+        self.close()  # the evaluation holds the folder itself
+        config = EvaluateConfig(predictions=(), device=self._config.runtime.device)
+        found = evaluate.run(config, run.run.root)
+        return {name: row.value for name, row in found.metrics.items() if math.isfinite(row.value)}
 
     @staticmethod
     def _common(layout: WeightLayout, model: Vector, run: RunInRounds) -> dict[str, Tensor]:
@@ -180,11 +236,12 @@ class SiteAgent:
             self._end, self._run_of = self._ends(at.run), at.run
         return self._end
 
-    def _opened(self, at: Position) -> tuple[RunInRounds, WeightLayout]:
-        """Return the site's run of a run of the study, and the layout of its weights."""
+    def _opened(self, at: Position) -> RunInRounds:
+        """Return the site's run of a run of the study."""
         self._end_of(at)
-        if self._run is None or self._layout is None:
+        if self._run is None:
             part = self._part(at.run)
+            self._admit()
             self._run = self._stack.enter_context(
                 in_rounds.opened(
                     self._config,
@@ -196,14 +253,15 @@ class SiteAgent:
                     progress=self._progress,
                 )
             )
-            self._layout = layout_of(self._run, self._local)
-        return self._run, self._layout
+        return self._run
 
-
-def layout_of(run: RunInRounds, local: tuple[str, ...]) -> WeightLayout:
-    """Return the layout of the common weights of a run."""
-    network = run.training.state.model
-    return WeightLayout.of(network, local=local, frozen=finetune.never_trained(network, run.config.model))
+    def _layout_of(self, run: RunInRounds) -> WeightLayout:
+        """Return the layout of the common weights."""
+        if self._layout is None:
+            network = run.training.state.model
+            frozen = finetune.never_trained(network, run.config.model)
+            self._layout = WeightLayout.of(network, local=self._local, frozen=frozen)
+        return self._layout
 
 
 def find_run(out: Path, part: StudyPart) -> Path | None:

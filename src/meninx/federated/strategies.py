@@ -2,6 +2,7 @@
 
 A strategy is ``init`` and ``apply``. The site's part, where it has one, is a hook of its trainer:
 
+>>> import numpy as np
 >>> strategy = FedAvg()
 >>> state = strategy.init(np.zeros(2, np.float32))
 >>> total = RoundSum(mean=np.array([0.5, -1.0], np.float32), units=2)
