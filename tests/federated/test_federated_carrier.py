@@ -17,7 +17,7 @@ from federated_network import EchoSite, Network, agree, coordinator, running, tr
 
 from meninx.core.errors import DataError, UsageError
 from meninx.federated.exchange import Exchange
-from meninx.federated.messages import Agreed, Refused, Request, Uploaded
+from meninx.federated.messages import Agreed, Declined, Request, Uploaded
 
 
 def wait_until(condition, seconds: float = 10.0) -> None:
@@ -65,8 +65,8 @@ def test_errors_of_a_site_become_refusals_without_a_traceback(study: Study) -> N
 
     study.sites["east"].work, study.sites["north"].work = typed, bug
     replies = study.ask(agree())
-    assert replies["east"] == Refused(site="east", reason="the dataset changed", code=3)
-    assert replies["north"] == Refused(
+    assert replies["east"] == Declined(site="east", reason="the dataset changed", code=3)
+    assert replies["north"] == Declined(
         site="north", reason="an unexpected error at the site (KeyError)", code=1
     )
 
@@ -88,7 +88,7 @@ def test_a_site_that_is_too_slow_is_left_out_and_its_late_reply_is_not_taken_for
 def test_a_site_that_names_another_one_is_refused(study: Study) -> None:
     study.sites["north"].name = "east"
     reply = study.ask(agree())["north"]
-    assert isinstance(reply, Refused)
+    assert isinstance(reply, Declined)
     assert "another site" in reply.reason
 
 
@@ -105,7 +105,7 @@ def test_a_site_refuses_a_run_with_other_code_and_the_coordinator_reads_why(tmp_
         running(network.site_setup("east", server.port), site),
     ):
         reply = server.exchange.ask({"east": train(b"model")}, within=10)["east"]
-    assert isinstance(reply, Refused)
+    assert isinstance(reply, Declined)
     assert reply.final
     assert "this site approved 'c0dec0dec0de'" in reply.reason
     assert site.asked == []

@@ -102,6 +102,22 @@ def test_pictures_that_would_lose_something_are_refused(tmp_path):
         png.read(tmp_path / "none.png")
 
 
+def test_a_picture_of_several_jpegs_is_counted_as_one_jpeg(tmp_path, monkeypatch):
+    """Pillow calls a JPEG with further pictures behind it MPO: its scans were not counted."""
+    picture = Pillow.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
+    picture.save(tmp_path / "x.jpg", "MPO", save_all=True, append_images=[picture], progressive=True)
+    content = (tmp_path / "x.jpg").read_bytes()
+    assert load.load(tmp_path / "x.jpg").size == (8, 8)
+    end = content.index(b"\xff\xd9")
+    scan = content[content[:end].rindex(b"\xff\xda") : end]
+    (tmp_path / "x.jpg").write_bytes(content[:end] + 64 * scan + content[end:])
+    with Pillow.open(tmp_path / "x.jpg") as found:
+        assert found.format == "MPO"
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
+    with pytest.raises(DataError, match="more than 64 scans"):
+        load.load(tmp_path / "x.jpg")
+
+
 def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     """A decoder passes through the whole image once for each scan."""
     stream = io.BytesIO()

@@ -131,6 +131,56 @@ def test_a_file_that_no_reader_understands_is_no_state_dict(content: bytes, tmp_
         pretrained.initialise(network(), tmp_path / "w.pt")
 
 
+CALLS = {
+    "zeros": b"cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x02\x85R",
+    "doubled": b"c_codecs\nencode\nX\x02\x00\x00\x00aaX\x03\x00\x00\x00hex\x86R",
+    "copied": b"ctorch._utils\n_rebuild_device_tensor_from_cpu_tensor\n)R",
+    "by another protocol": b"X\x08\x00\x00\x00builtinsX\x09\x00\x00\x00bytearray\x93)R",
+}
+
+
+@pytest.mark.parametrize("kind", CALLS)
+@pytest.mark.parametrize("older", [False, True])
+def test_a_file_that_calls_for_memory_is_refused_before_it_is_read(
+    kind: str, older: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch calls ``bytearray`` and others also with ``weights_only``: 865 bytes took 34 GB."""
+    torch.save({"w": torch.zeros(2)}, tmp_path / "plain.pt")
+    evil = b"\x80\x02}X\x01\x00\x00\x00x" + CALLS[kind] + b"s."
+    if older:
+        torch.save({"w": torch.zeros(2)}, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+        head = (tmp_path / "w.pt").read_bytes()
+        (tmp_path / "w.pt").write_bytes(head[: head.index(b"}q")] + evil[2:] + head)
+    else:
+        with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "w.pt", "w") as new:
+            for name in plain.namelist():
+                told = name.endswith("data.pkl")
+                new.writestr(name.replace("data.pkl", "DATA.pkl"), evil if told else plain.read(name))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(DataError, match=r"objects that are no tensors|not a state dict"):
+        pretrained.initialise(network(), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_what_trainings_keep_beside_the_weights_is_read(older: bool, tmp_path: Path) -> None:
+    model = network(1)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.zeros(2, 1, 16, 16)).sum().backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 3])
+    state = {
+        "state_dict": model.state_dict(),
+        "parts": dict(model.named_parameters()),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "random": torch.get_rng_state(),
+        "kind": torch.float16,
+        "shape": torch.Size([2]),
+    }
+    torch.save(state, tmp_path / "w.pt", _use_new_zipfile_serialization=not older)
+    assert pretrained.initialise(network(), tmp_path / "w.pt").share == 1
+
+
 def test_tied_weights_are_read(tmp_path: Path) -> None:
     state = network(1).state_dict()
     torch.save({**state, "again": state["stem.0.weight"]}, tmp_path / "w.pt")

@@ -318,8 +318,9 @@ def test_what_lies_outside_the_guarantee_is_named(dataset: Data, new_run: NewRun
     assert "counts as public" in units
     declared = fit(silent, dataset(), new_run("declared"), plan=plan(n_units=40, steps=1))
     assert declared.outside_guarantee == tuple(always)
-    size, measured = always
+    size, classes, measured = always
     assert "input size" in size
+    assert classes == guarantee.CLASSES
     assert measured == guarantee.MEASURED
     nameless = dataset()
     nameless = replace(nameless, info=replace(nameless.info, patients_known=False))

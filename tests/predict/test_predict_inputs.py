@@ -57,6 +57,25 @@ def test_private_rooms_are_passed_over(tmp_path, mark):
     assert names(tmp_path / "a") == ["y"]
 
 
+def test_a_linked_folder_is_named_and_not_followed(tmp_path):
+    """Its images were left out without a word."""
+    make.write_picture(tmp_path / "far" / "x.png", make.picture(1))
+    folder = tmp_path / "in"
+    make.write_picture(folder / "y.png", make.picture(2))
+    (folder / "linked").symlink_to(tmp_path / "far")
+    (folder / ".hidden").symlink_to(tmp_path / "far")
+    refusals = Refusals()
+    found = inputs.find_images(folder, FLAT, refusals)
+    assert [image.case_id for image in found.images] == ["y"]
+    assert [row[:2] for row in refusals.every] == [("linked", image_files.LINKED)]
+    (folder / "only").mkdir()
+    (folder / "y.png").rename(folder / "only" / "y.png")
+    (folder / "only" / "again").symlink_to(folder)
+    assert [image.file for image in inputs.find_images(folder, FLAT, refusals).images] == ["only/y.png"]
+    with pytest.raises(DataError, match="linked folder"):
+        image_files.find(folder, FLAT)
+
+
 def test_a_prepared_dataset_is_its_cases(tmp_path):
     from meninx.synthetic import write_dataset
 

@@ -92,6 +92,43 @@ def test_a_journal_cannot_name_other_files(tmp_path, name):
         assert set(folder.finished([image])) == {"c"}
 
 
+NO_PREDICTIONS = {
+    "another number": {"probabilities": (0.9,)},
+    "none": {"probabilities": ()},
+    "no probability": {"probabilities": (7.0, -3.0)},
+    "no number": {"probabilities": (float("nan"), 1.0)},
+    "of a terminal": {"remarks": (("\x1b[31mdark", ""),)},
+    "of a segmentation": {"files": {"label_maps/c.png": "0" * 64}},
+}
+
+
+@pytest.mark.parametrize("kind", NO_PREDICTIONS)
+def test_a_line_of_a_journal_that_is_no_prediction_of_the_model_is_predicted_again(tmp_path, kind):
+    (tmp_path / "in").write_bytes(b"x")
+    image = InputImage(case_id="c", paths=(tmp_path / "in",))
+    made_of = results.fingerprint(PredictConfig(), MODEL)
+    with results.claimed(tmp_path / "out", PredictConfig(), MODEL, made_of, []) as folder:
+        with folder.journal.appending() as lines:
+            lines.add(plain.to_plain(replace(line(**NO_PREDICTIONS[kind]), source=image.digest())))
+        assert folder.finished([image]) == {}
+        with folder.journal.appending() as lines:
+            lines.add(plain.to_plain(replace(line(), source=image.digest())))
+        assert set(folder.finished([image])) == {"c"}
+
+
+def test_a_map_of_another_number_of_labels_is_predicted_again(tmp_path):
+    (tmp_path / "in").write_bytes(b"x")
+    image = InputImage(case_id="c", paths=(tmp_path / "in",))
+    model = replace(MODEL, info=replace(INFO, task=TaskKind.SEGMENTATION))
+    made_of = results.fingerprint(PredictConfig(), model)
+    whole = {"made_of": made_of, "source": image.digest()}
+    with results.claimed(tmp_path / "out", PredictConfig(), model, made_of, []) as folder:
+        for voxels, held in (((5,), set()), ((5, -1), set()), ((5, 0), {"c"})):
+            with folder.journal.appending() as lines:
+                lines.add(plain.to_plain(replace(line(voxels=voxels), **whole)))
+            assert set(folder.finished([image])) == held
+
+
 def test_settings_and_weights_decide_whether_a_prediction_still_holds():
     first = results.fingerprint(PredictConfig(), MODEL)
     assert first == results.fingerprint(PredictConfig(device="cpu", batch=3, resume=True), MODEL)

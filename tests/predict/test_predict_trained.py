@@ -102,12 +102,15 @@ def test_a_size_that_no_image_has_is_refused(run, tmp_path, name, size):
     ("change", "message"),
     [
         ({"width": 20_000}, "much larger than the weights"),
+        ({"name": "monai:UNet", "channels": [1, 1], "strides": [1], "num_res_units": 10**7}, "much larger"),
         ({"width": -3}, "options the network accepts"),
         ({"width": 8}, "not those of the network"),
     ],
 )
 def test_a_network_of_other_numbers_is_refused_before_memory_is_taken(run, tmp_path, change, message):
     network = json.loads((run.release / "bundle/configs/meninx.json").read_text())["network"]
+    if "name" in change:
+        del network["width"]
     with pytest.raises(MeninxError, match=message):
         load_bundle(_edited(run, tmp_path, network={**network, **change}))
 

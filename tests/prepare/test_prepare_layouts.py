@@ -335,6 +335,21 @@ def test_masks_do_not_become_images_of_a_class(tmp_path):
         read(tmp_path / "beside")
 
 
+def test_a_folder_per_case_with_its_mask_is_no_class(tmp_path):
+    """Five cases of image.png and mask.png became five classes of two images."""
+    for case in range(5):
+        for number, name in enumerate(("image", "mask")):
+            make.write_picture(tmp_path / f"case{case}" / f"{name}.png", make.picture(2 * case + number))
+    with pytest.raises(LayoutError, match=r"named as masks of images"):
+        read(tmp_path)
+
+
+def test_the_command_for_a_layout_below_names_one_folder_to_a_shell(tmp_path):
+    make.make_csv(tmp_path / "in" / "x; rm -rf y" / "z", patients=4)
+    with pytest.raises(LayoutError, match=r"run meninx prepare '[^']*/in/x; rm -rf y' OUT"):
+        read(tmp_path / "in")
+
+
 def test_classes_that_mention_masks_are_classes(tmp_path):
     for number, name in enumerate(("with_mask", "without_mask", "sub-acute")):
         make.write_picture(tmp_path / name / "a.png", make.picture(number))

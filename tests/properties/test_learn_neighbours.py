@@ -264,7 +264,12 @@ def recipe(name: str, data: Pool, **changes: Any) -> tuple[LearnConfig, Manifest
     return learn, manifest, {"unit": config.privacy.unit, "clipping": config.privacy.clipping}
 
 
-@pytest.mark.parametrize("name", PRIVATE)
+LARGE = ("imagenet-features-dp", "radimagenet-dp")  # networks that need seconds
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in PRIVATE]
+)
 def test_a_packaged_recipe_keeps_its_bound(name: str, pool: Pool, build: Callable[..., Training]) -> None:
     config, data, fields = recipe(name, pool)
     assert worst(build, config, data, **fields) <= ROUNDING

@@ -31,6 +31,7 @@ from meninx.imaging import decode, dicom_image, load, nifti
 from meninx.imaging.image import Image
 from meninx.imaging.preprocessing import Preprocessing
 from meninx.predict import fitness
+from meninx.predict.trained import open_trained
 
 QUICK = {"steps": 2, "batch_size": 4, "device": "cpu", "attack_risk": False}
 SMALL = {**QUICK, "model": "resnet9-small", "model_options": {"width": 4}}
@@ -233,6 +234,21 @@ def test_an_evaluation_that_was_changed_decides_nothing(pictures, tmp_path):
     assert "not the one in the list" in result.thresholds_from
 
 
+def test_an_evaluation_without_a_list_gives_way_to_the_listed_thresholds(pictures, tmp_path):
+    """An edited evaluation.json decided as soon as the list of the release was gone."""
+    release = shutil.copytree(pictures.run.release, tmp_path / "release")
+    before = open_trained(release).thresholds
+    content = json.loads((release / "evaluation.json").read_text())
+    for item in content["evaluation"]["thresholds"]:
+        item["value"] = 0.123
+    (release / "evaluation.json").write_text(json.dumps(content))
+    (release / integrity.CHECKSUMS).unlink()
+    found = open_trained(release)
+    assert found.thresholds == before
+    assert "fitted on the split" in found.thresholds_from
+    assert before
+
+
 def test_radiographs_are_predicted_straight_from_the_clean_archive(radiographs, tmp_path, capsys):
     assert app.run(["predict", str(radiographs.bundle), str(radiographs.source), str(tmp_path / "out")]) == 0
     found, named = table(tmp_path / "out"), keys(radiographs.data)
@@ -396,6 +412,25 @@ def test_resume_predicts_what_is_new_and_what_changed(pictures, tmp_path):
     with pytest.raises(DataError, match="expected at least one image"):
         meninx.predict(pictures.bundle, volumes_only(tmp_path), out, overwrite=True)
     assert (out / "predictions.csv").is_file()  # the earlier result stays
+
+
+def test_a_file_that_changes_while_it_is_read_is_predicted_again(pictures, tmp_path, monkeypatch):
+    source, out = shutil.copytree(pictures.source / "images", tmp_path / "in"), tmp_path / "out"
+    read = Preprocessing.read
+
+    def slow(steps, paths):
+        image = read(steps, paths)
+        if paths[0].name == "p0_0.png":
+            make.write_picture(paths[0], make.picture(777))
+        return image
+
+    monkeypatch.setattr(Preprocessing, "read", slow)
+    meninx.predict(pictures.bundle, source, out)
+    monkeypatch.undo()
+    before = table(out)
+    result = meninx.predict(pictures.bundle, source, out, resume=True)
+    assert result.reused == result.cases - 1
+    assert table(out)["p0_0"] != before["p0_0"]
 
 
 def volumes_only(root: Path) -> Path:

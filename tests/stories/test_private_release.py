@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -54,12 +55,19 @@ def volumes(root: Path, *, other: bool) -> Manifest:
     return Manifest.read(root / "data")
 
 
+PATCHES, PADDED = {"patch_size": (8, 8, 8)}, {"image_size": (16, 16, 16)}
+
+
 @pytest.mark.parametrize(
-    "model",
-    [{"patch_size": (8, 8, 8)}, pytest.param({"image_size": (16, 16, 16)}, marks=pytest.mark.slow)],
-    ids=["patches", "padded"],
+    ("model", "export"),
+    [
+        (PATCHES, ("bundle",)),
+        pytest.param(PATCHES, ("bundle", "onnx"), marks=pytest.mark.slow),
+        pytest.param(PADDED, ("bundle", "onnx"), marks=pytest.mark.slow),
+    ],
+    ids=["patches", "patches onnx", "padded onnx"],
 )
-def test_one_training_case_changes_nothing_but_weights_and_digests(tmp_path, model):
+def test_one_training_case_changes_nothing_but_weights_and_digests(tmp_path, model, export):
     """The bundle stated the spacing and size that all images share; one patient of another emptied both."""
     facts = []
     for other in (False, True):
@@ -68,7 +76,7 @@ def test_one_training_case_changes_nothing_but_weights_and_digests(tmp_path, mod
         assert (data.info.observed.spacing_mm[2] != (1.0, 1.0)) == other  # it is a training patient
         assert bool(data.info.spacing_mm) != other
         assert bool(data.info.size) != other
-        settings = {**PRIVATE, "model": "unet-small", "export": ("bundle", "onnx"), **model}
+        settings = {**PRIVATE, "model": "unet-small", "export": export, **model}
         out = meninx.train(data.root, out=tmp_path / str(other) / "runs", name="private", **settings).out
         promised = CHANGING.sub("*", json.dumps(Run(out).read_json("privacy.json")))
         facts.append(released(Run(out)) | {"privacy.json": promised})
@@ -93,6 +101,25 @@ def test_a_size_that_only_the_images_give_is_named(tmp_path):
     )
     stated = artifacts.require(public.root, PrivacyRecord, fix="").outside_guarantee
     assert not any("input size" in item for item in stated)
+
+
+def test_classes_that_one_patient_adds_are_named(tmp_path):
+    """The bundle lists the classes of the data: one patient with a rare class could be seen in it."""
+    source = make.make_csv(tmp_path / "in", patients=14)
+    with (source / "labels.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for number, row in enumerate(rows):
+        row["finding"] = "rare" if number == 0 else ("none", "some")[number % 2]
+    make.write_table(source / "labels.csv", [*rows[0]], [[*row.values()] for row in rows])
+    meninx.prepare(
+        source, tmp_path / "data", reader="csv", class_column="finding", size=(16, 16), split="exact",
+        fractions=(0.5, 0.3, 0.2),
+    )  # fmt: skip
+    settings = {**PRIVATE, "units_declared": 30, "model": "resnet9-small", "model_options": {"width": 4}}
+    run = Run(meninx.train(tmp_path / "data", out=tmp_path / "runs", **settings).out)
+    assert "rare" in artifacts.require(run.release / "bundle", BundleRecord, fix="").info.labels
+    stated = artifacts.require(run.root, PrivacyRecord, fix="").outside_guarantee
+    assert guarantee.CLASSES in stated
 
 
 def test_thresholds_of_a_private_run_say_that_they_are_outside_the_guarantee(tmp_path):

@@ -214,22 +214,55 @@ def test_thresholds_of_an_evaluation_decide_in_monai_and_in_the_program(
         assert "positive:nodule" not in rows[0]
 
 
-@pytest.mark.parametrize("kind", ["broken", "volume", "there already"])
-def test_monai_stops_at_what_it_cannot_do_and_names_it(own: Released, tmp_path: Path, kind: str) -> None:
+def unusable(images: Path) -> set[str]:
+    """Write files of four kinds that no network of pictures can take, and return their names."""
+    images.mkdir(parents=True, exist_ok=True)
+    (images / "x.png").write_bytes(b"no picture")
+    whole = next(make.dicoms(images.parent / "whole", range(7, 8)).rglob("*.dcm")).read_bytes()
+    (images / "torn.dcm").write_bytes(whole[: len(whole) * 2 // 3])
+    (images / "linked").symlink_to(images.parent)
+    make.volumes(images, range(1), masks=False)
+    return {"x.png", "torn.dcm", "linked", "case_0.nii.gz"}
+
+
+def test_what_the_network_cannot_take_is_listed_and_the_rest_goes_on(
+    own: Released, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One unreadable file ended the work of MONAI and ONNX, at the cost of all predictions."""
+    images, out = make.dicoms(tmp_path / "images", range(2)), tmp_path / "out"
+    expected = unusable(images)
+    call(own.bundle, images, out)
+    assert len(make.table(out / "predictions.csv")) == 2
+    with (out / "refused.csv").open(newline="") as stream:
+        refused = {row["image"]: row["reason"] for row in csv.DictReader(stream)}
+    assert set(refused) == expected
+    assert refused["case_0.nii.gz"].startswith("volume for a model of 2-D images")
+    said = capsys.readouterr().err
+    assert all(f"not predicted: {name}: " in said for name in expected)
+    words = ["-m", "scripts.with_onnx", str(images), str(tmp_path / "by-onnx.csv")]
+    make.without_meninx(own.bundle, sys.executable, *words)
+    agree(make.table(tmp_path / "by-onnx.csv"), make.table(out / "predictions.csv"))
+
+
+def test_monai_stops_where_no_image_is_left_and_names_one(own: Released, tmp_path: Path) -> None:
     images, out = tmp_path / "images", tmp_path / "out"
-    make.dicoms(images, range(1))
-    if kind == "broken":
-        (images / "x.png").write_bytes(b"no picture")
-    elif kind == "volume":
-        make.volumes(images, range(1), masks=False)
-    else:
-        out.mkdir()
-        (out / "predictions.csv").write_text("earlier")
-    name = {"broken": "x.png", "volume": "case_0.nii.gz", "there already": "is there already"}[kind]
+    unusable(images)
     with pytest.raises(RuntimeError) as caught:
         call(own.bundle, images, out)
-    assert name in str(caught.value.__cause__)  # MONAI prints both, the cause first
-    assert not (out / "predictions.csv").is_file() or kind == "there already"
+    assert "no image can be predicted" in str(caught.value.__cause__)
+    assert "case_0.nii.gz" in str(caught.value.__cause__)  # MONAI prints both, the cause first
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "refused.csv"])
+def test_monai_stops_where_a_table_is_there_already(own: Released, tmp_path: Path, name: str) -> None:
+    images, out = make.dicoms(tmp_path / "images", range(1)), tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("earlier")
+    with pytest.raises(RuntimeError) as caught:
+        call(own.bundle, images, out)
+    assert "is there already" in str(caught.value.__cause__)
+    assert [path.name for path in out.iterdir()] == [name]
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ def test_masks_of_dicom_objects_survive_deidentification(tmp_path):
     wanted = {"seg": {"liver": 18 + 24, "tumour": 4}, "rtstruct": {"kidney": 40}}
     for kind, voxels in wanted.items():
         out = tmp_path / kind
-        # Pseudonyms follow from the fresh key, so the parts are not by chance here: two patients might all be test.
+        # Pseudonyms follow from the fresh key: a random split may put both patients into the test part.
         parts = ["--split", "exact"]
         assert command(["prepare", str(clean), str(out), *given, *parts, "--mask-object", kind]) == 0
         manifest = Manifest.read(out)

@@ -45,7 +45,14 @@ def settings(way: str, weights: str, public) -> dict:
     return found
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way",
+    [
+        "random",
+        "adapters",
+        *(pytest.param(way, marks=pytest.mark.slow) for way in WAYS if way not in ("random", "adapters")),
+    ],
+)
 def test_both_arms_of_a_sweep_begin_with_one_network_and_are_called_alike(
     way, weights, public, data, tmp_path, monkeypatch
 ):

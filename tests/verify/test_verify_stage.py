@@ -197,6 +197,24 @@ def test_a_run_of_an_older_version_says_what_cannot_be_checked(tmp_path: Path):
     assert stage.run(run.root).exit_code == 4
 
 
+def test_a_bundle_that_was_run_is_not_damaged(tmp_path: Path):
+    """Python left 34 caches in a bundle that MONAI ran once, and every later check failed."""
+    run = samples.a_run(tmp_path)
+    names = ("bundle/scripts/inference.py", "bundle/scripts/core/files.py")
+    for name in names:
+        files.write_text(run.release / name, "x = 1\n")
+    run.enlist(added=[run.release / name for name in names])
+    for name in ("__pycache__/inference.cpython-311.pyc", "core/__pycache__/files.cpython-313.pyc"):
+        files.write_text(run.release / "bundle" / "scripts" / name, "compiled")
+    assert failed(run.root) == []
+    found = stage.run(run.root)
+    assert "caches of Python (2 files that Python writes" in found.summary()
+    for name in ("__pycache__/other.cpython-311.pyc", "core/__pycache__/files.sh", "more.py"):
+        files.write_text(run.release / "bundle" / "scripts" / name, "x")
+        assert any("1 file not in the list" in line for line in failed(run.root))
+        (run.release / "bundle" / "scripts" / name).unlink()
+
+
 @pytest.mark.parametrize("make", [samples.a_dataset, samples.an_archive])
 def test_datasets_and_archives(tmp_path: Path, make: Callable[[Path], Path]):
     root = make(tmp_path / "data")

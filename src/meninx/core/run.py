@@ -287,13 +287,9 @@ def open_run(path: Path) -> Run:
     """
     root = path.resolve()
     if not (root / "config.toml").is_file() or not (root / "private").is_dir():
-        raise UsageError(
-            problem(
-                "this is no run folder: config.toml or private/ is missing",
-                where=str(path),
-                fix="give the folder that `meninx train` printed",
-            )
-        )
+        lacking = "config.toml or private/ is missing" if root.exists() else "there is no such folder"
+        fix = "give the folder that `meninx train` printed"
+        raise UsageError(problem(f"this is no run folder: {lacking}", where=str(path), fix=fix))
     run = Run(root)
     record = run.record
     if record is not None and record.own_loop:

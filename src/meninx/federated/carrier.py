@@ -24,7 +24,7 @@ from meninx.federated.line import NotAdmitted, Unreachable
 from meninx.federated.mailbox import SMALL, Delivery, Mailbox, MailboxClient
 from meninx.federated.messages import (
     LIMIT,
-    Refused,
+    Declined,
     Reply,
     Request,
     Train,
@@ -195,9 +195,9 @@ def _reply_of(site: str, data: bytes) -> Reply:
     try:
         reply = decode_reply(data)
     except DataError as error:
-        return Refused(site=site, reason=str(error), code=error.exit_code)
+        return Declined(site=site, reason=str(error), code=error.exit_code)
     if reply.site != site:
-        return Refused(site=site, reason="its reply names another site", code=DataError.exit_code)
+        return Declined(site=site, reason="its reply names another site", code=DataError.exit_code)
     return reply
 
 
@@ -306,10 +306,10 @@ class SiteCarrier:
         try:
             return encode(self._site.handle(decode_request(data)))
         except MeninxError as error:
-            return encode(Refused(site=self._site.name, reason=str(error), code=error.exit_code))
+            return encode(Declined(site=self._site.name, reason=str(error), code=error.exit_code))
         except Exception as error:  # a bug at one site must not end the others' study, nor send a traceback
             reason = f"an unexpected error at the site ({type(error).__name__})"
-            return encode(Refused(site=self._site.name, reason=reason, code=1))
+            return encode(Declined(site=self._site.name, reason=reason, code=1))
 
     def _send(self, work: _Work, reply: bytes) -> None:
         if (
@@ -405,7 +405,7 @@ class SiteCarrier:
         return arrival
 
     def _refuse_code(self, error: CodeRefused) -> None:
-        refused = encode(Refused(site=self._site.name, reason=str(error), code=error.exit_code, final=True))
+        refused = encode(Declined(site=self._site.name, reason=str(error), code=error.exit_code, final=True))
         with self._lock:
             self._fetching.pop(error.arrival.label, None)
         self._persistently(lambda: self._send(_Work(error.arrival.label, b"", error.arrival), refused))

@@ -36,4 +36,4 @@ class Site(Protocol):
     name: str
 
     def handle(self, request: Request) -> Reply:
-        """Return the reply; errors of meninx become :class:`.messages.Refused`."""
+        """Return the reply; errors of meninx become :class:`.messages.Declined`."""

@@ -90,15 +90,16 @@ class Reveal(Message, frozen=True, kw_only=True, tag="reveal"):
 
     Attributes:
         agreements: signed agreements, encoded by ``meninx.secagg``.
-        lost: survivors that did not answer since.
+        lost: signed statements of the uploads of survivors that did not answer since, encoded by
+            ``meninx.secagg``; they carry the encrypted shares.
     """
 
     at: Position
     agreements: tuple[bytes, ...]
-    lost: tuple[str, ...] = ()
+    lost: tuple[bytes, ...] = ()
 
 
-class Check(Message, frozen=True, kw_only=True, tag="check"):
+class Recompute(Message, frozen=True, kw_only=True, tag="recompute"):
     """Publishes what a site needs to compute the aggregation again.
 
     Attributes:
@@ -160,7 +161,7 @@ class Revealed(Message, frozen=True, kw_only=True, tag="revealed"):
     reveal: bytes
 
 
-class Checked(Message, frozen=True, kw_only=True, tag="checked"):
+class Recomputed(Message, frozen=True, kw_only=True, tag="recomputed"):
     """Outcome of a site's own computation of the sum.
 
     Attributes:
@@ -186,7 +187,7 @@ class Finished(Message, frozen=True, kw_only=True, tag="finished"):
     metrics: dict[str, float] = {}
 
 
-class Refused(Message, frozen=True, kw_only=True, tag="refused"):
+class Declined(Message, frozen=True, kw_only=True, tag="declined"):
     """The site does not do what was asked.
 
     Attributes:
@@ -201,8 +202,8 @@ class Refused(Message, frozen=True, kw_only=True, tag="refused"):
     final: bool = False
 
 
-Request: TypeAlias = Hello | Meet | Train | Agree | Reveal | Check | Finish
-Reply: TypeAlias = Greeting | Done | Uploaded | Agreed | Revealed | Checked | Finished | Refused
+Request: TypeAlias = Hello | Meet | Train | Agree | Reveal | Recompute | Finish
+Reply: TypeAlias = Greeting | Done | Uploaded | Agreed | Revealed | Recomputed | Finished | Declined
 
 _ENCODER = msgspec.msgpack.Encoder()
 _REQUESTS: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

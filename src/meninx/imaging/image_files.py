@@ -26,6 +26,7 @@ from meninx.imaging.preprocessing import NUMBERING, Preprocessing
 
 UNREADABLE, TWICE = "unreadable image", "instance that is there twice"
 NO_IMAGE, ONE_SLICE = "no image (report, segmentation, ...)", "single slice for a model of volumes"
+LINKED = "linked folder that is not searched (give its target as input)"
 MISSING, UNKNOWN = "file of a channel is missing", "file of a channel that the model does not know"
 FILES = (*load.PICTURES, *load.VOLUMES)
 DEID, DATASET, RUN = "deid.json", ("manifest.csv", "dataset.toml"), "run.json"
@@ -79,6 +80,11 @@ class LeftOut:
     reason: str
     example: str = ""
 
+    @property
+    def words(self) -> str:
+        """Reason and example."""
+        return f"{self.reason} ({self.example})" if self.example else self.reason
+
 
 @dataclass(frozen=True, kw_only=True)
 class FoundImages:
@@ -99,7 +105,7 @@ class FoundImages:
     not_deidentified: int
 
 
-def find(source: Path, steps: Preprocessing) -> list[ImageFiles]:
+def find(source: Path, steps: Preprocessing, refused: list[LeftOut] | None = None) -> list[ImageFiles]:
     """Return the images in a file or below a folder, sorted by name.
 
     Segmentations, reports and further copies of an instance are left out; see :func:`search`.
@@ -107,16 +113,18 @@ def find(source: Path, steps: Preprocessing) -> list[ImageFiles]:
     Args:
         source: a file or a folder.
         steps: how the images of the training were stored.
+        refused: receives what cannot be used; without this list the first such file is an error.
 
     Raises:
         DataError: nothing is there, no image is found, or a file cannot be used; names the file.
     """
     found = search(source, steps)
-    for item in found.unusable:
-        if item.reason not in _LEFT_OUT:
-            what = f"{item.reason} ({item.example})" if item.example else item.reason
-            raise DataError(problem(what, where=names.printable(item.files.name)))
-    if not found.images:
+    unusable = [item for item in found.unusable if item.reason not in _LEFT_OUT]
+    if refused is not None:
+        refused += unusable
+    elif unusable:
+        raise DataError(problem(unusable[0].words, where=names.printable(unusable[0].files.name)))
+    if not found.images and not refused:
         raise DataError(problem("there are no images", where="input", fix=f"give {_FORMATS}"))
     return list(found.images)
 
@@ -126,7 +134,8 @@ def search(source: Path, steps: Preprocessing) -> FoundImages:
 
     In 2-D every PNG, JPEG, TIFF or NIfTI file and every DICOM instance is an image. In 3-D every file and
     every DICOM series is one. Hidden files are passed over, and the private rooms of archives, datasets and
-    runs. Of an archive of `meninx deid`, ``images`` alone is searched.
+    runs. Of an archive of `meninx deid`, ``images`` alone is searched. Links to folders are named and not
+    followed.
 
     Where each channel is an image of its own (``steps.each_channel``), files that end in ``_0000``,
     ``_0001``, ... are the channels of one image, numbered as in the source of the training
@@ -144,7 +153,8 @@ def search(source: Path, steps: Preprocessing) -> FoundImages:
     archive = source / DEID
     root = source / "images" if archive.is_file() and (source / "images").is_dir() else source
     root = root if root.is_dir() else root.parent
-    paths = [source] if source.is_file() else list(_visible(root))
+    entries = [source] if source.is_file() else list(_visible(root))
+    paths = [path for path in entries if not path.is_dir()]
     plain = [path for path in paths if load.suffix(path) in FILES]
     instances = [path for path in paths if load.suffix(path) not in FILES and decode.is_dicom(path)]
     found = _Collected(root, steps)
@@ -159,6 +169,8 @@ def search(source: Path, steps: Preprocessing) -> FoundImages:
         else:
             headers[path] = header
     found.add_dicom(headers)
+    linked = [ImageFiles(found.name(path), (path,), kind="link") for path in entries if path.is_dir()]
+    found.unusable += [LeftOut(files, LINKED) for files in linked]
     return FoundImages(
         root=root,
         images=tuple(sorted(found.images, key=lambda image: image.name)),
@@ -169,7 +181,7 @@ def search(source: Path, steps: Preprocessing) -> FoundImages:
 
 
 def _visible(root: Path) -> Iterator[Path]:
-    """Yield the files below a folder that are neither hidden nor in a private room, sorted.
+    """Yield the files and linked folders that are neither hidden nor in a private room, sorted.
 
     Raises:
         DataError: a prepared dataset lies below the folder.
@@ -183,9 +195,12 @@ def _visible(root: Path) -> Iterator[Path]:
             verdicts[folder] = open_to_search(parent) and _may_enter(root / parent, folder.name)
         return verdicts[folder]
 
-    for path in decode.find_files(root):
+    for path in sorted(root.rglob("*"), key=lambda path: path.relative_to(root).as_posix()):
         relative = PurePosixPath(path.relative_to(root).as_posix())
-        if path.name.startswith(".") or not open_to_search(relative.parent):
+        linked = path.is_symlink() and path.is_dir()
+        if not (linked or path.is_file()) or path.name.startswith("."):
+            continue
+        if not open_to_search(relative if linked else relative.parent):
             continue
         if path.name == DATASET[0] and (path.parent / DATASET[1]).is_file():
             what = "a prepared dataset lies below the input: its images were converted already"

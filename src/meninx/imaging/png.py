@@ -61,7 +61,7 @@ def read(path: Path) -> Image:
             picture = Pillow.open(io.BytesIO(content), formats=("PNG", "JPEG", "TIFF"))
             if picture.width * picture.height > files.PICTURE_PIXELS:
                 raise Pillow.DecompressionBombError  # also where another program took Pillow's own limit away
-            if picture.format == "JPEG":
+            if picture.format not in ("PNG", "TIFF"):  # JPEG, or MPO: a JPEG with further pictures behind it
                 jpeg_markers.refuse_many_scans(content, where=path.name)
             if picture.format == "TIFF":
                 _check_tiff(picture, path.name)

@@ -11,12 +11,16 @@ from dataclasses import replace
 
 from meninx.core.artifacts import Ancestry
 from meninx.core.budget import VALIDATION_CASES
-from meninx.core.manifest import DatasetInfo
+from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.learn.config import LearnConfig, ModelConfig
 from meninx.privacy.plan import Plan
 
 UNKNOWN_START = (
     "the training started from weights of unknown origin: what they hold of the patients is not covered"
+)
+CLASSES = (
+    "the names of the classes are those that occur in the dataset, where `meninx prepare` was not given "
+    "classes: one patient may add one"
 )
 MEASURED = (
     "operating thresholds and metrics are exact numbers about validation and test patients, "
@@ -99,6 +103,7 @@ def caveats(
             needs_shared_size(info, config.model),
             f"the input size {size} counts as public: it was read from the images, which all have it",
         ),
+        (info.task is TaskKind.MULTICLASS, CLASSES),
         (selects_best, f"the weights were selected by {config.validation.monitor} on {VALIDATION_CASES}"),
         (
             bool(config.validation.early_stopping),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -28,7 +28,7 @@ from meninx.learn.task import Task, image_task
 from meninx.models import lora, registry
 
 OVERLAP = 0.5
-_CONSTANTS = 1 << 24  # numbers of a network beside its weights, e.g. positions
+_CONSTANTS, _TENSORS = 1 << 24, 1 << 12  # numbers and tensors beside the weights, e.g. positions
 _MAKERS = frozenset(
     {
         torch.empty,
@@ -230,7 +230,7 @@ def load_bundle(folder: Path, *, network: nn.Module | None = None) -> ReleasedMo
     shape = {"spatial_dims": record.info.spatial_dims, "in_channels": record.info.channels}
     weights = _weights(folder / "models" / "model.pt")
     if network is None:
-        with _Bounded(sum(value.numel() for value in weights.values())):
+        with _Bounded(weights.values()):
             network = _built(record, {**shape, "out_channels": task.out_channels})
     try:
         network.load_state_dict(weights)
@@ -254,15 +254,16 @@ def _refuse_size(record: BundleRecord) -> None:
 
 
 class _Bounded(TorchFunctionMode):
-    """Refuses tensors of a network that has many more numbers than its weights, before memory is taken.
+    """Refuses tensors of a network that has many more numbers or tensors than its weights, unmade.
 
     Args:
-        numbers: of the weights; four times as many are allowed, and some for constants.
+        weights: four times their numbers and tensors are allowed, and some for constants.
     """
 
-    def __init__(self, numbers: int) -> None:
+    def __init__(self, weights: Collection[Tensor]) -> None:
         super().__init__()
-        self.left = 4 * numbers + _CONSTANTS
+        self.left = 4 * sum(value.numel() for value in weights) + _CONSTANTS
+        self.tensors_left = 4 * len(weights) + _TENSORS
 
     def __torch_function__(
         self,
@@ -280,7 +281,8 @@ class _Bounded(TorchFunctionMode):
         if func in _MAKERS:
             plain = {key: value for key, value in options.items() if key not in ("out", "generator")}
             self.left -= func(*args, **{**plain, "device": "meta"}).numel()
-            if self.left < 0:
+            self.tensors_left -= 1
+            if min(self.left, self.tensors_left) < 0:
                 what = "the network that the bundle names is much larger than the weights"
                 raise DataError(problem(what, where="configs/meninx.json"))
         return func(*args, **options)

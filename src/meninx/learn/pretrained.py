@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+import pickletools
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,15 @@ LEAST_SHARE = 0.5
 MOST_NAMES = 50  # of each list in the record
 _NESTS = ("players", "state_dict", "model", "model_state_dict", "network_weights", "weights")
 _PLAIN = re.compile(r"[A-Za-z0-9_.]{1,200}")
+_ZIP = b"PK\3\4"
+_PICKLES = 5  # of a file of older versions of torch
+_HARMLESS = re.compile(
+    r"collections (OrderedDict|Counter)|builtins (set|complex)|torch (Size|[a-z][a-z0-9_]*)"
+    r"|torch(\.storage)? [A-Za-z0-9]*Storage|torch\.nn\.parameter Parameter|torch\.serialization _get_layout"
+    r"|torch\._utils _rebuild_(tensor(_v[23])?|parameter(_with_state)?|qtensor|(sparse|nested)_tensor)"
+    r"|torch\._utils _rebuild_meta_tensor_no_storage|torch\._tensor _rebuild_from_type_v2"
+)
+"""Module and name of what a file may call: nothing of it makes values that are not in the file."""
 _HEADER = 100_000_000  # bytes of a safetensors header, as the format's own reader allows
 _DTYPES = {
     "F64": torch.float64,
@@ -206,23 +216,57 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def refuse_packed(path: Path) -> None:
-    """Refuse an archive whose content is larger than the file: packed members, or members that overlap.
+    """Refuse a file that unpacks to more than its size, before anything of it is unpacked.
+
+    An archive may hold packed members or members that overlap. The list of its objects may call functions
+    that ``weights_only`` allows and that make large objects, such as ``bytearray(10 ** 11)``.
 
     Raises:
-        DataError: it is; names the file.
+        DataError: it does; names the file.
     """
     try:
         with path.open("rb") as stream:
-            if stream.read(4) != b"PK\3\4":
-                return  # of older versions of torch
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            if stream.read(len(_ZIP)) != _ZIP:
+                stream.seek(0)
+                called = {name for _ in range(_PICKLES) for name in _called(stream)}
+            else:
+                with zipfile.ZipFile(stream) as archive:
+                    members = archive.infolist()
+                    _refuse_larger(members, path)
+                    called = {name for member in members for name in _called_in(archive, member)}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError) as error:
         raise DataError(problem("the file is not a state dict", where=path.name)) from error
-    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
-    if packed or sum(member.file_size for member in members) > path.stat().st_size:
+    if not all(map(_HARMLESS.fullmatch, called)):
+        fix = "save only the state dict, with torch.save(model.state_dict(), path)"
+        raise DataError(problem("the file holds objects that are no tensors", where=path.name, fix=fix))
+
+
+def _refuse_larger(members: Iterable[zipfile.ZipInfo], path: Path) -> None:
+    every = list(members)
+    packed = any(member.compress_type != zipfile.ZIP_STORED for member in every)
+    if packed or sum(member.file_size for member in every) > path.stat().st_size:
         fix = "save the state dict again with torch.save, which packs nothing"
         raise DataError(problem("the content is larger than the file", where=path.name, fix=fix))
+
+
+def _called_in(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[str]:
+    """Yield what the list of objects of an archive may call."""
+    if member.filename.lower().endswith("data.pkl"):  # torch looks for the name in any case
+        with archive.open(member) as stream:
+            yield from _called(stream)
+
+
+def _called(stream: IO[bytes]) -> Iterator[str]:
+    """Yield module and name of everything that the next pickle of a file may call; nothing is unpickled.
+
+    Raises:
+        ValueError: it is no pickle.
+    """
+    for code, argument, _ in pickletools.genops(stream):
+        if code.name in ("GLOBAL", "INST"):
+            yield str(argument)
+        elif code.name == "STACK_GLOBAL":
+            raise ValueError("a pickle of a protocol that torch does not write")
 
 
 def refuse_odd(tensors: Mapping[str, Tensor], path: Path) -> None:

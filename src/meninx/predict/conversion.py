@@ -94,8 +94,9 @@ class Converter:
         """
         for image in images:
             try:
+                digest = image.digest()  # first: a file that changes while it is read is predicted again
                 decoded = self._read(image)
-                ready = self._ready(image, decoded) if decoded is not None else None
+                ready = self._ready(image, digest, decoded) if decoded is not None else None
             except UnfitImage as error:
                 self.refusals.add(error.reason, image.case_id)
                 continue
@@ -121,7 +122,7 @@ class Converter:
             self.refusals.add(UNREADABLE, image.case_id, type(error).__name__)
             return None
 
-    def _ready(self, image: InputImage, decoded: Image) -> tuple[Converted, Tensor]:
+    def _ready(self, image: InputImage, digest: str, decoded: Image) -> tuple[Converted, Tensor]:
         info, model = self.model.info, self.model.config.model
         refuse_unfit(decoded, info.spatial_dims, info.channels)
         if self.dataset is None:
@@ -136,7 +137,7 @@ class Converter:
         values = normalised(torch.from_numpy(stored.array.astype(np.float32)), self._intensity, size)
         note = Converted(
             image=image,
-            digest=image.digest(),
+            digest=digest,
             size=stored.size,
             affine=stored.affine,
             source_size=decoded.size,

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from meninx.core import artifacts, files, integrity, names, plain, settings, workspace
 from meninx.core.artifacts import PredictRecord
+from meninx.core.check import is_probability
 from meninx.core.errors import DataError, problem
 from meninx.core.journal import Journal
 from meninx.core.manifest import TaskKind
@@ -133,7 +135,7 @@ class ResultFolder:
 
     def _holds(self, line: CasePrediction, image: InputImage) -> bool:
         """Return whether a prediction is of these files and this model; its label maps are brought along."""
-        if line.made_of != self._made_of or not all(map(_is_own_file, line.files)):
+        if line.made_of != self._made_of or not self._is_prediction(line):
             return False
         try:
             if line.source != image.digest():
@@ -144,6 +146,19 @@ class ResultFolder:
             files.taken_over(self._space.root / name, self._staging / name, digest)
             for name, digest in line.files.items()
         )
+
+    def _is_prediction(self, line: CasePrediction) -> bool:
+        """Return whether a line of a journal is one that this model could have written."""
+        labels = len(self._model.info.labels)
+        texts = [text for remark in line.remarks for text in remark]
+        if self._model.info.task is TaskKind.SEGMENTATION:
+            sizes = (*line.voxels, line.voxel_mm3)
+            whole = len(line.voxels) == labels and all(0 <= size < math.inf for size in sizes)
+        else:
+            whole = len(line.probabilities) == labels and all(map(is_probability, line.probabilities))
+            whole = whole and not line.files
+        plain_texts = all(names.printable(text) == text for text in texts)
+        return whole and plain_texts and all(map(_is_own_file, line.files))
 
     def probabilities(self, note: Converted, values: npt.NDArray[np.float32]) -> CasePrediction:
         """Return the prediction of a classified image."""

@@ -160,7 +160,8 @@ def _with_thresholds(model: Trained, release: Path | None, bundle: Path | None) 
     """Return the model with the operating thresholds of its evaluation, or the reason why it has none."""
     if model.info.task is TaskKind.SEGMENTATION:
         return model
-    evaluated = release is not None and (release / EVALUATION).is_file()
+    listed = bundle is None or (release is not None and (release / integrity.CHECKSUMS).is_file())
+    evaluated = release is not None and (release / EVALUATION).is_file() and listed
     thresholds, origin = (
         _of_bundle(model, bundle) if bundle and not evaluated else _thresholds(model, release)
     )

@@ -1,1 +1,136 @@
-"""Secure aggregation: the sum of what the sites send, and nothing else of them."""
+"""Secure aggregation: the sum of what the sites send, and nothing else of them.
+
+Hospitals train one network together. Each sends an update below masks that cancel in the sum, so that the
+coordinator computes the sum and sees no single update, although it carries every message and may lie in
+each::
+
+    >>> import numpy as np
+    >>> from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    >>> keys = {name: Ed25519PrivateKey.generate() for name in ("east", "north", "south", "west")}
+    >>> members = [Member(name=name, key=key.public_key().public_bytes_raw()) for name, key in keys.items()]
+    >>> roster = Roster(study="chest", members=tuple(members))
+    >>> roster = roster.signed({name: roster.signature(key) for name, key in keys.items()})
+
+    >>> sites = {}
+    >>> for name, key in keys.items():
+    ...     sites[name] = SiteProtocol(roster, name, key, "run-1", record=[].append)
+    >>> announcements = [site.announce() for site in sites.values()]
+    >>> for site in sites.values():
+    ...     site.meet(announcements)
+
+    >>> quantiser = Quantiser(clip=1.0, sites=4)
+    >>> aggregation = Aggregation(roster, announcements, round=0, attempt=0, members=roster.names)
+    >>> update = np.array([0.5, -0.25, 0.0], np.float32)
+    >>> for name in ("east", "north", "south"):  # west drops out
+    ...     _ = aggregation.receive(sites[name].upload(0, 0, roster.names, quantiser.encode(update)))
+    >>> survivors = aggregation.freeze()
+    >>> for name in survivors:
+    ...     _ = aggregation.accept(sites[name].agree(0, 0, survivors))
+    >>> for name in survivors:
+    ...     _ = aggregation.accept_reveal(sites[name].reveal(0, aggregation.agreements))
+    >>> quantiser.decode(aggregation.total()).mean.round(6)
+    array([ 0.5 , -0.25,  0.  ], dtype=float32)
+
+The package is values in, values out: no socket, file, log or torch. It reads no clock.
+
+The adversary is the coordinator, which may send anything to anybody, together with at most c sites, which may
+sign anything, and the network. The other sites keep the rules below. ``covered(n)`` gives c for n sites.
+
+1. *Keys once per run.* Every site signs a fresh exchange key over study, run and the roster that every site
+   signed. Later statements contain the digest of all exchange keys. So the coordinator can put no key of its
+   own between two sites, sites that were shown different keys never complete a round, and n cannot be talked
+   down. A site that lost its memory announces another key, and its signatures then count in no session of the
+   others.
+2. *Upload* ``y_i = x_i + PRG(b_i) + sum of ±PRG(k_ij)``. While one b_i or one k_ij with an honest j is
+   unknown to the adversary, y_i is uniform. k_ij is bound to session, round, attempt and members, so opening
+   it in one attempt opens nothing of another. b_i is fresh; c < t shares of it, or of a k_ij, say nothing
+   about it.
+3. *Agreement.* An honest site signs one (attempt, members, survivors) per round. Two sets with q signatures
+   each would need 2(q - c) honest signers of n - c, which 2q > n + c excludes. So one set at most is
+   certified per round. This is what split views, second attempts and partitions run into.
+4. *Reveal.* Honest sites open, after they saw the certificate, b_i of survivors and k_ij of survivors with
+   members outside, the latter also by shares if the survivor was lost since. Take an honest survivor i: the
+   adversary learns b_i, k_ij for j outside and k_ij for colluding j. It learns no k_ij with an honest
+   survivor j. The honest survivors are a complete graph of unknown masks, at least q - c >= 2 of them, so
+   their uploads are uniform except for their sum. Take an honest site outside: nobody opens its b_i, and
+   fewer than t shares of it are known. Uploads of other attempts: nobody opens a b_i of them.
+5. *Numbers.* n, q, t, c and the dropouts are printed by ``covered(n).sentence()``.
+6. *Integers.* Updates are clipped and rounded to a ring in which the sum of all sites cannot wrap; weight and
+   metrics are elements of the same vector.
+7. *Recomputation.* Statements hold digests of the vectors and commitments to the seeds, so every site can
+   compute the published sum again, whole or in samples, and a coordinator that publishes another sum is found
+   out.
+
+Argued above and tested by search (``tests/secagg``): at most one sum per round is opened, and it is over at
+least q - c honest sites. Tested only: that the program does what the argument says. Neither shown nor
+claimed: anything about the sum itself, which can reveal a lot about a site in a small study. Sums of rounds
+with changing participants differ by single updates when one site comes or goes; log it, warn about it, and
+bound it by differential privacy. Availability is not protected: the coordinator, or n - q + 1 sites, can stop
+a study. A site can send a false update.
+
+===============  =====================================================================
+module           contents
+===============  =====================================================================
+roster           Roster, Member, quorum, covered: who takes part, and what n sites tolerate
+statements       signed messages of the sites, in one canonical encoding
+quantiser        Quantiser: updates as integers whose sum cannot wrap
+masks            AES-256-CTR masks over the ring; seeds of pairs
+shares           Shamir's shares of seeds, encrypted; additive shares of vectors
+payload          digests and tags of masked vectors
+pair_secrets     what a site computes from the secret that it has in common with another
+site_history     what a site records before it answers
+site_protocol    SiteProtocol: a site's answers
+aggregation      Aggregation: the coordinator's sum
+verification     Transcript, verify: the sum computed again by a site
+ckks             homomorphic encryption instead of masks (optional; TenSEAL)
+===============  =====================================================================
+
+References:
+    Bonawitz et al. (2017), Practical secure aggregation for privacy-preserving machine learning, CCS.
+    Bell, Bonawitz, Gascón, Lepoint, Raykova (2020), Secure single-server aggregation with (poly)logarithmic
+    overhead, CCS. Pasquini, Francati, Ateniese (2022), Eluding secure aggregation in federated learning via
+    model inconsistency, CCS. Lam et al. (2021), Gradient disaggregation, ICML.
+"""
+
+from typing import TYPE_CHECKING
+
+from meninx.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from meninx.secagg.aggregation import Aggregation
+    from meninx.secagg.quantiser import Decoded, Quantiser
+    from meninx.secagg.roster import Covered, Member, Roster, covered, quorum
+    from meninx.secagg.shares import add_shares, additive_shares
+    from meninx.secagg.site_protocol import SitePhase, SiteProtocol
+    from meninx.secagg.verification import Transcript, Verification, verify
+
+__all__ = [
+    "Aggregation",
+    "Covered",
+    "Decoded",
+    "Member",
+    "Quantiser",
+    "Roster",
+    "SitePhase",
+    "SiteProtocol",
+    "Transcript",
+    "Verification",
+    "add_shares",
+    "additive_shares",
+    "covered",
+    "quorum",
+    "verify",
+]
+
+_MODULES = {
+    "meninx.secagg.aggregation": ("Aggregation",),
+    "meninx.secagg.quantiser": ("Decoded", "Quantiser"),
+    "meninx.secagg.roster": ("Covered", "Member", "Roster", "covered", "quorum"),
+    "meninx.secagg.shares": ("add_shares", "additive_shares"),
+    "meninx.secagg.site_protocol": ("SitePhase", "SiteProtocol"),
+    "meninx.secagg.verification": ("Transcript", "Verification", "verify"),
+}
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+    __getattr__, __dir__ = lazy_exports(
+        __name__, {name: module for module, names in _MODULES.items() for name in names}
+    )

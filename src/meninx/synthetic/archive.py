@@ -17,7 +17,7 @@ from meninx.core.errors import UsageError, expected
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.randomness import child
 from meninx.synthetic import abdomen, dataset, decoys, instances, plants
-from meninx.synthetic.cohort import PADDED, Member, PhantomConfig, members, study_of, visit
+from meninx.synthetic.cohort import PADDED, CohortMember, PhantomConfig, members, study_of, visit
 from meninx.synthetic.dataset import write_nifti, write_png
 from meninx.synthetic.instances import NATIVE, TURNS, HeaderWriter, Visit, encode
 from meninx.synthetic.key import AnswerKey, PlantedFile
@@ -82,7 +82,7 @@ class HospitalFolder:
         self.labels: list[Sequence[str]] = []
         self.images = 0
 
-    def radiographs(self, member: Member) -> None:
+    def radiographs(self, member: CohortMember) -> None:
         """Write all radiographs of a patient with their masks and label rows."""
         config = self.config
         for number, flags in enumerate(member.subject.images):
@@ -108,7 +108,7 @@ class HospitalFolder:
             self._radiograph(member, where, drawn.array)
             self.images += 1
 
-    def _radiograph(self, member: Member, where: Visit, array: dataset.Pixels) -> None:
+    def _radiograph(self, member: CohortMember, where: Visit, array: dataset.Pixels) -> None:
         """Write one DX file: burned-in text, planted attributes, encoding and name by turns."""
         n, record = self.images, HeaderWriter()
         draw = child(self.config.seed, "burn", self.hospital, n).random()
@@ -146,7 +146,7 @@ class HospitalFolder:
             if n == 0 or (n + turn) % 4 == 0:
                 planter(data, where, record)
 
-    def series(self, member: Member, position: int) -> None:
+    def series(self, member: CohortMember, position: int) -> None:
         """Write one CT series, straight, oblique or last slice first, with its label map and label row."""
         study = study_of(len(member.subject.images) - 1) + 1
         volume = abdomen.volume(self.config.seed, member.subject.index, self.config.ct_size)
@@ -168,7 +168,7 @@ class HospitalFolder:
         write_nifti(self.root / mask, stack.labels, stack.affine)
         self.labels.append(("", where.series_uid, member.who.patient_id, "", "", "", mask))
 
-    def oddities(self, patients: Sequence[Member]) -> None:
+    def oddities(self, patients: Sequence[CohortMember]) -> None:
         """Write the report, the presentation state, the PDF, the DICOMDIR, the text and the broken files."""
         member, seed = patients[-1], self.config.seed
         image = visit(member, seed, 0, "dx0")
@@ -258,7 +258,7 @@ class HospitalFolder:
         files.write_text(self.root / "labels.csv", buffer.getvalue())
 
 
-def _burned_lines(member: Member) -> list[str]:
+def _burned_lines(member: CohortMember) -> list[str]:
     """Return what is written into the pixels: the name and the birth date.
 
     A name in another script is replaced by the patient's number.

@@ -93,7 +93,7 @@ PADDED: Final = 1
 
 
 @dataclass(frozen=True)
-class Member:
+class CohortMember:
     """One patient of one hospital.
 
     Attributes:
@@ -134,7 +134,7 @@ def study_of(image: int) -> int:
     return image // 2
 
 
-def members(config: PhantomConfig) -> tuple[Member, ...]:
+def members(config: PhantomConfig) -> tuple[CohortMember, ...]:
     """Return all patients; patient i goes to hospital i modulo the number of hospitals.
 
     The oldest of the first hospital is made 93 years old; the patient with the padded ID gets a second image,
@@ -157,12 +157,12 @@ def members(config: PhantomConfig) -> tuple[Member, ...]:
         if number == PADDED and len(one.images) < 2:
             one = replace(one, images=one.images * 2)
         who = people.person(home, number, one.sex, one.age, config.seed)
-        result.append(Member(number, one, home, who))
+        result.append(CohortMember(number, one, home, who))
     return tuple(result)
 
 
 def visit(
-    member: Member, seed: int, study: int, series: str, *, instance: int = 1, plain_id: bool = True
+    member: CohortMember, seed: int, study: int, series: str, *, instance: int = 1, plain_id: bool = True
 ) -> Visit:
     """Return the identifiers of one instance.
 

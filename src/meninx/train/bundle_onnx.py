@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 from meninx.core import names
-from meninx.imaging.network_input import NetworkInput, find
+from meninx.imaging.image_files import LeftOut, find
+from meninx.imaging.network_input import NetworkInput
 
 MODEL = "models/model.onnx"
 
@@ -23,12 +24,11 @@ MODEL = "models/model.onnx"
 def main(images: str, table: str) -> None:
     """Write a table with the probabilities of every image below a folder.
 
+    Images that cannot be read or do not fit the network have no row. They are named on stderr.
+
     Args:
         images: the folder.
         table: CSV file to write: one row per image, one column per label.
-
-    Raises:
-        DataError: an image cannot be read or does not fit the network.
     """
     import onnxruntime
 
@@ -39,10 +39,17 @@ def main(images: str, table: str) -> None:
     with Path(table).open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(map(names.csv_cell, ["image", *json.loads(facts["labels"])]))
-        for image in find(Path(images), reader.preprocessing):
-            stored = reader.stored(reader.source(image.paths))
+        refused: list[LeftOut] = []
+        for image in find(Path(images), reader.preprocessing, refused):
+            try:
+                stored = reader.stored(reader.source(image.paths))
+            except Exception as error:  # a broken file makes a decoder raise anything
+                refused.append(LeftOut(image, str(error) or type(error).__name__))
+                continue
             (found,) = session.run(["probabilities"], {"image": reader.padded(stored.array)[None]})
             writer.writerow([names.csv_cell(image.name), *(f"{value:.9g}" for value in found[0])])
+    for item in refused:
+        print(f"not predicted: {names.printable(f'{item.files.name}: {item.words}')}", file=sys.stderr)
 
 
 if __name__ == "__main__":

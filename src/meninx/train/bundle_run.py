@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,22 +23,27 @@ from meninx.core import check, files, names
 from meninx.core.errors import DataError, expected, problem
 from meninx.imaging import load
 from meninx.imaging.image import Image
-from meninx.imaging.network_input import ImageFiles, NetworkInput, find, preprocessing_of
+from meninx.imaging.image_files import UNREADABLE, ImageFiles, LeftOut, find
+from meninx.imaging.network_input import NetworkInput, preprocessing_of
 from meninx.learn.state_digest import weights_digest
 
-TABLE = "predictions.csv"
+TABLE, REFUSED = "predictions.csv", "refused.csv"
 Item = dict[str, Any]
 
 
 def found(dataset_dir: str, preprocessing: Mapping[str, Any]) -> list[Item]:
     """Return one item for each image below a folder; see :func:`meninx.imaging.image_files.find`.
 
+    The item of a file that cannot be used has the reason as ``refused``.
+
     Args:
         dataset_dir: the folder.
         preprocessing: table of ``configs/metadata.json``.
     """
-    steps = preprocessing_of(preprocessing)
-    return [{"files": image} for image in find(Path(dataset_dir), steps)]
+    refused: list[LeftOut] = []
+    images = find(Path(dataset_dir), preprocessing_of(preprocessing), refused)
+    unusable = [{"files": item.files, "refused": item.words} for item in refused]
+    return [*({"files": image} for image in images), *unusable]
 
 
 class NetworkInputd:
@@ -62,17 +68,25 @@ class NetworkInputd:
     def __call__(self, item: Mapping[str, Any]) -> Item:
         """Return the item with ``image``, and with what is needed to put a label map on the source's pixels.
 
-        Raises:
-            DataError: the image cannot be read, or does not fit the network; names the file.
+        An image that cannot be read or does not fit the network gets the reason as ``refused`` instead.
         """
-        image: ImageFiles = item["files"]
+        if "refused" in item:
+            return dict(item)
         try:
-            source = self.reader.source(image.paths)
+            source = self._source(item["files"])
             stored = self.reader.stored(source)
-        except (DataError, OSError, ValueError, ArithmeticError) as error:
-            raise DataError(problem(str(error), where=names.printable(image.name))) from error
+        except DataError as error:
+            return {**item, "refused": str(error)}
         values = torch.from_numpy(self.reader.normalised(stored.array))
         return {**item, "image": values, "stored": stored, "source": source, "reader": self.reader}
+
+    def _source(self, image: ImageFiles) -> Image:
+        try:
+            return self.reader.source(image.paths)
+        except DataError:
+            raise
+        except Exception as error:  # a broken file makes a decoder raise anything
+            raise DataError(f"{UNREADABLE} ({type(error).__name__})") from error
 
 
 class LabelMapd:
@@ -94,8 +108,8 @@ class Writer(Protocol):
     def add(self, item: Mapping[str, Any]) -> None:
         """Take the prediction ``pred`` of one image."""
 
-    def close(self) -> None:
-        """Finish the output; called once, after the last image."""
+    def close(self, refused: Sequence[tuple[str, str]]) -> None:
+        """Finish the output; called once, after the last image, with (name, reason) of the refused ones."""
 
 
 class ProbabilityTable:
@@ -123,6 +137,7 @@ class ProbabilityTable:
         self.thresholds = _thresholds(Path(thresholds), self.labels, network) if thresholds else {}
         self.rows: list[list[str]] = []
         _refuse_present(self.path)
+        _refuse_present(self.path.parent / REFUSED)
 
     def add(self, item: Mapping[str, Any]) -> None:
         """Take the probabilities ``pred`` (labels,) of one image."""
@@ -135,14 +150,11 @@ class ProbabilityTable:
         calls = [str(int(named[label] >= value)) for label, value in self.thresholds.items()]
         self.rows.append([names.csv_cell(image.name), *(f"{value:.9g}" for value in values), *calls])
 
-    def close(self) -> None:
-        """Write the table."""
+    def close(self, refused: Sequence[tuple[str, str]] = ()) -> None:
+        """Write the table, and the one of refused images."""
         header = ["image", *self.labels, *(f"positive:{label}" for label in self.thresholds)]
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow([names.csv_cell(name) for name in header])
-        writer.writerows(self.rows)
-        files.write_text(self.path, buffer.getvalue())
+        _write_table(self.path, [[names.csv_cell(name) for name in header], *self.rows])
+        _write_refused(self.path.parent, refused)
 
 
 class LabelMapFiles:
@@ -155,6 +167,7 @@ class LabelMapFiles:
     def __init__(self, output_dir: str) -> None:
         self.folder = Path(output_dir)
         self.used: set[Path] = set()
+        _refuse_present(self.folder / REFUSED)
 
     def add(self, item: Mapping[str, Any]) -> None:
         """Write the label map ``pred`` (1, ...) of one image."""
@@ -166,8 +179,9 @@ class LabelMapFiles:
         _refuse_present(path)
         load.save(path, Image(placed[None], source.affine))
 
-    def close(self) -> None:
-        """Do nothing: every map is written already."""
+    def close(self, refused: Sequence[tuple[str, str]] = ()) -> None:
+        """Write the table of refused images; every map is written already."""
+        _write_refused(self.folder, refused)
 
     def _path(self, name: str, suffix: str) -> Path:
         """Return the path of the map of an image; two images that differ in their suffix get two maps."""
@@ -209,27 +223,40 @@ class Predictor:
 
     @torch.no_grad()
     def run(self) -> int:
-        """Predict every image, write the results, and return the number of images.
+        """Predict every image, write the results, and return the number of predictions.
+
+        Images that cannot be read or do not fit the network are listed in ``refused.csv``.
 
         Raises:
-            DataError: an image cannot be read or does not fit the network; names the file.
+            DataError: no image is left; names the first one.
         """
         self.network.eval()
+        refused: list[tuple[str, str]] = []
         for index in range(len(self.dataset)):  # by index: iteration would end at an IndexError of a reader
-            item = self._read(index)
+            item = self.dataset[index]
+            if "refused" in item:
+                refused.append((item["files"].name, item["refused"]))
+                print(f"not predicted: {names.printable(': '.join(refused[-1]))}", file=sys.stderr)
+                continue
             logits = self.inferer(item["image"][None].to(self.device), self.network)[0].cpu()
             self.writer.add(self.postprocessing({**item, "pred": logits}))
-        self.writer.close()
-        return len(self.dataset)
+        if refused and len(refused) == len(self.dataset):
+            name, reason = refused[0]
+            raise DataError(problem(f"no image can be predicted: {reason}", where=names.printable(name)))
+        self.writer.close(refused)
+        return len(self.dataset) - len(refused)
 
-    def _read(self, index: int) -> Mapping[str, Any]:
-        """Return an item; MONAI wraps the errors of its transforms."""
-        try:
-            return self.dataset[index]
-        except RuntimeError as error:
-            if isinstance(error.__cause__, DataError):
-                raise error.__cause__ from None
-            raise
+
+def _write_refused(folder: Path, refused: Sequence[tuple[str, str]]) -> None:
+    if refused:
+        rows = [[names.csv_cell(text) for text in row] for row in sorted(refused)]
+        _write_table(folder / REFUSED, [["image", "reason"], *rows])
+
+
+def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    files.write_text(path, buffer.getvalue())
 
 
 def _refuse_present(path: Path) -> None:

@@ -44,10 +44,7 @@ def make_plan(config: TrainConfig, data: Manifest) -> Plan | None:
             expected(f"at most {declared} {wanted.unit}s", got=got, where="privacy.units_declared", fix=fix)
         )
     if config.sampling.batch_size > declared:
-        fix = (
-            f"give --batch-size {max(1, declared // 2)} or less; under privacy it counts {wanted.unit}s "
-            "per step"
-        )
+        fix = f"give --batch-size {declared} or less; under privacy it counts {wanted.unit}s per step"
         rule = f"batch_size <= {declared} {wanted.unit}s"
         raise ConfigError(expected(rule, got=config.sampling.batch_size, where="batch_size", fix=fix))
     solve_steps = wanted.epsilon is not None and wanted.noise_multiplier is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ RUN, DATASET, ARCHIVE, RELEASE, SWEEP = "run", "dataset", "clean archive", "rele
 PREDICTIONS = "predictions"
 _DEPTH = 4  # a sweep keeps its runs in cells/<epsilon>/<seed>/<run>
 _OWN_PAPERS = ("deid.json", "prepare.json", "predict.json")  # they hold the digest of the list
+_CACHE = re.compile(r"((?:bundle/)?scripts/(?:[^/]+/)*)__pycache__/([^/.]+)\.[a-z]+-[0-9]+\.pyc")
 _TENSORBOARD = "events.out.tfevents"
 
 
@@ -72,17 +74,27 @@ def digests(
         return
     listed = integrity.read(root)
     damage = integrity.damage(root, leave_out=leave_out, progress=progress)
+    caches = [name for name in damage.unlisted if _source_of(name) in listed]
     wrong = (
         damaged("missing", damage.missing)
         + damaged("changed", damage.changed)
-        + damaged("not in the list", damage.unlisted)
+        + damaged("not in the list", tuple(name for name in damage.unlisted if name not in caches))
     )
     book.judge(what, wrong, remark=f"{len(listed)} files")
+    if caches:
+        why = f"{len(caches)} files that Python writes when it runs scripts/ of a bundle"
+        book.impossible("caches of Python", f"{why}; remove the folders __pycache__ of a copy from elsewhere")
     if recorded:
         book.judge(
             "digest of checksums.sha256",
             [] if recorded == integrity.digest_of(root) else ["the list was changed later"],
         )
+
+
+def _source_of(name: str) -> str:
+    """Return the module of which a file is Python's cache, as a path in the list; empty for other files."""
+    match = _CACHE.fullmatch(name)
+    return f"{match[1]}{match[2]}.py" if match else ""
 
 
 def completion(book: CheckList, root: Path) -> bool:

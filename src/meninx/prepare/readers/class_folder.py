@@ -11,6 +11,7 @@ own, so give a table (reader csv) where a patient has several.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -173,8 +174,10 @@ def _refuse_mask_files(root: Path, places: Sequence[tuple[str, Path, list[Path]]
     """Refuse files that are named as masks of images beside them."""
     for _, folder, images in places:
         there = {(path.parent, stem(path.name)) for path in images}
+        beside = Counter(parent for parent, _ in there)
         named = ((path.parent, _MASK_FILE.fullmatch(stem(path.name))) for path in images)
         count = sum(match is not None and (parent, match[1]) in there for parent, match in named)
+        count += sum(name.lower() in _MASK_WORDS and beside[parent] > 1 for parent, name in there)
         if count:
             what = f"{count:,} files are named as masks of images beside them (..._mask)"
             fix = "move the masks to another folder"

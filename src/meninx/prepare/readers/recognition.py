@@ -17,6 +17,7 @@ command that names the folder of the layout.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -104,8 +105,8 @@ def _unknown(root: Path, config: PrepareConfig) -> DataError:
         return DataError(problem(what, where=f"folder {root.name}"))
     what = f"no known layout: {found}, and no column of {path.name} is known to name them ({columns})"
     patients = f"--patient-column COLUMN (or {NO_PATIENTS})"
-    fix = f"give --reader csv --table {path} --image-column COLUMN {patients} and --class-column COLUMN, or "
-    fix += "--label-columns for columns of 0 and 1"
+    fix = f"give --reader csv --table {shlex.quote(str(path))} --image-column COLUMN {patients} and "
+    fix += "--class-column COLUMN, or --label-columns for columns of 0 and 1"
     return DataError(problem(what, where=f"folder {root.name}", fix=fix))
 
 
@@ -211,9 +212,8 @@ def _refuse_layout_below(root: Path, config: PrepareConfig) -> list[str]:
     if len(found) > 1:
         what = f"{len(found)} layouts lie in folders below: {', '.join(names[:_LAYOUTS_LISTED])}{more}"
     each = "" if len(found) == 1 else ", and so on, one by one"
-    fix = (
-        f"run meninx prepare {next(iter(found))} OUT{each}, or give reader folder if the folders are classes"
-    )
+    command = f"meninx prepare {shlex.quote(str(next(iter(found))))} OUT"
+    fix = f"run {command}{each}, or give reader folder if the folders are classes"
     raise LayoutError(problem(what, where=f"folder {root.name}", fix=fix))
 
 

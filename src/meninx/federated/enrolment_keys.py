@@ -1,0 +1,238 @@
+"""Keys by which an institution takes part in studies, their files, and their fingerprint in words.
+
+Every site and the coordinator have three key pairs, made once by ``meninx federate enrol`` and ``new``:
+
+- Ed25519 signs statements and the messages of secure aggregation,
+- ECDSA P-384 identifies the site's node to Flower,
+- ECDSA P-384 belongs to the TLS certificate (:mod:`.authority`).
+
+Private keys lie in ``private/keys/`` (mode 0600, folder 0700) and never leave it. People compare fingerprints
+by telephone; twelve words are 132 bits:
+
+>>> len(words(bytes(32)).split()), words(bytes(32)).split()[0]
+(12, 'a')
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from meninx.core import files, workspace
+from meninx.core.errors import DataError, UsageError, problem
+
+WORDS, BITS_PER_WORD = 12, 11
+KEYS = "keys"  # folder in the private room
+_SIGNING, _NODE, _TLS = "signing.key", "node.key", "tls.key"
+_LIMIT = 1 << 14  # bytes of a key file
+_RETIRED = "retired"
+
+
+class PublicKeys(NamedTuple):
+    """Public keys of an institution.
+
+    Attributes:
+        name: name of the site, or ``coordinator``.
+        signing: raw Ed25519 public key, 32 bytes.
+        node: ECDSA P-384 public key as SubjectPublicKeyInfo in DER.
+        tls: the key of the TLS certificate, as ``node``.
+    """
+
+    name: str
+    signing: bytes
+    node: bytes
+    tls: bytes
+
+    def fingerprint(self) -> str:
+        """Return 64 hexadecimal digits of SHA-256 over the name and the keys."""
+        parts = (self.name.encode(), self.signing, self.node, self.tls)
+        framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        return hashlib.sha256(b"meninx keys 1\0" + framed).hexdigest()
+
+    def in_words(self) -> str:
+        """Return the fingerprint as twelve words."""
+        return words(bytes.fromhex(self.fingerprint()))
+
+
+@dataclass(frozen=True)
+class EnrolmentKeys:
+    """Private keys of an institution.
+
+    Attributes:
+        name: name of the site, or ``coordinator``.
+        signing: signs statements and messages.
+        node: identifies the node to Flower.
+        tls: belongs to the TLS certificate.
+    """
+
+    name: str
+    signing: Ed25519PrivateKey
+    node: ec.EllipticCurvePrivateKey
+    tls: ec.EllipticCurvePrivateKey
+
+    @property
+    def public(self) -> PublicKeys:
+        """The public keys."""
+        signing = self.signing.public_key().public_bytes_raw()
+        return PublicKeys(self.name, signing, spki(self.node.public_key()), spki(self.tls.public_key()))
+
+
+def generate(name: str) -> EnrolmentKeys:
+    """Return new keys from the operating system's entropy."""
+    node, tls = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
+    return EnrolmentKeys(name, Ed25519PrivateKey.generate(), node, tls)
+
+
+def store(root: Path, keys: EnrolmentKeys) -> None:
+    """Write keys below ``root/private/keys``; an existing key is never replaced.
+
+    Raises:
+        UsageError: there are keys already, or the private room is a link.
+        StorageError: the disk refused.
+    """
+    folder = root / workspace.PRIVATE / KEYS
+    if any((folder / name).exists() for name in (_SIGNING, _NODE, _TLS)):
+        fix = "use them, or rotate them with `meninx federate enrol SITE --rotate`"
+        raise UsageError(problem("the folder has keys already", where=f"{root.name}/private/keys", fix=fix))
+    workspace.make_private(root)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    content = {_SIGNING: pem(keys.signing), _NODE: _openssh(keys.node), _TLS: pem(keys.tls)}
+    for name, value in content.items():
+        files.write_bytes(folder / name, value, mode=files.PRIVATE_MODE)
+
+
+def load(root: Path, name: str) -> EnrolmentKeys:
+    """Return the keys in ``root/private/keys``.
+
+    Args:
+        root: folder of the site or the study.
+        name: name of the site, or ``coordinator``.
+
+    Raises:
+        DataError: a key is missing, damaged or of another type.
+    """
+    folder = root / workspace.PRIVATE / KEYS
+    signing = _loaded(folder / _SIGNING)
+    node, tls = _loaded(folder / _NODE, ssh=True), _loaded(folder / _TLS)
+    if (
+        not isinstance(signing, Ed25519PrivateKey)
+        or not isinstance(node, ec.EllipticCurvePrivateKey)
+        or not isinstance(tls, ec.EllipticCurvePrivateKey)
+    ):
+        raise DataError(problem("a key has another type", where=f"{root.name}/private/keys"))
+    return EnrolmentKeys(name, signing, node, tls)
+
+
+def retire(root: Path, number: int) -> None:
+    """Move the keys out of use, into ``private/keys/retired/NUMBER``, so that new ones can be stored.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    folder = root / workspace.PRIVATE / KEYS
+    target = folder / _RETIRED / f"{number:03}"
+    try:
+        target.mkdir(mode=0o700, parents=True)
+        for name in (_SIGNING, _NODE, _TLS):
+            (folder / name).replace(target / name)
+    except OSError as error:
+        raise files.storage_error(error, target) from error
+
+
+def tls_key_path(root: Path) -> Path:
+    """Return where the private key of the TLS certificate lies, in PEM."""
+    return root / workspace.PRIVATE / KEYS / _TLS
+
+
+def node_key_path(root: Path) -> Path:
+    """Return where the node's private key lies, in OpenSSH's format, as Flower reads it."""
+    return root / workspace.PRIVATE / KEYS / _NODE
+
+
+def pem(key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
+    """Return a private key in PEM, without a pass phrase."""
+    pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, pkcs8, plain)
+
+
+def read_ec_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Return an ECDSA private key from a PEM file; DataError if it is none."""
+    key = _loaded(path)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise DataError(problem("the key has another type", where=f"private/{path.name}"))
+    return key
+
+
+def spki(key: ec.EllipticCurvePublicKey) -> bytes:
+    """Return a public key as SubjectPublicKeyInfo in DER."""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def p384(key: bytes, *, where: str) -> ec.EllipticCurvePublicKey:
+    """Return an ECDSA P-384 public key from its DER.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        found = serialization.load_der_public_key(key)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise DataError(problem("a public key cannot be read", where=where)) from error
+    if not isinstance(found, ec.EllipticCurvePublicKey) or not isinstance(found.curve, ec.SECP384R1):
+        raise DataError(problem("a public key is not of ECDSA P-384", where=where))
+    if spki(found) != key:
+        raise DataError(problem("a public key is not in its one form", where=where))
+    return found
+
+
+def ed25519(key: bytes, *, where: str) -> Ed25519PublicKey:
+    """Return an Ed25519 public key from its 32 bytes.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        return Ed25519PublicKey.from_public_bytes(key)
+    except ValueError as error:
+        raise DataError(problem("a public key is not of Ed25519", where=where)) from error
+
+
+def words(digest: bytes) -> str:
+    """Return the first 132 bits of a digest as twelve words of RFC 1751's list."""
+    found = _word_list()
+    number = int.from_bytes(digest, "big") >> (8 * len(digest) - WORDS * BITS_PER_WORD)
+    parts = [
+        found[number >> (BITS_PER_WORD * place) & ((1 << BITS_PER_WORD) - 1)]
+        for place in reversed(range(WORDS))
+    ]
+    return " ".join(parts)
+
+
+@functools.cache
+def _word_list() -> tuple[str, ...]:
+    text = (resources.files("meninx.federated") / "words.txt").read_text(encoding="ascii")
+    return tuple(word for line in text.splitlines() if not line.startswith("#") for word in line.split())
+
+
+def _openssh(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return a private key as Flower's nodes read it."""
+    openssh, plain = serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, openssh, plain)
+
+
+def _loaded(path: Path, *, ssh: bool = False) -> object:
+    content = files.read_bytes(path, limit=_LIMIT)
+    reader = serialization.load_ssh_private_key if ssh else serialization.load_pem_private_key
+    try:
+        return reader(content, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise DataError(problem("the file is not a key", where=f"private/keys/{path.name}")) from error

@@ -1,0 +1,128 @@
+"""One sentence per event of a study, for the terminal, the page and logs; rounds count from 1.
+
+>>> from meninx.federated.events import RoundOpened
+>>> sentence(RoundOpened(round=2, attempt=0, members=("east", "north", "west")))
+'Round 3 started with 3 sites.'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from meninx.federated import events as kinds
+from meninx.federated.events import AnyEvent
+
+
+def sentence(event: AnyEvent, *, details: bool = True) -> str:
+    """Return an event in words.
+
+    The text is as hostile as what the event holds: whoever shows it escapes it.
+
+    Args:
+        event: the event.
+        details: with what only the coordinator may see of a round.
+    """
+    if isinstance(event, kinds.RoundAborted) and details and event.detail:
+        return f"{_aborted(event)[:-1]} ({event.detail})."
+    return _SENTENCES[type(event)](event)
+
+
+def warns(event: AnyEvent) -> bool:
+    """Return whether a person should look at the event."""
+    if isinstance(event, kinds.SumRecomputed):
+        return not event.matches
+    if isinstance(event, kinds.StudyEnded):
+        return event.outcome is kinds.StudyOutcome.FAILED
+    return isinstance(event, _WARNINGS)
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people.
+
+    >>> size(980), size(4_100_000), size(12_300_000_000)
+    ('980 B', '4.1 MB', '12.3 GB')
+    """
+    amount, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 999.95:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{count} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def share(value: float) -> str:
+    """Return a share in per cent; only the whole is 100 %, and only nothing is 0 %.
+
+    >>> share(1), share(0.9999), share(0.01), share(0.0001)
+    ('100 %', '> 99.9 %', '1 %', '< 0.1 %')
+    """
+    if 0 < value < 0.001:
+        return "< 0.1 %"
+    if 0.999 < value < 1:
+        return "> 99.9 %"
+    return f"{100 * value:.3g} %"
+
+
+def _aborted(event: kinds.RoundAborted) -> str:
+    return f"Round {event.round + 1} gave no model: {event.reason}."
+
+
+def _because(reason: str) -> str:
+    return f": {reason}" if reason else "."
+
+
+def _recomputed(event: kinds.SumRecomputed) -> str:
+    part = "the whole sum" if event.share >= 1 else f"{share(event.share)} of the sum"
+    result = "it matches" if event.matches else "IT DIFFERS from what the coordinator published"
+    return f"{event.site} computed {part} of round {event.round + 1} again: {result}."
+
+
+def _spent(event: kinds.EpsilonSpent) -> str:
+    limit = "" if event.limit is None else f" of {event.limit:.4g}"
+    return f"{event.site} has spent ε = {event.epsilon:.4g}{limit} at δ = {event.delta:.3g}."
+
+
+_ENDS = {
+    kinds.StudyOutcome.FINISHED: "finished",
+    kinds.StudyOutcome.STOPPED: "was stopped",
+    kinds.StudyOutcome.FAILED: "failed",
+}
+_SENTENCES: dict[type, Callable[[Any], str]] = {
+    kinds.StudyStarted: lambda event: f"The study started ({len(event.sites)} sites, {event.rounds} rounds).",
+    kinds.SiteConnected: lambda event: f"{event.site} connected.",
+    kinds.SiteLost: lambda event: f"{event.site} is not connected{_because(event.reason)}",
+    kinds.SitesAwaited: lambda event: (
+        f"Waiting for sites: {event.connected} connected, {event.needed} needed."
+    ),
+    kinds.RoundOpened: lambda event: f"Round {event.round + 1} started with {len(event.members)} sites.",
+    kinds.UpdateUploaded: lambda event: (
+        f"{event.site} uploaded its part of round {event.round + 1} ({size(event.sent)})."
+    ),
+    kinds.SurvivorsAgreed: lambda event: f"{event.site} signed the survivors of round {event.round + 1}.",
+    kinds.SecretsRevealed: lambda event: f"{event.site} opened its secrets of round {event.round + 1}.",
+    kinds.RoundAccepted: lambda event: (
+        f"Round {event.round + 1} gave a new model from {len(event.survivors)} sites."
+    ),
+    kinds.RoundAborted: _aborted,
+    kinds.UpdatesClipped: lambda event: (
+        f"{share(event.share)} of the elements of the updates of round {event.round + 1} were clipped."
+    ),
+    kinds.SumsDiffer: lambda event: (
+        f"Rounds {event.earlier + 1} and {event.round + 1} differ by {event.site} alone: "
+        "the difference of the two sums tells about its update."
+    ),
+    kinds.SiteRefused: lambda event: f"{event.site} refused{_because(event.reason)}",
+    kinds.SumRecomputed: _recomputed,
+    kinds.EpsilonSpent: _spent,
+    kinds.ModelReleased: lambda event: f"{event.site} released the model in its own run folder.",
+    kinds.StudyEnded: lambda event: f"The study {_ENDS[event.outcome]}{_because(event.reason)}",
+}
+_WARNINGS = (
+    kinds.SitesAwaited,
+    kinds.SiteLost,
+    kinds.RoundAborted,
+    kinds.UpdatesClipped,
+    kinds.SumsDiffer,
+    kinds.SiteRefused,
+)

@@ -1,0 +1,288 @@
+"""Aggregation: the coordinator's side of one attempt at a round.
+
+Uploads come in, one set of survivors is agreed on, the survivors open seeds, and the sum follows::
+
+    receive(upload) ... → freeze() → accept(agreement) ... → accept_reveal(opening) ... → total()
+
+The coordinator holds one running sum, whatever the number of sites; it keeps the uploads itself where sites
+are to compute the sum again. It can take itself through the same bytes again after a crash.
+
+What it learns when every site keeps the rules of :mod:`.site_protocol`: the sum over the survivors. With c
+colluding sites it learns that sum less theirs. From an attempt that is not completed it learns nothing but
+who answered. Members that disappear after the agreement do not stop the round as long as ``threshold``
+survivors reveal. Below that, the round is lost, nothing about it can be computed, and the next round starts
+from the same model.
+
+The coordinator does not trust the sites either: each statement is checked against the roster, each opened
+seed against its commitment. A site that masks with a wrong vector spoils the sum, as it could by a false
+update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
+from meninx.secagg import payload
+from meninx.secagg.masks import Mask, Ring, apply_masks, commitment
+from meninx.secagg.roster import Roster, covered
+from meninx.secagg.shares import join_checked
+from meninx.secagg.statements import (
+    Agreement,
+    InSession,
+    Masked,
+    Opening,
+    read,
+    read_announcements,
+    session_digest,
+)
+from meninx.secagg.verification import SeedPair, Transcript, check_seed
+
+_OWN = ""  # stands for the survivor's own mask among its seeds
+
+
+class Aggregation:
+    """Collects what the sites of one attempt send, and returns their sum.
+
+    Args:
+        roster: signed by every site.
+        announcements: signed exchange keys of the run, as they were shown to the sites.
+        round: from 0.
+        attempt: from 0.
+        members: U0, the sites that were asked.
+
+    Raises:
+        PrivacyRefusal: the roster lacks signatures, an announcement is forged, or the members are below the
+            quorum.
+    """
+
+    def __init__(
+        self, roster: Roster, announcements: Sequence[bytes], round: int, attempt: int, members: Sequence[str]
+    ) -> None:
+        roster.require_signatures()
+        self.roster, self.rules = roster, covered(len(roster.members))
+        self._announcements = tuple(sorted(announcements))
+        run, keys = read_announcements(self._announcements, roster)
+        self.members = tuple(sorted(set(members)))
+        if not set(self.members) <= set(keys) or len(self.members) < self.rules.quorum:
+            rule = f"at least {self.rules.quorum} members that announced keys"
+            raise PrivacyRefusal(expected(rule, got=len(set(self.members) & set(keys)), where="members"))
+        session = session_digest(roster, run, keys)
+        self._context = InSession(
+            site="", session=session, round=round, attempt=attempt, members=self.members
+        ).context
+        self._statements: dict[str, tuple[bytes, Masked]] = {}
+        self._sum: Ring | None = None
+        self._survivors: tuple[str, ...] = ()
+        self._agreements: dict[str, bytes] = {}
+        self._seeds: dict[tuple[str, str], bytes] = {}
+        self._shares: dict[tuple[str, str], dict[int, bytes]] = {}
+        self._revealed: set[str] = set()
+
+    # uploads
+
+    def receive(self, upload: bytes) -> str:
+        """Take an upload and return the name of its site.
+
+        Raises:
+            DataError: it is malformed, of another shape, or its site and another one derived different seeds.
+            PrivacyRefusal: it is forged, of another attempt, a second one of the site, or too late.
+        """
+        data, body = payload.split(upload)
+        statement = read(data, Masked, self.roster)
+        site = statement.site
+        self._check_context(statement)
+        known = self._statements.get(site)
+        if known is not None and known[0] == data:
+            return site  # sent again
+        if known is not None or self._survivors:
+            what = (
+                f"{site} sent {'a second upload' if known else 'its upload after the survivors were named'}"
+            )
+            raise PrivacyRefusal(problem(what, where="upload"))
+        self._check_statement(statement)
+        vector = payload.vector_of(body, statement)
+        payload.check_leaves(vector, statement)
+        if self._sum is None:
+            self._sum = vector.copy()
+        else:
+            self._sum += vector
+        self._statements[site] = (data, statement)
+        return site
+
+    def _check_statement(self, statement: Masked) -> None:
+        others = tuple(name for name in self.members if name != statement.site)
+        for field in (statement.tags, statement.pairs, statement.shares):
+            if tuple(name for name, _ in field) != others:
+                what = "the statement does not name every other member once"
+                raise DataError(problem(what, where=f"upload of {statement.site}"))
+        for _, other in self._statements.values():
+            if (other.length, other.bits) != (statement.length, statement.bits):
+                rule = f"{other.length:,} elements of {other.bits} bits"
+                got = f"{statement.length:,} of {statement.bits}"
+                raise DataError(expected(rule, got=got, where=f"upload of {statement.site}"))
+            if dict(other.pairs)[statement.site] != dict(statement.pairs)[other.site]:
+                what = f"{statement.site} and {other.site} derived different seeds for their common mask"
+                raise DataError(problem(what, where="upload", fix="one of them departs from the protocol"))
+
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        """U1: the sites whose uploads count; those received so far until the set is frozen."""
+        return self._survivors or tuple(sorted(self._statements))
+
+    def freeze(self) -> tuple[str, ...]:
+        """Return the survivors; no later upload counts.
+
+        Raises:
+            PrivacyRefusal: they are below the quorum; this attempt can open nothing.
+        """
+        survivors = self.survivors
+        if len(survivors) < self.rules.quorum:
+            rule = f"uploads of at least {self.rules.quorum} of {self.rules.sites} sites"
+            fix = "nothing is revealed; ask for another attempt when the sites are back"
+            raise PrivacyRefusal(expected(rule, got=len(survivors), where="round", fix=fix))
+        self._survivors = survivors
+        return survivors
+
+    # agreement
+
+    def accept(self, agreement: bytes) -> str:
+        """Take a signature over the survivors and return the name of its site.
+
+        Raises:
+            PrivacyRefusal: it is forged or over another set, or the site is no survivor.
+        """
+        self.freeze()
+        found = read(agreement, Agreement, self.roster)
+        self._check_context(found)
+        if found.survivors != self._survivors or found.site not in self._survivors:
+            raise PrivacyRefusal(problem(f"{found.site} signed other survivors", where="agreement"))
+        self._agreements[found.site] = agreement
+        return found.site
+
+    @property
+    def agreements(self) -> tuple[bytes, ...]:
+        """The signatures over the survivors, for :meth:`.site_protocol.SiteProtocol.reveal`."""
+        return tuple(self._agreements[name] for name in sorted(self._agreements))
+
+    @property
+    def certified(self) -> bool:
+        """Whether a quorum signed the survivors."""
+        return len(self._agreements) >= self.rules.quorum
+
+    # opening
+
+    def accept_reveal(self, opening: bytes) -> str:
+        """Take the secrets that a survivor opens and return its name.
+
+        Raises:
+            PrivacyRefusal: they are forged, of another round, or not those that were committed to.
+        """
+        found = read(opening, Opening, self.roster)
+        self._check_context(found)
+        if not self._survivors or found.survivors != self._survivors or found.site not in self._survivors:
+            raise PrivacyRefusal(problem(f"{found.site} opens secrets of other survivors", where="reveal"))
+        seeds = {_OWN: found.own, **dict(found.pairs)}
+        if set(seeds) != {_OWN, *self._outside}:
+            raise PrivacyRefusal(problem(f"{found.site} opens too few or too many seeds", where="reveal"))
+        for other, seed in seeds.items():
+            check_seed(seed, self._committed(found.site, other), self._context, found.site)
+        self._seeds |= {(found.site, other): seed for other, seed in seeds.items()}
+        self._revealed.add(found.site)
+        for lost, other, share in found.shares:
+            if lost in self._survivors and other in ("", *self._outside):
+                self._shares.setdefault((lost, other), {})[self.roster.position(found.site) + 1] = share
+        return found.site
+
+    def lost(self) -> tuple[bytes, ...]:
+        """Return the statements of survivors that have not revealed, for a further request to the others."""
+        return tuple(self._statements[name][0] for name in self._survivors if name not in self._revealed)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the sum can be computed."""
+        self._rebuild()
+        return bool(self._survivors) and not self._missing()
+
+    def _rebuild(self) -> None:
+        """Rebuild seeds of lost survivors from shares where enough are there."""
+        for (name, other), shares in self._shares.items():
+            if (name, other) not in self._seeds and len(shares) >= self.rules.threshold:
+                committed = self._committed(name, other)
+
+                def accept(seed: bytes, committed: bytes = committed) -> bool:
+                    return commitment(seed, self._context) == committed
+
+                seed = join_checked(shares, self.rules.threshold, accept)
+                if seed is not None:
+                    self._seeds[name, other] = seed
+
+    def _missing(self) -> list[str]:
+        needed = (_OWN, *self._outside)
+        return [name for name in self._survivors if any((name, other) not in self._seeds for other in needed)]
+
+    # results
+
+    def total(self) -> Ring:
+        """Return the sum over the survivors, as ring elements for :meth:`.quantiser.Quantiser.decode`.
+
+        Raises:
+            UsageError: seeds are missing; nothing can be computed.
+        """
+        self._require_complete()
+        assert self._sum is not None
+        total = self._sum.copy()
+        apply_masks(total, self._masks())
+        return total
+
+    def transcript(self) -> Transcript:
+        """Return what the sites need to compute the sum again.
+
+        :meth:`.verification.Transcript.with_uploads` adds the vectors.
+
+        Raises:
+            UsageError: seeds are missing.
+        """
+        self._require_complete()
+        return Transcript(
+            announcements=self._announcements,
+            statements=tuple(self._statements[name][0] for name in self._survivors),
+            agreements=self.agreements,
+            seeds=tuple(self._seeds[name, _OWN] for name in self._survivors),
+            pairs=tuple(
+                SeedPair(name, other, self._seeds[name, other])
+                for name in self._survivors
+                for other in self._outside
+            ),
+        )
+
+    def _masks(self) -> list[Mask]:
+        own = [Mask(self._seeds[name, _OWN], add=False) for name in self._survivors]
+        # a survivor added the common mask when its name comes first
+        pairs = [
+            Mask(self._seeds[name, other], add=name > other)
+            for name in self._survivors
+            for other in self._outside
+        ]
+        return own + pairs
+
+    def _require_complete(self) -> None:
+        if not self.complete:
+            waiting = self._missing() or list(self.members)
+            fix = f"ask at least {self.rules.threshold} survivors for the shares of those that are lost"
+            raise UsageError(
+                problem(f"the seeds of {', '.join(waiting)} are missing", where="round", fix=fix)
+            )
+
+    @property
+    def _outside(self) -> tuple[str, ...]:
+        return tuple(name for name in self.members if name not in self._survivors)
+
+    def _committed(self, name: str, other: str) -> bytes:
+        statement = self._statements[name][1]
+        return statement.own if other == _OWN else dict(statement.pairs)[other]
+
+    def _check_context(self, found: InSession) -> None:
+        if found.context != self._context or found.site not in self.members:
+            what = f"{found.site} answers in another run, round, attempt or set of members"
+            raise PrivacyRefusal(problem(what, where="round"))

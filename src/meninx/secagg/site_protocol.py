@@ -1,0 +1,516 @@
+"""Site protocol: what one site answers in a run, as an explicit table of transitions.
+
+The site keeps these rules whatever the coordinator says:
+
+- Its exchange key is drawn once per run. It masks only among sites whose keys carry the signature of a roster
+  member.
+- It masks one vector per (round, attempt). Asked again, it gives the same bytes; another vector is refused,
+  because two vectors below the same masks give away their difference.
+- It signs one set of survivors per round and study. From then on the round is closed for it: no later attempt
+  and no later run gets a vector for this round number.
+- It opens secrets only when a quorum of the roster signed that very set: the seed of its own mask, the seeds
+  that it has in common with members outside the set, and shares of what members of the set that were lost
+  since would have opened. Nothing else is ever opened, so a second request for the same set cannot widen it.
+
+``record`` is called with an entry before a signature or a secret is returned. When it raises, nothing is
+returned.
+
+What others learn, with at most ``covered(n).colluders`` colluding sites: the coordinator learns the sum over
+one set of survivors per round, and who took part. Colluding sites learn that sum less their own updates. The
+network learns sizes and times. Sums of several rounds leak more when participants change: the sums over two
+sets that differ in one site differ by about that site's update, if the model barely moved between the rounds.
+The protocol cannot prevent this. Log it, and bound it with differential privacy. The caller trains again for
+each round number: the same cached update in two rounds with different survivors would give the difference
+exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
+from meninx.core.randomness import KEY_BYTES, private_bytes
+from meninx.secagg import payload
+from meninx.secagg.masks import SEED_BYTES, Ring, check_ring
+from meninx.secagg.pair_secrets import PairSecrets
+from meninx.secagg.roster import Roster, covered, public_bytes
+from meninx.secagg.shares import Draw
+from meninx.secagg.site_history import (
+    HistoryEntry,
+    KeyDrawn,
+    SecretsOpened,
+    SitesMet,
+    SurvivorsSigned,
+    VectorMasked,
+    read_history,
+    to_record,
+)
+from meninx.secagg.statements import (
+    Agreement,
+    Announcement,
+    InSession,
+    Masked,
+    Opening,
+    read,
+    read_announcements,
+    session_digest,
+    sign,
+)
+
+
+class SitePhase(StrEnum):
+    """Where a site stands in a run."""
+
+    START = "start"
+    ANNOUNCED = "announced"
+    MET = "met"
+    UPLOADED = "uploaded"
+    AGREED = "agreed"
+    REVEALED = "revealed"
+    FINISHED = "finished"
+
+
+_P = SitePhase
+TRANSITIONS: dict[tuple[SitePhase, str], SitePhase] = {
+    (_P.START, "announce"): _P.ANNOUNCED,
+    (_P.ANNOUNCED, "announce"): _P.ANNOUNCED,  # the same bytes again
+    (_P.ANNOUNCED, "meet"): _P.MET,
+    (_P.MET, "upload"): _P.UPLOADED,
+    (_P.UPLOADED, "upload"): _P.UPLOADED,  # the same bytes again, a later attempt or a later round
+    (_P.UPLOADED, "agree"): _P.AGREED,
+    (_P.AGREED, "agree"): _P.AGREED,  # the same bytes again
+    (_P.AGREED, "reveal"): _P.REVEALED,
+    (_P.REVEALED, "reveal"): _P.REVEALED,  # the same set; more of it may be lost
+    (_P.REVEALED, "agree"): _P.REVEALED,  # the same bytes again
+    (_P.AGREED, "upload"): _P.UPLOADED,  # a later round only
+    (_P.REVEALED, "upload"): _P.UPLOADED,  # a later round only
+    (_P.UPLOADED, "close"): _P.MET,
+    (_P.AGREED, "close"): _P.MET,
+    (_P.REVEALED, "close"): _P.MET,
+    (_P.MET, "close"): _P.MET,
+}
+TRANSITIONS |= {(phase, "finish"): _P.FINISHED for phase in SitePhase}
+for _phase in (_P.MET, _P.UPLOADED, _P.AGREED, _P.REVEALED):  # a repeated greeting changes nothing
+    TRANSITIONS |= {(_phase, "announce"): _phase, (_phase, "meet"): _phase}
+
+
+@dataclass
+class _OpenRound:
+    """What a site holds of the round in progress."""
+
+    statement: Masked
+    statement_bytes: bytes
+    seed: bytearray
+    signed: SurvivorsSigned | None = None
+    opened: list[SecretsOpened] = field(default_factory=list)
+
+    @property
+    def position(self) -> tuple[int, int]:
+        return self.statement.round, self.statement.attempt
+
+
+class SiteProtocol:
+    """One site's part in the secure aggregation of one run.
+
+    Guarantee: with at most ``covered(n).colluders`` sites colluding with an arbitrary coordinator, per round
+        they
+    learn at most one sum of updates, over at least ``quorum - colluders`` honest sites (rules above;
+    assumptions: X25519, HKDF-SHA-256, AES-256, Ed25519 and SHA-256 are secure, ``record`` is durable, signing
+        keys are secret).
+
+    Args:
+        roster: signed by every site.
+        name: of this site.
+        signing_key: its enrolled key.
+        run: identifier of the run.
+        record: makes an entry durable before it returns.
+        history: entries of this study that were recorded before, of earlier runs too, in their order.
+        draw: returns that many random bytes; only tests and runs that are not for release replace it.
+
+    Raises:
+        PrivacyRefusal: the roster lacks signatures, or the key is not that of the named member.
+        DataError: the history is damaged.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        name: str,
+        signing_key: Ed25519PrivateKey,
+        run: str,
+        *,
+        record: Callable[[bytes], None],
+        history: Iterable[bytes] = (),
+        draw: Draw = private_bytes,
+    ) -> None:
+        roster.require_signatures()
+        self.rules = covered(len(roster.members))
+        if roster.members[roster.position(name)].key != public_bytes(signing_key):
+            raise PrivacyRefusal(problem(f"the roster lists another key for {name}", where="roster"))
+        self.roster, self.name, self.run = roster, name, run
+        self.phase = SitePhase.START
+        self._signing_key, self._record, self._draw = signing_key, record, draw
+        self._key: KeyDrawn | None = None
+        self._met: SitesMet | None = None
+        self._session = b""
+        self._pairs: PairSecrets | None = None
+        self._open: _OpenRound | None = None
+        self._last: SurvivorsSigned | None = None  # of the highest round that was signed in any run
+        for entry in read_history(history, roster.study):
+            self._restore(entry)
+
+    def announce(self) -> bytes:
+        """Return the signed exchange key of this run; the same bytes whenever it is asked.
+
+        Raises:
+            UsageError: the run is finished.
+        """
+        phase = self._next("announce")
+        if self._key is None:
+            secret = self._draw(KEY_BYTES)
+            key = X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
+            statement = Announcement(
+                site=self.name,
+                study=self.roster.study,
+                run=self.run,
+                roster=self.roster.hash,
+                exchange_key=key,
+            )
+            entry = KeyDrawn(
+                study=self.roster.study,
+                run=self.run,
+                secret=secret,
+                announcement=sign(statement, self._signing_key),
+            )
+            self._write(entry)
+            self._key = entry
+        self.phase = phase
+        return self._key.announcement
+
+    def meet(self, announcements: Sequence[bytes]) -> None:
+        """Take the announcements of the sites of this run, once.
+
+        Args:
+            announcements: of at least a quorum of the roster, with this site's own.
+
+        Raises:
+            PrivacyRefusal: an announcement is forged, this site's own is missing or changed, there are too
+                few, or they are others than before.
+            UsageError: this site has not announced its own key.
+        """
+        phase = self._next("meet")
+        ordered = tuple(sorted(announcements))
+        if self._met is not None:
+            if ordered != self._met.announcements:
+                raise PrivacyRefusal(
+                    problem("other keys were shown before in this run", where="announcements")
+                )
+            return
+        entry = SitesMet(study=self.roster.study, run=self.run, announcements=ordered)
+        self._exchange(entry)
+        self._write(entry)
+        self._met, self.phase = entry, phase
+
+    def upload(self, round: int, attempt: int, members: Sequence[str], vector: Ring) -> bytes:
+        """Return the masked vector with its signed statement.
+
+        Args:
+            round: from 0; above every round that this site signed.
+            attempt: from 0.
+            members: U0, the sites of this attempt, with this one.
+            vector: ring elements of :meth:`.quantiser.Quantiser.encode`; left as it is.
+
+        Raises:
+            PrivacyRefusal: the round is closed, the members are strangers or below the quorum, or another
+                vector was masked in this attempt.
+            UsageError: the sites have not met.
+        """
+        phase = self._next("upload")
+        chosen = self._members(members)
+        check_ring(vector)
+        position = (round, attempt)
+        if min(position) < 0 or (self._last is not None and round <= self._last.round):
+            what = f"round {round} is closed: this site has signed its survivors or those of a later round"
+            raise PrivacyRefusal(
+                problem(what, where="upload", fix="go on with the next round, from the same model")
+            )
+        if self._open is not None and position <= self._open.position:
+            return self._upload_again(position, chosen, vector)
+        here = InSession(site=self.name, session=self._session, round=round, attempt=attempt, members=chosen)
+        seed = bytearray(self._draw(SEED_BYTES))
+        masked = self._met_pairs.masked(vector, seed, here)
+        points = [self.roster.position(other) + 1 for other in _without(chosen, (self.name,))]
+        statement = self._met_pairs.statement(masked, seed, here, points, self.rules.threshold, self._draw)
+        signed = sign(statement, self._signing_key)
+        self._write(self._masked_entry(statement, signed, seed))
+        self._erase_round()
+        self._open = _OpenRound(statement, signed, seed)
+        self.phase = phase
+        return payload.join(signed, masked)
+
+    def agree(self, round: int, attempt: int, survivors: Sequence[str]) -> bytes:
+        """Return the signature over the survivors of the round; it is the only one of this round.
+
+        Args:
+            round: of the upload.
+            attempt: of the upload.
+            survivors: U1, at least a quorum of the members, with this site.
+
+        Raises:
+            PrivacyRefusal: another set was signed in this round, or the set holds strangers, is below the
+                quorum or lacks this site.
+            UsageError: this site has uploaded nothing in this attempt.
+        """
+        phase = self._next("agree")
+        current = self._current(round, attempt)
+        chosen = tuple(sorted(survivors))
+        if current.signed is not None:
+            if chosen != current.signed.survivors:
+                what = f"another set of survivors was signed in round {round}"
+                raise PrivacyRefusal(problem(what, where="survivors", fix="go on with the next round"))
+            return current.signed.agreement
+        self._check_set(chosen, current.statement.members, "survivors")
+        agreement = Agreement(
+            site=self.name, session=self._session, round=round, attempt=attempt,
+            members=current.statement.members, survivors=chosen,
+        )  # fmt: skip
+        entry = SurvivorsSigned(
+            study=self.roster.study, run=self.run, round=round, attempt=attempt, survivors=chosen,
+            agreement=sign(agreement, self._signing_key),
+        )  # fmt: skip
+        self._write(entry)
+        current.signed = self._last = entry
+        self.phase = phase
+        return entry.agreement
+
+    def reveal(self, round: int, agreements: Sequence[bytes], lost: Sequence[bytes] = ()) -> bytes:
+        """Return the secrets that open the sum over the survivors, signed.
+
+        Args:
+            round: of the agreement.
+            agreements: signed by a quorum over the set that this site signed.
+            lost: signed statements of the uploads of survivors that did not reveal; they hold the shares.
+
+        Raises:
+            PrivacyRefusal: the quorum is not reached, an agreement is forged or over another set, or a lost
+                member is no other survivor.
+            UsageError: this site has signed no survivors in this round.
+        """
+        phase = self._next("reveal")
+        current = self._open
+        if current is None or current.signed is None or current.signed.round != round:
+            raise UsageError(problem(f"no survivors were signed in round {round}", where="reveal"))
+        survivors = current.signed.survivors
+        self._check_certificate(current, agreements)
+        shares = self._shares_of_lost(current, survivors, lost)
+        context, outside = current.statement.context, _without(current.statement.members, survivors)
+        opening = Opening(
+            site=self.name, session=self._session, round=round, attempt=current.signed.attempt,
+            members=current.statement.members, survivors=survivors, own=bytes(current.seed),
+            pairs=tuple((other, self._met_pairs.seed(context, other)) for other in outside), shares=shares,
+        )  # fmt: skip
+        names = tuple(sorted({name for name, _, _ in shares}))
+        entry = SecretsOpened(
+            study=self.roster.study,
+            run=self.run,
+            round=round,
+            lost=names,
+            opening=sign(opening, self._signing_key),
+        )
+        if entry not in current.opened:
+            self._write(entry)
+            current.opened.append(entry)
+        self.phase = phase
+        return entry.opening
+
+    def close(self) -> None:
+        """End the round and forget its secrets; write the history file again with :meth:`entries` then."""
+        self.phase = self._next("close")
+        self._erase_round()
+
+    def finish(self) -> None:
+        """End the run and forget its keys; :meth:`entries` then holds no secret."""
+        self.phase = self._next("finish")
+        self._erase_round()
+        if self._pairs is not None:
+            self._pairs.erase()
+        self._pairs = self._key = self._met = None
+
+    def entries(self) -> tuple[bytes, ...]:
+        """Return the history that is still needed, without the seeds of closed rounds."""
+        current = self._open
+        last = self._last if current is None or current.signed is not self._last else None
+        found: list[HistoryEntry | None] = [last, self._key, self._met]
+        if current is not None:
+            found.append(self._masked_entry(current.statement, current.statement_bytes, current.seed))
+            found += [current.signed, *current.opened]
+        return tuple(to_record(entry) for entry in found if entry is not None)
+
+    def tag_key(self, statement: Masked) -> bytes:
+        """Return the key with which this site checks the vector of another site (:mod:`.payload`)."""
+        if statement.session != self._session or statement.site not in _without(
+            self._met_pairs.sites, (self.name,)
+        ):
+            raise PrivacyRefusal(problem("the upload belongs to another run or site", where="transcript"))
+        return self._met_pairs.tag_key(statement)
+
+    # transitions
+
+    def _next(self, action: str) -> SitePhase:
+        phase = TRANSITIONS.get((self.phase, action))
+        if phase is None:
+            raise UsageError(
+                problem(f"a site cannot {action} when it has state '{self.phase}'", where=self.name)
+            )
+        return phase
+
+    @property
+    def _met_pairs(self) -> PairSecrets:
+        if self._pairs is None:
+            raise UsageError(problem("the sites of this run have not met", where=self.name))
+        return self._pairs
+
+    def _masked_entry(self, statement: Masked, signed: bytes, seed: bytearray) -> VectorMasked:
+        return VectorMasked(
+            study=self.roster.study,
+            run=self.run,
+            round=statement.round,
+            attempt=statement.attempt,
+            seed=bytes(seed),
+            statement=signed,
+        )
+
+    def _write(self, entry: HistoryEntry) -> None:
+        self._record(to_record(entry))
+
+    def _current(self, round: int, attempt: int) -> _OpenRound:
+        if self._open is None or self._open.position != (round, attempt):
+            what = f"this site has no upload of round {round}, attempt {attempt}"
+            raise UsageError(problem(what, where="agree"))
+        return self._open
+
+    # checks
+
+    def _members(self, members: Sequence[str]) -> tuple[str, ...]:
+        chosen = tuple(sorted(members))
+        self._check_set(chosen, self._met_pairs.sites, "members")
+        return chosen
+
+    def _check_set(self, chosen: tuple[str, ...], within: tuple[str, ...], what: str) -> None:
+        """Refuse a set that names strangers, names a site twice, lacks this site or is below the quorum."""
+        for name in chosen:
+            self.roster.position(name)  # strangers to the roster
+        if len(set(chosen)) < len(chosen):
+            raise PrivacyRefusal(problem("a site is listed twice", where=what))
+        strangers = _without(chosen, within)
+        if strangers:
+            refusal = f"{', '.join(strangers)} did not take part before"
+            raise PrivacyRefusal(problem(refusal, where=what))
+        if self.name not in chosen:
+            raise PrivacyRefusal(problem(f"{self.name} itself is missing", where=what))
+        if len(chosen) < self.rules.quorum:
+            rule = f"at least {self.rules.quorum} of the {self.rules.sites} sites of the roster"
+            raise PrivacyRefusal(expected(rule, got=len(chosen), where=what))
+
+    def _check_certificate(self, current: _OpenRound, agreements: Sequence[bytes]) -> None:
+        """Refuse anything but a quorum of agreements over the very set that this site signed."""
+        assert current.signed is not None
+        signers = set()
+        for data in agreements:
+            found = read(data, Agreement, self.roster)
+            same = (found.context, found.survivors) == (current.statement.context, current.signed.survivors)
+            if not same or found.site not in found.survivors:
+                what = f"{found.site} signed another set of survivors, round, attempt or session"
+                raise PrivacyRefusal(problem(what, where="agreements"))
+            signers.add(found.site)
+        if len(signers) < self.rules.quorum:
+            rule = f"agreements of {self.rules.quorum} sites"
+            raise PrivacyRefusal(expected(rule, got=len(signers), where="agreements"))
+
+    # secrets
+
+    def _exchange(self, entry: SitesMet) -> None:
+        """Check the announcements and compute the X25519 secret of each pair."""
+        if self._key is None:
+            raise DataError(problem("the key of this run is missing", where="history"))
+        if self._key.announcement not in entry.announcements:
+            raise PrivacyRefusal(
+                problem("this site's own key is missing or was changed", where="announcements")
+            )
+        _, keys = read_announcements(entry.announcements, self.roster, self.run)
+        if len(keys) < self.rules.quorum:
+            rule = f"the keys of at least {self.rules.quorum} of {self.rules.sites} sites"
+            raise PrivacyRefusal(expected(rule, got=len(keys), where="announcements"))
+        self._pairs = PairSecrets(self.name, self._key.secret, keys)
+        self._session = session_digest(self.roster, self.run, keys)
+
+    def _upload_again(self, position: tuple[int, int], members: tuple[str, ...], vector: Ring) -> bytes:
+        """Return the bytes of an upload that was made before, from the recorded seed."""
+        current = self._open
+        assert current is not None
+        statement = current.statement
+        if position != current.position or members != statement.members:
+            what = "a later attempt or other members were masked before"
+            raise PrivacyRefusal(problem(what, where="upload", fix="ask for a later attempt"))
+        masked = self._met_pairs.masked(vector, current.seed, statement)
+        if payload.leaves(masked) != statement.leaves or len(masked) != statement.length:
+            raise PrivacyRefusal(problem("another vector was masked in this attempt", where="upload"))
+        return payload.join(current.statement_bytes, masked)
+
+    def _shares_of_lost(
+        self, current: _OpenRound, survivors: tuple[str, ...], lost: Sequence[bytes]
+    ) -> tuple[tuple[str, str, bytes], ...]:
+        """Return this site's shares of what the lost survivors would have opened, and of nothing else."""
+        outside = _without(current.statement.members, survivors)
+        shares: dict[tuple[str, str], bytes] = {}
+        for data in lost:
+            theirs = read(data, Masked, self.roster)
+            if theirs.context != current.statement.context:
+                raise PrivacyRefusal(problem("the upload belongs to another round or run", where="lost"))
+            if theirs.site == self.name or theirs.site not in survivors:
+                # the secrets of a member outside the survivors are the ones that must stay closed
+                raise PrivacyRefusal(problem(f"{theirs.site} is no other survivor", where="lost"))
+            for other, share in self._met_pairs.unsealed(theirs).items():
+                if other in ("", *outside):
+                    shares[theirs.site, other] = share
+        if len(survivors) - len({name for name, _ in shares}) < self.rules.threshold:
+            rule = f"at most {len(survivors) - self.rules.threshold} lost survivors"
+            raise PrivacyRefusal(expected(rule, got=len({name for name, _ in shares}), where="lost"))
+        return tuple((name, other, share) for (name, other), share in sorted(shares.items()))
+
+    def _erase_round(self) -> None:
+        if self._open is not None:
+            self._open.seed[:] = bytes(SEED_BYTES)
+            self._open = None
+
+    # after a crash
+
+    def _restore(self, entry: HistoryEntry) -> None:
+        """Take one entry of the history; entries of other runs count only for the rounds that they closed."""
+        if isinstance(entry, SurvivorsSigned) and (self._last is None or entry.round >= self._last.round):
+            self._last = entry
+        if entry.run != self.run:
+            return
+        if isinstance(entry, KeyDrawn):
+            self._key, self.phase = entry, SitePhase.ANNOUNCED
+        elif isinstance(entry, SitesMet):
+            self._exchange(entry)
+            self._met, self.phase = entry, SitePhase.MET
+        elif isinstance(entry, VectorMasked):
+            statement = read(entry.statement, Masked, self.roster)
+            self._open = _OpenRound(statement, entry.statement, bytearray(entry.seed))
+            self.phase = SitePhase.UPLOADED
+        elif self._open is not None and isinstance(entry, SurvivorsSigned):
+            self._open.signed, self.phase = entry, SitePhase.AGREED
+        elif self._open is not None and isinstance(entry, SecretsOpened):
+            self._open.opened.append(entry)
+            self.phase = SitePhase.REVEALED
+
+
+def _without(names: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name not in taken)
