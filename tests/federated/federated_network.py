@@ -15,11 +15,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from meninx.federated.carrier import SiteCarrier
 from meninx.federated.messages import Agree, Agreed, Done, Position, Reply, Request, Train, Uploaded
-from meninx.federated.processes import CoordinatorServer, CoordinatorSetup, SiteSetup, site_carrier
+from meninx.federated.processes import CoordinatorServer, CoordinatorSetup, SiteClient, SiteSetup
 
-CODE = "c0de" * 16
+DIGEST = "c0de" * 16
 AT = Position(study="chest", run="r1", round=0, attempt=0)
 
 
@@ -103,7 +102,8 @@ class Network:
     def coordinator_setup(self, **changes) -> CoordinatorSetup:
         setup = CoordinatorSetup(
             study="chest",
-            code=CODE,
+            digest=DIGEST,
+            terms=b"the roster",
             signing_key=self.signing["coordinator"],
             signing_keys={name: self.signing[name].public_key() for name in self.nodes},
             node_keys={name: key.public_key() for name, key in self.nodes.items()},
@@ -122,7 +122,7 @@ class Network:
         setup = SiteSetup(
             study="chest",
             name=name,
-            code=CODE,
+            digest=DIGEST,
             signing_key=self.signing[name],
             coordinator_key=self.signing["coordinator"].public_key(),
             node_key=self.nodes[name],
@@ -145,14 +145,14 @@ def coordinator(setup: CoordinatorSetup) -> Iterator[CoordinatorServer]:
 
 
 @contextmanager
-def running(setup: SiteSetup, site: EchoSite) -> Iterator[SiteCarrier]:
+def running(setup: SiteSetup, site: EchoSite) -> Iterator[SiteClient]:
     """Run a site in a thread."""
-    carrier = site_carrier(setup, site)
-    thread = threading.Thread(target=carrier.run, daemon=True)
+    client = SiteClient(setup)
+    thread = threading.Thread(target=client.run, args=(site,), daemon=True)
     thread.start()
     try:
-        yield carrier
+        yield client
     finally:
-        carrier.stop()
+        client.stop()
         thread.join(10)
         assert not thread.is_alive()

@@ -97,11 +97,11 @@ def test_only_enrolled_sites_can_be_asked(study: Study) -> None:
         study.exchange.ask({"west": agree()}, within=1)
 
 
-def test_a_site_refuses_a_run_with_other_code_and_the_coordinator_reads_why(tmp_path: Path) -> None:
+def test_a_site_refuses_a_run_of_another_study_and_the_coordinator_reads_why(tmp_path: Path) -> None:
     network = Network(tmp_path, ("east",))
     site = EchoSite("east")
     with (
-        coordinator(network.coordinator_setup(code="bad" * 20)) as server,
+        coordinator(network.coordinator_setup(digest="bad" * 20)) as server,
         running(network.site_setup("east", server.port), site),
     ):
         reply = server.exchange.ask({"east": train(b"model")}, within=10)["east"]

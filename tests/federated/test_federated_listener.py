@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +22,10 @@ from meninx.core.errors import StorageError, UsageError
 from meninx.federated import mailbox
 from meninx.federated.envelope import COORDINATOR, EnvelopeRefused, Signer
 from meninx.federated.flower import FLEET_ROUTES
-from meninx.federated.line import NotAdmitted, Unreachable, open_line
+from meninx.federated.line import NotAdmitted, open_line
 from meninx.federated.listener import AllowList, Listener
 from meninx.federated.mailbox import MailboxClient
-from meninx.federated.processes import CoordinatorServer, site_carrier
+from meninx.federated.processes import CoordinatorServer, SiteClient
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def test_control_runtime_and_every_unlisted_route_are_not_there(stranger: httpx.
         assert (response.status_code, response.content) == (404, b"")
 
 
-@pytest.mark.parametrize("path", [*sorted(FLEET_ROUTES), *mailbox.ROUTES])
+@pytest.mark.parametrize("path", [*sorted(FLEET_ROUTES), *(mailbox.POLL, mailbox.REPLY, mailbox.TERMS)])
 def test_a_listed_route_takes_post_only_and_nothing_without_a_key(stranger: httpx.Client, path: str) -> None:
     assert stranger.get(path).status_code == 404
     protobuf = {"content-type": "application/x-protobuf", "accept": "application/x-protobuf"}
@@ -116,19 +118,19 @@ def test_a_site_does_not_talk_to_a_coordinator_of_another_authority(
 ) -> None:
     setup = network.site_setup("east", server.port, root_certificate=Authority(tmp_path).root)
     with pytest.raises(NotAdmitted, match="certificate is not one of this study"):
-        site_carrier(setup, EchoSite("east")).run()
+        SiteClient(setup).run(EchoSite("east"))
 
 
 def test_an_unregistered_node_key_is_refused(network: Network, server: CoordinatorServer) -> None:
     setup = network.site_setup("east", server.port, node_key=ec.generate_private_key(ec.SECP384R1()))
     with pytest.raises(NotAdmitted, match="not enrolled"):
-        site_carrier(setup, EchoSite("east")).run()
+        SiteClient(setup).run(EchoSite("east"))
 
 
 def test_an_unregistered_signing_key_is_refused(network: Network, server: CoordinatorServer) -> None:
     setup = network.site_setup("east", server.port, signing_key=Ed25519PrivateKey.generate())
     with pytest.raises(NotAdmitted, match="not that of an enrolled and unrevoked key"):
-        site_carrier(setup, EchoSite("east")).run()
+        SiteClient(setup).run(EchoSite("east"))
 
 
 def test_a_revoked_site_is_refused_also_after_the_coordinator_forgot_nothing_else(tmp_path: Path) -> None:
@@ -141,7 +143,7 @@ def test_a_revoked_site_is_refused_also_after_the_coordinator_forgot_nothing_els
         coordinator(network.coordinator_setup(node_keys=left, signing_keys=signing)) as server,
         pytest.raises(NotAdmitted, match="not enrolled, or revoked"),
     ):
-        site_carrier(network.site_setup("east", server.port), EchoSite("east")).run()
+        SiteClient(network.site_setup("east", server.port)).run(EchoSite("east"))
 
 
 class Tap(httpx.BaseTransport):
@@ -200,16 +202,14 @@ def test_an_occupied_port_and_a_wrong_key_are_errors_with_a_sentence(
 def test_a_site_without_a_coordinator_waits_and_stops_when_it_is_told(
     network: Network, tmp_path: Path
 ) -> None:
-    import threading
-
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    carrier = site_carrier(network.site_setup("east", port), EchoSite("east"))
-    with pytest.raises(Unreachable):
-        carrier._node.connect()
-    thread = threading.Thread(target=carrier.run)
+    client = SiteClient(network.site_setup("east", port))
+    thread = threading.Thread(target=client.run, args=(EchoSite("east"),))
     thread.start()
-    carrier.stop()
+    time.sleep(0.3)
+    assert thread.is_alive()
+    client.stop()
     thread.join(10)
     assert not thread.is_alive()

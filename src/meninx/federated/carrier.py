@@ -16,10 +16,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from meninx.core.errors import DataError, MeninxError, UsageError, expected
+from meninx.core.errors import DataError, Interrupted, MeninxError, UsageError, expected, problem
 from meninx.federated.envelope import COORDINATOR, EnvelopeRefused, Signer
 from meninx.federated.exchange import Site
-from meninx.federated.flower import Arrival, CodeRefused, FlowerLink, FlowerNode
+from meninx.federated.flower import Arrival, FlowerLink, FlowerNode, StudyDiffers
 from meninx.federated.line import NotAdmitted, Unreachable
 from meninx.federated.mailbox import SMALL, Delivery, Mailbox, MailboxClient
 from meninx.federated.messages import (
@@ -74,6 +74,7 @@ class StudyExchange:
         link: FlowerLink,
         sites: Collection[str],
         *,
+        terms: bytes = b"",
         mailbox: bool = True,
         grace: float = GRACE,
     ) -> None:
@@ -83,10 +84,11 @@ class StudyExchange:
             signer: the coordinator's, with the keys of the sites.
             link: Flower's SuperLink, in which the sites are enrolled.
             sites: enrolled sites.
+            terms: what a site fetches before anything else.
             mailbox: whether short requests travel through the mailbox.
             grace: seconds of absence after which a site is no longer waited for.
         """
-        self.mailbox = Mailbox(signer, self._answered)
+        self.mailbox = Mailbox(signer, self._answered, terms=terms)
         self._signer, self._link, self._sites = signer, link, frozenset(sites)
         self._use_mailbox, self._grace = mailbox, grace
         self._replies: dict[str, bytes] = {}
@@ -224,6 +226,7 @@ class SiteCarrier:
         node: FlowerNode,
         mailbox: MailboxClient | None,
         *,
+        stopping: threading.Event | None = None,
         notice: Callable[[bytes], None] = lambda notice: None,
     ) -> None:
         """Prepare; nothing is sent before :meth:`run`.
@@ -233,6 +236,7 @@ class SiteCarrier:
             signer: the site's, with the coordinator's key.
             node: the site's node of Flower.
             mailbox: None for a study that does without it.
+            stopping: set by :meth:`stop`.
             notice: called with what the coordinator shows at the site (JSON).
         """
         self._site, self._signer, self._node, self._mailbox, self._notice = (
@@ -247,7 +251,7 @@ class SiteCarrier:
         self._fetching: dict[str, float] = {}
         self._replies: collections.OrderedDict[str, bytes] = collections.OrderedDict()
         self._lock = threading.Lock()
-        self._fetch, self._stopping = threading.Event(), threading.Event()
+        self._fetch, self._stopping = threading.Event(), stopping or threading.Event()
         self._broken = threading.Event()  # the node has to connect again
         self._failure: MeninxError | None = None
 
@@ -259,7 +263,7 @@ class SiteCarrier:
         """
         threads: list[threading.Thread] = []
         try:
-            self._persistently(self._node.connect)
+            persistently(self._node.connect, self._stopping)
             loops = [self._node_loop, self._heartbeat_loop]
             if self._mailbox is not None:
                 loops.append(self._mailbox_loop)
@@ -270,6 +274,9 @@ class SiteCarrier:
                 work = self._work.get()
                 if work is not None:
                     self._serve(work)
+        except Interrupted:
+            if not self._stopping.is_set():
+                raise
         finally:
             self.stop()
             self._close(threads)
@@ -282,8 +289,6 @@ class SiteCarrier:
         for thread in threads:
             thread.join(_ENDING)
         self._node.close()
-        if self._mailbox is not None:
-            self._mailbox.close()
 
     def stop(self) -> None:
         """Make :meth:`run` return after the request that is being handled."""
@@ -298,13 +303,15 @@ class SiteCarrier:
             self._replies[work.label] = reply
             while len(self._replies) > _REMEMBERED:
                 self._replies.popitem(last=False)
-        self._persistently(lambda: self._send(work, reply))
+        persistently(lambda: self._send(work, reply), self._stopping)
         with self._lock:
             self._held.discard(work.label)
 
     def _handled(self, data: bytes) -> bytes:
         try:
             return encode(self._site.handle(decode_request(data)))
+        except Interrupted:
+            raise  # the user stops this site
         except MeninxError as error:
             return encode(Declined(site=self._site.name, reason=str(error), code=error.exit_code))
         except Exception as error:  # a bug at one site must not end the others' study, nor send a traceback
@@ -333,9 +340,7 @@ class SiteCarrier:
 
     def _mailbox_loop(self) -> None:
         while not self._stopping.is_set():
-            delivery = self._persistently(self._poll)
-            if delivery is None:
-                return
+            delivery = persistently(self._poll, self._stopping)
             if delivery.notice:
                 self._notice(delivery.notice)
             if not delivery.label:
@@ -383,12 +388,12 @@ class SiteCarrier:
                 self._node.connect()
                 self._broken.clear()
             arrival = self._node.receive()
-        except CodeRefused as error:
-            self._refuse_code(error)
+        except StudyDiffers as error:
+            self._decline_study(error)
             return error.arrival
         except NotAdmitted:
-            self._persistently(
-                self._node.connect
+            persistently(
+                self._node.connect, self._stopping
             )  # the coordinator may have lost its state; else this fails too
             return None
         except Unreachable:
@@ -404,11 +409,13 @@ class SiteCarrier:
             self._accept(_Work(arrival.label, envelope.body, arrival))
         return arrival
 
-    def _refuse_code(self, error: CodeRefused) -> None:
+    def _decline_study(self, error: StudyDiffers) -> None:
         refused = encode(Declined(site=self._site.name, reason=str(error), code=error.exit_code, final=True))
         with self._lock:
             self._fetching.pop(error.arrival.label, None)
-        self._persistently(lambda: self._send(_Work(error.arrival.label, b"", error.arrival), refused))
+        persistently(
+            lambda: self._send(_Work(error.arrival.label, b"", error.arrival), refused), self._stopping
+        )
 
     def _accept(self, work: _Work) -> None:
         with self._lock:
@@ -423,20 +430,27 @@ class SiteCarrier:
                 self._broken.set()
                 self._fetch.set()
 
-    def _persistently(self, call: Callable[[], ResultT]) -> ResultT | None:
-        """Return what a call returns, tried again while the line is broken; None once stopping."""
-        pause, longest = _BACKOFF
-        while not self._stopping.is_set():
-            try:
-                return call()
-            except Unreachable:
-                self._stopping.wait(pause)
-                pause = min(2 * pause, longest)
-        return None
-
     def _guarded(self, loop: Callable[[], None]) -> None:
         try:
             loop()
+        except Interrupted:
+            return
         except MeninxError as error:
             self._failure = error
             self.stop()
+
+
+def persistently(call: Callable[[], ResultT], stopping: threading.Event) -> ResultT:
+    """Return what a call returns, tried again while the line is broken.
+
+    Raises:
+        Interrupted: the event was set.
+    """
+    pause, longest = _BACKOFF
+    while not stopping.is_set():
+        try:
+            return call()
+        except Unreachable:
+            stopping.wait(pause)
+            pause = min(2 * pause, longest)
+    raise Interrupted(problem("stopped while the line was broken"))

@@ -4,9 +4,9 @@ The coordinator runs Flower's SuperLink (node registry, node authentication, sto
 its own process and serves some of its fleet routes to the sites. A site runs a node. What a study does not
 need does not exist:
 
-- **No code travels.** A site executes what is installed and approved at the site. The Flower run of a study
-  carries the hash of that code instead of an application package. A site refuses a run with another hash, and
-  the route that would give out a package is not served.
+- **No code travels.** A site executes what is installed and approved at the site. Instead of an application
+  package the Flower run of a study carries the digest of the study file, which states the hash of the code. A
+  site refuses a run with another digest, and the route that would give out a package is not served.
 - **No control and no runtime interface.** Flower's open-source part leaves both without access control. The
   coordinator holds the task of the server application itself and calls the handlers in memory, so these
   interfaces have no listener, not even on loopback.
@@ -89,7 +89,7 @@ from flwr.superlink.servicer.runtime import runtime_handlers
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from meninx.core.errors import DataError, StorageError, UsageError, expected, problem
+from meninx.core.errors import DataError, PrivacyRefusal, StorageError, expected, problem
 from meninx.core.files import write_text
 from meninx.federated.line import NotAdmitted, Unreachable, line_error
 
@@ -142,8 +142,8 @@ class Arrival:
     origin: Message
 
 
-class CodeRefused(UsageError):
-    """The coordinator runs other code than this site approved.
+class StudyDiffers(PrivacyRefusal):
+    """The coordinator runs another study, or another revision of it, than this site approved.
 
     Attributes:
         arrival: the message, which was not fetched; a reply to it tells the coordinator.
@@ -157,12 +157,12 @@ class CodeRefused(UsageError):
 class FlowerLink:
     """The coordinator's end: Flower's SuperLink in this process, with one run for this process's life."""
 
-    def __init__(self, database: Path, code: str) -> None:
+    def __init__(self, database: Path, digest: str) -> None:
         """Open or create the state and start a run; runs of an earlier process are stopped.
 
         Args:
             database: SQLite file.
-            code: hash of the approved code, which every site compares with its own.
+            digest: of the study file, 64 hexadecimal digits; every site compares it with what it approved.
         """
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -175,7 +175,7 @@ class FlowerLink:
         self._nodes: dict[str, int] = {}
         self._sent: dict[str, str] = {}  # Flower's identifier of an open message -> its label
         self._run_id = self._state.create_run(
-            *_PACKAGE, code, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
+            *_PACKAGE, digest, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
         )
         run = self._state.get_run_info(run_ids=[self._run_id])[0]
         self._task_id: int = run.primary_task_id
@@ -301,7 +301,7 @@ class FlowerNode:
         root_certificate: bytes,
         node_key: ec.EllipticCurvePrivateKey,
         *,
-        code: str,
+        digest: str,
         memory: Path,
     ) -> None:
         """Prepare; nothing is sent before :meth:`connect`.
@@ -310,13 +310,13 @@ class FlowerNode:
             address: ``host:port`` of the coordinator.
             root_certificate: the study's certificate authority, PEM.
             node_key: the site's enrolled key on P-384.
-            code: hash of the code that the site approved; a run with another one is refused.
+            digest: of the study file that the site approved; a run with another one is refused.
             memory: file that keeps the node's number, so that a killed site may come back at once.
         """
         self._client = FleetHttpClient.from_server_address(
             address, False, root_certificate, [NodeAuthHttpInterceptor(node_key, node_key.public_key())]
         )
-        self._key, self._code, self._memory = public_key_to_bytes(node_key.public_key()), code, memory
+        self._key, self._digest, self._memory = public_key_to_bytes(node_key.public_key()), digest, memory
         self._node = Node()  # number 0 until it is active
         self._approved: set[int] = set()
 
@@ -361,7 +361,7 @@ class FlowerNode:
         """Return the next message, or None if there is none.
 
         Raises:
-            CodeRefused: its run carries another code than the approved one; the message was not fetched.
+            StudyDiffers: the run is of another study than the approved one; the message was not fetched.
             Unreachable: the line broke. The message may be lost; after the next :meth:`connect` the
                 coordinator sends it again.
         """
@@ -425,13 +425,13 @@ class FlowerNode:
         if run_id in self._approved:
             return
         run = self._client.GetRun(GetRunRequest(node=self._node, run_id=run_id)).run
-        if not secrets.compare_digest(run.fab_hash.encode(), self._code.encode()):
-            theirs, ours = run.fab_hash[:12], self._code[:12]
-            raise CodeRefused(
+        if not secrets.compare_digest(run.fab_hash.encode(), self._digest.encode()):
+            theirs, ours = run.fab_hash[:12], self._digest[:12]
+            raise StudyDiffers(
                 problem(
-                    f"the coordinator runs code {theirs!r}, this site approved {ours!r}",
+                    f"the coordinator runs revision {theirs!r} of the study, this site approved {ours!r}",
                     where="study",
-                    fix="install the study's version at both ends, review it and approve it",
+                    fix="review the coordinator's current study file and approve it",
                 ),
                 Arrival(message.metadata.group_id, b"", message),
             )

@@ -24,14 +24,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from meninx.core.errors import DataError, problem
-from meninx.federated.envelope import COORDINATOR, EnvelopeRefused, Signer
+from meninx.federated.envelope import COORDINATOR, Envelope, EnvelopeRefused, Signer
 from meninx.federated.line import line_error
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-POLL, REPLY = "/v1/meninx/poll", "/v1/meninx/reply"
-ROUTES = (POLL, REPLY)
+POLL, REPLY, TERMS = "/v1/meninx/poll", "/v1/meninx/reply", "/v1/meninx/terms"
 SMALL = 8 << 20  # bytes of a request or reply that the mailbox carries, at most
 ENVELOPE = SMALL + (1 << 16)  # bytes of such a body with its label and notice
 _HOLD = 20.0  # seconds for which a poll is held; proxies cut a silent connection after 60
@@ -95,16 +94,22 @@ class Mailbox:
     """The coordinator's end: keeps requests until they are answered."""
 
     def __init__(
-        self, signer: Signer, answered: Callable[[str, str, bytes], None], *, hold: float = _HOLD
+        self,
+        signer: Signer,
+        answered: Callable[[str, str, bytes], None],
+        *,
+        terms: bytes = b"",
+        hold: float = _HOLD,
     ) -> None:
         """Start empty.
 
         Args:
             signer: the coordinator's, with the keys of the sites.
             answered: called with site, label and reply when a reply arrives, from a thread of the server.
+            terms: what a site fetches before anything else.
             hold: seconds for which a poll is held.
         """
-        self._signer, self._answered, self._hold = signer, answered, hold
+        self._signer, self._answered, self._terms, self._hold = signer, answered, terms, hold
         self._boxes: dict[str, _Box] = {}
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -152,6 +157,9 @@ class Mailbox:
                 response = PlainTextResponse("the coordinator is stopping", status_code=503)
             elif scope["path"] == POLL:
                 response = await self._poll(body, request)
+            elif scope["path"] == TERMS:
+                envelope = self._signer.open(body, purpose="terms?", limit=0)
+                response = self._sealed(envelope, "terms", self._terms)
             else:
                 response = await run_in_threadpool(self._reply, body)
         except EnvelopeRefused as error:
@@ -182,8 +190,7 @@ class Mailbox:
                     box.closed = said.leaving or delivery is None
         if delivery is None:
             return Response(status_code=204)  # nobody reads it
-        sealed = self._signer.seal(site, "delivery", _ENCODE(delivery), answers=envelope.nonce)
-        return Response(sealed, media_type=_MEDIA)
+        return self._sealed(envelope, "delivery", _ENCODE(delivery))
 
     async def _waited(
         self, box: _Box, number: int, held: frozenset[str], request: Request
@@ -229,9 +236,11 @@ class Mailbox:
             asked = box.requests.pop(answer.label, None) is not None
         if asked:
             self._answered(envelope.sender, answer.label, answer.reply)
-        return Response(
-            self._signer.seal(envelope.sender, "receipt", b"", answers=envelope.nonce), media_type=_MEDIA
-        )
+        return self._sealed(envelope, "receipt", b"")
+
+    def _sealed(self, asked: Envelope, purpose: str, body: bytes) -> Response:
+        sealed = self._signer.seal(asked.sender, purpose, body, answers=asked.nonce)
+        return Response(sealed, media_type=_MEDIA)
 
     def _box(self, site: str) -> _Box:
         return self._boxes.setdefault(site, _Box())
@@ -272,6 +281,13 @@ class MailboxClient:
     def reply(self, label: str, reply: bytes) -> None:
         """Send the reply to a request; the errors are those of :meth:`poll`."""
         self._call(REPLY, "reply", _ENCODE(Answer(label, reply)), "receipt", timeout=30.0)
+
+    def terms(self) -> bytes:
+        """Return what the coordinator gives to each site before anything else.
+
+        The errors are those of :meth:`poll`.
+        """
+        return self._call(TERMS, "terms?", b"", "terms", timeout=30.0)
 
     def leave(self) -> None:
         """Tell the coordinator that this site stops, which ends the poll of another thread."""
