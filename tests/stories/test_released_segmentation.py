@@ -220,3 +220,14 @@ def test_a_classifier_refuses_probability_maps(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match="always holds the probabilities"):
         predict_stage.run(PredictConfig(probabilities=True), run.out, source, tmp_path / "out")
+
+
+def test_a_file_that_cannot_be_read_does_not_stop_the_others(organ: Segmenter, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in organ.images.iterdir():
+        (images / path.name).write_bytes(path.read_bytes())
+    (images / "broken.nii.gz").write_bytes(b"no volume")
+    make.without_meninx(organ.bundle, sys.executable, "-c", WITH_ONNX, str(images), str(tmp_path / "out"))
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
+    assert "broken.nii.gz" in (tmp_path / "out" / "refused.csv").read_text()
