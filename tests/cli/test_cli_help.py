@@ -222,3 +222,9 @@ def test_every_setting_of_every_command_has_a_meaning(name: str) -> None:
     module, _, kind = name.partition(":")
     meanings = settings.meanings(getattr(importlib.import_module(f"meninx.{module}"), kind))
     assert [key for key, text in meanings.items() if not text] == []
+
+
+def test_a_label_map_means_one_thing_in_the_help_of_evaluate(helps: dict) -> None:
+    text = helps["helps"]["evaluate"][1]
+    assert "--rename-labels" in text
+    assert "--label-map" not in text

@@ -19,10 +19,12 @@ A site sees its own numbers alone:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from meninx.core.errors import UsageError, problem
 from meninx.federated import event_words
@@ -115,6 +117,7 @@ class SiteNumbers:
         recomputed: rounds whose sum the site computed again with the same result.
         differing: rounds whose sum was another one at the site.
         recomputed_share: share of the elements that it computed the last time; None before.
+        withdrawn: it refused for good and takes no further part in this run.
         released: it released the model in its own run folder.
         lost_reason: why it is not connected; empty while it is.
     """
@@ -130,6 +133,7 @@ class SiteNumbers:
     recomputed: int = 0
     differing: int = 0
     recomputed_share: float | None = None
+    withdrawn: bool = False
     released: bool = False
     lost_reason: str = ""
 
@@ -207,7 +211,7 @@ class StudyStatus:
         attempts_aborted: attempts at rounds that gave none.
         sites: every enrolled site, by name.
         rounds: the latest attempts at rounds, oldest first.
-        history: the latest events, oldest first.
+        history: the latest events, oldest first, without the small steps of each site.
         seconds_per_round: cost of an accepted round lately, failed attempts included; None before the first.
         expected_end: when the last round may be over, seconds since 1970; None when it cannot be estimated.
         started: when the study started first, seconds since 1970; None before.
@@ -244,7 +248,10 @@ class StudyStatus:
 
 def status_of(events: Iterable[AnyEvent]) -> StudyStatus:
     """Return the status of a study as its coordinator sees it."""
-    return _Fold(None).over(events)
+    fold = StatusFold()
+    for event in events:
+        fold.add(event)
+    return fold.status()
 
 
 def view_of(site: str, events: Iterable[AnyEvent]) -> StudyStatus:
@@ -262,32 +269,34 @@ def view_of(site: str, events: Iterable[AnyEvent]) -> StudyStatus:
     Raises:
         UsageError: the study has no site of this name.
     """
-    status = _Fold(site).over(_visible(site, events))
+    fold = StatusFold(site)
+    for event in events:
+        fold.add(event)
+    status = fold.status()
     if site not in {one.name for one in status.sites}:
         raise UsageError(problem("the study has no site of this name", where="site"))
     return status
 
 
-def _visible(viewer: str, events: Iterable[AnyEvent]) -> Iterator[AnyEvent]:
-    """Yield what a site may see of the events."""
-    for event in events:
-        site = getattr(event, "site", viewer)
-        if isinstance(event, kinds.RoundAborted):
-            yield kinds.RoundAborted(
-                time=event.time, round=event.round, attempt=event.attempt, reason=event.reason
-            )
-        elif isinstance(event, kinds.StudyEnded):
-            yield kinds.StudyEnded(time=event.time, outcome=event.outcome)
-        elif site == viewer or isinstance(event, kinds.SiteConnected):
-            yield event
-        elif isinstance(event, kinds.SiteLost):
-            yield kinds.SiteLost(time=event.time, site=event.site)
+def _visible(viewer: str, event: AnyEvent) -> AnyEvent | None:
+    """Return what a site may see of an event."""
+    if isinstance(event, kinds.RoundAborted):
+        return msgspec.structs.replace(event, detail="")
+    if isinstance(event, kinds.StudyEnded):
+        return msgspec.structs.replace(event, reason="")
+    if getattr(event, "site", viewer) == viewer or isinstance(event, kinds.SiteConnected):
+        return event
+    return msgspec.structs.replace(event, reason="") if isinstance(event, kinds.SiteLost) else None
 
 
-class _Fold:
-    """Computes a status, one event after the other."""
+class StatusFold:
+    """Computes a status, one event after the other.
 
-    def __init__(self, viewer: str | None) -> None:
+    Args:
+        viewer: the site that looks; None for the coordinator, who sees all.
+    """
+
+    def __init__(self, viewer: str | None = None) -> None:
         self._viewer = viewer
         self._start: kinds.StudyStarted | None = None
         self._first: float | None = None
@@ -302,20 +311,29 @@ class _Fold:
         self._accepted: set[int] = set()
         self._aborted = 0
 
-    def over(self, events: Iterable[AnyEvent]) -> StudyStatus:
-        """Return the status after all events."""
-        for event in events:
-            site = getattr(event, "site", None)
-            if site is not None:
-                self._know(site)
-            _RULES[type(event)](self, event)
-            self._last = event.time
-            if self._viewer is None or site in (None, self._viewer):
-                text = event_words.sentence(event)
-                self._history.append(HistoryEntry(time=event.time, text=text, warns=event_words.warns(event)))
-        return self._status()
+    def add(self, event: AnyEvent) -> HistoryEntry | None:
+        """Take the next event into account, as far as the viewer may see it.
 
-    def _status(self) -> StudyStatus:
+        Returns:
+            Its entry in the history; None when it gets none.
+        """
+        shown = event if self._viewer is None else _visible(self._viewer, event)
+        if shown is None:
+            return None
+        site = getattr(shown, "site", None)
+        if site is not None:
+            self._know(site)
+        _RULES[type(shown)](self, shown)
+        self._last = shown.time
+        if self._viewer not in (None, site or self._viewer) or isinstance(shown, _STEPS):
+            return None
+        text = event_words.sentence(shown)
+        entry = HistoryEntry(time=shown.time, text=text, warns=event_words.warns(shown))
+        self._history.append(entry)
+        return entry
+
+    def status(self) -> StudyStatus:
+        """Return the status after the events so far."""
         start = self._start
         each = sum(self._costs) / len(self._costs) if self._costs else None
         return StudyStatus(
@@ -362,6 +380,8 @@ class _Fold:
         self._first = event.time if self._first is None else self._first
         for site in event.sites:
             self._know(site)
+        for site in self._numbers:
+            self._change(site, withdrawn=False)
         self._up = dict.fromkeys(self._up, False)
 
     def _connected(self, event: kinds.SiteConnected) -> None:
@@ -467,6 +487,7 @@ class _Fold:
             event.site,
             refusals=(*before.refusals, refusal)[-REFUSALS_KEPT:],
             refused=before.refused + 1,
+            withdrawn=before.withdrawn or event.final,
         )
 
     def _recomputed(self, event: kinds.SumRecomputed) -> None:
@@ -492,27 +513,28 @@ class _Fold:
         """Change nothing: the event appears in the history."""
 
 
+_STEPS = (kinds.SurvivorsAgreed, kinds.SecretsRevealed, kinds.EpsilonSpent)  # in the numbers of the site
 _ENDED = {
     StudyOutcome.FINISHED: StudyPhase.FINISHED,
     StudyOutcome.STOPPED: StudyPhase.STOPPED,
     StudyOutcome.FAILED: StudyPhase.FAILED,
 }
-_RULES: dict[type, Callable[[_Fold, Any], None]] = {
-    kinds.StudyStarted: _Fold._study_started,
-    kinds.SiteConnected: _Fold._connected,
-    kinds.SiteLost: _Fold._lost,
-    kinds.SitesAwaited: _Fold._awaited,
-    kinds.RoundOpened: _Fold._round_opened,
-    kinds.UpdateUploaded: _Fold._uploaded,
-    kinds.SurvivorsAgreed: _Fold._agreed,
-    kinds.SecretsRevealed: _Fold._revealed,
-    kinds.RoundAccepted: _Fold._round_accepted,
-    kinds.RoundAborted: _Fold._round_aborted,
-    kinds.UpdatesClipped: _Fold._only_noted,
-    kinds.SumsDiffer: _Fold._only_noted,
-    kinds.SiteRefused: _Fold._refused,
-    kinds.SumRecomputed: _Fold._recomputed,
-    kinds.EpsilonSpent: _Fold._spent,
-    kinds.ModelReleased: _Fold._released,
-    kinds.StudyEnded: _Fold._ended,
+_RULES: dict[type, Callable[[StatusFold, Any], None]] = {
+    kinds.StudyStarted: StatusFold._study_started,
+    kinds.SiteConnected: StatusFold._connected,
+    kinds.SiteLost: StatusFold._lost,
+    kinds.SitesAwaited: StatusFold._awaited,
+    kinds.RoundOpened: StatusFold._round_opened,
+    kinds.UpdateUploaded: StatusFold._uploaded,
+    kinds.SurvivorsAgreed: StatusFold._agreed,
+    kinds.SecretsRevealed: StatusFold._revealed,
+    kinds.RoundAccepted: StatusFold._round_accepted,
+    kinds.RoundAborted: StatusFold._round_aborted,
+    kinds.UpdatesClipped: StatusFold._only_noted,
+    kinds.SumsDiffer: StatusFold._only_noted,
+    kinds.SiteRefused: StatusFold._refused,
+    kinds.SumRecomputed: StatusFold._recomputed,
+    kinds.EpsilonSpent: StatusFold._spent,
+    kinds.ModelReleased: StatusFold._released,
+    kinds.StudyEnded: StatusFold._ended,
 }
