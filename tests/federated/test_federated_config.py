@@ -33,10 +33,26 @@ def test_the_rounds_give_the_length_of_the_training():
     assert _config().training.privacy.epsilon == 8.0
 
 
-def test_settings_of_the_recipe_and_single_ones_meet_in_the_training():
-    recipe = without_length({"name": "x", "epochs": 4, "sampling": {"epochs": 9, "batch_size": 16}})
-    config = _config(train=settings.merged(recipe, {"lr": 0.5}))
+def test_settings_of_the_recipe_and_single_ones_meet_in_the_training(tmp_path):
+    (tmp_path / "mine.toml").write_text("epochs = 4\n[sampling]\nbatch_size = 16\n[optim]\nlr = 0.1\n")
+    layer = ({"name": "chest", "rounds": 5, "train": {"lr": 0.5}}, "the command line")
+    config = settings.resolve_recipe(StudyConfig, str(tmp_path / "mine.toml"), layer)
     assert config.training == TrainConfig.of(batch_size=16, lr=0.5, epochs=5)
+    assert config.study.recipe == "mine"
+
+
+def test_the_file_of_a_study_is_a_recipe_for_the_next_one_of_another_length(tmp_path):
+    first = _config(data_task="multilabel", labels=("effusion",), sites=("north", "east")).resolved()
+    (tmp_path / "study.toml").write_text(settings.to_toml(first))
+    layer = ({"rounds": 9}, "the command line")
+    again = settings.resolve_recipe(StudyConfig, str(tmp_path / "study.toml"), layer)
+    assert again.training == first.training.replace(epochs=9)
+    assert (again.sites, again.data) == (first.sites, first.data)
+
+
+def test_length_and_name_of_a_recipe_do_not_count():
+    recipe = {"name": "x", "epochs": 4, "sampling": {"epochs": 9, "batch_size": 16}}
+    assert without_length(recipe) == {"sampling": {"batch_size": 16}}
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from meninx.core.randomness import private_bytes
 from meninx.secagg import payload
 from meninx.secagg.masks import Mask, Ring, apply_masks, check_ring, commitment, ring_type
 from meninx.secagg.roster import Roster, covered
-from meninx.secagg.shares import Draw
+from meninx.secagg.shares import Draw, draw_numbers
 from meninx.secagg.statements import Agreement, Masked, read, read_announcements, session_digest
 
 TRANSCRIPT_LIMIT = 1 << 32  # bytes, with the vectors of all survivors
@@ -259,7 +259,7 @@ class _Recomputation:
         size = ring_type(first.bits).itemsize
         step = payload.LEAF_BYTES // size
         chunks = payload.leaf_count(first.length, first.bits)
-        chosen = _draw_numbers(chunks, max(1, round(share * chunks)), draw) if chunks else []
+        chosen = draw_numbers(chunks, max(1, round(share * chunks)), draw) if chunks else []
         done, matches = 0, True
         for chunk in chosen:
             start, stop = chunk * step, min((chunk + 1) * step, first.length)
@@ -300,12 +300,3 @@ def add_vectors(total: Ring, vectors: Sequence[Ring]) -> None:
         part = total[start : start + step]
         for vector in vectors:
             part += vector[start : start + step]
-
-
-def _draw_numbers(limit: int, count: int, draw: Draw) -> list[int]:
-    """Return different numbers below a limit, drawn uniformly, sorted."""
-    numbers = list(range(limit))
-    for position in range(count):  # Fisher-Yates; 16 bytes modulo the rest are uniform up to 2^-96
-        other = position + int.from_bytes(draw(16), "big") % (limit - position)
-        numbers[position], numbers[other] = numbers[other], numbers[position]
-    return sorted(numbers[:count])
