@@ -2,7 +2,7 @@
 
 Each hospital is a trainer. A round is a call of ``run``: the mean of all weights goes in, every hospital
 trains on its own cases, its weights come out. FedProx, a pull towards the weights of the round's start, is a
-hook. The learning rate follows one cosine over all rounds, because every call is given the same horizon.
+hook of the library. The learning rate follows one cosine over all rounds, because every call is given the same horizon.
 
     python examples/federated_averaging.py
 """
@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from meninx.learn import (
     Hook,
     OptimConfig,
-    Report,
-    RoundStarted,
+    ProximalPull,
     Schedule,
     ShuffleSampler,
     StepDone,
@@ -45,26 +44,6 @@ class Classes:
         outputs, targets = (torch.stack(values) for values in zip(*results, strict=True))
         right = (outputs.argmax(1) == targets).float().mean()
         return {"loss": float(self.loss(outputs, targets).mean()), "accuracy": float(right)}
-
-
-class FedProx(Hook):
-    """Adds ``mu * (weights - weights at the start of the round)`` to every gradient."""
-
-    post_processing = True  # the pull depends on weights alone, so it may also follow a private step
-
-    def __init__(self, mu: float) -> None:
-        self.mu = mu
-        self.start: list[Tensor] = []
-
-    def on_round_start(self, state: TrainState, event: RoundStarted) -> None:
-        """Remember the weights that the server sent."""
-        self.start = [value.detach().clone() for value in state.model.parameters()]
-
-    def on_gradients(self, state: TrainState, report: Report) -> None:
-        """Pull."""
-        for value, start in zip(state.model.parameters(), self.start, strict=True):
-            if value.grad is not None:
-                value.grad.add_(value.detach() - start, alpha=self.mu)
 
 
 class Rates(Hook):
@@ -95,7 +74,7 @@ def hospital(number: int, mu: float) -> tuple[Trainer, Rates]:
         TrainState.of(network, optimizer, schedule),
         ShuffleSampler(cases=80, batch=16, seed=number),
         SupervisedStep(Classes(), TensorLoader(points, labels)),
-        hooks=[FedProx(mu), rates],
+        hooks=[ProximalPull(mu), rates],
     )
     return trainer, rates
 

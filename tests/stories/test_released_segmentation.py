@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +131,26 @@ def test_three_ways_give_the_same_probabilities_of_an_organ(organ: Segmenter, tm
     for path in organ.images.glob("*.nii.gz"):
         found = nifti.read(tmp_path / "onnx" / "probability_maps" / path.name)
         assert np.allclose(found.affine, nifti.read(path).affine)
+
+
+def test_volumes_that_cannot_be_used_are_listed_and_the_rest_goes_on(
+    organ: Segmenter, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    whole = next(iter(sorted(organ.images.glob("*.nii.gz"))))
+    shutil.copy(whole, images / "whole.nii.gz")
+    (images / "torn.nii.gz").write_bytes(whole.read_bytes()[:2000])
+    make.pictures(images, range(1))
+    model = Segmenter(organ.bundle, images, organ.labels)
+    by_monai(model, tmp_path / "monai")
+    by_onnx(model, tmp_path / "onnx")
+    for out in (tmp_path / "monai", tmp_path / "onnx"):
+        assert [path.name for path in out.glob("*.nii.gz")] == ["whole.nii.gz"]
+        with (out / "refused.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        assert [row["image"] for row in rows] == ["picture0.png", "torn.nii.gz"]
+        assert rows[0]["reason"].startswith("2-D image for a model of volumes")
 
 
 @pytest.mark.slow

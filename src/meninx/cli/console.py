@@ -59,7 +59,7 @@ class Output:
             print(plain.to_json([result.to_table() for result in results]))
         alerts = () if self.quiet else dict.fromkeys(text for item in results for text in item.alerts())
         for text in alerts:
-            _Screen(stderr=True).print(
+            Screen(stderr=True).print(
                 f"warning: {text}", style="bold", highlight=False, markup=False, soft_wrap=True
             )
 
@@ -76,7 +76,7 @@ class Bar:
             *clocks,
             TextColumn("{task.fields[shown]}"),
         )
-        self._progress = Progress(*columns, console=_Screen(stderr=True))
+        self._progress = Progress(*columns, console=Screen(stderr=True))
         self._task: TaskID | None = None
 
     def start(self, label: str, total: int | None) -> None:
@@ -101,7 +101,7 @@ class Bar:
         self._progress.console.print(message, highlight=False, markup=False)
 
 
-class _Screen(RichConsole):
+class Screen(RichConsole):
     """A terminal; when it is gone, the work goes on without it."""
 
     def on_broken_pipe(self) -> None:

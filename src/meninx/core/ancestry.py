@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from meninx.core.federation import StudyPart
 from meninx.core.summaries import FORMAT
 
 
@@ -151,6 +152,8 @@ class Lineage:
         unknown_start: it started from weights of unknown origin.
         statistics_of: dataset whose statistics went into the weights without privacy; empty for a run. Such a
             lineage stands for a dataset: ``run`` is its digest, cut to 32 digits.
+        study: the federated study that the run is a part of: patients of its other sites are behind the
+            weights, too, and are not in ``patients``. None for a run of its own.
         version: format of the record.
     """
 
@@ -168,4 +171,5 @@ class Lineage:
     start: str = ""
     unknown_start: bool = False
     statistics_of: str = ""
+    study: StudyPart | None = None
     version: int = FORMAT

@@ -29,12 +29,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from meninx.core import files, names, plain, provenance, workspace
+from meninx.core import files, names, plain, workspace
 from meninx.core.ancestry import Ancestry as Ancestry
 from meninx.core.ancestry import FeatureStatistics as FeatureStatistics
 from meninx.core.ancestry import Lineage as Lineage
 from meninx.core.ancestry import StartRecord as StartRecord
 from meninx.core.errors import DataError, expected, problem
+from meninx.core.federation import RoundRecord as RoundRecord
+from meninx.core.federation import StudyPart as StudyPart
 from meninx.core.manifest import DatasetInfo
 from meninx.core.provenance import Environment as Environment
 from meninx.core.summaries import FORMAT as FORMAT
@@ -125,6 +127,7 @@ class RunRecord:
         keys: name of the secret keys of a private run in its ledger, from the first step on; empty before.
         software: (first step, versions) of the programs that took the steps of a private run, in ascending
             order; empty as above.
+        study: the federated study that the run is a part of; None for a run of its own.
         secrets: name of a record in ``private/`` (``members.json``, ``data.json``, ``start.json``,
             ``lineage.json``) -> SHA-256 of the file as it was when the run was created; empty in a run of a
             version that did not record it.
@@ -156,6 +159,7 @@ class RunRecord:
     keys: str = ""
     software: tuple[tuple[int, str], ...] = ()
     secrets: dict[str, str] = field(default_factory=dict)
+    study: StudyPart | None = None
     made: str = ""
     finished: str = ""
     version: int = FORMAT
@@ -454,6 +458,7 @@ _PLACES: Mapping[type, str] = {
     PrivacyRecord: "privacy.json",
     DataRecord: "private/data.json",
     Members: "private/members.json",
+    RoundRecord: "private/round.json",
     Ancestry: "private/start.json",
     Lineage: "release/lineage.json",
     EvaluationRecord: "release/evaluation.json",
@@ -581,11 +586,6 @@ def key_name(key: bytes) -> str:
 def now() -> str:
     """Return the time as ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).replace(microsecond=0).isoformat()
-
-
-def versions() -> dict[str, str]:
-    """Return package -> version of what makes the numbers."""
-    return provenance.packages()
 
 
 def require(root: Path, kind: type[RecordT], *, fix: str) -> RecordT:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from meninx.core.errors import DataError, expected, problem
 from meninx.imaging import resample
 from meninx.imaging.image import Image
+from meninx.imaging.image_files import UNREADABLE
 from meninx.imaging.image_files import ImageFiles as ImageFiles
 from meninx.imaging.image_files import find as find
 from meninx.imaging.preprocessing import Preprocessing, refuse_size, refuse_unfit
@@ -97,6 +98,20 @@ class NetworkInput:
         image = self.preprocessing.apply(source)
         refuse_size(image.size, largest=self.image_size, only=self.size)
         return image
+
+    def images(self, paths: Sequence[Path]) -> tuple[Image, Image]:
+        """Return :meth:`source` and :meth:`stored` of the files of an image.
+
+        Raises:
+            DataError: it cannot be read, for whatever reason, or does not fit the network.
+        """
+        try:
+            source = self.source(paths)
+        except DataError:
+            raise
+        except Exception as error:  # a broken file makes a decoder raise anything
+            raise DataError(f"{UNREADABLE} ({type(error).__name__})") from error
+        return source, self.stored(source)
 
     def padded(self, stored: Array) -> npt.NDArray[np.float32]:
         """Return stored values (channels, ...) at ``image_size``: the lowest value is added around them.

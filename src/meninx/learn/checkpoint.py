@@ -314,14 +314,15 @@ class CheckpointHook(Hook):
     def on_evaluation(self, state: TrainState, event: Evaluated) -> None:
         """Save the state, and the weights as ``best`` when they are."""
         if event.improved:
-            self._save("best", state)
-        self._save("last", state)
+            self.save("best", state)
+        self.save("last", state)
 
     def on_round_end(self, state: TrainState, event: RoundDone) -> None:
         """Save the state unless it is not whole."""
         begun = state.step > 0 or not self.plan
         if event.outcome is Outcome.DONE or (event.outcome is Outcome.INTERRUPTED and begun):
-            self._save("last", state)
+            self.save("last", state)
 
-    def _save(self, name: str, state: TrainState) -> None:
+    def save(self, name: str, state: TrainState) -> None:
+        """Save the state as the checkpoint ``name``."""
         save(self.run, name, state, config=self.config, info=self.info, plan=self.plan, anchor=self.anchor())

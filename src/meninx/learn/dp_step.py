@@ -143,7 +143,7 @@ class PrivateStep:
         before it gives its share away, and the noise, which all compute alike, is added once, to the sum over
         all. Every drawn unit of every source is in the sum exactly once, or the step is refused. Of a step,
         :meth:`gradients` keeps no tensor but the released gradients. Weights may come in from outside between
-        two rounds, by ``TrainState.load_weights`` alone; a step is then never begun twice.
+        two rounds, by ``TrainState.load_weights`` alone; a step is begun twice only after the same loads.
 
     Args:
         plan: the plan.
@@ -241,8 +241,8 @@ class PrivateStep:
         model, step = state.model, state.step
         threshold_now = ClippingThreshold(value=state.threshold) if state.threshold else self.plan.threshold()
         drawn = self._drawn(units, step)
-        begun = self._begun_with(model, threshold_now, drawn)
-        self._refuse_replay(state)
+        begun = self._begun_with(state, threshold_now, drawn)
+        self._refuse_replay(state, begun)
         self._pass_over_spent(step, begun)
         count = sum(len(part) for part in drawn)
         parts, first_batch = [], None
@@ -378,13 +378,20 @@ class PrivateStep:
             for source, own, part in zip(self.sources, parts, drawn[1:], strict=True)
         }
 
-    def _refuse_replay(self, state: TrainState) -> None:
-        """Refuse to begin a step again with weights that are not those it was begun with.
+    def _refuse_replay(self, state: TrainState, begun: str) -> None:
+        """Refuse to begin a step again after weights came in that it was not begun with.
 
         After a crash a step is repeated with the same noise. That is free only if everything else is the
-        same, too; with other weights the difference of the two releases would hold no noise.
+        same, too; with other weights the difference of the two releases would hold no noise. A round that
+        goes on from a checkpoint has the same loads behind it, which the ledger's line of the step shows.
         """
-        if self.world.main and state.loads and state.step < self.ledger.next_step:
+        spent = state.step < self.ledger.next_step
+        if (
+            self.world.main
+            and state.loads
+            and spent
+            and not self.ledger.began(self.stream, state.step, begun)
+        ):
             fix = f"continue with state.step = {self.ledger.next_step}; the steps in between stay accounted"
             rule = "a step that was not begun before, because weights came in from outside"
             raise PrivacyRefusal(expected(rule, got=f"step {state.step} again", where="ledger", fix=fix))
@@ -407,17 +414,20 @@ class PrivateStep:
             raise PrivacyRefusal(problem("a case belongs to two units of the sampler", where="Trainer"))
 
     def _begun_with(
-        self, model: nn.Module, threshold_now: ClippingThreshold, drawn: Sequence[UnitBatch]
+        self, state: TrainState, threshold_now: ClippingThreshold, drawn: Sequence[UnitBatch]
     ) -> str:
         """Return a keyed digest of the weights, the threshold and the drawn units that the step begins with.
 
         A step that is begun again under the same noise must begin with the same, which the ledger compares.
+        Sums over the bits tell apart what chance makes, not what somebody chooses; therefore weights that
+        came in from outside are in the digest by their SHA-256, too.
         """
         if not self.world.main:
             return ""
         text = json.dumps([threshold_now.value, [part.units for part in drawn]])
         code = hmac.new(self._keys.noise, b"begun with\0" + text.encode() + b"\0", hashlib.sha256)
-        sums = [total for value in model.state_dict().values() for total in _bit_sums(value)]
+        code.update(state.loaded.encode())
+        sums = [total for value in state.model.state_dict().values() for total in _bit_sums(value)]
         if sums:  # one copy to the processor, however many tensors there are
             code.update(torch.cat([value.to(sums[0].device) for value in sums]).cpu().numpy().tobytes())
         return code.hexdigest()[:32]

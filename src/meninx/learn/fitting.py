@@ -79,17 +79,11 @@ def fit(
         ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit, or training diverged.
     """
     config, world = learn_part(config), world or World()
-    config = config if network is not None else with_network(config, data.info)
-    begun = world.shared(lambda: checkpoint.path_of(run, "last").is_file() or run.ledger_path.is_file())
-    if begun and not resume:
-        fix = "give --resume, or another --out"
-        raise UsageError(problem("the run folder was trained before", where=run.name, fix=fix))
-    world.shared(lambda: checkpoint.refuse_other_plan(run, plan.fingerprint() if plan else ""))
-    world.shared(lambda: _refuse_lost_ledger(run) if plan else None)
+    begun = is_begun(run, world, plan, resume=resume)
     with runtime.prepared(config.runtime, world) as device, Stop() as stop:
         begin = BeginHook(run) if world.main else None
         training = assemble.from_config(
-            config,
+            config if network is not None else with_network(config, data.info),
             data,
             run,
             plan,
@@ -104,26 +98,21 @@ def fit(
             declared_units=declared_units,
             world=world,
         )
-        if begin:
-            begin.planned_steps = training.total_steps
-        state = training.state
-        checkpoint.restore(run, state, config=config, plan=training.fingerprint, world=world)
-        if state.step == 0:
-            assemble.probe(training)
+        restored(training, begin)
         total = training.total_steps
         try:
-            with _data_at_hand(training, data, progress, lambda: stop.wanted):
+            with data_at_hand(training, data, progress, lambda: stop.wanted):
                 training.trainer.run(until=total, horizon=total, stop_requested=lambda: stop.wanted)
         except KeyboardInterrupt as error:
             raise _interrupted(training, begin) from error
         finally:
             if begin and plan is not None and run.ledger_text():
                 begin.begin()  # a step that was accounted was taken
-        return _result(training, *world.shared(lambda: _recorded(training)))
+        return concluded(training)
 
 
 @contextmanager
-def _data_at_hand(
+def data_at_hand(
     training: Training, data: Manifest, progress: Progress, stop: Callable[[], bool]
 ) -> Iterator[None]:
     """Give the cases their cache of decoded images for a block, and end the loader's threads after it."""
@@ -151,6 +140,29 @@ def _data_at_hand(
         training.train.cache = training.valid.cache = None
         if found is not None:
             found.close()
+
+
+def is_begun(run: Run, world: World, plan: Plan | None, *, resume: bool) -> bool:
+    """Return whether a run took steps before; refuse to go on with it otherwise than it began."""
+    begun = world.shared(lambda: checkpoint.path_of(run, "last").is_file() or run.ledger_path.is_file())
+    if begun and not resume:
+        fix = "give --resume, or another --out"
+        raise UsageError(problem("the run folder was trained before", where=run.name, fix=fix))
+    world.shared(lambda: checkpoint.refuse_other_plan(run, plan.fingerprint() if plan else ""))
+    world.shared(lambda: _refuse_lost_ledger(run) if plan else None)
+    return begun
+
+
+def restored(training: Training, begin: BeginHook | None) -> None:
+    """Put the last checkpoint into a training; try the network on a case when there is none yet."""
+    if begin:
+        begin.planned_steps = training.total_steps
+    world = training.trainer.world
+    checkpoint.restore(
+        training.run, training.state, config=training.config, plan=training.fingerprint, world=world
+    )
+    if training.state.step == 0:
+        assemble.probe(training)
 
 
 def _refuse_lost_ledger(run: Run) -> None:
@@ -208,8 +220,9 @@ def _interrupted(training: Training, begin: BeginHook | None) -> Interrupted:
     return Interrupted(f"training stopped by the user; {saved}; go on with --resume ({name})")
 
 
-def _result(training: Training, name: str, spent: dict[str, Any] | None) -> FitResult:
-    """Return the result of the run, whose weights are in the checkpoint ``name``."""
+def concluded(training: Training) -> FitResult:
+    """Write privacy.json and how far the run is, and return the result of the run."""
+    name, spent = training.trainer.world.shared(lambda: _recorded(training))
     state, last = training.state, training.trainer.last
     metrics = last.metrics if last else {}
     metric = training.task.metric if metrics else ""

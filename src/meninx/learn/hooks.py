@@ -1,18 +1,15 @@
 """Hooks: what listens to a trainer, and what may change its gradients. Events are their arguments.
 
-::
+One that changes gradients declares it (:class:`ProximalPull` is another)::
 
-    class FedProx(Hook):
-        \"\"\"Pulls the weights towards those at the start of the round.\"\"\"
+    class Decay(Hook):
+        \"\"\"Pulls the weights towards 0.\"\"\"
 
         post_processing = True  # the pull depends on weights alone
 
-        def on_round_start(self, state, event):
-            self.start = [value.detach().clone() for value in state.model.parameters()]
-
         def on_gradients(self, state, report):
-            for value, start in zip(state.model.parameters(), self.start):
-                value.grad.add_(value.detach() - start, alpha=0.1)
+            for value in state.model.parameters():
+                value.grad.add_(value.detach(), alpha=0.1)
 
 Hooks are called in the order in which the trainer was given them. Of several processes each calls its own.
 """
@@ -25,6 +22,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from torch import Tensor
 
 from meninx.core import journal
 from meninx.core.progress import Progress
@@ -160,6 +159,46 @@ class Hook:
 
     def on_round_end(self, state: TrainState, event: RoundDone) -> None:
         """See the state at the end of a round; also called when one is interrupted or fails."""
+
+
+class ProximalPull(Hook):
+    """Adds ``mu * (weights - centre)`` to every gradient: the site's part of FedProx.
+
+    The centre is what the round begins with, or what :meth:`pull_to` gave, which a round that goes on after
+    an interruption needs. With a private step the pull follows the noise and depends on weights alone, so the
+    guarantee stays.
+
+    Args:
+        mu: weight of the pull, > 0.
+
+    References:
+        Li et al. (2020), Federated Optimization in Heterogeneous Networks.
+    """
+
+    post_processing = True
+
+    def __init__(self, mu: float) -> None:
+        self.mu = mu
+        self._given: Mapping[str, Tensor] | None = None
+        self._centre: dict[str, Tensor] = {}
+
+    def pull_to(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the centre of the rounds that follow: weights by name; other parameters are not pulled."""
+        self._given = weights
+
+    def on_round_start(self, state: TrainState, event: RoundStarted) -> None:
+        """Take the centre."""
+        own = dict(state.model.named_parameters())
+        given = own if self._given is None else self._given
+        self._centre = {
+            name: given[name].detach().to(value, copy=True) for name, value in own.items() if name in given
+        }
+
+    def on_gradients(self, state: TrainState, report: Report) -> None:
+        """Pull."""
+        for name, value in state.model.named_parameters():
+            if value.grad is not None and name in self._centre:
+                value.grad.add_(value.detach() - self._centre[name], alpha=self.mu)
 
 
 class ProgressHook(Hook):

@@ -15,6 +15,7 @@ Weights travel as values, so a server can average them without knowing the netwo
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from meninx.core.errors import DataError, UsageError, expected, problem
+from meninx.learn.state_digest import weights_digest
 
 _SCALE_STEPS = 2_000  # without overflow, after which a larger scale is tried
 MODEL = "model"
@@ -240,8 +242,9 @@ class TrainState:
         stopped: training ended early.
         threshold: clipping threshold in force when it follows the gradients; 0 for the plan's first. As
             public as the weights.
-        loads: how often weights came in from outside. A private step that was begun before is then not
-            begun again, because under the same noise it would release another gradient.
+        loads: how often weights came in from outside. A private step that was begun before is then begun
+            again only after the same loads, because under the same noise it would release another gradient.
+        loaded: chained SHA-256 of all weights that came in from outside; empty before the first.
     """
 
     players: dict[str, Player]
@@ -250,6 +253,7 @@ class TrainState:
     stopped: bool = False
     threshold: float = 0.0
     loads: int = 0
+    loaded: str = ""
 
     @classmethod
     def of(
@@ -302,6 +306,7 @@ class TrainState:
             raise DataError(problem("the weights are not finite", where="load_weights"))
         model.load_state_dict(dict(values))
         self.loads += 1
+        self.loaded = hashlib.sha256(f"{self.loaded}\0{weights_digest(values)}".encode()).hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all of it as tensors and plain numbers."""
@@ -312,6 +317,7 @@ class TrainState:
             "stopped": self.stopped,
             "threshold": self.threshold,
             "loads": self.loads,
+            "loaded": self.loaded,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -331,6 +337,7 @@ class TrainState:
         self.best = Best(**state["best"])
         self.threshold = float(state.get("threshold", 0.0))
         self.loads = int(state.get("loads", 0))  # checkpoints of earlier versions do not say
+        self.loaded = str(state.get("loaded", ""))
 
     def _named(self, player: str) -> Player:
         if not player:

@@ -4,7 +4,7 @@ It is assembled from parts and knows none of its users: a sampler chooses the un
 gradients and updates the players, hooks listen. ``run`` may be called again, so a round of federated learning
 is a call, and all rounds can share one learning-rate schedule::
 
-    trainer = Trainer(state, sampler, step, hooks=[FedProx()])
+    trainer = Trainer(state, sampler, step, hooks=[ProximalPull(mu=0.01)])
     for done in (10, 20, 30):
         state.load_weights(server.weights())
         trainer.run(until=done, horizon=30)

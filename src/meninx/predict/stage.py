@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from meninx.core import artifacts, names, plain, pool, settings, workspace
+from meninx.core import artifacts, names, plain, pool, provenance, settings, workspace
 from meninx.core import progress as bars
 from meninx.core.artifacts import Noticed, PredictRecord
 from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected, problem
@@ -277,7 +277,7 @@ def _record(
         ignored=inputs.ignored,
         settings=shown,
         device=str(runtime.device(config.device)),
-        versions=artifacts.versions(),
+        versions=provenance.packages(),
         made=artifacts.now(),
     )
 

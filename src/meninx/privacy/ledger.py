@@ -320,6 +320,10 @@ class Ledger:
         """
         return step >= self.next_step or self.states.get((stream, step), state) == state
 
+    def began(self, stream: str, step: int, state: str) -> bool:
+        """Return whether the ledger says that a step under named keys was begun with this state."""
+        return step < self.next_step and bool(state) and self.states.get((stream, step)) == state
+
     def verify(self, *, plan: Plan | None = None, steps: int = 0) -> None:
         """Raise PrivacyRefusal if the ledger has fewer than ``steps`` steps, or entries of another plan.
 

@@ -7,7 +7,7 @@ import re
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from meninx.core import artifacts
+from meninx.core import provenance
 from meninx.report import (
     section_deid,
     section_fairness,
@@ -43,7 +43,7 @@ def render(context: ReportContext) -> str:
         .render(
             title=context.config.title,
             date=context.date,
-            version=artifacts.versions().get("meninx", ""),
+            version=provenance.packages().get("meninx", ""),
             banner=context.not_for_release,
             verdicts=verdicts(context),
             signs=SIGNS,

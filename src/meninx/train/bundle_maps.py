@@ -1,5 +1,7 @@
 """Label maps and probability maps on the pixels of their source images, written without torch or meninx.
 
+The images without a prediction are listed beside them.
+
 A bundle ships this source as ``scripts/maps.py``. The workflow for MONAI (``scripts/inference.py``) and the
 program for ONNX Runtime (``scripts/segment_with_onnx.py``) write their results by it.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,8 @@ from meninx.core.errors import DataError, problem
 from meninx.imaging import load, nifti
 from meninx.imaging.image import Image
 
-PROBABILITY_MAPS, REFUSED = "probability_maps", "refused.csv"
+REFUSED = "refused.csv"
+PROBABILITY_MAPS = "probability_maps"
 _SUFFIXES = (*load.PICTURES, *load.VOLUMES, ".dcm")
 
 
@@ -67,15 +71,20 @@ class LabelMapFiles:
         return stem
 
 
+def name_refused(name: str, reason: str) -> None:
+    """Say on stderr that an image is not predicted, and why."""
+    print(f"not predicted: {names.printable(f'{name}: {reason}')}", file=sys.stderr)
+
+
 def write_refused(folder: Path, refused: Sequence[tuple[str, str]]) -> None:
-    """Write the table of (name, reason) of the images without a prediction; nothing without any."""
+    """Write ``refused.csv`` with name and reason of each image without a prediction; nothing without one."""
     if refused:
-        rows = [[names.csv_cell(text) for text in row] for row in sorted(refused)]
-        write_table(folder / REFUSED, [["image", "reason"], *rows])
+        rows = [("image", "reason"), *sorted(refused)]
+        write_table(folder / REFUSED, [[names.csv_cell(text) for text in row] for row in rows])
 
 
 def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Write rows as CSV."""
+    """Write rows of cells as CSV."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     files.write_text(path, buffer.getvalue())

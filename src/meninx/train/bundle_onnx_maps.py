@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from meninx.core import names
 from meninx.core.errors import DataError, problem
 from meninx.imaging.image_files import ImageFiles, LeftOut, find
 from meninx.imaging.network_input import NetworkInput
 from meninx.imaging.sliding_window import SlidingWindow
-from meninx.train.bundle_maps import LabelMapFiles
+from meninx.train.bundle_maps import LabelMapFiles, name_refused
 
 MODEL, PROBABILITIES = "models/model.onnx", "--probabilities"
 Floats = npt.NDArray[np.float32]
@@ -58,10 +57,9 @@ class OnnxSegmenter:
         """Return the label map of an image, and what is needed to put it on the image's pixels.
 
         Raises:
-            DataError: the image does not fit the network. A broken file makes a decoder raise anything.
+            DataError: the image cannot be read or does not fit the network.
         """
-        source = self.reader.source(files.paths)
-        stored = self.reader.stored(source)
+        source, stored = self.reader.images(files.paths)
         logits = self.logits(self.reader.padded(stored.array))
         item = {"files": files, "source": source, "stored": stored, "reader": self.reader}
         item["pred"] = label_map(logits, sigmoid=self.sigmoid)[None]
@@ -91,7 +89,7 @@ def label_probabilities(logits: Floats, *, sigmoid: bool) -> Floats:
 def main(images: str, out: str, *flags: str) -> None:
     """Write the label map of every image below a folder, on the pixels of the image.
 
-    Images that cannot be read or do not fit the network are named on stderr and in ``refused.csv``.
+    Images that cannot be read or do not fit the network are listed in ``refused.csv``.
 
     Args:
         images: the folder.
@@ -99,23 +97,25 @@ def main(images: str, out: str, *flags: str) -> None:
         *flags: ``--probabilities`` also writes the probability of each label, as NIfTI.
 
     Raises:
-        DataError: a flag is unknown, or a file to write is there already.
+        DataError: a map or the list is there already, or the flag is unknown.
     """
     if set(flags) - {PROBABILITIES}:
         raise DataError(problem("the only flag is --probabilities", where="command line"))
     network = OnnxSegmenter(Path(__file__).resolve().parents[1] / MODEL)
     writer = LabelMapFiles(out)
-    refused: list[LeftOut] = []
-    for image in find(Path(images), network.reader.preprocessing, refused):
+    unusable: list[LeftOut] = []
+    found = find(Path(images), network.reader.preprocessing, unusable)
+    refused = [(item.files.name, item.words) for item in unusable]
+    for image in found:
         try:
             item = network.item(image, probabilities=PROBABILITIES in flags)
-        except Exception as error:  # a broken file makes a decoder raise anything
-            refused.append(LeftOut(image, str(error) or type(error).__name__))
+        except DataError as error:
+            refused.append((image.name, str(error)))
             continue
         writer.add(item)
-    for left in refused:
-        print(f"not predicted: {names.printable(f'{left.files.name}: {left.words}')}", file=sys.stderr)
-    writer.close([(left.files.name, left.words) for left in refused])
+    for name, reason in refused:
+        name_refused(name, reason)
+    writer.close(refused)
 
 
 def _plain(text: str) -> Any:

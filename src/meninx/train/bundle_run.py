@@ -6,7 +6,6 @@ MONAI's dataset, inferers and transforms. It needs neither meninx nor pytorch-ig
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,11 +16,10 @@ from torch import Tensor, nn
 
 from meninx.core import names
 from meninx.core.errors import DataError, problem
-from meninx.imaging.image import Image
-from meninx.imaging.image_files import UNREADABLE, ImageFiles, LeftOut, find
+from meninx.imaging.image_files import ImageFiles, LeftOut, find
 from meninx.imaging.network_input import NetworkInput, preprocessing_of
 from meninx.learn.state_digest import weights_digest
-from meninx.train.bundle_maps import REFUSED, refuse_present, write_refused, write_table
+from meninx.train.bundle_maps import REFUSED, name_refused, refuse_present, write_refused, write_table
 from meninx.train.bundle_table import Columns, read_thresholds
 
 TABLE = "predictions.csv"
@@ -70,20 +68,11 @@ class NetworkInputd:
         if "refused" in item:
             return dict(item)
         try:
-            source = self._source(item["files"])
-            stored = self.reader.stored(source)
+            source, stored = self.reader.images(item["files"].paths)
         except DataError as error:
             return {**item, "refused": str(error)}
         values = torch.from_numpy(self.reader.normalised(stored.array))
         return {**item, "image": values, "stored": stored, "source": source, "reader": self.reader}
-
-    def _source(self, image: ImageFiles) -> Image:
-        try:
-            return self.reader.source(image.paths)
-        except DataError:
-            raise
-        except Exception as error:  # a broken file makes a decoder raise anything
-            raise DataError(f"{UNREADABLE} ({type(error).__name__})") from error
 
 
 class LabelMapd:
@@ -214,7 +203,7 @@ class Predictor:
             item = self.dataset[index]
             if "refused" in item:
                 refused.append((item["files"].name, item["refused"]))
-                print(f"not predicted: {names.printable(': '.join(refused[-1]))}", file=sys.stderr)
+                name_refused(*refused[-1])
                 continue
             logits = self.inferer(item["image"][None].to(self.device), self.network)[0].cpu()
             self.writer.add(self.postprocessing({**item, "pred": logits}))

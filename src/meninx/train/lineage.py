@@ -102,6 +102,7 @@ def draft(
         parents=(*start.parents, *public),
         start=start.ancestry.sha256 if start.ancestry is not None else "",
         unknown_start=start.ancestry is not None and start.ancestry.origin == "unknown",
+        study=run.study,
     )
 
 

@@ -5,27 +5,22 @@ from __future__ import annotations
 import copy
 import math
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
-from meninx.core import artifacts, belonging, names, plain, provenance, settings, workspace
+from meninx.core import artifacts, plain, settings
 from meninx.core import run as runs
 from meninx.core.artifacts import Ancestry, PrivacyRecord, RunRecord, StartRecord
 from meninx.core.budget import PrivacySpent
-from meninx.core.errors import DataError, problem
-from meninx.core.manifest import EMPTY_SPLITS, Manifest, TaskKind
+from meninx.core.manifest import EMPTY_SPLITS, Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
-from meninx.learn import assemble, distributed, finetune, ledger_file, pretrained, record, runtime
-from meninx.learn.config import TaskConfig
+from meninx.learn import assemble, distributed, finetune, ledger_file, record, runtime
 from meninx.learn.distributed import World
 from meninx.learn.fitting import fit
 from meninx.learn.inference import load_model
@@ -33,14 +28,12 @@ from meninx.learn.record import FitResult
 from meninx.learn.task import with_network
 from meninx.models import registry
 from meninx.privacy import accounting
-from meninx.privacy.clipping import trained_layers
 from meninx.privacy.composition import joint_phases
 from meninx.privacy.plan import Plan
-from meninx.train import bundle, effect, identity, lineage, onnx_export, release, testdata
+from meninx.train import creation, effect, identity, release
 from meninx.train.config import TrainConfig
 from meninx.train.identity import dataset_of as dataset_of  # the public name of the stage
 from meninx.train.lineage import Start
-from meninx.train.planning import make_plan
 from meninx.train.resume import (
     bound_inputs,
     opened,
@@ -173,27 +166,29 @@ def run(
         data = Manifest.read(source)
         world.agree("dataset", lambda: identity.data_record(source).digest)
         if resume is not None:
-            root, table, closed = world.shared(lambda: _reopened(resume, source, network))
-            if closed:
-                return plain.from_plain(closed, TrainResult, where="the finished run")
+            root, table, found = world.shared(lambda: _reopened(resume, source, network))
+            if found:
+                return plain.from_plain(found, TrainResult, where="the finished run")
             config = settings.build(TrainConfig, table, "config.toml")
-            plan = _agreed_plan(config, data, world)
+            plan = creation.agreed_plan(config, data, world)
             return _train(config, data, Run(Path(root)), plan, progress, world, resumed=True, network=network)
         config = named(config, recipe)
         if network is not None:
             config = config.replace(model=registry.own_name(network))
         config = with_network(config, data.info)
         world.agree("settings", lambda: settings.to_toml(config))
-        plan, start = _checked(config, data, out, world, network)
-        begun = _network(config, data, plan, network)  # all of these refuse before a folder is made
+        plan, start = creation.checked(config, data, out, world, network)
+        begun = creation.first_network(
+            config, data, plan, network
+        )  # all of these refuse before a folder is made
         if dry_run:
             return _preview(config, data, out, begun, plan, start, world, given=network is not None)
         config = effect.resolved(config, data, plan)
         for name in data.empty_splits:  # before a long training; the result says it again
             progress.note(f"warning: {EMPTY_SPLITS[name]}")
-        with _leaving_no_trace(out, world):
-            folder = Run(Path(world.shared(lambda: _created(config, data, out, start))))
-            with _discarded_on_failure(folder, world):
+        with creation.leaving_no_trace(out, world):
+            folder = Run(Path(world.shared(lambda: creation.created(config, data, out, start))))
+            with creation.discarded_on_failure(folder, world):
                 return _train(config, data, folder, plan, progress, world, resumed=False, network=network)
 
 
@@ -209,83 +204,6 @@ def stored_config(run: Run) -> TrainConfig:
         ConfigError: its config.toml was changed into something else.
     """
     return settings.resolve_recipe(TrainConfig, str(run.config_path))
-
-
-# before a run
-
-
-def _checked(
-    config: TrainConfig, data: Manifest, out: Path, world: World, network: nn.Module | None
-) -> tuple[Plan | None, Start]:
-    """Return the privacy plan and what is known of the starting weights.
-
-    Refuse whatever cannot become a run.
-    """
-    public = [Path(config.model.standardize)] if config.model.standardize else []
-    workspace.outside(out, [data.root, *public])
-    names.check([data.info.name], what="dataset", where="dataset.toml")
-    names.check(data.info.labels, what="label", where="dataset.toml")
-    names.check(data.info.attributes, what="attribute", where="dataset.toml")
-    bundle.check_options(config.model.options)
-    runtime.device(distributed.own_device(config.runtime.device, world))
-    effect.refuse_idle(config, data)
-    if config.task.kind == TaskConfig.kind:  # a task of another package may need no labels
-        _refuse_unlabelled(data)
-    plan = _agreed_plan(config, data, world)
-    effect.refuse_long_warmup(config.optim, effect.total_steps(config.sampling, data, plan))
-    found: list[Start] = []
-    if config.model.pretrained:  # process 0 alone sees the folders; its refusal stops the others
-        world.shared(lambda: found.append(_traced(config, data, out, network)))
-    own = Start(Ancestry()) if network is not None else Start()  # nobody can say what it was trained on
-    return plan, found[0] if found else own
-
-
-def _refuse_unlabelled(data: Manifest) -> None:
-    """Refuse a training split from which nothing can be learned."""
-    chosen = data.split("train")
-    if not len(chosen):
-        raise DataError(testdata.empty_split(data, "train"))
-    masks = data.info.task is TaskKind.SEGMENTATION
-    known = any(case.mask for case in chosen.cases) if masks else np.isfinite(chosen.targets()).any()
-    if not known:
-        fix = "prepare the dataset with the table or the masks that hold them"
-        what = f"no case of the training split has a {'mask' if masks else 'label'}"
-        raise DataError(problem(what, where="manifest.csv", fix=fix))
-
-
-def _traced(config: TrainConfig, data: Manifest, out: Path, network: nn.Module | None) -> Start:
-    """Return what is known of the starting weights, with any statistics of their features."""
-    unit = str(config.privacy.unit) if config.privacy else ""
-    members, known = identity.members_of(data), identity.data_record(data.root)
-    start = lineage.trace(
-        pretrained.path_of(config.model.pretrained), members, known, unit=unit, folders=(out,)
-    )
-    if not config.model.standardize:
-        return start
-    public = Manifest.read(Path(config.model.standardize))
-    caveats = lineage.refuse_shared_people(public, members, private=config.privacy is not None)
-    statistics = assemble.feature_statistics(config, data.info, network=network)
-    return lineage.standardized(start, public, statistics, caveats)
-
-
-def _agreed_plan(config: TrainConfig, data: Manifest, world: World) -> Plan | None:
-    """Return the privacy plan, the same in all processes."""
-    plan = make_plan(config, data)
-    world.agree("privacy plan", lambda: plan.fingerprint() if plan else "none")
-    return plan
-
-
-def _network(config: TrainConfig, data: Manifest, plan: Plan | None, own: nn.Module | None) -> nn.Module:
-    """Return a copy of the network that a run begins with, if it can be built and trained with the plan."""
-    with torch.random.fork_rng():
-        network, _ = assemble.initial_network(config, data.info, network=copy.deepcopy(own))
-        if "onnx" in config.export:  # nothing is trained, and no epsilon spent, for a release that must fail
-            size = config.model.patch_size or config.model.image_size or data.info.size
-            onnx_export.refuse_unfit(network, data.info, size)
-    if plan is not None:
-        finetune.apply(network, finetune.never_trained(network, config.model))
-        trained_layers(network, config.model.functional)
-    return network
 
 
 def _preview(
@@ -331,58 +249,6 @@ def _preview(
     )  # fmt: skip
 
 
-def _created(config: TrainConfig, data: Manifest, out: Path, start: Start) -> str:
-    """Make the run folder with everything that says what it belongs to, and return its path."""
-    folder = runs.create(
-        out,
-        f"{config.name}_s{config.runtime.seed}",
-        config_toml=effect.to_toml(config),
-        private=config.privacy is not None,
-        deterministic=config.runtime.deterministic,
-    )
-    with _discarded_on_failure(folder, World()):
-        known = identity.data_record(data.root)
-        key = folder.key(identity.KEY, seed=config.runtime.seed if config.runtime.deterministic else None)
-        members = identity.members_of(data)
-        entry = folder.update(
-            data=identity.keyed_data(key, known.digest),
-            dataset=data.info.name,
-            patients_known=data.info.patients_known,
-            software=((0, provenance.software()),) if config.privacy else (),
-        )
-        artifacts.write(folder.root, known)
-        artifacts.write(folder.root, replace(members, earlier=start.patients, earlier_images=start.images))
-        artifacts.write(folder.root, lineage.draft(entry, key, members, config.privacy, start), private=True)
-        if start.ancestry is not None:
-            artifacts.write(folder.root, start.ancestry)
-        folder.update(secrets=belonging.secrets_of(folder.root))
-    return str(folder.root)
-
-
-@contextmanager
-def _leaving_no_trace(out: Path, world: World) -> Iterator[None]:
-    """Remove the folder of runs when a start fails, unless it was there before or holds something."""
-    made = not out.exists()
-    try:
-        yield
-    except BaseException:
-        if made and world.main:
-            with suppress(OSError):
-                out.rmdir()
-        raise
-
-
-@contextmanager
-def _discarded_on_failure(folder: Run, world: World) -> Iterator[None]:
-    """Remove a run folder when its start fails before the first step."""
-    try:
-        yield
-    except BaseException:
-        if world.main:
-            folder.discard()
-        raise
-
-
 # going on with a run
 
 
@@ -397,10 +263,10 @@ def _reopened(
         return str(folder.root), table, None
     with folder.lock():
         refuse_changed_release(folder, source)
-        return str(folder.root), table, plain.to_plain(_closed(folder, Manifest.read(source), network))
+        return str(folder.root), table, plain.to_plain(closed(folder, Manifest.read(source), network))
 
 
-def _closed(folder: Run, data: Manifest, network: nn.Module | None) -> TrainResult:
+def closed(folder: Run, data: Manifest, network: nn.Module | None) -> TrainResult:
     """Return the result of a finished run, read from its folder."""
     model, learned, _ = load_model(folder, network=copy.deepcopy(network))
     known, split = artifacts.require(folder.root, RunRecord, fix="start a new run"), data.split("train")
@@ -443,12 +309,13 @@ def _train(
             declared_units=declared, network=network,
         )  # fmt: skip
         parameters = world.shared(lambda: release.publish(config, run, network=network))
-    return _result(config, data, run.root, parameters, fitted)
+    return result_of(config, data, run.root, parameters, fitted)
 
 
-def _result(
+def result_of(
     config: TrainConfig, data: Manifest, out: Path, parameters: int, fitted: FitResult
 ) -> TrainResult:
+    """Return the result of a run that was just trained and published."""
     training = data.split("train")
     return TrainResult(
         out=out, model=config.model.name, parameters=parameters, train_cases=len(training),

@@ -1,0 +1,296 @@
+"""SiteAgent: a site's end of a study. It answers each request with the site's own training and aggregation.
+
+It is the same object in one process (``simulate``), behind Flower and behind the mailbox::
+
+    agent = SiteAgent("north", config, data, out, study="chest", part=part, ends=ends)
+    reply = agent.handle(request)
+
+What it promises lies on the disk of the site before it answers: the run folder holds weights, ledger and the
+round at hand. A request that is asked again is answered the same way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+
+from torch import Tensor
+
+from meninx.core import artifacts
+from meninx.core.artifacts import RunRecord, StudyPart
+from meninx.core.errors import DataError, Interrupted, MeninxError, PrivacyRefusal, expected, problem
+from meninx.core.progress import SILENT, Progress
+from meninx.federated import events, messages
+from meninx.federated.aggregation_methods import SiteEnds
+from meninx.federated.aggregators import SiteEnd
+from meninx.federated.contribution import Contribution
+from meninx.federated.events import AnyEvent, Emit
+from meninx.federated.messages import Position, Reply, Request
+from meninx.federated.vector import Vector, WeightLayout, from_bytes, name_of
+from meninx.learn import finetune
+from meninx.learn.hooks import Hook, ProximalPull
+from meninx.learn.trainer import never
+from meninx.train import evaluate, in_rounds
+from meninx.train.config import EvaluateConfig, TrainConfig
+from meninx.train.in_rounds import RunInRounds
+from meninx.train.stage import TrainResult
+
+
+class SiteAgent:
+    """One site of a study.
+
+    Args:
+        name: of the site.
+        config: the study's training settings, with the site's own device.
+        source: the site's prepared dataset.
+        out: folder of the site's runs.
+        study: name of the study.
+        part: makes the record of the site's part, from the identifier of the run of the study.
+        ends: makes the site's end of the aggregation.
+        local: prefixes of weights that stay at the site.
+        hooks: listeners of the trainer, e.g. the pull of FedProx.
+        admit: asked before the site's run is opened; raises PrivacyRefusal when the site does not allow it.
+        share_metrics: the site tells the metrics of its test patients at the end.
+        emit: takes events about this site.
+        progress: shows steps and loss.
+        stop: asked after each step; true interrupts the training.
+
+    Attributes:
+        name: of the site.
+        result: of the released run; None before the end.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: TrainConfig,
+        source: Path,
+        out: Path,
+        *,
+        study: str,
+        part: Callable[[str], StudyPart],
+        ends: SiteEnds,
+        local: tuple[str, ...] = (),
+        hooks: tuple[Hook, ...] = (),
+        admit: Callable[[], None] = lambda: None,
+        share_metrics: bool = False,
+        emit: Emit = events.ignore,
+        progress: Progress = SILENT,
+        stop: Callable[[], bool] = never,
+    ) -> None:
+        self.name = name
+        self.result: TrainResult | None = None
+        self._config, self._source, self._out, self._study = config, source, out, study
+        self._part, self._ends, self._local, self._hooks = part, ends, local, hooks
+        self._admit, self._share_metrics, self._emit = admit, share_metrics, emit
+        self._progress, self._stop = progress, stop
+        self._training_refused = False
+        self._stack, self._run_of = ExitStack(), ""
+        self._run: RunInRounds | None = None
+        self._end: SiteEnd | None = None
+        self._layout: WeightLayout | None = None
+
+    def handle(self, request: Request) -> Reply:
+        """Return the reply to a request.
+
+        Raises:
+            Interrupted: the user stopped the site; its state is saved.
+        """
+        self._training_refused = False
+        try:
+            return self._answered(request)
+        except Interrupted:
+            raise
+        except MeninxError as error:
+            # a guard of the site's own training says no for good; one of the aggregation to this request
+            final = isinstance(error, PrivacyRefusal) and self._training_refused
+            reply = messages.Declined(site=self.name, reason=str(error), code=error.exit_code, final=final)
+            self._emit(
+                events.SiteRefused(site=self.name, reason=reply.reason, code=reply.code, final=reply.final)
+            )
+            return reply
+
+    def close(self) -> None:
+        """Leave the run folder to others; a later request takes it up again."""
+        self._stack.close()
+        self._stack, self._run, self._end, self._layout, self._run_of = ExitStack(), None, None, None, ""
+
+    @property
+    def run_folder(self) -> Path | None:
+        """The run folder of this site; None before the first round."""
+        return self._run.run.root if self._run is not None else None
+
+    def _answered(self, request: Request) -> Reply:
+        at = request.at
+        if at.study != self._study:
+            raise DataError(
+                expected(f"a request of study {self._study}", got="another study", where="request")
+            )
+        match request:
+            case messages.Hello():
+                return messages.Greeting(site=self.name, announcement=self._end_of(at).announce())
+            case messages.Meet():
+                self._end_of(at).meet(request.announcements)
+                return messages.Done(site=self.name)
+            case messages.Train():
+                return self._train(request)
+            case messages.Agree():
+                signature = self._end_of(at).agree(at, request.survivors)
+                self._sent(events.SurvivorsAgreed, at, signature)
+                return messages.Agreed(site=self.name, agreement=signature)
+            case messages.Reveal():
+                opened = self._end_of(at).reveal(at, request.agreements, request.lost)
+                self._sent(events.SecretsRevealed, at, opened)
+                return messages.Revealed(site=self.name, reveal=opened)
+            case messages.Recompute():
+                share, matches = self._end_of(at).check(at, request.transcript, request.total)
+                self._emit(events.SumRecomputed(site=self.name, round=at.round, share=share, matches=matches))
+                return messages.Recomputed(site=self.name, share=share, matches=matches)
+            case messages.Finish():
+                return self._finish(request)
+
+    def _sent(self, kind: Callable[..., AnyEvent], at: Position, content: bytes) -> None:
+        self._emit(kind(site=self.name, round=at.round, attempt=at.attempt, sent=len(content)))
+
+    def _train(self, request: messages.Train) -> Reply:
+        if self.name not in request.members:
+            raise DataError(problem("the site is not a member of this round", where="request"))
+        if not 0 < request.until <= request.horizon:
+            rule = f"0 < until <= {request.horizon}"
+            raise DataError(expected(rule, got=request.until, where="request"))
+        at = request.at
+        self._emit(events.RoundOpened(round=at.round, attempt=at.attempt, members=request.members))
+        self._training_refused = True
+        given = self._trained(request)
+        self._training_refused = False
+        upload = self._end_of(at).upload(at, request.members, given)
+        reply = messages.Uploaded(site=self.name, at=at, upload=upload)
+        self._sent(events.UpdateUploaded, at, upload)
+        return reply
+
+    def _trained(self, request: messages.Train) -> Contribution:
+        """Train and return the change of the common weights."""
+        run = self._opened(request.at)
+        layout = self._layout_of(run)
+        model = from_bytes(request.model, layout.size)
+        common = self._common(layout, model, run)
+        for hook in self._hooks:
+            if isinstance(hook, ProximalPull):
+                hook.pull_to(common)
+        trained = run.train(
+            lambda: layout.unflatten(model, run.weights()),
+            number=request.at.round,
+            name=name_of(model),
+            share=Fraction(request.until, request.horizon),
+            seconds=request.seconds,
+            stop=self._stop,
+        )
+        self._emit_spent(run)
+        loss = math.nan if run.private else trained.loss
+        return Contribution(layout.flatten(run.weights()) - model, run.units, loss)
+
+    def _emit_spent(self, run: RunInRounds) -> None:
+        """Emit what the site's run spent so far; an accounting takes a moment, so only for a watcher."""
+        plan = run.plan
+        if plan is None or self._emit is events.ignore:
+            return
+        limit = run.config.privacy.epsilon if run.config.privacy else None
+        spent = run.epsilon or 0.0
+        self._emit(events.EpsilonSpent(site=self.name, epsilon=spent, delta=plan.delta, limit=limit))
+
+    def _finish(self, request: messages.Finish) -> Reply:
+        run = self._opened(request.at)
+        name = hashlib.sha256(request.model).hexdigest()
+        whole: Mapping[str, Tensor] = {}
+        if not run.closed:
+            layout = self._layout_of(run)
+            whole = layout.unflatten(from_bytes(request.model, layout.size), run.weights())
+        self.result = run.finish(whole, name=name)
+        epsilon = self.result.privacy.epsilon if self.result.privacy else None
+        self._emit(events.ModelReleased(site=self.name))
+        return messages.Finished(site=self.name, epsilon=epsilon, metrics=self._metrics(run))
+
+    def _metrics(self, run: RunInRounds) -> dict[str, float]:
+        """Return the headline of the site's test patients, where its policy tells it."""
+        if not self._share_metrics or not len(run.data.split("test")):
+            return {}
+        self.close()  # the evaluation holds the folder itself
+        config = EvaluateConfig(predictions=(), device=self._config.runtime.device)
+        found = evaluate.run(config, run.run.root)
+        return {name: row.value for name, row in found.metrics.items() if math.isfinite(row.value)}
+
+    @staticmethod
+    def _common(layout: WeightLayout, model: Vector, run: RunInRounds) -> dict[str, Tensor]:
+        """Return the common weights by name, without those that stay at the site."""
+        whole = layout.unflatten(model, run.weights())
+        return {name: value for name, value in whole.items() if name not in layout.local}
+
+    def _end_of(self, at: Position) -> SiteEnd:
+        """Return the end of the aggregation of a run of the study."""
+        if self._end is None or self._run_of != at.run:
+            self.close()
+            self._end, self._run_of = self._ends(at.run), at.run
+        return self._end
+
+    def _opened(self, at: Position) -> RunInRounds:
+        """Return the site's run of a run of the study."""
+        self._end_of(at)
+        if self._run is None:
+            part = self._part(at.run)
+            self._admit()
+            self._run = self._stack.enter_context(
+                in_rounds.opened(
+                    self._config,
+                    self._source,
+                    self._out,
+                    study=part,
+                    resume=find_run(self._out, part),
+                    hooks=self._hooks,
+                    progress=self._progress,
+                )
+            )
+        return self._run
+
+    def _layout_of(self, run: RunInRounds) -> WeightLayout:
+        """Return the layout of the common weights."""
+        if self._layout is None:
+            network = run.training.state.model
+            frozen = finetune.never_trained(network, run.config.model)
+            self._layout = WeightLayout.of(network, local=self._local, frozen=frozen)
+        return self._layout
+
+
+def find_run(out: Path, part: StudyPart) -> Path | None:
+    """Return the run folder in ``out`` that is a part of a study; None when there is none."""
+    for path in sorted(out.glob(f"*/{artifacts.place(RunRecord)}")) if out.is_dir() else ():
+        record = artifacts.read(path.parent, RunRecord)
+        if record is not None and record.study == part:
+            return path.parent
+    return None
+
+
+class InProcess:
+    """Exchange among sites of one process, one after the other; requests and replies travel as bytes.
+
+    Args:
+        sites: by name.
+    """
+
+    def __init__(self, sites: Mapping[str, SiteAgent]) -> None:
+        self._sites = dict(sites)
+
+    def present(self) -> frozenset[str]:
+        """Return all sites."""
+        return frozenset(self._sites)
+
+    def ask(self, requests: Mapping[str, Request], *, within: float) -> Mapping[str, Reply]:
+        """Return the replies of the sites that were asked."""
+        replies = {}
+        for name, request in requests.items():
+            carried = messages.decode_request(messages.encode(request))
+            replies[name] = messages.decode_reply(messages.encode(self._sites[name].handle(carried)))
+        return replies

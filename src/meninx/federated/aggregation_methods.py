@@ -1,0 +1,79 @@
+"""The aggregation of a study, as its settings name it: makes the ends that sites and coordinator hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from meninx.core.errors import ConfigError, problem
+from meninx.federated.aggregators import PlainRoundEnd, PlainSiteEnd, RoundEnd, SiteEnd
+from meninx.federated.config import AggregationConfig
+from meninx.federated.masked import MaskedRoundEnd, MaskedSiteEnd, quantiser
+from meninx.federated.messages import Position
+from meninx.secagg import Roster, quorum
+
+SiteEnds = Callable[[str], SiteEnd]
+"""From the identifier of a run of the study to a site's end."""
+RoundEnds = Callable[[Position, Sequence[str], Mapping[str, bytes]], RoundEnd]
+"""From an attempt, its members and the keys of all sites to the coordinator's end."""
+
+
+def site_ends(
+    config: AggregationConfig, roster: Roster, name: str, key: Ed25519PrivateKey, history: Path
+) -> SiteEnds:
+    """Return what makes a site's end of the aggregation.
+
+    Args:
+        config: of the study.
+        roster: signed by every site.
+        name: of the site.
+        key: its enrolled signing key.
+        history: the site's private file for all runs of the study.
+
+    Raises:
+        ConfigError: the method is not available.
+    """
+    if config.method == "plain":
+        return lambda run: PlainSiteEnd(config.clip)
+    _refuse_unavailable(config)
+    scale = quantiser(config.clip, len(roster.members), bits=config.bits)
+    return lambda run: MaskedSiteEnd(roster, name, key, run, history, scale)
+
+
+def round_ends(config: AggregationConfig, roster: Roster, size: int) -> RoundEnds:
+    """Return what makes the coordinator's end of the aggregation for each attempt at a round.
+
+    Args:
+        config: of the study.
+        roster: signed by every site.
+        size: numbers of the common model.
+
+    Raises:
+        ConfigError: the method is not available.
+    """
+    if config.method == "plain":
+        return lambda at, members, announcements: PlainRoundEnd(members, size, config.clip)
+    _refuse_unavailable(config)
+    scale = quantiser(config.clip, len(roster.members), bits=config.bits)
+    return lambda at, members, announcements: MaskedRoundEnd(
+        roster, tuple(announcements.values()), at, members, scale
+    )
+
+
+def quorum_of(config: AggregationConfig, sites: int) -> int:
+    """Return the fewest sites whose sum may be opened.
+
+    Without secure aggregation that is any two; one alone would not be a federated round.
+
+    Raises:
+        ConfigError: too few or too many sites for the method.
+    """
+    return quorum(sites) if config.secure else min(2, sites)
+
+
+def _refuse_unavailable(config: AggregationConfig) -> None:
+    if config.method != "masks":
+        fix = "use masks or plain"
+        raise ConfigError(problem(f"{config.method} is not available", where="aggregation", fix=fix))

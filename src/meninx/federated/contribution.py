@@ -1,0 +1,112 @@
+"""Contribution: what a site gives to a round, and what the sum of all contributions says.
+
+The update, the weight of the site and a few metrics travel in one vector, so that whatever hides a single
+update hides these, too. A private site reports no training loss, which its guarantee does not cover.
+
+>>> one = Contribution(np.array([0.5, -0.25], np.float32), units=30, loss=0.7)
+>>> two = Contribution(np.array([0.1, 0.75], np.float32), units=10)
+>>> total = plain_sum([one.plain(clip=1.0), two.plain(clip=1.0)])
+>>> total.units, [round(float(value), 3) for value in total.mean], round(total.loss, 3)
+(40, [0.4, 0.0], 0.7)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from meninx.core.errors import DataError, problem
+from meninx.federated.vector import Vector
+
+METRICS = 3
+"""Metrics of a contribution: whether it reports a loss, the loss, and the share of values that were cut."""
+MOST_LOSS = 16.0
+"""Largest training loss that a site reports; a larger one counts as this."""
+MOST_UNITS = {32: 1 << 14, 64: 1 << 30}
+"""Bits of the ring -> units that a site counts at most: a larger bound would cost precision of the mean."""
+_TAIL = METRICS + 1
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What a site gives to a round.
+
+    Attributes:
+        update: change of the common weights, float32.
+        units: weight of the site, e.g. its patients; at least 1.
+        loss: mean training loss; NaN to report none.
+    """
+
+    update: Vector
+    units: int
+    loss: float = math.nan
+
+    def metrics(self, clip: float) -> tuple[float, ...]:
+        """Return the metrics, :data:`METRICS` of them, each in [0, :data:`MOST_LOSS`]."""
+        known = math.isfinite(self.loss)
+        cut = float(np.mean(np.abs(self.update) > clip)) if self.update.size else 0.0
+        return (float(known), min(max(self.loss, 0.0), MOST_LOSS) if known else 0.0, cut)
+
+    def plain(self, clip: float) -> Vector:
+        """Return the contribution as it is without secure aggregation: update, units and metrics.
+
+        Args:
+            clip: largest change of a weight; larger ones are cut.
+
+        Raises:
+            DataError: the update is not finite, or the site has no unit.
+        """
+        if not np.isfinite(self.update).all():
+            raise DataError(problem("the update is not finite", where="round", fix="lower lr"))
+        if self.units < 1:
+            raise DataError(problem("the site has no unit to train on", where="training split"))
+        tail = np.array([self.units, *self.metrics(clip)], np.float32)
+        return np.concatenate([np.clip(self.update, -clip, clip), tail]).astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class RoundSum:
+    """What the sum of a round says.
+
+    Attributes:
+        mean: mean update of the sites, weighted by their units.
+        units: units of all sites together.
+        loss: mean training loss of the sites that report one, weighted by units; NaN without any.
+        cut: share of the weights' changes that were cut to the clip, in [0, 1].
+    """
+
+    mean: Vector
+    units: int
+    loss: float = math.nan
+    cut: float = 0.0
+
+    @classmethod
+    def of_means(cls, mean: Vector, units: int, metrics: Sequence[float]) -> RoundSum:
+        """Return the sum from weighted means of updates and metrics."""
+        reporting, loss, cut = metrics
+        known = reporting > 1e-6
+        return cls(mean, units, loss / reporting if known else math.nan, min(max(cut, 0.0), 1.0))
+
+
+def plain_sum(contributions: Sequence[Vector]) -> RoundSum:
+    """Return what plain contributions of one length say together, added up in their order.
+
+    Raises:
+        DataError: a contribution is damaged.
+    """
+    units = [int(vector[-_TAIL]) for vector in contributions]
+    if not units or min(units) < 1 or not all(np.isfinite(vector).all() for vector in contributions):
+        raise DataError(problem("a contribution is damaged", where="round"))
+    total = sum(units)
+    whole = np.zeros(len(contributions[0]), np.float64)
+    for weight, vector in zip(units, contributions, strict=True):
+        whole += vector.astype(np.float64) * (weight / total)
+    return RoundSum.of_means(whole[:-_TAIL].astype(np.float32), total, whole[-METRICS:].tolist())
+
+
+def plain_length(size: int) -> int:
+    """Return the numbers of a plain contribution to a model of ``size`` numbers."""
+    return size + _TAIL

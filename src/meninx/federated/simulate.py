@@ -1,0 +1,350 @@
+"""A federated study on one machine: the agents and rounds of a real one, in one process, with its baselines.
+
+For planning a study and for research: nothing travels, so nothing is protected from whoever runs it.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from meninx.core import artifacts, files, names, randomness, settings, workspace
+from meninx.core import run as runs
+from meninx.core.artifacts import RunRecord, RunState, StudyPart
+from meninx.core.errors import ConfigError, UsageError, expected, problem
+from meninx.core.manifest import DatasetInfo, Manifest
+from meninx.core.progress import SILENT, Progress
+from meninx.core.randomness import KEY_BYTES
+from meninx.core.result import Result
+from meninx.federated import strategies
+from meninx.federated.agent import InProcess, SiteAgent, find_run
+from meninx.federated.aggregation_methods import quorum_of, round_ends, site_ends
+from meninx.federated.config import DataConfig, StudyConfig
+from meninx.federated.event_words import sentence
+from meninx.federated.events import AnyEvent, StudyEvents
+from meninx.federated.pooling import pooled
+from meninx.federated.rounds import Coordinator, Terms
+from meninx.federated.study_state import RoundPhase, Stage, StudyState
+from meninx.federated.vector import Vector, WeightLayout
+from meninx.learn import assemble, finetune
+from meninx.learn.task import with_network
+from meninx.metrics.estimates import Estimate
+from meninx.secagg import Member, Roster
+from meninx.secagg.roster import public_bytes
+from meninx.train import evaluate, stage
+from meninx.train.config import EvaluateConfig, TrainConfig
+
+STATE, EVENTS = "study.sqlite3", "events.jsonl"
+LOCAL, POOLED, FEDERATED = "local", "pooled", "federated"
+_SLUG = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmResult:
+    """One model measured on the test patients of one site.
+
+    Attributes:
+        arm: ``local``, ``pooled`` or ``federated``.
+        site: whose test patients.
+        metric: name of the metric.
+        value: its value.
+        low: lower end of its interval over patients.
+        high: upper end.
+        patients: patients measured.
+        steps: optimiser steps of the run.
+        epsilon: spent by the run; None without privacy.
+    """
+
+    arm: str
+    site: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    patients: int
+    steps: int
+    epsilon: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateResult(Result):
+    """A simulated study: ``table.csv`` and the run folders lie in ``out``.
+
+    Attributes:
+        rows: one per arm and site.
+        algorithm: e.g. ``fedavg``.
+        aggregation: how updates were added up.
+        rounds: rounds that were accepted.
+        aborted: rounds that failed.
+        runs: site -> its run folder.
+    """
+
+    rows: tuple[ArmResult, ...]
+    algorithm: str
+    aggregation: str
+    rounds: int
+    aborted: int
+    runs: dict[str, Path]
+
+    def summary(self) -> str:
+        """Return the table as text."""
+        arms = list(dict.fromkeys(row.arm for row in self.rows))
+        sites = list(dict.fromkeys(row.site for row in self.rows))
+        cells = {(row.arm, row.site): row for row in self.rows}
+        metric = self.rows[0].metric if self.rows else ""
+        width = max([len("site"), *map(len, sites)])
+        lines = [
+            f"out: {self.out}",
+            f"{self.algorithm}, {self.aggregation} aggregation: {self.rounds} rounds accepted, "
+            f"{self.aborted} failed",
+            f"{metric} on each site's test patients, with intervals over patients",
+            "  ".join([f"{'site':<{width}}", *(f"{arm:<22}" for arm in arms), "patients"]),
+        ]
+        for site in sites:
+            shown = [_cell(cells.get((arm, site))) for arm in arms]
+            patients = next(row.patients for row in self.rows if row.site == site)
+            lines.append("  ".join([f"{site:<{width}}", *(f"{text:<22}" for text in shown), f"{patients}"]))
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def run(
+    config: StudyConfig,
+    sites: Sequence[Path],
+    out: Path,
+    *,
+    baselines: bool = False,
+    device: str = "auto",
+    progress: Progress = SILENT,
+) -> SimulateResult:
+    """Train a federated study of some datasets in this process, and measure it on each site's test patients.
+
+    Running it again goes on with a study that was stopped; finished runs are not repeated.
+
+    Args:
+        config: the study; what its data must be like follows from the first dataset.
+        sites: one prepared dataset per site, at least two.
+        out: folder of the study.
+        baselines: also train each site alone and all data pooled, with the same steps (or passes).
+        device: where networks run.
+        progress: shows the rounds.
+
+    Raises:
+        UsageError: fewer than two sites, or ``out`` lies in a dataset.
+        ConfigError, DataError, PrivacyRefusal: settings and data do not fit, or the study failed.
+    """
+    data = _datasets(sites)
+    workspace.outside(out, list(sites))
+    first = next(iter(data.values())).info
+    config = _completed(config, first, out)
+    for name, manifest in data.items():
+        differences = config.data.differences(manifest.info)
+        if differences:
+            what = f"the dataset of {name} differs: {'; '.join(differences)}"
+            raise ConfigError(problem(what, where="sites", fix="prepare all sites alike"))
+    with workspace.held(out):
+        simulation = _Simulation(config, data, out, device, progress)
+        simulation.train()
+        rows = simulation.measured(FEDERATED, simulation.federated())
+        if baselines:
+            rows = [*simulation.baselines(), *rows]
+        return simulation.result(rows)
+
+
+class _Simulation:
+    """One call of :func:`run`."""
+
+    def __init__(
+        self, config: StudyConfig, data: Mapping[str, Manifest], out: Path, device: str, progress: Progress
+    ) -> None:
+        self.config, self.data, self.out, self.progress = config, data, out, progress
+        self.training = config.training.replace(device=device)
+        self.digest = hashlib.sha256(settings.to_toml(config).encode()).hexdigest()
+        self.run_id = ""
+        self.accepted, self.aborted = 0, 0
+
+    def train(self) -> None:
+        """Train the study to its end."""
+        study, aggregation = self.config.study, self.config.aggregation
+        strategy = strategies.of_config(study)
+        weights, layout = start(self.training, next(iter(self.data.values())).info, study.local_layers)
+        path = self.out / workspace.PRIVATE / STATE
+        if path.is_file():
+            state = StudyState.resume(path, study=self.config.name, terms=self.digest, layout=layout.digest)
+        else:
+            state = StudyState.begin(
+                path, study=self.config.name, terms=self.digest, layout=layout.digest,
+                weights=strategy.init(weights),
+            )  # fmt: skip
+        roster, keys = self._enrolled()
+        agents = {
+            name: SiteAgent(
+                name, self.training, manifest.root, self.out / "sites" / name, study=self.config.name,
+                part=functools.partial(self._part, name), local=study.local_layers, hooks=strategy.hooks(),
+                ends=site_ends(aggregation, roster, name, keys[name], path.with_name(f"history-{name}")),
+                progress=self.progress,
+            )
+            for name, manifest in self.data.items()
+        }  # fmt: skip
+        self.run_id = state.header.run
+        terms = Terms(
+            sites=roster.names, quorum=quorum_of(aggregation, len(agents)), strategy=strategy,
+            round_seconds=60 * study.round_minutes,
+        )  # fmt: skip
+        with ExitStack() as stack:
+            stack.enter_context(closing(state))
+            for agent in agents.values():
+                stack.callback(agent.close)
+            emit = stack.enter_context(StudyEvents(path.with_name(EVENTS)).writing())
+
+            def told(event: AnyEvent) -> None:
+                emit(event)
+                self.progress.note(sentence(event))
+
+            coordinator = Coordinator(
+                terms, state, InProcess(agents), round_ends(aggregation, roster, layout.size), emit=told,
+                aggregation=aggregation.method,
+            )  # fmt: skip
+            if state.stage is not Stage.FINISHED:
+                coordinator.run()
+            self.accepted = sum(item.phase is RoundPhase.ACCEPTED for item in state.rounds())
+            self.aborted = sum(item.phase is RoundPhase.ABORTED for item in state.rounds())
+
+    def _enrolled(self) -> tuple[Roster, dict[str, Ed25519PrivateKey]]:
+        """Return the roster that all sites signed, and their keys, which are made for this simulation."""
+        keys = {}
+        for name in sorted(self.data):
+            path = self.out / workspace.PRIVATE / f"signing-{name}.key"
+            if not path.is_file():
+                files.write_bytes(path, randomness.private_bytes(KEY_BYTES), mode=files.PRIVATE_MODE)
+            keys[name] = Ed25519PrivateKey.from_private_bytes(runs.read_key(path))
+        members = tuple(Member(name=name, key=public_bytes(key)) for name, key in keys.items())
+        roster = Roster(study=self.config.name, members=members, terms=bytes.fromhex(self.digest))
+        return roster.signed({name: roster.signature(key) for name, key in keys.items()}), keys
+
+    def _part(self, site: str, run: str) -> StudyPart:
+        study = self.config.study
+        return StudyPart(
+            study=self.config.name, run=run, site=site, sites=len(self.data), digest=self.digest,
+            algorithm=study.algorithm, aggregation=self.config.aggregation.method,
+        )  # fmt: skip
+
+    def federated(self) -> dict[str, Path]:
+        """Return site -> run folder of its part of the study."""
+        found = {}
+        for name in self.data:
+            path = find_run(self.out / "sites" / name, self._part(name, self.run_id))
+            if path is not None and _released(path):
+                found[name] = path
+        return found
+
+    def baselines(self) -> list[ArmResult]:
+        """Train each site alone and all pooled, unless it was done, and return how they do."""
+        alone = {
+            name: self._trained(manifest.root, self.out / "baselines" / LOCAL / name)
+            for name, manifest in self.data.items()
+        }
+        together = pooled(self.data, self.out / "baselines" / "pooled-data")
+        one = self._trained(together.root, self.out / "baselines" / POOLED)
+        return [
+            *self.measured(LOCAL, alone),
+            *self.measured(POOLED, dict.fromkeys(self.data, one), elsewhere=True),
+        ]
+
+    def _trained(self, source: Path, place: Path) -> Path:
+        """Return the finished run of a baseline; one that was begun goes on."""
+        latest = place / "latest"
+        begun = runs.open_run(latest).root if (latest / "private").is_dir() else None
+        if begun is not None and _released(begun):
+            return begun
+        config = self.training.replace(select="last", export=())
+        return stage.run(config, source, place, progress=self.progress, resume=begun).out
+
+    def measured(self, arm: str, folders: Mapping[str, Path], *, elsewhere: bool = False) -> list[ArmResult]:
+        """Return how runs do on the test patients of each site."""
+        found = []
+        for site, folder in folders.items():
+            config = EvaluateConfig(predictions=(), device=self.training.runtime.device)
+            data = self.data[site].root if elsewhere else None
+            measured = evaluate.run(config, folder, data, progress=self.progress)
+            headline: Estimate = next(iter(measured.metrics.values()))
+            record = artifacts.require(folder, RunRecord, fix="train again")
+            spent = artifacts.read(folder, artifacts.PrivacyRecord)
+            found.append(
+                ArmResult(
+                    arm=arm, site=site, metric=headline.name, value=headline.value, low=headline.low,
+                    high=headline.high, patients=measured.patients, steps=record.step,
+                    epsilon=spent.epsilon if spent else None,
+                )
+            )  # fmt: skip
+        return found
+
+    def result(self, rows: Sequence[ArmResult]) -> SimulateResult:
+        """Write the table and return the result."""
+        fields = list(ArmResult.__dataclass_fields__)
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(fields)
+        writer.writerows([getattr(row, name) for name in fields] for row in rows)
+        files.write_text(self.out / "table.csv", buffer.getvalue())
+        return SimulateResult(
+            out=self.out, rows=tuple(rows), algorithm=self.config.study.algorithm,
+            aggregation=self.config.aggregation.method, rounds=self.accepted, aborted=self.aborted,
+            runs=self.federated(),
+        )  # fmt: skip
+
+
+def start(config: TrainConfig, info: DatasetInfo, local: tuple[str, ...]) -> tuple[Vector, WeightLayout]:
+    """Return the first common model of a study, from its seed, and the layout of the common weights."""
+    config = with_network(config, info)
+    with torch.random.fork_rng():
+        network, _ = assemble.initial_network(config, info)
+    layout = WeightLayout.of(network, local=local, frozen=finetune.never_trained(network, config.model))
+    return layout.flatten(network.state_dict()), layout
+
+
+def _datasets(sites: Sequence[Path]) -> dict[str, Manifest]:
+    """Return the datasets by the names of their folders, made usable and unique.
+
+    Raises:
+        UsageError: fewer than two, or one twice.
+    """
+    if len(sites) < 2:
+        raise UsageError(expected("at least two sites", got=len(sites), where="sites"))
+    if len({path.resolve() for path in sites}) != len(sites):
+        raise UsageError(problem("a dataset is given twice", where="sites"))
+    found: dict[str, Manifest] = {}
+    for number, path in enumerate(sites, start=1):
+        slug = _SLUG.sub("-", path.resolve().name.lower()).strip("-")[:30].strip("-")
+        name = slug if slug and slug not in found else f"site-{number}"
+        found[name] = Manifest.read(path)
+    return found
+
+
+def _completed(config: StudyConfig, info: DatasetInfo, out: Path) -> StudyConfig:
+    """Return the settings with a name and with what the data must be like."""
+    data = DataConfig.of_dataset(info) if config.data == DataConfig() else config.data
+    slug = _SLUG.sub("-", out.resolve().name.lower()).strip("-")[:30].strip("-") or "study"
+    terms = config.study if config.study.name else config.study.replace(name=slug)
+    names.check([terms.name or slug], what="study", where="study.name")
+    return StudyConfig(
+        study=terms, aggregation=config.aggregation, sites=config.sites, data=data, train=config.train
+    )
+
+
+def _released(path: Path) -> bool:
+    record = artifacts.read(path, RunRecord)
+    return record is not None and record.state is RunState.RELEASED
+
+
+def _cell(row: ArmResult | None) -> str:
+    return "-" if row is None else f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"

@@ -1,0 +1,417 @@
+"""A run folder of `meninx train` that is trained in rounds: weights in, a stretch of steps, weights out.
+
+It is an ordinary run otherwise: own plan, own ledger, own checkpoints, and a release at the end::
+
+    with in_rounds.opened(config, data, out, study=part) as run:
+        weights = run.weights()
+        for number in range(rounds):
+            run.train(lambda: weights, number=number, name=digest, share=Fraction(number + 1, rounds))
+            weights = common(run.weights())
+        result = run.finish(weights, name=digest)
+
+What a round began with and how far it is lies in ``private/round.json``. A round that is asked for again goes
+on from the last checkpoint, or is over at once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from torch import Tensor
+
+from meninx.core import artifacts
+from meninx.core.artifacts import RoundRecord, RunState, StudyPart
+from meninx.core.errors import ConfigError, DataError, Interrupted, PrivacyRefusal, expected, problem
+from meninx.core.manifest import Manifest
+from meninx.core.progress import SILENT, Progress
+from meninx.core.run import Run
+from meninx.learn import assemble, fitting, ledger_file, runtime
+from meninx.learn.assemble import Training
+from meninx.learn.checkpoint import CheckpointHook
+from meninx.learn.distributed import World
+from meninx.learn.hooks import Evaluated, Hook, StepDone
+from meninx.learn.state import TrainState
+from meninx.learn.task import with_network
+from meninx.learn.trainer import never
+from meninx.privacy.plan import Plan
+from meninx.train import creation, effect, release, stage
+from meninx.train import resume as resuming
+from meninx.train.config import TrainConfig
+from meninx.train.planning import units_in
+from meninx.train.stage import TrainResult
+
+CHECKPOINT_SECONDS = 60.0
+"""Longest training, about, that a killed site repeats."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRound:
+    """What a round of one site gave.
+
+    Attributes:
+        steps: optimiser steps done so far, over all rounds.
+        new: of them in this round.
+        loss: mean training loss of the round; NaN where unknown. Private.
+    """
+
+    steps: int
+    new: int
+    loss: float = math.nan
+
+
+def in_rounds(config: TrainConfig) -> TrainConfig:
+    """Return the settings of a run that is trained in rounds: the weights that are kept are the last ones.
+
+    Raises:
+        ConfigError: a setting chooses weights by a site's own evaluations.
+    """
+    idle = {
+        "select": config.validation.select == "best",
+        "early_stopping": config.validation.early_stopping > 0,
+        "ema": config.optim.ema > 0,
+    }
+    for name, given in idle.items():
+        if given:
+            fix = "leave it out; the sites keep the last common weights"
+            raise ConfigError(
+                problem("a site of a study does not choose weights of its own", where=name, fix=fix)
+            )
+    return config.replace(select="last")
+
+
+@contextmanager
+def opened(
+    config: TrainConfig,
+    source: Path,
+    out: Path,
+    *,
+    study: StudyPart,
+    resume: Path | None = None,
+    hooks: Sequence[Hook] = (),
+    progress: Progress = SILENT,
+) -> Iterator[RunInRounds]:
+    """Give a run folder that is trained in rounds, new or as it was left, and hold it for a block.
+
+    Args:
+        config: the settings, with the steps or epochs of all rounds; those of the run when it goes on.
+        source: prepared dataset.
+        out: folder of runs.
+        study: the study that the run is a part of.
+        resume: the run folder to go on with; one that was killed before its first step is begun anew.
+        hooks: listeners, e.g. the pull of FedProx.
+        progress: shows steps and loss.
+
+    Raises:
+        ConfigError, DataError, PrivacyRefusal, RunLocked: as of ``meninx train``; or the run is another part.
+    """
+    data, world = Manifest.read(source), World()
+    run = _reopened(resume, source, study) if resume is not None else None
+    if run is None:
+        config = with_network(in_rounds(config), data.info)
+        plan, start = creation.checked(config, data, out, world, None)
+        creation.first_network(config, data, plan, None)
+        config = effect.resolved(config, data, plan)
+        run = Run(Path(creation.created(config, data, out, start, study=study)))
+    else:
+        config = stage.stored_config(run)
+        plan = creation.agreed_plan(config, data, world)
+    with ExitStack() as stack:
+        stack.enter_context(run.lock())
+        yield RunInRounds(config, data, run, plan, stack, hooks=hooks, progress=progress)
+
+
+def _reopened(path: Path, source: Path, study: StudyPart) -> Run | None:
+    """Return the run in a folder; None when it took no step and was removed."""
+    run, _ = resuming.opened(path)
+    record = run.record
+    if record is None or record.study is None or record.study != study:
+        fix = "give the run of this study, or begin a new one"
+        raise DataError(problem("the run is not this site's part of the study", where=run.name, fix=fix))
+    if record.state is RunState.STARTING and not run.ledger_text():
+        run.discard()
+        return None
+    resuming.own_inputs(run, source)
+    return run
+
+
+class RunInRounds:
+    """One run that is trained in rounds. Made by :func:`opened`, which holds its folder.
+
+    Attributes:
+        config: its settings.
+        data: its dataset.
+        run: its folder.
+        plan: its privacy plan; None without privacy.
+        units: patients of the training split, or what else is the privacy unit: the weight of this site. The
+            declared number, where one is declared.
+
+    Guarantee: with privacy, that of the run's plan. Weights that come in change nothing in what a step
+        spends, and no step is taken beyond the plan. A step is begun again only with the same weights.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: Manifest,
+        run: Run,
+        plan: Plan | None,
+        stack: ExitStack,
+        *,
+        hooks: Sequence[Hook] = (),
+        progress: Progress = SILENT,
+    ) -> None:
+        self.config, self.data, self.run, self.plan = config, data, run, plan
+        self.units = (
+            units_in(data, config.privacy.unit) if config.privacy else len(data.split("train").patients)
+        )
+        if config.privacy is not None and config.privacy.units_declared:
+            self.units = config.privacy.units_declared
+        self._hooks, self._progress, self._stack = tuple(hooks), progress, stack
+        self._stop: Callable[[], bool] = never
+        self._training: Training | None = None
+        self._saver: CheckpointHook | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the run was released."""
+        record = self.run.record
+        return record is not None and record.state is RunState.RELEASED
+
+    @property
+    def private(self) -> bool:
+        """Whether the run is differentially private."""
+        return self.plan is not None
+
+    @property
+    def training(self) -> Training:
+        """The assembled training, restored from its last checkpoint."""
+        if self._training is None:
+            self._training = self._assembled()
+        return self._training
+
+    @property
+    def at_hand(self) -> RoundRecord | None:
+        """The round that was begun last; None before the first."""
+        return artifacts.read(self.run.root, RoundRecord)
+
+    @property
+    def epsilon(self) -> float | None:
+        """Epsilon spent so far; None without privacy, 0 before the first step."""
+        if self.plan is None:
+            return None
+        ledger = ledger_file.read(self.run)
+        return ledger.epsilon(self.plan.delta) if ledger.accounts else 0.0
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return a copy of the weights and buffers of the network, on the CPU."""
+        return self.training.state.weights()
+
+    def train(
+        self,
+        weights: Callable[[], Mapping[str, Tensor]],
+        *,
+        number: int,
+        name: str,
+        share: Fraction,
+        seconds: float = 0.0,
+        stop: Callable[[], bool] = never,
+    ) -> TrainedRound:
+        """Train one round and return what it gave; a round that was begun before goes on where it was.
+
+        Args:
+            weights: gives what the round begins with; not called for a round that was begun before.
+            number: of the round.
+            name: digest of the common model.
+            share: part of the planned steps that are done at the end of the round, in (0, 1].
+            seconds: time after which the round ends, after at least one step; 0 for no limit.
+            stop: asked after each step; true interrupts the round, which can go on later.
+
+        Raises:
+            PrivacyRefusal: the planned steps are used up, so the budget is.
+            Interrupted: ``stop`` said so, or the user did; the state is saved.
+            DataError: the weights do not fit, training diverged, or another round had these very steps.
+        """
+        total = self.training.total_steps
+        until = math.floor(total * share)
+        known = self.at_hand
+        if known is None or (known.model, known.until) != (name, until):
+            known = self._begin(weights(), number, name, until)
+        elif known.number != number:
+            fix = "ask for later steps: one update in two sums of other sites could be told from the rest"
+            what = f"these steps were taken for round {known.number}"
+            raise DataError(problem(what, where=f"round {number}", fix=fix))
+        if not known.done:
+            known = self._steps(known, seconds, stop)
+        steps = self.training.state.step
+        loss = math.nan if known.loss is None else known.loss
+        return TrainedRound(steps=steps, new=steps - known.first, loss=loss)
+
+    def finish(self, weights: Mapping[str, Tensor], *, name: str) -> TrainResult:
+        """Take the last common weights, release them as an ordinary run, and return its result.
+
+        Args:
+            weights: all weights and buffers.
+            name: digest of the common model.
+
+        Raises:
+            DataError: the weights do not fit, or the run was released with others.
+        """
+        known = self.at_hand
+        if self.closed:
+            if known is None or known.model != name:
+                fix = "start a new study; its sites may begin with this release"
+                raise DataError(
+                    problem("the run was released with other weights", where=self.run.name, fix=fix)
+                )
+            return stage.closed(self.run, self.data, None)
+        if not self.training.state.step:
+            fix = "train a round first"
+            raise DataError(problem("the site took part in no round", where=self.run.name, fix=fix))
+        if known is None or known.model != name or not known.done:
+            number = known.number + 1 if known is not None else 0
+            self._begin(weights, number, name, self.training.state.step, done=True)
+        training = self.training
+        with runtime.prepared(self.config.runtime, World()):
+            evaluator = training.trainer.evaluator
+            metrics = dict(evaluator.measure(training.state)) if evaluator else {}
+        training.trainer.last = Evaluated(training.state.step, metrics, {}, False)
+        fitted = fitting.concluded(training)
+        parameters = release.publish(self.config, self.run)
+        return stage.result_of(self.config, self.data, self.run.root, parameters, fitted)
+
+    def _assembled(self) -> Training:
+        """Return the training, restored; its data stay at hand until the folder is left."""
+        config, world = self.config, World()
+        begun = fitting.is_begun(self.run, world, self.plan, resume=True)
+        if begun:
+            resuming.refuse_changed_run(self.run, self.plan)
+        begin = fitting.BeginHook(self.run)
+        with runtime.prepared(config.runtime, world) as device:
+            training = assemble.from_config(
+                config,
+                self.data,
+                self.run,
+                self.plan,
+                device=device,
+                hooks=[begin, _RoundCheckpoint(self), *self._hooks],
+                progress=self._progress,
+                resumed=begun,
+                data_digest=resuming.bound_inputs(self.data, self.run),
+                ancestry=resuming.recorded_start(config, self.run),
+                declared_units=config.privacy.units_declared if config.privacy else None,
+                world=world,
+            )
+            fitting.restored(training, begin)
+        self._saver = next(hook for hook in training.trainer.hooks if isinstance(hook, CheckpointHook))
+        self._stack.enter_context(
+            fitting.data_at_hand(training, self.data, self._progress, lambda: self._stop())
+        )
+        return training
+
+    def _begin(
+        self, weights: Mapping[str, Tensor], number: int, name: str, until: int, *, done: bool = False
+    ) -> RoundRecord:
+        """Take the weights of a new round, save them as the last checkpoint, and write the round down."""
+        training = self.training
+        state, saver = training.state, self._saver
+        if not done and until <= state.step:
+            self._refuse_used_up(until)
+        if self.plan is not None:
+            state.step = max(state.step, ledger_file.read(self.run).next_step)  # begun steps stay spent
+        state.load_weights(weights)
+        if saver is not None:
+            saver.save("last", state)
+        record = RoundRecord(number=number, model=name, first=state.step, until=until, done=done)
+        artifacts.write(self.run.root, record)
+        return record
+
+    def _refuse_used_up(self, until: int) -> None:
+        """Refuse a round without a step."""
+        step, total = self.training.state.step, self.training.total_steps
+        if step >= total:
+            kind = PrivacyRefusal if self.private else DataError
+            what = "the privacy budget" if self.private else "the training"
+            raise kind(problem(f"{what} of this site is used up after {step} steps", where=self.run.name))
+        fix = "the coordinator has to ask for later steps"
+        raise DataError(
+            expected(f"a round that ends after step {step}", got=until, where=self.run.name, fix=fix)
+        )
+
+    def _steps(self, known: RoundRecord, seconds: float, stop: Callable[[], bool]) -> RoundRecord:
+        """Do the steps of a round and return its record, which is done."""
+        training = self.training
+        trainer, box = training.trainer, _TimeBox(seconds)
+        self._stop = stop
+        horizon = training.total_steps
+        losses = _MeanLoss()
+        trainer.hooks = [losses, *trainer.hooks]
+        try:
+            with runtime.prepared(self.config.runtime, World()):
+                trainer.run(
+                    until=known.until, horizon=horizon, stop_requested=lambda: stop() or box.is_over()
+                )
+        except KeyboardInterrupt as error:
+            if stop() or not box.over or not trainer.whole:
+                raise Interrupted(
+                    f"the round was stopped after step {training.state.step}; it can go on ({self.run.name})"
+                ) from error
+        finally:
+            trainer.hooks = trainer.hooks[1:]
+            self._stop = never
+        loss = losses.mean if losses.count else known.loss
+        done = replace(known, done=True, loss=loss)
+        artifacts.write(self.run.root, done)
+        return done
+
+
+class _TimeBox:
+    """The time of a round."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds if seconds > 0 else math.inf
+        self.over = False
+
+    def is_over(self) -> bool:
+        """Return whether the time is over, and remember it."""
+        self.over = self.over or time.monotonic() >= self._end
+        return self.over
+
+
+class _MeanLoss(Hook):
+    """The mean of the training losses of a round."""
+
+    private_log = True
+
+    def __init__(self) -> None:
+        self.count, self._sum = 0, 0.0
+
+    def on_step_end(self, state: TrainState, event: StepDone) -> None:
+        """Take a step's loss in."""
+        value = event.metrics.get("loss", math.nan)
+        if math.isfinite(value):
+            self.count, self._sum = self.count + 1, self._sum + value
+
+    @property
+    def mean(self) -> float:
+        """Mean so far."""
+        return self._sum / self.count
+
+
+class _RoundCheckpoint(Hook):
+    """Saves the state inside a round, so that a killed site goes on inside it."""
+
+    def __init__(self, owner: RunInRounds) -> None:
+        self._owner, self._saved = owner, time.monotonic()
+
+    def on_step_end(self, state: TrainState, event: StepDone) -> None:
+        """Save when the last checkpoint is old."""
+        saver = self._owner._saver
+        if saver is not None and time.monotonic() - self._saved >= CHECKPOINT_SECONDS:
+            saver.save("last", state)
+            self._saved = time.monotonic()
