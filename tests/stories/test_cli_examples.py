@@ -16,6 +16,7 @@ from meninx import api
 from meninx.cli.app import run
 from meninx.cli.examples import EXAMPLES
 from meninx.core.manifest import Manifest
+from meninx.federated.events import StudyEvents, StudyStarted
 from meninx.synthetic import write_dataset
 
 HOSPITAL = "north"
@@ -37,6 +38,7 @@ NEEDS = {
     "doctor": (),
     "completion": (),
     "dicom restore": ("images",),
+    "federate status": ("study",),
     "dicom table": ("classes",),
 }
 
@@ -112,6 +114,10 @@ def _put(name: str, here: Path, shop: Path, trained: Path, verb: str) -> None:
             "classes": "meninx dicom folders {} classes --from-tag PatientSex",
         }
         assert run(shlex.split(steps[name].format(shop / "clean"))[1:]) == 0
+    elif name == "study":
+        for folder in ("chest", "north"):
+            with StudyEvents(here / folder / "private" / "events.jsonl").writing() as emit:
+                emit(StudyStarted(study="chest", run="a1", sites=("east", "north", "west"), rounds=3))
     elif (shop / name).is_dir():
         shutil.copytree(shop / name, here / name)
     else:
@@ -137,7 +143,7 @@ def test_the_example_runs(ready, line, capsys):
     new = _files() - before
     looks_only = (
         "--dry-run" in line
-        or line.startswith("meninx verify")
+        or line.startswith(("meninx verify", "meninx federate status"))
         or (
             "--copy" not in line and line.startswith(("meninx doctor", "meninx recipes", "meninx completion"))
         )
