@@ -97,7 +97,9 @@ def test_a_new_run_begins_at_zero_and_its_history_goes_on() -> None:
 
 def test_a_site_that_is_asked_to_train_is_connected() -> None:
     again = kinds.RoundOpened(time=2000.0, round=2, attempt=0, members=SITES)
-    assert all(site.up for site in status_of([*study(), again]).sites)
+    status = status_of([*study(), again])
+    assert all(site.up for site in status.sites)
+    assert numbers(status, "west").lost_reason == ""
     assert all(site.up for site in view_of("east", [*study(), again]).sites)
 
 
