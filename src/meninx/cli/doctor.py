@@ -12,6 +12,7 @@ from meninx.core import machine, provenance
 
 EXTRAS = {
     "train": ("torch", "monai", "einops", "dp_accounting", "scipy", "cryptography", "tensorboard"),
+    "federated": ("flwr", "starlette", "uvicorn"),
     "export": ("onnx", "onnxscript", "highdicom"),
 }
 
