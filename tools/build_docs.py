@@ -19,6 +19,8 @@ from meninx.cli.app import VERBS, build_app
 from meninx.cli.console import Output
 from meninx.cli.dicom import HELP as DICOM_HELP
 from meninx.cli.examples import EXAMPLES
+from meninx.cli.federate import HELP as FEDERATE_HELP
+from meninx.cli.federate import STEPS as FEDERATE_STEPS
 from meninx.core import errors, setting_types, settings
 from meninx.core.settings import Settings
 
@@ -34,6 +36,8 @@ CONFIGS = {
     "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
     "demo": "meninx.demo.config:DemoConfig",
+    "federate-new": "meninx.federated.config:StudyConfig",
+    "federate-enrol": "meninx.federated.policy:PolicyConfig",
 }
 SETTINGS = {
     **{verb: (verb,) for verb in ("deid", "prepare", "evaluate", "predict", "report", "demo")},
@@ -104,6 +108,13 @@ def commands() -> str:
             _described(text),
             _examples(f"dicom {step}"),
         ]
+    lines.append(f"## `meninx federate`\n\n{FEDERATE_HELP}\n")
+    for step, (module, text) in FEDERATE_STEPS.items():
+        found = inspect.getdoc(getattr(importlib.import_module(f"meninx.cli.{module}"), step)) or ""
+        page = f"federate-{step}"
+        lines += [f"### `meninx federate {step}`\n\n{text}\n", _described(found)]
+        lines += [f"Settings: [{page}](settings.md#{page}).\n"] if page in CONFIGS else []
+        lines.append(_examples(f"federate {step}"))
     return "\n".join(lines)
 
 

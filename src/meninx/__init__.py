@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         report,
         sweep,
         train,
+        train_and_report,
         verify,
     )
 
@@ -47,6 +48,7 @@ __all__ = [
     "report",
     "sweep",
     "train",
+    "train_and_report",
     "verify",
 ]
 

@@ -640,8 +640,8 @@ class EvaluateSettings(TypedDict, total=False):
 
     Attributes:
         split: Split to measure on; all takes every case of another dataset.
-        label_map: Labels of another dataset that have another name there, each as theirs=ours; several may
-            stand for one, each with an entry.
+        rename_labels: Labels of another dataset that have another name there, each as theirs=ours; several
+            may stand for one, each with an entry.
         allow_other_intensity: Measure another dataset although its images are far darker or brighter than
             those of the training, or use a small part of the range of values; the numbers go to the notes.
         other_patients: State that patients of another dataset whose identifiers in the source are those of
@@ -660,7 +660,7 @@ class EvaluateSettings(TypedDict, total=False):
     """
 
     split: Literal["train", "valid", "test", "all"]
-    label_map: Sequence[str]
+    rename_labels: Sequence[str]
     allow_other_intensity: bool
     other_patients: bool
     threshold: str
@@ -681,6 +681,8 @@ class PredictSettings(TypedDict, total=False):
             input); by default nifti.
         identified: also write DICOM SEG for files that are not marked as de-identified; it repeats the name
             and number of the patient from the source.
+        probabilities: also write the probability of each label of a segmentation, as NIfTI on the grid of the
+            image, with one label after the other along the fourth axis.
         batch: images that are run at once; 0 for 32 images, or 1 volume.
         device: where the network runs; auto takes CUDA, then MPS, then the CPU.
         strict: stop at the first image that cannot be predicted, instead of counting it.
@@ -691,6 +693,7 @@ class PredictSettings(TypedDict, total=False):
 
     format: Sequence[Literal["nifti", "dicom-seg"]]
     identified: bool
+    probabilities: bool
     batch: int
     device: str
     strict: bool

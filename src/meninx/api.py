@@ -5,8 +5,10 @@ checked like them; docs/reference/settings.md describes each. ``progress`` may b
 :class:`meninx.core.progress.Progress`. Nothing heavy is imported before a function is called.
 
     >>> import meninx
-    >>> print(*sorted(meninx.__all__)[1:], sep=", ")
-    deidentify, evaluate, load_model, new_key, predict, prepare, report, sweep, train, verify
+    >>> print(*sorted(meninx.__all__)[1:6], sep=", ")
+    deidentify, evaluate, load_model, new_key, predict
+    >>> print(*sorted(meninx.__all__)[6:], sep=", ")
+    prepare, report, sweep, train, train_and_report, verify
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from meninx.train.stage import TrainResult
     from meninx.train.sweep import SweepResult
     from meninx.verify.stage import VerifyResult
+    from meninx.workflow import ReportedRun
 
 StrPath = str | Path
 _HERE = "meninx"
@@ -143,8 +146,62 @@ def train(
         UsageError: settings beside ``resume``, which the run would ignore; names them. See also
             ``meninx.train.stage.run``.
     """
-    from meninx.train.stage import run
+    config, network = _training(model, recipe, resume, out, settings)
+    return _trained(config, data, out, recipe, resume, progress, network, dry_run=dry_run).training
 
+
+def train_and_report(
+    data: StrPath,
+    page: StrPath,
+    *,
+    archives: Sequence[StrPath] = (),
+    model: nn.Module | str | None = None,
+    out: StrPath | None = None,
+    recipe: str = "",
+    resume: StrPath | None = None,
+    progress: Progress = SILENT,
+    **settings: Unpack[TrainSettings],
+) -> ReportedRun:
+    """Train on a prepared dataset, measure the run on the test split, and write its report to one HTML file.
+
+    It is `meninx train DATA --report PAGE`: :func:`train`, :func:`evaluate` and :func:`report` with default
+    settings of the last two.
+
+    Args:
+        data: prepared dataset folder.
+        page: HTML file to write; it must not exist.
+        archives: clean archives to describe on the page.
+        model: as for :func:`train`.
+        out: folder of runs; ``runs`` by default.
+        recipe: packaged recipe or TOML file; settings win over it.
+        resume: run folder to continue with its own settings.
+        progress: shows the work.
+        **settings: those of ``meninx train``.
+
+    Returns:
+        The results of the training, the evaluation and the report.
+
+    Raises:
+        UsageError, DataError: the page cannot be written, which is checked before the training; or as the
+            three functions raise.
+    """
+    config, network = _training(model, recipe, resume, out, settings)
+    places = [Path(item) for item in archives]
+    return _trained(config, data, out, recipe, resume, progress, network, page=Path(page), archives=places)
+
+
+def _training(
+    model: nn.Module | str | None,
+    recipe: str,
+    resume: StrPath | None,
+    out: StrPath | None,
+    settings: Mapping[str, Any],
+) -> tuple[TrainConfig, nn.Module | None]:
+    """Return the settings of a training, and the network of a caller who gives one.
+
+    Raises:
+        UsageError: an argument would be ignored, or is a class.
+    """
     named = isinstance(model, str)
     if isinstance(model, type):
         raise UsageError(f"model is the class {model.__name__}: give an object, {model.__name__}(...)")
@@ -160,8 +217,22 @@ def train(
         fix = "leave them out, or start a new run without resume"
         raise UsageError(f"a resumed run keeps its own settings and would ignore {', '.join(idle)}; {fix}")
     config = _train_config(recipe, {**settings, **({"model": model} if named else {})})
-    network = None if model is None or isinstance(model, str) else model
-    return run(
+    return config, None if model is None or isinstance(model, str) else model
+
+
+def _trained(
+    config: TrainConfig,
+    data: StrPath,
+    out: StrPath | None,
+    recipe: str,
+    resume: StrPath | None,
+    progress: Progress,
+    network: nn.Module | None,
+    **more: Any,
+) -> ReportedRun:
+    from meninx import workflow
+
+    return workflow.train(
         config,
         Path(data),
         Path(out or "runs"),
@@ -169,7 +240,7 @@ def train(
         resume=None if resume is None else Path(resume),
         recipe=recipe or None,
         network=network,
-        dry_run=dry_run,
+        **more,
     )
 
 

@@ -14,6 +14,9 @@ import pytest
 from meninx.cli import early
 from meninx.core import artifacts
 from meninx.core.artifacts import BundleRecord
+from meninx.core.errors import ConfigError
+from meninx.core.manifest import DatasetInfo, TaskKind
+from meninx.models import network_names
 
 TYPOS = (
     "train datta",
@@ -24,6 +27,13 @@ TYPOS = (
     "train data --pretrained nosuch.pt",
     "train data --pretrained data/manifest.csv --standardize nosuch",
     "train data --out data/runs",
+    "train data2d --model resnet99",
+    "train data2d --model monai:DenseNett",
+    "train data2d --model unet",
+    "train data3d --model resnet9",
+    "sweep data2d --epsilons 1 --model unett",
+    "evaluate classifier --data data3d",
+    "evaluate classifier --baseline segmenter",
     "evaluate runs/latst",
     "evaluate runs/latst --data datta",
     "sweep datta",
@@ -56,6 +66,10 @@ TYPOS = (
 SLOW = {"torch", "monai", "scipy", "nibabel", "matplotlib"}
 
 
+CLASSES = DatasetInfo(name="d", task=TaskKind.MULTILABEL, labels=("effusion",))
+ORGANS = DatasetInfo(name="d", task=TaskKind.SEGMENTATION, labels=("organ",), spatial_dims=3)
+
+
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
     """A folder with what looks like a dataset, a bundle and a report."""
@@ -63,6 +77,14 @@ def desk(tmp_path: Path) -> Path:
     for name in ("data/manifest.csv", "data/dataset.toml", bundle, "taken.html"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text("")
+    for name, info in (("data2d", CLASSES), ("data3d", ORGANS)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.csv").write_text("")
+        (tmp_path / name / "dataset.toml").write_text(info.to_toml())
+    for name, info in (("classifier", CLASSES), ("segmenter", ORGANS)):
+        record = BundleRecord(info=info, network={"name": "x"}, loss="", weights="", run="", meninx="")
+        artifacts.write(tmp_path / name / "release" / "bundle", record)
+        (tmp_path / name / "config.toml").write_text("")
     return tmp_path
 
 
@@ -131,3 +153,25 @@ def test_cuda_is_refused_early_when_pytorch_was_built_without_it(invoke, desk, m
     assert "the installed PyTorch has no CUDA (device cuda:1)" in said.err
     monkeypatch.setattr(early.metadata, "version", lambda name: "2.13.0+cu130")
     early.device("cuda:1")
+
+
+def test_names_of_networks_are_those_that_can_be_built():
+    from monai.networks import nets
+
+    from meninx.models import registry
+
+    assert (*network_names.CLASSIFIERS, *network_names.SEGMENTERS) == tuple(registry.MODELS)
+    assert network_names.names_of_monai() <= set(vars(nets))
+    assert {"DenseNet121", "SegResNet", "DynUNet"} <= network_names.names_of_monai()
+
+
+def test_a_name_of_a_network_says_what_is_wrong_with_it(desk):
+    for name in ("auto", "resnet9", "monai:DenseNet121"):
+        early.network(name, desk / "data2d")
+    for name, said in (
+        ("resnet99", "did you mean 'resnet9'"),
+        ("monai:DenseNett121", "did you mean 'DenseNet121'"),
+        ("unet", "a network for multilabel"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            early.network(name, desk / "data2d")

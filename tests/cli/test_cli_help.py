@@ -14,6 +14,7 @@ import pytest
 from meninx.cli.app import VERBS
 from meninx.cli.dicom import dicom
 from meninx.cli.examples import EXAMPLES
+from meninx.cli.federate import STEPS as FEDERATE
 from meninx.core import settings
 
 STEPS = tuple(name for name in dicom if not name.startswith("-"))
@@ -42,7 +43,8 @@ def helps() -> dict:
 
 
 def test_every_verb_and_step_has_examples():
-    assert set(EXAMPLES) == {*VERBS, "dicom", *(f"dicom {step}" for step in STEPS)}
+    steps = (*(f"dicom {step}" for step in STEPS), *(f"federate {step}" for step in FEDERATE))
+    assert set(EXAMPLES) == {*VERBS, "dicom", "federate", *steps}
     assert all(line.startswith(f"meninx {verb}") for verb, lines in EXAMPLES.items() for line in lines)
     assert len(STEPS) == 5
 
@@ -72,6 +74,7 @@ def test_no_default_is_written_in_python(helps, verb):
         ("train", "--device", "auto, cpu, cuda, cuda:1, mps"),
         ("evaluate", "--device", "auto, cpu, cuda, cuda:1, mps"),
         ("predict", "--device", "auto, cpu, cuda, cuda:1, mps"),
+        ("federate new", "--aggregation", "masks, shares, ckks, plain"),
     ],
 )
 def test_what_a_flag_takes_is_shown(helps, verb, flag, words):
@@ -211,9 +214,17 @@ def test_a_file_that_is_no_recipe_is_refused(invoke, tmp_path, content, code, to
         "train.config:SweepConfig",
         "report.config:ReportConfig",
         "demo.config:DemoConfig",
+        "federated.config:StudyConfig",
+        "federated.policy:PolicyConfig",
     ],
 )
 def test_every_setting_of_every_command_has_a_meaning(name: str) -> None:
     module, _, kind = name.partition(":")
     meanings = settings.meanings(getattr(importlib.import_module(f"meninx.{module}"), kind))
     assert [key for key, text in meanings.items() if not text] == []
+
+
+def test_a_label_map_means_one_thing_in_the_help_of_evaluate(helps: dict) -> None:
+    text = helps["helps"]["evaluate"][1]
+    assert "--rename-labels" in text
+    assert "--label-map" not in text

@@ -109,12 +109,12 @@ def test_a_missing_file_has_no_events(tmp_path: Path) -> None:
     assert list(StudyEvents(tmp_path / "events.jsonl").read()) == []
 
 
-def test_only_the_coordinator_reads_the_details_of_a_failed_round() -> None:
+def test_a_failed_round_in_words() -> None:
     event = RoundAborted(round=2, attempt=0, reason=AbortReason.BELOW_QUORUM, detail="west is missing")
-    assert (
-        event_words.sentence(event) == "Round 3 gave no model: fewer sites than the quorum (west is missing)."
-    )
-    assert event_words.sentence(event, details=False) == "Round 3 gave no model: fewer sites than the quorum."
+    words = "Round 3 gave no model: fewer sites than the quorum"
+    assert event_words.sentence(event) == f"{words} (west is missing)."
+    plain = RoundAborted(round=2, attempt=0, reason=AbortReason.BELOW_QUORUM)
+    assert event_words.sentence(plain) == f"{words}."
 
 
 def test_nobody_watching_costs_nothing() -> None:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from meninx.core.errors import ConfigError
 from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.core.randomness import child
 from meninx.learn.augment import Sample, augmenter
 from meninx.learn.config import AugmentConfig, TransformName
 
+ON_PICTURES = tuple(name for name in get_args(TransformName) if name != "zflip")
 CHEST = DatasetInfo(
     name="x",
     task=TaskKind.MULTILABEL,
@@ -66,14 +68,18 @@ def test_image_and_mask_stay_together(dims: int) -> None:
     mask[tuple(slice(6, 14) for _ in size)] = 1
     info = DatasetInfo(name="x", task=TaskKind.SEGMENTATION, labels=("a",), spatial_dims=dims)
     for seed in range(4):
-        chosen = augmenter(
-            AugmentConfig(transforms=("flip", "vflip", "zflip", "shift", "rotate", "crop")), info
-        )
+        flips = ("flip", "vflip", "zflip") if dims == 3 else ("flip", "vflip")
+        chosen = augmenter(AugmentConfig(transforms=(*flips, "shift", "rotate", "crop")), info)
         moved = chosen(Sample(mask[None].float(), mask), child(seed, "t"))
         assert moved.image.shape == (1, *size)
         assert moved.target.shape == mask.shape
         assert float(((moved.image[0] > 0.5).long() != moved.target).float().mean()) < 0.06
         assert 0.5 < float(moved.target.sum() / mask.sum()) < 2.5
+
+
+def test_a_flip_along_an_axis_that_pictures_lack_is_refused() -> None:
+    with pytest.raises(ConfigError, match="zflip has no effect on 2-D images"):
+        augmenter(AugmentConfig(transforms=("flip", "zflip")), CHEST)
 
 
 def test_a_rotation_by_ninety_degrees_is_a_transposition_and_a_flip() -> None:
@@ -103,7 +109,7 @@ def test_the_same_seed_gives_the_same_sample_and_the_original_stays() -> None:
     image = torch.randn(1, 9, 9)
     kept = image.clone()
     sample = Sample(image, torch.tensor([1.0, 0.0, 0.0]))
-    first, second = (applied(CHEST, sample, *get_args(TransformName)) for _ in range(2))
+    first, second = (applied(CHEST, sample, *ON_PICTURES) for _ in range(2))
     assert torch.equal(first.image, second.image)
     assert torch.equal(image, kept)
     assert not torch.equal(first.image, image)

@@ -337,3 +337,24 @@ def test_the_note_names_the_strata_that_there_are(names, said):
     assert found.notes[0].endswith(said)
     found = evaluate_segmentation(truth, patient, ["a"], attributes, seed=0, draws=20)
     assert found.notes[0].endswith(said)
+
+
+def test_every_estimate_says_how_its_interval_was_made():
+    found = evaluated()
+    kinds = {(item.name, bool(item.label)): item.interval for item in found.metrics}
+    assert kinds["sensitivity", True] == "Clopper-Pearson"
+    assert kinds["sensitivity", False] == kinds["balanced_accuracy", True] == "combined"
+    assert kinds["auroc", True] == kinds["auroc", False] == kinds["brier", True] == "percentile"
+    gaps = {item.name: item.interval for item in found.gaps if item.label and item.low == item.low}
+    assert gaps.pop("auroc_gap") == "percentile"
+    assert set(gaps.values()) == {"combined"}
+    every = (*found.metrics, *found.groups, *found.gaps)
+    assert all(bool(item.interval) == (item.low == item.low) for item in every)
+
+
+def test_a_perfect_area_says_that_its_interval_is_one_of_counts():
+    truth = np.array([[0.0], [1.0]] * 20)
+    found = evaluate_classification(
+        truth, truth, np.arange(40), ["a"], {}, task="multilabel", seed=0, draws=20
+    )
+    assert found.headline.interval == "Clopper-Pearson"

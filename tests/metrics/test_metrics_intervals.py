@@ -64,7 +64,7 @@ def test_a_perfect_mcc_has_width():
     assert mcc.value == pytest.approx(1)
     assert mcc.low < 0.5
     assert mcc.high == 1
-    assert edge_interval(1 - 2**-53, np.array([1.0, 1 - 2**-53]), 4, least=-1.0)[0] < 0.5
+    assert edge_interval(1 - 2**-53, np.array([1.0, 1 - 2**-53]), 4, least=-1.0)[0][0] < 0.5
 
 
 def test_groups_without_an_error_have_no_certain_gap():
@@ -99,11 +99,11 @@ def test_the_interval_of_a_difference_goes_with_its_p_value():
 
 
 def test_ends_of_a_range_have_an_interval_and_other_constants_keep_theirs():
-    assert edge_interval(1.0, np.ones(10), 20) == clopper_pearson(20, 20)
-    low, high = edge_interval(-1.0, -np.ones(10), 20, least=-1.0)
+    assert edge_interval(1.0, np.ones(10), 20) == (clopper_pearson(20, 20), "Clopper-Pearson")
+    (low, high), _ = edge_interval(-1.0, -np.ones(10), 20, least=-1.0)
     assert low == -1
     assert -1 < high < -0.6
-    assert edge_interval(0.5, np.full(10, 0.5), 20) == (0.5, 0.5)
+    assert edge_interval(0.5, np.full(10, 0.5), 20) == ((0.5, 0.5), "percentile")
 
 
 def covered(images, rate, correlation, repeats=200):

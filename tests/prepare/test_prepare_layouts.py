@@ -619,3 +619,28 @@ def test_the_page_lists_every_reader_and_whether_it_names_patients():
 def test_layouts_of_the_module_are_those_of_the_readers():
     assert {reader for reader, _, _ in LAYOUTS.values()} >= set(PUBLISHED)
     assert len(layouts.VINDR_FINDINGS) == 28
+
+
+@pytest.mark.parametrize("name", [name for name, layout in LAYOUTS.items() if layout[0] in PUBLISHED])
+def test_published_layouts_count_pictures_without_a_row(tmp_path, name):
+    reader, maker, given = LAYOUTS[name]
+    root = maker(tmp_path)
+    reading = read(root, reader=reader, **given)
+    assert "images without a row of the table" not in dict(reading.notes)
+    folder = reading.cases[0].image.path.parent
+    for number in range(3):
+        make.write_picture(folder / f"stray{number}.png", make.picture(50 + number))
+    note = dict(read(root, reader=reader, **given).notes)["images without a row of the table"]
+    assert re.fullmatch(r"3 of \d+ files", note)
+
+
+def test_an_image_whose_row_is_left_out_has_a_row(tmp_path):
+    root = layouts.make_odir(tmp_path)
+    table = root / "ODIR-5K_Training_Annotations(Updated)_V2.csv"
+    table.write_text(table.read_text().replace("cataract", "glaucoma"))  # disagrees with the row's labels
+    reading = read(root, reader="odir")
+    assert len(reading.skipped) > 1
+    assert "images without a row of the table" not in dict(reading.notes)
+    reading = read(make.make_mimic(tmp_path / "mimic"), reader="mimic")
+    assert reading.skipped[0][0] == "no label row"
+    assert "images without a row of the table" not in dict(reading.notes)

@@ -44,6 +44,58 @@ def test_external_datasets_stand_beside_the_internal_test(tmp_path):
     assert "nothing was fitted on another dataset" in page
 
 
+def test_datasets_of_one_name_have_titles_of_their_own(tmp_path):
+    run = write_run(tmp_path / "run", private=False)
+    record = artifacts.require(run, RunRecord, fix="")
+    digests = ("ab" * 32, "ab" * 4 + "cd" * 28)
+    for digest in digests:
+        write_evaluation(run, record, private=True, external=digest, dataset="hospital")
+    page = page_of(tmp_path, run)
+    start = page.index("internal test beside external validation</caption>")
+    table = page[start : page.index("</table>", start)]
+    heads = [head.strip() for head in re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', table)]
+    assert sorted(heads[3:]) == [f"hospital ({digest[:9]}), test" for digest in digests]
+    captions = [" ".join(text.split()) for text in re.findall(r"<caption>(.*?)</caption>", page, re.DOTALL)]
+    assert len(set(captions)) == len(captions)
+    assert "Runs run and run" not in page
+
+
+def test_one_external_dataset_is_not_shown_twice(tmp_path):
+    run = write_run(tmp_path / "run", private=False)
+    record = artifacts.require(run, RunRecord, fix="")
+    for name in ("south", "south-again"):
+        write_evaluation(run, record, private=True, external=name, data="ab" * 32, dataset="south")
+    page = page_of(tmp_path, run)
+    assert "The evaluation in evaluation-external-south.json of run run repeats that of" in page
+    start = page.index("internal test beside external validation</caption>")
+    assert page[start : page.index("</thead>", start)].count("south, test") == 1
+
+
+def test_each_interval_is_named_by_how_it_was_made(tmp_path):
+    run = write_run(tmp_path / "run", private=False)
+    page = page_of(tmp_path, run)
+    found = []
+    for row in page.split("</tr>"):
+        cells = re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL)
+        found.append([" ".join(re.sub(r"<[^>]+>", " ", cell).split()) for cell in cells])
+    rows = [cells for cells in found if len(cells) > 4]
+    areas = [cells[3] for cells in rows if cells[0] == "AUROC"]
+    rates = [cells[3] for cells in rows if cells[0] == "sensitivity" and cells[1] != "all labels"]
+    assert areas
+    assert rates
+    assert all(ends.endswith("percentile") for ends in areas)
+    assert all(ends.endswith("Clopper–Pearson") for ends in rates)
+
+
+def test_an_unknown_kind_of_interval_is_refused(tmp_path):
+    run = write_run(tmp_path / "run", private=False)
+    path = run / artifacts.place(EvaluationRecord)
+    path.write_text(path.read_text().replace('"percentile"', '"<b>exact</b>"'))
+    relist(run)
+    with pytest.raises(DataError, match="impossible numbers"):
+        page_of(tmp_path, run)
+
+
 def test_means_over_other_labels_are_not_compared(tmp_path):
     run = write_run(tmp_path / "run", private=False)
     path = write_evaluation(

@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pydicom
 import pytest
 from released_models import table, without_meninx
 
 from meninx.cli.app import VERBS, run
+from meninx.imaging import nifti
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -142,6 +144,18 @@ def test_three_ways_give_the_same_probabilities(workshop: Path) -> None:
         uid = str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID)
         for other in (by_monai[name], by_onnx[name]):
             assert abs(other - by_meninx[uid]).max() <= 1e-5
+    expected = volumes(place / "maps-by-meninx" / "probability_maps")
+    assert {name: array.shape for name, array in expected.items()} == {
+        f"p_{case}.nii.gz": (2, 20, 18, 10) for case in range(2)
+    }
+    for way in ("monai", "onnx"):
+        found = volumes(place / f"maps-by-{way}" / "probability_maps")
+        assert found.keys() == expected.keys()
+        assert max(abs(found[name] - expected[name]).max() for name in found) <= 1e-5
+
+
+def volumes(folder: Path) -> dict[str, np.ndarray]:
+    return {path.name: nifti.read(path).array for path in folder.iterdir()}
 
 
 def test_the_readme_runs(workshop: Path) -> None:

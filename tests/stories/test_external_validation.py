@@ -122,9 +122,9 @@ def test_a_label_of_another_name_is_refused_until_it_is_mapped(run, site):
     for path in run.release.glob("evaluation-external-*"):
         path.unlink()
     renamed = with_labels(site, {name: f"x_{name}" for name in site.info.labels})
-    with pytest.raises(DataError, match="--label-map 'x_effusion=effusion'"):
+    with pytest.raises(DataError, match="--rename-labels 'x_effusion=effusion'"):
         evaluate.run(EVERY, run.root, renamed.root)
-    mapped = EVERY.replace(label_map=tuple(f"x_{name}={name}" for name in site.info.labels))
+    mapped = EVERY.replace(rename_labels=tuple(f"x_{name}={name}" for name in site.info.labels))
     result = evaluate.run(mapped, run.root, renamed.root)
     assert values(run) == pytest.approx(right, nan_ok=True)
     assert any("x_effusion as effusion" in note for note in result.notes)
@@ -161,13 +161,13 @@ def test_several_labels_may_stand_for_one(run, site):
         path.unlink()
     info = replace(site.info, labels=(*site.info.labels, "mass"))
     written(replace(site, info=info, cases=cases))
-    evaluate.run(EVERY.replace(label_map=("mass=nodule", "nodule=nodule")), run.root, site.root)
+    evaluate.run(EVERY.replace(rename_labels=("mass=nodule", "nodule=nodule")), run.root, site.root)
     assert values(run) == pytest.approx(right, nan_ok=True)
 
 
 def test_a_baseline_is_measured_on_the_same_labels(run, site, trained):
     with_labels(site, {"effusion": "fluid"})
-    config = EVERY.replace(label_map=("fluid=effusion",), baseline=trained.root)
+    config = EVERY.replace(rename_labels=("fluid=effusion",), baseline=trained.root)
     result = evaluate.run(config, run.root, site.root)
     assert (result.difference.value, result.difference.low, result.difference.high) == (0, 0, 0)
     assert f"auroc difference to the baseline {trained.name}: 0.000" in result.summary()
@@ -176,19 +176,19 @@ def test_a_baseline_is_measured_on_the_same_labels(run, site, trained):
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ("nodul=nodule", "no label of the dataset .label_map.; did you mean 'nodule'"),
-        ("nodule=nodul", "no label of the model .label_map.; did you mean 'nodule'"),
+        ("nodul=nodule", "no label of the dataset .rename_labels.; did you mean 'nodule'"),
+        ("nodule=nodul", "no label of the model .rename_labels.; did you mean 'nodule'"),
         ("nodule", "'theirs=ours'"),
     ],
 )
 def test_a_map_of_labels_that_are_not_there_is_refused(run, site, entry, words):
     with pytest.raises(ConfigError, match=words):
-        evaluate.run(EVERY.replace(label_map=(entry,)), run.root, site.root)
+        evaluate.run(EVERY.replace(rename_labels=(entry,)), run.root, site.root)
 
 
 def test_settings_for_another_dataset_are_refused_on_the_own_one(run):
-    with pytest.raises(UsageError, match="label_map has no effect"):
-        evaluate.run(QUICK.replace(label_map=("nodule=nodule",)), run.root)
+    with pytest.raises(UsageError, match="rename_labels has no effect"):
+        evaluate.run(QUICK.replace(rename_labels=("nodule=nodule",)), run.root)
     with pytest.raises(UsageError, match="allow_other_intensity has no effect"):
         evaluate.run(QUICK.replace(allow_other_intensity=True), run.root)
     with pytest.raises(UsageError, match="all is for another dataset"):
@@ -387,7 +387,7 @@ def test_values_of_masks_are_matched_by_the_names_of_labels(segmented, tmp_path)
         load.save(site.root / case.mask, Image(np.array([0, 3, 2], np.uint8)[mask.array], mask.affine))
     info = replace(site.info, labels=("spleen", "lesion", "liver"), spacing_mm=(2.0, 2.0, 5.0))
     written(replace(site, info=info))
-    result = evaluate.run(EVERY.replace(label_map=("liver=organ",)), run.root, site.root)
+    result = evaluate.run(EVERY.replace(rename_labels=("liver=organ",)), run.root, site.root)
     assert values(run) == pytest.approx(right, nan_ok=True)
     assert any(note.startswith("its voxels are 2 x 2 x 5 mm") for note in result.notes)
     assert "left out, because the model does not know them: spleen" in result.notes

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import meninx
 from meninx.cli.app import run
+from meninx.core.errors import UsageError
+from meninx.core.manifest import DatasetInfo, TaskKind
+from meninx.core.result import Result
 from meninx.synthetic import PhantomConfig, write_archives
+from meninx.train.config import EvaluateConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,6 +72,63 @@ def test_json_of_a_run_with_a_report_is_one_value(hospital, capsys):
     assert trained["out"]
     assert measured["split"] == "test"
     assert reported["out"].endswith("page.html")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made(Result):
+    """A result of a stage that does nothing."""
+
+
+def calls_of(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> list[tuple[str, object]]:
+    """The stages that something calls, in order, with their arguments apart from the progress."""
+    seen: list[tuple[str, object]] = []
+    for name in ("train.stage", "train.evaluate", "report.stage"):
+
+        def called(*given: object, _name: str = name, **named: object) -> Made:
+            seen.append((_name, (given, {key: value for key, value in named.items() if key != "progress"})))
+            return Made(out=Path("made", _name))
+
+        monkeypatch.setattr(f"meninx.{name}.run", called)
+    act()
+    return seen
+
+
+def test_the_command_and_the_function_do_the_same(hospital, monkeypatch):
+    (hospital / "data").mkdir()
+    (hospital / "clean").mkdir()
+    info = DatasetInfo(name="d", task=TaskKind.MULTILABEL, labels=("effusion",))
+    (hospital / "data" / "dataset.toml").write_text(info.to_toml())
+    (hospital / "data" / "manifest.csv").touch()
+    words = "train data --recipe tiny --steps 2 --device cpu --report page.html --archives clean --out to"
+
+    def function() -> None:
+        settings = {"steps": 2, "device": "cpu"}
+        done = meninx.train_and_report(
+            "data", "page.html", archives=["clean"], recipe="tiny", out="to", **settings
+        )
+        names = ("train.stage", "train.evaluate", "report.stage")
+        assert [item.out.name for item in done.results] == list(names)
+
+    by_command = calls_of(monkeypatch, lambda: run(words.split()))
+    by_function = calls_of(monkeypatch, function)
+    assert by_command == by_function
+    assert [name for name, _ in by_command] == ["train.stage", "train.evaluate", "report.stage"]
+    assert by_command[1][1][0][0] == EvaluateConfig(device="cpu")
+    assert by_command[2][1][0][1] == (Path("clean"), Path("data"), Path("made/train.stage"))
+    alone = calls_of(monkeypatch, lambda: meninx.train("data", steps=2))
+    assert [name for name, _ in alone] == ["train.stage"]
+
+
+@pytest.mark.parametrize("page", ["there.html", "data/page.html"])
+def test_the_function_refuses_a_page_before_training(hospital, monkeypatch, page):
+    (hospital / "there.html").write_text("mine")
+    (hospital / "data").mkdir()
+
+    def refused() -> None:
+        with pytest.raises(UsageError):
+            meninx.train_and_report("data", page)
+
+    assert calls_of(monkeypatch, refused) == []
 
 
 @pytest.mark.parametrize(

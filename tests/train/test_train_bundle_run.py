@@ -19,7 +19,9 @@ from meninx.imaging.image import Image
 from meninx.imaging.network_input import ImageFiles, NetworkInput
 from meninx.learn.state_digest import weights_digest
 from meninx.learn.task import ImageTask
-from meninx.train.bundle_run import LabelMapd, LabelMapFiles, Predictor, ProbabilityTable
+from meninx.train.bundle_maps import LabelMapFiles
+from meninx.train.bundle_onnx_maps import label_map, label_probabilities
+from meninx.train.bundle_run import LabelMapd, Predictor, Probabilitiesd, ProbabilityTable
 
 WRONG = ('"x"', "NaN", "Infinity", "-5", "1.5", "true", "null")  # as thresholds
 GREY = {"window": [0.0, 255.0], "shift": 127.5, "scale": 127.5}
@@ -46,6 +48,27 @@ def test_independent_labels_make_the_map_of_training(seed, labels):
     logits = torch.from_numpy(np.random.default_rng(seed).normal(size=(labels, 5, 4)).astype(np.float32))
     task = ImageTask(TaskKind.SEGMENTATION, tuple("abcd"[:labels]), "bce")
     assert torch.equal(LabelMapd()({"pred": logits})["pred"], task.label_map(logits[None]))
+
+
+@given(st.integers(0, 10_000), st.booleans(), st.integers(1, 4))
+def test_both_programs_make_the_probabilities_and_maps_of_training(seed, sigmoid, labels):
+    count = labels + (not sigmoid)
+    logits = np.random.default_rng(seed).normal(0, 20, (count, 5, 4)).astype(np.float32)
+    logits[0, 0, 0] = 300.0  # a logit whose exponential is infinite
+    task = ImageTask(TaskKind.SEGMENTATION, tuple("abcd"[:labels]), "bce" if sigmoid else "dice+ce")
+    tensor = torch.from_numpy(logits)
+    truth = task.probabilities(tensor[None])[0, -labels:].numpy()
+    by_monai = Probabilitiesd(sigmoid=sigmoid, wanted=True)({"pred": tensor})["probabilities"]
+    with np.errstate(all="raise", under="ignore"):
+        by_onnx = label_probabilities(logits, sigmoid=sigmoid)
+    assert by_onnx.dtype == np.float32
+    assert np.array_equal(by_monai, truth)
+    assert np.abs(by_onnx - truth).max() <= 1e-6
+    assert np.array_equal(label_map(logits, sigmoid=sigmoid), task.label_map(tensor[None])[0])
+
+
+def test_probabilities_are_added_only_when_wanted():
+    assert set(Probabilitiesd(sigmoid=True, wanted=False)({"pred": torch.zeros(1, 2, 2)})) == {"pred"}
 
 
 def test_a_table_has_a_row_per_image_and_calls_where_a_threshold_is_known(tmp_path):

@@ -20,6 +20,7 @@ from meninx.cli import early
 from meninx.cli.dicom import dicom
 from meninx.cli.doctor import EXTRAS
 from meninx.cli.examples import epilogue
+from meninx.cli.federate import federate
 from meninx.cli.flags import read_options, shown_default, without_tables
 from meninx.core import check, settings
 from meninx.core.errors import (
@@ -62,7 +63,7 @@ EPILOGUE = "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy
 
 
 def build_app() -> App:
-    """Return the command line; verbs are imported when they are called, the light `dicom` group at once."""
+    """Return the command line; verbs are imported when they are called, the light groups at once."""
     several = Parameter(consume_multiple=True, negative_iterable=(), show_default=shown_default)
     version = metadata.version("meninx")
     app = App(
@@ -77,6 +78,7 @@ def build_app() -> App:
     for name, help_text in VERBS.items():
         app.command(f"meninx.cli.{name}:{name}", name=name, help=help_text, help_epilogue=epilogue(name))
     app.command(dicom)
+    app.command(federate)
     return app
 
 

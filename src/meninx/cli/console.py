@@ -71,7 +71,7 @@ class Bar:
             *clocks,
             TextColumn("{task.fields[shown]}"),
         )
-        self._progress = Progress(*columns, console=_Screen(stderr=True))
+        self._progress = Progress(*columns, console=Screen(stderr=True))
         self._task: TaskID | None = None
 
     def start(self, label: str, total: int | None) -> None:
@@ -96,7 +96,7 @@ class Bar:
         self._progress.console.print(message, highlight=False, markup=False)
 
 
-class _Screen(RichConsole):
+class Screen(RichConsole):
     """A terminal; when it is gone, the work goes on without it."""
 
     def on_broken_pipe(self) -> None:

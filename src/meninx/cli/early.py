@@ -14,8 +14,10 @@ from meninx.cli.doctor import EXTRAS
 from meninx.core import artifacts, workspace
 from meninx.core.artifacts import BundleRecord, RunRecord
 from meninx.core.errors import ConfigError, DataError, UsageError, problem
-from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
-from meninx.core.run import open_run
+from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest, read_info, refuse_other_task
+from meninx.core.run import Run, open_run
+from meninx.learn.config import AUTO_MODEL
+from meninx.models import network_names
 
 
 def dataset(folder: Path | None) -> None:
@@ -73,6 +75,45 @@ def pretrained(setting: str) -> None:
     if setting and not setting.startswith("package:") and not Path(setting).is_file():
         fix = "check the path; `package:NAME` names an installed package"
         raise DataError(problem("there is no such file of weights", where=f"pretrained: {setting}", fix=fix))
+
+
+def network(name: str, data: Path) -> None:
+    """Refuse the name of a network that does not exist, and one of ours for another task than the dataset's.
+
+    Args:
+        name: of the network; ``auto`` passes.
+        data: prepared dataset.
+
+    Raises:
+        ConfigError: it is unknown, or for another task.
+        LayoutError: ``dataset.toml`` cannot be read.
+    """
+    if name == AUTO_MODEL:
+        return
+    network_names.refuse_unknown(name)
+    if name.startswith(network_names.MONAI_PREFIX) and (known := network_names.names_of_monai()):
+        network_names.refuse_unknown_of_monai(name.removeprefix(network_names.MONAI_PREFIX), known)
+    if (data / INFO_NAME).is_file():  # else :func:`dataset` refuses the folder
+        network_names.refuse_other_task(name, read_info(data).task)
+
+
+def same_task(data: Path | None, *folders: Path | None) -> None:
+    """Refuse a dataset of another task than that of a run, where the run's bundle says what it is for.
+
+    Args:
+        data: prepared dataset; None for that of the first run.
+        *folders: run folders; None passes.
+
+    Raises:
+        DataError: the tasks differ, or a record is damaged.
+    """
+    bundles = [Run(folder).release / "bundle" for folder in folders if folder is not None]
+    records = [record for bundle in bundles if (record := artifacts.read(bundle, BundleRecord)) is not None]
+    if data is None and not records:
+        return
+    here = read_info(data) if data is not None else records[0].info
+    for record in records:
+        refuse_other_task(record.info, here)
 
 
 def result(out: Path, *sources: Path, stage: str, replaced: bool) -> None:

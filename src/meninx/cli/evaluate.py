@@ -32,6 +32,7 @@ def evaluate(
     early.exists(config.dicom)
     early.extra("train", *(["export"] if "dicom-seg" in config.predictions else []))
     early.device(config.device)
+    early.same_task(data, run, config.baseline)
     from meninx.train import evaluate as measure
 
     output.show(measure.run(config, run, data, progress=output.progress()))

@@ -40,6 +40,28 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx doctor --json",
         "meninx doctor --plan --model resnet9-small --image-size 32 32 --batch 8",
     ),
+    "federate": (
+        "meninx federate new chest/ --recipe tiny --like data/ --train.epsilon 8 --train.delta 1e-3",
+        "meninx federate enrol south/ --site south --allowed-recipes tiny",
+    ),
+    "federate new": (
+        "meninx federate new chest/ --recipe tiny --like data/ --train.epsilon 8 --train.delta 1e-3",
+        "meninx federate new chest/ --recipe tiny --like data/ --rounds 20 --dry-run",
+    ),
+    "federate enrol": (
+        "meninx federate enrol south/ --site south --allowed-recipes tiny --max-epsilon 8 --max-delta 1e-3",
+        "meninx federate enrol chest/ --accept enrol-north.json enrol-east.json enrol-west.json",
+        "meninx federate enrol chest/",
+    ),
+    "federate review": (
+        "meninx federate review study-chest.json north/ --data data/",
+        "meninx federate review study-chest.json north/ --data data/ --approve",
+        "meninx federate review study-chest.json north/ --data data/ --refuse 'no budget this year'",
+    ),
+    "federate doctor": (
+        "meninx federate doctor north/",
+        "meninx federate doctor north/ --study study-chest.json --data data/",
+    ),
     "completion": ("meninx completion bash", "meninx completion zsh"),
     "dicom": ("meninx dicom export clean/ images/", "meninx dicom restore images/ back/"),
     "dicom label": ("meninx dicom label clean/ labelled/ --tag ClinicalTrialTimePointID --from-folder -1",),

@@ -70,8 +70,10 @@ def without_tables(arguments: list[str]) -> list[str]:
 
     >>> without_tables(["train", "data", "--privacy.epsilon=8", "--model-options.base", "16"])
     ['train', 'data', '--epsilon=8', '--model-options.base', '16']
+    >>> without_tables(["federate", "new", "chest", "--train.epsilon", "8"])
+    ['federate', 'new', 'chest', '--train.epsilon', '8']
     """
-    return [re.sub(r"^--(?!model-options\.)[a-z]+\.(?=[a-z])", "--", word) for word in arguments]
+    return [re.sub(r"^--(?!(?:model-options|train)\.)[a-z]+\.(?=[a-z])", "--", word) for word in arguments]
 
 
 def value_of(text: str) -> Any:

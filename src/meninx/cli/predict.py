@@ -10,7 +10,7 @@ from meninx.cli.flags import with_settings
 from meninx.predict.config import PredictConfig
 
 
-@with_settings("format", "device", "batch", "strict", "dry_run", "resume", "overwrite")
+@with_settings("format", "probabilities", "device", "batch", "strict", "dry_run", "resume", "overwrite")
 def predict(
     model: Path,
     source: Path,

@@ -35,6 +35,7 @@ def sweep(
     early.device(config.runtime.device)
     early.pretrained(config.model.pretrained)
     early.dataset(Path(config.model.standardize) if config.model.standardize else None)
+    early.network(config.model.name, data)
     workspace.outside(out, [data])
     from meninx.train.sweep import run
 

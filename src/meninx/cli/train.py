@@ -7,15 +7,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from meninx import workflow
 from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.flags import with_settings
 from meninx.core import workspace
-from meninx.core.errors import Interrupted, UsageError
+from meninx.core.errors import Interrupted
 from meninx.core.progress import SILENT
-from meninx.core.result import Result
-from meninx.report.config import ReportConfig
-from meninx.train.config import EvaluateConfig, TrainConfig
+from meninx.train.config import TrainConfig
 
 
 @with_settings("model", "epsilon", "delta", "epochs", "batch_size", "lr", "augment", "name", "seed", "device")
@@ -51,46 +50,28 @@ def train(
     early.device(config.runtime.device)
     early.pretrained(config.model.pretrained)
     early.dataset(Path(config.model.standardize) if config.model.standardize else None)
-    _check_page(report, archives, dry_run=dry_run)
+    early.network(config.model.name, data)
+    workflow.refuse_page(report, archives, data, dry_run=dry_run)
     if resume is None:
         workspace.outside(out, [data])
     from meninx.learn import distributed
-    from meninx.train import stage
 
     speaks = distributed.is_main()
-    progress = output.progress() if speaks else SILENT
     try:
-        result = stage.run(
-            config, data, out, progress=progress, resume=resume, dry_run=dry_run, recipe=recipe
+        found = workflow.train(
+            config,
+            data,
+            out,
+            page=report,
+            archives=archives,
+            resume=resume,
+            recipe=recipe,
+            dry_run=dry_run,
+            progress=output.progress() if speaks else SILENT,
         )
     except Interrupted as error:
         if speaks:
             raise
         raise SystemExit(error.exit_code) from error  # process 0 says it, or the one that is gone did
-    if not speaks:
-        return
-    found: list[Result] = [result]
-    if report is not None:
-        from meninx.report import stage as page
-        from meninx.train import evaluate
-
-        config_of_test = EvaluateConfig(device=config.runtime.device)
-        found.append(evaluate.run(config_of_test, result.out, progress=progress))
-        found.append(page.run(ReportConfig(), (*archives, data, result.out), report, progress=progress))
-    output.show(*found)
-
-
-def _check_page(report: Path | None, archives: tuple[Path, ...], *, dry_run: bool) -> None:
-    """Refuse a page that cannot be written, before anything slow.
-
-    Raises:
-        UsageError: the page exists, or a flag has no effect.
-    """
-    if report is None:
-        if archives:
-            raise UsageError("archives are described on the page of --report: give --report PAGE.html")
-        return
-    if dry_run:
-        raise UsageError("a dry run trains nothing, so there is nothing to report on: leave --report out")
-    early.exists(*archives)
-    early.new_file(report, overwrite=False)
+    if speaks:
+        output.show(*found.results)

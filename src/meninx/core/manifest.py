@@ -387,6 +387,27 @@ class Manifest:
         return cls(root, info, cases)
 
 
+def read_info(root: Path) -> DatasetInfo:
+    """Return what the columns and files of a dataset mean, without its table.
+
+    Raises:
+        LayoutError: ``dataset.toml`` is not what it must be; names file and key.
+    """
+    return DatasetInfo.from_toml(_text(root / INFO_NAME, files.TEXT_LIMIT), str(root / INFO_NAME))
+
+
+def refuse_other_task(learned: DatasetInfo, here: DatasetInfo) -> None:
+    """Refuse a dataset of another task than that of a model.
+
+    Raises:
+        DataError: the tasks differ.
+    """
+    if learned.task is not here.task:
+        fix = f"give a {learned.task} dataset, or a run that was trained for {here.task}"
+        what = f"task {learned.task} as in training"
+        raise DataError(expected(what, got=str(here.task), where=INFO_NAME, fix=fix))
+
+
 def dataset_digest(root: Path, *, images: bool = True) -> DataDigest:
     """Return the digest of a dataset folder: of its table, its description and, with checksums, its images.
 

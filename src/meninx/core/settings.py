@@ -73,6 +73,18 @@ class Settings:
         """Raise ConfigError for values that are allowed each, but not together."""
 
     @classmethod
+    def of_recipe(cls, table: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+        """Return the settings of this class that a recipe's table gives.
+
+        They are the table itself, except where a class also takes the recipes of another.
+
+        Args:
+            table: the recipe.
+            source: its name, for messages.
+        """
+        return table
+
+    @classmethod
     def of(cls, **settings: Any) -> Self:
         """Return the config with settings under their flat names, or whole tables."""
         return build(cls, settings, "")
@@ -223,7 +235,8 @@ def resolve_recipe(
     """
     if not recipe:
         return resolve(kind, *layers)
-    table, source = read_recipe(recipe)
+    found, source = read_recipe(recipe)
+    table = kind.of_recipe(found, source)
     warn_of_old_layout(kind, table, source)
     return resolve(kind, (table, source), *layers)
 

@@ -12,9 +12,9 @@ many lines there are and where the last one ends.
 ['log began', 'study refused']
 
 Guarantee: whoever does not hold the signing key cannot edit, remove, insert, reorder or cut off lines
-without :func:`AuditLog.verify` raising. Somebody who can write to the disk can put back an older copy of both
-files together; the number and hash of the last line (:func:`AuditLog.anchor`) travel with each approval, so
-that the coordinator can notice it.
+without :func:`AuditLog.verify` raising. Somebody who can write to the disk can put back an older copy of
+both files together; the number and hash of the last line (:func:`AuditLog.anchor`) travel with each
+approval, so that the coordinator can notice it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 Detail: TypeAlias = str | int | float | bool | None
+ROTATED = "keys rotated"  # event that names the key of all later lines
 LOG, HEAD, LOCK = "audit.jsonl", "audit.head", "audit.lock"
 LINE_LIMIT, TEXT_LIMIT = 1 << 16, 2000  # bytes of a line, characters of a text in it
 _HEAD_LIMIT = 1 << 12
@@ -131,10 +132,17 @@ class AuditLog:
 
     def rotate(self, key: Ed25519PrivateKey) -> None:
         """Add a line, signed by the old key, that names the new one; raises as :meth:`append`."""
-        public = key.public_key().public_bytes_raw()
+        old, public = self._public, key.public_key().public_bytes_raw()
         with FileLock(self._lock):
-            head = self._recovered(self._read_head(self._public))
-            head = self._write(head, "keys rotated", {"key": public.hex()})
+            if self._is_signed_with(public):  # an interrupted rotation came as far as this
+                self._key, self._public = key, public
+                return
+            head = self._recovered(self._read_head(old))
+            with files.regular(self._log) as stream:
+                stream.seek(head.start)
+                last = _parsed(stream.read(head.end - head.start), head.count - 1)
+            if last.event != ROTATED or _named_key(last) != public:
+                head = self._write(head, ROTATED, {"key": public.hex()})
             self._key, self._public = key, public
             self._write_head(head)
 
@@ -166,11 +174,18 @@ class AuditLog:
                 key = key or _named_key(entry)
                 if entry.index != index or entry.previous != previous or not _fits(line, entry, key):
                     raise _broken(index)
-                key = _named_key(entry) if entry.event == "keys rotated" else key
+                key = _named_key(entry) if entry.event == ROTATED else key
                 previous, end = hashlib.sha256(line).hexdigest(), end + len(line)
                 yield entry
         if previous != head.hash or end != head.end or key != self._public:
             raise _broken(head.count - 1)
+
+    def _is_signed_with(self, key: bytes) -> bool:
+        try:
+            self._read_head(key)
+        except DataError:
+            return False
+        return True
 
     def _read_head(self, key: bytes) -> _Head:
         content = files.read_bytes(self._head, limit=_HEAD_LIMIT)

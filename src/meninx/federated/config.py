@@ -1,18 +1,20 @@
 """Settings of a study: what is learned together, how updates are added up, and what every site must bring.
 
-A study is one TOML file. ``[study]``, ``[aggregation]``, ``[sites]`` and ``[data]`` are tables of their own;
-``[train]`` is a recipe of ``meninx train``, complete apart from the length, which follows from the rounds:
+A study is one TOML file. ``[study]``, ``[aggregation]``, ``[sites]`` and ``[data]`` are tables of their
+own; ``[train]`` is a recipe of ``meninx train``, complete apart from the length, which follows from the
+rounds:
 
 >>> config = StudyConfig.of(name="chest", rounds=5, local_steps=20, train={"model": "resnet9-small"})
 >>> config.training.sampling.steps, config.training.model.name
 (100, 'resnet9-small')
 
-A study comes from another institution. What it could name on a site's disk is refused here: files of weights,
-folders of data, devices and caches belong to the site (:data:`OF_THE_SITE`).
+A study comes from another institution. What it could name on a site's disk is refused here: files of
+weights, folders of data, devices and caches belong to the site (:data:`OF_THE_SITE`).
 """
 
 # No postponed annotations here: a subclass in another module would be read by its types.
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,21 +26,31 @@ from meninx.core import names, settings
 from meninx.core.errors import ConfigError, DataError, MeninxError, expected, problem
 from meninx.core.intensity import Intensity
 from meninx.core.manifest import DatasetInfo, TaskKind
-from meninx.core.setting_types import Count, CountOrZero, NonNegative, Positive
+from meninx.core.setting_types import Count, NonNegative, Positive
 from meninx.core.settings import Settings, flat
 from meninx.train.config import TrainConfig
 
 Algorithm = Literal["fedavg", "fedprox", "cyclic"]
 AggregationMethod = Literal["masks", "shares", "ckks", "plain"]
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$", examples=["st-marys", "chest"])]
+NAME = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
+Name = Annotated[str, Meta(pattern=rf"^{NAME}\Z", examples=["st-marys", "chest"])]
 """Name of a study or a site: at most 40 lower-case letters, digits and inner dashes; it names files."""
 Address = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9.-]{1,253}:[0-9]{1,5}$", examples=["coordinator.example.org:8443"])
+    str, Meta(pattern=r"^[A-Za-z0-9.-]{1,253}:[0-9]{1,5}\Z", examples=["coordinator.example.org:8443"])
 ]
+Rounds = Annotated[int, Meta(gt=0, le=10_000)]
+LocalEpochs = Annotated[int, Meta(gt=0, le=1_000)]
+LocalSteps = Annotated[int, Meta(ge=0, le=1_000_000)]
 PROXIMAL = 0.01  # weight of FedProx's term where a study gives none
-MOST_SITES = 32  # of a complete graph of masks
+FEWEST_SITES, MOST_SITES = 3, 32  # of secure aggregation by pairs of sites
 OF_THE_SITE = {"device": "auto", "threads": 0, "workers": "auto", "cache": "auto", "tensorboard": False}
 """Settings of ``[train.runtime]`` that each site chooses for itself -> the value that a study has."""
+_NOT_IN_ROUNDS = (
+    ("validation", "select", ("auto", "last")),
+    ("validation", "early_stopping", (0,)),
+    ("optim", "ema", (0.0,)),
+)
+"""Table, name and allowed values of training settings that do not fit a common model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +59,8 @@ class TermsConfig(Settings):
 
     Attributes:
         name: Name of the study: lower-case letters, digits and dashes; by default that of the folder.
-        recipe: Recipe of `meninx train` that the training settings came from; for people and for the policies
-            of sites.
+        recipe: Recipe of `meninx train` that the training settings came from; for people and for the
+            policies of sites.
         rounds: Rounds: each site trains, the updates are added up, the sum becomes the next model.
         local_epochs: Passes over its training split that each site makes per round; under differential
             privacy expected passes.
@@ -66,10 +78,10 @@ class TermsConfig(Settings):
     """
 
     name: Name | None = None
-    recipe: str = field(default="", metadata=flat("study_recipe"))
-    rounds: Count = 10
-    local_epochs: Count = 1
-    local_steps: CountOrZero = 0
+    recipe: str = field(default="", metadata=flat("recipe_name"))
+    rounds: Rounds = 10
+    local_epochs: LocalEpochs = 1
+    local_steps: LocalSteps = 0
     algorithm: Algorithm = "fedavg"
     mu: NonNegative | None = None
     turns: Literal["site", "batch"] = "site"
@@ -119,7 +131,7 @@ class AggregationConfig(Settings):
     """
 
     method: AggregationMethod = field(default="masks", metadata=flat("aggregation"))
-    clip: Positive = 1.0
+    clip: Positive = 8.0
     bits: Literal[32, 64] = 32
 
     @property
@@ -243,25 +255,41 @@ class StudyConfig(Settings):
     train: dict[str, Any] = field(default_factory=dict)
 
     def check_rules(self) -> None:
-        """Refuse what cannot be trained together, and complete the training settings."""
+        """Refuse what cannot be trained together."""
         if self.study.algorithm == "cyclic" and self.aggregation.secure:
             fix = "give --aggregation plain: each site sees the model of the one before"
             raise ConfigError(problem("cyclic adds nothing up", where="aggregation", fix=fix))
-        config = settings.build(TrainConfig, self.train, "train")
+        if self.study.turns == "batch" and not self.study.local_steps:
+            fix = "give --local-steps: every site takes that many turns in a round"
+            raise ConfigError(problem("the number of turns is not known", where="turns", fix=fix))
+        if self.aggregation.secure and 0 < len(self.sites.names) < FEWEST_SITES:
+            fix = "invite another site, or give --aggregation plain"
+            what = f"secure aggregation needs {FEWEST_SITES} sites"
+            raise ConfigError(problem(what, where="sites", fix=fix))
         _refuse_other_length(self.train, self.study)
-        sampling = {"epochs": self.study.rounds * self.study.local_epochs, "steps": self._steps}
-        config = config.replace(**sampling)
-        _refuse_of_the_site(config)
-        object.__setattr__(self, "train", settings.to_table(config))
+        _refuse_of_the_site(self.training)
+
+    @classmethod
+    def of_recipe(cls, table: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+        """Return the settings of a study's TOML file, or those that a recipe of ``meninx train`` gives.
+
+        The length of the recipe is left out: the rounds decide it.
+        """
+        if any(key in settings.tables(cls) and key != "train" for key in table):
+            train = table.get("train")
+            return {**table, "train": without_length(train)} if isinstance(train, Mapping) else table
+        name = names.printable(source.removeprefix("recipe ").removesuffix(".toml"))
+        train = settings.arranged(TrainConfig, without_length(table), source)
+        return {"train": settings.to_plain(train), "study": {"recipe": name}}
 
     @property
     def training(self) -> TrainConfig:
         """The training settings of every site; a site adds its own of :data:`OF_THE_SITE`."""
-        return settings.build(TrainConfig, self.train, "train")
+        return settings.build(TrainConfig, self.train, "train").replace(**_length(self.study))
 
-    @property
-    def _steps(self) -> int:
-        return self.study.rounds * self.study.local_steps
+    def resolved(self) -> "StudyConfig":
+        """Return the study with every training setting written out, as the study file has it."""
+        return self.replace(train=settings.to_table(self.training))
 
     @property
     def name(self) -> str:
@@ -288,11 +316,25 @@ def without_length(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return table
 
 
+def recipe_digest(training: TrainConfig) -> str:
+    """Return the SHA-256 of what training settings do, 64 hexadecimal digits.
+
+    Length, seed, privacy and the name of the run do not count: policies bound them by other rules, or need
+    not care.
+    """
+    plain = training.replace(name="run", epochs=1, steps=0, seed=0, privacy=None, deterministic=False)
+    return hashlib.sha256(b"meninx recipe 1\0" + settings.to_toml(plain).encode()).hexdigest()
+
+
+def _length(terms: TermsConfig) -> dict[str, int]:
+    """Return epochs and steps of the whole training."""
+    return {"epochs": terms.rounds * terms.local_epochs, "steps": terms.rounds * terms.local_steps}
+
+
 def _refuse_other_length(train: Mapping[str, Any], terms: TermsConfig) -> None:
     """Refuse epochs and steps in ``[train]`` that the rounds do not give; they would have no effect."""
     given = settings.arranged(TrainConfig, train, "train").get("sampling") or {}
-    due = {"epochs": terms.rounds * terms.local_epochs, "steps": terms.rounds * terms.local_steps}
-    for name, value in due.items():
+    for name, value in _length(terms).items():
         if given.get(name, value) != value:
             fix = f"give --rounds and --local-{name} instead"
             where, rule = f"train.sampling.{name}", f"{value}, as rounds times local_{name} says"
@@ -310,8 +352,13 @@ def _refuse_of_the_site(config: TrainConfig) -> None:
     if model.standardize:
         fix = "leave it out; a study may not name folders of a site"
         raise ConfigError(problem("the study names a dataset", where="train.model.standardize", fix=fix))
-    for name, value in OF_THE_SITE.items():
-        if getattr(config.runtime, name) != value:
+    for table, name, allowed in _NOT_IN_ROUNDS:
+        if getattr(getattr(config, table), name) not in allowed:
+            what = f"{name} chooses among the weights of one site, a study has one common model"
+            place = f"train.{table}.{name}"
+            raise ConfigError(problem(what, where=place, fix=f"leave {name} out"))
+    for name, own in OF_THE_SITE.items():
+        if getattr(config.runtime, name) != own:
             fix = "leave it out; each site gives it to `meninx federate site`"
             raise ConfigError(problem(f"{name} belongs to the site", where=f"train.runtime.{name}", fix=fix))
     if privacy is not None and privacy.epsilon is not None and privacy.noise_multiplier is not None:

@@ -6,8 +6,8 @@ Every site and the coordinator have three key pairs, made once by ``meninx feder
 - ECDSA P-384 identifies the site's node to Flower,
 - ECDSA P-384 belongs to the TLS certificate (:mod:`.authority`).
 
-Private keys lie in ``private/keys/`` (mode 0600, folder 0700) and never leave it. People compare fingerprints
-by telephone; twelve words are 132 bits:
+Private keys lie in ``private/keys/`` (mode 0600, folder 0700) and never leave it. People compare
+fingerprints by telephone; twelve words are 132 bits:
 
 >>> len(words(bytes(32)).split()), words(bytes(32)).split()[0]
 (12, 'a')
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import shutil
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -34,7 +35,7 @@ WORDS, BITS_PER_WORD = 12, 11
 KEYS = "keys"  # folder in the private room
 _SIGNING, _NODE, _TLS = "signing.key", "node.key", "tls.key"
 _LIMIT = 1 << 14  # bytes of a key file
-_RETIRED = "retired"
+_NEXT, _RETIRED = "keys.next", "retired"  # folders in the private room
 
 
 class PublicKeys(NamedTuple):
@@ -92,60 +93,88 @@ def generate(name: str) -> EnrolmentKeys:
     return EnrolmentKeys(name, Ed25519PrivateKey.generate(), node, tls)
 
 
-def store(root: Path, keys: EnrolmentKeys) -> None:
+def store(root: Path, keys: EnrolmentKeys, *, folder: str = KEYS) -> None:
     """Write keys below ``root/private/keys``; an existing key is never replaced.
+
+    Args:
+        root: folder of the site or the study.
+        keys: the keys.
+        folder: folder in the private room.
 
     Raises:
         UsageError: there are keys already, or the private room is a link.
         StorageError: the disk refused.
     """
-    folder = root / workspace.PRIVATE / KEYS
-    if any((folder / name).exists() for name in (_SIGNING, _NODE, _TLS)):
+    room = root / workspace.PRIVATE / folder
+    if any((room / name).exists() for name in (_SIGNING, _NODE, _TLS)):
         fix = "use them, or rotate them with `meninx federate enrol SITE --rotate`"
         raise UsageError(problem("the folder has keys already", where=f"{root.name}/private/keys", fix=fix))
     workspace.make_private(root)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    room.mkdir(mode=0o700, exist_ok=True)
     content = {_SIGNING: pem(keys.signing), _NODE: _openssh(keys.node), _TLS: pem(keys.tls)}
     for name, value in content.items():
-        files.write_bytes(folder / name, value, mode=files.PRIVATE_MODE)
+        files.write_bytes(room / name, value, mode=files.PRIVATE_MODE)
 
 
-def load(root: Path, name: str) -> EnrolmentKeys:
+def load(root: Path, name: str, *, folder: str = KEYS) -> EnrolmentKeys:
     """Return the keys in ``root/private/keys``.
 
     Args:
         root: folder of the site or the study.
         name: name of the site, or ``coordinator``.
+        folder: folder in the private room.
 
     Raises:
         DataError: a key is missing, damaged or of another type.
     """
-    folder = root / workspace.PRIVATE / KEYS
-    signing = _loaded(folder / _SIGNING)
-    node, tls = _loaded(folder / _NODE, ssh=True), _loaded(folder / _TLS)
+    room = root / workspace.PRIVATE / folder
+    signing = _loaded(room / _SIGNING)
+    node, tls = _loaded(room / _NODE, ssh=True), _loaded(room / _TLS)
     if (
         not isinstance(signing, Ed25519PrivateKey)
         or not isinstance(node, ec.EllipticCurvePrivateKey)
         or not isinstance(tls, ec.EllipticCurvePrivateKey)
     ):
-        raise DataError(problem("a key has another type", where=f"{root.name}/private/keys"))
+        raise DataError(problem("a key has another type", where=f"{root.name}/private/{folder}"))
     return EnrolmentKeys(name, signing, node, tls)
 
 
-def retire(root: Path, number: int) -> None:
-    """Move the keys out of use, into ``private/keys/retired/NUMBER``, so that new ones can be stored.
+def prepare_next(root: Path, name: str) -> EnrolmentKeys:
+    """Return keys that :func:`replace` will put in place, from the disk if a rotation was interrupted.
 
     Raises:
         StorageError: the disk refused.
     """
-    folder = root / workspace.PRIVATE / KEYS
-    target = folder / _RETIRED / f"{number:03}"
     try:
-        target.mkdir(mode=0o700, parents=True)
-        for name in (_SIGNING, _NODE, _TLS):
-            (folder / name).replace(target / name)
+        return load(root, name, folder=_NEXT)
+    except DataError:  # none, or half of them: nothing was signed with them yet
+        shutil.rmtree(root / workspace.PRIVATE / _NEXT, ignore_errors=True)
+    keys = generate(name)
+    store(root, keys, folder=_NEXT)
+    return keys
+
+
+def replace(root: Path) -> None:
+    """Move the keys into ``private/retired`` and the prepared ones into their place, by two renames.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    room = root / workspace.PRIVATE
+    try:
+        (room / _RETIRED).mkdir(mode=0o700, exist_ok=True)
+        if (room / KEYS).exists():
+            (room / KEYS).rename(room / _RETIRED / f"{len(retired(root)):03}")
+        (room / _NEXT).rename(room / KEYS)
     except OSError as error:
-        raise files.storage_error(error, target) from error
+        raise files.storage_error(error, room) from error
+
+
+def retired(root: Path) -> tuple[str, ...]:
+    """Return the folders in the private room that hold keys out of use, the oldest first."""
+    room = root / workspace.PRIVATE
+    found = sorted((room / _RETIRED).iterdir()) if (room / _RETIRED).is_dir() else []
+    return tuple(path.relative_to(room).as_posix() for path in found)
 
 
 def tls_key_path(root: Path) -> Path:

@@ -14,17 +14,11 @@ from meninx.federated import events as kinds
 from meninx.federated.events import AnyEvent
 
 
-def sentence(event: AnyEvent, *, details: bool = True) -> str:
+def sentence(event: AnyEvent) -> str:
     """Return an event in words.
 
     The text is as hostile as what the event holds: whoever shows it escapes it.
-
-    Args:
-        event: the event.
-        details: with what only the coordinator may see of a round.
     """
-    if isinstance(event, kinds.RoundAborted) and details and event.detail:
-        return f"{_aborted(event)[:-1]} ({event.detail})."
     return _SENTENCES[type(event)](event)
 
 
@@ -64,8 +58,23 @@ def share(value: float) -> str:
     return f"{100 * value:.3g} %"
 
 
+def duration(seconds: float) -> str:
+    """Return a duration for people: two units at most.
+
+    >>> duration(0.4), duration(59), duration(750), duration(12_000), duration(200_000)
+    ('0 s', '59 s', '12 min 30 s', '3 h 20 min', '2 d 7 h')
+    """
+    left = max(round(seconds), 0)
+    if left < 60:
+        return f"{left} s"
+    parts = ((left // 86400, "d"), (left // 3600 % 24, "h"), (left // 60 % 60, "min"), (left % 60, "s"))
+    first = next(number for number, (amount, _) in enumerate(parts) if amount)
+    return " ".join(f"{amount} {unit}" for amount, unit in parts[first : first + 2] if amount)
+
+
 def _aborted(event: kinds.RoundAborted) -> str:
-    return f"Round {event.round + 1} gave no model: {event.reason}."
+    detail = f" ({event.detail})" if event.detail else ""
+    return f"Round {event.round + 1} gave no model: {event.reason}{detail}."
 
 
 def _because(reason: str) -> str:

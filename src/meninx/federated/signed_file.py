@@ -1,7 +1,7 @@
 """Signed files: what one institution of a study sends to another, as JSON with an Ed25519 signature.
 
-A file holds its kind, the exact text that was signed, and the signature. The kind is part of what is signed,
-so a file of one kind never passes for another:
+A file holds its kind, the exact text that was signed, and the signature. The kind is part of what is
+signed, so a file of one kind never passes for another:
 
 >>> from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 >>> class Note(Statement, frozen=True, kw_only=True, tag="note"):
@@ -12,8 +12,8 @@ so a file of one kind never passes for another:
 'hello'
 >>> check_signature(content, key.public_key().public_bytes_raw(), where="note.json")
 
-Guarantee: :func:`read` looks at the size before it decodes, accepts the fields of the kind and no others, and
-builds no path and no text for a terminal. A statement counts only after :func:`check_signature`.
+Guarantee: :func:`read` looks at the size before it decodes, accepts the fields of the kind and no others,
+and builds no path and no text for a terminal. A statement counts only after :func:`check_signature`.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@
       private/              the coordinator's keys and audit log
 
 The study file is the one thing that all sites sign. Its digest is part of the roster of secure aggregation,
-so two sites that were shown different terms cannot even exchange a mask. Every change (settings, a new site,
-a revoked key) gives a new revision with another digest, which needs every site's approval again.
+so two sites that were shown different terms cannot even exchange a mask. Every change (settings, a new
+site, a revoked key) gives a new revision with another digest, which needs every site's approval again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from meninx.core.errors import ConfigError, DataError, UsageError, expected, pro
 from meninx.federated import authority, code_hash, enrolment_keys, signed_file
 from meninx.federated.audit_log import AuditLog
 from meninx.federated.code_hash import CodeVersion
-from meninx.federated.config import MOST_SITES, StudyConfig
+from meninx.federated.config import MOST_SITES, NAME, StudyConfig
 from meninx.federated.enrolment_keys import EnrolmentKeys, PublicKeys, words
 from meninx.federated.signed_file import Statement
 
@@ -39,7 +39,7 @@ COORDINATOR = "coordinator"
 _TEXT_LIMIT = 1 << 18  # bytes of a study's settings
 _HEX = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{32}")
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+_NAME = re.compile(NAME)
 
 
 class CoordinatorKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -164,7 +164,7 @@ def study_of(content: bytes, *, where: str) -> Study:
     _check_form(file, where)
     config = config_of(file.config, where=f"{where}, settings")
     config.data.info()
-    if _NAME.fullmatch(config.name) is None:
+    if not is_name(config.name):
         raise DataError(problem("the study has no usable name", where=where))
     _check_sites(file, config, where)
     return Study(file, config, signed_file.digest(content, where=where), content)
@@ -256,7 +256,7 @@ class StudyFolder:
             DataError, PrivacyRefusal: the study file is damaged, or not signed by this coordinator.
         """
         study = self.published()
-        if self.config() != study.config:
+        if self.config().resolved() != study.config.resolved():
             fix = f"publish it with `meninx federate enrol {self.root.name}`; every site approves again"
             raise UsageError(problem("study.toml was changed since it was published", where=CONFIG, fix=fix))
         return study
@@ -283,7 +283,7 @@ class StudyFolder:
         before = self.published()
         changed = msgspec.structs.replace(
             before.file,
-            config=settings.to_toml(self.config()),
+            config=settings.to_toml(self.config().resolved()),
             code=code_hash.installed(),
             sites=tuple(sorted(sites, key=lambda site: site.name)),
             revoked=tuple(sorted(revoked)),
@@ -327,15 +327,14 @@ def create(root: Path, config: StudyConfig) -> StudyFolder:
     """
     config = named(config, root)
     config.data.info()
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UsageError(problem("the folder exists and is not empty", where=str(root), fix="name another"))
+    check_new(root)
     folder = StudyFolder(root, config.name)
     keys = enrolment_keys.generate(COORDINATOR)
     certifier = enrolment_keys.generate("authority").tls
     certificate = authority.self_signed(certifier, config.name)
     enrolment_keys.store(root, keys)
     files.write_bytes(folder.private / AUTHORITY_KEY, enrolment_keys.pem(certifier), mode=files.PRIVATE_MODE)
-    text = settings.to_toml(config)
+    text = settings.to_toml(config.resolved())
     files.write_text(root / CONFIG, text)
     file = StudyFile(
         id=secrets.token_hex(16),
@@ -351,6 +350,12 @@ def create(root: Path, config: StudyConfig) -> StudyFolder:
     files.write_bytes(folder.study_path, study.content)
     log.append("study made", study=config.name, id=file.id, digest=study.digest)
     return folder
+
+
+def check_new(root: Path) -> None:
+    """Raise UsageError unless a study can be made in a folder."""
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UsageError(problem("the folder exists and is not empty", where=str(root), fix="name another"))
 
 
 def open_folder(root: Path) -> StudyFolder:
@@ -377,12 +382,17 @@ def named(config: StudyConfig, root: Path) -> StudyConfig:
     if config.study.name is not None:
         return config
     name = root.resolve().name
-    if _NAME.fullmatch(name) is None:
+    if not is_name(name):
         fix = "give --name with lower-case letters, digits and dashes"
         raise UsageError(
             problem("the name of the folder cannot be that of a study", where=str(root), fix=fix)
         )
     return config.replace(name=name)
+
+
+def is_name(word: str) -> bool:
+    """Return whether a word can be the name of a study or a site."""
+    return _NAME.fullmatch(word) is not None
 
 
 def file_name(kind: str, *parts: str) -> str:
@@ -391,7 +401,7 @@ def file_name(kind: str, *parts: str) -> str:
     Raises:
         DataError: a part is no name of a study or site.
     """
-    if not all(_NAME.fullmatch(part) for part in parts):
+    if not all(is_name(part) for part in parts):
         raise DataError(problem("a name of a study or site cannot name a file", where=kind))
     return f"{'-'.join((kind, *parts))}.json"
 
@@ -410,7 +420,7 @@ def _check_form(file: StudyFile, where: str) -> None:
 def _check_sites(file: StudyFile, config: StudyConfig, where: str) -> None:
     """Refuse unsorted, uninvited and revoked sites, shared names or keys, and foreign certificates."""
     own = [site.name for site in file.sites]
-    if own != sorted(set(own)) or not all(_NAME.fullmatch(name) for name in own) or COORDINATOR in own:
+    if own != sorted(set(own)) or not all(is_name(name) for name in own) or COORDINATOR in own:
         raise DataError(problem("the names of the sites are not sorted names of sites", where=where))
     if config.sites.names and not set(own) <= set(config.sites.names):
         raise DataError(problem("a site takes part that is not invited", where=where))

@@ -1,28 +1,29 @@
 """Status of a study: one frozen value, computed from its events, for terminal, page, JSON and Prometheus.
 
->>> from meninx.federated.events import RoundOpened, SiteConnected, StudyStarted, UpdateUploaded
+>>> from meninx.federated.events import RoundOpened, StudyStarted, UpdateUploaded
 >>> events = [
 ...     StudyStarted(study="chest", run="a1", sites=("east", "north", "west"), rounds=20),
-...     SiteConnected(site="east"),
-...     RoundOpened(round=0, attempt=0, members=("east", "north", "west")),
+...     RoundOpened(round=0, attempt=0, members=("east", "north")),
 ...     UpdateUploaded(site="north", round=0, attempt=0, sent=4_100_000),
 ... ]
 >>> [(site.name, site.up, site.numbers.sent) for site in status_of(events).sites]
-[('east', True, 0), ('north', False, 4100000), ('west', False, 0)]
+[('east', True, 0), ('north', True, 4100000), ('west', False, 0)]
 
 A site sees its own numbers alone:
 
 >>> [(site.name, site.up, site.numbers is None) for site in view_of("east", events).sites]
-[('east', True, False), ('north', False, True), ('west', False, True)]
+[('east', True, False), ('north', True, True), ('west', False, True)]
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from meninx.core.errors import UsageError, problem
 from meninx.federated import event_words
@@ -105,7 +106,7 @@ class SiteNumbers:
 
     Attributes:
         step: how far it is in the current round.
-        sent: bytes that left the site in this study.
+        sent: bytes that left the site.
         sent_now: bytes that left it in the current or latest round.
         rounds: accepted rounds that hold its update.
         missed: accepted rounds without it.
@@ -115,6 +116,7 @@ class SiteNumbers:
         recomputed: rounds whose sum the site computed again with the same result.
         differing: rounds whose sum was another one at the site.
         recomputed_share: share of the elements that it computed the last time; None before.
+        withdrawn: it refused for good and takes no further part in this run.
         released: it released the model in its own run folder.
         lost_reason: why it is not connected; empty while it is.
     """
@@ -130,6 +132,7 @@ class SiteNumbers:
     recomputed: int = 0
     differing: int = 0
     recomputed_share: float | None = None
+    withdrawn: bool = False
     released: bool = False
     lost_reason: str = ""
 
@@ -197,7 +200,7 @@ class StudyStatus:
 
     Attributes:
         study: name of the study.
-        run: identifier of its latest start.
+        run: identifier of its latest run; rounds and numbers are those of this run.
         viewer: the site that looks; None for the coordinator, who sees all.
         phase: what the study does now.
         quorum: survivors that a round needs; 0 without secure aggregation.
@@ -207,10 +210,10 @@ class StudyStatus:
         attempts_aborted: attempts at rounds that gave none.
         sites: every enrolled site, by name.
         rounds: the latest attempts at rounds, oldest first.
-        history: the latest events, oldest first.
+        history: the latest events, oldest first, without the small steps of each site.
         seconds_per_round: cost of an accepted round lately, failed attempts included; None before the first.
         expected_end: when the last round may be over, seconds since 1970; None when it cannot be estimated.
-        started: when the study started first, seconds since 1970; None before.
+        started: when the run started first, seconds since 1970; None before.
         updated: time of the last event, seconds since 1970; None before.
     """
 
@@ -244,7 +247,10 @@ class StudyStatus:
 
 def status_of(events: Iterable[AnyEvent]) -> StudyStatus:
     """Return the status of a study as its coordinator sees it."""
-    return _Fold(None).over(events)
+    fold = StatusFold()
+    for event in events:
+        fold.add(event)
+    return fold.status()
 
 
 def view_of(site: str, events: Iterable[AnyEvent]) -> StudyStatus:
@@ -262,60 +268,75 @@ def view_of(site: str, events: Iterable[AnyEvent]) -> StudyStatus:
     Raises:
         UsageError: the study has no site of this name.
     """
-    status = _Fold(site).over(_visible(site, events))
+    fold = StatusFold(site)
+    for event in events:
+        fold.add(event)
+    status = fold.status()
     if site not in {one.name for one in status.sites}:
         raise UsageError(problem("the study has no site of this name", where="site"))
     return status
 
 
-def _visible(viewer: str, events: Iterable[AnyEvent]) -> Iterator[AnyEvent]:
-    """Yield what a site may see of the events."""
-    for event in events:
-        site = getattr(event, "site", viewer)
-        if isinstance(event, kinds.RoundAborted):
-            yield kinds.RoundAborted(
-                time=event.time, round=event.round, attempt=event.attempt, reason=event.reason
-            )
-        elif isinstance(event, kinds.StudyEnded):
-            yield kinds.StudyEnded(time=event.time, outcome=event.outcome)
-        elif site == viewer or isinstance(event, kinds.SiteConnected):
-            yield event
-        elif isinstance(event, kinds.SiteLost):
-            yield kinds.SiteLost(time=event.time, site=event.site)
+def _visible(viewer: str, event: AnyEvent) -> AnyEvent | None:
+    """Return what a site may see of an event."""
+    if isinstance(event, kinds.RoundAborted):
+        return msgspec.structs.replace(event, detail="")
+    if isinstance(event, kinds.StudyEnded):
+        return msgspec.structs.replace(event, reason="")
+    if getattr(event, "site", viewer) == viewer or isinstance(event, kinds.SiteConnected):
+        return event
+    return msgspec.structs.replace(event, reason="") if isinstance(event, kinds.SiteLost) else None
 
 
-class _Fold:
-    """Computes a status, one event after the other."""
+class StatusFold:
+    """Computes a status, one event after the other.
 
-    def __init__(self, viewer: str | None) -> None:
+    Args:
+        viewer: the site that looks; None for the coordinator, who sees all.
+    """
+
+    def __init__(self, viewer: str | None = None) -> None:
         self._viewer = viewer
-        self._start: kinds.StudyStarted | None = None
-        self._first: float | None = None
+        self._history: deque[HistoryEntry] = deque(maxlen=ENTRIES_KEPT)
         self._last: float | None = None
+        self._begin(None)
+
+    def _begin(self, start: kinds.StudyStarted | None) -> None:
+        """Forget the run before; the history goes on."""
+        self._start = start
+        self._first = start.time if start else None
         self._phase = StudyPhase.NOT_STARTED
         self._up: dict[str, bool] = {}
         self._numbers: dict[str, SiteNumbers] = {}
         self._attempts: deque[RoundAttempt] = deque(maxlen=ROUNDS_KEPT)
-        self._history: deque[HistoryEntry] = deque(maxlen=ENTRIES_KEPT)
         self._cost = 0.0  # seconds of attempts since the last accepted round
         self._costs: deque[float] = deque(maxlen=ETA_ROUNDS)
         self._accepted: set[int] = set()
         self._aborted = 0
 
-    def over(self, events: Iterable[AnyEvent]) -> StudyStatus:
-        """Return the status after all events."""
-        for event in events:
-            site = getattr(event, "site", None)
-            if site is not None:
-                self._know(site)
-            _RULES[type(event)](self, event)
-            self._last = event.time
-            if self._viewer is None or site in (None, self._viewer):
-                text = event_words.sentence(event)
-                self._history.append(HistoryEntry(time=event.time, text=text, warns=event_words.warns(event)))
-        return self._status()
+    def add(self, event: AnyEvent) -> HistoryEntry | None:
+        """Take the next event into account, as far as the viewer may see it.
 
-    def _status(self) -> StudyStatus:
+        Returns:
+            Its entry in the history; None when it gets none.
+        """
+        shown = event if self._viewer is None else _visible(self._viewer, event)
+        if shown is None:
+            return None
+        site = getattr(shown, "site", None)
+        if site is not None:
+            self._know(site)
+        _RULES[type(shown)](self, shown)
+        self._last = shown.time
+        if self._viewer not in (None, site or self._viewer) or isinstance(shown, _STEPS):
+            return None
+        text = event_words.sentence(shown)
+        entry = HistoryEntry(time=shown.time, text=text, warns=event_words.warns(shown))
+        self._history.append(entry)
+        return entry
+
+    def status(self) -> StudyStatus:
+        """Return the status after the events so far."""
         start = self._start
         each = sum(self._costs) / len(self._costs) if self._costs else None
         return StudyStatus(
@@ -357,12 +378,15 @@ class _Fold:
         self._numbers[site] = replace(self._numbers[site], **changes)
 
     def _study_started(self, event: kinds.StudyStarted) -> None:
+        if self._start is None or event.run != self._start.run:
+            self._begin(event)
         self._end_attempt(event.time, AttemptResult.ABORTED, reason=AbortReason.INTERRUPTED)
         self._start, self._phase = event, StudyPhase.WAITING
-        self._first = event.time if self._first is None else self._first
         for site in event.sites:
             self._know(site)
-        self._up = dict.fromkeys(self._up, False)
+        for site in self._numbers:
+            self._change(site, withdrawn=False)
+        self._up = {site: site in event.connected for site in self._up}
 
     def _connected(self, event: kinds.SiteConnected) -> None:
         self._up[event.site] = True
@@ -385,6 +409,7 @@ class _Fold:
         )
         for site in event.members:
             self._know(site)
+            self._up[site] = True
         for site in self._numbers:
             step = SiteStep.TRAINING if site in event.members else SiteStep.IDLE
             self._change(site, step=step, sent_now=0)
@@ -467,6 +492,7 @@ class _Fold:
             event.site,
             refusals=(*before.refusals, refusal)[-REFUSALS_KEPT:],
             refused=before.refused + 1,
+            withdrawn=before.withdrawn or event.final,
         )
 
     def _recomputed(self, event: kinds.SumRecomputed) -> None:
@@ -492,27 +518,28 @@ class _Fold:
         """Change nothing: the event appears in the history."""
 
 
+_STEPS = (kinds.SurvivorsAgreed, kinds.SecretsRevealed, kinds.EpsilonSpent)  # in the numbers of the site
 _ENDED = {
     StudyOutcome.FINISHED: StudyPhase.FINISHED,
     StudyOutcome.STOPPED: StudyPhase.STOPPED,
     StudyOutcome.FAILED: StudyPhase.FAILED,
 }
-_RULES: dict[type, Callable[[_Fold, Any], None]] = {
-    kinds.StudyStarted: _Fold._study_started,
-    kinds.SiteConnected: _Fold._connected,
-    kinds.SiteLost: _Fold._lost,
-    kinds.SitesAwaited: _Fold._awaited,
-    kinds.RoundOpened: _Fold._round_opened,
-    kinds.UpdateUploaded: _Fold._uploaded,
-    kinds.SurvivorsAgreed: _Fold._agreed,
-    kinds.SecretsRevealed: _Fold._revealed,
-    kinds.RoundAccepted: _Fold._round_accepted,
-    kinds.RoundAborted: _Fold._round_aborted,
-    kinds.UpdatesClipped: _Fold._only_noted,
-    kinds.SumsDiffer: _Fold._only_noted,
-    kinds.SiteRefused: _Fold._refused,
-    kinds.SumRecomputed: _Fold._recomputed,
-    kinds.EpsilonSpent: _Fold._spent,
-    kinds.ModelReleased: _Fold._released,
-    kinds.StudyEnded: _Fold._ended,
+_RULES: dict[type, Callable[[StatusFold, Any], None]] = {
+    kinds.StudyStarted: StatusFold._study_started,
+    kinds.SiteConnected: StatusFold._connected,
+    kinds.SiteLost: StatusFold._lost,
+    kinds.SitesAwaited: StatusFold._awaited,
+    kinds.RoundOpened: StatusFold._round_opened,
+    kinds.UpdateUploaded: StatusFold._uploaded,
+    kinds.SurvivorsAgreed: StatusFold._agreed,
+    kinds.SecretsRevealed: StatusFold._revealed,
+    kinds.RoundAccepted: StatusFold._round_accepted,
+    kinds.RoundAborted: StatusFold._round_aborted,
+    kinds.UpdatesClipped: StatusFold._only_noted,
+    kinds.SumsDiffer: StatusFold._only_noted,
+    kinds.SiteRefused: StatusFold._refused,
+    kinds.SumRecomputed: StatusFold._recomputed,
+    kinds.EpsilonSpent: StatusFold._spent,
+    kinds.ModelReleased: StatusFold._released,
+    kinds.StudyEnded: StatusFold._ended,
 }

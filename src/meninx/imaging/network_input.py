@@ -21,6 +21,7 @@ import numpy.typing as npt
 from meninx.core.errors import DataError, expected, problem
 from meninx.imaging import resample
 from meninx.imaging.image import Image
+from meninx.imaging.image_files import UNREADABLE
 from meninx.imaging.image_files import ImageFiles as ImageFiles
 from meninx.imaging.image_files import find as find
 from meninx.imaging.preprocessing import Preprocessing, refuse_size, refuse_unfit
@@ -98,6 +99,20 @@ class NetworkInput:
         refuse_size(image.size, largest=self.image_size, only=self.size)
         return image
 
+    def images(self, paths: Sequence[Path]) -> tuple[Image, Image]:
+        """Return :meth:`source` and :meth:`stored` of the files of an image.
+
+        Raises:
+            DataError: it cannot be read, for whatever reason, or does not fit the network.
+        """
+        try:
+            source = self.source(paths)
+        except DataError:
+            raise
+        except Exception as error:  # a broken file makes a decoder raise anything
+            raise DataError(f"{UNREADABLE} ({type(error).__name__})") from error
+        return source, self.stored(source)
+
     def padded(self, stored: Array) -> npt.NDArray[np.float32]:
         """Return stored values (channels, ...) at ``image_size``: the lowest value is added around them.
 
@@ -124,9 +139,23 @@ class NetworkInput:
         Raises:
             DataError: the source has another number of axes than the map.
         """
-        if label_map.ndim != source.spatial_dims:
+        placed: Array = self.maps_on_source(label_map[None], stored, source)[0]
+        return placed
+
+    def maps_on_source(self, maps: Array, stored: Image, source: Image) -> Array:
+        """Return several maps of the network, (maps, ...), on the pixels of the source, by nearest neighbour.
+
+        Args:
+            maps: of the network's input, padding included, e.g. the probability of each label.
+            stored: the image that the network received.
+            source: the image it was made of.
+
+        Raises:
+            DataError: the source has another number of axes than a map.
+        """
+        if maps.ndim != source.spatial_dims + 1:
             raise DataError(problem("the label map and the image have different axes", where="label map"))
-        inside = _unpadded(label_map, stored.size)
+        inside = _unpadded(maps, stored.size)
         if source.spatial_dims == 3:
             return resample.volume_on_source(inside, stored.affine, source.size, source.affine)
         return resample.picture_on_source(inside, (source.size[0], source.size[1]), self.preprocessing.aspect)
@@ -153,6 +182,6 @@ def preprocessing_of(table: Mapping[str, Any]) -> Preprocessing:
     return Preprocessing(**steps)
 
 
-def _unpadded(label_map: Array, size: Sequence[int]) -> Array:
-    starts = [(have - wanted) // 2 for have, wanted in zip(label_map.shape, size, strict=True)]
-    return label_map[tuple(slice(start, start + n) for start, n in zip(starts, size, strict=True))]
+def _unpadded(maps: Array, size: Sequence[int]) -> Array:
+    starts = [(have - wanted) // 2 for have, wanted in zip(maps.shape[1:], size, strict=True)]
+    return maps[(slice(None), *(slice(start, start + n) for start, n in zip(starts, size, strict=True)))]

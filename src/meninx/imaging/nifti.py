@@ -140,6 +140,25 @@ def write(path: Path, image: Image) -> None:
     )
 
 
+def write_maps(path: Path, maps: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
+    """Write several values per pixel, e.g. one probability per label, along the fourth axis of a NIfTI file.
+
+    A picture becomes a volume of one slice.
+
+    Args:
+        path: ``.nii`` or ``.nii.gz``.
+        maps: (maps, rows, columns) or (maps, x, y, z).
+        affine: of the image whose grid they have.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    if maps.ndim == 3:
+        maps = maps.transpose(0, 2, 1)[..., None]
+        affine = np.diag([affine[1, 1], affine[0, 0], 1.0, 1.0])
+    write(path, Image(np.ascontiguousarray(maps), affine))
+
+
 def encode(image: Image, where: str = "image") -> bytes:
     """Return the bytes of an uncompressed NIfTI file of the image.
 

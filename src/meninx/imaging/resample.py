@@ -180,31 +180,34 @@ def _crop_or_pad(image: Image, size: Sequence[int]) -> Image:
 
 
 def picture_on_source(label_map: Array, size: tuple[int, int], aspect: str) -> Array:
-    """Return a 2-D map at the size of its source: the inverse of how ``prepare`` met the dataset's size."""
-    have = label_map.shape
+    """Return a 2-D map (..., rows, columns) at the size of its source, by nearest neighbour.
+
+    It is the inverse of how ``prepare`` met the dataset's size.
+    """
+    have = label_map.shape[-2:]
     scales = [here / there for here, there in zip(have, size, strict=True)]
     scales = [min(scales)] * 2 if aspect == "pad" else scales
     for axis, (wanted, scale) in enumerate(zip(size, scales, strict=True)):
         inner = max(1, min(have[axis], round(wanted * scale)))
         first = (have[axis] - inner) // 2
         places = first + np.floor((np.arange(wanted) + 0.5) * inner / wanted).astype(int)
-        label_map = np.take(label_map, places, axis=axis)
+        label_map = np.take(label_map, places, axis=axis - 2)
     return label_map
 
 
 def volume_on_source(
     label_map: Array, affine: npt.NDArray[np.float64], size: Sequence[int], target: npt.NDArray[np.float64]
 ) -> Array:
-    """Return a 3-D map on another grid; 0 where it does not reach."""
+    """Return a 3-D map (..., x, y, z) on another grid, by nearest neighbour; 0 where it does not reach."""
     move = np.linalg.inv(affine) @ target
-    out = np.zeros(tuple(size), label_map.dtype)
+    out = np.zeros((*label_map.shape[:-3], *size), label_map.dtype)
     x, y = np.arange(size[0])[:, None], np.arange(size[1])[None, :]
     for z in range(size[2]):
         places = [
             np.floor(row[0] * x + row[1] * y + row[2] * z + row[3] + 0.5).astype(int) for row in move[:3]
         ]
         inside = np.logical_and.reduce(
-            [(at >= 0) & (at < n) for at, n in zip(places, label_map.shape, strict=True)]
+            [(at >= 0) & (at < n) for at, n in zip(places, label_map.shape[-3:], strict=True)]
         )
-        out[..., z][inside] = label_map[tuple(at[inside] for at in places)]
+        out[..., z][..., inside] = label_map[(..., *(at[inside] for at in places))]
     return out

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from meninx.core.errors import ConfigError, problem
 from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.learn.config import AugmentConfig
 
@@ -113,8 +114,24 @@ class Augmenter:
 
 
 def augmenter(config: AugmentConfig, info: DatasetInfo) -> Augmenter:
-    """Return the augmentations that a config names, for a dataset."""
+    """Return the augmentations that a config names, for a dataset.
+
+    Raises:
+        ConfigError: one of them has no effect on its images.
+    """
+    refuse_unfit(config, info)
     return Augmenter(frozenset(config.transforms), config, info)
+
+
+def refuse_unfit(config: AugmentConfig, info: DatasetInfo) -> None:
+    """Refuse a flip along an axis that the images do not have.
+
+    Raises:
+        ConfigError: ``zflip`` of 2-D images.
+    """
+    if "zflip" in config.transforms and info.spatial_dims == 2:
+        fix = "leave zflip out, or give flip or vflip"
+        raise ConfigError(problem("zflip has no effect on 2-D images", where="augment", fix=fix))
 
 
 def _shifted(value: Tensor, moves: npt.NDArray[np.int64], first: int) -> Tensor:

@@ -19,7 +19,7 @@ from meninx.core.artifacts import BundleRecord, PrivacyRecord
 from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.core.run import Run
-from meninx.imaging import resample
+from meninx.imaging import resample, sliding_window
 from meninx.learn import checkpoint, pretrained, runtime
 from meninx.learn.config import LearnConfig
 from meninx.learn.data import CaseStore, unpadded
@@ -27,7 +27,6 @@ from meninx.learn.state_digest import weights_digest
 from meninx.learn.task import Task, image_task
 from meninx.models import lora, registry
 
-OVERLAP = 0.5
 _CONSTANTS, _TENSORS = 1 << 24, 1 << 12  # numbers and tensors beside the weights, e.g. positions
 _MAKERS = frozenset(
     {
@@ -113,9 +112,10 @@ def forward(model: nn.Module, images: Tensor, config: LearnConfig) -> Tensor:
         config.model.patch_size,
         config.sampling.physical_batch,
         model,
-        overlap=OVERLAP,
-        mode="gaussian",
-        padding_mode="replicate",
+        overlap=sliding_window.OVERLAP,
+        mode=sliding_window.GAUSSIAN,
+        sigma_scale=sliding_window.SIGMA_SCALE,
+        padding_mode=sliding_window.REPLICATE,
     )
     return cast("Tensor", result)
 

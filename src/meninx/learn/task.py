@@ -32,7 +32,7 @@ from meninx.core.errors import ConfigError, expected
 from meninx.core.manifest import DatasetInfo, TaskKind
 from meninx.learn.config import AUTO_MODEL, LearnConfig, TaskConfig
 from meninx.metrics import classification, segmentation
-from meninx.models import registry
+from meninx.models import network_names
 
 ConfigT = TypeVar("ConfigT", bound=LearnConfig)
 
@@ -303,14 +303,9 @@ def with_network(config: ConfigT, info: DatasetInfo) -> ConfigT:
     Raises:
         ConfigError: the named network is one of ours for another task.
     """
-    name, segmentation = config.model.name, info.task is TaskKind.SEGMENTATION
-    usual = "unet" if segmentation else "resnet9"
-    if name == AUTO_MODEL:
-        return config.replace(model=usual)
-    if name in registry.MODELS and (name in registry.SEGMENTERS) is not segmentation:
-        got = f"{name}, which is for {'classification' if segmentation else 'segmentation'}"
-        fix = f"leave the model out, or give e.g. {usual}"
-        raise ConfigError(expected(f"a network for {info.task}", got=got, where="model", fix=fix))
+    if config.model.name == AUTO_MODEL:
+        return config.replace(model="unet" if info.task is TaskKind.SEGMENTATION else "resnet9")
+    network_names.refuse_other_task(config.model.name, info.task)
     return config
 
 

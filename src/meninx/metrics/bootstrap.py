@@ -17,7 +17,7 @@ from meninx.core.randomness import child
 from meninx.metrics import intervals
 from meninx.metrics.classification import METRICS, SHARES, Counts, Ranking, Weights, mean_defined, ratio
 from meninx.metrics.groups import patients_of
-from meninx.metrics.intervals import Ends
+from meninx.metrics.intervals import CLOPPER_PEARSON, COMBINED, PERCENTILE, Ends
 
 Array = npt.NDArray[np.float64]
 BLOCK = 100
@@ -179,7 +179,7 @@ class Measured:
         values: each metric on the data itself.
         samples: each metric in every draw, shape (draws,).
         ends: the 95 % interval of each metric.
-        scored: rates, whose interval is not that of the draws.
+        kinds: how the interval of each metric was made.
         n: cases with known truth.
         patients: patients of those.
         positives: positive cases among them.
@@ -189,11 +189,16 @@ class Measured:
     values: dict[str, float]
     samples: dict[str, Array]
     ends: dict[str, Ends]
-    scored: frozenset[str]
+    kinds: dict[str, str]
     n: int
     patients: int
     positives: int
     smaller: int
+
+    @property
+    def scored(self) -> set[str]:
+        """Rates, whose interval is not that of the draws."""
+        return {name for name, kind in self.kinds.items() if kind == CLOPPER_PEARSON and name in SHARES}
 
 
 def decisions(calls: Calls, label: int) -> npt.NDArray[np.bool_] | None:
@@ -230,6 +235,14 @@ def mean_ends(items: Sequence[Measured], metric: str) -> Ends:
     below, above = known.mean(axis=0)
     lowest = -1.0 if metric == "mcc" else 0.0
     return max(min(lowest, low), low + min(0.0, below)), min(max(1.0, high), high + max(0.0, above))
+
+
+def mean_kind(items: Sequence[Measured], metric: str) -> str:
+    """Return how the interval of :func:`mean_ends` was made."""
+    kinds = {item.kinds[metric] for item in items}
+    if len(items) == 1 or kinds == {PERCENTILE}:
+        return kinds.pop()
+    return COMBINED if items else ""
 
 
 def measure(problems: Sequence[BinaryProblem], draws: Draws) -> list[Measured]:
@@ -308,27 +321,26 @@ def _measured(problem: BinaryProblem, table: dict[str, Array], by_patient: Array
     patients = int(np.unique(draws.patient_index[known]).size)
     counts = Counts(*by_patient[:, :4].T)
     ends: dict[str, Ends] = {}
-    scored: set[str] = set()
+    kinds: dict[str, str] = {}
     for name in names:
         value, samples = float(table[name][0]), table[name][1:]
         if name in SHARES:
-            ends[name] = intervals.rate_interval(*counts.share(name))
-            scored.add(name)
+            ends[name], kinds[name] = intervals.rate_interval(*counts.share(name)), CLOPPER_PEARSON
         else:
-            ends[name] = intervals.edge_interval(
+            ends[name], kinds[name] = intervals.edge_interval(
                 value,
                 samples,
                 patients if name == "brier" else min(positive, negative),
                 least=-1.0 if name == "mcc" else 0.0,
             )
     halves = {"sensitivity", "specificity"}
-    if "balanced_accuracy" in names and scored & halves and halves <= ends.keys():
-        ends["balanced_accuracy"] = _balanced(table, ends)
+    if "balanced_accuracy" in names and halves <= ends.keys():
+        ends["balanced_accuracy"], kinds["balanced_accuracy"] = _balanced(table, ends), COMBINED
     return Measured(
         values={name: float(table[name][0]) for name in names},
         samples={name: table[name][1:] for name in names},
         ends=ends,
-        scored=frozenset(scored),
+        kinds=kinds,
         n=int(known.sum()),
         patients=patients,
         positives=int((problem.truth == 1).sum()),

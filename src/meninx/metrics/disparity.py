@@ -16,12 +16,20 @@ from meninx.metrics.bootstrap import (
     decisions,
     holm,
     mean_ends,
+    mean_kind,
     p_value,
 )
 from meninx.metrics.classification import mean_defined
 from meninx.metrics.estimates import Estimate
 from meninx.metrics.groups import GAPS, INSUFFICIENT, Grouping, sufficient
-from meninx.metrics.intervals import Ends, combined_interval, p_of_interval, percentile_interval
+from meninx.metrics.intervals import (
+    COMBINED,
+    PERCENTILE,
+    Ends,
+    combined_interval,
+    p_of_interval,
+    percentile_interval,
+)
 
 Array = npt.NDArray[np.float64]
 GROUP_METRICS = ("auroc", "sensitivity", "specificity", "false_positive_rate", "selection_rate", "accuracy")
@@ -114,12 +122,16 @@ def _group_rows(inside: Sequence[GroupProblem]) -> Iterator[Estimate]:
     enough = [problem for problem in inside if problem.enough]
     if len(inside) > 1:
         value, ends = _mean(enough, "auroc")
-        yield _row("auroc", "", inside[0], value, ends, _sizes(enough or inside), _over(enough, inside))
+        kind = mean_kind(_measured(enough), "auroc")
+        note = _over(enough, inside)
+        yield _row("auroc", "", inside[0], value, ends, kind, _sizes(enough or inside), note)
     for problem in inside:
         for metric in GROUP_METRICS if problem.enough else ("auroc",):
             if not problem.enough or (problem.measured is not None and metric in problem.measured.values):
-                value, ends = _mean([problem] if problem.enough else [], metric)
-                yield _row(metric, problem.label, problem, value, ends, _sizes([problem]))
+                shown = [problem] if problem.enough else []
+                value, ends = _mean(shown, metric)
+                kind = mean_kind(_measured(shown), metric)
+                yield _row(metric, problem.label, problem, value, ends, kind, _sizes([problem]))
 
 
 def _gap_rows(
@@ -145,9 +157,11 @@ def _gap(
     enough: Sequence[tuple[GroupProblem, GroupProblem]],
 ) -> tuple[Estimate, float]:
     note = "" if label else _over(enough, pairs)
-    value, ends, p = _difference(GAPS[name], [mine for mine, _ in enough], [rest for _, rest in enough])
+    inside, outside = [mine for mine, _ in enough], [rest for _, rest in enough]
+    value, ends, p = _difference(GAPS[name], inside, outside)
     sizes = _sizes([mine for mine, _ in enough or pairs])
-    return _row(name, label, pairs[0][0], value, ends, sizes, note), p
+    kind = COMBINED if _of_rates(GAPS[name], inside, outside) else PERCENTILE
+    return _row(name, label, pairs[0][0], value, ends, kind, sizes, note), p
 
 
 def _difference(
@@ -160,11 +174,16 @@ def _difference(
     mine, rest = _measured(inside), _measured(outside)
     value, other = _mean(inside, metric), _mean(outside, metric)
     gap = value[0] - other[0]
-    if any(metric in item.scored for item in (*mine, *rest)):
+    if _of_rates(metric, inside, outside):
         ends = combined_interval((value[0], other[0]), value[1], other[1], signs=(1, -1))
         return gap, (max(-1.0, ends[0]), min(1.0, ends[1])), p_of_interval(gap, ends)
     drawn = _drawn(mine, metric) - _drawn(rest, metric)
     return gap, percentile_interval(drawn), p_value(gap, drawn)
+
+
+def _of_rates(metric: str, inside: Sequence[GroupProblem], outside: Sequence[GroupProblem]) -> bool:
+    """Return whether a difference is one of rates, whose intervals are those of counts."""
+    return any(metric in item.scored for item in (*_measured(inside), *_measured(outside)))
 
 
 def _measured(problems: Sequence[GroupProblem]) -> list[Measured]:
@@ -205,6 +224,7 @@ def _row(
     problem: GroupProblem,
     value: float,
     ends: Ends,
+    kind: str,
     sizes: tuple[int, int, int],
     note: str = "",
 ) -> Estimate:
@@ -221,4 +241,5 @@ def _row(
         group=problem.group,
         positives=positives if label and not np.isnan(value) else None,
         note=INSUFFICIENT if np.isnan(value) else note,
+        interval="" if np.isnan(value) else kind,
     )

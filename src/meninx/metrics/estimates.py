@@ -36,6 +36,8 @@ class Estimate:
         positives: positive cases among the ``n``; None where it has no meaning or would be too small to
             publish.
         p_holm: p-value of "no gap", adjusted for the whole table; NaN when not a test.
+        interval: how the interval was made: ``percentile`` (of resamples of patients), ``Clopper-Pearson``
+            (with effective patients), or ``combined`` (from the intervals of its parts); empty when unknown.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Estimate:
     group: str = ""
     positives: int | None = None
     p_holm: float = math.nan
+    interval: str = ""
 
     def to_table(self) -> dict[str, Any]:
         """Return the fields as JSON values; NaN is null."""

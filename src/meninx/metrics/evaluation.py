@@ -12,13 +12,22 @@ import numpy.typing as npt
 
 from meninx.core import check
 from meninx.core.randomness import child
-from meninx.metrics.bootstrap import BinaryProblem, Calls, Draws, Measured, decisions, mean_ends, measure
+from meninx.metrics.bootstrap import (
+    BinaryProblem,
+    Calls,
+    Draws,
+    Measured,
+    decisions,
+    mean_ends,
+    mean_kind,
+    measure,
+)
 from meninx.metrics.calibration import Calibration, calibration
 from meninx.metrics.classification import Ranking, checked, checked_table, confusion, mean_defined
 from meninx.metrics.disparity import GroupProblem, group_problems, group_tables
 from meninx.metrics.estimates import ROC_GRID, Estimate, Evaluation
 from meninx.metrics.groups import INSUFFICIENT, MIN_CELL, Grouping, grouping, strata, stratified, sufficient
-from meninx.metrics.intervals import percentile_interval
+from meninx.metrics.intervals import PERCENTILE, percentile_interval
 from meninx.metrics.thresholds import Threshold
 
 Array = npt.NDArray[np.float64]
@@ -250,7 +259,8 @@ def _difference(one: Measured, other: Measured) -> Measured:
     values = {name: one.values[name] - other.values[name] for name in one.values}
     samples = {name: one.samples[name] - other.samples[name] for name in one.samples}
     ends = {name: percentile_interval(drawn) for name, drawn in samples.items()}
-    return Measured(values, samples, ends, frozenset(), one.n, one.patients, one.positives, one.smaller)
+    kinds = dict.fromkeys(ends, PERCENTILE)
+    return Measured(values, samples, ends, kinds, one.n, one.patients, one.positives, one.smaller)
 
 
 def _judged(item: Estimate, margin: float) -> Estimate:
@@ -371,7 +381,14 @@ def estimates(
         low, high = mean_ends(having, metric)
         means.append(
             Estimate(
-                name=metric, value=value, low=low, high=high, n=n, patients=patients, note="mean over labels"
+                name=metric,
+                value=value,
+                low=low,
+                high=high,
+                n=n,
+                patients=patients,
+                note="mean over labels",
+                interval=mean_kind(having, metric),
             )
         )
     return (*means, *extra, *rows)
@@ -393,4 +410,5 @@ def estimate(metric: str, label: str, item: Measured) -> Estimate:
         label=label,
         positives=item.positives if label else None,
         note=note if label else "",
+        interval=item.kinds[metric],
     )

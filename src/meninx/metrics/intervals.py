@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 LEVEL = 0.95
+PERCENTILE, CLOPPER_PEARSON, COMBINED = "percentile", "Clopper-Pearson", "combined"
+"""How an interval was made: of resamples, of counts, or of the intervals of the parts of a number."""
 
 _LEAST_DEFINED = 0.9
 _SAME = 1e-9  # a perfect MCC may be 0.9999999999999999
@@ -121,8 +123,12 @@ def rate_interval(hits: Array, of: Array) -> Ends:
     return min(low, rate), max(high, rate)
 
 
-def edge_interval(value: float, samples: npt.ArrayLike, patients: int, *, least: float = 0.0) -> Ends:
+def edge_interval(
+    value: float, samples: npt.ArrayLike, patients: int, *, least: float = 0.0
+) -> tuple[Ends, str]:
     """Return the percentile interval of a metric; one with width when all resamples are an end of its range.
+
+    The second value says how it was made.
 
     A mean of values in [0, 1] that are all 1 is at least as certain as that many successes in as many trials,
     and an area of 1 holds at least one pair of independent patients per patient of the smaller class: the
@@ -138,9 +144,9 @@ def edge_interval(value: float, samples: npt.ArrayLike, patients: int, *, least:
     end = 1.0 if abs(value - 1) < _SAME else least
     # Written so that NaN is no end of the range.
     if not max(abs(value - end), abs(low - end), abs(high - end)) < _SAME or patients < 1:
-        return low, high
+        return (low, high), PERCENTILE
     ends = clopper_pearson(patients if end == 1 else 0, patients)
-    return least + ends[0] * (1 - least), least + ends[1] * (1 - least)
+    return (least + ends[0] * (1 - least), least + ends[1] * (1 - least)), CLOPPER_PEARSON
 
 
 def combined_interval(

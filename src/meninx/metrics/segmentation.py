@@ -13,7 +13,7 @@ from meninx.metrics.bootstrap import Draws, holm, p_value, resampled_sums
 from meninx.metrics.classification import checked_table, mean_defined, ratio
 from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.metrics.groups import INSUFFICIENT, MIN_CELL, Grouping, grouping, strata, stratified
-from meninx.metrics.intervals import edge_interval, percentile_interval
+from meninx.metrics.intervals import PERCENTILE, edge_interval, percentile_interval
 from meninx.metrics.surface import SurfaceTable
 
 Array = npt.NDArray[np.float64]
@@ -143,7 +143,10 @@ def evaluate_segmentation(
         gaps=gaps,
         empty_masks={label: int(number) for label, number in zip(labels, empty, strict=True)},
         notes=(
-            f"95 % percentile intervals from {draws} resamples of patients{stratified(groupings)}",
+            (
+                "95 % intervals of Clopper and Pearson where all resamples are an end of the range, else "
+                f"percentiles of {draws} resamples of patients{stratified(groupings)}"
+            ),
             EMPTY_MASKS,
             *(surfaces.notes() if surfaces is not None else ()),
             (
@@ -212,7 +215,10 @@ def _one(
 ) -> Estimate:
     patients = int(np.unique(draws.patient_index[known]).size)
     bounded = name in _SHARES
-    low, high = edge_interval(value, samples, patients) if bounded else percentile_interval(samples)
+    ends, kind = percentile_interval(samples), PERCENTILE
+    if bounded:
+        ends, kind = edge_interval(value, samples, patients)
+    low, high = ends
     return Estimate(
         name=name,
         value=float(value),
@@ -222,6 +228,7 @@ def _one(
         patients=patients,
         label=label,
         note=note,
+        interval="" if np.isnan(value) else kind,
     )
 
 
@@ -241,7 +248,13 @@ def _group_tables(
                 low, high = percentile_interval(samples)
                 note = INSUFFICIENT if np.isnan(value) else ""
                 gap = dataclasses.replace(
-                    mine[0], name="dice_gap", value=value, low=low, high=high, note=note
+                    mine[0],
+                    name="dice_gap",
+                    value=value,
+                    low=low,
+                    high=high,
+                    note=note,
+                    interval="" if note else PERCENTILE,
                 )
                 gaps.append((gap, p_value(value, samples)))
     adjusted = holm([p for _, p in gaps])

@@ -15,7 +15,10 @@ from torch import nn
 
 from meninx.core import check, plugins
 from meninx.core.errors import ConfigError, MeninxError, expected, problem
+from meninx.models import network_names
 from meninx.models.efficientnet import EfficientNetLite
+from meninx.models.network_names import MONAI_PREFIX as MONAI_PREFIX
+from meninx.models.network_names import OWN_PREFIX as OWN_PREFIX
 from meninx.models.resnet import BasicBlock, Bottleneck, ResNet
 from meninx.models.unet import UNet
 from meninx.models.wideresnet import WideResNet
@@ -37,11 +40,6 @@ MODELS: Mapping[str, Builder] = {
     "unet-small": partial(UNet, base=8, depth=3),
     "unet-plain": partial(UNet, base=64, depth=3, norm="none", activation="relu", upsampling="linear"),
 }
-SEGMENTERS = ("unet", "unet-small", "unet-plain")
-"""The networks of :data:`MODELS` that give one output per voxel; the others give one per label."""
-MONAI_PREFIX = "monai:"
-OWN_PREFIX = "own:"
-"""Begins the name of a network that a caller gave as an object; it cannot be built from its name."""
 _OFFLINE: Mapping[str, object] = {"pretrained": False, "weights": None, "pretrained_url": None}
 """Arguments by which networks of MONAI download weights, and the value with which they stay offline."""
 _DOWNLOADERS = ("Transchex",)  # fetches a language model whatever its arguments are
@@ -115,14 +113,7 @@ def without_inplace(model: nn.Module) -> nn.Module:
 
 def _of_other_package(name: str) -> Builder:
     """Return the network that an installed package offers under a name."""
-    offered = plugins.names(plugins.NETWORKS)
-    if name not in offered:
-        known = [*MODELS, *offered]
-        fix = (
-            check.did_you_mean(name, known)
-            or f"known: {', '.join(known)}, or monai:<class of monai.networks.nets>"
-        )
-        raise ConfigError(expected("a known model", got=repr(name), where="model", fix=fix))
+    network_names.refuse_unknown(name, MODELS)
     builder: Builder = plugins.load(plugins.NETWORKS, name)
     return builder
 
@@ -157,11 +148,7 @@ def _monai_network(
         for key, value in vars(nets).items()
         if inspect.isclass(value) and issubclass(value, nn.Module)
     }
-    if name not in classes:
-        fix = check.did_you_mean(name, classes) or "see monai.networks.nets for the names"
-        raise ConfigError(
-            expected("a network of monai.networks.nets", got=repr(name), where="model", fix=fix)
-        )
+    network_names.refuse_unknown_of_monai(name, classes)
     parameters = inspect.signature(classes[name]).parameters
     known = _known_parameters(classes[name])
     _refuse_unknown(options, known, f"{MONAI_PREFIX}{name}")

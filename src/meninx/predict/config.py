@@ -22,6 +22,8 @@ class PredictConfig(Settings):
             input); by default nifti.
         identified: also write DICOM SEG for files that are not marked as de-identified; it repeats the name
             and number of the patient from the source.
+        probabilities: also write the probability of each label of a segmentation, as NIfTI on the grid of the
+            image, with one label after the other along the fourth axis.
         batch: images that are run at once; 0 for 32 images, or 1 volume.
         device: where the network runs; auto takes CUDA, then MPS, then the CPU.
         strict: stop at the first image that cannot be predicted, instead of counting it.
@@ -32,6 +34,7 @@ class PredictConfig(Settings):
 
     format: tuple[Literal["nifti", "dicom-seg"], ...] = ()
     identified: bool = False
+    probabilities: bool = False
     batch: CountOrZero = 0
     device: Device = "auto"
     strict: bool = False

@@ -22,7 +22,7 @@ from meninx.core.check import is_probability
 from meninx.core.errors import DataError, problem
 from meninx.core.journal import Journal
 from meninx.core.manifest import TaskKind
-from meninx.imaging import load, resample, seg
+from meninx.imaging import load, nifti, resample, seg
 from meninx.imaging.image import Image
 from meninx.predict.config import WORK_FIELDS, PredictConfig
 from meninx.predict.conversion import Converted
@@ -32,9 +32,10 @@ from meninx.predict.trained import Trained
 
 STAGE = "predict"
 TABLE, MAPS, JOURNAL = "predictions.csv", "label_maps", "journal.jsonl"
+PROBABILITY_MAPS = "probability_maps"
 REFUSED = "refused.csv"
 RECORD = artifacts.place(PredictRecord)
-PUBLISHED = (MAPS, TABLE, REFUSED, integrity.CHECKSUMS, RECORD)
+PUBLISHED = (MAPS, PROBABILITY_MAPS, TABLE, REFUSED, integrity.CHECKSUMS, RECORD)
 """What an output folder holds beside its private room; the last one marks the result as complete."""
 POSITIVE = "positive:"
 
@@ -50,7 +51,7 @@ class CasePrediction:
         probabilities: one per label of a classification.
         voxels: voxels (pixels) of each label of a segmentation, on the grid of the image.
         voxel_mm3: volume of a voxel; 0 for 2-D images.
-        files: file of a label map below the output folder -> its SHA-256.
+        files: file of a label map or of probability maps below the output folder -> its SHA-256.
         remarks: what of the image is unlike the training.
         file: path of the image below the input; its identifier for DICOM.
     """
@@ -172,18 +173,21 @@ class ResultFolder:
             file=note.image.file,
         )
 
-    def label_map(self, note: Converted, array: npt.NDArray[Any]) -> CasePrediction:
+    def label_map(
+        self, note: Converted, array: npt.NDArray[Any], maps: npt.NDArray[np.float32] | None = None
+    ) -> CasePrediction:
         """Write a predicted label map on the grid of its image, and return the prediction.
 
         Args:
             note: the image.
             array: whole numbers 0 to the number of labels, of the stored image's spatial size.
+            maps: the probability of each label, (labels, ...), to be written as well.
 
         Raises:
             DataError: a DICOM segmentation cannot refer to the image's files.
             StorageError: the disk refused.
         """
-        placed = self._on_source(note, array)
+        placed = Image(self._on_source(note, array[None]), note.source_affine)
         written: list[str] = []
         wanted = self._config.format or ("nifti",)
         if "nifti" in wanted:
@@ -192,6 +196,10 @@ class ResultFolder:
         if self._wants_seg(note.image):
             written.append(f"{MAPS}/{note.image.case_id}.seg.dcm")
             self._write_seg(note, array, self._staging / written[-1])
+        if maps is not None:
+            written.append(f"{PROBABILITY_MAPS}/{note.image.case_id}.nii.gz")
+            path = self._staging / written[-1]
+            nifti.write_maps(path, self._on_source(note, maps), note.source_affine)
         count = len(self._model.info.labels)
         voxels = np.bincount(placed.array.ravel(), minlength=count + 1)[1:]
         size = abs(float(np.linalg.det(placed.affine[:3, :3]))) if array.ndim == 3 else 0.0
@@ -209,13 +217,12 @@ class ResultFolder:
     def _wants_seg(self, image: InputImage) -> bool:
         return "dicom-seg" in self._config.format and image.dicom and (image.clean or self._config.identified)
 
-    def _on_source(self, note: Converted, array: npt.NDArray[Any]) -> Image:
-        """Return a label map on the grid of the decoded image, by nearest neighbour."""
-        if array.ndim == 3:
-            placed = resample.volume_on_source(array, note.affine, note.source_size, note.source_affine)
-            return Image(placed[None], note.source_affine)
+    def _on_source(self, note: Converted, maps: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return maps (maps, ...) on the grid of the decoded image, by nearest neighbour."""
+        if maps.ndim == 4:
+            return resample.volume_on_source(maps, note.affine, note.source_size, note.source_affine)
         rows, columns = note.source_size
-        return Image(resample.picture_on_source(array, (rows, columns), self._aspect)[None])
+        return resample.picture_on_source(maps, (rows, columns), self._aspect)
 
     def _write_seg(self, note: Converted, array: npt.NDArray[Any], path: Path) -> None:
         placed = seg.place_on_source(array, note.affine, note.image.paths, self._aspect)
@@ -240,9 +247,10 @@ class ResultFolder:
             refused: identifier, reason and details of every image without a prediction.
         """
         maps = {name: digest for line in lines.values() for name, digest in line.files.items()}
-        for path in (self._staging / MAPS).glob("*"):
-            if path.relative_to(self._staging).as_posix() not in maps:
-                path.unlink()  # of an image that is no longer in the input, or half of a killed call
+        for folder in (self._staging / MAPS, self._staging / PROBABILITY_MAPS):
+            for path in folder.glob("*"):
+                if path.relative_to(self._staging).as_posix() not in maps:
+                    path.unlink()  # of an image that is no longer in the input, or half of a killed call
         ordered = [lines[case_id] for case_id in sorted(lines)]
         self.journal.rewrite(plain.to_plain(line) for line in ordered)
         files.write_text(self._staging / TABLE, _table(ordered, self._model))
@@ -265,7 +273,8 @@ class ResultFolder:
 
 def _is_own_file(name: str) -> bool:
     """Return whether a name in a journal is one that :meth:`ResultFolder.label_map` gives."""
-    return files.is_inside(name) and name.startswith(f"{MAPS}/") and name.count("/") == 1
+    folder, _, rest = name.partition("/")
+    return files.is_inside(name) and folder in (MAPS, PROBABILITY_MAPS) and bool(rest) and "/" not in rest
 
 
 def _table(lines: Iterable[CasePrediction], model: Trained) -> str:

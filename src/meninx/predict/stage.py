@@ -99,8 +99,8 @@ def run(
     """Predict new images, and return counts.
 
     Writes ``predictions.csv`` (one row per image), ``refused.csv`` (one row per image without a prediction,
-    with the reason), ``label_maps/`` of a segmentation, ``predict.json`` and ``checksums.sha256``. A call
-    that was stopped goes on when it is started again.
+    with the reason), ``label_maps/`` of a segmentation and ``probability_maps/`` where they are asked for,
+    ``predict.json`` and ``checksums.sha256``. A call that was stopped goes on when it is started again.
 
     Guarantee: an image goes through the preprocessing that the model records, byte for byte as
         `meninx prepare` would have stored it. Outputs and messages hold no value of a patient: images are
@@ -193,8 +193,13 @@ class _Work:
             return self.folder.probabilities(note, values.numpy())
         kind = np.uint8 if len(self.model.info.labels) < 256 else np.uint16
         padded = self.task.label_map(logits[None])[0].numpy().astype(kind)
+        maps = None
+        if self.config.probabilities:
+            count = len(self.model.info.labels)  # without the background, which has no label
+            found = self.task.probabilities(logits[None].float())[0, -count:].numpy()
+            maps = unpadded(found, note.size)
         try:
-            return self.folder.label_map(note, unpadded(padded, note.size))
+            return self.folder.label_map(note, unpadded(padded, note.size), maps)
         except (StorageError, UsageError):
             raise
         except DataError as error:  # its message quotes no value
@@ -218,6 +223,9 @@ def _refuse_idle(config: PredictConfig, model: Trained) -> None:
     if config.format and model.info.task is not TaskKind.SEGMENTATION:
         what = "a classifier predicts no label map; its probabilities are always written"
         raise UsageError(problem(what, where="format", fix="leave format out"))
+    if config.probabilities and model.info.task is not TaskKind.SEGMENTATION:
+        what = "predictions.csv always holds the probabilities of a classifier"
+        raise UsageError(problem(what, where="probabilities", fix="leave probabilities out"))
     if "dicom-seg" in config.format and util.find_spec("highdicom") is None:
         raise UsageError(
             problem("highdicom is not installed", where="format", fix="pip install 'meninx[export]'")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +20,7 @@ from meninx.core.artifacts import (
 )
 from meninx.core.errors import DataError, problem
 from meninx.metrics.estimates import ROC_GRID, Estimate, Evaluation
+from meninx.metrics.intervals import CLOPPER_PEARSON, COMBINED, PERCENTILE
 
 TEST = "test"
 _TASKS = ("multiclass", "multilabel", "segmentation")
@@ -34,6 +35,8 @@ class MeasuredSplit:
         record: the file.
         origin: its origin.
         evaluation: its numbers.
+        tag: what tells it from an evaluation on another dataset of the same name: the first digits of the
+            dataset's digest, or more; empty where the name is the only one.
         case_values: label -> Dice of each case in ascending order, of a segmentation; empty without a record
             of the same weights and cases.
     """
@@ -41,6 +44,7 @@ class MeasuredSplit:
     record: EvaluationRecord
     origin: Origin
     evaluation: Evaluation
+    tag: str = ""
     case_values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
@@ -49,9 +53,15 @@ class MeasuredSplit:
         return self.record.patients_compared and self.record.patients_known
 
     @property
+    def dataset(self) -> str:
+        """The name of the dataset, told from others of the same name."""
+        name = self.origin.dataset or "unnamed dataset"
+        return f"{name} ({self.tag})" if self.tag else name
+
+    @property
     def where(self) -> str:
         """The split and dataset in words."""
-        name = self.origin.dataset or "unnamed dataset"
+        name = self.dataset
         part = "all cases" if self.origin.split == "all" else f"{self.origin.split} split"
         return f"{part} of {name}" + (" (another dataset than the run's own)" if self.record.external else "")
 
@@ -113,7 +123,7 @@ def read(root: Path, run: RunRecord, name: str, *, closed: bool) -> Evidence:
     own.sort(key=lambda item: (item.origin.split != TEST, item.origin.split))
     return Evidence(
         own=tuple(own),
-        external=tuple(item for item in measured if item.record.external),
+        external=_distinct([item for item in measured if item.record.external]),
         comparisons=tuple(_comparisons(root, run, name, refused)),
         refused=tuple(refused),
     )
@@ -123,6 +133,7 @@ def _evaluations(
     root: Path, run: RunRecord, name: str, refused: list[str], *, closed: bool
 ) -> list[MeasuredSplit]:
     found = []
+    shown: dict[tuple[str, str], str] = {}
     for path in _files(root, EvaluationRecord):
         problem = belonging.unlisted(root, run, path.name)
         record = artifacts.read_file(path, EvaluationRecord) if not problem else None
@@ -136,14 +147,34 @@ def _evaluations(
         if origin is not None and not problem:
             evaluation = typed(record.evaluation, f"{root.name}/{path.name}")
             problem = _unlike(origin, evaluation, closed=closed)
+            if record.external and (origin.data, origin.split) in shown:
+                problem = f"repeats that of {shown[origin.data, origin.split]}, on the same dataset"
             if not problem:
                 values = _case_values(root, origin) if not record.external else {}
+                shown |= {(origin.data, origin.split): path.name} if record.external else {}
                 found.append(
                     MeasuredSplit(record=record, origin=origin, evaluation=evaluation, case_values=values)
                 )
         if problem:
             refused.append(f"The evaluation in {path.name} of run {name} {problem}: not shown.")
     return found
+
+
+def _distinct(measured: Sequence[MeasuredSplit]) -> tuple[MeasuredSplit, ...]:
+    """Return evaluations on other datasets, those of one name with digits of their digests."""
+    digests: dict[str, set[str]] = {}
+    for item in measured:
+        digests.setdefault(item.origin.dataset, set()).add(item.origin.data)
+    return tuple(
+        replace(item, tag=_shortest(item.origin.data, digests[item.origin.dataset])) for item in measured
+    )
+
+
+def _shortest(digest: str, every: Collection[str]) -> str:
+    """Return the first digits of a digest, at least eight, that no other one has; empty without another."""
+    others = [other for other in every if other != digest]
+    length = next((n for n in range(8, len(digest)) if not any(o[:n] == digest[:n] for o in others)), None)
+    return digest[:length] if others else ""
 
 
 def _case_values(root: Path, origin: Origin) -> dict[str, tuple[float, ...]]:
@@ -222,7 +253,8 @@ def _possible(item: Estimate) -> bool:
     """Return whether an estimate is possible: area in [0, 1], ordered interval, counts from 0."""
     bounded = item.name not in ("auroc", "dice") or math.isnan(item.value) or 0 <= item.value <= 1
     ordered = math.isnan(item.low) or math.isnan(item.high) or item.low <= item.high
-    return bounded and ordered and item.patients >= 0 and item.n >= 0 and not math.isinf(item.value)
+    named = item.interval in ("", PERCENTILE, CLOPPER_PEARSON, COMBINED)
+    return named and bounded and ordered and item.patients >= 0 and item.n >= 0 and not math.isinf(item.value)
 
 
 def _files(root: Path, kind: type) -> Iterator[Path]:

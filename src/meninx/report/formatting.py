@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meninx.metrics.estimates import Estimate
+from meninx.metrics.intervals import CLOPPER_PEARSON, COMBINED, PERCENTILE
 
 METRICS: Mapping[str, str] = {
     "auroc": "AUROC",
@@ -35,6 +36,11 @@ METRICS: Mapping[str, str] = {
     "auroc_difference": "AUROC difference",
     "auroc_gap_difference": "AUROC gap difference",
     "dice_difference": "Dice difference",
+}
+_KINDS: Mapping[str, str] = {
+    PERCENTILE: "percentile",
+    CLOPPER_PEARSON: "Clopper–Pearson",
+    COMBINED: "combined",
 }
 ACTIONS: Mapping[str, str] = {
     "D": "replaced by a dummy value",
@@ -81,6 +87,11 @@ def value(item: Estimate) -> str:
     signed = item.name.endswith(("gap", "difference")) or item.name == "spd"
     text = f"{item.value:+.3f}" if signed else f"{item.value:.3f}"
     return _minus(text)
+
+
+def interval_kind(item: Estimate) -> str:
+    """Return how an estimate's interval was made, in a word; empty where the record does not say."""
+    return _KINDS.get(item.interval, "")
 
 
 def interval(item: Estimate) -> str:

@@ -113,7 +113,7 @@ def _elsewhere(run: TrainedRun) -> str:
     parts = []
     for measured in run.evidence.external:
         best = measured.evaluation.headline
-        name = measured.origin.dataset or "unnamed"
+        name = measured.dataset
         parts.append(
             f"{name} ({measured.origin.split}): {formatting.metric(best.name)} {formatting.value(best)} "
             f"{formatting.interval(best)}, n = {best.n:,}"

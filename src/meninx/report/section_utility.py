@@ -171,7 +171,7 @@ def _side_by_side(run: TrainedRun) -> list[ReportTable]:
     if own is None or not others:
         return []
     columns = [f"own test split ({own.origin.dataset or 'unnamed'})"]
-    columns += [f"{item.origin.dataset or 'unnamed'}, {item.origin.split}" for item in others]
+    columns += [f"{item.dataset}, {item.origin.split}" for item in others]
     rows = []
     for row in own.evaluation.metrics:
         if row.name in _BESIDE:
@@ -207,7 +207,8 @@ def _beside(item: Estimate | None) -> TableCell:
     if item is None:
         return TableCell(formatting.DASH, number=True)
     ends = "no interval" if math.isnan(item.low) else formatting.interval(item)
-    sub = f"{ends}, n = {item.n:,}"
+    kind = formatting.interval_kind(item)
+    sub = f"{ends}{f' {kind}' if kind else ''}, n = {item.n:,}"
     return TableCell(formatting.value(item), sub=sub, number=True)
 
 

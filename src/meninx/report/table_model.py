@@ -119,7 +119,7 @@ def _row(item: Estimate, patients: bool) -> tuple[TableCell, ...]:
         TableCell(formatting.metric(item.name), head=True),
         TableCell(of_what(item)),
         TableCell(formatting.value(item), number=True),
-        TableCell(formatting.interval(item), number=True),
+        TableCell(formatting.interval(item), sub=formatting.interval_kind(item), number=True),
         TableCell(
             f"{item.n:,}", sub="" if item.positives is None else f"{item.positives:,} positive", number=True
         ),

@@ -98,6 +98,7 @@ from meninx.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from meninx.secagg.aggregation import Aggregation
+    from meninx.secagg.ckks import CkksAggregation, CkksSite, ckks_keys
     from meninx.secagg.quantiser import Decoded, Quantiser
     from meninx.secagg.roster import Covered, Member, Roster, covered, quorum
     from meninx.secagg.shares import add_shares, additive_shares
@@ -106,6 +107,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Aggregation",
+    "CkksAggregation",
+    "CkksSite",
     "Covered",
     "Decoded",
     "Member",
@@ -117,6 +120,7 @@ __all__ = [
     "Verification",
     "add_shares",
     "additive_shares",
+    "ckks_keys",
     "covered",
     "quorum",
     "verify",
@@ -124,6 +128,7 @@ __all__ = [
 
 _MODULES = {
     "meninx.secagg.aggregation": ("Aggregation",),
+    "meninx.secagg.ckks": ("CkksAggregation", "CkksSite", "ckks_keys"),
     "meninx.secagg.quantiser": ("Decoded", "Quantiser"),
     "meninx.secagg.roster": ("Covered", "Member", "Roster", "covered", "quorum"),
     "meninx.secagg.shares": ("add_shares", "additive_shares"),

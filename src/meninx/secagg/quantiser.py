@@ -26,7 +26,7 @@ from meninx.secagg.masks import Ring, ring_type
 from meninx.secagg.roster import LARGEST
 
 _CHUNK = 1 << 14  # elements; the passes below stay in the cache
-_EXACT = 2**53  # doubles hold every integer below
+_SIGNED: dict[int, np.dtype[Any]] = {32: np.dtype("<i4"), 64: np.dtype("<i8")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +159,14 @@ class Quantiser:
             raise DataError(expected("floating-point values", got=flat.dtype, where="update", fix=fix))
         out = np.empty(self.length(flat.size), dtype=ring_type(self.bits))
         factor = weight / self.max_weight * self.scale
+        signed = out.view(_SIGNED[self.bits])  # negative integers are their complements in the ring
         for start in range(0, flat.size, _CHUNK):
             part = flat[start : start + _CHUNK]
-            out[start : start + part.size] = self._integers(part, self.clip, factor, start, parts)
+            signed[start : start + part.size] = self._integers(part, self.clip, factor, start, parts)
         values = np.asarray(metrics, dtype=np.float64)
-        out[flat.size : -1] = self._integers(values, self.metric_clip, factor, 0, {"metrics": len(metrics)})
+        signed[flat.size : -1] = self._integers(
+            values, self.metric_clip, factor, 0, {"metrics": len(metrics)}
+        )
         out[-1] = weight
         return out
 
@@ -174,17 +177,14 @@ class Quantiser:
         factor: float,
         start: int,
         parts: Mapping[str, int] | None,
-    ) -> Ring:
-        scaled = values.astype(np.float64)
-        scaled *= 1.0 / clip
-        np.minimum(scaled, 1.0, out=scaled)  # both keep NaN, which the check below finds
-        np.maximum(scaled, -1.0, out=scaled)
-        # inf would be clipped silently, so the input is looked at
-        if not np.isfinite(values).all():
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return clipped, scaled and rounded values, whose cast to integers is exact."""
+        if not np.isfinite(values).all():  # clipping would hide infinite ones
             raise DataError(_not_finite(values, start, parts))
-        scaled *= factor
+        scaled: np.ndarray[Any, np.dtype[np.float64]] = np.multiply(values, factor / clip, dtype=np.float64)
+        np.clip(scaled, -factor, factor, out=scaled)
         np.rint(scaled, out=scaled)
-        return scaled.astype(np.int64).astype(ring_type(self.bits))
+        return scaled
 
     def decode(self, total: Ring) -> Decoded:
         """Return the weighted mean that a sum of :meth:`encode` vectors stands for.
@@ -199,7 +199,7 @@ class Quantiser:
         if not 0 < weight <= self.sites * self.max_weight:
             rule = f"a total weight of 1 to {self.sites * self.max_weight}"
             raise DataError(expected(rule, got=weight, where="sum", fix="a site sent another weight or mask"))
-        signed = total.view(np.dtype("<i4" if self.bits == 32 else "<i8"))
+        signed = total.view(_SIGNED[self.bits])
         unit = self.max_weight / (float(self.scale) * weight)
         elements = len(total) - self.length(0)
         mean = np.empty(elements, dtype=np.float32)

@@ -17,7 +17,8 @@ runs all, should the third give way. Nothing in this mode tolerates the loss of 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -98,14 +99,32 @@ def join_checked(
         threshold: shares that rebuild the secret.
         accept: compares with a commitment.
     """
-    for chosen in itertools.islice(itertools.combinations(sorted(shares.items()), threshold), _TRIES):
+    for chosen in _subsets(sorted(shares), threshold):
         try:
-            secret = join_secret(dict(chosen), threshold)
+            secret = join_secret({point: shares[point] for point in chosen}, threshold)
         except DataError:
             continue
         if accept(secret):
             return secret
     return None
+
+
+def _subsets(points: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Yield sets of points: all if they are few, else random ones, of which some avoid a wrong share."""
+    if math.comb(len(points), size) <= _TRIES:
+        yield from itertools.combinations(points, size)
+    else:
+        for _ in range(_TRIES):
+            yield [points[number] for number in draw_numbers(len(points), size)]
+
+
+def draw_numbers(limit: int, count: int, draw: Draw = private_bytes) -> list[int]:
+    """Return ``count`` different numbers below a limit, drawn uniformly, sorted."""
+    numbers = list(range(limit))
+    for position in range(count):  # Fisher-Yates; 16 bytes modulo the rest are uniform up to 2^-96
+        other = position + int.from_bytes(draw(16), "big") % (limit - position)
+        numbers[position], numbers[other] = numbers[other], numbers[position]
+    return sorted(numbers[:count])
 
 
 def _value(polynomial: Sequence[int], point: int) -> int:

@@ -27,8 +27,8 @@ from meninx.core import artifacts, files, integrity, names, plain
 from meninx.core.artifacts import BundleRecord, ThresholdRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.manifest import DatasetInfo, TaskKind
+from meninx.imaging.sliding_window import SlidingWindow
 from meninx.learn.guarantee import MEASURED
-from meninx.learn.inference import OVERLAP
 from meninx.metrics.thresholds import Threshold
 from meninx.models import registry
 from meninx.train import bundle_source
@@ -92,9 +92,9 @@ class Contents:
         return bool(self.record.patch_size)
 
     @property
-    def whole_images(self) -> bool:
-        """Whether whole images become probabilities, so that the ONNX file alone makes a table."""
-        return not (self.segmentation or self.patches)
+    def sliding_window(self) -> dict[str, Any]:
+        """How patches are put together; empty for a network of whole images."""
+        return SlidingWindow(roi_size=self.record.patch_size).to_table() if self.patches else {}
 
     @property
     def only_size(self) -> list[int]:
@@ -162,7 +162,10 @@ def write_bundle(folder: Path, model: nn.Module, contents: Contents, *, onnx: bo
         files.write_text(folder / "configs" / "inference.json", _json(_inference(contents)))
     if onnx or not contents.is_own:
         bundle_source.write(
-            folder / "scripts", networks=contents.ships_network, onnx=onnx and contents.whole_images
+            folder / "scripts",
+            networks=contents.ships_network,
+            onnx=onnx,
+            segmentation=contents.segmentation,
         )
     integrity.write(folder, integrity.measured(folder, filter(Path.is_file, folder.rglob("*"))))
 
@@ -251,6 +254,7 @@ def _metadata(contents: Contents, *, onnx: bool) -> dict[str, Any]:
         "preprocessing": dict(info.preprocessing),
         "intensity": _intensity(info),
         "image_size": list(contents.record.image_size),
+        "sliding_window": contents.sliding_window,
         "privacy": contents.privacy,
         "outside_guarantee": list(contents.outside),
         "thresholds": f"{THRESHOLDS}, once `meninx evaluate` has measured them",
@@ -317,7 +321,7 @@ def _channels(info: DatasetInfo) -> dict[str, str]:
 
 def _onnx_format(contents: Contents) -> dict[str, Any]:
     """Return what ``model.onnx`` takes and returns, which differs from ``model.pt``."""
-    patches = "patches: average the logits of overlapping patches with Gaussian weights, then activate"
+    patches = "patches: average the logits of overlapping patches by `sliding_window`, then activate"
     return {
         "file": "models/model.onnx",
         "input": INPUT,
@@ -337,6 +341,7 @@ def _facts(contents: Contents) -> dict[str, str]:
         "intensity": _intensity(info),
         "image_size": list(contents.record.image_size),
         "size": contents.only_size,
+        "sliding_window": contents.sliding_window,
         "format": _onnx_format(contents),
     }
     texts = {name: json.dumps(plain.to_plain(table), ensure_ascii=False) for name, table in tables.items()}
@@ -389,6 +394,7 @@ def _inference(contents: Contents) -> dict[str, Any]:
     return network | {
         "dataset_dir": "images",
         "output_dir": "predictions",
+        **({"probabilities": False} if contents.segmentation else {}),
         "data": {
             "_target_": "scripts.inference.found",
             "dataset_dir": "@dataset_dir",
@@ -397,7 +403,7 @@ def _inference(contents: Contents) -> dict[str, Any]:
         "preprocessing": {"_target_": "monai.transforms.Compose", "transforms": [steps]},
         "dataset": {"_target_": "monai.data.Dataset", "data": "@data", "transform": "@preprocessing"},
         "inferer": _inferer(contents),
-        "postprocessing": {"_target_": "monai.transforms.Compose", "transforms": [_activation(contents)]},
+        "postprocessing": {"_target_": "monai.transforms.Compose", "transforms": _postprocessing(contents)},
         "writer": _writer(contents),
         "evaluator": {
             "_target_": "scripts.inference.Predictor",
@@ -413,27 +419,27 @@ def _inference(contents: Contents) -> dict[str, Any]:
 def _inferer(contents: Contents) -> dict[str, Any]:
     if not contents.patches:
         return {"_target_": "monai.inferers.SimpleInferer"}
-    return {
-        "_target_": "monai.inferers.SlidingWindowInferer",
-        "roi_size": list(contents.record.patch_size),
-        "sw_batch_size": 1,
-        "overlap": OVERLAP,
-        "mode": "gaussian",
-        "padding_mode": "replicate",
-    }
+    settings = contents.sliding_window
+    return {"_target_": "monai.inferers.SlidingWindowInferer", "sw_batch_size": 1, **settings}
 
 
-def _activation(contents: Contents) -> dict[str, Any]:
+def _postprocessing(contents: Contents) -> list[dict[str, Any]]:
     if not contents.segmentation:
-        return {"_target_": "monai.transforms.Activationsd", "keys": "pred", contents.activation: True}
-    if contents.sigmoid:
-        return {"_target_": "scripts.inference.LabelMapd"}
-    return {"_target_": "monai.transforms.AsDiscreted", "keys": "pred", "argmax": True}
+        return [{"_target_": "monai.transforms.Activationsd", "keys": "pred", contents.activation: True}]
+    decided = {"_target_": "monai.transforms.AsDiscreted", "keys": "pred", "argmax": True}
+    return [
+        {
+            "_target_": "scripts.inference.Probabilitiesd",
+            "sigmoid": contents.sigmoid,
+            "wanted": "@probabilities",
+        },
+        {"_target_": "scripts.inference.LabelMapd"} if contents.sigmoid else decided,
+    ]
 
 
 def _writer(contents: Contents) -> dict[str, Any]:
     if contents.segmentation:
-        return {"_target_": "scripts.inference.LabelMapFiles", "output_dir": "@output_dir"}
+        return {"_target_": "scripts.maps.LabelMapFiles", "output_dir": "@output_dir"}
     return {
         "_target_": "scripts.inference.ProbabilityTable",
         "output_dir": "@output_dir",
@@ -447,9 +453,13 @@ _ONNX_PROGRAM = (
     "In this folder (needs onnxruntime, pydicom, nibabel and pillow):\n\n"
     "    python -m scripts.with_onnx images predictions.csv\n"
 )
-_ONNX_READER = (
-    "`scripts/images.py` makes stored images of files without torch: "
-    "`NetworkInput.of(preprocessing, intensity, image_size)` with the tables of `configs/metadata.json`.\n"
+_ONNX_SEGMENTER = (
+    "In this folder (needs onnxruntime, pydicom, nibabel and pillow):\n\n"
+    "    python -m scripts.segment_with_onnx images out\n"
+)
+_PROBABILITIES = (
+    "Probabilities of every label, too: `--probabilities` (meninx, ONNX Runtime), or `--probabilities True` "
+    "(MONAI).\n"
 )
 
 
@@ -474,9 +484,10 @@ def _usage(contents: Contents, *, onnx: bool) -> str:
         ways.append(
             "With ONNX Runtime: `models/model.onnx` takes stored images (float32, batch x channels x size). "
             f"It returns {contents.activation} probabilities and logits. Normalisation is part of the graph. "
-            + (_ONNX_PROGRAM if contents.whole_images else _ONNX_READER)
+            + (_ONNX_SEGMENTER if contents.segmentation else _ONNX_PROGRAM)
         )
     if len(ways) > 2:
+        ways += [_PROBABILITIES] if contents.segmentation else []
         ways.append(
             "Compressed DICOM also needs imagecodecs (JPEG), pyjpegls (JPEG-LS), or pylibjpeg with "
             "pylibjpeg-openjpeg (JPEG 2000).\n"

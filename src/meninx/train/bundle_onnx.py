@@ -15,8 +15,10 @@ import sys
 from pathlib import Path
 
 from meninx.core import names
+from meninx.core.errors import DataError
 from meninx.imaging.image_files import LeftOut, find
 from meninx.imaging.network_input import NetworkInput
+from meninx.train.bundle_maps import name_refused
 
 MODEL = "models/model.onnx"
 
@@ -42,14 +44,14 @@ def main(images: str, table: str) -> None:
         refused: list[LeftOut] = []
         for image in find(Path(images), reader.preprocessing, refused):
             try:
-                stored = reader.stored(reader.source(image.paths))
-            except Exception as error:  # a broken file makes a decoder raise anything
-                refused.append(LeftOut(image, str(error) or type(error).__name__))
+                _, stored = reader.images(image.paths)
+            except DataError as error:
+                refused.append(LeftOut(image, str(error)))
                 continue
             (found,) = session.run(["probabilities"], {"image": reader.padded(stored.array)[None]})
             writer.writerow([names.csv_cell(image.name), *(f"{value:.9g}" for value in found[0])])
     for item in refused:
-        print(f"not predicted: {names.printable(f'{item.files.name}: {item.words}')}", file=sys.stderr)
+        name_refused(item.files.name, item.words)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,13 +20,12 @@ from torch import Tensor, nn
 
 from meninx.core import check, files, names
 from meninx.core.errors import DataError, expected, problem
-from meninx.imaging import load
-from meninx.imaging.image import Image
-from meninx.imaging.image_files import UNREADABLE, ImageFiles, LeftOut, find
+from meninx.imaging.image_files import ImageFiles, LeftOut, find
 from meninx.imaging.network_input import NetworkInput, preprocessing_of
 from meninx.learn.state_digest import weights_digest
+from meninx.train.bundle_maps import REFUSED, name_refused, refuse_present, write_refused
 
-TABLE, REFUSED = "predictions.csv", "refused.csv"
+TABLE = "predictions.csv"
 Item = dict[str, Any]
 
 
@@ -73,20 +71,11 @@ class NetworkInputd:
         if "refused" in item:
             return dict(item)
         try:
-            source = self._source(item["files"])
-            stored = self.reader.stored(source)
+            source, stored = self.reader.images(item["files"].paths)
         except DataError as error:
             return {**item, "refused": str(error)}
         values = torch.from_numpy(self.reader.normalised(stored.array))
         return {**item, "image": values, "stored": stored, "source": source, "reader": self.reader}
-
-    def _source(self, image: ImageFiles) -> Image:
-        try:
-            return self.reader.source(image.paths)
-        except DataError:
-            raise
-        except Exception as error:  # a broken file makes a decoder raise anything
-            raise DataError(f"{UNREADABLE} ({type(error).__name__})") from error
 
 
 class LabelMapd:
@@ -100,6 +89,26 @@ class LabelMapd:
         logits = item["pred"]
         best = torch.where(logits.amax(0) > 0, logits.argmax(0) + 1, 0)
         return {**item, "pred": best[None]}
+
+
+class Probabilitiesd:
+    """MONAI transform that adds ``probabilities`` of each label, (labels, ...), from logits ``pred``.
+
+    Args:
+        sigmoid: each output is decided on its own; else the first output is the background.
+        wanted: add them; else the item stays as it is.
+    """
+
+    def __init__(self, *, sigmoid: bool, wanted: bool) -> None:
+        self.sigmoid, self.wanted = sigmoid, wanted
+
+    def __call__(self, item: Mapping[str, Any]) -> Item:
+        """Return the item, with probabilities where they are wanted."""
+        if not self.wanted:
+            return dict(item)
+        logits = item["pred"].float()
+        found = torch.sigmoid(logits) if self.sigmoid else torch.softmax(logits, dim=0)[1:]
+        return {**item, "probabilities": found}
 
 
 class Writer(Protocol):
@@ -136,8 +145,8 @@ class ProbabilityTable:
         self.path, self.labels = Path(output_dir) / TABLE, tuple(labels)
         self.thresholds = _thresholds(Path(thresholds), self.labels, network) if thresholds else {}
         self.rows: list[list[str]] = []
-        _refuse_present(self.path)
-        _refuse_present(self.path.parent / REFUSED)
+        refuse_present(self.path)
+        refuse_present(self.path.parent / REFUSED)
 
     def add(self, item: Mapping[str, Any]) -> None:
         """Take the probabilities ``pred`` (labels,) of one image."""
@@ -153,47 +162,12 @@ class ProbabilityTable:
     def close(self, refused: Sequence[tuple[str, str]] = ()) -> None:
         """Write the table, and the one of refused images."""
         header = ["image", *self.labels, *(f"positive:{label}" for label in self.thresholds)]
-        _write_table(self.path, [[names.csv_cell(name) for name in header], *self.rows])
-        _write_refused(self.path.parent, refused)
-
-
-class LabelMapFiles:
-    """Writer of label maps on the pixels of their source images: PNG in 2-D, NIfTI in 3-D.
-
-    Args:
-        output_dir: folder for the maps, named as their images.
-    """
-
-    def __init__(self, output_dir: str) -> None:
-        self.folder = Path(output_dir)
-        self.used: set[Path] = set()
-        _refuse_present(self.folder / REFUSED)
-
-    def add(self, item: Mapping[str, Any]) -> None:
-        """Write the label map ``pred`` (1, ...) of one image."""
-        source: Image = item["source"]
-        values = np.asarray(item["pred"])[0]
-        kind = np.uint8 if values.max(initial=0) < 256 else np.uint16
-        placed = item["reader"].on_source(values.astype(kind), item["stored"], source)
-        path = self._path(item["files"].name, ".png" if source.spatial_dims == 2 else ".nii.gz")
-        _refuse_present(path)
-        load.save(path, Image(placed[None], source.affine))
-
-    def close(self, refused: Sequence[tuple[str, str]] = ()) -> None:
-        """Write the table of refused images; every map is written already."""
-        _write_refused(self.folder, refused)
-
-    def _path(self, name: str, suffix: str) -> Path:
-        """Return the path of the map of an image; two images that differ in their suffix get two maps."""
-        end = load.suffix(Path(name))
-        stem = name[: len(name) - len(end)] if end in _SUFFIXES else name
-        path = self.folder / f"{stem}{suffix}"
-        path = self.folder / f"{name}{suffix}" if path in self.used else path
-        self.used.add(path)
-        return path
-
-
-_SUFFIXES = (*load.PICTURES, *load.VOLUMES, ".dcm")
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow([names.csv_cell(name) for name in header])
+        writer.writerows(self.rows)
+        files.write_text(self.path, buffer.getvalue())
+        write_refused(self.path.parent, refused)
 
 
 class Predictor:
@@ -236,7 +210,7 @@ class Predictor:
             item = self.dataset[index]
             if "refused" in item:
                 refused.append((item["files"].name, item["refused"]))
-                print(f"not predicted: {names.printable(': '.join(refused[-1]))}", file=sys.stderr)
+                name_refused(*refused[-1])
                 continue
             logits = self.inferer(item["image"][None].to(self.device), self.network)[0].cpu()
             self.writer.add(self.postprocessing({**item, "pred": logits}))
@@ -245,26 +219,6 @@ class Predictor:
             raise DataError(problem(f"no image can be predicted: {reason}", where=names.printable(name)))
         self.writer.close(refused)
         return len(self.dataset) - len(refused)
-
-
-def _write_refused(folder: Path, refused: Sequence[tuple[str, str]]) -> None:
-    if refused:
-        rows = [[names.csv_cell(text) for text in row] for row in sorted(refused)]
-        _write_table(folder / REFUSED, [["image", "reason"], *rows])
-
-
-def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    files.write_text(path, buffer.getvalue())
-
-
-def _refuse_present(path: Path) -> None:
-    if path.exists():
-        fix = "give an empty folder as output_dir"
-        raise DataError(
-            problem(f"{names.printable(path.name)} is there already", where="output_dir", fix=fix)
-        )
 
 
 def _thresholds(path: Path, labels: Sequence[str], network: nn.Module | None) -> dict[str, float]:

@@ -5,6 +5,7 @@ program itself runs. Imports of meninx become relative ones, nothing else is cha
 
     scripts/inference.py     meninx.train.bundle_run        for MONAI
     scripts/with_onnx.py     meninx.train.bundle_onnx       for ONNX Runtime, when there is an ONNX file
+    scripts/segment_with_onnx.py  meninx.train.bundle_onnx_maps  the same, of a segmentation
     scripts/images.py        meninx.imaging.network_input   for programs without torch
     scripts/models/          the networks of meninx, when the bundle holds one of them
     scripts/core/, imaging/  what these modules import
@@ -15,16 +16,24 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from meninx.core import files, provenance
 
 IMAGES = "meninx.imaging.network_input"
 INFERENCE = "meninx.train.bundle_run"
+MAPS = "meninx.train.bundle_maps"
 ONNX = "meninx.train.bundle_onnx"
+ONNX_MAPS = "meninx.train.bundle_onnx_maps"
 NETWORKS = "meninx.models.registry"
-_PLACES: Mapping[str, str] = {IMAGES: "images", INFERENCE: "inference", ONNX: "with_onnx"}
+_PLACES: Mapping[str, str] = {
+    IMAGES: "images",
+    INFERENCE: "inference",
+    MAPS: "maps",
+    ONNX: "with_onnx",
+    ONNX_MAPS: "segment_with_onnx",
+}
 """Modules whose place in ``scripts/`` is not that in the package."""
 _IMPORT = re.compile(r"^(\s*)from meninx\.([\w.]+) import ", re.MULTILINE)
 _HEADER = """\
@@ -35,18 +44,21 @@ _HEADER = """\
 """
 
 
-def write(folder: Path, *, networks: bool, onnx: bool = False) -> None:
+def write(folder: Path, *, networks: bool, onnx: bool = False, segmentation: bool = False) -> None:
     """Write the package ``scripts`` into a folder.
 
     Args:
         folder: becomes the package.
         networks: also copy the networks of meninx.
         onnx: also copy the program that uses the ONNX file.
+        segmentation: the outputs are maps.
 
     Raises:
         StorageError: the disk refused.
     """
-    roots = (INFERENCE, IMAGES, *((NETWORKS,) if networks else ()), *((ONNX,) if onnx else ()))
+    roots = [INFERENCE, IMAGES, *([NETWORKS] if networks else []), *([MAPS] if segmentation else [])]
+    if onnx:
+        roots.append(ONNX_MAPS if segmentation else ONNX)
     version = provenance.version()
     packages = {folder}
     for module in needed(roots):
@@ -58,7 +70,7 @@ def write(folder: Path, *, networks: bool, onnx: bool = False) -> None:
         files.write_text(package / "__init__.py", _HEADER.format(module="a package", version=version))
 
 
-def needed(modules: tuple[str, ...]) -> list[str]:
+def needed(modules: Iterable[str]) -> list[str]:
     """Return modules and those of meninx that they import at their tops, sorted.
 
     Imports inside functions and under ``TYPE_CHECKING`` are not followed: a bundle does without them.

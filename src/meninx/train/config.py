@@ -81,8 +81,8 @@ class EvaluateConfig(Settings):
 
     Attributes:
         split: Split to measure on; all takes every case of another dataset.
-        label_map: Labels of another dataset that have another name there, each as theirs=ours; several may
-            stand for one, each with an entry.
+        rename_labels: Labels of another dataset that have another name there, each as theirs=ours; several
+            may stand for one, each with an entry.
         allow_other_intensity: Measure another dataset although its images are far darker or brighter than
             those of the training, or use a small part of the range of values; the numbers go to the notes.
         other_patients: State that patients of another dataset whose identifiers in the source are those of
@@ -101,7 +101,7 @@ class EvaluateConfig(Settings):
     """
 
     split: Literal["train", "valid", "test", "all"] = "test"
-    label_map: tuple[str, ...] = ()
+    rename_labels: tuple[str, ...] = ()
     allow_other_intensity: bool = False
     other_patients: bool = False
     threshold: str = "youden"

@@ -14,7 +14,7 @@ from meninx.core import settings
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, UsageError, expected, in_words
 from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
-from meninx.learn import runtime
+from meninx.learn import augment, runtime
 from meninx.learn.config import OptimConfig, RuntimeConfig, SamplingConfig
 from meninx.learn.task import image_task
 from meninx.privacy.plan import Plan
@@ -32,6 +32,7 @@ def refuse_idle(config: TrainConfig, data: Manifest) -> None:
     config has the steps alone.
     """
     _refuse(config, _training_rules(config, data), "train")
+    augment.refuse_unfit(config.augment, data.info)
     if config.privacy is not None:
         _refuse(config.privacy, _privacy_rules(config.privacy), "privacy")
 
@@ -195,15 +196,15 @@ def _schedule_rules(config: OptimConfig) -> Iterator[Rule]:
 
 
 def _augmentation_rules(config: TrainConfig) -> Iterator[Rule]:
-    augment = set(config.augment.transforms)
-    yield "flip_probability", bool(augment & {"flip", "vflip", "zflip"}), "augment with a flip"
-    yield "shift_voxels", "shift" in augment, "augment with shift"
-    yield "rotate_degrees", "rotate" in augment, "augment with rotate"
-    yield "crop_scale", "crop" in augment, "augment with crop"
-    yield "intensity_strength", "intensity" in augment, "augment with intensity"
+    names = set(config.augment.transforms)
+    yield "flip_probability", bool(names & {"flip", "vflip", "zflip"}), "augment with a flip"
+    yield "shift_voxels", "shift" in names, "augment with shift"
+    yield "rotate_degrees", "rotate" in names, "augment with rotate"
+    yield "crop_scale", "crop" in names, "augment with crop"
+    yield "intensity_strength", "intensity" in names, "augment with intensity"
     yield (
         "views",
-        bool(augment or config.model.patch_size),
+        bool(names or config.model.patch_size),
         "augment or patch_size, without which all views are equal",
     )
 

@@ -24,7 +24,7 @@ from meninx.core.artifacts import (
     SettingDifference,
 )
 from meninx.core.errors import DataError, UsageError, problem
-from meninx.core.manifest import Manifest, TaskKind
+from meninx.core.manifest import Manifest, TaskKind, refuse_other_task
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
@@ -198,11 +198,11 @@ class _Measurement:
         self.config, self.folder, self.dataset, self.progress = config, folder, dataset, progress
         self.network = network
         self.model = EvaluatedModel.of(folder, network)
-        testdata.check_task(self.model.info, dataset.info)
+        refuse_other_task(self.model.info, dataset.info)
         wanted = dataset if config.split == "all" else dataset.split(config.split)
         if not len(wanted):
             raise DataError(testdata.empty_split(dataset, config.split))
-        self.match = LabelMatch.of(self.model.info.labels, dataset.info.labels, config.label_map)
+        self.match = LabelMatch.of(self.model.info.labels, dataset.info.labels, config.rename_labels)
         self.chosen = self.match.usable(wanted)
         self.left_out = len(wanted) - len(self.chosen)
         testdata.check_truth(self.match, self.chosen)
@@ -231,8 +231,8 @@ class _Measurement:
         """Refuse settings that are for another dataset than the run's own."""
         if self.standing.external:
             return
-        if self.config.label_map:
-            raise UsageError("label_map has no effect on the run's own dataset; leave it out")
+        if self.config.rename_labels:
+            raise UsageError("rename_labels has no effect on the run's own dataset; leave it out")
         if self.config.allow_other_intensity:
             raise UsageError("allow_other_intensity has no effect on the run's own dataset; leave it out")
         if self.config.split == "all":
@@ -384,7 +384,7 @@ class _Measurement:
         testdata.finished(other)
         _refuse_changed(other)
         model = EvaluatedModel.of(other, self.network)
-        testdata.check_task(model.info, self.dataset.info)
+        refuse_other_task(model.info, self.dataset.info)
         if set(model.info.labels) != set(self.model.info.labels):
             fix = "compare runs that were trained for the same labels"
             raise DataError(problem("the baseline has other labels", where=other.name, fix=fix))
@@ -395,7 +395,7 @@ class _Measurement:
             other, self.chosen, self.dataset, other_patients=self.config.other_patients
         )
         nothing = self.dataset.select(lambda case: False)
-        match = LabelMatch.of(model.info.labels, self.dataset.info.labels, self.config.label_map)
+        match = LabelMatch.of(model.info.labels, self.dataset.info.labels, self.config.rename_labels)
         outcome = outputs_of(self.config, model, match, self.chosen, nothing, self.progress, None)
         theirs = outcome.scores[:, [model.info.labels.index(label) for label in self.labels]]
         self.baseline = identity.origin(

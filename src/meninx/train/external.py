@@ -22,7 +22,7 @@ from meninx.core.errors import ConfigError, DataError, expected, problem
 from meninx.core.manifest import Manifest, TaskKind
 
 Array = npt.NDArray[np.float64]
-_FLAG = "--label-map"
+_FLAG = "--rename-labels"
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class LabelMatch:
 
 
 def _renamed(entries: Sequence[str], learned: Sequence[str], theirs: Sequence[str]) -> dict[str, str]:
-    """Return label of the dataset -> label of the model for the entries of ``label_map``.
+    """Return label of the dataset -> label of the model for the entries of ``rename_labels``.
 
     Raises:
         ConfigError: an entry is wrong, a label has two meanings, or is merged with one without an entry.
@@ -163,18 +163,20 @@ def _renamed(entries: Sequence[str], learned: Sequence[str], theirs: Sequence[st
         left, right = _entry(text, learned, theirs)
         if named.setdefault(left, right) != right:
             got = f"{named[left]!r} and {right!r}"
-            raise ConfigError(expected(f"one label of the model for {left!r}", got=got, where="label_map"))
+            raise ConfigError(
+                expected(f"one label of the model for {left!r}", got=got, where="rename_labels")
+            )
     for left, right in named.items():
         if right in theirs and right not in named:
             fix = f"add '{right}={right}' if both labels stand for it, or leave '{left}={right}' out"
             what = f"the dataset has its own label {right!r}, with which {left!r} would be merged"
-            raise ConfigError(problem(what, where="label_map", fix=fix))
+            raise ConfigError(problem(what, where="rename_labels", fix=fix))
     return named
 
 
 def _entry(text: str, learned: Sequence[str], theirs: Sequence[str]) -> tuple[str, str]:
-    """Return (label of the dataset, label of the model) of an entry of ``label_map``."""
-    where = "label_map"
+    """Return (label of the dataset, label of the model) of an entry of ``rename_labels``."""
+    where = "rename_labels"
     cuts = [(text[:at], text[at + 1 :]) for at, sign in enumerate(text) if sign == "="]
     if not cuts:
         raise ConfigError(expected("entries such as 'theirs=ours'", got=repr(text), where=where))

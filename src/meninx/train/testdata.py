@@ -11,7 +11,7 @@ import numpy as np
 from meninx.core import artifacts
 from meninx.core.artifacts import DataRecord, Members, RunRecord, RunState
 from meninx.core.errors import DataError, UsageError, expected, problem
-from meninx.core.manifest import SOURCES_NAME, DatasetInfo, Manifest, TaskKind
+from meninx.core.manifest import SOURCES_NAME, Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.train import identity
 from meninx.train.external import LabelMatch
@@ -80,15 +80,6 @@ def check_weights(run: Run, weights: str) -> None:
     if record is not None and record.weights != weights:
         fix = "restore private/checkpoints, or train again"
         raise DataError(problem("the checkpoint does not hold the released weights", where=run.name, fix=fix))
-
-
-def check_task(learned: DatasetInfo, here: DatasetInfo) -> None:
-    """Raise DataError when a dataset has another task than a model."""
-    if learned.task is not here.task:
-        fix = f"give a {learned.task} dataset, or a run that was trained for {here.task}"
-        raise DataError(
-            expected(f"task {learned.task} as in training", got=str(here.task), where="dataset.toml", fix=fix)
-        )
 
 
 def empty_split(dataset: Manifest, wanted: str) -> str:

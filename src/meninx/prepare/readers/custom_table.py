@@ -35,6 +35,7 @@ from meninx.prepare.readers.source_files import (
     folders_in,
     is_file,
     is_stray,
+    note_without_row,
     resolve,
     table_path,
 )
@@ -47,7 +48,6 @@ PATIENT_NAMES = ("patient", "patientid", "subject", "subjectid", "participantid"
 CLASS_NAMES = ("label", "class", "diagnosis", "dx", "category", "target")
 NO_PATIENTS = "none"
 FOUND = "column found by its name"
-NO_ROW = "images without a row of the table"
 
 
 def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
@@ -189,8 +189,7 @@ def _without_row(
     if masks.index is not None:
         folder = masks.index.root.resolve()
         others = [path for path in others if not path.is_relative_to(folder)]
-    count = sum(path not in named for path in others)
-    return [(NO_ROW, f"{count:,} of {len(others):,} files")] if count else []
+    return note_without_row(others, named)
 
 
 class _Images:

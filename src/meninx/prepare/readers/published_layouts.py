@@ -60,7 +60,14 @@ import re
 
 from meninx.core.csv_table import CsvRow, CsvTable
 from meninx.imaging.load import PICTURES
-from meninx.prepare.readers.published_table import FindingsColumn, Joined, Names, Part, PublishedTable
+from meninx.prepare.readers.published_table import (
+    Expanded,
+    FindingsColumn,
+    Joined,
+    Names,
+    Part,
+    PublishedTable,
+)
 from meninx.prepare.readers.source_files import DICOM
 
 _BACKGROUND = {  # keywords of ODIR about the picture, not about the eye
@@ -114,28 +121,32 @@ def _age_by_birth(row: CsvRow) -> str:
     return str(study - birth) if study and birth and study >= birth else ""
 
 
-def _eyes(table: CsvTable) -> tuple[CsvTable, tuple[tuple[str, str], ...]]:
+def _eyes(table: CsvTable) -> Expanded:
     """Return the table of ODIR with one row per eye: its image, and its labels from its own keywords."""
     sides = [("Left-Fundus", "Left-Diagnostic Keywords"), ("Right-Fundus", "Right-Diagnostic Keywords")]
     table.needs(["ID", *(name for side in sides for name in side), *ODIR_LABELS])
     rows: list[CsvRow] = []
     skipped: list[tuple[str, str]] = []
+    left_out: list[str] = []
     for row in table:
         found = [_letters(row.get(keywords)) for _, keywords in sides]
         union = set[str]().union(*(letters for letters in found if letters))
         diseases = union - {"N"}
         if (diseases or union) != {name for name in ODIR_LABELS if row.get(name) in ("1", "1.0")}:
             skipped.append((EYES_DISAGREE, row.where))
+            left_out += [row.get(image) for image, _ in sides]
             continue
         for (image, _), letters in zip(sides, found, strict=True):
             if row.has("filename") and row.get("filename") != row.get(image):
                 continue  # full_df.csv has a row for each eye
             if not letters:
                 skipped.append((NO_DIAGNOSIS, row.where))
+                left_out.append(row.get(image))
                 continue
             cells = {name: str(int(name in letters)) for name in ODIR_LABELS}
             rows.append(CsvRow({**row.cells, **cells, "image": row.need(image)}, row.table, row.number))
-    return CsvTable(table.name, (*table.columns, "image"), tuple(rows), table.form), tuple(skipped)
+    eyes = CsvTable(table.name, (*table.columns, "image"), tuple(rows), table.form)
+    return Expanded(table=eyes, skipped=tuple(skipped), left_out=tuple(left_out))
 
 
 def _letters(keywords: str) -> set[str]:

@@ -10,8 +10,8 @@ none of its names is an error that names it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from re import Pattern
@@ -28,6 +28,7 @@ from meninx.prepare.readers.source_files import (
     NoSuchTable,
     first_of,
     is_file,
+    note_without_row,
     resolve,
     table_path,
 )
@@ -90,6 +91,21 @@ class FindingsColumn:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Expanded:
+    """The rows that a layout makes of the rows of its table.
+
+    Attributes:
+        table: the new rows.
+        skipped: rows that are left out: reason and place.
+        left_out: names of the images of rows that are left out.
+    """
+
+    table: CsvTable
+    skipped: tuple[tuple[str, str], ...] = ()
+    left_out: Names = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class PublishedTable:
     """The layout of one dataset; calling it reads the dataset.
 
@@ -136,7 +152,7 @@ class PublishedTable:
     diagnosis: Names = ()
     findings: FindingsColumn | None = None
     joined: tuple[Joined, ...] = ()
-    expanded: Callable[[CsvTable], tuple[CsvTable, tuple[tuple[str, str], ...]]] | None = None
+    expanded: Callable[[CsvTable], Expanded] | None = None
     split_lists: tuple[tuple[str, str], ...] = ()
     blank: str = "unknown"
     several_rows: str = "refuse"
@@ -173,6 +189,8 @@ class _Reading:
         self._layout, self._root, self._config, self._site = layout, root, config, site
         self._notes: list[tuple[str, str]] = []
         self._skipped: list[tuple[str, str]] = []
+        self._left_out: list[str] = []  # images of rows that are left out before they are read
+        self._places: dict[tuple[str, str], Path] = {}
         self._column = config.labels.class_column or (layout.diagnosis[0] if layout.diagnosis else "")
         folder = config.input.image_folder
         self._base = resolve(folder, root, site) if folder else root
@@ -193,7 +211,7 @@ class _Reading:
             return lists.get(name, "") or parts.get(row.table, "") or row.get("split")
 
         classes = self._classes(labels)
-        return read_rows(
+        reading = read_rows(
             self._root,
             tables,
             Layout(
@@ -217,6 +235,14 @@ class _Reading:
             ),
             self._config,
         )
+        return replace(reading, notes=(*reading.notes, *self._without_row(tables)))
+
+    def _without_row(self, tables: Sequence[CsvTable]) -> list[tuple[str, str]]:
+        """Return a note with the number of image files that no row names, whether the row is used or not."""
+        column = self._layout.image[0]
+        named = {self._image(row) for table in tables for row in table if row.get(column)}
+        named |= {path for text in self._left_out if text and (path := self._index.find(text)) is not None}
+        return note_without_row(self._index.files, named)
 
     def _classes(self, labels: Names) -> Callable[[CsvRow], str] | None:
         """Return what gives the class of a row; None for a dataset of labels."""
@@ -256,8 +282,10 @@ class _Reading:
                 path = there
             table = read_table(path)
             if self._layout.expanded is not None:
-                table, skipped = self._layout.expanded(table)
-                self._skipped += skipped
+                expanded = self._layout.expanded(table)
+                table = expanded.table
+                self._skipped += expanded.skipped
+                self._left_out += expanded.left_out
             found.append(table)
         return self._joined(found)
 
@@ -279,6 +307,7 @@ class _Reading:
             found = cells.get(row.need(other.key))
             if found is None and other.needed:
                 self._skipped.append((NO_ROW, row.where))
+                self._left_out += [row.get(name) for name in self._layout.image]
                 continue
             rows.append(CsvRow({**(found or {}), **row.cells}, row.table, row.number))
         new = tuple(dict.fromkeys(name for found in cells.values() for name in found))
@@ -340,6 +369,11 @@ class _Reading:
     def _image(self, row: CsvRow) -> Path:
         """Return the image's path; one of no file when it is missing."""
         text = row.need(self._layout.image[0])
+        if (text, row.where) not in self._places:
+            self._places[text, row.where] = self._located(text, row)
+        return self._places[text, row.where]
+
+    def _located(self, text: str, row: CsvRow) -> Path:
         parts = PurePosixPath(text.replace("\\", "/")).parts
         # A path in the table, or the published place, decides among files of one name. Cells never lead
         # out of the source.

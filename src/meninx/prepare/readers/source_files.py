@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from meninx.core.errors import ConfigError, LayoutError, problem
@@ -13,6 +14,7 @@ from meninx.imaging.load import PICTURES, VOLUMES
 
 DICOM = (".dcm", ".dicom")
 IMAGES = (*PICTURES, *VOLUMES, *DICOM)
+WITHOUT_ROW = "images without a row of the table"
 TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 # What operating systems and archive programs leave beside the files of a dataset.
 _STRAY = {
@@ -47,6 +49,17 @@ def files_below(root: Path, suffixes: Iterable[str]) -> Iterator[Path]:
         LayoutError: a linked folder leads to a folder that is read anyway, so its images would be read twice.
     """
     yield from _walk(root, tuple(suffixes), {os.path.realpath(root)}, os.path.realpath(root))
+
+
+def note_without_row(files: Collection[Path], named: Collection[Path]) -> list[tuple[str, str]]:
+    """Return a note with the number of image files that no row of a table names; nothing if each has one.
+
+    Args:
+        files: the images on the disk.
+        named: those that a row names, and others that need none.
+    """
+    count = sum(path not in named for path in files)
+    return [(WITHOUT_ROW, f"{count:,} of {len(files):,} files")] if count else []
 
 
 def linked_folders(root: Path) -> tuple[Path, ...]:
@@ -148,6 +161,11 @@ class ImageIndex:
     ambiguous: dict[str, tuple[str, int]] = field(default_factory=dict)
     _by_end: dict[str, list[Path]] | None = None
 
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """Every image below the folder."""
+        return tuple(files_below(self.root, self.suffixes))
+
     def find(self, text: str, where: str = "table") -> Path | None:
         """Return the only image that a cell names, with or without its suffix; None if there is none.
 
@@ -187,7 +205,7 @@ class ImageIndex:
 
     def _read(self) -> dict[str, list[Path]]:
         found: dict[str, list[Path]] = defaultdict(list)
-        for path in files_below(self.root, self.suffixes):
+        for path in self.files:
             parents = path.relative_to(self.root).parts[:-1]
             before = parents[len(parents) - self.depth + 1 :] if self.depth > 1 else ()
             if len(parents) >= self.depth - 1:

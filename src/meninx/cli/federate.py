@@ -1,0 +1,27 @@
+"""``meninx federate``: hospitals train together. The steps are imported when they are called."""
+
+from __future__ import annotations
+
+from cyclopts import App, Parameter
+
+from meninx.cli.examples import epilogue
+from meninx.cli.flags import shown_default
+
+HELP = (
+    "Train one network at several hospitals. No image leaves a hospital, each hospital decides by its own "
+    "policy, and the coordinator sees sums."
+)
+STEPS = {
+    "new": ("consortium", "Make a study at the coordinator, with keys, certificates and the study file."),
+    "enrol": ("consortium", "Enrol a site, or take requests and answers of sites into a study."),
+    "review": ("consortium", "Show what a study asks of a site, on one page; approve or refuse it."),
+    "doctor": ("consortium", "Check that a site can take part in a study."),
+}
+"""Name of a step -> module of ``meninx.cli`` that has the function of that name, and what it does."""
+
+_SEVERAL = Parameter(consume_multiple=True, negative_iterable=(), show_default=shown_default)
+federate = App("federate", HELP, help_epilogue=epilogue("federate"), default_parameter=_SEVERAL)
+for _name, (_module, _help) in STEPS.items():
+    federate.command(
+        f"meninx.cli.{_module}:{_name}", name=_name, help=_help, help_epilogue=epilogue(f"federate {_name}")
+    )

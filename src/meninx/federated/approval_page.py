@@ -1,0 +1,324 @@
+"""What a hospital reads before it says yes: one page about a study, in plain words.
+
+The page says who takes part, what is learned, which of the hospital's data are read, how much epsilon the
+study asks for, who sees what, how many bytes leave, which code runs, and every reason for which the
+hospital's own policy refuses.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+from meninx.core import machine, names
+from meninx.core.errors import ConfigError, MeninxError
+from meninx.core.manifest import Manifest
+from meninx.core.result import Result
+from meninx.federated import authority, code_hash, policy, site_budget
+from meninx.federated.config import StudyConfig, recipe_digest
+from meninx.federated.site_folder import SiteFolder
+from meninx.federated.study import Study
+from meninx.train.planning import make_plan
+
+WIDTH, LABEL = 100, 16
+CKKS_EXPANSION = 8.1  # bytes of a ciphertext per byte of float32
+_SHOWN_LABELS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPage(Result):
+    """A study as a site reads it.
+
+    Attributes:
+        study: name of the study.
+        revision: number of the revision.
+        digest: SHA-256 of the study file; what an approval is for.
+        in_words: the digest in words.
+        coordinator: fingerprint of the coordinator in words.
+        site: name of this site.
+        sites: name of each site -> fingerprint in words.
+        learned: task, labels and images in words.
+        network: network and number of its parameters in words.
+        recipe: where the training settings came from, and their digest.
+        rounds: length and algorithm in words.
+        data: which data of this site are read, in words.
+        privacy: what is asked, spent and allowed, in words.
+        aggregation: who sees what, in words.
+        leaves: what leaves the site, in words.
+        bytes_per_round: largest number of bytes that an update has; None when the network cannot be built.
+        code: version and hash of the code.
+        certificate_days: days until this site's certificate ends.
+        reasons: why this site refuses; empty when the policy allows the study.
+        approved: this site has approved exactly this revision.
+        notes: what else a reader should know.
+        answer: the signed answer that goes to the coordinator; None when there is none.
+    """
+
+    study: str
+    revision: int
+    digest: str
+    in_words: str
+    coordinator: str
+    site: str
+    sites: dict[str, str]
+    learned: str
+    network: str
+    recipe: str
+    rounds: str
+    data: str
+    privacy: str
+    aggregation: str
+    leaves: str
+    bytes_per_round: int | None
+    code: str
+    certificate_days: int
+    reasons: tuple[str, ...] = ()
+    approved: bool = False
+    notes: tuple[str, ...] = ()
+    answer: Path | None = None
+
+    def summary(self) -> str:
+        """Return the page."""
+        own = {self.site: f"{self.sites[self.site]}  (this site)"} if self.site in self.sites else {}
+        lines = [
+            f"{self.study}, revision {self.revision}",
+            "",
+            *_row("this revision", self.in_words),
+            *_row("coordinator", self.coordinator),
+            "",
+            "Who takes part (compare the words by telephone)",
+            *(line for name, text in (self.sites | own).items() for line in _row(f"  {name}", text)),
+            "",
+            *_row("learns", self.learned),
+            *_row("network", self.network),
+            *_row("recipe", self.recipe),
+            *_row("length", self.rounds),
+            *_row("data touched", self.data),
+            *_row("privacy", self.privacy),
+            *_row("who sees what", self.aggregation),
+            *_row("leaves the site", self.leaves),
+            *_row("code", self.code),
+            *_row("certificate", f"this site's ends in {self.certificate_days} days"),
+            *(line for note in self.notes for line in _row("note", note)),
+            "",
+        ]
+        if self.reasons:
+            lines += ["This site refuses the study:", *(_item(reason) for reason in self.reasons)]
+        elif self.approved:
+            lines.append("This site has approved exactly this revision.")
+        else:
+            lines.append("The policy of this site allows the study. Nothing is approved without --approve.")
+        if self.answer is not None:
+            lines.append(f"Send to the coordinator: {self.answer}")
+        return "\n".join(lines)
+
+
+def page(study: Study, site: SiteFolder, data: Manifest, *, approved: bool = False) -> StudyPage:
+    """Return the page of a study for a site, with every reason against it.
+
+    Args:
+        study: the study.
+        site: the site.
+        data: its dataset.
+        approved: the site has approved this revision.
+
+    Raises:
+        PrivacyRefusal: the policy cannot be used, or the account of earlier runs is incomplete.
+        DataError: an artefact cannot be read.
+    """
+    rules, config = site.policy(), study.config
+    unknown = policy.recipe_refusals(rules, config)  # nothing of an unknown size is built
+    count = None if unknown else parameters(config)
+    size = None if count is None else bytes_per_round(config, count, len(study.site_names))
+    own = study.site(site.name)
+    privacy, against = privacy_words(rules, study, site, data)
+    reasons = [*policy.refusals(rules, config, study.file.code, len(study.site_names)), *against]
+    reasons += [f"The dataset differs: {text}." for text in config.data.differences(data.info)]
+    return StudyPage(
+        out=site.root,
+        study=study.name,
+        revision=study.file.revision,
+        digest=study.digest,
+        in_words=study.in_words(),
+        coordinator=study.file.coordinator.in_words(),
+        site=site.name,
+        sites={item.name: item.keys.in_words() for item in study.file.sites},
+        learned=_learned(config),
+        network=_network(config, count),
+        recipe=_recipe(config),
+        rounds=_rounds(config),
+        data=data_words(data),
+        privacy=privacy,
+        aggregation=_aggregation(config, len(study.site_names)),
+        leaves=_leaves(config, size),
+        bytes_per_round=size,
+        code=f"meninx {names.printable(study.file.code.version)}, hash {study.file.code.digest}",
+        certificate_days=authority.days_left(own.certificate) if own else 0,
+        reasons=tuple(dict.fromkeys(reasons)),
+        approved=approved,
+        notes=_notes(study, data),
+    )
+
+
+def parameters(config: StudyConfig) -> int | None:
+    """Return the number of parameters of a study's network; None when it cannot be counted without memory.
+
+    Raises:
+        ConfigError: no such network.
+    """
+    import torch
+
+    from meninx.learn.task import image_task, with_network
+    from meninx.models import registry
+
+    info = config.data.info()
+    training = with_network(config.training, info)
+    try:
+        with torch.device("meta"):  # no memory is taken, whatever size the study asks for
+            network = registry.build(
+                training.model.name,
+                spatial_dims=info.spatial_dims,
+                in_channels=info.channels,
+                out_channels=image_task(info, training.task).out_channels,
+                **training.model.options,
+            )
+    except (RuntimeError, NotImplementedError, ValueError):
+        return None
+    return sum(value.numel() for value in network.parameters())
+
+
+def bytes_per_round(config: StudyConfig, count: int, sites: int) -> int:
+    """Return the largest number of bytes of an update, without some kilobytes of keys and signatures.
+
+    Args:
+        config: the study.
+        count: parameters of the network.
+        sites: number of sites.
+    """
+    element = config.aggregation.bits // 8
+    by_method = {
+        "masks": count * element,
+        "shares": count * element * sites,
+        "ckks": math.ceil(count * 4 * CKKS_EXPANSION),
+        "plain": count * 4,
+    }
+    return by_method[config.aggregation.method]
+
+
+def _row(label: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=f"{label:<{LABEL}} ", subsequent_indent=" " * (LABEL + 1)
+    ) or [label]
+
+
+def _item(text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_long_words=False)
+
+
+def _learned(config: StudyConfig) -> str:
+    data = config.data
+    shown = [names.printable(label) for label in data.labels[:_SHOWN_LABELS]]
+    more = f" and {len(data.labels) - len(shown)} more" if len(data.labels) > len(shown) else ""
+    size = " x ".join(str(number) for number in data.size) or "of any size"
+    channels = "1 channel" if data.channels == 1 else f"{data.channels} channels"
+    return f"{data.task}: {', '.join(shown)}{more}; {data.spatial_dims}-D images {size}, {channels}"
+
+
+def _network(config: StudyConfig, count: int | None) -> str:
+    name = names.printable(config.training.model.name)
+    return f"{name}, {count:,} parameters" if count is not None else f"{name}, not built, so size unknown"
+
+
+def _recipe(config: StudyConfig) -> str:
+    source = names.printable(config.study.recipe) or "of the coordinator's own"
+    return f"{source}; digest of the training settings {recipe_digest(config.training)}"
+
+
+def _rounds(config: StudyConfig) -> str:
+    terms = config.study
+    each = f"{terms.local_steps} steps" if terms.local_steps else _counted(terms.local_epochs, "epoch")
+    box = f", at most {terms.round_minutes:g} minutes each" if terms.round_minutes else ""
+    return f"{_counted(terms.rounds, 'round')} of {each} at each site{box}; {terms.algorithm}"
+
+
+def data_words(data: Manifest) -> str:
+    """Return which cases of a dataset take part, in words."""
+    parts = [
+        f"{split} {_counted(len(part), 'case')} of {_counted(len(part.patients), 'patient')}"
+        for split in ("train", "valid", "test")
+        if len(part := data.split(split))
+    ]
+    name = names.printable(data.info.name)
+    return f"dataset {name}: {', '.join(parts) or 'no cases'}. Images and labels stay at this site."
+
+
+def privacy_words(
+    rules: policy.PolicyConfig, study: Study, site: SiteFolder, data: Manifest
+) -> tuple[str, list[str]]:
+    """Return what a study asks of the privacy of a site in words, and reasons against it."""
+    try:
+        plan = make_plan(study.config.training, data)
+    except MeninxError as error:
+        return "cannot be planned with this dataset", [f"The training cannot be planned: {error}."]
+    if plan is None:
+        return "none: trained without differential privacy", []
+    found = site_budget.budget(rules, plan, site, study.name)
+    left = max(0.0, found.limit - found.total)
+    words = (
+        f"asks for epsilon {found.asked:.3g} at delta {found.delta:.1g} per {plan.unit}, {found.steps} steps"
+        f"; spent by earlier runs of this study {found.spent:.3g}; the policy allows {found.limit:g}, so "
+        f"{left:.3g} would be left"
+    )
+    return words, [found.refusal] if found.refusal else []
+
+
+def _aggregation(config: StudyConfig, sites: int) -> str:
+    from meninx.secagg.roster import covered
+
+    method = config.aggregation.method
+    if config.study.algorithm == "cyclic":
+        return "no secure aggregation: each site sees the model of the site before, the coordinator sees all"
+    if method == "plain":
+        return "no secure aggregation: the coordinator sees the update of this site alone"
+    try:
+        found = covered(sites)
+    except ConfigError:
+        return f"secure aggregation ({method}) is not possible with {_counted(sites, 'site')}"
+    if method == "masks":
+        return f"secure aggregation by masks. {found.sentence()}"
+    if method == "shares":
+        return (
+            f"secret sharing among the {sites} sites: the coordinator sees the sum. All other sites together "
+            "can open this site's update, fewer cannot"
+        )
+    return (
+        "encryption under a key that the sites share (CKKS): the coordinator alone sees the sum. With any "
+        "one site it can open every update"
+    )
+
+
+def _leaves(config: StudyConfig, size: int | None) -> str:
+    if size is None:
+        return f"the update of the network each round, to {config.study.address}"
+    whole = machine.shown_size(size * config.study.rounds)
+    return (
+        f"{machine.shown_size(size)} a round, {whole} in {_counted(config.study.rounds, 'round')}, by https "
+        f"to {config.study.address}"
+    )
+
+
+def _notes(study: Study, data: Manifest) -> tuple[str, ...]:
+    found = []
+    if study.config.training.runtime.deterministic:
+        found.append("privacy noise comes from a seed (deterministic): NOT FOR RELEASE")
+    if not data.info.patients_known:
+        found.append("the source of the dataset names no patients, so every image counts as one")
+    if code_hash.difference(study.file.code):
+        found.append("the code differs from what is installed here")
+    return tuple(found)
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"

@@ -1,0 +1,190 @@
+"""The budget of a study at a site: epsilon per patient over all runs, checked before the first step.
+
+The plan of the coming run and the ledgers of the site's earlier runs of the study are composed at the run's
+delta; their sum must stay within ``max_epsilon`` of the policy. Every earlier run counts for every patient,
+also one whose patients were others: that is never too little. A run folder that is gone, or a ledger that
+cannot be read, leaves unknown what was spent, and refuses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from meninx.core.artifacts import RunState
+from meninx.core.errors import MeninxError, PrivacyRefusal, expected, problem
+from meninx.core.manifest import Manifest
+from meninx.core.run import Run
+from meninx.federated.policy import PolicyConfig
+from meninx.federated.site_folder import SiteFolder
+from meninx.privacy import accounting
+from meninx.privacy.composition import joint_phases
+from meninx.privacy.ledger import Ledger
+from meninx.privacy.plan import Plan
+from meninx.train.config import TrainConfig
+from meninx.train.planning import make_plan
+
+BEGAN = "training began"  # event of the audit log, with study and run folder
+_LEDGER = "private/ledger.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyBudget:
+    """What a study may spend, has spent and asks for at a site, per patient.
+
+    Attributes:
+        limit: largest epsilon that the policy allows.
+        spent: epsilon of earlier runs of the study.
+        asked: epsilon of the coming run alone.
+        total: epsilon of both together.
+        delta: of all of them.
+        steps: optimiser steps of the coming run.
+    """
+
+    limit: float
+    spent: float
+    asked: float
+    total: float
+    delta: float
+    steps: int
+
+    @property
+    def refusal(self) -> str:
+        """Why the coming run is refused, as a sentence; empty when it is allowed."""
+        if self.total <= self.limit:
+            return ""
+        before = f" on top of {self.spent:.3g} of earlier runs" if self.spent else ""
+        return (
+            f"The study asks for epsilon {self.asked:.3g} per patient{before}, together {self.total:.3g}; "
+            f"the policy allows at most {self.limit:g} (max_epsilon)."
+        )
+
+
+def budget(
+    policy: PolicyConfig, plan: Plan, site: SiteFolder, study: str, *, leave_out: Path | None = None
+) -> StudyBudget:
+    """Return the budget of a study at a site.
+
+    Args:
+        policy: the policy of the site.
+        plan: of the coming run.
+        site: the site.
+        study: name of the study.
+        leave_out: folder of a run that is being resumed; its own plan covers it.
+
+    Raises:
+        PrivacyRefusal: a run folder is gone, or its ledger was changed.
+        DataError: a ledger or the audit log cannot be read.
+    """
+    ledgers = _ledgers(site, study, leave_out)
+    known = [ledger for ledger in ledgers if ledger.accounts]
+    asked, total, spent = plan.epsilon(), plan.epsilon(), 0.0
+    if known:
+        phases = joint_phases(known)
+        spent = accounting.epsilon(phases, plan.delta).value
+        total = accounting.epsilon([plan.phase(), *phases], plan.delta).value
+    if any(ledger.pending and not ledger.accounts for ledger in ledgers):
+        spent = total = math.inf  # a step was begun of which nothing is known
+    return StudyBudget(
+        limit=policy.max_epsilon, spent=spent, asked=asked, total=total, delta=plan.delta, steps=plan.steps
+    )
+
+
+def admit(
+    policy: PolicyConfig,
+    training: TrainConfig,
+    data: Manifest,
+    site: SiteFolder,
+    study: str,
+    *,
+    leave_out: Path | None = None,
+) -> Plan | None:
+    """Return the plan of the coming run, None without privacy, if the site's budget covers it.
+
+    Args:
+        policy: the policy of the site.
+        training: the settings with which the site trains.
+        data: the site's dataset.
+        site: the site.
+        study: name of the study.
+        leave_out: folder of a run that is being resumed.
+
+    Guarantee:
+        No step is taken that would bring the epsilon of all of the study's runs at this site, per patient
+        and at the run's delta, above ``max_epsilon``; patients are units, so all images of one count
+        together.
+
+    Raises:
+        PrivacyRefusal: the budget does not cover it, the policy requires privacy, or earlier spending is
+            unknown.
+        ConfigError, DataError: no plan can be made.
+    """
+    plan = make_plan(training, data)
+    if plan is None:
+        if policy.require_differential_privacy:
+            rule = "a study with differential privacy"
+            raise PrivacyRefusal(expected(rule, got="one without", where="require_differential_privacy"))
+        return None
+    found = budget(policy, plan, site, study, leave_out=leave_out)
+    if found.refusal:
+        fix = "the study is over for this site, unless the hospital raises max_epsilon in policy.toml"
+        raise PrivacyRefusal(problem(found.refusal.rstrip("."), where="policy.toml", fix=fix))
+    return plan
+
+
+def admission(site: SiteFolder, study: str) -> Callable[[TrainConfig, Manifest, Path | None], Plan | None]:
+    """Return a function that admits a run of a study at a site by the policy as it is then.
+
+    It takes the settings, the dataset and the folder of a run that is being resumed, or None, and returns or
+    raises as :func:`admit`. A refusal is in the audit log.
+    """
+
+    def admitted(training: TrainConfig, data: Manifest, resumed: Path | None = None) -> Plan | None:
+        try:
+            return admit(site.policy(), training, data, site, study, leave_out=resumed)
+        except MeninxError as error:
+            site.log().append("run refused", study=study, reason=str(error))
+            raise
+
+    return admitted
+
+
+def begin(site: SiteFolder, study: str, run: Path) -> None:
+    """Record in the audit log that a run of a study is about to take its first step.
+
+    Raises:
+        DataError, StorageError: the log is damaged, or the disk refused.
+    """
+    site.log().append(BEGAN, study=study, run=run.name)
+
+
+def _ledgers(site: SiteFolder, study: str, leave_out: Path | None) -> list[Ledger]:
+    """Return the ledgers of all earlier runs of a study."""
+    root = site.runs(study)
+    found = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    runs = [path for path in found if not path.is_symlink()]
+    begun = {
+        str(entry.details.get("run"))
+        for entry in site.log().verify()
+        if entry.event == BEGAN and entry.details.get("study") == study
+    }
+    missing = sorted(begun - {path.name for path in runs if (path / _LEDGER).is_file()})
+    if leave_out is not None:
+        missing = [name for name in missing if name != leave_out.name]
+    if missing:
+        what = f"{len(missing)} runs of the study are gone, and with them the account of what they spent"
+        fix = f"restore them below runs/{study}"
+        raise PrivacyRefusal(problem(what, where=f"runs/{study}", fix=fix))
+    counted = [path for path in runs if leave_out is None or path.resolve() != leave_out.resolve()]
+    return [_ledger(Run(path)) for path in counted]
+
+
+def _ledger(run: Run) -> Ledger:
+    text = run.ledger_text()
+    record = run.record
+    if not text and record is not None and record.private and record.state is not RunState.STARTING:
+        what = "the ledger of a run is gone, and with it the account of what it spent"
+        raise PrivacyRefusal(problem(what, where=f"runs/{run.name}", fix="restore it"))
+    return Ledger.parse(text)

@@ -1,0 +1,98 @@
+"""Label maps and probability maps on the pixels of their source images, written without torch or meninx.
+
+The images without a prediction are listed beside them.
+
+A bundle ships this source as ``scripts/maps.py``. The workflow for MONAI (``scripts/inference.py``) and the
+program for ONNX Runtime (``scripts/segment_with_onnx.py``) write their results by it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meninx.core import files, names
+from meninx.core.errors import DataError, problem
+from meninx.imaging import load, nifti
+from meninx.imaging.image import Image
+
+REFUSED = "refused.csv"
+PROBABILITY_MAPS = "probability_maps"
+_SUFFIXES = (*load.PICTURES, *load.VOLUMES, ".dcm")
+
+
+class LabelMapFiles:
+    """Writer of label maps on the pixels of their source images: PNG in 2-D, NIfTI in 3-D.
+
+    Items that hold ``probabilities``, (labels, ...), also get a NIfTI file below ``probability_maps``, with
+    one label after the other along its fourth axis.
+
+    Args:
+        output_dir: folder for the maps, named as their images.
+    """
+
+    def __init__(self, output_dir: str) -> None:
+        self.folder = Path(output_dir)
+        self.used: set[str] = set()
+        refuse_present(self.folder / REFUSED)
+
+    def add(self, item: Mapping[str, Any]) -> None:
+        """Write the label map ``pred`` (1, ...) of one image, and its probabilities where there are any."""
+        source: Image = item["source"]
+        values = np.asarray(item["pred"])[0]
+        kind = np.uint8 if values.max(initial=0) < 256 else np.uint16
+        placed = item["reader"].on_source(values.astype(kind), item["stored"], source)
+        stem = self._stem(item["files"].name)
+        path = self.folder / f"{stem}{'.png' if source.spatial_dims == 2 else '.nii.gz'}"
+        refuse_present(path)
+        load.save(path, Image(placed[None], source.affine))
+        if "probabilities" in item:
+            maps = np.asarray(item["probabilities"], dtype=np.float32)
+            path = self.folder / PROBABILITY_MAPS / f"{stem}.nii.gz"
+            refuse_present(path)
+            nifti.write_maps(path, item["reader"].maps_on_source(maps, item["stored"], source), source.affine)
+
+    def close(self, refused: Sequence[tuple[str, str]] = ()) -> None:
+        """Write the table of refused images; every map is written already."""
+        write_refused(self.folder, refused)
+
+    def _stem(self, name: str) -> str:
+        """Return the name of the maps of an image; two images that differ in their suffix get two names."""
+        end = load.suffix(Path(name))
+        stem = name[: len(name) - len(end)] if end in _SUFFIXES else name
+        stem = name if stem in self.used else stem
+        self.used.add(stem)
+        return stem
+
+
+def name_refused(name: str, reason: str) -> None:
+    """Say on stderr that an image is not predicted, and why."""
+    print(f"not predicted: {names.printable(f'{name}: {reason}')}", file=sys.stderr)
+
+
+def write_refused(folder: Path, refused: Sequence[tuple[str, str]]) -> None:
+    """Write ``refused.csv`` with name and reason of each image without a prediction; nothing without one."""
+    if refused:
+        buffer = io.StringIO()
+        rows = [("image", "reason"), *sorted(refused)]
+        csv.writer(buffer, lineterminator="\n").writerows(map(names.csv_cell, row) for row in rows)
+        files.write_text(folder / REFUSED, buffer.getvalue())
+
+
+def refuse_present(path: Path) -> None:
+    """Refuse to replace a file.
+
+    Raises:
+        DataError: it exists.
+    """
+    if path.exists():
+        fix = "give an empty folder as output_dir"
+        raise DataError(
+            problem(f"{names.printable(path.name)} is there already", where="output_dir", fix=fix)
+        )

@@ -1,0 +1,123 @@
+"""Training, measurement and report in one call, by the stages themselves.
+
+`meninx train --report PAGE` and :func:`meninx.train_and_report` are this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from meninx.core import workspace
+from meninx.core.errors import DataError, UsageError, problem
+from meninx.core.progress import SILENT, Progress
+from meninx.core.result import Result
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from meninx.report.stage import ReportResult
+    from meninx.train.config import TrainConfig
+    from meninx.train.evaluate import EvaluateResult
+    from meninx.train.stage import TrainResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportedRun:
+    """The results of a training and of what followed it.
+
+    Attributes:
+        training: of the run.
+        evaluation: of its test split; None without a page, and in all but the first process of several.
+        report: of the page; None as above.
+    """
+
+    training: TrainResult
+    evaluation: EvaluateResult | None = None
+    report: ReportResult | None = None
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """The results that there are, in the order of the work."""
+        return tuple(item for item in (self.training, self.evaluation, self.report) if item is not None)
+
+
+def train(
+    config: TrainConfig,
+    data: Path,
+    out: Path,
+    *,
+    page: Path | None = None,
+    archives: Sequence[Path] = (),
+    resume: Path | None = None,
+    recipe: str | None = None,
+    dry_run: bool = False,
+    network: nn.Module | None = None,
+    progress: Progress = SILENT,
+) -> ReportedRun:
+    """Train a run and, where a page is asked for, measure it on the test split and report it.
+
+    Args:
+        config: settings of the training.
+        data: prepared dataset folder.
+        out: folder of runs.
+        page: HTML file to write; None trains alone.
+        archives: clean archives to describe on the page.
+        resume: run folder to continue.
+        recipe: name or file of the recipe.
+        dry_run: check and count, and write nothing.
+        network: a network of the caller's own.
+        progress: shows the work.
+
+    Raises:
+        UsageError, DataError: the page cannot be written (:func:`refuse_page`); see also
+            ``meninx.train.stage.run``, ``meninx.train.evaluate.run`` and ``meninx.report.stage.run``.
+    """
+    refuse_page(page, archives, data, dry_run=dry_run)
+    from meninx.learn import distributed
+    from meninx.train import stage
+
+    training = stage.run(
+        config, data, out, progress=progress, resume=resume, dry_run=dry_run, recipe=recipe, network=network
+    )
+    if page is None or not distributed.is_main():
+        return ReportedRun(training=training)
+    from meninx.report import stage as reporting
+    from meninx.report.config import ReportConfig
+    from meninx.train import evaluate
+    from meninx.train.config import EvaluateConfig
+
+    measured = EvaluateConfig(device=config.runtime.device)
+    evaluation = evaluate.run(measured, training.out, progress=progress, network=network)
+    sources = (*archives, data, training.out)
+    report = reporting.run(ReportConfig(), sources, page, progress=progress)
+    return ReportedRun(training=training, evaluation=evaluation, report=report)
+
+
+def refuse_page(page: Path | None, archives: Sequence[Path], data: Path, *, dry_run: bool = False) -> None:
+    """Refuse a page that cannot be written, before anything slow.
+
+    Args:
+        page: HTML file to write; None for no page.
+        archives: clean archives to describe on it.
+        data: dataset of the training.
+        dry_run: nothing is trained.
+
+    Raises:
+        UsageError: the page exists, would lie in the dataset or an archive, or a setting has no effect.
+        DataError: there is no such archive.
+    """
+    if page is None:
+        if archives:
+            raise UsageError("archives are described on the page of --report: give --report PAGE.html")
+        return
+    if dry_run:
+        raise UsageError("a dry run trains nothing, so there is nothing to report on: leave --report out")
+    for path in archives:
+        if not path.exists():
+            raise DataError(problem("there is no such file or folder", where=str(path), fix="check the path"))
+    if page.exists():
+        raise UsageError(problem("the file exists already", where=str(page), fix="give another name"))
+    workspace.outside(page, [data, *archives], in_release=True)
