@@ -16,6 +16,7 @@ STEPS = {
     "enrol": ("consortium", "Enrol a site, or take requests and answers of sites into a study."),
     "review": ("consortium", "Show what a study asks of a site, on one page; approve or refuse it."),
     "doctor": ("consortium", "Check that a site can take part in a study."),
+    "simulate": ("simulate", "Train several datasets together on one machine, and compare."),
 }
 """Name of a step -> module of ``meninx.cli`` that has the function of that name, and what it does."""
 
