@@ -20,6 +20,7 @@ STEPS = {
         "federate_status",
         "Show how a study stands: sites, rounds, bytes, epsilon, refusals.",
     ),
+    "simulate": ("simulate", "Train several datasets together on one machine, and compare."),
 }
 """Name of a step -> module of ``meninx.cli`` that has the function of that name, and what it does."""
 
