@@ -22,7 +22,9 @@ def _config(**changes: object) -> StudyConfig:
 
 
 def test_a_study_file_is_read_back_as_it_was_written():
-    config = _config(data_task="multilabel", labels=("effusion",), size=(32, 32), sites=("north", "east"))
+    config = _config(
+        data_task="multilabel", labels=("effusion",), size=(32, 32), sites=("north", "east", "west")
+    )
     text = settings.to_toml(config)
     assert settings.build(StudyConfig, tomllib.loads(text), "study.toml") == config
 
@@ -42,7 +44,7 @@ def test_settings_of_the_recipe_and_single_ones_meet_in_the_training(tmp_path):
 
 
 def test_the_file_of_a_study_is_a_recipe_for_the_next_one_of_another_length(tmp_path):
-    first = _config(data_task="multilabel", labels=("effusion",), sites=("north", "east")).resolved()
+    first = _config(data_task="multilabel", labels=("effusion",), sites=("a", "b", "c")).resolved()
     (tmp_path / "study.toml").write_text(settings.to_toml(first))
     layer = ({"rounds": 9}, "the command line")
     again = settings.resolve_recipe(StudyConfig, str(tmp_path / "study.toml"), layer)
@@ -64,10 +66,17 @@ def test_length_and_name_of_a_recipe_do_not_count():
         ({"sites": ("north", "north")}, "twice"),
         ({"sites": ("no/rth",)}, "sites"),
         ({"sites": tuple(f"s{number}" for number in range(33))}, "at most 32"),
-        ({"rounds": 0}, "rounds > 0"),
+        ({"rounds": 0}, "0 < rounds <= 10000"),
+        ({"rounds": 10**18}, "0 < rounds <= 10000"),
+        ({"local_steps": 10**18}, "local_steps"),
         ({"mu": 0.1}, "no mu"),
         ({"turns": "batch"}, "no turns"),
         ({"algorithm": "cyclic"}, "aggregation plain"),
+        ({"algorithm": "cyclic", "aggregation": "plain", "turns": "batch"}, "local-steps"),
+        ({"sites": ("north", "east")}, "needs 3 sites"),
+        ({"train": {"select": "best"}}, "one common model"),
+        ({"train": {"early_stopping": 2}}, "one common model"),
+        ({"train": {"ema": 0.9}}, "one common model"),
         ({"address": "hospital"}, "address"),
         ({"address": "hospital:0"}, "port"),
         ({"address": "hospital:99999"}, "port"),
@@ -94,7 +103,9 @@ def test_what_a_study_may_not_say_is_refused(changes, words):
 
 
 def test_cyclic_and_fedprox_take_their_own_settings():
-    assert _config(algorithm="cyclic", turns="batch", aggregation="plain").study.turns == "batch"
+    assert (
+        _config(algorithm="cyclic", turns="batch", local_steps=2, aggregation="plain").study.turns == "batch"
+    )
     assert _config(algorithm="fedprox").study.proximal == 0.01
     assert _config(algorithm="fedprox", mu=0.0).study.proximal == 0.0
     assert _config().study.proximal == 0.0

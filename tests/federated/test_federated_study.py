@@ -146,7 +146,7 @@ def test_sites_with_shared_foreign_or_revoked_keys_are_refused(tmp_path, folder)
 
 
 def test_only_invited_sites_take_part(tmp_path):
-    folder = study.create(tmp_path / "chest", config(sites=("north",)))
+    folder = study.create(tmp_path / "chest", config(sites=("north", "south", "west")))
     folder.publish([enrolled(folder, "north")])
     with pytest.raises(DataError, match="not invited"):
         folder.publish([enrolled(folder, "east")])

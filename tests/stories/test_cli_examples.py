@@ -36,6 +36,11 @@ NEEDS = {
     "recipes": (),
     "doctor": (),
     "completion": (),
+    "federate": ("data",),
+    "federate new": ("data",),
+    "federate enrol": ("study",),
+    "federate review": ("data", "study"),
+    "federate doctor": ("data", "study"),
     "dicom restore": ("images",),
     "dicom table": ("classes",),
 }
@@ -92,7 +97,9 @@ def _verb(line: str) -> str:
 
 
 def _put(name: str, here: Path, shop: Path, trained: Path, verb: str) -> None:
-    if name in ("data", "runs"):
+    if name == "study":
+        _put_study(here, trained / "data")
+    elif name in ("data", "runs"):
         shutil.copytree(trained / name, here / name, symlinks=True)
         for known in (here / name).glob("*/private/data.json"):
             known.write_text(json.dumps(json.loads(known.read_text()) | {"dataset": str(here / "data")}))
@@ -118,6 +125,18 @@ def _put(name: str, here: Path, shop: Path, trained: Path, verb: str) -> None:
         shutil.copy(shop / name, here / name)
 
 
+def _put_study(here: Path, data: Path) -> None:
+    """Make the folders of a coordinator and three sites, and what they send, as files beside them."""
+    recipe = f"--recipe tiny --like {data} --train.epsilon 8 --train.delta 1e-3"
+    assert _done(f"meninx federate new chest --name chest {recipe} --quiet") == 0
+    for name in ("north", "east", "west"):
+        policy = "--allowed-recipes tiny --max-epsilon 8 --max-delta 1e-3"
+        assert _done(f"meninx federate enrol {name} --site {name} {policy}") == 0
+        shutil.copy(here / name / f"enrol-{name}.json", here)
+    assert _done("meninx federate enrol chest --accept enrol-north.json enrol-east.json enrol-west.json") == 0
+    shutil.copy(here / "chest" / "study-chest.json", here)
+
+
 def _files() -> set[str]:
     return {path.as_posix() for path in Path().rglob("*")}
 
@@ -137,7 +156,9 @@ def test_the_example_runs(ready, line, capsys):
     new = _files() - before
     looks_only = (
         "--dry-run" in line
-        or line.startswith("meninx verify")
+        or line.startswith("meninx federate enrol chest/")  # changes the study file in its place
+        or line.startswith(("meninx verify", "meninx federate doctor"))
+        or (line.startswith("meninx federate review") and "--approve" not in line and "--refuse" not in line)
         or (
             "--copy" not in line and line.startswith(("meninx doctor", "meninx recipes", "meninx completion"))
         )

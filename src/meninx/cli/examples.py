@@ -42,14 +42,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "federate": (
         "meninx federate new chest/ --recipe tiny --like data/ --train.epsilon 8 --train.delta 1e-3",
-        "meninx federate enrol north/ --site north --allowed-recipes tiny",
+        "meninx federate enrol south/ --site south --allowed-recipes tiny",
     ),
     "federate new": (
         "meninx federate new chest/ --recipe tiny --like data/ --train.epsilon 8 --train.delta 1e-3",
         "meninx federate new chest/ --recipe tiny --like data/ --rounds 20 --dry-run",
     ),
     "federate enrol": (
-        "meninx federate enrol north/ --site north --allowed-recipes tiny --max-epsilon 8 --max-delta 1e-3",
+        "meninx federate enrol south/ --site south --allowed-recipes tiny --max-epsilon 8 --max-delta 1e-3",
         "meninx federate enrol chest/ --accept enrol-north.json enrol-east.json enrol-west.json",
         "meninx federate enrol chest/",
     ),

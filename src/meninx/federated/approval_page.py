@@ -129,7 +129,8 @@ def page(study: Study, site: SiteFolder, data: Manifest, *, approved: bool = Fal
         DataError: an artefact cannot be read.
     """
     rules, config = site.policy(), study.config
-    count = parameters(config)
+    unknown = policy.recipe_refusals(rules, config)  # nothing of an unknown size is built
+    count = None if unknown else parameters(config)
     size = None if count is None else bytes_per_round(config, count, len(study.site_names))
     own = study.site(site.name)
     privacy, against = privacy_words(rules, study, site, data)
@@ -227,7 +228,7 @@ def _learned(config: StudyConfig) -> str:
 
 def _network(config: StudyConfig, count: int | None) -> str:
     name = names.printable(config.training.model.name)
-    return f"{name}, {count:,} parameters" if count is not None else f"{name}, size unknown"
+    return f"{name}, {count:,} parameters" if count is not None else f"{name}, not built, so size unknown"
 
 
 def _recipe(config: StudyConfig) -> str:

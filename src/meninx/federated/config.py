@@ -26,7 +26,7 @@ from meninx.core import names, settings
 from meninx.core.errors import ConfigError, DataError, MeninxError, expected, problem
 from meninx.core.intensity import Intensity
 from meninx.core.manifest import DatasetInfo, TaskKind
-from meninx.core.setting_types import Count, CountOrZero, NonNegative, Positive
+from meninx.core.setting_types import Count, NonNegative, Positive
 from meninx.core.settings import Settings, flat
 from meninx.train.config import TrainConfig
 
@@ -38,10 +38,19 @@ Name = Annotated[str, Meta(pattern=rf"^{NAME}\Z", examples=["st-marys", "chest"]
 Address = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9.-]{1,253}:[0-9]{1,5}\Z", examples=["coordinator.example.org:8443"])
 ]
+Rounds = Annotated[int, Meta(gt=0, le=10_000)]
+LocalEpochs = Annotated[int, Meta(gt=0, le=1_000)]
+LocalSteps = Annotated[int, Meta(ge=0, le=1_000_000)]
 PROXIMAL = 0.01  # weight of FedProx's term where a study gives none
-MOST_SITES = 32  # of a complete graph of masks
+FEWEST_SITES, MOST_SITES = 3, 32  # of secure aggregation by pairs of sites
 OF_THE_SITE = {"device": "auto", "threads": 0, "workers": "auto", "cache": "auto", "tensorboard": False}
 """Settings of ``[train.runtime]`` that each site chooses for itself -> the value that a study has."""
+_NOT_IN_ROUNDS = (
+    ("validation", "select", ("auto", "last")),
+    ("validation", "early_stopping", (0,)),
+    ("optim", "ema", (0.0,)),
+)
+"""Table, name and allowed values of training settings that do not fit a common model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +79,9 @@ class TermsConfig(Settings):
 
     name: Name | None = None
     recipe: str = field(default="", metadata=flat("recipe_name"))
-    rounds: Count = 10
-    local_epochs: Count = 1
-    local_steps: CountOrZero = 0
+    rounds: Rounds = 10
+    local_epochs: LocalEpochs = 1
+    local_steps: LocalSteps = 0
     algorithm: Algorithm = "fedavg"
     mu: NonNegative | None = None
     turns: Literal["site", "batch"] = "site"
@@ -122,7 +131,7 @@ class AggregationConfig(Settings):
     """
 
     method: AggregationMethod = field(default="masks", metadata=flat("aggregation"))
-    clip: Positive = 1.0
+    clip: Positive = 8.0
     bits: Literal[32, 64] = 32
 
     @property
@@ -250,6 +259,13 @@ class StudyConfig(Settings):
         if self.study.algorithm == "cyclic" and self.aggregation.secure:
             fix = "give --aggregation plain: each site sees the model of the one before"
             raise ConfigError(problem("cyclic adds nothing up", where="aggregation", fix=fix))
+        if self.study.turns == "batch" and not self.study.local_steps:
+            fix = "give --local-steps: every site takes that many turns in a round"
+            raise ConfigError(problem("the number of turns is not known", where="turns", fix=fix))
+        if self.aggregation.secure and 0 < len(self.sites.names) < FEWEST_SITES:
+            fix = "invite another site, or give --aggregation plain"
+            what = f"secure aggregation needs {FEWEST_SITES} sites"
+            raise ConfigError(problem(what, where="sites", fix=fix))
         _refuse_other_length(self.train, self.study)
         _refuse_of_the_site(self.training)
 
@@ -336,8 +352,13 @@ def _refuse_of_the_site(config: TrainConfig) -> None:
     if model.standardize:
         fix = "leave it out; a study may not name folders of a site"
         raise ConfigError(problem("the study names a dataset", where="train.model.standardize", fix=fix))
-    for name, value in OF_THE_SITE.items():
-        if getattr(config.runtime, name) != value:
+    for table, name, allowed in _NOT_IN_ROUNDS:
+        if getattr(getattr(config, table), name) not in allowed:
+            what = f"{name} chooses among the weights of one site, a study has one common model"
+            place = f"train.{table}.{name}"
+            raise ConfigError(problem(what, where=place, fix=f"leave {name} out"))
+    for name, own in OF_THE_SITE.items():
+        if getattr(config.runtime, name) != own:
             fix = "leave it out; each site gives it to `meninx federate site`"
             raise ConfigError(problem(f"{name} belongs to the site", where=f"train.runtime.{name}", fix=fix))
     if privacy is not None and privacy.epsilon is not None and privacy.noise_multiplier is not None:

@@ -131,7 +131,7 @@ def refusals(policy: PolicyConfig, study: StudyConfig, code: CodeVersion, sites:
     return (
         *_aggregation_refusals(policy, study, sites),
         *privacy_refusals(policy, study),
-        *_recipe_refusals(policy, study),
+        *recipe_refusals(policy, study),
         *_code_refusals(policy, code),
     )
 
@@ -196,7 +196,8 @@ def _aggregation_refusals(policy: PolicyConfig, study: StudyConfig, sites: int) 
     return tuple(found)
 
 
-def _recipe_refusals(policy: PolicyConfig, study: StudyConfig) -> tuple[str, ...]:
+def recipe_refusals(policy: PolicyConfig, study: StudyConfig) -> tuple[str, ...]:
+    """Return the reason that lies in the training settings of a study, if there is one."""
     digest = recipe_digest(study.training)
     if {ANY, digest} & set(policy.allowed_recipes):
         return ()

@@ -9,11 +9,12 @@ cannot be read, leaves unknown what was spent, and refuses.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from meninx.core.artifacts import RunState
-from meninx.core.errors import PrivacyRefusal, expected, problem
+from meninx.core.errors import MeninxError, PrivacyRefusal, expected, problem
 from meninx.core.manifest import Manifest
 from meninx.core.run import Run
 from meninx.federated.policy import PolicyConfig
@@ -131,6 +132,23 @@ def admit(
         fix = "the study is over for this site, unless the hospital raises max_epsilon in policy.toml"
         raise PrivacyRefusal(problem(found.refusal.rstrip("."), where="policy.toml", fix=fix))
     return plan
+
+
+def admission(site: SiteFolder, study: str) -> Callable[[TrainConfig, Manifest, Path | None], Plan | None]:
+    """Return a function that admits a run of a study at a site by the policy as it is then.
+
+    It takes the settings, the dataset and the folder of a run that is being resumed, or None, and returns or
+    raises as :func:`admit`. A refusal is in the audit log.
+    """
+
+    def admitted(training: TrainConfig, data: Manifest, resumed: Path | None = None) -> Plan | None:
+        try:
+            return admit(site.policy(), training, data, site, study, leave_out=resumed)
+        except MeninxError as error:
+            site.log().append("run refused", study=study, reason=str(error))
+            raise
+
+    return admitted
 
 
 def begin(site: SiteFolder, study: str, run: Path) -> None:

@@ -135,7 +135,7 @@ def clock_skew(address: str, root_certificate: bytes) -> float:
         OSError: the coordinator cannot be reached, or its certificate is not of the authority.
     """
     context = ssl.create_default_context(cadata=authority.pem(root_certificate).decode("ascii"))
-    context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler(), urllib.request.HTTPSHandler(context=context), _NoRedirect()
     )
