@@ -203,7 +203,8 @@ class _Office:
                 raise
             rounds = state.rounds()
             log.append("run finished", run=run, rounds=len(rounds))
-            self.server.exchange.mailbox.announce(Notice(ended=True))
+            here = tuple(sorted(self.server.exchange.present()))
+            self.server.exchange.mailbox.announce(Notice(connected=here, ended=True))
             time.sleep(_FAREWELL)
             return RunOutcome(
                 run=run,
