@@ -37,11 +37,13 @@ class Decoded:
         mean: weighted mean of the clipped updates, float32, one axis.
         weight: sum of the weights.
         metrics: weighted means of the metrics.
+        error: largest error of an element of the mean by rounding, next to exact arithmetic.
     """
 
     mean: np.ndarray[Any, np.dtype[np.float32]]
     weight: int
     metrics: tuple[float, ...]
+    error: float
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ class Quantiser:
             part = signed[start : min(start + _CHUNK, elements)]
             mean[start : start + len(part)] = part * (unit * self.clip)
         metrics = tuple(float(value) * unit * self.metric_clip for value in signed[elements:-1])
-        return Decoded(mean, weight, metrics)
+        return Decoded(mean, weight, metrics, self.error_bound(self.sites, weight))
 
 
 def _not_finite(values: np.ndarray[Any, Any], start: int, parts: Mapping[str, int] | None) -> str:
