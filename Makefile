@@ -23,7 +23,7 @@ endif
 TESTS ?= tests
 
 .PHONY: help setup shell demo picture test test-fast test-slow coverage lint fix types contracts docs docs-check site \
-	bench bench-dp bench-data utility build clean constraints
+	bench bench-dp bench-data bench-federated utility build clean constraints
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -99,6 +99,9 @@ bench-dp: $(READY) ## Time and memory of private training; writes its table into
 
 bench-data: $(READY) ## Images per second of the data pipeline (DATA=prepared datasets); writes its tables into docs/benchmarks.md (5 min)
 	@$(BIN)/python benchmarks/bench_data.py --data $(DATA) --write docs/benchmarks.md
+
+bench-federated: $(READY) ## Secure aggregation beside Flower's own; writes its tables into docs/benchmarks.md (2 min)
+	@$(BIN)/python benchmarks/bench_federated.py --write docs/benchmarks.md
 
 utility: $(READY) ## Utility against epsilon on real images (DATA=prepared datasets, STUDY=results; 1 h); table and figure
 	@$(BIN)/python benchmarks/utility.py --data $(DATA) --out $(STUDY)

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from meninx.federated.connections import CoordinatorServer, CoordinatorSetup, SiteClient, SiteSetup
 from meninx.federated.messages import Agree, Agreed, Done, Position, Reply, Request, Train, Uploaded
-from meninx.federated.processes import CoordinatorServer, CoordinatorSetup, SiteClient, SiteSetup
 
 DIGEST = "c0de" * 16
 AT = Position(study="chest", run="r1", round=0, attempt=0)

@@ -88,6 +88,7 @@ def any_event(sites: st.SearchStrategy[str], text: st.SearchStrategy[str]) -> st
             rounds=SMALL,
             quorum=SMALL,
             aggregation=text,
+            connected=groups,
         ),
         st.builds(kinds.SiteConnected, time=times, site=sites),
         st.builds(kinds.SiteLost, time=times, site=sites, reason=text),

@@ -20,12 +20,12 @@ from federated_network import Authority, EchoSite, Network, coordinator
 
 from meninx.core.errors import StorageError, UsageError
 from meninx.federated import mailbox
+from meninx.federated.connections import CoordinatorServer, SiteClient
 from meninx.federated.envelope import COORDINATOR, EnvelopeRefused, Signer
 from meninx.federated.flower import FLEET_ROUTES
 from meninx.federated.line import NotAdmitted, open_line
 from meninx.federated.listener import AllowList, Listener
 from meninx.federated.mailbox import MailboxClient
-from meninx.federated.processes import CoordinatorServer, SiteClient
 
 
 @pytest.fixture(scope="module")

@@ -76,16 +76,33 @@ def test_every_end_closes_the_round_that_runs(outcome: StudyOutcome) -> None:
 
 
 def test_a_resumed_study_keeps_its_totals_and_nobody_is_connected() -> None:
-    resumed = kinds.StudyStarted(time=2000.0, study="chest", run="a2", sites=SITES, rounds=3)
+    resumed = kinds.StudyStarted(time=2000.0, study="chest", run="a1", sites=SITES, rounds=3)
     status = status_of([*study(), resumed])
-    assert (status.run, status.phase, status.started) == ("a2", StudyPhase.WAITING, 1000.0)
+    assert (status.run, status.phase, status.started) == ("a1", StudyPhase.WAITING, 1000.0)
     assert not any(site.up for site in status.sites)
     assert numbers(status, "east").sent == 8_201_100
     assert [attempt.result for attempt in status.rounds] == [AttemptResult.ACCEPTED, AttemptResult.ABORTED]
 
 
+def test_a_new_run_begins_at_zero_and_its_history_goes_on() -> None:
+    new = kinds.StudyStarted(
+        time=2000.0, study="chest", run="a2", sites=SITES, rounds=5, connected=("east", "north")
+    )
+    status = status_of([*study(), new])
+    assert (status.run, status.started, status.rounds_accepted, status.rounds) == ("a2", 2000.0, 0, ())
+    assert numbers(status, "east") == SiteNumbers()
+    assert [site.up for site in status.sites] == [True, True, False]
+    assert len(status.history) == len(status_of(study()).history) + 1
+
+
+def test_a_site_that_is_asked_to_train_is_connected() -> None:
+    again = kinds.RoundOpened(time=2000.0, round=2, attempt=0, members=SITES)
+    assert all(site.up for site in status_of([*study(), again]).sites)
+    assert all(site.up for site in view_of("east", [*study(), again]).sites)
+
+
 def test_a_round_decided_before_a_stop_counts_once() -> None:
-    resumed = kinds.StudyStarted(time=2000.0, study="chest", run="a2", sites=SITES, rounds=3)
+    resumed = kinds.StudyStarted(time=2000.0, study="chest", run="a1", sites=SITES, rounds=3)
     accepted = kinds.RoundAccepted(time=2001.0, round=1, attempt=0, survivors=("east", "north"))
     status = status_of([*study(), resumed, accepted, accepted])
     assert (status.rounds_accepted, status.attempts_aborted, len(status.rounds)) == (2, 0, 2)

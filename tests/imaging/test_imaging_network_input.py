@@ -110,6 +110,18 @@ def test_objects_without_an_image_and_copies_are_left_out(tmp_path):
         find(tmp_path, DEEP)
 
 
+def test_a_dicom_file_that_ends_in_its_header_is_named(tmp_path):
+    """It was taken for a report, so a bundle left it out without a word."""
+    write(tmp_path / "whole.dcm", dicom(np.arange(16, dtype=np.uint8).reshape(4, 4)))
+    whole = (tmp_path / "whole.dcm").read_bytes()
+    at = whole.index(b"\x08\x00\x60\x00")  # Modality
+    for name in ("cut.dcm", "DICOMDIR"):
+        (tmp_path / name).write_bytes(whole[:at])
+    refused = []
+    assert [image.name for image in find(tmp_path, Preprocessing(), refused)] == ["whole.dcm"]
+    assert [(item.files.name, item.reason) for item in refused] == [("cut.dcm", "unreadable image")]
+
+
 def test_marks_of_archives_and_runs_are_those_of_the_records():
     assert artifacts.place(artifacts.DeidRecord) == image_files.DEID
     assert (MANIFEST_NAME, INFO_NAME) == image_files.DATASET

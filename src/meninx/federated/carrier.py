@@ -21,7 +21,7 @@ from meninx.federated.envelope import COORDINATOR, EnvelopeRefused, Signer
 from meninx.federated.exchange import Site
 from meninx.federated.flower import Arrival, FlowerLink, FlowerNode, StudyDiffers
 from meninx.federated.line import NotAdmitted, Unreachable
-from meninx.federated.mailbox import SMALL, Delivery, Mailbox, MailboxClient
+from meninx.federated.mailbox import SMALL, Delivery, Mailbox, MailboxClient, Notice
 from meninx.federated.messages import (
     LIMIT,
     Declined,
@@ -227,7 +227,7 @@ class SiteCarrier:
         mailbox: MailboxClient | None,
         *,
         stopping: threading.Event | None = None,
-        notice: Callable[[bytes], None] = lambda notice: None,
+        notice: Callable[[Notice], None] = lambda notice: None,
     ) -> None:
         """Prepare; nothing is sent before :meth:`run`.
 
@@ -237,7 +237,7 @@ class SiteCarrier:
             node: the site's node of Flower.
             mailbox: None for a study that does without it.
             stopping: set by :meth:`stop`.
-            notice: called with what the coordinator shows at the site (JSON).
+            notice: called with news about the other sites.
         """
         self._site, self._signer, self._node, self._mailbox, self._notice = (
             site,
@@ -341,7 +341,7 @@ class SiteCarrier:
     def _mailbox_loop(self) -> None:
         while not self._stopping.is_set():
             delivery = persistently(self._poll, self._stopping)
-            if delivery.notice:
+            if delivery.notice is not None:
                 self._notice(delivery.notice)
             if not delivery.label:
                 continue

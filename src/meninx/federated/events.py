@@ -80,15 +80,16 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class StudyStarted(Event, frozen=True, kw_only=True, tag="study_started"):
-    """The study starts or goes on after a stop: no site is connected yet.
+    """A run of the study starts or goes on after a stop.
 
     Attributes:
         study: name of the study.
-        run: identifier of this start.
+        run: identifier of the run; it stays the same when a stopped run goes on.
         sites: every enrolled site.
-        rounds: rounds of the whole study.
+        rounds: rounds with a model that the run needs.
         quorum: survivors that a round needs; 0 without secure aggregation.
         aggregation: how updates are protected, in words.
+        connected: sites that are connected already.
     """
 
     study: str
@@ -97,6 +98,7 @@ class StudyStarted(Event, frozen=True, kw_only=True, tag="study_started"):
     rounds: Count
     quorum: Count = 0
     aggregation: str = ""
+    connected: tuple[str, ...] = ()
 
 
 class SiteConnected(Event, frozen=True, kw_only=True, tag="site_connected"):
@@ -125,7 +127,7 @@ class SitesAwaited(Event, frozen=True, kw_only=True, tag="sites_awaited"):
 
 
 class RoundOpened(Event, frozen=True, kw_only=True, tag="round_opened"):
-    """The sites train from the model of the last accepted round.
+    """The connected sites train from the model of the last accepted round.
 
     Attributes:
         round: number of the round, from 0.

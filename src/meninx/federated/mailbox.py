@@ -56,12 +56,24 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         label: label of a request; empty if there is none.
         request: its bytes; empty if it lies in Flower's store.
-        notice: what the coordinator shows at the site, e.g. the round and who is connected (JSON).
+        notice: news about the other sites; None if there are none.
     """
 
     label: str = ""
     request: bytes = b""
-    notice: bytes = b""
+    notice: Notice | None = None
+
+
+class Notice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the coordinator tells its sites about each other.
+
+    Attributes:
+        connected: sites that are connected.
+        ended: this run of the study is over; a site may stop.
+    """
+
+    connected: tuple[str, ...] = ()
+    ended: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,8 +93,7 @@ class _Box:
     requests: dict[str, bytes] = field(
         default_factory=dict
     )  # label -> bytes, empty where Flower carries them
-    notice: bytes = b""
-    notice_shown: bytes = b""
+    shown: Notice | None = None  # what the site knows
     seen: float = field(default_factory=time.monotonic)  # time of the last sign of the site
     polls: int = 0  # number of the newest poll
     open: bool = False  # the newest poll is held now
@@ -114,6 +125,7 @@ class Mailbox:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending = False
+        self._notice: Notice | None = None
 
     def post(self, site: str, label: str, request: bytes) -> None:
         """Offer a request to a site; no bytes if it lies in Flower's store."""
@@ -126,11 +138,11 @@ class Mailbox:
         with self._lock:
             self._box(site).requests.pop(label, None)
 
-    def show(self, site: str, notice: bytes) -> None:
-        """Show a notice at a site; a later one replaces it."""
-        with self._lock:
-            self._box(site).notice = notice
-        self._wake(site)
+    def announce(self, notice: Notice) -> None:
+        """Tell all sites; a later notice replaces this one."""
+        self._notice = notice
+        for site in list(self._boxes):
+            self._wake(site)
 
     def close(self) -> None:
         """Answer the open polls, so that the listener can stop."""
@@ -217,15 +229,13 @@ class Mailbox:
         finally:
             closed.cancel()
 
-    @staticmethod
-    def _next(box: _Box, held: frozenset[str]) -> Delivery | None:
+    def _next(self, box: _Box, held: frozenset[str]) -> Delivery | None:
+        news = self._notice if self._notice != box.shown else None
+        box.shown = self._notice
         for label, request in box.requests.items():
             if label not in held:
-                return Delivery(label, request, box.notice)
-        if box.notice != box.notice_shown:
-            box.notice_shown = box.notice
-            return Delivery(notice=box.notice)
-        return None
+                return Delivery(label, request, news)
+        return None if news is None else Delivery(notice=news)
 
     def _reply(self, body: bytes) -> Response:
         envelope = self._signer.open(body, purpose="reply", limit=ENVELOPE)

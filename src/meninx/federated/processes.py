@@ -1,177 +1,161 @@
-"""The processes of a study: the coordinator's server and a site's client, started, watched and stopped."""
+"""The long processes of a study: one per folder, stopped by a signal or by ``meninx federate stop``."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from meninx.federated import mailbox
-from meninx.federated.carrier import SiteCarrier, StudyExchange, persistently
-from meninx.federated.envelope import COORDINATOR, Signer
-from meninx.federated.flower import FLEET_ROUTES, FlowerLink, FlowerNode
-from meninx.federated.line import open_line
-from meninx.federated.listener import AllowList, Listener
+import msgspec
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-    from starlette.types import ASGIApp
+from meninx.core import artifacts, files, workspace
+from meninx.core.errors import DataError, RunLocked, problem
+from meninx.core.pool import Stop
 
-    from meninx.federated.exchange import Site
-
-_TERMS_BODY = 4096  # bytes of a question for the terms
-_FLEET_BODY = 8 << 20  # bytes; Flower sends objects of 5 MB
+RECORD, STOP, ENGINE = "process.json", "stop", "engine"
+_LOOK = 0.2  # seconds between two looks for a signal or a stop file
+_LIMIT = 1 << 16  # bytes of the record
+_ENDING = 120.0  # seconds in which a process has to end after it was told to
 
 
-@dataclass(frozen=True, kw_only=True)
-class CoordinatorSetup:
-    """What the coordinator's server needs.
+class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a running process writes about itself: ``process.json``.
 
     Attributes:
-        study: name of the study.
-        digest: of the study file.
-        terms: what each site fetches before anything else: the roster that all sites signed.
-        signing_key: the coordinator's key.
-        signing_keys: enrolled keys of the sites, without revoked ones.
-        node_keys: enrolled node keys of the same sites.
-        certificate: TLS certificate, PEM file.
-        certificate_key: its private key, PEM file.
-        host: address of the public listener.
-        port: 0 for a free one.
-        folder: private folder for Flower's state.
-        mailbox: whether short requests travel through the mailbox; False for Flower alone.
+        pid: process number.
+        role: ``coordinator`` or ``site``.
+        since: time of its start, ISO 8601 in UTC.
+        address: where the coordinator listens; empty at a site.
     """
 
-    study: str
-    digest: str
-    terms: bytes
-    signing_key: Ed25519PrivateKey
-    signing_keys: Mapping[str, Ed25519PublicKey]
-    node_keys: Mapping[str, ec.EllipticCurvePublicKey]
-    certificate: Path
-    certificate_key: Path
-    host: str
-    port: int
-    folder: Path
-    mailbox: bool = True
+    pid: int
+    role: str
+    since: str
+    address: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SiteSetup:
-    """What a site's client needs.
+class Service:
+    """This process as the one that serves a folder.
 
     Attributes:
-        study: name of the study.
-        name: this site.
-        digest: of the study file that this site approved.
-        signing_key: the site's key.
-        coordinator_key: the coordinator's enrolled key.
-        node_key: the site's node key.
-        address: ``host:port`` of the coordinator.
-        root_certificate: the study's certificate authority, PEM.
-        folder: private folder for the client's state.
-        mailbox: as at the coordinator.
+        stopping: set as soon as somebody wants the process to stop.
     """
 
-    study: str
-    name: str
-    digest: str
-    signing_key: Ed25519PrivateKey
-    coordinator_key: Ed25519PublicKey
-    node_key: ec.EllipticCurvePrivateKey
-    address: str
-    root_certificate: bytes
-    folder: Path
-    mailbox: bool = True
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.stopping = threading.Event()
+        self._calls: list[Callable[[], None]] = []
 
+    def wanted(self) -> bool:
+        """Return whether somebody wants the process to stop."""
+        return self.stopping.is_set()
 
-class CoordinatorServer:
-    """The public listener of a study and the exchange behind it."""
+    def on_stop(self, call: Callable[[], None]) -> None:
+        """Call something, from another thread, when the process shall stop."""
+        self._calls.append(call)
 
-    def __init__(self, setup: CoordinatorSetup) -> None:
-        """Bind the address and open the state; sites are answered after :meth:`start`."""
-        self._link = FlowerLink(setup.folder / "flower.sqlite", setup.digest)
-        self._link.enrol(setup.node_keys)
-        signer = Signer(setup.study, COORDINATOR, setup.signing_key, setup.signing_keys)
-        self.exchange = StudyExchange(
-            signer, self._link, set(setup.node_keys), terms=setup.terms, mailbox=setup.mailbox
-        )
-        routes: dict[str, tuple[ASGIApp, int]] = dict.fromkeys(FLEET_ROUTES, (self._link.app, _FLEET_BODY))
-        routes[mailbox.TERMS] = (self.exchange.mailbox, _TERMS_BODY)
-        if setup.mailbox:
-            routes |= dict.fromkeys((mailbox.POLL, mailbox.REPLY), (self.exchange.mailbox, mailbox.ENVELOPE))
-        self._listener = Listener(
-            AllowList(routes),
-            setup.host,
-            setup.port,
-            certificate=setup.certificate,
-            key=setup.certificate_key,
-        )
-        self.port = self._listener.port
-
-    def start(self) -> None:
-        """Answer the sites from now on."""
-        self._listener.start()
-
-    def stop(self) -> None:
-        """Close the listener and end Flower's run."""
-        self.exchange.mailbox.close()
-        self._listener.stop()
-        self._link.close()
-
-
-class SiteClient:
-    """A site's connection to the coordinator."""
-
-    def __init__(self, setup: SiteSetup) -> None:
-        """Prepare; nothing is sent yet."""
-        self._setup = setup
-        self._signer = Signer(
-            setup.study, setup.name, setup.signing_key, {COORDINATOR: setup.coordinator_key}
-        )
-        self._mailbox = mailbox.MailboxClient(self._signer, setup.address, open_line(setup.root_certificate))
-        self._carrier: SiteCarrier | None = None
-        self._stopping = threading.Event()
-
-    def terms(self) -> bytes:
-        """Return what the coordinator gives to each site before anything else; waits for the coordinator.
+    def record(self, role: str, address: str = "") -> None:
+        """Write down what this process is.
 
         Raises:
-            NotAdmitted, EnvelopeRefused: one end does not accept the other.
-            Interrupted: :meth:`stop` was called.
+            StorageError: the disk refused.
         """
-        return persistently(self._mailbox.terms, self._stopping)
+        record = ProcessRecord(pid=os.getpid(), role=role, since=artifacts.now(), address=address)
+        files.write_bytes(self.folder / RECORD, msgspec.json.encode(record), mode=files.PRIVATE_MODE)
 
-    def run(self, site: Site, *, notice: Callable[[bytes], None] = lambda notice: None) -> None:
-        """Serve the coordinator's requests until :meth:`stop`.
+    def watch(self, stop: Stop, ended: threading.Event) -> None:
+        """Wait for a signal or a stop file, and pass it on once."""
+        while not ended.wait(_LOOK):
+            if stop.wanted or (self.folder / STOP).exists():
+                self.stopping.set()
+                for call in self._calls:
+                    call()
+                return
 
-        Args:
-            site: handles the requests, in this thread.
-            notice: called with what the coordinator shows at the site (JSON).
 
-        Raises:
-            NotAdmitted, EnvelopeRefused: one end does not accept the other.
-        """
-        setup = self._setup
-        node = FlowerNode(
-            setup.address,
-            setup.root_certificate,
-            setup.node_key,
-            digest=setup.digest,
-            memory=setup.folder / "flower_node.txt",
-        )
-        client = self._mailbox if setup.mailbox else None
-        self._carrier = SiteCarrier(site, self._signer, node, client, stopping=self._stopping, notice=notice)
-        try:
-            self._carrier.run()
-        finally:
-            self._mailbox.close()
+@contextmanager
+def service(folder: Path) -> Iterator[Service]:
+    """Serve a folder with this process for a block; the first signal asks it to stop, a second one ends it.
 
-    def stop(self) -> None:
-        """Make :meth:`run` return after the request that is being handled."""
-        self._stopping.set()
-        if self._carrier is not None:
-            self._carrier.stop()
+    Args:
+        folder: private folder of the process; made when it is not there.
+
+    Raises:
+        RunLocked: another process serves it. A killed process holds nothing.
+        StorageError: the disk refused.
+    """
+    with workspace.held(folder):
+        (folder / STOP).unlink(missing_ok=True)
+        running, ended = Service(folder), threading.Event()
+        with Stop() as stop:
+            watcher = threading.Thread(target=running.watch, args=(stop, ended), daemon=True)
+            watcher.start()
+            try:
+                yield running
+            finally:
+                ended.set()
+                watcher.join()
+                for name in (RECORD, STOP):
+                    with contextlib.suppress(OSError):
+                        (folder / name).unlink(missing_ok=True)
+
+
+def running(folder: Path) -> ProcessRecord | None:
+    """Return the record of the process that serves a folder; None when none does.
+
+    Raises:
+        DataError: its record is damaged.
+    """
+    if not _held(folder):
+        return None
+    path = folder / RECORD
+    if not path.is_file():
+        return ProcessRecord(pid=0, role="starting", since="")
+    try:
+        return msgspec.json.decode(files.read_bytes(path, limit=_LIMIT), type=ProcessRecord)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise DataError(problem("the record of the process is damaged", where=RECORD)) from error
+
+
+def stop(folder: Path, *, within: float = _ENDING) -> ProcessRecord | None:
+    """Ask the process that serves a folder to stop, wait for it, and return what it was.
+
+    Args:
+        folder: private folder of the process.
+        within: seconds to wait.
+
+    Returns:
+        None when no process served the folder.
+
+    Raises:
+        DataError: it did not end in time; it still may.
+        StorageError: the disk refused.
+    """
+    record = running(folder)
+    if record is None:
+        return None
+    files.write_text(folder / STOP, "", mode=files.PRIVATE_MODE)
+    end = time.monotonic() + within
+    while _held(folder):
+        if time.monotonic() > end:
+            fix = "wait, or end the process yourself; what it finished is saved"
+            raise DataError(
+                problem("the process has not stopped yet", where=f"process {record.pid}", fix=fix)
+            )
+        time.sleep(_LOOK)
+    return record
+
+
+def _held(folder: Path) -> bool:
+    """Return whether a process holds the lock of a folder."""
+    if not (folder / workspace.PRIVATE / workspace.LOCK).exists():
+        return False
+    try:
+        with workspace.locked(folder):
+            return False
+    except RunLocked:
+        return True

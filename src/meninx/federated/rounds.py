@@ -260,9 +260,7 @@ class Coordinator:
                 now = self._reveal(now, end)
             if now.phase is RoundPhase.CHECKING:
                 now = self._check(now, end)
-            if now.phase.over or not now.survivors:
-                return now
-            total = end.total()
+            total = end.total() if now.survivors and not now.phase.over else None
         except StorageError:
             raise
         except MeninxError as error:
@@ -270,7 +268,9 @@ class Coordinator:
             if stands is None or isinstance(error, Interrupted):
                 raise
             return self._abort(stands, AbortReason.SUM_REFUSED, str(error))
-        return self._accept(now, total)
+        if total is not None:
+            return self._accept(now, total)
+        return now if now.phase.over else self._again(now, len(end.survivors))
 
     def _end_of(self, now: Round) -> RoundEnd:
         """Return the end of the aggregation with all that was kept of the round."""
@@ -285,7 +285,7 @@ class Coordinator:
         return end
 
     def _train(self, now: Round, end: RoundEnd) -> Round:
-        """Collect the updates, and go on when there are enough."""
+        """Collect the updates, and go on when there are enough; survivors are named only then."""
         turn = self.terms.strategy.turn(now.position, self.terms.sites)
         _, model = self.state.model()
         request = messages.Train(
@@ -305,15 +305,15 @@ class Coordinator:
         if not self.terms.strategy.adds_up:
             needed = 1
         if len(end.survivors) < needed:
-            words = f"{len(end.survivors)} of at least {needed} sites gave an update"
-            return self._again(now, words)
+            return now
         self._warn_of_difference(now, end.survivors)
         if not end.agrees:
             return msgspec.structs.replace(now, survivors=end.survivors)
         return self.state.advance(now, RoundPhase.AGREEING, survivors=end.survivors)
 
-    def _again(self, now: Round, words: str) -> Round:
+    def _again(self, now: Round, updates: int) -> Round:
         """Begin another attempt at a round that has too few updates; a turn is passed over instead."""
+        words = f"{updates} of {len(now.members)} sites gave an update"
         if not self.terms.strategy.adds_up:
             return self._abort(now, AbortReason.BELOW_QUORUM, words)
         self._emit(
@@ -354,7 +354,9 @@ class Coordinator:
                 for name in now.survivors
                 if name not in known
             }
-            for name, reply in self._ask(requests, ANSWER_SECONDS).items():
+            replies = self._ask(requests, ANSWER_SECONDS)
+            for name in requests:
+                reply = replies.get(name)
                 if isinstance(reply, messages.Revealed):
                     self._take(now, "reveal", name, reply.reveal, end.accept_reveal)
                 else:
@@ -370,7 +372,9 @@ class Coordinator:
             return now
         request = messages.Recompute(at=self._at(now), transcript=transcript, total=total)
         checked, wrong = dict(now.checked), list(now.mismatches)
-        for name, reply in self._ask(dict.fromkeys(now.survivors, request), ANSWER_SECONDS).items():
+        replies = self._ask(dict.fromkeys(now.survivors, request), ANSWER_SECONDS)
+        for name in now.survivors:
+            reply = replies.get(name)
             if not isinstance(reply, messages.Recomputed):
                 self._missing(now, name, reply)
                 continue

@@ -1,19 +1,18 @@
 """Status of a study: one frozen value, computed from its events, for terminal, page, JSON and Prometheus.
 
->>> from meninx.federated.events import RoundOpened, SiteConnected, StudyStarted, UpdateUploaded
+>>> from meninx.federated.events import RoundOpened, StudyStarted, UpdateUploaded
 >>> events = [
 ...     StudyStarted(study="chest", run="a1", sites=("east", "north", "west"), rounds=20),
-...     SiteConnected(site="east"),
-...     RoundOpened(round=0, attempt=0, members=("east", "north", "west")),
+...     RoundOpened(round=0, attempt=0, members=("east", "north")),
 ...     UpdateUploaded(site="north", round=0, attempt=0, sent=4_100_000),
 ... ]
 >>> [(site.name, site.up, site.numbers.sent) for site in status_of(events).sites]
-[('east', True, 0), ('north', False, 4100000), ('west', False, 0)]
+[('east', True, 0), ('north', True, 4100000), ('west', False, 0)]
 
 A site sees its own numbers alone:
 
 >>> [(site.name, site.up, site.numbers is None) for site in view_of("east", events).sites]
-[('east', True, False), ('north', False, True), ('west', False, True)]
+[('east', True, False), ('north', True, True), ('west', False, True)]
 """
 
 from __future__ import annotations
@@ -107,7 +106,7 @@ class SiteNumbers:
 
     Attributes:
         step: how far it is in the current round.
-        sent: bytes that left the site in this study.
+        sent: bytes that left the site.
         sent_now: bytes that left it in the current or latest round.
         rounds: accepted rounds that hold its update.
         missed: accepted rounds without it.
@@ -201,7 +200,7 @@ class StudyStatus:
 
     Attributes:
         study: name of the study.
-        run: identifier of its latest start.
+        run: identifier of its latest run; rounds and numbers are those of this run.
         viewer: the site that looks; None for the coordinator, who sees all.
         phase: what the study does now.
         quorum: survivors that a round needs; 0 without secure aggregation.
@@ -214,7 +213,7 @@ class StudyStatus:
         history: the latest events, oldest first, without the small steps of each site.
         seconds_per_round: cost of an accepted round lately, failed attempts included; None before the first.
         expected_end: when the last round may be over, seconds since 1970; None when it cannot be estimated.
-        started: when the study started first, seconds since 1970; None before.
+        started: when the run started first, seconds since 1970; None before.
         updated: time of the last event, seconds since 1970; None before.
     """
 
@@ -298,14 +297,18 @@ class StatusFold:
 
     def __init__(self, viewer: str | None = None) -> None:
         self._viewer = viewer
-        self._start: kinds.StudyStarted | None = None
-        self._first: float | None = None
+        self._history: deque[HistoryEntry] = deque(maxlen=ENTRIES_KEPT)
         self._last: float | None = None
+        self._begin(None)
+
+    def _begin(self, start: kinds.StudyStarted | None) -> None:
+        """Forget the run before; the history goes on."""
+        self._start = start
+        self._first = start.time if start else None
         self._phase = StudyPhase.NOT_STARTED
         self._up: dict[str, bool] = {}
         self._numbers: dict[str, SiteNumbers] = {}
         self._attempts: deque[RoundAttempt] = deque(maxlen=ROUNDS_KEPT)
-        self._history: deque[HistoryEntry] = deque(maxlen=ENTRIES_KEPT)
         self._cost = 0.0  # seconds of attempts since the last accepted round
         self._costs: deque[float] = deque(maxlen=ETA_ROUNDS)
         self._accepted: set[int] = set()
@@ -375,14 +378,15 @@ class StatusFold:
         self._numbers[site] = replace(self._numbers[site], **changes)
 
     def _study_started(self, event: kinds.StudyStarted) -> None:
+        if self._start is None or event.run != self._start.run:
+            self._begin(event)
         self._end_attempt(event.time, AttemptResult.ABORTED, reason=AbortReason.INTERRUPTED)
         self._start, self._phase = event, StudyPhase.WAITING
-        self._first = event.time if self._first is None else self._first
         for site in event.sites:
             self._know(site)
         for site in self._numbers:
             self._change(site, withdrawn=False)
-        self._up = dict.fromkeys(self._up, False)
+        self._up = {site: site in event.connected for site in self._up}
 
     def _connected(self, event: kinds.SiteConnected) -> None:
         self._up[event.site] = True
@@ -405,6 +409,7 @@ class StatusFold:
         )
         for site in event.members:
             self._know(site)
+            self._up[site] = True
         for site in self._numbers:
             step = SiteStep.TRAINING if site in event.members else SiteStep.IDLE
             self._change(site, step=step, sent_now=0)

@@ -290,7 +290,8 @@ class _Collected:
         for path, header in headers.items():
             instance = (header["PatientID"], header["SOPInstanceUID"])
             if header["Modality"] in _NOT_IMAGES or not header["Rows"]:
-                self._refuse_dicom(path, header, NO_IMAGE)
+                cut = not header["Modality"] and not header["Rows"] and path.name.upper() != "DICOMDIR"
+                self._refuse_dicom(path, header, UNREADABLE if cut else NO_IMAGE)
             elif instance[1] and instance in seen:
                 self._refuse_dicom(path, header, TWICE)
             else:

@@ -26,7 +26,7 @@ from meninx.secagg.masks import Ring, ring_type
 from meninx.secagg.roster import LARGEST
 
 _CHUNK = 1 << 14  # elements; the passes below stay in the cache
-_SIGNED = {32: np.dtype("<i4"), 64: np.dtype("<i8")}
+_SIGNED: dict[int, np.dtype[Any]] = {32: np.dtype("<i4"), 64: np.dtype("<i8")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +181,10 @@ class Quantiser:
         """Return clipped, scaled and rounded values, whose cast to integers is exact."""
         if not np.isfinite(values).all():  # clipping would hide infinite ones
             raise DataError(_not_finite(values, start, parts))
-        scaled = np.multiply(values, factor / clip, dtype=np.float64)
+        scaled: np.ndarray[Any, np.dtype[np.float64]] = np.multiply(values, factor / clip, dtype=np.float64)
         np.clip(scaled, -factor, factor, out=scaled)
-        return np.rint(scaled, out=scaled)
+        np.rint(scaled, out=scaled)
+        return scaled
 
     def decode(self, total: Ring) -> Decoded:
         """Return the weighted mean that a sum of :meth:`encode` vectors stands for.

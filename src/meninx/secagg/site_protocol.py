@@ -351,6 +351,11 @@ class SiteProtocol:
             found += [current.signed, *current.opened]
         return tuple(to_record(entry) for entry in found if entry is not None)
 
+    @property
+    def session(self) -> bytes:
+        """Digest of study, run, roster and the exchange keys that this site has met; empty before."""
+        return self._session
+
     def tag_key(self, statement: Masked) -> bytes:
         """Return the key with which this site checks the vector of another site (:mod:`.payload`)."""
         if statement.session != self._session or statement.site not in _without(

@@ -1,0 +1,177 @@
+"""The two ends of a study on the network: what a coordinator serves, and what a site connects to it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from meninx.federated import mailbox
+from meninx.federated.carrier import SiteCarrier, StudyExchange, persistently
+from meninx.federated.envelope import COORDINATOR, Signer
+from meninx.federated.flower import FLEET_ROUTES, FlowerLink, FlowerNode
+from meninx.federated.line import open_line
+from meninx.federated.listener import AllowList, Listener
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from starlette.types import ASGIApp
+
+    from meninx.federated.exchange import Site
+
+_TERMS_BODY = 4096  # bytes of a question for the terms
+_FLEET_BODY = 8 << 20  # bytes; Flower sends objects of 5 MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoordinatorSetup:
+    """What the coordinator's server needs.
+
+    Attributes:
+        study: name of the study.
+        digest: of the study file.
+        terms: what each site fetches before anything else: the roster that all sites signed.
+        signing_key: the coordinator's key.
+        signing_keys: enrolled keys of the sites, without revoked ones.
+        node_keys: enrolled node keys of the same sites.
+        certificate: TLS certificate, PEM file.
+        certificate_key: its private key, PEM file.
+        host: address of the public listener.
+        port: 0 for a free one.
+        folder: private folder for Flower's state.
+        mailbox: whether short requests travel through the mailbox; False for Flower alone.
+    """
+
+    study: str
+    digest: str
+    terms: bytes
+    signing_key: Ed25519PrivateKey
+    signing_keys: Mapping[str, Ed25519PublicKey]
+    node_keys: Mapping[str, ec.EllipticCurvePublicKey]
+    certificate: Path
+    certificate_key: Path
+    host: str
+    port: int
+    folder: Path
+    mailbox: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteSetup:
+    """What a site's client needs.
+
+    Attributes:
+        study: name of the study.
+        name: this site.
+        digest: of the study file that this site approved.
+        signing_key: the site's key.
+        coordinator_key: the coordinator's enrolled key.
+        node_key: the site's node key.
+        address: ``host:port`` of the coordinator.
+        root_certificate: the study's certificate authority, PEM.
+        folder: private folder for the client's state.
+        mailbox: as at the coordinator.
+    """
+
+    study: str
+    name: str
+    digest: str
+    signing_key: Ed25519PrivateKey
+    coordinator_key: Ed25519PublicKey
+    node_key: ec.EllipticCurvePrivateKey
+    address: str
+    root_certificate: bytes
+    folder: Path
+    mailbox: bool = True
+
+
+class CoordinatorServer:
+    """The public listener of a study and the exchange behind it."""
+
+    def __init__(self, setup: CoordinatorSetup) -> None:
+        """Bind the address and open the state; sites are answered after :meth:`start`."""
+        self._link = FlowerLink(setup.folder / "flower.sqlite", setup.digest)
+        self._link.enrol(setup.node_keys)
+        signer = Signer(setup.study, COORDINATOR, setup.signing_key, setup.signing_keys)
+        self.exchange = StudyExchange(
+            signer, self._link, set(setup.node_keys), terms=setup.terms, mailbox=setup.mailbox
+        )
+        routes: dict[str, tuple[ASGIApp, int]] = dict.fromkeys(FLEET_ROUTES, (self._link.app, _FLEET_BODY))
+        routes[mailbox.TERMS] = (self.exchange.mailbox, _TERMS_BODY)
+        if setup.mailbox:
+            routes |= dict.fromkeys((mailbox.POLL, mailbox.REPLY), (self.exchange.mailbox, mailbox.ENVELOPE))
+        self._listener = Listener(
+            AllowList(routes),
+            setup.host,
+            setup.port,
+            certificate=setup.certificate,
+            key=setup.certificate_key,
+        )
+        self.port = self._listener.port
+
+    def start(self) -> None:
+        """Answer the sites from now on."""
+        self._listener.start()
+
+    def stop(self) -> None:
+        """Close the listener and end Flower's run."""
+        self.exchange.mailbox.close()
+        self._listener.stop()
+        self._link.close()
+
+
+class SiteClient:
+    """A site's connection to the coordinator."""
+
+    def __init__(self, setup: SiteSetup) -> None:
+        """Prepare; nothing is sent yet."""
+        self._setup = setup
+        self._signer = Signer(
+            setup.study, setup.name, setup.signing_key, {COORDINATOR: setup.coordinator_key}
+        )
+        self._mailbox = mailbox.MailboxClient(self._signer, setup.address, open_line(setup.root_certificate))
+        self._carrier: SiteCarrier | None = None
+        self._stopping = threading.Event()
+
+    def terms(self) -> bytes:
+        """Return what the coordinator gives to each site before anything else; waits for the coordinator.
+
+        Raises:
+            NotAdmitted, EnvelopeRefused: one end does not accept the other.
+            Interrupted: :meth:`stop` was called.
+        """
+        return persistently(self._mailbox.terms, self._stopping)
+
+    def run(self, site: Site, *, notice: Callable[[mailbox.Notice], None] = lambda notice: None) -> None:
+        """Serve the coordinator's requests until :meth:`stop`.
+
+        Args:
+            site: handles the requests, in this thread.
+            notice: called with news about the other sites.
+
+        Raises:
+            NotAdmitted, EnvelopeRefused: one end does not accept the other.
+        """
+        setup = self._setup
+        node = FlowerNode(
+            setup.address,
+            setup.root_certificate,
+            setup.node_key,
+            digest=setup.digest,
+            memory=setup.folder / "flower_node.txt",
+        )
+        client = self._mailbox if setup.mailbox else None
+        self._carrier = SiteCarrier(site, self._signer, node, client, stopping=self._stopping, notice=notice)
+        try:
+            self._carrier.run()
+        finally:
+            self._mailbox.close()
+
+    def stop(self) -> None:
+        """Make :meth:`run` return after the request that is being handled."""
+        self._stopping.set()
+        if self._carrier is not None:
+            self._carrier.stop()

@@ -1,0 +1,353 @@
+"""The coordinator's process: serves a study to its sites and takes them through the rounds.
+
+It may be killed at any moment. Another start with ``resume`` goes on with the round at hand; the sites find
+the coordinator again by themselves.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from meninx.core import files, workspace
+from meninx.core.errors import DataError, Interrupted, MeninxError, PrivacyRefusal, UsageError, problem
+from meninx.core.progress import SILENT, Progress
+from meninx.core.result import Result
+from meninx.federated import approval, enrolment_keys, simulate, strategies
+from meninx.federated.aggregation_methods import quorum_of, round_ends
+from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
+from meninx.federated.event_words import sentence
+from meninx.federated.events import FILE, AnyEvent, Emit, SiteConnected, SiteLost, StudyEvents
+from meninx.federated.mailbox import Notice
+from meninx.federated.processes import ENGINE, Service, running, service
+from meninx.federated.rounds import Coordinator, Terms
+from meninx.federated.study import Study, StudyFolder
+from meninx.federated.study_state import RoundPhase, Stage, StudyState
+from meninx.federated.vector import Vector, WeightLayout
+from meninx.secagg import Roster
+
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+
+WAITING_SECONDS = 24 * 3600.0
+SERVING = "serving coordinator"  # role of a process that waits for orders
+RUNS, ORDER, OUTCOME = "runs", "order.json", "outcome.json"
+_ORDERS = 0.3  # seconds between two looks for an order, or for its outcome
+_PRESENCE = 1.0  # seconds between two looks who is connected
+_FAREWELL = 3.0  # seconds in which the sites hear that the run is over
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoordinatorResult(Result):
+    """A study that was run.
+
+    Attributes:
+        study: name of the study.
+        run: identifier of the run.
+        rounds: rounds that gave a model.
+        aborted: rounds that did not.
+        sites: sites that released the model.
+    """
+
+    study: str
+    run: str
+    rounds: int
+    aborted: int
+    sites: tuple[str, ...]
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a run of a study begins.
+
+    Attributes:
+        resume: go on with the last run; else begin a new one.
+        again: begin a new run although there was one.
+        warm: with ``again``: from the last accepted model of the run before, not from the seed.
+        waiting_seconds: time after which the coordinator gives up to wait for sites.
+    """
+
+    resume: bool = False
+    again: bool = False
+    warm: bool = False
+    waiting_seconds: float = WAITING_SECONDS
+
+
+class RunOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a run that was ordered from another process ended.
+
+    Attributes:
+        error: why it did not finish; empty if it did.
+        code: exit code of the error.
+        run: identifier of the run.
+        rounds: rounds that gave a model.
+        aborted: rounds that did not.
+        sites: sites that released the model.
+    """
+
+    error: str = ""
+    code: int = 0
+    run: str = ""
+    rounds: int = 0
+    aborted: int = 0
+    sites: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """How the coordinator listens.
+
+    Attributes:
+        host: address to listen on; empty for all of this machine, or loopback if the study's address is.
+        port: port to listen on; None for that of the study's address.
+        mailbox: whether short requests travel through the mailbox; the sites have to be told the same.
+    """
+
+    host: str = ""
+    port: int | None = None
+    mailbox: bool = True
+
+
+def run(
+    folder: StudyFolder, start: Start, serving: Serving = Serving(), *, progress: Progress = SILENT
+) -> CoordinatorResult:
+    """Take the sites of a study through a run and return what came of it.
+
+    If a process serves the study already (:func:`serve`), that process does it.
+
+    Args:
+        folder: the coordinator's folder, with the approvals of all sites.
+        start: how the run begins.
+        serving: how this process listens.
+        progress: shows what happens.
+
+    Raises:
+        PrivacyRefusal: a site has not approved the study, or other code is installed.
+        UsageError: there is nothing to resume, or the last run was not resumed; or the port is taken.
+        RunLocked: another process is busy with this study.
+        DataError: too few sites came, or too many rounds failed; the run can be resumed.
+        Interrupted: somebody stopped it; likewise.
+    """
+    engine = folder.private / ENGINE
+    there = running(engine)
+    if there is not None and there.role == SERVING:
+        return _result(folder, _ordered(engine, start))
+    with _served(folder, serving, "coordinator", progress) as office:
+        return _result(folder, office.conduct(start))
+
+
+def serve(folder: StudyFolder, serving: Serving = Serving(), *, progress: Progress = SILENT) -> None:
+    """Let the sites of a study connect until somebody stops this process; :func:`run` begins the rounds.
+
+    The errors are those of :func:`run` at its start.
+    """
+    engine = folder.private / ENGINE
+    with _served(folder, serving, SERVING, progress) as office:
+        (engine / ORDER).unlink(missing_ok=True)
+        while not office.this.stopping.wait(_ORDERS):
+            order = _read(engine / ORDER, Start)
+            if order is None:
+                continue
+            (engine / OUTCOME).unlink(missing_ok=True)
+            (engine / ORDER).unlink(missing_ok=True)
+            try:
+                outcome = office.conduct(order)
+            except MeninxError as error:
+                outcome = RunOutcome(error=str(error), code=error.exit_code)
+            files.write_bytes(engine / OUTCOME, msgspec.json.encode(outcome), mode=files.PRIVATE_MODE)
+
+
+@dataclass(frozen=True)
+class _Office:
+    """A coordinator whose listener is open."""
+
+    folder: StudyFolder
+    study: Study
+    roster: Roster
+    server: CoordinatorServer
+    this: Service
+    emit: Emit
+
+    def conduct(self, start: Start) -> RunOutcome:
+        """Go through a run to its end, and tell the sites."""
+        study, config, log = self.study, self.study.config, self.folder.log()
+        with closing(_state(self.this.folder / RUNS, study, start)) as state:
+            run = state.header.run
+            log.append("run started", run=run, round=state.next_number, resumed=start.resume)
+            terms = Terms(
+                sites=self.roster.names,
+                quorum=quorum_of(config.aggregation, len(self.roster.names)),
+                strategy=strategies.of_config(config.study),
+                round_seconds=60 * config.study.round_minutes,
+                waiting_seconds=start.waiting_seconds,
+            )
+            coordinator = Coordinator(
+                terms,
+                state,
+                self.server.exchange,
+                round_ends(config.aggregation, self.roster, _first(study)[1].size),
+                emit=self.emit,
+                aggregation=config.aggregation.method,
+                stop=self.this.wanted,
+            )
+            try:
+                if state.stage is not Stage.FINISHED:
+                    coordinator.run()
+            except MeninxError as error:
+                log.append("run stopped", run=run, reason=str(error))
+                raise
+            rounds = state.rounds()
+            log.append("run finished", run=run, rounds=len(rounds))
+            self.server.exchange.mailbox.announce(Notice(ended=True))
+            time.sleep(_FAREWELL)
+            return RunOutcome(
+                run=run,
+                rounds=sum(one.phase is RoundPhase.ACCEPTED for one in rounds),
+                aborted=sum(one.phase is RoundPhase.ABORTED for one in rounds),
+                sites=tuple(sorted(state.finished())),
+            )
+
+
+@contextmanager
+def _served(folder: StudyFolder, serving: Serving, role: str, progress: Progress) -> Iterator[_Office]:
+    """Serve a study for a block."""
+    study, roster = approval.agreed(folder)
+    engine = folder.private / ENGINE
+    with service(engine) as this, ExitStack() as stack:
+        setup = coordinator_setup(folder, study, roster, serving)
+        server = CoordinatorServer(setup)
+        stack.callback(server.stop)
+        server.start()
+        this.record(role, f"{setup.host}:{server.port}")
+        write = stack.enter_context(StudyEvents(engine / FILE).writing())
+
+        def emit(event: AnyEvent) -> None:
+            write(event)
+            progress.note(sentence(event))
+
+        stack.enter_context(_presence(server, emit))
+        yield _Office(folder, study, roster, server, this, emit)
+
+
+def _ordered(engine: Path, start: Start) -> RunOutcome:
+    """Have the process that serves a study conduct a run, and return how it ended."""
+    (engine / OUTCOME).unlink(missing_ok=True)
+    files.write_bytes(engine / ORDER, msgspec.json.encode(start), mode=files.PRIVATE_MODE)
+    while running(engine) is not None:
+        outcome = _read(engine / OUTCOME, RunOutcome)
+        if outcome is not None:
+            return outcome
+        time.sleep(_ORDERS)
+    raise Interrupted(problem("the process that serves the study ended", where=engine.parent.parent.name))
+
+
+def _read(path: Path, kind: type[StructT]) -> StructT | None:
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(files.read_bytes(path), type=kind)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise DataError(problem("the file is damaged", where=path.name)) from error
+
+
+def _result(folder: StudyFolder, outcome: RunOutcome) -> CoordinatorResult:
+    """Return the result of a run.
+
+    Raises:
+        MeninxError: of the kind that the process had that conducted it.
+    """
+    if outcome.error:
+        kinds = {error.exit_code: error for error in (UsageError, DataError, PrivacyRefusal, Interrupted)}
+        raise kinds.get(outcome.code, MeninxError)(outcome.error)
+    return CoordinatorResult(
+        out=folder.root,
+        study=folder.name,
+        run=outcome.run,
+        rounds=outcome.rounds,
+        aborted=outcome.aborted,
+        sites=outcome.sites,
+    )
+
+
+def coordinator_setup(
+    folder: StudyFolder, study: Study, roster: Roster, serving: Serving = Serving()
+) -> CoordinatorSetup:
+    """Return what the server of a study needs, from the coordinator's folder."""
+    terms, sites = study.config.study, study.file.sites
+    loopback = terms.host in ("127.0.0.1", "localhost")
+    place = folder.private / ENGINE
+    return CoordinatorSetup(
+        study=study.name,
+        digest=study.digest,
+        terms=roster.to_bytes(),
+        signing_key=folder.keys().signing,
+        signing_keys={site.name: enrolment_keys.ed25519(site.signing, where=site.name) for site in sites},
+        node_keys={site.name: enrolment_keys.p384(site.node, where=site.name) for site in sites},
+        certificate=folder.server_certificate_path,
+        certificate_key=folder.server_key_path,
+        host=serving.host or ("127.0.0.1" if loopback else "0.0.0.0"),
+        port=terms.port if serving.port is None else serving.port,
+        folder=place,
+        mailbox=serving.mailbox,
+    )
+
+
+def _first(study: Study) -> tuple[Vector, WeightLayout]:
+    """Return the first common model of a study, from its seed, and its layout."""
+    config = study.config
+    return simulate.start(config.training, config.data.info(), config.study.local_layers)
+
+
+def _state(folder: Path, study: Study, start: Start) -> StudyState:
+    """Return the state of the run that goes on or begins."""
+    weights, layout = _first(study)
+    paths = sorted(folder.glob("*.sqlite3"))
+    named = {"study": study.name, "terms": study.digest, "layout": layout.digest}
+    if start.resume:
+        if not paths:
+            raise UsageError(
+                problem("the study was not begun", where=study.name, fix="`meninx federate run`")
+            )
+        return StudyState.resume(paths[-1], **named)
+    model, first = strategies.of_config(study.config.study).init(weights), 0
+    if paths:
+        if not start.again:
+            fix = "`meninx federate resume` goes on with it; `run --again` begins another one"
+            raise UsageError(problem("the study was run before", where=study.name, fix=fix))
+        with closing(StudyState.resume(paths[-1], **named)) as before:
+            first = before.next_number
+            if start.warm:
+                _, model = before.model()
+    workspace.make_private(folder.parent)
+    return StudyState.begin(folder / f"{len(paths) + 1:04d}.sqlite3", **named, weights=model, first=first)
+
+
+@contextmanager
+def _presence(server: CoordinatorServer, emit: Emit) -> Iterator[None]:
+    """Tell events and sites who is connected, for a block."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        before: frozenset[str] = frozenset()
+        while not ended.wait(_PRESENCE):
+            now = server.exchange.present()
+            for site in sorted(now - before):
+                emit(SiteConnected(site=site))
+            for site in sorted(before - now):
+                emit(SiteLost(site=site, reason="its connection is closed"))
+            if now != before:
+                server.exchange.mailbox.announce(Notice(connected=tuple(sorted(now))))
+            before = now
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

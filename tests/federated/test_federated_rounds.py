@@ -1,0 +1,409 @@
+"""The coordinator's rounds: sums, dropouts, a killed coordinator and killed sites, failures that end a study."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rounds_samples import NAMES, START, Killed, Learner, Line, RestartingLine, Study, expected_model, weights
+
+from meninx.core.errors import DataError, Interrupted, StorageError, UsageError
+from meninx.federated import events, messages, study_state
+from meninx.federated.messages import Request
+from meninx.federated.strategies import Cyclic, FedAvg
+from meninx.federated.study_state import RoundPhase, Stage, StudyState
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes are killed here, not machines, so nobody needs to wait for the disk."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    connected = study_state._connected
+
+    def quick(path: Path) -> sqlite3.Connection:
+        base = connected(path)
+        base.execute("PRAGMA synchronous = OFF")
+        return base
+
+    monkeypatch.setattr(study_state, "_connected", quick)
+
+
+@pytest.mark.parametrize("method", ["plain", "masks"])
+def test_three_rounds_give_the_mean_of_the_updates_weighted_by_units(tmp_path: Path, method: str) -> None:
+    study = Study(tmp_path, method)
+    state = study.run()
+    assert np.abs(weights(state) - expected_model([NAMES] * 3)).max() < 1e-5
+    assert state.stage is Stage.FINISHED and set(state.finished()) == set(NAMES)
+    assert [entry.phase for entry in state.rounds()] == [RoundPhase.ACCEPTED] * 3
+    assert all(entry.units == 100 and entry.survivors == NAMES for entry in state.rounds())
+    assert {site.finished for site in study.sites.values()} != {""}
+    assert study.events[-1].outcome is events.StudyOutcome.FINISHED
+
+
+def test_the_sum_through_masks_is_the_plain_one(tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "masks").mkdir()
+    plain, masked = (weights(Study(tmp_path / method, method).run()) for method in ("plain", "masks"))
+    assert np.abs(plain - masked).max() < 1e-5
+
+
+def test_every_site_computes_the_sum_again(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    state = study.run()
+    assert all(entry.checked == dict.fromkeys(NAMES, 1.0) for entry in state.rounds())
+    assert len(study.of(events.SumRecomputed)) == 12
+
+
+def test_a_sum_that_a_site_cannot_confirm_is_not_accepted(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+
+    class Lying(Line):
+        def answer(self, name: str, request: Request) -> messages.Reply:
+            if isinstance(request, messages.Recompute) and request.at.round == 1:
+                false = bytes([request.total[0] ^ 1]) + request.total[1:]
+                request = messages.Recompute(at=request.at, transcript=request.transcript, total=false)
+            return super().answer(name, request)
+
+    state = study.run(Lying(study.sites))
+    second = state.rounds()[1]
+    assert second.phase is RoundPhase.ABORTED and second.mismatches == NAMES and "differs at" in second.words
+    assert [entry.phase for entry in state.rounds()].count(RoundPhase.ACCEPTED) == 2
+
+
+# dropouts
+
+
+def gone(victim: str, kind: type, number: int) -> object:
+    """Return a rule by which a site does not answer one kind of request of one round."""
+    return lambda name, request: name == victim and isinstance(request, kind) and request.at.round == number
+
+
+@pytest.mark.parametrize("kind", [messages.Train, messages.Agree, messages.Reveal, messages.Recompute])
+def test_one_of_four_sites_may_be_lost_anywhere_and_the_sum_is_exact(tmp_path: Path, kind: type) -> None:
+    study = Study(tmp_path)
+    study.line.lose = gone("north", kind, 1)
+    state = study.run()
+    of_second = tuple(name for name in NAMES if name != "north") if kind is messages.Train else NAMES
+    assert [entry.phase for entry in state.rounds()] == [RoundPhase.ACCEPTED] * 3
+    assert state.rounds()[1].survivors == of_second
+    assert np.abs(weights(state) - expected_model([NAMES, of_second, NAMES])).max() < 1e-5
+    assert any(event.site == "north" for event in study.of(events.SiteLost))
+
+
+def test_sums_whose_sites_differ_by_one_are_warned_about(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    study.line.lose = gone("north", messages.Train, 1)
+    study.run()
+    assert [(event.site, event.round, event.earlier) for event in study.of(events.SumsDiffer)] == [
+        ("north", 1, 0), ("north", 2, 1),
+    ]  # fmt: skip
+
+
+def test_below_the_quorum_nothing_is_revealed_and_the_same_updates_are_used_again(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    lost = {"north", "south"}
+
+    def lose(name: str, request: Request) -> bool:
+        second = isinstance(request, messages.Train) and (request.at.round, request.at.attempt) == (1, 0)
+        return name in lost and second
+
+    study.line.lose = lose
+    state = study.run()
+    first_attempt = [
+        request for _, request in study.line.log if (request.at.round, request.at.attempt) == (1, 0)
+    ]
+    assert {type(request) for request in first_attempt} == {messages.Train}
+    assert state.rounds()[1].attempt == 1 and state.rounds()[1].survivors == NAMES
+    assert np.abs(weights(state) - expected_model([NAMES] * 3)).max() < 1e-5
+    assert [event.reason for event in study.of(events.RoundAborted)] == [events.AbortReason.BELOW_QUORUM]
+
+
+def test_after_the_agreement_a_lost_round_is_over_and_the_next_trains_anew_from_the_same_model(
+    tmp_path: Path,
+) -> None:
+    study = Study(tmp_path, strategy=FedAvg(rounds=3))
+    study.line.lose = lambda name, request: (
+        name in ("north", "south", "west") and isinstance(request, messages.Reveal) and request.at.round == 1
+    )
+    state = study.run()
+    assert [entry.phase for entry in state.rounds()] == [
+        RoundPhase.ACCEPTED, RoundPhase.ABORTED, RoundPhase.ACCEPTED,
+    ]  # fmt: skip
+    assert state.rounds()[2].model == state.rounds()[1].model == 1
+    untils = [request.until for name, request in study.line.log if isinstance(request, messages.Train)]
+    assert untils == [1] * 4 + [2] * 4 + [3] * 4  # the second stretch of training is used up
+
+
+def test_the_quorum_is_waited_for_and_too_long_an_absence_ends_the_run_until_it_is_resumed(
+    tmp_path: Path,
+) -> None:
+    study = Study(tmp_path)
+    state = study.begin()
+    coordinator = study.coordinator(state)
+    study.line.lose = lambda name, request: _leave(study.line, name, request)
+    with pytest.raises(DataError, match="too few sites came"):
+        coordinator.run()
+    assert study.of(events.SitesAwaited)[-1].needed == 3
+    assert study.events[-1].outcome is events.StudyOutcome.FAILED
+    state.close()
+    study.line.away.clear()
+    study.line.lose = lambda name, request: False
+    resumed = study.resume()
+    study.coordinator(resumed).run()
+    assert np.abs(weights(resumed) - expected_model([NAMES] * 3)).max() < 1e-5
+
+
+def _leave(line: Line, name: str, request: Request) -> bool:
+    """Two sites go away during the training of the second round and stay away."""
+    if name in ("north", "south") and isinstance(request, messages.Train) and request.at.round == 1:
+        line.away.add(name)
+    return name in line.away
+
+
+def test_a_site_that_refuses_for_good_is_not_asked_again(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+
+    class Budget(Line):
+        def answer(self, name: str, request: Request) -> messages.Reply:
+            if name == "west" and isinstance(request, messages.Train) and request.at.round == 1:
+                return messages.Declined(
+                    site=name, reason="the privacy budget is used up", code=4, final=True
+                )
+            return super().answer(name, request)
+
+    line = Budget(study.sites)
+    state = study.run(line)
+    assert state.left() == {"west": "the privacy budget is used up"}
+    assert max(request.at.round for name, request in line.log if name == "west") == 1
+    assert [entry.survivors for entry in state.rounds()[1:]] == [("east", "north", "south")] * 2
+    assert set(state.finished()) == {"east", "north", "south"}
+
+
+def test_with_fewer_sites_left_than_the_quorum_the_study_ends_with_their_reasons(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+
+    class Budget(Line):
+        def answer(self, name: str, request: Request) -> messages.Reply:
+            if name in ("west", "south") and isinstance(request, messages.Train) and request.at.round == 1:
+                return messages.Declined(site=name, reason="no more epsilon", code=4, final=True)
+            return super().answer(name, request)
+
+    with pytest.raises(DataError, match="fewer than 3 sites are left.*no more epsilon"):
+        study.run(Budget(study.sites))
+
+
+def test_a_forged_upload_is_refused_and_the_round_goes_on(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+
+    class Forged(Line):
+        def answer(self, name: str, request: Request) -> messages.Reply:
+            reply = super().answer(name, request)
+            if name == "west" and isinstance(reply, messages.Uploaded) and request.at.round == 0:
+                spoiled = reply.upload[:-1] + bytes([reply.upload[-1] ^ 1])
+                return messages.Uploaded(site=name, at=reply.at, upload=spoiled)
+            return reply
+
+    state = study.run(Forged(study.sites))
+    assert state.rounds()[0].survivors == ("east", "north", "south")
+    assert "not accepted" in study.of(events.SiteRefused)[0].reason
+
+
+# kills
+
+
+class Counted(StudyState):
+    """A state that is killed before or after one of its transactions."""
+
+    kill, after, counted = 0, False, 0
+
+    def _transaction(self):  # type: ignore[no-untyped-def]
+        self.counted += 1
+        mine = self.counted == self.kill
+        context = super()._transaction()
+        return _Dying(context, before=mine and not self.after, after=mine and self.after)
+
+
+class _Dying:
+    def __init__(self, context, *, before: bool, after: bool) -> None:  # type: ignore[no-untyped-def]
+        self.context, self.before, self.after = context, before, after
+
+    def __enter__(self) -> None:
+        if self.before:
+            raise Killed
+        self.context.__enter__()
+
+    def __exit__(self, *error) -> None:  # type: ignore[no-untyped-def]
+        self.context.__exit__(*error)
+        if self.after and error[0] is None:
+            raise Killed
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("method", ["plain", "masks"])
+def test_a_coordinator_that_is_killed_at_any_transition_ends_with_the_same_model(
+    tmp_path: Path, method: str, after: bool
+) -> None:
+    whole = _counted(Study(_made(tmp_path / "whole"), method, strategy=FedAvg(rounds=2)))
+    model = weights(whole)
+    for kill in range(1, whole.counted + 1):
+        study = Study(_made(tmp_path / f"{kill}"), method, strategy=FedAvg(rounds=2))
+        state = study.begin()
+        dying = Counted(state._base, study.path)
+        dying.kill, dying.after = kill, after
+        with pytest.raises(Killed):
+            study.coordinator(dying).run()
+        dying.close()
+        resumed = study.resume()
+        study.coordinator(resumed).run()
+        assert np.abs(weights(resumed) - model).max() < 1e-6, kill
+        assert resumed.stage is Stage.FINISHED
+        assert [entry.phase for entry in resumed.rounds()] == [RoundPhase.ACCEPTED] * 2
+        for site in study.sites.values():  # a round is trained again at most once, and from the same model
+            assert len(site.trained) <= 3 and len(set(site.trained)) == 2, kill
+
+
+def _counted(study: Study) -> Counted:
+    state = study.begin()
+    counted = Counted(state._base, study.path)
+    study.coordinator(counted).run()
+    return counted
+
+
+def _made(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_site_that_is_killed_at_any_request_ends_with_the_same_model(
+    tmp_path: Path, answered: bool
+) -> None:
+    whole = Study(_made(tmp_path / "whole"), strategy=FedAvg(rounds=2))
+    model = weights(whole.run())
+    requests = sum(name == "north" for name, _ in whole.line.log)
+    for at in range(1, requests + 1):
+        study = Study(_made(tmp_path / f"{at}"), strategy=FedAvg(rounds=2))
+        line = RestartingLine(study.sites, "north", at, answered=answered)
+        state = study.run(line)
+        assert np.abs(weights(state) - model).max() < 1e-6, at
+        assert not study.of(events.SiteRefused) and not study.of(events.RoundAborted), at
+
+
+def test_a_finished_study_is_not_run_again(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    study.run().close()
+    asked = len(study.line.log)
+    resumed = study.resume()
+    study.coordinator(resumed).run()
+    assert len(study.line.log) == asked
+
+
+def test_stopping_the_coordinator_leaves_a_study_that_goes_on(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    state = study.begin()
+    coordinator = study.coordinator(state)
+    coordinator._stop = lambda: len(state.rounds()) >= 2
+    with pytest.raises(Interrupted):
+        coordinator.run()
+    assert study.events[-1].outcome is events.StudyOutcome.STOPPED
+    state.close()
+    resumed = study.resume()
+    study.coordinator(resumed).run()
+    assert np.abs(weights(resumed) - expected_model([NAMES] * 3)).max() < 1e-5
+
+
+# the state
+
+
+def test_a_study_is_begun_once_and_resumed_with_its_own_terms(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    with pytest.raises(UsageError, match="was not begun"):
+        study.resume()
+    study.begin().close()
+    with pytest.raises(UsageError, match="begun before"):
+        study.begin()
+    with pytest.raises(DataError, match="other terms"):
+        StudyState.resume(study.path, study="chest", terms="others", layout="l")
+
+
+def test_a_phase_cannot_be_left_out(tmp_path: Path) -> None:
+    state = Study(tmp_path).begin()
+    now = state.begin_round(NAMES)
+    with pytest.raises(DataError, match="cannot become"):
+        state.advance(now, RoundPhase.CHECKING)
+    with pytest.raises(DataError, match="a round is not over"):
+        state.begin_round(NAMES)
+
+
+def test_round_numbers_never_come_again_in_a_study(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    first = study.run()
+    study.path.rename(tmp_path / "first.sqlite3")
+    again = study.begin(first=first.next_number)
+    study.coordinator(again).run()
+    assert [entry.number for entry in again.rounds()] == [3, 4, 5]
+    assert [entry.phase for entry in again.rounds()] == [RoundPhase.ACCEPTED] * 3
+    study.path.rename(tmp_path / "second.sqlite3")
+    third = study.begin()  # the numbers of the first run, which the sites closed
+    study.line.log.clear()
+    with pytest.raises(DataError, match="failed one after the other|too few sites"):
+        study.coordinator(third).run()
+    assert not any(isinstance(request, messages.Reveal) for _, request in study.line.log)
+
+
+def test_a_damaged_state_and_a_full_disk_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study(tmp_path)
+    state = study.begin()
+
+    def full(*arguments: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudyState, "_write", full)
+        with pytest.raises(StorageError, match="disk is full"):
+            state.begin_round(NAMES)
+    assert state.at_hand() is None  # nothing of it was kept
+    state.close()
+    content = study.path.read_bytes()
+    study.path.write_bytes(b"not a database" + content[14:])
+    with pytest.raises(DataError, match="damaged"):
+        study.resume()
+
+
+# cyclic transfer
+
+
+def test_cyclic_transfer_hands_the_model_from_site_to_site(tmp_path: Path) -> None:
+    study = Study(tmp_path, "plain", strategy=Cyclic(rounds=2))
+    state = study.run()
+    model = START
+    for turn in range(8):
+        model = model + update_at(turn, model)
+    assert np.abs(weights(state) - model).max() < 1e-5
+    assert [entry.survivors for entry in state.rounds()] == [(name,) for name in NAMES] * 2
+    assert not study.of(events.SumsDiffer)
+
+
+def update_at(turn: int, model: np.ndarray) -> np.ndarray:
+    from rounds_samples import update_of
+
+    return update_of(NAMES[turn % 4], model, turn // 4 + 1)
+
+
+def test_the_turn_of_an_absent_site_is_passed_over(tmp_path: Path) -> None:
+    study = Study(tmp_path, "plain", strategy=Cyclic(rounds=2))
+    study.line.lose = lambda name, request: name == "south" and isinstance(request, messages.Train)
+    state = study.run()
+    phases = [entry.phase for entry in state.rounds()]
+    assert phases.count(RoundPhase.ABORTED) == 2 and len(phases) == 8
+
+
+def test_turns_per_batch_move_the_model_after_every_step() -> None:
+    strategy = Cyclic(rounds=2, steps=3, batches=True)
+    assert strategy.turns(NAMES) == 2 * 3 * 4
+    turns = [strategy.turn(number, NAMES) for number in range(24)]
+    assert [turn.until for turn in turns] == [lap for lap in range(1, 7) for _ in NAMES]
+    assert {turn.horizon for turn in turns} == {6}
+    assert isinstance(Learner, type)
