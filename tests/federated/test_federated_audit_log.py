@@ -94,7 +94,7 @@ def test_lines_of_another_copy_of_the_same_log_are_found(tmp_path):
     roots = (tmp_path / "one", tmp_path / "two")
     AuditLog.create(roots[0], KEY)
     shutil.copytree(roots[0], roots[1])
-    for root, words in zip(roots, ("accepted", "refused"), strict=True):
+    for root, words in zip(roots, ("approved", "rejected"), strict=True):
         log = AuditLog.open(root, KEY)
         log.append(words)
         log.append("round")
