@@ -62,7 +62,7 @@ def test_control_runtime_and_every_unlisted_route_are_not_there(stranger: httpx.
         assert (response.status_code, response.content) == (404, b"")
 
 
-@pytest.mark.parametrize("path", [*sorted(FLEET_ROUTES), *(mailbox.POLL, mailbox.REPLY, mailbox.TERMS)])
+@pytest.mark.parametrize("path", [*sorted(FLEET_ROUTES), *(mailbox.POLL, mailbox.REPLY, mailbox.WELCOME)])
 def test_a_listed_route_takes_post_only_and_nothing_without_a_key(stranger: httpx.Client, path: str) -> None:
     assert stranger.get(path).status_code == 404
     protobuf = {"content-type": "application/x-protobuf", "accept": "application/x-protobuf"}
@@ -133,15 +133,21 @@ def test_an_unregistered_signing_key_is_refused(network: Network, server: Coordi
         SiteClient(setup).run(EchoSite("east"))
 
 
-def test_a_revoked_site_is_refused_also_after_the_coordinator_forgot_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "words"), [("signing", "unrevoked key"), ("node", "not enrolled, or revoked")]
+)
+def test_a_revoked_key_is_refused_although_the_coordinator_has_its_state(
+    tmp_path: Path, key: str, words: str
+) -> None:
     network = Network(tmp_path)
     with coordinator(network.coordinator_setup()):
         pass
-    left = {"north": network.nodes["north"].public_key()}
-    signing = {"north": network.signing["north"].public_key()}
+    setup = network.coordinator_setup()
+    keys = {"signing": setup.signing_keys, "node": setup.node_keys}[key]
+    left = {f"{key}_keys": {"north": keys["north"]}}
     with (
-        coordinator(network.coordinator_setup(node_keys=left, signing_keys=signing)) as server,
-        pytest.raises(NotAdmitted, match="not enrolled, or revoked"),
+        coordinator(network.coordinator_setup(**left)) as server,
+        pytest.raises(NotAdmitted, match=words),
     ):
         SiteClient(network.site_setup("east", server.port)).run(EchoSite("east"))
 

@@ -12,6 +12,7 @@ from meninx.core import machine, provenance
 
 EXTRAS = {
     "train": ("torch", "monai", "einops", "dp_accounting", "scipy", "cryptography", "tensorboard"),
+    "federated": ("flwr", "fastapi", "starlette", "uvicorn", "httpx"),
     "export": ("onnx", "onnxscript", "highdicom"),
 }
 
@@ -132,10 +133,10 @@ def _gpus() -> str:
 def _flower_telemetry() -> str:
     """Return the state of the telemetry of Flower, which is on unless the variable says 0.
 
-    Meninx does not import Flower.
+    ``meninx federate`` turns it off for its own processes.
     """
     if importlib.util.find_spec("flwr") is None:
         return "Flower is not installed"
     if os.environ.get("FLWR_TELEMETRY_ENABLED", "1") == "0":
         return "off in this shell (FLWR_TELEMETRY_ENABLED = 0)"
-    return "on in this shell; FLWR_TELEMETRY_ENABLED=0 turns it off (meninx does not use Flower)"
+    return "on in this shell; FLWR_TELEMETRY_ENABLED=0 turns it off (meninx federate does so for itself)"

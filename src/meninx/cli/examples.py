@@ -58,9 +58,18 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx federate review study-chest.json north/ --data data/ --approve",
         "meninx federate review study-chest.json north/ --data data/ --refuse 'no budget this year'",
     ),
+    "federate site": ("meninx federate site north/ chest", "meninx federate site north/ chest --device cuda"),
+    "federate coordinator": ("meninx federate coordinator chest/",),
+    "federate run": ("meninx federate run chest/", "meninx federate run chest/ --again --warm"),
+    "federate resume": ("meninx federate resume chest/",),
+    "federate stop": ("meninx federate stop chest/", "meninx federate stop north/"),
     "federate doctor": (
         "meninx federate doctor north/",
         "meninx federate doctor north/ --study study-chest.json --data data/",
+    ),
+    "federate status": (
+        "meninx federate status chest/",
+        "meninx federate status north/ --json",
     ),
     "completion": ("meninx completion bash", "meninx completion zsh"),
     "dicom": ("meninx dicom export clean/ images/", "meninx dicom restore images/ back/"),

@@ -147,7 +147,7 @@ def approve(site: SiteFolder, study: Study, data: Path, *, expect: str = "") -> 
     """
     if not study.digest.startswith(expect.lower()):
         fix = "read the page of this revision first"
-        raise UsageError(expected("the study that was reviewed", got="another", where="--expect", fix=fix))
+        raise UsageError(problem("the study is not the one that was reviewed", where="--expect", fix=fix))
     try:
         found = review(site, study, data)
         if found.reasons:

@@ -21,7 +21,7 @@ from meninx.federated.envelope import COORDINATOR, EnvelopeRefused, Signer
 from meninx.federated.exchange import Site
 from meninx.federated.flower import Arrival, FlowerLink, FlowerNode, StudyDiffers
 from meninx.federated.line import NotAdmitted, Unreachable
-from meninx.federated.mailbox import SMALL, Delivery, Mailbox, MailboxClient, Notice
+from meninx.federated.mailbox import SMALL, Delivery, Mailbox, MailboxClient, Presence, Welcome
 from meninx.federated.messages import (
     LIMIT,
     Declined,
@@ -88,7 +88,7 @@ class StudyExchange:
             mailbox: whether short requests travel through the mailbox.
             grace: seconds of absence after which a site is no longer waited for.
         """
-        self.mailbox = Mailbox(signer, self._answered, terms=terms)
+        self.mailbox = Mailbox(signer, self._answered, lambda site: Welcome(terms, link.number(site)))
         self._signer, self._link, self._sites = signer, link, frozenset(sites)
         self._use_mailbox, self._grace = mailbox, grace
         self._replies: dict[str, bytes] = {}
@@ -227,7 +227,7 @@ class SiteCarrier:
         mailbox: MailboxClient | None,
         *,
         stopping: threading.Event | None = None,
-        notice: Callable[[Notice], None] = lambda notice: None,
+        notice: Callable[[Presence], None] = lambda notice: None,
     ) -> None:
         """Prepare; nothing is sent before :meth:`run`.
 
@@ -253,7 +253,7 @@ class SiteCarrier:
         self._lock = threading.Lock()
         self._fetch, self._stopping = threading.Event(), stopping or threading.Event()
         self._broken = threading.Event()  # the node has to connect again
-        self._failure: MeninxError | None = None
+        self._failure: Exception | None = None
 
     def run(self) -> None:
         """Serve until :meth:`stop`.
@@ -435,7 +435,7 @@ class SiteCarrier:
             loop()
         except Interrupted:
             return
-        except MeninxError as error:
+        except Exception as error:  # whatever ends a loop ends the process
             self._failure = error
             self.stop()
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from meninx.federated.exchange import Site
 
-_TERMS_BODY = 4096  # bytes of a question for the terms
+_HELLO_BODY = 4096  # bytes of a site's first call
 _FLEET_BODY = 8 << 20  # bytes; Flower sends objects of 5 MB
 
 
@@ -100,7 +100,7 @@ class CoordinatorServer:
             signer, self._link, set(setup.node_keys), terms=setup.terms, mailbox=setup.mailbox
         )
         routes: dict[str, tuple[ASGIApp, int]] = dict.fromkeys(FLEET_ROUTES, (self._link.app, _FLEET_BODY))
-        routes[mailbox.TERMS] = (self.exchange.mailbox, _TERMS_BODY)
+        routes[mailbox.WELCOME] = (self.exchange.mailbox, _HELLO_BODY)
         if setup.mailbox:
             routes |= dict.fromkeys((mailbox.POLL, mailbox.REPLY), (self.exchange.mailbox, mailbox.ENVELOPE))
         self._listener = Listener(
@@ -143,9 +143,9 @@ class SiteClient:
             NotAdmitted, EnvelopeRefused: one end does not accept the other.
             Interrupted: :meth:`stop` was called.
         """
-        return persistently(self._mailbox.terms, self._stopping)
+        return persistently(self._mailbox.welcome, self._stopping).terms
 
-    def run(self, site: Site, *, notice: Callable[[mailbox.Notice], None] = lambda notice: None) -> None:
+    def run(self, site: Site, *, notice: Callable[[mailbox.Presence], None] = lambda notice: None) -> None:
         """Serve the coordinator's requests until :meth:`stop`.
 
         Args:
@@ -161,7 +161,7 @@ class SiteClient:
             setup.root_certificate,
             setup.node_key,
             digest=setup.digest,
-            memory=setup.folder / "flower_node.txt",
+            number=lambda: self._mailbox.welcome().node,
         )
         client = self._mailbox if setup.mailbox else None
         self._carrier = SiteCarrier(site, self._signer, node, client, stopping=self._stopping, notice=notice)

@@ -25,7 +25,7 @@ from meninx.federated.aggregation_methods import quorum_of, round_ends
 from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
 from meninx.federated.event_words import sentence
 from meninx.federated.events import FILE, AnyEvent, Emit, SiteConnected, SiteLost, StudyEvents
-from meninx.federated.mailbox import Notice
+from meninx.federated.mailbox import Presence
 from meninx.federated.processes import ENGINE, Service, running, service
 from meninx.federated.rounds import Coordinator, Terms
 from meninx.federated.study import Study, StudyFolder
@@ -62,7 +62,7 @@ class CoordinatorResult(Result):
     sites: tuple[str, ...]
 
 
-class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RunOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a run of a study begins.
 
     Attributes:
@@ -114,7 +114,7 @@ class Serving:
 
 
 def run(
-    folder: StudyFolder, start: Start, serving: Serving = Serving(), *, progress: Progress = SILENT
+    folder: StudyFolder, start: RunOrder, serving: Serving = Serving(), *, progress: Progress = SILENT
 ) -> CoordinatorResult:
     """Take the sites of a study through a run and return what came of it.
 
@@ -150,7 +150,7 @@ def serve(folder: StudyFolder, serving: Serving = Serving(), *, progress: Progre
     with _served(folder, serving, SERVING, progress) as office:
         (engine / ORDER).unlink(missing_ok=True)
         while not office.this.stopping.wait(_ORDERS):
-            order = _read(engine / ORDER, Start)
+            order = _read(engine / ORDER, RunOrder)
             if order is None:
                 continue
             (engine / OUTCOME).unlink(missing_ok=True)
@@ -173,7 +173,7 @@ class _Office:
     this: Service
     emit: Emit
 
-    def conduct(self, start: Start) -> RunOutcome:
+    def conduct(self, start: RunOrder) -> RunOutcome:
         """Go through a run to its end, and tell the sites."""
         study, config, log = self.study, self.study.config, self.folder.log()
         with closing(_state(self.this.folder / RUNS, study, start)) as state:
@@ -203,7 +203,8 @@ class _Office:
                 raise
             rounds = state.rounds()
             log.append("run finished", run=run, rounds=len(rounds))
-            self.server.exchange.mailbox.announce(Notice(ended=True))
+            here = tuple(sorted(self.server.exchange.present()))
+            self.server.exchange.mailbox.announce(Presence(connected=here, ended=True))
             time.sleep(_FAREWELL)
             return RunOutcome(
                 run=run,
@@ -234,7 +235,7 @@ def _served(folder: StudyFolder, serving: Serving, role: str, progress: Progress
         yield _Office(folder, study, roster, server, this, emit)
 
 
-def _ordered(engine: Path, start: Start) -> RunOutcome:
+def _ordered(engine: Path, start: RunOrder) -> RunOutcome:
     """Have the process that serves a study conduct a run, and return how it ended."""
     (engine / OUTCOME).unlink(missing_ok=True)
     files.write_bytes(engine / ORDER, msgspec.json.encode(start), mode=files.PRIVATE_MODE)
@@ -303,7 +304,7 @@ def _first(study: Study) -> tuple[Vector, WeightLayout]:
     return simulate.start(config.training, config.data.info(), config.study.local_layers)
 
 
-def _state(folder: Path, study: Study, start: Start) -> StudyState:
+def _state(folder: Path, study: Study, start: RunOrder) -> StudyState:
     """Return the state of the run that goes on or begins."""
     weights, layout = _first(study)
     paths = sorted(folder.glob("*.sqlite3"))
@@ -341,7 +342,7 @@ def _presence(server: CoordinatorServer, emit: Emit) -> Iterator[None]:
             for site in sorted(before - now):
                 emit(SiteLost(site=site, reason="its connection is closed"))
             if now != before:
-                server.exchange.mailbox.announce(Notice(connected=tuple(sorted(now))))
+                server.exchange.mailbox.announce(Presence(connected=tuple(sorted(now))))
             before = now
 
     thread = threading.Thread(target=watch, daemon=True)

@@ -25,7 +25,7 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,7 @@ from flwr.common.constant import (
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
+    ActivateNodeResponse,
     DeactivateNodeRequest,
     PullMessagesRequest,
     PushMessagesRequest,
@@ -90,7 +91,6 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from meninx.core.errors import DataError, PrivacyRefusal, StorageError, expected, problem
-from meninx.core.files import write_text
 from meninx.federated.line import NotAdmitted, Unreachable, line_error
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ _ARRAYS, _DATA = "arrays", "data"  # where the bytes lie in a Flower message
 _MESSAGE_TYPE = "train.meninx"
 _OBJECTS = 512  # of one message, at most; Flower cuts the bytes into objects of 5 MB
 _HEARTBEAT = 10.0  # seconds between two signs that the run is alive
+_ACTIVATIONS = 3  # tries of a node
+_ACTIVATION_PAUSE = 0.5  # seconds between them
 _RETRY, _RETRY_CAP = 0.05, 1.0  # seconds before an object that is still arriving is asked for again
 
 flower_telemetry.FLWR_TELEMETRY_ENABLED = "0"  # a hospital's process tells nobody that it runs
@@ -210,6 +212,10 @@ class FlowerLink:
         nodes = self._state.get_node_info(statuses=[NodeStatus.ONLINE])
         return {names[node.node_id]: node.last_activated_at for node in nodes if node.node_id in names}
 
+    def number(self, site: str) -> int:
+        """Return the number of a site's node; 0 if it has none, which no node has."""
+        return self._nodes.get(site, 0)
+
     def send(self, site: str, label: str, data: bytes, *, within: float) -> bool:
         """Store a message for a site; return False if its node was never connected."""
         metadata = Metadata(
@@ -302,7 +308,7 @@ class FlowerNode:
         node_key: ec.EllipticCurvePrivateKey,
         *,
         digest: str,
-        memory: Path,
+        number: Callable[[], int],
     ) -> None:
         """Prepare; nothing is sent before :meth:`connect`.
 
@@ -311,12 +317,13 @@ class FlowerNode:
             root_certificate: the study's certificate authority, PEM.
             node_key: the site's enrolled key on P-384.
             digest: of the study file that the site approved; a run with another one is refused.
-            memory: file that keeps the node's number, so that a killed site may come back at once.
+            number: asks the coordinator for the number of this node, so that a killed site may come back
+                before its earlier life has timed out.
         """
         self._client = FleetHttpClient.from_server_address(
             address, False, root_certificate, [NodeAuthHttpInterceptor(node_key, node_key.public_key())]
         )
-        self._key, self._digest, self._memory = public_key_to_bytes(node_key.public_key()), digest, memory
+        self._key, self._digest, self._number = public_key_to_bytes(node_key.public_key()), digest, number
         self._node = Node()  # number 0 until it is active
         self._approved: set[int] = set()
 
@@ -327,28 +334,26 @@ class FlowerNode:
             NotAdmitted: the key is not registered, or the coordinator's certificate is not trusted.
             Unreachable: no connection.
         """
-        if self._memory.is_file():
-            with _line_errors():
-                self._deactivate(int(self._memory.read_text(encoding="ascii")))
-        request = ActivateNodeRequest(public_key=self._key, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
-        try:
-            with _line_errors():
-                response = self._client.ActivateNode(request)
-        except Unreachable as error:
-            if (
-                not isinstance(error.__cause__, httpx.HTTPStatusError)
-                or error.__cause__.response.status_code >= 500
-            ):
-                raise
-            raise NotAdmitted(
-                problem(
-                    "the coordinator does not admit this site: its node key is not enrolled, or revoked",
-                    where="coordinator",
-                    fix="enrol again; if the site's private folder was lost, wait a minute and start again",
-                )
-            ) from error
+        number = self._number()
+        for left in reversed(range(_ACTIVATIONS)):
+            try:
+                response = self._activated(number)
+                break
+            except Unreachable as error:
+                cause = error.__cause__
+                if not isinstance(cause, httpx.HTTPStatusError) or cause.response.status_code >= 500:
+                    raise
+                if left:  # a call of a line that was cut may arrive late
+                    time.sleep(_ACTIVATION_PAUSE)
+                    continue
+                raise NotAdmitted(
+                    problem(
+                        "the coordinator does not admit this site: its node key is not enrolled, or revoked",
+                        where="coordinator",
+                        fix="enrol again",
+                    )
+                ) from error
         self._node = Node(node_id=response.node_id)
-        write_text(self._memory, str(response.node_id), mode=0o600)
 
     def beat(self) -> None:
         """Tell the coordinator that the node is alive."""
@@ -416,6 +421,13 @@ class FlowerNode:
             with suppress(httpx.HTTPError):
                 self._deactivate(self._node.node_id)
         self._client.close()
+
+    def _activated(self, number: int) -> ActivateNodeResponse:
+        with _line_errors():
+            self._deactivate(number)
+            return self._client.ActivateNode(
+                ActivateNodeRequest(public_key=self._key, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+            )
 
     def _deactivate(self, node_id: int) -> None:
         with suppress(httpx.HTTPStatusError):  # it is offline already, or another key's

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import httpx
 import msgspec
@@ -30,7 +30,9 @@ from meninx.federated.line import line_error
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-POLL, REPLY, TERMS = "/v1/meninx/poll", "/v1/meninx/reply", "/v1/meninx/terms"
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+
+POLL, REPLY, WELCOME = "/v1/meninx/poll", "/v1/meninx/reply", "/v1/meninx/welcome"
 SMALL = 8 << 20  # bytes of a request or reply that the mailbox carries, at most
 ENVELOPE = SMALL + (1 << 16)  # bytes of such a body with its label and notice
 _HOLD = 20.0  # seconds for which a poll is held; proxies cut a silent connection after 60
@@ -61,10 +63,22 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     label: str = ""
     request: bytes = b""
-    notice: Notice | None = None
+    notice: Presence | None = None
 
 
-class Notice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Welcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a site fetches before anything else.
+
+    Attributes:
+        terms: the roster that all sites signed.
+        node: number of the site's node in Flower.
+    """
+
+    terms: bytes
+    node: int
+
+
+class Presence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the coordinator tells its sites about each other.
 
     Attributes:
@@ -93,7 +107,7 @@ class _Box:
     requests: dict[str, bytes] = field(
         default_factory=dict
     )  # label -> bytes, empty where Flower carries them
-    shown: Notice | None = None  # what the site knows
+    shown: Presence | None = None  # what the site knows
     seen: float = field(default_factory=time.monotonic)  # time of the last sign of the site
     polls: int = 0  # number of the newest poll
     open: bool = False  # the newest poll is held now
@@ -108,8 +122,8 @@ class Mailbox:
         self,
         signer: Signer,
         answered: Callable[[str, str, bytes], None],
+        welcome: Callable[[str], Welcome],
         *,
-        terms: bytes = b"",
         hold: float = _HOLD,
     ) -> None:
         """Start empty.
@@ -117,15 +131,15 @@ class Mailbox:
         Args:
             signer: the coordinator's, with the keys of the sites.
             answered: called with site, label and reply when a reply arrives, from a thread of the server.
-            terms: what a site fetches before anything else.
+            welcome: called with a site for what the site fetches before anything else.
             hold: seconds for which a poll is held.
         """
-        self._signer, self._answered, self._terms, self._hold = signer, answered, terms, hold
+        self._signer, self._answered, self._welcome, self._hold = signer, answered, welcome, hold
         self._boxes: dict[str, _Box] = {}
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending = False
-        self._notice: Notice | None = None
+        self._notice: Presence | None = None
 
     def post(self, site: str, label: str, request: bytes) -> None:
         """Offer a request to a site; no bytes if it lies in Flower's store."""
@@ -138,7 +152,7 @@ class Mailbox:
         with self._lock:
             self._box(site).requests.pop(label, None)
 
-    def announce(self, notice: Notice) -> None:
+    def announce(self, notice: Presence) -> None:
         """Tell all sites; a later notice replaces this one."""
         self._notice = notice
         for site in list(self._boxes):
@@ -169,9 +183,9 @@ class Mailbox:
                 response = PlainTextResponse("the coordinator is stopping", status_code=503)
             elif scope["path"] == POLL:
                 response = await self._poll(body, request)
-            elif scope["path"] == TERMS:
-                envelope = self._signer.open(body, purpose="terms?", limit=0)
-                response = self._sealed(envelope, "terms", self._terms)
+            elif scope["path"] == WELCOME:
+                envelope = self._signer.open(body, purpose="hello", limit=0)
+                response = self._sealed(envelope, "welcome", _ENCODE(self._welcome(envelope.sender)))
             else:
                 response = await run_in_threadpool(self._reply, body)
         except EnvelopeRefused as error:
@@ -286,18 +300,15 @@ class MailboxClient:
             EnvelopeRefused: the answer is not the coordinator's.
         """
         body = self._call(POLL, "poll", _ENCODE(Poll(held)), "delivery", timeout=self._hold + 10)
-        return _decoded(body) if body else Delivery()
+        return _decoded(body, Delivery) if body else Delivery()
 
     def reply(self, label: str, reply: bytes) -> None:
         """Send the reply to a request; the errors are those of :meth:`poll`."""
         self._call(REPLY, "reply", _ENCODE(Answer(label, reply)), "receipt", timeout=30.0)
 
-    def terms(self) -> bytes:
-        """Return what the coordinator gives to each site before anything else.
-
-        The errors are those of :meth:`poll`.
-        """
-        return self._call(TERMS, "terms?", b"", "terms", timeout=30.0)
+    def welcome(self) -> Welcome:
+        """Return what a site fetches before anything else; the errors are those of :meth:`poll`."""
+        return _decoded(self._call(WELCOME, "hello", b"", "welcome", timeout=30.0), Welcome)
 
     def leave(self) -> None:
         """Tell the coordinator that this site stops, which ends the poll of another thread."""
@@ -328,8 +339,8 @@ async def _closed(request: Request) -> None:
         pass
 
 
-def _decoded(body: bytes) -> Delivery:
+def _decoded(body: bytes, kind: type[StructT]) -> StructT:
     try:
-        return msgspec.msgpack.decode(body, type=Delivery)
+        return msgspec.msgpack.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(problem("the delivery is not one of meninx", where="mailbox")) from error
+        raise DataError(problem("the coordinator's answer is not one of meninx", where="mailbox")) from error

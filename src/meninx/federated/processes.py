@@ -8,13 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from meninx.core import artifacts, files, workspace
-from meninx.core.errors import DataError, RunLocked, problem
+from meninx.core.errors import DataError, RunLocked, UsageError, problem
 from meninx.core.pool import Stop
+from meninx.core.result import Result
 
 RECORD, STOP, ENGINE = "process.json", "stop", "engine"
 _LOOK = 0.2  # seconds between two looks for a signal or a stop file
@@ -36,6 +38,17 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     role: str
     since: str
     address: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopResult(Result):
+    """Processes that were stopped.
+
+    Attributes:
+        stopped: what they were.
+    """
+
+    stopped: tuple[str, ...]
 
 
 class Service:
@@ -148,6 +161,30 @@ def stop(folder: Path, *, within: float = _ENDING) -> ProcessRecord | None:
             )
         time.sleep(_LOOK)
     return record
+
+
+def stop_folder(root: Path, study: str = "") -> StopResult:
+    """Stop what serves the folder of a study or a site, and return what it was.
+
+    Args:
+        root: the folder.
+        study: at a site: name of one study; empty for all of them.
+
+    Raises:
+        UsageError: nothing serves it.
+        DataError: a process did not end in time.
+    """
+    engine = root / workspace.PRIVATE / ENGINE
+    places = [engine, *sorted(path for path in engine.glob("*") if path.is_dir())]
+    stopped = []
+    for place in places:
+        if not study or place.name == study:
+            record = stop(place)
+            if record is not None:
+                stopped.append(f"{record.role} {place.name}" if place != engine else record.role)
+    if not stopped:
+        raise UsageError(problem("no process serves this folder", where=root.name))
+    return StopResult(out=root, stopped=tuple(stopped))
 
 
 def _held(folder: Path) -> bool:

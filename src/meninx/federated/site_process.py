@@ -25,7 +25,7 @@ from meninx.federated.approval import ApprovedStudy
 from meninx.federated.connections import SiteClient, SiteSetup
 from meninx.federated.event_words import sentence
 from meninx.federated.events import FILE, AnyEvent, Emit, SiteConnected, SiteLost, StudyEvents
-from meninx.federated.mailbox import Notice
+from meninx.federated.mailbox import Presence
 from meninx.federated.messages import Reply, Request
 from meninx.federated.processes import ENGINE, service
 from meninx.federated.site_folder import SiteFolder
@@ -147,7 +147,7 @@ class _Part:
         finally:
             self._last = time.monotonic()
 
-    def noticed(self, notice: Notice) -> None:
+    def noticed(self, notice: Presence) -> None:
         """Write down who is connected, and stop when the run is over."""
         now = set(notice.connected)
         for site in sorted(now - self._connected):
