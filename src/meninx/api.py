@@ -8,7 +8,7 @@ checked like them; docs/reference/settings.md describes each. ``progress`` may b
     >>> print(*sorted(meninx.__all__)[1:6], sep=", ")
     deidentify, evaluate, load_model, new_key, predict
     >>> print(*sorted(meninx.__all__)[6:], sep=", ")
-    prepare, report, sweep, train, train_and_report, verify
+    prepare, report, simulate, sweep, train, train_and_report, verify
 """
 
 from __future__ import annotations
