@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -90,6 +91,28 @@ def test_splits_that_evaluation_needs_are_missed_before_the_training(invoke, tmp
         "note: the validation split",
         "note: the test split",
     ]
+
+
+@pytest.mark.torch
+def test_an_empty_split_is_a_warning_on_stderr_and_a_field_of_the_json(invoke, tmp_path):
+    data = write_dataset(tmp_path / "data", patients=12, size=16)
+    _without(data.root, valid="train", test="train")
+    said = invoke("train", data.root, "--recipe", "tiny", "--dry-run", "--out", tmp_path / "runs", "--json")
+    assert json.loads(said.out)["empty_splits"] == ["valid", "test"]
+    for split in ("validation", "test"):
+        assert f"warning: the {split} split has no cases" in said.err
+
+
+def test_prepare_warns_of_an_empty_split_in_bold(invoke, pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    words = ("--reader", "folder", "--fractions", "0.5", "0", "0.5", "--size", "8")
+    said = invoke("prepare", pictures, tmp_path / "out", *words, "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["empty_splits"] == ["valid"]
+    assert "\x1b[1mwarning: the validation split has no cases" in said.err
+    assert "test split" not in said.err
+    words = (*words, "--overwrite")
+    assert "warning" not in invoke("prepare", pictures, tmp_path / "out", *words, "--quiet").err
 
 
 @pytest.mark.torch

@@ -33,6 +33,9 @@ class FakeResult:
     def summary(self) -> str:
         return ""
 
+    def alerts(self) -> tuple[str, ...]:
+        return ()
+
 
 def on_the_command_line(line: str) -> Any:
     """The resolved config of a command."""

@@ -1,4 +1,4 @@
-"""Studies for the tests of the rounds: sites without a trainer, exchanges that lose sites, small real sites."""
+"""Studies for the tests of the rounds: sites without a trainer, and exchanges that lose sites."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Line:
 
 
 class RestartingLine(Line):
-    """A carrier that asks a killed site again: the site is killed at one request, and starts again from disk."""
+    """A carrier that asks a killed site again: it is killed at one request and starts again from disk."""
 
     def __init__(self, sites: dict[str, Learner], victim: str, at: int, *, answered: bool) -> None:
         super().__init__(sites)

@@ -49,7 +49,7 @@ def test_the_end_is_estimated_from_past_rounds_with_their_failures() -> None:
     status = status_of(study())
     assert status.seconds_per_round == 60.0
     assert status.expected_end == 1080.0 + 2 * 60.0
-    aborted = kinds.RoundAborted(time=1100.0, round=1, attempt=0, reason=AbortReason.TIME_OVER)
+    aborted = kinds.RoundAborted(time=1100.0, round=1, attempt=0, reason=AbortReason.OTHER)
     again = [
         kinds.RoundOpened(time=1110.0, round=2, attempt=0, members=SITES),
         kinds.RoundAccepted(time=1150.0, round=2, attempt=0, survivors=SITES),
@@ -97,7 +97,9 @@ def test_a_new_run_begins_at_zero_and_its_history_goes_on() -> None:
 
 def test_a_site_that_is_asked_to_train_is_connected() -> None:
     again = kinds.RoundOpened(time=2000.0, round=2, attempt=0, members=SITES)
-    assert all(site.up for site in status_of([*study(), again]).sites)
+    status = status_of([*study(), again])
+    assert all(site.up for site in status.sites)
+    assert numbers(status, "west").lost_reason == ""
     assert all(site.up for site in view_of("east", [*study(), again]).sites)
 
 

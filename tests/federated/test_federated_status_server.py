@@ -210,7 +210,7 @@ def test_the_page_of_a_site_shows_no_figure_of_another(events: StudyEvents) -> N
 
 
 def test_the_page_listens_on_this_machine_alone(events: StudyEvents, served: Entered) -> None:
-    with pytest.raises(UsageError, match="cannot listen"), serving(events, port=served[0].port):
+    with pytest.raises(UsageError, match="is not free"), serving(events, port=served[0].port):
         pass
     assert served[0].url.startswith("http://127.0.0.1:")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from PIL import Image as Pillow
 
 from meninx.core.errors import ConfigError, DataError, LayoutError, UsageError
 from meninx.core.manifest import Manifest, TaskKind
-from meninx.prepare import stage
+from meninx.prepare import config, stage
 from meninx.prepare.config import READER_NAMES, PrepareConfig
 from meninx.prepare.readers import READERS
 from meninx.prepare.readers.published_layouts import PUBLISHED
+from meninx.prepare.readers.published_table import PublishedTable
 from meninx.prepare.readers.recognition import recognised
 from meninx.prepare.source_cases import ReaderOutput
 from meninx.prepare.stage import run
@@ -644,3 +646,21 @@ def test_an_image_whose_row_is_left_out_has_a_row(tmp_path):
     reading = read(make.make_mimic(tmp_path / "mimic"), reader="mimic")
     assert reading.skipped[0][0] == "no label row"
     assert "images without a row of the table" not in dict(reading.notes)
+
+
+def test_the_settings_know_what_each_published_table_has():
+    """The tuples of prepare/config.py, which cannot import the layouts, against the layouts themselves."""
+
+    def having(condition: Callable[[PublishedTable], object]) -> set[str]:
+        return {name for name, layout in PUBLISHED.items() if condition(layout)}
+
+    published = set(PUBLISHED)
+    assert tuple(PUBLISHED) == config.PUBLISHED
+    assert set(config.ONE_TABLE) == having(lambda layout: len(layout.tables) == 1)
+    one_class = having(lambda layout: layout.diagnosis or layout.one_hot)
+    assert set(config.ONLY_CLASSES) & published == one_class
+    assert set(config.LABEL_COLUMNS) & published == published - one_class
+    assert set(config.GRADED) & published == having(lambda layout: layout.labels and not layout.one_hot)
+    assert set(config.MERGED) == having(lambda layout: layout.malignant)
+    assert set(config.EFFECTS["sex_codes"].readers) & published == having(lambda layout: layout.sex)
+    assert set(config.ROWS) - {"csv"} == published

@@ -41,7 +41,7 @@ def changed(draw: st.DrawFn, event: AnyEvent) -> list[AnyEvent]:
     return draw(st.lists(others, max_size=2))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data(), events=EVENTS)
 def test_the_view_of_a_site_does_not_depend_on_the_others(
     data: st.DataObject, events: list[AnyEvent]

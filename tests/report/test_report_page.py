@@ -268,3 +268,15 @@ def test_the_page_does_not_lie_in_a_dataset_or_an_archive(tmp_path):
                 stage.run(CONFIG, paths, out)
     assert not list(tmp_path.rglob("*.html"))
     assert stage.run(CONFIG, paths, tmp_path / "page.html").size
+
+
+def test_a_run_without_validation_cases_stands_out(tmp_path):
+    data = write_dataset(tmp_path / "data")
+    run = write_run(tmp_path / "run", private=False, dataset=data)
+    said = "Run run: the validation split was empty: no thresholds, no model selection."
+    stage.run(CONFIG, [data, run], tmp_path / "page.html")
+    assert said not in (tmp_path / "page.html").read_text()
+    stage.run(CONFIG, [run], tmp_path / "alone.html")  # by the members alone
+    page = (tmp_path / "alone.html").read_text()
+    assert f'<p class="caution">{said}</p>' in page
+    assert ".caution {" in page

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from secagg_sites import Consortium, signing_keys
 
 from meninx.core.errors import MeninxError
 from meninx.secagg import SiteProtocol
 from meninx.secagg import payload as upload_bytes
-from meninx.secagg.statements import Agreement, Masked, Opening, read, sign
+from meninx.secagg.statements import Agreement, Announcement, Masked, Opening, read, sign
 
 P = 2**31 - 1  # the field of the linear algebra
 
@@ -221,6 +223,23 @@ class CheatingCoordinator:
                     if found is not None:
                         self.known.see_opening(read(found, Opening, self.consortium.roster))
 
+    def restart(self, sites: Sequence[str]) -> None:
+        """Processes of sites are killed and start again from what they recorded."""
+        for name in sites:
+            site = self.consortium.sites[name]
+            if (
+                type(site) is SiteProtocol and site.run == self.consortium.run
+            ):  # a planted fault keeps no history
+                self.consortium.start(name)
+
+    def forget(self, sites: Sequence[str]) -> None:
+        """Sites close the round and keep the history that they still need."""
+        for name in sites:
+            site = self.consortium.sites[name]
+            if type(site) is SiteProtocol and site.phase not in ("start", "announced"):
+                site.close()
+                self.consortium.history[name][:] = site.entries()
+
     # strategies
 
     def some(self, names: Sequence[str], least: int) -> tuple[str, ...]:
@@ -247,10 +266,11 @@ class CheatingCoordinator:
         victim = self.victim()
         members = self.names
         self.upload(round, 0, members, members)
-        survivors = self.some(members, self.rules.quorum)
-        signers = self.some(survivors, self.rules.quorum)
+        whole = bool(self.rng.integers(2))
+        survivors = members if whole else self.some(members, self.rules.quorum)
+        signers = survivors if whole else self.some(survivors, self.rules.quorum)
         self.agree(round, 0, survivors, signers)
-        if self.rng.integers(2):
+        if whole or self.rng.integers(2):
             self.reveal(round, members, self.some(survivors, 1))
         fewer = tuple(name for name in members if name != victim)
         chosen = fewer if self.rng.integers(2) else members
@@ -288,8 +308,12 @@ class CheatingCoordinator:
             attempt = int(self.rng.integers(2))
             survivors = self.some(members, max(1, self.rules.quorum - 1))
             group = self.some(self.honest, 1)
-            kind = int(self.rng.integers(4))
-            if kind == 0:
+            kind = int(self.rng.integers(6))
+            if kind == 4:
+                self.restart(group)
+            elif kind == 5:
+                self.forget(group)
+            elif kind == 0:
                 again = self.some(self.names, self.rules.quorum)
                 self.upload(round, attempt, again, group)
             elif kind == 1:
@@ -299,6 +323,21 @@ class CheatingCoordinator:
             else:
                 self.reveal(round, group, self.some(self.names, 1), attempt)
         self.reveal(round, self.honest, self.some(self.names, 1))
+
+
+def equivocate(consortium: Consortium, colluder: str) -> None:
+    """Start another run in which a colluder announces two keys and half of the sites see the second one."""
+    consortium.run = "run-2"
+    for name in consortium.names:
+        consortium.start(name)
+    first = [site.announce() for site in consortium.sites.values()]
+    found = read(first[consortium.names.index(colluder)], Announcement, consortium.roster)
+    key = X25519PrivateKey.generate().public_key().public_bytes_raw()
+    other = sign(msgspec.structs.replace(found, exchange_key=key), signing_keys(consortium.count)[colluder])
+    second = [other if name == colluder else data for name, data in zip(consortium.names, first, strict=True)]
+    for number, name in enumerate(consortium.names):
+        shown = second if number % 2 and name != colluder else first
+        consortium.sites[name].meet(shown)
 
 
 # rules that are planted away, to show that the search finds what they prevent

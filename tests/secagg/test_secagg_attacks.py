@@ -350,11 +350,33 @@ def test_second_vector_below_the_same_masks_is_refused(six):
     assert site.upload(0, 0, six.names, random_vector(20, 0)) == first
     with pytest.raises(PrivacyRefusal, match="another vector was masked"):
         site.upload(0, 0, six.names, random_vector(20, 1))
-    with pytest.raises(PrivacyRefusal, match="other members were masked before"):
+    with pytest.raises(PrivacyRefusal, match="other members was masked before"):
         site.upload(0, 0, six.names[:5], random_vector(20, 0))
     site.upload(0, 1, six.names, random_vector(20, 0))
-    with pytest.raises(PrivacyRefusal, match="a later attempt"):
+    with pytest.raises(PrivacyRefusal, match="a later one"):
         site.upload(0, 0, six.names, random_vector(20, 0))
+
+
+def test_attempt_whose_seed_is_forgotten_is_masked_no_second_time(six):
+    """Others hold shares of the first seed, which with a second one would give away a difference."""
+    site = six.sites["site00"]
+    site.upload(0, 0, six.names, random_vector(20, 0))
+    site.close()
+    six.history["site00"] = list(site.entries())
+    for one in (site, six.start("site00")):
+        with pytest.raises(PrivacyRefusal, match="was masked before"):
+            one.upload(0, 0, six.names, random_vector(20, 0))
+    six.sites["site00"].upload(0, 1, six.names, random_vector(20, 0))
+
+
+def test_statement_with_another_ring_is_refused(six):
+    uploads = uploaded(six)
+    vector = upload_bytes.split(uploads["site00"])[1]
+    for change in ({"bits": 16}, {"bits": 64}, {"length": -1}, {"length": 21}):
+        forged = resealed(six, uploads["site00"], **change)
+        data = len(forged).to_bytes(4, "big") + forged + bytes(vector)
+        with pytest.raises(DataError):
+            six.aggregation().receive(data)
 
 
 def test_forged_or_replayed_statements_do_not_reach_the_sum(six):

@@ -11,6 +11,7 @@ from cheating import (
     OpensLostOutside,
     ReopensRounds,
     SignsEverySet,
+    equivocate,
     leak,
     reduced,
 )
@@ -21,13 +22,15 @@ from meninx.secagg import covered
 SETTINGS = [(count, c) for count in range(3, 13) for c in range(covered(count).colluders + 1)]
 
 
-def played(count, colluders, rounds, seed, protocol=None):
+def played(count, colluders, rounds, seed, protocol=None, split=False):
     """Leaks found, sums opened and refusals, over rounds of cheating."""
     consortium = Consortium(count)
     if protocol is not None:
         consortium = planted(consortium, protocol)
     rng = np.random.default_rng(seed)
     chosen = tuple(rng.permutation(consortium.names)[:colluders].tolist())
+    if split:
+        equivocate(consortium, chosen[0])
     coordinator = CheatingCoordinator(consortium, chosen, rng)
     rules = covered(count)
     found, sums = [], 0
@@ -72,17 +75,26 @@ def test_quick_search_finds_no_leak(count, colluders):
     assert refusals > 0
 
 
+@pytest.mark.parametrize(("count", "colluders"), [(5, 2), (7, 2)])
+def test_quick_search_with_two_keys_of_a_colluder_finds_no_leak(count, colluders):
+    found, _, refusals = played(count, colluders, 15, seed=count, split=True)
+    assert found == []
+    assert refusals > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "colluders"), SETTINGS)
 def test_search_finds_no_leak(count, colluders):
     found, sums, _ = played(count, colluders, 120, seed=1000 * count + colluders)
     assert found == []
     assert sums > 0
+    if colluders:
+        assert played(count, colluders, 20, seed=count, split=True)[0] == []
 
 
 @pytest.mark.parametrize("protocol", [SignsEverySet, NeedsNoQuorum, ReopensRounds, OpensLostOutside])
 def test_search_finds_leaks_when_a_rule_is_planted_away(protocol):
-    found, _, _ = played(5, 2, 40, seed=3, protocol=protocol)
+    found = [reason for seed in (3, 4) for reason in played(5, 2, 20, seed=seed, protocol=protocol)[0]]
     assert found
 
 

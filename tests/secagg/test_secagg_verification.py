@@ -114,6 +114,9 @@ def test_statements_of_two_rounds_do_not_mix(finished):
     mixed = msgspec.structs.replace(transcript, statements=(other.statements[0], *transcript.statements[1:]))
     with pytest.raises(PrivacyRefusal, match="several rounds"):
         verify(mixed, total, roster=consortium.roster)
+    verify(transcript, total, roster=consortium.roster, round=0)
+    with pytest.raises(PrivacyRefusal, match="is of round 0, not of round 1"):  # an old one, published again
+        verify(transcript, total, roster=consortium.roster, round=1)
     with pytest.raises(DataError, match="upload of a survivor is missing"):
         transcript.with_uploads({})
 

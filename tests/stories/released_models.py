@@ -156,5 +156,5 @@ def table(path: Path) -> dict[str, np.ndarray]:
     with path.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.reader(stream))
     first = 2 if rows[0][1] == "file" else 1
-    last = sum(not name.startswith("positive:") for name in rows[0])
+    last = sum(not name.startswith("positive:") and name != "most_probable" for name in rows[0])
     return {row[0]: np.array([float(cell) for cell in row[first:last]]) for row in rows[1:]}

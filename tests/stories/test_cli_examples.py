@@ -16,6 +16,7 @@ from meninx import api
 from meninx.cli.app import run
 from meninx.cli.examples import EXAMPLES
 from meninx.core.manifest import Manifest
+from meninx.federated.events import StudyEvents, StudyStarted
 from meninx.synthetic import write_dataset
 
 HOSPITAL = "north"
@@ -41,6 +42,7 @@ NEEDS = {
     "federate enrol": ("study",),
     "federate review": ("data", "study"),
     "federate doctor": ("data", "study"),
+    "federate status": ("events",),
     "dicom restore": ("images",),
     "dicom table": ("classes",),
 }
@@ -119,6 +121,10 @@ def _put(name: str, here: Path, shop: Path, trained: Path, verb: str) -> None:
             "classes": "meninx dicom folders {} classes --from-tag PatientSex",
         }
         assert run(shlex.split(steps[name].format(shop / "clean"))[1:]) == 0
+    elif name == "events":
+        for folder in ("chest", "north"):
+            with StudyEvents(here / folder / "private" / "events.jsonl").writing() as emit:
+                emit(StudyStarted(study="chest", run="a1", sites=("east", "north", "west"), rounds=3))
     elif (shop / name).is_dir():
         shutil.copytree(shop / name, here / name)
     else:
@@ -157,7 +163,7 @@ def test_the_example_runs(ready, line, capsys):
     looks_only = (
         "--dry-run" in line
         or line.startswith("meninx federate enrol chest/")  # changes the study file in its place
-        or line.startswith(("meninx verify", "meninx federate doctor"))
+        or line.startswith(("meninx verify", "meninx federate doctor", "meninx federate status"))
         or (line.startswith("meninx federate review") and "--approve" not in line and "--refuse" not in line)
         or (
             "--copy" not in line and line.startswith(("meninx doctor", "meninx recipes", "meninx completion"))

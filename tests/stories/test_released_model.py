@@ -205,13 +205,19 @@ def test_thresholds_of_an_evaluation_decide_in_monai_and_in_the_program(
     integrity.write(bundle, integrity.read(bundle) | integrity.measured(bundle, [written]))
     call(bundle, own.images, tmp_path / "monai")
     predict_stage.run(PredictConfig(), bundle, own.images, tmp_path / "meninx")
-    for folder in ("monai", "meninx"):
+    table = tmp_path / "onnx" / "predictions.csv"
+    table.parent.mkdir()
+    make.without_meninx(bundle, sys.executable, "-c", WITH_ONNX, str(own.images), str(table))
+    headers = set()
+    for folder in ("monai", "meninx", "onnx"):
         with (tmp_path / folder / "predictions.csv").open(newline="") as stream:
             rows = list(csv.DictReader(stream))
+        headers.add(tuple(name for name in rows[0] if name not in ("image", "case_id", "file")))
         calls = [row["positive:effusion"] for row in rows]
         assert sorted(calls) == sorted(str(int(float(row["effusion"]) >= middle)) for row in rows)
         assert set(calls) == {"0", "1"}
         assert "positive:nodule" not in rows[0]
+    assert headers == {("effusion", "nodule", "positive:effusion")}
 
 
 def unusable(images: Path) -> set[str]:
@@ -303,3 +309,25 @@ def test_volumes_are_segmented_with_monai_alone(tmp_path: Path) -> None:
         placed = resample.volume_on_source(expected, stored.affine, source_image.size, source_image.affine)
         assert (found.array[0] == placed).mean() > 0.9999  # a voxel at a border may fall to the other side
         assert 0 < placed.mean() < 1
+
+
+@pytest.mark.slow
+def test_three_tables_of_classes_have_the_same_columns(tmp_path: Path) -> None:
+    for seed in range(12):
+        make.pictures(tmp_path / "old" / "abc"[seed % 3], range(seed, seed + 1))
+    prepare.run(PrepareConfig.of(reader="folder", size=(16, 16)), tmp_path / "old", tmp_path / "data")
+    config = TrainConfig.of(model="resnet9-small", steps=1, batch_size=3, export=("bundle", "onnx"))
+    run = Run(train.run(config, tmp_path / "data", tmp_path / "runs").out)
+    bundle, images = make.copied(run.release, tmp_path / "elsewhere" / "bundle"), tmp_path / "old"
+    call(bundle, images, tmp_path / "monai")
+    predict_stage.run(PredictConfig(), bundle, images, tmp_path / "meninx")
+    table = tmp_path / "onnx.csv"
+    make.without_meninx(bundle, sys.executable, "-c", WITH_ONNX, str(images), str(table))
+    found = []
+    for path in (tmp_path / "meninx" / "predictions.csv", tmp_path / "monai" / "predictions.csv", table):
+        with path.open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        columns = [name for name in rows[0] if name not in ("image", "case_id", "file")]
+        assert columns == ["a", "b", "c", "most_probable"]
+        found.append({row.get("image") or row["file"]: row["most_probable"] for row in rows})
+    assert found[0] == found[1] == found[2]

@@ -85,6 +85,19 @@ def test_a_table_has_a_row_per_image_and_calls_where_a_threshold_is_known(tmp_pa
     assert (rows[2][0], rows[2][3], float(rows[2][1])) == ("two.png", "0", pytest.approx(1e-9))
 
 
+def test_classes_that_exclude_each_other_have_a_most_probable_one(tmp_path):
+    table = ProbabilityTable(str(tmp_path), ["a", "=b"], classes=True)
+    table.add({"files": image("x.png"), "pred": torch.tensor([0.25, 0.75])})
+    table.close()
+    with (tmp_path / "predictions.csv").open(newline="") as stream:
+        assert list(csv.reader(stream)) == [
+            ["image", "a", "'=b", "most_probable"],
+            ["x.png", "0.25", "0.75", "'=b"],
+        ]
+    with pytest.raises(DataError, match="name of a column"):
+        ProbabilityTable(str(tmp_path / "other"), ["a", "most_probable"], classes=True)
+
+
 def test_another_number_of_outputs_is_refused(tmp_path):
     with pytest.raises(DataError, match="2 outputs"):
         ProbabilityTable(str(tmp_path), ["a", "b"]).add({"files": image("x"), "pred": torch.zeros(3)})
@@ -106,9 +119,9 @@ def test_thresholds_of_other_weights_are_left_out(tmp_path):
     for weights in ("", "0" * 64):
         path.write_text(json.dumps({"thresholds": {"a": 0.5}, "weights": weights}))
         with pytest.warns(UserWarning, match="other weights"):
-            assert not ProbabilityTable(str(tmp_path), ["a"], str(path), network).thresholds
+            assert not ProbabilityTable(str(tmp_path), ["a"], str(path), network).columns.thresholds
     path.write_text(json.dumps({"thresholds": {"a": 0.5}, "weights": weights_digest(network)}))
-    assert ProbabilityTable(str(tmp_path), ["a"], str(path), network).thresholds == {"a": 0.5}
+    assert ProbabilityTable(str(tmp_path), ["a"], str(path), network).columns.thresholds == {"a": 0.5}
 
 
 def test_maps_have_the_pixels_of_their_sources_and_names_of_their_own(tmp_path):

@@ -57,6 +57,11 @@ class Output:
             print(results[0].to_json())
         else:
             print(plain.to_json([result.to_table() for result in results]))
+        alerts = () if self.quiet else dict.fromkeys(text for item in results for text in item.alerts())
+        for text in alerts:
+            Screen(stderr=True).print(
+                f"warning: {text}", style="bold", highlight=False, markup=False, soft_wrap=True
+            )
 
 
 class Bar:

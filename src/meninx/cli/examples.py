@@ -67,6 +67,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx federate doctor north/",
         "meninx federate doctor north/ --study study-chest.json --data data/",
     ),
+    "federate status": (
+        "meninx federate status chest/",
+        "meninx federate status north/ --json",
+    ),
     "completion": ("meninx completion bash", "meninx completion zsh"),
     "dicom": ("meninx dicom export clean/ images/", "meninx dicom restore images/ back/"),
     "dicom label": ("meninx dicom label clean/ labelled/ --tag ClinicalTrialTimePointID --from-folder -1",),

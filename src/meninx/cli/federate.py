@@ -21,6 +21,11 @@ STEPS = {
     "resume": ("study_processes", "Go on with a run that was stopped or killed."),
     "stop": ("study_processes", "Stop the process that serves a study or a site."),
     "doctor": ("consortium", "Check that a site can take part in a study."),
+    "status": (
+        "federate_status",
+        "Show how a study stands: sites, rounds, bytes, epsilon, refusals.",
+    ),
+    "simulate": ("simulate", "Train several datasets together on one machine, and compare."),
 }
 """Name of a step -> module of ``meninx.cli`` that has the function of that name, and what it does."""
 

@@ -17,7 +17,7 @@ from meninx.federated.config import StudyConfig
 
 @with_settings("rounds", "local_steps", "local_epochs", "algorithm", "aggregation", "train")
 def simulate(
-    *sites: Path,
+    *datasets: Path,
     config: StudyConfig,
     out: Path = Path("simulation"),
     recipe: str | None = None,
@@ -31,17 +31,17 @@ def simulate(
     hidden from whoever runs it.
 
     Args:
-        sites: Prepared dataset folders, one per site.
+        datasets: Prepared dataset folders, one per site.
         out: Folder of the simulation; a study in it that was stopped goes on, finished runs are not repeated.
         recipe: Packaged recipe or TOML file of `meninx train`, or a study's TOML file; flags override it.
         baselines: Also train each site alone and all data pooled, with the same steps (or passes).
         device: Where networks run.
     """
-    for path in sites:
+    for path in datasets:
         early.dataset(path)
     early.extra("train")
     early.device(device)
-    workspace.outside(out, list(sites))
+    workspace.outside(out, list(datasets))
     from meninx.federated.simulate import run
 
-    output.show(run(config, sites, out, baselines=baselines, device=device, progress=output.progress()))
+    output.show(run(config, datasets, out, baselines=baselines, device=device, progress=output.progress()))

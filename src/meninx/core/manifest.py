@@ -231,6 +231,12 @@ class Manifest:
         """Return the cases of one split: ``train``, ``valid`` or ``test``."""
         return self.select(lambda case: case.split == name)
 
+    @property
+    def empty_splits(self) -> tuple[str, ...]:
+        """The splits without cases, of ``valid`` and ``test``."""
+        used = {case.split for case in self.cases}
+        return tuple(name for name in ("valid", "test") if name not in used)
+
     def site(self, name: str) -> Manifest:
         """Return the cases of one site."""
         return self.select(lambda case: case.site == name)
@@ -385,6 +391,13 @@ class Manifest:
         cases = tuple(_case(cells, header, info, f"{table_path}, row {number}") for number, cells in rows)
         _refuse_links(root, cases, str(table_path))
         return cls(root, info, cases)
+
+
+EMPTY_SPLITS = {
+    "valid": "the validation split has no cases: no metric in training, no thresholds, no model selection",
+    "test": "the test split has no cases: `meninx evaluate` can measure on another dataset only",
+}
+"""What it means that a split has no cases."""
 
 
 def read_info(root: Path) -> DatasetInfo:

@@ -35,6 +35,10 @@ class Result:
                 lines.append(f"{_words(name)}: {value}")
         return "\n".join(lines)
 
+    def alerts(self) -> tuple[str, ...]:
+        """Return what nobody should overlook; the command line shows it in bold on stderr."""
+        return ()
+
     def to_table(self) -> dict[str, Any]:
         """Return the fields as plain values."""
         return {item.name: plain.to_plain(getattr(self, item.name)) for item in dataclasses.fields(self)}

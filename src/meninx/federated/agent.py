@@ -23,6 +23,7 @@ from torch import Tensor
 from meninx.core import artifacts
 from meninx.core.artifacts import RunRecord, StudyPart
 from meninx.core.errors import DataError, Interrupted, MeninxError, PrivacyRefusal, expected, problem
+from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.federated import events, messages
 from meninx.federated.aggregation_methods import SiteEnds
@@ -39,6 +40,9 @@ from meninx.train.config import EvaluateConfig, TrainConfig
 from meninx.train.in_rounds import RunInRounds
 from meninx.train.stage import TrainResult
 
+Admission = Callable[[TrainConfig, Manifest, Path | None], object]
+"""From settings, dataset and the run folder that goes on, None for a new one; raises where a site says no."""
+
 
 class SiteAgent:
     """One site of a study.
@@ -54,6 +58,7 @@ class SiteAgent:
         local: prefixes of weights that stay at the site.
         hooks: listeners of the trainer, e.g. the pull of FedProx.
         admit: asked before the site's run is opened; raises PrivacyRefusal when the site does not allow it.
+        opened: called with the folder of a new run before its first step.
         share_metrics: the site tells the metrics of its test patients at the end.
         emit: takes events about this site.
         progress: shows steps and loss.
@@ -76,7 +81,8 @@ class SiteAgent:
         ends: SiteEnds,
         local: tuple[str, ...] = (),
         hooks: tuple[Hook, ...] = (),
-        admit: Callable[[], None] = lambda: None,
+        admit: Admission = lambda config, data, resumed: None,
+        opened: Callable[[Path], None] = lambda run: None,
         share_metrics: bool = False,
         emit: Emit = events.ignore,
         progress: Progress = SILENT,
@@ -86,7 +92,7 @@ class SiteAgent:
         self.result: TrainResult | None = None
         self._config, self._source, self._out, self._study = config, source, out, study
         self._part, self._ends, self._local, self._hooks = part, ends, local, hooks
-        self._admit, self._share_metrics, self._emit = admit, share_metrics, emit
+        self._admit, self._began, self._share_metrics, self._emit = admit, opened, share_metrics, emit
         self._progress, self._stop = progress, stop
         self._training_refused = False
         self._stack, self._run_of = ExitStack(), ""
@@ -241,18 +247,21 @@ class SiteAgent:
         self._end_of(at)
         if self._run is None:
             part = self._part(at.run)
-            self._admit()
+            resumed = find_run(self._out, part)
+            self._admit(self._config, Manifest.read(self._source), resumed)
             self._run = self._stack.enter_context(
                 in_rounds.opened(
                     self._config,
                     self._source,
                     self._out,
                     study=part,
-                    resume=find_run(self._out, part),
+                    resume=resumed,
                     hooks=self._hooks,
                     progress=self._progress,
                 )
             )
+            if self._run.run.root != resumed:
+                self._began(self._run.run.root)
         return self._run
 
     def _layout_of(self, run: RunInRounds) -> WeightLayout:

@@ -25,8 +25,8 @@ METRICS = 3
 """Metrics of a contribution: whether it reports a loss, the loss, and the share of values that were cut."""
 MOST_LOSS = 16.0
 """Largest training loss that a site reports; a larger one counts as this."""
-MOST_UNITS = {32: 1 << 14, 64: 1 << 30}
-"""Bits of the ring -> units that a site counts at most: a larger bound would cost precision of the mean."""
+MOST_UNITS = {32: 1 << 12, 64: 1 << 30}
+"""Bits of the ring -> units that a site counts at most; a larger bound would cost precision of the mean."""
 _TAIL = METRICS + 1
 
 

@@ -45,7 +45,6 @@ class AbortReason(StrEnum):
     NO_AGREEMENT = "the sites did not agree on the survivors"
     NOT_REVEALED = "the sum could not be opened"
     SUM_REFUSED = "the sum was refused"
-    TIME_OVER = "the time of the round was over"
     INTERRUPTED = "the coordinator was interrupted"
     OTHER = "another reason"
 

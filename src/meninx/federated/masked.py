@@ -133,7 +133,7 @@ class MaskedSiteEnd:
         if len(total) % width:
             raise DataError(problem("the published sum is damaged", where="sum"))
         elements = np.frombuffer(total, f"<u{width}")
-        found = verify(transcript, elements, roster=self._roster, site=self._protocol)
+        found = verify(transcript, elements, roster=self._roster, round=at.round, site=self._protocol)
         return found.share, found.matches
 
 

@@ -122,6 +122,7 @@ class Coordinator:
             events.StudyStarted(
                 study=state.header.study, run=state.header.run, sites=terms.sites, quorum=terms.quorum,
                 rounds=terms.strategy.turns(terms.sites), aggregation=self._aggregation,
+                connected=tuple(sorted(self.exchange.present())),
             )
         )  # fmt: skip
         try:

@@ -19,7 +19,7 @@ from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.federated import approval, authority, enrolment_keys, site_budget, strategies
-from meninx.federated.agent import SiteAgent, find_run
+from meninx.federated.agent import SiteAgent
 from meninx.federated.aggregation_methods import site_ends
 from meninx.federated.approval import ApprovedStudy
 from meninx.federated.connections import SiteClient, SiteSetup
@@ -184,10 +184,9 @@ def _agent(
     study, policy = approved.study, site.policy()
     config, sites = study.config, len(study.site_names)
     training: TrainConfig = config.training.replace(device=device)
-    out, here = site.runs(study.name), {"run": ""}
+    out = site.runs(study.name)
 
     def part(run: str) -> StudyPart:
-        here["run"] = run
         return StudyPart(
             study=study.name,
             run=run,
@@ -198,10 +197,8 @@ def _agent(
             aggregation=config.aggregation.method,
         )
 
-    def admit() -> None:
-        data = Manifest.read(approved.data)
-        resumed = find_run(out, part(here["run"]))
-        site_budget.admit(policy, training, data, site, study.name, leave_out=resumed)
+    def admit(config: TrainConfig, data: Manifest, resumed: Path | None) -> None:
+        site_budget.admit(policy, config, data, site, study.name, leave_out=resumed)
 
     return SiteAgent(
         site.name,

@@ -17,23 +17,19 @@ Who may read the page:
 Cookies do not tell ports of one machine apart. On a machine that several people share, another person's
 program could receive the cookie if this browser visited it. The cookie opens this page only, until it ends.
 
-Starlette and uvicorn come with ``meninx[federated]``. No other module imports them at its top.
+Starlette comes with ``meninx[federated]``, so this module is imported when a page is asked for.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import secrets
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -41,17 +37,17 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meninx.core import files, plain
-from meninx.core.errors import DataError, MeninxError, UsageError, problem
+from meninx.core.errors import DataError, UsageError, problem
 from meninx.core.randomness import private_bytes
 from meninx.federated import status_metrics, status_page
 from meninx.federated.events import StudyEvents
+from meninx.federated.listener import Listener
 from meninx.federated.study_status import StudyStatus, status_of, view_of
 
 HOST = "127.0.0.1"
 SCRAPE_TOKEN = "metrics.token"  # beside the events; Prometheus reads it as credentials_file
 _SCRAPED = ("/metrics", "/status.json")
 _TOKEN_BYTES = 32
-_START_SECONDS = 10.0
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -114,12 +110,11 @@ class StatusReader:
         return self._status, self._problem
 
 
-def application(reader: StatusReader, *, port: int, token: str, scrape_token: str = "") -> ASGIApp:
+def application(reader: StatusReader, *, token: str, scrape_token: str = "") -> ASGIApp:
     """Return the page as an ASGI application.
 
     Args:
         reader: where the status comes from.
-        port: the port that requests must name in their Host header.
         token: opens the page once.
         scrape_token: opens the metrics; empty when nothing does but the page's own cookie.
     """
@@ -157,17 +152,15 @@ def application(reader: StatusReader, *, port: int, token: str, scrape_token: st
         "/icon.svg": icon,
     }
     app = Starlette(routes=[Route(path, answer, methods=["GET"]) for path, answer in routes.items()])
-    return _Guard(app, port=port, token=token, scrape_token=scrape_token)
+    return _Guard(app, token=token, scrape_token=scrape_token)
 
 
 class _Guard:
     """Lets only requests of the page's reader through, and adds the protective headers to every answer."""
 
-    def __init__(self, app: ASGIApp, *, port: int, token: str, scrape_token: str) -> None:
+    def __init__(self, app: ASGIApp, *, token: str, scrape_token: str) -> None:
         self._app, self._scrape_token = app, scrape_token
         self._token: str | None = token
-        self._hosts = {f"{HOST}:{port}", f"localhost:{port}"}
-        self._cookie = f"meninx_{port}"
         self._session = _new_token()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -185,19 +178,21 @@ class _Guard:
 
     def _answer(self, request: Request) -> Response | None:
         """Return what ends the request here; None when the page answers it."""
-        if request.headers.getlist("host") not in [[host] for host in self._hosts]:
+        port = request.scope["server"][1]  # where the connection arrived
+        if request.headers.getlist("host") not in ([f"{HOST}:{port}"], [f"localhost:{port}"]):
             return PlainTextResponse("This page answers to 127.0.0.1 and localhost only.\n", status_code=421)
         if request.method != "GET":
             return PlainTextResponse("Only GET is allowed.\n", status_code=405, headers={"Allow": "GET"})
-        known = _same(request.cookies.get(self._cookie, ""), self._session)
+        cookie = f"meninx_{port}"  # browsers keep the cookies of all ports together
+        known = _same(request.cookies.get(cookie, ""), self._session)
         if request.url.path == "/enter":
-            return self._enter(request.query_params.get("token", ""), known)
+            return self._enter(request.query_params.get("token", ""), known, cookie)
         if known or (request.url.path in _SCRAPED and self._scrapes(request)):
             return None
         text = "Open this page by the address that meninx printed when it started.\n"
         return PlainTextResponse(text, status_code=403)
 
-    def _enter(self, token: str, known: bool) -> Response:
+    def _enter(self, token: str, known: bool, cookie: str) -> Response:
         """Exchange the token for the cookie, once."""
         if not known:
             if self._token is None or not _same(token, self._token):
@@ -205,7 +200,7 @@ class _Guard:
                 return PlainTextResponse(f"{text} Start the page again.\n", status_code=403)
             self._token = None
         answer = RedirectResponse("/", status_code=303)
-        answer.set_cookie(self._cookie, self._session, path="/", httponly=True, samesite="strict")
+        answer.set_cookie(cookie, self._session, path="/", httponly=True, samesite="strict")
         return answer
 
     def _scrapes(self, request: Request) -> bool:
@@ -228,38 +223,14 @@ def serving(
     Raises:
         UsageError: the port is taken.
     """
+    token = _new_token()
+    app = application(StatusReader(events, viewer), token=token, scrape_token=scrape_token)
+    listener = Listener(app, HOST, port)
     try:
-        listener = socket.create_server((HOST, port))
-    except OSError as error:
-        fix = "give another port, or 0 for a free one"
-        raise UsageError(problem("the page cannot listen there", where=f"port {port}", fix=fix)) from error
-    with contextlib.closing(listener):
-        port = listener.getsockname()[1]
-        token = _new_token()
-        app = application(StatusReader(events, viewer), port=port, token=token, scrape_token=scrape_token)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                access_log=False,  # it would hold the token
-                http="h11",
-                lifespan="off",
-                limit_concurrency=64,
-                log_config=None,
-                loop="asyncio",
-                proxy_headers=False,
-                server_header=False,
-                timeout_graceful_shutdown=1,
-                ws="none",
-            )
-        )
-        thread = threading.Thread(target=server.run, args=([listener],), name="status page", daemon=True)
-        thread.start()
-        try:
-            _wait_for(server, thread)
-            yield PageAddress(port=port, url=f"http://{HOST}:{port}/enter?token={token}")
-        finally:
-            server.should_exit = True
-            thread.join(_START_SECONDS)
+        listener.start()
+        yield PageAddress(port=listener.port, url=f"http://{HOST}:{listener.port}/enter?token={token}")
+    finally:
+        listener.stop()
 
 
 def scrape_token_of(folder: Path) -> str:
@@ -276,14 +247,6 @@ def scrape_token_of(folder: Path) -> str:
     if len(token) != 2 * _TOKEN_BYTES or set(token) - set("0123456789abcdef"):
         raise DataError(problem("the file holds no token", where=SCRAPE_TOKEN, fix="delete it"))
     return token
-
-
-def _wait_for(server: uvicorn.Server, thread: threading.Thread) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while not server.started:
-        if not thread.is_alive() or time.monotonic() > end:
-            raise MeninxError("the status page did not start")
-        time.sleep(0.01)
 
 
 def _new_token() -> str:

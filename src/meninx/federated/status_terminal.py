@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich import box
@@ -54,7 +54,9 @@ def view(status: StudyStatus, *, now: float, entries: int = ENTRIES) -> Renderab
 
 
 @contextmanager
-def showing(console: Console, *, viewer: str | None = None) -> Iterator[Emit]:
+def showing(
+    console: Console, *, viewer: str | None = None, earlier: Iterable[AnyEvent] = ()
+) -> Iterator[Emit]:
     """Yield a function that takes each event of a running study and shows it; several threads may call it.
 
     A terminal shows the view and draws it again. Anything else, such as a log file, gets one line for each
@@ -63,8 +65,11 @@ def showing(console: Console, *, viewer: str | None = None) -> Iterator[Emit]:
     Args:
         console: where to print.
         viewer: the site that looks; None for the coordinator.
+        earlier: events from before a stop, which are not printed again.
     """
     fold, lock = StatusFold(viewer), threading.Lock()
+    for event in earlier:
+        fold.add(event)
 
     def drawn() -> RenderableType:
         with lock:

@@ -389,8 +389,11 @@ class StatusFold:
         self._up = {site: site in event.connected for site in self._up}
 
     def _connected(self, event: kinds.SiteConnected) -> None:
-        self._up[event.site] = True
-        self._change(event.site, lost_reason="")
+        self._connect(event.site)
+
+    def _connect(self, site: str) -> None:
+        self._up[site] = True
+        self._change(site, lost_reason="")
 
     def _lost(self, event: kinds.SiteLost) -> None:
         self._up[event.site] = False
@@ -409,7 +412,7 @@ class StatusFold:
         )
         for site in event.members:
             self._know(site)
-            self._up[site] = True
+            self._connect(site)
         for site in self._numbers:
             step = SiteStep.TRAINING if site in event.members else SiteStep.IDLE
             self._change(site, step=step, sent_now=0)

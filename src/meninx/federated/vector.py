@@ -66,11 +66,11 @@ class WeightLayout:
     """The order of a network's common weights in a vector.
 
     Attributes:
-        entries: the tensors, in the order of the network's state.
+        segments: the tensors, in the order of the network's state.
         local: names of the state that stay at each site.
     """
 
-    entries: tuple[Segment, ...]
+    segments: tuple[Segment, ...]
     local: tuple[str, ...] = ()
 
     @classmethod
@@ -90,7 +90,7 @@ class WeightLayout:
         """
         kept = _prefixed(network, local) | frozen
         parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
-        entries: dict[tuple[int, tuple[int, ...]], Segment] = {}
+        segments: dict[tuple[int, tuple[int, ...]], Segment] = {}
         stay = []
         for name, value in network.state_dict(keep_vars=True).items():
             if value.is_complex():
@@ -99,25 +99,25 @@ class WeightLayout:
                 stay.append(name)
                 continue
             # Two names of one parameter have one memory; buffers are never shared.
-            place = (id(value), tuple(value.shape)) if name in parameters else (-len(entries) - 1, ())
-            known = entries.get(place)
+            place = (id(value), tuple(value.shape)) if name in parameters else (-len(segments) - 1, ())
+            known = segments.get(place)
             if known is not None:
-                entries[place] = Segment(known.name, known.shape, known.dtype, (*known.aliases, name))
+                segments[place] = Segment(known.name, known.shape, known.dtype, (*known.aliases, name))
             else:
-                entries[place] = Segment(name, tuple(value.shape), str(value.dtype).removeprefix("torch."))
-        if not entries:
+                segments[place] = Segment(name, tuple(value.shape), str(value.dtype).removeprefix("torch."))
+        if not segments:
             raise ConfigError(problem("no weight is left to train together", where="local_layers"))
-        return cls(tuple(entries.values()), tuple(stay))
+        return cls(tuple(segments.values()), tuple(stay))
 
     @property
     def size(self) -> int:
         """Length of the vector."""
-        return sum(entry.size for entry in self.entries)
+        return sum(segment.size for segment in self.segments)
 
     @property
     def digest(self) -> str:
         """SHA-256 of names, shapes, types and what is local: equal at all sites of a study."""
-        table = [[entry.name, entry.shape, entry.dtype, entry.aliases] for entry in self.entries]
+        table = [[segment.name, segment.shape, segment.dtype, segment.aliases] for segment in self.segments]
         return hashlib.sha256(json.dumps([table, self.local]).encode()).hexdigest()
 
     def flatten(self, state: Mapping[str, Tensor]) -> Vector:
@@ -128,7 +128,8 @@ class WeightLayout:
         """
         self._check(state)
         parts = [
-            state[entry.name].detach().cpu().to(torch.float32).reshape(-1).numpy() for entry in self.entries
+            state[segment.name].detach().cpu().to(torch.float32).reshape(-1).numpy()
+            for segment in self.segments
         ]
         return np.concatenate(parts).astype(np.float32, copy=False)
 
@@ -150,19 +151,22 @@ class WeightLayout:
             raise DataError(problem("the common weights are not finite", where="model"))
         whole = {name: value.detach().cpu().clone() for name, value in own.items()}
         start = 0
-        for entry in self.entries:
-            part = torch.from_numpy(vector[start : start + entry.size].astype(np.float32)).reshape(
-                entry.shape
+        for segment in self.segments:
+            part = torch.from_numpy(vector[start : start + segment.size].astype(np.float32)).reshape(
+                segment.shape
             )
-            for name in (entry.name, *entry.aliases):
+            for name in (segment.name, *segment.aliases):
                 whole[name] = part.to(whole[name].dtype)
-            start += entry.size
+            start += segment.size
         return whole
 
     def _check(self, state: Mapping[str, Tensor]) -> None:
-        names = {name for entry in self.entries for name in (entry.name, *entry.aliases)} | set(self.local)
+        names = {name for segment in self.segments for name in (segment.name, *segment.aliases)} | set(
+            self.local
+        )
         shapes = all(
-            entry.name in state and tuple(state[entry.name].shape) == entry.shape for entry in self.entries
+            segment.name in state and tuple(state[segment.name].shape) == segment.shape
+            for segment in self.segments
         )
         if names != set(state) or not shapes:
             fix = "all sites need the same architecture and version of meninx"

@@ -385,13 +385,8 @@ class PrivateStep:
         same, too; with other weights the difference of the two releases would hold no noise. A round that
         goes on from a checkpoint has the same loads behind it, which the ledger's line of the step shows.
         """
-        spent = state.step < self.ledger.next_step
-        if (
-            self.world.main
-            and state.loads
-            and spent
-            and not self.ledger.began(self.stream, state.step, begun)
-        ):
+        begun_before = state.loads and state.step < self.ledger.next_step
+        if self.world.main and begun_before and not self.ledger.began(self.stream, state.step, begun):
             fix = f"continue with state.step = {self.ledger.next_step}; the steps in between stay accounted"
             rule = "a step that was not begun before, because weights came in from outside"
             raise PrivacyRefusal(expected(rule, got=f"step {state.step} again", where="ledger", fix=fix))

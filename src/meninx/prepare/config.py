@@ -31,6 +31,11 @@ from meninx.prepare.setting_tables import (
     refuse_names,
 )
 
+# The published tables, in the order of readers/published_layouts.py, which a test compares with these tuples.
+PUBLISHED = (
+    "nih", "chexpert", "mimic", "padchest", "rsna-pneumonia", "vindr-cxr", "radimagenet", "ham10000",
+    "isic-2018", "isic-2019", "isic-2020", "pad-ufes", "brset", "odir",
+)  # fmt: skip
 READER_NAMES = (
     "dicom",
     "folder",
@@ -43,20 +48,7 @@ READER_NAMES = (
     "brats",
     "bids",
     "totalsegmentator",
-    "nih",
-    "chexpert",
-    "mimic",
-    "padchest",
-    "rsna-pneumonia",
-    "vindr-cxr",
-    "radimagenet",
-    "ham10000",
-    "isic-2018",
-    "isic-2019",
-    "isic-2020",
-    "pad-ufes",
-    "brset",
-    "odir",
+    *PUBLISHED,
 )
 ReaderName = Annotated[str, Meta(examples=[AUTO, *READER_NAMES])]  # packages may offer more
 # Fields that change what is written for one case; a change of any other field leaves finished images as they
@@ -126,14 +118,14 @@ BIDS = "bids"
 _FINDINGS = ("nih", "padchest")  # one column with all findings
 _ONE_HOT = ("isic-2018", "isic-2019")  # one column per class
 _LABELLED = ("chexpert", "mimic", "rsna-pneumonia", "vindr-cxr", "isic-2020", "brset", "odir")
-PUBLISHED = (*_FINDINGS, *_LABELLED, *_ONE_HOT, "ham10000", "radimagenet", "pad-ufes")
+_CLASSES = ("ham10000", "radimagenet", "pad-ufes")  # one column with the class
 ROWS = ("csv", *PUBLISHED)  # read by readers.layout
 ONE_TABLE = tuple(
     name for name in PUBLISHED if name not in ("chexpert", "vindr-cxr", "radimagenet", "isic-2018")
 )
 CLASS_COLUMN = ("csv", "npz", "dicom", "brset", "isic-2020", BIDS)
 LABEL_COLUMNS = ("csv", "npz", "dicom", *_FINDINGS, *_LABELLED, BIDS)
-ONLY_CLASSES = ("folder", "ham10000", "radimagenet", "pad-ufes", *_ONE_HOT)
+ONLY_CLASSES = ("folder", *_CLASSES, *_ONE_HOT)
 GRADED = ("csv", "dicom", *_LABELLED, BIDS)  # label cells are read by values.label
 MERGED = ("ham10000", "pad-ufes", *_ONE_HOT)
 MASKED = ("csv", "dicom", "pairs", "msd", "nnunet", "brats", BIDS, "totalsegmentator")
@@ -197,8 +189,19 @@ _OF_SITES = Effect(
     (), lambda c: c.sites.mode in ("iid", *SKEWED), "give site_mode iid, label-skew or attribute-skew"
 )
 _OF_SEX = (
-    *("csv", "dicom", "nih", "chexpert", "mimic", "padchest", "ham10000", "isic-2019", "isic-2020"),
-    *("pad-ufes", "brset", "odir", BIDS, "totalsegmentator"),
+    *("csv", "dicom", BIDS, "totalsegmentator"),
+    *(
+        "nih",
+        "chexpert",
+        "mimic",
+        "padchest",
+        "ham10000",
+        "isic-2019",
+        "isic-2020",
+        "pad-ufes",
+        "brset",
+        "odir",
+    ),
 )
 
 EFFECTS: dict[str, Effect] = {

@@ -12,7 +12,7 @@ from typing import NoReturn
 from meninx.core import pool
 from meninx.core import progress as bars
 from meninx.core.errors import DataError, expected
-from meninx.core.manifest import SPLITS, Case, Manifest, TaskKind
+from meninx.core.manifest import EMPTY_SPLITS, SPLITS, Case, Manifest, TaskKind
 from meninx.core.result import Result
 from meninx.prepare import assignment, checks, outputs
 from meninx.prepare.cases import (
@@ -48,6 +48,7 @@ class PrepareResult(Result):
         labels: cases in which each label is 1, or whose mask holds it; empty for masks in a dry run.
         channels: 1 for grey images, 3 for images in colour, otherwise the number that the source names.
         skipped: reason to number of rows or files left out.
+        empty_splits: splits without cases, of valid and test.
         notes: what else is worth knowing, to where it was met.
         reused: cases whose files were up to date already.
         dry_run: nothing was written.
@@ -62,6 +63,7 @@ class PrepareResult(Result):
     labels: dict[str, int] = field(default_factory=dict)
     channels: int = 1
     skipped: dict[str, int] = field(default_factory=dict)
+    empty_splits: tuple[str, ...] = ()
     notes: dict[str, str] = field(default_factory=dict)
     reused: int = 0
     dry_run: bool = False
@@ -74,11 +76,16 @@ class PrepareResult(Result):
             if self.patients_known
             else "patients: not named by the source; images count"
         )
-        others = [line for line in lines if not line.startswith("patients known:")]
+        left_out = ("patients known:", "empty splits:")  # a note names the splits
+        others = [line for line in lines if not line.startswith(left_out)]
         text = "\n".join(patients if line.startswith("patients:") else line for line in others)
         for reason, place in self.notes.items():  # sentences, not a column of names
             text = text.replace(f"  {reason:<22} {place}", f"  {reason}: {place}")
         return text
+
+    def alerts(self) -> tuple[str, ...]:
+        """Return what it means that a split has no cases."""
+        return tuple(EMPTY_SPLITS[name] for name in self.empty_splits)
 
 
 def run(
@@ -287,6 +294,7 @@ def _result(
         labels=counts["labels"],
         channels=manifest.info.channels,
         skipped=findings.counts(),
+        empty_splits=manifest.empty_splits,
         notes=findings.noted(),
         reused=reused,
         dry_run=dry,

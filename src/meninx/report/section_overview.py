@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from meninx.report import contact_sheet, formatting, run_comparison
 from meninx.report.context import ReportContext, deid_total, drawn_runs
@@ -39,7 +39,30 @@ def overview(context: ReportContext) -> Section:
         )
     pictures = tuple(contact_sheet.sheets(context))
     points = () if pictures else (contact_sheet.WHY_NONE,)
-    return Section("done", "What was done", (), pictures, tuple(tables), points, pipeline=_pipeline(context))
+    return Section(
+        "done",
+        "What was done",
+        (),
+        pictures,
+        tuple(tables),
+        points,
+        cautions=tuple(_unvalidated(context)),
+        pipeline=_pipeline(context),
+    )
+
+
+def _unvalidated(context: ReportContext) -> Iterator[str]:
+    """Yield a sentence for each run that was trained without validation cases."""
+    for run in context.runs:
+        if _no_validation(run, context.own_dataset(run)):
+            yield f"Run {run.name}: the validation split was empty: no thresholds, no model selection."
+
+
+def _no_validation(run: TrainedRun, dataset: Dataset | None) -> bool:
+    """Return whether a run had no validation cases, by its dataset or else by who took part in it."""
+    if dataset is not None and dataset.counts:
+        return not dataset.counts.get("valid", (0, 0))[0]
+    return run.members is not None and not run.record.own_loop and not run.members.valid
 
 
 def _recipes(context: ReportContext) -> ReportTable | None:

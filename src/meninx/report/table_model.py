@@ -70,6 +70,7 @@ class Section:
         pictures: figures.
         tables: tables.
         points: list items after them.
+        cautions: sentences that stand out, before the tables.
         pipeline: steps of the pipeline figure, (name, count, words).
     """
 
@@ -79,6 +80,7 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     tables: tuple[ReportTable, ...] = ()
     points: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
     pipeline: tuple[tuple[str, str, str], ...] = field(default=())
 
 

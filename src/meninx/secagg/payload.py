@@ -79,6 +79,9 @@ def vector_of(data: bytes | memoryview, statement: Masked) -> Ring:
     Raises:
         DataError: the length is not the one that was signed.
     """
+    if statement.bits not in (32, 64):
+        rule = "a ring of 32 or 64 bits"
+        raise DataError(expected(rule, got=statement.bits, where=f"vector of {statement.site}"))
     kind = ring_type(statement.bits)
     if len(data) != statement.length * kind.itemsize:
         rule = f"{statement.length * kind.itemsize:,} bytes"

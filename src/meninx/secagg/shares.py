@@ -74,7 +74,7 @@ def join_secret(shares: Mapping[int, bytes], threshold: int) -> bytes:
         raise DataError(expected(f"{threshold} shares", got=len(shares), where="shares"))
     chosen = dict(itertools.islice(shares.items(), threshold))
     if any(len(share) != SHARE_BYTES for share in chosen.values()):
-        raise DataError(expected(f"shares of {SHARE_BYTES} bytes", got="another length", where="shares"))
+        raise DataError(problem(f"a share is not {SHARE_BYTES} bytes long", where="shares"))
     secret = 0
     for point, share in chosen.items():
         numerator = denominator = 1

@@ -47,6 +47,13 @@ class VectorMasked(_Recorded, frozen=True, kw_only=True, tag="masked"):
     statement: bytes
 
 
+class AttemptUsed(_Recorded, frozen=True, kw_only=True, tag="used"):
+    """The last attempt in which a vector was masked; its seed is forgotten, so none is masked in it again."""
+
+    round: int
+    attempt: int
+
+
 class SurvivorsSigned(_Recorded, frozen=True, kw_only=True, tag="signed"):
     """The one set of survivors of a round; it closes the round for every later attempt and run."""
 
@@ -64,7 +71,7 @@ class SecretsOpened(_Recorded, frozen=True, kw_only=True, tag="opened"):
     opening: bytes
 
 
-HistoryEntry: TypeAlias = KeyDrawn | SitesMet | VectorMasked | SurvivorsSigned | SecretsOpened
+HistoryEntry: TypeAlias = KeyDrawn | SitesMet | VectorMasked | AttemptUsed | SurvivorsSigned | SecretsOpened
 _DECODER: msgspec.msgpack.Decoder[HistoryEntry] = msgspec.msgpack.Decoder(HistoryEntry)
 
 

@@ -41,6 +41,7 @@ from meninx.secagg.pair_secrets import PairSecrets
 from meninx.secagg.roster import Roster, covered, public_bytes
 from meninx.secagg.shares import Draw
 from meninx.secagg.site_history import (
+    AttemptUsed,
     HistoryEntry,
     KeyDrawn,
     SecretsOpened,
@@ -117,11 +118,11 @@ class _OpenRound:
 class SiteProtocol:
     """One site's part in the secure aggregation of one run.
 
-    Guarantee: with at most ``covered(n).colluders`` sites colluding with an arbitrary coordinator, per round
-        they
-    learn at most one sum of updates, over at least ``quorum - colluders`` honest sites (rules above;
-    assumptions: X25519, HKDF-SHA-256, AES-256, Ed25519 and SHA-256 are secure, ``record`` is durable, signing
-        keys are secret).
+    Guarantee: while at most ``covered(n).colluders`` sites collude with a coordinator that may send anything,
+    they learn at most one sum of updates per round, over at least ``quorum - colluders`` other sites.
+    Assumed: X25519, HKDF-SHA-256, AES-256, Ed25519 and SHA-256 are secure, ``record`` is durable, signing
+        keys are
+    secret, and one process at a time works with a history.
 
     Args:
         roster: signed by every site.
@@ -160,6 +161,7 @@ class SiteProtocol:
         self._session = b""
         self._pairs: PairSecrets | None = None
         self._open: _OpenRound | None = None
+        self._used = (-1, -1)  # the last attempt in which a vector was masked in this run
         self._last: SurvivorsSigned | None = None  # of the highest round that was signed in any run
         for entry in read_history(history, roster.study):
             self._restore(entry)
@@ -239,7 +241,7 @@ class SiteProtocol:
             raise PrivacyRefusal(
                 problem(what, where="upload", fix="go on with the next round, from the same model")
             )
-        if self._open is not None and position <= self._open.position:
+        if position <= self._used:
             return self._upload_again(position, chosen, vector)
         here = InSession(site=self.name, session=self._session, round=round, attempt=attempt, members=chosen)
         seed = bytearray(self._draw(SEED_BYTES))
@@ -249,7 +251,7 @@ class SiteProtocol:
         signed = sign(statement, self._signing_key)
         self._write(self._masked_entry(statement, signed, seed))
         self._erase_round()
-        self._open = _OpenRound(statement, signed, seed)
+        self._open, self._used = _OpenRound(statement, signed, seed), position
         self.phase = phase
         return payload.join(signed, masked)
 
@@ -346,6 +348,9 @@ class SiteProtocol:
         current = self._open
         last = self._last if current is None or current.signed is not self._last else None
         found: list[HistoryEntry | None] = [last, self._key, self._met]
+        if current is None and self._key is not None and self._used >= (0, 0):
+            round, attempt = self._used
+            found.append(AttemptUsed(study=self.roster.study, run=self.run, round=round, attempt=attempt))
         if current is not None:
             found.append(self._masked_entry(current.statement, current.statement_bytes, current.seed))
             found += [current.signed, *current.opened]
@@ -457,11 +462,11 @@ class SiteProtocol:
     def _upload_again(self, position: tuple[int, int], members: tuple[str, ...], vector: Ring) -> bytes:
         """Return the bytes of an upload that was made before, from the recorded seed."""
         current = self._open
-        assert current is not None
-        statement = current.statement
-        if position != current.position or members != statement.members:
-            what = "a later attempt or other members were masked before"
+        if current is None or position != current.position or members != current.statement.members:
+            # the seeds of pairs depend on the attempt alone: a second vector would give away a difference
+            what = "this attempt, a later one or one with other members was masked before"
             raise PrivacyRefusal(problem(what, where="upload", fix="ask for a later attempt"))
+        statement = current.statement
         masked = self._met_pairs.masked(vector, current.seed, statement)
         if payload.leaves(masked) != statement.leaves or len(masked) != statement.length:
             raise PrivacyRefusal(problem("another vector was masked in this attempt", where="upload"))
@@ -509,7 +514,9 @@ class SiteProtocol:
         elif isinstance(entry, VectorMasked):
             statement = read(entry.statement, Masked, self.roster)
             self._open = _OpenRound(statement, entry.statement, bytearray(entry.seed))
-            self.phase = SitePhase.UPLOADED
+            self._used, self.phase = self._open.position, SitePhase.UPLOADED
+        elif isinstance(entry, AttemptUsed):
+            self._used = (entry.round, entry.attempt)
         elif self._open is not None and isinstance(entry, SurvivorsSigned):
             self._open.signed, self.phase = entry, SitePhase.AGREED
         elif self._open is not None and isinstance(entry, SecretsOpened):

@@ -135,6 +135,7 @@ def verify(
     total: Ring,
     *,
     roster: Roster,
+    round: int | None = None,
     share: float = 1.0,
     site: TagReader | None = None,
     fetch: Fetch | None = None,
@@ -146,6 +147,7 @@ def verify(
         transcript: what the coordinator published.
         total: the published sum.
         roster: signed by every site.
+        round: the round whose sum was announced, so that no older transcript passes for it; None for any.
         share: of the chunks to compute, above 0 to 1; at least one chunk.
         site: the reader itself, if it took part in the run. It has checked roster and exchange keys before,
             and its tags make a whole check twice as fast.
@@ -166,6 +168,9 @@ def verify(
     statements, signers = _statements(transcript, roster, session)
     masks = _masks(transcript, statements)
     first = statements[0]
+    if round is not None and first.round != round:
+        what = f"the transcript is of round {first.round}, not of round {round}"
+        raise PrivacyRefusal(problem(what, where="transcript"))
     if (len(total), check_ring(total, "sum")) != (first.length, first.bits):
         raise DataError(
             expected(f"{first.length:,} elements of {first.bits} bits", got=len(total), where="sum")

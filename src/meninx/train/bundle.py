@@ -349,6 +349,7 @@ def _facts(contents: Contents) -> dict[str, str]:
         "name": info.name,
         "task": str(info.task),
         "activation": contents.activation,
+        "weights": contents.record.weights,
         "privacy": contents.privacy,
         "outside_guarantee": " | ".join(contents.outside) or "not stated",
         "intended_use": "research; not a medical device",
@@ -446,6 +447,7 @@ def _writer(contents: Contents) -> dict[str, Any]:
         "labels": list(contents.outputs),
         "thresholds": f"$str(Path(@bundle_root) / '{THRESHOLDS}')",
         "network": "@network",
+        "classes": contents.info.task is TaskKind.MULTICLASS,
     }
 
 

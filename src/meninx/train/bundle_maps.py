@@ -79,10 +79,15 @@ def name_refused(name: str, reason: str) -> None:
 def write_refused(folder: Path, refused: Sequence[tuple[str, str]]) -> None:
     """Write ``refused.csv`` with name and reason of each image without a prediction; nothing without one."""
     if refused:
-        buffer = io.StringIO()
         rows = [("image", "reason"), *sorted(refused)]
-        csv.writer(buffer, lineterminator="\n").writerows(map(names.csv_cell, row) for row in rows)
-        files.write_text(folder / REFUSED, buffer.getvalue())
+        write_table(folder / REFUSED, [[names.csv_cell(text) for text in row] for row in rows])
+
+
+def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Write rows of cells as CSV."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    files.write_text(path, buffer.getvalue())
 
 
 def refuse_present(path: Path) -> None:

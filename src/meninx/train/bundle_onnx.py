@@ -4,7 +4,8 @@ A bundle ships this source as ``scripts/with_onnx.py``. In the folder of the bun
 
     python -m scripts.with_onnx IMAGES predictions.csv
 
-Everything it needs to know stands in the metadata of the ONNX file.
+Everything it needs to know stands in the metadata of the ONNX file. The thresholds of `meninx evaluate` are
+read from ``configs/thresholds.json``.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from meninx.core.errors import DataError
 from meninx.imaging.image_files import LeftOut, find
 from meninx.imaging.network_input import NetworkInput
 from meninx.train.bundle_maps import name_refused
+from meninx.train.bundle_table import Columns, read_thresholds
 
-MODEL = "models/model.onnx"
+MODEL, THRESHOLDS = "models/model.onnx", "configs/thresholds.json"
 
 
 def main(images: str, table: str) -> None:
@@ -30,17 +32,21 @@ def main(images: str, table: str) -> None:
 
     Args:
         images: the folder.
-        table: CSV file to write: one row per image, one column per label.
+        table: CSV file to write: one row per image, with the columns of `meninx predict`.
     """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(Path(__file__).resolve().parents[1] / MODEL))
+    bundle = Path(__file__).resolve().parents[1]
+    session = onnxruntime.InferenceSession(str(bundle / MODEL))
     facts = session.get_modelmeta().custom_metadata_map
     keys = ("preprocessing", "intensity", "image_size", "size")
     reader = NetworkInput.of(*(json.loads(facts[key]) for key in keys))
+    labels = tuple(json.loads(facts["labels"]))
+    fitted = read_thresholds(bundle / THRESHOLDS, labels, facts["weights"])
+    columns = Columns(labels=labels, thresholds=fitted, classes=facts["task"] == "multiclass")
     with Path(table).open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(map(names.csv_cell, ["image", *json.loads(facts["labels"])]))
+        writer.writerow(map(names.csv_cell, ["image", *columns.names]))
         refused: list[LeftOut] = []
         for image in find(Path(images), reader.preprocessing, refused):
             try:
@@ -49,7 +55,7 @@ def main(images: str, table: str) -> None:
                 refused.append(LeftOut(image, str(error)))
                 continue
             (found,) = session.run(["probabilities"], {"image": reader.padded(stored.array)[None]})
-            writer.writerow([names.csv_cell(image.name), *(f"{value:.9g}" for value in found[0])])
+            writer.writerow([names.csv_cell(image.name), *columns.cells(found[0].tolist())])
     for item in refused:
         name_refused(item.files.name, item.words)
 

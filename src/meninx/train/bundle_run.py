@@ -6,10 +6,6 @@ MONAI's dataset, inferers and transforms. It needs neither meninx nor pytorch-ig
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from meninx.core import check, files, names
-from meninx.core.errors import DataError, expected, problem
+from meninx.core import names
+from meninx.core.errors import DataError, problem
 from meninx.imaging.image_files import ImageFiles, LeftOut, find
 from meninx.imaging.network_input import NetworkInput, preprocessing_of
 from meninx.learn.state_digest import weights_digest
-from meninx.train.bundle_maps import REFUSED, name_refused, refuse_present, write_refused
+from meninx.train.bundle_maps import REFUSED, name_refused, refuse_present, write_refused, write_table
+from meninx.train.bundle_table import Columns, read_thresholds
 
 TABLE = "predictions.csv"
 Item = dict[str, Any]
@@ -130,6 +127,7 @@ class ProbabilityTable:
         thresholds: a JSON file of operating thresholds by label (``configs/thresholds.json``). A label that
             it names gets a column ``positive:<label>``: 1 where the probability reaches the threshold.
         network: with its weights; thresholds that were fitted for others are left out with a warning.
+        classes: the labels exclude each other; a column ``most_probable`` names one of them.
 
     Raises:
         DataError: the file is damaged, or a threshold is not a number from 0 to 1.
@@ -141,9 +139,13 @@ class ProbabilityTable:
         labels: Sequence[str],
         thresholds: str = "",
         network: nn.Module | None = None,
+        *,
+        classes: bool = False,
     ) -> None:
-        self.path, self.labels = Path(output_dir) / TABLE, tuple(labels)
-        self.thresholds = _thresholds(Path(thresholds), self.labels, network) if thresholds else {}
+        weights = weights_digest(network) if network is not None else None
+        fitted = read_thresholds(Path(thresholds), labels, weights) if thresholds else {}
+        self.path = Path(output_dir) / TABLE
+        self.columns = Columns(labels=tuple(labels), thresholds=fitted, classes=classes)
         self.rows: list[list[str]] = []
         refuse_present(self.path)
         refuse_present(self.path.parent / REFUSED)
@@ -152,21 +154,12 @@ class ProbabilityTable:
         """Take the probabilities ``pred`` (labels,) of one image."""
         image: ImageFiles = item["files"]
         values = np.asarray(item["pred"], dtype=np.float32).reshape(-1)
-        if len(values) != len(self.labels):
-            got = f"{len(values)} outputs"
-            raise DataError(expected(f"{len(self.labels)} outputs", got=got, where="network"))
-        named = dict(zip(self.labels, values, strict=True))
-        calls = [str(int(named[label] >= value)) for label, value in self.thresholds.items()]
-        self.rows.append([names.csv_cell(image.name), *(f"{value:.9g}" for value in values), *calls])
+        self.rows.append([names.csv_cell(image.name), *self.columns.cells(values.tolist())])
 
     def close(self, refused: Sequence[tuple[str, str]] = ()) -> None:
         """Write the table, and the one of refused images."""
-        header = ["image", *self.labels, *(f"positive:{label}" for label in self.thresholds)]
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow([names.csv_cell(name) for name in header])
-        writer.writerows(self.rows)
-        files.write_text(self.path, buffer.getvalue())
+        header = [names.csv_cell(name) for name in ("image", *self.columns.names)]
+        write_table(self.path, [header, *self.rows])
         write_refused(self.path.parent, refused)
 
 
@@ -219,20 +212,3 @@ class Predictor:
             raise DataError(problem(f"no image can be predicted: {reason}", where=names.printable(name)))
         self.writer.close(refused)
         return len(self.dataset) - len(refused)
-
-
-def _thresholds(path: Path, labels: Sequence[str], network: nn.Module | None) -> dict[str, float]:
-    """Return the thresholds of a file in the order of the labels; empty without the file."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(files.read_text(path))
-        table, weights = dict(content["thresholds"]), content.get("weights")
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise DataError(problem("the thresholds cannot be read", where=path.name)) from error
-    if not all(check.is_probability(value) for value in table.values()):
-        raise DataError(problem("a threshold is not a number from 0 to 1", where=path.name))
-    if network is not None and weights != weights_digest(network):
-        warnings.warn("the thresholds were fitted for other weights and are left out", stacklevel=2)
-        return {}
-    return {label: float(table[label]) for label in labels if label in table}

@@ -24,6 +24,7 @@ from meninx.core import files, provenance
 IMAGES = "meninx.imaging.network_input"
 INFERENCE = "meninx.train.bundle_run"
 MAPS = "meninx.train.bundle_maps"
+TABLE = "meninx.train.bundle_table"
 ONNX = "meninx.train.bundle_onnx"
 ONNX_MAPS = "meninx.train.bundle_onnx_maps"
 NETWORKS = "meninx.models.registry"
@@ -31,6 +32,7 @@ _PLACES: Mapping[str, str] = {
     IMAGES: "images",
     INFERENCE: "inference",
     MAPS: "maps",
+    TABLE: "table",
     ONNX: "with_onnx",
     ONNX_MAPS: "segment_with_onnx",
 }

@@ -68,15 +68,6 @@ def _refuse_unlabelled(data: Manifest) -> None:
         raise DataError(problem(what, where="manifest.csv", fix=fix))
 
 
-def notes(data: Manifest) -> tuple[str, ...]:
-    """Return what the user should know of the splits, before a long training."""
-    meanings = {
-        "valid": "the validation split has no cases: no metric during training, and no thresholds",
-        "test": "the test split has no cases: `meninx evaluate` can measure on another dataset only",
-    }
-    return tuple(text for name, text in meanings.items() if not len(data.split(name)))
-
-
 def _traced(config: TrainConfig, data: Manifest, out: Path, network: nn.Module | None) -> Start:
     """Return what is known of the starting weights, with any statistics of their features."""
     unit = str(config.privacy.unit) if config.privacy else ""

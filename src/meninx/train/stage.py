@@ -16,7 +16,7 @@ from meninx.core import artifacts, plain, settings
 from meninx.core import run as runs
 from meninx.core.artifacts import Ancestry, PrivacyRecord, RunRecord, StartRecord
 from meninx.core.budget import PrivacySpent
-from meninx.core.manifest import Manifest
+from meninx.core.manifest import EMPTY_SPLITS, Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
@@ -65,7 +65,7 @@ class TrainResult(Result):
         start: what the network started from.
         dry_run: nothing was written.
         closed: the run was finished before, so nothing was changed.
-        notes: what the user should know of the dataset, e.g. a split without cases.
+        empty_splits: splits without cases, of valid and test.
     """
 
     model: str
@@ -81,7 +81,7 @@ class TrainResult(Result):
     patients_known: bool = True
     dry_run: bool = False
     closed: bool = False
-    notes: tuple[str, ...] = ()
+    empty_splits: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return the result in a few lines for people."""
@@ -103,12 +103,16 @@ class TrainResult(Result):
         if self.start is not None and self.start.file:
             lines.append(f"start: {self.start.file}, {self._start_words(self.start)}")
             lines.append(f"taken over: {self.start.taken_over()}")
-        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"note: {text}" for text in self.alerts()]
         if self.dry_run:
             lines.append("dry run: nothing was written")
         if self.closed:
             lines.append("this run was finished before: nothing was changed")
         return "\n".join(lines)
+
+    def alerts(self) -> tuple[str, ...]:
+        """Return what it means that a split has no cases."""
+        return tuple(EMPTY_SPLITS[name] for name in self.empty_splits)
 
     def _counted(self) -> str:
         if not self.patients_known:
@@ -180,6 +184,8 @@ def run(
         if dry_run:
             return _preview(config, data, out, begun, plan, start, world, given=network is not None)
         config = effect.resolved(config, data, plan)
+        for name in data.empty_splits:  # before a long training; the result says it again
+            progress.note(f"warning: {EMPTY_SPLITS[name]}")
         with creation.leaving_no_trace(out, world):
             folder = Run(Path(world.shared(lambda: creation.created(config, data, out, start))))
             with creation.discarded_on_failure(folder, world):
@@ -238,7 +244,8 @@ def _preview(
         out=out, model=config.model.name, parameters=sum(value.numel() for value in network.parameters()),
         dry_run=True, train_cases=len(split), train_patients=len(split.patients),
         patients_known=data.info.patients_known, steps=effect.total_steps(config.sampling, data, plan),
-        privacy=privacy, own_epsilon=own, start=training.start, notes=creation.notes(data),
+        privacy=privacy, own_epsilon=own, start=training.start,
+        empty_splits=data.empty_splits,
     )  # fmt: skip
 
 
@@ -316,5 +323,5 @@ def result_of(
         steps=fitted.steps, metric=fitted.metric_name,
         validation=fitted.metric if fitted.metric_name else None,
         privacy=fitted.privacy, own_epsilon=fitted.own_epsilon, start=fitted.start,
-        notes=creation.notes(data),
+        empty_splits=data.empty_splits,
     )  # fmt: skip

@@ -1,0 +1,351 @@
+"""Sites that train: secure and plain sums give one model, FedProx, local norms, privacy, kills, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rounds_samples import Killed, enrolled
+
+from meninx.core import run as runs
+from meninx.core.artifacts import StudyPart
+from meninx.core.errors import PrivacyRefusal
+from meninx.core.manifest import Manifest, TaskKind
+from meninx.federated import events, messages, simulate, strategies
+from meninx.federated.agent import InProcess, SiteAgent
+from meninx.federated.aggregation_methods import quorum_of, round_ends, site_ends
+from meninx.federated.config import DataConfig, StudyConfig
+from meninx.federated.messages import Position
+from meninx.federated.rounds import Coordinator, Terms
+from meninx.federated.study_state import StudyState
+from meninx.federated.vector import Vector, to_bytes
+from meninx.learn import ledger_file
+from meninx.learn.hooks import Hook, StepDone
+from meninx.learn.inference import load_model
+from meninx.learn.state import TrainState
+from meninx.synthetic import write_dataset
+
+NETWORK = {"model": "resnet9-small", "model_options": {"width": 8}}
+TRAIN = {**NETWORK, "batch_size": 4, "lr": 3e-3, "export": (), "eval_every": 50}
+PRIVACY = {
+    "noise_multiplier": 1.0, "delta": 1e-3, "attack_risk": False, "deterministic": True, "batch_size": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def hospitals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
+    """Radiographs of 9 to 13 invented patients at each of three hospitals."""
+    root = tmp_path_factory.mktemp("hospitals")
+    sizes = {"east": 9, "north": 11, "west": 13}
+    return {
+        name: write_dataset(root / name, patients=patients, size=16, seed=seed)
+        for seed, (name, patients) in enumerate(sizes.items())
+    }
+
+
+class House:
+    """A study of real sites in one process."""
+
+    def __init__(
+        self, root: Path, data: dict[str, Manifest], *, hooks: dict[str, Hook] | None = None, **terms: object
+    ) -> None:
+        train = {**TRAIN, **terms.pop("train", {})}
+        base = {"name": "chest", "rounds": 2, "local_steps": 2, "aggregation": "plain", "clip": 8.0}
+        info = next(iter(data.values())).info
+        self.config = StudyConfig.of(**{**base, **terms}, data=DataConfig.of_dataset(info), train=train)
+        self.root, self.data, self.info, self.extra = root, data, info, hooks or {}
+        self.strategy = strategies.of_config(self.config.study)
+        self.roster, self.keys = enrolled(data)
+        self.events: dict[str, list[events.AnyEvent]] = {name: [] for name in data}
+        self.agents = {name: self.agent(name) for name in data}
+
+    def agent(self, name: str, **changes: object) -> SiteAgent:
+        own = (self.extra[name],) if name in self.extra else ()
+        return SiteAgent(
+            name, self.config.training, self.data[name].root, self.root / name, study="chest",
+            part=lambda run: StudyPart(study="chest", run=run, site=name, sites=len(self.data)),
+            ends=site_ends(
+                self.config.aggregation, self.roster, name, self.keys[name], self.root / f"history-{name}"
+            ),
+            local=self.config.study.local_layers, hooks=(*self.strategy.hooks(), *own),
+            **{"emit": self.events[name].append, **changes},
+        )  # fmt: skip
+
+    def begin(self) -> StudyState:
+        local = self.config.study.local_layers
+        self.first, self.layout = simulate.start(self.config.training, self.info, local)
+        return StudyState.begin(
+            self.root / "study.sqlite3", study="chest", terms="t", layout=self.layout.digest,
+            weights=self.strategy.init(self.first),
+        )  # fmt: skip
+
+    def go(self, state: StudyState, exchange: InProcess | None = None) -> Vector:
+        terms = Terms(
+            sites=self.roster.names, quorum=quorum_of(self.config.aggregation, len(self.data)),
+            strategy=self.strategy, waiting_seconds=0.0,
+        )  # fmt: skip
+        ends = round_ends(self.config.aggregation, self.roster, self.layout.size)
+        Coordinator(terms, state, exchange or InProcess(self.agents), ends).run()
+        return state.model()[1].weights
+
+    def run(self) -> Vector:
+        try:
+            return self.go(self.begin())
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        for agent in self.agents.values():
+            agent.close()
+
+    def released(self, name: str) -> runs.Run:
+        return runs.open_run(next((self.root / name).glob("*_s0")))
+
+
+@pytest.fixture
+def house(tmp_path: Path, hospitals: dict[str, Manifest]) -> Iterator[Callable[..., House]]:
+    made: list[House] = []
+
+    def make(**terms: object) -> House:
+        root = tmp_path / f"house{len(made)}"
+        root.mkdir()
+        made.append(House(root, terms.pop("data", hospitals), **terms))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_training_through_secure_aggregation_gives_the_plain_model(house: Callable[..., House]) -> None:
+    plain, masked = house(clip=2.0), house(aggregation="masks", clip=2.0)
+    one, other = plain.run(), masked.run()
+    assert np.abs(one - other).max() <= 1e-5
+    assert np.abs(one - plain.first).max() > 1e-3
+
+
+def test_all_sites_release_the_common_model(house: Callable[..., House]) -> None:
+    study = house()
+    final = study.run()
+    for name in study.data:
+        network, _, _ = load_model(study.released(name))
+        assert np.array_equal(study.layout.flatten(network.state_dict()), final)
+
+
+def test_fedprox_without_a_pull_is_fedavg_bit_for_bit(house: Callable[..., House]) -> None:
+    average = house().run()
+    without = house(algorithm="fedprox", mu=0.0).run()
+    pulled = house(algorithm="fedprox", mu=5.0).run()
+    assert np.array_equal(average, without)
+    assert not np.array_equal(average, pulled)
+
+
+def test_a_strong_pull_keeps_the_sites_at_the_common_model(house: Callable[..., House]) -> None:
+    train = {"optimizer": "sgd", "lr": 0.05}
+    moved = []
+    for mu in (0.0, 19.0):
+        study = house(algorithm="fedprox", mu=mu, rounds=1, local_steps=6, train=train)
+        moved.append(np.linalg.norm(study.run() - study.first))
+    assert moved[1] < 0.7 * moved[0]
+
+
+def test_local_norms_differ_between_sites_and_nothing_else_does(house: Callable[..., House]) -> None:
+    study = house(local_layers=("norms",))
+    study.run()
+    states = [load_model(study.released(name))[0].state_dict() for name in study.data]
+    local = set(study.layout.local)
+    differing = {
+        name
+        for name in states[0]
+        if any(not bool((states[0][name] == other[name]).all()) for other in states[1:])
+    }
+    assert differing
+    assert differing <= local
+
+
+def test_every_site_has_its_own_ledger_and_epsilon(house: Callable[..., House]) -> None:
+    study = house(train=PRIVACY)
+    study.run()
+    rounds_log = [event for event in study.events["east"] if isinstance(event, events.EpsilonSpent)]
+    assert [event.epsilon for event in rounds_log] == sorted(event.epsilon for event in rounds_log)
+    spent = {}
+    for name in study.data:
+        folder = study.released(name)
+        ledger = ledger_file.read(folder)
+        assert [account.steps for account in ledger.accounts] == [4]
+        entry = ledger.accounts[0].first
+        assert entry.sample_rate == pytest.approx(2 / len(study.data[name].split("train").patients))
+        spent[name] = ledger.epsilon(1e-3)
+        assert spent[name] == pytest.approx(folder.read_json("privacy.json")["epsilon"])
+    assert len(set(spent.values())) == 3  # sites of other sizes spend otherwise
+
+
+def test_a_private_site_tells_no_loss(house: Callable[..., House]) -> None:
+    private, public = house(train=PRIVACY, rounds=1), house(rounds=1)
+    for study, expected in ((private, True), (public, False)):
+        state = study.begin()
+        study.go(state)
+        study.close()
+        assert (state.rounds()[0].loss is None) == expected
+
+
+class DiesAt(Hook):
+    """Kills the process, so to say, once after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.died = step, False
+
+    def on_step_end(self, state: TrainState, event: StepDone) -> None:
+        if state.step == self.step and not self.died:
+            self.died = True
+            raise Killed
+
+
+class Restarting(InProcess):
+    """A carrier that asks a killed site again when its process is back."""
+
+    def __init__(self, study: House) -> None:
+        super().__init__(study.agents)
+        self.study = study
+
+    def ask(self, requests: dict[str, messages.Request], *, within: float) -> dict[str, messages.Reply]:
+        replies = {}
+        for name, request in requests.items():
+            try:
+                replies |= super().ask({name: request}, within=within)
+            except Killed:
+                self.study.agents[name].close()
+                self._sites[name] = self.study.agents[name] = self.study.agent(name)
+                replies |= super().ask({name: request}, within=within)
+        return replies
+
+
+@pytest.mark.parametrize(
+    "train", [{}, pytest.param(PRIVACY, marks=pytest.mark.slow)], ids=["plain", "private"]
+)
+def test_a_site_that_is_killed_inside_a_round_changes_nothing(
+    house: Callable[..., House], train: dict[str, object]
+) -> None:
+    quiet = house(train=train, aggregation="masks").run()
+    study = house(train=train, aggregation="masks", hooks={"north": DiesAt(3)})
+    killed = study.go(study.begin(), Restarting(study))
+    study.close()
+    assert np.abs(quiet - killed).max() <= 1e-6
+    if train:
+        ledger = ledger_file.read(study.released("north"))
+        assert [account.steps for account in ledger.accounts] == [4]
+
+
+# refusals
+
+
+def position(number: int = 0, study: str = "chest") -> Position:
+    return Position(study=study, run="r1", round=number, attempt=0)
+
+
+def train_request(study: House, **changes: object) -> messages.Train:
+    state = study.begin()
+    model = to_bytes(state.model()[1].weights)
+    state.close()
+    (study.root / "study.sqlite3").unlink()
+    given = {"at": position(), "members": tuple(study.data), "model": model, "until": 2, "horizon": 4}
+    return messages.Train(**{**given, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"at": position(study="other")}, "another study"),
+        ({"members": ("north", "west")}, "not a member"),
+        ({"until": 5}, "0 < until <= 4"),
+        ({"until": 0}, "0 < until <= 4"),
+        ({"model": b"1234"}, "bytes of weights"),
+    ],
+    ids=["study", "member", "late", "early", "model"],
+)
+def test_a_request_that_makes_no_sense_is_declined_and_may_come_again(
+    house: Callable[..., House], changes: dict[str, object], words: str
+) -> None:
+    study = house()
+    reply = study.agents["east"].handle(train_request(study, **changes))
+    assert isinstance(reply, messages.Declined)
+    assert words in reply.reason
+    assert not reply.final
+
+
+def test_a_site_says_no_for_good_when_its_budget_is_used_up_or_its_policy_refuses(
+    house: Callable[..., House],
+) -> None:
+    def never(config: object, data: object, resumed: object) -> None:
+        raise PrivacyRefusal("the policy of the site allows epsilon 1")
+
+    study = house(train=PRIVACY)
+    strict = study.agent("east", admit=never)
+    reply = strict.handle(train_request(study))
+    assert isinstance(reply, messages.Declined)
+    assert (reply.final, reply.code) == (True, 4)
+    assert not list((study.root / "east").glob("*"))
+
+    agent = study.agents["north"]
+    assert isinstance(agent.handle(train_request(study, until=4)), messages.Uploaded)
+    more = agent.handle(train_request(study, at=position(1), until=4, model=bytes(4 * study.layout.size)))
+    assert isinstance(more, messages.Declined)
+    assert more.final
+    assert "used up" in more.reason
+    assert isinstance(study.events["north"][-1], events.SiteRefused)
+
+
+def test_a_new_run_is_told_before_its_first_step(house: Callable[..., House]) -> None:
+    study, opened = house(), []
+    agent = study.agent("east", opened=opened.append)
+    request = train_request(study)
+    agent.handle(request)
+    agent.close()
+    again = study.agent("east", opened=opened.append)
+    again.handle(request)
+    again.close()
+    assert [path.name for path in opened] == [study.released("east").name]
+
+
+def test_metrics_are_told_where_the_site_allows_it(house: Callable[..., House]) -> None:
+    study = house(rounds=1)
+    study.agents["east"] = study.agent("east", share_metrics=True)
+    state = study.begin()
+
+    told: dict[str, dict[str, float]] = {}
+
+    class Listening(InProcess):
+        def ask(self, requests, *, within):  # type: ignore[no-untyped-def]
+            replies = super().ask(requests, within=within)
+            for name, reply in replies.items():
+                if isinstance(reply, messages.Finished):
+                    told[name] = reply.metrics
+            return replies
+
+    study.go(state, Listening(study.agents))
+    assert told["north"] == {}
+    assert "auroc" in told["east"]
+
+
+# other tasks
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_segmentation_of_pictures_and_volumes_trains_together(
+    house: Callable[..., House], tmp_path: Path, dimensions: int
+) -> None:
+    data = {
+        name: write_dataset(
+            tmp_path / name, task=TaskKind.SEGMENTATION, patients=6, size=16, spatial_dims=dimensions,
+            seed=seed, prevalence=0.9,
+        )
+        for seed, name in enumerate(("east", "north", "west"))
+    }  # fmt: skip
+    network = {"model": "unet", "model_options": {"base": 4, "depth": 2}, "batch_size": 2}
+    study = house(data=data, rounds=1, aggregation="masks", train=network)
+    start = study.begin()
+    before = start.model()[1].weights
+    final = study.go(start)
+    assert np.abs(final - before).max() > 1e-4
