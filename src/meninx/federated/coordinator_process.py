@@ -26,7 +26,7 @@ from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
 from meninx.federated.event_words import sentence
 from meninx.federated.events import FILE, AnyEvent, Emit, SiteConnected, SiteLost, StudyEvents
 from meninx.federated.mailbox import Notice
-from meninx.federated.processes import ENGINE, Service, running, service
+from meninx.federated.processes import ENGINE, STARTING, Service, running, service
 from meninx.federated.rounds import Coordinator, Terms
 from meninx.federated.study import Study, StudyFolder
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
@@ -135,6 +135,9 @@ def run(
     """
     engine = folder.private / ENGINE
     there = running(engine)
+    while there is not None and there.role == STARTING:
+        time.sleep(_ORDERS)
+        there = running(engine)
     if there is not None and there.role == SERVING:
         return _result(folder, _ordered(engine, start))
     with _served(folder, serving, "coordinator", progress) as office:
@@ -148,7 +151,6 @@ def serve(folder: StudyFolder, serving: Serving = Serving(), *, progress: Progre
     """
     engine = folder.private / ENGINE
     with _served(folder, serving, SERVING, progress) as office:
-        (engine / ORDER).unlink(missing_ok=True)
         while not office.this.stopping.wait(_ORDERS):
             order = _read(engine / ORDER, Start)
             if order is None:
@@ -220,6 +222,8 @@ def _served(folder: StudyFolder, serving: Serving, role: str, progress: Progress
     study, roster = approval.agreed(folder)
     engine = folder.private / ENGINE
     with service(engine) as this, ExitStack() as stack:
+        (engine / ORDER).unlink(missing_ok=True)
+        this.record(role)
         setup = coordinator_setup(folder, study, roster, serving)
         server = CoordinatorServer(setup)
         stack.callback(server.stop)
