@@ -25,7 +25,7 @@ from meninx.federated.aggregation_methods import quorum_of, round_ends
 from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
 from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost
 from meninx.federated.mailbox import Presence
-from meninx.federated.processes import ENGINE, Service, running, service
+from meninx.federated.processes import ENGINE, STARTING, Service, running, service
 from meninx.federated.rounds import Coordinator, Terms
 from meninx.federated.study import Study, StudyFolder
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
@@ -144,6 +144,9 @@ def run(
     """
     engine = folder.private / ENGINE
     there = running(engine)
+    while there is not None and there.role == STARTING:
+        time.sleep(_ORDERS)
+        there = running(engine)
     if there is not None and there.role == SERVING:
         return _result(folder, _ordered(engine, start))
     with _served(folder, serving, "coordinator", progress, console) as office:
@@ -163,7 +166,6 @@ def serve(
     """
     engine = folder.private / ENGINE
     with _served(folder, serving, SERVING, progress, console) as office:
-        (engine / ORDER).unlink(missing_ok=True)
         while not office.this.stopping.wait(_ORDERS):
             order = _read(engine / ORDER, RunOrder)
             if order is None:
@@ -237,6 +239,8 @@ def _served(
     study, roster = approval.agreed(folder)
     engine = folder.private / ENGINE
     with service(engine) as this, ExitStack() as stack:
+        (engine / ORDER).unlink(missing_ok=True)
+        this.record(role)
         setup = coordinator_setup(folder, study, roster, serving)
         server = CoordinatorServer(setup)
         stack.callback(server.stop)
