@@ -243,7 +243,8 @@ def test_nobody_connects_beyond_loopback_and_sites_use_the_proxy(hospitals: Call
     port = re.search(r'address = "127.0.0.1:(\d+)"', address.read_text()).group(1)
     for name, path in traced.items():
         calls = re.findall(
-            r"(?:sin_port=htons\((\d+)\), sin_addr=inet_addr\(\"([^\"]+)\"\)|inet_pton\(AF_INET6, \"([^\"]+)\")",
+            r"(?:sin_port=htons\((\d+)\), sin_addr=inet_addr\(\"([^\"]+)\"\)"
+            r"|inet_pton\(AF_INET6, \"([^\"]+)\")",
             path.read_text(),
         )
         assert {ip or ip6 for _, ip, ip6 in calls} <= {"127.0.0.1", "::1", "0.0.0.0", "::"}, name
