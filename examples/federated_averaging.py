@@ -2,7 +2,8 @@
 
 Each hospital is a trainer. A round is a call of ``run``: the mean of all weights goes in, every hospital
 trains on its own cases, its weights come out. FedProx, a pull towards the weights of the round's start, is a
-hook of the library. The learning rate follows one cosine over all rounds, because every call is given the same horizon.
+hook of the library. The learning rate follows one cosine over all rounds, because every call is given the
+same horizon.
 
     python examples/federated_averaging.py
 """

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from meninx.core.errors import DataError, MeninxError, PrivacyRefusal, UsageError
-from meninx.federated import approval, code_hash, enrolment, signed_file, site_folder, study
+from meninx.federated import approval, approval_page, code_hash, enrolment, signed_file, site_folder, study
 from meninx.federated.approval import Approval
+from meninx.federated.approval_page import bytes_per_round, network_size
 from meninx.federated.code_hash import CodeVersion
-from meninx.federated.config import StudyConfig
+from meninx.federated.config import DataConfig, StudyConfig
 from meninx.secagg.roster import Roster
 from meninx.synthetic import write_dataset
 
@@ -295,3 +296,38 @@ def test_a_name_of_a_study_never_becomes_another_path(consortium):
     for name in ("../../etc", "", "a/b", "CHEST"):
         with pytest.raises(MeninxError):
             approval.approved(site, name)
+
+
+def test_the_size_of_an_update_counts_the_statistics_of_batch_norm():
+    facts = DataConfig.of(data_task="multilabel", labels=("effusion",), size=(8, 8))
+    plain, normed = (
+        network_size(
+            StudyConfig.of(data=facts, train={"model": "monai:DenseNet121", "model_options": options})
+        )
+        for options in ({"norm": "instance"}, {"norm": "batch"})
+    )
+    assert plain is not None
+    assert normed is not None
+    assert plain[0] == plain[1]
+    assert normed[1] > normed[0]
+
+
+def test_bytes_follow_the_method():
+    def size(**settings: object) -> int:
+        return bytes_per_round(StudyConfig.of(**settings), 1000, 4)
+
+    assert size() == 4000
+    assert size(bits=64) == 8000
+    assert size(aggregation="plain") == 4000
+    assert size(aggregation="shares") == 16_000
+    assert size(aggregation="ckks") == 32_400
+
+
+def test_nothing_of_a_size_that_no_policy_allows_is_built(consortium, monkeypatch):
+    def build(config: StudyConfig) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(approval_page, "network_size", build)
+    site = consortium.sites["north"]
+    _policy(site, "max_epsilon = 8.0\nmax_delta = 1e-3\n")
+    assert "not built" in approval.review(site, consortium.study, consortium.data).network

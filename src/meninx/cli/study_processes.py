@@ -13,7 +13,7 @@ from meninx.core.errors import UsageError
 from meninx.core.setting_types import Device
 
 if TYPE_CHECKING:
-    from meninx.federated.coordinator_process import Serving, Start
+    from meninx.federated.coordinator_process import RunOrder, Serving
 
 Off = Annotated[bool, Parameter(negative="")]
 
@@ -43,7 +43,9 @@ def coordinator(
     from meninx.federated.study import open_folder
 
     serving = _serving(host, port, flower_only)
-    coordinator_process.serve(open_folder(study), serving, progress=output.progress())
+    coordinator_process.serve(
+        open_folder(study), serving, progress=output.progress(), console=output.screen()
+    )
 
 
 def run(
@@ -75,9 +77,9 @@ def run(
         raise UsageError("--warm belongs to --again")
     early.exists(study)
     early.extra("federated")
-    from meninx.federated.coordinator_process import Start
+    from meninx.federated.coordinator_process import RunOrder
 
-    start = Start(again=again, warm=warm, waiting_seconds=60 * waiting_minutes)
+    start = RunOrder(again=again, warm=warm, waiting_seconds=60 * waiting_minutes)
     _conduct(study, start, _serving(host, port, flower_only), output)
 
 
@@ -102,9 +104,9 @@ def resume(
     """
     early.exists(study)
     early.extra("federated")
-    from meninx.federated.coordinator_process import Start
+    from meninx.federated.coordinator_process import RunOrder
 
-    start = Start(resume=True, waiting_seconds=60 * waiting_minutes)
+    start = RunOrder(resume=True, waiting_seconds=60 * waiting_minutes)
     _conduct(study, start, _serving(host, port, flower_only), output)
 
 
@@ -165,8 +167,12 @@ def _serving(host: str, port: int | None, flower_only: bool) -> Serving:
     return Serving(host=host, port=port, mailbox=not flower_only)
 
 
-def _conduct(study: Path, start: Start, serving: Serving, output: Output) -> None:
+def _conduct(study: Path, start: RunOrder, serving: Serving, output: Output) -> None:
     from meninx.federated import coordinator_process
     from meninx.federated.study import open_folder
 
-    output.show(coordinator_process.run(open_folder(study), start, serving, progress=output.progress()))
+    output.show(
+        coordinator_process.run(
+            open_folder(study), start, serving, progress=output.progress(), console=output.screen()
+        )
+    )

@@ -133,9 +133,7 @@ class SiteAgent:
     def _answered(self, request: Request) -> Reply:
         at = request.at
         if at.study != self._study:
-            raise DataError(
-                expected(f"a request of study {self._study}", got="another study", where="request")
-            )
+            raise DataError(problem(f"the request is not of study {self._study}", where="request"))
         match request:
             case messages.Hello():
                 return messages.Greeting(site=self.name, announcement=self._end_of(at).announce())

@@ -147,7 +147,7 @@ def approve(site: SiteFolder, study: Study, data: Path, *, expect: str = "") -> 
     """
     if not study.digest.startswith(expect.lower()):
         fix = "read the page of this revision first"
-        raise UsageError(expected("the study that was reviewed", got="another", where="--expect", fix=fix))
+        raise UsageError(problem("the study is not the one that was reviewed", where="--expect", fix=fix))
     try:
         found = review(site, study, data)
         if found.reasons:
@@ -382,12 +382,16 @@ def _data(site: SiteFolder, name: str) -> DataRecord:
     return plain.from_json(content, DataRecord, where=f"{name}/{DATA_FILE}")
 
 
+def _unchecked(content: bytes, where: str) -> Approval | StudyRefusal:
+    """Return an approval or refusal whose signature was not looked at."""
+    if signed_file.kind_of(content, where=where) == "approval":
+        return signed_file.read(content, Approval, where=where)
+    return signed_file.read(content, StudyRefusal, where=where)
+
+
 def _statement(content: bytes, study: Study, where: str) -> Approval | StudyRefusal:
     """Return an approval or refusal, after checking that a site of the study signed it."""
-    kind: type[Approval | StudyRefusal] = StudyRefusal
-    if signed_file.kind_of(content, where=where) == "approval":
-        kind = Approval
-    statement = signed_file.read(content, kind, where=where)
+    statement = _unchecked(content, where)
     site = study.site(statement.site)
     if site is None or statement.study != study.name:
         raise DataError(problem("the answer is of a site or study that is not here", where=where))
@@ -403,11 +407,12 @@ def _answer(folder: StudyFolder, study: Study, name: str) -> SiteAnswer:
     path = folder.approvals / file_name("approval", study.name, name)
     if not path.is_file():
         return SiteAnswer(False, "has not answered")
-    statement = _statement(files.read_bytes(path, limit=signed_file.LIMIT), study, path.name)
+    content = files.read_bytes(path, limit=signed_file.LIMIT)
+    if _unchecked(content, path.name).digest != study.digest:  # perhaps signed with keys that were replaced
+        return SiteAnswer(False, "answered about another revision")
+    statement = _statement(content, study, path.name)
     if statement.site != name:
         raise DataError(problem("the answer is of another site", where=path.name))
-    if statement.digest != study.digest:
-        return SiteAnswer(False, "answered about another revision")
     if isinstance(statement, StudyRefusal):
         return SiteAnswer(False, f"refuses: {statement.reason}")
     return SiteAnswer(True, "", statement.roster)

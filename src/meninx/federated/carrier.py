@@ -21,7 +21,7 @@ from meninx.federated.envelope import COORDINATOR, EnvelopeRefused, Signer
 from meninx.federated.exchange import Site
 from meninx.federated.flower import Arrival, FlowerLink, FlowerNode, StudyDiffers
 from meninx.federated.line import NotAdmitted, Unreachable
-from meninx.federated.mailbox import SMALL, Delivery, Mailbox, MailboxClient, Notice, Welcome
+from meninx.federated.mailbox import SMALL, Delivery, Mailbox, MailboxClient, Presence, Welcome
 from meninx.federated.messages import (
     LIMIT,
     Declined,
@@ -227,7 +227,7 @@ class SiteCarrier:
         mailbox: MailboxClient | None,
         *,
         stopping: threading.Event | None = None,
-        notice: Callable[[Notice], None] = lambda notice: None,
+        notice: Callable[[Presence], None] = lambda notice: None,
     ) -> None:
         """Prepare; nothing is sent before :meth:`run`.
 

@@ -145,7 +145,7 @@ class SiteClient:
         """
         return persistently(self._mailbox.welcome, self._stopping).terms
 
-    def run(self, site: Site, *, notice: Callable[[mailbox.Notice], None] = lambda notice: None) -> None:
+    def run(self, site: Site, *, notice: Callable[[mailbox.Presence], None] = lambda notice: None) -> None:
         """Serve the coordinator's requests until :meth:`stop`.
 
         Args:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from meninx.core import files
-from meninx.core.errors import ConfigError, DataError, UsageError, expected, problem
+from meninx.core.errors import ConfigError, DataError, UsageError, problem
 from meninx.core.manifest import INFO_NAME, DatasetInfo
 from meninx.core.result import Result
 from meninx.federated import approval, authority, enrolment, signed_file, site_folder, study
@@ -178,8 +178,8 @@ def accept(folder: StudyFolder, paths: Iterable[Path]) -> StudyStatus:
     for path in paths:
         kind = signed_file.kind_of(files.read_bytes(path, limit=signed_file.LIMIT), where=path.name)
         if kind not in by_kind:
-            rule = "an enrolment request or an answer of a site"
-            raise DataError(expected(rule, got="another kind of file", where=path.name))
+            what = "the file is no enrolment request and no answer of a site"
+            raise DataError(problem(what, where=path.name))
         by_kind[kind].append(path)
     notes: list[str] = []
     if by_kind["enrolment"]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -31,15 +31,18 @@ from meninx.core.result import Result
 from meninx.federated import approval, enrolment_keys, simulate, strategies
 from meninx.federated.aggregation_methods import quorum_of, round_ends
 from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
-from meninx.federated.event_words import sentence
-from meninx.federated.events import FILE, AnyEvent, Emit, SiteConnected, SiteLost, StudyEvents
-from meninx.federated.mailbox import Notice
+from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost
+from meninx.federated.mailbox import Presence
 from meninx.federated.processes import ENGINE, STARTING, Service, running, service
 from meninx.federated.rounds import Coordinator, Terms
 from meninx.federated.study import Study, StudyFolder
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
+from meninx.federated.study_watch import watching
 from meninx.federated.vector import Vector, WeightLayout
 from meninx.secagg import Roster
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -70,7 +73,7 @@ class CoordinatorResult(Result):
     sites: tuple[str, ...]
 
 
-class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RunOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a run of a study begins.
 
     Attributes:
@@ -122,7 +125,12 @@ class Serving:
 
 
 def run(
-    folder: StudyFolder, start: Start, serving: Serving = Serving(), *, progress: Progress = SILENT
+    folder: StudyFolder,
+    start: RunOrder,
+    serving: Serving = Serving(),
+    *,
+    progress: Progress = SILENT,
+    console: Console | None = None,
 ) -> CoordinatorResult:
     """Take the sites of a study through a run and return what came of it.
 
@@ -133,6 +141,7 @@ def run(
         start: how the run begins.
         serving: how this process listens.
         progress: shows what happens.
+        console: a terminal that shows the status of the study instead.
 
     Raises:
         PrivacyRefusal: a site has not approved the study, or other code is installed.
@@ -148,7 +157,7 @@ def run(
             if there is not None and there.role == SERVING:
                 return _result(folder, _ordered(engine, start))
             try:
-                office = stack.enter_context(_served(folder, serving, "coordinator", progress))
+                office = stack.enter_context(_served(folder, serving, "coordinator", progress, console))
             except RunLocked:
                 there = running(engine)
                 if there is not None and there.role not in (SERVING, STARTING):
@@ -158,15 +167,21 @@ def run(
             return _result(folder, office.conduct(start))
 
 
-def serve(folder: StudyFolder, serving: Serving = Serving(), *, progress: Progress = SILENT) -> None:
+def serve(
+    folder: StudyFolder,
+    serving: Serving = Serving(),
+    *,
+    progress: Progress = SILENT,
+    console: Console | None = None,
+) -> None:
     """Let the sites of a study connect until somebody stops this process; :func:`run` begins the rounds.
 
     The errors are those of :func:`run` at its start.
     """
     engine = folder.private / ENGINE
-    with _served(folder, serving, SERVING, progress) as office:
+    with _served(folder, serving, SERVING, progress, console) as office:
         while not office.this.stopping.wait(_ORDERS):
-            order = _read(engine / ORDER, Start)
+            order = _read(engine / ORDER, RunOrder)
             if order is None:
                 continue
             (engine / OUTCOME).unlink(missing_ok=True)
@@ -189,7 +204,7 @@ class _Office:
     this: Service
     emit: Emit
 
-    def conduct(self, start: Start) -> RunOutcome:
+    def conduct(self, start: RunOrder) -> RunOutcome:
         """Go through a run to its end, and tell the sites."""
         study, config, log = self.study, self.study.config, self.folder.log()
         with closing(_state(self.this.folder / RUNS, study, start)) as state:
@@ -220,7 +235,7 @@ class _Office:
             rounds = state.rounds()
             log.append("run finished", run=run, rounds=len(rounds))
             here = tuple(sorted(self.server.exchange.present()))
-            self.server.exchange.mailbox.announce(Notice(connected=here, ended=True))
+            self.server.exchange.mailbox.announce(Presence(connected=here, ended=True))
             time.sleep(_FAREWELL)
             return RunOutcome(
                 run=run,
@@ -231,7 +246,9 @@ class _Office:
 
 
 @contextmanager
-def _served(folder: StudyFolder, serving: Serving, role: str, progress: Progress) -> Iterator[_Office]:
+def _served(
+    folder: StudyFolder, serving: Serving, role: str, progress: Progress, console: Console | None
+) -> Iterator[_Office]:
     """Serve a study for a block."""
     study, roster = approval.agreed(folder)
     engine = folder.private / ENGINE
@@ -243,17 +260,13 @@ def _served(folder: StudyFolder, serving: Serving, role: str, progress: Progress
         stack.callback(server.stop)
         server.start()
         this.record(role, f"{setup.host}:{server.port}")
-        write = stack.enter_context(StudyEvents(engine / FILE).writing())
-
-        def emit(event: AnyEvent) -> None:
-            write(event)
-            progress.note(sentence(event))
-
+        watch = watching(folder.root, engine / FILE, progress=progress, console=console)
+        emit = stack.enter_context(watch)
         stack.enter_context(_presence(server, emit))
         yield _Office(folder, study, roster, server, this, emit)
 
 
-def _ordered(engine: Path, start: Start) -> RunOutcome:
+def _ordered(engine: Path, start: RunOrder) -> RunOutcome:
     """Have the process that serves a study conduct a run, and return how it ended."""
     (engine / OUTCOME).unlink(missing_ok=True)
     files.write_bytes(engine / ORDER, msgspec.json.encode(start), mode=files.PRIVATE_MODE)
@@ -322,7 +335,7 @@ def _first(study: Study) -> tuple[Vector, WeightLayout]:
     return simulate.start(config.training, config.data.info(), config.study.local_layers)
 
 
-def _state(folder: Path, study: Study, start: Start) -> StudyState:
+def _state(folder: Path, study: Study, start: RunOrder) -> StudyState:
     """Return the state of the run that goes on or begins."""
     weights, layout = _first(study)
     paths = sorted(folder.glob("*.sqlite3"))
@@ -360,7 +373,7 @@ def _presence(server: CoordinatorServer, emit: Emit) -> Iterator[None]:
             for site in sorted(before - now):
                 emit(SiteLost(site=site, reason="its connection is closed"))
             if now != before:
-                server.exchange.mailbox.announce(Notice(connected=tuple(sorted(now))))
+                server.exchange.mailbox.announce(Presence(connected=tuple(sorted(now))))
             before = now
 
     thread = threading.Thread(target=watch, daemon=True)

@@ -63,7 +63,7 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     label: str = ""
     request: bytes = b""
-    notice: Notice | None = None
+    notice: Presence | None = None
 
 
 class Welcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,7 +78,7 @@ class Welcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     node: int
 
 
-class Notice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Presence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the coordinator tells its sites about each other.
 
     Attributes:
@@ -107,7 +107,7 @@ class _Box:
     requests: dict[str, bytes] = field(
         default_factory=dict
     )  # label -> bytes, empty where Flower carries them
-    shown: Notice | None = None  # what the site knows
+    shown: Presence | None = None  # what the site knows
     seen: float = field(default_factory=time.monotonic)  # time of the last sign of the site
     polls: int = 0  # number of the newest poll
     open: bool = False  # the newest poll is held now
@@ -139,7 +139,7 @@ class Mailbox:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending = False
-        self._notice: Notice | None = None
+        self._notice: Presence | None = None
 
     def post(self, site: str, label: str, request: bytes) -> None:
         """Offer a request to a site; no bytes if it lies in Flower's store."""
@@ -152,7 +152,7 @@ class Mailbox:
         with self._lock:
             self._box(site).requests.pop(label, None)
 
-    def announce(self, notice: Notice) -> None:
+    def announce(self, notice: Presence) -> None:
         """Tell all sites; a later notice replaces this one."""
         self._notice = notice
         for site in list(self._boxes):
