@@ -212,6 +212,49 @@ class PrivacyTable(TypedDict, total=False):
     units_declared: int | None
 
 
+class TermsTable(TypedDict, total=False):
+    """Settings of ``meninx.federated.config.TermsConfig``."""
+
+    name: str | None
+    recipe: str
+    rounds: int
+    local_epochs: int
+    local_steps: int
+    algorithm: Literal["fedavg", "fedprox", "cyclic"]
+    mu: float | None
+    turns: Literal["site", "batch"]
+    local_layers: Sequence[str]
+    round_minutes: float
+    address: str
+
+
+class AggregationTable(TypedDict, total=False):
+    """Settings of ``meninx.federated.config.AggregationConfig``."""
+
+    method: Literal["masks", "shares", "ckks", "plain"]
+    clip: float
+    bits: Literal[32, 64]
+
+
+class InvitedTable(TypedDict, total=False):
+    """Settings of ``meninx.federated.config.InvitedConfig``."""
+
+    names: Sequence[str]
+
+
+class DataTable(TypedDict, total=False):
+    """Settings of ``meninx.federated.config.DataConfig``."""
+
+    task: Literal["multiclass", "multilabel", "segmentation"] | None
+    labels: Sequence[str]
+    channels: int
+    spatial_dims: Literal[2, 3]
+    size: int | Sequence[int]
+    window: float | Sequence[float]
+    shift: float
+    scale: float
+
+
 class DeidSettings(TypedDict, total=False):
     """Settings of ``meninx.deid.config.DeidConfig``.
 
@@ -748,3 +791,70 @@ class ReportSettings(TypedDict, total=False):
     intended_use: str
     date: str
     overwrite: bool
+
+
+class StudySettings(TypedDict, total=False):
+    """Settings of ``meninx.federated.config.StudyConfig``.
+
+    Attributes:
+        name: Name of the study: lower-case letters, digits and dashes; by default that of the folder.
+        recipe_name: Recipe of `meninx train` that the training settings came from; for people and for the
+            policies of sites.
+        rounds: Rounds: each site trains, the updates are added up, the sum becomes the next model.
+        local_epochs: Passes over its training split that each site makes per round; under differential
+            privacy expected passes.
+        local_steps: Optimiser steps of each site per round; 0 derives them from local_epochs.
+        algorithm: fedavg averages the updates weighted by units; fedprox also pulls each site to the common
+            model; cyclic passes the model from site to site, without secure aggregation.
+        mu: fedprox: weight of the pull; 0.01 if not given.
+        turns: cyclic: the model moves on after each site's whole turn, or after each batch (a baseline that
+            leaks more).
+        local_layers: Prefixes of parameters that stay at each site; `norms` stands for all norm layers
+            (FedBN).
+        round_minutes: Time after which a site stops training in a round and uploads what it has; 0 for no
+            limit.
+        address: Host and port at which the sites reach the coordinator by https.
+        aggregation: masks adds pairwise masks that cancel in the sum (the default); shares splits each update
+            among the sites as independent aggregators; ckks encrypts it under a key that the sites share;
+            plain shows every update to the coordinator.
+        clip: Largest value of a weight's change in one round; larger changes are cut.
+        bits: Size of the numbers in which updates are added up; 64 needs twice the bandwidth.
+        data_task: What is learned.
+        labels: Label columns or names of the label values, in output order.
+        channels: Image channels.
+        spatial_dims: 2 or 3.
+        size: Spatial size of the images; empty where sizes differ and patches are used.
+        window: Lowest and highest stored value.
+        shift: Subtracted from the values.
+        scale: Divides the values after that.
+        train: Settings of `meninx train`, e.g. `--train.epsilon 8`; they come on top of the recipe. The
+            length follows from the rounds.
+        study: the table of that name.
+        data: the table of that name.
+    """
+
+    name: str | None
+    recipe_name: str
+    rounds: int
+    local_epochs: int
+    local_steps: int
+    algorithm: Literal["fedavg", "fedprox", "cyclic"]
+    mu: float | None
+    turns: Literal["site", "batch"]
+    local_layers: Sequence[str]
+    round_minutes: float
+    address: str
+    aggregation: Literal["masks", "shares", "ckks", "plain"] | AggregationTable | Mapping[str, Any]
+    clip: float
+    bits: Literal[32, 64]
+    data_task: Literal["multiclass", "multilabel", "segmentation"] | None
+    labels: Sequence[str]
+    channels: int
+    spatial_dims: Literal[2, 3]
+    size: int | Sequence[int]
+    window: float | Sequence[float]
+    shift: float
+    scale: float
+    train: Mapping[str, Any]
+    study: TermsTable | Mapping[str, Any]
+    data: DataTable | Mapping[str, Any]

@@ -8,7 +8,7 @@ checked like them; docs/reference/settings.md describes each. ``progress`` may b
     >>> print(*sorted(meninx.__all__)[1:6], sep=", ")
     deidentify, evaluate, load_model, new_key, predict
     >>> print(*sorted(meninx.__all__)[6:], sep=", ")
-    prepare, report, sweep, train, train_and_report, verify
+    prepare, report, simulate, sweep, train, train_and_report, verify
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from meninx._settings import (
     PredictSettings,
     PrepareSettings,
     ReportSettings,
+    StudySettings,
     TrainSettings,
 )
 from meninx.core import provenance
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from meninx.deid.stage import DeidResult
+    from meninx.federated.simulate import SimulateResult
     from meninx.predict.stage import PredictResult
     from meninx.prepare.stage import PrepareResult
     from meninx.report.stage import ReportResult
@@ -356,6 +358,38 @@ def sweep(
     given = {**settings, **({"model": model} if model else {}), **grid}
     config = config_settings.resolve_recipe(SweepConfig, recipe, (given, _HERE))
     return run(config.training, config.grid, Path(data), Path(out), progress=progress, recipe=recipe or None)
+
+
+def simulate(
+    sites: Sequence[StrPath],
+    out: StrPath,
+    *,
+    recipe: str = "",
+    baselines: bool = False,
+    device: str = "auto",
+    progress: Progress = SILENT,
+    **settings: Unpack[StudySettings],
+) -> SimulateResult:
+    """Train prepared datasets together as sites of a federated study, in this process.
+
+    Args:
+        sites: prepared dataset folders, one per site.
+        out: folder of the simulation.
+        recipe: packaged recipe or TOML file of ``meninx train``, or a study's; settings win over it.
+        baselines: also train each site alone and all data pooled.
+        device: where networks run.
+        progress: shows the rounds.
+        **settings: those of ``meninx federate new``.
+
+    Raises:
+        UsageError, ConfigError, DataError, PrivacyRefusal: see ``meninx.federated.simulate.run``.
+    """
+    from meninx.federated.config import StudyConfig
+    from meninx.federated.simulate import run
+
+    config = config_settings.resolve_recipe(StudyConfig, recipe, (settings, _HERE))
+    folders = [Path(site) for site in sites]
+    return run(config, folders, Path(out), baselines=baselines, device=device, progress=progress)
 
 
 def report(

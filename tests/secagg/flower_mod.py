@@ -121,4 +121,4 @@ def opened(
     return np.asarray(dequantize(vectors, CLIP, LEVELS)[0]) - (clients - 1) * CLIP
 
 
-__all__ = ["FlowerClients", "combine_shares", "mask", "opened", "pair_masks"]
+__all__ = ["FlowerClients", "Key", "Stage", "combine_shares", "mask", "opened", "pair_masks"]

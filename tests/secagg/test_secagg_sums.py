@@ -7,7 +7,7 @@ import pytest
 from secagg_sites import Consortium, agreed_round, random_vector
 
 from meninx.core.errors import PrivacyRefusal, UsageError
-from meninx.secagg import Quantiser, covered, verify
+from meninx.secagg import Quantiser, covered, payload, verify
 
 
 def plain_sum(vectors, names):
@@ -107,6 +107,15 @@ def test_a_later_attempt_before_the_agreement_is_fine():
     for name in members:
         aggregation.accept_reveal(consortium.sites[name].reveal(0, aggregation.agreements))
     np.testing.assert_array_equal(aggregation.total(), plain_sum(vectors, members))
+
+
+def test_thirty_two_sites_lose_ten_before_and_ten_after_the_agreement():
+    consortium = Consortium(32)  # q = 22, t = 12
+    vectors = {name: random_vector(1000, number) for number, name in enumerate(consortium.names)}
+    names = consortium.names
+    aggregation, uploads = agreed_round(consortium, vectors, uploading=names[:22], revealing=names[10:22])
+    np.testing.assert_array_equal(aggregation.total(), plain_sum(vectors, names[:22]))
+    assert len(payload.split(uploads[names[0]])[0]) < 50_000
 
 
 @pytest.mark.slow

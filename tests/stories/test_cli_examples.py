@@ -21,7 +21,11 @@ from meninx.synthetic import write_dataset
 
 HOSPITAL = "north"
 LINES = list(dict.fromkeys(line for lines in EXAMPLES.values() for line in lines))
-SLOW = ("meninx demo demo-out/", "meninx sweep data/ --recipe tiny --epsilons 3 8 --seeds 0 1")
+SLOW = (
+    "meninx demo demo-out/",
+    "meninx sweep data/ --recipe tiny --epsilons 3 8 --seeds 0 1",
+    "meninx federate simulate east/ north/ west/ --recipe tiny --algorithm fedprox --baselines",
+)
 # What must lie in the folder before an example can run; all else the example makes itself.
 NEEDS = {
     "deid": ("archive",),
@@ -43,6 +47,7 @@ NEEDS = {
     "federate review": ("data", "study"),
     "federate doctor": ("data", "study"),
     "federate status": ("events",),
+    "federate simulate": ("hospitals",),
     "dicom restore": ("images",),
     "dicom table": ("classes",),
 }
@@ -121,14 +126,26 @@ def _put(name: str, here: Path, shop: Path, trained: Path, verb: str) -> None:
             "classes": "meninx dicom folders {} classes --from-tag PatientSex",
         }
         assert run(shlex.split(steps[name].format(shop / "clean"))[1:]) == 0
-    elif name == "events":
-        for folder in ("chest", "north"):
-            with StudyEvents(here / folder / "private" / "events.jsonl").writing() as emit:
-                emit(StudyStarted(study="chest", run="a1", sites=("east", "north", "west"), rounds=3))
+    elif name in MADE:
+        MADE[name](here)
     elif (shop / name).is_dir():
         shutil.copytree(shop / name, here / name)
     else:
         shutil.copy(shop / name, here / name)
+
+
+def _put_hospitals(here: Path) -> None:
+    for seed, site in enumerate(("east", "north", "west")):
+        write_dataset(here / site, patients=24, size=32, seed=seed)
+
+
+def _put_events(here: Path) -> None:
+    for folder in ("chest", "north"):
+        with StudyEvents(here / folder / "private" / "events.jsonl").writing() as emit:
+            emit(StudyStarted(study="chest", run="a1", sites=("east", "north", "west"), rounds=3))
+
+
+MADE = {"hospitals": _put_hospitals, "events": _put_events}
 
 
 def _put_study(here: Path, data: Path) -> None:

@@ -71,6 +71,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx federate status chest/",
         "meninx federate status north/ --json",
     ),
+    "federate simulate": (
+        "meninx federate simulate east/ north/ west/ --recipe tiny --rounds 3 --local-steps 4",
+        "meninx federate simulate east/ north/ west/ --recipe tiny --algorithm fedprox --baselines",
+    ),
     "completion": ("meninx completion bash", "meninx completion zsh"),
     "dicom": ("meninx dicom export clean/ images/", "meninx dicom restore images/ back/"),
     "dicom label": ("meninx dicom label clean/ labelled/ --tag ClinicalTrialTimePointID --from-folder -1",),

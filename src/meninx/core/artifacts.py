@@ -35,7 +35,7 @@ from meninx.core.ancestry import FeatureStatistics as FeatureStatistics
 from meninx.core.ancestry import Lineage as Lineage
 from meninx.core.ancestry import StartRecord as StartRecord
 from meninx.core.errors import DataError, expected, problem
-from meninx.core.federation import RoundRecord as RoundRecord
+from meninx.core.federation import FederatedRecord, RoundRecord
 from meninx.core.federation import StudyPart as StudyPart
 from meninx.core.manifest import DatasetInfo
 from meninx.core.provenance import Environment as Environment
@@ -449,9 +449,8 @@ class ThresholdRecord:
     version: int = FORMAT
 
 
-LEDGER_LIMIT = 1 << 30  # bytes of a ledger
+LEDGER_LIMIT = 1 << 30  # bytes of a ledger; lineage and ancestry hold whole ones, with escaped quotes
 _LIMITS: Mapping[type, int] = {Lineage: 2 * LEDGER_LIMIT, Ancestry: 2 * LEDGER_LIMIT}
-"""A lineage and an ancestry hold whole ledgers, their quotation marks escaped."""
 
 _PLACES: Mapping[type, str] = {
     RunRecord: "run.json",
@@ -459,6 +458,7 @@ _PLACES: Mapping[type, str] = {
     DataRecord: "private/data.json",
     Members: "private/members.json",
     RoundRecord: "private/round.json",
+    FederatedRecord: "federated.json",
     Ancestry: "private/start.json",
     Lineage: "release/lineage.json",
     EvaluationRecord: "release/evaluation.json",

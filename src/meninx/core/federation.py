@@ -5,7 +5,8 @@ Written and read by :mod:`meninx.core.artifacts`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, field
 
 from meninx.core.summaries import FORMAT
 
@@ -54,3 +55,104 @@ class RoundRecord:
     done: bool = False
     loss: float | None = None
     version: int = FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederatedRound:
+    """One round of a study, as its record tells it.
+
+    Attributes:
+        number: of the round, from 0.
+        accepted: it gave a model.
+        attempts: attempts at it.
+        survivors: sites whose updates are in the sum.
+        missing: sites that were asked and are not in the sum.
+        units: units of the survivors together; 0 where there is no sum.
+        loss: mean training loss; None where unknown.
+        cut: share of the weights' changes that were cut to the clip.
+        recomputed: site -> share of the sum that it computed again.
+        mismatches: sites that computed another sum.
+        received: bytes of the uploads.
+        seconds: duration.
+        words: why it failed.
+    """
+
+    number: int
+    accepted: bool
+    attempts: int
+    survivors: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    units: int = 0
+    loss: float | None = None
+    cut: float = 0.0
+    recomputed: dict[str, float] = field(default_factory=dict)
+    mismatches: tuple[str, ...] = ()
+    received: int = 0
+    seconds: float = 0.0
+    words: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederatedRecord:
+    """What a federated study did: ``federated.json`` in the coordinator's folder.
+
+    Attributes:
+        study: name of the study.
+        run: identifier of the run of it.
+        digest: SHA-256 of the terms.
+        layout: SHA-256 of the layout of the common weights.
+        model: SHA-256 of the last accepted common weights.
+        algorithm: e.g. ``fedavg``.
+        aggregation: ``masks``, ``shares``, ``ckks`` or ``plain``.
+        sites: names of the sites of the signed roster.
+        quorum: fewest sites whose sum is opened.
+        colluders: sites that may collude with the coordinator without seeing a single update; None where the
+            aggregation hides nothing.
+        sentence: what is covered, in words.
+        finished: all rounds are done.
+        simulated: all sites were in one process on one machine.
+        private: the sites trained with differential privacy.
+        delta: the delta of every epsilon; 0 without privacy.
+        epsilon: site -> epsilon of its run at the end, by its own ledger; None without privacy. Sites that
+            did not report are absent.
+        refusals: site -> why it takes no further part.
+        rounds: every round.
+        made: time, ISO 8601 in UTC.
+        version: format of the record.
+    """
+
+    study: str
+    run: str
+    digest: str
+    layout: str
+    model: str
+    algorithm: str
+    aggregation: str
+    sites: tuple[str, ...]
+    quorum: int
+    colluders: int | None
+    sentence: str
+    finished: bool
+    simulated: bool = False
+    private: bool = False
+    delta: float = 0.0
+    epsilon: dict[str, float | None] = field(default_factory=dict)
+    refusals: dict[str, str] = field(default_factory=dict)
+    rounds: tuple[FederatedRound, ...] = ()
+    made: str = ""
+    version: int = FORMAT
+
+    @property
+    def worst(self) -> tuple[str, float] | None:
+        """The site with the largest epsilon, and that epsilon; None where no site reported one."""
+        known = [(value, site) for site, value in self.epsilon.items() if value is not None]
+        value, site = max(known, default=(None, ""))
+        return None if value is None else (site, value)
+
+    @property
+    def differing(self) -> tuple[tuple[int, int, str], ...]:
+        """(earlier round, later round, site) of neighbouring sums whose sites differ by this one."""
+        accepted = [entry for entry in self.rounds if entry.accepted]
+        pairs = itertools.pairwise(accepted)
+        found = [(one.number, two.number, set(one.survivors) ^ set(two.survivors)) for one, two in pairs]
+        return tuple((one, two, next(iter(sites))) for one, two, sites in found if len(sites) == 1)

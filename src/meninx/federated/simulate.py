@@ -9,6 +9,7 @@ import csv
 import functools
 import hashlib
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -26,7 +27,7 @@ from meninx.core.manifest import DatasetInfo, Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import KEY_BYTES
 from meninx.core.result import Result
-from meninx.federated import strategies
+from meninx.federated import strategies, study_record
 from meninx.federated.agent import InProcess, SiteAgent, find_run
 from meninx.federated.aggregation_methods import quorum_of, round_ends, site_ends
 from meninx.federated.config import DataConfig, StudyConfig
@@ -214,6 +215,7 @@ class _Simulation:
                 terms, state, InProcess(agents), round_ends(aggregation, roster, layout.size), emit=told,
                 aggregation=aggregation.method,
             )  # fmt: skip
+            stack.callback(study_record.write, self.out, state, self.config, roster, simulated=True)
             if state.stage is not Stage.FINISHED:
                 coordinator.run()
             self.accepted = sum(item.phase is RoundPhase.ACCEPTED for item in state.rounds())
@@ -347,4 +349,7 @@ def _released(path: Path) -> bool:
 
 
 def _cell(row: ArmResult | None) -> str:
-    return "-" if row is None else f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+    if row is None:
+        return "-"
+    known = math.isfinite(row.low) and math.isfinite(row.high)
+    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" if known else f"{row.value:.3f}"

@@ -23,12 +23,12 @@ from meninx.federated.agent import SiteAgent
 from meninx.federated.aggregation_methods import site_ends
 from meninx.federated.approval import ApprovedStudy
 from meninx.federated.connections import SiteClient, SiteSetup
-from meninx.federated.event_words import sentence
-from meninx.federated.events import FILE, AnyEvent, Emit, SiteConnected, SiteLost, StudyEvents
+from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost
 from meninx.federated.mailbox import Presence
 from meninx.federated.messages import Reply, Request
 from meninx.federated.processes import ENGINE, service
 from meninx.federated.site_folder import SiteFolder
+from meninx.federated.study_watch import watching
 from meninx.secagg import Roster
 from meninx.train.config import TrainConfig
 
@@ -82,12 +82,7 @@ def run(
         this.record("site")
         client = SiteClient(site_setup(site, approved, folder=engine, mailbox=mailbox))
         this.on_stop(client.stop)
-        write = stack.enter_context(StudyEvents(engine / FILE).writing())
-
-        def emit(event: AnyEvent) -> None:
-            write(event)
-            progress.note(sentence(event))
-
+        emit = stack.enter_context(watching(engine, engine / FILE, progress=progress, viewer=site.name))
         roster = approval.check_roster(client.terms(), approved)
         agent = _agent(site, approved, roster, device, engine / HISTORY, emit, progress, this.wanted)
         stack.callback(agent.close)

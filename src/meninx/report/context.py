@@ -13,6 +13,7 @@ from pathlib import Path
 
 from meninx.core import belonging
 from meninx.core.artifacts import DeidRecord, Departure
+from meninx.core.federation import FederatedRecord
 from meninx.report import formatting, joint_privacy, sources, training_log
 from meninx.report.config import ReportConfig
 from meninx.report.evaluations import Compared
@@ -50,6 +51,7 @@ class ReportContext:
         runs: finished runs, private ones first, then by time.
         unfinished: runs that took steps and were not finished.
         joints: private runs by shared patients with their joint cost, the dearest first.
+        studies: federated studies, by name.
         comparisons: paired differences that belong to the runs given.
         missing: sentences about what was not given or is not shown.
     """
@@ -61,6 +63,7 @@ class ReportContext:
     runs: tuple[TrainedRun, ...]
     unfinished: tuple[TrainedRun, ...]
     joints: tuple[Joint, ...]
+    studies: tuple[FederatedRecord, ...] = field(default=())
     comparisons: tuple[Comparison, ...] = field(default=())
     missing: tuple[str, ...] = field(default=())
 
@@ -136,6 +139,9 @@ def gather(config: ReportConfig, paths: Sequence[Path]) -> ReportContext:
         runs=tuple(runs),
         unfinished=tuple(run for run in every if not run.finished),
         joints=joint_privacy.groups(every),
+        studies=tuple(
+            sorted((item for item in found if isinstance(item, FederatedRecord)), key=lambda item: item.study)
+        ),
         comparisons=tuple(comparisons),
     )
     return ReportContext(**{**vars(context), "missing": tuple(dict.fromkeys([*refused, *_missing(context)]))})

@@ -11,6 +11,7 @@ from meninx.core import provenance
 from meninx.report import (
     section_deid,
     section_fairness,
+    section_federated,
     section_limits,
     section_overview,
     section_privacy,
@@ -28,8 +29,10 @@ SIGNS = {"green": "✓", "amber": "!", "red": "✗", "grey": "?"}
 def render(context: ReportContext) -> str:
     """Return the report as one self-contained HTML page: no script, no address outside itself."""
     reproduction, configs = section_limits.reproduction(context)
+    parts = section_federated.federated(context)
     sections = (
         section_overview.overview(context),
+        *([parts] if parts is not None else []),
         section_deid.deid(context),
         section_utility.utility(context),
         section_privacy.privacy(context),

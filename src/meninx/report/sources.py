@@ -26,6 +26,7 @@ from meninx.core.artifacts import (
     SweepRecord,
 )
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
+from meninx.core.federation import FederatedRecord
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest, dataset_digest
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
@@ -180,7 +181,7 @@ def _count(table: object, name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-Source = Deid | Dataset | TrainedRun
+Source = Deid | Dataset | TrainedRun | FederatedRecord
 
 
 def read(paths: Sequence[Path]) -> list[Source]:
@@ -270,6 +271,9 @@ def _read_one(path: Path) -> Iterator[Source]:
     if deid is not None:
         _refuse_other_list(path, deid.checksums, DeidRecord)
         yield Deid(printable(path.name), deid)
+    study = artifacts.read(path, FederatedRecord)
+    if study is not None:
+        yield study
     if (path / INFO_NAME).is_file():
         yield _dataset(path)
     record = artifacts.read(path, RunRecord)

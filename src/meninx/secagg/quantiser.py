@@ -25,7 +25,7 @@ from meninx.core.errors import ConfigError, DataError, expected, problem
 from meninx.secagg.masks import Ring, ring_type
 from meninx.secagg.roster import LARGEST
 
-_CHUNK = 1 << 14  # elements; the passes below stay in the cache
+_CHUNK = 1 << 15  # elements; the passes below stay in the cache
 _SIGNED: dict[int, np.dtype[Any]] = {32: np.dtype("<i4"), 64: np.dtype("<i8")}
 
 
@@ -37,11 +37,13 @@ class Decoded:
         mean: weighted mean of the clipped updates, float32, one axis.
         weight: sum of the weights.
         metrics: weighted means of the metrics.
+        error: largest error of an element of the mean by rounding, next to exact arithmetic.
     """
 
     mean: np.ndarray[Any, np.dtype[np.float32]]
     weight: int
     metrics: tuple[float, ...]
+    error: float
 
 
 @dataclass(frozen=True)
@@ -179,10 +181,13 @@ class Quantiser:
         parts: Mapping[str, int] | None,
     ) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return clipped, scaled and rounded values, whose cast to integers is exact."""
-        if not np.isfinite(values).all():  # clipping would hide infinite ones
+        high, low = (float(values.max()), float(values.min())) if values.size else (0.0, 0.0)
+        if not (math.isfinite(high) and math.isfinite(low)):  # both are NaN if a value is
             raise DataError(_not_finite(values, start, parts))
-        scaled: np.ndarray[Any, np.dtype[np.float64]] = np.multiply(values, factor / clip, dtype=np.float64)
-        np.clip(scaled, -factor, factor, out=scaled)
+        scaled: np.ndarray[Any, np.dtype[np.float64]] = values.astype(np.float64)
+        scaled *= factor / clip
+        if high > clip or low < -clip:
+            np.clip(scaled, -factor, factor, out=scaled)
         np.rint(scaled, out=scaled)
         return scaled
 
@@ -207,7 +212,7 @@ class Quantiser:
             part = signed[start : min(start + _CHUNK, elements)]
             mean[start : start + len(part)] = part * (unit * self.clip)
         metrics = tuple(float(value) * unit * self.metric_clip for value in signed[elements:-1])
-        return Decoded(mean, weight, metrics)
+        return Decoded(mean, weight, metrics, self.error_bound(self.sites, weight))
 
 
 def _not_finite(values: np.ndarray[Any, Any], start: int, parts: Mapping[str, int] | None) -> str:

@@ -10,8 +10,8 @@ moved to another round or sent to the wrong recipient is refused.
 Additive shares split a whole vector over the ring among n >= 3 independent aggregators. All n shares are
 needed; n - 1 of them are uniform. Each aggregator adds the shares that it got and publishes the sum of its
 shares, and the sum of these is the sum of the updates. The aggregators learn an update only when all of them
-collude. They must be independent organisations: a coordinator that runs two of three is as good as one that
-runs all, should the third give way. Nothing in this mode tolerates the loss of an aggregator.
+collude. They must be independent organisations, because whoever runs all of them reads every update. Nothing
+in this mode tolerates the loss of an aggregator.
 """
 
 from __future__ import annotations

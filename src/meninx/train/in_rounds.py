@@ -26,8 +26,9 @@ from pathlib import Path
 from torch import Tensor
 
 from meninx.core import artifacts
-from meninx.core.artifacts import RoundRecord, RunState, StudyPart
+from meninx.core.artifacts import RunState, StudyPart
 from meninx.core.errors import ConfigError, DataError, Interrupted, PrivacyRefusal, expected, problem
+from meninx.core.federation import RoundRecord
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run

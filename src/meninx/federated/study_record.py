@@ -1,0 +1,92 @@
+"""The record of a study, ``federated.json``: from the coordinator's state to what a report prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meninx.core import artifacts
+from meninx.core.federation import FederatedRecord, FederatedRound
+from meninx.federated.config import StudyConfig
+from meninx.federated.study_state import Round, RoundPhase, Stage, StudyState
+from meninx.federated.vector import name_of
+from meninx.secagg import Roster, covered, quorum
+
+_SHOWN = "Nothing is hidden from the coordinator: it sees the update of every site."
+_HANDED_ON = (
+    "Nothing is added up: each site, and the coordinator, sees the model that the site before trained."
+)
+_ALL = (
+    "The coordinator sees sums alone as long as at least one site keeps its shares to itself. Every site has "
+    "to answer in every round."
+)
+
+
+def write(
+    folder: Path, state: StudyState, config: StudyConfig, roster: Roster, *, simulated: bool = False
+) -> FederatedRecord:
+    """Write the record of a study as it stands, and return it.
+
+    Args:
+        folder: of the coordinator.
+        state: of the study.
+        config: its settings.
+        roster: that every site signed.
+        simulated: all sites were in one process.
+    """
+    privacy = config.training.privacy
+    colluders, sentence = _covered(config, len(roster.members))
+    record = FederatedRecord(
+        study=state.header.study,
+        run=state.header.run,
+        digest=state.header.terms,
+        layout=state.header.layout,
+        model=name_of(state.model()[1].weights),
+        algorithm=config.study.algorithm,
+        aggregation=config.aggregation.method,
+        sites=roster.names,
+        quorum=quorum(len(roster.members)) if config.aggregation.secure else 1,
+        colluders=colluders,
+        sentence=sentence,
+        finished=state.stage is Stage.FINISHED,
+        simulated=simulated,
+        private=privacy is not None,
+        delta=privacy.delta if privacy is not None else 0.0,
+        epsilon=state.finished(),
+        refusals=state.left(),
+        rounds=tuple(map(_round, state.rounds())),
+        made=artifacts.now(),
+    )
+    artifacts.write(folder, record)
+    return record
+
+
+def _covered(config: StudyConfig, sites: int) -> tuple[int | None, str]:
+    """Return how many colluding sites are covered, and what is covered in words."""
+    if config.study.algorithm == "cyclic":
+        return None, _HANDED_ON
+    if config.aggregation.method == "plain":
+        return None, _SHOWN
+    if config.aggregation.method == "masks":
+        rules = covered(sites)
+        return rules.colluders, rules.sentence()
+    return sites - 2, _ALL
+
+
+def _round(entry: Round) -> FederatedRound:
+    accepted = entry.phase is RoundPhase.ACCEPTED
+    survivors = entry.survivors if accepted else ()
+    return FederatedRound(
+        number=entry.number,
+        accepted=accepted,
+        attempts=entry.attempt + 1,
+        survivors=survivors,
+        missing=tuple(name for name in entry.members if name not in entry.survivors),
+        units=entry.units,
+        loss=entry.loss,
+        cut=entry.cut,
+        recomputed=entry.checked,
+        mismatches=entry.mismatches,
+        received=entry.received,
+        seconds=round(entry.seconds, 3),
+        words=entry.words if entry.phase.over and not accepted else "",
+    )
