@@ -228,6 +228,7 @@ def test_the_expected_digest_is_compared(consortium):
         {"site": "east"},
         {"study": "other"},
         {"roster": ""},
+        {"audit": "x"},
         {"made": "\x1b"},
         {"extra": 1},
     ],
@@ -240,6 +241,22 @@ def test_an_edited_answer_is_refused(consortium, changes):
     with pytest.raises(MeninxError):
         approval.receive(consortium.folder, path)
     assert not list(consortium.folder.approvals.glob("*")) if consortium.folder.approvals.exists() else True
+
+
+def test_an_audit_log_that_was_put_back_is_noticed_by_the_coordinator(consortium):
+    site, study = consortium.sites["north"], consortium.study
+    room = site.root / "private"
+    copies = {name: (room / name).read_bytes() for name in ("audit.jsonl", "audit.head")}
+    approval.refuse(site, study, "not yet")
+    approval.approve(site, study, consortium.data)
+    path = site.approval_path("chest")
+    assert approval.receive(consortium.folder, path) == "north approves"
+    assert approval.receive(consortium.folder, path) == "north approves"
+    for name, content in copies.items():
+        (room / name).write_bytes(content)
+    approval.approve(site, study, consortium.data)
+    with pytest.raises(PrivacyRefusal, match="put back"):
+        approval.receive(consortium.folder, path)
 
 
 def test_an_answer_under_the_name_of_another_site_does_not_count(consortium):

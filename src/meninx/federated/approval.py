@@ -12,6 +12,7 @@ The log is written before the approval leaves.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from meninx.secagg.roster import Member, Roster
 from meninx.train.identity import data_record, same_data
 
 STUDY_FILE, APPROVAL_FILE, DATA_FILE = "study.json", "approval.json", "data.json"
+APPROVED = "site approved"  # event of the coordinator's log
+_ANCHOR = re.compile(r"[0-9]{1,9}:[0-9a-f]{64}")
 REASON_LIMIT = 500  # characters of a refusal
 _AGAIN = "look at it with `meninx federate review STUDY SITE --data DATASET` and approve it again"
 
@@ -250,7 +253,8 @@ def receive(folder: StudyFolder, path: Path) -> str:
 
     Raises:
         DataError: it is damaged, or of a site or study that is not here.
-        PrivacyRefusal: it is not signed by the site that it names.
+        PrivacyRefusal: it is not signed by the site that it names, or the audit log of the site is shorter
+            than at an earlier approval.
         UsageError: it is for another revision of the study.
         StorageError: the disk refused.
     """
@@ -261,11 +265,13 @@ def receive(folder: StudyFolder, path: Path) -> str:
         fix = "send the current study file to the site, which reviews it again"
         what = f"{statement.site} answered about another revision of the study"
         raise UsageError(problem(what, where=where, fix=fix))
+    if isinstance(statement, Approval):
+        _check_anchor(folder, statement, where)
     files.write_bytes(folder.approvals / file_name("approval", study.name, statement.site), content)
     if isinstance(statement, StudyRefusal):
         folder.log().append("site refused", site=statement.site, reason=statement.reason)
         return f"{statement.site} refuses: {statement.reason}"
-    folder.log().append("site approved", site=statement.site, digest=study.digest, audit=statement.audit)
+    folder.log().append(APPROVED, site=statement.site, digest=study.digest, audit=statement.audit)
     return f"{statement.site} approves"
 
 
@@ -401,6 +407,24 @@ def _statement(content: bytes, study: Study, where: str) -> Approval | StudyRefu
         reason = names.printable(statement.reason)[:REASON_LIMIT]
         return msgspec.structs.replace(statement, reason=reason)
     return statement
+
+
+def _check_anchor(folder: StudyFolder, statement: Approval, where: str) -> None:
+    """Refuse an approval that states an audit log behind the one of an earlier approval by the same site."""
+    if _ANCHOR.fullmatch(statement.audit) is None:
+        raise DataError(problem("the state of the audit log has another form", where=where))
+    before = [
+        str(entry.details.get("audit"))
+        for entry in folder.log().verify()
+        if entry.event == APPROVED and entry.details.get("site") == statement.site
+    ]
+    count = int(statement.audit.partition(":")[0])
+    if any(count <= int(old.partition(":")[0]) and old != statement.audit for old in before):
+        what = (
+            f"this approval of {statement.site} is older than one that was taken before, or the audit log of "
+            "the site was put back"
+        )
+        raise PrivacyRefusal(problem(what, where=where, fix="telephone the site"))
 
 
 def _answer(folder: StudyFolder, study: Study, name: str) -> SiteAnswer:

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from meninx.core import files, workspace
-from meninx.core.errors import DataError, Interrupted, MeninxError, PrivacyRefusal, UsageError, problem
+from meninx.core.errors import (
+    DataError,
+    Interrupted,
+    MeninxError,
+    PrivacyRefusal,
+    RunLocked,
+    UsageError,
+    problem,
+)
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.federated import approval, enrolment_keys, simulate, strategies
@@ -143,14 +151,20 @@ def run(
         Interrupted: somebody stopped it; likewise.
     """
     engine = folder.private / ENGINE
-    there = running(engine)
-    while there is not None and there.role == STARTING:
-        time.sleep(_ORDERS)
-        there = running(engine)
-    if there is not None and there.role == SERVING:
-        return _result(folder, _ordered(engine, start))
-    with _served(folder, serving, "coordinator", progress, console) as office:
-        return _result(folder, office.conduct(start))
+    with ExitStack() as stack:
+        while True:
+            there = running(engine)
+            if there is not None and there.role == SERVING:
+                return _result(folder, _ordered(engine, start))
+            try:
+                office = stack.enter_context(_served(folder, serving, "coordinator", progress, console))
+            except RunLocked:
+                there = running(engine)
+                if there is not None and there.role not in (SERVING, STARTING):
+                    raise
+                time.sleep(_ORDERS)
+                continue
+            return _result(folder, office.conduct(start))
 
 
 def serve(

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from meninx.core.artifacts import StudyPart
 from meninx.core.errors import Interrupted, problem
-from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.federated import approval, authority, enrolment_keys, site_budget, strategies
@@ -176,7 +175,7 @@ def _agent(
     stop: Callable[[], bool],
 ) -> SiteAgent:
     """Return the agent of a site for an approved study."""
-    study, policy = approved.study, site.policy()
+    study = approved.study
     config, sites = study.config, len(study.site_names)
     training: TrainConfig = config.training.replace(device=device)
     out = site.runs(study.name)
@@ -192,9 +191,6 @@ def _agent(
             aggregation=config.aggregation.method,
         )
 
-    def admit(config: TrainConfig, data: Manifest, resumed: Path | None) -> None:
-        site_budget.admit(policy, config, data, site, study.name, leave_out=resumed)
-
     return SiteAgent(
         site.name,
         training,
@@ -205,8 +201,9 @@ def _agent(
         ends=site_ends(config.aggregation, roster, site.name, site.keys().signing, history),
         local=config.study.local_layers,
         hooks=strategies.of_config(config.study).hooks(),
-        admit=admit,
-        share_metrics=policy.share_metrics,
+        admit=site_budget.admission(site, study.name),
+        opened=lambda run: site_budget.begin(site, study.name, run),
+        share_metrics=site.policy().share_metrics,
         emit=emit,
         progress=progress,
         stop=stop,
