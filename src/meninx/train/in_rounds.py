@@ -36,6 +36,7 @@ from meninx.learn import assemble, fitting, ledger_file, runtime
 from meninx.learn.assemble import Training
 from meninx.learn.checkpoint import CheckpointHook
 from meninx.learn.distributed import World
+from meninx.learn.dp_step import ReplayRefusal
 from meninx.learn.hooks import Evaluated, Hook, StepDone
 from meninx.learn.state import TrainState
 from meninx.learn.task import with_network
@@ -352,11 +353,19 @@ class RunInRounds:
         horizon = training.total_steps
         losses = _MeanLoss()
         trainer.hooks = [losses, *trainer.hooks]
+
+        def run() -> None:
+            trainer.run(until=known.until, horizon=horizon, stop_requested=lambda: stop() or box.is_over())
+
         try:
             with runtime.prepared(self.config.runtime, World()):
-                trainer.run(
-                    until=known.until, horizon=horizon, stop_requested=lambda: stop() or box.is_over()
-                )
+                try:
+                    run()
+                except (
+                    ReplayRefusal
+                ):  # rounding of another machine made other weights: begun steps stay spent
+                    training.state.step = ledger_file.read(self.run).next_step
+                    run()
         except KeyboardInterrupt as error:
             if stop() or not box.over or not trainer.whole:
                 raise Interrupted(
