@@ -17,17 +17,20 @@ class BadLine:
         self._open: set[socket.socket] = set()
         self._dead_until, self._lock, self._budget = 0.0, threading.Lock(), 0.0
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads = [threading.Thread(target=self._accept)]
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.environment = {"HTTPS_PROXY": self.url, "https_proxy": self.url, "NO_PROXY": "", "no_proxy": ""}
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads[0].start()
 
     def __enter__(self) -> BadLine:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.cut(0)
+        self._dead_until = float("inf")
+        hang_up(self._listener)
+        self.cut(1e6)
+        for thread in self._threads:
+            thread.join(10)
 
     def cut(self, seconds: float) -> None:
         """Break every connection, and refuse new ones for some time."""
@@ -36,48 +39,43 @@ class BadLine:
             hang_up(end)
 
     def _accept(self) -> None:
-        while True:
-            try:
+        with self._listener, contextlib.suppress(OSError):
+            while True:
                 client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._connect, args=(client,), daemon=True).start()
+                self._threads.append(threading.Thread(target=self._connect, args=(client,)))
+                self._threads[-1].start()
 
     def _connect(self, client: socket.socket) -> None:
-        head = b""
-        while b"\r\n\r\n" not in head and (part := client.recv(4096)):
-            head += part
-        target = head.split(b" ")[1].decode() if head.startswith(b"CONNECT ") else ""
-        self.calls.append(target)
-        if not target or time.monotonic() < self._dead_until:
-            client.close()
-            return
-        host, _, port = target.rpartition(":")
-        server = socket.create_connection((host, int(port)))
-        client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        self._open |= {client, server}
-        pumps = [
-            threading.Thread(target=self._pump, args=ends) for ends in ((client, server), (server, client))
-        ]
-        for pump in pumps:
-            pump.start()
-        for pump in pumps:
-            pump.join()
-        self._open -= {client, server}
-        client.close()
-        server.close()
+        with client, contextlib.suppress(OSError):
+            client.settimeout(10)
+            head = b""
+            while b"\r\n\r\n" not in head and (part := client.recv(4096)):
+                head += part
+            target = head.split(b" ")[1].decode() if head.startswith(b"CONNECT ") else ""
+            self.calls.append(target)
+            if not target or time.monotonic() < self._dead_until:
+                return
+            host, _, port = target.rpartition(":")
+            with socket.create_connection((host, int(port))) as server:
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                client.settimeout(None)
+                server.settimeout(None)
+                self._open |= {client, server}
+                back = threading.Thread(target=self._pump, args=(server, client))
+                back.start()
+                self._pump(client, server)
+                back.join()
+                self._open -= {client, server}
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         last = 0.0
-        try:
+        with contextlib.suppress(OSError):
             while data := source.recv(16384):
                 if time.monotonic() - last > self.delay:  # the first bytes of a burst
                     time.sleep(self.delay)
                 last = time.monotonic()
                 self._wait_for_bandwidth(len(data))
                 sink.sendall(data)
-        except OSError:
-            pass
         hang_up(source)
         hang_up(sink)
 

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from meninx.core.errors import DataError, MeninxError, PrivacyRefusal, UsageError
-from meninx.federated import approval, code_hash, enrolment, signed_file, site_folder, study
+from meninx.federated import approval, approval_page, code_hash, enrolment, signed_file, site_folder, study
 from meninx.federated.approval import Approval
+from meninx.federated.approval_page import bytes_per_round, network_size
 from meninx.federated.code_hash import CodeVersion
-from meninx.federated.config import StudyConfig
+from meninx.federated.config import DataConfig, StudyConfig
 from meninx.secagg.roster import Roster
 from meninx.synthetic import write_dataset
 
@@ -227,6 +228,7 @@ def test_the_expected_digest_is_compared(consortium):
         {"site": "east"},
         {"study": "other"},
         {"roster": ""},
+        {"audit": "x"},
         {"made": "\x1b"},
         {"extra": 1},
     ],
@@ -239,6 +241,22 @@ def test_an_edited_answer_is_refused(consortium, changes):
     with pytest.raises(MeninxError):
         approval.receive(consortium.folder, path)
     assert not list(consortium.folder.approvals.glob("*")) if consortium.folder.approvals.exists() else True
+
+
+def test_an_audit_log_that_was_put_back_is_noticed_by_the_coordinator(consortium):
+    site, study = consortium.sites["north"], consortium.study
+    room = site.root / "private"
+    copies = {name: (room / name).read_bytes() for name in ("audit.jsonl", "audit.head")}
+    approval.refuse(site, study, "not yet")
+    approval.approve(site, study, consortium.data)
+    path = site.approval_path("chest")
+    assert approval.receive(consortium.folder, path) == "north approves"
+    assert approval.receive(consortium.folder, path) == "north approves"
+    for name, content in copies.items():
+        (room / name).write_bytes(content)
+    approval.approve(site, study, consortium.data)
+    with pytest.raises(PrivacyRefusal, match="put back"):
+        approval.receive(consortium.folder, path)
 
 
 def test_an_answer_under_the_name_of_another_site_does_not_count(consortium):
@@ -295,3 +313,38 @@ def test_a_name_of_a_study_never_becomes_another_path(consortium):
     for name in ("../../etc", "", "a/b", "CHEST"):
         with pytest.raises(MeninxError):
             approval.approved(site, name)
+
+
+def test_the_size_of_an_update_counts_the_statistics_of_batch_norm():
+    facts = DataConfig.of(data_task="multilabel", labels=("effusion",), size=(8, 8))
+    plain, normed = (
+        network_size(
+            StudyConfig.of(data=facts, train={"model": "monai:DenseNet121", "model_options": options})
+        )
+        for options in ({"norm": "instance"}, {"norm": "batch"})
+    )
+    assert plain is not None
+    assert normed is not None
+    assert plain[0] == plain[1]
+    assert normed[1] > normed[0]
+
+
+def test_bytes_follow_the_method():
+    def size(**settings: object) -> int:
+        return bytes_per_round(StudyConfig.of(**settings), 1000, 4)
+
+    assert size() == 4000
+    assert size(bits=64) == 8000
+    assert size(aggregation="plain") == 4000
+    assert size(aggregation="shares") == 16_000
+    assert size(aggregation="ckks") == 32_400
+
+
+def test_nothing_of_a_size_that_no_policy_allows_is_built(consortium, monkeypatch):
+    def build(config: StudyConfig) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(approval_page, "network_size", build)
+    site = consortium.sites["north"]
+    _policy(site, "max_epsilon = 8.0\nmax_delta = 1e-3\n")
+    assert "not built" in approval.review(site, consortium.study, consortium.data).network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,21 @@ def test_an_older_head_with_a_shorter_log_is_found_by_an_anchor(tmp_path, log):
     rolled_back = AuditLog.open(tmp_path, KEY)
     assert len(rolled_back.verify()) == 5
     assert rolled_back.anchor() != anchor
+
+
+def test_lines_of_another_copy_of_the_same_log_are_found(tmp_path):
+    """A log that was continued twice from one backup: every line is signed with the right key."""
+    roots = (tmp_path / "one", tmp_path / "two")
+    AuditLog.create(roots[0], KEY)
+    shutil.copytree(roots[0], roots[1])
+    for root, words in zip(roots, ("approved", "rejected"), strict=True):
+        log = AuditLog.open(root, KEY)
+        log.append(words)
+        log.append("round")
+    one, two = (_path(root).read_bytes().splitlines(keepends=True) for root in roots)
+    _path(roots[0]).write_bytes(b"".join([one[0], two[1], one[2]]))
+    with pytest.raises(DataError, match="line 3"):
+        AuditLog.open(roots[0], KEY).verify()
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"[" * 5000, b'{"count":1}', b"x" * 10_000])

@@ -38,7 +38,7 @@ def test_a_site_has_private_keys_that_only_its_owner_reads(stranger):
     assert stat.S_IMODE(stranger.private.stat().st_mode) == 0o700
     assert b"PRIVATE" not in stranger.request_path.read_bytes()
     assert stranger.keys().public == stranger.keys().public
-    node = enrolment_keys.node_key_path(stranger.root).read_bytes()
+    node = (stranger.private / "keys" / "node.key").read_bytes()
     assert node.startswith(b"-----BEGIN OPENSSH PRIVATE KEY-----")
 
 

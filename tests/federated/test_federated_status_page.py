@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from study_events import SITES, study
+from study_events import study
 
 from meninx.federated import events as kinds
 from meninx.federated import status_page
 from meninx.federated.events import AnyEvent, StudyOutcome
 from meninx.federated.status_metrics import prometheus
 from meninx.federated.status_page import cards, page, write_snapshot
-from meninx.federated.status_terminal import showing, view
+from meninx.federated.status_terminal import view
 from meninx.federated.study_status import StudyStatus, status_of, view_of
 
 NOW = 1100.0
@@ -191,36 +191,3 @@ def test_the_terminal_of_a_site_shows_its_own_figures_only() -> None:
     assert "8.2 MB" in text
     for words in ("budget of patients", "5.5 left", "6.5 left"):
         assert words not in text
-
-
-def test_a_running_study_in_a_log_gets_a_line_per_round_and_warning() -> None:
-    console = Console(file=io.StringIO(), width=60, color_system=None)
-    with showing(console) as emit:
-        for event in study():
-            emit(event)
-    lines = [line.partition("  ")[2] for line in console.file.getvalue().splitlines()]
-    assert lines == [
-        "The study started (3 sites, 3 rounds).",
-        "Round 1 started with 3 sites.",
-        "Round 1 gave a new model from 2 sites.",
-        "Round 2 started with 3 sites.",
-        "west is not connected: the connection was cut",
-        "west refused: budget of patients spent",
-    ]
-
-
-def test_a_running_study_in_a_log_of_a_site_has_no_line_about_others() -> None:
-    console = Console(file=io.StringIO(), width=200, color_system=None)
-    with showing(console, viewer="east") as emit:
-        for event in study():
-            emit(event)
-    assert "west" not in console.file.getvalue()
-
-
-def test_a_running_study_in_a_terminal_is_drawn_again() -> None:
-    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
-    with showing(console) as emit:
-        for event in study():
-            emit(event)
-    assert "round 2 is running" in console.file.getvalue()
-    assert set(SITES) <= set(re.findall(r"\w+", console.file.getvalue()))

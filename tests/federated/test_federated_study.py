@@ -137,6 +137,8 @@ def test_sites_with_shared_foreign_or_revoked_keys_are_refused(tmp_path, folder)
     foreign = msgspec.structs.replace(east, certificate=enrolled(other, "east").certificate)
     renamed = msgspec.structs.replace(east, name="eastern")
     odd = msgspec.structs.replace(east, node=b"no key")
+    with pytest.raises(DataError, match="key of somebody else"):
+        study.study_of(forged(folder, sites=(shared, north)), where="s")
     for sites in ((east, shared), (north, east), (foreign,), (renamed,), (odd,), (north, north)):
         with pytest.raises(MeninxError):
             study.study_of(forged(folder, sites=sites), where="s")

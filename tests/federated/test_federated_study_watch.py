@@ -15,8 +15,10 @@ from study_events import study
 
 from meninx.cli.app import run
 from meninx.core.errors import DataError
+from meninx.core.progress import SILENT, Silent
 from meninx.federated import events as kinds
 from meninx.federated import site_folder
+from meninx.federated.event_words import sentence
 from meninx.federated.events import StudyEvents, StudyOutcome
 from meninx.federated.policy import PolicyConfig
 from meninx.federated.study_watch import find_events, viewer_of, watching
@@ -29,56 +31,70 @@ def fetched(url: str) -> str:
         return answer.read().decode()
 
 
+class Lines(Silent):
+    """Progress that keeps its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.lines.append(message)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The folder of a study in its second round."""
-    with watching(tmp_path, tmp_path / "private" / "events.jsonl", console=None) as watch:
+    with watching(tmp_path, tmp_path / "private" / "events.jsonl", progress=SILENT) as emit:
         for event in study():
-            watch.emit(event)
+            emit(event)
     return tmp_path
 
 
-def test_a_watched_study_writes_events_and_snapshots_and_prints(tmp_path: Path) -> None:
-    console = Console(file=io.StringIO(), width=100, color_system=None)
-    path = tmp_path / "private" / "events.jsonl"
-    with watching(tmp_path, path, console=console) as watch:
+def test_a_watched_study_writes_events_and_snapshots_and_a_line_per_event(tmp_path: Path) -> None:
+    progress, path = Lines(), tmp_path / "private" / "events.jsonl"
+    with watching(tmp_path, path, progress=progress) as emit:
         for event in study():
-            watch.emit(event)
-        assert watch.url == ""
+            emit(event)
         table = json.loads((tmp_path / "status.json").read_text())
         assert (table["phase"], table["rounds_accepted"]) == ("between rounds", 1)
-        watch.emit(kinds.StudyEnded(outcome=StudyOutcome.STOPPED))
+        emit(kinds.StudyEnded(outcome=StudyOutcome.STOPPED))
     assert "stopped" in (tmp_path / "status.html").read_text()
     assert list(StudyEvents(path).read())[:-1] == study()
-    assert "Round 1 gave a new model from 2 sites." in console.file.getvalue()
+    assert progress.lines == [sentence(event) for event in study()] + ["The study was stopped."]
 
 
-def test_a_study_that_goes_on_keeps_its_numbers_and_prints_nothing_twice(folder: Path) -> None:
-    console = Console(file=io.StringIO(), width=100, color_system=None)
-    with watching(folder, folder / "private" / "events.jsonl", console=console) as watch:
-        watch.emit(kinds.RoundAccepted(round=1, attempt=0, survivors=("east", "north", "west")))
+def test_a_study_that_goes_on_keeps_its_numbers_and_shows_nothing_twice(folder: Path) -> None:
+    progress = Lines()
+    with watching(folder, folder / "private" / "events.jsonl", progress=progress) as emit:
+        emit(kinds.RoundAccepted(round=1, attempt=0, survivors=("east", "north", "west")))
     assert json.loads((folder / "status.json").read_text())["rounds_accepted"] == 2
-    assert len(console.file.getvalue().splitlines()) == 1
+    assert progress.lines == ["Round 2 gave a new model from 3 sites."]
 
 
-def test_a_watched_site_shows_its_own_figures_only(tmp_path: Path) -> None:
-    console = Console(file=io.StringIO(), width=100, color_system=None)
-    with watching(tmp_path, tmp_path / "events.jsonl", console=console, viewer="east") as watch:
-        for event in study():
-            watch.emit(event)
-    snapshots = [(tmp_path / name).read_text() for name in ("status.html", "status.json")]
-    for text in (console.file.getvalue(), *snapshots):
+def test_the_snapshot_of_a_site_shows_its_own_figures_only(tmp_path: Path) -> None:
+    with watching(tmp_path, tmp_path / "events.jsonl", progress=SILENT, viewer="east") as emit:
+        for event in [*study(), kinds.StudyEnded(outcome=StudyOutcome.STOPPED)]:
+            emit(event)
+    for text in ((tmp_path / name).read_text() for name in ("status.html", "status.json")):
         assert "connection was cut" not in text
         assert "4101101" not in text  # bytes that left north
 
 
-def test_a_watched_study_serves_its_page(tmp_path: Path) -> None:
-    pytest.importorskip("starlette", reason="the page needs meninx[federated]")
-    with watching(tmp_path, tmp_path / "events.jsonl", console=None, page_port=0) as watch:
+def test_a_terminal_shows_the_status_instead_of_lines(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+    progress = Lines()
+    with watching(tmp_path, tmp_path / "events.jsonl", progress=progress, console=console) as emit:
         for event in study():
-            watch.emit(event)
-        assert "round 2 is running" in fetched(watch.url)
-    assert (tmp_path / "metrics.token").is_file()
+            emit(event)
+    assert "round 2 is running" in console.file.getvalue()
+    assert progress.lines == []
+
+
+def test_a_console_that_is_no_terminal_shows_lines(tmp_path: Path) -> None:
+    console, progress = Console(file=io.StringIO()), Lines()
+    with watching(tmp_path, tmp_path / "events.jsonl", progress=progress, console=console) as emit:
+        emit(kinds.SiteConnected(site="east"))
+    assert (console.file.getvalue(), progress.lines) == ("", ["east connected."])
 
 
 def test_the_newest_events_of_a_folder_are_found(folder: Path) -> None:

@@ -241,6 +241,14 @@ def test_roster_without_every_signature_is_refused():
         roster.signed(signatures | {"site02": signatures["site01"]})
 
 
+def test_key_that_anybody_can_sign_for_is_refused():
+    """A zero signature fits a quarter of all messages under the key of zeros."""
+    good = public_bytes(signing_keys(4)["site00"])
+    for weak in (bytes(32), b"\x01" + bytes(31), bytes(31) + b"\x80", b"\xec" + b"\xff" * 30 + b"\x7f"):
+        with pytest.raises(DataError, match="anybody can sign for"):
+            Roster(study="chest", members=(Member(name="east", key=good), Member(name="west", key=weak)))
+
+
 def test_own_key_must_be_the_one_of_the_roster():
     with pytest.raises(PrivacyRefusal, match="another key for site00"):
         SiteProtocol(signed_roster(4), "site00", Ed25519PrivateKey.generate(), "run", record=[].append)

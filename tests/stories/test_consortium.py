@@ -159,10 +159,13 @@ def test_a_stranger_under_the_name_of_a_hospital_is_refused(here, capsys):
 
 def test_keys_are_rotated_and_revoked_by_commands(here, capsys):
     _approve(*SITES)
+    assert _typed(_answers()) == 0
     assert _typed("enrol west --rotate") == 0
     assert _typed(f"{REVIEW.format('west')} --approve") == 4
     assert _typed("enrol chest --accept west/enrol-west.json") == 0
-    assert "west: rotated" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "west: rotated" in shown
+    assert shown.count("answered about another revision") == 3
     _approve(*SITES)
     assert _typed(_answers()) == 0
     assert "ready: every site approved" in capsys.readouterr().out

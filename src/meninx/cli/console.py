@@ -49,6 +49,11 @@ class Output:
             return Silent()
         return Bar() if sys.stderr.isatty() else PlainLines()
 
+    def screen(self) -> Screen | None:
+        """Return the terminal of the progress display; None when there is none to draw on."""
+        screen = Screen(stderr=True)
+        return None if self.quiet or not screen.is_terminal else screen
+
     def show(self, *results: Result) -> None:
         """Print results on stdout: as words one after the other, as JSON in one value (several as a list)."""
         if not self.json:

@@ -43,7 +43,9 @@ def coordinator(
     from meninx.federated.study import open_folder
 
     serving = _serving(host, port, flower_only)
-    coordinator_process.serve(open_folder(study), serving, progress=output.progress())
+    coordinator_process.serve(
+        open_folder(study), serving, progress=output.progress(), console=output.screen()
+    )
 
 
 def run(
@@ -169,4 +171,8 @@ def _conduct(study: Path, start: RunOrder, serving: Serving, output: Output) -> 
     from meninx.federated import coordinator_process
     from meninx.federated.study import open_folder
 
-    output.show(coordinator_process.run(open_folder(study), start, serving, progress=output.progress()))
+    output.show(
+        coordinator_process.run(
+            open_folder(study), start, serving, progress=output.progress(), console=output.screen()
+        )
+    )

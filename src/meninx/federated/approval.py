@@ -12,6 +12,7 @@ The log is written before the approval leaves.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from meninx.secagg.roster import Member, Roster
 from meninx.train.identity import data_record, same_data
 
 STUDY_FILE, APPROVAL_FILE, DATA_FILE = "study.json", "approval.json", "data.json"
+APPROVED = "site approved"  # event of the coordinator's log
+_ANCHOR = re.compile(r"[0-9]{1,9}:[0-9a-f]{64}")
 REASON_LIMIT = 500  # characters of a refusal
 _AGAIN = "look at it with `meninx federate review STUDY SITE --data DATASET` and approve it again"
 
@@ -250,7 +253,8 @@ def receive(folder: StudyFolder, path: Path) -> str:
 
     Raises:
         DataError: it is damaged, or of a site or study that is not here.
-        PrivacyRefusal: it is not signed by the site that it names.
+        PrivacyRefusal: it is not signed by the site that it names, or the audit log of the site is shorter
+            than at an earlier approval.
         UsageError: it is for another revision of the study.
         StorageError: the disk refused.
     """
@@ -261,11 +265,13 @@ def receive(folder: StudyFolder, path: Path) -> str:
         fix = "send the current study file to the site, which reviews it again"
         what = f"{statement.site} answered about another revision of the study"
         raise UsageError(problem(what, where=where, fix=fix))
+    if isinstance(statement, Approval):
+        _check_anchor(folder, statement, where)
     files.write_bytes(folder.approvals / file_name("approval", study.name, statement.site), content)
     if isinstance(statement, StudyRefusal):
         folder.log().append("site refused", site=statement.site, reason=statement.reason)
         return f"{statement.site} refuses: {statement.reason}"
-    folder.log().append("site approved", site=statement.site, digest=study.digest, audit=statement.audit)
+    folder.log().append(APPROVED, site=statement.site, digest=study.digest, audit=statement.audit)
     return f"{statement.site} approves"
 
 
@@ -382,12 +388,16 @@ def _data(site: SiteFolder, name: str) -> DataRecord:
     return plain.from_json(content, DataRecord, where=f"{name}/{DATA_FILE}")
 
 
+def _unchecked(content: bytes, where: str) -> Approval | StudyRefusal:
+    """Return an approval or refusal whose signature was not looked at."""
+    if signed_file.kind_of(content, where=where) == "approval":
+        return signed_file.read(content, Approval, where=where)
+    return signed_file.read(content, StudyRefusal, where=where)
+
+
 def _statement(content: bytes, study: Study, where: str) -> Approval | StudyRefusal:
     """Return an approval or refusal, after checking that a site of the study signed it."""
-    kind: type[Approval | StudyRefusal] = StudyRefusal
-    if signed_file.kind_of(content, where=where) == "approval":
-        kind = Approval
-    statement = signed_file.read(content, kind, where=where)
+    statement = _unchecked(content, where)
     site = study.site(statement.site)
     if site is None or statement.study != study.name:
         raise DataError(problem("the answer is of a site or study that is not here", where=where))
@@ -399,15 +409,34 @@ def _statement(content: bytes, study: Study, where: str) -> Approval | StudyRefu
     return statement
 
 
+def _check_anchor(folder: StudyFolder, statement: Approval, where: str) -> None:
+    """Refuse an approval that states an audit log behind the one of an earlier approval by the same site."""
+    if _ANCHOR.fullmatch(statement.audit) is None:
+        raise DataError(problem("the state of the audit log has another form", where=where))
+    before = [
+        str(entry.details.get("audit"))
+        for entry in folder.log().verify()
+        if entry.event == APPROVED and entry.details.get("site") == statement.site
+    ]
+    count = int(statement.audit.partition(":")[0])
+    if any(count <= int(old.partition(":")[0]) and old != statement.audit for old in before):
+        what = (
+            f"this approval of {statement.site} is older than one that was taken before, or the audit log of "
+            "the site was put back"
+        )
+        raise PrivacyRefusal(problem(what, where=where, fix="telephone the site"))
+
+
 def _answer(folder: StudyFolder, study: Study, name: str) -> SiteAnswer:
     path = folder.approvals / file_name("approval", study.name, name)
     if not path.is_file():
         return SiteAnswer(False, "has not answered")
-    statement = _statement(files.read_bytes(path, limit=signed_file.LIMIT), study, path.name)
+    content = files.read_bytes(path, limit=signed_file.LIMIT)
+    if _unchecked(content, path.name).digest != study.digest:  # perhaps signed with keys that were replaced
+        return SiteAnswer(False, "answered about another revision")
+    statement = _statement(content, study, path.name)
     if statement.site != name:
         raise DataError(problem("the answer is of another site", where=path.name))
-    if statement.digest != study.digest:
-        return SiteAnswer(False, "answered about another revision")
     if isinstance(statement, StudyRefusal):
         return SiteAnswer(False, f"refuses: {statement.reason}")
     return SiteAnswer(True, "", statement.roster)

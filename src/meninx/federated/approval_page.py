@@ -130,8 +130,8 @@ def page(study: Study, site: SiteFolder, data: Manifest, *, approved: bool = Fal
     """
     rules, config = site.policy(), study.config
     unknown = policy.recipe_refusals(rules, config)  # nothing of an unknown size is built
-    count = None if unknown else parameters(config)
-    size = None if count is None else bytes_per_round(config, count, len(study.site_names))
+    counts = None if unknown else network_size(config)
+    size = None if counts is None else bytes_per_round(config, counts[1], len(study.site_names))
     own = study.site(site.name)
     privacy, against = privacy_words(rules, study, site, data)
     reasons = [*policy.refusals(rules, config, study.file.code, len(study.site_names)), *against]
@@ -146,7 +146,7 @@ def page(study: Study, site: SiteFolder, data: Manifest, *, approved: bool = Fal
         site=site.name,
         sites={item.name: item.keys.in_words() for item in study.file.sites},
         learned=_learned(config),
-        network=_network(config, count),
+        network=_network(config, counts),
         recipe=_recipe(config),
         rounds=_rounds(config),
         data=data_words(data),
@@ -162,8 +162,11 @@ def page(study: Study, site: SiteFolder, data: Manifest, *, approved: bool = Fal
     )
 
 
-def parameters(config: StudyConfig) -> int | None:
-    """Return the number of parameters of a study's network; None when it cannot be counted without memory.
+def network_size(config: StudyConfig) -> tuple[int, int] | None:
+    """Return the number of parameters of a study's network, and of all numbers that an update may hold.
+
+    The second also counts floating-point buffers, such as the statistics of batch norm. None when the network
+    cannot be counted without memory.
 
     Raises:
         ConfigError: no such network.
@@ -186,7 +189,8 @@ def parameters(config: StudyConfig) -> int | None:
             )
     except (RuntimeError, NotImplementedError, ValueError):
         return None
-    return sum(value.numel() for value in network.parameters())
+    sent = sum(value.numel() for value in network.state_dict().values() if value.is_floating_point())
+    return sum(value.numel() for value in network.parameters()), sent
 
 
 def bytes_per_round(config: StudyConfig, count: int, sites: int) -> int:
@@ -194,7 +198,7 @@ def bytes_per_round(config: StudyConfig, count: int, sites: int) -> int:
 
     Args:
         config: the study.
-        count: parameters of the network.
+        count: numbers of the network that an update may hold.
         sites: number of sites.
     """
     element = config.aggregation.bits // 8
@@ -226,9 +230,9 @@ def _learned(config: StudyConfig) -> str:
     return f"{data.task}: {', '.join(shown)}{more}; {data.spatial_dims}-D images {size}, {channels}"
 
 
-def _network(config: StudyConfig, count: int | None) -> str:
+def _network(config: StudyConfig, counts: tuple[int, int] | None) -> str:
     name = names.printable(config.training.model.name)
-    return f"{name}, {count:,} parameters" if count is not None else f"{name}, not built, so size unknown"
+    return f"{name}, {counts[0]:,} parameters" if counts else f"{name}, not built, so size unknown"
 
 
 def _recipe(config: StudyConfig) -> str:
@@ -275,6 +279,7 @@ def privacy_words(
 
 
 def _aggregation(config: StudyConfig, sites: int) -> str:
+    from meninx.secagg.ckks import COLLUSION
     from meninx.secagg.roster import covered
 
     method = config.aggregation.method
@@ -293,10 +298,7 @@ def _aggregation(config: StudyConfig, sites: int) -> str:
             f"secret sharing among the {sites} sites: the coordinator sees the sum. All other sites together "
             "can open this site's update, fewer cannot"
         )
-    return (
-        "encryption under a key that the sites share (CKKS): the coordinator alone sees the sum. With any "
-        "one site it can open every update"
-    )
+    return COLLUSION
 
 
 def _leaves(config: StudyConfig, size: int | None) -> str:

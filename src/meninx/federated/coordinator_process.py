@@ -12,26 +12,37 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from meninx.core import files, workspace
-from meninx.core.errors import DataError, Interrupted, MeninxError, PrivacyRefusal, UsageError, problem
+from meninx.core.errors import (
+    DataError,
+    Interrupted,
+    MeninxError,
+    PrivacyRefusal,
+    RunLocked,
+    UsageError,
+    problem,
+)
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.federated import approval, enrolment_keys, simulate, strategies
 from meninx.federated.aggregation_methods import quorum_of, round_ends
 from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
-from meninx.federated.event_words import sentence
-from meninx.federated.events import FILE, AnyEvent, Emit, SiteConnected, SiteLost, StudyEvents
+from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost
 from meninx.federated.mailbox import Presence
-from meninx.federated.processes import ENGINE, Service, running, service
+from meninx.federated.processes import ENGINE, STARTING, Service, running, service
 from meninx.federated.rounds import Coordinator, Terms
 from meninx.federated.study import Study, StudyFolder
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
+from meninx.federated.study_watch import watching
 from meninx.federated.vector import Vector, WeightLayout
 from meninx.secagg import Roster
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -114,7 +125,12 @@ class Serving:
 
 
 def run(
-    folder: StudyFolder, start: RunOrder, serving: Serving = Serving(), *, progress: Progress = SILENT
+    folder: StudyFolder,
+    start: RunOrder,
+    serving: Serving = Serving(),
+    *,
+    progress: Progress = SILENT,
+    console: Console | None = None,
 ) -> CoordinatorResult:
     """Take the sites of a study through a run and return what came of it.
 
@@ -125,6 +141,7 @@ def run(
         start: how the run begins.
         serving: how this process listens.
         progress: shows what happens.
+        console: a terminal that shows the status of the study instead.
 
     Raises:
         PrivacyRefusal: a site has not approved the study, or other code is installed.
@@ -134,21 +151,35 @@ def run(
         Interrupted: somebody stopped it; likewise.
     """
     engine = folder.private / ENGINE
-    there = running(engine)
-    if there is not None and there.role == SERVING:
-        return _result(folder, _ordered(engine, start))
-    with _served(folder, serving, "coordinator", progress) as office:
-        return _result(folder, office.conduct(start))
+    with ExitStack() as stack:
+        while True:
+            there = running(engine)
+            if there is not None and there.role == SERVING:
+                return _result(folder, _ordered(engine, start))
+            try:
+                office = stack.enter_context(_served(folder, serving, "coordinator", progress, console))
+            except RunLocked:
+                there = running(engine)
+                if there is not None and there.role not in (SERVING, STARTING):
+                    raise
+                time.sleep(_ORDERS)
+                continue
+            return _result(folder, office.conduct(start))
 
 
-def serve(folder: StudyFolder, serving: Serving = Serving(), *, progress: Progress = SILENT) -> None:
+def serve(
+    folder: StudyFolder,
+    serving: Serving = Serving(),
+    *,
+    progress: Progress = SILENT,
+    console: Console | None = None,
+) -> None:
     """Let the sites of a study connect until somebody stops this process; :func:`run` begins the rounds.
 
     The errors are those of :func:`run` at its start.
     """
     engine = folder.private / ENGINE
-    with _served(folder, serving, SERVING, progress) as office:
-        (engine / ORDER).unlink(missing_ok=True)
+    with _served(folder, serving, SERVING, progress, console) as office:
         while not office.this.stopping.wait(_ORDERS):
             order = _read(engine / ORDER, RunOrder)
             if order is None:
@@ -215,22 +246,22 @@ class _Office:
 
 
 @contextmanager
-def _served(folder: StudyFolder, serving: Serving, role: str, progress: Progress) -> Iterator[_Office]:
+def _served(
+    folder: StudyFolder, serving: Serving, role: str, progress: Progress, console: Console | None
+) -> Iterator[_Office]:
     """Serve a study for a block."""
     study, roster = approval.agreed(folder)
     engine = folder.private / ENGINE
     with service(engine) as this, ExitStack() as stack:
+        (engine / ORDER).unlink(missing_ok=True)
+        this.record(role)
         setup = coordinator_setup(folder, study, roster, serving)
         server = CoordinatorServer(setup)
         stack.callback(server.stop)
         server.start()
         this.record(role, f"{setup.host}:{server.port}")
-        write = stack.enter_context(StudyEvents(engine / FILE).writing())
-
-        def emit(event: AnyEvent) -> None:
-            write(event)
-            progress.note(sentence(event))
-
+        watch = watching(folder.root, engine / FILE, progress=progress, console=console)
+        emit = stack.enter_context(watch)
         stack.enter_context(_presence(server, emit))
         yield _Office(folder, study, roster, server, this, emit)
 

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from meninx.core import files, workspace
 from meninx.core.errors import DataError, UsageError, problem
+from meninx.federated.signed_file import is_weak
 
 WORDS, BITS_PER_WORD = 12, 11
 KEYS = "keys"  # folder in the private room
@@ -182,11 +183,6 @@ def tls_key_path(root: Path) -> Path:
     return root / workspace.PRIVATE / KEYS / _TLS
 
 
-def node_key_path(root: Path) -> Path:
-    """Return where the node's private key lies, in OpenSSH's format, as Flower reads it."""
-    return root / workspace.PRIVATE / KEYS / _NODE
-
-
 def pem(key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
     """Return a private key in PEM, without a pass phrase."""
     pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -229,6 +225,8 @@ def ed25519(key: bytes, *, where: str) -> Ed25519PublicKey:
     Raises:
         DataError: it is none.
     """
+    if is_weak(key):
+        raise DataError(problem("a public key of Ed25519 is a weak one", where=where))
     try:
         return Ed25519PublicKey.from_public_bytes(key)
     except ValueError as error:

@@ -337,23 +337,17 @@ class FlowerNode:
         number = self._number()
         for left in reversed(range(_ACTIVATIONS)):
             try:
-                response = self._activated(number)
-                break
+                self._node = Node(node_id=self._activated(number).node_id)
+                return
             except Unreachable as error:
-                cause = error.__cause__
-                if not isinstance(cause, httpx.HTTPStatusError) or cause.response.status_code >= 500:
+                if not _is_refusal(error):
                     raise
-                if left:  # a call of a line that was cut may arrive late
-                    time.sleep(_ACTIVATION_PAUSE)
-                    continue
-                raise NotAdmitted(
-                    problem(
-                        "the coordinator does not admit this site: its node key is not enrolled, or revoked",
-                        where="coordinator",
-                        fix="enrol again",
+                if not left:
+                    what = (
+                        "the coordinator does not admit this site: its node key is not enrolled, or revoked"
                     )
-                ) from error
-        self._node = Node(node_id=response.node_id)
+                    raise NotAdmitted(problem(what, where="coordinator", fix="enrol again")) from error
+            time.sleep(_ACTIVATION_PAUSE)  # an earlier call of a line that was cut may have arrived late
 
     def beat(self) -> None:
         """Tell the coordinator that the node is alive."""
@@ -511,6 +505,12 @@ def _data(message: Message) -> bytes:
         return b""
     arrays: Mapping[str, Array] = message.content.array_records.get(_ARRAYS, {})
     return bytes(arrays[_DATA].data) if _DATA in arrays else b""
+
+
+def _is_refusal(error: Unreachable) -> bool:
+    """Return whether the coordinator itself said no."""
+    cause = error.__cause__
+    return isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code < 500
 
 
 @contextmanager

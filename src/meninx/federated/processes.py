@@ -19,6 +19,7 @@ from meninx.core.pool import Stop
 from meninx.core.result import Result
 
 RECORD, STOP, ENGINE = "process.json", "stop", "engine"
+STARTING = "starting"  # role of a process that has not written its record yet
 _LOOK = 0.2  # seconds between two looks for a signal or a stop file
 _LIMIT = 1 << 16  # bytes of the record
 _ENDING = 120.0  # seconds in which a process has to end after it was told to
@@ -127,7 +128,7 @@ def running(folder: Path) -> ProcessRecord | None:
         return None
     path = folder / RECORD
     if not path.is_file():
-        return ProcessRecord(pid=0, role="starting", since="")
+        return ProcessRecord(pid=0, role=STARTING, since="")
     try:
         return msgspec.json.decode(files.read_bytes(path, limit=_LIMIT), type=ProcessRecord)
     except (msgspec.DecodeError, ValueError) as error:

@@ -32,6 +32,17 @@ StatementT = TypeVar("StatementT", bound="Statement")
 LIMIT = 1 << 20  # bytes of a signed file
 KEY_BYTES, SIGNATURE_BYTES = 32, 64  # of Ed25519
 _DOMAIN = b"meninx federated 1\0"
+_SMALL_ORDER = frozenset(
+    bytes.fromhex(text)
+    for text in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        *(first + "ff" * 30 + "7f" for first in ("ec", "ed", "ee")),
+    )
+)
+"""Encodings, sign bit cleared, of the points of Ed25519 under which one signature fits many messages."""
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -103,17 +114,22 @@ def check_signature(content: bytes, key: bytes, *, where: str) -> None:
 
 
 def verified(key: bytes, signature: bytes, content: bytes) -> bool:
-    """Return whether an Ed25519 signature fits; a key or signature of a wrong length fits nothing."""
+    """Return whether an Ed25519 signature fits; a weak key, or one of a wrong length, fits nothing."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    if len(key) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
+    if len(key) != KEY_BYTES or len(signature) != SIGNATURE_BYTES or is_weak(key):
         return False
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, content)
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def is_weak(key: bytes) -> bool:
+    """Return whether an Ed25519 public key is a point of small order; no key is by chance."""
+    return bytes([*key[:-1], key[-1] & 0x7F]) in _SMALL_ORDER if key else True
 
 
 def _envelope(content: bytes, where: str) -> _Envelope:

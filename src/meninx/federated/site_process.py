@@ -15,7 +15,6 @@ from pathlib import Path
 
 from meninx.core.artifacts import StudyPart
 from meninx.core.errors import Interrupted, problem
-from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.federated import approval, authority, enrolment_keys, site_budget, strategies
@@ -23,12 +22,12 @@ from meninx.federated.agent import SiteAgent
 from meninx.federated.aggregation_methods import site_ends
 from meninx.federated.approval import ApprovedStudy
 from meninx.federated.connections import SiteClient, SiteSetup
-from meninx.federated.event_words import sentence
-from meninx.federated.events import FILE, AnyEvent, Emit, SiteConnected, SiteLost, StudyEvents
+from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost
 from meninx.federated.mailbox import Presence
 from meninx.federated.messages import Reply, Request
 from meninx.federated.processes import ENGINE, service
 from meninx.federated.site_folder import SiteFolder
+from meninx.federated.study_watch import watching
 from meninx.secagg import Roster
 from meninx.train.config import TrainConfig
 
@@ -82,12 +81,7 @@ def run(
         this.record("site")
         client = SiteClient(site_setup(site, approved, folder=engine, mailbox=mailbox))
         this.on_stop(client.stop)
-        write = stack.enter_context(StudyEvents(engine / FILE).writing())
-
-        def emit(event: AnyEvent) -> None:
-            write(event)
-            progress.note(sentence(event))
-
+        emit = stack.enter_context(watching(engine, engine / FILE, progress=progress, viewer=site.name))
         roster = approval.check_roster(client.terms(), approved)
         agent = _agent(site, approved, roster, device, engine / HISTORY, emit, progress, this.wanted)
         stack.callback(agent.close)
@@ -181,7 +175,7 @@ def _agent(
     stop: Callable[[], bool],
 ) -> SiteAgent:
     """Return the agent of a site for an approved study."""
-    study, policy = approved.study, site.policy()
+    study = approved.study
     config, sites = study.config, len(study.site_names)
     training: TrainConfig = config.training.replace(device=device)
     out = site.runs(study.name)
@@ -197,9 +191,6 @@ def _agent(
             aggregation=config.aggregation.method,
         )
 
-    def admit(config: TrainConfig, data: Manifest, resumed: Path | None) -> None:
-        site_budget.admit(policy, config, data, site, study.name, leave_out=resumed)
-
     return SiteAgent(
         site.name,
         training,
@@ -210,8 +201,9 @@ def _agent(
         ends=site_ends(config.aggregation, roster, site.name, site.keys().signing, history),
         local=config.study.local_layers,
         hooks=strategies.of_config(config.study).hooks(),
-        admit=admit,
-        share_metrics=policy.share_metrics,
+        admit=site_budget.admission(site, study.name),
+        opened=lambda run: site_budget.begin(site, study.name, run),
+        share_metrics=site.policy().share_metrics,
         emit=emit,
         progress=progress,
         stop=stop,

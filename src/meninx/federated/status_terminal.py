@@ -13,9 +13,8 @@ Text of a site is printed as text: rich reads no markup in it, and control chara
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich import box
@@ -26,12 +25,10 @@ from rich.text import Text
 
 from meninx.core import names
 from meninx.federated import event_words, status_page
-from meninx.federated.events import AnyEvent, Emit, RoundAccepted, RoundOpened, StudyEnded, StudyStarted
-from meninx.federated.study_status import HistoryEntry, SiteStatus, StatusFold, StudyStatus
+from meninx.federated.study_status import HistoryEntry, SiteStatus, StudyStatus
 
 ENTRIES = 8  # latest events below the table
 _COLOURS = {"green": "green", "amber": "yellow", "red": "red", "grey": "dim"}
-_LOGGED = (StudyStarted, RoundOpened, RoundAccepted, StudyEnded)  # beside the warnings
 _REDRAWS = 2.0  # per second
 
 
@@ -54,43 +51,19 @@ def view(status: StudyStatus, *, now: float, entries: int = ENTRIES) -> Renderab
 
 
 @contextmanager
-def showing(
-    console: Console, *, viewer: str | None = None, earlier: Iterable[AnyEvent] = ()
-) -> Iterator[Emit]:
-    """Yield a function that takes each event of a running study and shows it; several threads may call it.
-
-    A terminal shows the view and draws it again. Anything else, such as a log file, gets one line for each
-    round and each warning.
+def drawing(console: Console, status: Callable[[], StudyStatus]) -> Iterator[None]:
+    """Draw the view of a running study again and again until the block ends.
 
     Args:
-        console: where to print.
-        viewer: the site that looks; None for the coordinator.
-        earlier: events from before a stop, which are not printed again.
+        console: the terminal.
+        status: gives the latest status; called from another thread.
     """
-    fold, lock = StatusFold(viewer), threading.Lock()
-    for event in earlier:
-        fold.add(event)
 
     def drawn() -> RenderableType:
-        with lock:
-            status = fold.status()
-        return view(status, now=time.time())
+        return view(status(), now=time.time())
 
-    def shown(event: AnyEvent) -> None:
-        with lock:
-            fold.add(event)
-
-    def printed(event: AnyEvent) -> None:
-        with lock:
-            entry = fold.add(event)
-            if entry is not None and (entry.warns or isinstance(event, _LOGGED)):
-                console.print(_entry(entry), soft_wrap=True)
-
-    if not console.is_terminal:
-        yield printed
-        return
     with Live(console=console, get_renderable=drawn, refresh_per_second=_REDRAWS):
-        yield shown
+        yield
 
 
 def _cards(status: StudyStatus, now: float) -> Table:

@@ -314,26 +314,19 @@ class StatusFold:
         self._accepted: set[int] = set()
         self._aborted = 0
 
-    def add(self, event: AnyEvent) -> HistoryEntry | None:
-        """Take the next event into account, as far as the viewer may see it.
-
-        Returns:
-            Its entry in the history; None when it gets none.
-        """
+    def add(self, event: AnyEvent) -> None:
+        """Take the next event into account, as far as the viewer may see it."""
         shown = event if self._viewer is None else _visible(self._viewer, event)
         if shown is None:
-            return None
+            return
         site = getattr(shown, "site", None)
         if site is not None:
             self._know(site)
         _RULES[type(shown)](self, shown)
         self._last = shown.time
-        if self._viewer not in (None, site or self._viewer) or isinstance(shown, _STEPS):
-            return None
-        text = event_words.sentence(shown)
-        entry = HistoryEntry(time=shown.time, text=text, warns=event_words.warns(shown))
-        self._history.append(entry)
-        return entry
+        if self._viewer in (None, site or self._viewer) and not isinstance(shown, _STEPS):
+            text = event_words.sentence(shown)
+            self._history.append(HistoryEntry(time=shown.time, text=text, warns=event_words.warns(shown)))
 
     def status(self) -> StudyStatus:
         """Return the status after the events so far."""

@@ -1,7 +1,7 @@
-"""What people see of a study that runs in this process: events file, terminal, snapshot and page.
+"""What people see of a study that runs in this process: events file, terminal and snapshot.
 
-    with watching(folder, private / "events.jsonl", console=console, page_port=0) as watch:
-        Coordinator(..., emit=watch.emit).run()      # watch.url is the address of the page
+    with watching(folder, private / "events.jsonl", progress=progress) as emit:
+        Coordinator(..., emit=emit).run()
 
 :func:`find_events` finds the file again from another process (``meninx federate status``).
 """
@@ -12,16 +12,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meninx.core import workspace
 from meninx.core.errors import DataError, problem
+from meninx.core.progress import Progress
 from meninx.federated import events as kinds
 from meninx.federated import site_folder, status_page
+from meninx.federated.event_words import sentence
 from meninx.federated.events import AnyEvent, Emit, StudyEvents
-from meninx.federated.study_status import StatusFold
+from meninx.federated.study_status import StatusFold, StudyStatus
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,72 +31,56 @@ _SNAPSHOT_AFTER = (kinds.RoundAccepted, kinds.RoundAborted, kinds.StudyEnded)
 _DEEPEST = 2  # folders between private/ and the file
 
 
-@dataclass(frozen=True)
-class Watch:
-    """What a running study is given.
-
-    Attributes:
-        emit: takes events, from any thread.
-        url: address of the page for one person; empty without a page.
-    """
-
-    emit: Emit
-    url: str
-
-
 @contextmanager
 def watching(
     folder: Path,
     events: Path,
     *,
-    console: Console | None,
+    progress: Progress,
+    console: Console | None = None,
     viewer: str | None = None,
-    page_port: int | None = None,
-) -> Iterator[Watch]:
-    """Write the events of a study and show them until the block ends.
+) -> Iterator[Emit]:
+    """Yield a function that takes the events of a study, from any thread, and shows them.
 
     Args:
-        folder: folder of the study or site. The snapshot (``status.html``, ``status.json``) is written into
-            it after every round and at the end.
+        folder: the snapshot (``status.html``, ``status.json``) is written into it after every round and at
+            the end.
         events: file of events; need not exist.
-        console: terminal or log; None to print nothing.
+        progress: gets one line per event, unless the console shows the study.
+        console: a terminal on which the status of the study is drawn again and again; None or a console that
+            is no terminal for lines.
         viewer: the site that looks; None for the coordinator.
-        page_port: port of the page at 127.0.0.1, 0 for a free one; None for no page.
 
     Raises:
         DataError: the file of events is damaged before its end.
         StorageError: the disk refused.
-        UsageError: the port is taken.
     """
-    file = StudyEvents(events)
-    earlier = tuple(file.read())
-    fold = StatusFold(viewer)
-    for event in earlier:
+    file, fold, lock = StudyEvents(events), StatusFold(viewer), threading.Lock()
+    for event in file.read():
         fold.add(event)
-    lock = threading.Lock()
     with ExitStack() as stack:
         write = stack.enter_context(file.writing())
-        show: Emit = kinds.ignore
-        if console is not None:
-            from meninx.federated.status_terminal import showing
+        drawn = console is not None and console.is_terminal
+        if console is not None and drawn:
+            from meninx.federated.status_terminal import drawing
 
-            show = stack.enter_context(showing(console, viewer=viewer, earlier=earlier))
-        url = ""
-        if page_port is not None:
-            from meninx.federated.status_server import scrape_token_of, serving
-
-            token = scrape_token_of(events.parent)
-            url = stack.enter_context(serving(file, viewer=viewer, port=page_port, scrape_token=token)).url
+            stack.enter_context(drawing(console, lambda: _locked(lock, fold)))
 
         def emit(event: AnyEvent) -> None:
             write(event)
-            show(event)
+            if not drawn:
+                progress.note(sentence(event))
             with lock:
                 fold.add(event)
                 if isinstance(event, _SNAPSHOT_AFTER):
                     status_page.write_snapshot(fold.status(), folder, now=time.time())
 
-        yield Watch(emit, url)
+        yield emit
+
+
+def _locked(lock: threading.Lock, fold: StatusFold) -> StudyStatus:
+    with lock:
+        return fold.status()
 
 
 def find_events(folder: Path) -> StudyEvents:

@@ -35,7 +35,19 @@ SMALLEST, LARGEST = (
 )  # sites of a secure aggregation; more than 32 need sparse graphs and their own analysis
 ROSTER_LIMIT = 1 << 20  # bytes of an encoded roster
 _ROSTER_DOMAIN = b"meninx/secagg/1/roster\x00"
-_KEY_BYTES, _SIGNATURE_BYTES = 32, 64
+_KEY_BYTES = 32
+_SMALL_ORDER = frozenset(  # points that anybody can sign for, without the sign bit of x
+    bytes.fromhex(point)
+    for point in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
 
 
 def quorum(sites: int) -> int:
@@ -249,6 +261,8 @@ def _public_key(member: Member) -> Ed25519PublicKey:
     if len(member.key) != _KEY_BYTES:
         got = f"{len(member.key)} bytes"
         raise DataError(expected(f"a key of {_KEY_BYTES} bytes", got=got, where=f"roster, {member.name}"))
+    if member.key[:-1] + bytes([member.key[-1] & 0x7F]) in _SMALL_ORDER:
+        raise DataError(problem("the key is one that anybody can sign for", where=f"roster, {member.name}"))
     return Ed25519PublicKey.from_public_bytes(member.key)
 
 
