@@ -16,8 +16,9 @@ from meninx.secagg import Roster, quorum
 
 SiteEnds = Callable[[str], SiteEnd]
 """From the identifier of a run of the study to a site's end."""
-RoundEnds = Callable[[Position, Sequence[str], Mapping[str, bytes]], RoundEnd]
-"""From an attempt, its members and the keys of all sites to the coordinator's end."""
+RoundEnds = Callable[[Position, Sequence[str], Mapping[str, bytes], bytes], RoundEnd]
+"""From an attempt, its members, the keys of all sites and what the training begins with to the end of a
+coordinator."""
 
 
 def site_ends(
@@ -54,10 +55,10 @@ def round_ends(config: AggregationConfig, roster: Roster, size: int) -> RoundEnd
         ConfigError: the method is not available.
     """
     if config.method == "plain":
-        return lambda at, members, announcements: PlainRoundEnd(members, size, config.clip)
+        return lambda at, members, announcements, model: PlainRoundEnd(members, size, config.clip)
     _refuse_unavailable(config)
     scale = quantiser(config.clip, len(roster.members), bits=config.bits)
-    return lambda at, members, announcements: MaskedRoundEnd(
+    return lambda at, members, announcements, model: MaskedRoundEnd(
         roster, tuple(announcements.values()), at, members, scale
     )
 
