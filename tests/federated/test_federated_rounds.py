@@ -41,7 +41,7 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_state, "_connected", quick)
 
 
-@pytest.mark.parametrize("method", ["plain", "masks"])
+@pytest.mark.parametrize("method", ["plain", "masks", "shares"])
 def test_three_rounds_give_the_mean_of_the_updates_weighted_by_units(tmp_path: Path, method: str) -> None:
     study = Study(tmp_path, method)
     state = study.run()
@@ -194,6 +194,19 @@ def test_a_site_that_refuses_for_good_is_not_asked_again(tmp_path: Path) -> None
     assert set(state.finished()) == {"east", "north", "south"}
 
 
+def test_a_study_in_which_no_site_can_train_ends_with_their_reasons(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+
+    class Unfit(Line):
+        def answer(self, name: str, request: Request) -> messages.Reply:
+            if isinstance(request, messages.Train):
+                return messages.Declined(site=name, reason="expected fewer warmup steps")
+            return super().answer(name, request)
+
+    with pytest.raises(DataError, match=r"failed one after the other.*east: expected fewer warmup steps"):
+        study.run(Unfit(study.sites))
+
+
 def test_with_fewer_sites_left_than_the_quorum_the_study_ends_with_their_reasons(tmp_path: Path) -> None:
     study = Study(tmp_path)
 
@@ -254,7 +267,7 @@ class _Dying:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("method", ["plain", "masks"])
+@pytest.mark.parametrize("method", ["plain", "masks", "shares"])
 def test_a_coordinator_that_is_killed_at_any_transition_ends_with_the_same_model(
     tmp_path: Path, method: str, after: bool
 ) -> None:

@@ -113,6 +113,7 @@ class Coordinator:
         self.terms, self.state, self.exchange = terms, state, exchange
         self._ends, self._emit, self._stop, self._aggregation = ends, emit, stop, aggregation
         self._began = 0.0
+        self._reasons: dict[str, str] = {}  # why sites did not do what was asked last
 
     def run(self) -> None:
         """Go through the study to its end; one that was begun before goes on where it was.
@@ -304,6 +305,7 @@ class Coordinator:
     def _train(self, now: Round, end: RoundEnd) -> Round:
         """Collect the updates, and go on when there are enough; survivors are named only then."""
         request = self._training(now)
+        self._reasons.clear()
         seconds = self.terms.round_seconds or TRAIN_SECONDS
         asked = [name for name in now.members if name not in end.survivors]
         replies = self._ask(dict.fromkeys(asked, request), seconds + UPLOAD_SECONDS)
@@ -325,7 +327,8 @@ class Coordinator:
 
     def _again(self, now: Round, updates: int) -> Round:
         """Begin another attempt at a round that has too few updates; a turn is passed over instead."""
-        words = f"{updates} of {len(now.members)} sites gave an update"
+        reasons = [f"{site}: {self._reasons[site]}" for site in now.members if site in self._reasons]
+        words = "; ".join([f"{updates} of {len(now.members)} sites gave an update", *reasons])
         if not self.terms.strategy.adds_up:
             return self._abort(now, AbortReason.BELOW_QUORUM, words)
         self._emit(
@@ -471,16 +474,19 @@ class Coordinator:
     def _missing(self, now: Round, site: str, reply: Reply | None) -> None:
         """Write down why a site did not do what was asked."""
         if reply is None:
+            self._reasons[site] = "no answer"
             self._emit(events.SiteLost(site=site, reason=f"no answer in round {now.number + 1}"))
         else:
             self._refused(site, reply)
 
     def _refused(self, site: str, reply: Reply) -> None:
         if not isinstance(reply, messages.Declined):
-            self._emit(events.SiteRefused(site=site, reason="it answered another question", code=3))
+            self._reasons[site] = "it answered another question"
+            self._emit(events.SiteRefused(site=site, reason=self._reasons[site], code=3))
             return
+        self._reasons[site] = names.printable(reply.reason)[:MOST_WORDS]
         if reply.final:
-            self.state.leave(site, names.printable(reply.reason)[:MOST_WORDS])
+            self.state.leave(site, self._reasons[site])
         self._emit(
             events.SiteRefused(site=site, reason=reply.reason, code=max(0, reply.code), final=reply.final)
         )

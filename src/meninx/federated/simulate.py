@@ -42,7 +42,7 @@ from meninx.learn.task import with_network
 from meninx.metrics.estimates import Estimate
 from meninx.secagg import Member, Roster
 from meninx.secagg.roster import public_bytes
-from meninx.train import evaluate, stage
+from meninx.train import evaluate, in_rounds, stage
 from meninx.train.config import EvaluateConfig, TrainConfig
 
 STATE, EVENTS = "study.sqlite3", "events.jsonl"
@@ -163,6 +163,8 @@ def run(
         if differences:
             what = f"the dataset of {name} differs: {'; '.join(differences)}"
             raise ConfigError(problem(what, where="sites", fix="prepare all sites alike"))
+    for name, manifest in data.items():
+        in_rounds.check(config.training.replace(device=device), manifest.root, out / "sites" / name)
     with workspace.held(out):
         simulation = _Simulation(config, data, out, device, progress)
         simulation.train()

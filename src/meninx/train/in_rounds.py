@@ -87,6 +87,23 @@ def in_rounds(config: TrainConfig) -> TrainConfig:
     return config.replace(select="last")
 
 
+def check(config: TrainConfig, source: Path, out: Path) -> None:
+    """Refuse what would be refused before the first step, and write nothing.
+
+    Args:
+        config: as for :func:`opened`.
+        source: prepared dataset.
+        out: folder of runs.
+
+    Raises:
+        ConfigError, DataError, PrivacyRefusal: as of ``meninx train``.
+    """
+    data = Manifest.read(source)
+    config = with_network(in_rounds(config), data.info)
+    plan, _ = creation.checked(config, data, out, World(), None)
+    creation.first_network(config, data, plan, None)
+
+
 @contextmanager
 def opened(
     config: TrainConfig,
