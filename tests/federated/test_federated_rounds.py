@@ -145,8 +145,8 @@ def test_after_the_agreement_a_lost_round_is_over_and_the_next_trains_anew_from_
         RoundPhase.ACCEPTED, RoundPhase.ABORTED, RoundPhase.ACCEPTED,
     ]  # fmt: skip
     assert state.rounds()[2].model == state.rounds()[1].model == 1
-    untils = [request.until for name, request in study.line.log if isinstance(request, messages.Train)]
-    assert untils == [1] * 4 + [2] * 4 + [3] * 4  # the second stretch of training is used up
+    stops = [request.until for name, request in study.line.log if isinstance(request, messages.Train)]
+    assert stops == [1] * 4 + [2] * 4 + [3] * 4  # the second stretch of training is used up
 
 
 def test_the_quorum_is_waited_for_and_too_long_an_absence_ends_the_run_until_it_is_resumed(
