@@ -17,8 +17,9 @@ from meninx.secagg import Roster, quorum
 
 SiteEnds = Callable[[str], SiteEnd]
 """From the identifier of a run of the study to a site's end."""
-RoundEnds = Callable[[Position, Sequence[str], Mapping[str, bytes]], RoundEnd]
-"""From an attempt, its members and the keys of all sites to the coordinator's end."""
+RoundEnds = Callable[[Position, Sequence[str], Mapping[str, bytes], bytes], RoundEnd]
+"""From an attempt, its members, the keys of all sites and what the training begins with to the end of a
+coordinator."""
 
 
 def site_ends(
@@ -52,18 +53,18 @@ def round_ends(config: AggregationConfig, roster: Roster, size: int) -> RoundEnd
         size: numbers of the common model.
     """
     if config.method == "plain":
-        return lambda at, members, announcements: PlainRoundEnd(members, size, config.clip)
+        return lambda at, members, announcements, model: PlainRoundEnd(members, size, config.clip)
     if config.method == "ckks":
-        return lambda at, members, announcements: EncryptedRoundEnd(
-            roster, tuple(announcements.values()), at, members, config.clip
+        return lambda at, members, announcements, model: EncryptedRoundEnd(
+            roster, tuple(announcements.values()), at, members, config.clip, model
         )
     scale = quantiser(config.clip, len(roster.members), bits=config.bits)
     if config.method == "shares":
-        return lambda at, members, announcements: SharedRoundEnd(
-            roster, tuple(announcements.values()), at, scale
+        return lambda at, members, announcements, model: SharedRoundEnd(
+            roster, tuple(announcements.values()), at, scale, model
         )
-    return lambda at, members, announcements: MaskedRoundEnd(
-        roster, tuple(announcements.values()), at, members, scale
+    return lambda at, members, announcements, model: MaskedRoundEnd(
+        roster, tuple(announcements.values()), at, members, scale, model
     )
 
 
