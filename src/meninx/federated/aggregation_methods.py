@@ -7,9 +7,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from meninx.core.errors import ConfigError, problem
 from meninx.federated.aggregators import PlainRoundEnd, PlainSiteEnd, RoundEnd, SiteEnd
 from meninx.federated.config import AggregationConfig
+from meninx.federated.encrypted_ends import EncryptedRoundEnd, EncryptedSiteEnd
 from meninx.federated.masked import MaskedRoundEnd, MaskedSiteEnd, quantiser
 from meninx.federated.messages import Position
 from meninx.federated.shared import SharedRoundEnd, SharedSiteEnd
@@ -33,13 +33,11 @@ def site_ends(
         name: of the site.
         key: its enrolled signing key.
         history: the site's private file for all runs of the study.
-
-    Raises:
-        ConfigError: the method is not available.
     """
     if config.method == "plain":
         return lambda run: PlainSiteEnd(config.clip)
-    _refuse_unavailable(config)
+    if config.method == "ckks":
+        return lambda run: EncryptedSiteEnd(roster, name, key, run, history, config.clip)
     scale = quantiser(config.clip, len(roster.members), bits=config.bits)
     if config.method == "shares":
         return lambda run: SharedSiteEnd(roster, name, key, run, history, scale)
@@ -53,13 +51,13 @@ def round_ends(config: AggregationConfig, roster: Roster, size: int) -> RoundEnd
         config: of the study.
         roster: signed by every site.
         size: numbers of the common model.
-
-    Raises:
-        ConfigError: the method is not available.
     """
     if config.method == "plain":
         return lambda at, members, announcements, model: PlainRoundEnd(members, size, config.clip)
-    _refuse_unavailable(config)
+    if config.method == "ckks":
+        return lambda at, members, announcements, model: EncryptedRoundEnd(
+            roster, tuple(announcements.values()), at, members, config.clip
+        )
     scale = quantiser(config.clip, len(roster.members), bits=config.bits)
     if config.method == "shares":
         return lambda at, members, announcements, model: SharedRoundEnd(
@@ -83,9 +81,3 @@ def quorum_of(config: AggregationConfig, sites: int) -> int:
         return min(2, sites)
     fewest = quorum(sites)
     return sites if config.method == "shares" else fewest
-
-
-def _refuse_unavailable(config: AggregationConfig) -> None:
-    if config.method not in ("masks", "shares"):
-        fix = "use masks, shares or plain"
-        raise ConfigError(problem(f"{config.method} is not available", where="aggregation", fix=fix))

@@ -80,8 +80,31 @@ class SharesDrawn(_Recorded, frozen=True, kw_only=True, tag="shares"):
     statement: bytes
 
 
+class CkksKeyHeld(_Recorded, frozen=True, kw_only=True, tag="ckks key"):
+    """The context with the secret key that all sites of a run hold, and the statement that it came from."""
+
+    context: bytes
+    statement: bytes
+
+
+class UpdateEncrypted(_Recorded, frozen=True, kw_only=True, tag="encrypted"):
+    """The upload of an attempt: ciphertexts are random, so they cannot be made again."""
+
+    round: int
+    attempt: int
+    upload: bytes
+
+
 HistoryEntry: TypeAlias = (
-    KeyDrawn | SitesMet | VectorMasked | AttemptUsed | SurvivorsSigned | SecretsOpened | SharesDrawn
+    KeyDrawn
+    | SitesMet
+    | VectorMasked
+    | AttemptUsed
+    | SurvivorsSigned
+    | SecretsOpened
+    | SharesDrawn
+    | CkksKeyHeld
+    | UpdateEncrypted
 )
 _DECODER: msgspec.msgpack.Decoder[HistoryEntry] = msgspec.msgpack.Decoder(HistoryEntry)
 

@@ -158,6 +158,40 @@ class PartialSum(InSession, frozen=True, kw_only=True, tag="partial sum"):
     leaves: bytes
 
 
+class CkksKey(SignedStatement, frozen=True, kw_only=True, tag="ckks key"):
+    """The key that all sites of a run encrypt and decrypt with (:mod:`.encrypted`).
+
+    Attributes:
+        study: name of the study.
+        run: identifier of the run.
+        roster: hash of the roster that the site signed.
+        public: context without the secret key, for the coordinator.
+        secret: context with the secret key, encrypted.
+        ephemeral: X25519 public key, used once.
+        keys: per other site, the key of ``secret``, encrypted.
+    """
+
+    study: str
+    run: str
+    roster: bytes
+    public: bytes
+    secret: bytes
+    ephemeral: bytes
+    keys: tuple[tuple[str, bytes], ...]
+
+
+class Encrypted(InSession, frozen=True, kw_only=True, tag="encrypted"):
+    """What a site says about the ciphertexts that it uploads (:mod:`.encrypted`).
+
+    Attributes:
+        key: SHA-256 of the context without the secret key.
+        digest: SHA-256 of the ciphertexts.
+    """
+
+    key: bytes
+    digest: bytes
+
+
 class _Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     body: bytes
     signature: bytes
