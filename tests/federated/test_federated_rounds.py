@@ -41,7 +41,7 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_state, "_connected", quick)
 
 
-@pytest.mark.parametrize("method", ["plain", "masks", "shares"])
+@pytest.mark.parametrize("method", ["plain", "masks", "shares", "ckks"])
 def test_three_rounds_give_the_mean_of_the_updates_weighted_by_units(tmp_path: Path, method: str) -> None:
     study = Study(tmp_path, method)
     state = study.run()
@@ -267,7 +267,9 @@ class _Dying:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("method", ["plain", "masks", "shares"])
+@pytest.mark.parametrize(
+    "method", ["plain", "masks", *(pytest.param(name, marks=pytest.mark.slow) for name in ("shares", "ckks"))]
+)
 def test_a_coordinator_that_is_killed_at_any_transition_ends_with_the_same_model(
     tmp_path: Path, method: str, after: bool
 ) -> None:

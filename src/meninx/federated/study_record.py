@@ -18,8 +18,8 @@ _HANDED_ON = (
     "Nothing is added up: each site, and the coordinator, sees the model that the site before trained."
 )
 _ALL = (
-    "The sum of a round is over all {sites} sites. Up to {colluders} may collude with the coordinator: they learn "
-    "the sum of the others and no single update. Every site has to take part in every round."
+    "The sum of a round is over all {sites} sites. Up to {colluders} may collude with the coordinator: they "
+    "learn the sum of the others and no single update. Every site has to take part in every round."
 )
 
 
