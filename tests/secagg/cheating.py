@@ -169,11 +169,15 @@ class CheatingCoordinator:
             self.refusals += 1
             return None
 
-    def upload(self, round: int, attempt: int, members: Sequence[str], sites: Sequence[str]) -> None:
+    def upload(
+        self, round: int, attempt: int, members: Sequence[str], sites: Sequence[str], model: bytes = b""
+    ) -> None:
         vector = np.zeros(1, dtype="<u4")
         for name in sites:
             found = self.asked(
-                lambda name=name: self.consortium.sites[name].upload(round, attempt, members, vector)
+                lambda name=name: self.consortium.sites[name].upload(
+                    round, attempt, members, vector, model=model
+                )
             )
             if found is not None:
                 data = upload_bytes.split(found)[0]
@@ -198,7 +202,7 @@ class CheatingCoordinator:
         ]
         forged = Agreement(
             site="", session=wanted.session, round=wanted.round, attempt=wanted.attempt,
-            members=wanted.members, survivors=wanted.survivors,
+            members=wanted.members, model=wanted.model, survivors=wanted.survivors,
         )  # fmt: skip
         for name in self.colluders:
             if name in wanted.survivors:
@@ -285,7 +289,7 @@ class CheatingCoordinator:
         half = self.some(self.honest, 1)
         rest = [name for name in self.honest if name not in half]
         self.upload(round, 0, first, half)
-        self.upload(round, 0, second, rest)
+        self.upload(round, 0, second, rest, b"another model" if self.rng.integers(2) else b"")
         for members, group in ((first, half), (second, rest)):
             for survivors in (members, self.some(members, self.rules.quorum), (*group, *self.colluders)):
                 self.agree(round, 0, tuple(sorted(set(survivors))), group)
@@ -364,9 +368,9 @@ class NeedsNoQuorum(SiteProtocol):
 class ReopensRounds(SiteProtocol):
     """Without the rule that a signature closes the round."""
 
-    def upload(self, round: int, attempt: int, members: Sequence[str], vector: np.ndarray) -> bytes:
+    def upload(self, *args: object, **options: object) -> bytes:
         self._last = None
-        return super().upload(round, attempt, members, vector)
+        return super().upload(*args, **options)
 
 
 class OpensLostOutside(SiteProtocol):

@@ -114,13 +114,13 @@ def test_nobody_may_be_missing():
     for members in (consortium.names[:3], (*consortium.names[:3], "mallory")):
         with pytest.raises(PrivacyRefusal, match="all 4 sites of the roster"):
             site.upload(0, 0, members, vector)
-    with pytest.raises(PrivacyRefusal, match="all 4 sites"):
-        site.agree(0, 0, consortium.names[:3])
     with pytest.raises(PrivacyRefusal, match="the keys of all 4 sites, got 3"):
         SharingAggregation(consortium.roster, consortium.announcements[:3], 0, 0)
     aggregation = SharingAggregation(consortium.roster, consortium.announcements, 0, 0)
     for name in consortium.names:
         aggregation.receive(consortium.sites[name].upload(0, 0, consortium.names, vector))
+    with pytest.raises(PrivacyRefusal, match="all 4 sites"):
+        site.agree(0, 0, consortium.names[:3])
     with pytest.raises(PrivacyRefusal, match="the shares of site03 are missing"):
         site.answer(0, 0, aggregation.statements("site00")[:2])
     aggregation.accept(site.answer(0, 0, aggregation.statements("site00")))
@@ -149,6 +149,13 @@ def test_statements_of_other_attempts_recipients_and_strangers_are_refused():
         forged = sign(msgspec.structs.replace(found, shares=shares), signing_keys(3)["site01"])
         with pytest.raises(PrivacyRefusal, match="not for site00"):
             site.answer(0, 1, [forged, heads["site02"]])
+    third = SharingConsortium(3)
+    for name, one in third.sites.items():
+        new[name] = one.upload(0, 0, third.names, vector, model=b"other" if name == "site01" else b"")
+    heads_of_other = [upload_bytes.split(new[name])[0] for name in ("site01", "site02")]
+    with pytest.raises(PrivacyRefusal, match="another attempt or shape"):  # site01 trained from another model
+        third.sites["site00"].answer(0, 0, heads_of_other)
+    new = {name: site.upload(0, 1, consortium.names, vector) for name, site in consortium.sites.items()}
     aggregation = SharingAggregation(consortium.roster, consortium.announcements, 0, 1)
     with pytest.raises(PrivacyRefusal, match="another run, round or attempt"):
         aggregation.receive(old["site00"])

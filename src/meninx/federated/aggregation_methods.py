@@ -56,15 +56,15 @@ def round_ends(config: AggregationConfig, roster: Roster, size: int) -> RoundEnd
         return lambda at, members, announcements, model: PlainRoundEnd(members, size, config.clip)
     if config.method == "ckks":
         return lambda at, members, announcements, model: EncryptedRoundEnd(
-            roster, tuple(announcements.values()), at, members, config.clip
+            roster, tuple(announcements.values()), at, members, config.clip, model
         )
     scale = quantiser(config.clip, len(roster.members), bits=config.bits)
     if config.method == "shares":
         return lambda at, members, announcements, model: SharedRoundEnd(
-            roster, tuple(announcements.values()), at, scale
+            roster, tuple(announcements.values()), at, scale, model
         )
     return lambda at, members, announcements, model: MaskedRoundEnd(
-        roster, tuple(announcements.values()), at, members, scale
+        roster, tuple(announcements.values()), at, members, scale, model
     )
 
 

@@ -70,7 +70,8 @@ class EncryptedSiteEnd:
         weight = min(given.units, _UNITS)
         values = given.plain(self._clip).astype(np.float64)
         values[-METRICS - 1] = 1.0  # the place of the units, which multiply everything
-        return self._site.upload(at.round, at.attempt, members, values * (weight * scale_of(self._clip)))
+        values *= weight * scale_of(self._clip)
+        return self._site.upload(at.round, at.attempt, members, values, model=given.model)
 
     def agree(self, at: Position, survivors: Sequence[str]) -> bytes:
         """Return the site's signature over the survivors, its only one of the round."""
@@ -100,6 +101,7 @@ class EncryptedRoundEnd:
         at: round and attempt.
         members: sites that are asked.
         clip: largest change of a weight in one round.
+        model: digest of what the sites' training began with.
     """
 
     agrees = True
@@ -112,9 +114,10 @@ class EncryptedRoundEnd:
         at: Position,
         members: Sequence[str],
         clip: float,
+        model: bytes,
     ) -> None:
         self._scale = scale_of(clip)
-        self._sum = EncryptedAggregation(roster, announcements, at.round, at.attempt, members)
+        self._sum = EncryptedAggregation(roster, announcements, at.round, at.attempt, members, model=model)
 
     @property
     def survivors(self) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ class SharedSiteEnd:
         self._round = at.round
         weight = min(given.units, self._scale.max_weight)
         vector = self._scale.encode(given.update, weight, given.metrics(self._scale.clip))
-        return self._site.upload(at.round, at.attempt, members, vector)
+        return self._site.upload(at.round, at.attempt, members, vector, model=given.model)
 
     def agree(self, at: Position, survivors: Sequence[str]) -> bytes:
         """Return the site's signature over the survivors, which are all sites."""
@@ -80,16 +80,17 @@ class SharedRoundEnd:
         announcements: signed keys of the run, as the sites saw them.
         at: round and attempt.
         scale: how contributions become integers.
+        model: digest of what the sites' training began with.
     """
 
     agrees = True
     needs_all = True
 
     def __init__(
-        self, roster: Roster, announcements: Sequence[bytes], at: Position, scale: Quantiser
+        self, roster: Roster, announcements: Sequence[bytes], at: Position, scale: Quantiser, model: bytes
     ) -> None:
         self._scale = scale
-        self._sum = SharingAggregation(roster, announcements, at.round, at.attempt)
+        self._sum = SharingAggregation(roster, announcements, at.round, at.attempt, model=model)
 
     @property
     def survivors(self) -> tuple[str, ...]:

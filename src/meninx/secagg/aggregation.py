@@ -47,6 +47,7 @@ class Aggregation(AgreedAttempt):
         round: from 0.
         attempt: from 0.
         members: U0, the sites that were asked.
+        model: digest of what the sites trained from.
 
     Raises:
         PrivacyRefusal: the roster lacks signatures, an announcement is forged, or the members are below the
@@ -54,9 +55,16 @@ class Aggregation(AgreedAttempt):
     """
 
     def __init__(
-        self, roster: Roster, announcements: Sequence[bytes], round: int, attempt: int, members: Sequence[str]
+        self,
+        roster: Roster,
+        announcements: Sequence[bytes],
+        round: int,
+        attempt: int,
+        members: Sequence[str],
+        *,
+        model: bytes = b"",
     ) -> None:
-        super().__init__(roster, announcements, round, attempt, members)
+        super().__init__(roster, announcements, round, attempt, members, model=model)
         self._statements: dict[str, tuple[bytes, Masked]] = {}
         self._sum: Ring | None = None
         self._seeds: dict[tuple[str, str], bytes] = {}

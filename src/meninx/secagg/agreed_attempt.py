@@ -22,6 +22,7 @@ class AgreedAttempt(ABC):
         round: from 0.
         attempt: from 0.
         members: U0, the sites that were asked.
+        model: digest of what the sites trained from.
 
     Raises:
         PrivacyRefusal: the roster lacks signatures, an announcement is forged, or the members are below the
@@ -29,7 +30,14 @@ class AgreedAttempt(ABC):
     """
 
     def __init__(
-        self, roster: Roster, announcements: Sequence[bytes], round: int, attempt: int, members: Sequence[str]
+        self,
+        roster: Roster,
+        announcements: Sequence[bytes],
+        round: int,
+        attempt: int,
+        members: Sequence[str],
+        *,
+        model: bytes = b"",
     ) -> None:
         roster.require_signatures()
         self.roster, self.rules = roster, covered(len(roster.members))
@@ -41,7 +49,7 @@ class AgreedAttempt(ABC):
             raise PrivacyRefusal(expected(rule, got=len(set(self.members) & set(keys)), where="members"))
         session = session_digest(roster, self.run, keys)
         self._context = InSession(
-            site="", session=session, round=round, attempt=attempt, members=self.members
+            site="", session=session, round=round, attempt=attempt, members=self.members, model=model
         ).context
         self._survivors: tuple[str, ...] = ()
         self._agreements: dict[str, bytes] = {}
@@ -95,5 +103,5 @@ class AgreedAttempt(ABC):
 
     def _check_context(self, found: InSession) -> None:
         if found.context != self._context or found.site not in self.members:
-            what = f"{found.site} answers in another run, round, attempt or set of members"
+            what = f"{found.site} answers in another run, round, attempt, set of members or model"
             raise PrivacyRefusal(problem(what, where="round"))

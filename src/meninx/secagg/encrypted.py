@@ -113,7 +113,9 @@ class EncryptedSite(SiteSession):
                 CkksKeyHeld(study=self.roster.study, run=self.run, context=context, statement=statement)
             )
 
-    def upload(self, round: int, attempt: int, members: Sequence[str], vector: Values) -> bytes:
+    def upload(
+        self, round: int, attempt: int, members: Sequence[str], vector: Values, *, model: bytes = b""
+    ) -> bytes:
         """Return the signed ciphertexts of a vector; the same bytes when it is asked again.
 
         Args:
@@ -121,6 +123,7 @@ class EncryptedSite(SiteSession):
             attempt: from 0.
             members: U0, the sites of this attempt, with this one.
             vector: floating-point values within ±2^13.
+            model: digest of what this site trained from; sites with another one are in no sum with it.
 
         Raises:
             PrivacyRefusal: the round is closed, the members are strangers or below the quorum, or a later
@@ -129,17 +132,19 @@ class EncryptedSite(SiteSession):
         """
         chosen = self._members(members)
         self._check_round(round, attempt)
-        here = InSession(site=self.name, session=self.session, round=round, attempt=attempt, members=chosen)
+        here = InSession(
+            site=self.name, session=self.session, round=round, attempt=attempt, members=chosen, model=model
+        )
         if self._sent is not None and (round, attempt) <= (self._sent.round, self._sent.attempt):
             if self._statement(self._sent).context != here.context:
-                what = "a later attempt, or one with other members, was encrypted before"
+                what = "a later attempt, or one with other members or another model, was encrypted before"
                 raise PrivacyRefusal(problem(what, where="upload", fix="ask for a later attempt"))
             return self._sent.upload
         held = self._key_of_run()
         ciphertexts = CkksSite(held.context).encrypt(vector)
         statement = Encrypted(
             site=self.name, session=here.session, round=round, attempt=attempt, members=chosen,
-            key=_name_of(held, self.roster), digest=hashlib.sha256(ciphertexts).digest(),
+            model=model, key=_name_of(held, self.roster), digest=hashlib.sha256(ciphertexts).digest(),
         )  # fmt: skip
         head = sign(statement, self._signing_key)
         upload = payload.join(head, np.frombuffer(ciphertexts, dtype=np.uint8))
@@ -198,7 +203,7 @@ class EncryptedSite(SiteSession):
         ring = np.rint(total * ROUNDING).astype("<i8").view("<u8")
         summed = PartialSum(
             site=self.name, session=here.session, round=round, attempt=here.attempt, members=here.members,
-            bits=64, length=len(ring), leaves=payload.leaves(ring),
+            model=here.model, bits=64, length=len(ring), leaves=payload.leaves(ring),
         )  # fmt: skip
         return payload.join(sign(summed, self._signing_key), ring)
 
@@ -283,16 +288,25 @@ class EncryptedAggregation(AgreedAttempt):
         round: from 0.
         attempt: from 0.
         members: U0, the sites that were asked.
+        model: digest of what the sites trained from.
 
     Raises:
         PrivacyRefusal: as :class:`.agreed_attempt.AgreedAttempt`; or the key of the run is missing or forged.
     """
 
     def __init__(
-        self, roster: Roster, announcements: Sequence[bytes], round: int, attempt: int, members: Sequence[str]
+        self,
+        roster: Roster,
+        announcements: Sequence[bytes],
+        round: int,
+        attempt: int,
+        members: Sequence[str],
+        *,
+        model: bytes = b"",
     ) -> None:
         parts = [_parts(data) for data in announcements]
-        super().__init__(roster, [exchange for exchange, _ in parts], round, attempt, members)
+        exchange = [data for data, _ in parts]
+        super().__init__(roster, exchange, round, attempt, members, model=model)
         key = _checked_key(_key_statement(parts), roster, self.run)
         CkksAggregation(key.public)  # refuses a context that holds the secret key
         self._key = hashlib.sha256(key.public).digest()

@@ -104,6 +104,7 @@ class PairSecrets:
             round=position.round,
             attempt=position.attempt,
             members=position.members,
+            model=position.model,
             bits=check_ring(masked),
             length=len(masked),
             leaves=payload.leaves(masked),

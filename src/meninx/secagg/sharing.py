@@ -76,7 +76,9 @@ class SharingSite(SiteSession):
         self._drawn: SharesDrawn | None = None
         super().__init__(roster, name, signing_key, run, record=record, history=history, draw=draw)
 
-    def upload(self, round: int, attempt: int, members: Sequence[str], vector: Ring) -> bytes:
+    def upload(
+        self, round: int, attempt: int, members: Sequence[str], vector: Ring, *, model: bytes = b""
+    ) -> bytes:
         """Return the rest of the vector with the encrypted seeds of its shares.
 
         Args:
@@ -84,13 +86,14 @@ class SharingSite(SiteSession):
             attempt: from 0.
             members: all sites of the roster.
             vector: ring elements of :meth:`.quantiser.Quantiser.encode`; left as it is.
+            model: digest of what this site trained from; sites with another one are in no sum with it.
 
         Raises:
             PrivacyRefusal: a site is missing among the members, a later attempt was shared before, or another
                 vector was shared in this attempt.
             UsageError: the sites have not met.
         """
-        here = self._position(round, attempt, members)
+        here = self._position(round, attempt, members, model)
         check_ring(vector)
         drawn = self._drawn
         if drawn is not None and (round, attempt) <= (drawn.round, drawn.attempt):
@@ -99,7 +102,7 @@ class SharingSite(SiteSession):
         rest = _rest(vector, seeds.values())
         statement = Shared(
             site=self.name, session=here.session, round=round, attempt=attempt, members=here.members,
-            bits=check_ring(rest), length=len(rest), leaves=payload.leaves(rest),
+            model=model, bits=check_ring(rest), length=len(rest), leaves=payload.leaves(rest),
             shares=tuple(
                 (name, self.pairs.seal(seed, here.context, name, draw=self._draw))
                 for name, seed in seeds.items() if name != self.name
@@ -119,11 +122,12 @@ class SharingSite(SiteSession):
         Raises:
             PrivacyRefusal: a site is missing.
         """
-        here = self._position(round, attempt, survivors)
+        own = self._own(round, attempt)
+        here = self._position(round, attempt, survivors, own.model)
         return sign(
             Agreement(
                 site=self.name, session=here.session, round=round, attempt=attempt, members=here.members,
-                survivors=self.roster.names,
+                model=here.model, survivors=self.roster.names,
             ),
             self._signing_key,
         )  # fmt: skip
@@ -140,12 +144,9 @@ class SharingSite(SiteSession):
             PrivacyRefusal: a statement is missing, forged, of another attempt or another shape.
             UsageError: this site has not uploaded in this attempt.
         """
-        drawn = self._drawn
-        if drawn is None or (drawn.round, drawn.attempt) != (round, attempt):
-            what = f"this site has no upload of round {round}, attempt {attempt}"
-            raise UsageError(problem(what, where="answer"))
-        own = read(drawn.statement, Shared, self.roster)
-        seeds = {self.name: drawn.seeds[self.roster.position(self.name)]}
+        own = self._own(round, attempt)
+        assert self._drawn is not None
+        seeds = {self.name: self._drawn.seeds[self.roster.position(self.name)]}
         for data in statements:
             found = read(data, Shared, self.roster)
             same = (found.context, found.length, found.bits) == (own.context, own.length, own.bits)
@@ -162,7 +163,7 @@ class SharingSite(SiteSession):
         apply_masks(total, [Mask(seed) for seed in seeds.values()])
         statement = PartialSum(
             site=self.name, session=own.session, round=round, attempt=attempt, members=own.members,
-            bits=own.bits, length=own.length, leaves=payload.leaves(total),
+            model=own.model, bits=own.bits, length=own.length, leaves=payload.leaves(total),
         )  # fmt: skip
         return payload.join(sign(statement, self._signing_key), total)
 
@@ -171,7 +172,15 @@ class SharingSite(SiteSession):
         last = () if self._drawn is None or self._key is None else (to_record(self._drawn),)
         return (*super().entries(), *last)
 
-    def _position(self, round: int, attempt: int, members: Sequence[str]) -> InSession:
+    def _own(self, round: int, attempt: int) -> Shared:
+        """Return what this site signed in an attempt."""
+        drawn = self._drawn
+        if drawn is None or (drawn.round, drawn.attempt) != (round, attempt):
+            what = f"this site has no upload of round {round}, attempt {attempt}"
+            raise UsageError(problem(what, where="round"))
+        return read(drawn.statement, Shared, self.roster)
+
+    def _position(self, round: int, attempt: int, members: Sequence[str], model: bytes) -> InSession:
         if tuple(sorted(members)) != self.roster.names or self.pairs.sites != self.roster.names:
             rule = f"all {self.rules.sites} sites of the roster"
             fix = "wait for the others; shares tolerate no dropout"
@@ -179,8 +188,9 @@ class SharingSite(SiteSession):
         if min(round, attempt) < 0:
             raise DataError(expected("round and attempt from 0", got=min(round, attempt), where="round"))
         return InSession(
-            site=self.name, session=self.session, round=round, attempt=attempt, members=self.roster.names
-        )
+            site=self.name, session=self.session, round=round, attempt=attempt, members=self.roster.names,
+            model=model,
+        )  # fmt: skip
 
     def _upload_again(self, here: InSession, drawn: SharesDrawn, vector: Ring) -> bytes:
         statement = read(drawn.statement, Shared, self.roster)
@@ -216,19 +226,24 @@ class SharingAggregation:
         announcements: signed exchange keys of the run, of all sites.
         round: from 0.
         attempt: from 0.
+        model: digest of what the sites trained from.
 
     Raises:
         PrivacyRefusal: an announcement is forged, or a site's is missing.
     """
 
-    def __init__(self, roster: Roster, announcements: Sequence[bytes], round: int, attempt: int) -> None:
+    def __init__(
+        self, roster: Roster, announcements: Sequence[bytes], round: int, attempt: int, *, model: bytes = b""
+    ) -> None:
         roster.require_signatures()
         run, keys = read_announcements(tuple(announcements), roster)
         if tuple(sorted(keys)) != roster.names:
             rule = f"the keys of all {len(roster.members)} sites"
             raise PrivacyRefusal(expected(rule, got=len(keys), where="announcements"))
         session = session_digest(roster, run, keys)
-        here = InSession(site="", session=session, round=round, attempt=attempt, members=roster.names)
+        here = InSession(
+            site="", session=session, round=round, attempt=attempt, members=roster.names, model=model
+        )
         self.roster, self._context = roster, here.context
         self._uploads: dict[str, bytes] = {}
         self._answers: dict[str, bytes] = {}

@@ -169,7 +169,9 @@ class SiteProtocol(SiteSession):
         super().meet(announcements)
         self.phase = phase
 
-    def upload(self, round: int, attempt: int, members: Sequence[str], vector: Ring) -> bytes:
+    def upload(
+        self, round: int, attempt: int, members: Sequence[str], vector: Ring, *, model: bytes = b""
+    ) -> bytes:
         """Return the masked vector with its signed statement.
 
         Args:
@@ -177,6 +179,7 @@ class SiteProtocol(SiteSession):
             attempt: from 0.
             members: U0, the sites of this attempt, with this one.
             vector: ring elements of :meth:`.quantiser.Quantiser.encode`; left as it is.
+            model: digest of what this site trained from; sites with another one are in no sum with it.
 
         Raises:
             PrivacyRefusal: the round is closed, the members are strangers or below the quorum, or another
@@ -188,9 +191,11 @@ class SiteProtocol(SiteSession):
         check_ring(vector)
         position = (round, attempt)
         self._check_round(round, attempt)
+        here = InSession(
+            site=self.name, session=self._session, round=round, attempt=attempt, members=chosen, model=model
+        )
         if position <= self._used:
-            return self._upload_again(position, chosen, vector)
-        here = InSession(site=self.name, session=self._session, round=round, attempt=attempt, members=chosen)
+            return self._upload_again(here, vector)
         seed = bytearray(self._draw(SEED_BYTES))
         masked = self.pairs.masked(vector, seed, here)
         points = [self.roster.position(other) + 1 for other in _without(chosen, (self.name,))]
@@ -245,7 +250,8 @@ class SiteProtocol(SiteSession):
         context, outside = current.statement.context, _without(current.statement.members, survivors)
         opening = Opening(
             site=self.name, session=self._session, round=round, attempt=current.signed.attempt,
-            members=current.statement.members, survivors=survivors, own=bytes(current.seed),
+            members=current.statement.members, model=current.statement.model, survivors=survivors,
+            own=bytes(current.seed),
             pairs=tuple((other, self.pairs.seed(context, other)) for other in outside), shares=shares,
         )  # fmt: skip
         names = tuple(sorted({name for name, _, _ in shares}))
@@ -322,12 +328,12 @@ class SiteProtocol(SiteSession):
 
     # secrets
 
-    def _upload_again(self, position: tuple[int, int], members: tuple[str, ...], vector: Ring) -> bytes:
+    def _upload_again(self, here: InSession, vector: Ring) -> bytes:
         """Return the bytes of an upload that was made before, from the recorded seed."""
         current = self._open
-        if current is None or position != current.position or members != current.statement.members:
+        if current is None or here.context != current.statement.context:
             # the seeds of pairs depend on the attempt alone: a second vector would give away a difference
-            what = "this attempt, a later one or one with other members was masked before"
+            what = "this attempt, a later one or one with other members or another model was masked before"
             raise PrivacyRefusal(problem(what, where="upload", fix="ask for a later attempt"))
         statement = current.statement
         masked = self.pairs.masked(vector, current.seed, statement)

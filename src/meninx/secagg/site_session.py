@@ -190,7 +190,7 @@ class SiteSession:
         self._check_set(chosen, here.members, "survivors")
         agreement = Agreement(
             site=self.name, session=self._session, round=here.round, attempt=here.attempt,
-            members=here.members, survivors=chosen,
+            members=here.members, model=here.model, survivors=chosen,
         )  # fmt: skip
         entry = SurvivorsSigned(
             study=self.roster.study, run=self.run, round=here.round, attempt=here.attempt, survivors=chosen,

@@ -65,17 +65,20 @@ class InSession(SignedStatement, frozen=True, kw_only=True):
         round: number of the round, from 0.
         attempt: number of the attempt at this round, from 0.
         members: U0, the sites of this attempt, sorted.
+        model: digest of what the sites trained from. A coordinator that gives one site another model than the
+            others could read that site's update out of an honest sum (Pasquini et al. 2022).
     """
 
     session: bytes
     round: int
     attempt: int
     members: tuple[str, ...]
+    model: bytes = b""
 
     @property
     def context(self) -> bytes:
-        """Digest of session, round, attempt and members: what every key of the attempt is bound to."""
-        fields = (self.session, self.round, self.attempt, self.members)
+        """Digest of session, round, attempt, members and model: what every key of the attempt is bound to."""
+        fields = (self.session, self.round, self.attempt, self.members, self.model)
         return hashlib.sha256(_ATTEMPT_DOMAIN + msgspec.msgpack.encode(fields)).digest()
 
 
