@@ -35,7 +35,7 @@ from meninx.core.ancestry import FeatureStatistics as FeatureStatistics
 from meninx.core.ancestry import Lineage as Lineage
 from meninx.core.ancestry import StartRecord as StartRecord
 from meninx.core.errors import DataError, expected, problem
-from meninx.core.federation import FederatedRecord, RoundRecord
+from meninx.core.federation import ArmsRecord, FederatedRecord, RoundRecord
 from meninx.core.federation import StudyPart as StudyPart
 from meninx.core.manifest import DatasetInfo
 from meninx.core.provenance import Environment as Environment
@@ -459,6 +459,7 @@ _PLACES: Mapping[type, str] = {
     Members: "private/members.json",
     RoundRecord: "private/round.json",
     FederatedRecord: "federated.json",
+    ArmsRecord: "arms.json",
     Ancestry: "private/start.json",
     Lineage: "release/lineage.json",
     EvaluationRecord: "release/evaluation.json",
