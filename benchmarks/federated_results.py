@@ -32,7 +32,7 @@ import pages
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch
 
-LOCAL, POOLED, MASKS, TEST = "local", "pooled", "masks", "test patients"
+LOCAL, POOLED, LONGER, MASKS, TEST = "local", "pooled", "pooled-longer", "masks", "test patients"
 DRAWS = 1000
 NAMES = ("north", "east", "west", "south", "hill", "lake", "port", "park", "bridge", "dale")
 KERMANY_32, HIPPO = "kermany32", "hippo"
@@ -41,6 +41,7 @@ SKEW = {True: (0.50, 0.33, 0.17), False: (0.17, 0.33, 0.50)}
 """Whether a patient has a positive case -> shares of the three sites."""
 
 Row = dict[str, Any]
+Arms = Mapping[str, Mapping[str, Any]]
 Array = npt.NDArray[np.float64]
 
 
@@ -58,6 +59,7 @@ class Study:
         sites: how many sites.
         division: how patients are divided among them.
         arms: algorithms, with their own settings.
+        longer: also train on pooled data with as many steps as all sites together.
         seeds: runs; each divides the patients anew and has its own initialisation and order.
     """
 
@@ -69,12 +71,18 @@ class Study:
     steps: int
     sites: int = 3
     division: str = EQUAL
-    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: ARMS)
+    arms: Arms = field(default_factory=lambda: ARMS)
+    longer: bool = True
     seeds: int = 3
 
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The arms without a study."""
+        return (LOCAL, POOLED, LONGER) if self.longer else (LOCAL, POOLED)
 
-FEDAVG = {"fedavg": {"algorithm": "fedavg"}}
-ARMS = {**FEDAVG, "fedprox": {"algorithm": "fedprox", "mu": 0.1}, "cyclic": {"algorithm": "cyclic"}}
+
+FEDAVG: Arms = {"fedavg": {"algorithm": "fedavg"}}
+ARMS: Arms = {**FEDAVG, "fedprox": {"algorithm": "fedprox", "mu": 0.1}, "cyclic": {"algorithm": "cyclic"}}
 KERMANY = {"ema": 0.0, "eval_every": 1000}
 PRIVATE = {"ema": 0.0, "eval_every": 1000, "batch_size": 128, "attack_risk": False}
 STUDIES = {
@@ -89,11 +97,11 @@ STUDIES = {
     ),
     "ten": Study(
         "Pneumonia, 10 sites, IID", KERMANY_32, "kermany", KERMANY, rounds=12, steps=15, sites=10,
-        arms=FEDAVG, seeds=1,
+        arms=FEDAVG, longer=False, seeds=1,
     ),
     "hippocampus": Study(
         "Hippocampus, 3-D, 3 sites, IID", HIPPO, "hippocampus", {"ema": 0.0, "eval_every": 1000},
-        rounds=8, steps=15, arms={name: ARMS[name] for name in ("fedavg", "cyclic")}, seeds=1,
+        rounds=8, steps=15, arms={name: ARMS[name] for name in ("fedavg", "cyclic")}, longer=False, seeds=1,
     ),
 }  # fmt: skip
 FIRST = "iid"  # the study that is trained once more with masks
@@ -243,7 +251,7 @@ def simulated(
 def measure_study(name: str, study: Study, seed: int, args: argparse.Namespace) -> None:
     """Train and measure the arms of a study that FILE lacks."""
     done = {(row["study"], row.get("seed"), row["arm"]) for row in rows_of(args.out)}
-    missing = [arm for arm in (*study.arms, LOCAL, POOLED) if (name, seed, arm) not in done]
+    missing = [arm for arm in (*study.arms, *study.baselines) if (name, seed, arm) not in done]
     if not missing:
         return
     source, work = args.data / study.data, args.work / f"{name}-{seed}"
@@ -268,7 +276,24 @@ def measure_study(name: str, study: Study, seed: int, args: argparse.Namespace) 
         for arm, paths in ((LOCAL, local), (POOLED, {POOLED: place / POOLED / "latest"})):
             row = _measured(paths, source, args.split)
             _append(args.out, _row(name, study, seed, arm, row, seconds, folders))
+    if LONGER in missing:
+        begun = time.process_time()
+        path = _trained_longer(study, seed, work / next(iter(study.arms)) / "baselines/pooled-data", work)
+        seconds = time.process_time() - begun
+        row = _measured({LONGER: path}, source, args.split)
+        _append(args.out, _row(name, study, seed, LONGER, row, seconds, folders))
     shutil.rmtree(work)
+
+
+def _trained_longer(study: Study, seed: int, data: Path, work: Path) -> Path:
+    """Return the run on pooled data with as many steps as all sites together."""
+    from meninx import api
+
+    steps = study.rounds * study.steps * study.sites
+    settings = {**study.train, "seed": seed, "steps": steps, "select": "last"}
+    place = work / "longer"
+    shutil.rmtree(place, ignore_errors=True)  # of a run that was stopped
+    return api.train(data, out=place, recipe=study.recipe, device="cpu", **settings).out
 
 
 def _row(
@@ -324,7 +349,7 @@ def _measure_masks(args: argparse.Namespace) -> None:
 
     study = _adjusted(STUDIES[FIRST], args)
     known = [row["rounds"] for row in rows_of(args.out) if row["study"] == MASKS]
-    for rounds in (1, study.rounds):
+    for rounds in (2, study.rounds):
         if rounds in known:
             continue
         work = args.work / f"{MASKS}-{rounds}"
@@ -408,7 +433,7 @@ def tables(rows: Sequence[Row]) -> str:
 def _arm_lines(study: Study, rows: Sequence[Row]) -> list[str]:
     """Return a line for each arm, over the seeds that all arms have."""
     known = next((row for row in rows if row["arm"] == TEST), None)
-    own = {arm: [row for row in rows if row["arm"] == arm] for arm in (LOCAL, POOLED, *study.arms)}
+    own = {arm: [row for row in rows if row["arm"] == arm] for arm in (*study.baselines, *study.arms)}
     seeds = set.intersection(*({row["seed"] for row in found} for found in own.values()))
     if known is None or not seeds:
         return []
@@ -444,7 +469,8 @@ def _arm_words(arm: str, rows: Sequence[Row], truth: Sequence[float] | None, wei
     if arm == LOCAL:
         ones = [_of_model(scores, truth, weights[:1])[0] for row in rows for scores in row["scores"].values()]
         return f"each site alone, mean of the sites' models ({min(ones):.3f} to {max(ones):.3f})"
-    return f"{arm}, mu {mu:g}" if mu is not None else arm
+    words = {POOLED: "all data pooled", LONGER: "all data pooled, the steps of all sites"}
+    return f"{arm}, mu {mu:g}" if mu is not None else words.get(arm, arm)
 
 
 def _seconds(arm: str, rows: Sequence[Row]) -> str:

@@ -348,7 +348,7 @@ class SignsEverySet(SiteProtocol):
 
     def agree(self, round: int, attempt: int, survivors: Sequence[str]) -> bytes:
         if self._open is not None:
-            self._open.signed = None
+            self._open.signed = self._last = None
         if self.phase in ("agreed", "revealed"):
             self.phase = type(self.phase)("uploaded")
         return super().agree(round, attempt, survivors)
@@ -357,7 +357,7 @@ class SignsEverySet(SiteProtocol):
 class NeedsNoQuorum(SiteProtocol):
     """Without the rule that a quorum must have signed the same set."""
 
-    def _check_certificate(self, current: object, agreements: Sequence[bytes]) -> None:
+    def _check_certificate(self, here: object, survivors: object, agreements: object) -> None:
         pass
 
 
@@ -378,6 +378,6 @@ class OpensLostOutside(SiteProtocol):
             statement = read(data, Masked, self.roster)
             if statement.site != self.name:
                 shares += [
-                    (statement.site, other, share) for other, share in self._pairs.unsealed(statement).items()
+                    (statement.site, other, share) for other, share in self.pairs.unsealed(statement).items()
                 ]
         return tuple(shares)

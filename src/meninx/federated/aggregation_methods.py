@@ -12,12 +12,14 @@ from meninx.federated.aggregators import PlainRoundEnd, PlainSiteEnd, RoundEnd, 
 from meninx.federated.config import AggregationConfig
 from meninx.federated.masked import MaskedRoundEnd, MaskedSiteEnd, quantiser
 from meninx.federated.messages import Position
+from meninx.federated.shared import SharedRoundEnd, SharedSiteEnd
 from meninx.secagg import Roster, quorum
 
 SiteEnds = Callable[[str], SiteEnd]
 """From the identifier of a run of the study to a site's end."""
-RoundEnds = Callable[[Position, Sequence[str], Mapping[str, bytes]], RoundEnd]
-"""From an attempt, its members and the keys of all sites to the coordinator's end."""
+RoundEnds = Callable[[Position, Sequence[str], Mapping[str, bytes], bytes], RoundEnd]
+"""From an attempt, its members, the keys of all sites and what the training begins with to the end of a
+coordinator."""
 
 
 def site_ends(
@@ -39,6 +41,8 @@ def site_ends(
         return lambda run: PlainSiteEnd(config.clip)
     _refuse_unavailable(config)
     scale = quantiser(config.clip, len(roster.members), bits=config.bits)
+    if config.method == "shares":
+        return lambda run: SharedSiteEnd(roster, name, key, run, history, scale)
     return lambda run: MaskedSiteEnd(roster, name, key, run, history, scale)
 
 
@@ -54,10 +58,14 @@ def round_ends(config: AggregationConfig, roster: Roster, size: int) -> RoundEnd
         ConfigError: the method is not available.
     """
     if config.method == "plain":
-        return lambda at, members, announcements: PlainRoundEnd(members, size, config.clip)
+        return lambda at, members, announcements, model: PlainRoundEnd(members, size, config.clip)
     _refuse_unavailable(config)
     scale = quantiser(config.clip, len(roster.members), bits=config.bits)
-    return lambda at, members, announcements: MaskedRoundEnd(
+    if config.method == "shares":
+        return lambda at, members, announcements, model: SharedRoundEnd(
+            roster, tuple(announcements.values()), at, scale
+        )
+    return lambda at, members, announcements, model: MaskedRoundEnd(
         roster, tuple(announcements.values()), at, members, scale
     )
 
@@ -65,15 +73,19 @@ def round_ends(config: AggregationConfig, roster: Roster, size: int) -> RoundEnd
 def quorum_of(config: AggregationConfig, sites: int) -> int:
     """Return the fewest sites whose sum may be opened.
 
-    Without secure aggregation that is any two; one alone would not be a federated round.
+    Without secure aggregation that is any two; one alone would not be a federated round. Shares need every
+    site.
 
     Raises:
         ConfigError: too few or too many sites for the method.
     """
-    return quorum(sites) if config.secure else min(2, sites)
+    if not config.secure:
+        return min(2, sites)
+    fewest = quorum(sites)
+    return sites if config.method == "shares" else fewest
 
 
 def _refuse_unavailable(config: AggregationConfig) -> None:
-    if config.method != "masks":
-        fix = "use masks or plain"
+    if config.method not in ("masks", "shares"):
+        fix = "use masks, shares or plain"
         raise ConfigError(problem(f"{config.method} is not available", where="aggregation", fix=fix))

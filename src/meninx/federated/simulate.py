@@ -42,7 +42,7 @@ from meninx.learn.task import with_network
 from meninx.metrics.estimates import Estimate
 from meninx.secagg import Member, Roster
 from meninx.secagg.roster import public_bytes
-from meninx.train import evaluate, stage
+from meninx.train import evaluate, in_rounds, stage
 from meninx.train.config import EvaluateConfig, TrainConfig
 
 STATE, EVENTS = "study.sqlite3", "events.jsonl"
@@ -64,6 +64,10 @@ class ArmResult:
         patients: patients measured.
         steps: optimiser steps of the run.
         epsilon: spent by the run; None without privacy.
+        difference: paired difference to the site's own local model on the same resamples of patients, of the
+            federated arm with baselines; None elsewhere.
+        difference_low: lower end of its interval.
+        difference_high: upper end.
     """
 
     arm: str
@@ -75,6 +79,9 @@ class ArmResult:
     patients: int
     steps: int
     epsilon: float | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +122,10 @@ class SimulateResult(Result):
             shown = [_cell(cells.get((arm, site))) for arm in arms]
             patients = next(row.patients for row in self.rows if row.site == site)
             lines.append("  ".join([f"{site:<{width}}", *(f"{text:<22}" for text in shown), f"{patients}"]))
+        compared = [row for row in self.rows if row.difference is not None]
+        if compared:
+            lines.append("federated minus local on the same patients:")
+            lines += [f"{row.site:<{width}}  {_difference(row)}" for row in compared]
         return "\n".join(line.rstrip() for line in lines)
 
 
@@ -152,12 +163,13 @@ def run(
         if differences:
             what = f"the dataset of {name} differs: {'; '.join(differences)}"
             raise ConfigError(problem(what, where="sites", fix="prepare all sites alike"))
+    for name, manifest in data.items():
+        in_rounds.check(config.training.replace(device=device), manifest.root, out / "sites" / name)
     with workspace.held(out):
         simulation = _Simulation(config, data, out, device, progress)
         simulation.train()
-        rows = simulation.measured(FEDERATED, simulation.federated())
-        if baselines:
-            rows = [*simulation.baselines(), *rows]
+        rows = simulation.baselines() if baselines else []
+        rows += simulation.measured(FEDERATED, simulation.federated(), baselines=simulation.local)
         return simulation.result(rows)
 
 
@@ -172,6 +184,7 @@ class _Simulation:
         self.digest = hashlib.sha256(settings.to_toml(config).encode()).hexdigest()
         self.run_id = ""
         self.accepted, self.aborted = 0, 0
+        self.local: dict[str, Path] = {}
 
     def train(self) -> None:
         """Train the study to its end."""
@@ -251,14 +264,14 @@ class _Simulation:
 
     def baselines(self) -> list[ArmResult]:
         """Train each site alone and all pooled, unless it was done, and return how they do."""
-        alone = {
+        self.local = {
             name: self._trained(manifest.root, self.out / "baselines" / LOCAL / name)
             for name, manifest in self.data.items()
         }
         together = pooled(self.data, self.out / "baselines" / "pooled-data")
         one = self._trained(together.root, self.out / "baselines" / POOLED)
         return [
-            *self.measured(LOCAL, alone),
+            *self.measured(LOCAL, self.local),
             *self.measured(POOLED, dict.fromkeys(self.data, one), elsewhere=True),
         ]
 
@@ -271,11 +284,26 @@ class _Simulation:
         config = self.training.replace(select="last", export=())
         return stage.run(config, source, place, progress=self.progress, resume=begun).out
 
-    def measured(self, arm: str, folders: Mapping[str, Path], *, elsewhere: bool = False) -> list[ArmResult]:
-        """Return how runs do on the test patients of each site."""
+    def measured(
+        self,
+        arm: str,
+        folders: Mapping[str, Path],
+        *,
+        elsewhere: bool = False,
+        baselines: Mapping[str, Path] | None = None,
+    ) -> list[ArmResult]:
+        """Return how runs do on the test patients of each site.
+
+        Args:
+            arm: name of the rows.
+            folders: site -> run.
+            elsewhere: the runs were not trained on the sites' own datasets.
+            baselines: site -> run to compare with; none by default.
+        """
         found = []
         for site, folder in folders.items():
-            config = EvaluateConfig(predictions=(), device=self.training.runtime.device)
+            baseline = (baselines or {}).get(site)
+            config = EvaluateConfig(predictions=(), device=self.training.runtime.device, baseline=baseline)
             data = self.data[site].root if elsewhere else None
             measured = evaluate.run(config, folder, data, progress=self.progress)
             headline: Estimate = next(iter(measured.metrics.values()))
@@ -285,7 +313,7 @@ class _Simulation:
                 ArmResult(
                     arm=arm, site=site, metric=headline.name, value=headline.value, low=headline.low,
                     high=headline.high, patients=measured.patients, steps=record.step,
-                    epsilon=spent.epsilon if spent else None,
+                    epsilon=spent.epsilon if spent else None, **_compared(measured.difference),
                 )
             )  # fmt: skip
         return found
@@ -346,6 +374,23 @@ def _completed(config: StudyConfig, info: DatasetInfo, out: Path) -> StudyConfig
 def _released(path: Path) -> bool:
     record = artifacts.read(path, RunRecord)
     return record is not None and record.state is RunState.RELEASED
+
+
+def _compared(difference: Estimate | None) -> dict[str, float]:
+    """Return a paired difference as fields of a row; none where there is none."""
+    if difference is None:
+        return {}
+    return {
+        "difference": difference.value,
+        "difference_low": difference.low,
+        "difference_high": difference.high,
+    }
+
+
+def _difference(row: ArmResult) -> str:
+    low, high = row.difference_low or 0.0, row.difference_high or 0.0
+    known = math.isfinite(low) and math.isfinite(high)
+    return f"{row.difference or 0.0:+.3f} [{low:+.3f}, {high:+.3f}]" if known else f"{row.difference:+.3f}"
 
 
 def _cell(row: ArmResult | None) -> str:

@@ -79,9 +79,11 @@ shares           Shamir's shares of seeds, encrypted; additive shares of vectors
 payload          digests and tags of masked vectors
 pair_secrets     what a site computes from the secret that it has in common with another
 site_history     what a site records before it answers
+site_session     SiteSession: keys, agreement and certificate of every kind of site
 site_protocol    SiteProtocol: a site's answers
 aggregation      Aggregation: the coordinator's sum
 verification     Transcript, verify: the sum computed again by a site
+sharing          SharingSite, SharingAggregation: additive shares among all sites instead of masks
 ckks             homomorphic encryption instead of masks (optional; TenSEAL)
 ===============  =====================================================================
 
@@ -102,6 +104,7 @@ if TYPE_CHECKING:
     from meninx.secagg.quantiser import Decoded, Quantiser
     from meninx.secagg.roster import Covered, Member, Roster, covered, quorum
     from meninx.secagg.shares import add_shares, additive_shares
+    from meninx.secagg.sharing import SharingAggregation, SharingSite
     from meninx.secagg.site_protocol import SitePhase, SiteProtocol
     from meninx.secagg.verification import Transcript, Verification, verify
 
@@ -114,6 +117,8 @@ __all__ = [
     "Member",
     "Quantiser",
     "Roster",
+    "SharingAggregation",
+    "SharingSite",
     "SitePhase",
     "SiteProtocol",
     "Transcript",
@@ -132,6 +137,7 @@ _MODULES = {
     "meninx.secagg.quantiser": ("Decoded", "Quantiser"),
     "meninx.secagg.roster": ("Covered", "Member", "Roster", "covered", "quorum"),
     "meninx.secagg.shares": ("add_shares", "additive_shares"),
+    "meninx.secagg.sharing": ("SharingAggregation", "SharingSite"),
     "meninx.secagg.site_protocol": ("SitePhase", "SiteProtocol"),
     "meninx.secagg.verification": ("Transcript", "Verification", "verify"),
 }

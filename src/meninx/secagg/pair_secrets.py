@@ -135,6 +135,18 @@ class PairSecrets:
             raise DataError(problem(f"the shares of {statement.site} have the wrong length", where="lost"))
         return {name: plain[i * SHARE_BYTES : (i + 1) * SHARE_BYTES] for i, name in enumerate(names)}
 
+    def seal(self, plaintext: bytes, context: bytes, recipient: str, *, draw: Draw) -> bytes:
+        """Return bytes encrypted to another site in one attempt (:func:`.shares.seal`)."""
+        return seal(plaintext, self._secrets[recipient], context, self.name, recipient, draw=draw)
+
+    def unseal(self, sealed: bytes, context: bytes, sender: str) -> bytes:
+        """Return what another site encrypted to this one in one attempt.
+
+        Raises:
+            PrivacyRefusal: it was changed, replayed, or encrypted by or to somebody else.
+        """
+        return unseal(sealed, self._secrets[sender], context, sender, self.name)
+
     def erase(self) -> None:
         """Overwrite the secrets."""
         for secret in self._secrets.values():

@@ -71,7 +71,18 @@ class SecretsOpened(_Recorded, frozen=True, kw_only=True, tag="opened"):
     opening: bytes
 
 
-HistoryEntry: TypeAlias = KeyDrawn | SitesMet | VectorMasked | AttemptUsed | SurvivorsSigned | SecretsOpened
+class SharesDrawn(_Recorded, frozen=True, kw_only=True, tag="shares"):
+    """The seeds of the shares of a vector, in the order of the roster, and what was signed about them."""
+
+    round: int
+    attempt: int
+    seeds: tuple[bytes, ...]
+    statement: bytes
+
+
+HistoryEntry: TypeAlias = (
+    KeyDrawn | SitesMet | VectorMasked | AttemptUsed | SurvivorsSigned | SecretsOpened | SharesDrawn
+)
 _DECODER: msgspec.msgpack.Decoder[HistoryEntry] = msgspec.msgpack.Decoder(HistoryEntry)
 
 

@@ -128,6 +128,36 @@ class Opening(InSession, frozen=True, kw_only=True, tag="opening"):
     shares: tuple[tuple[str, str, bytes], ...] = ()
 
 
+class Shared(InSession, frozen=True, kw_only=True, tag="shared"):
+    """What a site says about the rest of a vector that it shared among all sites (:mod:`.sharing`).
+
+    Attributes:
+        bits: of the ring, 32 or 64.
+        length: elements of the vector.
+        leaves: SHA-256 of each chunk of the rest, one after the other.
+        shares: per other site, the seed of its share, encrypted.
+    """
+
+    bits: int
+    length: int
+    leaves: bytes
+    shares: tuple[tuple[str, bytes], ...]
+
+
+class PartialSum(InSession, frozen=True, kw_only=True, tag="partial sum"):
+    """What a site says about the sum of the shares that it got.
+
+    Attributes:
+        bits: of the ring, 32 or 64.
+        length: elements of the vector.
+        leaves: SHA-256 of each chunk of the sum, one after the other.
+    """
+
+    bits: int
+    length: int
+    leaves: bytes
+
+
 class _Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     body: bytes
     signature: bytes
