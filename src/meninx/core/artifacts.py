@@ -5,8 +5,6 @@
     >>> _ = write(root, Members(train=("p1",), valid=(), patients_known=True))
     >>> read(root, Members).train
     ('p1',)
-    >>> read(root, PrivacyRecord) is None
-    True
 
 No other module spells these file names. Every number that reaches a page carries its :class:`Origin`: the
 run, the dataset, the weights, the step and the split that it was measured on. A reader compares origins and
