@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from rounds_samples import (
@@ -41,7 +42,7 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_state, "_connected", quick)
 
 
-@pytest.mark.parametrize("method", ["plain", "masks", "shares"])
+@pytest.mark.parametrize("method", ["plain", "masks", "shares", "ckks"])
 def test_three_rounds_give_the_mean_of_the_updates_weighted_by_units(tmp_path: Path, method: str) -> None:
     study = Study(tmp_path, method)
     state = study.run()
@@ -267,7 +268,9 @@ class _Dying:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("method", ["plain", "masks", "shares"])
+@pytest.mark.parametrize(
+    "method", ["plain", "masks", *(pytest.param(name, marks=pytest.mark.slow) for name in ("shares", "ckks"))]
+)
 def test_a_coordinator_that_is_killed_at_any_transition_ends_with_the_same_model(
     tmp_path: Path, method: str, after: bool
 ) -> None:
@@ -501,3 +504,25 @@ def test_an_answer_to_another_question_is_refused_and_the_study_goes_on(tmp_path
     state = study.run(line)
     assert all(entry.survivors == NAMES[:3] for entry in state.rounds())
     assert any("another question" in event.reason for event in study.of(events.SiteRefused))
+
+
+@pytest.mark.parametrize("method", ["masks", "shares"])
+def test_a_site_that_was_given_another_model_is_in_no_sum(tmp_path: Path, method: str) -> None:
+    """Otherwise a coordinator could read its update: others get a model from which theirs are zero."""
+    study = Study(tmp_path, method, strategy=FedAvg(rounds=1))
+
+    class TwoFaced(Line):
+        def answer(self, name: str, request: Request) -> messages.Reply:
+            if name == "west" and isinstance(request, messages.Train):
+                request = msgspec.structs.replace(request, model=bytes(len(request.model)))
+            return super().answer(name, request)
+
+    line = TwoFaced(study.sites)
+    if method == "masks":
+        state = study.run(line)
+        assert state.rounds()[0].survivors == ("east", "north", "south")
+        assert np.abs(weights(state) - expected_model([NAMES[:3]])).max() < 1e-5
+    else:  # which need every site
+        with pytest.raises(DataError, match="failed one after the other"):
+            study.run(line)
+    assert any("not accepted" in event.reason for event in study.of(events.SiteRefused))
