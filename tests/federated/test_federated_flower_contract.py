@@ -122,7 +122,7 @@ CONSTANTS = {
         "NOOP_FLWR_AID",
         "SUPERLINK_NODE_ID",
     ],
-    "flwr.supercore.constant": ["NOOP_FEDERATION_ID"],
+    "flwr.supercore.constant": ["FLWR_IN_MEMORY_DB_NAME", "NOOP_FEDERATION_ID"],
     "flwr.supercore.telemetry": ["FLWR_TELEMETRY_ENABLED"],
 }
 

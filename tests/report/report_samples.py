@@ -25,6 +25,7 @@ from meninx.core.artifacts import (
     RunRecord,
     RunState,
     StartRecord,
+    StudyPart,
 )
 from meninx.core.budget import NeighboringRelation, PrivacyUnit
 from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind, dataset_digest
@@ -187,6 +188,7 @@ def write_run(
     older: bool = False,
     outside: tuple[str, ...] = (),
     known: dict[str, tuple[str, ...]] | None = None,
+    study: StudyPart | None = None,
 ) -> Path:
     """Return a run folder.
 
@@ -212,6 +214,7 @@ def write_run(
         older: made by a version without ``run.json``.
         outside: what else lies outside the guarantee.
         known: further fields of the members.
+        study: that the run is a site's part of a federated study.
     """
     workspace.make_private(folder)
     (folder / "release").mkdir()
@@ -245,6 +248,7 @@ def write_run(
         else "",
         made="2026-11-20T10:00:00+00:00",
         finished="2026-11-20T11:00:00+00:00" if state is RunState.RELEASED else "",
+        study=study,
     )
     _write_private_room(folder, identity, members, dataset, patients_known=patients_known)
     if known:

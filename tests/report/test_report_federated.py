@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import html
+import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from report_samples import write_run
 
 from meninx.core import artifacts
 from meninx.core.errors import DataError
-from meninx.core.federation import FederatedRecord, FederatedRound
-from meninx.report import stage
+from meninx.core.federation import ArmResult, ArmsRecord, FederatedRecord, FederatedRound, StudyPart
+from meninx.report import context, joint_privacy, sources, stage
 from meninx.report.config import ReportConfig
 
 SITES = ("east", "north", "south", "west")
@@ -37,18 +41,23 @@ def page(folder: Path, study: FederatedRecord) -> str:
     artifacts.write(folder, study)
     out = folder.parent / f"{folder.name}.html"
     stage.run(ReportConfig(), [folder], out)
-    html = out.read_text()
-    assert "<script>" not in html
-    start = html.index('id="federated"')
-    text = re.sub(r"<[^>]+>", " ", html[start : html.index("</section", start)])
-    return re.sub(r"\s+", " ", text.replace("\u00a0", " "))
+    return section(out, "federated")
+
+
+def section(page: Path, anchor: str) -> str:
+    """Return the text of a section of a page."""
+    source = page.read_text()
+    assert "<script>" not in source
+    start = source.index(f'id="{anchor}"')
+    text = re.sub(r"<wbr>", "", source[start : source.index("</section", start)])
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", text)).replace("\u00a0", " "))
 
 
 def test_the_page_says_who_took_part_what_failed_and_what_was_spent(tmp_path: Path) -> None:
     text = page(tmp_path / "study", STUDY)
     assert "4 sites trained study chest together: 2 rounds gave a model. 1 failed" in text
     assert "Up to 1 site may collude." in text
-    assert "epsilon of the worst site 7.9 at north, delta 0.0001; 1 sites did not report" in text
+    assert "epsilon of the worst site 7.9 at north, delta 0.0001; 1 site did not report" in text
     assert "left: the privacy budget of this site is used up" in text
     assert "2, each by 4 or more (whole)" in text
     assert "without south; 2 % of the changes were cut" in text
@@ -69,6 +78,147 @@ def test_without_privacy_and_aggregation_the_page_promises_nothing(tmp_path: Pat
     assert "The study is not finished." in text
     assert "no privacy" in text
     assert "worst site" not in text
+    assert "nothing was hidden from whoever ran it" in text
+
+
+def test_three_sites_are_warned_of_two_colluders_and_of_a_dropout(tmp_path: Path) -> None:
+    three = replace(STUDY, sites=SITES[:3], refusals={}, rounds=(replace(ALL, survivors=SITES[:3]),))
+    text = page(tmp_path / "three", three)
+    assert "two of them that collude always see the update of the third" in text
+    assert "No dropout is tolerated" in text
+    assert "No dropout is tolerated" not in page(tmp_path / "four", STUDY)
+
+
+def test_a_site_that_computed_another_sum_stands_out(tmp_path: Path) -> None:
+    text = page(tmp_path / "study", replace(STUDY, rounds=(replace(ALL, mismatches=("west",)),)))
+    assert "Round 1: west computed another sum than the coordinator's." in text
+
+
+def test_models_are_compared_on_the_test_patients_of_each_site(tmp_path: Path) -> None:
+    rows = [
+        ArmResult(arm=arm, site=site, metric="auroc", value=value, low=low, high=0.9, patients=40, steps=8)
+        for arm, value, low in (("local", 0.7, 0.6), ("pooled", 0.85, None), ("federated", 0.8, 0.7))
+        for site in ("north", "south")
+    ]
+    artifacts.write(tmp_path / "study", ArmsRecord(study="chest", run="r1", rows=tuple(rows)))
+    text = page(tmp_path / "study", STUDY)
+    assert "site alone all data in one place together patients" in text
+    assert "north 0.700 [0.600, 0.900] 0.850 no interval 0.800 [0.700, 0.900] 40" in text
+
+
+def site_run(folder: Path, site: str, members: Sequence[str] | None, **settings: object) -> Path:
+    """Return the run of a site of study chest."""
+    part = StudyPart(study="chest", run="r1", site=site, sites=3, digest="a" * 64, aggregation="masks")
+    kept = {"steps": 1, "evaluated": False, **settings}  # the accounting of many steps takes seconds
+    return write_run(folder / site / "run", private=True, members=members, study=part, **kept)
+
+
+@pytest.fixture
+def sites(tmp_path: Path) -> list[Path]:
+    """The runs of three sites with different patients, the second with less noise."""
+    kinds = {"east": {}, "north": {"noise": 0.8}, "west": {}}
+    return [
+        site_run(tmp_path, site, [f"{site}-{number}" for number in range(30)], **kind)
+        for site, kind in kinds.items()
+    ]
+
+
+def test_the_runs_of_a_study_are_one_study_and_their_epsilons_are_not_added(
+    sites: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "page.html"
+    result = stage.run(ReportConfig(), sites, out)
+    runs = [run for run in sources.read(sites) if isinstance(run, sources.TrainedRun)]
+    worst = max(run.account.spent.epsilon for run in runs if run.account and run.account.spent)
+    text = section(out, "federated")
+    assert text.count("Study chest of 3 sites: the runs of east, north and west were given.") == 1
+    assert "The folder of its coordinator was not" in text
+    assert f"epsilon of the worst site {worst:.4g} at north, delta 0.0001" in text
+    assert text.count("by its ledger") == 3
+    assert "Epsilons of different patients are not added up" in text
+    assert result.verdicts["Privacy of training?"]
+    cards = section(out, "verdict")
+    assert "run chest at north" in cards
+    assert "one of 3 sites of study chest" in cards
+    assert "together" not in cards
+    privacy = section(out, "privacy")
+    assert "count together" not in privacy
+    assert privacy.count("Plans of the sites of study chest") == 1
+    assert "Plan of run" not in privacy
+
+
+def test_usefulness_is_judged_at_the_site_where_the_model_does_worst(
+    sites: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    monkeypatch.setattr(
+        context, "_worth", lambda run: {"east": 0.9, "north": 0.6, "west": 0.8}[run.part.site]
+    )
+    assert context.gather(ReportConfig(), sites).headline.part.site == "north"
+
+
+def groups(paths: Sequence[Path]) -> set[tuple[str, ...]]:
+    """Return the sites of every group whose costs are added, the same in every order."""
+    runs = [run for run in sources.read(paths) if isinstance(run, sources.TrainedRun)]
+    found = set()
+    for given in itertools.permutations(runs):
+        joints = joint_privacy.groups(given)
+        found.add(tuple(sorted(tuple(sorted(run.part.site for run in joint.runs)) for joint in joints)))
+    [only] = found
+    return set(only)
+
+
+def test_sites_that_may_share_patients_are_not_added_and_the_page_says_so(tmp_path: Path) -> None:
+    paths = [site_run(tmp_path, site, None) for site in ("east", "north")]
+    assert groups(paths) == {("east",), ("north",)}
+    stage.run(ReportConfig(), paths, tmp_path / "page.html")
+    text = section(tmp_path / "page.html", "privacy")
+    assert "Whether anybody is a patient of both is not known of these sites: east and north" in text
+    assert "Somebody who is a patient of both spends both." in text
+
+
+def test_equal_identifiers_at_two_sites_are_two_people_until_shown_otherwise(tmp_path: Path) -> None:
+    known = {"identifiers": ("a", "b")}
+    paths = [site_run(tmp_path, site, [f"{site}-1"], known=known) for site in ("east", "north")]
+    assert groups(paths) == {("east",), ("north",)}
+
+
+def test_a_patient_of_two_sites_spends_the_epsilon_of_both(tmp_path: Path) -> None:
+    members = {"east": ["p1", "p2"], "north": ["p2", "p3"], "west": ["p4"]}
+    paths = [site_run(tmp_path, site, names) for site, names in members.items()]
+    assert groups(paths) == {("east", "north"), ("west",)}
+    stage.run(ReportConfig(), paths, tmp_path / "page.html")
+    assert "Sites east and north have patients in common" in section(tmp_path / "page.html", "federated")
+    assert "Sites with a common patient: east and north" in section(tmp_path / "page.html", "privacy")
+
+
+def test_two_runs_of_one_site_are_added(tmp_path: Path) -> None:
+    paths = [site_run(tmp_path / name, "east", None) for name in ("first", "second")]
+    assert groups(paths) == {("east", "east")}
+
+
+def test_runs_of_two_studies_that_may_share_patients_are_added(tmp_path: Path) -> None:
+    other = StudyPart(study="skin", run="r9", site="north", sites=3)
+    paths = [site_run(tmp_path, "east", None)]
+    paths.append(write_run(tmp_path / "other", private=True, members=None, study=other, steps=1))
+    assert groups(paths) == {("east", "north")}
+
+
+def test_a_site_that_reported_another_epsilon_than_its_ledger_gives_stands_out(tmp_path: Path) -> None:
+    path = site_run(tmp_path, "north", ["p1"])
+    artifacts.write(tmp_path / "study", replace(STUDY, epsilon={"north": 1.0}))
+    out = tmp_path / "page.html"
+    stage.run(ReportConfig(), [tmp_path / "study", path], out)
+    assert "north reported epsilon 1 to the coordinator; its ledger gives" in section(out, "federated")
+
+
+def test_a_simulated_study_comes_with_the_runs_of_its_sites(tmp_path: Path) -> None:
+    artifacts.write(tmp_path / "study", replace(STUDY, simulated=True))
+    site_run(tmp_path / "study" / "sites", "north", ["p1"])
+    found = sources.read([tmp_path / "study"])
+    assert [type(item) for item in found] == [FederatedRecord, sources.TrainedRun]
+    artifacts.write(tmp_path / "study", STUDY)
+    assert len(sources.read([tmp_path / "study"])) == 1
 
 
 def test_a_damaged_record_of_a_study_is_refused(tmp_path: Path) -> None:

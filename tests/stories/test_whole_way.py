@@ -25,9 +25,10 @@ from meninx.synthetic import AnswerKey, PhantomConfig, write_archives
 
 HOSPITALS = ("north", "south", "east")
 SIZES = {
-    "train-non-private": ("--epochs", "1"),
-    "train-private": ("--steps", "3", "--physical-batch", "12"),
+    "train-non-private": ("--rounds", "2", "--local-epochs", "1"),
+    "train-private": ("--rounds", "2", "--local-steps", "2"),
 }
+POOLED = "runs/non-private/baselines/pooled-data"  # the dataset that no hospital could make
 IMAGES = re.compile(rb"data:[a-z/+]+;base64,([A-Za-z0-9+/=]+)")
 
 
@@ -45,7 +46,7 @@ class Way:
             name = path.relative_to(self.root)
             inner = (
                 name.parts[2:] if name.parts[0] == "runs" else name.parts
-            )  # the demo calls one run "private"
+            )  # the demo calls one study "private"
             if name.parts[0] in ("hospitals", "keys") or "private" in inner:
                 continue
             yield f"name of {name}", str(name).encode()
@@ -59,13 +60,13 @@ class Way:
         return (
             (place, data)
             for place, data in self.public()
-            if not re.match(r"(name of )?(clean|data)\b", place)
+            if not re.match(rf"(name of )?(clean|data|{POOLED})\b", place)
         )
 
     def rooms(self) -> list[Path]:
         """Return every private folder: of a stage or of a run."""
         found = [path for path in self.root.rglob("private") if path.is_dir()]
-        return [path for path in found if path.parent.name != "runs"]
+        return [path for path in found if path.parent.name != "runs"]  # a study of the demo has this name
 
 
 def unpacked(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -117,7 +118,7 @@ def test_nothing_planted_is_in_anything_that_is_not_private(way):
     places = {place for place, _ in way.public()}
     for needed in (
         "report.html",
-        "data/manifest.csv",
+        "data/north/manifest.csv",
         "clean/north/deid.json",
         "clean/north/audit.jsonl",
         "said by report",
@@ -131,13 +132,16 @@ def test_nothing_planted_is_in_anything_that_is_not_private(way):
         "evaluation.json",
         "model.onnx",
     ):
-        assert len([place for place in places if re.search(rf"runs/.*({needed})$", place)]) >= 2, needed
+        found_places = [place for place in places if re.search(rf"runs/.*({needed})$", place)]
+        assert len(found_places) >= 2 * len(HOSPITALS), needed
     assert not found(way.public(), way.key.needles())
 
 
 def test_what_is_released_names_no_case_and_no_patient(way):
-    with (way.root / "data" / "manifest.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = []
+    for hospital in HOSPITALS:
+        with (way.root / "data" / hospital / "manifest.csv").open(newline="") as stream:
+            rows += csv.DictReader(stream)
     names = {row[column].encode() for row in rows for column in ("case_id", "patient_id", "study")}
     assert len(names) > 100
     assert found(way.public(), names), "the tables of cases name them, or this test sees nothing"
@@ -154,7 +158,8 @@ def test_no_prediction_of_a_case_is_released(way):
 
 def test_private_rooms_are_closed(way):
     rooms = way.rooms()
-    assert len(rooms) == len(HOSPITALS) + 1 + 2
+    stages, parts, baselines, coordinators = 2 * len(HOSPITALS), 2 * len(HOSPITALS), len(HOSPITALS) + 1, 2
+    assert len(rooms) == stages + parts + baselines + coordinators
     assert [path for path in rooms if stat.S_IMODE(path.stat().st_mode) != 0o700] == []
     for path in (way.root / "keys").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -182,7 +187,7 @@ def test_no_key_and_no_seed_of_the_noise_is_public(way):
 
 
 def test_pictures_of_cases_carry_no_words(way):
-    pictures = sorted((way.root / "data" / "images").glob("*.png"))
+    pictures = sorted((way.root / "data").glob("*/images/*.png"))
     assert len(pictures) > 50
     for path in pictures:
         with Image.open(path) as picture:
@@ -200,7 +205,9 @@ def chunks(data: bytes) -> Iterator[bytes]:
 def test_a_leak_anywhere_is_seen(way):
     """Plant a name in one public file of each kind: the search sees it."""
     name = next(text for text in sorted(way.key.strings()) if text.isascii() and len(text) > 6)
-    paths = [way.root / place for place in ("report.html", "data/prepare.json", "clean/south/deid.json")]
+    paths = [
+        way.root / place for place in ("report.html", "data/north/prepare.json", "clean/south/deid.json")
+    ]
     before = [path.read_bytes() for path in paths]
     try:
         for path, content in zip(paths, before, strict=True):

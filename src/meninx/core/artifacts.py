@@ -5,8 +5,6 @@
     >>> _ = write(root, Members(train=("p1",), valid=(), patients_known=True))
     >>> read(root, Members).train
     ('p1',)
-    >>> read(root, PrivacyRecord) is None
-    True
 
 No other module spells these file names. Every number that reaches a page carries its :class:`Origin`: the
 run, the dataset, the weights, the step and the split that it was measured on. A reader compares origins and
@@ -35,7 +33,7 @@ from meninx.core.ancestry import FeatureStatistics as FeatureStatistics
 from meninx.core.ancestry import Lineage as Lineage
 from meninx.core.ancestry import StartRecord as StartRecord
 from meninx.core.errors import DataError, expected, problem
-from meninx.core.federation import FederatedRecord, RoundRecord
+from meninx.core.federation import ArmsRecord, FederatedRecord, RoundRecord
 from meninx.core.federation import StudyPart as StudyPart
 from meninx.core.manifest import DatasetInfo
 from meninx.core.provenance import Environment as Environment
@@ -459,6 +457,7 @@ _PLACES: Mapping[type, str] = {
     Members: "private/members.json",
     RoundRecord: "private/round.json",
     FederatedRecord: "federated.json",
+    ArmsRecord: "arms.json",
     Ancestry: "private/start.json",
     Lineage: "release/lineage.json",
     EvaluationRecord: "release/evaluation.json",

@@ -58,6 +58,57 @@ class RoundRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArmResult:
+    """One model measured on the test patients of one site.
+
+    Attributes:
+        arm: ``local`` (the site alone), ``pooled`` (all data in one place) or ``federated``.
+        site: whose test patients.
+        metric: name of the metric.
+        value: its value; None where it is not known.
+        low: lower end of its interval over patients; None where there are too few for one.
+        high: upper end.
+        patients: patients measured.
+        steps: optimiser steps of the run.
+        epsilon: spent by the run; None without privacy.
+        difference: paired difference to the site's own local model on the same resamples of patients, of the
+            federated arm with baselines; None elsewhere.
+        difference_low: lower end of its interval; None where there are too few patients for one.
+        difference_high: upper end.
+    """
+
+    arm: str
+    site: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    patients: int
+    steps: int
+    epsilon: float | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmsRecord:
+    """What the models of a simulated study are worth at each site: ``arms.json`` in the coordinator's folder.
+
+    Attributes:
+        study: name of the study.
+        run: identifier of the run of it.
+        rows: one per arm and site.
+        version: format of the record.
+    """
+
+    study: str
+    run: str
+    rows: tuple[ArmResult, ...]
+    version: int = FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
 class FederatedRound:
     """One round of a study, as its record tells it.
 

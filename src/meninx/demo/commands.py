@@ -12,7 +12,10 @@ from typing import Any
 from meninx.demo.config import DemoConfig
 
 TRAINING_SHARE = 0.7  # of the patients, by the default shares of `prepare`
-BATCH_SHARE = 0.6  # of the training patients: few steps in which most take part
+BATCH_SHARE = 0.6  # of a hospital's training patients: few steps in which most take part
+PLAIN, PRIVATE = "non-private", "private"
+ROUNDS, LOCAL_EPOCHS = 8, 2  # of the study without privacy
+PRIVATE_ROUNDS, LOCAL_STEPS = 10, 4  # of the study with privacy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,7 @@ class Command:
     @property
     def line(self) -> str:
         """The command as a user types it."""
-        words = ["meninx", self.verb, *map(str, self.paths)]
+        words = ["meninx", *self.verb.split(), *map(str, self.paths)]
         words += ["--recipe", self.recipe] if self.recipe else []
         words += ["--out", str(self.out)] if self.out else []
         return shlex.join([*words, *self.flags, *_flags(self.settings)])
@@ -48,27 +51,24 @@ class Command:
 
 def commands(config: DemoConfig, out: Path, hospitals: Sequence[str]) -> tuple[Command, ...]:
     """Return the steps after the cohort is there, in order."""
-    clean, data, runs = out / "clean", out / "data", out / "runs"
+    sites = [out / "data" / hospital for hospital in hospitals]
+    studies = {name: out / "runs" / name for name in (PLAIN, PRIVATE)}
     return (
         *(_deid(out, hospital) for hospital in hospitals),
-        _prepare(out, config),
-        _train(data, runs, config, private=False),
-        _train(data, runs, config, private=True),
-        Command(name="evaluate", verb="evaluate", paths=(runs / "non-private" / "latest",)),
-        Command(
-            name="evaluate-private", verb="evaluate", paths=(runs / "private" / "latest",),
-            settings={"baseline": runs / "non-private" / "latest"},
-        ),
+        *(_prepare(out, hospital, config) for hospital in hospitals),
+        _without_privacy(sites, studies[PLAIN], config),
+        _with_privacy(sites, studies[PRIVATE], config),
+        *(_evaluate(studies, hospital) for hospital in hospitals),
         Command(
             name="report", verb="report", out=out / "report.html",
-            settings={"title": "meninx demo: invented patients of three hospitals"},
-            paths=(clean, data, runs / "non-private" / "latest", runs / "private" / "latest"),
+            settings={"title": "meninx demo: three hospitals with invented patients train together"},
+            paths=(out / "clean", out / "data", *studies.values()),
         ),
     )  # fmt: skip
 
 
 def delta(patients: int) -> float:
-    """Return the largest power of ten that is at most a tenth of 1 / training patients."""
+    """Return the largest power of ten that is at most a tenth of 1 / training patients of all hospitals."""
     return float(10.0 ** math.floor(-math.log10(10 * TRAINING_SHARE * patients)))
 
 
@@ -82,12 +82,12 @@ def _deid(out: Path, hospital: str) -> Command:
     )
 
 
-def _prepare(out: Path, config: DemoConfig) -> Command:
+def _prepare(out: Path, hospital: str, config: DemoConfig) -> Command:
     return Command(
-        name="prepare", verb="prepare", paths=(out / "clean", out / "data"),
+        name=f"prepare-{hospital}", verb="prepare", paths=(out / "clean" / hospital, out / "data" / hospital),
         settings={
-            "reader": "dicom", "name": "demo",
-            "table": "../../hospitals/{site}/labels.csv",  # relative to the folder of each site
+            "reader": "dicom", "name": hospital,
+            "table": f"../../hospitals/{hospital}/labels.csv",  # relative to the source
             "crosswalks": ("private/crosswalk_uids.csv",), "modalities": ("DX",),
             "size": (config.size, config.size), "split": "exact", "synthetic": True,
             "label_columns": ("effusion", "pneumothorax", "nodule"),
@@ -95,17 +95,34 @@ def _prepare(out: Path, config: DemoConfig) -> Command:
     )  # fmt: skip
 
 
-def _train(data: Path, runs: Path, config: DemoConfig, *, private: bool) -> Command:
-    settings: dict[str, Any] = {"seed": config.seed}
-    if config.deterministic:
-        settings["deterministic"] = True
-    if private:
-        settings["batch_size"] = max(1, round(BATCH_SHARE * TRAINING_SHARE * config.patients))
-        settings |= {"epsilon": config.epsilon, "delta": delta(config.patients)}
-    kind = "private" if private else "non-private"
-    recipe = "demo-dp" if private else "demo"
+def _without_privacy(sites: Sequence[Path], out: Path, config: DemoConfig) -> Command:
+    """Return the study without privacy, and each hospital alone and all data in one place beside it."""
     return Command(
-        name=f"train-{kind}", verb="train", paths=(data,), recipe=recipe, out=runs / kind, settings=settings
+        name=f"train-{PLAIN}", verb="federate simulate", paths=tuple(sites), recipe="demo", out=out,
+        settings={"rounds": ROUNDS, "local_epochs": LOCAL_EPOCHS, "baselines": True,
+                  "train": {"seed": config.seed, **_repeatable(config)}},
+    )  # fmt: skip
+
+
+def _with_privacy(sites: Sequence[Path], out: Path, config: DemoConfig) -> Command:
+    batch = max(1, round(BATCH_SHARE * TRAINING_SHARE * config.patients / len(sites)))
+    train = {"seed": config.seed, "batch_size": batch, "physical_batch": batch, "epsilon": config.epsilon,
+             "delta": delta(config.patients), **_repeatable(config)}  # fmt: skip
+    return Command(
+        name=f"train-{PRIVATE}", verb="federate simulate", paths=tuple(sites), recipe="demo-dp", out=out,
+        settings={"rounds": PRIVATE_ROUNDS, "local_steps": LOCAL_STEPS, "train": train},
+    )  # fmt: skip
+
+
+def _repeatable(config: DemoConfig) -> dict[str, Any]:
+    return {"deterministic": True} if config.deterministic else {}
+
+
+def _evaluate(studies: Mapping[str, Path], hospital: str) -> Command:
+    """Return the measurement of the private model on a hospital's test patients, against the other model."""
+    plain, private = (studies[name] / "sites" / hospital / "latest" for name in (PLAIN, PRIVATE))
+    return Command(
+        name=f"evaluate-{hospital}", verb="evaluate", paths=(private,), settings={"baseline": plain}
     )
 
 
@@ -115,6 +132,8 @@ def _flags(settings: Mapping[str, Any]) -> list[str]:
         name = key.replace("_", "-")
         if isinstance(value, bool):
             words += [f"--{name}"] if value else [f"--no-{name}"]
+        elif isinstance(value, Mapping):
+            words += _flags({f"{name}.{inner}": item for inner, item in value.items()})
         elif isinstance(value, tuple):
             words += [f"--{name}", *map(str, value)]
         else:

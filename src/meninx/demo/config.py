@@ -16,9 +16,9 @@ class DemoConfig(Settings):
         patients: Number of synthetic patients at three hospitals.
         size: Rows and columns of a radiograph in the dataset.
         seed: Seed of the cohort and of training; never of the privacy noise.
-        epsilon: Privacy budget of the private model.
-        deterministic: Take the privacy noise from the seed as well, to repeat the demo bit for bit; the
-            report then marks the private run as void.
+        epsilon: Privacy budget of each patient in the study with differential privacy.
+        deterministic: Take the privacy noise from the seed as well, to repeat the models bit for bit; the
+            report then marks the private runs as void.
         overwrite: Replace an earlier demo in the folder, once the new one is complete.
         dry_run: Print the commands and write nothing.
     """

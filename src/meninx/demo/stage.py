@@ -1,4 +1,4 @@
-"""The demo: invented archives of three hospitals, clean DICOM, one dataset, two models and one report."""
+"""The demo: invented archives of three hospitals, clean DICOM, three datasets, two studies and one report."""
 
 from __future__ import annotations
 
@@ -88,9 +88,13 @@ def _run(config: DemoConfig, out: Path, steps: Iterable[Command], progress: Prog
 
 
 def _verb(step: Command) -> Callable[[Command, Progress], str]:
-    return {"deid": _deid, "prepare": _prepare, "train": _train, "evaluate": _evaluate, "report": _report}[
-        step.verb
-    ]
+    return {
+        "deid": _deid,
+        "prepare": _prepare,
+        "federate simulate": _simulate,
+        "evaluate": _evaluate,
+        "report": _report,
+    }[step.verb]
 
 
 def _deid(step: Command, progress: Progress) -> str:
@@ -104,9 +108,11 @@ def _prepare(step: Command, progress: Progress) -> str:
     return api.prepare(source, out, progress=progress, **step.settings).summary()
 
 
-def _train(step: Command, progress: Progress) -> str:
-    (data,) = step.paths
-    return api.train(data, out=step.out, recipe=step.recipe, progress=progress, **step.settings).summary()
+def _simulate(step: Command, progress: Progress) -> str:
+    assert step.out is not None
+    return api.simulate(
+        step.paths, step.out, recipe=step.recipe, progress=progress, **step.settings
+    ).summary()
 
 
 def _evaluate(step: Command, progress: Progress) -> str:

@@ -23,6 +23,7 @@ from meninx.core import artifacts, files, names, randomness, settings, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import RunRecord, RunState, StudyPart
 from meninx.core.errors import ConfigError, UsageError, expected, problem
+from meninx.core.federation import ArmResult, ArmsRecord
 from meninx.core.manifest import DatasetInfo, Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import KEY_BYTES
@@ -48,40 +49,6 @@ from meninx.train.config import EvaluateConfig, TrainConfig
 STATE, EVENTS = "study.sqlite3", "events.jsonl"
 LOCAL, POOLED, FEDERATED = "local", "pooled", "federated"
 _SLUG = re.compile(r"[^a-z0-9]+")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArmResult:
-    """One model measured on the test patients of one site.
-
-    Attributes:
-        arm: ``local``, ``pooled`` or ``federated``.
-        site: whose test patients.
-        metric: name of the metric.
-        value: its value.
-        low: lower end of its interval over patients.
-        high: upper end.
-        patients: patients measured.
-        steps: optimiser steps of the run.
-        epsilon: spent by the run; None without privacy.
-        difference: paired difference to the site's own local model on the same resamples of patients, of the
-            federated arm with baselines; None elsewhere.
-        difference_low: lower end of its interval.
-        difference_high: upper end.
-    """
-
-    arm: str
-    site: str
-    metric: str
-    value: float
-    low: float
-    high: float
-    patients: int
-    steps: int
-    epsilon: float | None = None
-    difference: float | None = None
-    difference_low: float | None = None
-    difference_high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,21 +278,23 @@ class _Simulation:
             spent = artifacts.read(folder, artifacts.PrivacyRecord)
             found.append(
                 ArmResult(
-                    arm=arm, site=site, metric=headline.name, value=headline.value, low=headline.low,
-                    high=headline.high, patients=measured.patients, steps=record.step,
-                    epsilon=spent.epsilon if spent else None, **_compared(measured.difference),
+                    arm=arm, site=site, metric=headline.name, value=_known(headline.value),
+                    low=_known(headline.low), high=_known(headline.high), patients=measured.patients,
+                    steps=record.step, epsilon=spent.epsilon if spent else None,
+                    **_compared(measured.difference),
                 )
             )  # fmt: skip
         return found
 
     def result(self, rows: Sequence[ArmResult]) -> SimulateResult:
-        """Write the table and return the result."""
+        """Write the table, for people and for a report, and return the result."""
         fields = list(ArmResult.__dataclass_fields__)
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(fields)
         writer.writerows([getattr(row, name) for name in fields] for row in rows)
         files.write_text(self.out / "table.csv", buffer.getvalue())
+        artifacts.write(self.out, ArmsRecord(study=self.config.name, run=self.run_id, rows=tuple(rows)))
         return SimulateResult(
             out=self.out, rows=tuple(rows), algorithm=self.config.study.algorithm,
             aggregation=self.config.aggregation.method, rounds=self.accepted, aborted=self.aborted,
@@ -376,25 +345,29 @@ def _released(path: Path) -> bool:
     return record is not None and record.state is RunState.RELEASED
 
 
-def _compared(difference: Estimate | None) -> dict[str, float]:
+def _compared(difference: Estimate | None) -> dict[str, float | None]:
     """Return a paired difference as fields of a row; none where there is none."""
     if difference is None:
         return {}
     return {
-        "difference": difference.value,
-        "difference_low": difference.low,
-        "difference_high": difference.high,
+        "difference": _known(difference.value),
+        "difference_low": _known(difference.low),
+        "difference_high": _known(difference.high),
     }
 
 
 def _difference(row: ArmResult) -> str:
-    low, high = row.difference_low or 0.0, row.difference_high or 0.0
-    known = math.isfinite(low) and math.isfinite(high)
-    return f"{row.difference or 0.0:+.3f} [{low:+.3f}, {high:+.3f}]" if known else f"{row.difference:+.3f}"
+    value, low, high = row.difference, row.difference_low, row.difference_high
+    shown = "" if value is None else f"{value:+.3f}"
+    return shown if low is None or high is None else f"{shown} [{low:+.3f}, {high:+.3f}]"
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _cell(row: ArmResult | None) -> str:
-    if row is None:
+    if row is None or row.value is None:
         return "-"
-    known = math.isfinite(row.low) and math.isfinite(row.high)
+    known = row.low is not None and row.high is not None
     return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" if known else f"{row.value:.3f}"

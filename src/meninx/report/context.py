@@ -5,6 +5,7 @@ What is missing is named, never invented.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from meninx.core import belonging
 from meninx.core.artifacts import DeidRecord, Departure
-from meninx.core.federation import FederatedRecord
+from meninx.core.federation import ArmsRecord, FederatedRecord
 from meninx.report import formatting, joint_privacy, sources, training_log
 from meninx.report.config import ReportConfig
 from meninx.report.evaluations import Compared
@@ -52,6 +53,7 @@ class ReportContext:
         unfinished: runs that took steps and were not finished.
         joints: private runs by shared patients with their joint cost, the dearest first.
         studies: federated studies, by name.
+        arms: what the models of simulated studies are worth at each site.
         comparisons: paired differences that belong to the runs given.
         missing: sentences about what was not given or is not shown.
     """
@@ -64,14 +66,23 @@ class ReportContext:
     unfinished: tuple[TrainedRun, ...]
     joints: tuple[Joint, ...]
     studies: tuple[FederatedRecord, ...] = field(default=())
+    arms: tuple[ArmsRecord, ...] = field(default=())
     comparisons: tuple[Comparison, ...] = field(default=())
     missing: tuple[str, ...] = field(default=())
 
     @property
     def headline(self) -> TrainedRun | None:
-        """The run that utility and fairness are judged of: the latest private one, else the latest."""
+        """The run that utility and fairness are judged of: the latest private one, else the latest.
+
+        The sites of a federated study have one model: of them, the site where it does worst.
+        """
         private = [run for run in self.runs if run.private] or list(self.runs)
-        return max(private, key=lambda run: (run.record.finished, *joint_privacy.order(run)), default=None)
+        latest = max(private, key=lambda run: (run.record.finished, *joint_privacy.order(run)), default=None)
+        if latest is None or latest.part is None:
+            return latest
+        name = (latest.part.study, latest.part.run)
+        parts = [run for run in private if run.part is not None and (run.part.study, run.part.run) == name]
+        return min(parts, key=lambda run: (_worth(run), joint_privacy.order(run)))
 
     @property
     def not_for_release(self) -> tuple[str, ...]:
@@ -113,6 +124,12 @@ class ReportContext:
         return tuple(run for run in (*self.runs, *self.unfinished) if self.own_dataset(run) is dataset)
 
 
+def _worth(run: TrainedRun) -> float:
+    """Return the headline of a run on its own test split; less than any where it is not known."""
+    value = run.evidence.test.evaluation.headline.value if run.evidence.test is not None else math.nan
+    return value if math.isfinite(value) else -math.inf
+
+
 def gather(config: ReportConfig, paths: Sequence[Path]) -> ReportContext:
     """Return the context of the folders given.
 
@@ -142,14 +159,23 @@ def gather(config: ReportConfig, paths: Sequence[Path]) -> ReportContext:
         studies=tuple(
             sorted((item for item in found if isinstance(item, FederatedRecord)), key=lambda item: item.study)
         ),
+        arms=tuple(item for item in found if isinstance(item, ArmsRecord)),
         comparisons=tuple(comparisons),
     )
     return ReportContext(**{**vars(context), "missing": tuple(dict.fromkeys([*refused, *_missing(context)]))})
 
 
 def _briefly_named(runs: Sequence[TrainedRun]) -> list[TrainedRun]:
-    """Return the runs without the time in their names, as far as that leaves no two of one name."""
-    brief = [_TIME.sub("", run.name) or run.name for run in runs]
+    """Return the runs without the time in their names, as far as that leaves no two of one name.
+
+    A site's part of a study has the names of both.
+    """
+    brief = [
+        _TIME.sub("", run.name) or run.name
+        if run.part is None
+        else sources.printable(f"{run.part.study} at {run.part.site}")
+        for run in runs
+    ]
     return [
         replace(run, name=name) if brief.count(name) == 1 else run
         for run, name in zip(runs, brief, strict=True)

@@ -3,6 +3,9 @@
 Two runs on the same patients spend more than either; and who publishes the better of two has used both. So
 runs that share a patient, or may, are composed, and the page's verdict is that of the worst such group. The
 result does not depend on the order in which folders are given.
+
+The sites of a federated study are different hospitals. Each epsilon is about the patients of its own site, so
+they are composed only where the records show a common patient, and not where nothing is known.
 """
 
 from __future__ import annotations
@@ -83,6 +86,8 @@ class Joint:
 def groups(runs: Sequence[TrainedRun]) -> tuple[Joint, ...]:
     """Return the joint cost of every group of private runs that share patients or may, the dearest first.
 
+    Sites of one study are in one group only if they share a patient for certain, or another run links them.
+
     Raises:
         PrivacyRefusal: two runs used the same secret keys.
     """
@@ -92,15 +97,51 @@ def groups(runs: Sequence[TrainedRun]) -> tuple[Joint, ...]:
         mine, assumed = [run], False
         rest = []
         for members, is_assumed in parts:
-            links = [shared(run, other) for other in members]
+            links = [_link(run, other) for other in members]
             if any(link != "no" for link in links):
                 assumed = assumed or is_assumed or "yes" not in links
                 mine += members
             else:
                 rest.append((members, is_assumed))
         parts = [*rest, (mine, assumed)]
-    found = [_joint(sorted(members, key=order), assumed) for members, assumed in parts]
+    found = [
+        _joint(sorted(members, key=order), assumed, _between_sites(members, private))
+        for members, assumed in parts
+    ]
     return tuple(sorted(found, key=lambda item: (-item.epsilon, item.names)))
+
+
+def _link(run: TrainedRun, other: TrainedRun) -> str:
+    """Return :func:`shared`, and ``no`` for two sites of one study of which nothing is known."""
+    link = shared(run, other)
+    return "no" if link == "unknown" and run.is_beside(other) else link
+
+
+def _between_sites(members: Sequence[TrainedRun], every: Sequence[TrainedRun]) -> tuple[Cap, ...]:
+    """Return what there is to say of patients at several sites of a study; nothing keeps a verdict back."""
+    found = []
+    pairs = [(run, other) for run in members for other in every if run.is_beside(other)]
+    common = sorted({_sites(*pair) for pair in pairs if pair[1] in members and shared(*pair) == "yes"})
+    unknown = sorted(
+        {_sites(*pair) for pair in pairs if pair[1] not in members and shared(*pair) == "unknown"}
+    )
+    if common:
+        found.append(
+            f"Sites with a common patient: {'; '.join(common)}. Such a patient spends the epsilon of both, "
+            "so these sites are counted together."
+        )
+    if unknown:
+        found.append(
+            f"Whether anybody is a patient of both is not known of these sites: {'; '.join(unknown)}. Their "
+            "epsilons are not added up. Somebody who is a patient of both spends both."
+        )
+    return tuple(Cap(colour="green", word="", reason=reason, attacks=False) for reason in found)
+
+
+def _sites(run: TrainedRun, other: TrainedRun) -> str:
+    names = sorted({str(item.part.site) for item in (run, other) if item.part is not None})
+    study = run.part.study if run.part is not None else ""
+    return f"{' and '.join(names)} (study {study})"
 
 
 def order(run: TrainedRun) -> tuple[str, str, str]:
@@ -159,7 +200,7 @@ def _dropout(options: Mapping[str, Any]) -> Any:
     return next((value for name, value in options.items() if "drop" in name and value), 0)
 
 
-def _joint(runs: Sequence[TrainedRun], assumed: bool) -> Joint:
+def _joint(runs: Sequence[TrainedRun], assumed: bool, remarks: tuple[Cap, ...]) -> Joint:
     accounts = [run.account for run in runs if run.account is not None]
     begun = [item for item in accounts if any(text.strip() for text in item.texts.values())]
     spent, bounds, caps = None, None, []
@@ -187,7 +228,7 @@ def _joint(runs: Sequence[TrainedRun], assumed: bool) -> Joint:
         unit=runs[-1].unit,
         units=units,
         assumed=assumed,
-        caps=(*caps, *_caps(runs, spent, units)),
+        caps=(*caps, *_caps(runs, spent, units), *remarks),
     )
     return joint
 

@@ -1,11 +1,19 @@
-"""The section on federated training: who took part, what each round did, who saw what, and what was spent."""
+"""The section on federated training: who took part, what each round did, who saw what, and what was spent.
+
+Runs of one study are shown as one study, whether or not the folder of its coordinator was given.
+"""
 
 from __future__ import annotations
 
-from meninx.core.federation import FederatedRecord, FederatedRound
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from meninx.core.federation import ArmResult, FederatedRecord, FederatedRound
 from meninx.report import formatting
 from meninx.report.context import ReportContext
-from meninx.report.sources import TrainedRun
+from meninx.report.sources import TrainedRun, printable
 from meninx.report.table_model import ReportTable, Section, TableCell, facts
 
 _AGGREGATIONS = {
@@ -14,125 +22,347 @@ _AGGREGATIONS = {
     "ckks": "encrypted under a key of the sites (secure aggregation)",
     "plain": "none: the coordinator sees every update",
 }
+_ARMS = {"local": "alone", "pooled": "all data in one place", "federated": "together"}
 _NO_BOUND = (
     "Secure aggregation hides single updates. What the sums and the model tell about patients is bounded by "
     "differential privacy alone."
 )
-_NOT_PRIVATE = (
-    "The sites trained without differential privacy: nothing bounds what the model, or the sums, tell about "
-    "patients."
+_SHOWN = (
+    "The updates of single sites are not hidden. What they and the model tell about patients is bounded by "
+    "differential privacy alone."
 )
+_NOT_PRIVATE = (
+    "The sites of study {} trained without differential privacy: nothing bounds what the model, or the sums, "
+    "tell about patients."
+)
+_SIMULATED = (
+    "Simulated: one process held the data, the keys and the updates of all sites. The rounds, the masks and "
+    "the noise are those of a real study, but nothing was hidden from whoever ran it."
+)
+_CLOSE = 1e-6  # relative difference of two computations of one epsilon
+
+
+@dataclass(frozen=True)
+class _Study:
+    """One run of a study, as far as it was given.
+
+    Attributes:
+        record: the coordinator's; None when its folder was not given.
+        parts: the runs of its sites that were given, by site.
+    """
+
+    record: FederatedRecord | None
+    parts: tuple[TrainedRun, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        if self.record is not None:
+            return printable(self.record.study)
+        return next((printable(run.part.study) for run in self.parts if run.part is not None), "")
+
+    @property
+    def private(self) -> bool:
+        """Whether the sites trained with differential privacy."""
+        return self.record.private if self.record is not None else any(run.private for run in self.parts)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Sites of the signed roster, or those whose runs were given."""
+        if self.record is not None:
+            return self.record.sites
+        return tuple(run.part.site for run in self.parts if run.part is not None)
+
+    @property
+    def number(self) -> int:
+        """Number of sites of the signed roster."""
+        stated = max((run.part.sites for run in self.parts if run.part is not None), default=0)
+        return len(self.record.sites) if self.record is not None else max(stated, len(self.sites))
+
+    def part(self, site: str) -> TrainedRun | None:
+        """Return the run of a site; None when it was not given."""
+        return next((run for run in self.parts if run.part is not None and run.part.site == site), None)
+
+    def epsilon(self, site: str) -> float | None:
+        """Return the epsilon of a site: by its ledger, else as the coordinator was told; None without one."""
+        run = self.part(site)
+        if run is not None:
+            return _spent(run)
+        return self.record.epsilon.get(site) if self.record is not None else None
+
+    @property
+    def worst(self) -> tuple[str, float] | None:
+        """The site with the largest epsilon, and that epsilon; None where none is known."""
+        known = [(value, site) for site in self.sites if (value := self.epsilon(site)) is not None]
+        value, site = max(known, default=(0.0, ""))
+        return (site, value) if known else None
 
 
 def federated(context: ReportContext) -> Section | None:
     """Return the section on federated training; None without a study and without a part of one."""
-    parts = [run for run in (*context.runs, *context.unfinished) if run.record.study is not None]
-    if not context.studies and not parts:
+    studies = _studies(context)
+    if not studies:
         return None
     lead: list[str] = []
-    tables: list[ReportTable] = []
+    cautions: list[str] = []
+    tables = list(_arms(context))
     points: list[str] = []
-    for study in context.studies:
-        lead += [_headline(study), study.sentence]
-        tables += [_terms(study), _sites(study), _rounds(study)]
+    for study in studies:
+        lead += [_headline(study), *([study.record.sentence] if study.record is not None else [])]
+        lead += _added_up(context, study)
+        cautions += _cautions(study)
+        tables += [_sites(study), *([_rounds(study)] if study.record is not None else [])]
         points += _points(study)
-    if parts:
-        tables.append(_parts(parts))
-    if not context.studies:
-        lead.append(
-            "Runs on this page are parts of a federated study. The folder of its coordinator was not given, "
-            "so its rounds are not shown."
-        )
+    tables.insert(len(tables) and bool(context.arms), _terms(studies))
+    unique = (tuple(dict.fromkeys(texts)) for texts in (lead, points, cautions))
+    paragraphs, items, marked = unique
     return Section(
-        "federated",
-        "Federated training",
-        tuple(lead),
-        tables=tuple(tables),
-        points=tuple(dict.fromkeys(points)),
+        "federated", "Federated training", paragraphs, tables=tuple(tables), points=items, cautions=marked
     )
 
 
-def _headline(study: FederatedRecord) -> str:
-    accepted = sum(entry.accepted for entry in study.rounds)
-    failed = len(study.rounds) - accepted
-    where = " in one process on one machine (a simulation)" if study.simulated else ""
-    end = "" if study.finished else " The study is not finished."
+def _studies(context: ReportContext) -> list[_Study]:
+    """Return the runs of studies on the page, each with its coordinator's record and its sites' runs."""
+    parts: dict[tuple[str, str], list[TrainedRun]] = {}
+    for run in (*context.runs, *context.unfinished):
+        if run.part is not None:
+            parts.setdefault((run.part.study, run.part.run), []).append(run)
+    records = {(record.study, record.run): record for record in context.studies}
+    by_site = {
+        key: tuple(sorted(runs, key=lambda run: run.part.site if run.part is not None else ""))
+        for key, runs in parts.items()
+    }
+    return [_Study(records.get(key), by_site.get(key, ())) for key in sorted({*records, *parts})]
+
+
+def _headline(study: _Study) -> str:
+    record = study.record
+    if record is None:
+        given = formatting.joined(list(map(printable, study.sites)))
+        return (
+            f"Study {study.name} of {study.number} sites: the runs of {given} were given. The folder of its "
+            "coordinator was not, so rounds, refusals, dropouts and repeated sums are not known here."
+        )
+    accepted = sum(entry.accepted for entry in record.rounds)
+    failed = len(record.rounds) - accepted
+    where = " in one process on one machine (a simulation)" if record.simulated else ""
+    end = "" if record.finished else " The study is not finished."
     lost = f" {failed:,} failed and left the model as it was." if failed else ""
     return (
-        f"{len(study.sites)} sites trained study {study.study} together{where}: {accepted:,} rounds gave a "
+        f"{len(record.sites)} sites trained study {study.name} together{where}: {accepted:,} rounds gave a "
         f"model.{lost}{end}"
     )
 
 
-def _terms(study: FederatedRecord) -> ReportTable:
-    pairs: list[tuple[str, object]] = [
-        ("algorithm", study.algorithm),
-        ("aggregation", _AGGREGATIONS.get(study.aggregation, study.aggregation)),
-        ("sites of the signed roster", study.sites),
-        ("fewest sites of a sum", study.quorum),
-        ("colluding sites covered", "none" if study.colluders is None else study.colluders),
-    ]
-    if study.private:
-        pairs.append(("epsilon of the worst site", _worst(study)))
-    checked = [min(entry.recomputed.values()) for entry in study.rounds if entry.recomputed]
-    if checked:
-        sites = min(len(entry.recomputed) for entry in study.rounds if entry.recomputed)
-        share = "whole" if min(checked) >= 1 else f"{100 * min(checked):.3g} % of it"
-        pairs.append(("sums computed again by sites", f"{len(checked):,}, each by {sites} or more ({share})"))
-    pairs += [
-        ("uploads of all sites", f"{sum(entry.received for entry in study.rounds) / 1e6:,.1f} MB"),
-        ("terms (SHA-256)", study.digest),
-        ("layout of the weights (SHA-256)", study.layout),
-        ("common model (SHA-256)", study.model),
-    ]
-    return facts(f"Study {study.study}", pairs)
+def _added_up(context: ReportContext, study: _Study) -> Iterator[str]:
+    """Yield what the epsilons of several sites have to do with each other."""
+    if not study.private or len(study.sites) < 2:
+        return
+    worst = study.worst
+    largest = f" The largest is {worst[1]:.4g}, of {printable(worst[0])}." if worst is not None else ""
+    yield (
+        f"Study {study.name}: each epsilon is about the patients of its own site, by that site's own noise. "
+        f"Epsilons of different patients are not added up.{largest}"
+    )
+    for joint in context.joints:
+        sites = sorted({run.part.site for run in joint.runs if run.part is not None and run in study.parts})
+        if len(sites) > 1:
+            cost = "no epsilon holds" if joint.void else f"epsilon = {formatting.number(joint.epsilon)}"
+            yield (
+                f"Sites {formatting.joined(sites)} have patients in common, who took part in each: their "
+                f"runs count together, {cost}."
+            )
 
 
-def _worst(study: FederatedRecord) -> str:
+def _cautions(study: _Study) -> Iterator[str]:
+    """Yield what must not be overlooked."""
+    record = study.record
+    if record is None:
+        return
+    if record.simulated:
+        yield _SIMULATED
+    secure = record.aggregation != "plain"
+    if secure and record.aggregation == "masks" and len(record.sites) == 3:
+        yield (
+            "Three sites: two of them that collude always see the update of the third, and a round needs all "
+            "three. No dropout is tolerated."
+        )
+    for entry in record.rounds:
+        for site in entry.mismatches:
+            yield f"Round {entry.number + 1}: {printable(site)} computed another sum than the coordinator's."
+    for run in study.parts:
+        site = run.part.site if run.part is not None else ""
+        stated, own = record.epsilon.get(site), _spent(run)
+        if stated is not None and own is not None and not math.isclose(stated, own, rel_tol=_CLOSE):
+            yield (
+                f"{printable(site)} reported epsilon {stated:.4g} to the coordinator; its ledger gives "
+                f"{own:.4g}, which counts here."
+            )
+
+
+def _arms(context: ReportContext) -> Iterator[ReportTable]:
+    """Yield the table that compares models on the test patients of each site."""
+    columns: dict[str, dict[str, ArmResult]] = {}
+    metrics = {row.metric for record in context.arms for row in record.rows}
+    for record in context.arms:
+        for row in record.rows:
+            study = f"{printable(record.study)}: " if len(context.arms) > 1 else ""
+            heading = f"{study}{_ARMS.get(row.arm, printable(row.arm))}"
+            columns.setdefault(heading, {})[row.site] = row
+    sites = list(dict.fromkeys(site for rows in columns.values() for site in rows))
+    if not sites or len(metrics) != 1:
+        return
+    body = []
+    for site in sites:
+        found = [rows.get(site) for rows in columns.values()]
+        patients = sorted({row.patients for row in found if row is not None})
+        count = TableCell(", ".join(f"{number:,}" for number in patients), number=True)
+        body.append((TableCell(printable(site), head=True), *map(_arm, found), count))
+    name = formatting.metric(metrics.pop())
+    yield ReportTable(
+        f"What training together is worth: {name} on the test patients of each site",
+        ("site", *columns, "patients"),
+        tuple(body),
+        note="In brackets the 95 % interval over patients. Measured by the simulation.",
+        wide=True,
+    )
+
+
+def _arm(row: ArmResult | None) -> TableCell:
+    if row is None or row.value is None:
+        return TableCell(formatting.DASH, number=True)
+    interval = "no interval" if row.low is None or row.high is None else f"[{row.low:.3f}, {row.high:.3f}]"
+    cost = "" if row.epsilon is None else f", ε = {formatting.number(row.epsilon)}"
+    return TableCell(f"{row.value:.3f}", sub=f"{interval}{cost}", number=True)
+
+
+def _terms(studies: Sequence[_Study]) -> ReportTable:
+    """Return how the sites trained together, with a column per study."""
+    tables = [dict(_terms_of(study)) for study in studies]
+    if len(studies) == 1:
+        return facts(f"Study {studies[0].name}", tables[0].items())
+    beside = itertools.zip_longest(*tables)
+    names = list(dict.fromkeys(name for row in beside for name in row if name is not None))
+    rows = tuple(
+        (
+            TableCell(name, head=True),
+            *(TableCell(formatting.listed(table.get(name, formatting.DASH))) for table in tables),
+        )
+        for name in names
+    )
+    columns = ("what", *(f"study {study.name}" for study in studies))
+    return ReportTable("Studies side by side", columns, rows, wide=True)
+
+
+def _terms_of(study: _Study) -> list[tuple[str, object]]:
+    record = study.record
+    if record is None:
+        parts = [run.part for run in study.parts if run.part is not None]
+        ways = {(part.algorithm, part.aggregation, part.digest) for part in parts}
+        pairs: list[tuple[str, object]] = [("sites of the signed roster", study.number)]
+        for algorithm, aggregation, digest in sorted(ways):
+            pairs += [("algorithm", algorithm), ("aggregation", _AGGREGATIONS.get(aggregation, aggregation))]
+            pairs += [("terms (SHA-256)", digest or "not recorded")]
+        return [*pairs, *_privacy(study)]
+    return [
+        ("algorithm", record.algorithm),
+        ("aggregation", _AGGREGATIONS.get(record.aggregation, record.aggregation)),
+        ("sites of the signed roster", record.sites),
+        ("fewest sites of a sum", record.quorum),
+        ("colluding sites covered", "none" if record.colluders is None else record.colluders),
+        ("dropouts tolerated in a round", len(record.sites) - record.quorum or "none"),
+        ("updates that were asked for and are in no sum", sum(len(entry.missing) for entry in record.rounds)),
+        ("sites that left", len(record.refusals)),
+        ("sums computed again by sites", _repeated(record)),
+        *_privacy(study),
+        ("uploads of all sites", f"{sum(entry.received for entry in record.rounds) / 1e6:,.1f} MB"),
+        ("terms (SHA-256)", record.digest),
+        ("layout of the weights (SHA-256)", record.layout),
+        ("common model (SHA-256)", record.model),
+    ]
+
+
+def _repeated(record: FederatedRecord) -> str:
+    checked = [entry.recomputed for entry in record.rounds if entry.recomputed]
+    accepted = sum(entry.accepted for entry in record.rounds)
+    if not checked:
+        return "none"
+    sites, share = min(map(len, checked)), min(min(shares.values()) for shares in checked)
+    how = "whole" if share >= 1 else f"{100 * share:.3g} % of it"
+    return f"{len(checked):,} of {accepted:,}, each by {sites} or more ({how})"
+
+
+def _privacy(study: _Study) -> list[tuple[str, object]]:
+    """Return the epsilon of the worst site."""
+    if not study.private:
+        return [("differential privacy", "none")]
     worst = study.worst
     if worst is None:
-        return "not reported"
-    missing = len(study.sites) - len(study.epsilon)
-    open_ = f"; {missing} sites did not report" if missing else ""
-    return f"{worst[1]:.4g} at {worst[0]}, delta {study.delta:g}{open_}"
+        return [("epsilon of the worst site", "not reported")]
+    open_ = sum(study.epsilon(site) is None for site in study.sites) + study.number - len(study.sites)
+    missing = f"; {open_} site{'s' if open_ > 1 else ''} did not report" if open_ else ""
+    return [("epsilon of the worst site", f"{worst[1]:.4g} at {worst[0]}, {_delta(study)}{missing}")]
 
 
-def _sites(study: FederatedRecord) -> ReportTable:
+def _delta(study: _Study) -> str:
+    if study.record is not None:
+        return f"delta {study.record.delta:g}"
+    own = [run.account.own.delta for run in study.parts if run.account is not None and run.account.own]
+    return f"delta {max(own):g}" if own else "delta not known"
+
+
+def _sites(study: _Study) -> ReportTable:
     """Return what each site took part in and spent."""
-    accepted = [entry for entry in study.rounds if entry.accepted]
+    record = study.record
+    columns = ["site"]
+    if record is not None:
+        columns += ["sums with it", "rounds without its update", "sums it computed again"]
+    columns += ["run", "epsilon"]
     rows = []
     for site in study.sites:
-        epsilon = study.epsilon.get(site)
-        refused = study.refusals.get(site, "")
-        in_sums = sum(site in entry.survivors for entry in accepted)
-        missing = sum(site in entry.missing for entry in study.rounds)
-        again = sum(site in entry.recomputed for entry in study.rounds)
-        rows.append(
-            (
-                TableCell(site, sub=f"left: {refused}" if refused else "", head=True),
-                TableCell(f"{in_sums:,} of {len(accepted):,}", number=True),
-                TableCell(f"{missing:,}", number=True),
-                TableCell(f"{again:,}", number=True),
-                TableCell(_epsilon(study, site, epsilon), number=True),
-            )
-        )
-    columns = ("site", "sums with it", "rounds without its update", "sums it computed again", "epsilon")
-    note = f"Epsilon by each site's own ledger, at delta {study.delta:g}." if study.private else ""
-    return ReportTable("Sites", columns, tuple(rows), note=note)
+        refused = record.refusals.get(site, "") if record is not None else ""
+        cells = [TableCell(printable(site), sub=f"left: {refused}" if refused else "", head=True)]
+        cells += _took_part(record, site) if record is not None else []
+        run = study.part(site)
+        state = "not given" if run is None else f"{run.record.step:,} steps"
+        sub = "" if run is None or run.finished else "not finished"
+        rows.append((*cells, TableCell(state, sub=sub, number=True), _cost(study, site)))
+    note = "Each epsilon is about the patients of that site." if study.private else ""
+    return ReportTable(f"Sites of study {study.name}", tuple(columns), tuple(rows), note=note)
 
 
-def _epsilon(study: FederatedRecord, site: str, epsilon: float | None) -> str:
-    if not study.private:
-        return "no privacy"
-    if site not in study.epsilon:
-        return "not reported"
-    return formatting.DASH if epsilon is None else f"{epsilon:.4g}"
+def _took_part(record: FederatedRecord, site: str) -> list[TableCell]:
+    accepted = [entry for entry in record.rounds if entry.accepted]
+    in_sums = sum(site in entry.survivors for entry in accepted)
+    missing = sum(site in entry.missing for entry in record.rounds)
+    again = sum(site in entry.recomputed for entry in record.rounds)
+    texts = (f"{in_sums:,} of {len(accepted):,}", f"{missing:,}", f"{again:,}")
+    return [TableCell(text, number=True) for text in texts]
 
 
-def _rounds(study: FederatedRecord) -> ReportTable:
-    rows = tuple(_row(entry) for entry in study.rounds)
+def _cost(study: _Study, site: str) -> TableCell:
+    run, record = study.part(site), study.record
+    if not study.private or (run is not None and not run.private):
+        return TableCell("no privacy", number=True)
+    if run is not None and run.void:
+        return TableCell("no bound", sub="noise from a seed", number=True)
+    value = study.epsilon(site)
+    if value is None:
+        known = run is not None or (record is not None and site in record.epsilon)
+        return TableCell(formatting.DASH if known else "not reported", number=True)
+    return TableCell(f"{value:.4g}", sub="by its ledger" if run is not None else "as reported", number=True)
+
+
+def _spent(run: TrainedRun) -> float | None:
+    """Return the epsilon of a run by its ledger; None without privacy or a step, or with known noise."""
+    spent = run.account.spent if run.account is not None else None
+    return None if spent is None or run.void else spent.epsilon
+
+
+def _rounds(study: _Study) -> ReportTable:
+    rows = tuple(map(_row, study.record.rounds if study.record is not None else ()))
     columns = ("round", "sites in the sum", "units", "training loss", "seconds", "remark")
-    return ReportTable("Rounds", columns, rows[:20], more=rows[20:])
+    return ReportTable(f"Rounds of study {study.name}", columns, rows[:5], more=rows[5:])
 
 
 def _row(entry: FederatedRound) -> tuple[TableCell, ...]:
@@ -153,34 +383,19 @@ def _row(entry: FederatedRound) -> tuple[TableCell, ...]:
     )
 
 
-def _points(study: FederatedRecord) -> list[str]:
-    points = [_NO_BOUND if study.private else _NOT_PRIVATE]
-    for one, two, site in study.differing:
+def _points(study: _Study) -> list[str]:
+    record = study.record
+    ways: Sequence[str] = [run.part.aggregation for run in study.parts if run.part is not None]
+    plain = record.aggregation == "plain" if record is not None else "plain" in ways
+    points = [_NOT_PRIVATE.format(study.name)]
+    if study.private:
+        points = [_SHOWN if plain else _NO_BOUND]
+    for one, two, site in record.differing if record is not None else ():
         points.append(
-            f"The sums of rounds {one + 1} and {two + 1} differ by {site} alone: their difference comes "
-            f"close to the update of {site}, and only differential privacy bounds what it tells."
+            f"The sums of rounds {one + 1} and {two + 1} differ by {site} alone (study {study.name}): their "
+            f"difference comes close to the update of {site}, and only differential privacy bounds what it "
+            "tells."
         )
-    if study.simulated:
-        points.append("A simulation hides nothing from whoever ran it.")
+    if study.parts:
+        points.append("Patients of all sites of a study are behind the weights of each of its runs.")
     return points
-
-
-def _parts(runs: list[TrainedRun]) -> ReportTable:
-    """Return which runs of the page are parts of studies."""
-    rows = []
-    for run in runs:
-        part = run.record.study
-        if part is not None:
-            rows.append(
-                (
-                    TableCell(run.name, sub=run.kind, head=True),
-                    TableCell(part.study),
-                    TableCell(part.site),
-                    TableCell(f"{part.sites}", number=True),
-                    TableCell(f"{part.algorithm}, {part.aggregation}"),
-                )
-            )
-    note = "Patients of the other sites are behind the weights of such a run, too."
-    return ReportTable(
-        "Runs that are parts of a study", ("run", "study", "site", "sites", "how"), tuple(rows), note=note
-    )

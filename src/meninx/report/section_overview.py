@@ -204,13 +204,7 @@ def _pipeline(context: ReportContext) -> tuple[tuple[str, str, str], ...]:
         steps.append(
             ("prepared", "not given", "the run's own dataset" if len(known) == 1 else "the runs' own dataset")
         )
-    for dataset in datasets:
-        cases, patients = (sum(pair[index] for pair in dataset.counts.values()) for index in (0, 1))
-        if context.counts_hidden or not cases:
-            steps.append(("prepared", "dataset", dataset.name))
-        else:
-            people = f"{patients:,} patients" if dataset.info.patients_known else dataset.name
-            steps.append(("prepared", f"{cases:,} cases", people))
+    steps += _prepared(context, datasets)
     if context.runs:
         models = dict.fromkeys(str(run.config.get("model", "model")) for run in context.runs)
         steps.append(
@@ -222,6 +216,23 @@ def _pipeline(context: ReportContext) -> tuple[tuple[str, str, str], ...]:
         value = f"{formatting.metric(best.name)} {formatting.value(best)}"
         steps.append(("evaluated", value, f"{formatting.interval(best)}, n = {best.n:,}"))
     return (*steps, ("reported", "this page", context.date))
+
+
+def _prepared(context: ReportContext, datasets: Sequence[Dataset]) -> list[tuple[str, str, str]]:
+    """Return a step per dataset; one for all of them where there are more than two."""
+    found, every = [], 0
+    for dataset in datasets:
+        cases, patients = (sum(pair[index] for pair in dataset.counts.values()) for index in (0, 1))
+        every += cases
+        if context.counts_hidden or not cases:
+            found.append(("prepared", "dataset", dataset.name))
+        else:
+            people = f"{patients:,} patients" if dataset.info.patients_known else dataset.name
+            found.append(("prepared", f"{cases:,} cases", people))
+    if len(datasets) > 2:
+        known = every and not context.counts_hidden
+        return [("prepared", f"{every:,} cases" if known else "datasets", f"in {len(datasets)} datasets")]
+    return found
 
 
 def _cost(run: TrainedRun) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from meninx.report import figures, formatting
 from meninx.report.context import ReportContext, drawn_runs
 from meninx.report.joint_privacy import Joint
@@ -13,24 +15,21 @@ from meninx.report.table_model import Picture, ReportTable, Section, TableCell, 
 def privacy(context: ReportContext) -> Section:
     """Return the section on privacy: the joint cost, then each run."""
     lead, pictures, tables, points = [], [], [], []
-    for number, joint in enumerate(context.joints):
-        lead += _joint_sentences(context, joint)
-        tables += _risk(joint)
-        points += [cap.reason for cap in joint.caps if cap.reason]
-        for place, run in enumerate(joint.runs):
-            if run.account is None or run.account.own is None:
-                points.append(f"Run {run.name} is private and has not recorded a step yet.")
-                continue
-            lead.append(_guarantee(run))
-            tables.append(_plan(run, hidden=context.counts_hidden))
-            curve = [(float(x), float(y)) for x, y in run.account.curve]
-            if len(curve) > 1 and not run.void and (run in drawn_runs(context) or not run.finished):
-                name = f"spent{number}x{place}"
-                svg = figures.spent(curve, name=name, delta=run.account.own.delta, unit=run.unit)
-                pictures.append(
-                    Picture(svg, f"Epsilon over the steps of run {run.name}: upper bounds from its ledger.")
-                )
-            points += _assumptions(run)
+    for number, family in enumerate(_families(context.joints)):
+        dearest = family[0]
+        lead += _joint_sentences(context, dearest)
+        tables += _risk(dearest)
+        points += [cap.reason for joint in family for cap in joint.caps if cap.reason]
+        begun = [run for joint in family for run in joint.runs if run.account is not None and run.account.own]
+        for run in (run for joint in family for run in joint.runs if run not in begun):
+            points.append(f"Run {run.name} is private and has not recorded a step yet.")
+        lead += map(_guarantee, begun)
+        together = len(family) > 1
+        plans = [_plan(run, hidden=context.counts_hidden) for run in begun]
+        tables += [_side_by_side(begun, plans)] if together else plans
+        points += [point for run in begun for point in _assumptions(run)]
+        drawn = [run for run in begun if run in drawn_runs(context) or not run.finished]
+        pictures += _curves(drawn[:1] if together else drawn, number)
     for run in (*context.runs, *context.unfinished):
         if not run.private:
             stays = "it promises nothing and must stay where the data are"
@@ -40,6 +39,47 @@ def privacy(context: ReportContext) -> Section:
     return Section(
         "privacy", "Privacy", tuple(lead), tuple(pictures), tuple(tables), tuple(dict.fromkeys(points))
     )
+
+
+def _families(joints: Sequence[Joint]) -> list[list[Joint]]:
+    """Return the joints, those of the sites of one run of a study together, the dearest first.
+
+    A site with a reservation of its own stays alone, so that nothing is said of it that holds of others only.
+    """
+    families: dict[object, list[Joint]] = {}
+    for number, joint in enumerate(joints):
+        part = joint.runs[0].part if len(joint.runs) == 1 else None
+        alone = part is None or joint.void or joint.spent is None or any(cap.word for cap in joint.caps)
+        key = number if alone or part is None else (part.study, part.run)
+        families.setdefault(key, []).append(joint)
+    return list(families.values())
+
+
+def _side_by_side(runs: Sequence[TrainedRun], plans: Sequence[ReportTable]) -> ReportTable:
+    """Return the plans of the sites of a study as one table with a column per site."""
+    values = [{cells[0].text: cells[1] for cells in plan.rows} for plan in plans]
+    names = list(dict.fromkeys(name for table in values for name in table))
+    rows = tuple(
+        (TableCell(name, head=True), *(table.get(name, TableCell(formatting.DASH)) for table in values))
+        for name in names
+    )
+    study = next((run.part.study for run in runs if run.part is not None), "")
+    note = "Each column is about the patients of that site. The bounds above are those of the first."
+    caption = f"Plans of the sites of study {study}"
+    return ReportTable(caption, ("what", *(run.name for run in runs)), rows, note=note)
+
+
+def _curves(runs: Sequence[TrainedRun], number: int) -> list[Picture]:
+    """Return the figures of epsilon over the steps."""
+    found = []
+    for place, run in enumerate(runs):
+        if run.account is None or run.account.own is None or run.void or len(run.account.curve) < 2:
+            continue
+        curve = [(float(x), float(y)) for x, y in run.account.curve]
+        name = f"spent{number}x{place}"
+        svg = figures.spent(curve, name=name, delta=run.account.own.delta, unit=run.unit)
+        found.append(Picture(svg, f"Epsilon over the steps of run {run.name}: upper bounds from its ledger."))
+    return found
 
 
 def _joint_sentences(context: ReportContext, joint: Joint) -> list[str]:

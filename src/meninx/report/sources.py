@@ -23,10 +23,11 @@ from meninx.core.artifacts import (
     RunRecord,
     RunState,
     StartRecord,
+    StudyPart,
     SweepRecord,
 )
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
-from meninx.core.federation import FederatedRecord
+from meninx.core.federation import ArmsRecord, FederatedRecord
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest, dataset_digest
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
@@ -36,6 +37,7 @@ from meninx.report.privacy_account import RunAccount
 from meninx.report.training_log import Log
 
 _DEPTH, _SWEEP_DEPTH = 2, 3
+_SITES = "sites"  # folder of a simulated study that holds the runs of its sites
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,17 @@ class TrainedRun:
         )
 
     @property
+    def part(self) -> StudyPart | None:
+        """Which site's part of a federated study the run is; None for another run."""
+        return self.record.study
+
+    def is_beside(self, other: TrainedRun) -> bool:
+        """Return whether two runs are parts of one study at different sites."""
+        if self.part is None or other.part is None:
+            return False
+        return self.part.study == other.part.study and self.part.site != other.part.site
+
+    @property
     def patients_known(self) -> bool:
         """Whether the source names its patients; otherwise every image counts as one."""
         return self.record.patients_known and (self.members is None or self.members.patients_known)
@@ -181,13 +194,14 @@ def _count(table: object, name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-Source = Deid | Dataset | TrainedRun | FederatedRecord
+Source = Deid | Dataset | TrainedRun | FederatedRecord | ArmsRecord
 
 
 def read(paths: Sequence[Path]) -> list[Source]:
     """Return what the folders hold.
 
-    A folder of such folders is looked through, two levels deep, a sweep wholly.
+    A folder of such folders is looked through, two levels deep, a sweep wholly. A simulated study comes with
+    the runs of its sites.
 
     Runs that never took a step are passed over. A folder that is given twice counts once.
 
@@ -225,6 +239,8 @@ def _read_tree(path: Path, depth: int) -> Iterator[tuple[Path, list[Source]]]:
     here = list(_read_one(path))
     if here:
         yield path, here
+        if any(isinstance(item, FederatedRecord) and item.simulated for item in here):
+            yield from _read_tree(path / _SITES, _DEPTH)
         return
     below = list(_below(path, _SWEEP_DEPTH if sweep is not None else depth))
     if sweep is not None:
@@ -272,8 +288,8 @@ def _read_one(path: Path) -> Iterator[Source]:
         _refuse_other_list(path, deid.checksums, DeidRecord)
         yield Deid(printable(path.name), deid)
     study = artifacts.read(path, FederatedRecord)
-    if study is not None:
-        yield study
+    arms = artifacts.read(path, ArmsRecord) if study is not None else None
+    yield from (item for item in (study, arms) if item is not None)
     if (path / INFO_NAME).is_file():
         yield _dataset(path)
     record = artifacts.read(path, RunRecord)

@@ -122,7 +122,8 @@ def _cost(context: ReportContext, joint: Joint, question: str, limit: str) -> Ve
         word = cap.word if cap is not None else "not finished"
         return Verdict(question, cap.colour if cap else GREY, word, formatting.DASH, who, limit, "privacy")
     value = "no bound" if math.isinf(joint.epsilon) else f"ε = {formatting.number(joint.epsilon)}"
-    detail = f"{who}: at delta {spent.delta:g}, per {joint.unit} ({spent.relation}){_beside(context)}"
+    detail = f"{who}: at delta {spent.delta:g}, per {joint.unit} ({spent.relation})"
+    detail += _other_sites(context, joint) + _beside(context)
     colour, word = _graded(
         joint.epsilon, config.epsilon_amber, config.epsilon_red, ("strong", "moderate", "weak")
     )
@@ -140,6 +141,19 @@ def _cost(context: ReportContext, joint: Joint, question: str, limit: str) -> Ve
     if open_runs and len(open_runs) < len(joint.runs):
         detail += f"; {_runs(open_runs)} not finished, counted so far"
     return Verdict(question, colour, word, value, detail, limit, "privacy")
+
+
+def _other_sites(context: ReportContext, joint: Joint) -> str:
+    """Return a remark about the other sites of the same study, whose patients have their own epsilon."""
+    other = [run for item in context.joints if item is not joint for run in item.runs]
+    for run in joint.runs:
+        sites = {item.part.site for item in other if item.part is not None and item.is_beside(run)}
+        if sites and run.part is not None:
+            return (
+                f"; one of {len(sites) + 1} sites of study {run.part.study}, whose patients each have the "
+                "epsilon of their own site"
+            )
+    return ""
 
 
 def _beside(context: ReportContext) -> str:
